@@ -1,0 +1,18 @@
+//! Where Portcullis' resources come from, and what they mean.
+//!
+//! This crate is the second of the four ways through the house, "a change in the cluster":
+//!
+//! 1. a [`source`] (a Kubernetes API server or a folder of manifests) keeps the typed store
+//!    [`resources::Resources`] up to date;
+//! 2. [`translate`] turns resources and [`settings::Settings`] into a [`snapshot::Snapshot`], with what is
+//!    wrong collected beside it as [`problem::Problem`]s; it is a pure function;
+//! 3. [`live`] swaps the snapshot in for the request path to read, and swaps a service's endpoint
+//!    set alone where nothing else changed;
+//! 4. [`status`] tells the owners of resources what was wrong with them.
+//!
+//! It knows neither hyper nor rustls: certificates pass through it as bytes.
+
+pub mod live;
+pub mod problem;
+pub mod settings;
+pub mod snapshot;

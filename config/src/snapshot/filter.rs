@@ -1,0 +1,121 @@
+//! What is changed about a request or a response on its way (Gateway API `HTTPRouteFilter`).
+
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde::{Serialize, Serializer};
+
+use super::backend::Backend;
+use super::host::Hostname;
+
+/// One filter. Filters apply in order.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Filter {
+    /// Changes to the request's headers.
+    RequestHeaders(HeaderChanges),
+    /// Changes to the response's headers.
+    ResponseHeaders(HeaderChanges),
+    /// Answers with a redirect; nothing goes to a backend.
+    Redirect(Redirect),
+    /// Changes to host and path of what goes to the backend.
+    Rewrite(Rewrite),
+    /// A copy of the request goes to another backend, whose answer is ignored.
+    Mirror(Mirror),
+    /// Cross-origin resource sharing, answered here (Fetch standard, "CORS protocol").
+    Cors(Cors),
+}
+
+/// Changes to headers, in the order set, add, remove.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct HeaderChanges {
+    /// Replaced or added.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "headers")]
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Added beside what is there.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "headers")]
+    pub add: Vec<(HeaderName, HeaderValue)>,
+    /// Removed.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "names")]
+    pub remove: Vec<HeaderName>,
+}
+
+/// A redirect; what is `None` stays as the request had it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Redirect {
+    /// `http` or `https`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<&'static str>,
+    /// The host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Hostname>,
+    /// The port; where it is `None` and a scheme is given, the scheme's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<NonZeroU16>,
+    /// The path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathChange>,
+    /// 301, 302, 303, 307 or 308.
+    #[serde(serialize_with = "status")]
+    pub status: StatusCode,
+}
+
+/// A rewrite; what is `None` stays as the request had it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Rewrite {
+    /// The host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Hostname>,
+    /// The path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathChange>,
+}
+
+/// A change of path. The query always stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathChange {
+    /// The whole path is replaced.
+    Full(Arc<str>),
+    /// The prefix that the rule matched is replaced.
+    Prefix(Arc<str>),
+}
+
+/// A copy to another backend.
+#[derive(Debug, Clone, Serialize)]
+pub struct Mirror {
+    /// Where the copy goes.
+    pub backend: Backend,
+    /// Of how many in a million requests a copy is made.
+    pub per_million: u32,
+}
+
+/// Cross-origin rules (Gateway API `HTTPCORSFilter`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Cors {
+    /// Allowed origins: exact, `scheme://*.host`, or `*`.
+    pub allow_origins: Vec<Arc<str>>,
+    /// Whether credentials are allowed.
+    pub allow_credentials: bool,
+    /// Allowed methods; `*` is all.
+    pub allow_methods: Vec<Arc<str>>,
+    /// Allowed request headers; `*` is all.
+    pub allow_headers: Vec<Arc<str>>,
+    /// Response headers that scripts may read.
+    pub expose_headers: Vec<Arc<str>>,
+    /// How long a preflight's answer may be kept, in seconds.
+    pub max_age: u32,
+}
+
+fn headers<S: Serializer>(list: &[(HeaderName, HeaderValue)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(list.iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))))
+}
+
+fn names<S: Serializer>(list: &[HeaderName], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(list.iter().map(HeaderName::as_str))
+}
+
+fn status<S: Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
