@@ -1,1 +1,22 @@
-//! proxy
+//! Portcullis' request path.
+//!
+//! The first of the four ways through the house, "a request", is one page: `request.rs`. Each step on it is
+//! one call into one module:
+//!
+//! | step | module |
+//! | --- | --- |
+//! | accept, TLS, HTTP/1.1 or HTTP/2 | `listen` |
+//! | refuse what is ambiguous | `normalize` |
+//! | find the route | `route` |
+//! | may the caller | `access` |
+//! | change what the rule says | `filter` |
+//! | choose variant and endpoint | `choose` |
+//! | headers for the backend | `forwarding` |
+//! | send it, with tries | `forward`, `upstream` |
+//! | answer ourselves | `answer`, `hidden` |
+//! | count and log | `telemetry` |
+//!
+//! Each worker is one thread with a runtime, listeners and upstream connections of its own; the only thing that
+//! workers share is the snapshot. Nothing here knows Kubernetes.
+
+pub(crate) mod exchange;
