@@ -1,0 +1,77 @@
+"""What stands behind the gateways: nginx with one file of 1 KiB, over HTTP/1.1 or HTTP/2 without TLS, and a log server."""
+
+import socket
+import threading
+
+from load import BODY_BYTES
+from process import Process
+
+MESSAGE_PREFIX_BYTES = 5
+
+
+def grpc_message(length):
+    """A gRPC message of `length` bytes in all, its prefix included."""
+    payload = length - MESSAGE_PREFIX_BYTES
+    return b"\0" + payload.to_bytes(4, "big") + b"x" * payload
+
+
+def start(upstream, folder, port, cpu):
+    """Answers GET with `BODY_BYTES` bytes, and POST (gRPC) with a message of as many and the trailer `grpc-status: 0`."""
+    files = folder / "files"
+    files.mkdir()
+    (files / "get").write_bytes(b"x" * BODY_BYTES)
+    (files / "post").write_bytes(b"")  # found, so that the answer is 405 and not 404
+    (files / "message").write_bytes(grpc_message(BODY_BYTES))
+    file = folder / "backend.conf"
+    file.write_text(f"""
+daemon off;
+worker_processes 1;
+pid {folder}/backend.pid;
+error_log {folder}/backend.error.log;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    keepalive_requests 100000000;
+    keepalive_time 1h;
+    http2_max_concurrent_streams 1000;
+    open_file_cache max=10;
+    client_body_temp_path {folder}; proxy_temp_path {folder};
+    fastcgi_temp_path {folder}; uwsgi_temp_path {folder}; scgi_temp_path {folder};
+    server {{
+        listen 127.0.0.1:{port} {'http2' if upstream == 'h2c' else ''};
+        root {files};
+        location = /get {{ }}
+        location = /post {{
+            mirror /whole;  # has the request's body read to its end before it is answered
+            error_page 405 =200 /message;
+        }}
+        location = /whole {{ internal; return 204; }}
+        location = /message {{
+            internal;
+            default_type application/grpc;
+            add_trailer grpc-status 0;
+        }}
+    }}
+}}
+""")
+    return Process("backend", ["nginx", "-p", folder, "-c", file], cpu, folder, [port])
+
+
+class LogServer:
+    """Takes in what HAProxy's ring sends, so that logging is as real for it as it is for those that write files."""
+
+    def __init__(self):
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.received = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            connection, _ = self.socket.accept()
+            threading.Thread(target=self._drain, args=[connection], daemon=True).start()
+
+    def _drain(self, connection):
+        with connection:
+            while data := connection.recv(1 << 20):
+                self.received += len(data)

@@ -1,0 +1,110 @@
+"""A server under test as the kernel accounts for it: its processes, their CPU time and their memory."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
+START_SECONDS = 20
+STOP_SECONDS = 10
+
+
+class Failed(Exception):
+    """A server or a load that did not do what was expected; the text says which, and where its output is."""
+
+
+def free_ports(number):
+    """`number` different TCP ports of 127.0.0.1 that nothing listens on."""
+    sockets = [socket.socket() for _ in range(number)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def pinned(cpu, command):
+    """`command` on one CPU."""
+    return ["taskset", "--cpu-list", str(cpu), *map(str, command)]
+
+
+class Process:
+    """A running server with its children. Ends with the `with` block that holds it."""
+
+    def __init__(self, name, command, cpu, folder, ports):
+        self.name = name
+        self.output = folder / f"{name}.output"
+        with open(self.output, "wb") as output:
+            self.child = subprocess.Popen(
+                pinned(cpu, command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, "PATH": PATH}
+            )
+        try:
+            self._await(ports)
+        except BaseException:
+            self.stop()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def _await(self, ports):
+        end = time.monotonic() + START_SECONDS
+        for port in ports:
+            while True:
+                if self.child.poll() is not None:
+                    raise Failed(f"{self.name} stopped with {self.child.returncode}: {self._tail()}")
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                    break
+                except OSError:
+                    if time.monotonic() > end:
+                        raise Failed(f"{self.name} does not listen on {port}: {self._tail()}") from None
+                    time.sleep(0.02)
+
+    def _tail(self):
+        return self.output.read_text(errors="replace")[-2000:] or "no output"
+
+    def stop(self):
+        """Asks it to end, and kills it when it does not."""
+        if self.child.poll() is not None:
+            return
+        self.child.send_signal(signal.SIGTERM)
+        try:
+            self.child.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            for pid in self._pids():
+                os.kill(pid, signal.SIGKILL)
+            self.child.wait()
+
+    def _pids(self):
+        found, queue = [], [self.child.pid]
+        while queue:
+            pid = queue.pop()
+            found.append(pid)
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                queue.extend(map(int, children.read_text().split()))
+        return found
+
+    def cpu_seconds(self):
+        """Time on a CPU, user and system, of all its threads (nanosecond clock of the scheduler: /proc/PID/task/TID/schedstat)."""
+        files = (file for pid in self._pids() for file in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+        return sum(int(file.read_text().split()[0]) for file in files) / 1e9
+
+    def memory_kib(self, field):
+        """`VmHWM` (peak) or `VmRSS` (now), added up over its processes."""
+        return sum(self._status(pid, field) for pid in self._pids())
+
+    @staticmethod
+    def _status(pid, field):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1])
+        raise Failed(f"/proc/{pid}/status has no {field}")
