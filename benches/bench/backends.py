@@ -3,8 +3,8 @@
 import socket
 import threading
 
-from load import BODY_BYTES
-from process import Process
+from .load import BODY_BYTES
+from .process import Process
 
 MESSAGE_PREFIX_BYTES = 5
 

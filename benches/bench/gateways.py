@@ -7,7 +7,7 @@ request's way: nginx by `buffer=`, HAProxy by a ring whose content goes to a log
 
 from dataclasses import dataclass
 
-from process import Process
+from .process import Process
 
 HOST = "web--bench.example.test"
 

@@ -4,7 +4,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 
-from process import Failed, pinned
+from .process import Failed, pinned
 
 LIMIT_SECONDS = 120
 BODY_BYTES = 1024
