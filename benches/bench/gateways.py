@@ -111,6 +111,8 @@ global
 ring log
     format rfc5424
     size 4000000
+    timeout connect 5s
+    timeout server 60s
     server log 127.0.0.1:{place.log_port}
 defaults
     mode {'tcp' if self.passthrough else 'http'}
