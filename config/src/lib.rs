@@ -14,5 +14,7 @@
 
 pub mod live;
 pub mod problem;
+pub mod resources;
 pub mod settings;
 pub mod snapshot;
+pub mod translate;

@@ -138,7 +138,7 @@ pub struct AdminSettings {
 }
 
 /// One certificate: files, or a Secret of type `kubernetes.io/tls`.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum CertificateSettings {
     /// PEM files, read anew when they change.

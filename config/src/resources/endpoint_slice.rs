@@ -1,0 +1,141 @@
+//! EndpointSlices: where the pods of Services listen.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::discovery::v1;
+
+use super::{Metadata, NamespacedName, unreadable};
+use crate::problem::{Origin, Place, Problem};
+
+/// The label that names the Service of a slice.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// An EndpointSlice, as far as it is read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndpointSlice {
+    /// Where it came from.
+    pub origin: Origin,
+    /// The name of its Service, in its namespace; empty where it belongs to none.
+    pub service: Arc<str>,
+    /// Whether its addresses are names (`addressType: FQDN`), which are not kept.
+    pub names: bool,
+    /// Its TCP ports that have a number.
+    pub ports: Vec<EndpointPort>,
+    /// Its endpoints.
+    pub endpoints: Vec<SliceEndpoint>,
+}
+
+/// A TCP port of a slice: the same number for all of its endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointPort {
+    /// The name of the Service's port; empty where that has none.
+    pub name: Arc<str>,
+    /// The number on which the pods listen.
+    pub port: u16,
+}
+
+/// One endpoint of a slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SliceEndpoint {
+    /// Its address, the first where there are more: Kubernetes gives no meaning to the others.
+    pub address: IpAddr,
+    /// What it is ready for.
+    pub conditions: Conditions,
+    /// The topology zone that it runs in.
+    pub zone: Option<Arc<str>>,
+}
+
+/// What an endpoint is ready for. Absent conditions are read as Kubernetes says (`discovery.k8s.io/v1`, `EndpointConditions`):
+/// ready, serving, not terminating.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conditions {
+    /// Takes new requests.
+    pub ready: bool,
+    /// Serves, whether or not it is being shut down.
+    pub serving: bool,
+    /// Is being shut down.
+    pub terminating: bool,
+}
+
+// === impl EndpointSlice ===
+
+impl EndpointSlice {
+    /// Trims an object; `place` is where it was read, for one from a file.
+    ///
+    /// # Errors
+    /// It has no name, a port that is none, an address that is none, or an unknown address type.
+    pub fn from_object(object: &v1::EndpointSlice, place: Option<Place>) -> Result<Self, Problem> {
+        let Metadata { origin, .. } = Metadata::read("EndpointSlice", true, &object.metadata, place)?;
+        let service = object.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
+        let service = service.map(String::as_str).unwrap_or_default().into();
+        let ports = object.ports.iter().flatten().filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")));
+        let ports = ports.filter_map(|port| EndpointPort::from_object(port, &origin)).collect::<Result<_, _>>()?;
+        let names = object.address_type == "FQDN";
+        let endpoints = if names { Vec::new() } else { addresses(object, &origin)? };
+        Ok(Self { origin, service, names, ports, endpoints })
+    }
+
+    /// Its namespace and name.
+    #[must_use]
+    pub fn key(&self) -> NamespacedName {
+        NamespacedName { namespace: self.origin.namespace.clone(), name: self.origin.name.clone() }
+    }
+
+    /// The namespace and name of its Service.
+    #[must_use]
+    pub fn service_key(&self) -> NamespacedName {
+        NamespacedName { namespace: self.origin.namespace.clone(), name: self.service.clone() }
+    }
+}
+
+fn addresses(object: &v1::EndpointSlice, origin: &Origin) -> Result<Vec<SliceEndpoint>, Problem> {
+    let ipv6 = match object.address_type.as_str() {
+        "IPv4" => false,
+        "IPv6" => true,
+        other => {
+            let message = format!("`addressType: {}` is unknown", other.chars().take(64).collect::<String>());
+            return Err(unreadable(origin.clone(), message, "write IPv4 or IPv6".to_owned()));
+        }
+    };
+    let mut endpoints: Vec<SliceEndpoint> = Vec::with_capacity(object.endpoints.as_ref().map_or(0, Vec::len));
+    for endpoint in object.endpoints.iter().flatten() {
+        let Some(text) = endpoint.addresses.first() else { continue };
+        let address = text.parse::<IpAddr>().ok().filter(|address| address.is_ipv6() == ipv6).ok_or_else(|| {
+            let message = format!("`{}` is no {} address", text.chars().take(64).collect::<String>(), object.address_type);
+            unreadable(origin.clone(), message, "write addresses of the slice's `addressType`".to_owned())
+        })?;
+        // Endpoints of one slice mostly share their zones.
+        let last = endpoints.last().and_then(|last| last.zone.clone());
+        let zone = endpoint.zone.as_deref().map(|zone| last.filter(|last| **last == *zone).unwrap_or_else(|| zone.into()));
+        endpoints.push(SliceEndpoint { address, conditions: Conditions::from_object(endpoint.conditions.as_ref()), zone });
+    }
+    Ok(endpoints)
+}
+
+// === impl EndpointPort ===
+
+impl EndpointPort {
+    /// `None` for a port without number, which Kubernetes leaves to each reader; kube-proxy does not use it either.
+    fn from_object(port: &v1::EndpointPort, origin: &Origin) -> Option<Result<Self, Problem>> {
+        let number = port.port?;
+        let name = port.name.as_deref().unwrap_or_default().into();
+        Some(match u16::try_from(number) {
+            Ok(port) if port > 0 => Ok(Self { name, port }),
+            _ => Err(unreadable(origin.clone(), format!("{number} is no port"), "write a port from 1 to 65535".to_owned())),
+        })
+    }
+}
+
+// === impl Conditions ===
+
+impl Conditions {
+    fn from_object(conditions: Option<&v1::EndpointConditions>) -> Self {
+        let read = |of: fn(&v1::EndpointConditions) -> Option<bool>| conditions.and_then(of);
+        Self {
+            ready: read(|conditions| conditions.ready).unwrap_or(true),
+            serving: read(|conditions| conditions.serving).unwrap_or(true),
+            terminating: read(|conditions| conditions.terminating).unwrap_or(false),
+        }
+    }
+}

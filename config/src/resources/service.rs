@@ -1,0 +1,82 @@
+//! Services.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1;
+
+use super::{Annotations, Metadata, NamespacedName, unreadable};
+use crate::problem::{Origin, Place, Problem};
+
+/// A Service, as far as it is read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// Where it came from.
+    pub origin: Origin,
+    /// When it was created, in seconds since 1970; an object of unknown age counts as the newest.
+    pub created: i64,
+    /// Its own labels.
+    pub labels: Annotations,
+    /// Its own annotations.
+    pub annotations: Annotations,
+    /// Whether it is but another name of some address (`spec.type: ExternalName`).
+    pub external: bool,
+    /// Whether IPv6 is its first address family (`spec.ipFamilies`).
+    pub prefers_ipv6: bool,
+    /// Its TCP ports.
+    pub ports: Vec<ServicePort>,
+}
+
+/// A TCP port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name; empty where it has none. The ports of EndpointSlices have the same one.
+    pub name: Arc<str>,
+    /// Its number.
+    pub port: u16,
+    /// What is spoken on it.
+    pub app_protocol: Option<Arc<str>>,
+}
+
+// === impl Service ===
+
+impl Service {
+    /// Trims an object; `place` is where it was read, for one from a file.
+    ///
+    /// # Errors
+    /// It has no name, or a port that is none.
+    pub fn from_object(object: &v1::Service, place: Option<Place>) -> Result<Self, Problem> {
+        let Metadata { origin, created } = Metadata::read("Service", true, &object.metadata, place)?;
+        let spec = object.spec.as_ref();
+        let ports = spec.and_then(|spec| spec.ports.as_ref()).into_iter().flatten();
+        let ports = ports.filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")));
+        let ports = ports.map(|port| ServicePort::from_object(port, &origin)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            created,
+            labels: Annotations::keep(object.metadata.labels.as_ref()),
+            annotations: Annotations::keep(object.metadata.annotations.as_ref()),
+            external: spec.is_some_and(|spec| spec.type_.as_deref() == Some("ExternalName")),
+            prefers_ipv6: spec.and_then(|spec| spec.ip_families.as_ref()?.first()).is_some_and(|family| family == "IPv6"),
+            ports,
+            origin,
+        })
+    }
+
+    /// Its namespace and name.
+    #[must_use]
+    pub fn key(&self) -> NamespacedName {
+        NamespacedName { namespace: self.origin.namespace.clone(), name: self.origin.name.clone() }
+    }
+}
+
+// === impl ServicePort ===
+
+impl ServicePort {
+    fn from_object(port: &v1::ServicePort, origin: &Origin) -> Result<Self, Problem> {
+        let number = u16::try_from(port.port)
+            .ok()
+            .filter(|number| *number > 0)
+            .ok_or_else(|| unreadable(origin.clone(), format!("{} is no port", port.port), "write a port from 1 to 65535".to_owned()))?;
+        let name = port.name.as_deref().unwrap_or_default().into();
+        Ok(Self { name, port: number, app_protocol: port.app_protocol.as_deref().map(Into::into) })
+    }
+}

@@ -1,0 +1,148 @@
+//! The endpoints of a Service's port, from its EndpointSlices.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use crate::problem::{Problem, Severity};
+use crate::resources::{Conditions, EndpointSlice, NamespacedName, Resources, ServicePort};
+use crate::snapshot::endpoints::{Endpoint, EndpointKey, EndpointSet};
+
+/// The endpoints of `key` as they are now; none where there is no such Service or port.
+///
+/// As kube-proxy does: a slice's port belongs to the Service's port of the same name, all endpoints are of one address family
+/// (the Service's first one, as long as that has any that may be used), an address that several slices name is one endpoint,
+/// and `ready` alone decides who takes new requests.
+#[must_use]
+pub fn endpoint_set(resources: &Resources, key: &EndpointKey) -> EndpointSet {
+    let name = NamespacedName::new(key.namespace.clone(), key.service.clone());
+    let Some(service) = resources.service(&name).filter(|service| !service.external) else { return EndpointSet::default() };
+    let Some(port) = service.ports.iter().find(|port| port.port == key.port) else { return EndpointSet::default() };
+    let mut families = [Family::default(), Family::default()];
+    for slice in resources.slices(&name) {
+        for number in slice.ports.iter().filter(|offered| offered.name == port.name).map(|offered| offered.port) {
+            for endpoint in slice.endpoints.iter().filter(|endpoint| refusal(slice, endpoint.address).is_none()) {
+                let [ipv4, ipv6] = &mut families;
+                let family = if endpoint.address.is_ipv4() { ipv4 } else { ipv6 };
+                family.add(SocketAddr::new(endpoint.address, number), endpoint.conditions, endpoint.zone.as_ref());
+            }
+        }
+    }
+    let [ipv4, ipv6] = families.map(Family::into_set);
+    let (first, second) = if service.prefers_ipv6 { (ipv6, ipv4) } else { (ipv4, ipv6) };
+    let first_has_none = first.ready.is_empty() && (first.draining.is_empty() || !second.ready.is_empty());
+    if first_has_none { second } else { first }
+}
+
+/// What is wrong with the slices of a Service, for their owner: with `port` alone, or with any of its ports.
+///
+/// It takes no longer than [`endpoint_set`]: the store asks before and after each change of a slice.
+pub(crate) fn problems(resources: &Resources, service: &NamespacedName, port: Option<u16>) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = resources.slices(service).filter_map(slice_problem).collect();
+    let ports = resources.service(service).into_iter().flat_map(|service| &service.ports);
+    let ports = ports.filter(|candidate| port.is_none_or(|port| candidate.port == port));
+    problems.extend(ports.filter_map(|port| unmatched(resources, service, port)));
+    problems
+}
+
+fn slice_problem(slice: &EndpointSlice) -> Option<Problem> {
+    let problem = |reason, message, help: &str| {
+        Some(Problem { severity: Severity::Error, reason, origin: slice.origin.clone(), message, help: help.to_owned() })
+    };
+    if slice.names {
+        let message = "its addresses are names, which could lead anywhere".to_owned();
+        return problem("NamesAsAddresses", message, "write IP addresses, with `addressType: IPv4` or `IPv6`");
+    }
+    let mut refused = slice.endpoints.iter().filter_map(|endpoint| Some((endpoint.address, refusal(slice, endpoint.address)?)));
+    let (address, why) = refused.next()?;
+    let message = match refused.count() {
+        0 => format!("{address} is {why}, so it gets no requests"),
+        more => format!("{address} is {why}, so it gets no requests; nor do {more} more addresses"),
+    };
+    problem("ForbiddenAddress", message, "an endpoint must be the address of a pod")
+}
+
+/// Slices that have pods, but none with a port of the name: what a `targetPort` that no pod knows looks like.
+fn unmatched(resources: &Resources, service: &NamespacedName, port: &ServicePort) -> Option<Problem> {
+    let mut slices = resources.slices(service).filter(|slice| !slice.endpoints.is_empty()).peekable();
+    slices.peek()?;
+    if slices.any(|slice| slice.ports.iter().any(|offered| offered.name == port.name)) {
+        return None;
+    }
+    let message = match &*port.name {
+        "" => format!("none of its EndpointSlices has an unnamed port, as its port {} is", port.port),
+        name => format!("none of its EndpointSlices has a port named `{name}`, as its port {} is", port.port),
+    };
+    let help = "check that `targetPort` is a port of its pods, and that ports of EndpointSlices are named as those of the Service";
+    let origin = resources.service(service)?.origin.clone();
+    Some(Problem { severity: Severity::Warning, reason: "NoSuchTargetPort", origin, message, help: help.to_owned() })
+}
+
+/// Why no request is sent to an address; `None` for one that gets them.
+///
+/// A slice in a cluster is written by whoever may write to its Namespace, so it must not lead to the gateway's own machine. A manifest in a
+/// folder is written by who runs the gateway: there an address of this machine is as good as any.
+fn refusal(slice: &EndpointSlice, address: IpAddr) -> Option<&'static str> {
+    let ours = slice.origin.place.is_some();
+    match address.to_canonical() {
+        address if address.is_unspecified() => Some("no address of anything"),
+        address if address.is_multicast() => Some("a multicast address"),
+        IpAddr::V4(Ipv4Addr::BROADCAST) => Some("the broadcast address"),
+        _ if ours => None,
+        address if address.is_loopback() => Some("a loopback address"),
+        IpAddr::V4(address) if address.is_link_local() => Some("a link-local address"),
+        IpAddr::V6(address) if address.is_unicast_link_local() => Some("a link-local address"),
+        _ => None,
+    }
+}
+
+/// The endpoints of one address family, each address once.
+#[derive(Default)]
+struct Family(BTreeMap<SocketAddr, (Use, Option<Arc<str>>)>);
+
+/// What an endpoint gets; less is better.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Use {
+    /// New requests.
+    Ready,
+    /// New requests where nobody is ready.
+    Draining,
+}
+
+// === impl Family ===
+
+impl Family {
+    /// An address that is in several slices, as while Kubernetes moves it from one to another, counts as the best of them.
+    fn add(&mut self, address: SocketAddr, conditions: Conditions, zone: Option<&Arc<str>>) {
+        let Some(usage) = Use::of(conditions) else { return };
+        let known = self.0.entry(address).or_insert_with(|| (usage, zone.cloned()));
+        if usage < known.0 {
+            *known = (usage, zone.cloned());
+        }
+    }
+
+    fn into_set(self) -> EndpointSet {
+        let mut set = EndpointSet::default();
+        for (address, (usage, zone)) in self.0 {
+            let list = match usage {
+                Use::Ready => &mut set.ready,
+                Use::Draining => &mut set.draining,
+            };
+            list.push(Endpoint { address, zone });
+        }
+        set
+    }
+}
+
+// === impl Use ===
+
+impl Use {
+    /// `ready` decides even for a pod that is being shut down: with `publishNotReadyAddresses`, Kubernetes says so on purpose.
+    fn of(conditions: Conditions) -> Option<Self> {
+        match conditions {
+            Conditions { ready: true, .. } => Some(Self::Ready),
+            Conditions { serving: true, terminating: true, .. } => Some(Self::Draining),
+            Conditions { .. } => None,
+        }
+    }
+}
