@@ -20,3 +20,5 @@
 //! workers share is the snapshot. Nothing here knows Kubernetes.
 
 pub(crate) mod exchange;
+pub(crate) mod listen;
+pub(crate) mod worker;

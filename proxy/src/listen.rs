@@ -1,0 +1,3 @@
+//! From the socket to the protocol: accept, PROXY protocol, TLS, and which HTTP is spoken; and how it all ends.
+
+pub(crate) mod drain;

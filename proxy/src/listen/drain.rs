@@ -1,0 +1,209 @@
+//! How connections learn that the gateway is stopping, and how their worker learns that they have ended.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use slab::Slab;
+
+/// The worker's end: tells all connections to drain, and waits for them.
+#[derive(Default)]
+pub(crate) struct Drains {
+    shared: Rc<Shared>,
+}
+
+/// A connection's end. Every handle, clones too, counts as something that has not ended.
+pub(crate) struct Drain {
+    shared: Rc<Shared>,
+}
+
+/// Ready once the gateway drains; see [`Drain::draining`].
+pub(crate) struct Draining {
+    shared: Rc<Shared>,
+    key: Option<usize>,
+}
+
+#[derive(Default)]
+struct Shared {
+    draining: Cell<bool>,
+    /// Handles that are alive.
+    alive: Cell<usize>,
+    waiting: RefCell<Slab<Waker>>,
+    ended: RefCell<Option<Waker>>,
+}
+
+// === impl Drains ===
+
+impl Drains {
+    /// A handle for one more connection.
+    pub(crate) fn handle(&self) -> Drain {
+        Drain::new(Rc::clone(&self.shared))
+    }
+
+    /// Tells every connection, and those to come, to end soon.
+    pub(crate) fn start(&self) {
+        self.shared.draining.set(true);
+        for waker in self.shared.waiting.borrow().iter().map(|(_, waker)| waker) {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// How many handles are alive.
+    pub(crate) fn alive(&self) -> usize {
+        self.shared.alive.get()
+    }
+
+    /// Waits until no handle is alive. One waiter at a time.
+    pub(crate) async fn ended(&self) {
+        poll_fn(|cx| {
+            if self.alive() == 0 {
+                return Poll::Ready(());
+            }
+            *self.shared.ended.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+// === impl Drain ===
+
+impl Drain {
+    fn new(shared: Rc<Shared>) -> Self {
+        shared.alive.set(shared.alive.get() + 1);
+        Self { shared }
+    }
+
+    /// Whether this connection should end as soon as what is under way on it is done.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.draining.get()
+    }
+
+    /// Waits until [`is_draining`](Self::is_draining). It does not count as a handle, and costs a comparison a poll.
+    pub(crate) fn draining(&self) -> Draining {
+        Draining { shared: Rc::clone(&self.shared), key: None }
+    }
+}
+
+impl Clone for Drain {
+    fn clone(&self) -> Self {
+        Self::new(Rc::clone(&self.shared))
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        let alive = self.shared.alive.get().saturating_sub(1);
+        self.shared.alive.set(alive);
+        if alive == 0
+            && let Some(waker) = self.shared.ended.take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+// === impl Draining ===
+
+impl Future for Draining {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.shared.draining.get() {
+            return Poll::Ready(());
+        }
+        let this = &mut *self;
+        let mut waiting = this.shared.waiting.borrow_mut();
+        match this.key.and_then(|key| waiting.get_mut(key)) {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => this.key = Some(waiting.insert(cx.waker().clone())),
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Draining {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.shared.waiting.borrow_mut().try_remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_woken_when_the_gateway_drains() {
+        let drains = Drains::default();
+        let drain = drains.handle();
+        let (waker, woken) = Wakes::waker();
+        let mut cx = Context::from_waker(&waker);
+        let mut draining = drain.draining();
+        assert!(draining.poll_unpin(&mut cx).is_pending());
+        assert!(!drain.is_draining());
+
+        drains.start();
+        assert_eq!(woken.get(), 1);
+        assert!(drain.is_draining());
+        assert!(draining.poll_unpin(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn a_signal_that_nobody_waits_for_any_more_leaves_nothing_behind() {
+        let drains = Drains::default();
+        let drain = drains.handle();
+        let mut draining = drain.draining();
+        assert!((&mut draining).now_or_never().is_none());
+        assert!((&mut draining).now_or_never().is_none());
+        assert_eq!(drains.shared.waiting.borrow().len(), 1);
+        drop(draining);
+        assert!(drains.shared.waiting.borrow().is_empty());
+    }
+
+    #[test]
+    fn the_worker_waits_for_the_last_handle() {
+        let drains = Drains::default();
+        let first = drains.handle();
+        let second = first.clone();
+        let (waker, woken) = Wakes::waker();
+        let mut cx = Context::from_waker(&waker);
+        let mut ended = Box::pin(drains.ended());
+        assert!(ended.poll_unpin(&mut cx).is_pending());
+        drop(first);
+        assert_eq!((woken.get(), drains.alive()), (0, 1));
+        drop(second);
+        assert_eq!(woken.get(), 1);
+        assert!(ended.poll_unpin(&mut cx).is_ready());
+    }
+
+    /// How often a waker woke.
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wakes {
+        fn waker() -> (Waker, Arc<Self>) {
+            let wakes = Arc::<Self>::default();
+            (Waker::from(Arc::clone(&wakes)), wakes)
+        }
+
+        fn get(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
