@@ -18,3 +18,4 @@ pub mod resources;
 pub mod settings;
 pub mod snapshot;
 pub mod translate;
+mod yaml;

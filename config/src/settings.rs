@@ -3,6 +3,9 @@
 //! Every field has a default but `zone` and `source`. `docs/configuration.md` and `docs/configuration.schema.json`
 //! are generated from these types; a test compares them.
 
+mod check;
+mod read;
+
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -11,6 +14,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use self::read::{MAX_FILE_BYTES, MAX_PROBLEMS};
 
 /// The configuration of `portcullis gateway`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -352,9 +357,10 @@ impl Default for AccessLogSettings {
 pub mod duration {
     //! Durations as Gateway API writes them (GEP-2257): `1h30m`, `500ms`, up to five digits a unit.
 
+    use std::fmt;
     use std::time::Duration;
 
-    use serde::{Deserialize, Deserializer, Serializer, de};
+    use serde::{Deserializer, Serializer, de};
 
     const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
@@ -398,7 +404,20 @@ pub mod duration {
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse(&text).ok_or_else(|| de::Error::custom(format_args!("`{text}` is no duration such as `5s`, `500ms` or `1h30m`")))
+        deserializer.deserialize_str(DurationVisitor)
+    }
+
+    struct DurationVisitor;
+
+    impl de::Visitor<'_> for DurationVisitor {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a duration such as `5s`, `500ms` or `1h30m`")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
+            parse(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+        }
     }
 }

@@ -1,0 +1,187 @@
+//! What types cannot say about settings.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::{CertificateSettings, Settings, SourceSettings};
+use crate::snapshot::host::{Hostname, check_label};
+
+/// Takes the keys that lead to a value, what is wrong with it, and how to mend it.
+pub(super) type Complain<'a> = dyn FnMut(&[&str], String, String) + 'a;
+
+/// The largest window of an HTTP/2 stream (RFC 9113 §6.9.1).
+const MAX_WINDOW: u32 = (1 << 31) - 1;
+/// What a hostname is tried with.
+const PROBE: &str = "a";
+
+/// Checks all that needs no look at other files.
+pub(super) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {
+    names(settings, complain);
+    listeners(settings, complain);
+    secrets(settings, complain);
+    limits(settings, complain);
+    timeouts(settings, complain);
+}
+
+fn names(settings: &Settings, complain: &mut Complain<'_>) {
+    if let Err(error) = settings.zone.parse::<Hostname>() {
+        let help = "write a domain such as `apps.example.com`, in lower case".to_owned();
+        complain(&["zone"], format!("`{}` is no hostname: it {error}", settings.zone), help);
+    }
+    if let Some(Err(error)) = settings.default_environment.as_deref().map(check_label) {
+        complain(
+            &["defaultEnvironment"],
+            format!("no environment can have this name: it {error}"),
+            "write the value of a Namespace's label `portcullis.dev/environment`".to_owned(),
+        );
+    }
+    hostname(settings, complain);
+}
+
+fn hostname(settings: &Settings, complain: &mut Complain<'_>) {
+    let template = settings.hostname.as_str();
+    let example = "write a template such as `{service}--{environment}.{zone}`".to_owned();
+    for placeholder in ["{service}", "{environment}"] {
+        if !template.contains(placeholder) {
+            let message = format!("`{template}` lacks `{placeholder}`: names of different services would be the same");
+            complain(&["hostname"], message, example.clone());
+        }
+    }
+    if !template.ends_with(".{zone}") {
+        complain(&["hostname"], format!("`{template}` does not end in `.{{zone}}`: its names would be outside of the zone"), example.clone());
+    }
+    let name = template.replace("{service}", PROBE).replace("{environment}", PROBE).replace("{zone}", PROBE);
+    if let Err(error) = name.parse::<Hostname>() {
+        complain(&["hostname"], format!("`{template}` makes no hostname: `{name}` {error}"), example);
+    }
+}
+
+fn listeners(settings: &Settings, complain: &mut Complain<'_>) {
+    let listeners = &settings.listeners;
+    let addresses: [(&[&str], Option<SocketAddr>); 3] = [
+        (&["listeners", "http", "address"], listeners.http.address),
+        (&["listeners", "https", "address"], listeners.https.address),
+        (&["admin", "address"], settings.admin.address),
+    ];
+    for (index, (keys, address)) in addresses.iter().enumerate() {
+        for (other_keys, other) in addresses.iter().take(index) {
+            if let (Some(address), Some(other)) = (address, other)
+                && clash(*address, *other)
+            {
+                let message = format!("{address} is taken by `{}`", other_keys.join("."));
+                complain(keys, message, "give each listener an address of its own".to_owned());
+            }
+        }
+    }
+    if listeners.http.address.is_none() && listeners.https.address.is_none() {
+        complain(&["listeners"], "there is no listener for clients".to_owned(), "give `listeners.https.address` or `listeners.http.address`".to_owned());
+    }
+    if listeners.http.redirect_port == 0 {
+        complain(&["listeners", "http", "redirectPort"], "0 is no port to redirect to".to_owned(), "write the port of HTTPS as clients see it".to_owned());
+    }
+}
+
+/// Whether two listeners cannot both have their address. Port 0 is a free port.
+fn clash(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || a.ip().is_unspecified() && b.ip().is_unspecified())
+}
+
+fn secrets(settings: &Settings, complain: &mut Complain<'_>) {
+    for (index, certificate) in settings.certificates.iter().enumerate() {
+        let CertificateSettings::Secret { namespace, name } = certificate else { continue };
+        let index = index.to_string();
+        // Kubernetes' names of Namespaces are labels, those of Secrets are subdomains (RFC 1123).
+        if let Err(error) = check_label(namespace) {
+            let help = "write the name of a Namespace".to_owned();
+            complain(&["certificates", &index, "secret", "namespace"], format!("no Namespace can have this name: it {error}"), help);
+        }
+        if let Err(error) = name.parse::<Hostname>() {
+            let help = "write the name of a Secret".to_owned();
+            complain(&["certificates", &index, "secret", "name"], format!("no Secret can have this name: it {error}"), help);
+        }
+    }
+}
+
+fn limits(settings: &Settings, complain: &mut Complain<'_>) {
+    let limits = &settings.limits;
+    if limits.http2_stream_window.get() > MAX_WINDOW {
+        let message = format!("{} is more than HTTP/2 can say", limits.http2_stream_window);
+        complain(&["limits", "http2StreamWindow"], message, format!("write at most {MAX_WINDOW}"));
+    }
+    if limits.idle_connections_per_endpoint > limits.connections_per_endpoint {
+        complain(
+            &["limits", "idleConnectionsPerEndpoint"],
+            "more connections are kept idle than may exist".to_owned(),
+            format!("write at most {}, which is `connectionsPerEndpoint`", limits.connections_per_endpoint),
+        );
+    }
+}
+
+fn timeouts(settings: &Settings, complain: &mut Complain<'_>) {
+    let timeouts = &settings.timeouts;
+    let all = [
+        ("handshake", timeouts.handshake),
+        ("requestHead", timeouts.request_head),
+        ("clientIdle", timeouts.client_idle),
+        ("streamIdle", timeouts.stream_idle),
+        ("connect", timeouts.connect),
+        ("responseHead", timeouts.response_head),
+        ("upstreamIdle", timeouts.upstream_idle),
+    ];
+    for (name, timeout) in all {
+        if timeout.is_zero() {
+            complain(&["timeouts", name], "nothing can be done in no time".to_owned(), "write a duration such as `5s`".to_owned());
+        }
+    }
+}
+
+/// Checks the files that the settings name.
+pub(super) fn files(settings: &Settings, complain: &mut Complain<'_>) {
+    match &settings.source {
+        SourceSettings::Directory(path) => {
+            if let Err(error) = fs::read_dir(path) {
+                complain(&["source", "directory"], format!("the folder {} cannot be read: {error}", path.display()), "name a folder that can be read".to_owned());
+            }
+        }
+        SourceSettings::Kubernetes(kubernetes) => {
+            if let Some(path) = &kubernetes.kubeconfig {
+                readable(path, &["source", "kubernetes", "kubeconfig"], complain);
+            }
+        }
+    }
+    for (index, certificate) in settings.certificates.iter().enumerate() {
+        if let CertificateSettings::Files { certificate, key } = certificate {
+            let index = index.to_string();
+            contains(certificate, "-----BEGIN CERTIFICATE-----", &["certificates", &index, "files", "certificate"], complain);
+            contains(key, "PRIVATE KEY-----", &["certificates", &index, "files", "key"], complain);
+        }
+    }
+    if let Some(path) = &settings.upstreams.certificate_authorities {
+        contains(path, "-----BEGIN CERTIFICATE-----", &["upstreams", "certificateAuthorities"], complain);
+    }
+    if let Some(folder) = settings.access_log.file.as_deref().and_then(Path::parent)
+        && !folder.as_os_str().is_empty()
+        && !folder.is_dir()
+    {
+        complain(&["accessLog", "file"], format!("there is no folder {}", folder.display()), "create it, or name another file".to_owned());
+    }
+}
+
+fn readable(path: &Path, keys: &[&str], complain: &mut Complain<'_>) -> Option<Vec<u8>> {
+    match fs::read(path) {
+        Ok(bytes) => Some(bytes),
+        Err(error) => {
+            complain(keys, format!("{} cannot be read: {error}", path.display()), "name a file that can be read".to_owned());
+            None
+        }
+    }
+}
+
+/// Whether certificate and key belong together, and are valid now, is checked where they are served.
+fn contains(path: &Path, mark: &str, keys: &[&str], complain: &mut Complain<'_>) {
+    let Some(bytes) = readable(path, keys, complain) else { return };
+    if !String::from_utf8_lossy(&bytes).contains(mark) {
+        complain(keys, format!("{} has no line with `{mark}`", path.display()), "name a file in PEM format".to_owned());
+    }
+}

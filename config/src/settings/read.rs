@@ -1,0 +1,254 @@
+//! Reading the configuration file: all that is wrong with it at once.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{CertificateSettings, Settings, SourceSettings, check};
+use crate::problem::{Origin, Place, Problem, Severity};
+use crate::yaml::{self, DecodeError, Entry, Node, Position, Step, SyntaxError, Value};
+
+/// The largest configuration file, in bytes.
+pub const MAX_FILE_BYTES: u64 = 1 << 20;
+/// The most problems that are told at once.
+pub const MAX_PROBLEMS: usize = 100;
+
+// === impl Settings ===
+
+impl Settings {
+    /// Reads and checks the configuration file, and the files that it names. Relative paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// All that is wrong, in the order of the file, up to [`MAX_PROBLEMS`]; nothing of the file should be used then.
+    pub fn read(path: &Path) -> Result<Self, Vec<Problem>> {
+        let reader = Reader::new(path);
+        let bytes = read_bounded(path)
+            .map_err(|error| vec![reader.problem(Position::START, format!("it cannot be read: {error}"), "name a file that can be read")])?;
+        let mut parsed = reader.parse(&bytes)?;
+        parsed.settings.resolve(path.parent().unwrap_or(Path::new("")));
+        parsed.check(&reader, check::meaning);
+        parsed.check(&reader, check::files);
+        parsed.done()
+    }
+
+    /// Reads and checks a configuration as [`read`](Self::read) does, but looks at no other file; `file` is its name in problems.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn parse(file: &Path, bytes: &[u8]) -> Result<Self, Vec<Problem>> {
+        let reader = Reader::new(file);
+        let mut parsed = reader.parse(bytes)?;
+        parsed.check(&reader, check::meaning);
+        parsed.done()
+    }
+
+    fn resolve(&mut self, folder: &Path) {
+        let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
+        match &mut self.source {
+            SourceSettings::Directory(path) => resolve(path),
+            SourceSettings::Kubernetes(kubernetes) => kubernetes.kubeconfig.iter_mut().for_each(resolve),
+        }
+        for certificate in &mut self.certificates {
+            if let CertificateSettings::Files { certificate, key } = certificate {
+                resolve(certificate);
+                resolve(key);
+            }
+        }
+        self.upstreams.certificate_authorities.iter_mut().for_each(resolve);
+        self.access_log.file.iter_mut().for_each(resolve);
+    }
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(std::io::Error::other(format!("it has more than {MAX_FILE_BYTES} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// What a file says.
+struct Parsed {
+    /// As far as they can be read.
+    settings: Settings,
+    /// All that was written.
+    original: Node,
+    /// What of it the settings were read from.
+    rest: Node,
+    problems: Vec<Problem>,
+}
+
+// === impl Parsed ===
+
+impl Parsed {
+    fn check(&mut self, reader: &Reader, check: impl FnOnce(&Settings, &mut check::Complain<'_>)) {
+        let Self { settings, original, rest, problems } = self;
+        check(settings, &mut |keys, message, help| {
+            let (steps, at) = rest.way_to(keys);
+            // What is not written has a default; it is told by its whole name, at what is nearest to it.
+            let key = match steps.len() == keys.len() {
+                true => original.key_path(&original_path(original, rest, &steps)),
+                false => keys.join("."),
+            };
+            problems.push(reader.problem(at, format!("`{key}`: {message}"), help));
+        });
+    }
+
+    fn done(mut self) -> Result<Settings, Vec<Problem>> {
+        if self.problems.is_empty() {
+            return Ok(self.settings);
+        }
+        self.problems.sort_by(|a, b| a.origin.place.cmp(&b.origin.place));
+        self.problems.truncate(MAX_PROBLEMS);
+        Err(self.problems)
+    }
+}
+
+/// Reads one configuration file.
+struct Reader {
+    file: Arc<PathBuf>,
+}
+
+// === impl Reader ===
+
+impl Reader {
+    fn new(file: &Path) -> Self {
+        Self { file: Arc::new(file.to_owned()) }
+    }
+
+    fn problem(&self, at: Position, message: impl Into<String>, help: impl Into<String>) -> Problem {
+        let place = Place { file: self.file.clone(), line: at.line, column: at.column };
+        let origin = Origin { place: Some(place), ..Origin::default() };
+        Problem { severity: Severity::Error, reason: "InvalidConfiguration", origin, message: message.into(), help: help.into() }
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Result<Parsed, Vec<Problem>> {
+        let original = self.only_document(yaml::read(bytes))?;
+        let mut rest = original.clone();
+        let mut problems = Vec::new();
+        let mut incomplete = HashSet::new();
+        while problems.len() < MAX_PROBLEMS {
+            let error = match yaml::decode::<Settings>(&rest) {
+                Ok(settings) => return Ok(Parsed { settings, original, rest, problems }),
+                Err(error) => error,
+            };
+            let at = error.at.unwrap_or(rest.at);
+            if !(error.lacking && incomplete.contains(&at)) {
+                let path = original_path(&original, &rest, &error.path);
+                problems.push(self.wrong(&original, at, &DecodeError { path, ..error.clone() }));
+            }
+            if !amend(&mut rest, &error, &mut incomplete) {
+                break;
+            }
+        }
+        Err(problems)
+    }
+
+    fn only_document(&self, documents: Vec<Result<Node, SyntaxError>>) -> Result<Node, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let mut nodes = Vec::new();
+        for document in documents {
+            match document {
+                Ok(node) => nodes.push(node),
+                Err(error) => problems.push(self.problem(error.at, error.message, error.help)),
+            }
+        }
+        let mut nodes = nodes.into_iter();
+        match (nodes.next(), nodes.next()) {
+            (Some(node), None) if problems.is_empty() => return Ok(node),
+            (None, _) if problems.is_empty() => {
+                problems.push(self.problem(Position::START, "it is empty", "write `zone` and `source` at least"));
+            }
+            (_, Some(second)) => problems.push(self.problem(second.at, "a second document begins here", "put all into one document")),
+            _ => {}
+        }
+        Err(problems)
+    }
+
+    fn wrong(&self, node: &Node, at: Position, error: &DecodeError) -> Problem {
+        let key = node.key_path(&error.path);
+        let message = match key.as_str() {
+            "" => error.message.clone(),
+            key => format!("`{key}`: {}", error.message),
+        };
+        self.problem(at, message, help(&key, error))
+    }
+}
+
+fn help(key: &str, error: &DecodeError) -> String {
+    if error.lacking {
+        return match error.message.as_str() {
+            "the key `zone` is missing" => "add the domain that the gateway answers for, such as `zone: apps.example.com`".to_owned(),
+            "the key `source` is missing" => "add `source:` with `kubernetes: {}` or `directory: FOLDER` below it".to_owned(),
+            _ => error.help.clone(),
+        };
+    }
+    if error.help == "correct the value" {
+        if key.ends_with("address") {
+            return "write an address and a port, such as `0.0.0.0:8443` or `[::]:8443`".to_owned();
+        }
+        if key.starts_with("trustedNetworks") {
+            return "write a network, such as `10.0.0.0/8` or `fd00::/8`".to_owned();
+        }
+    }
+    error.help.clone()
+}
+
+/// A path of the amended tree as it was before things were taken out of it.
+fn original_path(original: &Node, amended: &Node, path: &[Step]) -> Vec<Step> {
+    let (mut original, mut amended) = (original, amended);
+    let mut found = Vec::new();
+    for step in path {
+        let Some(next) = amended.follow(&[*step]) else { break };
+        let position = match &original.value {
+            Value::List(list) => list.iter().position(|node| node.at == next.at),
+            Value::Map(entries) => entries.iter().position(|entry| entry.node.at == next.at),
+            _ => None,
+        };
+        let Some((position, node)) = position.and_then(|index| Some((index, original.follow(&[Step(index)])?))) else { break };
+        found.push(Step(position));
+        (original, amended) = (node, next);
+    }
+    found
+}
+
+/// Takes out of the tree what is wrong, or puts in what it lacks, so that the rest can be judged; false where that is not possible.
+fn amend(root: &mut Node, error: &DecodeError, incomplete: &mut HashSet<Position>) -> bool {
+    let at = root.at;
+    if let (true, []) = (error.lacking, error.path.as_slice()) {
+        let Some(key) = ["zone", "source"].into_iter().find(|key| error.message == format!("the key `{key}` is missing")) else { return false };
+        let (Value::Map(entries), Some(value)) = (&mut root.value, stand_in(key, at)) else { return false };
+        entries.push(Entry { key: key.to_owned(), key_at: at, node: Node { value, at } });
+        return true;
+    }
+    if let ([Step(index)], Value::Map(entries)) = (error.path.as_slice(), &mut root.value)
+        && let Some(entry) = entries.get_mut(*index)
+        && let Some(value) = stand_in(&entry.key, entry.node.at)
+    {
+        entry.node.value = value;
+        return true;
+    }
+    let Some((_, parents)) = error.path.split_last() else { return false };
+    for length in 1..=parents.len() {
+        incomplete.extend(parents.get(..length).and_then(|way: &[Step]| root.follow(way)).map(|node| node.at));
+    }
+    root.remove(&error.path)
+}
+
+/// What is taken for a key that must be there, and is not or cannot be read.
+fn stand_in(key: &str, at: Position) -> Option<Value> {
+    match key {
+        "zone" => Some(Value::Text("zone.invalid".to_owned())),
+        "source" => {
+            let node = Node { value: Value::Text(".".to_owned()), at };
+            Some(Value::Map(vec![Entry { key: "directory".to_owned(), key_at: at, node }]))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+use super::*;
+
+fn problems(text: &str) -> Vec<String> {
+    let problems = Settings::parse(Path::new("gateway.yaml"), text.as_bytes()).expect_err("there must be a problem");
+    problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_least_configuration_takes_every_default() {
+    let settings = Settings::parse(Path::new("gateway.yaml"), b"zone: apps.example.com\nsource:\n  kubernetes:\n").unwrap();
+    assert_eq!(settings.hostname, "{service}--{environment}.{zone}");
+    assert!(matches!(settings.source, SourceSettings::Kubernetes(kubernetes) if kubernetes.events));
+}
+
+#[test]
+fn every_problem_is_told_at_once_with_its_place_and_how_to_mend_it() {
+    insta::assert_snapshot!(problems(include_str!("everything-wrong.yaml")).join("\n"));
+}
+
+#[test]
+fn what_is_missing_is_told_beside_what_is_wrong() {
+    assert_eq!(
+        problems("zoen: apps.example.com\nworkers: 0\n"),
+        [
+            "gateway.yaml:1:1: `zoen`: this key is not known here (did you mean `zone`?)",
+            "gateway.yaml:1:1: the key `zone` is missing (add the domain that the gateway answers for, such as `zone: apps.example.com`)",
+            "gateway.yaml:1:1: the key `source` is missing (add `source:` with `kubernetes: {}` or `directory: FOLDER` below it)",
+            "gateway.yaml:2:10: `workers`: found integer `0` where a whole number from 1 on belongs (write a whole number from 1 on)",
+        ]
+    );
+}
+
+#[test]
+fn a_file_without_a_document_or_with_two_is_refused() {
+    assert_eq!(problems("# nothing\n"), ["gateway.yaml:1:1: it is empty (write `zone` and `source` at least)"]);
+    assert_eq!(problems("a: 1\n---\nb: 1\n"), ["gateway.yaml:3:1: a second document begins here (put all into one document)"]);
+    assert_eq!(problems("- a\n").len(), 1);
+}
+
+#[test]
+fn files_that_are_named_must_be_there_relative_to_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gateway.yaml");
+    let text = "zone: a.example\nsource: {directory: manifests}\ncertificates:\n- files: {certificate: tls.crt, key: tls.key}\n";
+    std::fs::write(&path, text).unwrap();
+    std::fs::write(folder.path().join("tls.key"), "no key").unwrap();
+    let places: Vec<_> = Settings::read(&path).unwrap_err().into_iter().filter_map(|problem| problem.origin.place).collect();
+    assert_eq!(places.iter().map(|place| (place.line, place.column)).collect::<Vec<_>>(), [(2, 21), (4, 24), (4, 38)]);
+
+    std::fs::create_dir(folder.path().join("manifests")).unwrap();
+    std::fs::write(folder.path().join("tls.crt"), "-----BEGIN CERTIFICATE-----\n").unwrap();
+    std::fs::write(folder.path().join("tls.key"), "-----BEGIN PRIVATE KEY-----\n").unwrap();
+    let settings = Settings::read(&path).unwrap();
+    assert_eq!(settings.source, SourceSettings::Directory(folder.path().join("manifests")));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told() {
+    let problems = Settings::read(Path::new("nowhere/gateway.yaml")).unwrap_err();
+    assert!(problems[0].to_string().starts_with("nowhere/gateway.yaml:1:1: it cannot be read: "), "{problems:?}");
+}

@@ -1,0 +1,358 @@
+//! From a tree to a type, by way of serde. An error knows the place and the path of the value that is wrong.
+
+use std::fmt;
+
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor};
+
+use super::{Entry, Node, Position, Value};
+
+/// One step on the way to a value: which element of a list, or which entry of a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Step(pub(crate) usize);
+
+/// Why a value is not of its type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DecodeError {
+    pub(crate) message: String,
+    pub(crate) help: String,
+    /// Where the value stands.
+    pub(crate) at: Option<Position>,
+    /// The way to the value from the tree's root.
+    pub(crate) path: Vec<Step>,
+    /// Whether the value lacks something, rather than being wrong itself.
+    pub(crate) lacking: bool,
+}
+
+/// Reads a value of type `T`.
+pub(crate) fn decode<'de, T: Deserialize<'de>>(node: &'de Node) -> Result<T, DecodeError> {
+    T::deserialize(node)
+        .map_err(|error| error.placed(node.at))
+        .map_err(|mut error| {
+            error.path.reverse();
+            error
+        })
+}
+
+// === impl DecodeError ===
+
+impl DecodeError {
+    fn new(message: String, help: String) -> Self {
+        Self { message, help, at: None, path: Vec::new(), lacking: false }
+    }
+
+    fn placed(mut self, at: Position) -> Self {
+        self.at.get_or_insert(at);
+        self
+    }
+
+    /// The path is gathered from the inside outwards, and reversed at the end.
+    fn below(mut self, index: usize, at: Position) -> Self {
+        self.path.push(Step(index));
+        self.placed(at)
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+impl de::Error for DecodeError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::new(message.to_string(), "correct the value".to_owned())
+    }
+
+    fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        let help = match unexpected {
+            Unexpected::Bool(_) | Unexpected::Signed(_) | Unexpected::Unsigned(_) | Unexpected::Float(_)
+                if expected.to_string().contains("string") =>
+            {
+                "put the value in quotes".to_owned()
+            }
+            _ => format!("write {}", wanted(expected)),
+        };
+        Self::new(format!("found {unexpected} where {} belongs", wanted(expected)), help)
+    }
+
+    fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::new(format!("found {unexpected} where {} belongs", wanted(expected)), format!("write {}", wanted(expected)))
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        let help = match nearest(field, expected) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if expected.is_empty() => "remove it: no key is known here".to_owned(),
+            None => format!("known here are {}", listed(expected)),
+        };
+        Self::new("this key is not known here".to_owned(), help)
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        let help = match nearest(variant, expected) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("write one of {}", listed(expected)),
+        };
+        Self::new(format!("`{variant}` is not known here"), help)
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self { lacking: true, ..Self::new(format!("the key `{field}` is missing"), format!("add `{field}`")) }
+    }
+}
+
+/// What is expected, in words for people who don't write Rust.
+fn wanted(expected: &dyn Expected) -> String {
+    let text = expected.to_string();
+    match text.as_str() {
+        "u16" => "a whole number from 0 to 65535".to_owned(),
+        "u32" | "u64" | "usize" | "i32" | "i64" => "a whole number".to_owned(),
+        _ if text.starts_with("a nonzero ") => "a whole number from 1 on".to_owned(),
+        _ if text.starts_with("struct ") || text == "a map" => "a map of keys and values".to_owned(),
+        _ if text == "a sequence" => "a list".to_owned(),
+        _ => text,
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The name that was probably meant: the one of the least edit distance, if that is at most a third of its length.
+fn nearest<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
+    let near = names.iter().map(|name| (distance(word, name), *name)).min()?;
+    (near.0 <= near.1.len().div_ceil(3)).then_some(near.1)
+}
+
+/// The Levenshtein distance of two short words; words over 64 bytes are as far as can be.
+fn distance(a: &str, b: &str) -> usize {
+    if a.len().max(b.len()) > 64 {
+        return usize::MAX;
+    }
+    let (a, b) = (a.to_lowercase(), b.to_lowercase());
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, y) in row.iter_mut().skip(1).zip(b.chars()) {
+            let above = *cell;
+            left = (diagonal + usize::from(x != y)).min(above + 1).min(left + 1);
+            diagonal = above;
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+// === impl Deserializer for &Node ===
+
+impl Value {
+    fn unexpected(&self) -> Unexpected<'_> {
+        match self {
+            Self::Null => Unexpected::Other("nothing"),
+            Self::Bool(value) => Unexpected::Bool(*value),
+            Self::Integer(value) => Unexpected::Signed(*value),
+            Self::Unsigned(value) => Unexpected::Unsigned(*value),
+            Self::Float(value) => Unexpected::Float(*value),
+            Self::Text(_) => Unexpected::Other("a text"),
+            Self::List(_) => Unexpected::Other("a list"),
+            Self::Map(_) => Unexpected::Other("a map"),
+        }
+    }
+}
+
+impl<'de> Deserializer<'de> for &'de Node {
+    type Error = DecodeError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match &self.value {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(*value),
+            Value::Integer(value) => visitor.visit_i64(*value),
+            Value::Unsigned(value) => visitor.visit_u64(*value),
+            Value::Float(value) => visitor.visit_f64(*value),
+            Value::Text(text) => visitor.visit_borrowed_str(text),
+            Value::List(list) => visitor.visit_seq(Elements { list: list.iter().enumerate() }),
+            Value::Map(entries) => visitor.visit_map(Entries { entries: entries.iter().enumerate(), value: None }),
+        }
+        .map_err(|error: DecodeError| error.placed(self.at))
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match &self.value {
+            Value::Null => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+    }
+
+    /// `key:` with nothing after it is a struct that is all defaults.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        match &self.value {
+            Value::Null => visitor.visit_map(Entries { entries: [].iter().enumerate(), value: None }),
+            _ => return self.deserialize_any(visitor),
+        }
+        .map_err(|error: DecodeError| error.placed(self.at))
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, DecodeError> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        let wrong = |value: &Value| {
+            DecodeError::new(
+                format!("found {} where one of {} belongs", value.unexpected(), listed(variants)),
+                format!("write one of {}", listed(variants)),
+            )
+        };
+        match &self.value {
+            Value::Text(name) => visitor.visit_enum(NameAlone(name)),
+            Value::Map(entries) => match entries.as_slice() {
+                [entry] => visitor.visit_enum(Variant(entry)),
+                _ => Err(DecodeError { lacking: entries.is_empty(), ..wrong(&self.value) }),
+            },
+            value => Err(wrong(value)),
+        }
+        .map_err(|error| error.placed(self.at))
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        visitor.visit_unit()
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        seq tuple tuple_struct map identifier
+    }
+}
+
+struct Elements<'de> {
+    list: std::iter::Enumerate<std::slice::Iter<'de, Node>>,
+}
+
+impl<'de> SeqAccess<'de> for Elements<'de> {
+    type Error = DecodeError;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, DecodeError> {
+        self.list.next().map(|(index, node)| seed.deserialize(node).map_err(|error| error.below(index, node.at))).transpose()
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.list.len())
+    }
+}
+
+struct Entries<'de> {
+    entries: std::iter::Enumerate<std::slice::Iter<'de, Entry>>,
+    value: Option<(usize, &'de Node)>,
+}
+
+impl<'de> MapAccess<'de> for Entries<'de> {
+    type Error = DecodeError;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, DecodeError> {
+        let Some((index, entry)) = self.entries.next() else { return Ok(None) };
+        self.value = Some((index, &entry.node));
+        seed.deserialize(entry.key.as_str().into_deserializer()).map(Some).map_err(|error: DecodeError| error.below(index, entry.key_at))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, DecodeError> {
+        let (index, node) = self.value.take().ok_or_else(|| de::Error::custom("a value without a key"))?;
+        seed.deserialize(node).map_err(|error| error.below(index, node.at))
+    }
+}
+
+/// The one entry of a map that stands for a variant of an enum: its name, and its content.
+struct Variant<'de>(&'de Entry);
+
+impl<'de> de::EnumAccess<'de> for Variant<'de> {
+    type Error = DecodeError;
+    type Variant = Self;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), DecodeError> {
+        seed.deserialize(self.0.key.as_str().into_deserializer())
+            .map(|variant| (variant, self))
+            .map_err(|error: DecodeError| error.below(0, self.0.key_at))
+    }
+}
+
+impl Copy for Variant<'_> {}
+
+impl Clone for Variant<'_> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<'de> de::VariantAccess<'de> for Variant<'de> {
+    type Error = DecodeError;
+
+    fn unit_variant(self) -> Result<(), DecodeError> {
+        Err(DecodeError::new(format!("`{}` takes nothing below it", self.0.key), "write it as a plain text".to_owned()))
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, DecodeError> {
+        seed.deserialize(&self.0.node).map_err(|error| error.below(0, self.0.node.at))
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, DecodeError> {
+        self.0.node.deserialize_any(visitor).map_err(|error| error.below(0, self.0.node.at))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, DecodeError> {
+        self.0.node.deserialize_struct("", fields, visitor).map_err(|error| error.below(0, self.0.node.at))
+    }
+}
+
+/// A variant of an enum with nothing but its name.
+struct NameAlone<'de>(&'de str);
+
+impl<'de> de::EnumAccess<'de> for NameAlone<'de> {
+    type Error = DecodeError;
+    type Variant = Self;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), DecodeError> {
+        Ok((seed.deserialize(de::value::BorrowedStrDeserializer::new(self.0))?, self))
+    }
+}
+
+impl NameAlone<'_> {
+    fn bare(&self) -> DecodeError {
+        DecodeError::new(format!("`{}` needs something below it", self.0), format!("write `{}:` as a key, and its content below it", self.0))
+    }
+}
+
+impl<'de> de::VariantAccess<'de> for NameAlone<'de> {
+    type Error = DecodeError;
+
+    fn unit_variant(self) -> Result<(), DecodeError> {
+        Ok(())
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, _: T) -> Result<T::Value, DecodeError> {
+        Err(self.bare())
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, DecodeError> {
+        Err(self.bare())
+    }
+
+    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, DecodeError> {
+        Err(self.bare())
+    }
+}
