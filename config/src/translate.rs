@@ -7,6 +7,7 @@ use crate::problem::Problem;
 use crate::resources::Resources;
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
+use crate::snapshot::endpoints::EndpointCells;
 
 pub use self::endpoints::endpoint_set;
 
@@ -21,6 +22,13 @@ pub struct Translation {
 
 /// Translates all resources. The same resources give the same translation, in whatever order they came.
 #[must_use]
-pub fn translate(_settings: &Settings, _resources: &Resources) -> Translation {
+pub fn translate(settings: &Settings, resources: &Resources) -> Translation {
+    translate_reusing(settings, resources, &mut EndpointCells::default())
+}
+
+/// Translates all resources, and takes endpoint cells from `cells` by [`EndpointCells::cell`], so that workers keep what they know of them.
+/// The caller commits the cells once the snapshot is published.
+#[must_use]
+pub fn translate_reusing(_settings: &Settings, _resources: &Resources, _cells: &mut EndpointCells) -> Translation {
     Translation::default()
 }

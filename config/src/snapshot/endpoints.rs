@@ -1,5 +1,6 @@
 //! Where a backend's pods listen, swapped on its own without rebuilding the table.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,6 +48,55 @@ pub struct Endpoint {
     pub zone: Option<Arc<str>>,
 }
 
+/// The cells of a snapshot by key, so that the next snapshot takes over those that it still needs.
+#[derive(Debug, Default)]
+pub struct EndpointCells {
+    cells: BTreeMap<EndpointKey, Cell>,
+}
+
+#[derive(Debug)]
+struct Cell {
+    endpoints: Arc<Endpoints>,
+    /// What it is to hold once the snapshot is published; `None` where the snapshot has no need of it.
+    next: Option<EndpointSet>,
+}
+
+// === impl EndpointCells ===
+
+impl EndpointCells {
+    /// The cell of `key`: the one that is there, or a new one. What it holds changes to `set` with [`commit`](Self::commit).
+    pub fn cell(&mut self, key: EndpointKey, set: EndpointSet) -> Arc<Endpoints> {
+        match self.cells.get_mut(&key) {
+            Some(cell) => {
+                cell.next = Some(set);
+                cell.endpoints.clone()
+            }
+            None => {
+                let endpoints = Arc::new(Endpoints::new(key.clone(), set.clone()));
+                self.cells.insert(key, Cell { endpoints: endpoints.clone(), next: Some(set) });
+                endpoints
+            }
+        }
+    }
+
+    /// Puts into the cells what they were last asked for with, and forgets those that were not asked for.
+    pub fn commit(&mut self) {
+        self.cells.retain(|_, cell| match cell.next.take() {
+            Some(set) => {
+                cell.endpoints.update(set);
+                true
+            }
+            None => false,
+        });
+    }
+
+    /// The cells of all ports of a Service.
+    pub fn of_service<'a>(&'a self, namespace: &Arc<str>, service: &Arc<str>) -> impl Iterator<Item = &'a Arc<Endpoints>> {
+        let key = |port| EndpointKey { namespace: namespace.clone(), service: service.clone(), port };
+        self.cells.range(key(0)..=key(u16::MAX)).map(|(_, cell)| &cell.endpoints)
+    }
+}
+
 // === impl Endpoints ===
 
 impl Endpoints {
@@ -73,6 +123,15 @@ impl Endpoints {
     #[must_use]
     pub fn load(&self) -> Guard<Arc<EndpointSet>> {
         self.current.load()
+    }
+
+    /// Replaces the set if it differs; tells whether it did.
+    pub fn update(&self, set: EndpointSet) -> bool {
+        let differs = **self.current.load() != set;
+        if differs {
+            self.store(set);
+        }
+        differs
     }
 
     /// Replaces the set. Requests in flight keep the endpoint that they have.
