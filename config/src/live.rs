@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use crate::problem::Problem;
 use crate::snapshot::Snapshot;
@@ -18,6 +19,7 @@ pub struct Live {
     pub problems: ArcSwap<Vec<Problem>>,
     synced: AtomicBool,
     heard: AtomicU64,
+    published: watch::Sender<()>,
 }
 
 // === impl Live ===
@@ -52,5 +54,12 @@ impl Live {
     pub fn publish(&self, snapshot: Arc<Snapshot>, problems: Vec<Problem>) {
         self.problems.store(Arc::new(problems));
         self.snapshot.store(snapshot);
+        self.published.send_replace(());
+    }
+
+    /// Changes each time a snapshot is published: for the control plane, which prepares things ahead of the request path.
+    #[must_use]
+    pub fn published(&self) -> watch::Receiver<()> {
+        self.published.subscribe()
     }
 }
