@@ -13,13 +13,11 @@ pub mod host;
 pub mod policy;
 pub mod rule;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use self::certificate::Certificate;
-use self::endpoints::{EndpointKey, Endpoints};
 use self::host::{HostPattern, HostTable};
 
 /// All that the request path needs to know, at one instant.
@@ -29,9 +27,6 @@ pub struct Snapshot {
     pub listeners: Vec<Listener>,
     /// Certificates to serve, in order of preference; not yet checked.
     pub certificates: Vec<Certificate>,
-    /// The endpoint sets of all backends, each once.
-    #[serde(skip)]
-    pub endpoints: BTreeMap<EndpointKey, Arc<Endpoints>>,
 }
 
 /// One listener, as Gateway API's: where connections are accepted, and which hosts it serves.
@@ -66,12 +61,6 @@ impl Snapshot {
     #[must_use]
     pub fn listener(&self, name: &str) -> Option<&Listener> {
         self.listeners.iter().find(|listener| &*listener.name == name)
-    }
-
-    /// The endpoint sets of one Service, by port.
-    pub fn endpoints_of(&self, namespace: &Arc<str>, service: &Arc<str>) -> impl Iterator<Item = &Arc<Endpoints>> {
-        let key = |port| EndpointKey { namespace: namespace.clone(), service: service.clone(), port };
-        self.endpoints.range(key(0)..=key(u16::MAX)).map(|(_, cell)| cell)
     }
 }
 

@@ -13,16 +13,15 @@ mod port;
 
 use std::sync::Arc;
 
-use self::endpoints::Cells;
 use self::hostname::InvalidTemplate;
 use crate::problem::{Origin, Problem, Severity};
 use crate::resources::Resources;
 use crate::settings::{CertificateSettings, Settings};
 use crate::snapshot::certificate::Certificate;
-use crate::snapshot::endpoints::{EndpointSet, Endpoints};
+use crate::snapshot::endpoints::EndpointCells;
 use crate::snapshot::{Listener, ListenerProtocol, Snapshot};
 
-pub use self::endpoints::{endpoint_set, refresh};
+pub use self::endpoints::endpoint_set;
 pub use self::policy::{MAX_RETRIES, RETRY_CODES};
 
 /// What resources mean.
@@ -32,34 +31,28 @@ pub struct Translation {
     pub snapshot: Snapshot,
     /// What is wrong, by resource.
     pub problems: Vec<Problem>,
-    /// Cells of the snapshot before that stay, with what they hold from now on.
-    changed: Vec<(Arc<Endpoints>, EndpointSet)>,
 }
 
 /// Translates all resources. The same resources give the same translation, in whatever order they came.
 #[must_use]
 pub fn translate(settings: &Settings, resources: &Resources) -> Translation {
-    translate_after(&Snapshot::default(), settings, resources)
+    translate_reusing(settings, resources, &mut EndpointCells::default())
 }
 
-/// Translates all resources, and keeps the endpoint cells of the snapshot before: a worker knows connections and load by them.
-/// What they hold changes when the translation is [settled](Translation::settle), not before.
+/// Translates all resources, and takes endpoint cells from `cells` by [`EndpointCells::cell`], so that workers keep what they know of them.
+/// The caller commits the cells once the snapshot is published.
 #[must_use]
-pub fn translate_after(previous: &Snapshot, settings: &Settings, resources: &Resources) -> Translation {
+pub fn translate_reusing(settings: &Settings, resources: &Resources, cells: &mut EndpointCells) -> Translation {
     let mut problems = Vec::new();
-    let mut cells = Cells::new(previous);
-    let hosts = Arc::new(implicit::hosts(settings, resources, &mut cells, &mut problems));
+    let hosts = Arc::new(implicit::hosts(settings, resources, cells, &mut problems));
     let listener = |name: &str, protocol| Listener { name: name.into(), protocol, hostname: None, hosts: hosts.clone() };
     let http = settings.listeners.http.address.map(|_| listener(Listener::HTTP, ListenerProtocol::Http));
     let https = settings.listeners.https.address.map(|_| listener(Listener::HTTPS, ListenerProtocol::Https));
-    let snapshot = Snapshot {
-        listeners: http.into_iter().chain(https).collect(),
-        certificates: certificates(settings, resources, &mut problems),
-        endpoints: cells.all,
-    };
+    let snapshot =
+        Snapshot { listeners: http.into_iter().chain(https).collect(), certificates: certificates(settings, resources, &mut problems) };
     problems.sort_by(|one, other| (&one.origin, one).cmp(&(&other.origin, other)));
     problems.dedup();
-    Translation { snapshot, problems, changed: cells.changed }
+    Translation { snapshot, problems }
 }
 
 /// The certificates that the configuration names, in its order. One from files that is missing was told by who reads files.
@@ -78,19 +71,6 @@ fn certificates(settings: &Settings, resources: &Resources, problems: &mut Vec<P
         found
     };
     settings.certificates.iter().filter_map(&mut find).collect()
-}
-
-// === impl Translation ===
-
-impl Translation {
-    /// Lets cells that were kept hold what they should, and gives the snapshot and its problems to be published at once.
-    #[must_use]
-    pub fn settle(self) -> (Snapshot, Vec<Problem>) {
-        for (cell, set) in self.changed {
-            cell.store(set);
-        }
-        (self.snapshot, self.problems)
-    }
 }
 
 // === impl Problem ===

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use crate::problem::{Problem, Severity};
 use crate::resources::{Conditions, EndpointSlice, NamespacedName, Resources, ServicePort};
-use crate::snapshot::Snapshot;
-use crate::snapshot::endpoints::{Endpoint, EndpointKey, EndpointSet, Endpoints};
+use crate::snapshot::endpoints::{Endpoint, EndpointKey, EndpointSet};
 
 /// The endpoints of `key` as they are now; none where there is no such Service or port.
 ///
@@ -33,51 +32,6 @@ pub fn endpoint_set(resources: &Resources, key: &EndpointKey) -> EndpointSet {
     let (first, second) = if service.prefers_ipv6 { (ipv6, ipv4) } else { (ipv4, ipv6) };
     let first_has_none = first.ready.is_empty() && (first.draining.is_empty() || !second.ready.is_empty());
     if first_has_none { second } else { first }
-}
-
-/// Swaps the endpoint sets of one Service, in a snapshot that is live, for those of now. Sets that are the same stay.
-pub fn refresh(snapshot: &Snapshot, resources: &Resources, service: &NamespacedName) {
-    for cell in snapshot.endpoints_of(&service.namespace, &service.name) {
-        let set = endpoint_set(resources, cell.key());
-        if **cell.load() != set {
-            cell.store(set);
-        }
-    }
-}
-
-/// The cells of a snapshot that is being made: those of the one before it, as far as there are any.
-pub(super) struct Cells<'p> {
-    previous: &'p Snapshot,
-    pub(super) all: BTreeMap<EndpointKey, Arc<Endpoints>>,
-    /// Sets that cells of the snapshot before do not have yet.
-    pub(super) changed: Vec<(Arc<Endpoints>, EndpointSet)>,
-}
-
-// === impl Cells ===
-
-impl<'p> Cells<'p> {
-    pub(super) fn new(previous: &'p Snapshot) -> Self {
-        Self { previous, all: BTreeMap::new(), changed: Vec::new() }
-    }
-
-    /// The cell of a key, by which workers know connections and load: the one that there was, else a new one.
-    pub(super) fn cell(&mut self, resources: &Resources, key: EndpointKey) -> Arc<Endpoints> {
-        if let Some(cell) = self.all.get(&key) {
-            return cell.clone();
-        }
-        let set = endpoint_set(resources, &key);
-        let cell = match self.previous.endpoints.get(&key) {
-            Some(cell) => {
-                if **cell.load() != set {
-                    self.changed.push((cell.clone(), set));
-                }
-                cell.clone()
-            }
-            None => Arc::new(Endpoints::new(key.clone(), set)),
-        };
-        self.all.insert(key, cell.clone());
-        cell
-    }
 }
 
 /// What is wrong with the slices of a Service, for their owner: with `port` alone, or with any of its ports.

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::annotations::{ENVIRONMENT, EXPOSE, HOSTNAMES, Reader, Reading, check_keys, excerpt};
-use super::endpoints::{self, Cells};
+use super::endpoints::{self, endpoint_set};
 use super::hostname::HostnameTemplate;
 use super::{policy, port};
 use crate::problem::Problem;
 use crate::resources::{Namespace, Resources, Service, ServicePort};
 use crate::settings::Settings;
 use crate::snapshot::backend::{Backend, UpstreamProtocol, WeightedBackends};
-use crate::snapshot::endpoints::EndpointKey;
+use crate::snapshot::endpoints::{EndpointCells, EndpointKey};
 use crate::snapshot::host::{HostPattern, HostTable, InvalidHostname, VirtualHost, check_label};
 use crate::snapshot::policy::{Policy, Require};
 use crate::snapshot::rule::{PathPrefix, Precedence, Route, RouteMatch, Rule};
@@ -38,7 +38,7 @@ struct Claim<'a> {
 }
 
 /// The virtual hosts of all exposed Services.
-pub(super) fn hosts(settings: &Settings, resources: &Resources, cells: &mut Cells<'_>, problems: &mut Vec<Problem>) -> HostTable {
+pub(super) fn hosts(settings: &Settings, resources: &Resources, cells: &mut EndpointCells, problems: &mut Vec<Problem>) -> HostTable {
     let template = match HostnameTemplate::new(settings) {
         Ok(template) => template,
         Err(error) => {
@@ -98,19 +98,19 @@ impl Environment {
 }
 
 /// Translates one Service after the other.
-struct Translator<'a, 'p> {
+struct Translator<'a> {
     settings: &'a Settings,
     resources: &'a Resources,
     template: HostnameTemplate,
     /// [`STABLE`], once for all.
     stable: Arc<str>,
-    cells: &'a mut Cells<'p>,
+    cells: &'a mut EndpointCells,
     problems: &'a mut Vec<Problem>,
 }
 
 // === impl Translator ===
 
-impl Translator<'_, '_> {
+impl Translator<'_> {
     /// What a Service claims; nothing where it is not exposed.
     fn claim<'s>(&mut self, service: &'s Service, environment: Option<&Environment>) -> Option<Claim<'s>> {
         check_keys(&service.origin, &service.labels, &service.annotations, self.problems);
@@ -132,7 +132,8 @@ impl Translator<'_, '_> {
     fn rule(&mut self, service: &Service, port: &ServicePort, protocol: UpstreamProtocol, policy: Policy) -> Rule {
         self.problems.extend(endpoints::problems(self.resources, &service.key(), Some(port.port)));
         let key = EndpointKey { namespace: service.origin.namespace.clone(), service: service.origin.name.clone(), port: port.port };
-        let endpoints = self.cells.cell(self.resources, key);
+        let set = endpoint_set(self.resources, &key);
+        let endpoints = self.cells.cell(key, set);
         let backend = Backend { variant: self.stable.clone(), weight: 1, protocol, filters: Vec::new(), endpoints };
         Rule {
             origin: service.origin.clone(),
