@@ -1,3 +1,6 @@
 //! From the socket to the protocol: accept, PROXY protocol, TLS, and which HTTP is spoken; and how it all ends.
 
+pub(crate) mod admission;
+pub(crate) mod bind;
 pub(crate) mod drain;
+pub(crate) mod proxy_protocol;

@@ -67,20 +67,6 @@ pub struct Retries {
     pub codes: Vec<u16>,
 }
 
-// === impl Require ===
-
-impl Require {
-    /// What demands all that either demands.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Nothing, require) | (require, Self::Nothing) => require,
-            (require, other) if require == other => require,
-            _ => Self::ApplicationAndUser,
-        }
-    }
-}
-
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

@@ -1,0 +1,176 @@
+//! How many connections there may be: in all, and from one client.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use portcullis_config::settings::Limits;
+
+/// Parts of the table of clients, so that workers seldom meet at one lock.
+const SHARDS: usize = 16;
+
+/// Counts the connections of all workers. The table of clients is bounded by the connections in all: each entry has one.
+pub(crate) struct Admission {
+    connections: usize,
+    per_client: usize,
+    open: AtomicUsize,
+    clients: [Mutex<HashMap<Client, usize>>; SHARDS],
+    hasher: RandomState,
+}
+
+/// Why a connection was not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// There are [`Limits::connections`].
+    Connections,
+    /// There are [`Limits::connections_per_client`] from this client.
+    Client,
+}
+
+/// One connection, counted until this is dropped.
+pub(crate) struct Permit {
+    admission: Arc<Admission>,
+    client: Option<Client>,
+}
+
+/// What counts as one client: an IPv4 address, or the /64 that an IPv6 host has for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Client(IpAddr);
+
+// === impl Admission ===
+
+impl Admission {
+    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            connections: limits.connections.get(),
+            per_client: limits.connections_per_client.get(),
+            open: AtomicUsize::new(0),
+            clients: Default::default(),
+            hasher: RandomState::new(),
+        })
+    }
+
+    /// Admits one more connection, from a client that is not known yet.
+    pub(crate) fn admit(self: &Arc<Self>) -> Result<Permit, Full> {
+        self.open
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < self.connections).then_some(open + 1))
+            .map_err(|_| Full::Connections)?;
+        Ok(Permit { admission: Arc::clone(self), client: None })
+    }
+
+    /// Connections that are open.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    fn with_count<T>(&self, client: Client, change: impl FnOnce(&mut HashMap<Client, usize>) -> T) -> Option<T> {
+        let shard = self.hasher.hash_one(client) as usize % SHARDS;
+        let table = self.clients.get(shard)?;
+        Some(change(&mut table.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+// === impl Permit ===
+
+impl Permit {
+    /// Counts the connection as this client's, once.
+    pub(crate) fn claim(&mut self, address: IpAddr) -> Result<(), Full> {
+        let client = Client::new(address);
+        let limit = self.admission.per_client;
+        let admitted = self.admission.with_count(client, |table| {
+            let count = table.entry(client).or_insert(0);
+            let admitted = *count < limit;
+            *count += usize::from(admitted);
+            admitted
+        });
+        if admitted != Some(true) {
+            return Err(Full::Client);
+        }
+        self.client = Some(client);
+        Ok(())
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.admission.open.fetch_sub(1, Ordering::Relaxed);
+        let Some(client) = self.client else { return };
+        self.admission.with_count(client, |table| {
+            if let Some(count) = table.get_mut(&client) {
+                *count -= 1;
+                if *count == 0 {
+                    table.remove(&client);
+                }
+            }
+        });
+    }
+}
+
+// === impl Client ===
+
+impl Client {
+    fn new(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V4(address) => IpAddr::V4(address),
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+
+    fn admission(connections: usize, per_client: usize) -> Arc<Admission> {
+        let size = |number| NonZeroUsize::new(number).expect("not zero");
+        let limits = Limits { connections: size(connections), connections_per_client: size(per_client), ..Limits::default() };
+        Admission::new(&limits)
+    }
+
+    fn claimed(admission: &Arc<Admission>, client: &str) -> Result<Permit, Full> {
+        let mut permit = admission.admit()?;
+        permit.claim(client.parse().expect("an address"))?;
+        Ok(permit)
+    }
+
+    #[test]
+    fn a_connection_beyond_the_limit_is_refused_until_one_ends() {
+        let admission = admission(2, 9);
+        let first = admission.admit().map_err(|_| ()).expect("admitted");
+        let _second = admission.admit().map_err(|_| ()).expect("admitted");
+        assert_eq!(admission.admit().err(), Some(Full::Connections));
+        drop(first);
+        assert!(admission.admit().is_ok());
+    }
+
+    #[test]
+    fn one_client_cannot_take_the_connections_of_another() {
+        let admission = admission(9, 1);
+        let _first = claimed(&admission, "192.0.2.1");
+        assert_eq!(claimed(&admission, "192.0.2.1").err(), Some(Full::Client));
+        assert_eq!(claimed(&admission, "::ffff:192.0.2.1").err(), Some(Full::Client));
+        assert!(claimed(&admission, "192.0.2.2").is_ok());
+        assert_eq!(admission.open(), 1);
+    }
+
+    #[test]
+    fn an_ipv6_client_is_its_whole_network() {
+        let admission = admission(9, 1);
+        let _first = claimed(&admission, "2001:db8::1");
+        assert_eq!(claimed(&admission, "2001:db8::ffff:2").err(), Some(Full::Client));
+        assert!(claimed(&admission, "2001:db8:0:1::1").is_ok());
+    }
+
+    #[test]
+    fn clients_that_left_leave_nothing_behind() {
+        let admission = admission(9, 2);
+        let permits = [claimed(&admission, "192.0.2.1"), claimed(&admission, "192.0.2.1"), claimed(&admission, "192.0.2.9")];
+        drop(permits);
+        assert!(admission.clients.iter().all(|table| table.lock().expect("not poisoned").is_empty()));
+        assert_eq!(admission.open(), 0);
+    }
+}
