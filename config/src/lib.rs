@@ -12,6 +12,8 @@
 //!
 //! It knows neither hyper nor rustls: certificates pass through it as bytes.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod live;
 pub mod problem;
 pub mod resources;

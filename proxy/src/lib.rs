@@ -20,5 +20,7 @@
 //! workers share is the snapshot. Nothing here knows Kubernetes.
 
 pub(crate) mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub(crate) mod listen;
 pub(crate) mod worker;

@@ -49,7 +49,11 @@ fn hostname(settings: &Settings, complain: &mut Complain<'_>) {
         }
     }
     if !template.ends_with(".{zone}") {
-        complain(&["hostname"], format!("`{template}` does not end in `.{{zone}}`: its names would be outside of the zone"), example.clone());
+        complain(
+            &["hostname"],
+            format!("`{template}` does not end in `.{{zone}}`: its names would be outside of the zone"),
+            example.clone(),
+        );
     }
     let name = template.replace("{service}", PROBE).replace("{environment}", PROBE).replace("{zone}", PROBE);
     if let Err(error) = name.parse::<Hostname>() {
@@ -75,10 +79,18 @@ fn listeners(settings: &Settings, complain: &mut Complain<'_>) {
         }
     }
     if listeners.http.address.is_none() && listeners.https.address.is_none() {
-        complain(&["listeners"], "there is no listener for clients".to_owned(), "give `listeners.https.address` or `listeners.http.address`".to_owned());
+        complain(
+            &["listeners"],
+            "there is no listener for clients".to_owned(),
+            "give `listeners.https.address` or `listeners.http.address`".to_owned(),
+        );
     }
     if listeners.http.redirect_port == 0 {
-        complain(&["listeners", "http", "redirectPort"], "0 is no port to redirect to".to_owned(), "write the port of HTTPS as clients see it".to_owned());
+        complain(
+            &["listeners", "http", "redirectPort"],
+            "0 is no port to redirect to".to_owned(),
+            "write the port of HTTPS as clients see it".to_owned(),
+        );
     }
 }
 
@@ -141,7 +153,11 @@ pub(super) fn files(settings: &Settings, complain: &mut Complain<'_>) {
     match &settings.source {
         SourceSettings::Directory(path) => {
             if let Err(error) = fs::read_dir(path) {
-                complain(&["source", "directory"], format!("the folder {} cannot be read: {error}", path.display()), "name a folder that can be read".to_owned());
+                complain(
+                    &["source", "directory"],
+                    format!("the folder {} cannot be read: {error}", path.display()),
+                    "name a folder that can be read".to_owned(),
+                );
             }
         }
         SourceSettings::Kubernetes(kubernetes) => {

@@ -24,8 +24,9 @@ impl Settings {
     /// All that is wrong, in the order of the file, up to [`MAX_PROBLEMS`]; nothing of the file should be used then.
     pub fn read(path: &Path) -> Result<Self, Vec<Problem>> {
         let reader = Reader::new(path);
-        let bytes = read_bounded(path)
-            .map_err(|error| vec![reader.problem(Position::START, format!("it cannot be read: {error}"), "name a file that can be read")])?;
+        let bytes = read_bounded(path).map_err(|error| {
+            vec![reader.problem(Position::START, format!("it cannot be read: {error}"), "name a file that can be read")]
+        })?;
         let mut parsed = reader.parse(&bytes)?;
         parsed.settings.resolve(path.parent().unwrap_or(Path::new("")));
         parsed.check(&reader, check::meaning);
@@ -219,7 +220,9 @@ fn original_path(original: &Node, amended: &Node, path: &[Step]) -> Vec<Step> {
 fn amend(root: &mut Node, error: &DecodeError, incomplete: &mut HashSet<Position>) -> bool {
     let at = root.at;
     if let (true, []) = (error.lacking, error.path.as_slice()) {
-        let Some(key) = ["zone", "source"].into_iter().find(|key| error.message == format!("the key `{key}` is missing")) else { return false };
+        let Some(key) = ["zone", "source"].into_iter().find(|key| error.message == format!("the key `{key}` is missing")) else {
+            return false;
+        };
         let (Value::Map(entries), Some(value)) = (&mut root.value, stand_in(key, at)) else { return false };
         entries.push(Entry { key: key.to_owned(), key_at: at, node: Node { value, at } });
         return true;

@@ -25,12 +25,10 @@ pub(crate) struct DecodeError {
 
 /// Reads a value of type `T`.
 pub(crate) fn decode<'de, T: Deserialize<'de>>(node: &'de Node) -> Result<T, DecodeError> {
-    T::deserialize(node)
-        .map_err(|error| error.placed(node.at))
-        .map_err(|mut error| {
-            error.path.reverse();
-            error
-        })
+    T::deserialize(node).map_err(|error| error.placed(node.at)).map_err(|mut error| {
+        error.path.reverse();
+        error
+    })
 }
 
 // === impl DecodeError ===
@@ -191,12 +189,7 @@ impl<'de> Deserializer<'de> for &'de Node {
     }
 
     /// `key:` with nothing after it is a struct that is all defaults.
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, DecodeError> {
+    fn deserialize_struct<V: Visitor<'de>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, DecodeError> {
         match &self.value {
             Value::Null => visitor.visit_map(Entries { entries: [].iter().enumerate(), value: None }),
             _ => return self.deserialize_any(visitor),
@@ -333,7 +326,10 @@ impl<'de> de::EnumAccess<'de> for NameAlone<'de> {
 
 impl NameAlone<'_> {
     fn bare(&self) -> DecodeError {
-        DecodeError::new(format!("`{}` needs something below it", self.0), format!("write `{}:` as a key, and its content below it", self.0))
+        DecodeError::new(
+            format!("`{}` needs something below it", self.0),
+            format!("write `{}:` as a key, and its content below it", self.0),
+        )
     }
 }
 

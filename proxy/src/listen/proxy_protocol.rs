@@ -144,7 +144,9 @@ enum V2Carried {
     /// `LOCAL`: the balancer's own connection (a health check), so whatever is there is skipped (§2.2).
     Local,
     /// `UNSPEC` or UNIX addresses: there is no address for us.
-    NoAddress { octets: usize },
+    NoAddress {
+        octets: usize,
+    },
     Ipv4,
     Ipv6,
 }

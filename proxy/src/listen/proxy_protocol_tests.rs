@@ -128,12 +128,10 @@ fn other_protocols_are_told_apart_by_their_first_octets() {
 }
 
 fn any_header() -> impl Strategy<Value = Vec<u8>> {
-    let v4 = any::<([u8; 4], [u8; 4], u16, u16)>().prop_map(|(a, b, c, d)| {
-        format!("PROXY TCP4 {} {} {c} {d}\r\n", Ipv4Addr::from(a), Ipv4Addr::from(b)).into_bytes()
-    });
-    let v6 = any::<([u8; 16], [u8; 16], u16, u16)>().prop_map(|(a, b, c, d)| {
-        format!("PROXY TCP6 {} {} {c} {d}\r\n", Ipv6Addr::from(a), Ipv6Addr::from(b)).into_bytes()
-    });
+    let v4 = any::<([u8; 4], [u8; 4], u16, u16)>()
+        .prop_map(|(a, b, c, d)| format!("PROXY TCP4 {} {} {c} {d}\r\n", Ipv4Addr::from(a), Ipv4Addr::from(b)).into_bytes());
+    let v6 = any::<([u8; 16], [u8; 16], u16, u16)>()
+        .prop_map(|(a, b, c, d)| format!("PROXY TCP6 {} {} {c} {d}\r\n", Ipv6Addr::from(a), Ipv6Addr::from(b)).into_bytes());
     let binary = any::<[u8; 12]>().prop_map(|addresses| v2(0x21, 0x11, &addresses));
     prop_oneof![v4, v6, binary]
 }
