@@ -1,0 +1,115 @@
+//! The host that a request is for.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use http::HeaderValue;
+use portcullis_config::snapshot::host::MAX_HOSTNAME;
+use smallvec::SmallVec;
+
+use super::refusals;
+use crate::exchange::Refusal;
+
+/// A host as it is compared: lower case, no port, no trailing dot. A name, an IPv4 address, or an IPv6 address in brackets;
+/// that it is well-formed does not say that it is served.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Host(SmallVec<[u8; 64]>);
+
+/// A host with the port that the client wrote beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Authority {
+    pub(crate) host: Host,
+    /// `None` where the client wrote none.
+    pub(crate) port: Option<u16>,
+}
+
+// === impl Authority ===
+
+impl Authority {
+    /// Reads `uri-host [ ":" port ]` (RFC 9110 §7.2). User information, percent-encoding, an empty port and empty labels are
+    /// refused: parsers differ on them.
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, Refusal> {
+        let (host, port) = if text.first() == Some(&b'[') { split_literal(text)? } else { split_name(text)? };
+        let port = port.map(parse_port).transpose()?;
+        Ok(Self { host, port })
+    }
+
+    /// As it goes into `Host` and `:authority` for a backend.
+    pub(crate) fn to_value(&self) -> HeaderValue {
+        let value = match self.port {
+            Some(port) => HeaderValue::try_from(format!("{}:{port}", self.host)),
+            None => HeaderValue::from_bytes(&self.host.0),
+        };
+        value.unwrap_or_else(|_| HeaderValue::from_static(""))
+    }
+}
+
+fn split_literal(text: &[u8]) -> Result<(Host, Option<&[u8]>), Refusal> {
+    let end = text.iter().position(|byte| *byte == b']').ok_or(refusals::HOST_MALFORMED)?;
+    let (literal, rest) = text.split_at_checked(end + 1).ok_or(refusals::HOST_MALFORMED)?;
+    let inner = literal.get(1..end).and_then(|inner| std::str::from_utf8(inner).ok()).ok_or(refusals::HOST_MALFORMED)?;
+    inner.parse::<Ipv6Addr>().map_err(|_| refusals::HOST_MALFORMED)?;
+    let host = Host(literal.iter().map(u8::to_ascii_lowercase).collect());
+    match rest.split_first() {
+        None => Ok((host, None)),
+        Some((b':', port)) => Ok((host, Some(port))),
+        Some(_) => Err(refusals::HOST_MALFORMED),
+    }
+}
+
+fn split_name(text: &[u8]) -> Result<(Host, Option<&[u8]>), Refusal> {
+    let mut halves = text.splitn(2, |byte| *byte == b':');
+    let name = halves.next().unwrap_or_default();
+    let port = halves.next();
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    if name.is_empty() || name.len() > MAX_HOSTNAME {
+        return Err(refusals::HOST_MALFORMED);
+    }
+    let mut previous = b'.';
+    let mut host = SmallVec::with_capacity(name.len());
+    for byte in name {
+        let well_formed = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (*byte == b'.' && previous != b'.');
+        if !well_formed {
+            return Err(refusals::HOST_MALFORMED);
+        }
+        previous = *byte;
+        host.push(byte.to_ascii_lowercase());
+    }
+    if previous == b'.' { Err(refusals::HOST_MALFORMED) } else { Ok((Host(host), port)) }
+}
+
+fn parse_port(digits: &[u8]) -> Result<u16, Refusal> {
+    let port = match digits {
+        [] | [_, _, _, _, _, _, ..] => None,
+        _ if digits.iter().all(u8::is_ascii_digit) => std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()),
+        _ => None,
+    };
+    port.filter(|port| *port > 0).ok_or(refusals::HOST_MALFORMED)
+}
+
+// === impl Host ===
+
+impl Host {
+    /// The host as text.
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl From<&portcullis_config::snapshot::host::Hostname> for Host {
+    fn from(name: &portcullis_config::snapshot::host::Hostname) -> Self {
+        Self(SmallVec::from_slice(name.as_str().as_bytes()))
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
