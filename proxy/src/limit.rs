@@ -1,0 +1,43 @@
+//! How large a request's body may be.
+
+use std::num::NonZeroU64;
+
+use http::StatusCode;
+
+use crate::exchange::{BodyLength, Frame, Refusal};
+
+/// A body of more octets than the route's policy allows.
+pub(crate) const BODY_LARGE: Refusal = Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, reason: "body_large", close: true };
+
+/// What of a body may still come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyBudget {
+    left: Option<u64>,
+}
+
+// === impl BodyBudget ===
+
+impl BodyBudget {
+    /// The budget of a body of `length` where at most `max` octets are allowed; `None` is without limit. A tunnel has no body.
+    ///
+    /// # Errors
+    /// [`BODY_LARGE`], where the head says already that it is too much.
+    pub(crate) fn new(length: BodyLength, max: Option<NonZeroU64>) -> Result<Self, Refusal> {
+        match (length, max) {
+            (BodyLength::Exact(length), Some(max)) if length > max.get() => Err(BODY_LARGE),
+            (BodyLength::Unknown, Some(max)) => Ok(Self { left: Some(max.get()) }),
+            _ => Ok(Self { left: None }),
+        }
+    }
+
+    /// Counts a frame before it goes on to the backend.
+    ///
+    /// # Errors
+    /// [`BODY_LARGE`], where it is more than was left.
+    pub(crate) fn take(&mut self, frame: &Frame) -> Result<(), Refusal> {
+        if let (Frame::Data(data), Some(left)) = (frame, &mut self.left) {
+            *left = left.checked_sub(data.len() as u64).ok_or(BODY_LARGE)?;
+        }
+        Ok(())
+    }
+}
