@@ -1,0 +1,222 @@
+//! The headers that tell a backend where a request came from, and what of a message ends with the connection it came on.
+//!
+//! [`normalize`](crate::normalize) has already dropped what is hop-by-hop in a request, and what its client is not to say. Here
+//! the gateway says its own, after everything was dropped: no client can have it dropped again.
+
+mod client;
+mod id;
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use ipnet::IpNet;
+use portcullis_config::settings::Settings;
+use smallvec::SmallVec;
+
+pub(crate) use self::client::client;
+pub(crate) use self::id::RequestId;
+use crate::exchange::Peer;
+use crate::normalize::{Request, folded, role, tokens};
+
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// What the configuration says about forwarding headers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Forwarding {
+    forwarded: bool,
+    trusted: Vec<IpNet>,
+}
+
+// === impl Forwarding ===
+
+impl Forwarding {
+    /// Whether the headers of a client at `address` are believed.
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted.iter().any(|network| network.contains(&address))
+    }
+}
+
+impl From<&Settings> for Forwarding {
+    fn from(settings: &Settings) -> Self {
+        Self { forwarded: settings.forwarded_header, trusted: settings.trusted_networks.clone() }
+    }
+}
+
+/// Makes the headers of `request` those for the backend, all but `Host` and what frames the message: a codec writes those
+/// from the other parts of the request.
+///
+/// `client` is what [`client`] found. `http2` says whether the backend is spoken to in HTTP/2: the one place where `TE: trailers`
+/// needs no `Connection: TE`.
+pub(crate) fn request(request: &mut Request, peer: &Peer, client: IpAddr, id: &RequestId, http2: bool, settings: &Forwarding) {
+    let scheme = if peer.tls { "https" } else { "http" };
+    let hop = address(peer.client.ip().to_canonical());
+    let host = request.authority.to_value();
+    let headers = &mut request.headers;
+
+    if settings.forwarded {
+        append(headers, &header::FORWARDED, &element(peer, &host, scheme));
+    } else {
+        headers.remove(header::FORWARDED);
+    }
+    let real = if client == peer.client.ip().to_canonical() { hop.clone() } else { address(client) };
+    headers.insert(&X_REAL_IP, real);
+    if peer.trusted {
+        append(headers, &X_FORWARDED_FOR, &hop);
+        keep_or_set(headers, &X_FORWARDED_PROTO, is_scheme, || HeaderValue::from_static(scheme));
+        keep_or_set(headers, &X_FORWARDED_PORT, is_port, || port(request.authority.port, peer.tls));
+        keep_or_set(headers, &X_FORWARDED_HOST, |value| !value.is_empty(), || host);
+        keep_trace(headers);
+    } else {
+        headers.insert(&X_FORWARDED_FOR, hop);
+        headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+        headers.insert(&X_FORWARDED_PORT, port(request.authority.port, peer.tls));
+        headers.insert(&X_FORWARDED_HOST, host);
+    }
+    headers.insert(&X_REQUEST_ID, id.to_value());
+    if !http2 {
+        headers.remove(header::TE);
+    }
+}
+
+/// Drops from a backend's response what belongs to the connection it came on, and dates it where the backend did not
+/// (RFC 9110 §6.6.1). `Content-Length` stays: of the response to a HEAD it says something that no body does.
+pub(crate) fn response(headers: &mut HeaderMap, date: &HeaderValue) {
+    let mut drop = SmallVec::<[HeaderName; 4]>::new();
+    for option in headers.get_all(header::CONNECTION).iter().flat_map(tokens) {
+        if let Ok(name) = HeaderName::from_bytes(option)
+            && is_nameable(&name)
+        {
+            drop.push(name);
+        }
+    }
+    for name in headers.keys() {
+        if is_hop_by_hop(name) {
+            drop.push(name.clone());
+        }
+    }
+    for name in drop {
+        headers.remove(name);
+    }
+    if !headers.contains_key(header::DATE) {
+        headers.insert(header::DATE, date.clone());
+    }
+}
+
+/// Drops from trailers what must not come after the body, where some backends would merge it into the headers that were checked
+/// (RFC 9110 §6.5.1): whatever frames, routes, authenticates or says where a request came from.
+pub(crate) fn trailers(trailers: &mut HeaderMap) {
+    let refused = |name: &HeaderName| match folded(name.as_str()) {
+        Some(folded) => std::str::from_utf8(&folded).map_or(true, |name| !role(name).is_free()),
+        None => !role(name.as_str()).is_free() || *name == header::SET_COOKIE,
+    };
+    let drop: SmallVec<[HeaderName; 4]> = trailers.keys().filter(|name| refused(name)).cloned().collect();
+    for name in drop {
+        trailers.remove(name);
+    }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authentication-info"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// Whether `Connection` in a response may take a field away: not those that say what the response is, or that guard its reader.
+fn is_nameable(name: &HeaderName) -> bool {
+    role(name.as_str()).is_free() && !matches!(*name, header::SET_COOKIE | header::CONTENT_SECURITY_POLICY | header::DATE)
+}
+
+/// The last value goes to the end of the list that is there, as one field.
+fn append(headers: &mut HeaderMap, name: &HeaderName, last: &HeaderValue) {
+    let mut list = Vec::new();
+    for value in headers.get_all(name).iter().filter(|value| !value.is_empty()) {
+        list.extend_from_slice(value.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(last.as_bytes());
+    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(list)) {
+        headers.insert(name, value);
+    }
+}
+
+/// A single well-formed value stays, all else is replaced.
+fn keep_or_set(headers: &mut HeaderMap, name: &HeaderName, well_formed: impl Fn(&[u8]) -> bool, ours: impl FnOnce() -> HeaderValue) {
+    let mut values = headers.get_all(name).iter();
+    let keep = values.next().is_some_and(|value| well_formed(value.as_bytes())) && values.next().is_none();
+    if !keep {
+        headers.insert(name, ours());
+    }
+}
+
+fn is_scheme(value: &[u8]) -> bool {
+    matches!(value, b"http" | b"https")
+}
+
+fn is_port(value: &[u8]) -> bool {
+    std::str::from_utf8(value).is_ok_and(|value| value.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
+/// Drops a trace context that is malformed (W3C Trace Context §4.3): then a backend starts a trace of its own.
+fn keep_trace(headers: &mut HeaderMap) {
+    let mut parents = headers.get_all(&TRACEPARENT).iter();
+    let keep = parents.next().is_some_and(|value| is_traceparent(value.as_bytes())) && parents.next().is_none();
+    if !keep {
+        headers.remove(&TRACEPARENT);
+        headers.remove(&TRACESTATE);
+    }
+}
+
+/// `version "-" trace-id "-" parent-id "-" flags` in lower-case hexadecimal (W3C Trace Context §3.2); a later version may go on.
+fn is_traceparent(value: &[u8]) -> bool {
+    let hex =
+        |digits: &[u8], length: usize| digits.len() == length && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    let not_zero = |digits: &[u8]| digits.iter().any(|digit| *digit != b'0');
+    let mut parts = value.split(|byte| *byte == b'-');
+    let (Some(version), Some(trace), Some(parent), Some(flags)) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    let ends = parts.next().is_none() || version != b"00";
+    hex(version, 2) && version != b"ff" && hex(trace, 32) && not_zero(trace) && hex(parent, 16) && not_zero(parent) && hex(flags, 2) && ends
+}
+
+/// An element of `Forwarded` (RFC 7239 §4). IPv6 addresses and hosts with a port must be quoted (§6).
+fn element(peer: &Peer, host: &HeaderValue, scheme: &str) -> HeaderValue {
+    let mut text = String::with_capacity(96);
+    let written = match peer.client.ip().to_canonical() {
+        IpAddr::V4(client) => write!(text, "for={client}"),
+        IpAddr::V6(client) => write!(text, "for=\"[{client}]\""),
+    };
+    let host = host.to_str().unwrap_or_default();
+    let written = written.and_then(|()| write!(text, ";host=\"{host}\";proto={scheme}"));
+    written.ok().and_then(|()| HeaderValue::try_from(text).ok()).unwrap_or(HeaderValue::from_static("for=unknown"))
+}
+
+fn address(address: IpAddr) -> HeaderValue {
+    HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// The port that the client meant: the one it wrote, else its scheme's.
+fn port(explicit: Option<u16>, tls: bool) -> HeaderValue {
+    match (explicit, tls) {
+        (Some(port), _) => HeaderValue::from(port),
+        (None, true) => HeaderValue::from_static("443"),
+        (None, false) => HeaderValue::from_static("80"),
+    }
+}

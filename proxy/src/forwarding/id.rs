@@ -1,0 +1,62 @@
+//! The name of one request in logs, answers and backends.
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderValue};
+
+use super::X_REQUEST_ID;
+
+const MAX_LENGTH: usize = 128;
+
+/// A request's id: a UUID of version 7 (RFC 9562 §5.7), or what a trusted client called the request.
+/// Letters, digits and `-._:=+/` only, so that it can stand in any log or page as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RequestId(HeaderValue);
+
+// === impl RequestId ===
+
+impl RequestId {
+    /// A fresh one: `milliseconds` since 1970, and 74 of the bits of `random`.
+    pub(crate) fn new(milliseconds: u64, random: u128) -> Self {
+        let time = u128::from(milliseconds & 0xffff_ffff_ffff) << 80;
+        let version = 0x7 << 76;
+        let variant = 0b10 << 62;
+        let mask = 0xfff << 64 | ((1 << 62) - 1);
+        let bits = time | version | variant | (random & mask);
+        let mut text = [b'-'; 36];
+        let places = text.iter_mut().enumerate().filter(|(place, _)| !matches!(place, 8 | 13 | 18 | 23)).map(|(_, digit)| digit);
+        for (digit, shift) in places.zip((0..128).step_by(4).rev()) {
+            *digit = char::from_digit((bits >> shift & 0xf) as u32, 16).map_or(b'0', |digit| digit as u8);
+        }
+        Self(HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0")))
+    }
+
+    /// What a client called the request, where that is a well-formed name and there is but one. The headers of clients that are
+    /// not trusted have none after [`normalize`](crate::normalize).
+    pub(crate) fn given(headers: &HeaderMap) -> Option<Self> {
+        let mut values = headers.get_all(&X_REQUEST_ID).iter();
+        let value = values.next().filter(|value| is_well_formed(value.as_bytes()))?;
+        values.next().is_none().then(|| Self(value.clone()))
+    }
+
+    /// As a header's value.
+    pub(crate) fn to_value(&self) -> HeaderValue {
+        self.0.clone()
+    }
+
+    /// As text.
+    pub(crate) fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+fn is_well_formed(value: &[u8]) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'=' | b'+' | b'/');
+    (1..=MAX_LENGTH).contains(&value.len()) && value.iter().all(plain)
+}
