@@ -19,8 +19,17 @@
 //! Each worker is one thread with a runtime, listeners and upstream connections of its own; the only thing that
 //! workers share is the snapshot. Nothing here knows Kubernetes.
 
+pub(crate) mod access;
+pub(crate) mod answer;
+pub(crate) mod choose;
 pub(crate) mod exchange;
+pub(crate) mod filter;
+pub(crate) mod forwarding;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+pub(crate) mod hidden;
+pub(crate) mod limit;
 pub(crate) mod listen;
+pub(crate) mod normalize;
+pub(crate) mod route;
 pub(crate) mod worker;

@@ -1,0 +1,118 @@
+//! Our own answers: short, with the request's id, in the form that the client reads.
+
+mod accept;
+mod body;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+
+use self::accept::Format;
+use crate::exchange::{Refusal, RequestHead, ResponseHead};
+use crate::forwarding::RequestId;
+use crate::normalize::{Authority, Kind, kind_of};
+
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// What of a request decides the form of an answer. Taken from the head before it is judged, so that a refusal has a form too.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Asker {
+    head: bool,
+    kind: Kind,
+    accept: Option<HeaderValue>,
+}
+
+/// All that an answer of our own is made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts<'a> {
+    pub(crate) asker: &'a Asker,
+    pub(crate) id: &'a RequestId,
+    /// The `Date`.
+    pub(crate) date: &'a HeaderValue,
+}
+
+// === impl Asker ===
+
+impl Asker {
+    /// What `head` says. What cannot be read (a head that the codec refused) is answered as [`Asker::default`].
+    pub(crate) fn of(head: &RequestHead) -> Self {
+        let kind = head.headers.get(header::CONTENT_TYPE).map(kind_of).unwrap_or_default();
+        Self { head: head.method == Method::HEAD, kind, accept: head.headers.get(header::ACCEPT).cloned() }
+    }
+}
+
+/// An error that is no secret. 404 comes from [`hidden`](crate::hidden) alone.
+pub(crate) fn error(status: StatusCode, facts: &Facts<'_>) -> (ResponseHead, Bytes) {
+    if facts.asker.kind == Kind::Grpc {
+        return (grpc(status, facts), Bytes::new());
+    }
+    let mut answer = page(status, facts);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        answer.0.headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    answer
+}
+
+/// The answer to a request that was refused before it was routed.
+pub(crate) fn refusal(refusal: &Refusal, facts: &Facts<'_>) -> (ResponseHead, Bytes) {
+    error(refusal.status, facts)
+}
+
+/// A redirect.
+pub(crate) fn redirect(status: StatusCode, location: HeaderValue, facts: &Facts<'_>) -> (ResponseHead, Bytes) {
+    let mut answer = page(status, facts);
+    answer.0.headers.insert(header::LOCATION, location);
+    answer
+}
+
+/// Where plain HTTP is sent to: the same host, path and query with HTTPS on `port`, for every name alike.
+pub(crate) fn https_location(authority: &Authority, target: &str, port: u16) -> HeaderValue {
+    let target = if target.starts_with('/') { target } else { "/" };
+    let location = match port {
+        443 => format!("https://{}{target}", authority.host),
+        port => format!("https://{}:{port}{target}", authority.host),
+    };
+    HeaderValue::try_from(location).unwrap_or(HeaderValue::from_static("/"))
+}
+
+fn page(status: StatusCode, facts: &Facts<'_>) -> (ResponseHead, Bytes) {
+    let format = facts.asker.accept.as_ref().map_or(Format::Text, |accept| accept::format(accept.as_bytes()));
+    let body = Bytes::from(body::render(status, format, facts.id.as_str()));
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if format == Format::Html {
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    }
+    headers.insert(header::DATE, facts.date.clone());
+    (ResponseHead { status, headers }, if facts.asker.head { Bytes::new() } else { body })
+}
+
+/// Trailers-Only (gRPC over HTTP/2, "Responses"): the status in one header block, no body.
+fn grpc(status: StatusCode, facts: &Facts<'_>) -> ResponseHead {
+    let (transport, code) = grpc_status(status);
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(&GRPC_STATUS, HeaderValue::from_static(code));
+    if let Ok(message) = HeaderValue::try_from(format!("{} (request {})", body::sentence(status), facts.id)) {
+        headers.insert(&GRPC_MESSAGE, message);
+    }
+    headers.insert(header::DATE, facts.date.clone());
+    ResponseHead { status: transport, headers }
+}
+
+/// The status of the transport, and gRPC's own. What an HTTP client would get as 5xx is a call that failed, on a transport that
+/// works; a request that makes no sense as HTTP, or a method that is not there, stays what it is.
+fn grpc_status(status: StatusCode) -> (StatusCode, &'static str) {
+    match status {
+        StatusCode::NOT_FOUND => (status, "12"),
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => (StatusCode::OK, "14"),
+        StatusCode::GATEWAY_TIMEOUT => (StatusCode::OK, "4"),
+        StatusCode::PAYLOAD_TOO_LARGE => (StatusCode::OK, "8"),
+        StatusCode::REQUEST_TIMEOUT => (StatusCode::OK, "1"),
+        StatusCode::NOT_IMPLEMENTED => (status, "12"),
+        status => (status, "13"),
+    }
+}
