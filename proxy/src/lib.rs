@@ -28,8 +28,10 @@ pub(crate) mod forwarding;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub(crate) mod hidden;
+pub(crate) mod http2;
 pub(crate) mod limit;
 pub(crate) mod listen;
 pub(crate) mod normalize;
 pub(crate) mod route;
+pub(crate) mod upstream;
 pub(crate) mod worker;

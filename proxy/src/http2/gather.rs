@@ -1,0 +1,267 @@
+//! Deferred flush: h2 flushes its transport after nearly every DATA frame, which would be one write to the socket and one
+//! TLS record each. This layer gathers what h2 writes and ignores its flushes; the task of the connection flushes
+//! once, when it has polled all that was ready.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Octets that are gathered before they are written without a flush.
+pub(crate) const BOUND: usize = 64 * 1024;
+/// Capacity that an idle connection keeps.
+const IDLE_CAPACITY: usize = 4 * 1024;
+
+/// A transport that gathers writes. Clones are handles to the same one: h2 owns one, the task that drives h2 another.
+#[derive(Debug)]
+pub(crate) struct Gather<T>(Rc<Shared<T>>);
+
+#[derive(Debug)]
+struct Shared<T> {
+    transport: RefCell<Transport<T>>,
+    reads: Cell<u64>,
+    writes: Cell<u64>,
+    is_unanswered: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Transport<T> {
+    io: T,
+    gathered: Vec<u8>,
+    written: usize,
+    /// h2 was told to wait for room.
+    is_full: bool,
+    /// The transport holds octets that it was not asked to flush.
+    is_unflushed: bool,
+}
+
+/// What [`Gather::poll_flush_all`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    /// All has gone to the transport.
+    All,
+    /// All has gone, and h2 had been told to wait: it must be polled again.
+    MadeRoom,
+}
+
+// === impl Gather ===
+
+impl<T> Gather<T> {
+    pub(crate) fn new(io: T) -> Self {
+        Self(Rc::new(Shared {
+            transport: RefCell::new(Transport { io, gathered: Vec::new(), written: 0, is_full: false, is_unflushed: false }),
+            reads: Cell::new(0),
+            writes: Cell::new(0),
+            is_unanswered: Cell::new(false),
+        }))
+    }
+
+    /// How often octets were read from the transport.
+    pub(crate) fn reads(&self) -> u64 {
+        self.0.reads.get()
+    }
+
+    /// How often the transport took octets.
+    pub(crate) fn writes(&self) -> u64 {
+        self.0.writes.get()
+    }
+
+    /// Whether something was written since octets were last read.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.0.is_unanswered.get()
+    }
+
+    /// Gives back the memory of an idle connection.
+    pub(crate) fn shrink(&self) {
+        let mut transport = self.0.transport.borrow_mut();
+        if transport.gathered.is_empty() {
+            transport.gathered.shrink_to(IDLE_CAPACITY);
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Gather<T> {
+    /// Writes all that was gathered and flushes the transport.
+    pub(crate) fn poll_flush_all(&self, cx: &mut Context<'_>) -> Poll<io::Result<Flushed>> {
+        let mut transport = self.0.transport.borrow_mut();
+        ready!(self.poll_drain(&mut transport, cx))?;
+        if transport.is_unflushed {
+            ready!(Pin::new(&mut transport.io).poll_flush(cx))?;
+            transport.is_unflushed = false;
+        }
+        let was_full = std::mem::take(&mut transport.is_full);
+        Poll::Ready(Ok(if was_full { Flushed::MadeRoom } else { Flushed::All }))
+    }
+
+    fn poll_drain(&self, transport: &mut Transport<T>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = transport.gathered.get(transport.written..).filter(|rest| !rest.is_empty()) {
+            let written = ready!(Pin::new(&mut transport.io).poll_write(cx, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            transport.written += written;
+            transport.is_unflushed = true;
+            self.0.writes.set(self.0.writes.get().wrapping_add(1));
+            self.0.is_unanswered.set(true);
+        }
+        transport.gathered.clear();
+        transport.written = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// How many octets may be gathered now; never ready with 0.
+    fn poll_room(&self, transport: &mut Transport<T>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if transport.gathered.len() >= BOUND
+            && let Poll::Pending = self.poll_drain(transport, cx)?
+        {
+            transport.is_full = true;
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(BOUND - transport.gathered.len()))
+    }
+}
+
+impl<T> Clone for Gather<T> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Gather<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        ready!(Pin::new(&mut self.0.transport.borrow_mut().io).poll_read(cx, into))?;
+        if into.filled().len() > before {
+            self.0.reads.set(self.0.reads.get().wrapping_add(1));
+            self.0.is_unanswered.set(false);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        let mut transport = self.0.transport.borrow_mut();
+        let room = ready!(self.poll_room(&mut transport, cx))?;
+        let taken = octets.get(..room).unwrap_or(octets);
+        transport.gathered.extend_from_slice(taken);
+        Poll::Ready(Ok(taken.len()))
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let mut transport = self.0.transport.borrow_mut();
+        let mut room = ready!(self.poll_room(&mut transport, cx))?;
+        let before = transport.gathered.len();
+        for slice in slices {
+            let taken = slice.get(..room).unwrap_or(slice);
+            transport.gathered.extend_from_slice(taken);
+            room -= taken.len();
+        }
+        Poll::Ready(Ok(transport.gathered.len() - before))
+    }
+
+    /// h2 may then chain a payload behind its frame's header instead of copying it there first.
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Ignored; see [`Gather::poll_flush_all`].
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush_all(cx))?;
+        Pin::new(&mut self.0.transport.borrow_mut().io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_written_before_the_task_flushes() {
+        let (ours, mut theirs) = duplex(1024);
+        let mut gather = Gather::new(ours);
+        gather.write_all(b"one ").await.unwrap();
+        gather.flush().await.unwrap();
+        gather.write_all(b"two").await.unwrap();
+        let mut buffer = [0; 16];
+        assert!(theirs.read(&mut buffer).now_or_never().is_none());
+
+        assert_eq!(flush(&gather).await, Flushed::All);
+        let length = theirs.read(&mut buffer).await.unwrap();
+        assert_eq!(&buffer[..length], b"one two");
+        assert_eq!(gather.writes(), 1);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_gathered_than_the_bound() {
+        let (ours, mut theirs) = duplex(1);
+        let mut gather = Gather::new(ours);
+        let octets = vec![b'x'; 2 * BOUND];
+        assert_eq!(gather.write(&octets).await.unwrap(), BOUND);
+        assert!(gather.write(&octets).now_or_never().is_none());
+
+        let reading = tokio::spawn(async move {
+            let mut all = Vec::new();
+            theirs.read_to_end(&mut all).await.unwrap();
+            all.len()
+        });
+        // It was told to wait, so it must be told that there is room.
+        assert_eq!(flush(&gather).await, Flushed::MadeRoom);
+        assert_eq!(flush(&gather).await, Flushed::All);
+        gather.shutdown().await.unwrap();
+        assert_eq!(reading.await.unwrap(), BOUND);
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_writes_what_was_gathered() {
+        let (ours, mut theirs) = duplex(1024);
+        let mut gather = Gather::new(ours);
+        gather.write_all(b"goodbye").await.unwrap();
+        gather.shutdown().await.unwrap();
+        let mut all = Vec::new();
+        theirs.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"goodbye");
+    }
+
+    #[tokio::test]
+    async fn a_read_answers_what_was_written() {
+        let (ours, mut theirs) = duplex(1024);
+        let mut gather = Gather::new(ours);
+        gather.write_all(b"?").await.unwrap();
+        assert!(!gather.is_unanswered());
+        flush(&gather).await;
+        assert!(gather.is_unanswered());
+        theirs.write_all(b"!").await.unwrap();
+        assert_eq!(gather.read(&mut [0; 8]).await.unwrap(), 1);
+        assert!(!gather.is_unanswered());
+        assert_eq!(gather.reads(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_gives_its_memory_back() {
+        let (ours, _theirs) = duplex(2 * BOUND);
+        let mut gather = Gather::new(ours);
+        gather.write_all(&vec![b'x'; BOUND]).await.unwrap();
+        gather.shrink();
+        assert!(gather.0.transport.borrow().gathered.capacity() >= BOUND);
+        flush(&gather).await;
+        gather.shrink();
+        assert!(gather.0.transport.borrow().gathered.capacity() <= IDLE_CAPACITY);
+    }
+
+    async fn flush(gather: &Gather<DuplexStream>) -> Flushed {
+        poll_fn(|cx| gather.poll_flush_all(cx)).await.unwrap()
+    }
+}

@@ -1,0 +1,160 @@
+//! The sending half of a stream as a bounded [`Sink`].
+
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+
+use super::chunk::{Chunk, Gauge};
+use crate::exchange::{Broken, Frame, Sink};
+
+/// Octets of one stream that may wait in h2 before no more are taken.
+const BOUND: usize = 64 * 1024;
+
+/// Sends the frames of one body.
+///
+/// The latest data is held back until it is known whether something follows, so that the last DATA frame carries
+/// END_STREAM itself.
+#[derive(Debug)]
+pub(crate) struct StreamSink {
+    stream: SendStream<Chunk>,
+    gauge: Rc<Gauge>,
+    last: Option<Bytes>,
+    state: State,
+    /// The peer's windows do not cover all that waits in h2.
+    is_uncovered: bool,
+    /// What follows when the peer resets with NO_ERROR is thrown away instead of an error: a server that has answered
+    /// already says so that it needs no more of the request (RFC 9113 §8.1).
+    may_be_unneeded: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Finished,
+    /// h2 took no more: the stream was reset, why is not known yet.
+    Refused,
+    Unneeded,
+    Reset,
+}
+
+// === impl StreamSink ===
+
+impl StreamSink {
+    pub(crate) fn response(stream: SendStream<Chunk>) -> Self {
+        Self::new(stream, State::Open, false)
+    }
+
+    pub(crate) fn request(stream: SendStream<Chunk>, is_finished: bool) -> Self {
+        Self::new(stream, if is_finished { State::Finished } else { State::Open }, true)
+    }
+
+    fn new(stream: SendStream<Chunk>, state: State, may_be_unneeded: bool) -> Self {
+        Self { stream, gauge: Rc::default(), last: None, state, is_uncovered: false, may_be_unneeded }
+    }
+
+    /// Whether the whole body has been pushed, or the peer needs no more of it.
+    pub(crate) fn is_finished(&self) -> bool {
+        matches!(self.state, State::Finished | State::Unneeded)
+    }
+
+    /// Resets the stream, whatever waits in it.
+    pub(crate) fn reset(&mut self, reason: Reason) {
+        self.last = None;
+        self.state = State::Reset;
+        self.stream.send_reset(reason);
+    }
+
+    /// Ready when the stream was reset, by either side, or its connection is gone.
+    pub(crate) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.state == State::Reset { Poll::Ready(()) } else { self.stream.poll_reset(cx).map(|_| ()) }
+    }
+
+    fn send(&mut self, data: Bytes, is_last: bool) {
+        if self.state != State::Open {
+            return;
+        }
+        self.stream.reserve_capacity(data.len());
+        self.is_uncovered |= self.stream.capacity() < data.len();
+        if is_last {
+            self.state = State::Finished;
+        }
+        if self.stream.send_data(Chunk::new(data, &self.gauge), is_last).is_err() {
+            self.state = State::Refused;
+        }
+    }
+
+    fn send_last(&mut self) {
+        if let Some(data) = self.last.take() {
+            self.send(data, false);
+        }
+    }
+
+    /// Waits until h2 holds no more than `at_most` octets, or the stream is reset.
+    fn poll_held(&mut self, at_most: usize, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        match self.state {
+            State::Unneeded => return Poll::Ready(Ok(())),
+            State::Reset => return Poll::Ready(Err(Broken::Closed)),
+            State::Open | State::Finished if self.gauge.held() <= at_most => {
+                self.is_uncovered &= self.gauge.held() > 0;
+                return Poll::Ready(Ok(()));
+            }
+            State::Open | State::Finished | State::Refused => {}
+        }
+        match self.stream.poll_reset(cx) {
+            Poll::Ready(Ok(Reason::NO_ERROR)) if self.may_be_unneeded => {
+                self.state = State::Unneeded;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(_) => {
+                self.state = State::Reset;
+                Poll::Ready(Err(Broken::Closed))
+            }
+            Poll::Pending => {
+                self.gauge.wake_at(at_most, cx);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Sink for StreamSink {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        if self.gauge.held() + self.last.as_ref().map_or(0, Bytes::len) >= BOUND {
+            self.send_last();
+        }
+        self.poll_held(BOUND - 1, cx)
+    }
+
+    fn push(&mut self, frame: Frame) {
+        match frame {
+            Frame::Data(data) if data.is_empty() => {}
+            Frame::Data(data) => {
+                self.send_last();
+                self.last = Some(data);
+            }
+            Frame::Trailers(trailers) => {
+                self.send_last();
+                if self.state == State::Open {
+                    self.state = State::Finished;
+                    if self.stream.send_trailers(trailers).is_err() {
+                        self.reset(Reason::INTERNAL_ERROR);
+                    }
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        let data = self.last.take().unwrap_or_default();
+        self.send(data, true);
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        self.send_last();
+        // What the peer's windows cover is held up by nothing but the transport, which the connection's task watches.
+        let at_most = if self.is_uncovered { 0 } else { BOUND - 1 };
+        self.poll_held(at_most, cx)
+    }
+}

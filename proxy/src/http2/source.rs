@@ -1,0 +1,63 @@
+//! The receiving half of a stream as a [`Source`].
+
+use std::task::{Context, Poll, ready};
+
+use h2::RecvStream;
+
+use super::broken;
+use crate::exchange::{Broken, Frame, Source};
+
+/// Reads the frames of one body.
+#[derive(Debug)]
+pub(crate) struct StreamSource {
+    stream: RecvStream,
+    /// Octets that were handed out and whose window is not opened again.
+    taken: usize,
+    is_ended: bool,
+}
+
+// === impl StreamSource ===
+
+impl StreamSource {
+    pub(crate) fn new(stream: RecvStream) -> Self {
+        Self { stream, taken: 0, is_ended: false }
+    }
+
+    /// Whether the last frame has been handed out, or the stream broke.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.is_ended || self.stream.is_end_stream()
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>> {
+        loop {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(Ok(data)) => {
+                    self.taken = data.len();
+                    return Poll::Ready(Some(Ok(Frame::Data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(broken(&error)))),
+                None => {
+                    let trailers = ready!(self.stream.poll_trailers(cx));
+                    return Poll::Ready(trailers.map_err(|error| broken(&error)).transpose().map(|trailers| trailers.map(Frame::Trailers)));
+                }
+            }
+        }
+    }
+}
+
+impl Source for StreamSource {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>> {
+        let taken = std::mem::take(&mut self.taken);
+        if taken > 0 {
+            // It fails only for more than was received.
+            let _ = self.stream.flow_control().release_capacity(taken);
+        }
+        if self.is_ended {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(self.poll_next(cx));
+        self.is_ended = !matches!(frame, Some(Ok(Frame::Data(_))));
+        Poll::Ready(frame)
+    }
+}
