@@ -1,0 +1,91 @@
+use super::*;
+
+/// Decodes `pieces` as they arrive; the data, the trailers as text, and whether the end was reached.
+fn decode(mut decoder: Decoder, pieces: &[&[u8]]) -> Result<(Vec<u8>, String, bool), Broken> {
+    let mut octets = BytesMut::new();
+    let (mut data, mut trailers, mut ended) = (Vec::new(), String::new(), false);
+    for piece in pieces {
+        octets.extend_from_slice(piece);
+        loop {
+            match decoder.decode(&mut octets)? {
+                Decoded::Frame(Frame::Data(bytes)) => data.extend_from_slice(&bytes),
+                Decoded::Frame(Frame::Trailers(map)) => trailers = format!("{map:?}"),
+                Decoded::More => break,
+                Decoded::End => {
+                    ended = true;
+                    break;
+                }
+            }
+        }
+    }
+    ended |= decoder.is_done();
+    Ok((data, trailers, ended))
+}
+
+#[test]
+fn chunks_are_read_however_they_are_split() {
+    let body = b"5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nX-Sum: 1\r\n\r\n";
+    for split in 0..=body.len() {
+        let (data, trailers, ended) = decode(Decoder::chunked(), &[&body[..split], &body[split..]]).expect("is well-formed");
+        assert_eq!(data, b"hello world", "split at {split}");
+        assert_eq!(trailers, r#"{"x-sum": "1"}"#, "split at {split}");
+        assert!(ended, "split at {split}");
+    }
+}
+
+#[test]
+fn what_follows_a_body_is_left_alone() {
+    let mut octets = BytesMut::from(&b"abcGET"[..]);
+    let mut decoder = Decoder::exact(3);
+    assert!(matches!(decoder.decode(&mut octets), Ok(Decoded::Frame(Frame::Data(data))) if data == "abc"));
+    assert!(matches!(decoder.decode(&mut octets), Ok(Decoded::End)));
+    assert_eq!(octets, "GET");
+}
+
+#[test]
+fn odd_chunks_are_refused() {
+    for body in [
+        &b"5 \r\nhello\r\n0\r\n\r\n"[..],
+        b"0x5\r\nhello\r\n0\r\n\r\n",
+        b"-5\r\nhello\r\n0\r\n\r\n",
+        b"\r\nhello",
+        b"5\nhello\r\n0\r\n\r\n",
+        b"5\r\nhelloX\r\n0\r\n\r\n",
+        b"5\r\nhello\n0\r\n\r\n",
+        b"5;\x00\r\nhello\r\n0\r\n\r\n",
+        b"5;a\rb\r\nhello\r\n0\r\n\r\n",
+        b"fffffffffffffffff\r\n",
+        b"0\r\nX : y\r\n\r\n",
+        b"0\r\nX: y\n\r\n",
+    ] {
+        assert!(decode(Decoder::chunked(), &[body]).is_err(), "{:?}", String::from_utf8_lossy(body));
+    }
+    let long = [b"5;".to_vec(), vec![b'a'; 2000]].concat();
+    assert_eq!(decode(Decoder::chunked(), &[&long]).expect_err("is too long"), Broken::Malformed("chunk_line_too_long"));
+}
+
+#[test]
+fn the_end_of_a_connection_ends_only_bodies_that_it_may_end() {
+    assert!(Decoder::UntilClose.end_of_input().is_ok());
+    assert!(Decoder::Tunnel.end_of_input().is_ok());
+    assert_eq!(Decoder::exact(1).end_of_input(), Err(Broken::Closed));
+    assert_eq!(Decoder::chunked().end_of_input(), Err(Broken::Closed));
+}
+
+#[test]
+fn sizes_are_written_in_hexadecimal() {
+    for size in [0, 1, 15, 16, 255, 4096, usize::MAX] {
+        let mut out = BytesMut::new();
+        put_hex(size, &mut out);
+        assert_eq!(out, format!("{size:x}").as_bytes());
+    }
+}
+
+#[test]
+fn a_body_longer_or_shorter_than_announced_is_told() {
+    let mut out = BytesMut::new();
+    let mut encoder = Encoder::Exact(3);
+    assert!(encoder.before_data(2, &mut out));
+    assert!(!encoder.before_data(2, &mut out));
+    assert!(!encoder.finish(None, &mut out));
+}

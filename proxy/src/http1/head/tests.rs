@@ -1,0 +1,155 @@
+use super::*;
+
+const LIMITS: HeadLimits = HeadLimits { bytes: 8 * 1024, headers: 8 };
+
+fn read(text: &str) -> Result<RequestHead, Refusal> {
+    request(BytesMut::from(text.as_bytes()), LIMITS)
+}
+
+fn reason(text: &str) -> &'static str {
+    read(text).expect_err("is refused").reason
+}
+
+fn answer(text: &str, asked: Asked) -> Result<ParsedResponse, Broken> {
+    response(BytesMut::from(text.as_bytes()), LIMITS, asked)
+}
+
+const GET: Asked = Asked { head: false, upgrade: false };
+
+#[test]
+fn a_request_is_read_in_all_its_parts() {
+    let head = read("POST /a?b=c HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nX-A:  v \r\n\r\n").expect("is well-formed");
+    assert_eq!(head.method, Method::POST);
+    assert_eq!(head.version, Version::HTTP_11);
+    assert_eq!(head.target, Target::Path(PathAndQuery::from_static("/a?b=c")));
+    assert_eq!(head.body, BodyLength::Exact(5));
+    assert_eq!(head.headers["x-a"], "v");
+    assert_eq!(head.authority, None);
+}
+
+#[test]
+fn an_absolute_target_gives_its_authority_as_written() {
+    for (target, path) in [("http://H:80/x?y", "/x?y"), ("http://H:80", "/"), ("http://H:80?q", "/?q")] {
+        let head = read(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n")).expect("is well-formed");
+        assert_eq!(head.authority.as_deref(), Some(&b"H:80"[..]), "{target}");
+        assert_eq!(head.scheme.as_deref(), Some(&b"http"[..]), "{target}");
+        assert_eq!(head.target, Target::Path(PathAndQuery::try_from(path).expect("is a path")), "{target}");
+    }
+}
+
+#[test]
+fn what_two_parsers_could_frame_differently_is_refused() {
+    for (fields, expected) in [
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked", "length_and_coding"),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 5", "length_and_coding"),
+        ("Content-Length: 5\r\nContent-Length: 5", "two_content_lengths"),
+        ("Content-Length: 5, 5", "bad_content_length"),
+        ("Content-Length: +5", "bad_content_length"),
+        ("Content-Length: 0x5", "bad_content_length"),
+        ("Content-Length:", "bad_content_length"),
+        ("Content-Length: 99999999999999999999", "bad_content_length"),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "two_transfer_codings"),
+        ("Transfer-Encoding: gzip, chunked", "unknown_transfer_coding"),
+        ("Transfer-Encoding: xchunked", "unknown_transfer_coding"),
+        ("Transfer-Encoding: \x0bchunked", "bad_header_value"),
+        ("Content-Length : 5", "bad_header_name"),
+        ("X: a\r\n folded", "bad_header_name"),
+        ("X: a\0b", "bad_header_value"),
+        ("X: a\rb", "bad_header_value"),
+    ] {
+        assert_eq!(reason(&format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n")), expected, "{fields:?}");
+    }
+    assert_eq!(reason("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), "coding_in_http10");
+}
+
+#[test]
+fn odd_request_lines_are_refused() {
+    for (line, expected) in [
+        ("GET  / HTTP/1.1", "bad_request_line"),
+        ("GET / HTTP/1.2", "bad_version"),
+        ("GET / HTTP/2.0", "bad_version"),
+        ("GET / http/1.1", "bad_version"),
+        ("GET /a#b HTTP/1.1", "bad_target"),
+        ("GET a HTTP/1.1", "bad_target"),
+        ("GET * HTTP/1.1", "bad_target"),
+        ("G@T / HTTP/1.1", "bad_request_line"),
+    ] {
+        assert_eq!(reason(&format!("{line}\r\nHost: h\r\n\r\n")), expected, "{line}");
+    }
+}
+
+#[test]
+fn more_fields_than_allowed_are_refused() {
+    let fields = "X: y\r\n".repeat(9);
+    assert_eq!(reason(&format!("GET / HTTP/1.1\r\n{fields}\r\n")), "too_many_headers");
+}
+
+#[test]
+fn a_head_is_found_however_it_is_split() {
+    let octets = b"GET / HTTP/1.1\r\nHost: h\r\n\r\nrest";
+    for split in 0..octets.len() {
+        let mut scanner = HeadScanner::default();
+        let first = scanner.scan(&octets[..split], 1024).expect("is no fault");
+        let found = first.or_else(|| scanner.scan(octets, 1024).expect("is no fault"));
+        assert_eq!(found, Some(octets.len() - 4), "split at {split}");
+    }
+}
+
+#[test]
+fn line_ends_without_carriage_return_are_refused() {
+    for octets in [&b"GET / HTTP/1.1\nHost: h\r\n\r\n"[..], b"GET / HTTP/1.1\r\nHost: h\n\r\n", b"GET / HTTP/1.1\r\nHost: h\r\n\n", b"\n"] {
+        assert_eq!(HeadScanner::default().scan(octets, 1024), Err(HeadFault::BareLineFeed), "{octets:?}");
+    }
+}
+
+#[test]
+fn a_head_over_the_limit_is_refused_whether_or_not_its_end_is_there() {
+    let long_line = [b"GET /".to_vec(), vec![b'a'; 200]].concat();
+    assert_eq!(HeadScanner::default().scan(&long_line, 100), Err(HeadFault::TooLong { lines: 0 }));
+    let whole = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; 200], b"\r\n\r\n".to_vec()].concat();
+    assert_eq!(HeadScanner::default().scan(&whole, 100), Err(HeadFault::TooLong { lines: 1 }));
+}
+
+#[test]
+fn a_response_body_ends_as_its_head_and_its_request_say() {
+    let head = Asked { head: true, ..GET };
+    for (text, asked, expected) in [
+        ("200 OK\r\nContent-Length: 5", GET, ResponseBody::Exact(5)),
+        ("200 OK\r\nTransfer-Encoding: chunked", GET, ResponseBody::Chunked),
+        ("200 OK", GET, ResponseBody::UntilClose),
+        ("200 OK\r\nContent-Length: 5", head, ResponseBody::None),
+        ("304 Not Modified\r\nContent-Length: 5", GET, ResponseBody::None),
+        ("204 No Content", GET, ResponseBody::None),
+        ("103 Early Hints", GET, ResponseBody::None),
+        ("101 Switching Protocols", Asked { upgrade: true, ..GET }, ResponseBody::Tunnel),
+    ] {
+        let parsed = answer(&format!("HTTP/1.1 {text}\r\n\r\n"), asked).expect("is well-formed");
+        assert_eq!(parsed.body, expected, "{text}");
+    }
+}
+
+#[test]
+fn a_response_that_could_be_read_in_two_ways_is_broken() {
+    for text in [
+        "200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked",
+        "200 OK\r\nContent-Length: 5\r\nContent-Length: 6",
+        "200 OK\r\nTransfer-Encoding: gzip",
+        "200 OK\r\nX: a\r\n folded",
+        "200 OK\r\nX : a",
+        "101 Switching Protocols",
+        "099 Too Low",
+        "20 Short",
+    ] {
+        assert!(answer(&format!("HTTP/1.1 {text}\r\n\r\n"), GET).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_connection_is_kept_only_where_both_ends_may_think_so() {
+    let kept = |text: &str| answer(text, GET).expect("is well-formed").keep_alive;
+    assert!(kept("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"));
+    assert!(!kept("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: x, Close\r\n\r\n"));
+    assert!(!kept("HTTP/1.1 200 OK\r\n\r\n"));
+    assert!(!kept("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"));
+    assert!(kept("HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n"));
+}

@@ -1,0 +1,192 @@
+//! What is written to a connection: heads and bodies, gathered so that a small message is one write.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use tokio::io::AsyncWrite;
+
+use super::body::Encoder;
+use crate::exchange::{Broken, Frame};
+
+/// Octets that may wait to be written before no more are taken.
+const BOUND: usize = 64 * 1024;
+/// A piece of a body up to this size is copied behind its head; a larger one is written from where it is.
+const COPY: usize = 4 * 1024;
+/// Pieces of one write.
+const SLICES: usize = 16;
+
+/// The writing half of a connection.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    pieces: VecDeque<Bytes>,
+    tail: BytesMut,
+    waiting: usize,
+    encoder: Encoder,
+    /// What was written cannot be made whole any more.
+    is_broken: bool,
+}
+
+// === impl Outbound ===
+
+impl Outbound {
+    pub(crate) fn new() -> Self {
+        Self { pieces: VecDeque::new(), tail: BytesMut::new(), waiting: 0, encoder: Encoder::Done, is_broken: false }
+    }
+
+    /// Whether a body has been begun and not ended, or has been broken off.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        self.is_broken || self.encoder != Encoder::Done
+    }
+
+    /// Whether all has gone to the transport.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.waiting == 0
+    }
+
+    /// Takes a request's head and says how its body is framed.
+    pub(crate) fn request(&mut self, method: &Method, target: &str, headers: &HeaderMap, encoder: Encoder) {
+        self.tail.reserve(1024);
+        self.tail.put_slice(method.as_str().as_bytes());
+        self.tail.put_u8(b' ');
+        self.tail.put_slice(target.as_bytes());
+        self.tail.put_slice(b" HTTP/1.1\r\n");
+        self.fields(headers);
+        self.begin(encoder);
+    }
+
+    /// Takes a response's head and says how its body is framed.
+    pub(crate) fn response(&mut self, status: StatusCode, headers: &HeaderMap, encoder: Encoder) {
+        self.tail.reserve(1024);
+        self.tail.put_slice(b"HTTP/1.1 ");
+        self.tail.put_slice(status.as_str().as_bytes());
+        self.tail.put_u8(b' ');
+        self.tail.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+        self.tail.put_slice(b"\r\n");
+        self.fields(headers);
+        self.begin(encoder);
+    }
+
+    fn fields(&mut self, headers: &HeaderMap) {
+        for (name, value) in headers {
+            put_field(name, value, &mut self.tail);
+        }
+        self.tail.put_slice(b"\r\n");
+    }
+
+    fn begin(&mut self, encoder: Encoder) {
+        self.encoder = encoder;
+        self.count();
+    }
+
+    /// Changes how what follows is framed: after 101.
+    pub(crate) fn switch(&mut self, encoder: Encoder) {
+        self.encoder = encoder;
+    }
+
+    fn count(&mut self) {
+        self.waiting = self.pieces.iter().map(Bytes::len).sum::<usize>() + self.tail.len();
+    }
+
+    /// Takes a frame.
+    pub(crate) fn push(&mut self, frame: Frame) {
+        match frame {
+            Frame::Data(data) if data.is_empty() => {}
+            Frame::Data(data) => self.push_data(data),
+            Frame::Trailers(trailers) => {
+                self.is_broken |= !self.encoder.finish(Some(&trailers), &mut self.tail);
+                self.count();
+            }
+        }
+    }
+
+    fn push_data(&mut self, data: Bytes) {
+        if !self.encoder.before_data(data.len(), &mut self.tail) {
+            self.is_broken = true;
+            return;
+        }
+        if data.len() <= COPY {
+            self.tail.put_slice(&data);
+        } else {
+            let before = self.tail.split().freeze();
+            if !before.is_empty() {
+                self.pieces.push_back(before);
+            }
+            self.pieces.push_back(data);
+        }
+        self.encoder.after_data(&mut self.tail);
+        self.count();
+    }
+
+    /// Ends the body.
+    pub(crate) fn finish(&mut self) {
+        self.is_broken |= !self.encoder.finish(None, &mut self.tail);
+        self.count();
+    }
+
+    /// Ready when one more frame may be pushed.
+    pub(crate) fn poll_ready<T: AsyncWrite + Unpin>(&mut self, io: &mut T, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        while self.waiting > BOUND {
+            ready!(self.poll_write(io, cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when all has gone to the transport. A body that was broken off is an error.
+    pub(crate) fn poll_flush<T: AsyncWrite + Unpin>(&mut self, io: &mut T, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let had_some = self.waiting > 0;
+        while self.waiting > 0 {
+            ready!(self.poll_write(io, cx))?;
+        }
+        if had_some {
+            ready!(Pin::new(io).poll_flush(cx)).map_err(|_| Broken::Closed)?;
+        }
+        if self.is_broken { Poll::Ready(Err(Broken::Malformed("body_length"))) } else { Poll::Ready(Ok(())) }
+    }
+
+    fn poll_write<T: AsyncWrite + Unpin>(&mut self, io: &mut T, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let written = if self.pieces.is_empty() {
+            ready!(Pin::new(io).poll_write(cx, &self.tail))
+        } else {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let pieces = self.pieces.iter().map(|piece| &**piece).chain([&*self.tail]);
+            let mut length = 0;
+            for (slice, piece) in slices.iter_mut().zip(pieces) {
+                *slice = IoSlice::new(piece);
+                length += 1;
+            }
+            ready!(Pin::new(io).poll_write_vectored(cx, slices.get(..length).unwrap_or_default()))
+        };
+        match written {
+            Ok(0) | Err(_) => Poll::Ready(Err(Broken::Closed)),
+            Ok(written) => {
+                self.advance(written);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.waiting -= written;
+        while let Some(piece) = self.pieces.front_mut() {
+            if written < piece.len() {
+                piece.advance(written);
+                return;
+            }
+            written -= piece.len();
+            self.pieces.pop_front();
+        }
+        if written == self.tail.len() { self.tail.clear() } else { self.tail.advance(written) }
+    }
+}
+
+/// Writes one header field.
+pub(crate) fn put_field(name: &HeaderName, value: &HeaderValue, out: &mut BytesMut) {
+    out.put_slice(name.as_str().as_bytes());
+    out.put_slice(b": ");
+    out.put_slice(value.as_bytes());
+    out.put_slice(b"\r\n");
+}
