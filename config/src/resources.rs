@@ -18,7 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
 pub use self::annotations::{Annotations, MAX_UNKNOWN, MAX_VALUE, Value};
-pub use self::endpoint_slice::{Conditions, EndpointPort, EndpointSlice, SliceEndpoint};
+pub use self::endpoint_slice::{Conditions, EndpointPort, EndpointSlice, SERVICE_NAME, SliceEndpoint};
 pub use self::namespace::Namespace;
 pub use self::service::{Service, ServicePort};
 use crate::problem::{Origin, Place, Problem, Severity};

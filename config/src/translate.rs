@@ -1,22 +1,35 @@
 //! What resources mean: a pure function from [`Resources`] to a [`Snapshot`], with what is wrong beside it.
+//!
+//! One bad resource never hides another: each is translated on its own, and what cannot be understood of it is told as a [`Problem`].
+//! Where that is about access, it stays closed.
 
 pub mod annotations;
 pub mod endpoints;
+pub mod hostname;
 
-use crate::problem::Problem;
+mod implicit;
+mod policy;
+mod port;
+
+use std::sync::Arc;
+
+use self::hostname::InvalidTemplate;
+use crate::problem::{Origin, Problem, Severity};
 use crate::resources::Resources;
-use crate::settings::Settings;
-use crate::snapshot::Snapshot;
+use crate::settings::{CertificateSettings, Settings};
+use crate::snapshot::certificate::Certificate;
 use crate::snapshot::endpoints::EndpointCells;
+use crate::snapshot::{Listener, ListenerProtocol, Snapshot};
 
 pub use self::endpoints::endpoint_set;
+pub use self::policy::{MAX_RETRIES, RETRY_CODES};
 
 /// What resources mean.
-#[derive(Debug, Clone, Default, serde::Serialize)]
+#[derive(Debug, Default)]
 pub struct Translation {
     /// The routing table.
     pub snapshot: Snapshot,
-    /// What is wrong, in the order of the resources.
+    /// What is wrong, by resource.
     pub problems: Vec<Problem>,
 }
 
@@ -29,6 +42,43 @@ pub fn translate(settings: &Settings, resources: &Resources) -> Translation {
 /// Translates all resources, and takes endpoint cells from `cells` by [`EndpointCells::cell`], so that workers keep what they know of them.
 /// The caller commits the cells once the snapshot is published.
 #[must_use]
-pub fn translate_reusing(_settings: &Settings, _resources: &Resources, _cells: &mut EndpointCells) -> Translation {
-    Translation::default()
+pub fn translate_reusing(settings: &Settings, resources: &Resources, cells: &mut EndpointCells) -> Translation {
+    let mut problems = Vec::new();
+    let hosts = Arc::new(implicit::hosts(settings, resources, cells, &mut problems));
+    problems.extend(resources.all_slices().filter_map(|slice| endpoints::orphan(resources, slice)));
+    let listener = |name: &str, protocol| Listener { name: name.into(), protocol, hostname: None, hosts: hosts.clone() };
+    let http = settings.listeners.http.address.map(|_| listener(Listener::HTTP, ListenerProtocol::Http));
+    let https = settings.listeners.https.address.map(|_| listener(Listener::HTTPS, ListenerProtocol::Https));
+    let snapshot =
+        Snapshot { listeners: http.into_iter().chain(https).collect(), certificates: certificates(settings, resources, &mut problems) };
+    problems.sort_by(|one, other| (&one.origin, one).cmp(&(&other.origin, other)));
+    problems.dedup();
+    Translation { snapshot, problems }
+}
+
+/// The certificates that the configuration names, in its order. One from files that is missing was told by who reads files.
+fn certificates(settings: &Settings, resources: &Resources, problems: &mut Vec<Problem>) -> Vec<Certificate> {
+    let mut find = |wanted: &CertificateSettings| {
+        let found = resources.certificate(wanted).cloned();
+        if let (None, CertificateSettings::Secret { namespace, name }) = (&found, wanted) {
+            problems.push(Problem {
+                severity: Severity::Error,
+                reason: "NoCertificate",
+                origin: Origin { kind: "Secret", namespace: namespace.as_str().into(), name: name.as_str().into(), place: None },
+                message: "the configuration names it for a certificate, but it is not there, or not readable".to_owned(),
+                help: "create it, of type `kubernetes.io/tls`, and let the gateway read it".to_owned(),
+            });
+        }
+        found
+    };
+    settings.certificates.iter().filter_map(&mut find).collect()
+}
+
+// === impl Problem ===
+
+impl From<InvalidTemplate> for Problem {
+    fn from(error: InvalidTemplate) -> Self {
+        let help = "write a domain such as apps.example.com, and a template such as `{service}--{environment}.{zone}`".to_owned();
+        Self { severity: Severity::Error, reason: "InvalidHostnameTemplate", origin: Origin::default(), message: error.to_string(), help }
+    }
 }

@@ -9,7 +9,7 @@ use crate::translate::annotations::is_known;
 /// The longest value that is kept, in bytes; Kubernetes allows 256 KiB over all annotations of an object, a folder any size.
 pub const MAX_VALUE: usize = 8 * 1024;
 /// The most keys kept of an object that are not understood.
-pub const MAX_UNKNOWN: usize = 16;
+pub const MAX_UNKNOWN: usize = 8;
 /// The longest key that is kept: more than any that is understood.
 const MAX_KEY: usize = 128;
 

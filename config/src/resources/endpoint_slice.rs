@@ -9,7 +9,7 @@ use super::{Metadata, NamespacedName, unreadable};
 use crate::problem::{Origin, Place, Problem};
 
 /// The label that names the Service of a slice.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// An EndpointSlice, as far as it is read.
 #[derive(Debug, Clone, PartialEq)]

@@ -142,7 +142,14 @@ impl Endpoints {
 
 impl Serialize for Endpoints {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.load().serialize(serializer)
+        #[derive(Serialize)]
+        struct View<'a> {
+            #[serde(flatten)]
+            key: &'a EndpointKey,
+            #[serde(flatten)]
+            set: &'a EndpointSet,
+        }
+        View { key: &self.key, set: &self.load() }.serialize(serializer)
     }
 }
 

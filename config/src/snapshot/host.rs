@@ -178,6 +178,15 @@ impl HostTable {
         None
     }
 
+    /// The virtual host of that very pattern.
+    #[must_use]
+    pub fn get(&self, pattern: &HostPattern) -> Option<&Arc<VirtualHost>> {
+        match pattern {
+            HostPattern::Exact(name) => self.exact.get(name),
+            HostPattern::Wildcard(name) => self.wildcard.get(name),
+        }
+    }
+
     /// Adds a virtual host, in place of one of the same pattern, which is returned.
     pub fn insert(&mut self, host: Arc<VirtualHost>) -> Option<Arc<VirtualHost>> {
         match &host.pattern {

@@ -3,7 +3,9 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+
+use crate::settings;
 
 /// All policies of a rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -50,10 +52,10 @@ pub enum Require {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Timeouts {
     /// From the request's head to the response's end (Gateway API `timeouts.request`).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "duration")]
     pub request: Option<Duration>,
     /// From the request sent to a backend to the response's head from it (Gateway API `timeouts.backendRequest`).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "duration")]
     pub backend_request: Option<Duration>,
 }
 
@@ -67,6 +69,24 @@ pub struct Retries {
     pub codes: Vec<u16>,
 }
 
+// === impl Require ===
+
+impl Require {
+    /// What demands all that either demands.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nothing, require) | (require, Self::Nothing) => require,
+            (require, other) if require == other => require,
+            _ => Self::ApplicationAndUser,
+        }
+    }
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+fn duration<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    duration.map(settings::duration::format).serialize(serializer)
 }

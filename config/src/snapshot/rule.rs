@@ -183,10 +183,12 @@ impl PathPrefix {
         Self("".into())
     }
 
-    /// A prefix; `None` where it does not start with `/`. A trailing `/` makes no difference (Gateway API `PathMatchPathPrefix`).
+    /// A prefix; `None` where it does not start with `/`, or has an empty element. A trailing `/` makes no difference (Gateway API
+    /// `PathMatchPathPrefix`).
     #[must_use]
     pub fn new(prefix: &str) -> Option<Self> {
-        prefix.starts_with('/').then(|| Self(prefix.trim_end_matches('/').into()))
+        let well_formed = prefix.starts_with('/') && !prefix.contains("//");
+        well_formed.then(|| Self(prefix.strip_suffix('/').unwrap_or(prefix).into()))
     }
 
     /// Without a trailing `/`; empty for the root.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use super::annotations::excerpt;
 use crate::problem::{Problem, Severity};
-use crate::resources::{Conditions, EndpointSlice, NamespacedName, Resources, ServicePort};
+use crate::resources::{Conditions, EndpointSlice, NamespacedName, Resources, SERVICE_NAME, ServicePort};
 use crate::snapshot::endpoints::{Endpoint, EndpointKey, EndpointSet};
 
 /// The endpoints of `key` as they are now; none where there is no such Service or port.
@@ -42,7 +43,21 @@ pub(crate) fn problems(resources: &Resources, service: &NamespacedName, port: Op
     let ports = resources.service(service).into_iter().flat_map(|service| &service.ports);
     let ports = ports.filter(|candidate| port.is_none_or(|port| candidate.port == port));
     problems.extend(ports.filter_map(|port| unmatched(resources, service, port)));
+    problems.extend(resources.slices(service).filter_map(|slice| orphan(resources, slice)));
     problems
+}
+
+/// A slice in a folder that belongs to no Service. In a cluster, Services may be on their way, and slices may be for others to read.
+pub(super) fn orphan(resources: &Resources, slice: &EndpointSlice) -> Option<Problem> {
+    if slice.origin.place.is_none() || resources.service(&slice.service_key()).is_some() {
+        return None;
+    }
+    let message = match &*slice.service {
+        "" => format!("it has no label `{SERVICE_NAME}`, so it belongs to no Service"),
+        name => format!("there is no Service `{}` in Namespace `{}`", excerpt(name), slice.origin.namespace),
+    };
+    let help = format!("name the Service in the label `{SERVICE_NAME}`");
+    Some(Problem { severity: Severity::Warning, reason: "NoSuchService", origin: slice.origin.clone(), message, help })
 }
 
 fn slice_problem(slice: &EndpointSlice) -> Option<Problem> {

@@ -1,0 +1,226 @@
+//! Services that are exposed without a route of their own: the way in which most are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::annotations::{ENVIRONMENT, EXPOSE, HOSTNAMES, Reader, Reading, check_keys, excerpt};
+use super::endpoints::{self, endpoint_set};
+use super::hostname::HostnameTemplate;
+use super::{policy, port};
+use crate::problem::Problem;
+use crate::resources::{Namespace, Resources, Service, ServicePort};
+use crate::settings::Settings;
+use crate::snapshot::backend::{Backend, UpstreamProtocol, WeightedBackends};
+use crate::snapshot::endpoints::{EndpointCells, EndpointKey};
+use crate::snapshot::host::{HostPattern, HostTable, InvalidHostname, VirtualHost, check_label};
+use crate::snapshot::policy::{Policy, Require};
+use crate::snapshot::rule::{PathPrefix, Precedence, Route, RouteMatch, Rule};
+
+/// The variant that takes what no other one is for.
+const STABLE: &str = "stable";
+
+/// What a Namespace says about its Services.
+struct Environment {
+    /// Its name.
+    name: Reading<Arc<str>>,
+    /// Whether Services are exposed that do not say so.
+    all: bool,
+    /// What its Services demand at least, where it says so.
+    require: Option<Require>,
+}
+
+/// A Service's claim to its hostnames.
+struct Claim<'a> {
+    service: &'a Service,
+    environment: Arc<str>,
+    hostnames: Vec<HostPattern>,
+    routes: Vec<Route>,
+}
+
+/// The virtual hosts of all exposed Services.
+pub(super) fn hosts(settings: &Settings, resources: &Resources, cells: &mut EndpointCells, problems: &mut Vec<Problem>) -> HostTable {
+    let template = match HostnameTemplate::new(settings) {
+        Ok(template) => template,
+        Err(error) => {
+            problems.push(error.into());
+            return HostTable::default();
+        }
+    };
+    let environments: BTreeMap<&str, Environment> =
+        resources.namespaces().map(|namespace| (&**namespace.name(), Environment::read(namespace, problems))).collect();
+    let mut translator = Translator { settings, resources, template, stable: STABLE.into(), cells, problems };
+    let mut claims: Vec<Claim<'_>> = Vec::new();
+    for service in resources.services() {
+        let environment = environments.get(&*service.origin.namespace);
+        claims.extend(translator.claim(service, environment));
+    }
+    settle(claims, problems)
+}
+
+/// Gives each hostname to the oldest Service that claims it, and tells the others.
+fn settle(mut claims: Vec<Claim<'_>>, problems: &mut Vec<Problem>) -> HostTable {
+    // The sort is stable, and Services come by namespace and name.
+    claims.sort_by_key(|claim| claim.service.created);
+    let mut hosts = HostTable::default();
+    for Claim { service, environment, hostnames, routes } in claims {
+        for pattern in hostnames {
+            if let Some(owner) = hosts.get(&pattern) {
+                if owner.origin != service.origin {
+                    let message = format!("`{pattern}` belongs to Service {}/{}", owner.origin.namespace, owner.origin.name);
+                    let mut reader = Reader { origin: &service.origin, annotations: &service.annotations, problems };
+                    reader.error("HostnameTaken", message, "the oldest Service keeps a hostname: rename this one, or remove that one");
+                }
+                continue;
+            }
+            let origin = service.origin.clone();
+            hosts.insert(Arc::new(VirtualHost { pattern, environment: environment.clone(), origin, routes: routes.clone() }));
+        }
+    }
+    hosts
+}
+
+// === impl Environment ===
+
+impl Environment {
+    fn read(namespace: &Namespace, problems: &mut Vec<Problem>) -> Self {
+        check_keys(&namespace.origin, &namespace.labels, &namespace.annotations, problems);
+        let help = "write lower-case letters, digits and hyphens, as in a hostname; until then its Services are not exposed";
+        let mut labels = Reader { origin: &namespace.origin, annotations: &namespace.labels, problems };
+        let name = labels.read(ENVIRONMENT, help, |text| check_label(text).map(|()| text.into()).map_err(|error| error.to_string()));
+        let mut annotations = Reader { origin: &namespace.origin, annotations: &namespace.annotations, problems };
+        let all = annotations.read(EXPOSE, "write all or opt-in; until then it is opt-in", |text| match text {
+            "all" => Ok(true),
+            "opt-in" => Ok(false),
+            _ => Err("is not understood".to_owned()),
+        });
+        Self { name, all: all == Reading::Good(true), require: policy::require(&mut annotations) }
+    }
+}
+
+/// Translates one Service after the other.
+struct Translator<'a> {
+    settings: &'a Settings,
+    resources: &'a Resources,
+    template: HostnameTemplate,
+    /// [`STABLE`], once for all.
+    stable: Arc<str>,
+    cells: &'a mut EndpointCells,
+    problems: &'a mut Vec<Problem>,
+}
+
+// === impl Translator ===
+
+impl Translator<'_> {
+    /// What a Service claims; nothing where it is not exposed.
+    fn claim<'s>(&mut self, service: &'s Service, environment: Option<&Environment>) -> Option<Claim<'s>> {
+        check_keys(&service.origin, &service.labels, &service.annotations, self.problems);
+        let mut reader = Reader { origin: &service.origin, annotations: &service.annotations, problems: self.problems };
+        let name = exposed_in(service, environment, &mut reader)?;
+        let port = port::choose(service, &mut reader)?;
+        let protocol = port::protocol(service, port, &mut reader)?;
+        if matches!(protocol, UpstreamProtocol::Tls { .. }) && self.settings.upstreams.certificate_authorities.is_none() {
+            let help = "set `upstreams.certificateAuthorities` in the gateway's configuration";
+            reader.warn("NoCertificateAuthorities", "there is nothing to check the certificates of its pods against".to_owned(), help);
+        }
+        let hostnames = hostnames(&self.template, service, &name, &mut reader);
+        let policy = policy::policy(environment.and_then(|environment| environment.require), &mut reader);
+        let paths = policy::paths(&mut reader);
+        let rule = self.rule(service, port, protocol, policy);
+        Some(Claim { service, environment: name, hostnames, routes: routes(service, paths, &Arc::new(rule)) })
+    }
+
+    fn rule(&mut self, service: &Service, port: &ServicePort, protocol: UpstreamProtocol, policy: Policy) -> Rule {
+        self.problems.extend(endpoints::problems(self.resources, &service.key(), Some(port.port)));
+        let key = EndpointKey { namespace: service.origin.namespace.clone(), service: service.origin.name.clone(), port: port.port };
+        let set = endpoint_set(self.resources, &key);
+        let endpoints = self.cells.cell(key, set);
+        let backend = Backend { variant: self.stable.clone(), weight: 1, protocol, filters: Vec::new(), endpoints };
+        Rule {
+            origin: service.origin.clone(),
+            service: service.origin.name.clone(),
+            filters: Vec::new(),
+            backends: WeightedBackends::new(vec![backend]),
+            policy,
+        }
+    }
+}
+
+/// The environment that a Service is exposed in; `None` where it is not.
+fn exposed_in(service: &Service, environment: Option<&Environment>, reader: &mut Reader<'_>) -> Option<Arc<str>> {
+    let asked = match reader.read(EXPOSE, "write \"true\" or \"false\"; until then it is not exposed", |text| match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("is not understood".to_owned()),
+    }) {
+        Reading::Absent => None,
+        Reading::Good(asked) => Some(asked),
+        Reading::Bad => Some(false),
+    };
+    let Some((environment, Reading::Good(name))) = environment.map(|environment| (environment, &environment.name)) else {
+        if asked == Some(true) && environment.is_none_or(|environment| environment.name == Reading::Absent) {
+            let help = format!("give the Namespace the label `{ENVIRONMENT}`, with the environment's name");
+            reader.warn("NoEnvironment", "it is to be exposed, but its Namespace is no environment".to_owned(), &help);
+        }
+        return None;
+    };
+    if !asked.unwrap_or(environment.all) {
+        return None;
+    }
+    if service.external {
+        let help = format!("give it pods, or the annotation `{EXPOSE}: \"false\"`");
+        reader.error("ExternalName", "an ExternalName could lead anywhere, so it is not exposed".to_owned(), &help);
+        return None;
+    }
+    if service.ports.is_empty() {
+        // Where all Services are exposed, one without a port was hardly meant.
+        if asked == Some(true) {
+            reader.error("NoPort", "it is to be exposed, but has no TCP port".to_owned(), "give it a port");
+        }
+        return None;
+    }
+    Some(name.clone())
+}
+
+/// The names that a Service claims: the one made from the template, and those of its annotation.
+fn hostnames(template: &HostnameTemplate, service: &Service, environment: &str, reader: &mut Reader<'_>) -> Vec<HostPattern> {
+    let name = &*service.origin.name;
+    let mut hostnames = BTreeSet::new();
+    match check_label(name).and_then(|()| template.hostname(name, environment)) {
+        Ok(hostname) => {
+            hostnames.insert(HostPattern::Exact(hostname));
+        }
+        Err(error) => {
+            let message = format!("the hostname of `{}` in environment `{environment}` {error}", excerpt(name));
+            let help = format!("give it another name, or name it by the annotation `{HOSTNAMES}`");
+            reader.error("InvalidHostname", message, &help);
+        }
+    }
+    let help = "write hostnames such as shop.example.com, separated by commas";
+    let further = reader.read_list(HOSTNAMES, help, |text| further_hostname(template, text)).good();
+    hostnames.extend(further.into_iter().flatten());
+    hostnames.into_iter().collect()
+}
+
+fn further_hostname(template: &HostnameTemplate, text: &str) -> Result<HostPattern, String> {
+    let pattern: HostPattern = text.to_ascii_lowercase().parse().map_err(|error: InvalidHostname| error.to_string())?;
+    if template.is_shadowed_by(&pattern) {
+        return Err("would catch names of the gateway's zone".to_owned());
+    }
+    let (HostPattern::Exact(name) | HostPattern::Wildcard(name)) = &pattern;
+    // URL Standard, "ends in a number": browsers take such a name for an IPv4 address.
+    if name.as_str().rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err("is an address, not a name".to_owned());
+    }
+    Ok(pattern)
+}
+
+/// One route for each path prefix, in the order in which they are tried.
+fn routes(service: &Service, paths: Vec<PathPrefix>, rule: &Arc<Rule>) -> Vec<Route> {
+    let resource = (service.origin.namespace.clone(), service.origin.name.clone());
+    let route = |(position, path)| {
+        let matches = RouteMatch::prefix(path);
+        (matches.precedence(service.created, resource.clone(), (position, 0)), Route { matches, rule: rule.clone() })
+    };
+    let sorted: BTreeMap<Precedence, Route> = paths.into_iter().enumerate().map(route).collect();
+    sorted.into_values().collect()
+}

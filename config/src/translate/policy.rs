@@ -1,0 +1,124 @@
+//! What annotations demand of requests, and grant to them.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use super::annotations::{MAX_BODY, PATHS, REQUIRE, RETRIES, Reader, Reading, TIMEOUT};
+use crate::settings::duration;
+use crate::snapshot::policy::{Access, Policy, Require, Retries, Timeouts};
+use crate::snapshot::rule::PathPrefix;
+
+/// The most further tries that may be asked for.
+pub const MAX_RETRIES: u8 = 10;
+/// Response status codes that are tried again where tries are asked for: those of a gateway before the service, and of one that is overloaded.
+pub const RETRY_CODES: [u16; 3] = [502, 503, 504];
+
+/// All policies of a Service. `namespace` is what its Namespace demands, where it says so.
+pub(super) fn policy(namespace: Option<Require>, service: &mut Reader<'_>) -> Policy {
+    Policy {
+        access: Access { require: narrowed(namespace, service) },
+        timeouts: Timeouts { request: timeout(service), backend_request: None },
+        retries: retries(service),
+        max_body: max_body(service),
+    }
+}
+
+/// What `portcullis.dev/require` says; the most, where that cannot be understood.
+pub(super) fn require(reader: &mut Reader<'_>) -> Option<Require> {
+    let help = "write none, app, user or app+user; until then it stays closed";
+    let read = reader.read(REQUIRE, help, |text| match text {
+        "none" => Ok(Require::Nothing),
+        "app" => Ok(Require::Application),
+        "user" => Ok(Require::User),
+        "app+user" => Ok(Require::ApplicationAndUser),
+        _ => Err("is not understood".to_owned()),
+    });
+    match read {
+        Reading::Absent => None,
+        Reading::Good(require) => Some(require),
+        Reading::Bad => Some(Require::default()),
+    }
+}
+
+/// A Service may demand more than its Namespace does, never less.
+fn narrowed(namespace: Option<Require>, service: &mut Reader<'_>) -> Require {
+    let own = require(service);
+    let (Some(namespace), Some(own)) = (namespace, own) else { return namespace.or(own).unwrap_or_default() };
+    let both = namespace.and(own);
+    if both != own {
+        let message = format!("`{REQUIRE}` demands less than the Namespace does, which is not possible");
+        service.warn("CannotWiden", message, "change what the Namespace demands, or what the Service does");
+    }
+    both
+}
+
+fn timeout(reader: &mut Reader<'_>) -> Option<Duration> {
+    let parse = |text: &str| duration::parse(text).filter(|time| !time.is_zero()).ok_or_else(|| "is no time".to_owned());
+    reader.read(TIMEOUT, "write a time above zero, such as 500ms, 30s or 1h30m; until then there is none", parse).good()
+}
+
+fn retries(reader: &mut Reader<'_>) -> Retries {
+    let parse =
+        |text: &str| text.parse::<u8>().ok().filter(|tries| *tries <= MAX_RETRIES).ok_or_else(|| "is no number of retries".to_owned());
+    match reader.read(RETRIES, &format!("write a number from 0 to {MAX_RETRIES}; until then it is 0"), parse).good() {
+        None | Some(0) => Retries::default(),
+        Some(attempts) => Retries { attempts, codes: RETRY_CODES.to_vec() },
+    }
+}
+
+fn max_body(reader: &mut Reader<'_>) -> Option<NonZeroU64> {
+    let help = "write a number of bytes above zero, such as 500k or 10Mi; until then there is no limit";
+    reader.read(MAX_BODY, help, |text| size(text).ok_or_else(|| "is no size".to_owned())).good()
+}
+
+/// A size in bytes, as a whole Kubernetes quantity: `10Mi`, `500k`, `1048576`.
+fn size(text: &str) -> Option<NonZeroU64> {
+    const UNITS: [(&str, u64); 9] = [
+        ("Ki", 1 << 10),
+        ("Mi", 1 << 20),
+        ("Gi", 1 << 30),
+        ("Ti", 1 << 40),
+        ("k", 1_000),
+        ("M", 1_000_000),
+        ("G", 1_000_000_000),
+        ("T", 1_000_000_000_000),
+        ("", 1),
+    ];
+    let (digits, factor) = UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    NonZeroU64::new(digits.parse::<u64>().ok()?.checked_mul(*factor)?)
+}
+
+/// The path prefixes that exist: all where nothing is said, none where it cannot be understood.
+pub(super) fn paths(reader: &mut Reader<'_>) -> Vec<PathPrefix> {
+    let help = "write paths such as /api, separated by commas; until then they are closed";
+    match reader.read_list(PATHS, help, path) {
+        Reading::Absent => vec![PathPrefix::root()],
+        Reading::Good(paths) => BTreeSet::from_iter(paths).into_iter().collect(),
+        Reading::Bad => Vec::new(),
+    }
+}
+
+/// Only what can be the path of a request that was read strictly (RFC 3986 §3.3), or the prefix would never match.
+fn path(text: &str) -> Result<PathPrefix, String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+;=:@%".contains(&byte);
+    if !text.starts_with('/') {
+        return Err("does not start with `/`".to_owned());
+    }
+    if text.contains('*') {
+        return Err("has a `*`, but is a prefix already".to_owned());
+    }
+    if !text.bytes().all(allowed) {
+        return Err("has a character that no path has".to_owned());
+    }
+    if !text.split('%').skip(1).all(|rest| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2) {
+        return Err("has a `%` without two hexadecimal digits".to_owned());
+    }
+    if text.to_ascii_lowercase().contains("%2f") || text.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err("has a segment with `%2F`, or one that is `.` or `..`".to_owned());
+    }
+    PathPrefix::new(text).ok_or_else(|| "has an empty segment".to_owned())
+}
