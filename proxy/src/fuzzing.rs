@@ -4,8 +4,31 @@
 //! Each function panics where its law is broken, whatever the octets are.
 
 mod proxy_protocol;
+mod request;
+mod response;
 
 pub use self::proxy_protocol::proxy_protocol;
+pub use self::request::normalize;
+pub use self::response::upstream_response;
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use crate::http1::outbound::Outbound;
+
+/// Cuts `octets` into pieces of a length that `seed` decides, as a network might; 0 leaves them whole.
+fn pieces(octets: &[u8], seed: u8) -> impl Iterator<Item = &[u8]> {
+    let length = if seed == 0 { octets.len().max(1) } else { usize::from(seed) };
+    octets.chunks(length)
+}
+
+/// All that was written, as it goes to the transport.
+fn flushed(mut outbound: Outbound) -> Vec<u8> {
+    let mut octets = Vec::new();
+    let flushed = outbound.poll_flush(&mut Pin::new(&mut octets), &mut Context::from_waker(Waker::noop()));
+    assert!(matches!(flushed, Poll::Ready(Ok(()))), "{flushed:?}");
+    octets
+}
 
 #[cfg(test)]
 mod tests;

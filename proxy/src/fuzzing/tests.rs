@@ -13,6 +13,16 @@ fn replay(corpus: &str, law: fn(&[u8])) {
 }
 
 #[test]
+fn the_laws_of_upstream_responses_hold_on_the_corpus() {
+    replay("upstream_response", super::upstream_response);
+}
+
+#[test]
+fn the_laws_of_requests_hold_on_the_corpus() {
+    replay("normalize", super::normalize);
+}
+
+#[test]
 fn the_laws_of_proxy_protocol_headers_hold_on_the_corpus() {
     replay("proxy_protocol", super::proxy_protocol);
 }

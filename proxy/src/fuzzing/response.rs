@@ -1,0 +1,191 @@
+//! The laws of reading a backend's response.
+
+use bytes::BytesMut;
+use http::{HeaderMap, StatusCode};
+
+use super::{flushed, pieces};
+use crate::exchange::{Broken, Frame};
+use crate::http1::body::{Decoded, Decoder, Encoder};
+use crate::http1::head::{self, Asked, HeadLimits, HeadScanner, ParsedResponse, ResponseBody};
+use crate::http1::outbound::Outbound;
+
+const LIMITS: HeadLimits = HeadLimits { bytes: 4096, headers: 32 };
+
+/// All that was understood of what a backend sent, up to the end of one response.
+#[derive(Debug, PartialEq)]
+struct Reading {
+    /// Interim ones and the final one.
+    heads: Vec<(StatusCode, HeaderMap)>,
+    framing: Option<ResponseBody>,
+    keep_alive: bool,
+    body: Vec<u8>,
+    trailers: Option<HeaderMap>,
+    /// Octets that belong to the response; more may follow it.
+    consumed: usize,
+    end: End,
+}
+
+#[derive(Debug, PartialEq)]
+enum End {
+    Whole,
+    /// The backend closed in the middle.
+    Cut,
+    Malformed(&'static str),
+}
+
+/// A backend's response, as [`http1`](crate::http1) reads it. The first octet says what was asked, the second how the rest is cut.
+///
+/// - It makes no difference how the octets arrive.
+/// - A body of a length has that length, and nothing is read beyond the end.
+/// - Heads stay within their bounds.
+/// - Written again by our own codec, it is read as the same.
+///
+/// # Panics
+/// Where one of these is broken.
+pub fn upstream_response(input: &[u8]) {
+    let [asked, seed, octets @ ..] = input else { return };
+    let asked = Asked { head: asked & 1 != 0, upgrade: asked & 2 != 0 };
+    let whole = read(pieces(octets, 0), octets.len(), asked);
+    for seed in [1, *seed] {
+        assert_eq!(whole, read(pieces(octets, seed), octets.len(), asked), "cut into pieces of {seed}");
+    }
+    assert!(whole.consumed <= octets.len());
+    for (_, headers) in &whole.heads {
+        assert!(headers.len() <= LIMITS.headers);
+    }
+    if let (Some(ResponseBody::Exact(length)), End::Whole) = (whole.framing, &whole.end) {
+        assert_eq!(whole.body.len() as u64, length);
+    }
+    if let Some(ResponseBody::None) = whole.framing {
+        assert!(whole.body.is_empty() && whole.trailers.is_none());
+    }
+    if whole.end == End::Whole {
+        let written = write(&whole);
+        let again = read(pieces(&written, 0), written.len(), asked);
+        assert_eq!(again.consumed, written.len());
+        // The status line's version is ours, and with it what the connection does after it.
+        let again = Reading { consumed: whole.consumed, keep_alive: whole.keep_alive, ..again };
+        assert_eq!(whole, again, "written as {:?}", String::from_utf8_lossy(&written));
+    }
+}
+
+/// As our own codec writes it.
+fn write(reading: &Reading) -> Vec<u8> {
+    let mut outbound = Outbound::new();
+    let Some(((status, headers), interim)) = reading.heads.split_last() else { return Vec::new() };
+    for (status, headers) in interim {
+        outbound.response(*status, headers, Encoder::Done);
+    }
+    let encoder = match reading.framing {
+        None | Some(ResponseBody::None) => Encoder::Done,
+        Some(ResponseBody::Exact(length)) => Encoder::Exact(length),
+        Some(ResponseBody::Chunked) => Encoder::Chunked,
+        Some(ResponseBody::UntilClose | ResponseBody::Tunnel) => Encoder::Raw,
+    };
+    outbound.response(*status, headers, encoder);
+    if !reading.body.is_empty() {
+        outbound.push(Frame::Data(reading.body.clone().into()));
+    }
+    match &reading.trailers {
+        Some(trailers) => outbound.push(Frame::Trailers(trailers.clone())),
+        None => outbound.finish(),
+    }
+    flushed(outbound)
+}
+
+fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>, length: usize, asked: Asked) -> Reading {
+    let mut reader = Reader { reading: Reading::new(), scanner: HeadScanner::default(), decoder: None, buffer: BytesMut::new() };
+    let mut arrived = 0;
+    for piece in pieces {
+        arrived += piece.len();
+        reader.buffer.extend_from_slice(piece);
+        match reader.advance(asked) {
+            Ok(false) => {}
+            Ok(true) => return reader.finish(arrived, End::Whole),
+            Err(broken) => return reader.finish_broken(arrived, broken),
+        }
+    }
+    assert_eq!(arrived, length);
+    match reader.decoder.as_mut().map(Decoder::end_of_input) {
+        Some(Ok(())) => reader.finish(arrived, End::Whole),
+        Some(Err(broken)) => reader.finish_broken(arrived, broken),
+        None => reader.finish(arrived, End::Cut),
+    }
+}
+
+struct Reader {
+    reading: Reading,
+    scanner: HeadScanner,
+    decoder: Option<Decoder>,
+    buffer: BytesMut,
+}
+
+// === impl Reader ===
+
+impl Reader {
+    /// Reads on; `true` at the response's end.
+    fn advance(&mut self, asked: Asked) -> Result<bool, Broken> {
+        while self.decoder.is_none() {
+            let Some(end) = self.scanner.scan(&self.buffer, LIMITS.bytes).map_err(head::HeadFault::broken)? else { return Ok(false) };
+            assert!(end <= LIMITS.bytes + 1);
+            self.scanner = HeadScanner::default();
+            let parsed = head::response(self.buffer.split_to(end), LIMITS, asked)?;
+            self.head(parsed);
+        }
+        let Some(decoder) = &mut self.decoder else { return Ok(false) };
+        loop {
+            match decoder.decode(&mut self.buffer)? {
+                Decoded::End => return Ok(true),
+                Decoded::More => return Ok(false),
+                Decoded::Frame(Frame::Data(data)) => {
+                    assert!(!data.is_empty());
+                    self.reading.body.extend_from_slice(&data);
+                }
+                Decoded::Frame(Frame::Trailers(trailers)) => self.reading.trailers = Some(trailers),
+            }
+        }
+    }
+
+    fn head(&mut self, parsed: ParsedResponse) {
+        let status = parsed.head.status;
+        self.reading.heads.push((status, parsed.head.headers));
+        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            assert_eq!(parsed.body, ResponseBody::None);
+            return;
+        }
+        self.reading.keep_alive = parsed.keep_alive;
+        self.reading.framing = Some(parsed.body);
+        self.decoder = Some(match parsed.body {
+            ResponseBody::None => Decoder::Done,
+            ResponseBody::Exact(length) => Decoder::exact(length),
+            ResponseBody::Chunked => Decoder::chunked(),
+            ResponseBody::UntilClose => Decoder::UntilClose,
+            ResponseBody::Tunnel => Decoder::Tunnel,
+        });
+    }
+
+    fn finish(mut self, arrived: usize, end: End) -> Reading {
+        self.reading.consumed = arrived - self.buffer.len();
+        self.reading.end = end;
+        self.reading
+    }
+
+    fn finish_broken(mut self, arrived: usize, broken: Broken) -> Reading {
+        match broken {
+            // What a malformed thing consumed says nothing.
+            Broken::Malformed(reason) => {
+                self.reading.end = End::Malformed(reason);
+                self.reading
+            }
+            Broken::Closed | Broken::TimedOut => self.finish(arrived, End::Cut),
+        }
+    }
+}
+
+// === impl Reading ===
+
+impl Reading {
+    fn new() -> Self {
+        Self { heads: Vec::new(), framing: None, keep_alive: false, body: Vec::new(), trailers: None, consumed: 0, end: End::Cut }
+    }
+}
