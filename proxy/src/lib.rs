@@ -23,6 +23,7 @@
 pub mod fuzzing;
 pub(crate) mod access;
 pub(crate) mod answer;
+pub(crate) mod certificates;
 pub(crate) mod choose;
 pub(crate) mod exchange;
 pub(crate) mod filter;

@@ -1,0 +1,219 @@
+//! Whether a certificate may be served: it is read whole, its key is its own, it has names, and its dates are right.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use portcullis_config::problem::{Origin, Problem, Severity};
+use portcullis_config::snapshot::certificate::Certificate;
+use portcullis_config::snapshot::host::HostPattern;
+use rustls::SignatureAlgorithm;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+/// The longest chain, and the longest key, in bytes of PEM.
+const MAX_PEM: usize = 1 << 20;
+/// The most certificates in a chain: each handshake sends them all.
+const MAX_CHAIN: usize = 10;
+
+/// A certificate that may be served.
+pub(crate) struct Checked {
+    pub(crate) origin: Origin,
+    /// The names that it is for.
+    pub(crate) names: Vec<HostPattern>,
+    /// When it ends.
+    pub(crate) not_after: SystemTime,
+    pub(super) key: Arc<CertifiedKey>,
+    /// What it was made from, to see whether a new one is another.
+    pub(super) source: Certificate,
+}
+
+/// Why a certificate may not be served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error("its certificate or its key has more than {MAX_PEM} bytes")]
+    TooLarge,
+    #[error("its chain cannot be read: {0}")]
+    Chain(String),
+    #[error("its chain has more than {MAX_CHAIN} certificates")]
+    LongChain,
+    #[error("its private key cannot be read")]
+    Key,
+    #[error("its private key cannot be used: {0}")]
+    KeyKind(String),
+    #[error("its private key is not that of its certificate")]
+    KeyMismatch,
+    #[error("it is for no DNS name")]
+    NoName,
+    #[error("it is not for servers: its extended key usage lacks `serverAuth`")]
+    NotForServers,
+    #[error("it has expired")]
+    Expired,
+    #[error("it is not yet valid")]
+    NotYetValid,
+}
+
+/// Checks `certificate` for use at `now`.
+pub(crate) fn check(certificate: &Certificate, now: SystemTime) -> Result<Checked, Unusable> {
+    let chain = read_chain(&certificate.chain)?;
+    let key = read_key(certificate.key.expose())?;
+    let leaf = chain.first().ok_or_else(|| Unusable::Chain("there is no certificate in it".to_owned()))?;
+    let leaf = Leaf::read(leaf)?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let key = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => Unusable::KeyMismatch,
+        error => Unusable::KeyKind(error.to_string()),
+    })?;
+    leaf.check_dates(now)?;
+    Ok(Checked {
+        origin: certificate.origin.clone(),
+        names: leaf.names,
+        not_after: leaf.not_after,
+        key: Arc::new(key),
+        source: certificate.clone(),
+    })
+}
+
+fn read_chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Unusable> {
+    if pem.len() > MAX_PEM {
+        return Err(Unusable::TooLarge);
+    }
+    let mut chain = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| Unusable::Chain(error.to_string()))?;
+        X509Certificate::from_der(&certificate)
+            .map_err(|_| Unusable::Chain(format!("certificate {} in it is malformed", chain.len() + 1)))?;
+        if chain.len() == MAX_CHAIN {
+            return Err(Unusable::LongChain);
+        }
+        chain.push(certificate);
+    }
+    Ok(chain)
+}
+
+/// What is wrong with a key is not told in detail: the detail could be a part of the key.
+fn read_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Unusable> {
+    if pem.len() > MAX_PEM {
+        return Err(Unusable::TooLarge);
+    }
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| Unusable::Key)
+}
+
+/// What is looked at in a chain's first certificate.
+struct Leaf {
+    names: Vec<HostPattern>,
+    not_before: SystemTime,
+    not_after: SystemTime,
+}
+
+// === impl Leaf ===
+
+impl Leaf {
+    fn read(der: &CertificateDer<'_>) -> Result<Self, Unusable> {
+        let malformed = |_| Unusable::Chain("its first certificate is malformed".to_owned());
+        let (_, certificate) =
+            X509Certificate::from_der(der).map_err(|_| Unusable::Chain("its first certificate is malformed".to_owned()))?;
+        let usage = certificate.extended_key_usage().map_err(malformed)?;
+        if usage.is_some_and(|usage| !usage.value.server_auth && !usage.value.any) {
+            return Err(Unusable::NotForServers);
+        }
+        // RFC 9525 §2: only the subject alternative name counts, never the common name.
+        let alternative = certificate.subject_alternative_name().map_err(malformed)?;
+        let names = alternative.iter().flat_map(|extension| &extension.value.general_names);
+        let names: Vec<HostPattern> = names.filter_map(dns_name).collect();
+        if names.is_empty() {
+            return Err(Unusable::NoName);
+        }
+        let validity = certificate.validity();
+        Ok(Self { names, not_before: time(validity.not_before.timestamp()), not_after: time(validity.not_after.timestamp()) })
+    }
+
+    fn check_dates(&self, now: SystemTime) -> Result<(), Unusable> {
+        if now < self.not_before {
+            return Err(Unusable::NotYetValid);
+        }
+        if now > self.not_after {
+            return Err(Unusable::Expired);
+        }
+        Ok(())
+    }
+}
+
+fn dns_name(name: &GeneralName<'_>) -> Option<HostPattern> {
+    match name {
+        GeneralName::DNSName(name) => name.to_ascii_lowercase().parse().ok(),
+        _ => None,
+    }
+}
+
+fn time(seconds: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+// === impl Checked ===
+
+impl Checked {
+    /// How long it is still valid.
+    pub(crate) fn remaining(&self, now: SystemTime) -> Duration {
+        self.not_after.duration_since(now).unwrap_or_default()
+    }
+
+    pub(super) fn is_ecdsa(&self) -> bool {
+        matches!(self.key.key.algorithm(), SignatureAlgorithm::ECDSA | SignatureAlgorithm::ED25519)
+    }
+}
+
+impl fmt::Debug for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checked").field("origin", &self.origin).field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+// === impl Unusable ===
+
+impl Unusable {
+    /// What the owner of the certificate is told.
+    pub(super) fn problem(&self, origin: Origin, kept: bool) -> Problem {
+        let instead = if kept { "the one before stays in use" } else { "it is not served" };
+        Problem {
+            severity: Severity::Error,
+            reason: self.reason(),
+            origin,
+            message: format!("the certificate is not usable: {self}; {instead}"),
+            help: self.help().to_owned(),
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::TooLarge | Self::Chain(_) | Self::LongChain | Self::NoName | Self::NotForServers => "CertificateInvalid",
+            Self::Key | Self::KeyKind(_) => "CertificateKeyInvalid",
+            Self::KeyMismatch => "CertificateKeyMismatch",
+            Self::Expired => "CertificateExpired",
+            Self::NotYetValid => "CertificateNotYetValid",
+        }
+    }
+
+    fn help(&self) -> &'static str {
+        match self {
+            Self::TooLarge | Self::Chain(_) | Self::LongChain => {
+                "give the chain in PEM: the server's certificate first, then those that signed it"
+            }
+            Self::Key => "give the private key in PEM, without a passphrase",
+            Self::KeyKind(_) => "use an ECDSA key on P-256 or P-384, an Ed25519 key, or an RSA key of 2048 to 8192 bits",
+            Self::KeyMismatch => "give the certificate and the key that were made together",
+            Self::NoName => "have a certificate made with the hostnames in its subject alternative name",
+            Self::NotForServers => "have a certificate made for server authentication",
+            Self::Expired => "renew the certificate",
+            Self::NotYetValid => "check this machine's clock, or wait until the certificate is valid",
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;
