@@ -10,8 +10,12 @@
 //!    set alone where nothing else changed;
 //! 4. [`status`] tells the owners of resources what was wrong with them.
 //!
+//! A gateway reads [`settings::Settings::read`], makes a [`live::Live`] for its workers, and on the runtime of its control plane
+//! awaits [`run`]`(Arc<Settings>, Arc<Live>, shutdown)`, which keeps that up to date.
+//!
 //! It knows neither hyper nor rustls: certificates pass through it as bytes.
 
+mod control;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod live;
@@ -19,5 +23,9 @@ pub mod problem;
 pub mod resources;
 pub mod settings;
 pub mod snapshot;
+pub mod source;
+pub mod status;
 pub mod translate;
 mod yaml;
+
+pub use self::control::{MAX_PROBLEMS, run};

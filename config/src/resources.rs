@@ -142,6 +142,19 @@ impl Object {
     }
 }
 
+impl Object {
+    /// Where it came from.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        match self {
+            Self::Namespace(namespace) => &namespace.origin,
+            Self::Service(service) => &service.origin,
+            Self::EndpointSlice(slice) => &slice.origin,
+            Self::Certificate(_, certificate) => &certificate.origin,
+        }
+    }
+}
+
 // === impl ObjectId ===
 
 impl ObjectId {

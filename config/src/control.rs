@@ -1,0 +1,194 @@
+//! The control plane: from what sources tell to what workers read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::live::Live;
+use crate::problem::Problem;
+use crate::resources::{Affected, NamespacedName, Resources};
+use crate::settings::{CertificateSettings, Settings, SourceSettings};
+use crate::snapshot::endpoints::EndpointCells;
+use crate::source::certificates::CertificateFiles;
+use crate::source::directory::Directory;
+use crate::source::{Source, SourceError, Update, Updates};
+use crate::status::Reporter;
+use crate::translate::{endpoint_set, translate_reusing};
+
+/// How long more changes are waited for after one, so that a burst costs one translation.
+const GATHER: Duration = Duration::from_millis(2);
+/// How long changes are gathered at most, before those of endpoints are put into effect.
+const GATHER_AT_MOST: Duration = Duration::from_millis(10);
+/// The longest pause between two translations. It is as long as the last translation took, so that they take half of a CPU at most.
+const MAX_PAUSE: Duration = Duration::from_millis(50);
+/// The most problems that are kept to be shown.
+pub const MAX_PROBLEMS: usize = 10_000;
+
+/// Keeps `live` up to date with what `settings` name as the source, until `shutdown`. Belongs on the control plane's runtime.
+///
+/// # Errors
+/// The source cannot even be tried. Whatever comes and goes is no error: `live` stays as it is then, and [`Live::age`] grows.
+pub async fn run(settings: Arc<Settings>, live: Arc<Live>, shutdown: impl Future<Output = ()> + Send) -> Result<(), SourceError> {
+    let (mut ends, updates) = Updates::channel(2);
+    let mut sources = JoinSet::new();
+    let (Some(files), Some(main)) = (ends.pop(), ends.pop()) else { return Ok(()) };
+    sources.spawn(CertificateFiles::new(&settings.certificates).run(files));
+    match &settings.source {
+        SourceSettings::Directory(path) => sources.spawn(Directory::new(path.clone(), secrets(&settings)).run(main)),
+        SourceSettings::Kubernetes(_) => return Err(SourceError::Kubernetes("it is not read yet".to_owned())),
+    };
+    let mut control = Control::new(settings, live, 2);
+    tokio::select! {
+        () = control.follow(updates) => Ok(()),
+        () = shutdown => Ok(()),
+        Some(ended) = sources.join_next() => ended.map_err(|error| SourceError::Ended(error.to_string()))?,
+    }
+}
+
+/// The Secrets that the configuration refers to: no other one is read.
+fn secrets(settings: &Settings) -> BTreeSet<NamespacedName> {
+    let secrets = settings.certificates.iter().filter_map(|certificate| match certificate {
+        CertificateSettings::Secret { namespace, name } => Some(NamespacedName::new(namespace.as_str(), name.as_str())),
+        CertificateSettings::Files { .. } => None,
+    });
+    secrets.collect()
+}
+
+/// What is known, and what of it is not in effect yet.
+struct Control {
+    settings: Arc<Settings>,
+    live: Arc<Live>,
+    resources: Resources,
+    cells: EndpointCells,
+    /// What each source finds wrong.
+    found: BTreeMap<usize, Vec<Problem>>,
+    /// What the last translation found wrong.
+    translated: Vec<Problem>,
+    /// Sources that have not told all of their resources yet.
+    unsynced: BTreeSet<usize>,
+    reporter: Reporter,
+    pending: Pending,
+    /// Before this time there is no further translation.
+    not_before: Instant,
+}
+
+/// What is to be put into effect.
+#[derive(Default)]
+struct Pending {
+    routes: bool,
+    endpoints: BTreeSet<NamespacedName>,
+    problems: bool,
+}
+
+// === impl Control ===
+
+impl Control {
+    fn new(settings: Arc<Settings>, live: Arc<Live>, sources: usize) -> Self {
+        Self {
+            settings,
+            live,
+            resources: Resources::default(),
+            cells: EndpointCells::default(),
+            found: BTreeMap::new(),
+            translated: Vec::new(),
+            unsynced: (0..sources).collect(),
+            reporter: Reporter::default(),
+            pending: Pending { routes: true, ..Pending::default() },
+            not_before: Instant::now(),
+        }
+    }
+
+    /// Puts into effect what sources tell, until there is none left.
+    async fn follow(&mut self, mut updates: mpsc::Receiver<(usize, Update)>) {
+        loop {
+            let waits = self.unsynced.is_empty() && self.pending.routes;
+            tokio::select! {
+                update = updates.recv() => match update {
+                    Some((source, update)) => self.take(source, update),
+                    None => return,
+                },
+                () = sleep_until(self.not_before), if waits => {}
+            }
+            self.gather(&mut updates).await;
+            self.put_into_effect();
+        }
+    }
+
+    /// Takes what comes in a burst.
+    async fn gather(&mut self, updates: &mut mpsc::Receiver<(usize, Update)>) {
+        let end = Instant::now() + GATHER_AT_MOST;
+        while let Ok(Some((source, update))) = timeout_at(end.min(Instant::now() + GATHER), updates.recv()).await {
+            self.take(source, update);
+            if Instant::now() >= end {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, source: usize, update: Update) {
+        for change in update.changes {
+            match self.resources.apply(change) {
+                Affected::Nothing => {}
+                Affected::Endpoints(mut services) => self.pending.endpoints.append(&mut services),
+                Affected::Routes => self.pending.routes = true,
+            }
+        }
+        if let Some(problems) = update.problems {
+            self.pending.problems |= self.found.insert(source, problems.clone()).as_ref() != Some(&problems);
+        }
+        if update.synced {
+            self.unsynced.remove(&source);
+        }
+        if let Some(now) = update.heard {
+            self.live.heard(now);
+        }
+    }
+
+    /// Nothing is in effect before all is known: a part of the routes would be a wrong answer for the others.
+    fn put_into_effect(&mut self) {
+        if !self.unsynced.is_empty() {
+            return;
+        }
+        for service in std::mem::take(&mut self.pending.endpoints) {
+            for cell in self.cells.of_service(&service.namespace, &service.name) {
+                cell.update(endpoint_set(&self.resources, cell.key()));
+            }
+        }
+        let start = Instant::now();
+        if self.pending.routes && start >= self.not_before {
+            self.translate();
+            self.not_before = Instant::now() + start.elapsed().min(MAX_PAUSE);
+        } else if self.pending.problems {
+            self.live.problems.store(Arc::new(self.problems()));
+            self.report();
+        }
+    }
+
+    fn translate(&mut self) {
+        let translation = translate_reusing(&self.settings, &self.resources, &mut self.cells);
+        self.translated = translation.problems;
+        self.pending.routes = false;
+        self.live.publish(Arc::new(translation.snapshot), self.problems());
+        self.cells.commit();
+        self.live.set_synced();
+        self.report();
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let all: BTreeSet<&Problem> = self.found.values().flatten().chain(&self.translated).collect();
+        all.into_iter().take(MAX_PROBLEMS).cloned().collect()
+    }
+
+    fn report(&mut self) {
+        self.pending.problems = false;
+        self.reporter.tell(&self.live.problems.load());
+    }
+}
+
+#[cfg(test)]
+mod tests;

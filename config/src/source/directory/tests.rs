@@ -1,0 +1,191 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use tempfile::TempDir;
+use tokio::sync::mpsc::Receiver;
+use tokio::time::timeout;
+
+use super::*;
+use crate::problem::Problem;
+use crate::resources::Resources;
+
+/// How long a test waits for what must happen; what it waits for takes some 20 ms.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Watched {
+    folder: TempDir,
+    updates: Receiver<(usize, Update)>,
+    resources: Resources,
+    problems: Vec<Problem>,
+}
+
+impl Watched {
+    /// A source that has told all of `files`, which are names and texts.
+    async fn new(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        files.iter().for_each(|(name, text)| write(folder.path(), name, text));
+        Self::of(folder, "").await
+    }
+
+    async fn of(folder: TempDir, below: &str) -> Self {
+        let (mut ends, updates) = Updates::channel(1);
+        let directory = Directory::new(folder.path().join(below), BTreeSet::from([NamespacedName::new("gateway", "wildcard")]));
+        tokio::spawn(directory.run(ends.remove(0)));
+        let mut watched = Self { folder, updates, resources: Resources::default(), problems: Vec::new() };
+        assert!(watched.next().await.synced);
+        watched
+    }
+
+    async fn next(&mut self) -> Update {
+        let (_, update) = timeout(PATIENCE, self.updates.recv()).await.expect("an update in time").expect("the source runs");
+        update.changes.iter().cloned().for_each(|change| drop(self.resources.apply(change)));
+        self.problems = update.problems.clone().unwrap_or(std::mem::take(&mut self.problems));
+        update
+    }
+
+    /// Waits until the Services are these.
+    async fn until_services(&mut self, names: &[&str]) {
+        while self.services() != names {
+            self.next().await;
+        }
+    }
+
+    fn services(&self) -> Vec<String> {
+        self.resources.services().map(|service| service.origin.name.to_string()).collect()
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+fn service(name: &str) -> String {
+    format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{ports: [{{port: 80}}]}}\n---\n")
+}
+
+#[tokio::test]
+async fn a_file_that_appears_changes_or_goes_is_picked_up() {
+    let mut watched = Watched::new(&[("a.yaml", &service("a"))]).await;
+    assert_eq!(watched.services(), ["a"]);
+    write(watched.path(), "b.json", &service("b"));
+    watched.until_services(&["a", "b"]).await;
+    write(watched.path(), "a.yaml", &(service("a2") + &service("a3")));
+    watched.until_services(&["a2", "a3", "b"]).await;
+    fs::remove_file(watched.path().join("a.yaml")).unwrap();
+    watched.until_services(&["b"]).await;
+}
+
+#[tokio::test]
+async fn folders_in_folders_are_read_and_hidden_and_other_files_are_not() {
+    let files = [("team/one/a.yml", &*service("a")), (".git/b.yaml", &service("b")), ("c.txt", "no: [manifest"), (".d.yaml.swp", "x: [")];
+    let mut watched = Watched::new(&files).await;
+    assert_eq!(watched.services(), ["a"]);
+    write(watched.path(), "team/two/e.yaml", &service("e"));
+    watched.until_services(&["a", "e"]).await;
+    assert_eq!(watched.problems, []);
+}
+
+#[tokio::test]
+async fn a_broken_file_keeps_what_it_defined_and_the_error_has_its_place() {
+    let mut watched = Watched::new(&[("a.yaml", &(service("a") + &service("b"))), ("c.yaml", &service("c"))]).await;
+    write(watched.path(), "a.yaml", &format!("{}\nmetadata: [", service("a")));
+    write(watched.path(), "d.yaml", &service("d"));
+    watched.until_services(&["a", "b", "c", "d"]).await;
+    while watched.problems.is_empty() {
+        watched.next().await;
+    }
+    let place = watched.problems[0].origin.place.clone().unwrap();
+    assert_eq!((place.file.file_name().unwrap().to_str().unwrap(), place.line), ("a.yaml", 7));
+    write(watched.path(), "a.yaml", &service("a"));
+    watched.until_services(&["a", "c", "d"]).await;
+    assert_eq!(watched.problems, []);
+}
+
+#[tokio::test]
+async fn a_broken_object_alone_keeps_its_last_good_meaning() {
+    let mut watched = Watched::new(&[("a.yaml", &(service("a") + &service("b")))]).await;
+    write(watched.path(), "a.yaml", &(service("a").replace("80", "eighty") + &service("c")));
+    watched.until_services(&["a", "c"]).await;
+    assert_eq!(&*watched.problems[0].origin.name, "a");
+}
+
+#[tokio::test]
+async fn an_object_that_is_defined_twice_counts_once_and_is_told() {
+    let watched = Watched::new(&[("a.yaml", &service("a")), ("b.yaml", &service("a"))]).await;
+    assert_eq!(watched.services(), ["a"]);
+    assert_eq!(watched.problems.len(), 1);
+    assert!(watched.problems[0].to_string().contains("b.yaml:1:1: Service shop/a: it is defined at "), "{:?}", watched.problems);
+}
+
+#[tokio::test]
+async fn the_swap_of_a_mounted_configmap_is_one_change() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "..1/a.yaml", &service("old"));
+    write(folder.path(), "..2/a.yaml", &service("new"));
+    symlink("..1", folder.path().join("..data")).unwrap();
+    symlink("..data/a.yaml", folder.path().join("a.yaml")).unwrap();
+    let mut watched = Watched::of(folder, "").await;
+    assert_eq!(watched.services(), ["old"]);
+    symlink("..2", watched.path().join("..data_tmp")).unwrap();
+    fs::rename(watched.path().join("..data_tmp"), watched.path().join("..data")).unwrap();
+    watched.until_services(&["new"]).await;
+}
+
+#[tokio::test]
+async fn a_folder_that_is_replaced_or_goes_for_a_while_is_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "one/a.yaml", &service("a"));
+    write(folder.path(), "two/b.yaml", &service("b"));
+    symlink("one", folder.path().join("now")).unwrap();
+    let mut watched = Watched::of(folder, "now").await;
+    symlink("two", watched.path().join("next")).unwrap();
+    fs::rename(watched.path().join("next"), watched.path().join("now")).unwrap();
+    watched.until_services(&["b"]).await;
+
+    fs::remove_file(watched.path().join("now")).unwrap();
+    while watched.problems.is_empty() {
+        watched.next().await;
+    }
+    assert_eq!(watched.services(), ["b"], "what was there stays while the folder is away");
+    symlink("one", watched.path().join("now")).unwrap();
+    watched.until_services(&["a"]).await;
+    write(watched.path(), "one/c.yaml", &service("c"));
+    watched.until_services(&["a", "c"]).await;
+}
+
+#[tokio::test]
+async fn a_file_is_not_read_while_it_is_being_written() {
+    use std::io::Write;
+    let mut watched = Watched::new(&[("a.yaml", &(service("a") + &service("b")))]).await;
+    let mut file = fs::File::create(watched.path().join("a.yaml")).unwrap();
+    file.write_all(service("a").as_bytes()).unwrap();
+    let early = timeout(Duration::from_millis(300), watched.next()).await;
+    assert!(early.is_err(), "half a file was read: {early:?}");
+    file.write_all(service("c").as_bytes()).unwrap();
+    drop(file);
+    watched.until_services(&["a", "c"]).await;
+}
+
+#[tokio::test]
+async fn only_secrets_that_are_referred_to_are_read() {
+    let secret = |name: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {{name: {name}, namespace: gateway}}\nstringData: {{tls.crt: c, tls.key: k}}\n---\n"
+        )
+    };
+    let settings = |name: &str| crate::settings::CertificateSettings::Secret { namespace: "gateway".to_owned(), name: name.to_owned() };
+    let mut watched = Watched::new(&[("a.yaml", &(secret("wildcard") + &secret("other")))]).await;
+    assert!(watched.resources.certificate(&settings("wildcard")).is_some());
+    assert!(watched.resources.certificate(&settings("other")).is_none());
+    write(watched.path(), "a.yaml", &secret("other"));
+    while watched.resources.certificate(&settings("wildcard")).is_some() {
+        watched.next().await;
+    }
+}

@@ -1,0 +1,139 @@
+//! Manifests: files of Kubernetes objects, as for `kubectl apply -f`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use serde::Deserialize;
+
+use crate::problem::{Origin, Place, Problem, Severity};
+use crate::resources::{EndpointSlice, Namespace, NamespacedName, Object, Service};
+use crate::settings::CertificateSettings;
+use crate::snapshot::certificate::Certificate;
+use crate::yaml::{self, DecodeError, Node, Position, Value};
+
+/// The deepest nesting of `kind: List` in one another.
+const MAX_LISTS: usize = 4;
+/// The most problems that are told of one file.
+const MAX_PROBLEMS: usize = 100;
+
+/// Reads a file of manifests, YAML or JSON. It gives the objects of the kinds that are read here, in the order of the file, and what
+/// is wrong with the others of these kinds. Of Secrets only those in `secrets` are read; all else is left aside.
+///
+/// It looks at nothing but its arguments; `file` is the file's name in origins.
+#[must_use]
+pub fn read_manifests(file: &Arc<PathBuf>, bytes: &[u8], secrets: &BTreeSet<NamespacedName>) -> (Vec<Object>, Vec<Problem>) {
+    let mut reader = Reader { file, secrets, objects: Vec::new(), problems: Vec::new() };
+    for document in yaml::read(bytes) {
+        match document {
+            Ok(node) => reader.document(&node, 0),
+            Err(error) => reader.problem(Origin::default(), error.at, error.message, error.help),
+        }
+    }
+    reader.problems.truncate(MAX_PROBLEMS);
+    (reader.objects, reader.problems)
+}
+
+struct Reader<'a> {
+    file: &'a Arc<PathBuf>,
+    secrets: &'a BTreeSet<NamespacedName>,
+    objects: Vec<Object>,
+    problems: Vec<Problem>,
+}
+
+// === impl Reader ===
+
+impl Reader<'_> {
+    fn document(&mut self, node: &Node, lists: usize) {
+        if !matches!(node.value, Value::Map(_)) {
+            return self.problem(Origin::default(), node.at, "a manifest must be a map", "write `apiVersion`, `kind` and `metadata`");
+        }
+        let text = |key| node.get(key).and_then(Node::text);
+        let (Some(version), Some(kind)) = (text("apiVersion"), text("kind")) else {
+            let missing = if text("kind").is_none() { "kind" } else { "apiVersion" };
+            let message = format!("the manifest has no `{missing}`");
+            return self.problem(Origin::default(), node.at, message, format!("add `{missing}`"));
+        };
+        match (version, kind) {
+            ("v1", "Namespace") => self
+                .object("Namespace", node, |object: &core::Namespace, place| Namespace::from_object(object, place).map(Object::Namespace)),
+            ("v1", "Service") => {
+                self.object("Service", node, |object: &core::Service, place| Service::from_object(object, place).map(Object::Service));
+            }
+            ("discovery.k8s.io/v1", "EndpointSlice") => self.object("EndpointSlice", node, |object: &discovery::EndpointSlice, place| {
+                EndpointSlice::from_object(object, place).map(Object::EndpointSlice)
+            }),
+            ("v1", "Secret") => self.secret(node),
+            ("v1", list) if list.ends_with("List") => self.list(node, lists),
+            ("discovery.k8s.io/v1", "EndpointSliceList") => self.list(node, lists),
+            _ => {}
+        }
+    }
+
+    fn list(&mut self, node: &Node, lists: usize) {
+        let Some(items) = node.get("items").and_then(Node::list) else {
+            return self.problem(Origin::default(), node.at, "the list has no `items`", "add `items`, which may be `[]`");
+        };
+        if lists >= MAX_LISTS {
+            let message = format!("lists are in one another more than {MAX_LISTS} deep");
+            return self.problem(Origin::default(), node.at, message, "write the objects as documents of their own");
+        }
+        for item in items {
+            self.document(item, lists + 1);
+        }
+    }
+
+    fn secret(&mut self, node: &Node) {
+        let origin = self.origin("Secret", node);
+        let name = NamespacedName::new(origin.namespace, origin.name);
+        if self.secrets.contains(&name) {
+            let settings = CertificateSettings::Secret { namespace: name.namespace.to_string(), name: name.name.to_string() };
+            self.object("Secret", node, |object: &core::Secret, place| {
+                Certificate::from_secret(object, place).map(|certificate| Object::Certificate(settings, certificate))
+            });
+        }
+    }
+
+    fn object<'n, T: Deserialize<'n>>(
+        &mut self,
+        kind: &'static str,
+        node: &'n Node,
+        trim: impl FnOnce(&T, Option<Place>) -> Result<Object, Problem>,
+    ) {
+        match yaml::decode::<T>(node) {
+            Ok(object) => match trim(&object, Some(self.place(node.at))) {
+                Ok(object) => self.objects.push(object),
+                Err(problem) => self.problems.push(problem),
+            },
+            Err(error) => self.wrong(kind, node, error),
+        }
+    }
+
+    fn wrong(&mut self, kind: &'static str, node: &Node, error: DecodeError) {
+        let key = node.key_path(&error.path);
+        let message = if key.is_empty() { error.message } else { format!("`{key}`: {}", error.message) };
+        // A Secret's values must not get into a message.
+        let message = if kind == "Secret" { format!("`{key}` is not what it must be") } else { message };
+        self.problem(self.origin(kind, node), error.at.unwrap_or(node.at), message, error.help);
+    }
+
+    fn origin(&self, kind: &'static str, node: &Node) -> Origin {
+        let text = |key| node.get("metadata").and_then(|metadata| metadata.get(key)).and_then(Node::text);
+        let namespace = if kind == "Namespace" { "" } else { text("namespace").unwrap_or("default") };
+        Origin { kind, namespace: namespace.into(), name: text("name").unwrap_or_default().into(), place: None }
+    }
+
+    fn place(&self, at: Position) -> Place {
+        Place { file: self.file.clone(), line: at.line, column: at.column }
+    }
+
+    fn problem(&mut self, origin: Origin, at: Position, message: impl Into<String>, help: impl Into<String>) {
+        let origin = Origin { place: Some(self.place(at)), ..origin };
+        let problem = Problem { severity: Severity::Error, reason: "Unreadable", origin, message: message.into(), help: help.into() };
+        self.problems.push(problem);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+use super::*;
+use crate::resources::ObjectId;
+
+fn read(text: &str) -> (Vec<Object>, Vec<String>) {
+    let secrets = BTreeSet::from([NamespacedName::new("gateway", "wildcard")]);
+    let (objects, problems) = read_manifests(&Arc::new("shop.yaml".into()), text.as_bytes(), &secrets);
+    (objects, problems.iter().map(ToString::to_string).collect())
+}
+
+fn names(objects: &[Object]) -> Vec<String> {
+    objects
+        .iter()
+        .map(|object| match object.id() {
+            ObjectId::Namespace(name) => format!("namespace {name}"),
+            ObjectId::Service(name) => format!("service {name}"),
+            ObjectId::EndpointSlice(name) => format!("slice {name}"),
+            ObjectId::Certificate(settings) => format!("certificate {settings:?}"),
+        })
+        .collect()
+}
+
+#[test]
+fn all_kinds_are_read_from_documents_lists_and_json() {
+    let (objects, problems) = read(include_str!("shop.yaml"));
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(
+        names(&objects),
+        [
+            "namespace staging",
+            "service staging/cart",
+            "slice staging/cart-1",
+            "service default/shop",
+            "certificate Secret { namespace: \"gateway\", name: \"wildcard\" }",
+        ]
+    );
+    let Object::Service(cart) = &objects[1] else { panic!("no service") };
+    assert_eq!(cart.origin.to_string(), "shop.yaml:9:1: Service staging/cart");
+}
+
+#[test]
+fn a_wrong_object_is_told_with_place_and_name_and_the_others_are_read() {
+    let text = "
+apiVersion: v1
+kind: Service
+metadata: {name: cart, namespace: staging, annotations: {portcullis.dev/expose: true}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shop, namespace: staging}
+spec:
+  ports:
+  - port: http
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: staging}
+";
+    let (objects, problems) = read(text);
+    assert_eq!(names(&objects), ["namespace staging"]);
+    assert_eq!(
+        problems,
+        [
+            "shop.yaml:4:81: Service staging/cart: `metadata.annotations.portcullis.dev/expose`: found boolean `true` where a string belongs (put the value in quotes)",
+            "shop.yaml:11:11: Service staging/shop: `spec.ports[0].port`: found string \"http\" where a whole number belongs (write a whole number)",
+        ]
+    );
+}
+
+#[test]
+fn what_is_no_manifest_is_told() {
+    let (_, problems) = read(
+        "- a\n---\nkind: Service\n---\napiVersion: v1\n---\napiVersion: v1\nkind: List\n---\n{apiVersion: v1, kind: Namespace, metadata: {}}",
+    );
+    assert_eq!(
+        problems,
+        [
+            "shop.yaml:1:1: a manifest must be a map (write `apiVersion`, `kind` and `metadata`)",
+            "shop.yaml:3:1: the manifest has no `apiVersion` (add `apiVersion`)",
+            "shop.yaml:5:1: the manifest has no `kind` (add `kind`)",
+            "shop.yaml:7:1: the list has no `items` (add `items`, which may be `[]`)",
+            "shop.yaml:10:1: Namespace : it has no `metadata.name` (give it a name)",
+        ]
+    );
+}
+
+#[test]
+fn a_secrets_value_is_in_no_message() {
+    let (_, problems) = read(
+        "{apiVersion: v1, kind: Secret, type: kubernetes.io/tls, metadata: {name: wildcard, namespace: gateway}, data: {tls.key: \"not base64 SECRET\"}}",
+    );
+    assert_eq!(problems.len(), 1);
+    assert!(!problems[0].contains("SECRET"), "{problems:?}");
+    let (_, problems) =
+        read("{apiVersion: v1, kind: Secret, type: kubernetes.io/tls, metadata: {name: wildcard, namespace: gateway}, data: SECRET}");
+    assert!(problems.len() == 1 && !problems[0].contains("SECRET"), "{problems:?}");
+}
