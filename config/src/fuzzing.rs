@@ -1,8 +1,12 @@
 //! What must hold for any octets at all: the laws that the fuzz target in `fuzz/` checks for hours, and that every test run
 //! checks again on the corpus which it has found.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::sync::Arc;
 
+use crate::resources::{NamespacedName, Object};
+use crate::source::manifest::read_manifests;
 use crate::yaml::{self, MAX_DEPTH, MAX_NODES, MAX_REPEATED, Node, Value};
 
 /// YAML's limit on a key beside its value (YAML 1.2 §7.4.2), in characters, less the quotes and escapes that printing may add.
@@ -12,6 +16,7 @@ const LONGEST_KEY: usize = 100;
 ///
 /// - Whatever it is, it is read to its end, within the bounds of the reader.
 /// - An error stands in the file.
+/// - Every object and every problem has its place.
 /// - What was read, printed as JSON and read again, is the same.
 ///
 /// # Panics
@@ -30,6 +35,16 @@ pub fn manifests(octets: &[u8]) {
         }
     }
     assert!(nodes <= MAX_NODES + MAX_REPEATED);
+    objects(octets, lines);
+}
+
+fn objects(octets: &[u8], lines: u32) {
+    let secrets = BTreeSet::from([NamespacedName::new("default", "tls")]);
+    let (objects, problems) = read_manifests(&Arc::new("fuzz.yaml".into()), octets, &secrets);
+    let origins = objects.iter().map(Object::origin).chain(problems.iter().map(|problem| &problem.origin));
+    for place in origins.map(|origin| origin.place.as_ref().expect("what is in a file has a place")) {
+        assert!((1..=lines + 2).contains(&place.line), "{place} is not in a file of {lines} lines");
+    }
 }
 
 fn read_again(node: &Node) {

@@ -19,8 +19,6 @@
 //! Each worker is one thread with a runtime, listeners and upstream connections of its own; the only thing that
 //! workers share is the snapshot. Nothing here knows Kubernetes.
 
-#[cfg(any(test, feature = "fuzzing"))]
-pub mod fuzzing;
 pub(crate) mod access;
 pub(crate) mod answer;
 pub(crate) mod certificates;
@@ -28,6 +26,8 @@ pub(crate) mod choose;
 pub(crate) mod exchange;
 pub(crate) mod filter;
 pub(crate) mod forwarding;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub(crate) mod hidden;
 pub(crate) mod http1;
 pub(crate) mod http2;

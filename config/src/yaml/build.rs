@@ -58,7 +58,7 @@ pub(crate) fn read(bytes: &[u8]) -> Vec<Result<Node, SyntaxError>> {
 #[derive(Default)]
 struct Builder {
     open: Vec<Collection>,
-    anchors: HashMap<usize, (Node, usize)>,
+    anchors: HashMap<usize, (Node, Extent)>,
     nodes: usize,
     repeated: usize,
 }
@@ -68,13 +68,26 @@ struct Collection {
     content: Content,
     at: Position,
     anchor: usize,
-    /// How many values it holds, itself included, however deep.
+    extent: Extent,
+}
+
+/// How much a value holds, itself included.
+#[derive(Clone, Copy)]
+struct Extent {
     nodes: usize,
+    depth: usize,
 }
 
 enum Content {
     List(Vec<Node>),
     Map { entries: Vec<Entry>, key: Option<(String, Position)> },
+}
+
+// === impl Extent ===
+
+impl Extent {
+    /// A scalar's, or an empty collection's.
+    const ONE: Self = Self { nodes: 1, depth: 1 };
 }
 
 // === impl Builder ===
@@ -87,7 +100,7 @@ impl Builder {
             Event::Scalar(text, style, anchor, tag) => {
                 let value = scalar_value(&text, style, tag.as_deref(), at)?;
                 self.count(at)?;
-                self.complete(Node { value, at }, anchor, 1)
+                self.complete(Node { value, at }, anchor, Extent::ONE)
             }
             Event::SequenceStart(_, anchor, tag) => {
                 known_tag(tag.as_deref(), at)?;
@@ -103,16 +116,17 @@ impl Builder {
                     Content::List(list) => Value::List(list),
                     Content::Map { entries, .. } => Value::Map(merged(entries)?),
                 };
-                self.complete(Node { value, at: collection.at }, collection.anchor, collection.nodes)
+                self.complete(Node { value, at: collection.at }, collection.anchor, collection.extent)
             }
             Event::Alias(id) => {
-                let Some((node, nodes)) = self.anchors.get(&id) else { return Err(inside_itself(at)) };
-                self.repeated += nodes;
-                if self.repeated > MAX_REPEATED {
+                let Some((node, extent)) = self.anchors.get(&id) else { return Err(inside_itself(at)) };
+                let extent = *extent;
+                self.repeated += extent.nodes;
+                if self.repeated > MAX_REPEATED || self.open.len() + extent.depth > MAX_DEPTH {
                     return Err(too_large(at));
                 }
-                let (node, nodes) = (Node { value: node.value.clone(), at }, *nodes);
-                self.complete(node, 0, nodes)
+                let node = Node { value: node.value.clone(), at };
+                self.complete(node, 0, extent)
             }
             _ => Ok(None),
         }
@@ -126,7 +140,7 @@ impl Builder {
         if let Some(Collection { content: Content::Map { key: None, .. }, .. }) = self.open.last() {
             return Err(no_key(at));
         }
-        self.open.push(Collection { content, at, anchor, nodes: 1 });
+        self.open.push(Collection { content, at, anchor, extent: Extent::ONE });
         Ok(None)
     }
 
@@ -136,18 +150,19 @@ impl Builder {
     }
 
     /// Puts a value that is whole where it belongs: into what is open around it; else it is the document.
-    fn complete(&mut self, node: Node, anchor: usize, nodes: usize) -> Result<Option<Node>, SyntaxError> {
+    fn complete(&mut self, node: Node, anchor: usize, extent: Extent) -> Result<Option<Node>, SyntaxError> {
         if anchor != 0 {
-            self.repeated += nodes;
+            self.repeated += extent.nodes;
             if self.repeated > MAX_REPEATED {
                 return Err(too_large(node.at));
             }
-            self.anchors.insert(anchor, (node.clone(), nodes));
+            self.anchors.insert(anchor, (node.clone(), extent));
         }
         let Some(parent) = self.open.last_mut() else {
             return Ok((node.value != Value::Null).then_some(node));
         };
-        parent.nodes += nodes;
+        parent.extent.nodes += extent.nodes;
+        parent.extent.depth = parent.extent.depth.max(extent.depth + 1);
         match &mut parent.content {
             Content::List(list) => list.push(node),
             Content::Map { entries, key } => match key.take() {

@@ -127,3 +127,12 @@ fn many_distinct_keys_are_read_in_linear_time() {
     let text: String = (0..100_000).map(|index| format!("key{index}: x\n")).collect();
     assert!(read(text.as_bytes()).remove(0).is_ok());
 }
+
+#[test]
+fn aliases_do_not_get_around_the_limit_of_depth() {
+    let mut text = "a0: &a0 x\n".to_owned();
+    for level in 1..60 {
+        text.push_str(&format!("a{level}: &a{level} [[[*a{}]]]\n", level - 1));
+    }
+    assert!(read(text.as_bytes()).remove(0).unwrap_err().message.starts_with("the file is too large"));
+}

@@ -402,4 +402,3 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         }
     }
 }
-
