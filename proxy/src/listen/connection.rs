@@ -1,0 +1,153 @@
+//! A connection from its socket to its protocol: limits, PROXY protocol, TLS, and which HTTP is spoken.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::admission::{Admission, Permit};
+use super::drain::Drain;
+use super::metrics::{ConnectionMetrics, RefusedConnection};
+use super::socket::{HeaderError, Protocol, Socket};
+use super::tls;
+use crate::exchange::Peer;
+use crate::worker::Worker;
+
+/// How long a connection that was just accepted may still begin its first request once the gateway drains.
+const LATE: Duration = Duration::from_secs(1);
+
+/// What the connections of one listener of one worker go through.
+pub(crate) struct Entrance {
+    pub(crate) worker: Rc<Worker>,
+    /// The name of the snapshot's listener.
+    pub(crate) listener: &'static str,
+    /// For HTTPS.
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) metrics: ConnectionMetrics,
+    pub(crate) accepted: IntCounter,
+}
+
+/// A connection that may speak HTTP.
+enum Entered {
+    Plain(Socket, Peer),
+    Tls(Box<TlsStream<Socket>>, Peer),
+}
+
+// === impl Entrance ===
+
+impl Entrance {
+    /// Serves the connection in a task of its own, or closes it at once where there are too many.
+    pub(super) fn enter(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, drain: &Drain) {
+        self.accepted.inc();
+        let Ok(permit) = self.admission.admit() else {
+            return self.metrics.refused(RefusedConnection::Connections);
+        };
+        tokio::task::spawn_local(Rc::clone(self).serve(Socket::new(stream), address, permit, drain.clone()));
+    }
+
+    async fn serve(self: Rc<Self>, socket: Socket, address: SocketAddr, mut permit: Permit, drain: Drain) {
+        let limit = self.worker.settings.timeouts.handshake;
+        let entered = match timeout(limit, self.handshake(socket, address, &mut permit)).await {
+            Ok(entered) => entered,
+            Err(_) => Err(RefusedConnection::Timeout),
+        };
+        match entered {
+            Ok(Entered::Plain(socket, peer)) => self.plain(socket, peer, drain).await,
+            Ok(Entered::Tls(stream, peer)) => {
+                let protocol = tls::protocol(&stream);
+                speak(protocol, *stream, &self.worker, peer, drain).await;
+            }
+            Err(reason) => {
+                self.metrics.refused(reason);
+                tracing::debug!(client = %address, listener = self.listener, reason = reason.name(), "connection refused");
+            }
+        }
+        drop(permit);
+    }
+
+    async fn handshake(&self, mut socket: Socket, address: SocketAddr, permit: &mut Permit) -> Result<Entered, RefusedConnection> {
+        let peer = self.peer(&mut socket, address).await?;
+        // What is in a trusted network is a proxy: its connections are those of many clients.
+        if !peer.trusted {
+            permit.claim(peer.client.ip()).map_err(|_| RefusedConnection::Client)?;
+        }
+        let Some(acceptor) = &self.tls else {
+            return Ok(Entered::Plain(socket, peer));
+        };
+        match acceptor.accept(socket).await {
+            Ok(stream) => Ok(Entered::Tls(Box::new(stream), peer)),
+            Err(error) => {
+                tracing::debug!(client = %peer.client, %error, "TLS handshake failed");
+                Err(RefusedConnection::Tls)
+            }
+        }
+    }
+
+    /// Who is at the other end: by the socket, or by what the balancer in front says.
+    async fn peer(&self, socket: &mut Socket, address: SocketAddr) -> Result<Peer, RefusedConnection> {
+        let settings = &self.worker.settings;
+        let mut client = address;
+        let mut local = socket.stream().local_addr().map_err(|_| RefusedConnection::Tls)?;
+        if settings.listeners.proxy_protocol {
+            let header = socket.read_proxy_header().await.map_err(|error: HeaderError| {
+                tracing::debug!(balancer = %address, %error, "no PROXY protocol header");
+                RefusedConnection::ProxyProtocol
+            })?;
+            if let Some(told) = header.addresses {
+                (client, local) = (told.source, told.destination);
+            }
+        }
+        let client = canonical(client);
+        Ok(Peer {
+            trusted: settings.trusted_networks.iter().any(|network| network.contains(&client.ip())),
+            client,
+            local: canonical(local),
+            tls: self.tls.is_some(),
+            listener: self.listener,
+        })
+    }
+
+    /// Plain connections say by their first octets what they speak.
+    async fn plain(&self, mut socket: Socket, peer: Peer, drain: Drain) {
+        let timeouts = &self.worker.settings.timeouts;
+        let begun = tokio::select! {
+            begun = timeout(timeouts.client_idle, socket.begun()) => matches!(begun, Ok(Ok(()))),
+            () = late(&drain) => false,
+        };
+        if !begun {
+            return;
+        }
+        if let Ok(Ok(protocol)) = timeout(timeouts.request_head, socket.detect()).await {
+            speak(protocol, socket, &self.worker, peer, drain).await;
+        }
+    }
+}
+
+async fn late(drain: &Drain) {
+    drain.draining().await;
+    tokio::time::sleep(LATE).await;
+}
+
+async fn speak<I>(protocol: Protocol, io: I, worker: &Rc<Worker>, peer: Peer, drain: Drain)
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let worker = Rc::clone(worker);
+    match protocol {
+        Protocol::Http1 => super::http1::serve(io, worker, peer, drain).await,
+        Protocol::Http2 => super::http2::serve(io, worker, peer, drain).await,
+    }
+}
+
+/// IPv4 as IPv4, also where it came over a socket for both (`::ffff:192.0.2.1`).
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

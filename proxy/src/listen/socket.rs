@@ -1,0 +1,200 @@
+//! A client's socket, of which some octets may have been read ahead.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::proxy_protocol::{self, Header, Malformed, Progress};
+
+/// How HTTP/2 by prior knowledge begins (RFC 9113 §3.4): enough of it that no HTTP/1 request does so too.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+/// What is read at once while looking ahead.
+const CHUNK: usize = 1024;
+
+/// A socket, and what was read of it but not yet taken: it comes first.
+pub(crate) struct Socket {
+    ahead: BytesMut,
+    stream: TcpStream,
+}
+
+/// Which HTTP a plain connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Why a PROXY protocol header was not read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HeaderError {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+// === impl Socket ===
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self { ahead: BytesMut::new(), stream }
+    }
+
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Reads a PROXY protocol header; what follows it stays.
+    pub(super) async fn read_proxy_header(&mut self) -> Result<Header, HeaderError> {
+        loop {
+            match proxy_protocol::read(&self.ahead)? {
+                Progress::Done(header) => {
+                    self.ahead.advance(header.length);
+                    return Ok(header);
+                }
+                // The header's own bound holds: a longer one is malformed.
+                Progress::NeedMore => self.read_ahead().await?,
+            }
+        }
+    }
+
+    /// Waits for the first octet.
+    pub(super) async fn begun(&mut self) -> io::Result<()> {
+        if self.ahead.is_empty() { self.read_ahead().await } else { Ok(()) }
+    }
+
+    /// Tells HTTP/2 by prior knowledge from HTTP/1 by as few octets as it takes; they stay.
+    pub(super) async fn detect(&mut self) -> io::Result<Protocol> {
+        loop {
+            if self.ahead.starts_with(HTTP2_PREFACE) {
+                return Ok(Protocol::Http2);
+            }
+            if !HTTP2_PREFACE.starts_with(&self.ahead) {
+                return Ok(Protocol::Http1);
+            }
+            self.read_ahead().await?;
+        }
+    }
+
+    async fn read_ahead(&mut self) -> io::Result<()> {
+        self.ahead.reserve(CHUNK);
+        match self.stream.read_buf(&mut self.ahead).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let length = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead.split_to(length));
+        if self.ahead.is_empty() {
+            self.ahead = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What a client sends, each piece when the one before has been read.
+    async fn sent(pieces: &[&[u8]]) -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let mut client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
+        let (stream, _) = listener.accept().await.expect("accepted");
+        let mut socket = Socket::new(stream);
+        for piece in pieces {
+            client.write_all(piece).await.expect("written");
+            let length = socket.ahead.len() + piece.len();
+            while socket.ahead.len() < length {
+                socket.read_ahead().await.expect("read");
+            }
+        }
+        (socket, client)
+    }
+
+    async fn rest(mut socket: Socket, client: TcpStream) -> Vec<u8> {
+        drop(client);
+        let mut rest = Vec::new();
+        socket.read_to_end(&mut rest).await.expect("read");
+        rest
+    }
+
+    #[tokio::test]
+    async fn http2_by_prior_knowledge_is_told_from_http1_and_nothing_is_lost() {
+        for (octets, protocol) in [
+            (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], Protocol::Http2),
+            (b"PROPFIND / HTTP/1.1\r\n", Protocol::Http1),
+            (b"PRI * HTTP/1.1\r\n", Protocol::Http1),
+            (b"GET / HTTP/1.1\r\n", Protocol::Http1),
+        ] {
+            let (mut socket, client) = sent(&[octets]).await;
+            assert_eq!(socket.detect().await.expect("detected"), protocol);
+            assert_eq!(rest(socket, client).await, octets);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_octets_may_come_one_by_one() {
+        let (mut socket, mut client) = sent(&[b"PR"]).await;
+        let (protocol, ()) = tokio::join!(socket.detect(), async {
+            for octet in b"I * HTTP/2.0\r\n" {
+                client.write_all(&[*octet]).await.expect("written");
+                tokio::task::yield_now().await;
+            }
+        });
+        assert_eq!(protocol.expect("detected"), Protocol::Http2);
+        assert_eq!(rest(socket, client).await, HTTP2_PREFACE);
+    }
+
+    #[tokio::test]
+    async fn what_follows_a_proxy_header_is_the_clients() {
+        let (mut socket, client) = sent(&[b"PROXY TCP4 192.0.2.1 198.51.100.2 5", b"6324 443\r\nGET /"]).await;
+        let header = socket.read_proxy_header().await.expect("a header");
+        assert_eq!(header.addresses.expect("addresses").source.to_string(), "192.0.2.1:56324");
+        assert_eq!(rest(socket, client).await, b"GET /");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_before_its_header_is_an_error() {
+        let (mut socket, client) = sent(&[b"PROXY "]).await;
+        drop(client);
+        assert!(matches!(socket.read_proxy_header().await, Err(HeaderError::Io(_))));
+    }
+}

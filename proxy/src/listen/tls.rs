@@ -1,0 +1,40 @@
+//! How TLS is spoken with clients.
+
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::server::NoServerSessionStorage;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::socket::Protocol;
+use crate::certificates::Certificates;
+
+const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
+
+/// TLS 1.2 and 1.3 with the certificates that are in use. One for all workers, so that a session that one of them
+/// began is resumed by any other.
+///
+/// # Errors
+/// The system has no randomness for the tickets' keys.
+pub(crate) fn acceptor(certificates: Arc<Certificates>) -> Result<TlsAcceptor, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
+    // Sessions live in tickets alone: a store would be a lock that all workers share.
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// What was agreed on by ALPN; a client that does not know it speaks HTTP/1.1 (RFC 9113 §3.3).
+pub(super) fn protocol<I>(stream: &TlsStream<I>) -> Protocol {
+    match stream.get_ref().1.alpn_protocol() {
+        Some(HTTP2) => Protocol::Http2,
+        _ => Protocol::Http1,
+    }
+}
