@@ -1,6 +1,11 @@
 //! From the socket to the protocol: accept, PROXY protocol, TLS, and which HTTP is spoken; and how it all ends.
 
+pub(crate) mod accept;
 pub(crate) mod admission;
 pub(crate) mod bind;
+pub(crate) mod connection;
 pub(crate) mod drain;
+pub(crate) mod metrics;
 pub(crate) mod proxy_protocol;
+pub(crate) mod socket;
+pub(crate) mod tls;

@@ -4,10 +4,26 @@
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
+use portcullis_config::snapshot::Listener;
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{LocalSet, spawn_local};
+use tokio_rustls::TlsAcceptor;
+
+use crate::listen::accept::accept;
+use crate::listen::admission::Admission;
+use crate::listen::bind::Sockets;
+use crate::listen::connection::Entrance;
+use crate::listen::drain::Drains;
+use crate::listen::metrics::ConnectionMetrics;
 
 /// What all connections of one worker share.
 pub(crate) struct Worker {
@@ -16,6 +32,29 @@ pub(crate) struct Worker {
     pub(crate) settings: Arc<Settings>,
     pub(crate) live: Arc<Live>,
     random: Random,
+}
+
+/// What all workers of a gateway are given alike.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) tls: TlsAcceptor,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) connections: ConnectionMetrics,
+    /// How far the gateway is.
+    pub(crate) phase: watch::Receiver<Phase>,
+}
+
+/// How far a gateway is on its way to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Connections are accepted.
+    Serving,
+    /// None is accepted any more, and those that are open end with what is under way on them.
+    Draining,
+    /// Those that are still open are cut.
+    Over,
 }
 
 /// A fast generator (wyrand) for balancing and identifiers: well spread, but not secret.
@@ -32,6 +71,53 @@ impl Worker {
     pub(crate) fn random(&self) -> u64 {
         self.random.next()
     }
+}
+
+/// Starts a worker's thread. `alive` is closed when it has ended.
+///
+/// # Errors
+/// The system gives no thread, or nothing to wait for events with.
+pub(crate) fn start(index: usize, shared: Shared, sockets: Sockets, alive: mpsc::Sender<()>) -> io::Result<JoinHandle<()>> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let _alive = alive;
+        if let Err(error) = LocalSet::new().block_on(&runtime, run(index, shared, sockets)) {
+            tracing::error!(worker = index, %error, "a worker cannot serve");
+        }
+    })
+}
+
+/// Serves until the gateway's end.
+async fn run(index: usize, shared: Shared, sockets: Sockets) -> io::Result<()> {
+    let worker = Rc::new(Worker::new(index, Arc::clone(&shared.settings), Arc::clone(&shared.live)));
+    let drains = Drains::default();
+    let entrance = |listener: &'static str, tls: Option<&TlsAcceptor>| {
+        Rc::new(Entrance {
+            worker: Rc::clone(&worker),
+            listener,
+            tls: tls.cloned(),
+            admission: Arc::clone(&shared.admission),
+            metrics: shared.connections.clone(),
+            accepted: shared.connections.accepted(listener),
+        })
+    };
+    if let Some(http) = sockets.http {
+        spawn_local(accept(TcpListener::from_std(http)?, entrance(Listener::HTTP, None), drains.handle()));
+    }
+    if let Some(https) = sockets.https {
+        spawn_local(accept(TcpListener::from_std(https)?, entrance(Listener::HTTPS, Some(&shared.tls)), drains.handle()));
+    }
+    // A gateway that is gone without a word is over: then both waits end with an error at once.
+    let mut phase = shared.phase;
+    let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
+    drains.start();
+    tokio::select! {
+        () = drains.ended() => {}
+        _ = phase.wait_for(|phase| *phase >= Phase::Over) => {
+            tracing::warn!(worker = index, connections = drains.alive(), "cutting connections that did not end in time");
+        }
+    }
+    Ok(())
 }
 
 // === impl Random ===

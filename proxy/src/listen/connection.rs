@@ -95,7 +95,7 @@ impl Entrance {
     async fn peer(&self, socket: &mut Socket, address: SocketAddr) -> Result<Peer, RefusedConnection> {
         let settings = &self.worker.settings;
         let mut client = address;
-        let mut local = socket.stream().local_addr().map_err(|_| RefusedConnection::Tls)?;
+        let mut local = socket.stream().local_addr().map_err(|_| RefusedConnection::Gone)?;
         if settings.listeners.proxy_protocol {
             let header = socket.read_proxy_header().await.map_err(|error: HeaderError| {
                 tracing::debug!(balancer = %address, %error, "no PROXY protocol header");

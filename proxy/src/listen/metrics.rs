@@ -23,6 +23,8 @@ pub(crate) enum RefusedConnection {
     ProxyProtocol,
     /// TLS could not be agreed on.
     Tls,
+    /// The client left at once.
+    Gone,
     /// TLS and the PROXY protocol header took longer than `timeouts.handshake`.
     Timeout,
 }
@@ -67,6 +69,7 @@ impl RefusedConnection {
             Self::Client => "connections_per_client",
             Self::ProxyProtocol => "proxy_protocol",
             Self::Tls => "tls",
+            Self::Gone => "gone",
             Self::Timeout => "timeout",
         }
     }

@@ -1,0 +1,90 @@
+//! The admin listener: health, metrics and the live table, for operators and their machines. It runs on the control
+//! plane's runtime, never on a worker, and only ever reads.
+
+mod metrics;
+mod readiness;
+mod serve;
+pub mod table;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use portcullis_config::live::Live;
+use portcullis_config::settings::Settings;
+
+pub(crate) use self::serve::serve;
+use self::table::Table;
+use crate::certificates::Certificates;
+use crate::listen::admission::Admission;
+use crate::listen::metrics::ConnectionMetrics;
+use crate::worker::Shared;
+
+/// How often readiness is looked at by [`Admin::ready`].
+const LOOK: Duration = Duration::from_millis(20);
+
+/// All that the admin listener can tell of.
+pub(crate) struct Admin {
+    settings: Arc<Settings>,
+    live: Arc<Live>,
+    certificates: Arc<Certificates>,
+    admission: Arc<Admission>,
+    connections: ConnectionMetrics,
+    draining: AtomicBool,
+}
+
+// === impl Admin ===
+
+impl Admin {
+    pub(crate) fn new(shared: &Shared, certificates: Arc<Certificates>) -> Self {
+        Self {
+            settings: Arc::clone(&shared.settings),
+            live: Arc::clone(&shared.live),
+            certificates,
+            admission: Arc::clone(&shared.admission),
+            connections: shared.connections.clone(),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Says that the gateway drains: it is not ready any more, although it goes on serving.
+    pub(crate) fn set_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Waits until the gateway is ready.
+    pub(crate) async fn ready(&self) {
+        while !self.not_ready().is_empty() {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Why the gateway is not ready; empty where it is.
+    fn not_ready(&self) -> Vec<&'static str> {
+        let draining = self.draining.load(Ordering::Acquire);
+        let certificate = !self.settings.listeners.https.address.is_some_and(|_| self.lacks_certificate());
+        readiness::reasons(readiness::State { synced: self.live.is_synced(), draining, certificate })
+    }
+
+    fn lacks_certificate(&self) -> bool {
+        !self.settings.certificates.is_empty() && self.certificates.in_use().is_empty()
+    }
+
+    /// The metrics in Prometheus' text format.
+    fn metrics(&self) -> String {
+        metrics::text(self, SystemTime::now())
+    }
+
+    /// The live table.
+    fn table(&self) -> Table {
+        let mut problems = self.live.problems.load().to_vec();
+        problems.extend(self.certificates.problems());
+        let now = SystemTime::now();
+        Table {
+            ready: self.not_ready().is_empty(),
+            age_seconds: self.live.age(now).map(|age| age.as_secs()),
+            certificates: self.certificates.in_use().iter().map(|certificate| table::Certificate::new(certificate, now)).collect(),
+            ..Table::new(&self.live.snapshot.load(), &problems)
+        }
+    }
+}

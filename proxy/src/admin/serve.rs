@@ -1,0 +1,114 @@
+//! The admin listener's HTTP/1.1 server. Everything about it is bounded, as it has no access control of its own.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::Admin;
+
+/// Connections at a time; further ones wait in the kernel's queue.
+const CONNECTIONS: usize = 64;
+/// Octets of a request's head, and of what is written at a time.
+const BUFFER: usize = 16 * 1024;
+/// For a request's head, and between two requests.
+const HEAD: Duration = Duration::from_secs(30);
+/// How long one connection may last.
+const CONNECTION: Duration = Duration::from_secs(300);
+/// After accepting failed.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Serves forever; connections end with the task.
+pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let admin = Arc::clone(&admin);
+                connections.spawn(async move {
+                    // Late or broken, there is nobody to tell.
+                    let _ = timeout(CONNECTION, connection(stream, admin)).await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the admin listener cannot accept for now");
+                sleep(BACK_OFF).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn connection(stream: TcpStream, admin: Arc<Admin>) -> Result<(), hyper::Error> {
+    let service = service_fn(move |request| {
+        let admin = Arc::clone(&admin);
+        async move { Ok::<_, Infallible>(answer(&request, admin).await) }
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+}
+
+async fn answer(request: &Request<Incoming>, admin: Arc<Admin>) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    match request.uri().path() {
+        "/livez" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => match admin.not_ready().as_slice() {
+            [] => text(StatusCode::OK, "ok\n"),
+            reasons => text(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", reasons.join("\n"))),
+        },
+        "/metrics" => aside(move || response(StatusCode::OK, METRICS, admin.metrics())).await,
+        "/routes" => aside(move || json(&admin.table())).await,
+        _ => text(StatusCode::NOT_FOUND, "/livez\n/readyz\n/metrics\n/routes\n"),
+    }
+}
+
+/// Makes a large answer on a thread where it holds nothing up.
+async fn aside(make: impl FnOnce() -> Response<Full<Bytes>> + Send + 'static) -> Response<Full<Bytes>> {
+    let made = tokio::task::spawn_blocking(make).await;
+    made.unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, "this is a defect of the gateway: see its log\n"))
+}
+
+fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec(value) {
+        Ok(body) => response(StatusCode::OK, JSON, body),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    response(status, TEXT, body)
+}
+
+fn response(status: StatusCode, kind: HeaderValue, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}

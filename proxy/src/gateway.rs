@@ -1,0 +1,136 @@
+//! A gateway as a whole: what is started, in which order, and how it stops.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use portcullis_config::live::Live;
+use portcullis_config::settings::Settings;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::admin::{self, Admin};
+use crate::certificates::{Certificates, PlaceholderError};
+use crate::listen::admission::Admission;
+use crate::listen::bind::{self, Addresses, BindError, Bound};
+use crate::listen::metrics::ConnectionMetrics;
+use crate::listen::tls;
+use crate::worker::{self, Phase, Shared};
+
+/// A gateway that serves.
+pub struct Gateway {
+    settings: Arc<Settings>,
+    addresses: Addresses,
+    admin: Arc<Admin>,
+    phase: watch::Sender<Phase>,
+    /// Closed when the last worker has ended.
+    alive: mpsc::Receiver<()>,
+    control: JoinSet<()>,
+}
+
+/// Why a gateway did not start. Nothing of it runs then.
+#[derive(Debug)]
+pub enum StartError {
+    /// Addresses that could not be bound: all of them.
+    Bind(Vec<BindError>),
+    /// The certificate for names without one could not be made.
+    Placeholder(PlaceholderError),
+    /// TLS could not be set up.
+    Tls(rustls::Error),
+    /// Metrics could not be set up: two have one name.
+    Metrics(prometheus::Error),
+    /// The system gave no thread, or nothing to wait for events with.
+    Thread(io::Error),
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Binds all addresses, and starts the workers, each on a thread of its own; the admin listener and what follows
+    /// certificates run as tasks of the runtime that this is called in, which must not be a worker's.
+    ///
+    /// It serves what `live` holds; keeping that up to date is the caller's business.
+    ///
+    /// # Errors
+    /// All addresses that cannot be bound, or what else is missing.
+    pub async fn start(settings: Arc<Settings>, live: Arc<Live>) -> Result<Self, StartError> {
+        let workers = settings.workers.map_or_else(|| thread::available_parallelism().map_or(1, Into::into), Into::into);
+        let Bound { addresses, workers: sockets, admin: admin_socket } = bind::bind(&settings, workers).map_err(StartError::Bind)?;
+        let certificates = Certificates::new().map_err(StartError::Placeholder)?;
+        certificates.update(&live, std::time::SystemTime::now());
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let shared = Shared {
+            tls: tls::acceptor(Arc::clone(&certificates)).map_err(StartError::Tls)?,
+            admission: Admission::new(&settings.limits),
+            connections: ConnectionMetrics::new().map_err(StartError::Metrics)?,
+            settings: Arc::clone(&settings),
+            live: Arc::clone(&live),
+            phase: phases,
+        };
+        let admin = Arc::new(Admin::new(&shared, Arc::clone(&certificates)));
+        let mut control = JoinSet::new();
+        control.spawn(async move { certificates.follow(&live).await });
+        if let Some(socket) = admin_socket {
+            let listener = tokio::net::TcpListener::from_std(socket).map_err(StartError::Thread)?;
+            control.spawn(admin::serve(listener, Arc::clone(&admin)));
+        }
+        let (sender, alive) = mpsc::channel(1);
+        for (index, sockets) in sockets.into_iter().enumerate() {
+            worker::start(index, shared.clone(), sockets, sender.clone()).map_err(StartError::Thread)?;
+        }
+        Ok(Self { settings, addresses, admin, phase, alive, control })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Waits until it is ready, as `/readyz` says.
+    pub async fn ready(&self) {
+        self.admin.ready().await;
+    }
+
+    /// Waits until all workers have ended, which before [`drain`](Self::drain) none does unless something is broken.
+    pub async fn ended(&mut self) {
+        // Nothing is ever sent.
+        while self.alive.recv().await.is_some() {}
+    }
+
+    /// Stops: `/readyz` says no at once; connections are accepted for `drain.delay` more; then those that are open get
+    /// `drain.deadline` to end, and what is left is cut. Returns when the last worker has ended.
+    pub async fn drain(mut self) {
+        let times = self.settings.drain.clone();
+        self.admin.set_draining();
+        tracing::info!(delay = ?times.delay, deadline = ?times.deadline, "draining");
+        tokio::time::sleep(times.delay).await;
+        self.phase.send_replace(Phase::Draining);
+        if tokio::time::timeout(times.deadline, self.ended()).await.is_err() {
+            self.phase.send_replace(Phase::Over);
+            self.ended().await;
+        }
+        self.control.shutdown().await;
+        tracing::info!("drained");
+    }
+}
+
+// === impl StartError ===
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(errors) => {
+                let told: Vec<String> = errors.iter().map(|error| format!("{error}; {}", error.help())).collect();
+                f.write_str(&told.join("\n"))
+            }
+            Self::Placeholder(error) => error.fmt(f),
+            Self::Tls(error) => write!(f, "TLS cannot be set up: {error}"),
+            Self::Metrics(error) => write!(f, "metrics cannot be set up: {error}"),
+            Self::Thread(error) => write!(f, "a worker cannot be started: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
