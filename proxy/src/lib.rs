@@ -20,6 +20,7 @@
 //! workers share is the snapshot. Nothing here knows Kubernetes.
 
 pub(crate) mod access;
+pub mod admin;
 pub(crate) mod answer;
 pub(crate) mod certificates;
 pub(crate) mod choose;
@@ -28,6 +29,7 @@ pub(crate) mod filter;
 pub(crate) mod forwarding;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+pub mod gateway;
 pub(crate) mod hidden;
 pub(crate) mod http1;
 pub(crate) mod http2;

@@ -142,8 +142,8 @@ where
 {
     let worker = Rc::clone(worker);
     match protocol {
-        Protocol::Http1 => super::http1::serve(io, worker, peer, drain).await,
-        Protocol::Http2 => super::http2::serve(io, worker, peer, drain).await,
+        // The codecs take over here: `http1::serve(io, worker, peer, drain)` and `http2::serve(io, worker, peer, drain)`.
+        Protocol::Http1 | Protocol::Http2 => drop((io, worker, peer, drain)),
     }
 }
 
