@@ -22,8 +22,7 @@ pub(crate) struct Gather<T>(Rc<Shared<T>>);
 #[derive(Debug)]
 struct Shared<T> {
     transport: RefCell<Transport<T>>,
-    reads: Cell<u64>,
-    writes: Cell<u64>,
+    signs_of_life: Cell<u64>,
     is_unanswered: Cell<bool>,
 }
 
@@ -36,6 +35,8 @@ struct Transport<T> {
     is_full: bool,
     /// The transport holds octets that it was not asked to flush.
     is_unflushed: bool,
+    /// The transport took no more.
+    is_stalled: bool,
 }
 
 /// What [`Gather::poll_flush_all`] did.
@@ -52,21 +53,22 @@ pub(crate) enum Flushed {
 impl<T> Gather<T> {
     pub(crate) fn new(io: T) -> Self {
         Self(Rc::new(Shared {
-            transport: RefCell::new(Transport { io, gathered: Vec::new(), written: 0, is_full: false, is_unflushed: false }),
-            reads: Cell::new(0),
-            writes: Cell::new(0),
+            transport: RefCell::new(Transport {
+                io,
+                gathered: Vec::new(),
+                written: 0,
+                is_full: false,
+                is_unflushed: false,
+                is_stalled: false,
+            }),
+            signs_of_life: Cell::new(0),
             is_unanswered: Cell::new(false),
         }))
     }
 
-    /// How often octets were read from the transport.
-    pub(crate) fn reads(&self) -> u64 {
-        self.0.reads.get()
-    }
-
-    /// How often the transport took octets.
-    pub(crate) fn writes(&self) -> u64 {
-        self.0.writes.get()
+    /// How often the peer showed that it is there: octets were read, or it made room for more after there had been none.
+    pub(crate) fn signs_of_life(&self) -> u64 {
+        self.0.signs_of_life.get()
     }
 
     /// Whether something was written since octets were last read.
@@ -98,14 +100,19 @@ impl<T: AsyncWrite + Unpin> Gather<T> {
 
     fn poll_drain(&self, transport: &mut Transport<T>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = transport.gathered.get(transport.written..).filter(|rest| !rest.is_empty()) {
-            let written = ready!(Pin::new(&mut transport.io).poll_write(cx, rest))?;
+            let Poll::Ready(written) = Pin::new(&mut transport.io).poll_write(cx, rest)? else {
+                transport.is_stalled = true;
+                return Poll::Pending;
+            };
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             transport.written += written;
             transport.is_unflushed = true;
-            self.0.writes.set(self.0.writes.get().wrapping_add(1));
             self.0.is_unanswered.set(true);
+            if std::mem::take(&mut transport.is_stalled) {
+                self.0.note_life();
+            }
         }
         transport.gathered.clear();
         transport.written = 0;
@@ -124,6 +131,12 @@ impl<T: AsyncWrite + Unpin> Gather<T> {
     }
 }
 
+impl<T> Shared<T> {
+    fn note_life(&self) {
+        self.signs_of_life.set(self.signs_of_life.get().wrapping_add(1));
+    }
+}
+
 impl<T> Clone for Gather<T> {
     fn clone(&self) -> Self {
         Self(Rc::clone(&self.0))
@@ -135,7 +148,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gather<T> {
         let before = into.filled().len();
         ready!(Pin::new(&mut self.0.transport.borrow_mut().io).poll_read(cx, into))?;
         if into.filled().len() > before {
-            self.0.reads.set(self.0.reads.get().wrapping_add(1));
+            self.0.note_life();
             self.0.is_unanswered.set(false);
         }
         Poll::Ready(Ok(()))
@@ -201,7 +214,6 @@ mod tests {
         assert_eq!(flush(&gather).await, Flushed::All);
         let length = theirs.read(&mut buffer).await.unwrap();
         assert_eq!(&buffer[..length], b"one two");
-        assert_eq!(gather.writes(), 1);
     }
 
     #[tokio::test]
@@ -246,7 +258,19 @@ mod tests {
         theirs.write_all(b"!").await.unwrap();
         assert_eq!(gather.read(&mut [0; 8]).await.unwrap(), 1);
         assert!(!gather.is_unanswered());
-        assert_eq!(gather.reads(), 1);
+        assert_eq!(gather.signs_of_life(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_makes_room_is_alive() {
+        let (ours, mut theirs) = duplex(4);
+        let mut gather = Gather::new(ours);
+        gather.write_all(b"12345678").await.unwrap();
+        assert!(flush(&gather).now_or_never().is_none());
+        assert_eq!(gather.signs_of_life(), 0);
+        theirs.read_exact(&mut [0; 4]).await.unwrap();
+        assert!(flush(&gather).now_or_never().is_some());
+        assert_eq!(gather.signs_of_life(), 1);
     }
 
     #[tokio::test]

@@ -11,6 +11,9 @@ use crate::exchange::{Broken, Frame, Sink};
 
 /// Octets of one stream that may wait in h2 before no more are taken.
 const BOUND: usize = 64 * 1024;
+/// Octets of a request that need not be known to be covered by a window: the response is waited for anyway, and the window of
+/// a stream that is not yet open is not known.
+const SMALL_REQUEST: usize = 16 * 1024;
 
 /// Sends the frames of one body.
 ///
@@ -24,9 +27,9 @@ pub(crate) struct StreamSink {
     state: State,
     /// The peer's windows do not cover all that waits in h2.
     is_uncovered: bool,
-    /// What follows when the peer resets with NO_ERROR is thrown away instead of an error: a server that has answered
-    /// already says so that it needs no more of the request (RFC 9113 §8.1).
-    may_be_unneeded: bool,
+    /// When a backend resets with NO_ERROR, what follows is thrown away and no error: so it says, having answered, that it
+    /// needs no more of the request (RFC 9113 §8.1).
+    is_request: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +53,8 @@ impl StreamSink {
         Self::new(stream, if is_finished { State::Finished } else { State::Open }, true)
     }
 
-    fn new(stream: SendStream<Chunk>, state: State, may_be_unneeded: bool) -> Self {
-        Self { stream, gauge: Rc::default(), last: None, state, is_uncovered: false, may_be_unneeded }
+    fn new(stream: SendStream<Chunk>, state: State, is_request: bool) -> Self {
+        Self { stream, gauge: Rc::default(), last: None, state, is_uncovered: false, is_request }
     }
 
     /// Whether the whole body has been pushed, or the peer needs no more of it.
@@ -76,7 +79,8 @@ impl StreamSink {
             return;
         }
         self.stream.reserve_capacity(data.len());
-        self.is_uncovered |= self.stream.capacity() < data.len();
+        let is_small_request = self.is_request && self.gauge.held() + data.len() <= SMALL_REQUEST;
+        self.is_uncovered |= !is_small_request && self.stream.capacity() < data.len();
         if is_last {
             self.state = State::Finished;
         }
@@ -103,7 +107,7 @@ impl StreamSink {
             State::Open | State::Finished | State::Refused => {}
         }
         match self.stream.poll_reset(cx) {
-            Poll::Ready(Ok(Reason::NO_ERROR)) if self.may_be_unneeded => {
+            Poll::Ready(Ok(Reason::NO_ERROR)) if self.is_request => {
                 self.state = State::Unneeded;
                 Poll::Ready(Ok(()))
             }

@@ -384,7 +384,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             }
         }
         let is_expected = self.gather.is_unanswered() && self.shared.in_flight.get() > 0;
-        match self.liveness.judge(now.into_std(), self.gather.reads(), is_expected) {
+        match self.liveness.judge(now.into_std(), self.gather.signs_of_life(), is_expected) {
             Verdict::Alive => Poll::Pending,
             Verdict::Ask => {
                 if let Some(pings) = &mut self.pings {
@@ -402,3 +402,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
