@@ -1,0 +1,92 @@
+//! What the gateway asked of the API server, by the server's own audit log, against what it may ask.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::environment::Environment;
+use crate::gateway::NAMESPACE;
+use crate::node::{Company, apply, eventually, in_cluster, kubectl, state};
+
+const ACCOUNT: &str = "system:serviceaccount:portcullis:portcullis";
+
+/// A verb on a kind of resource: `list endpointslices.discovery.k8s.io`.
+type Permission = String;
+
+#[test]
+#[ignore = "needs the node that tests/cluster/test starts"]
+fn the_gateway_is_refused_nothing_and_may_do_nothing_that_it_does_not_do() {
+    in_cluster(Company::Unwelcome, async |cluster| {
+        // Two problems of one kind on one object: an event is written, and then counted up.
+        let environment = Environment::open(cluster, "garbage");
+        let service = |value: &str| {
+            let namespace = &environment.name;
+            apply(&format!(
+                r#"{{"apiVersion": "v1", "kind": "Service", "metadata": {{"name": "web", "namespace": "{namespace}",
+                    "annotations": {{"portcullis.dev/expose": "{value}"}}}}, "spec": {{"ports": [{{"port": 80}}]}}}}"#
+            ));
+        };
+        service("perhaps");
+        let granted = granted();
+        eventually("every permission is used", Duration::from_secs(60), || async {
+            let unused: Vec<_> = granted.difference(&used()).cloned().collect();
+            service(&format!("perhaps-{}", unused.len()));
+            if unused.is_empty() { Ok(()) } else { Err(format!("not used: {unused:?}")) }
+        })
+        .await;
+        let refused: Vec<_> = entries().into_iter().filter(is_refused).map(|entry| permission(&entry)).collect();
+        assert!(refused.is_empty(), "refused: {refused:?}");
+    });
+}
+
+/// All that the ClusterRole and the Role grant.
+fn granted() -> BTreeSet<Permission> {
+    let roles = ["clusterrole/portcullis", "role/portcullis-certificates"];
+    let rules = roles.iter().flat_map(|role| {
+        let role = kubectl(&["get", role, "--namespace", NAMESPACE, "--output=json"]);
+        let role: Value = serde_json::from_str(&role).expect("JSON");
+        role["rules"].as_array().cloned().unwrap_or_default()
+    });
+    let texts = |rule: &Value, key: &str| -> Vec<String> {
+        rule[key].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let mut granted = BTreeSet::new();
+    for rule in rules {
+        for group in texts(&rule, "apiGroups") {
+            for resource in texts(&rule, "resources") {
+                granted.extend(texts(&rule, "verbs").iter().map(|verb| name(verb, &resource, &group)));
+            }
+        }
+    }
+    assert!(!granted.is_empty(), "the roles grant something");
+    granted
+}
+
+/// All that the gateway's ServiceAccount did.
+fn used() -> BTreeSet<Permission> {
+    entries().iter().filter(|entry| !is_refused(entry)).map(permission).collect()
+}
+
+fn entries() -> Vec<Value> {
+    let log = fs::read_to_string(state().join("audit.log")).expect("the audit log");
+    // The last line may be half written.
+    let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    entries.filter(|entry| entry["user"]["username"] == ACCOUNT).collect()
+}
+
+fn is_refused(entry: &Value) -> bool {
+    let decision = &entry["annotations"]["authorization.k8s.io/decision"];
+    decision == "forbid" || matches!(entry["responseStatus"]["code"].as_u64(), Some(401 | 403))
+}
+
+fn permission(entry: &Value) -> Permission {
+    let (verb, object) = (&entry["verb"], &entry["objectRef"]);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    name(&text(verb), &text(&object["resource"]), &text(&object["apiGroup"]))
+}
+
+fn name(verb: &str, resource: &str, group: &str) -> Permission {
+    if group.is_empty() { format!("{verb} {resource}") } else { format!("{verb} {resource}.{group}") }
+}

@@ -1,0 +1,115 @@
+//! How long it takes from an EndpointSlice's event to the first request that goes by it.
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::api::{Patch, PatchParams, WatchEvent, WatchParams};
+use tokio::sync::mpsc;
+
+use crate::client::{Connection, Version, WHO};
+use crate::environment::Environment;
+use crate::gateway::HTTPS;
+use crate::node::{self, Cluster, Company, in_cluster, report};
+use crate::pods::Pod;
+
+const CHANGES: usize = 60;
+const LIMIT: Duration = Duration::from_millis(100);
+/// The pause between two questions to a replica: what the measurement is coarse by.
+const PAUSE: Duration = Duration::from_millis(1);
+
+#[test]
+#[ignore = "needs the node that tests/cluster/test starts"]
+fn a_change_of_endpoints_is_routed_by_within_a_tenth_of_a_second() {
+    in_cluster(Company::Unwelcome, async |cluster| {
+        let environment = Environment::open(cluster, "moving");
+        environment.serve("base", 2).await;
+        let [here, there] = &environment.pods("base")[..] else { panic!("two pods were asked for") };
+        point(cluster, &environment, &here.address).await;
+        environment.answers("moving").await;
+
+        let mut events = events(cluster, &environment).await;
+        let mut times = Vec::new();
+        for change in 0..CHANGES {
+            let pod = if change % 2 == 0 { there } else { here };
+            let replicas: Vec<_> = cluster.gateway.replicas();
+            assert_eq!(replicas.len(), 2);
+            let watched = replicas.iter().map(|replica| first_answer_of(cluster, &environment, replica, &pod.name));
+            let watched = futures::future::join_all(watched);
+            let changed = async {
+                point(cluster, &environment, &pod.address).await;
+                loop {
+                    let (at, address) = events.recv().await.expect("the watch goes on");
+                    if address == pod.address {
+                        return at;
+                    }
+                }
+            };
+            let (changed, answered) = tokio::join!(changed, watched);
+            times.extend(answered.into_iter().map(|answered| answered.saturating_duration_since(changed)));
+        }
+        times.sort_unstable();
+        let percentile = |percent: usize| times[(times.len() * percent).div_ceil(100) - 1];
+        let (median, late) = (percentile(50), percentile(99));
+        report(&format!("from an EndpointSlice's event to the first request: median {median:?}, p99 {late:?} of {}", times.len()));
+        assert!(late < LIMIT, "p99 is {late:?}: {times:?}");
+    });
+}
+
+/// Has a Service without a selector, and its slice of one endpoint, point at `address`.
+async fn point(cluster: &Cluster, environment: &Environment<'_>, address: &str) {
+    let namespace = &environment.name;
+    static SERVICE: std::sync::Once = std::sync::Once::new();
+    SERVICE.call_once(|| {
+        node::apply(&format!(
+            r#"{{"apiVersion": "v1", "kind": "Service", "metadata": {{"name": "moving", "namespace": "{namespace}"}},
+                "spec": {{"ports": [{{"name": "http", "port": 80, "targetPort": 8080}}]}}}}"#
+        ));
+    });
+    let slice = serde_json::json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "moving-by-hand", "labels": {"kubernetes.io/service-name": "moving"}},
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+    });
+    let slices: Api<EndpointSlice> = Api::namespaced(cluster.kube.clone(), namespace);
+    let params = PatchParams::apply("portcullis-tests").force();
+    slices.patch("moving-by-hand", &params, &Patch::Apply(&slice)).await.expect("the slice is accepted");
+}
+
+/// When the slice's events came, and the address that each told.
+async fn events(cluster: &Cluster, environment: &Environment<'_>) -> mpsc::Receiver<(Instant, String)> {
+    let slices: Api<EndpointSlice> = Api::namespaced(cluster.kube.clone(), &environment.name);
+    let params = WatchParams::default().fields("metadata.name=moving-by-hand").timeout(280);
+    let mut stream = slices.watch(&params, "0").await.expect("a watch").boxed();
+    let (sender, receiver) = mpsc::channel(2 * CHANGES);
+    tokio::spawn(async move {
+        while let Ok(Some(event)) = stream.try_next().await {
+            let at = Instant::now();
+            let (WatchEvent::Added(slice) | WatchEvent::Modified(slice)) = event else { continue };
+            let address = slice.endpoints.into_iter().flatten().flat_map(|endpoint| endpoint.addresses).next().unwrap_or_default();
+            if sender.send((at, address)).await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Asks one replica until `pod` answers, and tells when that was.
+async fn first_answer_of(cluster: &Cluster, environment: &Environment<'_>, replica: &Pod, pod: &str) -> Instant {
+    let host = environment.host("moving");
+    let mut connection = Connection::open(cluster.gateway, replica.port(HTTPS), Version::Http1, &host).await.expect("a connection");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = connection.get(WHO).await.expect("an answer");
+        if answer.pod() == pod {
+            return Instant::now();
+        }
+        assert!(Instant::now() < deadline, "{} still answers by {:?}", replica.name, answer.pod());
+        tokio::time::sleep(PAUSE).await;
+    }
+}

@@ -1,0 +1,18 @@
+//! The gateway in a real Kubernetes: installed as a user would, and watched while the cluster changes, breaks and mends.
+//!
+//! These tests run inside the node that `tests/cluster/run` starts, so plain `cargo test` leaves them out and says so;
+//! `tests/cluster/test` builds what they need and runs them.
+
+mod client;
+mod environment;
+mod gateway;
+mod load;
+mod node;
+mod pods;
+
+mod audit;
+mod changes;
+mod disruptions;
+mod endpoints;
+mod installation;
+mod rollouts;

@@ -1,0 +1,36 @@
+//! Pods, as Kubernetes knows them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::node::kubectl;
+
+/// A pod that is not on its way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pod {
+    pub(crate) name: String,
+    pub(crate) address: String,
+    pub(crate) is_ready: bool,
+}
+
+/// The pods of a namespace that a label selector selects.
+pub(crate) fn of(namespace: &str, selector: &str) -> Vec<Pod> {
+    let template = concat!(
+        "jsonpath={range .items[*]}{.metadata.name} {.status.podIP} {.metadata.deletionTimestamp} ",
+        r#"{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#
+    );
+    let pods = kubectl(&["get", "pods", "--namespace", namespace, "--selector", selector, "--output", template]);
+    let pods = pods.lines().filter_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+        [name, address, "", ready] => Some(Pod { name: name.to_owned(), address: address.to_owned(), is_ready: ready == "True" }),
+        _ => None,
+    });
+    pods.collect()
+}
+
+// === impl Pod ===
+
+impl Pod {
+    /// A port of the pod, past any Service.
+    pub(crate) fn port(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address.parse::<IpAddr>().expect("a pod with an address"), port)
+    }
+}
