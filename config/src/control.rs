@@ -16,6 +16,7 @@ use crate::settings::{CertificateSettings, Settings, SourceSettings};
 use crate::snapshot::endpoints::EndpointCells;
 use crate::source::certificates::CertificateFiles;
 use crate::source::directory::Directory;
+use crate::source::kubernetes::Kubernetes;
 use crate::source::{Source, SourceError, Update, Updates};
 use crate::status::Reporter;
 use crate::translate::{endpoint_set, translate_reusing};
@@ -40,7 +41,10 @@ pub async fn run(settings: Arc<Settings>, live: Arc<Live>, shutdown: impl Future
     sources.spawn(CertificateFiles::new(&settings.certificates).run(files));
     match &settings.source {
         SourceSettings::Directory(path) => sources.spawn(Directory::new(path.clone(), secrets(&settings)).run(main)),
-        SourceSettings::Kubernetes(_) => return Err(SourceError::Kubernetes("it is not read yet".to_owned())),
+        SourceSettings::Kubernetes(kubernetes) => {
+            let kubernetes = Kubernetes::new(kubernetes, secrets(&settings)).await?;
+            sources.spawn(kubernetes.run(main))
+        }
     };
     let mut control = Control::new(settings, live, 2);
     tokio::select! {

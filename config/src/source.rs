@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod directory;
+pub mod kubernetes;
 pub mod manifest;
 
 use std::future::Future;
