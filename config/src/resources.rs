@@ -10,6 +10,7 @@ mod endpoint_slice;
 mod namespace;
 mod service;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -29,8 +30,8 @@ use crate::translate::endpoints;
 /// The prefix of every label and annotation that is Portcullis' own.
 pub const PREFIX: &str = "portcullis.dev/";
 
-/// The name of an object in a namespace.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+/// The name of an object in a namespace, in the order of the alphabet as it is displayed (Gateway API breaks ties by it).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct NamespacedName {
     /// Its namespace.
     pub namespace: Arc<str>,
@@ -118,6 +119,26 @@ impl NamespacedName {
     #[must_use]
     pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    fn displayed(&self) -> impl Iterator<Item = u8> + '_ {
+        self.namespace.bytes().chain(*b"/").chain(self.name.bytes())
+    }
+}
+
+impl Ord for NamespacedName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if self.namespace == other.namespace {
+            return self.name.cmp(&other.name);
+        }
+        // A `/` inside of a name, which only a folder may have, would make two names look the same.
+        self.displayed().cmp(other.displayed()).then_with(|| self.namespace.cmp(&other.namespace))
+    }
+}
+
+impl PartialOrd for NamespacedName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -356,3 +377,6 @@ impl Metadata {
 fn unreadable(origin: Origin, message: String, help: String) -> Problem {
     Problem { severity: Severity::Error, reason: "Unreadable", origin, message, help }
 }
+
+#[cfg(test)]
+mod tests;

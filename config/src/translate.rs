@@ -82,3 +82,6 @@ impl From<InvalidTemplate> for Problem {
         Self { severity: Severity::Error, reason: "InvalidHostnameTemplate", origin: Origin::default(), message: error.to_string(), help }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,7 +71,7 @@ impl WeightedBackends {
             return (only.weight > 0).then_some(only);
         }
         // Multiply-shift maps the point onto 0..total without the bias of a remainder.
-        let scaled = u128::from(point) * u128::from(self.total) >> 64;
+        let scaled = (u128::from(point) * u128::from(self.total)) >> 64;
         let mut point = u64::try_from(scaled).unwrap_or(u64::MAX);
         self.backends.iter().find(|backend| match point.checked_sub(u64::from(backend.weight)) {
             Some(rest) => {
@@ -82,3 +82,6 @@ impl WeightedBackends {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

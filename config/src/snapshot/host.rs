@@ -219,3 +219,6 @@ impl Serialize for HostTable {
         serializer.collect_seq(sorted.values())
     }
 }
+
+#[cfg(test)]
+mod tests;

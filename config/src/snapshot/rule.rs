@@ -14,6 +14,7 @@ use super::backend::WeightedBackends;
 use super::filter::Filter;
 use super::policy::Policy;
 use crate::problem::Origin;
+use crate::resources::NamespacedName;
 
 /// One match with the rule that it leads to. A rule with several matches is in the list once for each.
 #[derive(Debug, Clone, Serialize)]
@@ -117,8 +118,8 @@ pub struct Precedence {
     query: Reverse<usize>,
     /// Creation of the resource, seconds since 1970: the oldest first.
     pub created: i64,
-    /// Namespace and name of the resource, in the order of the alphabet.
-    pub resource: (Arc<str>, Arc<str>),
+    /// The resource, in the order of the alphabet.
+    pub resource: NamespacedName,
     /// The place of the rule, and of the match in the rule.
     pub position: (usize, usize),
 }
@@ -142,7 +143,7 @@ impl RouteMatch {
 
     /// Its place among the routes of a host.
     #[must_use]
-    pub fn precedence(&self, created: i64, resource: (Arc<str>, Arc<str>), position: (usize, usize)) -> Precedence {
+    pub fn precedence(&self, created: i64, resource: NamespacedName, position: (usize, usize)) -> Precedence {
         let path = match &self.path {
             PathMatch::Exact(_) => PathPrecedence::Exact,
             PathMatch::Regex(pattern) => PathPrecedence::Regex(Reverse(pattern.source.len())),
@@ -264,3 +265,6 @@ fn header_name<S: Serializer>(name: &HeaderName, serializer: S) -> Result<S::Ok,
 fn method<S: Serializer>(method: &Option<Method>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(method.as_ref().map_or("", |method| method.as_str()))
 }
+
+#[cfg(test)]
+mod tests;

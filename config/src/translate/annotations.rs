@@ -220,3 +220,38 @@ pub(super) fn excerpt(text: &str) -> String {
     }
     excerpt
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENTED: &str = include_str!("../../../docs/annotations.md");
+
+    #[test]
+    fn the_documentation_has_every_key_and_no_other() {
+        for key in VOCABULARY {
+            assert!(DOCUMENTED.contains(&format!("`{key}`")), "{key}");
+        }
+        let documented = DOCUMENTED.split('`').skip(1).step_by(2).filter_map(|code| code.strip_prefix(PREFIX));
+        assert_eq!(documented.filter(|name| !is_known(name)).collect::<Vec<_>>(), [""; 0]);
+    }
+
+    #[test]
+    fn the_documentation_says_where_each_key_is_read() {
+        let rows = |heading: &str| {
+            let section = DOCUMENTED.split("## ").find(|section| section.starts_with(heading)).unwrap_or_default();
+            section.split("Understood, but").next().unwrap_or_default().to_owned()
+        };
+        let (namespace, service) = (rows("On a Namespace"), rows("On a Service"));
+        for key in VOCABULARY.into_iter().filter(|key| key.served) {
+            let row = format!("\n| `{key}`");
+            assert_eq!(namespace.contains(&row), key.place != KeyPlace::Service, "{key}");
+            assert_eq!(service.contains(&row), key.place != KeyPlace::NamespaceLabel, "{key}");
+        }
+    }
+
+    #[test]
+    fn the_documentation_has_the_longest_value() {
+        assert!(DOCUMENTED.contains(&format!("{} KiB", MAX_VALUE / 1024)));
+    }
+}

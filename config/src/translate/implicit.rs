@@ -216,10 +216,9 @@ fn further_hostname(template: &HostnameTemplate, text: &str) -> Result<HostPatte
 
 /// One route for each path prefix, in the order in which they are tried.
 fn routes(service: &Service, paths: Vec<PathPrefix>, rule: &Arc<Rule>) -> Vec<Route> {
-    let resource = (service.origin.namespace.clone(), service.origin.name.clone());
     let route = |(position, path)| {
         let matches = RouteMatch::prefix(path);
-        (matches.precedence(service.created, resource.clone(), (position, 0)), Route { matches, rule: rule.clone() })
+        (matches.precedence(service.created, service.key(), (position, 0)), Route { matches, rule: rule.clone() })
     };
     let sorted: BTreeMap<Precedence, Route> = paths.into_iter().enumerate().map(route).collect();
     sorted.into_values().collect()

@@ -1,0 +1,280 @@
+//! Laws of translation that hold for all resources; `tests/golden.rs` shows each behaviour by example.
+
+use std::collections::BTreeMap;
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::resources::{
+    Affected, Annotations, Change, Conditions, EndpointPort, EndpointSlice, Kind, Namespace, NamespacedName, Object, ObjectId, PREFIX,
+    Service, ServicePort, SliceEndpoint,
+};
+use crate::snapshot::endpoints::{EndpointKey, EndpointSet, Endpoints};
+use crate::snapshot::policy::Require;
+
+fn settings() -> Settings {
+    serde_json::from_value(json!({"zone": "apps.example.com", "source": {"kubernetes": {}}})).unwrap()
+}
+
+fn origin(kind: &'static str, namespace: &str, name: &str) -> Origin {
+    Origin { kind, namespace: namespace.into(), name: name.into(), place: None }
+}
+
+fn annotations(entries: &[(&str, &str)]) -> Annotations {
+    Annotations::keep(Some(&entries.iter().map(|(key, value)| (format!("{PREFIX}{key}"), (*value).to_owned())).collect()))
+}
+
+fn namespace(name: &str, entries: &[(&str, &str)]) -> Namespace {
+    let labels = annotations(&[("environment", name)]);
+    Namespace { origin: origin("Namespace", "", name), created: 0, labels, annotations: annotations(entries) }
+}
+
+fn service(namespace: &str, name: &str, entries: &[(&str, &str)]) -> Service {
+    Service {
+        origin: origin("Service", namespace, name),
+        created: 0,
+        labels: Annotations::default(),
+        annotations: annotations(entries),
+        external: false,
+        prefers_ipv6: false,
+        ports: vec![ServicePort { name: "".into(), port: 80, app_protocol: None }],
+    }
+}
+
+fn slice(namespace: &str, name: &str, service: &str, addresses: &[&str]) -> EndpointSlice {
+    let conditions = Conditions { ready: true, serving: true, terminating: false };
+    EndpointSlice {
+        origin: origin("EndpointSlice", namespace, name),
+        service: service.into(),
+        names: false,
+        ports: vec![EndpointPort { name: "".into(), port: 8080 }],
+        endpoints: addresses.iter().map(|text| SliceEndpoint { address: text.parse().unwrap(), conditions, zone: None }).collect(),
+    }
+}
+
+fn store(objects: impl IntoIterator<Item = Object>) -> Resources {
+    let mut resources = Resources::default();
+    for object in objects {
+        resources.apply(Change::Upsert(object));
+    }
+    resources
+}
+
+/// All cells of a snapshot.
+fn cells(snapshot: &Snapshot) -> BTreeMap<EndpointKey, Arc<Endpoints>> {
+    let hosts = snapshot.listeners.iter().flat_map(|listener| listener.hosts.iter());
+    let backends = hosts.flat_map(|host| &host.routes).flat_map(|route| route.rule.backends.all());
+    backends.map(|backend| (backend.endpoints.key().clone(), backend.endpoints.clone())).collect()
+}
+
+/// What a translation says, apart from endpoints.
+fn routes(translation: &Translation) -> Value {
+    fn forget_endpoints(value: &mut Value) {
+        match value {
+            Value::Object(entries) => {
+                entries.shift_remove("endpoints");
+                entries.values_mut().for_each(forget_endpoints);
+            }
+            Value::Array(items) => items.iter_mut().for_each(forget_endpoints),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let mut value = json!([translation.snapshot, translation.problems]);
+    forget_endpoints(&mut value);
+    value
+}
+
+/// What a gateway holds that does no more than changes say that they affect.
+#[derive(Default)]
+struct Follower {
+    resources: Resources,
+    routes: Value,
+    endpoints: BTreeMap<EndpointKey, EndpointSet>,
+}
+
+impl Follower {
+    fn apply(&mut self, change: Change) {
+        match self.resources.apply(change) {
+            Affected::Nothing => {}
+            Affected::Endpoints(services) => {
+                let affected = |key: &EndpointKey| services.contains(&NamespacedName::new(key.namespace.clone(), key.service.clone()));
+                for (key, set) in self.endpoints.iter_mut().filter(|(key, _)| affected(key)) {
+                    *set = endpoint_set(&self.resources, key);
+                }
+            }
+            Affected::Routes => {
+                let translation = translate(&settings(), &self.resources);
+                self.routes = routes(&translation);
+                self.endpoints = sets(&translation);
+            }
+        }
+    }
+}
+
+fn sets(translation: &Translation) -> BTreeMap<EndpointKey, EndpointSet> {
+    cells(&translation.snapshot).into_iter().map(|(key, cell)| (key, EndpointSet::clone(&cell.load()))).collect()
+}
+
+fn any_namespace() -> impl Strategy<Value = Namespace> {
+    let expose = option::of(select(vec!["all", "opt-in", "?"]));
+    (select(vec!["a", "b"]), any::<bool>(), expose).prop_map(|(name, is_environment, expose)| {
+        let mut namespace = namespace(name, &expose.map(|expose| ("expose", expose)).into_iter().collect::<Vec<_>>());
+        if !is_environment {
+            namespace.labels = Annotations::default();
+        }
+        namespace
+    })
+}
+
+fn any_service() -> impl Strategy<Value = Service> {
+    let port = (select(vec!["", "http", "metrics"]), select(vec![80, 81]), option::of(select(vec!["http", "smtp"])));
+    let expose = option::of(select(vec!["true", "false", "?"]));
+    let shape = (0..2_i64, any::<bool>(), prop::bool::weighted(0.1));
+    (select(vec!["a", "b"]), select(vec!["x", "y"]), vec(port, 0..3), expose, shape).prop_map(
+        |(namespace, name, ports, expose, (created, prefers_ipv6, external))| {
+            let port = |(name, port, protocol): (&str, u16, Option<&str>)| ServicePort {
+                name: name.into(),
+                port,
+                app_protocol: protocol.map(Into::into),
+            };
+            let entries: Vec<_> =
+                expose.map(|expose| ("expose", expose)).into_iter().chain([("hostnames", "shared.example.com")]).collect();
+            let ports = ports.into_iter().map(port).collect();
+            Service { created, prefers_ipv6, external, ports, ..service(namespace, name, &entries) }
+        },
+    )
+}
+
+fn any_slice() -> impl Strategy<Value = EndpointSlice> {
+    let address = select(vec!["10.0.0.1", "10.0.0.2", "fd00::1", "127.0.0.1"]);
+    let endpoint = (address, any::<[bool; 3]>()).prop_map(|(address, [ready, serving, terminating])| SliceEndpoint {
+        address: address.parse().unwrap(),
+        conditions: Conditions { ready, serving, terminating },
+        zone: None,
+    });
+    let port = (select(vec!["", "http", "metrics"]), select(vec![8080, 8081]));
+    let names = (select(vec!["a", "b"]), select(vec!["1", "2", "3"]), select(vec!["x", "y", ""]));
+    (names, vec(endpoint, 0..3), vec(port, 0..3), prop::bool::weighted(0.1)).prop_map(
+        |((namespace, name, service), endpoints, ports, names)| {
+            let ports = ports.into_iter().map(|(name, port)| EndpointPort { name: name.into(), port }).collect();
+            EndpointSlice { names, ports, endpoints, ..slice(namespace, name, service, &[]) }
+        },
+    )
+}
+
+fn any_object() -> impl Strategy<Value = Object> {
+    prop_oneof![
+        1 => any_namespace().prop_map(Object::Namespace),
+        2 => any_service().prop_map(Object::Service),
+        4 => any_slice().prop_map(Object::EndpointSlice),
+    ]
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    let id = |object: &Object| -> ObjectId { object.id() };
+    prop_oneof![
+        6 => any_object().prop_map(Change::Upsert),
+        2 => any_object().prop_map(move |object| Change::Delete(id(&object))),
+        1 => vec(any_slice(), 0..4).prop_map(|slices| Change::Replace(Kind::EndpointSlice, slices.into_iter().map(Object::EndpointSlice).collect())),
+        1 => vec(any_service(), 0..3).prop_map(|services| Change::Replace(Kind::Service, services.into_iter().map(Object::Service).collect())),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn to_do_what_a_change_affects_is_enough(changes in vec(any_change(), 1..24)) {
+        let mut follower = Follower::default();
+        follower.routes = routes(&translate(&settings(), &follower.resources));
+        for change in changes {
+            follower.apply(change);
+            let translation = translate(&settings(), &follower.resources);
+            prop_assert_eq!(&follower.routes, &routes(&translation));
+            prop_assert_eq!(&follower.endpoints, &sets(&translation));
+        }
+    }
+
+    #[test]
+    fn the_way_to_the_same_resources_makes_no_difference(objects in vec(any_object(), 0..16)) {
+        let last: BTreeMap<ObjectId, Object> = objects.iter().map(|object| (object.id(), object.clone())).collect();
+        let (one, other) = (translate(&settings(), &store(objects)), translate(&settings(), &store(last.into_values())));
+        prop_assert_eq!(routes(&one), routes(&other));
+        prop_assert_eq!(sets(&one), sets(&other));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_used_is_in_a_slice_and_may_be_used(objects in vec(any_object(), 0..16)) {
+        let resources = store(objects);
+        for (key, set) in sets(&translate(&settings(), &resources)) {
+            let service = NamespacedName::new(key.namespace.clone(), key.service.clone());
+            let offered = |address: std::net::SocketAddr, ready: bool| resources.slices(&service).any(|slice| {
+                let found = slice.endpoints.iter().any(|endpoint| endpoint.address == address.ip() && (endpoint.conditions.ready || !ready));
+                found && slice.ports.iter().any(|port| port.port == address.port())
+            });
+            prop_assert!(set.ready.iter().all(|endpoint| offered(endpoint.address, true)));
+            prop_assert!(set.draining.iter().all(|endpoint| offered(endpoint.address, false)));
+            let all: Vec<_> = set.ready.iter().chain(&set.draining).map(|endpoint| endpoint.address).collect();
+            prop_assert!(all.iter().all(|address| !address.ip().is_loopback()));
+            prop_assert!(all.windows(2).all(|pair| pair[0].is_ipv4() == pair[1].is_ipv4()), "one family");
+            let mut once = all.clone();
+            once.sort();
+            once.dedup();
+            prop_assert_eq!(once.len(), all.len(), "each once");
+        }
+    }
+
+    #[test]
+    fn garbage_opens_nothing(entries in vec((select(annotations::VOCABULARY.to_vec()), "\\PC{0,24}|none |[a-z+, ]{0,12}"), 0..8)) {
+        let entries: Vec<(&str, &str)> = entries.iter().map(|(key, value)| (key.name, value.as_str())).collect();
+        let says_none = entries.iter().rev().find(|(key, _)| *key == "require").is_some_and(|(_, value)| value.trim() == "none");
+        let resources = store([Object::Namespace(namespace("dev", &[("expose", "all")])), Object::Service(service("dev", "x", &entries))]);
+        let translation = translate(&settings(), &resources);
+        for host in translation.snapshot.listeners.iter().flat_map(|listener| listener.hosts.iter()) {
+            for route in &host.routes {
+                prop_assert_eq!(route.rule.policy.access.require == Require::Nothing, says_none);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_snapshot_keeps_the_cells_of_the_one_before() {
+    let (namespace, cart) = (namespace("dev", &[("expose", "all")]), service("dev", "cart", &[]));
+    let mut resources =
+        store([Object::Namespace(namespace), Object::Service(cart), Object::EndpointSlice(slice("dev", "1", "cart", &["10.0.0.1"]))]);
+    let mut known = EndpointCells::default();
+    let before = cells(&translate_reusing(&settings(), &resources, &mut known).snapshot);
+    known.commit();
+    resources.apply(Change::Upsert(Object::EndpointSlice(slice("dev", "1", "cart", &["10.0.0.2"]))));
+    resources.apply(Change::Upsert(Object::Service(service("dev", "search", &[]))));
+    let after = cells(&translate_reusing(&settings(), &resources, &mut known).snapshot);
+    let [(key, cell)] = before.into_iter().collect::<Vec<_>>().try_into().unwrap();
+    assert!(Arc::ptr_eq(&after[&key], &cell));
+    assert_eq!(cell.load().ready[0].address, "10.0.0.1:8080".parse().unwrap(), "until it is published");
+    known.commit();
+    assert_eq!(cell.load().ready[0].address, "10.0.0.2:8080".parse().unwrap());
+}
+
+#[test]
+fn an_endpoint_set_of_what_is_not_there_is_empty() {
+    let resources = store([Object::Service(service("dev", "cart", &[])), Object::EndpointSlice(slice("dev", "1", "cart", &["10.0.0.1"]))]);
+    let set = |service: &str, port| endpoint_set(&resources, &EndpointKey { namespace: "dev".into(), service: service.into(), port });
+    assert_eq!(set("cart", 80).ready.len(), 1);
+    assert_eq!(set("cart", 81), EndpointSet::default());
+    assert_eq!(set("search", 80), EndpointSet::default());
+}
+
+#[test]
+fn an_annotation_with_a_small_mistake_is_recognised() {
+    let resources = store([Object::Service(service("dev", "cart", &[("timeouts", "1s"), ("pahts", "/"), ("zzz", "1")]))]);
+    let help: Vec<_> = translate(&settings(), &resources).problems.into_iter().map(|problem| problem.help).collect();
+    let expected = [
+        "did you mean `portcullis.dev/paths`?",
+        "did you mean `portcullis.dev/timeout`?",
+        "docs/annotations.md lists all that are understood",
+    ];
+    assert_eq!(help, expected);
+}
