@@ -59,6 +59,18 @@ pub struct Place {
     pub column: u32,
 }
 
+/// The one of `names` that was probably meant by `word`: that of the least edit distance, if this is at most a third of its length.
+pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    const LONGEST: usize = 64;
+    if word.len() > LONGEST {
+        return None;
+    }
+    let word = word.to_lowercase();
+    let distance = |name: &'a str| (strsim::damerau_levenshtein(&word, &name.to_lowercase()), name);
+    let (distance, name) = names.into_iter().map(distance).min()?;
+    (distance <= name.len().div_ceil(3)).then_some(name)
+}
+
 fn is_empty(text: &str) -> bool {
     text.is_empty()
 }

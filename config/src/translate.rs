@@ -77,9 +77,14 @@ fn certificates(settings: &Settings, resources: &Resources, problems: &mut Vec<P
 // === impl Problem ===
 
 impl From<InvalidTemplate> for Problem {
-    fn from(error: InvalidTemplate) -> Self {
-        let help = "write a domain such as apps.example.com, and a template such as `{service}--{environment}.{zone}`".to_owned();
-        Self { severity: Severity::Error, reason: "InvalidHostnameTemplate", origin: Origin::default(), message: error.to_string(), help }
+    fn from(wrong: InvalidTemplate) -> Self {
+        Self {
+            severity: Severity::Error,
+            reason: "InvalidHostnameTemplate",
+            origin: Origin::default(),
+            message: format!("`{}`: {wrong}", wrong.key()),
+            help: wrong.help().to_owned(),
+        }
     }
 }
 

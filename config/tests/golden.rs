@@ -1,22 +1,19 @@
 //! What resources mean, by example: each `testdata/NAME.in.yaml` is translated, and compared with `NAME.out.yaml`.
 //!
-//! A document without `kind` holds settings; those that it leaves out are the ones of [`settings`]. With `source: {directory: …}` the other
+//! A first document without `kind` holds settings; those that it leaves out are the ones of [`settings`]. With `source: {directory: …}` the other
 //! documents count as read from that folder, else as watched in a cluster. `UPDATE_GOLDEN=1 cargo test -p portcullis-config --test golden`
 //! writes the outputs anew: then read the difference.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
-use portcullis_config::problem::{Place, Problem};
-use portcullis_config::resources::{Change, EndpointSlice, Namespace, Object, Resources, Service};
+use portcullis_config::problem::Problem;
+use portcullis_config::resources::{Change, NamespacedName, Object, Resources};
 use portcullis_config::settings::{CertificateSettings, Settings, SourceSettings};
-use portcullis_config::snapshot::certificate::Certificate;
+use portcullis_config::source::manifest::read_manifests;
 use portcullis_config::translate::{Translation, translate};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// Stands in an input for a text that is as long as it says.
@@ -111,32 +108,20 @@ fn settings(given: Option<Value>) -> Settings {
 
 impl Input {
     fn read(name: &str) -> Self {
-        let text = fs::read_to_string(folder().join(format!("{name}.in.yaml"))).unwrap();
-        let mut documents = Vec::new();
-        let mut line = 1;
-        for document in text.split_inclusive("\n---\n") {
-            let comments = document.lines().take_while(|line| line.starts_with('#')).count() as u32;
-            let value: Value =
-                serde_saphyr::from_str(document.trim_end_matches("---\n")).unwrap_or_else(|error| panic!("{name}:{line}: {error}"));
-            documents.push((line + comments, value));
-            line += document.lines().count() as u32;
+        let text = fs::read_to_string(folder().join(format!("{name}.in.yaml"))).unwrap().replace(MEGABYTE, &"/a,".repeat(1 << 20));
+        let first = text.split_inclusive("\n---\n").next().unwrap();
+        let is_settings = !first.lines().any(|line| line.starts_with("kind:"));
+        let settings = settings(is_settings.then(|| serde_saphyr::from_str(first.trim_end_matches("---\n")).unwrap()));
+        // Lines stay where they are.
+        let manifests = if is_settings { "\n".repeat(first.lines().count()) + &text[first.len()..] } else { text };
+        let secrets = settings.certificates.iter().filter_map(secret).collect();
+        let file = Arc::new(format!("{name}.in.yaml").into());
+        let (mut objects, mut problems) = read_manifests(&file, manifests.as_bytes(), &secrets);
+        if let SourceSettings::Kubernetes(_) = settings.source {
+            objects.iter_mut().for_each(forget_place);
+            problems.iter_mut().for_each(|problem| problem.origin.place = None);
         }
-        let given = documents.iter().position(|(_, value)| value.get("kind").is_none()).map(|index| documents.remove(index).1);
-        let settings = settings(given);
-        let mut input = Self { settings, objects: Vec::new(), problems: Vec::new() };
-        for (line, value) in documents {
-            let place = match &input.settings.source {
-                SourceSettings::Directory(directory) => {
-                    Some(Place { file: Arc::new(directory.join(format!("{name}.in.yaml"))), line, column: 1 })
-                }
-                SourceSettings::Kubernetes(_) => None,
-            };
-            match object(value, place, &input.settings) {
-                Ok(object) => input.objects.push(object),
-                Err(problem) => input.problems.push(problem),
-            }
-        }
-        input
+        Self { settings, objects, problems }
     }
 
     fn output<'a>(&'a self, objects: impl Iterator<Item = &'a Object>) -> String {
@@ -169,33 +154,20 @@ fn share_hosts(value: &mut Value) {
     rest.insert("problems".to_owned(), problems);
 }
 
-fn object(mut value: Value, place: Option<Place>, settings: &Settings) -> Result<Object, Problem> {
-    stretch(&mut value);
-    match value["kind"].as_str().unwrap() {
-        "Namespace" => Namespace::from_object(&parse::<core::Namespace>(value), place).map(Object::Namespace),
-        "Service" => Service::from_object(&parse::<core::Service>(value), place).map(Object::Service),
-        "EndpointSlice" => EndpointSlice::from_object(&parse::<discovery::EndpointSlice>(value), place).map(Object::EndpointSlice),
-        "Secret" => {
-            let certificate = Certificate::from_secret(&parse::<core::Secret>(value), place)?;
-            let names: BTreeMap<_, _> = settings.certificates.iter().map(|wanted| (format!("{wanted:?}"), wanted)).collect();
-            let (namespace, name) = (certificate.origin.namespace.to_string(), certificate.origin.name.to_string());
-            let wanted = CertificateSettings::Secret { namespace, name };
-            assert!(names.contains_key(&format!("{wanted:?}")), "only Secrets that are referred to are read");
-            Ok(Object::Certificate(wanted, certificate))
-        }
-        other => panic!("{other} is not read"),
+fn secret(settings: &CertificateSettings) -> Option<NamespacedName> {
+    match settings {
+        CertificateSettings::Secret { namespace, name } => Some(NamespacedName::new(namespace.as_str(), name.as_str())),
+        CertificateSettings::Files { .. } => None,
     }
 }
 
-fn parse<T: DeserializeOwned>(value: Value) -> T {
-    serde_json::from_value(value).unwrap()
-}
-
-fn stretch(value: &mut Value) {
-    match value {
-        Value::String(text) => *text = text.replace(MEGABYTE, &"/a,".repeat(1 << 20)),
-        Value::Array(items) => items.iter_mut().for_each(stretch),
-        Value::Object(entries) => entries.values_mut().for_each(stretch),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
+/// What is watched in a cluster has no place in a file.
+fn forget_place(object: &mut Object) {
+    let origin = match object {
+        Object::Namespace(namespace) => &mut namespace.origin,
+        Object::Service(service) => &mut service.origin,
+        Object::EndpointSlice(slice) => &mut slice.origin,
+        Object::Certificate(_, certificate) => &mut certificate.origin,
+    };
+    origin.place = None;
 }

@@ -6,14 +6,13 @@ use std::path::Path;
 
 use super::{CertificateSettings, Settings, SourceSettings};
 use crate::snapshot::host::{Hostname, check_label};
+use crate::translate::hostname::InvalidTemplate;
 
 /// Takes the keys that lead to a value, what is wrong with it, and how to mend it.
 pub(super) type Complain<'a> = dyn FnMut(&[&str], String, String) + 'a;
 
 /// The largest window of an HTTP/2 stream (RFC 9113 §6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
-/// What a hostname is tried with.
-const PROBE: &str = "a";
 
 /// Checks all that needs no look at other files.
 pub(super) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {
@@ -25,39 +24,8 @@ pub(super) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {
 }
 
 fn names(settings: &Settings, complain: &mut Complain<'_>) {
-    if let Err(error) = settings.zone.parse::<Hostname>() {
-        let help = "write a domain such as `apps.example.com`, in lower case".to_owned();
-        complain(&["zone"], format!("`{}` is no hostname: it {error}", settings.zone), help);
-    }
-    if let Some(Err(error)) = settings.default_environment.as_deref().map(check_label) {
-        complain(
-            &["defaultEnvironment"],
-            format!("no environment can have this name: it {error}"),
-            "write the value of a Namespace's label `portcullis.dev/environment`".to_owned(),
-        );
-    }
-    hostname(settings, complain);
-}
-
-fn hostname(settings: &Settings, complain: &mut Complain<'_>) {
-    let template = settings.hostname.as_str();
-    let example = "write a template such as `{service}--{environment}.{zone}`".to_owned();
-    for placeholder in ["{service}", "{environment}"] {
-        if !template.contains(placeholder) {
-            let message = format!("`{template}` lacks `{placeholder}`: names of different services would be the same");
-            complain(&["hostname"], message, example.clone());
-        }
-    }
-    if !template.ends_with(".{zone}") {
-        complain(
-            &["hostname"],
-            format!("`{template}` does not end in `.{{zone}}`: its names would be outside of the zone"),
-            example.clone(),
-        );
-    }
-    let name = template.replace("{service}", PROBE).replace("{environment}", PROBE).replace("{zone}", PROBE);
-    if let Err(error) = name.parse::<Hostname>() {
-        complain(&["hostname"], format!("`{template}` makes no hostname: `{name}` {error}"), example);
+    for wrong in InvalidTemplate::all(settings) {
+        complain(&[wrong.key()], wrong.to_string(), wrong.help().to_owned());
     }
 }
 

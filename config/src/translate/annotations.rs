@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::problem::{Origin, Problem, Severity};
+use crate::problem::{Origin, Problem, Severity, nearest};
 use crate::resources::{Annotations, MAX_VALUE, PREFIX, Value};
 
 /// A label or an annotation, by what follows [`PREFIX`].
@@ -72,9 +72,6 @@ pub const VOCABULARY: [Key; 21] = [
     Key { name: "canary-cookie", place: KeyPlace::Service, served: false },
     Key { name: "mirror-percent", place: KeyPlace::Service, served: false },
 ];
-
-/// How unlike a known key an unknown one may be for the known one to be suggested, in edits.
-const LIKENESS: usize = 3;
 
 /// Whether `name`, without prefix, has a meaning.
 pub(crate) fn is_known(name: &str) -> bool {
@@ -188,8 +185,8 @@ pub(super) fn check_keys(origin: &Origin, labels: &Annotations, annotations: &An
 
 fn check_key(reader: &mut Reader<'_>, name: &str, is_label: bool) {
     let Some(key) = VOCABULARY.iter().find(|key| key.name == name) else {
-        let help = match likely(name) {
-            Some(key) => format!("did you mean `{key}`?"),
+        let help = match nearest(name, VOCABULARY.iter().map(|key| key.name)) {
+            Some(near) => format!("did you mean `{PREFIX}{near}`?"),
             None => "docs/annotations.md lists all that are understood".to_owned(),
         };
         return reader.warn("UnknownAnnotation", format!("`{PREFIX}{name}` is unknown"), &help);
@@ -203,12 +200,6 @@ fn check_key(reader: &mut Reader<'_>, name: &str, is_label: bool) {
         _ => return,
     };
     reader.warn("MisplacedAnnotation", format!("`{key}` has no effect here"), help);
-}
-
-/// The known key that was probably meant.
-fn likely(name: &str) -> Option<&'static Key> {
-    let distance = |key: &&Key| strsim::damerau_levenshtein(key.name, name);
-    VOCABULARY.iter().min_by_key(distance).filter(|key| distance(key) <= LIKENESS && distance(key) * 2 <= key.name.len())
 }
 
 /// What of a value is repeated in a message: its beginning, without control characters.

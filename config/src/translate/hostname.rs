@@ -6,7 +6,7 @@ use crate::snapshot::host::{HostPattern, Hostname, InvalidHostname, check_label}
 /// A hostname template that was checked, such as `{service}--{environment}.{zone}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostnameTemplate {
-    /// Before, between and after the two placeholders, with the zone filled in.
+    /// With the zone filled in.
     text: String,
     zone: Hostname,
     default_environment: Option<String>,
@@ -16,25 +16,80 @@ pub struct HostnameTemplate {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTemplate {
     /// `zone` is no hostname.
-    #[error("`zone: {0}` {1}")]
+    #[error("`{0}` is no hostname: it {1}")]
     Zone(String, InvalidHostname),
     /// `defaultEnvironment` is no label of a hostname.
-    #[error("`defaultEnvironment: {0}` {1}")]
-    DefaultEnvironment(String, InvalidHostname),
-    /// Without the placeholder, two services would have one name.
-    #[error("`hostname: {0}` must have `{1}` once")]
+    #[error("no environment can have this name: it {0}")]
+    DefaultEnvironment(InvalidHostname),
+    /// `hostname` lacks a placeholder.
+    #[error("`{0}` lacks `{1}`: names of different services would be the same")]
     Placeholder(String, &'static str),
-    /// Names outside of the zone would not lead here.
-    #[error("`hostname: {0}` must end with `.{{zone}}`")]
+    /// `hostname` leads elsewhere.
+    #[error("`{0}` does not end in `.{{zone}}`: its names would be outside of the zone")]
     OutsideZone(String),
-    /// What is around the placeholders is no part of a hostname.
-    #[error("`hostname: {0}` {1}")]
-    Literal(String, InvalidHostname),
+    /// `hostname` has what is no part of a hostname.
+    #[error("`{0}` makes no hostname: `{1}` {2}")]
+    Literal(String, String, InvalidHostname),
 }
 
 const SERVICE: &str = "{service}";
 const ENVIRONMENT: &str = "{environment}";
-const ZONE: &str = ".{zone}";
+const ZONE: &str = "{zone}";
+/// What a template is tried with.
+const PROBE: &str = "a";
+
+// === impl InvalidTemplate ===
+
+impl InvalidTemplate {
+    /// The setting that is wrong.
+    #[must_use]
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Zone(..) => "zone",
+            Self::DefaultEnvironment(_) => "defaultEnvironment",
+            Self::Placeholder(..) | Self::OutsideZone(_) | Self::Literal(..) => "hostname",
+        }
+    }
+
+    /// How to mend it.
+    #[must_use]
+    pub fn help(&self) -> &'static str {
+        match self {
+            Self::Zone(..) => "write a domain such as `apps.example.com`, in lower case",
+            Self::DefaultEnvironment(_) => "write the value of a Namespace's label `portcullis.dev/environment`",
+            Self::Placeholder(..) | Self::OutsideZone(_) | Self::Literal(..) => {
+                "write a template such as `{service}--{environment}.{zone}`"
+            }
+        }
+    }
+
+    /// All that is wrong with the settings that hostnames are made from.
+    #[must_use]
+    pub fn all(settings: &Settings) -> Vec<Self> {
+        let mut wrong = Vec::new();
+        if let Err(error) = settings.zone.parse::<Hostname>() {
+            wrong.push(Self::Zone(settings.zone.clone(), error));
+        }
+        if let Some(Err(error)) = settings.default_environment.as_deref().map(check_label) {
+            wrong.push(Self::DefaultEnvironment(error));
+        }
+        let template = &settings.hostname;
+        wrong.extend(
+            [SERVICE, ENVIRONMENT]
+                .into_iter()
+                .filter(|part| !template.contains(part))
+                .map(|part| Self::Placeholder(template.clone(), part)),
+        );
+        if !template.ends_with(&format!(".{ZONE}")) {
+            wrong.push(Self::OutsideZone(template.clone()));
+        }
+        let name = template.replace(SERVICE, PROBE).replace(ENVIRONMENT, PROBE).replace(ZONE, PROBE);
+        if let Err(error) = name.parse::<Hostname>() {
+            wrong.push(Self::Literal(template.clone(), name, error));
+        }
+        wrong
+    }
+}
 
 // === impl HostnameTemplate ===
 
@@ -42,22 +97,16 @@ impl HostnameTemplate {
     /// Checks the settings that hostnames are made from.
     ///
     /// # Errors
-    /// Says what is wrong.
-    pub fn new(settings: &Settings) -> Result<Self, InvalidTemplate> {
-        let zone: Hostname = settings.zone.parse().map_err(|error| InvalidTemplate::Zone(settings.zone.clone(), error))?;
-        let template = &settings.hostname;
-        for placeholder in [SERVICE, ENVIRONMENT] {
-            if template.matches(placeholder).count() != 1 {
-                return Err(InvalidTemplate::Placeholder(template.clone(), placeholder));
+    /// Says all that is wrong.
+    pub fn new(settings: &Settings) -> Result<Self, Vec<InvalidTemplate>> {
+        let wrong = InvalidTemplate::all(settings);
+        match settings.zone.parse::<Hostname>() {
+            Ok(zone) if wrong.is_empty() => {
+                let text = settings.hostname.replace(ZONE, zone.as_str());
+                Ok(Self { text, zone, default_environment: settings.default_environment.clone() })
             }
+            _ => Err(wrong),
         }
-        let Some(prefix) = template.strip_suffix(ZONE) else { return Err(InvalidTemplate::OutsideZone(template.clone())) };
-        if let Some(environment) = &settings.default_environment {
-            check_label(environment).map_err(|error| InvalidTemplate::DefaultEnvironment(environment.clone(), error))?;
-        }
-        let made = Self { text: format!("{prefix}.{zone}"), zone, default_environment: settings.default_environment.clone() };
-        made.fill("a", "a").map_err(|error| InvalidTemplate::Literal(template.clone(), error))?;
-        Ok(made)
     }
 
     /// The hostname of a service in an environment, both of them labels.
@@ -79,7 +128,7 @@ impl HostnameTemplate {
     }
 
     fn fill(&self, service: &str, environment: &str) -> Result<Hostname, InvalidHostname> {
-        self.text.replacen(SERVICE, service, 1).replacen(ENVIRONMENT, environment, 1).parse()
+        self.text.replace(SERVICE, service).replace(ENVIRONMENT, environment).parse()
     }
 }
 

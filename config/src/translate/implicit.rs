@@ -41,8 +41,8 @@ struct Claim<'a> {
 pub(super) fn hosts(settings: &Settings, resources: &Resources, cells: &mut EndpointCells, problems: &mut Vec<Problem>) -> HostTable {
     let template = match HostnameTemplate::new(settings) {
         Ok(template) => template,
-        Err(error) => {
-            problems.push(error.into());
+        Err(wrong) => {
+            problems.extend(wrong.into_iter().map(Problem::from));
             return HostTable::default();
         }
     };

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor};
 
 use super::{Entry, Node, Position, Value};
+use crate::problem::nearest;
 
 /// One step on the way to a value: which element of a list, or which entry of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,7 +81,7 @@ impl de::Error for DecodeError {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        let help = match nearest(field, expected) {
+        let help = match nearest(field, expected.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None if expected.is_empty() => "remove it: no key is known here".to_owned(),
             None => format!("known here are {}", listed(expected)),
@@ -89,7 +90,7 @@ impl de::Error for DecodeError {
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        let help = match nearest(variant, expected) {
+        let help = match nearest(variant, expected.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("write one of {}", listed(expected)),
         };
@@ -116,35 +117,6 @@ fn wanted(expected: &dyn Expected) -> String {
 
 fn listed(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-}
-
-/// The name that was probably meant: the one of the least edit distance, if that is at most a third of its length.
-fn nearest<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
-    let near = names.iter().map(|name| (distance(word, name), *name)).min()?;
-    (near.0 <= near.1.len().div_ceil(3)).then_some(near.1)
-}
-
-/// The Levenshtein distance of two short words; words over 64 bytes are as far as can be.
-fn distance(a: &str, b: &str) -> usize {
-    if a.len().max(b.len()) > 64 {
-        return usize::MAX;
-    }
-    let (a, b) = (a.to_lowercase(), b.to_lowercase());
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (cell, y) in row.iter_mut().skip(1).zip(b.chars()) {
-            let above = *cell;
-            left = (diagonal + usize::from(x != y)).min(above + 1).min(left + 1);
-            diagonal = above;
-            *cell = left;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 // === impl Deserializer for &Node ===
