@@ -5,6 +5,7 @@
 
 mod check;
 mod read;
+pub mod reference;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -200,31 +201,31 @@ pub struct Limits {
 pub struct TimeoutSettings {
     /// For a client's TLS handshake and PROXY protocol header.
     #[serde(with = "duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "duration::Text")]
     pub handshake: Duration,
     /// For a request's head, from its first octet on.
     #[serde(with = "duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "duration::Text")]
     pub request_head: Duration,
     /// How long a client's connection is kept without a request.
     #[serde(with = "duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "duration::Text")]
     pub client_idle: Duration,
     /// How long a body, either way, may stand still. WebSockets and HTTP/2 streams too.
     #[serde(with = "duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "duration::Text")]
     pub stream_idle: Duration,
     /// For a connection to a backend, TLS included.
     #[serde(with = "duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "duration::Text")]
     pub connect: Duration,
     /// From the request sent to a backend to the head of its response.
     #[serde(with = "duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "duration::Text")]
     pub response_head: Duration,
     /// How long an idle connection to a backend is kept.
     #[serde(with = "duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "duration::Text")]
     pub upstream_idle: Duration,
 }
 
@@ -234,11 +235,11 @@ pub struct TimeoutSettings {
 pub struct DrainSettings {
     /// How long connections are still accepted, while `/readyz` already says no: the time that load balancers need to notice.
     #[serde(with = "duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "duration::Text")]
     pub delay: Duration,
     /// How long requests under way may take after that.
     #[serde(with = "duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "duration::Text")]
     pub deadline: Duration,
 }
 
@@ -357,10 +358,29 @@ impl Default for AccessLogSettings {
 pub mod duration {
     //! Durations as Gateway API writes them (GEP-2257): `1h30m`, `500ms`, up to five digits a unit.
 
+    use std::borrow::Cow;
     use std::fmt;
     use std::time::Duration;
 
+    use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
     use serde::{Deserializer, Serializer, de};
+
+    /// The JSON Schema of a duration.
+    pub(super) struct Text;
+
+    impl JsonSchema for Text {
+        fn schema_name() -> Cow<'static, str> {
+            "Duration".into()
+        }
+
+        fn inline_schema() -> bool {
+            true
+        }
+
+        fn json_schema(_: &mut SchemaGenerator) -> Schema {
+            json_schema!({"type": "string", "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$"})
+        }
+    }
 
     const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 

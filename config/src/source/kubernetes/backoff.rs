@@ -22,11 +22,6 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// How many failures there have been since the last success.
-    pub(super) fn failures(&self) -> u32 {
-        self.failures
-    }
-
     /// After a failure: between a half and the whole of what doubling gives. `random` is uniform over `u64`.
     pub(super) fn next(&mut self, random: u64) -> Duration {
         let whole = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);

@@ -37,6 +37,8 @@ pub(super) struct Watch<K> {
     /// Whether the API server streams lists (KEP-3157), as far as is known.
     streams: bool,
     backoff: Backoff,
+    /// Whether the API server was not heard of since something went wrong.
+    interrupted: bool,
     told: Vec<Problem>,
     /// What the API server refuses, for whoever may grant it.
     refused: Option<Problem>,
@@ -67,7 +69,7 @@ impl<K: Watched> Watch<K> {
     /// Of all objects that `api` reaches, or of one.
     pub(super) fn new(api: Api<K>, name: Option<String>, updates: Updates) -> Self {
         let (session, backoff) = (Session::default(), Backoff::default());
-        Self { api, name, updates, session, streams: true, backoff, told: Vec::new(), refused: None }
+        Self { api, name, updates, session, streams: true, backoff, interrupted: false, told: Vec::new(), refused: None }
     }
 
     /// Tells what there is and what changes, until nobody listens.
@@ -135,6 +137,7 @@ impl<K: Watched> Watch<K> {
             self.session.lose();
             return Ok(());
         }
+        self.heard();
         self.send(Update { heard: Some(SystemTime::now()), ..Update::default() }).await?;
         let events = request(REQUEST_TIMEOUT, self.api.watch(&self.watch_params(), version)).await?;
         self.follow(events).await
@@ -174,13 +177,17 @@ impl<K: Watched> Watch<K> {
             Step::Changed { changes, whole } => (changes, whole),
             _ => (Vec::new(), false),
         };
-        if self.backoff.failures() > 0 {
-            tracing::info!(kind = %K::kind(&()), "heard of the API server again");
-            self.backoff.reset();
-        }
+        self.heard();
+        self.backoff.reset();
         self.refused = None;
         let heard = self.session.version().map(|_| SystemTime::now());
         self.send(Update { changes, problems: None, synced: whole, heard }).await
+    }
+
+    fn heard(&mut self) {
+        if std::mem::take(&mut self.interrupted) {
+            tracing::info!(kind = %K::kind(&()), "heard of the API server again");
+        }
     }
 
     async fn send(&mut self, update: Update) -> Result<(), Interrupted> {
@@ -199,10 +206,10 @@ impl<K: Watched> Watch<K> {
         }
         let wait = self.backoff.next(random());
         let kind = K::kind(&());
-        if self.backoff.failures() == 1 {
+        if !std::mem::replace(&mut self.interrupted, true) {
             tracing::warn!(%kind, %error, "the watch was interrupted; what is known stays");
         } else {
-            tracing::debug!(%kind, %error, failures = self.backoff.failures(), "the watch is still interrupted");
+            tracing::debug!(%kind, %error, "the watch is still interrupted");
         }
         self.refused = error.is_refused().then(|| refused::<K>(self.name.as_deref(), error));
         // That nobody listens any more is found by the next step.
