@@ -19,6 +19,7 @@ pub struct Live {
     pub problems: ArcSwap<Vec<Problem>>,
     synced: AtomicBool,
     heard: AtomicU64,
+    publications: AtomicU64,
     published: watch::Sender<()>,
 }
 
@@ -54,7 +55,14 @@ impl Live {
     pub fn publish(&self, snapshot: Arc<Snapshot>, problems: Vec<Problem>) {
         self.problems.store(Arc::new(problems));
         self.snapshot.store(snapshot);
+        self.publications.fetch_add(1, Ordering::Relaxed);
         self.published.send_replace(());
+    }
+
+    /// How many snapshots have been published.
+    #[must_use]
+    pub fn publications(&self) -> u64 {
+        self.publications.load(Ordering::Relaxed)
     }
 
     /// Changes each time a snapshot is published: for the control plane, which prepares things ahead of the request path.
