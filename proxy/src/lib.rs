@@ -38,4 +38,5 @@ pub(crate) mod listen;
 pub(crate) mod normalize;
 pub(crate) mod route;
 pub(crate) mod upstream;
+pub mod telemetry;
 pub(crate) mod worker;

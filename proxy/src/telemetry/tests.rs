@@ -1,0 +1,123 @@
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, UNIX_EPOCH};
+
+use http::{Method, Version};
+use portcullis_config::settings::AccessLogSettings;
+
+use super::*;
+
+const NOW: SystemTime = UNIX_EPOCH;
+
+pub(super) fn record() -> Record<'static> {
+    Record {
+        id: "0190-a",
+        client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        listener: "https",
+        tls: true,
+        version: Version::HTTP_2,
+        method: &Method::GET,
+        host: "shop--staging.apps.example.com",
+        path: "/cart",
+        status: 200,
+        grpc_status: None,
+        bytes_in: 5,
+        bytes_out: 1024,
+        duration: Duration::from_millis(3),
+        upstream_duration: Some(Duration::from_micros(900)),
+        environment: "staging",
+        service: "shop",
+        variant: "stable",
+        upstream: Some(([10, 0, 0, 7], 8080).into()),
+        tries: 1,
+        refusal: None,
+        failure: None,
+        user_agent: None,
+        referer: None,
+    }
+}
+
+fn settings(access_log: AccessLogSettings) -> Settings {
+    let json = serde_json::json!({"zone": "apps.example.com", "source": {"directory": "manifests"}});
+    let mut settings: Settings = serde_json::from_value(json).unwrap();
+    settings.access_log = access_log;
+    settings
+}
+
+fn silent() -> Arc<Telemetry> {
+    Telemetry::new(&settings(AccessLogSettings { format: AccessLogFormat::None, file: None }), NOW).unwrap()
+}
+
+#[test]
+fn what_workers_count_is_added_up() {
+    let telemetry = silent();
+    let (first, second) = (telemetry.meter(), telemetry.meter());
+    first.record(&record(), NOW);
+    second.record(&record(), NOW);
+    second.record(&Record { status: 503, upstream_duration: None, ..record() }, NOW);
+    let text = telemetry.render(&Live::default(), NOW);
+    let labels = "environment=\"staging\",service=\"shop\",variant=\"stable\"";
+    for line in [
+        format!("portcullis_requests_total{{{labels},code=\"2xx\"}} 2\n"),
+        format!("portcullis_requests_total{{{labels},code=\"5xx\"}} 1\n"),
+        format!("portcullis_request_duration_seconds_bucket{{{labels},le=\"0.0025\"}} 0\n"),
+        format!("portcullis_request_duration_seconds_bucket{{{labels},le=\"0.005\"}} 3\n"),
+        format!("portcullis_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} 3\n"),
+        format!("portcullis_request_duration_seconds_sum{{{labels}}} 0.009\n"),
+        format!("portcullis_upstream_duration_seconds_count{{{labels}}} 2\n"),
+        format!("portcullis_response_body_bytes_total{{{labels}}} 3072\n"),
+    ] {
+        assert!(text.contains(&line), "{line} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn what_is_open_is_counted_until_it_is_dropped() {
+    let telemetry = silent();
+    let (first, second) = (telemetry.meter(), telemetry.meter());
+    let held = (first.request(), second.request(), first.connection("https", Protocol::Http2), second.upstream_connection());
+    drop((first.request(), second.connection("https", Protocol::Http2)));
+    let text = telemetry.render(&Live::default(), NOW);
+    for line in [
+        "portcullis_requests_in_flight 2\n",
+        "portcullis_connections_total{listener=\"https\",protocol=\"http2\"} 2\n",
+        "portcullis_connections_open{listener=\"https\",protocol=\"http2\"} 1\n",
+        "portcullis_upstream_connections_open 1\n",
+    ] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
+    drop(held);
+    assert!(telemetry.render(&Live::default(), NOW).contains("portcullis_requests_in_flight 0\n"));
+}
+
+#[test]
+fn labels_cannot_break_out_of_the_exposition() {
+    let telemetry = silent();
+    telemetry.meter().record(&Record { service: "a\"b\\c\nd", ..record() }, NOW);
+    assert!(telemetry.render(&Live::default(), NOW).contains("service=\"a\\\"b\\\\c\\nd\""));
+}
+
+#[test]
+fn the_access_log_follows_a_file_that_is_rotated() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let telemetry = Telemetry::new(&settings(AccessLogSettings { format: AccessLogFormat::Json, file: Some(path.clone()) }), NOW).unwrap();
+    let meter = telemetry.meter();
+    meter.record(&Record { id: "before", ..record() }, NOW);
+    let written = |path: &std::path::Path, id: &str| {
+        for _ in 0..1000 {
+            if std::fs::read_to_string(path).is_ok_and(|text| text.contains(id)) {
+                return true;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        false
+    };
+    assert!(written(&path, "before"));
+    let rotated = folder.path().join("access.log.1");
+    std::fs::rename(&path, &rotated).unwrap();
+    meter.record(&Record { id: "after", ..record() }, NOW);
+    telemetry.close();
+    let (old, new) = (std::fs::read_to_string(rotated).unwrap(), std::fs::read_to_string(path).unwrap());
+    assert!(old.contains("before") && !old.contains("after"), "{old}");
+    assert!(new.contains("after") && new.ends_with("}\n"), "{new}");
+}
