@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use self::backend::Backend;
 use self::certificate::Certificate;
 use self::host::{HostPattern, HostTable};
 
@@ -61,6 +62,12 @@ impl Snapshot {
     #[must_use]
     pub fn listener(&self, name: &str) -> Option<&Listener> {
         self.listeners.iter().find(|listener| &*listener.name == name)
+    }
+
+    /// The backends of all routes; one that several routes lead to is there for each.
+    pub fn backends(&self) -> impl Iterator<Item = &Backend> {
+        let hosts = self.listeners.iter().flat_map(|listener| listener.hosts.iter());
+        hosts.flat_map(|host| &host.routes).flat_map(|route| route.rule.backends.all())
     }
 }
 

@@ -1,33 +1,18 @@
 //! Chooses the endpoint for one try: the less loaded of two that chance points at.
 
-use std::net::SocketAddr;
-
-use portcullis_config::snapshot::endpoints::Endpoint;
-
-/// An endpoint for the next try, or `None` where there is none at all.
+/// One of `items` for the next try, or `None` where there is none at all.
 ///
-/// `load` is how much is under way to an endpoint, `random` uniform over `u64`. Endpoints in `avoid` (tried already, or failed
+/// `load` is how much is under way to an item, `random` uniform over `u64`. Items that are to be avoided (tried already, or failed
 /// lately) are taken only where nothing else is left: a whole service that fails now and then is still better than none.
-pub(crate) fn endpoint<'e>(
-    endpoints: &'e [Endpoint],
-    load: impl Fn(&Endpoint) -> u32,
-    random: u64,
-    avoid: &[SocketAddr],
-) -> Option<&'e Endpoint> {
-    let avoided = |endpoint: &&Endpoint| avoid.contains(&endpoint.address);
-    let good = if avoid.is_empty() { endpoints.len() } else { endpoints.iter().filter(|endpoint| !avoided(endpoint)).count() };
-    let (first, second) = match if good == 0 { endpoints.len() } else { good } {
+pub(crate) fn endpoint<T>(items: &[T], load: impl Fn(&T) -> u32, is_avoided: impl Fn(&T) -> bool, random: u64) -> Option<&T> {
+    let good = items.iter().filter(|item| !is_avoided(item)).count();
+    let takes_all = good == 0 || good == items.len();
+    let (first, second) = match if takes_all { items.len() } else { good } {
         0 => return None,
         1 => (0, 0),
         count => two_of(count, random),
     };
-    let at = |index: usize| {
-        if good == endpoints.len() || good == 0 {
-            endpoints.get(index)
-        } else {
-            endpoints.iter().filter(|endpoint| !avoided(endpoint)).nth(index)
-        }
-    };
+    let at = |index: usize| if takes_all { items.get(index) } else { items.iter().filter(|item| !is_avoided(item)).nth(index) };
     let (first, second) = (at(first)?, at(second)?);
     Some(if load(second) < load(first) { second } else { first })
 }

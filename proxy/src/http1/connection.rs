@@ -3,8 +3,6 @@
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 
-use bytes::BytesMut;
-
 use super::inbound::Inbound;
 use super::outbound::Outbound;
 
@@ -23,9 +21,8 @@ pub(crate) struct Shared<T>(Rc<RefCell<Connection<T>>>);
 // === impl Shared ===
 
 impl<T> Shared<T> {
-    /// Starts with what has been read already.
-    pub(crate) fn new(io: T, octets: BytesMut) -> Self {
-        Self(Rc::new(RefCell::new(Connection { io, inbound: Inbound::new(octets), outbound: Outbound::new() })))
+    pub(crate) fn new(io: T) -> Self {
+        Self(Rc::new(RefCell::new(Connection { io, inbound: Inbound::new(), outbound: Outbound::new() })))
     }
 
     /// The connection, for the length of one poll: never held over an `await`.

@@ -39,9 +39,8 @@ pub(crate) enum NoHead {
 // === impl Inbound ===
 
 impl Inbound {
-    /// Starts with what has been read already.
-    pub(crate) fn new(octets: BytesMut) -> Self {
-        Self { octets, scanner: HeadScanner::default(), decoder: Decoder::Done, is_ended: false }
+    pub(crate) fn new() -> Self {
+        Self { octets: BytesMut::new(), scanner: HeadScanner::default(), decoder: Decoder::Done, is_ended: false }
     }
 
     /// Whether nothing is left over that nobody has read.

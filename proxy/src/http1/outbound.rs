@@ -6,11 +6,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use tokio::io::AsyncWrite;
 
 use super::body::Encoder;
-use crate::exchange::{Broken, Frame};
+use crate::exchange::{BodyLength, Broken, Frame};
 
 /// Octets that may wait to be written before no more are taken.
 const BOUND: usize = 64 * 1024;
@@ -30,6 +30,17 @@ pub(crate) struct Outbound {
     is_broken: bool,
 }
 
+/// A request's head, apart.
+#[derive(Debug)]
+pub(crate) struct RequestLine<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) target: &'a str,
+    pub(crate) host: &'a HeaderValue,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: BodyLength,
+    pub(crate) expects_continue: bool,
+}
+
 // === impl Outbound ===
 
 impl Outbound {
@@ -47,14 +58,40 @@ impl Outbound {
         self.waiting == 0
     }
 
-    /// Takes a request's head and says how its body is framed.
-    pub(crate) fn request(&mut self, method: &Method, target: &str, headers: &HeaderMap, encoder: Encoder) {
-        self.tail.reserve(1024);
-        self.tail.put_slice(method.as_str().as_bytes());
-        self.tail.put_u8(b' ');
-        self.tail.put_slice(target.as_bytes());
-        self.tail.put_slice(b" HTTP/1.1\r\n");
-        self.fields(headers);
+    /// Takes a request's head. What frames the message is written from its parts, never from header fields.
+    pub(crate) fn request(&mut self, request: &RequestLine<'_>) {
+        let out = &mut self.tail;
+        out.reserve(1024);
+        out.put_slice(request.method.as_str().as_bytes());
+        out.put_u8(b' ');
+        out.put_slice(request.target.as_bytes());
+        out.put_slice(b" HTTP/1.1\r\n");
+        put_field(&header::HOST, request.host, out);
+        for (name, value) in request.headers {
+            // Only HTTP/2 may have it without naming it in `Connection` (RFC 9113 §8.2.2).
+            if name != header::TE {
+                put_field(name, value, out);
+            }
+        }
+        if request.expects_continue {
+            out.put_slice(b"expect: 100-continue\r\n");
+        }
+        let encoder = match request.body {
+            BodyLength::None => Encoder::Done,
+            BodyLength::Exact(length) => {
+                put_field(&header::CONTENT_LENGTH, &HeaderValue::from(length), out);
+                Encoder::Exact(length)
+            }
+            BodyLength::Unknown => {
+                out.put_slice(b"transfer-encoding: chunked\r\n");
+                Encoder::Chunked
+            }
+            BodyLength::Tunnel => {
+                out.put_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+                Encoder::Done
+            }
+        };
+        out.put_slice(b"\r\n");
         self.begin(encoder);
     }
 
@@ -66,15 +103,11 @@ impl Outbound {
         self.tail.put_u8(b' ');
         self.tail.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
         self.tail.put_slice(b"\r\n");
-        self.fields(headers);
-        self.begin(encoder);
-    }
-
-    fn fields(&mut self, headers: &HeaderMap) {
         for (name, value) in headers {
             put_field(name, value, &mut self.tail);
         }
         self.tail.put_slice(b"\r\n");
+        self.begin(encoder);
     }
 
     fn begin(&mut self, encoder: Encoder) {

@@ -16,6 +16,7 @@ use portcullis_config::settings::Settings;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::exchange::{Failed, Head};
 use crate::exchange::{BodyLength, Broken, Frame, ResponseHead, Source};
 use crate::http2::broken;
 use crate::http2::chunk::Chunk;
@@ -79,26 +80,6 @@ enum ResponseState {
     AwaitingHead(ResponseFuture),
     Body(StreamSource),
     Failed,
-}
-
-/// A response's head.
-#[derive(Debug)]
-pub(crate) enum Head {
-    /// A 1xx; another head follows.
-    Interim(ResponseHead),
-    Final(ResponseHead, BodyLength),
-}
-
-/// Why there is no response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Failed {
-    /// The backend has not begun with the request and will not: it may be sent again elsewhere, whatever its method
-    /// (RFC 9113 §8.7).
-    #[error("the request was not processed")]
-    NotSent,
-    /// It may have begun with it.
-    #[error(transparent)]
-    Broken(Broken),
 }
 
 // === impl ClientSettings ===

@@ -1,0 +1,169 @@
+//! Connections to pods: TCP, and TLS where the Service says so.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use portcullis_config::settings::Settings;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// How long a connection is silent before TCP asks whether the peer is still there, and how often it asks then.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(5));
+
+/// The authorities that pods' certificates are checked against.
+#[derive(Clone)]
+pub(crate) struct Authorities(Arc<ClientConfig>);
+
+/// Why authorities cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AuthoritiesError {
+    #[error("cannot be read as PEM: {0}")]
+    Pem(#[from] rustls_pki_types::pem::Error),
+    #[error("holds no certificate that can be an authority")]
+    Empty,
+    #[error("cannot be used: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Makes connections as the configuration says.
+pub(super) struct Connector {
+    pub(super) settings: Arc<Settings>,
+    tls: Option<TlsConnector>,
+}
+
+/// A connection to a pod.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+// === impl Authorities ===
+
+impl Authorities {
+    /// Reads a PEM file of certificates.
+    ///
+    /// # Errors
+    /// It cannot be read, or holds no authority.
+    pub(crate) fn read(file: &Path) -> Result<Self, AuthoritiesError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(file)? {
+            let _refused = roots.add(certificate?);
+        }
+        if roots.is_empty() {
+            return Err(AuthoritiesError::Empty);
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+// === impl Connector ===
+
+impl Connector {
+    pub(super) fn new(settings: Arc<Settings>, authorities: Option<Authorities>) -> Self {
+        Self { settings, tls: authorities.map(|authorities| TlsConnector::from(authorities.0)) }
+    }
+
+    /// A connection without TLS.
+    pub(super) async fn plain(&self, address: SocketAddr) -> io::Result<Transport> {
+        self.within(self.tcp(address)).await.map(Transport::Plain)
+    }
+
+    /// A connection with TLS, to a pod whose certificate is valid for `server_name`.
+    pub(super) async fn tls(&self, address: SocketAddr, server_name: &str) -> io::Result<Transport> {
+        let connector = self.tls.as_ref().ok_or_else(|| io::Error::other("upstreams.certificateAuthorities is not configured"))?;
+        let name = ServerName::try_from(server_name.to_owned()).map_err(io::Error::other)?;
+        let stream = self.within(async { connector.connect(name, self.tcp(address).await?).await }).await?;
+        Ok(Transport::Tls(Box::new(stream)))
+    }
+
+    async fn within<T>(&self, connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        tokio::time::timeout(self.settings.timeouts.connect, connecting).await.map_err(|_| io::ErrorKind::TimedOut)?
+    }
+
+    async fn tcp(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let socket = SockRef::from(&stream);
+        // A pod whose link was cut answers nothing, not even a reset: what was sent to it must be acknowledged in this time.
+        socket.set_tcp_user_timeout(Some(self.settings.timeouts.connect))?;
+        let (idle, interval) = KEEPALIVE;
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval))?;
+        Ok(stream)
+    }
+}
+
+// === impl Transport ===
+
+impl Transport {
+    /// Whether the peer chose HTTP/2 by ALPN.
+    pub(super) fn is_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, octets),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, octets),
+        }
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! HTTP/1.1 to backends: one exchange on one connection.
+
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use http::Method;
+
+use super::connect::Transport;
+use super::exchange::{Failed, Head, Message};
+use crate::exchange::{BodyLength, Broken, Frame, Sink, Source};
+use crate::http1::body::{Decoder, Encoder};
+use crate::http1::connection::Shared;
+use crate::http1::head::{self, Asked, HeadLimits, ResponseBody};
+use crate::http1::inbound::NoHead;
+use crate::http1::outbound::RequestLine;
+
+/// Interim responses to one request; more are a fault of the backend.
+const MAX_INTERIM: u8 = 32;
+
+/// A connection that waits for a request.
+pub(super) struct Idle {
+    connection: Shared<Transport>,
+    pub(super) since: Instant,
+}
+
+/// One request and its response.
+pub(crate) struct Http1Exchange {
+    pub(crate) request: Http1Sink,
+    pub(crate) response: Http1Response,
+}
+
+pub(crate) struct Http1Sink(Shared<Transport>);
+
+pub(crate) struct Http1Response {
+    connection: Shared<Transport>,
+    asked: Asked,
+    limits: HeadLimits,
+    interim: u8,
+    keep_alive: bool,
+}
+
+// === impl Idle ===
+
+impl Idle {
+    /// Whether the peer has neither closed it nor said anything on it. Costs no system call where nothing has arrived.
+    pub(super) fn is_alive(&self) -> bool {
+        let mut connection = self.connection.borrow();
+        let connection = &mut *connection;
+        connection.inbound.is_empty()
+            && connection.inbound.poll_fill(&mut connection.io, &mut Context::from_waker(std::task::Waker::noop())).is_pending()
+    }
+}
+
+// === impl Http1Exchange ===
+
+impl Http1Exchange {
+    /// Begins a request on a new connection.
+    pub(super) fn on_new(transport: Transport, message: &Message<'_>, limits: HeadLimits) -> Self {
+        Self::begin(Shared::new(transport), message, limits)
+    }
+
+    /// Begins a request on one that was idle.
+    pub(super) fn on_idle(idle: Idle, message: &Message<'_>, limits: HeadLimits) -> Self {
+        Self::begin(idle.connection, message, limits)
+    }
+
+    fn begin(connection: Shared<Transport>, message: &Message<'_>, limits: HeadLimits) -> Self {
+        connection.borrow().outbound.request(&RequestLine {
+            method: message.method,
+            target: message.target.as_str(),
+            host: message.host,
+            headers: message.headers,
+            body: message.body,
+            expects_continue: message.expects_continue,
+        });
+        let asked = Asked { head: *message.method == Method::HEAD, upgrade: message.body == BodyLength::Tunnel };
+        let response = Http1Response { connection: connection.clone(), asked, limits, interim: 0, keep_alive: false };
+        Self { request: Http1Sink(connection), response }
+    }
+
+    /// The connection for another request, where both messages ended as they should and nothing came after them.
+    pub(super) fn into_idle(self, now: Instant) -> Option<Idle> {
+        let Self { request: Http1Sink(connection), response } = self;
+        let is_clean = {
+            let connection = connection.borrow();
+            !connection.outbound.is_incomplete()
+                && connection.outbound.is_flushed()
+                && connection.inbound.is_body_done()
+                && connection.inbound.is_empty()
+                && !connection.inbound.is_ended()
+        };
+        (is_clean && response.keep_alive).then_some(Idle { connection, since: now })
+    }
+}
+
+// === impl Http1Sink ===
+
+impl Sink for Http1Sink {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let connection = &mut *self.0.borrow();
+        connection.outbound.poll_ready(&mut connection.io, cx)
+    }
+
+    fn push(&mut self, frame: Frame) {
+        self.0.borrow().outbound.push(frame);
+    }
+
+    fn finish(&mut self) {
+        self.0.borrow().outbound.finish();
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let connection = &mut *self.0.borrow();
+        connection.outbound.poll_flush(&mut connection.io, cx)
+    }
+}
+
+// === impl Http1Response ===
+
+impl Http1Response {
+    /// The next head: interim ones, and then the final one.
+    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Failed>> {
+        let connection = &mut *self.connection.borrow();
+        let octets = ready!(connection.inbound.poll_head(&mut connection.io, self.limits.bytes, cx)).map_err(|none| match none {
+            NoHead::Ended => Failed::Unanswered,
+            NoHead::Cut => Failed::Broken(Broken::Closed),
+            NoHead::Fault(fault) => Failed::Broken(fault.broken()),
+        })?;
+        let parsed = head::response(octets, self.limits, self.asked).map_err(Failed::Broken)?;
+        if parsed.head.status.is_informational() && parsed.body != ResponseBody::Tunnel {
+            self.interim += 1;
+            return Poll::Ready(if self.interim > MAX_INTERIM {
+                Err(Failed::Broken(Broken::Malformed("too_many_interim_responses")))
+            } else {
+                Ok(Head::Interim(parsed.head))
+            });
+        }
+        self.keep_alive = parsed.keep_alive;
+        let (length, decoder) = match parsed.body {
+            ResponseBody::None => (BodyLength::None, Decoder::Done),
+            ResponseBody::Exact(length) => (BodyLength::Exact(length), Decoder::exact(length)),
+            ResponseBody::Chunked => (BodyLength::Unknown, Decoder::chunked()),
+            ResponseBody::UntilClose => (BodyLength::Unknown, Decoder::UntilClose),
+            ResponseBody::Tunnel => {
+                connection.outbound.switch(Encoder::Raw);
+                self.keep_alive = false;
+                (BodyLength::Tunnel, Decoder::Tunnel)
+            }
+        };
+        connection.inbound.begin_body(decoder);
+        Poll::Ready(Ok(Head::Final(parsed.head, length)))
+    }
+}
+
+impl Source for Http1Response {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>> {
+        let connection = &mut *self.connection.borrow();
+        connection.inbound.poll_frame(&mut connection.io, cx)
+    }
+}
