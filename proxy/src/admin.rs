@@ -18,6 +18,7 @@ use self::table::Table;
 use crate::certificates::Certificates;
 use crate::listen::admission::Admission;
 use crate::listen::metrics::ConnectionMetrics;
+use crate::telemetry::Telemetry;
 use crate::worker::Shared;
 
 /// How often readiness is looked at by [`Admin::ready`].
@@ -30,6 +31,7 @@ pub(crate) struct Admin {
     certificates: Arc<Certificates>,
     admission: Arc<Admission>,
     connections: ConnectionMetrics,
+    telemetry: Arc<Telemetry>,
     draining: AtomicBool,
 }
 
@@ -43,6 +45,7 @@ impl Admin {
             certificates,
             admission: Arc::clone(&shared.admission),
             connections: shared.connections.clone(),
+            telemetry: Arc::clone(&shared.telemetry),
             draining: AtomicBool::new(false),
         }
     }
@@ -72,7 +75,8 @@ impl Admin {
 
     /// The metrics in Prometheus' text format.
     fn metrics(&self) -> String {
-        metrics::text(self, SystemTime::now())
+        let now = SystemTime::now();
+        self.telemetry.render(&self.live, now) + &metrics::text(self, now)
     }
 
     /// The live table.

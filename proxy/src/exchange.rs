@@ -112,6 +112,9 @@ pub(crate) trait Respond: Sink {
     /// An HTTP/2 codec sends a tunnel's head as 200 (RFC 8441 §5).
     fn head(&mut self, head: ResponseHead, body: BodyLength);
 
+    /// Says that the connection must end with this response, where the protocol has such a thing (HTTP/1). Before the head.
+    fn close(&mut self) {}
+
     /// Breaks the response off so that the client can tell that it is incomplete: a closed connection, or `RST_STREAM`.
     fn abort(&mut self);
 

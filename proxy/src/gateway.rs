@@ -16,6 +16,8 @@ use crate::listen::admission::Admission;
 use crate::listen::bind::{self, Addresses, BindError, Bound};
 use crate::listen::metrics::ConnectionMetrics;
 use crate::listen::tls;
+use crate::telemetry::Telemetry;
+use crate::upstream::{Authorities, AuthoritiesError};
 use crate::worker::{self, Phase, Shared};
 
 /// A gateway that serves.
@@ -27,6 +29,7 @@ pub struct Gateway {
     /// Closed when the last worker has ended.
     alive: mpsc::Receiver<()>,
     control: JoinSet<()>,
+    telemetry: Arc<Telemetry>,
 }
 
 /// Why a gateway did not start. Nothing of it runs then.
@@ -40,6 +43,10 @@ pub enum StartError {
     Tls(rustls::Error),
     /// Metrics could not be set up: two have one name.
     Metrics(prometheus::Error),
+    /// The authorities for pods' certificates cannot be used.
+    Authorities(AuthoritiesError),
+    /// The access log cannot be opened.
+    AccessLog(io::Error),
     /// The system gave no thread, or nothing to wait for events with.
     Thread(io::Error),
 }
@@ -60,7 +67,11 @@ impl Gateway {
         let certificates = Certificates::new().map_err(StartError::Placeholder)?;
         certificates.update(&live, std::time::SystemTime::now());
         let (phase, phases) = watch::channel(Phase::Serving);
+        let authorities = settings.upstreams.certificate_authorities.as_deref().map(Authorities::read).transpose();
+        let telemetry = Telemetry::new(&settings, std::time::SystemTime::now()).map_err(StartError::AccessLog)?;
         let shared = Shared {
+            authorities: authorities.map_err(StartError::Authorities)?,
+            telemetry: Arc::clone(&telemetry),
             tls: tls::acceptor(Arc::clone(&certificates)).map_err(StartError::Tls)?,
             admission: Admission::new(&settings.limits),
             connections: ConnectionMetrics::new().map_err(StartError::Metrics)?,
@@ -79,7 +90,7 @@ impl Gateway {
         for (index, sockets) in sockets.into_iter().enumerate() {
             worker::start(index, shared.clone(), sockets, sender.clone()).map_err(StartError::Thread)?;
         }
-        Ok(Self { settings, addresses, admin, phase, alive, control })
+        Ok(Self { settings, addresses, admin, phase, alive, control, telemetry })
     }
 
     /// Where it listens.
@@ -112,6 +123,7 @@ impl Gateway {
             self.ended().await;
         }
         self.control.shutdown().await;
+        self.telemetry.close();
         tracing::info!("drained");
     }
 }
@@ -128,6 +140,8 @@ impl fmt::Display for StartError {
             Self::Placeholder(error) => error.fmt(f),
             Self::Tls(error) => write!(f, "TLS cannot be set up: {error}"),
             Self::Metrics(error) => write!(f, "metrics cannot be set up: {error}"),
+            Self::Authorities(error) => write!(f, "upstreams.certificateAuthorities {error}"),
+            Self::AccessLog(error) => write!(f, "the access log cannot be opened: {error}"),
             Self::Thread(error) => write!(f, "a worker cannot be started: {error}"),
         }
     }

@@ -5,6 +5,7 @@ pub(crate) mod admission;
 pub(crate) mod bind;
 pub(crate) mod connection;
 pub(crate) mod drain;
+pub(crate) mod http1;
 pub(crate) mod http2;
 pub(crate) mod metrics;
 pub(crate) mod proxy_protocol;

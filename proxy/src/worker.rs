@@ -3,11 +3,13 @@
 //! What its connections share is never seen by another thread, so it is `Rc` and `Cell`: no lock and no atomic on the way of a request.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
@@ -18,12 +20,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio_rustls::TlsAcceptor;
 
+use crate::forwarding::Forwarding;
 use crate::listen::accept::accept;
 use crate::listen::admission::Admission;
 use crate::listen::bind::Sockets;
 use crate::listen::connection::Entrance;
 use crate::listen::drain::Drains;
 use crate::listen::metrics::ConnectionMetrics;
+use crate::telemetry::{Meter, Telemetry};
+use crate::upstream::{Authorities, Upstreams};
+
+/// How often a worker looks for connections to backends that nobody needs any more.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// What all connections of one worker share.
 pub(crate) struct Worker {
@@ -31,6 +39,9 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) settings: Arc<Settings>,
     pub(crate) live: Arc<Live>,
+    pub(crate) forwarding: Forwarding,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) meter: Meter,
     random: Random,
 }
 
@@ -40,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Arc<Settings>,
     pub(crate) live: Arc<Live>,
     pub(crate) tls: TlsAcceptor,
+    pub(crate) authorities: Option<Authorities>,
+    pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) connections: ConnectionMetrics,
     /// How far the gateway is.
@@ -63,8 +76,16 @@ struct Random(Cell<u64>);
 // === impl Worker ===
 
 impl Worker {
-    pub(crate) fn new(index: usize, settings: Arc<Settings>, live: Arc<Live>) -> Self {
-        Self { index, settings, live, random: Random::seeded(index) }
+    pub(crate) fn new(index: usize, shared: &Shared) -> Self {
+        Self {
+            index,
+            settings: Arc::clone(&shared.settings),
+            live: Arc::clone(&shared.live),
+            forwarding: Forwarding::from(&*shared.settings),
+            upstreams: Upstreams::new(&shared.settings, shared.authorities.clone()),
+            meter: shared.telemetry.meter(),
+            random: Random::seeded(index),
+        }
     }
 
     /// The next number of a sequence that is uniform over `u64`.
@@ -89,7 +110,7 @@ pub(crate) fn start(index: usize, shared: Shared, sockets: Sockets, alive: mpsc:
 
 /// Serves until the gateway's end.
 async fn run(index: usize, shared: Shared, sockets: Sockets) -> io::Result<()> {
-    let worker = Rc::new(Worker::new(index, Arc::clone(&shared.settings), Arc::clone(&shared.live)));
+    let worker = Rc::new(Worker::new(index, &shared));
     let drains = Drains::default();
     let entrance = |listener: &'static str, tls: Option<&TlsAcceptor>| {
         Rc::new(Entrance {
@@ -107,6 +128,7 @@ async fn run(index: usize, shared: Shared, sockets: Sockets) -> io::Result<()> {
     if let Some(https) = sockets.https {
         spawn_local(accept(TcpListener::from_std(https)?, entrance(Listener::HTTPS, Some(&shared.tls)), drains.handle()));
     }
+    spawn_local(sweep(Rc::clone(&worker)));
     // A gateway that is gone without a word is over: then both waits end with an error at once.
     let mut phase = shared.phase;
     let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
@@ -118,6 +140,16 @@ async fn run(index: usize, shared: Shared, sockets: Sockets) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Closes connections to backends that nobody needs any more, for as long as the worker runs.
+async fn sweep(worker: Rc<Worker>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let snapshot = worker.live.snapshot.load_full();
+        let current: HashSet<u64> = snapshot.backends().map(|backend| backend.endpoints.id()).collect();
+        worker.upstreams.sweep(Instant::now(), |id| current.contains(&id));
+    }
 }
 
 // === impl Random ===

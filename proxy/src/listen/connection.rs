@@ -19,6 +19,7 @@ use super::socket::{HeaderError, Protocol, Socket};
 use super::tls;
 use crate::exchange::Peer;
 use crate::worker::Worker;
+use crate::{request, telemetry};
 
 /// How long a connection that was just accepted may still begin its first request once the gateway drains.
 const LATE: Duration = Duration::from_secs(1);
@@ -141,9 +142,32 @@ where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let worker = Rc::clone(worker);
+    let peer = Rc::new(peer);
+    let _open = worker.meter.connection(peer.listener, protocol.into());
     match protocol {
-        // The codecs take over here: `http1::serve(io, worker, peer, drain)` and `http2::serve(io, worker, peer, drain)`.
-        Protocol::Http1 | Protocol::Http2 => drop((io, worker, peer, drain)),
+        Protocol::Http1 => super::http1::serve(io, worker, peer, drain).await,
+        Protocol::Http2 => {
+            let settings = Arc::clone(&worker.settings);
+            let handle = move |head, mut body, mut respond| {
+                let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
+                async move {
+                    match head {
+                        Ok(head) => request::serve(&worker, &peer, head, &mut body, &mut respond).await,
+                        Err(refusal) => request::refuse(&worker, &peer, &refusal, &mut respond).await,
+                    }
+                }
+            };
+            super::http2::serve(io, &settings, &drain, handle).await;
+        }
+    }
+}
+
+impl From<Protocol> for telemetry::Protocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Http1 => Self::Http1,
+            Protocol::Http2 => Self::Http2,
+        }
     }
 }
 

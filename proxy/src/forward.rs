@@ -1,0 +1,368 @@
+//! Sends a request to a backend and its response to the client, with another try where that is safe.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use http::{Method, StatusCode};
+use portcullis_config::snapshot::backend::Backend;
+use portcullis_config::snapshot::policy::Policy;
+use smallvec::SmallVec;
+
+use crate::copy::{Copy, CopyError};
+use crate::exchange::{BodyLength, Broken, Frame, Refusal, Respond, ResponseHead, Source};
+use crate::forwarding;
+use crate::limit::BodyBudget;
+use crate::upstream::exchange::{Exchange, Failed, Head, Message};
+use crate::worker::Worker;
+
+/// Endpoints that are tried for one request where none of them has answered.
+const TRIES: usize = 3;
+
+/// All that is needed to forward one request.
+pub(crate) struct Job<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) message: Message<'a>,
+    pub(crate) backend: &'a Backend,
+    pub(crate) policy: &'a Policy,
+    pub(crate) deadlines: Deadlines,
+}
+
+/// How long the parts of an exchange may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadlines {
+    /// When the whole response must have been sent.
+    pub(crate) whole: Option<Instant>,
+    /// From the request sent to the response's head; `None` for calls whose response may begin only when the request has ended.
+    pub(crate) head: Option<Duration>,
+    /// How long both bodies may stand still.
+    pub(crate) idle: Duration,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The response was sent in whole.
+    Sent,
+    /// Nothing was sent: the client gets an answer of our own.
+    Failed { status: StatusCode, reason: &'static str },
+    /// The client's own body was at fault; nothing was sent.
+    Refused(Refusal),
+    /// The response was broken off.
+    Aborted(&'static str),
+    /// The client went before the response's end.
+    Gone,
+}
+
+/// What is noted on the way, for metrics and the log.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// The endpoint of the last try.
+    pub(crate) upstream: Option<SocketAddr>,
+    /// Tries, the first one too.
+    pub(crate) tries: u32,
+    /// The status that the backend answered with.
+    pub(crate) status: Option<StatusCode>,
+    /// When its head was there.
+    pub(crate) head_at: Option<Instant>,
+    /// Octets of the request's body that were sent on.
+    pub(crate) received: u64,
+    /// Octets of the response's body.
+    pub(crate) sent: u64,
+}
+
+/// Sees to the head of the response before it is sent on.
+pub(crate) trait OnHead {
+    fn on_head(&mut self, head: &mut ResponseHead);
+}
+
+enum Attempt {
+    Over(Outcome),
+    Failed(Failed),
+    /// The backend answered with a status that is to be tried again.
+    Again,
+}
+
+enum Event {
+    Head(Head),
+    Failed(Failed),
+    Upload(CopyError),
+    Gone,
+    Late,
+}
+
+/// Forwards one request.
+pub(crate) async fn forward<B: Source, R: Respond>(
+    job: &Job<'_>,
+    body: &mut B,
+    respond: &mut R,
+    on_head: &mut impl OnHead,
+    notes: &mut Notes,
+) -> Outcome {
+    let budget = match BodyBudget::new(job.message.body, job.policy.max_body) {
+        Ok(budget) => budget,
+        Err(refusal) => return Outcome::Refused(refusal),
+    };
+    let mut upload = Upload { copy: Copy::empty(), budget };
+    let mut tried = SmallVec::<[SocketAddr; TRIES]>::new();
+    loop {
+        let now = Instant::now();
+        let balancer = job.worker.upstreams.balancer(&job.backend.endpoints, &job.backend.protocol);
+        let Some(endpoint) = balancer.choose(job.worker.random(), now, &tried) else {
+            return failed(StatusCode::SERVICE_UNAVAILABLE, "no_ready_endpoint");
+        };
+        notes.upstream = Some(endpoint.address());
+        notes.tries += 1;
+        upload.rewind(job.message.body);
+        let failure = match endpoint.start(&job.message, now).await {
+            Ok(exchange) => match attempt(job, exchange, &mut upload, body, respond, on_head, notes).await {
+                Attempt::Over(outcome) => return outcome,
+                Attempt::Failed(failure) => Some(failure),
+                Attempt::Again => None,
+            },
+            Err(failure) => Some(failure),
+        };
+        tried.push(endpoint.address());
+        if let Some(failure) = failure
+            && !may_try_again(job, failure, &upload, tried.len())
+        {
+            return answer_to(failure);
+        }
+    }
+}
+
+/// The request's body on its way to the backend.
+struct Upload {
+    copy: Copy,
+    budget: BodyBudget,
+}
+
+// === impl Upload ===
+
+impl Upload {
+    /// Begins a try: nothing of the body has been moved yet. What comes through a tunnel follows the response's head.
+    fn rewind(&mut self, body: BodyLength) {
+        self.copy = if matches!(body, BodyLength::None | BodyLength::Tunnel) { Copy::empty() } else { Copy::new() };
+    }
+}
+
+/// Whether a failed try may be followed by another. Once part of the body is gone, never.
+fn may_try_again(job: &Job<'_>, failure: Failed, upload: &Upload, tries: usize) -> bool {
+    if tries >= TRIES || upload.copy.octets() > 0 || job.deadlines.whole.is_some_and(|whole| whole <= Instant::now()) {
+        return false;
+    }
+    match failure {
+        Failed::Unconnected | Failed::Full | Failed::NotSent => true,
+        // The backend may have begun with it (RFC 9110 §9.2.2).
+        Failed::Unanswered => is_replayable(job, upload),
+        Failed::NoWebSocket | Failed::Broken(_) => false,
+    }
+}
+
+fn is_replayable(job: &Job<'_>, upload: &Upload) -> bool {
+    job.message.method.is_idempotent() && *job.message.method != Method::CONNECT && upload.copy.octets() == 0
+}
+
+fn failed(status: StatusCode, reason: &'static str) -> Outcome {
+    Outcome::Failed { status, reason }
+}
+
+fn answer_to(failure: Failed) -> Outcome {
+    match failure {
+        Failed::Unconnected => failed(StatusCode::BAD_GATEWAY, "upstream_unconnected"),
+        Failed::Full => failed(StatusCode::SERVICE_UNAVAILABLE, "upstream_full"),
+        Failed::NotSent => failed(StatusCode::SERVICE_UNAVAILABLE, "upstream_refused"),
+        Failed::Unanswered => failed(StatusCode::BAD_GATEWAY, "upstream_closed"),
+        Failed::NoWebSocket => failed(StatusCode::BAD_GATEWAY, "upstream_no_websocket"),
+        Failed::Broken(Broken::TimedOut) => failed(StatusCode::GATEWAY_TIMEOUT, "upstream_silent"),
+        Failed::Broken(Broken::Closed) => failed(StatusCode::BAD_GATEWAY, "upstream_closed"),
+        Failed::Broken(Broken::Malformed(reason)) => {
+            tracing::debug!(reason, "malformed answer of a backend");
+            failed(StatusCode::BAD_GATEWAY, "upstream_malformed")
+        }
+    }
+}
+
+/// One try, up to the end of the response where it succeeds.
+async fn attempt<B: Source, R: Respond>(
+    job: &Job<'_>,
+    mut exchange: Exchange,
+    upload: &mut Upload,
+    body: &mut B,
+    respond: &mut R,
+    on_head: &mut impl OnHead,
+    notes: &mut Notes,
+) -> Attempt {
+    let (mut head, length) = loop {
+        match wait_for_head(job, &mut exchange, upload, body, respond).await {
+            Event::Head(Head::Interim(head)) => respond.informational(head),
+            Event::Head(Head::Final(head, length)) => break (head, length),
+            Event::Failed(failure) => {
+                if failure == Failed::Broken(Broken::TimedOut) {
+                    exchange.endpoint().suspect(Instant::now());
+                }
+                return Attempt::Failed(failure);
+            }
+            Event::Upload(error) => return Attempt::Over(upload_outcome(error)),
+            Event::Gone => return Attempt::Over(Outcome::Gone),
+            Event::Late => {
+                let outcome = if upload.copy.is_over() {
+                    failed(StatusCode::GATEWAY_TIMEOUT, "upstream_late")
+                } else {
+                    Outcome::Refused(Refusal { status: StatusCode::REQUEST_TIMEOUT, reason: "body_late", close: true })
+                };
+                return Attempt::Over(outcome);
+            }
+        }
+    };
+    let may_retry = notes.tries <= u32::from(job.policy.retries.attempts) && is_replayable(job, upload);
+    if may_retry && job.policy.retries.codes.contains(&head.status.as_u16()) {
+        return Attempt::Again;
+    }
+    notes.status = Some(head.status);
+    notes.head_at = Some(Instant::now());
+    on_head.on_head(&mut head);
+    if length == BodyLength::Tunnel {
+        upload.copy = Copy::new();
+    }
+    respond.head(head, length);
+    let outcome = move_bodies(job, &mut exchange, upload, body, respond, notes).await;
+    match outcome {
+        Outcome::Sent => exchange.finish(Instant::now()),
+        Outcome::Aborted(_) => respond.abort(),
+        _ => {}
+    }
+    Attempt::Over(outcome)
+}
+
+fn upload_outcome(error: CopyError) -> Outcome {
+    match error {
+        CopyError::Refused(refusal) => Outcome::Refused(refusal),
+        CopyError::Source(Broken::Malformed(reason)) => Outcome::Refused(Refusal::bad(reason)),
+        CopyError::Source(Broken::TimedOut) => {
+            Outcome::Refused(Refusal { status: StatusCode::REQUEST_TIMEOUT, reason: "body_late", close: true })
+        }
+        CopyError::Source(Broken::Closed) | CopyError::Sink(_) => Outcome::Gone,
+    }
+}
+
+/// Sends the request, and waits for a head of the response meanwhile: a backend may answer before it has read all.
+async fn wait_for_head<B: Source, R: Respond>(
+    job: &Job<'_>,
+    exchange: &mut Exchange,
+    upload: &mut Upload,
+    body: &mut B,
+    respond: &mut R,
+) -> Event {
+    let started = Instant::now();
+    let mut seen = (upload.copy.octets(), upload.copy.is_over());
+    let mut since = started;
+    let mut timer = pin!(tokio::time::sleep_until(head_deadline(job, upload, since).into()));
+    poll_fn(|cx| {
+        let (mut sink, mut source) = exchange.halves();
+        if !upload.copy.is_over() {
+            let Upload { copy, budget } = &mut *upload;
+            match copy.poll(body, &mut sink, |frame| inspect(frame, budget), cx) {
+                // The backend reads no more; it may have answered all the same (RFC 9112 §9.5).
+                Poll::Ready(Err(CopyError::Sink(_))) => copy.stop(),
+                Poll::Ready(Err(error)) => return Poll::Ready(Event::Upload(error)),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        }
+        match source.poll_head(cx) {
+            Poll::Ready(Ok(head)) => return Poll::Ready(Event::Head(head)),
+            Poll::Ready(Err(failure)) => return Poll::Ready(Event::Failed(failure)),
+            Poll::Pending => {}
+        }
+        // Interim responses wait for nothing; a client that reads none of them is found by what follows.
+        let _ = respond.poll_flush(cx);
+        if respond.poll_gone(cx).is_ready() {
+            return Poll::Ready(Event::Gone);
+        }
+        let progress = (upload.copy.octets(), upload.copy.is_over());
+        if progress != seen {
+            seen = progress;
+            since = Instant::now();
+            timer.as_mut().reset(head_deadline(job, upload, since).into());
+        }
+        timer.as_mut().poll(cx).map(|()| Event::Late)
+    })
+    .await
+}
+
+fn head_deadline(job: &Job<'_>, upload: &Upload, since: Instant) -> Instant {
+    let allowed = match job.deadlines.head {
+        Some(head) if upload.copy.is_over() => head,
+        _ => job.deadlines.idle,
+    };
+    let deadline = since + allowed;
+    job.deadlines.whole.map_or(deadline, |whole| deadline.min(whole))
+}
+
+fn inspect(frame: &mut Frame, budget: &mut BodyBudget) -> Result<(), Refusal> {
+    if let Frame::Trailers(trailers) = frame {
+        forwarding::trailers(trailers);
+    }
+    budget.take(frame)
+}
+
+/// Moves the response's body, and what is left of the request's, until the response has ended.
+async fn move_bodies<B: Source, R: Respond>(
+    job: &Job<'_>,
+    exchange: &mut Exchange,
+    upload: &mut Upload,
+    body: &mut B,
+    respond: &mut R,
+    notes: &mut Notes,
+) -> Outcome {
+    let mut download = Copy::new();
+    let mut seen = (upload.copy.octets(), 0);
+    let mut timer = None;
+    let outcome = poll_fn(|cx| {
+        let (mut sink, mut source) = exchange.halves();
+        if !upload.copy.is_over() {
+            let Upload { copy, budget } = &mut *upload;
+            match copy.poll(body, &mut sink, |frame| inspect(frame, budget), cx) {
+                Poll::Ready(Err(CopyError::Sink(_))) => copy.stop(),
+                Poll::Ready(Err(CopyError::Source(Broken::Closed))) => return Poll::Ready(Outcome::Gone),
+                Poll::Ready(Err(_)) => return Poll::Ready(Outcome::Aborted("request_body")),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        }
+        match download.poll(&mut source, respond, trailers, cx) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Outcome::Sent),
+            Poll::Ready(Err(CopyError::Sink(Broken::Malformed(_)))) => return Poll::Ready(Outcome::Aborted("upstream_length")),
+            Poll::Ready(Err(CopyError::Sink(_))) => return Poll::Ready(Outcome::Gone),
+            Poll::Ready(Err(_)) => return Poll::Ready(Outcome::Aborted("upstream_broken_off")),
+            Poll::Pending => {}
+        }
+        if respond.poll_gone(cx).is_ready() {
+            return Poll::Ready(Outcome::Gone);
+        }
+        let progress = (upload.copy.octets(), download.octets());
+        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(idle_deadline(job).into())));
+        if progress != seen {
+            seen = progress;
+            timer.as_mut().reset(idle_deadline(job).into());
+        }
+        timer.as_mut().poll(cx).map(|()| Outcome::Aborted("stood_still"))
+    })
+    .await;
+    notes.received = upload.copy.octets();
+    notes.sent = download.octets();
+    outcome
+}
+
+fn idle_deadline(job: &Job<'_>) -> Instant {
+    let deadline = Instant::now() + job.deadlines.idle;
+    job.deadlines.whole.map_or(deadline, |whole| deadline.min(whole))
+}
+
+fn trailers(frame: &mut Frame) -> Result<(), Refusal> {
+    if let Frame::Trailers(trailers) = frame {
+        forwarding::trailers(trailers);
+    }
+    Ok(())
+}

@@ -1,0 +1,282 @@
+//! HTTP/1.1 and HTTP/1.0 with clients: one request after the other on a connection.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderValue, Method, StatusCode, Version};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep};
+
+use super::drain::Drain;
+use crate::exchange::{BodyLength, Broken, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Sink, Source};
+use crate::http1::body::{Decoder, Encoder};
+use crate::http1::connection::Shared;
+use crate::http1::head::{self, HeadLimits};
+use crate::http1::inbound::NoHead;
+use crate::request::{self, READ_AWAY};
+use crate::worker::Worker;
+
+/// How long a client may take to read the last answer before its connection is cut, and how much it may still send meanwhile.
+const LINGER: (Duration, usize) = (Duration::from_secs(2), 256 * 1024);
+
+/// What comes next on a connection.
+enum Next {
+    Request(RequestHead),
+    Refused(Refusal),
+    End,
+}
+
+/// The body of a request.
+struct Body<T>(Shared<T>);
+
+/// Answers one request.
+struct Responder<T> {
+    connection: Shared<T>,
+    version: Version,
+    is_head: bool,
+    /// Whether the connection may carry another request.
+    keep: bool,
+    is_aborted: bool,
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve<T>(io: T, worker: Rc<Worker>, peer: Rc<Peer>, drain: Drain)
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let connection = Shared::new(io);
+    let limits =
+        HeadLimits { bytes: worker.settings.limits.request_head_bytes.get(), headers: worker.settings.limits.request_headers.get() };
+    let mut timer = pin!(tokio::time::sleep(worker.settings.timeouts.client_idle));
+    loop {
+        let mut responder = Responder::new(connection.clone());
+        match next(&connection, limits, &worker, &drain, timer.as_mut()).await {
+            Next::Request(head) => {
+                responder.begin(&head, &drain);
+                let mut body = Body(connection.clone());
+                request::serve(&worker, &peer, head, &mut body, &mut responder).await;
+            }
+            Next::Refused(refusal) => {
+                responder.keep = false;
+                request::refuse(&worker, &peer, &refusal, &mut responder).await;
+            }
+            Next::End => break,
+        }
+        if responder.is_aborted {
+            return;
+        }
+        if !responder.keep || !read_away(&connection).await {
+            break;
+        }
+    }
+    linger(&connection).await;
+}
+
+/// Waits for the next request: as long as an idle connection may last for its first octet, and from there as long as a head may take.
+async fn next<T>(connection: &Shared<T>, limits: HeadLimits, worker: &Worker, drain: &Drain, mut timer: Pin<&mut Sleep>) -> Next
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let timeouts = &worker.settings.timeouts;
+    timer.as_mut().reset(Instant::now() + timeouts.client_idle);
+    let mut draining = pin!(drain.draining());
+    let first = poll_fn(|cx| {
+        let connection = &mut *connection.borrow();
+        if let Poll::Ready(first) = connection.inbound.poll_first(&mut connection.io, cx) {
+            return Poll::Ready(first.is_ok());
+        }
+        if draining.as_mut().poll(cx).is_ready() || timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(false);
+        }
+        Poll::Pending
+    });
+    if !first.await {
+        return Next::End;
+    }
+    let mut is_late = None;
+    let octets = poll_fn(|cx| {
+        let connection = &mut *connection.borrow();
+        if let Poll::Ready(head) = connection.inbound.poll_head(&mut connection.io, limits.bytes, cx) {
+            return Poll::Ready(Some(head));
+        }
+        // Most heads come whole: the timer is set for those alone that don't.
+        is_late.get_or_insert_with(|| timer.as_mut().reset(Instant::now() + timeouts.request_head));
+        timer.as_mut().poll(cx).map(|()| None)
+    })
+    .await;
+    match octets {
+        None => Next::Refused(Refusal { status: StatusCode::REQUEST_TIMEOUT, reason: "head_late", close: true }),
+        Some(Err(NoHead::Ended | NoHead::Cut)) => Next::End,
+        Some(Err(NoHead::Fault(fault))) => Next::Refused(fault.refusal()),
+        Some(Ok(octets)) => match head::request(octets, limits) {
+            Ok(head) => Next::Request(head),
+            Err(refusal) => Next::Refused(refusal),
+        },
+    }
+}
+
+/// Reads away what was left of a small body. `false` where that was not to be had: the connection cannot be used again.
+async fn read_away<T: AsyncRead + AsyncWrite + Unpin>(connection: &Shared<T>) -> bool {
+    if connection.borrow().inbound.is_body_done() {
+        return true;
+    }
+    let mut body = Body(connection.clone());
+    let mut left = READ_AWAY;
+    let reading = async {
+        loop {
+            match poll_fn(|cx| body.poll_frame(cx)).await {
+                None => return true,
+                Some(Ok(Frame::Data(data))) => match left.checked_sub(data.len() as u64) {
+                    Some(rest) => left = rest,
+                    None => return false,
+                },
+                Some(Ok(Frame::Trailers(_))) => {}
+                Some(Err(_)) => return false,
+            }
+        }
+    };
+    tokio::time::timeout(LINGER.0, reading).await.unwrap_or(false)
+}
+
+/// Closes our half and reads on for a moment: a connection closed with unread octets is reset, and a reset may overtake the answer
+/// (RFC 9112 §9.6).
+async fn linger<T: AsyncRead + AsyncWrite + Unpin>(connection: &Shared<T>) {
+    let mut left = LINGER.1;
+    let lingering = async {
+        let shut = poll_fn(|cx| Pin::new(&mut connection.borrow().io).poll_shutdown(cx)).await;
+        if shut.is_err() || connection.borrow().inbound.is_ended() {
+            return;
+        }
+        let mut octets = [0; 4096];
+        while left > 0 {
+            let read = poll_fn(|cx| {
+                let mut buffer = tokio::io::ReadBuf::new(&mut octets);
+                Pin::new(&mut connection.borrow().io).poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())
+            });
+            match read.await {
+                Ok(0) | Err(_) => return,
+                Ok(length) => left = left.saturating_sub(length),
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER.0, lingering).await;
+}
+
+// === impl Body ===
+
+impl<T: AsyncRead + Unpin> Source for Body<T> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>> {
+        let connection = &mut *self.0.borrow();
+        connection.inbound.poll_frame(&mut connection.io, cx)
+    }
+}
+
+// === impl Responder ===
+
+impl<T> Responder<T> {
+    fn new(connection: Shared<T>) -> Self {
+        Self { connection, version: Version::HTTP_11, is_head: false, keep: true, is_aborted: false }
+    }
+
+    fn begin(&mut self, head: &RequestHead, drain: &Drain) {
+        self.version = head.version;
+        self.is_head = head.method == Method::HEAD;
+        self.keep = head::is_kept_alive(&head.headers, head.version) && !drain.is_draining();
+        self.connection.borrow().inbound.begin_body(match head.body {
+            BodyLength::None | BodyLength::Tunnel => Decoder::Done,
+            BodyLength::Exact(length) => Decoder::exact(length),
+            BodyLength::Unknown => Decoder::chunked(),
+        });
+    }
+
+    /// How the body is framed, with the fields that say so.
+    fn frame(&mut self, head: &mut ResponseHead, body: BodyLength) -> Encoder {
+        let has_no_body = self.is_head || head.status == StatusCode::NO_CONTENT || head.status == StatusCode::NOT_MODIFIED;
+        match body {
+            BodyLength::None if has_no_body => Encoder::Done,
+            BodyLength::None => {
+                head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+                Encoder::Done
+            }
+            BodyLength::Exact(length) => {
+                head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+                if has_no_body { Encoder::Done } else { Encoder::Exact(length) }
+            }
+            BodyLength::Unknown if has_no_body => Encoder::Done,
+            BodyLength::Unknown if self.version == Version::HTTP_10 => {
+                self.keep = false;
+                Encoder::Raw
+            }
+            BodyLength::Unknown => {
+                head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                Encoder::Chunked
+            }
+            BodyLength::Tunnel => {
+                self.keep = false;
+                head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+                self.connection.borrow().inbound.begin_body(Decoder::Tunnel);
+                Encoder::Raw
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Respond for Responder<T> {
+    fn informational(&mut self, head: ResponseHead) {
+        if self.version != Version::HTTP_10 {
+            self.connection.borrow().outbound.response(head.status, &head.headers, Encoder::Done);
+        }
+    }
+
+    fn head(&mut self, mut head: ResponseHead, body: BodyLength) {
+        let encoder = self.frame(&mut head, body);
+        if body == BodyLength::Tunnel {
+            head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        } else if !self.keep {
+            head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        } else if self.version == Version::HTTP_10 {
+            head.headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+        }
+        self.connection.borrow().outbound.response(head.status, &head.headers, encoder);
+    }
+
+    fn close(&mut self) {
+        self.keep = false;
+    }
+
+    fn abort(&mut self) {
+        self.is_aborted = true;
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let connection = &mut *self.connection.borrow();
+        connection.inbound.poll_gone(&mut connection.io, cx)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Sink for Responder<T> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let connection = &mut *self.connection.borrow();
+        connection.outbound.poll_ready(&mut connection.io, cx)
+    }
+
+    fn push(&mut self, frame: Frame) {
+        // A body that nobody is to get, of the response to a HEAD: the backend's codec has none, only answers of our own may.
+        if !self.is_head {
+            self.connection.borrow().outbound.push(frame);
+        }
+    }
+
+    fn finish(&mut self) {
+        self.connection.borrow().outbound.finish();
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let connection = &mut *self.connection.borrow();
+        connection.outbound.poll_flush(&mut connection.io, cx)
+    }
+}

@@ -1,0 +1,359 @@
+//! The way of a request, on one page: normalise → route → authorise → limits → choose → forward → telemetry.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+use portcullis_config::settings::PlainHttp;
+use portcullis_config::snapshot::rule::Rule;
+
+use crate::answer::{self, Asker, Facts};
+use crate::exchange::{BodyLength, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Source};
+use crate::forward::{self, Deadlines, Job, Notes, OnHead, Outcome};
+use crate::forwarding::{self, RequestId};
+use crate::normalize::{Kind, Request};
+use crate::telemetry::{InFlight, Record};
+use crate::upstream::exchange::Message;
+use crate::worker::Worker;
+use crate::{access, filter, hidden, normalize, route};
+
+static SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
+static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// A request's body up to this size is read away when the request was answered without it; for a larger one the connection is closed.
+pub(crate) const READ_AWAY: u64 = 64 * 1024;
+
+/// One request from its head to the last octet of its response.
+struct Call<'a> {
+    worker: &'a Worker,
+    peer: &'a Peer,
+    asker: Asker,
+    id: RequestId,
+    date: HeaderValue,
+    started: Instant,
+    at: SystemTime,
+    _in_flight: InFlight,
+}
+
+/// Where a request goes, as the snapshot said when it came.
+struct Routed {
+    environment: Arc<str>,
+    rule: Arc<Rule>,
+}
+
+/// What there is to say about a request when it has ended.
+#[derive(Default)]
+struct Told<'a> {
+    request: Option<&'a Request>,
+    routed: Option<&'a Routed>,
+    variant: &'a str,
+    refusal: Option<&'static str>,
+    failure: Option<&'static str>,
+    status: u16,
+    sent: u64,
+    notes: Notes,
+}
+
+/// Serves one request.
+pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, head: RequestHead, body: &mut B, respond: &mut R) {
+    let call = Call::begin(worker, peer, &head);
+    let given_id = if peer.trusted { RequestId::given(&head.headers) } else { None };
+    let call = Call { id: given_id.unwrap_or_else(|| call.id.clone()), ..call };
+
+    // Normalise: one reading, or none.
+    let mut request = match normalize::request(head, peer.trusted, worker.settings.limits.request_headers) {
+        Ok(request) => request,
+        Err(refusal) => return call.refuse(&refusal, None, respond).await,
+    };
+    if !peer.tls && worker.settings.listeners.http.mode == PlainHttp::Redirect {
+        return call.redirect_to_https(&request, respond).await;
+    }
+
+    // Route and authorise: what is not there and what may not be known of get the same answer.
+    let Some((routed, matched)) = find(worker, peer, &request) else {
+        return call.hide(&request, respond).await;
+    };
+    if !access::may(&routed.rule.policy.access, &request) {
+        return call.hide(&request, respond).await;
+    }
+
+    // What the rule says, before anything is sent.
+    if let Some((status, location)) = filter::redirect(&routed.rule.filters, &matched, &request, peer.tls) {
+        return call.redirect(status, location, &request, &routed, respond).await;
+    }
+    filter::rewrite(&routed.rule.filters, &matched, &mut request);
+
+    // Choose the variant; the endpoint is chosen for each try.
+    let Some(backend) = routed.rule.backends.choose(worker.random()) else {
+        let told = Told { request: Some(&request), routed: Some(&routed), failure: Some("no_backend"), ..Told::default() };
+        return call.fail(StatusCode::SERVICE_UNAVAILABLE, told, respond).await;
+    };
+
+    // Headers for the backend, and the rule's last word on them.
+    let client = forwarding::client(&request.headers, peer, &worker.forwarding);
+    forwarding::request(&mut request, peer, client, &call.id, true, &worker.forwarding);
+    if request.kind == Kind::WebSocket && !request.headers.contains_key(&SEC_WEBSOCKET_KEY) {
+        // RFC 8441 §5.1: an extended CONNECT has no key; HTTP/1.1 to the backend needs one.
+        request.headers.insert(&SEC_WEBSOCKET_KEY, websocket_key(|| worker.random()));
+    }
+    filter::request_headers(&routed.rule.filters, &mut request.headers);
+    filter::request_headers(&backend.filters, &mut request.headers);
+
+    // Forward.
+    let host = request.authority.to_value();
+    let job = Job {
+        worker,
+        message: Message {
+            method: &request.method,
+            host: &host,
+            target: &request.target,
+            headers: &request.headers,
+            body: if request.kind == Kind::WebSocket { BodyLength::Tunnel } else { request.body },
+            expects_continue: request.expects_continue,
+        },
+        backend,
+        policy: &routed.rule.policy,
+        deadlines: deadlines(worker, &request, &routed.rule, call.started),
+    };
+    let mut notes = Notes::default();
+    let mut finish = ResponseHeaders {
+        date: &call.date,
+        rule: &routed.rule,
+        backend: &backend.filters,
+        is_http1: request.version != http::Version::HTTP_2,
+    };
+    let outcome = forward::forward(&job, body, respond, &mut finish, &mut notes).await;
+
+    let told = Told { request: Some(&request), routed: Some(&routed), variant: &backend.variant, notes, ..Told::default() };
+    call.end(outcome, told, respond).await;
+}
+
+/// Answers what the codec could not read as a request.
+pub(crate) async fn refuse<R: Respond>(worker: &Worker, peer: &Peer, refusal: &Refusal, respond: &mut R) {
+    Call::new(worker, peer, Asker::default()).refuse(refusal, None, respond).await;
+}
+
+fn find(worker: &Worker, peer: &Peer, request: &Request) -> Option<(Routed, portcullis_config::snapshot::rule::PathMatch)> {
+    let snapshot = worker.live.snapshot.load();
+    let (host, route) = route::find(snapshot.listener(peer.listener)?, request)?;
+    let routed = Routed { environment: Arc::clone(&host.environment), rule: Arc::clone(&route.rule) };
+    Some((routed, route.matches.path.clone()))
+}
+
+fn deadlines(worker: &Worker, request: &Request, rule: &Rule, started: Instant) -> Deadlines {
+    let timeouts = &worker.settings.timeouts;
+    let call = request.headers.get(&GRPC_TIMEOUT).filter(|_| request.kind == Kind::Grpc).and_then(grpc_timeout);
+    let allowed = match (rule.policy.timeouts.request, call) {
+        (Some(rule), Some(call)) => Some(rule.min(call)),
+        (rule, call) => rule.or(call),
+    };
+    let head = match (rule.policy.timeouts.backend_request, request.kind) {
+        // The head of a streaming call comes with its first message, whenever that is.
+        (None, Kind::Grpc | Kind::GrpcWeb) => None,
+        (None, _) => Some(timeouts.response_head),
+        (given, _) => given,
+    };
+    Deadlines { whole: allowed.and_then(|allowed| started.checked_add(allowed)), head, idle: timeouts.stream_idle }
+}
+
+/// A call's own limit in time (gRPC over HTTP/2, "Timeout"): up to eight digits and a unit.
+fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// A nonce of 16 octets in base64 (RFC 6455 §4.1): 21 digits of six bits, one of two, and padding.
+fn websocket_key(mut random: impl FnMut() -> u64) -> HeaderValue {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut digit = |set: &[u8]| set.get(random() as usize % set.len().max(1)).copied().unwrap_or(b'A');
+    let mut key: Vec<u8> = (0..21).map(|_| digit(DIGITS)).collect();
+    key.push(digit(b"AQgw"));
+    key.extend_from_slice(b"==");
+    HeaderValue::from_maybe_shared(Bytes::from(key)).unwrap_or(HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA=="))
+}
+
+/// Makes the backend's head one for the client.
+struct ResponseHeaders<'a> {
+    date: &'a HeaderValue,
+    rule: &'a Rule,
+    backend: &'a [portcullis_config::snapshot::filter::Filter],
+    is_http1: bool,
+}
+
+impl OnHead for ResponseHeaders<'_> {
+    fn on_head(&mut self, head: &mut ResponseHead) {
+        forwarding::response(&mut head.headers, self.date);
+        if !self.is_http1 && head.status == StatusCode::SWITCHING_PROTOCOLS {
+            // RFC 8441 §5.1: the handshake's proof is HTTP/1.1's alone.
+            head.headers.remove(http::header::SEC_WEBSOCKET_ACCEPT);
+        }
+        filter::response_headers(self.backend, &mut head.headers);
+        filter::response_headers(&self.rule.filters, &mut head.headers);
+    }
+}
+
+// === impl Call ===
+
+impl<'a> Call<'a> {
+    fn begin(worker: &'a Worker, peer: &'a Peer, head: &RequestHead) -> Self {
+        Self::new(worker, peer, Asker::of(head))
+    }
+
+    fn new(worker: &'a Worker, peer: &'a Peer, asker: Asker) -> Self {
+        let at = SystemTime::now();
+        let milliseconds = at.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        let random = u128::from(worker.random()) << 64 | u128::from(worker.random());
+        Self {
+            worker,
+            peer,
+            asker,
+            id: RequestId::new(milliseconds, random),
+            date: worker.meter.date(at),
+            started: Instant::now(),
+            at,
+            _in_flight: worker.meter.request(),
+        }
+    }
+
+    fn facts(&self) -> Facts<'_> {
+        Facts { asker: &self.asker, id: &self.id, date: &self.date }
+    }
+
+    async fn hide<R: Respond>(&self, request: &Request, respond: &mut R) {
+        let told = Told { request: Some(request), ..Told::default() };
+        self.answer(hidden::answer(&self.facts()), told, respond).await;
+    }
+
+    async fn refuse<R: Respond>(&self, refusal: &Refusal, request: Option<&Request>, respond: &mut R) {
+        if refusal.close {
+            respond.close();
+        }
+        let told = Told { request, refusal: Some(refusal.reason), ..Told::default() };
+        self.answer(answer::refusal(refusal, &self.facts()), told, respond).await;
+    }
+
+    async fn redirect_to_https<R: Respond>(&self, request: &Request, respond: &mut R) {
+        let port = self.worker.settings.listeners.http.redirect_port;
+        let location = answer::https_location(&request.authority, request.target.as_str(), port);
+        let told = Told { request: Some(request), ..Told::default() };
+        self.answer(answer::redirect(StatusCode::PERMANENT_REDIRECT, location, &self.facts()), told, respond).await;
+    }
+
+    async fn redirect<R: Respond>(&self, status: StatusCode, location: HeaderValue, request: &Request, routed: &Routed, respond: &mut R) {
+        let told = Told { request: Some(request), routed: Some(routed), ..Told::default() };
+        self.answer(answer::redirect(status, location, &self.facts()), told, respond).await;
+    }
+
+    async fn fail<R: Respond>(&self, status: StatusCode, told: Told<'_>, respond: &mut R) {
+        self.answer(answer::error(status, &self.facts()), told, respond).await;
+    }
+
+    async fn end<R: Respond>(&self, outcome: Outcome, mut told: Told<'_>, respond: &mut R) {
+        told.status = told.notes.status.map_or(499, |status| status.as_u16());
+        told.sent = told.notes.sent;
+        match outcome {
+            Outcome::Sent => self.record(&told),
+            Outcome::Failed { status, reason } => {
+                told.failure = Some(reason);
+                self.fail(status, told, respond).await;
+            }
+            Outcome::Refused(refusal) => {
+                if refusal.close {
+                    respond.close();
+                }
+                told.refusal = Some(refusal.reason);
+                self.answer(answer::refusal(&refusal, &self.facts()), told, respond).await;
+            }
+            Outcome::Aborted(reason) => {
+                told.failure = Some(reason);
+                self.record(&told);
+            }
+            Outcome::Gone => {
+                respond.abort();
+                told.failure = Some("client_gone");
+                self.record(&told);
+            }
+        }
+    }
+
+    /// Sends an answer of our own.
+    async fn answer<R: Respond>(&self, (head, body): (ResponseHead, Bytes), mut told: Told<'_>, respond: &mut R) {
+        if told.request.is_some_and(|request| !is_read_away(request)) {
+            respond.close();
+        }
+        told.status = head.status.as_u16();
+        told.sent = body.len() as u64;
+        let length = if body.is_empty() { BodyLength::None } else { BodyLength::Exact(body.len() as u64) };
+        respond.head(head, length);
+        let sent = tokio::time::timeout(self.worker.settings.timeouts.stream_idle, async {
+            poll_fn(|cx| respond.poll_ready(cx)).await?;
+            if !body.is_empty() {
+                respond.push(Frame::Data(body));
+            }
+            respond.finish();
+            poll_fn(|cx| respond.poll_flush(cx)).await
+        });
+        if !matches!(sent.await, Ok(Ok(()))) {
+            respond.abort();
+        }
+        self.record(&told);
+    }
+
+    fn record(&self, told: &Told<'_>) {
+        let request = told.request;
+        let header = |name| request.and_then(|request| request.headers.get(name));
+        let record = Record {
+            id: self.id.as_str(),
+            client: request.map_or_else(
+                || self.peer.client.ip().to_canonical(),
+                |request| forwarding::client(&request.headers, self.peer, &self.worker.forwarding),
+            ),
+            listener: self.peer.listener,
+            tls: self.peer.tls,
+            version: request.map_or(http::Version::HTTP_11, |request| request.version),
+            method: request.map_or(&http::Method::GET, |request| &request.method),
+            host: request.map_or("", |request| request.authority.host.as_str()),
+            path: request.map_or("", |request| request.target.path()),
+            status: told.status,
+            grpc_status: None,
+            bytes_in: told.notes.received,
+            bytes_out: told.sent,
+            duration: self.started.elapsed(),
+            upstream_duration: told.notes.head_at.map(|at| at.duration_since(self.started)),
+            environment: told.routed.map_or("", |routed| &routed.environment),
+            service: told.routed.map_or("", |routed| &routed.rule.service),
+            variant: told.variant,
+            upstream: told.notes.upstream,
+            tries: told.notes.tries,
+            refusal: told.refusal,
+            failure: told.failure,
+            user_agent: header(http::header::USER_AGENT),
+            referer: header(http::header::REFERER),
+        };
+        self.worker.meter.record(&record, self.at);
+    }
+}
+
+/// Whether what is left of the body will be read away after an answer of our own.
+fn is_read_away(request: &Request) -> bool {
+    match request.body {
+        BodyLength::None => true,
+        BodyLength::Exact(length) => length <= READ_AWAY && !request.expects_continue,
+        BodyLength::Unknown | BodyLength::Tunnel => false,
+    }
+}
