@@ -13,7 +13,7 @@ use h2::server::{Connection, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
 use portcullis_config::settings::Settings;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::drain::{Drain, Draining};
@@ -24,11 +24,14 @@ use crate::http2::liveness::{Liveness, Verdict};
 use crate::http2::reset_budget::ResetBudget;
 use crate::http2::sink::StreamSink;
 use crate::http2::source::StreamSource;
+use crate::normalize::refusals;
 
 /// How long a client may be quiet while a stream is open before it is asked with a PING.
 const QUIET: Duration = Duration::from_secs(20);
 /// How long it may take to answer: the PING waits behind what the kernel holds for a slow link.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a client may take to close a connection that has ended, and how much it may still send meanwhile.
+const LINGER: (Duration, usize) = (Duration::from_secs(2), 256 * 1024);
 /// Streams' windows that a connection's window has room for: what one client can make us hold before backends read it.
 const WINDOWS: u32 = 4;
 /// Streams that may be reset by the client before they were even begun with (h2's count).
@@ -89,24 +92,33 @@ where
     F: Future<Output = ()> + 'static,
 {
     let gather = Gather::new(io);
-    let Ok(Some(mut connection)) = timeout(settings.timeouts.handshake, handshake(settings, &gather)).await else { return };
-    let now = Instant::now();
-    let streams = settings.limits.http2_streams.get();
-    let mut server = Server {
-        pings: connection.ping_pong(),
-        connection,
-        gather,
-        shared: Rc::default(),
-        handle,
-        drain: Some(drain.draining()),
-        liveness: Liveness::new(QUIET, PATIENCE, now.into_std()),
-        budget: ResetBudget::new(streams.saturating_mul(2), now.into_std()),
-        most_tasks: usize::try_from(streams).unwrap_or(usize::MAX).saturating_mul(2),
-        idle: settings.timeouts.client_idle,
-        idle_since: Some(now),
+    let Ok(Some(connection)) = timeout(settings.timeouts.handshake, handshake(settings, &gather)).await else {
+        return linger(gather).await;
     };
+    let mut server = Server::new(connection, gather.clone(), settings, drain, handle);
     let mut timer = pin!(sleep_until(server.next_tick()));
     poll_fn(|cx| server.poll(timer.as_mut(), cx)).await;
+    drop(server);
+    linger(gather).await;
+}
+
+/// Reads what the client still sends, for a while. A socket that is closed with octets unread is reset, and what was sent last,
+/// GOAWAY with its reason, would be lost with it.
+async fn linger<T: AsyncRead + AsyncWrite + Unpin>(mut gather: Gather<T>) {
+    let (time, mut most) = LINGER;
+    let drained = async {
+        gather.shutdown().await?;
+        let mut buffer = [0; 4096];
+        while most > 0 {
+            match gather.read(&mut buffer).await? {
+                0 => break,
+                octets => most = most.saturating_sub(octets),
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    // Whatever it is that it ended with, the connection is over.
+    let _ = timeout(time, drained).await;
 }
 
 /// Exchanges the prefaces (RFC 9113 §3.4).
@@ -162,6 +174,24 @@ where
     H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> F,
     F: Future<Output = ()> + 'static,
 {
+    fn new(mut connection: Connection<Gather<T>, Chunk>, gather: Gather<T>, settings: &Settings, drain: &Drain, handle: H) -> Self {
+        let now = Instant::now();
+        let streams = settings.limits.http2_streams.get();
+        Self {
+            pings: connection.ping_pong(),
+            connection,
+            gather,
+            shared: Rc::default(),
+            handle,
+            drain: Some(drain.draining()),
+            liveness: Liveness::new(QUIET, PATIENCE, now.into_std()),
+            budget: ResetBudget::new(streams.saturating_mul(2), now.into_std()),
+            most_tasks: usize::try_from(streams).unwrap_or(usize::MAX).saturating_mul(2),
+            idle: settings.timeouts.client_idle,
+            idle_since: Some(now),
+        }
+    }
+
     fn next_tick(&self) -> Instant {
         Instant::now() + self.liveness.interval().min(self.idle / 4).max(Duration::from_millis(1))
     }
@@ -258,7 +288,8 @@ where
 /// A request's head as [`normalize`](crate::normalize) reads it. h2 has refused what RFC 9113 §8 calls malformed, but for what is
 /// refused here.
 ///
-/// Two things it does not tell: it drops a fragment from `:path`, and `:scheme` where there is no `:authority`.
+/// It does not tell what it drops: a fragment of `:path`, a `:scheme` without `:authority`, and pseudo-headers among trailers.
+/// None of these reaches a backend.
 fn request_head(parts: request::Parts, body: &RecvStream) -> Result<RequestHead, Refusal> {
     let request::Parts { method, uri, headers, mut extensions, .. } = parts;
     let protocol = extensions.remove::<Protocol>().map(|protocol| Bytes::copy_from_slice(protocol.as_ref()));
@@ -270,7 +301,9 @@ fn request_head(parts: request::Parts, body: &RecvStream) -> Result<RequestHead,
     let uri = uri.into_parts();
     let target = match uri.path_and_query {
         Some(path) if path == "*" => Target::Asterisk,
-        Some(path) => Target::Path(path),
+        Some(path) if path.as_str().starts_with('/') => Target::Path(path),
+        // `http` reads `?query` as if a slash stood before it.
+        Some(_) => return Err(refusals::PATH_MALFORMED),
         None if method == Method::CONNECT && protocol.is_none() => Target::Authority,
         None => return Err(PATH_MISSING),
     };

@@ -362,8 +362,9 @@ async fn a_client_that_says_nothing_is_closed_after_the_handshake_timeout() {
         let start = Instant::now();
         let mut all = Vec::new();
         io.read_to_end(&mut all).await.unwrap();
-        served.await.unwrap();
         assert_eq!(start.elapsed().as_secs(), settings.timeouts.handshake.as_secs());
+        drop(io);
+        served.await.unwrap();
     })
     .await;
 }
@@ -483,11 +484,7 @@ async fn what_h2_leaves_of_a_malformed_head_is_refused() {
         ("a space before a value", [&*method, &rest, &block("x-field", " value")].concat(), Err("field_whitespace")),
         ("a tab after a value", [&*method, &rest, &block("x-field", "value\t")].concat(), Err("field_whitespace")),
         ("two lengths", [&*method, &rest, &block("content-length", "0"), &block("content-length", "0")].concat(), Err("length_repeated")),
-        (
-            "a path that is a question",
-            [&*method, &block(":scheme", "https"), &block(":path", "?")].concat(),
-            Ok(Target::Path("?".parse().unwrap())),
-        ),
+        ("a path that is a question", [&*method, &block(":scheme", "https"), &block(":path", "?")].concat(), Err("path_malformed")),
         ("a plain CONNECT", [block(":method", "CONNECT"), block(":authority", "host:443")].concat(), Ok(Target::Authority)),
         (
             "OPTIONS *",
