@@ -210,14 +210,14 @@ async fn a_client_that_cancels_is_gone_before_and_after_the_head() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_connection_is_gone_too() {
-    let (gone, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let (gone, mut told) = tokio::sync::mpsc::channel(1);
     in_local_set(async {
         let (_, io, _) = server(
             move |_, _, mut respond: Responder| {
                 let gone = gone.clone();
                 async move {
                     poll_fn(|cx| respond.poll_gone(cx)).await;
-                    gone.send(()).unwrap();
+                    gone.send(()).await.unwrap();
                 }
             },
             settings(),
@@ -554,7 +554,7 @@ async fn echo(request: Result<RequestHead, Refusal>, mut body: RequestBody, mut 
     while let Some(frame) = poll_fn(|cx| body.poll_frame(cx)).await {
         poll_fn(|cx| respond.poll_ready(cx)).await.unwrap();
         respond.push(frame.unwrap());
-        poll_fn(|cx| Poll::Ready(drop(respond.poll_flush(cx)))).await;
+        poll_fn(|cx| respond.poll_flush(cx)).await.unwrap();
     }
     respond.finish();
     poll_fn(|cx| respond.poll_flush(cx)).await.unwrap();
