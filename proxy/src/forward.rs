@@ -130,6 +130,7 @@ pub(crate) async fn forward<B: Source, R: Respond>(
         {
             return answer_to(failure);
         }
+        job.worker.meter.upstream_retried();
     }
 }
 

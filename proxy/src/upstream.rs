@@ -21,10 +21,12 @@ use portcullis_config::settings::Settings;
 use portcullis_config::snapshot::backend::UpstreamProtocol;
 use portcullis_config::snapshot::endpoints::{EndpointSet, Endpoints};
 
+pub(crate) use self::connect::Authorities;
+pub use self::connect::AuthoritiesError;
 use self::connect::Connector;
-pub(crate) use self::connect::{Authorities, AuthoritiesError};
 use self::endpoint::Endpoint;
 use crate::choose;
+use crate::telemetry::Meter;
 
 /// All backends that a worker has connections to.
 pub(crate) struct Upstreams {
@@ -43,8 +45,8 @@ pub(crate) struct Balancer {
 
 impl Upstreams {
     /// No backend yet. Certificates of pods are checked against `authorities`.
-    pub(crate) fn new(settings: &Arc<Settings>, authorities: Option<Authorities>) -> Self {
-        Self { balancers: RefCell::default(), connector: Rc::new(Connector::new(Arc::clone(settings), authorities)) }
+    pub(crate) fn new(settings: &Arc<Settings>, authorities: Option<Authorities>, meter: Rc<Meter>) -> Self {
+        Self { balancers: RefCell::default(), connector: Rc::new(Connector::new(Arc::clone(settings), authorities, meter)) }
     }
 
     /// The endpoints as they are now.

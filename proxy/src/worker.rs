@@ -41,7 +41,7 @@ pub(crate) struct Worker {
     pub(crate) live: Arc<Live>,
     pub(crate) forwarding: Forwarding,
     pub(crate) upstreams: Upstreams,
-    pub(crate) meter: Meter,
+    pub(crate) meter: Rc<Meter>,
     random: Random,
 }
 
@@ -77,13 +77,14 @@ struct Random(Cell<u64>);
 
 impl Worker {
     pub(crate) fn new(index: usize, shared: &Shared) -> Self {
+        let meter = Rc::new(shared.telemetry.meter());
         Self {
             index,
             settings: Arc::clone(&shared.settings),
             live: Arc::clone(&shared.live),
             forwarding: Forwarding::from(&*shared.settings),
-            upstreams: Upstreams::new(&shared.settings, shared.authorities.clone()),
-            meter: shared.telemetry.meter(),
+            upstreams: Upstreams::new(&shared.settings, shared.authorities.clone(), Rc::clone(&meter)),
+            meter,
             random: Random::seeded(index),
         }
     }

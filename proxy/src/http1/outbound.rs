@@ -28,6 +28,8 @@ pub(crate) struct Outbound {
     encoder: Encoder,
     /// What was written cannot be made whole any more.
     is_broken: bool,
+    /// The end of our half of the connection is the end of the body.
+    ends_by_close: bool,
 }
 
 /// A request's head, apart.
@@ -45,7 +47,7 @@ pub(crate) struct RequestLine<'a> {
 
 impl Outbound {
     pub(crate) fn new() -> Self {
-        Self { pieces: VecDeque::new(), tail: BytesMut::new(), waiting: 0, encoder: Encoder::Done, is_broken: false }
+        Self { pieces: VecDeque::new(), tail: BytesMut::new(), waiting: 0, encoder: Encoder::Done, is_broken: false, ends_by_close: false }
     }
 
     /// Whether a body has been begun and not ended, or has been broken off.
@@ -77,7 +79,13 @@ impl Outbound {
             out.put_slice(b"expect: 100-continue\r\n");
         }
         let encoder = match request.body {
-            BodyLength::None => Encoder::Done,
+            BodyLength::None => {
+                // RFC 9110 §8.6: for methods that mean a body, its absence is said.
+                if matches!(*request.method, Method::POST | Method::PUT | Method::PATCH) {
+                    out.put_slice(b"content-length: 0\r\n");
+                }
+                Encoder::Done
+            }
             BodyLength::Exact(length) => {
                 put_field(&header::CONTENT_LENGTH, &HeaderValue::from(length), out);
                 Encoder::Exact(length)
@@ -156,6 +164,7 @@ impl Outbound {
 
     /// Ends the body.
     pub(crate) fn finish(&mut self) {
+        self.ends_by_close = self.encoder == Encoder::Raw;
         self.is_broken |= !self.encoder.finish(None, &mut self.tail);
         self.count();
     }
@@ -175,7 +184,11 @@ impl Outbound {
             ready!(self.poll_write(io, cx))?;
         }
         if had_some {
-            ready!(Pin::new(io).poll_flush(cx)).map_err(|_| Broken::Closed)?;
+            ready!(Pin::new(&mut *io).poll_flush(cx)).map_err(|_| Broken::Closed)?;
+        }
+        if self.ends_by_close {
+            ready!(Pin::new(io).poll_shutdown(cx)).map_err(|_| Broken::Closed)?;
+            self.ends_by_close = false;
         }
         if self.is_broken { Poll::Ready(Err(Broken::Malformed("body_length"))) } else { Poll::Ready(Ok(())) }
     }

@@ -4,10 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::telemetry::{Meter, UpstreamConnection};
 use portcullis_config::settings::Settings;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
@@ -27,11 +29,14 @@ pub(crate) struct Authorities(Arc<ClientConfig>);
 
 /// Why authorities cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum AuthoritiesError {
+pub enum AuthoritiesError {
+    /// The file cannot be read, or is no PEM.
     #[error("cannot be read as PEM: {0}")]
     Pem(#[from] rustls_pki_types::pem::Error),
+    /// There is no authority in it.
     #[error("holds no certificate that can be an authority")]
     Empty,
+    /// TLS cannot be set up with it.
     #[error("cannot be used: {0}")]
     Tls(#[from] rustls::Error),
 }
@@ -39,12 +44,19 @@ pub(crate) enum AuthoritiesError {
 /// Makes connections as the configuration says.
 pub(super) struct Connector {
     pub(super) settings: Arc<Settings>,
+    pub(super) meter: Rc<Meter>,
     tls: Option<TlsConnector>,
 }
 
-/// A connection to a pod.
+/// A connection to a pod, counted for as long as it lives.
 #[derive(Debug)]
-pub(crate) enum Transport {
+pub(crate) struct Transport {
+    stream: Stream,
+    _open: UpstreamConnection,
+}
+
+#[derive(Debug)]
+enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -77,13 +89,14 @@ impl Authorities {
 // === impl Connector ===
 
 impl Connector {
-    pub(super) fn new(settings: Arc<Settings>, authorities: Option<Authorities>) -> Self {
-        Self { settings, tls: authorities.map(|authorities| TlsConnector::from(authorities.0)) }
+    pub(super) fn new(settings: Arc<Settings>, authorities: Option<Authorities>, meter: Rc<Meter>) -> Self {
+        Self { settings, meter, tls: authorities.map(|authorities| TlsConnector::from(authorities.0)) }
     }
 
     /// A connection without TLS.
     pub(super) async fn plain(&self, address: SocketAddr) -> io::Result<Transport> {
-        self.within(self.tcp(address)).await.map(Transport::Plain)
+        let stream = self.within(self.tcp(address)).await?;
+        Ok(self.transport(Stream::Plain(stream)))
     }
 
     /// A connection with TLS, to a pod whose certificate is valid for `server_name`.
@@ -91,7 +104,11 @@ impl Connector {
         let connector = self.tls.as_ref().ok_or_else(|| io::Error::other("upstreams.certificateAuthorities is not configured"))?;
         let name = ServerName::try_from(server_name.to_owned()).map_err(io::Error::other)?;
         let stream = self.within(async { connector.connect(name, self.tcp(address).await?).await }).await?;
-        Ok(Transport::Tls(Box::new(stream)))
+        Ok(self.transport(Stream::Tls(Box::new(stream))))
+    }
+
+    fn transport(&self, stream: Stream) -> Transport {
+        Transport { stream, _open: self.meter.upstream_connection() }
     }
 
     async fn within<T>(&self, connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
@@ -115,55 +132,55 @@ impl Connector {
 impl Transport {
     /// Whether the peer chose HTTP/2 by ALPN.
     pub(super) fn is_http2(&self) -> bool {
-        match self {
-            Self::Plain(_) => false,
-            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        match &self.stream {
+            Stream::Plain(_) => false,
+            Stream::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
     }
 }
 
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
 
 impl AsyncWrite for Transport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, octets),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, octets),
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, octets),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, octets),
         }
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

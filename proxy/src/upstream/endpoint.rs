@@ -66,6 +66,9 @@ impl Endpoint {
 
     /// Says that it could not be reached, or fell silent: others are preferred for a while.
     pub(crate) fn suspect(&self, now: Instant) {
+        if !self.is_suspect(now) {
+            self.connector.meter.upstream_ejected();
+        }
         self.suspect_until.set(Some(now + SUSPECT));
     }
 
@@ -107,6 +110,7 @@ impl Endpoint {
 
     async fn http1(&self, message: &Message<'_>, now: Instant) -> Result<Kind, Failed> {
         if let Some(idle) = self.checkout(now) {
+            self.connector.meter.upstream_reused();
             return Ok(Kind::Http1(Http1Exchange::on_idle(idle, message, self.head_limits())));
         }
         self.check_room()?;
@@ -206,6 +210,7 @@ impl Endpoint {
 
     fn unconnected(&self, error: &std::io::Error) -> Failed {
         tracing::debug!(address = %self.address, %error, "no connection to an endpoint");
+        self.connector.meter.upstream_failed(if error.kind() == std::io::ErrorKind::TimedOut { "timeout" } else { "connect" });
         self.suspect(Instant::now());
         Failed::Unconnected
     }
