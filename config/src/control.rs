@@ -18,7 +18,7 @@ use crate::source::certificates::CertificateFiles;
 use crate::source::directory::Directory;
 use crate::source::kubernetes::Kubernetes;
 use crate::source::{Source, SourceError, Update, Updates};
-use crate::status::Reporter;
+use crate::status::{Reporter, events};
 use crate::translate::{endpoint_set, translate_reusing};
 
 /// How long more changes are waited for after one, so that a burst costs one translation.
@@ -39,14 +39,21 @@ pub async fn run(settings: Arc<Settings>, live: Arc<Live>, shutdown: impl Future
     let mut sources = JoinSet::new();
     let (Some(files), Some(main)) = (ends.pop(), ends.pop()) else { return Ok(()) };
     sources.spawn(CertificateFiles::new(&settings.certificates).run(files));
+    let mut helpers = JoinSet::new();
+    let mut reporter = Reporter::default();
     match &settings.source {
-        SourceSettings::Directory(path) => sources.spawn(Directory::new(path.clone(), secrets(&settings)).run(main)),
+        SourceSettings::Directory(path) => drop(sources.spawn(Directory::new(path.clone(), secrets(&settings)).run(main))),
         SourceSettings::Kubernetes(kubernetes) => {
-            let kubernetes = Kubernetes::new(kubernetes, secrets(&settings)).await?;
-            sources.spawn(kubernetes.run(main))
+            let source = Kubernetes::new(kubernetes, secrets(&settings)).await?;
+            if kubernetes.events {
+                let (sender, problems) = mpsc::channel(events::MAX_WAITING);
+                reporter = Reporter::with_events(sender);
+                helpers.spawn(events::write(source.client().clone(), problems));
+            }
+            sources.spawn(source.run(main));
         }
-    };
-    let mut control = Control::new(settings, live, 2);
+    }
+    let mut control = Control::new(settings, live, reporter, 2);
     tokio::select! {
         () = control.follow(updates) => Ok(()),
         () = shutdown => Ok(()),
@@ -92,7 +99,7 @@ struct Pending {
 // === impl Control ===
 
 impl Control {
-    fn new(settings: Arc<Settings>, live: Arc<Live>, sources: usize) -> Self {
+    fn new(settings: Arc<Settings>, live: Arc<Live>, reporter: Reporter, sources: usize) -> Self {
         Self {
             settings,
             live,
@@ -101,7 +108,7 @@ impl Control {
             found: BTreeMap::new(),
             translated: Vec::new(),
             unsynced: (0..sources).collect(),
-            reporter: Reporter::default(),
+            reporter,
             pending: Pending { routes: true, ..Pending::default() },
             not_before: Instant::now(),
         }

@@ -94,7 +94,7 @@ pub struct KubernetesSettings {
 }
 
 /// Where connections are accepted.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ListenerSettings {
     /// Plain HTTP.
@@ -287,13 +287,7 @@ const fn count(number: u32) -> NonZeroU32 {
     }
 }
 
-// === impl ListenerSettings ===
-
-impl Default for ListenerSettings {
-    fn default() -> Self {
-        Self { http: HttpListenerSettings::default(), https: HttpsListenerSettings::default(), proxy_protocol: false }
-    }
-}
+// === impl HttpListenerSettings ===
 
 impl Default for HttpListenerSettings {
     fn default() -> Self {

@@ -1,6 +1,10 @@
-//! Tells the owners of resources what is wrong with them: in the log, and as Kubernetes Events.
+//! Tells the owners of resources what is wrong with them: in the log, and as Kubernetes [`events`].
+
+pub mod events;
 
 use std::collections::BTreeSet;
+
+use tokio::sync::mpsc;
 
 use crate::problem::{Problem, Severity};
 
@@ -8,21 +12,42 @@ use crate::problem::{Problem, Severity};
 #[derive(Debug, Default)]
 pub struct Reporter {
     told: BTreeSet<Problem>,
+    events: Option<mpsc::Sender<Problem>>,
+}
+
+/// What [`Reporter::tell`] found, compared with the time before.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Problems that were not there before.
+    pub new: Vec<Problem>,
+    /// Problems that are no longer there.
+    pub mended: Vec<Problem>,
 }
 
 // === impl Reporter ===
 
 impl Reporter {
+    /// Tells new problems on `events` too; those that find it full are told in the log alone.
+    #[must_use]
+    pub fn with_events(events: mpsc::Sender<Problem>) -> Self {
+        Self { told: BTreeSet::new(), events: Some(events) }
+    }
+
     /// Tells what is new in `problems` and what is no longer in them; these are all that there are.
-    pub fn tell(&mut self, problems: &[Problem]) {
-        let now: BTreeSet<&Problem> = problems.iter().collect();
-        for problem in problems.iter().filter(|problem| !self.told.contains(problem)) {
+    pub fn tell(&mut self, problems: &[Problem]) -> News {
+        let now: BTreeSet<Problem> = problems.iter().cloned().collect();
+        let new: Vec<Problem> = now.difference(&self.told).cloned().collect();
+        let mended: Vec<Problem> = self.told.difference(&now).cloned().collect();
+        self.told = now;
+        for problem in &new {
             log(problem);
+            // A bounded queue: a flood of problems must not become a flood of requests to the API server.
+            self.events.iter().for_each(|events| drop(events.try_send(problem.clone())));
         }
-        for mended in self.told.iter().filter(|problem| !now.contains(problem)) {
-            tracing::info!(reason = mended.reason, origin = %mended.origin, "mended: {}", mended.message);
+        for Problem { reason, origin, message, .. } in &mended {
+            tracing::info!(reason, %origin, "mended: {message}");
         }
-        self.told = problems.iter().cloned().collect();
+        News { new, mended }
     }
 }
 
@@ -31,5 +56,32 @@ fn log(problem: &Problem) {
     match severity {
         Severity::Error => tracing::error!(reason, %origin, help, "{message}"),
         Severity::Warning => tracing::warn!(reason, %origin, help, "{message}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::Origin;
+
+    fn problem(message: &str) -> Problem {
+        let origin = Origin { kind: "Service", namespace: "shop".into(), name: "cart".into(), place: None };
+        Problem { severity: Severity::Error, reason: "Broken", origin, message: message.to_owned(), help: "mend it".to_owned() }
+    }
+
+    #[test]
+    fn a_problem_is_told_once_and_its_end_too() {
+        let mut reporter = Reporter::default();
+        assert_eq!(reporter.tell(&[problem("a"), problem("b")]).new, [problem("a"), problem("b")]);
+        assert_eq!(reporter.tell(&[problem("a"), problem("b")]), News::default());
+        assert_eq!(reporter.tell(&[problem("b"), problem("c")]), News { new: vec![problem("c")], mended: vec![problem("a")] });
+    }
+
+    #[test]
+    fn more_problems_than_events_can_wait_do_not_block() {
+        let (sender, mut receiver) = mpsc::channel(1);
+        Reporter::with_events(sender).tell(&[problem("a"), problem("b")]);
+        assert_eq!(receiver.try_recv(), Ok(problem("a")));
+        assert!(receiver.try_recv().is_err());
     }
 }

@@ -1,0 +1,158 @@
+//! Problems as Events (`events.k8s.io/v1`) on the resources that have them: `kubectl describe` shows them to the owner.
+//!
+//! They are a courtesy: bounded in number and rate, and never tried twice.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, ObjectReference, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ListParams;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::problem::{Origin, Problem};
+
+/// The most problems that wait to become Events.
+pub const MAX_WAITING: usize = 256;
+/// How many Events may be written at once.
+const BURST: u32 = 20;
+/// After a burst, one Event in this time.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How long one Event may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest note that the API server takes, in bytes.
+const MAX_NOTE: usize = 1024;
+/// Who writes the Events.
+const CONTROLLER: &str = "portcullis.dev/gateway";
+
+/// Writes problems as Events until no more can come.
+pub async fn write(client: Client, mut problems: mpsc::Receiver<Problem>) {
+    // The pod's name, so that the Events of replicas are kept apart.
+    let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: std::env::var("HOSTNAME").ok() };
+    let recorder = Recorder::new(client.clone(), reporter);
+    let mut rate = Rate::new(Instant::now());
+    while let Some(problem) = problems.recv().await {
+        sleep_until(rate.next(Instant::now())).await;
+        match timeout(TIMEOUT, write_one(&client, &recorder, &problem)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(origin = %problem.origin, %error, "the Event was not written"),
+            Err(_) => tracing::debug!(origin = %problem.origin, "the Event was not written in time"),
+        }
+    }
+}
+
+async fn write_one(client: &Client, recorder: &Recorder, problem: &Problem) -> Result<(), kube::Error> {
+    let Some(regarding) = regarding(client, &problem.origin).await? else { return Ok(()) };
+    let event = Event {
+        type_: EventType::Warning,
+        reason: problem.reason.to_owned(),
+        note: Some(note(problem)),
+        action: "Route".to_owned(),
+        secondary: None,
+    };
+    recorder.publish(&event, &regarding).await
+}
+
+fn note(problem: &Problem) -> String {
+    let mut note = format!("{} ({})", problem.message, problem.help);
+    note.truncate(note.floor_char_boundary(MAX_NOTE));
+    note
+}
+
+/// The object that has a problem, as it is now; `None` where it is gone or where its kind has no Events.
+async fn regarding(client: &Client, origin: &Origin) -> Result<Option<ObjectReference>, kube::Error> {
+    let namespace = &*origin.namespace;
+    match origin.kind {
+        "Namespace" => find(&Api::<Namespace>::all(client.clone()), origin).await,
+        "Service" => find(&Api::<Service>::namespaced(client.clone(), namespace), origin).await,
+        "EndpointSlice" => find(&Api::<EndpointSlice>::namespaced(client.clone(), namespace), origin).await,
+        "Secret" => {
+            // The problem may be that it is not there: the Event then waits for it in its namespace.
+            let found = find(&Api::<Secret>::namespaced(client.clone(), namespace), origin).await.unwrap_or_default();
+            Ok(Some(found.unwrap_or_else(|| ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Secret".to_owned()),
+                namespace: Some(namespace.to_owned()),
+                name: Some(origin.name.to_string()),
+                ..ObjectReference::default()
+            })))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// By a list of one: that needs no right beyond those that watching needs. `kubectl describe` finds Events by the object's uid.
+async fn find<K>(api: &Api<K>, origin: &Origin) -> Result<Option<ObjectReference>, kube::Error>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let list = api.list(&ListParams::default().fields(&format!("metadata.name={}", origin.name))).await?;
+    Ok(list.items.first().map(|object| object.object_ref(&())))
+}
+
+/// A token bucket.
+struct Rate {
+    tokens: u32,
+    since: Instant,
+}
+
+// === impl Rate ===
+
+impl Rate {
+    fn new(now: Instant) -> Self {
+        Self { tokens: BURST, since: now }
+    }
+
+    /// When the next one may be written.
+    fn next(&mut self, now: Instant) -> Instant {
+        while self.tokens < BURST && now.saturating_duration_since(self.since) >= INTERVAL {
+            self.since += INTERVAL;
+            self.tokens += 1;
+        }
+        if self.tokens == BURST {
+            self.since = now;
+        }
+        if let Some(rest) = self.tokens.checked_sub(1) {
+            self.tokens = rest;
+            return now;
+        }
+        self.since += INTERVAL;
+        self.since
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::Severity;
+
+    #[test]
+    fn after_a_burst_one_a_second() {
+        let start = Instant::now();
+        let mut rate = Rate::new(start);
+        for _ in 0..BURST {
+            assert_eq!(rate.next(start), start);
+        }
+        assert_eq!(rate.next(start), start + INTERVAL);
+        assert_eq!(rate.next(start + INTERVAL), start + 2 * INTERVAL);
+        let later = start + Duration::from_secs(3600);
+        let burst = (0..=BURST).filter(|_| rate.next(later) == later).count();
+        assert_eq!(burst, 20);
+    }
+
+    #[test]
+    fn a_long_note_is_cut_between_characters() {
+        let problem = Problem {
+            severity: Severity::Error,
+            reason: "Long",
+            origin: Origin::default(),
+            message: "ä".repeat(600),
+            help: "shorten it".to_owned(),
+        };
+        assert_eq!(note(&problem).len(), MAX_NOTE);
+    }
+}
