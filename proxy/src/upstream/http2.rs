@@ -72,6 +72,8 @@ pub(crate) struct Http2Exchange {
 #[derive(Debug)]
 pub(crate) struct Response {
     state: ResponseState,
+    /// An interim response has come.
+    has_begun: bool,
     shared: Rc<Shared>,
 }
 
@@ -183,7 +185,7 @@ impl Http2Client {
                 self.0.in_flight.set(self.0.in_flight.get() + 1);
                 Ok(Http2Exchange {
                     request: StreamSink::request(stream, is_finished),
-                    response: Response { state: ResponseState::AwaitingHead(response), shared: Rc::clone(&self.0) },
+                    response: Response { state: ResponseState::AwaitingHead(response), has_begun: false, shared: Rc::clone(&self.0) },
                     shared: Rc::clone(&self.0),
                 })
             }
@@ -205,12 +207,17 @@ impl Shared {
         self.sender.borrow_mut().take();
     }
 
-    fn failed(&self, error: &h2::Error) -> Failed {
+    /// `has_begun` says whether something of the response has come.
+    fn failed(&self, error: &h2::Error, has_begun: bool) -> Failed {
         if error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM)) {
             // h2 gives GOAWAY to those streams alone that are above its last stream identifier (RFC 9113 §6.8).
             return Failed::NotSent;
         }
-        Failed::Broken(self.broken(broken(error)))
+        match self.broken(broken(error)) {
+            // Not this stream, but its connection was closed.
+            Broken::Closed if !error.is_reset() && !has_begun => Failed::Unanswered,
+            reason => Failed::Broken(reason),
+        }
     }
 
     fn broken(&self, reason: Broken) -> Broken {
@@ -246,11 +253,14 @@ impl Response {
                 // RFC 9113 §8.6: HTTP/2 has no 101.
                 Err(Failed::Broken(Broken::Malformed("switching_protocols")))
             }
-            Some(Ok(response)) => Ok(Head::Interim(head(response.into_parts().0))),
-            Some(Err(error)) => Err(self.shared.failed(&error)),
+            Some(Ok(response)) => {
+                self.has_begun = true;
+                Ok(Head::Interim(head(response.into_parts().0)))
+            }
+            Some(Err(error)) => Err(self.shared.failed(&error, self.has_begun)),
             None => match ready!(Pin::new(future).poll(cx)) {
                 Ok(response) => return Poll::Ready(Ok(self.begin_body(response))),
-                Err(error) => Err(self.shared.failed(&error)),
+                Err(error) => Err(self.shared.failed(&error, self.has_begun)),
             },
         };
         if head.is_err() {
