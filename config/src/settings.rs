@@ -378,11 +378,14 @@ pub mod duration {
 
     const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-    /// Reads a duration; `None` where `text` is none.
+    /// The most numbers with a unit in one duration.
+    const MAX_PARTS: usize = 4;
+
+    /// Reads a duration: the sum of its parts, in any order. `None` where `text` is none.
     #[must_use]
     pub fn parse(text: &str) -> Option<Duration> {
         let mut rest = text;
-        let mut units = UNITS.iter();
+        let mut parts = 0;
         let mut milliseconds = 0;
         while !rest.is_empty() {
             let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
@@ -392,11 +395,12 @@ pub mod duration {
             let (number, tail) = rest.split_at(digits);
             let length = tail.bytes().take_while(u8::is_ascii_alphabetic).count();
             let (unit, tail) = tail.split_at(length);
-            let (_, factor) = units.find(|(name, _)| *name == unit)?;
+            let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit)?;
             milliseconds += number.parse::<u64>().ok()? * factor;
+            parts += 1;
             rest = tail;
         }
-        (!text.is_empty()).then(|| Duration::from_millis(milliseconds))
+        (1..=MAX_PARTS).contains(&parts).then(|| Duration::from_millis(milliseconds))
     }
 
     /// Writes a duration, whole milliseconds.
@@ -434,4 +438,7 @@ pub mod duration {
             parse(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
         }
     }
+
+    #[cfg(test)]
+    mod tests;
 }
