@@ -3,11 +3,14 @@
 use crate::settings::Settings;
 use crate::snapshot::host::{HostPattern, Hostname, InvalidHostname, check_label};
 
-/// A hostname template that was checked, such as `{service}--{environment}.{zone}`.
+/// A hostname template that was checked, such as `{service}--{environment}.{zone}`: text, a placeholder, text, the other placeholder, text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostnameTemplate {
+    before: String,
+    between: String,
     /// With the zone filled in.
-    text: String,
+    after: String,
+    environment_first: bool,
     zone: Hostname,
     default_environment: Option<String>,
 }
@@ -24,6 +27,9 @@ pub enum InvalidTemplate {
     /// `hostname` lacks a placeholder.
     #[error("`{0}` lacks `{1}`: names of different services would be the same")]
     Placeholder(String, &'static str),
+    /// `hostname` has a placeholder twice.
+    #[error("`{0}` has `{1}` more than once")]
+    Repeated(String, &'static str),
     /// `hostname` leads elsewhere.
     #[error("`{0}` does not end in `.{{zone}}`: its names would be outside of the zone")]
     OutsideZone(String),
@@ -47,7 +53,7 @@ impl InvalidTemplate {
         match self {
             Self::Zone(..) => "zone",
             Self::DefaultEnvironment(_) => "defaultEnvironment",
-            Self::Placeholder(..) | Self::OutsideZone(_) | Self::Literal(..) => "hostname",
+            Self::Placeholder(..) | Self::Repeated(..) | Self::OutsideZone(_) | Self::Literal(..) => "hostname",
         }
     }
 
@@ -57,7 +63,7 @@ impl InvalidTemplate {
         match self {
             Self::Zone(..) => "write a domain such as `apps.example.com`, in lower case",
             Self::DefaultEnvironment(_) => "write the value of a Namespace's label `portcullis.dev/environment`",
-            Self::Placeholder(..) | Self::OutsideZone(_) | Self::Literal(..) => {
+            Self::Placeholder(..) | Self::Repeated(..) | Self::OutsideZone(_) | Self::Literal(..) => {
                 "write a template such as `{service}--{environment}.{zone}`"
             }
         }
@@ -74,12 +80,14 @@ impl InvalidTemplate {
             wrong.push(Self::DefaultEnvironment(error));
         }
         let template = &settings.hostname;
-        wrong.extend(
-            [SERVICE, ENVIRONMENT]
-                .into_iter()
-                .filter(|part| !template.contains(part))
-                .map(|part| Self::Placeholder(template.clone(), part)),
-        );
+        for placeholder in [SERVICE, ENVIRONMENT, ZONE] {
+            match template.matches(placeholder).count() {
+                1 => {}
+                0 if placeholder == ZONE => {}
+                0 => wrong.push(Self::Placeholder(template.clone(), placeholder)),
+                _ => wrong.push(Self::Repeated(template.clone(), placeholder)),
+            }
+        }
         if !template.ends_with(&format!(".{ZONE}")) {
             wrong.push(Self::OutsideZone(template.clone()));
         }
@@ -100,13 +108,24 @@ impl HostnameTemplate {
     /// Says all that is wrong.
     pub fn new(settings: &Settings) -> Result<Self, Vec<InvalidTemplate>> {
         let wrong = InvalidTemplate::all(settings);
-        match settings.zone.parse::<Hostname>() {
-            Ok(zone) if wrong.is_empty() => {
-                let text = settings.hostname.replace(ZONE, zone.as_str());
-                Ok(Self { text, zone, default_environment: settings.default_environment.clone() })
-            }
-            _ => Err(wrong),
-        }
+        Self::parse(settings).filter(|_| wrong.is_empty()).ok_or(wrong)
+    }
+
+    fn parse(settings: &Settings) -> Option<Self> {
+        let zone: Hostname = settings.zone.parse().ok()?;
+        let text = settings.hostname.replace(ZONE, zone.as_str());
+        let environment_first = text.find(ENVIRONMENT)? < text.find(SERVICE)?;
+        let (first, second) = if environment_first { (ENVIRONMENT, SERVICE) } else { (SERVICE, ENVIRONMENT) };
+        let (before, rest) = text.split_once(first)?;
+        let (between, after) = rest.split_once(second)?;
+        Some(Self {
+            before: before.to_owned(),
+            between: between.to_owned(),
+            after: after.to_owned(),
+            environment_first,
+            zone,
+            default_environment: settings.default_environment.clone(),
+        })
     }
 
     /// The hostname of a service in an environment, both of them labels.
@@ -117,7 +136,32 @@ impl HostnameTemplate {
         if self.default_environment.as_deref() == Some(environment) {
             return format!("{service}.{}", self.zone).parse();
         }
-        self.fill(service, environment)
+        let (first, second) = if self.environment_first { (environment, service) } else { (service, environment) };
+        format!("{}{first}{}{second}{}", self.before, self.between, self.after).parse()
+    }
+
+    /// Whether a name belongs to other environments than `environment`: made for a service of theirs by the template, if there were one.
+    /// Whoever may annotate a Service of one environment must not take names of another.
+    #[must_use]
+    pub fn is_foreign(&self, name: &Hostname, environment: &str) -> bool {
+        let mut readings = self.readings(name).peekable();
+        if readings.peek().is_some() {
+            return !readings.any(|made_for| made_for == environment);
+        }
+        let below_zone = name.as_str().strip_suffix(self.zone.as_str()).and_then(|rest| rest.strip_suffix('.'));
+        below_zone.is_some_and(|label| check_label(label).is_ok())
+            && self.default_environment.as_deref().is_some_and(|default| default != environment)
+    }
+
+    /// The environments for which the template would make a name, apart from the default one: `a--b--c` is of `c`, and of `b--c`.
+    fn readings<'a>(&'a self, name: &'a Hostname) -> impl Iterator<Item = &'a str> {
+        let inner = name.as_str().strip_prefix(&*self.before).and_then(|rest| rest.strip_suffix(&*self.after)).unwrap_or_default();
+        inner.char_indices().filter_map(move |(place, _)| {
+            let (first, rest) = inner.split_at_checked(place)?;
+            let second = rest.strip_prefix(&*self.between)?;
+            check_label(first).and_then(|()| check_label(second)).ok()?;
+            Some(if self.environment_first { first } else { second })
+        })
     }
 
     /// Whether a wildcard would catch names of the zone. None may: a name that was never configured must look like one that is hidden.
@@ -126,12 +170,11 @@ impl HostnameTemplate {
         let HostPattern::Wildcard(parent) = pattern else { return false };
         is_at_or_below(self.zone.as_str(), parent.as_str()) || is_at_or_below(parent.as_str(), self.zone.as_str())
     }
-
-    fn fill(&self, service: &str, environment: &str) -> Result<Hostname, InvalidHostname> {
-        self.text.replace(SERVICE, service).replace(ENVIRONMENT, environment).parse()
-    }
 }
 
 fn is_at_or_below(name: &str, parent: &str) -> bool {
     name.strip_suffix(parent).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,12 +12,14 @@ use crate::resources::{Namespace, Resources, Service, ServicePort};
 use crate::settings::Settings;
 use crate::snapshot::backend::{Backend, UpstreamProtocol, WeightedBackends};
 use crate::snapshot::endpoints::{EndpointCells, EndpointKey};
-use crate::snapshot::host::{HostPattern, HostTable, InvalidHostname, VirtualHost, check_label};
+use crate::snapshot::host::{HostPattern, HostTable, Hostname, InvalidHostname, VirtualHost, check_label};
 use crate::snapshot::policy::{Policy, Require};
 use crate::snapshot::rule::{PathPrefix, Precedence, Route, RouteMatch, Rule};
 
 /// The variant that takes what no other one is for.
 const STABLE: &str = "stable";
+/// What is wrong with a hostname that the template makes for other environments.
+const FOREIGN: &str = "is a name of another environment";
 
 /// What a Namespace says about its Services.
 struct Environment {
@@ -185,7 +187,7 @@ fn exposed_in(service: &Service, environment: Option<&Environment>, reader: &mut
 fn hostnames(template: &HostnameTemplate, service: &Service, environment: &str, reader: &mut Reader<'_>) -> Vec<HostPattern> {
     let name = &*service.origin.name;
     let mut hostnames = BTreeSet::new();
-    match check_label(name).and_then(|()| template.hostname(name, environment)) {
+    match made_hostname(template, name, environment) {
         Ok(hostname) => {
             hostnames.insert(HostPattern::Exact(hostname));
         }
@@ -196,12 +198,18 @@ fn hostnames(template: &HostnameTemplate, service: &Service, environment: &str, 
         }
     }
     let help = "write hostnames such as shop.example.com, separated by commas";
-    let further = reader.read_list(HOSTNAMES, help, |text| further_hostname(template, text)).good();
+    let further = reader.read_list(HOSTNAMES, help, |text| further_hostname(template, environment, text)).good();
     hostnames.extend(further.into_iter().flatten());
     hostnames.into_iter().collect()
 }
 
-fn further_hostname(template: &HostnameTemplate, text: &str) -> Result<HostPattern, String> {
+fn made_hostname(template: &HostnameTemplate, service: &str, environment: &str) -> Result<Hostname, String> {
+    let hostname = check_label(service).and_then(|()| template.hostname(service, environment)).map_err(|error| error.to_string())?;
+    // Of the default environment, `a--b` would have the name of `a` in the environment `b`.
+    if template.is_foreign(&hostname, environment) { Err(FOREIGN.to_owned()) } else { Ok(hostname) }
+}
+
+fn further_hostname(template: &HostnameTemplate, environment: &str, text: &str) -> Result<HostPattern, String> {
     let pattern: HostPattern = text.to_ascii_lowercase().parse().map_err(|error: InvalidHostname| error.to_string())?;
     if template.is_shadowed_by(&pattern) {
         return Err("would catch names of the gateway's zone".to_owned());
@@ -211,7 +219,7 @@ fn further_hostname(template: &HostnameTemplate, text: &str) -> Result<HostPatte
     if name.as_str().rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
         return Err("is an address, not a name".to_owned());
     }
-    Ok(pattern)
+    if template.is_foreign(name, environment) { Err(FOREIGN.to_owned()) } else { Ok(pattern) }
 }
 
 /// One route for each path prefix, in the order in which they are tried.
