@@ -90,3 +90,25 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 fn duration<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     duration.map(settings::duration::format).serialize(serializer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Require::{Application, ApplicationAndUser, Nothing, User};
+    use super::*;
+
+    #[test]
+    fn what_two_demand_together_is_no_less_than_what_either_does() {
+        let all = [Nothing, Application, User, ApplicationAndUser];
+        let demands = |require: Require| match require {
+            Nothing => (false, false),
+            Application => (true, false),
+            User => (false, true),
+            ApplicationAndUser => (true, true),
+        };
+        for (one, other) in all.into_iter().flat_map(|one| all.map(|other| (one, other))) {
+            let ((app, user), (other_app, other_user)) = (demands(one), demands(other));
+            assert_eq!(demands(one.and(other)), (app || other_app, user || other_user), "{one:?} and {other:?}");
+        }
+        assert_eq!(Require::default(), ApplicationAndUser);
+    }
+}
