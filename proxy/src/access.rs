@@ -11,3 +11,19 @@ use crate::normalize::Request;
 pub(crate) fn may(access: &Access, _request: &Request) -> bool {
     access.require == Require::Nothing
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::normalize::tests::read;
+
+    #[test]
+    fn only_what_demands_nothing_is_open() {
+        let request = read("GET / HTTP/1.1\nHost: a\nAuthorization: Bearer x").unwrap();
+        for (require, open) in
+            [(Require::Nothing, true), (Require::Application, false), (Require::User, false), (Require::ApplicationAndUser, false)]
+        {
+            assert_eq!(may(&Access { require }, &request), open, "{require:?}");
+        }
+    }
+}

@@ -109,10 +109,12 @@ fn grpc_status(status: StatusCode) -> (StatusCode, &'static str) {
     match status {
         StatusCode::NOT_FOUND => (status, "12"),
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => (StatusCode::OK, "14"),
-        StatusCode::GATEWAY_TIMEOUT => (StatusCode::OK, "4"),
+        StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => (StatusCode::OK, "4"),
         StatusCode::PAYLOAD_TOO_LARGE => (StatusCode::OK, "8"),
-        StatusCode::REQUEST_TIMEOUT => (StatusCode::OK, "1"),
         StatusCode::NOT_IMPLEMENTED => (status, "12"),
         status => (status, "13"),
     }
 }
+
+#[cfg(test)]
+mod tests;

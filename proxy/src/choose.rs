@@ -29,3 +29,51 @@ fn below(count: usize, random: u64) -> usize {
     let scaled = u128::from(random) * count as u128 >> 32;
     usize::try_from(scaled).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn there_is_an_endpoint_unless_there_is_none(count in 0..20_u32, random: u64, avoided: u32) {
+            let items: Vec<u32> = (0..count).collect();
+            let is_avoided = |item: &u32| avoided >> item & 1 == 1;
+            let chosen = endpoint(&items, |_| 0, is_avoided, random);
+            prop_assert_eq!(chosen.is_some(), count > 0);
+            if let Some(chosen) = chosen {
+                prop_assert!(!is_avoided(chosen) || items.iter().all(is_avoided));
+            }
+        }
+
+        #[test]
+        fn the_most_loaded_of_several_is_never_chosen(loads in proptest::collection::vec(0..100_u32, 2..20), random: u64) {
+            let chosen = endpoint(&loads, |load| *load, |_| false, random).unwrap();
+            let most = loads.iter().max().unwrap();
+            let alone = loads.iter().filter(|load| *load == most).count() == 1;
+            prop_assert!(!alone || chosen < most);
+        }
+
+        #[test]
+        fn two_different_ones_are_compared(count in 2..1000_usize, random: u64) {
+            let (first, second) = two_of(count, random);
+            prop_assert!(first != second && first < count && second < count);
+        }
+    }
+
+    #[test]
+    fn equal_load_is_spread_evenly() {
+        let items: Vec<usize> = (0..8).collect();
+        let mut counts = [0_u32; 8];
+        let mut random = 1_u64;
+        for _ in 0..80_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let mixed = (random ^ random >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+            counts[*endpoint(&items, |_| 0, |_| false, mixed).unwrap()] += 1;
+        }
+        // 10,000 each, standard deviation 94.
+        assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "{counts:?}");
+    }
+}

@@ -109,3 +109,6 @@ fn changed(change: &PathChange, matched: &PathMatch, target: &PathAndQuery) -> O
         None => PathAndQuery::try_from(path).ok(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@
 
 mod client;
 mod id;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Write;
 use std::net::IpAddr;

@@ -41,3 +41,36 @@ impl BodyBudget {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::HeaderMap;
+
+    use super::*;
+
+    const TEN: Option<NonZeroU64> = NonZeroU64::new(10);
+
+    #[test]
+    fn a_body_that_says_it_is_too_large_is_refused_at_once() {
+        assert_eq!(BodyBudget::new(BodyLength::Exact(11), TEN).err(), Some(BODY_LARGE));
+        for (length, max) in [(BodyLength::Exact(10), TEN), (BodyLength::None, TEN), (BodyLength::Exact(u64::MAX), None)] {
+            assert!(BodyBudget::new(length, max).is_ok(), "{length:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_is_counted() {
+        let mut budget = BodyBudget::new(BodyLength::Unknown, TEN).unwrap();
+        assert_eq!(budget.take(&Frame::Data(Bytes::from_static(b"12345678"))), Ok(()));
+        assert_eq!(budget.take(&Frame::Data(Bytes::from_static(b"90"))), Ok(()));
+        assert_eq!(budget.take(&Frame::Trailers(HeaderMap::new())), Ok(()));
+        assert_eq!(budget.take(&Frame::Data(Bytes::from_static(b"1"))), Err(BODY_LARGE));
+    }
+
+    #[test]
+    fn a_tunnel_has_no_body_to_be_limited() {
+        let mut budget = BodyBudget::new(BodyLength::Tunnel, TEN).unwrap();
+        assert_eq!(budget.take(&Frame::Data(Bytes::from_static(b"12345678901"))), Ok(()));
+    }
+}

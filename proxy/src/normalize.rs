@@ -8,6 +8,8 @@ mod fields;
 mod host;
 mod path;
 pub(crate) mod refusals;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::num::NonZeroUsize;
 

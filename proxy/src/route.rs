@@ -68,3 +68,6 @@ fn has_parameter(query: Option<&str>, wanted: &QueryMatch) -> bool {
     });
     values.next().is_some_and(|value| wanted.value.matches(value))
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -65,3 +65,20 @@ pub(super) fn combined(stamp: &str) -> Option<String> {
     let month = MONTHS.get(month.parse::<usize>().ok()?.checked_sub(1)?)?;
     Some(format!("{day}/{month}/{year}:{time} +0000"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_told_in_three_forms() {
+        let clock = Clock::new();
+        let now = UNIX_EPOCH + Duration::from_millis(1_795_256_100_042);
+        assert_eq!(clock.date(now), "Sat, 21 Nov 2026 10:15:00 GMT");
+        clock.stamp(now, |stamp, milliseconds| {
+            assert_eq!((stamp, milliseconds), ("2026-11-21T10:15:00", 42));
+            assert_eq!(combined(stamp).unwrap(), "21/Nov/2026:10:15:00 +0000");
+        });
+        assert_eq!(clock.date(now + Duration::from_secs(1)), "Sat, 21 Nov 2026 10:15:01 GMT");
+    }
+}

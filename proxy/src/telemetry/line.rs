@@ -111,3 +111,69 @@ fn quoted(lines: &mut Vec<u8>, value: &str) {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::tests::record;
+
+    const STAMP: &str = "2026-11-21T10:15:00";
+
+    fn as_json(record: &Record<'_>) -> String {
+        let mut lines = Vec::new();
+        json(&mut lines, record, STAMP, 7);
+        String::from_utf8(lines).unwrap()
+    }
+
+    fn as_combined(record: &Record<'_>) -> String {
+        let mut lines = Vec::new();
+        combined(&mut lines, record, STAMP);
+        String::from_utf8(lines).unwrap()
+    }
+
+    #[test]
+    fn a_line_tells_the_facts_of_a_request() {
+        let wanted = "{\"time\":\"2026-11-21T10:15:00.007Z\",\"id\":\"0190-a\",\"client\":\"192.0.2.1\",\"listener\":\"https\",\"tls\":true,\
+                      \"version\":\"2\",\"method\":\"GET\",\"host\":\"shop--staging.apps.example.com\",\"path\":\"/cart\",\"status\":200,\
+                      \"bytesIn\":5,\"bytesOut\":1024,\"duration\":0.003000,\"upstreamDuration\":0.000900,\"environment\":\"staging\",\
+                      \"service\":\"shop\",\"variant\":\"stable\",\"upstream\":\"10.0.0.7:8080\",\"tries\":1}\n";
+        assert_eq!(as_json(&record()), wanted);
+        let wanted = "192.0.2.1 - - [21/Nov/2026:10:15:00 +0000] \"GET /cart HTTP/2\" 200 1024 \"-\" \"-\"\n";
+        assert_eq!(as_combined(&record()), wanted);
+    }
+
+    #[test]
+    fn nothing_from_a_client_breaks_out_of_its_field() {
+        for evil in
+            ["a\"b", "a\\", "a\\\"b", "\u{85}\u{2028}x", "caf\u{e9}", "tab\there", &"\u{e9}".repeat(2000), "}{", "\" 200 1 \"-\" \"x"]
+        {
+            let agent = HeaderValue::from_bytes(evil.as_bytes()).unwrap();
+            let record = Record { user_agent: Some(&agent), path: evil, host: evil, refusal: Some("method"), ..record() };
+            let line = as_json(&record);
+            let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert!(line.ends_with("}\n") && line.lines().count() == 1, "{line}");
+            let agent = read["userAgent"].as_str().unwrap();
+            assert!(evil.starts_with(agent) && agent.len() <= MAX_VALUE, "{line}");
+            assert_eq!(read["status"], 200);
+            let line = as_combined(&record);
+            let unescaped = line.replace("\\\\", "").replace("\\\"", "");
+            assert!(line.is_ascii() && line.lines().count() == 1 && unescaped.matches('"').count() == 6, "{line}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_stay_apart_too() {
+        let agent = HeaderValue::from_bytes(b"a\xff\xfe\"").unwrap();
+        let line = as_json(&Record { user_agent: Some(&agent), ..record() });
+        assert!(serde_json::from_str::<serde_json::Value>(&line).is_ok(), "{line}");
+    }
+
+    #[test]
+    fn the_query_of_a_referer_is_not_told() {
+        let referer = HeaderValue::from_static("https://a.example/reset?token=secret#x");
+        let record = Record { referer: Some(&referer), ..record() };
+        for line in [as_json(&record), as_combined(&record)] {
+            assert!(line.contains("https://a.example/reset") && !line.contains("secret"), "{line}");
+        }
+    }
+}

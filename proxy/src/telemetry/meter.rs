@@ -84,9 +84,9 @@ impl Meter {
         InFlight(Arc::clone(&self.counts))
     }
 
-    /// A request has ended at `now`: counts it, and writes a line about it.
-    pub(crate) fn record(&self, record: &Record<'_>, now: SystemTime) {
-        let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    /// A request that came at `came` has ended: counts it, and writes a line about it.
+    pub(crate) fn record(&self, record: &Record<'_>, came: SystemTime) {
+        let second = came.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         self.shelf.borrow_mut().count(&self.directory, record, second);
         if let Some(reason) = record.refusal {
             self.counts.refusals.add(reason);
@@ -95,7 +95,7 @@ impl Meter {
             self.counts.failures.add(reason);
         }
         if let Some((format, buffer)) = &self.log {
-            self.clock.stamp(now, |stamp, milliseconds| {
+            self.clock.stamp(came, |stamp, milliseconds| {
                 buffer.write(|lines| match format {
                     AccessLogFormat::Json => line::json(lines, record, stamp, milliseconds),
                     AccessLogFormat::Combined => line::combined(lines, record, stamp),

@@ -144,15 +144,13 @@ impl Directory {
     /// The series of `worker` for a request, in the place of its service or, where there is none left, of all others.
     fn admit(&self, worker: usize, labels: Labels, now: u64) -> Arc<Series> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = places.series.len() >= self.limit && !places.series.contains_key(&labels);
-        if full && now.saturating_sub(places.swept) >= SWEEP {
+        if places.has_none_for(&labels, self.limit) && now.saturating_sub(places.swept) >= SWEEP {
             places.swept = now;
             if places.sweep(now) {
                 self.generation.fetch_add(1, Ordering::Relaxed);
             }
         }
-        let full = places.series.len() >= self.limit && !places.series.contains_key(&labels);
-        let labels = if full { Labels::other() } else { labels };
+        let labels = if places.has_none_for(&labels, self.limit) { Labels::other() } else { labels };
         let workers = places.series.entry(labels).or_default();
         if let Some((_, series)) = workers.iter().find(|(index, _)| *index == worker) {
             return Arc::clone(series);
@@ -185,6 +183,12 @@ impl Directory {
 // === impl Places ===
 
 impl Places {
+    /// Whether all places are taken, and none by `labels`. That of all others is one more.
+    fn has_none_for(&self, labels: &Labels, limit: usize) -> bool {
+        let others = usize::from(self.series.contains_key(&Labels::other()));
+        self.series.len() - others >= limit && !self.series.contains_key(labels)
+    }
+
     /// Takes away the places of services that have had no request for long, and says whether there were any.
     fn sweep(&mut self, now: u64) -> bool {
         let before = self.series.len();
@@ -221,5 +225,49 @@ impl Shelf {
         let series = directory.admit(self.worker, Labels::of(record), now);
         series.count(record, now);
         self.series.insert(hash, (Labels::of(record), series));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::tests::record;
+
+    fn counted(directory: &Directory) -> Vec<(String, u64)> {
+        directory.all().into_iter().map(|(labels, sum)| (labels.service.into_string(), sum.classes.iter().sum())).collect()
+    }
+
+    fn count(shelf: &mut Shelf, directory: &Directory, service: &str, now: u64) {
+        shelf.count(directory, &Record { service, ..record() }, now);
+    }
+
+    #[test]
+    fn services_beyond_the_limit_are_counted_together() {
+        let directory = Directory::new(2);
+        let (mut first, mut second) = (Shelf::new(1), Shelf::new(2));
+        for service in ["a", "b", "c", "d", "a"] {
+            count(&mut first, &directory, service, 0);
+            count(&mut second, &directory, service, 0);
+        }
+        let mut counts = counted(&directory);
+        counts.sort();
+        assert_eq!(counts, [("a".to_owned(), 4), ("b".to_owned(), 2), ("other".to_owned(), 4)]);
+    }
+
+    #[test]
+    fn a_service_that_is_gone_makes_room_for_another() {
+        let directory = Directory::new(2);
+        let mut shelf = Shelf::new(1);
+        count(&mut shelf, &directory, "gone", 0);
+        count(&mut shelf, &directory, "busy", 0);
+        count(&mut shelf, &directory, "late", 100);
+        count(&mut shelf, &directory, "busy", IDLE);
+        count(&mut shelf, &directory, "new", IDLE + 1);
+        count(&mut shelf, &directory, "new", IDLE + 1);
+        let names: Vec<_> = counted(&directory).into_iter().map(|(name, _)| name).collect();
+        assert!(
+            names.contains(&"new".to_owned()) && names.contains(&"busy".to_owned()) && !names.contains(&"gone".to_owned()),
+            "{names:?}"
+        );
     }
 }

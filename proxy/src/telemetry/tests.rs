@@ -121,3 +121,28 @@ fn the_access_log_follows_a_file_that_is_rotated() {
     assert!(old.contains("before") && !old.contains("after"), "{old}");
     assert!(new.contains("after") && new.ends_with("}\n"), "{new}");
 }
+
+/// The table in `docs/metrics.md`, made from the metrics.
+#[test]
+fn the_documentation_lists_every_metric_and_no_other() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+    let documentation = std::fs::read_to_string(path).unwrap();
+    let rows: Vec<&str> =
+        documentation.lines().filter(|line| line.starts_with("| `portcullis_") || line.starts_with("| `process_")).collect();
+    let wanted: Vec<String> = metrics::ALL
+        .iter()
+        .map(|metric| {
+            let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+            format!("| `{}` | {} | {} | {} |", metric.name, metric.kind.as_str(), labels.join(", "), metric.help)
+        })
+        .collect();
+    assert_eq!(rows, wanted);
+}
+
+#[test]
+fn every_metric_is_told_even_where_it_has_no_sample_yet() {
+    let text = silent().render(&Live::default(), NOW);
+    for metric in metrics::ALL {
+        assert!(text.contains(&format!("# TYPE {} {}\n", metric.name, metric.kind.as_str())), "{}", metric.name);
+    }
+}

@@ -1,0 +1,122 @@
+use super::*;
+use crate::hidden;
+use crate::normalize::tests::{head, read};
+
+const DATE: HeaderValue = HeaderValue::from_static("Sat, 21 Nov 2026 10:00:00 GMT");
+
+/// Status, header lines in their order, and body.
+fn told((head, body): (ResponseHead, Bytes)) -> (u16, Vec<String>, String) {
+    let headers = head.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    (head.status.as_u16(), headers, String::from_utf8(body.to_vec()).unwrap())
+}
+
+fn asked(text: &str, answer: impl FnOnce(&Facts<'_>) -> (ResponseHead, Bytes)) -> (u16, Vec<String>, String) {
+    let id = RequestId::new(0, 0);
+    told(answer(&Facts { asker: &Asker::of(&head(text)), id: &id, date: &DATE }))
+}
+
+#[test]
+fn an_answer_is_short_and_has_the_requests_id() {
+    let (status, headers, body) = asked("GET / HTTP/1.1\nHost: a", |facts| error(StatusCode::BAD_GATEWAY, facts));
+    assert_eq!(status, 502);
+    assert_eq!(body, "502 Bad Gateway\nThe service did not answer properly.\nRequest 00000000-0000-7000-8000-000000000000\n");
+    let length = format!("content-length: {}", body.len());
+    let wanted = [
+        "content-type: text/plain; charset=utf-8",
+        &length,
+        "cache-control: no-store",
+        "x-content-type-options: nosniff",
+        "date: Sat, 21 Nov 2026 10:00:00 GMT",
+    ];
+    assert_eq!(headers, wanted);
+}
+
+#[test]
+fn the_form_is_the_one_that_the_client_reads_best() {
+    for (accept, media_type) in [
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/html"),
+        ("*/*", "text/plain"),
+        ("", "text/plain"),
+        ("application/json", "application/json"),
+        ("application/problem+json", "application/json"),
+        ("application/json, text/plain, */*", "application/json"),
+        ("text/plain, application/json", "text/plain"),
+        ("text/html;q=0.5, application/json;q=0.6", "application/json"),
+        ("text/html;q=0, */*", "text/plain"),
+        ("text/plain;q=0, text/html;q=0, */*;q=0.1", "application/json"),
+        ("TEXT/HTML", "text/html"),
+        ("text/*;q=0.3, text/html;q=0.7, */*;q=0.5", "text/html"),
+        ("application/*", "application/json"),
+        ("text/html;q=x, application/json;q=0.1", "application/json"),
+        ("image/png", "text/plain"),
+        ("\\xe9", "text/plain"),
+    ] {
+        let (_, headers, body) = asked(&format!("GET / HTTP/1.1\nAccept: {accept}"), hidden::answer);
+        assert!(headers[0].starts_with(&format!("content-type: {media_type}")), "{accept}: {headers:?}");
+        assert!(body.contains("00000000-0000-7000-8000-000000000000"));
+        let policy = headers.iter().any(|line| line.starts_with("content-security-policy: default-src 'none'"));
+        assert_eq!(policy, media_type == "text/html");
+        assert!(media_type != "application/json" || serde_json::from_str::<serde_json::Value>(&body).unwrap()["status"] == 404);
+    }
+}
+
+#[test]
+fn head_gets_the_length_and_no_body() {
+    let (_, get, body) = asked("GET / HTTP/1.1", hidden::answer);
+    let (_, head, nothing) = asked("HEAD / HTTP/1.1", hidden::answer);
+    assert_eq!((get, nothing.as_str()), (head, ""));
+    assert!(!body.is_empty());
+}
+
+#[test]
+fn grpc_gets_its_own_status_in_one_header_block() {
+    for (status, transport, code) in [
+        (StatusCode::BAD_GATEWAY, 200, "14"),
+        (StatusCode::SERVICE_UNAVAILABLE, 200, "14"),
+        (StatusCode::GATEWAY_TIMEOUT, 200, "4"),
+        (StatusCode::PAYLOAD_TOO_LARGE, 200, "8"),
+        (StatusCode::REQUEST_TIMEOUT, 200, "4"),
+        (StatusCode::NOT_FOUND, 404, "12"),
+        (StatusCode::BAD_REQUEST, 400, "13"),
+        (StatusCode::NOT_IMPLEMENTED, 501, "12"),
+    ] {
+        let text = "POST /a/b HTTP/2\ncontent-type: application/grpc+proto\naccept: text/html";
+        let (told, headers, body) = asked(text, |facts| error(status, facts));
+        assert_eq!((told, body.as_str()), (transport, ""));
+        assert_eq!(headers[0], "content-type: application/grpc");
+        assert_eq!(headers[1], format!("grpc-status: {code}"));
+    }
+}
+
+#[test]
+fn what_is_hidden_looks_the_same_whatever_it_hides() {
+    // Of the request, only what decides the form of the answer may tell: not its host, path, method or credentials.
+    for form in ["", "\nAccept: text/html", "\ncontent-type: application/grpc"] {
+        let first = asked(&format!("GET /a HTTP/1.1\nHost: shop--staging.apps.example.com{form}"), hidden::answer);
+        let second = asked(&format!("POST /b?c HTTP/2\n:authority: nothing.example\nauthorization: Bearer x{form}"), hidden::answer);
+        assert_eq!(first, second, "{form}");
+    }
+}
+
+#[test]
+fn an_unavailable_service_says_when_to_come_back() {
+    let (_, headers, _) = asked("GET / HTTP/1.1", |facts| error(StatusCode::SERVICE_UNAVAILABLE, facts));
+    assert!(headers.contains(&"retry-after: 1".to_owned()));
+}
+
+#[test]
+fn plain_http_is_sent_to_the_same_place_with_https() {
+    for (line, host, port, wanted) in [
+        ("GET /a?b=c", "a.example", 443, "https://a.example/a?b=c"),
+        ("GET /a?b=c", "A.example.:80", 443, "https://a.example/a?b=c"),
+        ("GET /", "a.example:8080", 8443, "https://a.example:8443/"),
+        ("GET //evil.example/x", "a", 443, "https://a//evil.example/x"),
+        ("OPTIONS *", "[::1]", 443, "https://[::1]/"),
+    ] {
+        let request = read(&format!("{line} HTTP/1.1\nHost: {host}")).unwrap();
+        let location = https_location(&request.authority, request.target.as_str(), port);
+        let (status, headers, _) = asked("GET / HTTP/1.1", |facts| redirect(StatusCode::PERMANENT_REDIRECT, location, facts));
+        assert_eq!(status, 308);
+        assert!(headers.contains(&format!("location: {wanted}")), "{headers:?}");
+    }
+}

@@ -1,0 +1,228 @@
+use super::*;
+use crate::normalize;
+use crate::normalize::tests::head;
+
+const DATE: HeaderValue = HeaderValue::from_static("Sat, 21 Nov 2026 10:00:00 GMT");
+
+fn settings(forwarded: bool) -> Forwarding {
+    Forwarding { forwarded, trusted: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()] }
+}
+
+fn peer(client: &str, tls: bool) -> Peer {
+    let client: std::net::SocketAddr = client.parse().unwrap();
+    Peer { client, local: ([127, 0, 0, 1], 8443).into(), tls, trusted: settings(false).trusts(client.ip()), listener: "https" }
+}
+
+/// What a backend gets of `fields` from a client at `from`, sorted, without the id.
+fn forwarded(from: &str, fields: &str, settings: &Forwarding) -> Vec<String> {
+    let peer = peer(from, true);
+    let head = head(&format!("GET / HTTP/1.1\nHost: A.example:8443{fields}"));
+    let mut read = normalize::request(head, peer.trusted, std::num::NonZeroUsize::MAX).unwrap();
+    let id = RequestId::given(&read.headers).unwrap_or_else(|| RequestId::new(0, 0));
+    let address = client(&read.headers, &peer, settings);
+    request(&mut read, &peer, address, &id, true, settings);
+    let mut lines: Vec<String> = read.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    lines.sort();
+    lines.retain(|line| !line.starts_with("x-request-id: 00000000-0000-7000-"));
+    lines
+}
+
+#[test]
+fn what_an_untrusted_client_says_is_replaced() {
+    let claims = "\nX-Forwarded-For: 1.1.1.1\nX-Forwarded-Proto: http\nX-Forwarded-Host: evil\nX-Forwarded-Port: 1\nX-Real-IP: 1.1.1.1\nX-Request-Id: mine\n\
+                  Forwarded: for=1.1.1.1\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\ntracestate: a=b";
+    let wanted = [
+        "x-forwarded-for: 192.0.2.1",
+        "x-forwarded-host: a.example:8443",
+        "x-forwarded-port: 8443",
+        "x-forwarded-proto: https",
+        "x-real-ip: 192.0.2.1",
+    ];
+    assert_eq!(forwarded("192.0.2.1:5000", claims, &settings(false)), wanted);
+    assert_eq!(forwarded("[::ffff:192.0.2.1]:5000", claims, &settings(false)), wanted);
+}
+
+#[test]
+fn what_a_trusted_proxy_says_is_appended_to() {
+    let claims = "\nX-Forwarded-For: 192.0.2.9, 10.1.1.1\nX-Forwarded-For: 10.2.2.2\nX-Forwarded-Proto: http\nX-Forwarded-Host: b.example\n\
+                  X-Forwarded-Port: 80\nX-Request-Id: mine\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\ntracestate: a=b";
+    let wanted = [
+        "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "tracestate: a=b",
+        "x-forwarded-for: 192.0.2.9, 10.1.1.1, 10.2.2.2, 10.3.3.3",
+        "x-forwarded-host: b.example",
+        "x-forwarded-port: 80",
+        "x-forwarded-proto: http",
+        "x-real-ip: 192.0.2.9",
+        "x-request-id: mine",
+    ];
+    assert_eq!(forwarded("10.3.3.3:5000", claims, &settings(false)), wanted);
+}
+
+#[test]
+fn what_a_trusted_proxy_says_badly_is_replaced() {
+    let claims = "\nX-Forwarded-Proto: gopher\nX-Forwarded-Port: x\nX-Forwarded-Host: b\nX-Forwarded-Host: c\nX-Request-Id: a b\n\
+                  traceparent: 00-00000000000000000000000000000000-b7ad6b7169203331-01\ntracestate: a=b";
+    let wanted = [
+        "x-forwarded-for: 10.3.3.3",
+        "x-forwarded-host: a.example:8443",
+        "x-forwarded-port: 8443",
+        "x-forwarded-proto: https",
+        "x-real-ip: 10.3.3.3",
+    ];
+    assert_eq!(forwarded("10.3.3.3:5000", claims, &settings(false)), wanted);
+}
+
+#[test]
+fn the_client_is_the_last_address_that_is_no_trusted_proxys() {
+    for (list, client) in [
+        ("\nX-Forwarded-For: 1.1.1.1, 192.0.2.9, 10.1.1.1", "192.0.2.9"),
+        ("\nX-Forwarded-For: 1.1.1.1\nX-Forwarded-For: 192.0.2.9:4711", "192.0.2.9"),
+        ("\nX-Forwarded-For: [2001:db8::1]:4711, fd00::1", "2001:db8::1"),
+        ("\nX-Forwarded-For: 10.9.9.9, 10.1.1.1", "10.9.9.9"),
+        ("\nX-Forwarded-For: 192.0.2.9, unknown, 10.1.1.1", "10.1.1.1"),
+        ("\nX-Real-IP: 192.0.2.9", "192.0.2.9"),
+        ("\nX-Real-IP: nonsense", "10.3.3.3"),
+        ("", "10.3.3.3"),
+    ] {
+        let lines = forwarded("10.3.3.3:5000", list, &settings(false));
+        assert!(lines.contains(&format!("x-real-ip: {client}")), "{list}: {lines:?}");
+    }
+}
+
+#[test]
+fn forwarded_is_sent_where_the_settings_say_so() {
+    let has = |from, fields, line: &str| {
+        let lines = forwarded(from, fields, &settings(true));
+        assert!(lines.contains(&line.to_owned()), "{lines:?}");
+    };
+    has("192.0.2.1:5000", "\nForwarded: for=1.1.1.1", "forwarded: for=192.0.2.1;host=\"a.example:8443\";proto=https");
+    has("[2001:db8::1]:5000", "", "forwarded: for=\"[2001:db8::1]\";host=\"a.example:8443\";proto=https");
+    has("10.3.3.3:1", "\nForwarded: for=1.1.1.1", "forwarded: for=1.1.1.1, for=10.3.3.3;host=\"a.example:8443\";proto=https");
+    let without = forwarded("10.3.3.3:1", "\nForwarded: for=1.1.1.1", &settings(false));
+    assert!(without.iter().all(|line| !line.starts_with("forwarded")), "{without:?}");
+}
+
+#[test]
+fn a_client_cannot_have_our_headers_dropped() {
+    let named = "\nConnection: x-forwarded-for, x-forwarded-proto, x-real-ip, x-request-id, x-forwarded-host, x-forwarded-port";
+    assert_eq!(forwarded("192.0.2.1:5000", named, &settings(false)), forwarded("192.0.2.1:5000", "", &settings(false)));
+}
+
+#[test]
+fn trailers_are_asked_for_in_http2_alone() {
+    for (http2, wanted) in [(true, true), (false, false)] {
+        let mut read = crate::normalize::tests::read("GET / HTTP/1.1\nHost: a\nTE: trailers").unwrap();
+        let peer = peer("192.0.2.1:1", false);
+        request(&mut read, &peer, peer.client.ip(), &RequestId::new(0, 0), http2, &settings(false));
+        assert_eq!(read.headers.contains_key(header::TE), wanted);
+    }
+}
+
+#[test]
+fn a_fresh_id_is_a_uuid_of_version_7() {
+    assert_eq!(RequestId::new(0x0192_3456_789a, u128::MAX).as_str(), "01923456-789a-7fff-bfff-ffffffffffff");
+    assert_eq!(RequestId::new(0, 0).as_str(), "00000000-0000-7000-8000-000000000000");
+    assert_ne!(RequestId::new(0, 1).as_str(), RequestId::new(0, 2).as_str());
+}
+
+#[test]
+fn an_id_that_could_do_harm_in_a_log_or_page_is_not_kept() {
+    for (id, kept) in [
+        ("abc-1.2_3:4=+/", true),
+        ("", false),
+        ("a b", false),
+        ("<b>", false),
+        ("a\"b", false),
+        ("caf\u{e9}", false),
+        (&"a".repeat(129), false),
+    ] {
+        let mut headers = HeaderMap::new();
+        headers.insert(&X_REQUEST_ID, HeaderValue::from_bytes(id.as_bytes()).unwrap());
+        assert_eq!(RequestId::given(&headers).is_some(), kept, "{id}");
+        headers.append(&X_REQUEST_ID, HeaderValue::from_static("second"));
+        assert!(RequestId::given(&headers).is_none());
+    }
+}
+
+#[test]
+fn a_trace_context_is_checked() {
+    for (parent, valid) in [
+        ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", true),
+        ("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more", true),
+        ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more", false),
+        ("ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", false),
+        ("00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", false),
+        ("00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01", false),
+        ("00-0af7651916cd43dd8448eb211c80319-b7ad6b7169203331-01", false),
+        ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331", false),
+        ("", false),
+    ] {
+        assert_eq!(is_traceparent(parent.as_bytes()), valid, "{parent}");
+    }
+}
+
+fn answered(fields: &[(&str, &str)]) -> Vec<String> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+    }
+    response(&mut headers, &DATE);
+    let mut lines: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn a_response_keeps_what_is_end_to_end_and_is_dated() {
+    let fields = [
+        ("connection", "close, x-hop, set-cookie, content-type"),
+        ("keep-alive", "5"),
+        ("transfer-encoding", "chunked"),
+        ("upgrade", "h2c"),
+        ("x-hop", "1"),
+        ("set-cookie", "a=1"),
+        ("set-cookie", "b=2"),
+        ("content-type", "text/plain"),
+        ("content-length", "3"),
+        ("trailer", "grpc-status"),
+    ];
+    let wanted = [
+        "content-length: 3",
+        "content-type: text/plain",
+        "date: Sat, 21 Nov 2026 10:00:00 GMT",
+        "set-cookie: a=1",
+        "set-cookie: b=2",
+        "trailer: grpc-status",
+    ];
+    assert_eq!(answered(&fields), wanted);
+    assert_eq!(answered(&[("date", "theirs")]), ["date: theirs"]);
+}
+
+#[test]
+fn trailers_cannot_say_what_headers_must() {
+    let mut headers = HeaderMap::new();
+    for name in [
+        "grpc-status",
+        "grpc-message",
+        "x-checksum",
+        "content-length",
+        "transfer-encoding",
+        "host",
+        "authorization",
+        "cookie",
+        "set-cookie",
+        "x-forwarded-for",
+        "x-forwarded-user",
+        "x_forwarded_user",
+        "x-portcullis-user",
+        "content-type",
+        "te",
+    ] {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static("0"));
+    }
+    trailers(&mut headers);
+    let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["grpc-message", "grpc-status", "x-checksum"]);
+}

@@ -1,0 +1,528 @@
+use super::refusals::*;
+use super::*;
+
+/// Reads `METHOD target HTTP/version` and `name: value` lines as a codec would hand them on. `:authority`, `:scheme` and
+/// `:protocol` are those of HTTP/2 or of an absolute form; `:body: n` is a body's length.
+pub(crate) fn head(text: &str) -> RequestHead {
+    let mut lines = text.lines();
+    let line: Vec<&str> = lines.next().unwrap().split(' ').collect();
+    let [method, target, version] = line[..] else { panic!("{text}") };
+    let mut head = RequestHead {
+        method: method.parse().unwrap(),
+        version: match version {
+            "HTTP/1.0" => Version::HTTP_10,
+            "HTTP/1.1" => Version::HTTP_11,
+            "HTTP/2" => Version::HTTP_2,
+            _ => Version::HTTP_3,
+        },
+        authority: None,
+        scheme: None,
+        target: match target {
+            "*" => Target::Asterisk,
+            target if target.starts_with('/') => Target::Path(target.parse().unwrap()),
+            _ => Target::Authority,
+        },
+        headers: HeaderMap::new(),
+        body: BodyLength::None,
+        protocol: None,
+    };
+    for line in lines {
+        let at = line[1..].find(':').unwrap() + 1;
+        let (name, value) = (&line[..at], line[at + 1..].trim_start());
+        let value = value.replace("\\xe9", "\u{e9}").into_bytes();
+        match name {
+            ":authority" => head.authority = Some(value.into()),
+            ":scheme" => head.scheme = Some(value.into()),
+            ":protocol" => head.protocol = Some(value.into()),
+            ":body" => head.body = BodyLength::Exact(std::str::from_utf8(&value).unwrap().parse().unwrap()),
+            name => {
+                head.headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_bytes(&value).unwrap());
+            }
+        }
+    }
+    head
+}
+
+pub(crate) fn read(text: &str) -> Result<Request, Refusal> {
+    request(head(text), false, NonZeroUsize::new(100).unwrap())
+}
+
+fn refused(table: &[(&str, Refusal)]) {
+    for (text, refusal) in table {
+        assert_eq!(read(text).map(|request| format!("{request:?}")), Err(*refusal), "{text}");
+    }
+}
+
+fn headers(request: &Request) -> Vec<String> {
+    let mut headers: Vec<String> =
+        request.headers.iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))).collect();
+    headers.sort();
+    headers
+}
+
+#[track_caller]
+fn passes(text: &str, wanted: &[&str]) {
+    assert_eq!(headers(&read(text).unwrap()), wanted, "{text}");
+}
+
+#[test]
+fn a_host_that_parsers_differ_on_is_refused() {
+    let hosts = [
+        "",
+        ".",
+        "..",
+        "a..example",
+        ".a.example",
+        "a.example..",
+        "a example",
+        "a.example:",
+        "a.example:0",
+        "a.example:65536",
+        "a.example:080080",
+        "a.example:-1",
+        "a.example:+80",
+        "a.example:80:80",
+        "a.example:http",
+        "user@a.example",
+        "user:pass@a.example",
+        "a%2eexample",
+        "a.example/",
+        "a.example?x",
+        "a.example#x",
+        "a.example\\b",
+        "a.ex\\xe9mple",
+        "a,b.example",
+        "a.example, b.example",
+        "a;b",
+        "*.example",
+        "a!b",
+        "(a)",
+        "a'b",
+        "a=b",
+        "a~b",
+        "<a>",
+        "\"a\"",
+        "[::1",
+        "::1",
+        "[::1]x",
+        "[::1]:",
+        "[::1]:0",
+        "[]",
+        "[::1%eth0]",
+        "[v1.a]",
+        "[a.example]",
+        "[127.0.0.1]",
+        "http://a.example",
+        "a.example:8 0",
+        "a\tb",
+    ];
+    for host in hosts {
+        assert_eq!(read(&format!("GET / HTTP/1.1\nHost: {host}")).err(), Some(HOST_MALFORMED), "Host: {host}");
+        assert_eq!(read(&format!("GET / HTTP/2\n:authority: {host}")).err(), Some(HOST_MALFORMED), ":authority: {host}");
+    }
+    let long = format!("GET / HTTP/1.1\nHost: {}example", "a.".repeat(124));
+    assert_eq!(read(&long).err(), Some(HOST_MALFORMED));
+}
+
+#[test]
+fn a_host_is_compared_in_lower_case_without_port_and_trailing_dot() {
+    for (host, name, port) in [
+        ("a.example", "a.example", None),
+        ("A.Example", "a.example", None),
+        ("a.example.", "a.example", None),
+        ("A.EXAMPLE.:8443", "a.example", Some(8443)),
+        ("a.example:80", "a.example", Some(80)),
+        ("a.example:00080", "a.example", Some(80)),
+        ("192.0.2.1:8080", "192.0.2.1", Some(8080)),
+        ("[2001:DB8::1]:443", "[2001:db8::1]", Some(443)),
+        ("[::1]", "[::1]", None),
+        ("under_score.example", "under_score.example", None),
+        ("localhost", "localhost", None),
+    ] {
+        let request = read(&format!("GET / HTTP/1.1\nHost: {host}")).unwrap();
+        assert_eq!((request.authority.host.as_str(), request.authority.port), (name, port), "{host}");
+        let afresh = port.map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"));
+        assert_eq!(request.authority.to_value(), afresh);
+    }
+}
+
+#[test]
+fn there_must_be_one_host() {
+    refused(&[
+        ("GET / HTTP/1.1", HOST_MISSING),
+        ("GET / HTTP/1.0", HOST_MISSING),
+        ("GET / HTTP/2", HOST_MISSING),
+        ("GET / HTTP/1.1\nHost: a\nHost: a", HOST_REPEATED),
+        ("GET / HTTP/1.1\nHost: a\nHost: b", HOST_REPEATED),
+        ("GET / HTTP/1.1\nHost: a\nX: y\nhost: a", HOST_REPEATED),
+        ("GET / HTTP/2\n:authority: a\nhost: a\nhost: a", HOST_REPEATED),
+        ("GET / HTTP/1.1\n:authority: a\nHost: b", HOST_MISMATCH),
+        ("GET / HTTP/1.1\n:authority: a:80\nHost: a", HOST_MISMATCH),
+        ("GET / HTTP/2\n:authority: a\nhost: b", HOST_MISMATCH),
+        ("GET / HTTP/2\n:authority: a:443\nhost: a:444", HOST_MISMATCH),
+        ("GET / HTTP/1.1\n:authority: u@a\nHost: a", HOST_MALFORMED),
+    ]);
+    for text in [
+        "GET / HTTP/1.1\n:authority: A.\nHost: a",
+        "GET / HTTP/2\n:authority: a\nhost: A",
+        "GET / HTTP/2\nhost: a",
+        "GET / HTTP/1.0\nHost: a",
+    ] {
+        assert_eq!(read(text).unwrap().authority.host.as_str(), "a", "{text}");
+    }
+}
+
+#[test]
+fn a_path_that_parsers_differ_on_is_refused() {
+    for (refusal, paths) in [
+        (
+            PATH_DOTS,
+            &[
+                "/.",
+                "/..",
+                "/./",
+                "/../",
+                "/a/..",
+                "/a/.",
+                "/a/../b",
+                "/a/./b",
+                "/%2e",
+                "/%2E%2e",
+                "/.%2e/b",
+                "/%2e./b",
+                "/a/%2e%2e/b",
+                "/a/..%2fb",
+                "/a%2f..%2fb",
+                "/a%2F%2e%2e",
+                "/..%5cb",
+                "/a%5c..",
+                "/..;/b",
+                "/a/..;x=y/b",
+                "/a/.;/b",
+                "/%2e%2e;x",
+                "/a/..%3bx/b",
+                "//..",
+            ][..],
+        ),
+        (PATH_BACKSLASH, &["/a\\b"]),
+        (PATH_CONTROL, &["/%00", "/a%00.html", "/%0d%0aX", "/%0A", "/%09", "/%1f", "/%7f"]),
+        (PATH_MALFORMED, &["/%", "/%2", "/%g0", "/%0g", "/a%", "/%%30", "/%u002e", "/caf\u{e9}", "/?caf\u{e9}"]),
+    ] {
+        for path in paths {
+            // What the type of a path does not take, no codec can hand on.
+            if path.parse::<PathAndQuery>().is_ok() {
+                assert_eq!(read(&format!("GET {path} HTTP/1.1\nHost: a")).err(), Some(refusal), "{path}");
+            }
+        }
+    }
+    let long = format!("GET /{} HTTP/1.1\nHost: a", "a".repeat(path::MAX_TARGET));
+    assert_eq!(read(&long).err(), Some(TARGET_LONG));
+    refused(&[("GET * HTTP/1.1\nHost: a", TARGET), ("GET a HTTP/1.1\nHost: a", TARGET)]);
+}
+
+#[test]
+fn a_path_goes_on_as_it_was_written_and_says_whether_all_read_it_alike() {
+    use Reading::{Plain, Several};
+    for (target, reading) in [
+        ("/", Plain),
+        ("/a/b?c=d", Plain),
+        ("/a?x=../..&y=%00", Plain),
+        ("/a?b=c/../d\\e", Plain),
+        ("/...", Plain),
+        ("/.well-known/x", Plain),
+        ("/a..b/.c/d.", Plain),
+        ("/a%20b", Plain),
+        ("/caf%C3%A9", Plain),
+        ("/a%252e%252e/b", Plain),
+        ("/user%40a.example", Plain),
+        ("/a%3bb", Plain),
+        ("/shop.v1.Cart/Add", Plain),
+        ("/a%2fb", Several),
+        ("/a%2Fb", Several),
+        ("/a%5cb", Several),
+        ("//a", Several),
+        ("/a//b", Several),
+        ("/a;b=c", Several),
+        ("/%61dmin", Several),
+        ("/a%2dmin", Several),
+        ("/%7Euser", Several),
+    ] {
+        let request = read(&format!("GET {target} HTTP/1.1\nHost: a")).unwrap();
+        assert_eq!((request.target.as_str(), request.reading), (target, reading));
+    }
+    assert_eq!(read("OPTIONS * HTTP/1.1\nHost: a").unwrap().target.as_str(), "*");
+}
+
+#[test]
+fn methods_versions_schemes_and_protocols_that_are_not_supported_are_refused() {
+    refused(&[
+        ("TRACE / HTTP/1.1\nHost: a", METHOD),
+        ("TRACE / HTTP/2\n:authority: a", METHOD),
+        ("CONNECT a HTTP/1.1\nHost: a", METHOD),
+        ("CONNECT / HTTP/2\n:authority: a", METHOD),
+        ("get / HTTP/1.1\nHost: a", METHOD),
+        ("Post / HTTP/1.1\nHost: a", METHOD),
+        ("PO!ST / HTTP/1.1\nHost: a", METHOD),
+        ("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA / HTTP/1.1\nHost: a", METHOD),
+        ("GET / HTTP/3\nHost: a", VERSION),
+        ("GET / HTTP/1.1\n:scheme: ftp\n:authority: a", SCHEME),
+        ("GET / HTTP/2\n:scheme: ws\n:authority: a", SCHEME),
+        ("CONNECT / HTTP/2\n:authority: a\n:protocol: connect-udp", PROTOCOL),
+        ("GET / HTTP/2\n:authority: a\n:protocol: websocket", PROTOCOL),
+    ]);
+    for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "M-SEARCH", "VERSION-CONTROL"] {
+        assert_eq!(read(&format!("{method} / HTTP/1.1\nHost: a")).unwrap().method.as_str(), method);
+    }
+    for scheme in ["http", "https", "HTTPS"] {
+        assert!(read(&format!("GET / HTTP/2\n:scheme: {scheme}\n:authority: a")).is_ok());
+    }
+}
+
+#[test]
+fn fields_that_frame_or_route_must_be_spelt_one_way_and_stand_once() {
+    for name in [
+        "Content_Length",
+        "content.length",
+        "Transfer_Encoding",
+        "transfer~encoding",
+        "Proxy_Connection",
+        "Keep_Alive",
+        "HTTP2_Settings",
+        "Content_Type",
+        "Sec_WebSocket_Key",
+        "Content_Encoding",
+    ] {
+        assert_eq!(read(&format!("GET / HTTP/1.1\nHost: a\n{name}: 1")).err(), Some(FIELD_SPELLING), "{name}");
+    }
+    for name in ["Content-Type", "Authorization", "Expect", "Sec-WebSocket-Key", "Sec-WebSocket-Version"] {
+        let text = format!("GET / HTTP/1.1\nHost: a\n{name}: 100-continue\nX: y\n{name}: 100-continue");
+        assert_eq!(read(&text).err(), Some(FIELD_REPEATED), "{name}");
+    }
+    let many: String = (0..100).map(|index| format!("\nX-{index}: y")).collect();
+    assert_eq!(read(&format!("GET / HTTP/1.1\nHost: a{many}")).err(), Some(FIELDS_MANY));
+}
+
+#[test]
+fn fields_of_a_connection_have_no_place_in_http2() {
+    for field in ["connection: close", "keep-alive: 5", "proxy-connection: close", "transfer-encoding: chunked", "upgrade: websocket"] {
+        assert_eq!(read(&format!("GET / HTTP/2\n:authority: a\n{field}")).err(), Some(FIELD_OF_CONNECTION), "{field}");
+    }
+}
+
+#[test]
+fn what_belongs_to_the_connection_does_not_go_on() {
+    let text = "POST / HTTP/1.1\nHost: a\nContent-Length: 3\n:body: 3\nConnection: close, X-Hop ,, x-none\nConnection: Keep-Alive\nKeep-Alive: 5\n\
+                Proxy-Connection: close\nProxy-Authorization: Basic eA==\nTE: gzip\nUpgrade: tls/1.0\nX-Hop: 1\nX-End: 2\nTrailer: X-Sum";
+    passes(text, &["trailer: X-Sum", "x-end: 2"]);
+    assert_eq!(read(text).unwrap().body, BodyLength::Exact(3));
+    passes("GET / HTTP/1.1\nHost: a\nTE: Trailers", &["te: Trailers"]);
+    passes("GET / HTTP/1.1\nHost: a\nTE: trailers, gzip", &[]);
+    passes("GET / HTTP/1.1\nHost: a\nTE: trailers\nTE: gzip", &[]);
+}
+
+#[test]
+fn connection_cannot_name_away_what_means_something_to_the_gateway() {
+    let text = "GET / HTTP/1.1\nHost: a\nConnection: host, authorization, cookie, content-type, x-forwarded-for, te, cache-control, sec-websocket-protocol\n\
+                Authorization: Bearer x\nCookie: a=b\nContent-Type: text/plain\nCache-Control: no-cache\nSec-WebSocket-Protocol: p\nTE: trailers";
+    let kept = [
+        "authorization: Bearer x",
+        "cache-control: no-cache",
+        "content-type: text/plain",
+        "cookie: a=b",
+        "sec-websocket-protocol: p",
+        "te: trailers",
+    ];
+    passes(text, &kept);
+}
+
+#[test]
+fn nobody_says_who_the_caller_is() {
+    for name in [
+        "X-Forwarded-User",
+        "X_Forwarded_User",
+        "x-forwarded_user",
+        "X.Forwarded.User",
+        "X-Forwarded-Email",
+        "X-Forwarded-Groups",
+        "X-Forwarded-Preferred-Username",
+        "X-Forwarded-Access-Token",
+        "X-Forwarded-Client-Cert",
+        "X-Auth-Request-User",
+        "X_Auth_Request_Email",
+        "x-auth-request-groups",
+        "X-Portcullis-User",
+        "x_portcullis_application",
+        "Remote-User",
+        "Remote_User",
+        "X-Remote-User",
+        "X-WebAuth-User",
+    ] {
+        for trusted in [false, true] {
+            let head = head(&format!("GET / HTTP/1.1\nHost: a\n{name}: root\n{name}: root"));
+            let request = request(head, trusted, NonZeroUsize::new(100).unwrap()).unwrap();
+            assert!(request.headers.is_empty(), "{name} {trusted}");
+        }
+    }
+}
+
+#[test]
+fn where_a_request_came_from_is_believed_of_trusted_clients_alone() {
+    for name in [
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Host",
+        "X-Forwarded-Port",
+        "X-Forwarded-Prefix",
+        "X-Real-IP",
+        "Forwarded",
+        "X-Request-Id",
+        "traceparent",
+        "tracestate",
+        "X-Original-URL",
+        "X-Rewrite-URL",
+        "True-Client-IP",
+    ] {
+        let text = format!("GET / HTTP/1.1\nHost: a\n{name}: x");
+        assert!(read(&text).unwrap().headers.is_empty(), "{name}");
+        assert_eq!(request(head(&text), true, NonZeroUsize::new(100).unwrap()).unwrap().headers.len(), 1, "{name}");
+    }
+    for name in ["X_Forwarded_For", "x_real_ip", "X_Request.Id", "X_Original_URL"] {
+        let head = head(&format!("GET / HTTP/1.1\nHost: a\n{name}: x"));
+        assert!(request(head, true, NonZeroUsize::new(100).unwrap()).unwrap().headers.is_empty(), "{name}");
+    }
+    passes("GET / HTTP/1.1\nHost: a\nX_Custom: 1\nAccept: */*", &["accept: */*", "x_custom: 1"]);
+}
+
+#[test]
+fn cookie_crumbs_become_one_field() {
+    passes("GET / HTTP/2\n:authority: a\ncookie: a=1\nx: y\ncookie: b=2\ncookie: c=3", &["cookie: a=1; b=2; c=3", "x: y"]);
+    passes("GET / HTTP/1.1\nHost: a\nCookie: a=1\nCookie: b=2", &["cookie: a=1; b=2"]);
+}
+
+#[test]
+fn an_expectation_is_known_or_refused() {
+    refused(&[
+        ("POST / HTTP/1.1\nHost: a\nExpect: 200-ok", EXPECT),
+        ("POST / HTTP/1.1\nHost: a\nExpect: 100-continue, x", EXPECT),
+        ("POST / HTTP/1.1\nHost: a\nExpect: ", EXPECT),
+    ]);
+    for (text, waits) in [
+        ("POST / HTTP/1.1\nHost: a\nExpect: 100-Continue", true),
+        ("POST / HTTP/2\n:authority: a\nexpect: 100-continue", true),
+        ("POST / HTTP/1.0\nHost: a\nExpect: 100-continue", false),
+        ("POST / HTTP/1.1\nHost: a", false),
+    ] {
+        let request = read(text).unwrap();
+        assert_eq!((request.expects_continue, request.headers.len()), (waits, 0), "{text}");
+    }
+}
+
+const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Version: 13";
+
+#[test]
+fn a_websocket_is_opened_by_either_handshake() {
+    for text in [
+        format!("GET /ws HTTP/1.1\nHost: a\nUpgrade: websocket\nConnection: Upgrade\n{KEY}"),
+        format!("GET /ws HTTP/1.1\nHost: a\nUpgrade: WebSocket\nConnection: keep-alive, upgrade\n{KEY}"),
+        "CONNECT /ws HTTP/2\n:authority: a\n:protocol: websocket\n:scheme: https\nsec-websocket-version: 13".to_owned(),
+        "CONNECT /ws HTTP/2\n:authority: a\n:protocol: WebSocket\nsec-websocket-version: 13".to_owned(),
+    ] {
+        let request = read(&text).unwrap();
+        assert_eq!((request.kind, request.body, request.method.as_str()), (Kind::WebSocket, BodyLength::Tunnel, "GET"), "{text}");
+        assert!(!request.headers.contains_key(header::UPGRADE) && request.headers.contains_key(header::SEC_WEBSOCKET_VERSION));
+    }
+}
+
+#[test]
+fn a_handshake_that_is_not_a_websockets_is_refused() {
+    let with = |head: &str| format!("{head}\nHost: a\nUpgrade: websocket\nConnection: Upgrade");
+    for text in [
+        with("GET / HTTP/1.1"),
+        format!("{}\n{KEY}", with("POST / HTTP/1.1")),
+        format!("{}\n{KEY}\n:body: 1", with("GET / HTTP/1.1")),
+        format!("{}\nSec-WebSocket-Key: short==\nSec-WebSocket-Version: 13", with("GET / HTTP/1.1")),
+        format!("{}\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", with("GET / HTTP/1.1")),
+        format!("{}\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Version: 8", with("GET / HTTP/1.1")),
+        format!("GET / HTTP/1.1\nHost: a\nUpgrade: websocket\n{KEY}"),
+        format!("GET / HTTP/1.1\nHost: a\nUpgrade: websocket\nConnection: close\n{KEY}"),
+        format!("GET / HTTP/1.1\nHost: a\nUpgrade: websocket, foo\nConnection: Upgrade\n{KEY}"),
+        "CONNECT / HTTP/2\n:authority: a\n:protocol: websocket".to_owned(),
+    ] {
+        assert_eq!(read(&text).err(), Some(WEBSOCKET), "{text}");
+    }
+    refused(&[
+        ("GET / HTTP/1.1\nHost: a\nUpgrade: h2c\nConnection: Upgrade", UPGRADE_H2C),
+        ("GET / HTTP/1.1\nHost: a\nUpgrade: websocket, H2C\nConnection: Upgrade", UPGRADE_H2C),
+        ("GET / HTTP/1.1\nHost: a\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA", UPGRADE_H2C),
+        ("CONNECT * HTTP/2\n:authority: a\n:protocol: websocket\nsec-websocket-version: 13", TARGET),
+    ]);
+}
+
+#[test]
+fn an_upgrade_that_does_not_count_is_dropped() {
+    for text in
+        ["GET / HTTP/1.0\nHost: a\nUpgrade: websocket\nConnection: Upgrade", "GET / HTTP/1.1\nHost: a\nUpgrade: foo/2\nConnection: Upgrade"]
+    {
+        let request = read(text).unwrap();
+        assert_eq!((request.kind, request.headers.len()), (Kind::Http, 0), "{text}");
+    }
+}
+
+#[test]
+fn grpc_is_known_by_its_content_type() {
+    for (content_type, kind) in [
+        ("application/grpc", Kind::Grpc),
+        ("application/grpc+proto", Kind::Grpc),
+        ("Application/GRPC;x=y", Kind::Grpc),
+        ("application/grpc-web", Kind::GrpcWeb),
+        ("application/grpc-web-text+proto", Kind::GrpcWeb),
+        ("application/grpcx", Kind::Http),
+        ("application/grpc-x", Kind::Http),
+        ("application/json", Kind::Http),
+        ("text/application/grpc", Kind::Http),
+    ] {
+        assert_eq!(read(&format!("POST / HTTP/2\n:authority: a\ncontent-type: {content_type}")).unwrap().kind, kind, "{content_type}");
+    }
+}
+
+#[test]
+fn every_refusal_has_a_word_of_its_own() {
+    let mut words: Vec<&str> = ALL.iter().map(|(refusal, _)| refusal.reason).collect();
+    words.sort_unstable();
+    words.dedup();
+    assert_eq!(words.len(), ALL.len());
+}
+
+/// The table in `docs/requests.md` that says what is refused, made from [`ALL`].
+#[test]
+fn the_documentation_lists_every_refusal() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/requests.md");
+    let documentation = std::fs::read_to_string(path).unwrap();
+    for (refusal, meaning) in ALL {
+        let row = format!("| `{}` | {} |{meaning} |", refusal.reason, refusal.status.as_u16());
+        assert!(documentation.contains(&row), "docs/requests.md lacks the row\n{row}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_target_or_host_makes_the_reading_panic(target in "/[ -~]{0,40}", host in "\\PC{0,40}") {
+        if let (Ok(target), Ok(host)) = (target.parse::<PathAndQuery>(), HeaderValue::from_str(&host)) {
+            let mut head = head("GET / HTTP/1.1");
+            head.target = Target::Path(target);
+            head.headers.insert(header::HOST, host);
+            let _ = request(head, false, NonZeroUsize::MIN);
+        }
+    }
+
+    #[test]
+    fn a_path_that_all_read_alike_has_no_dot_segment_however_often_it_is_decoded(path in "(/|%2f|%2e|%5c|\\.|;|a){0,8}") {
+        let text = format!("GET /{path} HTTP/1.1\nHost: a");
+        if let Ok(request) = read(&text) {
+            let decoded = path.replace("%2f", "/").replace("%2e", ".").replace("%5c", "/");
+            for segment in decoded.split('/').map(|segment| segment.split(';').next().unwrap_or_default()) {
+                proptest::prop_assert!(segment != "." && segment != "..", "{text}: {:?}", request.target);
+            }
+        }
+    }
+}
