@@ -1,24 +1,21 @@
 //! The admin listener: health, metrics and the live table, for operators and their machines. It runs on the control
 //! plane's runtime, never on a worker, and only ever reads.
 
-mod metrics;
 mod readiness;
 mod serve;
 pub mod table;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
 
 pub(crate) use self::serve::serve;
 use self::table::Table;
-use crate::certificates::Certificates;
-use crate::listen::admission::Admission;
-use crate::listen::metrics::ConnectionMetrics;
-use crate::telemetry::Telemetry;
+use crate::certificates::{Certificates, Checked};
+use crate::telemetry::{ServedCertificate, Telemetry};
 use crate::worker::Shared;
 
 /// How often readiness is looked at by [`Admin::ready`].
@@ -29,8 +26,6 @@ pub(crate) struct Admin {
     settings: Arc<Settings>,
     live: Arc<Live>,
     certificates: Arc<Certificates>,
-    admission: Arc<Admission>,
-    connections: ConnectionMetrics,
     telemetry: Arc<Telemetry>,
     draining: AtomicBool,
 }
@@ -43,8 +38,6 @@ impl Admin {
             settings: Arc::clone(&shared.settings),
             live: Arc::clone(&shared.live),
             certificates,
-            admission: Arc::clone(&shared.admission),
-            connections: shared.connections.clone(),
             telemetry: Arc::clone(&shared.telemetry),
             draining: AtomicBool::new(false),
         }
@@ -76,7 +69,9 @@ impl Admin {
     /// The metrics in Prometheus' text format.
     fn metrics(&self) -> String {
         let now = SystemTime::now();
-        self.telemetry.render(&self.live, now) + &metrics::text(self, now)
+        let in_use = self.certificates.in_use();
+        let certificates: Vec<_> = in_use.iter().map(|certificate| served(certificate)).collect();
+        self.telemetry.render(&self.live, &certificates, self.certificates.problems().len(), now)
     }
 
     /// The live table.
@@ -91,4 +86,9 @@ impl Admin {
             ..Table::new(&self.live.snapshot.load(), &problems)
         }
     }
+}
+
+fn served(certificate: &Checked) -> ServedCertificate {
+    let not_after = certificate.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    ServedCertificate { origin: certificate.origin.to_string(), not_after }
 }

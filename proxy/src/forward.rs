@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::{Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use portcullis_config::snapshot::backend::Backend;
 use portcullis_config::snapshot::policy::Policy;
 use smallvec::SmallVec;
@@ -17,6 +17,8 @@ use crate::forwarding;
 use crate::limit::BodyBudget;
 use crate::upstream::exchange::{Exchange, Failed, Head, Message};
 use crate::worker::Worker;
+
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Endpoints that are tried for one request where none of them has answered.
 const TRIES: usize = 3;
@@ -71,6 +73,8 @@ pub(crate) struct Notes {
     pub(crate) received: u64,
     /// Octets of the response's body.
     pub(crate) sent: u64,
+    /// The `grpc-status` of its head or trailers.
+    pub(crate) grpc_status: Option<u16>,
 }
 
 /// Sees to the head of the response before it is sent on.
@@ -125,6 +129,13 @@ pub(crate) async fn forward<B: Source, R: Respond>(
             Err(failure) => Some(failure),
         };
         tried.push(endpoint.address());
+        // Who makes connections counts those that could not be made.
+        if let Some(failure) = failure
+            && failure != Failed::Unconnected
+            && let Outcome::Failed { reason, .. } = answer_to(failure)
+        {
+            job.worker.meter.upstream_failed(reason);
+        }
         if let Some(failure) = failure
             && !may_try_again(job, failure, &upload, tried.len())
         {
@@ -224,6 +235,7 @@ async fn attempt<B: Source, R: Respond>(
     }
     notes.status = Some(head.status);
     notes.head_at = Some(Instant::now());
+    notes.grpc_status = grpc_status(&head.headers);
     on_head.on_head(&mut head);
     if length == BodyLength::Tunnel {
         upload.copy = Copy::new();
@@ -321,6 +333,7 @@ async fn move_bodies<B: Source, R: Respond>(
     let mut download = Copy::new();
     let mut seen = (upload.copy.octets(), 0);
     let mut timer = None;
+    let mut code = notes.grpc_status;
     let outcome = poll_fn(|cx| {
         let (mut sink, mut source) = exchange.halves();
         if !upload.copy.is_over() {
@@ -332,7 +345,7 @@ async fn move_bodies<B: Source, R: Respond>(
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
-        match download.poll(&mut source, respond, trailers, cx) {
+        match download.poll(&mut source, respond, |frame| trailers(frame, &mut code), cx) {
             Poll::Ready(Ok(())) => return Poll::Ready(Outcome::Sent),
             Poll::Ready(Err(CopyError::Sink(Broken::Malformed(_)))) => return Poll::Ready(Outcome::Aborted("upstream_length")),
             Poll::Ready(Err(CopyError::Sink(_))) => return Poll::Ready(Outcome::Gone),
@@ -353,6 +366,7 @@ async fn move_bodies<B: Source, R: Respond>(
     .await;
     notes.received = upload.copy.octets();
     notes.sent = download.octets();
+    notes.grpc_status = code;
     outcome
 }
 
@@ -361,9 +375,16 @@ fn idle_deadline(job: &Job<'_>) -> Instant {
     job.deadlines.whole.map_or(deadline, |whole| deadline.min(whole))
 }
 
-fn trailers(frame: &mut Frame) -> Result<(), Refusal> {
+fn trailers(frame: &mut Frame, code: &mut Option<u16>) -> Result<(), Refusal> {
     if let Frame::Trailers(trailers) = frame {
         forwarding::trailers(trailers);
+        *code = grpc_status(trailers).or(*code);
     }
     Ok(())
+}
+
+/// The status of a call, in a head that is all there is or in trailers; what is no number counts as unknown.
+fn grpc_status(fields: &HeaderMap) -> Option<u16> {
+    let value = fields.get(&GRPC_STATUS)?;
+    Some(value.to_str().ok().and_then(|value| value.parse().ok()).unwrap_or(u16::MAX))
 }

@@ -14,7 +14,6 @@ use crate::admin::{self, Admin};
 use crate::certificates::{Certificates, PlaceholderError};
 use crate::listen::admission::Admission;
 use crate::listen::bind::{self, Addresses, BindError, Bound};
-use crate::listen::metrics::ConnectionMetrics;
 use crate::listen::tls;
 use crate::telemetry::Telemetry;
 use crate::upstream::{Authorities, AuthoritiesError};
@@ -41,8 +40,6 @@ pub enum StartError {
     Placeholder(PlaceholderError),
     /// TLS could not be set up.
     Tls(rustls::Error),
-    /// Metrics could not be set up: two have one name.
-    Metrics(prometheus::Error),
     /// The authorities for pods' certificates cannot be used.
     Authorities(AuthoritiesError),
     /// The access log cannot be opened.
@@ -74,7 +71,6 @@ impl Gateway {
             telemetry: Arc::clone(&telemetry),
             tls: tls::acceptor(Arc::clone(&certificates)).map_err(StartError::Tls)?,
             admission: Admission::new(&settings.limits),
-            connections: ConnectionMetrics::new().map_err(StartError::Metrics)?,
             settings: Arc::clone(&settings),
             live: Arc::clone(&live),
             phase: phases,
@@ -139,7 +135,6 @@ impl fmt::Display for StartError {
             }
             Self::Placeholder(error) => error.fmt(f),
             Self::Tls(error) => write!(f, "TLS cannot be set up: {error}"),
-            Self::Metrics(error) => write!(f, "metrics cannot be set up: {error}"),
             Self::Authorities(error) => write!(f, "upstreams.certificateAuthorities {error}"),
             Self::AccessLog(error) => write!(f, "the access log cannot be opened: {error}"),
             Self::Thread(error) => write!(f, "a worker cannot be started: {error}"),

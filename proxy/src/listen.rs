@@ -7,7 +7,6 @@ pub(crate) mod connection;
 pub(crate) mod drain;
 pub(crate) mod http1;
 pub(crate) mod http2;
-pub(crate) mod metrics;
 pub(crate) mod proxy_protocol;
 pub(crate) mod socket;
 pub(crate) mod tls;

@@ -330,7 +330,7 @@ impl<'a> Call<'a> {
             host: request.map_or("", |request| request.authority.host.as_str()),
             path: request.map_or("", |request| request.target.path()),
             status: told.status,
-            grpc_status: None,
+            grpc_status: told.notes.grpc_status,
             bytes_in: told.notes.received,
             bytes_out: told.sent,
             duration: self.started.elapsed(),

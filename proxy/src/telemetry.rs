@@ -21,9 +21,8 @@ use std::time::SystemTime;
 use portcullis_config::live::Live;
 use portcullis_config::settings::{AccessLogFormat, Settings};
 
-pub(crate) use self::clock::Clock;
 use self::meter::Counts;
-pub(crate) use self::meter::{InFlight, Meter, OpenConnection, Protocol, UpstreamConnection};
+pub(crate) use self::meter::{InFlight, Meter, Protocol, UpstreamConnection};
 pub(crate) use self::record::Record;
 use self::series::Directory;
 use self::writer::AccessLog;
@@ -36,16 +35,15 @@ pub struct Telemetry {
     directory: Arc<Directory>,
     format: AccessLogFormat,
     log: Option<AccessLog>,
-    certificates: Mutex<Vec<CertificateExpiry>>,
 }
 
-/// When a certificate that is served ends.
+/// A certificate that is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertificateExpiry {
-    /// The certificate's name: the first that it is for.
-    pub name: String,
+pub(crate) struct ServedCertificate {
+    /// Where it was found.
+    pub(crate) origin: String,
     /// Its end (`notAfter`), in seconds since 1970.
-    pub not_after: i64,
+    pub(crate) not_after: u64,
 }
 
 // === impl Telemetry ===
@@ -66,7 +64,6 @@ impl Telemetry {
             directory: Arc::new(Directory::new(series::MAX_SERIES)),
             format: settings.access_log.format,
             log,
-            certificates: Mutex::default(),
         }))
     }
 
@@ -79,23 +76,18 @@ impl Telemetry {
         Meter::new(workers.len(), counts, Arc::clone(&self.directory), log)
     }
 
-    /// Says which certificates are served now.
-    pub fn set_certificates(&self, certificates: Vec<CertificateExpiry>) {
-        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = certificates;
-    }
-
-    /// All metrics in Prometheus' text format, version 0.0.4.
-    #[must_use]
-    pub fn render(&self, live: &Live, now: SystemTime) -> String {
+    /// All metrics in Prometheus' text format, version 0.0.4. What workers do not count is read from `live` and from the
+    /// certificates that are served.
+    pub(crate) fn render(&self, live: &Live, certificates: &[ServedCertificate], certificate_problems: usize, now: SystemTime) -> String {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let dropped = self.log.as_ref().map_or(0, AccessLog::dropped);
         metrics::render(&metrics::Sources {
             started: self.started,
             now,
             workers: &workers,
             series: &self.directory.all(),
-            certificates: &certificates,
+            certificates,
+            certificate_problems,
             dropped_lines: dropped,
             live,
         })

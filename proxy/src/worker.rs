@@ -26,7 +26,6 @@ use crate::listen::admission::Admission;
 use crate::listen::bind::Sockets;
 use crate::listen::connection::Entrance;
 use crate::listen::drain::Drains;
-use crate::listen::metrics::ConnectionMetrics;
 use crate::telemetry::{Meter, Telemetry};
 use crate::upstream::{Authorities, Upstreams};
 
@@ -54,7 +53,6 @@ pub(crate) struct Shared {
     pub(crate) authorities: Option<Authorities>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) admission: Arc<Admission>,
-    pub(crate) connections: ConnectionMetrics,
     /// How far the gateway is.
     pub(crate) phase: watch::Receiver<Phase>,
 }
@@ -114,14 +112,7 @@ async fn run(index: usize, shared: Shared, sockets: Sockets) -> io::Result<()> {
     let worker = Rc::new(Worker::new(index, &shared));
     let drains = Drains::default();
     let entrance = |listener: &'static str, tls: Option<&TlsAcceptor>| {
-        Rc::new(Entrance {
-            worker: Rc::clone(&worker),
-            listener,
-            tls: tls.cloned(),
-            admission: Arc::clone(&shared.admission),
-            metrics: shared.connections.clone(),
-            accepted: shared.connections.accepted(listener),
-        })
+        Rc::new(Entrance { worker: Rc::clone(&worker), listener, tls: tls.cloned(), admission: Arc::clone(&shared.admission) })
     };
     if let Some(http) = sockets.http {
         spawn_local(accept(TcpListener::from_std(http)?, entrance(Listener::HTTP, None), drains.handle()));

@@ -29,9 +29,9 @@ pub(crate) async fn accept(listener: TcpListener, entrance: Rc<Entrance>, drain:
                 back_off = BACK_OFF.0;
                 entrance.enter(stream, address, &drain);
             }
-            Outcome::Gone => entrance.metrics.failed(false),
+            Outcome::Gone => entrance.failed("other"),
             Outcome::Exhausted(error) => {
-                entrance.metrics.failed(true);
+                entrance.failed("exhausted");
                 tracing::warn!(listener = entrance.listener, %error, wait = ?back_off, "no connection can be accepted for now");
                 tokio::select! {
                     () = tokio::time::sleep(back_off) => {}

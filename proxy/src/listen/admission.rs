@@ -61,6 +61,7 @@ impl Admission {
     }
 
     /// Connections that are open.
+    #[cfg(test)]
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }

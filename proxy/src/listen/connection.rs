@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -14,7 +13,6 @@ use tokio_rustls::server::TlsStream;
 
 use super::admission::{Admission, Permit};
 use super::drain::Drain;
-use super::metrics::{ConnectionMetrics, RefusedConnection};
 use super::socket::{HeaderError, Protocol, Socket};
 use super::tls;
 use crate::exchange::Peer;
@@ -32,8 +30,6 @@ pub(crate) struct Entrance {
     /// For HTTPS.
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) admission: Arc<Admission>,
-    pub(crate) metrics: ConnectionMetrics,
-    pub(crate) accepted: IntCounter,
 }
 
 /// A connection that may speak HTTP.
@@ -42,16 +38,42 @@ enum Entered {
     Tls(Box<TlsStream<Socket>>, Peer),
 }
 
+/// Why a connection was closed before it spoke HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RefusedConnection {
+    /// There are `limits.connections`.
+    Connections,
+    /// There are `limits.connectionsPerClient` from this client.
+    Client,
+    /// No PROXY protocol header, or a malformed one.
+    ProxyProtocol,
+    /// TLS could not be agreed on.
+    Tls,
+    /// The client left at once.
+    Gone,
+    /// TLS and the PROXY protocol header took longer than `timeouts.handshake`.
+    Timeout,
+}
+
 // === impl Entrance ===
 
 impl Entrance {
     /// Serves the connection in a task of its own, or closes it at once where there are too many.
     pub(super) fn enter(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, drain: &Drain) {
-        self.accepted.inc();
+        self.worker.meter.accepted(self.listener);
         let Ok(permit) = self.admission.admit() else {
-            return self.metrics.refused(RefusedConnection::Connections);
+            return self.refused(RefusedConnection::Connections);
         };
         tokio::task::spawn_local(Rc::clone(self).serve(Socket::new(stream), address, permit, drain.clone()));
+    }
+
+    /// A connection could not be accepted.
+    pub(super) fn failed(&self, reason: &'static str) {
+        self.worker.meter.accept_failed(self.listener, reason);
+    }
+
+    fn refused(&self, reason: RefusedConnection) {
+        self.worker.meter.turned_away(self.listener, reason.name());
     }
 
     async fn serve(self: Rc<Self>, socket: Socket, address: SocketAddr, mut permit: Permit, drain: Drain) {
@@ -67,7 +89,7 @@ impl Entrance {
                 speak(protocol, *stream, &self.worker, peer, drain).await;
             }
             Err(reason) => {
-                self.metrics.refused(reason);
+                self.refused(reason);
                 tracing::debug!(client = %address, listener = self.listener, reason = reason.name(), "connection refused");
             }
         }
@@ -84,9 +106,13 @@ impl Entrance {
             return Ok(Entered::Plain(socket, peer));
         };
         match acceptor.accept(socket).await {
-            Ok(stream) => Ok(Entered::Tls(Box::new(stream), peer)),
+            Ok(stream) => {
+                self.worker.meter.handshake(tls::version(&stream));
+                Ok(Entered::Tls(Box::new(stream), peer))
+            }
             Err(error) => {
                 tracing::debug!(client = %peer.client, %error, "TLS handshake failed");
+                self.worker.meter.handshake_failed(tls::failure(&error));
                 Err(RefusedConnection::Tls)
             }
         }
@@ -158,6 +184,21 @@ where
                 }
             };
             super::http2::serve(io, &settings, &drain, handle).await;
+        }
+    }
+}
+
+// === impl RefusedConnection ===
+
+impl RefusedConnection {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Client => "connections_per_client",
+            Self::ProxyProtocol => "proxy_protocol",
+            Self::Tls => "tls",
+            Self::Gone => "gone",
+            Self::Timeout => "timeout",
         }
     }
 }

@@ -1,9 +1,10 @@
 //! How TLS is spoken with clients.
 
+use std::io;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::server::NoServerSessionStorage;
+use rustls::{Error, ProtocolVersion, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -36,5 +37,25 @@ pub(super) fn protocol<I>(stream: &TlsStream<I>) -> Protocol {
     match stream.get_ref().1.alpn_protocol() {
         Some(HTTP2) => Protocol::Http2,
         _ => Protocol::Http1,
+    }
+}
+
+/// The version of TLS that was agreed on, for metrics.
+pub(super) fn version<I>(stream: &TlsStream<I>) -> &'static str {
+    match stream.get_ref().1.protocol_version() {
+        Some(ProtocolVersion::TLSv1_3) => "1.3",
+        _ => "1.2",
+    }
+}
+
+/// Why a handshake failed, as one word for metrics.
+pub(super) fn failure(error: &io::Error) -> &'static str {
+    match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
+        None => "closed",
+        Some(Error::AlertReceived(_)) => "alert",
+        Some(Error::PeerIncompatible(_)) => "incompatible",
+        Some(Error::NoApplicationProtocol) => "no_application_protocol",
+        Some(Error::InvalidMessage(_) | Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. }) => "malformed",
+        Some(_) => "other",
     }
 }

@@ -17,7 +17,7 @@ use super::writer::Buffer;
 /// A worker's counters and its end of the access log. Only to be used on the worker's own thread.
 #[derive(Debug)]
 pub(crate) struct Meter {
-    pub(crate) clock: Clock,
+    clock: Clock,
     counts: Arc<Counts>,
     directory: Arc<Directory>,
     shelf: RefCell<Shelf>,
@@ -40,6 +40,8 @@ pub(super) struct Counts {
     pub(super) failures: Tally<&'static str>,
     pub(super) opened: Tally<(&'static str, Protocol)>,
     pub(super) closed: Tally<(&'static str, Protocol)>,
+    pub(super) accepted: Tally<&'static str>,
+    pub(super) accept_errors: Tally<(&'static str, &'static str)>,
     pub(super) turned_away: Tally<(&'static str, &'static str)>,
     pub(super) handshakes: Tally<&'static str>,
     pub(super) handshake_failures: Tally<&'static str>,
@@ -110,6 +112,16 @@ impl Meter {
         let label = (listener, protocol);
         self.counts.opened.add(label);
         OpenConnection { counts: Arc::clone(&self.counts), label }
+    }
+
+    /// A client's connection was accepted on `listener`.
+    pub(crate) fn accepted(&self, listener: &'static str) {
+        self.counts.accepted.add(listener);
+    }
+
+    /// A client's connection could not be accepted, for `reason`.
+    pub(crate) fn accept_failed(&self, listener: &'static str, reason: &'static str) {
+        self.counts.accept_errors.add((listener, reason));
     }
 
     /// A client's connection was closed before it spoke, for `reason`.

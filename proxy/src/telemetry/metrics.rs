@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use portcullis_config::live::Live;
 use portcullis_config::problem::Severity;
 
-use super::CertificateExpiry;
+use super::ServedCertificate;
 use super::counter::Tally;
 use super::exposition::{Exposition, Kind, Metric};
 use super::meter::Counts;
@@ -20,7 +20,8 @@ pub(super) struct Sources<'s> {
     pub(super) now: SystemTime,
     pub(super) workers: &'s [Arc<Counts>],
     pub(super) series: &'s [(Labels, Sum)],
-    pub(super) certificates: &'s [CertificateExpiry],
+    pub(super) certificates: &'s [ServedCertificate],
+    pub(super) certificate_problems: usize,
     pub(super) dropped_lines: u64,
     pub(super) live: &'s Live,
 }
@@ -45,6 +46,8 @@ metrics! {
     IN_FLIGHT: Gauge "portcullis_requests_in_flight" [] "Requests under way.";
     REFUSALS: Counter "portcullis_requests_refused_total" ["reason"] "Requests that were refused before they were routed.";
     FAILURES: Counter "portcullis_requests_failed_total" ["reason"] "Exchanges that failed after the request was routed.";
+    ACCEPTED: Counter "portcullis_connections_accepted_total" ["listener"] "Connections from clients that were accepted.";
+    ACCEPT_ERRORS: Counter "portcullis_accept_errors_total" ["listener", "reason"] "Connections from clients that could not be accepted: `exhausted` where descriptors or memory had run out.";
     CONNECTIONS: Counter "portcullis_connections_total" ["listener", "protocol"] "Connections from clients that came to speak HTTP.";
     CONNECTIONS_OPEN: Gauge "portcullis_connections_open" ["listener", "protocol"] "Connections from clients that are open.";
     TURNED_AWAY: Counter "portcullis_connections_refused_total" ["listener", "reason"] "Connections from clients that were closed before they spoke HTTP.";
@@ -61,7 +64,8 @@ metrics! {
     SNAPSHOTS: Counter "portcullis_snapshots_total" [] "Snapshots of the routing table that were published.";
     HOSTS: Gauge "portcullis_hosts" ["listener"] "Hostnames and wildcards in the routing table.";
     PROBLEMS: Gauge "portcullis_problems" ["severity", "reason"] "Problems with resources as they are now.";
-    CERTIFICATE: Gauge "portcullis_certificate_not_after_seconds" ["name"] "When a certificate that is served ends, in seconds since 1970.";
+    CERTIFICATE: Gauge "portcullis_certificate_not_after_seconds" ["certificate"] "When a certificate that is served ends, in seconds since 1970.";
+    CERTIFICATE_PROBLEMS: Gauge "portcullis_certificate_problems" [] "Certificates that are not usable, or soon not any more.";
     LOG_DROPPED: Counter "portcullis_access_log_dropped_total" [] "Lines of the access log that could not be written as fast as they came, or not at all.";
     BUILD: Gauge "portcullis_build_info" ["version"] "Always 1; the label says which version runs.";
     PROCESS_START: Gauge "process_start_time_seconds" [] "When the process started, in seconds since 1970.";
@@ -123,6 +127,11 @@ fn requests(text: &mut Exposition, sources: &Sources<'_>) {
 fn clients(text: &mut Exposition, sources: &Sources<'_>) {
     let closed = tallied(sources, |counts| &counts.closed);
     let opened = tallied(sources, |counts| &counts.opened);
+    by_reason(text, &ACCEPTED, sources, |counts| &counts.accepted);
+    let mut family = text.family(&ACCEPT_ERRORS);
+    for ((listener, reason), count) in tallied(sources, |counts| &counts.accept_errors) {
+        family.sample(&[listener, reason], count);
+    }
     let mut family = text.family(&CONNECTIONS);
     for ((listener, protocol), count) in &opened {
         family.sample(&[listener, protocol.as_str()], count);
@@ -172,8 +181,9 @@ fn control(text: &mut Exposition, sources: &Sources<'_>) {
     }
     let mut family = text.family(&CERTIFICATE);
     for certificate in sources.certificates {
-        family.sample(&[&certificate.name], certificate.not_after);
+        family.sample(&[&certificate.origin], certificate.not_after);
     }
+    text.family(&CERTIFICATE_PROBLEMS).sample(&[], sources.certificate_problems);
     text.family(&LOG_DROPPED).sample(&[], sources.dropped_lines);
     text.family(&BUILD).sample(&[env!("CARGO_PKG_VERSION")], 1);
 }

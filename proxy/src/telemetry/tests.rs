@@ -54,7 +54,7 @@ fn what_workers_count_is_added_up() {
     first.record(&record(), NOW);
     second.record(&record(), NOW);
     second.record(&Record { status: 503, upstream_duration: None, ..record() }, NOW);
-    let text = telemetry.render(&Live::default(), NOW);
+    let text = telemetry.render(&Live::default(), &[], 0, NOW);
     let labels = "environment=\"staging\",service=\"shop\",variant=\"stable\"";
     for line in [
         format!("portcullis_requests_total{{{labels},code=\"2xx\"}} 2\n"),
@@ -76,7 +76,7 @@ fn what_is_open_is_counted_until_it_is_dropped() {
     let (first, second) = (telemetry.meter(), telemetry.meter());
     let held = (first.request(), second.request(), first.connection("https", Protocol::Http2), second.upstream_connection());
     drop((first.request(), second.connection("https", Protocol::Http2)));
-    let text = telemetry.render(&Live::default(), NOW);
+    let text = telemetry.render(&Live::default(), &[], 0, NOW);
     for line in [
         "portcullis_requests_in_flight 2\n",
         "portcullis_connections_total{listener=\"https\",protocol=\"http2\"} 2\n",
@@ -86,14 +86,14 @@ fn what_is_open_is_counted_until_it_is_dropped() {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }
     drop(held);
-    assert!(telemetry.render(&Live::default(), NOW).contains("portcullis_requests_in_flight 0\n"));
+    assert!(telemetry.render(&Live::default(), &[], 0, NOW).contains("portcullis_requests_in_flight 0\n"));
 }
 
 #[test]
 fn labels_cannot_break_out_of_the_exposition() {
     let telemetry = silent();
     telemetry.meter().record(&Record { service: "a\"b\\c\nd", ..record() }, NOW);
-    assert!(telemetry.render(&Live::default(), NOW).contains("service=\"a\\\"b\\\\c\\nd\""));
+    assert!(telemetry.render(&Live::default(), &[], 0, NOW).contains("service=\"a\\\"b\\\\c\\nd\""));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn the_documentation_lists_every_metric_and_no_other() {
 
 #[test]
 fn every_metric_is_told_even_where_it_has_no_sample_yet() {
-    let text = silent().render(&Live::default(), NOW);
+    let text = silent().render(&Live::default(), &[], 0, NOW);
     for metric in metrics::ALL {
         assert!(text.contains(&format!("# TYPE {} {}\n", metric.name, metric.kind.as_str())), "{}", metric.name);
     }
