@@ -22,7 +22,7 @@ fn a_service_and_its_pods_appear_and_the_url_answers() {
     in_cluster(Company::Welcome, async |cluster| {
         let environment = Environment::open(cluster, "appear");
         environment.answers_with("web", 404).await;
-        environment.deploy("web", 2, "");
+        environment.deploy("web", 2);
         environment.answers("web").await;
         let host = environment.host("web");
         for version in [Version::Http1, Version::Http2] {
@@ -145,13 +145,13 @@ async fn host_answers(cluster: &Cluster, host: &str, status: u16) {
     .await;
 }
 
-fn left(environment: &Environment<'_>, count: usize) -> Result<(), String> {
+fn left(environment: &Environment, count: usize) -> Result<(), String> {
     let ready = environment.ready_pods("web");
     if ready.len() == count { Ok(()) } else { Err(format!("{ready:?} are ready")) }
 }
 
 /// Every replica answers by the pods that are ready now, by all of them, and by no other.
-async fn answered_by_exactly_the_ready(cluster: &Cluster, environment: &Environment<'_>) {
+async fn answered_by_exactly_the_ready(cluster: &Cluster, environment: &Environment) {
     const SAMPLE: usize = 60;
     let ready = environment.ready_pods("web");
     let host = environment.host("web");

@@ -78,7 +78,7 @@ fn traffic_goes_on_while_the_api_server_is_away_and_changes_arrive_once_it_is_ba
         tokio::time::sleep(OUTAGE).await;
         control(&["start-apiserver"]);
         let back = Instant::now();
-        environment.deploy("late", 1, "");
+        environment.deploy("late", 1);
         environment.rolled_out("late");
         let pods = back.elapsed();
         environment.answers("late").await;
@@ -113,7 +113,7 @@ fn a_cluster_set_back_to_an_older_state_is_followed() {
         environment.answers("removed").await;
         environment.answers_with("later", 404).await;
         let followed = restored.elapsed();
-        environment.deploy("afterwards", 1, "");
+        environment.deploy("afterwards", 1);
         environment.rolled_out("afterwards");
         environment.answers("afterwards").await;
         let result = load.stop().await;

@@ -26,6 +26,7 @@ fn a_change_of_endpoints_is_routed_by_within_a_tenth_of_a_second() {
         let environment = Environment::open(cluster, "moving");
         environment.serve("base", 2).await;
         let [here, there] = &environment.pods("base")[..] else { panic!("two pods were asked for") };
+        make_service(&environment);
         point(cluster, &environment, &here.address).await;
         environment.answers("moving").await;
 
@@ -57,16 +58,17 @@ fn a_change_of_endpoints_is_routed_by_within_a_tenth_of_a_second() {
     });
 }
 
-/// Has a Service without a selector, and its slice of one endpoint, point at `address`.
-async fn point(cluster: &Cluster, environment: &Environment<'_>, address: &str) {
+/// A Service without a selector: its slices are written by hand.
+fn make_service(environment: &Environment) {
     let namespace = &environment.name;
-    static SERVICE: std::sync::Once = std::sync::Once::new();
-    SERVICE.call_once(|| {
-        node::apply(&format!(
-            r#"{{"apiVersion": "v1", "kind": "Service", "metadata": {{"name": "moving", "namespace": "{namespace}"}},
-                "spec": {{"ports": [{{"name": "http", "port": 80, "targetPort": 8080}}]}}}}"#
-        ));
-    });
+    node::apply(&format!(
+        r#"{{"apiVersion": "v1", "kind": "Service", "metadata": {{"name": "moving", "namespace": "{namespace}"}},
+            "spec": {{"ports": [{{"name": "http", "port": 80, "targetPort": 8080}}]}}}}"#
+    ));
+}
+
+/// Has the Service's slice of one endpoint point at `address`.
+async fn point(cluster: &Cluster, environment: &Environment, address: &str) {
     let slice = serde_json::json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -75,13 +77,13 @@ async fn point(cluster: &Cluster, environment: &Environment<'_>, address: &str) 
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
         "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
     });
-    let slices: Api<EndpointSlice> = Api::namespaced(cluster.kube.clone(), namespace);
+    let slices: Api<EndpointSlice> = Api::namespaced(cluster.kube.clone(), &environment.name);
     let params = PatchParams::apply("portcullis-tests").force();
     slices.patch("moving-by-hand", &params, &Patch::Apply(&slice)).await.expect("the slice is accepted");
 }
 
 /// When the slice's events came, and the address that each told.
-async fn events(cluster: &Cluster, environment: &Environment<'_>) -> mpsc::Receiver<(Instant, String)> {
+async fn events(cluster: &Cluster, environment: &Environment) -> mpsc::Receiver<(Instant, String)> {
     let slices: Api<EndpointSlice> = Api::namespaced(cluster.kube.clone(), &environment.name);
     let params = WatchParams::default().fields("metadata.name=moving-by-hand").timeout(280);
     let mut stream = slices.watch(&params, "0").await.expect("a watch").boxed();
@@ -100,7 +102,7 @@ async fn events(cluster: &Cluster, environment: &Environment<'_>) -> mpsc::Recei
 }
 
 /// Asks one replica until `pod` answers, and tells when that was.
-async fn first_answer_of(cluster: &Cluster, environment: &Environment<'_>, replica: &Pod, pod: &str) -> Instant {
+async fn first_answer_of(cluster: &Cluster, environment: &Environment, replica: &Pod, pod: &str) -> Instant {
     let host = environment.host("moving");
     let mut connection = Connection::open(cluster.gateway, replica.port(HTTPS), Version::Http1, &host).await.expect("a connection");
     let deadline = Instant::now() + Duration::from_secs(20);

@@ -16,17 +16,17 @@ pub(crate) const PODS: Duration = Duration::from_secs(60);
 pub(crate) const SOON: Duration = Duration::from_secs(15);
 
 /// An environment, deleted at the end.
-pub(crate) struct Environment<'a> {
-    gateway: &'a Gateway,
+pub(crate) struct Environment {
+    gateway: &'static Gateway,
     /// The Namespace's name, and the environment's.
     pub(crate) name: String,
 }
 
 // === impl Environment ===
 
-impl<'a> Environment<'a> {
+impl Environment {
     /// A new environment whose services are all exposed, and open to everyone.
-    pub(crate) fn open(cluster: &Cluster, purpose: &str) -> Environment<'a> {
+    pub(crate) fn open(cluster: &Cluster, purpose: &str) -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(1);
         let name = format!("{purpose}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         node::apply(&format!(
@@ -39,7 +39,7 @@ metadata:
   annotations: {{portcullis.dev/expose: all, portcullis.dev/require: none}}
 "#
         ));
-        Environment { gateway: cluster.gateway, name }
+        Self { gateway: cluster.gateway, name }
     }
 
     /// The hostname of a service here.
@@ -47,9 +47,8 @@ metadata:
         format!("{service}--{}.{ZONE}", self.name)
     }
 
-    /// A Service and a Deployment of echo pods. `pod` is added to the pod's specification, as YAML of two spaces' depth.
-    pub(crate) fn deploy(&self, service: &str, replicas: usize, pod: &str) {
-        let pod = pod.replace('\n', "\n      ");
+    /// A Service and a Deployment of echo pods.
+    pub(crate) fn deploy(&self, service: &str, replicas: usize) {
         let namespace = &self.name;
         node::apply(&format!(
             r#"
@@ -78,14 +77,13 @@ spec:
           env: [{{name: ECHO_SHUTDOWN_DELAY, value: 2s}}]
           ports: [{{name: http, containerPort: 8080}}]
           readinessProbe: {{httpGet: {{path: /ready, port: http}}, periodSeconds: 1, failureThreshold: 1}}
-      {pod}
 "#
         ));
     }
 
     /// Deploys, and waits until every pod is ready and the URL answers.
     pub(crate) async fn serve(&self, service: &str, replicas: usize) {
-        self.deploy(service, replicas, "");
+        self.deploy(service, replicas);
         self.rolled_out(service);
         self.answers(service).await;
     }
@@ -138,7 +136,7 @@ spec:
     }
 }
 
-impl Drop for Environment<'_> {
+impl Drop for Environment {
     fn drop(&mut self) {
         // Not awaited: the node goes away in whole, and a throw-away cluster finishes by itself.
         let mut kubectl = Command::new("kubectl");
