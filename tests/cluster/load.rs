@@ -1,6 +1,7 @@
 //! Steady load on one URL, bounded in connections and time, that counts what was answered and keeps what was not.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -153,7 +154,7 @@ async fn ask(shared: Arc<Shared>, mut connection: Connection) {
         match connection.get(WHO).await {
             Ok(answer) if answer.status == 200 => shared.succeed(&answer),
             Ok(answer) => shared.fail(format!("{}: {}", answer.status, String::from_utf8_lossy(&answer.body))),
-            Err(error) if was_never_sent(&error) => return,
+            Err(error) if was_never_processed(&error) => return,
             Err(error) => {
                 shared.fail(describe(&error));
                 return;
@@ -165,9 +166,15 @@ async fn ask(shared: Arc<Shared>, mut connection: Connection) {
     }
 }
 
-/// Whether the connection was closed before the request was written: any client sends it again, on the next connection.
-fn was_never_sent(error: &Failure) -> bool {
-    error.downcast_ref::<hyper::Error>().is_some_and(|error| error.is_canceled() || error.is_closed())
+/// Whether the gateway certainly did nothing with the request: the connection was closed before it was written, or HTTP/2 says so
+/// (RFC 9113 §8.7). Any client sends it again on its next connection.
+fn was_never_processed(error: &Failure) -> bool {
+    let Some(error) = error.downcast_ref::<hyper::Error>() else { return false };
+    let refused = error.source().and_then(|source| source.downcast_ref::<h2::Error>()).is_some_and(|error| {
+        (error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR))
+            || error.reason() == Some(h2::Reason::REFUSED_STREAM)
+    });
+    error.is_canceled() || error.is_closed() || refused
 }
 
 fn describe(error: &Failure) -> String {
