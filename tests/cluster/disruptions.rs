@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::endpoints;
 use crate::environment::{Environment, PODS};
 use crate::load::{Load, Plan};
 use crate::node::{self, Company, control, eventually, in_cluster, kubectl, report};
@@ -78,13 +79,13 @@ fn traffic_goes_on_while_the_api_server_is_away_and_changes_arrive_once_it_is_ba
         tokio::time::sleep(OUTAGE).await;
         control(&["start-apiserver"]);
         let back = Instant::now();
-        environment.deploy("late", 1);
-        environment.rolled_out("late");
-        let pods = back.elapsed();
+        // Written by hand, so that it needs none of Kubernetes' controllers, which take their time to come back.
+        endpoints::make_service(&environment, "late");
+        endpoints::point(cluster, &environment, "late", &environment.pods("web")[0].address).await;
         environment.answers("late").await;
         let result = load.stop().await;
         report(&format!(
-            "API server away for {OUTAGE:?}: {} requests answered, {} failed; a new service's pod was ready {pods:?} after its return, and answered after {:?}",
+            "API server away for {OUTAGE:?}: {} requests answered, {} failed; a new service answered {:?} after its return",
             result.answered,
             result.failed,
             back.elapsed()

@@ -12,8 +12,8 @@ use crate::pods::{self, Pod};
 
 /// How long the cluster may take over a change of pods.
 pub(crate) const PODS: Duration = Duration::from_secs(60);
-/// How long the gateway may take once the API server knows; far more than it should, so that a busy machine fails no test.
-pub(crate) const SOON: Duration = Duration::from_secs(15);
+/// How long a change may take from the API to the gateway, controllers included: far more than it should, so that a busy machine fails no test.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// An environment, deleted at the end.
 pub(crate) struct Environment {

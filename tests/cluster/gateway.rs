@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
@@ -112,6 +112,8 @@ fn install(authority_file: &Path) {
 /// An authority, and a certificate of it for every name of the zone with its key, as PEM.
 fn issue() -> (String, String, String) {
     let mut params = CertificateParams::default();
+    // Another name than the certificate's, which would look self-signed otherwise.
+    params.distinguished_name.push(DnType::CommonName, "zone authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().expect("a key");
     let authority = params.self_signed(&key).expect("an authority").pem();
