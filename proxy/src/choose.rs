@@ -26,7 +26,7 @@ fn two_of(count: usize, random: u64) -> (usize, usize) {
 
 /// Maps 32 random bits onto `0..count` without the bias of a remainder.
 fn below(count: usize, random: u64) -> usize {
-    let scaled = u128::from(random) * count as u128 >> 32;
+    let scaled = (u128::from(random) * count as u128) >> 32;
     usize::try_from(scaled).unwrap_or_default()
 }
 
@@ -40,7 +40,7 @@ mod tests {
         #[test]
         fn there_is_an_endpoint_unless_there_is_none(count in 0..20_u32, random: u64, avoided: u32) {
             let items: Vec<u32> = (0..count).collect();
-            let is_avoided = |item: &u32| avoided >> item & 1 == 1;
+            let is_avoided = |item: &u32| (avoided >> item) & 1 == 1;
             let chosen = endpoint(&items, |_| 0, is_avoided, random);
             prop_assert_eq!(chosen.is_some(), count > 0);
             if let Some(chosen) = chosen {
@@ -70,7 +70,7 @@ mod tests {
         let mut random = 1_u64;
         for _ in 0..80_000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let mixed = (random ^ random >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+            let mixed = (random ^ (random >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
             counts[*endpoint(&items, |_| 0, |_| false, mixed).unwrap()] += 1;
         }
         // 10,000 each, standard deviation 94.
