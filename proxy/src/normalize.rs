@@ -195,7 +195,7 @@ impl<'h> Fields<'h> {
                 }
                 return if again { Err(refusals::FIELD_REPEATED) } else { Ok(()) };
             }
-            Role::Te if value.as_bytes().eq_ignore_ascii_case(b"trailers") && !again => return Ok(()),
+            Role::Te if value == "trailers" && !again => return Ok(()),
             Role::Host if again => return Err(refusals::HOST_REPEATED),
             Role::Expect if again => return Err(refusals::FIELD_REPEATED),
             Role::Http2Settings => return Err(refusals::UPGRADE_H2C),

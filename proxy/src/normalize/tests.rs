@@ -315,7 +315,8 @@ fn what_belongs_to_the_connection_does_not_go_on() {
                 Proxy-Connection: close\nProxy-Authorization: Basic eA==\nTE: gzip\nUpgrade: tls/1.0\nX-Hop: 1\nX-End: 2\nTrailer: X-Sum";
     passes(text, &["trailer: X-Sum", "x-end: 2"]);
     assert_eq!(read(text).unwrap().body, BodyLength::Exact(3));
-    passes("GET / HTTP/1.1\nHost: a\nTE: Trailers", &["te: Trailers"]);
+    passes("GET / HTTP/1.1\nHost: a\nTE: trailers", &["te: trailers"]);
+    passes("GET / HTTP/1.1\nHost: a\nTE: Trailers", &[]);
     passes("GET / HTTP/1.1\nHost: a\nTE: trailers, gzip", &[]);
     passes("GET / HTTP/1.1\nHost: a\nTE: trailers\nTE: gzip", &[]);
 }
