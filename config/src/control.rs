@@ -163,7 +163,8 @@ impl Control {
     /// Nothing is in effect before all is known: a part of the routes would be a wrong answer for the others.
     fn put_into_effect(&mut self) {
         if !self.unsynced.is_empty() {
-            return;
+            // What is wrong may be why not all is known.
+            return self.publish_problems();
         }
         for service in std::mem::take(&mut self.pending.endpoints) {
             for cell in self.cells.of_service(&service.namespace, &service.name) {
@@ -174,7 +175,13 @@ impl Control {
         if self.pending.routes && start >= self.not_before {
             self.translate();
             self.not_before = Instant::now() + start.elapsed().min(MAX_PAUSE);
-        } else if self.pending.problems {
+        } else {
+            self.publish_problems();
+        }
+    }
+
+    fn publish_problems(&mut self) {
+        if self.pending.problems {
             self.live.problems.store(Arc::new(self.problems()));
             self.report();
         }

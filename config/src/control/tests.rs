@@ -129,6 +129,22 @@ fn problems_of_a_source_come_and_go_without_a_new_table() {
 }
 
 #[test]
+fn problems_are_told_before_all_is_known_too() {
+    let mut control = control();
+    let problem = Problem {
+        severity: Severity::Error,
+        reason: "Refused",
+        origin: Origin::default(),
+        message: "secrets may not be read".to_owned(),
+        help: "grant it".to_owned(),
+    };
+    control.take(SHOP, Update { problems: Some(vec![problem.clone()]), ..Update::default() });
+    control.put_into_effect();
+    assert_eq!(**control.live.problems.load(), [problem]);
+    assert!(!control.live.is_synced());
+}
+
+#[test]
 fn the_age_of_what_is_known_is_that_of_the_source() {
     let mut control = control();
     assert_eq!(control.live.age(SystemTime::now()), None);
