@@ -174,6 +174,7 @@ where
         Protocol::Http1 => super::http1::serve(io, worker, peer, drain).await,
         Protocol::Http2 => {
             let settings = Arc::clone(&worker.settings);
+            let counting = Rc::clone(&worker);
             let handle = move |head, mut body, mut respond| {
                 let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
                 async move {
@@ -183,7 +184,9 @@ where
                     }
                 }
             };
-            super::http2::serve(io, &settings, &drain, handle).await;
+            if let Some(reason) = super::http2::serve(io, &settings, &drain, handle).await {
+                counting.meter.refused(reason);
+            }
         }
     }
 }

@@ -30,6 +30,8 @@ use crate::normalize::refusals;
 const QUIET: Duration = Duration::from_secs(20);
 /// How long it may take to answer: the PING waits behind what the kernel holds for a slow link.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The client sent frames, or cancelled requests, beyond all measure.
+const FLOOD: &str = "http2_flood";
 /// How long a client may take to close a connection that has ended, and how much it may still send meanwhile.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 256 * 1024);
 /// Streams' windows that a connection's window has room for: what one client can make us hold before backends read it.
@@ -38,19 +40,6 @@ const WINDOWS: u32 = 4;
 const RESETS_BEFORE_ACCEPT: usize = 100;
 /// Streams that h2 may have to reset because the client broke the protocol on them, before it gives the connection up.
 const ERROR_RESETS: usize = 100;
-
-/// A field whose value begins or ends with white space (RFC 9113 §8.2.1).
-const FIELD_WHITESPACE: Refusal = malformed("field_whitespace");
-/// More than one `content-length`.
-const LENGTH_REPEATED: Refusal = malformed("length_repeated");
-/// A `content-length` that is no number of 64 bits.
-const LENGTH_MALFORMED: Refusal = malformed("length_malformed");
-/// No `:path` (RFC 9113 §8.3.1).
-const PATH_MISSING: Refusal = malformed("path_missing");
-
-const fn malformed(reason: &'static str) -> Refusal {
-    Refusal { status: StatusCode::BAD_REQUEST, reason, close: false }
-}
 
 /// A request's body.
 pub(crate) type RequestBody = StreamSource;
@@ -84,8 +73,9 @@ enum Answer {
 /// dropped before it has answered, the stream is reset.
 ///
 /// It returns when the client has closed the connection, broken the protocol, or been idle for too long; and when the
-/// gateway drains and the last stream has ended: whoever calls it sets the deadline for that.
-pub(crate) async fn serve<T, H, F>(io: T, settings: &Settings, drain: &Drain, handle: H)
+/// gateway drains and the last stream has ended: whoever calls it sets the deadline for that. Where the client is to blame, it
+/// says for what, in one word.
+pub(crate) async fn serve<T, H, F>(io: T, settings: &Settings, drain: &Drain, handle: H) -> Option<&'static str>
 where
     T: AsyncRead + AsyncWrite + Unpin,
     H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> F,
@@ -93,13 +83,15 @@ where
 {
     let gather = Gather::new(io);
     let Ok(Some(connection)) = timeout(settings.timeouts.handshake, handshake(settings, &gather)).await else {
-        return linger(gather).await;
+        linger(gather).await;
+        return Some("http2_handshake");
     };
     let mut server = Server::new(connection, gather.clone(), settings, drain, handle);
     let mut timer = pin!(sleep_until(server.next_tick()));
-    poll_fn(|cx| server.poll(timer.as_mut(), cx)).await;
+    let blame = poll_fn(|cx| server.poll(timer.as_mut(), cx)).await;
     drop(server);
     linger(gather).await;
+    blame
 }
 
 /// Reads what the client still sends, for a while. A socket that is closed with octets unread is reset, and what was sent last,
@@ -164,6 +156,7 @@ struct Server<T, H> {
     most_tasks: usize,
     idle: Duration,
     idle_since: Option<Instant>,
+    is_flood: bool,
 }
 
 // === impl Server ===
@@ -189,6 +182,7 @@ where
             most_tasks: usize::try_from(streams).unwrap_or(usize::MAX).saturating_mul(2),
             idle: settings.timeouts.client_idle,
             idle_since: Some(now),
+            is_flood: false,
         }
     }
 
@@ -196,13 +190,14 @@ where
         Instant::now() + self.liveness.interval().min(self.idle / 4).max(Duration::from_millis(1))
     }
 
-    fn poll(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Option<&'static str>> {
         loop {
-            let is_over = self.poll_streams(cx).is_ready();
-            match self.gather.poll_flush_all(cx) {
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
+            if let Poll::Ready(blame) = self.poll_streams(cx) {
                 // h2 has shut the transport down, and with it flushed it.
-                _ if is_over => return Poll::Ready(()),
+                return Poll::Ready(blame);
+            }
+            match self.gather.poll_flush_all(cx) {
+                Poll::Ready(Err(_)) => return Poll::Ready(None),
                 Poll::Ready(Ok(Flushed::MadeRoom)) => continue,
                 Poll::Ready(Ok(Flushed::All)) | Poll::Pending => {}
             }
@@ -214,29 +209,30 @@ where
                 return Poll::Pending;
             }
             if self.tick() == Verdict::Dead {
-                return Poll::Ready(());
+                return Poll::Ready(Some("http2_silent"));
             }
             timer.as_mut().reset(self.next_tick());
         }
     }
 
     /// Begins the requests that have come. Ready when the connection is over.
-    fn poll_streams(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_streams(&mut self, cx: &mut Context<'_>) -> Poll<Option<&'static str>> {
         self.charge_resets();
         while let Some(stream) = ready!(self.connection.poll_accept(cx)) {
             match stream {
                 Ok((request, respond)) => self.begin(request, respond),
                 // h2 has sent GOAWAY where there is still someone to read it.
-                Err(_) => break,
+                Err(error) => return Poll::Ready(blame(&error)),
             }
         }
-        Poll::Ready(())
+        Poll::Ready(self.is_flood.then_some(FLOOD))
     }
 
     fn charge_resets(&mut self) {
         let resets = self.shared.resets.take();
         let is_flood = resets > 0 && !self.budget.take(resets, Instant::now().into_std());
         if is_flood || self.shared.tasks.get() > self.most_tasks {
+            self.is_flood = true;
             self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         }
     }
@@ -285,6 +281,15 @@ where
     }
 }
 
+/// What the client is to blame for where h2 has given a connection up.
+fn blame(error: &h2::Error) -> Option<&'static str> {
+    if !error.is_library() {
+        return None;
+    }
+    tracing::debug!(%error, "broken HTTP/2");
+    Some(if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) { FLOOD } else { "http2_malformed" })
+}
+
 /// A request's head as [`normalize`](crate::normalize) reads it. h2 has refused what RFC 9113 §8 calls malformed, but for what is
 /// refused here.
 ///
@@ -294,7 +299,7 @@ fn request_head(parts: request::Parts, body: &RecvStream) -> Result<RequestHead,
     let request::Parts { method, uri, headers, mut extensions, .. } = parts;
     let protocol = extensions.remove::<Protocol>().map(|protocol| Bytes::copy_from_slice(protocol.as_ref()));
     if headers.values().any(has_outer_whitespace) {
-        return Err(FIELD_WHITESPACE);
+        return Err(refusals::FIELD_WHITESPACE);
     }
     let length = body_length(&headers)?;
     let body = if body.is_end_stream() { BodyLength::None } else { length };
@@ -305,7 +310,7 @@ fn request_head(parts: request::Parts, body: &RecvStream) -> Result<RequestHead,
         // `http` reads `?query` as if a slash stood before it.
         Some(_) => return Err(refusals::PATH_MALFORMED),
         None if method == Method::CONNECT && protocol.is_none() => Target::Authority,
-        None => return Err(PATH_MISSING),
+        None => return Err(refusals::PATH_MISSING),
     };
     Ok(RequestHead {
         method,
@@ -334,10 +339,10 @@ fn body_length(headers: &HeaderMap) -> Result<BodyLength, Refusal> {
     let Some(length) = lengths.next() else { return Ok(BodyLength::Unknown) };
     // h2 takes several where they are equal.
     if lengths.next().is_some() {
-        return Err(LENGTH_REPEATED);
+        return Err(refusals::LENGTH_REPEATED);
     }
     // h2 has found that it is a number, and checks that the body has that length.
-    length.to_str().ok().and_then(|length| length.parse().ok()).map(BodyLength::Exact).ok_or(LENGTH_MALFORMED)
+    length.to_str().ok().and_then(|length| length.parse().ok()).map(BodyLength::Exact).ok_or(refusals::LENGTH_MALFORMED)
 }
 
 // === impl Responder ===

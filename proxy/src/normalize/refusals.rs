@@ -62,4 +62,12 @@ refusals! {
     UPGRADE_H2C = Refusal::bad("upgrade_h2c");
     /// A WebSocket handshake that is not as RFC 6455 §4.1 wants it: `GET`, no body, `Connection: upgrade`, `Upgrade: websocket` alone, version 13, a key of 16 octets.
     WEBSOCKET = Refusal::bad("websocket");
+    /// In HTTP/2, a field whose value begins or ends with white space (RFC 9113 §8.2.1).
+    FIELD_WHITESPACE = bad("field_whitespace");
+    /// In HTTP/2, more than one `content-length`.
+    LENGTH_REPEATED = bad("length_repeated");
+    /// In HTTP/2, a `content-length` that is no number of 64 bits.
+    LENGTH_MALFORMED = bad("length_malformed");
+    /// In HTTP/2, no `:path` (RFC 9113 §8.3.1).
+    PATH_MISSING = bad("path_missing");
 }

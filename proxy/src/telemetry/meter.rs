@@ -107,6 +107,11 @@ impl Meter {
         }
     }
 
+    /// A client's connection was given up for `reason`, one word with underscores: counted like a request that is refused.
+    pub(crate) fn refused(&self, reason: &'static str) {
+        self.counts.refusals.add(reason);
+    }
+
     /// A client's connection speaks `protocol` on `listener`.
     pub(crate) fn connection(&self, listener: &'static str, protocol: Protocol) -> OpenConnection {
         let label = (listener, protocol);

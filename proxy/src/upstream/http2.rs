@@ -157,18 +157,8 @@ impl Http2Client {
         self.0.in_flight.get()
     }
 
-    /// Whether the backend takes extended CONNECT (RFC 8441). Known only after its SETTINGS have come.
-    pub(crate) fn takes_extended_connect(&self) -> bool {
-        self.0.sender.borrow().as_ref().is_some_and(SendRequest::is_extended_connect_protocol_enabled)
-    }
-
     fn capacity(&self) -> usize {
         self.0.sender.borrow().as_ref().map_or(0, SendRequest::current_max_send_streams).min(STREAMS)
-    }
-
-    /// Takes no new request any more; the connection closes when those in flight have ended.
-    pub(crate) fn close(&self) {
-        self.0.close();
     }
 
     /// Opens a stream. The request's URI must have a scheme and an authority; connection-specific headers are refused.

@@ -316,25 +316,6 @@ async fn a_101_is_malformed() {
     .await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn extended_connect_is_taken_where_the_backend_says_so() {
-    for enabled in [false, true] {
-        in_local_set(async move {
-            let (ours, theirs) = duplex(1 << 20);
-            let client = Http2Client::connect(ours, &SETTINGS).await.unwrap();
-            let mut builder = h2::server::Builder::new();
-            if enabled {
-                builder.enable_connect_protocol();
-            }
-            let backend: Backend = builder.handshake(theirs).await.unwrap();
-            drive(backend);
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            assert_eq!(client.takes_extended_connect(), enabled);
-        })
-        .await;
-    }
-}
-
 async fn in_local_set(test: impl Future<Output = ()>) {
     LocalSet::new().run_until(test).await;
 }
