@@ -128,8 +128,6 @@ pub(crate) trait Respond: Sink {
 pub(crate) struct Peer {
     /// The client's address; the one that the PROXY protocol told, where that is switched on.
     pub(crate) client: SocketAddr,
-    /// Our address that the client connected to.
-    pub(crate) local: SocketAddr,
     /// Whether the connection is encrypted.
     pub(crate) tls: bool,
     /// Whether the client's address is in one of the trusted networks.

@@ -16,7 +16,7 @@ use crate::listen::admission::Admission;
 use crate::listen::bind::{self, Addresses, BindError, Bound};
 use crate::listen::tls;
 use crate::telemetry::Telemetry;
-use crate::upstream::{Authorities, AuthoritiesError};
+use crate::upstream::Authorities;
 use crate::worker::{self, Phase, Shared};
 
 /// A gateway that serves.
@@ -41,7 +41,7 @@ pub enum StartError {
     /// TLS could not be set up.
     Tls(rustls::Error),
     /// The authorities for pods' certificates cannot be used.
-    Authorities(AuthoritiesError),
+    Authorities(String),
     /// The access log cannot be opened.
     AccessLog(io::Error),
     /// The system gave no thread, or nothing to wait for events with.
@@ -67,7 +67,7 @@ impl Gateway {
         let authorities = settings.upstreams.certificate_authorities.as_deref().map(Authorities::read).transpose();
         let telemetry = Telemetry::new(&settings, std::time::SystemTime::now()).map_err(StartError::AccessLog)?;
         let shared = Shared {
-            authorities: authorities.map_err(StartError::Authorities)?,
+            authorities: authorities.map_err(|error| StartError::Authorities(error.to_string()))?,
             telemetry: Arc::clone(&telemetry),
             tls: tls::acceptor(Arc::clone(&certificates)).map_err(StartError::Tls)?,
             admission: Admission::new(&settings.limits),

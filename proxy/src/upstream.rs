@@ -22,7 +22,6 @@ use portcullis_config::snapshot::backend::UpstreamProtocol;
 use portcullis_config::snapshot::endpoints::{EndpointSet, Endpoints};
 
 pub(crate) use self::connect::Authorities;
-pub use self::connect::AuthoritiesError;
 use self::connect::Connector;
 use self::endpoint::Endpoint;
 use crate::choose;
@@ -74,11 +73,6 @@ impl Upstreams {
         for endpoint in balancers.values().flat_map(|balancer| &balancer.endpoints) {
             endpoint.sweep(now);
         }
-    }
-
-    /// Closes all that is idle: the worker is stopping.
-    pub(crate) fn close(&self) {
-        self.balancers.borrow_mut().clear();
     }
 }
 

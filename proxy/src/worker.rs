@@ -34,8 +34,6 @@ const SWEEP: Duration = Duration::from_secs(5);
 
 /// What all connections of one worker share.
 pub(crate) struct Worker {
-    /// Its number, from 0.
-    pub(crate) index: usize,
     pub(crate) settings: Arc<Settings>,
     pub(crate) live: Arc<Live>,
     pub(crate) forwarding: Forwarding,
@@ -77,7 +75,6 @@ impl Worker {
     pub(crate) fn new(index: usize, shared: &Shared) -> Self {
         let meter = Rc::new(shared.telemetry.meter());
         Self {
-            index,
             settings: Arc::clone(&shared.settings),
             live: Arc::clone(&shared.live),
             forwarding: Forwarding::from(&*shared.settings),

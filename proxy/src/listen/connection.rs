@@ -19,8 +19,8 @@ use crate::exchange::Peer;
 use crate::worker::Worker;
 use crate::{request, telemetry};
 
-/// How long a connection that was just accepted may still begin its first request once the gateway drains.
-const LATE: Duration = Duration::from_secs(1);
+/// How long a connection without a request may still begin one once the gateway drains.
+pub(super) const LATE: Duration = Duration::from_secs(1);
 
 /// What the connections of one listener of one worker go through.
 pub(crate) struct Entrance {
@@ -49,8 +49,6 @@ enum RefusedConnection {
     ProxyProtocol,
     /// TLS could not be agreed on.
     Tls,
-    /// The client left at once.
-    Gone,
     /// TLS and the PROXY protocol header took longer than `timeouts.handshake`.
     Timeout,
 }
@@ -122,21 +120,19 @@ impl Entrance {
     async fn peer(&self, socket: &mut Socket, address: SocketAddr) -> Result<Peer, RefusedConnection> {
         let settings = &self.worker.settings;
         let mut client = address;
-        let mut local = socket.stream().local_addr().map_err(|_| RefusedConnection::Gone)?;
         if settings.listeners.proxy_protocol {
             let header = socket.read_proxy_header().await.map_err(|error: HeaderError| {
                 tracing::debug!(balancer = %address, %error, "no PROXY protocol header");
                 RefusedConnection::ProxyProtocol
             })?;
             if let Some(told) = header.addresses {
-                (client, local) = (told.source, told.destination);
+                client = told.source;
             }
         }
         let client = canonical(client);
         Ok(Peer {
             trusted: settings.trusted_networks.iter().any(|network| network.contains(&client.ip())),
             client,
-            local: canonical(local),
             tls: self.tls.is_some(),
             listener: self.listener,
         })
@@ -200,7 +196,6 @@ impl RefusedConnection {
             Self::Client => "connections_per_client",
             Self::ProxyProtocol => "proxy_protocol",
             Self::Tls => "tls",
-            Self::Gone => "gone",
             Self::Timeout => "timeout",
         }
     }

@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
+use super::connection::LATE;
 use super::drain::Drain;
 use crate::exchange::{BodyLength, Broken, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Sink, Source};
 use crate::http1::body::{Decoder, Encoder};
@@ -24,6 +25,7 @@ use crate::worker::Worker;
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 256 * 1024);
 
 /// What comes next on a connection.
+#[expect(clippy::large_enum_variant, reason = "moved once a request, and the large one is the common one")]
 enum Next {
     Request(RequestHead),
     Refused(Refusal),
@@ -84,15 +86,18 @@ where
     let timeouts = &worker.settings.timeouts;
     timer.as_mut().reset(Instant::now() + timeouts.client_idle);
     let mut draining = pin!(drain.draining());
+    let mut is_draining = false;
     let first = poll_fn(|cx| {
         let connection = &mut *connection.borrow();
         if let Poll::Ready(first) = connection.inbound.poll_first(&mut connection.io, cx) {
             return Poll::Ready(first.is_ok());
         }
-        if draining.as_mut().poll(cx).is_ready() || timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(false);
+        // A request may be on its way already: a client that is about to use the connection is told by its answer to leave.
+        if !is_draining && draining.as_mut().poll(cx).is_ready() {
+            is_draining = true;
+            timer.as_mut().reset(Instant::now() + LATE);
         }
-        Poll::Pending
+        timer.as_mut().poll(cx).map(|()| false)
     });
     if !first.await {
         return Next::End;

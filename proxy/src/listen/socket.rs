@@ -45,10 +45,6 @@ impl Socket {
         Self { ahead: BytesMut::new(), stream }
     }
 
-    pub(super) fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
     /// Reads a PROXY protocol header; what follows it stays.
     pub(super) async fn read_proxy_header(&mut self) -> Result<Header, HeaderError> {
         loop {
