@@ -13,20 +13,20 @@ pub(crate) fn now() -> SystemTime {
 
 /// A self-signed certificate with an ECDSA key, valid from yesterday for 30 days.
 pub(crate) fn certificate(secret: &str, names: &[&str]) -> Certificate {
-    made(secret, params(names), &KeyPair::generate().expect("a key"))
+    made(secret, &params(names), &KeyPair::generate().expect("a key"))
 }
 
 /// The same with an RSA key.
 pub(crate) fn rsa_certificate(secret: &str, names: &[&str]) -> Certificate {
     let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("a key");
-    made(secret, params(names), &key)
+    made(secret, &params(names), &key)
 }
 
 /// As [`certificate`], for clients.
 pub(crate) fn client_certificate(secret: &str, names: &[&str]) -> Certificate {
     let mut params = params(names);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    made(secret, params, &KeyPair::generate().expect("a key"))
+    made(secret, &params, &KeyPair::generate().expect("a key"))
 }
 
 /// One's chain with the other's key.
@@ -43,7 +43,7 @@ fn params(names: &[&str]) -> CertificateParams {
     params
 }
 
-fn made(secret: &str, params: CertificateParams, key: &KeyPair) -> Certificate {
+fn made(secret: &str, params: &CertificateParams, key: &KeyPair) -> Certificate {
     let origin = Origin { kind: "Secret", namespace: "gateway".into(), name: secret.into(), place: None };
     let certificate = params.self_signed(key).expect("a certificate");
     Certificate { origin, chain: certificate.pem().into_bytes().into(), key: SecretBytes::from(key.serialize_pem().into_bytes()) }
