@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use portcullis_config::settings::PlainHttp;
 use portcullis_config::snapshot::rule::Rule;
 
@@ -30,6 +30,8 @@ struct Call<'a> {
     worker: &'a Worker,
     peer: &'a Peer,
     asker: Asker,
+    method: Method,
+    version: Version,
     id: RequestId,
     date: HeaderValue,
     started: Instant,
@@ -118,12 +120,8 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         deadlines: deadlines(worker, &request, &routed.rule, call.started),
     };
     let mut notes = Notes::default();
-    let mut finish = ResponseHeaders {
-        date: &call.date,
-        rule: &routed.rule,
-        backend: &backend.filters,
-        is_http1: request.version != http::Version::HTTP_2,
-    };
+    let mut finish =
+        ResponseHeaders { date: &call.date, rule: &routed.rule, backend: &backend.filters, is_http1: request.version != Version::HTTP_2 };
     let outcome = forward::forward(&job, body, respond, &mut finish, &mut notes).await;
 
     let told = Told { request: Some(&request), routed: Some(&routed), variant: &backend.variant, notes, ..Told::default() };
@@ -211,7 +209,7 @@ impl OnHead for ResponseHeaders<'_> {
 
 impl<'a> Call<'a> {
     fn begin(worker: &'a Worker, peer: &'a Peer, head: &RequestHead) -> Self {
-        Self::new(worker, peer, Asker::of(head))
+        Self { method: head.method.clone(), version: head.version, ..Self::new(worker, peer, Asker::of(head)) }
     }
 
     fn new(worker: &'a Worker, peer: &'a Peer, asker: Asker) -> Self {
@@ -222,6 +220,8 @@ impl<'a> Call<'a> {
             worker,
             peer,
             asker,
+            method: Method::GET,
+            version: Version::HTTP_11,
             id: RequestId::new(milliseconds, random),
             date: worker.meter.date(at),
             started: Instant::now(),
@@ -325,8 +325,8 @@ impl<'a> Call<'a> {
             ),
             listener: self.peer.listener,
             tls: self.peer.tls,
-            version: request.map_or(http::Version::HTTP_11, |request| request.version),
-            method: request.map_or(&http::Method::GET, |request| &request.method),
+            version: self.version,
+            method: &self.method,
             host: request.map_or("", |request| request.authority.host.as_str()),
             path: request.map_or("", |request| request.target.path()),
             status: told.status,
