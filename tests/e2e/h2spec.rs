@@ -1,0 +1,46 @@
+//! The whole of h2spec against the listener, over TLS and plain.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+use crate::harness::{Gateway, World, echo, soon};
+
+/// Where `tests/tools/build` has put it.
+async fn h2spec() -> PathBuf {
+    let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/build");
+    let output = Command::new(build).arg("--print-dir").output().await.expect("tests/tools/build runs");
+    let path = PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim()).join("h2spec");
+    assert!(path.exists(), "h2spec is not there: run tests/tools/build");
+    path
+}
+
+/// The report's summary, and the report.
+async fn run(port: u16, further: &[&str]) -> (String, String) {
+    let mut command = Command::new(h2spec().await);
+    command.args(["--strict", "--host", "127.0.0.1", "--path", "/bytes/1000", "--port", &port.to_string()]).args(further);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = soon("h2spec ends", command.output()).await.expect("h2spec runs");
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    let summary = report.lines().rev().find(|line| line.contains(" tests, ")).unwrap_or_default().to_owned();
+    (summary, report)
+}
+
+#[tokio::test]
+async fn h2spec_passes_whole() {
+    let pod = echo("pod-1").await;
+    let gateway = Gateway::start(World::web(&pod)).await;
+    let (summary, report) = run(gateway.https().port(), &["--tls", "--insecure"]).await;
+    assert_eq!(summary, "146 tests, 146 passed, 0 skipped, 0 failed", "{report}");
+}
+
+#[tokio::test]
+async fn h2spec_passes_without_tls_but_for_what_is_http1_there() {
+    let pod = echo("pod-1").await;
+    let gateway = Gateway::start(World::web(&pod)).await;
+    let (summary, report) = run(gateway.http().port(), &[]).await;
+    assert_eq!(summary, "146 tests, 145 passed, 0 skipped, 1 failed", "{report}");
+    // The listener speaks HTTP/1.1 too, and answers in it what begins otherwise than HTTP/2.
+    assert!(report.contains("× 2: Sends invalid connection preface") && report.contains("looked like an HTTP/1.1 header"), "{report}");
+}
