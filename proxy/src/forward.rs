@@ -120,7 +120,10 @@ pub(crate) async fn forward<B: Source, R: Respond>(
         notes.upstream = Some(endpoint.address());
         notes.tries += 1;
         upload.rewind(job.message.body);
-        let failure = match endpoint.start(&job.message, now).await {
+        let Some(started) = unless_gone(endpoint.start(&job.message, now), respond).await else {
+            return Outcome::Gone;
+        };
+        let failure = match started {
             Ok(exchange) => match attempt(job, exchange, &mut upload, body, respond, on_head, notes).await {
                 Attempt::Over(outcome) => return outcome,
                 Attempt::Failed(failure) => Some(failure),
@@ -149,6 +152,18 @@ pub(crate) async fn forward<B: Source, R: Respond>(
 struct Upload {
     copy: Copy,
     budget: BodyBudget,
+}
+
+/// What `work` gives, or `None` where the client goes before.
+async fn unless_gone<T, R: Respond>(work: impl Future<Output = T>, respond: &mut R) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        respond.poll_gone(cx).map(|()| None)
+    })
+    .await
 }
 
 // === impl Upload ===
