@@ -13,6 +13,8 @@ use crate::certificates::Certificates;
 
 const HTTP2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
+/// What clients offer that are told to speak nothing newer, such as `curl --http1.0`.
+const HTTP1_0: &[u8] = b"http/1.0";
 
 /// TLS 1.2 and 1.3 with the certificates that are in use. One for all workers, so that a session that one of them
 /// began is resumed by any other.
@@ -25,7 +27,7 @@ pub(crate) fn acceptor(certificates: Arc<Certificates>) -> Result<TlsAcceptor, r
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(certificates);
-    config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
+    config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec(), HTTP1_0.to_vec()];
     // Sessions live in tickets alone: a store would be a lock that all workers share.
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
