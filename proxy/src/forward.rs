@@ -259,7 +259,11 @@ async fn attempt<B: Source, R: Respond>(
     let outcome = move_bodies(job, &mut exchange, upload, body, respond, notes).await;
     match outcome {
         Outcome::Sent => exchange.finish(Instant::now()),
-        Outcome::Aborted(_) => respond.abort(),
+        Outcome::Aborted(_) => {
+            // What came before the break is the client's: it may be the last line of a log.
+            poll_fn(|cx| Poll::Ready(respond.poll_flush(cx).is_ready())).await;
+            respond.abort();
+        }
         _ => {}
     }
     Attempt::Over(outcome)
