@@ -1,7 +1,9 @@
 //! What can be asked of `portcullis`: one module a subcommand.
 
+mod demo;
 mod gateway;
 mod log;
+mod output;
 mod problems;
 
 use std::process::ExitCode;
@@ -21,12 +23,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Demo),
     Gateway(gateway::Gateway),
 }
 
 /// Runs what the command line asks for.
 pub(crate) fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Demo(command) => command.run(),
         Command::Gateway(command) => command.run(),
     };
     outcome.unwrap_or_else(|failure| {

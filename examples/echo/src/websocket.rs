@@ -44,7 +44,8 @@ pub(crate) fn accept(state: &Arc<State>, mut request: Request<Incoming>) -> Resp
     if let Ok(pod) = HeaderValue::from_str(&state.name) {
         response.headers_mut().insert(HeaderName::from_static("x-pod"), pod);
     }
-    tokio::spawn(echo(hyper::upgrade::on(&mut request), state.name.clone()));
+    let greets = request.uri().path() == "/greet";
+    tokio::spawn(echo(hyper::upgrade::on(&mut request), state.name.clone(), greets));
     response
 }
 
@@ -54,9 +55,15 @@ fn first_protocol(request: &Request<Incoming>) -> Option<HeaderValue> {
     HeaderValue::from_str(offered.split(',').next()?.trim()).ok()
 }
 
-async fn echo(upgrade: OnUpgrade, name: String) {
+async fn echo(upgrade: OnUpgrade, name: String, greets: bool) {
     let Ok(upgraded) = upgrade.await else { return };
     let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+    if greets {
+        // For clients that can read frames but send none; what becomes of it is theirs to say.
+        let _ = socket.send(Message::text(format!("Hello from {name}"))).await;
+        let _ = socket.close(None).await;
+        return;
+    }
     while let Some(Ok(message)) = socket.next().await {
         let answer = match message {
             Message::Text(text) if text.as_str() == "whoami" => Message::text(name.clone()),

@@ -1,0 +1,181 @@
+//! The gateway of the demo: this program once more, with a configuration of the demo's own.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+use super::ZONE;
+use super::authority::Authority;
+use crate::cli::problems::Failure;
+
+/// How long the gateway may take to be ready, and to follow a change.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A gateway that runs. Dropped, it is killed.
+pub(super) struct Gateway {
+    child: Child,
+    folder: PathBuf,
+    ports: Ports,
+}
+
+/// Where it listens, on the loopback.
+struct Ports {
+    http: u16,
+    https: u16,
+    admin: u16,
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Writes certificates and configuration to `folder`, starts the gateway, and waits until it is ready.
+    pub(super) async fn start(folder: &Path) -> Result<Self, Failure> {
+        write_certificates(folder)?;
+        // Something else may take a port between our look and the gateway's: then any others will do.
+        match Self::start_on(folder, Ports::preferred()).await {
+            Err(_) => Self::start_on(folder, Ports::any()).await,
+            started => started,
+        }
+    }
+
+    async fn start_on(folder: &Path, ports: std::io::Result<Ports>) -> Result<Self, Failure> {
+        let ports = ports.map_err(Failure::new)?;
+        let configuration = folder.join("portcullis.yaml");
+        fs::write(&configuration, ports.configuration()).map_err(Failure::new)?;
+        let log = fs::File::create(folder.join("gateway.log")).map_err(Failure::new)?;
+        let ready = folder.join("ready.json");
+        let mut command = Command::new(std::env::current_exe().map_err(Failure::new)?);
+        command.arg("gateway").arg("--config").arg(&configuration).arg("--ready-file").arg(&ready);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
+        // Ctrl-C goes to all processes of a terminal's group; this one is told to stop when all else is done.
+        command.process_group(0);
+        let mut gateway = Self { child: command.spawn().map_err(Failure::new)?, folder: folder.to_owned(), ports };
+        gateway.wait_until_ready(&ready).await?;
+        Ok(gateway)
+    }
+
+    async fn wait_until_ready(&mut self, file: &Path) -> Result<(), Failure> {
+        let ready = async {
+            while !file.exists() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let why = tokio::select! {
+            () = ready => return Ok(()),
+            ended = self.child.wait() => format!("it ended: {}", ended.map_err(Failure::new)?),
+            () = tokio::time::sleep(PATIENCE) => format!("it was not ready within {} s", PATIENCE.as_secs()),
+        };
+        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        Err(Failure::new(format!("the gateway did not start: {why}\n{log}")))
+    }
+
+    /// Waits until its live table has the endpoint at `address` among the ready ones, or has it no more. Returns how long that took.
+    pub(super) async fn follows(&self, address: SocketAddr, ready: bool) -> Result<Duration, Failure> {
+        let start = Instant::now();
+        let endpoint = format!("\"{address}\"");
+        while self.routes().await.map_err(Failure::new)?.contains(&endpoint) != ready {
+            if start.elapsed() > PATIENCE {
+                return Err(Failure::new(format!("the gateway did not follow a change within {} s", PATIENCE.as_secs())));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(start.elapsed())
+    }
+
+    async fn routes(&self) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports.admin)).await?;
+        stream.write_all(b"GET /routes HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub(super) async fn stop(mut self) -> Result<(), Failure> {
+        if let Some(id) = self.child.id() {
+            Command::new("kill").arg(id.to_string()).status().await.map_err(Failure::new)?;
+        }
+        self.child.wait().await.map_err(Failure::new)?;
+        Ok(())
+    }
+
+    /// The certificate that clients have to trust.
+    pub(super) fn ca(&self) -> PathBuf {
+        self.folder.join("ca.pem")
+    }
+
+    /// Its log.
+    pub(super) fn log(&self) -> PathBuf {
+        self.folder.join("gateway.log")
+    }
+
+    /// Its access log.
+    pub(super) fn access_log(&self) -> PathBuf {
+        self.folder.join("access.log")
+    }
+
+    /// The port of HTTPS.
+    pub(super) fn https(&self) -> u16 {
+        self.ports.https
+    }
+
+    /// The port of plain HTTP.
+    pub(super) fn http(&self) -> u16 {
+        self.ports.http
+    }
+
+    /// The port of the admin listener.
+    pub(super) fn admin(&self) -> u16 {
+        self.ports.admin
+    }
+}
+
+// === impl Ports ===
+
+impl Ports {
+    /// Those that people know, where they are free.
+    fn preferred() -> std::io::Result<Self> {
+        Ok(Self { http: free(8080)?, https: free(8443)?, admin: free(9901)? })
+    }
+
+    fn any() -> std::io::Result<Self> {
+        Ok(Self { http: free(0)?, https: free(0)?, admin: free(0)? })
+    }
+
+    fn configuration(&self) -> String {
+        let Self { http, https, admin } = self;
+        format!(
+            "zone: {ZONE}\n\
+             source: {{ directory: manifests }}\n\
+             listeners:\n\
+             \x20 http: {{ address: '127.0.0.1:{http}', mode: redirect, redirectPort: {https} }}\n\
+             \x20 https: {{ address: '127.0.0.1:{https}' }}\n\
+             admin: {{ address: '127.0.0.1:{admin}' }}\n\
+             certificates:\n\
+             \x20 - files: {{ certificate: tls.crt, key: tls.key }}\n\
+             accessLog: {{ file: access.log }}\n\
+             drain: {{ delay: 0s, deadline: 2s }}\n"
+        )
+    }
+}
+
+/// `preferred` where it is free, else any free port.
+fn free(preferred: u16) -> std::io::Result<u16> {
+    let bind = |port| TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    bind(preferred).or_else(|_| bind(0))?.local_addr().map(|address| address.port())
+}
+
+fn write_certificates(folder: &Path) -> Result<(), Failure> {
+    let authority = Authority::new("Portcullis demo").map_err(Failure::new)?;
+    let issued = authority.issue(&[&format!("*.{ZONE}"), ZONE], Duration::from_secs(30 * 24 * 3600)).map_err(Failure::new)?;
+    for (name, text) in [("ca.pem", authority.certificate()), ("tls.crt", issued.certificate), ("tls.key", issued.key)] {
+        fs::write(folder.join(name), text).map_err(Failure::new)?;
+    }
+    Ok(())
+}
