@@ -1,0 +1,87 @@
+//! The demo: what it prints works as pasted, what it plays goes as it should, and nothing is left behind.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::harness::soon;
+
+fn command(folder: &tempfile::TempDir) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.arg("demo").env("TMPDIR", folder.path());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
+    command
+}
+
+/// All lines up to the one that begins with `last`.
+async fn lines_until(demo: &mut Child, last: &str) -> Vec<String> {
+    let mut output = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let mut lines = Vec::new();
+    let read = async {
+        while let Some(line) = output.next_line().await.unwrap() {
+            let end = line.starts_with(last);
+            lines.push(line);
+            if end {
+                return;
+            }
+        }
+        panic!("the demo ended before it said `{last}`: {lines:#?}");
+    };
+    soon("the demo tells what it does", read).await;
+    // What it says later must find a reader.
+    tokio::spawn(async move { while let Ok(Some(_)) = output.next_line().await {} });
+    lines
+}
+
+async fn paste(line: &str) -> String {
+    let output = soon(line, Command::new("sh").args(["-c", line]).stdin(Stdio::null()).output()).await.unwrap();
+    assert!(output.status.success(), "{line}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test]
+async fn every_line_that_the_demo_prints_works_as_pasted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut demo = command(&folder).spawn().unwrap();
+    let lines = lines_until(&mut demo, "Now it is yours").await;
+    let calls: Vec<(&String, &String)> = lines.iter().zip(lines.iter().skip(1)).filter(|(_, line)| line.contains("curl --")).collect();
+    assert!(calls.len() >= 10, "{lines:#?}");
+    let expected = [
+        ("over HTTP/2", "Hello from web-"),
+        ("of production", "Hello from web-live-"),
+        ("what a pod is sent", "\"octets\":5"),
+        ("events", "data: event 2"),
+        ("gRPC", "calls-1"),
+        ("WebSocket", "Hello from chat-1"),
+        ("closed to you", "404"),
+        ("redirected", "308"),
+        ("the live table", "web--staging.portcullis.localhost"),
+    ];
+    for (title, answer) in expected {
+        let (_, line) = calls.iter().find(|(above, _)| above.contains(title)).unwrap_or_else(|| panic!("no line: {title}"));
+        let said = paste(line).await;
+        assert!(said.contains(answer), "{line}\n{said}");
+    }
+    for (_, line) in &calls {
+        paste(line).await;
+    }
+
+    let id = demo.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().await.unwrap().success());
+    assert!(soon("the demo ends", demo.wait()).await.unwrap().success());
+    let left: Vec<PathBuf> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn traffic_moves_as_the_demo_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = soon("the play ends", command(&folder).arg("--once").output()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    let moved = said.lines().find(|line| line.contains("traffic has moved")).unwrap();
+    assert!(moved.contains("web-1") && !moved.contains("web-2") && !moved.contains("web-3"), "{said}");
+    assert!(said.contains(" 0 failed"), "{said}");
+}

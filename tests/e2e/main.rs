@@ -1,0 +1,18 @@
+//! The built gateway over real sockets, one module a capability.
+//!
+//! One binary, because linking costs more than running. What every test needs is in [`harness`].
+
+mod harness;
+
+mod bad_http1;
+mod bad_http2;
+mod demo;
+mod drain;
+mod grpc;
+mod h2spec;
+mod http;
+mod limits;
+mod routing;
+mod tls;
+mod upstream;
+mod websocket;
