@@ -30,7 +30,7 @@ doc: ## The documentation of the crates, with warnings denied
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
 deny: $(DENY) ## Licences, duplicates and sources of dependencies; advisories where their database can be had
-	$(DENY) --workspace --locked check bans licenses sources
+	$(DENY) --workspace --locked check --hide-inclusion-graph bans licenses sources
 	@if timeout 20 git ls-remote -q https://github.com/RustSec/advisory-db HEAD > /dev/null 2>&1; then \
 	  $(DENY) --workspace --locked check advisories; \
 	else \
