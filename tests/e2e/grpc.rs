@@ -124,15 +124,14 @@ async fn a_stream_that_the_pod_breaks_off_ends_at_the_client() {
 
 #[tokio::test]
 async fn the_deadline_is_passed_on_and_kept() {
-    let (_pod, _gateway, mut client) = start().await;
+    let (_pod, gateway, mut client) = start().await;
     let mut request = Request::new(EchoRequest::new("in time"));
     request.set_timeout(Duration::from_secs(50));
     let answer = client.unary(request).await.unwrap().into_inner();
     assert!(!answer.timeout.is_empty(), "the pod got no grpc-timeout");
 
     // Without tonic, which would end the call itself: the gateway alone keeps the time.
-    let gateway = &_gateway;
-    let mut http2 = client::http2(gateway, HOST).await;
+    let mut http2 = client::http2(&gateway, HOST).await;
     let request = http::Request::post(format!("https://{HOST}/portcullis.echo.v1.Echo/Unary"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")

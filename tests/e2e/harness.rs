@@ -5,7 +5,7 @@
 
 #[path = "../../src/cli/demo/authority.rs"]
 mod authority;
-pub mod client;
+pub(crate) mod client;
 mod curl;
 mod gateway;
 mod raw;
@@ -14,26 +14,26 @@ mod world;
 use std::time::Duration;
 
 pub(crate) use authority::Authority;
-pub use curl::{Answer, Curl};
-pub use gateway::Gateway;
-pub use portcullis_echo::{Echo, Options, Recording, Step};
-pub use raw::{Raw, Response};
-pub use world::{Service, World};
+pub(crate) use curl::{Answer, Curl};
+pub(crate) use gateway::Gateway;
+pub(crate) use portcullis_echo::{Echo, Options, Recording, Step};
+pub(crate) use raw::{Raw, Response};
+pub(crate) use world::{Service, World};
 
 /// The DNS domain of all tests.
-pub const ZONE: &str = "apps.test";
+pub(crate) const ZONE: &str = "apps.test";
 /// Where most tests have their service: [`World::web`].
-pub const WEB: &str = "web--staging.apps.test";
+pub(crate) const WEB: &str = "web--staging.apps.test";
 /// How long anything may take that happens by itself. Never waited out where all is well.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An echo pod on a free port.
-pub async fn echo(name: &str) -> Echo {
+pub(crate) async fn echo(name: &str) -> Echo {
     Echo::start(Options::loopback(name)).await.expect("a free port on the loopback")
 }
 
 /// Asks until the answer is yes, for what the gateway does by itself and tells nobody.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !ask().await {
         assert!(tokio::time::Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
@@ -42,7 +42,7 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMu
 }
 
 /// `future`'s output, or a failed test where it takes too long.
-pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(output) => output,
         Err(_) => panic!("not within {PATIENCE:?}: {what}"),
@@ -50,7 +50,7 @@ pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
 }
 
 /// `text` with each request id (a UUID) replaced, so that two answers can be compared.
-pub fn without_ids(text: &str) -> String {
+pub(crate) fn without_ids(text: &str) -> String {
     let is_id = |window: &[u8]| {
         let hyphen = |place: usize| matches!(place, 8 | 13 | 18 | 23);
         window.iter().enumerate().all(|(place, octet)| if hyphen(place) { *octet == b'-' } else { octet.is_ascii_hexdigit() })

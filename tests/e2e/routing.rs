@@ -22,7 +22,9 @@ async fn spread(gateway: &Gateway, host: &str, requests: usize) -> BTreeMap<Stri
 fn face(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
     let headers =
         answer.headers.iter().map(|(name, value)| (name.clone(), if name == "date" { String::new() } else { without_ids(value) }));
-    (answer.status, headers.collect(), without_ids(&answer.text()))
+    // With --head, curl writes the head where the body would be.
+    let text: String = answer.text().lines().filter(|line| !line.starts_with("date: ")).collect();
+    (answer.status, headers.collect(), without_ids(&text))
 }
 
 #[tokio::test]

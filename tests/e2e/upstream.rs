@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Gateway, Raw, Recording, Service, Step, WEB, World, echo, eventually, soon};
+use crate::harness::{Echo, Gateway, Options, Raw, Recording, Service, Step, WEB, World, echo, eventually, soon};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -236,7 +236,7 @@ async fn a_pod_that_comes_back_is_used_again() {
     assert_eq!(gateway.curl(WEB, "/whoami").run().await.status, 200);
     backend.stop().await;
     assert_eq!(gateway.curl(WEB, "/whoami").run().await.status, 502);
-    let options = crate::harness::Options { address, ..crate::harness::Options::loopback("pod-2") };
-    let _backend = crate::harness::Echo::start(options).await.unwrap();
+    let options = Options { address, ..Options::loopback("pod-2") };
+    let _backend = Echo::start(options).await.unwrap();
     eventually("the pod is used again", || async { gateway.curl(WEB, "/whoami").run().await.text() == "pod-2\n" }).await;
 }

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::harness::{Echo, Gateway, Raw, Service, WEB, World, client, echo, soon};
+use crate::harness::{Echo, Gateway, Raw, Recording, Service, Step, WEB, World, client, echo, eventually, soon};
 
 async fn start() -> (Echo, Gateway) {
     let pod = echo("pod-1").await;
@@ -52,7 +52,7 @@ async fn messages_pass_over_http2() {
 }
 
 #[tokio::test]
-async fn messages_pass_to_h2c_pods() {
+async fn messages_pass_to_pods_that_say_they_speak_it() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::empty().with(Service::new("web").app_protocol("kubernetes.io/ws").pod(&pod))).await;
     let stream = client::tls(&gateway, WEB, &["http/1.1"]).await.unwrap();
@@ -89,13 +89,9 @@ async fn what_follows_the_handshake_at_once_is_not_lost() {
 
 #[tokio::test]
 async fn the_pod_may_refuse() {
-    let pod = crate::harness::Recording::script(vec![
-        crate::harness::Step::head(),
-        crate::harness::Step::write("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"),
-        crate::harness::Step::Again,
-    ])
-    .await
-    .unwrap();
+    let pod = Recording::script(vec![Step::head(), Step::write("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"), Step::Again])
+        .await
+        .unwrap();
     let gateway = Gateway::start(World::web(&pod)).await;
     let stream = client::tls(&gateway, WEB, &["http/1.1"]).await.unwrap();
     let refusal = tokio_tungstenite::client_async(format!("wss://{WEB}/chat"), stream).await.unwrap_err();
@@ -134,15 +130,8 @@ async fn a_client_that_vanishes_ends_the_socket_at_the_pod() {
 /// The status of a response other than 200.
 async fn connect_http2(gateway: &Gateway, host: &str) -> Result<WebSocketStream<Tunnel>, u16> {
     let mut client = client::http2(gateway, host).await;
-    let mut setting = client.clone();
-    crate::harness::eventually("the gateway offers extended CONNECT", || {
-        let offered = setting.is_extended_connect_protocol_enabled();
-        async move { offered }
-    })
-    .await;
-    drop(setting.ready());
-    let mut request = http::Request::connect(format!("https://{host}/chat"));
-    request = request.header("sec-websocket-version", "13");
+    eventually("the gateway offers extended CONNECT", || std::future::ready(client.is_extended_connect_protocol_enabled())).await;
+    let request = http::Request::connect(format!("https://{host}/chat")).header("sec-websocket-version", "13");
     let mut request = request.body(()).unwrap();
     request.extensions_mut().insert(Protocol::from_static("websocket"));
     let (response, sender) = client.send_request(request, false).unwrap();

@@ -20,7 +20,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use super::{Gateway, soon};
 
 /// What a TLS client trusts and offers.
-pub fn tls_config(gateway: &Gateway, alpn: &[&str]) -> Arc<ClientConfig> {
+pub(crate) fn tls_config(gateway: &Gateway, alpn: &[&str]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_file(gateway.ca()).expect("the authority's certificate");
     roots.add(ca).expect("an authority");
@@ -35,7 +35,7 @@ pub fn tls_config(gateway: &Gateway, alpn: &[&str]) -> Arc<ClientConfig> {
 ///
 /// # Errors
 /// The handshake failed.
-pub async fn tls(gateway: &Gateway, host: &str, alpn: &[&str]) -> io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn tls(gateway: &Gateway, host: &str, alpn: &[&str]) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(gateway.https()).await?;
     stream.set_nodelay(true)?;
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
@@ -44,7 +44,7 @@ pub async fn tls(gateway: &Gateway, host: &str, alpn: &[&str]) -> io::Result<Tls
 }
 
 /// An HTTP/2 connection over TLS, its work done by a task of its own.
-pub async fn http2(gateway: &Gateway, host: &str) -> SendRequest<Bytes> {
+pub(crate) async fn http2(gateway: &Gateway, host: &str) -> SendRequest<Bytes> {
     let stream = tls(gateway, host, &["h2"]).await.expect("a TLS connection");
     let (sender, connection) = soon("the HTTP/2 handshake ends", h2::client::handshake(stream)).await.expect("an HTTP/2 connection");
     tokio::spawn(connection);
@@ -52,7 +52,7 @@ pub async fn http2(gateway: &Gateway, host: &str) -> SendRequest<Bytes> {
 }
 
 /// A gRPC channel over TLS.
-pub async fn grpc(gateway: &Gateway, host: &str) -> Channel {
+pub(crate) async fn grpc(gateway: &Gateway, host: &str) -> Channel {
     let endpoint = Endpoint::from_shared(format!("https://{host}")).expect("a URI");
     let connector = Connector { address: gateway.https(), host: host.to_owned(), config: tls_config(gateway, &["h2"]) };
     endpoint.connect_with_connector(connector).await.expect("a gRPC channel")

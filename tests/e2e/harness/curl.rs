@@ -8,58 +8,56 @@ use super::soon;
 
 /// One call of curl.
 #[derive(Debug, Clone)]
-pub struct Curl {
+pub(crate) struct Curl {
     arguments: Vec<String>,
 }
 
 /// What came of it.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// curl's exit code: 0 where the transfer was whole.
-    pub exit: i32,
+    pub(crate) exit: i32,
     /// The last response's status; 0 where there was none.
-    pub status: u16,
+    pub(crate) status: u16,
     /// `1.0`, `1.1` or `2`.
-    pub version: String,
-    /// Connections that were made.
-    pub connections: u32,
+    pub(crate) version: String,
     /// The status lines of all responses, interim ones too.
-    pub status_lines: Vec<String>,
+    pub(crate) status_lines: Vec<String>,
     /// The headers of the last response, in their order, names in lower case. Trailers of HTTP/1.1 come after them.
-    pub headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     /// The body.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     /// What curl complained about.
-    pub complaint: String,
+    pub(crate) complaint: String,
 }
 
 // === impl Curl ===
 
 impl Curl {
     /// A call of `url`.
-    pub fn new(url: &str) -> Self {
+    pub(crate) fn new(url: &str) -> Self {
         Self { arguments: vec!["--silent".to_owned(), "--show-error".to_owned(), "--max-time".to_owned(), "60".to_owned(), url.to_owned()] }
     }
 
     /// With one more argument.
-    pub fn arg(mut self, argument: &str) -> Self {
+    pub(crate) fn arg(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
         self
     }
 
     /// With more arguments.
-    pub fn args<const N: usize>(mut self, arguments: [&str; N]) -> Self {
+    pub(crate) fn args<const N: usize>(mut self, arguments: [&str; N]) -> Self {
         self.arguments.extend(arguments.map(str::to_owned));
         self
     }
 
     /// With a header.
-    pub fn header(self, header: &str) -> Self {
+    pub(crate) fn header(self, header: &str) -> Self {
         self.args(["--header", header])
     }
 
     /// The process, for tests that read while it runs.
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new("curl");
         command.args(&self.arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -67,11 +65,10 @@ impl Curl {
     }
 
     /// Calls.
-    pub async fn run(self) -> Answer {
+    pub(crate) async fn run(self) -> Answer {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let head = folder.path().join("head");
-        let curl =
-            self.args(["--write-out", "%{stderr}\n%{http_code} %{http_version} %{num_connects}", "--dump-header", &head.to_string_lossy()]);
+        let curl = self.args(["--write-out", "%{stderr}\n%{http_code} %{http_version}", "--dump-header", &head.to_string_lossy()]);
         let output = soon("curl ends", curl.command().output()).await.expect("curl runs");
         let head = std::fs::read_to_string(&head).unwrap_or_default();
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -82,7 +79,6 @@ impl Curl {
             exit: output.status.code().unwrap_or(-1),
             status: facts.next().and_then(|code| code.parse().ok()).unwrap_or(0),
             version: facts.next().unwrap_or_default().to_owned(),
-            connections: facts.next().and_then(|count| count.parse().ok()).unwrap_or(0),
             status_lines,
             headers,
             body: output.stdout,
@@ -109,17 +105,17 @@ fn read_heads(text: &str) -> (Vec<String>, Vec<(String, String)>) {
 
 impl Answer {
     /// The body as text.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// The body as JSON.
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// The first header of that name.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 }

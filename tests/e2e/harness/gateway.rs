@@ -16,14 +16,13 @@ use tokio::sync::watch;
 use super::{Authority, Curl, World, ZONE, eventually, soon};
 
 /// A gateway to be.
-pub struct Builder {
+pub(crate) struct Builder {
     settings: Value,
     world: World,
-    names: Vec<String>,
 }
 
 /// A running gateway with its folder. Dropped, it is killed; its log is printed where the test failed.
-pub struct Gateway {
+pub(crate) struct Gateway {
     child: Child,
     folder: TempDir,
     authority: Authority,
@@ -45,26 +44,19 @@ type Log = Arc<watch::Sender<String>>;
 
 impl Builder {
     /// Changes settings: what is an object is merged, all else replaced.
-    pub fn settings(mut self, change: Value) -> Self {
+    pub(crate) fn settings(mut self, change: Value) -> Self {
         merge(&mut self.settings, change);
         self
     }
 
-    /// With a certificate for these names instead of the zone's wildcard.
-    pub fn certificate_for(mut self, names: &[&str]) -> Self {
-        self.names = names.iter().map(|name| (*name).to_owned()).collect();
-        self
-    }
-
     /// Starts it, and waits until it is ready.
-    pub async fn start(self) -> Gateway {
+    pub(crate) async fn start(self) -> Gateway {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let authority = Authority::new("Portcullis tests").expect("an authority");
         let manifests = folder.path().join("manifests");
         fs::create_dir(&manifests).expect("a folder for the manifests");
         self.world.write(&manifests);
-        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
-        write_certificate(folder.path(), &authority, &names, Duration::from_secs(30 * 24 * 3600));
+        write_certificate(folder.path(), &authority, &[&format!("*.{ZONE}"), ZONE], Duration::from_secs(30 * 24 * 3600));
         fs::write(folder.path().join("ca.pem"), authority.certificate()).expect("the authority's certificate");
         let configuration = folder.path().join("portcullis.yaml");
         fs::write(&configuration, self.settings.to_string()).expect("the configuration");
@@ -83,7 +75,7 @@ impl Builder {
 
 impl Gateway {
     /// A gateway in front of `world`: one worker, plain HTTP served, and a wildcard certificate for the zone.
-    pub fn of(world: World) -> Builder {
+    pub(crate) fn of(world: World) -> Builder {
         let settings = json!({
             "zone": ZONE,
             "source": { "directory": "manifests" },
@@ -96,86 +88,86 @@ impl Gateway {
             "drain": { "delay": "0s", "deadline": "10s" },
             "workers": 1,
         });
-        Builder { settings, world, names: vec![format!("*.{ZONE}"), ZONE.to_owned()] }
+        Builder { settings, world }
     }
 
     /// The same, started.
-    pub async fn start(world: World) -> Self {
+    pub(crate) async fn start(world: World) -> Self {
         Self::of(world).start().await
     }
 
     /// Where plain HTTP is accepted.
-    pub fn http(&self) -> SocketAddr {
+    pub(crate) fn http(&self) -> SocketAddr {
         self.addresses.http
     }
 
     /// Where HTTPS is accepted.
-    pub fn https(&self) -> SocketAddr {
+    pub(crate) fn https(&self) -> SocketAddr {
         self.addresses.https
     }
 
     /// Where the admin listener is.
-    pub fn admin(&self) -> SocketAddr {
+    pub(crate) fn admin(&self) -> SocketAddr {
         self.addresses.admin
     }
 
     /// Puts `world` in the place of what was there. It takes effect by itself, a moment later.
-    pub fn apply(&self, world: &World) {
+    pub(crate) fn apply(&self, world: &World) {
         world.write(&self.folder.path().join("manifests"));
     }
 
     /// Issues another certificate for `names`, and puts it where the configuration says. It takes effect by itself.
-    pub fn renew(&self, names: &[&str], validity: Duration) {
+    pub(crate) fn renew(&self, names: &[&str], validity: Duration) {
         write_certificate(self.folder.path(), &self.authority, names, validity);
     }
 
     /// Its folder: `manifests`, `portcullis.yaml`, `tls.crt`, `tls.key`, `ca.pem`.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// The certificate that clients trust.
-    pub fn ca(&self) -> PathBuf {
+    pub(crate) fn ca(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
     /// A call by curl over HTTPS: `gateway.curl(WEB, "/")`.
-    pub fn curl(&self, host: &str, path: &str) -> Curl {
+    pub(crate) fn curl(&self, host: &str, path: &str) -> Curl {
         Curl::new(&format!("https://{host}:{}{path}", self.https().port()))
             .args(["--resolve", &format!("{host}:{}:127.0.0.1", self.https().port())])
             .args(["--cacert", &self.ca().to_string_lossy()])
     }
 
     /// A call by curl over plain HTTP.
-    pub fn curl_plain(&self, host: &str, path: &str) -> Curl {
+    pub(crate) fn curl_plain(&self, host: &str, path: &str) -> Curl {
         Curl::new(&format!("http://{host}:{}{path}", self.http().port()))
             .args(["--resolve", &format!("{host}:{}:127.0.0.1", self.http().port())])
     }
 
     /// A page of the admin listener.
-    pub async fn admin_page(&self, path: &str) -> super::Answer {
+    pub(crate) async fn admin_page(&self, path: &str) -> super::Answer {
         Curl::new(&format!("http://{}{path}", self.admin())).run().await
     }
 
     /// The sum of all series of a counter or gauge whose line starts with `series`.
-    pub async fn metric(&self, series: &str) -> f64 {
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
         let page = self.admin_page("/metrics").await.text();
         let values = page.lines().filter(|line| line.starts_with(series)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
         values.sum()
     }
 
     /// Whether it says that it is ready.
-    pub async fn is_ready(&self) -> bool {
+    pub(crate) async fn is_ready(&self) -> bool {
         self.admin_page("/readyz").await.status == 200
     }
 
     /// Its process id.
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id().expect("it runs")
     }
 
     /// Memory in use now (`VmRSS`), in KiB.
-    pub fn memory(&self) -> u64 {
+    pub(crate) fn memory(&self) -> u64 {
         let id = self.id();
         let status = fs::read_to_string(format!("/proc/{id}/status")).expect("its status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
@@ -183,24 +175,24 @@ impl Gateway {
     }
 
     /// Sends SIGTERM.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let id = self.id().to_string();
         let killed = std::process::Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
         assert!(killed.success());
     }
 
     /// Waits until it has ended.
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         soon("the gateway ends", self.child.wait()).await.expect("its exit status")
     }
 
     /// All that it has written so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.borrow().clone()
     }
 
     /// Waits until it has written `text`.
-    pub async fn has_written(&self, text: &str) {
+    pub(crate) async fn has_written(&self, text: &str) {
         soon(text, self.log.subscribe().wait_for(|log| log.contains(text))).await.expect("the log's writer lives");
     }
 }

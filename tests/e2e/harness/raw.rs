@@ -8,22 +8,22 @@ use tokio::net::TcpStream;
 use super::soon;
 
 /// A connection.
-pub struct Raw {
+pub(crate) struct Raw {
     stream: Box<dyn Stream>,
     pending: Vec<u8>,
 }
 
 /// A response as it was on the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Response {
+pub(crate) struct Response {
     /// Its status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// Its head, with the empty line.
-    pub head: String,
+    pub(crate) head: String,
     /// Its body, with chunked coding undone.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     /// What followed a chunked body.
-    pub trailers: String,
+    pub(crate) trailers: String,
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -33,33 +33,33 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 impl Raw {
     /// Connects by plain TCP.
-    pub async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self::over(TcpStream::connect(address).await.expect("the gateway accepts connections"))
     }
 
     /// Speaks over something that is connected already.
-    pub fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
+    pub(crate) fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         Self { stream: Box::new(stream), pending: Vec::new() }
     }
 
     /// Sends. That the peer has closed already is seen when reading.
-    pub async fn send(&mut self, octets: impl AsRef<[u8]>) {
+    pub(crate) async fn send(&mut self, octets: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(octets.as_ref()).await;
         let _ = self.stream.flush().await;
     }
 
     /// Closes the sending direction.
-    pub async fn shutdown(&mut self) {
+    pub(crate) async fn shutdown(&mut self) {
         let _ = self.stream.shutdown().await;
     }
 
     /// The next response; `None` where the connection closed before one began.
-    pub async fn response(&mut self) -> Option<Response> {
+    pub(crate) async fn response(&mut self) -> Option<Response> {
         self.response_to("GET").await
     }
 
     /// The next response, to a request of that method.
-    pub async fn response_to(&mut self, method: &str) -> Option<Response> {
+    pub(crate) async fn response_to(&mut self, method: &str) -> Option<Response> {
         let head = String::from_utf8_lossy(&self.until(b"\r\n\r\n").await?).into_owned();
         let status: u16 = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status line: {head}"));
         let mut response = Response { status, head, body: Vec::new(), trailers: String::new() };
@@ -97,7 +97,7 @@ impl Raw {
     }
 
     /// So many octets; `None` where the connection closed before.
-    pub async fn octets(&mut self, count: usize) -> Option<Vec<u8>> {
+    pub(crate) async fn octets(&mut self, count: usize) -> Option<Vec<u8>> {
         while self.pending.len() < count {
             self.fill().await?;
         }
@@ -105,7 +105,7 @@ impl Raw {
     }
 
     /// Octets up to and with `mark`; `None` where the connection closed before.
-    pub async fn until(&mut self, mark: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) async fn until(&mut self, mark: &[u8]) -> Option<Vec<u8>> {
         loop {
             if let Some(start) = self.pending.windows(mark.len()).position(|window| window == mark) {
                 return Some(self.pending.drain(..start + mark.len()).collect());
@@ -115,7 +115,7 @@ impl Raw {
     }
 
     /// All that comes until the peer closes or resets.
-    pub async fn rest(&mut self) -> Vec<u8> {
+    pub(crate) async fn rest(&mut self) -> Vec<u8> {
         while self.fill().await.is_some() {}
         std::mem::take(&mut self.pending)
     }
@@ -130,7 +130,7 @@ impl Raw {
 
 impl Response {
     /// The first header of that name, given in lower case.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (other, value) = line.split_once(':')?;
             other.eq_ignore_ascii_case(name).then(|| value.trim())
@@ -138,7 +138,7 @@ impl Response {
     }
 
     /// The body as text.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }

@@ -9,7 +9,7 @@ use super::{Echo, Recording};
 
 /// Environments and services.
 #[derive(Debug, Clone, Default)]
-pub struct World {
+pub(crate) struct World {
     services: Vec<Service>,
     /// Documents that are written as they are, by file name.
     extra: Vec<(String, String)>,
@@ -17,7 +17,7 @@ pub struct World {
 
 /// One Service with its pods.
 #[derive(Debug, Clone)]
-pub struct Service {
+pub(crate) struct Service {
     name: String,
     environment: String,
     port_name: String,
@@ -27,7 +27,7 @@ pub struct Service {
 }
 
 /// Something that listens, to be a pod.
-pub trait Pod {
+pub(crate) trait Pod {
     /// Where it listens.
     fn address(&self) -> SocketAddr;
 }
@@ -36,30 +36,30 @@ pub trait Pod {
 
 impl World {
     /// Nothing at all.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self::default()
     }
 
     /// The service `web` in `staging`, which is open, with one pod.
-    pub fn web(pod: &impl Pod) -> Self {
+    pub(crate) fn web(pod: &impl Pod) -> Self {
         Self::empty().with(Service::new("web").pod(pod))
     }
 
     /// With one more service.
-    pub fn with(mut self, service: Service) -> Self {
+    pub(crate) fn with(mut self, service: Service) -> Self {
         self.services.push(service);
         self
     }
 
     /// With one more file.
-    pub fn with_file(mut self, name: &str, text: &str) -> Self {
+    pub(crate) fn with_file(mut self, name: &str, text: &str) -> Self {
         self.extra.push((name.to_owned(), text.to_owned()));
         self
     }
 
     /// Writes the manifests. Each file is moved into its place whole, as a careful deployment does it; what is there but not
     /// in this world is removed.
-    pub fn write(&self, folder: &Path) {
+    pub(crate) fn write(&self, folder: &Path) {
         let mut files: Vec<(String, String)> = self.extra.clone();
         let mut environments: Vec<&str> = self.services.iter().map(|service| &*service.environment).collect();
         environments.sort_unstable();
@@ -89,7 +89,7 @@ impl World {
 
 impl Service {
     /// A service in `staging` that is open, whose port is named `http`, without pods.
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             environment: "staging".to_owned(),
@@ -101,41 +101,41 @@ impl Service {
     }
 
     /// In another environment. `closed` demands credentials, all others are open.
-    pub fn environment(mut self, name: &str) -> Self {
+    pub(crate) fn environment(mut self, name: &str) -> Self {
         self.environment = name.to_owned();
         self
     }
 
     /// With its port named otherwise: `grpc`, `h2c`.
-    pub fn port_name(mut self, name: &str) -> Self {
+    pub(crate) fn port_name(mut self, name: &str) -> Self {
         self.port_name = name.to_owned();
         self
     }
 
     /// With this `appProtocol`.
-    pub fn app_protocol(mut self, name: &str) -> Self {
+    pub(crate) fn app_protocol(mut self, name: &str) -> Self {
         self.app_protocol = Some(name.to_owned());
         self
     }
 
     /// With this annotation, without its prefix.
-    pub fn annotation(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn annotation(mut self, name: &str, value: &str) -> Self {
         self.annotations.push((format!("portcullis.dev/{name}"), value.to_owned()));
         self
     }
 
     /// With one more pod, which is ready.
-    pub fn pod(self, pod: &impl Pod) -> Self {
+    pub(crate) fn pod(self, pod: &impl Pod) -> Self {
         self.endpoint(pod.address(), json!({ "ready": true, "serving": true, "terminating": false }))
     }
 
     /// With one more pod, which is not ready.
-    pub fn unready_pod(self, pod: &impl Pod) -> Self {
+    pub(crate) fn unready_pod(self, pod: &impl Pod) -> Self {
         self.endpoint(pod.address(), json!({ "ready": false, "serving": false, "terminating": false }))
     }
 
     /// With one more pod, which is being shut down but still serves.
-    pub fn draining_pod(self, pod: &impl Pod) -> Self {
+    pub(crate) fn draining_pod(self, pod: &impl Pod) -> Self {
         self.endpoint(pod.address(), json!({ "ready": false, "serving": true, "terminating": true }))
     }
 
