@@ -12,7 +12,7 @@ use crate::client::{Answer, Connection, Failure, Version, WHO};
 use crate::gateway::Gateway;
 
 /// The longest that a load runs, whatever the test does.
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_secs(600);
 /// The number of failures that are kept with their reason.
 const KEPT: usize = 50;
 
@@ -90,6 +90,11 @@ impl Load {
     /// Requests answered with 200 so far.
     pub(crate) fn answered(&self) -> u64 {
         self.shared.answered.load(Ordering::Relaxed)
+    }
+
+    /// Whether it goes on: it ends by itself after a while, whatever became of it.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.shared.goes_on()
     }
 
     /// Waits until `more` further requests were answered; a failed one does not count.

@@ -24,6 +24,7 @@ fn rolling_updates_of_pods_lose_no_request_of_a_hundred_thousand() {
             environment.restart("web");
             environment.rolled_out("web");
             updates += 1;
+            assert!(loads.iter().all(Load::goes_on), "too slow a machine: {:?}", loads.map(|load| load.report()));
         }
         for load in loads {
             let result = load.stop().await;
