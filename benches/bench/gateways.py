@@ -7,7 +7,7 @@ request's way: nginx by `buffer=`, HAProxy by a ring whose content goes to a log
 
 from dataclasses import dataclass
 
-from .process import Process
+from .process import Process, status, wait_for
 
 HOST = "web--bench.example.test"
 
@@ -186,4 +186,6 @@ admin: {{address: "127.0.0.1:{place.admin_port}"}}
 certificates: [{{files: {{certificate: {place.certificate}, key: {place.key}}}}}]
 accessLog: {{format: combined, file: {place.folder}/portcullis.access.log}}
 """)
-        return Process(self.name, [self.program, "gateway", "--config", file], place.cpu, place.folder, [place.port])
+        process = Process(self.name, [self.program, "gateway", "--config", file], place.cpu, place.folder, [place.port, place.admin_port])
+        wait_for(lambda: status(place.admin_port, "localhost", "/readyz") == 200, "portcullis is ready")
+        return process

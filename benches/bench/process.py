@@ -1,5 +1,6 @@
 """A server under test as the kernel accounts for it: its processes, their CPU time and their memory."""
 
+import http.client
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 START_SECONDS = 20
 STOP_SECONDS = 10
+WAIT_SECONDS = 60
 
 
 class Failed(Exception):
@@ -31,6 +33,25 @@ def free_ports(number):
 def pinned(cpu, command):
     """`command` on one CPU."""
     return ["taskset", "--cpu-list", str(cpu), *map(str, command)]
+
+
+def status(port, host, path):
+    """The status that one GET is answered with."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path, headers={"Host": host})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def wait_for(true, what):
+    """Asks `true` until it is; raises `Failed` after `WAIT_SECONDS`."""
+    end = time.monotonic() + WAIT_SECONDS
+    while not true():
+        if time.monotonic() > end:
+            raise Failed(f"{WAIT_SECONDS} s went by before {what}")
+        time.sleep(0.01)
 
 
 class Process:
