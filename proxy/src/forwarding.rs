@@ -11,6 +11,7 @@ mod tests;
 use std::fmt::Write;
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 use portcullis_config::settings::Settings;
@@ -18,6 +19,7 @@ use smallvec::SmallVec;
 
 pub(crate) use self::client::client;
 pub(crate) use self::id::RequestId;
+use crate::digits::put_address;
 use crate::exchange::Peer;
 use crate::normalize::{Request, folded, role, tokens};
 
@@ -54,11 +56,11 @@ impl From<&Settings> for Forwarding {
 }
 
 /// Makes the headers of `request` those for the backend, all but `Host` and what frames the message: a codec writes those
-/// from the other parts of the request.
+/// from the other parts of the request. Returns that `Host`.
 ///
 /// `client` is what [`client`] found. `http2` says whether the backend is spoken to in HTTP/2: the one place where `TE: trailers`
 /// needs no `Connection: TE`.
-pub(crate) fn request(request: &mut Request, peer: &Peer, client: IpAddr, id: &RequestId, http2: bool, settings: &Forwarding) {
+pub(crate) fn request(request: &mut Request, peer: &Peer, client: IpAddr, id: &RequestId, http2: bool, settings: &Forwarding) -> HeaderValue {
     let scheme = if peer.tls { "https" } else { "http" };
     let hop = address(peer.client.ip().to_canonical());
     let host = request.authority.to_value();
@@ -75,18 +77,19 @@ pub(crate) fn request(request: &mut Request, peer: &Peer, client: IpAddr, id: &R
         append(headers, &X_FORWARDED_FOR, &hop);
         keep_or_set(headers, &X_FORWARDED_PROTO, is_scheme, || HeaderValue::from_static(scheme));
         keep_or_set(headers, &X_FORWARDED_PORT, is_port, || port(request.authority.port, peer.tls));
-        keep_or_set(headers, &X_FORWARDED_HOST, |value| !value.is_empty(), || host);
+        keep_or_set(headers, &X_FORWARDED_HOST, |value| !value.is_empty(), || host.clone());
         keep_trace(headers);
     } else {
         headers.insert(&X_FORWARDED_FOR, hop);
         headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
         headers.insert(&X_FORWARDED_PORT, port(request.authority.port, peer.tls));
-        headers.insert(&X_FORWARDED_HOST, host);
+        headers.insert(&X_FORWARDED_HOST, host.clone());
     }
     headers.insert(&X_REQUEST_ID, id.to_value());
     if !http2 {
         headers.remove(header::TE);
     }
+    host
 }
 
 /// Drops from a backend's response what belongs to the connection it came on, and dates it where the backend did not
@@ -153,7 +156,7 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, last: &HeaderValue) {
         list.extend_from_slice(b", ");
     }
     list.extend_from_slice(last.as_bytes());
-    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(list)) {
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
         headers.insert(name, value);
     }
 }
@@ -211,7 +214,9 @@ fn element(peer: &Peer, host: &HeaderValue, scheme: &str) -> HeaderValue {
 }
 
 fn address(address: IpAddr) -> HeaderValue {
-    HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+    let mut text = Vec::with_capacity("255.255.255.255".len());
+    put_address(&mut text, address);
+    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 /// The port that the client meant: the one it wrote, else its scheme's.

@@ -25,6 +25,7 @@ pub(crate) mod answer;
 pub(crate) mod certificates;
 pub(crate) mod choose;
 pub(crate) mod copy;
+pub(crate) mod digits;
 pub(crate) mod exchange;
 pub(crate) mod filter;
 pub(crate) mod forward;

@@ -95,7 +95,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
 
     // Headers for the backend, and the rule's last word on them.
     let client = forwarding::client(&request.headers, peer, &worker.forwarding);
-    forwarding::request(&mut request, peer, client, &call.id, true, &worker.forwarding);
+    let host = forwarding::request(&mut request, peer, client, &call.id, true, &worker.forwarding);
     if request.kind == Kind::WebSocket && !request.headers.contains_key(&SEC_WEBSOCKET_KEY) {
         // RFC 8441 §5.1: an extended CONNECT has no key; HTTP/1.1 to the backend needs one.
         request.headers.insert(&SEC_WEBSOCKET_KEY, websocket_key(|| worker.random()));
@@ -104,7 +104,6 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
     filter::request_headers(&backend.filters, &mut request.headers);
 
     // Forward.
-    let host = request.authority.to_value();
     let job = Job {
         worker,
         message: Message {

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use bytes::Bytes;
 use http::HeaderValue;
 use portcullis_config::snapshot::host::MAX_HOSTNAME;
 use smallvec::SmallVec;
 
 use super::refusals;
+use crate::digits::put_decimal;
 use crate::exchange::Refusal;
 
 /// A host as it is compared: lower case, no port, no trailing dot. A name, an IPv4 address, or an IPv6 address in brackets;
@@ -36,11 +38,13 @@ impl Authority {
 
     /// As it goes into `Host` and `:authority` for a backend.
     pub(crate) fn to_value(&self) -> HeaderValue {
-        let value = match self.port {
-            Some(port) => HeaderValue::try_from(format!("{}:{port}", self.host)),
-            None => HeaderValue::from_bytes(&self.host.0),
-        };
-        value.unwrap_or_else(|_| HeaderValue::from_static(""))
+        let mut text = Vec::with_capacity(self.host.0.len() + ":65535".len());
+        text.extend_from_slice(&self.host.0);
+        if let Some(port) = self.port {
+            text.push(b':');
+            put_decimal(&mut text, u64::from(port));
+        }
+        HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static(""))
     }
 }
 

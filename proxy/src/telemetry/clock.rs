@@ -11,13 +11,14 @@ pub(crate) struct Clock {
     second: Cell<Option<u64>>,
     date: RefCell<HeaderValue>,
     stamp: RefCell<String>,
+    combined: RefCell<String>,
 }
 
 // === impl Clock ===
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self { second: Cell::new(None), date: RefCell::new(HeaderValue::from_static("")), stamp: RefCell::default() }
+        Self { second: Cell::new(None), date: RefCell::new(HeaderValue::from_static("")), stamp: RefCell::default(), combined: RefCell::default() }
     }
 
     /// The value of a `Date` header (RFC 9110 §5.6.7).
@@ -32,11 +33,18 @@ impl Clock {
         use_it(&self.stamp.borrow(), since.subsec_millis())
     }
 
+    /// Gives `use_it` the time as `21/Nov/2026:10:15:00 +0000`, as the combined format has it.
+    pub(super) fn combined<T>(&self, now: SystemTime, use_it: impl FnOnce(&str) -> T) -> T {
+        self.refresh(now);
+        use_it(&self.combined.borrow())
+    }
+
     fn refresh(&self, now: SystemTime) -> Duration {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         if self.second.replace(Some(since.as_secs())) != Some(since.as_secs()) {
             let date = httpdate::fmt_http_date(now.max(UNIX_EPOCH));
             if let Some(stamp) = iso(&date) {
+                self.combined.replace(combined(&stamp).unwrap_or_default());
                 self.stamp.replace(stamp);
             }
             if let Ok(date) = HeaderValue::try_from(date) {

@@ -1,40 +1,47 @@
 //! Lines of the access log. Whatever a client sends, a line stays one line and its fields stay apart.
 
 use std::io::Write;
+use std::time::Duration;
 
 use http::{HeaderValue, Version};
 
-use super::clock;
 use super::record::Record;
+use crate::digits::{put_address, put_decimal};
 
 /// Octets of a value from the client that go into a line; what is longer is cut.
 const MAX_VALUE: usize = 1024;
 
 /// One JSON object. Fields that have no value are left out.
 pub(super) fn json(lines: &mut Vec<u8>, record: &Record<'_>, stamp: &str, milliseconds: u32) {
-    let _ = write!(lines, "{{\"time\":\"{stamp}.{milliseconds:03}Z\"");
+    put(lines, &["{\"time\":\"", stamp, "."]);
+    put_fraction(lines, u64::from(milliseconds), 100);
+    lines.extend_from_slice(b"Z\"");
     text(lines, "id", record.id);
-    let _ = write!(lines, ",\"client\":\"{}\"", record.client);
+    lines.extend_from_slice(b",\"client\":\"");
+    put_address(lines, record.client);
+    lines.push(b'"');
     text(lines, "listener", record.listener);
-    let _ = write!(lines, ",\"tls\":{}", record.tls);
+    put(lines, &[",\"tls\":", if record.tls { "true" } else { "false" }]);
     text(lines, "version", version(record.version));
     text(lines, "method", record.method.as_str());
     text(lines, "host", record.host);
     text(lines, "path", record.path);
-    let _ = write!(lines, ",\"status\":{}", record.status);
+    number(lines, "status", u64::from(record.status));
     if let Some(code) = record.grpc_status {
-        let _ = write!(lines, ",\"grpcStatus\":{code}");
+        number(lines, "grpcStatus", u64::from(code));
     }
-    let _ = write!(lines, ",\"bytesIn\":{},\"bytesOut\":{}", record.bytes_in, record.bytes_out);
-    let _ = write!(lines, ",\"duration\":{:.6}", record.duration.as_secs_f64());
+    number(lines, "bytesIn", record.bytes_in);
+    number(lines, "bytesOut", record.bytes_out);
+    seconds(lines, "duration", record.duration);
     if let Some(duration) = record.upstream_duration {
-        let _ = write!(lines, ",\"upstreamDuration\":{:.6}", duration.as_secs_f64());
+        seconds(lines, "upstreamDuration", duration);
     }
     text(lines, "environment", record.environment);
     text(lines, "service", record.service);
     text(lines, "variant", record.variant);
     if let Some(upstream) = record.upstream {
-        let _ = write!(lines, ",\"upstream\":\"{upstream}\",\"tries\":{}", record.tries);
+        let _ = write!(lines, ",\"upstream\":\"{upstream}\"");
+        number(lines, "tries", u64::from(record.tries));
     }
     text(lines, "refusal", record.refusal.unwrap_or_default());
     text(lines, "failure", record.failure.unwrap_or_default());
@@ -44,15 +51,52 @@ pub(super) fn json(lines: &mut Vec<u8>, record: &Record<'_>, stamp: &str, millis
 }
 
 /// The combined format of Apache and nginx.
-pub(super) fn combined(lines: &mut Vec<u8>, record: &Record<'_>, stamp: &str) {
-    let time = clock::combined(stamp).unwrap_or_default();
-    let _ = write!(lines, "{} - - [{time}] \"{} ", record.client, record.method);
+pub(super) fn combined(lines: &mut Vec<u8>, record: &Record<'_>, time: &str) {
+    put_address(lines, record.client);
+    put(lines, &[" - - [", time, "] \"", record.method.as_str(), " "]);
     quoted(lines, record.path);
-    let _ = write!(lines, " HTTP/{}\" {} {} \"", version(record.version), record.status, record.bytes_out);
+    put(lines, &[" HTTP/", version(record.version), "\" "]);
+    put_decimal(lines, u64::from(record.status));
+    lines.push(b' ');
+    put_decimal(lines, record.bytes_out);
+    lines.extend_from_slice(b" \"");
     quoted(lines, without_query(&value(record.referer)));
     lines.extend_from_slice(b"\" \"");
     quoted(lines, &value(record.user_agent));
     lines.extend_from_slice(b"\"\n");
+}
+
+fn put(lines: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        lines.extend_from_slice(part.as_bytes());
+    }
+}
+
+/// `,"name":1`
+fn number(lines: &mut Vec<u8>, name: &str, number: u64) {
+    put(lines, &[",\"", name, "\":"]);
+    put_decimal(lines, number);
+}
+
+/// `,"name":1.000001`, in seconds.
+fn seconds(lines: &mut Vec<u8>, name: &str, duration: Duration) {
+    number(lines, name, duration.as_secs());
+    lines.push(b'.');
+    put_fraction(lines, u64::from(duration.subsec_micros()), 100_000);
+}
+
+/// The digits after a point, with the zeros before them; `unit` is what the first one counts.
+fn put_fraction(lines: &mut Vec<u8>, number: u64, unit: u64) {
+    let mut unit = unit;
+    while unit > 0 {
+        lines.push(b'0' + (number / unit % 10) as u8);
+        unit /= 10;
+    }
+}
+
+/// Printable ASCII that no format has to escape.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
 }
 
 fn version(version: Version) -> &'static str {
@@ -69,7 +113,7 @@ fn value(value: Option<&HeaderValue>) -> std::borrow::Cow<'_, str> {
 
 /// Queries carry tokens and names, those of other pages too.
 fn without_query(url: &str) -> &str {
-    url.split(['?', '#']).next().unwrap_or_default()
+    memchr::memchr2(b'?', b'#', url.as_bytes()).and_then(|end| url.get(..end)).unwrap_or(url)
 }
 
 fn cut(value: &str) -> &str {
@@ -82,9 +126,9 @@ fn text(lines: &mut Vec<u8>, name: &str, value: &str) {
     if value.is_empty() {
         return;
     }
-    let _ = write!(lines, ",\"{name}\":\"");
+    put(lines, &[",\"", name, "\":\""]);
     let value = cut(value);
-    if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+    if value.bytes().all(is_plain) {
         lines.extend_from_slice(value.as_bytes());
     } else {
         for character in value.chars() {
@@ -103,7 +147,11 @@ fn quoted(lines: &mut Vec<u8>, value: &str) {
     if value.is_empty() {
         lines.push(b'-');
     }
-    for byte in cut(value).bytes() {
+    let value = cut(value);
+    if value.bytes().all(is_plain) {
+        return lines.extend_from_slice(value.as_bytes());
+    }
+    for byte in value.bytes() {
         let _ = match byte {
             b'"' | b'\\' => lines.write_all(&[b'\\', byte]),
             b' '..=b'~' => lines.write_all(&[byte]),
@@ -115,6 +163,7 @@ fn quoted(lines: &mut Vec<u8>, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::clock;
     use crate::telemetry::tests::record;
 
     const STAMP: &str = "2026-11-21T10:15:00";
@@ -127,7 +176,7 @@ mod tests {
 
     fn as_combined(record: &Record<'_>) -> String {
         let mut lines = Vec::new();
-        combined(&mut lines, record, STAMP);
+        combined(&mut lines, record, &clock::combined(STAMP).unwrap());
         String::from_utf8(lines).unwrap()
     }
 

@@ -97,12 +97,10 @@ impl Meter {
             self.counts.failures.add(reason);
         }
         if let Some((format, buffer)) = &self.log {
-            self.clock.stamp(came, |stamp, milliseconds| {
-                buffer.write(|lines| match format {
-                    AccessLogFormat::Json => line::json(lines, record, stamp, milliseconds),
-                    AccessLogFormat::Combined => line::combined(lines, record, stamp),
-                    AccessLogFormat::None => {}
-                });
+            buffer.write(|lines| match format {
+                AccessLogFormat::Json => self.clock.stamp(came, |stamp, milliseconds| line::json(lines, record, stamp, milliseconds)),
+                AccessLogFormat::Combined => self.clock.combined(came, |time| line::combined(lines, record, time)),
+                AccessLogFormat::None => {}
             });
         }
     }
