@@ -26,7 +26,8 @@ impl RequestId {
         let mut text = [b'-'; 36];
         let places = text.iter_mut().enumerate().filter(|(place, _)| !matches!(place, 8 | 13 | 18 | 23)).map(|(_, digit)| digit);
         for (digit, shift) in places.zip((0..128).step_by(4).rev()) {
-            *digit = char::from_digit((bits >> shift & 0xf) as u32, 16).map_or(b'0', |digit| digit as u8);
+            let value = (bits >> shift & 0xf) as u8;
+            *digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
         }
         Self(HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0")))
     }
@@ -41,7 +42,10 @@ impl RequestId {
 
     /// As a header's value.
     pub(crate) fn to_value(&self) -> HeaderValue {
-        self.0.clone()
+        let mut value = self.0.clone();
+        // Never the same twice, so HPACK's table has no use for it (RFC 7541 §6.2.3): it would only push out what comes again.
+        value.set_sensitive(true);
+        value
     }
 
     /// As text.

@@ -241,7 +241,8 @@ where
         let (parts, body) = request.into_parts();
         let head = request_head(parts, &body);
         let responder = Responder::new(respond, Rc::clone(&self.shared));
-        tokio::task::spawn_local((self.handle)(head, StreamSource::new(body), responder));
+        // Boxed here, once: the runtime would move it, several kilobytes, on its way into the task and again out of it.
+        tokio::task::spawn_local(Box::pin((self.handle)(head, StreamSource::new(body), responder)));
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {

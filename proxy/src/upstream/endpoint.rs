@@ -95,7 +95,8 @@ impl Endpoint {
         self.http2.borrow_mut().retain(Http2Client::is_open);
     }
 
-    /// Sends a request's head, over a connection that is there or a new one.
+    /// Sends a request's head, over a connection that is there or a new one. Making one is boxed: it is rare, and would
+    /// make the future of every request several times as large.
     ///
     /// # Errors
     /// Nothing was sent: another endpoint may be tried.
@@ -114,7 +115,7 @@ impl Endpoint {
             return Ok(Kind::Http1(Http1Exchange::on_idle(idle, message, self.head_limits())));
         }
         self.check_room()?;
-        let transport = self.connector.plain(self.address).await.map_err(|error| self.unconnected(&error))?;
+        let transport = Box::pin(self.connector.plain(self.address)).await.map_err(|error| self.unconnected(&error))?;
         Ok(Kind::Http1(Http1Exchange::on_new(transport, message, self.head_limits())))
     }
 
@@ -142,8 +143,8 @@ impl Endpoint {
                 continue;
             }
             let _connecting = self.connecting();
-            let transport = self.connector.plain(self.address).await.map_err(|error| self.unconnected(&error))?;
-            self.add(transport).await?;
+            let transport = Box::pin(self.connector.plain(self.address)).await.map_err(|error| self.unconnected(&error))?;
+            Box::pin(self.add(transport)).await?;
         }
     }
 
@@ -157,14 +158,14 @@ impl Endpoint {
                 return Ok(Kind::Http1(Http1Exchange::on_idle(idle, message, self.head_limits())));
             }
             self.check_room()?;
-            let transport = self.connector.tls(self.address, server_name).await.map_err(|error| self.unconnected(&error))?;
+            let transport = Box::pin(self.connector.tls(self.address, server_name)).await.map_err(|error| self.unconnected(&error))?;
             if !transport.is_http2() {
                 return Ok(Kind::Http1(Http1Exchange::on_new(transport, message, self.head_limits())));
             }
             if is_tunnel {
                 return Err(Failed::NoWebSocket);
             }
-            self.add(transport).await?;
+            Box::pin(self.add(transport)).await?;
         }
     }
 
