@@ -145,7 +145,8 @@ impl Control {
         for change in update.changes {
             match self.resources.apply(change) {
                 Affected::Nothing => {}
-                Affected::Endpoints(mut services) => self.pending.endpoints.append(&mut services),
+                // Not `append`: it builds the whole set anew, and 10,000 Services come one by one.
+                Affected::Endpoints(services) => self.pending.endpoints.extend(services),
                 Affected::Routes => self.pending.routes = true,
             }
         }
