@@ -1,14 +1,20 @@
 //! What can be asked of `portcullis`: one module a subcommand.
 
+mod check;
+mod completion;
 mod demo;
+mod explain;
 mod gateway;
+mod known;
 mod log;
 mod output;
 mod problems;
+mod routes;
+mod table;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// What the configuration or the command line makes impossible.
 const UNUSABLE: u8 = 2;
@@ -25,6 +31,10 @@ struct Cli {
 enum Command {
     Demo(demo::Demo),
     Gateway(gateway::Gateway),
+    Check(check::Check),
+    Routes(routes::Routes),
+    Explain(explain::Explain),
+    Completion(completion::Completion),
 }
 
 /// Runs what the command line asks for.
@@ -32,6 +42,10 @@ pub(crate) fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(command) => command.run(),
         Command::Gateway(command) => command.run(),
+        Command::Check(command) => command.run(),
+        Command::Routes(command) => command.run(),
+        Command::Explain(command) => command.run(),
+        Command::Completion(command) => command.run(&mut Cli::command()),
     };
     outcome.unwrap_or_else(|failure| {
         problems::print_failure(&failure);

@@ -15,6 +15,7 @@ use portcullis_config::settings::Settings;
 pub(crate) use self::serve::serve;
 use self::table::Table;
 use crate::certificates::{Certificates, Checked};
+use crate::explain::{Explanation, InvalidQuestion, Question, explain};
 use crate::telemetry::{ServedCertificate, Telemetry};
 use crate::worker::Shared;
 
@@ -72,6 +73,11 @@ impl Admin {
         let in_use = self.certificates.in_use();
         let certificates: Vec<_> = in_use.iter().map(|certificate| served(certificate)).collect();
         self.telemetry.render(&self.live, &certificates, self.certificates.problems().len(), now)
+    }
+
+    /// Why a request would go where it goes, by what is served now.
+    fn explain(&self, question: &Question) -> Result<Explanation, InvalidQuestion> {
+        explain(&self.settings, &self.live.snapshot.load(), question)
     }
 
     /// The live table.

@@ -22,6 +22,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use portcullis_config::live::Live;
 use portcullis_config::problem::Problem;
+use portcullis_config::snapshot::certificate::Certificate;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -46,6 +47,12 @@ pub(crate) struct Certificates {
 #[derive(Debug, thiserror::Error)]
 #[error("the placeholder certificate could not be made: {0}")]
 pub struct PlaceholderError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+/// What is wrong with certificates, without serving them.
+#[must_use]
+pub fn problems(certificates: &[Certificate], now: SystemTime) -> Vec<Problem> {
+    Selection::default().next(certificates, now).problems
+}
 
 // === impl Certificates ===
 

@@ -22,11 +22,12 @@
 pub(crate) mod access;
 pub mod admin;
 pub(crate) mod answer;
-pub(crate) mod certificates;
+pub mod certificates;
 pub(crate) mod choose;
 pub(crate) mod copy;
 pub(crate) mod digits;
 pub(crate) mod exchange;
+pub mod explain;
 pub(crate) mod filter;
 pub(crate) mod forward;
 pub(crate) mod forwarding;

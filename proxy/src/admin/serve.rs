@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::Admin;
+use crate::explain::Question;
 
 /// Connections at a time; further ones wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
@@ -85,8 +86,33 @@ async fn answer(request: &Request<Incoming>, admin: Arc<Admin>) -> Response<Full
         },
         "/metrics" => aside(move || response(StatusCode::OK, METRICS, admin.metrics())).await,
         "/routes" => aside(move || json(&admin.table())).await,
-        _ => text(StatusCode::NOT_FOUND, "/livez\n/readyz\n/metrics\n/routes\n"),
+        "/explain" => {
+            let question = question(request.uri().query().unwrap_or_default());
+            aside(move || match admin.explain(&question) {
+                Ok(explanation) => json(&explanation),
+                Err(invalid) => text(StatusCode::BAD_REQUEST, format!("{invalid}\n")),
+            })
+            .await
+        }
+        _ => text(StatusCode::NOT_FOUND, "/livez\n/readyz\n/metrics\n/routes\n/explain?url=URL&method=GET&header=NAME:VALUE\n"),
     }
+}
+
+/// Reads `url=…&method=…&header=name:value&…`, the values percent-encoded.
+fn question(query: &str) -> Question {
+    let mut question = Question { url: String::new(), method: "GET".to_owned(), headers: Vec::new() };
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "url" => question.url = value.into_owned(),
+            "method" => question.method = value.into_owned(),
+            "header" => {
+                let (name, value) = value.split_once(':').unwrap_or((&value, ""));
+                question.headers.push((name.trim().to_owned(), value.trim().to_owned()));
+            }
+            _ => {}
+        }
+    }
+    question
 }
 
 /// Makes a large answer on a thread where it holds nothing up.

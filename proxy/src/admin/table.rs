@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::certificates::Checked;
 
 /// All that a gateway serves now, and what is wrong.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     /// Whether `/readyz` says yes.
     pub ready: bool,
@@ -31,7 +31,7 @@ pub struct Table {
 }
 
 /// One listener.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
     /// `http` or `https`.
     pub name: String,
@@ -40,7 +40,7 @@ pub struct Listener {
 }
 
 /// All that is served under one hostname.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
     /// The name, or `*.` and a name.
     pub host: String,
@@ -53,7 +53,7 @@ pub struct Host {
 }
 
 /// One match with what happens to the requests that it takes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// Which requests it takes, in words: the path, then method, headers and query parameters where they matter.
     #[serde(rename = "match")]
@@ -69,7 +69,7 @@ pub struct Route {
 }
 
 /// One variant of a service.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backend {
     /// `stable`, or the name of the canary's Service.
     pub variant: String,
@@ -86,7 +86,7 @@ pub struct Backend {
 }
 
 /// A certificate in use.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     /// Where it was found.
     pub origin: String,
@@ -97,7 +97,7 @@ pub struct Certificate {
 }
 
 /// What is wrong with a resource or a certificate.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableProblem {
     /// `error` or `warning`.
     pub severity: String,

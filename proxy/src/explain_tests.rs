@@ -1,0 +1,125 @@
+use std::sync::Arc;
+
+use portcullis_config::problem::Origin;
+use portcullis_config::snapshot::backend::{self, UpstreamProtocol, WeightedBackends};
+use portcullis_config::snapshot::endpoints::{Endpoint, EndpointKey, EndpointSet, Endpoints};
+use portcullis_config::snapshot::host::HostTable;
+use portcullis_config::snapshot::policy::{Access, Policy, Require};
+use portcullis_config::snapshot::rule::{PathPrefix, RouteMatch};
+use portcullis_config::snapshot::{ListenerProtocol, rule};
+
+use super::*;
+
+fn settings(mode: &str) -> Settings {
+    let settings = serde_json::json!({
+        "zone": "example.com",
+        "source": { "directory": "." },
+        "listeners": { "http": { "mode": mode } },
+    });
+    serde_json::from_value(settings).expect("settings")
+}
+
+/// One host: `/` is demanded credentials for, `/open` is open, `/empty` has no pod.
+fn snapshot() -> Snapshot {
+    let service = |name: &str| Origin { kind: "Service", namespace: "staging".into(), name: name.into(), place: None };
+    let route = |prefix: &str, require, ready: &[&str]| {
+        let key = EndpointKey { namespace: "staging".into(), service: "shop".into(), port: 80 };
+        let ready = ready.iter().map(|address| Endpoint { address: address.parse().expect("an address"), zone: None }).collect();
+        let endpoints = Arc::new(Endpoints::new(key, EndpointSet { ready, draining: Vec::new() }));
+        let backend =
+            backend::Backend { variant: "stable".into(), weight: 1, protocol: UpstreamProtocol::Http1, filters: Vec::new(), endpoints };
+        rule::Route {
+            matches: RouteMatch::prefix(PathPrefix::new(prefix).expect("a prefix")),
+            rule: Arc::new(Rule {
+                origin: service("shop"),
+                service: "shop".into(),
+                filters: Vec::new(),
+                backends: WeightedBackends::new(vec![backend]),
+                policy: Policy { access: Access { require }, ..Policy::default() },
+            }),
+        }
+    };
+    let routes = vec![
+        route("/open", Require::Nothing, &["10.0.0.1:8080", "10.0.0.2:8080"]),
+        route("/empty", Require::Nothing, &[]),
+        route("/", Require::ApplicationAndUser, &["10.0.0.1:8080"]),
+    ];
+    let mut hosts = HostTable::default();
+    let pattern = "shop--staging.example.com".parse().expect("a pattern");
+    hosts.insert(Arc::new(VirtualHost { pattern, environment: "staging".into(), origin: service("shop"), routes }));
+    let hosts = Arc::new(hosts);
+    let listener =
+        |name: &str, protocol| portcullis_config::snapshot::Listener { name: name.into(), protocol, hostname: None, hosts: Arc::clone(&hosts) };
+    Snapshot {
+        listeners: vec![listener(Listener::HTTP, ListenerProtocol::Http), listener(Listener::HTTPS, ListenerProtocol::Https)],
+        certificates: Vec::new(),
+    }
+}
+
+fn explained(mode: &str, url: &str, headers: &[(&str, &str)]) -> Explanation {
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let question = Question { url: url.to_owned(), method: "GET".to_owned(), headers };
+    explain(&settings(mode), &snapshot(), &question).expect("a question")
+}
+
+fn steps(explanation: &Explanation) -> Vec<&str> {
+    explanation.steps.iter().map(|step| step.step.as_str()).collect()
+}
+
+#[test]
+fn an_open_route_is_followed_to_its_endpoints() {
+    let explanation = explained("redirect", "https://shop--staging.example.com/open/cart?id=1", &[]);
+    assert_eq!(steps(&explanation), ["listener", "normalise", "host", "route", "access", "backend", "endpoint"]);
+    let Verdict::Forwarded { backends } = &explanation.verdict else { panic!("{explanation:?}") };
+    assert_eq!(backends[0].ready.len(), 2);
+    assert_eq!(explanation.steps[3].origin.as_deref(), Some("Service staging/shop"));
+}
+
+#[test]
+fn a_route_that_demands_credentials_is_told_although_clients_see_a_404() {
+    let explanation = explained("redirect", "https://shop--staging.example.com/", &[]);
+    assert_eq!(explanation.verdict, HIDDEN);
+    assert!(explanation.steps.last().is_some_and(|step| step.step == "access" && step.decision.contains("app+user")));
+}
+
+#[test]
+fn a_host_that_nobody_claims_ends_at_the_host() {
+    let explanation = explained("redirect", "https://other.example.com/", &[]);
+    assert_eq!((steps(&explanation).last(), explanation.verdict.clone()), (Some(&"host"), HIDDEN));
+}
+
+#[test]
+fn a_service_without_pods_is_unavailable() {
+    assert_eq!(explained("redirect", "https://shop--staging.example.com/empty", &[]).verdict, UNAVAILABLE);
+}
+
+#[test]
+fn plain_http_is_redirected_or_served_by_the_settings() {
+    let url = "http://shop--staging.example.com/open";
+    assert_eq!(explained("redirect", url, &[]).verdict, Verdict::Answered { status: 308 });
+    assert!(matches!(explained("serve", url, &[]).verdict, Verdict::Forwarded { .. }));
+}
+
+#[test]
+fn what_the_request_path_refuses_is_refused_here() {
+    let explanation = explained("redirect", "https://shop--staging.example.com/a/../b", &[]);
+    assert_eq!(explanation.verdict, Verdict::Answered { status: 400 });
+    assert_eq!(steps(&explanation), ["listener", "normalise"]);
+    let another_host = explained("redirect", "https://192.0.2.1/open", &[("host", "shop--staging.example.com")]);
+    assert!(matches!(another_host.verdict, Verdict::Forwarded { .. }));
+}
+
+#[test]
+fn what_is_no_request_is_told() {
+    for (url, method, header) in [("shop", "GET", "a"), ("ftp://shop/", "GET", "a"), ("http://shop/", "G T", "a"), ("http://shop/", "GET", "a b")] {
+        let question = Question { url: url.to_owned(), method: method.to_owned(), headers: vec![(header.to_owned(), String::new())] };
+        assert!(explain(&settings("serve"), &snapshot(), &question).is_err(), "{question:?}");
+    }
+}
+
+#[test]
+fn programs_can_read_it_back() {
+    let explanation = explained("redirect", "https://shop--staging.example.com/open", &[]);
+    let json = serde_json::to_string(&explanation).expect("JSON");
+    assert_eq!(serde_json::from_str::<Explanation>(&json).expect("an explanation"), explanation);
+}
