@@ -144,7 +144,8 @@ impl Walk {
             return HIDDEN;
         };
         let place = host.routes.iter().position(|other| std::ptr::eq(other, route)).map_or(0, |index| index + 1);
-        let decision = format!("{} (route {place} of {}), to the service {}", describe(&route.matches), host.routes.len(), route.rule.service);
+        let decision =
+            format!("{} (route {place} of {}), to the service {}", describe(&route.matches), host.routes.len(), route.rule.service);
         self.step("route", decision, Some(origin(&route.rule.origin)));
         self.access(route, request, tls)
     }
@@ -154,7 +155,9 @@ impl Walk {
         let require = word(&access.require);
         let rule = Some(origin(&route.rule.origin));
         if !access::may(access, request) {
-            let decision = format!("credentials are demanded (`require: {require}`) that this request does not carry: the same answer as for a host that does not exist");
+            let decision = format!(
+                "credentials are demanded (`require: {require}`) that this request does not carry: the same answer as for a host that does not exist"
+            );
             self.step("access", decision, rule);
             return HIDDEN;
         }

@@ -48,8 +48,12 @@ fn snapshot() -> Snapshot {
     let pattern = "shop--staging.example.com".parse().expect("a pattern");
     hosts.insert(Arc::new(VirtualHost { pattern, environment: "staging".into(), origin: service("shop"), routes }));
     let hosts = Arc::new(hosts);
-    let listener =
-        |name: &str, protocol| portcullis_config::snapshot::Listener { name: name.into(), protocol, hostname: None, hosts: Arc::clone(&hosts) };
+    let listener = |name: &str, protocol| portcullis_config::snapshot::Listener {
+        name: name.into(),
+        protocol,
+        hostname: None,
+        hosts: Arc::clone(&hosts),
+    };
     Snapshot {
         listeners: vec![listener(Listener::HTTP, ListenerProtocol::Http), listener(Listener::HTTPS, ListenerProtocol::Https)],
         certificates: Vec::new(),
@@ -111,7 +115,9 @@ fn what_the_request_path_refuses_is_refused_here() {
 
 #[test]
 fn what_is_no_request_is_told() {
-    for (url, method, header) in [("shop", "GET", "a"), ("ftp://shop/", "GET", "a"), ("http://shop/", "G T", "a"), ("http://shop/", "GET", "a b")] {
+    for (url, method, header) in
+        [("shop", "GET", "a"), ("ftp://shop/", "GET", "a"), ("http://shop/", "G T", "a"), ("http://shop/", "GET", "a b")]
+    {
         let question = Question { url: url.to_owned(), method: method.to_owned(), headers: vec![(header.to_owned(), String::new())] };
         assert!(explain(&settings("serve"), &snapshot(), &question).is_err(), "{question:?}");
     }

@@ -143,3 +143,7 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+#[cfg(test)]
+#[path = "gateway_tests.rs"]
+mod tests;

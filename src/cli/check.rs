@@ -55,14 +55,21 @@ impl Check {
         found.dedup();
         self.output.tell(&wrong, &found)?;
         let broken = found.iter().any(|problem| problem.severity == Severity::Error);
-        Ok(if unusable { ExitCode::from(super::UNUSABLE) } else if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        Ok(if unusable {
+            ExitCode::from(super::UNUSABLE)
+        } else if broken {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        })
     }
 }
 
 /// The settings with which a folder is translated: those that were given beside it, else the defaults for a zone of no importance.
 fn of_folder(base: Option<Settings>, folder: PathBuf) -> Result<Settings, Failure> {
     let folder = fs::canonicalize(&folder).unwrap_or(folder);
-    let defaults = || Settings::parse(Path::new("defaults"), b"zone: apps.example.com\nsource: {directory: .}\n").map_err(Failure::Problems);
+    let defaults =
+        || Settings::parse(Path::new("defaults"), b"zone: apps.example.com\nsource: {directory: .}\n").map_err(Failure::Problems);
     let mut settings = base.map_or_else(defaults, Ok)?;
     settings.source = SourceSettings::Directory(folder);
     Ok(settings)

@@ -1,0 +1,377 @@
+//! A gateway over real sockets, from the listener's side: what happens before and around requests.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use portcullis_config::snapshot::Snapshot;
+use portcullis_config::snapshot::certificate::Certificate;
+use rustls::ClientConfig;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::*;
+use crate::admin::table::Table;
+use crate::certificates::testing::certificate;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Running {
+    gateway: Gateway,
+    live: Arc<Live>,
+}
+
+impl Running {
+    async fn start(changes: Value) -> Self {
+        let mut settings = json!({
+            "zone": "example.com",
+            "source": { "directory": "." },
+            "listeners": { "http": { "address": "127.0.0.1:0", "mode": "serve" }, "https": { "address": "127.0.0.1:0" } },
+            "admin": { "address": "127.0.0.1:0" },
+            "accessLog": { "format": "none" },
+            "drain": { "delay": "0s", "deadline": "30s" },
+            "workers": 2,
+        });
+        merge(&mut settings, changes);
+        let settings: Settings = serde_json::from_value(settings).expect("settings");
+        let live = Arc::new(Live::default());
+        let gateway = Gateway::start(Arc::new(settings), Arc::clone(&live)).await.expect("started");
+        Self { gateway, live }
+    }
+
+    fn http(&self) -> SocketAddr {
+        self.gateway.addresses().http.expect("an address")
+    }
+
+    fn https(&self) -> SocketAddr {
+        self.gateway.addresses().https.expect("an address")
+    }
+
+    fn publish(&self, certificates: Vec<Certificate>) {
+        self.live.publish(Arc::new(Snapshot { certificates, ..Snapshot::default() }), Vec::new());
+        self.live.set_synced();
+    }
+
+    /// The whole answer of the admin listener.
+    async fn admin(&self, request: &str) -> String {
+        exchange(self.gateway.addresses().admin.expect("an address"), format!("{request} HTTP/1.0\r\n\r\n").as_bytes()).await
+    }
+
+    async fn metric(&self, line: &str) -> bool {
+        self.admin("GET /metrics").await.lines().any(|found| found.starts_with(line))
+    }
+
+    /// Waits until the metrics have a line that starts so.
+    async fn counted(&self, line: &str) {
+        let counted = async {
+            while !self.metric(line).await {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if timeout(PATIENCE, counted).await.is_err() {
+            panic!("no `{line}` in\n{}", self.admin("GET /metrics").await);
+        }
+    }
+}
+
+fn merge(base: &mut Value, changes: Value) {
+    match (base, changes) {
+        (Value::Object(base), Value::Object(changes)) => {
+            for (key, change) in changes {
+                merge(base.entry(key).or_insert(Value::Null), change);
+            }
+        }
+        (base, change) => *base = change,
+    }
+}
+
+/// Sends, and reads until the end; a connection that is reset has ended too.
+async fn exchange(address: SocketAddr, octets: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    let mut answer = Vec::new();
+    let done = timeout(PATIENCE, async {
+        let _ = stream.write_all(octets).await;
+        let _ = stream.read_to_end(&mut answer).await;
+    });
+    done.await.expect("ended in time");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// A connection that has been served, and is open for more.
+async fn kept(address: SocketAddr, before: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    stream.write_all(format!("{before}GET / HTTP/1.1\r\nHost: nobody.example.com\r\n\r\n").as_bytes()).await.expect("written");
+    let mut head = [0; 12];
+    timeout(PATIENCE, stream.read_exact(&mut head)).await.expect("in time").expect("an answer");
+    assert_eq!(&head, b"HTTP/1.1 404");
+    stream
+}
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: nobody.example.com\r\nConnection: close\r\n\r\n";
+
+/// Takes any certificate: the tests look at it themselves.
+#[derive(Debug)]
+struct Anything;
+
+impl ServerCertVerifier for Anything {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// What a TLS client is given: the leaf, the protocol, and whether the session was resumed.
+struct Handshake {
+    leaf: Vec<u8>,
+    alpn: Option<Vec<u8>>,
+    resumed: bool,
+}
+
+fn client(versions: &[&'static rustls::SupportedProtocolVersion], alpn: &[&str]) -> Arc<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("versions");
+    let mut config = builder.dangerous().with_custom_certificate_verifier(Arc::new(Anything)).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
+async fn handshake(address: SocketAddr, name: &str, config: Arc<ClientConfig>) -> io::Result<Handshake> {
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    let mut tls = timeout(PATIENCE, TlsConnector::from(config).connect(name, stream)).await.expect("in time")?;
+    // An answer comes after the tickets, so that the client has them.
+    tls.write_all(REQUEST).await?;
+    let mut octet = [0];
+    let _ = timeout(PATIENCE, tls.read(&mut octet)).await.expect("in time");
+    let connection = tls.get_ref().1;
+    let leaf = connection.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.to_vec()).unwrap_or_default();
+    let resumed = connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+    Ok(Handshake { leaf, alpn: connection.alpn_protocol().map(<[u8]>::to_vec), resumed })
+}
+
+async fn leaf(address: SocketAddr, name: &str) -> Vec<u8> {
+    handshake(address, name, client(rustls::ALL_VERSIONS, &["http/1.1"])).await.expect("a handshake").leaf
+}
+
+fn der(certificate: &Certificate) -> Vec<u8> {
+    use rustls::pki_types::pem::PemObject;
+    CertificateDer::from_pem_slice(&certificate.chain).expect("a certificate").to_vec()
+}
+
+#[tokio::test]
+async fn the_gateway_is_ready_once_it_knows_all_and_says_what_is_missing() {
+    let running = Running::start(json!({ "certificates": [{ "secret": { "namespace": "gateway", "name": "one" } }] })).await;
+    let answer = running.admin("GET /readyz").await;
+    assert!(answer.starts_with("HTTP/1.0 503") && answer.contains("not been read") && answer.contains("certificate"), "{answer}");
+    running.publish(vec![certificate("one", &["*.example.com"])]);
+    timeout(PATIENCE, running.gateway.ready()).await.expect("ready");
+    assert!(running.admin("GET /readyz").await.starts_with("HTTP/1.0 200"));
+    assert!(running.admin("HEAD /livez").await.starts_with("HTTP/1.0 200"));
+    assert!(running.admin("POST /livez").await.starts_with("HTTP/1.0 405"));
+    assert!(running.admin("GET /secrets").await.starts_with("HTTP/1.0 404"));
+}
+
+#[tokio::test]
+async fn the_admin_listener_tells_the_table_and_explains() {
+    let running = Running::start(json!({})).await;
+    running.publish(vec![certificate("one", &["*.example.com"])]);
+    running.counted("portcullis_certificate").await;
+    let answer = running.admin("GET /routes").await;
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    let table: Table = serde_json::from_str(body).expect("a table");
+    assert!(table.ready);
+    assert_eq!(table.certificates[0].names, ["*.example.com"]);
+    let explained = running.admin("GET /explain?url=https%3A%2F%2Fa.example.com%2F").await;
+    assert!(explained.contains(r#""outcome":"unreachable""#), "{explained}");
+    assert!(running.admin("GET /explain?url=nothing").await.starts_with("HTTP/1.0 400"));
+}
+
+#[tokio::test]
+async fn certificates_are_found_by_name_and_replaced_while_the_gateway_runs() {
+    let running = Running::start(json!({})).await;
+    let first = certificate("one", &["*.example.com"]);
+    running.publish(vec![first.clone()]);
+    running.counted("portcullis_certificate").await;
+    assert_eq!(leaf(running.https(), "a.example.com").await, der(&first));
+    let second = certificate("one", &["*.example.com"]);
+    running.publish(vec![second.clone()]);
+    let replaced = async { while leaf(running.https(), "a.example.com").await != der(&second) {} };
+    timeout(PATIENCE, replaced).await.expect("replaced");
+}
+
+#[tokio::test]
+async fn names_without_a_certificate_all_get_the_same_placeholder() {
+    let running = Running::start(json!({})).await;
+    running.publish(vec![certificate("one", &["*.example.com"])]);
+    running.counted("portcullis_certificate").await;
+    let placeholder = leaf(running.https(), "example.org").await;
+    for name in ["a.b.example.com", "example.com", "192.0.2.1", "localhost"] {
+        assert_eq!(leaf(running.https(), name).await, placeholder, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_protocol_is_agreed_on_by_alpn() {
+    let running = Running::start(json!({})).await;
+    let alpn = async |protocols: &[&str]| {
+        handshake(running.https(), "a.example.com", client(rustls::ALL_VERSIONS, protocols)).await.map(|handshake| handshake.alpn)
+    };
+    assert_eq!(alpn(&["http/1.1", "h2"]).await.expect("agreed"), Some(b"h2".to_vec()));
+    assert_eq!(alpn(&["http/1.1"]).await.expect("agreed"), Some(b"http/1.1".to_vec()));
+    assert_eq!(alpn(&[]).await.expect("agreed"), None);
+    // RFC 7301 §3.2: no overlap is a fatal alert.
+    assert!(alpn(&["spdy/3"]).await.is_err());
+}
+
+#[tokio::test]
+async fn sessions_are_resumed_whichever_worker_accepts() {
+    let running = Running::start(json!({ "workers": 3 })).await;
+    for version in [&[&rustls::version::TLS12], &[&rustls::version::TLS13]] {
+        let config = client(version, &["http/1.1"]);
+        assert!(!handshake(running.https(), "a.example.com", Arc::clone(&config)).await.expect("a handshake").resumed);
+        for _ in 0..8 {
+            assert!(handshake(running.https(), "a.example.com", Arc::clone(&config)).await.expect("a handshake").resumed);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_finish_its_handshake_is_cut() {
+    let running = Running::start(json!({ "timeouts": { "handshake": "50ms" } })).await;
+    assert_eq!(exchange(running.https(), b"\x16\x03\x01").await, "");
+    running.counted(r#"portcullis_connections_refused_total{listener="https",reason="timeout"} 1"#).await;
+}
+
+#[tokio::test]
+async fn a_client_that_speaks_no_tls_is_refused_and_counted() {
+    let running = Running::start(json!({})).await;
+    assert!(!exchange(running.https(), REQUEST).await.contains("HTTP/1.1"));
+    running.counted(r#"portcullis_connections_refused_total{listener="https",reason="tls"} 1"#).await;
+}
+
+#[tokio::test]
+async fn a_connection_beyond_the_limit_is_closed_at_once_and_counted() {
+    let running = Running::start(json!({ "limits": { "connections": 1 } })).await;
+    let held = kept(running.http(), "").await;
+    assert_eq!(exchange(running.http(), REQUEST).await, "");
+    running.counted(r#"portcullis_connections_refused_total{listener="http",reason="connections"} 1"#).await;
+    drop(held);
+    let served = async { while !exchange(running.http(), REQUEST).await.starts_with("HTTP/1.1 404") {} };
+    timeout(PATIENCE, served).await.expect("served again");
+}
+
+#[tokio::test]
+async fn one_client_is_held_to_its_limit_but_a_trusted_proxy_is_not() {
+    let running = Running::start(json!({ "limits": { "connectionsPerClient": 1 } })).await;
+    let _held = kept(running.http(), "").await;
+    assert_eq!(exchange(running.http(), REQUEST).await, "");
+    running.counted(r#"portcullis_connections_refused_total{listener="http",reason="connections_per_client"} 1"#).await;
+
+    let trusting = Running::start(json!({ "limits": { "connectionsPerClient": 1 }, "trustedNetworks": ["127.0.0.0/8"] })).await;
+    let _held = kept(trusting.http(), "").await;
+    assert!(exchange(trusting.http(), REQUEST).await.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn the_proxy_protocol_is_demanded_where_it_is_switched_on() {
+    let running = Running::start(json!({ "listeners": { "proxyProtocol": true }, "limits": { "connectionsPerClient": 1 } })).await;
+    let from = |client: &str| [format!("PROXY TCP4 {client} 192.0.2.9 4242 80\r\n").as_bytes(), REQUEST].concat();
+    assert!(exchange(running.http(), &from("192.0.2.1")).await.starts_with("HTTP/1.1 404"));
+    assert_eq!(exchange(running.http(), REQUEST).await, "");
+    running.counted(r#"portcullis_connections_refused_total{listener="http",reason="proxy_protocol"} 1"#).await;
+    // The limit is that of the client, not of the balancer.
+    let _held = kept(running.http(), "PROXY TCP4 192.0.2.7 192.0.2.9 4242 80\r\n").await;
+    assert_eq!(exchange(running.http(), &from("192.0.2.7")).await, "");
+    assert!(exchange(running.http(), &from("192.0.2.8")).await.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn http2_by_prior_knowledge_and_http1_share_the_plain_listener() {
+    let running = Running::start(json!({})).await;
+    assert!(exchange(running.http(), REQUEST).await.starts_with("HTTP/1.1 404"));
+    let stream = TcpStream::connect(running.http()).await.expect("connected");
+    let (mut requests, connection) = h2::client::handshake(stream).await.expect("a handshake");
+    let connection = tokio::spawn(connection);
+    let request = http::Request::get("http://nobody.example.com/").body(()).expect("a request");
+    let (response, _) = requests.send_request(request, true).expect("sent");
+    assert_eq!(timeout(PATIENCE, response).await.expect("in time").expect("a response").status(), 404);
+    connection.abort();
+}
+
+#[tokio::test]
+async fn a_draining_gateway_answers_what_comes_in_the_delay_and_then_ends() {
+    let running = Running::start(json!({ "drain": { "delay": "300ms" } })).await;
+    running.publish(Vec::new());
+    let (http, admin) = (running.http(), running.gateway.addresses().admin.expect("an address"));
+    let mut kept = kept(http, "").await;
+    let drained = tokio::spawn(running.gateway.drain());
+    let unready = async { while !exchange(admin, b"GET /readyz HTTP/1.0\r\n\r\n").await.contains("draining") {} };
+    timeout(PATIENCE, unready).await.expect("not ready any more");
+    assert!(exchange(http, REQUEST).await.starts_with("HTTP/1.1 404"));
+    // The idle connection is closed, so that nothing holds the end up.
+    let mut rest = Vec::new();
+    timeout(PATIENCE, kept.read_to_end(&mut rest)).await.expect("closed").expect("closed in order");
+    timeout(PATIENCE, drained).await.expect("drained in time").expect("drained");
+    assert!(TcpStream::connect(http).await.is_err());
+}
+
+#[tokio::test]
+async fn what_does_not_end_by_the_deadline_is_cut() {
+    let running = Running::start(json!({ "drain": { "deadline": "50ms" } })).await;
+    let mut slow = TcpStream::connect(running.http()).await.expect("connected");
+    slow.write_all(b"GET / HTTP/1.1\r\nHost: ").await.expect("written");
+    running.counted(r#"portcullis_connections_open{listener="http",protocol="http1"} 1"#).await;
+    timeout(PATIENCE, running.gateway.drain()).await.expect("drained");
+    let mut rest = Vec::new();
+    let _ = timeout(PATIENCE, slow.read_to_end(&mut rest)).await.expect("cut");
+}
+
+#[tokio::test]
+async fn addresses_that_are_taken_are_told_all_at_once() {
+    let running = Running::start(json!({})).await;
+    let Addresses { http, https, admin } = running.gateway.addresses().clone();
+    let settings = json!({
+        "zone": "example.com",
+        "source": { "directory": "." },
+        "listeners": { "http": { "address": http }, "https": { "address": https } },
+        "admin": { "address": admin },
+    });
+    let settings: Settings = serde_json::from_value(settings).expect("settings");
+    let Err(StartError::Bind(errors)) = Gateway::start(Arc::new(settings), Arc::new(Live::default())).await else {
+        panic!("it started");
+    };
+    assert_eq!(errors.len(), 3);
+}
