@@ -3,16 +3,16 @@
 use super::frames::*;
 
 /// One bad input.
-pub struct Case {
-    pub name: &'static str,
+pub(super) struct Case {
+    pub(super) name: &'static str,
     /// All that follows the client's preface; `{host}` cannot be replaced in it, so there is one for each host.
-    pub octets: Vec<u8>,
-    pub expected: Expected,
+    pub(super) octets: Vec<u8>,
+    pub(super) expected: Expected,
 }
 
 /// What a client sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expected {
+pub(super) enum Expected {
     /// A response of one of these statuses; the connection goes on.
     Status(&'static [u16]),
     /// Stream 1 is reset with this code; the connection goes on.
@@ -33,7 +33,7 @@ const COMPRESSION_ERROR: u32 = 9;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// A request to `host` without a body.
-pub fn good(stream: u32, host: &str) -> Vec<u8> {
+pub(super) fn good(stream: u32, host: &str) -> Vec<u8> {
     headers(WHOLE, stream, &get(host))
 }
 
@@ -89,7 +89,7 @@ fn refused(name: &'static str, octets: Vec<u8>) -> Case {
     case(name, Status(&[400]), octets)
 }
 
-pub fn pseudo_headers(host: &str) -> Vec<Case> {
+pub(super) fn pseudo_headers(host: &str) -> Vec<Case> {
     let twice = |name, value| headers(WHOLE, 1, &[get(host), vec![(name, value)]].concat());
     let late = [&[("x-field", "value")], get(host).as_slice()].concat();
     vec![
@@ -148,7 +148,7 @@ fn without_authority(host: &str) -> Vec<(&str, &str)> {
     get(host).into_iter().filter(|(name, _)| *name != ":authority").collect()
 }
 
-pub fn fields(host: &str) -> Vec<Case> {
+pub(super) fn fields(host: &str) -> Vec<Case> {
     let many: Vec<(String, String)> = (0..200).map(|number| (format!("x-{number}"), "y".to_owned())).collect();
     let many: Vec<(&str, &str)> = many.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     vec![
@@ -214,7 +214,7 @@ fn long(fields: &[(&str, &str)]) -> Vec<u8> {
     all
 }
 
-pub fn bodies(host: &str) -> Vec<Case> {
+pub(super) fn bodies(host: &str) -> Vec<Case> {
     let chunk = |flags, data: &str| frame(DATA, flags, 1, data);
     let trailers = |flags, fields: &[(&str, &str)]| headers(flags, 1, fields);
     vec![
@@ -252,7 +252,7 @@ pub fn bodies(host: &str) -> Vec<Case> {
 }
 
 /// Frames that break the connection, whatever the host.
-pub fn framing(host: &str) -> Vec<Case> {
+pub(super) fn framing(host: &str) -> Vec<Case> {
     let goaway = |name, octets| case(name, Goaway(&[PROTOCOL_ERROR]), octets);
     let size = |name, octets| case(name, Goaway(&[FRAME_SIZE_ERROR, PROTOCOL_ERROR]), octets);
     let hpack = |name, octets: &[u8]| case(name, Goaway(&[COMPRESSION_ERROR, PROTOCOL_ERROR]), frame(HEADERS, WHOLE, 1, octets));
@@ -311,7 +311,7 @@ pub fn framing(host: &str) -> Vec<Case> {
 }
 
 /// Instead of a preface.
-pub fn prefaces() -> Vec<Case> {
+pub(super) fn prefaces() -> Vec<Case> {
     vec![
         case("a preface with another version", Closed, b"PRI * HTTP/3.0\r\n\r\nSM\r\n\r\n".to_vec()),
         case("a preface without its end", Closed, b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n".to_vec()),

@@ -4,13 +4,13 @@ use super::cases::good;
 use super::frames::*;
 
 /// A flood: what is sent first, and what is then sent again and again.
-pub struct Flood {
-    pub name: &'static str,
-    pub first: Vec<u8>,
+pub(super) struct Flood {
+    pub(super) name: &'static str,
+    pub(super) first: Vec<u8>,
     /// Some hundred frames at once; the number counts up with each call.
-    pub again: Box<dyn Fn(u32) -> Vec<u8> + Send>,
+    pub(super) again: Box<dyn Fn(u32) -> Vec<u8> + Send>,
     /// Whether the gateway must close the connection; if not, it may go on without reading or with serving it.
-    pub closes: bool,
+    pub(super) closes: bool,
 }
 
 fn flood(name: &'static str, closes: bool, first: Vec<u8>, again: impl Fn(u32) -> Vec<u8> + Send + 'static) -> Flood {
@@ -23,7 +23,7 @@ fn same(octets: Vec<u8>) -> impl Fn(u32) -> Vec<u8> + Send + 'static {
     move |_| many.clone()
 }
 
-pub fn all(host: &'static str) -> Vec<Flood> {
+pub(super) fn all(host: &'static str) -> Vec<Flood> {
     let fields = [(":method", "POST"), (":scheme", "http"), (":authority", host), (":path", "/")];
     let begun = frame(HEADERS, END_STREAM, 1, block(&fields));
     let open = headers(END_HEADERS, 1, &fields);
@@ -55,7 +55,7 @@ fn with_stream(frame: &[u8], stream: u32) -> Vec<u8> {
 }
 
 /// A header block that is small, but names an entry of the table of 4000 octets over and over.
-pub fn bomb(host: &str) -> Vec<u8> {
+pub(super) fn bomb(host: &str) -> Vec<u8> {
     let mut fields = block(&[(":method", "GET"), (":scheme", "http"), (":authority", host), (":path", "/")]);
     // A literal with incremental indexing (RFC 7541 §6.2.1): the first entry of the dynamic table, number 62.
     let mut entry = raw_field(b"x", &[b'y'; 4_000]);

@@ -1,38 +1,38 @@
 //! HTTP/2 frames written by hand, good ones and bad ones, and as much reading as the tests need.
 
 /// The client's connection preface (RFC 9113 §3.4), without its SETTINGS.
-pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-pub const DATA: u8 = 0;
-pub const HEADERS: u8 = 1;
-pub const PRIORITY: u8 = 2;
-pub const RST_STREAM: u8 = 3;
-pub const SETTINGS: u8 = 4;
-pub const PUSH_PROMISE: u8 = 5;
-pub const PING: u8 = 6;
-pub const GOAWAY: u8 = 7;
-pub const WINDOW_UPDATE: u8 = 8;
-pub const CONTINUATION: u8 = 9;
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const PRIORITY: u8 = 2;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const PUSH_PROMISE: u8 = 5;
+pub(super) const PING: u8 = 6;
+pub(super) const GOAWAY: u8 = 7;
+pub(super) const WINDOW_UPDATE: u8 = 8;
+pub(super) const CONTINUATION: u8 = 9;
 
-pub const END_STREAM: u8 = 1;
-pub const ACK: u8 = 1;
-pub const END_HEADERS: u8 = 4;
-pub const PADDED: u8 = 8;
-pub const WITH_PRIORITY: u8 = 32;
+pub(super) const END_STREAM: u8 = 1;
+pub(super) const ACK: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
+pub(super) const PADDED: u8 = 8;
+pub(super) const WITH_PRIORITY: u8 = 32;
 /// A request without a body.
-pub const WHOLE: u8 = END_STREAM | END_HEADERS;
+pub(super) const WHOLE: u8 = END_STREAM | END_HEADERS;
 
 /// A frame as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
-    pub kind: u8,
-    pub flags: u8,
-    pub stream: u32,
-    pub payload: Vec<u8>,
+pub(super) struct Frame {
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) stream: u32,
+    pub(super) payload: Vec<u8>,
 }
 
 /// A frame as it is written, whatever it says.
-pub fn frame(kind: u8, flags: u8, stream: u32, payload: impl AsRef<[u8]>) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: impl AsRef<[u8]>) -> Vec<u8> {
     let payload = payload.as_ref();
     let mut octets = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
     octets.extend([kind, flags]);
@@ -42,17 +42,17 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: impl AsRef<[u8]>) -> Vec
 }
 
 /// A HEADERS frame.
-pub fn headers(flags: u8, stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn headers(flags: u8, stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
     frame(HEADERS, flags, stream, block(fields))
 }
 
 /// A header block without compression (RFC 7541 §6.2.2).
-pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     fields.iter().flat_map(|(name, value)| raw_field(name.as_bytes(), value.as_bytes())).collect()
 }
 
 /// One field of a header block, of any octets.
-pub fn raw_field(name: &[u8], value: &[u8]) -> Vec<u8> {
+pub(super) fn raw_field(name: &[u8], value: &[u8]) -> Vec<u8> {
     let mut octets = vec![0];
     for text in [name, value] {
         octets.extend(length(text.len()));
@@ -80,7 +80,7 @@ fn length(mut number: usize) -> Vec<u8> {
 
 impl Frame {
     /// Takes the first frame from what was read, once it is whole.
-    pub fn take(read: &mut Vec<u8>) -> Option<Self> {
+    pub(super) fn take(read: &mut Vec<u8>) -> Option<Self> {
         let (head, _) = read.split_first_chunk::<9>()?;
         let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
         if read.len() < 9 + length {
@@ -93,13 +93,13 @@ impl Frame {
     }
 
     /// The error code of RST_STREAM or GOAWAY.
-    pub fn code(&self) -> u32 {
+    pub(super) fn code(&self) -> u32 {
         let at = if self.kind == GOAWAY { 4 } else { 0 };
         u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
     }
 
     /// The status of a response's HEADERS, where it does not come out of the dynamic table.
-    pub fn status(&self) -> Option<u16> {
+    pub(super) fn status(&self) -> Option<u16> {
         match *self.payload.first()? {
             // RFC 7541, appendix A.
             indexed @ 0x88..=0x8e => Some([200, 204, 206, 304, 400, 404, 500][usize::from(indexed - 0x88)]),

@@ -5,14 +5,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::frames::*;
 
 /// A connection on which frames are written by hand.
-pub struct Client<T> {
+pub(super) struct Client<T> {
     io: T,
     read: Vec<u8>,
 }
 
 /// What became of stream 1, or of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(super) enum Outcome {
     Status(u16),
     Reset(u32),
     Goaway(u32),
@@ -22,17 +22,17 @@ pub enum Outcome {
 // === impl Client ===
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Client<T> {
-    pub fn new(io: T) -> Self {
+    pub(super) fn new(io: T) -> Self {
         Self { io, read: Vec::new() }
     }
 
     /// Writes as much as is taken: a gateway that has seen enough closes the connection.
-    pub async fn send(&mut self, octets: impl AsRef<[u8]>) -> bool {
+    pub(super) async fn send(&mut self, octets: impl AsRef<[u8]>) -> bool {
         self.io.write_all(octets.as_ref()).await.is_ok() && self.io.flush().await.is_ok()
     }
 
     /// The next frame; none when the connection is closed. SETTINGS and PING are acknowledged.
-    pub async fn frame(&mut self) -> Option<Frame> {
+    pub(super) async fn frame(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = Frame::take(&mut self.read) {
                 if matches!(frame.kind, SETTINGS | PING) && frame.flags & ACK == 0 {
@@ -50,7 +50,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Client<T> {
     }
 
     /// What becomes of a stream. `closes` says to wait for the connection's end, whatever the stream gets before.
-    pub async fn outcome(&mut self, stream: u32, closes: bool) -> Outcome {
+    pub(super) async fn outcome(&mut self, stream: u32, closes: bool) -> Outcome {
         let mut status = None;
         let mut goaway = None;
         while let Some(frame) = self.frame().await {
