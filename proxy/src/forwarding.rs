@@ -60,7 +60,14 @@ impl From<&Settings> for Forwarding {
 ///
 /// `client` is what [`client`] found. `http2` says whether the backend is spoken to in HTTP/2: the one place where `TE: trailers`
 /// needs no `Connection: TE`.
-pub(crate) fn request(request: &mut Request, peer: &Peer, client: IpAddr, id: &RequestId, http2: bool, settings: &Forwarding) -> HeaderValue {
+pub(crate) fn request(
+    request: &mut Request,
+    peer: &Peer,
+    client: IpAddr,
+    id: &RequestId,
+    http2: bool,
+    settings: &Forwarding,
+) -> HeaderValue {
     let scheme = if peer.tls { "https" } else { "http" };
     let hop = address(peer.client.ip().to_canonical());
     let host = request.authority.to_value();

@@ -18,7 +18,12 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self { second: Cell::new(None), date: RefCell::new(HeaderValue::from_static("")), stamp: RefCell::default(), combined: RefCell::default() }
+        Self {
+            second: Cell::new(None),
+            date: RefCell::new(HeaderValue::from_static("")),
+            stamp: RefCell::default(),
+            combined: RefCell::default(),
+        }
     }
 
     /// The value of a `Date` header (RFC 9110 §5.6.7).
