@@ -2,6 +2,13 @@
 //!
 //! One binary, because linking costs more than running. What every test needs is in [`harness`].
 
+#![allow(
+    clippy::large_futures,
+    clippy::needless_pass_by_value,
+    clippy::print_stdout,
+    reason = "a test keeps buffers where they are read, owns what it is given, and tells on standard output what it found"
+)]
+
 mod harness;
 
 mod bad_http1;

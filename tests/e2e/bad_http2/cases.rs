@@ -295,7 +295,7 @@ pub(super) fn framing(host: &str) -> Vec<Case> {
         size("PING of 7 octets", frame(PING, 0, 0, [0; 7])),
         size("RST_STREAM of 3 octets", [open.clone(), frame(RST_STREAM, 0, 1, [0, 0, 8])].concat()),
         size("WINDOW_UPDATE of 3 octets", frame(WINDOW_UPDATE, 0, 0, [0, 0, 1])),
-        size("a frame larger than allowed", [open.clone(), frame(DATA, END_STREAM, 1, [0; 16_385])].concat()),
+        size("a frame larger than allowed", [open, frame(DATA, END_STREAM, 1, [0; 16_385])].concat()),
         goaway("WINDOW_UPDATE by 0", frame(WINDOW_UPDATE, 0, 0, [0; 4])),
         case("a connection's window beyond 2^31", Goaway(&[FLOW_CONTROL_ERROR]), frame(WINDOW_UPDATE, 0, 0, [0x7f, 255, 255, 255])),
         hpack("index 0", &[0x80]),
