@@ -26,8 +26,9 @@ lint: setup ## Format and lints, on all targets
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
+# The documentation is for those who build Portcullis: private items are in it, so links to them are right.
 doc: ## The documentation of the crates, with warnings denied
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
 deny: $(DENY) ## Licences, duplicates and sources of dependencies; advisories where their database can be had
 	$(DENY) --workspace --locked check --hide-inclusion-graph bans licenses sources

@@ -17,7 +17,7 @@
 //! | `/ready` | 200 or 503; `POST /ready/off` and `POST /ready/on` switch it |
 //! | any path with a WebSocket handshake | each message back; the text `whoami` gets the pod's name |
 //! | `/greet` with a WebSocket handshake | a greeting, and the end |
-//! | `content-type: application/grpc` | the gRPC service of [`grpc`](crate::grpc) |
+//! | `content-type: application/grpc` | the gRPC service of [`crate::grpc`] |
 
 use std::convert::Infallible;
 use std::fmt::Write;
