@@ -58,7 +58,7 @@ impl From<&Settings> for Forwarding {
 /// Makes the headers of `request` those for the backend, all but `Host` and what frames the message: a codec writes those
 /// from the other parts of the request. Returns that `Host`.
 ///
-/// `client` is what [`client`] found. `http2` says whether the backend is spoken to in HTTP/2: the one place where `TE: trailers`
+/// `client` is what `client()` found. `http2` says whether the backend is spoken to in HTTP/2: the one place where `TE: trailers`
 /// needs no `Connection: TE`.
 pub(crate) fn request(
     request: &mut Request,

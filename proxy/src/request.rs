@@ -24,6 +24,8 @@ static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// A request's body up to this size is read away when the request was answered without it; for a larger one the connection is closed.
 pub(crate) const READ_AWAY: u64 = 64 * 1024;
+/// How long that may take.
+const READ_AWAY_WITHIN: Duration = Duration::from_secs(2);
 
 /// One request from its head to the last octet of its response.
 struct Call<'a> {
@@ -130,6 +132,26 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
 /// Answers what the codec could not read as a request.
 pub(crate) async fn refuse<R: Respond>(worker: &Worker, peer: &Peer, refusal: &Refusal, respond: &mut R) {
     Call::new(worker, peer, Asker::default()).refuse(refusal, None, respond).await;
+}
+
+/// Reads away what is left of a small body that was answered without it, so that its client can finish sending. `false` where that
+/// was not to be had.
+pub(crate) async fn read_away<B: Source>(body: &mut B) -> bool {
+    let mut left = READ_AWAY;
+    let reading = async {
+        loop {
+            match poll_fn(|cx| body.poll_frame(cx)).await {
+                None => return true,
+                Some(Ok(Frame::Data(data))) => match left.checked_sub(data.len() as u64) {
+                    Some(rest) => left = rest,
+                    None => return false,
+                },
+                Some(Ok(Frame::Trailers(_))) => {}
+                Some(Err(_)) => return false,
+            }
+        }
+    };
+    tokio::time::timeout(READ_AWAY_WITHIN, reading).await.unwrap_or(false)
 }
 
 fn find(worker: &Worker, peer: &Peer, request: &Request) -> Option<(Routed, portcullis_config::snapshot::rule::PathMatch)> {

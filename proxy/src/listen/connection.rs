@@ -15,7 +15,8 @@ use super::admission::{Admission, Permit};
 use super::drain::Drain;
 use super::socket::{HeaderError, Protocol, Socket};
 use super::tls;
-use crate::exchange::Peer;
+use crate::exchange::{BodyLength, Peer, Refusal, RequestHead};
+use crate::request::READ_AWAY;
 use crate::worker::Worker;
 use crate::{request, telemetry};
 
@@ -171,11 +172,18 @@ where
         Protocol::Http2 => {
             let settings = Arc::clone(&worker.settings);
             let counting = Rc::clone(&worker);
-            let handle = move |head, mut body, mut respond| {
+            let handle = move |head: Result<RequestHead, Refusal>, mut body, mut respond| {
                 let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
                 async move {
                     match head {
-                        Ok(head) => request::serve(&worker, &peer, head, &mut body, &mut respond).await,
+                        Ok(head) => {
+                            let is_small = matches!(head.body, BodyLength::Exact(1..=READ_AWAY));
+                            request::serve(&worker, &peer, head, &mut body, &mut respond).await;
+                            // Some clients take the reset of a stream that they still send on for a failure, answered or not.
+                            if is_small {
+                                request::read_away(&mut body).await;
+                            }
+                        }
                         Err(refusal) => request::refuse(&worker, &peer, &refusal, &mut respond).await,
                     }
                 }

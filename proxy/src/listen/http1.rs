@@ -18,7 +18,7 @@ use crate::http1::body::{Decoder, Encoder};
 use crate::http1::connection::Shared;
 use crate::http1::head::{self, HeadLimits};
 use crate::http1::inbound::NoHead;
-use crate::request::{self, READ_AWAY};
+use crate::request;
 use crate::worker::Worker;
 
 /// How long a client may take to read the last answer before its connection is cut, and how much it may still send meanwhile.
@@ -71,7 +71,7 @@ where
         if responder.is_aborted {
             return;
         }
-        if !responder.keep || !read_away(&connection).await {
+        if !responder.keep || !connection.borrow().inbound.is_body_done() && !request::read_away(&mut Body(connection.clone())).await {
             break;
         }
     }
@@ -122,29 +122,6 @@ where
             Err(refusal) => Next::Refused(refusal),
         },
     }
-}
-
-/// Reads away what was left of a small body. `false` where that was not to be had: the connection cannot be used again.
-async fn read_away<T: AsyncRead + AsyncWrite + Unpin>(connection: &Shared<T>) -> bool {
-    if connection.borrow().inbound.is_body_done() {
-        return true;
-    }
-    let mut body = Body(connection.clone());
-    let mut left = READ_AWAY;
-    let reading = async {
-        loop {
-            match poll_fn(|cx| body.poll_frame(cx)).await {
-                None => return true,
-                Some(Ok(Frame::Data(data))) => match left.checked_sub(data.len() as u64) {
-                    Some(rest) => left = rest,
-                    None => return false,
-                },
-                Some(Ok(Frame::Trailers(_))) => {}
-                Some(Err(_)) => return false,
-            }
-        }
-    };
-    tokio::time::timeout(LINGER.0, reading).await.unwrap_or(false)
 }
 
 /// Closes our half and reads on for a moment: a connection closed with unread octets is reset, and a reset may overtake the answer
