@@ -131,12 +131,7 @@ impl Entrance {
             }
         }
         let client = canonical(client);
-        Ok(Peer {
-            trusted: settings.trusted_networks.iter().any(|network| network.contains(&client.ip())),
-            client,
-            tls: self.tls.is_some(),
-            listener: self.listener,
-        })
+        Ok(Peer { trusted: self.worker.forwarding.trusts(client.ip()), client, tls: self.tls.is_some(), listener: self.listener })
     }
 
     /// Plain connections say by their first octets what they speak.

@@ -71,7 +71,8 @@ where
         if responder.is_aborted {
             return;
         }
-        if !responder.keep || !connection.borrow().inbound.is_body_done() && !request::read_away(&mut Body(connection.clone())).await {
+        // A body that was read already ends at once.
+        if !responder.keep || !request::read_away(&mut Body(connection.clone())).await {
             break;
         }
     }
