@@ -106,11 +106,12 @@ impl Gateway {
         while self.alive.recv().await.is_some() {}
     }
 
-    /// Stops: `/readyz` says no at once; connections are accepted for `drain.delay` more; then those that are open get
+    /// Stops: `/readyz` says no at once, and HTTP/1.1 clients are told to close; connections are accepted for `drain.delay` more; then those that are open get
     /// `drain.deadline` to end, and what is left is cut. Returns when the last worker has ended.
     pub async fn drain(mut self) {
         let times = self.settings.drain.clone();
         self.admin.set_draining();
+        self.phase.send_replace(Phase::Leaving);
         tracing::info!(delay = ?times.delay, deadline = ?times.deadline, "draining");
         tokio::time::sleep(times.delay).await;
         self.phase.send_replace(Phase::Draining);

@@ -60,6 +60,8 @@ pub(crate) struct Shared {
 pub(crate) enum Phase {
     /// Connections are accepted.
     Serving,
+    /// They still are, and clients are told to leave.
+    Leaving,
     /// None is accepted any more, and those that are open end with what is under way on them.
     Draining,
     /// Those that are still open are cut.
@@ -120,6 +122,8 @@ async fn run(index: usize, shared: Shared, sockets: Sockets) -> io::Result<()> {
     spawn_local(sweep(Rc::clone(&worker)));
     // A gateway that is gone without a word is over: then both waits end with an error at once.
     let mut phase = shared.phase;
+    let _ = phase.wait_for(|phase| *phase >= Phase::Leaving).await;
+    drains.announce();
     let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
     drains.start();
     tokio::select! {

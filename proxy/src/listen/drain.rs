@@ -27,6 +27,7 @@ pub(crate) struct Draining {
 
 #[derive(Default)]
 struct Shared {
+    leaving: Cell<bool>,
     draining: Cell<bool>,
     /// Handles that are alive.
     alive: Cell<usize>,
@@ -42,8 +43,15 @@ impl Drains {
         Drain::new(Rc::clone(&self.shared))
     }
 
+    /// From now on HTTP/1.1 answers tell clients to use another connection: those that are busy have left by the time that idle
+    /// connections are closed, when a request may cross the close.
+    pub(crate) fn announce(&self) {
+        self.shared.leaving.set(true);
+    }
+
     /// Tells every connection, and those to come, to end soon.
     pub(crate) fn start(&self) {
+        self.announce();
         self.shared.draining.set(true);
         for waker in self.shared.waiting.borrow().iter().map(|(_, waker)| waker) {
             waker.wake_by_ref();
@@ -76,12 +84,12 @@ impl Drain {
         Self { shared }
     }
 
-    /// Whether this connection should end as soon as what is under way on it is done.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.shared.draining.get()
+    /// Whether clients are told to leave.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.shared.leaving.get()
     }
 
-    /// Waits until [`is_draining`](Self::is_draining). It does not count as a handle, and costs a comparison a poll.
+    /// Waits until this connection should end as soon as what is under way on it is done. It does not count as a handle, and costs a comparison a poll.
     pub(crate) fn draining(&self) -> Draining {
         Draining { shared: Rc::clone(&self.shared), key: None }
     }
@@ -150,11 +158,11 @@ mod tests {
         let mut cx = Context::from_waker(&waker);
         let mut draining = drain.draining();
         assert!(draining.poll_unpin(&mut cx).is_pending());
-        assert!(!drain.is_draining());
+        assert!(!drain.is_leaving());
 
         drains.start();
         assert_eq!(woken.get(), 1);
-        assert!(drain.is_draining());
+        assert!(drain.is_leaving());
         assert!(draining.poll_unpin(&mut cx).is_ready());
     }
 

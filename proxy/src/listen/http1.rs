@@ -168,7 +168,7 @@ impl<T> Responder<T> {
     fn begin(&mut self, head: &RequestHead, drain: &Drain) {
         self.version = head.version;
         self.is_head = head.method == Method::HEAD;
-        self.keep = head::is_kept_alive(&head.headers, head.version) && !drain.is_draining();
+        self.keep = head::is_kept_alive(&head.headers, head.version) && !drain.is_leaving();
         self.connection.borrow().inbound.begin_body(match head.body {
             BodyLength::None | BodyLength::Tunnel => Decoder::Done,
             BodyLength::Exact(length) => Decoder::exact(length),
