@@ -13,6 +13,7 @@ mod harness;
 
 mod bad_http1;
 mod bad_http2;
+mod command_line;
 mod demo;
 mod drain;
 mod grpc;
