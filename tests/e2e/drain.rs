@@ -122,3 +122,17 @@ async fn idle_connections_do_not_delay_the_end() {
     assert_eq!(ended.expect("it ends before its deadline of 10 s").code(), Some(0));
     assert!(idle.rest().await.is_empty());
 }
+
+#[tokio::test]
+async fn a_second_sigterm_ends_it_at_once() {
+    let pod = echo("pod-1").await;
+    let settings = json!({ "drain": { "delay": "1h", "deadline": "1h" } });
+    let mut gateway = Gateway::of(World::web(&pod)).settings(settings).start().await;
+    let slow = tokio::spawn(gateway.curl(WEB, "/delay/1m").run());
+    pod.counts().wait_for(|counts| counts.started == 1).await.unwrap();
+    gateway.terminate();
+    gateway.has_written("draining").await;
+    gateway.terminate();
+    assert_eq!(gateway.ended().await.code(), Some(1), "what was under way is lost, and whoever waits for it is told");
+    assert_ne!(slow.await.unwrap().exit, 0);
+}

@@ -366,3 +366,23 @@ async fn the_access_log_and_the_metrics_tell_of_a_request() {
     assert_eq!(line["status"], 418, "{line}");
     eventually("the request is counted", || async { gateway.admin_page("/metrics").await.text().contains("code=\"4xx\"") }).await;
 }
+
+#[tokio::test]
+async fn a_connection_goes_on_after_a_small_body_that_was_answered_unread() {
+    let pod = echo("pod-1").await;
+    let gateway = Gateway::start(World::web(&pod)).await;
+    let mut client = Raw::connect(gateway.http()).await;
+    client.send("POST / HTTP/1.1\r\nHost: nothing--nowhere.apps.test\r\nContent-Length: 5\r\n\r\nhello").await;
+    assert_eq!(client.response().await.unwrap().status, 404);
+    // The answer comes before the body has.
+    client.send("POST / HTTP/1.1\r\nHost: nothing--nowhere.apps.test\r\nContent-Length: 5\r\n\r\n").await;
+    assert_eq!(client.response().await.unwrap().status, 404);
+    client.send(format!("helloGET /whoami HTTP/1.1\r\nHost: {WEB}\r\n\r\n")).await;
+    assert_eq!(client.response().await.unwrap().text(), "pod-1\n", "the connection is still in step");
+    // How long a chunked body goes on is not said: such a connection ends.
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    client.send(format!("POST / HTTP/1.1\r\nHost: nothing--nowhere.apps.test\r\n{chunked}")).await;
+    let last = client.response().await.unwrap();
+    assert_eq!((last.status, last.header("connection")), (404, Some("close")));
+    assert!(client.rest().await.is_empty());
+}

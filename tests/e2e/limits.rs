@@ -1,7 +1,5 @@
 //! Limits in number, size and time: each has its answer, and nobody else notices.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use crate::harness::{Gateway, Raw, Recording, Service, Step, WEB, World, echo, eventually, soon};
@@ -110,19 +108,23 @@ async fn a_response_head_larger_than_the_limit_is_502() {
 async fn running_out_of_descriptors_is_survived() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
-    assert_eq!(gateway.curl(WEB, "/whoami").run().await.status, 200);
+    let request = format!("GET /whoami HTTP/1.1\r\nHost: {WEB}\r\n\r\n");
+    let mut before = Raw::connect(gateway.http()).await;
+    before.send(&request).await;
+    assert_eq!(before.response().await.unwrap().text(), "pod-1\n");
     let limited = std::process::Command::new("prlimit").args([&format!("--pid={}", gateway.id()), "--nofile=48:48"]).status().unwrap();
     assert!(limited.success());
     let mut clients = Vec::new();
     for _ in 0..100 {
         clients.push(Raw::connect(gateway.http()).await);
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    gateway.has_written("no connection can be accepted for now").await;
+    before.send(&request).await;
+    assert_eq!(before.response().await.unwrap().text(), "pod-1\n", "who is connected is served");
+    let mut waiting = clients.pop().unwrap();
+    waiting.send(&request).await;
     drop(clients);
-    eventually("it serves again", || async {
-        let mut client = Raw::connect(gateway.http()).await;
-        client.send(format!("GET /nothing HTTP/1.1\r\nHost: {WEB}\r\n\r\n")).await;
-        client.response().await.is_some_and(|response| response.status == 404)
-    })
-    .await;
+    assert_eq!(waiting.response().await.unwrap().text(), "pod-1\n", "who waited in the kernel's queue is served once there is room");
+    assert_eq!(gateway.curl(WEB, "/whoami").run().await.text(), "pod-1\n", "and so is everyone later, at the other listener too");
+    assert!(gateway.metric("portcullis_accept_errors_total{listener=\"http\",reason=\"exhausted\"}").await >= 1.0);
 }
