@@ -3,6 +3,7 @@
 //! Every field has a default but `zone` and `source`. `docs/configuration.md` and `docs/configuration.schema.json`
 //! are generated from these types; a test compares them.
 
+pub mod access;
 mod check;
 mod read;
 pub mod reference;
@@ -48,6 +49,9 @@ pub struct Settings {
     /// Whether a `Forwarded` header (RFC 7239) is sent to backends beside the `X-Forwarded-*` ones.
     #[serde(default)]
     pub forwarded_header: bool,
+    /// How callers are known.
+    #[serde(default)]
+    pub access: access::AccessSettings,
     /// How connections to backends are made.
     #[serde(default)]
     pub upstreams: UpstreamSettings,

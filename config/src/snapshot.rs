@@ -5,6 +5,7 @@
 //! its own. A snapshot is never changed; the one exception, by design, is an endpoint set, which is
 //! swapped on its own ([`endpoints::Endpoints`]) because pods come and go far more often than routes.
 
+pub mod access;
 pub mod backend;
 pub mod certificate;
 pub mod endpoints;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use self::access::Credentials;
 use self::backend::Backend;
 use self::certificate::Certificate;
 use self::host::{HostPattern, HostTable};
@@ -28,6 +30,9 @@ pub struct Snapshot {
     pub listeners: Vec<Listener>,
     /// Certificates to serve, in order of preference; not yet checked.
     pub certificates: Vec<Certificate>,
+    /// Credentials of callers, and what seals their sessions.
+    #[serde(skip_serializing_if = "Credentials::is_empty")]
+    pub credentials: Credentials,
 }
 
 /// One listener, as Gateway API's: where connections are accepted, and which hosts it serves.

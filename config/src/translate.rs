@@ -17,6 +17,7 @@ use self::hostname::InvalidTemplate;
 use crate::problem::{Origin, Problem, Severity};
 use crate::resources::Resources;
 use crate::settings::{CertificateSettings, Settings};
+use crate::snapshot::access::Credentials;
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::endpoints::EndpointCells;
 use crate::snapshot::{Listener, ListenerProtocol, Snapshot};
@@ -49,8 +50,11 @@ pub fn translate_reusing(settings: &Settings, resources: &Resources, cells: &mut
     let listener = |name: &str, protocol| Listener { name: name.into(), protocol, hostname: None, hosts: hosts.clone() };
     let http = settings.listeners.http.address.map(|_| listener(Listener::HTTP, ListenerProtocol::Http));
     let https = settings.listeners.https.address.map(|_| listener(Listener::HTTPS, ListenerProtocol::Https));
-    let snapshot =
-        Snapshot { listeners: http.into_iter().chain(https).collect(), certificates: certificates(settings, resources, &mut problems) };
+    let snapshot = Snapshot {
+        listeners: http.into_iter().chain(https).collect(),
+        certificates: certificates(settings, resources, &mut problems),
+        credentials: Credentials::default(),
+    };
     problems.sort_by(|one, other| (&one.origin, one).cmp(&(&other.origin, other)));
     problems.dedup();
     Translation { snapshot, problems }

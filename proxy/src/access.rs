@@ -1,6 +1,6 @@
 //! May the caller?
 
-use portcullis_config::snapshot::policy::{Access, Require};
+use portcullis_config::snapshot::access::{Access, Require};
 
 use crate::normalize::Request;
 
@@ -23,7 +23,7 @@ mod tests {
         for (require, open) in
             [(Require::Nothing, true), (Require::Application, false), (Require::User, false), (Require::ApplicationAndUser, false)]
         {
-            assert_eq!(may(&Access { require }, &request), open, "{require:?}");
+            assert_eq!(may(&Access { require, ..Access::default() }, &request), open, "{require:?}");
         }
     }
 }

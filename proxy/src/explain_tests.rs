@@ -1,10 +1,11 @@
 use std::sync::Arc;
 
 use portcullis_config::problem::Origin;
+use portcullis_config::snapshot::access::{Access, Require};
 use portcullis_config::snapshot::backend::{self, UpstreamProtocol, WeightedBackends};
 use portcullis_config::snapshot::endpoints::{Endpoint, EndpointKey, EndpointSet, Endpoints};
 use portcullis_config::snapshot::host::HostTable;
-use portcullis_config::snapshot::policy::{Access, Policy, Require};
+use portcullis_config::snapshot::policy::Policy;
 use portcullis_config::snapshot::rule::{PathPrefix, RouteMatch};
 use portcullis_config::snapshot::{ListenerProtocol, rule};
 
@@ -35,7 +36,7 @@ fn snapshot() -> Snapshot {
                 service: "shop".into(),
                 filters: Vec::new(),
                 backends: WeightedBackends::new(vec![backend]),
-                policy: Policy { access: Access { require }, ..Policy::default() },
+                policy: Policy { access: Access { require, ..Access::default() }, ..Policy::default() },
             }),
         }
     };
@@ -57,6 +58,7 @@ fn snapshot() -> Snapshot {
     Snapshot {
         listeners: vec![listener(Listener::HTTP, ListenerProtocol::Http), listener(Listener::HTTPS, ListenerProtocol::Https)],
         certificates: Vec::new(),
+        ..Snapshot::default()
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::access::Access;
 use crate::settings;
 
 /// All policies of a rule.
@@ -21,31 +22,6 @@ pub struct Policy {
     /// The largest request body in bytes; `None` is without limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_body: Option<NonZeroU64>,
-}
-
-/// Who may call.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Access {
-    /// The credentials that a request must carry.
-    pub require: Require,
-}
-
-/// The credentials that a request must carry. The default demands the most: closed unless opened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum Require {
-    /// None: open to all who can reach the gateway.
-    #[serde(rename = "none")]
-    Nothing,
-    /// An application's.
-    #[serde(rename = "app")]
-    Application,
-    /// A user's.
-    #[serde(rename = "user")]
-    User,
-    /// Both.
-    #[default]
-    #[serde(rename = "app+user")]
-    ApplicationAndUser,
 }
 
 /// Limits in time of one request; `None` takes the configuration's default.
@@ -69,46 +45,10 @@ pub struct Retries {
     pub codes: Vec<u16>,
 }
 
-// === impl Require ===
-
-impl Require {
-    /// What demands all that either demands.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Nothing, require) | (require, Self::Nothing) => require,
-            (require, other) if require == other => require,
-            _ => Self::ApplicationAndUser,
-        }
-    }
-}
-
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
 fn duration<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     duration.map(settings::duration::format).serialize(serializer)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Require::{Application, ApplicationAndUser, Nothing, User};
-    use super::*;
-
-    #[test]
-    fn what_two_demand_together_is_no_less_than_what_either_does() {
-        let all = [Nothing, Application, User, ApplicationAndUser];
-        let demands = |require: Require| match require {
-            Nothing => (false, false),
-            Application => (true, false),
-            User => (false, true),
-            ApplicationAndUser => (true, true),
-        };
-        for (one, other) in all.into_iter().flat_map(|one| all.map(|other| (one, other))) {
-            let ((app, user), (other_app, other_user)) = (demands(one), demands(other));
-            assert_eq!(demands(one.and(other)), (app || other_app, user || other_user), "{one:?} and {other:?}");
-        }
-        assert_eq!(Require::default(), ApplicationAndUser);
-    }
 }

@@ -10,10 +10,11 @@ use super::{policy, port};
 use crate::problem::Problem;
 use crate::resources::{Namespace, Resources, Service, ServicePort};
 use crate::settings::Settings;
+use crate::snapshot::access::Require;
 use crate::snapshot::backend::{Backend, UpstreamProtocol, WeightedBackends};
 use crate::snapshot::endpoints::{EndpointCells, EndpointKey};
 use crate::snapshot::host::{HostPattern, HostTable, Hostname, InvalidHostname, VirtualHost, check_label};
-use crate::snapshot::policy::{Policy, Require};
+use crate::snapshot::policy::Policy;
 use crate::snapshot::rule::{PathPrefix, Precedence, Route, RouteMatch, Rule};
 
 /// The variant that takes what no other one is for.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::annotations::{MAX_BODY, PATHS, REQUIRE, RETRIES, Reader, Reading, TIMEOUT};
 use crate::settings::duration;
-use crate::snapshot::policy::{Access, Policy, Require, Retries, Timeouts};
+use crate::snapshot::access::{Access, Require};
+use crate::snapshot::policy::{Policy, Retries, Timeouts};
 use crate::snapshot::rule::PathPrefix;
 
 /// The most further tries that may be asked for.
@@ -17,7 +18,7 @@ pub const RETRY_CODES: [u16; 3] = [502, 503, 504];
 /// All policies of a Service. `namespace` is what its Namespace demands, where it says so.
 pub(super) fn policy(namespace: Option<Require>, service: &mut Reader<'_>) -> Policy {
     Policy {
-        access: Access { require: narrowed(namespace, service) },
+        access: Access { require: narrowed(namespace, service), ..Access::default() },
         timeouts: Timeouts { request: timeout(service), backend_request: None },
         retries: retries(service),
         max_body: max_body(service),

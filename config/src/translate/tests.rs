@@ -13,8 +13,8 @@ use crate::resources::{
     Affected, Annotations, Change, Conditions, EndpointPort, EndpointSlice, Kind, Namespace, NamespacedName, Object, ObjectId, PREFIX,
     Service, ServicePort, SliceEndpoint,
 };
+use crate::snapshot::access::Require;
 use crate::snapshot::endpoints::{EndpointKey, EndpointSet, Endpoints};
-use crate::snapshot::policy::Require;
 
 fn settings() -> Settings {
     serde_json::from_value(json!({"zone": "apps.example.com", "source": {"kubernetes": {}}})).unwrap()

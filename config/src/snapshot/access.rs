@@ -1,0 +1,310 @@
+//! Who may call: what is demanded of a request, whom the grants let in, and the credentials that the cluster's Secrets hold.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::{Serialize, Serializer};
+
+use super::certificate::SecretBytes;
+use crate::problem::Origin;
+
+/// Who may call.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Access {
+    /// The credentials that a request must carry.
+    pub require: Require,
+    /// The applications that are let in, where one is demanded: each list must have the caller's. Without any list nobody is let in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub applications: Vec<Arc<[NamePattern]>>,
+    /// The users that are let in, where one is demanded: each circle must have the caller. Without any circle nobody is let in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<Arc<Circle>>,
+    /// Whether the credentials that were shown go on to the backend.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pass_credentials: bool,
+}
+
+/// Users, by their own names or by their groups'.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Circle {
+    /// By their own names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<NamePattern>,
+    /// By the name of a group of theirs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<NamePattern>,
+}
+
+/// The credentials that a request must carry. The default demands the most: closed unless opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Require {
+    /// None: open to all who can reach the gateway.
+    #[serde(rename = "none")]
+    Nothing,
+    /// An application's.
+    #[serde(rename = "app")]
+    Application,
+    /// A user's.
+    #[serde(rename = "user")]
+    User,
+    /// Both.
+    #[default]
+    #[serde(rename = "app+user")]
+    ApplicationAndUser,
+}
+
+/// A name, or a family of names: `*` for all, `*@example.com` for those that end so, `team-*` for those that begin so.
+///
+/// Names are compared octet by octet; those with an `@`, which are e-mail addresses, without regard to ASCII case.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NamePattern {
+    kind: NamePatternKind,
+    /// What is written beside the `*`.
+    text: Box<str>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum NamePatternKind {
+    Exact,
+    StartsWith,
+    EndsWith,
+}
+
+/// Why a text is no [`NamePattern`]; the message ends a sentence that begins with the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidNamePattern {
+    /// Nothing is written.
+    #[error("is empty")]
+    Empty,
+    /// Too much is written.
+    #[error("has more than {MAX_NAME} bytes")]
+    Long,
+    /// A `*` in the middle, or several.
+    #[error("has a `*` that is neither at its beginning nor at its end, or several")]
+    Star,
+    /// A control character or white space.
+    #[error("has white space or a control character")]
+    Character,
+}
+
+/// The longest name of an application, user or group, in bytes.
+pub const MAX_NAME: usize = 256;
+
+/// All credentials that are known from Secrets.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Credentials {
+    /// The keys of applications.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub client_keys: Vec<ClientKey>,
+    /// Keys that seal sessions, in the order of their names: all open, and the newest that is old enough for every replica to have it seals.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub session_keys: Vec<SessionKey>,
+}
+
+/// A key that an application shows. The key itself is nowhere: only its hash is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClientKey {
+    /// The Secret.
+    pub origin: Origin,
+    /// The application's name.
+    pub application: Arc<str>,
+    /// SHA-256 of the key as it is written.
+    #[serde(skip)]
+    pub hash: [u8; 32],
+    /// When it ends.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "seconds")]
+    pub expires: Option<SystemTime>,
+}
+
+/// A key that seals sessions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SessionKey {
+    /// The Secret.
+    pub origin: Origin,
+    /// 32 octets of secret randomness.
+    #[serde(skip)]
+    pub key: SecretBytes,
+    /// When the Secret was made.
+    #[serde(serialize_with = "seconds")]
+    pub created: Option<SystemTime>,
+}
+
+/// The label of Secrets that hold credentials; its value says which kind.
+pub const CREDENTIAL: &str = "portcullis.dev/credential";
+
+// === impl Require ===
+
+impl Require {
+    /// What demands all that either demands.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nothing, require) | (require, Self::Nothing) => require,
+            (require, other) if require == other => require,
+            _ => Self::ApplicationAndUser,
+        }
+    }
+
+    /// Whether an application's credentials are demanded.
+    #[must_use]
+    pub fn application(self) -> bool {
+        matches!(self, Self::Application | Self::ApplicationAndUser)
+    }
+
+    /// Whether a user's credentials are demanded.
+    #[must_use]
+    pub fn user(self) -> bool {
+        matches!(self, Self::User | Self::ApplicationAndUser)
+    }
+}
+
+// === impl Credentials ===
+
+impl Credentials {
+    /// Whether nothing is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.client_keys.is_empty() && self.session_keys.is_empty()
+    }
+}
+
+// === impl Circle ===
+
+impl Circle {
+    /// Whether a user of that name, or of one of those groups, is in it.
+    pub fn has<'g>(&self, user: &str, mut groups: impl Iterator<Item = &'g str>) -> bool {
+        self.users.iter().any(|pattern| pattern.matches(user))
+            || !self.groups.is_empty() && groups.any(|group| self.groups.iter().any(|pattern| pattern.matches(group)))
+    }
+}
+
+// === impl NamePattern ===
+
+impl NamePattern {
+    /// Whether the name is meant.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        let (text, name) = (self.text.as_bytes(), name.as_bytes());
+        let part = match self.kind {
+            NamePatternKind::Exact if text.len() != name.len() => None,
+            NamePatternKind::Exact => Some(name),
+            NamePatternKind::StartsWith => name.get(..text.len()),
+            NamePatternKind::EndsWith => name.len().checked_sub(text.len()).and_then(|start| name.get(start..)),
+        };
+        part.is_some_and(|part| if name.contains(&b'@') { part.eq_ignore_ascii_case(text) } else { part == text })
+    }
+}
+
+impl FromStr for NamePattern {
+    type Err = InvalidNamePattern;
+
+    fn from_str(text: &str) -> Result<Self, InvalidNamePattern> {
+        if text.is_empty() {
+            return Err(InvalidNamePattern::Empty);
+        }
+        if text.len() > MAX_NAME {
+            return Err(InvalidNamePattern::Long);
+        }
+        if text.chars().any(|char| char.is_control() || char.is_whitespace()) {
+            return Err(InvalidNamePattern::Character);
+        }
+        let (kind, rest) = match (text.strip_prefix('*'), text.strip_suffix('*')) {
+            (Some(end), _) => (NamePatternKind::EndsWith, end),
+            (None, Some(start)) => (NamePatternKind::StartsWith, start),
+            (None, None) => (NamePatternKind::Exact, text),
+        };
+        if rest.contains('*') { Err(InvalidNamePattern::Star) } else { Ok(Self { kind, text: rest.into() }) }
+    }
+}
+
+impl fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            NamePatternKind::Exact => f.write_str(&self.text),
+            NamePatternKind::StartsWith => write!(f, "{}*", self.text),
+            NamePatternKind::EndsWith => write!(f, "*{}", self.text),
+        }
+    }
+}
+
+impl Serialize for NamePattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// As seconds since 1970.
+fn seconds<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()).map(|since| since.as_secs()).serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Require::{Application, ApplicationAndUser, Nothing, User};
+    use super::*;
+
+    #[test]
+    fn what_two_demand_together_is_no_less_than_what_either_does() {
+        let all = [Nothing, Application, User, ApplicationAndUser];
+        let demands = |require: Require| (require.application(), require.user());
+        for (one, other) in all.into_iter().flat_map(|one| all.map(|other| (one, other))) {
+            let ((app, user), (other_app, other_user)) = (demands(one), demands(other));
+            assert_eq!(demands(one.and(other)), (app || other_app, user || other_user), "{one:?} and {other:?}");
+        }
+        assert_eq!(Require::default(), ApplicationAndUser);
+    }
+
+    #[test]
+    fn a_pattern_means_the_names_that_it_says_and_no_other() {
+        for (pattern, meant, not_meant) in [
+            ("*", &["a", "a@b", ""][..], &[][..]),
+            ("shop", &["shop"], &["Shop", "shop2", "", "sho"]),
+            ("*@example.com", &["a@example.com", "A@EXAMPLE.com"], &["a@example.org", "a@sub.example.com", "aexample.com", "example.com"]),
+            ("Ann@Example.com", &["ann@example.COM"], &["ann@example.co", "xann@example.com"]),
+            ("team-*", &["team-", "team-a"], &["Team-a", "tea", "my-team-a"]),
+            (
+                "spiffe://example.org/ns/prod/*",
+                &["spiffe://example.org/ns/prod/sa/x"],
+                &["spiffe://example.org/ns/production", "spiffe://example.org/ns/PROD/x"],
+            ),
+            ("é*", &["éa"], &["e", "\u{301}"]),
+        ] {
+            let parsed: NamePattern = pattern.parse().unwrap();
+            assert_eq!(parsed.to_string(), pattern);
+            for name in meant {
+                assert!(parsed.matches(name), "{pattern} means {name}");
+            }
+            for name in not_meant {
+                assert!(!parsed.matches(name), "{pattern} does not mean {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_no_pattern() {
+        for (text, wrong) in [
+            ("", InvalidNamePattern::Empty),
+            ("a*b", InvalidNamePattern::Star),
+            ("**", InvalidNamePattern::Star),
+            ("*a*", InvalidNamePattern::Star),
+            ("a b", InvalidNamePattern::Character),
+            ("a\u{0}", InvalidNamePattern::Character),
+            (&"a".repeat(MAX_NAME + 1), InvalidNamePattern::Long),
+        ] {
+            assert_eq!(text.parse::<NamePattern>(), Err(wrong), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_circle_has_users_by_name_or_by_group() {
+        let circle = Circle { users: vec!["ann".parse().unwrap()], groups: vec!["ops".parse().unwrap()] };
+        let has = |user, groups: &[&str]| circle.has(user, groups.iter().copied());
+        assert!(has("ann", &[]));
+        assert!(has("bob", &["dev", "ops"]));
+        assert!(!has("bob", &["dev"]));
+        assert!(!has("ops", &["ann"]));
+        assert!(!Circle::default().has("ann", ["ops"].into_iter()));
+    }
+}
