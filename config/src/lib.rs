@@ -15,6 +15,7 @@
 //!
 //! It knows neither hyper nor rustls: certificates pass through it as bytes.
 
+pub mod client_key;
 mod control;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

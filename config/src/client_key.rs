@@ -1,0 +1,223 @@
+//! Keys that applications show: how they look, and what is kept of them.
+//!
+//! A key is `pck_`, then 32 random octets as 43 characters, then a checksum of 6: letters and digits alone, so that a double click takes all of it. By its
+//! beginning and its checksum scanners find one that has leaked, and a mistyped one is refused without being looked up. `docs/access.md` describes it.
+
+use std::fmt;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+/// What every key begins with.
+pub const PREFIX: &str = "pck_";
+/// How long a key is, in octets.
+pub const LENGTH: usize = PREFIX.len() + SECRET + CHECKSUM;
+/// What a hash begins with, as it is written.
+pub const HASH_PREFIX: &str = "sha256:";
+
+/// The fewest digits to the base 62 that hold 256 bits.
+const SECRET: usize = 43;
+/// The fewest digits to the base 62 that hold 32 bits.
+const CHECKSUM: usize = 6;
+/// Digits to the base 62, in the order of ASCII.
+const DIGITS: [u8; 62] = *b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// A key. It is shown once, to whom it is for, and kept nowhere.
+#[derive(Clone)]
+pub struct Key(String);
+
+// === impl Key ===
+
+impl Key {
+    /// The key of 32 octets of secret randomness.
+    #[must_use]
+    pub fn new(random: &[u8; 32]) -> Self {
+        let body = format!("{PREFIX}{}", base62::<SECRET>(random));
+        let checksum = base62::<CHECKSUM>(&crc32(body.as_bytes()).to_be_bytes());
+        Self(body + &checksum)
+    }
+
+    /// The key itself. Name this call in review: what it returns must go to no log, metric, page or error.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// What is kept of it.
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
+        hash(&self.0)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// Whether `text` looks like a key: its beginning, its length, its characters and its checksum. It says nothing about whether there is such a key.
+#[must_use]
+pub fn is_well_formed(text: &str) -> bool {
+    let Some((body, checksum)) = text.len().checked_sub(CHECKSUM).and_then(|end| text.split_at_checked(end)) else { return false };
+    let Some(secret) = body.strip_prefix(PREFIX) else { return false };
+    secret.len() == SECRET
+        && secret.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        && checksum.bytes().eq(digits::<CHECKSUM>(&crc32(body.as_bytes()).to_be_bytes()))
+}
+
+/// SHA-256 of a key as it is written. A key has 256 bits of randomness, so a hash that is slow on purpose would add nothing.
+#[must_use]
+pub fn hash(key: &str) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.iter_mut().zip(digest(&SHA256, key.as_bytes()).as_ref()).for_each(|(to, from)| *to = *from);
+    hash
+}
+
+/// A hash as Secrets have it: `sha256:` and 64 hexadecimal digits.
+#[must_use]
+pub fn write_hash(hash: &[u8; 32]) -> String {
+    hash.iter().fold(HASH_PREFIX.to_owned(), |text, octet| text + &format!("{octet:02x}"))
+}
+
+/// Reads a hash as [`write_hash`] writes it; `None` where `text` is none.
+#[must_use]
+pub fn read_hash(text: &str) -> Option<[u8; 32]> {
+    let hexadecimal = text.strip_prefix(HASH_PREFIX)?.as_bytes();
+    let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    let mut hash = [0; 32];
+    let (pairs, rest) = hexadecimal.as_chunks::<2>();
+    if pairs.len() != hash.len() || !rest.is_empty() {
+        return None;
+    }
+    for (octet, [high, low]) in hash.iter_mut().zip(pairs) {
+        *octet = value(*high)? << 4 | value(*low)?;
+    }
+    Some(hash)
+}
+
+fn base62<const LENGTH: usize>(number: &[u8]) -> String {
+    digits::<LENGTH>(number).into_iter().map(char::from).collect()
+}
+
+/// A number, given to the base 256, to the base 62; the first digit of both counts most. What does not fit is left out.
+fn digits<const LENGTH: usize>(number: &[u8]) -> [u8; LENGTH] {
+    let mut digits = [0_u8; LENGTH];
+    for octet in number {
+        let mut carry = u16::from(*octet);
+        for digit in digits.iter_mut().rev() {
+            let value = u16::from(*digit) << 8 | carry;
+            // Less than 62.
+            *digit = (value % 62) as u8;
+            carry = value / 62;
+        }
+    }
+    digits.map(|digit| DIGITS.get(usize::from(digit)).copied().unwrap_or_default())
+}
+
+/// CRC-32 as in IEEE 802.3 §3.2.9 (gzip, PNG), a table for each octet.
+fn crc32(octets: &[u8]) -> u32 {
+    const TABLE: [u32; 256] = table();
+    let step = |crc: u32, octet: &u8| TABLE.get(usize::from(crc as u8 ^ octet)).copied().unwrap_or_default() ^ (crc >> 8);
+    !octets.iter().fold(u32::MAX, step)
+}
+
+const fn table() -> [u32; 256] {
+    let mut table = [0; 256];
+    let mut index = 0;
+    while index < table.len() {
+        let (mut crc, mut bit) = (index as u32, 0);
+        while bit < 8 {
+            crc = if crc & 1 == 1 { 0xedb8_8320 ^ (crc >> 1) } else { crc >> 1 };
+            bit += 1;
+        }
+        table[index] = crc;
+        index += 1;
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Octets from 0 to 31; the digits and the checksum were computed by Python's integers and zlib.
+    const KNOWN: &str = "pck_003aUlTJC7tjlCTQj2uNU3MFagCXG9LRKRcwGkBIDlf1T7Jj1";
+
+    fn known() -> Key {
+        Key::new(&std::array::from_fn(|index| index as u8))
+    }
+
+    #[test]
+    fn a_key_is_what_other_implementations_make_of_the_same_octets() {
+        assert_eq!(known().expose(), KNOWN);
+        assert_eq!(write_hash(&hash(KNOWN)), "sha256:36fa011c791e70a34fb59b2368f1b89faf186edf98496a354dc4781e194a63fa");
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926, "the check value of the catalogue of CRCs");
+    }
+
+    #[test]
+    fn a_key_with_any_one_mistake_is_refused() {
+        let key = known();
+        assert!(is_well_formed(key.expose()));
+        for index in 0..LENGTH {
+            for wrong in ('!'..='~').filter(|wrong| key.expose().chars().nth(index) != Some(*wrong)) {
+                let mistyped: String = key.expose().chars().enumerate().map(|(at, char)| if at == index { wrong } else { char }).collect();
+                assert!(!is_well_formed(&mistyped), "{mistyped}");
+            }
+            let (before, after) = key.expose().split_at(index);
+            assert!(!is_well_formed(before));
+            assert!(!is_well_formed(&format!("{before}0{after}")));
+            assert!(!is_well_formed(&format!("{before}\u{e9}{}", &after[1..])));
+        }
+        for text in ["", "pck_", " ", "\u{1f511}", &KNOWN.to_ascii_uppercase(), &format!("{KNOWN} "), &format!(" {KNOWN}")] {
+            assert!(!is_well_formed(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_does_not_print() {
+        assert_eq!(format!("{:?}", known()), "[secret]");
+    }
+
+    #[test]
+    fn what_is_no_hash_is_not_read() {
+        let good = write_hash(&[0xab; 32]);
+        assert_eq!(read_hash(&good), Some([0xab; 32]));
+        assert_eq!(read_hash(&good.to_ascii_uppercase().replace("SHA256", "sha256")), Some([0xab; 32]));
+        let hexadecimal = "ab".repeat(32);
+        for text in
+            ["", "sha256:", &hexadecimal, &good[1..], &good[..70], &format!("{good}a"), &format!("{good}ab"), &good.replacen("ab", "a+", 1)]
+        {
+            assert_eq!(read_hash(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_key_is_well_formed_and_of_one_length(random: [u8; 32]) {
+            let key = Key::new(&random);
+            prop_assert_eq!(key.expose().len(), LENGTH);
+            prop_assert!(is_well_formed(key.expose()));
+            prop_assert_eq!(read_hash(&write_hash(&key.hash())), Some(hash(key.expose())));
+        }
+
+        #[test]
+        fn a_text_that_only_looks_like_a_key_is_refused(text in "\\PC{0,60}|pck_[0-9A-Za-z]{49}") {
+            prop_assert!(!is_well_formed(&text));
+        }
+    }
+
+    #[test]
+    fn different_octets_give_different_keys() {
+        let of = |octet, bit| {
+            let mut random = [0; 32];
+            random[octet] = 1_u8 << bit;
+            Key::new(&random).expose().to_owned()
+        };
+        let keys: BTreeSet<String> = (0..32).flat_map(|octet| (0..8).map(move |bit| of(octet, bit))).collect();
+        assert_eq!(keys.len(), 256);
+    }
+}
