@@ -21,8 +21,8 @@ use portcullis_config::settings::Settings;
 use portcullis_config::snapshot::backend::UpstreamProtocol;
 use portcullis_config::snapshot::endpoints::{EndpointSet, Endpoints};
 
-pub(crate) use self::connect::Authorities;
 use self::connect::Connector;
+pub(crate) use self::connect::{Authorities, AuthoritiesError};
 use self::endpoint::Endpoint;
 use crate::choose;
 use crate::telemetry::Meter;

@@ -69,13 +69,7 @@ impl Authorities {
     /// # Errors
     /// It cannot be read, or holds no authority.
     pub(crate) fn read(file: &Path) -> Result<Self, AuthoritiesError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(file)? {
-            let _refused = roots.add(certificate?);
-        }
-        if roots.is_empty() {
-            return Err(AuthoritiesError::Empty);
-        }
+        let roots = Self::roots(file)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -83,6 +77,18 @@ impl Authorities {
             .with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self(Arc::new(config)))
+    }
+
+    /// The certificates of a PEM file that can be authorities: at least one.
+    ///
+    /// # Errors
+    /// It cannot be read, or holds no authority.
+    pub(crate) fn roots(file: &Path) -> Result<RootCertStore, AuthoritiesError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(file)? {
+            let _refused = roots.add(certificate?);
+        }
+        if roots.is_empty() { Err(AuthoritiesError::Empty) } else { Ok(roots) }
     }
 }
 
