@@ -1,29 +1,26 @@
-//! May the caller?
+//! Who is calling, and may they?
+//!
+//! | step | module |
+//! | --- | --- |
+//! | which credentials does the request show? | [`shown`] |
+//! | whose are they? | [`authenticator`]: [`client_keys`], [`token`] by the keys of [`issuers`] |
+//! | may she go there? | [`caller`] |
+//! | may she still, a while later? | [`review`] |
+//! | what does the backend learn of her? | [`identity`] |
 
-use portcullis_config::snapshot::access::{Access, Require};
+pub(crate) mod authenticator;
+mod cache;
+mod caller;
+mod claims;
+mod client_keys;
+pub(crate) mod identity;
+pub(crate) mod issuers;
+mod keys;
+pub(crate) mod review;
+mod shown;
+mod token;
 
-use crate::normalize::Request;
-
-/// Whether the request may go where its route leads. What it may not is answered by [`hidden`](crate::hidden), like what does
-/// not exist.
-///
-/// There are no credentials yet that could be shown: only what demands none is open.
-pub(crate) fn may(access: &Access, _request: &Request) -> bool {
-    access.require == Require::Nothing
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::normalize::tests::read;
-
-    #[test]
-    fn only_what_demands_nothing_is_open() {
-        let request = read("GET / HTTP/1.1\nHost: a\nAuthorization: Bearer x").unwrap();
-        for (require, open) in
-            [(Require::Nothing, true), (Require::Application, false), (Require::User, false), (Require::ApplicationAndUser, false)]
-        {
-            assert_eq!(may(&Access { require, ..Access::default() }, &request), open, "{require:?}");
-        }
-    }
-}
+pub(crate) use self::authenticator::{Authenticated, Authenticator};
+pub(crate) use self::caller::{Caller, User, may, may_enter, nobody};
+pub(crate) use self::shown::{SESSION_COOKIE, Shown, strip};
+pub(crate) use self::token::Rejected;

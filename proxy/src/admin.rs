@@ -14,8 +14,9 @@ use portcullis_config::settings::Settings;
 
 pub(crate) use self::serve::serve;
 use self::table::Table;
+use crate::access::Authenticator;
 use crate::certificates::{Certificates, Checked};
-use crate::explain::{Explanation, InvalidQuestion, Question, explain};
+use crate::explain::{Explanation, InvalidQuestion, Question, explain_by};
 use crate::telemetry::{ServedCertificate, Telemetry};
 use crate::worker::Shared;
 
@@ -28,6 +29,7 @@ pub(crate) struct Admin {
     live: Arc<Live>,
     certificates: Arc<Certificates>,
     telemetry: Arc<Telemetry>,
+    authenticator: Arc<Authenticator>,
     draining: AtomicBool,
 }
 
@@ -40,6 +42,7 @@ impl Admin {
             live: Arc::clone(&shared.live),
             certificates,
             telemetry: Arc::clone(&shared.telemetry),
+            authenticator: Arc::clone(&shared.authenticator),
             draining: AtomicBool::new(false),
         }
     }
@@ -77,7 +80,7 @@ impl Admin {
 
     /// Why a request would go where it goes, by what is served now.
     fn explain(&self, question: &Question) -> Result<Explanation, InvalidQuestion> {
-        explain(&self.settings, &self.live.snapshot.load(), question)
+        explain_by(&self.settings, &self.live.snapshot.load(), &self.authenticator, question)
     }
 
     /// The live table.

@@ -3,9 +3,11 @@
 //! It calls the functions that [`request`](crate::request) calls, in the same order, and writes down what each decides.
 
 use std::fmt;
+use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 use portcullis_config::settings::{PlainHttp, Settings};
+use portcullis_config::snapshot::access::{Access, NamePattern};
 use portcullis_config::snapshot::host::VirtualHost;
 use portcullis_config::snapshot::rule::{Route, Rule};
 use portcullis_config::snapshot::{Listener, Snapshot};
@@ -14,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::admin::table::{Backend, describe, origin, word};
 use crate::exchange::{BodyLength, RequestHead, Target};
 use crate::normalize::{Reading, Request};
-use crate::{access, answer, filter, normalize, route};
+use crate::access::{self, Authenticated, Authenticator, Shown};
+use crate::{answer, filter, normalize, route};
 
 /// A request to be explained, from a client in no trusted network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,29 +80,43 @@ pub enum InvalidQuestion {
     Header(String),
 }
 
-/// Walks the steps of the request path.
+/// Walks the steps of the request path. Client keys are those of the snapshot; the keys of issuers are not known, so that no token holds.
 ///
 /// # Errors
 /// `question` is no request that a client could send.
 pub fn explain(settings: &Settings, snapshot: &Snapshot, question: &Question) -> Result<Explanation, InvalidQuestion> {
+    let authenticator = Authenticator::new(&settings.access);
+    authenticator.learn(&snapshot.credentials);
+    explain_by(settings, snapshot, &authenticator, question)
+}
+
+/// The same, with what a running gateway knows of credentials.
+pub(crate) fn explain_by(
+    settings: &Settings,
+    snapshot: &Snapshot,
+    authenticator: &Authenticator,
+    question: &Question,
+) -> Result<Explanation, InvalidQuestion> {
     let (head, tls) = question.head()?;
-    let mut walk = Walk::default();
+    let mut walk = Walk { steps: Vec::new(), authenticator };
     let verdict = walk.listener(settings, snapshot, head, tls);
-    Ok(Explanation { steps: walk.0, verdict })
+    Ok(Explanation { steps: walk.steps, verdict })
 }
 
 /// The steps so far. Each method is a step that goes on to the next one, or ends the way.
-#[derive(Default)]
-struct Walk(Vec<Step>);
+struct Walk<'a> {
+    steps: Vec<Step>,
+    authenticator: &'a Authenticator,
+}
 
 const HIDDEN: Verdict = Verdict::Answered { status: 404 };
 const UNAVAILABLE: Verdict = Verdict::Answered { status: 503 };
 
 // === impl Walk ===
 
-impl Walk {
+impl Walk<'_> {
     fn step(&mut self, step: &str, decision: impl Into<String>, origin: Option<String>) {
-        self.0.push(Step { step: step.to_owned(), decision: decision.into(), origin });
+        self.steps.push(Step { step: step.to_owned(), decision: decision.into(), origin });
     }
 
     fn listener(&mut self, settings: &Settings, snapshot: &Snapshot, head: RequestHead, tls: bool) -> Verdict {
@@ -152,16 +169,14 @@ impl Walk {
 
     fn access(&mut self, route: &Route, request: &Request, tls: bool) -> Verdict {
         let access = &route.rule.policy.access;
-        let require = word(&access.require);
         let rule = Some(origin(&route.rule.origin));
-        if !access::may(access, request) {
-            let decision = format!(
-                "credentials are demanded (`require: {require}`) that this request does not carry: the same answer as for a host that does not exist"
-            );
-            self.step("access", decision, rule);
+        let authenticated = self.authenticator.authenticate(&Shown::read(&request.headers), SystemTime::now());
+        let (demand, shown) = (demand(access), who(&authenticated));
+        if !access::may(access, &authenticated.caller) {
+            self.step("access", format!("{demand}; {shown}: the same answer as for a host that does not exist"), rule);
             return HIDDEN;
         }
-        self.step("access", format!("open (`require: {require}`)"), rule);
+        self.step("access", format!("{demand}; {shown}: let in"), rule);
         if let Some((status, location)) = filter::redirect(&route.rule.filters, &route.matches.path, request, tls) {
             self.step("filters", format!("redirected to {}", lossy(&location)), Some(origin(&route.rule.origin)));
             return Verdict::Answered { status: status.as_u16() };
@@ -187,6 +202,30 @@ impl Walk {
         }
         Verdict::Forwarded { backends: chosen }
     }
+}
+
+/// What is demanded, and who is let in.
+fn demand(access: &Access) -> String {
+    let mut demand = format!("`require: {}`", word(&access.require));
+    for list in access.applications.iter().filter(|_| access.require.application()) {
+        demand.push_str(&format!(", application one of: {}", names(list)));
+    }
+    for circle in access.users.iter().filter(|_| access.require.user()) {
+        demand.push_str(&format!(", user one of: {}; or of the groups: {}", names(&circle.users), names(&circle.groups)));
+    }
+    demand
+}
+
+fn names(patterns: &[NamePattern]) -> String {
+    if patterns.is_empty() { "nobody".to_owned() } else { patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ") }
+}
+
+/// Who shows herself, by credentials that hold.
+fn who(Authenticated { caller, rejected, .. }: &Authenticated) -> String {
+    let application = caller.application.as_ref().map_or("no application".to_owned(), |name| format!("the application {name}"));
+    let user = caller.user.as_ref().map_or("no user".to_owned(), |user| format!("the user {}", user.name));
+    let rejected = rejected.map_or(String::new(), |reason| format!(" (a credential does not hold: {reason})"));
+    format!("the request shows {application} and {user}{rejected}")
 }
 
 fn claimed(host: &VirtualHost) -> String {
@@ -226,7 +265,7 @@ impl Question {
         headers.insert(header::HOST, HeaderValue::from_str(host.as_str()).map_err(|_| invalid())?);
         let mut given = HeaderMap::new();
         for (name, value) in &self.headers {
-            let invalid = || InvalidQuestion::Header(format!("{name}: {value}"));
+            let invalid = || InvalidQuestion::Header(name.clone());
             given.append(HeaderName::try_from(name).map_err(|_| invalid())?, HeaderValue::from_str(value).map_err(|_| invalid())?);
         }
         if given.contains_key(header::HOST) {
@@ -256,7 +295,7 @@ impl fmt::Display for InvalidQuestion {
         match self {
             Self::Url(url) => write!(f, "`{url}` is no URL such as https://shop--staging.apps.example.com/cart"),
             Self::Method(method) => write!(f, "`{method}` is no method such as GET"),
-            Self::Header(header) => write!(f, "`{header}` is no header such as `X-Version: 2`"),
+            Self::Header(header) => write!(f, "`{header}` with its value is no header such as `X-Version: 2`"),
         }
     }
 }

@@ -56,6 +56,8 @@ pub(crate) enum Outcome {
     Aborted(&'static str),
     /// The client went before the response's end.
     Gone,
+    /// The client's credentials or grants ended before the response did.
+    Ended,
 }
 
 /// What is noted on the way, for metrics and the log.

@@ -10,6 +10,7 @@ use portcullis_config::settings::Settings;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::access::Authenticator;
 use crate::admin::{self, Admin};
 use crate::certificates::{Certificates, PlaceholderError};
 use crate::listen::admission::Admission;
@@ -66,7 +67,10 @@ impl Gateway {
         let (phase, phases) = watch::channel(Phase::Serving);
         let authorities = settings.upstreams.certificate_authorities.as_deref().map(Authorities::read).transpose();
         let telemetry = Telemetry::new(&settings, std::time::SystemTime::now()).map_err(StartError::AccessLog)?;
+        let authenticator = Arc::new(Authenticator::new(&settings.access));
+        authenticator.learn(&live.snapshot.load().credentials);
         let shared = Shared {
+            authenticator: Arc::clone(&authenticator),
             authorities: authorities.map_err(|error| StartError::Authorities(error.to_string()))?,
             telemetry: Arc::clone(&telemetry),
             tls: tls::acceptor(Arc::clone(&certificates)).map_err(StartError::Tls)?,
@@ -77,6 +81,8 @@ impl Gateway {
         };
         let admin = Arc::new(Admin::new(&shared, Arc::clone(&certificates)));
         let mut control = JoinSet::new();
+        let followed = Arc::clone(&live);
+        control.spawn(async move { authenticator.follow(&followed).await });
         control.spawn(async move { certificates.follow(&live).await });
         if let Some(socket) = admin_socket {
             let listener = tokio::net::TcpListener::from_std(socket).map_err(StartError::Thread)?;

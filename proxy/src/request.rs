@@ -7,13 +7,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use portcullis_config::settings::PlainHttp;
+use portcullis_config::snapshot::access::Require;
 use portcullis_config::snapshot::rule::Rule;
 
+use crate::access::{Caller, Rejected, Shown};
 use crate::answer::{self, Asker, Facts};
 use crate::exchange::{BodyLength, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Source};
 use crate::forward::{self, Deadlines, Job, Notes, OnHead, Outcome};
 use crate::forwarding::{self, RequestId};
-use crate::normalize::{Kind, Request};
+use crate::normalize::{Authority, Kind, Request};
 use crate::telemetry::{InFlight, Record};
 use crate::upstream::exchange::Message;
 use crate::worker::Worker;
@@ -53,6 +55,8 @@ struct Told<'a> {
     request: Option<&'a Request>,
     routed: Option<&'a Routed>,
     variant: &'a str,
+    caller: Option<&'a Caller>,
+    rejected: Option<Rejected>,
     refusal: Option<&'static str>,
     failure: Option<&'static str>,
     status: u16,
@@ -75,13 +79,18 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         return call.redirect_to_https(&request, respond).await;
     }
 
-    // Route and authorise: what is not there and what may not be known of get the same answer.
-    let Some((routed, matched)) = find(worker, peer, &request) else {
-        return call.hide(&request, respond).await;
+    // Who is calling? This is found out before the host is looked at, and so takes the same time for every host.
+    let shown = Shown::read(&request.headers);
+    let authenticated = worker.authenticator.authenticate(&shown, call.at);
+
+    // Route and authorise: what is not there and what may not be known of get the same answer, after the same work.
+    let found = find(worker, peer, &request);
+    let access = found.as_ref().map_or(access::nobody(), |(routed, _)| &routed.rule.policy.access);
+    let allowed = access::may(access, &authenticated.caller);
+    let Some((routed, matched)) = found.filter(|_| allowed) else {
+        return call.hide(&request, authenticated.rejected, respond).await;
     };
-    if !access::may(&routed.rule.policy.access, &request) {
-        return call.hide(&request, respond).await;
-    }
+    let asked = request.target.clone();
 
     // What the rule says, before anything is sent.
     if let Some((status, location)) = filter::redirect(&routed.rule.filters, &matched, &request, peer.tls) {
@@ -102,6 +111,8 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         // RFC 8441 §5.1: an extended CONNECT has no key; HTTP/1.1 to the backend needs one.
         request.headers.insert(&SEC_WEBSOCKET_KEY, websocket_key(|| worker.random()));
     }
+    access::strip(&mut request.headers, authenticated.token, routed.rule.policy.access.pass_credentials);
+    access::identity::tell(&authenticated.caller, &mut request.headers);
     filter::request_headers(&routed.rule.filters, &mut request.headers);
     filter::request_headers(&backend.filters, &mut request.headers);
 
@@ -123,9 +134,23 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
     let mut notes = Notes::default();
     let mut finish =
         ResponseHeaders { date: &call.date, rule: &routed.rule, backend: &backend.filters, is_http1: request.version != Version::HTTP_2 };
-    let outcome = forward::forward(&job, body, respond, &mut finish, &mut notes).await;
+    let forwarded = forward::forward(&job, body, respond, &mut finish, &mut notes);
+    let outcome = if routed.rule.policy.access.require == Require::Nothing {
+        forwarded.await
+    } else {
+        // What was let in is let in for as long as its credentials and grants last.
+        let may_still = || still_may(worker, peer, &shown, &request.authority, asked.path(), &routed);
+        worker.reviews.guard(authenticated.caller.until, forwarded, may_still).await.unwrap_or(Outcome::Ended)
+    };
 
-    let told = Told { request: Some(&request), routed: Some(&routed), variant: &backend.variant, notes, ..Told::default() };
+    let told = Told {
+        request: Some(&request),
+        routed: Some(&routed),
+        caller: Some(&authenticated.caller),
+        variant: &backend.variant,
+        notes,
+        ..Told::default()
+    };
     call.end(outcome, told, respond).await;
 }
 
@@ -159,6 +184,15 @@ fn find(worker: &Worker, peer: &Peer, request: &Request) -> Option<(Routed, port
     let (host, route) = route::find(snapshot.listener(peer.listener)?, request)?;
     let routed = Routed { environment: Arc::clone(&host.environment), rule: Arc::clone(&route.rule) };
     Some((routed, route.matches.path.clone()))
+}
+
+/// Whether whoever shows these credentials may still go where she went.
+fn still_may(worker: &Worker, peer: &Peer, shown: &Shown, authority: &Authority, path: &str, routed: &Routed) -> bool {
+    let caller = worker.authenticator.authenticate(shown, SystemTime::now()).caller;
+    let snapshot = worker.live.snapshot.load();
+    let host = snapshot.listener(peer.listener).and_then(|listener| listener.hosts.find(authority.host.as_str()));
+    let mut routes = host.into_iter().flat_map(|host| &host.routes).filter(|route| route.matches.path.matches(path));
+    routes.any(|route| route.rule.origin.is_same(&routed.rule.origin) && access::may(&route.rule.policy.access, &caller))
 }
 
 fn deadlines(worker: &Worker, request: &Request, rule: &Rule, started: Instant) -> Deadlines {
@@ -255,8 +289,8 @@ impl<'a> Call<'a> {
         Facts { asker: &self.asker, id: &self.id, date: &self.date }
     }
 
-    async fn hide<R: Respond>(&self, request: &Request, respond: &mut R) {
-        let told = Told { request: Some(request), ..Told::default() };
+    async fn hide<R: Respond>(&self, request: &Request, rejected: Option<Rejected>, respond: &mut R) {
+        let told = Told { request: Some(request), rejected, ..Told::default() };
         self.answer(hidden::answer(&self.facts()), told, respond).await;
     }
 
@@ -307,6 +341,11 @@ impl<'a> Call<'a> {
             Outcome::Gone => {
                 respond.abort();
                 told.failure = Some("client_gone");
+                self.record(&told);
+            }
+            Outcome::Ended => {
+                respond.abort();
+                told.failure = Some("access_ended");
                 self.record(&told);
             }
         }
@@ -361,6 +400,9 @@ impl<'a> Call<'a> {
             variant: told.variant,
             upstream: told.notes.upstream,
             tries: told.notes.tries,
+            application: told.caller.and_then(|caller| caller.application.as_deref()).unwrap_or_default(),
+            user: told.caller.and_then(|caller| caller.user.as_deref()).map_or("", |user| &user.name),
+            rejected: told.rejected.map(Rejected::word),
             refusal: told.refusal,
             failure: told.failure,
             user_agent: header(http::header::USER_AGENT),

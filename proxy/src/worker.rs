@@ -9,7 +9,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
@@ -20,6 +20,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio_rustls::TlsAcceptor;
 
+use crate::access::Authenticator;
+use crate::access::review::{self, Reviews};
 use crate::forwarding::Forwarding;
 use crate::listen::accept::accept;
 use crate::listen::admission::Admission;
@@ -39,6 +41,8 @@ pub(crate) struct Worker {
     pub(crate) forwarding: Forwarding,
     pub(crate) upstreams: Upstreams,
     pub(crate) meter: Rc<Meter>,
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) reviews: Reviews,
     random: Random,
 }
 
@@ -50,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) tls: TlsAcceptor,
     pub(crate) authorities: Option<Authorities>,
     pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) admission: Arc<Admission>,
     /// How far the gateway is.
     pub(crate) phase: watch::Receiver<Phase>,
@@ -82,6 +87,8 @@ impl Worker {
             forwarding: Forwarding::from(&*shared.settings),
             upstreams: Upstreams::new(&shared.settings, shared.authorities.clone(), Rc::clone(&meter)),
             meter,
+            authenticator: Arc::clone(&shared.authenticator),
+            reviews: Reviews::default(),
             random: Random::seeded(index),
         }
     }
@@ -120,6 +127,7 @@ async fn run(index: usize, shared: Shared, sockets: Sockets) -> io::Result<()> {
         spawn_local(accept(TcpListener::from_std(https)?, entrance(Listener::HTTPS, Some(&shared.tls)), drains.handle()));
     }
     spawn_local(sweep(Rc::clone(&worker)));
+    spawn_local(review(Rc::clone(&worker)));
     // A gateway that is gone without a word is over: then both waits end with an error at once.
     let mut phase = shared.phase;
     let _ = phase.wait_for(|phase| *phase >= Phase::Leaving).await;
@@ -142,6 +150,14 @@ async fn sweep(worker: Rc<Worker>) {
         let snapshot = worker.live.snapshot.load_full();
         let current: HashSet<u64> = snapshot.backends().map(|backend| backend.endpoints.id()).collect();
         worker.upstreams.sweep(Instant::now(), |id| current.contains(&id));
+    }
+}
+
+/// Looks at who is still let in, for as long as the worker runs.
+async fn review(worker: Rc<Worker>) {
+    loop {
+        tokio::time::sleep(review::EVERY).await;
+        worker.reviews.look(worker.live.publications() + worker.authenticator.generation(), SystemTime::now());
     }
 }
 

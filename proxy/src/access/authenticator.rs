@@ -1,0 +1,187 @@
+//! From the credentials that a request shows to who is calling.
+//!
+//! It is asked before the host is looked at, so that the same work is done for a host that exists and for one that does not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use portcullis_config::live::Live;
+use portcullis_config::settings::access::AccessSettings;
+use portcullis_config::snapshot::access::Credentials;
+
+use super::cache::{Cache, hash};
+use super::caller::Caller;
+use super::client_keys::ClientKeys;
+use super::issuers::Issuer;
+use super::shown::{Bearer, Shown};
+use super::token::{CALLERS, Parts, Rejected, caller};
+
+/// Credentials that are remembered, those that held and those that did not, each.
+const REMEMBERED: usize = 16 * 1024;
+
+/// Knows whose credentials hold. Shared by all workers.
+pub(crate) struct Authenticator {
+    issuers: Vec<Issuer>,
+    client_keys: ArcSwap<ClientKeys>,
+    accepted: Cache<Remembered<Caller>>,
+    refused: Cache<Remembered<Rejected>>,
+    /// Grows when credentials may have lost their force.
+    generation: AtomicU64,
+}
+
+/// What was found out about a token, and with which keys.
+#[derive(Clone)]
+struct Remembered<T> {
+    what: T,
+    issuer: usize,
+    generation: u64,
+}
+
+/// Who is calling, and what became of the credentials.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Authenticated {
+    pub(crate) caller: Caller,
+    /// Whether the bearer token was one of ours.
+    pub(crate) token: bool,
+    /// Why the first credential that does not hold does not.
+    pub(crate) rejected: Option<Rejected>,
+}
+
+// === impl Authenticator ===
+
+impl Authenticator {
+    pub(crate) fn new(settings: &AccessSettings) -> Self {
+        Self {
+            issuers: settings.issuers.iter().cloned().map(Issuer::new).collect(),
+            client_keys: ArcSwap::default(),
+            accepted: Cache::new(REMEMBERED),
+            refused: Cache::new(REMEMBERED),
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    /// The issuers, whose keys someone must keep up to date.
+    pub(crate) fn issuers(&self) -> &[Issuer] {
+        &self.issuers
+    }
+
+    /// Follows the client keys of the snapshot, and the issuers' keys, forever: a task of the control plane.
+    pub(crate) async fn follow(&self, live: &Live) {
+        let issuers = futures::future::join_all(self.issuers.iter().map(Issuer::follow));
+        let keys = async {
+            let mut published = live.published();
+            loop {
+                self.learn(&live.snapshot.load().credentials);
+                if published.changed().await.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+        };
+        tokio::join!(issuers, keys);
+    }
+
+    /// Takes the credentials of a snapshot into use.
+    pub(crate) fn learn(&self, credentials: &Credentials) {
+        self.client_keys.store(Arc::new(ClientKeys::new(&credentials.client_keys)));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Grows when credentials that held may not hold any more: those that are in use are to be looked at again.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire) + self.issuers.iter().map(|issuer| issuer.known().generation).sum::<u64>()
+    }
+
+    /// Who shows these credentials. One that does not hold counts as not shown.
+    ///
+    /// For the application a key counts more than the client of a token: it was shown by the program itself.
+    pub(crate) fn authenticate(&self, shown: &Shown, now: SystemTime) -> Authenticated {
+        let mut found = Authenticated::default();
+        if shown.is_empty() {
+            return found;
+        }
+        match shown.bearer() {
+            None => {}
+            Some(Bearer::ClientKey(key)) => found.add(self.client_keys.load().find(key, now)),
+            Some(Bearer::Token(token)) => {
+                let caller = self.token(token, now);
+                found.token = caller.is_ok();
+                found.add(caller);
+            }
+        }
+        if let Some(key) = shown.api_key() {
+            found.add_first(self.client_keys.load().find(key, now));
+        }
+        found
+    }
+
+    fn token(&self, token: &str, now: SystemTime) -> Result<Caller, Rejected> {
+        let hash = hash("token", token);
+        if let Some(known) = self.accepted.get(&hash).filter(|known| self.is_current(known)) {
+            return if known.what.until.is_some_and(|until| until <= now) { Err(Rejected::Expired) } else { Ok(known.what) };
+        }
+        if let Some(known) = self.refused.get(&hash).filter(|known| self.is_current(known)) {
+            return Err(known.what);
+        }
+        let parts = Parts::read(token)?;
+        if !parts.is_of_type(&CALLERS) {
+            return Err(Rejected::Type);
+        }
+        let named = parts.issuer();
+        let place = self.issuers.iter().position(|issuer| Some(&*issuer.settings.issuer) == named);
+        let (place, issuer) = place.and_then(|place| Some((place, self.issuers.get(place)?))).ok_or(Rejected::UnknownIssuer)?;
+        let keys = issuer.known();
+        match parts.verify(&issuer.settings, &keys.keys, &issuer.settings.audiences, now) {
+            Ok((claims, until)) => {
+                let caller = caller(&claims, &issuer.settings, until);
+                self.accepted.insert(hash, Remembered { what: caller.clone(), issuer: place, generation: keys.generation });
+                Ok(caller)
+            }
+            Err(rejected) => {
+                if rejected == Rejected::UnknownKey {
+                    issuer.want();
+                }
+                // The rest is found out for less than a look at the cache costs, or becomes true by itself.
+                if rejected == Rejected::Signature {
+                    self.refused.insert(hash, Remembered { what: rejected, issuer: place, generation: keys.generation });
+                }
+                Err(rejected)
+            }
+        }
+    }
+
+    fn is_current<T>(&self, known: &Remembered<T>) -> bool {
+        self.issuers.get(known.issuer).is_some_and(|issuer| issuer.known().generation == known.generation)
+    }
+}
+
+// === impl Authenticated ===
+
+impl Authenticated {
+    /// What another credential shows beside those before it.
+    fn add(&mut self, other: Result<Caller, Rejected>) {
+        match other {
+            Ok(other) => {
+                self.caller.application = self.caller.application.take().or(other.application);
+                self.caller.user = self.caller.user.take().or(other.user);
+                self.caller.until = earlier(self.caller.until, other.until);
+            }
+            Err(rejected) => self.rejected = self.rejected.or(Some(rejected)),
+        }
+    }
+
+    /// The same, but what it shows counts more.
+    fn add_first(&mut self, other: Result<Caller, Rejected>) {
+        let before = std::mem::take(&mut self.caller);
+        self.add(other);
+        self.add(Ok(before));
+    }
+}
+
+fn earlier(one: Option<SystemTime>, other: Option<SystemTime>) -> Option<SystemTime> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}

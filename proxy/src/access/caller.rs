@@ -1,0 +1,141 @@
+//! Who is calling: an application, a user, or both.
+
+use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
+
+use portcullis_config::snapshot::access::{Access, Require};
+
+/// The most groups of a user that are known; further ones count for nothing.
+pub(crate) const MAX_GROUPS: usize = 512;
+
+/// Who is calling, as far as credentials that hold have shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Caller {
+    /// The calling program's name.
+    pub(crate) application: Option<Arc<str>>,
+    /// The person.
+    pub(crate) user: Option<Arc<User>>,
+    /// When the first of the credentials ends.
+    pub(crate) until: Option<SystemTime>,
+}
+
+/// A person, as an issuer named her.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct User {
+    /// What grants name her by: the user claim with the issuer's prefix.
+    pub(crate) name: Box<str>,
+    /// Her verified e-mail address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) email: Option<Box<str>>,
+    /// The name that she is called by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) preferred_username: Option<Box<str>>,
+    /// Her groups, with the issuer's prefix.
+    #[serde(default)]
+    pub(crate) groups: Box<[Box<str>]>,
+    /// The issuer's name in the configuration.
+    pub(crate) issuer: Box<str>,
+    /// Her identifier at the issuer (`sub`), which never changes.
+    pub(crate) subject: Box<str>,
+}
+
+/// Whether the caller may go where `access` guards. What she may not is answered by [`hidden`](crate::hidden), like what does not exist.
+pub(crate) fn may(access: &Access, caller: &Caller) -> bool {
+    let application = !access.require.application() || caller.application.as_deref().is_some_and(|name| may_application(access, name));
+    let user = !access.require.user() || caller.user.as_deref().is_some_and(|user| may_user(access, user));
+    // Both are always looked at: how long it takes must not tell which of them is missing.
+    application & user
+}
+
+/// What nobody may: stands in for the access of a host that does not exist, so that the same is asked there.
+pub(crate) fn nobody() -> &'static Access {
+    static NOBODY: LazyLock<Access> = LazyLock::new(|| Access {
+        require: Require::ApplicationAndUser,
+        applications: vec![Vec::new().into()],
+        users: vec![Arc::default()],
+        ..Access::default()
+    });
+    &NOBODY
+}
+
+/// Whether the grants for people have this one: for the page of what she may enter, which cannot know with which application she will come.
+pub(crate) fn may_enter(access: &Access, user: &User) -> bool {
+    matches!(access.require, Require::User | Require::ApplicationAndUser) && may_user(access, user)
+}
+
+fn may_application(access: &Access, name: &str) -> bool {
+    !access.applications.is_empty() && access.applications.iter().all(|list| list.iter().any(|pattern| pattern.matches(name)))
+}
+
+fn may_user(access: &Access, user: &User) -> bool {
+    !access.users.is_empty() && access.users.iter().all(|circle| circle.has(&user.name, user.groups.iter().map(|group| &**group)))
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_config::snapshot::access::{Circle, NamePattern};
+
+    use super::*;
+
+    fn patterns(list: &str) -> Vec<NamePattern> {
+        list.split(',').filter(|item| !item.is_empty()).map(|item| item.parse().unwrap()).collect()
+    }
+
+    fn access(require: Require, applications: &[&str], users: &[(&str, &str)]) -> Access {
+        Access {
+            require,
+            applications: applications.iter().map(|list| patterns(list).into()).collect(),
+            users: users.iter().map(|(users, groups)| Arc::new(Circle { users: patterns(users), groups: patterns(groups) })).collect(),
+            ..Access::default()
+        }
+    }
+
+    fn caller(application: &str, user: &str, groups: &[&str]) -> Caller {
+        let named = |name: &str| (!name.is_empty()).then(|| name.into());
+        let user = named(user).map(|name| {
+            let groups = groups.iter().map(|group| (*group).into()).collect();
+            Arc::new(User { name, email: None, preferred_username: None, groups, issuer: "corp".into(), subject: "1".into() })
+        });
+        Caller { application: (!application.is_empty()).then(|| application.into()), user, until: None }
+    }
+
+    #[test]
+    fn nobody_may_what_is_not_there() {
+        assert!(!may(nobody(), &caller("shop", "ann", &["ops"])));
+        assert!(!may(nobody(), &caller("", "", &[""])));
+    }
+
+    #[test]
+    fn what_demands_nothing_is_open_to_all() {
+        assert!(may(&access(Require::Nothing, &[], &[]), &Caller::default()));
+    }
+
+    #[test]
+    fn without_a_grant_nobody_is_let_in() {
+        for require in [Require::Application, Require::User, Require::ApplicationAndUser] {
+            assert!(!may(&access(require, &[], &[]), &caller("shop", "ann", &["ops"])), "{require:?}");
+            assert!(!may(&access(require, &[""], &[("", "")]), &caller("shop", "ann", &["ops"])), "{require:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_demanded_must_be_granted_by_every_list() {
+        let app = access(Require::Application, &["shop,crm", "shop"], &[]);
+        assert!(may(&app, &caller("shop", "", &[])));
+        assert!(!may(&app, &caller("crm", "", &[])));
+        assert!(!may(&app, &caller("", "shop", &[])), "a user is no application");
+
+        let user = access(Require::User, &[], &[("*@example.com", "ops"), ("", "ops,dev")]);
+        assert!(may(&user, &caller("", "ann@example.com", &["dev"])));
+        assert!(may(&user, &caller("", "bob@example.org", &["ops"])));
+        assert!(!may(&user, &caller("", "ann@example.com", &["sales"])));
+        assert!(!may(&user, &caller("ann@example.com", "", &["ops"])), "an application is no user");
+
+        let both = access(Require::ApplicationAndUser, &["shop"], &[("ann", "")]);
+        assert!(may(&both, &caller("shop", "ann", &[])));
+        assert!(!may(&both, &caller("shop", "", &[])));
+        assert!(!may(&both, &caller("", "ann", &[])));
+        assert!(!may(&both, &caller("shop", "bob", &[])));
+        assert!(!may(&both, &caller("crm", "ann", &[])));
+    }
+}

@@ -1,0 +1,41 @@
+//! The client keys that are known, by their hashes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use portcullis_config::client_key;
+use portcullis_config::snapshot::access::ClientKey;
+
+use super::caller::Caller;
+use super::token::Rejected;
+
+/// All client keys. They are looked up by SHA-256 of what was shown: how long that takes tells about the hash alone, which nobody
+/// can choose their way towards.
+#[derive(Default)]
+pub(crate) struct ClientKeys(HashMap<[u8; 32], Known>);
+
+struct Known {
+    application: Arc<str>,
+    expires: Option<SystemTime>,
+}
+
+// === impl ClientKeys ===
+
+impl ClientKeys {
+    pub(crate) fn new(keys: &[ClientKey]) -> Self {
+        Self(keys.iter().map(|key| (key.hash, Known { application: Arc::clone(&key.application), expires: key.expires })).collect())
+    }
+
+    /// Whose key it is.
+    pub(crate) fn find(&self, key: &str, now: SystemTime) -> Result<Caller, Rejected> {
+        if !client_key::is_well_formed(key) {
+            return Err(Rejected::Malformed);
+        }
+        let known = self.0.get(&client_key::hash(key)).ok_or(Rejected::UnknownClientKey)?;
+        if known.expires.is_some_and(|expires| expires <= now) {
+            return Err(Rejected::Expired);
+        }
+        Ok(Caller { application: Some(Arc::clone(&known.application)), user: None, until: known.expires })
+    }
+}

@@ -1,0 +1,199 @@
+//! The issuers of tokens and their keys: fetched on the control runtime, kept when an issuer is away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use portcullis_config::settings::access::IssuerSettings;
+use serde::Deserialize;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use super::keys::{Keys, UnusableKeys};
+use crate::fetch::{Client, FetchError};
+
+/// How often keys are fetched without any other reason.
+const REFRESH: Duration = Duration::from_secs(600);
+/// How soon they are fetched again at the earliest: a token with an unknown key costs at most one fetch in this time.
+const AT_MOST_EVERY: Duration = Duration::from_secs(30);
+/// The first and the longest pause after a failure, before any keys are known.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// Someone who issues tokens.
+pub(crate) struct Issuer {
+    pub(crate) settings: IssuerSettings,
+    known: ArcSwap<Known>,
+    /// A key was asked for that is not known.
+    wanted: Notify,
+}
+
+/// The keys that are known now.
+#[derive(Default)]
+pub(crate) struct Known {
+    pub(crate) keys: Keys,
+    /// Changes with the keys: what was decided by others is void.
+    pub(crate) generation: u64,
+    document: Vec<u8>,
+}
+
+/// Where an issuer's endpoints are (OpenID Connect Discovery 1.0 §3, RFC 8414 §2).
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Discovery {
+    pub(crate) issuer: String,
+    pub(crate) jwks_uri: String,
+}
+
+/// Why an issuer's keys could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeysError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("{0} answered with status {1}")]
+    Status(String, u16),
+    #[error("the discovery document is not understood")]
+    Discovery,
+    #[error("the discovery document is of the issuer `{0}`")]
+    OtherIssuer(String),
+    #[error("the key set cannot be used: {0}")]
+    Keys(#[from] UnusableKeys),
+}
+
+/// When keys are fetched: pure, with the time as an argument.
+struct Schedule {
+    last: Option<Instant>,
+    failures: u32,
+}
+
+// === impl Issuer ===
+
+impl Issuer {
+    pub(crate) fn new(settings: IssuerSettings) -> Self {
+        Self { settings, known: ArcSwap::default(), wanted: Notify::new() }
+    }
+
+    /// The keys that are known now.
+    pub(crate) fn known(&self) -> Arc<Known> {
+        self.known.load_full()
+    }
+
+    /// Says that a key was asked for that is not known.
+    pub(crate) fn want(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Takes a key set into use. The same one again changes nothing.
+    pub(crate) fn learn(&self, document: &[u8]) -> Result<(), UnusableKeys> {
+        let before = self.known.load();
+        if before.document == document {
+            return Ok(());
+        }
+        let keys = Keys::parse(document)?;
+        self.known.store(Arc::new(Known { keys, generation: before.generation + 1, document: document.to_vec() }));
+        Ok(())
+    }
+
+    /// Keeps the keys up to date, forever: a task of the control plane. A client that cannot even be made is told once.
+    pub(crate) async fn follow(&self) {
+        let name = &self.settings.name;
+        let client = match Client::new(self.settings.certificate_authorities.as_deref()) {
+            Ok(client) => client,
+            Err(error) => return tracing::error!(issuer = name, %error, "no token of this issuer will be accepted"),
+        };
+        let mut schedule = Schedule { last: None, failures: 0 };
+        loop {
+            sleep_until(schedule.earliest(Instant::now())).await;
+            let fetched = self.fetch(&client).await;
+            schedule.fetched(Instant::now(), fetched.is_ok());
+            match fetched {
+                Ok(()) => tracing::debug!(issuer = name, "keys fetched"),
+                Err(error) => tracing::warn!(issuer = name, %error, "keys could not be fetched: those that are known stay in use"),
+            }
+            let next = schedule.next(Instant::now());
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = self.wanted.notified() => {}
+            }
+        }
+    }
+
+    async fn fetch(&self, client: &Client) -> Result<(), KeysError> {
+        let uri = match &self.settings.jwks_uri {
+            Some(uri) => uri.clone(),
+            None => discover(client, &self.settings.issuer).await?.jwks_uri,
+        };
+        self.learn(&get(client, &uri).await?)?;
+        Ok(())
+    }
+}
+
+/// Reads an issuer's discovery document, which must be its own.
+pub(crate) async fn discover(client: &Client, issuer: &str) -> Result<Discovery, KeysError> {
+    let uri = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+    let discovery: Discovery = serde_json::from_slice(&get(client, &uri).await?).map_err(|_| KeysError::Discovery)?;
+    if discovery.issuer == issuer { Ok(discovery) } else { Err(KeysError::OtherIssuer(discovery.issuer.chars().take(200).collect())) }
+}
+
+async fn get(client: &Client, uri: &str) -> Result<bytes::Bytes, KeysError> {
+    let answer = client.get(uri, "application/json").await?;
+    if answer.status == http::StatusCode::OK { Ok(answer.body) } else { Err(KeysError::Status(uri.to_owned(), answer.status.as_u16())) }
+}
+
+// === impl Schedule ===
+
+impl Schedule {
+    fn fetched(&mut self, now: Instant, well: bool) {
+        self.last = Some(now);
+        self.failures = if well { 0 } else { self.failures.saturating_add(1) };
+    }
+
+    /// Before this nothing is fetched, whoever asks.
+    fn earliest(&self, now: Instant) -> Instant {
+        match self.last {
+            None => now,
+            Some(last) if self.failures > 0 => last + self.retry(),
+            Some(last) => last + AT_MOST_EVERY,
+        }
+    }
+
+    /// At this time keys are fetched even if nobody asks.
+    fn next(&self, now: Instant) -> Instant {
+        match self.last {
+            None => now,
+            Some(last) if self.failures > 0 => last + self.retry(),
+            Some(last) => last + REFRESH,
+        }
+    }
+
+    fn retry(&self) -> Duration {
+        RETRY.0.saturating_mul(1 << self.failures.saturating_sub(1).min(5)).min(RETRY.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_costs_at_most_one_fetch_in_thirty_seconds() {
+        let start = Instant::now();
+        let mut schedule = Schedule { last: None, failures: 0 };
+        assert_eq!(schedule.earliest(start), start);
+        schedule.fetched(start, true);
+        assert_eq!(schedule.earliest(start), start + Duration::from_secs(30));
+        assert_eq!(schedule.next(start), start + Duration::from_secs(600));
+    }
+
+    #[test]
+    fn an_issuer_that_is_away_is_asked_again_soon_but_ever_less_often() {
+        let start = Instant::now();
+        let mut schedule = Schedule { last: None, failures: 0 };
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            schedule.fetched(start, false);
+            pauses.push((schedule.next(start) - start).as_secs());
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30, 30]);
+        schedule.fetched(start, true);
+        assert_eq!(schedule.next(start), start + REFRESH);
+    }
+}

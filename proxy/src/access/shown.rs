@@ -1,0 +1,199 @@
+//! Which credentials a request shows, and which of its header fields carried them.
+//!
+//! | field | what it may carry |
+//! | --- | --- |
+//! | `Authorization: Bearer` | a client key, or an issuer's token |
+//! | `X-Api-Key` | a client key |
+//! | the cookie `__Host-portcullis` | a login session |
+//!
+//! gRPC metadata are header fields, so they are the same there.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use portcullis_config::client_key;
+
+/// The cookie that carries a login session. The prefix binds it to one host, HTTPS and the path `/` (RFC 6265bis §4.1.3.2).
+pub(crate) const SESSION_COOKIE: &str = "__Host-portcullis";
+static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// The longest credential that is looked at, in octets.
+pub(crate) const MAX_CREDENTIAL: usize = 16 * 1024;
+
+/// The credentials of a request, none of them judged yet. Cheap to keep: the values are shared, not copied.
+#[derive(Clone, Default)]
+pub(crate) struct Shown {
+    /// What follows `Bearer`.
+    bearer: Option<HeaderValue>,
+    api_key: Option<HeaderValue>,
+    /// The whole `Cookie`, where one of its cookies is a session.
+    cookie: Option<HeaderValue>,
+}
+
+/// What one credential is by its looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Bearer<'a> {
+    /// It has the prefix of client keys.
+    ClientKey(&'a str),
+    /// Everything else.
+    Token(&'a str),
+}
+
+// === impl Shown ===
+
+impl Shown {
+    /// What `headers` show. Of fields that stand several times none counts.
+    pub(crate) fn read(headers: &HeaderMap) -> Self {
+        let bearer = single(headers, &header::AUTHORIZATION).filter(|value| bearer(value).is_some());
+        let api_key = single(headers, &X_API_KEY).filter(|value| text(value).is_some_and(client_key::has_prefix));
+        let cookie = single(headers, &header::COOKIE).filter(|value| session(value).is_some());
+        Self { bearer: bearer.cloned(), api_key: api_key.cloned(), cookie: cookie.cloned() }
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bearer.is_none() && self.api_key.is_none() && self.cookie.is_none()
+    }
+
+    /// The bearer token or key.
+    pub(crate) fn bearer(&self) -> Option<Bearer<'_>> {
+        let token = bearer(self.bearer.as_ref()?)?;
+        Some(if client_key::has_prefix(token) { Bearer::ClientKey(token) } else { Bearer::Token(token) })
+    }
+
+    /// The key of `X-Api-Key`.
+    pub(crate) fn api_key(&self) -> Option<&str> {
+        self.api_key.as_ref().and_then(text)
+    }
+
+    /// The session's sealed value.
+    pub(crate) fn session(&self) -> Option<&str> {
+        self.cookie.as_ref().and_then(session)
+    }
+}
+
+/// Takes from the headers what must not reach a backend: session cookies always; client keys and, where it was accepted, the bearer
+/// token, unless `pass` says that they go on.
+pub(crate) fn strip(headers: &mut HeaderMap, accepted_token: bool, pass: bool) {
+    strip_cookies(headers);
+    if pass {
+        return;
+    }
+    let is_key = |value: &HeaderValue| text(value).is_some_and(client_key::has_prefix);
+    if headers.get_all(&X_API_KEY).iter().any(is_key) {
+        headers.remove(&X_API_KEY);
+    }
+    let consumed = |value: &HeaderValue| bearer(value).is_some_and(|token| accepted_token || client_key::has_prefix(token));
+    if headers.get_all(header::AUTHORIZATION).iter().any(consumed) {
+        headers.remove(header::AUTHORIZATION);
+    }
+}
+
+/// Every cookie of the gateway's own goes, whatever is in it; the others stay as they were written.
+fn strip_cookies(headers: &mut HeaderMap) {
+    let is_ours = |pair: &[u8]| pair.trim_ascii_start().starts_with(SESSION_COOKIE.as_bytes());
+    let Some(value) = headers.get(header::COOKIE) else { return };
+    if !value.as_bytes().split(|byte| *byte == b';').any(is_ours) {
+        return;
+    }
+    let kept: Vec<&[u8]> = value.as_bytes().split(|byte| *byte == b';').filter(|pair| !is_ours(pair)).map(<[u8]>::trim_ascii).collect();
+    let joined = kept.join(&b"; "[..]);
+    match HeaderValue::from_maybe_shared(Bytes::from(joined)) {
+        Ok(value) if !value.is_empty() => drop(headers.insert(header::COOKIE, value)),
+        _ => drop(headers.remove(header::COOKIE)),
+    }
+}
+
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next()?;
+    (values.next().is_none() && first.len() <= MAX_CREDENTIAL).then_some(first)
+}
+
+fn text(value: &HeaderValue) -> Option<&str> {
+    value.to_str().ok().map(str::trim)
+}
+
+/// What follows `Bearer` (RFC 6750 §2.1); the scheme is compared without case (RFC 9110 §11.1).
+fn bearer(value: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = text(value)?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' ')).then_some(token)
+}
+
+/// The value of the session's cookie. Two of one name are none: the other may have been tossed in by a sibling host.
+fn session(value: &HeaderValue) -> Option<&str> {
+    let text = value.to_str().ok()?;
+    let mut values = text.split(';').filter_map(|pair| {
+        let (name, value) = pair.trim().split_once('=')?;
+        (name == SESSION_COOKIE).then_some(value)
+    });
+    let value = values.next()?;
+    values.next().is_none().then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "pck_x";
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())).collect()
+    }
+
+    #[test]
+    fn credentials_are_found_where_they_belong() {
+        let shown = Shown::read(&headers(&[("authorization", "bearer  abc"), ("x-api-key", KEY), ("cookie", "a=b; __Host-portcullis=s; c=d")]));
+        assert_eq!(shown.bearer(), Some(Bearer::Token("abc")));
+        assert_eq!(shown.api_key(), Some(KEY));
+        assert_eq!(shown.session(), Some("s"));
+        let shown = Shown::read(&headers(&[("authorization", "Bearer pck_x")]));
+        assert_eq!(shown.bearer(), Some(Bearer::ClientKey(KEY)));
+    }
+
+    #[test]
+    fn what_is_doubtful_is_not_shown() {
+        for fields in [
+            &[("authorization", "Bearer a"), ("authorization", "Bearer b")][..],
+            &[("authorization", "Basic YTpi")],
+            &[("authorization", "Bearer")],
+            &[("authorization", "Bearer a b")],
+            &[("x-api-key", "somebody-elses")],
+            &[("x-api-key", KEY), ("x-api-key", KEY)],
+            &[("cookie", "__Host-portcullis=a; __Host-portcullis=b")],
+            &[("cookie", "portcullis=a; __host-portcullis=b; x__Host-portcullis=c")],
+        ] {
+            assert!(Shown::read(&headers(fields)).is_empty(), "{fields:?}");
+        }
+        let long = format!("Bearer {}", "a".repeat(MAX_CREDENTIAL));
+        assert!(Shown::read(&headers(&[("authorization", &long)])).is_empty());
+    }
+
+    #[test]
+    fn credentials_end_here() {
+        let all = [("authorization", "Bearer pck_x"), ("x-api-key", KEY), ("cookie", "a=b; __Host-portcullis=s; __Host-portcullis-next=t; c=d")];
+        let mut stripped = headers(&all);
+        strip(&mut stripped, false, false);
+        assert_eq!(stripped, headers(&[("cookie", "a=b; c=d")]));
+
+        let mut passed = headers(&all);
+        strip(&mut passed, false, true);
+        assert_eq!(passed, headers(&[all[0], all[1], ("cookie", "a=b; c=d")]));
+
+        let mut only_ours = headers(&[("cookie", "__Host-portcullis=s")]);
+        strip(&mut only_ours, false, false);
+        assert!(only_ours.is_empty());
+    }
+
+    #[test]
+    fn what_was_not_for_the_gateway_goes_on() {
+        let foreign = [("authorization", "Bearer other"), ("x-api-key", "other"), ("cookie", "a=b;c=d")];
+        let mut kept = headers(&foreign);
+        strip(&mut kept, false, false);
+        assert_eq!(kept, headers(&foreign));
+        strip(&mut kept, true, false);
+        assert!(!kept.contains_key("authorization"), "an accepted token does not");
+        let mut basic = headers(&[("authorization", "Basic YTpi")]);
+        strip(&mut basic, true, false);
+        assert!(basic.contains_key("authorization"));
+    }
+}
