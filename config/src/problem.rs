@@ -77,6 +77,14 @@ fn is_empty(text: &str) -> bool {
 
 // === impl Origin ===
 
+impl Origin {
+    /// Whether both name the same resource, wherever it was read.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.kind, &self.namespace, &self.name) == (other.kind, &other.namespace, &other.name)
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(place) = &self.place {

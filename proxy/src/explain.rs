@@ -13,10 +13,10 @@ use portcullis_config::snapshot::rule::{Route, Rule};
 use portcullis_config::snapshot::{Listener, Snapshot};
 use serde::{Deserialize, Serialize};
 
+use crate::access::{self, Authenticated, Authenticator, Shown};
 use crate::admin::table::{Backend, describe, origin, word};
 use crate::exchange::{BodyLength, RequestHead, Target};
 use crate::normalize::{Reading, Request};
-use crate::access::{self, Authenticated, Authenticator, Shown};
 use crate::{answer, filter, normalize, route};
 
 /// A request to be explained, from a client in no trusted network.

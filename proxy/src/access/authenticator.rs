@@ -62,10 +62,6 @@ impl Authenticator {
         }
     }
 
-    /// The issuers, whose keys someone must keep up to date.
-    pub(crate) fn issuers(&self) -> &[Issuer] {
-        &self.issuers
-    }
 
     /// Follows the client keys of the snapshot, and the issuers' keys, forever: a task of the control plane.
     pub(crate) async fn follow(&self, live: &Live) {

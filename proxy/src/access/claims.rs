@@ -45,7 +45,8 @@ impl Claims {
         match self.0.get("aud") {
             Some(Value::String(audience)) => wanted.contains(audience),
             Some(Value::Array(list)) => {
-                list.iter().all(Value::is_string) && list.iter().filter_map(Value::as_str).any(|audience| wanted.iter().any(|wanted| wanted == audience))
+                list.iter().all(Value::is_string)
+                    && list.iter().filter_map(Value::as_str).any(|audience| wanted.iter().any(|wanted| wanted == audience))
             }
             _ => false,
         }

@@ -43,7 +43,7 @@ impl Shown {
     /// What `headers` show. Of fields that stand several times none counts.
     pub(crate) fn read(headers: &HeaderMap) -> Self {
         let bearer = single(headers, &header::AUTHORIZATION).filter(|value| bearer(value).is_some());
-        let api_key = single(headers, &X_API_KEY).filter(|value| text(value).is_some_and(client_key::has_prefix));
+        let api_key = single(headers, &X_API_KEY).filter(|value| text(value).is_some_and(is_client_key));
         let cookie = single(headers, &header::COOKIE).filter(|value| session(value).is_some());
         Self { bearer: bearer.cloned(), api_key: api_key.cloned(), cookie: cookie.cloned() }
     }
@@ -56,7 +56,7 @@ impl Shown {
     /// The bearer token or key.
     pub(crate) fn bearer(&self) -> Option<Bearer<'_>> {
         let token = bearer(self.bearer.as_ref()?)?;
-        Some(if client_key::has_prefix(token) { Bearer::ClientKey(token) } else { Bearer::Token(token) })
+        Some(if is_client_key(token) { Bearer::ClientKey(token) } else { Bearer::Token(token) })
     }
 
     /// The key of `X-Api-Key`.
@@ -77,11 +77,11 @@ pub(crate) fn strip(headers: &mut HeaderMap, accepted_token: bool, pass: bool) {
     if pass {
         return;
     }
-    let is_key = |value: &HeaderValue| text(value).is_some_and(client_key::has_prefix);
+    let is_key = |value: &HeaderValue| text(value).is_some_and(is_client_key);
     if headers.get_all(&X_API_KEY).iter().any(is_key) {
         headers.remove(&X_API_KEY);
     }
-    let consumed = |value: &HeaderValue| bearer(value).is_some_and(|token| accepted_token || client_key::has_prefix(token));
+    let consumed = |value: &HeaderValue| bearer(value).is_some_and(|token| accepted_token || is_client_key(token));
     if headers.get_all(header::AUTHORIZATION).iter().any(consumed) {
         headers.remove(header::AUTHORIZATION);
     }
@@ -100,6 +100,10 @@ fn strip_cookies(headers: &mut HeaderMap) {
         Ok(value) if !value.is_empty() => drop(headers.insert(header::COOKIE, value)),
         _ => drop(headers.remove(header::COOKIE)),
     }
+}
+
+fn is_client_key(text: &str) -> bool {
+    text.starts_with(client_key::PREFIX)
 }
 
 fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
@@ -142,7 +146,8 @@ mod tests {
 
     #[test]
     fn credentials_are_found_where_they_belong() {
-        let shown = Shown::read(&headers(&[("authorization", "bearer  abc"), ("x-api-key", KEY), ("cookie", "a=b; __Host-portcullis=s; c=d")]));
+        let shown =
+            Shown::read(&headers(&[("authorization", "bearer  abc"), ("x-api-key", KEY), ("cookie", "a=b; __Host-portcullis=s; c=d")]));
         assert_eq!(shown.bearer(), Some(Bearer::Token("abc")));
         assert_eq!(shown.api_key(), Some(KEY));
         assert_eq!(shown.session(), Some("s"));
@@ -170,7 +175,8 @@ mod tests {
 
     #[test]
     fn credentials_end_here() {
-        let all = [("authorization", "Bearer pck_x"), ("x-api-key", KEY), ("cookie", "a=b; __Host-portcullis=s; __Host-portcullis-next=t; c=d")];
+        let all =
+            [("authorization", "Bearer pck_x"), ("x-api-key", KEY), ("cookie", "a=b; __Host-portcullis=s; __Host-portcullis-next=t; c=d")];
         let mut stripped = headers(&all);
         strip(&mut stripped, false, false);
         assert_eq!(stripped, headers(&[("cookie", "a=b; c=d")]));

@@ -8,8 +8,8 @@ use std::time::SystemTime;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis_config::settings::access::{IssuerSettings, SignatureAlgorithm};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer};
 
 use super::caller::{Caller, MAX_GROUPS, User};
 use super::claims::Claims;
@@ -89,7 +89,8 @@ struct Header {
     alg: String,
     kid: Option<String>,
     typ: Option<String>,
-    crit: Option<serde_json::Value>,
+    #[serde(default, deserialize_with = "present")]
+    crit: bool,
 }
 
 // === impl Parts ===
@@ -108,11 +109,17 @@ impl<'t> Parts<'t> {
     }
 
     /// Its claims, once they may be believed, and when that ends. Signatures come last: what can be refused for less costs less.
-    pub(crate) fn verify(self, issuer: &IssuerSettings, keys: &Keys, audiences: &[String], now: SystemTime) -> Result<(Claims, SystemTime), Rejected> {
+    pub(crate) fn verify(
+        self,
+        issuer: &IssuerSettings,
+        keys: &Keys,
+        audiences: &[String],
+        now: SystemTime,
+    ) -> Result<(Claims, SystemTime), Rejected> {
         if self.issuer() != Some(&issuer.issuer) {
             return Err(Rejected::UnknownIssuer);
         }
-        if self.header.crit.is_some() {
+        if self.header.crit {
             return Err(Rejected::Critical);
         }
         let until = self.claims.valid_until(now)?;
@@ -130,13 +137,19 @@ impl<'t> Parts<'t> {
     /// Whether its type is one of `types` (RFC 8725 §3.11), compared without case and without `application/`; none at all where `types` is empty.
     pub(crate) fn is_of_type(&self, types: &[&str]) -> bool {
         let Some(own) = self.header.typ.as_deref() else { return true };
-        let own = own.get(..12).filter(|start| start.eq_ignore_ascii_case("application/")).map_or(own, |_| own.get(12..).unwrap_or_default());
+        let own =
+            own.get(..12).filter(|start| start.eq_ignore_ascii_case("application/")).map_or(own, |_| own.get(12..).unwrap_or_default());
         types.iter().any(|known| own.eq_ignore_ascii_case(known))
     }
 }
 
 /// The types of tokens that say who is calling: ID tokens and access tokens (RFC 9068 §2.1).
 pub(crate) const CALLERS: [&str; 2] = ["JWT", "at+jwt"];
+
+/// That it is there, whatever it is.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
+}
 
 fn decoded<T: DeserializeOwned>(part: &str) -> Result<T, Rejected> {
     let json = URL_SAFE_NO_PAD.decode(part).map_err(|_| Rejected::Malformed)?;
@@ -151,7 +164,11 @@ fn algorithm(name: &str) -> Option<SignatureAlgorithm> {
 pub(crate) fn caller(claims: &Claims, issuer: &IssuerSettings, until: SystemTime) -> Caller {
     let application = issuer.application_claims.iter().find_map(|claim| claims.text(claim));
     let user = user(claims, issuer, application);
-    Caller { application: application.map(|name| format!("{}{name}", issuer.prefix).into()), user: user.map(Into::into), until: Some(until) }
+    Caller {
+        application: application.map(|name| format!("{}{name}", issuer.prefix).into()),
+        user: user.map(Into::into),
+        until: Some(until),
+    }
 }
 
 /// The person that the claims name, where they name one: a client's own token (RFC 9068 §2.2) names its client by `sub`.

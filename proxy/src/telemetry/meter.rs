@@ -37,6 +37,7 @@ pub(super) struct Counts {
     pub(super) begun: Counter,
     pub(super) ended: Counter,
     pub(super) refusals: Tally<&'static str>,
+    pub(super) rejected: Tally<&'static str>,
     pub(super) failures: Tally<&'static str>,
     pub(super) opened: Tally<(&'static str, Protocol)>,
     pub(super) closed: Tally<(&'static str, Protocol)>,
@@ -92,6 +93,9 @@ impl Meter {
         self.shelf.borrow_mut().count(&self.directory, record, second);
         if let Some(reason) = record.refusal {
             self.counts.refusals.add(reason);
+        }
+        if let Some(reason) = record.rejected {
+            self.counts.rejected.add(reason);
         }
         if let Some(reason) = record.failure {
             self.counts.failures.add(reason);

@@ -45,6 +45,7 @@ metrics! {
     BYTES_OUT: Counter "portcullis_response_body_bytes_total" ["environment", "service", "variant"] "Octets of response bodies.";
     IN_FLIGHT: Gauge "portcullis_requests_in_flight" [] "Requests under way.";
     REFUSALS: Counter "portcullis_requests_refused_total" ["reason"] "Requests that were refused before they were routed.";
+    REJECTED: Counter "portcullis_credentials_rejected_total" ["reason"] "Requests that showed a credential that does not hold, and got what does not exist.";
     FAILURES: Counter "portcullis_requests_failed_total" ["reason"] "Exchanges that failed after the request was routed.";
     ACCEPTED: Counter "portcullis_connections_accepted_total" ["listener"] "Connections from clients that were accepted.";
     ACCEPT_ERRORS: Counter "portcullis_accept_errors_total" ["listener", "reason"] "Connections from clients that could not be accepted: `exhausted` where descriptors or memory had run out.";
@@ -121,6 +122,7 @@ fn requests(text: &mut Exposition, sources: &Sources<'_>) {
     let ended = total(sources, |counts| counts.ended.get());
     text.family(&IN_FLIGHT).sample(&[], total(sources, |counts| counts.begun.get()).saturating_sub(ended));
     by_reason(text, &REFUSALS, sources, |counts| &counts.refusals);
+    by_reason(text, &REJECTED, sources, |counts| &counts.rejected);
     by_reason(text, &FAILURES, sources, |counts| &counts.failures);
 }
 

@@ -39,6 +39,11 @@ pub(crate) struct Record<'r> {
     pub(crate) upstream: Option<SocketAddr>,
     /// Tries that were made.
     pub(crate) tries: u32,
+    /// Who was let in, by the names that grants have; empty where credentials showed none.
+    pub(crate) application: &'r str,
+    pub(crate) user: &'r str,
+    /// Why a credential does not hold, where one was shown to something hidden.
+    pub(crate) rejected: Option<&'static str>,
     /// Why the gateway refused the request before it was routed: the word of a [`Refusal`](crate::exchange::Refusal).
     pub(crate) refusal: Option<&'static str>,
     /// Why the exchange failed after that, as one word with underscores.

@@ -1,0 +1,121 @@
+//! What a backend learns of the caller: header fields that only the gateway can have written.
+//!
+//! | field | what it says |
+//! | --- | --- |
+//! | `X-Auth-Request-User`, `X-Forwarded-User` | the user, as grants name her |
+//! | `X-Auth-Request-Email` | her verified e-mail address |
+//! | `X-Auth-Request-Groups` | her groups, separated by commas |
+//! | `X-Auth-Request-Preferred-Username` | the name that she is called by |
+//! | `X-Auth-Request-App` | the application |
+//!
+//! The names are those of oauth2-proxy. What is not known is not sent. [`normalize`](crate::normalize) has dropped what a client sent
+//! under these names, in every spelling.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::caller::{Caller, User};
+
+static USER: HeaderName = HeaderName::from_static("x-auth-request-user");
+static EMAIL: HeaderName = HeaderName::from_static("x-auth-request-email");
+static GROUPS: HeaderName = HeaderName::from_static("x-auth-request-groups");
+static PREFERRED_USERNAME: HeaderName = HeaderName::from_static("x-auth-request-preferred-username");
+static APPLICATION: HeaderName = HeaderName::from_static("x-auth-request-app");
+static FORWARDED_USER: HeaderName = HeaderName::from_static("x-forwarded-user");
+
+/// The most octets of groups that are sent; a header field of more is refused by many backends.
+const MAX_GROUPS_OCTETS: usize = 4096;
+
+/// Tells the backend who is calling.
+pub(crate) fn tell(caller: &Caller, headers: &mut HeaderMap) {
+    if let Some(application) = caller.application.as_deref().and_then(value) {
+        headers.insert(&APPLICATION, application);
+    }
+    let Some(user) = caller.user.as_deref() else { return };
+    if let Some(name) = value(&user.name) {
+        headers.insert(&USER, name.clone());
+        headers.insert(&FORWARDED_USER, name);
+    }
+    if let Some(email) = user.email.as_deref().and_then(value) {
+        headers.insert(&EMAIL, email);
+    }
+    if let Some(name) = user.preferred_username.as_deref().and_then(value) {
+        headers.insert(&PREFERRED_USERNAME, name);
+    }
+    if let Some(groups) = groups(user) {
+        headers.insert(&GROUPS, groups);
+    }
+}
+
+/// The names that can stand in a list: one with a comma would be two groups to whoever reads it.
+fn groups(user: &User) -> Option<HeaderValue> {
+    let mut list = String::new();
+    for group in user.groups.iter().filter(|group| !group.contains(',') && is_plain(group)) {
+        if list.len() + group.len() >= MAX_GROUPS_OCTETS {
+            break;
+        }
+        if !list.is_empty() {
+            list.push(',');
+        }
+        list.push_str(group);
+    }
+    value(&list)
+}
+
+/// Printable ASCII goes as it is; what is more (RFC 9110 §5.5 leaves it without a meaning) is percent-encoded, and so is the `%`
+/// beside it, so that no two names become one.
+fn value(text: &str) -> Option<HeaderValue> {
+    if text.is_empty() {
+        return None;
+    }
+    if is_plain(text) {
+        return HeaderValue::from_str(text).ok();
+    }
+    let mut encoded = Vec::with_capacity(text.len() * 3);
+    for byte in text.bytes() {
+        if matches!(byte, b' '..=b'~') && byte != b'%' {
+            encoded.push(byte);
+        } else {
+            encoded.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+    HeaderValue::from_maybe_shared(Bytes::from(encoded)).ok()
+}
+
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.trim() == text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(application: Option<&str>, user: Option<User>) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        tell(&Caller { application: application.map(Into::into), user: user.map(Into::into), until: None }, &mut headers);
+        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+    }
+
+    fn user(name: &str, groups: &[&str]) -> User {
+        let groups = groups.iter().map(|group| (*group).into()).collect();
+        User { name: name.into(), email: Some("a@b".into()), preferred_username: None, groups, issuer: "corp".into(), subject: "1".into() }
+    }
+
+    #[test]
+    fn a_backend_learns_what_is_known_and_nothing_else() {
+        assert_eq!(told(None, None), [""; 0]);
+        assert_eq!(told(Some("shop"), None), ["x-auth-request-app: shop"]);
+        let wanted = ["x-auth-request-user: ann", "x-forwarded-user: ann", "x-auth-request-email: a@b", "x-auth-request-groups: dev,ops"];
+        assert_eq!(told(None, Some(user("ann", &["dev", "ops"]))), wanted);
+    }
+
+    #[test]
+    fn no_name_can_be_mistaken_for_another() {
+        assert!(told(None, Some(user("ann", &["a,admin", "ops"]))).contains(&"x-auth-request-groups: ops".to_owned()));
+        assert!(told(None, Some(user("zoë%", &[])))[0].ends_with("user: zo%C3%AB%25"));
+        assert!(told(None, Some(user("a\r\nx-forwarded-user: root", &[])))[0].ends_with("user: a%0D%0Ax-forwarded-user: root"));
+        let many: Vec<String> = (0..2000).map(|number| format!("group-{number}")).collect();
+        let told = told(None, Some(user("ann", &many.iter().map(String::as_str).collect::<Vec<_>>())));
+        assert!(told.last().unwrap().len() < MAX_GROUPS_OCTETS + 100);
+    }
+}
