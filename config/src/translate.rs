@@ -7,6 +7,7 @@ pub mod annotations;
 pub mod endpoints;
 pub mod hostname;
 
+mod access;
 mod implicit;
 mod policy;
 mod port;

@@ -140,10 +140,23 @@ impl Require {
     /// What demands all that either demands.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Nothing, require) | (require, Self::Nothing) => require,
-            (require, other) if require == other => require,
-            _ => Self::ApplicationAndUser,
+        Self::of(self.application() || other.application(), self.user() || other.user())
+    }
+
+    /// What of it the other does not demand.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self::of(self.application() && !other.application(), self.user() && !other.user())
+    }
+
+    /// By its parts.
+    #[must_use]
+    pub fn of(application: bool, user: bool) -> Self {
+        match (application, user) {
+            (false, false) => Self::Nothing,
+            (true, false) => Self::Application,
+            (false, true) => Self::User,
+            (true, true) => Self::ApplicationAndUser,
         }
     }
 
@@ -246,12 +259,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_two_demand_together_is_no_less_than_what_either_does() {
+    fn demands_are_joined_and_parted_by_application_and_user() {
         let all = [Nothing, Application, User, ApplicationAndUser];
         let demands = |require: Require| (require.application(), require.user());
         for (one, other) in all.into_iter().flat_map(|one| all.map(|other| (one, other))) {
             let ((app, user), (other_app, other_user)) = (demands(one), demands(other));
             assert_eq!(demands(one.and(other)), (app || other_app, user || other_user), "{one:?} and {other:?}");
+            assert_eq!(demands(one.without(other)), (app && !other_app, user && !other_user), "{one:?} without {other:?}");
         }
         assert_eq!(Require::default(), ApplicationAndUser);
     }

@@ -35,6 +35,16 @@ pub const ENVIRONMENT: Key = Key { name: "environment", place: KeyPlace::Namespa
 pub const EXPOSE: Key = Key { name: "expose", place: KeyPlace::Both, served: true };
 /// The credentials that are demanded.
 pub const REQUIRE: Key = Key { name: "require", place: KeyPlace::Both, served: true };
+/// The applications that are let in.
+pub const ALLOW_APPS: Key = Key { name: "allow-apps", place: KeyPlace::Both, served: true };
+/// The users that are let in, by their names.
+pub const ALLOW_USERS: Key = Key { name: "allow-users", place: KeyPlace::Both, served: true };
+/// The users that are let in, by their groups.
+pub const ALLOW_GROUPS: Key = Key { name: "allow-groups", place: KeyPlace::Both, served: true };
+/// The path prefixes that need no credentials.
+pub const PUBLIC_PATHS: Key = Key { name: "public-paths", place: KeyPlace::Service, served: true };
+/// Whether backends get the credentials that were shown.
+pub const PASS_CREDENTIALS: Key = Key { name: "pass-credentials", place: KeyPlace::Service, served: true };
 /// Which port of a Service is meant.
 pub const PORT: Key = Key { name: "port", place: KeyPlace::Service, served: true };
 /// Further hostnames.
@@ -49,20 +59,21 @@ pub const RETRIES: Key = Key { name: "retries", place: KeyPlace::Service, served
 pub const MAX_BODY: Key = Key { name: "max-body", place: KeyPlace::Service, served: true };
 
 /// Every key that has a meaning.
-pub const VOCABULARY: [Key; 21] = [
+pub const VOCABULARY: [Key; 22] = [
     ENVIRONMENT,
     EXPOSE,
     REQUIRE,
+    ALLOW_APPS,
+    ALLOW_USERS,
+    ALLOW_GROUPS,
+    PUBLIC_PATHS,
+    PASS_CREDENTIALS,
     PORT,
     HOSTNAMES,
     PATHS,
     TIMEOUT,
     RETRIES,
     MAX_BODY,
-    Key { name: "allow-apps", place: KeyPlace::Both, served: false },
-    Key { name: "allow-users", place: KeyPlace::Both, served: false },
-    Key { name: "allow-groups", place: KeyPlace::Both, served: false },
-    Key { name: "public-paths", place: KeyPlace::Service, served: false },
     Key { name: "affinity", place: KeyPlace::Service, served: false },
     Key { name: "rate-limit", place: KeyPlace::Service, served: false },
     Key { name: "canary-of", place: KeyPlace::Service, served: false },

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::access::NamespaceAccess;
 use super::annotations::{ENVIRONMENT, EXPOSE, HOSTNAMES, Reader, Reading, check_keys, excerpt};
 use super::endpoints::{self, endpoint_set};
 use super::hostname::HostnameTemplate;
@@ -10,7 +11,7 @@ use super::{policy, port};
 use crate::problem::Problem;
 use crate::resources::{Namespace, Resources, Service, ServicePort};
 use crate::settings::Settings;
-use crate::snapshot::access::Require;
+use crate::snapshot::access::{Access, Require};
 use crate::snapshot::backend::{Backend, UpstreamProtocol, WeightedBackends};
 use crate::snapshot::endpoints::{EndpointCells, EndpointKey};
 use crate::snapshot::host::{HostPattern, HostTable, Hostname, InvalidHostname, VirtualHost, check_label};
@@ -28,8 +29,8 @@ struct Environment {
     name: Reading<Arc<str>>,
     /// Whether Services are exposed that do not say so.
     all: bool,
-    /// What its Services demand at least, where it says so.
-    require: Option<Require>,
+    /// Who may call its Services.
+    access: NamespaceAccess,
 }
 
 /// A Service's claim to its hostnames.
@@ -96,7 +97,7 @@ impl Environment {
             "opt-in" => Ok(false),
             _ => Err("is not understood".to_owned()),
         });
-        Self { name, all: all == Reading::Good(true), require: policy::require(&mut annotations) }
+        Self { name, all: all == Reading::Good(true), access: NamespaceAccess::read(&mut annotations) }
     }
 }
 
@@ -119,6 +120,7 @@ impl Translator<'_> {
         check_keys(&service.origin, &service.labels, &service.annotations, self.problems);
         let mut reader = Reader { origin: &service.origin, annotations: &service.annotations, problems: self.problems };
         let name = exposed_in(service, environment, &mut reader)?;
+        let access = &environment?.access;
         let port = port::choose(service, &mut reader)?;
         let protocol = port::protocol(service, port, &mut reader)?;
         if matches!(protocol, UpstreamProtocol::Tls { .. }) && self.settings.upstreams.certificate_authorities.is_none() {
@@ -126,10 +128,11 @@ impl Translator<'_> {
             reader.warn("NoCertificateAuthorities", "there is nothing to check the certificates of its pods against".to_owned(), help);
         }
         let hostnames = hostnames(&self.template, service, &name, &mut reader);
-        let policy = policy::policy(environment.and_then(|environment| environment.require), &mut reader);
+        let policy = policy::policy(access, &mut reader);
         let paths = policy::paths(&mut reader);
+        let public = access.public_paths(&paths, &mut reader);
         let rule = self.rule(service, port, protocol, policy);
-        Some(Claim { service, environment: name, hostnames, routes: routes(service, paths, &Arc::new(rule)) })
+        Some(Claim { service, environment: name, hostnames, routes: routes(service, public, paths, rule) })
     }
 
     fn rule(&mut self, service: &Service, port: &ServicePort, protocol: UpstreamProtocol, policy: Policy) -> Rule {
@@ -223,12 +226,17 @@ fn further_hostname(template: &HostnameTemplate, environment: &str, text: &str) 
     if template.is_foreign(name, environment) { Err(FOREIGN.to_owned()) } else { Ok(pattern) }
 }
 
-/// One route for each path prefix, in the order in which they are tried.
-fn routes(service: &Service, paths: Vec<PathPrefix>, rule: &Arc<Rule>) -> Vec<Route> {
-    let route = |(position, path)| {
+/// One route for each path prefix, in the order in which they are tried. One that is public is that alone.
+fn routes(service: &Service, public: Vec<PathPrefix>, mut paths: Vec<PathPrefix>, rule: Rule) -> Vec<Route> {
+    paths.retain(|path| !public.contains(path));
+    let mut open = rule.clone();
+    open.policy.access = Access { require: Require::Nothing, pass_credentials: rule.policy.access.pass_credentials, ..Access::default() };
+    let (open, rule) = (Arc::new(open), Arc::new(rule));
+    let all = public.into_iter().map(|path| (path, &open)).chain(paths.into_iter().map(|path| (path, &rule)));
+    let route = |(position, (path, rule)): (usize, (PathPrefix, &Arc<Rule>))| {
         let matches = RouteMatch::prefix(path);
         (matches.precedence(service.created, service.key(), (position, 0)), Route { matches, rule: rule.clone() })
     };
-    let sorted: BTreeMap<Precedence, Route> = paths.into_iter().enumerate().map(route).collect();
+    let sorted: BTreeMap<Precedence, Route> = all.enumerate().map(route).collect();
     sorted.into_values().collect()
 }

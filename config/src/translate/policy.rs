@@ -1,12 +1,12 @@
-//! What annotations demand of requests, and grant to them.
+//! How requests are dealt with, by annotations: time, retries, size, paths.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use super::annotations::{MAX_BODY, PATHS, REQUIRE, RETRIES, Reader, Reading, TIMEOUT};
+use super::access::NamespaceAccess;
+use super::annotations::{MAX_BODY, PATHS, RETRIES, Reader, Reading, TIMEOUT};
 use crate::settings::duration;
-use crate::snapshot::access::{Access, Require};
 use crate::snapshot::policy::{Policy, Retries, Timeouts};
 use crate::snapshot::rule::PathPrefix;
 
@@ -15,43 +15,14 @@ pub const MAX_RETRIES: u8 = 10;
 /// Response status codes that are tried again where tries are asked for: those of a gateway before the service, and of one that is overloaded.
 pub const RETRY_CODES: [u16; 3] = [502, 503, 504];
 
-/// All policies of a Service. `namespace` is what its Namespace demands, where it says so.
-pub(super) fn policy(namespace: Option<Require>, service: &mut Reader<'_>) -> Policy {
+/// All policies of a Service.
+pub(super) fn policy(namespace: &NamespaceAccess, service: &mut Reader<'_>) -> Policy {
     Policy {
-        access: Access { require: narrowed(namespace, service), ..Access::default() },
+        access: namespace.of_service(service),
         timeouts: Timeouts { request: timeout(service), backend_request: None },
         retries: retries(service),
         max_body: max_body(service),
     }
-}
-
-/// What `portcullis.dev/require` says; the most, where that cannot be understood.
-pub(super) fn require(reader: &mut Reader<'_>) -> Option<Require> {
-    let help = "write none, app, user or app+user; until then it stays closed";
-    let read = reader.read(REQUIRE, help, |text| match text {
-        "none" => Ok(Require::Nothing),
-        "app" => Ok(Require::Application),
-        "user" => Ok(Require::User),
-        "app+user" => Ok(Require::ApplicationAndUser),
-        _ => Err("is not understood".to_owned()),
-    });
-    match read {
-        Reading::Absent => None,
-        Reading::Good(require) => Some(require),
-        Reading::Bad => Some(Require::default()),
-    }
-}
-
-/// A Service may demand more than its Namespace does, never less.
-fn narrowed(namespace: Option<Require>, service: &mut Reader<'_>) -> Require {
-    let own = require(service);
-    let (Some(namespace), Some(own)) = (namespace, own) else { return namespace.or(own).unwrap_or_default() };
-    let both = namespace.and(own);
-    if both != own {
-        let message = format!("`{REQUIRE}` demands less than the Namespace does, which is not possible");
-        service.warn("CannotWiden", message, "change what the Namespace demands, or what the Service does");
-    }
-    both
 }
 
 fn timeout(reader: &mut Reader<'_>) -> Option<Duration> {
@@ -104,7 +75,7 @@ pub(super) fn paths(reader: &mut Reader<'_>) -> Vec<PathPrefix> {
 }
 
 /// Only what can be the path of a request that was read strictly (RFC 3986 §3.3), or the prefix would never match.
-fn path(text: &str) -> Result<PathPrefix, String> {
+pub(super) fn path(text: &str) -> Result<PathPrefix, String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+;=:@%".contains(&byte);
     if !text.starts_with('/') {
         return Err("does not start with `/`".to_owned());

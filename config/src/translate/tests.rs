@@ -13,8 +13,9 @@ use crate::resources::{
     Affected, Annotations, Change, Conditions, EndpointPort, EndpointSlice, Kind, Namespace, NamespacedName, Object, ObjectId, PREFIX,
     Service, ServicePort, SliceEndpoint,
 };
-use crate::snapshot::access::Require;
+use crate::snapshot::access::{Access, Require};
 use crate::snapshot::endpoints::{EndpointKey, EndpointSet, Endpoints};
+use crate::snapshot::rule::PathMatch;
 
 fn settings() -> Settings {
     serde_json::from_value(json!({"zone": "apps.example.com", "source": {"kubernetes": {}}})).unwrap()
@@ -184,6 +185,85 @@ fn any_change() -> impl Strategy<Value = Change> {
     ]
 }
 
+/// Annotations of a Namespace or a Service; beside each list, which of [`NAMES`] it has.
+#[derive(Debug, Clone)]
+struct Grants {
+    require: Option<&'static str>,
+    apps: List,
+    users: List,
+    groups: List,
+}
+
+type List = (Option<&'static str>, &'static [&'static str]);
+
+const NAMES: [&str; 3] = ["a", "b", "bc"];
+const LISTS: [List; 7] = [
+    (None, &[]),
+    (Some("*"), &NAMES),
+    (Some("a"), &["a"]),
+    (Some("b* , a**"), &["b", "bc"]),
+    (Some("*c,a"), &["bc", "a"]),
+    (Some("**"), &[]),
+    (Some(""), &[]),
+];
+
+/// The names of an application, a user, and the user's groups.
+#[derive(Debug)]
+struct Caller {
+    application: Option<&'static str>,
+    user: Option<(&'static str, Vec<&'static str>)>,
+}
+
+// === impl Grants ===
+
+impl Grants {
+    /// Whether they grant to the caller all that is demanded.
+    fn have(&self, require: Require, caller: &Caller) -> bool {
+        let application = caller.application.is_some_and(|name| self.apps.1.contains(&name));
+        let user = caller
+            .user
+            .as_ref()
+            .is_some_and(|(name, groups)| self.users.1.contains(name) || groups.iter().any(|group| self.groups.1.contains(group)));
+        (!require.application() || application) && (!require.user() || user)
+    }
+
+    /// The same, where what they do not say is granted.
+    fn have_not_refused(&self, require: Require, caller: &Caller) -> bool {
+        let said = Require::of(self.apps.0.is_some(), self.users.0.is_some() || self.groups.0.is_some());
+        self.have(require.without(require.without(said)), caller)
+    }
+}
+
+fn any_grants() -> impl Strategy<Value = Grants> {
+    let list = || select(LISTS.to_vec());
+    let require = option::of(select(vec!["none", "app", "user", "app+user", "?"]));
+    (require, list(), list(), list()).prop_map(|(require, apps, users, groups)| Grants { require, apps, users, groups })
+}
+
+fn demand(require: &str) -> Require {
+    match require {
+        "none" => Require::Nothing,
+        "app" => Require::Application,
+        "user" => Require::User,
+        _ => Require::ApplicationAndUser,
+    }
+}
+
+fn callers() -> Vec<Caller> {
+    let applications = NAMES.into_iter().map(Some).chain([None]);
+    let groups = NAMES.into_iter().map(|group| vec![group]).chain([vec![], vec!["a", "bc"]]);
+    let users: Vec<_> = groups.flat_map(|groups| NAMES.map(|user| Some((user, groups.clone())))).chain([None]).collect();
+    applications.flat_map(|application| users.iter().map(move |user| Caller { application, user: user.clone() })).collect()
+}
+
+fn lets_in(access: &Access, caller: &Caller) -> bool {
+    let in_all = |name: &str| access.applications.iter().all(|list| list.iter().any(|pattern| pattern.matches(name)));
+    let application = !access.applications.is_empty() && caller.application.is_some_and(in_all);
+    let user =
+        caller.user.as_ref().is_some_and(|(name, groups)| access.users.iter().all(|circle| circle.has(name, groups.iter().copied())));
+    (!access.require.application() || application) && (!access.require.user() || user && !access.users.is_empty())
+}
+
 proptest! {
     #[test]
     fn to_do_what_a_change_affects_is_enough(changes in vec(any_change(), 1..24)) {
@@ -227,14 +307,41 @@ proptest! {
     }
 
     #[test]
+    fn a_service_lets_in_nobody_whom_its_namespace_does_not(one in any_grants(), other in any_grants(), public in any::<bool>()) {
+        let entries = |grants: &Grants| -> Vec<(&str, &str)> {
+            let all = [("require", grants.require), ("allow-apps", grants.apps.0), ("allow-users", grants.users.0), ("allow-groups", grants.groups.0)];
+            all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+        };
+        let mut of_service = entries(&other);
+        of_service.extend([("expose", "true")].into_iter().chain(public.then_some(("public-paths", "/public"))));
+        let resources = store([Object::Namespace(namespace("dev", &entries(&one))), Object::Service(service("dev", "x", &of_service))]);
+        let snapshot = translate(&settings(), &resources).snapshot;
+        let hosts = snapshot.listeners[0].hosts.iter();
+        let routes: Vec<_> = hosts.flat_map(|host| &host.routes).map(|route| (&route.matches.path, &route.rule.policy.access)).collect();
+        let (root, open) = (routes.last().unwrap().1, &routes[..routes.len() - 1]);
+        let demands = |grants: &Grants| grants.require.map(demand);
+        let least = demands(&one).unwrap_or(Require::Nothing);
+        prop_assert_eq!(root.require, demands(&other).map_or(demands(&one).unwrap_or_default(), |own| own.and(least)));
+        prop_assert_eq!(open.len(), usize::from(public && least == Require::Nothing));
+        prop_assert!(open.iter().all(|(_, access)| access.require == Require::Nothing));
+        for caller in callers() {
+            let expected = one.have(root.require, &caller) && other.have_not_refused(root.require, &caller);
+            prop_assert_eq!(lets_in(root, &caller), expected, "{:?} and {:?} and {:?}", one, other, caller);
+        }
+    }
+
+    #[test]
     fn garbage_opens_nothing(entries in vec((select(annotations::VOCABULARY.to_vec()), "\\PC{0,24}|none |[a-z+, ]{0,12}"), 0..8)) {
         let entries: Vec<(&str, &str)> = entries.iter().map(|(key, value)| (key.name, value.as_str())).collect();
-        let says_none = entries.iter().rev().find(|(key, _)| *key == "require").is_some_and(|(_, value)| value.trim() == "none");
+        let says = |wanted| entries.iter().rev().find(|(key, _)| *key == wanted).map_or("", |(_, value)| value.trim());
+        let public: Vec<&str> = says("public-paths").split(',').map(|path| path.trim().trim_end_matches('/')).collect();
         let resources = store([Object::Namespace(namespace("dev", &[("expose", "all")])), Object::Service(service("dev", "x", &entries))]);
         let translation = translate(&settings(), &resources);
         for host in translation.snapshot.listeners.iter().flat_map(|listener| listener.hosts.iter()) {
             for route in &host.routes {
-                prop_assert_eq!(route.rule.policy.access.require == Require::Nothing, says_none);
+                let is_public = matches!(&route.matches.path, PathMatch::Prefix(prefix) if public.contains(&prefix.as_str()));
+                prop_assert!(route.rule.policy.access.require != Require::Nothing || says("require") == "none" || is_public);
+                prop_assert!(route.rule.policy.access.require == Require::Nothing || says("require") != "none");
             }
         }
     }
