@@ -44,6 +44,8 @@ pub(crate) mod listen;
 pub(crate) mod normalize;
 pub(crate) mod request;
 pub(crate) mod route;
+#[allow(dead_code, reason = "its caller, the portal, is being built")]
+pub(crate) mod session;
 pub mod telemetry;
 pub(crate) mod upstream;
 pub(crate) mod worker;

@@ -62,7 +62,6 @@ impl Authenticator {
         }
     }
 
-
     /// Follows the client keys of the snapshot, and the issuers' keys, forever: a task of the control plane.
     pub(crate) async fn follow(&self, live: &Live) {
         let issuers = futures::future::join_all(self.issuers.iter().map(Issuer::follow));

@@ -1,0 +1,201 @@
+//! Login sessions: who logged in, sealed into a cookie that only the gateway can read, and worthless on any other host.
+//!
+//! Nothing of a session is kept here but that it was ended: every replica with the same keys can open it.
+
+pub(crate) mod cookie;
+mod revocations;
+mod sealer;
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::rand;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use portcullis_config::settings::access::LoginSettings;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::revocations::{Revocations, Revoked};
+pub(crate) use self::sealer::{Purpose, Sealer};
+use crate::access::User;
+
+/// How often the one who says who a person is, is asked whether she still is.
+const ASK: Duration = Duration::from_secs(300);
+/// The most octets of a session that go into a cookie: sealed and encoded, they stay below 3.5 KiB of the 4 KiB that browsers keep.
+const MAX_OCTETS: usize = 2560;
+
+/// A login, as its cookies carry it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Session {
+    pub(crate) id: Id,
+    pub(crate) user: User,
+    /// The provider's own session (`sid`), by which it can end this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) provider_session: Option<Box<str>>,
+    /// When she logged in, in seconds since 1970, as all of these.
+    pub(crate) issued_at: u64,
+    /// When it ends, whatever happens.
+    pub(crate) expires_at: u64,
+    /// When it was last used, to a tenth of the idle time.
+    pub(crate) renewed_at: u64,
+    /// When the provider was last asked about her.
+    pub(crate) asked_at: u64,
+}
+
+/// A random name of 128 bits, which nobody but the browser and the gateway may learn.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Id(Box<str>);
+
+/// The session of a person that has too much to say about herself.
+#[derive(Debug, thiserror::Error)]
+#[error("what is known of the user does not fit into a cookie")]
+pub(crate) struct Oversized;
+
+/// The system gives no random numbers.
+#[derive(Debug, thiserror::Error)]
+#[error("the system gives no random numbers")]
+pub(crate) struct NoRandomness;
+
+/// What opens sessions, and says whether they still hold. Shared by all workers and the portal.
+pub(crate) struct Sessions {
+    pub(crate) sealer: Sealer,
+    pub(crate) revocations: Revocations,
+    idle: Duration,
+    absolute: Duration,
+}
+
+// === impl Sessions ===
+
+impl Sessions {
+    pub(crate) fn new(settings: &LoginSettings) -> Result<Self, NoRandomness> {
+        Ok(Self {
+            sealer: Sealer::new()?,
+            revocations: Revocations::new(settings.absolute),
+            idle: settings.idle,
+            absolute: settings.absolute,
+        })
+    }
+
+    /// A session that begins now. Groups that do not fit are left out, which can only take rights away.
+    pub(crate) fn begin(&self, user: User, provider_session: Option<Box<str>>, now: SystemTime) -> Result<Session, BeginError> {
+        let now = seconds(now);
+        let expires_at = now.saturating_add(self.absolute.as_secs());
+        let id = Id::random()?;
+        let session = Session { id, user, provider_session, issued_at: now, expires_at, renewed_at: now, asked_at: now };
+        Ok(session.fitted()?)
+    }
+
+    /// The session in a cookie's value, if it holds on this host now.
+    pub(crate) fn open(&self, purpose: Purpose, host: &str, value: &str, now: SystemTime) -> Option<Session> {
+        let session: Option<Session> = self.sealer.open(purpose, host, value);
+        session.filter(|session| self.holds(session, now))
+    }
+
+    /// A cookie's value for this host.
+    pub(crate) fn seal(&self, purpose: Purpose, host: &str, session: &Session, now: SystemTime) -> Option<String> {
+        self.sealer.seal(purpose, host, session, now)
+    }
+
+    /// Whether it has neither ended by itself nor been ended.
+    pub(crate) fn holds(&self, session: &Session, now: SystemTime) -> bool {
+        let now = seconds(now);
+        let used = now.saturating_sub(session.renewed_at) < self.idle.as_secs();
+        now < session.expires_at && used && !self.revocations.have(session)
+    }
+
+    /// When it ends if nothing happens any more.
+    pub(crate) fn until(&self, session: &Session) -> SystemTime {
+        let end = session.expires_at.min(session.renewed_at.saturating_add(self.idle.as_secs()));
+        UNIX_EPOCH + Duration::from_secs(end)
+    }
+
+    /// The same session, used now; `None` where that was said less than a tenth of the idle time ago.
+    pub(crate) fn renewed(&self, session: &Session, now: SystemTime) -> Option<Session> {
+        let now = seconds(now);
+        (now.saturating_sub(session.renewed_at) >= self.idle.as_secs() / 10).then(|| Session { renewed_at: now, ..session.clone() })
+    }
+
+    /// How long a browser keeps the cookie: until the session would have ended.
+    pub(crate) fn lasts(&self, session: &Session, now: SystemTime) -> Duration {
+        self.until(session).duration_since(now).unwrap_or_default()
+    }
+}
+
+/// Why a session did not begin.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BeginError {
+    #[error(transparent)]
+    Oversized(#[from] Oversized),
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+}
+
+// === impl Session ===
+
+impl Session {
+    /// Whether it is time to ask the provider about her.
+    pub(crate) fn is_stale(&self, now: SystemTime) -> bool {
+        seconds(now).saturating_sub(self.asked_at) >= ASK.as_secs()
+    }
+
+    /// With as many of her groups as fit into a cookie.
+    pub(crate) fn fitted(mut self) -> Result<Self, Oversized> {
+        let groups = std::mem::take(&mut self.user.groups);
+        let mut left = MAX_OCTETS.checked_sub(length(&self)).ok_or(Oversized)?;
+        let given = groups.len();
+        let mut kept = Vec::with_capacity(given);
+        for group in groups {
+            // A quotation mark at either end is in it, the comma is not.
+            match left.checked_sub(length(&group) + 1) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+            kept.push(group);
+        }
+        if kept.len() < given {
+            tracing::warn!(user = %self.user.name, given, kept = kept.len(), "a session holds only some of the user's groups: a cookie is too small");
+        }
+        self.user.groups = kept.into();
+        Ok(self)
+    }
+}
+
+// === impl Id ===
+
+impl Id {
+    pub(crate) fn random() -> Result<Self, NoRandomness> {
+        Ok(Self(random_text::<16>()?.into()))
+    }
+
+    /// The name itself.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// `N` random octets in base64 for URLs.
+pub(crate) fn random_text<const N: usize>() -> Result<String, NoRandomness> {
+    let mut octets = [0_u8; N];
+    rand::fill(&mut octets).map_err(|_| NoRandomness)?;
+    Ok(URL_SAFE_NO_PAD.encode(octets))
+}
+
+/// How long it is in JSON.
+fn length(what: &impl Serialize) -> usize {
+    serde_json::to_vec(what).map_or(usize::MAX, |json| json.len())
+}
+
+/// Seconds since 1970.
+pub(crate) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

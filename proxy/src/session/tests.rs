@@ -1,0 +1,79 @@
+use super::*;
+
+pub(crate) fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+pub(crate) fn user(name: &str) -> User {
+    User { name: name.into(), email: None, preferred_username: None, groups: Box::default(), issuer: "corp".into(), subject: name.into() }
+}
+
+/// A session that began at a time, in seconds, and lasts for a thousand.
+pub(crate) fn session(name: &str, issued_at: u64) -> Session {
+    Session {
+        id: Id::random().unwrap(),
+        user: user(name),
+        provider_session: None,
+        issued_at,
+        expires_at: issued_at + 1000,
+        renewed_at: issued_at,
+        asked_at: issued_at,
+    }
+}
+
+pub(crate) fn settings() -> LoginSettings {
+    let json = serde_json::json!({"issuer": "corp", "clientId": "portcullis", "idle": "100s", "absolute": "1000s"});
+    serde_json::from_value(json).unwrap()
+}
+
+fn sessions() -> Sessions {
+    Sessions::new(&settings()).unwrap()
+}
+
+#[test]
+fn a_session_ends_when_it_is_not_used_and_when_its_time_is_over() {
+    let sessions = sessions();
+    let mut session = sessions.begin(user("ann"), None, at(5000)).unwrap();
+    assert!(sessions.holds(&session, at(5099)));
+    assert!(!sessions.holds(&session, at(5100)));
+    assert_eq!(sessions.until(&session), at(5100));
+    assert_eq!(sessions.renewed(&session, at(5009)), None);
+    session = sessions.renewed(&session, at(5010)).unwrap();
+    assert!(sessions.holds(&session, at(5109)));
+    session.renewed_at = 5999;
+    assert!(sessions.holds(&session, at(5999)));
+    assert!(!sessions.holds(&session, at(6000)));
+    assert_eq!(sessions.until(&session), at(6000));
+}
+
+#[test]
+fn a_cookie_opens_while_its_session_holds() {
+    let sessions = sessions();
+    let session = sessions.begin(user("ann"), None, at(5000)).unwrap();
+    let value = sessions.seal(Purpose::Session, "shop", &session, at(5000)).unwrap();
+    assert_eq!(sessions.open(Purpose::Session, "shop", &value, at(5050)), Some(session.clone()));
+    assert_eq!(sessions.open(Purpose::Session, "crm", &value, at(5050)), None);
+    assert_eq!(sessions.open(Purpose::Session, "shop", &value, at(5100)), None);
+    sessions.revocations.revoke(Revoked::Session(&session.id), at(5050));
+    assert_eq!(sessions.open(Purpose::Session, "shop", &value, at(5050)), None);
+}
+
+#[test]
+fn a_session_of_many_groups_fits_into_a_cookie_with_some_of_them() {
+    let sessions = sessions();
+    let mut ann = user("ann");
+    ann.groups = (0..1000).map(|number| format!("group-\"{number}\"").into_boxed_str()).collect();
+    let session = sessions.begin(ann.clone(), None, at(5000)).unwrap();
+    assert!((10..1000).contains(&session.user.groups.len()));
+    assert_eq!(session.user.groups.first(), ann.groups.first());
+    let value = sessions.seal(Purpose::Session, &"a".repeat(253), &session, at(5000)).unwrap();
+    assert!((3000..3584).contains(&value.len()), "{}", value.len());
+    ann.name = "a".repeat(MAX_OCTETS).into();
+    assert!(sessions.begin(ann, None, at(5000)).is_err());
+}
+
+#[test]
+fn an_identifier_does_not_print() {
+    let session = session("ann", 0);
+    assert!(!format!("{session:?}").contains(session.id.expose()));
+}
