@@ -6,7 +6,6 @@
 #![allow(clippy::print_stdout, reason = "printing figures is what it is for")]
 #![allow(missing_docs, reason = "a program, not a library")]
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use std::time::Duration;
 use portcullis_config::resources::{Affected, Change, Object, Resources};
 use portcullis_config::settings::Settings;
 use portcullis_config::snapshot::endpoints::EndpointCells;
+use portcullis_config::source::Secrets;
 use portcullis_config::source::manifest::read_manifests;
 use portcullis_config::translate::{endpoint_set, translate_reusing};
 
@@ -70,7 +70,7 @@ fn change(resources: &mut Resources, cells: &EndpointCells, object: Object) {
 }
 
 fn read(text: &str) -> Vec<Object> {
-    let (objects, problems) = read_manifests(&Arc::new("bench.yaml".into()), text.as_bytes(), &BTreeSet::new());
+    let (objects, problems) = read_manifests(&Arc::new("bench.yaml".into()), text.as_bytes(), &Secrets::default());
     assert!(problems.is_empty(), "{:?}", problems.first());
     objects
 }

@@ -12,12 +12,12 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::live::Live;
 use crate::problem::Problem;
 use crate::resources::{Affected, NamespacedName, Resources};
-use crate::settings::{CertificateSettings, Settings, SourceSettings};
+use crate::settings::{Settings, SourceSettings};
 use crate::snapshot::endpoints::EndpointCells;
 use crate::source::certificates::CertificateFiles;
 use crate::source::directory::Directory;
 use crate::source::kubernetes::Kubernetes;
-use crate::source::{Source, SourceError, Update, Updates};
+use crate::source::{Secrets, Source, SourceError, Update, Updates};
 use crate::status::{Reporter, events};
 use crate::translate::{endpoint_set, translate_reusing};
 
@@ -42,9 +42,9 @@ pub async fn run(settings: Arc<Settings>, live: Arc<Live>, shutdown: impl Future
     let mut helpers = JoinSet::new();
     let mut reporter = Reporter::default();
     match &settings.source {
-        SourceSettings::Directory(path) => drop(sources.spawn(Directory::new(path.clone(), secrets(&settings)).run(main))),
+        SourceSettings::Directory(path) => drop(sources.spawn(Directory::new(path.clone(), Secrets::of(&settings)).run(main))),
         SourceSettings::Kubernetes(kubernetes) => {
-            let source = Kubernetes::new(kubernetes, secrets(&settings)).await?;
+            let source = Kubernetes::new(kubernetes, Secrets::of(&settings)).await?;
             if kubernetes.events {
                 let (sender, problems) = mpsc::channel(events::MAX_WAITING);
                 reporter = Reporter::with_events(sender);
@@ -59,15 +59,6 @@ pub async fn run(settings: Arc<Settings>, live: Arc<Live>, shutdown: impl Future
         () = shutdown => Ok(()),
         Some(ended) = sources.join_next() => ended.map_err(|error| SourceError::Ended(error.to_string()))?,
     }
-}
-
-/// The Secrets that the configuration refers to: no other one is read.
-fn secrets(settings: &Settings) -> BTreeSet<NamespacedName> {
-    let secrets = settings.certificates.iter().filter_map(|certificate| match certificate {
-        CertificateSettings::Secret { namespace, name } => Some(NamespacedName::new(namespace.as_str(), name.as_str())),
-        CertificateSettings::Files { .. } => None,
-    });
-    secrets.collect()
 }
 
 /// What is known, and what of it is not in effect yet.

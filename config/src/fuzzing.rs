@@ -1,11 +1,11 @@
 //! What must hold for any octets at all: the laws that the fuzz target in `fuzz/` checks for hours, and that every test run
 //! checks again on the corpus which it has found.
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::resources::{NamespacedName, Object};
+use crate::source::Secrets;
 use crate::source::manifest::read_manifests;
 use crate::yaml::{self, MAX_DEPTH, MAX_NODES, MAX_REPEATED, Node, Value};
 
@@ -39,7 +39,7 @@ pub fn manifests(octets: &[u8]) {
 }
 
 fn objects(octets: &[u8], lines: u32) {
-    let secrets = BTreeSet::from([NamespacedName::new("default", "tls")]);
+    let secrets = Secrets { certificates: [NamespacedName::new("default", "tls")].into(), credentials: Some("default".into()) };
     let (objects, problems) = read_manifests(&Arc::new("fuzz.yaml".into()), octets, &secrets);
     let origins = objects.iter().map(Object::origin).chain(problems.iter().map(|problem| &problem.origin));
     for place in origins.map(|origin| origin.place.as_ref().expect("what is in a file has a place")) {

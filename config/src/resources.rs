@@ -6,6 +6,7 @@
 
 mod annotations;
 mod certificate;
+pub mod credential;
 mod endpoint_slice;
 mod namespace;
 mod service;
@@ -19,6 +20,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
 pub use self::annotations::{Annotations, MAX_UNKNOWN, MAX_VALUE, Value};
+use self::credential::Credential;
 pub use self::endpoint_slice::{Conditions, EndpointPort, EndpointSlice, SERVICE_NAME, SliceEndpoint};
 pub use self::namespace::Namespace;
 pub use self::service::{Service, ServicePort};
@@ -48,6 +50,7 @@ pub struct Resources {
     /// Which Service each slice is kept under: a slice may change its label.
     slice_services: BTreeMap<NamespacedName, NamespacedName>,
     certificates: BTreeMap<CertificateSettings, Certificate>,
+    credentials: BTreeMap<NamespacedName, Credential>,
 }
 
 /// An object of the store.
@@ -61,6 +64,8 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// What was found where the configuration said that a certificate is.
     Certificate(CertificateSettings, Certificate),
+    /// A Secret that holds a credential.
+    Credential(Credential),
 }
 
 /// Names an object of the store.
@@ -74,6 +79,8 @@ pub enum ObjectId {
     EndpointSlice(NamespacedName),
     /// A certificate, by what the configuration says about it.
     Certificate(CertificateSettings),
+    /// A Secret that holds a credential.
+    Credential(NamespacedName),
 }
 
 /// The kinds of objects.
@@ -87,6 +94,8 @@ pub enum Kind {
     EndpointSlice,
     /// Certificates, of files and of Secrets.
     Certificate,
+    /// Secrets that hold credentials.
+    Credential,
 }
 
 /// A change to the store.
@@ -159,6 +168,7 @@ impl Object {
             Self::Service(service) => ObjectId::Service(service.key()),
             Self::EndpointSlice(slice) => ObjectId::EndpointSlice(slice.key()),
             Self::Certificate(settings, _) => ObjectId::Certificate(settings.clone()),
+            Self::Credential(credential) => ObjectId::Credential(credential.key()),
         }
     }
 }
@@ -172,6 +182,7 @@ impl Object {
             Self::Service(service) => &service.origin,
             Self::EndpointSlice(slice) => &slice.origin,
             Self::Certificate(_, certificate) => &certificate.origin,
+            Self::Credential(credential) => credential.origin(),
         }
     }
 }
@@ -187,6 +198,7 @@ impl ObjectId {
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Certificate(_) => Kind::Certificate,
+            Self::Credential(_) => Kind::Credential,
         }
     }
 }
@@ -241,12 +253,18 @@ impl Resources {
         self.certificates.get(settings)
     }
 
+    /// All credentials, by the names of their Secrets.
+    pub fn credentials(&self) -> impl Iterator<Item = &Credential> {
+        self.credentials.values()
+    }
+
     fn upsert(&mut self, object: Object) -> Affected {
         match object {
             Object::Namespace(namespace) => insert(&mut self.namespaces, namespace.name().clone(), namespace),
             Object::Service(service) => insert(&mut self.services, service.key(), service),
             Object::EndpointSlice(slice) => self.upsert_slice(slice),
             Object::Certificate(settings, certificate) => insert(&mut self.certificates, settings, certificate),
+            Object::Credential(credential) => insert(&mut self.credentials, credential.key(), credential),
         }
     }
 
@@ -256,6 +274,7 @@ impl Resources {
             ObjectId::Service(name) => self.services.remove(name).is_some(),
             ObjectId::EndpointSlice(name) => return self.delete_slice(name),
             ObjectId::Certificate(settings) => self.certificates.remove(settings).is_some(),
+            ObjectId::Credential(name) => self.credentials.remove(name).is_some(),
         };
         if found { Affected::Routes } else { Affected::Nothing }
     }
@@ -279,6 +298,7 @@ impl Resources {
             Kind::Service => Box::new(self.services.keys().cloned().map(ObjectId::Service)),
             Kind::EndpointSlice => Box::new(self.slice_services.keys().cloned().map(ObjectId::EndpointSlice)),
             Kind::Certificate => Box::new(self.certificates.keys().cloned().map(ObjectId::Certificate)),
+            Kind::Credential => Box::new(self.credentials.keys().cloned().map(ObjectId::Credential)),
         }
     }
 

@@ -5,13 +5,16 @@ pub mod directory;
 pub mod kubernetes;
 pub mod manifest;
 
+use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 
 use crate::problem::Problem;
-use crate::resources::Change;
+use crate::resources::{Change, NamespacedName};
+use crate::settings::{CertificateSettings, Settings};
 
 /// The most updates that wait for the control plane; a source that is faster waits.
 pub const MAX_UPDATES: usize = 1024;
@@ -24,6 +27,15 @@ pub trait Source: Send + 'static {
     /// It cannot even be tried: a wrong kubeconfig, no inotify. What comes and goes, such as an API server, is no error: what is
     /// known stays, and the source goes on trying.
     fn run(self, updates: Updates) -> impl Future<Output = Result<(), SourceError>> + Send;
+}
+
+/// Which Secrets are read; no other one ever is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Secrets {
+    /// Those that hold certificates.
+    pub certificates: BTreeSet<NamespacedName>,
+    /// The Namespace of those that hold credentials: all there with the label [`CREDENTIAL`](crate::snapshot::access::CREDENTIAL).
+    pub credentials: Option<Arc<str>>,
 }
 
 /// One thing that a source tells. What is at its default says nothing.
@@ -68,6 +80,20 @@ pub enum SourceError {
 /// Nobody listens to a source any more.
 #[derive(Debug)]
 pub struct Stopped;
+
+// === impl Secrets ===
+
+impl Secrets {
+    /// Those that the configuration refers to.
+    #[must_use]
+    pub fn of(settings: &Settings) -> Self {
+        let certificates = settings.certificates.iter().filter_map(|certificate| match certificate {
+            CertificateSettings::Secret { namespace, name } => Some(NamespacedName::new(namespace.as_str(), name.as_str())),
+            CertificateSettings::Files { .. } => None,
+        });
+        Self { certificates: certificates.collect(), credentials: settings.access.credentials_namespace.as_deref().map(Into::into) }
+    }
+}
 
 // === impl Updates ===
 

@@ -12,11 +12,14 @@ mod implicit;
 mod policy;
 mod port;
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use self::hostname::InvalidTemplate;
 use crate::problem::{Origin, Problem, Severity};
 use crate::resources::Resources;
+use crate::resources::credential::Credential;
 use crate::settings::{CertificateSettings, Settings};
 use crate::snapshot::access::Credentials;
 use crate::snapshot::certificate::Certificate;
@@ -54,7 +57,7 @@ pub fn translate_reusing(settings: &Settings, resources: &Resources, cells: &mut
     let snapshot = Snapshot {
         listeners: http.into_iter().chain(https).collect(),
         certificates: certificates(settings, resources, &mut problems),
-        credentials: Credentials::default(),
+        credentials: credentials(resources, &mut problems),
     };
     problems.sort_by(|one, other| (&one.origin, one).cmp(&(&other.origin, other)));
     problems.dedup();
@@ -77,6 +80,31 @@ fn certificates(settings: &Settings, resources: &Resources, problems: &mut Vec<P
         found
     };
     settings.certificates.iter().filter_map(&mut find).collect()
+}
+
+/// All credentials, in the order of their Secrets' names. Of two Secrets with the same client key the first counts.
+fn credentials(resources: &Resources, problems: &mut Vec<Problem>) -> Credentials {
+    let mut credentials = Credentials::default();
+    let mut seen: BTreeMap<[u8; 32], &Origin> = BTreeMap::new();
+    for credential in resources.credentials() {
+        match credential {
+            Credential::SessionKey(key) => credentials.session_keys.push(key.clone()),
+            Credential::ClientKey(key) => match seen.entry(key.hash) {
+                Entry::Vacant(entry) => {
+                    entry.insert(&key.origin);
+                    credentials.client_keys.push(key.clone());
+                }
+                Entry::Occupied(entry) => problems.push(Problem {
+                    severity: Severity::Error,
+                    reason: "DuplicateKey",
+                    origin: key.origin.clone(),
+                    message: format!("it holds the same key as {}, which counts", entry.get()),
+                    help: "make a key for each application by `portcullis key create`, and take this one away".to_owned(),
+                }),
+            },
+        }
+    }
+    credentials
 }
 
 // === impl Problem ===

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portcullis_config::problem::Problem;
-use portcullis_config::resources::{Change, NamespacedName, Object, Resources};
-use portcullis_config::settings::{CertificateSettings, Settings, SourceSettings};
+use portcullis_config::resources::credential::Credential;
+use portcullis_config::resources::{Change, Object, Resources};
+use portcullis_config::settings::{Settings, SourceSettings};
+use portcullis_config::source::Secrets;
 use portcullis_config::source::manifest::read_manifests;
 use portcullis_config::translate::{Translation, translate};
 use serde::Serialize;
@@ -114,9 +116,8 @@ impl Input {
         let settings = settings(is_settings.then(|| serde_saphyr::from_str(first.trim_end_matches("---\n")).unwrap()));
         // Lines stay where they are.
         let manifests = if is_settings { "\n".repeat(first.lines().count()) + &text[first.len()..] } else { text };
-        let secrets = settings.certificates.iter().filter_map(secret).collect();
         let file = Arc::new(format!("{name}.in.yaml").into());
-        let (mut objects, mut problems) = read_manifests(&file, manifests.as_bytes(), &secrets);
+        let (mut objects, mut problems) = read_manifests(&file, manifests.as_bytes(), &Secrets::of(&settings));
         if let SourceSettings::Kubernetes(_) = settings.source {
             objects.iter_mut().for_each(forget_place);
             problems.iter_mut().for_each(|problem| problem.origin.place = None);
@@ -154,13 +155,6 @@ fn share_hosts(value: &mut Value) {
     rest.insert("problems".to_owned(), problems);
 }
 
-fn secret(settings: &CertificateSettings) -> Option<NamespacedName> {
-    match settings {
-        CertificateSettings::Secret { namespace, name } => Some(NamespacedName::new(namespace.as_str(), name.as_str())),
-        CertificateSettings::Files { .. } => None,
-    }
-}
-
 /// What is watched in a cluster has no place in a file.
 fn forget_place(object: &mut Object) {
     let origin = match object {
@@ -168,6 +162,8 @@ fn forget_place(object: &mut Object) {
         Object::Service(service) => &mut service.origin,
         Object::EndpointSlice(slice) => &mut slice.origin,
         Object::Certificate(_, certificate) => &mut certificate.origin,
+        Object::Credential(Credential::ClientKey(key)) => &mut key.origin,
+        Object::Credential(Credential::SessionKey(key)) => &mut key.origin,
     };
     origin.place = None;
 }

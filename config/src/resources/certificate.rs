@@ -20,15 +20,19 @@ impl Certificate {
             let message = format!("it is of type `{}`", object.type_.as_deref().unwrap_or("Opaque"));
             return Err(unreadable(origin, message, "a certificate must be in a Secret of type `kubernetes.io/tls`".to_owned()));
         }
-        // `stringData` is write-only: an API server never shows it, but a manifest may have it, and it wins there.
-        let entry = |name: &str| match object.string_data.as_ref().and_then(|data| data.get(name)) {
-            Some(text) => Some(text.clone().into_bytes()),
-            None => object.data.as_ref().and_then(|data| data.get(name)).map(|bytes| bytes.0.clone()),
-        };
-        match (entry("tls.crt"), entry("tls.key")) {
+        match (entry(object, "tls.crt"), entry(object, "tls.key")) {
             (Some(chain), Some(key)) => Ok(Self { origin, chain: chain.into(), key: key.into() }),
             (None, _) => Err(unreadable(origin, "it has no `tls.crt`".to_owned(), "put the certificate chain there, in PEM".to_owned())),
             (_, None) => Err(unreadable(origin, "it has no `tls.key`".to_owned(), "put the private key there, in PEM".to_owned())),
         }
+    }
+}
+
+/// An entry of a Secret.
+pub(super) fn entry(object: &v1::Secret, name: &str) -> Option<Vec<u8>> {
+    // `stringData` is write-only: an API server never shows it, but a manifest may have it, and it wins there.
+    match object.string_data.as_ref().and_then(|data| data.get(name)) {
+        Some(text) => Some(text.clone().into_bytes()),
+        None => object.data.as_ref().and_then(|data| data.get(name)).map(|bytes| bytes.0.clone()),
     }
 }

@@ -6,14 +6,13 @@
 mod scan;
 mod watch;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use self::scan::Folder;
 use self::watch::Watch;
-use super::{Source, SourceError, Stopped, Update, Updates};
-use crate::resources::{Change, Kind, NamespacedName, Object};
+use super::{Secrets, Source, SourceError, Stopped, Update, Updates};
+use crate::resources::{Change, Kind, Object};
 
 /// How often the folder is looked at without having been told of a change: what is behind a symbolic link, or on a
 /// network's file system, changes without notice.
@@ -23,7 +22,7 @@ pub const INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    secrets: BTreeSet<NamespacedName>,
+    secrets: Secrets,
 }
 
 // === impl Directory ===
@@ -31,7 +30,7 @@ pub struct Directory {
 impl Directory {
     /// The folder at `path`, and of its Secrets only these.
     #[must_use]
-    pub fn new(path: PathBuf, secrets: BTreeSet<NamespacedName>) -> Self {
+    pub fn new(path: PathBuf, secrets: Secrets) -> Self {
         Self { path, secrets }
     }
 }
@@ -61,7 +60,7 @@ impl Source for Directory {
 fn changes(folder: &mut Folder) -> Update {
     let now = SystemTime::now();
     let Some(contents) = folder.scan(now) else { return Update { heard: Some(now), ..Update::default() } };
-    let mut kinds = [(Kind::Namespace, Vec::new()), (Kind::Service, Vec::new()), (Kind::EndpointSlice, Vec::new())];
+    let mut kinds = [Kind::Namespace, Kind::Service, Kind::EndpointSlice, Kind::Credential].map(|kind| (kind, Vec::new()));
     // Certificates from files are another source's: those from Secrets are changed one by one.
     let mut changes: Vec<Change> = contents.gone.into_iter().map(Change::Delete).collect();
     for object in contents.objects {

@@ -1,4 +1,5 @@
-//! A Kubernetes API server: Namespaces, Services and EndpointSlices are watched in the whole cluster, Secrets one by one.
+//! A Kubernetes API server: Namespaces, Services and EndpointSlices are watched in the whole cluster, Secrets of certificates one by one, those of
+//! credentials by their label in one Namespace.
 //!
 //! - [`connect`] finds the API server and the credentials for it;
 //! - [`watch`] keeps one watch alive: streaming or paged lists, bookmarks, back-off, connections that died without a word;
@@ -19,17 +20,17 @@ use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use self::session::Watched;
-use self::watch::Watch;
-use super::{Source, SourceError, Stopped, Update, Updates};
+use self::session::{CredentialSecret, Watched};
+use self::watch::{Selection, Watch};
+use super::{Secrets, Source, SourceError, Stopped, Update, Updates};
 use crate::problem::Problem;
-use crate::resources::NamespacedName;
 use crate::settings::KubernetesSettings;
+use crate::snapshot::access::CREDENTIAL;
 
 /// An API server.
 pub struct Kubernetes {
     client: Client,
-    secrets: BTreeSet<NamespacedName>,
+    secrets: Secrets,
 }
 
 // === impl Kubernetes ===
@@ -39,7 +40,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// There is no kubeconfig, or nothing that can be used in it.
-    pub async fn new(settings: &KubernetesSettings, secrets: BTreeSet<NamespacedName>) -> Result<Self, SourceError> {
+    pub async fn new(settings: &KubernetesSettings, secrets: Secrets) -> Result<Self, SourceError> {
         Ok(Self { client: connect::client(settings).await?, secrets })
     }
 
@@ -52,13 +53,19 @@ impl Kubernetes {
 
 impl Source for Kubernetes {
     async fn run(self, updates: Updates) -> Result<(), SourceError> {
-        let mut watches = Watches::new(3 + self.secrets.len());
-        watches.spawn::<core::Namespace>(Api::all(self.client.clone()), None);
-        watches.spawn::<core::Service>(Api::all(self.client.clone()), None);
-        watches.spawn::<discovery::EndpointSlice>(Api::all(self.client.clone()), None);
-        for secret in &self.secrets {
+        let Secrets { certificates, credentials } = &self.secrets;
+        let mut watches = Watches::new(3 + certificates.len() + usize::from(credentials.is_some()));
+        watches.spawn::<core::Namespace>(Api::all(self.client.clone()), Selection::All);
+        watches.spawn::<core::Service>(Api::all(self.client.clone()), Selection::All);
+        watches.spawn::<discovery::EndpointSlice>(Api::all(self.client.clone()), Selection::All);
+        for secret in certificates {
             // By name alone: a Role can then grant this one Secret, and no other is ever in this process.
-            watches.spawn::<core::Secret>(Api::namespaced(self.client.clone(), &secret.namespace), Some(secret.name.to_string()));
+            watches
+                .spawn::<core::Secret>(Api::namespaced(self.client.clone(), &secret.namespace), Selection::Name(secret.name.to_string()));
+        }
+        if let Some(namespace) = credentials {
+            let api = Api::namespaced(self.client.clone(), namespace);
+            watches.spawn::<CredentialSecret>(api, Selection::Label(CREDENTIAL));
         }
         watches.join(&updates).await
     }
@@ -88,9 +95,9 @@ impl Watches {
         Self { ends, updates, tasks: JoinSet::new(), joined: Joined::new(watches) }
     }
 
-    fn spawn<K: Watched>(&mut self, api: Api<K>, name: Option<String>) {
+    fn spawn<K: Watched>(&mut self, api: Api<K>, selection: Selection) {
         if let Some(end) = self.ends.pop() {
-            self.tasks.spawn(Watch::new(api, name, end).run());
+            self.tasks.spawn(Watch::new(api, selection, end).run());
         }
     }
 

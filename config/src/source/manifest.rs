@@ -1,6 +1,5 @@
 //! Manifests: files of Kubernetes objects, as for `kubectl apply -f`.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,9 +7,12 @@ use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use serde::Deserialize;
 
 use crate::problem::{Origin, Place, Problem, Severity};
+use crate::resources::credential::Credential;
 use crate::resources::{EndpointSlice, Namespace, NamespacedName, Object, Service};
 use crate::settings::CertificateSettings;
+use crate::snapshot::access::CREDENTIAL;
 use crate::snapshot::certificate::Certificate;
+use crate::source::Secrets;
 use crate::yaml::{self, DecodeError, Node, Position, Value};
 
 /// The deepest nesting of `kind: List` in one another.
@@ -19,11 +21,11 @@ const MAX_LISTS: usize = 4;
 const MAX_PROBLEMS: usize = 100;
 
 /// Reads a file of manifests, YAML or JSON. It gives the objects of the kinds that are read here, in the order of the file, and what
-/// is wrong with the others of these kinds. Of Secrets only those in `secrets` are read; all else is left aside.
+/// is wrong with the others of these kinds. Of Secrets only those that `secrets` mean are read; all else is left aside.
 ///
 /// It looks at nothing but its arguments; `file` is the file's name in origins.
 #[must_use]
-pub fn read_manifests(file: &Arc<PathBuf>, bytes: &[u8], secrets: &BTreeSet<NamespacedName>) -> (Vec<Object>, Vec<Problem>) {
+pub fn read_manifests(file: &Arc<PathBuf>, bytes: &[u8], secrets: &Secrets) -> (Vec<Object>, Vec<Problem>) {
     let mut reader = Reader { file, secrets, objects: Vec::new(), problems: Vec::new() };
     for document in yaml::read(bytes) {
         match document {
@@ -37,7 +39,7 @@ pub fn read_manifests(file: &Arc<PathBuf>, bytes: &[u8], secrets: &BTreeSet<Name
 
 struct Reader<'a> {
     file: &'a Arc<PathBuf>,
-    secrets: &'a BTreeSet<NamespacedName>,
+    secrets: &'a Secrets,
     objects: Vec<Object>,
     problems: Vec<Problem>,
 }
@@ -87,7 +89,11 @@ impl Reader<'_> {
     fn secret(&mut self, node: &Node) {
         let origin = self.origin("Secret", node);
         let name = NamespacedName::new(origin.namespace, origin.name);
-        if self.secrets.contains(&name) {
+        let labels = node.get("metadata").and_then(|metadata| metadata.get("labels"));
+        if self.secrets.credentials.as_ref() == Some(&name.namespace) && labels.is_some_and(|labels| labels.get(CREDENTIAL).is_some()) {
+            self.object("Secret", node, |object: &core::Secret, place| Credential::from_secret(object, place).map(Object::Credential));
+        }
+        if self.secrets.certificates.contains(&name) {
             let settings = CertificateSettings::Secret { namespace: name.namespace.to_string(), name: name.name.to_string() };
             self.object("Secret", node, |object: &core::Secret, place| {
                 Certificate::from_secret(object, place).map(|certificate| Object::Certificate(settings, certificate))

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::problem::{Origin, Place, Problem, Severity};
-use crate::resources::{NamespacedName, Object, ObjectId};
+use crate::resources::{Object, ObjectId};
+use crate::source::Secrets;
 use crate::source::manifest::read_manifests;
 
 /// The largest file, in bytes.
@@ -27,7 +28,7 @@ const CLOCK: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    secrets: BTreeSet<NamespacedName>,
+    secrets: Secrets,
     files: BTreeMap<PathBuf, Manifests>,
     /// What is wrong with the folder itself.
     problems: Vec<Problem>,
@@ -70,7 +71,7 @@ struct Stamp {
 // === impl Folder ===
 
 impl Folder {
-    pub(super) fn new(path: PathBuf, secrets: BTreeSet<NamespacedName>) -> Self {
+    pub(super) fn new(path: PathBuf, secrets: Secrets) -> Self {
         Self {
             path,
             secrets,
@@ -144,14 +145,17 @@ impl Folder {
     }
 }
 
-/// The objects of a file, and those that it defined before and of which `problems` leave in doubt what has become.
+/// The objects of a file, and those that it defined before and of which `problems` leave in doubt what has become. A credential that is in doubt
+/// is none: it may have been about to be revoked.
 fn with_last_good(mut objects: Vec<Object>, problems: &[Problem], before: &[Object]) -> Vec<Object> {
     let in_doubt = |object: &Object| {
         let origin = object.origin();
-        problems.iter().map(|problem| &problem.origin).any(|broken| {
-            let unnamed = broken.kind.is_empty() || broken.name.is_empty();
-            unnamed || (broken.kind, &broken.namespace, &broken.name) == (origin.kind, &origin.namespace, &origin.name)
-        })
+        let lasts = !matches!(object, Object::Credential(_));
+        lasts
+            && problems.iter().map(|problem| &problem.origin).any(|broken| {
+                let unnamed = broken.kind.is_empty() || broken.name.is_empty();
+                unnamed || (broken.kind, &broken.namespace, &broken.name) == (origin.kind, &origin.namespace, &origin.name)
+            })
     };
     let read: BTreeSet<ObjectId> = objects.iter().map(Object::id).collect();
     objects.extend(before.iter().filter(|object| !read.contains(&object.id()) && in_doubt(object)).cloned());

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::problem::Problem;
-use crate::resources::Resources;
+use crate::resources::{NamespacedName, Resources};
 
 /// How long a test waits for what must happen; what it waits for takes some 20 ms.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,7 +30,8 @@ impl Watched {
 
     async fn of(folder: TempDir, below: &str) -> Self {
         let (mut ends, updates) = Updates::channel(1);
-        let directory = Directory::new(folder.path().join(below), BTreeSet::from([NamespacedName::new("gateway", "wildcard")]));
+        let secrets = Secrets { certificates: [NamespacedName::new("gateway", "wildcard")].into(), credentials: Some("gateway".into()) };
+        let directory = Directory::new(folder.path().join(below), secrets);
         tokio::spawn(directory.run(ends.remove(0)));
         let mut watched = Self { folder, updates, resources: Resources::default(), problems: Vec::new() };
         assert!(watched.next().await.synced);
@@ -188,4 +189,30 @@ async fn only_secrets_that_are_referred_to_are_read() {
     while watched.resources.certificate(&settings("wildcard")).is_some() {
         watched.next().await;
     }
+}
+
+fn client_key(name: &str) -> String {
+    let hash = format!("sha256:{}", "0".repeat(64));
+    format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: gateway, labels: {{portcullis.dev/credential: client-key}}}}\nstringData: {{application: billing, hash: \"{hash}\"}}\n---\n"
+    )
+}
+
+#[tokio::test]
+async fn a_credential_that_cannot_be_read_any_more_is_none_and_the_others_live() {
+    let mut watched =
+        Watched::new(&[("a.yaml", &(client_key("a") + &client_key("b"))), ("c.yaml", &(client_key("c") + &service("c")))]).await;
+    let known = |watched: &Watched| watched.resources.credentials().map(|key| key.origin().name.to_string()).collect::<Vec<_>>();
+    assert_eq!(known(&watched), ["a", "b", "c"]);
+    write(watched.path(), "a.yaml", &(client_key("a").replace("sha256", "md5") + &client_key("b")));
+    while known(&watched) != ["b", "c"] {
+        watched.next().await;
+    }
+    assert_eq!(&*watched.problems[0].origin.name, "a");
+    // In a file that is broken as a whole nobody knows what was to become of them.
+    write(watched.path(), "c.yaml", "metadata: [");
+    while known(&watched) != ["b"] {
+        watched.next().await;
+    }
+    assert_eq!(watched.services(), ["c"], "a Service keeps its last good meaning");
 }

@@ -1,15 +1,19 @@
 //! What the events of a watch mean, without a network.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{Status, WatchEvent};
 use kube::{Resource, ResourceExt};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
+use crate::resources::credential::Credential;
 use crate::resources::{Change, EndpointSlice, Namespace, NamespacedName, Object, ObjectId, Service};
 use crate::settings::CertificateSettings;
 use crate::snapshot::certificate::Certificate;
@@ -23,6 +27,8 @@ const GONE: u16 = 410;
 pub(super) trait Watched: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static {
     /// Whether a list of it without a selector can be empty in a cluster that works.
     const CAN_BE_EMPTY: bool;
+    /// Whether one that cannot be understood stays what it was.
+    const LASTS: bool = true;
 
     /// Its name in the store.
     fn id(&self) -> ObjectId;
@@ -100,7 +106,8 @@ impl Session {
         }
     }
 
-    /// The list is whole, as of `version`. What is not in it is gone; what is in it but cannot be understood stays as it was.
+    /// The list is whole, as of `version`. What is not in it is gone; what is in it but cannot be understood stays as it was,
+    /// where its kind lasts.
     pub(super) fn end_list<K: Watched>(&mut self, version: String, named: bool) -> Result<Vec<Change>, Unbelievable> {
         let List { objects, unreadable } = self.list.take().unwrap_or_default();
         if objects.is_empty() && unreadable.is_empty() && !named && !K::CAN_BE_EMPTY {
@@ -110,9 +117,10 @@ impl Session {
             return Err(Unbelievable::Unversioned);
         }
         let listed: BTreeSet<ObjectId> = objects.iter().map(Object::id).collect();
-        let gone = self.known.iter().filter(|id| !listed.contains(id) && !unreadable.contains_key(id)).cloned();
+        let stays = |id: &ObjectId| K::LASTS && unreadable.contains_key(id);
+        let gone = self.known.iter().filter(|id| !listed.contains(id) && !stays(id)).cloned();
         let changes = gone.map(Change::Delete).chain(objects.into_iter().map(Change::Upsert)).collect();
-        self.known.retain(|id| unreadable.contains_key(id));
+        self.known.retain(stays);
         self.known.extend(listed);
         self.unreadable = unreadable;
         self.version = Some(version);
@@ -161,8 +169,10 @@ impl Session {
                 Step::Changed { changes: vec![Change::Upsert(trimmed)], whole: false }
             }
             Err(problem) => {
+                let gone = !K::LASTS && self.known.remove(&id);
+                let changes = gone.then(|| Change::Delete(id.clone())).into_iter().collect();
                 self.unreadable.insert(id, problem);
-                Step::Changed { changes: Vec::new(), whole: false }
+                Step::Changed { changes, whole: false }
             }
         }
     }
@@ -235,6 +245,60 @@ impl Watched for core::Secret {
 
     fn trim(&self) -> Result<Object, Problem> {
         Certificate::from_secret(self, None).map(|found| Object::Certificate(certificate(self), found))
+    }
+}
+
+/// A Secret that is watched for the credential in it. It does not print.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(super) struct CredentialSecret(core::Secret);
+
+impl Resource for CredentialSecret {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind(_: &()) -> Cow<'_, str> {
+        core::Secret::kind(&())
+    }
+
+    fn group(_: &()) -> Cow<'_, str> {
+        core::Secret::group(&())
+    }
+
+    fn version(_: &()) -> Cow<'_, str> {
+        core::Secret::version(&())
+    }
+
+    fn plural(_: &()) -> Cow<'_, str> {
+        core::Secret::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.0.meta()
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.meta_mut()
+    }
+}
+
+impl Debug for CredentialSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret {}", name(self))
+    }
+}
+
+/// One that cannot be understood is no credential any more: it may be that it was to be revoked.
+impl Watched for CredentialSecret {
+    const CAN_BE_EMPTY: bool = true;
+    const LASTS: bool = false;
+
+    fn id(&self) -> ObjectId {
+        ObjectId::Credential(name(self))
+    }
+
+    fn trim(&self) -> Result<Object, Problem> {
+        Credential::from_secret(&self.0, None).map(Object::Credential)
     }
 }
 

@@ -30,8 +30,7 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// One kind, watched.
 pub(super) struct Watch<K> {
     api: Api<K>,
-    /// The only object that is watched.
-    name: Option<String>,
+    selection: Selection,
     updates: Updates,
     session: Session,
     /// Whether the API server streams lists (KEP-3157), as far as is known.
@@ -42,6 +41,17 @@ pub(super) struct Watch<K> {
     told: Vec<Problem>,
     /// What the API server refuses, for whoever may grant it.
     refused: Option<Problem>,
+}
+
+/// Which objects of a kind are watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Selection {
+    /// All.
+    All,
+    /// The one of this name.
+    Name(String),
+    /// Those with this label, whatever its value.
+    Label(&'static str),
 }
 
 /// Why a watch does not go on.
@@ -66,10 +76,10 @@ enum Interrupted {
 // === impl Watch ===
 
 impl<K: Watched> Watch<K> {
-    /// Of all objects that `api` reaches, or of one.
-    pub(super) fn new(api: Api<K>, name: Option<String>, updates: Updates) -> Self {
+    /// Of those objects that `api` reaches.
+    pub(super) fn new(api: Api<K>, selection: Selection, updates: Updates) -> Self {
         let (session, backoff) = (Session::default(), Backoff::default());
-        Self { api, name, updates, session, streams: true, backoff, interrupted: false, told: Vec::new(), refused: None }
+        Self { api, selection, updates, session, streams: true, backoff, interrupted: false, told: Vec::new(), refused: None }
     }
 
     /// Tells what there is and what changes, until nobody listens.
@@ -115,7 +125,7 @@ impl<K: Watched> Watch<K> {
     /// A list by pages.
     async fn list(&mut self) -> Result<(), Interrupted> {
         self.session.begin_list();
-        let mut params = ListParams { field_selector: self.selector(), limit: Some(PAGE), ..ListParams::default() };
+        let mut params = self.list_params(PAGE);
         loop {
             let page = request(PAGE_TIMEOUT, self.api.list(&params)).await?;
             self.session.listed(&page.items);
@@ -123,7 +133,7 @@ impl<K: Watched> Watch<K> {
                 Some(token) => params.continue_token = Some(token),
                 None => {
                     let version = page.metadata.resource_version.unwrap_or_default();
-                    let changes = self.session.end_list::<K>(version, self.name.is_some())?;
+                    let changes = self.session.end_list::<K>(version, self.selection != Selection::All)?;
                     return self.tell(Step::Changed { changes, whole: true }).await;
                 }
             }
@@ -145,8 +155,7 @@ impl<K: Watched> Watch<K> {
 
     /// Whether the API server knows less than we do: a store that was restored from a backup. A watch would just be silent then.
     async fn is_set_back(&self, version: &str) -> Result<bool, Interrupted> {
-        let params = ListParams { field_selector: self.selector(), limit: Some(1), ..ListParams::default() };
-        let list = request(REQUEST_TIMEOUT, self.api.list(&params)).await?;
+        let list = request(REQUEST_TIMEOUT, self.api.list(&self.list_params(1))).await?;
         Ok(list.metadata.resource_version.is_some_and(|now| is_older(&now, version)))
     }
 
@@ -164,7 +173,7 @@ impl<K: Watched> Watch<K> {
                 return if start.elapsed() < SHORTEST { Err(Interrupted::Short) } else { Ok(()) };
             };
             let event = event?;
-            match self.session.event(event, self.name.is_some())? {
+            match self.session.event(event, self.selection != Selection::All)? {
                 Step::Failed(status) => return Err(Interrupted::Said(status)),
                 Step::Lost => return Ok(()),
                 step => self.tell(step).await?,
@@ -211,18 +220,20 @@ impl<K: Watched> Watch<K> {
         } else {
             tracing::debug!(%kind, %error, "the watch is still interrupted");
         }
-        self.refused = error.is_refused().then(|| refused::<K>(self.name.as_deref(), error));
+        self.refused = error.is_refused().then(|| refused::<K>(&self.selection, self.api.namespace(), error));
         // That nobody listens any more is found by the next step.
         let _ = self.send(Update::default()).await;
         wait
     }
 
     fn watch_params(&self) -> WatchParams {
-        WatchParams { field_selector: self.selector(), timeout: Some(WATCH_SECONDS), ..WatchParams::default() }
+        let (field_selector, label_selector) = self.selection.selectors();
+        WatchParams { field_selector, label_selector, timeout: Some(WATCH_SECONDS), ..WatchParams::default() }
     }
 
-    fn selector(&self) -> Option<String> {
-        self.name.as_ref().map(|name| format!("metadata.name={name}"))
+    fn list_params(&self, limit: u32) -> ListParams {
+        let (field_selector, label_selector) = self.selection.selectors();
+        ListParams { field_selector, label_selector, limit: Some(limit), ..ListParams::default() }
     }
 }
 
@@ -233,15 +244,32 @@ async fn request<T>(limit: Duration, request: impl Future<Output = kube::Result<
     }
 }
 
-fn refused<K: Watched>(name: Option<&str>, error: &Interrupted) -> Problem {
+fn refused<K: Watched>(selection: &Selection, namespace: Option<&str>, error: &Interrupted) -> Problem {
     let plural = K::plural(&());
-    let what = name.map_or_else(|| plural.to_string(), |name| format!("{plural} `{name}`"));
+    let what = match (selection, namespace) {
+        (Selection::Name(name), _) => format!("{plural} `{name}`"),
+        (_, Some(namespace)) => format!("{plural} of the Namespace `{namespace}`"),
+        (_, None) => plural.to_string(),
+    };
     Problem {
         severity: Severity::Error,
         reason: "Refused",
         origin: Origin::default(),
         message: format!("{what} may not be read: {error}"),
         help: format!("grant the gateway's ServiceAccount `list` and `watch` on {what}"),
+    }
+}
+
+// === impl Selection ===
+
+impl Selection {
+    /// Of fields, and of labels.
+    fn selectors(&self) -> (Option<String>, Option<String>) {
+        match self {
+            Self::All => (None, None),
+            Self::Name(name) => (Some(format!("metadata.name={name}")), None),
+            Self::Label(label) => (None, Some((*label).to_owned())),
+        }
     }
 }
 

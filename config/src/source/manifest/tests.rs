@@ -2,7 +2,7 @@ use super::*;
 use crate::resources::ObjectId;
 
 fn read(text: &str) -> (Vec<Object>, Vec<String>) {
-    let secrets = BTreeSet::from([NamespacedName::new("gateway", "wildcard")]);
+    let secrets = Secrets { certificates: [NamespacedName::new("gateway", "wildcard")].into(), credentials: Some("gateway".into()) };
     let (objects, problems) = read_manifests(&Arc::new("shop.yaml".into()), text.as_bytes(), &secrets);
     (objects, problems.iter().map(ToString::to_string).collect())
 }
@@ -15,6 +15,7 @@ fn names(objects: &[Object]) -> Vec<String> {
             ObjectId::Service(name) => format!("service {name}"),
             ObjectId::EndpointSlice(name) => format!("slice {name}"),
             ObjectId::Certificate(settings) => format!("certificate {settings:?}"),
+            ObjectId::Credential(name) => format!("credential {name}"),
         })
         .collect()
 }
@@ -93,4 +94,48 @@ fn a_secrets_value_is_in_no_message() {
     let (_, problems) =
         read("{apiVersion: v1, kind: Secret, type: kubernetes.io/tls, metadata: {name: wildcard, namespace: gateway}, data: SECRET}");
     assert!(problems.len() == 1 && !problems[0].contains("SECRET"), "{problems:?}");
+}
+
+/// A Secret with the key of an application, whose hash is of nothing.
+fn credential(metadata: &str) -> String {
+    let hash = format!("sha256:{}", "0".repeat(64));
+    format!("{{apiVersion: v1, kind: Secret, metadata: {metadata}, stringData: {{application: billing, hash: \"{hash}\"}}}}\n---\n")
+}
+
+#[test]
+fn credentials_are_read_in_their_namespace_and_with_their_label_alone() {
+    let (objects, problems) = read(
+        &[
+            "{name: a, namespace: gateway, labels: {portcullis.dev/credential: client-key}}",
+            "{name: b, namespace: elsewhere, labels: {portcullis.dev/credential: client-key}}",
+            "{name: c, labels: {portcullis.dev/credential: client-key}}",
+            "{name: d, namespace: gateway, labels: {app: billing}, annotations: {portcullis.dev/credential: client-key}}",
+            "{name: e, namespace: gateway}",
+        ]
+        .map(credential)
+        .concat(),
+    );
+    assert_eq!((names(&objects), problems), (vec!["credential gateway/a".to_owned()], Vec::new()));
+}
+
+#[test]
+fn a_credentials_value_is_in_no_message() {
+    let labelled = |kind: &str, rest: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Secret, metadata: {{name: a, namespace: gateway, labels: {{portcullis.dev/credential: {kind}}}}}, {rest}}}"
+        )
+    };
+    for text in [
+        labelled("client-key", "stringData: {application: billing, hash: SECRET}"),
+        labelled("client-key", "stringData: {application: \"SECRET SECRET\"}"),
+        labelled("client-key", "data: {application: SECRET, hash: \"*SECRET*\"}"),
+        labelled("session-key", "stringData: {key: SECRET}"),
+        labelled("session-key", "data: {key: [SECRET]}"),
+        labelled("SECRET", "stringData: {key: SECRET}"),
+        labelled("[SECRET]", "stringData: {key: SECRET}"),
+    ] {
+        let (objects, problems) = read(&text);
+        assert_eq!((objects.len(), problems.len()), (0, 1), "{text}");
+        assert!(!problems[0].contains("SECRET"), "{problems:?}");
+    }
 }

@@ -141,3 +141,33 @@ fn a_store_that_was_set_back_is_found_by_its_version() {
     assert!(!is_older("100", "100"));
     assert!(!is_older("abc", "100"));
 }
+
+fn credential(name: &str, version: u64, application: &str) -> CredentialSecret {
+    let labels = json!({"portcullis.dev/credential": "client-key"});
+    let metadata = json!({"name": name, "namespace": "gateway", "resourceVersion": version.to_string(), "labels": labels});
+    let data = json!({"application": application, "hash": format!("sha256:{}", "0".repeat(64))});
+    serde_json::from_value(json!({"metadata": metadata, "stringData": data})).unwrap()
+}
+
+#[test]
+fn a_credential_that_cannot_be_understood_is_none_any_more() {
+    let mut session = Session::default();
+    session.begin_list();
+    session.listed(&["a", "b", "c"].map(|name| credential(name, 1, "billing")));
+    session.end_list::<CredentialSecret>("5".to_owned(), true).unwrap();
+    let delete = |name: &str| Change::Delete(ObjectId::Credential(NamespacedName::new("gateway", name)));
+    let broken = WatchEvent::Modified(credential("a", 6, "*"));
+    assert_eq!(session.event(broken, true), Ok(Step::Changed { changes: vec![delete("a")], whole: false }));
+    assert_eq!(session.problems().map(|problem| problem.origin.to_string()).collect::<Vec<_>>(), ["Secret gateway/a"]);
+    session.begin_list();
+    session.listed(&[credential("a", 6, "*"), credential("b", 7, "*"), credential("c", 1, "billing")]);
+    let changes = session.end_list::<CredentialSecret>("8".to_owned(), true).unwrap();
+    let [gone, Change::Upsert(kept)] = changes.as_slice() else { panic!("{changes:?}") };
+    assert_eq!((gone, kept.origin().to_string().as_str()), (&delete("b"), "Secret gateway/c"));
+    assert_eq!(session.problems().count(), 2);
+}
+
+#[test]
+fn a_secret_that_is_watched_does_not_print() {
+    assert_eq!(format!("{:?}", credential("a", 1, "billing")), "Secret gateway/a");
+}
