@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::duration;
 
+/// The `login.issuer` that means GitHub, which is none of OpenID Connect.
+pub const GITHUB: &str = "github";
+
 /// How callers are known. Without any of it, only services that demand no credentials can be reached.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -172,6 +175,31 @@ const fn default_idle() -> Duration {
 
 const fn default_absolute() -> Duration {
     Duration::from_secs(24 * 3600)
+}
+
+// === impl AccessSettings ===
+
+impl AccessSettings {
+    /// The paths of all files that it names.
+    pub(super) fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let issuers = self.issuers.iter_mut().flat_map(|issuer| {
+            let secret = issuer.introspection.as_mut().map(|introspection| &mut introspection.client_secret_file);
+            issuer.certificate_authorities.iter_mut().chain(secret)
+        });
+        let login = self.login.iter_mut();
+        let login = login.flat_map(|login| login.client_secret_file.iter_mut().chain(&mut login.github.certificate_authorities));
+        self.client_certificate_authorities.iter_mut().chain(issuers).chain(login)
+    }
+}
+
+// === impl LoginSettings ===
+
+impl LoginSettings {
+    /// The portal's host in this zone.
+    #[must_use]
+    pub fn hostname(&self, zone: &str) -> String {
+        self.host.clone().unwrap_or_else(|| format!("login.{zone}"))
+    }
 }
 
 // === impl GithubSettings ===

@@ -1,5 +1,7 @@
 //! What types cannot say about settings.
 
+mod access;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,6 +13,8 @@ use crate::translate::hostname::InvalidTemplate;
 /// Takes the keys that lead to a value, what is wrong with it, and how to mend it.
 pub(super) type Complain<'a> = dyn FnMut(&[&str], String, String) + 'a;
 
+/// What stands in a PEM file with certificates.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 /// The largest window of an HTTP/2 stream (RFC 9113 §6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 
@@ -21,6 +25,7 @@ pub(super) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {
     secrets(settings, complain);
     limits(settings, complain);
     timeouts(settings, complain);
+    access::meaning(settings, complain);
 }
 
 fn names(settings: &Settings, complain: &mut Complain<'_>) {
@@ -137,12 +142,12 @@ pub(super) fn files(settings: &Settings, complain: &mut Complain<'_>) {
     for (index, certificate) in settings.certificates.iter().enumerate() {
         if let CertificateSettings::Files { certificate, key } = certificate {
             let index = index.to_string();
-            contains(certificate, "-----BEGIN CERTIFICATE-----", &["certificates", &index, "files", "certificate"], complain);
+            contains(certificate, CERTIFICATE, &["certificates", &index, "files", "certificate"], complain);
             contains(key, "PRIVATE KEY-----", &["certificates", &index, "files", "key"], complain);
         }
     }
     if let Some(path) = &settings.upstreams.certificate_authorities {
-        contains(path, "-----BEGIN CERTIFICATE-----", &["upstreams", "certificateAuthorities"], complain);
+        contains(path, CERTIFICATE, &["upstreams", "certificateAuthorities"], complain);
     }
     if let Some(folder) = settings.access_log.file.as_deref().and_then(Path::parent)
         && !folder.as_os_str().is_empty()
@@ -150,6 +155,7 @@ pub(super) fn files(settings: &Settings, complain: &mut Complain<'_>) {
     {
         complain(&["accessLog", "file"], format!("there is no folder {}", folder.display()), "create it, or name another file".to_owned());
     }
+    access::files(settings, complain);
 }
 
 fn readable(path: &Path, keys: &[&str], complain: &mut Complain<'_>) -> Option<Vec<u8>> {

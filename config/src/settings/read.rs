@@ -59,6 +59,7 @@ impl Settings {
         }
         self.upstreams.certificate_authorities.iter_mut().for_each(resolve);
         self.access_log.file.iter_mut().for_each(resolve);
+        self.access.files().for_each(resolve);
     }
 }
 

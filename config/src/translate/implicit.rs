@@ -127,7 +127,9 @@ impl Translator<'_> {
             let help = "set `upstreams.certificateAuthorities` in the gateway's configuration";
             reader.warn("NoCertificateAuthorities", "there is nothing to check the certificates of its pods against".to_owned(), help);
         }
-        let hostnames = hostnames(&self.template, service, &name, &mut reader);
+        let portal = self.settings.access.login.as_ref().map(|login| login.hostname(&self.settings.zone));
+        let mut hostnames = hostnames(&self.template, service, &name, &mut reader);
+        hostnames.retain(|pattern| !is_portal(pattern, portal.as_deref(), &mut reader));
         let policy = policy::policy(access, &mut reader);
         let paths = policy::paths(&mut reader);
         let public = access.public_paths(&paths, &mut reader);
@@ -205,6 +207,16 @@ fn hostnames(template: &HostnameTemplate, service: &Service, environment: &str, 
     let further = reader.read_list(HOSTNAMES, help, |text| further_hostname(template, environment, text)).good();
     hostnames.extend(further.into_iter().flatten());
     hostnames.into_iter().collect()
+}
+
+/// Whether a Service claims the portal's host: it could take what people enter there.
+fn is_portal(pattern: &HostPattern, portal: Option<&str>, reader: &mut Reader<'_>) -> bool {
+    let found = matches!(pattern, HostPattern::Exact(name) if portal == Some(name.as_str()));
+    if found {
+        let message = format!("`{pattern}` is where people log in");
+        reader.error("HostnameTaken", message, "give it another name, or set `access.login.host` in the gateway's configuration");
+    }
+    found
 }
 
 fn made_hostname(template: &HostnameTemplate, service: &str, environment: &str) -> Result<Hostname, String> {

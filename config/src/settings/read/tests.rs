@@ -59,3 +59,51 @@ fn a_file_that_is_not_there_is_told() {
     let problems = Settings::read(Path::new("nowhere/gateway.yaml")).unwrap_err();
     assert!(problems[0].to_string().starts_with("nowhere/gateway.yaml:1:1: it cannot be read: "), "{problems:?}");
 }
+
+#[test]
+fn what_access_can_be_is_accepted() {
+    let text = "zone: a.example
+source: {directory: manifests}
+access:
+  credentialsNamespace: portcullis
+  issuers:
+  - {name: corp, issuer: https://id.example.com/realms/corp, audiences: [portcullis], jwksUri: \"https://id.example.com/keys?v=1\"}
+  - {name: demo, issuer: \"http://127.0.0.1:5556\", audiences: [a, b], prefix: \"demo:\", algorithms: [ES256]}
+  - {name: local_1, issuer: \"http://localhost\", audiences: [a], prefix: \"local:\"}
+  login: {issuer: corp, clientId: portcullis, host: sign-in.a.example}
+";
+    let settings = Settings::parse(Path::new("gateway.yaml"), text.as_bytes()).unwrap();
+    assert_eq!(settings.access.issuers.len(), 3);
+    let github = "zone: a.example\nsource: {directory: .}\naccess: {login: {issuer: github, clientId: x, scopes: [\"read:org\"]}}\n";
+    assert!(Settings::parse(Path::new("gateway.yaml"), github.as_bytes()).is_ok());
+}
+
+#[test]
+fn files_of_access_must_be_there_relative_to_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gateway.yaml");
+    let text = "zone: a.example
+source: {directory: .}
+access:
+  clientCertificateAuthorities: ca.crt
+  issuers:
+  - name: corp
+    issuer: https://id.example.com
+    audiences: [a]
+    certificateAuthorities: ca.crt
+    introspection: {clientId: a, clientSecretFile: secret}
+  login: {issuer: corp, clientId: a, clientSecretFile: secret, github: {certificateAuthorities: ca.crt}}
+";
+    std::fs::write(&path, text).unwrap();
+    let lines = || -> Vec<_> {
+        Settings::read(&path).unwrap_err().iter().filter_map(|problem| Some(problem.origin.place.as_ref()?.line)).collect()
+    };
+    assert_eq!(lines(), [4, 9, 10, 11, 11]);
+    std::fs::write(folder.path().join("ca.crt"), "-----BEGIN CERTIFICATE-----\n").unwrap();
+    std::fs::write(folder.path().join("secret"), "\n").unwrap();
+    assert_eq!(lines(), [10, 11], "an empty secret is none");
+    std::fs::write(folder.path().join("secret"), "s3cret\n").unwrap();
+    let access = Settings::read(&path).unwrap().access;
+    assert_eq!(access.login.unwrap().client_secret_file, Some(folder.path().join("secret")));
+    assert_eq!(access.client_certificate_authorities, Some(folder.path().join("ca.crt")));
+}
