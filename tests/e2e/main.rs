@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod access;
 mod bad_http1;
 mod bad_http2;
 mod command_line;

@@ -11,6 +11,8 @@ use super::{Echo, Recording};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct World {
     services: Vec<Service>,
+    /// Annotations of environments, without their prefix.
+    annotations: Vec<(String, String, String)>,
     /// Documents that are written as they are, by file name.
     extra: Vec<(String, String)>,
 }
@@ -51,6 +53,12 @@ impl World {
         self
     }
 
+    /// With an annotation, without its prefix, on an environment's Namespace.
+    pub(crate) fn annotation(mut self, environment: &str, name: &str, value: &str) -> Self {
+        self.annotations.push((environment.to_owned(), name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// With one more file.
     pub(crate) fn with_file(mut self, name: &str, text: &str) -> Self {
         self.extra.push((name.to_owned(), text.to_owned()));
@@ -64,7 +72,7 @@ impl World {
         let mut environments: Vec<&str> = self.services.iter().map(|service| &*service.environment).collect();
         environments.sort_unstable();
         environments.dedup();
-        files.extend(environments.iter().map(|name| (format!("environment-{name}.json"), namespace(name).to_string())));
+        files.extend(environments.iter().map(|name| (format!("environment-{name}.json"), self.namespace(name).to_string())));
         files.extend(
             self.services
                 .iter()
@@ -82,6 +90,19 @@ impl World {
                 std::fs::remove_file(&path).expect("a manifest can be removed");
             }
         }
+    }
+
+    fn namespace(&self, name: &str) -> Value {
+        let require = if name == "closed" { "app+user" } else { "none" };
+        let mut annotations = json!({ "portcullis.dev/expose": "all", "portcullis.dev/require": require });
+        for (_, key, value) in self.annotations.iter().filter(|(environment, ..)| environment == name) {
+            annotations[format!("portcullis.dev/{key}")] = json!(value);
+        }
+        json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": { "name": name, "labels": { "portcullis.dev/environment": name }, "annotations": annotations },
+        })
     }
 }
 
@@ -175,19 +196,6 @@ impl Service {
         let items: Vec<Value> = std::iter::once(service).chain(slices).collect();
         json!({ "apiVersion": "v1", "kind": "List", "items": items })
     }
-}
-
-fn namespace(name: &str) -> Value {
-    let require = if name == "closed" { "app+user" } else { "none" };
-    json!({
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {
-            "name": name,
-            "labels": { "portcullis.dev/environment": name },
-            "annotations": { "portcullis.dev/expose": "all", "portcullis.dev/require": require },
-        },
-    })
 }
 
 // === impl Pod ===

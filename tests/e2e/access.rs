@@ -1,0 +1,342 @@
+//! Who is calling, and may they: credentials, grants, what backends learn, and what is taken away.
+
+mod bad;
+mod differential;
+mod issuer;
+
+use std::time::Duration;
+
+use portcullis_config::client_key::{Key, write_hash};
+use serde_json::{Value, json};
+
+use self::issuer::Issuer;
+use crate::harness::{Answer, Curl, Echo, Gateway, Service, World, echo, eventually, soon, without_ids};
+
+/// Demands application and user: `shop`, and everyone at example.com.
+const CLOSED: &str = "web--closed.apps.test";
+/// Demands an application: `crm`.
+const MACHINES: &str = "web--machines.apps.test";
+/// Demands a user, of the group `partner:ops`.
+const PARTNERS: &str = "web--partners.apps.test";
+/// Demands nothing.
+const OPEN: &str = "web--staging.apps.test";
+
+/// How soon what is taken away must be gone.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A gateway with two issuers, the keys of two applications, and four environments on one pod.
+struct Stage {
+    pod: Echo,
+    issuer: Issuer,
+    partner: Issuer,
+    shop: Key,
+    crm: Key,
+    expired: Key,
+    gateway: Gateway,
+}
+
+fn key(number: u8) -> Key {
+    let mut random = [number; 32];
+    aws_lc_rs::rand::fill(&mut random).expect("randomness");
+    Key::new(&random)
+}
+
+fn secret(name: &str, application: &str, key: &Key, annotations: Value) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": name,
+            "namespace": "portcullis",
+            "labels": { "portcullis.dev/credential": "client-key" },
+            "annotations": annotations,
+        },
+        "stringData": { "application": application, "hash": write_hash(&key.hash()) },
+    })
+}
+
+fn world(pod: &Echo) -> World {
+    World::web(pod)
+        .with(Service::new("web").environment("closed").pod(pod))
+        .with(Service::new("calls").environment("closed").port_name("grpc").pod(pod))
+        .with(Service::new("down").environment("closed"))
+        .annotation("closed", "allow-apps", "shop")
+        .annotation("closed", "allow-users", "*@example.com")
+        .with(Service::new("web").environment("machines").pod(pod))
+        .annotation("machines", "require", "app")
+        .annotation("machines", "allow-apps", "crm")
+        .with(Service::new("web").environment("partners").pod(pod))
+        .annotation("partners", "require", "user")
+        .annotation("partners", "allow-groups", "partner:ops")
+}
+
+// === impl Stage ===
+
+impl Stage {
+    async fn start() -> Self {
+        let pod = echo("pod-1").await;
+        let (issuer, partner) = (Issuer::start("key").await, Issuer::start("other").await);
+        let (shop, crm, expired) = (key(1), key(2), key(3));
+        let gateway = Gateway::of(world(&pod).with_file("keys.json", &Self::keys(&shop, &crm, &expired).to_string()))
+            .settings(json!({ "access": {
+                "issuers": [issuer.settings("corp", ""), partner.settings("partner", "partner:")],
+                "credentialsNamespace": "portcullis",
+            }}))
+            .start()
+            .await;
+        let stage = Self { pod, issuer, partner, shop, crm, expired, gateway };
+        eventually("the issuers' keys are known", || async { stage.status(CLOSED, &[&stage.ann()]).await == 200 }).await;
+        stage
+    }
+
+    fn keys(shop: &Key, crm: &Key, expired: &Key) -> Value {
+        json!({ "apiVersion": "v1", "kind": "List", "items": [
+            secret("shop", "shop", shop, json!({})),
+            secret("crm", "crm", crm, json!({})),
+            secret("old", "shop", expired, json!({ "portcullis.dev/expires": "2020-01-01T00:00:00Z" })),
+        ]})
+    }
+
+    /// Ann's token, issued to the application `shop`.
+    fn ann(&self) -> String {
+        bearer(&self.issuer.token(&self.issuer.header(), &self.issuer.claims()))
+    }
+
+    /// Her token with another claim.
+    fn ann_with(&self, name: &str, value: Value) -> String {
+        let mut claims = self.issuer.claims();
+        claims[name] = value;
+        bearer(&self.issuer.token(&self.issuer.header(), &claims))
+    }
+
+    fn call(&self, host: &str, path: &str, headers: &[&str]) -> Curl {
+        headers.iter().fold(self.gateway.curl(host, path), |curl, header| curl.header(header))
+    }
+
+    async fn status(&self, host: &str, headers: &[&str]) -> u16 {
+        self.call(host, "/", headers).run().await.status
+    }
+
+    /// The headers that the pod got.
+    async fn received(&self, host: &str, headers: &[&str]) -> Vec<(String, String)> {
+        let answer = self.call(host, "/echo", headers).run().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        serde_json::from_value(answer.json()["headers"].clone()).expect("pairs")
+    }
+}
+
+fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}")
+}
+
+fn api_key(key: &Key) -> String {
+    format!("X-Api-Key: {}", key.expose())
+}
+
+/// What a client can see of an answer, but for what differs from one request to the next.
+fn face(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
+    let headers = answer.headers.iter().map(|(name, value)| (name.clone(), if name == "date" { String::new() } else { without_ids(value) }));
+    (answer.status, headers.collect(), without_ids(&answer.text()))
+}
+
+#[tokio::test]
+async fn credentials_open_what_they_are_granted_and_nothing_else() {
+    let stage = Stage::start().await;
+    let (ann, shop, crm) = (stage.ann(), api_key(&stage.shop), api_key(&stage.crm));
+    let shop_as_bearer = bearer(stage.shop.expose());
+    let of_no_app = stage.ann_with("azp", Value::Null);
+    let of_crm = stage.ann_with("azp", json!("crm"));
+    let partner = |groups: Value| {
+        let mut claims = stage.partner.claims();
+        claims["groups"] = groups;
+        bearer(&stage.partner.token(&stage.partner.header(), &claims))
+    };
+    let (ops, sales) = (partner(json!(["ops"])), partner(json!(["sales"])));
+    for (host, headers, status) in [
+        (OPEN, &[][..], 200),
+        (OPEN, &["Authorization: Bearer x"], 200),
+        // Both from one credential, or from two.
+        (CLOSED, &[&*ann], 200),
+        (CLOSED, &[&of_no_app, &shop], 200),
+        (CLOSED, &[&of_crm, &shop], 200),
+        (CLOSED, &[&ann, &crm], 404),
+        (CLOSED, &[&of_no_app], 404),
+        (CLOSED, &[&of_crm], 404),
+        (CLOSED, &[&shop], 404),
+        (CLOSED, &[&shop_as_bearer], 404),
+        (CLOSED, &[&ops], 404),
+        (CLOSED, &[], 404),
+        (MACHINES, &[&crm], 200),
+        (MACHINES, &[&of_crm], 200),
+        (MACHINES, &[&shop], 404),
+        (MACHINES, &[&ann], 404),
+        (PARTNERS, &[&ops], 200),
+        (PARTNERS, &[&sales], 404),
+        // A group of that name, but by another issuer.
+        (PARTNERS, &[&stage.ann_with("groups", json!(["ops"]))], 404),
+        ("web--nowhere.apps.test", &[&ann, &shop], 404),
+    ] {
+        assert_eq!(stage.status(host, headers).await, status, "{host} {headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_learns_who_calls_and_gets_no_credentials() {
+    let stage = Stage::start().await;
+    let outside = [
+        "X-Auth-Request-User: root", "X-Auth-Request-Groups: admin", "X_Forwarded_User: root", "X-Forwarded-Email: root@example.com",
+        "X-Auth-Request-App: root", "X-Portcullis-Anything: root", "Remote-User: root",
+    ];
+    let (ann, shop) = (stage.ann(), api_key(&stage.shop));
+    let headers: Vec<&str> = outside.into_iter().chain([&*ann, &*shop, "Cookie: theme=dark; __Host-portcullis=x"]).collect();
+    for host in [CLOSED, OPEN] {
+        let received = stage.received(host, &headers).await;
+        let of = |name: &str| received.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str()).collect::<Vec<_>>();
+        assert_eq!(of("x-auth-request-user"), ["ann@example.com"], "{host} {received:?}");
+        assert_eq!(of("x-forwarded-user"), ["ann@example.com"]);
+        assert_eq!(of("x-auth-request-email"), ["ann@example.com"]);
+        assert_eq!(of("x-auth-request-preferred-username"), ["ann"]);
+        assert_eq!(of("x-auth-request-groups"), ["dev"]);
+        assert_eq!(of("x-auth-request-app"), ["shop"]);
+        assert_eq!(of("cookie"), ["theme=dark"]);
+        assert!(!received.iter().any(|(name, value)| value.contains("root") || name == "authorization" || name == "x-api-key"), "{received:?}");
+    }
+    let nobody = stage.received(OPEN, &outside).await;
+    assert!(!nobody.iter().any(|(_, value)| value.contains("root")), "{nobody:?}");
+}
+
+#[tokio::test]
+async fn credentials_go_on_where_the_service_says_so() {
+    let stage = Stage::start().await;
+    stage.gateway.apply(
+        &World::empty()
+            .with(Service::new("web").environment("machines").annotation("pass-credentials", "true").pod(&stage.pod))
+            .annotation("machines", "require", "app")
+            .annotation("machines", "allow-apps", "crm")
+            .with_file("keys.json", &Stage::keys(&stage.shop, &stage.crm, &stage.expired).to_string()),
+    );
+    let key = api_key(&stage.crm);
+    eventually("the key goes on", || async {
+        stage.received(MACHINES, &[&key]).await.iter().any(|(name, value)| name == "x-api-key" && value == stage.crm.expose())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_bad_credential_is_accepted_and_all_are_answered_alike() {
+    let stage = Stage::start().await;
+    let stranger = Issuer::start("key").await;
+    let all = bad::all(&stage.issuer, &stage.partner, &stranger, key(9).expose(), stage.expired.expose());
+    assert!(all.len() >= 120, "{}", all.len());
+    let before = stage.pod.counts().borrow().started;
+    let nothing = face(&stage.gateway.curl("web--absent.apps.test", "/").run().await);
+    assert_eq!(nothing.0, 404);
+    for (what, fields) in &all {
+        let headers: Vec<String> = fields.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+        for host in [CLOSED, "web--absent.apps.test"] {
+            let answer = stage.call(host, "/", &headers).run().await;
+            assert_eq!(face(&answer), nothing, "{what} at {host}: {answer:?}");
+        }
+    }
+    assert_eq!(stage.pod.counts().borrow().started, before, "the pod was asked");
+    // What makes them bad is no accident of the test: the same caller with good ones is let in.
+    assert_eq!(stage.status(CLOSED, &[&stage.ann()]).await, 200);
+    println!("{} bad credentials, none accepted", all.len());
+}
+
+#[tokio::test]
+async fn what_is_taken_away_is_gone_soon_on_open_streams_too() {
+    let stage = Stage::start().await;
+    let keys = |shop: &Key| Stage::keys(shop, &stage.crm, &stage.expired).to_string();
+    let started = async |headers: &[&str], host: &str| {
+        let before = stage.pod.counts().borrow().started;
+        let stream = tokio::spawn(stage.call(host, "/stream/100000?interval=20ms", headers).run());
+        stage.pod.counts().wait_for(|counts| counts.started > before).await.expect("the pod counts");
+        stream
+    };
+
+    // A key that is revoked.
+    let key = api_key(&stage.crm);
+    let stream = started(&[&key], MACHINES).await;
+    stage.gateway.apply(&world(&stage.pod).with_file("keys.json", &Stage::keys(&stage.shop, &stage.shop, &stage.expired).to_string()));
+    let ended = tokio::time::timeout(SOON, stream).await.expect("the stream ends soon").expect("curl ran");
+    assert_ne!(ended.exit, 0, "it is broken off: {ended:?}");
+    assert_eq!(stage.status(MACHINES, &[&key]).await, 404);
+
+    // A grant that is withdrawn.
+    let ann = stage.ann();
+    let stream = started(&[&ann], CLOSED).await;
+    stage.gateway.apply(&world(&stage.pod).annotation("closed", "allow-users", "bob@example.com").with_file("keys.json", &keys(&stage.shop)));
+    let ended = tokio::time::timeout(SOON, stream).await.expect("the stream ends soon").expect("curl ran");
+    assert_ne!(ended.exit, 0, "{ended:?}");
+    assert_eq!(stage.status(CLOSED, &[&ann]).await, 404);
+
+    // A token that ends: its minute of leeway is over in a moment.
+    stage.gateway.apply(&world(&stage.pod).with_file("keys.json", &keys(&stage.shop)));
+    eventually("the grant is back", || async { stage.status(CLOSED, &[&ann]).await == 200 }).await;
+    let short = stage.ann_with("exp", json!(issuer::now() - 57));
+    let stream = started(&[&short], CLOSED).await;
+    let ended = tokio::time::timeout(SOON + Duration::from_secs(3), stream).await.expect("the stream ends soon").expect("curl ran");
+    assert_ne!(ended.exit, 0, "{ended:?}");
+
+    // What concerns somebody else ends nothing.
+    let stream = started(&[&ann], CLOSED).await;
+    stage.gateway.apply(&world(&stage.pod).annotation("machines", "allow-apps", "nobody").with_file("keys.json", &keys(&stage.shop)));
+    eventually("the change is in effect", || async { stage.status(MACHINES, &[&api_key(&stage.crm)]).await == 404 }).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!stream.is_finished());
+    stream.abort();
+}
+
+#[tokio::test]
+async fn keys_of_an_issuer_follow_its_rotation_and_outlast_its_absence() {
+    let stage = Stage::start().await;
+    let before = stage.issuer.fetches();
+    // What it says is no key set: what is known stays.
+    stage.issuer.publish("{}");
+    // Tokens of unknown keys, many of them, cost no more than one fetch in half a minute.
+    for number in 0..50 {
+        let mut header = stage.issuer.header();
+        header["kid"] = json!(format!("unknown-{number}"));
+        let token = bearer(&stage.issuer.token(&header, &stage.issuer.claims()));
+        assert_eq!(stage.status(CLOSED, &[&token]).await, 404);
+    }
+    assert!(stage.issuer.fetches() <= before + 1, "{} fetches", stage.issuer.fetches() - before);
+    assert_eq!(stage.status(CLOSED, &[&stage.ann()]).await, 200);
+    let ann = stage.ann();
+    let Stage { gateway, issuer, .. } = stage;
+    drop(issuer);
+    assert_eq!(gateway.curl(CLOSED, "/").header(&ann).run().await.status, 200, "the issuer is away");
+}
+
+#[tokio::test]
+async fn secrets_are_found_nowhere() {
+    let stage = Stage::start().await;
+    let (ann, shop, crm, expired) = (stage.ann(), api_key(&stage.shop), api_key(&stage.crm), api_key(&stage.expired));
+    let unknown = format!("X-Api-Key: {}", key(8).expose());
+    let session = format!("Cookie: __Host-portcullis={}", issuer::encoded([8; 100]));
+    let bob = stage.ann_with("email", json!("bob@example.org"));
+    let forged = format!("{}x", stage.ann_with("sub", json!("2002")));
+    let all = [&ann, &shop, &crm, &expired, &unknown, &session, &bob, &forged];
+    for header in all {
+        for host in [OPEN, CLOSED, MACHINES, "web--absent.apps.test"] {
+            let answer = stage.call(host, "/echo", &[header]).run().await;
+            assert!(!answer.text().contains(secret_of(header)), "{header} came to the pod, or back");
+        }
+    }
+    let mut told = String::new();
+    for path in ["/metrics", "/routes", "/readyz"] {
+        told.push_str(&stage.gateway.admin_page(path).await.text());
+    }
+    soon("the access log is written", async { stage.gateway.has_written("web--absent").await }).await;
+    told.push_str(&stage.gateway.log());
+    for header in all {
+        assert!(!told.contains(secret_of(header)), "{header} was told");
+    }
+    assert!(told.contains("\"user\":\"ann@example.com\"") && told.contains("\"application\":\"crm\""), "but who was let in is");
+}
+
+fn secret_of(header: &str) -> &str {
+    header.rsplit([' ', '=']).next().unwrap_or_default()
+}
