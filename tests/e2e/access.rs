@@ -135,7 +135,8 @@ fn api_key(key: &Key) -> String {
 
 /// What a client can see of an answer, but for what differs from one request to the next.
 fn face(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
-    let headers = answer.headers.iter().map(|(name, value)| (name.clone(), if name == "date" { String::new() } else { without_ids(value) }));
+    let headers =
+        answer.headers.iter().map(|(name, value)| (name.clone(), if name == "date" { String::new() } else { without_ids(value) }));
     (answer.status, headers.collect(), without_ids(&answer.text()))
 }
 
@@ -184,8 +185,13 @@ async fn credentials_open_what_they_are_granted_and_nothing_else() {
 async fn a_backend_learns_who_calls_and_gets_no_credentials() {
     let stage = Stage::start().await;
     let outside = [
-        "X-Auth-Request-User: root", "X-Auth-Request-Groups: admin", "X_Forwarded_User: root", "X-Forwarded-Email: root@example.com",
-        "X-Auth-Request-App: root", "X-Portcullis-Anything: root", "Remote-User: root",
+        "X-Auth-Request-User: root",
+        "X-Auth-Request-Groups: admin",
+        "X_Forwarded_User: root",
+        "X-Forwarded-Email: root@example.com",
+        "X-Auth-Request-App: root",
+        "X-Portcullis-Anything: root",
+        "Remote-User: root",
     ];
     let (ann, shop) = (stage.ann(), api_key(&stage.shop));
     let headers: Vec<&str> = outside.into_iter().chain([&*ann, &*shop, "Cookie: theme=dark; __Host-portcullis=x"]).collect();
@@ -199,7 +205,10 @@ async fn a_backend_learns_who_calls_and_gets_no_credentials() {
         assert_eq!(of("x-auth-request-groups"), ["dev"]);
         assert_eq!(of("x-auth-request-app"), ["shop"]);
         assert_eq!(of("cookie"), ["theme=dark"]);
-        assert!(!received.iter().any(|(name, value)| value.contains("root") || name == "authorization" || name == "x-api-key"), "{received:?}");
+        assert!(
+            !received.iter().any(|(name, value)| value.contains("root") || name == "authorization" || name == "x-api-key"),
+            "{received:?}"
+        );
     }
     let nobody = stage.received(OPEN, &outside).await;
     assert!(!nobody.iter().any(|(_, value)| value.contains("root")), "{nobody:?}");
@@ -267,7 +276,9 @@ async fn what_is_taken_away_is_gone_soon_on_open_streams_too() {
     // A grant that is withdrawn.
     let ann = stage.ann();
     let stream = started(&[&ann], CLOSED).await;
-    stage.gateway.apply(&world(&stage.pod).annotation("closed", "allow-users", "bob@example.com").with_file("keys.json", &keys(&stage.shop)));
+    stage
+        .gateway
+        .apply(&world(&stage.pod).annotation("closed", "allow-users", "bob@example.com").with_file("keys.json", &keys(&stage.shop)));
     let ended = tokio::time::timeout(SOON, stream).await.expect("the stream ends soon").expect("curl ran");
     assert_ne!(ended.exit, 0, "{ended:?}");
     assert_eq!(stage.status(CLOSED, &[&ann]).await, 404);

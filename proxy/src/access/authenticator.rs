@@ -43,7 +43,7 @@ struct Remembered<T> {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Authenticated {
     pub(crate) caller: Caller,
-    /// Whether the bearer token was one of ours.
+    /// Whether the bearer token is of an issuer of ours, whether it holds or not.
     pub(crate) token: bool,
     /// Why the first credential that does not hold does not.
     pub(crate) rejected: Option<Rejected>,
@@ -101,7 +101,7 @@ impl Authenticator {
             Some(Bearer::ClientKey(key)) => found.add(self.client_keys.load().find(key, now)),
             Some(Bearer::Token(token)) => {
                 let caller = self.token(token, now);
-                found.token = caller.is_ok();
+                found.token = !matches!(caller, Err(Rejected::Malformed | Rejected::UnknownIssuer));
                 found.add(caller);
             }
         }
@@ -120,12 +120,12 @@ impl Authenticator {
             return Err(known.what);
         }
         let parts = Parts::read(token)?;
-        if !parts.is_of_type(&CALLERS) {
-            return Err(Rejected::Type);
-        }
         let named = parts.issuer();
         let place = self.issuers.iter().position(|issuer| Some(&*issuer.settings.issuer) == named);
         let (place, issuer) = place.and_then(|place| Some((place, self.issuers.get(place)?))).ok_or(Rejected::UnknownIssuer)?;
+        if !parts.is_of_type(&CALLERS) {
+            return Err(Rejected::Type);
+        }
         let keys = issuer.known();
         match parts.verify(&issuer.settings, &keys.keys, &issuer.settings.audiences, now) {
             Ok((claims, until)) => {

@@ -70,9 +70,9 @@ impl Shown {
     }
 }
 
-/// Takes from the headers what must not reach a backend: session cookies always; client keys and, where it was accepted, the bearer
-/// token, unless `pass` says that they go on.
-pub(crate) fn strip(headers: &mut HeaderMap, accepted_token: bool, pass: bool) {
+/// Takes from the headers what must not reach a backend: session cookies always; client keys and, where it is `ours`, the bearer token,
+/// unless `pass` says that they go on.
+pub(crate) fn strip(headers: &mut HeaderMap, ours: bool, pass: bool) {
     strip_cookies(headers);
     if pass {
         return;
@@ -81,7 +81,7 @@ pub(crate) fn strip(headers: &mut HeaderMap, accepted_token: bool, pass: bool) {
     if headers.get_all(&X_API_KEY).iter().any(is_key) {
         headers.remove(&X_API_KEY);
     }
-    let consumed = |value: &HeaderValue| bearer(value).is_some_and(|token| accepted_token || is_client_key(token));
+    let consumed = |value: &HeaderValue| bearer(value).is_some_and(|token| ours || is_client_key(token));
     if headers.get_all(header::AUTHORIZATION).iter().any(consumed) {
         headers.remove(header::AUTHORIZATION);
     }
@@ -197,7 +197,7 @@ mod tests {
         strip(&mut kept, false, false);
         assert_eq!(kept, headers(&foreign));
         strip(&mut kept, true, false);
-        assert!(!kept.contains_key("authorization"), "an accepted token does not");
+        assert!(!kept.contains_key("authorization"), "a token of ours does not");
         let mut basic = headers(&[("authorization", "Basic YTpi")]);
         strip(&mut basic, true, false);
         assert!(basic.contains_key("authorization"));

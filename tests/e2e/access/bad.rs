@@ -12,7 +12,8 @@ pub(super) type Bad = (String, Vec<(&'static str, String)>);
 pub(super) fn all(issuer: &Issuer, other: &Issuer, stranger: &Issuer, key: &str, expired: &str) -> Vec<Bad> {
     let mut bad: Vec<Bad> = Vec::new();
     let mut bearer = |what: String, token: String| bad.push((what, vec![("authorization", format!("Bearer {token}"))]));
-    for (what, token) in headers(issuer).into_iter().chain(claims(issuer)).chain(structures(issuer)).chain(signers(issuer, other, stranger)) {
+    for (what, token) in headers(issuer).into_iter().chain(claims(issuer)).chain(structures(issuer)).chain(signers(issuer, other, stranger))
+    {
         bearer(what, token);
     }
     bad.extend(keys(key, expired));
@@ -27,7 +28,10 @@ fn headers(issuer: &Issuer) -> Vec<(String, String)> {
         (format!("the header {name}: {}", header[name]), issuer.token(&header, &issuer.claims()))
     };
     let mut bad = Vec::new();
-    for alg in ["none", "None", "NONE", "nOnE", "", "HS256", "HS384", "HS512", "RS256", "PS256", "ES384", "ES512", "EdDSA", "es256", "ES256 ", "ES256K", "dir"] {
+    for alg in [
+        "none", "None", "NONE", "nOnE", "", "HS256", "HS384", "HS512", "RS256", "PS256", "ES384", "ES512", "EdDSA", "es256", "ES256 ",
+        "ES256K", "dir",
+    ] {
         bad.push(with("alg", json!(alg)));
     }
     for alg in [json!(["ES256"]), json!({"ES256": 1}), json!(256), json!(true), Value::Null] {
@@ -39,7 +43,9 @@ fn headers(issuer: &Issuer) -> Vec<(String, String)> {
     for kid in [json!(1), json!(["key"]), json!({"kid": "key"})] {
         bad.push(with("kid", kid));
     }
-    for typ in [json!("logout+jwt"), json!("dpop+jwt"), json!("secevent+jwt"), json!("application/logout+jwt"), json!("JWE"), json!(""), json!(1)] {
+    for typ in
+        [json!("logout+jwt"), json!("dpop+jwt"), json!("secevent+jwt"), json!("application/logout+jwt"), json!("JWE"), json!(""), json!(1)]
+    {
         bad.push(with("typ", typ));
     }
     for crit in [json!(["exp"]), json!(["b64"]), json!([]), json!("exp"), Value::Null] {
@@ -65,7 +71,18 @@ fn claims(issuer: &Issuer) -> Vec<(String, String)> {
     };
     let mut bad: Vec<_> = ["exp", "aud", "iss", "sub", "email", "email_verified"].map(without).into();
     let far = now() + 9000;
-    for exp in [json!(now() - 61), json!(0), json!(-1), json!(far.to_string()), json!(""), json!(true), json!([far]), json!({"at": far}), json!(1e300), Value::Null] {
+    for exp in [
+        json!(now() - 61),
+        json!(0),
+        json!(-1),
+        json!(far.to_string()),
+        json!(""),
+        json!(true),
+        json!([far]),
+        json!({"at": far}),
+        json!(1e300),
+        Value::Null,
+    ] {
         bad.push(with("exp", exp));
     }
     for nbf in [json!(far), json!("0"), json!([0]), json!(true), Value::Null] {
@@ -74,11 +91,33 @@ fn claims(issuer: &Issuer) -> Vec<(String, String)> {
     for iat in [json!(far), json!("0")] {
         bad.push(with("iat", iat));
     }
-    for aud in [json!("other"), json!("Portcullis"), json!("portcullis "), json!(""), json!([]), json!(["other"]), json!(["portcullis", 1]), json!([["portcullis"]]), json!({"portcullis": "portcullis"}), json!("other portcullis"), json!(true), Value::Null] {
+    for aud in [
+        json!("other"),
+        json!("Portcullis"),
+        json!("portcullis "),
+        json!(""),
+        json!([]),
+        json!(["other"]),
+        json!(["portcullis", 1]),
+        json!([["portcullis"]]),
+        json!({"portcullis": "portcullis"}),
+        json!("other portcullis"),
+        json!(true),
+        Value::Null,
+    ] {
         bad.push(with("aud", aud));
     }
     let iss = issuer.name();
-    for iss in [json!(format!("{iss}/")), json!(format!("{iss}.evil.example")), json!(iss.to_uppercase()), json!(format!(" {iss}")), json!([iss]), json!(""), json!("*"), Value::Null] {
+    for iss in [
+        json!(format!("{iss}/")),
+        json!(format!("{iss}.evil.example")),
+        json!(iss.to_uppercase()),
+        json!(format!(" {iss}")),
+        json!([iss]),
+        json!(""),
+        json!("*"),
+        Value::Null,
+    ] {
         bad.push(with("iss", iss));
     }
     for sub in [json!(""), json!(1001), json!(["1001"]), Value::Null] {
@@ -106,9 +145,10 @@ fn structures(issuer: &Issuer) -> Vec<(String, String)> {
     let own = issuer.claims().to_string();
     let twice = own.replacen('{', &format!("{{\"aud\":\"other\",\"exp\":{},", now() + 9000), 1);
     let deep = format!("{{\"a\":{}{}}}", "[".repeat(5000), "]".repeat(5000));
-    let flipped: String = good.chars().rev().enumerate().map(|(place, char)| if place == 20 { if char == 'A' { 'B' } else { 'A' } } else { char }).collect();
+    let flipped: String =
+        good.chars().rev().enumerate().map(|(place, char)| if place == 20 { if char == 'A' { 'B' } else { 'A' } } else { char }).collect();
     [
-        ("nothing", String::new()),
+        ("a dash", "-".to_owned()),
         ("a word", "token".to_owned()),
         ("dots alone", "..".to_owned()),
         ("two parts", format!("{header}.{claims}")),
@@ -125,7 +165,10 @@ fn structures(issuer: &Issuer) -> Vec<(String, String)> {
         ("a signature in DER", format!("{header}.{claims}.{}", encoded([0x30, 6, 2, 1, 1, 2, 1, 1]))),
         ("a flipped bit", flipped.chars().rev().collect()),
         ("other claims under the signature", format!("{header}.{}.{signature}", encoded(more.to_string()))),
-        ("the signature of the header alone", format!("{header}.{claims}.{}", issuer.sign(header, "").rsplit('.').next().expect("a signature"))),
+        (
+            "the signature of the header alone",
+            format!("{header}.{claims}.{}", issuer.sign(header, "").rsplit('.').next().expect("a signature")),
+        ),
         ("a stop inside", good.replacen('.', "..", 1)),
         ("standard base64", issuer.sign(header, &encoded(&own).replace('A', "+"))),
         ("white space inside", format!("{header} .{claims}.{signature}")),
@@ -190,7 +233,10 @@ fn keys(unknown: &str, expired: &str) -> Vec<Bad> {
         ("a hash for a key", "sha256:0000000000000000000000000000000000000000000000000000000000000000".to_owned()),
     ];
     let carried = |(what, key): (&str, String)| {
-        [(format!("{what} as bearer"), vec![("authorization", format!("Bearer {key}"))]), (format!("{what} in X-Api-Key"), vec![("x-api-key", key)])]
+        [
+            (format!("{what} as bearer"), vec![("authorization", format!("Bearer {key}"))]),
+            (format!("{what} in X-Api-Key"), vec![("x-api-key", key)]),
+        ]
     };
     texts.into_iter().flat_map(carried).collect()
 }
@@ -212,7 +258,10 @@ fn carriers(issuer: &Issuer, key: &str) -> Vec<Bad> {
         ("the proxy's field", vec![("proxy-authorization", format!("Bearer {token}"))]),
         ("a field of another gateway", vec![("x-forwarded-access-token", token.clone())]),
         ("identity from outside", vec![("x-auth-request-user", "ann@example.com".to_owned()), ("x-auth-request-app", "shop".to_owned())]),
-        ("identity from outside, in another spelling", vec![("x-forwarded-user", "ann@example.com".to_owned()), ("x-api-key", key.to_owned())]),
+        (
+            "identity from outside, in another spelling",
+            vec![("x-forwarded-user", "ann@example.com".to_owned()), ("x-api-key", key.to_owned())],
+        ),
     ];
     bad.map(|(what, fields)| (what.to_owned(), fields)).into()
 }

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use http::{Request, Version};
 
 use super::{Stage, api_key, bearer};
-use crate::harness::{Gateway, Raw, client, soon, without_ids};
+use crate::harness::{Gateway, Raw, Response, client, soon, without_ids};
 
 /// Of the same length.
 const EXISTS: &str = "web--closed.apps.test";
@@ -48,7 +48,12 @@ const SHAPES: [Shape; 46] = [
     shape("PATCH", "/", &[], "x"),
     shape("DELETE", "/", &[], ""),
     shape("OPTIONS", "/", &[], ""),
-    shape("OPTIONS", "/", &[("origin", "https://a.test"), ("access-control-request-method", "POST"), ("access-control-request-headers", "authorization")], ""),
+    shape(
+        "OPTIONS",
+        "/",
+        &[("origin", "https://a.test"), ("access-control-request-method", "POST"), ("access-control-request-headers", "authorization")],
+        "",
+    ),
     shape("PROPFIND", "/", &[("depth", "1")], ""),
     shape("PURGE", "/", &[], ""),
     shape("GET", "/", &[("accept", "text/html,application/xhtml+xml;q=0.9")], ""),
@@ -81,7 +86,17 @@ const SHAPES: [Shape; 46] = [
     shape("GET", "/", &[("cookie", "__Host-portcullis=abc")], ""),
     shape("GET", "/", &[("x-forwarded-host", "web--staging.apps.test"), ("x-forwarded-for", "127.0.0.1")], ""),
     shape("GET", "/", &[("x-auth-request-user", "ann@example.com")], ""),
-    shape("GET", "/", &[("upgrade", "websocket"), ("connection", "upgrade"), ("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")], ""),
+    shape(
+        "GET",
+        "/",
+        &[
+            ("upgrade", "websocket"),
+            ("connection", "upgrade"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ],
+        "",
+    ),
     shape("POST", "/service/Method", &[("content-type", "application/grpc-web")], ""),
     shape("POST", "/service/Method", &[("content-type", "application/grpc-web-text"), ("grpc-timeout", "1S")], "AAAA"),
     shape("GET", "/", &[("connection", "close")], ""),
@@ -93,7 +108,9 @@ const TRANSPORTS: [Transport; 4] = [Transport::Http1, Transport::Http1Tls, Trans
 async fn seen(gateway: &Gateway, host: &str, shape: Shape, transport: Transport, credentials: &[String]) -> String {
     let told = match transport {
         Transport::Http1 => http1(Raw::connect(gateway.http()).await, host, shape, credentials).await,
-        Transport::Http1Tls => http1(Raw::over(client::tls(gateway, host, &["http/1.1"]).await.expect("TLS")), host, shape, credentials).await,
+        Transport::Http1Tls => {
+            http1(Raw::over(client::tls(gateway, host, &["http/1.1"]).await.expect("TLS")), host, shape, credentials).await
+        }
         Transport::Http2 => http2(gateway, host, shape, credentials, None).await,
         Transport::Grpc => http2(gateway, host, shape, credentials, Some("application/grpc")).await,
     };
@@ -118,7 +135,8 @@ async fn http1(mut raw: Raw, host: &str, shape: Shape, credentials: &[String]) -
     let unfinished = first.as_ref().is_some_and(|first| first.header("connection").is_some());
     let second = if unfinished { None } else { raw.response().await };
     let rest = raw.rest().await;
-    format!("{first:?}\n{second:?}\n{}", String::from_utf8_lossy(&rest))
+    let told = |answer: Option<Response>| answer.map(|answer| format!("{}{}{}", answer.head, answer.text(), answer.trailers));
+    format!("{:?}\n{:?}\n{}", told(first), told(second), String::from_utf8_lossy(&rest))
 }
 
 async fn http2(gateway: &Gateway, host: &str, shape: Shape, credentials: &[String], content_type: Option<&str>) -> String {
@@ -128,7 +146,9 @@ async fn http2(gateway: &Gateway, host: &str, shape: Shape, credentials: &[Strin
         let Ok(uri) = http::Uri::try_from(format!("https://{host}{path}")) else { return "no URI".to_owned() };
         let mut request = Request::builder().method(shape.method).uri(uri).version(Version::HTTP_2);
         let hop = ["connection", "upgrade", "content-length"];
-        for (name, value) in shape.headers.iter().filter(|(name, _)| !hop.contains(name) && (content_type.is_none() || *name != "content-type")) {
+        for (name, value) in
+            shape.headers.iter().filter(|(name, _)| !hop.contains(name) && (content_type.is_none() || *name != "content-type"))
+        {
             request = request.header(*name, *value);
         }
         for (name, value) in credentials.iter().filter_map(|line| line.split_once(": ")) {
@@ -206,7 +226,9 @@ async fn hosts_that_exist_and_hosts_that_do_not_show_the_same() {
     let count = cases.len();
     let gateway = &stage.gateway;
     let seen: Vec<_> = futures::stream::iter(shuffled(cases))
-        .map(|(case, host, shape, transport, fields)| async move { (case, host, seen(gateway, host, shape, transport, fields).await, shape, transport) })
+        .map(|(case, host, shape, transport, fields)| async move {
+            (case, host, seen(gateway, host, shape, transport, fields).await, shape, transport)
+        })
         .buffer_unordered(8)
         .collect()
         .await;
@@ -236,8 +258,11 @@ async fn metrics_do_not_tell_which_hosts_exist() {
             }
         }
         let after = counters(&stage).await;
-        let grown: BTreeMap<String, i64> =
-            after.into_iter().map(|(series, value)| (series.clone(), value - before.get(&series).copied().unwrap_or(0))).filter(|(_, grown)| *grown != 0).collect();
+        let grown: BTreeMap<String, i64> = after
+            .into_iter()
+            .map(|(series, value)| (series.clone(), value - before.get(&series).copied().unwrap_or(0)))
+            .filter(|(_, grown)| *grown != 0)
+            .collect();
         assert!(!grown.keys().any(|series| series.contains("closed")), "{grown:?}");
         told.push(grown);
     }
@@ -248,8 +273,11 @@ async fn metrics_do_not_tell_which_hosts_exist() {
 /// The counters that a request moves, but for how long it took and what the listeners of the test itself did.
 async fn counters(stage: &Stage) -> BTreeMap<String, i64> {
     let page = stage.gateway.admin_page("/metrics").await.text();
-    let lines = page.lines().filter(|line| {
-        line.contains("_total") && !line.starts_with('#') && !line.contains("seconds") && !line.contains("bytes_total")
-    });
-    lines.filter_map(|line| line.rsplit_once(' ')).filter_map(|(series, value)| Some((series.to_owned(), value.parse::<f64>().ok()? as i64))).collect()
+    let lines = page
+        .lines()
+        .filter(|line| line.contains("_total") && !line.starts_with('#') && !line.contains("seconds") && !line.contains("bytes_total"));
+    lines
+        .filter_map(|line| line.rsplit_once(' '))
+        .filter_map(|(series, value)| Some((series.to_owned(), value.parse::<f64>().ok()? as i64)))
+        .collect()
 }

@@ -137,7 +137,8 @@ async fn serve(listener: TcpListener, address: SocketAddr, document: Arc<watch::
             fetches.fetch_add(1, Ordering::SeqCst);
             document.borrow().clone()
         };
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
         let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
         let _ = stream.shutdown().await;
     }
