@@ -16,11 +16,13 @@ mod client_keys;
 pub(crate) mod identity;
 pub(crate) mod issuers;
 mod keys;
+mod logins;
 pub(crate) mod review;
 mod shown;
 mod token;
 
 pub(crate) use self::authenticator::{Authenticated, Authenticator};
 pub(crate) use self::caller::{Caller, User, may, may_enter, nobody};
+pub(crate) use self::claims::Claims;
 pub(crate) use self::shown::{SESSION_COOKIE, Shown, strip};
-pub(crate) use self::token::Rejected;
+pub(crate) use self::token::{Parts, Rejected, user};

@@ -46,11 +46,19 @@ pub(crate) fn error(status: StatusCode, facts: &Facts<'_>) -> (ResponseHead, Byt
     if facts.asker.kind == Kind::Grpc {
         return (grpc(status, facts), Bytes::new());
     }
-    let mut answer = page(status, facts);
+    let mut answer = page(status, facts, None);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         answer.0.headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     answer
+}
+
+/// The 404, for [`hidden`](crate::hidden) alone. `asked` is the path with its query, where people can log in.
+pub(crate) fn not_found(facts: &Facts<'_>, asked: Option<&str>) -> (ResponseHead, Bytes) {
+    match facts.asker.kind {
+        Kind::Grpc => error(StatusCode::NOT_FOUND, facts),
+        _ => page(StatusCode::NOT_FOUND, facts, asked),
+    }
 }
 
 /// The answer to a request that was refused before it was routed.
@@ -60,7 +68,7 @@ pub(crate) fn refusal(refusal: &Refusal, facts: &Facts<'_>) -> (ResponseHead, By
 
 /// A redirect.
 pub(crate) fn redirect(status: StatusCode, location: HeaderValue, facts: &Facts<'_>) -> (ResponseHead, Bytes) {
-    let mut answer = page(status, facts);
+    let mut answer = page(status, facts, None);
     answer.0.headers.insert(header::LOCATION, location);
     answer
 }
@@ -75,9 +83,9 @@ pub(crate) fn https_location(authority: &Authority, target: &str, port: u16) -> 
     HeaderValue::try_from(location).unwrap_or(HeaderValue::from_static("/"))
 }
 
-fn page(status: StatusCode, facts: &Facts<'_>) -> (ResponseHead, Bytes) {
+fn page(status: StatusCode, facts: &Facts<'_>, asked: Option<&str>) -> (ResponseHead, Bytes) {
     let format = facts.asker.accept.as_ref().map_or(Format::Text, |accept| accept::format(accept.as_bytes()));
-    let body = Bytes::from(body::render(status, format, facts.id.as_str()));
+    let body = Bytes::from(body::render(status, format, facts.id.as_str(), asked));
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));

@@ -85,7 +85,7 @@ pub enum InvalidQuestion {
 /// # Errors
 /// `question` is no request that a client could send.
 pub fn explain(settings: &Settings, snapshot: &Snapshot, question: &Question) -> Result<Explanation, InvalidQuestion> {
-    let authenticator = Authenticator::new(&settings.access);
+    let authenticator = Authenticator::new(&settings.access, None);
     authenticator.learn(&snapshot.credentials);
     explain_by(settings, snapshot, &authenticator, question)
 }
@@ -170,7 +170,8 @@ impl Walk<'_> {
     fn access(&mut self, route: &Route, request: &Request, tls: bool) -> Verdict {
         let access = &route.rule.policy.access;
         let rule = Some(origin(&route.rule.origin));
-        let authenticated = self.authenticator.authenticate(&Shown::read(&request.headers), SystemTime::now());
+        let authenticated =
+            self.authenticator.authenticate(&Shown::read(&request.headers), request.authority.host.as_str(), SystemTime::now());
         let (demand, shown) = (demand(access), who(&authenticated));
         if !access::may(access, &authenticated.caller) {
             self.step("access", format!("{demand}; {shown}: the same answer as for a host that does not exist"), rule);

@@ -16,6 +16,8 @@ use crate::certificates::{Certificates, PlaceholderError};
 use crate::listen::admission::Admission;
 use crate::listen::bind::{self, Addresses, BindError, Bound};
 use crate::listen::tls;
+use crate::portal::{Portal, Reception};
+use crate::session::Sessions;
 use crate::telemetry::Telemetry;
 use crate::upstream::Authorities;
 use crate::worker::{self, Phase, Shared};
@@ -45,6 +47,8 @@ pub enum StartError {
     Authorities(String),
     /// The access log cannot be opened.
     AccessLog(io::Error),
+    /// Nobody could log in.
+    Login(String),
     /// The system gave no thread, or nothing to wait for events with.
     Thread(io::Error),
 }
@@ -67,10 +71,25 @@ impl Gateway {
         let (phase, phases) = watch::channel(Phase::Serving);
         let authorities = settings.upstreams.certificate_authorities.as_deref().map(Authorities::read).transpose();
         let telemetry = Telemetry::new(&settings, std::time::SystemTime::now()).map_err(StartError::AccessLog)?;
-        let authenticator = Arc::new(Authenticator::new(&settings.access));
+        let sessions = settings.access.login.as_ref().map(Sessions::new).transpose().map_err(StartError::login)?.map(Arc::new);
+        let authenticator = Arc::new(Authenticator::new(&settings.access, sessions.clone()));
         authenticator.learn(&live.snapshot.load().credentials);
+        let mut control = JoinSet::new();
+        let reception = match (&settings.access.login, sessions) {
+            (Some(login), Some(sessions)) => {
+                let portal =
+                    Portal::new(&settings, login, &authenticator, Arc::clone(&sessions), Arc::clone(&live)).map_err(StartError::login)?;
+                let (reception, queue) = Reception::new(&portal);
+                control.spawn(queue.serve(Arc::new(portal)));
+                let followed = Arc::clone(&live);
+                control.spawn(async move { sessions.sealer.follow(&followed).await });
+                Some(reception)
+            }
+            _ => None,
+        };
         let shared = Shared {
             authenticator: Arc::clone(&authenticator),
+            reception,
             authorities: authorities.map_err(|error| StartError::Authorities(error.to_string()))?,
             telemetry: Arc::clone(&telemetry),
             tls: tls::acceptor(Arc::clone(&certificates)).map_err(StartError::Tls)?,
@@ -80,7 +99,6 @@ impl Gateway {
             phase: phases,
         };
         let admin = Arc::new(Admin::new(&shared, Arc::clone(&certificates)));
-        let mut control = JoinSet::new();
         let followed = Arc::clone(&live);
         control.spawn(async move { authenticator.follow(&followed).await });
         control.spawn(async move { certificates.follow(&live).await });
@@ -133,6 +151,12 @@ impl Gateway {
 
 // === impl StartError ===
 
+impl StartError {
+    fn login(error: impl fmt::Display) -> Self {
+        Self::Login(error.to_string())
+    }
+}
+
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -143,6 +167,7 @@ impl fmt::Display for StartError {
             Self::Placeholder(error) => error.fmt(f),
             Self::Tls(error) => write!(f, "TLS cannot be set up: {error}"),
             Self::Authorities(error) => write!(f, "upstreams.certificateAuthorities {error}"),
+            Self::Login(error) => write!(f, "access.login cannot be used: {error}"),
             Self::AccessLog(error) => write!(f, "the access log cannot be opened: {error}"),
             Self::Thread(error) => write!(f, "a worker cannot be started: {error}"),
         }

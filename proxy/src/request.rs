@@ -1,5 +1,7 @@
 //! The way of a request, on one page: normalise → route → authorise → limits → choose → forward → telemetry.
 
+mod portal;
+
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -79,9 +81,19 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         return call.redirect_to_https(&request, respond).await;
     }
 
+    // What people log in by is on a host of its own, and at two paths of every host, known or not.
+    if let Some(reception) =
+        worker.reception.as_ref().filter(|reception| reception.is_for(request.authority.host.as_str(), request.target.path()))
+    {
+        return call.portal(reception, &request, body, respond).await;
+    }
+
     // Who is calling? This is found out before the host is looked at, and so takes the same time for every host.
     let shown = Shown::read(&request.headers);
-    let authenticated = worker.authenticator.authenticate(&shown, call.at);
+    let authenticated = worker.authenticator.authenticate(&shown, request.authority.host.as_str(), call.at);
+    if let Some(location) = portal::detour(&request, &authenticated, &call) {
+        return call.redirect_to_portal(location, &request, respond).await;
+    }
 
     // Route and authorise: what is not there and what may not be known of get the same answer, after the same work.
     let found = find(worker, peer, &request);
@@ -132,8 +144,13 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         deadlines: deadlines(worker, &request, &routed.rule, call.started),
     };
     let mut notes = Notes::default();
-    let mut finish =
-        ResponseHeaders { date: &call.date, rule: &routed.rule, backend: &backend.filters, is_http1: request.version != Version::HTTP_2 };
+    let mut finish = ResponseHeaders {
+        date: &call.date,
+        rule: &routed.rule,
+        backend: &backend.filters,
+        is_http1: request.version != Version::HTTP_2,
+        renewal: worker.authenticator.renewal(&authenticated, request.authority.host.as_str(), call.at),
+    };
     let forwarded = forward::forward(&job, body, respond, &mut finish, &mut notes);
     let outcome = if routed.rule.policy.access.require == Require::Nothing {
         forwarded.await
@@ -188,7 +205,7 @@ fn find(worker: &Worker, peer: &Peer, request: &Request) -> Option<(Routed, port
 
 /// Whether whoever shows these credentials may still go where she went.
 fn still_may(worker: &Worker, peer: &Peer, shown: &Shown, authority: &Authority, path: &str, routed: &Routed) -> bool {
-    let caller = worker.authenticator.authenticate(shown, SystemTime::now()).caller;
+    let caller = worker.authenticator.authenticate(shown, authority.host.as_str(), SystemTime::now()).caller;
     let snapshot = worker.live.snapshot.load();
     let host = snapshot.listener(peer.listener).and_then(|listener| listener.hosts.find(authority.host.as_str()));
     let mut routes = host.into_iter().flat_map(|host| &host.routes).filter(|route| route.matches.path.matches(path));
@@ -246,6 +263,8 @@ struct ResponseHeaders<'a> {
     rule: &'a Rule,
     backend: &'a [portcullis_config::snapshot::filter::Filter],
     is_http1: bool,
+    /// The cookie by which the caller's session goes on.
+    renewal: Option<HeaderValue>,
 }
 
 impl OnHead for ResponseHeaders<'_> {
@@ -257,6 +276,9 @@ impl OnHead for ResponseHeaders<'_> {
         }
         filter::response_headers(self.backend, &mut head.headers);
         filter::response_headers(&self.rule.filters, &mut head.headers);
+        if let Some(cookie) = self.renewal.take() {
+            head.headers.append(http::header::SET_COOKIE, cookie);
+        }
     }
 }
 
@@ -291,7 +313,8 @@ impl<'a> Call<'a> {
 
     async fn hide<R: Respond>(&self, request: &Request, rejected: Option<Rejected>, respond: &mut R) {
         let told = Told { request: Some(request), rejected, ..Told::default() };
-        self.answer(hidden::answer(&self.facts()), told, respond).await;
+        let asked = self.worker.reception.as_ref().map(|_| request.target.as_str());
+        self.answer(hidden::answer(&self.facts(), asked), told, respond).await;
     }
 
     async fn refuse<R: Respond>(&self, refusal: &Refusal, request: Option<&Request>, respond: &mut R) {
@@ -307,6 +330,11 @@ impl<'a> Call<'a> {
         let location = answer::https_location(&request.authority, request.target.as_str(), port);
         let told = Told { request: Some(request), ..Told::default() };
         self.answer(answer::redirect(StatusCode::PERMANENT_REDIRECT, location, &self.facts()), told, respond).await;
+    }
+
+    async fn redirect_to_portal<R: Respond>(&self, location: HeaderValue, request: &Request, respond: &mut R) {
+        let told = Told { request: Some(request), ..Told::default() };
+        self.answer(answer::redirect(StatusCode::SEE_OTHER, location, &self.facts()), told, respond).await;
     }
 
     async fn redirect<R: Respond>(&self, status: StatusCode, location: HeaderValue, request: &Request, routed: &Routed, respond: &mut R) {

@@ -7,6 +7,7 @@ mod revocations;
 mod sealer;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand;
@@ -28,7 +29,7 @@ const MAX_OCTETS: usize = 2560;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Session {
     pub(crate) id: Id,
-    pub(crate) user: User,
+    pub(crate) user: Arc<User>,
     /// The provider's own session (`sid`), by which it can end this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) provider_session: Option<Box<str>>,
@@ -82,7 +83,7 @@ impl Sessions {
         let now = seconds(now);
         let expires_at = now.saturating_add(self.absolute.as_secs());
         let id = Id::random()?;
-        let session = Session { id, user, provider_session, issued_at: now, expires_at, renewed_at: now, asked_at: now };
+        let session = Session { id, user: Arc::new(user), provider_session, issued_at: now, expires_at, renewed_at: now, asked_at: now };
         Ok(session.fitted()?)
     }
 
@@ -141,7 +142,9 @@ impl Session {
 
     /// With as many of her groups as fit into a cookie.
     pub(crate) fn fitted(mut self) -> Result<Self, Oversized> {
-        let groups = std::mem::take(&mut self.user.groups);
+        let mut user = Arc::unwrap_or_clone(self.user);
+        let groups = std::mem::take(&mut user.groups);
+        self.user = Arc::new(user);
         let mut left = MAX_OCTETS.checked_sub(length(&self)).ok_or(Oversized)?;
         let given = groups.len();
         let mut kept = Vec::with_capacity(given);
@@ -156,7 +159,7 @@ impl Session {
         if kept.len() < given {
             tracing::warn!(user = %self.user.name, given, kept = kept.len(), "a session holds only some of the user's groups: a cookie is too small");
         }
-        self.user.groups = kept.into();
+        self.user = Arc::new(User { groups: kept.into(), ..Arc::unwrap_or_clone(self.user) });
         Ok(self)
     }
 }

@@ -28,6 +28,7 @@ use crate::listen::admission::Admission;
 use crate::listen::bind::Sockets;
 use crate::listen::connection::Entrance;
 use crate::listen::drain::Drains;
+use crate::portal::Reception;
 use crate::telemetry::{Meter, Telemetry};
 use crate::upstream::{Authorities, Upstreams};
 
@@ -42,6 +43,8 @@ pub(crate) struct Worker {
     pub(crate) upstreams: Upstreams,
     pub(crate) meter: Rc<Meter>,
     pub(crate) authenticator: Arc<Authenticator>,
+    /// `None` where nobody can log in.
+    pub(crate) reception: Option<Reception>,
     pub(crate) reviews: Reviews,
     random: Random,
 }
@@ -55,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) authorities: Option<Authorities>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) reception: Option<Reception>,
     pub(crate) admission: Arc<Admission>,
     /// How far the gateway is.
     pub(crate) phase: watch::Receiver<Phase>,
@@ -88,6 +92,7 @@ impl Worker {
             upstreams: Upstreams::new(&shared.settings, shared.authorities.clone(), Rc::clone(&meter)),
             meter,
             authenticator: Arc::clone(&shared.authenticator),
+            reception: shared.reception.clone(),
             reviews: Reviews::default(),
             random: Random::seeded(index),
         }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use portcullis_config::live::Live;
 use portcullis_config::settings::access::AccessSettings;
 use portcullis_config::snapshot::access::Credentials;
@@ -15,18 +16,22 @@ use super::cache::{Cache, hash};
 use super::caller::Caller;
 use super::client_keys::ClientKeys;
 use super::issuers::Issuer;
+use super::logins::Logins;
 use super::shown::{Bearer, Shown};
 use super::token::{CALLERS, Parts, Rejected, caller};
+use crate::session::{Session, Sessions};
 
 /// Credentials that are remembered, those that held and those that did not, each.
 const REMEMBERED: usize = 16 * 1024;
 
 /// Knows whose credentials hold. Shared by all workers.
 pub(crate) struct Authenticator {
-    issuers: Vec<Issuer>,
+    issuers: Vec<Arc<Issuer>>,
     client_keys: ArcSwap<ClientKeys>,
     accepted: Cache<Remembered<Caller>>,
     refused: Cache<Remembered<Rejected>>,
+    /// `None` where nobody can log in.
+    logins: Option<Logins>,
     /// Grows when credentials may have lost their force.
     generation: AtomicU64,
 }
@@ -45,6 +50,8 @@ pub(crate) struct Authenticated {
     pub(crate) caller: Caller,
     /// Whether the bearer token is of an issuer of ours, whether it holds or not.
     pub(crate) token: bool,
+    /// The session, where one was shown that holds.
+    pub(crate) session: Option<Arc<Session>>,
     /// Why the first credential that does not hold does not.
     pub(crate) rejected: Option<Rejected>,
 }
@@ -52,19 +59,25 @@ pub(crate) struct Authenticated {
 // === impl Authenticator ===
 
 impl Authenticator {
-    pub(crate) fn new(settings: &AccessSettings) -> Self {
+    pub(crate) fn new(settings: &AccessSettings, sessions: Option<Arc<Sessions>>) -> Self {
         Self {
-            issuers: settings.issuers.iter().cloned().map(Issuer::new).collect(),
+            issuers: settings.issuers.iter().cloned().map(Issuer::new).map(Arc::new).collect(),
             client_keys: ArcSwap::default(),
             accepted: Cache::new(REMEMBERED),
             refused: Cache::new(REMEMBERED),
+            logins: sessions.map(|sessions| Logins::new(sessions, REMEMBERED)),
             generation: AtomicU64::new(0),
         }
     }
 
+    /// The issuers whose tokens are believed.
+    pub(crate) fn issuers(&self) -> &[Arc<Issuer>] {
+        &self.issuers
+    }
+
     /// Follows the client keys of the snapshot, and the issuers' keys, forever: a task of the control plane.
     pub(crate) async fn follow(&self, live: &Live) {
-        let issuers = futures::future::join_all(self.issuers.iter().map(Issuer::follow));
+        let issuers = futures::future::join_all(self.issuers.iter().map(|issuer| issuer.follow()));
         let keys = async {
             let mut published = live.published();
             loop {
@@ -85,13 +98,14 @@ impl Authenticator {
 
     /// Grows when credentials that held may not hold any more: those that are in use are to be looked at again.
     pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire) + self.issuers.iter().map(|issuer| issuer.known().generation).sum::<u64>()
+        let issuers: u64 = self.issuers.iter().map(|issuer| issuer.known().generation).sum();
+        self.generation.load(Ordering::Acquire) + issuers + self.logins.as_ref().map_or(0, Logins::generation)
     }
 
     /// Who shows these credentials. One that does not hold counts as not shown.
     ///
     /// For the application a key counts more than the client of a token: it was shown by the program itself.
-    pub(crate) fn authenticate(&self, shown: &Shown, now: SystemTime) -> Authenticated {
+    pub(crate) fn authenticate(&self, shown: &Shown, host: &str, now: SystemTime) -> Authenticated {
         let mut found = Authenticated::default();
         if shown.is_empty() {
             return found;
@@ -108,7 +122,17 @@ impl Authenticator {
         if let Some(key) = shown.api_key() {
             found.add_first(self.client_keys.load().find(key, now));
         }
+        if let (Some(logins), Some(value)) = (&self.logins, shown.session()) {
+            let login = logins.find(host, value, now);
+            found.session = login.as_ref().ok().map(|(_, session)| Arc::clone(session));
+            found.add(login.map(|(caller, _)| caller));
+        }
         found
+    }
+
+    /// The `Set-Cookie` by which the session of a caller goes on, where it is time for that.
+    pub(crate) fn renewal(&self, authenticated: &Authenticated, host: &str, now: SystemTime) -> Option<HeaderValue> {
+        self.logins.as_ref()?.renewal(authenticated.session.as_ref()?, host, now)
     }
 
     fn token(&self, token: &str, now: SystemTime) -> Result<Caller, Rejected> {

@@ -40,6 +40,14 @@ impl Claims {
         one.into_iter().chain(list.iter().filter_map(Value::as_str)).filter(|text| !text.is_empty())
     }
 
+    /// With those of `other` that are not there.
+    pub(crate) fn filled(mut self, other: Self) -> Self {
+        for (name, value) in other.0 {
+            self.0.entry(name).or_insert(value);
+        }
+        self
+    }
+
     /// Whether `audience` has one of `wanted` (RFC 7519 §4.1.3). A list with anything but texts in it has none.
     pub(crate) fn is_for(&self, wanted: &[String]) -> bool {
         match self.0.get("aud") {

@@ -51,7 +51,7 @@ fn the_form_is_the_one_that_the_client_reads_best() {
         ("image/png", "text/plain"),
         ("\\xe9", "text/plain"),
     ] {
-        let (_, headers, body) = asked(&format!("GET / HTTP/1.1\nAccept: {accept}"), hidden::answer);
+        let (_, headers, body) = asked(&format!("GET / HTTP/1.1\nAccept: {accept}"), |facts| hidden::answer(facts, None));
         assert!(headers[0].starts_with(&format!("content-type: {media_type}")), "{accept}: {headers:?}");
         assert!(body.contains("00000000-0000-7000-8000-000000000000"));
         let policy = headers.iter().any(|line| line.starts_with("content-security-policy: default-src 'none'"));
@@ -62,8 +62,8 @@ fn the_form_is_the_one_that_the_client_reads_best() {
 
 #[test]
 fn head_gets_the_length_and_no_body() {
-    let (_, get, body) = asked("GET / HTTP/1.1", hidden::answer);
-    let (_, head, nothing) = asked("HEAD / HTTP/1.1", hidden::answer);
+    let (_, get, body) = asked("GET / HTTP/1.1", |facts| hidden::answer(facts, Some("/a")));
+    let (_, head, nothing) = asked("HEAD / HTTP/1.1", |facts| hidden::answer(facts, Some("/a")));
     assert_eq!((get, nothing.as_str()), (head, ""));
     assert!(!body.is_empty());
 }
@@ -92,10 +92,27 @@ fn grpc_gets_its_own_status_in_one_header_block() {
 fn what_is_hidden_looks_the_same_whatever_it_hides() {
     // Of the request, only what decides the form of the answer may tell: not its host, path, method or credentials.
     for form in ["", "\nAccept: text/html", "\ncontent-type: application/grpc"] {
-        let first = asked(&format!("GET /a HTTP/1.1\nHost: shop--staging.apps.example.com{form}"), hidden::answer);
-        let second = asked(&format!("POST /b?c HTTP/2\n:authority: nothing.example\nauthorization: Bearer x{form}"), hidden::answer);
+        let first =
+            asked(&format!("GET /a HTTP/1.1\nHost: shop--staging.apps.example.com{form}"), |facts| hidden::answer(facts, Some("/a")));
+        let second = asked(&format!("POST /b?c HTTP/2\n:authority: nothing.example\nauthorization: Bearer x{form}"), |facts| {
+            hidden::answer(facts, Some("/a"))
+        });
         assert_eq!(first, second, "{form}");
     }
+}
+
+#[test]
+fn where_people_can_log_in_the_hidden_page_leads_there_and_back() {
+    let html = "GET / HTTP/1.1\nAccept: text/html";
+    let (_, _, body) = asked(html, |facts| hidden::answer(facts, Some("/a?b=\"><script>&c=%2e")));
+    let link = "<a href=\"/.well-known/portcullis/login?to=%2Fa%3Fb%3D%22%3E%3Cscript%3E%26c%3D%252e\">Sign in</a>";
+    assert!(body.contains(link), "{body}");
+    let (_, _, body) = asked(html, |facts| hidden::answer(facts, Some("*")));
+    assert!(body.contains("login?to=%2F\""), "{body}");
+    let (_, _, body) = asked(html, |facts| hidden::answer(facts, None));
+    assert!(!body.contains("href"), "{body}");
+    let (_, _, body) = asked(html, |facts| error(StatusCode::BAD_GATEWAY, facts));
+    assert!(!body.contains("href"), "{body}");
 }
 
 #[test]

@@ -109,7 +109,6 @@ async fn a_redirect_is_not_followed() {
     let server = Server::answering(b"HTTP/1.1 302 Found\r\nLocation: https://localhost:1/\r\nContent-Length: 0\r\n\r\n".to_vec()).await;
     let answer = server.client().get(&server.url("/"), "application/json").await.unwrap();
     assert_eq!(answer.status, StatusCode::FOUND);
-    assert_eq!(answer.headers[header::LOCATION], "https://localhost:1/");
 }
 
 #[tokio::test]

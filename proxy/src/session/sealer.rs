@@ -4,6 +4,7 @@
 //! that name the key, a nonce of twelve, the sealed text, and a tag of sixteen.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -45,6 +46,7 @@ pub(crate) enum Purpose {
 /// Seals and opens. The keys are those of the cluster's Secrets, else one of this process.
 pub(crate) struct Sealer {
     ring: ArcSwap<Ring>,
+    generation: AtomicU64,
     own: Arc<Key>,
 }
 
@@ -86,13 +88,21 @@ impl Sealer {
         let mut octets = [0; 32];
         rand::fill(&mut octets).map_err(|_| NoRandomness)?;
         let own = Arc::new(Key::new(&octets, None).ok_or(NoRandomness)?);
-        Ok(Self { ring: ArcSwap::from_pointee(Ring(Vec::new())), own })
+        Ok(Self { ring: ArcSwap::from_pointee(Ring(Vec::new())), generation: AtomicU64::new(0), own })
     }
 
     /// Takes the keys of a snapshot into use, and puts all others out of use.
     pub(crate) fn learn(&self, keys: &[SessionKey]) {
-        let ring = keys.iter().filter_map(|key| Key::new(key.key.expose(), key.created)).map(Arc::new).collect();
-        self.ring.store(Arc::new(Ring(ring)));
+        let ring = Ring(keys.iter().filter_map(|key| Key::new(key.key.expose(), key.created)).map(Arc::new).collect());
+        let before = self.ring.swap(Arc::new(ring));
+        if before.names().ne(self.ring.load().names()) {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Grows when other keys are in use: what was opened before may not open any more.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Follows the keys of the snapshot, forever: a task of the control plane.
@@ -152,6 +162,10 @@ impl Sealer {
 // === impl Ring ===
 
 impl Ring {
+    fn names(&self) -> impl Iterator<Item = [u8; NAME_LEN]> + '_ {
+        self.0.iter().map(|key| key.name)
+    }
+
     /// The newest key that every replica knows by now, else the oldest.
     fn sealing(&self, now: SystemTime) -> Option<&Arc<Key>> {
         let is_known = |key: &&Arc<Key>| key.created.is_none_or(|created| created + KNOWN_AFTER <= now);

@@ -12,7 +12,7 @@ pub(crate) fn user(name: &str) -> User {
 pub(crate) fn session(name: &str, issued_at: u64) -> Session {
     Session {
         id: Id::random().unwrap(),
-        user: user(name),
+        user: user(name).into(),
         provider_session: None,
         issued_at,
         expires_at: issued_at + 1000,

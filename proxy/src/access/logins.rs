@@ -1,0 +1,60 @@
+//! Login sessions as credentials: opened once, and remembered by hash like tokens are.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::HeaderValue;
+
+use super::cache::{Cache, hash};
+use super::caller::Caller;
+use super::token::Rejected;
+use crate::session::{Purpose, Session, Sessions, cookie};
+
+/// Opens the sessions of people.
+pub(super) struct Logins {
+    sessions: Arc<Sessions>,
+    opened: Cache<Opened>,
+}
+
+#[derive(Clone)]
+struct Opened {
+    session: Arc<Session>,
+    /// Of the keys that it was opened with.
+    generation: u64,
+}
+
+// === impl Logins ===
+
+impl Logins {
+    pub(super) fn new(sessions: Arc<Sessions>, remembered: usize) -> Self {
+        Self { sessions, opened: Cache::new(remembered) }
+    }
+
+    /// Grows when a session may have ended.
+    pub(super) fn generation(&self) -> u64 {
+        self.sessions.revocations.generation() + self.sessions.sealer.generation()
+    }
+
+    /// Whose session a cookie of this host is.
+    pub(super) fn find(&self, host: &str, value: &str, now: SystemTime) -> Result<(Caller, Arc<Session>), Rejected> {
+        let (hash, generation) = (hash(host, value), self.sessions.sealer.generation());
+        let known = self.opened.get(&hash).filter(|opened| opened.generation == generation && self.sessions.holds(&opened.session, now));
+        let session = match known {
+            Some(opened) => opened.session,
+            None => {
+                let session = Arc::new(self.sessions.open(Purpose::Session, host, value, now).ok_or(Rejected::Session)?);
+                self.opened.insert(hash, Opened { session: Arc::clone(&session), generation });
+                session
+            }
+        };
+        let until = Some(self.sessions.until(&session));
+        Ok((Caller { application: None, user: Some(Arc::clone(&session.user)), until }, session))
+    }
+
+    /// The `Set-Cookie` by which a session that is in use goes on; `None` while the one that the browser has is good enough.
+    pub(super) fn renewal(&self, session: &Session, host: &str, now: SystemTime) -> Option<HeaderValue> {
+        let renewed = self.sessions.renewed(session, now)?;
+        let sealed = self.sessions.seal(Purpose::Session, host, &renewed, now)?;
+        cookie::SESSION.set(&sealed, self.sessions.lasts(&renewed, now))
+    }
+}

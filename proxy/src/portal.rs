@@ -1,0 +1,217 @@
+//! Where people log in: a host of its own, from which a session is handed to the hosts of services.
+//!
+//! | step | where | module |
+//! | --- | --- | --- |
+//! | somebody asks for a service, has no session there, and follows the link of the hidden answer | `/.well-known/portcullis/login` of that host, of any host | [`handoff`] |
+//! | she has no session at the portal either, and is sent to the provider | `/login` | [`login`] |
+//! | she comes back from the provider: a session begins at the portal | `/callback` | [`login`] |
+//! | a single-use code takes the session to the host that she came from | `/.well-known/portcullis/session` of that host | [`handoff`] |
+//! | she sees what she may use | `/` | [`home`] |
+//! | she signs out, or the provider says that she has | `/logout`, `/backchannel-logout` | [`logout`] |
+//!
+//! Both ends of each journey are bound to one browser by a cookie ([`browser`]): a link or a code from elsewhere logs nobody in. Everything runs on the control runtime;
+//! workers ask by a bounded queue ([`reception`]).
+
+mod browser;
+mod destination;
+mod handoff;
+mod home;
+mod login;
+mod logout;
+mod pages;
+mod place;
+mod reception;
+mod reply;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use portcullis_config::live::Live;
+use portcullis_config::settings::Settings;
+use portcullis_config::settings::access::LoginSettings;
+
+use self::handoff::UsedCodes;
+pub(crate) use self::handoff::login_path;
+use self::place::Place;
+pub(crate) use self::reception::{Busy, Reception};
+pub(crate) use self::reply::Reply;
+use crate::access::Authenticator;
+use crate::provider::{Provider, RefreshToken, UnusableProvider};
+use crate::session::cookie::{PORTAL, REFRESH};
+use crate::session::{Purpose, Revoked, Session, Sessions};
+
+/// The largest body of a request to the portal, in octets.
+pub(crate) const MAX_BODY: usize = 16 * 1024;
+
+/// Where people log in.
+pub(crate) struct Portal {
+    place: Place,
+    sessions: Arc<Sessions>,
+    provider: Provider,
+    live: Arc<Live>,
+    used: UsedCodes,
+}
+
+/// A request to it, or to one of its paths on another host.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) method: Method,
+    /// Lower case, without port.
+    pub(crate) host: Box<str>,
+    pub(crate) path: Box<str>,
+    pub(crate) query: Box<str>,
+    pub(crate) headers: HeaderMap,
+    /// At most [`MAX_BODY`].
+    pub(crate) body: Bytes,
+}
+
+/// Who is at the portal, and the cookies by which she will be from now on.
+#[derive(Default)]
+struct Visitor {
+    session: Option<Session>,
+    cookies: Vec<HeaderValue>,
+}
+
+// === impl Portal ===
+
+impl Portal {
+    /// # Errors
+    /// The provider that the settings name is not there or cannot be used.
+    pub(crate) fn new(
+        settings: &Settings,
+        login: &LoginSettings,
+        authenticator: &Authenticator,
+        sessions: Arc<Sessions>,
+        live: Arc<Live>,
+    ) -> Result<Self, UnusableProvider> {
+        let provider = Provider::new(login, &settings.access, authenticator)?;
+        Ok(Self { place: Place::new(&settings.zone, login), sessions, provider, live, used: UsedCodes::default() })
+    }
+
+    /// Answers; `None` stands for the hidden answer.
+    pub(crate) async fn respond(&self, ask: &Ask, now: SystemTime) -> Option<Reply> {
+        if !self.place.is_portal(&ask.host) {
+            return match (&ask.method, &*ask.path) {
+                (&Method::GET, handoff::LOGIN) => self.begin_handoff(ask, now),
+                (&Method::GET, handoff::SESSION) => self.finish_handoff(ask, now),
+                _ => None,
+            };
+        }
+        let is_read = matches!(ask.method, Method::GET | Method::HEAD);
+        match &*ask.path {
+            "/" if is_read => Some(self.home(ask, now).await),
+            "/login" if is_read => self.login(ask, now).await,
+            "/callback" if ask.method == Method::GET => Some(self.callback(ask, now).await),
+            "/logout" if is_read => Some(self.ask_to_sign_out(ask, now)),
+            "/logout" if ask.method == Method::POST => Some(self.sign_out(ask, now)),
+            "/backchannel-logout" if ask.method == Method::POST => Some(self.backchannel_logout(ask, now)),
+            "/" | "/login" | "/callback" => Some(Reply::not_allowed("GET")),
+            "/logout" => Some(Reply::not_allowed("GET, POST")),
+            "/backchannel-logout" => Some(Reply::not_allowed("POST")),
+            _ => None,
+        }
+    }
+
+    /// The visitor's session, if it holds; the provider is asked about her when that is due.
+    async fn visitor(&self, ask: &Ask, now: SystemTime) -> Visitor {
+        let Some(session) = self.session(ask, now) else { return Visitor::default() };
+        let asked = match self.refresh_token(ask, &session).filter(|_| session.is_stale(now)) {
+            Some(token) => self.ask_again(&session, &token, now).await,
+            None => None,
+        };
+        match asked {
+            Some(visitor) => visitor,
+            None => match self.sessions.renewed(&session, now) {
+                Some(renewed) => Visitor { cookies: self.portal_cookie(&renewed, now).into_iter().collect(), session: Some(renewed) },
+                None => Visitor { session: Some(session), cookies: Vec::new() },
+            },
+        }
+    }
+
+    /// What the provider says of her now; `None` where it says nothing.
+    async fn ask_again(&self, session: &Session, token: &RefreshToken, now: SystemTime) -> Option<Visitor> {
+        match self.provider.again(&session.user.subject, token, now).await {
+            Ok(person) => {
+                let now_seconds = crate::session::seconds(now);
+                let renewed = Session { user: person.user.into(), asked_at: now_seconds, renewed_at: now_seconds, ..session.clone() }
+                    .fitted()
+                    .ok()?;
+                let cookies = self.cookies(&renewed, person.refresh_token.as_ref(), now);
+                Some(Visitor { session: Some(renewed), cookies })
+            }
+            Err(error) if error.is_final() => {
+                tracing::info!(user = %session.user.name, %error, "a session ends: the provider does not vouch for its user any more");
+                self.sessions.revocations.revoke(Revoked::Session(&session.id), now);
+                Some(Visitor { session: None, cookies: gone() })
+            }
+            Err(error) => {
+                tracing::warn!(user = %session.user.name, %error, "the provider could not be asked about a user: her session goes on");
+                None
+            }
+        }
+    }
+
+    fn session(&self, ask: &Ask, now: SystemTime) -> Option<Session> {
+        self.sessions.open(Purpose::Portal, &ask.host, PORTAL.find(&ask.headers)?, now)
+    }
+
+    fn refresh_token(&self, ask: &Ask, session: &Session) -> Option<RefreshToken> {
+        let sealed: (Box<str>, RefreshToken) = self.sessions.sealer.open(Purpose::Refresh, &ask.host, REFRESH.find(&ask.headers)?)?;
+        (*sealed.0 == *session.id.expose()).then_some(sealed.1)
+    }
+
+    /// The cookies of a session on the portal's own host.
+    fn cookies(&self, session: &Session, token: Option<&RefreshToken>, now: SystemTime) -> Vec<HeaderValue> {
+        let token = token.and_then(|token| {
+            let sealed = self.sessions.sealer.seal(Purpose::Refresh, &self.place.host, &(session.id.expose(), token), now)?;
+            // Browsers keep no larger one; without it the provider is just not asked.
+            if sealed.len() <= 3584 { REFRESH.set(&sealed, self.sessions.lasts(session, now)) } else { None }
+        });
+        self.portal_cookie(session, now).into_iter().chain(token).collect()
+    }
+
+    fn portal_cookie(&self, session: &Session, now: SystemTime) -> Option<HeaderValue> {
+        let sealed = self.sessions.seal(Purpose::Portal, &self.place.host, session, now)?;
+        PORTAL.set(&sealed, self.sessions.lasts(session, now))
+    }
+}
+
+/// Takes the portal's cookies away.
+fn gone() -> Vec<HeaderValue> {
+    [PORTAL.clear(), REFRESH.clear()].into_iter().flatten().collect()
+}
+
+// === impl Ask ===
+
+impl Ask {
+    /// The parameters of the query; of several of one name the first counts.
+    fn parameters(&self) -> HashMap<String, String> {
+        parameters(self.query.as_bytes())
+    }
+
+    /// The fields of a posted form.
+    fn form(&self) -> HashMap<String, String> {
+        let is_form =
+            self.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
+        if is_form { parameters(&self.body) } else { HashMap::new() }
+    }
+}
+
+fn parameters(text: &[u8]) -> HashMap<String, String> {
+    let mut all = HashMap::new();
+    for (name, value) in form_urlencoded::parse(text).take(32) {
+        all.entry(name.into_owned()).or_insert_with(|| value.into_owned());
+    }
+    all
+}
+
+/// That the system gives no random numbers, or a value cannot be sealed.
+fn defect() -> Reply {
+    Reply::page(StatusCode::INTERNAL_SERVER_ERROR, pages::message("Something is broken", "Nobody can sign in at the moment.", None))
+}
+
+#[cfg(test)]
+mod tests;

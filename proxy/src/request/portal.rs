@@ -1,0 +1,79 @@
+//! Requests for the portal: gathered in whole, because they are small, and answered by the control runtime.
+
+use std::future::poll_fn;
+
+use bytes::BytesMut;
+use http::{HeaderValue, Method, StatusCode, header};
+
+use super::{Call, Told};
+use crate::access::Authenticated;
+use crate::exchange::{Frame, Respond, ResponseHead, Source};
+use crate::normalize::{Kind, Request};
+use crate::portal::{self, Ask, Reception};
+
+static SEC_FETCH_MODE: http::HeaderName = http::HeaderName::from_static("sec-fetch-mode");
+static SEC_FETCH_DEST: http::HeaderName = http::HeaderName::from_static("sec-fetch-dest");
+
+/// Where somebody is sent whose session is to be looked at anew by the portal, if she can be sent anywhere: she navigates, and comes back at once.
+pub(super) fn detour(request: &Request, authenticated: &Authenticated, call: &Call<'_>) -> Option<HeaderValue> {
+    let is = |name, value: &str| request.headers.get(name).is_some_and(|found| found.as_bytes() == value.as_bytes());
+    let navigates = request.method == Method::GET && is(&SEC_FETCH_MODE, "navigate") && is(&SEC_FETCH_DEST, "document");
+    let stale = authenticated.session.as_ref().is_some_and(|session| session.is_stale(call.at));
+    if !navigates || !stale {
+        return None;
+    }
+    HeaderValue::try_from(portal::login_path(request.target.as_str())).ok()
+}
+
+// === impl Call ===
+
+impl Call<'_> {
+    pub(super) async fn portal<B: Source, R: Respond>(&self, reception: &Reception, request: &Request, body: &mut B, respond: &mut R) {
+        if !matches!(request.kind, Kind::Http) {
+            return self.hide(request, None, respond).await;
+        }
+        let reading = tokio::time::timeout(self.worker.settings.timeouts.stream_idle, gather(body));
+        let told = Told { request: Some(request), ..Told::default() };
+        let body = match reading.await {
+            Ok(Ok(body)) => body,
+            Ok(Err(status)) => return self.fail(status, told, respond).await,
+            Err(_late) => return self.fail(StatusCode::REQUEST_TIMEOUT, told, respond).await,
+        };
+        let ask = Ask {
+            method: request.method.clone(),
+            host: request.authority.host.as_str().into(),
+            path: request.target.path().into(),
+            query: request.target.query().unwrap_or_default().into(),
+            headers: request.headers.clone(),
+            body: body.freeze(),
+        };
+        match reception.ask(ask).await {
+            Ok(Some(reply)) => {
+                let mut headers = reply.headers;
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
+                headers.insert(header::DATE, self.date.clone());
+                let body = if request.method == Method::HEAD { bytes::Bytes::new() } else { reply.body };
+                self.answer((ResponseHead { status: reply.status, headers }, body), told, respond).await;
+            }
+            Ok(None) => self.hide(request, None, respond).await,
+            Err(portal::Busy) => self.fail(StatusCode::SERVICE_UNAVAILABLE, told, respond).await,
+        }
+    }
+}
+
+/// The whole body.
+///
+/// # Errors
+/// It is too large, or breaks off.
+async fn gather<B: Source>(body: &mut B) -> Result<BytesMut, StatusCode> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = poll_fn(|cx| body.poll_frame(cx)).await {
+        match frame {
+            Ok(Frame::Data(data)) if whole.len() + data.len() > portal::MAX_BODY => return Err(StatusCode::PAYLOAD_TOO_LARGE),
+            Ok(Frame::Data(data)) => whole.extend_from_slice(&data),
+            Ok(Frame::Trailers(_)) => {}
+            Err(_broken) => return Err(StatusCode::BAD_REQUEST),
+        }
+    }
+    Ok(whole)
+}
