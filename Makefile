@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick fmt lint doc deny unit cluster bench fuzz setup
+.PHONY: help demo test test-quick fmt lint doc deny unit cluster bench bench-hiding fuzz setup
 
 CARGO ?= cargo
 DENY_VERSION := 0.20.2
@@ -54,6 +54,9 @@ bench: ## Compares cost with nginx and HAProxy on this machine
 	benches/install
 	$(CARGO) build --release --locked
 	python3 benches/compare
+
+bench-hiding: ## Whether a clock can tell hosts that exist from hosts that do not
+	$(CARGO) bench --locked --bench hiding
 
 fuzz: ## Runs each fuzz target for a while: `make fuzz SECONDS_EACH=600`
 	fuzz/run $(or $(SECONDS_EACH),60)

@@ -3,7 +3,7 @@
 //! | step | module |
 //! | --- | --- |
 //! | which credentials does the request show? | [`shown`] |
-//! | whose are they? | [`authenticator`]: [`client_keys`], [`token`] by the keys of [`issuers`] |
+//! | whose are they? | [`authenticator`]: [`client_keys`], [`client_certificate`], [`token`] by the keys of [`issuers`] |
 //! | may she go there? | [`caller`] |
 //! | may she still, a while later? | [`review`] |
 //! | what does the backend learn of her? | [`identity`] |
@@ -12,6 +12,7 @@ pub(crate) mod authenticator;
 mod cache;
 mod caller;
 mod claims;
+mod client_certificate;
 mod client_keys;
 pub(crate) mod identity;
 pub(crate) mod issuers;
@@ -24,5 +25,6 @@ mod token;
 pub(crate) use self::authenticator::{Authenticated, Authenticator};
 pub(crate) use self::caller::{Caller, User, may, may_enter, nobody};
 pub(crate) use self::claims::Claims;
+pub(crate) use self::client_certificate::ClientCertificate;
 pub(crate) use self::shown::{SESSION_COOKIE, Shown, strip};
 pub(crate) use self::token::{Parts, Rejected, user};

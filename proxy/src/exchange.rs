@@ -4,11 +4,14 @@
 //! never spawned, so that one task moves both directions of an exchange and back-pressure is a `Poll::Pending`.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode, Version};
+
+use crate::access::ClientCertificate;
 
 /// A request's head as its codec read it: well-formed, but not yet judged by [`normalize`.
 #[derive(Debug)]
@@ -134,6 +137,8 @@ pub(crate) struct Peer {
     pub(crate) trusted: bool,
     /// The name of the snapshot's listener.
     pub(crate) listener: &'static str,
+    /// What it showed of itself in the handshake.
+    pub(crate) certificate: Option<Rc<ClientCertificate>>,
 }
 
 /// Why a request was refused before it was routed.

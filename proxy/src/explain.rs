@@ -171,7 +171,7 @@ impl Walk<'_> {
         let access = &route.rule.policy.access;
         let rule = Some(origin(&route.rule.origin));
         let authenticated =
-            self.authenticator.authenticate(&Shown::read(&request.headers), request.authority.host.as_str(), SystemTime::now());
+            self.authenticator.authenticate(&Shown::read(&request.headers, None), request.authority.host.as_str(), SystemTime::now());
         let (demand, shown) = (demand(access), who(&authenticated));
         if !access::may(access, &authenticated.caller) {
             self.step("access", format!("{demand}; {shown}: the same answer as for a host that does not exist"), rule);

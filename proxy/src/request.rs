@@ -89,7 +89,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
     }
 
     // Who is calling? This is found out before the host is looked at, and so takes the same time for every host.
-    let shown = Shown::read(&request.headers);
+    let shown = Shown::read(&request.headers, peer.certificate.clone());
     let authenticated = worker.authenticator.authenticate(&shown, request.authority.host.as_str(), call.at);
     if let Some(location) = portal::detour(&request, &authenticated, &call) {
         return call.redirect_to_portal(location, &request, respond).await;

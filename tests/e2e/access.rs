@@ -7,6 +7,7 @@ mod issuer;
 use std::time::Duration;
 
 use portcullis_config::client_key::{Key, write_hash};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use serde_json::{Value, json};
 
 use self::issuer::Issuer;
@@ -351,4 +352,55 @@ async fn secrets_are_found_nowhere() {
 
 fn secret_of(header: &str) -> &str {
     header.rsplit([' ', '=']).next().unwrap_or_default()
+}
+
+fn machines() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
+}
+
+#[tokio::test]
+async fn a_client_certificate_shows_an_application() {
+    let pod = echo("pod-1").await;
+    let (ours, other) = (machines(), machines());
+    let folder = tempfile::tempdir().expect("a folder");
+    let put = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path.to_string_lossy().into_owned()
+    };
+    let authorities = put("authorities.pem", &ours.pem());
+    let mut arguments = Vec::new();
+    for (name, authority, host) in [("good", &ours, "importer.test"), ("other", &other, "importer.test"), ("wrong", &ours, "exporter.test")]
+    {
+        let secret = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(vec![host.to_owned()]).expect("a name");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&secret, authority).expect("a certificate");
+        arguments.push([put(&format!("{name}.crt"), &certificate.pem()), put(&format!("{name}.key"), &secret.serialize_pem())]);
+    }
+    let world = World::empty()
+        .with(Service::new("web").environment("machines").pod(&pod))
+        .annotation("machines", "require", "app")
+        .annotation("machines", "allow-apps", "dns:importer.test");
+    let gateway = Gateway::of(world).settings(json!({ "access": { "clientCertificateAuthorities": authorities } })).start().await;
+    let call = async |host: &str, [certificate, secret]: &[String; 2], version: &str| {
+        gateway.curl(host, "/echo").args(["--cert", certificate, "--key", secret, "--tls-max", version]).run().await
+    };
+    for version in ["1.3", "1.2"] {
+        let answer = call(MACHINES, &arguments[0], version).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(answer.text().contains("[\"x-auth-request-app\",\"dns:importer.test\"]"), "{answer:?}");
+        let absent = face(&call("web--absent.apps.test", &arguments[0], version).await);
+        assert_eq!(absent.0, 404);
+        for bad in &arguments[1..] {
+            assert_eq!(face(&call(MACHINES, bad, version).await), absent, "{version}");
+        }
+    }
+    assert_eq!(gateway.curl(MACHINES, "/").run().await.status, 404);
+    // An authority that is taken away takes away what it gave.
+    put("authorities.pem", &other.pem());
+    eventually("the authority is gone", || async { call(MACHINES, &arguments[0], "1.3").await.status == 404 }).await;
+    assert_eq!(call(MACHINES, &arguments[1], "1.3").await.status, 200);
 }

@@ -11,9 +11,11 @@ use http::HeaderValue;
 use portcullis_config::live::Live;
 use portcullis_config::settings::access::AccessSettings;
 use portcullis_config::snapshot::access::Credentials;
+use rustls::server::danger::ClientCertVerifier;
 
 use super::cache::{Cache, hash};
 use super::caller::Caller;
+use super::client_certificate::ClientAuthorities;
 use super::client_keys::ClientKeys;
 use super::issuers::Issuer;
 use super::logins::Logins;
@@ -32,6 +34,8 @@ pub(crate) struct Authenticator {
     refused: Cache<Remembered<Rejected>>,
     /// `None` where nobody can log in.
     logins: Option<Logins>,
+    /// `None` where no client certificate is asked for.
+    authorities: Option<ClientAuthorities>,
     /// Grows when credentials may have lost their force.
     generation: AtomicU64,
 }
@@ -66,6 +70,7 @@ impl Authenticator {
             accepted: Cache::new(REMEMBERED),
             refused: Cache::new(REMEMBERED),
             logins: sessions.map(|sessions| Logins::new(sessions, REMEMBERED)),
+            authorities: settings.client_certificate_authorities.as_deref().map(ClientAuthorities::new),
             generation: AtomicU64::new(0),
         }
     }
@@ -87,7 +92,17 @@ impl Authenticator {
                 }
             }
         };
-        tokio::join!(issuers, keys);
+        let authorities = async {
+            if let Some(authorities) = &self.authorities {
+                authorities.follow().await;
+            }
+        };
+        tokio::join!(issuers, keys, authorities);
+    }
+
+    /// What asks for client certificates, where they are asked for.
+    pub(crate) fn client_verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
+        self.authorities.as_ref().map(ClientAuthorities::verifier)
     }
 
     /// Takes the credentials of a snapshot into use.
@@ -99,12 +114,14 @@ impl Authenticator {
     /// Grows when credentials that held may not hold any more: those that are in use are to be looked at again.
     pub(crate) fn generation(&self) -> u64 {
         let issuers: u64 = self.issuers.iter().map(|issuer| issuer.known().generation).sum();
-        self.generation.load(Ordering::Acquire) + issuers + self.logins.as_ref().map_or(0, Logins::generation)
+        let authorities = self.authorities.as_ref().map_or(0, ClientAuthorities::generation);
+        self.generation.load(Ordering::Acquire) + issuers + authorities + self.logins.as_ref().map_or(0, Logins::generation)
     }
 
     /// Who shows these credentials. One that does not hold counts as not shown.
     ///
-    /// For the application a key counts more than the client of a token: it was shown by the program itself.
+    /// For the application a key in `X-Api-Key` counts most, then the client certificate: the program itself shows them. The client of a
+    /// token counts least.
     pub(crate) fn authenticate(&self, shown: &Shown, host: &str, now: SystemTime) -> Authenticated {
         let mut found = Authenticated::default();
         if shown.is_empty() {
@@ -118,6 +135,9 @@ impl Authenticator {
                 found.token = !matches!(caller, Err(Rejected::Malformed | Rejected::UnknownIssuer));
                 found.add(caller);
             }
+        }
+        if let (Some(authorities), Some(certificate)) = (&self.authorities, shown.certificate()) {
+            found.add_first(authorities.judge(certificate, now));
         }
         if let Some(key) = shown.api_key() {
             found.add_first(self.client_keys.load().find(key, now));

@@ -5,12 +5,17 @@
 //! | `Authorization: Bearer` | a client key, or an issuer's token |
 //! | `X-Api-Key` | a client key |
 //! | the cookie `__Host-portcullis` | a login session |
+//! | the TLS connection | a client certificate |
 //!
 //! gRPC metadata are header fields, so they are the same there.
+
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use portcullis_config::client_key;
+
+use super::client_certificate::ClientCertificate;
 
 /// The cookie that carries a login session. The prefix binds it to one host, HTTPS and the path `/` (RFC 6265bis §4.1.3.2).
 pub(crate) const SESSION_COOKIE: &str = "__Host-portcullis";
@@ -26,6 +31,7 @@ pub(crate) struct Shown {
     api_key: Option<HeaderValue>,
     /// The whole `Cookie`, where one of its cookies is a session.
     cookie: Option<HeaderValue>,
+    certificate: Option<Rc<ClientCertificate>>,
 }
 
 /// What one credential is by its looks.
@@ -40,17 +46,17 @@ pub(crate) enum Bearer<'a> {
 // === impl Shown ===
 
 impl Shown {
-    /// What `headers` show. Of fields that stand several times none counts.
-    pub(crate) fn read(headers: &HeaderMap) -> Self {
+    /// What `headers` show, on a connection that showed `certificate`. Of fields that stand several times none counts.
+    pub(crate) fn read(headers: &HeaderMap, certificate: Option<Rc<ClientCertificate>>) -> Self {
         let bearer = single(headers, &header::AUTHORIZATION).filter(|value| bearer(value).is_some());
         let api_key = single(headers, &X_API_KEY).filter(|value| text(value).is_some_and(is_client_key));
         let cookie = single(headers, &header::COOKIE).filter(|value| session(value).is_some());
-        Self { bearer: bearer.cloned(), api_key: api_key.cloned(), cookie: cookie.cloned() }
+        Self { bearer: bearer.cloned(), api_key: api_key.cloned(), cookie: cookie.cloned(), certificate }
     }
 
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.bearer.is_none() && self.api_key.is_none() && self.cookie.is_none()
+        self.bearer.is_none() && self.api_key.is_none() && self.cookie.is_none() && self.certificate.is_none()
     }
 
     /// The bearer token or key.
@@ -62,6 +68,11 @@ impl Shown {
     /// The key of `X-Api-Key`.
     pub(crate) fn api_key(&self) -> Option<&str> {
         self.api_key.as_ref().and_then(text)
+    }
+
+    /// The client certificate.
+    pub(crate) fn certificate(&self) -> Option<&ClientCertificate> {
+        self.certificate.as_deref()
     }
 
     /// The session's sealed value.
@@ -146,12 +157,14 @@ mod tests {
 
     #[test]
     fn credentials_are_found_where_they_belong() {
-        let shown =
-            Shown::read(&headers(&[("authorization", "bearer  abc"), ("x-api-key", KEY), ("cookie", "a=b; __Host-portcullis=s; c=d")]));
+        let shown = Shown::read(
+            &headers(&[("authorization", "bearer  abc"), ("x-api-key", KEY), ("cookie", "a=b; __Host-portcullis=s; c=d")]),
+            None,
+        );
         assert_eq!(shown.bearer(), Some(Bearer::Token("abc")));
         assert_eq!(shown.api_key(), Some(KEY));
         assert_eq!(shown.session(), Some("s"));
-        let shown = Shown::read(&headers(&[("authorization", "Bearer pck_x")]));
+        let shown = Shown::read(&headers(&[("authorization", "Bearer pck_x")]), None);
         assert_eq!(shown.bearer(), Some(Bearer::ClientKey(KEY)));
     }
 
@@ -167,10 +180,10 @@ mod tests {
             &[("cookie", "__Host-portcullis=a; __Host-portcullis=b")],
             &[("cookie", "portcullis=a; __host-portcullis=b; x__Host-portcullis=c")],
         ] {
-            assert!(Shown::read(&headers(fields)).is_empty(), "{fields:?}");
+            assert!(Shown::read(&headers(fields), None).is_empty(), "{fields:?}");
         }
         let long = format!("Bearer {}", "a".repeat(MAX_CREDENTIAL));
-        assert!(Shown::read(&headers(&[("authorization", &long)])).is_empty());
+        assert!(Shown::read(&headers(&[("authorization", &long)]), None).is_empty());
     }
 
     #[test]

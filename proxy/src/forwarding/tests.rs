@@ -10,7 +10,7 @@ fn settings(forwarded: bool) -> Forwarding {
 
 fn peer(client: &str, tls: bool) -> Peer {
     let client: std::net::SocketAddr = client.parse().unwrap();
-    Peer { client, tls, trusted: settings(false).trusts(client.ip()), listener: "https" }
+    Peer { client, tls, trusted: settings(false).trusts(client.ip()), listener: "https", certificate: None }
 }
 
 /// What a backend gets of `fields` from a client at `from`, sorted, without the id.

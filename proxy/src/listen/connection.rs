@@ -15,6 +15,7 @@ use super::admission::{Admission, Permit};
 use super::drain::Drain;
 use super::socket::{HeaderError, Protocol, Socket};
 use super::tls;
+use crate::access::ClientCertificate;
 use crate::exchange::{BodyLength, Peer, Refusal, RequestHead};
 use crate::request::READ_AWAY;
 use crate::worker::Worker;
@@ -96,7 +97,7 @@ impl Entrance {
     }
 
     async fn handshake(&self, mut socket: Socket, address: SocketAddr, permit: &mut Permit) -> Result<Entered, RefusedConnection> {
-        let peer = self.peer(&mut socket, address).await?;
+        let mut peer = self.peer(&mut socket, address).await?;
         // What is in a trusted network is a proxy: its connections are those of many clients.
         if !peer.trusted {
             permit.claim(peer.client.ip()).map_err(|_| RefusedConnection::Client)?;
@@ -107,6 +108,7 @@ impl Entrance {
         match acceptor.accept(socket).await {
             Ok(stream) => {
                 self.worker.meter.handshake(tls::version(&stream));
+                peer.certificate = ClientCertificate::new(stream.get_ref().1.peer_certificates());
                 Ok(Entered::Tls(Box::new(stream), peer))
             }
             Err(error) => {
@@ -131,7 +133,8 @@ impl Entrance {
             }
         }
         let client = canonical(client);
-        Ok(Peer { trusted: self.worker.forwarding.trusts(client.ip()), client, tls: self.tls.is_some(), listener: self.listener })
+        let trusted = self.worker.forwarding.trusts(client.ip());
+        Ok(Peer { client, tls: self.tls.is_some(), trusted, listener: self.listener, certificate: None })
     }
 
     /// Plain connections say by their first octets what they speak.

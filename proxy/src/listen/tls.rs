@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{Error, ProtocolVersion, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -16,17 +17,22 @@ const HTTP1: &[u8] = b"http/1.1";
 /// What clients offer that are told to speak nothing newer, such as `curl --http1.0`.
 const HTTP1_0: &[u8] = b"http/1.0";
 
-/// TLS 1.2 and 1.3 with the certificates that are in use. One for all workers, so that a session that one of them
+/// TLS 1.2 and 1.3 with the certificates that are in use; `clients` asks for certificates of clients, on every host alike. One for all workers, so that a session that one of them
 /// began is resumed by any other.
 ///
 /// # Errors
 /// The system has no randomness for the tickets' keys.
-pub(crate) fn acceptor(certificates: Arc<Certificates>) -> Result<TlsAcceptor, rustls::Error> {
+pub(crate) fn acceptor(
+    certificates: Arc<Certificates>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<TlsAcceptor, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(certificates);
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = match clients {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(certificates);
     config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec(), HTTP1_0.to_vec()];
     // Sessions live in tickets alone: a store would be a lock that all workers share.
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;

@@ -1,0 +1,97 @@
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
+
+use super::*;
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority(name: &str) -> Authority {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn client(authority: &Authority, change: impl FnOnce(&mut CertificateParams)) -> Rc<ClientCertificate> {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "Importer");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    change(&mut params);
+    let certificate = params.signed_by(&KeyPair::generate().unwrap(), authority).unwrap();
+    ClientCertificate::new(Some(&[certificate.der().clone()])).unwrap()
+}
+
+fn uri(text: &str) -> SanType {
+    SanType::URI(text.try_into().unwrap())
+}
+
+fn dns(text: &str) -> SanType {
+    SanType::DnsName(text.try_into().unwrap())
+}
+
+fn trusting(pem: &str) -> (tempfile::NamedTempFile, ClientAuthorities) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), pem).unwrap();
+    let authorities = ClientAuthorities::new(file.path());
+    (file, authorities)
+}
+
+fn application(authorities: &ClientAuthorities, certificate: &ClientCertificate) -> Result<String, Rejected> {
+    authorities.judge(certificate, SystemTime::now()).map(|caller| caller.application.unwrap().to_string())
+}
+
+#[test]
+fn the_name_is_the_spiffe_id_else_a_dns_name_else_the_common_name() {
+    let ours = authority("ours");
+    let (_file, authorities) = trusting(&ours.pem());
+    for (names, wanted) in [
+        (vec![dns("a.example"), uri("spiffe://example.org/ns/prod/sa/importer")], Ok("spiffe://example.org/ns/prod/sa/importer")),
+        (vec![uri("https://example.org"), dns("Importer.example")], Ok("dns:importer.example")),
+        (vec![], Ok("cn:Importer")),
+        (vec![uri("spiffe://example.org/a"), uri("spiffe://example.org/b")], Err(Rejected::Claims)),
+    ] {
+        let certificate = client(&ours, |params| params.subject_alt_names = names);
+        assert_eq!(application(&authorities, &certificate), wanted.map(str::to_owned));
+    }
+}
+
+#[test]
+fn what_no_authority_of_ours_has_signed_for_clients_shows_nobody() {
+    let (ours, other) = (authority("ours"), authority("ours"));
+    let (_file, authorities) = trusting(&ours.pem());
+    let day = Duration::from_secs(24 * 3600);
+    let (past, future) = (SystemTime::now() - day, SystemTime::now() + day);
+    assert_eq!(application(&authorities, &client(&other, |_| {})), Err(Rejected::Signature), "another authority of that name");
+    let server = client(&ours, |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
+    assert_eq!(application(&authorities, &server), Err(Rejected::Signature), "a server's certificate");
+    assert_eq!(application(&authorities, &client(&ours, |params| params.not_after = past.into())), Err(Rejected::Expired));
+    assert_eq!(application(&authorities, &client(&ours, |params| params.not_before = future.into())), Err(Rejected::NotYetValid));
+    assert_eq!(application(&authorities, &ClientCertificate::new(Some(&[vec![0; 100].into()])).unwrap()), Err(Rejected::Malformed));
+    assert!(ClientCertificate::new(Some(&vec![vec![0; 100].into(); 9])).is_none());
+}
+
+#[test]
+fn authorities_are_followed_and_without_them_it_is_closed() {
+    let (ours, next) = (authority("ours"), authority("next"));
+    let (file, authorities) = trusting(&ours.pem());
+    let (old, new) = (client(&ours, |_| {}), client(&next, |_| {}));
+    let both = |one: bool, other: bool| {
+        assert_eq!((application(&authorities, &old).is_ok(), application(&authorities, &new).is_ok()), (one, other));
+    };
+    both(true, false);
+    std::fs::write(file.path(), ours.pem() + &next.pem()).unwrap();
+    authorities.look();
+    both(true, true);
+    std::fs::write(file.path(), next.pem()).unwrap();
+    authorities.look();
+    both(false, true);
+    std::fs::write(file.path(), "nothing").unwrap();
+    authorities.look();
+    both(false, false);
+    std::fs::write(file.path(), next.pem()).unwrap();
+    authorities.look();
+    both(false, true);
+    std::fs::remove_file(file.path()).unwrap();
+    authorities.look();
+    both(false, false);
+}
