@@ -5,6 +5,7 @@ mod completion;
 mod demo;
 mod explain;
 mod gateway;
+mod key;
 mod known;
 mod log;
 mod output;
@@ -34,6 +35,7 @@ enum Command {
     Check(check::Check),
     Routes(routes::Routes),
     Explain(explain::Explain),
+    Key(key::Key),
     Completion(completion::Completion),
 }
 
@@ -45,6 +47,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Check(command) => command.run(),
         Command::Routes(command) => command.run(),
         Command::Explain(command) => command.run(),
+        Command::Key(command) => command.run(),
         Command::Completion(command) => command.run(&mut Cli::command()),
     };
     outcome.unwrap_or_else(|failure| {

@@ -3,6 +3,9 @@
 //! A key is `pck_`, then 32 random octets as 43 characters, then a checksum of 6: letters and digits alone, so that a double click takes all of it. By its
 //! beginning and its checksum scanners find one that has leaked, and a mistyped one is refused without being looked up. `docs/access.md` describes it.
 
+pub mod secret;
+pub mod store;
+
 use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};

@@ -26,6 +26,14 @@ pub(super) fn write(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Writes what is for people alone to standard error, beside an answer for programs.
+pub(super) fn tell(text: &str) -> Result<(), Failure> {
+    match io::stderr().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::new(format!("standard error cannot be written: {error}"))),
+        _ => Ok(()),
+    }
+}
+
 /// Writes as indented JSON.
 pub(super) fn write_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(Failure::new)?;

@@ -20,6 +20,7 @@ mod drain;
 mod grpc;
 mod h2spec;
 mod http;
+mod key;
 mod limits;
 mod routing;
 mod tls;

@@ -8,9 +8,9 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::certificate::entry;
 use super::{Metadata, NamespacedName, PREFIX, unreadable};
-use crate::client_key;
+use crate::client_key::{self, secret};
 use crate::problem::{Origin, Place, Problem};
-use crate::snapshot::access::{CREDENTIAL, ClientKey, NamePattern, SessionKey};
+use crate::snapshot::access::{CREDENTIAL, ClientKey, SessionKey};
 
 /// The value of the label of Secrets with an application's key.
 pub const CLIENT_KEY: &str = "client-key";
@@ -77,7 +77,7 @@ impl fmt::Debug for Credential {
 
 fn client_key(object: &v1::Secret, origin: Origin) -> Result<ClientKey, Problem> {
     let text = |name: &str| entry(object, name).and_then(|bytes| Some(String::from_utf8(bytes).ok()?.trim().to_owned()));
-    let application = text(APPLICATION).filter(|name| is_application(name));
+    let application = text(APPLICATION).filter(|name| secret::is_application(name));
     let hash = text(HASH).and_then(|hash| client_key::read_hash(&hash));
     let refuse =
         |message: String, help: &str| Err(unreadable(origin.clone(), message, format!("{help}; until then no such key is accepted")));
@@ -90,11 +90,6 @@ fn client_key(object: &v1::Secret, origin: Origin) -> Result<ClientKey, Problem>
         (.., Err(message)) => refuse(message, &format!("write a time such as 2030-01-31T12:00:00Z as `{PREFIX}{EXPIRES}`")),
         (Some(application), Some(hash), Ok(expires)) => Ok(ClientKey { origin, application: application.into(), hash, expires }),
     }
-}
-
-/// Whether grants can name it; a key itself, written in the wrong place, is no name that may be shown to anyone.
-fn is_application(name: &str) -> bool {
-    name.parse::<NamePattern>().is_ok() && !name.contains('*') && !client_key::is_well_formed(name)
 }
 
 /// When a key ends. An annotation that is not known may have been meant to say so.

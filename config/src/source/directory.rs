@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use self::scan::Folder;
 use self::watch::Watch;
 use super::{Secrets, Source, SourceError, Stopped, Update, Updates};
+use crate::problem::Problem;
 use crate::resources::{Change, Kind, Object};
 
 /// How often the folder is looked at without having been told of a change: what is behind a symbolic link, or on a
@@ -55,6 +56,13 @@ impl Source for Directory {
             watch.renew();
         }
     }
+}
+
+/// Reads a folder once: its objects, and what is wrong in it.
+#[must_use]
+pub fn read(path: PathBuf, secrets: Secrets) -> (Vec<Object>, Vec<Problem>) {
+    let contents = Folder::new(path, secrets).scan(SystemTime::now()).unwrap_or_default();
+    (contents.objects, contents.problems)
 }
 
 fn changes(folder: &mut Folder) -> Update {

@@ -7,7 +7,6 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
 use super::*;
-use crate::problem::Problem;
 use crate::resources::{NamespacedName, Resources};
 
 /// How long a test waits for what must happen; what it waits for takes some 20 ms.

@@ -1,0 +1,142 @@
+//! `portcullis key`: keys are made, shown once, rotated and revoked, and a gateway goes by them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use portcullis_config::client_key;
+use serde_json::{Value, json};
+
+use crate::harness::{Echo, Gateway, World, echo, eventually};
+
+const HOST: &str = "web--team.apps.test";
+
+/// Runs `portcullis key` on the manifests of `folder`.
+fn key(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.arg("key").args(arguments).arg("--folder").arg(folder).env("NO_COLOR", "1").env("KUBECONFIG", "/dev/null");
+    command.output().expect("portcullis runs")
+}
+
+/// A key as it was printed, alone on standard output and not on standard error.
+fn printed(output: &Output) -> String {
+    let (text, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{told}");
+    let key = text.strip_suffix('\n').expect("a line");
+    assert!(client_key::is_well_formed(key), "it is a key and nothing else");
+    assert!(!told.contains(key), "it is printed once");
+    key.to_owned()
+}
+
+/// The keys that there are, as programs get them.
+fn listed(folder: &Path) -> Vec<Value> {
+    let output = key(folder, &["list", "-o", "json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("a list")
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    listed(folder).iter().map(|key| key["name"].as_str().expect("a name").to_owned()).collect()
+}
+
+fn refusal(output: &Output) -> String {
+    assert!(!output.status.success() && output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// An environment that lets in the application `billing`, with one pod.
+fn environment(pod: &Echo) -> String {
+    let address = pod.address();
+    let annotations = json!({"portcullis.dev/expose": "all", "portcullis.dev/require": "app", "portcullis.dev/allow-apps": "billing"});
+    let slice = json!({"name": "web-1", "namespace": "team", "labels": {"kubernetes.io/service-name": "web"}});
+    let items = json!([
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team", "labels": {"portcullis.dev/environment": "team"}, "annotations": annotations}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "team"}, "spec": {"ports": [{"name": "http", "port": 80}]}},
+        {
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": slice, "addressType": "IPv4",
+            "ports": [{"name": "http", "port": address.port(), "protocol": "TCP"}], "endpoints": [{"addresses": [address.ip()], "conditions": {"ready": true}}],
+        },
+    ]);
+    json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
+}
+
+async fn status(gateway: &Gateway, key: &str) -> u16 {
+    gateway.curl(HOST, "/whoami").header(&format!("Authorization: Bearer {key}")).run().await.status
+}
+
+#[tokio::test]
+async fn a_key_lets_its_application_in_until_it_is_revoked() {
+    let pod = echo("pod-1").await;
+    let world = World::empty().with_file("team.json", &environment(&pod));
+    let gateway = Gateway::of(world).settings(json!({"access": {"credentialsNamespace": "portcullis"}})).start().await;
+    let folder = gateway.folder().join("manifests");
+    assert_eq!(gateway.curl(HOST, "/whoami").run().await.status, 404);
+
+    let first = printed(&key(&folder, &["create", "billing"]));
+    let other = printed(&key(&folder, &["create", "shop", "--expires", "90d"]));
+    eventually("the key is accepted", || async { status(&gateway, &first).await == 200 }).await;
+    assert_eq!(status(&gateway, &other).await, 404, "another application's key lets nobody in");
+
+    let second = printed(&key(&folder, &["rotate", "billing", "--overlap", "1h"]));
+    eventually("the new key is accepted", || async { status(&gateway, &second).await == 200 }).await;
+    assert_eq!(status(&gateway, &first).await, 200, "the old one still is");
+
+    let old =
+        listed(&folder).into_iter().find(|key| key["application"] == "billing" && !key["expires"].is_null()).expect("the old key ends");
+    assert!(key(&folder, &["revoke", old["name"].as_str().unwrap()]).status.success());
+    eventually("the old key is refused", || async { status(&gateway, &first).await == 404 }).await;
+    assert_eq!(status(&gateway, &second).await, 200);
+
+    for secret in [&first, &other, &second] {
+        assert!(!gateway.log().contains(&**secret), "a key is in the log");
+        for page in ["/routes", "/metrics"] {
+            assert!(!gateway.admin_page(page).await.text().contains(&**secret), "a key is in {page}");
+        }
+        for file in fs::read_dir(&folder).unwrap() {
+            assert!(!fs::read_to_string(file.unwrap().path()).unwrap().contains(&**secret), "a key is in a file");
+        }
+    }
+}
+
+#[test]
+fn only_the_hash_is_kept_in_a_file_that_nobody_else_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = printed(&key(folder.path(), &["create", "billing", "--expires", "90d", "--namespace", "gateway"]));
+    let [name] = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()).collect::<Vec<_>>().try_into().unwrap();
+    assert_eq!(fs::metadata(&name).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(fs::read_to_string(&name).unwrap().contains(&client_key::write_hash(&client_key::hash(&made))));
+    assert_eq!(names(folder.path()), Vec::<String>::new(), "it is another Namespace's");
+    let list = key(folder.path(), &["list", "-n", "gateway"]);
+    let text = String::from_utf8_lossy(&list.stdout).into_owned();
+    assert!(text.starts_with("NAME") && text.lines().count() == 2 && text.contains(" billing "), "{text}");
+    assert!(!text.contains(&made));
+}
+
+#[test]
+fn a_printed_manifest_is_that_of_the_key_and_nothing_is_kept() {
+    let output = Command::new(env!("CARGO_BIN_EXE_portcullis")).args(["key", "create", "billing", "--print"]).output().unwrap();
+    let (manifest, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let made = told.lines().last().unwrap();
+    assert!(client_key::is_well_formed(made), "{told}");
+    assert!(manifest.contains(&client_key::write_hash(&client_key::hash(made))) && !manifest.contains(made), "{manifest}");
+}
+
+#[test]
+fn what_cannot_be_done_is_told_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    printed(&key(folder.path(), &["create", "billing"]));
+    let before = names(folder.path());
+    for (arguments, expected) in [
+        (&["create", "team-*"][..], "no name of an application"),
+        (&["create", "billing", "--expires", "0d"], "write a time above zero"),
+        (&["create", "billing", "--namespace", "Gateway"], "no Namespace can have this name"),
+        (&["rotate", "shop"], "`shop` has no key"),
+        (&["revoke", &before[0], "nobody"], "there is no client key `nobody`"),
+    ] {
+        let told = refusal(&key(folder.path(), arguments));
+        assert!(told.contains(expected), "{told}");
+    }
+    assert!(refusal(&key(&folder.path().join("nowhere"), &["create", "billing"])).contains("nowhere"));
+    assert_eq!(names(folder.path()), before);
+}
