@@ -6,8 +6,9 @@
 //! | whose are they? | [`authenticator`]: [`client_keys`], [`client_certificate`], [`token`] by the keys of [`issuers`] |
 //! | may she go there? | [`caller`] |
 //! | may she still, a while later? | [`review`] |
-//! | what does the backend learn of her? | [`identity`] |
+//! | what does the backend learn of her? | [`identity`], [`assertion`] |
 
+pub(crate) mod assertion;
 pub(crate) mod authenticator;
 mod cache;
 mod caller;

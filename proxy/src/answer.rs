@@ -83,6 +83,17 @@ pub(crate) fn https_location(authority: &Authority, target: &str, port: u16) -> 
     HeaderValue::try_from(location).unwrap_or(HeaderValue::from_static("/"))
 }
 
+/// A JSON document for everybody, which may be kept for a minute.
+pub(crate) fn document(json: Bytes, facts: &Facts<'_>) -> (ResponseHead, Bytes) {
+    let mut headers = HeaderMap::with_capacity(5);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(json.len()));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::DATE, facts.date.clone());
+    (ResponseHead { status: StatusCode::OK, headers }, if facts.asker.head { Bytes::new() } else { json })
+}
+
 fn page(status: StatusCode, facts: &Facts<'_>, asked: Option<&str>) -> (ResponseHead, Bytes) {
     let format = facts.asker.accept.as_ref().map_or(Format::Text, |accept| accept::format(accept.as_bytes()));
     let body = Bytes::from(body::render(status, format, facts.id.as_str(), asked));

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::access::Authenticator;
+use crate::access::assertion::Assertions;
 use crate::admin::{self, Admin};
 use crate::certificates::{Certificates, PlaceholderError};
 use crate::listen::admission::Admission;
@@ -87,7 +88,16 @@ impl Gateway {
             }
             _ => None,
         };
+        let assertions = match settings.access.assertion.enabled {
+            true => Some(Arc::new(Assertions::new(&settings.zone).map_err(StartError::login)?)),
+            false => None,
+        };
+        if let Some(assertions) = assertions.clone() {
+            let followed = Arc::clone(&live);
+            control.spawn(async move { assertions.follow(&followed).await });
+        }
         let shared = Shared {
+            assertions,
             authenticator: Arc::clone(&authenticator),
             reception,
             authorities: authorities.map_err(|error| StartError::Authorities(error.to_string()))?,

@@ -12,6 +12,7 @@ use portcullis_config::settings::PlainHttp;
 use portcullis_config::snapshot::access::Require;
 use portcullis_config::snapshot::rule::Rule;
 
+use crate::access::assertion::JWKS_PATH;
 use crate::access::{Caller, Rejected, Shown};
 use crate::answer::{self, Asker, Facts};
 use crate::exchange::{BodyLength, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Source};
@@ -88,6 +89,11 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         return call.portal(reception, &request, body, respond).await;
     }
 
+    // So are the keys that backends verify our word by.
+    if let Some(assertions) = worker.assertions.as_ref().filter(|_| request.target.path() == JWKS_PATH) {
+        return call.publish(assertions.published(), &request, respond).await;
+    }
+
     // Who is calling? This is found out before the host is looked at, and so takes the same time for every host.
     let shown = Shown::read(&request.headers, peer.certificate.clone());
     let authenticated = worker.authenticator.authenticate(&shown, request.authority.host.as_str(), call.at);
@@ -124,7 +130,9 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         request.headers.insert(&SEC_WEBSOCKET_KEY, websocket_key(|| worker.random()));
     }
     access::strip(&mut request.headers, authenticated.token, routed.rule.policy.access.pass_credentials);
-    access::identity::tell(&authenticated.caller, &mut request.headers);
+    let assertion =
+        worker.assertions.as_ref().and_then(|assertions| assertions.token(&authenticated.caller, request.authority.host.as_str(), call.at));
+    access::identity::tell(&authenticated.caller, assertion, &mut request.headers);
     filter::request_headers(&routed.rule.filters, &mut request.headers);
     filter::request_headers(&backend.filters, &mut request.headers);
 
@@ -315,6 +323,15 @@ impl<'a> Call<'a> {
         let told = Told { request: Some(request), rejected, ..Told::default() };
         let asked = self.worker.reception.as_ref().map(|_| request.target.as_str());
         self.answer(hidden::answer(&self.facts(), asked), told, respond).await;
+    }
+
+    /// A document for everybody, the same on every host.
+    async fn publish<R: Respond>(&self, document: Bytes, request: &Request, respond: &mut R) {
+        let told = Told { request: Some(request), ..Told::default() };
+        if !matches!(request.method, Method::GET | Method::HEAD) || request.kind != Kind::Http {
+            return self.hide(request, None, respond).await;
+        }
+        self.answer(answer::document(document, &self.facts()), told, respond).await;
     }
 
     async fn refuse<R: Respond>(&self, refusal: &Refusal, request: Option<&Request>, respond: &mut R) {

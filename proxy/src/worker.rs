@@ -21,6 +21,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio_rustls::TlsAcceptor;
 
 use crate::access::Authenticator;
+use crate::access::assertion::Assertions;
 use crate::access::review::{self, Reviews};
 use crate::forwarding::Forwarding;
 use crate::listen::accept::accept;
@@ -43,6 +44,7 @@ pub(crate) struct Worker {
     pub(crate) upstreams: Upstreams,
     pub(crate) meter: Rc<Meter>,
     pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) assertions: Option<Arc<Assertions>>,
     /// `None` where nobody can log in.
     pub(crate) reception: Option<Reception>,
     pub(crate) reviews: Reviews,
@@ -58,6 +60,7 @@ pub(crate) struct Shared {
     pub(crate) authorities: Option<Authorities>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) assertions: Option<Arc<Assertions>>,
     pub(crate) reception: Option<Reception>,
     pub(crate) admission: Arc<Admission>,
     /// How far the gateway is.
@@ -92,6 +95,7 @@ impl Worker {
             upstreams: Upstreams::new(&shared.settings, shared.authorities.clone(), Rc::clone(&meter)),
             meter,
             authenticator: Arc::clone(&shared.authenticator),
+            assertions: shared.assertions.clone(),
             reception: shared.reception.clone(),
             reviews: Reviews::default(),
             random: Random::seeded(index),

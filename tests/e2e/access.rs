@@ -206,6 +206,9 @@ async fn a_backend_learns_who_calls_and_gets_no_credentials() {
         assert_eq!(of("x-auth-request-groups"), ["dev"]);
         assert_eq!(of("x-auth-request-app"), ["shop"]);
         assert_eq!(of("cookie"), ["theme=dark"]);
+        let assertion = of("x-portcullis-jwt-assertion");
+        assert_eq!(assertion.len(), 1);
+        assert_eq!(verified(&stage, assertion[0], host).await["sub"], "ann@example.com");
         assert!(
             !received.iter().any(|(name, value)| value.contains("root") || name == "authorization" || name == "x-api-key"),
             "{received:?}"
@@ -213,6 +216,19 @@ async fn a_backend_learns_who_calls_and_gets_no_credentials() {
     }
     let nobody = stage.received(OPEN, &outside).await;
     assert!(!nobody.iter().any(|(_, value)| value.contains("root")), "{nobody:?}");
+}
+
+/// What a backend finds in a signed assertion, by the keys that the gateway publishes on every host.
+async fn verified(stage: &Stage, token: &str, audience: &str) -> Value {
+    let keys = stage.gateway.curl("web--absent.apps.test", "/.well-known/portcullis/jwks.json").run().await;
+    assert_eq!(keys.status, 200);
+    let keys: jsonwebtoken::jwk::JwkSet = serde_json::from_value(keys.json()).expect("a key set");
+    let kid = jsonwebtoken::decode_header(token).expect("a token").kid.expect("a key's identifier");
+    let key = jsonwebtoken::DecodingKey::from_jwk(keys.find(&kid).expect("it is published")).expect("a key");
+    let mut validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::ES256);
+    validation.set_audience(&[audience]);
+    validation.set_issuer(&["https://apps.test"]);
+    jsonwebtoken::decode(token, &key, &validation).expect("it holds").claims
 }
 
 #[tokio::test]

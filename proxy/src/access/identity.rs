@@ -7,6 +7,7 @@
 //! | `X-Auth-Request-Groups` | her groups, separated by commas |
 //! | `X-Auth-Request-Preferred-Username` | the name that she is called by |
 //! | `X-Auth-Request-App` | the application |
+//! | `X-Portcullis-Jwt-Assertion` | all of it, signed: see [`assertion`](super::assertion) |
 //!
 //! The names are those of oauth2-proxy. What is not known is not sent. [`normalize`](crate::normalize) has dropped what a client sent
 //! under these names, in every spelling.
@@ -21,13 +22,17 @@ static EMAIL: HeaderName = HeaderName::from_static("x-auth-request-email");
 static GROUPS: HeaderName = HeaderName::from_static("x-auth-request-groups");
 static PREFERRED_USERNAME: HeaderName = HeaderName::from_static("x-auth-request-preferred-username");
 static APPLICATION: HeaderName = HeaderName::from_static("x-auth-request-app");
+static ASSERTION: HeaderName = HeaderName::from_static("x-portcullis-jwt-assertion");
 static FORWARDED_USER: HeaderName = HeaderName::from_static("x-forwarded-user");
 
 /// The most octets of groups that are sent; a header field of more is refused by many backends.
 const MAX_GROUPS_OCTETS: usize = 4096;
 
 /// Tells the backend who is calling.
-pub(crate) fn tell(caller: &Caller, headers: &mut HeaderMap) {
+pub(crate) fn tell(caller: &Caller, assertion: Option<HeaderValue>, headers: &mut HeaderMap) {
+    if let Some(assertion) = assertion {
+        headers.insert(&ASSERTION, assertion);
+    }
     if let Some(application) = caller.application.as_deref().and_then(value) {
         headers.insert(&APPLICATION, application);
     }
@@ -49,17 +54,19 @@ pub(crate) fn tell(caller: &Caller, headers: &mut HeaderMap) {
 
 /// The names that can stand in a list: one with a comma would be two groups to whoever reads it.
 fn groups(user: &User) -> Option<HeaderValue> {
-    let mut list = String::new();
-    for group in user.groups.iter().filter(|group| !group.contains(',') && is_plain(group)) {
-        if list.len() + group.len() >= MAX_GROUPS_OCTETS {
-            break;
+    value(&told_groups(user).filter(|group| !group.contains(',') && is_plain(group)).collect::<Vec<_>>().join(","))
+}
+
+/// The groups that are told to backends: as many as fit.
+pub(super) fn told_groups(user: &User) -> impl Iterator<Item = &str> {
+    let mut left = MAX_GROUPS_OCTETS;
+    user.groups.iter().map(|group| &**group).take_while(move |group| match left.checked_sub(group.len() + 1) {
+        Some(rest) => {
+            left = rest;
+            true
         }
-        if !list.is_empty() {
-            list.push(',');
-        }
-        list.push_str(group);
-    }
-    value(&list)
+        None => false,
+    })
 }
 
 /// Printable ASCII goes as it is; what is more (RFC 9110 §5.5 leaves it without a meaning) is percent-encoded, and so is the `%`
@@ -92,7 +99,7 @@ mod tests {
 
     fn told(application: Option<&str>, user: Option<User>) -> Vec<String> {
         let mut headers = HeaderMap::new();
-        tell(&Caller { application: application.map(Into::into), user: user.map(Into::into), until: None }, &mut headers);
+        tell(&Caller { application: application.map(Into::into), user: user.map(Into::into), until: None }, None, &mut headers);
         headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
     }
 
