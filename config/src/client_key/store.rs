@@ -40,7 +40,7 @@ pub enum StoreError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// The API server refuses, or cannot be reached.
-    #[error("the API server did not {0}: {1}")]
+    #[error("the API server did not {0}: {reason}", reason = reason(.1))]
     Cluster(&'static str, #[source] Box<kube::Error>),
     /// The API server does not answer.
     #[error("the API server did not {0} in {seconds} s", seconds = PATIENCE.as_secs())]
@@ -51,6 +51,14 @@ pub enum StoreError {
     /// A file is not as it was written here, and may hold more than the key.
     #[error("{0} was changed by hand, or holds more than this key")]
     Changed(PathBuf),
+}
+
+/// What the API server says, where it says anything.
+fn reason(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        error => error.to_string(),
+    }
 }
 
 // === impl Store ===
