@@ -3,7 +3,7 @@
 //! | step | module |
 //! | --- | --- |
 //! | which credentials does the request show? | [`shown`] |
-//! | whose are they? | [`authenticator`]: [`client_keys`], [`client_certificate`], [`token`] by the keys of [`issuers`] |
+//! | whose are they? | [`authenticator`]: [`client_keys`], [`client_certificate`], [`token`] by the keys of [`issuers`], [`introspection`] |
 //! | may she go there? | [`caller`] |
 //! | may she still, a while later? | [`review`] |
 //! | what does the backend learn of her? | [`identity`], [`assertion`] |
@@ -16,6 +16,7 @@ mod claims;
 mod client_certificate;
 mod client_keys;
 pub(crate) mod identity;
+mod introspection;
 pub(crate) mod issuers;
 mod keys;
 mod logins;

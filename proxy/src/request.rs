@@ -96,6 +96,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
 
     // Who is calling? This is found out before the host is looked at, and so takes the same time for every host.
     let shown = Shown::read(&request.headers, peer.certificate.clone());
+    worker.authenticator.prepare(&shown, call.at).await;
     let authenticated = worker.authenticator.authenticate(&shown, request.authority.host.as_str(), call.at);
     if let Some(location) = portal::detour(&request, &authenticated, &call) {
         return call.redirect_to_portal(location, &request, respond).await;
@@ -164,7 +165,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         forwarded.await
     } else {
         // What was let in is let in for as long as its credentials and grants last.
-        let may_still = || still_may(worker, peer, &shown, &request.authority, asked.path(), &routed);
+        let may_still = async || still_may(worker, peer, &shown, &request.authority, asked.path(), &routed).await;
         worker.reviews.guard(authenticated.caller.until, forwarded, may_still).await.unwrap_or(Outcome::Ended)
     };
 
@@ -212,8 +213,10 @@ fn find(worker: &Worker, peer: &Peer, request: &Request) -> Option<(Routed, port
 }
 
 /// Whether whoever shows these credentials may still go where she went.
-fn still_may(worker: &Worker, peer: &Peer, shown: &Shown, authority: &Authority, path: &str, routed: &Routed) -> bool {
-    let caller = worker.authenticator.authenticate(shown, authority.host.as_str(), SystemTime::now()).caller;
+async fn still_may(worker: &Worker, peer: &Peer, shown: &Shown, authority: &Authority, path: &str, routed: &Routed) -> bool {
+    let now = SystemTime::now();
+    worker.authenticator.prepare(shown, now).await;
+    let caller = worker.authenticator.authenticate(shown, authority.host.as_str(), now).caller;
     let snapshot = worker.live.snapshot.load();
     let host = snapshot.listener(peer.listener).and_then(|listener| listener.hosts.find(authority.host.as_str()));
     let mut routes = host.into_iter().flat_map(|host| &host.routes).filter(|route| route.matches.path.matches(path));

@@ -17,6 +17,7 @@ use super::cache::{Cache, hash};
 use super::caller::Caller;
 use super::client_certificate::ClientAuthorities;
 use super::client_keys::ClientKeys;
+use super::introspection::Introspection;
 use super::issuers::Issuer;
 use super::logins::Logins;
 use super::shown::{Bearer, Shown};
@@ -34,6 +35,8 @@ pub(crate) struct Authenticator {
     refused: Cache<Remembered<Rejected>>,
     /// `None` where nobody can log in.
     logins: Option<Logins>,
+    /// `None` where all tokens are signed.
+    introspection: Option<Introspection>,
     /// `None` where no client certificate is asked for.
     authorities: Option<ClientAuthorities>,
     /// Grows when credentials may have lost their force.
@@ -70,6 +73,7 @@ impl Authenticator {
             accepted: Cache::new(REMEMBERED),
             refused: Cache::new(REMEMBERED),
             logins: sessions.map(|sessions| Logins::new(sessions, REMEMBERED)),
+            introspection: Introspection::new(&settings.issuers),
             authorities: settings.client_certificate_authorities.as_deref().map(ClientAuthorities::new),
             generation: AtomicU64::new(0),
         }
@@ -97,7 +101,12 @@ impl Authenticator {
                 authorities.follow().await;
             }
         };
-        tokio::join!(issuers, keys, authorities);
+        let introspection = async {
+            if let Some(introspection) = &self.introspection {
+                introspection.follow().await;
+            }
+        };
+        tokio::join!(issuers, keys, authorities, introspection);
     }
 
     /// What asks for client certificates, where they are asked for.
@@ -116,6 +125,16 @@ impl Authenticator {
         let issuers: u64 = self.issuers.iter().map(|issuer| issuer.known().generation).sum();
         let authorities = self.authorities.as_ref().map_or(0, ClientAuthorities::generation);
         self.generation.load(Ordering::Acquire) + issuers + authorities + self.logins.as_ref().map_or(0, Logins::generation)
+    }
+
+    /// Finds out what only others know of these credentials: to be awaited before [`authenticate`](Self::authenticate). It takes as long for
+    /// every host.
+    pub(crate) async fn prepare(&self, shown: &Shown, now: SystemTime) {
+        if let (Some(introspection), Some(Bearer::Token(token))) = (&self.introspection, shown.bearer())
+            && Introspection::is_for(token)
+        {
+            introspection.ask(token, now).await;
+        }
     }
 
     /// Who shows these credentials. One that does not hold counts as not shown.
@@ -156,6 +175,9 @@ impl Authenticator {
     }
 
     fn token(&self, token: &str, now: SystemTime) -> Result<Caller, Rejected> {
+        if let Some(introspection) = self.introspection.as_ref().filter(|_| Introspection::is_for(token)) {
+            return introspection.find(token, now).unwrap_or(Err(Rejected::Unanswered));
+        }
         let hash = hash("token", token);
         if let Some(known) = self.accepted.get(&hash).filter(|known| self.is_current(known)) {
             return if known.what.until.is_some_and(|until| until <= now) { Err(Rejected::Expired) } else { Ok(known.what) };

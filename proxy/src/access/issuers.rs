@@ -41,6 +41,8 @@ pub(crate) struct Known {
 pub(crate) struct Discovery {
     pub(crate) issuer: String,
     pub(crate) jwks_uri: String,
+    #[serde(default)]
+    pub(crate) introspection_endpoint: Option<String>,
     pub(crate) authorization_endpoint: Option<String>,
     pub(crate) token_endpoint: Option<String>,
     #[serde(default)]

@@ -48,16 +48,26 @@ impl Reviews {
 
     /// Runs `work` for as long as `may` says yes; it is asked whenever there is a reason to, first only after `work` had to wait.
     /// `None` where it said no.
-    pub(crate) async fn guard<F: Future>(&self, until: Option<SystemTime>, work: F, mut may: impl FnMut() -> bool) -> Option<F::Output> {
+    pub(crate) async fn guard<F: Future>(
+        &self,
+        until: Option<SystemTime>,
+        work: F,
+        mut may: impl AsyncFnMut() -> bool,
+    ) -> Option<F::Output> {
         let mut work = pin!(work);
         let mut place = Place { reviews: self, until, key: None };
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(output) = work.as_mut().poll(cx) {
-                return Poll::Ready(Some(output));
+        loop {
+            let done = std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
+                Poll::Ready(output) => Poll::Ready(Some(output)),
+                Poll::Pending if place.is_due(cx) => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            });
+            match done.await {
+                Some(output) => return Some(output),
+                None if may().await => {}
+                None => return None,
             }
-            if place.is_due(cx) && !may() { Poll::Ready(None) } else { Poll::Pending }
-        })
-        .await
+        }
     }
 }
 
@@ -102,7 +112,7 @@ mod tests {
     #[test]
     fn what_is_done_at_once_is_never_looked_at() {
         let reviews = Reviews::default();
-        assert_eq!(reviews.guard(None, std::future::ready(7), || unreachable!()).now_or_never(), Some(Some(7)));
+        assert_eq!(reviews.guard(None, std::future::ready(7), async || unreachable!()).now_or_never(), Some(Some(7)));
         assert!(reviews.waiting.borrow().is_empty());
     }
 
@@ -110,7 +120,7 @@ mod tests {
     fn what_lasts_is_looked_at_when_something_changed_and_ends_when_it_may_not() {
         let reviews = Reviews::default();
         let (asked, allowed) = (Cell::new(0), Cell::new(true));
-        let mut guarded = Box::pin(reviews.guard(None, std::future::pending::<()>(), || {
+        let mut guarded = Box::pin(reviews.guard(None, std::future::pending::<()>(), async || {
             asked.set(asked.get() + 1);
             allowed.get()
         }));
@@ -134,7 +144,7 @@ mod tests {
     fn what_was_let_in_for_a_time_is_looked_at_when_it_is_over() {
         let reviews = Reviews::default();
         let until = UNIX_EPOCH + Duration::from_secs(100);
-        let mut guarded = Box::pin(reviews.guard(Some(until), std::future::pending::<()>(), || false));
+        let mut guarded = Box::pin(reviews.guard(Some(until), std::future::pending::<()>(), async || false));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(guarded.as_mut().poll(&mut cx).is_pending());
         reviews.look(0, until - Duration::from_secs(1));

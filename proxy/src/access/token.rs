@@ -44,6 +44,8 @@ pub(crate) enum Rejected {
     UnknownClientKey,
     /// The session cannot be opened, or has ended.
     Session,
+    /// Its issuer did not say what it is worth.
+    Unanswered,
 }
 
 // === impl Rejected ===
@@ -65,6 +67,7 @@ impl Rejected {
             Self::Audience => "audience",
             Self::UnknownClientKey => "unknown_client_key",
             Self::Session => "session",
+            Self::Unanswered => "unanswered",
         }
     }
 }

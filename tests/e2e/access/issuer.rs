@@ -11,7 +11,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -21,6 +21,8 @@ pub(super) struct Issuer {
     key: EcdsaKeyPair,
     kid: String,
     document: Arc<watch::Sender<String>>,
+    /// What is said of tokens that only the issuer can read.
+    opaque: Arc<watch::Sender<Value>>,
     fetches: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -44,8 +46,9 @@ impl Issuer {
         let keys = json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": kid, "use": "sig", "x": encoded(&point[1..33]), "y": encoded(&point[33..])}]});
         let document = Arc::new(watch::Sender::new(keys.to_string()));
         let fetches = Arc::new(AtomicUsize::new(0));
-        let task = tokio::spawn(serve(listener, address, Arc::clone(&document), Arc::clone(&fetches)));
-        Self { address, key, kid: kid.to_owned(), document, fetches, task }
+        let opaque = Arc::new(watch::Sender::new(json!({})));
+        let task = tokio::spawn(serve(listener, address, Arc::clone(&document), Arc::clone(&opaque), Arc::clone(&fetches)));
+        Self { address, key, kid: kid.to_owned(), document, opaque, fetches, task }
     }
 
     /// Its `iss`.
@@ -61,6 +64,11 @@ impl Issuer {
     /// How often its keys have been fetched.
     pub(super) fn fetches(&self) -> usize {
         self.fetches.load(Ordering::SeqCst)
+    }
+
+    /// What it says of an opaque token when it is asked, from now on.
+    pub(super) fn say(&self, token: &str, answer: Value) {
+        self.opaque.send_modify(|opaque| opaque[token] = answer);
     }
 
     /// What it says its keys are, from now on.
@@ -120,19 +128,37 @@ impl Drop for Issuer {
 }
 
 /// Answers each connection with one document, and closes it.
-async fn serve(listener: TcpListener, address: SocketAddr, document: Arc<watch::Sender<String>>, fetches: Arc<AtomicUsize>) {
+async fn serve(
+    listener: TcpListener,
+    address: SocketAddr,
+    document: Arc<watch::Sender<String>>,
+    opaque: Arc<watch::Sender<Value>>,
+    fetches: Arc<AtomicUsize>,
+) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
         let mut stream = BufReader::new(stream);
-        let (mut line, mut path) = (String::new(), String::new());
+        let (mut line, mut path, mut length) = (String::new(), String::new(), 0);
         while stream.read_line(&mut line).await.is_ok_and(|read| read > 2) {
             if path.is_empty() {
                 path = line.split(' ').nth(1).unwrap_or_default().to_owned();
             }
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse().unwrap_or(0);
+            }
             line.clear();
         }
+        let mut form = vec![0; length];
+        let _ = stream.read_exact(&mut form).await;
         let body = if path.ends_with("/openid-configuration") {
-            json!({"issuer": format!("http://{address}"), "jwks_uri": format!("http://{address}/keys")}).to_string()
+            let of = |path: &str| format!("http://{address}{path}");
+            json!({"issuer": of(""), "jwks_uri": of("/keys"), "introspection_endpoint": of("/introspect")}).to_string()
+        } else if path == "/introspect" {
+            let form = String::from_utf8_lossy(&form);
+            let token = form.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default();
+            opaque.borrow().get(token).cloned().unwrap_or(json!({"active": false})).to_string()
         } else {
             fetches.fetch_add(1, Ordering::SeqCst);
             document.borrow().clone()

@@ -1,0 +1,226 @@
+//! Tokens that only their issuer can read (RFC 7662): it is asked on the control runtime, and what it says is remembered for seconds.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use portcullis_config::settings::access::{IntrospectionSettings, IssuerSettings};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::cache::{Cache, hash};
+use super::caller::Caller;
+use super::claims::{Claims, LEEWAY};
+use super::issuers::{KeysError, discover};
+use super::token::{Rejected, caller};
+use crate::fetch::Client;
+
+/// How long an answer is remembered: a token that its issuer revoked is refused after this time.
+const REMEMBERED_FOR: Duration = Duration::from_secs(4);
+/// Answers that are remembered, in each of two generations.
+const REMEMBERED: usize = 16 * 1024;
+/// Tokens that wait to be asked about; a token beyond that is not believed.
+const WAITING: usize = 256;
+/// Questions at a time.
+const AT_A_TIME: usize = 32;
+/// The shortest and the longest text that is taken for a token.
+const LENGTHS: std::ops::RangeInclusive<usize> = 16..=4096;
+
+/// Asks issuers about tokens.
+pub(crate) struct Introspection {
+    known: Cache<(Result<Caller, Rejected>, SystemTime)>,
+    questions: mpsc::Sender<Question>,
+    /// Taken by the task that asks.
+    queue: std::sync::Mutex<Option<mpsc::Receiver<Question>>>,
+    issuers: Vec<Arc<Asked>>,
+}
+
+struct Asked {
+    issuer: IssuerSettings,
+    introspection: IntrospectionSettings,
+}
+
+struct Question {
+    token: String,
+    answered: oneshot::Sender<Result<Caller, Rejected>>,
+}
+
+/// Why an issuer gave no answer.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    #[error(transparent)]
+    Endpoint(#[from] KeysError),
+    #[error("the issuer's discovery document names no introspection endpoint")]
+    NoEndpoint,
+    #[error("the client's secret cannot be read: {0}")]
+    Secret(std::io::Error),
+    #[error(transparent)]
+    Fetch(#[from] crate::fetch::FetchError),
+    #[error("the endpoint answered with status {0}")]
+    Status(u16),
+    #[error("the answer is not understood")]
+    Malformed,
+}
+
+// === impl Introspection ===
+
+impl Introspection {
+    /// `None` where no issuer is to be asked.
+    pub(crate) fn new(issuers: &[IssuerSettings]) -> Option<Self> {
+        let issuers: Vec<_> = issuers
+            .iter()
+            .filter_map(|issuer| Some(Arc::new(Asked { introspection: issuer.introspection.clone()?, issuer: issuer.clone() })))
+            .collect();
+        let (questions, queue) = mpsc::channel(WAITING);
+        (!issuers.is_empty()).then(|| Self { known: Cache::new(REMEMBERED), questions, queue: Some(queue).into(), issuers })
+    }
+
+    /// Whether a bearer token may be one that only its issuer can read: it is no JWT.
+    pub(crate) fn is_for(token: &str) -> bool {
+        LENGTHS.contains(&token.len()) && token.bytes().filter(|byte| *byte == b'.').count() != 2
+    }
+
+    /// Who is known to show this token.
+    pub(crate) fn find(&self, token: &str, now: SystemTime) -> Option<Result<Caller, Rejected>> {
+        self.known.get(&hash("opaque", token)).filter(|(_, until)| now < *until).map(|(found, _)| found)
+    }
+
+    /// Asks about a token that is not known. What comes of it is found by [`find`](Self::find) then.
+    pub(crate) async fn ask(&self, token: &str, now: SystemTime) {
+        if self.find(token, now).is_some() {
+            return;
+        }
+        let (answered, answer) = oneshot::channel();
+        let found = match self.questions.try_send(Question { token: token.to_owned(), answered }) {
+            Ok(()) => answer.await.unwrap_or(Err(Rejected::Unanswered)),
+            Err(_) => Err(Rejected::Unanswered),
+        };
+        // Whoever is let in by it is looked at again when the answer is forgotten.
+        let until = now + REMEMBERED_FOR;
+        let found = found.map(|caller| Caller { until: caller.until.map(|end| end.min(until)), ..caller });
+        self.known.insert(hash("opaque", token), (found, until));
+    }
+
+    /// Asks the issuers what workers want to know, forever: a task of the control plane.
+    pub(crate) async fn follow(&self) {
+        let queue = self.queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let Some(mut queue) = queue else { return };
+        let slots = Arc::new(Semaphore::new(AT_A_TIME));
+        let mut asking = JoinSet::new();
+        while let Some(Question { token, answered }) = queue.recv().await {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            let issuers = self.issuers.clone();
+            asking.spawn(async move {
+                // Whoever asked may be gone.
+                let _ = answered.send(ask_all(&issuers, &token).await);
+                drop(slot);
+            });
+            while asking.try_join_next().is_some() {}
+        }
+    }
+}
+
+/// The first issuer that knows the token says whose it is.
+async fn ask_all(issuers: &[Arc<Asked>], token: &str) -> Result<Caller, Rejected> {
+    let mut rejected = Rejected::UnknownIssuer;
+    for asked in issuers {
+        match asked.ask(token).await {
+            Ok(claims) => match asked.judge(&claims, SystemTime::now()) {
+                Err(Rejected::UnknownIssuer) => {}
+                judged => return judged,
+            },
+            Err(error) => {
+                tracing::warn!(issuer = asked.issuer.name, %error, "an issuer did not say what a token is worth: it is not believed");
+                rejected = Rejected::Unanswered;
+            }
+        }
+    }
+    Err(rejected)
+}
+
+// === impl Asked ===
+
+impl Asked {
+    async fn ask(&self, token: &str) -> Result<Claims, NoAnswer> {
+        let client = Client::new(self.issuer.certificate_authorities.as_deref()).map_err(|_| NoAnswer::NoEndpoint)?;
+        let endpoint = match &self.introspection.endpoint {
+            Some(endpoint) => endpoint.clone(),
+            None => discover(&client, &self.issuer.issuer).await?.introspection_endpoint.ok_or(NoAnswer::NoEndpoint)?,
+        };
+        let secret = tokio::fs::read_to_string(&self.introspection.client_secret_file).await.map_err(NoAnswer::Secret)?;
+        let basic = Some((self.introspection.client_id.as_str(), secret.trim()));
+        let answer = client.post_form(&endpoint, &[("token", token), ("token_type_hint", "access_token")], basic).await?;
+        if answer.status != http::StatusCode::OK {
+            return Err(NoAnswer::Status(answer.status.as_u16()));
+        }
+        serde_json::from_slice(&answer.body).map_err(|_| NoAnswer::Malformed)
+    }
+
+    /// What the issuer's answer says (RFC 7662 §2.2). Who and for whom must be said: an answer that leaves out the audience is for nobody.
+    fn judge(&self, claims: &Claims, now: SystemTime) -> Result<Caller, Rejected> {
+        if claims.get("active") != Some(&serde_json::Value::Bool(true)) {
+            return Err(Rejected::UnknownIssuer);
+        }
+        if claims.get("iss").is_some() && claims.text("iss") != Some(&self.issuer.issuer) {
+            return Err(Rejected::UnknownIssuer);
+        }
+        let until = match claims.get("exp") {
+            Some(_) => claims.valid_until(now)?,
+            None => now + LEEWAY,
+        };
+        if !claims.is_for(&self.issuer.audiences) {
+            return Err(Rejected::Audience);
+        }
+        Ok(caller(claims, &self.issuer, until))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn asked() -> Asked {
+        let issuer: IssuerSettings = serde_json::from_value(json!({
+            "name": "corp", "issuer": "https://id.example.com", "audiences": ["portcullis"],
+            "introspection": { "clientId": "gateway", "clientSecretFile": "secret" },
+        }))
+        .unwrap();
+        Asked { introspection: issuer.introspection.clone().unwrap(), issuer }
+    }
+
+    fn judged(answer: serde_json::Value) -> Result<Option<String>, Rejected> {
+        let claims: Claims = serde_json::from_value(answer).unwrap();
+        asked().judge(&claims, SystemTime::now()).map(|caller| caller.application.map(|name| name.to_string()))
+    }
+
+    #[test]
+    fn only_a_token_that_is_active_and_for_the_gateway_is_believed() {
+        let good = json!({"active": true, "client_id": "shop", "sub": "1", "aud": "portcullis", "exp": 4_000_000_000_u64});
+        assert_eq!(judged(good.clone()), Ok(Some("shop".to_owned())));
+        for (name, value, rejected) in [
+            ("active", json!(false), Rejected::UnknownIssuer),
+            ("active", json!("true"), Rejected::UnknownIssuer),
+            ("active", json!(1), Rejected::UnknownIssuer),
+            ("iss", json!("https://other.example.com"), Rejected::UnknownIssuer),
+            ("iss", json!(1), Rejected::UnknownIssuer),
+            ("aud", json!("other"), Rejected::Audience),
+            ("aud", json!(null), Rejected::Audience),
+            ("exp", json!(1), Rejected::Expired),
+            ("exp", json!("4000000000"), Rejected::Claims),
+        ] {
+            let mut bad = good.clone();
+            bad[name] = value;
+            assert_eq!(judged(bad.clone()), Err(rejected), "{bad}");
+        }
+        assert_eq!(judged(json!({})), Err(Rejected::UnknownIssuer));
+    }
+
+    #[test]
+    fn signed_tokens_are_not_asked_about() {
+        assert!(Introspection::is_for("2YotnFZFEjr1zCsicMWpAA"));
+        assert!(!Introspection::is_for("header.claims.signature"));
+        assert!(!Introspection::is_for("short"));
+        assert!(!Introspection::is_for(&"a".repeat(5000)));
+    }
+}
