@@ -98,7 +98,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
     let shown = Shown::read(&request.headers, peer.certificate.clone());
     worker.authenticator.prepare(&shown, call.at).await;
     let authenticated = worker.authenticator.authenticate(&shown, request.authority.host.as_str(), call.at);
-    if let Some(location) = portal::detour(&request, &authenticated, &call) {
+    if let Some(location) = portal::detour(&request, authenticated.session.as_deref(), call.at) {
         return call.redirect_to_portal(location, &request, respond).await;
     }
 

@@ -22,6 +22,7 @@ mod h2spec;
 mod http;
 mod key;
 mod limits;
+mod login;
 mod routing;
 mod tls;
 mod upstream;

@@ -109,6 +109,8 @@ fn where_people_can_log_in_the_hidden_page_leads_there_and_back() {
     assert!(body.contains(link), "{body}");
     let (_, _, body) = asked(html, |facts| hidden::answer(facts, Some("*")));
     assert!(body.contains("login?to=%2F\""), "{body}");
+    let (_, _, body) = asked(html, |facts| hidden::answer(facts, Some("/.well-known/portcullis/session?code=secret")));
+    assert!(body.contains("login?to=%2F\"") && !body.contains("secret"), "{body}");
     let (_, _, body) = asked(html, |facts| hidden::answer(facts, None));
     assert!(!body.contains("href"), "{body}");
     let (_, _, body) = asked(html, |facts| error(StatusCode::BAD_GATEWAY, facts));

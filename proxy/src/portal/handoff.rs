@@ -12,13 +12,14 @@ use serde::{Deserialize, Serialize};
 use super::browser::Browser;
 use super::destination::{Destination, local};
 use super::{Ask, Portal, Reply};
-use crate::session::cookie::{BROWSER, SESSION as SESSION_COOKIE};
+use crate::session::cookie::SESSION as SESSION_COOKIE;
 use crate::session::{Id, Purpose, Session, seconds};
 
 /// Where a login begins on every host.
 pub(super) const LOGIN: &str = "/.well-known/portcullis/login";
 /// Where it comes back to.
 pub(super) const SESSION: &str = "/.well-known/portcullis/session";
+const PREFIX: &str = "/.well-known/portcullis/";
 /// How long a code holds, in seconds.
 const LASTS: u64 = 60;
 /// The most codes of the last minute that are remembered; further ones are not accepted until there is room.
@@ -35,14 +36,15 @@ struct Code {
     session: Session,
 }
 
-/// Codes that were used, until they end by themselves. Those that another replica has seen are not among them: there the browser's cookie, which is taken away when it was
-/// used, stands in the way.
+/// Codes that were used, until they end by themselves. Those that another replica has seen are not among them: there, for the rest of its minute, a code holds once more in
+/// the browser that it was for, which has the session already.
 #[derive(Default)]
 pub(super) struct UsedCodes(Mutex<HashMap<Id, u64>>);
 
 /// The path on any host where a login begins that comes back to `path`, a path with its query.
 pub(crate) fn login_path(path: &str) -> String {
-    let to = local(path).unwrap_or("/");
+    // Nobody comes back to a step on her way.
+    let to = local(path).filter(|path| !path.starts_with(PREFIX)).unwrap_or("/");
     format!("{LOGIN}?to={}", form_urlencoded::byte_serialize(to.as_bytes()).collect::<String>())
 }
 
@@ -57,7 +59,7 @@ impl Portal {
     /// On the host of a service: binds the browser, and sends it to the portal.
     pub(super) fn begin_handoff(&self, ask: &Ask, now: SystemTime) -> Option<Reply> {
         let parameters = ask.parameters();
-        let path = parameters.get("to").and_then(|path| local(path)).unwrap_or("/");
+        let path = parameters.get("to").and_then(|path| local(path)).filter(|path| !path.starts_with(PREFIX)).unwrap_or("/");
         let (browser, cookie) = Browser::begin(&self.sessions.sealer, &ask.host, &ask.headers, now)?;
         let to = self.place.url(&ask.host, path);
         let query = form_urlencoded::Serializer::new(String::new()).append_pair("to", &to).append_pair("browser", &browser.hash()).finish();
@@ -93,9 +95,9 @@ impl Portal {
         }
         let session = Session { renewed_at: seconds(now), asked_at: seconds(now), ..code.session };
         let sealed = self.sessions.seal(Purpose::Session, &ask.host, &session, now)?;
-        let cookies = [SESSION_COOKIE.set(&sealed, self.sessions.lasts(&session, now))?, BROWSER.clear()?];
+        let cookie = SESSION_COOKIE.set(&sealed, self.sessions.lasts(&session, now))?;
         let to = Destination { host: ask.host.clone(), path: code.to.into() };
-        Reply::redirect(&to.url(&self.place)).map(|reply| reply.with(cookies))
+        Reply::redirect(&to.url(&self.place)).map(|reply| reply.with([cookie]))
     }
 }
 

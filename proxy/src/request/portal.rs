@@ -1,25 +1,25 @@
 //! Requests for the portal: gathered in whole, because they are small, and answered by the control runtime.
 
 use std::future::poll_fn;
+use std::time::SystemTime;
 
 use bytes::BytesMut;
 use http::{HeaderValue, Method, StatusCode, header};
 
 use super::{Call, Told};
-use crate::access::Authenticated;
 use crate::exchange::{Frame, Respond, ResponseHead, Source};
 use crate::normalize::{Kind, Request};
 use crate::portal::{self, Ask, Reception};
+use crate::session::Session;
 
 static SEC_FETCH_MODE: http::HeaderName = http::HeaderName::from_static("sec-fetch-mode");
 static SEC_FETCH_DEST: http::HeaderName = http::HeaderName::from_static("sec-fetch-dest");
 
 /// Where somebody is sent whose session is to be looked at anew by the portal, if she can be sent anywhere: she navigates, and comes back at once.
-pub(super) fn detour(request: &Request, authenticated: &Authenticated, call: &Call<'_>) -> Option<HeaderValue> {
+pub(super) fn detour(request: &Request, session: Option<&Session>, now: SystemTime) -> Option<HeaderValue> {
     let is = |name, value: &str| request.headers.get(name).is_some_and(|found| found.as_bytes() == value.as_bytes());
     let navigates = request.method == Method::GET && is(&SEC_FETCH_MODE, "navigate") && is(&SEC_FETCH_DEST, "document");
-    let stale = authenticated.session.as_ref().is_some_and(|session| session.is_stale(call.at));
-    if !navigates || !stale {
+    if !navigates || !session?.is_stale(now) {
         return None;
     }
     HeaderValue::try_from(portal::login_path(request.target.as_str())).ok()
@@ -76,4 +76,37 @@ async fn gather<B: Source>(body: &mut B) -> Result<BytesMut, StatusCode> {
         }
     }
     Ok(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::normalize::tests::read;
+    use crate::session::tests::{at, session};
+
+    const NAVIGATION: &str = "Host: a\nsec-fetch-mode: navigate\nsec-fetch-dest: document";
+
+    fn taken(line: &str, headers: &str, session: Option<&Session>, now: u64) -> Option<String> {
+        let request = read(&format!("{line} HTTP/1.1\n{headers}")).unwrap();
+        detour(&request, session, at(now)).map(|location| location.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn who_navigates_with_an_old_session_is_looked_at_by_the_portal_on_the_way() {
+        let session = session("ann", 1000);
+        let taken = |line, headers, now| taken(line, headers, Some(&session), now);
+        assert_eq!(taken("GET /a?b=c", NAVIGATION, 1300).as_deref(), Some("/.well-known/portcullis/login?to=%2Fa%3Fb%3Dc"));
+        assert_eq!(taken("GET /a?b=c", NAVIGATION, 1299), None);
+        assert_eq!(taken("POST /a?b=c", NAVIGATION, 1300), None, "what is posted would be lost");
+        for headers in
+            ["Host: a", "Host: a\nsec-fetch-mode: cors\nsec-fetch-dest: empty", "Host: a\nsec-fetch-mode: navigate\nsec-fetch-dest: iframe"]
+        {
+            assert_eq!(taken("GET /a?b=c", headers, 1300), None, "{headers}");
+        }
+    }
+
+    #[test]
+    fn who_has_no_session_is_not_sent_anywhere() {
+        assert_eq!(taken("GET /", NAVIGATION, None, 1300), None);
+    }
 }

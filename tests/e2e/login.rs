@@ -1,0 +1,520 @@
+//! Logging in by a browser, at a real OpenID provider.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpSocket;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+use crate::harness::{Answer, Curl, Echo, Gateway, Service, World, ZONE, echo, eventually, soon, without_ids};
+
+/// The host where people log in.
+const PORTAL: &str = "login.apps.test";
+/// A service for ops, one for sales, one for everybody who is known, and a name that was never configured.
+const OPS: &str = "crm--closed.apps.test";
+const SALES: &str = "biz--closed.apps.test";
+const NOTHING: &str = "xyz--closed.apps.test";
+/// How a browser asks for a page.
+const HTML: &str = "Accept: text/html";
+
+/// An OpenID provider: npm's `oidc-provider`.
+struct Provider {
+    port: u16,
+    log: Arc<watch::Sender<String>>,
+    child: Child,
+}
+
+/// A gateway that people log in at, with its provider.
+struct Site {
+    gateway: Gateway,
+    provider: Provider,
+    _pod: Echo,
+    _port: TcpSocket,
+}
+
+/// A browser: curl with a jar of cookies, which follows redirects one by one and tells them.
+struct Browser<'s> {
+    site: &'s Site,
+    folder: TempDir,
+}
+
+/// A page, and how it was reached.
+struct Page {
+    /// The URLs from the one that was asked for to the one that answered.
+    way: Vec<String>,
+    answer: Answer,
+}
+
+// === impl Provider ===
+
+impl Provider {
+    async fn start(gateway_port: u16) -> Self {
+        let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openid/build");
+        let output = Command::new(build).arg("--print-dir").output().await.expect("tests/openid/build runs");
+        let modules = PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim());
+        assert!(modules.exists(), "the OpenID provider is not there: run tests/openid/build");
+        let mut command = Command::new("node");
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openid/provider.mjs")).arg(modules).arg(gateway_port.to_string());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        let mut child = command.spawn().expect("node runs");
+        let mut lines = BufReader::new(child.stdout.take().expect("its standard output")).lines();
+        let port = soon("the provider listens", lines.next_line()).await.expect("its output").expect("its port").parse().expect("a number");
+        let log = Arc::new(watch::Sender::new(String::new()));
+        let gathered = Arc::clone(&log);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                gathered.send_modify(|log| log.extend([&line, "\n"]));
+            }
+        });
+        Self { port, log, child }
+    }
+
+    fn issuer(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+// === impl Site ===
+
+impl Site {
+    async fn start() -> Self {
+        Self::with(json!({})).await
+    }
+
+    async fn with(login: Value) -> Self {
+        // Bound, but not listening: the gateway shares the port, and nobody else gets it.
+        let reserved = TcpSocket::new_v4().unwrap();
+        reserved.set_reuseaddr(true).unwrap();
+        reserved.set_reuseport(true).unwrap();
+        reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = reserved.local_addr().unwrap().port();
+        let provider = Provider::start(port).await;
+        let pod = echo("pod-1").await;
+        let closed = |name: &str, groups: &str| {
+            Service::new(name).environment("closed").annotation("require", "user").annotation("allow-groups", groups).pod(&pod)
+        };
+        let world = World::empty()
+            .with(closed("crm", "ops"))
+            .with(closed("biz", "sales"))
+            .with(Service::new("web").pod(&pod))
+            .annotation("closed", "require", "user")
+            .annotation("closed", "allow-users", "*");
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(secret.path(), "a secret: of the client\n").unwrap();
+        let (_, secret) = secret.keep().unwrap();
+        let mut settings = json!({
+            // Workers share their port, and this test's reservation with them.
+            "workers": 2,
+            "listeners": { "https": { "address": format!("127.0.0.1:{port}") } },
+            "access": {
+                "issuers": [{ "name": "corp", "issuer": provider.issuer(), "audiences": ["portcullis"] }],
+                "login": { "issuer": "corp", "clientId": "portcullis", "clientSecretFile": secret, "port": port },
+            },
+        });
+        for (name, value) in login.as_object().unwrap() {
+            settings["access"]["login"][name] = value.clone();
+        }
+        let gateway = Gateway::of(world).settings(settings).start().await;
+        Self { gateway, provider, _pod: pod, _port: reserved }
+    }
+
+    fn url(&self, host: &str, path: &str) -> String {
+        format!("https://{host}:{}{path}", self.gateway.https().port())
+    }
+
+    fn browser(&self) -> Browser<'_> {
+        Browser { site: self, folder: tempfile::tempdir().unwrap() }
+    }
+}
+
+// === impl Browser ===
+
+impl Browser<'_> {
+    /// One exchange, without following.
+    fn call(&self, url: &str) -> Curl {
+        let jar = self.folder.path().join("jar").to_string_lossy().into_owned();
+        let port = self.site.gateway.https().port();
+        let everything = format!("*:{port}:127.0.0.1");
+        let ca = self.site.gateway.ca().to_string_lossy().into_owned();
+        Curl::new(url).args(["--cookie", &jar, "--cookie-jar", &jar, "--resolve", &everything, "--cacert", &ca]).header(HTML)
+    }
+
+    /// Follows redirects, but none to a URL with `stop` in it, which is the last of the way then.
+    async fn follow(&self, first: Curl, url: &str, stop: Option<&str>) -> Page {
+        let mut page = Page { way: vec![url.to_owned()], answer: first.run().await };
+        while let Some(location) = page.answer.header("location") {
+            let last = page.way.last().unwrap();
+            let next = if location.starts_with('/') { format!("{}{location}", origin(last)) } else { location.to_owned() };
+            assert!(page.way.len() < 20, "no end of redirects: {:?}", page.way);
+            page.way.push(next.clone());
+            if stop.is_some_and(|stop| next.contains(stop)) {
+                break;
+            }
+            page.answer = self.call(&next).run().await;
+        }
+        page
+    }
+
+    async fn get(&self, url: &str) -> Page {
+        self.follow(self.call(url), url, None).await
+    }
+
+    async fn post(&self, url: &str, fields: &[(&str, &str)], stop: Option<&str>) -> Page {
+        let mut call = self.call(url);
+        for (name, value) in fields {
+            call = call.args(["--data-urlencode", &format!("{name}={value}")]);
+        }
+        self.follow(call, url, stop).await
+    }
+
+    /// Follows the hidden page's link, and logs in at the provider.
+    async fn log_in(&self, host: &str, path: &str, name: &str) -> Page {
+        self.log_in_until(host, path, name, None).await
+    }
+
+    async fn log_in_until(&self, host: &str, path: &str, name: &str, stop: Option<&str>) -> Page {
+        let hidden = self.get(&self.site.url(host, path)).await;
+        assert_eq!(hidden.answer.status, 404, "{:?}", hidden.answer);
+        let at_provider = self.get(&self.site.url(host, &hidden.link("Sign in"))).await;
+        assert!(at_provider.last().starts_with(&self.site.provider.issuer()), "{:?}", at_provider.way);
+        self.post(at_provider.last(), &[("login", name), ("answer", "yes")], stop).await
+    }
+
+    /// The names of the cookies that it has for a host.
+    fn cookies(&self, host: &str) -> Vec<String> {
+        let jar = std::fs::read_to_string(self.folder.path().join("jar")).unwrap_or_default();
+        let lines = jar.lines().filter_map(|line| line.strip_prefix("#HttpOnly_").unwrap_or(line).strip_prefix(host));
+        let mut names: Vec<String> = lines.filter_map(|line| Some(line.split('\t').nth(5)?.to_owned())).collect();
+        names.sort();
+        names
+    }
+}
+
+// === impl Page ===
+
+impl Page {
+    fn last(&self) -> &str {
+        self.way.last().unwrap()
+    }
+
+    /// Where the link of that text leads.
+    fn link(&self, text: &str) -> String {
+        let html = self.answer.text();
+        let (before, _) = html.split_once(&format!("\">{text}<")).unwrap_or_else(|| panic!("no link {text:?} in {html}"));
+        before.rsplit_once("href=\"").unwrap().1.replace("&amp;", "&")
+    }
+
+    /// The value of a field of a form.
+    fn field(&self, name: &str) -> String {
+        let html = self.answer.text();
+        let (_, after) = html.split_once(&format!("name=\"{name}\" value=\"")).unwrap_or_else(|| panic!("no field {name:?} in {html}"));
+        after.split_once('"').unwrap().0.to_owned()
+    }
+}
+
+/// What a client can tell of an answer.
+fn told(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
+    let headers = answer.headers.iter().filter(|(name, _)| name != "date").cloned().collect();
+    (answer.status, headers, without_ids(&answer.text()))
+}
+
+fn origin(url: &str) -> &str {
+    let end = url.match_indices('/').nth(2).map_or(url.len(), |(place, _)| place);
+    &url[..end]
+}
+
+#[tokio::test]
+async fn who_logs_in_comes_back_to_where_she_was_going() {
+    let site = Site::start().await;
+    let ann = site.browser();
+    let page = ann.log_in(OPS, "/echo/deep?a=b%20c", "ann").await;
+    assert_eq!(page.answer.status, 200, "{:?} {:?}", page.way, page.answer);
+    assert_eq!(page.last(), site.url(OPS, "/echo/deep?a=b%20c"), "{:?}", page.way);
+    let told = page.answer.text();
+    for [name, value] in [["x-auth-request-user", "ann@example.com"], ["x-auth-request-groups", "ops,dev"]] {
+        assert!(told.contains(&format!("[\"{name}\",\"{value}\"]")), "{told}");
+    }
+    assert!(!told.contains("portcullis"), "no cookie of the gateway's goes on: {told}");
+    assert_eq!(ann.cookies(OPS), ["__Host-portcullis", "__Host-portcullis-browser"]);
+    let again = ann.get(&site.url(OPS, "/whoami")).await;
+    assert_eq!((again.answer.status, again.way.len()), (200, 1));
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_exist_looks_like_one_that_is_not_granted_all_the_way() {
+    let site = Site::start().await;
+    for (host, name) in [(OPS, "bob"), (NOTHING, "bob")] {
+        let browser = site.browser();
+        let page = browser.log_in(host, "/whoami", name).await;
+        assert_eq!(page.answer.status, 404, "{host}: {:?}", page.way);
+        assert_eq!(browser.cookies(host), ["__Host-portcullis", "__Host-portcullis-browser"], "the session is there, but not the service");
+    }
+    let (hidden, nothing) = (site.browser(), site.browser());
+    let ways = [hidden.log_in(OPS, "/whoami", "bob").await, nothing.log_in(NOTHING, "/whoami", "bob").await];
+    let [one, other] = ways.map(|page| (page.way.len(), told(&page.answer)));
+    assert_eq!(one, other);
+    assert!(one.1.2.contains("Sign in"));
+    let before = [site.browser().get(&site.url(OPS, "/a")).await, site.browser().get(&site.url(NOTHING, "/a")).await];
+    let [one, other] = before.map(|page| told(&page.answer));
+    assert_eq!(one, other);
+}
+
+#[tokio::test]
+async fn a_code_is_for_one_host_one_browser_and_one_time() {
+    let site = Site::start().await;
+    let ann = site.browser();
+    let way = ann.log_in_until(OPS, "/whoami", "ann", Some("/.well-known/portcullis/session?")).await.way;
+    let code = way.last().unwrap();
+    let hidden = told(&site.browser().get(&site.url(OPS, "/.well-known/portcullis/session?code=x")).await.answer);
+    assert_eq!(hidden.0, 404);
+
+    let mallory = site.browser();
+    assert_eq!(told(&mallory.get(code).await.answer), hidden, "in another browser");
+    assert!(mallory.cookies(OPS).is_empty());
+    // Even in one that is about to log in there.
+    mallory.get(&site.url(OPS, "/.well-known/portcullis/login?to=/")).await;
+    assert_eq!(told(&mallory.get(code).await.answer), hidden, "in another browser that logs in");
+    let elsewhere = code.replace(OPS, NOTHING);
+    assert_eq!(told(&ann.get(&elsewhere).await.answer), hidden, "on another host");
+    let posted = ann.call(code).args(["--data", ""]).run().await;
+    assert_eq!(posted.status, 404, "by another method");
+
+    let page = ann.get(code).await;
+    assert_eq!((page.answer.status, page.last()), (200, &*site.url(OPS, "/whoami")), "{:?}", page.answer);
+    assert_eq!(told(&ann.get(code).await.answer), hidden, "a second time");
+    assert_eq!(ann.get(&site.url(OPS, "/whoami")).await.answer.status, 200, "she stays signed in");
+}
+
+#[tokio::test]
+async fn nobody_is_logged_in_by_a_link_of_somebody_else() {
+    let site = Site::start().await;
+    let (mallory, ann) = (site.browser(), site.browser());
+    let way = mallory.log_in_until(OPS, "/whoami", "bob", Some("/callback?")).await.way;
+    let callback = way.last().unwrap();
+    for url in [callback, &site.url(PORTAL, "/callback?code=x&state=y"), &site.url(PORTAL, "/callback")] {
+        let page = ann.get(url).await;
+        assert_eq!(page.answer.status, 400, "{url}: {:?}", page.answer);
+        assert!(ann.cookies(PORTAL).is_empty());
+    }
+    // Nor when she is logging in herself.
+    let at_provider = ann.get(&site.url(PORTAL, "/login")).await;
+    assert_eq!(ann.get(callback).await.answer.status, 400);
+    assert_eq!(ann.cookies(PORTAL), ["__Host-portcullis-browser"]);
+    let page = ann.post(at_provider.last(), &[("login", "ann"), ("answer", "yes")], None).await;
+    assert!(page.answer.text().contains("Signed in as ann"), "{:?}", page.answer);
+}
+
+#[tokio::test]
+async fn two_tabs_log_in_beside_each_other() {
+    let site = Site::start().await;
+    let ann = site.browser();
+    let first = ann.get(&site.url(OPS, "/.well-known/portcullis/login?to=/echo/first")).await;
+    let second = ann.get(&site.url(OPS, "/.well-known/portcullis/login?to=/echo/second")).await;
+    let yes = [("login", "ann"), ("answer", "yes")];
+    assert_eq!(ann.post(first.last(), &yes, None).await.last(), site.url(OPS, "/echo/first"));
+    assert_eq!(ann.post(second.last(), &yes, None).await.last(), site.url(OPS, "/echo/second"));
+}
+
+#[tokio::test]
+async fn nobody_is_sent_out_of_the_zone() {
+    let site = Site::start().await;
+    let ann = site.browser();
+    ann.log_in(OPS, "/whoami", "ann").await;
+    let (home, port) = (site.url(PORTAL, "/"), site.gateway.https().port());
+    for to in [
+        "https://evil.test/".to_owned(),
+        format!("https://evil.test:{port}/"),
+        format!("https://evil{ZONE}:{port}/"),
+        format!("https://{OPS}.evil.test:{port}/"),
+        format!("https://{OPS}:{port}@evil.test/"),
+        format!("https://{OPS}/"),
+        format!("http://{OPS}:{port}/"),
+        "//evil.test/".to_owned(),
+        "/\\evil.test".to_owned(),
+        "javascript:alert(1)".to_owned(),
+        format!("https://{PORTAL}:{port}/logout"),
+    ] {
+        let query: String = form_urlencoded::byte_serialize(to.as_bytes()).collect();
+        let page = ann.get(&site.url(PORTAL, &format!("/login?to={query}"))).await;
+        assert_eq!((page.answer.status, page.last()), (200, &*home), "{to}: {:?}", page.way);
+    }
+    for path in ["//evil.test/", "/\\evil.test", "https://evil.test/", "", "evil"] {
+        let query: String = form_urlencoded::byte_serialize(path.as_bytes()).collect();
+        let page = ann.get(&site.url(OPS, &format!("/.well-known/portcullis/login?to={query}"))).await;
+        assert!(page.last().starts_with(&site.url(OPS, "/")), "{path}: {:?}", page.way);
+    }
+}
+
+#[tokio::test]
+async fn a_cookie_is_worthless_on_another_host() {
+    let site = Site::start().await;
+    let bob = site.browser();
+    assert_eq!(bob.log_in(SALES, "/whoami", "bob").await.answer.status, 200);
+    let jar = std::fs::read_to_string(bob.folder.path().join("jar")).unwrap();
+    let value = |host: &str, name: &str| {
+        let line = jar.lines().find(|line| line.contains(host) && line.split('\t').nth(5) == Some(name)).expect("the cookie");
+        line.split('\t').nth(6).unwrap().to_owned()
+    };
+    let session = value(SALES, "__Host-portcullis");
+    let asked =
+        |host: &str, value: &str| site.browser().call(&site.url(host, "/whoami")).header(&format!("Cookie: __Host-portcullis={value}"));
+    assert_eq!(asked(SALES, &session).run().await.status, 200);
+    let without = told(&site.browser().get(&site.url(SALES, "/whoami")).await.answer);
+    let twice = format!("{session}; __Host-portcullis={session}");
+    let portal = value(PORTAL, "__Host-portcullis-portal");
+    for (host, value) in [("shop--closed.apps.test", &*session), (SALES, &portal), (SALES, &session[1..]), (SALES, &twice), (SALES, "")] {
+        assert_eq!(told(&asked(host, value).run().await), without, "{host} {value}");
+    }
+}
+
+#[tokio::test]
+async fn signing_out_ends_the_session_on_every_host() {
+    let site = Site::start().await;
+    let ann = site.browser();
+    ann.log_in(OPS, "/whoami", "ann").await;
+    let jar = std::fs::read_to_string(ann.folder.path().join("jar")).unwrap();
+    let confirm = ann.get(&site.url(PORTAL, "/logout")).await;
+    assert_eq!(ann.get(&site.url(OPS, "/whoami")).await.answer.status, 200, "asking signs nobody out");
+    for fields in [&[][..], &[("token", "x")], &[("token", "")]] {
+        assert_eq!(ann.post(&site.url(PORTAL, "/logout"), fields, None).await.answer.status, if fields.is_empty() { 200 } else { 403 });
+        assert_eq!(ann.get(&site.url(OPS, "/whoami")).await.answer.status, 200, "{fields:?}");
+    }
+    let page = ann.post(&site.url(PORTAL, "/logout"), &[("token", &confirm.field("token"))], None).await;
+    assert!(page.answer.text().contains("You are signed out"), "{:?}", page.answer);
+    assert!(page.link("sign out there too").starts_with(&format!("{}/session/end?", site.provider.issuer())));
+    assert_eq!(ann.get(&site.url(OPS, "/whoami")).await.answer.status, 404);
+    // Nor do the cookies help that she had before.
+    std::fs::write(ann.folder.path().join("jar"), jar).unwrap();
+    assert_eq!(ann.get(&site.url(OPS, "/whoami")).await.answer.status, 404);
+    assert!(ann.get(&site.url(PORTAL, "/")).await.answer.text().contains("Sign in to see"));
+}
+
+#[tokio::test]
+async fn the_provider_ends_sessions_by_itself() {
+    let site = Site::start().await;
+    let (ann, bob) = (site.browser(), site.browser());
+    ann.log_in(OPS, "/whoami", "ann").await;
+    bob.log_in(SALES, "/whoami", "bob").await;
+    let page = ann.get(&format!("{}/session/end?client_id=portcullis", site.provider.issuer())).await;
+    let confirm = format!("{}/session/end/confirm", site.provider.issuer());
+    ann.post(&confirm, &[("xsrf", &page.field("xsrf")), ("logout", "yes")], None).await;
+    let log = site.provider.log.borrow().clone();
+    eventually("her session ends", || async { ann.get(&site.url(OPS, "/whoami")).await.answer.status == 404 }).await;
+    assert_eq!(bob.get(&site.url(SALES, "/whoami")).await.answer.status, 200, "{log}");
+    for token in ["", "a.b.c", "eyJhbGciOiJub25lIn0.e30."] {
+        let answer = bob.post(&site.url(PORTAL, "/backchannel-logout"), &[("logout_token", token)], None).await.answer;
+        assert_eq!(answer.status, 400, "{token}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_ends_when_it_is_not_used() {
+    let idle = Duration::from_secs(5);
+    let site = Site::with(json!({ "idle": "5s" })).await;
+    let ann = site.browser();
+    assert_eq!(ann.log_in(OPS, "/whoami", "ann").await.answer.status, 200);
+    eventually("it ends", || async {
+        tokio::time::sleep(idle + Duration::from_millis(100)).await;
+        ann.get(&site.url(OPS, "/whoami")).await.answer.status == 404
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_used_goes_on() {
+    // It is renewed when it is a second old, and lasts long enough for a slow machine.
+    let site = Site::with(json!({ "idle": "10s" })).await;
+    let ann = site.browser();
+    ann.log_in(OPS, "/whoami", "ann").await;
+    eventually("it is renewed", || async {
+        let answer = ann.get(&site.url(OPS, "/whoami")).await.answer;
+        assert_eq!(answer.status, 200);
+        answer.header("set-cookie").is_some_and(|cookie| cookie.starts_with("__Host-portcullis="))
+    })
+    .await;
+    let answer = ann.get(&site.url(OPS, "/whoami")).await.answer;
+    assert_eq!((answer.status, answer.header("set-cookie")), (200, None), "once is enough");
+}
+
+#[tokio::test]
+async fn the_first_page_lists_what_somebody_may_use() {
+    let site = Site::start().await;
+    let nobody = site.browser().get(&site.url(PORTAL, "/")).await;
+    assert!(nobody.answer.text().contains("Sign in to see") && !nobody.answer.text().contains("crm"), "{:?}", nobody.answer);
+    for (name, may, may_not) in [("ann", "crm", "biz--"), ("bob", "biz", "crm--")] {
+        let browser = site.browser();
+        let at_provider = browser.get(&site.url(PORTAL, &nobody.link("Sign in"))).await;
+        let home = browser.post(at_provider.last(), &[("login", name), ("answer", "yes")], None).await;
+        assert_eq!(home.last(), site.url(PORTAL, "/"));
+        let html = home.answer.text();
+        assert!(html.contains(&format!("Signed in as {name}")) && !html.contains(may_not), "{html}");
+        let policy = home.answer.header("content-security-policy").unwrap();
+        assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
+        let link = home.link(&format!("<strong>{may}"));
+        let page = browser.get(&site.url(PORTAL, &link)).await;
+        assert_eq!((page.answer.status, page.last()), (200, &*site.url(&format!("{may}--closed.apps.test"), "/")), "{:?}", page.way);
+    }
+}
+
+#[tokio::test]
+async fn who_is_not_signed_in_by_the_provider_is_told_so() {
+    let site = Site::start().await;
+    let browser = site.browser();
+    let at_provider = browser.get(&site.url(OPS, "/.well-known/portcullis/login?to=/")).await;
+    let page = browser.post(at_provider.last(), &[("answer", "no")], None).await;
+    assert_eq!(page.answer.status, 403, "{:?}", page.answer);
+    assert!(page.answer.text().contains("did not sign you in"));
+    let again = browser.get(&site.url(PORTAL, &page.link("Try again"))).await;
+    let page = browser.post(again.last(), &[("login", "mallory"), ("answer", "yes")], None).await;
+    assert_eq!(page.answer.status, 403, "an address that nobody verified is none: {:?}", page.answer);
+    assert_eq!(browser.cookies(PORTAL), ["__Host-portcullis-browser"]);
+}
+
+#[tokio::test]
+async fn without_its_provider_who_is_signed_in_stays_so() {
+    let mut site = Site::start().await;
+    let ann = site.browser();
+    ann.log_in(OPS, "/whoami", "ann").await;
+    let jar = ann.folder;
+    site.provider.child.kill().await.unwrap();
+    let ann = Browser { site: &site, folder: jar };
+    assert_eq!(ann.get(&site.url(OPS, "/whoami")).await.answer.status, 200);
+    let page = site.browser().get(&site.url(PORTAL, "/login")).await;
+    assert!(page.last().starts_with(&site.provider.issuer()), "where it is stays known: {:?}", page.way);
+}
+
+#[tokio::test]
+async fn who_cannot_log_in_because_the_provider_is_away_is_told_so() {
+    let mut site = Site::start().await;
+    site.provider.child.kill().await.unwrap();
+    let page = site.browser().get(&site.url(OPS, "/.well-known/portcullis/login?to=/")).await;
+    assert_eq!(page.answer.status, 503, "{:?}", page.answer);
+    assert!(page.answer.text().contains("cannot be reached"));
+}
+
+#[tokio::test]
+async fn nothing_secret_is_logged() {
+    let site = Site::start().await;
+    let ann = site.browser();
+    let page = ann.log_in(OPS, "/whoami", "ann").await;
+    let confirm = ann.get(&site.url(PORTAL, "/logout")).await;
+    let jar = std::fs::read_to_string(ann.folder.path().join("jar")).unwrap();
+    let mut secrets: Vec<String> = jar.lines().filter_map(|line| line.split('\t').nth(6)).map(str::to_owned).collect();
+    secrets.extend(page.way.iter().filter_map(|url| url.split_once("code=")).map(|(_, code)| code.split('&').next().unwrap().to_owned()));
+    secrets.extend([confirm.field("token"), "a secret".to_owned(), "a+secret".to_owned()]);
+    assert!(secrets.len() >= 6, "{secrets:?}");
+    let (log, routes, metrics) =
+        (site.gateway.log(), site.gateway.admin_page("/routes").await.text(), site.gateway.admin_page("/metrics").await.text());
+    assert!(log.contains("logged in"), "{log}");
+    for secret in secrets.iter().filter(|secret| secret.len() > 7) {
+        for text in [&log, &routes, &metrics] {
+            assert!(!text.contains(secret.as_str()), "{secret} in {text}");
+        }
+    }
+}
