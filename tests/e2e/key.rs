@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use portcullis_config::client_key;
 use serde_json::{Value, json};
 
-use crate::harness::{Echo, Gateway, World, echo, eventually};
+use crate::harness::{Gateway, Service, World, echo, eventually};
 
 const HOST: &str = "web--team.apps.test";
 
@@ -45,22 +45,6 @@ fn refusal(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// An environment that lets in the application `billing`, with one pod.
-fn environment(pod: &Echo) -> String {
-    let address = pod.address();
-    let annotations = json!({"portcullis.dev/expose": "all", "portcullis.dev/require": "app", "portcullis.dev/allow-apps": "billing"});
-    let slice = json!({"name": "web-1", "namespace": "team", "labels": {"kubernetes.io/service-name": "web"}});
-    let items = json!([
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team", "labels": {"portcullis.dev/environment": "team"}, "annotations": annotations}},
-        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "team"}, "spec": {"ports": [{"name": "http", "port": 80}]}},
-        {
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": slice, "addressType": "IPv4",
-            "ports": [{"name": "http", "port": address.port(), "protocol": "TCP"}], "endpoints": [{"addresses": [address.ip()], "conditions": {"ready": true}}],
-        },
-    ]);
-    json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
-}
-
 async fn status(gateway: &Gateway, key: &str) -> u16 {
     gateway.curl(HOST, "/whoami").header(&format!("Authorization: Bearer {key}")).run().await.status
 }
@@ -68,7 +52,8 @@ async fn status(gateway: &Gateway, key: &str) -> u16 {
 #[tokio::test]
 async fn a_key_lets_its_application_in_until_it_is_revoked() {
     let pod = echo("pod-1").await;
-    let world = World::empty().with_file("team.json", &environment(&pod));
+    let world = World::empty().with(Service::new("web").environment("team").pod(&pod));
+    let world = world.annotation("team", "require", "app").annotation("team", "allow-apps", "billing");
     let gateway = Gateway::of(world).settings(json!({"access": {"credentialsNamespace": "portcullis"}})).start().await;
     let folder = gateway.folder().join("manifests");
     assert_eq!(gateway.curl(HOST, "/whoami").run().await.status, 404);

@@ -23,6 +23,7 @@ mod http;
 mod key;
 mod limits;
 mod login;
+mod public_paths;
 mod routing;
 mod tls;
 mod upstream;

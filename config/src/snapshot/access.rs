@@ -196,6 +196,19 @@ impl Circle {
 // === impl NamePattern ===
 
 impl NamePattern {
+    /// Whether there may be a name that both mean; where not, there is none.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        let (one, two) = (self.text.to_ascii_lowercase(), other.text.to_ascii_lowercase());
+        match (self.kind, other.kind) {
+            (NamePatternKind::Exact, _) => other.matches(&self.text),
+            (_, NamePatternKind::Exact) => self.matches(&other.text),
+            (NamePatternKind::StartsWith, NamePatternKind::StartsWith) => one.starts_with(&two) || two.starts_with(&one),
+            (NamePatternKind::EndsWith, NamePatternKind::EndsWith) => one.ends_with(&two) || two.ends_with(&one),
+            (NamePatternKind::StartsWith, NamePatternKind::EndsWith) | (NamePatternKind::EndsWith, NamePatternKind::StartsWith) => true,
+        }
+    }
+
     /// Whether the name is meant.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
@@ -255,6 +268,8 @@ fn seconds<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S:
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::Require::{Application, ApplicationAndUser, Nothing, User};
     use super::*;
 
@@ -294,6 +309,22 @@ mod tests {
                 assert!(!parsed.matches(name), "{pattern} does not mean {name}");
             }
         }
+    }
+
+    proptest! {
+        #[test]
+        fn patterns_that_mean_one_name_meet(one in "\\*?[aA@]{1,3}|[aA@]{0,2}\\*", other in "\\*?[aA@]{1,3}|[aA@]{0,2}\\*", name in "[aA@]{0,6}") {
+            let (one, other): (NamePattern, NamePattern) = (one.parse().unwrap(), other.parse().unwrap());
+            prop_assert_eq!(one.meets(&other), other.meets(&one));
+            prop_assert!(one.meets(&other) || !(one.matches(&name) && other.matches(&name)), "{} and {} mean {}", one, other, name);
+        }
+    }
+
+    #[test]
+    fn patterns_that_mean_no_name_together_do_not_meet() {
+        let meet = |one: &str, other: &str| one.parse::<NamePattern>().unwrap().meets(&other.parse().unwrap());
+        assert!(!meet("a", "b") && !meet("a*", "b*") && !meet("*@a.com", "*@b.com") && !meet("x@a.com", "*@b.com"));
+        assert!(meet("*", "b") && meet("team-*", "team-a-*") && meet("*a", "b*") && meet("Ann@a.com", "*@A.com"));
     }
 
     #[test]

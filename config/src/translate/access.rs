@@ -8,6 +8,9 @@ use super::policy::path;
 use crate::snapshot::access::{Access, Circle, InvalidNamePattern, NamePattern, Require};
 use crate::snapshot::rule::PathPrefix;
 
+/// The most pairs of names that are compared to find whether a Service grants anything that its Namespace does.
+const MAX_COMPARED: usize = 10_000;
+
 /// What a Namespace says about who may call its Services.
 pub(super) struct NamespaceAccess {
     /// What is demanded at least, where it says so.
@@ -67,6 +70,7 @@ impl NamespaceAccess {
     fn tell(&self, require: Require, own: &Grants, service: &mut Reader<'_>) {
         let granted = own.said();
         let (lacking, idle) = (self.grants.lacking(require), granted.without(require));
+        let apart = require.without(self.grants.met_by(own));
         let (widening, silent) = (granted.without(granted.without(lacking)), lacking.without(self.told));
         let help = format!("give the Namespace {}, for instance `*`", keys(lacking));
         if widening != Require::Nothing {
@@ -76,6 +80,10 @@ impl NamespaceAccess {
         } else if silent != Require::Nothing {
             let message = format!("nobody is let in: it demands {}, and the Namespace grants none", demanded(silent));
             service.warn("NobodyGranted", message, &(help + ", or demand less"));
+        } else if apart != Require::Nothing {
+            let message =
+                format!("nobody is let in: what it grants by {} has nothing in common with what the Namespace grants", keys(apart));
+            service.warn("NobodyGranted", message, "a Service can only narrow: name some of those that the Namespace lets in");
         } else if idle != Require::Nothing {
             let message = format!("what it grants by {} has no effect: no such credentials are demanded", keys(idle));
             service.warn("NoEffect", message, &format!("demand them by `{REQUIRE}`, or take the grant away"));
@@ -119,10 +127,27 @@ impl Grants {
         Require::of(self.applications.is_some(), self.users.is_some())
     }
 
+    /// For which of the credentials somebody may be let in by both, or one of them does not say.
+    fn met_by(&self, own: &Self) -> Require {
+        let applications = self.applications.as_ref().zip(own.applications.as_ref()).is_none_or(|(one, other)| meet(one, other));
+        let users = self.users.as_ref().zip(own.users.as_ref()).is_none_or(|(one, other)| {
+            // Who is in a group, or in two, is not known here.
+            let by_group = |circle: &Circle| !circle.groups.is_empty();
+            by_group(one) || by_group(other) || meet(&one.users, &other.users)
+        });
+        Require::of(applications, users)
+    }
+
     /// For which of the demanded credentials there is none.
     fn lacking(&self, require: Require) -> Require {
         require.without(self.said())
     }
+}
+
+/// Whether some name may be in both lists. One that has nobody was told already, and long ones are not compared.
+fn meet(one: &[NamePattern], other: &[NamePattern]) -> bool {
+    let untold = one.is_empty() || other.is_empty() || one.len() * other.len() > MAX_COMPARED;
+    untold || one.iter().any(|one| other.iter().any(|other| one.meets(other)))
 }
 
 fn names(key: Key, such: &str, reader: &mut Reader<'_>) -> Option<Vec<NamePattern>> {

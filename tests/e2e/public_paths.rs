@@ -1,0 +1,77 @@
+//! What a Service opens of itself: paths without credentials, and credentials that go on to its pods.
+
+use portcullis_config::client_key::{Key, secret};
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Echo, Gateway, Service, World, echo};
+
+const HOST: &str = "web--team.apps.test";
+
+/// A key of the application `billing`, and a gateway to services of an environment that lets it in; each demands an application.
+async fn start(pod: &Echo, services: impl IntoIterator<Item = Service>) -> (Key, Gateway) {
+    let mut random = [0; 32];
+    aws_lc_rs::rand::fill(&mut random).expect("randomness");
+    let key = Key::new(&random);
+    let kept = secret::new("portcullis", "billing", key.hash(), None, [0; 4]).expect("a name of an application");
+    let world = World::empty().annotation("team", "allow-apps", "billing").with_file("key.yaml", &secret::manifest(&kept));
+    let service = |service: Service| service.environment("team").annotation("require", "app").pod(pod);
+    let world = services.into_iter().fold(world, |world, one| world.with(service(one)));
+    let gateway = Gateway::of(world).settings(json!({"access": {"credentialsNamespace": "portcullis"}})).start().await;
+    (key, gateway)
+}
+
+async fn without(gateway: &Gateway, path: &str) -> Answer {
+    gateway.curl(HOST, path).arg("--path-as-is").run().await
+}
+
+async fn with(key: &Key, gateway: &Gateway, host: &str, path: &str) -> Answer {
+    gateway.curl(host, path).header(&format!("Authorization: Bearer {}", key.expose())).run().await
+}
+
+#[tokio::test]
+async fn a_public_path_needs_no_credentials_and_leads_to_no_other_path() {
+    let pod = echo("pod-1").await;
+    let (key, gateway) = start(&pod, [Service::new("web").annotation("public-paths", "/status, /echo/public")]).await;
+    for (path, status) in [("/status/204", 204), ("/status/299?x=/../echo", 299), ("/echo", 404), ("/statuses/204", 404), ("/", 404)] {
+        assert_eq!(without(&gateway, path).await.status, status, "{path}");
+    }
+    let before = pod.counts().borrow().started;
+    for path in [
+        "/status/../echo",
+        "/status/%2e%2e/echo",
+        "/status/..;/echo",
+        "/status/..%2fecho",
+        "/status%2f..%2fecho",
+        "/status/..%5cecho",
+        "/status\\..\\echo",
+        "/status;/../echo",
+        "//status/204",
+        "/status//204",
+        "/%73tatus/204",
+        "/STATUS/204",
+        "/status.",
+    ] {
+        let answer = without(&gateway, path).await;
+        assert!(matches!(answer.status, 400 | 404), "{path}: {}", answer.status);
+    }
+    assert_eq!(pod.counts().borrow().started, before, "none of them reaches the pod");
+    assert_eq!(with(&key, &gateway, HOST, "/echo").await.status, 200);
+    assert_eq!(with(&key, &gateway, HOST, "/status/204").await.status, 204);
+}
+
+#[tokio::test]
+async fn credentials_end_at_the_gateway_unless_the_service_wants_them() {
+    let pod = echo("pod-1").await;
+    let services = [
+        Service::new("web"),
+        Service::new("passing").annotation("pass-credentials", "true"),
+        Service::new("open").annotation("public-paths", "/echo"),
+    ];
+    let (key, gateway) = start(&pod, services).await;
+    for (host, passed) in [(HOST, false), ("passing--team.apps.test", true), ("open--team.apps.test", false)] {
+        let answer = with(&key, &gateway, host, "/echo").await;
+        assert_eq!(answer.status, 200, "{host}");
+        let received: Value = serde_json::from_slice(&answer.body).expect("what the pod received");
+        assert_eq!(received.to_string().contains(key.expose()), passed, "{host}");
+    }
+}
