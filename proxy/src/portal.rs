@@ -12,6 +12,7 @@
 //! Both ends of each journey are bound to one browser by a cookie ([`browser`]): a link or a code from elsewhere logs nobody in. Everything runs on the control runtime;
 //! workers ask by a bounded queue ([`reception`]).
 
+mod asking;
 mod browser;
 mod destination;
 mod handoff;
@@ -33,6 +34,7 @@ use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
 use portcullis_config::settings::access::LoginSettings;
 
+use self::asking::Asking;
 use self::handoff::UsedCodes;
 pub(crate) use self::handoff::login_path;
 use self::place::Place;
@@ -41,7 +43,7 @@ pub(crate) use self::reply::Reply;
 use crate::access::Authenticator;
 use crate::provider::{Provider, RefreshToken, UnusableProvider};
 use crate::session::cookie::{PORTAL, REFRESH};
-use crate::session::{Purpose, Revoked, Session, Sessions};
+use crate::session::{Purpose, Revoked, Session, Sessions, seconds};
 
 /// The largest body of a request to the portal, in octets.
 pub(crate) const MAX_BODY: usize = 16 * 1024;
@@ -53,6 +55,7 @@ pub(crate) struct Portal {
     provider: Provider,
     live: Arc<Live>,
     used: UsedCodes,
+    asking: Asking,
 }
 
 /// A request to it, or to one of its paths on another host.
@@ -88,7 +91,14 @@ impl Portal {
         live: Arc<Live>,
     ) -> Result<Self, UnusableProvider> {
         let provider = Provider::new(login, &settings.access, authenticator)?;
-        Ok(Self { place: Place::new(&settings.zone, login), sessions, provider, live, used: UsedCodes::default() })
+        Ok(Self {
+            place: Place::new(&settings.zone, login),
+            sessions,
+            provider,
+            live,
+            used: UsedCodes::default(),
+            asking: Asking::default(),
+        })
     }
 
     /// Answers; `None` stands for the hidden answer.
@@ -133,13 +143,17 @@ impl Portal {
 
     /// What the provider says of her now; `None` where it says nothing.
     async fn ask_again(&self, session: &Session, token: &RefreshToken, now: SystemTime) -> Option<Visitor> {
+        let turn = self.asking.turn(&session.id);
+        let mut said = turn.lock().await;
+        if let Some((renewed, token)) = said.as_ref().filter(|(renewed, _)| !renewed.is_stale(now)) {
+            return Some(Visitor { cookies: self.cookies(renewed, token.as_ref(), now), session: Some(renewed.clone()) });
+        }
         match self.provider.again(&session.user.subject, token, now).await {
             Ok(person) => {
-                let now_seconds = crate::session::seconds(now);
-                let renewed = Session { user: person.user.into(), asked_at: now_seconds, renewed_at: now_seconds, ..session.clone() }
-                    .fitted()
-                    .ok()?;
+                let at = seconds(now);
+                let renewed = Session { user: person.user.into(), asked_at: at, renewed_at: at, ..session.clone() }.fitted().ok()?;
                 let cookies = self.cookies(&renewed, person.refresh_token.as_ref(), now);
+                *said = Some((renewed.clone(), person.refresh_token));
                 Some(Visitor { session: Some(renewed), cookies })
             }
             Err(error) if error.is_final() => {

@@ -51,16 +51,21 @@ struct Page {
     answer: Answer,
 }
 
+/// Where `tests/openid/build` has installed what node needs.
+async fn modules() -> PathBuf {
+    let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openid/build");
+    let output = Command::new(build).arg("--print-dir").output().await.expect("tests/openid/build runs");
+    let modules = PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim());
+    assert!(modules.exists(), "the OpenID provider is not there: run tests/openid/build");
+    modules
+}
+
 // === impl Provider ===
 
 impl Provider {
     async fn start(gateway_port: u16) -> Self {
-        let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openid/build");
-        let output = Command::new(build).arg("--print-dir").output().await.expect("tests/openid/build runs");
-        let modules = PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim());
-        assert!(modules.exists(), "the OpenID provider is not there: run tests/openid/build");
         let mut command = Command::new("node");
-        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openid/provider.mjs")).arg(modules).arg(gateway_port.to_string());
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openid/provider.mjs")).arg(modules().await).arg(gateway_port.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().expect("node runs");
         let mut lines = BufReader::new(child.stdout.take().expect("its standard output")).lines();
@@ -517,4 +522,27 @@ async fn nothing_secret_is_logged() {
             assert!(!text.contains(secret.as_str()), "{secret} in {text}");
         }
     }
+}
+
+/// Goes through a journey in Chromium. The pictures are kept where the test's other output is.
+async fn travel(site: &Site, journey: &str) {
+    let pictures = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("login");
+    std::fs::create_dir_all(&pictures).unwrap();
+    let mut command = Command::new("node");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openid/browser.mjs")).arg(modules().await).arg("/usr/bin/chromium");
+    command.arg(site.gateway.https().port().to_string()).arg(&pictures).arg(journey);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(Duration::from_secs(300), command.output()).await.expect("Chromium ends").expect("node runs");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told} (pictures: {})", pictures.display());
+}
+
+#[tokio::test]
+async fn chromium_logs_in_and_out_and_its_pages_are_fit_to_be_seen() {
+    travel(&Site::start().await, "whole").await;
+}
+
+#[tokio::test]
+async fn chromium_logs_in_again_when_a_session_has_ended() {
+    travel(&Site::with(json!({ "idle": "5s" })).await, "expiry").await;
 }

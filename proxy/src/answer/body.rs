@@ -36,7 +36,7 @@ pub(super) fn render(status: StatusCode, format: Format, id: &str, asked: Option
             // The link is percent-encoded: none of its characters means anything in HTML.
             let sign_in = asked.map(|asked| format!("<p><a href=\"{}\">Sign in</a></p>\n", login_path(asked))).unwrap_or_default();
             format!(
-                "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
+                "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<meta name=\"color-scheme\" content=\"light dark\">\n\
              <title>{code} {title}</title>\n<h1>{code} {title}</h1>\n<p>{sentence}</p>\n{sign_in}<p>Request <code>{id}</code></p>\n</html>\n"
             )
         }

@@ -31,10 +31,9 @@ pub(super) fn welcome() -> String {
 
 /// For who is: the services in the order of their environments.
 pub(super) fn home(user: &User, services: &[Service]) -> String {
-    let name = user.preferred_username.as_deref().unwrap_or(&user.name);
     let mut html = format!(
         "<main>\n<header><div><h1>Your services</h1><span class=\"dim\">Signed in as {}</span></div><a href=\"/logout\">Sign out</a></header>\n",
-        escaped(name)
+        escaped(&user.name)
     );
     if services.is_empty() {
         html.push_str("<p class=\"card\">There is no service that you may use.</p>\n");
@@ -115,7 +114,7 @@ mod tests {
 
     #[test]
     fn names_from_outside_are_text() {
-        let mut ann = user("<script>alert(1)</script>");
+        let ann = user("<script>alert(1)</script>");
         let service = |name: &str| Service {
             environment: "\"><img src=x>".to_owned(),
             name: name.to_owned(),
@@ -126,8 +125,7 @@ mod tests {
         for raw in ["<script", "<img", "<i>", "<b>", "?\"<"] {
             assert!(!html.contains(raw), "{raw} in {html}");
         }
-        ann.preferred_username = Some("Ann & Bob".into());
-        assert!(home(&ann, &[]).contains("Signed in as Ann &amp; Bob<"));
+        assert!(home(&user("Ann & Bob"), &[]).contains("Signed in as Ann &amp; Bob<"));
         assert!(message("a", "b", Some(("/login?to=\"onclick=\"", "c"))).contains("href=\"/login?to=&quot;onclick=&quot;\""));
         assert!(signed_out(Some("https://a/?b&\"")).contains("href=\"https://a/?b&amp;&quot;\""));
     }
