@@ -1,12 +1,13 @@
 //! `portcullis demo`: the whole main job on one machine, with nothing else installed.
 //!
 //! A gateway reads the manifests of `examples/shop` from a temporary folder. What a cluster would do around it is done
-//! here: pods ([`cluster`]), an authority for certificates, and somebody who calls ([`traffic`]).
+//! here: pods ([`cluster`]), an authority for certificates, a provider of identities ([`provider`]), and somebody who calls ([`traffic`]).
 
 mod authority;
 mod cluster;
 mod gateway;
 mod guide;
+mod provider;
 mod traffic;
 
 use std::process::ExitCode;
@@ -17,12 +18,16 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::cluster::Cluster;
 use self::gateway::Gateway;
+use self::provider::Provider;
 use self::traffic::Traffic;
 use super::output;
 use super::problems::Failure;
 
 /// The DNS domain of the demo: names below `localhost` lead to this machine by themselves (RFC 6761 §6.3).
 const ZONE: &str = "portcullis.localhost";
+
+/// The Namespace of client keys.
+const CREDENTIALS: &str = "portcullis";
 
 /// How often pods are asked whether they are ready.
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
@@ -58,8 +63,9 @@ impl Demo {
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::new)?;
         let folder = tempfile::Builder::new().prefix("portcullis-demo-").tempdir().map_err(Failure::new)?;
         let cluster = Cluster::start(folder.path()).await?;
-        let gateway = Gateway::start(folder.path()).await?;
-        output::write(&guide::text(&gateway, &cluster))?;
+        let provider = Provider::start().await?;
+        let gateway = Gateway::start(folder.path(), &provider.url()).await?;
+        output::write(&guide::text(&gateway, &cluster, &provider))?;
 
         let code = tokio::select! {
             _ = interrupt.recv() => Ok(ExitCode::SUCCESS),

@@ -56,6 +56,9 @@ async fn every_line_that_the_demo_prints_works_as_pasted() {
         ("gRPC", "calls-1"),
         ("WebSocket", "Hello from chat-1"),
         ("closed to you", "404"),
+        ("applications alone", "Hello from reports-1"),
+        ("a token of Ann", "Hello from back-office-1"),
+        ("of Eve", "404 Not Found"),
         ("redirected", "308"),
         ("the live table", "web--staging.portcullis.localhost"),
     ];

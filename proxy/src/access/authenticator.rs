@@ -72,7 +72,7 @@ impl Authenticator {
             client_keys: ArcSwap::default(),
             accepted: Cache::new(REMEMBERED),
             refused: Cache::new(REMEMBERED),
-            logins: sessions.map(|sessions| Logins::new(sessions, REMEMBERED)),
+            logins: settings.login.as_ref().zip(sessions).map(|(login, sessions)| Logins::new(sessions, settings, login, REMEMBERED)),
             introspection: Introspection::new(&settings.issuers),
             authorities: settings.client_certificate_authorities.as_deref().map(ClientAuthorities::new),
             generation: AtomicU64::new(0),
@@ -164,6 +164,7 @@ impl Authenticator {
         if let (Some(logins), Some(value)) = (&self.logins, shown.session()) {
             let login = logins.find(host, value, now);
             found.session = login.as_ref().ok().map(|(_, session)| Arc::clone(session));
+            // What is shown beside a session counts more: only the browser stands behind the portal's own client.
             found.add(login.map(|(caller, _)| caller));
         }
         found

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::HeaderValue;
+use portcullis_config::settings::access::{AccessSettings, LoginSettings};
 
 use super::cache::{Cache, hash};
 use super::caller::Caller;
@@ -13,6 +14,8 @@ use crate::session::{Purpose, Session, Sessions, cookie};
 /// Opens the sessions of people.
 pub(super) struct Logins {
     sessions: Arc<Sessions>,
+    /// The provider's client that people log in by: the application of whoever comes with a session.
+    application: Arc<str>,
     opened: Cache<Opened>,
 }
 
@@ -26,8 +29,11 @@ struct Opened {
 // === impl Logins ===
 
 impl Logins {
-    pub(super) fn new(sessions: Arc<Sessions>, remembered: usize) -> Self {
-        Self { sessions, opened: Cache::new(remembered) }
+    pub(super) fn new(sessions: Arc<Sessions>, settings: &AccessSettings, login: &LoginSettings, remembered: usize) -> Self {
+        let issuer = settings.issuers.iter().find(|issuer| issuer.name == login.issuer);
+        let prefix = issuer.map_or("github:", |issuer| &issuer.prefix);
+        let application = format!("{prefix}{}", login.client_id).into();
+        Self { sessions, application, opened: Cache::new(remembered) }
     }
 
     /// Grows when a session may have ended.
@@ -48,7 +54,7 @@ impl Logins {
             }
         };
         let until = Some(self.sessions.until(&session));
-        Ok((Caller { application: None, user: Some(Arc::clone(&session.user)), until }, session))
+        Ok((Caller { application: Some(Arc::clone(&self.application)), user: Some(Arc::clone(&session.user)), until }, session))
     }
 
     /// The `Set-Cookie` by which a session that is in use goes on; `None` while the one that the browser has is good enough.

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use portcullis_config::client_key::{Key, write_hash};
 use portcullis_echo::{Echo, Options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 
 use super::gateway::Gateway;
 use super::traffic::Traffic;
-use super::{PROBE_INTERVAL, SCENE};
+use super::{CREDENTIALS, PROBE_INTERVAL, SCENE};
 use crate::cli::output;
 use crate::cli::problems::Failure;
 
@@ -24,11 +25,12 @@ const MANIFESTS: [(&str, &str); 2] = [
 ];
 
 /// Namespace, Service, the name of its port, and its pods.
-const SERVICES: [(&str, &str, &str, &[&str]); 5] = [
+const SERVICES: [(&str, &str, &str, &[&str]); 6] = [
     ("shop-staging", "web", "http", &["web-1", "web-2", "web-3"]),
     ("shop-staging", "calls", "grpc", &["calls-1"]),
     ("shop-staging", "chat", "http", &["chat-1"]),
     ("shop-production", "web", "http", &["web-live-1", "web-live-2"]),
+    ("shop-production", "reports", "http", &["reports-1"]),
     ("shop-production", "back-office", "http", &["back-office-1"]),
 ];
 
@@ -36,6 +38,8 @@ const SERVICES: [(&str, &str, &str, &[&str]); 5] = [
 pub(super) struct Cluster {
     folder: PathBuf,
     services: Vec<Service>,
+    /// The client key of the application `importer`.
+    key: Key,
     /// Which pods the last probe found ready; what has changed is awaited here.
     ready: watch::Sender<BTreeMap<String, bool>>,
 }
@@ -65,7 +69,8 @@ impl Cluster {
             }
             services.push(Service { namespace, name, port, pods: running });
         }
-        let cluster = Self { folder, services, ready: watch::Sender::default() };
+        let key = write_key(&folder)?;
+        let cluster = Self { folder, services, key, ready: watch::Sender::default() };
         cluster.pods().filter(|pod| pod.name() == "web-3").for_each(|pod| pod.set_ready(false));
         cluster.probe_once().await?;
         Ok(cluster)
@@ -74,6 +79,11 @@ impl Cluster {
     /// Where the manifests are.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The client key of the application `importer`.
+    pub(super) fn key(&self) -> &Key {
+        &self.key
     }
 
     /// The pod of that name.
@@ -166,6 +176,22 @@ impl Service {
         let scratch = file.with_extension("new");
         fs::write(&scratch, text).and_then(|()| fs::rename(&scratch, &file)).map_err(Failure::new)
     }
+}
+
+/// Makes a client key for the application `importer`, and writes what is kept of it, as `portcullis key create` does.
+fn write_key(folder: &Path) -> Result<Key, Failure> {
+    let mut random = [0; 32];
+    aws_lc_rs::rand::fill(&mut random).map_err(Failure::new)?;
+    let key = Key::new(&random);
+    let text = format!(
+        "# The hash of a client key: the key itself is nowhere.\n\
+         apiVersion: v1\nkind: Secret\n\
+         metadata: {{ name: importer, namespace: {CREDENTIALS}, labels: {{ portcullis.dev/credential: client-key }} }}\n\
+         stringData: {{ application: importer, hash: '{}' }}\n",
+        write_hash(&key.hash()),
+    );
+    fs::write(folder.join("key-importer.yaml"), text).map_err(Failure::new)?;
+    Ok(key)
 }
 
 /// Asks a pod by HTTP, as a readiness probe does.

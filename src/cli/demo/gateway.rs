@@ -10,8 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use super::ZONE;
 use super::authority::Authority;
+use super::provider::{AUDIENCE, BROWSER};
+use super::{CREDENTIALS, ZONE};
 use crate::cli::problems::Failure;
 
 /// How long the gateway may take to be ready, and to follow a change.
@@ -34,20 +35,20 @@ struct Ports {
 // === impl Gateway ===
 
 impl Gateway {
-    /// Writes certificates and configuration to `folder`, starts the gateway, and waits until it is ready.
-    pub(super) async fn start(folder: &Path) -> Result<Self, Failure> {
+    /// Writes certificates and configuration to `folder`, starts the gateway, and waits until it is ready. `issuer` is the provider of identities.
+    pub(super) async fn start(folder: &Path, issuer: &str) -> Result<Self, Failure> {
         write_certificates(folder)?;
         // Something else may take a port between our look and the gateway's: then any others will do.
-        match Self::start_on(folder, Ports::preferred()).await {
-            Err(_) => Self::start_on(folder, Ports::any()).await,
+        match Self::start_on(folder, issuer, Ports::preferred()).await {
+            Err(_) => Self::start_on(folder, issuer, Ports::any()).await,
             started => started,
         }
     }
 
-    async fn start_on(folder: &Path, ports: std::io::Result<Ports>) -> Result<Self, Failure> {
+    async fn start_on(folder: &Path, issuer: &str, ports: std::io::Result<Ports>) -> Result<Self, Failure> {
         let ports = ports.map_err(Failure::new)?;
         let configuration = folder.join("portcullis.yaml");
-        fs::write(&configuration, ports.configuration()).map_err(Failure::new)?;
+        fs::write(&configuration, ports.configuration(issuer)).map_err(Failure::new)?;
         let log = fs::File::create(folder.join("gateway.log")).map_err(Failure::new)?;
         let ready = folder.join("ready.json");
         let mut command = Command::new(std::env::current_exe().map_err(Failure::new)?);
@@ -148,7 +149,7 @@ impl Ports {
         Ok(Self { http: free(0)?, https: free(0)?, admin: free(0)? })
     }
 
-    fn configuration(&self) -> String {
+    fn configuration(&self, issuer: &str) -> String {
         let Self { http, https, admin } = self;
         format!(
             "zone: {ZONE}\n\
@@ -159,6 +160,11 @@ impl Ports {
              admin: {{ address: '127.0.0.1:{admin}' }}\n\
              certificates:\n\
              \x20 - files: {{ certificate: tls.crt, key: tls.key }}\n\
+             access:\n\
+             \x20 issuers:\n\
+             \x20   - {{ name: demo, issuer: '{issuer}', audiences: [{AUDIENCE}], algorithms: [ES256] }}\n\
+             \x20 credentialsNamespace: {CREDENTIALS}\n\
+             \x20 login: {{ issuer: demo, clientId: {BROWSER}, port: {https}, scopes: [openid, email, profile] }}\n\
              accessLog: {{ file: access.log }}\n\
              drain: {{ delay: 0s, deadline: 2s }}\n"
         )

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::ZONE;
 use super::cluster::Cluster;
 use super::gateway::Gateway;
+use super::provider::Provider;
 
 /// What there is to do after the play.
 pub(super) const INTERMISSION: &str = "\nNow it is yours: paste any line above, or switch a pod. Ctrl-C stops all of it and cleans up.\n";
@@ -50,7 +51,7 @@ const CALLS: [Call; 7] = [
         after: r" | tr -c '[:print:]\n' ' '; echo",
     },
     Call {
-        title: "exposed, but closed to you: the same 404 as a name that never was",
+        title: "for applications and users that were granted it, and closed to you: the same 404 as a name that never was",
         host: "back-office--production",
         before: "",
         arguments: "--include ",
@@ -60,7 +61,7 @@ const CALLS: [Call; 7] = [
 ];
 
 /// All of it.
-pub(super) fn text(gateway: &Gateway, cluster: &Cluster) -> String {
+pub(super) fn text(gateway: &Gateway, cluster: &Cluster, provider: &Provider) -> String {
     let mut text = String::from("\nPortcullis is up. No route was written: Namespaces and Services are all there is.\n\n");
     let port = gateway.https();
     for host in ["web--staging", "calls--staging", "chat--staging", "web--production"] {
@@ -70,6 +71,7 @@ pub(super) fn text(gateway: &Gateway, cluster: &Cluster) -> String {
     for call in &CALLS {
         let _ = write!(text, "\n# {}\n{}\n", call.title, call.line(gateway));
     }
+    text.push_str(&credentials(gateway, cluster, &provider.url()));
     let _ = write!(
         text,
         "\n# plain HTTP is redirected\ncurl --silent --include --resolve web--staging.{ZONE}:{http}:127.0.0.1 http://web--staging.{ZONE}:{http}/\n\
@@ -93,6 +95,27 @@ pub(super) fn text(gateway: &Gateway, cluster: &Cluster) -> String {
         gateway.access_log().display(),
     );
     text
+}
+
+/// What is open to those alone who show something.
+fn credentials(gateway: &Gateway, cluster: &Cluster, provider: &str) -> String {
+    let (port, ca, key) = (gateway.https(), gateway.ca(), cluster.key().expose());
+    let call = |host: &str, arguments: &str| {
+        let ca = ca.display();
+        format!("curl --silent --cacert {ca} --resolve {host}.{ZONE}:{port}:127.0.0.1 {arguments}'https://{host}.{ZONE}:{port}/'")
+    };
+    let token = |person: &str| format!("--header \"Authorization: Bearer $(curl --silent '{provider}/token?person={person}')\" ");
+    let shown = format!("--header 'X-Api-Key: {key}' ");
+    format!(
+        "\n# for applications alone: a client key\n{}\n\
+         \n# for both: the same key, beside a token of Ann, who was granted it\n{}\n\
+         \n# ... and of Eve, who was not: 404\n{}\n\
+         \n# in a browser, log in as ann (it has to trust {}, or you have to):\n#   https://back-office--production.{ZONE}:{port}/\n#   https://login.{ZONE}:{port}/\n",
+        call("reports--production", &shown),
+        call("back-office--production", &(shown.clone() + &token("ann"))),
+        call("back-office--production", &(shown.clone() + &token("eve"))),
+        ca.display(),
+    )
 }
 
 // === impl Call ===
