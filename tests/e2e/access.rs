@@ -273,6 +273,7 @@ async fn no_bad_credential_is_accepted_and_all_are_answered_alike() {
 }
 
 #[tokio::test]
+#[allow(clippy::async_yields_async, reason = "the stream goes on while the test does")]
 async fn what_is_taken_away_is_gone_soon_on_open_streams_too() {
     let stage = Stage::start().await;
     let keys = |shop: &Key| Stage::keys(shop, &stage.crm, &stage.expired).to_string();

@@ -256,7 +256,7 @@ fn carriers(issuer: &Issuer, key: &str) -> Vec<Bad> {
         ("a made-up session", vec![("cookie", format!("__Host-portcullis={}", encoded([7; 200])))]),
         ("two sessions", vec![("cookie", "__Host-portcullis=a; __Host-portcullis=b".to_owned())]),
         ("the proxy's field", vec![("proxy-authorization", format!("Bearer {token}"))]),
-        ("a field of another gateway", vec![("x-forwarded-access-token", token.clone())]),
+        ("a field of another gateway", vec![("x-forwarded-access-token", token)]),
         ("identity from outside", vec![("x-auth-request-user", "ann@example.com".to_owned()), ("x-auth-request-app", "shop".to_owned())]),
         (
             "identity from outside, in another spelling",
