@@ -10,6 +10,7 @@ mod load;
 mod node;
 mod pods;
 
+mod access;
 mod audit;
 mod changes;
 mod disruptions;
