@@ -4,6 +4,7 @@
 //! the difference of the medians, and the area under the curve (AUC) of the best guess by time: 0.5 is guessing blindly.
 
 #![allow(clippy::print_stdout, reason = "a bench tells on standard output what it measured")]
+#![allow(clippy::disallowed_methods, reason = "it has a thread of its own to wait on")]
 
 #[path = "../tests/e2e/access/issuer.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
@@ -27,6 +28,9 @@ const ABSENT: &str = "web--absent.apps.test";
 /// What is asked of the outcome.
 const MOST_NANOSECONDS: f64 = 1000.0;
 const AUC: std::ops::RangeInclusive<f64> = 0.49..=0.51;
+
+/// A kind of credentials: its name, and the header line of a request by the request's number.
+type Kind = (&'static str, Box<dyn Fn(usize) -> String>);
 
 struct Gateway(Child);
 
@@ -59,7 +63,7 @@ fn main() -> ExitCode {
         let octets: Vec<u8> = (0..8).flat_map(|part: u64| random.hash_one((number, part)).to_be_bytes()).collect();
         format!("Authorization: Bearer {unsigned}.{}\r\n", encoded(octets))
     };
-    let kinds: [(&str, Box<dyn Fn(usize) -> String>); 4] = [
+    let kinds: [Kind; 4] = [
         ("no credential", Box::new(|_| String::new())),
         ("bad signature", Box::new(bad)),
         ("expired", Box::new(move |_| format!("Authorization: Bearer {expired}\r\n"))),
