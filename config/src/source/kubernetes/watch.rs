@@ -304,3 +304,6 @@ impl Interrupted {
         matches!(self.code(), Some(401 | 403))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+use kube::{Client, Config};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::super::session::CredentialSecret;
+use super::*;
+use crate::resources::{Change, NamespacedName, Object, ObjectId};
+use crate::snapshot::access::CREDENTIAL;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The next request of a client: its first line, and the way to answer.
+async fn request(listener: &TcpListener) -> (String, TcpStream) {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    (String::from_utf8(head).unwrap().lines().next().unwrap().to_owned(), stream)
+}
+
+async fn event(stream: &mut TcpStream, kind: &str, object: &Value) {
+    stream.write_all(format!("{}\n", json!({"type": kind, "object": object})).as_bytes()).await.unwrap();
+}
+
+fn secret(version: &str) -> Value {
+    let labels = json!({"portcullis.dev/credential": "client-key"});
+    let data = json!({"application": "YmlsbGluZw==", "hash": "c2hhMjU2OjAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDA="});
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "billing", "namespace": "portcullis", "resourceVersion": version, "labels": labels}, "data": data})
+}
+
+#[tokio::test]
+async fn credentials_are_asked_for_by_their_label_in_one_namespace() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    let client = Client::try_from(Config::new(server.parse().unwrap())).unwrap();
+    let (mut ends, mut updates) = Updates::channel(1);
+    let api = Api::<CredentialSecret>::namespaced(client, "portcullis");
+    let watch = tokio::spawn(Watch::new(api, Selection::Label(CREDENTIAL), ends.remove(0)).run());
+
+    let (line, mut stream) = timeout(PATIENCE, request(&listener)).await.unwrap();
+    assert!(line.starts_with("GET /api/v1/namespaces/portcullis/secrets?") && line.contains("watch=true"), "{line}");
+    assert!(
+        line.contains("labelSelector=portcullis.dev%2Fcredential&") || line.contains("labelSelector=portcullis.dev%2Fcredential "),
+        "{line}"
+    );
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n").await.unwrap();
+    event(&mut stream, "ADDED", &secret("5")).await;
+    let end = json!({"resourceVersion": "6", "annotations": {"k8s.io/initial-events-end": "true"}});
+    event(&mut stream, "BOOKMARK", &json!({"apiVersion": "v1", "kind": "Secret", "metadata": end})).await;
+    let mut changes = Vec::new();
+    while changes.is_empty() {
+        changes = timeout(PATIENCE, updates.recv()).await.unwrap().unwrap().1.changes;
+    }
+    let [Change::Upsert(Object::Credential(found))] = changes.as_slice() else { panic!("{changes:?}") };
+    assert_eq!(found.key(), NamespacedName::new("portcullis", "billing"));
+
+    // The API server says so too where a Secret has lost its label.
+    event(&mut stream, "DELETED", &secret("7")).await;
+    let (_, gone) = timeout(PATIENCE, updates.recv()).await.unwrap().unwrap();
+    assert_eq!(gone.changes, [Change::Delete(ObjectId::Credential(found.key()))]);
+
+    drop(stream);
+    let (line, _) = timeout(PATIENCE, request(&listener)).await.unwrap();
+    assert!(line.contains("labelSelector=portcullis.dev%2Fcredential"), "of every request: {line}");
+    drop(updates);
+    timeout(PATIENCE, watch).await.expect("it ends once nobody listens").unwrap();
+}
+
+#[test]
+fn one_object_is_selected_by_its_name() {
+    assert_eq!(Selection::Name("tls".to_owned()).selectors(), (Some("metadata.name=tls".to_owned()), None));
+    assert_eq!(Selection::All.selectors(), (None, None));
+}
