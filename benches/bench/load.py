@@ -22,7 +22,7 @@ class Shape:
     grpc: bool = False
 
 
-def run(shape, cpu, port, host, path, requests, grpc_message):
+def run(shape, cpu, port, host, path, requests, grpc_message, headers=()):
     """Sends `requests` requests and returns how many were answered in a second.
 
     Raises `Failed` unless every one was answered with a 200 and a body of `BODY_BYTES` bytes.
@@ -35,6 +35,7 @@ def run(shape, cpu, port, host, path, requests, grpc_message):
         command.append("--no-tls-proto=h2c")
     if shape.grpc:
         command += ["--header=content-type: application/grpc", "--header=te: trailers", "--data", grpc_message]
+    command += [f"--header={header}" for header in headers]
     scheme = "https" if shape.tls else "http"
     command += ["--connect-to", f"127.0.0.1:{port}", f"{scheme}://{host}:{port}{path}"]
     done = subprocess.run(pinned(cpu, command), capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
