@@ -1,6 +1,6 @@
 //! The demo: what it prints works as pasted, what it plays goes as it should, and nothing is left behind.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -71,11 +71,38 @@ async fn every_line_that_the_demo_prints_works_as_pasted() {
         paste(line).await;
     }
 
+    ann_logs_in(&lines, folder.path()).await;
+
     let id = demo.id().unwrap().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().await.unwrap().success());
     assert!(soon("the demo ends", demo.wait()).await.unwrap().success());
     let left: Vec<PathBuf> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// As a browser would: from a deep link to the provider's page, to the link with her name there, and back.
+async fn ann_logs_in(lines: &[String], folder: &Path) {
+    let word = |start: &str| {
+        let words = lines.iter().flat_map(|line| line.split_whitespace());
+        words
+            .map(|word| word.trim_matches(['(', ',', '\'']))
+            .find(|word| word.contains(start))
+            .unwrap_or_else(|| panic!("no {start}"))
+            .to_owned()
+    };
+    let (portal, authority) = (word("https://login."), word("ca.pem"));
+    let port = portal.trim_end_matches('/').rsplit(':').next().unwrap();
+    let jar = folder.join("portcullis-demo-cookies");
+    let jar = jar.display();
+    let curl = format!("curl --silent --location --cookie {jar} --cookie-jar {jar} --cacert {authority} --resolve '*:{port}:127.0.0.1'");
+    let service = format!("https://back-office--production.portcullis.localhost:{port}");
+    let page = paste(&format!("{curl} --write-out '%{{url_effective}}' '{service}/.well-known/portcullis/login?to=/whoami'")).await;
+    let provider = page.rsplit("http://").next().and_then(|rest| rest.split('/').next()).unwrap();
+    let link = page.split("href=\"").find(|link| link.contains("person=ann\"")).and_then(|link| link.split('"').next()).unwrap();
+    assert_eq!(paste(&format!("{curl} 'http://{provider}{}'", link.replace("&amp;", "&"))).await, "back-office-1\n");
+    let home = paste(&format!("{curl} '{portal}'")).await;
+    assert!(home.contains("ann@shop.example") && home.contains("<strong>back-office"), "{home}");
+    std::fs::remove_file(folder.join("portcullis-demo-cookies")).unwrap();
 }
 
 #[tokio::test]
