@@ -8,10 +8,12 @@ mod gateway;
 mod key;
 mod known;
 mod log;
+mod login;
 mod output;
 mod problems;
 mod routes;
 mod table;
+mod token;
 
 use std::process::ExitCode;
 
@@ -36,6 +38,8 @@ enum Command {
     Routes(routes::Routes),
     Explain(explain::Explain),
     Key(key::Key),
+    Login(login::Login),
+    Token(token::Token),
     Completion(completion::Completion),
 }
 
@@ -48,6 +52,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Routes(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Key(command) => command.run(),
+        Command::Login(command) => command.run(),
+        Command::Token(command) => command.run(),
         Command::Completion(command) => command.run(&mut Cli::command()),
     };
     outcome.unwrap_or_else(|failure| {

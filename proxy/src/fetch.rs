@@ -33,22 +33,23 @@ const USER_AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
 
 /// Asks servers whose certificates are good.
 #[derive(Clone)]
-pub(crate) struct Client {
+pub struct Client {
     /// `None` where there are no authorities at all.
     tls: Option<TlsConnector>,
 }
 
 /// What was answered, whatever its status.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    /// At most 1 MiB.
-    pub(crate) body: Bytes,
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The body: at most 1 MiB.
+    pub body: Bytes,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FetchError {
+pub enum FetchError {
     /// What is asked for is no URL that may be asked.
     #[error("{0:?} is no https URL (http is for hosts of this machine only)")]
     Url(Box<str>),
@@ -86,7 +87,7 @@ impl Client {
     ///
     /// # Errors
     /// The file cannot be read or holds no authority, or TLS cannot be set up.
-    pub(crate) fn new(authorities: Option<&Path>) -> Result<Self, AuthoritiesError> {
+    pub fn new(authorities: Option<&Path>) -> Result<Self, AuthoritiesError> {
         let roots = match authorities {
             Some(file) => Authorities::roots(file)?,
             None => system(),
@@ -107,7 +108,7 @@ impl Client {
     ///
     /// # Errors
     /// There is no whole answer of at most 1 MiB within 10 s.
-    pub(crate) async fn get(&self, url: &str, accept: &'static str) -> Result<Answer, FetchError> {
+    pub async fn get(&self, url: &str, accept: &'static str) -> Result<Answer, FetchError> {
         self.send(Method::GET, url, vec![(header::ACCEPT, HeaderValue::from_static(accept))], Bytes::new()).await
     }
 
@@ -115,7 +116,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub(crate) async fn get_as(&self, url: &str, accept: &'static str, bearer: &str) -> Result<Answer, FetchError> {
+    pub async fn get_as(&self, url: &str, accept: &'static str, bearer: &str) -> Result<Answer, FetchError> {
         let headers =
             vec![(header::ACCEPT, HeaderValue::from_static(accept)), (header::AUTHORIZATION, secret(&format!("Bearer {bearer}"))?)];
         self.send(Method::GET, url, headers, Bytes::new()).await
@@ -125,7 +126,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub(crate) async fn post_form(&self, url: &str, form: &[(&str, &str)], basic: Option<(&str, &str)>) -> Result<Answer, FetchError> {
+    pub async fn post_form(&self, url: &str, form: &[(&str, &str)], basic: Option<(&str, &str)>) -> Result<Answer, FetchError> {
         let mut headers = vec![
             (header::ACCEPT, HeaderValue::from_static("application/json")),
             (header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),

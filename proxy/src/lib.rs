@@ -29,7 +29,7 @@ pub(crate) mod copy;
 pub(crate) mod digits;
 pub(crate) mod exchange;
 pub mod explain;
-pub(crate) mod fetch;
+pub mod fetch;
 pub(crate) mod filter;
 pub(crate) mod forward;
 pub(crate) mod forwarding;

@@ -89,10 +89,11 @@ impl Provider {
 
 impl Site {
     async fn start() -> Self {
-        Self::with(json!({})).await
+        Self::with(json!({}), json!({})).await
     }
 
-    async fn with(login: Value) -> Self {
+    /// With changes to the settings of the login and of the issuer.
+    async fn with(login: Value, issuer: Value) -> Self {
         // Bound, but not listening: the gateway shares the port, and nobody else gets it.
         let reserved = TcpSocket::new_v4().unwrap();
         reserved.set_reuseaddr(true).unwrap();
@@ -107,6 +108,7 @@ impl Site {
         let world = World::empty()
             .with(closed("crm", "ops"))
             .with(closed("biz", "sales"))
+            .with(Service::new("cli").environment("closed").annotation("require", "user").annotation("allow-users", "ann").pod(&pod))
             .with(Service::new("web").pod(&pod))
             .annotation("closed", "require", "user")
             .annotation("closed", "allow-users", "*");
@@ -118,12 +120,15 @@ impl Site {
             "workers": 2,
             "listeners": { "https": { "address": format!("127.0.0.1:{port}") } },
             "access": {
-                "issuers": [{ "name": "corp", "issuer": provider.issuer(), "audiences": ["portcullis"] }],
+                "issuers": [{ "name": "corp", "issuer": provider.issuer(), "audiences": ["portcullis", "portcullis-cli"] }],
                 "login": { "issuer": "corp", "clientId": "portcullis", "clientSecretFile": secret, "port": port },
             },
         });
         for (name, value) in login.as_object().unwrap() {
             settings["access"]["login"][name] = value.clone();
+        }
+        for (name, value) in issuer.as_object().unwrap() {
+            settings["access"]["issuers"][0][name] = value.clone();
         }
         let gateway = Gateway::of(world).settings(settings).start().await;
         Self { gateway, provider, _pod: pod, _port: reserved }
@@ -421,7 +426,7 @@ async fn the_provider_ends_sessions_by_itself() {
 #[tokio::test]
 async fn a_session_ends_when_it_is_not_used() {
     let idle = Duration::from_secs(5);
-    let site = Site::with(json!({ "idle": "5s" })).await;
+    let site = Site::with(json!({ "idle": "5s" }), json!({})).await;
     let ann = site.browser();
     assert_eq!(ann.log_in(OPS, "/whoami", "ann").await.answer.status, 200);
     eventually("it ends", || async {
@@ -434,7 +439,7 @@ async fn a_session_ends_when_it_is_not_used() {
 #[tokio::test]
 async fn a_session_that_is_used_goes_on() {
     // It is renewed when it is a second old, and lasts long enough for a slow machine.
-    let site = Site::with(json!({ "idle": "10s" })).await;
+    let site = Site::with(json!({ "idle": "10s" }), json!({})).await;
     let ann = site.browser();
     ann.log_in(OPS, "/whoami", "ann").await;
     eventually("it is renewed", || async {
@@ -544,5 +549,119 @@ async fn chromium_logs_in_and_out_and_its_pages_are_fit_to_be_seen() {
 
 #[tokio::test]
 async fn chromium_logs_in_again_when_a_session_has_ended() {
-    travel(&Site::with(json!({ "idle": "5s" })).await, "expiry").await;
+    travel(&Site::with(json!({ "idle": "5s" }), json!({})).await, "expiry").await;
+}
+
+/// `portcullis` for somebody with a configuration folder of her own.
+fn portcullis(folder: &TempDir, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.args(arguments).env("XDG_CONFIG_HOME", folder.path());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// What `portcullis token` prints, on standard output and on standard error.
+async fn token(folder: &TempDir) -> (String, String) {
+    let output = soon("a token", portcullis(folder, &["token"]).output()).await.expect("portcullis runs");
+    let told = |octets: &[u8]| String::from_utf8_lossy(octets).trim().to_owned();
+    (told(&output.stdout), told(&output.stderr))
+}
+
+/// `portcullis login`, until it says where to sign in; that line, and what ends when it has ended.
+async fn sign_in(site: &Site, folder: &TempDir, further: &str, begins: &str) -> (String, tokio::task::JoinHandle<(bool, String)>) {
+    let issuer = site.provider.issuer();
+    let mut child = portcullis(folder, &["login", "--issuer", &issuer, "--client-id", "portcullis-cli", further]).spawn().expect("it runs");
+    let mut lines = BufReader::new(child.stderr.take().expect("its standard error")).lines();
+    let line = loop {
+        let line = soon("it says where to sign in", lines.next_line()).await.expect("its output").expect("a line more");
+        if line.trim().starts_with(begins) {
+            break line.trim().to_owned();
+        }
+    };
+    let ended = tokio::spawn(async move {
+        let mut rest = String::new();
+        while let Ok(Some(line)) = lines.next_line().await {
+            rest.push_str(&line);
+        }
+        (child.wait().await.expect("it ends").success(), rest)
+    });
+    (line, ended)
+}
+
+#[tokio::test]
+async fn the_command_line_signs_in_by_a_browser_on_this_machine() {
+    let site = Site::with(json!({}), json!({ "userClaim": "sub" })).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (nothing, complaint) = token(&folder).await;
+    assert!(nothing.is_empty() && complaint.contains("you are not signed in"), "{complaint}");
+
+    let (url, ended) = sign_in(&site, &folder, "--no-browser", "http").await;
+    let browser = site.browser();
+    let callback = url.split_once("redirect_uri=").unwrap().1.split('&').next().unwrap();
+    let callback = form_urlencoded::parse(format!("a={callback}").as_bytes()).next().unwrap().1.into_owned();
+    let stray = browser.get(&format!("{callback}?code=x&state=y")).await;
+    assert_eq!(stray.answer.status, 404, "what it did not ask for is not taken");
+    let at_provider = browser.get(&url).await;
+    let page = browser.post(at_provider.last(), &[("login", "ann"), ("answer", "yes")], None).await;
+    assert!(page.answer.text().contains("You are signed in"), "{:?} {:?}", page.way, page.answer);
+    let (success, told) = soon("it ends", ended).await.unwrap();
+    assert!(success && told.contains("Signed in as ann"), "{told}");
+
+    let file = folder.path().join("portcullis/tokens.json");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    // The token of this client is over at once, so each is a new one, for which a refresh token was used up.
+    for _ in 0..2 {
+        let before = std::fs::read(&file).unwrap();
+        let (token, complaint) = token(&folder).await;
+        assert_eq!(token.split('.').count(), 3, "{complaint}");
+        assert_ne!(std::fs::read(&file).unwrap(), before);
+        let call = site.gateway.curl("cli--closed.apps.test", "/echo").header(&format!("Authorization: Bearer {token}"));
+        let answer = call.run().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(answer.text().contains("[\"x-auth-request-user\",\"ann\"]"), "{answer:?}");
+    }
+    Curl::new(&format!("{}/tests/forget", site.provider.issuer())).args(["--data", ""]).run().await;
+    let (nothing, complaint) = token(&folder).await;
+    assert!(nothing.is_empty() && complaint.contains("not signed in any more"), "{complaint}");
+}
+
+#[tokio::test]
+async fn the_command_line_signs_in_by_a_browser_elsewhere() {
+    let site = Site::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (line, ended) = sign_in(&site, &folder, "--device", "Open").await;
+    let url = line.split_once("(or open ").unwrap().1.trim_end_matches(')');
+    let code = line.split_once("the code ").unwrap().1.split(' ').next().unwrap();
+    let browser = site.browser();
+    let device = format!("{}/device", site.provider.issuer());
+    let page = browser.get(url).await;
+    let fields = [("xsrf", &*page.field("xsrf")), ("user_code", code)];
+    let page = browser.post(&device, &fields, None).await;
+    let page = browser.post(&device, &[("xsrf", &page.field("xsrf")), ("user_code", code), ("confirm", "yes")], None).await;
+    let page = browser.post(page.last(), &[("login", "ann"), ("answer", "yes")], None).await;
+    assert_eq!(page.answer.status, 200, "{:?}", page.answer);
+    let (success, told) = soon("it ends", ended).await.unwrap();
+    assert!(success && told.contains("Signed in as ann"), "{told}");
+    assert!(!token(&folder).await.0.is_empty());
+}
+
+#[tokio::test]
+async fn the_command_line_says_what_it_cannot_do() {
+    let site = Site::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let issuer = site.provider.issuer();
+    let other = issuer.replace("127.0.0.1", "localhost");
+    for (arguments, told) in [
+        (&["login"][..], "you are not signed in"),
+        (&["login", "--issuer", &issuer], "--client-id"),
+        (&["login", "--issuer", &other, "--client-id", "portcullis-cli"], "another issuer"),
+        (&["login", "--issuer", "http://example.com", "--client-id", "a"], "is no https URL"),
+        (&["login", "--issuer", &format!("{issuer}/nothing"), "--client-id", "a"], "no discovery document"),
+        (&["login", "--issuer", &issuer, "--client-id", "unknown", "--device"], "invalid_client"),
+    ] {
+        let output = soon("it ends", portcullis(&folder, arguments).output()).await.unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && complaint.contains(told), "{arguments:?}: {complaint}");
+    }
 }

@@ -42,12 +42,22 @@ function configure() {
       backchannel_logout_uri: `${portal}/backchannel-logout`,
       backchannel_logout_session_required: true,
       post_logout_redirect_uris: [`${portal}/`],
+    }, {
+      // The command line's: a public one, whose ID tokens are over at once as it sees it.
+      client_id: "portcullis-cli",
+      application_type: "native",
+      token_endpoint_auth_method: "none",
+      redirect_uris: ["http://127.0.0.1/callback"],
+      grant_types: ["authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"],
+      id_token_signed_response_alg: "ES256",
     }],
+    ttl: { IdToken: (_context, _token, client) => client.clientId === "portcullis-cli" ? 20 : 3600 },
     jwks: { keys: [{ ...signing, alg: "ES256", use: "sig" }] },
     cookies: { keys: ["tests"] },
     claims: { openid: ["sub", "sid"], email: ["email", "email_verified"], profile: ["preferred_username", "groups"] },
     features: {
       devInteractions: { enabled: false },
+      deviceFlow: { enabled: true },
       backchannelLogout: { enabled: true },
       rpInitiatedLogout: { enabled: true, logoutSource: logoutPage },
     },

@@ -29,7 +29,7 @@ pub(crate) struct Authorities(Arc<ClientConfig>);
 
 /// Why authorities cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum AuthoritiesError {
+pub enum AuthoritiesError {
     /// The file cannot be read, or is no PEM.
     #[error("cannot be read as PEM: {0}")]
     Pem(#[from] rustls_pki_types::pem::Error),
