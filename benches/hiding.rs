@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     let unsigned = good.rsplit_once('.').expect("three parts").0.to_owned();
     let random = RandomState::new();
     // A signature of its own each time, so that none is remembered.
-    let bad = |number: usize| {
+    let bad = move |number: usize| {
         let octets: Vec<u8> = (0..8).flat_map(|part: u64| random.hash_one((number, part)).to_be_bytes()).collect();
         format!("Authorization: Bearer {unsigned}.{}\r\n", encoded(octets))
     };
