@@ -17,7 +17,7 @@ use crate::access::{self, Authenticated, Authenticator, Shown};
 use crate::admin::table::{Backend, describe, origin, word};
 use crate::exchange::{BodyLength, RequestHead, Target};
 use crate::normalize::{Reading, Request};
-use crate::{answer, filter, normalize, route};
+use crate::{answer, filter, normalize, portal, route};
 
 /// A request to be explained, from a client in no trusted network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ pub struct Explanation {
 /// What one step decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// The step: `listener`, `normalise`, `redirect`, `host`, `route`, `access`, `filters`, `backend`, `endpoint`.
+    /// The step: `listener`, `normalise`, `redirect`, `portal`, `host`, `route`, `access`, `filters`, `backend`, `endpoint`.
     pub step: String,
     /// What it decided.
     pub decision: String,
@@ -146,6 +146,12 @@ impl Walk<'_> {
             let location = answer::https_location(authority, target.as_str(), settings.listeners.http.redirect_port);
             self.step("redirect", format!("plain HTTP is redirected for every name alike, to {}", lossy(&location)), None);
             return Verdict::Answered { status: 308 };
+        }
+        if let Some(login) = &settings.access.login
+            && let Some((decision, status)) = portal::outlook(&settings.zone, login, request)
+        {
+            self.step("portal", decision, None);
+            return Verdict::Answered { status };
         }
         self.route(listener, request, tls)
     }

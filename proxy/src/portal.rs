@@ -41,6 +41,7 @@ use self::place::Place;
 pub(crate) use self::reception::{Busy, Reception};
 pub(crate) use self::reply::Reply;
 use crate::access::Authenticator;
+use crate::normalize::Request;
 use crate::provider::{Provider, RefreshToken, UnusableProvider};
 use crate::session::cookie::{PORTAL, REFRESH};
 use crate::session::{Purpose, Revoked, Session, Sessions, seconds};
@@ -90,7 +91,7 @@ impl Portal {
         sessions: Arc<Sessions>,
         live: Arc<Live>,
     ) -> Result<Self, UnusableProvider> {
-        let provider = Provider::new(login, &settings.access, authenticator)?;
+        let provider = Provider::new(login, authenticator)?;
         Ok(Self {
             place: Place::new(&settings.zone, login),
             sessions,
@@ -190,6 +191,24 @@ impl Portal {
     fn portal_cookie(&self, session: &Session, now: SystemTime) -> Option<HeaderValue> {
         let sealed = self.sessions.seal(Purpose::Portal, &self.place.host, session, now)?;
         PORTAL.set(&sealed, self.sessions.lasts(session, now))
+    }
+}
+
+/// What the portal does with a request, if it is for it, and with which status: as far as can be told without its cookies and the provider.
+pub(crate) fn outlook(zone: &str, login: &LoginSettings, request: &Request) -> Option<(&'static str, u16)> {
+    let (host, path) = (request.authority.host.as_str(), request.target.path());
+    if Place::new(zone, login).is_portal(host) {
+        return Some(match path {
+            "/" | "/logout" => ("the portal, where people log in, answers", 200),
+            "/login" => ("the portal sends whoever has no session to the provider", 303),
+            "/callback" | "/backchannel-logout" => ("the portal takes only what the provider sends here", 400),
+            _ => ("the portal has no such page", 404),
+        });
+    }
+    match path {
+        handoff::LOGIN => Some(("on every host, a login begins here", 303)),
+        handoff::SESSION => Some(("on every host, a login ends here with a code of the portal's, and without one there is nothing", 404)),
+        _ => None,
     }
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use portcullis_config::settings::access::{AccessSettings, LoginSettings};
+use portcullis_config::settings::access::{GITHUB, LoginSettings};
 use serde::Deserialize;
 
 use self::github::Github;
@@ -110,12 +110,12 @@ impl Provider {
     ///
     /// # Errors
     /// There is no such issuer, or its authorities cannot be read.
-    pub(crate) fn new(login: &LoginSettings, access: &AccessSettings, authenticator: &Authenticator) -> Result<Self, UnusableProvider> {
+    pub(crate) fn new(login: &LoginSettings, authenticator: &Authenticator) -> Result<Self, UnusableProvider> {
         let registration = Registration { id: login.client_id.clone(), secret_file: login.client_secret_file.clone() };
         if let Some(issuer) = authenticator.issuers().iter().find(|issuer| issuer.settings.name == login.issuer) {
             return Ok(Self::OpenId(Box::new(OpenId::new(issuer.clone(), registration, login.scopes.join(" "))?)));
         }
-        if login.issuer == github::NAME && access.issuers.iter().all(|issuer| issuer.name != github::NAME) {
+        if login.issuer == GITHUB {
             return Ok(Self::Github(Box::new(Github::new(&login.github, registration)?)));
         }
         Err(UnusableProvider::Unknown(login.issuer.clone()))

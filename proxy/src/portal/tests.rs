@@ -9,7 +9,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::{Request, Response};
+use http::Response;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -66,7 +66,7 @@ impl Fake {
         fake
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn respond(&self, request: http::Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let (status, answer) = match head.uri.path() {
@@ -491,4 +491,19 @@ async fn a_queue_that_is_full_is_told_at_once() {
     let (answered, ..) = tokio::time::timeout(Duration::from_secs(60), asking).await.unwrap();
     assert_eq!(answered.unwrap().unwrap().status, StatusCode::OK);
     serving.abort();
+}
+
+#[test]
+fn what_becomes_of_a_request_can_be_told_beforehand() {
+    let settings = crate::session::tests::settings();
+    let told = |host: &str, path: &str| {
+        let request = crate::normalize::tests::read(&format!("GET {path} HTTP/1.1\nHost: {host}")).unwrap();
+        outlook("apps.example.com", &settings, &request).map(|(_, status)| status)
+    };
+    assert_eq!(told(PORTAL_HOST, "/"), Some(200));
+    assert_eq!(told(PORTAL_HOST, "/login?to=x"), Some(303));
+    assert_eq!(told(PORTAL_HOST, "/nothing"), Some(404));
+    assert_eq!(told(SHOP, "/.well-known/portcullis/login?to=/"), Some(303));
+    assert_eq!(told("nothing.example", "/.well-known/portcullis/session"), Some(404));
+    assert_eq!(told(SHOP, "/login"), None);
 }

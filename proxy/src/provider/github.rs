@@ -1,14 +1,12 @@
 //! GitHub, which speaks OAuth 2 but no OpenID Connect: who a person is, and her organisations and teams, are asked for by its REST API.
 
-use portcullis_config::settings::access::GithubSettings;
+use portcullis_config::settings::access::{GITHUB, GithubSettings};
 use serde::Deserialize;
 
 use super::{Person, ProviderError, Registration, Returned, Sent, Tokens, UnusableProvider, json, with_query};
 use crate::access::User;
 use crate::fetch::Client;
 
-/// Its name as an issuer, and the prefix of its users and groups.
-pub(super) const NAME: &str = "github";
 const SCOPES: &str = "read:org user:email";
 const MEDIA_TYPE: &str = "application/vnd.github+json";
 /// Entries of a page, and the most pages that are read.
@@ -108,7 +106,7 @@ impl Github {
 
 /// GitHub compares its names without case, grants with it: all are in lower case.
 fn user(account: Account, email: Option<Box<str>>, organisations: &[Organisation], teams: &[Team]) -> User {
-    let named = |name: &str| format!("{NAME}:{}", name.to_lowercase()).into_boxed_str();
+    let named = |name: &str| format!("{GITHUB}:{}", name.to_lowercase()).into_boxed_str();
     let organisations = organisations.iter().map(|organisation| named(&organisation.login));
     let teams = teams.iter().map(|team| named(&format!("{}/{}", team.organization.login, team.slug)));
     User {
@@ -116,22 +114,10 @@ fn user(account: Account, email: Option<Box<str>>, organisations: &[Organisation
         email,
         preferred_username: Some(account.login.into()),
         groups: organisations.chain(teams).collect(),
-        issuer: NAME.into(),
+        issuer: GITHUB.into(),
         subject: account.id.to_string().into(),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn organisations_and_teams_are_groups_in_lower_case() {
-        let account = Account { id: 7, login: "Ann".to_owned() };
-        let organisation = |login: &str| Organisation { login: login.to_owned() };
-        let teams = [Team { slug: "Ops".to_owned(), organization: organisation("Example") }];
-        let user = user(account, Some("ann@example.com".into()), &[organisation("Example")], &teams);
-        assert_eq!((&*user.name, &*user.subject), ("github:ann", "7"));
-        assert_eq!(*user.groups, ["github:example".into(), "github:example/ops".into()]);
-    }
-}
+mod tests;
