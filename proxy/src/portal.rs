@@ -33,6 +33,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
 use portcullis_config::settings::access::LoginSettings;
+use tokio::sync::Semaphore;
 
 use self::asking::Asking;
 use self::handoff::UsedCodes;
@@ -49,6 +50,9 @@ use crate::session::{Purpose, Revoked, Session, Sessions, seconds};
 /// The largest body of a request to the portal, in octets.
 pub(crate) const MAX_BODY: usize = 16 * 1024;
 
+/// Questions to the provider at a time: fewer than the portal answers requests, so that a provider that is slow holds up nobody who needs it not.
+const AT_PROVIDER: usize = 32;
+
 /// Where people log in.
 pub(crate) struct Portal {
     place: Place,
@@ -57,6 +61,7 @@ pub(crate) struct Portal {
     live: Arc<Live>,
     used: UsedCodes,
     asking: Asking,
+    at_provider: Semaphore,
 }
 
 /// A request to it, or to one of its paths on another host.
@@ -99,6 +104,7 @@ impl Portal {
             live,
             used: UsedCodes::default(),
             asking: Asking::default(),
+            at_provider: Semaphore::new(AT_PROVIDER),
         })
     }
 
@@ -142,10 +148,10 @@ impl Portal {
         }
     }
 
-    /// What the provider says of her now; `None` where it says nothing.
+    /// What the provider says of her now; `None` where it says nothing, or is asked about her already.
     async fn ask_again(&self, session: &Session, token: &RefreshToken, now: SystemTime) -> Option<Visitor> {
         let turn = self.asking.turn(&session.id);
-        let mut said = turn.lock().await;
+        let (mut said, _place) = (turn.try_lock().ok()?, self.at_provider.try_acquire().ok()?);
         if let Some((renewed, token)) = said.as_ref().filter(|(renewed, _)| !renewed.is_stale(now)) {
             return Some(Visitor { cookies: self.cookies(renewed, token.as_ref(), now), session: Some(renewed.clone()) });
         }

@@ -1,4 +1,4 @@
-//! Takes care that the provider is asked about one session once at a time. Several tabs come with the same refresh token, and a provider that gives a new one each time takes a
+//! Takes care that the provider is asked about one session once at a time; whoever comes meanwhile goes on without. Several tabs come with the same refresh token, and a provider that gives a new one each time takes a
 //! second use of the old one for a theft (RFC 9700 §4.14.2).
 
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ pub(super) struct Asking(Mutex<HashMap<Id, Arc<Turn<Said>>>>);
 // === impl Asking ===
 
 impl Asking {
-    /// The turn of one session: whoever has locked it may ask.
+    /// The turn of one session: whoever has it locked may ask.
     pub(super) fn turn(&self, id: &Id) -> Arc<Turn<Said>> {
         let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if turns.len() >= MAX {

@@ -55,6 +55,7 @@ impl Portal {
             there,
         };
         let state = self.sessions.sealer.seal(Purpose::State, &ask.host, &attempt, now)?;
+        let Ok(_place) = self.at_provider.try_acquire() else { return Some(away()) };
         let challenge = browser::hash(&attempt.verifier);
         let redirect_uri = self.place.own("/callback");
         let sent = Sent { redirect_uri: &redirect_uri, state: &state, nonce: &attempt.nonce, challenge: &challenge };
@@ -77,10 +78,12 @@ impl Portal {
         let is_same = |attempt: &Attempt| browser.is_some_and(|browser| browser.hash() == attempt.browser);
         let Some(attempt) = attempt.filter(is_fresh).filter(is_same) else { return begun_elsewhere() };
         if let Some(error) = get("error") {
-            tracing::info!(error = %error.escape_debug(), "the provider did not log somebody in");
+            let error: String = error.chars().filter(char::is_ascii_graphic).take(64).collect();
+            tracing::info!(error, "the provider did not log somebody in");
             return refused(&attempt);
         }
         let Some(code) = get("code") else { return begun_elsewhere() };
+        let Ok(_place) = self.at_provider.try_acquire() else { return away() };
         let redirect_uri = self.place.own("/callback");
         let returned =
             Returned { redirect_uri: &redirect_uri, code, issuer: get("iss"), nonce: &attempt.nonce, verifier: &attempt.verifier };

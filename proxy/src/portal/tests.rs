@@ -384,9 +384,12 @@ async fn two_tabs_use_a_refresh_token_once() {
     let (one, other) = (trip.ask(Method::GET, &own("/"), ""), trip.ask(Method::GET, &own("/login"), ""));
     let (one, other) = tokio::join!(trip.portal.respond(&one, at(NOW + 300)), trip.portal.respond(&other, at(NOW + 300)));
     assert_eq!(trip.fake.times_asked(), 2, "the login, and one more");
-    for reply in [one.unwrap(), other.unwrap()] {
-        assert_eq!(reply.headers.get_all(header::SET_COOKIE).iter().count(), 2, "both have the new one");
+    for reply in [&one, &other] {
+        trip.keep(PORTAL_HOST, reply.as_ref().unwrap());
     }
+    trip.fake.says("third", &json!({"exp": NOW + 3000}));
+    assert!(trip.is_in(NOW + 600).await);
+    assert_eq!(trip.fake.last_asked()["refresh_token"], "second", "whichever answer came last");
 }
 
 #[tokio::test]
@@ -506,4 +509,18 @@ fn what_becomes_of_a_request_can_be_told_beforehand() {
     assert_eq!(told(SHOP, "/.well-known/portcullis/login?to=/"), Some(303));
     assert_eq!(told("nothing.example", "/.well-known/portcullis/session"), Some(404));
     assert_eq!(told(SHOP, "/login"), None);
+}
+
+#[tokio::test]
+async fn a_slow_provider_holds_up_only_those_who_need_it() {
+    let mut trip = Trip::start().await;
+    trip.log_in("r").await;
+    let taken = trip.portal.at_provider.acquire_many(u32::try_from(AT_PROVIDER).unwrap()).await.unwrap();
+    let stranger = Ask { headers: HeaderMap::new(), ..trip.ask(Method::GET, &own("/login"), "") };
+    assert_eq!(trip.portal.respond(&stranger, at(NOW)).await.unwrap().status, StatusCode::SERVICE_UNAVAILABLE);
+    for path in ["/", "/login", "/logout"] {
+        let reply = trip.portal.respond(&trip.ask(Method::GET, &own(path), ""), at(NOW + 400)).await.unwrap();
+        assert!(!reply.status.is_server_error(), "{path}");
+    }
+    drop(taken);
 }
