@@ -34,7 +34,7 @@ struct Provider {
 struct Site {
     gateway: Gateway,
     provider: Provider,
-    _pod: Echo,
+    pod: Echo,
     _port: TcpSocket,
 }
 
@@ -49,6 +49,27 @@ struct Page {
     /// The URLs from the one that was asked for to the one that answered.
     way: Vec<String>,
     answer: Answer,
+}
+
+/// What people may use, and a key that seals their sessions.
+fn world(pod: &Echo) -> World {
+    let closed = |name: &str, grant: &str, whom: &str| {
+        Service::new(name).environment("closed").annotation("require", "user").annotation(grant, whom).pod(pod)
+    };
+    World::empty()
+        .with(closed("crm", "allow-groups", "ops"))
+        .with(closed("biz", "allow-groups", "sales"))
+        .with(closed("cli", "allow-users", "ann"))
+        .with(Service::new("web").pod(pod))
+        .annotation("closed", "require", "user")
+        .annotation("closed", "allow-users", "*")
+        .with_file("session-key-1.json", &session_key("session-key-1", '1'))
+}
+
+/// A key of 32 octets.
+fn session_key(name: &str, octet: char) -> String {
+    let metadata = json!({ "name": name, "namespace": "portcullis", "labels": { "portcullis.dev/credential": "session-key" } });
+    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": { "key": octet.to_string().repeat(32) } }).to_string()
 }
 
 /// Where `tests/openid/build` has installed what node needs.
@@ -102,16 +123,6 @@ impl Site {
         let port = reserved.local_addr().unwrap().port();
         let provider = Provider::start(port).await;
         let pod = echo("pod-1").await;
-        let closed = |name: &str, groups: &str| {
-            Service::new(name).environment("closed").annotation("require", "user").annotation("allow-groups", groups).pod(&pod)
-        };
-        let world = World::empty()
-            .with(closed("crm", "ops"))
-            .with(closed("biz", "sales"))
-            .with(Service::new("cli").environment("closed").annotation("require", "user").annotation("allow-users", "ann").pod(&pod))
-            .with(Service::new("web").pod(&pod))
-            .annotation("closed", "require", "user")
-            .annotation("closed", "allow-users", "*");
         let secret = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(secret.path(), "a secret: of the client\n").unwrap();
         let (_, secret) = secret.keep().unwrap();
@@ -120,6 +131,7 @@ impl Site {
             "workers": 2,
             "listeners": { "https": { "address": format!("127.0.0.1:{port}") } },
             "access": {
+                "credentialsNamespace": "portcullis",
                 "issuers": [{ "name": "corp", "issuer": provider.issuer(), "audiences": ["portcullis", "portcullis-cli"] }],
                 "login": { "issuer": "corp", "clientId": "portcullis", "clientSecretFile": secret, "port": port },
             },
@@ -130,8 +142,16 @@ impl Site {
         for (name, value) in issuer.as_object().unwrap() {
             settings["access"]["issuers"][0][name] = value.clone();
         }
-        let gateway = Gateway::of(world).settings(settings).start().await;
-        Self { gateway, provider, _pod: pod, _port: reserved }
+        let gateway = Gateway::of(world(&pod)).settings(settings).start().await;
+        Self { gateway, provider, pod, _port: reserved }
+    }
+
+    /// Another replica: the same settings, but for its port.
+    async fn replica(&self) -> Gateway {
+        let text = std::fs::read(self.gateway.folder().join("portcullis.yaml")).unwrap();
+        let mut settings: Value = serde_json::from_slice(&text).unwrap();
+        settings["listeners"]["https"]["address"] = json!("127.0.0.1:0");
+        Gateway::of(world(&self.pod)).settings(settings).start().await
     }
 
     fn url(&self, host: &str, path: &str) -> String {
@@ -194,6 +214,13 @@ impl Browser<'_> {
         let at_provider = self.get(&self.site.url(host, &hidden.link("Sign in"))).await;
         assert!(at_provider.last().starts_with(&self.site.provider.issuer()), "{:?}", at_provider.way);
         self.post(at_provider.last(), &[("login", name), ("answer", "yes")], stop).await
+    }
+
+    /// The value of a cookie.
+    fn cookie(&self, host: &str, name: &str) -> String {
+        let jar = std::fs::read_to_string(self.folder.path().join("jar")).unwrap();
+        let line = jar.lines().find(|line| line.contains(host) && line.split('\t').nth(5) == Some(name)).expect("the cookie");
+        line.split('\t').nth(6).unwrap().to_owned()
     }
 
     /// The names of the cookies that it has for a host.
@@ -366,21 +393,37 @@ async fn a_cookie_is_worthless_on_another_host() {
     let site = Site::start().await;
     let bob = site.browser();
     assert_eq!(bob.log_in(SALES, "/whoami", "bob").await.answer.status, 200);
-    let jar = std::fs::read_to_string(bob.folder.path().join("jar")).unwrap();
-    let value = |host: &str, name: &str| {
-        let line = jar.lines().find(|line| line.contains(host) && line.split('\t').nth(5) == Some(name)).expect("the cookie");
-        line.split('\t').nth(6).unwrap().to_owned()
-    };
-    let session = value(SALES, "__Host-portcullis");
+    let session = bob.cookie(SALES, "__Host-portcullis");
     let asked =
         |host: &str, value: &str| site.browser().call(&site.url(host, "/whoami")).header(&format!("Cookie: __Host-portcullis={value}"));
     assert_eq!(asked(SALES, &session).run().await.status, 200);
     let without = told(&site.browser().get(&site.url(SALES, "/whoami")).await.answer);
     let twice = format!("{session}; __Host-portcullis={session}");
-    let portal = value(PORTAL, "__Host-portcullis-portal");
+    let portal = bob.cookie(PORTAL, "__Host-portcullis-portal");
     for (host, value) in [("shop--closed.apps.test", &*session), (SALES, &portal), (SALES, &session[1..]), (SALES, &twice), (SALES, "")] {
         assert_eq!(told(&asked(host, value).run().await), without, "{host} {value}");
     }
+}
+
+#[tokio::test]
+async fn every_replica_knows_a_session_for_as_long_as_its_key_is_there() {
+    let site = Site::start().await;
+    let replica = site.replica().await;
+    let ann = site.browser();
+    ann.log_in(OPS, "/whoami", "ann").await;
+    let cookie = format!("Cookie: __Host-portcullis={}", ann.cookie(OPS, "__Host-portcullis"));
+    let status = async || replica.curl(OPS, "/whoami").header(&cookie).run().await.status;
+    assert_eq!(status().await, 200);
+    // Rotated: another key seals, and the old one still opens.
+    let rotated = world(&site.pod).with_file("session-key-2.json", &session_key("session-key-2", '2'));
+    let before = replica.metric("portcullis_snapshots_total").await;
+    replica.apply(&rotated);
+    eventually("the new key is known", || async { replica.metric("portcullis_snapshots_total").await > before }).await;
+    assert_eq!(status().await, 200);
+    // Without the old one, what it sealed is over.
+    replica.apply(&rotated.with_file("session-key-1.json", &session_key("session-key-1", '3')));
+    eventually("the session ends", || async { status().await == 404 }).await;
+    assert_eq!(ann.get(&site.url(OPS, "/whoami")).await.answer.status, 200, "the other replica was not told yet");
 }
 
 #[tokio::test]
