@@ -166,6 +166,19 @@ impl Provider {
 // === impl ProviderError ===
 
 impl ProviderError {
+    /// One word, for metrics and the access log.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Fetch(_) | Self::Discovery(_) => "provider_away",
+            Self::Refused(_) => "code_refused",
+            Self::Status(_) | Self::Missing(_) => "provider_malformed",
+            Self::Token(rejected) => rejected.word(),
+            Self::Other => "other_login",
+            Self::Nobody => "nobody",
+            Self::Secret(_) => "client_secret",
+        }
+    }
+
     /// Whether the provider said that she is not to be let in any more; everything else may pass.
     pub(crate) fn is_final(&self) -> bool {
         match self {

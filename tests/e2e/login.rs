@@ -279,6 +279,9 @@ async fn who_logs_in_comes_back_to_where_she_was_going() {
     }
     assert!(!told.contains("__Host-"), "no cookie of the gateway's goes on: {told}");
     assert_eq!(ann.cookies(OPS), ["__Host-portcullis", "__Host-portcullis-browser"]);
+    for outcome in ["begun", "logged_in", "handed_over"] {
+        assert_eq!(site.gateway.metric(&format!("portcullis_logins_total{{outcome=\"{outcome}\"}}")).await, 1.0, "{outcome}");
+    }
     let again = ann.get(&site.url(OPS, "/whoami")).await;
     assert_eq!((again.answer.status, again.way.len()), (200, 1));
 }

@@ -97,7 +97,7 @@ impl Portal {
         let sealed = self.sessions.seal(Purpose::Session, &ask.host, &session, now)?;
         let cookie = SESSION_COOKIE.set(&sealed, self.sessions.lasts(&session, now))?;
         let to = Destination { host: ask.host.clone(), path: code.to.into() };
-        Reply::redirect(&to.url(&self.place)).map(|reply| reply.with([cookie]))
+        Reply::redirect(&to.url(&self.place)).map(|reply| reply.with([cookie]).told("handed_over"))
     }
 }
 

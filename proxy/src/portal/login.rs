@@ -60,7 +60,7 @@ impl Portal {
         let redirect_uri = self.place.own("/callback");
         let sent = Sent { redirect_uri: &redirect_uri, state: &state, nonce: &attempt.nonce, challenge: &challenge };
         match self.provider.begin(&sent).await {
-            Ok(url) => Reply::redirect(&url).map(|reply| reply.with([cookie])),
+            Ok(url) => Reply::redirect(&url).map(|reply| reply.with([cookie]).told("begun")),
             Err(error) => {
                 tracing::warn!(%error, "nobody can log in");
                 Some(away())
@@ -80,7 +80,7 @@ impl Portal {
         if let Some(error) = get("error") {
             let error: String = error.chars().filter(char::is_ascii_graphic).take(64).collect();
             tracing::info!(error, "the provider did not log somebody in");
-            return refused(&attempt);
+            return refused(&attempt).told("refused_by_provider");
         }
         let Some(code) = get("code") else { return begun_elsewhere() };
         let Ok(_place) = self.at_provider.try_acquire() else { return away() };
@@ -91,7 +91,7 @@ impl Portal {
             Ok(person) => self.welcome(person, &attempt, now).unwrap_or_else(defect),
             Err(error) => {
                 tracing::warn!(%error, "somebody could not log in");
-                failed(&error, &attempt)
+                failed(&error, &attempt).told(error.word())
             }
         }
     }
@@ -108,7 +108,7 @@ impl Portal {
         tracing::info!(user = %session.user.name, groups = session.user.groups.len(), "logged in");
         let to = attempt.to.as_deref().and_then(|to| Destination::parse(to, &self.place));
         let reply = self.hand_over(&session, to.as_ref(), attempt.there.as_deref(), now)?;
-        Some(reply.with(self.cookies(&session, person.refresh_token.as_ref(), now)))
+        Some(reply.with(self.cookies(&session, person.refresh_token.as_ref(), now)).told("logged_in"))
     }
 }
 
@@ -123,11 +123,12 @@ fn again(attempt: &Attempt) -> String {
 fn away() -> Reply {
     let text = "The identity provider cannot be reached. Who is signed in already stays so.";
     Reply::page(StatusCode::SERVICE_UNAVAILABLE, pages::message("Signing in is not possible now", text, Some(("/login", "Try again"))))
+        .told("provider_away")
 }
 
 fn begun_elsewhere() -> Reply {
     let text = "This sign-in took too long, or was begun in another browser.";
-    Reply::page(StatusCode::BAD_REQUEST, pages::message("You are not signed in", text, Some(("/login", "Sign in"))))
+    Reply::page(StatusCode::BAD_REQUEST, pages::message("You are not signed in", text, Some(("/login", "Sign in")))).told("begun_elsewhere")
 }
 
 fn refused(attempt: &Attempt) -> Reply {

@@ -32,7 +32,7 @@ impl Portal {
             self.sessions.revocations.revoke(Revoked::User { issuer: &session.user.issuer, subject: &session.user.subject }, now);
         }
         tracing::info!(user = %session.user.name, "signed out");
-        self.signed_out().with(gone())
+        self.signed_out().with(gone()).told("signed_out")
     }
 
     /// The provider ends sessions (OpenID Connect Back-Channel Logout 1.0 §2.5 to §2.8).
@@ -43,9 +43,9 @@ impl Portal {
             Some(Ok(ended)) => ended,
             Some(Err(rejected)) => {
                 tracing::warn!(%rejected, "a logout token is not believed");
-                return Reply::bad_logout();
+                return Reply::bad_logout().told("bad_logout_token");
             }
-            None => return Reply::bad_logout(),
+            None => return Reply::bad_logout().told("bad_logout_token"),
         };
         let issuer = &*ended.issuer;
         match (&ended.session, &ended.subject) {
@@ -54,7 +54,7 @@ impl Portal {
             (None, None) => {}
         }
         tracing::info!(issuer, "the provider has ended sessions");
-        Reply::empty(StatusCode::OK)
+        Reply::empty(StatusCode::OK).told("ended_by_provider")
     }
 
     fn signed_out(&self) -> Reply {

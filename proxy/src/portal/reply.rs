@@ -20,6 +20,8 @@ pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// What became of a login, for metrics and the access log: one word with underscores.
+    pub(crate) outcome: Option<&'static str>,
 }
 
 // === impl Reply ===
@@ -31,7 +33,7 @@ impl Reply {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         // Codes and states are in URLs.
         headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-        Self { status, headers, body: Bytes::new() }
+        Self { status, headers, body: Bytes::new(), outcome: None }
     }
 
     pub(super) fn page(status: StatusCode, html: String) -> Self {
@@ -63,6 +65,11 @@ impl Reply {
         let mut reply = Self::empty(StatusCode::BAD_REQUEST);
         reply.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Self { body: Bytes::from_static(b"{\"error\":\"invalid_request\"}\n"), ..reply }
+    }
+
+    /// What became of a login.
+    pub(super) fn told(self, outcome: &'static str) -> Self {
+        Self { outcome: Some(outcome), ..self }
     }
 
     /// With cookies.

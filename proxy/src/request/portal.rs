@@ -52,6 +52,7 @@ impl Call<'_> {
                 let mut headers = reply.headers;
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
                 headers.insert(header::DATE, self.date.clone());
+                let told = Told { login: reply.outcome, ..told };
                 let body = if request.method == Method::HEAD { bytes::Bytes::new() } else { reply.body };
                 self.answer((ResponseHead { status: reply.status, headers }, body), told, respond).await;
             }

@@ -46,6 +46,7 @@ pub(super) fn json(lines: &mut Vec<u8>, record: &Record<'_>, stamp: &str, millis
     text(lines, "application", record.application);
     text(lines, "user", record.user);
     text(lines, "credential", record.rejected.unwrap_or_default());
+    text(lines, "login", record.login.unwrap_or_default());
     text(lines, "refusal", record.refusal.unwrap_or_default());
     text(lines, "failure", record.failure.unwrap_or_default());
     text(lines, "userAgent", &value(record.user_agent));

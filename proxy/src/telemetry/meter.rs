@@ -38,6 +38,7 @@ pub(super) struct Counts {
     pub(super) ended: Counter,
     pub(super) refusals: Tally<&'static str>,
     pub(super) rejected: Tally<&'static str>,
+    pub(super) logins: Tally<&'static str>,
     pub(super) failures: Tally<&'static str>,
     pub(super) opened: Tally<(&'static str, Protocol)>,
     pub(super) closed: Tally<(&'static str, Protocol)>,
@@ -96,6 +97,9 @@ impl Meter {
         }
         if let Some(reason) = record.rejected {
             self.counts.rejected.add(reason);
+        }
+        if let Some(outcome) = record.login {
+            self.counts.logins.add(outcome);
         }
         if let Some(reason) = record.failure {
             self.counts.failures.add(reason);

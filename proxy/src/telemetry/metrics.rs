@@ -46,6 +46,7 @@ metrics! {
     IN_FLIGHT: Gauge "portcullis_requests_in_flight" [] "Requests under way.";
     REFUSALS: Counter "portcullis_requests_refused_total" ["reason"] "Requests that were refused before they were routed.";
     REJECTED: Counter "portcullis_credentials_rejected_total" ["reason"] "Requests that showed a credential that does not hold, and got what does not exist.";
+    LOGINS: Counter "portcullis_logins_total" ["outcome"] "Steps of logins, and ends of sessions by the person or the provider.";
     FAILURES: Counter "portcullis_requests_failed_total" ["reason"] "Exchanges that failed after the request was routed.";
     ACCEPTED: Counter "portcullis_connections_accepted_total" ["listener"] "Connections from clients that were accepted.";
     ACCEPT_ERRORS: Counter "portcullis_accept_errors_total" ["listener", "reason"] "Connections from clients that could not be accepted: `exhausted` where descriptors or memory had run out.";
@@ -123,6 +124,7 @@ fn requests(text: &mut Exposition, sources: &Sources<'_>) {
     text.family(&IN_FLIGHT).sample(&[], total(sources, |counts| counts.begun.get()).saturating_sub(ended));
     by_reason(text, &REFUSALS, sources, |counts| &counts.refusals);
     by_reason(text, &REJECTED, sources, |counts| &counts.rejected);
+    by_reason(text, &LOGINS, sources, |counts| &counts.logins);
     by_reason(text, &FAILURES, sources, |counts| &counts.failures);
 }
 

@@ -44,6 +44,8 @@ pub(crate) struct Record<'r> {
     pub(crate) user: &'r str,
     /// Why a credential does not hold, where one was shown to something hidden.
     pub(crate) rejected: Option<&'static str>,
+    /// What became of a login or of its end, as one word with underscores.
+    pub(crate) login: Option<&'static str>,
     /// Why the gateway refused the request before it was routed: the word of a [`Refusal`](crate::exchange::Refusal).
     pub(crate) refusal: Option<&'static str>,
     /// Why the exchange failed after that, as one word with underscores.
