@@ -452,6 +452,22 @@ async fn signing_out_ends_the_session_on_every_host() {
 }
 
 #[tokio::test]
+async fn signing_out_ends_open_streams() {
+    let site = Site::start().await;
+    let ann = site.browser();
+    ann.log_in(OPS, "/whoami", "ann").await;
+    let confirm = ann.get(&site.url(PORTAL, "/logout")).await;
+    let before = site.pod.counts().borrow().started;
+    let stream = tokio::spawn(ann.call(&site.url(OPS, "/stream/100000?interval=20ms")).run());
+    site.pod.counts().wait_for(|counts| counts.started > before).await.expect("the pod counts");
+    ann.post(&site.url(PORTAL, "/logout"), &[("token", &confirm.field("token"))], None).await;
+    let signed_out = std::time::Instant::now();
+    let answer = soon("the stream ends", stream).await.unwrap();
+    assert!(answer.exit != 0 && !answer.body.is_empty(), "it was broken off: {}", answer.complaint);
+    assert!(signed_out.elapsed() < Duration::from_secs(30), "{:?}", signed_out.elapsed());
+}
+
+#[tokio::test]
 async fn the_provider_ends_sessions_by_itself() {
     let site = Site::start().await;
     let (ann, bob) = (site.browser(), site.browser());
