@@ -288,6 +288,7 @@ impl OnHead for ResponseHeaders<'_> {
         }
         filter::response_headers(self.backend, &mut head.headers);
         filter::response_headers(&self.rule.filters, &mut head.headers);
+        access::strip_set_cookies(&mut head.headers);
         if let Some(cookie) = self.renewal.take() {
             head.headers.append(http::header::SET_COOKIE, cookie);
         }

@@ -113,6 +113,24 @@ fn strip_cookies(headers: &mut HeaderMap) {
     }
 }
 
+/// Takes from an answer the cookies that would take the place of the gateway's own: a backend must not sign anybody in as somebody else.
+pub(crate) fn strip_set_cookies(headers: &mut HeaderMap) {
+    // A cookie without a name is sent back as its value alone.
+    let is_nothing = |byte: &u8| matches!(byte, b' ' | b'\t' | b'=');
+    let is_ours = |value: &HeaderValue| {
+        let start = value.as_bytes().iter().position(|byte| !is_nothing(byte)).unwrap_or_default();
+        value.as_bytes().get(start..).is_some_and(|rest| rest.starts_with(SESSION_COOKIE.as_bytes()))
+    };
+    if !headers.get_all(header::SET_COOKIE).iter().any(is_ours) {
+        return;
+    }
+    let kept: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().filter(|value| !is_ours(value)).cloned().collect();
+    headers.remove(header::SET_COOKIE);
+    for value in kept {
+        headers.append(header::SET_COOKIE, value);
+    }
+}
+
 fn is_client_key(text: &str) -> bool {
     text.starts_with(client_key::PREFIX)
 }
@@ -201,6 +219,19 @@ mod tests {
         let mut only_ours = headers(&[("cookie", "__Host-portcullis=s")]);
         strip(&mut only_ours, false, false);
         assert!(only_ours.is_empty());
+    }
+
+    #[test]
+    fn a_backend_sets_its_own_cookies_and_none_of_the_gateways() {
+        let mut answer = headers(&[
+            ("set-cookie", "a=b; Path=/"),
+            ("set-cookie", "__Host-portcullis=evil; Path=/; Secure"),
+            ("set-cookie", " =__Host-portcullis-browser=evil"),
+            ("set-cookie", ""),
+            ("set-cookie", "c=__Host-portcullis"),
+        ]);
+        strip_set_cookies(&mut answer);
+        assert_eq!(answer, headers(&[("set-cookie", "a=b; Path=/"), ("set-cookie", ""), ("set-cookie", "c=__Host-portcullis")]));
     }
 
     #[test]
