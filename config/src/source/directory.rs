@@ -6,16 +6,19 @@
 mod scan;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use self::scan::Folder;
+use tokio::time::Instant;
+
+use self::scan::{Folder, News};
 use self::watch::Watch;
 use super::{Secrets, Source, SourceError, Stopped, Update, Updates};
 use crate::problem::Problem;
-use crate::resources::{Change, Kind, Object};
+use crate::resources::{Change, Object};
 
-/// How often the folder is looked at without having been told of a change: what is behind a symbolic link, or on a
+/// How often the whole folder is looked at, without having been told of a change: what is behind a symbolic link, or on a
 /// network's file system, changes without notice.
 pub const INTERVAL: Duration = Duration::from_secs(5);
 
@@ -40,9 +43,14 @@ impl Source for Directory {
     async fn run(self, updates: Updates) -> Result<(), SourceError> {
         let mut watch = Watch::new(&self.path)?;
         let mut folder = Folder::new(self.path, self.secrets);
+        let mut places = None;
+        let mut next_whole = Instant::now();
         loop {
+            if places.is_none() {
+                next_whole = Instant::now() + INTERVAL;
+            }
             // Between what is read and what is watched there is no gap: the watch is older than the reading.
-            let (update, kept) = tokio::task::spawn_blocking(move || (changes(&mut folder), folder))
+            let (update, kept) = tokio::task::spawn_blocking(move || (look(&mut folder, places.as_ref()), folder))
                 .await
                 .map_err(|error| SourceError::Ended(error.to_string()))?;
             folder = kept;
@@ -50,10 +58,12 @@ impl Source for Directory {
                 return Ok(());
             }
             tokio::select! {
-                () = watch.changed(INTERVAL) => {}
+                changed = watch.changed(next_whole) => places = changed,
                 () = updates.stopped() => return Ok(()),
             }
-            watch.renew();
+            if watch.renew() {
+                places = None;
+            }
         }
     }
 }
@@ -61,24 +71,20 @@ impl Source for Directory {
 /// Reads a folder once: its objects, and what is wrong in it.
 #[must_use]
 pub fn read(path: PathBuf, secrets: Secrets) -> (Vec<Object>, Vec<Problem>) {
-    let contents = Folder::new(path, secrets).scan(SystemTime::now()).unwrap_or_default();
-    (contents.objects, contents.problems)
+    let news = Folder::new(path, secrets).scan(None, SystemTime::now()).unwrap_or_default();
+    let objects = news.changes.into_iter().filter_map(|change| match change {
+        Change::Upsert(object) => Some(object),
+        Change::Delete(_) | Change::Replace(..) => None,
+    });
+    (objects.collect(), news.problems)
 }
 
-fn changes(folder: &mut Folder) -> Update {
+fn look(folder: &mut Folder, places: Option<&BTreeSet<PathBuf>>) -> Update {
     let now = SystemTime::now();
-    let Some(contents) = folder.scan(now) else { return Update { heard: Some(now), ..Update::default() } };
-    let mut kinds = [Kind::Namespace, Kind::Service, Kind::EndpointSlice, Kind::Credential].map(|kind| (kind, Vec::new()));
-    // Certificates from files are another source's: those from Secrets are changed one by one.
-    let mut changes: Vec<Change> = contents.gone.into_iter().map(Change::Delete).collect();
-    for object in contents.objects {
-        match object {
-            Object::Certificate(..) => changes.push(Change::Upsert(object)),
-            object => kinds.iter_mut().filter(|(kind, _)| *kind == object.id().kind()).for_each(|(_, list)| list.push(object.clone())),
-        }
+    match folder.scan(places, now) {
+        Some(News { changes, problems, readable }) => Update { changes, problems: Some(problems), synced: readable, heard: Some(now) },
+        None => Update { heard: Some(now), ..Update::default() },
     }
-    changes.extend(kinds.into_iter().map(|(kind, objects)| Change::Replace(kind, objects)));
-    Update { changes, problems: Some(contents.problems), synced: contents.readable, heard: Some(now) }
 }
 
 #[cfg(test)]

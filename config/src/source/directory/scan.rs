@@ -3,20 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
+use std::ops::Bound;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::problem::{Origin, Place, Problem, Severity};
-use crate::resources::{Object, ObjectId};
+use crate::resources::{Change, Object, ObjectId};
 use crate::source::Secrets;
 use crate::source::manifest::read_manifests;
 
 /// The largest file, in bytes.
 pub(super) const MAX_FILE_BYTES: u64 = 16 << 20;
 /// The most files.
-pub(super) const MAX_FILES: usize = 10_000;
+pub(super) const MAX_FILES: usize = 50_000;
 /// The deepest nesting of folders.
 pub(super) const MAX_DEPTH: usize = 16;
 
@@ -30,20 +31,26 @@ pub(super) struct Folder {
     path: PathBuf,
     secrets: Secrets,
     files: BTreeMap<PathBuf, Manifests>,
+    /// The files that define an object, in order and each as often as it does: the first one counts.
+    definitions: BTreeMap<ObjectId, Vec<Arc<PathBuf>>>,
+    /// Those of the files in which something is wrong.
+    faulty: BTreeSet<PathBuf>,
+    /// What has more than one definition.
+    doubled: BTreeSet<ObjectId>,
     /// What is wrong with the folder itself.
     problems: Vec<Problem>,
-    /// The Secrets that were told last.
-    secrets_there: BTreeSet<ObjectId>,
+    /// Files are reached through symbolic links: then a change is not always where it shows.
+    has_links: bool,
     scanned: bool,
     readable: bool,
 }
 
-/// All that a folder defines.
+/// What has come of a look at the folder.
 #[derive(Debug, Default)]
-pub(super) struct Contents {
-    pub(super) objects: Vec<Object>,
-    /// Certificates that were there before and are no longer.
-    pub(super) gone: Vec<ObjectId>,
+pub(super) struct News {
+    /// What is new, changed or gone.
+    pub(super) changes: Vec<Change>,
+    /// All that is wrong now.
     pub(super) problems: Vec<Problem>,
     /// Whether the folder could be read at all.
     pub(super) readable: bool,
@@ -76,35 +83,93 @@ impl Folder {
             path,
             secrets,
             files: BTreeMap::new(),
+            definitions: BTreeMap::new(),
+            faulty: BTreeSet::new(),
+            doubled: BTreeSet::new(),
             problems: Vec::new(),
-            secrets_there: BTreeSet::new(),
+            has_links: false,
             scanned: false,
             readable: false,
         }
     }
 
-    /// Reads what has changed since the last time; all that there is now, or `None` where nothing has changed.
-    pub(super) fn scan(&mut self, now: SystemTime) -> Option<Contents> {
+    /// Reads what has changed since the last time, or `None` where nothing has. `told` are the places of all changes, where they are
+    /// known: then files that have not changed are not even looked at.
+    pub(super) fn scan(&mut self, told: Option<&BTreeSet<PathBuf>>, now: SystemTime) -> Option<News> {
+        let mut affected = BTreeSet::new();
+        let is_news = match told.and_then(|places| self.known_files(places)) {
+            Some(files) => self.scan_files(files, now, &mut affected),
+            None => self.scan_all(now, &mut affected),
+        };
+        is_news.then(|| self.news(affected))
+    }
+
+    /// The files that are meant by `places`, if all of these are known files or nothing that is read; `None` where a look at the
+    /// whole folder must tell.
+    fn known_files(&self, places: &BTreeSet<PathBuf>) -> Option<Vec<(PathBuf, Option<Metadata>)>> {
+        if !self.scanned || self.has_links {
+            return None;
+        }
+        let mut files = Vec::new();
+        for place in places {
+            let metadata = match fs::symlink_metadata(place) {
+                Ok(metadata) if metadata.is_file() => Some(metadata),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                _ => return None,
+            };
+            if self.files.contains_key(place) {
+                files.push((place.clone(), metadata));
+            } else if is_manifest(place) || self.is_folder(place) {
+                return None;
+            }
+        }
+        Some(files)
+    }
+
+    /// Whether known files are below `place`.
+    fn is_folder(&self, place: &Path) -> bool {
+        let mut from = self.files.range::<Path, _>((Bound::Excluded(place), Bound::Unbounded));
+        from.next().is_some_and(|(file, _)| file.starts_with(place))
+    }
+
+    fn scan_files(&mut self, files: Vec<(PathBuf, Option<Metadata>)>, now: SystemTime, affected: &mut BTreeSet<ObjectId>) -> bool {
+        let mut is_news = false;
+        for (path, metadata) in files {
+            is_news |= match metadata {
+                Some(metadata) => {
+                    // It was told to have changed, whatever its stamp says.
+                    self.files.entry(path.clone()).or_default().stamp = None;
+                    self.file(path, &metadata, now, affected)
+                }
+                None => self.forget(&path, affected),
+            };
+        }
+        is_news
+    }
+
+    fn scan_all(&mut self, now: SystemTime, affected: &mut BTreeSet<ObjectId>) -> bool {
         let mut walk = Walk::default();
         walk.folder(&self.path, 0);
-        let mut changed = !self.scanned || walk.problems != self.problems;
+        let mut is_news = !self.scanned || walk.problems != self.problems;
         // A folder that cannot be read says nothing of what is in it.
         if !walk.incomplete {
-            let before = self.files.len();
-            self.files.retain(|path, _| walk.files.contains_key(path));
-            changed |= self.files.len() != before;
+            let gone: Vec<PathBuf> = self.files.keys().filter(|path| !walk.files.contains_key(*path)).cloned().collect();
+            for path in gone {
+                is_news |= self.forget(&path, affected);
+            }
         }
         self.problems = walk.problems;
+        self.has_links = walk.has_links;
         for (path, metadata) in walk.files {
-            changed |= self.file(path, &metadata, now);
+            is_news |= self.file(path, &metadata, now, affected);
         }
         self.scanned = true;
         self.readable |= walk.readable;
-        changed.then(|| self.contents())
+        is_news
     }
 
     /// Reads a file, if it is not known as it is now; tells whether anything came of that.
-    fn file(&mut self, path: PathBuf, metadata: &Metadata, now: SystemTime) -> bool {
+    fn file(&mut self, path: PathBuf, metadata: &Metadata, now: SystemTime, affected: &mut BTreeSet<ObjectId>) -> bool {
         let stamp = Stamp::of(metadata);
         let known = self.files.entry(path.clone()).or_default();
         if known.stamp == Some(stamp) {
@@ -118,30 +183,89 @@ impl Folder {
             Err(error) => (Vec::new(), vec![unreadable(&file, &error)]),
         };
         let objects = with_last_good(objects, &problems, &known.objects);
-        let changed = known.objects != objects || known.problems != problems;
-        (known.objects, known.problems) = (objects, problems);
-        changed
+        let is_news = known.objects != objects || known.problems != problems;
+        if problems.is_empty() {
+            self.faulty.remove(&*file);
+        } else {
+            self.faulty.insert(file.to_path_buf());
+        }
+        known.problems = problems;
+        let before = std::mem::replace(&mut known.objects, objects);
+        undefine(&mut self.definitions, &file, &before, affected);
+        for object in &known.objects {
+            let files = self.definitions.entry(object.id()).or_default();
+            files.insert(files.partition_point(|other| *other <= file), Arc::clone(&file));
+            affected.insert(object.id());
+        }
+        is_news
     }
 
-    fn contents(&mut self) -> Contents {
-        let mut contents = Contents { problems: self.problems.clone(), readable: self.readable, ..Contents::default() };
-        let mut seen: BTreeMap<ObjectId, Origin> = BTreeMap::new();
-        for file in self.files.values() {
-            contents.problems.extend_from_slice(&file.problems);
-            for object in &file.objects {
-                match seen.get(&object.id()) {
-                    Some(first) => contents.problems.push(twice(object, first)),
-                    None => {
-                        seen.insert(object.id(), object.origin().clone());
-                        contents.objects.push(object.clone());
-                    }
-                }
+    /// Forgets a file that is gone; tells whether there was any.
+    fn forget(&mut self, path: &Path, affected: &mut BTreeSet<ObjectId>) -> bool {
+        let Some(manifests) = self.files.remove(path) else { return false };
+        self.faulty.remove(path);
+        undefine(&mut self.definitions, path, &manifests.objects, affected);
+        true
+    }
+
+    /// What is to be told once the definitions of `affected` may have changed.
+    fn news(&mut self, mut affected: BTreeSet<ObjectId>) -> News {
+        for id in &affected {
+            if self.definitions.get(id).is_some_and(|files| files.len() > 1) {
+                self.doubled.insert(id.clone());
+            } else {
+                self.doubled.remove(id);
             }
         }
-        let secrets = seen.into_keys().filter(|id| matches!(id, ObjectId::Certificate(_))).collect();
-        let before = std::mem::replace(&mut self.secrets_there, secrets);
-        contents.gone = before.difference(&self.secrets_there).cloned().collect();
-        contents
+        // File by file, since one file may define all.
+        let files: BTreeSet<&PathBuf> = affected.iter().filter_map(|id| Some(&**self.definitions.get(id)?.first()?)).collect();
+        let mut changes = Vec::with_capacity(affected.len());
+        for (file, object) in self.objects(files.into_iter()) {
+            let id = object.id();
+            if self.definitions.get(&id).and_then(|files| files.first()).is_some_and(|first| **first == *file) && affected.remove(&id) {
+                changes.push(Change::Upsert(object.clone()));
+            }
+        }
+        changes.extend(affected.into_iter().filter(|id| !self.definitions.contains_key(id)).map(Change::Delete));
+        News { changes, problems: self.all_problems(), readable: self.readable }
+    }
+
+    fn all_problems(&self) -> Vec<Problem> {
+        let mut problems = self.problems.clone();
+        problems.extend(self.faulty.iter().filter_map(|file| self.files.get(file)).flat_map(|file| &file.problems).cloned());
+        let files: BTreeSet<&PathBuf> =
+            self.doubled.iter().filter_map(|id| self.definitions.get(id)).flatten().map(|file| &**file).collect();
+        let mut first: BTreeMap<ObjectId, &Origin> = BTreeMap::new();
+        for (_, object) in self.objects(files.into_iter()) {
+            let id = object.id();
+            if !self.doubled.contains(&id) {
+                continue;
+            }
+            match first.get(&id) {
+                Some(first) => problems.push(twice(object, first)),
+                None => drop(first.insert(id, object.origin())),
+            }
+        }
+        problems
+    }
+
+    /// The objects of some files, with their files.
+    fn objects<'a>(&'a self, files: impl Iterator<Item = &'a PathBuf>) -> impl Iterator<Item = (&'a PathBuf, &'a Object)> {
+        let known = files.filter_map(|file| Some((file, self.files.get(file)?)));
+        known.flat_map(|(file, manifests)| manifests.objects.iter().map(move |object| (file, object)))
+    }
+}
+
+/// Takes away the definitions of `objects` by a file.
+fn undefine(definitions: &mut BTreeMap<ObjectId, Vec<Arc<PathBuf>>>, file: &Path, objects: &[Object], affected: &mut BTreeSet<ObjectId>) {
+    for id in objects.iter().map(Object::id) {
+        if let Some(files) = definitions.get_mut(&id) {
+            files.retain(|other| ***other != *file);
+            if files.is_empty() {
+                definitions.remove(&id);
+            }
+        }
+        affected.insert(id);
     }
 }
 
@@ -216,6 +340,7 @@ struct Walk {
     problems: Vec<Problem>,
     incomplete: bool,
     readable: bool,
+    has_links: bool,
 }
 
 // === impl Walk ===
@@ -243,6 +368,7 @@ impl Walk {
 
     fn entry(&mut self, entry: &fs::DirEntry, depth: usize) {
         let path = entry.path();
+        self.has_links |= entry.file_type().is_ok_and(|kind| kind.is_symlink());
         match entry.file_type() {
             Ok(kind) if kind.is_dir() => self.folder(&path, depth + 1),
             _ if !is_manifest(&path) => {}

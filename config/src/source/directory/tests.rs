@@ -125,6 +125,37 @@ async fn an_object_that_is_defined_twice_counts_once_and_is_told() {
 }
 
 #[tokio::test]
+async fn where_the_definition_that_counted_goes_the_other_one_counts() {
+    let mut watched = Watched::new(&[("a.yaml", &service("a")), ("b.yaml", &service("a").replace("80", "81"))]).await;
+    let port = |watched: &Watched| watched.resources.services().map(|service| service.ports[0].port).collect::<Vec<_>>();
+    assert_eq!(port(&watched), [80]);
+    fs::remove_file(watched.path().join("a.yaml")).unwrap();
+    while port(&watched) != [81] {
+        watched.next().await;
+    }
+    assert_eq!(watched.problems, []);
+}
+
+#[test]
+fn where_changes_are_told_other_files_are_not_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a.yaml"), folder.path().join("b.yaml"));
+    [&a, &b].into_iter().for_each(|file| fs::write(file, service("old")).unwrap());
+    let mut scanned = Folder::new(folder.path().to_owned(), Secrets::default());
+    assert!(scanned.scan(None, SystemTime::now()).is_some());
+    [(&a, "a"), (&b, "b")].into_iter().for_each(|(file, name)| fs::write(file, service(name)).unwrap());
+
+    let mut resources = Resources::default();
+    let mut look = |places: Option<BTreeSet<PathBuf>>| -> Vec<String> {
+        let news = scanned.scan(places.as_ref(), SystemTime::now()).unwrap();
+        news.changes.into_iter().for_each(|change| drop(resources.apply(change)));
+        resources.services().map(|service| service.origin.name.to_string()).collect()
+    };
+    assert_eq!(look(Some(BTreeSet::from([a]))), ["a", "old"]);
+    assert_eq!(look(None), ["a", "b"]);
+}
+
+#[tokio::test]
 async fn the_swap_of_a_mounted_configmap_is_one_change() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "..1/a.yaml", &service("old"));

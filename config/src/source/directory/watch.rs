@@ -23,6 +23,8 @@ const MAX_EVENTS: usize = 1024;
 /// Hears of changes in one folder.
 pub(super) struct Watch {
     path: PathBuf,
+    /// The same from the root, as events name it.
+    absolute: PathBuf,
     watcher: Option<RecommendedWatcher>,
     /// Which folder is watched: another one may have taken its place.
     identity: Option<(u64, u64)>,
@@ -37,18 +39,19 @@ impl Watch {
     /// The system has no inotify to give.
     pub(super) fn new(path: &Path) -> Result<Self, SourceError> {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
-        let mut watch = Self { path: path.to_owned(), watcher: None, identity: None, events, sender };
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let mut watch = Self { path: path.to_owned(), absolute, watcher: None, identity: None, events, sender };
         watch.start().map_err(|error| SourceError::Watch { path: path.display().to_string(), error })?;
         Ok(watch)
     }
 
     fn start(&mut self) -> Result<(), notify::Error> {
         self.identity = identity(&self.path);
-        let sender = self.sender.clone();
+        let (sender, folder) = (self.sender.clone(), self.absolute.clone());
         let mut watcher = notify::recommended_watcher(move |event: Result<Event, notify::Error>| {
             // A full channel wakes the reader too; an error means that something was missed, so all is read.
             let event = event.unwrap_or_else(|_| Event::new(EventKind::Any));
-            if matters(&event) {
+            if matters(&event, &folder) {
                 let _ = sender.try_send(event);
             }
         })?;
@@ -63,31 +66,63 @@ impl Watch {
         Ok(())
     }
 
-    /// Watches the folder that is there now, where that is another one than before.
-    pub(super) fn renew(&mut self) {
-        if identity(&self.path) != self.identity
-            && let Err(error) = self.start()
-        {
+    /// Watches the folder that is there now, where that is another one than before; tells whether it is.
+    pub(super) fn renew(&mut self) -> bool {
+        let is_other = identity(&self.path) != self.identity;
+        if is_other && let Err(error) = self.start() {
             tracing::warn!(path = %self.path.display(), %error, "the folder cannot be watched; it is looked at from time to time");
         }
+        is_other
     }
 
-    /// Waits for a change and for its end, or until `interval` is over.
-    pub(super) async fn changed(&mut self, interval: Duration) {
-        let Ok(Some(first)) = timeout_at(Instant::now() + interval, self.events.recv()).await else { return };
+    /// Waits for a change and for its end, and tells where there were any; or until `end`, and then it may be anywhere, which is `None`.
+    pub(super) async fn changed(&mut self, end: Instant) -> Option<BTreeSet<PathBuf>> {
+        let first = timeout_at(end, self.events.recv()).await.ok()??;
         let deadline = Instant::now() + PATIENCE;
-        let mut writing = BTreeSet::new();
-        note(&mut writing, &first);
+        let mut burst = Burst::default();
+        burst.note(first, &self.absolute);
         loop {
-            let quiet = if writing.is_empty() { deadline.min(Instant::now() + QUIET) } else { deadline };
+            let quiet = if burst.writing.is_empty() { deadline.min(Instant::now() + QUIET) } else { deadline };
             match timeout_at(quiet, self.events.recv()).await {
-                Ok(Some(event)) => note(&mut writing, &event),
-                Ok(None) | Err(_) => return,
+                Ok(Some(event)) => burst.note(event, &self.absolute),
+                Ok(None) | Err(_) => break,
             }
             if Instant::now() >= deadline {
-                return;
+                break;
             }
         }
+        // Where the channel was full, events have been lost.
+        let is_known = !burst.is_anywhere && burst.events < MAX_EVENTS;
+        let places = burst.places.iter().filter_map(|place| Some(self.path.join(place.strip_prefix(&self.absolute).ok()?)));
+        is_known.then(|| places.collect())
+    }
+}
+
+/// Changes that follow each other closely.
+#[derive(Default)]
+struct Burst {
+    /// Files that are being written: from the first change to the end of writing.
+    writing: BTreeSet<PathBuf>,
+    places: BTreeSet<PathBuf>,
+    is_anywhere: bool,
+    events: usize,
+}
+
+// === impl Burst ===
+
+impl Burst {
+    fn note(&mut self, event: Event, folder: &Path) {
+        self.events += 1;
+        // Of the folder itself: another one may have taken its place.
+        self.is_anywhere |= event.need_rescan() || event.paths.is_empty() || event.paths.iter().any(|path| path == folder);
+        match event.kind {
+            EventKind::Modify(ModifyKind::Data(_)) => self.writing.extend(event.paths.iter().cloned()),
+            EventKind::Access(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => {
+                event.paths.iter().for_each(|path| drop(self.writing.take(path)));
+            }
+            _ => {}
+        }
+        self.places.extend(event.paths);
     }
 }
 
@@ -95,24 +130,15 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// Whether something may be different after it; reading a file makes events too.
-fn matters(event: &Event) -> bool {
+/// Whether something in the folder may be different after it; reading a file makes events too, and what is beside the folder is of
+/// no interest.
+fn matters(event: &Event, folder: &Path) -> bool {
+    if !event.paths.is_empty() && !event.paths.iter().any(|path| path.starts_with(folder)) {
+        return false;
+    }
     match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
         EventKind::Access(_) => false,
         _ => true,
-    }
-}
-
-/// Keeps account of the files that are being written: from the first change to the end of writing.
-fn note(writing: &mut BTreeSet<PathBuf>, event: &Event) {
-    match event.kind {
-        EventKind::Modify(ModifyKind::Data(_)) => writing.extend(event.paths.iter().cloned()),
-        EventKind::Access(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => {
-            event.paths.iter().for_each(|path| {
-                writing.remove(path);
-            });
-        }
-        _ => {}
     }
 }
