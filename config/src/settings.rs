@@ -321,7 +321,7 @@ impl Default for Limits {
             response_head_bytes: size(64 * 1024),
             http2_streams: count(250),
             http2_stream_window: count(256 * 1024),
-            idle_connections_per_endpoint: size(64),
+            idle_connections_per_endpoint: size(256),
             connections_per_endpoint: size(1_024),
         }
     }
