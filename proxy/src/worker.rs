@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc as blocking;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,9 +16,9 @@ use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
 use portcullis_config::snapshot::Listener;
 use tokio::net::TcpListener;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 use tokio_rustls::TlsAcceptor;
 
 use crate::access::Authenticator;
@@ -113,13 +114,21 @@ impl Worker {
 /// # Errors
 /// The system gives no thread, or nothing to wait for events with.
 pub(crate) fn start(index: usize, shared: Shared, sockets: Sockets, alive: mpsc::Sender<()>) -> io::Result<JoinHandle<()>> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+    let (sender, built) = blocking::sync_channel(1);
+    let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         let _alive = alive;
-        if let Err(error) = LocalSet::new().block_on(&runtime, run(index, shared, sockets)) {
+        // Tasks of this runtime need not be sent to another thread: it cannot be either.
+        let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(sender.send(Err(error))),
+        };
+        drop(sender.send(Ok(())));
+        if let Err(error) = runtime.block_on(run(index, shared, sockets)) {
             tracing::error!(worker = index, %error, "a worker cannot serve");
         }
-    })
+    })?;
+    built.recv().map_err(io::Error::other)??;
+    Ok(thread)
 }
 
 /// Serves until the gateway's end.
