@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use foldhash::fast::RandomState;
 use portcullis_config::settings::Settings;
 use portcullis_config::snapshot::backend::UpstreamProtocol;
 use portcullis_config::snapshot::endpoints::{EndpointSet, Endpoints};
@@ -29,7 +30,7 @@ use crate::telemetry::Meter;
 
 /// All backends that a worker has connections to.
 pub(crate) struct Upstreams {
-    balancers: RefCell<HashMap<u64, Rc<Balancer>>>,
+    balancers: RefCell<HashMap<u64, Rc<Balancer>, RandomState>>,
     connector: Rc<Connector>,
 }
 

@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use serde::{Serialize, Serializer};
 
 use super::rule::Route;
@@ -67,8 +68,8 @@ pub struct VirtualHost {
 /// Finds the virtual host of a name: the exact one, else that of the longest wildcard.
 #[derive(Debug, Clone, Default)]
 pub struct HostTable {
-    exact: HashMap<Hostname, Arc<VirtualHost>>,
-    wildcard: HashMap<Hostname, Arc<VirtualHost>>,
+    exact: HashMap<Hostname, Arc<VirtualHost>, RandomState>,
+    wildcard: HashMap<Hostname, Arc<VirtualHost>, RandomState>,
 }
 
 // === impl Hostname ===

@@ -1,9 +1,11 @@
 //! The metrics of one service, and how many services have their own.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use foldhash::fast::RandomState;
 
 use super::counter::{Counter, Distribution, Histogram};
 use super::record::Record;
@@ -74,7 +76,7 @@ struct Places {
 pub(super) struct Shelf {
     worker: usize,
     hasher: RandomState,
-    series: HashMap<u64, (Labels, Arc<Series>)>,
+    series: HashMap<u64, (Labels, Arc<Series>), RandomState>,
     generation: u64,
 }
 
@@ -205,7 +207,7 @@ impl Places {
 
 impl Shelf {
     pub(super) fn new(worker: usize) -> Self {
-        Self { worker, hasher: RandomState::new(), series: HashMap::new(), generation: 0 }
+        Self { worker, hasher: RandomState::default(), series: HashMap::default(), generation: 0 }
     }
 
     /// Counts a request that ended at `now`, in seconds since 1970.
