@@ -31,7 +31,9 @@ pub(crate) fn put_address(out: &mut Vec<u8>, address: IpAddr) {
                 if place > 0 {
                     out.push(b'.');
                 }
-                put_decimal(out, u64::from(octet));
+                let digits = [b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10];
+                let leading = if octet < 10 { 2 } else { usize::from(octet < 100) };
+                out.extend_from_slice(digits.get(leading..).unwrap_or_default());
             }
         }
         // A Vec takes all.

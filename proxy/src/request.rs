@@ -226,7 +226,7 @@ async fn still_may(worker: &Worker, peer: &Peer, shown: &Shown, authority: &Auth
 
 fn deadlines(worker: &Worker, request: &Request, rule: &Rule, started: Instant) -> Deadlines {
     let timeouts = &worker.settings.timeouts;
-    let call = request.headers.get(&GRPC_TIMEOUT).filter(|_| request.kind == Kind::Grpc).and_then(grpc_timeout);
+    let call = if request.kind == Kind::Grpc { request.headers.get(&GRPC_TIMEOUT).and_then(grpc_timeout) } else { None };
     let allowed = match (rule.policy.timeouts.request, call) {
         (Some(rule), Some(call)) => Some(rule.min(call)),
         (rule, call) => rule.or(call),

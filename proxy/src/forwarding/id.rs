@@ -18,16 +18,16 @@ pub(crate) struct RequestId(HeaderValue);
 impl RequestId {
     /// A fresh one: `milliseconds` since 1970, and 74 of the bits of `random`.
     pub(crate) fn new(milliseconds: u64, random: u128) -> Self {
-        let time = u128::from(milliseconds & 0xffff_ffff_ffff) << 80;
-        let version = 0x7 << 76;
-        let variant = 0b10 << 62;
-        let mask = 0xfff << 64 | ((1 << 62) - 1);
-        let bits = time | version | variant | (random & mask);
+        let (first, second) = ((random >> 64) as u64, random as u64);
+        // 48 bits of time, four of version, 12 of chance; two of variant, 62 of chance.
+        let high = milliseconds << 16 | 0x7 << 12 | first & 0xfff;
+        let low = 0b10 << 62 | second & ((1 << 62) - 1);
         let mut text = [b'-'; 36];
-        let places = text.iter_mut().enumerate().filter(|(place, _)| !matches!(place, 8 | 13 | 18 | 23)).map(|(_, digit)| digit);
-        for (digit, shift) in places.zip((0..128).step_by(4).rev()) {
-            let value = (bits >> shift & 0xf) as u8;
-            *digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
+        const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+        for (place, octet) in PLACES.into_iter().zip(high.to_be_bytes().into_iter().chain(low.to_be_bytes())) {
+            if let Some([upper, lower]) = text.get_mut(place..place + 2) {
+                (*upper, *lower) = (digit(octet >> 4), digit(octet & 0xf));
+            }
         }
         Self(HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0")))
     }
@@ -58,6 +58,10 @@ impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+fn digit(value: u8) -> u8 {
+    if value < 10 { b'0' + value } else { b'a' + value - 10 }
 }
 
 fn is_well_formed(value: &[u8]) -> bool {

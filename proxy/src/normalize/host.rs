@@ -69,17 +69,16 @@ fn split_name(text: &[u8]) -> Result<(Host, Option<&[u8]>), Refusal> {
     if name.is_empty() || name.len() > MAX_HOSTNAME {
         return Err(refusals::HOST_MALFORMED);
     }
-    let mut previous = b'.';
-    let mut host = SmallVec::with_capacity(name.len());
-    for byte in name {
-        let well_formed = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (*byte == b'.' && previous != b'.');
-        if !well_formed {
-            return Err(refusals::HOST_MALFORMED);
-        }
-        previous = *byte;
-        host.push(byte.to_ascii_lowercase());
+    // Every octet is looked at, whatever was found, and so many at once.
+    let is_odd = name.iter().fold(false, |odd, byte| odd | !(byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'_' | b'.')));
+    let pairs = name.iter().zip(name.iter().skip(1));
+    let has_empty_label = pairs.fold(false, |empty, (left, right)| empty | ((*left == b'.') & (*right == b'.')));
+    if is_odd || has_empty_label || name.starts_with(b".") || name.ends_with(b".") {
+        return Err(refusals::HOST_MALFORMED);
     }
-    if previous == b'.' { Err(refusals::HOST_MALFORMED) } else { Ok((Host(host), port)) }
+    let mut host = SmallVec::from_slice(name);
+    host.make_ascii_lowercase();
+    Ok((Host(host), port))
 }
 
 fn parse_port(digits: &[u8]) -> Result<u16, Refusal> {

@@ -98,9 +98,9 @@ fn put_fraction(lines: &mut Vec<u8>, number: u64, unit: u64) {
     }
 }
 
-/// Printable ASCII that no format has to escape.
-fn is_plain(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
+/// Whether all is printable ASCII that no format has to escape. It looks at every octet, and so at many at once.
+fn is_plain(value: &str) -> bool {
+    value.bytes().fold(true, |plain, byte| plain & (byte >= b' ') & (byte <= b'~') & (byte != b'"') & (byte != b'\\'))
 }
 
 fn version(version: Version) -> &'static str {
@@ -132,7 +132,7 @@ fn text(lines: &mut Vec<u8>, name: &str, value: &str) {
     }
     put(lines, &[",\"", name, "\":\""]);
     let value = cut(value);
-    if value.bytes().all(is_plain) {
+    if is_plain(value) {
         lines.extend_from_slice(value.as_bytes());
     } else {
         for character in value.chars() {
@@ -152,7 +152,7 @@ fn quoted(lines: &mut Vec<u8>, value: &str) {
         lines.push(b'-');
     }
     let value = cut(value);
-    if value.bytes().all(is_plain) {
+    if is_plain(value) {
         return lines.extend_from_slice(value.as_bytes());
     }
     for byte in value.bytes() {
