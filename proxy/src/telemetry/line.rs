@@ -100,7 +100,7 @@ fn put_fraction(lines: &mut Vec<u8>, number: u64, unit: u64) {
 
 /// Whether all is printable ASCII that no format has to escape. It looks at every octet, and so at many at once.
 fn is_plain(value: &str) -> bool {
-    value.bytes().fold(true, |plain, byte| plain & (byte >= b' ') & (byte <= b'~') & (byte != b'"') & (byte != b'\\'))
+    value.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\'))
 }
 
 fn version(version: Version) -> &'static str {
