@@ -25,7 +25,7 @@ mod shown;
 mod token;
 
 pub(crate) use self::authenticator::{Authenticated, Authenticator};
-pub(crate) use self::caller::{Caller, User, may, may_enter, nobody};
+pub(crate) use self::caller::{Caller, User, may, may_enter};
 pub(crate) use self::claims::Claims;
 pub(crate) use self::client_certificate::ClientCertificate;
 pub(crate) use self::shown::{SESSION_COOKIE, Shown, strip, strip_set_cookies};

@@ -104,10 +104,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
     }
 
     // Route and authorise: what is not there and what may not be known of get the same answer, after the same work.
-    let found = find(worker, peer, &request);
-    let access = found.as_ref().map_or(access::nobody(), |(routed, _)| &routed.rule.policy.access);
-    let allowed = access::may(access, &authenticated.caller);
-    let Some((routed, matched)) = found.filter(|_| allowed) else {
+    let Some((routed, matched)) = find(worker, peer, &request, &authenticated.caller) else {
         return call.hide(&request, authenticated.rejected, respond).await;
     };
     let asked = request.target.clone();
@@ -206,11 +203,18 @@ pub(crate) async fn read_away<B: Source>(body: &mut B) -> bool {
     tokio::time::timeout(READ_AWAY_WITHIN, reading).await.unwrap_or(false)
 }
 
-fn find(worker: &Worker, peer: &Peer, request: &Request) -> Option<(Routed, portcullis_config::snapshot::rule::PathMatch)> {
+/// Where the request goes, if that exists and its caller may go there. Nothing is kept of what she may not.
+fn find(
+    worker: &Worker,
+    peer: &Peer,
+    request: &Request,
+    caller: &Caller,
+) -> Option<(Routed, portcullis_config::snapshot::rule::PathMatch)> {
     let snapshot = worker.live.snapshot.load();
-    let (host, route) = route::find(snapshot.listener(peer.listener)?, request)?;
-    let routed = Routed { environment: Arc::clone(&host.environment), rule: Arc::clone(&route.rule) };
-    Some((routed, route.matches.path.clone()))
+    let (host, route) = route::find_or_nowhere(snapshot.listener(peer.listener)?, request);
+    let allowed = access::may(&route.rule.policy.access, caller);
+    let host = host.filter(|_| allowed)?;
+    Some((Routed { environment: Arc::clone(&host.environment), rule: Arc::clone(&route.rule) }, route.matches.path.clone()))
 }
 
 /// Whether whoever shows these credentials may still go where she went.

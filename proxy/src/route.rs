@@ -1,11 +1,15 @@
 //! Finds the route of a request.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use http::HeaderMap;
+use portcullis_config::problem::Origin;
 use portcullis_config::snapshot::Listener;
+use portcullis_config::snapshot::access::{Access, Circle, NamePattern, Require};
+use portcullis_config::snapshot::backend::WeightedBackends;
 use portcullis_config::snapshot::host::{HostPattern, VirtualHost};
-use portcullis_config::snapshot::rule::{HeaderMatch, PathMatch, PathPrefix, QueryMatch, Route, RouteMatch};
+use portcullis_config::snapshot::policy::Policy;
+use portcullis_config::snapshot::rule::{HeaderMatch, PathMatch, PathPrefix, QueryMatch, Route, RouteMatch, Rule};
 
 use crate::normalize::{Reading, Request};
 
@@ -14,16 +18,37 @@ use crate::normalize::{Reading, Request};
 /// `None` is for a host, or a path, that nobody claimed: what does not exist. It is also for a path that some parsers read
 /// otherwise than by its octets ([`Reading::Several`]), where the host has rules about paths: no rule can tell what it means.
 pub(crate) fn find<'s>(listener: &'s Listener, request: &Request) -> Option<(&'s Arc<VirtualHost>, &'s Route)> {
-    let name = request.authority.host.as_str();
-    if listener.hostname.as_ref().is_some_and(|pattern| !covers(pattern, name)) {
-        return None;
-    }
-    let host = listener.hosts.find(name)?;
-    if request.reading == Reading::Several && host.routes.iter().any(|route| looks_at_paths(&route.matches.path)) {
-        return None;
-    }
-    host.routes.iter().find(|route| takes(&route.matches, request)).map(|route| (host, route))
+    let (host, route) = find_or_nowhere(listener, request);
+    host.map(|host| (host, route))
 }
+
+/// The same; what nobody claimed has a route that is for nobody, so that the same is done for a host that exists and one that does not.
+pub(crate) fn find_or_nowhere<'s>(listener: &'s Listener, request: &Request) -> (Option<&'s Arc<VirtualHost>>, &'s Route) {
+    let nowhere = &*NOWHERE;
+    let name = request.authority.host.as_str();
+    let host = listener.hosts.find(name).filter(|_| listener.hostname.as_ref().is_none_or(|pattern| covers(pattern, name)));
+    let routes = host.map_or(std::slice::from_ref(nowhere), |host| &host.routes);
+    let in_doubt = request.reading == Reading::Several && routes.iter().any(|route| looks_at_paths(&route.matches.path));
+    match routes.iter().find(|route| takes(&route.matches, request)).filter(|_| !in_doubt) {
+        Some(route) => (host, route),
+        None => (None, nowhere),
+    }
+}
+
+/// As much to look at as where somebody was granted something. What it says does not count.
+static NOWHERE: LazyLock<Route> = LazyLock::new(|| {
+    let origin = Origin { kind: "Service", namespace: "".into(), name: "".into(), place: None };
+    let pattern = |text: &str| text.parse::<NamePattern>().into_iter().collect::<Vec<_>>();
+    let access = Access {
+        require: Require::ApplicationAndUser,
+        applications: vec![pattern("nobody").into()],
+        users: vec![Arc::new(Circle { users: pattern("*@nowhere.invalid"), groups: pattern("nobody") })],
+        ..Access::default()
+    };
+    let policy = Policy { access, ..Policy::default() };
+    let rule = Rule { origin, service: "".into(), filters: Vec::new(), backends: WeightedBackends::new(Vec::new()), policy };
+    Route { matches: RouteMatch::prefix(PathPrefix::root()), rule: Arc::new(rule) }
+});
 
 fn covers(pattern: &HostPattern, name: &str) -> bool {
     match pattern {

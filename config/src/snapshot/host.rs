@@ -163,20 +163,18 @@ impl HostTable {
     /// The virtual host for `host`: lower case, without port or trailing dot.
     #[must_use]
     pub fn find(&self, host: &str) -> Option<&Arc<VirtualHost>> {
-        if let Some(found) = self.exact.get(host) {
-            return Some(found);
-        }
+        let exact = self.exact.get(host);
         if self.wildcard.is_empty() {
-            return None;
+            return exact;
         }
+        // All are looked up, whatever is found first: how long it takes must not tell which names there are.
+        let mut longest = None;
         let mut rest = host;
         while let Some((_, parent)) = rest.split_once('.') {
-            if let Some(found) = self.wildcard.get(parent) {
-                return Some(found);
-            }
+            longest = longest.or(self.wildcard.get(parent));
             rest = parent;
         }
-        None
+        exact.or(longest)
     }
 
     /// The virtual host of that very pattern.

@@ -1,6 +1,6 @@
 //! Who is calling: an application, a user, or both.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use portcullis_config::snapshot::access::{Access, Require};
@@ -47,17 +47,6 @@ pub(crate) fn may(access: &Access, caller: &Caller) -> bool {
     application & user
 }
 
-/// What nobody may: stands in for the access of a host that does not exist, so that the same is asked there.
-pub(crate) fn nobody() -> &'static Access {
-    static NOBODY: LazyLock<Access> = LazyLock::new(|| Access {
-        require: Require::ApplicationAndUser,
-        applications: vec![Vec::new().into()],
-        users: vec![Arc::default()],
-        ..Access::default()
-    });
-    &NOBODY
-}
-
 /// Whether the grants for people have this one: for the page of what she may enter, which cannot know with which application she will come.
 pub(crate) fn may_enter(access: &Access, user: &User) -> bool {
     matches!(access.require, Require::User | Require::ApplicationAndUser) && may_user(access, user)
@@ -97,12 +86,6 @@ mod tests {
             Arc::new(User { name, email: None, preferred_username: None, groups, issuer: "corp".into(), subject: "1".into() })
         });
         Caller { application: (!application.is_empty()).then(|| application.into()), user, until: None }
-    }
-
-    #[test]
-    fn nobody_may_what_is_not_there() {
-        assert!(!may(nobody(), &caller("shop", "ann", &["ops"])));
-        assert!(!may(nobody(), &caller("", "", &[""])));
     }
 
     #[test]
