@@ -10,10 +10,10 @@ use crate::gateway::{Gateway, ZONE};
 use crate::node::{self, Cluster, eventually, kubectl};
 use crate::pods::{self, Pod};
 
-/// How long the cluster may take over a change of pods.
-pub(crate) const PODS: Duration = Duration::from_secs(60);
-/// How long a change may take from the API to the gateway, controllers included: far more than it should, so that a busy machine fails no test.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// How long the cluster may take over a change of pods: far more than it should, so that a busy machine fails no test.
+pub(crate) const PODS: Duration = Duration::from_secs(180);
+/// How long a change may take from the API to the gateway, controllers included; as generous.
+pub(crate) const SOON: Duration = PODS;
 
 /// An environment, deleted at the end.
 pub(crate) struct Environment {
@@ -90,7 +90,7 @@ spec:
 
     /// Waits until the pods of a Deployment are as they were asked for.
     pub(crate) fn rolled_out(&self, service: &str) {
-        kubectl(&["rollout", "status", &format!("deployment/{service}"), "--namespace", &self.name, "--timeout=60s"]);
+        kubectl(&["rollout", "status", &format!("deployment/{service}"), "--namespace", &self.name, "--timeout=180s"]);
     }
 
     /// Waits until a service's URL answers 200.

@@ -105,7 +105,7 @@ fn install(authority_file: &Path) {
     kubectl(&["create", "secret", "tls", "portcullis-tls", "--namespace", NAMESPACE, &certificate, &key]);
     let overlay = node::repository("tests/cluster/overlay");
     node::output(Command::new("kubectl").args(["apply", "--server-side", "-k"]).arg(overlay));
-    kubectl(&["rollout", "status", "deployment/portcullis", "--namespace", NAMESPACE, "--timeout=60s"]);
+    kubectl(&["rollout", "status", "deployment/portcullis", "--namespace", NAMESPACE, "--timeout=180s"]);
     fs::write(authority_file, authority).expect("the state folder takes files");
 }
 

@@ -12,7 +12,7 @@ use crate::client::{Answer, Connection, Failure, Version, WHO};
 use crate::gateway::Gateway;
 
 /// The longest that a load runs, whatever the test does.
-const LONGEST: Duration = Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_secs(1200);
 /// The number of failures that are kept with their reason.
 const KEPT: usize = 50;
 

@@ -49,7 +49,7 @@ fn a_rolling_update_of_the_gateway_loses_no_request() {
         let before = cluster.gateway.replicas();
         let loads = both_versions(cluster, &environment.host("web"), Duration::from_millis(2));
         kubectl(&["rollout", "restart", "deployment/portcullis", "--namespace", NAMESPACE]);
-        kubectl(&["rollout", "status", "deployment/portcullis", "--namespace", NAMESPACE, "--timeout=120s"]);
+        kubectl(&["rollout", "status", "deployment/portcullis", "--namespace", NAMESPACE, "--timeout=180s"]);
         cluster.gateway.settled(2).await;
         let after = cluster.gateway.replicas();
         assert!(before.iter().all(|replica| !after.contains(replica)), "all replicas were replaced");
