@@ -13,7 +13,8 @@ use crate::node::{Company, apply, eventually, in_cluster, kubectl, report, state
 
 const ACCOUNT: &str = "system:serviceaccount:portcullis:portcullis";
 
-/// A verb on a kind of resource: `list endpointslices.discovery.k8s.io`.
+/// A verb on a kind of resource, or on one resource by name where only that is granted: `list endpointslices.discovery.k8s.io`,
+/// `watch secrets portcullis-tls`.
 type Permission = String;
 
 #[test]
@@ -32,12 +33,12 @@ fn the_gateway_is_refused_nothing_and_may_do_nothing_that_it_does_not_do() {
         let granted = granted();
         let mut values = (0..).map(|number| format!("perhaps-{number}"));
         eventually("every permission is used", Duration::from_secs(60), || {
-            let unused: Vec<_> = granted.difference(&used()).cloned().collect();
+            let unused: Vec<_> = granted.difference(&used(&granted)).cloned().collect();
             values.next().iter().for_each(|value| service(value));
             async move { if unused.is_empty() { Ok(()) } else { Err(format!("not used: {unused:?}")) } }
         })
         .await;
-        let asked: BTreeSet<_> = entries().iter().map(permission).collect();
+        let asked: BTreeSet<_> = entries().iter().map(|entry| permission(entry, &granted)).collect();
         let beyond: Vec<_> = asked.difference(&granted).collect();
         assert!(beyond.is_empty(), "asked for, and not granted: {beyond:?}");
         let starts = starts();
@@ -52,9 +53,9 @@ fn the_gateway_is_refused_nothing_and_may_do_nothing_that_it_does_not_do() {
     });
 }
 
-/// All that the ClusterRole and the Role grant.
+/// All that the ClusterRole and the Roles grant.
 fn granted() -> BTreeSet<Permission> {
-    let roles = ["clusterrole/portcullis", "role/portcullis-certificates"];
+    let roles = ["clusterrole/portcullis", "role/portcullis-certificates", "role/portcullis-credentials"];
     let rules = roles.iter().flat_map(|role| {
         let role = kubectl(&["get", role, "--namespace", NAMESPACE, "--output=json"]);
         let role: Value = serde_json::from_str(&role).expect("JSON");
@@ -65,9 +66,14 @@ fn granted() -> BTreeSet<Permission> {
     };
     let mut granted = BTreeSet::new();
     for rule in rules {
+        let names = texts(&rule, "resourceNames");
         for group in texts(&rule, "apiGroups") {
             for resource in texts(&rule, "resources") {
-                granted.extend(texts(&rule, "verbs").iter().map(|verb| name(verb, &resource, &group)));
+                for verb in texts(&rule, "verbs") {
+                    let any = words(&verb, &resource, &group);
+                    granted.extend(names.iter().map(|name| format!("{any} {name}")));
+                    granted.extend(names.is_empty().then_some(any));
+                }
             }
         }
     }
@@ -76,8 +82,8 @@ fn granted() -> BTreeSet<Permission> {
 }
 
 /// All that the gateway's ServiceAccount did.
-fn used() -> BTreeSet<Permission> {
-    entries().iter().filter(|entry| !is_refused(entry)).map(permission).collect()
+fn used(granted: &BTreeSet<Permission>) -> BTreeSet<Permission> {
+    entries().iter().filter(|entry| !is_refused(entry)).map(|entry| permission(entry, granted)).collect()
 }
 
 fn entries() -> Vec<Value> {
@@ -103,12 +109,15 @@ fn is_refused(entry: &Value) -> bool {
     decision == "forbid" || matches!(entry["responseStatus"]["code"].as_u64(), Some(401 | 403))
 }
 
-fn permission(entry: &Value) -> Permission {
+/// What a request needs: the permission for that one resource, where it is granted.
+fn permission(entry: &Value, granted: &BTreeSet<Permission>) -> Permission {
     let (verb, object) = (&entry["verb"], &entry["objectRef"]);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    name(&text(verb), &text(&object["resource"]), &text(&object["apiGroup"]))
+    let any = words(&text(verb), &text(&object["resource"]), &text(&object["apiGroup"]));
+    let one = format!("{any} {}", text(&object["name"]));
+    if granted.contains(&one) { one } else { any }
 }
 
-fn name(verb: &str, resource: &str, group: &str) -> Permission {
+fn words(verb: &str, resource: &str, group: &str) -> Permission {
     if group.is_empty() { format!("{verb} {resource}") } else { format!("{verb} {resource}.{group}") }
 }
