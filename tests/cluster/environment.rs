@@ -1,12 +1,13 @@
 //! An environment of a test: a Kubernetes Namespace of its own, and services in it that run the echo server.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::client::{self, Version};
-use crate::gateway::{Gateway, ZONE};
+use crate::gateway::{Gateway, HTTPS, ZONE};
 use crate::node::{self, Cluster, eventually, kubectl};
 use crate::pods::{self, Pod};
 
@@ -98,21 +99,25 @@ spec:
         self.answers_with(service, 200).await;
     }
 
-    /// Waits until a service's URL answers with `status`.
+    /// Waits until a service's URL answers with `status`, through the node port and at every replica: each follows changes by itself.
     pub(crate) async fn answers_with(&self, service: &str, status: u16) {
         let host = self.host(service);
-        eventually(&format!("{host} answers {status}"), SOON, || async {
-            match self.status(&host).await {
-                Ok(got) if got == status => Ok(()),
-                Ok(got) => Err(format!("it answered {got}")),
-                Err(error) => Err(error.to_string()),
-            }
-        })
-        .await;
+        let replicas = self.gateway.replicas();
+        let doors = std::iter::once(self.gateway.https).chain(replicas.iter().map(|replica| replica.port(HTTPS)));
+        for door in doors {
+            eventually(&format!("{host} answers {status} at {door}"), SOON, || async {
+                match self.status(door, &host).await {
+                    Ok(got) if got == status => Ok(()),
+                    Ok(got) => Err(format!("it answered {got}")),
+                    Err(error) => Err(error.to_string()),
+                }
+            })
+            .await;
+        }
     }
 
-    async fn status(&self, host: &str) -> Result<u16, client::Failure> {
-        Ok(client::get(self.gateway, self.gateway.https, Version::Http1, host, "/").await?.status)
+    async fn status(&self, door: SocketAddr, host: &str) -> Result<u16, client::Failure> {
+        Ok(client::get(self.gateway, door, Version::Http1, host, "/").await?.status)
     }
 
     /// Sets how many pods a service has.
