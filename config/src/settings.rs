@@ -4,6 +4,7 @@
 //! are generated from these types; a test compares them.
 
 pub mod access;
+pub mod acme;
 mod check;
 mod read;
 pub mod reference;
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::acme::AcmeSettings;
 pub use self::read::{MAX_FILE_BYTES, MAX_PROBLEMS};
 
 /// The configuration of `portcullis gateway`.
@@ -42,6 +44,9 @@ pub struct Settings {
     /// Certificates to serve.
     #[serde(default)]
     pub certificates: Vec<CertificateSettings>,
+    /// Certificates that the gateway orders by itself, for names that `certificates` do not cover; without it, none.
+    #[serde(default)]
+    pub acme: Option<AcmeSettings>,
     /// Networks whose `X-Forwarded-*`, `Forwarded`, `X-Request-Id` and trace headers are believed and appended to; from all others they are replaced.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]

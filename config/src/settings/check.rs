@@ -6,7 +6,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{CertificateSettings, Settings, SourceSettings};
+use super::{CertificateSettings, Settings, SourceSettings, acme};
 use crate::snapshot::host::{Hostname, check_label};
 use crate::translate::hostname::InvalidTemplate;
 
@@ -26,6 +26,7 @@ pub(super) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {
     limits(settings, complain);
     timeouts(settings, complain);
     access::meaning(settings, complain);
+    acme::check::meaning(settings, complain);
 }
 
 fn names(settings: &Settings, complain: &mut Complain<'_>) {
@@ -146,6 +147,7 @@ pub(super) fn files(settings: &Settings, complain: &mut Complain<'_>) {
             contains(key, "PRIVATE KEY-----", &["certificates", &index, "files", "key"], complain);
         }
     }
+    acme::check::files(settings, complain);
     if let Some(path) = &settings.upstreams.certificate_authorities {
         contains(path, CERTIFICATE, &["upstreams", "certificateAuthorities"], complain);
     }
@@ -158,7 +160,7 @@ pub(super) fn files(settings: &Settings, complain: &mut Complain<'_>) {
     access::files(settings, complain);
 }
 
-fn readable(path: &Path, keys: &[&str], complain: &mut Complain<'_>) -> Option<Vec<u8>> {
+pub(super) fn readable(path: &Path, keys: &[&str], complain: &mut Complain<'_>) -> Option<Vec<u8>> {
     match fs::read(path) {
         Ok(bytes) => Some(bytes),
         Err(error) => {
@@ -169,7 +171,7 @@ fn readable(path: &Path, keys: &[&str], complain: &mut Complain<'_>) -> Option<V
 }
 
 /// Whether certificate and key belong together, and are valid now, is checked where they are served.
-fn contains(path: &Path, mark: &str, keys: &[&str], complain: &mut Complain<'_>) {
+pub(super) fn contains(path: &Path, mark: &str, keys: &[&str], complain: &mut Complain<'_>) {
     let Some(bytes) = readable(path, keys, complain) else { return };
     if !String::from_utf8_lossy(&bytes).contains(mark) {
         complain(keys, format!("{} has no line with `{mark}`", path.display()), "name a file in PEM format".to_owned());

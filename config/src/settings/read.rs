@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{CertificateSettings, Settings, SourceSettings, check};
+use super::{AcmeSettings, CertificateSettings, Settings, SourceSettings, check};
 use crate::problem::{Origin, Place, Problem, Severity};
 use crate::yaml::{self, DecodeError, Entry, Node, Position, Step, SyntaxError, Value};
 
@@ -60,6 +60,7 @@ impl Settings {
         self.upstreams.certificate_authorities.iter_mut().for_each(resolve);
         self.access_log.file.iter_mut().for_each(resolve);
         self.access.files().for_each(resolve);
+        self.acme.iter_mut().flat_map(AcmeSettings::paths).for_each(resolve);
     }
 }
 

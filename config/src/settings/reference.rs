@@ -179,6 +179,8 @@ impl Page {
     }
 
     fn resolve<'a>(&'a self, schema: &'a Value) -> &'a Value {
+        // What may be left out is written as any of it and null.
+        let schema = schema.get("anyOf").and_then(|any| any.get(0)).unwrap_or(schema);
         let name = schema.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix("#/$defs/"));
         name.and_then(|name| self.definitions.get(name)).unwrap_or(schema)
     }

@@ -1,0 +1,286 @@
+//! Certificates that the gateway orders by itself (RFC 8555).
+
+pub(super) mod check;
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{count, duration, size};
+
+/// The directory of Let's Encrypt.
+pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+/// The directory of Let's Encrypt's staging environment: its certificates are trusted by nobody, and its limits are wide.
+pub const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
+/// The Namespace for what is kept, where neither the configuration nor the pod says another one.
+pub const DEFAULT_NAMESPACE: &str = "portcullis";
+
+/// Certificates that the gateway orders by itself.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct AcmeSettings {
+    /// The authorities, in order of preference: where one is away or refuses for now, the next is asked.
+    pub authorities: Vec<AuthoritySettings>,
+    /// Whether each authority's staging directory is used in place of its directory: for trying things out.
+    pub staging: bool,
+    /// How control over a name is proven.
+    pub challenge: ChallengeKind,
+    /// How records for `dns-01` are made.
+    pub dns: DnsSettings,
+    /// Environments that demand credentials, but whose hostnames may stand in public certificate logs. Others get no certificate of their own.
+    pub public_environments: Vec<String>,
+    /// The most names in one certificate.
+    pub names_per_certificate: NonZeroUsize,
+    /// Where account keys, certificates and challenges are kept; without it, in the gateway's Namespace, and without a cluster nowhere.
+    pub store: Option<StoreSettings>,
+}
+
+/// An authority that issues certificates by ACME.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AuthoritySettings {
+    /// The URL of its directory (`https`).
+    pub directory: String,
+    /// The URL of its staging directory, where it has one. That of Let's Encrypt is known.
+    #[serde(default)]
+    pub staging: Option<String>,
+    /// A PEM file with the only certificates that its own HTTPS is trusted by; without it, those of the system.
+    #[serde(default)]
+    pub root_file: Option<PathBuf>,
+    /// Whom it may write to, such as `mailto:ops@example.com`.
+    #[serde(default)]
+    pub contact: Vec<String>,
+    /// The account with the authority that new ACME accounts are bound to, where it demands one (RFC 8555 §7.3.4).
+    #[serde(default)]
+    pub external_account: Option<ExternalAccountSettings>,
+    /// The profile of certificates, of those that it offers.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// The common name of a certificate in the chain that is taken where it offers several.
+    #[serde(default)]
+    pub preferred_chain: Option<String>,
+}
+
+/// An account outside of ACME.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExternalAccountSettings {
+    /// The key's identifier.
+    pub key_id: String,
+    /// A file with the key, in base64url as authorities give it.
+    pub key_file: PathBuf,
+}
+
+/// How control over a name is proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum ChallengeKind {
+    /// A DNS record: one wildcard certificate for the zone, and no name of an environment in public logs.
+    #[serde(rename = "dns-01")]
+    Dns01,
+    /// A page on port 80 of every name.
+    #[serde(rename = "http-01")]
+    Http01,
+    /// A TLS handshake on port 443 of every name.
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
+}
+
+/// How records for `dns-01` are made.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DnsSettings {
+    /// Who makes them.
+    pub provider: Option<DnsProviderSettings>,
+    /// Recursive servers that are asked where a record belongs, and who serves it; without them, those of `/etc/resolv.conf`.
+    #[schemars(with = "Vec<String>")]
+    pub resolvers: Vec<SocketAddr>,
+    /// The servers that must have a record before the authority is told to look; without them, all that the zone names.
+    #[schemars(with = "Vec<String>")]
+    pub nameservers: Vec<SocketAddr>,
+    /// How long they may take.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
+    pub propagation_timeout: Duration,
+    /// The records' time to live, in seconds.
+    pub ttl: NonZeroU32,
+}
+
+/// Who makes DNS records.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum DnsProviderSettings {
+    /// A DNS server that takes updates (RFC 2136) signed by TSIG (RFC 8945).
+    Rfc2136(Rfc2136Settings),
+    /// A program, called for each record.
+    Exec(ExecSettings),
+    /// An HTTPS service, called for each record.
+    Webhook(WebhookSettings),
+}
+
+/// A DNS server that takes updates.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rfc2136Settings {
+    /// Its address and port.
+    #[schemars(with = "String")]
+    pub server: SocketAddr,
+    /// The TSIG key's name.
+    pub key_name: String,
+    /// The TSIG key's algorithm.
+    #[serde(default)]
+    pub algorithm: TsigAlgorithm,
+    /// A file with the TSIG key in base64.
+    pub key_file: PathBuf,
+}
+
+/// An algorithm of TSIG (RFC 8945 §6).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TsigAlgorithm {
+    /// HMAC with SHA-256.
+    #[default]
+    HmacSha256,
+    /// HMAC with SHA-384.
+    HmacSha384,
+    /// HMAC with SHA-512.
+    HmacSha512,
+}
+
+/// A program that makes DNS records.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExecSettings {
+    /// The program and its first arguments; `present` or `cleanup`, the record's name and its value are added to them.
+    pub command: Vec<String>,
+}
+
+/// An HTTPS service that makes DNS records.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WebhookSettings {
+    /// Its URL; `/present` and `/cleanup` are added to it.
+    pub url: String,
+    /// A file with what is sent as `Authorization`.
+    #[serde(default)]
+    pub authorization_file: Option<PathBuf>,
+    /// A PEM file with the only certificates that it is trusted by; without it, those of the system.
+    #[serde(default)]
+    pub root_file: Option<PathBuf>,
+}
+
+/// Where account keys, certificates and challenges are kept.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum StoreSettings {
+    /// A folder of this machine, which one gateway at a time writes to.
+    Folder(PathBuf),
+    /// Secrets and a Lease in one Namespace, for any number of replicas.
+    Kubernetes(KubernetesStoreSettings),
+}
+
+/// Secrets and a Lease.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct KubernetesStoreSettings {
+    /// The Namespace; without it, that of the gateway's pod (`POD_NAMESPACE`), else `portcullis`.
+    pub namespace: Option<String>,
+}
+
+// === impl AcmeSettings ===
+
+impl Default for AcmeSettings {
+    fn default() -> Self {
+        Self {
+            authorities: vec![AuthoritySettings::new(LETS_ENCRYPT)],
+            staging: false,
+            challenge: ChallengeKind::Http01,
+            dns: DnsSettings::default(),
+            public_environments: Vec::new(),
+            names_per_certificate: size(100),
+            store: None,
+        }
+    }
+}
+
+impl AcmeSettings {
+    /// The directory that is used of each authority, in order of preference.
+    pub fn directories(&self) -> impl Iterator<Item = (&AuthoritySettings, &str)> {
+        self.authorities.iter().filter_map(|authority| Some((authority, authority.directory(self.staging)?)))
+    }
+
+    /// All files and folders that are named, to be made relative to the configuration's folder.
+    pub(super) fn paths(&mut self) -> Vec<&mut PathBuf> {
+        let mut paths = Vec::new();
+        for authority in &mut self.authorities {
+            paths.extend(&mut authority.root_file);
+            paths.extend(authority.external_account.as_mut().map(|account| &mut account.key_file));
+        }
+        match &mut self.dns.provider {
+            Some(DnsProviderSettings::Rfc2136(settings)) => paths.push(&mut settings.key_file),
+            Some(DnsProviderSettings::Webhook(settings)) => {
+                paths.extend(&mut settings.authorization_file);
+                paths.extend(&mut settings.root_file);
+            }
+            Some(DnsProviderSettings::Exec(_)) | None => {}
+        }
+        if let Some(StoreSettings::Folder(folder)) = &mut self.store {
+            paths.push(folder);
+        }
+        paths
+    }
+}
+
+// === impl AuthoritySettings ===
+
+impl AuthoritySettings {
+    fn new(directory: &str) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            staging: None,
+            root_file: None,
+            contact: Vec::new(),
+            external_account: None,
+            profile: None,
+            preferred_chain: None,
+        }
+    }
+
+    fn directory(&self, staging: bool) -> Option<&str> {
+        match (staging, &self.staging) {
+            (false, _) => Some(&self.directory),
+            (true, Some(staging)) => Some(staging),
+            (true, None) => (self.directory == LETS_ENCRYPT).then_some(LETS_ENCRYPT_STAGING),
+        }
+    }
+}
+
+// === impl DnsSettings ===
+
+impl Default for DnsSettings {
+    fn default() -> Self {
+        Self {
+            provider: None,
+            resolvers: Vec::new(),
+            nameservers: Vec::new(),
+            propagation_timeout: Duration::from_secs(120),
+            ttl: count(60),
+        }
+    }
+}
+
+// === impl StoreSettings ===
+
+impl StoreSettings {
+    /// The folder, where it is one.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(folder) => Some(folder),
+            Self::Kubernetes(_) => None,
+        }
+    }
+}
