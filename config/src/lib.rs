@@ -10,6 +10,8 @@
 //!    set alone where nothing else changed;
 //! 4. [`status`] tells the owners of resources what was wrong with them.
 //!
+//! Beside it, [`store`] keeps what the gateway has ordered by itself.
+//!
 //! A gateway reads [`settings::Settings::read`], makes a [`live::Live`] for its workers, and on the runtime of its control plane
 //! awaits [`run`]`(Arc<Settings>, Arc<Live>, shutdown)`, which keeps that up to date.
 //!
@@ -26,6 +28,7 @@ pub mod settings;
 pub mod snapshot;
 pub mod source;
 pub mod status;
+pub mod store;
 pub mod translate;
 mod yaml;
 

@@ -20,6 +20,7 @@ use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+pub(crate) use self::connect::client;
 use self::session::{CredentialSecret, Watched};
 use self::watch::{Selection, Watch};
 use super::{Secrets, Source, SourceError, Stopped, Update, Updates};

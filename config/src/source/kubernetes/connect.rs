@@ -13,7 +13,7 @@ use crate::source::SourceError;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A client by the configuration's kubeconfig; without one by the pod's ServiceAccount, else by `KUBECONFIG` or `~/.kube/config`.
-pub(super) async fn client(settings: &KubernetesSettings) -> Result<Client, SourceError> {
+pub(crate) async fn client(settings: &KubernetesSettings) -> Result<Client, SourceError> {
     let mut config = config(settings).await?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     // A quiet watch is not a dead one: each request has a limit of its own.

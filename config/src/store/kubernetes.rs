@@ -1,0 +1,248 @@
+//! Secrets of one Namespace that all replicas watch, written by the one that holds a Lease.
+//!
+//! - [`lease`] decides, without a network, who leads;
+//! - [`object`] is what the Secrets look like.
+//!
+//! A replica that has lost its Lease without noticing is fenced off twice: it stops by its own clock before another may take the
+//! Lease, and each write carries the version that was read and is refused where a later term has written.
+
+mod lease;
+mod object;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch_objects};
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::lease::{Candidate, Standing};
+use super::{Held, MAX_BYTES, MAX_CERTIFICATES, NewCertificate, Store, StoreError, Term};
+use crate::settings::KubernetesSettings;
+use crate::settings::acme::DEFAULT_NAMESPACE;
+use crate::snapshot::certificate::SecretBytes;
+use crate::source::SourceError;
+use crate::source::kubernetes::client;
+
+/// How long one request may take.
+const REQUEST: Duration = Duration::from_secs(5);
+/// How long other replicas may take until they have seen a change: their watches are told at once.
+const SPREAD: Duration = Duration::from_secs(1);
+
+/// Secrets and a Lease.
+pub struct Secrets {
+    secrets: Api<Secret>,
+    leases: Api<Lease>,
+    identity: String,
+    held: watch::Sender<Option<Arc<Held>>>,
+    term: watch::Sender<Option<Term>>,
+}
+
+// === impl Secrets ===
+
+impl Secrets {
+    /// Finds the API server and the credentials for it, without asking it anything.
+    ///
+    /// # Errors
+    /// There is no kubeconfig, or nothing that can be used in it.
+    pub async fn new(settings: &KubernetesSettings, namespace: Option<String>) -> Result<Self, SourceError> {
+        let namespace = namespace.or_else(|| std::env::var("POD_NAMESPACE").ok()).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+        Ok(Self::with(client(settings).await?, &namespace))
+    }
+
+    fn with(client: Client, namespace: &str) -> Self {
+        // A pod's name is unique at a time; what was started twice on one machine is told apart by the rest.
+        let machine = std::env::var("HOSTNAME").unwrap_or_else(|_| "gateway".to_owned());
+        Self {
+            secrets: Api::namespaced(client.clone(), namespace),
+            leases: Api::namespaced(client, namespace),
+            identity: format!("{machine}_{:016x}", RandomState::new().hash_one(std::process::id())),
+            held: watch::Sender::new(None),
+            term: watch::Sender::new(None),
+        }
+    }
+
+    /// Follows the Secrets, forever.
+    async fn follow(&self) {
+        let only = watcher::Config::default().labels(object::LABEL);
+        let mut events = watch_objects(self.secrets.clone(), only).default_backoff().boxed();
+        let mut secrets = BTreeMap::new();
+        let mut listed = BTreeMap::new();
+        let mut whole = false;
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => {
+                    listed.clear();
+                    whole = false;
+                }
+                Ok(Event::InitApply(secret)) => drop(listed.insert(secret.name_any(), secret)),
+                Ok(Event::InitDone) => {
+                    secrets = std::mem::take(&mut listed);
+                    whole = true;
+                }
+                Ok(Event::Apply(secret)) => drop(secrets.insert(secret.name_any(), secret)),
+                Ok(Event::Delete(secret)) => drop(secrets.remove(&secret.name_any())),
+                Err(error) => {
+                    tracing::warn!(%error, "the Secrets of ordered certificates cannot be watched; what is known stays");
+                    continue;
+                }
+            }
+            if whole {
+                let held = object::held(secrets.values().take(MAX_CERTIFICATES));
+                self.held.send_if_modified(|before| {
+                    let changed = before.as_deref() != Some(&held);
+                    *before = Some(Arc::new(held));
+                    changed
+                });
+            }
+        }
+    }
+
+    /// Takes the Lease where nobody holds it, and keeps it, forever.
+    async fn campaign(&self) {
+        let mut candidate = Candidate::new(self.identity.clone());
+        loop {
+            let standing = match timeout(REQUEST, self.stand(&mut candidate)).await {
+                Ok(Ok(())) => candidate.standing(Instant::now()),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "the Lease was not had");
+                    candidate.standing(Instant::now())
+                }
+                Err(_) => candidate.standing(Instant::now()),
+            };
+            let term = match standing {
+                Standing::Leads(term) => Some(term),
+                Standing::Follows => None,
+            };
+            self.term.send_if_modified(|before| {
+                let changed = *before != term;
+                if changed {
+                    tracing::info!(leads = term.is_some(), lease = lease::NAME, "certificates are ordered by whichever replica leads");
+                }
+                *before = term;
+                changed
+            });
+            sleep(lease::RETRY).await;
+        }
+    }
+
+    async fn stand(&self, candidate: &mut Candidate) -> Result<(), kube::Error> {
+        let found = self.leases.get_opt(lease::NAME).await?;
+        let asked = Instant::now();
+        let Some(wanted) = candidate.look(found.as_ref(), asked, k8s_openapi::jiff::Timestamp::now()) else { return Ok(()) };
+        let written = match found {
+            Some(_) => self.leases.replace(lease::NAME, &PostParams::default(), &wanted).await?,
+            None => self.leases.create(&PostParams::default(), &wanted).await?,
+        };
+        candidate.won(&written, asked);
+        Ok(())
+    }
+
+    /// Writes a Secret by what `make` makes of the one that is there; refused where a later term has written it.
+    async fn write(&self, term: Term, name: &str, make: impl Fn(Option<&Secret>) -> Secret + Send + Sync) -> Result<(), StoreError> {
+        if *self.term.borrow() != Some(term) {
+            return Err(StoreError::Superseded);
+        }
+        let found = self.secrets.get_opt(name).await.map_err(wrong)?;
+        if found.as_ref().is_some_and(|secret| object::term(secret) > term) {
+            return Err(StoreError::Superseded);
+        }
+        let mut secret = make(found.as_ref());
+        // With the version that was read: whoever wrote since is not overwritten.
+        secret.metadata.resource_version = found.as_ref().and_then(ResourceExt::resource_version);
+        let written = match found {
+            Some(_) => self.secrets.replace(name, &PostParams::default(), &secret).await,
+            None => self.secrets.create(&PostParams::default(), &secret).await,
+        };
+        match written {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => Err(StoreError::Superseded),
+            Err(error) => Err(wrong(error)),
+        }
+    }
+
+    /// Whether a later term has written the state: then nothing of an earlier one may follow.
+    async fn fence(&self, term: Term) -> Result<(), StoreError> {
+        let state = self.secrets.get_opt(object::STATE).await.map_err(wrong)?;
+        if state.as_ref().is_some_and(|state| object::term(state) > term) { Err(StoreError::Superseded) } else { Ok(()) }
+    }
+}
+
+impl Store for Secrets {
+    fn run(&self) -> BoxFuture<'_, ()> {
+        futures::future::join(self.follow(), self.campaign()).map(|_| ()).boxed()
+    }
+
+    fn held(&self) -> watch::Receiver<Option<Arc<Held>>> {
+        self.held.subscribe()
+    }
+
+    fn term(&self) -> watch::Receiver<Option<Term>> {
+        self.term.subscribe()
+    }
+
+    fn save_state(&self, term: Term, state: SecretBytes) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            if state.expose().len() > MAX_BYTES {
+                return Err(StoreError::TooLarge);
+            }
+            in_time(self.write(term, object::STATE, |_| object::state(term, &state))).await
+        })
+    }
+
+    fn save_certificate(&self, term: Term, certificate: NewCertificate) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            if certificate.chain.len() + certificate.key.expose().len() > MAX_BYTES {
+                return Err(StoreError::TooLarge);
+            }
+            in_time(async {
+                self.fence(term).await?;
+                self.write(term, &object::name(&certificate.name), |before| object::certificate(term, &certificate, before)).await
+            })
+            .await
+        })
+    }
+
+    fn ask_renewal(&self, name: String) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let (name, patch) = (object::name(&name), Patch::Merge(object::renewal_patch()));
+            in_time(async {
+                match self.secrets.patch_metadata(&name, &PatchParams::default(), &patch).await {
+                    Ok(_) => Ok(()),
+                    Err(kube::Error::Api(status)) if status.code == 404 => Err(StoreError::Unknown),
+                    Err(error) => Err(wrong(error)),
+                }
+            })
+            .await
+        })
+    }
+
+    fn spread(&self) -> Duration {
+        SPREAD
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secrets").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+async fn in_time<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let late = |_| wrong(kube::Error::Service("it did not answer in time".into()));
+    timeout(REQUEST, work).await.map_err(late)?
+}
+
+fn wrong(error: kube::Error) -> StoreError {
+    StoreError::Kubernetes(Box::new(error))
+}
