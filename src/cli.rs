@@ -1,5 +1,6 @@
 //! What can be asked of `portcullis`: one module a subcommand.
 
+mod certs;
 mod check;
 mod completion;
 mod demo;
@@ -35,6 +36,7 @@ enum Command {
     Demo(demo::Demo),
     Gateway(gateway::Gateway),
     Check(check::Check),
+    Certs(certs::Certs),
     Routes(routes::Routes),
     Explain(explain::Explain),
     Key(key::Key),
@@ -49,6 +51,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Demo(command) => command.run(),
         Command::Gateway(command) => command.run(),
         Command::Check(command) => command.run(),
+        Command::Certs(command) => command.run(),
         Command::Routes(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Key(command) => command.run(),

@@ -1,6 +1,7 @@
 //! The admin listener: health, metrics and the live table, for operators and their machines. It runs on the control
-//! plane's runtime, never on a worker, and only ever reads.
+//! plane's runtime, never on a worker, and reads; all that it can be asked to do is to renew a certificate.
 
+pub mod certificates;
 mod readiness;
 mod serve;
 pub mod table;
@@ -10,11 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portcullis_config::live::Live;
+use portcullis_config::problem::Problem;
 use portcullis_config::settings::Settings;
 
 pub(crate) use self::serve::serve;
 use self::table::Table;
 use crate::access::Authenticator;
+use crate::certificates::acme::Acme;
 use crate::certificates::{Certificates, Checked};
 use crate::explain::{Explanation, InvalidQuestion, Question, explain_by};
 use crate::telemetry::{ServedCertificate, Telemetry};
@@ -30,19 +33,21 @@ pub(crate) struct Admin {
     certificates: Arc<Certificates>,
     telemetry: Arc<Telemetry>,
     authenticator: Arc<Authenticator>,
+    acme: Option<Arc<Acme>>,
     draining: AtomicBool,
 }
 
 // === impl Admin ===
 
 impl Admin {
-    pub(crate) fn new(shared: &Shared, certificates: Arc<Certificates>) -> Self {
+    pub(crate) fn new(shared: &Shared, certificates: Arc<Certificates>, acme: Option<Arc<Acme>>) -> Self {
         Self {
             settings: Arc::clone(&shared.settings),
             live: Arc::clone(&shared.live),
             certificates,
             telemetry: Arc::clone(&shared.telemetry),
             authenticator: Arc::clone(&shared.authenticator),
+            acme,
             draining: AtomicBool::new(false),
         }
     }
@@ -75,7 +80,13 @@ impl Admin {
         let now = SystemTime::now();
         let in_use = self.certificates.in_use();
         let certificates: Vec<_> = in_use.iter().map(|certificate| served(certificate)).collect();
-        self.telemetry.render(&self.live, &certificates, self.certificates.problems().len(), now)
+        self.telemetry.render(&self.live, &certificates, self.certificate_problems().len(), now)
+    }
+
+    fn certificate_problems(&self) -> Vec<Problem> {
+        let mut problems = self.certificates.problems();
+        problems.extend(self.acme.iter().flat_map(|acme| acme.problems()));
+        problems
     }
 
     /// Why a request would go where it goes, by what is served now.
@@ -86,7 +97,7 @@ impl Admin {
     /// The live table.
     fn table(&self) -> Table {
         let mut problems = self.live.problems.load().to_vec();
-        problems.extend(self.certificates.problems());
+        problems.extend(self.certificate_problems());
         let now = SystemTime::now();
         Table {
             ready: self.not_ready().is_empty(),

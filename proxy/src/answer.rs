@@ -73,6 +73,16 @@ pub(crate) fn redirect(status: StatusCode, location: HeaderValue, facts: &Facts<
     answer
 }
 
+/// What an authority that issues certificates looks for (RFC 8555 §8.3).
+pub(crate) fn challenge(page: Bytes, facts: &Facts<'_>) -> (ResponseHead, Bytes) {
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(page.len()));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::DATE, facts.date.clone());
+    (ResponseHead { status: StatusCode::OK, headers }, if facts.asker.head { Bytes::new() } else { page })
+}
+
 /// Where plain HTTP is sent to: the same host, path and query with HTTPS on `port`, for every name alike.
 pub(crate) fn https_location(authority: &Authority, target: &str, port: u16) -> HeaderValue {
     let target = if target.starts_with('/') { target } else { "/" };

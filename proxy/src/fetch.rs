@@ -12,7 +12,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -43,6 +43,8 @@ pub struct Client {
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
+    /// The fields.
+    pub headers: HeaderMap,
     /// The body: at most 1 MiB.
     pub body: Bytes,
 }
@@ -140,7 +142,17 @@ impl Client {
         self.send(Method::POST, url, headers, body.into()).await
     }
 
-    async fn send(&self, method: Method, url: &str, headers: Vec<(HeaderName, HeaderValue)>, body: Bytes) -> Result<Answer, FetchError> {
+    /// Any request.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        headers: Vec<(HeaderName, HeaderValue)>,
+        body: Bytes,
+    ) -> Result<Answer, FetchError> {
         let refused = || FetchError::Url(url.into());
         let uri: Uri = url.parse().map_err(|_| refused())?;
         let place = Place::of(&uri).ok_or_else(refused)?;
@@ -183,7 +195,7 @@ where
             // The other error that there is: `LengthLimitError`.
             Err(_) => FetchError::Large,
         })?;
-        Ok(Answer { status: head.status, body: body.to_bytes() })
+        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
     };
     // What became of the connection is told to who waits for the answer, and only there.
     let driving = async {

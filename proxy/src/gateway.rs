@@ -7,12 +7,14 @@ use std::thread;
 
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
+use portcullis_config::store::{Held, Store};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::access::Authenticator;
 use crate::access::assertion::Assertions;
 use crate::admin::{self, Admin};
+use crate::certificates::acme::Acme;
 use crate::certificates::{Certificates, PlaceholderError};
 use crate::listen::admission::Admission;
 use crate::listen::bind::{self, Addresses, BindError, Bound};
@@ -44,6 +46,8 @@ pub enum StartError {
     Placeholder(PlaceholderError),
     /// TLS could not be set up.
     Tls(rustls::Error),
+    /// A root file of an authority for certificates cannot be used.
+    Acme(String),
     /// The authorities for pods' certificates cannot be used.
     Authorities(String),
     /// The access log cannot be opened.
@@ -60,15 +64,17 @@ impl Gateway {
     /// Binds all addresses, and starts the workers, each on a thread of its own; the admin listener and what follows
     /// certificates run as tasks of the runtime that this is called in, which must not be a worker's.
     ///
-    /// It serves what `live` holds; keeping that up to date is the caller's business.
+    /// It serves what `live` holds; keeping that up to date is the caller's business. Certificates are ordered where there is a `store` for them.
     ///
     /// # Errors
     /// All addresses that cannot be bound, or what else is missing.
-    pub async fn start(settings: Arc<Settings>, live: Arc<Live>) -> Result<Self, StartError> {
+    pub async fn start(settings: Arc<Settings>, live: Arc<Live>, store: Option<Arc<dyn Store>>) -> Result<Self, StartError> {
         let workers = settings.workers.map_or_else(|| thread::available_parallelism().map_or(1, Into::into), Into::into);
         let Bound { addresses, workers: sockets, admin: admin_socket } = bind::bind(&settings, workers).map_err(StartError::Bind)?;
         let certificates = Certificates::new().map_err(StartError::Placeholder)?;
-        certificates.update(&live, std::time::SystemTime::now());
+        certificates.update(&live, &Held::default(), std::time::SystemTime::now());
+        let acme = store.and_then(|store| Acme::new(&settings, &live, store, &certificates).transpose()).transpose();
+        let acme = acme.map_err(|error| StartError::Acme(error.to_string()))?;
         let (phase, phases) = watch::channel(Phase::Serving);
         let authorities = settings.upstreams.certificate_authorities.as_deref().map(Authorities::read).transpose();
         let telemetry = Telemetry::new(&settings, std::time::SystemTime::now()).map_err(StartError::AccessLog)?;
@@ -106,12 +112,17 @@ impl Gateway {
             admission: Admission::new(&settings.limits),
             settings: Arc::clone(&settings),
             live: Arc::clone(&live),
+            challenges: Arc::clone(certificates.challenges()),
             phase: phases,
         };
-        let admin = Arc::new(Admin::new(&shared, Arc::clone(&certificates)));
+        let admin = Arc::new(Admin::new(&shared, Arc::clone(&certificates), acme.clone()));
         let followed = Arc::clone(&live);
         control.spawn(async move { authenticator.follow(&followed).await });
-        control.spawn(async move { certificates.follow(&live).await });
+        let ordered = acme.as_ref().map_or_else(|| watch::channel(None).1, |acme| acme.store().held());
+        control.spawn(async move { certificates.follow(&live, ordered).await });
+        if let Some(acme) = acme {
+            control.spawn(acme.run());
+        }
         if let Some(socket) = admin_socket {
             let listener = tokio::net::TcpListener::from_std(socket).map_err(StartError::Thread)?;
             control.spawn(admin::serve(listener, Arc::clone(&admin)));
@@ -176,6 +187,7 @@ impl fmt::Display for StartError {
             }
             Self::Placeholder(error) => error.fmt(f),
             Self::Tls(error) => write!(f, "TLS cannot be set up: {error}"),
+            Self::Acme(error) => write!(f, "acme.authorities: rootFile {error}"),
             Self::Authorities(error) => write!(f, "upstreams.certificateAuthorities {error}"),
             Self::Login(error) => write!(f, "access.login cannot be used: {error}"),
             Self::AccessLog(error) => write!(f, "the access log cannot be opened: {error}"),

@@ -79,6 +79,12 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         Ok(request) => request,
         Err(refusal) => return call.refuse(&refusal, None, respond).await,
     };
+    // What an authority looks for is there for every host, known or not (RFC 8555 §8.3).
+    if !peer.tls
+        && let Some(page) = worker.challenges.page(request.target.path())
+    {
+        return call.prove(page, &request, respond).await;
+    }
     if !peer.tls && worker.settings.listeners.http.mode == PlainHttp::Redirect {
         return call.redirect_to_https(&request, respond).await;
     }
@@ -361,6 +367,11 @@ impl<'a> Call<'a> {
     async fn redirect_to_portal<R: Respond>(&self, location: HeaderValue, request: &Request, respond: &mut R) {
         let told = Told { request: Some(request), ..Told::default() };
         self.answer(answer::redirect(StatusCode::SEE_OTHER, location, &self.facts()), told, respond).await;
+    }
+
+    async fn prove<R: Respond>(&self, page: Bytes, request: &Request, respond: &mut R) {
+        let told = Told { request: Some(request), ..Told::default() };
+        self.answer(answer::challenge(page, &self.facts()), told, respond).await;
     }
 
     async fn redirect<R: Respond>(&self, status: StatusCode, location: HeaderValue, request: &Request, routed: &Routed, respond: &mut R) {

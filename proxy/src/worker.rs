@@ -24,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::access::Authenticator;
 use crate::access::assertion::Assertions;
 use crate::access::review::{self, Reviews};
+use crate::certificates::acme::challenges::Challenges;
 use crate::forwarding::Forwarding;
 use crate::listen::accept::accept;
 use crate::listen::admission::Admission;
@@ -49,6 +50,7 @@ pub(crate) struct Worker {
     /// `None` where nobody can log in.
     pub(crate) reception: Option<Reception>,
     pub(crate) reviews: Reviews,
+    pub(crate) challenges: Arc<Challenges>,
     random: Random,
 }
 
@@ -64,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) assertions: Option<Arc<Assertions>>,
     pub(crate) reception: Option<Reception>,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) challenges: Arc<Challenges>,
     /// How far the gateway is.
     pub(crate) phase: watch::Receiver<Phase>,
 }
@@ -99,6 +102,7 @@ impl Worker {
             assertions: shared.assertions.clone(),
             reception: shared.reception.clone(),
             reviews: Reviews::default(),
+            challenges: Arc::clone(&shared.challenges),
             random: Random::seeded(index),
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use clap::Args;
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
+use portcullis_config::store;
 use portcullis_proxy::gateway;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -45,7 +46,8 @@ impl Gateway {
     async fn serve(self, settings: Arc<Settings>) -> Result<ExitCode, Failure> {
         let live = Arc::new(Live::default());
         let mut stop = Stop::new()?;
-        let mut gateway = gateway::Gateway::start(Arc::clone(&settings), Arc::clone(&live)).await.map_err(Failure::new)?;
+        let store = store::open(&settings).await.map_err(Failure::new)?;
+        let mut gateway = gateway::Gateway::start(Arc::clone(&settings), Arc::clone(&live), store).await.map_err(Failure::new)?;
         let addresses = gateway.addresses().clone();
         tracing::info!(
             http = addresses.http.map(tracing::field::display),

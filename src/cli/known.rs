@@ -32,6 +32,14 @@ pub(super) struct Place {
     config: Option<PathBuf>,
 }
 
+/// A running gateway.
+#[derive(Debug, Args)]
+pub(super) struct Admin {
+    /// The admin address of a running gateway
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9901", env = "PORTCULLIS_ADMIN")]
+    admin: SocketAddr,
+}
+
 /// What a configuration makes of its source.
 pub(super) struct Known {
     pub(super) settings: Arc<Settings>,
@@ -50,7 +58,25 @@ impl Place {
 
     /// Asks the running gateway.
     pub(super) fn ask<T: DeserializeOwned>(&self, target: &str) -> Result<T, Failure> {
-        let answer = self.get(target).map_err(|error| {
+        Admin { admin: self.admin }.ask(target)
+    }
+}
+
+// === impl Admin ===
+
+impl Admin {
+    /// Asks the running gateway.
+    pub(super) fn ask<T: DeserializeOwned>(&self, target: &str) -> Result<T, Failure> {
+        self.call("GET", target)
+    }
+
+    /// Has the running gateway do something.
+    pub(super) fn order<T: DeserializeOwned>(&self, target: &str) -> Result<T, Failure> {
+        self.call("POST", target)
+    }
+
+    fn call<T: DeserializeOwned>(&self, method: &str, target: &str) -> Result<T, Failure> {
+        let answer = self.exchange(method, target).map_err(|error| {
             let help = "give the address of its `admin` listener by --admin, or a configuration by --config";
             Failure::with_help(format!("no gateway answers at {}: {error}", self.admin), help)
         })?;
@@ -63,11 +89,11 @@ impl Place {
     }
 
     /// One HTTP/1.0 request: its answer ends with the connection.
-    fn get(&self, target: &str) -> std::io::Result<String> {
+    fn exchange(&self, method: &str, target: &str) -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&self.admin, ANSWER)?;
         stream.set_read_timeout(Some(ANSWER))?;
         stream.set_write_timeout(Some(ANSWER))?;
-        write!(stream, "GET {target} HTTP/1.0\r\nHost: {}\r\n\r\n", self.admin)?;
+        write!(stream, "{method} {target} HTTP/1.0\r\nHost: {}\r\n\r\n", self.admin)?;
         let mut answer = String::new();
         stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
         Ok(answer)

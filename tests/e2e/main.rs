@@ -12,6 +12,7 @@
 mod harness;
 
 mod access;
+mod acme;
 mod bad_http1;
 mod bad_http2;
 mod command_line;

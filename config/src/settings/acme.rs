@@ -35,6 +35,10 @@ pub struct AcmeSettings {
     pub public_environments: Vec<String>,
     /// The most names in one certificate.
     pub names_per_certificate: NonZeroUsize,
+    /// How long an order that failed is not tried again: twice as long each time, up to a day, and never sooner than the authority allows.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
+    pub retry_after: Duration,
     /// Where account keys, certificates and challenges are kept; without it, in the gateway's Namespace, and without a cluster nowhere.
     pub store: Option<StoreSettings>,
 }
@@ -60,9 +64,6 @@ pub struct AuthoritySettings {
     /// The profile of certificates, of those that it offers.
     #[serde(default)]
     pub profile: Option<String>,
-    /// The common name of a certificate in the chain that is taken where it offers several.
-    #[serde(default)]
-    pub preferred_chain: Option<String>,
 }
 
 /// An account outside of ACME.
@@ -201,6 +202,7 @@ impl Default for AcmeSettings {
             dns: DnsSettings::default(),
             public_environments: Vec::new(),
             names_per_certificate: size(100),
+            retry_after: Duration::from_secs(60),
             store: None,
         }
     }
@@ -238,15 +240,7 @@ impl AcmeSettings {
 
 impl AuthoritySettings {
     fn new(directory: &str) -> Self {
-        Self {
-            directory: directory.to_owned(),
-            staging: None,
-            root_file: None,
-            contact: Vec::new(),
-            external_account: None,
-            profile: None,
-            preferred_chain: None,
-        }
+        Self { directory: directory.to_owned(), staging: None, root_file: None, contact: Vec::new(), external_account: None, profile: None }
     }
 
     fn directory(&self, staging: bool) -> Option<&str> {

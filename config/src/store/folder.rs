@@ -115,7 +115,7 @@ impl Folder {
             if name == STATE {
                 held.state = Some(SecretBytes::from(self.load(name)?));
             } else if let Some(name) = name.strip_suffix(".pem") {
-                let certificate = split(&self.path.join(format!("{name}.pem")), self.load(&format!("{name}.pem"))?);
+                let certificate = split(&self.path.join(format!("{name}.pem")), &self.load(&format!("{name}.pem"))?);
                 let asked = marks.iter().any(|mark| mark.name == format!("{name}.renew"));
                 held.certificates.insert(name.to_owned(), Kept { certificate, renewal_asked: asked });
             }
@@ -258,7 +258,7 @@ impl Lock {
 }
 
 /// Takes key and chain apart. What is no such pair is found out where it is checked.
-fn split(path: &Path, bytes: Vec<u8>) -> Certificate {
+fn split(path: &Path, bytes: &[u8]) -> Certificate {
     let place = Place { file: Arc::new(path.to_owned()), line: 1, column: 1 };
     let start = bytes.windows(CHAIN.len()).position(|window| window == CHAIN.as_bytes()).unwrap_or(bytes.len());
     let (key, chain) = bytes.split_at(start);

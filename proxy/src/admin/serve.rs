@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::Admin;
+use super::certificates::NotRenewed;
 use crate::explain::Question;
 
 /// Connections at a time; further ones wait in the kernel's queue.
@@ -73,6 +74,9 @@ async fn connection(stream: TcpStream, admin: Arc<Admin>) -> Result<(), hyper::E
 }
 
 async fn answer(request: &Request<Incoming>, admin: Arc<Admin>) -> Response<Full<Bytes>> {
+    if *request.method() == Method::POST && request.uri().path() == "/certificates/renew" {
+        return renew(request.uri().query().unwrap_or_default(), &admin).await;
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -85,6 +89,7 @@ async fn answer(request: &Request<Incoming>, admin: Arc<Admin>) -> Response<Full
             reasons => text(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", reasons.join("\n"))),
         },
         "/metrics" => aside(move || response(StatusCode::OK, METRICS, admin.metrics())).await,
+        "/certificates" => aside(move || json(&admin.certificate_list())).await,
         "/routes" => aside(move || json(&admin.table())).await,
         "/explain" => {
             let question = question(request.uri().query().unwrap_or_default());
@@ -94,7 +99,20 @@ async fn answer(request: &Request<Incoming>, admin: Arc<Admin>) -> Response<Full
             })
             .await
         }
-        _ => text(StatusCode::NOT_FOUND, "/livez\n/readyz\n/metrics\n/routes\n/explain?url=URL&method=GET&header=NAME:VALUE\n"),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "/livez\n/readyz\n/metrics\n/certificates\n/routes\n/explain?url=URL&method=GET&header=NAME:VALUE\n",
+        ),
+    }
+}
+
+/// Has the certificate renewed that `name=…` names, by its own name or by a name that it is for.
+async fn renew(query: &str, admin: &Admin) -> Response<Full<Bytes>> {
+    let name = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "name").map(|(_, name)| name.into_owned());
+    match admin.renew(&name.unwrap_or_default()).await {
+        Ok(name) => json(&name),
+        Err(NotRenewed::Unknown) => text(StatusCode::NOT_FOUND, "the gateway has ordered no such certificate\n"),
+        Err(NotRenewed::Store(error)) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
     }
 }
 

@@ -15,6 +15,8 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
+use super::EXPIRES_SOON;
+
 /// The longest chain, and the longest key, in bytes of PEM.
 const MAX_PEM: usize = 1 << 20;
 /// The most certificates in a chain: each handshake sends them all.
@@ -25,6 +27,8 @@ pub(crate) struct Checked {
     pub(crate) origin: Origin,
     /// The names that it is for.
     pub(crate) names: Vec<HostPattern>,
+    /// When it begins.
+    pub(crate) not_before: SystemTime,
     /// When it ends.
     pub(crate) not_after: SystemTime,
     pub(super) key: Arc<CertifiedKey>,
@@ -72,6 +76,7 @@ pub(crate) fn check(certificate: &Certificate, now: SystemTime) -> Result<Checke
     Ok(Checked {
         origin: certificate.origin.clone(),
         names: leaf.names,
+        not_before: leaf.not_before,
         not_after: leaf.not_after,
         key: Arc::new(key),
         source: certificate.clone(),
@@ -160,6 +165,12 @@ impl Checked {
     /// How long it is still valid.
     pub(crate) fn remaining(&self, now: SystemTime) -> Duration {
         self.not_after.duration_since(now).unwrap_or_default()
+    }
+
+    /// Whether it should have been renewed by now.
+    pub(super) fn ends_soon(&self, now: SystemTime) -> bool {
+        let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
+        self.remaining(now) < EXPIRES_SOON.min(life / 4)
     }
 
     pub(super) fn is_ecdsa(&self) -> bool {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -84,6 +84,10 @@ impl Entrance {
         };
         match entered {
             Ok(Entered::Plain(socket, peer)) => self.plain(socket, peer, drain).await,
+            Ok(Entered::Tls(mut stream, _)) if tls::is_challenge(&stream) => {
+                // The handshake was all; a client that is gone already does not mind.
+                let _ = timeout(limit, stream.shutdown()).await;
+            }
             Ok(Entered::Tls(stream, peer)) => {
                 let protocol = tls::protocol(&stream);
                 speak(protocol, *stream, &self.worker, peer, drain).await;

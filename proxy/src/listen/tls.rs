@@ -11,6 +11,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::socket::Protocol;
 use crate::certificates::Certificates;
+use crate::certificates::acme::challenges::ACME_TLS;
 
 const HTTP2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
@@ -33,7 +34,7 @@ pub(crate) fn acceptor(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(certificates);
-    config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec(), HTTP1_0.to_vec()];
+    config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec(), HTTP1_0.to_vec(), ACME_TLS.to_vec()];
     // Sessions live in tickets alone: a store would be a lock that all workers share.
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -46,6 +47,11 @@ pub(super) fn protocol<I>(stream: &TlsStream<I>) -> Protocol {
         Some(HTTP2) => Protocol::Http2,
         _ => Protocol::Http1,
     }
+}
+
+/// Whether the handshake was all that the client wanted: an authority's look at a challenge (RFC 8737 §3).
+pub(super) fn is_challenge<I>(stream: &TlsStream<I>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(ACME_TLS)
 }
 
 /// The version of TLS that was agreed on, for metrics.

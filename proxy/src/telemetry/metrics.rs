@@ -67,7 +67,7 @@ metrics! {
     HOSTS: Gauge "portcullis_hosts" ["listener"] "Hostnames and wildcards in the routing table.";
     PROBLEMS: Gauge "portcullis_problems" ["severity", "reason"] "Problems with resources as they are now.";
     CERTIFICATE: Gauge "portcullis_certificate_not_after_seconds" ["certificate"] "When a certificate that is served ends, in seconds since 1970.";
-    CERTIFICATE_PROBLEMS: Gauge "portcullis_certificate_problems" [] "Certificates that are not usable, or soon not any more.";
+    CERTIFICATE_PROBLEMS: Gauge "portcullis_certificate_problems" [] "Certificates that are not usable, soon not any more, or could not be ordered.";
     LOG_DROPPED: Counter "portcullis_access_log_dropped_total" [] "Lines of the access log that could not be written as fast as they came, or not at all.";
     BUILD: Gauge "portcullis_build_info" ["version"] "Always 1; the label says which version runs.";
     PROCESS_START: Gauge "process_start_time_seconds" [] "When the process started, in seconds since 1970.";

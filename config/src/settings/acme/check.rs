@@ -28,6 +28,10 @@ pub(in crate::settings) fn meaning(settings: &Settings, complain: &mut Complain<
             complain(&["acme", "publicEnvironments", &index.to_string()], format!("no environment can have this name: it {error}"), help);
         }
     }
+    if acme.retry_after.is_zero() {
+        let help = "write a duration such as `1m`".to_owned();
+        complain(&["acme", "retryAfter"], "authorities shut out who asks without a pause".to_owned(), help);
+    }
     store(settings, acme, complain);
 }
 
@@ -53,8 +57,12 @@ fn of_authority(acme: &AcmeSettings, authority: &AuthoritySettings, index: &str,
 fn challenge(settings: &Settings, acme: &AcmeSettings, complain: &mut Complain<'_>) {
     let listeners = &settings.listeners;
     let (wrong, help) = match acme.challenge {
-        ChallengeKind::Http01 if listeners.http.address.is_none() => ("there is no listener for plain HTTP", "give `listeners.http.address`"),
-        ChallengeKind::TlsAlpn01 if listeners.https.address.is_none() => ("there is no listener for HTTPS", "give `listeners.https.address`"),
+        ChallengeKind::Http01 if listeners.http.address.is_none() => {
+            ("there is no listener for plain HTTP", "give `listeners.http.address`")
+        }
+        ChallengeKind::TlsAlpn01 if listeners.https.address.is_none() => {
+            ("there is no listener for HTTPS", "give `listeners.https.address`")
+        }
         ChallengeKind::Dns01 if acme.dns.provider.is_none() => {
             ("nobody makes the DNS records", "give `acme.dns.provider`, or prove names by `http-01`")
         }
@@ -143,5 +151,6 @@ pub(in crate::settings) fn files(settings: &Settings, complain: &mut Complain<'_
 }
 
 fn is_https(url: &str) -> bool {
-    url.parse::<http::Uri>().is_ok_and(|url| url.scheme() == Some(&http::uri::Scheme::HTTPS) && url.host().is_some_and(|host| !host.is_empty()))
+    url.parse::<http::Uri>()
+        .is_ok_and(|url| url.scheme() == Some(&http::uri::Scheme::HTTPS) && url.host().is_some_and(|host| !host.is_empty()))
 }

@@ -1,0 +1,137 @@
+//! What is answered to authorities, by every replica: a page for `http-01`, a certificate for `tls-alpn-01`.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::state::Challenge;
+
+/// The protocol that an authority alone speaks, alone (RFC 8737 §6.2).
+pub(crate) const ACME_TLS: &[u8] = b"acme-tls/1";
+/// Where an authority looks for a page (RFC 8555 §8.3).
+const WELL_KNOWN: &str = "/.well-known/acme-challenge/";
+/// The most challenges at a time.
+const MAX_CHALLENGES: usize = 1_000;
+
+/// The challenges that are open now. Read by workers, written by the control plane.
+#[derive(Default)]
+pub(crate) struct Challenges {
+    open: ArcSwap<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    source: Vec<Challenge>,
+    pages: HashMap<Box<str>, Bytes>,
+    certificates: HashMap<Box<str>, Arc<CertifiedKey>>,
+}
+
+// === impl Challenges ===
+
+impl Challenges {
+    /// The page that an authority looks for at `path`. Whatever the host is: an authority knows its token, and nobody else does.
+    pub(crate) fn page(&self, path: &str) -> Option<Bytes> {
+        let token = path.strip_prefix(WELL_KNOWN)?;
+        self.open.load().pages.get(token).cloned()
+    }
+
+    /// The certificate for an authority that asks for `name`.
+    pub(crate) fn certificate(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        self.open.load().certificates.get(name).cloned()
+    }
+
+    /// These are open, and no others.
+    pub(crate) fn open(&self, challenges: &[Challenge]) {
+        if self.open.load().source != challenges {
+            self.open.store(Arc::new(Open::new(challenges)));
+        }
+    }
+}
+
+impl fmt::Debug for Challenges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Challenges").field("open", &self.open.load().source.len()).finish()
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn new(challenges: &[Challenge]) -> Self {
+        let mut open = Self { source: challenges.to_vec(), ..Self::default() };
+        for challenge in challenges.iter().take(MAX_CHALLENGES) {
+            match challenge {
+                Challenge::Http { token, answer } => drop(open.pages.insert(token.as_str().into(), Bytes::from(answer.clone()))),
+                Challenge::TlsAlpn { name, digest } => match certificate(name, digest) {
+                    Some(certificate) => drop(open.certificates.insert(name.as_str().into(), certificate)),
+                    None => tracing::error!(name, "no certificate could be made for a tls-alpn-01 challenge"),
+                },
+                Challenge::Dns { .. } => {}
+            }
+        }
+        open
+    }
+}
+
+/// A certificate with the digest in it (RFC 8737 §3).
+fn certificate(name: &str, digest: &str) -> Option<Arc<CertifiedKey>> {
+    let digest = unhex(digest).filter(|digest| digest.len() == 32)?;
+    let mut params = CertificateParams::new(vec![name.to_owned()]).ok()?;
+    params.distinguished_name = DistinguishedName::new();
+    params.custom_extensions = vec![CustomExtension::new_acme_identifier(&digest)];
+    let key = KeyPair::generate().ok()?;
+    let certificate = params.self_signed(&key).ok()?;
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let key = rustls::crypto::aws_lc_rs::default_provider().key_provider.load_private_key(key).ok()?;
+    // Not checked against each other: the check refuses the extension, which must be critical.
+    Some(Arc::new(CertifiedKey::new(vec![certificate.der().clone()], key)))
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    text.as_bytes().chunks(2).map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_there_for_its_token_alone_while_the_challenge_is_open() {
+        let challenges = Challenges::default();
+        challenges.open(&[Challenge::Http { token: "token".to_owned(), answer: "token.key".to_owned() }]);
+        assert_eq!(challenges.page("/.well-known/acme-challenge/token").as_deref(), Some(&b"token.key"[..]));
+        for path in ["/.well-known/acme-challenge/", "/.well-known/acme-challenge/other", "/token", "token", "/"] {
+            assert_eq!(challenges.page(path), None, "{path}");
+        }
+        challenges.open(&[]);
+        assert_eq!(challenges.page("/.well-known/acme-challenge/token"), None);
+    }
+
+    #[test]
+    fn a_certificate_is_there_for_its_name_alone() {
+        let challenges = Challenges::default();
+        let challenge = |name: &str, digest: String| Challenge::TlsAlpn { name: name.to_owned(), digest };
+        challenges.open(&[challenge("a.test", hex(&[7; 32])), challenge("b.test", "garbled".to_owned())]);
+        assert!(challenges.certificate("a.test").is_some());
+        assert!(challenges.certificate("b.test").is_none());
+        assert!(challenges.certificate("c.test").is_none());
+    }
+
+    #[test]
+    fn what_is_in_hexadecimal_is_read_as_it_was() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        assert_eq!(unhex(&hex(&bytes)), Some(bytes));
+        assert_eq!(unhex("abc"), None);
+    }
+}

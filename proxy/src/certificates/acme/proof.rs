@@ -1,0 +1,95 @@
+//! Whether what an authority issued is what was ordered.
+
+use std::collections::BTreeSet;
+use std::time::SystemTime;
+
+use portcullis_config::snapshot::certificate::Certificate;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+
+use super::schedule::Facts;
+use super::state::seconds;
+use crate::certificates::check::{Checked, check};
+
+/// What there is to know of a certificate that may be served.
+pub(super) fn facts(certificate: &Certificate, renewal_asked: bool, now: SystemTime) -> Option<Facts> {
+    check(certificate, now).ok().map(|checked| Facts {
+        names: names(&checked),
+        not_before: seconds(checked.not_before),
+        not_after: seconds(checked.not_after),
+        renewal_asked,
+    })
+}
+
+/// Checks a certificate that was just issued: it may be served, is for all of `wanted`, and its chain holds together.
+pub(super) fn prove(certificate: &Certificate, wanted: &BTreeSet<String>, now: SystemTime) -> Result<(), String> {
+    let checked = check(certificate, now).map_err(|unusable| format!("the certificate that was issued is not usable: {unusable}"))?;
+    let names = names(&checked);
+    if let Some(lacking) = wanted.iter().find(|name| !names.contains(*name)) {
+        return Err(format!("the certificate that was issued is not for {lacking}"));
+    }
+    let chain = CertificateDer::pem_slice_iter(&certificate.chain).collect::<Result<Vec<_>, _>>();
+    chain_holds(&chain.map_err(|error| error.to_string())?, now)
+}
+
+/// The first certificate, as DER.
+pub(super) fn leaf(certificate: &Certificate) -> Option<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(&certificate.chain).next()?.ok()
+}
+
+fn names(checked: &Checked) -> BTreeSet<String> {
+    checked.names.iter().map(ToString::to_string).collect()
+}
+
+/// Each certificate of a chain is signed by the next. Whether the last one is trusted is for clients to say.
+fn chain_holds(chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), String> {
+    let [leaf, between @ .., last] = chain else { return Ok(()) };
+    let wrong = |error: webpki::Error| format!("the chain that was issued does not hold: {error}");
+    let anchor = anchor_from_trusted_cert(last).map_err(wrong)?;
+    let leaf = EndEntityCert::try_from(leaf).map_err(wrong)?;
+    let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all;
+    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds(now)));
+    leaf.verify_for_usage(algorithms, &[anchor], between, now, KeyUsage::server_auth(), None, None).map_err(wrong)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+    use super::*;
+    use crate::certificates::testing::{certificate, now, with_key_of};
+
+    fn wanted(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_was_ordered_is_taken_and_nothing_else() {
+        let issued = certificate("one", &["a.test", "b.test"]);
+        assert_eq!(prove(&issued, &wanted(&["a.test"]), now()), Ok(()));
+        assert!(prove(&issued, &wanted(&["c.test"]), now()).unwrap_err().contains("c.test"));
+        let mixed = with_key_of(&issued, &certificate("two", &["a.test"]));
+        assert!(prove(&mixed, &wanted(&["a.test"]), now()).unwrap_err().contains("private key"));
+        let later = now() + std::time::Duration::from_secs(40 * 24 * 3600);
+        assert!(prove(&issued, &wanted(&["a.test"]), later).unwrap_err().contains("expired"));
+    }
+
+    #[test]
+    fn a_chain_of_another_authority_is_refused() {
+        let authority = |name: &str| {
+            let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let key = KeyPair::generate().unwrap();
+            (params.self_signed(&key).unwrap(), Issuer::new(params, key))
+        };
+        let (good, issuer) = authority("authority.test");
+        let (other, _) = authority("authority.test");
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(vec!["a.test".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        assert_eq!(chain_holds(&[leaf.der().clone(), good.der().clone()], now()), Ok(()));
+        assert!(chain_holds(&[leaf.der().clone(), other.der().clone()], now()).is_err());
+        assert_eq!(chain_holds(&[leaf.der().clone()], now()), Ok(()), "a leaf alone may be all there is");
+    }
+}

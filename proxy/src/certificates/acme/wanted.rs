@@ -1,0 +1,102 @@
+//! Which names the gateway needs certificates for: a function of the snapshot and the settings, and of nothing that a client sends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use portcullis_config::problem::{Origin, Problem, Severity};
+use portcullis_config::settings::acme::{AcmeSettings, ChallengeKind};
+use portcullis_config::snapshot::access::Require;
+use portcullis_config::snapshot::host::{HostPattern, Hostname, VirtualHost};
+use portcullis_config::snapshot::{ListenerProtocol, Snapshot};
+
+/// What to order, and what not.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// The names.
+    pub(crate) names: BTreeSet<HostPattern>,
+    /// The hosts that are served but get no certificate, by environment: how many, and one of them.
+    pub(crate) left_out: BTreeMap<Arc<str>, (usize, HostPattern)>,
+}
+
+/// The names to order for the hosts of `snapshot` under `zone`, but for those that the certificates `brought` by people are for.
+///
+/// With `dns-01` the zone's wildcard is wanted at any time, and most names need nothing else. A name of its own stands in public logs, so
+/// that it is wanted only where all of its routes are open, or where its environment is said to be public. Certificates name the zone
+/// anyway, so that it needs no such permission.
+pub(crate) fn wanted(snapshot: &Snapshot, zone: &str, acme: &AcmeSettings, brought: &[HostPattern]) -> Wanted {
+    let mut wanted = Wanted::default();
+    let zone: Option<Hostname> = zone.parse().ok();
+    let wildcards = acme.challenge == ChallengeKind::Dns01;
+    if let Some(zone) = zone.clone().filter(|_| wildcards) {
+        let wildcard = HostPattern::Wildcard(zone);
+        if !brought.contains(&wildcard) {
+            wanted.names.insert(wildcard);
+        }
+    }
+    let listeners = snapshot.listeners.iter().filter(|listener| listener.protocol == ListenerProtocol::Https);
+    for host in listeners.flat_map(|listener| listener.hosts.iter()) {
+        let name = &host.pattern;
+        if brought.iter().chain(&wanted.names).any(|other| covers(other, name)) {
+            continue;
+        }
+        let is_zone = matches!((name, &zone), (HostPattern::Exact(name), Some(zone)) if name == zone);
+        let can_be_proven = wildcards || matches!(name, HostPattern::Exact(_));
+        if can_be_proven && (is_zone || is_public(host, acme)) {
+            wanted.names.insert(name.clone());
+        } else {
+            let left_out = wanted.left_out.entry(Arc::clone(&host.environment)).or_insert_with(|| (0, name.clone()));
+            left_out.0 += 1;
+            // The first in the alphabet, because hosts come in no order.
+            left_out.1 = left_out.1.clone().min(name.clone());
+        }
+    }
+    wanted
+}
+
+fn is_public(host: &VirtualHost, acme: &AcmeSettings) -> bool {
+    let open = !host.routes.is_empty() && host.routes.iter().all(|route| route.rule.policy.access.require == Require::Nothing);
+    open || acme.public_environments.iter().any(|environment| **environment == *host.environment)
+}
+
+/// Whether a certificate for `one` is for `other` too: a certificate's wildcard stands for one label alone (RFC 9525 §6.3).
+pub(super) fn covers(one: &HostPattern, other: &HostPattern) -> bool {
+    match (one, other) {
+        (HostPattern::Wildcard(parent), HostPattern::Exact(name)) => {
+            name.as_str().split_once('.').is_some_and(|(_, rest)| rest == parent.as_str())
+        }
+        (one, other) => one == other,
+    }
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    /// What the operator is told of hosts that get no certificate.
+    pub(crate) fn problems(&self, challenge: ChallengeKind) -> Vec<Problem> {
+        let tell = |(environment, (hosts, example)): (&Arc<str>, &(usize, HostPattern))| {
+            Problem {
+            severity: Severity::Warning,
+            reason: "CertificateNotOrdered",
+            origin: Origin::default(),
+            message: match hosts {
+                1 => format!("no certificate is ordered for {example} in the environment `{environment}`"),
+                hosts => format!("no certificate is ordered for {hosts} hosts of the environment `{environment}`, such as {example}"),
+            },
+            help: match challenge {
+                ChallengeKind::Dns01 => {
+                    "it would name a restricted environment in public logs: make hostnames of one label, or add it to `acme.publicEnvironments`"
+                }
+                _ => {
+                    "it would name a restricted environment in public logs: prove a wildcard by `dns-01`, or add it to `acme.publicEnvironments`"
+                }
+            }
+            .to_owned(),
+        }
+        };
+        self.left_out.iter().map(tell).collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "wanted_tests.rs"]
+mod tests;

@@ -1,0 +1,136 @@
+use portcullis_config::settings::Settings;
+use portcullis_config::snapshot::Listener;
+use portcullis_config::snapshot::access::Access;
+use portcullis_config::snapshot::backend::WeightedBackends;
+use portcullis_config::snapshot::host::HostTable;
+use portcullis_config::snapshot::policy::Policy;
+use portcullis_config::snapshot::rule::{PathMatch, Route, RouteMatch, Rule};
+use proptest::prelude::*;
+
+use super::*;
+
+const ZONE: &str = "apps.test";
+
+fn host(pattern: &str, environment: &str, require: &[Require]) -> VirtualHost {
+    let route = |require: &Require| {
+        let access = Access { require: *require, ..Access::default() };
+        let rule = Rule {
+            origin: Origin::default(),
+            service: "service".into(),
+            filters: Vec::new(),
+            backends: WeightedBackends::default(),
+            policy: Policy { access, ..Policy::default() },
+        };
+        let matches = RouteMatch { path: PathMatch::Exact("/".into()), method: None, headers: Vec::new(), query: Vec::new() };
+        Route { matches, rule: Arc::new(rule) }
+    };
+    VirtualHost {
+        pattern: pattern.parse().expect("a host"),
+        environment: environment.into(),
+        origin: Origin::default(),
+        routes: require.iter().map(route).collect(),
+    }
+}
+
+fn snapshot(hosts: Vec<VirtualHost>) -> Snapshot {
+    let mut table = HostTable::default();
+    for host in hosts {
+        table.insert(Arc::new(host));
+    }
+    let listener = |name: &str, protocol| Listener { name: name.into(), protocol, hostname: None, hosts: Arc::new(table.clone()) };
+    let listeners = vec![listener("http", ListenerProtocol::Http), listener("https", ListenerProtocol::Https)];
+    Snapshot { listeners, ..Snapshot::default() }
+}
+
+fn acme(challenge: ChallengeKind) -> AcmeSettings {
+    AcmeSettings { challenge, ..AcmeSettings::default() }
+}
+
+fn names(wanted: &Wanted) -> Vec<String> {
+    wanted.names.iter().map(ToString::to_string).collect()
+}
+
+const OPEN: &[Require] = &[Require::Nothing];
+const CLOSED: &[Require] = &[Require::Application];
+/// With a path that needs no credentials.
+const PARTLY: &[Require] = &[Require::Nothing, Require::User];
+
+#[test]
+fn with_dns_01_the_zones_wildcard_is_all_that_most_need() {
+    let snapshot = snapshot(vec![host("web--staging.apps.test", "staging", OPEN), host("cart--prod.apps.test", "prod", CLOSED)]);
+    let wanted = wanted(&snapshot, ZONE, &acme(ChallengeKind::Dns01), &[]);
+    assert_eq!(names(&wanted), ["*.apps.test"]);
+    assert!(wanted.left_out.is_empty());
+}
+
+#[test]
+fn without_it_only_open_hosts_get_a_name_of_their_own() {
+    let hosts = vec![
+        host("web--staging.apps.test", "staging", OPEN),
+        host("cart--prod.apps.test", "prod", CLOSED),
+        host("shop--prod.apps.test", "prod", PARTLY),
+        host("none--prod.apps.test", "prod", &[]),
+    ];
+    let wanted = wanted(&snapshot(hosts), ZONE, &acme(ChallengeKind::Http01), &[]);
+    assert_eq!(names(&wanted), ["web--staging.apps.test"]);
+    assert_eq!(wanted.left_out[&Arc::from("prod")], (3, "cart--prod.apps.test".parse().expect("a host")));
+    assert_eq!(wanted.problems(ChallengeKind::Http01).len(), 1, "one for an environment, not one for a host");
+}
+
+#[test]
+fn an_environment_that_is_said_to_be_public_is_named() {
+    let acme = AcmeSettings { public_environments: vec!["prod".to_owned()], ..acme(ChallengeKind::Http01) };
+    let hosts = vec![host("cart--prod.apps.test", "prod", CLOSED), host("cart--dev.apps.test", "dev", CLOSED)];
+    assert_eq!(names(&wanted(&snapshot(hosts), ZONE, &acme, &[])), ["cart--prod.apps.test"]);
+}
+
+#[test]
+fn a_name_deeper_than_the_wildcard_is_ordered_only_where_it_may_be_known() {
+    let hosts =
+        vec![host("web.staging.apps.test", "staging", OPEN), host("web.prod.apps.test", "prod", CLOSED), host("apps.test", "prod", CLOSED)];
+    let wanted = wanted(&snapshot(hosts), ZONE, &acme(ChallengeKind::Dns01), &[]);
+    assert_eq!(names(&wanted), ["apps.test", "web.staging.apps.test", "*.apps.test"], "the zone itself is in public logs anyway");
+    assert_eq!(wanted.left_out.len(), 1);
+}
+
+#[test]
+fn what_people_have_brought_is_not_ordered() {
+    let snapshot = snapshot(vec![host("web--staging.apps.test", "staging", OPEN), host("web.example.com", "staging", OPEN)]);
+    let brought = ["*.apps.test".parse().expect("a name")];
+    assert_eq!(names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::Dns01), &brought)), ["web.example.com"]);
+    assert_eq!(names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::Http01), &brought)), ["web.example.com"]);
+}
+
+#[test]
+fn a_wildcard_can_be_proven_by_dns_01_alone() {
+    let snapshot = snapshot(vec![host("*.example.com", "staging", OPEN)]);
+    assert!(names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::TlsAlpn01), &[])).is_empty());
+    assert_eq!(names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::Dns01), &[])), ["*.apps.test", "*.example.com"]);
+}
+
+#[test]
+fn the_settings_zone_is_what_settings_read() {
+    let settings = Settings::parse(std::path::Path::new("x"), b"zone: apps.test\nsource: {directory: .}\n").expect("settings");
+    assert!(settings.acme.is_none(), "nothing is ordered unless it is asked for");
+}
+
+proptest! {
+    #[test]
+    fn no_restricted_environment_is_ever_named(
+        hosts in proptest::collection::vec(("[a-z]{1,4}", "[a-c]", 0_usize..3, any::<bool>()), 0..20),
+        dns: bool,
+    ) {
+        let kinds = [OPEN, CLOSED, PARTLY];
+        let made = hosts.iter().map(|(service, environment, kind, deep)| {
+            let dot = if *deep { "." } else { "--" };
+            host(&format!("{service}{dot}{environment}.apps.test"), environment, kinds[*kind])
+        });
+        let snapshot = snapshot(made.collect());
+        let challenge = if dns { ChallengeKind::Dns01 } else { ChallengeKind::Http01 };
+        let wanted = wanted(&snapshot, ZONE, &acme(challenge), &[]);
+        for name in wanted.names.iter().map(ToString::to_string).filter(|name| name != "*.apps.test") {
+            let served = snapshot.listener("https").expect("there").hosts.find(&name).expect("only names that are served are wanted").clone();
+            prop_assert!(served.routes.iter().all(|route| route.rule.policy.access.require == Require::Nothing), "{}", name);
+        }
+    }
+}

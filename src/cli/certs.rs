@@ -1,0 +1,121 @@
+//! `portcullis certs`: the certificates of a running gateway, and the renewal of one.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use portcullis_proxy::admin::certificates::Certificate;
+
+use super::known::Admin;
+use super::output::{self, Output};
+use super::problems::Failure;
+use super::table;
+
+/// Shows the certificates of a running gateway: names, authority, end, what comes next, and what went wrong.
+#[derive(Debug, Args)]
+pub(super) struct Certs {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    admin: Admin,
+    /// The form of the answer
+    #[arg(short, long, value_enum, default_value_t, global = true)]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Orders a certificate anew, now
+    Renew {
+        /// A hostname that it is for, or its own name
+        name: String,
+    },
+}
+
+// === impl Certs ===
+
+impl Certs {
+    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        match self.command {
+            Some(Command::Renew { name }) => {
+                let query: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
+                let own: String = self.admin.order(&format!("/certificates/renew?name={query}"))?;
+                output::write(&format!("{own} is ordered anew; `portcullis certs` tells how that goes\n"))?;
+            }
+            None => {
+                let certificates: Vec<Certificate> = self.admin.ask("/certificates")?;
+                match self.output {
+                    Output::Json => output::write_json(&certificates)?,
+                    Output::Text => output::write(&text(&certificates))?,
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn text(certificates: &[Certificate]) -> String {
+    let heading = ["NAMES", "EXPIRES IN", "NEXT", "ISSUER", "SOURCE"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    rows.extend(certificates.iter().map(row));
+    let mut text = table::format(&rows);
+    for certificate in certificates {
+        if let Some(error) = &certificate.last_error {
+            text.push_str(&format!("\n{}: failed {} times in a row: {error}\n", certificate.names.join(", "), certificate.failures));
+        }
+    }
+    text
+}
+
+fn row(certificate: &Certificate) -> Vec<String> {
+    const MAX_NAMES: usize = 3;
+    let mut names = certificate.names.iter().take(MAX_NAMES).cloned().collect::<Vec<_>>().join(", ");
+    if let Some(more) = certificate.names.len().checked_sub(MAX_NAMES).filter(|more| *more > 0) {
+        names.push_str(&format!(" and {more} more"));
+    }
+    let expires = match certificate.expires_in_seconds {
+        None => "not there yet".to_owned(),
+        Some(0) => "expired".to_owned(),
+        Some(seconds) => duration(seconds),
+    };
+    let from_now = |time: u64| certificate.not_after.zip(certificate.expires_in_seconds).map(|(end, left)| time.saturating_sub(end - left));
+    let next = match (certificate.next_try, certificate.renew_at.and_then(from_now)) {
+        (Some(_), _) => "tried again".to_owned(),
+        (None, Some(seconds)) => format!("renewed in {}", duration(seconds)),
+        (None, None) => String::new(),
+    };
+    let source = if certificate.name.is_empty() { &certificate.origin } else { &certificate.name };
+    vec![names, expires, next, certificate.issuer.clone().unwrap_or_default(), source.clone()]
+}
+
+/// In the largest unit that is whole.
+fn duration(seconds: u64) -> String {
+    match seconds {
+        172_800.. => format!("{} d", seconds / 86_400),
+        7_200.. => format!("{} h", seconds / 3_600),
+        120.. => format!("{} min", seconds / 60),
+        seconds => format!("{seconds} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_tells_what_is_and_what_comes() {
+        let certificate = |name: &str| Certificate { name: name.to_owned(), names: vec![format!("{name}.test")], ..Certificate::default() };
+        let good = Certificate {
+            issuer: Some("https://ca.test/".to_owned()),
+            not_after: Some(1_000_000),
+            expires_in_seconds: Some(300_000),
+            renew_at: Some(710_000),
+            ..certificate("good")
+        };
+        let bad = Certificate { next_try: Some(5), failures: 2, last_error: Some("no".to_owned()), ..certificate("bad") };
+        let expected = "NAMES      EXPIRES IN     NEXT            ISSUER            SOURCE\n\
+                        good.test  3 d            renewed in 2 h  https://ca.test/  good\n\
+                        bad.test   not there yet  tried again                       bad\n\
+                        \nbad.test: failed 2 times in a row: no\n";
+        assert_eq!(text(&[good, bad]), expected);
+    }
+}

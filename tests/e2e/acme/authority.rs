@@ -1,0 +1,166 @@
+//! Pebble, an ACME authority made for tests: it rejects nonces at random and really checks challenges, each test's on an address of its own.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+use super::dns::Bind;
+use crate::harness::{Authority, Curl, PATIENCE};
+
+/// Where Pebble looks for challenges: the gateway's listeners.
+pub(super) const HTTP_PORT: u16 = 5002;
+pub(super) const HTTPS_PORT: u16 = 5001;
+const PORT: u16 = 14000;
+const MANAGEMENT_PORT: u16 = 15000;
+
+/// A running Pebble.
+pub(super) struct Pebble {
+    child: Child,
+    folder: TempDir,
+    address: Ipv4Addr,
+    log: Arc<watch::Sender<String>>,
+    environment: Vec<(String, String)>,
+}
+
+// === impl Pebble ===
+
+impl Pebble {
+    /// On the address of `dns`, by which it finds names. It rejects one nonce in ten.
+    pub(super) async fn start(dns: &Bind) -> Self {
+        Self::start_with(dns, &[], 90 * 24 * 3600).await
+    }
+
+    /// The same, with a changed environment, and certificates that are good for so many seconds.
+    pub(super) async fn start_with(dns: &Bind, changed: &[(&str, &str)], validity: u64) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let address = dns.address();
+        let own = Authority::new("Pebble's own").expect("an authority");
+        let issued = own.issue(&[&address.to_string()], Duration::from_secs(24 * 3600)).expect("a certificate");
+        for (name, text) in [("root.pem", own.certificate()), ("cert.pem", issued.certificate), ("key.pem", issued.key)] {
+            std::fs::write(folder.path().join(name), text).expect("Pebble's files");
+        }
+        let configuration = json!({ "pebble": {
+            "listenAddress": format!("{address}:{PORT}"),
+            "managementListenAddress": format!("{address}:{MANAGEMENT_PORT}"),
+            "certificate": folder.path().join("cert.pem"),
+            "privateKey": folder.path().join("key.pem"),
+            "httpPort": HTTP_PORT,
+            "tlsPort": HTTPS_PORT,
+            "externalAccountBindingRequired": false,
+            "retryAfter": { "authz": 0, "order": 0 },
+            "keyAlgorithm": "ecdsa",
+            "profiles": { "default": { "description": "for tests", "validityPeriod": validity } },
+        }});
+        std::fs::write(folder.path().join("pebble.json"), configuration.to_string()).expect("Pebble's configuration");
+        let environment = [("PEBBLE_WFE_NONCEREJECT", "10"), ("PEBBLE_VA_SLEEPTIME", "1"), ("PEBBLE_AUTHZREUSE", "0")];
+        let environment: Vec<_> =
+            environment.iter().chain(changed).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let log = Arc::new(watch::Sender::new(String::new()));
+        let child = spawn(&folder, dns, &environment, &log).await;
+        let pebble = Self { child, folder, address, log, environment };
+        pebble.is_up().await;
+        pebble
+    }
+
+    /// The URL of its directory.
+    pub(super) fn directory(&self) -> String {
+        format!("https://{}:{PORT}/dir", self.address)
+    }
+
+    /// What its own HTTPS is trusted by.
+    pub(super) fn root_file(&self) -> PathBuf {
+        self.folder.path().join("root.pem")
+    }
+
+    /// What the certificates that it issues are trusted by, in PEM.
+    pub(super) async fn issuing_root(&self) -> String {
+        let answer = Curl::new(&format!("https://{}:{MANAGEMENT_PORT}/roots/0", self.address)).arg("--insecure").run().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.text()
+    }
+
+    /// How often it has written a text.
+    pub(super) fn count(&self, text: &str) -> usize {
+        self.log.borrow().matches(text).count()
+    }
+
+    /// Orders that were finalized.
+    pub(super) fn issued(&self) -> usize {
+        self.count("Issued certificate serial")
+    }
+
+    /// Ends it.
+    pub(super) async fn stop(&mut self) {
+        self.child.kill().await.expect("Pebble can be ended");
+    }
+
+    /// Starts it again, with nothing of what it knew: it keeps all in memory.
+    pub(super) async fn restart(&mut self, dns: &Bind) {
+        self.child = spawn(&self.folder, dns, &self.environment, &self.log).await;
+        self.is_up().await;
+    }
+
+    /// The settings of a gateway that orders here.
+    pub(super) fn settings(&self, challenge: &str) -> Value {
+        json!({
+            "certificates": [],
+            "listeners": {
+                "http": { "address": format!("{}:{HTTP_PORT}", self.address) },
+                "https": { "address": format!("{}:{HTTPS_PORT}", self.address) },
+            },
+            "acme": {
+                "authorities": [{ "directory": self.directory(), "rootFile": self.root_file(), "contact": ["mailto:ops@apps.test"] }],
+                "challenge": challenge,
+                "retryAfter": "1s",
+                "store": { "folder": "acme" },
+            },
+        })
+    }
+
+    async fn is_up(&self) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while Curl::new(&self.directory()).arg("--insecure").run().await.status != 200 {
+            assert!(tokio::time::Instant::now() < deadline, "Pebble does not start: {}", self.log.borrow().as_str());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Pebble {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("--- Pebble's log\n{}---", self.log.borrow().as_str());
+        }
+    }
+}
+
+async fn spawn(folder: &TempDir, dns: &Bind, environment: &[(String, String)], log: &Arc<watch::Sender<String>>) -> Child {
+    let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/build");
+    let output = Command::new(build).arg("--print-dir").output().await.expect("tests/tools/build runs");
+    let path = PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim()).join("pebble");
+    assert!(path.exists(), "Pebble is not there: run tests/tools/build");
+    let mut command = Command::new(path);
+    command.arg("-config").arg(folder.path().join("pebble.json")).args(["-dnsserver", &dns.server().to_string()]);
+    command.envs(environment.iter().cloned());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut child = command.spawn().expect("Pebble starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+    let log = Arc::clone(log);
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            log.send_modify(|log| {
+                log.push_str(&line);
+                log.push('\n');
+            });
+        }
+    });
+    child
+}

@@ -1,0 +1,136 @@
+//! BIND, a DNS server: authoritative for the tests' zones, and takes updates that are signed.
+//!
+//! The names of each lead to an address of its own in 127.0.0.0/8, so that authorities may look at ports that are agreed on.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use crate::harness::{ZONE, eventually};
+
+/// The key that updates are signed by, in base64.
+const KEY: &str = "cG9ydGN1bGxpcyB0ZXN0cyBzaWduIHVwZGF0ZXMgd2l0aCB0aGlz";
+
+/// A running BIND.
+pub(super) struct Bind {
+    _child: Child,
+    folder: TempDir,
+    server: SocketAddr,
+    address: Ipv4Addr,
+}
+
+// === impl Bind ===
+
+impl Bind {
+    /// With the zone of all tests, whose names all lead to one address; and with `acme.test`, that challenges may be delegated to.
+    pub(super) async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// The same, with further records of the zone.
+    pub(super) async fn start_with(records: &str) -> Self {
+        let address = address();
+        let server = free_port();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for (zone, further) in [(ZONE, records), ("acme.test", "")] {
+            let text = format!(
+                "$TTL 1\n@ SOA ns.{zone}. ops.{zone}. 1 60 60 60 1\n@ NS ns.{zone}.\n@ A {address}\nns A {address}\n* A {address}\n{further}\n"
+            );
+            fs::write(folder.path().join(zone), text).expect("a zone");
+        }
+        fs::write(folder.path().join("named.conf"), configuration(&folder, server)).expect("BIND's configuration");
+        fs::write(folder.path().join("tsig.key"), KEY).expect("the key");
+        let mut command = Command::new("named");
+        command.args(["-g", "-4", "-n", "1", "-c"]).arg(folder.path().join("named.conf"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(folder.path().join("log")).expect("its log"));
+        let child = command.kill_on_drop(true).spawn().expect("BIND starts: install it by tests/install");
+        let bind = Self { _child: child, folder, server, address };
+        eventually("BIND answers", || async { bind.look_up(&format!("ns.{ZONE}"), "A").await == [address.to_string()] }).await;
+        bind
+    }
+
+    /// Where it listens.
+    pub(super) fn server(&self) -> SocketAddr {
+        self.server
+    }
+
+    /// Where its names lead: the gateway and the authority listen there.
+    pub(super) fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// The records that it tells.
+    pub(super) async fn look_up(&self, name: &str, kind: &str) -> Vec<String> {
+        let (server, port) = (format!("@{}", self.server.ip()), self.server.port().to_string());
+        let mut dig = Command::new("dig");
+        dig.args([&*server, "-p", &port, "+short", "+tcp", "+tries=1", "+time=2", name, kind]);
+        let output = dig.output().await.expect("dig runs").stdout;
+        // What is no record is a comment.
+        String::from_utf8_lossy(&output).lines().filter(|line| !line.starts_with(';')).map(str::to_owned).collect()
+    }
+
+    /// The settings of a gateway that makes records here.
+    pub(super) fn settings(&self) -> Value {
+        let provider = json!({ "rfc2136": {
+            "server": self.server,
+            "keyName": "portcullis",
+            "keyFile": self.folder.path().join("tsig.key"),
+        }});
+        json!({ "acme": { "dns": { "provider": provider, "resolvers": [self.server], "nameservers": [self.server] } } })
+    }
+
+    /// A program that makes records here by nsupdate.
+    pub(super) fn script(&self) -> String {
+        let (address, port) = (self.server.ip(), self.server.port());
+        format!(
+            "case $1 in present) action=\"add $2 1 TXT $3\" ;; cleanup) action=\"delete $2 TXT $3\" ;; esac\n\
+             printf 'server {address} {port}\\n%s\\nsend\\n' \"update $action\" | nsupdate -v -y hmac-sha256:portcullis:{KEY}\n"
+        )
+    }
+}
+
+impl Drop for Bind {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("--- BIND's log\n{}---", fs::read_to_string(self.folder.path().join("log")).unwrap_or_default());
+        }
+    }
+}
+
+/// One that no other test uses: this process' number, and a number in it.
+pub(super) fn address() -> Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let process = std::process::id() & 0x7fff;
+    Ipv4Addr::from(0x7f00_0000 | (0x80_0000 + (process << 7)) | (number % 120 + 2))
+}
+
+/// A port that is free for both of the protocols of DNS. BIND cannot be told to choose one, and to say which.
+fn free_port() -> SocketAddr {
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        if UdpSocket::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+fn configuration(folder: &TempDir, server: SocketAddr) -> String {
+    let (address, port) = (server.ip(), server.port());
+    let folder = folder.path().display();
+    let zone = |zone: &str| format!("zone \"{zone}\" {{ type primary; file \"{folder}/{zone}\"; allow-update {{ key portcullis; }}; }};\n");
+    format!(
+        "key portcullis {{ algorithm hmac-sha256; secret \"{KEY}\"; }};\n\
+         controls {{ }};\n\
+         options {{ directory \"{folder}\"; listen-on port {port} {{ {address}; }}; listen-on-v6 {{ none; }}; recursion yes; allow-recursion {{ any; }}; pid-file none;\n\
+         session-keyfile none; dnssec-validation no; empty-zones-enable no; allow-transfer {{ none; }}; notify no; }};\n{}{}",
+        zone(ZONE),
+        zone("acme.test"),
+    )
+}

@@ -1,0 +1,164 @@
+//! What goes wrong with authorities, DNS and stores: told, tried again in time, and traffic is unaffected.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::authority::Pebble;
+use super::dns::Bind;
+use super::interposer::{Fault, Interposer};
+use super::{call, certificates, is_served, served, start};
+use crate::harness::{Authority, Gateway, Service, WEB, World, echo, eventually};
+
+/// The settings of a gateway that orders at `pebble` by way of `interposer`.
+fn by_way_of(interposer: &Interposer) -> Value {
+    json!({ "acme": { "authorities": [{ "directory": interposer.directory(), "rootFile": interposer.root_file() }] } })
+}
+
+/// Waits until an order has failed, and returns what is told of it.
+async fn failure(gateway: &Gateway) -> String {
+    eventually("an order fails", || async { certificates(gateway).await.iter().any(|one| one["last_error"].is_string()) }).await;
+    let list = certificates(gateway).await;
+    list.iter().find_map(|one| one["last_error"].as_str()).unwrap_or_default().to_owned()
+}
+
+/// A gateway that meets `fault` with its first order; the failure is told, and once all is well a certificate comes by itself.
+async fn mends_itself(fault: Fault, told: &str) {
+    let dns = Bind::start().await;
+    let pebble = Pebble::start(&dns).await;
+    let interposer = Interposer::start(&pebble, dns.address(), fault).await;
+    let pod = echo("pod-1").await;
+    let gateway = start(&pebble, World::web(&pod), &[pebble.settings("http-01"), by_way_of(&interposer)]).await;
+    let error = failure(&gateway).await;
+    assert!(error.contains(told), "{error}");
+    assert!(gateway.is_ready().await, "readiness does not depend on authorities");
+    assert!(served(&gateway, WEB).await.is_none(), "what is bad is not served");
+    let page = gateway.admin_page("/routes").await.text();
+    assert!(page.contains("CertificateOrderFailed"), "{page}");
+    interposer.set(Fault::None);
+    is_served(&gateway, WEB).await;
+    eventually("what is over is not told any more", || async {
+        certificates(&gateway).await.iter().all(|one| one["last_error"].is_null())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_authority_that_breaks_is_asked_again() {
+    mends_itself(Fault::Refuse(500, None), "not now").await;
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_key_is_not_used() {
+    let other = Authority::new("another").unwrap().issue(&[WEB], Duration::from_secs(7 * 24 * 3600)).unwrap();
+    mends_itself(Fault::Chain(other.certificate), "private key is not that of its certificate").await;
+}
+
+#[tokio::test]
+async fn a_chain_that_is_garbled_is_not_used() {
+    mends_itself(Fault::Chain("-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n".to_owned()), "not usable").await;
+}
+
+#[tokio::test]
+async fn retry_after_is_obeyed_and_the_next_authority_is_asked_meanwhile() {
+    let dns = Bind::start().await;
+    let pebble = Pebble::start(&dns).await;
+    let interposer = Interposer::start(&pebble, dns.address(), Fault::Refuse(429, Some("3600"))).await;
+    let pod = echo("pod-1").await;
+    let mut gateway = start(&pebble, World::web(&pod), &[pebble.settings("http-01"), by_way_of(&interposer)]).await;
+    let error = failure(&gateway).await;
+    assert!(error.contains("not now"), "{error}");
+    let list = certificates(&gateway).await;
+    let wait = list[0]["next_try"].as_u64().unwrap() - now();
+    assert!((3500..=3600).contains(&wait), "{wait}");
+    let orders = interposer.orders();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(interposer.orders(), orders, "not asked again before the time");
+    gateway.terminate();
+    gateway.ended().await;
+
+    let second = json!({ "directory": pebble.directory(), "rootFile": pebble.root_file() });
+    let first = by_way_of(&interposer)["acme"]["authorities"][0].clone();
+    let both = json!({ "acme": { "authorities": [first, second] } });
+    let gateway = start(&pebble, World::web(&pod), &[pebble.settings("http-01"), both]).await;
+    is_served(&gateway, WEB).await;
+    assert_eq!(certificates(&gateway).await[0]["issuer"], pebble.directory());
+}
+
+#[tokio::test]
+async fn an_authority_that_is_away_for_long_costs_nothing_but_new_certificates() {
+    let dns = Bind::start().await;
+    let mut pebble = Pebble::start(&dns).await;
+    let pod = echo("pod-1").await;
+    let gateway = start(&pebble, World::web(&pod), &[pebble.settings("http-01")]).await;
+    is_served(&gateway, WEB).await;
+    let first = served(&gateway, WEB).await;
+    pebble.stop().await;
+    gateway.apply(&World::web(&pod).with(Service::new("later").pod(&pod)));
+    let error = failure(&gateway).await;
+    assert!(error.contains("cannot be connected to"), "{error}");
+    assert_eq!(served(&gateway, WEB).await, first);
+    assert_eq!(call(&gateway, WEB).await, 200);
+    assert!(gateway.metric("portcullis_certificate_problems").await > 0.0);
+    // It comes back with nothing of what it knew: the account is not known there, and made anew.
+    pebble.restart(&dns).await;
+    super::trust(&gateway, &pebble).await;
+    is_served(&gateway, "later--staging.apps.test").await;
+}
+
+#[tokio::test]
+async fn most_nonces_may_be_rejected() {
+    let dns = Bind::start().await;
+    let pebble = Pebble::start_with(&dns, &[("PEBBLE_WFE_NONCEREJECT", "60")], 90 * 24 * 3600).await;
+    let pod = echo("pod-1").await;
+    let gateway = start(&pebble, World::web(&pod), &[pebble.settings("http-01")]).await;
+    is_served(&gateway, WEB).await;
+    assert_eq!(pebble.issued(), 1);
+}
+
+#[tokio::test]
+async fn a_name_that_cannot_be_proven_does_not_hold_up_the_others() {
+    let dns = Bind::start_with("lost--staging A 127.0.0.1").await;
+    let pebble = Pebble::start(&dns).await;
+    let pod = echo("pod-1").await;
+    let world = World::web(&pod).with(Service::new("lost").pod(&pod)).with(Service::new("shop").pod(&pod));
+    let gateway = start(&pebble, world, &[pebble.settings("http-01")]).await;
+    is_served(&gateway, WEB).await;
+    is_served(&gateway, "shop--staging.apps.test").await;
+    assert!(served(&gateway, "lost--staging.apps.test").await.is_none());
+    let error = failure(&gateway).await;
+    assert!(error.contains("lost--staging.apps.test"), "{error}");
+}
+
+#[tokio::test]
+async fn dns_that_refuses_is_told() {
+    let dns = Bind::start().await;
+    let pebble = Pebble::start(&dns).await;
+    let pod = echo("pod-1").await;
+    let wrong = json!({ "acme": { "dns": { "provider": { "rfc2136": { "keyName": "another" } } } } });
+    let gateway = start(&pebble, World::web(&pod), &[pebble.settings("dns-01"), dns.settings(), wrong]).await;
+    let error = failure(&gateway).await;
+    assert!(error.contains("refused") || error.contains("signature"), "{error}");
+    assert_eq!(pebble.issued(), 0);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_wrong_is_told() {
+    let dns = Bind::start().await;
+    let pebble = Pebble::start(&dns).await;
+    let interposer = Interposer::start(&pebble, dns.address(), Fault::Date("Tue, 01 Jan 2030 00:00:00 GMT")).await;
+    let pod = echo("pod-1").await;
+    let gateway = start(&pebble, World::web(&pod), &[pebble.settings("http-01"), by_way_of(&interposer)]).await;
+    is_served(&gateway, WEB).await;
+    let page = gateway.admin_page("/routes").await.text();
+    assert!(page.contains("ClockWrong"), "{page}");
+}
+
+#[tokio::test]
+async fn an_authority_that_is_silent_is_told_and_holds_nothing_up() {
+    mends_itself(Fault::Silence, "did not answer within").await;
+}
+
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
