@@ -4,7 +4,7 @@
 //!
 //! | step | module |
 //! | --- | --- |
-//! | which names? | [`wanted`] |
+//! | which names? | [`mod@wanted`] |
 //! | in which certificates? | [`plan`] |
 //! | when? | [`schedule`] |
 //! | what must not be forgotten | [`state`] |
