@@ -102,16 +102,15 @@ impl Assertions {
         if caller.application.is_none() && caller.user.is_none() {
             return None;
         }
-        let claims = self.claims(caller, host);
         let keys = self.keys.load();
         let key = keys.signing(now)?;
-        let hash = hash(&key.id, &claims.to_string());
+        let hash = hash(&key.id, told(caller, host));
         if let Some((token, until)) = self.kept.get(&hash)
             && now < until
         {
             return Some(token);
         }
-        let token = key.sign(claims, now)?;
+        let token = key.sign(self.claims(caller, host), now)?;
         self.kept.insert(hash, (token.clone(), now + REUSED));
         Some(token)
     }
@@ -131,6 +130,19 @@ impl Assertions {
         }
         claims
     }
+}
+
+/// All that [`Assertions::claims`] tells, in the same order.
+fn told<'a>(caller: &'a Caller, host: &'a str) -> impl Iterator<Item = Option<&'a str>> {
+    let user = caller.user.as_deref();
+    let one = [
+        Some(host),
+        caller.application.as_deref(),
+        user.map(|user| &*user.name),
+        user.and_then(|user| user.email.as_deref()),
+        user.and_then(|user| user.preferred_username.as_deref()),
+    ];
+    one.into_iter().chain(user.into_iter().flat_map(identity::told_groups).map(Some))
 }
 
 // === impl Keys ===
@@ -247,7 +259,16 @@ mod tests {
         assert_eq!(assertions.token(&ann(), "a", now() + Duration::from_secs(100)), Some(first.clone()));
         assert_ne!(assertions.token(&ann(), "a", now() + Duration::from_secs(130)), Some(first.clone()));
         assert_ne!(assertions.token(&ann(), "b", now()), Some(first.clone()));
-        assert_ne!(assertions.token(&Caller { application: None, ..ann() }, "a", now()), Some(first));
+        assert_ne!(assertions.token(&Caller { application: None, ..ann() }, "a", now()), Some(first.clone()));
+        let mut others = vec![ann(); 4];
+        let mut users = others.iter_mut().map(|caller| Arc::make_mut(caller.user.as_mut().unwrap()));
+        users.next().unwrap().name = "ben@example.com".into();
+        users.next().unwrap().email = None;
+        users.next().unwrap().preferred_username = Some("ann".into());
+        users.next().unwrap().groups = ["dev".into(), "ops".into()].into();
+        for other in others {
+            assert_ne!(assertions.token(&other, "a", now()), Some(first.clone()), "{other:?}");
+        }
     }
 
     #[test]

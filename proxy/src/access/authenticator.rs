@@ -122,7 +122,7 @@ impl Authenticator {
 
     /// Grows when credentials that held may not hold any more: those that are in use are to be looked at again.
     pub(crate) fn generation(&self) -> u64 {
-        let issuers: u64 = self.issuers.iter().map(|issuer| issuer.known().generation).sum();
+        let issuers: u64 = self.issuers.iter().map(|issuer| issuer.generation()).sum();
         let authorities = self.authorities.as_ref().map_or(0, ClientAuthorities::generation);
         self.generation.load(Ordering::Acquire) + issuers + authorities + self.logins.as_ref().map_or(0, Logins::generation)
     }
@@ -179,7 +179,7 @@ impl Authenticator {
         if let Some(introspection) = self.introspection.as_ref().filter(|_| Introspection::is_for(token)) {
             return introspection.find(token, now).unwrap_or(Err(Rejected::Unanswered));
         }
-        let hash = hash("token", token);
+        let hash = hash("token", [Some(token)]);
         if let Some(known) = self.accepted.get(&hash).filter(|known| self.is_current(known)) {
             return if known.what.until.is_some_and(|until| until <= now) { Err(Rejected::Expired) } else { Ok(known.what) };
         }
@@ -214,7 +214,7 @@ impl Authenticator {
     }
 
     fn is_current<T>(&self, known: &Remembered<T>) -> bool {
-        self.issuers.get(known.issuer).is_some_and(|issuer| issuer.known().generation == known.generation)
+        self.issuers.get(known.issuer).is_some_and(|issuer| issuer.generation() == known.generation)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256};
 use dashmap::DashMap;
 
 /// SHA-256 of a credential: what is kept of it.
@@ -20,14 +20,16 @@ pub(crate) struct Cache<T> {
     bound: usize,
 }
 
-/// The hash by which a credential is kept. `context` keeps apart what is the same text in two meanings.
-pub(crate) fn hash(context: &str, credential: &str) -> Hash {
-    let mut text = Vec::with_capacity(context.len() + 1 + credential.len());
-    text.extend_from_slice(context.as_bytes());
-    text.push(0);
-    text.extend_from_slice(credential.as_bytes());
+/// The hash by which what was found out is kept. `context` keeps apart what is the same in two meanings; no part can be taken for the end of
+/// the one before it, nor a missing one for an empty one. None of it is copied.
+pub(crate) fn hash<'a>(context: &'a str, parts: impl IntoIterator<Item = Option<&'a str>>) -> Hash {
+    let mut digest = Context::new(&SHA256);
+    for part in std::iter::once(Some(context)).chain(parts) {
+        digest.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_be_bytes());
+        digest.update(part.unwrap_or_default().as_bytes());
+    }
     let mut hash = [0; 32];
-    for (to, from) in hash.iter_mut().zip(digest(&SHA256, &text).as_ref()) {
+    for (to, from) in hash.iter_mut().zip(digest.finish().as_ref()) {
         *to = *from;
     }
     hash
@@ -74,19 +76,23 @@ mod tests {
     #[test]
     fn it_never_grows_beyond_its_bound_and_keeps_what_is_in_use() {
         let cache = Cache::new(100);
-        let used = hash("token", "used");
+        let used = hash("token", [Some("used")]);
         cache.insert(used, 7);
         for number in 0..10_000 {
-            cache.insert(hash("token", &number.to_string()), 0);
+            cache.insert(hash("token", [Some(number.to_string().as_str())]), 0);
             assert_eq!(cache.get(&used), Some(7), "after {number}");
             assert!(cache.len() <= 200);
         }
-        assert_eq!(cache.get(&hash("token", "1")), None);
+        assert_eq!(cache.get(&hash("token", [Some("1")])), None);
     }
 
     #[test]
     fn one_text_in_two_meanings_has_two_hashes() {
-        assert_ne!(hash("token", "a"), hash("session", "a"));
-        assert_ne!(hash("a", "b"), hash("ab", ""));
+        let of = |context: &str, parts: &[Option<&str>]| hash(context, parts.iter().copied());
+        assert_eq!(of("token", &[Some("a")]), of("token", &[Some("a")]));
+        assert_ne!(of("token", &[Some("a")]), of("session", &[Some("a")]));
+        assert_ne!(of("a", &[Some("b")]), of("ab", &[Some("")]));
+        assert_ne!(of("a", &[Some("b"), Some("c")]), of("a", &[Some("bc"), Some("")]));
+        assert_ne!(of("a", &[None]), of("a", &[Some("")]));
     }
 }

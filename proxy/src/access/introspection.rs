@@ -81,7 +81,7 @@ impl Introspection {
 
     /// Who is known to show this token.
     pub(crate) fn find(&self, token: &str, now: SystemTime) -> Option<Result<Caller, Rejected>> {
-        self.known.get(&hash("opaque", token)).filter(|(_, until)| now < *until).map(|(found, _)| found)
+        self.known.get(&hash("opaque", [Some(token)])).filter(|(_, until)| now < *until).map(|(found, _)| found)
     }
 
     /// Asks about a token that is not known. What comes of it is found by [`find`](Self::find) then.
@@ -97,7 +97,7 @@ impl Introspection {
         // Whoever is let in by it is looked at again when the answer is forgotten.
         let until = now + REMEMBERED_FOR;
         let found = found.map(|caller| Caller { until: caller.until.map(|end| end.min(until)), ..caller });
-        self.known.insert(hash("opaque", token), (found, until));
+        self.known.insert(hash("opaque", [Some(token)]), (found, until));
     }
 
     /// Asks the issuers what workers want to know, forever: a task of the control plane.

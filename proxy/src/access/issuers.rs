@@ -87,6 +87,11 @@ impl Issuer {
         self.known.load_full()
     }
 
+    /// Changes with the keys. Cheaper than to look at them.
+    pub(crate) fn generation(&self) -> u64 {
+        self.known.load().generation
+    }
+
     /// Says that a key was asked for that is not known.
     pub(crate) fn want(&self) {
         self.wanted.notify_one();

@@ -43,7 +43,7 @@ impl Logins {
 
     /// Whose session a cookie of this host is.
     pub(super) fn find(&self, host: &str, value: &str, now: SystemTime) -> Result<(Caller, Arc<Session>), Rejected> {
-        let (hash, generation) = (hash(host, value), self.sessions.sealer.generation());
+        let (hash, generation) = (hash("session", [Some(host), Some(value)]), self.sessions.sealer.generation());
         let known = self.opened.get(&hash).filter(|opened| opened.generation == generation && self.sessions.holds(&opened.session, now));
         let session = match known {
             Some(opened) => opened.session,
