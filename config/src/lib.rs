@@ -30,6 +30,7 @@ pub mod source;
 pub mod status;
 pub mod store;
 pub mod translate;
+pub mod unix_time;
 mod yaml;
 
 pub use self::control::{MAX_PROBLEMS, run};

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::problem::Problem;
 use crate::snapshot::Snapshot;
+use crate::unix_time::seconds;
 
 /// Written by the control plane, read by workers (the snapshot) and by the admin listener (all of it).
 #[derive(Debug, Default)]
@@ -39,16 +40,14 @@ impl Live {
 
     /// Says that the source was heard of just now: what is known is as of `now`.
     pub fn heard(&self, now: SystemTime) {
-        let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.heard.fetch_max(seconds, Ordering::Relaxed);
+        self.heard.fetch_max(seconds(now), Ordering::Relaxed);
     }
 
     /// How old what is known may be; `None` before anything was heard.
     #[must_use]
     pub fn age(&self, now: SystemTime) -> Option<Duration> {
         let heard = self.heard.load(Ordering::Relaxed);
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        (heard > 0).then(|| Duration::from_secs(now.saturating_sub(heard)))
+        (heard > 0).then(|| Duration::from_secs(seconds(now).saturating_sub(heard)))
     }
 
     /// Swaps in a new snapshot and its problems.
@@ -63,6 +62,17 @@ impl Live {
     #[must_use]
     pub fn publications(&self) -> u64 {
         self.publications.load(Ordering::Relaxed)
+    }
+
+    /// Hands over the snapshot that is known now and, forever, each that is published from then on: a task of the control plane. Of those that
+    /// follow one another faster than they are taken only the last is handed over.
+    pub async fn follow(&self, mut learn: impl FnMut(&Snapshot)) {
+        let mut published = self.published();
+        loop {
+            learn(&self.snapshot.load_full());
+            // The sender lives as long as `self`.
+            let _ = published.changed().await;
+        }
     }
 
     /// Changes each time a snapshot is published: for the control plane, which prepares things ahead of the request path.

@@ -8,11 +8,12 @@ pub mod table;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use portcullis_config::live::Live;
 use portcullis_config::problem::Problem;
 use portcullis_config::settings::Settings;
+use portcullis_config::unix_time::seconds;
 
 pub(crate) use self::serve::serve;
 use self::table::Table;
@@ -109,6 +110,6 @@ impl Admin {
 }
 
 fn served(certificate: &Checked) -> ServedCertificate {
-    let not_after = certificate.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let not_after = seconds(certificate.not_after);
     ServedCertificate { origin: certificate.origin.to_string(), not_after }
 }

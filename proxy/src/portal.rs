@@ -33,6 +33,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
 use portcullis_config::settings::access::LoginSettings;
+use portcullis_config::unix_time::seconds;
 use tokio::sync::Semaphore;
 
 use self::asking::Asking;
@@ -45,7 +46,7 @@ use crate::access::Authenticator;
 use crate::normalize::Request;
 use crate::provider::{Provider, RefreshToken, UnusableProvider};
 use crate::session::cookie::{PORTAL, REFRESH};
-use crate::session::{Purpose, Revoked, Session, Sessions, seconds};
+use crate::session::{Purpose, Revoked, Session, Sessions};
 
 /// The largest body of a request to the portal, in octets.
 pub(crate) const MAX_BODY: usize = 16 * 1024;

@@ -14,6 +14,7 @@ use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis_config::settings::access::LoginSettings;
+use portcullis_config::unix_time::seconds;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::revocations::{Revocations, Revoked};
@@ -193,11 +194,6 @@ pub(crate) fn random_text<const N: usize>() -> Result<String, NoRandomness> {
 /// How long it is in JSON.
 fn length(what: &impl Serialize) -> usize {
     serde_json::to_vec(what).map_or(usize::MAX, |json| json.len())
-}
-
-/// Seconds since 1970.
-pub(crate) fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@
 use std::time::SystemTime;
 
 use portcullis_config::store::StoreError;
+use portcullis_config::unix_time::seconds;
 use serde::{Deserialize, Serialize};
 
 use super::Admin;
 use super::table::origin;
 use crate::certificates::acme::Acme;
-use crate::certificates::acme::state::{Record, seconds};
+use crate::certificates::acme::state::Record;
 
 /// A certificate that is served, or that is to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

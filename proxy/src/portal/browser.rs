@@ -8,10 +8,11 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue};
+use portcullis_config::unix_time::seconds;
 use serde::{Deserialize, Serialize};
 
 use crate::session::cookie::BROWSER;
-use crate::session::{Purpose, Sealer, random_text, seconds};
+use crate::session::{Purpose, Sealer, random_text};
 
 /// How long a login may take.
 pub(super) const LASTS: Duration = Duration::from_secs(600);

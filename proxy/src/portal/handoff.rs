@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use portcullis_config::unix_time::seconds;
 use serde::{Deserialize, Serialize};
 
 use super::browser::Browser;
 use super::destination::{Destination, local};
 use super::{Ask, Portal, Reply};
-use crate::session::cookie::SESSION as SESSION_COOKIE;
-use crate::session::{Id, Purpose, Session, seconds};
+use crate::session::cookie;
+use crate::session::{Id, Purpose, Session};
 
 /// Where a login begins on every host.
 pub(super) const LOGIN: &str = "/.well-known/portcullis/login";
@@ -95,7 +96,7 @@ impl Portal {
         }
         let session = Session { renewed_at: seconds(now), asked_at: seconds(now), ..code.session };
         let sealed = self.sessions.seal(Purpose::Session, &ask.host, &session, now)?;
-        let cookie = SESSION_COOKIE.set(&sealed, self.sessions.lasts(&session, now))?;
+        let cookie = cookie::SESSION.set(&sealed, self.sessions.lasts(&session, now))?;
         let to = Destination { host: ask.host.clone(), path: code.to.into() };
         Reply::redirect(&to.url(&self.place)).map(|reply| reply.with([cookie]).told("handed_over"))
     }

@@ -3,13 +3,14 @@
 use std::time::SystemTime;
 
 use http::StatusCode;
+use portcullis_config::unix_time::seconds;
 use serde::{Deserialize, Serialize};
 
 use super::browser::{self, Browser};
 use super::destination::Destination;
 use super::{Ask, Portal, Reply, defect, pages};
 use crate::provider::{Person, ProviderError, Returned, Sent};
-use crate::session::{Purpose, random_text, seconds};
+use crate::session::{Purpose, random_text};
 
 /// A login that is under way. It travels as the `state`, sealed.
 #[derive(Serialize, Deserialize)]

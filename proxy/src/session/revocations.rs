@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
+use portcullis_config::unix_time::seconds;
 
-use super::{Id, Session, seconds};
+use super::{Id, Session};
 
 /// The most that are remembered one by one. Were there more, all sessions that began before would be ended: closed when in doubt.
 const MAX: usize = 64 * 1024;

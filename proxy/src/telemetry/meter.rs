@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use http::HeaderValue;
 use portcullis_config::settings::AccessLogFormat;
+use portcullis_config::unix_time::seconds;
 
 use super::clock::Clock;
 use super::counter::{Counter, Tally};
@@ -90,7 +91,7 @@ impl Meter {
 
     /// A request that came at `came` has ended: counts it, and writes a line about it.
     pub(crate) fn record(&self, record: &Record<'_>, came: SystemTime) {
-        let second = came.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let second = seconds(came);
         self.shelf.borrow_mut().count(&self.directory, record, second);
         if let Some(reason) = record.refusal {
             self.counts.refusals.add(reason);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
@@ -16,6 +16,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use portcullis_config::unix_time::seconds;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -175,7 +176,7 @@ impl State {
 
     fn sign(&self, person: usize, client: &str, nonce: Option<&str>) -> String {
         let (name, email) = PEOPLE.get(person).copied().unwrap_or_default();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = seconds(SystemTime::now());
         let mut claims = json!({
             "iss": self.url(""), "aud": [AUDIENCE, BROWSER], "sub": name, "azp": client, "iat": now, "exp": now + LASTS,
             "email": email, "email_verified": true, "preferred_username": name, "groups": ["people"],

@@ -13,8 +13,9 @@ use http::{Request, Response, header};
 use http_body_util::BodyExt;
 use instant_acme::{Account, AccountCredentials, BodyWrapper, BytesResponse, Error, ExternalAccountKey, HttpClient, NewAccount};
 use portcullis_config::settings::acme::AuthoritySettings;
+use portcullis_config::unix_time::seconds;
 
-use super::state::{Seconds, seconds};
+use super::state::Seconds;
 use crate::fetch::{Client, FetchError};
 use crate::upstream::AuthoritiesError;
 

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use instant_acme::CertificateIdentifier;
 use portcullis_config::snapshot::host::HostPattern;
 use portcullis_config::store::{Held, StoreError, Term};
+use portcullis_config::unix_time::seconds;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -17,7 +18,7 @@ use super::order::Failed;
 use super::plan::{plan, split};
 use super::proof;
 use super::schedule::{self, Facts, Step};
-use super::state::{Record, Seconds, State, Trouble, seconds};
+use super::state::{Record, Seconds, State, Trouble};
 
 /// How long changes are gathered before they are acted on.
 const GATHER: Duration = Duration::from_millis(500);

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use portcullis_config::snapshot::certificate::Certificate;
+use portcullis_config::unix_time::seconds;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 use super::schedule::Facts;
-use super::state::seconds;
 use crate::certificates::check::{Checked, check};
 
 /// What there is to know of a certificate that may be served.

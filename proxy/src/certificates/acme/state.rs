@@ -1,7 +1,6 @@
 //! What must not be forgotten between two starts, or when another replica takes the lead: kept as one document in the store.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use portcullis_config::snapshot::certificate::SecretBytes;
 use portcullis_config::snapshot::host::HostPattern;
@@ -127,10 +126,6 @@ impl State {
         }
         changed
     }
-}
-
-pub(crate) fn seconds(time: SystemTime) -> Seconds {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]

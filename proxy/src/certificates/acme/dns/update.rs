@@ -11,10 +11,10 @@ use hickory_proto::rr::rdata::TXT;
 use hickory_proto::rr::rdata::tsig::TsigAlgorithm as Algorithm;
 use hickory_proto::rr::{Name, RData, Record, RecordSet, RecordType, TSigner};
 use portcullis_config::settings::acme::{Rfc2136Settings, TsigAlgorithm};
+use portcullis_config::unix_time::seconds;
 
 use super::DnsError;
 use super::message::{ask, exchange};
-use crate::certificates::acme::state::seconds;
 
 /// By how much the server's clock may differ, in seconds (RFC 8945 §10).
 const FUDGE: u16 = 300;
