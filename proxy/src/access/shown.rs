@@ -16,9 +16,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use portcullis_config::client_key;
 
 use super::client_certificate::ClientCertificate;
+use crate::session::cookie::{self, SESSION};
 
-/// The cookie that carries a login session. The prefix binds it to one host, HTTPS and the path `/` (RFC 6265bis §4.1.3.2).
-pub(crate) const SESSION_COOKIE: &str = "__Host-portcullis";
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// The longest credential that is looked at, in octets.
 pub(crate) const MAX_CREDENTIAL: usize = 16 * 1024;
@@ -50,7 +49,7 @@ impl Shown {
     pub(crate) fn read(headers: &HeaderMap, certificate: Option<Rc<ClientCertificate>>) -> Self {
         let bearer = single(headers, &header::AUTHORIZATION).filter(|value| bearer(value).is_some());
         let api_key = single(headers, &X_API_KEY).filter(|value| text(value).is_some_and(is_client_key));
-        let cookie = single(headers, &header::COOKIE).filter(|value| session(value).is_some());
+        let cookie = single(headers, &header::COOKIE).filter(|value| SESSION.find_in([*value]).is_some());
         Self { bearer: bearer.cloned(), api_key: api_key.cloned(), cookie: cookie.cloned(), certificate }
     }
 
@@ -77,7 +76,7 @@ impl Shown {
 
     /// The session's sealed value.
     pub(crate) fn session(&self) -> Option<&str> {
-        self.cookie.as_ref().and_then(session)
+        SESSION.find_in(&self.cookie)
     }
 }
 
@@ -100,7 +99,7 @@ pub(crate) fn strip(headers: &mut HeaderMap, ours: bool, pass: bool) {
 
 /// Every cookie of the gateway's own goes, whatever is in it; the others stay as they were written.
 fn strip_cookies(headers: &mut HeaderMap) {
-    let is_ours = |pair: &[u8]| pair.trim_ascii_start().starts_with(SESSION_COOKIE.as_bytes());
+    let is_ours = |pair: &[u8]| pair.trim_ascii_start().starts_with(cookie::PREFIX.as_bytes());
     let Some(value) = headers.get(header::COOKIE) else { return };
     if !value.as_bytes().split(|byte| *byte == b';').any(is_ours) {
         return;
@@ -119,7 +118,7 @@ pub(crate) fn strip_set_cookies(headers: &mut HeaderMap) {
     let is_nothing = |byte: &u8| matches!(byte, b' ' | b'\t' | b'=');
     let is_ours = |value: &HeaderValue| {
         let start = value.as_bytes().iter().position(|byte| !is_nothing(byte)).unwrap_or_default();
-        value.as_bytes().get(start..).is_some_and(|rest| rest.starts_with(SESSION_COOKIE.as_bytes()))
+        value.as_bytes().get(start..).is_some_and(|rest| rest.starts_with(cookie::PREFIX.as_bytes()))
     };
     if !headers.get_all(header::SET_COOKIE).iter().any(is_ours) {
         return;
@@ -150,17 +149,6 @@ fn bearer(value: &HeaderValue) -> Option<&str> {
     let (scheme, token) = text(value)?.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' ')).then_some(token)
-}
-
-/// The value of the session's cookie. Two of one name are none: the other may have been tossed in by a sibling host.
-fn session(value: &HeaderValue) -> Option<&str> {
-    let text = value.to_str().ok()?;
-    let mut values = text.split(';').filter_map(|pair| {
-        let (name, value) = pair.trim().split_once('=')?;
-        (name == SESSION_COOKIE).then_some(value)
-    });
-    let value = values.next()?;
-    values.next().is_none().then_some(value)
 }
 
 #[cfg(test)]

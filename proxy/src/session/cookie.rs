@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::access::SESSION_COOKIE;
-
 /// A cookie by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cookie(&'static str);
 
+/// What the names of all of them begin with.
+pub(crate) const PREFIX: &str = "__Host-portcullis";
 /// A session on the host of a service.
-pub(crate) const SESSION: Cookie = Cookie(SESSION_COOKIE);
+pub(crate) const SESSION: Cookie = Cookie(PREFIX);
 /// The session on the portal's own host.
 pub(crate) const PORTAL: Cookie = Cookie("__Host-portcullis-portal");
 /// The provider's refresh token, on the portal's own host.
@@ -23,9 +23,14 @@ pub(crate) const BROWSER: Cookie = Cookie("__Host-portcullis-browser");
 // === impl Cookie ===
 
 impl Cookie {
-    /// Its value. Two of one name are none.
+    /// Its value among the cookies of a request.
     pub(crate) fn find(self, headers: &HeaderMap) -> Option<&str> {
-        let pairs = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(';'));
+        self.find_in(headers.get_all(header::COOKIE))
+    }
+
+    /// Its value among those of these fields. Two of one name are none: the other may have been tossed in by a sibling host.
+    pub(crate) fn find_in<'h>(self, fields: impl IntoIterator<Item = &'h HeaderValue>) -> Option<&'h str> {
+        let pairs = fields.into_iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(';'));
         let mut values = pairs.filter_map(|pair| pair.trim().split_once('=')).filter(|(name, _)| *name == self.0).map(|(_, value)| value);
         let first = values.next()?;
         values.next().is_none().then_some(first)
