@@ -18,6 +18,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::HeaderValue;
 use portcullis_config::live::Live;
+use portcullis_config::snapshot::Snapshot;
 use portcullis_config::snapshot::access::SessionKey;
 use serde_json::json;
 
@@ -71,18 +72,14 @@ impl Assertions {
 
     /// Follows the keys of the snapshot, forever: a task of the control plane.
     pub(crate) async fn follow(&self, live: &Live) {
-        let mut published = live.published();
         let mut known = Vec::new();
-        loop {
-            let snapshot = live.snapshot.load_full();
+        let learn = |snapshot: &Snapshot| {
             if snapshot.credentials.session_keys != known {
                 known.clone_from(&snapshot.credentials.session_keys);
                 self.learn(&known);
             }
-            if published.changed().await.is_err() {
-                return std::future::pending().await;
-            }
-        }
+        };
+        live.follow(learn).await;
     }
 
     /// Takes the keys that are derived from these into use.

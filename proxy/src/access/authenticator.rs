@@ -87,15 +87,7 @@ impl Authenticator {
     /// Follows the client keys of the snapshot, and the issuers' keys, forever: a task of the control plane.
     pub(crate) async fn follow(&self, live: &Live) {
         let issuers = futures::future::join_all(self.issuers.iter().map(|issuer| issuer.follow()));
-        let keys = async {
-            let mut published = live.published();
-            loop {
-                self.learn(&live.snapshot.load().credentials);
-                if published.changed().await.is_err() {
-                    return std::future::pending().await;
-                }
-            }
-        };
+        let keys = live.follow(|snapshot| self.learn(&snapshot.credentials));
         let authorities = async {
             if let Some(authorities) = &self.authorities {
                 authorities.follow().await;

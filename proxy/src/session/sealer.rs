@@ -14,6 +14,7 @@ use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis_config::live::Live;
+use portcullis_config::snapshot::Snapshot;
 use portcullis_config::snapshot::access::SessionKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -107,10 +108,8 @@ impl Sealer {
 
     /// Follows the keys of the snapshot, forever: a task of the control plane.
     pub(crate) async fn follow(&self, live: &Live) {
-        let mut published = live.published();
         let mut told = false;
-        loop {
-            let snapshot = live.snapshot.load_full();
+        let learn = |snapshot: &Snapshot| {
             self.learn(&snapshot.credentials.session_keys);
             let missing = live.is_synced() && snapshot.credentials.session_keys.is_empty();
             if missing && !told {
@@ -120,10 +119,8 @@ impl Sealer {
                 );
             }
             told = missing;
-            if published.changed().await.is_err() {
-                return std::future::pending().await;
-            }
-        }
+        };
+        live.follow(learn).await;
     }
 
     /// Seals for one purpose on one host. `None` where the system gives no random numbers.
