@@ -26,6 +26,7 @@ pub(crate) mod answer;
 pub mod certificates;
 pub(crate) mod choose;
 pub(crate) mod copy;
+pub(crate) mod desk;
 pub(crate) mod digits;
 pub(crate) mod exchange;
 pub mod explain;

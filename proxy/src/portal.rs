@@ -40,7 +40,7 @@ use self::asking::Asking;
 use self::handoff::UsedCodes;
 pub(crate) use self::handoff::login_path;
 use self::place::Place;
-pub(crate) use self::reception::{Busy, Reception};
+pub(crate) use self::reception::Reception;
 pub(crate) use self::reply::Reply;
 use crate::access::Authenticator;
 use crate::normalize::Request;

@@ -67,13 +67,14 @@ pub(crate) struct Authenticated {
 
 impl Authenticator {
     pub(crate) fn new(settings: &AccessSettings, sessions: Option<Arc<Sessions>>) -> Self {
+        let issuers: Vec<_> = settings.issuers.iter().cloned().map(Issuer::new).map(Arc::new).collect();
         Self {
-            issuers: settings.issuers.iter().cloned().map(Issuer::new).map(Arc::new).collect(),
             client_keys: ArcSwap::default(),
             accepted: Cache::new(REMEMBERED),
             refused: Cache::new(REMEMBERED),
             logins: settings.login.as_ref().zip(sessions).map(|(login, sessions)| Logins::new(sessions, settings, login, REMEMBERED)),
-            introspection: Introspection::new(&settings.issuers),
+            introspection: Introspection::new(&issuers),
+            issuers,
             authorities: settings.client_certificate_authorities.as_deref().map(ClientAuthorities::new),
             generation: AtomicU64::new(0),
         }

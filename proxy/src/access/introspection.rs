@@ -1,18 +1,19 @@
 //! Tokens that only their issuer can read (RFC 7662): it is asked on the control runtime, and what it says is remembered for seconds.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use portcullis_config::settings::access::{IntrospectionSettings, IssuerSettings};
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::JoinSet;
+use portcullis_config::settings::access::IntrospectionSettings;
+use tokio::sync::OnceCell;
 
 use super::cache::{Cache, hash};
 use super::caller::Caller;
 use super::claims::{Claims, LEEWAY};
-use super::issuers::{KeysError, discover};
+use super::issuers::{Issuer, KeysError};
 use super::token::{Rejected, caller};
-use crate::fetch::Client;
+use crate::desk::{self, Desk, Queue};
+use crate::fetch::{Client, FetchError};
+use crate::upstream::AuthoritiesError;
 
 /// How long an answer is remembered: a token that its issuer revoked is refused after this time.
 const REMEMBERED_FOR: Duration = Duration::from_secs(4);
@@ -28,20 +29,16 @@ const LENGTHS: std::ops::RangeInclusive<usize> = 16..=4096;
 /// Asks issuers about tokens.
 pub(crate) struct Introspection {
     known: Cache<(Result<Caller, Rejected>, SystemTime)>,
-    questions: mpsc::Sender<Question>,
+    desk: Desk<String, Result<Caller, Rejected>>,
     /// Taken by the task that asks.
-    queue: std::sync::Mutex<Option<mpsc::Receiver<Question>>>,
-    issuers: Vec<Arc<Asked>>,
+    queue: Mutex<Option<Queue<String, Result<Caller, Rejected>>>>,
+    issuers: Arc<[Asked]>,
 }
 
 struct Asked {
-    issuer: IssuerSettings,
+    issuer: Arc<Issuer>,
     introspection: IntrospectionSettings,
-}
-
-struct Question {
-    token: String,
-    answered: oneshot::Sender<Result<Caller, Rejected>>,
+    client: OnceCell<Client>,
 }
 
 /// Why an issuer gave no answer.
@@ -54,7 +51,9 @@ enum NoAnswer {
     #[error("the client's secret cannot be read: {0}")]
     Secret(std::io::Error),
     #[error(transparent)]
-    Fetch(#[from] crate::fetch::FetchError),
+    Authorities(#[from] AuthoritiesError),
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     #[error("the endpoint answered with status {0}")]
     Status(u16),
     #[error("the answer is not understood")]
@@ -65,13 +64,10 @@ enum NoAnswer {
 
 impl Introspection {
     /// `None` where no issuer is to be asked.
-    pub(crate) fn new(issuers: &[IssuerSettings]) -> Option<Self> {
-        let issuers: Vec<_> = issuers
-            .iter()
-            .filter_map(|issuer| Some(Arc::new(Asked { introspection: issuer.introspection.clone()?, issuer: issuer.clone() })))
-            .collect();
-        let (questions, queue) = mpsc::channel(WAITING);
-        (!issuers.is_empty()).then(|| Self { known: Cache::new(REMEMBERED), questions, queue: Some(queue).into(), issuers })
+    pub(crate) fn new(issuers: &[Arc<Issuer>]) -> Option<Self> {
+        let issuers: Arc<[Asked]> = issuers.iter().filter_map(|issuer| Asked::new(Arc::clone(issuer))).collect();
+        let (desk, queue) = desk::open(WAITING);
+        (!issuers.is_empty()).then(|| Self { known: Cache::new(REMEMBERED), desk, queue: Some(queue).into(), issuers })
     }
 
     /// Whether a bearer token may be one that only its issuer can read: it is no JWT.
@@ -89,11 +85,7 @@ impl Introspection {
         if self.find(token, now).is_some() {
             return;
         }
-        let (answered, answer) = oneshot::channel();
-        let found = match self.questions.try_send(Question { token: token.to_owned(), answered }) {
-            Ok(()) => answer.await.unwrap_or(Err(Rejected::Unanswered)),
-            Err(_) => Err(Rejected::Unanswered),
-        };
+        let found = self.desk.ask(token.to_owned()).await.unwrap_or(Err(Rejected::Unanswered));
         // Whoever is let in by it is looked at again when the answer is forgotten.
         let until = now + REMEMBERED_FOR;
         let found = found.map(|caller| Caller { until: caller.until.map(|end| end.min(until)), ..caller });
@@ -102,25 +94,18 @@ impl Introspection {
 
     /// Asks the issuers what workers want to know, forever: a task of the control plane.
     pub(crate) async fn follow(&self) {
-        let queue = self.queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        let Some(mut queue) = queue else { return };
-        let slots = Arc::new(Semaphore::new(AT_A_TIME));
-        let mut asking = JoinSet::new();
-        while let Some(Question { token, answered }) = queue.recv().await {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-            let issuers = self.issuers.clone();
-            asking.spawn(async move {
-                // Whoever asked may be gone.
-                let _ = answered.send(ask_all(&issuers, &token).await);
-                drop(slot);
-            });
-            while asking.try_join_next().is_some() {}
-        }
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(queue) = queue else { return };
+        let answer = |token: String| {
+            let issuers = Arc::clone(&self.issuers);
+            async move { ask_all(&issuers, &token).await }
+        };
+        queue.serve(AT_A_TIME, answer).await;
     }
 }
 
 /// The first issuer that knows the token says whose it is.
-async fn ask_all(issuers: &[Arc<Asked>], token: &str) -> Result<Caller, Rejected> {
+async fn ask_all(issuers: &[Asked], token: &str) -> Result<Caller, Rejected> {
     let mut rejected = Rejected::UnknownIssuer;
     for asked in issuers {
         match asked.ask(token).await {
@@ -129,7 +114,7 @@ async fn ask_all(issuers: &[Arc<Asked>], token: &str) -> Result<Caller, Rejected
                 judged => return judged,
             },
             Err(error) => {
-                tracing::warn!(issuer = asked.issuer.name, %error, "an issuer did not say what a token is worth: it is not believed");
+                tracing::warn!(issuer = asked.issuer.settings.name, %error, "an issuer did not say what a token is worth: it is not believed");
                 rejected = Rejected::Unanswered;
             }
         }
@@ -140,11 +125,16 @@ async fn ask_all(issuers: &[Arc<Asked>], token: &str) -> Result<Caller, Rejected
 // === impl Asked ===
 
 impl Asked {
+    /// `None` for an issuer that is not to be asked.
+    fn new(issuer: Arc<Issuer>) -> Option<Self> {
+        Some(Self { introspection: issuer.settings.introspection.clone()?, issuer, client: OnceCell::new() })
+    }
+
     async fn ask(&self, token: &str) -> Result<Claims, NoAnswer> {
-        let client = Client::new(self.issuer.certificate_authorities.as_deref()).map_err(|_| NoAnswer::NoEndpoint)?;
+        let client = self.client.get_or_try_init(|| async { Client::new(self.issuer.settings.certificate_authorities.as_deref()) }).await?;
         let endpoint = match &self.introspection.endpoint {
             Some(endpoint) => endpoint.clone(),
-            None => discover(&client, &self.issuer.issuer).await?.introspection_endpoint.ok_or(NoAnswer::NoEndpoint)?,
+            None => self.issuer.discovery(client).await?.introspection_endpoint.clone().ok_or(NoAnswer::NoEndpoint)?,
         };
         let secret = tokio::fs::read_to_string(&self.introspection.client_secret_file).await.map_err(NoAnswer::Secret)?;
         let basic = Some((self.introspection.client_id.as_str(), secret.trim()));
@@ -160,17 +150,18 @@ impl Asked {
         if claims.get("active") != Some(&serde_json::Value::Bool(true)) {
             return Err(Rejected::UnknownIssuer);
         }
-        if claims.get("iss").is_some() && claims.text("iss") != Some(&self.issuer.issuer) {
+        let settings = &self.issuer.settings;
+        if claims.get("iss").is_some() && claims.text("iss") != Some(&settings.issuer) {
             return Err(Rejected::UnknownIssuer);
         }
         let until = match claims.get("exp") {
             Some(_) => claims.valid_until(now)?,
             None => now + LEEWAY,
         };
-        if !claims.is_for(&self.issuer.audiences) {
+        if !claims.is_for(&settings.audiences) {
             return Err(Rejected::Audience);
         }
-        Ok(caller(claims, &self.issuer, until))
+        Ok(caller(claims, settings, until))
     }
 }
 
@@ -181,12 +172,12 @@ mod tests {
     use super::*;
 
     fn asked() -> Asked {
-        let issuer: IssuerSettings = serde_json::from_value(json!({
+        let settings = serde_json::from_value(json!({
             "name": "corp", "issuer": "https://id.example.com", "audiences": ["portcullis"],
             "introspection": { "clientId": "gateway", "clientSecretFile": "secret" },
         }))
         .unwrap();
-        Asked { introspection: issuer.introspection.clone().unwrap(), issuer }
+        Asked::new(Issuer::new(settings).into()).unwrap()
     }
 
     fn judged(answer: serde_json::Value) -> Result<Option<String>, Rejected> {

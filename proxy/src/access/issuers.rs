@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use portcullis_config::settings::access::IssuerSettings;
 use serde::Deserialize;
 use tokio::sync::Notify;
@@ -23,6 +23,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub(crate) struct Issuer {
     pub(crate) settings: IssuerSettings,
     known: ArcSwap<Known>,
+    discovered: ArcSwapOption<Discovered>,
     /// A key was asked for that is not known.
     wanted: Notify,
 }
@@ -34,6 +35,12 @@ pub(crate) struct Known {
     /// Changes with the keys: what was decided by others is void.
     pub(crate) generation: u64,
     document: Vec<u8>,
+}
+
+/// A discovery document, and until when it need not be fetched again.
+struct Discovered {
+    discovery: Arc<Discovery>,
+    until: Instant,
 }
 
 /// Where an issuer's endpoints are (OpenID Connect Discovery 1.0 §3, RFC 8414 §2).
@@ -79,7 +86,7 @@ struct Schedule {
 
 impl Issuer {
     pub(crate) fn new(settings: IssuerSettings) -> Self {
-        Self { settings, known: ArcSwap::default(), wanted: Notify::new() }
+        Self { settings, known: ArcSwap::default(), discovered: ArcSwapOption::empty(), wanted: Notify::new() }
     }
 
     /// The keys that are known now.
@@ -135,15 +142,38 @@ impl Issuer {
     async fn fetch(&self, client: &Client) -> Result<(), KeysError> {
         let uri = match &self.settings.jwks_uri {
             Some(uri) => uri.clone(),
-            None => discover(client, &self.settings.issuer).await?.jwks_uri,
+            None => self.discovery(client).await?.jwks_uri.clone(),
         };
         self.learn(&get(client, &uri).await?)?;
         Ok(())
     }
+
+    /// The discovery document, where it was fetched at some time.
+    pub(crate) fn discovered(&self) -> Option<Arc<Discovery>> {
+        self.discovered.load().as_ref().map(|known| Arc::clone(&known.discovery))
+    }
+
+    /// The issuer's discovery document, not older than the keys may be; an old one where the issuer is away.
+    pub(crate) async fn discovery(&self, client: &Client) -> Result<Arc<Discovery>, KeysError> {
+        let known = self.discovered.load_full();
+        if let Some(known) = known.as_ref().filter(|known| Instant::now() < known.until) {
+            return Ok(Arc::clone(&known.discovery));
+        }
+        let (discovery, lasts) = match (discover(client, &self.settings.issuer).await, known) {
+            (Ok(discovery), _) => (Arc::new(discovery), REFRESH),
+            (Err(error), Some(known)) => {
+                tracing::warn!(issuer = self.settings.name, %error, "the discovery document could not be fetched: the one that is known stays in use");
+                (Arc::clone(&known.discovery), AT_MOST_EVERY)
+            }
+            (Err(error), None) => return Err(error),
+        };
+        self.discovered.store(Some(Arc::new(Discovered { discovery: Arc::clone(&discovery), until: Instant::now() + lasts })));
+        Ok(discovery)
+    }
 }
 
 /// Reads an issuer's discovery document, which must be its own.
-pub(crate) async fn discover(client: &Client, issuer: &str) -> Result<Discovery, KeysError> {
+async fn discover(client: &Client, issuer: &str) -> Result<Discovery, KeysError> {
     let uri = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
     let discovery: Discovery = serde_json::from_slice(&get(client, &uri).await?).map_err(|_| KeysError::Discovery)?;
     if discovery.issuer == issuer { Ok(discovery) } else { Err(KeysError::OtherIssuer(discovery.issuer.chars().take(200).collect())) }

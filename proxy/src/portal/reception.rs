@@ -1,13 +1,11 @@
-//! Where workers leave requests for the portal: a bounded queue, and as many at a time as are waited for.
+//! Where workers leave requests for the portal.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::JoinSet;
-
 use super::place::Place;
 use super::{Ask, Portal, Reply, handoff};
+use crate::desk::{self, Busy, Desk};
 
 /// Requests that wait to be begun.
 const WAITING: usize = 256;
@@ -18,27 +16,18 @@ const AT_A_TIME: usize = 64;
 #[derive(Clone)]
 pub(crate) struct Reception {
     place: Arc<Place>,
-    sender: mpsc::Sender<Left>,
+    desk: Desk<Ask, Option<Reply>>,
 }
 
 /// What workers left.
-pub(crate) struct Queue(mpsc::Receiver<Left>);
-
-struct Left {
-    ask: Ask,
-    answer: oneshot::Sender<Option<Reply>>,
-}
-
-/// The queue is full.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Busy;
+pub(crate) struct Queue(desk::Queue<Ask, Option<Reply>>);
 
 // === impl Reception ===
 
 impl Reception {
     pub(crate) fn new(portal: &Portal) -> (Self, Queue) {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        (Self { place: Arc::new(portal.place.clone()), sender }, Queue(receiver))
+        let (desk, queue) = desk::open(WAITING);
+        (Self { place: Arc::new(portal.place.clone()), desk }, Queue(queue))
     }
 
     /// Whether a request is for the portal. It does not matter whether the host is known.
@@ -51,9 +40,7 @@ impl Reception {
     /// # Errors
     /// Too many are asking.
     pub(crate) async fn ask(&self, ask: Ask) -> Result<Option<Reply>, Busy> {
-        let (answer, answered) = oneshot::channel();
-        self.sender.try_send(Left { ask, answer }).map_err(|_| Busy)?;
-        answered.await.map_err(|_| Busy)
+        self.desk.ask(ask).await
     }
 }
 
@@ -61,19 +48,11 @@ impl Reception {
 
 impl Queue {
     /// Answers, forever: a task of the control plane.
-    pub(crate) async fn serve(mut self, portal: Arc<Portal>) {
-        let slots = Arc::new(Semaphore::new(AT_A_TIME));
-        let mut answering = JoinSet::new();
-        loop {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-            let Some(Left { ask, answer }) = self.0.recv().await else { return };
+    pub(crate) async fn serve(self, portal: Arc<Portal>) {
+        let respond = |ask| {
             let portal = Arc::clone(&portal);
-            answering.spawn(async move {
-                // Whoever asked may be gone.
-                let _ = answer.send(portal.respond(&ask, SystemTime::now()).await);
-                drop(slot);
-            });
-            while answering.try_join_next().is_some() {}
-        }
+            async move { portal.respond(&ask, SystemTime::now()).await }
+        };
+        self.0.serve(AT_A_TIME, respond).await;
     }
 }

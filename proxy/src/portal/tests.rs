@@ -489,7 +489,7 @@ async fn a_queue_that_is_full_is_told_at_once() {
     let asking: Vec<_> = (0..256).map(|_| Box::pin(reception.ask(trip.ask(Method::GET, &own("/"), "")))).collect();
     let mut asking = futures::future::select_all(asking);
     assert!(futures::poll!(&mut asking).is_pending());
-    assert_eq!(reception.ask(trip.ask(Method::GET, &own("/"), "")).await.unwrap_err(), Busy);
+    assert_eq!(reception.ask(trip.ask(Method::GET, &own("/"), "")).await.unwrap_err(), crate::desk::Busy);
     let serving = tokio::spawn(queue.serve(Arc::new(trip.portal)));
     let (answered, ..) = tokio::time::timeout(Duration::from_secs(60), asking).await.unwrap();
     assert_eq!(answered.unwrap().unwrap().status, StatusCode::OK);

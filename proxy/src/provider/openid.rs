@@ -3,18 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwapOption;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::{Ended, Person, ProviderError, RefreshToken, Registration, Returned, Sent, Tokens, UnusableProvider, json, with_query};
-use crate::access::issuers::{Discovery, Issuer, discover};
+use crate::access::issuers::{Discovery, Issuer};
 use crate::access::{Claims, Parts, Rejected, user};
 use crate::fetch::Client;
 
-/// How long a discovery document is used before it is fetched again.
-const REFRESH: Duration = Duration::from_secs(600);
-/// How long the one that is known is used when that failed.
-const RETRY: Duration = Duration::from_secs(30);
 /// How often and how many times it is looked whether a key that is not known has come: it was asked for.
 const KEY_WAIT: (Duration, usize) = (Duration::from_millis(100), 30);
 /// The member of `events` that makes a token one that logs out (OpenID Connect Back-Channel Logout 1.0 §2.4).
@@ -26,12 +21,6 @@ pub(crate) struct OpenId {
     client: Client,
     registration: Registration,
     scopes: String,
-    known: ArcSwapOption<Known>,
-}
-
-struct Known {
-    discovery: Discovery,
-    until: Instant,
 }
 
 // === impl OpenId ===
@@ -39,12 +28,12 @@ struct Known {
 impl OpenId {
     pub(super) fn new(issuer: Arc<Issuer>, registration: Registration, scopes: String) -> Result<Self, UnusableProvider> {
         let client = Client::new(issuer.settings.certificate_authorities.as_deref())?;
-        Ok(Self { issuer, client, registration, scopes, known: ArcSwapOption::empty() })
+        Ok(Self { issuer, client, registration, scopes })
     }
 
     pub(super) async fn begin(&self, sent: &Sent<'_>) -> Result<String, ProviderError> {
-        let known = self.discovery().await?;
-        let endpoint = known.discovery.authorization_endpoint.as_deref().ok_or(ProviderError::Missing("authorization_endpoint"))?;
+        let discovery = self.issuer.discovery(&self.client).await?;
+        let endpoint = discovery.authorization_endpoint.as_deref().ok_or(ProviderError::Missing("authorization_endpoint"))?;
         let mut parameters = vec![
             ("response_type", "code"),
             ("client_id", &self.registration.id),
@@ -63,8 +52,8 @@ impl OpenId {
     }
 
     pub(super) async fn finish(&self, returned: &Returned<'_>, now: SystemTime) -> Result<Person, ProviderError> {
-        let known = self.discovery().await?;
-        let named = known.discovery.authorization_response_iss_parameter_supported;
+        let discovery = self.issuer.discovery(&self.client).await?;
+        let named = discovery.authorization_response_iss_parameter_supported;
         if returned.issuer.map_or(named, |issuer| issuer != self.issuer.settings.issuer) {
             return Err(ProviderError::Other);
         }
@@ -74,23 +63,23 @@ impl OpenId {
             ("redirect_uri", returned.redirect_uri),
             ("code_verifier", returned.verifier),
         ];
-        let tokens = self.tokens(&known.discovery, &form).await?;
+        let tokens = self.tokens(&discovery, &form).await?;
         let token = tokens.id_token.as_deref().ok_or(ProviderError::Missing("id_token"))?;
         let claims = self.verified(token, now).await?;
         if claims.text("nonce") != Some(returned.nonce) {
             return Err(ProviderError::Other);
         }
-        self.person(&known.discovery, Some(claims), tokens).await
+        self.person(&discovery, Some(claims), tokens).await
     }
 
     pub(super) async fn again(&self, subject: &str, token: &RefreshToken, now: SystemTime) -> Result<Person, ProviderError> {
-        let known = self.discovery().await?;
-        let tokens = self.tokens(&known.discovery, &[("grant_type", "refresh_token"), ("refresh_token", &token.0)]).await?;
+        let discovery = self.issuer.discovery(&self.client).await?;
+        let tokens = self.tokens(&discovery, &[("grant_type", "refresh_token"), ("refresh_token", &token.0)]).await?;
         let claims = match tokens.id_token.as_deref() {
             Some(token) => Some(self.verified(token, now).await?),
             None => None,
         };
-        let mut person = self.person(&known.discovery, claims, tokens).await?;
+        let mut person = self.person(&discovery, claims, tokens).await?;
         if &*person.user.subject != subject {
             return Err(ProviderError::Other);
         }
@@ -100,8 +89,8 @@ impl OpenId {
     }
 
     pub(super) fn sign_out(&self) -> Option<String> {
-        let known = self.known.load();
-        let endpoint = known.as_ref()?.discovery.end_session_endpoint.as_deref()?;
+        let discovery = self.issuer.discovered()?;
+        let endpoint = discovery.end_session_endpoint.as_deref()?;
         Some(with_query(endpoint, &[("client_id", &self.registration.id)]))
     }
 
@@ -196,23 +185,5 @@ impl OpenId {
             }
         };
         Tokens::read(&self.client.post_form(endpoint, &form, basic).await?)
-    }
-
-    /// The discovery document; an old one where the provider is away.
-    async fn discovery(&self) -> Result<Arc<Known>, ProviderError> {
-        let known = self.known.load_full();
-        if let Some(known) = known.as_ref().filter(|known| Instant::now() < known.until) {
-            return Ok(Arc::clone(known));
-        }
-        let fetched = match (discover(&self.client, &self.issuer.settings.issuer).await, known) {
-            (Ok(discovery), _) => Arc::new(Known { discovery, until: Instant::now() + REFRESH }),
-            (Err(error), Some(known)) => {
-                tracing::warn!(issuer = self.issuer.settings.name, %error, "the discovery document could not be fetched: the one that is known stays in use");
-                Arc::new(Known { discovery: known.discovery.clone(), until: Instant::now() + RETRY })
-            }
-            (Err(error), None) => return Err(error.into()),
-        };
-        self.known.store(Some(Arc::clone(&fetched)));
-        Ok(fetched)
     }
 }

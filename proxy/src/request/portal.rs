@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use http::{HeaderValue, Method, StatusCode, header};
 
 use super::{Call, Told};
+use crate::desk::Busy;
 use crate::exchange::{Frame, Respond, ResponseHead, Source};
 use crate::normalize::{Kind, Request};
 use crate::portal::{self, Ask, Reception};
@@ -57,7 +58,7 @@ impl Call<'_> {
                 self.answer((ResponseHead { status: reply.status, headers }, body), told, respond).await;
             }
             Ok(None) => self.hide(request, None, respond).await,
-            Err(portal::Busy) => self.fail(StatusCode::SERVICE_UNAVAILABLE, told, respond).await,
+            Err(Busy) => self.fail(StatusCode::SERVICE_UNAVAILABLE, told, respond).await,
         }
     }
 }
