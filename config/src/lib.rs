@@ -31,6 +31,7 @@ pub mod status;
 pub mod store;
 pub mod translate;
 pub mod unix_time;
+pub mod whole_file;
 mod yaml;
 
 pub use self::control::{MAX_PROBLEMS, run};

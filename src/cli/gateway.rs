@@ -1,6 +1,5 @@
 //! `portcullis gateway`: serves until it is told to stop.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
-use portcullis_config::store;
+use portcullis_config::{store, whole_file};
 use portcullis_proxy::gateway;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -94,14 +93,8 @@ fn source_ended(ended: Result<Result<(), impl std::error::Error>, tokio::task::J
 
 /// Writes the addresses, whole or not at all.
 fn announce(file: &Path, addresses: &impl serde::Serialize) -> Result<(), Failure> {
-    let written = || {
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
-        temporary.write_all(&serde_json::to_vec(addresses)?)?;
-        temporary.persist(file)?;
-        std::io::Result::Ok(())
-    };
-    written().map_err(|error| Failure::new(format!("the ready file {} cannot be written: {error}", file.display())))
+    let text = serde_json::to_vec(addresses).map_err(Failure::new)?;
+    whole_file::replace(file, &text).map_err(|error| Failure::new(format!("the ready file {} cannot be written: {error}", file.display())))
 }
 
 /// SIGTERM and SIGINT.

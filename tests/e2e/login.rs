@@ -36,6 +36,7 @@ struct Site {
     provider: Provider,
     pod: Echo,
     _port: TcpSocket,
+    _secret: tempfile::NamedTempFile,
 }
 
 /// A browser: curl with a jar of cookies, which follows redirects one by one and tells them.
@@ -125,7 +126,6 @@ impl Site {
         let pod = echo("pod-1").await;
         let secret = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(secret.path(), "a secret: of the client\n").unwrap();
-        let (_, secret) = secret.keep().unwrap();
         let mut settings = json!({
             // Workers share their port, and this test's reservation with them.
             "workers": 2,
@@ -133,7 +133,7 @@ impl Site {
             "access": {
                 "credentialsNamespace": "portcullis",
                 "issuers": [{ "name": "corp", "issuer": provider.issuer(), "audiences": ["portcullis", "portcullis-cli"] }],
-                "login": { "issuer": "corp", "clientId": "portcullis", "clientSecretFile": secret, "port": port },
+                "login": { "issuer": "corp", "clientId": "portcullis", "clientSecretFile": secret.path(), "port": port },
             },
         });
         for (name, value) in login.as_object().unwrap() {
@@ -143,7 +143,7 @@ impl Site {
             settings["access"]["issuers"][0][name] = value.clone();
         }
         let gateway = Gateway::of(world(&pod)).settings(settings).start().await;
-        Self { gateway, provider, pod, _port: reserved }
+        Self { gateway, provider, pod, _port: reserved, _secret: secret }
     }
 
     /// Another replica: the same settings, but for its port.

@@ -22,6 +22,7 @@ use super::{Held, Kept, MAX_BYTES, MAX_CERTIFICATES, NewCertificate, Store, Stor
 use crate::problem::{Origin, Place};
 use crate::snapshot::certificate::{Certificate, SecretBytes};
 use crate::snapshot::host::check_label;
+use crate::whole_file;
 
 /// How often the folder is looked at for what other processes have written.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -163,15 +164,7 @@ impl Folder {
             return Err(StoreError::TooLarge);
         }
         let path = self.path.join(name);
-        let scratch = self.path.join(format!(".{name}.new"));
-        let written = || {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&scratch)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&scratch, &path)?;
-            File::open(&self.path)?.sync_all()
-        };
-        written().map_err(|error| failed(&path, error))
+        whole_file::replace(&path, bytes).map_err(|error| failed(&path, error))
     }
 
     fn save_pair(&self, term: Term, certificate: &NewCertificate) -> Result<(), StoreError> {

@@ -1,14 +1,15 @@
 //! The tokens of who signed in, kept in a file that nobody else may read.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis_config::unix_time::seconds;
+use portcullis_config::whole_file;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -109,15 +110,8 @@ pub(in crate::cli) fn read() -> Result<Kept, Failure> {
 /// Keeps it, in the place of what was there.
 pub(in crate::cli) fn write(kept: &Kept) -> Result<(), Failure> {
     let file = file()?;
-    let failed = |error: io::Error| Failure::new(format!("{}: {error}", file.display()));
     let text = serde_json::to_vec_pretty(kept).map_err(Failure::new)?;
-    let scratch = file.with_extension(format!("{}.new", std::process::id()));
-    let written = write_new(&scratch, &text).and_then(|()| fs::rename(&scratch, &file));
-    if written.is_err() {
-        // What could not be written is not left behind.
-        let _ = fs::remove_file(&scratch);
-    }
-    written.map_err(failed)
+    whole_file::replace(&file, &text).map_err(|error| Failure::new(format!("{}: {error}", file.display())))
 }
 
 /// Keeps other runs from changing it, until it is dropped: a refresh token may be good for one use only.
@@ -125,12 +119,6 @@ pub(in crate::cli) fn lock() -> Result<File, Failure> {
     let file = file()?.with_extension("lock");
     let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(&file);
     lock.and_then(|lock| lock.lock().map(|()| lock)).map_err(|error| Failure::new(format!("{}: {error}", file.display())))
-}
-
-fn write_new(file: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
-    file.write_all(text)?;
-    file.sync_all()
 }
 
 /// Where it is kept; its folder is made.

@@ -1,11 +1,8 @@
 //! Secrets in a folder of manifests: a file for each that is made here.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::time::SystemTime;
-
-use tempfile::NamedTempFile;
 
 use super::{ClientKeys, StoreError};
 use crate::client_key::secret;
@@ -13,6 +10,7 @@ use crate::resources::Object;
 use crate::resources::credential::Credential;
 use crate::snapshot::access::ClientKey;
 use crate::source::{Secrets, directory};
+use crate::whole_file;
 
 /// What a folder has of a Namespace.
 pub(super) struct Folder {
@@ -41,21 +39,18 @@ impl Folder {
 
     pub(super) fn create(&self, key: &ClientKey) -> Result<(), StoreError> {
         let path = self.path.join(format!("{}.yaml", key.origin.name));
-        let write =
-            || temporary(&path, &secret::manifest(key))?.persist_noclobber(&path).map_err(|error| error.error).and_then(|_| sync(&path));
-        write().map_err(|error| StoreError::File(path.clone(), error))
+        whole_file::create(&path, secret::manifest(key).as_bytes()).map_err(|error| StoreError::File(path, error))
     }
 
     pub(super) fn end(&self, key: &ClientKey, expires: SystemTime) -> Result<(), StoreError> {
         let path = own_file(key)?;
         let ending = ClientKey { expires: Some(expires), ..key.clone() };
-        let write = || temporary(&path, &secret::manifest(&ending))?.persist(&path).map_err(|error| error.error).and_then(|_| sync(&path));
-        write().map_err(|error| StoreError::File(path.clone(), error))
+        whole_file::replace(&path, secret::manifest(&ending).as_bytes()).map_err(|error| StoreError::File(path, error))
     }
 
     pub(super) fn revoke(&self, key: &ClientKey) -> Result<(), StoreError> {
         let path = own_file(key)?;
-        fs::remove_file(&path).and_then(|()| sync(&path)).map_err(|error| StoreError::File(path, error))
+        whole_file::remove(&path).map_err(|error| StoreError::File(path, error))
     }
 }
 
@@ -67,17 +62,4 @@ fn own_file(key: &ClientKey) -> Result<PathBuf, StoreError> {
         Ok(_) => Err(StoreError::Changed(path)),
         Err(error) => Err(StoreError::File(path, error)),
     }
-}
-
-/// A file beside `path` that nobody else may read, whole and on the disk; its name begins with a point, so that no gateway reads it.
-fn temporary(path: &Path, text: &str) -> io::Result<NamedTempFile> {
-    let mut file = tempfile::Builder::new().prefix(".").tempfile_in(path.parent().unwrap_or(Path::new(".")))?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    Ok(file)
-}
-
-/// Until its folder is on the disk, a rename is not.
-fn sync(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
