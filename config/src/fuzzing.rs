@@ -92,9 +92,7 @@ fn print(value: &Value, text: &mut String) -> bool {
         Value::Bool(value) => text.push_str(if *value { "true" } else { "false" }),
         Value::Integer(number) => push(text, number),
         Value::Unsigned(number) => push(text, number),
-        Value::Float(number) if number.is_finite() => {
-            text.push_str(&format!("{number:e}").replace('e', if number.fract() == 0.0 { ".0e" } else { "e" }))
-        }
+        Value::Float(number) if number.is_finite() => push(text, format_args!("{number:?}")),
         Value::Float(_) => return false,
         Value::Text(value) => push(text, serde_json::Value::from(value.as_str())),
         Value::List(list) => {
