@@ -10,7 +10,7 @@
 //!    set alone where nothing else changed;
 //! 4. [`status`] tells the owners of resources what was wrong with them.
 //!
-//! Beside it, [`store`] keeps what the gateway has ordered by itself.
+//! Beside it, [`store`] keeps what the gateway has ordered by itself, and [`session`] tells all replicas what they must know of login sessions.
 //!
 //! A gateway reads [`settings::Settings::read`], makes a [`live::Live`] for its workers, and on the runtime of its control plane
 //! awaits [`run`]`(Arc<Settings>, Arc<Live>, shutdown)`, which keeps that up to date.
@@ -24,6 +24,7 @@ pub mod fuzzing;
 pub mod live;
 pub mod problem;
 pub mod resources;
+pub mod session;
 pub mod settings;
 pub mod snapshot;
 pub mod source;

@@ -20,8 +20,9 @@ use self::hostname::InvalidTemplate;
 use crate::problem::{Origin, Problem, Severity};
 use crate::resources::Resources;
 use crate::resources::credential::Credential;
+use crate::session::keys;
 use crate::settings::{CertificateSettings, Settings};
-use crate::snapshot::access::Credentials;
+use crate::snapshot::access::{Credentials, EndedSessions, KeyRing};
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::endpoints::EndpointCells;
 use crate::snapshot::{Listener, ListenerProtocol, Snapshot};
@@ -54,10 +55,12 @@ pub fn translate_reusing(settings: &Settings, resources: &Resources, cells: &mut
     let listener = |name: &str, protocol| Listener { name: name.into(), protocol, hostname: None, hosts: hosts.clone() };
     let http = settings.listeners.http.address.map(|_| listener(Listener::HTTP, ListenerProtocol::Http));
     let https = settings.listeners.https.address.map(|_| listener(Listener::HTTPS, ListenerProtocol::Https));
+    let (credentials, wrong) = credentials(resources);
+    problems.extend(wrong);
     let snapshot = Snapshot {
         listeners: http.into_iter().chain(https).collect(),
         certificates: certificates(settings, resources, &mut problems),
-        credentials: credentials(resources, &mut problems),
+        credentials,
     };
     problems.sort_by(|one, other| (&one.origin, one).cmp(&(&other.origin, other)));
     problems.dedup();
@@ -82,13 +85,24 @@ fn certificates(settings: &Settings, resources: &Resources, problems: &mut Vec<P
     settings.certificates.iter().filter_map(&mut find).collect()
 }
 
-/// All credentials, in the order of their Secrets' names. Of two Secrets with the same client key the first counts.
-fn credentials(resources: &Resources, problems: &mut Vec<Problem>) -> Credentials {
-    let mut credentials = Credentials::default();
+/// All credentials, in the order of their Secrets' names, and what is wrong with them. Of two Secrets with the same client key the first counts.
+pub(crate) fn credentials(resources: &Resources) -> (Credentials, Vec<Problem>) {
+    let (mut credentials, mut problems) = (Credentials::default(), Vec::new());
     let mut seen: BTreeMap<[u8; 32], &Origin> = BTreeMap::new();
     for credential in resources.credentials() {
         match credential {
             Credential::SessionKey(key) => credentials.session_keys.push(key.clone()),
+            Credential::SessionKeys(ring, keys) => {
+                problems.extend(garbled_keys(ring));
+                credentials.session_keys.extend_from_slice(keys);
+                if *ring.origin.name == *keys::SECRET {
+                    credentials.key_ring = Some(ring.clone());
+                }
+            }
+            Credential::EndedSessions(ended) => {
+                problems.extend(garbled_ends(ended));
+                credentials.ended_sessions.push(ended.clone());
+            }
             Credential::ClientKey(key) => match seen.entry(key.hash) {
                 Entry::Vacant(entry) => {
                     entry.insert(&key.origin);
@@ -104,7 +118,29 @@ fn credentials(resources: &Resources, problems: &mut Vec<Problem>) -> Credential
             },
         }
     }
-    credentials
+    (credentials, problems)
+}
+
+fn garbled_keys(ring: &KeyRing) -> Option<Problem> {
+    ring.is_garbled.then(|| Problem {
+        severity: Severity::Error,
+        reason: "Unreadable",
+        origin: ring.origin.clone(),
+        message: "some of its entries hold no key of 32 octets, named by when it was made".to_owned(),
+        help: "take them away; until then they seal and open no session".to_owned(),
+    })
+}
+
+fn garbled_ends(ended: &EndedSessions) -> Option<Problem> {
+    ended.is_garbled.then(|| Problem {
+        severity: Severity::Error,
+        reason: "Unreadable",
+        origin: ended.origin.clone(),
+        message:
+            "some of its entries tell of no session that was ended, or cannot be understood: all sessions that had begun before are ended"
+                .to_owned(),
+        help: "take them away; nobody but the gateway writes there".to_owned(),
+    })
 }
 
 // === impl Problem ===

@@ -164,6 +164,11 @@ fn forget_place(object: &mut Object) {
         Object::Certificate(_, certificate) => &mut certificate.origin,
         Object::Credential(Credential::ClientKey(key)) => &mut key.origin,
         Object::Credential(Credential::SessionKey(key)) => &mut key.origin,
+        Object::Credential(Credential::SessionKeys(ring, keys)) => {
+            keys.iter_mut().for_each(|key| key.origin.place = None);
+            &mut ring.origin
+        }
+        Object::Credential(Credential::EndedSessions(ended)) => &mut ended.origin,
     };
     origin.place = None;
 }

@@ -1,7 +1,8 @@
-//! Credentials from Secrets: keys of applications, and keys that seal sessions.
+//! Credentials from Secrets: keys of applications, keys that seal sessions, and the sessions that were ended.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::core::v1;
 use k8s_openapi::jiff::Timestamp;
@@ -10,18 +11,25 @@ use super::certificate::entry;
 use super::{Metadata, NamespacedName, PREFIX, unreadable};
 use crate::client_key::{self, secret};
 use crate::problem::{Origin, Place, Problem};
-use crate::snapshot::access::{CREDENTIAL, ClientKey, SessionKey};
+use crate::session::ended::Ended;
+use crate::snapshot::access::{CREDENTIAL, ClientKey, EndedSessions, KeyRing, SessionKey};
 
 /// The value of the label of Secrets with an application's key.
 pub const CLIENT_KEY: &str = "client-key";
 /// The value of the label of Secrets with a key that seals sessions.
 pub const SESSION_KEY: &str = "session-key";
+/// The value of the label of the Secret with the session keys that the gateway makes.
+pub const SESSION_KEYS: &str = "session-keys";
+/// The value of the label of Secrets that tell of ended sessions.
+pub const ENDED_SESSIONS: &str = "ended-sessions";
 /// The entry of the application's name.
 pub const APPLICATION: &str = "application";
 /// The entry of a client key's hash.
 pub const HASH: &str = "hash";
 /// The entry of a session key.
 pub const KEY: &str = "key";
+/// How long a session key is, in octets.
+const SESSION_KEY_LENGTH: usize = 32;
 /// The annotation that says when a client key ends, after [`PREFIX`].
 pub const EXPIRES: &str = "expires";
 
@@ -32,6 +40,10 @@ pub enum Credential {
     ClientKey(ClientKey),
     /// A key that seals sessions.
     SessionKey(SessionKey),
+    /// Keys that seal sessions, made by the gateway.
+    SessionKeys(KeyRing, Vec<SessionKey>),
+    /// Sessions that were ended.
+    EndedSessions(EndedSessions),
 }
 
 // === impl Credential ===
@@ -46,6 +58,8 @@ impl Credential {
         match object.metadata.labels.as_ref().and_then(|labels| labels.get(CREDENTIAL)).map(String::as_str) {
             Some(CLIENT_KEY) => client_key(object, origin).map(Self::ClientKey),
             Some(SESSION_KEY) => session_key(object, origin).map(Self::SessionKey),
+            Some(SESSION_KEYS) => Ok(session_keys(object, origin)),
+            Some(ENDED_SESSIONS) => Ok(ended_sessions(object, origin)),
             _ => {
                 let message = format!("its label `{CREDENTIAL}` says nothing that is known");
                 Err(unreadable(origin, message, format!("write {CLIENT_KEY} or {SESSION_KEY}; until then it is no credential")))
@@ -59,6 +73,8 @@ impl Credential {
         match self {
             Self::ClientKey(key) => &key.origin,
             Self::SessionKey(key) => &key.origin,
+            Self::SessionKeys(ring, _) => &ring.origin,
+            Self::EndedSessions(ended) => &ended.origin,
         }
     }
 
@@ -110,7 +126,7 @@ fn expires(object: &v1::Secret) -> Result<Option<SystemTime>, String> {
 
 fn session_key(object: &v1::Secret, origin: Origin) -> Result<SessionKey, Problem> {
     match entry(object, KEY) {
-        Some(key) if key.len() == 32 => {
+        Some(key) if key.len() == SESSION_KEY_LENGTH => {
             let created = object.metadata.creation_timestamp.as_ref().map(|time| SystemTime::from(time.0));
             Ok(SessionKey { origin, key: key.into(), created })
         }
@@ -120,4 +136,34 @@ fn session_key(object: &v1::Secret, origin: Origin) -> Result<SessionKey, Proble
             "write 32 octets of secret randomness there, or take it away; until then it seals and opens no session".to_owned(),
         )),
     }
+}
+
+/// One entry that is no key takes none of the others out of use.
+fn session_keys(object: &v1::Secret, origin: Origin) -> Credential {
+    let key = |name: &String| {
+        // Ten digits last until the year 2286.
+        let made = name.parse().ok().filter(|_| name.len() <= 10)?;
+        let created = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(made))?;
+        let key = entry(object, name).filter(|key| key.len() == SESSION_KEY_LENGTH)?;
+        Some(SessionKey { origin: origin.clone(), key: key.into(), created: Some(created) })
+    };
+    let entries = entries(object);
+    let keys: Vec<SessionKey> = entries.iter().filter_map(key).collect();
+    let version = object.metadata.resource_version.as_deref().map(Into::into);
+    let is_garbled = keys.len() < entries.len();
+    Credential::SessionKeys(KeyRing { origin, version, entries, is_garbled }, keys)
+}
+
+/// What is said by the names of its entries.
+fn ended_sessions(object: &v1::Secret, origin: Origin) -> Credential {
+    let entries = entries(object);
+    let ended: Vec<Ended> = entries.iter().filter_map(|name| name.parse().ok()).collect();
+    let is_garbled = ended.len() < entries.len();
+    Credential::EndedSessions(EndedSessions { origin, ended: ended.into(), is_garbled })
+}
+
+/// The names of a Secret's entries.
+fn entries(object: &v1::Secret) -> BTreeSet<String> {
+    let data = object.data.iter().flat_map(|data| data.keys());
+    data.chain(object.string_data.iter().flat_map(|data| data.keys())).cloned().collect()
 }

@@ -17,7 +17,7 @@ pub const GITHUB: &str = "github";
 pub struct AccessSettings {
     /// Who issues tokens that are accepted.
     pub issuers: Vec<IssuerSettings>,
-    /// The Namespace whose Secrets with the label `portcullis.dev/credential` are read: client keys and keys that seal sessions. Whoever may write Secrets there decides
+    /// The Namespace whose Secrets with the label `portcullis.dev/credential` are read: client keys, and what replicas share of login sessions, which the gateway also writes there. Whoever may write Secrets there decides
     /// about access to all environments. Without it, no client key is accepted.
     pub credentials_namespace: Option<String>,
     /// A PEM file with the authorities of client certificates; without it, no client certificate is asked for. Read anew when it changes.
@@ -120,6 +120,10 @@ pub struct LoginSettings {
     #[serde(default = "default_absolute", with = "duration")]
     #[schemars(with = "duration::Text")]
     pub absolute: Duration,
+    /// How long a session key seals before the gateway makes the next one, in `credentialsNamespace`.
+    #[serde(default = "default_key_rotation", with = "duration")]
+    #[schemars(with = "duration::Text")]
+    pub key_rotation: Duration,
     /// GitHub, or a GitHub Enterprise server, where `issuer` is `github`.
     #[serde(default)]
     pub github: GithubSettings,
@@ -171,6 +175,10 @@ const fn default_port() -> u16 {
 
 const fn default_idle() -> Duration {
     Duration::from_secs(8 * 3600)
+}
+
+const fn default_key_rotation() -> Duration {
+    Duration::from_secs(30 * 24 * 3600)
 }
 
 const fn default_absolute() -> Duration {

@@ -1,5 +1,6 @@
 //! Who may call: what is demanded of a request, whom the grants let in, and the credentials that the cluster's Secrets hold.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use serde::{Serialize, Serializer};
 
 use super::certificate::SecretBytes;
 use crate::problem::Origin;
+use crate::session::ended::Ended;
 
 /// Who may call.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -101,6 +103,12 @@ pub struct Credentials {
     /// Keys that seal sessions, in the order of their names: all open, and the newest that is old enough for every replica to have it seals.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub session_keys: Vec<SessionKey>,
+    /// The Secret with those of them that the gateway made, where it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_ring: Option<KeyRing>,
+    /// The sessions that were ended before their time.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ended_sessions: Vec<EndedSessions>,
 }
 
 /// A key that an application shows. The key itself is nowhere: only its hash is.
@@ -129,6 +137,33 @@ pub struct SessionKey {
     /// When the Secret was made.
     #[serde(serialize_with = "seconds")]
     pub created: Option<SystemTime>,
+}
+
+/// The Secret with the keys that the gateway made by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeyRing {
+    /// The Secret.
+    pub origin: Origin,
+    /// Its `metadata.resourceVersion`, where it comes from a cluster.
+    #[serde(skip)]
+    pub version: Option<Arc<str>>,
+    /// The names of its entries: when each key was made, in seconds since 1970.
+    pub entries: BTreeSet<String>,
+    /// Whether some of them hold no key.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_garbled: bool,
+}
+
+/// Sessions that were ended before their time, as far as one Secret tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EndedSessions {
+    /// The Secret.
+    pub origin: Origin,
+    /// Which.
+    pub ended: Arc<[Ended]>,
+    /// Whether there are more that cannot be understood.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_garbled: bool,
 }
 
 /// The label of Secrets that hold credentials; its value says which kind.
@@ -179,7 +214,7 @@ impl Credentials {
     /// Whether nothing is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.client_keys.is_empty() && self.session_keys.is_empty()
+        self.client_keys.is_empty() && self.session_keys.is_empty() && self.key_ring.is_none() && self.ended_sessions.is_empty()
     }
 }
 

@@ -38,7 +38,7 @@ impl Cluster {
                 Ok(Credential::ClientKey(key)) => {
                     found.keys.push((key, secret.metadata.creation_timestamp.map(|time| SystemTime::from(time.0))));
                 }
-                Ok(Credential::SessionKey(_)) => {}
+                Ok(_) => {}
                 Err(problem) => found.problems.push(problem),
             }
         }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use http::Uri;
 
@@ -12,6 +13,11 @@ use crate::snapshot::host::{Hostname, check_label};
 
 /// The longest name of an issuer, in bytes: it is a label of metrics.
 const MAX_NAME: usize = 63;
+
+/// The shortest time for which a session key may seal.
+const SHORTEST_ROTATION: Duration = Duration::from_secs(3600);
+/// The most session keys of the gateway's own that are in use at a time, but for the one that seals.
+const MAX_KEYS: u32 = 16;
 
 /// Checks all that needs no look at other files.
 pub(super) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {
@@ -137,6 +143,10 @@ fn of_login(login: &LoginSettings, settings: &Settings, complain: &mut ComplainH
             "a session would end before it may be idle".to_owned(),
             "write at least as much as `idle`, which is above zero",
         );
+    }
+    if login.key_rotation < SHORTEST_ROTATION || login.key_rotation < login.absolute / MAX_KEYS {
+        let message = "there would be more session keys than can be looked through for each session".to_owned();
+        complain(&["keyRotation"], message, "write at least an hour, and a sixteenth of `absolute`");
     }
     url(&login.github.url, &["github", "url"], complain);
     url(&login.github.api_url, &["github", "apiUrl"], complain);

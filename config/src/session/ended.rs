@@ -1,0 +1,244 @@
+//! Sessions that were ended before their time: who is meant, and which Secret tells of it.
+//!
+//! Several ends share a Secret, since a Secret for each would be thousands of objects that every replica lists, and somebody had to be granted
+//! to make and delete them. They are spread over a few Secrets, since each end sends one of them in whole to every replica.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Write as _};
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use serde::{Serialize, Serializer};
+
+use super::{Change, LEEWAY};
+use crate::resources::credential::ENDED_SESSIONS;
+use crate::snapshot::access::EndedSessions;
+use crate::snapshot::certificate::SecretBytes;
+use crate::unix_time::seconds;
+
+/// The Secrets that tell of ended sessions.
+pub const SECRETS: [&str; 4] =
+    ["portcullis-ended-sessions-1", "portcullis-ended-sessions-2", "portcullis-ended-sessions-3", "portcullis-ended-sessions-4"];
+/// The most ends that one of them tells of: about 400 KB, of the 1 MiB that a Secret may have.
+pub const MAX_IN_SECRET: usize = 4096;
+
+/// That sessions were ended: those that had begun by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ended {
+    /// Whose sessions.
+    pub whose: Whose,
+    /// When, in seconds since 1970.
+    pub at: u64,
+}
+
+/// Whose sessions were ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Whose {
+    /// All: there were more ends than can be told one by one.
+    Everybody,
+    /// By a hash, from which nobody can tell the session.
+    Hash([u8; 16]),
+}
+
+/// No entry of a Secret with ended sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it says neither whose sessions were ended nor when")]
+pub struct Garbled;
+
+/// The change that tells of `ended`, where `known` is what is told already, and a session lasts for `lasting` at most. What nobody needs to be told any more is taken away from the same Secret.
+///
+/// Where there is no room for so many, all sessions that began before are ended: closed when in doubt.
+#[must_use]
+pub fn tell(known: &[EndedSessions], ended: &BTreeSet<Ended>, lasting: Duration, now: SystemTime) -> Change {
+    let held = |secret: &str| known.iter().find(|known| *known.origin.name == *secret);
+    let all = known.iter().flat_map(|known| known.ended.iter()).chain(ended);
+    let everybody = all.filter(|ended| ended.whose == Whose::Everybody).map(|ended| ended.at).max();
+    let is_needed = |ended: &Ended| ended.is_needed(everybody, lasting, now);
+    let needed = |secret: &str| held(secret).map_or(0, |known| known.ended.iter().filter(|ended| is_needed(ended)).count());
+    let add: BTreeSet<Ended> = ended.iter().copied().filter(is_needed).collect();
+    // A Secret that is not there may not be ours to make, and one is enough for most.
+    let order = |secret: &str| (needed(secret) + add.len() > MAX_IN_SECRET, held(secret).is_none(), needed(secret));
+    let secret = SECRETS.into_iter().min_by_key(|secret| order(secret)).unwrap_or_default();
+    let there = || held(secret).into_iter().flat_map(|known| known.ended.iter());
+    let (add, remove): (BTreeSet<Ended>, BTreeSet<Ended>) = if needed(secret) + add.len() > MAX_IN_SECRET {
+        (BTreeSet::from([Ended { whose: Whose::Everybody, at: seconds(now) }]), there().copied().collect())
+    } else {
+        (add, there().copied().filter(|ended| !is_needed(ended)).collect())
+    };
+    Change {
+        secret,
+        kind: ENDED_SESSIONS,
+        remove: remove.difference(&add).map(Ended::to_string).collect(),
+        add: add.iter().map(|ended| (ended.to_string(), SecretBytes::from(Vec::new()))).collect(),
+        only_if: None,
+    }
+}
+
+// === impl Ended ===
+
+impl Ended {
+    /// Whether no session can be left that is meant by it, where one lasts for `lasting` at most.
+    #[must_use]
+    pub fn is_over(&self, lasting: Duration, now: SystemTime) -> bool {
+        self.at.saturating_add(lasting.as_secs()) < seconds(now)
+    }
+
+    /// Whether a session may be left that is meant by it, and by no end of everybody's.
+    fn is_needed(&self, everybody: Option<u64>, lasting: Duration, now: SystemTime) -> bool {
+        let is_over = self.is_over(lasting + LEEWAY, now);
+        let is_among_all = match self.whose {
+            Whose::Everybody => everybody > Some(self.at),
+            Whose::Hash(_) => everybody >= Some(self.at),
+        };
+        !is_over && !is_among_all
+    }
+}
+
+/// What stands for everybody's sessions in the name of an entry.
+const EVERYBODY: &str = "everybody";
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.whose {
+            Whose::Everybody => f.write_str(EVERYBODY)?,
+            Whose::Hash(hash) => f.write_str(&hash.iter().fold(String::with_capacity(32), |mut text, octet| {
+                let _ = write!(text, "{octet:02x}");
+                text
+            }))?,
+        }
+        write!(f, "-{}", self.at)
+    }
+}
+
+impl FromStr for Ended {
+    type Err = Garbled;
+
+    fn from_str(text: &str) -> Result<Self, Garbled> {
+        let (whose, at) = text.split_once('-').ok_or(Garbled)?;
+        // `parse` alone would take a sign.
+        let at = at.bytes().all(|byte| byte.is_ascii_digit()).then(|| at.parse().ok()).flatten().ok_or(Garbled)?;
+        if whose == EVERYBODY {
+            return Ok(Self { whose: Whose::Everybody, at });
+        }
+        let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+        let (pairs, rest) = whose.as_bytes().as_chunks::<2>();
+        let mut hash = [0; 16];
+        if pairs.len() != hash.len() || !rest.is_empty() {
+            return Err(Garbled);
+        }
+        for (octet, [high, low]) in hash.iter_mut().zip(pairs) {
+            *octet = digit(*high).ok_or(Garbled)? << 4 | digit(*low).ok_or(Garbled)?;
+        }
+        Ok(Self { whose: Whose::Hash(hash), at })
+    }
+}
+
+impl Serialize for Ended {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::problem::Origin;
+
+    const LASTING: Duration = Duration::from_secs(1000);
+
+    fn ended(number: u16, at: u64) -> Ended {
+        let mut hash = [0; 16];
+        hash[..2].copy_from_slice(&number.to_be_bytes());
+        Ended { whose: Whose::Hash(hash), at }
+    }
+
+    fn everybody(at: u64) -> Ended {
+        Ended { whose: Whose::Everybody, at }
+    }
+
+    fn known(secret: usize, ended: impl IntoIterator<Item = Ended>) -> EndedSessions {
+        let origin = Origin { kind: "Secret", namespace: "portcullis".into(), name: SECRETS[secret].into(), place: None };
+        EndedSessions { origin, ended: ended.into_iter().collect(), is_garbled: false }
+    }
+
+    fn told(known: &[EndedSessions], more: &[Ended], now: u64) -> (&'static str, Vec<String>, Vec<String>) {
+        let change = tell(known, &more.iter().copied().collect(), LASTING, SystemTime::UNIX_EPOCH + Duration::from_secs(now));
+        (change.secret, change.add.into_keys().collect(), change.remove.into_iter().collect())
+    }
+
+    fn names(ended: &[Ended]) -> Vec<String> {
+        ended.iter().map(Ended::to_string).collect()
+    }
+
+    #[test]
+    fn an_end_goes_to_the_secret_that_tells_of_the_fewest() {
+        let (one, more) = (ended(1, 100), [ended(9, 200)]);
+        assert_eq!(told(&[], &more, 200), (SECRETS[0], names(&more), vec![]));
+        let others = [known(0, [one]), known(1, []), known(2, [])];
+        assert_eq!(told(&others, &more, 200).0, SECRETS[1]);
+        assert_eq!(told(&others[..1], &more, 200).0, SECRETS[0], "rather than to one that is not there");
+    }
+
+    #[test]
+    fn what_nobody_needs_any_more_is_taken_away_by_whoever_writes() {
+        let (over, needed, more) = (ended(1, 100), ended(2, 101), ended(3, 1400));
+        let told = told(&[known(0, [over, needed])], &[more], 1401);
+        assert_eq!(told, (SECRETS[0], names(&[more]), names(&[over])));
+    }
+
+    #[test]
+    fn an_end_of_everybodys_sessions_stands_for_all_before_it() {
+        let others = [known(0, [ended(1, 100), ended(2, 500), everybody(300), everybody(400)])];
+        let told = told(&others, &[ended(3, 400), ended(4, 600)], 600);
+        assert_eq!(told, (SECRETS[0], names(&[ended(4, 600)]), names(&[ended(1, 100), everybody(300)])));
+    }
+
+    #[test]
+    fn where_there_is_no_room_everybodys_sessions_are_ended() {
+        let full = |secret| known(secret, (0..MAX_IN_SECRET as u16).map(|number| ended(number, 100)));
+        let last = [full(0), full(1), full(2), known(3, [])];
+        assert_eq!(told(&last, &[ended(9, 200)], 200).0, SECRETS[3]);
+        let full = [full(0), full(1), full(2), full(3)];
+        let (_, add, remove) = told(&full, &[ended(9, 200)], 200);
+        assert_eq!((add, remove.len()), (names(&[everybody(200)]), MAX_IN_SECRET));
+    }
+
+    #[test]
+    fn what_is_no_entry_is_not_read() {
+        let good = ended(7, 100).to_string();
+        assert_eq!(good.parse(), Ok(ended(7, 100)));
+        let short = good.replacen("00", "", 1);
+        for text in
+            ["", "-", "-1", "everybody", "everybody-", "everybody-+1", "everybody-1x", &good[1..], &short, &good.replace("00", "+0"), "é-1"]
+        {
+            assert_eq!(text.parse::<Ended>(), Err(Garbled), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(hash: [u8; 16], at: u64) {
+            for whose in [Whose::Everybody, Whose::Hash(hash)] {
+                let text = Ended { whose, at }.to_string();
+                prop_assert_eq!(text.parse(), Ok(Ended { whose, at }));
+                prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'), "Secrets take it for a key: {}", text);
+            }
+        }
+
+        #[test]
+        fn whoever_is_told_of_it_is_told_for_as_long_as_a_session_may_last(
+            before in proptest::collection::btree_set((0..20_u16, 0..2000_u64), 0..40),
+            more in proptest::collection::btree_set((0..20_u16, 1990..2000_u64), 1..5),
+        ) {
+            let before: BTreeSet<Ended> = before.into_iter().map(|(number, at)| ended(number, at)).collect();
+            let more: BTreeSet<Ended> = more.into_iter().map(|(number, at)| ended(number, at)).collect();
+            let change = tell(&[known(0, before.iter().copied())], &more, LASTING, SystemTime::UNIX_EPOCH + Duration::from_secs(2000));
+            let after: BTreeSet<String> = before.iter().map(Ended::to_string).filter(|name| !change.remove.contains(name)).chain(change.add.into_keys()).collect();
+            for needed in before.union(&more).filter(|ended| ended.at + 1000 >= 2000) {
+                prop_assert!(after.contains(&needed.to_string()), "{} is told", needed);
+            }
+        }
+    }
+}
