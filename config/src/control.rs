@@ -13,13 +13,14 @@ use crate::live::Live;
 use crate::problem::Problem;
 use crate::resources::{Affected, NamespacedName, Resources};
 use crate::settings::{Settings, SourceSettings};
+use crate::snapshot::Snapshot;
 use crate::snapshot::endpoints::EndpointCells;
 use crate::source::certificates::CertificateFiles;
 use crate::source::directory::Directory;
 use crate::source::kubernetes::Kubernetes;
 use crate::source::{Secrets, Source, SourceError, Update, Updates};
 use crate::status::{Reporter, events};
-use crate::translate::{endpoint_set, translate_reusing};
+use crate::translate::{credentials, endpoint_set, translate_reusing};
 
 /// How long more changes are waited for after one, so that a burst costs one translation.
 const GATHER: Duration = Duration::from_millis(2);
@@ -69,8 +70,10 @@ struct Control {
     cells: EndpointCells,
     /// What each source finds wrong.
     found: BTreeMap<usize, Vec<Problem>>,
-    /// What the last translation found wrong.
+    /// What the last translation found wrong, but for credentials.
     translated: Vec<Problem>,
+    /// What is wrong with credentials.
+    credentials: Vec<Problem>,
     /// Sources that have not told all of their resources yet.
     unsynced: BTreeSet<usize>,
     reporter: Reporter,
@@ -83,6 +86,7 @@ struct Control {
 #[derive(Default)]
 struct Pending {
     routes: bool,
+    credentials: bool,
     endpoints: BTreeSet<NamespacedName>,
     problems: bool,
 }
@@ -98,6 +102,7 @@ impl Control {
             cells: EndpointCells::default(),
             found: BTreeMap::new(),
             translated: Vec::new(),
+            credentials: Vec::new(),
             unsynced: (0..sources).collect(),
             reporter,
             pending: Pending { routes: true, ..Pending::default() },
@@ -138,6 +143,10 @@ impl Control {
                 Affected::Nothing => {}
                 // Not `append`: it builds the whole set anew, and 10,000 Services come one by one.
                 Affected::Endpoints(services) => self.pending.endpoints.extend(services),
+                Affected::Credentials(services) => {
+                    self.pending.credentials = true;
+                    self.pending.endpoints.extend(services);
+                }
                 Affected::Routes => self.pending.routes = true,
             }
         }
@@ -167,6 +176,8 @@ impl Control {
         if self.pending.routes && start >= self.not_before {
             self.translate();
             self.not_before = Instant::now() + start.elapsed().min(MAX_PAUSE);
+        } else if self.pending.credentials {
+            self.swap_credentials();
         } else {
             self.publish_problems();
         }
@@ -182,15 +193,27 @@ impl Control {
     fn translate(&mut self) {
         let translation = translate_reusing(&self.settings, &self.resources, &mut self.cells);
         self.translated = translation.problems;
-        self.pending.routes = false;
+        self.credentials = credentials(&self.resources).1;
+        self.translated.retain(|problem| !self.credentials.contains(problem));
+        (self.pending.routes, self.pending.credentials) = (false, false);
         self.live.publish(Arc::new(translation.snapshot), self.problems());
         self.cells.commit();
         self.live.set_synced();
         self.report();
     }
 
+    /// Every sign-out changes credentials, and no route: those of 10,000 Services are not translated for it.
+    fn swap_credentials(&mut self) {
+        let (credentials, problems) = credentials(&self.resources);
+        self.credentials = problems;
+        self.pending.credentials = false;
+        let snapshot = Snapshot { credentials, ..Snapshot::clone(&self.live.snapshot.load()) };
+        self.live.publish(Arc::new(snapshot), self.problems());
+        self.report();
+    }
+
     fn problems(&self) -> Vec<Problem> {
-        let all: BTreeSet<&Problem> = self.found.values().flatten().chain(&self.translated).collect();
+        let all: BTreeSet<&Problem> = self.found.values().flatten().chain(&self.translated).chain(&self.credentials).collect();
         all.into_iter().take(MAX_PROBLEMS).cloned().collect()
     }
 

@@ -117,6 +117,8 @@ pub enum Affected {
     Nothing,
     /// The endpoints of these Services; routes and problems are what they were.
     Endpoints(BTreeSet<NamespacedName>),
+    /// The credentials, and the endpoints of these Services; routes are what they were.
+    Credentials(BTreeSet<NamespacedName>),
     /// Anything: all must be translated anew.
     Routes,
 }
@@ -264,7 +266,7 @@ impl Resources {
             Object::Service(service) => insert(&mut self.services, service.key(), service),
             Object::EndpointSlice(slice) => self.upsert_slice(slice),
             Object::Certificate(settings, certificate) => insert(&mut self.certificates, settings, certificate),
-            Object::Credential(credential) => insert(&mut self.credentials, credential.key(), credential),
+            Object::Credential(credential) => insert(&mut self.credentials, credential.key(), credential).of_credentials(),
         }
     }
 
@@ -274,7 +276,10 @@ impl Resources {
             ObjectId::Service(name) => self.services.remove(name).is_some(),
             ObjectId::EndpointSlice(name) => return self.delete_slice(name),
             ObjectId::Certificate(settings) => self.certificates.remove(settings).is_some(),
-            ObjectId::Credential(name) => self.credentials.remove(name).is_some(),
+            ObjectId::Credential(name) => {
+                let found = self.credentials.remove(name).is_some();
+                return if found { Affected::Credentials(BTreeSet::new()) } else { Affected::Nothing };
+            }
         };
         if found { Affected::Routes } else { Affected::Nothing }
     }
@@ -358,13 +363,25 @@ impl Affected {
         match (self, other) {
             (Self::Routes, _) | (_, Self::Routes) => Self::Routes,
             (Self::Nothing, affected) | (affected, Self::Nothing) => affected,
-            (Self::Endpoints(mut some), Self::Endpoints(others)) => {
-                // Not `append`: it builds the whole set anew, and 10,000 Services come one by one.
-                some.extend(others);
-                Self::Endpoints(some)
-            }
+            (Self::Endpoints(some), Self::Endpoints(others)) => Self::Endpoints(joined(some, others)),
+            (Self::Credentials(some), Self::Credentials(others) | Self::Endpoints(others))
+            | (Self::Endpoints(some), Self::Credentials(others)) => Self::Credentials(joined(some, others)),
         }
     }
+
+    /// The same, of credentials alone.
+    fn of_credentials(self) -> Self {
+        match self {
+            Self::Nothing => Self::Nothing,
+            _ => Self::Credentials(BTreeSet::new()),
+        }
+    }
+}
+
+fn joined(mut some: BTreeSet<NamespacedName>, others: BTreeSet<NamespacedName>) -> BTreeSet<NamespacedName> {
+    // Not `append`: it builds the whole set anew, and 10,000 Services come one by one.
+    some.extend(others);
+    some
 }
 
 /// The parts of an object's metadata that every kind here has.

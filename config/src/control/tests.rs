@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::problem::{Origin, Severity};
+use crate::resources::credential::Credential;
 use crate::resources::{Change, EndpointSlice, Namespace, Object, ObjectId, Service};
 use crate::snapshot::Snapshot;
 
@@ -208,4 +209,39 @@ async fn a_folder_comes_to_be_served_and_its_changes_too() {
     tokio::time::timeout(patience, serves("basket--staging.example.com")).await.expect("the change is served");
     stop.send(()).unwrap();
     running.await.unwrap().unwrap();
+}
+
+/// A Secret that tells of ended sessions by these entries.
+fn ended_sessions(entries: &[&str]) -> Change {
+    let data: serde_json::Map<_, _> = entries.iter().map(|name| ((*name).to_owned(), json!(""))).collect();
+    let metadata = json!({"name": "ended", "namespace": "portcullis", "labels": {"portcullis.dev/credential": "ended-sessions"}});
+    let object = serde_json::from_value(json!({"metadata": metadata, "data": data})).unwrap();
+    Change::Upsert(Object::Credential(Credential::from_secret(&object, None).unwrap()))
+}
+
+#[test]
+fn a_change_of_credentials_swaps_them_alone() {
+    let mut control = with_cart();
+    let before = control.live.snapshot.load_full();
+    control.take(SHOP, changed(vec![ended_sessions(&["everybody-100", "garbled"]), slice("cart", &["10.0.0.2"])]));
+    // Although it is too soon for another translation.
+    control.not_before = Instant::now() + MAX_PAUSE;
+    control.put_into_effect();
+    let after = control.live.snapshot.load_full();
+    assert!(Arc::ptr_eq(&before.listeners[0].hosts, &after.listeners[0].hosts), "the table was rebuilt");
+    assert_eq!(after.credentials.ended_sessions[0].ended.len(), 1);
+    assert_eq!(ready(&before, "cart--staging.example.com"), ["10.0.0.2:8080".parse().unwrap()]);
+    assert_eq!(control.live.problems.load().iter().filter(|problem| problem.reason == "Unreadable").count(), 1);
+    // What is mended is not told any more, whether by a swap or by a translation.
+    control.take(SHOP, changed(vec![ended_sessions(&["everybody-100"])]));
+    control.put_into_effect();
+    assert!(control.live.problems.load().iter().all(|problem| problem.reason != "Unreadable"));
+    let garbled = ended_sessions(&["garbled"]);
+    control.not_before = Instant::now();
+    control.take(SHOP, changed(vec![garbled, service("shop")]));
+    control.put_into_effect();
+    assert_eq!(control.live.problems.load().iter().filter(|problem| problem.reason == "Unreadable").count(), 1);
+    control.take(SHOP, changed(vec![ended_sessions(&[])]));
+    control.put_into_effect();
+    assert!(control.live.problems.load().iter().all(|problem| problem.reason != "Unreadable"));
 }

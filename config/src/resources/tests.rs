@@ -117,3 +117,24 @@ fn a_value_that_is_too_long_is_not_kept() {
     assert_eq!(annotations.get("expose"), Some(&Value::Text("true".into())));
     assert_eq!(annotations.iter().count(), 2);
 }
+
+#[test]
+fn a_credential_affects_no_route() {
+    let key = |octet: u8| {
+        let metadata =
+            serde_json::json!({"name": "key", "namespace": "portcullis", "labels": {"portcullis.dev/credential": "session-key"}});
+        let data = serde_json::json!({"key": String::from(char::from(octet)).repeat(32)});
+        let object = serde_json::from_value(serde_json::json!({"metadata": metadata, "stringData": data})).unwrap();
+        Change::Upsert(Object::Credential(Credential::from_secret(&object, None).unwrap()))
+    };
+    let mut resources = store();
+    let credentials = Affected::Credentials(BTreeSet::new());
+    assert_eq!(resources.apply(key(b'1')), credentials);
+    assert_eq!(resources.apply(key(b'1')), Affected::Nothing);
+    assert_eq!(resources.apply(key(b'2')), credentials);
+    let gone = Change::Delete(ObjectId::Credential(NamespacedName::new("portcullis", "key")));
+    assert_eq!((resources.apply(gone.clone()), resources.apply(gone)), (credentials.clone(), Affected::Nothing));
+    let Affected::Endpoints(services) = endpoints(&["cart"]) else { unreachable!() };
+    assert_eq!(endpoints(&["cart"]).and(credentials.clone()), Affected::Credentials(services));
+    assert_eq!(credentials.and(Affected::Routes), Affected::Routes);
+}

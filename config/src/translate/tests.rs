@@ -101,6 +101,7 @@ impl Follower {
     fn apply(&mut self, change: Change) {
         match self.resources.apply(change) {
             Affected::Nothing => {}
+            Affected::Credentials(_) => unreachable!("no change here is of credentials"),
             Affected::Endpoints(services) => {
                 let affected = |key: &EndpointKey| services.contains(&NamespacedName::new(key.namespace.clone(), key.service.clone()));
                 for (key, set) in self.endpoints.iter_mut().filter(|(key, _)| affected(key)) {
