@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use portcullis_config::live::Live;
+use portcullis_config::session;
 use portcullis_config::settings::Settings;
 use portcullis_config::store::{Held, Store};
 use tokio::sync::{mpsc, watch};
@@ -20,7 +21,7 @@ use crate::listen::admission::Admission;
 use crate::listen::bind::{self, Addresses, BindError, Bound};
 use crate::listen::tls;
 use crate::portal::{Portal, Reception};
-use crate::session::Sessions;
+use crate::session::{Outbox, Sessions, rotation};
 use crate::telemetry::Telemetry;
 use crate::upstream::Authorities;
 use crate::worker::{self, Phase, Shared};
@@ -35,6 +36,15 @@ pub struct Gateway {
     alive: mpsc::Receiver<()>,
     control: JoinSet<()>,
     telemetry: Arc<Telemetry>,
+}
+
+/// What outlives the process, and is shared by all replicas.
+#[derive(Debug, Default)]
+pub struct Stores {
+    /// Of certificates that are ordered; without it, none is.
+    pub certificates: Option<Arc<dyn Store>>,
+    /// Of session keys and ended sessions; without it, each replica has its own.
+    pub sessions: Option<Arc<dyn session::store::Store>>,
 }
 
 /// Why a gateway did not start. Nothing of it runs then.
@@ -64,24 +74,31 @@ impl Gateway {
     /// Binds all addresses, and starts the workers, each on a thread of its own; the admin listener and what follows
     /// certificates run as tasks of the runtime that this is called in, which must not be a worker's.
     ///
-    /// It serves what `live` holds; keeping that up to date is the caller's business. Certificates are ordered where there is a `store` for them.
+    /// It serves what `live` holds; keeping that up to date is the caller's business.
     ///
     /// # Errors
     /// All addresses that cannot be bound, or what else is missing.
-    pub async fn start(settings: Arc<Settings>, live: Arc<Live>, store: Option<Arc<dyn Store>>) -> Result<Self, StartError> {
+    pub async fn start(settings: Arc<Settings>, live: Arc<Live>, stores: Stores) -> Result<Self, StartError> {
         let workers = settings.workers.map_or_else(|| thread::available_parallelism().map_or(1, Into::into), Into::into);
         let Bound { addresses, workers: sockets, admin: admin_socket } = bind::bind(&settings, workers).map_err(StartError::Bind)?;
         let certificates = Certificates::new().map_err(StartError::Placeholder)?;
         certificates.update(&live, &Held::default(), std::time::SystemTime::now());
-        let acme = store.and_then(|store| Acme::new(&settings, &live, store, &certificates).transpose()).transpose();
+        let acme = stores.certificates.and_then(|store| Acme::new(&settings, &live, store, &certificates).transpose()).transpose();
         let acme = acme.map_err(|error| StartError::Acme(error.to_string()))?;
         let (phase, phases) = watch::channel(Phase::Serving);
         let authorities = settings.upstreams.certificate_authorities.as_deref().map(Authorities::read).transpose();
         let telemetry = Telemetry::new(&settings, std::time::SystemTime::now()).map_err(StartError::AccessLog)?;
-        let sessions = settings.access.login.as_ref().map(Sessions::new).transpose().map_err(StartError::login)?.map(Arc::new);
+        let mut control = JoinSet::new();
+        let login = settings.access.login.as_ref();
+        let outbox = login.zip(stores.sessions).map(|(login, store)| {
+            control.spawn(rotation::rotate(Arc::clone(&store), Arc::clone(&live), login.clone()));
+            let (outbox, courier) = Outbox::new(store, Arc::clone(&live), login.absolute, Arc::clone(telemetry.revocations()));
+            control.spawn(courier.run());
+            outbox
+        });
+        let sessions = login.map(|login| Sessions::new(login, outbox)).transpose().map_err(StartError::login)?.map(Arc::new);
         let authenticator = Arc::new(Authenticator::new(&settings.access, sessions.clone()));
         authenticator.learn(&live.snapshot.load().credentials);
-        let mut control = JoinSet::new();
         let reception = match (&settings.access.login, sessions) {
             (Some(login), Some(sessions)) => {
                 let portal =
@@ -89,7 +106,7 @@ impl Gateway {
                 let (reception, queue) = Reception::new(&portal);
                 control.spawn(queue.serve(Arc::new(portal)));
                 let followed = Arc::clone(&live);
-                control.spawn(async move { sessions.sealer.follow(&followed).await });
+                control.spawn(async move { sessions.follow(&followed).await });
                 Some(reception)
             }
             _ => None,

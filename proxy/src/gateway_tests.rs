@@ -40,7 +40,7 @@ impl Running {
         merge(&mut settings, changes);
         let settings: Settings = serde_json::from_value(settings).expect("settings");
         let live = Arc::new(Live::default());
-        let gateway = Gateway::start(Arc::new(settings), Arc::clone(&live), None).await.expect("started");
+        let gateway = Gateway::start(Arc::new(settings), Arc::clone(&live), Stores::default()).await.expect("started");
         Self { gateway, live }
     }
 
@@ -370,7 +370,7 @@ async fn addresses_that_are_taken_are_told_all_at_once() {
         "admin": { "address": admin },
     });
     let settings: Settings = serde_json::from_value(settings).expect("settings");
-    let Err(StartError::Bind(errors)) = Gateway::start(Arc::new(settings), Arc::new(Live::default()), None).await else {
+    let Err(StartError::Bind(errors)) = Gateway::start(Arc::new(settings), Arc::new(Live::default()), Stores::default()).await else {
         panic!("it started");
     };
     assert_eq!(errors.len(), 3);

@@ -124,8 +124,8 @@ impl Portal {
             "/login" if is_read => self.login(ask, now).await,
             "/callback" if ask.method == Method::GET => Some(self.callback(ask, now).await),
             "/logout" if is_read => Some(self.ask_to_sign_out(ask, now)),
-            "/logout" if ask.method == Method::POST => Some(self.sign_out(ask, now)),
-            "/backchannel-logout" if ask.method == Method::POST => Some(self.backchannel_logout(ask, now)),
+            "/logout" if ask.method == Method::POST => Some(self.sign_out(ask, now).await),
+            "/backchannel-logout" if ask.method == Method::POST => Some(self.backchannel_logout(ask, now).await),
             "/" | "/login" | "/callback" => Some(Reply::not_allowed("GET")),
             "/logout" => Some(Reply::not_allowed("GET, POST")),
             "/backchannel-logout" => Some(Reply::not_allowed("POST")),
@@ -166,7 +166,7 @@ impl Portal {
             }
             Err(error) if error.is_final() => {
                 tracing::info!(user = %session.user.name, %error, "a session ends: the provider does not vouch for its user any more");
-                self.sessions.revocations.revoke(Revoked::Session(&session.id), now);
+                self.sessions.end(&[Revoked::Session(&session.id)], now).await;
                 Some(Visitor { session: None, cookies: gone() })
             }
             Err(error) => {

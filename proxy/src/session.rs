@@ -1,9 +1,17 @@
 //! Login sessions: who logged in, sealed into a cookie that only the gateway can read, and worthless on any other host.
 //!
 //! Nothing of a session is kept here but that it was ended: every replica with the same keys can open it.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`sealer`], [`rotation`] | the keys that seal sessions; the next one is made in time |
+//! | [`cookie`] | where a browser keeps what is sealed |
+//! | [`revocations`], [`outbox`] | sessions that were ended; the others are told |
 
 pub(crate) mod cookie;
+mod outbox;
 mod revocations;
+pub(crate) mod rotation;
 mod sealer;
 
 use std::fmt;
@@ -13,10 +21,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use portcullis_config::live::Live;
 use portcullis_config::settings::access::LoginSettings;
+use portcullis_config::snapshot::access::Credentials;
 use portcullis_config::unix_time::seconds;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::outbox::{Counts, Outbox};
 pub(crate) use self::revocations::{Revocations, Revoked};
 pub(crate) use self::sealer::{Purpose, Sealer};
 use crate::access::User;
@@ -63,6 +74,8 @@ pub(crate) struct NoRandomness;
 pub(crate) struct Sessions {
     pub(crate) sealer: Sealer,
     pub(crate) revocations: Revocations,
+    /// Where other replicas are told; `None` where there is no place for that.
+    outbox: Option<Outbox>,
     idle: Duration,
     absolute: Duration,
 }
@@ -70,13 +83,40 @@ pub(crate) struct Sessions {
 // === impl Sessions ===
 
 impl Sessions {
-    pub(crate) fn new(settings: &LoginSettings) -> Result<Self, NoRandomness> {
+    /// What is ended here is told by `outbox`.
+    pub(crate) fn new(settings: &LoginSettings, outbox: Option<Outbox>) -> Result<Self, NoRandomness> {
         Ok(Self {
             sealer: Sealer::new()?,
             revocations: Revocations::new(settings.absolute),
+            outbox,
             idle: settings.idle,
             absolute: settings.absolute,
         })
+    }
+
+    /// Follows the keys and the ends of sessions in the snapshot, forever: a task of the control plane.
+    pub(crate) async fn follow(&self, live: &Live) {
+        if self.outbox.is_none() {
+            tracing::warn!(
+                "`access.credentialsNamespace` is not set: sessions are sealed with a key of this process; they end with it, and other replicas \
+                 know neither them nor their ends"
+            );
+        }
+        live.follow(|snapshot| self.learn(&snapshot.credentials, SystemTime::now())).await;
+    }
+
+    /// Takes ends before keys: whatever opens by a key has been looked up among the ends that came with it.
+    fn learn(&self, credentials: &Credentials, now: SystemTime) {
+        self.revocations.learn(&credentials.ended_sessions, now);
+        self.sealer.learn(&credentials.session_keys);
+    }
+
+    /// Ends sessions that began until now: here at once, and everywhere as soon as others can be told, which is waited for a moment.
+    pub(crate) async fn end(&self, whose: &[Revoked<'_>], now: SystemTime) {
+        let ended = whose.iter().map(|whose| self.revocations.revoke(*whose, now)).collect();
+        if let Some(outbox) = &self.outbox {
+            outbox.tell(ended).await;
+        }
     }
 
     /// A session that begins now. Groups that do not fit are left out, which can only take rights away.
@@ -101,15 +141,20 @@ impl Sessions {
 
     /// Whether it has neither ended by itself nor been ended.
     pub(crate) fn holds(&self, session: &Session, now: SystemTime) -> bool {
-        let now = seconds(now);
-        let used = now.saturating_sub(session.renewed_at) < self.idle.as_secs();
-        now < session.expires_at && used && !self.revocations.have(session)
+        !self.is_over(session, now) && !self.revocations.have(session)
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn is_over(&self, session: &Session, now: SystemTime) -> bool {
+        self.until(session) <= now
     }
 
     /// When it ends if nothing happens any more.
     pub(crate) fn until(&self, session: &Session) -> SystemTime {
-        let end = session.expires_at.min(session.renewed_at.saturating_add(self.idle.as_secs()));
-        UNIX_EPOCH + Duration::from_secs(end)
+        let used = session.renewed_at.saturating_add(self.idle.as_secs());
+        // The settings may allow less by now than when it began; what was ended is not remembered for longer.
+        let absolute = session.issued_at.saturating_add(self.absolute.as_secs());
+        UNIX_EPOCH + Duration::from_secs(session.expires_at.min(absolute).min(used))
     }
 
     /// The same session, used now; `None` where that was said less than a tenth of the idle time ago.

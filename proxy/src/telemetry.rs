@@ -26,6 +26,7 @@ pub(crate) use self::meter::{InFlight, Meter, Protocol, UpstreamConnection};
 pub(crate) use self::record::Record;
 use self::series::Directory;
 use self::writer::AccessLog;
+use crate::session::Counts as RevocationCounts;
 
 /// The telemetry of the whole process.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ pub struct Telemetry {
     directory: Arc<Directory>,
     format: AccessLogFormat,
     log: Option<AccessLog>,
+    revocations: Arc<RevocationCounts>,
 }
 
 /// A certificate that is served.
@@ -64,6 +66,7 @@ impl Telemetry {
             directory: Arc::new(Directory::new(series::MAX_SERIES)),
             format: settings.access_log.format,
             log,
+            revocations: Arc::default(),
         }))
     }
 
@@ -74,6 +77,11 @@ impl Telemetry {
         workers.push(Arc::clone(&counts));
         let log = self.log.as_ref().map(|log| (self.format, log.buffer()));
         Meter::new(workers.len(), counts, Arc::clone(&self.directory), log)
+    }
+
+    /// What is counted of telling other replicas which sessions were ended.
+    pub(crate) fn revocations(&self) -> &Arc<RevocationCounts> {
+        &self.revocations
     }
 
     /// All metrics in Prometheus' text format, version 0.0.4. What workers do not count is read from `live` and from the
@@ -89,6 +97,7 @@ impl Telemetry {
             certificates,
             certificate_problems,
             dropped_lines: dropped,
+            revocations: &self.revocations,
             live,
         })
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use portcullis_config::live::Live;
+use portcullis_config::session;
 use portcullis_config::settings::Settings;
 use portcullis_config::{store, whole_file};
 use portcullis_proxy::gateway;
@@ -45,8 +46,11 @@ impl Gateway {
     async fn serve(self, settings: Arc<Settings>) -> Result<ExitCode, Failure> {
         let live = Arc::new(Live::default());
         let mut stop = Stop::new()?;
-        let store = store::open(&settings).await.map_err(Failure::new)?;
-        let mut gateway = gateway::Gateway::start(Arc::clone(&settings), Arc::clone(&live), store).await.map_err(Failure::new)?;
+        let stores = gateway::Stores {
+            certificates: store::open(&settings).await.map_err(Failure::new)?,
+            sessions: session::store::open(&settings).await.map_err(Failure::new)?,
+        };
+        let mut gateway = gateway::Gateway::start(Arc::clone(&settings), Arc::clone(&live), stores).await.map_err(Failure::new)?;
         let addresses = gateway.addresses().clone();
         tracing::info!(
             http = addresses.http.map(tracing::field::display),

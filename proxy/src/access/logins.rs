@@ -23,7 +23,9 @@ pub(super) struct Logins {
 struct Opened {
     session: Arc<Session>,
     /// Of the keys that it was opened with.
-    generation: u64,
+    keys: u64,
+    /// Of the ends among which it was looked up.
+    ends: u64,
 }
 
 // === impl Logins ===
@@ -43,13 +45,19 @@ impl Logins {
 
     /// Whose session a cookie of this host is.
     pub(super) fn find(&self, host: &str, value: &str, now: SystemTime) -> Result<(Caller, Arc<Session>), Rejected> {
-        let (hash, generation) = (hash("session", [Some(host), Some(value)]), self.sessions.sealer.generation());
-        let known = self.opened.get(&hash).filter(|opened| opened.generation == generation && self.sessions.holds(&opened.session, now));
-        let session = match known {
-            Some(opened) => opened.session,
-            None => {
+        let hash = hash("session", [Some(host), Some(value)]);
+        // Taken before the look-ups that they stand for: what changes in the meantime is looked up again.
+        let (keys, ends) = (self.sessions.sealer.generation(), self.sessions.revocations.generation());
+        let keep = |session: &Arc<Session>| self.opened.insert(hash, Opened { session: Arc::clone(session), keys, ends });
+        let session = match self.opened.get(&hash).filter(|opened| opened.keys == keys) {
+            Some(opened) if opened.ends == ends && !self.sessions.is_over(&opened.session, now) => opened.session,
+            Some(opened) if self.sessions.holds(&opened.session, now) => {
+                keep(&opened.session);
+                opened.session
+            }
+            _ => {
                 let session = Arc::new(self.sessions.open(Purpose::Session, host, value, now).ok_or(Rejected::Session)?);
-                self.opened.insert(hash, Opened { session: Arc::clone(&session), generation });
+                keep(&session);
                 session
             }
         };

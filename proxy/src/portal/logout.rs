@@ -20,23 +20,24 @@ impl Portal {
     }
 
     /// Ends the session on all hosts; with `everywhere`, all sessions of the person in all browsers.
-    pub(super) fn sign_out(&self, ask: &Ask, now: SystemTime) -> Reply {
+    pub(super) async fn sign_out(&self, ask: &Ask, now: SystemTime) -> Reply {
         let Some(session) = self.session(ask, now) else { return self.signed_out().with(gone()) };
         let form = ask.form();
         // Hosts of services are of the same site, so that `SameSite` alone keeps none of them from posting here.
         if form.get("token") != Some(&token(&session)) {
             return Reply::page(StatusCode::FORBIDDEN, pages::sign_out(&session.user.name, &token(&session)));
         }
-        self.sessions.revocations.revoke(Revoked::Session(&session.id), now);
-        if form.contains_key("everywhere") {
-            self.sessions.revocations.revoke(Revoked::User { issuer: &session.user.issuer, subject: &session.user.subject }, now);
+        let own = Revoked::Session(&session.id);
+        match form.contains_key("everywhere") {
+            true => self.sessions.end(&[own, Revoked::User { issuer: &session.user.issuer, subject: &session.user.subject }], now).await,
+            false => self.sessions.end(&[own], now).await,
         }
         tracing::info!(user = %session.user.name, "signed out");
         self.signed_out().with(gone()).told("signed_out")
     }
 
     /// The provider ends sessions (OpenID Connect Back-Channel Logout 1.0 §2.5 to §2.8).
-    pub(super) fn backchannel_logout(&self, ask: &Ask, now: SystemTime) -> Reply {
+    pub(super) async fn backchannel_logout(&self, ask: &Ask, now: SystemTime) -> Reply {
         let form = ask.form();
         let ended = form.get("logout_token").map(|token| self.provider.ended(token, now));
         let ended = match ended {
@@ -49,8 +50,8 @@ impl Portal {
         };
         let issuer = &*ended.issuer;
         match (&ended.session, &ended.subject) {
-            (Some(sid), _) => self.sessions.revocations.revoke(Revoked::ProviderSession { issuer, sid }, now),
-            (None, Some(subject)) => self.sessions.revocations.revoke(Revoked::User { issuer, subject }, now),
+            (Some(sid), _) => self.sessions.end(&[Revoked::ProviderSession { issuer, sid }], now).await,
+            (None, Some(subject)) => self.sessions.end(&[Revoked::User { issuer, subject }], now).await,
             (None, None) => {}
         }
         tracing::info!(issuer, "the provider has ended sessions");

@@ -150,7 +150,7 @@ impl Trip {
         }))
         .unwrap();
         let login = settings.access.login.clone().unwrap();
-        let sessions = Arc::new(Sessions::new(&login).unwrap());
+        let sessions = Arc::new(Sessions::new(&login, None).unwrap());
         let authenticator = Authenticator::new(&settings.access, Some(Arc::clone(&sessions)));
         authenticator.issuers()[0].learn(fake.keys().to_string().as_bytes()).unwrap();
         let portal = Portal::new(&settings, &login, &authenticator, sessions, Arc::default()).unwrap();
@@ -443,7 +443,7 @@ async fn only_a_logout_token_of_the_provider_ends_sessions() {
         let reply = trip.call(Method::POST, &own("/backchannel-logout"), &body, NOW).await.unwrap();
         assert_eq!((reply.status, reply.headers[header::CACHE_CONTROL].as_bytes()), (StatusCode::OK, &b"no-store"[..]));
         assert!(!trip.is_in(NOW).await, "{claims}");
-        trip.portal.sessions = Arc::new(Sessions::new(&crate::session::tests::settings()).unwrap());
+        trip.portal.sessions = Arc::new(Sessions::new(&crate::session::tests::settings(), None).unwrap());
     }
 }
 

@@ -1,12 +1,14 @@
-//! Sessions that were ended before their time.
+//! Sessions that were ended before their time: here, or by another replica.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
+use portcullis_config::session::ended::{Ended, Whose};
+use portcullis_config::snapshot::access::EndedSessions;
 use portcullis_config::unix_time::seconds;
 
 use super::{Id, Session};
@@ -19,6 +21,8 @@ pub(crate) struct Revocations {
     table: ArcSwap<Table>,
     lasting: Duration,
     generation: AtomicU64,
+    /// Whether something was told that could not be understood.
+    garbled: AtomicBool,
 }
 
 /// Whose sessions end.
@@ -48,13 +52,34 @@ type Key = [u8; 16];
 impl Revocations {
     /// `lasting` is how long a session lasts at most.
     pub(crate) fn new(lasting: Duration) -> Self {
-        Self { table: ArcSwap::default(), lasting, generation: AtomicU64::new(0) }
+        Self { table: ArcSwap::default(), lasting, generation: AtomicU64::new(0), garbled: AtomicBool::new(false) }
     }
 
-    /// Ends sessions that began until now.
-    pub(crate) fn revoke(&self, whose: Revoked<'_>, now: SystemTime) {
-        let (key, now) = (whose.key(), seconds(now));
-        self.table.rcu(|table| Arc::new(table.with(key, now, self.lasting.as_secs(), MAX)));
+    /// Ends sessions that began until now; gives what others must be told.
+    pub(crate) fn revoke(&self, whose: Revoked<'_>, now: SystemTime) -> Ended {
+        let ended = Ended { whose: Whose::Hash(whose.key()), at: seconds(now) };
+        self.add(&[ended], now);
+        ended
+    }
+
+    /// Ends what others have ended. What is ended stays so, whatever they tell afterwards.
+    pub(crate) fn learn(&self, told: &[EndedSessions], now: SystemTime) {
+        let table = self.table.load();
+        let is_news = |ended: &Ended| !ended.is_over(self.lasting, now) && !table.tells(ended);
+        let mut news: Vec<Ended> = told.iter().flat_map(|told| told.ended.iter()).copied().filter(is_news).collect();
+        let garbled = told.iter().any(|told| told.is_garbled);
+        if garbled && !self.garbled.load(Ordering::Relaxed) {
+            // It may have been the end of any session.
+            news.push(Ended { whose: Whose::Everybody, at: seconds(now) });
+        }
+        self.garbled.store(garbled, Ordering::Relaxed);
+        if !news.is_empty() {
+            self.add(&news, now);
+        }
+    }
+
+    fn add(&self, ended: &[Ended], now: SystemTime) {
+        self.table.rcu(|table| Arc::new(table.with(ended, self.lasting, now, MAX)));
         self.generation.fetch_add(1, Ordering::Release);
     }
 
@@ -81,15 +106,31 @@ fn keys(session: &Session) -> impl Iterator<Item = Option<Key>> + '_ {
 // === impl Table ===
 
 impl Table {
-    fn with(&self, key: Key, now: u64, lasting: u64, max: usize) -> Self {
+    fn with(&self, more: &[Ended], lasting: Duration, now: SystemTime, max: usize) -> Self {
         let mut table = self.clone();
-        table.ended.retain(|_, at| now.saturating_sub(*at) <= lasting);
-        if table.ended.len() >= max {
-            tracing::warn!(max, "more sessions were ended than can be remembered: all are");
-            return Self { ended: HashMap::new(), all_before: now.saturating_add(1) };
+        table.ended.retain(|key, at| !Ended { whose: Whose::Hash(*key), at: *at }.is_over(lasting, now));
+        for ended in more {
+            match ended.whose {
+                Whose::Everybody => table.all_before = table.all_before.max(ended.at.saturating_add(1)),
+                Whose::Hash(key) => {
+                    let at = table.ended.entry(key).or_insert(ended.at);
+                    *at = ended.at.max(*at);
+                }
+            }
         }
-        table.ended.insert(key, now);
+        if table.ended.len() > max {
+            tracing::warn!(max, "more sessions were ended than can be remembered: all are");
+            return Self { ended: HashMap::new(), all_before: table.all_before.max(seconds(now).saturating_add(1)) };
+        }
         table
+    }
+
+    /// Whether that is known.
+    fn tells(&self, ended: &Ended) -> bool {
+        match ended.whose {
+            Whose::Everybody => self.all_before > ended.at,
+            Whose::Hash(key) => self.all_before > ended.at || self.has(&key, ended.at),
+        }
     }
 
     fn has(&self, key: &Key, issued_at: u64) -> bool {
@@ -113,6 +154,8 @@ impl Revoked<'_> {
 
 #[cfg(test)]
 mod tests {
+    use portcullis_config::problem::Origin;
+
     use super::super::tests::{at, session};
     use super::*;
 
@@ -153,14 +196,69 @@ mod tests {
 
     #[test]
     fn what_cannot_be_remembered_ends_everything_that_began_before() {
+        let ended = |number: u8, at| Ended { whose: Whose::Hash([number; 16]), at };
         let mut table = Table::default();
-        for number in 0..3_u8 {
-            table = table.with([number; 16], 200, 1000, 3);
+        for number in 0..3 {
+            table = table.with(&[ended(number, 200)], LASTING, at(200), 3);
         }
         assert_eq!((table.ended.len(), table.all_before), (3, 0));
-        let full = table.with([9; 16], 300, 1000, 3);
+        let full = table.with(&[ended(9, 300)], LASTING, at(300), 3);
         assert_eq!((full.ended.len(), full.all_before), (0, 301));
-        let later = table.with([9; 16], 1201, 1000, 3);
+        let later = table.with(&[ended(9, 1201)], LASTING, at(1201), 3);
         assert_eq!((later.ended.len(), later.all_before), (1, 0), "those that are over make room");
+    }
+
+    fn told(ended: &[Ended]) -> EndedSessions {
+        EndedSessions { origin: Origin::default(), ended: ended.into(), is_garbled: false }
+    }
+
+    #[test]
+    fn what_another_replica_has_ended_is_ended_here() {
+        let (here, there) = (Revocations::new(LASTING), Revocations::new(LASTING));
+        let (one, other) = (session("ann", 100), session("ann", 100));
+        let ended = there.revoke(Revoked::Session(&one.id), at(200));
+        here.learn(&[told(&[]), told(&[ended])], at(201));
+        assert!(here.have(&one) && !here.have(&other));
+        assert_eq!(here.generation(), 1);
+        here.learn(&[told(&[ended])], at(202));
+        assert_eq!(here.generation(), 1, "it is no news");
+        here.learn(&[], at(203));
+        assert!(here.have(&one), "it stays ended, also where nobody tells it any more");
+    }
+
+    #[test]
+    fn of_two_ends_the_later_counts_in_whatever_order_they_are_told() {
+        let whose = Whose::Hash(Revoked::User { issuer: "corp", subject: "ann" }.key());
+        let revocations = Revocations::new(LASTING);
+        for at_second in [200, 300, 100] {
+            revocations.learn(&[told(&[Ended { whose, at: at_second }])], at(400));
+        }
+        assert!(revocations.have(&session("ann", 300)) && !revocations.have(&session("ann", 301)));
+        assert_eq!(revocations.generation(), 2);
+        revocations.learn(&[told(&[Ended { whose: Whose::Everybody, at: 350 }])], at(400));
+        assert!(revocations.have(&session("bob", 350)) && !revocations.have(&session("bob", 351)));
+        revocations.learn(&[told(&[Ended { whose: Whose::Everybody, at: 50 }])], at(400));
+        assert!(revocations.have(&session("bob", 350)), "an earlier one takes nothing back");
+    }
+
+    #[test]
+    fn an_end_that_nobody_needs_any_more_is_not_learnt() {
+        let revocations = Revocations::new(LASTING);
+        let ended = Revocations::new(LASTING).revoke(Revoked::User { issuer: "corp", subject: "ann" }, at(200));
+        revocations.learn(&[told(&[ended])], at(1201));
+        assert_eq!(revocations.generation(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_understood_ends_all_sessions_that_had_begun() {
+        let revocations = Revocations::new(LASTING);
+        let garbled = [EndedSessions { is_garbled: true, ..told(&[]) }];
+        revocations.learn(&garbled, at(200));
+        assert!(revocations.have(&session("ann", 200)));
+        revocations.learn(&garbled, at(300));
+        assert!(!revocations.have(&session("ann", 300)), "once");
+        revocations.learn(&[], at(400));
+        revocations.learn(&garbled, at(500));
+        assert!(revocations.have(&session("ann", 500)), "and again when it comes again");
     }
 }

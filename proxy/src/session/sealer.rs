@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
@@ -13,16 +13,13 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use portcullis_config::live::Live;
-use portcullis_config::snapshot::Snapshot;
+use portcullis_config::session::keys::KNOWN_AFTER;
 use portcullis_config::snapshot::access::SessionKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::NoRandomness;
 
-/// How long after it was made a key is known to every replica.
-const KNOWN_AFTER: Duration = Duration::from_secs(60);
 /// The longest value that is looked at, in octets.
 const MAX_VALUE: usize = 8 * 1024;
 const NAME_LEN: usize = 4;
@@ -106,23 +103,6 @@ impl Sealer {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Follows the keys of the snapshot, forever: a task of the control plane.
-    pub(crate) async fn follow(&self, live: &Live) {
-        let mut told = false;
-        let learn = |snapshot: &Snapshot| {
-            self.learn(&snapshot.credentials.session_keys);
-            let missing = live.is_synced() && snapshot.credentials.session_keys.is_empty();
-            if missing && !told {
-                tracing::warn!(
-                    "no Secret with the label `portcullis.dev/credential: session-key` is known: sessions are sealed with a key of this process; \
-                     they end with it, and other replicas do not know them"
-                );
-            }
-            told = missing;
-        };
-        live.follow(learn).await;
-    }
-
     /// Seals for one purpose on one host. `None` where the system gives no random numbers.
     pub(crate) fn seal(&self, purpose: Purpose, host: &str, what: &impl Serialize, now: SystemTime) -> Option<String> {
         let ring = self.ring.load();
@@ -185,7 +165,7 @@ impl Key {
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use portcullis_config::problem::Origin;
 

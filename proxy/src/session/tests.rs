@@ -1,3 +1,6 @@
+use portcullis_config::problem::Origin;
+use portcullis_config::snapshot::access::{EndedSessions, SessionKey};
+
 use super::*;
 
 pub(crate) fn at(seconds: u64) -> SystemTime {
@@ -27,7 +30,7 @@ pub(crate) fn settings() -> LoginSettings {
 }
 
 fn sessions() -> Sessions {
-    Sessions::new(&settings()).unwrap()
+    Sessions::new(&settings(), None).unwrap()
 }
 
 #[test]
@@ -70,6 +73,30 @@ fn a_session_of_many_groups_fits_into_a_cookie_with_some_of_them() {
     assert!((3000..3584).contains(&value.len()), "{}", value.len());
     ann.name = "a".repeat(MAX_OCTETS).into();
     assert!(sessions.begin(ann, None, at(5000)).is_err());
+}
+
+#[test]
+fn a_session_ends_sooner_where_the_settings_allow_less_by_now() {
+    let sessions = sessions();
+    let session = Session { expires_at: 9000, renewed_at: 5990, ..session("ann", 5000) };
+    assert!(sessions.holds(&session, at(5999)));
+    assert!(!sessions.holds(&session, at(6000)));
+}
+
+#[test]
+fn what_others_ended_is_known_no_later_than_the_key_that_opens_it() {
+    let (here, there) = (sessions(), sessions());
+    let key = |octet| SessionKey { origin: Origin::default(), key: vec![octet; 32].into(), created: None };
+    there.learn(&Credentials { session_keys: vec![key(1)], ..Credentials::default() }, at(5000));
+    let session = there.begin(user("ann"), None, at(5000)).unwrap();
+    let value = there.seal(Purpose::Session, "shop", &session, at(5000)).unwrap();
+    let ended = [there.revocations.revoke(Revoked::Session(&session.id), at(5010))].into();
+    let ended_sessions = vec![EndedSessions { origin: Origin::default(), ended, is_garbled: false }];
+    assert_eq!(here.open(Purpose::Session, "shop", &value, at(5020)), None);
+    here.learn(&Credentials { session_keys: vec![key(1)], ..Credentials::default() }, at(5020));
+    assert!(here.open(Purpose::Session, "shop", &value, at(5020)).is_some());
+    here.learn(&Credentials { session_keys: vec![key(1)], ended_sessions, ..Credentials::default() }, at(5020));
+    assert_eq!(here.open(Purpose::Session, "shop", &value, at(5020)), None);
 }
 
 #[test]

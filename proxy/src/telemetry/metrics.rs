@@ -13,6 +13,7 @@ use super::exposition::{Exposition, Kind, Metric};
 use super::meter::Counts;
 use super::process;
 use super::series::{Labels, Sum};
+use crate::session::Counts as RevocationCounts;
 
 /// All that a scrape reads.
 pub(super) struct Sources<'s> {
@@ -23,6 +24,7 @@ pub(super) struct Sources<'s> {
     pub(super) certificates: &'s [ServedCertificate],
     pub(super) certificate_problems: usize,
     pub(super) dropped_lines: u64,
+    pub(super) revocations: &'s RevocationCounts,
     pub(super) live: &'s Live,
 }
 
@@ -47,6 +49,8 @@ metrics! {
     REFUSALS: Counter "portcullis_requests_refused_total" ["reason"] "Requests that were refused before they were routed.";
     REJECTED: Counter "portcullis_credentials_rejected_total" ["reason"] "Requests that showed a credential that does not hold, and got what does not exist.";
     LOGINS: Counter "portcullis_logins_total" ["outcome"] "Steps of logins, and ends of sessions by the person or the provider.";
+    REVOCATIONS: Counter "portcullis_session_revocations_total" ["outcome"] "Ends of sessions that other replicas were told of (`told`), and times that telling them failed (`failed`).";
+    REVOCATIONS_PENDING: Gauge "portcullis_session_revocations_pending" [] "Ends of sessions that other replicas were not told of yet.";
     FAILURES: Counter "portcullis_requests_failed_total" ["reason"] "Exchanges that failed after the request was routed.";
     ACCEPTED: Counter "portcullis_connections_accepted_total" ["listener"] "Connections from clients that were accepted.";
     ACCEPT_ERRORS: Counter "portcullis_accept_errors_total" ["listener", "reason"] "Connections from clients that could not be accepted: `exhausted` where descriptors or memory had run out.";
@@ -125,6 +129,8 @@ fn requests(text: &mut Exposition, sources: &Sources<'_>) {
     by_reason(text, &REFUSALS, sources, |counts| &counts.refusals);
     by_reason(text, &REJECTED, sources, |counts| &counts.rejected);
     by_reason(text, &LOGINS, sources, |counts| &counts.logins);
+    text.family(&REVOCATIONS).sample(&["told"], sources.revocations.told()).sample(&["failed"], sources.revocations.failed());
+    text.family(&REVOCATIONS_PENDING).sample(&[], sources.revocations.pending());
     by_reason(text, &FAILURES, sources, |counts| &counts.failures);
 }
 

@@ -1,0 +1,130 @@
+//! Makes the keys that seal sessions, and takes away those that have done their duty: on every replica, of which the fastest one's change holds.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::rand;
+use portcullis_config::live::Live;
+use portcullis_config::session::keys::due;
+use portcullis_config::session::store::{Store, StoreError};
+use portcullis_config::settings::access::LoginSettings;
+use tokio::time::{sleep, timeout};
+
+/// How often it is looked whether a key is due, without any news.
+const LOOK: Duration = Duration::from_secs(60);
+/// How long a change of the store may take.
+const REQUEST: Duration = Duration::from_secs(5);
+/// How long it takes until a change is known here.
+const NEWS: Duration = Duration::from_secs(1);
+
+/// Sees to keys, forever: a task of the control plane.
+pub(crate) async fn rotate(store: Arc<dyn Store>, live: Arc<Live>, login: LoginSettings) {
+    let mut published = live.published();
+    let mut told = String::new();
+    loop {
+        published.borrow_and_update();
+        let pause = match look(&*store, &live, &login, SystemTime::now()).await {
+            Ok(pause) => pause,
+            Err(error) => {
+                // Once, and again where it is another one: it is tried every minute.
+                if told != error {
+                    tracing::warn!(
+                        error,
+                        "no session key could be made: those that there are stay in use. Without any, sessions are sealed with a key of this process; \
+                         they end with it, and other replicas do not know them"
+                    );
+                }
+                told = error;
+                LOOK
+            }
+        };
+        sleep(pause).await;
+        // Either way it is looked again.
+        let _ = timeout(LOOK, published.changed()).await;
+    }
+}
+
+/// Does what is due, and tells how long not to look again.
+async fn look(store: &dyn Store, live: &Live, login: &LoginSettings, now: SystemTime) -> Result<Duration, String> {
+    // Before the first snapshot it is not known which keys there are.
+    if live.publications() == 0 {
+        return Ok(Duration::ZERO);
+    }
+    let Some(rotation) = due(&live.snapshot.load().credentials, login.key_rotation, login.absolute, now) else { return Ok(Duration::ZERO) };
+    let mut random = [0; 32];
+    rand::fill(&mut random).map_err(|_| "the system gives no random numbers".to_owned())?;
+    let make = rotation.make;
+    match timeout(REQUEST, store.change(rotation.change(random))).await {
+        Ok(Ok(())) => tracing::info!(make, "session keys were rotated"),
+        // Another replica saw to it.
+        Ok(Err(StoreError::Superseded)) => {}
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(_) => return Err("no answer in time".to_owned()),
+    }
+    Ok(NEWS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::UNIX_EPOCH;
+
+    use futures::future::BoxFuture;
+    use portcullis_config::problem::Origin;
+    use portcullis_config::session::Change;
+    use portcullis_config::snapshot::Snapshot;
+    use portcullis_config::snapshot::access::{Credentials, SessionKey};
+
+    use super::*;
+
+    /// Takes every change, or none because there is no Secret.
+    #[derive(Debug, Default)]
+    struct Fake {
+        missing: bool,
+        changes: Mutex<Vec<Change>>,
+    }
+
+    impl Store for Fake {
+        fn change(&self, change: Change) -> BoxFuture<'_, Result<(), StoreError>> {
+            Box::pin(async move {
+                if self.missing {
+                    return Err(StoreError::Missing(change.secret));
+                }
+                self.changes.lock().unwrap().push(change);
+                Ok(())
+            })
+        }
+    }
+
+    fn publish(live: &Live, keys: &[SessionKey]) {
+        let credentials = Credentials { session_keys: keys.to_vec(), ..Credentials::default() };
+        live.publish(Arc::new(Snapshot { credentials, ..Snapshot::default() }), Vec::new());
+    }
+
+    #[tokio::test]
+    async fn no_key_is_made_before_it_is_known_which_there_are() {
+        let (fake, live, login) = (Fake::default(), Live::default(), crate::session::tests::settings());
+        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        assert_eq!(look(&fake, &live, &login, now).await, Ok(Duration::ZERO));
+        assert!(fake.changes.lock().unwrap().is_empty());
+
+        publish(&live, &[SessionKey { origin: Origin::default(), key: vec![1; 32].into(), created: Some(now) }]);
+        assert_eq!(look(&fake, &live, &login, now).await, Ok(Duration::ZERO));
+        assert!(fake.changes.lock().unwrap().is_empty());
+
+        publish(&live, &[]);
+        assert_eq!(look(&fake, &live, &login, now).await, Ok(NEWS));
+        assert_eq!(look(&fake, &live, &login, now).await, Ok(NEWS));
+        let changes = fake.changes.lock().unwrap();
+        let keys: Vec<&[u8]> = changes.iter().map(|change| change.add["1800000000"].expose()).collect();
+        assert!(keys[0].len() == 32 && keys[0] != keys[1], "each is random");
+    }
+
+    #[tokio::test]
+    async fn where_no_key_can_be_made_it_is_told_how_to_mend_it() {
+        let (fake, live, login) = (Fake { missing: true, ..Fake::default() }, Live::default(), crate::session::tests::settings());
+        publish(&live, &[]);
+        let error = look(&fake, &live, &login, SystemTime::now()).await.unwrap_err();
+        assert!(error.contains("portcullis-session-keys") && error.contains("sessions.yaml"), "{error}");
+    }
+}
