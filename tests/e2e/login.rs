@@ -1,5 +1,7 @@
 //! Logging in by a browser, at a real OpenID provider.
 
+mod replicas;
+
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -54,6 +56,11 @@ struct Page {
 
 /// What people may use, and a key that seals their sessions.
 fn world(pod: &Echo) -> World {
+    services(pod).with_file("session-key-1.json", &session_key("session-key-1", '1'))
+}
+
+/// What people may use.
+fn services(pod: &Echo) -> World {
     let closed = |name: &str, grant: &str, whom: &str| {
         Service::new(name).environment("closed").annotation("require", "user").annotation(grant, whom).pod(pod)
     };
@@ -64,13 +71,17 @@ fn world(pod: &Echo) -> World {
         .with(Service::new("web").pod(pod))
         .annotation("closed", "require", "user")
         .annotation("closed", "allow-users", "*")
-        .with_file("session-key-1.json", &session_key("session-key-1", '1'))
 }
 
 /// A key of 32 octets.
 fn session_key(name: &str, octet: char) -> String {
     let metadata = json!({ "name": name, "namespace": "portcullis", "labels": { "portcullis.dev/credential": "session-key" } });
     json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": { "key": octet.to_string().repeat(32) } }).to_string()
+}
+
+/// A gateway with these settings, which say where all resources come from.
+async fn start(pod: &Echo, settings: Value) -> Gateway {
+    Gateway::of(world(pod)).settings(json!({ "source": null })).settings(settings).start().await
 }
 
 /// Where `tests/openid/build` has installed what node needs.
@@ -116,6 +127,11 @@ impl Site {
 
     /// With changes to the settings of the login and of the issuer.
     async fn with(login: Value, issuer: Value) -> Self {
+        Self::reading(json!({ "directory": "manifests" }), echo("pod-1").await, login, issuer).await
+    }
+
+    /// Where resources come from `source`.
+    async fn reading(source: Value, pod: Echo, login: Value, issuer: Value) -> Self {
         // Bound, but not listening: the gateway shares the port, and nobody else gets it.
         let reserved = TcpSocket::new_v4().unwrap();
         reserved.set_reuseaddr(true).unwrap();
@@ -123,10 +139,10 @@ impl Site {
         reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let port = reserved.local_addr().unwrap().port();
         let provider = Provider::start(port).await;
-        let pod = echo("pod-1").await;
         let secret = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(secret.path(), "a secret: of the client\n").unwrap();
         let mut settings = json!({
+            "source": source,
             // Workers share their port, and this test's reservation with them.
             "workers": 2,
             "listeners": { "https": { "address": format!("127.0.0.1:{port}") } },
@@ -142,16 +158,20 @@ impl Site {
         for (name, value) in issuer.as_object().unwrap() {
             settings["access"]["issuers"][0][name] = value.clone();
         }
-        let gateway = Gateway::of(world(&pod)).settings(settings).start().await;
+        let gateway = start(&pod, settings).await;
         Self { gateway, provider, pod, _port: reserved, _secret: secret }
     }
 
     /// Another replica: the same settings, but for its port.
     async fn replica(&self) -> Gateway {
-        let text = std::fs::read(self.gateway.folder().join("portcullis.yaml")).unwrap();
-        let mut settings: Value = serde_json::from_slice(&text).unwrap();
+        let mut settings = self.settings();
         settings["listeners"]["https"]["address"] = json!("127.0.0.1:0");
-        Gateway::of(world(&self.pod)).settings(settings).start().await
+        start(&self.pod, settings).await
+    }
+
+    fn settings(&self) -> Value {
+        let text = std::fs::read(self.gateway.folder().join("portcullis.yaml")).unwrap();
+        serde_json::from_slice(&text).unwrap()
     }
 
     fn url(&self, host: &str, path: &str) -> String {

@@ -1,0 +1,255 @@
+//! Replicas that share a folder, or the Secrets of a cluster: they make their session keys by themselves, and what one of them ends, all refuse.
+
+use std::path::Path;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::io::AsyncWriteExt;
+
+use super::*;
+
+/// How soon every replica refuses what one of them has ended.
+const SOON: Duration = Duration::from_secs(5);
+const DAY: u64 = 24 * 3600;
+
+/// Two gateways that read the same resources.
+struct Pair {
+    site: Site,
+    replica: Gateway,
+}
+
+/// The cookie of a session on a host.
+struct Session {
+    host: &'static str,
+    cookie: String,
+}
+
+// === impl Pair ===
+
+impl Pair {
+    async fn start(source: Value, pod: Echo) -> Self {
+        let site = Site::reading(source, pod, json!({}), json!({})).await;
+        let replica = site.replica().await;
+        let pair = Self { site, replica };
+        eventually("both have the same key", || async {
+            let [one, other] = [published_keys(&pair.site.gateway).await, published_keys(&pair.replica).await];
+            one == other
+        })
+        .await;
+        pair
+    }
+
+    /// Ends both as a crash does, and starts others in their places.
+    async fn restart(&mut self) {
+        let settings = self.site.settings();
+        for gateway in [&mut self.site.gateway, &mut self.replica] {
+            assert!(std::process::Command::new("kill").args(["-KILL", &gateway.id().to_string()]).status().expect("kill runs").success());
+            gateway.ended().await;
+        }
+        self.site.gateway = start(&self.site.pod, settings).await;
+        self.replica = self.site.replica().await;
+    }
+}
+
+// === impl Session ===
+
+impl Session {
+    async fn of(browser: &Browser<'_>, host: &'static str, name: &str) -> Self {
+        browser.log_in(host, "/whoami", name).await;
+        Self { host, cookie: format!("Cookie: __Host-portcullis={}", browser.cookie(host, "__Host-portcullis")) }
+    }
+
+    /// Whether a gateway lets it in, to a pod or to none.
+    async fn holds_at(&self, gateway: &Gateway) -> bool {
+        gateway.curl(self.host, "/whoami").header(&self.cookie).run().await.status != 404
+    }
+}
+
+/// What is derived of the session keys.
+async fn published_keys(gateway: &Gateway) -> Value {
+    let answer = gateway.curl(OPS, "/.well-known/portcullis/jwks.json").run().await;
+    serde_json::from_slice(&answer.body).expect("JSON")
+}
+
+async fn sign_out(browser: &Browser<'_>) {
+    let site = browser.site;
+    let confirm = browser.get(&site.url(PORTAL, "/logout")).await;
+    let page = browser.post(&site.url(PORTAL, "/logout"), &[("token", &confirm.field("token"))], None).await;
+    assert!(page.answer.text().contains("You are signed out"), "{:?}", page.answer);
+}
+
+/// The entries of a Secret that the gateways wrote into a folder.
+fn entries(folder: &Path, secret: &str) -> Vec<String> {
+    let text = std::fs::read(folder.join(format!("{secret}.json"))).expect("the file is there");
+    let secret: Value = serde_json::from_slice(&text).expect("JSON");
+    secret["data"].as_object().expect("a map").keys().cloned().collect()
+}
+
+/// What is ended at one is refused by both, also when both begin anew; all other sessions go on.
+async fn ends_everywhere(mut pair: Pair) -> Pair {
+    let (ann, bob, took) = {
+        let (at_ann, at_bob) = (pair.site.browser(), pair.site.browser());
+        let (ann, bob) = (Session::of(&at_ann, OPS, "ann").await, Session::of(&at_bob, SALES, "bob").await);
+        for session in [&ann, &bob] {
+            assert!(session.holds_at(&pair.site.gateway).await && session.holds_at(&pair.replica).await);
+        }
+        sign_out(&at_ann).await;
+        let signed_out = Instant::now();
+        assert!(!ann.holds_at(&pair.site.gateway).await);
+        eventually("the other refuses it", || async { !ann.holds_at(&pair.replica).await }).await;
+        (ann, bob, signed_out.elapsed())
+    };
+    println!("refused by the other after {} ms", took.as_millis());
+    assert!(took < SOON, "{took:?}");
+    assert_eq!(pair.site.gateway.metric("portcullis_session_revocations_pending").await, 0.0);
+    assert!(bob.holds_at(&pair.site.gateway).await && bob.holds_at(&pair.replica).await);
+
+    pair.restart().await;
+    for gateway in [&pair.site.gateway, &pair.replica] {
+        eventually("sessions are known again", || async {
+            let knows = bob.holds_at(gateway).await;
+            // At no time, not even before.
+            assert!(!ann.holds_at(gateway).await);
+            knows
+        })
+        .await;
+    }
+    pair
+}
+
+#[tokio::test]
+async fn who_signs_out_at_one_gateway_is_refused_by_the_other_and_by_both_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let pod = echo("pod-1").await;
+    services(&pod).write(folder.path());
+    let pair = Pair::start(json!({ "directory": folder.path() }), pod).await;
+    assert_eq!(entries(folder.path(), "portcullis-session-keys").len(), 1, "one makes the key");
+    let pair = ends_everywhere(pair).await;
+    assert_eq!(pair.site.gateway.metric("portcullis_session_revocations_total{outcome=\"failed\"}").await, 0.0);
+    drop(pair);
+    let [ended] = &entries(folder.path(), "portcullis-ended-sessions-1")[..] else { panic!("one end") };
+    assert!(ended.split_once('-').is_some_and(|(hash, at)| hash.len() == 32 && at.parse::<u64>().is_ok()), "{ended}");
+}
+
+#[tokio::test]
+async fn who_signs_out_is_answered_where_others_cannot_be_told_and_they_are_told_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let pod = echo("pod-1").await;
+    services(&pod).write(folder.path());
+    let pair = Pair::start(json!({ "directory": folder.path() }), pod).await;
+    // Nothing can be read or written there.
+    let obstacle = folder.path().join("portcullis-ended-sessions-1.json");
+    std::fs::create_dir(&obstacle).unwrap();
+    let browser = pair.site.browser();
+    let ann = Session::of(&browser, OPS, "ann").await;
+    sign_out(&browser).await;
+    assert!(!ann.holds_at(&pair.site.gateway).await && ann.holds_at(&pair.replica).await);
+    pair.site.gateway.has_written("others cannot be told").await;
+    let failed = "portcullis_session_revocations_total{outcome=\"failed\"}";
+    assert!(pair.site.gateway.metric(failed).await >= 1.0);
+    assert_eq!(pair.site.gateway.metric("portcullis_session_revocations_pending").await, 1.0);
+    std::fs::remove_dir(&obstacle).unwrap();
+    eventually("the other refuses it", || async { !ann.holds_at(&pair.replica).await }).await;
+    assert_eq!(pair.site.gateway.metric("portcullis_session_revocations_pending").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_session_key_is_followed_by_the_next_one_and_taken_away_when_it_is_of_no_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let pod = echo("pod-1").await;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let [over, old] = [now - 80 * DAY, now - 40 * DAY].map(|made| made.to_string());
+    let metadata =
+        json!({ "name": "portcullis-session-keys", "namespace": "portcullis", "labels": { "portcullis.dev/credential": "session-keys" } });
+    let key = |octet: &str| format!("{}MTE=", octet.repeat(40));
+    let data = json!({ &over: key("A"), &old: key("B") });
+    let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": data });
+    services(&pod).with_file("portcullis-session-keys.json", &secret.to_string()).write(folder.path());
+    let pair = Pair::start(json!({ "directory": folder.path() }), pod).await;
+    eventually("the next key is made", || async { !entries(folder.path(), "portcullis-session-keys").contains(&over) }).await;
+    let [kept, made] = &entries(folder.path(), "portcullis-session-keys")[..] else { panic!("two keys") };
+    assert!(*kept == old && made.parse::<u64>().unwrap() >= now, "{kept} {made}");
+    for gateway in [&pair.site.gateway, &pair.replica] {
+        eventually("both are known", || async { published_keys(gateway).await["keys"].as_array().unwrap().len() == 2 }).await;
+    }
+}
+
+/// Installs what the gateway's manifests say of its rights and of sessions, and writes a kubeconfig that has no other rights.
+async fn rights(folder: &Path) -> std::path::PathBuf {
+    let manifest = |name: &str| format!("{}/deploy/kubernetes/{name}", env!("CARGO_MANIFEST_DIR"));
+    apply(&["-"], "{apiVersion: v1, kind: Namespace, metadata: {name: portcullis}}").await;
+    apply(&[&manifest("access.yaml"), &manifest("sessions.yaml")], "").await;
+    let token = kubectl(&["create", "token", "portcullis", "--namespace", "portcullis"], "").await;
+    let text = kubectl(&["config", "view", "--raw", "--minify", "--flatten", "--output", "json"], "").await;
+    let mut config: Value = serde_json::from_str(&text).expect("a kubeconfig");
+    config["users"][0]["user"] = json!({ "token": token.trim() });
+    let path = folder.join("kubeconfig");
+    std::fs::write(&path, config.to_string()).expect("the kubeconfig");
+    path
+}
+
+async fn apply(files: &[&str], input: &str) {
+    for file in files {
+        kubectl(&["apply", "--server-side", "--field-manager=tests", "--namespace", "portcullis", "-f", file], input).await;
+    }
+}
+
+/// Runs `kubectl` with an input, and returns what it printed.
+async fn kubectl(arguments: &[&str], input: &str) -> String {
+    let mut command = Command::new("kubectl");
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut child = command.spawn().expect("kubectl runs");
+    child.stdin.take().expect("its input").write_all(input.as_bytes()).await.expect("it reads");
+    let output = child.wait_with_output().await.expect("kubectl ends");
+    assert!(output.status.success(), "kubectl {arguments:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Stops and starts parts of the node: see `tests/cluster/control`.
+async fn control(action: &str) {
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/control"));
+    let status = command.arg(action).status().await.expect("control runs");
+    assert!(status.success(), "control {action}");
+}
+
+/// How many entries each of the Secrets has that ended sessions are told in.
+async fn told_in_cluster() -> Vec<usize> {
+    let text =
+        kubectl(&["get", "secrets", "--namespace", "portcullis", "--selector=portcullis.dev/credential=ended-sessions", "-o", "json"], "")
+            .await;
+    let list: Value = serde_json::from_str(&text).expect("a list");
+    list["items"].as_array().expect("items").iter().map(|secret| secret["data"].as_object().map_or(0, serde_json::Map::len)).collect()
+}
+
+#[tokio::test]
+#[ignore = "needs the node that tests/cluster/test starts"]
+async fn who_signs_out_at_one_replica_is_refused_by_all_of_a_cluster() {
+    let place = tempfile::tempdir().unwrap();
+    let kubeconfig = rights(place.path()).await;
+    let closed = json!({ "portcullis.dev/expose": "all", "portcullis.dev/require": "user", "portcullis.dev/allow-users": "*" });
+    let labels = json!({ "portcullis.dev/environment": "closed" });
+    let metadata = json!({ "name": "closed", "labels": labels, "annotations": closed });
+    apply(&["-"], &json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata }).to_string()).await;
+    for name in ["crm", "biz"] {
+        let service = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": name }, "spec": { "ports": [{ "port": 80 }] } });
+        kubectl(&["apply", "--server-side", "--namespace", "closed", "-f", "-"], &service.to_string()).await;
+    }
+    let pair = Pair::start(json!({ "kubernetes": { "kubeconfig": kubeconfig } }), echo("pod-1").await).await;
+    let pair = ends_everywhere(pair).await;
+
+    // Each tells of the fewest in its turn, so that all are in use.
+    for told in 2..=4 {
+        let browser = pair.site.browser();
+        Session::of(&browser, OPS, "ann").await;
+        sign_out(&browser).await;
+        eventually("it is told", || async { told_in_cluster().await.iter().sum::<usize>() == told }).await;
+    }
+    assert_eq!(told_in_cluster().await, [1, 1, 1, 1]);
+
+    let browser = pair.site.browser();
+    let ann = Session::of(&browser, OPS, "ann").await;
+    control("stop-apiserver").await;
+    sign_out(&browser).await;
+    assert!(!ann.holds_at(&pair.site.gateway).await && ann.holds_at(&pair.replica).await, "it can only be told later");
+    control("start-apiserver").await;
+    eventually("the other refuses it", || async { !ann.holds_at(&pair.replica).await }).await;
+}
