@@ -8,6 +8,7 @@ pub mod acme;
 mod check;
 mod read;
 pub mod reference;
+pub mod tls;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::acme::AcmeSettings;
 pub use self::read::{MAX_FILE_BYTES, MAX_PROBLEMS};
+pub use self::tls::HstsSettings;
 
 /// The configuration of `portcullis gateway`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -142,6 +144,8 @@ pub enum PlainHttp {
 pub struct HttpsListenerSettings {
     /// The address; `null` for no such listener.
     pub address: Option<SocketAddr>,
+    /// `Strict-Transport-Security` on every answer over TLS, whatever the host, in the place of what backends say; `null` for none of ours, and backends' own as they are.
+    pub hsts: Option<HstsSettings>,
 }
 
 /// The admin listener.
@@ -306,7 +310,7 @@ impl Default for HttpListenerSettings {
 
 impl Default for HttpsListenerSettings {
     fn default() -> Self {
-        Self { address: Some(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], 8443))) }
+        Self { address: Some(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], 8443))), hsts: Some(HstsSettings::default()) }
     }
 }
 

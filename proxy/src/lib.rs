@@ -15,6 +15,7 @@
 //! | headers for the backend | `forwarding` |
 //! | send it, with tries | `forward`, `upstream` |
 //! | answer ourselves | `answer`, `hidden` |
+//! | promise HTTPS | `hsts` |
 //! | count and log | `telemetry` |
 //!
 //! Each worker is one thread with a runtime, listeners and upstream connections of its own; the only thing that
@@ -38,6 +39,7 @@ pub(crate) mod forwarding;
 pub mod fuzzing;
 pub mod gateway;
 pub(crate) mod hidden;
+pub(crate) mod hsts;
 pub(crate) mod http1;
 pub(crate) mod http2;
 pub(crate) mod limit;

@@ -18,6 +18,7 @@ use crate::answer::{self, Asker, Facts};
 use crate::exchange::{BodyLength, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Source};
 use crate::forward::{self, Deadlines, Job, Notes, OnHead, Outcome};
 use crate::forwarding::{self, RequestId};
+use crate::hsts::Hsts;
 use crate::normalize::{Authority, Kind, Request};
 use crate::telemetry::{InFlight, Record};
 use crate::upstream::exchange::Message;
@@ -162,6 +163,8 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         rule: &routed.rule,
         backend: &backend.filters,
         is_http1: request.version != Version::HTTP_2,
+        hsts: &worker.hsts,
+        tls: peer.tls,
         renewal: worker.authenticator.renewal(&authenticated, request.authority.host.as_str(), call.at),
     };
     let forwarded = forward::forward(&job, body, respond, &mut finish, &mut notes);
@@ -285,6 +288,8 @@ struct ResponseHeaders<'a> {
     rule: &'a Rule,
     backend: &'a [portcullis_config::snapshot::filter::Filter],
     is_http1: bool,
+    hsts: &'a Hsts,
+    tls: bool,
     /// The cookie by which the caller's session goes on.
     renewal: Option<HeaderValue>,
 }
@@ -299,6 +304,7 @@ impl OnHead for ResponseHeaders<'_> {
         filter::response_headers(self.backend, &mut head.headers);
         filter::response_headers(&self.rule.filters, &mut head.headers);
         access::strip_set_cookies(&mut head.headers);
+        self.hsts.tell(self.tls, &mut head.headers);
         if let Some(cookie) = self.renewal.take() {
             head.headers.append(http::header::SET_COOKIE, cookie);
         }
@@ -417,10 +423,11 @@ impl<'a> Call<'a> {
     }
 
     /// Sends an answer of our own.
-    async fn answer<R: Respond>(&self, (head, body): (ResponseHead, Bytes), mut told: Told<'_>, respond: &mut R) {
+    async fn answer<R: Respond>(&self, (mut head, body): (ResponseHead, Bytes), mut told: Told<'_>, respond: &mut R) {
         if told.request.is_some_and(|request| !is_read_away(request)) {
             respond.close();
         }
+        self.worker.hsts.tell(self.peer.tls, &mut head.headers);
         told.status = head.status.as_u16();
         told.sent = body.len() as u64;
         let length = if body.is_empty() { BodyLength::None } else { BodyLength::Exact(body.len() as u64) };

@@ -26,6 +26,7 @@ use crate::access::assertion::Assertions;
 use crate::access::review::{self, Reviews};
 use crate::certificates::acme::challenges::Challenges;
 use crate::forwarding::Forwarding;
+use crate::hsts::Hsts;
 use crate::listen::accept::accept;
 use crate::listen::admission::Admission;
 use crate::listen::bind::Sockets;
@@ -51,6 +52,7 @@ pub(crate) struct Worker {
     pub(crate) reception: Option<Reception>,
     pub(crate) reviews: Reviews,
     pub(crate) challenges: Arc<Challenges>,
+    pub(crate) hsts: Hsts,
     random: Random,
 }
 
@@ -103,6 +105,7 @@ impl Worker {
             reception: shared.reception.clone(),
             reviews: Reviews::default(),
             challenges: Arc::clone(&shared.challenges),
+            hsts: Hsts::new(shared.settings.listeners.https.hsts.as_ref()),
             random: Random::seeded(index),
         }
     }

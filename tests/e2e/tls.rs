@@ -1,4 +1,6 @@
-//! TLS: which certificate is served, and how it is replaced.
+//! TLS: which certificate is served and how it is replaced, and what is promised of HTTPS.
+
+mod hsts;
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{CertificateSettings, Settings, SourceSettings, acme};
+use super::{CertificateSettings, Settings, SourceSettings, acme, tls};
 use crate::snapshot::host::{Hostname, check_label};
 use crate::translate::hostname::InvalidTemplate;
 
@@ -22,6 +22,7 @@ const MAX_WINDOW: u32 = (1 << 31) - 1;
 pub(super) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {
     names(settings, complain);
     listeners(settings, complain);
+    tls::meaning(settings, complain);
     secrets(settings, complain);
     limits(settings, complain);
     timeouts(settings, complain);

@@ -149,6 +149,7 @@ impl Ports {
         Ok(Self { http: free(0)?, https: free(0)?, admin: free(0)? })
     }
 
+    /// Without HSTS: browsers would remember it for the zone long after the demo.
     fn configuration(&self, issuer: &str) -> String {
         let Self { http, https, admin } = self;
         format!(
@@ -156,7 +157,7 @@ impl Ports {
              source: {{ directory: manifests }}\n\
              listeners:\n\
              \x20 http: {{ address: '127.0.0.1:{http}', mode: redirect, redirectPort: {https} }}\n\
-             \x20 https: {{ address: '127.0.0.1:{https}' }}\n\
+             \x20 https: {{ address: '127.0.0.1:{https}', hsts: null }}\n\
              admin: {{ address: '127.0.0.1:{admin}' }}\n\
              certificates:\n\
              \x20 - files: {{ certificate: tls.crt, key: tls.key }}\n\
