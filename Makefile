@@ -44,6 +44,7 @@ $(DENY):
 unit: setup ## All tests but those on a Kubernetes node
 	tests/tools/build
 	tests/openid/build
+	tests/sslyze/build
 	$(CARGO) test --workspace --locked --no-fail-fast
 
 cluster: ## The tests on a real Kubernetes node of this suite's own (needs root)

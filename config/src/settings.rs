@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::acme::AcmeSettings;
 pub use self::read::{MAX_FILE_BYTES, MAX_PROBLEMS};
-pub use self::tls::HstsSettings;
+pub use self::tls::{HstsSettings, TlsPolicy};
 
 /// The configuration of `portcullis gateway`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -144,6 +144,8 @@ pub enum PlainHttp {
 pub struct HttpsListenerSettings {
     /// The address; `null` for no such listener.
     pub address: Option<SocketAddr>,
+    /// What of TLS is agreed to.
+    pub policy: TlsPolicy,
     /// `Strict-Transport-Security` on every answer over TLS, whatever the host, in the place of what backends say; `null` for none of ours, and backends' own as they are.
     pub hsts: Option<HstsSettings>,
 }
@@ -310,7 +312,11 @@ impl Default for HttpListenerSettings {
 
 impl Default for HttpsListenerSettings {
     fn default() -> Self {
-        Self { address: Some(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], 8443))), hsts: Some(HstsSettings::default()) }
+        Self {
+            address: Some(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], 8443))),
+            policy: TlsPolicy::Intermediate,
+            hsts: Some(HstsSettings::default()),
+        }
     }
 }
 

@@ -125,7 +125,7 @@ impl Gateway {
             reception,
             authorities: authorities.map_err(|error| StartError::Authorities(error.to_string()))?,
             telemetry: Arc::clone(&telemetry),
-            tls: tls::acceptor(Arc::clone(&certificates), authenticator.client_verifier()).map_err(StartError::Tls)?,
+            tls: tls::acceptor(&settings, Arc::clone(&certificates), authenticator.client_verifier()).map_err(StartError::Tls)?,
             admission: Admission::new(&settings.limits),
             settings: Arc::clone(&settings),
             live: Arc::clone(&live),

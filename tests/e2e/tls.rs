@@ -1,6 +1,7 @@
-//! TLS: which certificate is served and how it is replaced, and what is promised of HTTPS.
+//! TLS: which certificate is served and how it is replaced, what is agreed to, and what is promised of HTTPS.
 
 mod hsts;
+mod policy;
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What HTTPS promises.
+//! What HTTPS agrees to, and what it promises.
 
 use std::time::Duration;
 
@@ -10,6 +10,16 @@ use super::{Settings, duration};
 
 /// The least `maxAge` of what browsers' own lists take in (<https://hstspreload.org>).
 const PRELOAD_LEAST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What of TLS is agreed to: Mozilla's profiles (<https://wiki.mozilla.org/Security/Server_Side_TLS>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum TlsPolicy {
+    /// TLS 1.3, and TLS 1.2 with forward secrecy and authenticated encryption.
+    Intermediate,
+    /// TLS 1.3 alone.
+    Modern,
+}
 
 /// What browsers are told of HTTPS (RFC 6797).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

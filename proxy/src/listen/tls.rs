@@ -3,9 +3,13 @@
 use std::io;
 use std::sync::Arc;
 
+use portcullis_config::settings::acme::ChallengeKind;
+use portcullis_config::settings::{Settings, TlsPolicy};
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, cipher_suite as suite, kx_group};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{Error, ProtocolVersion, ServerConfig};
+use rustls::{Error, ProtocolVersion, ServerConfig, SupportedProtocolVersion, version};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -18,27 +22,65 @@ const HTTP1: &[u8] = b"http/1.1";
 /// What clients offer that are told to speak nothing newer, such as `curl --http1.0`.
 const HTTP1_0: &[u8] = b"http/1.0";
 
-/// TLS 1.2 and 1.3 with the certificates that are in use; `clients` asks for certificates of clients, on every host alike. One for all workers, so that a session that one of them
-/// began is resumed by any other.
+/// TLS as the settings' policy has it, with the certificates that are in use; `clients` asks for certificates of clients, on every host alike. One for all workers, so that a
+/// session that one of them began is resumed by any other.
 ///
 /// # Errors
 /// The system has no randomness for the tickets' keys.
 pub(crate) fn acceptor(
+    settings: &Settings,
     certificates: Arc<Certificates>,
     clients: Option<Arc<dyn ClientCertVerifier>>,
 ) -> Result<TlsAcceptor, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder =
+        ServerConfig::builder_with_provider(provider().into()).with_protocol_versions(versions(settings.listeners.https.policy))?;
     let builder = match clients {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(certificates);
-    config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec(), HTTP1_0.to_vec(), ACME_TLS.to_vec()];
+    config.alpn_protocols = protocols(settings).map(<[u8]>::to_vec).collect();
     // Sessions live in tickets alone: a store would be a lock that all workers share.
-    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    // What is sent before the handshake has ended can be sent again by others (RFC 8446 §8).
+    config.max_early_data_size = 0;
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// What is spoken within TLS, in the order of our preference.
+fn protocols(settings: &Settings) -> impl Iterator<Item = &'static [u8]> {
+    let proves = settings.acme.as_ref().is_some_and(|acme| acme.challenge == ChallengeKind::TlsAlpn01);
+    [HTTP2, HTTP1, HTTP1_0].into_iter().chain(proves.then_some(ACME_TLS))
+}
+
+fn versions(policy: TlsPolicy) -> &'static [&'static SupportedProtocolVersion] {
+    static BOTH: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+    static NEWEST: [&SupportedProtocolVersion; 1] = [&version::TLS13];
+    match policy {
+        TlsPolicy::Intermediate => &BOTH,
+        TlsPolicy::Modern => &NEWEST,
+    }
+}
+
+/// The cipher suites and groups of Mozilla's profiles, and the group that withstands quantum computers. Both are chosen in the client's order, which knows
+/// whether AES is fast there.
+fn provider() -> CryptoProvider {
+    CryptoProvider {
+        cipher_suites: vec![
+            suite::TLS13_AES_128_GCM_SHA256,
+            suite::TLS13_AES_256_GCM_SHA384,
+            suite::TLS13_CHACHA20_POLY1305_SHA256,
+            suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+            suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        ],
+        kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
+        ..aws_lc_rs::default_provider()
+    }
 }
 
 /// What was agreed on by ALPN; a client that does not know it speaks HTTP/1.1 (RFC 9113 §3.3).
@@ -71,5 +113,34 @@ pub(super) fn failure(error: &io::Error) -> &'static str {
         Some(Error::NoApplicationProtocol) => "no_application_protocol",
         Some(Error::InvalidMessage(_) | Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. }) => "malformed",
         Some(_) => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn settings(change: &Value) -> Settings {
+        let mut settings = json!({ "zone": "apps.test", "source": { "directory": "." } });
+        settings.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        serde_json::from_value(settings).unwrap()
+    }
+
+    #[test]
+    fn challenges_are_spoken_only_where_they_are_asked_for() {
+        let spoken = |change: Value| protocols(&settings(&change)).map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let http = [HTTP2, HTTP1, HTTP1_0];
+        assert_eq!(spoken(json!({})), http);
+        assert_eq!(spoken(json!({ "acme": { "challenge": "http-01" } })), http);
+        assert_eq!(spoken(json!({ "acme": { "challenge": "tls-alpn-01" } })), [HTTP2, HTTP1, HTTP1_0, ACME_TLS]);
+    }
+
+    #[test]
+    fn modern_is_without_tls_1_2() {
+        let versions = |policy| versions(policy).iter().map(|version| version.version).collect::<Vec<_>>();
+        assert_eq!(versions(TlsPolicy::Intermediate), [ProtocolVersion::TLSv1_3, ProtocolVersion::TLSv1_2]);
+        assert_eq!(versions(TlsPolicy::Modern), [ProtocolVersion::TLSv1_3]);
     }
 }

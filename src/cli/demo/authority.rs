@@ -45,6 +45,8 @@ impl Authority {
         params.not_before = start.into();
         params.not_after = (start + validity).into();
         params.distinguished_name = DistinguishedName::new();
+        // RFC 5280 §4.2.1.1: strict clients refuse a certificate without it.
+        params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate()?;

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use hyper_util::rt::TokioIo;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -21,11 +22,15 @@ use super::{Gateway, soon};
 
 /// What a TLS client trusts and offers.
 pub(crate) fn tls_config(gateway: &Gateway, alpn: &[&str]) -> Arc<ClientConfig> {
+    tls_config_with(gateway, alpn, rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// The same with cryptography of the test's choice.
+pub(crate) fn tls_config_with(gateway: &Gateway, alpn: &[&str], provider: CryptoProvider) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_file(gateway.ca()).expect("the authority's certificate");
     roots.add(ca).expect("an authority");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("TLS 1.2 and 1.3");
+    let builder = ClientConfig::builder_with_provider(provider.into()).with_safe_default_protocol_versions().expect("TLS 1.2 and 1.3");
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     Arc::new(config)
@@ -36,10 +41,18 @@ pub(crate) fn tls_config(gateway: &Gateway, alpn: &[&str]) -> Arc<ClientConfig> 
 /// # Errors
 /// The handshake failed.
 pub(crate) async fn tls(gateway: &Gateway, host: &str, alpn: &[&str]) -> io::Result<TlsStream<TcpStream>> {
+    tls_with(gateway, host, tls_config(gateway, alpn)).await
+}
+
+/// The same as `config` has it.
+///
+/// # Errors
+/// The handshake failed.
+pub(crate) async fn tls_with(gateway: &Gateway, host: &str, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(gateway.https()).await?;
     stream.set_nodelay(true)?;
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    let connector = TlsConnector::from(tls_config(gateway, alpn));
+    let connector = TlsConnector::from(config);
     soon("the TLS handshake ends", connector.connect(name, stream)).await
 }
 
