@@ -19,6 +19,7 @@ use crate::certificates::acme::Acme;
 use crate::certificates::{Certificates, PlaceholderError};
 use crate::listen::admission::Admission;
 use crate::listen::bind::{self, Addresses, BindError, Bound};
+use crate::listen::tickets::Tickets;
 use crate::listen::tls;
 use crate::portal::{Portal, Reception};
 use crate::session::{Outbox, Sessions, rotation};
@@ -111,6 +112,8 @@ impl Gateway {
             }
             _ => None,
         };
+        let tickets = Tickets::new(std::time::SystemTime::now()).map_err(|_| StartError::Tls(rustls::Error::FailedToGetRandomBytes))?;
+        let tickets = Arc::new(tickets);
         let assertions = match settings.access.assertion.enabled {
             true => Some(Arc::new(Assertions::new(&settings.zone).map_err(StartError::login)?)),
             false => None,
@@ -125,7 +128,8 @@ impl Gateway {
             reception,
             authorities: authorities.map_err(|error| StartError::Authorities(error.to_string()))?,
             telemetry: Arc::clone(&telemetry),
-            tls: tls::acceptor(&settings, Arc::clone(&certificates), authenticator.client_verifier()).map_err(StartError::Tls)?,
+            tls: tls::acceptor(&settings, Arc::clone(&certificates), authenticator.client_verifier(), Arc::clone(&tickets))
+                .map_err(StartError::Tls)?,
             admission: Admission::new(&settings.limits),
             settings: Arc::clone(&settings),
             live: Arc::clone(&live),
@@ -133,6 +137,8 @@ impl Gateway {
             phase: phases,
         };
         let admin = Arc::new(Admin::new(&shared, Arc::clone(&certificates), acme.clone()));
+        let followed = Arc::clone(&live);
+        control.spawn(async move { tickets.follow(&followed).await });
         let followed = Arc::clone(&live);
         control.spawn(async move { authenticator.follow(&followed).await });
         let ordered = acme.as_ref().map_or_else(|| watch::channel(None).1, |acme| acme.store().held());

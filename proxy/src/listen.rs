@@ -9,4 +9,5 @@ pub(crate) mod http1;
 pub(crate) mod http2;
 pub(crate) mod proxy_protocol;
 pub(crate) mod socket;
+pub(crate) mod tickets;
 pub(crate) mod tls;

@@ -1,7 +1,8 @@
-//! TLS: which certificate is served and how it is replaced, what is agreed to, and what is promised of HTTPS.
+//! TLS: which certificate is served and how it is replaced, what is agreed to, who resumes what, and what is promised of HTTPS.
 
 mod hsts;
 mod policy;
+mod tickets;
 
 use std::time::Duration;
 

@@ -14,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::socket::Protocol;
+use super::tickets::Tickets;
 use crate::certificates::Certificates;
 use crate::certificates::acme::challenges::ACME_TLS;
 
@@ -26,11 +27,12 @@ const HTTP1_0: &[u8] = b"http/1.0";
 /// session that one of them began is resumed by any other.
 ///
 /// # Errors
-/// The system has no randomness for the tickets' keys.
+/// The cryptography's parts do not fit together.
 pub(crate) fn acceptor(
     settings: &Settings,
     certificates: Arc<Certificates>,
     clients: Option<Arc<dyn ClientCertVerifier>>,
+    tickets: Arc<Tickets>,
 ) -> Result<TlsAcceptor, rustls::Error> {
     let builder =
         ServerConfig::builder_with_provider(provider().into()).with_protocol_versions(versions(settings.listeners.https.policy))?;
@@ -41,7 +43,7 @@ pub(crate) fn acceptor(
     let mut config = builder.with_cert_resolver(certificates);
     config.alpn_protocols = protocols(settings).map(<[u8]>::to_vec).collect();
     // Sessions live in tickets alone: a store would be a lock that all workers share.
-    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    config.ticketer = tickets;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // What is sent before the handshake has ended can be sent again by others (RFC 8446 §8).
     config.max_early_data_size = 0;
