@@ -5,6 +5,7 @@ All of them use one worker, keep connections to the backend, route by host, set 
 request's way: nginx by `buffer=`, HAProxy by a ring whose content goes to a log server, Portcullis as it always does.
 """
 
+import subprocess
 from dataclasses import dataclass
 
 from .process import Process, status, wait_for
@@ -24,6 +25,22 @@ class Place:
     certificate: object
     key: object
     cpu: int
+
+
+def new_folder(folder):
+    folder.mkdir()
+    return folder
+
+
+def make_certificate(folder):
+    """A self-signed one on the curve P-256, as public certificate authorities issue them by default."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", f"/CN={HOST}",
+         "-addext", f"subjectAltName=DNS:{HOST}", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return certificate, key
 
 
 class Nginx:
@@ -96,6 +113,7 @@ class HAProxy:
         server = f"server s 127.0.0.1:{place.backend_port}" + (" proto h2" if row.upstream == "h2c" else "")
         http = f"""
     option httplog
+    option dontlognull
     option forwardfor
     unique-id-format %{{+X}}o%ci%cp%Ts%rt%pid
     unique-id-header X-Request-Id

@@ -1,6 +1,30 @@
-"""The result: for each row and gateway what it cost, as a Markdown table for people and as JSON for programs."""
+"""The rounds, and their result: for each row and gateway what it cost, as a Markdown table for people and as JSON for programs."""
 
+import sys
 from statistics import median
+
+
+def take_turns(gateways, send, rounds, count, warm_up):
+    """Lets each of `gateways` (a process and its port, by name) be sent `count` of what is measured, round by round, by `send(name, count)`, which returns how many there were in a second."""
+    for name in gateways:
+        send(name, warm_up)
+    cpu, rates = {name: [] for name in gateways}, {name: [] for name in gateways}
+    for number in range(rounds):
+        for name, (process, _) in gateways.items():
+            before = process.cpu_seconds()
+            rates[name].append(send(name, count))
+            cpu[name].append((process.cpu_seconds() - before) / count * 1e6)
+        print(f"round {number + 1}: " + ", ".join(f"{name} {values[-1]:.2f} µs" for name, values in cpu.items()), file=sys.stderr)
+    costs = summarise(cpu)
+    return {
+        name: {
+            "cpu_us": costs[name],
+            "cpu_us_rounds": cpu[name],
+            "per_second": median(rates[name]),
+            "peak_kib": process.memory_kib("VmHWM"),
+        }
+        for name, (process, _) in gateways.items()
+    }
 
 
 def summarise(rounds):
@@ -19,15 +43,15 @@ def summarise(rounds):
     }
 
 
-def markdown(rows, subject):
-    """The table; where `subject` ran, with its ratio to each peer and the goal beside it."""
-    lines = ["| work | gateway | CPU µs/request: median (min–max) | requests/s | peak MiB | goal |", "| --- | --- | --- | --- | --- | --- |"]
+def markdown(rows, subject, unit="request"):
+    """The table of what a `unit` cost; where `subject` ran, with its ratio to each peer and the goal beside it."""
+    lines = [f"| work | gateway | CPU µs/{unit}: median (min–max) | {unit}s/s | peak MiB | goal |", "| --- | --- | --- | --- | --- | --- |"]
     for row in rows:
         for name, result in row["gateways"].items():
             cpu = result["cpu_us"]
             lines.append(
                 f"| {row['title']} | {name} | {cpu['median']:.2f} ({cpu['min']:.2f}–{cpu['max']:.2f}) "
-                f"| {result['requests_per_second']:,.0f} | {result['peak_kib'] / 1024:.1f} | {_goal(row, name, subject)} |"
+                f"| {result['per_second']:,.0f} | {result['peak_kib'] / 1024:.1f} | {_goal(row, name, subject)} |"
             )
     return "\n".join(lines)
 
@@ -41,3 +65,13 @@ def _goal(row, name, subject):
     if goal is None:
         return f"{ratio:.2f} ×"
     return f"{ratio:.2f} × (≤ {goal:.2f}: {'met' if ratio <= goal else '**missed**'})"
+
+
+def figures(result, goals):
+    """A table of named figures, with the goal beside each that has one: to be below it."""
+    lines = ["| what | figure | goal |", "| --- | --- | --- |"]
+    for name, value in result.items():
+        goal = goals.get(name)
+        said = "" if goal is None else f"< {goal:g}: {'met' if value < goal else '**missed**'}"
+        lines.append(f"| {name.replace('_', ' ')} | {value:.3f} | {said} |")
+    return "\n".join(lines)
