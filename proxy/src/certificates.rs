@@ -107,16 +107,14 @@ impl Certificates {
         let (expected, left) = acme::expected(ordered);
         let found = [&*snapshot.certificates, &expected].concat();
         let selection = previous.next(&found, &left, now);
-        let brought =
-            selection.in_use.iter().filter(|checked| snapshot.certificates.iter().any(|brought| brought.origin == checked.origin));
-        self.brought.store(Arc::new(brought.flat_map(|checked| checked.names.clone()).collect()));
+        self.brought.store(Arc::new(selection.names_of(&snapshot.certificates)));
         if selection.problems != previous.problems {
             for problem in &selection.problems {
                 tracing::warn!(reason = problem.reason, origin = %problem.origin, help = problem.help, "{}", problem.message);
             }
         }
         if !selection.serves_the_same(&previous) {
-            for certificate in &selection.in_use {
+            for certificate in selection.beside(&previous) {
                 tracing::info!(origin = %certificate.origin, names = ?certificate.names, "serving certificate");
             }
             self.table.store(Arc::new(Table::new(&selection.in_use, Arc::clone(&self.placeholder))));

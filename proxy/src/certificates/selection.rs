@@ -1,10 +1,13 @@
 //! Which certificates are in use after a change: the new ones as far as they are good, else the last good ones.
 
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use portcullis_config::problem::{Origin, Problem, Severity};
 use portcullis_config::snapshot::certificate::Certificate;
+use portcullis_config::snapshot::host::HostPattern;
 
 use super::check::{Checked, check};
 
@@ -25,18 +28,19 @@ impl Selection {
     /// more, are of use until they end, and no longer.
     pub(super) fn next(&self, found: &[Certificate], left: &[Certificate], now: SystemTime) -> Self {
         let mut next = Self::default();
+        let before: HashMap<Place<'_>, &Arc<Checked>> = self.in_use.iter().rev().map(|checked| (place(&checked.origin), checked)).collect();
         for certificate in found {
-            let before = self.in_use.iter().find(|checked| same_place(&checked.origin, &certificate.origin));
-            next.take(certificate, before, now);
+            next.take(certificate, before.get(&place(&certificate.origin)).copied(), now);
         }
         for certificate in left {
-            next.in_use.extend(check(certificate, now).ok().filter(|checked| !checked.ends_soon(now)).map(Arc::new));
+            let same = before.get(&place(&certificate.origin)).filter(|before| before.source == *certificate);
+            let checked = same.map_or_else(|| check(certificate, now).ok().map(Arc::new), |same| Some(Arc::clone(same)));
+            next.in_use.extend(checked.filter(|checked| !checked.ends_soon(now)));
         }
-        for lost in &self.in_use {
-            if !found.iter().chain(left).any(|certificate| same_place(&lost.origin, &certificate.origin)) {
-                next.problems.push(gone(lost));
-                next.in_use.push(Arc::clone(lost));
-            }
+        let there: HashSet<Place<'_>> = found.iter().chain(left).map(|certificate| place(&certificate.origin)).collect();
+        for lost in self.in_use.iter().filter(|lost| !there.contains(&place(&lost.origin))) {
+            next.problems.push(gone(lost));
+            next.in_use.push(Arc::clone(lost));
         }
         for certificate in &next.in_use {
             if certificate.ends_soon(now) && !certificate.remaining(now).is_zero() {
@@ -66,12 +70,27 @@ impl Selection {
     pub(super) fn serves_the_same(&self, other: &Self) -> bool {
         self.in_use.len() == other.in_use.len() && self.in_use.iter().zip(&other.in_use).all(|(a, b)| Arc::ptr_eq(a, b))
     }
+
+    /// Those in use that `other` has not.
+    pub(super) fn beside<'a>(&'a self, other: &Self) -> impl Iterator<Item = &'a Arc<Checked>> {
+        let known: HashSet<*const Checked> = other.in_use.iter().map(Arc::as_ptr).collect();
+        self.in_use.iter().filter(move |checked| !known.contains(&Arc::as_ptr(checked)))
+    }
+
+    /// The names of those in use that are of the same places as `certificates`.
+    pub(super) fn names_of(&self, certificates: &[Certificate]) -> Vec<HostPattern> {
+        let places: HashSet<Place<'_>> = certificates.iter().map(|certificate| place(&certificate.origin)).collect();
+        let in_use = self.in_use.iter().filter(|checked| places.contains(&place(&checked.origin)));
+        in_use.flat_map(|checked| checked.names.clone()).collect()
+    }
 }
 
-/// The same Secret or file; the line in the file may have changed.
-fn same_place(one: &Origin, other: &Origin) -> bool {
-    let file = |origin: &Origin| origin.place.as_ref().map(|place| Arc::clone(&place.file));
-    (one.kind, &one.namespace, &one.name, file(one)) == (other.kind, &other.namespace, &other.name, file(other))
+/// A Secret or a file: kind, namespace, name, file.
+type Place<'a> = (&'static str, &'a str, &'a str, Option<&'a OsStr>);
+
+/// Where a certificate is; its line in the file may change.
+fn place(origin: &Origin) -> Place<'_> {
+    (origin.kind, &origin.namespace, &origin.name, origin.place.as_ref().map(|place| place.file.as_os_str()))
 }
 
 fn gone(lost: &Checked) -> Problem {
@@ -127,6 +146,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_new_in_use_is_told_apart() {
+        let (old, new) = (certificate("one", &["a.example.com"]), certificate("two", &["b.example.com"]));
+        let first = Selection::default().next(std::slice::from_ref(&old), &[], now());
+        let second = first.next(&[old, new], &[], now());
+        assert_eq!(second.beside(&first).map(|checked| checked.origin.name.to_string()).collect::<Vec<_>>(), ["two"]);
+        assert_eq!(first.beside(&second).count(), 0);
+    }
+
+    #[test]
+    fn a_certificate_is_known_by_its_place_wherever_it_stands_in_its_file() {
+        let at = |line| {
+            let mut certificate = certificate("one", &["a.example.com"]);
+            certificate.origin.place = Some(portcullis_config::problem::Place { file: Arc::new("tls.yaml".into()), line, column: 1 });
+            certificate
+        };
+        let (before, moved, other) = (at(1), at(9), certificate("two", &["b.example.com"]));
+        let selection = Selection::default().next(&[before, other], &[], now());
+        assert_eq!(selection.names_of(&[moved]), ["a.example.com".parse::<HostPattern>().unwrap()]);
+    }
+
+    #[test]
     fn a_certificate_that_is_gone_stays_in_use_and_is_told() {
         let first = Selection::default().next(&[certificate("one", &["a.example.com"])], &[], now());
         let second = first.next(&[], &[], now());
@@ -139,6 +179,7 @@ mod tests {
         let left = [certificate("one", &["a.example.com"])];
         let first = Selection::default().next(&[], &left, now());
         assert_eq!((first.in_use.len(), reasons(&first).len()), (1, 0));
+        assert!(first.next(&[], &left, now()).serves_the_same(&first));
         let late = first.in_use[0].not_after - Duration::from_secs(3600);
         let then = first.next(&[], &left, late);
         assert_eq!((then.in_use.len(), reasons(&then).len()), (0, 0));
