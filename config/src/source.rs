@@ -4,6 +4,7 @@ pub mod certificates;
 pub mod directory;
 pub mod kubernetes;
 pub mod manifest;
+mod stamp;
 
 use std::collections::BTreeSet;
 use std::future::Future;

@@ -4,10 +4,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::stamp::Stamp;
 use super::{Source, SourceError, Stopped, Update, Updates};
 use crate::problem::{Origin, Place, Problem, Severity};
 use crate::resources::{Change, Object};
@@ -32,6 +33,8 @@ struct Pair {
     /// What was read the last time, told or not.
     seen: Option<Certificate>,
     told: Option<Certificate>,
+    /// The files as they were before they were read, where any change since shows.
+    stamps: Option<[Stamp; 2]>,
     problem: Option<Problem>,
 }
 
@@ -42,12 +45,14 @@ impl CertificateFiles {
     #[must_use]
     pub fn new(settings: &[CertificateSettings]) -> Self {
         let files = settings.iter().filter(|settings| matches!(settings, CertificateSettings::Files { .. }));
-        Self { pairs: files.map(|settings| Pair { settings: settings.clone(), seen: None, told: None, problem: None }).collect() }
+        Self {
+            pairs: files.map(|settings| Pair { settings: settings.clone(), seen: None, told: None, stamps: None, problem: None }).collect(),
+        }
     }
 
-    fn look(&mut self) -> Update {
+    fn look(&mut self, now: SystemTime) -> Update {
         let before: Vec<Option<Problem>> = self.pairs.iter().map(|pair| pair.problem.clone()).collect();
-        let changes = self.pairs.iter_mut().filter_map(Pair::look).collect();
+        let changes = self.pairs.iter_mut().filter_map(|pair| pair.look(now)).collect();
         let changed = self.pairs.iter().map(|pair| &pair.problem).ne(&before);
         let problems = changed.then(|| self.pairs.iter().filter_map(|pair| pair.problem.clone()).collect());
         Update { changes, problems, synced: true, heard: None }
@@ -64,7 +69,7 @@ impl Source for CertificateFiles {
                 _ = ticks.tick() => {}
                 () = updates.stopped() => return Ok(()),
             }
-            let update = self.look();
+            let update = self.look(SystemTime::now());
             let news = !update.changes.is_empty() || update.problems.is_some() || !synced;
             synced = true;
             if news && let Err(Stopped) = updates.tell(update).await {
@@ -78,7 +83,12 @@ impl Source for CertificateFiles {
 
 impl Pair {
     /// Chain and key are two files, and change one after the other: what has changed is told once it is the same two times.
-    fn look(&mut self) -> Option<Change> {
+    fn look(&mut self, now: SystemTime) -> Option<Change> {
+        let stamps = stamps(&self.settings).filter(|stamps| stamps.iter().all(|stamp| stamp.is_settled(now)));
+        if stamps.is_some() && stamps == self.stamps && self.seen == self.told {
+            return None;
+        }
+        self.stamps = stamps;
         let (certificate, problem) = match read(&self.settings) {
             Ok(certificate) => (Some(certificate), None),
             Err(problem) => (None, Some(problem)),
@@ -87,10 +97,21 @@ impl Pair {
         let settled = self.told.is_none() || self.seen == certificate;
         self.seen = certificate;
         // Files that cannot be read leave the certificate that is known as it is.
-        let new = self.seen.as_ref().filter(|seen| settled && self.told.as_ref() != Some(seen))?;
+        if self.seen == self.told {
+            // One copy in memory is enough.
+            self.seen.clone_from(&self.told);
+            return None;
+        }
+        let new = self.seen.as_ref().filter(|_| settled)?;
         self.told = Some(new.clone());
         Some(Change::Upsert(Object::Certificate(self.settings.clone(), new.clone())))
     }
+}
+
+fn stamps(settings: &CertificateSettings) -> Option<[Stamp; 2]> {
+    let CertificateSettings::Files { certificate, key } = settings else { return None };
+    let of = |path: &Path| fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata));
+    Some([of(certificate)?, of(key)?])
 }
 
 fn read(settings: &CertificateSettings) -> Result<Certificate, Problem> {
@@ -120,5 +141,56 @@ fn problem(path: &Path, error: &io::Error) -> Problem {
         origin: origin(path),
         message: format!("it cannot be read: {error}"),
         help: "put it back; until then the certificate that was last read is served".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is told of a chain at three looks, before and after it is written anew.
+    fn told(ago: Duration) -> Vec<Vec<Vec<u8>>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name| folder.path().join(name);
+        let mut files = CertificateFiles::new(&[CertificateSettings::Files { certificate: path("crt"), key: path("key") }]);
+        fs::write(path("key"), "key").unwrap();
+        let mut told = Vec::new();
+        for text in ["chain 1", "chain 2"] {
+            fs::write(path("crt"), text).unwrap();
+            for _ in 0..3 {
+                let update = files.look(SystemTime::now() + ago);
+                let chains = update.changes.into_iter().filter_map(|change| match change {
+                    Change::Upsert(Object::Certificate(_, certificate)) => Some(certificate.chain.to_vec()),
+                    _ => None,
+                });
+                told.push(chains.collect());
+            }
+        }
+        told
+    }
+
+    #[test]
+    fn what_has_changed_is_told_once_it_is_the_same_two_times() {
+        let (first, second) = (b"chain 1".to_vec(), b"chain 2".to_vec());
+        let expected = [vec![first], vec![], vec![], vec![], vec![second], vec![]];
+        assert_eq!(told(Duration::ZERO), expected, "written in the moment of the look");
+        assert_eq!(told(Duration::from_secs(3600)), expected, "written an hour before");
+    }
+
+    #[test]
+    fn files_that_went_away_are_told_and_what_they_held_is_not_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name| folder.path().join(name);
+        let mut files = CertificateFiles::new(&[CertificateSettings::Files { certificate: path("crt"), key: path("key") }]);
+        fs::write(path("key"), "key").unwrap();
+        fs::write(path("crt"), "chain").unwrap();
+        let later = SystemTime::now() + Duration::from_secs(3600);
+        assert_eq!(files.look(later).changes.len(), 1);
+        fs::remove_file(path("crt")).unwrap();
+        let update = files.look(later);
+        assert_eq!((update.changes.len(), update.problems.map(|problems| problems.len())), (0, Some(1)));
+        fs::write(path("crt"), "chain").unwrap();
+        let update = files.look(later);
+        assert_eq!((update.changes.len(), update.problems), (0, Some(vec![])));
     }
 }

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::ops::Bound;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crate::problem::{Origin, Place, Problem, Severity};
 use crate::resources::{Change, Object, ObjectId};
 use crate::source::Secrets;
 use crate::source::manifest::read_manifests;
+use crate::source::stamp::Stamp;
 
 /// The largest file, in bytes.
 pub(super) const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -20,10 +20,6 @@ pub(super) const MAX_FILE_BYTES: u64 = 16 << 20;
 pub(super) const MAX_FILES: usize = 50_000;
 /// The deepest nesting of folders.
 pub(super) const MAX_DEPTH: usize = 16;
-
-/// How coarse the clock of a file system may be: a file that was written so shortly before it was read may have been written
-/// again without a trace.
-const CLOCK: Duration = Duration::from_secs(2);
 
 /// A folder, and what was last read of it.
 #[derive(Debug)]
@@ -63,16 +59,6 @@ struct Manifests {
     stamp: Option<Stamp>,
     objects: Vec<Object>,
     problems: Vec<Problem>,
-}
-
-/// What tells that a file has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 // === impl Folder ===
@@ -175,8 +161,7 @@ impl Folder {
         if known.stamp == Some(stamp) {
             return false;
         }
-        let settled = metadata.modified().is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age > CLOCK));
-        known.stamp = settled.then_some(stamp);
+        known.stamp = stamp.is_settled(now).then_some(stamp);
         let file = Arc::new(path);
         let (objects, problems) = match read_bounded(&file) {
             Ok(bytes) => read_manifests(&file, &bytes, &self.secrets),
@@ -315,20 +300,6 @@ fn twice(object: &Object, first: &Origin) -> Problem {
             None => "it is defined already".to_owned(),
         },
         help: "take one of the two away".to_owned(),
-    }
-}
-
-// === impl Stamp ===
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            length: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
     }
 }
 
