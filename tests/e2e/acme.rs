@@ -1,14 +1,17 @@
 //! Certificates by ACME, with Pebble as the authority and BIND as the DNS server.
 
 mod authority;
+mod cluster;
 mod dns;
 mod faults;
 mod interposer;
 mod names;
+mod pods;
 mod replicas;
 
 use rustls::pki_types::CertificateDer;
 use serde_json::Value;
+use tokio::process::Command;
 
 use self::authority::Pebble;
 use self::dns::Bind;
@@ -48,6 +51,15 @@ async fn call(gateway: &Gateway, host: &str) -> u16 {
 /// The certificates as the admin listener tells them.
 async fn certificates(gateway: &Gateway) -> Vec<Value> {
     gateway.admin_page("/certificates").await.json().as_array().cloned().unwrap_or_default()
+}
+
+/// Runs `portcullis certs` with these arguments.
+async fn certs(gateway: &Gateway, arguments: &[&str]) -> String {
+    let admin = gateway.admin().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_portcullis")).args(["certs", "--admin", &admin]).args(arguments).output().await;
+    let output = output.expect("portcullis runs");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[tokio::test]

@@ -40,6 +40,11 @@ impl Pebble {
 
     /// The same, with a changed environment, and certificates that are good for so many seconds.
     pub(super) async fn start_with(dns: &Bind, changed: &[(&str, &str)], validity: u64) -> Self {
+        Self::start_for(dns, (HTTP_PORT, HTTPS_PORT), changed, validity).await
+    }
+
+    /// The same, looking for challenges at these ports: for `http-01`, and for `tls-alpn-01`.
+    pub(super) async fn start_for(dns: &Bind, ports: (u16, u16), changed: &[(&str, &str)], validity: u64) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let address = dns.address();
         let own = Authority::new("Pebble's own").expect("an authority");
@@ -52,8 +57,8 @@ impl Pebble {
             "managementListenAddress": format!("{address}:{MANAGEMENT_PORT}"),
             "certificate": folder.path().join("cert.pem"),
             "privateKey": folder.path().join("key.pem"),
-            "httpPort": HTTP_PORT,
-            "tlsPort": HTTPS_PORT,
+            "httpPort": ports.0,
+            "tlsPort": ports.1,
             "externalAccountBindingRequired": false,
             "retryAfter": { "authz": 0, "order": 0 },
             "keyAlgorithm": "ecdsa",

@@ -4,11 +4,13 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
 use crate::harness::{ZONE, eventually};
@@ -34,8 +36,12 @@ impl Bind {
 
     /// The same, with further records of the zone.
     pub(super) async fn start_with(records: &str) -> Self {
-        let address = address();
-        let server = free_port();
+        Self::start_at(Ipv4Addr::LOCALHOST, address(), records).await
+    }
+
+    /// The same, listening at one address, with names that lead to another.
+    pub(super) async fn start_at(listen: Ipv4Addr, address: Ipv4Addr, records: &str) -> Self {
+        let server = free_port(listen);
         let folder = tempfile::tempdir().expect("a temporary folder");
         for (zone, further) in [(ZONE, records), ("acme.test", "")] {
             let text = format!(
@@ -74,12 +80,28 @@ impl Bind {
         String::from_utf8_lossy(&output).lines().filter(|line| !line.starts_with(';')).map(str::to_owned).collect()
     }
 
+    /// Leads a name of the zone somewhere else.
+    pub(super) async fn point(&self, name: &str, address: &str) {
+        let (ip, port) = (self.server.ip(), self.server.port());
+        let update = format!("server {ip} {port}\nupdate add {name} 1 A {address}\nsend\n");
+        let mut command = Command::new("nsupdate");
+        command.args(["-v", "-y", &format!("hmac-sha256:portcullis:{KEY}")]).stdin(Stdio::piped());
+        let mut child = command.spawn().expect("nsupdate runs: install it by tests/install");
+        child.stdin.take().expect("its input").write_all(update.as_bytes()).await.expect("it reads");
+        assert!(child.wait().await.expect("nsupdate ends").success(), "{update}");
+    }
+
+    /// The file with the key that updates are signed by.
+    pub(super) fn key_file(&self) -> PathBuf {
+        self.folder.path().join("tsig.key")
+    }
+
     /// The settings of a gateway that makes records here.
     pub(super) fn settings(&self) -> Value {
         let provider = json!({ "rfc2136": {
             "server": self.server,
             "keyName": "portcullis",
-            "keyFile": self.folder.path().join("tsig.key"),
+            "keyFile": self.key_file(),
         }});
         json!({ "acme": { "dns": { "provider": provider, "resolvers": [self.server], "nameservers": [self.server] } } })
     }
@@ -111,9 +133,9 @@ pub(super) fn address() -> Ipv4Addr {
 }
 
 /// A port that is free for both of the protocols of DNS. BIND cannot be told to choose one, and to say which.
-fn free_port() -> SocketAddr {
+fn free_port(listen: Ipv4Addr) -> SocketAddr {
     loop {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let listener = TcpListener::bind((listen, 0)).expect("a free port");
         let address = listener.local_addr().expect("its address");
         if UdpSocket::bind(address).is_ok() {
             return address;

@@ -90,10 +90,11 @@ impl Interposer {
     }
 
     pub(super) fn set(&self, fault: Fault) {
+        self.stalled.send_replace(false);
         self.fault.send_replace(fault);
     }
 
-    /// Waits until a request was met by [`Fault::Stall`].
+    /// Waits until a request was met by this [`Fault::Stall`].
     pub(super) async fn has_stalled(&self) {
         soon("a request stalls", self.stalled.subscribe().wait_for(|stalled| *stalled)).await.expect("the interposer lives");
     }

@@ -7,22 +7,12 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde_json::json;
 use tokio::net::TcpStream;
-use tokio::process::Command;
 use tokio_rustls::TlsConnector;
 
 use super::authority::Pebble;
 use super::dns::Bind;
-use super::{certificates, is_served, served, start};
+use super::{certificates, certs, is_served, served, start};
 use crate::harness::{Gateway, Service, WEB, World, client, echo, eventually};
-
-/// Runs `portcullis certs` with these arguments.
-async fn certs(gateway: &Gateway, arguments: &[&str]) -> String {
-    let admin = gateway.admin().to_string();
-    let output = Command::new(env!("CARGO_BIN_EXE_portcullis")).args(["certs", "--admin", &admin]).args(arguments).output().await;
-    let output = output.expect("portcullis runs");
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
 
 #[tokio::test]
 async fn restricted_names_are_never_ordered_and_later_open_ones_are() {
