@@ -4,7 +4,9 @@
 //! frames of a body, and the rules by which a connection is found dead or abusive.
 
 pub(crate) mod chunk;
+pub(crate) mod frame;
 pub(crate) mod gather;
+pub(crate) mod hpack;
 pub(crate) mod liveness;
 pub(crate) mod reset_budget;
 pub(crate) mod sink;

@@ -23,7 +23,6 @@ pub(crate) struct Gather<T>(Rc<Shared<T>>);
 struct Shared<T> {
     transport: RefCell<Transport<T>>,
     signs_of_life: Cell<u64>,
-    is_unanswered: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -62,18 +61,12 @@ impl<T> Gather<T> {
                 is_stalled: false,
             }),
             signs_of_life: Cell::new(0),
-            is_unanswered: Cell::new(false),
         }))
     }
 
     /// How often the peer showed that it is there: octets were read, or it made room for more after there had been none.
     pub(crate) fn signs_of_life(&self) -> u64 {
         self.0.signs_of_life.get()
-    }
-
-    /// Whether something was written since octets were last read.
-    pub(crate) fn is_unanswered(&self) -> bool {
-        self.0.is_unanswered.get()
     }
 
     /// Gives back the memory of an idle connection.
@@ -109,7 +102,6 @@ impl<T: AsyncWrite + Unpin> Gather<T> {
             }
             transport.written += written;
             transport.is_unflushed = true;
-            self.0.is_unanswered.set(true);
             if std::mem::take(&mut transport.is_stalled) {
                 self.0.note_life();
             }
@@ -149,7 +141,6 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gather<T> {
         ready!(Pin::new(&mut self.0.transport.borrow_mut().io).poll_read(cx, into))?;
         if into.filled().len() > before {
             self.0.note_life();
-            self.0.is_unanswered.set(false);
         }
         Poll::Ready(Ok(()))
     }
@@ -248,16 +239,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_read_answers_what_was_written() {
+    async fn a_peer_that_sends_is_alive() {
         let (ours, mut theirs) = duplex(1024);
         let mut gather = Gather::new(ours);
-        gather.write_all(b"?").await.unwrap();
-        assert!(!gather.is_unanswered());
-        flush(&gather).await;
-        assert!(gather.is_unanswered());
         theirs.write_all(b"!").await.unwrap();
         assert_eq!(gather.read(&mut [0; 8]).await.unwrap(), 1);
-        assert!(!gather.is_unanswered());
         assert_eq!(gather.signs_of_life(), 1);
     }
 

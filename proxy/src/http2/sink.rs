@@ -11,9 +11,6 @@ use crate::exchange::{Broken, Frame, Sink};
 
 /// Octets of one stream that may wait in h2 before no more are taken.
 const BOUND: usize = 64 * 1024;
-/// Octets of a request that need not be known to be covered by a window: the response is waited for anyway, and the window of
-/// a stream that is not yet open is not known.
-const SMALL_REQUEST: usize = 16 * 1024;
 
 /// Sends the frames of one body.
 ///
@@ -27,9 +24,6 @@ pub(crate) struct StreamSink {
     state: State,
     /// The peer's windows do not cover all that waits in h2.
     is_uncovered: bool,
-    /// When a backend resets with NO_ERROR, what follows is thrown away and no error: so it says, having answered, that it
-    /// needs no more of the request (RFC 9113 §8.1).
-    is_request: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,28 +32,19 @@ enum State {
     Finished,
     /// h2 took no more: the stream was reset, why is not known yet.
     Refused,
-    Unneeded,
     Reset,
 }
 
 // === impl StreamSink ===
 
 impl StreamSink {
-    pub(crate) fn response(stream: SendStream<Chunk>) -> Self {
-        Self::new(stream, State::Open, false)
+    pub(crate) fn new(stream: SendStream<Chunk>) -> Self {
+        Self { stream, gauge: Rc::default(), last: None, state: State::Open, is_uncovered: false }
     }
 
-    pub(crate) fn request(stream: SendStream<Chunk>, is_finished: bool) -> Self {
-        Self::new(stream, if is_finished { State::Finished } else { State::Open }, true)
-    }
-
-    fn new(stream: SendStream<Chunk>, state: State, is_request: bool) -> Self {
-        Self { stream, gauge: Rc::default(), last: None, state, is_uncovered: false, is_request }
-    }
-
-    /// Whether the whole body has been pushed, or the peer needs no more of it.
+    /// Whether the whole body has been pushed.
     pub(crate) fn is_finished(&self) -> bool {
-        matches!(self.state, State::Finished | State::Unneeded)
+        self.state == State::Finished
     }
 
     /// Resets the stream, whatever waits in it.
@@ -79,8 +64,7 @@ impl StreamSink {
             return;
         }
         self.stream.reserve_capacity(data.len());
-        let is_small_request = self.is_request && self.gauge.held() + data.len() <= SMALL_REQUEST;
-        self.is_uncovered |= !is_small_request && self.stream.capacity() < data.len();
+        self.is_uncovered |= self.stream.capacity() < data.len();
         if is_last {
             self.state = State::Finished;
         }
@@ -98,7 +82,6 @@ impl StreamSink {
     /// Waits until h2 holds no more than `at_most` octets, or the stream is reset.
     fn poll_held(&mut self, at_most: usize, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         match self.state {
-            State::Unneeded => return Poll::Ready(Ok(())),
             State::Reset => return Poll::Ready(Err(Broken::Closed)),
             State::Open | State::Finished if self.gauge.held() <= at_most => {
                 self.is_uncovered &= self.gauge.held() > 0;
@@ -107,10 +90,6 @@ impl StreamSink {
             State::Open | State::Finished | State::Refused => {}
         }
         match self.stream.poll_reset(cx) {
-            Poll::Ready(Ok(Reason::NO_ERROR)) if self.is_request => {
-                self.state = State::Unneeded;
-                Poll::Ready(Ok(()))
-            }
             Poll::Ready(_) => {
                 self.state = State::Reset;
                 Poll::Ready(Err(Broken::Closed))

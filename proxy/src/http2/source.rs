@@ -23,11 +23,6 @@ impl StreamSource {
         Self { stream, taken: 0, is_ended: false }
     }
 
-    /// Whether the last frame has been handed out, or the stream broke.
-    pub(crate) fn is_ended(&self) -> bool {
-        self.is_ended || self.stream.is_end_stream()
-    }
-
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>> {
         loop {
             match ready!(self.stream.poll_data(cx)) {

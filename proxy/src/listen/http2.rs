@@ -417,7 +417,7 @@ impl Respond for Responder {
         let is_complete = body == BodyLength::None;
         match respond.send_response(response(head), is_complete) {
             Ok(_) if is_complete => self.state = Answer::Complete,
-            Ok(stream) => self.state = Answer::Begun(StreamSink::response(stream)),
+            Ok(stream) => self.state = Answer::Begun(StreamSink::new(stream)),
             Err(_) => self.abort(),
         }
     }

@@ -137,14 +137,14 @@ impl Endpoint {
         }
         loop {
             if let Some(client) = self.usable() {
-                return client.send(message.http2(false)?, message.is_finished()).map(Kind::Http2);
+                return client.send(message, false).map(Kind::Http2);
             }
             if self.wait_for_connection().await {
                 continue;
             }
             let _connecting = self.connecting();
             let transport = Box::pin(self.connector.plain(self.address)).await.map_err(|error| self.unconnected(&error))?;
-            Box::pin(self.add(transport)).await?;
+            self.add(transport);
         }
     }
 
@@ -152,7 +152,7 @@ impl Endpoint {
         let is_tunnel = message.body == BodyLength::Tunnel;
         loop {
             if !is_tunnel && let Some(client) = self.usable() {
-                return client.send(message.http2(true)?, message.is_finished()).map(Kind::Http2);
+                return client.send(message, true).map(Kind::Http2);
             }
             if let Some(idle) = self.checkout(now) {
                 return Ok(Kind::Http1(Http1Exchange::on_idle(idle, message, self.head_limits())));
@@ -165,7 +165,7 @@ impl Endpoint {
             if is_tunnel {
                 return Err(Failed::NoWebSocket);
             }
-            Box::pin(self.add(transport)).await?;
+            self.add(transport);
         }
     }
 
@@ -197,11 +197,9 @@ impl Endpoint {
         Connecting { endpoint: self, made }
     }
 
-    async fn add(&self, transport: Transport) -> Result<(), Failed> {
+    fn add(&self, transport: Transport) {
         let settings = ClientSettings::new(&self.connector.settings);
-        let client = Http2Client::connect(transport, &settings).await.map_err(|_| Failed::Unconnected)?;
-        self.http2.borrow_mut().push(client);
-        Ok(())
+        self.http2.borrow_mut().push(Http2Client::connect(transport, &settings));
     }
 
     fn check_room(&self) -> Result<(), Failed> {

@@ -4,14 +4,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Uri, header};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::endpoint::Endpoint;
 use super::http1::{Http1Exchange, Http1Response, Http1Sink};
 use super::http2::{self, Http2Exchange};
 use crate::exchange::{BodyLength, Broken, Frame, ResponseHead, Sink, Source};
-use crate::http2::sink::StreamSink;
 
 /// A request as it goes to a backend; it can be sent more than once.
 #[derive(Debug)]
@@ -76,7 +75,7 @@ pub(super) enum Kind {
 /// The request's body on its way.
 pub(crate) enum RequestSink<'a> {
     Http1(&'a mut Http1Sink),
-    Http2(&'a mut StreamSink),
+    Http2(&'a mut http2::RequestBody),
 }
 
 /// The response on its way.
@@ -91,27 +90,6 @@ impl Message<'_> {
     /// Whether nothing follows the head.
     pub(crate) fn is_finished(&self) -> bool {
         matches!(self.body, BodyLength::None)
-    }
-
-    /// The message for HTTP/2.
-    pub(super) fn http2(&self, tls: bool) -> Result<http::Request<()>, Failed> {
-        const UNSENDABLE: Failed = Failed::Broken(Broken::Malformed("unsendable_request"));
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
-        parts.authority = Some(Authority::try_from(self.host.as_bytes()).map_err(|_| UNSENDABLE)?);
-        parts.path_and_query = Some(self.target.clone());
-        let mut request = http::Request::new(());
-        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| UNSENDABLE)?;
-        *request.method_mut() = self.method.clone();
-        *request.version_mut() = http::Version::HTTP_2;
-        *request.headers_mut() = self.headers.clone();
-        if let BodyLength::Exact(length) = self.body {
-            request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        if self.expects_continue {
-            request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
-        }
-        Ok(request)
     }
 }
 

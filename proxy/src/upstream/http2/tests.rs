@@ -1,10 +1,17 @@
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::LazyLock;
+
 use bytes::Bytes;
-use http::{HeaderMap, Response as Answer};
+use h2::Reason;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Response as Answer, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::{LocalSet, spawn_local};
+use tokio::time::Instant;
 
 use super::*;
-use crate::exchange::Sink;
+use crate::exchange::{BodyLength, ResponseHead};
 
 const SETTINGS: ClientSettings = ClientSettings {
     stream_window: 64 * 1024,
@@ -19,7 +26,7 @@ type Backend = h2::server::Connection<DuplexStream, Bytes>;
 #[tokio::test(start_paused = true)]
 async fn bodies_and_trailers_go_both_ways() {
     with_backend(async |client, mut backend| {
-        let mut exchange = client.send(post(), false).unwrap();
+        let mut exchange = client.send(&post(BodyLength::Unknown), false).unwrap();
         exchange.request.push(data("hello "));
         exchange.request.push(data("backend"));
         exchange.request.push(Frame::Trailers(trailers("request")));
@@ -38,9 +45,9 @@ async fn bodies_and_trailers_go_both_ways() {
         assert!(matches!(next_frame(&mut exchange).await, Some(Ok(Frame::Data(data))) if data == "hello client"));
         assert!(matches!(next_frame(&mut exchange).await, Some(Ok(Frame::Trailers(fields))) if fields == trailers("response")));
         assert!(next_frame(&mut exchange).await.is_none());
-        assert_eq!(client.in_flight(), 1);
+        assert_eq!(client.0.0.borrow().exchanges, 1);
         drop(exchange);
-        assert_eq!(client.in_flight(), 0);
+        assert_eq!(client.0.0.borrow().exchanges, 0);
     })
     .await;
 }
@@ -48,7 +55,7 @@ async fn bodies_and_trailers_go_both_ways() {
 #[tokio::test(start_paused = true)]
 async fn a_response_of_trailers_alone_has_no_body() {
     with_backend(async |client, mut backend| {
-        let mut exchange = client.send(post(), true).unwrap();
+        let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
         let (_request, mut respond) = backend.accept().await.unwrap().unwrap();
         drive(backend);
         let mut answer = Answer::new(());
@@ -64,7 +71,7 @@ async fn a_response_of_trailers_alone_has_no_body() {
 #[tokio::test(start_paused = true)]
 async fn interim_responses_come_before_the_final_one() {
     with_backend(async |client, mut backend| {
-        let mut exchange = client.send(post(), true).unwrap();
+        let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
         let (_request, mut respond) = backend.accept().await.unwrap().unwrap();
         drive(backend);
         for status in [100, 103] {
@@ -82,7 +89,7 @@ async fn interim_responses_come_before_the_final_one() {
 #[tokio::test(start_paused = true)]
 async fn a_dropped_exchange_cancels_its_stream_though_its_body_waits_for_a_window() {
     with_backend(async |client, mut backend| {
-        let mut exchange = client.send(post(), false).unwrap();
+        let mut exchange = client.send(&post(BodyLength::Unknown), false).unwrap();
         exchange.request.push(Frame::Data(vec![0; 100_000].into()));
         assert!(poll_fn(|cx| Poll::Ready(exchange.request.poll_flush(cx))).await.is_pending());
         let (request, mut respond) = backend.accept().await.unwrap().unwrap();
@@ -97,7 +104,7 @@ async fn a_dropped_exchange_cancels_its_stream_though_its_body_waits_for_a_windo
 #[tokio::test(start_paused = true)]
 async fn a_body_is_taken_no_faster_than_the_backend_reads() {
     with_backend(async |client, mut backend| {
-        let mut exchange = client.send(post(), false).unwrap();
+        let mut exchange = client.send(&post(BodyLength::Unknown), false).unwrap();
         let (request, respond) = backend.accept().await.unwrap().unwrap();
         drive(backend);
         let mut pushed = 0;
@@ -121,7 +128,7 @@ async fn a_body_is_taken_no_faster_than_the_backend_reads() {
 #[tokio::test(start_paused = true)]
 async fn a_response_is_sent_no_faster_than_it_is_read() {
     with_backend(async |client, mut backend| {
-        let mut exchange = client.send(post(), true).unwrap();
+        let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
         let (_request, mut respond) = backend.accept().await.unwrap().unwrap();
         drive(backend);
         let mut stream = respond.send_response(Answer::new(()), false).unwrap();
@@ -150,7 +157,7 @@ async fn a_refused_request_may_be_sent_again_and_a_reset_one_may_not() {
             (Reason::INTERNAL_ERROR, Failed::Broken(Broken::Closed)),
             (Reason::CANCEL, Failed::Broken(Broken::Closed)),
         ] {
-            let mut exchange = client.send(post(), true).unwrap();
+            let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
             let (_request, mut respond) = backend.accept().await.unwrap().unwrap();
             respond.send_reset(reason);
             let head = final_head(&mut exchange);
@@ -169,16 +176,16 @@ async fn a_refused_request_may_be_sent_again_and_a_reset_one_may_not() {
 #[tokio::test(start_paused = true)]
 async fn after_goaway_what_was_not_begun_may_be_sent_again_and_what_was_begun_ends() {
     with_backend(async |client, mut backend| {
-        let mut begun = client.send(post(), true).unwrap();
+        let mut begun = client.send(&post(BodyLength::None), false).unwrap();
         let (_request, mut respond) = backend.accept().await.unwrap().unwrap();
         // Our own frames, since h2's server cannot be made to name a stream below the last.
-        let mut refused = client.send(post(), true).unwrap();
+        let mut refused = client.send(&post(BodyLength::None), false).unwrap();
         backend.graceful_shutdown();
         drive(backend);
         while client.is_open() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        assert_eq!(client.send(post(), true).unwrap_err(), Failed::NotSent);
+        assert_eq!(client.send(&post(BodyLength::None), false).unwrap_err(), Failed::NotSent);
         respond.send_response(Answer::new(()), true).unwrap();
         assert_eq!(final_head(&mut begun).await.unwrap().0.status, 200);
         // It was under way before GOAWAY, and the backend's task drops it unanswered.
@@ -191,8 +198,8 @@ async fn after_goaway_what_was_not_begun_may_be_sent_again_and_what_was_begun_en
 async fn a_stream_above_the_last_one_of_goaway_was_not_sent() {
     in_local_set(async {
         let (client, mut backend) = raw_backend().await;
-        let mut first = client.send(post(), true).unwrap();
-        let mut second = client.send(post(), true).unwrap();
+        let mut first = client.send(&post(BodyLength::None), false).unwrap();
+        let mut second = client.send(&post(BodyLength::None), false).unwrap();
         read_some(&mut backend).await;
         backend.write_all(&goaway(1, Reason::NO_ERROR)).await.unwrap();
         assert_eq!(final_head(&mut second).await.unwrap_err(), Failed::NotSent);
@@ -208,7 +215,7 @@ async fn a_stream_above_the_last_one_of_goaway_was_not_sent() {
 async fn a_cut_link_is_found_by_a_ping() {
     in_local_set(async {
         let (client, mut backend) = raw_backend().await;
-        let mut exchange = client.send(post(), true).unwrap();
+        let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
         read_some(&mut backend).await;
         let start = Instant::now();
         assert_eq!(final_head(&mut exchange).await.unwrap_err(), Failed::Broken(Broken::TimedOut));
@@ -225,7 +232,7 @@ async fn a_cut_link_is_found_by_a_ping() {
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_is_only_slow_is_kept() {
     with_backend(async |client, mut backend| {
-        let mut exchange = client.send(post(), true).unwrap();
+        let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
         let (_request, mut respond) = backend.accept().await.unwrap().unwrap();
         drive(backend);
         spawn_local(async move {
@@ -255,13 +262,13 @@ async fn an_idle_connection_is_closed_and_says_goodbye() {
 async fn no_more_streams_are_opened_than_the_backend_allows() {
     in_local_set(async {
         let (ours, theirs) = duplex(1 << 20);
-        let client = Http2Client::connect(ours, &SETTINGS).await.unwrap();
+        let client = Http2Client::connect(ours, &SETTINGS);
         let backend: Backend = h2::server::Builder::new().max_concurrent_streams(2).handshake(theirs).await.unwrap();
         drive(backend);
-        let first = client.send(post(), false).unwrap();
+        let first = client.send(&post(BodyLength::Unknown), false).unwrap();
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert!(client.is_usable());
-        let _second = client.send(post(), false).unwrap();
+        let _second = client.send(&post(BodyLength::Unknown), false).unwrap();
         assert!(!client.is_usable() && client.is_open());
         drop(first);
         assert!(client.is_usable());
@@ -272,7 +279,7 @@ async fn no_more_streams_are_opened_than_the_backend_allows() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_before_the_end_of_the_request_is_read_though_the_rest_is_not_needed() {
     with_backend(async |client, mut backend| {
-        let mut exchange = client.send(post(), false).unwrap();
+        let mut exchange = client.send(&post(BodyLength::Unknown), false).unwrap();
         exchange.request.push(data("a part"));
         poll_fn(|cx| exchange.request.poll_flush(cx)).await.unwrap();
         let (request, mut respond) = backend.accept().await.unwrap().unwrap();
@@ -295,8 +302,8 @@ async fn an_answer_before_the_end_of_the_request_is_read_though_the_rest_is_not_
 async fn a_backend_that_speaks_no_http2_breaks_the_exchange() {
     in_local_set(async {
         let (ours, mut theirs) = duplex(1 << 20);
-        let client = Http2Client::connect(ours, &SETTINGS).await.unwrap();
-        let mut exchange = client.send(post(), true).unwrap();
+        let client = Http2Client::connect(ours, &SETTINGS);
+        let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
         theirs.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await.unwrap();
         assert!(matches!(final_head(&mut exchange).await.unwrap_err(), Failed::Broken(_)), "not to be sent again");
         assert!(!client.is_open());
@@ -307,7 +314,7 @@ async fn a_backend_that_speaks_no_http2_breaks_the_exchange() {
 #[tokio::test(start_paused = true)]
 async fn a_101_is_malformed() {
     with_backend(async |client, mut backend| {
-        let mut exchange = client.send(post(), true).unwrap();
+        let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
         let (_request, mut respond) = backend.accept().await.unwrap().unwrap();
         drive(backend);
         respond.send_informational(Answer::builder().status(101).body(()).unwrap()).unwrap();
@@ -323,7 +330,7 @@ async fn in_local_set(test: impl Future<Output = ()>) {
 async fn with_backend(test: impl AsyncFnOnce(Http2Client, Backend)) {
     in_local_set(async {
         let (ours, theirs) = duplex(1 << 20);
-        let client = Http2Client::connect(ours, &SETTINGS).await.unwrap();
+        let client = Http2Client::connect(ours, &SETTINGS);
         let backend = h2::server::handshake(theirs).await.unwrap();
         test(client, backend).await;
     })
@@ -333,7 +340,7 @@ async fn with_backend(test: impl AsyncFnOnce(Http2Client, Backend)) {
 /// A backend whose frames the test writes itself.
 async fn raw_backend() -> (Http2Client, DuplexStream) {
     let (ours, mut theirs) = duplex(1 << 20);
-    let client = Http2Client::connect(ours, &SETTINGS).await.unwrap();
+    let client = Http2Client::connect(ours, &SETTINGS);
     theirs.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
     (client, theirs)
 }
@@ -353,8 +360,11 @@ fn drive(mut backend: Backend) {
     spawn_local(async move { while backend.accept().await.is_some() {} });
 }
 
-fn post() -> Request<()> {
-    Request::post("http://pod/path").body(()).unwrap()
+fn post(body: BodyLength) -> Message<'static> {
+    static HOST: HeaderValue = HeaderValue::from_static("pod");
+    static TARGET: LazyLock<PathAndQuery> = LazyLock::new(|| PathAndQuery::from_static("/path"));
+    static HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
+    Message { method: &Method::POST, host: &HOST, target: &TARGET, headers: &HEADERS, body, expects_continue: false }
 }
 
 fn data(text: &'static str) -> Frame {
