@@ -94,7 +94,7 @@ fn print(value: &Value, text: &mut String) -> bool {
         Value::Unsigned(number) => push(text, number),
         Value::Float(number) if number.is_finite() => push(text, format_args!("{number:?}")),
         Value::Float(_) => return false,
-        Value::Text(value) => push(text, serde_json::Value::from(value.as_str())),
+        Value::Text(value) => quote(text, value),
         Value::List(list) => {
             text.push('[');
             for (index, node) in list.iter().enumerate() {
@@ -109,7 +109,7 @@ fn print(value: &Value, text: &mut String) -> bool {
             text.push('{');
             for (index, entry) in entries.iter().enumerate() {
                 text.push_str(if index > 0 { ", " } else { "" });
-                push(text, serde_json::Value::from(entry.key.as_str()));
+                quote(text, &entry.key);
                 text.push_str(": ");
                 if entry.key.len() > LONGEST_KEY || entry.key == "<<" || !print(&entry.node.value, text) {
                     return false;
@@ -119,6 +119,18 @@ fn print(value: &Value, text: &mut String) -> bool {
         }
     }
     true
+}
+
+/// YAML has characters that stand nowhere as they are, and such that end a line, which JSON writes as they are (YAML 1.2 §5.1).
+fn quote(text: &mut String, value: &str) {
+    for char in serde_json::Value::from(value).to_string().chars() {
+        match char {
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                push(text, format_args!("\\u{:04x}", u32::from(char)));
+            }
+            char => text.push(char),
+        }
+    }
 }
 
 fn push(text: &mut String, value: impl std::fmt::Display) {
