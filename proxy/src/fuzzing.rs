@@ -3,10 +3,12 @@
 //!
 //! Each function panics where its law is broken, whatever the octets are.
 
+mod frames;
 mod proxy_protocol;
 mod request;
 mod response;
 
+pub use self::frames::upstream_frames;
 pub use self::proxy_protocol::proxy_protocol;
 pub use self::request::normalize;
 pub use self::response::upstream_response;

@@ -25,6 +25,8 @@ use portcullis_config::snapshot::endpoints::{EndpointSet, Endpoints};
 use self::connect::Connector;
 pub(crate) use self::connect::{Authorities, AuthoritiesError};
 use self::endpoint::Endpoint;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::http2::law as http2_law;
 use crate::choose;
 use crate::telemetry::Meter;
 

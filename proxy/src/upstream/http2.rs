@@ -7,6 +7,8 @@
 mod connection;
 mod driver;
 mod head;
+#[cfg(any(test, feature = "fuzzing"))]
+mod law;
 mod receive;
 mod stream;
 
@@ -21,6 +23,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::connection::Connection;
 use self::driver::Driver;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::law::law;
 use self::stream::Shared;
 use super::exchange::{Failed, Head, Message};
 use crate::exchange::{Broken, Frame, Sink, Source};

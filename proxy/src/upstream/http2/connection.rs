@@ -410,6 +410,22 @@ impl Connection {
         self.out.extend_from_slice(&code.to_be_bytes());
     }
 
+    /// # Panics
+    /// Where windows, lists and queues are not what they must be.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn assert_is_sound(&self) {
+        assert!(self.streams.len() <= self.capacity() || !self.has_settings || self.waiting.is_empty());
+        assert!(self.send_window <= i64::from(MAX_WINDOW));
+        for (id, stream) in &self.streams {
+            let state = stream.borrow();
+            assert_eq!(state.id, *id);
+            assert!(!state.is_closed() && state.send_window <= i64::from(MAX_WINDOW));
+            assert_eq!(state.queued, state.queue.iter().map(Bytes::len).sum::<usize>());
+            assert_eq!(state.is_listed, self.sending.iter().any(|listed| Rc::ptr_eq(listed, stream)));
+            assert!(state.is_listed || !state.can_send() || state.send_window <= 0, "it can send, and is not in the list");
+        }
+    }
+
     /// Everything on it ends.
     pub(super) fn fail(&mut self, cause: Cause) {
         self.is_open = false;

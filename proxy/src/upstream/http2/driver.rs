@@ -8,8 +8,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::io::poll_read_buf;
 
 use super::connection::{Connection, Fault, code};
 use super::receive::MALFORMED;
@@ -127,7 +128,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             if self.input.capacity() - self.input.len() < READ_AT_LEAST {
                 self.input.reserve(READ);
             }
-            let read = ready!(pin!(self.io.read_buf(&mut self.input)).poll(cx));
+            let read = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input));
             if !matches!(read, Ok(1..)) {
                 return Poll::Ready(Over::Closed);
             }

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 use super::*;
 use crate::exchange::{BodyLength, ResponseHead};
 
+mod faults;
+
 const SETTINGS: ClientSettings = ClientSettings {
     stream_window: 64 * 1024,
     connection_window: 1024 * 1024,
@@ -361,10 +363,14 @@ fn drive(mut backend: Backend) {
 }
 
 fn post(body: BodyLength) -> Message<'static> {
+    message(&Method::POST, body)
+}
+
+fn message(method: &'static Method, body: BodyLength) -> Message<'static> {
     static HOST: HeaderValue = HeaderValue::from_static("pod");
     static TARGET: LazyLock<PathAndQuery> = LazyLock::new(|| PathAndQuery::from_static("/path"));
     static HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
-    Message { method: &Method::POST, host: &HOST, target: &TARGET, headers: &HEADERS, body, expects_continue: false }
+    Message { method, host: &HOST, target: &TARGET, headers: &HEADERS, body, expects_continue: false }
 }
 
 fn data(text: &'static str) -> Frame {

@@ -1,0 +1,86 @@
+//! What must hold of a connection whatever its backend sends: for [`fuzzing`](crate::fuzzing).
+
+use std::task::{Context, Waker};
+
+use bytes::{Bytes, BytesMut};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method};
+
+use super::connection::Connection;
+use super::stream::Shared;
+use super::*;
+use crate::exchange::BodyLength;
+
+const SETTINGS: ClientSettings = ClientSettings {
+    stream_window: 1024,
+    connection_window: 128 * 1024,
+    head_bytes: 1024,
+    idle: Duration::from_secs(1),
+    quiet: Duration::from_secs(1),
+};
+const REQUESTS: [(Method, BodyLength); 3] =
+    [(Method::GET, BodyLength::None), (Method::HEAD, BodyLength::None), (Method::POST, BodyLength::Exact(9))];
+
+/// All that came of what was sent.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Outcome {
+    /// The code of the fault that ended the connection.
+    fault: Option<u32>,
+    sent: Vec<u8>,
+    /// Of each stream: heads, body, trailers, and how it ended.
+    streams: Vec<String>,
+}
+
+/// Has a connection with three requests read `pieces`.
+///
+/// # Panics
+/// Where something that must hold does not.
+pub(crate) fn law<'o>(pieces: impl Iterator<Item = &'o [u8]>) -> Outcome {
+    let mut connection = Connection::new(SETTINGS);
+    let streams = REQUESTS.map(|(method, body)| request(&mut connection, &method, body));
+    let mut input = BytesMut::new();
+    let mut fault = None;
+    for piece in pieces {
+        input.extend_from_slice(piece);
+        if let Err(broken) = connection.receive(&mut input) {
+            fault = Some(broken.0);
+            break;
+        }
+        connection.assert_is_sound();
+    }
+    let sent = connection.out.clone();
+    let streams = streams.iter().map(told).collect();
+    Outcome { fault, sent, streams }
+}
+
+fn request(connection: &mut Connection, method: &Method, body: BodyLength) -> Shared {
+    let (host, target, headers) = (HeaderValue::from_static("pod"), PathAndQuery::from_static("/"), HeaderMap::new());
+    let message = Message { method, host: &host, target: &target, headers: &headers, body, expects_continue: false };
+    let stream = connection.request(&message, false).expect("a new connection takes requests");
+    if body != BodyLength::None {
+        connection.send(&stream, Bytes::from_static(b"nine more"), true);
+    }
+    stream
+}
+
+/// All that an exchange would read.
+fn told(stream: &Shared) -> String {
+    let cx = &Context::from_waker(Waker::noop());
+    let mut stream = stream.borrow_mut();
+    let mut heads = Vec::new();
+    let last = loop {
+        match stream.poll_head(cx) {
+            Poll::Ready(Ok(head @ Head::Interim(_))) => heads.push(head),
+            other => break other,
+        }
+    };
+    let mut body = Vec::new();
+    let end = loop {
+        match stream.poll_data(cx) {
+            Poll::Ready(Ok(Some(data))) => body.extend_from_slice(&data),
+            other => break other,
+        }
+    };
+    assert!(body.len() <= SETTINGS.stream_window as usize, "more than the window");
+    format!("{heads:?} {last:?} {body:?} {end:?} {:?}", stream.trailers)
+}
