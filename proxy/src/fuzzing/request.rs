@@ -94,6 +94,11 @@ fn is_read_alike(request: &Request, octets: &[u8]) {
     }
 }
 
+/// A POST without a body goes out with a length of 0 (RFC 9110 §8.6), which is the same.
+fn body(request: &Request) -> BodyLength {
+    if request.body == BodyLength::None { BodyLength::Exact(0) } else { request.body }
+}
+
 /// `TE` aside, which HTTP/1.1 has for one connection alone.
 fn is_the_same(one: &Request, other: &Request) {
     let end_to_end = |request: &Request| {
@@ -106,6 +111,6 @@ fn is_the_same(one: &Request, other: &Request) {
     assert_eq!(one.target, other.target);
     assert_eq!(one.reading, other.reading);
     assert_eq!(end_to_end(one), end_to_end(other));
-    assert_eq!(one.body, other.body);
+    assert_eq!(body(one), body(other));
     assert_eq!(one.kind, other.kind);
 }
