@@ -61,6 +61,20 @@ async fn messages_pass_to_pods_that_say_they_speak_it() {
 }
 
 #[tokio::test]
+async fn messages_pass_to_pods_that_speak_http2() {
+    let pod = echo("pod-1").await;
+    let gateway = Gateway::start(World::empty().with(Service::new("web").app_protocol("kubernetes.io/h2c").pod(&pod))).await;
+    // Twice: over a connection whose settings are not known yet, and over the same one.
+    for _ in 0..2 {
+        let stream = client::tls(&gateway, WEB, &["http/1.1"]).await.unwrap();
+        let (socket, response) = tokio_tungstenite::client_async(format!("wss://{WEB}/chat"), stream).await.unwrap();
+        assert_eq!(response.headers()["x-pod"], "pod-1");
+        converse(socket).await;
+        converse(connect_http2(&gateway, WEB).await.unwrap()).await;
+    }
+}
+
+#[tokio::test]
 async fn the_subprotocol_is_agreed_on_by_client_and_pod() {
     let (_pod, gateway) = start().await;
     let stream = client::tls(&gateway, WEB, &["http/1.1"]).await.unwrap();

@@ -13,7 +13,7 @@ mod tests;
 use http::{HeaderName, HeaderValue};
 
 pub(crate) use self::decode::Decoder;
-pub(crate) use self::encode::{field, indexed, literal};
+pub(crate) use self::encode::{field, indexed, literal, named};
 
 /// The name of a field of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,6 @@ use super::connect::{Connector, Transport};
 use super::exchange::{Exchange, Failed, Kind, Message};
 use super::http1::{Http1Exchange, Idle};
 use super::http2::{ClientSettings, Http2Client};
-use crate::exchange::BodyLength;
 use crate::http1::head::HeadLimits;
 
 /// How long an endpoint that could not be connected to is avoided.
@@ -132,9 +131,6 @@ impl Endpoint {
     }
 
     async fn http2(&self, message: &Message<'_>) -> Result<Kind, Failed> {
-        if message.body == BodyLength::Tunnel {
-            return Err(Failed::NoWebSocket);
-        }
         loop {
             if let Some(client) = self.usable() {
                 return client.send(message, false).map(Kind::Http2);
@@ -149,9 +145,8 @@ impl Endpoint {
     }
 
     async fn tls(&self, server_name: &str, message: &Message<'_>, now: Instant) -> Result<Kind, Failed> {
-        let is_tunnel = message.body == BodyLength::Tunnel;
         loop {
-            if !is_tunnel && let Some(client) = self.usable() {
+            if let Some(client) = self.usable() {
                 return client.send(message, true).map(Kind::Http2);
             }
             if let Some(idle) = self.checkout(now) {
@@ -161,9 +156,6 @@ impl Endpoint {
             let transport = Box::pin(self.connector.tls(self.address, server_name)).await.map_err(|error| self.unconnected(&error))?;
             if !transport.is_http2() {
                 return Ok(Kind::Http1(Http1Exchange::on_new(transport, message, self.head_limits())));
-            }
-            if is_tunnel {
-                return Err(Failed::NoWebSocket);
             }
             self.add(transport);
         }

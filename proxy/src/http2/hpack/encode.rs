@@ -21,6 +21,13 @@ pub(crate) fn literal(index: u8, value: &[u8], out: &mut Vec<u8>) {
     string(value, out);
 }
 
+/// Writes a value under a name that the static table does not have.
+pub(crate) fn named(name: &str, value: &[u8], out: &mut Vec<u8>) {
+    out.push(LITERAL);
+    string(name.as_bytes(), out);
+    string(value, out);
+}
+
 /// Writes a header field.
 pub(crate) fn field(name: &HeaderName, value: &HeaderValue, out: &mut Vec<u8>) {
     let is_secret = value.is_sensitive() || matches!(*name, header::AUTHORIZATION | header::COOKIE | header::PROXY_AUTHORIZATION);

@@ -11,8 +11,9 @@ use bytes::{Buf, Bytes};
 use foldhash::fast::FixedState;
 use http::HeaderMap;
 
-use super::stream::{Cause, End, Shared, Stream};
+use super::stream::{Cause, End, Shared, Stream, Tunnel};
 use super::{ClientSettings, head};
+use crate::exchange::BodyLength;
 use crate::http2::frame::{self, MAX_PAYLOAD, MAX_WINDOW, PREFACE, WINDOW, flag, kind, setting};
 use crate::http2::hpack::Decoder;
 use crate::upstream::exchange::{Failed, Message};
@@ -85,6 +86,8 @@ pub(super) struct Connection {
     /// A header block that has not come in whole, and its stream; whether it ends the stream.
     pub(super) block: Option<(u32, bool, Vec<u8>)>,
     pub(super) has_settings: bool,
+    /// The backend takes extended CONNECT (RFC 8441 §3).
+    pub(super) takes_tunnels: bool,
     /// Frames in a row that brought nothing.
     pub(super) idle_frames: u32,
 }
@@ -124,6 +127,7 @@ impl Connection {
             unannounced: 0,
             block: None,
             has_settings: false,
+            takes_tunnels: false,
             idle_frames: 0,
         }
     }
@@ -171,11 +175,20 @@ impl Connection {
             return Err(Failed::NotSent);
         }
         let is_finished = message.is_finished();
-        let stream = Rc::new(Stream::new(message.method, is_finished, self.settings.stream_window.min(MAX_WINDOW)).into());
+        let is_tunnel = message.body == BodyLength::Tunnel;
+        if is_tunnel && self.has_settings && !self.takes_tunnels {
+            return Err(Failed::NoWebSocket);
+        }
+        let stream: Shared = Rc::new(Stream::new(message.method, is_finished, self.settings.stream_window.min(MAX_WINDOW)).into());
         let mut block = std::mem::take(&mut self.scratch);
         block.clear();
         head::write(message, tls, &mut block);
-        if self.waiting.is_empty() && self.streams.len() < self.capacity() {
+        if is_tunnel {
+            stream.borrow_mut().tunnel = Some(Tunnel { accept: head::websocket_accept(message.headers) });
+        }
+        // Whether it takes a tunnel, the backend says in its settings.
+        let may_open = !is_tunnel || self.has_settings;
+        if may_open && self.waiting.is_empty() && self.streams.len() < self.capacity() {
             self.open(&stream, &block, is_finished);
             self.scratch = block;
         } else if self.waiting.len() < WAITING {
@@ -208,7 +221,15 @@ impl Connection {
     /// Opens streams for requests that wait, as many as may be.
     pub(super) fn open_waiting(&mut self) {
         while self.streams.len() < self.capacity() && self.next_id <= MAX_WINDOW {
+            let is_tunnel = self.waiting.front().is_some_and(|waiting| waiting.stream.borrow().tunnel.is_some());
+            if is_tunnel && !self.has_settings {
+                return;
+            }
             let Some(Waiting { stream, block, is_finished }) = self.waiting.pop_front() else { return };
+            if is_tunnel && !self.takes_tunnels {
+                stream.borrow_mut().fail(Cause::NoWebSocket);
+                continue;
+            }
             self.open(&stream, &block, is_finished);
         }
     }

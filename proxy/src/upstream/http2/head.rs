@@ -1,5 +1,8 @@
 //! Heads as header blocks: a request's is written, a response's or its trailers are read.
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::exchange::{BodyLength, ResponseHead};
@@ -27,9 +30,14 @@ pub(super) struct Block {
     is_malformed: bool,
 }
 
-/// Writes the head of a request (RFC 9113 §8.3.1).
+/// Writes the head of a request (RFC 9113 §8.3.1); that of a WebSocket is an extended CONNECT (RFC 8441 §4).
 pub(super) fn write(message: &Message<'_>, tls: bool, out: &mut Vec<u8>) {
+    let is_tunnel = message.body == BodyLength::Tunnel;
     match *message.method {
+        _ if is_tunnel => {
+            hpack::literal(index::METHOD, b"CONNECT", out);
+            hpack::named(":protocol", b"websocket", out);
+        }
         Method::GET => hpack::indexed(index::GET, out),
         Method::POST => hpack::indexed(index::POST, out),
         ref method => hpack::literal(index::METHOD, method.as_str().as_bytes(), out),
@@ -44,10 +52,20 @@ pub(super) fn write(message: &Message<'_>, tls: bool, out: &mut Vec<u8>) {
         hpack::field(&header::EXPECT, &HeaderValue::from_static("100-continue"), out);
     }
     for (name, value) in message.headers {
-        if !is_of_connection(name) || *name == header::TE && value == "trailers" {
+        let is_meant = !is_of_connection(name) || *name == header::TE && value == "trailers";
+        // RFC 8441 §5.1: what proves the handshake of HTTP/1.1 has no part in this one.
+        if is_meant && !(is_tunnel && *name == header::SEC_WEBSOCKET_KEY) {
             hpack::field(name, value, out);
         }
     }
+}
+
+/// What proves to a client of HTTP/1.1 that its handshake was understood (RFC 6455 §4.2.2).
+pub(super) fn websocket_accept(headers: &HeaderMap) -> Option<HeaderValue> {
+    const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let key = headers.get(header::SEC_WEBSOCKET_KEY)?;
+    let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key.as_bytes(), GUID].concat());
+    HeaderValue::try_from(STANDARD.encode(digest.as_ref())).ok()
 }
 
 /// Writes trailers.

@@ -194,6 +194,15 @@ impl Connection {
         let expected = head::content_length(&head.headers).map_err(|()| MALFORMED)?;
         {
             let mut state = stream.borrow_mut();
+            if head.status.is_success()
+                && let Some(tunnel) = state.tunnel.take()
+            {
+                return if !is_last && state.take_head(tunnel.established(head), Some(BodyLength::Tunnel)) {
+                    Ok(())
+                } else {
+                    Err(MALFORMED)
+                };
+            }
             let is_bodiless = is_last || state.is_bodiless(head.status);
             let length = match expected {
                 _ if is_bodiless => BodyLength::None,
@@ -259,6 +268,12 @@ impl Connection {
             }
             setting::INITIAL_WINDOW_SIZE if value > MAX_WINDOW => Err(Fault(code::FLOW_CONTROL_ERROR)),
             setting::INITIAL_WINDOW_SIZE => self.initial_window(value),
+            // RFC 8441 §3: what was offered is not taken back.
+            setting::ENABLE_CONNECT_PROTOCOL if value > 1 || value == 0 && self.takes_tunnels => Err(PROTOCOL_ERROR),
+            setting::ENABLE_CONNECT_PROTOCOL => {
+                self.takes_tunnels = value == 1;
+                Ok(())
+            }
             setting::MAX_FRAME_SIZE if !(MAX_PAYLOAD as u32..1 << 24).contains(&value) => Err(PROTOCOL_ERROR),
             // Our frames and header blocks fit whatever it says.
             _ => Ok(()),

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use crate::exchange::{BodyLength, Broken, ResponseHead};
 use crate::upstream::exchange::{Failed, Head};
@@ -28,6 +28,8 @@ pub(super) enum Cause {
     Closed,
     /// The backend stood still for too long.
     TimedOut,
+    /// The backend takes no WebSocket.
+    NoWebSocket,
     /// The backend broke the protocol.
     Malformed(&'static str),
 }
@@ -45,12 +47,21 @@ pub(super) enum End {
     Sent,
 }
 
+/// A WebSocket that was asked for.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    /// The proof for a client of HTTP/1.1.
+    pub(super) accept: Option<HeaderValue>,
+}
+
 /// The state of one stream.
 #[derive(Debug)]
 pub(super) struct Stream {
     /// 0 until it is open.
     pub(super) id: u32,
     is_head: bool,
+    /// For a WebSocket: what its client is to be answered with.
+    pub(super) tunnel: Option<Tunnel>,
     pub(super) cause: Option<Cause>,
     /// The task of the exchange.
     waker: Option<Waker>,
@@ -87,6 +98,7 @@ impl Stream {
         Self {
             id: 0,
             is_head: *method == Method::HEAD,
+            tunnel: None,
             cause: None,
             waker: None,
             heads: VecDeque::new(),
@@ -200,6 +212,7 @@ impl Cause {
     fn failed(self, has_begun: bool) -> Failed {
         match self {
             Self::NotSent => Failed::NotSent,
+            Self::NoWebSocket => Failed::NoWebSocket,
             // Not this stream, but its connection was closed.
             Self::Closed if !has_begun => Failed::Unanswered,
             cause => Failed::Broken(cause.broken()),
@@ -209,9 +222,23 @@ impl Cause {
     /// What it means for who reads the body.
     fn broken(self) -> Broken {
         match self {
-            Self::NotSent | Self::Reset { .. } | Self::Closed => Broken::Closed,
+            Self::NotSent | Self::NoWebSocket | Self::Reset { .. } | Self::Closed => Broken::Closed,
             Self::TimedOut => Broken::TimedOut,
             Self::Malformed(reason) => Broken::Malformed(reason),
         }
+    }
+}
+
+// === impl Tunnel ===
+
+impl Tunnel {
+    /// The head of a response that lets it through, as HTTP/1.1 has it.
+    pub(super) fn established(self, mut head: ResponseHead) -> ResponseHead {
+        head.status = StatusCode::SWITCHING_PROTOCOLS;
+        head.headers.remove(header::CONTENT_LENGTH);
+        if let Some(accept) = self.accept {
+            head.headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        }
+        head
     }
 }

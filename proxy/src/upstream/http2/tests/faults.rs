@@ -90,6 +90,12 @@ async fn what_leaves_in_doubt_what_follows_ends_the_connection() {
         ("too large a first window", settings(&[(setting::INITIAL_WINDOW_SIZE, 1 << 31)]), code::FLOW_CONTROL_ERROR),
         ("too small frames", settings(&[(setting::MAX_FRAME_SIZE, 16_383)]), code::PROTOCOL_ERROR),
         ("too large frames", settings(&[(setting::MAX_FRAME_SIZE, 1 << 24)]), code::PROTOCOL_ERROR),
+        ("a switch that is none", settings(&[(setting::ENABLE_CONNECT_PROTOCOL, 2)]), code::PROTOCOL_ERROR),
+        (
+            "an offer that is taken back",
+            [1, 0].map(|value| settings(&[(setting::ENABLE_CONNECT_PROTOCOL, value)])).concat(),
+            code::PROTOCOL_ERROR,
+        ),
         ("a short ping", frame(kind::PING, 0, 0, &[0; 7]), code::FRAME_SIZE_ERROR),
         ("a ping of a stream", frame(kind::PING, 0, 1, &[0; 8]), code::PROTOCOL_ERROR),
         ("no more window", number(kind::WINDOW_UPDATE, 0, 0), code::PROTOCOL_ERROR),
@@ -270,6 +276,33 @@ async fn a_request_beyond_the_backends_streams_waits_for_one() {
         assert_eq!(final_head(&mut second).await.unwrap().0.status, 200);
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_websocket_waits_for_the_settings_and_is_refused_by_who_takes_none() {
+    for (takes, status, expected) in [(1, 200, Ok(101)), (1, 403, Ok(403)), (0, 200, Err(Failed::NoWebSocket))] {
+        in_local_set(async {
+            let (ours, mut backend) = duplex(1 << 20);
+            let client = Http2Client::connect(ours, &SETTINGS);
+            let headers = HeaderMap::from_iter([(http::header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="))]);
+            let message = Message { headers: &headers, ..post(BodyLength::Tunnel) };
+            let mut exchange = client.send(&message, false).unwrap();
+            assert!(sent(&mut backend).await.iter().all(|(kind, ..)| *kind != kind::HEADERS));
+            backend.write_all(&settings(&[(setting::ENABLE_CONNECT_PROTOCOL, takes)])).await.unwrap();
+            let asked = sent(&mut backend).await.iter().any(|(kind, ..)| *kind == kind::HEADERS);
+            assert_eq!(asked, takes == 1);
+            if asked {
+                backend.write_all(&head(1, status, &[], false)).await.unwrap();
+            }
+            let answered = final_head(&mut exchange).await;
+            assert_eq!(answered.as_ref().map(|(head, _)| head.status.as_u16()).map_err(|failed| *failed), expected);
+            if let Ok((head, BodyLength::Tunnel)) = answered {
+                assert_eq!(head.headers["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+            }
+            assert_eq!(client.send(&message, false).map(drop), if takes == 1 { Ok(()) } else { Err(Failed::NoWebSocket) });
+        })
+        .await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
