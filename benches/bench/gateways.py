@@ -1,7 +1,7 @@
 """What is compared: Portcullis and its peers, each set up for the same work.
 
 All of them use one worker, keep connections to the backend, route by host, set the same headers for the backend (X-Forwarded-For,
--Proto, -Host, X-Request-Id), count requests for metrics, and write an access log that is gathered in memory and written out of the
+-Proto, -Host, -Port, X-Real-IP, X-Request-Id), count requests for metrics, and write an access log that is gathered in memory and written out of the
 request's way: nginx by `buffer=`, HAProxy by a ring whose content goes to a log server, Portcullis as it always does.
 """
 
@@ -84,6 +84,8 @@ http {{
             {set_header} X-Forwarded-For $remote_addr;
             {set_header} X-Forwarded-Proto $scheme;
             {set_header} X-Forwarded-Host $host;
+            {set_header} X-Forwarded-Port $server_port;
+            {set_header} X-Real-IP $remote_addr;
             {set_header} X-Request-Id $request_id;
         }}
     }}
@@ -119,6 +121,8 @@ class HAProxy:
     unique-id-header X-Request-Id
     http-request set-header X-Forwarded-Proto {'https' if row.shape.tls else 'http'}
     http-request set-header X-Forwarded-Host %[req.hdr(host)]
+    http-request set-header X-Forwarded-Port %[dst_port]
+    http-request set-header X-Real-IP %[src]
     use_backend backend if {{ req.hdr(host),field(1,:) -i {HOST} }}"""
         file = place.folder / f"{self.name}.cfg"
         file.write_text(f"""
