@@ -303,7 +303,7 @@ fn websocket_body(headers: &HeaderMap, method: &Method, body: BodyLength, upgrad
 /// Makes one field of several: crumbs in HTTP/2 (RFC 9113 §8.2.3), which an HTTP/1.1 backend would read as different lists.
 fn join_cookies(headers: &mut HeaderMap) {
     let mut joined = Vec::new();
-    for crumb in headers.get_all(header::COOKIE) {
+    for crumb in headers.get_all(header::COOKIE).iter().filter(|crumb| !crumb.is_empty()) {
         if !joined.is_empty() {
             joined.extend_from_slice(b"; ");
         }

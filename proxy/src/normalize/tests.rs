@@ -398,6 +398,7 @@ fn where_a_request_came_from_is_believed_of_trusted_clients_alone() {
 fn cookie_crumbs_become_one_field() {
     passes("GET / HTTP/2\n:authority: a\ncookie: a=1\nx: y\ncookie: b=2\ncookie: c=3", &["cookie: a=1; b=2; c=3", "x: y"]);
     passes("GET / HTTP/1.1\nHost: a\nCookie: a=1\nCookie: b=2", &["cookie: a=1; b=2"]);
+    passes("GET / HTTP/1.1\nHost: a\nCookie:\nCookie: a=1\nCookie:", &["cookie: a=1"]);
 }
 
 #[test]
