@@ -78,6 +78,8 @@ pub enum InvalidQuestion {
     Method(String),
     /// No header.
     Header(String),
+    /// No fault of the question: the system gives no random numbers.
+    NoRandomness,
 }
 
 /// Walks the steps of the request path. Client keys are those of the snapshot; the keys of issuers are not known, so that no token holds.
@@ -85,7 +87,7 @@ pub enum InvalidQuestion {
 /// # Errors
 /// `question` is no request that a client could send.
 pub fn explain(settings: &Settings, snapshot: &Snapshot, question: &Question) -> Result<Explanation, InvalidQuestion> {
-    let authenticator = Authenticator::new(&settings.access, None);
+    let authenticator = Authenticator::new(&settings.access, None).map_err(|_| InvalidQuestion::NoRandomness)?;
     authenticator.learn(&snapshot.credentials);
     explain_by(settings, snapshot, &authenticator, question)
 }
@@ -303,6 +305,7 @@ impl fmt::Display for InvalidQuestion {
             Self::Url(url) => write!(f, "`{url}` is no URL such as https://shop--staging.apps.example.com/cart"),
             Self::Method(method) => write!(f, "`{method}` is no method such as GET"),
             Self::Header(header) => write!(f, "`{header}` with its value is no header such as `X-Version: 2`"),
+            Self::NoRandomness => f.write_str("it cannot be looked at: the system gives no random numbers"),
         }
     }
 }

@@ -98,7 +98,8 @@ impl Gateway {
             outbox
         });
         let sessions = login.map(|login| Sessions::new(login, outbox)).transpose().map_err(StartError::login)?.map(Arc::new);
-        let authenticator = Arc::new(Authenticator::new(&settings.access, sessions.clone()));
+        let authenticator = Authenticator::new(&settings.access, sessions.clone());
+        let authenticator = Arc::new(authenticator.map_err(|_| StartError::Tls(rustls::Error::FailedToGetRandomBytes))?);
         authenticator.learn(&live.snapshot.load().credentials);
         let reception = match (&settings.access.login, sessions) {
             (Some(login), Some(sessions)) => {

@@ -22,7 +22,7 @@ use portcullis_config::snapshot::Snapshot;
 use portcullis_config::snapshot::access::SessionKey;
 use serde_json::json;
 
-use super::cache::{Cache, hash};
+use super::cache::{Cache, Fingerprints};
 use super::caller::Caller;
 use super::identity;
 use crate::session::NoRandomness;
@@ -44,6 +44,7 @@ pub(crate) struct Assertions {
     keys: ArcSwap<Keys>,
     /// Until there are others.
     own: [u8; 32],
+    fingerprints: Fingerprints,
     kept: Cache<(HeaderValue, SystemTime)>,
 }
 
@@ -67,7 +68,7 @@ impl Assertions {
         let mut own = [0; 32];
         aws_lc_rs::rand::fill(&mut own).map_err(|_| NoRandomness)?;
         let keys = ArcSwap::from_pointee(Keys::new(Key::derive(&own, None).into_iter().collect()));
-        Ok(Self { issuer: format!("https://{zone}"), keys, own, kept: Cache::new(KEPT) })
+        Ok(Self { issuer: format!("https://{zone}"), keys, own, fingerprints: Fingerprints::new()?, kept: Cache::new(KEPT) })
     }
 
     /// Follows the keys of the snapshot, forever: a task of the control plane.
@@ -101,14 +102,14 @@ impl Assertions {
         }
         let keys = self.keys.load();
         let key = keys.signing(now)?;
-        let hash = hash(&key.id, told(caller, host));
-        if let Some((token, until)) = self.kept.get(&hash)
+        let fingerprint = self.fingerprints.of(&key.id, told(caller, host))?;
+        if let Some((token, until)) = self.kept.get(&fingerprint)
             && now < until
         {
             return Some(token);
         }
         let token = key.sign(self.claims(caller, host), now)?;
-        self.kept.insert(hash, (token.clone(), now + REUSED));
+        self.kept.insert(fingerprint, (token.clone(), now + REUSED));
         Some(token)
     }
 

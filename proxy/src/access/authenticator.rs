@@ -13,7 +13,7 @@ use portcullis_config::settings::access::AccessSettings;
 use portcullis_config::snapshot::access::Credentials;
 use rustls::server::danger::ClientCertVerifier;
 
-use super::cache::{Cache, hash};
+use super::cache::{Cache, Fingerprints};
 use super::caller::Caller;
 use super::client_certificate::ClientAuthorities;
 use super::client_keys::ClientKeys;
@@ -22,7 +22,7 @@ use super::issuers::Issuer;
 use super::logins::Logins;
 use super::shown::{Bearer, Shown};
 use super::token::{CALLERS, Parts, Rejected, caller};
-use crate::session::{Session, Sessions};
+use crate::session::{NoRandomness, Session, Sessions};
 
 /// Credentials that are remembered, those that held and those that did not, each.
 const REMEMBERED: usize = 16 * 1024;
@@ -31,6 +31,7 @@ const REMEMBERED: usize = 16 * 1024;
 pub(crate) struct Authenticator {
     issuers: Vec<Arc<Issuer>>,
     client_keys: ArcSwap<ClientKeys>,
+    fingerprints: Arc<Fingerprints>,
     accepted: Cache<Remembered<Caller>>,
     refused: Cache<Remembered<Rejected>>,
     /// `None` where nobody can log in.
@@ -66,18 +67,24 @@ pub(crate) struct Authenticated {
 // === impl Authenticator ===
 
 impl Authenticator {
-    pub(crate) fn new(settings: &AccessSettings, sessions: Option<Arc<Sessions>>) -> Self {
+    pub(crate) fn new(settings: &AccessSettings, sessions: Option<Arc<Sessions>>) -> Result<Self, NoRandomness> {
         let issuers: Vec<_> = settings.issuers.iter().cloned().map(Issuer::new).map(Arc::new).collect();
-        Self {
+        let fingerprints = Arc::new(Fingerprints::new()?);
+        Ok(Self {
             client_keys: ArcSwap::default(),
             accepted: Cache::new(REMEMBERED),
             refused: Cache::new(REMEMBERED),
-            logins: settings.login.as_ref().zip(sessions).map(|(login, sessions)| Logins::new(sessions, settings, login, REMEMBERED)),
-            introspection: Introspection::new(&issuers),
+            logins: settings
+                .login
+                .as_ref()
+                .zip(sessions)
+                .map(|(login, sessions)| Logins::new(sessions, settings, login, Arc::clone(&fingerprints), REMEMBERED)),
+            introspection: Introspection::new(&issuers, &fingerprints),
             issuers,
+            fingerprints,
             authorities: settings.client_certificate_authorities.as_deref().map(ClientAuthorities::new),
             generation: AtomicU64::new(0),
-        }
+        })
     }
 
     /// The issuers whose tokens are believed.
@@ -172,11 +179,11 @@ impl Authenticator {
         if let Some(introspection) = self.introspection.as_ref().filter(|_| Introspection::is_for(token)) {
             return introspection.find(token, now).unwrap_or(Err(Rejected::Unanswered));
         }
-        let hash = hash("token", [Some(token)]);
-        if let Some(known) = self.accepted.get(&hash).filter(|known| self.is_current(known)) {
+        let fingerprint = self.fingerprints.of("token", [Some(token)]).ok_or(Rejected::Unanswered)?;
+        if let Some(known) = self.accepted.get(&fingerprint).filter(|known| self.is_current(known)) {
             return if known.what.until.is_some_and(|until| until <= now) { Err(Rejected::Expired) } else { Ok(known.what) };
         }
-        if let Some(known) = self.refused.get(&hash).filter(|known| self.is_current(known)) {
+        if let Some(known) = self.refused.get(&fingerprint).filter(|known| self.is_current(known)) {
             return Err(known.what);
         }
         let parts = Parts::read(token)?;
@@ -190,7 +197,7 @@ impl Authenticator {
         match parts.verify(&issuer.settings, &keys.keys, &issuer.settings.audiences, now) {
             Ok((claims, until)) => {
                 let caller = caller(&claims, &issuer.settings, until);
-                self.accepted.insert(hash, Remembered { what: caller.clone(), issuer: place, generation: keys.generation });
+                self.accepted.insert(fingerprint, Remembered { what: caller.clone(), issuer: place, generation: keys.generation });
                 Ok(caller)
             }
             Err(rejected) => {
@@ -199,7 +206,7 @@ impl Authenticator {
                 }
                 // The rest is found out for less than a look at the cache costs, or becomes true by itself.
                 if rejected == Rejected::Signature {
-                    self.refused.insert(hash, Remembered { what: rejected, issuer: place, generation: keys.generation });
+                    self.refused.insert(fingerprint, Remembered { what: rejected, issuer: place, generation: keys.generation });
                 }
                 Err(rejected)
             }

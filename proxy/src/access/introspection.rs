@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use portcullis_config::settings::access::IntrospectionSettings;
 use tokio::sync::OnceCell;
 
-use super::cache::{Cache, hash};
+use super::cache::{Cache, Fingerprint, Fingerprints};
 use super::caller::Caller;
 use super::claims::{Claims, LEEWAY};
 use super::issuers::{Issuer, KeysError};
@@ -28,6 +28,7 @@ const LENGTHS: std::ops::RangeInclusive<usize> = 16..=4096;
 
 /// Asks issuers about tokens.
 pub(crate) struct Introspection {
+    fingerprints: Arc<Fingerprints>,
     known: Cache<(Result<Caller, Rejected>, SystemTime)>,
     desk: Desk<String, Result<Caller, Rejected>>,
     /// Taken by the task that asks.
@@ -64,10 +65,16 @@ enum NoAnswer {
 
 impl Introspection {
     /// `None` where no issuer is to be asked.
-    pub(crate) fn new(issuers: &[Arc<Issuer>]) -> Option<Self> {
+    pub(crate) fn new(issuers: &[Arc<Issuer>], fingerprints: &Arc<Fingerprints>) -> Option<Self> {
         let issuers: Arc<[Asked]> = issuers.iter().filter_map(|issuer| Asked::new(Arc::clone(issuer))).collect();
         let (desk, queue) = desk::open(WAITING);
-        (!issuers.is_empty()).then(|| Self { known: Cache::new(REMEMBERED), desk, queue: Some(queue).into(), issuers })
+        (!issuers.is_empty()).then(|| Self {
+            fingerprints: Arc::clone(fingerprints),
+            known: Cache::new(REMEMBERED),
+            desk,
+            queue: Some(queue).into(),
+            issuers,
+        })
     }
 
     /// Whether a bearer token may be one that only its issuer can read: it is no JWT.
@@ -77,7 +84,11 @@ impl Introspection {
 
     /// Who is known to show this token.
     pub(crate) fn find(&self, token: &str, now: SystemTime) -> Option<Result<Caller, Rejected>> {
-        self.known.get(&hash("opaque", [Some(token)])).filter(|(_, until)| now < *until).map(|(found, _)| found)
+        self.known.get(&self.fingerprint(token)?).filter(|(_, until)| now < *until).map(|(found, _)| found)
+    }
+
+    fn fingerprint(&self, token: &str) -> Option<Fingerprint> {
+        self.fingerprints.of("opaque", [Some(token)])
     }
 
     /// Asks about a token that is not known. What comes of it is found by [`find`](Self::find) then.
@@ -89,7 +100,9 @@ impl Introspection {
         // Whoever is let in by it is looked at again when the answer is forgotten.
         let until = now + REMEMBERED_FOR;
         let found = found.map(|caller| Caller { until: caller.until.map(|end| end.min(until)), ..caller });
-        self.known.insert(hash("opaque", [Some(token)]), (found, until));
+        if let Some(fingerprint) = self.fingerprint(token) {
+            self.known.insert(fingerprint, (found, until));
+        }
     }
 
     /// Asks the issuers what workers want to know, forever: a task of the control plane.

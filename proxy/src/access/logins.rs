@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use http::HeaderValue;
 use portcullis_config::settings::access::{AccessSettings, LoginSettings};
 
-use super::cache::{Cache, hash};
+use super::cache::{Cache, Fingerprints};
 use super::caller::Caller;
 use super::token::Rejected;
 use crate::session::{Purpose, Session, Sessions, cookie};
@@ -16,6 +16,7 @@ pub(super) struct Logins {
     sessions: Arc<Sessions>,
     /// The provider's client that people log in by: the application of whoever comes with a session.
     application: Arc<str>,
+    fingerprints: Arc<Fingerprints>,
     opened: Cache<Opened>,
 }
 
@@ -31,11 +32,17 @@ struct Opened {
 // === impl Logins ===
 
 impl Logins {
-    pub(super) fn new(sessions: Arc<Sessions>, settings: &AccessSettings, login: &LoginSettings, remembered: usize) -> Self {
+    pub(super) fn new(
+        sessions: Arc<Sessions>,
+        settings: &AccessSettings,
+        login: &LoginSettings,
+        fingerprints: Arc<Fingerprints>,
+        remembered: usize,
+    ) -> Self {
         let issuer = settings.issuers.iter().find(|issuer| issuer.name == login.issuer);
         let prefix = issuer.map_or("github:", |issuer| &issuer.prefix);
         let application = format!("{prefix}{}", login.client_id).into();
-        Self { sessions, application, opened: Cache::new(remembered) }
+        Self { sessions, application, fingerprints, opened: Cache::new(remembered) }
     }
 
     /// Grows when a session may have ended.
@@ -45,11 +52,11 @@ impl Logins {
 
     /// Whose session a cookie of this host is.
     pub(super) fn find(&self, host: &str, value: &str, now: SystemTime) -> Result<(Caller, Arc<Session>), Rejected> {
-        let hash = hash("session", [Some(host), Some(value)]);
+        let fingerprint = self.fingerprints.of("session", [Some(host), Some(value)]).ok_or(Rejected::Session)?;
         // Taken before the look-ups that they stand for: what changes in the meantime is looked up again.
         let (keys, ends) = (self.sessions.sealer.generation(), self.sessions.revocations.generation());
-        let keep = |session: &Arc<Session>| self.opened.insert(hash, Opened { session: Arc::clone(session), keys, ends });
-        let session = match self.opened.get(&hash).filter(|opened| opened.keys == keys) {
+        let keep = |session: &Arc<Session>| self.opened.insert(fingerprint, Opened { session: Arc::clone(session), keys, ends });
+        let session = match self.opened.get(&fingerprint).filter(|opened| opened.keys == keys) {
             Some(opened) if opened.ends == ends && !self.sessions.is_over(&opened.session, now) => opened.session,
             Some(opened) if self.sessions.holds(&opened.session, now) => {
                 keep(&opened.session);

@@ -146,9 +146,10 @@ fn text(value: &HeaderValue) -> Option<&str> {
 
 /// What follows `Bearer` (RFC 6750 §2.1); the scheme is compared without case (RFC 9110 §11.1).
 fn bearer(value: &HeaderValue) -> Option<&str> {
-    let (scheme, token) = text(value)?.split_once(' ')?;
+    let (scheme, token) = text(value)?.split_at_checked("bearer ".len())?;
     let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' ')).then_some(token)
+    let is_one = !token.is_empty() && memchr::memchr(b' ', token.as_bytes()).is_none();
+    (scheme.eq_ignore_ascii_case("bearer ") && is_one).then_some(token)
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ impl Trip {
         .unwrap();
         let login = settings.access.login.clone().unwrap();
         let sessions = Arc::new(Sessions::new(&login, None).unwrap());
-        let authenticator = Authenticator::new(&settings.access, Some(Arc::clone(&sessions)));
+        let authenticator = Authenticator::new(&settings.access, Some(Arc::clone(&sessions))).unwrap();
         authenticator.issuers()[0].learn(fake.keys().to_string().as_bytes()).unwrap();
         let portal = Portal::new(&settings, &login, &authenticator, sessions, Arc::default()).unwrap();
         Self { fake, portal, jar: BTreeMap::new() }
