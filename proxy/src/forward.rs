@@ -30,6 +30,8 @@ pub(crate) struct Job<'a> {
     pub(crate) backend: &'a Backend,
     pub(crate) policy: &'a Policy,
     pub(crate) deadlines: Deadlines,
+    /// When the request came.
+    pub(crate) started: Instant,
 }
 
 /// How long the parts of an exchange may take.
@@ -71,6 +73,8 @@ pub(crate) struct Notes {
     pub(crate) status: Option<StatusCode>,
     /// When its head was there.
     pub(crate) head_at: Option<Instant>,
+    /// When the whole response had been sent.
+    pub(crate) ended_at: Option<Instant>,
     /// Octets of the request's body that were sent on.
     pub(crate) received: u64,
     /// Octets of the response's body.
@@ -113,8 +117,9 @@ pub(crate) async fn forward<B: Source, R: Respond>(
     };
     let mut upload = Upload { copy: Copy::empty(), budget };
     let mut tried = SmallVec::<[SocketAddr; TRIES]>::new();
+    // What is old by no more than it took to let the request in is not asked for anew.
+    let mut now = job.started;
     loop {
-        let now = Instant::now();
         let balancer = job.worker.upstreams.balancer(&job.backend.endpoints, &job.backend.protocol);
         let Some(endpoint) = balancer.choose(job.worker.random(), now, &tried) else {
             return failed(StatusCode::SERVICE_UNAVAILABLE, "no_ready_endpoint");
@@ -147,6 +152,7 @@ pub(crate) async fn forward<B: Source, R: Respond>(
             return answer_to(failure);
         }
         job.worker.meter.upstream_retried();
+        now = Instant::now();
     }
 }
 
@@ -260,7 +266,11 @@ async fn attempt<B: Source, R: Respond>(
     respond.head(head, length);
     let outcome = move_bodies(job, &mut exchange, upload, body, respond, notes).await;
     match outcome {
-        Outcome::Sent => exchange.finish(Instant::now()),
+        Outcome::Sent => {
+            let now = Instant::now();
+            notes.ended_at = Some(now);
+            exchange.finish(now);
+        }
         Outcome::Aborted(_) => {
             // What came before the break is the client's: it may be the last line of a log.
             poll_fn(|cx| Poll::Ready(respond.poll_flush(cx).is_ready())).await;

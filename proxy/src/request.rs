@@ -135,7 +135,9 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         // RFC 8441 §5.1: an extended CONNECT has no key; HTTP/1.1 to the backend needs one.
         request.headers.insert(&SEC_WEBSOCKET_KEY, websocket_key(|| worker.random()));
     }
-    access::strip(&mut request.headers, authenticated.token, routed.rule.policy.access.pass_credentials);
+    if shown.has_fields() {
+        access::strip(&mut request.headers, authenticated.token, routed.rule.policy.access.pass_credentials);
+    }
     let assertion =
         worker.assertions.as_ref().and_then(|assertions| assertions.token(&authenticated.caller, request.authority.host.as_str(), call.at));
     access::identity::tell(&authenticated.caller, assertion, &mut request.headers);
@@ -156,6 +158,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         backend,
         policy: &routed.rule.policy,
         deadlines: deadlines(worker, &request, &routed.rule, call.started),
+        started: call.started,
     };
     let mut notes = Notes::default();
     let mut finish = ResponseHeaders {
@@ -465,7 +468,7 @@ impl<'a> Call<'a> {
             grpc_status: told.notes.grpc_status,
             bytes_in: told.notes.received,
             bytes_out: told.sent,
-            duration: self.started.elapsed(),
+            duration: told.notes.ended_at.unwrap_or_else(Instant::now).duration_since(self.started),
             upstream_duration: told.notes.head_at.map(|at| at.duration_since(self.started)),
             environment: told.routed.map_or("", |routed| &routed.environment),
             service: told.routed.map_or("", |routed| &routed.rule.service),

@@ -31,6 +31,8 @@ pub(crate) struct Shown {
     /// The whole `Cookie`, where one of its cookies is a session.
     cookie: Option<HeaderValue>,
     certificate: Option<Rc<ClientCertificate>>,
+    /// One of the fields that may carry credentials is there, whatever is in it.
+    has_fields: bool,
 }
 
 /// What one credential is by its looks.
@@ -47,15 +49,24 @@ pub(crate) enum Bearer<'a> {
 impl Shown {
     /// What `headers` show, on a connection that showed `certificate`. Of fields that stand several times none counts.
     pub(crate) fn read(headers: &HeaderMap, certificate: Option<Rc<ClientCertificate>>) -> Self {
+        let has_fields = [&header::AUTHORIZATION, &X_API_KEY, &header::COOKIE].into_iter().any(|name| headers.contains_key(name));
+        if !has_fields {
+            return Self { certificate, ..Self::default() };
+        }
         let bearer = single(headers, &header::AUTHORIZATION).filter(|value| bearer(value).is_some());
         let api_key = single(headers, &X_API_KEY).filter(|value| text(value).is_some_and(is_client_key));
         let cookie = single(headers, &header::COOKIE).filter(|value| SESSION.find_in([*value]).is_some());
-        Self { bearer: bearer.cloned(), api_key: api_key.cloned(), cookie: cookie.cloned(), certificate }
+        Self { bearer: bearer.cloned(), api_key: api_key.cloned(), cookie: cookie.cloned(), certificate, has_fields }
     }
 
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.bearer.is_none() && self.api_key.is_none() && self.cookie.is_none() && self.certificate.is_none()
+    }
+
+    /// Whether there is something for [`strip`] to look at.
+    pub(crate) fn has_fields(&self) -> bool {
+        self.has_fields
     }
 
     /// The bearer token or key.

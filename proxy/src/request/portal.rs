@@ -18,9 +18,12 @@ static SEC_FETCH_DEST: http::HeaderName = http::HeaderName::from_static("sec-fet
 
 /// Where somebody is sent whose session is to be looked at anew by the portal, if she can be sent anywhere: she navigates, and comes back at once.
 pub(super) fn detour(request: &Request, session: Option<&Session>, now: SystemTime) -> Option<HeaderValue> {
+    if !session?.is_stale(now) {
+        return None;
+    }
     let is = |name, value: &str| request.headers.get(name).is_some_and(|found| found.as_bytes() == value.as_bytes());
     let navigates = request.method == Method::GET && is(&SEC_FETCH_MODE, "navigate") && is(&SEC_FETCH_DEST, "document");
-    if !navigates || !session?.is_stale(now) {
+    if !navigates {
         return None;
     }
     HeaderValue::try_from(portal::login_path(request.target.as_str())).ok()
