@@ -19,6 +19,7 @@ mod handoff;
 mod home;
 mod login;
 mod logout;
+mod often;
 mod pages;
 mod place;
 mod reception;
@@ -39,6 +40,7 @@ use tokio::sync::Semaphore;
 use self::asking::Asking;
 use self::handoff::UsedCodes;
 pub(crate) use self::handoff::login_path;
+use self::often::Often;
 use self::place::Place;
 pub(crate) use self::reception::Reception;
 pub(crate) use self::reply::Reply;
@@ -62,6 +64,7 @@ pub(crate) struct Portal {
     live: Arc<Live>,
     used: UsedCodes,
     asking: Asking,
+    often: Often,
     at_provider: Semaphore,
 }
 
@@ -105,6 +108,7 @@ impl Portal {
             live,
             used: UsedCodes::default(),
             asking: Asking::default(),
+            often: Often::default(),
             at_provider: Semaphore::new(AT_PROVIDER),
         })
     }
@@ -166,7 +170,7 @@ impl Portal {
             }
             Err(error) if error.is_final() => {
                 tracing::info!(user = %session.user.name, %error, "a session ends: the provider does not vouch for its user any more");
-                self.sessions.end(&[Revoked::Session(&session.id)], now).await;
+                self.sessions.end(Revoked::Session(&session.id), now).await;
                 Some(Visitor { session: None, cookies: gone() })
             }
             Err(error) => {

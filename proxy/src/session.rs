@@ -112,11 +112,16 @@ impl Sessions {
     }
 
     /// Ends sessions that began until now: here at once, and everywhere as soon as others can be told, which is waited for a moment.
-    pub(crate) async fn end(&self, whose: &[Revoked<'_>], now: SystemTime) {
-        let ended = whose.iter().map(|whose| self.revocations.revoke(*whose, now)).collect();
+    pub(crate) async fn end(&self, whose: Revoked<'_>, now: SystemTime) {
+        let ended = self.revocations.revoke(whose, now);
         if let Some(outbox) = &self.outbox {
             outbox.tell(ended).await;
         }
+    }
+
+    /// How long a session lasts at most.
+    pub(crate) fn lasting(&self) -> Duration {
+        self.absolute
     }
 
     /// A session that begins now. Groups that do not fit are left out, which can only take rights away.

@@ -27,11 +27,14 @@ impl Portal {
         if form.get("token") != Some(&token(&session)) {
             return Reply::page(StatusCode::FORBIDDEN, pages::sign_out(&session.user.name, &token(&session)));
         }
-        let own = Revoked::Session(&session.id);
-        match form.contains_key("everywhere") {
-            true => self.sessions.end(&[own, Revoked::User { issuer: &session.user.issuer, subject: &session.user.subject }], now).await,
-            false => self.sessions.end(&[own], now).await,
-        }
+        let (issuer, subject) = (&*session.user.issuer, &*session.user.subject);
+        let too_often = self.often.is_too_often(issuer, subject, self.sessions.lasting(), now);
+        // That of the person stands for each of hers.
+        let whose = match too_often || form.contains_key("everywhere") {
+            true => Revoked::User { issuer, subject },
+            false => Revoked::Session(&session.id),
+        };
+        self.sessions.end(whose, now).await;
         tracing::info!(user = %session.user.name, "signed out");
         self.signed_out().with(gone()).told("signed_out")
     }
@@ -50,8 +53,8 @@ impl Portal {
         };
         let issuer = &*ended.issuer;
         match (&ended.session, &ended.subject) {
-            (Some(sid), _) => self.sessions.end(&[Revoked::ProviderSession { issuer, sid }], now).await,
-            (None, Some(subject)) => self.sessions.end(&[Revoked::User { issuer, subject }], now).await,
+            (Some(sid), _) => self.sessions.end(Revoked::ProviderSession { issuer, sid }, now).await,
+            (None, Some(subject)) => self.sessions.end(Revoked::User { issuer, subject }, now).await,
             (None, None) => {}
         }
         tracing::info!(issuer, "the provider has ended sessions");

@@ -40,9 +40,9 @@ pub(crate) struct Counts {
     pending: AtomicU64,
 }
 
-/// The ends of one sign-out, and who waits until they are told.
+/// An end, and who waits until it is told.
 struct Left {
-    ended: Vec<Ended>,
+    ended: Ended,
     done: oneshot::Sender<()>,
 }
 
@@ -68,8 +68,8 @@ impl Outbox {
         (Self { sender, counts }, courier)
     }
 
-    /// Leaves ends to be told, and waits until they are, for a second at most.
-    pub(super) async fn tell(&self, ended: Vec<Ended>) {
+    /// Leaves an end to be told, and waits until it is, for a second at most.
+    pub(super) async fn tell(&self, ended: Ended) {
         let deadline = Instant::now() + PATIENCE;
         let (done, told) = oneshot::channel();
         match timeout_at(deadline, self.sender.send(Left { ended, done })).await {
@@ -117,7 +117,7 @@ impl Courier {
         // Who has gone waits no longer.
         self.waiting.retain(|waiting| !waiting.is_closed());
         self.waiting.push(left.done);
-        self.pending.extend(left.ended);
+        self.pending.insert(left.ended);
         if self.pending.len() > MAX_PENDING {
             tracing::warn!(max = MAX_PENDING, "more sessions were ended than can wait to be told: all are");
             self.pending = BTreeSet::from([Ended { whose: Whose::Everybody, at: seconds(SystemTime::now()) }]);
@@ -238,9 +238,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_signs_out_is_answered_when_others_know() {
         let (outbox, fake, _courier) = start(Mood::Well);
-        outbox.tell(vec![ended(1), ended(2)]).await;
-        assert_eq!(fake.told(), [2]);
-        assert_eq!((outbox.counts.told(), outbox.counts.failed(), outbox.counts.pending()), (2, 0, 0));
+        outbox.tell(ended(1)).await;
+        assert_eq!(fake.told(), [1]);
+        tokio::join!(outbox.tell(ended(2)), outbox.tell(ended(3)));
+        assert_eq!(fake.told(), [1, 2], "what comes at once is told at once");
+        assert_eq!((outbox.counts.told(), outbox.counts.failed(), outbox.counts.pending()), (3, 0, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -248,8 +250,8 @@ mod tests {
         for mood in [Mood::Refusing, Mood::Silent] {
             let (outbox, fake, _courier) = start(mood);
             let start = Instant::now();
-            outbox.tell(vec![ended(1)]).await;
-            outbox.tell(vec![ended(2)]).await;
+            outbox.tell(ended(1)).await;
+            outbox.tell(ended(2)).await;
             assert_eq!((start.elapsed(), fake.told()), (2 * PATIENCE, vec![]), "{mood:?}");
             tokio::time::sleep(REQUEST).await;
             assert!(outbox.counts.failed() >= 1 && outbox.counts.pending() == 2, "{mood:?}: {:?}", outbox.counts);
@@ -262,8 +264,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_tried_again_is_bounded_in_number() {
         let (outbox, fake, _courier) = start(Mood::Refusing);
-        for number in 0..=MAX_PENDING / 100 {
-            outbox.tell((0..100).map(|more| ended(number * 100 + more)).collect()).await;
+        for turn in 0..=MAX_PENDING / 100 {
+            futures::future::join_all((0..100).map(|number| outbox.tell(ended(turn * 100 + number)))).await;
         }
         *fake.mood.lock().unwrap() = Mood::Well;
         tokio::time::sleep(PAUSE.1).await;
@@ -276,7 +278,7 @@ mod tests {
     async fn ends_that_nobody_needs_to_know_any_more_are_forgotten() {
         let fake = Arc::new(Fake { mood: Mutex::new(Mood::Refusing), changes: Mutex::default() });
         let (_outbox, mut courier) = Outbox::new(fake, Arc::default(), LASTING, Arc::default());
-        courier.take(Left { ended: vec![ended(1)], done: oneshot::channel().0 });
+        courier.take(Left { ended: ended(1), done: oneshot::channel().0 });
         let now = SystemTime::now();
         courier.forget(now + LASTING - Duration::from_secs(1));
         assert_eq!(courier.pending.len(), 1);
