@@ -38,6 +38,15 @@ impl Pair {
         pair
     }
 
+    /// On a folder that has these services, and these files beside them.
+    async fn on_folder(files: &[(&str, &str)]) -> (Self, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let pod = echo("pod-1").await;
+        let world = files.iter().fold(services(&pod), |world, (name, text)| world.with_file(name, text));
+        world.write(folder.path());
+        (Self::start(json!({ "directory": folder.path() }), pod).await, folder)
+    }
+
     /// Ends both as a crash does, and starts others in their places.
     async fn restart(&mut self) {
         let settings = self.site.settings();
@@ -118,10 +127,7 @@ async fn ends_everywhere(mut pair: Pair) -> Pair {
 
 #[tokio::test]
 async fn who_signs_out_at_one_gateway_is_refused_by_the_other_and_by_both_after_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
-    let pod = echo("pod-1").await;
-    services(&pod).write(folder.path());
-    let pair = Pair::start(json!({ "directory": folder.path() }), pod).await;
+    let (pair, folder) = Pair::on_folder(&[]).await;
     assert_eq!(entries(folder.path(), "portcullis-session-keys").len(), 1, "one makes the key");
     let pair = ends_everywhere(pair).await;
     assert_eq!(pair.site.gateway.metric("portcullis_session_revocations_total{outcome=\"failed\"}").await, 0.0);
@@ -131,11 +137,23 @@ async fn who_signs_out_at_one_gateway_is_refused_by_the_other_and_by_both_after_
 }
 
 #[tokio::test]
+async fn who_signs_out_at_one_gateway_has_her_streams_at_the_other_ended() {
+    let (pair, _folder) = Pair::on_folder(&[]).await;
+    let browser = pair.site.browser();
+    let ann = Session::of(&browser, OPS, "ann").await;
+    let before = pair.site.pod.counts().borrow().started;
+    let stream = tokio::spawn(pair.replica.curl(OPS, "/stream/100000?interval=20ms").header(&ann.cookie).run());
+    pair.site.pod.counts().wait_for(|counts| counts.started > before).await.expect("the pod counts");
+    sign_out(&browser).await;
+    let signed_out = Instant::now();
+    let answer = soon("the stream ends", stream).await.unwrap();
+    assert!(answer.exit != 0 && !answer.body.is_empty(), "it was broken off: {}", answer.complaint);
+    assert!(signed_out.elapsed() < SOON, "{:?}", signed_out.elapsed());
+}
+
+#[tokio::test]
 async fn who_signs_out_is_answered_where_others_cannot_be_told_and_they_are_told_later() {
-    let folder = tempfile::tempdir().unwrap();
-    let pod = echo("pod-1").await;
-    services(&pod).write(folder.path());
-    let pair = Pair::start(json!({ "directory": folder.path() }), pod).await;
+    let (pair, folder) = Pair::on_folder(&[]).await;
     // Nothing can be read or written there.
     let obstacle = folder.path().join("portcullis-ended-sessions-1.json");
     std::fs::create_dir(&obstacle).unwrap();
@@ -154,8 +172,6 @@ async fn who_signs_out_is_answered_where_others_cannot_be_told_and_they_are_told
 
 #[tokio::test]
 async fn a_session_key_is_followed_by_the_next_one_and_taken_away_when_it_is_of_no_use() {
-    let folder = tempfile::tempdir().unwrap();
-    let pod = echo("pod-1").await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let [over, old] = [now - 80 * DAY, now - 40 * DAY].map(|made| made.to_string());
     let metadata =
@@ -163,8 +179,7 @@ async fn a_session_key_is_followed_by_the_next_one_and_taken_away_when_it_is_of_
     let key = |octet: &str| format!("{}MTE=", octet.repeat(40));
     let data = json!({ &over: key("A"), &old: key("B") });
     let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": data });
-    services(&pod).with_file("portcullis-session-keys.json", &secret.to_string()).write(folder.path());
-    let pair = Pair::start(json!({ "directory": folder.path() }), pod).await;
+    let (pair, folder) = Pair::on_folder(&[("portcullis-session-keys.json", &secret.to_string())]).await;
     eventually("the next key is made", || async { !entries(folder.path(), "portcullis-session-keys").contains(&over) }).await;
     let [kept, made] = &entries(folder.path(), "portcullis-session-keys")[..] else { panic!("two keys") };
     assert!(*kept == old && made.parse::<u64>().unwrap() >= now, "{kept} {made}");
