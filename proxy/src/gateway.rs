@@ -91,8 +91,10 @@ impl Gateway {
         let telemetry = Telemetry::new(&settings, std::time::SystemTime::now()).map_err(StartError::AccessLog)?;
         let mut control = JoinSet::new();
         let login = settings.access.login.as_ref();
+        if let Some(store) = &stores.sessions {
+            control.spawn(rotation::rotate(Arc::clone(store), Arc::clone(&live), Arc::clone(&settings)));
+        }
         let outbox = login.zip(stores.sessions).map(|(login, store)| {
-            control.spawn(rotation::rotate(Arc::clone(&store), Arc::clone(&live), login.clone()));
             let (outbox, courier) = Outbox::new(store, Arc::clone(&live), login.absolute, Arc::clone(telemetry.revocations()));
             control.spawn(courier.run());
             outbox

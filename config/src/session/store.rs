@@ -44,14 +44,17 @@ pub enum StoreError {
     Changed(PathBuf),
 }
 
-/// The store of the gateway that `settings` describe, beside its resources; `None` where nobody logs in, or no Namespace is named for credentials.
+/// The store of the gateway that `settings` describe, beside its resources; `None` where no Namespace is named for credentials. In a folder of
+/// manifests nothing is written unless people log in: only then is it of use to a gateway that is alone.
 ///
 /// # Errors
 /// The way to the API server is not known.
 pub async fn open(settings: &Settings) -> Result<Option<Arc<dyn Store>>, SourceError> {
-    let (Some(_), Some(namespace)) = (&settings.access.login, &settings.access.credentials_namespace) else { return Ok(None) };
-    Ok(Some(match &settings.source {
-        SourceSettings::Kubernetes(kubernetes) => Arc::new(Cluster::new(kubernetes, namespace).await?),
-        SourceSettings::Directory(path) => Arc::new(Folder::new(path.clone(), namespace)),
-    }))
+    let Some(namespace) = &settings.access.credentials_namespace else { return Ok(None) };
+    Ok(match &settings.source {
+        SourceSettings::Kubernetes(kubernetes) => Some(Arc::new(Cluster::new(kubernetes, namespace).await?)),
+        SourceSettings::Directory(path) => {
+            settings.access.login.as_ref().map(|_| -> Arc<dyn Store> { Arc::new(Folder::new(path.clone(), namespace)) })
+        }
+    })
 }

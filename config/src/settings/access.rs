@@ -12,7 +12,7 @@ use super::duration;
 pub const GITHUB: &str = "github";
 
 /// How callers are known. Without any of it, only services that demand no credentials can be reached.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AccessSettings {
     /// Who issues tokens that are accepted.
@@ -20,6 +20,10 @@ pub struct AccessSettings {
     /// The Namespace whose Secrets with the label `portcullis.dev/credential` are read: client keys, and what replicas share of login sessions, which the gateway also writes there. Whoever may write Secrets there decides
     /// about access to all environments. Without it, no client key is accepted.
     pub credentials_namespace: Option<String>,
+    /// How long a session key seals before the gateway makes the next one, in `credentialsNamespace`.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
+    pub key_rotation: Duration,
     /// A PEM file with the authorities of client certificates; without it, no client certificate is asked for. Read anew when it changes.
     pub client_certificate_authorities: Option<PathBuf>,
     /// The portal where people log in; without it, nobody can.
@@ -120,10 +124,6 @@ pub struct LoginSettings {
     #[serde(default = "default_absolute", with = "duration")]
     #[schemars(with = "duration::Text")]
     pub absolute: Duration,
-    /// How long a session key seals before the gateway makes the next one, in `credentialsNamespace`.
-    #[serde(default = "default_key_rotation", with = "duration")]
-    #[schemars(with = "duration::Text")]
-    pub key_rotation: Duration,
     /// GitHub, or a GitHub Enterprise server, where `issuer` is `github`.
     #[serde(default)]
     pub github: GithubSettings,
@@ -177,17 +177,32 @@ const fn default_idle() -> Duration {
     Duration::from_secs(8 * 3600)
 }
 
-const fn default_key_rotation() -> Duration {
-    Duration::from_secs(30 * 24 * 3600)
-}
-
 const fn default_absolute() -> Duration {
     Duration::from_secs(24 * 3600)
 }
 
 // === impl AccessSettings ===
 
+impl Default for AccessSettings {
+    fn default() -> Self {
+        Self {
+            issuers: Vec::new(),
+            credentials_namespace: None,
+            key_rotation: Duration::from_secs(30 * 24 * 3600),
+            client_certificate_authorities: None,
+            login: None,
+            assertion: AssertionSettings::default(),
+        }
+    }
+}
+
 impl AccessSettings {
+    /// How long what session keys seal lasts at most: login sessions, or where nobody logs in what lasts as long by default.
+    #[must_use]
+    pub fn sessions_last(&self) -> Duration {
+        self.login.as_ref().map_or(default_absolute(), |login| login.absolute)
+    }
+
     /// The paths of all files that it names.
     pub(super) fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let issuers = self.issuers.iter_mut().flat_map(|issuer| {

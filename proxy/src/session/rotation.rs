@@ -1,4 +1,4 @@
-//! Makes the keys that seal sessions, and takes away those that have done their duty: on every replica, of which the fastest one's change holds.
+//! Makes the keys that seal sessions (of logins and of TLS, with the key of the assertion derived from them), and takes away those that have done their duty: on every replica, of which the fastest one's change holds.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -7,7 +7,8 @@ use aws_lc_rs::rand;
 use portcullis_config::live::Live;
 use portcullis_config::session::keys::due;
 use portcullis_config::session::store::{Store, StoreError};
-use portcullis_config::settings::access::LoginSettings;
+use portcullis_config::settings::Settings;
+use portcullis_config::settings::access::AccessSettings;
 use tokio::time::{sleep, timeout};
 
 /// How often it is looked whether a key is due, without any news.
@@ -17,13 +18,13 @@ const REQUEST: Duration = Duration::from_secs(5);
 /// How long it takes until a change is known here.
 const NEWS: Duration = Duration::from_secs(1);
 
-/// Sees to keys, forever: a task of the control plane.
-pub(crate) async fn rotate(store: Arc<dyn Store>, live: Arc<Live>, login: LoginSettings) {
+/// Sees to keys as the settings say, forever: a task of the control plane.
+pub(crate) async fn rotate(store: Arc<dyn Store>, live: Arc<Live>, settings: Arc<Settings>) {
     let mut published = live.published();
     let mut told = String::new();
     loop {
         published.borrow_and_update();
-        let pause = match look(&*store, &live, &login, SystemTime::now()).await {
+        let pause = match look(&*store, &live, &settings.access, SystemTime::now()).await {
             Ok(pause) => pause,
             Err(error) => {
                 // Once, and again where it is another one: it is tried every minute.
@@ -45,12 +46,14 @@ pub(crate) async fn rotate(store: Arc<dyn Store>, live: Arc<Live>, login: LoginS
 }
 
 /// Does what is due, and tells how long not to look again.
-async fn look(store: &dyn Store, live: &Live, login: &LoginSettings, now: SystemTime) -> Result<Duration, String> {
+async fn look(store: &dyn Store, live: &Live, access: &AccessSettings, now: SystemTime) -> Result<Duration, String> {
     // Before the first snapshot it is not known which keys there are.
     if live.publications() == 0 {
         return Ok(Duration::ZERO);
     }
-    let Some(rotation) = due(&live.snapshot.load().credentials, login.key_rotation, login.absolute, now) else { return Ok(Duration::ZERO) };
+    let Some(rotation) = due(&live.snapshot.load().credentials, access.key_rotation, access.sessions_last(), now) else {
+        return Ok(Duration::ZERO);
+    };
     let mut random = [0; 32];
     rand::fill(&mut random).map_err(|_| "the system gives no random numbers".to_owned())?;
     let make = rotation.make;
@@ -103,18 +106,18 @@ mod tests {
 
     #[tokio::test]
     async fn no_key_is_made_before_it_is_known_which_there_are() {
-        let (fake, live, login) = (Fake::default(), Live::default(), crate::session::tests::settings());
+        let (fake, live, access) = (Fake::default(), Live::default(), AccessSettings::default());
         let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        assert_eq!(look(&fake, &live, &login, now).await, Ok(Duration::ZERO));
+        assert_eq!(look(&fake, &live, &access, now).await, Ok(Duration::ZERO));
         assert!(fake.changes.lock().unwrap().is_empty());
 
         publish(&live, &[SessionKey { origin: Origin::default(), key: vec![1; 32].into(), created: Some(now) }]);
-        assert_eq!(look(&fake, &live, &login, now).await, Ok(Duration::ZERO));
+        assert_eq!(look(&fake, &live, &access, now).await, Ok(Duration::ZERO));
         assert!(fake.changes.lock().unwrap().is_empty());
 
         publish(&live, &[]);
-        assert_eq!(look(&fake, &live, &login, now).await, Ok(NEWS));
-        assert_eq!(look(&fake, &live, &login, now).await, Ok(NEWS));
+        assert_eq!(look(&fake, &live, &access, now).await, Ok(NEWS));
+        assert_eq!(look(&fake, &live, &access, now).await, Ok(NEWS));
         let changes = fake.changes.lock().unwrap();
         let keys: Vec<&[u8]> = changes.iter().map(|change| change.add["1800000000"].expose()).collect();
         assert!(keys[0].len() == 32 && keys[0] != keys[1], "each is random");
@@ -122,9 +125,9 @@ mod tests {
 
     #[tokio::test]
     async fn where_no_key_can_be_made_it_is_told_how_to_mend_it() {
-        let (fake, live, login) = (Fake { missing: true, ..Fake::default() }, Live::default(), crate::session::tests::settings());
+        let (fake, live, access) = (Fake { missing: true, ..Fake::default() }, Live::default(), AccessSettings::default());
         publish(&live, &[]);
-        let error = look(&fake, &live, &login, SystemTime::now()).await.unwrap_err();
+        let error = look(&fake, &live, &access, SystemTime::now()).await.unwrap_err();
         assert!(error.contains("portcullis-session-keys") && error.contains("sessions.yaml"), "{error}");
     }
 }

@@ -26,6 +26,11 @@ pub(super) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {
         let message = format!("no Namespace can have this name: it {error}");
         complain(&["access", "credentialsNamespace"], message, "write the name of a Namespace".to_owned());
     }
+    if access.key_rotation < SHORTEST_ROTATION || access.key_rotation < access.sessions_last() / MAX_KEYS {
+        let message = "there would be more session keys than can be looked through for each session".to_owned();
+        let help = "write at least an hour, and a sixteenth of `login.absolute`".to_owned();
+        complain(&["access", "keyRotation"], message, help);
+    }
     for (index, issuer) in access.issuers.iter().enumerate() {
         let before = access.issuers.get(..index).unwrap_or_default();
         let position = index.to_string();
@@ -143,10 +148,6 @@ fn of_login(login: &LoginSettings, settings: &Settings, complain: &mut ComplainH
             "a session would end before it may be idle".to_owned(),
             "write at least as much as `idle`, which is above zero",
         );
-    }
-    if login.key_rotation < SHORTEST_ROTATION || login.key_rotation < login.absolute / MAX_KEYS {
-        let message = "there would be more session keys than can be looked through for each session".to_owned();
-        complain(&["keyRotation"], message, "write at least an hour, and a sixteenth of `absolute`");
     }
     url(&login.github.url, &["github", "url"], complain);
     url(&login.github.api_url, &["github", "apiUrl"], complain);
