@@ -53,9 +53,15 @@ fn the_gateway_is_refused_nothing_and_may_do_nothing_that_it_does_not_do() {
     });
 }
 
-/// All that the ClusterRole and the Roles grant. What is for ACME alone is used by the tests of ACME that run before.
+/// All that the ClusterRole and the Roles grant. What is for ACME or for logins alone is used by the end-to-end tests of these that run before.
 fn granted() -> BTreeSet<Permission> {
-    let roles = ["clusterrole/portcullis", "role/portcullis-certificates", "role/portcullis-credentials", "role/portcullis-acme"];
+    let roles = [
+        "clusterrole/portcullis",
+        "role/portcullis-certificates",
+        "role/portcullis-credentials",
+        "role/portcullis-acme",
+        "role/portcullis-sessions",
+    ];
     let rules = roles.iter().flat_map(|role| {
         let role = kubectl(&["get", role, "--namespace", NAMESPACE, "--output=json"]);
         let role: Value = serde_json::from_str(&role).expect("JSON");
