@@ -46,6 +46,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Adds or replaces a certificate, chain and key at once. Whatever asked for its renewal is answered by that.
     fn save_certificate(&self, term: Term, certificate: NewCertificate) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// Removes a certificate that nobody needs any more. One that is not there, or that somebody else has made, is left alone.
+    fn remove_certificate(&self, term: Term, name: String) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// Asks whichever replica leads to renew a certificate now. Any replica may.
     fn ask_renewal(&self, name: String) -> BoxFuture<'_, Result<(), StoreError>>;
 

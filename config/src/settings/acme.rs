@@ -39,6 +39,10 @@ pub struct AcmeSettings {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub retry_after: Duration,
+    /// How long a certificate is kept that was ordered and that nobody needs any more.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
+    pub keep_unwanted: Duration,
     /// Where account keys, certificates and challenges are kept; without it, in the gateway's Namespace, and without a cluster nowhere.
     pub store: Option<StoreSettings>,
 }
@@ -203,6 +207,7 @@ impl Default for AcmeSettings {
             public_environments: Vec::new(),
             names_per_certificate: size(100),
             retry_after: Duration::from_secs(60),
+            keep_unwanted: Duration::from_secs(7 * 24 * 3600),
             store: None,
         }
     }

@@ -180,6 +180,20 @@ impl Folder {
         self.read()
     }
 
+    fn remove(&self, term: Term, name: &str) -> Result<(), StoreError> {
+        if self.lock.lock().unwrap_or_else(PoisonError::into_inner).term != Some(term) {
+            return Err(StoreError::Superseded);
+        }
+        // What asked for its renewal first: it is of no use without it.
+        for path in ["renew", "pem"].map(|kind| self.path.join(format!("{name}.{kind}"))) {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&path, error)),
+                _ => {}
+            }
+        }
+        self.read()
+    }
+
     fn ask(&self, name: &str) -> Result<(), StoreError> {
         if !self.held.borrow().as_ref().is_some_and(|held| held.certificates.contains_key(name)) {
             return Err(StoreError::Unknown);
@@ -220,6 +234,10 @@ impl Store for Folder {
 
     fn save_certificate(&self, term: Term, certificate: NewCertificate) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move { self.save_pair(term, &certificate) })
+    }
+
+    fn remove_certificate(&self, term: Term, name: String) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.remove(term, &name) })
     }
 
     fn ask_renewal(&self, name: String) -> BoxFuture<'_, Result<(), StoreError>> {

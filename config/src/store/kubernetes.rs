@@ -19,7 +19,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client, ResourceExt};
@@ -38,6 +38,8 @@ use crate::source::kubernetes::client;
 const REQUEST: Duration = Duration::from_secs(5);
 /// How long other replicas may take until they have seen a change: their watches are told at once.
 const SPREAD: Duration = Duration::from_secs(1);
+/// How often a Secret is read anew where others write it at the same time.
+const CONFLICTS: usize = 5;
 
 /// Secrets and a Lease.
 pub struct Secrets {
@@ -150,31 +152,49 @@ impl Secrets {
 
     /// Writes a Secret by what `make` makes of the one that is there; refused where a later term has written it.
     async fn write(&self, term: Term, name: &str, make: impl Fn(Option<&Secret>) -> Secret + Send + Sync) -> Result<(), StoreError> {
+        let mut conflicts = 0..CONFLICTS;
+        loop {
+            let found = self.find(term, name).await?;
+            let mut secret = make(found.as_ref());
+            // With the version that was read: whoever wrote since is not overwritten.
+            secret.metadata.resource_version = found.as_ref().and_then(ResourceExt::resource_version);
+            let written = match found {
+                Some(_) => self.secrets.replace(name, &PostParams::default(), &secret).await,
+                None => self.secrets.create(&PostParams::default(), &secret).await,
+            };
+            match written {
+                // Somebody asked for its renewal at the same time, or there is another leader: it is read anew.
+                Err(error) if is_conflict(&error) && conflicts.next().is_some() => {}
+                done => return done.map(drop).map_err(wrong),
+            }
+        }
+    }
+
+    /// Removes a Secret that was made here; refused where a later term has written it.
+    async fn remove(&self, term: Term, name: &str) -> Result<(), StoreError> {
+        let mut conflicts = 0..CONFLICTS;
+        loop {
+            let found = self.find(term, name).await?;
+            let Some(secret) = found.filter(object::is_certificate_of_ours) else { return Ok(()) };
+            match self.secrets.delete(name, &only_as(&secret)).await {
+                Err(error) if is_conflict(&error) && conflicts.next().is_some() => {}
+                done => return done.map(drop).map_err(wrong),
+            }
+        }
+    }
+
+    /// The Secret that is there, as far as this term may change it.
+    async fn find(&self, term: Term, name: &str) -> Result<Option<Secret>, StoreError> {
         if *self.term.borrow() != Some(term) {
             return Err(StoreError::Superseded);
         }
         let found = self.secrets.get_opt(name).await.map_err(wrong)?;
-        if found.as_ref().is_some_and(|secret| object::term(secret) > term) {
-            return Err(StoreError::Superseded);
-        }
-        let mut secret = make(found.as_ref());
-        // With the version that was read: whoever wrote since is not overwritten.
-        secret.metadata.resource_version = found.as_ref().and_then(ResourceExt::resource_version);
-        let written = match found {
-            Some(_) => self.secrets.replace(name, &PostParams::default(), &secret).await,
-            None => self.secrets.create(&PostParams::default(), &secret).await,
-        };
-        match written {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 409 => Err(StoreError::Superseded),
-            Err(error) => Err(wrong(error)),
-        }
+        if found.as_ref().is_some_and(|secret| object::term(secret) > term) { Err(StoreError::Superseded) } else { Ok(found) }
     }
 
     /// Whether a later term has written the state: then nothing of an earlier one may follow.
     async fn fence(&self, term: Term) -> Result<(), StoreError> {
-        let state = self.secrets.get_opt(object::STATE).await.map_err(wrong)?;
-        if state.as_ref().is_some_and(|state| object::term(state) > term) { Err(StoreError::Superseded) } else { Ok(()) }
+        self.find(term, object::STATE).await.map(drop)
     }
 }
 
@@ -213,6 +233,17 @@ impl Store for Secrets {
         })
     }
 
+    fn remove_certificate(&self, term: Term, name: String) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let name = object::name(&name);
+            in_time(async {
+                self.fence(term).await?;
+                self.remove(term, &name).await
+            })
+            .await
+        })
+    }
+
     fn ask_renewal(&self, name: String) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let (name, patch) = (object::name(&name), Patch::Merge(object::renewal_patch()));
@@ -241,6 +272,16 @@ impl fmt::Debug for Secrets {
 async fn in_time<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     let late = |_| wrong(kube::Error::Service("it did not answer in time".into()));
     timeout(REQUEST, work).await.map_err(late)?
+}
+
+/// Deletes what was read, and nothing that was written since.
+fn only_as(secret: &Secret) -> DeleteParams {
+    let preconditions = Preconditions { resource_version: secret.resource_version(), uid: secret.uid() };
+    DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() }
+}
+
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
 fn wrong(error: kube::Error) -> StoreError {

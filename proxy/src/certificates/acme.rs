@@ -9,6 +9,7 @@
 //! | when? | [`schedule`] |
 //! | what must not be forgotten | [`state`] |
 //! | the one replica that orders | [`lead`] |
+//! | what nobody needs any more | [`cleanup`] |
 //! | one order | [`order`], with [`authority`], [`dns`] and [`proof`] |
 //! | what every replica answers to authorities | [`challenges`] |
 //!
@@ -16,6 +17,7 @@
 
 mod authority;
 pub(crate) mod challenges;
+mod cleanup;
 mod dns;
 mod lead;
 mod order;

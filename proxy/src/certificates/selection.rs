@@ -15,6 +15,8 @@ use super::check::{Checked, check};
 #[derive(Debug, Default)]
 pub(super) struct Selection {
     pub(super) in_use: Vec<Arc<Checked>>,
+    /// Where those of them are kept that nobody needs any more: they may go.
+    left: Vec<Origin>,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -27,7 +29,8 @@ impl Selection {
     /// taken away by a mistake, and a client judges an expired one by itself. Those that were `left` behind, because nobody needs them any
     /// more, are of use until they end, and no longer.
     pub(super) fn next(&self, found: &[Certificate], left: &[Certificate], now: SystemTime) -> Self {
-        let mut next = Self::default();
+        let left_there = left.iter().map(|certificate| certificate.origin.clone()).collect();
+        let mut next = Self { left: left_there, ..Self::default() };
         let before: HashMap<Place<'_>, &Arc<Checked>> = self.in_use.iter().rev().map(|checked| (place(&checked.origin), checked)).collect();
         for certificate in found {
             next.take(certificate, before.get(&place(&certificate.origin)).copied(), now);
@@ -38,7 +41,9 @@ impl Selection {
             next.in_use.extend(checked.filter(|checked| !checked.ends_soon(now)));
         }
         let there: HashSet<Place<'_>> = found.iter().chain(left).map(|certificate| place(&certificate.origin)).collect();
-        for lost in self.in_use.iter().filter(|lost| !there.contains(&place(&lost.origin))) {
+        let left_before: HashSet<Place<'_>> = self.left.iter().map(place).collect();
+        let is_lost = |place: Place<'_>| !there.contains(&place) && !left_before.contains(&place);
+        for lost in self.in_use.iter().filter(|lost| is_lost(place(&lost.origin))) {
             next.problems.push(gone(lost));
             next.in_use.push(Arc::clone(lost));
         }
@@ -180,6 +185,8 @@ mod tests {
         let first = Selection::default().next(&[], &left, now());
         assert_eq!((first.in_use.len(), reasons(&first).len()), (1, 0));
         assert!(first.next(&[], &left, now()).serves_the_same(&first));
+        let gone = first.next(&[], &[], now());
+        assert_eq!((gone.in_use.len(), reasons(&gone).len()), (0, 0), "it was removed");
         let late = first.in_use[0].not_after - Duration::from_secs(3600);
         let then = first.next(&[], &left, late);
         assert_eq!((then.in_use.len(), reasons(&then).len()), (0, 0));

@@ -128,6 +128,38 @@ async fn the_command_line_shows_certificates() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_nobody_needs_any_more_is_removed_after_a_while_and_none_that_people_have_brought() {
+    let dns = Bind::start().await;
+    let pebble = Pebble::start(&dns).await;
+    let pod = echo("pod-1").await;
+    let place = tempfile::tempdir().expect("a folder");
+    let files = || {
+        let names = std::fs::read_dir(place.path()).expect("the folder").map(|entry| entry.expect("its entries").file_name());
+        let mut names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).filter(|name| name.ends_with(".pem")).collect();
+        names.sort();
+        names
+    };
+    let store = json!({ "acme": { "keepUnwanted": "1s", "store": { "folder": place.path() } } });
+    let gateway = start(&pebble, World::web(&pod), &[pebble.settings("http-01"), store]).await;
+    is_served(&gateway, WEB).await;
+    let kept = files();
+    let old = "old--staging.apps.test";
+    gateway.apply(&World::web(&pod).with(Service::new("old").pod(&pod)));
+    is_served(&gateway, old).await;
+    let ordered = files().into_iter().find(|name| !kept.contains(name)).expect("one more");
+    std::fs::copy(place.path().join(&ordered), place.path().join("brought.pem")).expect("a certificate that somebody brings");
+    gateway.apply(&World::web(&pod));
+    eventually("it is removed", || async { !files().contains(&ordered) }).await;
+    let mut expected = [kept, vec!["brought.pem".to_owned()]].concat();
+    expected.sort();
+    assert_eq!(files(), expected);
+    is_served(&gateway, WEB).await;
+    let page = gateway.admin_page("/routes").await.text();
+    assert!(!page.contains("CertificateGone"), "{page}");
+    assert_eq!(pebble.issued(), 2);
+}
+
+#[tokio::test]
 async fn a_restart_orders_nothing_again() {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;

@@ -83,6 +83,24 @@ async fn a_renewal_is_asked_for_until_it_is_done() {
 }
 
 #[tokio::test]
+async fn what_is_removed_is_gone_with_what_was_asked_for_it() {
+    let place = tempfile::tempdir().unwrap();
+    let (folder, term) = open(place.path());
+    let (other, _) = open(place.path());
+    for name in ["one", "other"] {
+        folder.save_certificate(term.unwrap(), certificate(name, "first")).await.unwrap();
+    }
+    folder.ask_renewal("one".to_owned()).await.unwrap();
+    assert!(matches!(other.remove_certificate(term.unwrap(), "one".to_owned()).await, Err(StoreError::Superseded)));
+    for _ in 0..2 {
+        folder.remove_certificate(term.unwrap(), "one".to_owned()).await.unwrap();
+        assert_eq!(held(&folder).certificates.keys().collect::<Vec<_>>(), ["other"]);
+    }
+    folder.save_certificate(term.unwrap(), certificate("one", "second")).await.unwrap();
+    assert!(!held(&folder).certificates["one"].renewal_asked);
+}
+
+#[tokio::test]
 async fn a_state_that_is_too_large_leaves_the_one_before() {
     let place = tempfile::tempdir().unwrap();
     let (folder, term) = open(place.path());

@@ -14,6 +14,8 @@ use crate::store::{Held, Kept, NewCertificate, Term};
 
 /// The label that all Secrets of the store have, and no other one.
 pub(super) const LABEL: &str = "portcullis.dev/acme";
+/// Who made it, as Kubernetes' recommended labels tell it.
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The name of the Secret that holds the state.
 pub(super) const STATE: &str = "portcullis-acme";
 /// The state's key in it.
@@ -31,6 +33,12 @@ pub(super) fn name(certificate: &str) -> String {
 /// The term that wrote a Secret; the first of all where none is told.
 pub(super) fn term(secret: &Secret) -> Term {
     Term(secret.annotations().get(TERM).and_then(|term| term.parse().ok()).unwrap_or(0))
+}
+
+/// Whether the gateway has made it, as a certificate: what people have put there lacks the term.
+pub(super) fn is_certificate_of_ours(secret: &Secret) -> bool {
+    let is = |label, value| secret.labels().get(label).is_some_and(|found| found == value);
+    is(LABEL, "certificate") && is(MANAGED_BY, "portcullis") && secret.annotations().contains_key(TERM)
 }
 
 pub(super) fn state(term: Term, state: &SecretBytes) -> Secret {
@@ -58,7 +66,7 @@ pub(super) fn certificate(term: Term, certificate: &NewCertificate, before: Opti
 }
 
 fn metadata(name: String, kind: &str, annotations: BTreeMap<String, String>) -> ObjectMeta {
-    let labels = [(LABEL, kind), ("app.kubernetes.io/managed-by", "portcullis")];
+    let labels = [(LABEL, kind), (MANAGED_BY, "portcullis")];
     ObjectMeta {
         name: Some(name),
         labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()),
@@ -125,6 +133,18 @@ mod tests {
         let after = certificate(Term(2), &new(), Some(&before));
         assert!(!held([&after].into_iter()).certificates["one"].renewal_asked);
         assert_eq!(after.annotations()["team"], "shop");
+    }
+
+    #[test]
+    fn only_certificates_that_the_gateway_made_may_be_removed() {
+        let ours = certificate(Term(1), &new(), None);
+        assert!(is_certificate_of_ours(&ours));
+        assert!(!is_certificate_of_ours(&state(Term(1), &SecretBytes::from(Vec::new()))));
+        let mut brought = ours.clone();
+        brought.annotations_mut().remove(TERM);
+        let mut managed = ours.clone();
+        managed.labels_mut().insert(MANAGED_BY.to_owned(), "helm".to_owned());
+        assert!(![brought, managed, Secret::default()].iter().any(is_certificate_of_ours));
     }
 
     #[test]

@@ -77,10 +77,11 @@ impl<'a> Leader<'a> {
             news.published.borrow_and_update();
             self.follow_wanted().await?;
             let Some(held) = news.held.borrow_and_update().clone() else { return Ok(()) };
+            self.clean_up(&held).await?;
             match self.next(&held, SystemTime::now()) {
                 (certificate, Step::Order) => self.try_order(&certificate).await?,
                 (certificate, Step::AskRenewal) => self.ask_renewal(&certificate, &held).await?,
-                (_, Step::Wait(until)) => news.wait(until).await,
+                (_, Step::Wait(until)) => news.wait(until.min(self.next_clean_up())).await,
             }
         }
     }
@@ -88,7 +89,7 @@ impl<'a> Leader<'a> {
     async fn follow_wanted(&mut self) -> Result<(), Failed> {
         let wanted = self.acme.wanted();
         let next = plan(&wanted.names, &self.state.plan(), self.acme.acme().names_per_certificate.get());
-        if self.state.follow(&next) { self.save().await } else { Ok(()) }
+        if self.state.follow(&next, seconds(SystemTime::now())) { self.save().await } else { Ok(()) }
     }
 
     /// What is due first.
@@ -168,7 +169,7 @@ impl<'a> Leader<'a> {
             return self.blame(certificate, error.to_owned(), None).await;
         }
         let alone = split(&mut plan, certificate, names);
-        self.state.follow(&plan);
+        self.state.follow(&plan, seconds(SystemTime::now()));
         for certificate in alone {
             self.blame(&certificate, error.to_owned(), None).await?;
         }
@@ -250,7 +251,7 @@ impl News {
     }
 }
 
-fn facts(held: &Held, certificate: &str, now: SystemTime) -> Option<Facts> {
+pub(super) fn facts(held: &Held, certificate: &str, now: SystemTime) -> Option<Facts> {
     let kept = held.certificates.get(certificate)?;
     proof::facts(&kept.certificate, kept.renewal_asked, now)
 }

@@ -19,6 +19,8 @@ pub(crate) struct State {
     pub(crate) accounts: BTreeMap<String, serde_json::Value>,
     /// The certificates that there should be, by name.
     pub(crate) certificates: BTreeMap<String, Record>,
+    /// Certificates that were ordered and that nobody needs any more, and since when.
+    pub(crate) left: BTreeMap<String, Seconds>,
     /// Authorities that are not asked for a while.
     pub(crate) authorities: BTreeMap<String, Trouble>,
     /// What is to be answered to authorities.
@@ -110,12 +112,16 @@ impl State {
         self.certificates.iter().map(|(name, record)| (name.clone(), names(record))).collect()
     }
 
-    /// Follows a plan. Says whether it is another one.
-    pub(crate) fn follow(&mut self, plan: &Plan) -> bool {
-        let before = self.certificates.len();
-        self.certificates.retain(|name, _| plan.contains_key(name));
-        let mut changed = self.certificates.len() != before;
+    /// Follows a plan from `now` on. Says whether it is another one.
+    pub(crate) fn follow(&mut self, plan: &Plan, now: Seconds) -> bool {
+        let dropped: Vec<String> = self.certificates.keys().filter(|name| !plan.contains_key(*name)).cloned().collect();
+        let mut changed = !dropped.is_empty();
+        for name in dropped {
+            self.certificates.remove(&name);
+            self.left.insert(name, now);
+        }
         for (name, names) in plan {
+            self.left.remove(name);
             let names: BTreeSet<String> = names.iter().map(ToString::to_string).collect();
             let record = self.certificates.entry(name.clone()).or_default();
             if record.names != names {
@@ -135,7 +141,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let mut state = State::default();
-        state.follow(&Plan::from([("one".to_owned(), BTreeSet::from(["*.a.test".parse().expect("a name")]))]));
+        state.follow(&Plan::from([("one".to_owned(), BTreeSet::from(["*.a.test".parse().expect("a name")]))]), 1);
         state.challenges.push(Challenge::Http { token: "t".to_owned(), answer: "t.a".to_owned() });
         let read = State::read(&state.write()).expect("readable");
         assert_eq!(read.plan(), state.plan());
@@ -148,14 +154,19 @@ mod tests {
     fn an_order_for_other_names_is_given_up() {
         let plan = |name: &str| Plan::from([("one".to_owned(), BTreeSet::from([name.parse().expect("a name")]))]);
         let mut state = State::default();
-        assert!(state.follow(&plan("a.test")));
+        assert!(state.follow(&plan("a.test"), 1));
         let order = Pending { authority: String::new(), url: String::new(), key: String::new() };
         state.certificates.get_mut("one").expect("there").order = Some(order);
-        assert!(!state.follow(&plan("a.test")));
+        assert!(!state.follow(&plan("a.test"), 2));
         assert!(state.certificates["one"].order.is_some());
-        assert!(state.follow(&plan("b.test")));
+        assert!(state.follow(&plan("b.test"), 3));
         assert!(state.certificates["one"].order.is_none());
-        assert!(state.follow(&Plan::new()));
+        assert!(state.follow(&Plan::new(), 4));
         assert!(state.certificates.is_empty());
+        assert_eq!(state.left, BTreeMap::from([("one".to_owned(), 4)]));
+        assert!(!state.follow(&Plan::new(), 5));
+        assert_eq!(state.left["one"], 4, "it counts from when it was left");
+        assert!(state.follow(&plan("b.test"), 6));
+        assert!(state.left.is_empty(), "it is needed again");
     }
 }
