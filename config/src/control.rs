@@ -47,9 +47,10 @@ pub async fn run(settings: Arc<Settings>, live: Arc<Live>, shutdown: impl Future
         SourceSettings::Kubernetes(kubernetes) => {
             let source = Kubernetes::new(kubernetes, Secrets::of(&settings)).await?;
             if kubernetes.events {
-                let (sender, problems) = mpsc::channel(events::MAX_WAITING);
+                let (sender, mut notices) = mpsc::channel(events::MAX_WAITING);
                 reporter = Reporter::with_events(sender);
-                helpers.spawn(events::write(source.client().clone(), problems));
+                let client = source.client().clone();
+                helpers.spawn(async move { events::write(client, &mut notices).await });
             }
             sources.spawn(source.run(main));
         }

@@ -6,13 +6,28 @@ use std::collections::BTreeSet;
 
 use tokio::sync::mpsc;
 
-use crate::problem::{Problem, Severity};
+use crate::problem::{Origin, Problem, Severity};
+
+/// What the owner of a resource is told once, on the resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Whether something is wrong; else something went well that had not before.
+    pub warns: bool,
+    /// Why, as one CamelCase word.
+    pub reason: &'static str,
+    /// What was tried, as one word.
+    pub action: &'static str,
+    /// The resource.
+    pub origin: Origin,
+    /// What there is to say, with how to mend it.
+    pub note: String,
+}
 
 /// Tells problems when they come and when they are mended.
 #[derive(Debug, Default)]
 pub struct Reporter {
     told: BTreeSet<Problem>,
-    events: Option<mpsc::Sender<Problem>>,
+    events: Option<mpsc::Sender<Notice>>,
 }
 
 /// What [`Reporter::tell`] found, compared with the time before.
@@ -29,7 +44,7 @@ pub struct News {
 impl Reporter {
     /// Tells new problems on `events` too; those that find it full are told in the log alone.
     #[must_use]
-    pub fn with_events(events: mpsc::Sender<Problem>) -> Self {
+    pub fn with_events(events: mpsc::Sender<Notice>) -> Self {
         Self { told: BTreeSet::new(), events: Some(events) }
     }
 
@@ -42,12 +57,21 @@ impl Reporter {
         for problem in &new {
             log(problem);
             // A bounded queue: a flood of problems must not become a flood of requests to the API server.
-            self.events.iter().for_each(|events| drop(events.try_send(problem.clone())));
+            self.events.iter().for_each(|events| drop(events.try_send(Notice::from(problem))));
         }
         for Problem { reason, origin, message, .. } in &mended {
             tracing::info!(reason, %origin, "mended: {message}");
         }
         News { new, mended }
+    }
+}
+
+// === impl Notice ===
+
+impl From<&Problem> for Notice {
+    fn from(problem: &Problem) -> Self {
+        let note = format!("{} ({})", problem.message, problem.help);
+        Self { warns: true, reason: problem.reason, action: "Route", origin: problem.origin.clone(), note }
     }
 }
 
@@ -62,7 +86,6 @@ fn log(problem: &Problem) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::problem::Origin;
 
     fn problem(message: &str) -> Problem {
         let origin = Origin { kind: "Service", namespace: "shop".into(), name: "cart".into(), place: None };
@@ -81,7 +104,7 @@ mod tests {
     fn more_problems_than_events_can_wait_do_not_block() {
         let (sender, mut receiver) = mpsc::channel(1);
         Reporter::with_events(sender).tell(&[problem("a"), problem("b")]);
-        assert_eq!(receiver.try_recv(), Ok(problem("a")));
+        assert_eq!(receiver.try_recv(), Ok(Notice::from(&problem("a"))));
         assert!(receiver.try_recv().is_err());
     }
 }

@@ -22,6 +22,7 @@ use crate::settings::acme::StoreSettings;
 use crate::settings::{Settings, SourceSettings};
 use crate::snapshot::certificate::{Certificate, SecretBytes};
 use crate::source::SourceError;
+use crate::status::Notice;
 
 /// The most certificates that are kept.
 pub const MAX_CERTIFICATES: usize = 10_000;
@@ -51,6 +52,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Asks whichever replica leads to renew a certificate now. Any replica may.
     fn ask_renewal(&self, name: String) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Tells the owner of a resource something, where there is a way to; at most 256 notices wait. One about nothing else is about the store.
+    fn tell(&self, _notice: Notice) {}
 
     /// How long other replicas may take until they have seen what was saved.
     fn spread(&self) -> Duration;

@@ -1,4 +1,4 @@
-//! Problems as Events (`events.k8s.io/v1`) on the resources that have them: `kubectl describe` shows them to the owner.
+//! Problems and other notices as Events (`events.k8s.io/v1`) on the resources that they are about: `kubectl describe` shows them to the owner.
 //!
 //! They are a courtesy: bounded in number and rate, and never tried twice.
 
@@ -14,9 +14,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::problem::{Origin, Problem};
+use super::Notice;
+use crate::problem::Origin;
 
-/// The most problems that wait to become Events.
+/// The most notices that wait to become Events.
 pub const MAX_WAITING: usize = 256;
 /// How many Events may be written at once.
 const BURST: u32 = 20;
@@ -29,41 +30,41 @@ const MAX_NOTE: usize = 1024;
 /// Who writes the Events.
 const CONTROLLER: &str = "portcullis.dev/gateway";
 
-/// Writes problems as Events until no more can come.
-pub async fn write(client: Client, mut problems: mpsc::Receiver<Problem>) {
+/// Writes notices as Events until no more can come.
+pub async fn write(client: Client, notices: &mut mpsc::Receiver<Notice>) {
     // The pod's name, so that the Events of replicas are kept apart.
     let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: std::env::var("HOSTNAME").ok() };
     let recorder = Recorder::new(client.clone(), reporter);
     let mut rate = Rate::new(Instant::now());
-    while let Some(problem) = problems.recv().await {
+    while let Some(notice) = notices.recv().await {
         sleep_until(rate.next(Instant::now())).await;
-        match timeout(TIMEOUT, write_one(&client, &recorder, &problem)).await {
+        match timeout(TIMEOUT, write_one(&client, &recorder, &notice)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(origin = %problem.origin, %error, "the Event was not written"),
-            Err(_) => tracing::debug!(origin = %problem.origin, "the Event was not written in time"),
+            Ok(Err(error)) => tracing::debug!(origin = %notice.origin, %error, "the Event was not written"),
+            Err(_) => tracing::debug!(origin = %notice.origin, "the Event was not written in time"),
         }
     }
 }
 
-async fn write_one(client: &Client, recorder: &Recorder, problem: &Problem) -> Result<(), kube::Error> {
-    let Some(regarding) = regarding(client, &problem.origin).await? else { return Ok(()) };
+async fn write_one(client: &Client, recorder: &Recorder, notice: &Notice) -> Result<(), kube::Error> {
+    let Some(regarding) = regarding(client, &notice.origin).await? else { return Ok(()) };
     let event = Event {
-        type_: EventType::Warning,
-        reason: problem.reason.to_owned(),
-        note: Some(note(problem)),
-        action: "Route".to_owned(),
+        type_: if notice.warns { EventType::Warning } else { EventType::Normal },
+        reason: notice.reason.to_owned(),
+        note: Some(note(notice)),
+        action: notice.action.to_owned(),
         secondary: None,
     };
     recorder.publish(&event, &regarding).await
 }
 
-fn note(problem: &Problem) -> String {
-    let mut note = format!("{} ({})", problem.message, problem.help);
+fn note(notice: &Notice) -> String {
+    let mut note = notice.note.clone();
     note.truncate(note.floor_char_boundary(MAX_NOTE));
     note
 }
 
-/// The object that has a problem, as it is now; `None` where it is gone or where its kind has no Events.
+/// The object that a notice is about, as it is now; `None` where it is gone or where its kind has no Events.
 async fn regarding(client: &Client, origin: &Origin) -> Result<Option<ObjectReference>, kube::Error> {
     let namespace = &*origin.namespace;
     match origin.kind {
@@ -71,7 +72,7 @@ async fn regarding(client: &Client, origin: &Origin) -> Result<Option<ObjectRefe
         "Service" => find(&Api::<Service>::namespaced(client.clone(), namespace), origin).await,
         "EndpointSlice" => find(&Api::<EndpointSlice>::namespaced(client.clone(), namespace), origin).await,
         "Secret" => {
-            // The problem may be that it is not there: the Event then waits for it in its namespace.
+            // What there is to say may be that it is not there: the Event then waits for it in its namespace.
             let found = find(&Api::<Secret>::namespaced(client.clone(), namespace), origin).await.unwrap_or_default();
             Ok(Some(found.unwrap_or_else(|| ObjectReference {
                 api_version: Some("v1".to_owned()),
@@ -128,7 +129,6 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::problem::Severity;
 
     #[test]
     fn after_a_burst_one_a_second() {
@@ -146,13 +146,7 @@ mod tests {
 
     #[test]
     fn a_long_note_is_cut_between_characters() {
-        let problem = Problem {
-            severity: Severity::Error,
-            reason: "Long",
-            origin: Origin::default(),
-            message: "ä".repeat(600),
-            help: "shorten it".to_owned(),
-        };
-        assert_eq!(note(&problem).len(), MAX_NOTE);
+        let notice = Notice { warns: true, reason: "Long", action: "Route", origin: Origin::default(), note: "ä".repeat(600) };
+        assert_eq!(note(&notice).len(), MAX_NOTE);
     }
 }

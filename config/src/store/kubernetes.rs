@@ -23,16 +23,18 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client, ResourceExt};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use self::lease::{Candidate, Standing};
 use super::{Held, MAX_BYTES, MAX_CERTIFICATES, NewCertificate, Store, StoreError, Term};
+use crate::problem::Origin;
 use crate::settings::KubernetesSettings;
 use crate::settings::acme::DEFAULT_NAMESPACE;
 use crate::snapshot::certificate::SecretBytes;
 use crate::source::SourceError;
 use crate::source::kubernetes::client;
+use crate::status::{Notice, events};
 
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(5);
@@ -43,11 +45,16 @@ const CONFLICTS: usize = 5;
 
 /// Secrets and a Lease.
 pub struct Secrets {
+    client: Client,
+    namespace: Arc<str>,
     secrets: Api<Secret>,
     leases: Api<Lease>,
     identity: String,
     held: watch::Sender<Option<Arc<Held>>>,
     term: watch::Sender<Option<Term>>,
+    /// Where no Events are written nobody takes them.
+    notices: mpsc::Sender<Notice>,
+    events: Option<Mutex<mpsc::Receiver<Notice>>>,
 }
 
 // === impl Secrets ===
@@ -59,18 +66,30 @@ impl Secrets {
     /// There is no kubeconfig, or nothing that can be used in it.
     pub async fn new(settings: &KubernetesSettings, namespace: Option<String>) -> Result<Self, SourceError> {
         let namespace = namespace.or_else(|| std::env::var("POD_NAMESPACE").ok()).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
-        Ok(Self::with(client(settings).await?, &namespace))
+        Ok(Self::with(client(settings).await?, &namespace, settings.events))
     }
 
-    fn with(client: Client, namespace: &str) -> Self {
+    fn with(client: Client, namespace: &str, events: bool) -> Self {
+        let (notices, receiver) = mpsc::channel(events::MAX_WAITING);
         // A pod's name is unique at a time; what was started twice on one machine is told apart by the rest.
         let machine = std::env::var("HOSTNAME").unwrap_or_else(|_| "gateway".to_owned());
         Self {
             secrets: Api::namespaced(client.clone(), namespace),
-            leases: Api::namespaced(client, namespace),
+            leases: Api::namespaced(client.clone(), namespace),
+            client,
+            namespace: namespace.into(),
+            notices,
+            events: events.then(|| Mutex::new(receiver)),
             identity: format!("{machine}_{:016x}", RandomState::new().hash_one(std::process::id())),
             held: watch::Sender::new(None),
             term: watch::Sender::new(None),
+        }
+    }
+
+    /// Writes Events, forever.
+    async fn write_events(&self) {
+        if let Some(notices) = &self.events {
+            events::write(self.client.clone(), &mut *notices.lock().await).await;
         }
     }
 
@@ -200,7 +219,7 @@ impl Secrets {
 
 impl Store for Secrets {
     fn run(&self) -> BoxFuture<'_, ()> {
-        futures::future::join(self.follow(), self.campaign()).map(|_| ()).boxed()
+        futures::future::join3(self.follow(), self.campaign(), self.write_events()).map(|_| ()).boxed()
     }
 
     fn held(&self) -> watch::Receiver<Option<Arc<Held>>> {
@@ -256,6 +275,15 @@ impl Store for Secrets {
             })
             .await
         })
+    }
+
+    fn tell(&self, mut notice: Notice) {
+        if notice.origin == Origin::default() {
+            let (namespace, name) = (Arc::clone(&self.namespace), object::STATE.into());
+            notice.origin = Origin { kind: "Secret", namespace, name, place: None };
+        }
+        // Events are a courtesy: what finds no room is in the log too.
+        let _ = self.notices.try_send(notice);
     }
 
     fn spread(&self) -> Duration {

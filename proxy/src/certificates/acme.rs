@@ -10,6 +10,7 @@
 //! | what must not be forgotten | [`state`] |
 //! | the one replica that orders | [`lead`] |
 //! | what nobody needs any more | [`cleanup`] |
+//! | what owners of Services are told | [`tell`] |
 //! | one order | [`order`], with [`authority`], [`dns`] and [`proof`] |
 //! | what every replica answers to authorities | [`challenges`] |
 //!
@@ -25,6 +26,7 @@ pub(crate) mod plan;
 mod proof;
 mod schedule;
 pub(crate) mod state;
+mod tell;
 pub(crate) mod wanted;
 
 use std::fmt;

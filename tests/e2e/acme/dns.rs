@@ -83,7 +83,7 @@ impl Bind {
     /// Leads a name of the zone somewhere else.
     pub(super) async fn point(&self, name: &str, address: &str) {
         let (ip, port) = (self.server.ip(), self.server.port());
-        let update = format!("server {ip} {port}\nupdate add {name} 1 A {address}\nsend\n");
+        let update = format!("server {ip} {port}\nupdate delete {name} A\nupdate add {name} 1 A {address}\nsend\n");
         let mut command = Command::new("nsupdate");
         command.args(["-v", "-y", &format!("hmac-sha256:portcullis:{KEY}")]).stdin(Stdio::piped());
         let mut child = command.spawn().expect("nsupdate runs: install it by tests/install");

@@ -68,6 +68,7 @@ impl Installation {
                 "authorities": [{ "directory": self.interposer.directory(), "rootFile": "/etc/portcullis/root.pem" }],
                 "challenge": challenge,
                 "retryAfter": "1s",
+                "keepUnwanted": "1s",
                 "dns": dns,
             },
             "drain": { "delay": "1s", "deadline": "5s" },
@@ -215,5 +216,6 @@ async fn a_service_is_exposed_and_answers_with_a_certificate_by_each_challenge_w
         .map(|secret| secret["metadata"]["annotations"]["portcullis.dev/alt-names"].clone())
         .collect();
     assert!(names.contains(&json!(format!("*.{ZONE}"))), "{names:?}");
+    eventually("what the wildcard has replaced is removed", || async { certificate_secrets(NAMESPACE).await.len() == 1 }).await;
     eventually("the record is removed", || async { dns.look_up(&format!("_acme-challenge.{ZONE}"), "TXT").await.is_empty() }).await;
 }

@@ -2,12 +2,13 @@
 //!
 //! They run as processes beside the node, so that each can be looked at; as pods they run in [`super::pods`].
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use super::authority::{HTTP_PORT, HTTPS_PORT, Pebble};
-use super::cluster::{certificate_secrets, control, expose, kubectl, no_environments};
+use super::cluster::{certificate_secrets, control, expose, get, kubectl, no_environments};
 use super::dns::{self, Bind};
 use super::interposer::{Fault, Interposer};
 use super::{certs, is_served, served, start};
@@ -40,7 +41,7 @@ async fn rights(folder: &Path) -> PathBuf {
 async fn one_of_two_replicas_orders_both_answer_and_a_new_leader_goes_on_with_the_order() {
     no_environments().await;
     let follower = dns::address();
-    let dns = Bind::start_with(&format!("web--staging A {follower}")).await;
+    let dns = Bind::start_with(&format!("web--staging A {follower}\nlost--staging A 127.0.0.1")).await;
     let pebble = Pebble::start(&dns).await;
     let interposer = Interposer::start(&pebble, dns.address(), Fault::None).await;
     let place = tempfile::tempdir().expect("a folder");
@@ -50,6 +51,7 @@ async fn one_of_two_replicas_orders_both_answer_and_a_new_leader_goes_on_with_th
         "acme": {
             "authorities": [{ "directory": interposer.directory(), "rootFile": interposer.root_file() }],
             "store": { "kubernetes": { "namespace": NAMESPACE } },
+            "keepUnwanted": "1s",
         },
     });
     let none = json!({ "source": null, "acme": { "store": null } });
@@ -87,11 +89,30 @@ async fn one_of_two_replicas_orders_both_answer_and_a_new_leader_goes_on_with_th
     assert_eq!(certificate_secrets(NAMESPACE).await.len(), 2);
 
     api_server_away(&second, &pebble, &interposer).await;
-    // By the right to patch Secrets.
+    told_on_the_service(&second, &dns, follower).await;
     let issued = pebble.issued();
     let good = served(&second, WEB).await;
     certs(&second, &["renew", WEB]).await;
     renewed(&second, &pebble, issued + 1, good).await;
+
+    let before = certificate_secrets(NAMESPACE).await.len();
+    kubectl(&["delete", "service", "later", "--namespace", "staging"], "").await;
+    eventually("what nobody needs any more is removed", || async { certificate_secrets(NAMESPACE).await.len() == before - 1 }).await;
+    is_served(&second, WEB).await;
+}
+
+/// An order that fails, and one that succeeds after that, are Events on the Service.
+async fn told_on_the_service(gateway: &Gateway, dns: &Bind, address: Ipv4Addr) {
+    let told = |kind: &'static str, reason: &'static str| async move {
+        let events = get(&["events.events.k8s.io", "--namespace", "staging"]).await;
+        let events = events["items"].as_array().cloned().unwrap_or_default();
+        events.iter().any(|event| event["regarding"]["name"] == "lost" && event["type"] == kind && event["reason"] == reason)
+    };
+    expose("staging", &["lost"]).await;
+    eventually("the failure is told", || told("Warning", "CertificateOrderFailed")).await;
+    dns.point("lost--staging.apps.test", &address.to_string()).await;
+    is_served(gateway, "lost--staging.apps.test").await;
+    eventually("the success is told", || told("Normal", "CertificateIssued")).await;
 }
 
 /// The API server goes away in the middle of an order: what is served stays, and the same order is finished when it is back.

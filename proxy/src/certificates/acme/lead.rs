@@ -181,6 +181,7 @@ impl<'a> Leader<'a> {
         let before = self.state.certificates.get(certificate).and_then(|record| record.trouble.clone());
         let trouble = self.trouble(before.as_ref(), error, demanded);
         tracing::warn!(certificate, error = trouble.error, failures = trouble.failures, until = trouble.until, "no certificate was issued");
+        self.tell_failure(certificate, &trouble);
         if let Some(record) = self.state.certificates.get_mut(certificate) {
             record.trouble = Some(trouble);
         }

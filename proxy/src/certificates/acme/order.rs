@@ -234,10 +234,13 @@ impl Leader<'_> {
         let new = NewCertificate { name: certificate.to_owned(), chain: issued.chain.to_vec(), key, about };
         self.acme.store().save_certificate(self.term, new).await.map_err(Failed::Store)?;
         if let Some(record) = self.state.certificates.get_mut(certificate) {
+            let trouble = record.trouble.take();
             record.order = None;
-            record.trouble = None;
             record.renewal = None;
             record.authority = Some(authority.directory.clone());
+            if let Some(trouble) = trouble {
+                self.tell_success(certificate, &trouble);
+            }
         }
         tracing::info!(certificate, ?names, authority = authority.directory, "a certificate was issued");
         self.save().await
