@@ -35,7 +35,7 @@ use tokio::sync::watch;
 
 use self::acme::challenges::{ACME_TLS, Challenges};
 pub(crate) use self::check::Checked;
-use self::selection::Selection;
+use self::selection::{Found, Selection};
 use self::table::Table;
 
 /// How often dates are looked at again: certificates become valid, and expire, without any other change.
@@ -61,7 +61,7 @@ pub struct PlaceholderError(#[source] Box<dyn std::error::Error + Send + Sync>);
 /// What is wrong with certificates, without serving them.
 #[must_use]
 pub fn problems(certificates: &[Certificate], now: SystemTime) -> Vec<Problem> {
-    Selection::default().next(certificates, &[], now).problems
+    Selection::default().next(&Found { brought: certificates, ..Found::default() }, now).problems
 }
 
 /// The hosts of `snapshot` that would get no certificate, told as problems, and the names that would be ordered, without ordering them.
@@ -105,8 +105,8 @@ impl Certificates {
         let snapshot = live.snapshot.load();
         let previous = self.selection.load();
         let (expected, left) = acme::expected(ordered);
-        let found = [&*snapshot.certificates, &expected].concat();
-        let selection = previous.next(&found, &left, now);
+        let found = Found { brought: &snapshot.certificates, ordered: &expected, left: &left };
+        let selection = previous.next(&found, now);
         self.brought.store(Arc::new(selection.names_of(&snapshot.certificates)));
         if selection.problems != previous.problems {
             for problem in &selection.problems {

@@ -75,6 +75,18 @@ pub enum FetchError {
     Late,
 }
 
+// === impl FetchError ===
+
+impl FetchError {
+    /// Whether the server's certificate is refused for its dates alone: it has ended or not begun, by this machine's clock.
+    pub(crate) fn is_about_dates(&self) -> bool {
+        let Self::Connect(error) = self else { return false };
+        let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+        matches!(error, Some(rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })))
+    }
+}
+
 /// Where a URL leads.
 struct Place<'a> {
     host: &'a str,

@@ -1,6 +1,7 @@
 //! Certificates by ACME, with Pebble as the authority and BIND as the DNS server.
 
 mod authority;
+mod clock;
 mod cluster;
 mod dns;
 mod faults;
@@ -15,14 +16,18 @@ use tokio::process::Command;
 
 use self::authority::Pebble;
 use self::dns::Bind;
-use crate::harness::{Curl, Gateway, Service, WEB, World, client, echo, eventually};
+use crate::harness::{Builder, Curl, Gateway, Service, WEB, World, client, echo, eventually};
 
 /// A gateway that orders at `pebble`, whose issuing root its clients trust.
 async fn start(pebble: &Pebble, world: World, settings: &[Value]) -> Gateway {
-    let builder = settings.iter().fold(Gateway::of(world), |builder, settings| builder.settings(settings.clone()));
-    let gateway = builder.start().await;
+    let gateway = builder(world, settings).start().await;
     trust(&gateway, pebble).await;
     gateway
+}
+
+/// Settings one after the other, on top of those of every test.
+fn builder(world: World, settings: &[Value]) -> Builder {
+    settings.iter().fold(Gateway::of(world), |builder, settings| builder.settings(settings.clone()))
 }
 
 async fn trust(gateway: &Gateway, pebble: &Pebble) {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 pub(crate) use authority::Authority;
 pub(crate) use curl::{Answer, Curl};
-pub(crate) use gateway::Gateway;
+pub(crate) use gateway::{Builder, Gateway};
 pub(crate) use portcullis_echo::{Echo, Options, Recording, Step};
 pub(crate) use raw::{Raw, Response};
 pub(crate) use world::{Service, World};

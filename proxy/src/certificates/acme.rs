@@ -31,7 +31,7 @@ pub(crate) mod wanted;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -71,6 +71,8 @@ pub(crate) struct Acme {
     known: ArcSwap<State>,
     /// By how much authorities' clocks are ahead, in seconds.
     ahead: AtomicI64,
+    /// Whether an authority's own certificate is not valid by this machine's clock.
+    undated: AtomicBool,
 }
 
 // === impl Acme ===
@@ -98,6 +100,7 @@ impl Acme {
             certificates: Arc::clone(certificates),
             known: ArcSwap::default(),
             ahead: AtomicI64::new(0),
+            undated: AtomicBool::new(false),
         })))
     }
 
@@ -144,6 +147,12 @@ impl Acme {
                 format!("this machine's clock differs from the authority's by {ahead} seconds"),
                 "set the clock: certificates are judged by it",
             ));
+        } else if self.undated.load(Ordering::Relaxed) {
+            problems.push(problem(
+                "ClockWrong",
+                "by this machine's clock the authority's own certificate has ended or not begun".to_owned(),
+                "set the clock if it is wrong: certificates are judged by it",
+            ));
         }
         problems
     }
@@ -173,7 +182,9 @@ impl Acme {
     }
 
     fn hear_clock(&self, authority: &Authority) {
-        self.ahead.store(authority.take_heard().ahead, Ordering::Relaxed);
+        let heard = authority.take_heard();
+        self.ahead.store(heard.ahead, Ordering::Relaxed);
+        self.undated.store(heard.undated, Ordering::Relaxed);
     }
 
     /// Waits until all routes are known: before that nothing is known to be unwanted.

@@ -63,6 +63,18 @@ pub(crate) enum Unusable {
 
 /// Checks `certificate` for use at `now`.
 pub(crate) fn check(certificate: &Certificate, now: SystemTime) -> Result<Checked, Unusable> {
+    let checked = check_undated(certificate)?;
+    if now < checked.not_before {
+        return Err(Unusable::NotYetValid);
+    }
+    if now > checked.not_after {
+        return Err(Unusable::Expired);
+    }
+    Ok(checked)
+}
+
+/// Checks all of `certificate` but its dates.
+pub(super) fn check_undated(certificate: &Certificate) -> Result<Checked, Unusable> {
     let chain = read_chain(&certificate.chain)?;
     let key = read_key(certificate.key.expose())?;
     let leaf = chain.first().ok_or_else(|| Unusable::Chain("there is no certificate in it".to_owned()))?;
@@ -72,7 +84,6 @@ pub(crate) fn check(certificate: &Certificate, now: SystemTime) -> Result<Checke
         rustls::Error::InconsistentKeys(_) => Unusable::KeyMismatch,
         error => Unusable::KeyKind(error.to_string()),
     })?;
-    leaf.check_dates(now)?;
     Ok(Checked {
         origin: certificate.origin.clone(),
         names: leaf.names,
@@ -136,16 +147,6 @@ impl Leaf {
         let validity = certificate.validity();
         Ok(Self { names, not_before: time(validity.not_before.timestamp()), not_after: time(validity.not_after.timestamp()) })
     }
-
-    fn check_dates(&self, now: SystemTime) -> Result<(), Unusable> {
-        if now < self.not_before {
-            return Err(Unusable::NotYetValid);
-        }
-        if now > self.not_after {
-            return Err(Unusable::Expired);
-        }
-        Ok(())
-    }
 }
 
 fn dns_name(name: &GeneralName<'_>) -> Option<HostPattern> {
@@ -187,9 +188,8 @@ impl fmt::Debug for Checked {
 // === impl Unusable ===
 
 impl Unusable {
-    /// What the owner of the certificate is told.
-    pub(super) fn problem(&self, origin: Origin, kept: bool) -> Problem {
-        let instead = if kept { "the one before stays in use" } else { "it is not served" };
+    /// What the owner of the certificate is told, and what is done `instead` of using it.
+    pub(super) fn problem(&self, origin: Origin, instead: &str) -> Problem {
         Problem {
             severity: Severity::Error,
             reason: self.reason(),

@@ -60,6 +60,6 @@ fn no_problem_prints_a_key() {
     let line = secret.lines().nth(1).expect("a line").to_owned();
     let broken = Certificate { key: secret.into_bytes().into(), ..good.clone() };
     let unusable = check(&broken, now()).expect_err("broken");
-    let told = format!("{unusable:?} {}", unusable.problem(good.origin, false));
+    let told = format!("{unusable:?} {}", unusable.problem(good.origin, "it is not served"));
     assert!(!told.contains(&line));
 }

@@ -16,6 +16,13 @@ pub(crate) fn certificate(secret: &str, names: &[&str]) -> Certificate {
     made(secret, &params(names), &KeyPair::generate().expect("a key"))
 }
 
+/// The same, but ended an hour ago.
+pub(crate) fn ended_certificate(secret: &str, names: &[&str]) -> Certificate {
+    let mut params = params(names);
+    params.not_after = (now() - Duration::from_secs(3600)).into();
+    made(secret, &params, &KeyPair::generate().expect("a key"))
+}
+
 /// The same with an RSA key.
 pub(crate) fn rsa_certificate(secret: &str, names: &[&str]) -> Certificate {
     let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("a key");

@@ -1,5 +1,6 @@
 //! The running binary.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use super::{Authority, Curl, World, ZONE, eventually, soon};
 pub(crate) struct Builder {
     settings: Value,
     world: World,
+    environment: Vec<(String, OsString)>,
 }
 
 /// A running gateway with its folder. Dropped, it is killed; its log is printed where the test failed.
@@ -49,6 +51,12 @@ impl Builder {
         self
     }
 
+    /// With one more variable in its environment.
+    pub(crate) fn variable(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
     /// Starts it, and waits until it is ready.
     pub(crate) async fn start(self) -> Gateway {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -62,7 +70,7 @@ impl Builder {
         fs::write(&configuration, self.settings.to_string()).expect("the configuration");
 
         let ready = folder.path().join("ready.json");
-        let mut child = command(&configuration, &ready).spawn().expect("the gateway starts");
+        let mut child = command(&configuration, &ready).envs(self.environment).spawn().expect("the gateway starts");
         let log: Log = Arc::new(watch::Sender::new(String::new()));
         tokio::spawn(gather(child.stdout.take().expect("its standard output"), Arc::clone(&log)));
         tokio::spawn(gather(child.stderr.take().expect("its standard error"), Arc::clone(&log)));
@@ -88,7 +96,7 @@ impl Gateway {
             "drain": { "delay": "0s", "deadline": "10s" },
             "workers": 1,
         });
-        Builder { settings, world }
+        Builder { settings, world, environment: Vec::new() }
     }
 
     /// The same, started.

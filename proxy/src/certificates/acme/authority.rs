@@ -39,6 +39,8 @@ pub(super) struct Heard {
     pub(super) retry_after: Option<Seconds>,
     /// By how much its clock is ahead of this machine's, in seconds.
     pub(super) ahead: i64,
+    /// Its own certificate is not valid by this machine's clock, so that it cannot even be asked for the time.
+    pub(super) undated: bool,
 }
 
 /// Why a request came to nothing.
@@ -133,6 +135,8 @@ impl HttpClient for Transport {
             let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
             let url = head.uri.to_string();
             let answer = client.send(head.method, &url, headers, body.to_bytes()).await;
+            let undated = answer.as_ref().is_err_and(FetchError::is_about_dates);
+            heard.lock().unwrap_or_else(PoisonError::into_inner).undated = undated;
             let answer = answer.map_err(|error: FetchError| Error::Other(format!("{url} {error}").into()))?;
             heard.lock().unwrap_or_else(PoisonError::into_inner).hear(answer.status.as_u16(), &answer.headers, SystemTime::now());
             let mut response = Response::new(());

@@ -112,7 +112,7 @@ impl<'a> Leader<'a> {
         let mut errors = Vec::new();
         let mut until = None;
         for authority in self.acme.authorities() {
-            let blocked = self.state.authorities.get(&authority.directory).filter(|trouble| trouble.until > seconds(SystemTime::now()));
+            let blocked = self.state.authorities.get(&authority.directory).filter(|trouble| schedule::is_blocked(trouble, seconds(SystemTime::now())));
             if let Some(trouble) = blocked {
                 errors.push(format!("{}: {}", authority.directory, trouble.error));
                 until = Some(until.map_or(trouble.until, |until: Seconds| until.min(trouble.until)));

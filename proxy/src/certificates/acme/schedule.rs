@@ -9,6 +9,10 @@ use super::state::{Record, Renewal, Seconds, Trouble};
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// How long an authority's advice on renewal is believed at least and at most before it is asked again (RFC 9773 §4.3.2).
 const ADVICE: (Seconds, Seconds) = (60, 24 * 3600);
+/// The longest `Retry-After` that is obeyed.
+const OBEYED: Seconds = 7 * 24 * 3600;
+/// How far off a time may be until which something is not tried: what is further off was written by a clock that was wrong.
+const BELIEVED: Seconds = OBEYED + 24 * 3600;
 /// How long there is no advice where none was to be had.
 pub(super) const NO_ADVICE: Seconds = 6 * 3600;
 
@@ -36,8 +40,8 @@ pub(crate) enum Step {
 /// What is to be done for `record`, of which `facts` is what there is that may be served. `authorities` are those that are trusted with
 /// new certificates: one of another, such as a staging one, is replaced.
 pub(crate) fn step(record: &Record, facts: Option<&Facts>, authorities: &[&str], now: Seconds) -> Step {
-    let blocked = record.trouble.as_ref().map_or(0, |trouble| trouble.until);
-    let order = if blocked > now { Step::Wait(blocked) } else { Step::Order };
+    let blocked = record.trouble.as_ref().filter(|trouble| is_blocked(trouble, now));
+    let order = blocked.map_or(Step::Order, |trouble| Step::Wait(trouble.until));
     let Some(facts) = facts else { return order };
     let is_trusted = record.authority.as_deref().is_some_and(|authority| authorities.contains(&authority));
     if !is_trusted || !record.names.is_subset(&facts.names) || facts.renewal_asked {
@@ -52,6 +56,11 @@ pub(crate) fn step(record: &Record, facts: Option<&Facts>, authorities: &[&str],
         ask if ask <= now => Step::AskRenewal,
         ask => Step::Wait(due.min(ask)),
     }
+}
+
+/// Whether what failed is not to be tried again yet.
+pub(crate) fn is_blocked(trouble: &Trouble, now: Seconds) -> bool {
+    trouble.until > now && trouble.until - now <= BELIEVED
 }
 
 /// When what there is is to be renewed: by the authority's advice, else after two thirds of its life.
@@ -103,7 +112,8 @@ pub(crate) fn failed(
     let most = first.saturating_mul(1 << doublings).min(LONGEST).as_millis();
     let most = u64::try_from(most).unwrap_or(u64::MAX);
     let pause = most / 2 + random % (most / 2).max(1);
-    let until = now.saturating_add(pause.div_ceil(1000)).max(demanded.unwrap_or(0));
+    let demanded = demanded.unwrap_or(0).min(now.saturating_add(OBEYED));
+    let until = now.saturating_add(pause.div_ceil(1000)).max(demanded);
     Trouble { failures, until, error }
 }
 
