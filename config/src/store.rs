@@ -56,6 +56,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Tells the owner of a resource something, where there is a way to; at most 256 notices wait. One about nothing else is about the store.
     fn tell(&self, _notice: Notice) {}
 
+    /// Asks whichever replica leads to replace the keys of accounts now. `request` tells this from other times. Any replica may.
+    fn ask_rollover(&self, request: String) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// How long other replicas may take until they have seen what was saved.
     fn spread(&self) -> Duration;
 }
@@ -65,6 +68,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 pub struct Held {
     /// The state; `None` before any was saved.
     pub state: Option<SecretBytes>,
+    /// The last time that somebody asked to have the keys of accounts replaced, as they told it from others.
+    pub rollover: Option<String>,
     /// The certificates by their names, each with its key; not yet checked.
     pub certificates: BTreeMap<String, Kept>,
 }

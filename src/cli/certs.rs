@@ -29,6 +29,8 @@ enum Command {
         /// A hostname that it is for, or its own name
         name: String,
     },
+    /// Replaces the keys of the accounts with authorities, now
+    Rollover,
 }
 
 // === impl Certs ===
@@ -40,6 +42,10 @@ impl Certs {
                 let query: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
                 let own: String = self.admin.order(&format!("/certificates/renew?name={query}"))?;
                 output::write(&format!("{own} is ordered anew; `portcullis certs` tells how that goes\n"))?;
+            }
+            Some(Command::Rollover) => {
+                let _: String = self.admin.order("/certificates/rollover")?;
+                output::write("the keys of accounts are being replaced; `portcullis routes` tells where that fails\n")?;
             }
             None => {
                 let certificates: Vec<Certificate> = self.admin.ask("/certificates")?;

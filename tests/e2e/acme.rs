@@ -1,5 +1,6 @@
 //! Certificates by ACME, with Pebble as the authority and BIND as the DNS server.
 
+mod accounts;
 mod authority;
 mod clock;
 mod cluster;

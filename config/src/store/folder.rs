@@ -3,6 +3,7 @@
 //! ```text
 //! lock              held by the process that leads, with the number of its term
 //! state             the state
+//! rollover          somebody asked to have the keys of accounts replaced
 //! NAME.pem          a certificate: its private key, then its chain
 //! NAME.renew        somebody asked to have it renewed
 //! ```
@@ -28,6 +29,7 @@ use crate::whole_file;
 const INTERVAL: Duration = Duration::from_secs(1);
 const LOCK: &str = "lock";
 const STATE: &str = "state";
+const ROLLOVER: &str = "rollover";
 const CHAIN: &str = "-----BEGIN CERTIFICATE-----";
 
 /// A folder.
@@ -115,6 +117,8 @@ impl Folder {
         for Mark { name, .. } in &marks {
             if name == STATE {
                 held.state = Some(SecretBytes::from(self.load(name)?));
+            } else if name == ROLLOVER {
+                held.rollover = Some(String::from_utf8_lossy(&self.load(name)?).into_owned());
             } else if let Some(name) = name.strip_suffix(".pem") {
                 let certificate = split(&self.path.join(format!("{name}.pem")), &self.load(&format!("{name}.pem"))?);
                 let asked = marks.iter().any(|mark| mark.name == format!("{name}.renew"));
@@ -132,7 +136,7 @@ impl Folder {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             let stem = name.strip_suffix(".pem").or_else(|| name.strip_suffix(".renew"));
-            if name != STATE && stem.is_none_or(|stem| check_label(stem).is_err()) {
+            if name != STATE && name != ROLLOVER && stem.is_none_or(|stem| check_label(stem).is_err()) {
                 continue;
             }
             // What was removed in the meantime is not there.
@@ -242,6 +246,14 @@ impl Store for Folder {
 
     fn ask_renewal(&self, name: String) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move { self.ask(&name) })
+    }
+
+    fn ask_rollover(&self, request: String) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let path = self.path.join(ROLLOVER);
+            whole_file::replace(&path, request.as_bytes()).map_err(|error| failed(&path, error))?;
+            self.read()
+        })
     }
 
     /// Other processes do not answer challenges on the same addresses.

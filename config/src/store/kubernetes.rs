@@ -211,6 +211,15 @@ impl Secrets {
         if found.as_ref().is_some_and(|secret| object::term(secret) > term) { Err(StoreError::Superseded) } else { Ok(found) }
     }
 
+    /// Leaves a wish on a Secret.
+    async fn ask(&self, name: &str, patch: serde_json::Value) -> Result<(), StoreError> {
+        match self.secrets.patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Err(StoreError::Unknown),
+            Err(error) => Err(wrong(error)),
+        }
+    }
+
     /// Whether a later term has written the state: then nothing of an earlier one may follow.
     async fn fence(&self, term: Term) -> Result<(), StoreError> {
         self.find(term, object::STATE).await.map(drop)
@@ -235,7 +244,7 @@ impl Store for Secrets {
             if state.expose().len() > MAX_BYTES {
                 return Err(StoreError::TooLarge);
             }
-            in_time(self.write(term, object::STATE, |_| object::state(term, &state))).await
+            in_time(self.write(term, object::STATE, |before| object::state(term, &state, before))).await
         })
     }
 
@@ -264,17 +273,11 @@ impl Store for Secrets {
     }
 
     fn ask_renewal(&self, name: String) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move {
-            let (name, patch) = (object::name(&name), Patch::Merge(object::renewal_patch()));
-            in_time(async {
-                match self.secrets.patch_metadata(&name, &PatchParams::default(), &patch).await {
-                    Ok(_) => Ok(()),
-                    Err(kube::Error::Api(status)) if status.code == 404 => Err(StoreError::Unknown),
-                    Err(error) => Err(wrong(error)),
-                }
-            })
-            .await
-        })
+        Box::pin(async move { in_time(self.ask(&object::name(&name), object::renewal_patch())).await })
+    }
+
+    fn ask_rollover(&self, request: String) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { in_time(self.ask(object::STATE, object::rollover_patch(&request))).await })
     }
 
     fn tell(&self, mut notice: Notice) {

@@ -84,6 +84,18 @@ impl Admin {
             Err(error) => Err(NotRenewed::Store(error)),
         }
     }
+
+    /// Asks for new keys of the accounts with authorities.
+    pub(super) async fn roll_over(&self) -> Result<(), NotRenewed> {
+        let Some(acme) = &self.acme else { return Err(NotRenewed::Unknown) };
+        // What tells one request from another is never compared but for equality.
+        let request = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros().to_string();
+        match acme.store().ask_rollover(request).await {
+            Ok(()) => Ok(()),
+            Err(StoreError::Unknown) => Err(NotRenewed::Unknown),
+            Err(error) => Err(NotRenewed::Store(error)),
+        }
+    }
 }
 
 fn kept(acme: &Acme, name: &str) -> Option<portcullis_config::problem::Origin> {

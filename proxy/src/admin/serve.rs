@@ -77,6 +77,9 @@ async fn answer(request: &Request<Incoming>, admin: Arc<Admin>) -> Response<Full
     if *request.method() == Method::POST && request.uri().path() == "/certificates/renew" {
         return renew(request.uri().query().unwrap_or_default(), &admin).await;
     }
+    if *request.method() == Method::POST && request.uri().path() == "/certificates/rollover" {
+        return done(admin.roll_over().await.map(|()| "asked"));
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -109,9 +112,13 @@ async fn answer(request: &Request<Incoming>, admin: Arc<Admin>) -> Response<Full
 /// Has the certificate renewed that `name=…` names, by its own name or by a name that it is for.
 async fn renew(query: &str, admin: &Admin) -> Response<Full<Bytes>> {
     let name = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "name").map(|(_, name)| name.into_owned());
-    match admin.renew(&name.unwrap_or_default()).await {
-        Ok(name) => json(&name),
-        Err(NotRenewed::Unknown) => text(StatusCode::NOT_FOUND, "the gateway has ordered no such certificate\n"),
+    done(admin.renew(&name.unwrap_or_default()).await)
+}
+
+fn done(outcome: Result<impl Serialize, NotRenewed>) -> Response<Full<Bytes>> {
+    match outcome {
+        Ok(answer) => json(&answer),
+        Err(NotRenewed::Unknown) => text(StatusCode::NOT_FOUND, "the gateway orders no such certificate\n"),
         Err(NotRenewed::Store(error)) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
     }
 }

@@ -10,6 +10,7 @@
 //! | what must not be forgotten | [`state`] |
 //! | the one replica that orders | [`lead`] |
 //! | what nobody needs any more | [`cleanup`] |
+//! | new keys for accounts | [`rollover`] |
 //! | what owners of Services are told | [`tell`] |
 //! | one order | [`order`], with [`authority`], [`dns`] and [`proof`] |
 //! | what every replica answers to authorities | [`challenges`] |
@@ -24,6 +25,7 @@ mod lead;
 mod order;
 pub(crate) mod plan;
 mod proof;
+mod rollover;
 mod schedule;
 pub(crate) mod state;
 mod tell;
@@ -134,6 +136,10 @@ impl Acme {
                 )
             })
             .collect();
+        if let Some(error) = &known.rollover.error {
+            let help = "run `portcullis certs rollover` again once that is mended; until then the keys that there are stay in use";
+            problems.push(problem("AccountKeyNotReplaced", format!("keys of accounts were not replaced: {error}"), help));
+        }
         if self.live.is_synced() {
             problems.extend(self.wanted().problems(self.acme.challenge));
         }

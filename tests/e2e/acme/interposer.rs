@@ -37,6 +37,8 @@ pub(super) enum Fault {
     Silence,
     /// No request whose path begins so is answered.
     Stall(&'static str),
+    /// What is asked at a path that begins so is done, but not answered.
+    Lose(&'static str),
     /// This chain is issued in place of the right one.
     Chain(String),
     /// Every answer has this date.
@@ -94,7 +96,7 @@ impl Interposer {
         self.fault.send_replace(fault);
     }
 
-    /// Waits until a request was met by this [`Fault::Stall`].
+    /// Waits until a request was met by this [`Fault::Stall`] or [`Fault::Lose`].
     pub(super) async fn has_stalled(&self) {
         soon("a request stalls", self.stalled.subscribe().wait_for(|stalled| *stalled)).await.expect("the interposer lives");
     }
@@ -139,6 +141,7 @@ async fn pass(request: Request<Incoming>, way: &Way) -> Response<Full<Bytes>> {
         }
         Fault::Refuse(status, retry_after) if is_order => refusal(status, retry_after),
         fault => {
+            let path = request.uri().path().to_owned();
             let mut response = forward(request, way).await;
             let is_chain = response
                 .headers()
@@ -148,6 +151,10 @@ async fn pass(request: Request<Incoming>, way: &Way) -> Response<Full<Bytes>> {
                 Fault::Chain(chain) if is_chain => {
                     response.headers_mut().remove(header::CONTENT_LENGTH);
                     *response.body_mut() = Full::new(Bytes::from(chain));
+                }
+                Fault::Lose(lost) if path.starts_with(lost) => {
+                    way.stalled.send_replace(true);
+                    std::future::pending().await
                 }
                 Fault::Date(date) => drop(response.headers_mut().insert(header::DATE, HeaderValue::from_static(date))),
                 _ => {}

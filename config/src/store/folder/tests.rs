@@ -101,6 +101,17 @@ async fn what_is_removed_is_gone_with_what_was_asked_for_it() {
 }
 
 #[tokio::test]
+async fn what_was_asked_for_the_keys_of_accounts_is_held() {
+    let place = tempfile::tempdir().unwrap();
+    let (folder, _) = open(place.path());
+    assert_eq!(held(&folder).rollover, None);
+    for request in ["first", "second"] {
+        folder.ask_rollover(request.to_owned()).await.unwrap();
+        assert_eq!(held(&folder).rollover.as_deref(), Some(request));
+    }
+}
+
+#[tokio::test]
 async fn a_state_that_is_too_large_leaves_the_one_before() {
     let place = tempfile::tempdir().unwrap();
     let (folder, term) = open(place.path());

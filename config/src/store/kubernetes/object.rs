@@ -22,6 +22,8 @@ pub(super) const STATE: &str = "portcullis-acme";
 const STATE_KEY: &str = "state";
 /// The annotation that asks for a renewal.
 const RENEW: &str = "portcullis.dev/renew";
+/// The annotation that asks to have the keys of accounts replaced, with what tells this time from others.
+const ROLLOVER: &str = "portcullis.dev/rollover";
 /// The annotation with the term that wrote a Secret.
 const TERM: &str = "portcullis.dev/term";
 
@@ -41,9 +43,12 @@ pub(super) fn is_certificate_of_ours(secret: &Secret) -> bool {
     is(LABEL, "certificate") && is(MANAGED_BY, "portcullis") && secret.annotations().contains_key(TERM)
 }
 
-pub(super) fn state(term: Term, state: &SecretBytes) -> Secret {
+/// What others have written on the Secret stays.
+pub(super) fn state(term: Term, state: &SecretBytes, before: Option<&Secret>) -> Secret {
+    let mut annotations = before.map(|secret| secret.annotations().clone()).unwrap_or_default();
+    annotations.insert(TERM.to_owned(), term.0.to_string());
     Secret {
-        metadata: metadata(STATE.to_owned(), "state", BTreeMap::from([(TERM.to_owned(), term.0.to_string())])),
+        metadata: metadata(STATE.to_owned(), "state", annotations),
         type_: Some("Opaque".to_owned()),
         data: Some(BTreeMap::from([(STATE_KEY.to_owned(), ByteString(state.expose().to_vec()))])),
         ..Secret::default()
@@ -81,6 +86,7 @@ pub(super) fn held<'a>(secrets: impl Iterator<Item = &'a Secret>) -> Held {
     for secret in secrets {
         let full = secret.name_any();
         if full == STATE {
+            held.rollover = secret.annotations().get(ROLLOVER).cloned();
             held.state = secret.data.as_ref().and_then(|data| data.get(STATE_KEY)).map(|state| SecretBytes::from(state.0.clone()));
             continue;
         }
@@ -101,6 +107,11 @@ pub(super) fn renewal_patch() -> Value {
     json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "annotations": { RENEW: "now" } } })
 }
 
+/// Asks to have the keys of accounts replaced.
+pub(super) fn rollover_patch(request: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "annotations": { ROLLOVER: request } } })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_what_is_held() {
-        let secrets = [certificate(Term(3), &new(), None), state(Term(4), &SecretBytes::from(b"state".to_vec()))];
+        let secrets = [certificate(Term(3), &new(), None), state(Term(4), &SecretBytes::from(b"state".to_vec()), None)];
         let held = held(secrets.iter());
         assert_eq!(held.state.unwrap().expose(), b"state");
         assert_eq!(*held.certificates["one"].certificate.chain, *b"chain");
@@ -139,12 +150,22 @@ mod tests {
     fn only_certificates_that_the_gateway_made_may_be_removed() {
         let ours = certificate(Term(1), &new(), None);
         assert!(is_certificate_of_ours(&ours));
-        assert!(!is_certificate_of_ours(&state(Term(1), &SecretBytes::from(Vec::new()))));
+        assert!(!is_certificate_of_ours(&state(Term(1), &SecretBytes::from(Vec::new()), None)));
         let mut brought = ours.clone();
         brought.annotations_mut().remove(TERM);
         let mut managed = ours.clone();
         managed.labels_mut().insert(MANAGED_BY.to_owned(), "helm".to_owned());
         assert!(![brought, managed, Secret::default()].iter().any(is_certificate_of_ours));
+    }
+
+    #[test]
+    fn what_was_asked_for_the_keys_of_accounts_outlives_a_new_state() {
+        let bytes = SecretBytes::from(Vec::new());
+        let mut before = state(Term(1), &bytes, None);
+        before.annotations_mut().insert(ROLLOVER.to_owned(), "request".to_owned());
+        let after = state(Term(2), &bytes, Some(&before));
+        assert_eq!(held([&after].into_iter()).rollover.as_deref(), Some("request"));
+        assert_eq!(term(&after), Term(2));
     }
 
     #[test]

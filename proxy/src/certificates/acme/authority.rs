@@ -92,6 +92,12 @@ impl Authority {
         Ok((account, serde_json::to_value(&credentials)?))
     }
 
+    /// Whether the account's key is the one that the authority knows: it is asked to note whom it may write to once more.
+    pub(super) async fn confirm(&self, account: &Account) -> Result<(), Error> {
+        let contact: Vec<&str> = self.settings.contact.iter().map(String::as_str).collect();
+        account.update_contacts(&contact).await
+    }
+
     /// What it said beside its answers since the last time.
     pub(super) fn take_heard(&self) -> Heard {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);

@@ -66,7 +66,7 @@ mod tests {
 
     fn held(certificates: &[(&str, &[&str])]) -> Held {
         let kept = |names: &[&str]| Kept { certificate: certificate("place", names), renewal_asked: false };
-        Held { state: None, certificates: certificates.iter().map(|(name, names)| ((*name).to_owned(), kept(names))).collect() }
+        Held { certificates: certificates.iter().map(|(name, names)| ((*name).to_owned(), kept(names))).collect(), ..Held::default() }
     }
 
     fn wanted(name: &str) -> Record {

@@ -25,7 +25,7 @@ const GATHER: Duration = Duration::from_millis(500);
 /// The longest time without a look at what is due.
 const LOOK: Duration = Duration::from_secs(60);
 /// How often an order is tried again at once where a nonce was not taken.
-const AGAIN: usize = 20;
+pub(super) const AGAIN: usize = 20;
 /// After trouble with the store.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -78,6 +78,7 @@ impl<'a> Leader<'a> {
             self.follow_wanted().await?;
             let Some(held) = news.held.borrow_and_update().clone() else { return Ok(()) };
             self.clean_up(&held).await?;
+            self.roll_over(&held).await?;
             match self.next(&held, SystemTime::now()) {
                 (certificate, Step::Order) => self.try_order(&certificate).await?,
                 (certificate, Step::AskRenewal) => self.ask_renewal(&certificate, &held).await?,
@@ -112,7 +113,11 @@ impl<'a> Leader<'a> {
         let mut errors = Vec::new();
         let mut until = None;
         for authority in self.acme.authorities() {
-            let blocked = self.state.authorities.get(&authority.directory).filter(|trouble| schedule::is_blocked(trouble, seconds(SystemTime::now())));
+            let blocked = self
+                .state
+                .authorities
+                .get(&authority.directory)
+                .filter(|trouble| schedule::is_blocked(trouble, seconds(SystemTime::now())));
             if let Some(trouble) = blocked {
                 errors.push(format!("{}: {}", authority.directory, trouble.error));
                 until = Some(until.map_or(trouble.until, |until: Seconds| until.min(trouble.until)));

@@ -61,6 +61,7 @@ impl Leader<'_> {
 
     /// The account at an authority: the one that is kept, else a new one.
     pub(super) async fn account(&mut self, authority: &Authority) -> Result<Account, Failed> {
+        self.settle_key(authority).await?;
         if let Some(kept) = self.state.accounts.get(&authority.directory) {
             return authority.account(kept.clone()).await.map_err(|error| failed(&error, authority));
         }

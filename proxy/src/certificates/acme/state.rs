@@ -17,6 +17,10 @@ pub(crate) type Seconds = u64;
 pub(crate) struct State {
     /// The accounts, by the authority's directory: secret.
     pub(crate) accounts: BTreeMap<String, serde_json::Value>,
+    /// The accounts whose keys are being replaced, by the authority's directory: it is not known which key is good.
+    pub(crate) rolling: BTreeSet<String>,
+    /// The last request to replace the keys of accounts, and what came of it.
+    pub(crate) rollover: Rollover,
     /// The certificates that there should be, by name.
     pub(crate) certificates: BTreeMap<String, Record>,
     /// Certificates that were ordered and that nobody needs any more, and since when.
@@ -25,6 +29,16 @@ pub(crate) struct State {
     pub(crate) authorities: BTreeMap<String, Trouble>,
     /// What is to be answered to authorities.
     pub(crate) challenges: Vec<Challenge>,
+}
+
+/// What came of a request to replace the keys of accounts.
+#[derive(Default, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Rollover {
+    /// The request.
+    pub(crate) request: Option<String>,
+    /// Why keys were not replaced.
+    pub(crate) error: Option<String>,
 }
 
 /// A certificate that there should be.
