@@ -14,6 +14,7 @@ pub mod host;
 pub mod policy;
 pub mod rule;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -33,6 +34,9 @@ pub struct Snapshot {
     /// Credentials of callers, and what seals their sessions.
     #[serde(skip_serializing_if = "Credentials::is_empty")]
     pub credentials: Credentials,
+    /// The Namespaces whose hostnames may stand in public certificate logs, although they demand credentials.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub public_names: BTreeSet<Arc<str>>,
 }
 
 /// One listener, as Gateway API's: where connections are accepted, and which hosts it serves.

@@ -50,7 +50,8 @@ pub fn translate(settings: &Settings, resources: &Resources) -> Translation {
 #[must_use]
 pub fn translate_reusing(settings: &Settings, resources: &Resources, cells: &mut EndpointCells) -> Translation {
     let mut problems = Vec::new();
-    let hosts = Arc::new(implicit::hosts(settings, resources, cells, &mut problems));
+    let (hosts, public_names) = implicit::hosts(settings, resources, cells, &mut problems);
+    let hosts = Arc::new(hosts);
     problems.extend(resources.all_slices().filter_map(|slice| endpoints::orphan(resources, slice)));
     let listener = |name: &str, protocol| Listener { name: name.into(), protocol, hostname: None, hosts: hosts.clone() };
     let http = settings.listeners.http.address.map(|_| listener(Listener::HTTP, ListenerProtocol::Http));
@@ -61,6 +62,7 @@ pub fn translate_reusing(settings: &Settings, resources: &Resources, cells: &mut
         listeners: http.into_iter().chain(https).collect(),
         certificates: certificates(settings, resources, &mut problems),
         credentials,
+        public_names,
     };
     problems.sort_by(|one, other| (&one.origin, one).cmp(&(&other.origin, other)));
     problems.dedup();

@@ -31,8 +31,6 @@ pub struct AcmeSettings {
     pub challenge: ChallengeKind,
     /// How records for `dns-01` are made.
     pub dns: DnsSettings,
-    /// Environments that demand credentials, but whose hostnames may stand in public certificate logs. Others get no certificate of their own.
-    pub public_environments: Vec<String>,
     /// The most names in one certificate.
     pub names_per_certificate: NonZeroUsize,
     /// How long an order that failed is not tried again: twice as long each time, up to a day, and never sooner than the authority allows.
@@ -204,7 +202,6 @@ impl Default for AcmeSettings {
             staging: false,
             challenge: ChallengeKind::Http01,
             dns: DnsSettings::default(),
-            public_environments: Vec::new(),
             names_per_certificate: size(100),
             retry_after: Duration::from_secs(60),
             keep_unwanted: Duration::from_secs(7 * 24 * 3600),

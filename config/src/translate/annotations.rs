@@ -23,6 +23,8 @@ pub struct Key {
 pub enum KeyPlace {
     /// As a label of Namespaces.
     NamespaceLabel,
+    /// As an annotation of Namespaces.
+    Namespace,
     /// As an annotation of Services.
     Service,
     /// As an annotation of Namespaces and Services.
@@ -35,6 +37,8 @@ pub const ENVIRONMENT: Key = Key { name: "environment", place: KeyPlace::Namespa
 pub const EXPOSE: Key = Key { name: "expose", place: KeyPlace::Both, served: true };
 /// The credentials that are demanded.
 pub const REQUIRE: Key = Key { name: "require", place: KeyPlace::Both, served: true };
+/// Whether hostnames may stand in public certificate logs although they demand credentials.
+pub const PUBLIC_NAMES: Key = Key { name: "public-names", place: KeyPlace::Namespace, served: true };
 /// The applications that are let in.
 pub const ALLOW_APPS: Key = Key { name: "allow-apps", place: KeyPlace::Both, served: true };
 /// The users that are let in, by their names.
@@ -59,10 +63,11 @@ pub const RETRIES: Key = Key { name: "retries", place: KeyPlace::Service, served
 pub const MAX_BODY: Key = Key { name: "max-body", place: KeyPlace::Service, served: true };
 
 /// Every key that has a meaning.
-pub const VOCABULARY: [Key; 22] = [
+pub const VOCABULARY: [Key; 23] = [
     ENVIRONMENT,
     EXPOSE,
     REQUIRE,
+    PUBLIC_NAMES,
     ALLOW_APPS,
     ALLOW_USERS,
     ALLOW_GROUPS,
@@ -206,6 +211,7 @@ fn check_key(reader: &mut Reader<'_>, name: &str, is_label: bool) {
     let help = match (key.place, is_label, namespace) {
         (KeyPlace::NamespaceLabel, false, _) | (KeyPlace::NamespaceLabel, _, false) => "write it as a label of the Namespace",
         (KeyPlace::Service | KeyPlace::Both, true, _) => "write it as an annotation",
+        (KeyPlace::Namespace, true, _) | (KeyPlace::Namespace, _, false) => "write it as an annotation of the Namespace",
         (KeyPlace::Service, _, true) => "write it as an annotation of the Service",
         _ if !key.served => return reader.warn("NotServedYet", format!("`{key}` has no effect yet"), "remove it, or leave it for later"),
         _ => return,
@@ -248,7 +254,7 @@ mod tests {
         for key in VOCABULARY.into_iter().filter(|key| key.served) {
             let row = format!("\n| `{key}`");
             assert_eq!(namespace.contains(&row), key.place != KeyPlace::Service, "{key}");
-            assert_eq!(service.contains(&row), key.place != KeyPlace::NamespaceLabel, "{key}");
+            assert_eq!(service.contains(&row), matches!(key.place, KeyPlace::Service | KeyPlace::Both), "{key}");
         }
     }
 

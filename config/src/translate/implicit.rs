@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::access::NamespaceAccess;
-use super::annotations::{ENVIRONMENT, EXPOSE, HOSTNAMES, Reader, Reading, check_keys, excerpt};
+use super::annotations::{ENVIRONMENT, EXPOSE, HOSTNAMES, PUBLIC_NAMES, Reader, Reading, check_keys, excerpt};
 use super::endpoints::{self, endpoint_set};
 use super::hostname::HostnameTemplate;
 use super::{policy, port};
@@ -29,6 +29,8 @@ struct Environment {
     name: Reading<Arc<str>>,
     /// Whether Services are exposed that do not say so.
     all: bool,
+    /// Whether its hostnames may stand in public certificate logs.
+    public_names: bool,
     /// Who may call its Services.
     access: NamespaceAccess,
 }
@@ -41,24 +43,31 @@ struct Claim<'a> {
     routes: Vec<Route>,
 }
 
-/// The virtual hosts of all exposed Services.
-pub(super) fn hosts(settings: &Settings, resources: &Resources, cells: &mut EndpointCells, problems: &mut Vec<Problem>) -> HostTable {
+/// The virtual hosts of all exposed Services, and the Namespaces whose hostnames may stand in public certificate logs.
+pub(super) fn hosts(
+    settings: &Settings,
+    resources: &Resources,
+    cells: &mut EndpointCells,
+    problems: &mut Vec<Problem>,
+) -> (HostTable, BTreeSet<Arc<str>>) {
     let template = match HostnameTemplate::new(settings) {
         Ok(template) => template,
         Err(wrong) => {
             problems.extend(wrong.into_iter().map(Problem::from));
-            return HostTable::default();
+            return Default::default();
         }
     };
     let environments: BTreeMap<&str, Environment> =
         resources.namespaces().map(|namespace| (&**namespace.name(), Environment::read(namespace, problems))).collect();
+    let public = resources.namespaces().map(|namespace| namespace.name());
+    let public = public.filter(|name| environments.get(&***name).is_some_and(|environment| environment.public_names)).cloned().collect();
     let mut translator = Translator { settings, resources, template, stable: STABLE.into(), cells, problems };
     let mut claims: Vec<Claim<'_>> = Vec::new();
     for service in resources.services() {
         let environment = environments.get(&*service.origin.namespace);
         claims.extend(translator.claim(service, environment));
     }
-    settle(claims, problems)
+    (settle(claims, problems), public)
 }
 
 /// Gives each hostname to the oldest Service that claims it, and tells the others.
@@ -97,7 +106,18 @@ impl Environment {
             "opt-in" => Ok(false),
             _ => Err("is not understood".to_owned()),
         });
-        Self { name, all: all == Reading::Good(true), access: NamespaceAccess::read(&mut annotations) }
+        let help = "write \"true\" or \"false\"; until then no hostname that demands credentials gets a certificate of its own";
+        let public_names = annotations.read(PUBLIC_NAMES, help, |text| match text {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err("is not understood".to_owned()),
+        });
+        Self {
+            name,
+            all: all == Reading::Good(true),
+            public_names: public_names == Reading::Good(true),
+            access: NamespaceAccess::read(&mut annotations),
+        }
     }
 }
 

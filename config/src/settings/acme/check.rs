@@ -22,12 +22,6 @@ pub(in crate::settings) fn meaning(settings: &Settings, complain: &mut Complain<
         of_authority(acme, authority, &index.to_string(), complain);
     }
     challenge(settings, acme, complain);
-    for (index, environment) in acme.public_environments.iter().enumerate() {
-        if let Err(error) = check_label(environment) {
-            let help = "write the value of a Namespace's label `portcullis.dev/environment`".to_owned();
-            complain(&["acme", "publicEnvironments", &index.to_string()], format!("no environment can have this name: it {error}"), help);
-        }
-    }
     if acme.retry_after.is_zero() {
         let help = "write a duration such as `1m`".to_owned();
         complain(&["acme", "retryAfter"], "authorities shut out who asks without a pause".to_owned(), help);

@@ -21,7 +21,7 @@ pub(crate) struct Wanted {
 /// The names to order for the hosts of `snapshot` under `zone`, but for those that the certificates `brought` by people are for.
 ///
 /// With `dns-01` the zone's wildcard is wanted at any time, and most names need nothing else. A name of its own stands in public logs, so
-/// that it is wanted only where all of its routes are open, or where its environment is said to be public. Certificates name the zone
+/// that it is wanted only where all of its routes are open, or where its Namespace says that its names are public. Certificates name the zone
 /// anyway, so that it needs no such permission.
 pub(crate) fn wanted(snapshot: &Snapshot, zone: &str, acme: &AcmeSettings, brought: &[HostPattern]) -> Wanted {
     let mut wanted = Wanted::default();
@@ -41,7 +41,7 @@ pub(crate) fn wanted(snapshot: &Snapshot, zone: &str, acme: &AcmeSettings, broug
         }
         let is_zone = matches!((name, &zone), (HostPattern::Exact(name), Some(zone)) if name == zone);
         let can_be_proven = wildcards || matches!(name, HostPattern::Exact(_));
-        if can_be_proven && (is_zone || is_public(host, acme)) {
+        if can_be_proven && (is_zone || is_public(host, snapshot)) {
             wanted.names.insert(name.clone());
         } else {
             let left_out = wanted.left_out.entry(Arc::clone(&host.environment)).or_insert_with(|| (0, name.clone()));
@@ -53,9 +53,9 @@ pub(crate) fn wanted(snapshot: &Snapshot, zone: &str, acme: &AcmeSettings, broug
     wanted
 }
 
-fn is_public(host: &VirtualHost, acme: &AcmeSettings) -> bool {
+fn is_public(host: &VirtualHost, snapshot: &Snapshot) -> bool {
     let open = !host.routes.is_empty() && host.routes.iter().all(|route| route.rule.policy.access.require == Require::Nothing);
-    open || acme.public_environments.iter().any(|environment| **environment == *host.environment)
+    open || snapshot.public_names.contains(&host.origin.namespace)
 }
 
 /// Whether a certificate for `one` is for `other` too: a certificate's wildcard stands for one label alone (RFC 9525 §6.3).
@@ -84,10 +84,10 @@ impl Wanted {
             },
             help: match challenge {
                 ChallengeKind::Dns01 => {
-                    "it would name a restricted environment in public logs: make hostnames of one label, or add it to `acme.publicEnvironments`"
+                    "it would name a restricted environment in public logs: make hostnames of one label, or annotate its Namespace with `portcullis.dev/public-names`"
                 }
                 _ => {
-                    "it would name a restricted environment in public logs: prove a wildcard by `dns-01`, or add it to `acme.publicEnvironments`"
+                    "it would name a restricted environment in public logs: prove a wildcard by `dns-01`, or annotate its Namespace with `portcullis.dev/public-names`"
                 }
             }
             .to_owned(),

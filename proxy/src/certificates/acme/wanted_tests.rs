@@ -27,7 +27,7 @@ fn host(pattern: &str, environment: &str, require: &[Require]) -> VirtualHost {
     VirtualHost {
         pattern: pattern.parse().expect("a host"),
         environment: environment.into(),
-        origin: Origin::default(),
+        origin: Origin { kind: "Service", namespace: environment.into(), name: "service".into(), place: None },
         routes: require.iter().map(route).collect(),
     }
 }
@@ -78,10 +78,10 @@ fn without_it_only_open_hosts_get_a_name_of_their_own() {
 }
 
 #[test]
-fn an_environment_that_is_said_to_be_public_is_named() {
-    let acme = AcmeSettings { public_environments: vec!["prod".to_owned()], ..acme(ChallengeKind::Http01) };
+fn what_a_namespace_says_to_be_public_is_named() {
     let hosts = vec![host("cart--prod.apps.test", "prod", CLOSED), host("cart--dev.apps.test", "dev", CLOSED)];
-    assert_eq!(names(&wanted(&snapshot(hosts), ZONE, &acme, &[])), ["cart--prod.apps.test"]);
+    let snapshot = Snapshot { public_names: ["prod".into()].into(), ..snapshot(hosts) };
+    assert_eq!(names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::Http01), &[])), ["cart--prod.apps.test"]);
 }
 
 #[test]
