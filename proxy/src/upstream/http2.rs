@@ -1,7 +1,7 @@
 //! HTTP/2 to backends: by prior knowledge (h2c, RFC 9113 §3.3) and over TLS.
 //!
 //! One task a connection drives it; requests are streams of it and need no task of their own. It is written for this place
-//! (docs/decisions/009): no table of fields is kept that would mix people's requests, heads are written from where they are, and
+//! (docs/decisions/010): no table of fields is kept that would mix people's requests, heads are written from where they are, and
 //! what many exchanges send in one turn goes out in one piece.
 
 mod connection;
