@@ -41,7 +41,7 @@ async fn rights(folder: &Path) -> PathBuf {
 async fn one_of_two_replicas_orders_both_answer_and_a_new_leader_goes_on_with_the_order() {
     no_environments().await;
     let follower = dns::address();
-    let dns = Bind::start_with(&format!("web--staging A {follower}\nlost--staging A 127.0.0.1")).await;
+    let dns = Bind::start_with(&format!("web--staging A {follower}\nthird--staging A {follower}\nlost--staging A 127.0.0.1")).await;
     let pebble = Pebble::start(&dns).await;
     let interposer = Interposer::start(&pebble, dns.address(), Fault::None).await;
     let place = tempfile::tempdir().expect("a folder");
