@@ -153,7 +153,7 @@ mod tests {
         assert!(!is_certificate_of_ours(&state(Term(1), &SecretBytes::from(Vec::new()), None)));
         let mut brought = ours.clone();
         brought.annotations_mut().remove(TERM);
-        let mut managed = ours.clone();
+        let mut managed = ours;
         managed.labels_mut().insert(MANAGED_BY.to_owned(), "helm".to_owned());
         assert!(![brought, managed, Secret::default()].iter().any(is_certificate_of_ours));
     }

@@ -81,7 +81,7 @@ impl Connection {
     /// The stream of a frame; `None` for one that has closed, whose last frames were under way.
     fn stream(&self, id: u32) -> Result<Option<Shared>, Fault> {
         // Ours have odd numbers, and those that were not opened are idle (§5.1).
-        if id % 2 == 0 || id >= self.next_id { Err(PROTOCOL_ERROR) } else { Ok(self.streams.get(&id).cloned()) }
+        if id.is_multiple_of(2) || id >= self.next_id { Err(PROTOCOL_ERROR) } else { Ok(self.streams.get(&id).cloned()) }
     }
 
     fn data(&mut self, head: &Head, mut payload: Bytes) -> Result<(), Fault> {
@@ -119,7 +119,11 @@ impl Connection {
             state.data.push_back(payload);
         }
         drop(state);
-        if head.has(flag::END_STREAM) { self.complete(stream) } else { Ok(stream.borrow_mut().wake()) }
+        if head.has(flag::END_STREAM) {
+            return self.complete(stream);
+        }
+        stream.borrow_mut().wake();
+        Ok(())
     }
 
     /// The response has come in whole.
