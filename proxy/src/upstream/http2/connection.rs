@@ -88,7 +88,7 @@ pub(super) struct Connection {
     pub(super) has_settings: bool,
     /// The backend takes extended CONNECT (RFC 8441 §3).
     pub(super) takes_tunnels: bool,
-    /// Frames in a row that brought nothing.
+    /// Frames in a row that brought nothing, since the driver last looked.
     pub(super) idle_frames: u32,
 }
 

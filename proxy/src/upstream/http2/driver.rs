@@ -195,6 +195,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     fn tick(&mut self) -> Verdict {
         let now = Instant::now();
         let mut connection = self.connection.borrow_mut();
+        connection.idle_frames = 0;
         if let Some(since) = self.idle_since {
             if connection.out.is_empty() {
                 connection.out.shrink_to(IDLE_CAPACITY);

@@ -14,7 +14,7 @@ use crate::http2::frame::{HEAD, Head, MAX_PAYLOAD, MAX_WINDOW, flag, kind, setti
 pub(super) const MALFORMED: Cause = Cause::Malformed("http2");
 /// Payloads up to this size are copied out of what was read, so that a small one does not hold on to all of it.
 const COPIED: usize = 2048;
-/// Frames in a row that bring nothing: PINGs, SETTINGS, empty DATA, and what is for streams that are gone.
+/// Frames in a row, within seconds, that bring nothing: PINGs, SETTINGS, empty DATA, and what is for streams that are gone.
 const IDLE_FRAMES: u32 = 10_000;
 
 const PROTOCOL_ERROR: Fault = Fault(code::PROTOCOL_ERROR);

@@ -216,6 +216,23 @@ async fn what_is_wrong_on_one_stream_ends_that_stream() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_backend_that_asks_now_and_then_is_kept_for_days() {
+    in_local_set(async {
+        let (client, mut backend) = raw_backend().await;
+        let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
+        for _ in 0..20 {
+            let pings: Vec<u8> = (0..1_000).flat_map(|_| frame(kind::PING, 0, 0, &[0; 8])).collect();
+            backend.write_all(&pings).await.unwrap();
+            assert!(sent(&mut backend).await.iter().any(|(kind, ..)| *kind == kind::PING));
+            tokio::time::sleep(Duration::from_secs(4)).await;
+        }
+        backend.write_all(&head(1, 200, &[], true)).await.unwrap();
+        assert_eq!(final_head(&mut exchange).await.unwrap().0.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_answer_to_head_tells_a_length_and_has_no_body() {
     in_local_set(async {
         let (client, mut backend) = raw_backend().await;
