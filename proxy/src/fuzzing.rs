@@ -3,11 +3,13 @@
 //!
 //! Each function panics where its law is broken, whatever the octets are.
 
+mod credentials;
 mod frames;
 mod proxy_protocol;
 mod request;
 mod response;
 
+pub use self::credentials::credentials;
 pub use self::frames::upstream_frames;
 pub use self::proxy_protocol::proxy_protocol;
 pub use self::request::normalize;

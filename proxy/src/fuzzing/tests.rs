@@ -18,6 +18,11 @@ fn the_laws_of_upstream_responses_hold_on_the_corpus() {
 }
 
 #[test]
+fn the_laws_of_credentials_hold_on_the_corpus() {
+    replay("credentials", super::credentials);
+}
+
+#[test]
 fn the_laws_of_frames_hold_on_the_corpus() {
     replay("upstream_frames", super::upstream_frames);
 }
