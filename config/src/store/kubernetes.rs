@@ -1,18 +1,20 @@
 //! Secrets of one Namespace that all replicas watch, written by the one that holds a Lease.
 //!
 //! - [`lease`] decides, without a network, who leads;
+//! - [`known`] keeps what was last seen of the Secrets, by the watch or by a write;
 //! - [`object`] is what the Secrets look like.
 //!
 //! A replica that has lost its Lease without noticing is fenced off twice: it stops by its own clock before another may take the
 //! Lease, and each write carries the version that was read and is refused where a later term has written.
 
+mod known;
 mod lease;
 mod object;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -26,6 +28,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use self::known::Known;
 use self::lease::{Candidate, Standing};
 use super::{Held, MAX_BYTES, MAX_CERTIFICATES, NewCertificate, Store, StoreError, Term};
 use crate::problem::Origin;
@@ -50,6 +53,7 @@ pub struct Secrets {
     secrets: Api<Secret>,
     leases: Api<Lease>,
     identity: String,
+    known: std::sync::Mutex<Known>,
     held: watch::Sender<Option<Arc<Held>>>,
     term: watch::Sender<Option<Term>>,
     /// Where no Events are written nobody takes them.
@@ -81,6 +85,7 @@ impl Secrets {
             notices,
             events: events.then(|| Mutex::new(receiver)),
             identity: format!("{machine}_{:016x}", RandomState::new().hash_one(std::process::id())),
+            known: std::sync::Mutex::default(),
             held: watch::Sender::new(None),
             term: watch::Sender::new(None),
         }
@@ -97,35 +102,30 @@ impl Secrets {
     async fn follow(&self) {
         let only = watcher::Config::default().labels(object::LABEL);
         let mut events = watch_objects(self.secrets.clone(), only).default_backoff().boxed();
-        let mut secrets = BTreeMap::new();
         let mut listed = BTreeMap::new();
-        let mut whole = false;
         while let Some(event) = events.next().await {
             match event {
-                Ok(Event::Init) => {
-                    listed.clear();
-                    whole = false;
-                }
+                Ok(Event::Init) => listed.clear(),
                 Ok(Event::InitApply(secret)) => drop(listed.insert(secret.name_any(), secret)),
-                Ok(Event::InitDone) => {
-                    secrets = std::mem::take(&mut listed);
-                    whole = true;
-                }
-                Ok(Event::Apply(secret)) => drop(secrets.insert(secret.name_any(), secret)),
-                Ok(Event::Delete(secret)) => drop(secrets.remove(&secret.name_any())),
-                Err(error) => {
-                    tracing::warn!(%error, "the Secrets of ordered certificates cannot be watched; what is known stays");
-                    continue;
-                }
+                Ok(Event::InitDone) => self.know(|known| known.all(std::mem::take(&mut listed))),
+                Ok(Event::Apply(secret)) => self.know(|known| known.put(secret)),
+                Ok(Event::Delete(secret)) => self.know(|known| known.take(&secret)),
+                Err(error) => tracing::warn!(%error, "the Secrets of ordered certificates cannot be watched; what is known stays"),
             }
-            if whole {
-                let held = object::held(secrets.values().take(MAX_CERTIFICATES));
-                self.held.send_if_modified(|before| {
-                    let changed = before.as_deref() != Some(&held);
-                    *before = Some(Arc::new(held));
-                    changed
-                });
-            }
+        }
+    }
+
+    /// Changes what is known, and tells of it once all is.
+    fn know(&self, change: impl FnOnce(&mut Known)) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut known);
+        if let Some(secrets) = known.secrets() {
+            let held = object::held(secrets.take(MAX_CERTIFICATES));
+            self.held.send_if_modified(|before| {
+                let changed = before.as_deref() != Some(&held);
+                *before = Some(Arc::new(held));
+                changed
+            });
         }
     }
 
@@ -184,7 +184,12 @@ impl Secrets {
             match written {
                 // Somebody asked for its renewal at the same time, or there is another leader: it is read anew.
                 Err(error) if is_conflict(&error) && conflicts.next().is_some() => {}
-                done => return done.map(drop).map_err(wrong),
+                Err(error) => return Err(wrong(error)),
+                // The watch tells of it too, later: after an absence of the API server much later, and until then it would be ordered again.
+                Ok(written) => {
+                    self.know(|known| known.put(written));
+                    return Ok(());
+                }
             }
         }
     }
