@@ -13,6 +13,9 @@ use crate::normalize::{self, Kind, Request};
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 4096, headers: 32 };
 const MAX_HEADERS: NonZeroUsize = NonZeroUsize::new(LIMITS.headers).unwrap();
+/// For what is written again.
+const LARGER: HeadLimits = HeadLimits { bytes: 2 * LIMITS.bytes, headers: LIMITS.headers + 2 };
+const MORE_HEADERS: NonZeroUsize = NonZeroUsize::new(LARGER.headers).unwrap();
 /// Fields that frame a message or belong to one connection: a backend gets ours or none.
 const NOT_END_TO_END: [&str; 9] =
     ["host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "upgrade", "expect", "te"];
@@ -42,14 +45,19 @@ pub fn normalize(input: &[u8]) {
     }
     let octets = serialise(&request);
     is_read_alike(&request, &octets);
-    let again = read_head(&octets).and_then(|head| normalize::request(head, trusted, MAX_HEADERS).ok());
+    // A length of 0 may have come to it, and the host from where HTTP/2 had it.
+    let again = read_within(&octets, LARGER).and_then(|head| normalize::request(head, trusted, MORE_HEADERS).ok());
     let Some(again) = again else { panic!("{request:?} was serialised as {:?}, which is refused", String::from_utf8_lossy(&octets)) };
     is_the_same(&request, &again);
 }
 
 fn read_head(octets: &[u8]) -> Option<RequestHead> {
-    let length = HeadScanner::default().scan(octets, LIMITS.bytes).ok()??;
-    head::request(BytesMut::from(octets.get(..length)?), LIMITS).ok()
+    read_within(octets, LIMITS)
+}
+
+fn read_within(octets: &[u8], limits: HeadLimits) -> Option<RequestHead> {
+    let length = HeadScanner::default().scan(octets, limits.bytes).ok()??;
+    head::request(BytesMut::from(octets.get(..length)?), limits).ok()
 }
 
 /// The same as HTTP/2 would have carried it.
