@@ -237,7 +237,7 @@ fn framing(headers: &HeaderMap, version: Version) -> Result<Framing, &'static st
 }
 
 /// Digits alone, and no more than fit (RFC 9110 §8.6); a list of equal lengths is refused as well.
-fn content_length(value: &HeaderValue) -> Option<u64> {
+pub(crate) fn content_length(value: &HeaderValue) -> Option<u64> {
     let text = value.as_bytes();
     if text.is_empty() || text.len() > 19 || !text.iter().all(u8::is_ascii_digit) {
         return None;

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::exchange::{BodyLength, ResponseHead};
+use crate::http1;
 use crate::http2::hpack::{self, Decoder, Field, Name, Undecodable};
 use crate::upstream::exchange::Message;
 
@@ -104,7 +105,7 @@ impl Block {
         }
         match field.name {
             Name::Status if self.status.is_none() && self.fields.is_empty() => {
-                self.status = status(field.value.as_bytes());
+                self.status = StatusCode::from_bytes(field.value.as_bytes()).ok();
                 self.is_malformed |= self.status.is_none();
             }
             Name::Field(name) if !is_of_connection(&name) || name == header::HOST => {
@@ -128,20 +129,10 @@ impl Block {
 
 /// What `content-length` says, if it is there; `Err` for what says nothing, or two things.
 pub(super) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, ()> {
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter().map(|value| {
-        let digits = value.as_bytes();
-        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-            return Err(());
-        }
-        value.to_str().ok().and_then(|digits| digits.parse().ok()).ok_or(())
-    });
-    let first = lengths.next().transpose()?;
-    match lengths.next() {
-        None => Ok(first),
-        Some(_) => Err(()),
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (None, _) => Ok(None),
+        (Some(length), None) => http1::head::content_length(length).map(Some).ok_or(()),
+        (Some(_), Some(_)) => Err(()),
     }
-}
-
-fn status(digits: &[u8]) -> Option<StatusCode> {
-    StatusCode::from_bytes(digits).ok()
 }
