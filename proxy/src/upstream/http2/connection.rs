@@ -97,16 +97,21 @@ pub(super) struct Connection {
 impl Connection {
     /// With what is to be sent first (RFC 9113 §3.4).
     pub(super) fn new(settings: ClientSettings) -> Self {
-        let window = settings.connection_window.clamp(WINDOW, MAX_WINDOW);
+        // As far as the protocol knows such windows.
+        let settings = ClientSettings {
+            stream_window: settings.stream_window.min(MAX_WINDOW),
+            connection_window: settings.connection_window.clamp(WINDOW, MAX_WINDOW),
+            ..settings
+        };
         let mut out = PREFACE.to_vec();
         let ours = [
             (setting::ENABLE_PUSH, 0),
-            (setting::INITIAL_WINDOW_SIZE, settings.stream_window.min(MAX_WINDOW)),
+            (setting::INITIAL_WINDOW_SIZE, settings.stream_window),
             (setting::MAX_HEADER_LIST_SIZE, settings.head_bytes),
         ];
         frame::settings(&ours, &mut out);
-        if window > WINDOW {
-            frame::number(kind::WINDOW_UPDATE, 0, window - WINDOW, &mut out);
+        if settings.connection_window > WINDOW {
+            frame::number(kind::WINDOW_UPDATE, 0, settings.connection_window - WINDOW, &mut out);
         }
         Self {
             settings,
@@ -123,7 +128,7 @@ impl Connection {
             max_streams: STREAMS_BEFORE_SETTINGS,
             initial_window: WINDOW,
             send_window: i64::from(WINDOW),
-            receive_window: window,
+            receive_window: settings.connection_window,
             unannounced: 0,
             block: None,
             has_settings: false,
@@ -179,7 +184,7 @@ impl Connection {
         if is_tunnel && self.has_settings && !self.takes_tunnels {
             return Err(Failed::NoWebSocket);
         }
-        let stream: Shared = Rc::new(Stream::new(message.method, is_finished, self.settings.stream_window.min(MAX_WINDOW)).into());
+        let stream: Shared = Rc::new(Stream::new(message.method, is_finished, self.settings.stream_window).into());
         let mut block = std::mem::take(&mut self.scratch);
         block.clear();
         head::write(message, tls, &mut block);
@@ -395,8 +400,7 @@ impl Connection {
     /// Octets were read, or thrown away: the backend may send as many more.
     pub(super) fn release(&mut self, octets: usize) {
         self.unannounced = self.unannounced.saturating_add(u32::try_from(octets).unwrap_or(u32::MAX));
-        let whole = self.settings.connection_window.clamp(WINDOW, MAX_WINDOW);
-        if self.unannounced >= whole / 2 {
+        if self.unannounced >= self.settings.connection_window / 2 {
             let octets = std::mem::take(&mut self.unannounced);
             self.receive_window = self.receive_window.saturating_add(octets);
             frame::number(kind::WINDOW_UPDATE, 0, octets, &mut self.out);
@@ -409,7 +413,7 @@ impl Connection {
         self.release(octets);
         let mut state = stream.borrow_mut();
         state.unannounced = state.unannounced.saturating_add(u32::try_from(octets).unwrap_or(u32::MAX));
-        if state.unannounced >= self.settings.stream_window.min(MAX_WINDOW) / 2 && !state.is_complete && state.cause.is_none() {
+        if state.unannounced >= self.settings.stream_window / 2 && !state.is_complete && state.cause.is_none() {
             let octets = std::mem::take(&mut state.unannounced);
             state.receive_window = state.receive_window.saturating_add(octets);
             frame::number(kind::WINDOW_UPDATE, state.id, octets, &mut self.out);
@@ -454,8 +458,6 @@ impl Connection {
         for (_, stream) in self.streams.drain() {
             stream.borrow_mut().fail(cause);
         }
-        for waiting in self.waiting.drain(..) {
-            waiting.stream.borrow_mut().fail(Cause::NotSent);
-        }
+        self.refuse_waiting();
     }
 }
