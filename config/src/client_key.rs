@@ -10,6 +10,8 @@ use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use crate::hex;
+
 /// What every key begins with.
 pub const PREFIX: &str = "pck_";
 /// How long a key is, in octets.
@@ -79,23 +81,13 @@ pub fn hash(key: &str) -> [u8; 32] {
 /// A hash as Secrets have it: `sha256:` and 64 hexadecimal digits.
 #[must_use]
 pub fn write_hash(hash: &[u8; 32]) -> String {
-    hash.iter().fold(HASH_PREFIX.to_owned(), |text, octet| text + &format!("{octet:02x}"))
+    format!("{HASH_PREFIX}{}", hex::write(hash))
 }
 
 /// Reads a hash as [`write_hash`] writes it; `None` where `text` is none.
 #[must_use]
 pub fn read_hash(text: &str) -> Option<[u8; 32]> {
-    let hexadecimal = text.strip_prefix(HASH_PREFIX)?.as_bytes();
-    let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-    let mut hash = [0; 32];
-    let (pairs, rest) = hexadecimal.as_chunks::<2>();
-    if pairs.len() != hash.len() || !rest.is_empty() {
-        return None;
-    }
-    for (octet, [high, low]) in hash.iter_mut().zip(pairs) {
-        *octet = value(*high)? << 4 | value(*low)?;
-    }
-    Some(hash)
+    hex::read(text.strip_prefix(HASH_PREFIX)?)?.try_into().ok()
 }
 
 fn base62<const LENGTH: usize>(number: &[u8]) -> String {

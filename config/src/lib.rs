@@ -21,6 +21,7 @@ pub mod client_key;
 mod control;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+pub mod hex;
 pub mod live;
 pub mod problem;
 pub mod resources;

@@ -4,13 +4,14 @@
 //! to make and delete them. They are spread over a few Secrets, since each end sends one of them in whole to every replica.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
 use super::{Change, LEEWAY};
+use crate::hex;
 use crate::resources::credential::ENDED_SESSIONS;
 use crate::snapshot::access::EndedSessions;
 use crate::snapshot::certificate::SecretBytes;
@@ -103,10 +104,7 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.whose {
             Whose::Everybody => f.write_str(EVERYBODY)?,
-            Whose::Hash(hash) => f.write_str(&hash.iter().fold(String::with_capacity(32), |mut text, octet| {
-                let _ = write!(text, "{octet:02x}");
-                text
-            }))?,
+            Whose::Hash(hash) => f.write_str(&hex::write(&hash))?,
         }
         write!(f, "-{}", self.at)
     }
@@ -122,15 +120,7 @@ impl FromStr for Ended {
         if whose == EVERYBODY {
             return Ok(Self { whose: Whose::Everybody, at });
         }
-        let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-        let (pairs, rest) = whose.as_bytes().as_chunks::<2>();
-        let mut hash = [0; 16];
-        if pairs.len() != hash.len() || !rest.is_empty() {
-            return Err(Garbled);
-        }
-        for (octet, [high, low]) in hash.iter_mut().zip(pairs) {
-            *octet = digit(*high).ok_or(Garbled)? << 4 | digit(*low).ok_or(Garbled)?;
-        }
+        let hash = hex::read(whose).and_then(|hash| hash.try_into().ok()).ok_or(Garbled)?;
         Ok(Self { whose: Whose::Hash(hash), at })
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use portcullis_config::hex;
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -81,7 +82,7 @@ impl Open {
 
 /// A certificate with the digest in it (RFC 8737 §3).
 fn certificate(name: &str, digest: &str) -> Option<Arc<CertifiedKey>> {
-    let digest = unhex(digest).filter(|digest| digest.len() == 32)?;
+    let digest = hex::read(digest).filter(|digest| digest.len() == 32)?;
     let mut params = CertificateParams::new(vec![name.to_owned()]).ok()?;
     params.distinguished_name = DistinguishedName::new();
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(&digest)];
@@ -91,15 +92,6 @@ fn certificate(name: &str, digest: &str) -> Option<Arc<CertifiedKey>> {
     let key = rustls::crypto::aws_lc_rs::default_provider().key_provider.load_private_key(key).ok()?;
     // Not checked against each other: the check refuses the extension, which must be critical.
     Some(Arc::new(CertifiedKey::new(vec![certificate.der().clone()], key)))
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    text.as_bytes().chunks(2).map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect()
 }
 
 #[cfg(test)]
@@ -122,16 +114,9 @@ mod tests {
     fn a_certificate_is_there_for_its_name_alone() {
         let challenges = Challenges::default();
         let challenge = |name: &str, digest: String| Challenge::TlsAlpn { name: name.to_owned(), digest };
-        challenges.open(&[challenge("a.test", hex(&[7; 32])), challenge("b.test", "garbled".to_owned())]);
+        challenges.open(&[challenge("a.test", hex::write(&[7; 32])), challenge("b.test", "garbled".to_owned())]);
         assert!(challenges.certificate("a.test").is_some());
         assert!(challenges.certificate("b.test").is_none());
         assert!(challenges.certificate("c.test").is_none());
-    }
-
-    #[test]
-    fn what_is_in_hexadecimal_is_read_as_it_was() {
-        let bytes: Vec<u8> = (0..=255).collect();
-        assert_eq!(unhex(&hex(&bytes)), Some(bytes));
-        assert_eq!(unhex("abc"), None);
     }
 }

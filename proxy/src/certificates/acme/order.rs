@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use instant_acme::{Account, AuthorizationStatus, ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus, RetryPolicy};
+use portcullis_config::hex;
 use portcullis_config::problem::Origin;
 use portcullis_config::settings::acme::ChallengeKind;
 use portcullis_config::snapshot::certificate::{Certificate, SecretBytes};
@@ -14,7 +15,6 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use tokio::time::sleep;
 
 use super::authority::{Authority, Refusal, judge};
-use super::challenges::hex;
 use super::lead::Leader;
 use super::proof;
 use super::state::{Challenge, Pending, Seconds};
@@ -163,7 +163,7 @@ impl Leader<'_> {
             let answer = challenge.key_authorization();
             open.push(match kind {
                 ChallengeKind::Http01 => Challenge::Http { token: challenge.token.clone(), answer: answer.as_str().to_owned() },
-                ChallengeKind::TlsAlpn01 => Challenge::TlsAlpn { name, digest: hex(answer.digest().as_ref()) },
+                ChallengeKind::TlsAlpn01 => Challenge::TlsAlpn { name, digest: hex::write(answer.digest().as_ref()) },
                 ChallengeKind::Dns01 => {
                     let record = self.acme.dns()?.place(&name).await.map_err(|error| Failed::Order(error.to_string()))?;
                     Challenge::Dns { record, value: answer.dns_value() }

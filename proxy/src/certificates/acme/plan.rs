@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use portcullis_config::hex;
 use portcullis_config::snapshot::host::HostPattern;
 
 /// The names of each certificate, by the certificate's own name.
@@ -51,8 +52,8 @@ fn name(names: &BTreeSet<HostPattern>) -> String {
     let mut name = all.first().map(|first| first.replace('*', "wildcard").replace('.', "-")).unwrap_or_default();
     name.truncate(READABLE);
     let digest = digest(&SHA256, all.join(" ").as_bytes());
-    let hex: String = digest.as_ref().iter().take(4).map(|octet| format!("{octet:02x}")).collect();
-    format!("{}-{hex}", name.trim_end_matches('-'))
+    let digest = hex::write(digest.as_ref().get(..4).unwrap_or_default());
+    format!("{}-{digest}", name.trim_end_matches('-'))
 }
 
 #[cfg(test)]
