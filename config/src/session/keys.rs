@@ -49,6 +49,14 @@ pub fn due(credentials: &Credentials, period: Duration, lasting: Duration, now: 
     (make || !retire.is_empty()).then(|| Rotation { make, retire, seen, now: seconds(now) })
 }
 
+/// Which of `keys` seals, or signs, at `now`: the newest that every replica knows by then, else the oldest. One of unknown age counts as the
+/// oldest.
+pub fn in_use<K>(keys: &[K], created: impl Fn(&K) -> Option<SystemTime>, now: SystemTime) -> Option<&K> {
+    let is_known = |key: &&K| created(key).is_none_or(|created| created + KNOWN_AFTER <= now);
+    let newest = keys.iter().filter(is_known).max_by_key(|key| created(key));
+    newest.or_else(|| keys.iter().min_by_key(|key| created(key)))
+}
+
 // === impl Rotation ===
 
 impl Rotation {

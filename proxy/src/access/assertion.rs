@@ -18,6 +18,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::HeaderValue;
 use portcullis_config::live::Live;
+use portcullis_config::session::keys::in_use;
 use portcullis_config::snapshot::Snapshot;
 use portcullis_config::snapshot::access::SessionKey;
 use serde_json::json;
@@ -35,8 +36,6 @@ const LASTS: Duration = Duration::from_secs(300);
 const REUSED: Duration = Duration::from_secs(120);
 /// Tokens that are kept to be sent again.
 const KEPT: usize = 16 * 1024;
-/// How old a key is before it signs, so that every replica, and whoever keeps the published keys for a while, knows it.
-const ANNOUNCED: Duration = Duration::from_secs(60);
 
 /// Signs.
 pub(crate) struct Assertions {
@@ -101,7 +100,7 @@ impl Assertions {
             return None;
         }
         let keys = self.keys.load();
-        let key = keys.signing(now)?;
+        let key = in_use(&keys.keys, |key| key.created, now)?;
         let fingerprint = self.fingerprints.of(&key.id, told(caller, host))?;
         if let Some((token, until)) = self.kept.get(&fingerprint)
             && now < until
@@ -149,13 +148,6 @@ impl Keys {
     fn new(keys: Vec<Key>) -> Self {
         let published: Vec<_> = keys.iter().map(Key::public).collect();
         Self { keys, published: json!({ "keys": published }).to_string().into() }
-    }
-
-    /// The newest of those that are old enough; else the oldest.
-    fn signing(&self, now: SystemTime) -> Option<&Key> {
-        let age = |key: &Key| key.created.and_then(|created| now.duration_since(created).ok()).unwrap_or(Duration::MAX);
-        let announced = self.keys.iter().filter(|key| age(key) >= ANNOUNCED).min_by_key(|key| age(key));
-        announced.or_else(|| self.keys.iter().max_by_key(|key| age(key)))
     }
 }
 

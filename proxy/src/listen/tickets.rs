@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use portcullis_config::live::Live;
-use portcullis_config::session::keys::KNOWN_AFTER;
+use portcullis_config::session::keys::in_use;
 use portcullis_config::snapshot::Snapshot;
 use portcullis_config::snapshot::access::SessionKey;
 use portcullis_config::unix_time::seconds;
@@ -120,7 +120,7 @@ impl Ring {
     /// Of `keys`, or of `own` where there are none.
     fn new(own: &[u8], keys: &[SessionKey], now: SystemTime) -> Option<Self> {
         let window = seconds(now) / WINDOW;
-        let seals = sealing(keys, now);
+        let seals = in_use(keys, |key| key.created, now);
         let extract = |secret: &[u8]| Salt::new(HKDF_SHA256, b"portcullis").extract(secret);
         let first = extract(seals.map_or(own, |key| key.key.expose()));
         let mut open: Vec<Key> =
@@ -135,12 +135,6 @@ impl Ring {
     fn named(&self, name: &[u8]) -> Option<&Key> {
         std::iter::once(&self.seals).chain(&self.open).find(|key| key.name == name)
     }
-}
-
-/// The newest key that every replica knows by now, else the oldest.
-fn sealing(keys: &[SessionKey], now: SystemTime) -> Option<&SessionKey> {
-    let is_known = |key: &&SessionKey| key.created.is_none_or(|created| created + KNOWN_AFTER <= now);
-    keys.iter().filter(is_known).max_by_key(|key| key.created).or_else(|| keys.iter().min_by_key(|key| key.created))
 }
 
 // === impl Key ===

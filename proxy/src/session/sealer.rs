@@ -13,7 +13,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use portcullis_config::session::keys::KNOWN_AFTER;
+use portcullis_config::session::keys::in_use;
 use portcullis_config::snapshot::access::SessionKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -106,7 +106,7 @@ impl Sealer {
     /// Seals for one purpose on one host. `None` where the system gives no random numbers.
     pub(crate) fn seal(&self, purpose: Purpose, host: &str, what: &impl Serialize, now: SystemTime) -> Option<String> {
         let ring = self.ring.load();
-        let key = ring.sealing(now).unwrap_or(&self.own);
+        let key = in_use(&ring.0, |key| key.created, now).unwrap_or(&self.own);
         let mut text = serde_json::to_vec(what).ok()?;
         let nonce = key.key.seal_in_place_append_tag(Aad::from(purpose.bound_to(host)), &mut text).ok()?;
         let mut value = Vec::with_capacity(NAME_LEN + NONCE_LEN + text.len());
@@ -141,13 +141,6 @@ impl Sealer {
 impl Ring {
     fn names(&self) -> impl Iterator<Item = [u8; NAME_LEN]> + '_ {
         self.0.iter().map(|key| key.name)
-    }
-
-    /// The newest key that every replica knows by now, else the oldest.
-    fn sealing(&self, now: SystemTime) -> Option<&Arc<Key>> {
-        let is_known = |key: &&Arc<Key>| key.created.is_none_or(|created| created + KNOWN_AFTER <= now);
-        let newest = self.0.iter().filter(is_known).max_by_key(|key| key.created);
-        newest.or_else(|| self.0.iter().min_by_key(|key| key.created))
     }
 }
 
