@@ -6,8 +6,10 @@ mod folder;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tokio::time::timeout;
 
 use self::cluster::Cluster;
 use self::folder::Folder;
@@ -15,7 +17,10 @@ use super::Change;
 use crate::settings::{Settings, SourceSettings};
 use crate::source::SourceError;
 
-/// A place for the Secrets of sessions, which all replicas share. Whoever waits for a change sets the limit.
+/// How long a change may take.
+pub const REQUEST: Duration = Duration::from_secs(5);
+
+/// A place for the Secrets of sessions, which all replicas share. Changes are awaited by [`change`].
 pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Adds entries to a Secret, and takes others away, both or nothing. What others change at the same time stays.
     ///
@@ -36,12 +41,23 @@ pub enum StoreError {
     /// The API server said no, or nothing.
     #[error("the API server: {0}")]
     Cluster(#[source] Box<kube::Error>),
+    /// It took longer than [`REQUEST`].
+    #[error("no answer in time")]
+    Late,
     /// A file cannot be read or written.
     #[error("{0}: {1}")]
     File(PathBuf, #[source] std::io::Error),
     /// A file is not as it was written here.
     #[error("{0} is not as the gateway wrote it")]
     Changed(PathBuf),
+}
+
+/// Makes a change, within [`REQUEST`].
+///
+/// # Errors
+/// Nothing has changed, as far as is known.
+pub async fn change(store: &dyn Store, change: Change) -> Result<(), StoreError> {
+    timeout(REQUEST, store.change(change)).await.unwrap_or(Err(StoreError::Late))
 }
 
 /// The store of the gateway that `settings` describe, beside its resources; `None` where no Namespace is named for credentials. In a folder of

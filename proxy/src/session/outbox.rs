@@ -10,15 +10,13 @@ use std::time::{Duration, SystemTime};
 
 use portcullis_config::live::Live;
 use portcullis_config::session::ended::{Ended, MAX_IN_SECRET, Whose, tell};
-use portcullis_config::session::store::Store;
+use portcullis_config::session::store::{self, Store, StoreError};
 use portcullis_config::unix_time::seconds;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 /// How long whoever signs out waits until others know.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long a change of the store may take.
-const REQUEST: Duration = Duration::from_secs(5);
 /// The pause after a failure: twice as long each time, up to the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Ends that wait to be taken up.
@@ -125,10 +123,10 @@ impl Courier {
         self.counts.pending.store(self.pending.len() as u64, Ordering::Relaxed);
     }
 
-    async fn deliver(&mut self) -> Result<(), String> {
+    async fn deliver(&mut self) -> Result<(), StoreError> {
         let change = tell(&self.live.snapshot.load().credentials.ended_sessions, &self.pending, self.lasting, SystemTime::now());
-        match timeout(REQUEST, self.store.change(change)).await {
-            Ok(Ok(())) => {
+        match store::change(&*self.store, change).await {
+            Ok(()) => {
                 self.counts.told.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
                 self.pending.clear();
                 for waiting in self.waiting.drain(..) {
@@ -137,8 +135,7 @@ impl Courier {
                 }
                 Ok(())
             }
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("no answer in time".to_owned()),
+            error => error,
         }
     }
 
@@ -182,7 +179,7 @@ mod tests {
 
     use futures::future::BoxFuture;
     use portcullis_config::session::Change;
-    use portcullis_config::session::store::StoreError;
+    use portcullis_config::session::store::REQUEST;
     use tokio::task::JoinHandle;
 
     use super::*;

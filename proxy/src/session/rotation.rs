@@ -6,15 +6,13 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::rand;
 use portcullis_config::live::Live;
 use portcullis_config::session::keys::due;
-use portcullis_config::session::store::{Store, StoreError};
+use portcullis_config::session::store::{self, Store, StoreError};
 use portcullis_config::settings::Settings;
 use portcullis_config::settings::access::AccessSettings;
 use tokio::time::{sleep, timeout};
 
 /// How often it is looked whether a key is due, without any news.
 const LOOK: Duration = Duration::from_secs(60);
-/// How long a change of the store may take.
-const REQUEST: Duration = Duration::from_secs(5);
 /// How long it takes until a change is known here.
 const NEWS: Duration = Duration::from_secs(1);
 
@@ -57,12 +55,11 @@ async fn look(store: &dyn Store, live: &Live, access: &AccessSettings, now: Syst
     let mut random = [0; 32];
     rand::fill(&mut random).map_err(|_| "the system gives no random numbers".to_owned())?;
     let make = rotation.make;
-    match timeout(REQUEST, store.change(rotation.change(random))).await {
-        Ok(Ok(())) => tracing::info!(make, "session keys were rotated"),
+    match store::change(store, rotation.change(random)).await {
+        Ok(()) => tracing::info!(make, "session keys were rotated"),
         // Another replica saw to it.
-        Ok(Err(StoreError::Superseded)) => {}
-        Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err("no answer in time".to_owned()),
+        Err(StoreError::Superseded) => {}
+        Err(error) => return Err(error.to_string()),
     }
     Ok(NEWS)
 }
