@@ -20,7 +20,7 @@ use crate::source::directory::Directory;
 use crate::source::kubernetes::Kubernetes;
 use crate::source::{Secrets, Source, SourceError, Update, Updates};
 use crate::status::{Reporter, events};
-use crate::translate::{credentials, endpoint_set, translate_reusing};
+use crate::translate::{Translation, credentials, endpoint_set, translate_apart};
 
 /// How long more changes are waited for after one, so that a burst costs one translation.
 const GATHER: Duration = Duration::from_millis(2);
@@ -192,12 +192,10 @@ impl Control {
     }
 
     fn translate(&mut self) {
-        let translation = translate_reusing(&self.settings, &self.resources, &mut self.cells);
-        self.translated = translation.problems;
-        self.credentials = credentials(&self.resources).1;
-        self.translated.retain(|problem| !self.credentials.contains(problem));
+        let (Translation { snapshot, problems }, wrong) = translate_apart(&self.settings, &self.resources, &mut self.cells);
+        (self.translated, self.credentials) = (problems, wrong);
         (self.pending.routes, self.pending.credentials) = (false, false);
-        self.live.publish(Arc::new(translation.snapshot), self.problems());
+        self.live.publish(Arc::new(snapshot), self.problems());
         self.cells.commit();
         self.live.set_synced();
         self.report();

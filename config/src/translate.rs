@@ -49,6 +49,15 @@ pub fn translate(settings: &Settings, resources: &Resources) -> Translation {
 /// The caller commits the cells once the snapshot is published.
 #[must_use]
 pub fn translate_reusing(settings: &Settings, resources: &Resources, cells: &mut EndpointCells) -> Translation {
+    let (Translation { snapshot, mut problems }, wrong) = translate_apart(settings, resources, cells);
+    problems.extend(wrong);
+    problems.sort_by(|one, other| (&one.origin, one).cmp(&(&other.origin, other)));
+    problems.dedup();
+    Translation { snapshot, problems }
+}
+
+/// The same; what is wrong with credentials, which change by themselves too, stands beside the rest, and nothing of it in an order.
+pub(crate) fn translate_apart(settings: &Settings, resources: &Resources, cells: &mut EndpointCells) -> (Translation, Vec<Problem>) {
     let mut problems = Vec::new();
     let (hosts, public_names) = implicit::hosts(settings, resources, cells, &mut problems);
     let hosts = Arc::new(hosts);
@@ -57,16 +66,13 @@ pub fn translate_reusing(settings: &Settings, resources: &Resources, cells: &mut
     let http = settings.listeners.http.address.map(|_| listener(Listener::HTTP, ListenerProtocol::Http));
     let https = settings.listeners.https.address.map(|_| listener(Listener::HTTPS, ListenerProtocol::Https));
     let (credentials, wrong) = credentials(resources);
-    problems.extend(wrong);
     let snapshot = Snapshot {
         listeners: http.into_iter().chain(https).collect(),
         certificates: certificates(settings, resources, &mut problems),
         credentials,
         public_names,
     };
-    problems.sort_by(|one, other| (&one.origin, one).cmp(&(&other.origin, other)));
-    problems.dedup();
-    Translation { snapshot, problems }
+    (Translation { snapshot, problems }, wrong)
 }
 
 /// The certificates that the configuration names, in its order. One from files that is missing was told by who reads files.
