@@ -161,9 +161,7 @@ impl Folder {
 
     /// Replaces a file: what is there after a crash is the old one or the new one.
     fn save(&self, term: Term, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        if self.lock.lock().unwrap_or_else(PoisonError::into_inner).term != Some(term) {
-            return Err(StoreError::Superseded);
-        }
+        self.check(term)?;
         if bytes.len() > MAX_BYTES {
             return Err(StoreError::TooLarge);
         }
@@ -176,26 +174,31 @@ impl Folder {
         bytes.push(b'\n');
         bytes.extend_from_slice(&certificate.chain);
         self.save(term, &format!("{}.pem", certificate.name), &bytes)?;
-        let asked = self.path.join(format!("{}.renew", certificate.name));
-        match fs::remove_file(&asked) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&asked, error)),
-            _ => {}
-        }
+        self.take_away(&format!("{}.renew", certificate.name))?;
         self.read()
     }
 
     fn remove(&self, term: Term, name: &str) -> Result<(), StoreError> {
-        if self.lock.lock().unwrap_or_else(PoisonError::into_inner).term != Some(term) {
-            return Err(StoreError::Superseded);
-        }
+        self.check(term)?;
         // What asked for its renewal first: it is of no use without it.
-        for path in ["renew", "pem"].map(|kind| self.path.join(format!("{name}.{kind}"))) {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&path, error)),
-                _ => {}
-            }
-        }
+        self.take_away(&format!("{name}.renew"))?;
+        self.take_away(&format!("{name}.pem"))?;
         self.read()
+    }
+
+    /// Refuses whoever does not lead any more.
+    fn check(&self, term: Term) -> Result<(), StoreError> {
+        let leads = self.lock.lock().unwrap_or_else(PoisonError::into_inner).term == Some(term);
+        if leads { Ok(()) } else { Err(StoreError::Superseded) }
+    }
+
+    /// Removes a file, where it is there.
+    fn take_away(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(&path, error)),
+            _ => Ok(()),
+        }
     }
 
     fn ask(&self, name: &str) -> Result<(), StoreError> {

@@ -19,11 +19,10 @@ impl Known {
 
     /// All that there is was listed.
     pub(super) fn all(&mut self, listed: BTreeMap<String, Secret>) {
-        let before = self.0.replace(listed).unwrap_or_default();
-        let listed: Vec<String> = self.0.iter().flat_map(|secrets| secrets.keys().cloned()).collect();
-        for (_, newer) in before.into_iter().filter(|(name, _)| listed.contains(name)) {
-            self.put(newer);
-        }
+        let mut before = self.0.take().unwrap_or_default();
+        before.retain(|name, _| listed.contains_key(name));
+        self.0 = Some(listed);
+        before.into_values().for_each(|secret| self.put(secret));
     }
 
     /// What is older than what is known says nothing new.
