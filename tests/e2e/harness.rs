@@ -8,6 +8,7 @@ mod authority;
 pub(crate) mod client;
 mod curl;
 mod gateway;
+pub(crate) mod node;
 mod raw;
 mod world;
 

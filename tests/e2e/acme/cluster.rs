@@ -1,33 +1,13 @@
 //! The Kubernetes node that `tests/cluster/run` starts, for tests of ACME: they are `#[ignore]`d elsewhere, and run one after the other.
 
-use std::process::Stdio;
-
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 
-/// Runs `kubectl` with an input, and returns what it printed.
-pub(super) async fn kubectl(arguments: &[&str], input: &str) -> String {
-    let mut command = Command::new("kubectl");
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let mut child = command.spawn().expect("kubectl runs");
-    child.stdin.take().expect("its input").write_all(input.as_bytes()).await.expect("it reads");
-    let output = child.wait_with_output().await.expect("kubectl ends");
-    assert!(output.status.success(), "kubectl {arguments:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
+use crate::harness::node::kubectl;
 
-/// The same for output in JSON.
+/// What `kubectl get` says, in JSON.
 pub(super) async fn get(arguments: &[&str]) -> Value {
     let text = kubectl(&[&["get", "--output=json"], arguments].concat(), "").await;
     serde_json::from_str(&text).expect("JSON")
-}
-
-/// Stops, starts and sets back parts of the node: see `tests/cluster/control`.
-pub(super) async fn control(arguments: &[&str]) {
-    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/control"));
-    let status = command.args(arguments).status().await.expect("control runs");
-    assert!(status.success(), "control {arguments:?}");
 }
 
 /// Removes all environments that tests before have left, and waits until they are gone: nothing else is ordered then.

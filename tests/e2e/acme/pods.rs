@@ -8,9 +8,10 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::authority::Pebble;
-use super::cluster::{certificate_secrets, expose, get, kubectl, no_environments};
+use super::cluster::{certificate_secrets, expose, get, no_environments};
 use super::dns::Bind;
 use super::interposer::{Fault, Interposer};
+use crate::harness::node::kubectl;
 use crate::harness::{Curl, ZONE, eventually};
 
 /// The Namespace of the gateway.

@@ -3,38 +3,18 @@
 //! They run as processes beside the node, so that each can be looked at; as pods they run in [`super::pods`].
 
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::authority::{HTTP_PORT, HTTPS_PORT, Pebble};
-use super::cluster::{certificate_secrets, control, expose, get, kubectl, no_environments};
+use super::cluster::{certificate_secrets, expose, get, no_environments};
 use super::dns::{self, Bind};
 use super::interposer::{Fault, Interposer};
 use super::{certs, is_served, served, start};
+use crate::harness::node::{NAMESPACE, control, kubectl, rights};
 use crate::harness::{Gateway, WEB, World, eventually};
 
-/// Where the gateway is installed by the tests of the node, or would be.
-const NAMESPACE: &str = "portcullis";
 const LATER: &str = "later--staging.apps.test";
-
-/// Installs the gateway's rights, and writes a kubeconfig that has no others.
-async fn rights(folder: &Path) -> PathBuf {
-    kubectl(
-        &["apply", "--server-side", "--field-manager=tests", "-f", "-"],
-        "{apiVersion: v1, kind: Namespace, metadata: {name: portcullis}}",
-    )
-    .await;
-    let access = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kubernetes/access.yaml");
-    kubectl(&["apply", "--server-side", "--field-manager=tests", "--namespace", NAMESPACE, "-f", access], "").await;
-    let token = kubectl(&["create", "token", "portcullis", "--namespace", NAMESPACE], "").await;
-    let text = kubectl(&["config", "view", "--raw", "--minify", "--flatten", "--output", "json"], "").await;
-    let mut config: Value = serde_json::from_str(&text).expect("a kubeconfig");
-    config["users"][0]["user"] = json!({ "token": token.trim() });
-    let path = folder.join("kubeconfig");
-    std::fs::write(&path, config.to_string()).expect("the kubeconfig");
-    path
-}
 
 #[tokio::test]
 #[ignore = "needs the node that tests/cluster/test starts"]
@@ -45,7 +25,7 @@ async fn one_of_two_replicas_orders_both_answer_and_a_new_leader_goes_on_with_th
     let pebble = Pebble::start(&dns).await;
     let interposer = Interposer::start(&pebble, dns.address(), Fault::None).await;
     let place = tempfile::tempdir().expect("a folder");
-    let kubeconfig = rights(place.path()).await;
+    let kubeconfig = rights(place.path(), &["access.yaml"]).await;
     let cluster = json!({
         "source": { "kubernetes": { "kubeconfig": kubeconfig } },
         "acme": {

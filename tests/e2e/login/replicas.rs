@@ -3,9 +3,8 @@
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::io::AsyncWriteExt;
-
 use super::*;
+use crate::harness::node::{control, kubectl, rights};
 
 /// How soon every replica refuses what one of them has ended.
 const SOON: Duration = Duration::from_secs(5);
@@ -188,44 +187,6 @@ async fn a_session_key_is_followed_by_the_next_one_and_taken_away_when_it_is_of_
     }
 }
 
-/// Installs what the gateway's manifests say of its rights and of sessions, and writes a kubeconfig that has no other rights.
-async fn rights(folder: &Path) -> std::path::PathBuf {
-    let manifest = |name: &str| format!("{}/deploy/kubernetes/{name}", env!("CARGO_MANIFEST_DIR"));
-    apply(&["-"], "{apiVersion: v1, kind: Namespace, metadata: {name: portcullis}}").await;
-    apply(&[&manifest("access.yaml"), &manifest("sessions.yaml")], "").await;
-    let token = kubectl(&["create", "token", "portcullis", "--namespace", "portcullis"], "").await;
-    let text = kubectl(&["config", "view", "--raw", "--minify", "--flatten", "--output", "json"], "").await;
-    let mut config: Value = serde_json::from_str(&text).expect("a kubeconfig");
-    config["users"][0]["user"] = json!({ "token": token.trim() });
-    let path = folder.join("kubeconfig");
-    std::fs::write(&path, config.to_string()).expect("the kubeconfig");
-    path
-}
-
-async fn apply(files: &[&str], input: &str) {
-    for file in files {
-        kubectl(&["apply", "--server-side", "--field-manager=tests", "--namespace", "portcullis", "-f", file], input).await;
-    }
-}
-
-/// Runs `kubectl` with an input, and returns what it printed.
-async fn kubectl(arguments: &[&str], input: &str) -> String {
-    let mut command = Command::new("kubectl");
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let mut child = command.spawn().expect("kubectl runs");
-    child.stdin.take().expect("its input").write_all(input.as_bytes()).await.expect("it reads");
-    let output = child.wait_with_output().await.expect("kubectl ends");
-    assert!(output.status.success(), "kubectl {arguments:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Stops and starts parts of the node: see `tests/cluster/control`.
-async fn control(action: &str) {
-    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/control"));
-    let status = command.arg(action).status().await.expect("control runs");
-    assert!(status.success(), "control {action}");
-}
-
 /// How many entries each of the Secrets has that ended sessions are told in.
 async fn told_in_cluster() -> Vec<usize> {
     let text =
@@ -239,11 +200,12 @@ async fn told_in_cluster() -> Vec<usize> {
 #[ignore = "needs the node that tests/cluster/test starts"]
 async fn who_signs_out_at_one_replica_is_refused_by_all_of_a_cluster() {
     let place = tempfile::tempdir().unwrap();
-    let kubeconfig = rights(place.path()).await;
+    let kubeconfig = rights(place.path(), &["access.yaml", "sessions.yaml"]).await;
     let closed = json!({ "portcullis.dev/expose": "all", "portcullis.dev/require": "user", "portcullis.dev/allow-users": "*" });
     let labels = json!({ "portcullis.dev/environment": "closed" });
     let metadata = json!({ "name": "closed", "labels": labels, "annotations": closed });
-    apply(&["-"], &json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata }).to_string()).await;
+    let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata });
+    kubectl(&["apply", "--server-side", "-f", "-"], &namespace.to_string()).await;
     for name in ["crm", "biz"] {
         let service = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": name }, "spec": { "ports": [{ "port": 80 }] } });
         kubectl(&["apply", "--server-side", "--namespace", "closed", "-f", "-"], &service.to_string()).await;
@@ -262,9 +224,9 @@ async fn who_signs_out_at_one_replica_is_refused_by_all_of_a_cluster() {
 
     let browser = pair.site.browser();
     let ann = Session::of(&browser, OPS, "ann").await;
-    control("stop-apiserver").await;
+    control(&["stop-apiserver"]).await;
     sign_out(&browser).await;
     assert!(!ann.holds_at(&pair.site.gateway).await && ann.holds_at(&pair.replica).await, "it can only be told later");
-    control("start-apiserver").await;
+    control(&["start-apiserver"]).await;
     eventually("the other refuses it", || async { !ann.holds_at(&pair.replica).await }).await;
 }
