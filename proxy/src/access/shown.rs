@@ -49,13 +49,11 @@ pub(crate) enum Bearer<'a> {
 impl Shown {
     /// What `headers` show, on a connection that showed `certificate`. Of fields that stand several times none counts.
     pub(crate) fn read(headers: &HeaderMap, certificate: Option<Rc<ClientCertificate>>) -> Self {
-        let has_fields = [&header::AUTHORIZATION, &X_API_KEY, &header::COOKIE].into_iter().any(|name| headers.contains_key(name));
-        if !has_fields {
-            return Self { certificate, ..Self::default() };
-        }
-        let bearer = single(headers, &header::AUTHORIZATION).filter(|value| bearer(value).is_some());
-        let api_key = single(headers, &X_API_KEY).filter(|value| text(value).is_some_and(is_client_key));
-        let cookie = single(headers, &header::COOKIE).filter(|value| SESSION.find_in([*value]).is_some());
+        let mut has_fields = false;
+        let mut single = |name| single(headers, name, &mut has_fields);
+        let bearer = single(&header::AUTHORIZATION).filter(|value| bearer(value).is_some());
+        let api_key = single(&X_API_KEY).filter(|value| text(value).is_some_and(is_client_key));
+        let cookie = single(&header::COOKIE).filter(|value| SESSION.find_in([*value]).is_some());
         Self { bearer: bearer.cloned(), api_key: api_key.cloned(), cookie: cookie.cloned(), certificate, has_fields }
     }
 
@@ -145,9 +143,11 @@ fn is_client_key(text: &str) -> bool {
     text.starts_with(client_key::PREFIX)
 }
 
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+/// The value of a field that stands once; `is_there` becomes true where it stands at all.
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName, is_there: &mut bool) -> Option<&'h HeaderValue> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;
+    *is_there = true;
     (values.next().is_none() && first.len() <= MAX_CREDENTIAL).then_some(first)
 }
 
