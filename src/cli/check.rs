@@ -1,16 +1,15 @@
 //! `portcullis check`: what is wrong with a configuration and with manifests, before anything runs.
 
+mod reach;
+
 use std::fs;
-use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::Args;
-use portcullis_config::problem::{Origin, Problem, Severity};
-use portcullis_config::settings::acme::ChallengeKind;
+use portcullis_config::problem::{Problem, Severity};
 use portcullis_config::settings::{Settings, SourceSettings};
-use portcullis_config::snapshot::host::HostPattern;
 use portcullis_proxy::certificates;
 
 use super::known::Known;
@@ -56,7 +55,7 @@ impl Check {
             found.extend(certificates::problems(&snapshot.certificates, now));
             let (left_out, ordered) = certificates::planned(&settings, &snapshot, now);
             found.extend(left_out);
-            found.extend(unprovable(&settings, &ordered));
+            found.extend(reach::unprovable(&settings, &ordered));
         }
         found.sort();
         found.dedup();
@@ -70,27 +69,6 @@ impl Check {
             ExitCode::SUCCESS
         })
     }
-}
-
-/// Names that cannot be proven because nobody could reach them. Only the first few are looked up: one answer tells of most mistakes.
-fn unprovable(settings: &Settings, ordered: &[HostPattern]) -> Vec<Problem> {
-    const LOOKED_UP: usize = 5;
-    if settings.acme.as_ref().is_none_or(|acme| acme.challenge == ChallengeKind::Dns01) {
-        return Vec::new();
-    }
-    let exact = ordered.iter().filter_map(|name| match name {
-        HostPattern::Exact(name) => Some(name.as_str()),
-        HostPattern::Wildcard(_) => None,
-    });
-    let lost = exact.take(LOOKED_UP).filter(|name| (*name, 0).to_socket_addrs().is_err());
-    let tell = |name: &str| Problem {
-        severity: Severity::Warning,
-        reason: "NameUnresolved",
-        origin: Origin::default(),
-        message: format!("no address of {name} is found, so that no certificate would be issued for it"),
-        help: "make a DNS record for the zone's names that points to the gateway, or prove names by `dns-01`".to_owned(),
-    };
-    lost.map(tell).collect()
 }
 
 /// The settings with which a folder is translated: those that were given beside it, else the defaults for a zone of no importance.
