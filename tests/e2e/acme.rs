@@ -10,6 +10,7 @@ mod interposer;
 mod names;
 mod pods;
 mod replicas;
+mod second;
 
 use rustls::pki_types::CertificateDer;
 use serde_json::Value;

@@ -147,12 +147,17 @@ impl Drop for Pebble {
     }
 }
 
-async fn spawn(folder: &TempDir, dns: &Bind, environment: &[(String, String)], log: &Arc<watch::Sender<String>>) -> Child {
+/// A program that `tests/tools/build` has built.
+pub(super) async fn tool(name: &str) -> PathBuf {
     let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/build");
     let output = Command::new(build).arg("--print-dir").output().await.expect("tests/tools/build runs");
-    let path = PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim()).join("pebble");
-    assert!(path.exists(), "Pebble is not there: run tests/tools/build");
-    let mut command = Command::new(path);
+    let path = PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim()).join(name);
+    assert!(path.exists(), "{name} is not there: run tests/tools/build");
+    path
+}
+
+async fn spawn(folder: &TempDir, dns: &Bind, environment: &[(String, String)], log: &Arc<watch::Sender<String>>) -> Child {
+    let mut command = Command::new(tool("pebble").await);
     command.arg("-config").arg(folder.path().join("pebble.json")).args(["-dnsserver", &dns.server().to_string()]);
     command.envs(environment.iter().cloned());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
