@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn with_dns_01_nothing_has_to_be_reached() {
-        let provider = "challenge: dns-01, dns: {provider: {exec: {command: [true]}}}";
+        let provider = "challenge: dns-01, dns: {provider: {exec: {command: [/bin/true]}}}";
         assert_eq!(reasons(&settings(provider), &["nothing.invalid"]), [""; 0]);
     }
 
