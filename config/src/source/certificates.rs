@@ -15,8 +15,10 @@ use crate::resources::{Change, Object};
 use crate::settings::CertificateSettings;
 use crate::snapshot::certificate::{Certificate, SecretBytes};
 
-/// How often the files are looked at.
-pub const INTERVAL: Duration = Duration::from_secs(1);
+/// How often files are looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How many pairs that seem settled are looked at each time. They take turns, so that many more cost no more, and are only looked at less often.
+const AT_ONCE: usize = 2000;
 /// The largest file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 
@@ -24,6 +26,8 @@ pub const MAX_FILE_BYTES: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct CertificateFiles {
     pairs: Vec<Pair>,
+    /// Whose turn is next.
+    next: usize,
 }
 
 /// A chain and its key.
@@ -35,6 +39,8 @@ struct Pair {
     told: Option<Certificate>,
     /// The files as they were before they were read, where any change since shows.
     stamps: Option<[Stamp; 2]>,
+    /// Whether nothing more can be learnt of the files before they change again.
+    is_settled: bool,
     problem: Option<Problem>,
 }
 
@@ -46,15 +52,27 @@ impl CertificateFiles {
     pub fn new(settings: &[CertificateSettings]) -> Self {
         let files = settings.iter().filter(|settings| matches!(settings, CertificateSettings::Files { .. }));
         Self {
-            pairs: files.map(|settings| Pair { settings: settings.clone(), seen: None, told: None, stamps: None, problem: None }).collect(),
+            pairs: files
+                .map(|settings| Pair { settings: settings.clone(), seen: None, told: None, stamps: None, is_settled: false, problem: None })
+                .collect(),
+            next: 0,
         }
     }
 
+    /// Looks at those that have changed lately or were never read, and at some of the others.
     fn look(&mut self, now: SystemTime) -> Update {
-        let before: Vec<Option<Problem>> = self.pairs.iter().map(|pair| pair.problem.clone()).collect();
-        let changes = self.pairs.iter_mut().filter_map(|pair| pair.look(now)).collect();
-        let changed = self.pairs.iter().map(|pair| &pair.problem).ne(&before);
-        let problems = changed.then(|| self.pairs.iter().filter_map(|pair| pair.problem.clone()).collect());
+        let count = self.pairs.len();
+        let (mut changes, mut is_other) = (Vec::new(), false);
+        for (index, pair) in self.pairs.iter_mut().enumerate() {
+            let has_turn = (index + count - self.next) % count < AT_ONCE;
+            if has_turn || !pair.is_settled {
+                let before = pair.problem.clone();
+                changes.extend(pair.look(now));
+                is_other |= pair.problem != before;
+            }
+        }
+        self.next = (self.next + AT_ONCE) % count.max(1);
+        let problems = is_other.then(|| self.pairs.iter().filter_map(|pair| pair.problem.clone()).collect());
         Update { changes, problems, synced: true, heard: None }
     }
 }
@@ -85,7 +103,7 @@ impl Pair {
     /// Chain and key are two files, and change one after the other: what has changed is told once it is the same two times.
     fn look(&mut self, now: SystemTime) -> Option<Change> {
         let stamps = stamps(&self.settings).filter(|stamps| stamps.iter().all(|stamp| stamp.is_settled(now)));
-        if stamps.is_some() && stamps == self.stamps && self.seen == self.told {
+        if stamps == self.stamps && self.is_settled {
             return None;
         }
         self.stamps = stamps;
@@ -94,17 +112,19 @@ impl Pair {
             Err(problem) => (None, Some(problem)),
         };
         self.problem = problem;
-        let settled = self.told.is_none() || self.seen == certificate;
+        let is_same = self.told.is_none() || self.seen == certificate;
         self.seen = certificate;
         // Files that cannot be read leave the certificate that is known as it is.
-        if self.seen == self.told {
+        let new = self.seen.as_ref().filter(|_| is_same && self.seen != self.told).cloned();
+        if new.is_some() {
+            self.told.clone_from(&new);
+        }
+        self.is_settled = self.stamps.is_some() && self.seen == self.told;
+        if self.is_settled {
             // One copy in memory is enough.
             self.seen.clone_from(&self.told);
-            return None;
         }
-        let new = self.seen.as_ref().filter(|_| settled)?;
-        self.told = Some(new.clone());
-        Some(Change::Upsert(Object::Certificate(self.settings.clone(), new.clone())))
+        Some(Change::Upsert(Object::Certificate(self.settings.clone(), new?)))
     }
 }
 
@@ -175,6 +195,32 @@ mod tests {
         let expected = [vec![first], vec![], vec![], vec![], vec![second], vec![]];
         assert_eq!(told(Duration::ZERO), expected, "written in the moment of the look");
         assert_eq!(told(Duration::from_secs(3600)), expected, "written an hour before");
+    }
+
+    #[test]
+    fn many_are_looked_at_in_turns_and_none_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("key"), "key").unwrap();
+        let count = 2 * AT_ONCE + 1;
+        let settings: Vec<CertificateSettings> = (0..count)
+            .map(|number| {
+                fs::write(path(&number.to_string()), "chain 1").unwrap();
+                CertificateSettings::Files { certificate: path(&number.to_string()), key: path("key") }
+            })
+            .collect();
+        let mut files = CertificateFiles::new(&settings);
+        let mut later = SystemTime::now() + Duration::from_secs(3600);
+        let mut look = || {
+            later += INTERVAL;
+            files.look(later).changes.len()
+        };
+        assert_eq!(look(), count, "all at the start");
+        for number in [0, AT_ONCE, 2 * AT_ONCE] {
+            fs::write(path(&number.to_string()), "chain 2 is longer").unwrap();
+            // Whoever's turn it is: seen once in three looks, and told at the next.
+            assert_eq!((0..4).map(|_| look()).sum::<usize>(), 1, "number {number}");
+        }
     }
 
     #[test]
