@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -220,14 +220,23 @@ where
     }
 }
 
-/// The authorities that this system trusts; those that cannot be read are left out.
+/// The authorities that this system trusts.
 fn system() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         tracing::warn!(%error, "certificate authorities of this system cannot be read");
     }
-    roots.add_parsable_certificates(found.certs);
+    trusting(found.certs)
+}
+
+/// These as far as they can be read. Where there are none, as in an image with nothing but the gateway, those that Mozilla trusted when it was
+/// built.
+fn trusting(found: Vec<CertificateDer<'static>>) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
     roots
 }
 

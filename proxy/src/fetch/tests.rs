@@ -159,3 +159,11 @@ fn a_file_without_authorities_is_told() {
     assert!(Client::new(Some(empty.path())).is_err());
     assert!(Client::new(Some(Path::new("/does/not/exist"))).is_err());
 }
+
+#[test]
+fn authorities_of_the_web_are_trusted_where_the_system_has_none_and_only_there() {
+    let web = trusting(Vec::new()).len();
+    assert!(web > 50, "{web}");
+    let own = CertificateParams::default().self_signed(&KeyPair::generate().unwrap()).unwrap();
+    assert_eq!(trusting(vec![own.der().clone()]).len(), 1);
+}
