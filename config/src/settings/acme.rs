@@ -66,6 +66,9 @@ pub struct AuthoritySettings {
     /// The profile of certificates, of those that it offers.
     #[serde(default)]
     pub profile: Option<String>,
+    /// The common name of the root that chains should end at, where it offers several; otherwise, and where it offers none that does, the first.
+    #[serde(default)]
+    pub preferred_chain: Option<String>,
 }
 
 /// An account outside of ACME.
@@ -242,7 +245,15 @@ impl AcmeSettings {
 
 impl AuthoritySettings {
     fn new(directory: &str) -> Self {
-        Self { directory: directory.to_owned(), staging: None, root_file: None, contact: Vec::new(), external_account: None, profile: None }
+        Self {
+            directory: directory.to_owned(),
+            staging: None,
+            root_file: None,
+            contact: Vec::new(),
+            external_account: None,
+            profile: None,
+            preferred_chain: None,
+        }
     }
 
     fn directory(&self, staging: bool) -> Option<&str> {

@@ -12,12 +12,13 @@
 //! | what nobody needs any more | [`cleanup`] |
 //! | new keys for accounts | [`rollover`] |
 //! | what owners of Services are told | [`tell`] |
-//! | one order | [`order`], with [`authority`], [`dns`] and [`proof`] |
+//! | one order | [`order`], with [`authority`], [`dns`], [`chain`] and [`proof`] |
 //! | what every replica answers to authorities | [`challenges`] |
 //!
 //! All of it runs on the control plane's runtime. Nothing that a client sends causes an order.
 
 mod authority;
+mod chain;
 pub(crate) mod challenges;
 mod cleanup;
 mod dns;

@@ -87,7 +87,12 @@ impl Pebble {
 
     /// What the certificates that it issues are trusted by, in PEM.
     pub(super) async fn issuing_root(&self) -> String {
-        let answer = Curl::new(&format!("https://{}:{MANAGEMENT_PORT}/roots/0", self.address)).arg("--insecure").run().await;
+        self.root(0).await
+    }
+
+    /// The same of another one of its chains, whose names differ: of as many as `PEBBLE_ALTERNATE_ROOTS` says.
+    pub(super) async fn root(&self, number: usize) -> String {
+        let answer = Curl::new(&format!("https://{}:{MANAGEMENT_PORT}/roots/{number}", self.address)).arg("--insecure").run().await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.text()
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -28,6 +29,27 @@ async fn restricted_names_are_never_ordered_and_later_open_ones_are() {
     assert_eq!(pebble.count("secret--closed"), 0, "the authority never heard of it");
     let page = gateway.admin_page("/routes").await.text();
     assert!(page.contains("CertificateNotOrdered"), "{page}");
+}
+
+#[tokio::test]
+async fn of_several_chains_the_preferred_one_is_served() {
+    let dns = Bind::start().await;
+    let pebble = Pebble::start_with(&dns, &[("PEBBLE_ALTERNATE_ROOTS", "2")], 90 * 24 * 3600).await;
+    let pod = echo("pod-1").await;
+    for number in [2, 0] {
+        let root = pebble.root(number).await;
+        let mut settings = pebble.settings("http-01");
+        settings["acme"]["authorities"][0]["preferredChain"] = json!(common_name(&root));
+        let gateway = Gateway::of(World::web(&pod)).settings(settings).start().await;
+        std::fs::write(gateway.ca(), root).expect("the root can be written");
+        is_served(&gateway, WEB).await;
+    }
+}
+
+fn common_name(pem: &str) -> String {
+    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+    let (_, certificate) = x509_parser::parse_x509_certificate(&certificate).expect("it can be read");
+    certificate.subject().iter_common_name().next().expect("it has a name").as_str().expect("text").to_owned()
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use instant_acme::{Account, AccountCredentials, BodyWrapper, BytesResponse, Erro
 use portcullis_config::settings::acme::AuthoritySettings;
 use portcullis_config::unix_time::seconds;
 
+use super::chain::Received;
 use super::state::Seconds;
 use crate::fetch::{Client, FetchError};
 use crate::upstream::AuthoritiesError;
@@ -30,6 +31,7 @@ pub(super) struct Authority {
     settings: AuthoritySettings,
     client: Client,
     heard: Arc<Mutex<Heard>>,
+    received: Arc<Received>,
 }
 
 /// What an authority said beside its answers.
@@ -63,7 +65,7 @@ pub(super) enum Refusal {
 impl Authority {
     pub(super) fn new(settings: &AuthoritySettings, directory: &str) -> Result<Self, AuthoritiesError> {
         let client = Client::new(settings.root_file.as_deref())?;
-        Ok(Self { directory: directory.to_owned(), settings: settings.clone(), client, heard: Arc::default() })
+        Ok(Self { directory: directory.to_owned(), settings: settings.clone(), client, heard: Arc::default(), received: Arc::default() })
     }
 
     /// The profile that orders ask for.
@@ -98,6 +100,14 @@ impl Authority {
         account.update_contacts(&contact).await
     }
 
+    /// Of all chains that it offers for a certificate of an account's, of which one was just given: the one that the settings prefer.
+    pub(super) async fn preferred_chain(&self, account: &Account, given: String) -> Result<String, Error> {
+        match &self.settings.preferred_chain {
+            Some(root) => self.received.preferred(root, account, given).await,
+            None => Ok(given),
+        }
+    }
+
     /// What it said beside its answers since the last time.
     pub(super) fn take_heard(&self) -> Heard {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,7 +115,7 @@ impl Authority {
     }
 
     fn transport(&self) -> Transport {
-        Transport { client: self.client.clone(), heard: Arc::clone(&self.heard) }
+        Transport { client: self.client.clone(), heard: Arc::clone(&self.heard), received: Arc::clone(&self.received) }
     }
 }
 
@@ -127,13 +137,14 @@ pub(super) fn judge(error: &Error) -> Refusal {
 struct Transport {
     client: Client,
     heard: Arc<Mutex<Heard>>,
+    received: Arc<Received>,
 }
 
 // === impl Transport ===
 
 impl HttpClient for Transport {
     fn request(&self, request: Request<BodyWrapper<Bytes>>) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
-        let (client, heard) = (self.client.clone(), Arc::clone(&self.heard));
+        let (client, heard, received) = (self.client.clone(), Arc::clone(&self.heard), Arc::clone(&self.received));
         Box::pin(async move {
             let (head, body) = request.into_parts();
             let Ok(body) = body.collect().await;
@@ -145,6 +156,7 @@ impl HttpClient for Transport {
             heard.lock().unwrap_or_else(PoisonError::into_inner).undated = undated;
             let answer = answer.map_err(|error: FetchError| Error::Other(format!("{url} {error}").into()))?;
             heard.lock().unwrap_or_else(PoisonError::into_inner).hear(answer.status.as_u16(), &answer.headers, SystemTime::now());
+            received.look(&answer.headers, &answer.body);
             let mut response = Response::new(());
             *response.status_mut() = answer.status;
             *response.headers_mut() = answer.headers;

@@ -56,6 +56,7 @@ impl Leader<'_> {
             return Err(failed);
         }
         let chain = issue(&mut order, &names, &key, authority).await?;
+        let chain = authority.preferred_chain(&account, chain).await.map_err(|error| failed(&error, authority))?;
         self.keep(certificate, &names, authority, chain, key).await
     }
 
