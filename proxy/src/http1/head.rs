@@ -9,6 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use crate::exchange::{BodyLength, Broken, Refusal, RequestHead, ResponseHead, Target};
 
+/// Room for the fields that the gateway adds: what forwarded the request, and who calls.
+const ADDED: usize = 16;
 /// More header fields than this are refused whatever the configuration says: the table is on the stack.
 pub(crate) const MAX_HEADERS: usize = 256;
 
@@ -316,7 +318,7 @@ pub(crate) fn header_map(octets: &Bytes, fields: &[httparse::Header<'_>], limit:
     if fields.len() > limit {
         return Err(FieldFault::TooMany);
     }
-    let mut headers = HeaderMap::with_capacity(fields.len() + 8);
+    let mut headers = HeaderMap::with_capacity(fields.len() + ADDED);
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| FieldFault::Malformed)?;
         let value = HeaderValue::from_maybe_shared(octets.slice_ref(field.value)).map_err(|_| FieldFault::Malformed)?;

@@ -68,7 +68,9 @@ impl Inbound {
         if self.is_ended {
             return Poll::Ready(Ok(false));
         }
-        if self.octets.capacity() - self.octets.len() < ROOM {
+        // Where nothing of what was read is in use any more, the next is read to the same place: it is still in the processor's cache.
+        let is_fresh = self.octets.is_empty() && self.octets.try_reclaim(READ);
+        if !is_fresh && self.octets.capacity() - self.octets.len() < ROOM {
             self.octets.reserve(READ);
         }
         match ready!(poll_read_buf(Pin::new(io), cx, &mut self.octets)) {
