@@ -29,10 +29,10 @@ impl ClientKeys {
 
     /// Whose key it is.
     pub(crate) fn find(&self, key: &str, now: SystemTime) -> Result<Caller, Rejected> {
-        if !client_key::is_well_formed(key) {
-            return Err(Rejected::Malformed);
-        }
-        let known = self.0.get(&client_key::hash(key)).ok_or(Rejected::UnknownClientKey)?;
+        let known = if key.len() == client_key::LENGTH { self.0.get(&client_key::hash(key)) } else { None };
+        let Some(known) = known else {
+            return Err(if client_key::is_well_formed(key) { Rejected::UnknownClientKey } else { Rejected::Malformed });
+        };
         if known.expires.is_some_and(|expires| expires <= now) {
             return Err(Rejected::Expired);
         }
