@@ -130,7 +130,8 @@ impl Authenticator {
     /// Finds out what only others know of these credentials: to be awaited before [`authenticate`](Self::authenticate). It takes as long for
     /// every host.
     pub(crate) async fn prepare(&self, shown: &Shown, now: SystemTime) {
-        if let (Some(introspection), Some(Bearer::Token(token))) = (&self.introspection, shown.bearer())
+        if let Some(introspection) = &self.introspection
+            && let Some(Bearer::Token(token)) = shown.bearer()
             && Introspection::is_for(token)
         {
             introspection.ask(token, now).await;

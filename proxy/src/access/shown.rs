@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use portcullis_config::client_key;
 
 use super::client_certificate::ClientCertificate;
+use crate::normalize::ascii;
 use crate::session::cookie::{self, SESSION};
 
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -52,7 +53,7 @@ impl Shown {
         let mut has_fields = false;
         let mut single = |name| single(headers, name, &mut has_fields);
         let bearer = single(&header::AUTHORIZATION).filter(|value| bearer(value).is_some());
-        let api_key = single(&X_API_KEY).filter(|value| text(value).is_some_and(is_client_key));
+        let api_key = single(&X_API_KEY).filter(|value| credential(value).is_some_and(is_client_key));
         let cookie = single(&header::COOKIE).filter(|value| SESSION.find_in([*value]).is_some());
         Self { bearer: bearer.cloned(), api_key: api_key.cloned(), cookie: cookie.cloned(), certificate, has_fields }
     }
@@ -75,7 +76,7 @@ impl Shown {
 
     /// The key of `X-Api-Key`.
     pub(crate) fn api_key(&self) -> Option<&str> {
-        self.api_key.as_ref().and_then(text)
+        self.api_key.as_ref().and_then(credential)
     }
 
     /// The client certificate.
@@ -96,7 +97,7 @@ pub(crate) fn strip(headers: &mut HeaderMap, ours: bool, pass: bool) {
     if pass {
         return;
     }
-    let is_key = |value: &HeaderValue| text(value).is_some_and(is_client_key);
+    let is_key = |value: &HeaderValue| credential(value).is_some_and(is_client_key);
     if headers.get_all(&X_API_KEY).iter().any(is_key) {
         headers.remove(&X_API_KEY);
     }
@@ -108,12 +109,12 @@ pub(crate) fn strip(headers: &mut HeaderMap, ours: bool, pass: bool) {
 
 /// Every cookie of the gateway's own goes, whatever is in it; the others stay as they were written.
 fn strip_cookies(headers: &mut HeaderMap) {
-    let is_ours = |pair: &[u8]| pair.trim_ascii_start().starts_with(cookie::PREFIX.as_bytes());
+    let is_ours = |pair: &&[u8]| pair.trim_ascii_start().starts_with(cookie::PREFIX.as_bytes());
     let Some(value) = headers.get(header::COOKIE) else { return };
-    if !value.as_bytes().split(|byte| *byte == b';').any(is_ours) {
+    if !cookie::pairs(value.as_bytes()).any(|pair| is_ours(&pair)) {
         return;
     }
-    let kept: Vec<&[u8]> = value.as_bytes().split(|byte| *byte == b';').filter(|pair| !is_ours(pair)).map(<[u8]>::trim_ascii).collect();
+    let kept: Vec<&[u8]> = cookie::pairs(value.as_bytes()).filter(|pair| !is_ours(pair)).map(<[u8]>::trim_ascii).collect();
     let joined = kept.join(&b"; "[..]);
     match HeaderValue::from_maybe_shared(Bytes::from(joined)) {
         Ok(value) if !value.is_empty() => drop(headers.insert(header::COOKIE, value)),
@@ -151,13 +152,13 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName, is_there: &mut bool) ->
     (values.next().is_none() && first.len() <= MAX_CREDENTIAL).then_some(first)
 }
 
-fn text(value: &HeaderValue) -> Option<&str> {
-    value.to_str().ok().map(str::trim)
+fn credential(value: &HeaderValue) -> Option<&str> {
+    ascii(value).map(str::trim)
 }
 
 /// What follows `Bearer` (RFC 6750 §2.1); the scheme is compared without case (RFC 9110 §11.1).
 fn bearer(value: &HeaderValue) -> Option<&str> {
-    let (scheme, token) = text(value)?.split_at_checked("bearer ".len())?;
+    let (scheme, token) = credential(value)?.split_at_checked("bearer ".len())?;
     let token = token.trim();
     let is_one = !token.is_empty() && memchr::memchr(b' ', token.as_bytes()).is_none();
     (scheme.eq_ignore_ascii_case("bearer ") && is_one).then_some(token)

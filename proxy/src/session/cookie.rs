@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
 
+use crate::normalize::ascii;
+
 /// A cookie by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cookie(&'static str);
@@ -30,7 +32,7 @@ impl Cookie {
 
     /// Its value among those of these fields. Two of one name are none: the other may have been tossed in by a sibling host.
     pub(crate) fn find_in<'h>(self, fields: impl IntoIterator<Item = &'h HeaderValue>) -> Option<&'h str> {
-        let pairs = fields.into_iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(';'));
+        let pairs = fields.into_iter().filter_map(ascii).flat_map(|text| text.split(';'));
         let mut values = pairs.filter_map(|pair| pair.trim().split_once('=')).filter(|(name, _)| *name == self.0).map(|(_, value)| value);
         let first = values.next()?;
         values.next().is_none().then_some(first)
@@ -48,6 +50,17 @@ impl Cookie {
     pub(crate) fn clear(self) -> Option<HeaderValue> {
         self.set("", Duration::ZERO)
     }
+}
+
+/// What stands between the semicolons of a `Cookie`.
+pub(crate) fn pairs(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(value);
+    std::iter::from_fn(move || {
+        let octets = rest?;
+        let end = memchr::memchr(b';', octets);
+        rest = end.and_then(|end| octets.get(end + 1..));
+        octets.get(..end.unwrap_or(octets.len()))
+    })
 }
 
 #[cfg(test)]
