@@ -6,7 +6,7 @@
 //! | whose are they? | [`authenticator`]: [`client_keys`], [`client_certificate`], [`token`] by the keys of [`issuers`], [`introspection`] |
 //! | may she go there? | [`caller`] |
 //! | may she still, a while later? | [`review`] |
-//! | what does the backend learn of her? | [`identity`], [`assertion`] |
+//! | what does the backend learn of her? | [`introduction`]: [`identity`], signed by [`assertion`] |
 
 pub(crate) mod assertion;
 pub(crate) mod authenticator;
@@ -15,7 +15,8 @@ mod caller;
 mod claims;
 mod client_certificate;
 mod client_keys;
-pub(crate) mod identity;
+mod identity;
+pub(crate) mod introduction;
 mod introspection;
 pub(crate) mod issuers;
 mod keys;

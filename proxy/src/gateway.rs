@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::access::Authenticator;
 use crate::access::assertion::Assertions;
+use crate::access::introduction::Introductions;
 use crate::admin::{self, Admin};
 use crate::certificates::acme::Acme;
 use crate::certificates::{Certificates, PlaceholderError};
@@ -126,7 +127,7 @@ impl Gateway {
             control.spawn(async move { assertions.follow(&followed).await });
         }
         let shared = Shared {
-            assertions,
+            introductions: Arc::new(Introductions::new(assertions)),
             authenticator: Arc::clone(&authenticator),
             reception,
             authorities: authorities.map_err(|error| StartError::Authorities(error.to_string()))?,

@@ -98,7 +98,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
     }
 
     // So are the keys that backends verify our word by.
-    if let Some(assertions) = worker.assertions.as_ref().filter(|_| request.target.path() == JWKS_PATH) {
+    if let Some(assertions) = worker.introductions.assertions().filter(|_| request.target.path() == JWKS_PATH) {
         return call.publish(assertions.published(), &request, respond).await;
     }
 
@@ -138,9 +138,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
     if shown.has_fields() {
         access::strip(&mut request.headers, authenticated.token, routed.rule.policy.access.pass_credentials);
     }
-    let assertion =
-        worker.assertions.as_ref().and_then(|assertions| assertions.token(&authenticated.caller, request.authority.host.as_str(), call.at));
-    access::identity::tell(&authenticated.caller, assertion, &mut request.headers);
+    worker.introductions.tell(&authenticated.caller, request.authority.host.as_str(), call.at, &mut request.headers);
     filter::request_headers(&routed.rule.filters, &mut request.headers);
     filter::request_headers(&backend.filters, &mut request.headers);
 

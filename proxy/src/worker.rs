@@ -22,7 +22,7 @@ use tokio::task::spawn_local;
 use tokio_rustls::TlsAcceptor;
 
 use crate::access::Authenticator;
-use crate::access::assertion::Assertions;
+use crate::access::introduction::Introductions;
 use crate::access::review::{self, Reviews};
 use crate::certificates::acme::challenges::Challenges;
 use crate::forwarding::Forwarding;
@@ -47,7 +47,7 @@ pub(crate) struct Worker {
     pub(crate) upstreams: Upstreams,
     pub(crate) meter: Rc<Meter>,
     pub(crate) authenticator: Arc<Authenticator>,
-    pub(crate) assertions: Option<Arc<Assertions>>,
+    pub(crate) introductions: Arc<Introductions>,
     /// `None` where nobody can log in.
     pub(crate) reception: Option<Reception>,
     pub(crate) reviews: Reviews,
@@ -65,7 +65,7 @@ pub(crate) struct Shared {
     pub(crate) authorities: Option<Authorities>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) authenticator: Arc<Authenticator>,
-    pub(crate) assertions: Option<Arc<Assertions>>,
+    pub(crate) introductions: Arc<Introductions>,
     pub(crate) reception: Option<Reception>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) challenges: Arc<Challenges>,
@@ -101,7 +101,7 @@ impl Worker {
             upstreams: Upstreams::new(&shared.settings, shared.authorities.clone(), Rc::clone(&meter)),
             meter,
             authenticator: Arc::clone(&shared.authenticator),
-            assertions: shared.assertions.clone(),
+            introductions: Arc::clone(&shared.introductions),
             reception: shared.reception.clone(),
             reviews: Reviews::default(),
             challenges: Arc::clone(&shared.challenges),

@@ -23,7 +23,6 @@ use portcullis_config::snapshot::Snapshot;
 use portcullis_config::snapshot::access::SessionKey;
 use serde_json::json;
 
-use super::cache::{Cache, Fingerprints};
 use super::caller::Caller;
 use super::identity;
 use crate::session::NoRandomness;
@@ -32,10 +31,6 @@ use crate::session::NoRandomness;
 pub(crate) const JWKS_PATH: &str = "/.well-known/portcullis/jwks.json";
 /// How long a token holds.
 const LASTS: Duration = Duration::from_secs(300);
-/// How long the same token is sent again: what is left of it then is enough for any request.
-const REUSED: Duration = Duration::from_secs(120);
-/// Tokens that are kept to be sent again.
-const KEPT: usize = 16 * 1024;
 
 /// Signs.
 pub(crate) struct Assertions {
@@ -43,16 +38,15 @@ pub(crate) struct Assertions {
     keys: ArcSwap<Keys>,
     /// Until there are others.
     own: [u8; 32],
-    fingerprints: Fingerprints,
-    kept: Cache<(HeaderValue, SystemTime)>,
 }
 
 struct Keys {
-    keys: Vec<Key>,
+    keys: Vec<Arc<Key>>,
     published: Bytes,
 }
 
-struct Key {
+/// What signs.
+pub(super) struct Key {
     id: String,
     pair: EcdsaKeyPair,
     point: Vec<u8>,
@@ -67,7 +61,7 @@ impl Assertions {
         let mut own = [0; 32];
         aws_lc_rs::rand::fill(&mut own).map_err(|_| NoRandomness)?;
         let keys = ArcSwap::from_pointee(Keys::new(Key::derive(&own, None).into_iter().collect()));
-        Ok(Self { issuer: format!("https://{zone}"), keys, own, fingerprints: Fingerprints::new()?, kept: Cache::new(KEPT) })
+        Ok(Self { issuer: format!("https://{zone}"), keys, own })
     }
 
     /// Follows the keys of the snapshot, forever: a task of the control plane.
@@ -94,22 +88,14 @@ impl Assertions {
         self.keys.load().published.clone()
     }
 
-    /// A token for `host` about the caller; `None` where nothing is known of her.
-    pub(crate) fn token(&self, caller: &Caller, host: &str, now: SystemTime) -> Option<HeaderValue> {
-        if caller.application.is_none() && caller.user.is_none() {
-            return None;
-        }
-        let keys = self.keys.load();
-        let key = in_use(&keys.keys, |key| key.created, now)?;
-        let fingerprint = self.fingerprints.of(&key.id, told(caller, host))?;
-        if let Some((token, until)) = self.kept.get(&fingerprint)
-            && now < until
-        {
-            return Some(token);
-        }
-        let token = key.sign(self.claims(caller, host), now)?;
-        self.kept.insert(fingerprint, (token.clone(), now + REUSED));
-        Some(token)
+    /// What signs at `now`.
+    pub(super) fn in_use(&self, now: SystemTime) -> Option<Arc<Key>> {
+        in_use(&self.keys.load().keys, |key| key.created, now).cloned()
+    }
+
+    /// A token for `host` about the caller. `None` only where the cryptography fails.
+    pub(super) fn sign(&self, key: &Key, caller: &Caller, host: &str, now: SystemTime) -> Option<HeaderValue> {
+        key.sign(self.claims(caller, host), now)
     }
 
     /// All but the times.
@@ -129,25 +115,12 @@ impl Assertions {
     }
 }
 
-/// All that [`Assertions::claims`] tells, in the same order.
-fn told<'a>(caller: &'a Caller, host: &'a str) -> impl Iterator<Item = Option<&'a str>> {
-    let user = caller.user.as_deref();
-    let one = [
-        Some(host),
-        caller.application.as_deref(),
-        user.map(|user| &*user.name),
-        user.and_then(|user| user.email.as_deref()),
-        user.and_then(|user| user.preferred_username.as_deref()),
-    ];
-    one.into_iter().chain(user.into_iter().flat_map(identity::told_groups).map(Some))
-}
-
 // === impl Keys ===
 
 impl Keys {
     fn new(keys: Vec<Key>) -> Self {
         let published: Vec<_> = keys.iter().map(Key::public).collect();
-        Self { keys, published: json!({ "keys": published }).to_string().into() }
+        Self { keys: keys.into_iter().map(Arc::new).collect(), published: json!({ "keys": published }).to_string().into() }
     }
 }
 
@@ -217,6 +190,11 @@ mod tests {
         SessionKey { origin: Origin::default(), key: vec![octet; 32].into(), created: Some(now() - Duration::from_secs(age)) }
     }
 
+    fn token(assertions: &Assertions, host: &str, now: SystemTime) -> HeaderValue {
+        let key = assertions.in_use(now).unwrap();
+        assertions.sign(&key, &ann(), host, now).unwrap()
+    }
+
     /// What a backend does.
     fn verified(assertions: &Assertions, token: &HeaderValue, audience: &str) -> Result<Value, jsonwebtoken::errors::Error> {
         let keys: JwkSet = serde_json::from_slice(&assertions.published()).unwrap();
@@ -231,7 +209,7 @@ mod tests {
     #[test]
     fn a_backend_can_verify_who_called_and_that_it_was_meant() {
         let assertions = Assertions::new("apps.test").unwrap();
-        let token = assertions.token(&ann(), "web.apps.test", now()).unwrap();
+        let token = token(&assertions, "web.apps.test", now());
         let claims = verified(&assertions, &token, "web.apps.test").unwrap();
         assert_eq!(
             (&claims["sub"], &claims["application"], &claims["groups"]),
@@ -239,26 +217,6 @@ mod tests {
         );
         assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 300);
         assert!(verified(&assertions, &token, "other.apps.test").is_err());
-        assert_eq!(assertions.token(&Caller::default(), "web.apps.test", now()), None);
-    }
-
-    #[test]
-    fn a_token_is_sent_again_for_two_minutes_and_to_nobody_else() {
-        let assertions = Assertions::new("apps.test").unwrap();
-        let first = assertions.token(&ann(), "a", now()).unwrap();
-        assert_eq!(assertions.token(&ann(), "a", now() + Duration::from_secs(100)), Some(first.clone()));
-        assert_ne!(assertions.token(&ann(), "a", now() + Duration::from_secs(130)), Some(first.clone()));
-        assert_ne!(assertions.token(&ann(), "b", now()), Some(first.clone()));
-        assert_ne!(assertions.token(&Caller { application: None, ..ann() }, "a", now()), Some(first.clone()));
-        let mut others = vec![ann(); 4];
-        let mut users = others.iter_mut().map(|caller| Arc::make_mut(caller.user.as_mut().unwrap()));
-        users.next().unwrap().name = "ben@example.com".into();
-        users.next().unwrap().email = None;
-        users.next().unwrap().preferred_username = Some("ann".into());
-        users.next().unwrap().groups = ["dev".into(), "ops".into()].into();
-        for other in others {
-            assert_ne!(assertions.token(&other, "a", now()), Some(first.clone()), "{other:?}");
-        }
     }
 
     #[test]
@@ -269,12 +227,12 @@ mod tests {
             replica.learn(&[key(1, 1000), key(2, 10)]);
         }
         assert_eq!(one.published(), other.published());
-        let token = one.token(&ann(), "a", now()).unwrap();
-        assert!(verified(&other, &token, "a").is_ok());
+        let first = token(&one, "a", now());
+        assert!(verified(&other, &first, "a").is_ok());
         // The new key is published, and signs only when it has been for a while.
         let kid = |token: &HeaderValue| jsonwebtoken::decode_header(token).unwrap().kid;
-        let later = one.token(&ann(), "a", now() + Duration::from_secs(60)).unwrap();
-        assert_ne!(kid(&token), kid(&later));
+        let later = token(&one, "a", now() + Duration::from_secs(60));
+        assert_ne!(kid(&first), kid(&later));
         assert!(verified(&other, &later, "a").is_ok());
         other.learn(&[key(2, 70)]);
         assert!(verified(&other, &later, "a").is_ok());

@@ -1,11 +1,13 @@
 //! What was found out about credentials, so that it costs a signature once: kept by fingerprint, for all workers, and bounded.
 
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use crate::session::NoRandomness;
@@ -23,11 +25,11 @@ const SHORT: usize = 1024;
 /// whoever chose them. It costs a tenth of SHA-256 where the processor has no instructions for that.
 pub(crate) struct Fingerprints(LessSafeKey);
 
-/// A bounded map in two generations: when the young one is full it becomes the old one, and what was the old one is forgotten. What is
+/// A bounded map, by keys that nobody outside can choose, in two generations: when the young one is full it becomes the old one, and what was the old one is forgotten. What is
 /// asked for again is young again, so that what is in use stays.
-pub(crate) struct Cache<T> {
-    young: ArcSwap<DashMap<Fingerprint, T>>,
-    old: ArcSwap<DashMap<Fingerprint, T>>,
+pub(crate) struct Cache<T, K = Fingerprint> {
+    young: ArcSwap<DashMap<K, T, RandomState>>,
+    old: ArcSwap<DashMap<K, T, RandomState>>,
     turning: AtomicBool,
     /// The most entries of one generation.
     bound: usize,
@@ -58,24 +60,24 @@ impl Fingerprints {
 
 // === impl Cache ===
 
-impl<T: Clone> Cache<T> {
+impl<T: Clone, K: Copy + Eq + Hash> Cache<T, K> {
     /// Of at most two times `bound` entries.
     pub(crate) fn new(bound: usize) -> Self {
         Self { young: ArcSwap::default(), old: ArcSwap::default(), turning: AtomicBool::new(false), bound }
     }
 
-    pub(crate) fn get(&self, fingerprint: &Fingerprint) -> Option<T> {
-        if let Some(found) = self.young.load().get(fingerprint) {
+    pub(crate) fn get(&self, key: &K) -> Option<T> {
+        if let Some(found) = self.young.load().get(key) {
             return Some(found.clone());
         }
-        let found = self.old.load().remove(fingerprint)?.1;
-        self.insert(*fingerprint, found.clone());
+        let found = self.old.load().remove(key)?.1;
+        self.insert(*key, found.clone());
         Some(found)
     }
 
-    pub(crate) fn insert(&self, fingerprint: Fingerprint, value: T) {
+    pub(crate) fn insert(&self, key: K, value: T) {
         let young = self.young.load();
-        young.insert(fingerprint, value);
+        young.insert(key, value);
         if young.len() >= self.bound && !self.turning.swap(true, Ordering::Acquire) {
             let full = self.young.swap(Arc::default());
             self.old.store(full);

@@ -13,7 +13,7 @@
 //! under these names, in every spelling.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use super::caller::{Caller, User};
 
@@ -28,28 +28,23 @@ static FORWARDED_USER: HeaderName = HeaderName::from_static("x-forwarded-user");
 /// The most octets of groups that are sent; a header field of more is refused by many backends.
 const MAX_GROUPS_OCTETS: usize = 4096;
 
-/// Tells the backend who is calling.
-pub(crate) fn tell(caller: &Caller, assertion: Option<HeaderValue>, headers: &mut HeaderMap) {
-    if let Some(assertion) = assertion {
-        headers.insert(&ASSERTION, assertion);
-    }
-    if let Some(application) = caller.application.as_deref().and_then(value) {
-        headers.insert(&APPLICATION, application);
-    }
-    let Some(user) = caller.user.as_deref() else { return };
-    if let Some(name) = value(&user.name) {
-        headers.insert(&USER, name.clone());
-        headers.insert(&FORWARDED_USER, name);
-    }
-    if let Some(email) = user.email.as_deref().and_then(value) {
-        headers.insert(&EMAIL, email);
-    }
-    if let Some(name) = user.preferred_username.as_deref().and_then(value) {
-        headers.insert(&PREFERRED_USERNAME, name);
-    }
-    if let Some(groups) = groups(user) {
-        headers.insert(&GROUPS, groups);
-    }
+/// A header field.
+pub(super) type Field = (&'static HeaderName, HeaderValue);
+
+/// All that a backend is told of the caller.
+pub(super) fn fields(caller: &Caller, assertion: Option<HeaderValue>) -> Vec<Field> {
+    let user = caller.user.as_deref();
+    let name = user.and_then(|user| value(&user.name));
+    let fields = [
+        (&ASSERTION, assertion),
+        (&APPLICATION, caller.application.as_deref().and_then(value)),
+        (&USER, name.clone()),
+        (&FORWARDED_USER, name),
+        (&EMAIL, user.and_then(|user| user.email.as_deref()).and_then(value)),
+        (&PREFERRED_USERNAME, user.and_then(|user| user.preferred_username.as_deref()).and_then(value)),
+        (&GROUPS, user.and_then(groups)),
+    ];
+    fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 /// The names that can stand in a list: one with a comma would be two groups to whoever reads it.
@@ -98,9 +93,8 @@ mod tests {
     use super::*;
 
     fn told(application: Option<&str>, user: Option<User>) -> Vec<String> {
-        let mut headers = HeaderMap::new();
-        tell(&Caller { application: application.map(Into::into), user: user.map(Into::into), until: None }, None, &mut headers);
-        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+        let caller = Caller { application: application.map(Into::into), user: user.map(Into::into), until: None };
+        fields(&caller, None).iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
     }
 
     fn user(name: &str, groups: &[&str]) -> User {
