@@ -48,9 +48,14 @@ metadata: {name: web, namespace: shop, annotations: {portcullis.dev/timout: 5s}}
 spec: {ports: [{port: http}]}
 ";
 
+/// A folder whose name is as long on every machine: lines are broken before a test can put another name in its place.
+fn place() -> tempfile::TempDir {
+    tempfile::tempdir_in("/tmp").expect("a temporary folder")
+}
+
 /// A folder with a configuration and manifests.
 fn folder(configuration: &str, manifests: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = place();
     std::fs::write(folder.path().join("portcullis.yaml"), configuration).expect("the configuration");
     std::fs::create_dir(folder.path().join("manifests")).expect("the folder of manifests");
     std::fs::write(folder.path().join("manifests/shop.yaml"), manifests).expect("the manifests");
@@ -78,13 +83,13 @@ fn told(folder: &Path, arguments: &[&str]) -> String {
 
 #[test]
 fn help_lists_what_can_be_asked_for() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = place();
     insta::assert_snapshot!(told(folder.path(), &["--help"]));
 }
 
 #[test]
 fn an_unknown_command_is_named_with_the_one_that_was_meant() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = place();
     insta::assert_snapshot!(told(folder.path(), &["rotes"]));
 }
 
@@ -149,7 +154,7 @@ fn an_explanation_is_json_for_programs() {
 
 #[test]
 fn an_address_where_no_gateway_answers_is_told() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = place();
     // Bound, and not listening: nobody else can be there.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -175,7 +180,7 @@ async fn a_running_gateway_tells_the_same_as_its_configuration() {
 
 #[test]
 fn bash_completes_commands_by_the_script() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = place();
     let script = folder.path().join("completion.bash");
     std::fs::write(&script, run(folder.path(), &["completion", "bash"]).stdout).unwrap();
     let completed = |words: &str| {
@@ -196,7 +201,7 @@ fn bash_completes_commands_by_the_script() {
 
 #[test]
 fn every_shell_gets_a_script_that_knows_all_commands() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = place();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = run(folder.path(), &["completion", shell]);
         assert!(output.status.success(), "{shell}: {output:?}");
