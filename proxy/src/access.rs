@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | which credentials does the request show? | [`shown`] |
 //! | whose are they? | [`authenticator`]: [`client_keys`], [`client_certificate`], [`token`] by the keys of [`issuers`], [`introspection`] |
+//! | whose signature is checked next? | [`turns`] |
 //! | may she go there? | [`caller`] |
 //! | may she still, a while later? | [`review`] |
 //! | what does the backend learn of her? | [`introduction`]: [`identity`], signed by [`assertion`] |
@@ -24,6 +25,7 @@ mod logins;
 pub(crate) mod review;
 mod shown;
 mod token;
+pub(crate) mod turns;
 
 pub(crate) use self::authenticator::{Authenticated, Authenticator};
 pub(crate) use self::caller::{Caller, User, may, may_enter};

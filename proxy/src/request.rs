@@ -3,6 +3,7 @@
 mod portal;
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +14,7 @@ use portcullis_config::snapshot::access::Require;
 use portcullis_config::snapshot::rule::Rule;
 
 use crate::access::assertion::JWKS_PATH;
-use crate::access::{Caller, Rejected, Shown};
+use crate::access::{Authenticated, Caller, Rejected, Shown};
 use crate::answer::{self, Asker, Facts};
 use crate::exchange::{BodyLength, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Source};
 use crate::forward::{self, Deadlines, Job, Notes, OnHead, Outcome};
@@ -104,8 +105,8 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
 
     // Who is calling? This is found out before the host is looked at, and so takes the same time for every host.
     let shown = Shown::read(&request.headers, peer.certificate.clone());
-    worker.authenticator.prepare(&shown, call.at).await;
-    let authenticated = worker.authenticator.authenticate(&shown, request.authority.host.as_str(), call.at);
+    let client = forwarding::client(&request.headers, peer, &worker.forwarding);
+    let authenticated = identify(worker, &shown, client, request.authority.host.as_str(), call.at).await;
     if let Some(location) = portal::detour(&request, authenticated.session.as_deref(), call.at) {
         return call.redirect_to_portal(location, &request, respond).await;
     }
@@ -129,7 +130,6 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
     };
 
     // Headers for the backend, and the rule's last word on them.
-    let client = forwarding::client(&request.headers, peer, &worker.forwarding);
     let host = forwarding::request(&mut request, peer, client, &call.id, true, &worker.forwarding);
     if request.kind == Kind::WebSocket && !request.headers.contains_key(&SEC_WEBSOCKET_KEY) {
         // RFC 8441 §5.1: an extended CONNECT has no key; HTTP/1.1 to the backend needs one.
@@ -173,7 +173,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         forwarded.await
     } else {
         // What was let in is let in for as long as its credentials and grants last.
-        let may_still = async || still_may(worker, peer, &shown, &request.authority, asked.path(), &routed).await;
+        let may_still = async || still_may(worker, peer, &shown, client, &request.authority, asked.path(), &routed).await;
         worker.reviews.guard(authenticated.caller.until, forwarded, may_still).await.unwrap_or(Outcome::Ended)
     };
 
@@ -227,11 +227,29 @@ fn find(
     Some((Routed { environment: Arc::clone(&host.environment), rule: Arc::clone(&route.rule) }, route.matches.path.clone()))
 }
 
-/// Whether whoever shows these credentials may still go where she went.
-async fn still_may(worker: &Worker, peer: &Peer, shown: &Shown, authority: &Authority, path: &str, routed: &Routed) -> bool {
-    let now = SystemTime::now();
+/// Who shows these credentials. It takes as long for every host.
+async fn identify(worker: &Worker, shown: &Shown, client: IpAddr, host: &str, now: SystemTime) -> Authenticated {
     worker.authenticator.prepare(shown, now).await;
-    let caller = worker.authenticator.authenticate(shown, authority.host.as_str(), now).caller;
+    if let Ok(found) = worker.authenticator.authenticate(shown, host, now, || worker.turns.take()) {
+        return found;
+    }
+    if !worker.turns.wait(client).await {
+        return Authenticated { rejected: Some(Rejected::Crowded), ..Authenticated::default() };
+    }
+    worker.authenticator.authenticate(shown, host, now, || true).unwrap_or_default()
+}
+
+/// Whether whoever shows these credentials may still go where she went.
+async fn still_may(
+    worker: &Worker,
+    peer: &Peer,
+    shown: &Shown,
+    client: IpAddr,
+    authority: &Authority,
+    path: &str,
+    routed: &Routed,
+) -> bool {
+    let caller = identify(worker, shown, client, authority.host.as_str(), SystemTime::now()).await.caller;
     let snapshot = worker.live.snapshot.load();
     let host = snapshot.listener(peer.listener).and_then(|listener| listener.hosts.find(authority.host.as_str()));
     let mut routes = host.into_iter().flat_map(|host| &host.routes).filter(|route| route.matches.path.matches(path));

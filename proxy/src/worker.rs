@@ -24,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::access::Authenticator;
 use crate::access::introduction::Introductions;
 use crate::access::review::{self, Reviews};
+use crate::access::turns::Turns;
 use crate::certificates::acme::challenges::Challenges;
 use crate::forwarding::Forwarding;
 use crate::hsts::Hsts;
@@ -51,6 +52,7 @@ pub(crate) struct Worker {
     /// `None` where nobody can log in.
     pub(crate) reception: Option<Reception>,
     pub(crate) reviews: Reviews,
+    pub(crate) turns: Turns,
     pub(crate) challenges: Arc<Challenges>,
     pub(crate) hsts: Hsts,
     random: Random,
@@ -104,6 +106,7 @@ impl Worker {
             introductions: Arc::clone(&shared.introductions),
             reception: shared.reception.clone(),
             reviews: Reviews::default(),
+            turns: Turns::default(),
             challenges: Arc::clone(&shared.challenges),
             hsts: Hsts::new(shared.settings.listeners.https.hsts.as_ref()),
             random: Random::seeded(index),
@@ -153,6 +156,8 @@ async fn run(index: usize, shared: Shared, sockets: Sockets) -> io::Result<()> {
     }
     spawn_local(sweep(Rc::clone(&worker)));
     spawn_local(review(Rc::clone(&worker)));
+    let giving = Rc::clone(&worker);
+    spawn_local(async move { giving.turns.give().await });
     // A gateway that is gone without a word is over: then both waits end with an error at once.
     let mut phase = shared.phase;
     let _ = phase.wait_for(|phase| *phase >= Phase::Leaving).await;

@@ -52,6 +52,10 @@ struct Remembered<T> {
     generation: u64,
 }
 
+/// A signature must be checked to say who is calling, and it was not to be checked now.
+#[derive(Debug)]
+pub(crate) struct NotNow;
+
 /// Who is calling, and what became of the credentials.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Authenticated {
@@ -140,18 +144,29 @@ impl Authenticator {
 
     /// Who shows these credentials. One that does not hold counts as not shown.
     ///
+    /// `may_check` is asked before a signature is checked, which is work for some requests.
+    ///
     /// For the application a key in `X-Api-Key` counts most, then the client certificate: the program itself shows them. The client of a
     /// token counts least.
-    pub(crate) fn authenticate(&self, shown: &Shown, host: &str, now: SystemTime) -> Authenticated {
+    ///
+    /// # Errors
+    /// `may_check` said no.
+    pub(crate) fn authenticate(
+        &self,
+        shown: &Shown,
+        host: &str,
+        now: SystemTime,
+        may_check: impl FnOnce() -> bool,
+    ) -> Result<Authenticated, NotNow> {
         let mut found = Authenticated::default();
         if shown.is_empty() {
-            return found;
+            return Ok(found);
         }
         match shown.bearer() {
             None => {}
             Some(Bearer::ClientKey(key)) => found.add(self.client_keys.load().find(key, now)),
             Some(Bearer::Token(token)) => {
-                let caller = self.token(token, now);
+                let caller = self.token(token, now, may_check)?;
                 found.token = !matches!(caller, Err(Rejected::Malformed | Rejected::UnknownIssuer));
                 found.add(caller);
             }
@@ -168,7 +183,7 @@ impl Authenticator {
             // What is shown beside a session counts more: only the browser stands behind the portal's own client.
             found.add(login.map(|(caller, _)| caller));
         }
-        found
+        Ok(found)
     }
 
     /// The `Set-Cookie` by which the session of a caller goes on, where it is time for that.
@@ -176,42 +191,56 @@ impl Authenticator {
         self.logins.as_ref()?.renewal(authenticated.session.as_ref()?, host, now)
     }
 
-    fn token(&self, token: &str, now: SystemTime) -> Result<Caller, Rejected> {
+    fn token(&self, token: &str, now: SystemTime, may_check: impl FnOnce() -> bool) -> Result<Result<Caller, Rejected>, NotNow> {
         if let Some(introspection) = self.introspection.as_ref().filter(|_| Introspection::is_for(token)) {
-            return introspection.find(token, now).unwrap_or(Err(Rejected::Unanswered));
+            return Ok(introspection.find(token, now).unwrap_or(Err(Rejected::Unanswered)));
         }
-        let fingerprint = self.fingerprints.of("token", [Some(token)]).ok_or(Rejected::Unanswered)?;
+        let Some(fingerprint) = self.fingerprints.of("token", [Some(token)]) else { return Ok(Err(Rejected::Unanswered)) };
         if let Some(known) = self.accepted.get(&fingerprint).filter(|known| self.is_current(known)) {
-            return if known.what.until.is_some_and(|until| until <= now) { Err(Rejected::Expired) } else { Ok(known.what) };
+            return Ok(if known.what.until.is_some_and(|until| until <= now) { Err(Rejected::Expired) } else { Ok(known.what) });
         }
         if let Some(known) = self.refused.get(&fingerprint).filter(|known| self.is_current(known)) {
-            return Err(known.what);
+            return Ok(Err(known.what));
         }
-        let parts = Parts::read(token)?;
-        let named = parts.issuer();
-        let place = self.issuers.iter().position(|issuer| Some(&*issuer.settings.issuer) == named);
-        let (place, issuer) = place.and_then(|place| Some((place, self.issuers.get(place)?))).ok_or(Rejected::UnknownIssuer)?;
-        if !parts.is_of_type(&CALLERS) {
-            return Err(Rejected::Type);
-        }
+        let (parts, place, issuer) = match self.read(token) {
+            Ok(read) => read,
+            Err(rejected) => return Ok(Err(rejected)),
+        };
         let keys = issuer.known();
-        match parts.verify(&issuer.settings, &keys.keys, &issuer.settings.audiences, now) {
-            Ok((claims, until)) => {
-                let caller = caller(&claims, &issuer.settings, until);
-                self.accepted.insert(fingerprint, Remembered { what: caller.clone(), issuer: place, generation: keys.generation });
-                Ok(caller)
-            }
+        let signed = match parts.check(&issuer.settings, &keys.keys, &issuer.settings.audiences, now) {
+            Ok(signed) => signed,
             Err(rejected) => {
                 if rejected == Rejected::UnknownKey {
                     issuer.want();
                 }
-                // The rest is found out for less than a look at the cache costs, or becomes true by itself.
-                if rejected == Rejected::Signature {
-                    self.refused.insert(fingerprint, Remembered { what: rejected, issuer: place, generation: keys.generation });
-                }
+                // That is found out for less than a look at the cache costs, or becomes true by itself.
+                return Ok(Err(rejected));
+            }
+        };
+        if !may_check() {
+            return Err(NotNow);
+        }
+        let generation = keys.generation;
+        Ok(match signed.verify() {
+            Ok((claims, until)) => {
+                let caller = caller(&claims, &issuer.settings, until);
+                self.accepted.insert(fingerprint, Remembered { what: caller.clone(), issuer: place, generation });
+                Ok(caller)
+            }
+            Err(rejected) => {
+                self.refused.insert(fingerprint, Remembered { what: rejected, issuer: place, generation });
                 Err(rejected)
             }
-        }
+        })
+    }
+
+    /// Takes a token apart, and finds whose it says to be.
+    fn read<'t>(&self, token: &'t str) -> Result<(Parts<'t>, usize, &Issuer), Rejected> {
+        let parts = Parts::read(token)?;
+        let named = parts.issuer();
+        let place = self.issuers.iter().position(|issuer| Some(&*issuer.settings.issuer) == named);
+        let (place, issuer) = place.and_then(|place| Some((place, self.issuers.get(place)?))).ok_or(Rejected::UnknownIssuer)?;
+        if parts.is_of_type(&CALLERS) { Ok((parts, place, issuer)) } else { Err(Rejected::Type) }
     }
 
     fn is_current<T>(&self, known: &Remembered<T>) -> bool {

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::DecodingKey;
 use portcullis_config::settings::access::{IssuerSettings, SignatureAlgorithm};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
@@ -46,6 +47,8 @@ pub(crate) enum Rejected {
     Session,
     /// Its issuer did not say what it is worth.
     Unanswered,
+    /// Too many of this client's wait to be checked.
+    Crowded,
 }
 
 // === impl Rejected ===
@@ -68,6 +71,7 @@ impl Rejected {
             Self::UnknownClientKey => "unknown_client_key",
             Self::Session => "session",
             Self::Unanswered => "unanswered",
+            Self::Crowded => "crowded",
         }
     }
 }
@@ -85,6 +89,14 @@ pub(crate) struct Parts<'t> {
     /// What was signed.
     message: &'t str,
     signature: &'t str,
+}
+
+/// A token of which all holds but perhaps its signature.
+pub(crate) struct Signed<'t, 'k> {
+    parts: Parts<'t>,
+    key: &'k DecodingKey,
+    algorithm: SignatureAlgorithm,
+    until: SystemTime,
 }
 
 #[derive(Deserialize)]
@@ -111,7 +123,7 @@ impl<'t> Parts<'t> {
         self.claims.text("iss")
     }
 
-    /// Its claims, once they may be believed, and when that ends. Signatures come last: what can be refused for less costs less.
+    /// Its claims, once they may be believed, and when that ends.
     pub(crate) fn verify(
         self,
         issuer: &IssuerSettings,
@@ -119,6 +131,17 @@ impl<'t> Parts<'t> {
         audiences: &[String],
         now: SystemTime,
     ) -> Result<(Claims, SystemTime), Rejected> {
+        self.check(issuer, keys, audiences, now)?.verify()
+    }
+
+    /// Looks at all but the signature, which comes last: what can be refused for less costs less.
+    pub(crate) fn check<'k>(
+        self,
+        issuer: &IssuerSettings,
+        keys: &'k Keys,
+        audiences: &[String],
+        now: SystemTime,
+    ) -> Result<Signed<'t, 'k>, Rejected> {
         if self.issuer() != Some(&issuer.issuer) {
             return Err(Rejected::UnknownIssuer);
         }
@@ -131,10 +154,7 @@ impl<'t> Parts<'t> {
         }
         let algorithm = algorithm(&self.header.alg).filter(|algorithm| issuer.algorithms.contains(algorithm)).ok_or(Rejected::Algorithm)?;
         let key = keys.find(self.header.kid.as_deref(), algorithm).ok_or(Rejected::UnknownKey)?;
-        match jsonwebtoken::crypto::verify(self.signature, self.message.as_bytes(), key, registered(algorithm).0) {
-            Ok(true) => Ok((self.claims, until)),
-            Ok(false) | Err(_) => Err(Rejected::Signature),
-        }
+        Ok(Signed { parts: self, key, algorithm, until })
     }
 
     /// Whether its type is one of `types` (RFC 8725 §3.11), compared without case and without `application/`; none at all where `types` is empty.
@@ -143,6 +163,19 @@ impl<'t> Parts<'t> {
         let own =
             own.get(..12).filter(|start| start.eq_ignore_ascii_case("application/")).map_or(own, |_| own.get(12..).unwrap_or_default());
         types.iter().any(|known| own.eq_ignore_ascii_case(known))
+    }
+}
+
+// === impl Signed ===
+
+impl Signed<'_, '_> {
+    /// Checks the signature.
+    pub(crate) fn verify(self) -> Result<(Claims, SystemTime), Rejected> {
+        let Self { parts, key, algorithm, until } = self;
+        match jsonwebtoken::crypto::verify(parts.signature, parts.message.as_bytes(), key, registered(algorithm).0) {
+            Ok(true) => Ok((parts.claims, until)),
+            Ok(false) | Err(_) => Err(Rejected::Signature),
+        }
     }
 }
 
