@@ -190,6 +190,17 @@ async fn a_flood_is_stopped_and_nobody_else_notices() {
 }
 
 #[tokio::test]
+async fn a_head_that_never_ends_is_waited_for_no_longer_than_an_idle_client() {
+    let pod = echo("pod-1").await;
+    let gateway = Gateway::of(World::web(&pod)).settings(json!({ "timeouts": { "clientIdle": "300ms" } })).start().await;
+    let mut client = greet(&gateway).await;
+    // Without END_HEADERS, and no CONTINUATION follows.
+    client.send(headers(END_STREAM, 1, &[(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", WEB)])).await;
+    let outcome = soon("the connection is closed", client.outcome(1, true)).await;
+    assert!(matches!(outcome, Outcome::Goaway(0) | Outcome::Closed), "{outcome:?}");
+}
+
+#[tokio::test]
 async fn a_small_header_block_that_grows_large_is_refused() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
