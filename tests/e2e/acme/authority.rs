@@ -120,19 +120,8 @@ impl Pebble {
 
     /// The settings of a gateway that orders here.
     pub(super) fn settings(&self, challenge: &str) -> Value {
-        json!({
-            "certificates": [],
-            "listeners": {
-                "http": { "address": format!("{}:{HTTP_PORT}", self.address) },
-                "https": { "address": format!("{}:{HTTPS_PORT}", self.address) },
-            },
-            "acme": {
-                "authorities": [{ "directory": self.directory(), "rootFile": self.root_file(), "contact": ["mailto:ops@apps.test"] }],
-                "challenge": challenge,
-                "retryAfter": "1s",
-                "store": { "folder": "acme" },
-            },
-        })
+        let authority = json!({ "directory": self.directory(), "rootFile": self.root_file(), "contact": ["mailto:ops@apps.test"] });
+        ordering(self.address, &authority, challenge)
     }
 
     async fn is_up(&self) {
@@ -150,6 +139,18 @@ impl Drop for Pebble {
             println!("--- Pebble's log\n{}---", self.log.borrow().as_str());
         }
     }
+}
+
+/// The settings of a gateway at `address` that orders at one authority.
+pub(super) fn ordering(address: Ipv4Addr, authority: &Value, challenge: &str) -> Value {
+    json!({
+        "certificates": [],
+        "listeners": {
+            "http": { "address": format!("{address}:{HTTP_PORT}") },
+            "https": { "address": format!("{address}:{HTTPS_PORT}") },
+        },
+        "acme": { "authorities": [authority], "challenge": challenge, "retryAfter": "1s", "store": { "folder": "acme" } },
+    })
 }
 
 /// A program that `tests/tools/build` has built.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::authority::{HTTP_PORT, HTTPS_PORT, tool};
+use super::authority::{HTTP_PORT, HTTPS_PORT, ordering, tool};
 use super::dns::Bind;
 use super::{call, certificates, is_served, served};
 use crate::harness::{Curl, Gateway, Service, WEB, World, echo, eventually};
@@ -63,19 +63,7 @@ impl StepCa {
     }
 
     fn settings(&self, challenge: &str) -> Value {
-        json!({
-            "certificates": [],
-            "listeners": {
-                "http": { "address": format!("{}:{HTTP_PORT}", self.address) },
-                "https": { "address": format!("{}:{HTTPS_PORT}", self.address) },
-            },
-            "acme": {
-                "authorities": [{ "directory": self.directory(), "rootFile": self.root_file() }],
-                "challenge": challenge,
-                "retryAfter": "1s",
-                "store": { "folder": "acme" },
-            },
-        })
+        ordering(self.address, &json!({ "directory": self.directory(), "rootFile": self.root_file() }), challenge)
     }
 
     async fn is_up(&self) -> bool {
