@@ -14,6 +14,7 @@ use portcullis_config::snapshot::access::Require;
 use portcullis_config::snapshot::rule::Rule;
 
 use crate::access::assertion::JWKS_PATH;
+use crate::access::introduction::Introduction;
 use crate::access::{Authenticated, Caller, Rejected, Shown};
 use crate::answer::{self, Asker, Facts};
 use crate::exchange::{BodyLength, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Source};
@@ -138,7 +139,13 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
     if shown.has_fields() {
         access::strip(&mut request.headers, authenticated.token, routed.rule.policy.access.pass_credentials);
     }
-    worker.introductions.tell(&authenticated.caller, request.authority.host.as_str(), call.at, &mut request.headers);
+    let introduction = worker.introductions.of(&authenticated.caller, request.authority.host.as_str(), call.at);
+    let mut told = introduction.as_deref().map_or(&[][..], Introduction::fields);
+    if !routed.rule.filters.is_empty() || !backend.filters.is_empty() {
+        // The last word includes who is calling.
+        request.headers.extend(told.iter().map(|(name, value)| ((*name).clone(), value.clone())));
+        told = &[];
+    }
     filter::request_headers(&routed.rule.filters, &mut request.headers);
     filter::request_headers(&backend.filters, &mut request.headers);
 
@@ -150,6 +157,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
             host: &host,
             target: &request.target,
             headers: &request.headers,
+            told,
             body: if request.kind == Kind::WebSocket { BodyLength::Tunnel } else { request.body },
             expects_continue: request.expects_continue,
         },
@@ -233,9 +241,7 @@ async fn identify(worker: &Worker, shown: &Shown, client: IpAddr, host: &str, no
     if let Ok(found) = worker.authenticator.authenticate(shown, host, now, || worker.turns.take()) {
         return found;
     }
-    if !worker.turns.wait(client).await {
-        return Authenticated { rejected: Some(Rejected::Crowded), ..Authenticated::default() };
-    }
+    worker.turns.wait(client).await;
     worker.authenticator.authenticate(shown, host, now, || true).unwrap_or_default()
 }
 

@@ -168,22 +168,10 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::access::User;
+    use crate::access::caller::ann;
 
     fn now() -> SystemTime {
         SystemTime::now()
-    }
-
-    fn ann() -> Caller {
-        let user = User {
-            name: "ann@example.com".into(),
-            email: Some("ann@example.com".into()),
-            preferred_username: None,
-            groups: ["dev".into()].into(),
-            issuer: "corp".into(),
-            subject: "1".into(),
-        };
-        Caller { application: Some("shop".into()), user: Some(user.into()), until: None }
     }
 
     fn key(octet: u8, age: u64) -> SessionKey {

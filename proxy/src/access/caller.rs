@@ -60,6 +60,20 @@ fn may_user(access: &Access, user: &User) -> bool {
     !access.users.is_empty() && access.users.iter().all(|circle| circle.has(&user.name, user.groups.iter().map(|group| &**group)))
 }
 
+/// A person who calls by a program, for tests.
+#[cfg(test)]
+pub(super) fn ann() -> Caller {
+    let user = User {
+        name: "ann@example.com".into(),
+        email: Some("ann@example.com".into()),
+        preferred_username: None,
+        groups: ["dev".into()].into(),
+        issuer: "corp".into(),
+        subject: "1".into(),
+    };
+    Caller { application: Some("shop".into()), user: Some(user.into()), until: None }
+}
+
 #[cfg(test)]
 mod tests {
     use portcullis_config::snapshot::access::{Circle, NamePattern};

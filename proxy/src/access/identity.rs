@@ -28,8 +28,8 @@ static FORWARDED_USER: HeaderName = HeaderName::from_static("x-forwarded-user");
 /// The most octets of groups that are sent; a header field of more is refused by many backends.
 const MAX_GROUPS_OCTETS: usize = 4096;
 
-/// A header field.
-pub(super) type Field = (&'static HeaderName, HeaderValue);
+/// A header field that a backend is told something by.
+pub(crate) type Field = (&'static HeaderName, HeaderValue);
 
 /// All that a backend is told of the caller.
 pub(super) fn fields(caller: &Caller, assertion: Option<HeaderValue>) -> Vec<Field> {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use foldhash::quality::RandomState;
-use http::HeaderMap;
 
 use super::assertion::{Assertions, Key};
 use super::cache::Cache;
@@ -27,7 +26,7 @@ pub(crate) struct Introductions {
 }
 
 /// One caller as one host's backends are told of her.
-struct Introduction {
+pub(crate) struct Introduction {
     application: Option<Arc<str>>,
     user: Option<Arc<User>>,
     host: Box<str>,
@@ -49,23 +48,20 @@ impl Introductions {
         self.assertions.as_deref()
     }
 
-    /// Tells a backend of `host` who is calling, as far as that is known.
-    pub(crate) fn tell(&self, caller: &Caller, host: &str, now: SystemTime, headers: &mut HeaderMap) {
+    /// What a backend of `host` is told of the caller; `None` where nothing is known of her.
+    pub(crate) fn of(&self, caller: &Caller, host: &str, now: SystemTime) -> Option<Arc<Introduction>> {
         if caller.application.is_none() && caller.user.is_none() {
-            return;
+            return None;
         }
         let user = caller.user.as_deref().map(|user| (&user.name, &user.subject, user.groups.len()));
         let place = self.hasher.hash_one((host, &caller.application, user));
         let key = self.assertions.as_ref().and_then(|assertions| assertions.in_use(now));
         let known = self.kept.get(&place).filter(|known| known.is_of(caller, host, key.as_ref()) && now < known.until);
-        let introduction = known.unwrap_or_else(|| {
+        Some(known.unwrap_or_else(|| {
             let made = Arc::new(self.make(caller, host, key, now));
             self.kept.insert(place, Arc::clone(&made));
             made
-        });
-        for (name, value) in &introduction.fields {
-            headers.insert(*name, value.clone());
-        }
+        }))
     }
 
     fn make(&self, caller: &Caller, host: &str, key: Option<Arc<Key>>, now: SystemTime) -> Introduction {
@@ -84,6 +80,11 @@ impl Introductions {
 // === impl Introduction ===
 
 impl Introduction {
+    /// Each name once.
+    pub(crate) fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
     fn is_of(&self, caller: &Caller, host: &str, key: Option<&Arc<Key>>) -> bool {
         *self.host == *host
             && self.application == caller.application
@@ -98,23 +99,10 @@ mod tests {
     use portcullis_config::snapshot::access::SessionKey;
 
     use super::*;
+    use crate::access::caller::ann;
 
-    fn ann() -> Caller {
-        let user = User {
-            name: "ann@example.com".into(),
-            email: Some("ann@example.com".into()),
-            preferred_username: None,
-            groups: ["dev".into()].into(),
-            issuer: "corp".into(),
-            subject: "1".into(),
-        };
-        Caller { application: Some("shop".into()), user: Some(user.into()), until: None }
-    }
-
-    fn told(introductions: &Introductions, caller: &Caller, host: &str, now: SystemTime) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        introductions.tell(caller, host, now, &mut headers);
-        headers
+    fn told(introductions: &Introductions, caller: &Caller, host: &str, now: SystemTime) -> Vec<Field> {
+        introductions.of(caller, host, now).map(|introduction| introduction.fields().to_vec()).unwrap_or_default()
     }
 
     #[test]
@@ -161,9 +149,9 @@ mod tests {
 
     #[test]
     fn where_nothing_is_signed_the_rest_is_told() {
-        let names: Vec<String> = told(&Introductions::new(None), &ann(), "a", SystemTime::now()).keys().map(ToString::to_string).collect();
+        let told = told(&Introductions::new(None), &ann(), "a", SystemTime::now());
         assert_eq!(
-            names,
+            told.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
             ["x-auth-request-app", "x-auth-request-user", "x-forwarded-user", "x-auth-request-email", "x-auth-request-groups"]
         );
     }

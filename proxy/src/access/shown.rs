@@ -27,7 +27,7 @@ pub(crate) const MAX_CREDENTIAL: usize = 16 * 1024;
 #[derive(Clone, Default)]
 pub(crate) struct Shown {
     /// What follows `Bearer`.
-    bearer: Option<HeaderValue>,
+    bearer: Option<Rc<str>>,
     api_key: Option<HeaderValue>,
     /// The whole `Cookie`, where one of its cookies is a session.
     cookie: Option<HeaderValue>,
@@ -52,10 +52,10 @@ impl Shown {
     pub(crate) fn read(headers: &HeaderMap, certificate: Option<Rc<ClientCertificate>>) -> Self {
         let mut has_fields = false;
         let mut single = |name| single(headers, name, &mut has_fields);
-        let bearer = single(&header::AUTHORIZATION).filter(|value| bearer(value).is_some());
+        let bearer = single(&header::AUTHORIZATION).and_then(bearer).map(Rc::from);
         let api_key = single(&X_API_KEY).filter(|value| credential(value).is_some_and(is_client_key));
         let cookie = single(&header::COOKIE).filter(|value| SESSION.find_in([*value]).is_some());
-        Self { bearer: bearer.cloned(), api_key: api_key.cloned(), cookie: cookie.cloned(), certificate, has_fields }
+        Self { bearer, api_key: api_key.cloned(), cookie: cookie.cloned(), certificate, has_fields }
     }
 
     /// Whether there is none.
@@ -70,7 +70,7 @@ impl Shown {
 
     /// The bearer token or key.
     pub(crate) fn bearer(&self) -> Option<Bearer<'_>> {
-        let token = bearer(self.bearer.as_ref()?)?;
+        let token = self.bearer.as_deref()?;
         Some(if is_client_key(token) { Bearer::ClientKey(token) } else { Bearer::Token(token) })
     }
 

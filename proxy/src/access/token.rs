@@ -47,8 +47,6 @@ pub(crate) enum Rejected {
     Session,
     /// Its issuer did not say what it is worth.
     Unanswered,
-    /// Too many of this client's wait to be checked.
-    Crowded,
 }
 
 // === impl Rejected ===
@@ -71,7 +69,6 @@ impl Rejected {
             Self::UnknownClientKey => "unknown_client_key",
             Self::Session => "session",
             Self::Unanswered => "unanswered",
-            Self::Crowded => "crowded",
         }
     }
 }

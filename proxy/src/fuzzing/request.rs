@@ -83,6 +83,7 @@ fn serialise(request: &Request) -> Vec<u8> {
         target: request.target.as_str(),
         host: &host,
         headers: &request.headers,
+        told: &[],
         body: if request.kind == Kind::WebSocket { BodyLength::Tunnel } else { request.body },
         expects_continue: request.expects_continue,
     });

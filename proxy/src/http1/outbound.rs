@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use tokio::io::AsyncWrite;
 
 use super::body::Encoder;
+use crate::access::Field;
 use crate::exchange::{BodyLength, Broken, Frame};
 
 /// Octets that may wait to be written before no more are taken.
@@ -39,6 +40,8 @@ pub(crate) struct RequestLine<'a> {
     pub(crate) target: &'a str,
     pub(crate) host: &'a HeaderValue,
     pub(crate) headers: &'a HeaderMap,
+    /// Further ones.
+    pub(crate) told: &'a [Field],
     pub(crate) body: BodyLength,
     pub(crate) expects_continue: bool,
 }
@@ -74,6 +77,9 @@ impl Outbound {
             if name != header::TE {
                 put_field(name, value, out);
             }
+        }
+        for (name, value) in request.told {
+            put_field(name, value, out);
         }
         if request.expects_continue {
             out.put_slice(b"expect: 100-continue\r\n");

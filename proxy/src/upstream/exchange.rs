@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::endpoint::Endpoint;
 use super::http1::{Http1Exchange, Http1Response, Http1Sink};
 use super::http2::{self, Http2Exchange};
+use crate::access::Field;
 use crate::exchange::{BodyLength, Broken, Frame, ResponseHead, Sink, Source};
 
 /// A request as it goes to a backend; it can be sent more than once.
@@ -21,6 +22,8 @@ pub(crate) struct Message<'a> {
     pub(crate) target: &'a PathAndQuery,
     /// End-to-end fields, without those that frame the message.
     pub(crate) headers: &'a HeaderMap,
+    /// What is told of the caller, under names that are not among the others.
+    pub(crate) told: &'a [Field],
     /// [`BodyLength::Tunnel`] asks for a WebSocket.
     pub(crate) body: BodyLength,
     pub(crate) expects_continue: bool,

@@ -70,6 +70,7 @@ impl Http1Exchange {
             target: message.target.as_str(),
             host: message.host,
             headers: message.headers,
+            told: message.told,
             body: message.body,
             expects_continue: message.expects_continue,
         });

@@ -59,6 +59,9 @@ pub(super) fn write(message: &Message<'_>, tls: bool, out: &mut Vec<u8>) {
             hpack::field(name, value, out);
         }
     }
+    for (name, value) in message.told {
+        hpack::field(name, value, out);
+    }
 }
 
 /// What proves to a client of HTTP/1.1 that its handshake was understood (RFC 6455 §4.2.2).
