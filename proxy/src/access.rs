@@ -31,6 +31,5 @@ pub(crate) use self::authenticator::{Authenticated, Authenticator};
 pub(crate) use self::caller::{Caller, User, may, may_enter};
 pub(crate) use self::claims::Claims;
 pub(crate) use self::client_certificate::ClientCertificate;
-pub(crate) use self::identity::Field;
-pub(crate) use self::shown::{Shown, strip, strip_set_cookies};
+pub(crate) use self::shown::{Shown, strip_set_cookies};
 pub(crate) use self::token::{Parts, Rejected, user};

@@ -4,6 +4,7 @@ mod portal;
 
 use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +15,6 @@ use portcullis_config::snapshot::access::Require;
 use portcullis_config::snapshot::rule::Rule;
 
 use crate::access::assertion::JWKS_PATH;
-use crate::access::introduction::Introduction;
 use crate::access::{Authenticated, Caller, Rejected, Shown};
 use crate::answer::{self, Asker, Facts};
 use crate::exchange::{BodyLength, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Source};
@@ -136,15 +136,14 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         // RFC 8441 §5.1: an extended CONNECT has no key; HTTP/1.1 to the backend needs one.
         request.headers.insert(&SEC_WEBSOCKET_KEY, websocket_key(|| worker.random()));
     }
-    if shown.has_fields() {
-        access::strip(&mut request.headers, authenticated.token, routed.rule.policy.access.pass_credentials);
-    }
+    shown.strip(&mut request.headers, authenticated.token, routed.rule.policy.access.pass_credentials);
     let introduction = worker.introductions.of(&authenticated.caller, request.authority.host.as_str(), call.at);
-    let mut told = introduction.as_deref().map_or(&[][..], Introduction::fields);
-    if !routed.rule.filters.is_empty() || !backend.filters.is_empty() {
+    let mut told = introduction.as_deref();
+    if (!routed.rule.filters.is_empty() || !backend.filters.is_empty())
+        && let Some(introduction) = told.take()
+    {
         // The last word includes who is calling.
-        request.headers.extend(told.iter().map(|(name, value)| ((*name).clone(), value.clone())));
-        told = &[];
+        request.headers.extend(introduction.fields().iter().map(|(name, value)| ((*name).clone(), value.clone())));
     }
     filter::request_headers(&routed.rule.filters, &mut request.headers);
     filter::request_headers(&backend.filters, &mut request.headers);
@@ -176,13 +175,15 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         tls: peer.tls,
         renewal: worker.authenticator.renewal(&authenticated, request.authority.host.as_str(), call.at),
     };
-    let forwarded = forward::forward(&job, body, respond, &mut finish, &mut notes);
-    let outcome = if routed.rule.policy.access.require == Require::Nothing {
-        forwarded.await
-    } else {
-        // What was let in is let in for as long as its credentials and grants last.
-        let may_still = async || still_may(worker, peer, &shown, client, &request.authority, asked.path(), &routed).await;
-        worker.reviews.guard(authenticated.caller.until, forwarded, may_still).await.unwrap_or(Outcome::Ended)
+    let outcome = {
+        let forwarded = pin!(forward::forward(&job, body, respond, &mut finish, &mut notes));
+        if routed.rule.policy.access.require == Require::Nothing {
+            forwarded.await
+        } else {
+            // What was let in is let in for as long as its credentials and grants last.
+            let may_still = async || still_may(worker, peer, &shown, client, &request.authority, asked.path(), &routed).await;
+            worker.reviews.guard(authenticated.caller.until, forwarded, may_still).await.unwrap_or(Outcome::Ended)
+        }
     };
 
     let told = Told {

@@ -254,7 +254,7 @@ impl NamePattern {
             NamePatternKind::StartsWith => name.get(..text.len()),
             NamePatternKind::EndsWith => name.len().checked_sub(text.len()).and_then(|start| name.get(start..)),
         };
-        part.is_some_and(|part| if name.contains(&b'@') { part.eq_ignore_ascii_case(text) } else { part == text })
+        part.is_some_and(|part| part == text || name.contains(&b'@') && part.eq_ignore_ascii_case(text))
     }
 }
 

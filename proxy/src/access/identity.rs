@@ -29,7 +29,7 @@ static FORWARDED_USER: HeaderName = HeaderName::from_static("x-forwarded-user");
 const MAX_GROUPS_OCTETS: usize = 4096;
 
 /// A header field that a backend is told something by.
-pub(crate) type Field = (&'static HeaderName, HeaderValue);
+pub(super) type Field = (&'static HeaderName, HeaderValue);
 
 /// All that a backend is told of the caller.
 pub(super) fn fields(caller: &Caller, assertion: Option<HeaderValue>) -> Vec<Field> {

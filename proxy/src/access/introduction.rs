@@ -1,15 +1,18 @@
 //! All that a backend is told of a caller, kept so that it is made and signed once and not for each request.
 
+use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::BytesMut;
 use foldhash::quality::RandomState;
 
 use super::assertion::{Assertions, Key};
 use super::cache::Cache;
 use super::caller::{Caller, User};
 use super::identity::{self, Field};
+use crate::http1::outbound::put_field;
 
 /// How long the same assertion is sent again: what is left of it then is enough for any request.
 const REUSED: Duration = Duration::from_secs(120);
@@ -34,6 +37,7 @@ pub(crate) struct Introduction {
     key: Option<Arc<Key>>,
     until: SystemTime,
     fields: Vec<Field>,
+    lines: BytesMut,
 }
 
 // === impl Introductions ===
@@ -66,13 +70,17 @@ impl Introductions {
 
     fn make(&self, caller: &Caller, host: &str, key: Option<Arc<Key>>, now: SystemTime) -> Introduction {
         let assertion = self.assertions.as_ref().zip(key.as_ref()).and_then(|(assertions, key)| assertions.sign(key, caller, host, now));
+        let fields = identity::fields(caller, assertion);
+        let mut lines = BytesMut::new();
+        fields.iter().for_each(|(name, value)| put_field(name, value, &mut lines));
         Introduction {
             application: caller.application.clone(),
             user: caller.user.clone(),
             host: host.into(),
-            fields: identity::fields(caller, assertion),
             key,
             until: now + REUSED,
+            fields,
+            lines,
         }
     }
 }
@@ -85,11 +93,22 @@ impl Introduction {
         &self.fields
     }
 
+    /// The same as HTTP/1.1 has them in a head.
+    pub(crate) fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+
     fn is_of(&self, caller: &Caller, host: &str, key: Option<&Arc<Key>>) -> bool {
         *self.host == *host
             && self.application == caller.application
             && self.user == caller.user
             && self.key.as_ref().map(Arc::as_ptr) == key.map(Arc::as_ptr)
+    }
+}
+
+impl fmt::Debug for Introduction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Introduction").finish_non_exhaustive()
     }
 }
 

@@ -63,15 +63,9 @@ impl Shown {
         self.bearer.is_none() && self.api_key.is_none() && self.cookie.is_none() && self.certificate.is_none()
     }
 
-    /// Whether there is something for [`strip`] to look at.
-    pub(crate) fn has_fields(&self) -> bool {
-        self.has_fields
-    }
-
     /// The bearer token or key.
     pub(crate) fn bearer(&self) -> Option<Bearer<'_>> {
-        let token = self.bearer.as_deref()?;
-        Some(if is_client_key(token) { Bearer::ClientKey(token) } else { Bearer::Token(token) })
+        self.bearer.as_deref().map(Bearer::of)
     }
 
     /// The key of `X-Api-Key`.
@@ -88,22 +82,38 @@ impl Shown {
     pub(crate) fn session(&self) -> Option<&str> {
         SESSION.find_in(&self.cookie)
     }
+
+    /// Takes from the headers that these were read from what must not reach a backend: session cookies always; client keys and, where it is
+    /// `ours`, the bearer token, unless `pass` says that they go on.
+    pub(crate) fn strip(&self, headers: &mut HeaderMap, ours: bool, pass: bool) {
+        if !self.has_fields {
+            return;
+        }
+        strip_cookies(headers);
+        if pass {
+            return;
+        }
+        let is_key = |value: &HeaderValue| credential(value).is_some_and(is_client_key);
+        if headers.get_all(&X_API_KEY).iter().any(is_key) {
+            headers.remove(&X_API_KEY);
+        }
+        let is_consumed = |bearer: Bearer<'_>| ours || matches!(bearer, Bearer::ClientKey(_));
+        let goes = match self.bearer() {
+            Some(bearer) => is_consumed(bearer),
+            // None was read of several: each is looked at.
+            None => headers.get_all(header::AUTHORIZATION).iter().filter_map(bearer).map(Bearer::of).any(is_consumed),
+        };
+        if goes {
+            headers.remove(header::AUTHORIZATION);
+        }
+    }
 }
 
-/// Takes from the headers what must not reach a backend: session cookies always; client keys and, where it is `ours`, the bearer token,
-/// unless `pass` says that they go on.
-pub(crate) fn strip(headers: &mut HeaderMap, ours: bool, pass: bool) {
-    strip_cookies(headers);
-    if pass {
-        return;
-    }
-    let is_key = |value: &HeaderValue| credential(value).is_some_and(is_client_key);
-    if headers.get_all(&X_API_KEY).iter().any(is_key) {
-        headers.remove(&X_API_KEY);
-    }
-    let consumed = |value: &HeaderValue| bearer(value).is_some_and(|token| ours || is_client_key(token));
-    if headers.get_all(header::AUTHORIZATION).iter().any(consumed) {
-        headers.remove(header::AUTHORIZATION);
+// === impl Bearer ===
+
+impl<'a> Bearer<'a> {
+    fn of(text: &'a str) -> Self {
+        if is_client_key(text) { Self::ClientKey(text) } else { Self::Token(text) }
     }
 }
 
@@ -172,6 +182,10 @@ mod tests {
 
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
         fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())).collect()
+    }
+
+    fn strip(headers: &mut HeaderMap, ours: bool, pass: bool) {
+        Shown::read(headers, None).strip(headers, ours, pass);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, header};
 use portcullis_config::settings::access::AccessSettings;
 use serde_json::json;
 
-use crate::access::{Authenticator, Caller, Shown, strip, strip_set_cookies};
+use crate::access::{Authenticator, Caller, Shown, strip_set_cookies};
 use crate::session::Sessions;
 
 const HOST: &str = "web--staging.apps.example.com";
@@ -63,7 +63,7 @@ pub fn credentials(octets: &[u8]) {
     let own = |value: &HeaderValue| value.as_bytes().starts_with(b"__Host-portcullis");
     assert!(!set.values().any(own));
 
-    strip(&mut headers, found.token, false);
+    shown.strip(&mut headers, found.token, false);
     let left = Shown::read(&headers, None);
     assert!(left.session().is_none() && left.api_key().is_none());
     assert!(!headers.get_all(header::COOKIE).iter().any(own));

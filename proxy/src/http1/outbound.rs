@@ -10,7 +10,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use tokio::io::AsyncWrite;
 
 use super::body::Encoder;
-use crate::access::Field;
 use crate::exchange::{BodyLength, Broken, Frame};
 
 /// Octets that may wait to be written before no more are taken.
@@ -40,8 +39,8 @@ pub(crate) struct RequestLine<'a> {
     pub(crate) target: &'a str,
     pub(crate) host: &'a HeaderValue,
     pub(crate) headers: &'a HeaderMap,
-    /// Further ones.
-    pub(crate) told: &'a [Field],
+    /// Further ones, written already.
+    pub(crate) told: &'a [u8],
     pub(crate) body: BodyLength,
     pub(crate) expects_continue: bool,
 }
@@ -78,9 +77,7 @@ impl Outbound {
                 put_field(name, value, out);
             }
         }
-        for (name, value) in request.told {
-            put_field(name, value, out);
-        }
+        out.put_slice(request.told);
         if request.expects_continue {
             out.put_slice(b"expect: 100-continue\r\n");
         }

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::endpoint::Endpoint;
 use super::http1::{Http1Exchange, Http1Response, Http1Sink};
 use super::http2::{self, Http2Exchange};
-use crate::access::Field;
+use crate::access::introduction::Introduction;
 use crate::exchange::{BodyLength, Broken, Frame, ResponseHead, Sink, Source};
 
 /// A request as it goes to a backend; it can be sent more than once.
@@ -23,7 +23,7 @@ pub(crate) struct Message<'a> {
     /// End-to-end fields, without those that frame the message.
     pub(crate) headers: &'a HeaderMap,
     /// What is told of the caller, under names that are not among the others.
-    pub(crate) told: &'a [Field],
+    pub(crate) told: Option<&'a Introduction>,
     /// [`BodyLength::Tunnel`] asks for a WebSocket.
     pub(crate) body: BodyLength,
     pub(crate) expects_continue: bool,

@@ -7,6 +7,7 @@ use http::Method;
 
 use super::connect::Transport;
 use super::exchange::{Failed, Head, Message};
+use crate::access::introduction::Introduction;
 use crate::exchange::{BodyLength, Broken, Frame, Sink, Source};
 use crate::http1::body::{Decoder, Encoder};
 use crate::http1::connection::Shared;
@@ -70,7 +71,7 @@ impl Http1Exchange {
             target: message.target.as_str(),
             host: message.host,
             headers: message.headers,
-            told: message.told,
+            told: message.told.map_or(&[], Introduction::lines),
             body: message.body,
             expects_continue: message.expects_continue,
         });

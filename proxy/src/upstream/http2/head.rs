@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
+use crate::access::introduction::Introduction;
 use crate::exchange::{BodyLength, ResponseHead};
 use crate::http1;
 use crate::http2::hpack::{self, Decoder, Field, Name, Undecodable};
@@ -59,7 +60,7 @@ pub(super) fn write(message: &Message<'_>, tls: bool, out: &mut Vec<u8>) {
             hpack::field(name, value, out);
         }
     }
-    for (name, value) in message.told {
+    for (name, value) in message.told.into_iter().flat_map(Introduction::fields) {
         hpack::field(name, value, out);
     }
 }

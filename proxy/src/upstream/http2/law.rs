@@ -55,7 +55,7 @@ pub(crate) fn law<'o>(pieces: impl Iterator<Item = &'o [u8]>) -> Outcome {
 
 fn request(connection: &mut Connection, method: &Method, body: BodyLength) -> Shared {
     let (host, target, headers) = (HeaderValue::from_static("pod"), PathAndQuery::from_static("/"), HeaderMap::new());
-    let message = Message { method, host: &host, target: &target, headers: &headers, told: &[], body, expects_continue: false };
+    let message = Message { method, host: &host, target: &target, headers: &headers, told: None, body, expects_continue: false };
     let stream = connection.request(&message, false).expect("a new connection takes requests");
     if body != BodyLength::None {
         connection.send(&stream, Bytes::from_static(b"nine more"), true);

@@ -370,7 +370,7 @@ fn message(method: &'static Method, body: BodyLength) -> Message<'static> {
     static HOST: HeaderValue = HeaderValue::from_static("pod");
     static TARGET: LazyLock<PathAndQuery> = LazyLock::new(|| PathAndQuery::from_static("/path"));
     static HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
-    Message { method, host: &HOST, target: &TARGET, headers: &HEADERS, told: &[], body, expects_continue: false }
+    Message { method, host: &HOST, target: &TARGET, headers: &HEADERS, told: None, body, expects_continue: false }
 }
 
 fn data(text: &'static str) -> Frame {
