@@ -6,7 +6,7 @@ mod floods;
 mod frames;
 mod peer;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -194,10 +194,14 @@ async fn a_head_that_never_ends_is_waited_for_no_longer_than_an_idle_client() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::of(World::web(&pod)).settings(json!({ "timeouts": { "clientIdle": "300ms" } })).start().await;
     let mut client = greet(&gateway).await;
+    client.send(cases::good(1, WEB)).await;
+    assert_eq!(soon("an answer", client.outcome(1, false)).await, Outcome::Status(200));
+    let begun = Instant::now();
     // Without END_HEADERS, and no CONTINUATION follows.
-    client.send(headers(END_STREAM, 1, &[(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", WEB)])).await;
-    let outcome = soon("the connection is closed", client.outcome(1, true)).await;
-    assert!(matches!(outcome, Outcome::Goaway(0) | Outcome::Closed), "{outcome:?}");
+    client.send(headers(END_STREAM, 3, &[(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", WEB)])).await;
+    let outcome = soon("the connection is closed", client.outcome(3, true)).await;
+    assert!(matches!(outcome, Outcome::Goaway(_) | Outcome::Closed), "{outcome:?}");
+    assert!(begun.elapsed() >= Duration::from_millis(250), "it was not refused, but waited for");
 }
 
 #[tokio::test]
