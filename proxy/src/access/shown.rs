@@ -14,6 +14,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use portcullis_config::client_key;
+use smallvec::SmallVec;
 
 use super::client_certificate::ClientCertificate;
 use crate::normalize::ascii;
@@ -29,8 +30,8 @@ pub(crate) struct Shown {
     /// What follows `Bearer`.
     bearer: Option<Rc<str>>,
     api_key: Option<HeaderValue>,
-    /// The whole `Cookie`, where one of its cookies is a session.
-    cookie: Option<HeaderValue>,
+    /// The session's sealed value.
+    session: Option<Rc<str>>,
     certificate: Option<Rc<ClientCertificate>>,
     /// One of the fields that may carry credentials is there, whatever is in it.
     has_fields: bool,
@@ -54,13 +55,13 @@ impl Shown {
         let mut single = |name| single(headers, name, &mut has_fields);
         let bearer = single(&header::AUTHORIZATION).and_then(bearer).map(Rc::from);
         let api_key = single(&X_API_KEY).filter(|value| credential(value).is_some_and(is_client_key));
-        let cookie = single(&header::COOKIE).filter(|value| SESSION.find_in([*value]).is_some());
-        Self { bearer, api_key: api_key.cloned(), cookie: cookie.cloned(), certificate, has_fields }
+        let session = single(&header::COOKIE).and_then(|value| SESSION.find_in([value])).map(Rc::from);
+        Self { bearer, api_key: api_key.cloned(), session, certificate, has_fields }
     }
 
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.bearer.is_none() && self.api_key.is_none() && self.cookie.is_none() && self.certificate.is_none()
+        self.bearer.is_none() && self.api_key.is_none() && self.session.is_none() && self.certificate.is_none()
     }
 
     /// The bearer token or key.
@@ -80,7 +81,7 @@ impl Shown {
 
     /// The session's sealed value.
     pub(crate) fn session(&self) -> Option<&str> {
-        SESSION.find_in(&self.cookie)
+        self.session.as_deref()
     }
 
     /// Takes from the headers that these were read from what must not reach a backend: session cookies always; client keys and, where it is
@@ -119,13 +120,21 @@ impl<'a> Bearer<'a> {
 
 /// Every cookie of the gateway's own goes, whatever is in it; the others stay as they were written.
 fn strip_cookies(headers: &mut HeaderMap) {
-    let is_ours = |pair: &&[u8]| pair.trim_ascii_start().starts_with(cookie::PREFIX.as_bytes());
+    let is_ours = |pair: &[u8]| pair.trim_ascii_start().starts_with(cookie::PREFIX.as_bytes());
     let Some(value) = headers.get(header::COOKIE) else { return };
-    if !cookie::pairs(value.as_bytes()).any(|pair| is_ours(&pair)) {
+    let (mut others, mut has_ours) = (SmallVec::<[&[u8]; 8]>::new(), false);
+    for pair in cookie::pairs(value.as_bytes()) {
+        if is_ours(pair) {
+            has_ours = true;
+        } else {
+            others.push(pair.trim_ascii());
+        }
+    }
+    if !has_ours {
         return;
     }
-    let kept: Vec<&[u8]> = cookie::pairs(value.as_bytes()).filter(|pair| !is_ours(pair)).map(<[u8]>::trim_ascii).collect();
-    let joined = kept.join(&b"; "[..]);
+    let joined = others.join(&b"; "[..]);
+    drop(others);
     match HeaderValue::from_maybe_shared(Bytes::from(joined)) {
         Ok(value) if !value.is_empty() => drop(headers.insert(header::COOKIE, value)),
         _ => drop(headers.remove(header::COOKIE)),
