@@ -5,7 +5,7 @@ use serde_json::json;
 use super::authority::Pebble;
 use super::dns::Bind;
 use super::interposer::{Fault, Interposer};
-use super::{certs, is_served, start};
+use super::{certs, is_served, served, start};
 use crate::harness::{Service, WEB, World, echo, eventually};
 
 /// Pebble's path for new keys.
@@ -26,6 +26,33 @@ async fn an_account_gets_a_new_key_and_stays_the_same_account() {
     is_served(&gateway, LATER).await;
     assert_eq!(gateway.log().matches("a new account with the authority").count(), 1);
     assert_eq!(gateway.log().matches("the account has a new key").count(), 1, "once for each time that it is asked for");
+}
+
+#[tokio::test]
+async fn an_account_is_bound_to_another_one_where_that_is_demanded_and_a_profile_is_asked_for() {
+    const KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let dns = Bind::start().await;
+    let pebble = Pebble::start_demanding(&dns, "customer-1", KEY).await;
+    let pod = echo("pod-1").await;
+    let mut settings = pebble.settings("http-01");
+    let mut gateway = start(&pebble, World::web(&pod), &[settings.clone()]).await;
+    gateway.has_written("externalAccountRequired").await;
+    assert_eq!(pebble.issued(), 0);
+    gateway.terminate();
+    gateway.ended().await;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let key_file = folder.path().join("key");
+    std::fs::write(&key_file, format!("{KEY}\n")).expect("the key");
+    let authority = &mut settings["acme"]["authorities"][0];
+    authority["externalAccount"] = json!({ "keyId": "customer-1", "keyFile": key_file });
+    authority["profile"] = json!("short");
+    let gateway = start(&pebble, World::web(&pod), &[settings]).await;
+    is_served(&gateway, WEB).await;
+    let served = served(&gateway, WEB).await.expect("a certificate");
+    let (_, served) = x509_parser::parse_x509_certificate(&served).expect("it can be read");
+    let lasts = served.validity().not_after.timestamp() - served.validity().not_before.timestamp();
+    assert!(lasts <= 25 * 3600, "{lasts} s");
 }
 
 #[tokio::test]

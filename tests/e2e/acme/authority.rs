@@ -45,6 +45,22 @@ impl Pebble {
 
     /// The same, looking for challenges at these ports: for `http-01`, and for `tls-alpn-01`.
     pub(super) async fn start_for(dns: &Bind, ports: (u16, u16), changed: &[(&str, &str)], validity: u64) -> Self {
+        let profiles = json!({ "default": { "description": "for tests", "validityPeriod": validity } });
+        Self::start_as(dns, ports, changed, json!({ "externalAccountBindingRequired": false, "profiles": profiles })).await
+    }
+
+    /// One that takes accounts only that are bound to this key (RFC 8555 §7.3.4). Its certificates are good for a month, and for a day where
+    /// the profile `short` is asked for; where none is, chance decides among ten.
+    pub(super) async fn start_demanding(dns: &Bind, key_id: &str, key: &str) -> Self {
+        const DAY: u64 = 24 * 3600;
+        let month = |number| (format!("month-{number}"), json!({ "description": "a month", "validityPeriod": 30 * DAY }));
+        let mut profiles: serde_json::Map<String, Value> = (1..10).map(month).collect();
+        profiles.insert("short".to_owned(), json!({ "description": "a day", "validityPeriod": DAY }));
+        let demands = json!({ "externalAccountBindingRequired": true, "externalAccountMACKeys": { key_id: key }, "profiles": profiles });
+        Self::start_as(dns, (HTTP_PORT, HTTPS_PORT), &[], demands).await
+    }
+
+    async fn start_as(dns: &Bind, ports: (u16, u16), changed: &[(&str, &str)], further: Value) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let address = dns.address();
         let own = Authority::new("Pebble's own").expect("an authority");
@@ -52,18 +68,19 @@ impl Pebble {
         for (name, text) in [("root.pem", own.certificate()), ("cert.pem", issued.certificate), ("key.pem", issued.key)] {
             std::fs::write(folder.path().join(name), text).expect("Pebble's files");
         }
-        let configuration = json!({ "pebble": {
+        let mut configuration = json!({ "pebble": {
             "listenAddress": format!("{address}:{PORT}"),
             "managementListenAddress": format!("{address}:{MANAGEMENT_PORT}"),
             "certificate": folder.path().join("cert.pem"),
             "privateKey": folder.path().join("key.pem"),
             "httpPort": ports.0,
             "tlsPort": ports.1,
-            "externalAccountBindingRequired": false,
             "retryAfter": { "authz": 0, "order": 0 },
             "keyAlgorithm": "ecdsa",
-            "profiles": { "default": { "description": "for tests", "validityPeriod": validity } },
         }});
+        for (name, value) in further.as_object().expect("fields") {
+            configuration["pebble"][name] = value.clone();
+        }
         std::fs::write(folder.path().join("pebble.json"), configuration.to_string()).expect("Pebble's configuration");
         let environment = [("PEBBLE_WFE_NONCEREJECT", "10"), ("PEBBLE_VA_SLEEPTIME", "1"), ("PEBBLE_AUTHZREUSE", "0")];
         let environment: Vec<_> =

@@ -40,9 +40,11 @@ async fn of_several_chains_the_preferred_one_is_served() {
         let root = pebble.root(number).await;
         let mut settings = pebble.settings("http-01");
         settings["acme"]["authorities"][0]["preferredChain"] = json!(common_name(&root));
-        let gateway = Gateway::of(World::web(&pod)).settings(settings).start().await;
+        let mut gateway = Gateway::of(World::web(&pod)).settings(settings).start().await;
         std::fs::write(gateway.ca(), root).expect("the root can be written");
         is_served(&gateway, WEB).await;
+        gateway.terminate();
+        gateway.ended().await;
     }
 }
 
