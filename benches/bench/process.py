@@ -114,10 +114,11 @@ class Process:
                 queue.extend(map(int, children.read_text().split()))
         return found
 
-    def cpu_seconds(self):
-        """Time on a CPU, user and system, of all its threads (nanosecond clock of the scheduler: /proc/PID/task/TID/schedstat)."""
-        files = (file for pid in self._pids() for file in Path(f"/proc/{pid}/task").glob("*/schedstat"))
-        return sum(int(file.read_text().split()[0]) for file in files) / 1e9
+    def cpu_seconds(self, thread=""):
+        """Time on a CPU, user and system, of all its threads whose names begin with `thread` (nanosecond clock of the scheduler: /proc/PID/task/TID/schedstat)."""
+        tasks = [task for pid in self._pids() for task in Path(f"/proc/{pid}/task").iterdir()]
+        tasks = [task for task in tasks if (task / "comm").read_text().startswith(thread)]
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
     def memory_kib(self, field):
         """`VmHWM` (peak) or `VmRSS` (now), added up over its processes."""
