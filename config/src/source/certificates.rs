@@ -124,7 +124,7 @@ impl Pair {
             // One copy in memory is enough.
             self.seen.clone_from(&self.told);
         }
-        Some(Change::Upsert(Object::Certificate(self.settings.clone(), new?)))
+        new.map(|new| Change::Upsert(Object::Certificate(self.settings.clone(), new)))
     }
 }
 
