@@ -1,6 +1,6 @@
 //! Which chain is served of those that an authority offers for one certificate (RFC 8555 §7.4.2).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
@@ -49,7 +49,7 @@ impl Received {
     ///
     /// # Errors
     /// What else the authority offers could not be asked for by chance.
-    pub(super) async fn preferred(self: &Arc<Self>, root: &str, account: &Account, given: String) -> Result<String, Error> {
+    pub(super) async fn preferred(&self, root: &str, account: &Account, given: String) -> Result<String, Error> {
         let others = self.take().map(|chain| chain.others).unwrap_or_default();
         if is_issued_by(given.as_bytes(), root) {
             return Ok(given);
@@ -68,15 +68,12 @@ impl Received {
 
     /// The client asks for orders alone: what it cannot read as one has gone by here.
     async fn ask(&self, account: &Account, url: &str) -> Result<Option<Chain>, Error> {
-        for _ in 1..ATTEMPTS {
+        let mut further = 1..ATTEMPTS;
+        loop {
             match account.order(url.to_owned()).await {
-                Err(error) if judge(&error) == Refusal::Nonce => {}
+                Err(error) if judge(&error) == Refusal::Nonce => further.next().map(drop).ok_or(error)?,
                 _ => return Ok(self.take()),
             }
-        }
-        match account.order(url.to_owned()).await {
-            Err(error) if judge(&error) == Refusal::Nonce => Err(error),
-            _ => Ok(self.take()),
         }
     }
 }
