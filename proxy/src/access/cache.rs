@@ -25,8 +25,8 @@ const SHORT: usize = 1024;
 /// whoever chose them. It costs a tenth of SHA-256 where the processor has no instructions for that.
 pub(crate) struct Fingerprints(LessSafeKey);
 
-/// A bounded map, by keys that nobody outside can choose, in two generations: when the young one is full it becomes the old one, and what was the old one is forgotten. What is
-/// asked for again is young again, so that what is in use stays.
+/// A bounded map, by keys that nobody outside can choose, in two generations: when the young one is full it becomes the old one, and what
+/// was the old one is forgotten. What is asked for again is young again, so that what is in use stays.
 pub(crate) struct Cache<T, K = Fingerprint> {
     young: ArcSwap<DashMap<K, T, RandomState>>,
     old: ArcSwap<DashMap<K, T, RandomState>>,

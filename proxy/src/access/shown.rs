@@ -29,7 +29,7 @@ pub(crate) const MAX_CREDENTIAL: usize = 16 * 1024;
 pub(crate) struct Shown {
     /// What follows `Bearer`.
     bearer: Option<Rc<str>>,
-    api_key: Option<HeaderValue>,
+    api_key: Option<Rc<str>>,
     /// The session's sealed value.
     session: Option<Rc<str>>,
     certificate: Option<Rc<ClientCertificate>>,
@@ -54,9 +54,9 @@ impl Shown {
         let mut has_fields = false;
         let mut single = |name| single(headers, name, &mut has_fields);
         let bearer = single(&header::AUTHORIZATION).and_then(bearer).map(Rc::from);
-        let api_key = single(&X_API_KEY).filter(|value| credential(value).is_some_and(is_client_key));
+        let api_key = single(&X_API_KEY).and_then(credential).filter(|key| is_client_key(key)).map(Rc::from);
         let session = single(&header::COOKIE).and_then(|value| SESSION.find_in([value])).map(Rc::from);
-        Self { bearer, api_key: api_key.cloned(), session, certificate, has_fields }
+        Self { bearer, api_key, session, certificate, has_fields }
     }
 
     /// Whether there is none.
@@ -71,7 +71,7 @@ impl Shown {
 
     /// The key of `X-Api-Key`.
     pub(crate) fn api_key(&self) -> Option<&str> {
-        self.api_key.as_ref().and_then(credential)
+        self.api_key.as_deref()
     }
 
     /// The client certificate.
