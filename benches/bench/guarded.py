@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.parse
 
+from .gateways import new_folder
 from .process import Process, free_ports, status, wait_for
 
 SERVER_CPU, LOAD_CPU = 0, 1
@@ -157,8 +158,3 @@ def answered(port, host, token):
 
 def encoded(octets):
     return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
-
-
-def new_folder(folder):
-    folder.mkdir()
-    return folder
