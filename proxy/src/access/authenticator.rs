@@ -195,7 +195,7 @@ impl Authenticator {
         if let Some(introspection) = self.introspection.as_ref().filter(|_| Introspection::is_for(token)) {
             return Ok(introspection.find(token, now).unwrap_or(Err(Rejected::Unanswered)));
         }
-        let Some(fingerprint) = self.fingerprints.of("token", [Some(token)]) else { return Ok(Err(Rejected::Unanswered)) };
+        let Some(fingerprint) = self.fingerprints.of("token", &[token]) else { return Ok(Err(Rejected::Unanswered)) };
         if let Some(known) = self.accepted.get(&fingerprint).filter(|known| self.is_current(known)) {
             return Ok(if known.what.until.is_some_and(|until| until <= now) { Err(Rejected::Expired) } else { Ok(known.what) });
         }

@@ -88,7 +88,7 @@ impl Introspection {
     }
 
     fn fingerprint(&self, token: &str) -> Option<Fingerprint> {
-        self.fingerprints.of("opaque", [Some(token)])
+        self.fingerprints.of("opaque", &[token])
     }
 
     /// Asks about a token that is not known. What comes of it is found by [`find`](Self::find) then.

@@ -52,7 +52,7 @@ impl Logins {
 
     /// Whose session a cookie of this host is.
     pub(super) fn find(&self, host: &str, value: &str, now: SystemTime) -> Result<(Caller, Arc<Session>), Rejected> {
-        let fingerprint = self.fingerprints.of("session", [Some(host), Some(value)]).ok_or(Rejected::Session)?;
+        let fingerprint = self.fingerprints.of("session", &[host, value]).ok_or(Rejected::Session)?;
         // Taken before the look-ups that they stand for: what changes in the meantime is looked up again.
         let (keys, ends) = (self.sessions.sealer.generation(), self.sessions.revocations.generation());
         let keep = |session: &Arc<Session>| self.opened.insert(fingerprint, Opened { session: Arc::clone(session), keys, ends });
