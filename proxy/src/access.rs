@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | which credentials does the request show? | [`shown`] |
 //! | whose are they? | [`authenticator`]: [`client_keys`], [`client_certificate`], [`token`] by the keys of [`issuers`], [`introspection`] |
+//! | is she known from a moment ago? | [`recent`] |
 //! | whose signature is checked next? | [`turns`] |
 //! | may she go there? | [`caller`] |
 //! | may she still, a while later? | [`review`] |
@@ -22,6 +23,7 @@ mod introspection;
 pub(crate) mod issuers;
 mod keys;
 mod logins;
+pub(crate) mod recent;
 pub(crate) mod review;
 mod shown;
 mod token;
@@ -31,5 +33,5 @@ pub(crate) use self::authenticator::{Authenticated, Authenticator};
 pub(crate) use self::caller::{Caller, User, may, may_enter};
 pub(crate) use self::claims::Claims;
 pub(crate) use self::client_certificate::ClientCertificate;
-pub(crate) use self::shown::{Shown, strip_set_cookies};
+pub(crate) use self::shown::{Fields, Shown, strip_set_cookies};
 pub(crate) use self::token::{Parts, Rejected, user};

@@ -13,7 +13,7 @@ use portcullis_config::snapshot::rule::{Route, Rule};
 use portcullis_config::snapshot::{Listener, Snapshot};
 use serde::{Deserialize, Serialize};
 
-use crate::access::{self, Authenticated, Authenticator, Shown};
+use crate::access::{self, Authenticated, Authenticator, Fields, Shown};
 use crate::admin::table::{Backend, describe, origin, word};
 use crate::exchange::{BodyLength, RequestHead, Target};
 use crate::normalize::{Reading, Request};
@@ -178,7 +178,7 @@ impl Walk<'_> {
     fn access(&mut self, route: &Route, request: &Request, tls: bool) -> Verdict {
         let access = &route.rule.policy.access;
         let rule = Some(origin(&route.rule.origin));
-        let shown = Shown::read(&request.headers, None);
+        let shown = Shown::read(&Fields::of(&request.headers), None);
         let authenticated = self.authenticator.authenticate(&shown, request.authority.host.as_str(), SystemTime::now(), || true);
         let authenticated = authenticated.unwrap_or_default();
         let (demand, shown) = (demand(access), who(&authenticated));

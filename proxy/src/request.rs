@@ -5,6 +5,7 @@ mod portal;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +16,8 @@ use portcullis_config::snapshot::access::Require;
 use portcullis_config::snapshot::rule::Rule;
 
 use crate::access::assertion::JWKS_PATH;
-use crate::access::{Authenticated, Caller, Rejected, Shown};
+use crate::access::recent::Recognised;
+use crate::access::{Authenticated, Caller, Fields, Rejected, Shown};
 use crate::answer::{self, Asker, Facts};
 use crate::exchange::{BodyLength, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Source};
 use crate::forward::{self, Deadlines, Job, Notes, OnHead, Outcome};
@@ -105,9 +107,9 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
     }
 
     // Who is calling? This is found out before the host is looked at, and so takes the same time for every host.
-    let shown = Shown::read(&request.headers, peer.certificate.clone());
     let client = forwarding::client(&request.headers, peer, &worker.forwarding);
-    let authenticated = identify(worker, &shown, client, request.authority.host.as_str(), call.at).await;
+    let recognised = recognise(worker, peer, &request, client, call.at).await;
+    let authenticated = &recognised.found;
     if let Some(location) = portal::detour(&request, authenticated.session.as_deref(), call.at) {
         return call.redirect_to_portal(location, &request, respond).await;
     }
@@ -136,8 +138,8 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         // RFC 8441 §5.1: an extended CONNECT has no key; HTTP/1.1 to the backend needs one.
         request.headers.insert(&SEC_WEBSOCKET_KEY, websocket_key(|| worker.random()));
     }
-    shown.strip(&mut request.headers, authenticated.token, routed.rule.policy.access.pass_credentials);
-    let introduction = worker.introductions.of(&authenticated.caller, request.authority.host.as_str(), call.at);
+    recognised.shown.strip(&mut request.headers, authenticated.token, routed.rule.policy.access.pass_credentials);
+    let introduction = recognised.introduction(&worker.introductions, request.authority.host.as_str(), call.at);
     let mut told = introduction.as_deref();
     if (!routed.rule.filters.is_empty() || !backend.filters.is_empty())
         && let Some(introduction) = told.take()
@@ -173,7 +175,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         is_http1: request.version != Version::HTTP_2,
         hsts: &worker.hsts,
         tls: peer.tls,
-        renewal: worker.authenticator.renewal(&authenticated, request.authority.host.as_str(), call.at),
+        renewal: worker.authenticator.renewal(authenticated, request.authority.host.as_str(), call.at),
     };
     let outcome = {
         let forwarded = pin!(forward::forward(&job, body, respond, &mut finish, &mut notes));
@@ -181,7 +183,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
             forwarded.await
         } else {
             // What was let in is let in for as long as its credentials and grants last.
-            let may_still = async || still_may(worker, peer, &shown, client, &request.authority, asked.path(), &routed).await;
+            let may_still = async || still_may(worker, peer, &recognised.shown, client, &request.authority, asked.path(), &routed).await;
             worker.reviews.guard(authenticated.caller.until, forwarded, may_still).await.unwrap_or(Outcome::Ended)
         }
     };
@@ -236,7 +238,29 @@ fn find(
     Some((Routed { environment: Arc::clone(&host.environment), rule: Arc::clone(&route.rule) }, route.matches.path.clone()))
 }
 
-/// Who shows these credentials. It takes as long for every host.
+/// Who is calling. It takes as long for every host.
+async fn recognise(worker: &Worker, peer: &Peer, request: &Request, client: IpAddr, now: SystemTime) -> Rc<Recognised> {
+    let (fields, host) = (Fields::of(&request.headers), request.authority.host.as_str());
+    if fields.are_absent() && peer.certificate.is_none() {
+        return worker.recent.nobody();
+    }
+    // Taken before the look-ups that it stands for.
+    let generation = worker.authenticator.generation();
+    // What a certificate is worth is known with its connection.
+    let is_recent = peer.certificate.is_none();
+    if is_recent && let Some(known) = worker.recent.find(&fields, host, generation, now) {
+        return known;
+    }
+    let shown = Shown::read(&fields, peer.certificate.clone());
+    let found = identify(worker, &shown, client, host, now).await;
+    let recognised = Rc::new(Recognised::new(shown, found));
+    if is_recent {
+        worker.recent.keep(&fields, host, generation, &recognised);
+    }
+    recognised
+}
+
+/// Who shows these credentials.
 async fn identify(worker: &Worker, shown: &Shown, client: IpAddr, host: &str, now: SystemTime) -> Authenticated {
     worker.authenticator.prepare(shown, now).await;
     if let Ok(found) = worker.authenticator.authenticate(shown, host, now, || worker.turns.take()) {

@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::access::Authenticator;
 use crate::access::introduction::Introductions;
+use crate::access::recent::Recent;
 use crate::access::review::{self, Reviews};
 use crate::access::turns::Turns;
 use crate::certificates::acme::challenges::Challenges;
@@ -37,7 +38,7 @@ use crate::portal::Reception;
 use crate::telemetry::{Meter, Telemetry};
 use crate::upstream::{Authorities, Upstreams};
 
-/// How often a worker looks for connections to backends that nobody needs any more.
+/// How often a worker looks for connections to backends, and for callers, that nobody needs any more.
 const SWEEP: Duration = Duration::from_secs(5);
 
 /// What all connections of one worker share.
@@ -51,6 +52,7 @@ pub(crate) struct Worker {
     pub(crate) introductions: Arc<Introductions>,
     /// `None` where nobody can log in.
     pub(crate) reception: Option<Reception>,
+    pub(crate) recent: Recent,
     pub(crate) reviews: Reviews,
     pub(crate) turns: Turns,
     pub(crate) challenges: Arc<Challenges>,
@@ -105,6 +107,7 @@ impl Worker {
             authenticator: Arc::clone(&shared.authenticator),
             introductions: Arc::clone(&shared.introductions),
             reception: shared.reception.clone(),
+            recent: Recent::new(),
             reviews: Reviews::default(),
             turns: Turns::default(),
             challenges: Arc::clone(&shared.challenges),
@@ -180,6 +183,7 @@ async fn sweep(worker: Rc<Worker>) {
         let snapshot = worker.live.snapshot.load_full();
         let current: HashSet<u64> = snapshot.backends().map(|backend| backend.endpoints.id()).collect();
         worker.upstreams.sweep(Instant::now(), |id| current.contains(&id));
+        worker.recent.tidy_up();
     }
 }
 

@@ -251,6 +251,16 @@ impl Authenticator {
 // === impl Authenticated ===
 
 impl Authenticated {
+    /// Whether a credential says who is calling.
+    pub(crate) fn is_somebody(&self) -> bool {
+        self.caller.application.is_some() || self.caller.user.is_some()
+    }
+
+    /// Whether one of the credentials has ended by now.
+    pub(crate) fn has_ended(&self, now: SystemTime) -> bool {
+        self.caller.until.is_some_and(|until| until <= now)
+    }
+
     /// What another credential shows beside those before it.
     fn add(&mut self, other: Result<Caller, Rejected>) {
         match other {

@@ -68,6 +68,12 @@ impl Introductions {
         }))
     }
 
+    /// Whether a backend of `host` would be told the same again of whom this is about.
+    pub(crate) fn is_current(&self, introduction: &Introduction, host: &str, now: SystemTime) -> bool {
+        let key = self.assertions.as_ref().and_then(|assertions| assertions.in_use(now));
+        introduction.is_for(host, key.as_ref()) && now < introduction.until
+    }
+
     fn make(&self, caller: &Caller, host: &str, key: Option<Arc<Key>>, now: SystemTime) -> Introduction {
         let assertion = self.assertions.as_ref().zip(key.as_ref()).and_then(|(assertions, key)| assertions.sign(key, caller, host, now));
         let fields = identity::fields(caller, assertion);
@@ -99,10 +105,11 @@ impl Introduction {
     }
 
     fn is_of(&self, caller: &Caller, host: &str, key: Option<&Arc<Key>>) -> bool {
-        *self.host == *host
-            && self.application == caller.application
-            && self.user == caller.user
-            && self.key.as_ref().map(Arc::as_ptr) == key.map(Arc::as_ptr)
+        self.is_for(host, key) && self.application == caller.application && self.user == caller.user
+    }
+
+    fn is_for(&self, host: &str, key: Option<&Arc<Key>>) -> bool {
+        *self.host == *host && self.key.as_ref().map(Arc::as_ptr) == key.map(Arc::as_ptr)
     }
 }
 

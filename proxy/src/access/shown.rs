@@ -21,8 +21,26 @@ use crate::normalize::ascii;
 use crate::session::cookie::{self, SESSION};
 
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// How many fields may carry credentials.
+pub(crate) const FIELDS: usize = 3;
 /// The longest credential that is looked at, in octets.
 pub(crate) const MAX_CREDENTIAL: usize = 16 * 1024;
+
+/// The fields of a request that may carry credentials, as they came.
+#[derive(Clone, Copy)]
+pub(crate) struct Fields<'h> {
+    authorization: Field<'h>,
+    api_key: Field<'h>,
+    cookie: Field<'h>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Field<'h> {
+    Absent,
+    Single(&'h HeaderValue),
+    /// It stands several times, or is too long: it is not read.
+    Unread,
+}
 
 /// The credentials of a request, none of them judged yet. Cheap to keep: the values are shared, not copied.
 #[derive(Clone, Default)]
@@ -33,8 +51,15 @@ pub(crate) struct Shown {
     /// The session's sealed value.
     session: Option<Rc<str>>,
     certificate: Option<Rc<ClientCertificate>>,
-    /// One of the fields that may carry credentials is there, whatever is in it.
-    has_fields: bool,
+    /// Which of the fields are there, whatever is in them.
+    there: There,
+}
+
+#[derive(Clone, Copy, Default)]
+struct There {
+    authorization: bool,
+    api_key: bool,
+    cookie: bool,
 }
 
 /// What one credential is by its looks.
@@ -46,17 +71,64 @@ pub(crate) enum Bearer<'a> {
     Token(&'a str),
 }
 
+// === impl Fields ===
+
+impl<'h> Fields<'h> {
+    pub(crate) fn of(headers: &'h HeaderMap) -> Self {
+        let field = |name| Field::of(headers, name);
+        Self { authorization: field(&header::AUTHORIZATION), api_key: field(&X_API_KEY), cookie: field(&header::COOKIE) }
+    }
+
+    /// Whether none of them is there.
+    pub(crate) fn are_absent(&self) -> bool {
+        self.all() == [Field::Absent; FIELDS]
+    }
+
+    /// What is in each; `None` where one is not read.
+    pub(crate) fn words(&self) -> Option<[Option<&'h [u8]>; FIELDS]> {
+        let is_read = !self.all().contains(&Field::Unread);
+        is_read.then(|| self.all().map(|field| field.value().map(HeaderValue::as_bytes)))
+    }
+
+    fn all(&self) -> [Field<'h>; FIELDS] {
+        [self.authorization, self.api_key, self.cookie]
+    }
+}
+
+// === impl Field ===
+
+impl<'h> Field<'h> {
+    fn of(headers: &'h HeaderMap, name: &HeaderName) -> Self {
+        let mut values = headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => Self::Absent,
+            (Some(value), None) if value.len() <= MAX_CREDENTIAL => Self::Single(value),
+            _ => Self::Unread,
+        }
+    }
+
+    fn value(self) -> Option<&'h HeaderValue> {
+        if let Self::Single(value) = self { Some(value) } else { None }
+    }
+
+    fn is_there(self) -> bool {
+        self != Self::Absent
+    }
+}
+
 // === impl Shown ===
 
 impl Shown {
-    /// What `headers` show, on a connection that showed `certificate`. Of fields that stand several times none counts.
-    pub(crate) fn read(headers: &HeaderMap, certificate: Option<Rc<ClientCertificate>>) -> Self {
-        let mut has_fields = false;
-        let mut single = |name| single(headers, name, &mut has_fields);
-        let bearer = single(&header::AUTHORIZATION).and_then(bearer).map(Rc::from);
-        let api_key = single(&X_API_KEY).and_then(credential).filter(|key| is_client_key(key)).map(Rc::from);
-        let session = single(&header::COOKIE).and_then(|value| SESSION.find_in([value])).map(Rc::from);
-        Self { bearer, api_key, session, certificate, has_fields }
+    /// What `fields` show, on a connection that showed `certificate`. Of a field that stands several times none counts.
+    pub(crate) fn read(fields: &Fields<'_>, certificate: Option<Rc<ClientCertificate>>) -> Self {
+        let Fields { authorization, api_key, cookie } = fields;
+        Self {
+            bearer: authorization.value().and_then(bearer).map(Rc::from),
+            api_key: api_key.value().and_then(credential).filter(|key| is_client_key(key)).map(Rc::from),
+            session: cookie.value().and_then(|value| SESSION.find_in([value])).map(Rc::from),
+            certificate,
+            there: There { authorization: authorization.is_there(), api_key: api_key.is_there(), cookie: cookie.is_there() },
+        }
     }
 
     /// Whether there is none.
@@ -87,16 +159,18 @@ impl Shown {
     /// Takes from the headers that these were read from what must not reach a backend: session cookies always; client keys and, where it is
     /// `ours`, the bearer token, unless `pass` says that they go on.
     pub(crate) fn strip(&self, headers: &mut HeaderMap, ours: bool, pass: bool) {
-        if !self.has_fields {
-            return;
+        if self.there.cookie {
+            strip_cookies(headers);
         }
-        strip_cookies(headers);
         if pass {
             return;
         }
         let is_key = |value: &HeaderValue| credential(value).is_some_and(is_client_key);
-        if headers.get_all(&X_API_KEY).iter().any(is_key) {
+        if self.there.api_key && headers.get_all(&X_API_KEY).iter().any(is_key) {
             headers.remove(&X_API_KEY);
+        }
+        if !self.there.authorization {
+            return;
         }
         let is_consumed = |bearer: Bearer<'_>| ours || matches!(bearer, Bearer::ClientKey(_));
         let goes = match self.bearer() {
@@ -163,14 +237,6 @@ fn is_client_key(text: &str) -> bool {
     text.starts_with(client_key::PREFIX)
 }
 
-/// The value of a field that stands once; `is_there` becomes true where it stands at all.
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName, is_there: &mut bool) -> Option<&'h HeaderValue> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next()?;
-    *is_there = true;
-    (values.next().is_none() && first.len() <= MAX_CREDENTIAL).then_some(first)
-}
-
 fn credential(value: &HeaderValue) -> Option<&str> {
     ascii(value).map(str::trim)
 }
@@ -193,20 +259,21 @@ mod tests {
         fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())).collect()
     }
 
+    fn read(fields: &[(&'static str, &str)]) -> Shown {
+        Shown::read(&Fields::of(&headers(fields)), None)
+    }
+
     fn strip(headers: &mut HeaderMap, ours: bool, pass: bool) {
-        Shown::read(headers, None).strip(headers, ours, pass);
+        Shown::read(&Fields::of(headers), None).strip(headers, ours, pass);
     }
 
     #[test]
     fn credentials_are_found_where_they_belong() {
-        let shown = Shown::read(
-            &headers(&[("authorization", "bearer  abc"), ("x-api-key", KEY), ("cookie", "a=b; __Host-portcullis=s; c=d")]),
-            None,
-        );
+        let shown = read(&[("authorization", "bearer  abc"), ("x-api-key", KEY), ("cookie", "a=b; __Host-portcullis=s; c=d")]);
         assert_eq!(shown.bearer(), Some(Bearer::Token("abc")));
         assert_eq!(shown.api_key(), Some(KEY));
         assert_eq!(shown.session(), Some("s"));
-        let shown = Shown::read(&headers(&[("authorization", "Bearer pck_x")]), None);
+        let shown = read(&[("authorization", "Bearer pck_x")]);
         assert_eq!(shown.bearer(), Some(Bearer::ClientKey(KEY)));
     }
 
@@ -222,10 +289,10 @@ mod tests {
             &[("cookie", "__Host-portcullis=a; __Host-portcullis=b")],
             &[("cookie", "portcullis=a; __host-portcullis=b; x__Host-portcullis=c")],
         ] {
-            assert!(Shown::read(&headers(fields), None).is_empty(), "{fields:?}");
+            assert!(read(fields).is_empty(), "{fields:?}");
         }
         let long = format!("Bearer {}", "a".repeat(MAX_CREDENTIAL));
-        assert!(Shown::read(&headers(&[("authorization", &long)]), None).is_empty());
+        assert!(read(&[("authorization", &long)]).is_empty());
     }
 
     #[test]

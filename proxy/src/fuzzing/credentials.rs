@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, header};
 use portcullis_config::settings::access::AccessSettings;
 use serde_json::json;
 
-use crate::access::{Authenticator, Caller, Shown, strip_set_cookies};
+use crate::access::{Authenticator, Caller, Fields, Shown, strip_set_cookies};
 use crate::session::Sessions;
 
 const HOST: &str = "web--staging.apps.example.com";
@@ -48,7 +48,7 @@ pub fn credentials(octets: &[u8]) {
         }
     }
     let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    let shown = Shown::read(&headers, None);
+    let shown = Shown::read(&Fields::of(&headers), None);
     let found = AUTHENTICATOR.authenticate(&shown, HOST, now, || true).expect("a check may be made");
     assert_eq!(found.caller, Caller::default());
     assert!(found.session.is_none());
@@ -64,7 +64,7 @@ pub fn credentials(octets: &[u8]) {
     assert!(!set.values().any(own));
 
     shown.strip(&mut headers, found.token, false);
-    let left = Shown::read(&headers, None);
+    let left = Shown::read(&Fields::of(&headers), None);
     assert!(left.session().is_none() && left.api_key().is_none());
     assert!(!headers.get_all(header::COOKIE).iter().any(own));
 }
