@@ -1,7 +1,7 @@
 """Peers that check credentials, each in its own way: nginx asks, HAProxy verifies."""
 
 from . import backends
-from .gateways import new_folder
+from .gateways import haproxy_begins, new_folder
 from .guarded import SERVER_CPU
 from .process import Process, free_ports
 
@@ -50,24 +50,7 @@ def haproxy(folder, backend, key=None):
     (port,) = free_ports(1)
     log = backends.LogServer()
     file = place / "haproxy.cfg"
-    file.write_text(f"""
-global
-    nbthread 1
-    maxconn 4096
-    log ring@log local0
-ring log
-    format rfc5424
-    size 4000000
-    timeout connect 5s
-    timeout server 60s
-    server log 127.0.0.1:{log.port}
-defaults
-    mode http
-    log global
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
-frontend in
+    file.write_text(f"""{haproxy_begins('http', log.port)}frontend in
     bind 127.0.0.1:{port}
     option httplog
     option forwardfor

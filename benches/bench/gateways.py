@@ -95,6 +95,29 @@ http {{
         return Process(self.name, ["nginx", "-p", place.folder, "-c", file], place.cpu, place.folder, [place.port])
 
 
+def haproxy_begins(mode, log_port):
+    """What HAProxy's configuration begins with: one thread, and a log that is gathered in a ring."""
+    return f"""
+global
+    nbthread 1
+    maxconn 4096
+    log ring@log local0
+ring log
+    format rfc5424
+    size 4000000
+    timeout connect 5s
+    timeout server 60s
+    server log 127.0.0.1:{log_port}
+defaults
+    mode {mode}
+    log global
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    timeout http-request 10s
+"""
+
+
 class HAProxy:
     """HAProxy; `passthrough` moves bytes only, and is the floor that a proxy of this kind cannot go below."""
 
@@ -125,25 +148,7 @@ class HAProxy:
     http-request set-header X-Real-IP %[src]
     use_backend backend if {{ req.hdr(host),field(1,:) -i {HOST} }}"""
         file = place.folder / f"{self.name}.cfg"
-        file.write_text(f"""
-global
-    nbthread 1
-    maxconn 4096
-    log ring@log local0
-ring log
-    format rfc5424
-    size 4000000
-    timeout connect 5s
-    timeout server 60s
-    server log 127.0.0.1:{place.log_port}
-defaults
-    mode {'tcp' if self.passthrough else 'http'}
-    log global
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
-    timeout http-request 10s
-frontend in
+        file.write_text(f"""{haproxy_begins('tcp' if self.passthrough else 'http', place.log_port)}frontend in
     {bind}
     {'option tcplog' if self.passthrough else http}
     default_backend backend
