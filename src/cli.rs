@@ -13,6 +13,7 @@ mod login;
 mod output;
 mod problems;
 mod routes;
+mod sessions;
 mod table;
 mod token;
 
@@ -40,6 +41,7 @@ enum Command {
     Routes(routes::Routes),
     Explain(explain::Explain),
     Key(key::Key),
+    Sessions(sessions::Sessions),
     Login(login::Login),
     Token(token::Token),
     Completion(completion::Completion),
@@ -55,6 +57,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Routes(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Key(command) => command.run(),
+        Command::Sessions(command) => command.run(),
         Command::Login(command) => command.run(),
         Command::Token(command) => command.run(),
         Command::Completion(command) => command.run(&mut Cli::command()),

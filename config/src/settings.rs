@@ -154,7 +154,7 @@ pub struct HttpsListenerSettings {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AdminSettings {
-    /// The address; `null` for no such listener.
+    /// The address; `null` for no such listener. Whoever reaches it may look; what changes something is done for the gateway's own machine alone.
     pub address: Option<SocketAddr>,
 }
 

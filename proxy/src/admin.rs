@@ -1,9 +1,10 @@
 //! The admin listener: health, metrics and the live table, for operators and their machines. It runs on the control
-//! plane's runtime, never on a worker, and reads; all that it can be asked to do is to renew a certificate.
+//! plane's runtime, never on a worker, and reads; all that it can be asked to do is to renew certificates and keys.
 
 pub mod certificates;
 mod readiness;
 mod serve;
+pub mod sessions;
 pub mod table;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use portcullis_config::live::Live;
 use portcullis_config::problem::Problem;
+use portcullis_config::session;
 use portcullis_config::settings::Settings;
 use portcullis_config::unix_time::seconds;
 
@@ -35,13 +37,20 @@ pub(crate) struct Admin {
     telemetry: Arc<Telemetry>,
     authenticator: Arc<Authenticator>,
     acme: Option<Arc<Acme>>,
+    /// Where session keys are kept; `None` where the gateway makes none.
+    sessions: Option<Arc<dyn session::store::Store>>,
     draining: AtomicBool,
 }
 
 // === impl Admin ===
 
 impl Admin {
-    pub(crate) fn new(shared: &Shared, certificates: Arc<Certificates>, acme: Option<Arc<Acme>>) -> Self {
+    pub(crate) fn new(
+        shared: &Shared,
+        certificates: Arc<Certificates>,
+        acme: Option<Arc<Acme>>,
+        sessions: Option<Arc<dyn session::store::Store>>,
+    ) -> Self {
         Self {
             settings: Arc::clone(&shared.settings),
             live: Arc::clone(&shared.live),
@@ -49,6 +58,7 @@ impl Admin {
             telemetry: Arc::clone(&shared.telemetry),
             authenticator: Arc::clone(&shared.authenticator),
             acme,
+            sessions,
             draining: AtomicBool::new(false),
         }
     }

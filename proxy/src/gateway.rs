@@ -95,7 +95,7 @@ impl Gateway {
         if let Some(store) = &stores.sessions {
             control.spawn(rotation::rotate(Arc::clone(store), Arc::clone(&live), Arc::clone(&settings)));
         }
-        let outbox = login.zip(stores.sessions).map(|(login, store)| {
+        let outbox = login.zip(stores.sessions.clone()).map(|(login, store)| {
             let (outbox, courier) = Outbox::new(store, Arc::clone(&live), login.absolute, Arc::clone(telemetry.revocations()));
             control.spawn(courier.run());
             outbox
@@ -140,7 +140,7 @@ impl Gateway {
             challenges: Arc::clone(certificates.challenges()),
             phase: phases,
         };
-        let admin = Arc::new(Admin::new(&shared, Arc::clone(&certificates), acme.clone()));
+        let admin = Arc::new(Admin::new(&shared, Arc::clone(&certificates), acme.clone(), stores.sessions));
         let followed = Arc::clone(&live);
         control.spawn(async move { tickets.follow(&followed).await });
         let followed = Arc::clone(&live);

@@ -201,6 +201,7 @@ async fn the_gateway_is_ready_once_it_knows_all_and_says_what_is_missing() {
     assert!(running.admin("GET /readyz").await.starts_with("HTTP/1.0 200"));
     assert!(running.admin("HEAD /livez").await.starts_with("HTTP/1.0 200"));
     assert!(running.admin("POST /livez").await.starts_with("HTTP/1.0 405"));
+    assert!(running.admin("POST /sessions/rotate").await.starts_with("HTTP/1.0 409"), "no session keys are made here");
     assert!(running.admin("GET /secrets").await.starts_with("HTTP/1.0 404"));
 }
 

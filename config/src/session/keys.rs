@@ -37,16 +37,35 @@ pub fn due(credentials: &Credentials, period: Duration, lasting: Duration, now: 
     let all_dated = made.iter().all(Option::is_some);
     let newest = made.iter().flatten().max();
     let make = all_dated && newest.is_none_or(|newest| *newest + period <= now);
-    let ring = credentials.key_ring.as_ref();
-    let entries: BTreeSet<u64> = ring.into_iter().flat_map(|ring| &ring.entries).filter_map(|entry| entry.parse().ok()).collect();
+    let seen = seen(credentials);
     // It opens what it sealed last, which was when the next one was known to all.
     let is_over = |made: &u64| {
         let next = credentials.session_keys.iter().filter_map(|key| key.created).filter(|other| seconds(*other) > *made).min();
         next.is_some_and(|next| next + KNOWN_AFTER + lasting + LEEWAY <= now)
     };
-    let retire: BTreeSet<u64> = entries.into_iter().filter(is_over).collect();
-    let seen = ring.map(|ring| Seen { version: ring.version.clone(), entries: ring.entries.clone() }).unwrap_or_default();
+    let retire: BTreeSet<u64> = dated(&seen).filter(is_over).collect();
     (make || !retire.is_empty()).then(|| Rotation { make, retire, seen, now: seconds(now) })
+}
+
+/// Another key at `now`, whatever is due. With `end` the gateway's other keys go, and with them all that they have sealed; those that people made stay.
+#[must_use]
+pub fn on_command(credentials: &Credentials, end: bool, now: SystemTime) -> Rotation {
+    let seen = seen(credentials);
+    let retire = if end { dated(&seen).collect() } else { BTreeSet::new() };
+    // An entry that is there is never changed.
+    let is_free = |made: &u64| !seen.entries.contains(&made.to_string());
+    let now = (seconds(now)..).find(is_free).unwrap_or_default();
+    Rotation { make: true, retire, seen, now }
+}
+
+fn seen(credentials: &Credentials) -> Seen {
+    let ring = credentials.key_ring.as_ref();
+    ring.map(|ring| Seen { version: ring.version.clone(), entries: ring.entries.clone() }).unwrap_or_default()
+}
+
+/// When the keys were made.
+fn dated(seen: &Seen) -> impl Iterator<Item = u64> {
+    seen.entries.iter().filter_map(|entry| entry.parse().ok())
 }
 
 /// Which of `keys` seals, or signs, at `now`: the newest that every replica knows by then, else the oldest. One of unknown age counts as the
@@ -136,6 +155,19 @@ mod tests {
     fn beside_a_key_of_unknown_age_none_is_made() {
         assert_eq!(changed(&credentials(&[None], &[]), 10_500), None);
         assert_eq!(changed(&credentials(&[None], &[10, 500]), 20_500), Some((vec![], names(&[10]))));
+    }
+
+    #[test]
+    fn on_command_there_is_another_key_whatever_is_due() {
+        let commanded = |credentials: &Credentials, end: bool, now: u64| {
+            let change = on_command(credentials, end, at(now)).change([7; 32]);
+            assert_eq!(change.only_if.unwrap().version.as_deref(), Some("7"));
+            (change.add.into_keys().collect::<Vec<_>>(), change.remove.into_iter().collect::<Vec<_>>())
+        };
+        let both = credentials(&[Some(1), None], &[500, 900]);
+        assert_eq!(commanded(&both, false, 1000), (names(&[1000]), vec![]));
+        assert_eq!(commanded(&both, true, 1000), (names(&[1000]), names(&[500, 900])));
+        assert_eq!(commanded(&both, true, 900), (names(&[901]), names(&[500, 900])), "a key that is there is not made another");
     }
 
     #[test]

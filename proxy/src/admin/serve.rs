@@ -1,11 +1,12 @@
-//! The admin listener's HTTP/1.1 server. Everything about it is bounded, as it has no access control of its own.
+//! The admin listener's HTTP/1.1 server. Everything about it is bounded: whoever reaches it may look. Orders are taken from this machine alone.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -43,11 +44,11 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let admin = Arc::clone(&admin);
                 connections.spawn(async move {
                     // Late or broken, there is nobody to tell.
-                    let _ = timeout(CONNECTION, connection(stream, admin)).await;
+                    let _ = timeout(CONNECTION, connection(stream, peer.ip(), admin)).await;
                     drop(slot);
                 });
             }
@@ -60,10 +61,10 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     }
 }
 
-async fn connection(stream: TcpStream, admin: Arc<Admin>) -> Result<(), hyper::Error> {
+async fn connection(stream: TcpStream, peer: IpAddr, admin: Arc<Admin>) -> Result<(), hyper::Error> {
     let service = service_fn(move |request| {
         let admin = Arc::clone(&admin);
-        async move { Ok::<_, Infallible>(answer(&request, admin).await) }
+        async move { Ok::<_, Infallible>(answer(&request, peer, admin).await) }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
@@ -73,18 +74,43 @@ async fn connection(stream: TcpStream, admin: Arc<Admin>) -> Result<(), hyper::E
         .await
 }
 
-async fn answer(request: &Request<Incoming>, admin: Arc<Admin>) -> Response<Full<Bytes>> {
-    if *request.method() == Method::POST && request.uri().path() == "/certificates/renew" {
-        return renew(request.uri().query().unwrap_or_default(), &admin).await;
+async fn answer(request: &Request<Incoming>, peer: IpAddr, admin: Arc<Admin>) -> Response<Full<Bytes>> {
+    match *request.method() {
+        Method::GET | Method::HEAD => tell(request, admin).await,
+        Method::POST => order(request, peer, &admin).await,
+        _ => not_allowed(),
     }
-    if *request.method() == Method::POST && request.uri().path() == "/certificates/rollover" {
-        return done(admin.roll_over().await.map(|()| "asked"));
+}
+
+/// Does what it is told.
+async fn order(request: &Request<Incoming>, peer: IpAddr, admin: &Admin) -> Response<Full<Bytes>> {
+    let query = request.uri().query().unwrap_or_default();
+    if !may_order(peer, request.headers()) {
+        return text(
+            StatusCode::FORBIDDEN,
+            "that can only be asked for from the gateway's own machine, or by `kubectl exec` or `kubectl port-forward`\n",
+        );
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
+    match request.uri().path() {
+        "/certificates/renew" => renew(query, admin).await,
+        "/certificates/rollover" => done(admin.roll_over().await.map(|()| "asked")),
+        "/sessions/rotate" => rotate(query, admin).await,
+        _ => not_allowed(),
     }
+}
+
+/// From this machine alone: whoever can look need not be one who may change something. Neither may a page in a browser on this machine.
+fn may_order(peer: IpAddr, headers: &HeaderMap) -> bool {
+    peer.to_canonical().is_loopback() && !headers.contains_key(header::ORIGIN)
+}
+
+fn not_allowed() -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response
+}
+
+async fn tell(request: &Request<Incoming>, admin: Arc<Admin>) -> Response<Full<Bytes>> {
     match request.uri().path() {
         "/livez" => text(StatusCode::OK, "ok\n"),
         "/readyz" => match admin.not_ready().as_slice() {
@@ -113,6 +139,16 @@ async fn answer(request: &Request<Incoming>, admin: Arc<Admin>) -> Response<Full
 async fn renew(query: &str, admin: &Admin) -> Response<Full<Bytes>> {
     let name = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "name").map(|(_, name)| name.into_owned());
     done(admin.renew(&name.unwrap_or_default()).await)
+}
+
+/// Makes another session key; with `end=true` all that others have sealed ends.
+async fn rotate(query: &str, admin: &Admin) -> Response<Full<Bytes>> {
+    let end = form_urlencoded::parse(query.as_bytes()).any(|(key, value)| key == "end" && value == "true");
+    match admin.rotate_sessions(end).await {
+        Ok(rotated) => json(&rotated),
+        Err(error) if error.is_passing() => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+        Err(error) => text(StatusCode::CONFLICT, format!("{error}\n")),
+    }
 }
 
 fn done(outcome: Result<impl Serialize, NotRenewed>) -> Response<Full<Bytes>> {
@@ -162,4 +198,18 @@ fn response(status: StatusCode, kind: HeaderValue, body: impl Into<Bytes>) -> Re
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_taken_from_this_machine_alone_and_from_no_page() {
+        let may = |peer: &str| may_order(peer.parse().unwrap(), &HeaderMap::new());
+        assert!(may("127.0.0.1") && may("::1") && may("::ffff:127.0.0.1"));
+        assert!(!may("192.0.2.1") && !may("2001:db8::1") && !may("::ffff:192.0.2.1"));
+        let page = HeaderMap::from_iter([(header::ORIGIN, HeaderValue::from_static("http://localhost:9901"))]);
+        assert!(!may_order("127.0.0.1".parse().unwrap(), &page));
+    }
 }

@@ -5,16 +5,65 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand;
 use portcullis_config::live::Live;
-use portcullis_config::session::keys::due;
+use portcullis_config::problem::Origin;
+use portcullis_config::session::keys::{due, on_command};
 use portcullis_config::session::store::{self, Store, StoreError};
 use portcullis_config::settings::Settings;
 use portcullis_config::settings::access::AccessSettings;
 use tokio::time::{sleep, timeout};
 
+use super::NoRandomness;
+
 /// How often it is looked whether a key is due, without any news.
 const LOOK: Duration = Duration::from_secs(60);
 /// How long it takes until a change is known here.
 const NEWS: Duration = Duration::from_secs(1);
+
+/// How often a change is tried where others were faster.
+const AGAIN: usize = 5;
+
+/// Why no key was made on command.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotRotated {
+    #[error("it is not known yet which keys there are")]
+    Unread,
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Makes another key now, and with `end` takes away the gateway's others, so that all that they have sealed ends. Tells which keys stay because
+/// people made them.
+pub(crate) async fn rotate_now(store: &dyn Store, live: &Live, end: bool) -> Result<Vec<Origin>, NotRotated> {
+    let mut published = live.published();
+    for _ in 1..AGAIN {
+        published.borrow_and_update();
+        match rotate_once(store, live, end).await {
+            Err(NotRotated::Store(StoreError::Superseded)) => drop(timeout(NEWS, published.changed()).await),
+            outcome => return outcome,
+        }
+    }
+    rotate_once(store, live, end).await
+}
+
+async fn rotate_once(store: &dyn Store, live: &Live, end: bool) -> Result<Vec<Origin>, NotRotated> {
+    if live.publications() == 0 {
+        return Err(NotRotated::Unread);
+    }
+    let snapshot = live.snapshot.load_full();
+    let credentials = &snapshot.credentials;
+    store::change(store, on_command(credentials, end, SystemTime::now()).change(random()?)).await?;
+    tracing::info!(end, "session keys were rotated on command");
+    let own = credentials.key_ring.as_ref().map(|ring| &ring.origin);
+    Ok(credentials.session_keys.iter().map(|key| &key.origin).filter(|origin| Some(*origin) != own).cloned().collect())
+}
+
+fn random() -> Result<[u8; 32], NoRandomness> {
+    let mut octets = [0; 32];
+    rand::fill(&mut octets).map_err(|_| NoRandomness)?;
+    Ok(octets)
+}
 
 /// Sees to keys as the settings say, forever: a task of the control plane.
 pub(crate) async fn rotate(store: Arc<dyn Store>, live: Arc<Live>, settings: Arc<Settings>) {
@@ -52,10 +101,8 @@ async fn look(store: &dyn Store, live: &Live, access: &AccessSettings, now: Syst
     let Some(rotation) = due(&live.snapshot.load().credentials, access.key_rotation, access.sessions_last(), now) else {
         return Ok(Duration::ZERO);
     };
-    let mut random = [0; 32];
-    rand::fill(&mut random).map_err(|_| "the system gives no random numbers".to_owned())?;
     let make = rotation.make;
-    match store::change(store, rotation.change(random)).await {
+    match store::change(store, rotation.change(random().map_err(|error| error.to_string())?)).await {
         Ok(()) => tracing::info!(make, "session keys were rotated"),
         // Another replica saw to it.
         Err(StoreError::Superseded) => {}
@@ -70,17 +117,17 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use futures::future::BoxFuture;
-    use portcullis_config::problem::Origin;
     use portcullis_config::session::Change;
     use portcullis_config::snapshot::Snapshot;
-    use portcullis_config::snapshot::access::{Credentials, SessionKey};
+    use portcullis_config::snapshot::access::{Credentials, KeyRing, SessionKey};
 
     use super::*;
 
-    /// Takes every change, or none because there is no Secret.
+    /// Takes every change, but as many as others are faster, or none because there is no Secret.
     #[derive(Debug, Default)]
     struct Fake {
         missing: bool,
+        others: Mutex<usize>,
         changes: Mutex<Vec<Change>>,
     }
 
@@ -89,6 +136,11 @@ mod tests {
             Box::pin(async move {
                 if self.missing {
                     return Err(StoreError::Missing(change.secret));
+                }
+                let mut others = self.others.lock().unwrap();
+                if let Some(rest) = others.checked_sub(1) {
+                    *others = rest;
+                    return Err(StoreError::Superseded);
                 }
                 self.changes.lock().unwrap().push(change);
                 Ok(())
@@ -126,5 +178,21 @@ mod tests {
         publish(&live, &[]);
         let error = look(&fake, &live, &access, SystemTime::now()).await.unwrap_err();
         assert!(error.contains("portcullis-session-keys") && error.contains("sessions.yaml"), "{error}");
+    }
+    #[tokio::test(start_paused = true)]
+    async fn on_command_a_key_is_made_and_the_others_are_taken_away_though_others_are_faster() {
+        let (fake, live) = (Fake { others: 3.into(), ..Fake::default() }, Live::default());
+        assert!(matches!(rotate_now(&fake, &live, true).await, Err(NotRotated::Unread)));
+        let key =
+            |name: &str| SessionKey { origin: Origin { name: name.into(), ..Origin::default() }, key: vec![1; 32].into(), created: None };
+        let ring = KeyRing { origin: key("own").origin, version: None, entries: ["500".to_owned()].into(), is_garbled: false };
+        let credentials = Credentials { session_keys: vec![key("own"), key("hand-made")], key_ring: Some(ring), ..Credentials::default() };
+        live.publish(Arc::new(Snapshot { credentials, ..Snapshot::default() }), Vec::new());
+        assert_eq!(rotate_now(&fake, &live, true).await.unwrap(), [key("hand-made").origin]);
+        let changes = std::mem::take(&mut *fake.changes.lock().unwrap());
+        let [change] = &changes[..] else { panic!("one change") };
+        assert!(change.add.len() == 1 && change.remove.iter().eq(["500"]), "{change:?}");
+        let fake = Fake { others: 100.into(), ..Fake::default() };
+        assert!(matches!(rotate_now(&fake, &live, false).await, Err(NotRotated::Store(StoreError::Superseded))));
     }
 }

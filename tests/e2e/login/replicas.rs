@@ -187,6 +187,44 @@ async fn a_session_key_is_followed_by_the_next_one_and_taken_away_when_it_is_of_
     }
 }
 
+/// Runs `portcullis sessions` for one of them.
+async fn sessions(gateway: &Gateway, arguments: &[&str]) -> String {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    let output =
+        command.args(["sessions", "--admin", &gateway.admin().to_string()]).args(arguments).output().await.expect("portcullis runs");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[tokio::test]
+async fn on_command_there_is_another_key_and_all_sessions_end_where_that_is_said() {
+    let (pair, folder) = Pair::on_folder(&[]).await;
+    let keys = || entries(folder.path(), "portcullis-session-keys");
+    let [first] = &keys()[..] else { panic!("one key") };
+    let browser = pair.site.browser();
+    let ann = Session::of(&browser, OPS, "ann").await;
+
+    let told = sessions(&pair.replica, &["rotate"]).await;
+    assert!(told.contains("another key was made"), "{told}");
+    assert!(keys().len() == 2 && keys().contains(first), "{:?}", keys());
+    for gateway in [&pair.site.gateway, &pair.replica] {
+        eventually("it is known", || async { published_keys(gateway).await["keys"].as_array().unwrap().len() == 2 }).await;
+        assert!(ann.holds_at(gateway).await);
+    }
+
+    let metadata = json!({ "name": "by-hand", "namespace": "portcullis", "labels": { "portcullis.dev/credential": "session-key" } });
+    let by_hand = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": { "key": format!("{}=", "A".repeat(43)) } });
+    std::fs::write(folder.path().join("by-hand.json"), by_hand.to_string()).unwrap();
+    eventually("it is known", || async { published_keys(&pair.replica).await["keys"].as_array().unwrap().len() == 3 }).await;
+    let told = sessions(&pair.replica, &["rotate", "--end-sessions"]).await;
+    assert!(told.contains("were taken away") && told.contains("by-hand"), "{told}");
+    assert!(keys().len() == 1 && !keys().contains(first), "{:?}", keys());
+    for gateway in [&pair.site.gateway, &pair.replica] {
+        eventually("her session has ended", || async { !ann.holds_at(gateway).await }).await;
+    }
+    assert!(Session::of(&pair.site.browser(), SALES, "bob").await.holds_at(&pair.replica).await);
+}
+
 /// How many entries each of the Secrets has that ended sessions are told in.
 async fn told_in_cluster() -> Vec<usize> {
     let text =
@@ -229,4 +267,11 @@ async fn who_signs_out_at_one_replica_is_refused_by_all_of_a_cluster() {
     assert!(!ann.holds_at(&pair.site.gateway).await && ann.holds_at(&pair.replica).await, "it can only be told later");
     control(&["start-apiserver"]).await;
     eventually("the other refuses it", || async { !ann.holds_at(&pair.replica).await }).await;
+
+    let bob = Session::of(&pair.site.browser(), SALES, "bob").await;
+    assert!(bob.holds_at(&pair.replica).await);
+    sessions(&pair.site.gateway, &["rotate", "--end-sessions"]).await;
+    for gateway in [&pair.site.gateway, &pair.replica] {
+        eventually("all sessions have ended", || async { !bob.holds_at(gateway).await }).await;
+    }
 }
