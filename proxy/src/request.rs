@@ -108,7 +108,10 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
 
     // Who is calling? This is found out before the host is looked at, and so takes the same time for every host.
     let client = forwarding::client(&request.headers, peer, &worker.forwarding);
-    let recognised = recognise(worker, peer, &request, client, call.at).await;
+    let recognised = match known(worker, peer, &request, call.at) {
+        Some(known) => known,
+        None => recognise(worker, peer, &request, client, call.at).await,
+    };
     let authenticated = &recognised.found;
     if let Some(location) = portal::detour(&request, authenticated.session.as_deref(), call.at) {
         return call.redirect_to_portal(location, &request, respond).await;
@@ -238,23 +241,28 @@ fn find(
     Some((Routed { environment: Arc::clone(&host.environment), rule: Arc::clone(&route.rule) }, route.matches.path.clone()))
 }
 
+/// Who is calling, where nothing need be looked up for that: nobody, or who came a moment ago. What a client certificate is worth is known with its
+/// connection.
+fn known(worker: &Worker, peer: &Peer, request: &Request, now: SystemTime) -> Option<Rc<Recognised>> {
+    let fields = Fields::of(&request.headers);
+    if peer.certificate.is_some() {
+        None
+    } else if fields.are_absent() {
+        Some(worker.recent.nobody())
+    } else {
+        worker.recent.find(&fields, request.authority.host.as_str(), worker.authenticator.generation(), now)
+    }
+}
+
 /// Who is calling. It takes as long for every host.
 async fn recognise(worker: &Worker, peer: &Peer, request: &Request, client: IpAddr, now: SystemTime) -> Rc<Recognised> {
     let (fields, host) = (Fields::of(&request.headers), request.authority.host.as_str());
-    if fields.are_absent() && peer.certificate.is_none() {
-        return worker.recent.nobody();
-    }
     // Taken before the look-ups that it stands for.
     let generation = worker.authenticator.generation();
-    // What a certificate is worth is known with its connection.
-    let is_recent = peer.certificate.is_none();
-    if is_recent && let Some(known) = worker.recent.find(&fields, host, generation, now) {
-        return known;
-    }
     let shown = Shown::read(&fields, peer.certificate.clone());
     let found = identify(worker, &shown, client, host, now).await;
     let recognised = Rc::new(Recognised::new(shown, found));
-    if is_recent {
+    if peer.certificate.is_none() {
         worker.recent.keep(&fields, host, generation, &recognised);
     }
     recognised
