@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use bytes::BytesMut;
 use http::{HeaderValue, Method, StatusCode, header};
 
-use super::{Call, Told};
+use super::call::{Call, Told};
 use crate::desk::Busy;
 use crate::exchange::{Frame, Respond, ResponseHead, Source};
 use crate::normalize::{Kind, Request};
