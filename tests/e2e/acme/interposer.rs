@@ -37,7 +37,7 @@ pub(super) enum Fault {
     Silence,
     /// No request whose path begins so is answered.
     Stall(&'static str),
-    /// What is asked at a path that begins so is done, but not answered.
+    /// What is done at a path that begins so is not answered; what the authority refuses, such as a nonce, is.
     Lose(&'static str),
     /// This chain is issued in place of the right one.
     Chain(String),
@@ -152,7 +152,7 @@ async fn pass(request: Request<Incoming>, way: &Way) -> Response<Full<Bytes>> {
                     response.headers_mut().remove(header::CONTENT_LENGTH);
                     *response.body_mut() = Full::new(Bytes::from(chain));
                 }
-                Fault::Lose(lost) if path.starts_with(lost) => {
+                Fault::Lose(lost) if path.starts_with(lost) && response.status().is_success() => {
                     way.stalled.send_replace(true);
                     std::future::pending().await
                 }
