@@ -36,7 +36,7 @@ pub(super) struct Place {
 #[derive(Debug, Args)]
 pub(super) struct Admin {
     /// The admin address of a running gateway
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9901", env = "PORTCULLIS_ADMIN")]
+    #[arg(long, global = true, value_name = "ADDRESS", default_value = "127.0.0.1:9901", env = "PORTCULLIS_ADMIN")]
     admin: SocketAddr,
 }
 

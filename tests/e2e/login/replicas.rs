@@ -191,7 +191,7 @@ async fn a_session_key_is_followed_by_the_next_one_and_taken_away_when_it_is_of_
 async fn sessions(gateway: &Gateway, arguments: &[&str]) -> String {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
     let output =
-        command.args(["sessions", "--admin", &gateway.admin().to_string()]).args(arguments).output().await.expect("portcullis runs");
+        command.arg("sessions").args(arguments).args(["--admin", &gateway.admin().to_string()]).output().await.expect("portcullis runs");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
