@@ -37,14 +37,14 @@ pub(crate) enum NotRotated {
 /// people made them.
 pub(crate) async fn rotate_now(store: &dyn Store, live: &Live, end: bool) -> Result<Vec<Origin>, NotRotated> {
     let mut published = live.published();
-    for _ in 1..AGAIN {
+    let mut further = 1..AGAIN;
+    loop {
         published.borrow_and_update();
         match rotate_once(store, live, end).await {
-            Err(NotRotated::Store(StoreError::Superseded)) => drop(timeout(NEWS, published.changed()).await),
+            Err(NotRotated::Store(StoreError::Superseded)) if further.next().is_some() => drop(timeout(NEWS, published.changed()).await),
             outcome => return outcome,
         }
     }
-    rotate_once(store, live, end).await
 }
 
 async fn rotate_once(store: &dyn Store, live: &Live, end: bool) -> Result<Vec<Origin>, NotRotated> {
