@@ -1,7 +1,8 @@
 //! `make bench-hiding`: can a clock tell a host that exists from one that was never configured?
 //!
-//! Pairs of requests, one to each host, in random order on one kept connection, each timed from its first octet to the answer's last. Told are
-//! the difference of the medians, and the area under the curve (AUC) of the best guess by time: 0.5 is guessing blindly.
+//! Pairs of requests, one to each host, in random order on one kept connection, each timed from its
+//! first octet to the answer's last. Told are the difference of the medians, and the area under the
+//! curve (AUC) of the best guess by time: 0.5 is guessing blindly.
 
 #![allow(clippy::print_stdout, reason = "a bench tells on standard output what it measured")]
 #![allow(clippy::disallowed_methods, reason = "it has a thread of its own to wait on")]
@@ -45,8 +46,13 @@ fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == "--test" || argument == "--list") {
         return ExitCode::SUCCESS;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let (issuer, other) = runtime.block_on(async { (Issuer::start("key").await, Issuer::start("other").await) });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let (issuer, other) =
+        runtime.block_on(async { (Issuer::start("key").await, Issuer::start("other").await) });
     let folder = tempfile::tempdir().expect("a folder");
     let (_gateway, address) = start(folder.path(), &issuer, &other);
     let good = issuer.token(&issuer.header(), &issuer.claims());
@@ -60,7 +66,8 @@ fn main() -> ExitCode {
     let random = RandomState::new();
     // A signature of its own each time, so that none is remembered.
     let bad = move |number: usize| {
-        let octets: Vec<u8> = (0..8).flat_map(|part: u64| random.hash_one((number, part)).to_be_bytes()).collect();
+        let octets: Vec<u8> =
+            (0..8).flat_map(|part: u64| random.hash_one((number, part)).to_be_bytes()).collect();
         format!("Authorization: Bearer {unsigned}.{}\r\n", encoded(octets))
     };
     let kinds: [Kind; 4] = [
@@ -70,14 +77,22 @@ fn main() -> ExitCode {
         ("other environment", Box::new(move |_| format!("Authorization: Bearer {elsewhere}\r\n"))),
     ];
     println!("{PAIRS} interleaved pairs each, HTTP/1.1 on one connection\n");
-    println!("| credentials | exists, median µs | absent, median µs | difference, ns | AUC |\n| --- | --- | --- | --- | --- |");
+    println!(
+        "| credentials | exists, median µs | absent, median µs | difference, ns | AUC |\n| --- | \
+         --- | --- | --- | --- |"
+    );
     let mut well = true;
     for (kind, credentials) in &kinds {
         let (mut exists, mut absent) = measure(address, credentials);
         let auc = auc(&exists, &absent);
         let (one, two) = (median(&mut exists), median(&mut absent));
         well &= (one - two).abs() < MOST_NANOSECONDS && AUC.contains(&auc);
-        println!("| {kind} | {:.2} | {:.2} | {:+.0} | {auc:.4} |", one / 1000.0, two / 1000.0, one - two);
+        println!(
+            "| {kind} | {:.2} | {:.2} | {:+.0} | {auc:.4} |",
+            one / 1000.0,
+            two / 1000.0,
+            one - two
+        );
     }
     println!(
         "\nasked: a difference below {MOST_NANOSECONDS} ns, and an AUC from {} to {}: {}",
@@ -116,7 +131,13 @@ fn start(folder: &Path, issuer: &Issuer, other: &Issuer) -> (Gateway, SocketAddr
     loop {
         if let Ok(text) = std::fs::read_to_string(&ready) {
             let addresses: Value = serde_json::from_str(&text).expect("addresses");
-            return (gateway, addresses["http"].as_str().and_then(|address| address.parse().ok()).expect("an address"));
+            return (
+                gateway,
+                addresses["http"]
+                    .as_str()
+                    .and_then(|address| address.parse().ok())
+                    .expect("an address"),
+            );
         }
         assert!(Instant::now() < deadline, "the gateway is not ready");
         std::thread::sleep(Duration::from_millis(20));
@@ -187,9 +208,15 @@ impl Client {
             length += self.stream.read(&mut self.buffer[length..]).expect("it can be read from");
             let text = &self.buffer[..length];
             // Each of our answers ends with its request id and a line feed.
-            if text.ends_with(b"\n") && text.windows(4).any(|window| window == b"\r\n\r\n") && !text.ends_with(b"\r\n\r\n") {
+            if text.ends_with(b"\n")
+                && text.windows(4).any(|window| window == b"\r\n\r\n")
+                && !text.ends_with(b"\r\n\r\n")
+            {
                 let time = start.elapsed().as_nanos() as f64;
-                let status = std::str::from_utf8(&text[9..12]).ok().and_then(|code| code.parse().ok()).unwrap_or(0);
+                let status = std::str::from_utf8(&text[9..12])
+                    .ok()
+                    .and_then(|code| code.parse().ok())
+                    .unwrap_or(0);
                 return (time, status);
             }
         }
@@ -201,9 +228,14 @@ fn median(times: &mut [f64]) -> f64 {
     times[times.len() / 2]
 }
 
-/// The probability that a request to the host that exists takes longer than one to the other, ties counted half (Mann and Whitney's U).
+/// The probability that a request to the host that exists takes longer than one to the other, ties
+/// counted half (Mann and Whitney's U).
 fn auc(exists: &[f64], absent: &[f64]) -> f64 {
-    let mut all: Vec<(f64, bool)> = exists.iter().map(|time| (*time, true)).chain(absent.iter().map(|time| (*time, false))).collect();
+    let mut all: Vec<(f64, bool)> = exists
+        .iter()
+        .map(|time| (*time, true))
+        .chain(absent.iter().map(|time| (*time, false)))
+        .collect();
     all.sort_by(|one, other| one.0.total_cmp(&other.0));
     let (mut ranks, mut start) = (0.0, 0);
     while start < all.len() {

@@ -1,7 +1,9 @@
 //! Keys that applications show: how they look, and what is kept of them.
 //!
-//! A key is `pck_`, then 32 random octets as 43 characters, then a checksum of 6: letters and digits alone, so that a double click takes all of it. By its
-//! beginning and its checksum scanners find one that has leaked, and a mistyped one is refused without being looked up. `docs/access.md` describes it.
+//! A key is `pck_`, then 32 random octets as 43 characters, then a checksum of 6: letters and
+//! digits alone, so that a double click takes all of it. By its beginning and its checksum scanners
+//! find one that has leaked, and a mistyped one is refused without being looked up.
+//! `docs/access.md` describes it.
 
 pub mod secret;
 pub mod store;
@@ -41,7 +43,8 @@ impl Key {
         Self(body + &checksum)
     }
 
-    /// The key itself. Name this call in review: what it returns must go to no log, metric, page or error.
+    /// The key itself. Name this call in review: what it returns must go to no log, metric, page or
+    /// error.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -60,21 +63,29 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Whether `text` looks like a key: its beginning, its length, its characters and its checksum. It says nothing about whether there is such a key.
+/// Whether `text` looks like a key: its beginning, its length, its characters and its checksum. It
+/// says nothing about whether there is such a key.
 #[must_use]
 pub fn is_well_formed(text: &str) -> bool {
-    let Some((body, checksum)) = text.len().checked_sub(CHECKSUM).and_then(|end| text.split_at_checked(end)) else { return false };
+    let Some((body, checksum)) =
+        text.len().checked_sub(CHECKSUM).and_then(|end| text.split_at_checked(end))
+    else {
+        return false;
+    };
     let Some(secret) = body.strip_prefix(PREFIX) else { return false };
     secret.len() == SECRET
         && secret.bytes().all(|byte| byte.is_ascii_alphanumeric())
         && checksum.bytes().eq(digits::<CHECKSUM>(&crc32(body.as_bytes()).to_be_bytes()))
 }
 
-/// SHA-256 of a key as it is written. A key has 256 bits of randomness, so a hash that is slow on purpose would add nothing.
+/// SHA-256 of a key as it is written. A key has 256 bits of randomness, so a hash that is slow on
+/// purpose would add nothing.
 #[must_use]
 pub fn hash(key: &str) -> [u8; 32] {
     let mut hash = [0; 32];
-    hash.iter_mut().zip(digest(&SHA256, key.as_bytes()).as_ref()).for_each(|(to, from)| *to = *from);
+    hash.iter_mut()
+        .zip(digest(&SHA256, key.as_bytes()).as_ref())
+        .for_each(|(to, from)| *to = *from);
     hash
 }
 
@@ -94,7 +105,8 @@ fn base62<const LENGTH: usize>(number: &[u8]) -> String {
     digits::<LENGTH>(number).into_iter().map(char::from).collect()
 }
 
-/// A number, given to the base 256, to the base 62; the first digit of both counts most. What does not fit is left out.
+/// A number, given to the base 256, to the base 62; the first digit of both counts most. What does
+/// not fit is left out.
 fn digits<const LENGTH: usize>(number: &[u8]) -> [u8; LENGTH] {
     let mut digits = [0_u8; LENGTH];
     for octet in number {
@@ -112,7 +124,9 @@ fn digits<const LENGTH: usize>(number: &[u8]) -> [u8; LENGTH] {
 /// CRC-32 as in IEEE 802.3 §3.2.9 (gzip, PNG), a table for each octet.
 fn crc32(octets: &[u8]) -> u32 {
     const TABLE: [u32; 256] = table();
-    let step = |crc: u32, octet: &u8| TABLE.get(usize::from(crc as u8 ^ octet)).copied().unwrap_or_default() ^ (crc >> 8);
+    let step = |crc: u32, octet: &u8| {
+        TABLE.get(usize::from(crc as u8 ^ octet)).copied().unwrap_or_default() ^ (crc >> 8)
+    };
     !octets.iter().fold(u32::MAX, step)
 }
 
@@ -139,7 +153,8 @@ mod tests {
 
     use super::*;
 
-    /// Octets from 0 to 31; the digits and the checksum were computed by Python's integers and zlib.
+    /// Octets from 0 to 31; the digits and the checksum were computed by Python's integers and
+    /// zlib.
     const KNOWN: &str = "pck_003aUlTJC7tjlCTQj2uNU3MFagCXG9LRKRcwGkBIDlf1T7Jj1";
 
     fn known() -> Key {
@@ -149,7 +164,10 @@ mod tests {
     #[test]
     fn a_key_is_what_other_implementations_make_of_the_same_octets() {
         assert_eq!(known().expose(), KNOWN);
-        assert_eq!(write_hash(&hash(KNOWN)), "sha256:36fa011c791e70a34fb59b2368f1b89faf186edf98496a354dc4781e194a63fa");
+        assert_eq!(
+            write_hash(&hash(KNOWN)),
+            "sha256:36fa011c791e70a34fb59b2368f1b89faf186edf98496a354dc4781e194a63fa"
+        );
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926, "the check value of the catalogue of CRCs");
     }
 
@@ -158,8 +176,14 @@ mod tests {
         let key = known();
         assert!(is_well_formed(key.expose()));
         for index in 0..LENGTH {
-            for wrong in ('!'..='~').filter(|wrong| key.expose().chars().nth(index) != Some(*wrong)) {
-                let mistyped: String = key.expose().chars().enumerate().map(|(at, char)| if at == index { wrong } else { char }).collect();
+            for wrong in ('!'..='~').filter(|wrong| key.expose().chars().nth(index) != Some(*wrong))
+            {
+                let mistyped: String = key
+                    .expose()
+                    .chars()
+                    .enumerate()
+                    .map(|(at, char)| if at == index { wrong } else { char })
+                    .collect();
                 assert!(!is_well_formed(&mistyped), "{mistyped}");
             }
             let (before, after) = key.expose().split_at(index);
@@ -167,7 +191,15 @@ mod tests {
             assert!(!is_well_formed(&format!("{before}0{after}")));
             assert!(!is_well_formed(&format!("{before}\u{e9}{}", &after[1..])));
         }
-        for text in ["", "pck_", " ", "\u{1f511}", &KNOWN.to_ascii_uppercase(), &format!("{KNOWN} "), &format!(" {KNOWN}")] {
+        for text in [
+            "",
+            "pck_",
+            " ",
+            "\u{1f511}",
+            &KNOWN.to_ascii_uppercase(),
+            &format!("{KNOWN} "),
+            &format!(" {KNOWN}"),
+        ] {
             assert!(!is_well_formed(text), "{text}");
         }
     }
@@ -181,11 +213,21 @@ mod tests {
     fn what_is_no_hash_is_not_read() {
         let good = write_hash(&[0xab; 32]);
         assert_eq!(read_hash(&good), Some([0xab; 32]));
-        assert_eq!(read_hash(&good.to_ascii_uppercase().replace("SHA256", "sha256")), Some([0xab; 32]));
+        assert_eq!(
+            read_hash(&good.to_ascii_uppercase().replace("SHA256", "sha256")),
+            Some([0xab; 32])
+        );
         let hexadecimal = "ab".repeat(32);
-        for text in
-            ["", "sha256:", &hexadecimal, &good[1..], &good[..70], &format!("{good}a"), &format!("{good}ab"), &good.replacen("ab", "a+", 1)]
-        {
+        for text in [
+            "",
+            "sha256:",
+            &hexadecimal,
+            &good[1..],
+            &good[..70],
+            &format!("{good}a"),
+            &format!("{good}ab"),
+            &good.replacen("ab", "a+", 1),
+        ] {
             assert_eq!(read_hash(text), None, "{text}");
         }
     }
@@ -212,7 +254,8 @@ mod tests {
             random[octet] = 1_u8 << bit;
             Key::new(&random).expose().to_owned()
         };
-        let keys: BTreeSet<String> = (0..32).flat_map(|octet| (0..8).map(move |bit| of(octet, bit))).collect();
+        let keys: BTreeSet<String> =
+            (0..32).flat_map(|octet| (0..8).map(move |bit| of(octet, bit))).collect();
         assert_eq!(keys.len(), 256);
     }
 }

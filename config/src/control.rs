@@ -26,16 +26,23 @@ use crate::translate::{Translation, credentials, endpoint_set, translate_apart};
 const GATHER: Duration = Duration::from_millis(2);
 /// How long changes are gathered at most, before those of endpoints are put into effect.
 const GATHER_AT_MOST: Duration = Duration::from_millis(10);
-/// The longest pause between two translations. It is as long as the last translation took, so that they take half of a CPU at most.
+/// The longest pause between two translations. It is as long as the last translation took, so that
+/// they take half of a CPU at most.
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 /// The most problems that are kept to be shown.
 pub const MAX_PROBLEMS: usize = 10_000;
 
-/// Keeps `live` up to date with what `settings` name as the source, until `shutdown`. Belongs on the control plane's runtime.
+/// Keeps `live` up to date with what `settings` name as the source, until `shutdown`. Belongs on
+/// the control plane's runtime.
 ///
 /// # Errors
-/// The source cannot even be tried. Whatever comes and goes is no error: `live` stays as it is then, and [`Live::age`] grows.
-pub async fn run(settings: Arc<Settings>, live: Arc<Live>, shutdown: impl Future<Output = ()> + Send) -> Result<(), SourceError> {
+/// The source cannot even be tried. Whatever comes and goes is no error: `live` stays as it is
+/// then, and [`Live::age`] grows.
+pub async fn run(
+    settings: Arc<Settings>,
+    live: Arc<Live>,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), SourceError> {
     let (mut ends, updates) = Updates::channel(2);
     let mut sources = JoinSet::new();
     let (Some(files), Some(main)) = (ends.pop(), ends.pop()) else { return Ok(()) };
@@ -43,7 +50,9 @@ pub async fn run(settings: Arc<Settings>, live: Arc<Live>, shutdown: impl Future
     let mut helpers = JoinSet::new();
     let mut reporter = Reporter::default();
     match &settings.source {
-        SourceSettings::Directory(path) => drop(sources.spawn(Directory::new(path.clone(), Secrets::of(&settings)).run(main))),
+        SourceSettings::Directory(path) => {
+            drop(sources.spawn(Directory::new(path.clone(), Secrets::of(&settings)).run(main)))
+        }
         SourceSettings::Kubernetes(kubernetes) => {
             let source = Kubernetes::new(kubernetes, Secrets::of(&settings)).await?;
             if kubernetes.events {
@@ -130,7 +139,9 @@ impl Control {
     /// Takes what comes in a burst.
     async fn gather(&mut self, updates: &mut mpsc::Receiver<(usize, Update)>) {
         let end = Instant::now() + GATHER_AT_MOST;
-        while let Ok(Some((source, update))) = timeout_at(end.min(Instant::now() + GATHER), updates.recv()).await {
+        while let Ok(Some((source, update))) =
+            timeout_at(end.min(Instant::now() + GATHER), updates.recv()).await
+        {
             self.take(source, update);
             if Instant::now() >= end {
                 return;
@@ -152,7 +163,8 @@ impl Control {
             }
         }
         if let Some(problems) = update.problems {
-            self.pending.problems |= self.found.insert(source, problems.clone()).as_ref() != Some(&problems);
+            self.pending.problems |=
+                self.found.insert(source, problems.clone()).as_ref() != Some(&problems);
         }
         if update.synced {
             self.unsynced.remove(&source);
@@ -162,7 +174,8 @@ impl Control {
         }
     }
 
-    /// Nothing is in effect before all is known: a part of the routes would be a wrong answer for the others.
+    /// Nothing is in effect before all is known: a part of the routes would be a wrong answer for
+    /// the others.
     fn put_into_effect(&mut self) {
         if !self.unsynced.is_empty() {
             // What is wrong may be why not all is known.
@@ -192,7 +205,8 @@ impl Control {
     }
 
     fn translate(&mut self) {
-        let (Translation { snapshot, problems }, wrong) = translate_apart(&self.settings, &self.resources, &mut self.cells);
+        let (Translation { snapshot, problems }, wrong) =
+            translate_apart(&self.settings, &self.resources, &mut self.cells);
         (self.translated, self.credentials) = (problems, wrong);
         (self.pending.routes, self.pending.credentials) = (false, false);
         self.live.publish(Arc::new(snapshot), self.problems());
@@ -201,7 +215,8 @@ impl Control {
         self.report();
     }
 
-    /// Every sign-out changes credentials, and no route: those of 10,000 Services are not translated for it.
+    /// Every sign-out changes credentials, and no route: those of 10,000 Services are not
+    /// translated for it.
     fn swap_credentials(&mut self) {
         let (credentials, problems) = credentials(&self.resources);
         self.credentials = problems;
@@ -212,7 +227,13 @@ impl Control {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        let all: BTreeSet<&Problem> = self.found.values().flatten().chain(&self.translated).chain(&self.credentials).collect();
+        let all: BTreeSet<&Problem> = self
+            .found
+            .values()
+            .flatten()
+            .chain(&self.translated)
+            .chain(&self.credentials)
+            .collect();
         all.into_iter().take(MAX_PROBLEMS).cloned().collect()
     }
 

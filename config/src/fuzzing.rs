@@ -1,5 +1,5 @@
-//! What must hold for any octets at all: the laws that the fuzz target in `fuzz/` checks for hours, and that every test run
-//! checks again on the corpus which it has found.
+//! What must hold for any octets at all: the laws that the fuzz target in `fuzz/` checks for hours,
+//! and that every test run checks again on the corpus which it has found.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use crate::source::Secrets;
 use crate::source::manifest::read_manifests;
 use crate::yaml::{self, MAX_DEPTH, MAX_NODES, MAX_REPEATED, Node, Value};
 
-/// YAML's limit on a key beside its value (YAML 1.2 §7.4.2), in characters, less the quotes and escapes that printing may add.
+/// YAML's limit on a key beside its value (YAML 1.2 §7.4.2), in characters, less the quotes and
+/// escapes that printing may add.
 const LONGEST_KEY: usize = 100;
 
 /// A file of manifests, as the folder and the configuration are read.
@@ -22,11 +23,15 @@ const LONGEST_KEY: usize = 100;
 /// # Panics
 /// Where one of these is broken.
 pub fn manifests(octets: &[u8]) {
-    let lines = u32::try_from(octets.iter().filter(|octet| matches!(octet, b'\n' | b'\r')).count()).unwrap_or(u32::MAX);
+    let lines = u32::try_from(octets.iter().filter(|octet| matches!(octet, b'\n' | b'\r')).count())
+        .unwrap_or(u32::MAX);
     let mut nodes = 0;
     for document in yaml::read(octets) {
         match document {
-            Err(error) => assert!((1..=lines + 2).contains(&error.at.line), "{error:?} is not in a file of {lines} lines"),
+            Err(error) => assert!(
+                (1..=lines + 2).contains(&error.at.line),
+                "{error:?} is not in a file of {lines} lines"
+            ),
             Ok(node) => {
                 assert!(depth(&node) <= MAX_DEPTH + 1);
                 nodes += count(&node);
@@ -39,10 +44,15 @@ pub fn manifests(octets: &[u8]) {
 }
 
 fn objects(octets: &[u8], lines: u32) {
-    let secrets = Secrets { certificates: [NamespacedName::new("default", "tls")].into(), credentials: Some("default".into()) };
+    let secrets = Secrets {
+        certificates: [NamespacedName::new("default", "tls")].into(),
+        credentials: Some("default".into()),
+    };
     let (objects, problems) = read_manifests(&Arc::new("fuzz.yaml".into()), octets, &secrets);
-    let origins = objects.iter().map(Object::origin).chain(problems.iter().map(|problem| &problem.origin));
-    for place in origins.map(|origin| origin.place.as_ref().expect("what is in a file has a place")) {
+    let origins =
+        objects.iter().map(Object::origin).chain(problems.iter().map(|problem| &problem.origin));
+    for place in origins.map(|origin| origin.place.as_ref().expect("what is in a file has a place"))
+    {
         assert!((1..=lines + 2).contains(&place.line), "{place} is not in a file of {lines} lines");
     }
 }
@@ -53,7 +63,10 @@ fn read_again(node: &Node) {
         return;
     }
     match yaml::read(text.as_bytes()).as_slice() {
-        [Ok(again)] => assert!(is_same(&node.value, &again.value), "{node:?} was read from {text} as {again:?}"),
+        [Ok(again)] => assert!(
+            is_same(&node.value, &again.value),
+            "{node:?} was read from {text} as {again:?}"
+        ),
         other => panic!("{node:?} was read from {text} as {other:?}"),
     }
 }
@@ -77,9 +90,14 @@ fn count(node: &Node) -> usize {
 /// Equal but for places.
 fn is_same(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::List(a), Value::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_same(&a.value, &b.value)),
+        (Value::List(a), Value::List(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_same(&a.value, &b.value))
+        }
         (Value::Map(a), Value::Map(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.key == b.key && is_same(&a.node.value, &b.node.value))
+            a.len() == b.len()
+                && a.iter()
+                    .zip(b)
+                    .all(|(a, b)| a.key == b.key && is_same(&a.node.value, &b.node.value))
         }
         _ => a == b,
     }
@@ -111,7 +129,10 @@ fn print(value: &Value, text: &mut String) -> bool {
                 text.push_str(if index > 0 { ", " } else { "" });
                 quote(text, &entry.key);
                 text.push_str(": ");
-                if entry.key.len() > LONGEST_KEY || entry.key == "<<" || !print(&entry.node.value, text) {
+                if entry.key.len() > LONGEST_KEY
+                    || entry.key == "<<"
+                    || !print(&entry.node.value, text)
+                {
                     return false;
                 }
             }
@@ -121,11 +142,17 @@ fn print(value: &Value, text: &mut String) -> bool {
     true
 }
 
-/// YAML has characters that stand nowhere as they are, and such that end a line, which JSON writes as they are (YAML 1.2 §5.1).
+/// YAML has characters that stand nowhere as they are, and such that end a line, which JSON writes
+/// as they are (YAML 1.2 §5.1).
 fn quote(text: &mut String, value: &str) {
     for char in serde_json::Value::from(value).to_string().chars() {
         match char {
-            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+            '\u{7f}'..='\u{9f}'
+            | '\u{2028}'
+            | '\u{2029}'
+            | '\u{feff}'
+            | '\u{fffe}'
+            | '\u{ffff}' => {
                 push(text, format_args!("\\u{:04x}", u32::from(char)));
             }
             char => text.push(char),

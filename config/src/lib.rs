@@ -4,16 +4,18 @@
 //!
 //! 1. a [`source`] (a Kubernetes API server or a folder of manifests) keeps the typed store
 //!    [`resources::Resources`] up to date;
-//! 2. [`translate`] turns resources and [`settings::Settings`] into a [`snapshot::Snapshot`], with what is
-//!    wrong collected beside it as [`problem::Problem`]s; it is a pure function;
+//! 2. [`translate`] turns resources and [`settings::Settings`] into a [`snapshot::Snapshot`], with
+//!    what is wrong collected beside it as [`problem::Problem`]s; it is a pure function;
 //! 3. [`live`] swaps the snapshot in for the request path to read, and swaps a service's endpoint
 //!    set alone where nothing else changed;
 //! 4. [`status`] tells the owners of resources what was wrong with them.
 //!
-//! Beside it, [`store`] keeps what the gateway has ordered by itself, and [`session`] tells all replicas what they must know of login sessions.
+//! Beside it, [`store`] keeps what the gateway has ordered by itself, and [`session`] tells all
+//! replicas what they must know of login sessions.
 //!
-//! A gateway reads [`settings::Settings::read`], makes a [`live::Live`] for its workers, and on the runtime of its control plane
-//! awaits [`run`]`(Arc<Settings>, Arc<Live>, shutdown)`, which keeps that up to date.
+//! A gateway reads [`settings::Settings::read`], makes a [`live::Live`] for its workers, and on the
+//! runtime of its control plane awaits [`run`]`(Arc<Settings>, Arc<Live>, shutdown)`, which keeps
+//! that up to date.
 //!
 //! It knows neither hyper nor rustls: certificates pass through it as bytes.
 

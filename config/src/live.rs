@@ -11,7 +11,8 @@ use crate::problem::Problem;
 use crate::snapshot::Snapshot;
 use crate::unix_time::seconds;
 
-/// Written by the control plane, read by workers (the snapshot) and by the admin listener (all of it).
+/// Written by the control plane, read by workers (the snapshot) and by the admin listener (all of
+/// it).
 #[derive(Debug, Default)]
 pub struct Live {
     /// The routing table.
@@ -64,8 +65,9 @@ impl Live {
         self.publications.load(Ordering::Relaxed)
     }
 
-    /// Hands over the snapshot that is known now and, forever, each that is published from then on: a task of the control plane. Of those that
-    /// follow one another faster than they are taken only the last is handed over.
+    /// Hands over the snapshot that is known now and, forever, each that is published from then on:
+    /// a task of the control plane. Of those that follow one another faster than they are taken
+    /// only the last is handed over.
     pub async fn follow(&self, mut learn: impl FnMut(&Snapshot)) {
         let mut published = self.published();
         loop {
@@ -75,7 +77,8 @@ impl Live {
         }
     }
 
-    /// Changes each time a snapshot is published: for the control plane, which prepares things ahead of the request path.
+    /// Changes each time a snapshot is published: for the control plane, which prepares things
+    /// ahead of the request path.
     #[must_use]
     pub fn published(&self) -> watch::Receiver<()> {
         self.published.subscribe()

@@ -59,7 +59,8 @@ pub struct Place {
     pub column: u32,
 }
 
-/// The one of `names` that was probably meant by `word`: that of the least edit distance, if this is at most a third of its length.
+/// The one of `names` that was probably meant by `word`: that of the least edit distance, if this
+/// is at most a third of its length.
 pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const LONGEST: usize = 64;
     if word.len() > LONGEST {

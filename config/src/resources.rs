@@ -1,8 +1,9 @@
 //! The typed store: all that translation reads.
 //!
-//! Objects are trimmed to what is read before they are kept, and parsed once, at this border: an object that cannot be
-//! understood is a [`Problem`], and its source keeps what it knew of it. The store tells of each [`Change`] what it
-//! [`Affected`], so that a change of one Service's endpoints swaps that set alone.
+//! Objects are trimmed to what is read before they are kept, and parsed once, at this border: an
+//! object that cannot be understood is a [`Problem`], and its source keeps what it knew of it. The
+//! store tells of each [`Change`] what it [`Affected`], so that a change of one Service's endpoints
+//! swaps that set alone.
 
 mod annotations;
 mod certificate;
@@ -21,7 +22,9 @@ use serde::Serialize;
 
 pub use self::annotations::{Annotations, MAX_UNKNOWN, MAX_VALUE, Value};
 use self::credential::Credential;
-pub use self::endpoint_slice::{Conditions, EndpointPort, EndpointSlice, SERVICE_NAME, SliceEndpoint};
+pub use self::endpoint_slice::{
+    Conditions, EndpointPort, EndpointSlice, SERVICE_NAME, SliceEndpoint,
+};
 pub use self::namespace::Namespace;
 pub use self::service::{Service, ServicePort};
 use crate::problem::{Origin, Place, Problem, Severity};
@@ -32,7 +35,8 @@ use crate::translate::endpoints;
 /// The prefix of every label and annotation that is Portcullis' own.
 pub const PREFIX: &str = "portcullis.dev/";
 
-/// The name of an object in a namespace, in the order of the alphabet as it is displayed (Gateway API breaks ties by it).
+/// The name of an object in a namespace, in the order of the alphabet as it is displayed (Gateway
+/// API breaks ties by it).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct NamespacedName {
     /// Its namespace.
@@ -262,11 +266,17 @@ impl Resources {
 
     fn upsert(&mut self, object: Object) -> Affected {
         match object {
-            Object::Namespace(namespace) => insert(&mut self.namespaces, namespace.name().clone(), namespace),
+            Object::Namespace(namespace) => {
+                insert(&mut self.namespaces, namespace.name().clone(), namespace)
+            }
             Object::Service(service) => insert(&mut self.services, service.key(), service),
             Object::EndpointSlice(slice) => self.upsert_slice(slice),
-            Object::Certificate(settings, certificate) => insert(&mut self.certificates, settings, certificate),
-            Object::Credential(credential) => insert(&mut self.credentials, credential.key(), credential).of_credentials(),
+            Object::Certificate(settings, certificate) => {
+                insert(&mut self.certificates, settings, certificate)
+            }
+            Object::Credential(credential) => {
+                insert(&mut self.credentials, credential.key(), credential).of_credentials()
+            }
         }
     }
 
@@ -278,7 +288,11 @@ impl Resources {
             ObjectId::Certificate(settings) => self.certificates.remove(settings).is_some(),
             ObjectId::Credential(name) => {
                 let found = self.credentials.remove(name).is_some();
-                return if found { Affected::Credentials(BTreeSet::new()) } else { Affected::Nothing };
+                return if found {
+                    Affected::Credentials(BTreeSet::new())
+                } else {
+                    Affected::Nothing
+                };
             }
         };
         if found { Affected::Routes } else { Affected::Nothing }
@@ -301,9 +315,15 @@ impl Resources {
         match kind {
             Kind::Namespace => Box::new(self.namespaces.keys().cloned().map(ObjectId::Namespace)),
             Kind::Service => Box::new(self.services.keys().cloned().map(ObjectId::Service)),
-            Kind::EndpointSlice => Box::new(self.slice_services.keys().cloned().map(ObjectId::EndpointSlice)),
-            Kind::Certificate => Box::new(self.certificates.keys().cloned().map(ObjectId::Certificate)),
-            Kind::Credential => Box::new(self.credentials.keys().cloned().map(ObjectId::Credential)),
+            Kind::EndpointSlice => {
+                Box::new(self.slice_services.keys().cloned().map(ObjectId::EndpointSlice))
+            }
+            Kind::Certificate => {
+                Box::new(self.certificates.keys().cloned().map(ObjectId::Certificate))
+            }
+            Kind::Credential => {
+                Box::new(self.credentials.keys().cloned().map(ObjectId::Credential))
+            }
         }
     }
 
@@ -330,8 +350,13 @@ impl Resources {
         })
     }
 
-    /// Endpoints alone are affected unless there is more, or less, to tell the owner of the Service.
-    fn change_slices(&mut self, service: &NamespacedName, change: impl FnOnce(&mut BTreeMap<Arc<str>, EndpointSlice>)) -> Affected {
+    /// Endpoints alone are affected unless there is more, or less, to tell the owner of the
+    /// Service.
+    fn change_slices(
+        &mut self,
+        service: &NamespacedName,
+        change: impl FnOnce(&mut BTreeMap<Arc<str>, EndpointSlice>),
+    ) -> Affected {
         let before = endpoints::problems(self, service, None);
         let slices = self.slices.entry(service.clone()).or_default();
         change(slices);
@@ -363,9 +388,13 @@ impl Affected {
         match (self, other) {
             (Self::Routes, _) | (_, Self::Routes) => Self::Routes,
             (Self::Nothing, affected) | (affected, Self::Nothing) => affected,
-            (Self::Endpoints(some), Self::Endpoints(others)) => Self::Endpoints(joined(some, others)),
+            (Self::Endpoints(some), Self::Endpoints(others)) => {
+                Self::Endpoints(joined(some, others))
+            }
             (Self::Credentials(some), Self::Credentials(others) | Self::Endpoints(others))
-            | (Self::Endpoints(some), Self::Credentials(others)) => Self::Credentials(joined(some, others)),
+            | (Self::Endpoints(some), Self::Credentials(others)) => {
+                Self::Credentials(joined(some, others))
+            }
         }
     }
 
@@ -378,7 +407,10 @@ impl Affected {
     }
 }
 
-fn joined(mut some: BTreeSet<NamespacedName>, others: BTreeSet<NamespacedName>) -> BTreeSet<NamespacedName> {
+fn joined(
+    mut some: BTreeSet<NamespacedName>,
+    others: BTreeSet<NamespacedName>,
+) -> BTreeSet<NamespacedName> {
     // Not `append`: it builds the whole set anew, and 10,000 Services come one by one.
     some.extend(others);
     some
@@ -394,8 +426,14 @@ struct Metadata {
 // === impl Metadata ===
 
 impl Metadata {
-    /// Reads an object's metadata. `namespaced` tells whether its kind has a namespace: the default one where none is written.
-    fn read(kind: &'static str, namespaced: bool, metadata: &ObjectMeta, place: Option<Place>) -> Result<Self, Problem> {
+    /// Reads an object's metadata. `namespaced` tells whether its kind has a namespace: the default
+    /// one where none is written.
+    fn read(
+        kind: &'static str,
+        namespaced: bool,
+        metadata: &ObjectMeta,
+        place: Option<Place>,
+    ) -> Result<Self, Problem> {
         let namespace = match (&metadata.namespace, namespaced) {
             (Some(namespace), true) => namespace.as_str().into(),
             (None, true) => "default".into(),
@@ -404,9 +442,14 @@ impl Metadata {
         let name = metadata.name.as_deref().unwrap_or_default().into();
         let origin = Origin { kind, namespace, name, place };
         if origin.name.is_empty() {
-            return Err(unreadable(origin, "it has no `metadata.name`".to_owned(), "give it a name".to_owned()));
+            return Err(unreadable(
+                origin,
+                "it has no `metadata.name`".to_owned(),
+                "give it a name".to_owned(),
+            ));
         }
-        let created = metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
+        let created =
+            metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
         Ok(Self { origin, created })
     }
 }

@@ -1,4 +1,5 @@
-//! What all replicas of a gateway must know of login sessions, in Secrets that they write themselves.
+//! What all replicas of a gateway must know of login sessions, in Secrets that they write
+//! themselves.
 //!
 //! | module | what | Secrets |
 //! | --- | --- | --- |
@@ -6,8 +7,9 @@
 //! | [`keys`] | the keys that seal sessions, made and rotated by the gateway | `portcullis-session-keys` |
 //! | [`store`] | how such a Secret is changed, in a cluster and in a folder | |
 //!
-//! Their names never change, so that a Role can grant these alone, and nobody needs the right to make or delete any. They are read like all
-//! credentials: by the watch of the source, into the snapshot. An entry's name says all about it, and no entry is ever changed: so replicas
+//! Their names never change, so that a Role can grant these alone, and nobody needs the right to
+//! make or delete any. They are read like all credentials: by the watch of the source, into the
+//! snapshot. An entry's name says all about it, and no entry is ever changed: so replicas
 //! that add and take away at the same time undo nothing of each other's.
 
 pub mod ended;
@@ -34,7 +36,8 @@ pub struct Change {
     pub add: BTreeMap<String, SecretBytes>,
     /// What is taken away, where it is there.
     pub remove: BTreeSet<String>,
-    /// What the Secret must be like for the change to hold; without it, the change holds in any case.
+    /// What the Secret must be like for the change to hold; without it, the change holds in any
+    /// case.
     pub only_if: Option<Seen>,
 }
 

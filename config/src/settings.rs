@@ -1,7 +1,7 @@
 //! The configuration file: what is decided once for a gateway, not by the resources that it reads.
 //!
-//! Every field has a default but `zone` and `source`. `docs/configuration.md` and `docs/configuration.schema.json`
-//! are generated from these types; a test compares them.
+//! Every field has a default but `zone` and `source`. `docs/configuration.md` and
+//! `docs/configuration.schema.json` are generated from these types; a test compares them.
 
 pub mod access;
 pub mod acme;
@@ -27,9 +27,11 @@ pub use self::tls::{HstsSettings, TlsPolicy};
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Settings {
-    /// The DNS domain that the gateway answers for, such as `apps.example.com`. One wildcard DNS record points it at the gateway.
+    /// The DNS domain that the gateway answers for, such as `apps.example.com`. One wildcard DNS
+    /// record points it at the gateway.
     pub zone: String,
-    /// How a hostname is made from a service and its environment. `{service}`, `{environment}` and `{zone}` are replaced.
+    /// How a hostname is made from a service and its environment. `{service}`, `{environment}` and
+    /// `{zone}` are replaced.
     #[serde(default = "default_hostname")]
     pub hostname: String,
     /// The environment whose services are `{service}.{zone}`, without the environment's name.
@@ -40,20 +42,24 @@ pub struct Settings {
     /// Where connections are accepted.
     #[serde(default)]
     pub listeners: ListenerSettings,
-    /// The listener for health, metrics and the live table. It has no access control of its own: keep it off the network that clients use.
+    /// The listener for health, metrics and the live table. It has no access control of its own:
+    /// keep it off the network that clients use.
     #[serde(default)]
     pub admin: AdminSettings,
     /// Certificates to serve.
     #[serde(default)]
     pub certificates: Vec<CertificateSettings>,
-    /// Certificates that the gateway orders by itself, for names that `certificates` do not cover; without it, none.
+    /// Certificates that the gateway orders by itself, for names that `certificates` do not cover;
+    /// without it, none.
     #[serde(default)]
     pub acme: Option<AcmeSettings>,
-    /// Networks whose `X-Forwarded-*`, `Forwarded`, `X-Request-Id` and trace headers are believed and appended to; from all others they are replaced.
+    /// Networks whose `X-Forwarded-*`, `Forwarded`, `X-Request-Id` and trace headers are believed
+    /// and appended to; from all others they are replaced.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub trusted_networks: Vec<IpNet>,
-    /// Whether a `Forwarded` header (RFC 7239) is sent to backends beside the `X-Forwarded-*` ones.
+    /// Whether a `Forwarded` header (RFC 7239) is sent to backends beside the `X-Forwarded-*`
+    /// ones.
     #[serde(default)]
     pub forwarded_header: bool,
     /// How callers are known.
@@ -93,7 +99,8 @@ pub enum SourceSettings {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KubernetesSettings {
-    /// A kubeconfig file; without it, the pod's ServiceAccount, else `KUBECONFIG` or `~/.kube/config`.
+    /// A kubeconfig file; without it, the pod's ServiceAccount, else `KUBECONFIG` or
+    /// `~/.kube/config`.
     #[serde(default)]
     pub kubeconfig: Option<PathBuf>,
     /// The kubeconfig's context; without it, the current one.
@@ -124,7 +131,8 @@ pub struct HttpListenerSettings {
     pub address: Option<SocketAddr>,
     /// What plain HTTP gets.
     pub mode: PlainHttp,
-    /// The port of HTTPS as clients see it, for redirects; it differs from the listener's where something maps ports in front.
+    /// The port of HTTPS as clients see it, for redirects; it differs from the listener's where
+    /// something maps ports in front.
     pub redirect_port: u16,
 }
 
@@ -146,7 +154,8 @@ pub struct HttpsListenerSettings {
     pub address: Option<SocketAddr>,
     /// What of TLS is agreed to.
     pub policy: TlsPolicy,
-    /// `Strict-Transport-Security` on every answer over TLS, whatever the host, in the place of what backends say; `null` for none of ours, and backends' own as they are.
+    /// `Strict-Transport-Security` on every answer over TLS, whatever the host, in the place of
+    /// what backends say; `null` for none of ours, and backends' own as they are.
     pub hsts: Option<HstsSettings>,
 }
 
@@ -154,12 +163,15 @@ pub struct HttpsListenerSettings {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AdminSettings {
-    /// The address; `null` for no such listener. Whoever reaches it may look; what changes something is done for the gateway's own machine alone.
+    /// The address; `null` for no such listener. Whoever reaches it may look; what changes
+    /// something is done for the gateway's own machine alone.
     pub address: Option<SocketAddr>,
 }
 
 /// One certificate: files, or a Secret of type `kubernetes.io/tls`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema,
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum CertificateSettings {
     /// PEM files, read anew when they change.
@@ -182,7 +194,8 @@ pub enum CertificateSettings {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct UpstreamSettings {
-    /// A PEM file with the authorities that certificates of pods with `appProtocol: https` are checked against; without it, no such pod is reached.
+    /// A PEM file with the authorities that certificates of pods with `appProtocol: https` are
+    /// checked against; without it, no such pod is reached.
     pub certificate_authorities: Option<PathBuf>,
 }
 
@@ -248,7 +261,8 @@ pub struct TimeoutSettings {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct DrainSettings {
-    /// How long connections are still accepted, while `/readyz` already says no: the time that load balancers need to notice.
+    /// How long connections are still accepted, while `/readyz` already says no: the time that
+    /// load balancers need to notice.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub delay: Duration,
@@ -306,7 +320,11 @@ const fn count(number: u32) -> NonZeroU32 {
 
 impl Default for HttpListenerSettings {
     fn default() -> Self {
-        Self { address: Some(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], 8080))), mode: PlainHttp::Redirect, redirect_port: 443 }
+        Self {
+            address: Some(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], 8080))),
+            mode: PlainHttp::Redirect,
+            redirect_port: 443,
+        }
     }
 }
 
@@ -436,11 +454,16 @@ pub mod duration {
         if text.is_empty() { "0s".to_owned() } else { text }
     }
 
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&format(*duration))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
         deserializer.deserialize_str(DurationVisitor)
     }
 

@@ -1,9 +1,10 @@
 //! The immutable routing table that the request path reads.
 //!
 //! It carries the semantics of Gateway API: listeners → virtual hosts → ordered rules → filters →
-//! weighted backends → endpoint sets, with policies beside them. Each law of it is a type in a module of
-//! its own. A snapshot is never changed; the one exception, by design, is an endpoint set, which is
-//! swapped on its own ([`endpoints::Endpoints`]) because pods come and go far more often than routes.
+//! weighted backends → endpoint sets, with policies beside them. Each law of it is a type in a
+//! module of its own. A snapshot is never changed; the one exception, by design, is an endpoint
+//! set, which is swapped on its own ([`endpoints::Endpoints`]) because pods come and go far more
+//! often than routes.
 
 pub mod access;
 pub mod backend;
@@ -34,7 +35,8 @@ pub struct Snapshot {
     /// Credentials of callers, and what seals their sessions.
     #[serde(skip_serializing_if = "Credentials::is_empty")]
     pub credentials: Credentials,
-    /// The Namespaces whose hostnames may stand in public certificate logs, although they demand credentials.
+    /// The Namespaces whose hostnames may stand in public certificate logs, although they demand
+    /// credentials.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub public_names: BTreeSet<Arc<str>>,
 }
@@ -42,7 +44,8 @@ pub struct Snapshot {
 /// One listener, as Gateway API's: where connections are accepted, and which hosts it serves.
 #[derive(Debug, Clone, Serialize)]
 pub struct Listener {
-    /// Its name, unique in the snapshot: [`Listener::HTTP`] and [`Listener::HTTPS`] are those of the configuration file.
+    /// Its name, unique in the snapshot: [`Listener::HTTP`] and [`Listener::HTTPS`] are those of
+    /// the configuration file.
     pub name: Arc<str>,
     /// What is spoken on it.
     pub protocol: ListenerProtocol,

@@ -1,4 +1,5 @@
-//! Where resources come from: a Kubernetes API server or a folder of manifests, and beside either the files of certificates.
+//! Where resources come from: a Kubernetes API server or a folder of manifests, and beside either
+//! the files of certificates.
 
 pub mod certificates;
 pub mod directory;
@@ -25,8 +26,8 @@ pub trait Source: Send + 'static {
     /// Tells what is there, then what changes, for as long as anyone listens.
     ///
     /// # Errors
-    /// It cannot even be tried: a wrong kubeconfig, no inotify. What comes and goes, such as an API server, is no error: what is
-    /// known stays, and the source goes on trying.
+    /// It cannot even be tried: a wrong kubeconfig, no inotify. What comes and goes, such as an API
+    /// server, is no error: what is known stays, and the source goes on trying.
     fn run(self, updates: Updates) -> impl Future<Output = Result<(), SourceError>> + Send;
 }
 
@@ -35,7 +36,8 @@ pub trait Source: Send + 'static {
 pub struct Secrets {
     /// Those that hold certificates.
     pub certificates: BTreeSet<NamespacedName>,
-    /// The Namespace of those that hold credentials: all there with the label [`CREDENTIAL`](crate::snapshot::access::CREDENTIAL).
+    /// The Namespace of those that hold credentials: all there with the label
+    /// [`CREDENTIAL`](crate::snapshot::access::CREDENTIAL).
     pub credentials: Option<Arc<str>>,
 }
 
@@ -88,18 +90,25 @@ impl Secrets {
     /// Those that the configuration refers to.
     #[must_use]
     pub fn of(settings: &Settings) -> Self {
-        let certificates = settings.certificates.iter().filter_map(|certificate| match certificate {
-            CertificateSettings::Secret { namespace, name } => Some(NamespacedName::new(namespace.as_str(), name.as_str())),
-            CertificateSettings::Files { .. } => None,
-        });
-        Self { certificates: certificates.collect(), credentials: settings.access.credentials_namespace.as_deref().map(Into::into) }
+        let certificates =
+            settings.certificates.iter().filter_map(|certificate| match certificate {
+                CertificateSettings::Secret { namespace, name } => {
+                    Some(NamespacedName::new(namespace.as_str(), name.as_str()))
+                }
+                CertificateSettings::Files { .. } => None,
+            });
+        Self {
+            certificates: certificates.collect(),
+            credentials: settings.access.credentials_namespace.as_deref().map(Into::into),
+        }
     }
 }
 
 // === impl Updates ===
 
 impl Updates {
-    /// A channel for `sources` sources: the ends for them to tell on, and the end that hears all of them, each by its number.
+    /// A channel for `sources` sources: the ends for them to tell on, and the end that hears all of
+    /// them, each by its number.
     pub(crate) fn channel(sources: usize) -> (Vec<Self>, mpsc::Receiver<(usize, Update)>) {
         let (sender, receiver) = mpsc::channel(MAX_UPDATES);
         ((0..sources).map(|source| Self { source, sender: sender.clone() }).collect(), receiver)

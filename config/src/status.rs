@@ -56,7 +56,8 @@ impl Reporter {
         self.told = now;
         for problem in &new {
             log(problem);
-            // A bounded queue: a flood of problems must not become a flood of requests to the API server.
+            // A bounded queue: a flood of problems must not become a flood of requests to the API
+            // server.
             self.events.iter().for_each(|events| drop(events.try_send(Notice::from(problem))));
         }
         for Problem { reason, origin, message, .. } in &mended {
@@ -71,7 +72,13 @@ impl Reporter {
 impl From<&Problem> for Notice {
     fn from(problem: &Problem) -> Self {
         let note = format!("{} ({})", problem.message, problem.help);
-        Self { warns: true, reason: problem.reason, action: "Route", origin: problem.origin.clone(), note }
+        Self {
+            warns: true,
+            reason: problem.reason,
+            action: "Route",
+            origin: problem.origin.clone(),
+            note,
+        }
     }
 }
 
@@ -88,8 +95,15 @@ mod tests {
     use super::*;
 
     fn problem(message: &str) -> Problem {
-        let origin = Origin { kind: "Service", namespace: "shop".into(), name: "cart".into(), place: None };
-        Problem { severity: Severity::Error, reason: "Broken", origin, message: message.to_owned(), help: "mend it".to_owned() }
+        let origin =
+            Origin { kind: "Service", namespace: "shop".into(), name: "cart".into(), place: None };
+        Problem {
+            severity: Severity::Error,
+            reason: "Broken",
+            origin,
+            message: message.to_owned(),
+            help: "mend it".to_owned(),
+        }
     }
 
     #[test]
@@ -97,7 +111,10 @@ mod tests {
         let mut reporter = Reporter::default();
         assert_eq!(reporter.tell(&[problem("a"), problem("b")]).new, [problem("a"), problem("b")]);
         assert_eq!(reporter.tell(&[problem("a"), problem("b")]), News::default());
-        assert_eq!(reporter.tell(&[problem("b"), problem("c")]), News { new: vec![problem("c")], mended: vec![problem("a")] });
+        assert_eq!(
+            reporter.tell(&[problem("b"), problem("c")]),
+            News { new: vec![problem("c")], mended: vec![problem("a")] }
+        );
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! What is kept of certificates that the gateway orders by itself: seen by every replica, written by the one that leads.
+//! What is kept of certificates that the gateway orders by itself: seen by every replica, written
+//! by the one that leads.
 //!
 //! | kind | for |
 //! | --- | --- |
 //! | [`folder`] | one machine: files, and a lock for the one that leads |
 //! | [`kubernetes`] | a cluster: Secrets, and a Lease for the one that leads |
 //!
-//! What the state means is the business of whoever orders; here it is octets that must not be lost, told or torn.
+//! What the state means is the business of whoever orders; here it is octets that must not be lost,
+//! told or torn.
 
 pub mod folder;
 pub mod kubernetes;
@@ -31,8 +33,8 @@ pub const MAX_BYTES: usize = 1 << 20;
 
 /// A place that outlives the process. All replicas of a gateway share one.
 pub trait Store: Send + Sync + fmt::Debug + 'static {
-    /// Keeps [`held`](Self::held) and [`term`](Self::term) up to date for as long as it is polled. Trouble is told in the log, and
-    /// what was known stays.
+    /// Keeps [`held`](Self::held) and [`term`](Self::term) up to date for as long as it is polled.
+    /// Trouble is told in the log, and what was known stays.
     fn run(&self) -> BoxFuture<'_, ()>;
 
     /// What is kept now; `None` before it was read in whole.
@@ -44,19 +46,28 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Replaces the state, whole or not at all.
     fn save_state(&self, term: Term, state: SecretBytes) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Adds or replaces a certificate, chain and key at once. Whatever asked for its renewal is answered by that.
-    fn save_certificate(&self, term: Term, certificate: NewCertificate) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Adds or replaces a certificate, chain and key at once. Whatever asked for its renewal is
+    /// answered by that.
+    fn save_certificate(
+        &self,
+        term: Term,
+        certificate: NewCertificate,
+    ) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Removes a certificate that nobody needs any more. One that is not there, or that somebody else has made, is left alone.
-    fn remove_certificate(&self, term: Term, name: String) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Removes a certificate that nobody needs any more. One that is not there, or that somebody
+    /// else has made, is left alone.
+    fn remove_certificate(&self, term: Term, name: String)
+    -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Asks whichever replica leads to renew a certificate now. Any replica may.
     fn ask_renewal(&self, name: String) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Tells the owner of a resource something, where there is a way to; at most 256 notices wait. One about nothing else is about the store.
+    /// Tells the owner of a resource something, where there is a way to; at most 256 notices wait.
+    /// One about nothing else is about the store.
     fn tell(&self, _notice: Notice) {}
 
-    /// Asks whichever replica leads to replace the keys of accounts now. `request` tells this from other times. Any replica may.
+    /// Asks whichever replica leads to replace the keys of accounts now. `request` tells this from
+    /// other times. Any replica may.
     fn ask_rollover(&self, request: String) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// How long other replicas may take until they have seen what was saved.
@@ -68,7 +79,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 pub struct Held {
     /// The state; `None` before any was saved.
     pub state: Option<SecretBytes>,
-    /// The last time that somebody asked to have the keys of accounts replaced, as they told it from others.
+    /// The last time that somebody asked to have the keys of accounts replaced, as they told it
+    /// from others.
     pub rollover: Option<String>,
     /// The certificates by their names, each with its key; not yet checked.
     pub certificates: BTreeMap<String, Kept>,
@@ -96,7 +108,8 @@ pub struct NewCertificate {
     pub about: BTreeMap<&'static str, String>,
 }
 
-/// A time of leading: a later one has a higher number, and what is written in an earlier one is refused.
+/// A time of leading: a later one has a higher number, and what is written in an earlier one is
+/// refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Term(pub u64);
 
@@ -132,8 +145,12 @@ pub enum StoreError {
 pub async fn open(settings: &Settings) -> Result<Option<Arc<dyn Store>>, OpenError> {
     let Some(acme) = &settings.acme else { return Ok(None) };
     let namespace = match (&acme.store, &settings.source) {
-        (Some(StoreSettings::Folder(folder)), _) => return Ok(Some(Arc::new(folder::Folder::open(folder)?))),
-        (Some(StoreSettings::Kubernetes(kubernetes)), SourceSettings::Kubernetes(_)) => kubernetes.namespace.clone(),
+        (Some(StoreSettings::Folder(folder)), _) => {
+            return Ok(Some(Arc::new(folder::Folder::open(folder)?)));
+        }
+        (Some(StoreSettings::Kubernetes(kubernetes)), SourceSettings::Kubernetes(_)) => {
+            kubernetes.namespace.clone()
+        }
         (None, SourceSettings::Kubernetes(_)) => None,
         // The check of settings refuses both: without an API server there is nothing but a folder.
         (_, SourceSettings::Directory(_)) => return Ok(None),

@@ -1,7 +1,8 @@
-//! What resources mean: a pure function from [`Resources`] to a [`Snapshot`], with what is wrong beside it.
+//! What resources mean: a pure function from [`Resources`] to a [`Snapshot`], with what is wrong
+//! beside it.
 //!
-//! One bad resource never hides another: each is translated on its own, and what cannot be understood of it is told as a [`Problem`].
-//! Where that is about access, it stays closed.
+//! One bad resource never hides another: each is translated on its own, and what cannot be
+//! understood of it is told as a [`Problem`]. Where that is about access, it stays closed.
 
 pub mod annotations;
 pub mod endpoints;
@@ -39,32 +40,54 @@ pub struct Translation {
     pub problems: Vec<Problem>,
 }
 
-/// Translates all resources. The same resources give the same translation, in whatever order they came.
+/// Translates all resources. The same resources give the same translation, in whatever order they
+/// came.
 #[must_use]
 pub fn translate(settings: &Settings, resources: &Resources) -> Translation {
     translate_reusing(settings, resources, &mut EndpointCells::default())
 }
 
-/// Translates all resources, and takes endpoint cells from `cells` by [`EndpointCells::cell`], so that workers keep what they know of them.
-/// The caller commits the cells once the snapshot is published.
+/// Translates all resources, and takes endpoint cells from `cells` by [`EndpointCells::cell`], so
+/// that workers keep what they know of them. The caller commits the cells once the snapshot is
+/// published.
 #[must_use]
-pub fn translate_reusing(settings: &Settings, resources: &Resources, cells: &mut EndpointCells) -> Translation {
-    let (Translation { snapshot, mut problems }, wrong) = translate_apart(settings, resources, cells);
+pub fn translate_reusing(
+    settings: &Settings,
+    resources: &Resources,
+    cells: &mut EndpointCells,
+) -> Translation {
+    let (Translation { snapshot, mut problems }, wrong) =
+        translate_apart(settings, resources, cells);
     problems.extend(wrong);
     problems.sort_by(|one, other| (&one.origin, one).cmp(&(&other.origin, other)));
     problems.dedup();
     Translation { snapshot, problems }
 }
 
-/// The same; what is wrong with credentials, which change by themselves too, stands beside the rest, and nothing of it in an order.
-pub(crate) fn translate_apart(settings: &Settings, resources: &Resources, cells: &mut EndpointCells) -> (Translation, Vec<Problem>) {
+/// The same; what is wrong with credentials, which change by themselves too, stands beside the
+/// rest, and nothing of it in an order.
+pub(crate) fn translate_apart(
+    settings: &Settings,
+    resources: &Resources,
+    cells: &mut EndpointCells,
+) -> (Translation, Vec<Problem>) {
     let mut problems = Vec::new();
     let (hosts, public_names) = implicit::hosts(settings, resources, cells, &mut problems);
     let hosts = Arc::new(hosts);
     problems.extend(resources.all_slices().filter_map(|slice| endpoints::orphan(resources, slice)));
-    let listener = |name: &str, protocol| Listener { name: name.into(), protocol, hostname: None, hosts: hosts.clone() };
-    let http = settings.listeners.http.address.map(|_| listener(Listener::HTTP, ListenerProtocol::Http));
-    let https = settings.listeners.https.address.map(|_| listener(Listener::HTTPS, ListenerProtocol::Https));
+    let listener = |name: &str, protocol| Listener {
+        name: name.into(),
+        protocol,
+        hostname: None,
+        hosts: hosts.clone(),
+    };
+    let http =
+        settings.listeners.http.address.map(|_| listener(Listener::HTTP, ListenerProtocol::Http));
+    let https = settings
+        .listeners
+        .https
+        .address
+        .map(|_| listener(Listener::HTTPS, ListenerProtocol::Https));
     let (credentials, wrong) = credentials(resources);
     let snapshot = Snapshot {
         listeners: http.into_iter().chain(https).collect(),
@@ -75,17 +98,30 @@ pub(crate) fn translate_apart(settings: &Settings, resources: &Resources, cells:
     (Translation { snapshot, problems }, wrong)
 }
 
-/// The certificates that the configuration names, in its order. One from files that is missing was told by who reads files.
-fn certificates(settings: &Settings, resources: &Resources, problems: &mut Vec<Problem>) -> Vec<Certificate> {
+/// The certificates that the configuration names, in its order. One from files that is missing was
+/// told by who reads files.
+fn certificates(
+    settings: &Settings,
+    resources: &Resources,
+    problems: &mut Vec<Problem>,
+) -> Vec<Certificate> {
     let mut find = |wanted: &CertificateSettings| {
         let found = resources.certificate(wanted).cloned();
         if let (None, CertificateSettings::Secret { namespace, name }) = (&found, wanted) {
             problems.push(Problem {
                 severity: Severity::Error,
                 reason: "NoCertificate",
-                origin: Origin { kind: "Secret", namespace: namespace.as_str().into(), name: name.as_str().into(), place: None },
-                message: "the configuration names it for a certificate, but it is not there, or not readable".to_owned(),
-                help: "create it, of type `kubernetes.io/tls`, and let the gateway read it".to_owned(),
+                origin: Origin {
+                    kind: "Secret",
+                    namespace: namespace.as_str().into(),
+                    name: name.as_str().into(),
+                    place: None,
+                },
+                message: "the configuration names it for a certificate, but it is not there, or \
+                          not readable"
+                    .to_owned(),
+                help: "create it, of type `kubernetes.io/tls`, and let the gateway read it"
+                    .to_owned(),
             });
         }
         found
@@ -93,7 +129,8 @@ fn certificates(settings: &Settings, resources: &Resources, problems: &mut Vec<P
     settings.certificates.iter().filter_map(&mut find).collect()
 }
 
-/// All credentials, in the order of their Secrets' names, and what is wrong with them. Of two Secrets with the same client key the first counts.
+/// All credentials, in the order of their Secrets' names, and what is wrong with them. Of two
+/// Secrets with the same client key the first counts.
 pub(crate) fn credentials(resources: &Resources) -> (Credentials, Vec<Problem>) {
     let (mut credentials, mut problems) = (Credentials::default(), Vec::new());
     let mut seen: BTreeMap<[u8; 32], &Origin> = BTreeMap::new();
@@ -121,7 +158,9 @@ pub(crate) fn credentials(resources: &Resources) -> (Credentials, Vec<Problem>) 
                     reason: "DuplicateKey",
                     origin: key.origin.clone(),
                     message: format!("it holds the same key as {}, which counts", entry.get()),
-                    help: "make a key for each application by `portcullis key create`, and take this one away".to_owned(),
+                    help: "make a key for each application by `portcullis key create`, and take \
+                           this one away"
+                        .to_owned(),
                 }),
             },
         }
@@ -134,7 +173,8 @@ fn garbled_keys(ring: &KeyRing) -> Option<Problem> {
         severity: Severity::Error,
         reason: "Unreadable",
         origin: ring.origin.clone(),
-        message: "some of its entries hold no key of 32 octets, named by when it was made".to_owned(),
+        message: "some of its entries hold no key of 32 octets, named by when it was made"
+            .to_owned(),
         help: "take them away; until then they seal and open no session".to_owned(),
     })
 }
@@ -144,9 +184,9 @@ fn garbled_ends(ended: &EndedSessions) -> Option<Problem> {
         severity: Severity::Error,
         reason: "Unreadable",
         origin: ended.origin.clone(),
-        message:
-            "some of its entries tell of no session that was ended, or cannot be understood: all sessions that had begun before are ended"
-                .to_owned(),
+        message: "some of its entries tell of no session that was ended, or cannot be understood: \
+                  all sessions that had begun before are ended"
+            .to_owned(),
         help: "take them away; nobody but the gateway writes there".to_owned(),
     })
 }

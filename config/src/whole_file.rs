@@ -1,5 +1,5 @@
-//! Files that are there whole or not at all: whoever reads one, or finds it after a crash, has what was written before or what was written
-//! now.
+//! Files that are there whole or not at all: whoever reads one, or finds it after a crash, has what
+//! was written before or what was written now.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -7,7 +7,8 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 
-/// Writes a file that only its owner may read (mode 0600), in the place of what was there. On return it is on the disk.
+/// Writes a file that only its owner may read (mode 0600), in the place of what was there. On
+/// return it is on the disk.
 ///
 /// # Errors
 /// What the system says; then what was there is there still.
@@ -34,7 +35,8 @@ pub fn remove(path: &Path) -> io::Result<()> {
     sync_folder(path)
 }
 
-/// A file in the same folder. Its name begins with a point, so that whoever reads the folder passes over it.
+/// A file in the same folder. Its name begins with a point, so that whoever reads the folder passes
+/// over it.
 fn beside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
     let mut file = tempfile::Builder::new().prefix(".").tempfile_in(folder(path))?;
     file.write_all(bytes)?;

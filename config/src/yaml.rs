@@ -1,7 +1,9 @@
-//! YAML as a tree in which every value knows its place, so that whatever is wrong with a value can be told with line and column.
+//! YAML as a tree in which every value knows its place, so that whatever is wrong with a value can
+//! be told with line and column.
 //!
-//! The configuration file and manifests are read through it. JSON is read as the YAML that it is (YAML 1.2 §1.2).
-//! What a document may cost is bounded, aliases included, before any of it is kept.
+//! The configuration file and manifests are read through it. JSON is read as the YAML that it is
+//! (YAML 1.2 §1.2). What a document may cost is bounded, aliases included, before any of it is
+//! kept.
 
 mod build;
 mod decode;
@@ -85,7 +87,8 @@ impl Node {
         }
     }
 
-    /// The way that `keys` lead, as far as there is one, and the place of its end. A number leads into a list.
+    /// The way that `keys` lead, as far as there is one, and the place of its end. A number leads
+    /// into a list.
     pub(crate) fn way_to(&self, keys: &[&str]) -> (Vec<Step>, Position) {
         let mut node = self;
         let mut way = Vec::new();
@@ -95,7 +98,11 @@ impl Node {
                 Value::Map(entries) => entries.iter().position(|entry| entry.key == *key),
                 _ => None,
             };
-            let Some((step, next)) = index.and_then(|index| Some((Step(index), node.follow(&[Step(index)])?))) else { break };
+            let Some((step, next)) =
+                index.and_then(|index| Some((Step(index), node.follow(&[Step(index)])?)))
+            else {
+                break;
+            };
             way.push(step);
             node = next;
         }
@@ -138,7 +145,8 @@ impl Node {
         text
     }
 
-    /// Takes out what `path` leads to, so that the rest can be judged without it; false where there is nothing there.
+    /// Takes out what `path` leads to, so that the rest can be judged without it; false where there
+    /// is nothing there.
     pub(crate) fn remove(&mut self, path: &[Step]) -> bool {
         let Some((last, way)) = path.split_last() else { return false };
         let parent = way.iter().try_fold(self, |node, step| match &mut node.value {
@@ -164,7 +172,10 @@ impl Position {
     fn after(text: &str) -> Self {
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let last = text.rsplit('\n').next().unwrap_or_default();
-        Self { line: number(text.matches('\n').count() + 1), column: number(last.chars().count() + 1) }
+        Self {
+            line: number(text.matches('\n').count() + 1),
+            column: number(last.chars().count() + 1),
+        }
     }
 }
 

@@ -1,7 +1,9 @@
-//! What resources mean, by example: each `testdata/NAME.in.yaml` is translated, and compared with `NAME.out.yaml`.
+//! What resources mean, by example: each `testdata/NAME.in.yaml` is translated, and compared with
+//! `NAME.out.yaml`.
 //!
-//! A first document without `kind` holds settings; those that it leaves out are the ones of [`settings`]. With `source: {directory: …}` the other
-//! documents count as read from that folder, else as watched in a cluster. `UPDATE_GOLDEN=1 cargo test -p portcullis-config --test golden`
+//! A first document without `kind` holds settings; those that it leaves out are the ones of
+//! [`settings`]. With `source: {directory: …}` the other documents count as read from that folder,
+//! else as watched in a cluster. `UPDATE_GOLDEN=1 cargo test -p portcullis-config --test golden`
 //! writes the outputs anew: then read the difference.
 
 use std::fs;
@@ -62,7 +64,11 @@ fn the_order_in_which_resources_come_makes_no_difference() {
         assert_eq!(input.output(input.objects.iter().rev()), expected, "{name}, backwards");
         for middle in 0..input.objects.len() {
             let (first, second) = input.objects.split_at(middle);
-            assert_eq!(input.output(second.iter().chain(first)), expected, "{name}, from {middle} on");
+            assert_eq!(
+                input.output(second.iter().chain(first)),
+                expected,
+                "{name}, from {middle} on"
+            );
         }
     }
 }
@@ -77,9 +83,9 @@ fn each_input_says_in_its_first_line_what_it_shows() {
 
 #[test]
 fn each_output_has_its_input() {
-    let outputs = fs::read_dir(folder())
-        .unwrap()
-        .filter_map(|entry| Some(entry.unwrap().file_name().to_str()?.strip_suffix(".out.yaml")?.to_owned()));
+    let outputs = fs::read_dir(folder()).unwrap().filter_map(|entry| {
+        Some(entry.unwrap().file_name().to_str()?.strip_suffix(".out.yaml")?.to_owned())
+    });
     let names = names();
     for output in outputs {
         assert!(names.contains(&output), "{output}.out.yaml has no input");
@@ -91,8 +97,11 @@ fn folder() -> PathBuf {
 }
 
 fn names() -> Vec<String> {
-    let entries = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = entries.filter_map(|name| Some(name.strip_suffix(".in.yaml")?.to_owned())).collect();
+    let entries = fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> =
+        entries.filter_map(|name| Some(name.strip_suffix(".in.yaml")?.to_owned())).collect();
     names.sort();
     names
 }
@@ -110,14 +119,23 @@ fn settings(given: Option<Value>) -> Settings {
 
 impl Input {
     fn read(name: &str) -> Self {
-        let text = fs::read_to_string(folder().join(format!("{name}.in.yaml"))).unwrap().replace(MEGABYTE, &"/a,".repeat(1 << 20));
+        let text = fs::read_to_string(folder().join(format!("{name}.in.yaml")))
+            .unwrap()
+            .replace(MEGABYTE, &"/a,".repeat(1 << 20));
         let first = text.split_inclusive("\n---\n").next().unwrap();
         let is_settings = !first.lines().any(|line| line.starts_with("kind:"));
-        let settings = settings(is_settings.then(|| serde_saphyr::from_str(first.trim_end_matches("---\n")).unwrap()));
+        let settings = settings(
+            is_settings.then(|| serde_saphyr::from_str(first.trim_end_matches("---\n")).unwrap()),
+        );
         // Lines stay where they are.
-        let manifests = if is_settings { "\n".repeat(first.lines().count()) + &text[first.len()..] } else { text };
+        let manifests = if is_settings {
+            "\n".repeat(first.lines().count()) + &text[first.len()..]
+        } else {
+            text
+        };
         let file = Arc::new(format!("{name}.in.yaml").into());
-        let (mut objects, mut problems) = read_manifests(&file, manifests.as_bytes(), &Secrets::of(&settings));
+        let (mut objects, mut problems) =
+            read_manifests(&file, manifests.as_bytes(), &Secrets::of(&settings));
         if let SourceSettings::Kubernetes(_) = settings.source {
             objects.iter_mut().for_each(forget_place);
             problems.iter_mut().for_each(|problem| problem.origin.place = None);
@@ -132,13 +150,18 @@ impl Input {
         }
         let Translation { snapshot, problems } = translate(&self.settings, &resources);
         for listener in &snapshot.listeners {
-            assert!(Arc::ptr_eq(&listener.hosts, &snapshot.listeners[0].hosts), "all listeners share one table");
+            assert!(
+                Arc::ptr_eq(&listener.hosts, &snapshot.listeners[0].hosts),
+                "all listeners share one table"
+            );
         }
         let problems = self.problems.iter().chain(&problems).collect();
         let mut value = serde_json::to_value(Output { snapshot: &snapshot, problems }).unwrap();
         share_hosts(&mut value);
-        let text =
-            serde_saphyr::to_string_with_options(&value, serde_saphyr::ser_options! { folded_wrap_chars: 10_000, min_fold_chars: 10_000 });
+        let text = serde_saphyr::to_string_with_options(
+            &value,
+            serde_saphyr::ser_options! { folded_wrap_chars: 10_000, min_fold_chars: 10_000 },
+        );
         text.unwrap()
     }
 }

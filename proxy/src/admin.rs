@@ -1,5 +1,6 @@
-//! The admin listener: health, metrics and the live table, for operators and their machines. It runs on the control
-//! plane's runtime, never on a worker, and reads; all that it can be asked to do is to renew certificates and keys.
+//! The admin listener: health, metrics and the live table, for operators and their machines. It
+//! runs on the control plane's runtime, never on a worker, and reads; all that it can be asked to
+//! do is to renew certificates and keys.
 
 pub mod certificates;
 mod readiness;
@@ -78,8 +79,13 @@ impl Admin {
     /// Why the gateway is not ready; empty where it is.
     fn not_ready(&self) -> Vec<&'static str> {
         let draining = self.draining.load(Ordering::Acquire);
-        let certificate = !self.settings.listeners.https.address.is_some_and(|_| self.lacks_certificate());
-        readiness::reasons(readiness::State { synced: self.live.is_synced(), draining, certificate })
+        let certificate =
+            !self.settings.listeners.https.address.is_some_and(|_| self.lacks_certificate());
+        readiness::reasons(readiness::State {
+            synced: self.live.is_synced(),
+            draining,
+            certificate,
+        })
     }
 
     fn lacks_certificate(&self) -> bool {
@@ -113,7 +119,12 @@ impl Admin {
         Table {
             ready: self.not_ready().is_empty(),
             age_seconds: self.live.age(now).map(|age| age.as_secs()),
-            certificates: self.certificates.in_use().iter().map(|certificate| table::Certificate::new(certificate, now)).collect(),
+            certificates: self
+                .certificates
+                .in_use()
+                .iter()
+                .map(|certificate| table::Certificate::new(certificate, now))
+                .collect(),
             ..Table::new(&self.live.snapshot.load(), &problems)
         }
     }

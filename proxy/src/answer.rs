@@ -14,7 +14,8 @@ use crate::normalize::{Authority, Kind, kind_of};
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// What of a request decides the form of an answer. Taken from the head before it is judged, so that a refusal has a form too.
+/// What of a request decides the form of an answer. Taken from the head before it is judged, so
+/// that a refusal has a form too.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Asker {
     head: bool,
@@ -34,10 +35,15 @@ pub(crate) struct Facts<'a> {
 // === impl Asker ===
 
 impl Asker {
-    /// What `head` says. What cannot be read (a head that the codec refused) is answered as [`Asker::default`].
+    /// What `head` says. What cannot be read (a head that the codec refused) is answered as
+    /// [`Asker::default`].
     pub(crate) fn of(head: &RequestHead) -> Self {
         let kind = head.headers.get(header::CONTENT_TYPE).map(kind_of).unwrap_or_default();
-        Self { head: head.method == Method::HEAD, kind, accept: head.headers.get(header::ACCEPT).cloned() }
+        Self {
+            head: head.method == Method::HEAD,
+            kind,
+            accept: head.headers.get(header::ACCEPT).cloned(),
+        }
     }
 }
 
@@ -53,7 +59,8 @@ pub(crate) fn error(status: StatusCode, facts: &Facts<'_>) -> (ResponseHead, Byt
     answer
 }
 
-/// The 404, for [`hidden`](crate::hidden) alone. `asked` is the path with its query, where people can log in.
+/// The 404, for [`hidden`](crate::hidden) alone. `asked` is the path with its query, where people
+/// can log in.
 pub(crate) fn not_found(facts: &Facts<'_>, asked: Option<&str>) -> (ResponseHead, Bytes) {
     match facts.asker.kind {
         Kind::Grpc => error(StatusCode::NOT_FOUND, facts),
@@ -67,7 +74,11 @@ pub(crate) fn refusal(refusal: &Refusal, facts: &Facts<'_>) -> (ResponseHead, By
 }
 
 /// A redirect.
-pub(crate) fn redirect(status: StatusCode, location: HeaderValue, facts: &Facts<'_>) -> (ResponseHead, Bytes) {
+pub(crate) fn redirect(
+    status: StatusCode,
+    location: HeaderValue,
+    facts: &Facts<'_>,
+) -> (ResponseHead, Bytes) {
     let mut answer = page(status, facts, None);
     answer.0.headers.insert(header::LOCATION, location);
     answer
@@ -80,10 +91,14 @@ pub(crate) fn challenge(page: Bytes, facts: &Facts<'_>) -> (ResponseHead, Bytes)
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(page.len()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::DATE, facts.date.clone());
-    (ResponseHead { status: StatusCode::OK, headers }, if facts.asker.head { Bytes::new() } else { page })
+    (
+        ResponseHead { status: StatusCode::OK, headers },
+        if facts.asker.head { Bytes::new() } else { page },
+    )
 }
 
-/// Where plain HTTP is sent to: the same host, path and query with HTTPS on `port`, for every name alike.
+/// Where plain HTTP is sent to: the same host, path and query with HTTPS on `port`, for every name
+/// alike.
 pub(crate) fn https_location(authority: &Authority, target: &str, port: u16) -> HeaderValue {
     let target = if target.starts_with('/') { target } else { "/" };
     let location = match port {
@@ -101,11 +116,18 @@ pub(crate) fn document(json: Bytes, facts: &Facts<'_>) -> (ResponseHead, Bytes) 
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::DATE, facts.date.clone());
-    (ResponseHead { status: StatusCode::OK, headers }, if facts.asker.head { Bytes::new() } else { json })
+    (
+        ResponseHead { status: StatusCode::OK, headers },
+        if facts.asker.head { Bytes::new() } else { json },
+    )
 }
 
 fn page(status: StatusCode, facts: &Facts<'_>, asked: Option<&str>) -> (ResponseHead, Bytes) {
-    let format = facts.asker.accept.as_ref().map_or(Format::Text, |accept| accept::format(accept.as_bytes()));
+    let format = facts
+        .asker
+        .accept
+        .as_ref()
+        .map_or(Format::Text, |accept| accept::format(accept.as_bytes()));
     let body = Bytes::from(body::render(status, format, facts.id.as_str(), asked));
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
@@ -113,7 +135,10 @@ fn page(status: StatusCode, facts: &Facts<'_>, asked: Option<&str>) -> (Response
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if format == Format::Html {
-        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+        headers.insert(
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+        );
     }
     headers.insert(header::DATE, facts.date.clone());
     (ResponseHead { status, headers }, if facts.asker.head { Bytes::new() } else { body })
@@ -125,15 +150,18 @@ fn grpc(status: StatusCode, facts: &Facts<'_>) -> ResponseHead {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(&GRPC_STATUS, HeaderValue::from_static(code));
-    if let Ok(message) = HeaderValue::try_from(format!("{} (request {})", body::sentence(status), facts.id)) {
+    if let Ok(message) =
+        HeaderValue::try_from(format!("{} (request {})", body::sentence(status), facts.id))
+    {
         headers.insert(&GRPC_MESSAGE, message);
     }
     headers.insert(header::DATE, facts.date.clone());
     ResponseHead { status: transport, headers }
 }
 
-/// The status of the transport, and gRPC's own. What an HTTP client would get as 5xx is a call that failed, on a transport that
-/// works; a request that makes no sense as HTTP, or a method that is not there, stays what it is.
+/// The status of the transport, and gRPC's own. What an HTTP client would get as 5xx is a call that
+/// failed, on a transport that works; a request that makes no sense as HTTP, or a method that is
+/// not there, stays what it is.
 fn grpc_status(status: StatusCode) -> (StatusCode, &'static str) {
     match status {
         StatusCode::NOT_FOUND => (status, "12"),

@@ -1,4 +1,5 @@
-//! Certificates in use: checked before they are served, found by SNI, replaced while connections go on.
+//! Certificates in use: checked before they are served, found by SNI, replaced while connections go
+//! on.
 //!
 //! | step | module |
 //! | --- | --- |
@@ -38,7 +39,8 @@ pub(crate) use self::check::Checked;
 use self::selection::{Found, Selection};
 use self::table::Table;
 
-/// How often dates are looked at again: certificates become valid, and expire, without any other change.
+/// How often dates are looked at again: certificates become valid, and expire, without any other
+/// change.
 const REVIEW: Duration = Duration::from_secs(60);
 
 /// How long before its end a certificate's owner is told: of a short life the last quarter.
@@ -64,11 +66,17 @@ pub fn problems(certificates: &[Certificate], now: SystemTime) -> Vec<Problem> {
     Selection::default().next(&Found { brought: certificates, ..Found::default() }, now).problems
 }
 
-/// The hosts of `snapshot` that would get no certificate, told as problems, and the names that would be ordered, without ordering them.
+/// The hosts of `snapshot` that would get no certificate, told as problems, and the names that
+/// would be ordered, without ordering them.
 #[must_use]
-pub fn planned(settings: &Settings, snapshot: &Snapshot, now: SystemTime) -> (Vec<Problem>, Vec<HostPattern>) {
+pub fn planned(
+    settings: &Settings,
+    snapshot: &Snapshot,
+    now: SystemTime,
+) -> (Vec<Problem>, Vec<HostPattern>) {
     let Some(acme) = &settings.acme else { return (Vec::new(), Vec::new()) };
-    let usable = snapshot.certificates.iter().filter_map(|certificate| check::check(certificate, now).ok());
+    let usable =
+        snapshot.certificates.iter().filter_map(|certificate| check::check(certificate, now).ok());
     let brought: Vec<HostPattern> = usable.flat_map(|checked| checked.names).collect();
     let wanted = acme::wanted::wanted(snapshot, &settings.zone, acme, &brought);
     (wanted.problems(acme.challenge), wanted.names.into_iter().collect())
@@ -90,17 +98,23 @@ impl Certificates {
     }
 
     /// Follows what the snapshot says, forever: a task of the control plane.
-    pub(crate) async fn follow(&self, live: &Live, mut ordered: watch::Receiver<Option<Arc<Held>>>) {
+    pub(crate) async fn follow(
+        &self,
+        live: &Live,
+        mut ordered: watch::Receiver<Option<Arc<Held>>>,
+    ) {
         let mut published = live.published();
         loop {
             let held = ordered.borrow_and_update().clone().unwrap_or_default();
             self.update(live, &held, SystemTime::now());
-            // Either way the same work follows; and a sender that is gone leaves the dates to be looked at.
+            // Either way the same work follows; and a sender that is gone leaves the dates to be
+            // looked at.
             let _ = tokio::time::timeout(REVIEW, changed(&mut published, &mut ordered)).await;
         }
     }
 
-    /// Takes what the snapshot and the store of ordered certificates hold into use as far as it is good. What people bring is preferred.
+    /// Takes what the snapshot and the store of ordered certificates hold into use as far as it is
+    /// good. What people bring is preferred.
     pub(crate) fn update(&self, live: &Live, ordered: &Held, now: SystemTime) {
         let snapshot = live.snapshot.load();
         let previous = self.selection.load();
@@ -117,7 +131,8 @@ impl Certificates {
             for certificate in selection.beside(&previous) {
                 tracing::info!(origin = %certificate.origin, names = ?certificate.names, "serving certificate");
             }
-            self.table.store(Arc::new(Table::new(&selection.in_use, Arc::clone(&self.placeholder))));
+            self.table
+                .store(Arc::new(Table::new(&selection.in_use, Arc::clone(&self.placeholder))));
         }
         self.selection.store(Arc::new(selection));
     }
@@ -144,7 +159,10 @@ impl Certificates {
 }
 
 /// Waits for a change of either; what cannot change any more is not waited for.
-async fn changed(published: &mut watch::Receiver<()>, ordered: &mut watch::Receiver<Option<Arc<Held>>>) {
+async fn changed(
+    published: &mut watch::Receiver<()>,
+    ordered: &mut watch::Receiver<Option<Arc<Held>>>,
+) {
     tokio::select! {
         Ok(()) = published.changed() => {}
         Ok(()) = ordered.changed() => {}
@@ -153,7 +171,8 @@ async fn changed(published: &mut watch::Receiver<()>, ordered: &mut watch::Recei
 }
 
 impl ResolvesServerCert for Certificates {
-    /// An authority that speaks `acme-tls/1` gets the certificate of its challenge, or none (RFC 8737 §3): for known names and for others.
+    /// An authority that speaks `acme-tls/1` gets the certificate of its challenge, or none (RFC
+    /// 8737 §3): for known names and for others.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         if hello.alpn().is_some_and(|mut offered| offered.any(|protocol| protocol == ACME_TLS)) {
             return self.challenges.certificate(hello.server_name()?);

@@ -2,9 +2,15 @@
 
 /// One of `items` for the next try, or `None` where there is none at all.
 ///
-/// `load` is how much is under way to an item, `random` uniform over `u64`. Items that are to be avoided (tried already, or failed
-/// lately) are taken only where nothing else is left: a whole service that fails now and then is still better than none.
-pub(crate) fn endpoint<T>(items: &[T], load: impl Fn(&T) -> u32, is_avoided: impl Fn(&T) -> bool, random: u64) -> Option<&T> {
+/// `load` is how much is under way to an item, `random` uniform over `u64`. Items that are to be
+/// avoided (tried already, or failed lately) are taken only where nothing else is left: a whole
+/// service that fails now and then is still better than none.
+pub(crate) fn endpoint<T>(
+    items: &[T],
+    load: impl Fn(&T) -> u32,
+    is_avoided: impl Fn(&T) -> bool,
+    random: u64,
+) -> Option<&T> {
     let good = items.iter().filter(|item| !is_avoided(item)).count();
     let takes_all = good == 0 || good == items.len();
     let (first, second) = match if takes_all { items.len() } else { good } {
@@ -12,7 +18,13 @@ pub(crate) fn endpoint<T>(items: &[T], load: impl Fn(&T) -> u32, is_avoided: imp
         1 => (0, 0),
         count => two_of(count, random),
     };
-    let at = |index: usize| if takes_all { items.get(index) } else { items.iter().filter(|item| !is_avoided(item)).nth(index) };
+    let at = |index: usize| {
+        if takes_all {
+            items.get(index)
+        } else {
+            items.iter().filter(|item| !is_avoided(item)).nth(index)
+        }
+    };
     let (first, second) = (at(first)?, at(second)?);
     Some(if load(second) < load(first) { second } else { first })
 }
@@ -69,7 +81,9 @@ mod tests {
         let mut counts = [0_u32; 8];
         let mut random = 1_u64;
         for _ in 0..80_000 {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let mixed = (random ^ (random >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
             counts[*endpoint(&items, |_| 0, |_| false, mixed).unwrap()] += 1;
         }

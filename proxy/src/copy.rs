@@ -1,4 +1,5 @@
-//! Moves the frames of one body from where they are read to where they are written, in constant memory.
+//! Moves the frames of one body from where they are read to where they are written, in constant
+//! memory.
 
 use std::task::{Context, Poll, ready};
 
@@ -59,7 +60,8 @@ impl Copy {
         self.state = State::Over;
     }
 
-    /// Moves what can be moved now. Ready once all has gone to the transport. `inspect` sees each frame before it is written.
+    /// Moves what can be moved now. Ready once all has gone to the transport. `inspect` sees each
+    /// frame before it is written.
     pub(crate) fn poll<S: Source, K: Sink>(
         &mut self,
         source: &mut S,
@@ -77,7 +79,9 @@ impl Copy {
                     }
                     sink.push(frame);
                 }
-                Poll::Ready(Some(Err(broken))) => return Poll::Ready(Err(CopyError::Source(broken))),
+                Poll::Ready(Some(Err(broken))) => {
+                    return Poll::Ready(Err(CopyError::Source(broken)));
+                }
                 Poll::Ready(None) => {
                     sink.finish();
                     self.state = State::Flushing;

@@ -1,4 +1,5 @@
-//! Where workers leave questions for the control runtime: a bounded queue, and as many answered at a time as may be.
+//! Where workers leave questions for the control runtime: a bounded queue, and as many answered at
+//! a time as may be.
 
 use std::sync::Arc;
 
@@ -21,7 +22,9 @@ struct Left<Question, Answer> {
 pub(crate) struct Busy;
 
 /// A desk at which at most `waiting` questions wait to be begun.
-pub(crate) fn open<Question, Answer>(waiting: usize) -> (Desk<Question, Answer>, Queue<Question, Answer>) {
+pub(crate) fn open<Question, Answer>(
+    waiting: usize,
+) -> (Desk<Question, Answer>, Queue<Question, Answer>) {
     let (sender, receiver) = mpsc::channel(waiting);
     (Desk(sender), Queue(receiver))
 }
@@ -82,9 +85,11 @@ mod tests {
         let (working, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (release, _) = tokio::sync::watch::channel(false);
         let serving = tokio::spawn({
-            let (working, most, release) = (Arc::clone(&working), Arc::clone(&most), release.clone());
+            let (working, most, release) =
+                (Arc::clone(&working), Arc::clone(&most), release.clone());
             queue.serve(2, move |question| {
-                let (working, most, mut released) = (Arc::clone(&working), Arc::clone(&most), release.subscribe());
+                let (working, most, mut released) =
+                    (Arc::clone(&working), Arc::clone(&most), release.subscribe());
                 async move {
                     most.fetch_max(working.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     released.wait_for(|released| *released).await.unwrap();

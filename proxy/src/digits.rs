@@ -1,5 +1,5 @@
-//! Numbers and addresses as text. The standard library's formatting takes ten times as long, and they stand in every request's
-//! headers and log line.
+//! Numbers and addresses as text. The standard library's formatting takes ten times as long, and
+//! they stand in every request's headers and log line.
 
 use std::io::Write;
 use std::net::IpAddr;

@@ -1,7 +1,9 @@
-//! One request and its response as every room of the request path sees them, whichever HTTP version carries them.
+//! One request and its response as every room of the request path sees them, whichever HTTP version
+//! carries them.
 //!
-//! A message is a head and then frames. Frames are read from a [`Source`] and written to a [`Sink`]; both are polled,
-//! never spawned, so that one task moves both directions of an exchange and back-pressure is a `Poll::Pending`.
+//! A message is a head and then frames. Frames are read from a [`Source`] and written to a
+//! [`Sink`]; both are polled, never spawned, so that one task moves both directions of an exchange
+//! and back-pressure is a `Poll::Pending`.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,7 +20,8 @@ use crate::access::ClientCertificate;
 pub(crate) struct RequestHead {
     pub(crate) method: Method,
     pub(crate) version: Version,
-    /// The authority of an absolute-form target (RFC 9112 §3.2.2) or the `:authority` pseudo-header (RFC 9113 §8.3.1), as written.
+    /// The authority of an absolute-form target (RFC 9112 §3.2.2) or the `:authority`
+    /// pseudo-header (RFC 9113 §8.3.1), as written.
     pub(crate) authority: Option<Bytes>,
     /// The scheme of an absolute-form target or `:scheme`, as written.
     pub(crate) scheme: Option<Bytes>,
@@ -54,7 +57,8 @@ pub(crate) enum BodyLength {
     None,
     /// That many octets (`Content-Length`).
     Exact(u64),
-    /// Not known before its end: chunked, HTTP/2 without `content-length`, or until the connection closes.
+    /// Not known before its end: chunked, HTTP/2 without `content-length`, or until the connection
+    /// closes.
     Unknown,
     /// No body but a tunnel of octets both ways: WebSocket.
     Tunnel,
@@ -86,8 +90,8 @@ pub(crate) enum Broken {
 pub(crate) trait Source {
     /// The next frame; `None` after the last one.
     ///
-    /// For HTTP/2 a returned frame's octets count as read: the window is opened again by the *next* call, which comes
-    /// when the sink has taken the frame.
+    /// For HTTP/2 a returned frame's octets count as read: the window is opened again by the *next*
+    /// call, which comes when the sink has taken the frame.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>>;
 }
 
@@ -111,18 +115,21 @@ pub(crate) trait Respond: Sink {
     /// Sends an interim response (1xx other than 101). HTTP/1.0 clients get none (RFC 9110 §15.2).
     fn informational(&mut self, head: ResponseHead);
 
-    /// Sends the final head; or 101 with [`BodyLength::Tunnel`], after which both directions carry raw octets.
-    /// An HTTP/2 codec sends a tunnel's head as 200 (RFC 8441 §5).
+    /// Sends the final head; or 101 with [`BodyLength::Tunnel`], after which both directions carry
+    /// raw octets. An HTTP/2 codec sends a tunnel's head as 200 (RFC 8441 §5).
     fn head(&mut self, head: ResponseHead, body: BodyLength);
 
-    /// Says that the connection must end with this response, where the protocol has such a thing (HTTP/1). Before the head.
+    /// Says that the connection must end with this response, where the protocol has such a thing
+    /// (HTTP/1). Before the head.
     fn close(&mut self) {}
 
-    /// Breaks the response off so that the client can tell that it is incomplete: a closed connection, or `RST_STREAM`.
+    /// Breaks the response off so that the client can tell that it is incomplete: a closed
+    /// connection, or `RST_STREAM`.
     fn abort(&mut self);
 
-    /// Ready when the client will read nothing more: it reset the stream or the connection. A half-closed connection
-    /// (FIN alone) is not gone: its client may be waiting for the answer.
+    /// Ready when the client will read nothing more: it reset the stream or the connection. A
+    /// half-closed connection (FIN alone) is not gone: its client may be waiting for the
+    /// answer.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 

@@ -1,6 +1,8 @@
-//! Why a request would go where it goes, or be refused: the steps of the request path, walked without a client and a backend.
+//! Why a request would go where it goes, or be refused: the steps of the request path, walked
+//! without a client and a backend.
 //!
-//! It calls the functions that [`request`](crate::request) calls, in the same order, and writes down what each decides.
+//! It calls the functions that [`request`](crate::request) calls, in the same order, and writes
+//! down what each decides.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -42,7 +44,8 @@ pub struct Explanation {
 /// What one step decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// The step: `listener`, `normalise`, `redirect`, `portal`, `host`, `route`, `access`, `filters`, `backend`, `endpoint`.
+    /// The step: `listener`, `normalise`, `redirect`, `portal`, `host`, `route`, `access`,
+    /// `filters`, `backend`, `endpoint`.
     pub step: String,
     /// What it decided.
     pub decision: String,
@@ -82,12 +85,18 @@ pub enum InvalidQuestion {
     NoRandomness,
 }
 
-/// Walks the steps of the request path. Client keys are those of the snapshot; the keys of issuers are not known, so that no token holds.
+/// Walks the steps of the request path. Client keys are those of the snapshot; the keys of issuers
+/// are not known, so that no token holds.
 ///
 /// # Errors
 /// `question` is no request that a client could send.
-pub fn explain(settings: &Settings, snapshot: &Snapshot, question: &Question) -> Result<Explanation, InvalidQuestion> {
-    let authenticator = Authenticator::new(&settings.access, None).map_err(|_| InvalidQuestion::NoRandomness)?;
+pub fn explain(
+    settings: &Settings,
+    snapshot: &Snapshot,
+    question: &Question,
+) -> Result<Explanation, InvalidQuestion> {
+    let authenticator =
+        Authenticator::new(&settings.access, None).map_err(|_| InvalidQuestion::NoRandomness)?;
     authenticator.learn(&snapshot.credentials);
     explain_by(settings, snapshot, &authenticator, question)
 }
@@ -121,32 +130,67 @@ impl Walk<'_> {
         self.steps.push(Step { step: step.to_owned(), decision: decision.into(), origin });
     }
 
-    fn listener(&mut self, settings: &Settings, snapshot: &Snapshot, head: RequestHead, tls: bool) -> Verdict {
+    fn listener(
+        &mut self,
+        settings: &Settings,
+        snapshot: &Snapshot,
+        head: RequestHead,
+        tls: bool,
+    ) -> Verdict {
         let name = if tls { Listener::HTTPS } else { Listener::HTTP };
         let Some(listener) = snapshot.listener(name) else {
-            self.step("listener", format!("there is no listener `{name}`: see `listeners` in the configuration"), None);
+            self.step(
+                "listener",
+                format!("there is no listener `{name}`: see `listeners` in the configuration"),
+                None,
+            );
             return Verdict::Unreachable;
         };
         self.step("listener", format!("the listener `{name}`"), None);
         match normalize::request(head, false, settings.limits.request_headers) {
             Ok(request) => self.normalised(settings, listener, &request, tls),
             Err(refusal) => {
-                self.step("normalise", format!("refused for `{}`, before any route was looked for", refusal.reason), None);
+                self.step(
+                    "normalise",
+                    format!("refused for `{}`, before any route was looked for", refusal.reason),
+                    None,
+                );
                 Verdict::Answered { status: refusal.status.as_u16() }
             }
         }
     }
 
-    fn normalised(&mut self, settings: &Settings, listener: &Listener, request: &Request, tls: bool) -> Verdict {
+    fn normalised(
+        &mut self,
+        settings: &Settings,
+        listener: &Listener,
+        request: &Request,
+        tls: bool,
+    ) -> Verdict {
         let reading = match request.reading {
             Reading::Plain => "",
-            Reading::Several => "; some servers would read this path otherwise, so hosts with rules about paths do not take it",
+            Reading::Several => {
+                "; some servers would read this path otherwise, so hosts with rules about paths do \
+                 not take it"
+            }
         };
         let Request { method, authority, target, .. } = request;
-        self.step("normalise", format!("{method} {target} for the host {}{reading}", authority.host), None);
+        self.step(
+            "normalise",
+            format!("{method} {target} for the host {}{reading}", authority.host),
+            None,
+        );
         if !tls && settings.listeners.http.mode == PlainHttp::Redirect {
-            let location = answer::https_location(authority, target.as_str(), settings.listeners.http.redirect_port);
-            self.step("redirect", format!("plain HTTP is redirected for every name alike, to {}", lossy(&location)), None);
+            let location = answer::https_location(
+                authority,
+                target.as_str(),
+                settings.listeners.http.redirect_port,
+            );
+            self.step(
+                "redirect",
+                format!("plain HTTP is redirected for every name alike, to {}", lossy(&location)),
+                None,
+            );
             return Verdict::Answered { status: 308 };
         }
         if let Some(login) = &settings.access.login
@@ -165,12 +209,24 @@ impl Walk<'_> {
         };
         self.step("host", claimed(host), Some(origin(&host.origin)));
         let Some((_, route)) = route::find(listener, request) else {
-            self.step("route", format!("none of the host's {} routes takes this request", host.routes.len()), Some(origin(&host.origin)));
+            self.step(
+                "route",
+                format!("none of the host's {} routes takes this request", host.routes.len()),
+                Some(origin(&host.origin)),
+            );
             return HIDDEN;
         };
-        let place = host.routes.iter().position(|other| std::ptr::eq(other, route)).map_or(0, |index| index + 1);
-        let decision =
-            format!("{} (route {place} of {}), to the service {}", describe(&route.matches), host.routes.len(), route.rule.service);
+        let place = host
+            .routes
+            .iter()
+            .position(|other| std::ptr::eq(other, route))
+            .map_or(0, |index| index + 1);
+        let decision = format!(
+            "{} (route {place} of {}), to the service {}",
+            describe(&route.matches),
+            host.routes.len(),
+            route.rule.service
+        );
         self.step("route", decision, Some(origin(&route.rule.origin)));
         self.access(route, request, tls)
     }
@@ -179,16 +235,31 @@ impl Walk<'_> {
         let access = &route.rule.policy.access;
         let rule = Some(origin(&route.rule.origin));
         let shown = Shown::read(&Fields::of(&request.headers), None);
-        let authenticated = self.authenticator.authenticate(&shown, request.authority.host.as_str(), SystemTime::now(), || true);
+        let authenticated = self.authenticator.authenticate(
+            &shown,
+            request.authority.host.as_str(),
+            SystemTime::now(),
+            || true,
+        );
         let authenticated = authenticated.unwrap_or_default();
         let (demand, shown) = (demand(access), who(&authenticated));
         if !access::may(access, &authenticated.caller) {
-            self.step("access", format!("{demand}; {shown}: the same answer as for a host that does not exist"), rule);
+            self.step(
+                "access",
+                format!("{demand}; {shown}: the same answer as for a host that does not exist"),
+                rule,
+            );
             return HIDDEN;
         }
         self.step("access", format!("{demand}; {shown}: let in"), rule);
-        if let Some((status, location)) = filter::redirect(&route.rule.filters, &route.matches.path, request, tls) {
-            self.step("filters", format!("redirected to {}", lossy(&location)), Some(origin(&route.rule.origin)));
+        if let Some((status, location)) =
+            filter::redirect(&route.rule.filters, &route.matches.path, request, tls)
+        {
+            self.step(
+                "filters",
+                format!("redirected to {}", lossy(&location)),
+                Some(origin(&route.rule.origin)),
+            );
             return Verdict::Answered { status: status.as_u16() };
         }
         self.backend(&route.rule)
@@ -199,12 +270,20 @@ impl Walk<'_> {
         let total: u64 = all.iter().map(|backend| u64::from(backend.weight)).sum();
         let chosen: Vec<Backend> = all.into_iter().filter(|backend| backend.weight > 0).collect();
         if chosen.is_empty() {
-            self.step("backend", "no backend has a share of the traffic", Some(origin(&rule.origin)));
+            self.step(
+                "backend",
+                "no backend has a share of the traffic",
+                Some(origin(&rule.origin)),
+            );
             return UNAVAILABLE;
         }
         for backend in &chosen {
             let Backend { variant, service, protocol, weight, .. } = backend;
-            self.step("backend", format!("{service} ({variant}, {protocol}), weight {weight} of {total}"), Some(origin(&rule.origin)));
+            self.step(
+                "backend",
+                format!("{service} ({variant}, {protocol}), weight {weight} of {total}"),
+                Some(origin(&rule.origin)),
+            );
             self.step("endpoint", endpoints(backend), None);
         }
         if chosen.iter().all(|backend| backend.ready.is_empty() && backend.draining.is_empty()) {
@@ -221,20 +300,33 @@ fn demand(access: &Access) -> String {
         demand.push_str(&format!(", application one of: {}", names(list)));
     }
     for circle in access.users.iter().filter(|_| access.require.user()) {
-        demand.push_str(&format!(", user one of: {}; or of the groups: {}", names(&circle.users), names(&circle.groups)));
+        demand.push_str(&format!(
+            ", user one of: {}; or of the groups: {}",
+            names(&circle.users),
+            names(&circle.groups)
+        ));
     }
     demand
 }
 
 fn names(patterns: &[NamePattern]) -> String {
-    if patterns.is_empty() { "nobody".to_owned() } else { patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ") }
+    if patterns.is_empty() {
+        "nobody".to_owned()
+    } else {
+        patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Who shows herself, by credentials that hold.
 fn who(Authenticated { caller, rejected, .. }: &Authenticated) -> String {
-    let application = caller.application.as_ref().map_or("no application".to_owned(), |name| format!("the application {name}"));
-    let user = caller.user.as_ref().map_or("no user".to_owned(), |user| format!("the user {}", user.name));
-    let rejected = rejected.map_or(String::new(), |reason| format!(" (a credential does not hold: {reason})"));
+    let application = caller
+        .application
+        .as_ref()
+        .map_or("no application".to_owned(), |name| format!("the application {name}"));
+    let user =
+        caller.user.as_ref().map_or("no user".to_owned(), |user| format!("the user {}", user.name));
+    let rejected =
+        rejected.map_or(String::new(), |reason| format!(" (a credential does not hold: {reason})"));
     format!("the request shows {application} and {user}{rejected}")
 }
 
@@ -246,10 +338,14 @@ fn claimed(host: &VirtualHost) -> String {
 }
 
 fn endpoints(backend: &Backend) -> String {
-    let list = |addresses: &[std::net::SocketAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let list = |addresses: &[std::net::SocketAddr]| {
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
     match (backend.ready.as_slice(), backend.draining.as_slice()) {
         ([], []) => format!("no pod of {} is ready: 503", backend.service),
-        ([], draining) => format!("no pod is ready; those that are shutting down still serve: {}", list(draining)),
+        ([], draining) => {
+            format!("no pod is ready; those that are shutting down still serve: {}", list(draining))
+        }
         (ready, _) => format!("the less loaded of two of {} ready: {}", ready.len(), list(ready)),
     }
 }
@@ -276,14 +372,21 @@ impl Question {
         let mut given = HeaderMap::new();
         for (name, value) in &self.headers {
             let invalid = || InvalidQuestion::Header(name.clone());
-            given.append(HeaderName::try_from(name).map_err(|_| invalid())?, HeaderValue::from_str(value).map_err(|_| invalid())?);
+            given.append(
+                HeaderName::try_from(name).map_err(|_| invalid())?,
+                HeaderValue::from_str(value).map_err(|_| invalid())?,
+            );
         }
         if given.contains_key(header::HOST) {
             headers.clear();
         }
         headers.extend(given);
-        let method = Method::from_bytes(self.method.as_bytes()).map_err(|_| InvalidQuestion::Method(self.method.clone()))?;
-        let target = uri.into_parts().path_and_query.map_or(Target::Path(http::uri::PathAndQuery::from_static("/")), Target::Path);
+        let method = Method::from_bytes(self.method.as_bytes())
+            .map_err(|_| InvalidQuestion::Method(self.method.clone()))?;
+        let target = uri
+            .into_parts()
+            .path_and_query
+            .map_or(Target::Path(http::uri::PathAndQuery::from_static("/")), Target::Path);
         let head = RequestHead {
             method,
             version: Version::HTTP_11,
@@ -303,10 +406,16 @@ impl Question {
 impl fmt::Display for InvalidQuestion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Url(url) => write!(f, "`{url}` is no URL such as https://shop--staging.apps.example.com/cart"),
+            Self::Url(url) => {
+                write!(f, "`{url}` is no URL such as https://shop--staging.apps.example.com/cart")
+            }
             Self::Method(method) => write!(f, "`{method}` is no method such as GET"),
-            Self::Header(header) => write!(f, "`{header}` with its value is no header such as `X-Version: 2`"),
-            Self::NoRandomness => f.write_str("it cannot be looked at: the system gives no random numbers"),
+            Self::Header(header) => {
+                write!(f, "`{header}` with its value is no header such as `X-Version: 2`")
+            }
+            Self::NoRandomness => {
+                f.write_str("it cannot be looked at: the system gives no random numbers")
+            }
         }
     }
 }

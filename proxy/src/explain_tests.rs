@@ -22,13 +22,26 @@ fn settings(mode: &str) -> Settings {
 
 /// One host: `/` is demanded credentials for, `/open` is open, `/empty` has no pod.
 fn snapshot() -> Snapshot {
-    let service = |name: &str| Origin { kind: "Service", namespace: "staging".into(), name: name.into(), place: None };
+    let service = |name: &str| Origin {
+        kind: "Service",
+        namespace: "staging".into(),
+        name: name.into(),
+        place: None,
+    };
     let route = |prefix: &str, require, ready: &[&str]| {
         let key = EndpointKey { namespace: "staging".into(), service: "shop".into(), port: 80 };
-        let ready = ready.iter().map(|address| Endpoint { address: address.parse().expect("an address"), zone: None }).collect();
+        let ready = ready
+            .iter()
+            .map(|address| Endpoint { address: address.parse().expect("an address"), zone: None })
+            .collect();
         let endpoints = Arc::new(Endpoints::new(key, EndpointSet { ready, draining: Vec::new() }));
-        let backend =
-            backend::Backend { variant: "stable".into(), weight: 1, protocol: UpstreamProtocol::Http1, filters: Vec::new(), endpoints };
+        let backend = backend::Backend {
+            variant: "stable".into(),
+            weight: 1,
+            protocol: UpstreamProtocol::Http1,
+            filters: Vec::new(),
+            endpoints,
+        };
         rule::Route {
             matches: RouteMatch::prefix(PathPrefix::new(prefix).expect("a prefix")),
             rule: Arc::new(Rule {
@@ -36,7 +49,10 @@ fn snapshot() -> Snapshot {
                 service: "shop".into(),
                 filters: Vec::new(),
                 backends: WeightedBackends::new(vec![backend]),
-                policy: Policy { access: Access { require, ..Access::default() }, ..Policy::default() },
+                policy: Policy {
+                    access: Access { require, ..Access::default() },
+                    ..Policy::default()
+                },
             }),
         }
     };
@@ -47,7 +63,12 @@ fn snapshot() -> Snapshot {
     ];
     let mut hosts = HostTable::default();
     let pattern = "shop--staging.example.com".parse().expect("a pattern");
-    hosts.insert(Arc::new(VirtualHost { pattern, environment: "staging".into(), origin: service("shop"), routes }));
+    hosts.insert(Arc::new(VirtualHost {
+        pattern,
+        environment: "staging".into(),
+        origin: service("shop"),
+        routes,
+    }));
     let hosts = Arc::new(hosts);
     let listener = |name: &str, protocol| portcullis_config::snapshot::Listener {
         name: name.into(),
@@ -56,14 +77,18 @@ fn snapshot() -> Snapshot {
         hosts: Arc::clone(&hosts),
     };
     Snapshot {
-        listeners: vec![listener(Listener::HTTP, ListenerProtocol::Http), listener(Listener::HTTPS, ListenerProtocol::Https)],
+        listeners: vec![
+            listener(Listener::HTTP, ListenerProtocol::Http),
+            listener(Listener::HTTPS, ListenerProtocol::Https),
+        ],
         certificates: Vec::new(),
         ..Snapshot::default()
     }
 }
 
 fn explained(mode: &str, url: &str, headers: &[(&str, &str)]) -> Explanation {
-    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let headers =
+        headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let question = Question { url: url.to_owned(), method: "GET".to_owned(), headers };
     explain(&settings(mode), &snapshot(), &question).expect("a question")
 }
@@ -74,8 +99,12 @@ fn steps(explanation: &Explanation) -> Vec<&str> {
 
 #[test]
 fn an_open_route_is_followed_to_its_endpoints() {
-    let explanation = explained("redirect", "https://shop--staging.example.com/open/cart?id=1", &[]);
-    assert_eq!(steps(&explanation), ["listener", "normalise", "host", "route", "access", "backend", "endpoint"]);
+    let explanation =
+        explained("redirect", "https://shop--staging.example.com/open/cart?id=1", &[]);
+    assert_eq!(
+        steps(&explanation),
+        ["listener", "normalise", "host", "route", "access", "backend", "endpoint"]
+    );
     let Verdict::Forwarded { backends } = &explanation.verdict else { panic!("{explanation:?}") };
     assert_eq!(backends[0].ready.len(), 2);
     assert_eq!(explanation.steps[3].origin.as_deref(), Some("Service staging/shop"));
@@ -85,7 +114,12 @@ fn an_open_route_is_followed_to_its_endpoints() {
 fn a_route_that_demands_credentials_is_told_although_clients_see_a_404() {
     let explanation = explained("redirect", "https://shop--staging.example.com/", &[]);
     assert_eq!(explanation.verdict, HIDDEN);
-    assert!(explanation.steps.last().is_some_and(|step| step.step == "access" && step.decision.contains("app+user")));
+    assert!(
+        explanation
+            .steps
+            .last()
+            .is_some_and(|step| step.step == "access" && step.decision.contains("app+user"))
+    );
 }
 
 #[test]
@@ -96,7 +130,10 @@ fn a_host_that_nobody_claims_ends_at_the_host() {
 
 #[test]
 fn a_service_without_pods_is_unavailable() {
-    assert_eq!(explained("redirect", "https://shop--staging.example.com/empty", &[]).verdict, UNAVAILABLE);
+    assert_eq!(
+        explained("redirect", "https://shop--staging.example.com/empty", &[]).verdict,
+        UNAVAILABLE
+    );
 }
 
 #[test]
@@ -111,16 +148,24 @@ fn what_the_request_path_refuses_is_refused_here() {
     let explanation = explained("redirect", "https://shop--staging.example.com/a/../b", &[]);
     assert_eq!(explanation.verdict, Verdict::Answered { status: 400 });
     assert_eq!(steps(&explanation), ["listener", "normalise"]);
-    let another_host = explained("redirect", "https://192.0.2.1/open", &[("host", "shop--staging.example.com")]);
+    let another_host =
+        explained("redirect", "https://192.0.2.1/open", &[("host", "shop--staging.example.com")]);
     assert!(matches!(another_host.verdict, Verdict::Forwarded { .. }));
 }
 
 #[test]
 fn what_is_no_request_is_told() {
-    for (url, method, header) in
-        [("shop", "GET", "a"), ("ftp://shop/", "GET", "a"), ("http://shop/", "G T", "a"), ("http://shop/", "GET", "a b")]
-    {
-        let question = Question { url: url.to_owned(), method: method.to_owned(), headers: vec![(header.to_owned(), String::new())] };
+    for (url, method, header) in [
+        ("shop", "GET", "a"),
+        ("ftp://shop/", "GET", "a"),
+        ("http://shop/", "G T", "a"),
+        ("http://shop/", "GET", "a b"),
+    ] {
+        let question = Question {
+            url: url.to_owned(),
+            method: method.to_owned(),
+            headers: vec![(header.to_owned(), String::new())],
+        };
         assert!(explain(&settings("serve"), &snapshot(), &question).is_err(), "{question:?}");
     }
 }

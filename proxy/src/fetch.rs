@@ -1,7 +1,9 @@
-//! What the control plane asks of others over HTTP: documents and keys of issuers, tokens, who a person is.
+//! What the control plane asks of others over HTTP: documents and keys of issuers, tokens, who a
+//! person is.
 //!
-//! Never used by a worker. One connection a request, because there are few; an answer is bounded in size and time, and a redirect is an answer like any other:
-//! nobody but the configuration says who is asked.
+//! Never used by a worker. One connection a request, because there are few; an answer is bounded in
+//! size and time, and a redirect is an answer like any other: nobody but the configuration says who
+//! is asked.
 
 use std::io;
 use std::net::IpAddr;
@@ -59,7 +61,9 @@ pub enum FetchError {
     #[error("a credential has characters that no header can have")]
     Header,
     /// Nobody is trusted.
-    #[error("this system has no certificate authorities; name a PEM file with `certificateAuthorities`")]
+    #[error(
+        "this system has no certificate authorities; name a PEM file with `certificateAuthorities`"
+    )]
     NoAuthorities,
     /// No connection, or no TLS on it.
     #[error("cannot be connected to: {0}")]
@@ -78,12 +82,18 @@ pub enum FetchError {
 // === impl FetchError ===
 
 impl FetchError {
-    /// Whether the server's certificate is refused for its dates alone: it has ended or not begun, by this machine's clock.
+    /// Whether the server's certificate is refused for its dates alone: it has ended or not begun,
+    /// by this machine's clock.
     pub(crate) fn is_about_dates(&self) -> bool {
         let Self::Connect(error) = self else { return false };
         let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
         use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
-        matches!(error, Some(rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })))
+        matches!(
+            error,
+            Some(rustls::Error::InvalidCertificate(
+                Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }
+            ))
+        )
     }
 }
 
@@ -123,30 +133,50 @@ impl Client {
     /// # Errors
     /// There is no whole answer of at most 1 MiB within 10 s.
     pub async fn get(&self, url: &str, accept: &'static str) -> Result<Answer, FetchError> {
-        self.send(Method::GET, url, vec![(header::ACCEPT, HeaderValue::from_static(accept))], Bytes::new()).await
+        self.send(
+            Method::GET,
+            url,
+            vec![(header::ACCEPT, HeaderValue::from_static(accept))],
+            Bytes::new(),
+        )
+        .await
     }
 
     /// As [`get`](Self::get), with a bearer token (RFC 6750 §2.1).
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub async fn get_as(&self, url: &str, accept: &'static str, bearer: &str) -> Result<Answer, FetchError> {
-        let headers =
-            vec![(header::ACCEPT, HeaderValue::from_static(accept)), (header::AUTHORIZATION, secret(&format!("Bearer {bearer}"))?)];
+    pub async fn get_as(
+        &self,
+        url: &str,
+        accept: &'static str,
+        bearer: &str,
+    ) -> Result<Answer, FetchError> {
+        let headers = vec![
+            (header::ACCEPT, HeaderValue::from_static(accept)),
+            (header::AUTHORIZATION, secret(&format!("Bearer {bearer}"))?),
+        ];
         self.send(Method::GET, url, headers, Bytes::new()).await
     }
 
-    /// Posts a form, and asks for JSON; `basic` is the client's identifier and secret (RFC 6749 §2.3.1).
+    /// Posts a form, and asks for JSON; `basic` is the client's identifier and secret (RFC 6749
+    /// §2.3.1).
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub async fn post_form(&self, url: &str, form: &[(&str, &str)], basic: Option<(&str, &str)>) -> Result<Answer, FetchError> {
+    pub async fn post_form(
+        &self,
+        url: &str,
+        form: &[(&str, &str)],
+        basic: Option<(&str, &str)>,
+    ) -> Result<Answer, FetchError> {
         let mut headers = vec![
             (header::ACCEPT, HeaderValue::from_static("application/json")),
             (header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
         ];
         if let Some((id, password)) = basic {
-            let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+            let encoded =
+                |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
             let pair = STANDARD.encode(format!("{}:{}", encoded(id), encoded(password)));
             headers.push((header::AUTHORIZATION, secret(&format!("Basic {pair}"))?));
         }
@@ -178,18 +208,26 @@ impl Client {
         fields.insert(header::HOST, HeaderValue::from_str(authority).map_err(|_| refused())?);
         fields.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        tokio::time::timeout(WITHIN, self.exchange(&place, request)).await.map_err(|_| FetchError::Late)?
+        tokio::time::timeout(WITHIN, self.exchange(&place, request))
+            .await
+            .map_err(|_| FetchError::Late)?
     }
 
-    async fn exchange(&self, place: &Place<'_>, request: Request<Full<Bytes>>) -> Result<Answer, FetchError> {
+    async fn exchange(
+        &self,
+        place: &Place<'_>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Answer, FetchError> {
         let connector = match (&self.tls, place.tls) {
             (Some(connector), true) => Some(connector),
             (None, true) => return Err(FetchError::NoAuthorities),
             (_, false) => None,
         };
-        let stream = TcpStream::connect((place.host, place.port)).await.map_err(FetchError::Connect)?;
+        let stream =
+            TcpStream::connect((place.host, place.port)).await.map_err(FetchError::Connect)?;
         let Some(connector) = connector else { return converse(stream, request).await };
-        let name = ServerName::try_from(place.host.to_owned()).map_err(|error| FetchError::Connect(io::Error::other(error)))?;
+        let name = ServerName::try_from(place.host.to_owned())
+            .map_err(|error| FetchError::Connect(io::Error::other(error)))?;
         converse(connector.connect(name, stream).await.map_err(FetchError::Connect)?, request).await
     }
 }
@@ -199,10 +237,14 @@ async fn converse<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer,
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(FetchError::Http)?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(FetchError::Http)?;
     let answer = async {
-        let (head, body) = sender.send_request(request).await.map_err(FetchError::Http)?.into_parts();
-        let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| match error.downcast::<hyper::Error>() {
+        let (head, body) =
+            sender.send_request(request).await.map_err(FetchError::Http)?.into_parts();
+        let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| match error
+            .downcast::<hyper::Error>(
+        ) {
             Ok(error) => FetchError::Http(*error),
             // The other error that there is: `LengthLimitError`.
             Err(_) => FetchError::Large,
@@ -229,8 +271,8 @@ fn system() -> RootCertStore {
     trusting(found.certs)
 }
 
-/// These as far as they can be read. Where there are none, as in an image with nothing but the gateway, those that Mozilla trusted when it was
-/// built.
+/// These as far as they can be read. Where there are none, as in an image with nothing but the
+/// gateway, those that Mozilla trusted when it was built.
 fn trusting(found: Vec<CertificateDer<'static>>) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found);
@@ -249,11 +291,13 @@ fn secret(text: &str) -> Result<HeaderValue, FetchError> {
 // === impl Place ===
 
 impl<'a> Place<'a> {
-    /// Where a URL leads that may be asked: by `https`, or by `http` on this machine, without user information.
+    /// Where a URL leads that may be asked: by `https`, or by `http` on this machine, without user
+    /// information.
     fn of(uri: &'a Uri) -> Option<Self> {
         let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        let local = host == "localhost"
+            || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
         let tls = match uri.scheme_str()? {
             "https" => true,
             "http" if local => false,

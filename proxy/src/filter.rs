@@ -11,8 +11,14 @@ use portcullis_config::snapshot::rule::PathMatch;
 
 use crate::normalize::{Request, Role, role};
 
-/// The redirect with which a rule answers: its status and `Location`. `tls` is whether the request came encrypted.
-pub(crate) fn redirect(filters: &[Filter], matched: &PathMatch, request: &Request, tls: bool) -> Option<(StatusCode, HeaderValue)> {
+/// The redirect with which a rule answers: its status and `Location`. `tls` is whether the request
+/// came encrypted.
+pub(crate) fn redirect(
+    filters: &[Filter],
+    matched: &PathMatch,
+    request: &Request,
+    tls: bool,
+) -> Option<(StatusCode, HeaderValue)> {
     let redirect = filters.iter().find_map(|filter| match filter {
         Filter::Redirect(redirect) => Some(redirect),
         _ => None,
@@ -37,8 +43,8 @@ pub(crate) fn rewrite(filters: &[Filter], matched: &PathMatch, request: &mut Req
     }
 }
 
-/// Changes a request's headers as a rule's filters say. After the headers for the backend are made: whoever writes rules has
-/// the last word.
+/// Changes a request's headers as a rule's filters say. After the headers for the backend are made:
+/// whoever writes rules has the last word.
 pub(crate) fn request_headers(filters: &[Filter], headers: &mut HeaderMap) {
     for filter in filters {
         if let Filter::RequestHeaders(changes) = filter {
@@ -70,26 +76,46 @@ fn apply(changes: &HeaderChanges, headers: &mut HeaderMap) {
 
 /// What frames a message, or says which host it is for, no rule can change as a header.
 fn is_changeable(name: &str) -> bool {
-    !matches!(role(name), Role::Host | Role::Length | Role::Connection | Role::Upgrade | Role::Te | Role::HopByHop | Role::Http2Settings)
+    !matches!(
+        role(name),
+        Role::Host
+            | Role::Length
+            | Role::Connection
+            | Role::Upgrade
+            | Role::Te
+            | Role::HopByHop
+            | Role::Http2Settings
+    )
 }
 
-/// `scheme://host:port/path?query`; a port that is the scheme's own is left out (Gateway API `HTTPRequestRedirectFilter.port`).
+/// `scheme://host:port/path?query`; a port that is the scheme's own is left out (Gateway API
+/// `HTTPRequestRedirectFilter.port`).
 fn location(redirect: &Redirect, matched: &PathMatch, request: &Request, tls: bool) -> String {
     let scheme = redirect.scheme.unwrap_or(if tls { "https" } else { "http" });
-    let host = redirect.hostname.as_ref().map_or(request.authority.host.as_str(), |name| name.as_str());
+    let host =
+        redirect.hostname.as_ref().map_or(request.authority.host.as_str(), |name| name.as_str());
     let own = if scheme == "https" { 443 } else { 80 };
     let port = match (redirect.port, redirect.scheme) {
         (Some(port), _) => port.get(),
         (None, Some(_)) => own,
         (None, None) => request.authority.port.unwrap_or(own),
     };
-    let target = redirect.path.as_ref().and_then(|change| changed(change, matched, &request.target));
+    let target =
+        redirect.path.as_ref().and_then(|change| changed(change, matched, &request.target));
     let target = target.as_ref().unwrap_or(&request.target);
-    if port == own { format!("{scheme}://{host}{target}") } else { format!("{scheme}://{host}:{port}{target}") }
+    if port == own {
+        format!("{scheme}://{host}{target}")
+    } else {
+        format!("{scheme}://{host}:{port}{target}")
+    }
 }
 
 /// The target with another path; `None` where the change yields no path.
-fn changed(change: &PathChange, matched: &PathMatch, target: &PathAndQuery) -> Option<PathAndQuery> {
+fn changed(
+    change: &PathChange,
+    matched: &PathMatch,
+    target: &PathAndQuery,
+) -> Option<PathAndQuery> {
     let path: Cow<'_, str> = match change {
         PathChange::Full(path) => Cow::Borrowed(path),
         PathChange::Prefix(prefix) => {

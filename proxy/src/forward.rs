@@ -1,4 +1,5 @@
-//! Sends a request to a backend and its response to the client, with another try where that is safe.
+//! Sends a request to a backend and its response to the client, with another try where that is
+//! safe.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -39,7 +40,8 @@ pub(crate) struct Job<'a> {
 pub(crate) struct Deadlines {
     /// When the whole response must have been sent.
     pub(crate) whole: Option<Instant>,
-    /// From the request sent to the response's head; `None` for calls whose response may begin only when the request has ended.
+    /// From the request sent to the response's head; `None` for calls whose response may begin
+    /// only when the request has ended.
     pub(crate) head: Option<Duration>,
     /// How long both bodies may stand still.
     pub(crate) idle: Duration,
@@ -131,11 +133,13 @@ pub(crate) async fn forward<B: Source, R: Respond>(
             return Outcome::Gone;
         };
         let failure = match started {
-            Ok(exchange) => match attempt(job, exchange, &mut upload, body, respond, on_head, notes).await {
-                Attempt::Over(outcome) => return outcome,
-                Attempt::Failed(failure) => Some(failure),
-                Attempt::Again => None,
-            },
+            Ok(exchange) => {
+                match attempt(job, exchange, &mut upload, body, respond, on_head, notes).await {
+                    Attempt::Over(outcome) => return outcome,
+                    Attempt::Failed(failure) => Some(failure),
+                    Attempt::Again => None,
+                }
+            }
             Err(failure) => Some(failure),
         };
         tried.push(endpoint.address());
@@ -177,15 +181,23 @@ async fn unless_gone<T, R: Respond>(work: impl Future<Output = T>, respond: &mut
 // === impl Upload ===
 
 impl Upload {
-    /// Begins a try: nothing of the body has been moved yet. What comes through a tunnel follows the response's head.
+    /// Begins a try: nothing of the body has been moved yet. What comes through a tunnel follows
+    /// the response's head.
     fn rewind(&mut self, body: BodyLength) {
-        self.copy = if matches!(body, BodyLength::None | BodyLength::Tunnel) { Copy::empty() } else { Copy::new() };
+        self.copy = if matches!(body, BodyLength::None | BodyLength::Tunnel) {
+            Copy::empty()
+        } else {
+            Copy::new()
+        };
     }
 }
 
 /// Whether a failed try may be followed by another. Once part of the body is gone, never.
 fn may_try_again(job: &Job<'_>, failure: Failed, upload: &Upload, tries: usize) -> bool {
-    if tries >= TRIES || upload.copy.octets() > 0 || job.deadlines.whole.is_some_and(|whole| whole <= Instant::now()) {
+    if tries >= TRIES
+        || upload.copy.octets() > 0
+        || job.deadlines.whole.is_some_and(|whole| whole <= Instant::now())
+    {
         return false;
     }
     match failure {
@@ -197,7 +209,9 @@ fn may_try_again(job: &Job<'_>, failure: Failed, upload: &Upload, tries: usize) 
 }
 
 fn is_replayable(job: &Job<'_>, upload: &Upload) -> bool {
-    job.message.method.is_idempotent() && *job.message.method != Method::CONNECT && upload.copy.octets() == 0
+    job.message.method.is_idempotent()
+        && *job.message.method != Method::CONNECT
+        && upload.copy.octets() == 0
 }
 
 fn failed(status: StatusCode, reason: &'static str) -> Outcome {
@@ -246,13 +260,18 @@ async fn attempt<B: Source, R: Respond>(
                 let outcome = if upload.copy.is_over() {
                     failed(StatusCode::GATEWAY_TIMEOUT, "upstream_late")
                 } else {
-                    Outcome::Refused(Refusal { status: StatusCode::REQUEST_TIMEOUT, reason: "body_late", close: true })
+                    Outcome::Refused(Refusal {
+                        status: StatusCode::REQUEST_TIMEOUT,
+                        reason: "body_late",
+                        close: true,
+                    })
                 };
                 return Attempt::Over(outcome);
             }
         }
     };
-    let may_retry = notes.tries <= u32::from(job.policy.retries.attempts) && is_replayable(job, upload);
+    let may_retry =
+        notes.tries <= u32::from(job.policy.retries.attempts) && is_replayable(job, upload);
     if may_retry && job.policy.retries.codes.contains(&head.status.as_u16()) {
         return Attempt::Again;
     }
@@ -285,14 +304,17 @@ fn upload_outcome(error: CopyError) -> Outcome {
     match error {
         CopyError::Refused(refusal) => Outcome::Refused(refusal),
         CopyError::Source(Broken::Malformed(reason)) => Outcome::Refused(Refusal::bad(reason)),
-        CopyError::Source(Broken::TimedOut) => {
-            Outcome::Refused(Refusal { status: StatusCode::REQUEST_TIMEOUT, reason: "body_late", close: true })
-        }
+        CopyError::Source(Broken::TimedOut) => Outcome::Refused(Refusal {
+            status: StatusCode::REQUEST_TIMEOUT,
+            reason: "body_late",
+            close: true,
+        }),
         CopyError::Source(Broken::Closed) | CopyError::Sink(_) => Outcome::Gone,
     }
 }
 
-/// Sends the request, and waits for a head of the response meanwhile: a backend may answer before it has read all.
+/// Sends the request, and waits for a head of the response meanwhile: a backend may answer before
+/// it has read all.
 async fn wait_for_head<B: Source, R: Respond>(
     job: &Job<'_>,
     exchange: &mut Exchange,
@@ -320,7 +342,8 @@ async fn wait_for_head<B: Source, R: Respond>(
             Poll::Ready(Err(failure)) => return Poll::Ready(Event::Failed(failure)),
             Poll::Pending => {}
         }
-        // Interim responses wait for nothing; a client that reads none of them is found by what follows.
+        // Interim responses wait for nothing; a client that reads none of them is found by what
+        // follows.
         let _ = respond.poll_flush(cx);
         if respond.poll_gone(cx).is_ready() {
             return Poll::Ready(Event::Gone);
@@ -371,14 +394,18 @@ async fn move_bodies<B: Source, R: Respond>(
             let Upload { copy, budget } = &mut *upload;
             match copy.poll(body, &mut sink, |frame| inspect(frame, budget), cx) {
                 Poll::Ready(Err(CopyError::Sink(_))) => copy.stop(),
-                Poll::Ready(Err(CopyError::Source(Broken::Closed))) => return Poll::Ready(Outcome::Gone),
+                Poll::Ready(Err(CopyError::Source(Broken::Closed))) => {
+                    return Poll::Ready(Outcome::Gone);
+                }
                 Poll::Ready(Err(_)) => return Poll::Ready(Outcome::Aborted("request_body")),
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
         match download.poll(&mut source, respond, |frame| trailers(frame, &mut code), cx) {
             Poll::Ready(Ok(())) => return Poll::Ready(Outcome::Sent),
-            Poll::Ready(Err(CopyError::Sink(Broken::Malformed(_)))) => return Poll::Ready(Outcome::Aborted("upstream_length")),
+            Poll::Ready(Err(CopyError::Sink(Broken::Malformed(_)))) => {
+                return Poll::Ready(Outcome::Aborted("upstream_length"));
+            }
             Poll::Ready(Err(CopyError::Sink(_))) => return Poll::Ready(Outcome::Gone),
             Poll::Ready(Err(_)) => return Poll::Ready(Outcome::Aborted("upstream_broken_off")),
             Poll::Pending => {}
@@ -387,7 +414,8 @@ async fn move_bodies<B: Source, R: Respond>(
             return Poll::Ready(Outcome::Gone);
         }
         let progress = (upload.copy.octets(), download.octets());
-        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(idle_deadline(job).into())));
+        let timer = timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(idle_deadline(job).into())));
         if progress != seen {
             seen = progress;
             timer.as_mut().reset(idle_deadline(job).into());
@@ -414,7 +442,8 @@ fn trailers(frame: &mut Frame, code: &mut Option<u16>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The status of a call, in a head that is all there is or in trailers; what is no number counts as unknown.
+/// The status of a call, in a head that is all there is or in trailers; what is no number counts as
+/// unknown.
 fn grpc_status(fields: &HeaderMap) -> Option<u16> {
     let value = fields.get(&GRPC_STATUS)?;
     Some(value.to_str().ok().and_then(|value| value.parse().ok()).unwrap_or(u16::MAX))

@@ -1,7 +1,9 @@
-//! The headers that tell a backend where a request came from, and what of a message ends with the connection it came on.
+//! The headers that tell a backend where a request came from, and what of a message ends with the
+//! connection it came on.
 //!
-//! [`normalize`](crate::normalize) has already dropped what is hop-by-hop in a request, and what its client is not to say. Here
-//! the gateway says its own, after everything was dropped: no client can have it dropped again.
+//! [`normalize`](crate::normalize) has already dropped what is hop-by-hop in a request, and what
+//! its client is not to say. Here the gateway says its own, after everything was dropped: no client
+//! can have it dropped again.
 
 mod client;
 mod id;
@@ -55,11 +57,11 @@ impl From<&Settings> for Forwarding {
     }
 }
 
-/// Makes the headers of `request` those for the backend, all but `Host` and what frames the message: a codec writes those
-/// from the other parts of the request. Returns that `Host`.
+/// Makes the headers of `request` those for the backend, all but `Host` and what frames the
+/// message: a codec writes those from the other parts of the request. Returns that `Host`.
 ///
-/// `client` is what `client()` found. `http2` says whether the backend is spoken to in HTTP/2: the one place where `TE: trailers`
-/// needs no `Connection: TE`.
+/// `client` is what `client()` found. `http2` says whether the backend is spoken to in HTTP/2: the
+/// one place where `TE: trailers` needs no `Connection: TE`.
 pub(crate) fn request(
     request: &mut Request,
     peer: &Peer,
@@ -78,7 +80,8 @@ pub(crate) fn request(
     } else {
         headers.remove(header::FORWARDED);
     }
-    let real = if client == peer.client.ip().to_canonical() { hop.clone() } else { address(client) };
+    let real =
+        if client == peer.client.ip().to_canonical() { hop.clone() } else { address(client) };
     headers.insert(&X_REAL_IP, real);
     if peer.trusted {
         append(headers, &X_FORWARDED_FOR, &hop);
@@ -99,8 +102,9 @@ pub(crate) fn request(
     host
 }
 
-/// Drops from a backend's response what belongs to the connection it came on, and dates it where the backend did not
-/// (RFC 9110 §6.6.1). `Content-Length` stays: of the response to a HEAD it says something that no body does.
+/// Drops from a backend's response what belongs to the connection it came on, and dates it where
+/// the backend did not (RFC 9110 §6.6.1). `Content-Length` stays: of the response to a HEAD it says
+/// something that no body does.
 pub(crate) fn response(headers: &mut HeaderMap, date: &HeaderValue) {
     let mut drop = SmallVec::<[HeaderName; 4]>::new();
     for option in headers.get_all(header::CONNECTION).iter().flat_map(tokens) {
@@ -123,14 +127,16 @@ pub(crate) fn response(headers: &mut HeaderMap, date: &HeaderValue) {
     }
 }
 
-/// Drops from trailers what must not come after the body, where some backends would merge it into the headers that were checked
-/// (RFC 9110 §6.5.1): whatever frames, routes, authenticates or says where a request came from.
+/// Drops from trailers what must not come after the body, where some backends would merge it into
+/// the headers that were checked (RFC 9110 §6.5.1): whatever frames, routes, authenticates or says
+/// where a request came from.
 pub(crate) fn trailers(trailers: &mut HeaderMap) {
     let refused = |name: &HeaderName| match folded(name.as_str()) {
         Some(folded) => std::str::from_utf8(&folded).map_or(true, |name| !role(name).is_free()),
         None => !role(name.as_str()).is_free() || *name == header::SET_COOKIE,
     };
-    let drop: SmallVec<[HeaderName; 4]> = trailers.keys().filter(|name| refused(name)).cloned().collect();
+    let drop: SmallVec<[HeaderName; 4]> =
+        trailers.keys().filter(|name| refused(name)).cloned().collect();
     for name in drop {
         trailers.remove(name);
     }
@@ -150,9 +156,11 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether `Connection` in a response may take a field away: not those that say what the response is, or that guard its reader.
+/// Whether `Connection` in a response may take a field away: not those that say what the response
+/// is, or that guard its reader.
 fn is_nameable(name: &HeaderName) -> bool {
-    role(name.as_str()).is_free() && !matches!(*name, header::SET_COOKIE | header::CONTENT_SECURITY_POLICY | header::DATE)
+    role(name.as_str()).is_free()
+        && !matches!(*name, header::SET_COOKIE | header::CONTENT_SECURITY_POLICY | header::DATE)
 }
 
 /// The last value goes to the end of the list that is there, as one field.
@@ -169,9 +177,15 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, last: &HeaderValue) {
 }
 
 /// A single well-formed value stays, all else is replaced.
-fn keep_or_set(headers: &mut HeaderMap, name: &HeaderName, well_formed: impl Fn(&[u8]) -> bool, ours: impl FnOnce() -> HeaderValue) {
+fn keep_or_set(
+    headers: &mut HeaderMap,
+    name: &HeaderName,
+    well_formed: impl Fn(&[u8]) -> bool,
+    ours: impl FnOnce() -> HeaderValue,
+) {
     let mut values = headers.get_all(name).iter();
-    let keep = values.next().is_some_and(|value| well_formed(value.as_bytes())) && values.next().is_none();
+    let keep =
+        values.next().is_some_and(|value| well_formed(value.as_bytes())) && values.next().is_none();
     if !keep {
         headers.insert(name, ours());
     }
@@ -185,30 +199,45 @@ fn is_port(value: &[u8]) -> bool {
     std::str::from_utf8(value).is_ok_and(|value| value.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
-/// Drops a trace context that is malformed (W3C Trace Context §4.3): then a backend starts a trace of its own.
+/// Drops a trace context that is malformed (W3C Trace Context §4.3): then a backend starts a trace
+/// of its own.
 fn keep_trace(headers: &mut HeaderMap) {
     let mut parents = headers.get_all(&TRACEPARENT).iter();
-    let keep = parents.next().is_some_and(|value| is_traceparent(value.as_bytes())) && parents.next().is_none();
+    let keep = parents.next().is_some_and(|value| is_traceparent(value.as_bytes()))
+        && parents.next().is_none();
     if !keep {
         headers.remove(&TRACEPARENT);
         headers.remove(&TRACESTATE);
     }
 }
 
-/// `version "-" trace-id "-" parent-id "-" flags` in lower-case hexadecimal (W3C Trace Context §3.2); a later version may go on.
+/// `version "-" trace-id "-" parent-id "-" flags` in lower-case hexadecimal (W3C Trace Context
+/// §3.2); a later version may go on.
 fn is_traceparent(value: &[u8]) -> bool {
-    let hex =
-        |digits: &[u8], length: usize| digits.len() == length && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    let hex = |digits: &[u8], length: usize| {
+        digits.len() == length
+            && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+    };
     let not_zero = |digits: &[u8]| digits.iter().any(|digit| *digit != b'0');
     let mut parts = value.split(|byte| *byte == b'-');
-    let (Some(version), Some(trace), Some(parent), Some(flags)) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(version), Some(trace), Some(parent), Some(flags)) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return false;
     };
     let ends = parts.next().is_none() || version != b"00";
-    hex(version, 2) && version != b"ff" && hex(trace, 32) && not_zero(trace) && hex(parent, 16) && not_zero(parent) && hex(flags, 2) && ends
+    hex(version, 2)
+        && version != b"ff"
+        && hex(trace, 32)
+        && not_zero(trace)
+        && hex(parent, 16)
+        && not_zero(parent)
+        && hex(flags, 2)
+        && ends
 }
 
-/// An element of `Forwarded` (RFC 7239 §4). IPv6 addresses and hosts with a port must be quoted (§6).
+/// An element of `Forwarded` (RFC 7239 §4). IPv6 addresses and hosts with a port must be quoted
+/// (§6).
 fn element(peer: &Peer, host: &HeaderValue, scheme: &str) -> HeaderValue {
     let mut text = String::with_capacity(96);
     let written = match peer.client.ip().to_canonical() {
@@ -217,7 +246,10 @@ fn element(peer: &Peer, host: &HeaderValue, scheme: &str) -> HeaderValue {
     };
     let host = host.to_str().unwrap_or_default();
     let written = written.and_then(|()| write!(text, ";host=\"{host}\";proto={scheme}"));
-    written.ok().and_then(|()| HeaderValue::try_from(text).ok()).unwrap_or(HeaderValue::from_static("for=unknown"))
+    written
+        .ok()
+        .and_then(|()| HeaderValue::try_from(text).ok())
+        .unwrap_or(HeaderValue::from_static("for=unknown"))
 }
 
 fn address(address: IpAddr) -> HeaderValue {

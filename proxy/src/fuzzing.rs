@@ -1,5 +1,5 @@
-//! What must hold for any octets at all: the laws that the fuzz targets in `fuzz/` check for hours, and that every test run
-//! checks again on the corpora which they have found.
+//! What must hold for any octets at all: the laws that the fuzz targets in `fuzz/` check for hours,
+//! and that every test run checks again on the corpora which they have found.
 //!
 //! Each function panics where its law is broken, whatever the octets are.
 
@@ -20,7 +20,8 @@ use std::task::{Context, Poll, Waker};
 
 use crate::http1::outbound::Outbound;
 
-/// Cuts `octets` into pieces of a length that `seed` decides, as a network might; 0 leaves them whole.
+/// Cuts `octets` into pieces of a length that `seed` decides, as a network might; 0 leaves them
+/// whole.
 fn pieces(octets: &[u8], seed: u8) -> impl Iterator<Item = &[u8]> {
     let length = if seed == 0 { octets.len().max(1) } else { usize::from(seed) };
     octets.chunks(length)
@@ -29,7 +30,8 @@ fn pieces(octets: &[u8], seed: u8) -> impl Iterator<Item = &[u8]> {
 /// All that was written, as it goes to the transport.
 fn flushed(mut outbound: Outbound) -> Vec<u8> {
     let mut octets = Vec::new();
-    let flushed = outbound.poll_flush(&mut Pin::new(&mut octets), &mut Context::from_waker(Waker::noop()));
+    let flushed =
+        outbound.poll_flush(&mut Pin::new(&mut octets), &mut Context::from_waker(Waker::noop()));
     assert!(matches!(flushed, Poll::Ready(Ok(()))), "{flushed:?}");
     octets
 }

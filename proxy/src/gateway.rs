@@ -73,41 +73,79 @@ pub enum StartError {
 // === impl Gateway ===
 
 impl Gateway {
-    /// Binds all addresses, and starts the workers, each on a thread of its own; the admin listener and what follows
-    /// certificates run as tasks of the runtime that this is called in, which must not be a worker's.
+    /// Binds all addresses, and starts the workers, each on a thread of its own; the admin listener
+    /// and what follows certificates run as tasks of the runtime that this is called in, which
+    /// must not be a worker's.
     ///
     /// It serves what `live` holds; keeping that up to date is the caller's business.
     ///
     /// # Errors
     /// All addresses that cannot be bound, or what else is missing.
-    pub async fn start(settings: Arc<Settings>, live: Arc<Live>, stores: Stores) -> Result<Self, StartError> {
-        let workers = settings.workers.map_or_else(|| thread::available_parallelism().map_or(1, Into::into), Into::into);
-        let Bound { addresses, workers: sockets, admin: admin_socket } = bind::bind(&settings, workers).map_err(StartError::Bind)?;
+    pub async fn start(
+        settings: Arc<Settings>,
+        live: Arc<Live>,
+        stores: Stores,
+    ) -> Result<Self, StartError> {
+        let workers = settings
+            .workers
+            .map_or_else(|| thread::available_parallelism().map_or(1, Into::into), Into::into);
+        let Bound { addresses, workers: sockets, admin: admin_socket } =
+            bind::bind(&settings, workers).map_err(StartError::Bind)?;
         let certificates = Certificates::new().map_err(StartError::Placeholder)?;
         certificates.update(&live, &Held::default(), std::time::SystemTime::now());
-        let acme = stores.certificates.and_then(|store| Acme::new(&settings, &live, store, &certificates).transpose()).transpose();
+        let acme = stores
+            .certificates
+            .and_then(|store| Acme::new(&settings, &live, store, &certificates).transpose())
+            .transpose();
         let acme = acme.map_err(|error| StartError::Acme(error.to_string()))?;
         let (phase, phases) = watch::channel(Phase::Serving);
-        let authorities = settings.upstreams.certificate_authorities.as_deref().map(Authorities::read).transpose();
-        let telemetry = Telemetry::new(&settings, std::time::SystemTime::now()).map_err(StartError::AccessLog)?;
+        let authorities = settings
+            .upstreams
+            .certificate_authorities
+            .as_deref()
+            .map(Authorities::read)
+            .transpose();
+        let telemetry = Telemetry::new(&settings, std::time::SystemTime::now())
+            .map_err(StartError::AccessLog)?;
         let mut control = JoinSet::new();
         let login = settings.access.login.as_ref();
         if let Some(store) = &stores.sessions {
-            control.spawn(rotation::rotate(Arc::clone(store), Arc::clone(&live), Arc::clone(&settings)));
+            control.spawn(rotation::rotate(
+                Arc::clone(store),
+                Arc::clone(&live),
+                Arc::clone(&settings),
+            ));
         }
         let outbox = login.zip(stores.sessions.clone()).map(|(login, store)| {
-            let (outbox, courier) = Outbox::new(store, Arc::clone(&live), login.absolute, Arc::clone(telemetry.revocations()));
+            let (outbox, courier) = Outbox::new(
+                store,
+                Arc::clone(&live),
+                login.absolute,
+                Arc::clone(telemetry.revocations()),
+            );
             control.spawn(courier.run());
             outbox
         });
-        let sessions = login.map(|login| Sessions::new(login, outbox)).transpose().map_err(StartError::login)?.map(Arc::new);
+        let sessions = login
+            .map(|login| Sessions::new(login, outbox))
+            .transpose()
+            .map_err(StartError::login)?
+            .map(Arc::new);
         let authenticator = Authenticator::new(&settings.access, sessions.clone());
-        let authenticator = Arc::new(authenticator.map_err(|_| StartError::Tls(rustls::Error::FailedToGetRandomBytes))?);
+        let authenticator = Arc::new(
+            authenticator.map_err(|_| StartError::Tls(rustls::Error::FailedToGetRandomBytes))?,
+        );
         authenticator.learn(&live.snapshot.load().credentials);
         let reception = match (&settings.access.login, sessions) {
             (Some(login), Some(sessions)) => {
-                let portal =
-                    Portal::new(&settings, login, &authenticator, Arc::clone(&sessions), Arc::clone(&live)).map_err(StartError::login)?;
+                let portal = Portal::new(
+                    &settings,
+                    login,
+                    &authenticator,
+                    Arc::clone(&sessions),
+                    Arc::clone(&live),
+                )
+                .map_err(StartError::login)?;
                 let (reception, queue) = Reception::new(&portal);
                 control.spawn(queue.serve(Arc::new(portal)));
                 let followed = Arc::clone(&live);
@@ -116,7 +154,8 @@ impl Gateway {
             }
             _ => None,
         };
-        let tickets = Tickets::new(std::time::SystemTime::now()).map_err(|_| StartError::Tls(rustls::Error::FailedToGetRandomBytes))?;
+        let tickets = Tickets::new(std::time::SystemTime::now())
+            .map_err(|_| StartError::Tls(rustls::Error::FailedToGetRandomBytes))?;
         let tickets = Arc::new(tickets);
         let assertions = match settings.access.assertion.enabled {
             true => Some(Arc::new(Assertions::new(&settings.zone).map_err(StartError::login)?)),
@@ -132,20 +171,27 @@ impl Gateway {
             reception,
             authorities: authorities.map_err(|error| StartError::Authorities(error.to_string()))?,
             telemetry: Arc::clone(&telemetry),
-            tls: tls::acceptor(&settings, Arc::clone(&certificates), authenticator.client_verifier(), Arc::clone(&tickets))
-                .map_err(StartError::Tls)?,
+            tls: tls::acceptor(
+                &settings,
+                Arc::clone(&certificates),
+                authenticator.client_verifier(),
+                Arc::clone(&tickets),
+            )
+            .map_err(StartError::Tls)?,
             admission: Admission::new(&settings.limits),
             settings: Arc::clone(&settings),
             live: Arc::clone(&live),
             challenges: Arc::clone(certificates.challenges()),
             phase: phases,
         };
-        let admin = Arc::new(Admin::new(&shared, Arc::clone(&certificates), acme.clone(), stores.sessions));
+        let admin =
+            Arc::new(Admin::new(&shared, Arc::clone(&certificates), acme.clone(), stores.sessions));
         let followed = Arc::clone(&live);
         control.spawn(async move { tickets.follow(&followed).await });
         let followed = Arc::clone(&live);
         control.spawn(async move { authenticator.follow(&followed).await });
-        let ordered = acme.as_ref().map_or_else(|| watch::channel(None).1, |acme| acme.store().held());
+        let ordered =
+            acme.as_ref().map_or_else(|| watch::channel(None).1, |acme| acme.store().held());
         control.spawn(async move { certificates.follow(&live, ordered).await });
         if let Some(acme) = acme {
             control.spawn(acme.run());
@@ -156,7 +202,8 @@ impl Gateway {
         }
         let (sender, alive) = mpsc::channel(1);
         for (index, sockets) in sockets.into_iter().enumerate() {
-            worker::start(index, shared.clone(), sockets, sender.clone()).map_err(StartError::Thread)?;
+            worker::start(index, shared.clone(), sockets, sender.clone())
+                .map_err(StartError::Thread)?;
         }
         Ok(Self { settings, addresses, admin, phase, alive, control, telemetry })
     }
@@ -172,14 +219,16 @@ impl Gateway {
         self.admin.ready().await;
     }
 
-    /// Waits until all workers have ended, which before [`drain`](Self::drain) none does unless something is broken.
+    /// Waits until all workers have ended, which before [`drain`](Self::drain) none does unless
+    /// something is broken.
     pub async fn ended(&mut self) {
         // Nothing is ever sent.
         while self.alive.recv().await.is_some() {}
     }
 
-    /// Stops: `/readyz` says no at once, and HTTP/1.1 clients are told to close; connections are accepted for `drain.delay` more; then those that are open get
-    /// `drain.deadline` to end, and what is left is cut. Returns when the last worker has ended.
+    /// Stops: `/readyz` says no at once, and HTTP/1.1 clients are told to close; connections are
+    /// accepted for `drain.delay` more; then those that are open get `drain.deadline` to end,
+    /// and what is left is cut. Returns when the last worker has ended.
     pub async fn drain(mut self) {
         let times = self.settings.drain.clone();
         self.admin.set_draining();
@@ -209,7 +258,8 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(errors) => {
-                let told: Vec<String> = errors.iter().map(|error| format!("{error}; {}", error.help())).collect();
+                let told: Vec<String> =
+                    errors.iter().map(|error| format!("{error}; {}", error.help())).collect();
                 f.write_str(&told.join("\n"))
             }
             Self::Placeholder(error) => error.fmt(f),

@@ -40,7 +40,9 @@ impl Running {
         merge(&mut settings, changes);
         let settings: Settings = serde_json::from_value(settings).expect("settings");
         let live = Arc::new(Live::default());
-        let gateway = Gateway::start(Arc::new(settings), Arc::clone(&live), Stores::default()).await.expect("started");
+        let gateway = Gateway::start(Arc::new(settings), Arc::clone(&live), Stores::default())
+            .await
+            .expect("started");
         Self { gateway, live }
     }
 
@@ -59,7 +61,11 @@ impl Running {
 
     /// The whole answer of the admin listener.
     async fn admin(&self, request: &str) -> String {
-        exchange(self.gateway.addresses().admin.expect("an address"), format!("{request} HTTP/1.0\r\n\r\n").as_bytes()).await
+        exchange(
+            self.gateway.addresses().admin.expect("an address"),
+            format!("{request} HTTP/1.0\r\n\r\n").as_bytes(),
+        )
+        .await
     }
 
     async fn metric(&self, line: &str) -> bool {
@@ -105,7 +111,10 @@ async fn exchange(address: SocketAddr, octets: &[u8]) -> String {
 /// A connection that has been served, and is open for more.
 async fn kept(address: SocketAddr, before: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.expect("connected");
-    stream.write_all(format!("{before}GET / HTTP/1.1\r\nHost: nobody.example.com\r\n\r\n").as_bytes()).await.expect("written");
+    stream
+        .write_all(format!("{before}GET / HTTP/1.1\r\nHost: nobody.example.com\r\n\r\n").as_bytes())
+        .await
+        .expect("written");
     let mut head = [0; 12];
     timeout(PATIENCE, stream.read_exact(&mut head)).await.expect("in time").expect("an answer");
     assert_eq!(&head, b"HTTP/1.1 404");
@@ -149,7 +158,9 @@ impl ServerCertVerifier for Anything {
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+        rustls::crypto::aws_lc_rs::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -160,30 +171,51 @@ struct Handshake {
     resumed: bool,
 }
 
-fn client(versions: &[&'static rustls::SupportedProtocolVersion], alpn: &[&str]) -> Arc<ClientConfig> {
+fn client(
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    alpn: &[&str],
+) -> Arc<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("versions");
-    let mut config = builder.dangerous().with_custom_certificate_verifier(Arc::new(Anything)).with_no_client_auth();
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .expect("versions");
+    let mut config = builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anything))
+        .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     Arc::new(config)
 }
 
-async fn handshake(address: SocketAddr, name: &str, config: Arc<ClientConfig>) -> io::Result<Handshake> {
+async fn handshake(
+    address: SocketAddr,
+    name: &str,
+    config: Arc<ClientConfig>,
+) -> io::Result<Handshake> {
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from(name.to_owned()).expect("a name");
-    let mut tls = timeout(PATIENCE, TlsConnector::from(config).connect(name, stream)).await.expect("in time")?;
+    let mut tls = timeout(PATIENCE, TlsConnector::from(config).connect(name, stream))
+        .await
+        .expect("in time")?;
     // An answer comes after the tickets, so that the client has them.
     tls.write_all(REQUEST).await?;
     let mut octet = [0];
     let _ = timeout(PATIENCE, tls.read(&mut octet)).await.expect("in time");
     let connection = tls.get_ref().1;
-    let leaf = connection.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.to_vec()).unwrap_or_default();
+    let leaf = connection
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .map(|leaf| leaf.to_vec())
+        .unwrap_or_default();
     let resumed = connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
     Ok(Handshake { leaf, alpn: connection.alpn_protocol().map(<[u8]>::to_vec), resumed })
 }
 
 async fn leaf(address: SocketAddr, name: &str) -> Vec<u8> {
-    handshake(address, name, client(rustls::ALL_VERSIONS, &["http/1.1"])).await.expect("a handshake").leaf
+    handshake(address, name, client(rustls::ALL_VERSIONS, &["http/1.1"]))
+        .await
+        .expect("a handshake")
+        .leaf
 }
 
 fn der(certificate: &Certificate) -> Vec<u8> {
@@ -193,15 +225,26 @@ fn der(certificate: &Certificate) -> Vec<u8> {
 
 #[tokio::test]
 async fn the_gateway_is_ready_once_it_knows_all_and_says_what_is_missing() {
-    let running = Running::start(json!({ "certificates": [{ "secret": { "namespace": "gateway", "name": "one" } }] })).await;
+    let running = Running::start(
+        json!({ "certificates": [{ "secret": { "namespace": "gateway", "name": "one" } }] }),
+    )
+    .await;
     let answer = running.admin("GET /readyz").await;
-    assert!(answer.starts_with("HTTP/1.0 503") && answer.contains("not been read") && answer.contains("certificate"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.0 503")
+            && answer.contains("not been read")
+            && answer.contains("certificate"),
+        "{answer}"
+    );
     running.publish(vec![certificate("one", &["*.example.com"])]);
     timeout(PATIENCE, running.gateway.ready()).await.expect("ready");
     assert!(running.admin("GET /readyz").await.starts_with("HTTP/1.0 200"));
     assert!(running.admin("HEAD /livez").await.starts_with("HTTP/1.0 200"));
     assert!(running.admin("POST /livez").await.starts_with("HTTP/1.0 405"));
-    assert!(running.admin("POST /sessions/rotate").await.starts_with("HTTP/1.0 409"), "no session keys are made here");
+    assert!(
+        running.admin("POST /sessions/rotate").await.starts_with("HTTP/1.0 409"),
+        "no session keys are made here"
+    );
     assert!(running.admin("GET /secrets").await.starts_with("HTTP/1.0 404"));
 }
 
@@ -248,7 +291,9 @@ async fn names_without_a_certificate_all_get_the_same_placeholder() {
 async fn the_protocol_is_agreed_on_by_alpn() {
     let running = Running::start(json!({})).await;
     let alpn = async |protocols: &[&str]| {
-        handshake(running.https(), "a.example.com", client(rustls::ALL_VERSIONS, protocols)).await.map(|handshake| handshake.alpn)
+        handshake(running.https(), "a.example.com", client(rustls::ALL_VERSIONS, protocols))
+            .await
+            .map(|handshake| handshake.alpn)
     };
     assert_eq!(alpn(&["http/1.1", "h2"]).await.expect("agreed"), Some(b"h2".to_vec()));
     assert_eq!(alpn(&["http/1.1"]).await.expect("agreed"), Some(b"http/1.1".to_vec()));
@@ -262,9 +307,19 @@ async fn sessions_are_resumed_whichever_worker_accepts() {
     let running = Running::start(json!({ "workers": 3 })).await;
     for version in [&[&rustls::version::TLS12], &[&rustls::version::TLS13]] {
         let config = client(version, &["http/1.1"]);
-        assert!(!handshake(running.https(), "a.example.com", Arc::clone(&config)).await.expect("a handshake").resumed);
+        assert!(
+            !handshake(running.https(), "a.example.com", Arc::clone(&config))
+                .await
+                .expect("a handshake")
+                .resumed
+        );
         for _ in 0..8 {
-            assert!(handshake(running.https(), "a.example.com", Arc::clone(&config)).await.expect("a handshake").resumed);
+            assert!(
+                handshake(running.https(), "a.example.com", Arc::clone(&config))
+                    .await
+                    .expect("a handshake")
+                    .resumed
+            );
         }
     }
 }
@@ -273,14 +328,18 @@ async fn sessions_are_resumed_whichever_worker_accepts() {
 async fn a_client_that_does_not_finish_its_handshake_is_cut() {
     let running = Running::start(json!({ "timeouts": { "handshake": "50ms" } })).await;
     assert_eq!(exchange(running.https(), b"\x16\x03\x01").await, "");
-    running.counted(r#"portcullis_connections_refused_total{listener="https",reason="timeout"} 1"#).await;
+    running
+        .counted(r#"portcullis_connections_refused_total{listener="https",reason="timeout"} 1"#)
+        .await;
 }
 
 #[tokio::test]
 async fn a_client_that_speaks_no_tls_is_refused_and_counted() {
     let running = Running::start(json!({})).await;
     assert!(!exchange(running.https(), REQUEST).await.contains("HTTP/1.1"));
-    running.counted(r#"portcullis_connections_refused_total{listener="https",reason="tls"} 1"#).await;
+    running
+        .counted(r#"portcullis_connections_refused_total{listener="https",reason="tls"} 1"#)
+        .await;
 }
 
 #[tokio::test]
@@ -288,9 +347,12 @@ async fn a_connection_beyond_the_limit_is_closed_at_once_and_counted() {
     let running = Running::start(json!({ "limits": { "connections": 1 } })).await;
     let held = kept(running.http(), "").await;
     assert_eq!(exchange(running.http(), REQUEST).await, "");
-    running.counted(r#"portcullis_connections_refused_total{listener="http",reason="connections"} 1"#).await;
+    running
+        .counted(r#"portcullis_connections_refused_total{listener="http",reason="connections"} 1"#)
+        .await;
     drop(held);
-    let served = async { while !exchange(running.http(), REQUEST).await.starts_with("HTTP/1.1 404") {} };
+    let served =
+        async { while !exchange(running.http(), REQUEST).await.starts_with("HTTP/1.1 404") {} };
     timeout(PATIENCE, served).await.expect("served again");
 }
 
@@ -301,18 +363,30 @@ async fn one_client_is_held_to_its_limit_but_a_trusted_proxy_is_not() {
     assert_eq!(exchange(running.http(), REQUEST).await, "");
     running.counted(r#"portcullis_connections_refused_total{listener="http",reason="connections_per_client"} 1"#).await;
 
-    let trusting = Running::start(json!({ "limits": { "connectionsPerClient": 1 }, "trustedNetworks": ["127.0.0.0/8"] })).await;
+    let trusting = Running::start(
+        json!({ "limits": { "connectionsPerClient": 1 }, "trustedNetworks": ["127.0.0.0/8"] }),
+    )
+    .await;
     let _held = kept(trusting.http(), "").await;
     assert!(exchange(trusting.http(), REQUEST).await.starts_with("HTTP/1.1 404"));
 }
 
 #[tokio::test]
 async fn the_proxy_protocol_is_demanded_where_it_is_switched_on() {
-    let running = Running::start(json!({ "listeners": { "proxyProtocol": true }, "limits": { "connectionsPerClient": 1 } })).await;
-    let from = |client: &str| [format!("PROXY TCP4 {client} 192.0.2.9 4242 80\r\n").as_bytes(), REQUEST].concat();
+    let running = Running::start(
+        json!({ "listeners": { "proxyProtocol": true }, "limits": { "connectionsPerClient": 1 } }),
+    )
+    .await;
+    let from = |client: &str| {
+        [format!("PROXY TCP4 {client} 192.0.2.9 4242 80\r\n").as_bytes(), REQUEST].concat()
+    };
     assert!(exchange(running.http(), &from("192.0.2.1")).await.starts_with("HTTP/1.1 404"));
     assert_eq!(exchange(running.http(), REQUEST).await, "");
-    running.counted(r#"portcullis_connections_refused_total{listener="http",reason="proxy_protocol"} 1"#).await;
+    running
+        .counted(
+            r#"portcullis_connections_refused_total{listener="http",reason="proxy_protocol"} 1"#,
+        )
+        .await;
     // The limit is that of the client, not of the balancer.
     let _held = kept(running.http(), "PROXY TCP4 192.0.2.7 192.0.2.9 4242 80\r\n").await;
     assert_eq!(exchange(running.http(), &from("192.0.2.7")).await, "");
@@ -328,7 +402,10 @@ async fn http2_by_prior_knowledge_and_http1_share_the_plain_listener() {
     let connection = tokio::spawn(connection);
     let request = http::Request::get("http://nobody.example.com/").body(()).expect("a request");
     let (response, _) = requests.send_request(request, true).expect("sent");
-    assert_eq!(timeout(PATIENCE, response).await.expect("in time").expect("a response").status(), 404);
+    assert_eq!(
+        timeout(PATIENCE, response).await.expect("in time").expect("a response").status(),
+        404
+    );
     connection.abort();
 }
 
@@ -339,7 +416,9 @@ async fn a_draining_gateway_answers_what_comes_in_the_delay_and_then_ends() {
     let (http, admin) = (running.http(), running.gateway.addresses().admin.expect("an address"));
     let mut kept = kept(http, "").await;
     let drained = tokio::spawn(running.gateway.drain());
-    let unready = async { while !exchange(admin, b"GET /readyz HTTP/1.0\r\n\r\n").await.contains("draining") {} };
+    let unready = async {
+        while !exchange(admin, b"GET /readyz HTTP/1.0\r\n\r\n").await.contains("draining") {}
+    };
     timeout(PATIENCE, unready).await.expect("not ready any more");
     assert!(exchange(http, REQUEST).await.starts_with("HTTP/1.1 404"));
     // The idle connection is closed, so that nothing holds the end up.
@@ -371,7 +450,9 @@ async fn addresses_that_are_taken_are_told_all_at_once() {
         "admin": { "address": admin },
     });
     let settings: Settings = serde_json::from_value(settings).expect("settings");
-    let Err(StartError::Bind(errors)) = Gateway::start(Arc::new(settings), Arc::new(Live::default()), Stores::default()).await else {
+    let Err(StartError::Bind(errors)) =
+        Gateway::start(Arc::new(settings), Arc::new(Live::default()), Stores::default()).await
+    else {
         panic!("it started");
     };
     assert_eq!(errors.len(), 3);

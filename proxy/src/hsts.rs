@@ -1,7 +1,9 @@
 //! `Strict-Transport-Security` (RFC 6797): the same on every answer over TLS, or on none.
 //!
-//! Nothing of the route, of the host, or of what a backend says goes into it, so it tells nothing of what is behind the gateway. What a backend says is
-//! replaced: the gateway answers for the same hosts (to whoever is not let in, or when a pod is away), and a browser goes by what it heard last.
+//! Nothing of the route, of the host, or of what a backend says goes into it, so it tells nothing
+//! of what is behind the gateway. What a backend says is replaced: the gateway answers for the same
+//! hosts (to whoever is not let in, or when a pod is away), and a browser goes by what it heard
+//! last.
 
 use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{HeaderMap, HeaderValue};
@@ -18,8 +20,8 @@ impl Hsts {
         Self(settings.and_then(|settings| HeaderValue::try_from(directives(settings)).ok()))
     }
 
-    /// Writes the field into an answer over TLS (`tls`). One over plain HTTP has none of ours (RFC 6797 §7.2); what a backend says there is
-    /// left to whoever ends TLS in front.
+    /// Writes the field into an answer over TLS (`tls`). One over plain HTTP has none of ours (RFC
+    /// 6797 §7.2); what a backend says there is left to whoever ends TLS in front.
     pub(crate) fn tell(&self, tls: bool, headers: &mut HeaderMap) {
         if tls && let Some(value) = &self.0 {
             headers.insert(STRICT_TRANSPORT_SECURITY, value.clone());
@@ -51,14 +53,19 @@ mod tests {
             headers.append(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(value));
         }
         Hsts::new(settings).tell(tls, &mut headers);
-        headers.get_all(STRICT_TRANSPORT_SECURITY).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+        headers
+            .get_all(STRICT_TRANSPORT_SECURITY)
+            .iter()
+            .map(|value| value.to_str().unwrap().to_owned())
+            .collect()
     }
 
     #[test]
     fn what_is_told_is_what_the_settings_say() {
         let plain = HstsSettings { max_age: Duration::from_secs(3600), ..HstsSettings::default() };
         assert_eq!(told(Some(&plain), true, &[]), ["max-age=3600"]);
-        let whole = HstsSettings { include_subdomains: true, preload: true, ..HstsSettings::default() };
+        let whole =
+            HstsSettings { include_subdomains: true, preload: true, ..HstsSettings::default() };
         assert_eq!(told(Some(&whole), true, &[]), ["max-age=63072000; includeSubDomains; preload"]);
         let forget = HstsSettings { max_age: Duration::ZERO, ..HstsSettings::default() };
         assert_eq!(told(Some(&forget), true, &[]), ["max-age=0"]);

@@ -1,7 +1,9 @@
-//! What HTTP/2 is made of, apart from who is spoken to: [`listen`](crate::listen) with clients, [`upstream`](crate::upstream) with pods.
+//! What HTTP/2 is made of, apart from who is spoken to: [`listen`](crate::listen) with clients,
+//! [`upstream`](crate::upstream) with pods.
 //!
-//! Towards clients the h2 crate does the protocol. Round it: a transport that gathers writes ([`gather`]), a bounded sink and a source for the
-//! frames of a body, and a budget for resets. Towards pods it is our own: [`frame`] and [`hpack`]. Both find in the same way that a
+//! Towards clients the h2 crate does the protocol. Round it: a transport that gathers writes
+//! ([`gather`]), a bounded sink and a source for the frames of a body, and a budget for resets.
+//! Towards pods it is our own: [`frame`] and [`hpack`]. Both find in the same way that a
 //! peer is dead ([`liveness`]).
 
 pub(crate) mod chunk;

@@ -1,7 +1,7 @@
 //! Portcullis' request path.
 //!
-//! The first of the four ways through the house, "a request", is one page: `request.rs`. Each step on it is
-//! one call into one module:
+//! The first of the four ways through the house, "a request", is one page: `request.rs`. Each step
+//! on it is one call into one module:
 //!
 //! | step | module |
 //! | --- | --- |
@@ -18,8 +18,8 @@
 //! | promise HTTPS | `hsts` |
 //! | count and log | `telemetry` |
 //!
-//! Each worker is one thread with a runtime, listeners and upstream connections of its own; the only thing that
-//! workers share is the snapshot. Nothing here knows Kubernetes.
+//! Each worker is one thread with a runtime, listeners and upstream connections of its own; the
+//! only thing that workers share is the snapshot. Nothing here knows Kubernetes.
 
 pub(crate) mod access;
 pub mod admin;

@@ -7,7 +7,8 @@ use http::StatusCode;
 use crate::exchange::{BodyLength, Frame, Refusal};
 
 /// A body of more octets than the route's policy allows.
-pub(crate) const BODY_LARGE: Refusal = Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, reason: "body_large", close: true };
+pub(crate) const BODY_LARGE: Refusal =
+    Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, reason: "body_large", close: true };
 
 /// What of a body may still come.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +19,8 @@ pub(crate) struct BodyBudget {
 // === impl BodyBudget ===
 
 impl BodyBudget {
-    /// The budget of a body of `length` where at most `max` octets are allowed; `None` is without limit. A tunnel has no body.
+    /// The budget of a body of `length` where at most `max` octets are allowed; `None` is without
+    /// limit. A tunnel has no body.
     ///
     /// # Errors
     /// [`BODY_LARGE`], where the head says already that it is too much.
@@ -54,7 +56,11 @@ mod tests {
     #[test]
     fn a_body_that_says_it_is_too_large_is_refused_at_once() {
         assert_eq!(BodyBudget::new(BodyLength::Exact(11), TEN).err(), Some(BODY_LARGE));
-        for (length, max) in [(BodyLength::Exact(10), TEN), (BodyLength::None, TEN), (BodyLength::Exact(u64::MAX), None)] {
+        for (length, max) in [
+            (BodyLength::Exact(10), TEN),
+            (BodyLength::None, TEN),
+            (BodyLength::Exact(u64::MAX), None),
+        ] {
             assert!(BodyBudget::new(length, max).is_ok(), "{length:?}");
         }
     }

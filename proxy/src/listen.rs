@@ -1,4 +1,5 @@
-//! From the socket to the protocol: accept, PROXY protocol, TLS, and which HTTP is spoken; and how it all ends.
+//! From the socket to the protocol: accept, PROXY protocol, TLS, and which HTTP is spoken; and how
+//! it all ends.
 
 pub(crate) mod accept;
 pub(crate) mod admission;

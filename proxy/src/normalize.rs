@@ -1,8 +1,8 @@
-//! The one reading of a request: refuses what two parsers could read differently, and leaves of the rest only what holds
-//! from end to end.
+//! The one reading of a request: refuses what two parsers could read differently, and leaves of the
+//! rest only what holds from end to end.
 //!
-//! All later steps decide on a [`Request`], and the forwarded request is written afresh from it. What framed it or belonged to
-//! the client's connection is no longer among its headers.
+//! All later steps decide on a [`Request`], and the forwarded request is written afresh from it.
+//! What framed it or belonged to the client's connection is no longer among its headers.
 
 mod fields;
 mod host;
@@ -34,8 +34,8 @@ pub(crate) struct Request {
     pub(crate) target: PathAndQuery,
     /// Whether some parsers read the path otherwise than by its octets.
     pub(crate) reading: Reading,
-    /// The end-to-end fields: without `Host`, `Content-Length`, `Expect`, `Upgrade` and all that is hop-by-hop. `TE` stays where
-    /// it is `trailers`.
+    /// The end-to-end fields: without `Host`, `Content-Length`, `Expect`, `Upgrade` and all that
+    /// is hop-by-hop. `TE` stays where it is `trailers`.
     pub(crate) headers: HeaderMap,
     pub(crate) body: BodyLength,
     pub(crate) kind: Kind,
@@ -58,12 +58,16 @@ pub(crate) enum Kind {
 
 /// Reads a request once and for all.
 ///
-/// `trusted` says whether forwarding headers of this client are believed; where not, they are dropped here, before any
-/// rule can look at them. `max_headers` is the limit on header fields.
+/// `trusted` says whether forwarding headers of this client are believed; where not, they are
+/// dropped here, before any rule can look at them. `max_headers` is the limit on header fields.
 ///
 /// # Errors
 /// One of [`refusals`]; the answer depends on nothing but the request.
-pub(crate) fn request(head: RequestHead, trusted: bool, max_headers: NonZeroUsize) -> Result<Request, Refusal> {
+pub(crate) fn request(
+    head: RequestHead,
+    trusted: bool,
+    max_headers: NonZeroUsize,
+) -> Result<Request, Refusal> {
     if !matches!(head.version, Version::HTTP_10 | Version::HTTP_11 | Version::HTTP_2) {
         return Err(refusals::VERSION);
     }
@@ -77,13 +81,18 @@ pub(crate) fn request(head: RequestHead, trusted: bool, max_headers: NonZeroUsiz
 
     let fields = Fields::gather(&head.headers, head.version, trusted)?;
     let authority = fields.authority(head.authority.as_deref())?;
-    let upgrade = !tunnel && head.version == Version::HTTP_11 && fields.wants_websocket(&head.headers)?;
+    let upgrade =
+        !tunnel && head.version == Version::HTTP_11 && fields.wants_websocket(&head.headers)?;
     let kind = match fields.content_type {
         _ if tunnel || upgrade => Kind::WebSocket,
         Some(value) => kind_of(value),
         None => Kind::Http,
     };
-    let body = if kind == Kind::WebSocket { websocket_body(&head.headers, &head.method, head.body, upgrade)? } else { head.body };
+    let body = if kind == Kind::WebSocket {
+        websocket_body(&head.headers, &head.method, head.body, upgrade)?
+    } else {
+        head.body
+    };
     let expects_continue = fields.expects_continue(head.version)?;
     let method = if tunnel { Method::GET } else { head.method };
     let (drop, cookies) = fields.verdict();
@@ -95,7 +104,17 @@ pub(crate) fn request(head: RequestHead, trusted: bool, max_headers: NonZeroUsiz
     if cookies > 1 {
         join_cookies(&mut headers);
     }
-    Ok(Request { method, version: head.version, authority, target, reading, headers, body, kind, expects_continue })
+    Ok(Request {
+        method,
+        version: head.version,
+        authority,
+        target,
+        reading,
+        headers,
+        body,
+        kind,
+        expects_continue,
+    })
 }
 
 /// What a content type says about what is spoken.
@@ -105,7 +124,9 @@ pub(crate) fn kind_of(content_type: &HeaderValue) -> Kind {
     match bytes.split_at_checked(prefix.len()) {
         Some((start, rest)) if start.eq_ignore_ascii_case(prefix) => match rest.first() {
             None | Some(b'+' | b';' | b' ' | b'\t') => Kind::Grpc,
-            Some(b'-') if rest.get(..4).is_some_and(|rest| rest.eq_ignore_ascii_case(b"-web")) => Kind::GrpcWeb,
+            Some(b'-') if rest.get(..4).is_some_and(|rest| rest.eq_ignore_ascii_case(b"-web")) => {
+                Kind::GrpcWeb
+            }
             Some(_) => Kind::Http,
         },
         _ => Kind::Http,
@@ -113,15 +134,22 @@ pub(crate) fn kind_of(content_type: &HeaderValue) -> Kind {
 }
 
 fn check_scheme(scheme: Option<&[u8]>) -> Result<(), Refusal> {
-    let known = |scheme: &[u8]| scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https");
+    let known = |scheme: &[u8]| {
+        scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https")
+    };
     if scheme.is_none_or(known) { Ok(()) } else { Err(refusals::SCHEME) }
 }
 
 fn is_extended_connect(head: &RequestHead) -> Result<bool, Refusal> {
     match head.protocol.as_deref() {
         None => Ok(false),
-        // Protocol names are those of the upgrade token registry, which are compared without case (RFC 8441 §4, RFC 9110 §16.7).
-        Some(protocol) if protocol.eq_ignore_ascii_case(b"websocket") && head.method == Method::CONNECT => Ok(true),
+        // Protocol names are those of the upgrade token registry, which are compared without case
+        // (RFC 8441 §4, RFC 9110 §16.7).
+        Some(protocol)
+            if protocol.eq_ignore_ascii_case(b"websocket") && head.method == Method::CONNECT =>
+        {
+            Ok(true)
+        }
         Some(_) => Err(refusals::PROTOCOL),
     }
 }
@@ -130,11 +158,19 @@ fn check_method(method: &Method, tunnel: bool) -> Result<(), Refusal> {
     let refused = match *method {
         Method::CONNECT => !tunnel,
         Method::TRACE => true,
-        Method::GET | Method::POST | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::PATCH => false,
+        Method::GET
+        | Method::POST
+        | Method::HEAD
+        | Method::PUT
+        | Method::DELETE
+        | Method::OPTIONS
+        | Method::PATCH => false,
         _ => {
             let name = method.as_str();
-            // Methods are compared with case (RFC 9110 §9.1), but not by every backend: `get` is refused.
-            name.len() > 32 || !name.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_'))
+            // Methods are compared with case (RFC 9110 §9.1), but not by every backend: `get` is
+            // refused.
+            name.len() > 32
+                || !name.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_'))
         }
     };
     if refused { Err(refusals::METHOD) } else { Ok(()) }
@@ -146,7 +182,9 @@ fn read_target(target: Target, method: &Method) -> Result<(PathAndQuery, Reading
             let reading = path::check(&target)?;
             Ok((target, reading))
         }
-        Target::Asterisk if *method == Method::OPTIONS => Ok((PathAndQuery::from_static("*"), Reading::Plain)),
+        Target::Asterisk if *method == Method::OPTIONS => {
+            Ok((PathAndQuery::from_static("*"), Reading::Plain))
+        }
         Target::Asterisk | Target::Authority => Err(refusals::TARGET),
     }
 }
@@ -177,8 +215,16 @@ impl<'h> Fields<'h> {
         Ok(fields)
     }
 
-    /// `again` says that the field before had the same name: a map yields all values of a name in a row.
-    fn take(&mut self, name: &HeaderName, value: &'h HeaderValue, again: bool, version: Version, trusted: bool) -> Result<(), Refusal> {
+    /// `again` says that the field before had the same name: a map yields all values of a name in a
+    /// row.
+    fn take(
+        &mut self,
+        name: &HeaderName,
+        value: &'h HeaderValue,
+        again: bool,
+        version: Version,
+        trusted: bool,
+    ) -> Result<(), Refusal> {
         let role = match folded(name.as_str()) {
             None => role(name.as_str()),
             Some(folded) => disguised(&folded)?,
@@ -199,7 +245,9 @@ impl<'h> Fields<'h> {
             Role::Host if again => return Err(refusals::HOST_REPEATED),
             Role::Expect if again => return Err(refusals::FIELD_REPEATED),
             Role::Http2Settings => return Err(refusals::UPGRADE_H2C),
-            Role::Connection | Role::Upgrade | Role::HopByHop if version == Version::HTTP_2 && !name.as_str().starts_with("proxy-auth") => {
+            Role::Connection | Role::Upgrade | Role::HopByHop
+                if version == Version::HTTP_2 && !name.as_str().starts_with("proxy-auth") =>
+            {
                 return Err(refusals::FIELD_OF_CONNECTION);
             }
             Role::Forwarding if trusted => return Ok(()),
@@ -215,8 +263,9 @@ impl<'h> Fields<'h> {
         Ok(())
     }
 
-    /// Drops what `Connection` names (RFC 9110 §7.6.1), unless it is a field that means something to the gateway: a client
-    /// must not be able to take away what the gateway says or decides by.
+    /// Drops what `Connection` names (RFC 9110 §7.6.1), unless it is a field that means something
+    /// to the gateway: a client must not be able to take away what the gateway says or decides
+    /// by.
     fn drop_named(&mut self, headers: &HeaderMap) {
         for option in self.connection.iter().flat_map(|value| tokens(value)) {
             if let Ok(name) = HeaderName::from_bytes(option)
@@ -250,7 +299,11 @@ impl<'h> Fields<'h> {
         if !upgrades.any(|token| token.eq_ignore_ascii_case(b"websocket")) {
             return Ok(false);
         }
-        let connected = self.connection.iter().flat_map(|value| tokens(value)).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
+        let connected = self
+            .connection
+            .iter()
+            .flat_map(|value| tokens(value))
+            .any(|token| token.eq_ignore_ascii_case(b"upgrade"));
         let alone = first.is_some() && others == 0;
         if alone && connected && has_key(headers) { Ok(true) } else { Err(refusals::WEBSOCKET) }
     }
@@ -259,7 +312,9 @@ impl<'h> Fields<'h> {
         match self.expect {
             // RFC 9110 §10.1.1: a server that gets it from an HTTP/1.0 client ignores it.
             None => Ok(false),
-            Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(version != Version::HTTP_10),
+            Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+                Ok(version != Version::HTTP_10)
+            }
             Some(_) => Err(refusals::EXPECT),
         }
     }
@@ -281,10 +336,15 @@ fn disguised(folded: &[u8]) -> Result<Role, Refusal> {
 
 /// The elements of a comma-separated list, without the empty ones (RFC 9110 §5.6.1.2).
 pub(crate) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+    value
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.is_empty())
 }
 
-/// A value as text, where it is ASCII. [`HeaderValue::to_str`] says the same, but octet by octet, which long credentials would feel.
+/// A value as text, where it is ASCII. [`HeaderValue::to_str`] says the same, but octet by octet,
+/// which long credentials would feel.
 pub(crate) fn ascii(value: &HeaderValue) -> Option<&str> {
     std::str::from_utf8(value.as_bytes()).ok().filter(|text| text.is_ascii())
 }
@@ -298,14 +358,21 @@ fn has_key(headers: &HeaderMap) -> bool {
         .is_some_and(|key| key.len() == 22 && key.iter().all(digit))
 }
 
-fn websocket_body(headers: &HeaderMap, method: &Method, body: BodyLength, upgrade: bool) -> Result<BodyLength, Refusal> {
+fn websocket_body(
+    headers: &HeaderMap,
+    method: &Method,
+    body: BodyLength,
+    upgrade: bool,
+) -> Result<BodyLength, Refusal> {
     let version = headers.get(header::SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
-    let empty = !upgrade || matches!(body, BodyLength::None | BodyLength::Exact(0) | BodyLength::Tunnel);
+    let empty =
+        !upgrade || matches!(body, BodyLength::None | BodyLength::Exact(0) | BodyLength::Tunnel);
     let get = !upgrade || *method == Method::GET;
     if version && empty && get { Ok(BodyLength::Tunnel) } else { Err(refusals::WEBSOCKET) }
 }
 
-/// Makes one field of several: crumbs in HTTP/2 (RFC 9113 §8.2.3), which an HTTP/1.1 backend would read as different lists.
+/// Makes one field of several: crumbs in HTTP/2 (RFC 9113 §8.2.3), which an HTTP/1.1 backend would
+/// read as different lists.
 fn join_cookies(headers: &mut HeaderMap) {
     let mut joined = Vec::new();
     for crumb in headers.get_all(header::COOKIE).iter().filter(|crumb| !crumb.is_empty()) {

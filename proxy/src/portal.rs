@@ -9,8 +9,9 @@
 //! | she sees what she may use | `/` | [`home`] |
 //! | she signs out, or the provider says that she has | `/logout`, `/backchannel-logout` | [`logout`] |
 //!
-//! Both ends of each journey are bound to one browser by a cookie ([`browser`]): a link or a code from elsewhere logs nobody in. Everything runs on the control runtime;
-//! workers ask by a bounded queue ([`reception`]).
+//! Both ends of each journey are bound to one browser by a cookie ([`browser`]): a link or a code
+//! from elsewhere logs nobody in. Everything runs on the control runtime; workers ask by a bounded
+//! queue ([`reception`]).
 
 mod asking;
 mod browser;
@@ -53,7 +54,8 @@ use crate::session::{Purpose, Revoked, Session, Sessions};
 /// The largest body of a request to the portal, in octets.
 pub(crate) const MAX_BODY: usize = 16 * 1024;
 
-/// Questions to the provider at a time: fewer than the portal answers requests, so that a provider that is slow holds up nobody who needs it not.
+/// Questions to the provider at a time: fewer than the portal answers requests, so that a provider
+/// that is slow holds up nobody who needs it not.
 const AT_PROVIDER: usize = 32;
 
 /// Where people log in.
@@ -129,7 +131,9 @@ impl Portal {
             "/callback" if ask.method == Method::GET => Some(self.callback(ask, now).await),
             "/logout" if is_read => Some(self.ask_to_sign_out(ask, now)),
             "/logout" if ask.method == Method::POST => Some(self.sign_out(ask, now).await),
-            "/backchannel-logout" if ask.method == Method::POST => Some(self.backchannel_logout(ask, now).await),
+            "/backchannel-logout" if ask.method == Method::POST => {
+                Some(self.backchannel_logout(ask, now).await)
+            }
             "/" | "/login" | "/callback" => Some(Reply::not_allowed("GET")),
             "/logout" => Some(Reply::not_allowed("GET, POST")),
             "/backchannel-logout" => Some(Reply::not_allowed("POST")),
@@ -147,23 +151,43 @@ impl Portal {
         match asked {
             Some(visitor) => visitor,
             None => match self.sessions.renewed(&session, now) {
-                Some(renewed) => Visitor { cookies: self.portal_cookie(&renewed, now).into_iter().collect(), session: Some(renewed) },
+                Some(renewed) => Visitor {
+                    cookies: self.portal_cookie(&renewed, now).into_iter().collect(),
+                    session: Some(renewed),
+                },
                 None => Visitor { session: Some(session), cookies: Vec::new() },
             },
         }
     }
 
-    /// What the provider says of her now; `None` where it says nothing, or is asked about her already.
-    async fn ask_again(&self, session: &Session, token: &RefreshToken, now: SystemTime) -> Option<Visitor> {
+    /// What the provider says of her now; `None` where it says nothing, or is asked about her
+    /// already.
+    async fn ask_again(
+        &self,
+        session: &Session,
+        token: &RefreshToken,
+        now: SystemTime,
+    ) -> Option<Visitor> {
         let turn = self.asking.turn(&session.id);
         let (mut said, _place) = (turn.try_lock().ok()?, self.at_provider.try_acquire().ok()?);
-        if let Some((renewed, token)) = said.as_ref().filter(|(renewed, _)| !renewed.is_stale(now)) {
-            return Some(Visitor { cookies: self.cookies(renewed, token.as_ref(), now), session: Some(renewed.clone()) });
+        if let Some((renewed, token)) = said.as_ref().filter(|(renewed, _)| !renewed.is_stale(now))
+        {
+            return Some(Visitor {
+                cookies: self.cookies(renewed, token.as_ref(), now),
+                session: Some(renewed.clone()),
+            });
         }
         match self.provider.again(&session.user.subject, token, now).await {
             Ok(person) => {
                 let at = seconds(now);
-                let renewed = Session { user: person.user.into(), asked_at: at, renewed_at: at, ..session.clone() }.fitted().ok()?;
+                let renewed = Session {
+                    user: person.user.into(),
+                    asked_at: at,
+                    renewed_at: at,
+                    ..session.clone()
+                }
+                .fitted()
+                .ok()?;
                 let cookies = self.cookies(&renewed, person.refresh_token.as_ref(), now);
                 *said = Some((renewed.clone(), person.refresh_token));
                 Some(Visitor { session: Some(renewed), cookies })
@@ -185,16 +209,31 @@ impl Portal {
     }
 
     fn refresh_token(&self, ask: &Ask, session: &Session) -> Option<RefreshToken> {
-        let sealed: (Box<str>, RefreshToken) = self.sessions.sealer.open(Purpose::Refresh, &ask.host, REFRESH.find(&ask.headers)?)?;
+        let sealed: (Box<str>, RefreshToken) =
+            self.sessions.sealer.open(Purpose::Refresh, &ask.host, REFRESH.find(&ask.headers)?)?;
         (*sealed.0 == *session.id.expose()).then_some(sealed.1)
     }
 
     /// The cookies of a session on the portal's own host.
-    fn cookies(&self, session: &Session, token: Option<&RefreshToken>, now: SystemTime) -> Vec<HeaderValue> {
+    fn cookies(
+        &self,
+        session: &Session,
+        token: Option<&RefreshToken>,
+        now: SystemTime,
+    ) -> Vec<HeaderValue> {
         let token = token.and_then(|token| {
-            let sealed = self.sessions.sealer.seal(Purpose::Refresh, &self.place.host, &(session.id.expose(), token), now)?;
+            let sealed = self.sessions.sealer.seal(
+                Purpose::Refresh,
+                &self.place.host,
+                &(session.id.expose(), token),
+                now,
+            )?;
             // Browsers keep no larger one; without it the provider is just not asked.
-            if sealed.len() <= 3584 { REFRESH.set(&sealed, self.sessions.lasts(session, now)) } else { None }
+            if sealed.len() <= 3584 {
+                REFRESH.set(&sealed, self.sessions.lasts(session, now))
+            } else {
+                None
+            }
         });
         self.portal_cookie(session, now).into_iter().chain(token).collect()
     }
@@ -205,20 +244,31 @@ impl Portal {
     }
 }
 
-/// What the portal does with a request, if it is for it, and with which status: as far as can be told without its cookies and the provider.
-pub(crate) fn outlook(zone: &str, login: &LoginSettings, request: &Request) -> Option<(&'static str, u16)> {
+/// What the portal does with a request, if it is for it, and with which status: as far as can be
+/// told without its cookies and the provider.
+pub(crate) fn outlook(
+    zone: &str,
+    login: &LoginSettings,
+    request: &Request,
+) -> Option<(&'static str, u16)> {
     let (host, path) = (request.authority.host.as_str(), request.target.path());
     if Place::new(zone, login).is_portal(host) {
         return Some(match path {
             "/" | "/logout" => ("the portal, where people log in, answers", 200),
             "/login" => ("the portal sends whoever has no session to the provider", 303),
-            "/callback" | "/backchannel-logout" => ("the portal takes only what the provider sends here", 400),
+            "/callback" | "/backchannel-logout" => {
+                ("the portal takes only what the provider sends here", 400)
+            }
             _ => ("the portal has no such page", 404),
         });
     }
     match path {
         handoff::LOGIN => Some(("on every host, a login begins here", 303)),
-        handoff::SESSION => Some(("on every host, a login ends here with a code of the portal's, and without one there is nothing", 404)),
+        handoff::SESSION => Some((
+            "on every host, a login ends here with a code of the portal's, and without one there \
+             is nothing",
+            404,
+        )),
         _ => None,
     }
 }
@@ -238,8 +288,10 @@ impl Ask {
 
     /// The fields of a posted form.
     fn form(&self) -> HashMap<String, String> {
-        let is_form =
-            self.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
+        let is_form = self
+            .headers
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
         if is_form { parameters(&self.body) } else { HashMap::new() }
     }
 }
@@ -254,7 +306,10 @@ fn parameters(text: &[u8]) -> HashMap<String, String> {
 
 /// That the system gives no random numbers, or a value cannot be sealed.
 fn defect() -> Reply {
-    Reply::page(StatusCode::INTERNAL_SERVER_ERROR, pages::message("Something is broken", "Nobody can sign in at the moment.", None))
+    Reply::page(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        pages::message("Something is broken", "Nobody can sign in at the moment.", None),
+    )
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Who says who a person is: an OpenID provider, or GitHub. Asked on the control runtime, when people log in and while they stay.
+//! Who says who a person is: an OpenID provider, or GitHub. Asked on the control runtime, when
+//! people log in and while they stay.
 
 mod github;
 mod openid;
@@ -62,7 +63,8 @@ pub(crate) struct Person {
 #[serde(transparent)]
 pub(crate) struct RefreshToken(String);
 
-/// Whose sessions a provider ends (OpenID Connect Back-Channel Logout 1.0 §2.4): one session's, or all of a person.
+/// Whose sessions a provider ends (OpenID Connect Back-Channel Logout 1.0 §2.4): one session's, or
+/// all of a person.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Ended {
     pub(crate) issuer: Box<str>,
@@ -110,10 +112,22 @@ impl Provider {
     ///
     /// # Errors
     /// There is no such issuer, or its authorities cannot be read.
-    pub(crate) fn new(login: &LoginSettings, authenticator: &Authenticator) -> Result<Self, UnusableProvider> {
-        let registration = Registration { id: login.client_id.clone(), secret_file: login.client_secret_file.clone() };
-        if let Some(issuer) = authenticator.issuers().iter().find(|issuer| issuer.settings.name == login.issuer) {
-            return Ok(Self::OpenId(Box::new(OpenId::new(issuer.clone(), registration, login.scopes.join(" "))?)));
+    pub(crate) fn new(
+        login: &LoginSettings,
+        authenticator: &Authenticator,
+    ) -> Result<Self, UnusableProvider> {
+        let registration = Registration {
+            id: login.client_id.clone(),
+            secret_file: login.client_secret_file.clone(),
+        };
+        if let Some(issuer) =
+            authenticator.issuers().iter().find(|issuer| issuer.settings.name == login.issuer)
+        {
+            return Ok(Self::OpenId(Box::new(OpenId::new(
+                issuer.clone(),
+                registration,
+                login.scopes.join(" "),
+            )?)));
         }
         if login.issuer == GITHUB {
             return Ok(Self::Github(Box::new(Github::new(&login.github, registration)?)));
@@ -130,7 +144,11 @@ impl Provider {
     }
 
     /// Who came back.
-    pub(crate) async fn finish(&self, returned: &Returned<'_>, now: SystemTime) -> Result<Person, ProviderError> {
+    pub(crate) async fn finish(
+        &self,
+        returned: &Returned<'_>,
+        now: SystemTime,
+    ) -> Result<Person, ProviderError> {
         match self {
             Self::OpenId(openid) => openid.finish(returned, now).await,
             Self::Github(github) => github.finish(returned).await,
@@ -138,7 +156,12 @@ impl Provider {
     }
 
     /// Who she is now, if the provider still says so.
-    pub(crate) async fn again(&self, subject: &str, token: &RefreshToken, now: SystemTime) -> Result<Person, ProviderError> {
+    pub(crate) async fn again(
+        &self,
+        subject: &str,
+        token: &RefreshToken,
+        now: SystemTime,
+    ) -> Result<Person, ProviderError> {
         match self {
             Self::OpenId(openid) => openid.again(subject, token, now).await,
             // A token of an OAuth app has no end, and none to ask with.
@@ -226,13 +249,18 @@ impl Tokens {
         }
         if let Ok(refusal) = serde_json::from_slice::<Refusal>(&answer.body) {
             let is_plain = |char: &char| char.is_ascii_alphanumeric() || *char == '_';
-            return Err(ProviderError::Refused(refusal.error.chars().filter(is_plain).take(64).collect()));
+            return Err(ProviderError::Refused(
+                refusal.error.chars().filter(is_plain).take(64).collect(),
+            ));
         }
         json(answer, "token answer")
     }
 }
 
-fn json<T: for<'de> Deserialize<'de>>(answer: &Answer, what: &'static str) -> Result<T, ProviderError> {
+fn json<T: for<'de> Deserialize<'de>>(
+    answer: &Answer,
+    what: &'static str,
+) -> Result<T, ProviderError> {
     if answer.status != http::StatusCode::OK {
         return Err(ProviderError::Status(answer.status.as_u16()));
     }

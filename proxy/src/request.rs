@@ -1,4 +1,5 @@
-//! The way of a request, on one page: normalise → route → authorise → limits → choose → forward → telemetry.
+//! The way of a request, on one page: normalise → route → authorise → limits → choose → forward →
+//! telemetry.
 
 mod call;
 mod caller;
@@ -20,7 +21,9 @@ use self::caller::{known, recognise, still_may};
 use crate::access::Caller;
 use crate::access::assertion::JWKS_PATH;
 use crate::answer::Asker;
-use crate::exchange::{BodyLength, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Source};
+use crate::exchange::{
+    BodyLength, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Source,
+};
 use crate::forward::{self, Deadlines, Job, Notes, OnHead, Outcome};
 use crate::hsts::Hsts;
 use crate::normalize::{Kind, Request};
@@ -31,20 +34,28 @@ use crate::{access, filter, forwarding, normalize, route};
 static SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// A request's body up to this size is read away when the request was answered without it; for a larger one the connection is closed.
+/// A request's body up to this size is read away when the request was answered without it; for a
+/// larger one the connection is closed.
 pub(crate) const READ_AWAY: u64 = 64 * 1024;
 /// How long that may take.
 const READ_AWAY_WITHIN: Duration = Duration::from_secs(2);
 
 /// Serves one request.
-pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, head: RequestHead, body: &mut B, respond: &mut R) {
+pub(crate) async fn serve<B: Source, R: Respond>(
+    worker: &Worker,
+    peer: &Peer,
+    head: RequestHead,
+    body: &mut B,
+    respond: &mut R,
+) {
     let call = Call::begin(worker, peer, &head);
 
     // Normalise: one reading, or none.
-    let mut request = match normalize::request(head, peer.trusted, worker.settings.limits.request_headers) {
-        Ok(request) => request,
-        Err(refusal) => return call.refuse(&refusal, None, respond).await,
-    };
+    let mut request =
+        match normalize::request(head, peer.trusted, worker.settings.limits.request_headers) {
+            Ok(request) => request,
+            Err(refusal) => return call.refuse(&refusal, None, respond).await,
+        };
     // What an authority looks for is there for every host, known or not (RFC 8555 §8.3).
     if !peer.tls
         && let Some(page) = worker.challenges.page(request.target.path())
@@ -56,18 +67,21 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
     }
 
     // What people log in by is on a host of its own, and at two paths of every host, known or not.
-    if let Some(reception) =
-        worker.reception.as_ref().filter(|reception| reception.is_for(request.authority.host.as_str(), request.target.path()))
-    {
+    if let Some(reception) = worker.reception.as_ref().filter(|reception| {
+        reception.is_for(request.authority.host.as_str(), request.target.path())
+    }) {
         return call.portal(reception, &request, body, respond).await;
     }
 
     // So are the keys that backends verify our word by.
-    if let Some(assertions) = worker.introductions.assertions().filter(|_| request.target.path() == JWKS_PATH) {
+    if let Some(assertions) =
+        worker.introductions.assertions().filter(|_| request.target.path() == JWKS_PATH)
+    {
         return call.publish(assertions.published(), &request, respond).await;
     }
 
-    // Who is calling? This is found out before the host is looked at, and so takes the same time for every host.
+    // Who is calling? This is found out before the host is looked at, and so takes the same time
+    // for every host.
     let client = forwarding::client(&request.headers, peer, &worker.forwarding);
     let recognised = match known(worker, peer, &request, call.at) {
         Some(known) => known,
@@ -78,21 +92,29 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         return call.redirect_to_portal(location, &request, respond).await;
     }
 
-    // Route and authorise: what is not there and what may not be known of get the same answer, after the same work.
+    // Route and authorise: what is not there and what may not be known of get the same answer,
+    // after the same work.
     let Some((routed, matched)) = find(worker, peer, &request, &authenticated.caller) else {
         return call.hide(&request, authenticated.rejected, respond).await;
     };
     let asked = request.target.clone();
 
     // What the rule says, before anything is sent.
-    if let Some((status, location)) = filter::redirect(&routed.rule.filters, &matched, &request, peer.tls) {
+    if let Some((status, location)) =
+        filter::redirect(&routed.rule.filters, &matched, &request, peer.tls)
+    {
         return call.redirect(status, location, &request, &routed, respond).await;
     }
     filter::rewrite(&routed.rule.filters, &matched, &mut request);
 
     // Choose the variant; the endpoint is chosen for each try.
     let Some(backend) = routed.rule.backends.choose(worker.random()) else {
-        let told = Told { request: Some(&request), routed: Some(&routed), failure: Some("no_backend"), ..Told::default() };
+        let told = Told {
+            request: Some(&request),
+            routed: Some(&routed),
+            failure: Some("no_backend"),
+            ..Told::default()
+        };
         return call.fail(StatusCode::SERVICE_UNAVAILABLE, told, respond).await;
     };
 
@@ -102,14 +124,21 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         // RFC 8441 §5.1: an extended CONNECT has no key; HTTP/1.1 to the backend needs one.
         request.headers.insert(&SEC_WEBSOCKET_KEY, websocket_key(|| worker.random()));
     }
-    recognised.shown.strip(&mut request.headers, authenticated.token, routed.rule.policy.access.pass_credentials);
-    let introduction = recognised.introduction(&worker.introductions, request.authority.host.as_str(), call.at);
+    recognised.shown.strip(
+        &mut request.headers,
+        authenticated.token,
+        routed.rule.policy.access.pass_credentials,
+    );
+    let introduction =
+        recognised.introduction(&worker.introductions, request.authority.host.as_str(), call.at);
     let mut told = introduction.as_deref();
     if (!routed.rule.filters.is_empty() || !backend.filters.is_empty())
         && let Some(introduction) = told.take()
     {
         // The last word includes who is calling.
-        request.headers.extend(introduction.fields().iter().map(|(name, value)| ((*name).clone(), value.clone())));
+        request.headers.extend(
+            introduction.fields().iter().map(|(name, value)| ((*name).clone(), value.clone())),
+        );
     }
     filter::request_headers(&routed.rule.filters, &mut request.headers);
     filter::request_headers(&backend.filters, &mut request.headers);
@@ -139,7 +168,11 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
         is_http1: request.version != Version::HTTP_2,
         hsts: &worker.hsts,
         tls: peer.tls,
-        renewal: worker.authenticator.renewal(authenticated, request.authority.host.as_str(), call.at),
+        renewal: worker.authenticator.renewal(
+            authenticated,
+            request.authority.host.as_str(),
+            call.at,
+        ),
     };
     let outcome = {
         let forwarded = pin!(forward::forward(&job, body, respond, &mut finish, &mut notes));
@@ -147,8 +180,23 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
             forwarded.await
         } else {
             // What was let in is let in for as long as its credentials and grants last.
-            let may_still = async || still_may(worker, peer, &recognised.shown, client, &request.authority, asked.path(), &routed).await;
-            worker.reviews.guard(authenticated.caller.until, forwarded, may_still).await.unwrap_or(Outcome::Ended)
+            let may_still = async || {
+                still_may(
+                    worker,
+                    peer,
+                    &recognised.shown,
+                    client,
+                    &request.authority,
+                    asked.path(),
+                    &routed,
+                )
+                .await
+            };
+            worker
+                .reviews
+                .guard(authenticated.caller.until, forwarded, may_still)
+                .await
+                .unwrap_or(Outcome::Ended)
         }
     };
 
@@ -164,12 +212,17 @@ pub(crate) async fn serve<B: Source, R: Respond>(worker: &Worker, peer: &Peer, h
 }
 
 /// Answers what the codec could not read as a request.
-pub(crate) async fn refuse<R: Respond>(worker: &Worker, peer: &Peer, refusal: &Refusal, respond: &mut R) {
+pub(crate) async fn refuse<R: Respond>(
+    worker: &Worker,
+    peer: &Peer,
+    refusal: &Refusal,
+    respond: &mut R,
+) {
     Call::new(worker, peer, Asker::default()).refuse(refusal, None, respond).await;
 }
 
-/// Reads away what is left of a small body that was answered without it, so that its client can finish sending. `false` where that
-/// was not to be had.
+/// Reads away what is left of a small body that was answered without it, so that its client can
+/// finish sending. `false` where that was not to be had.
 pub(crate) async fn read_away<B: Source>(body: &mut B) -> bool {
     let mut left = READ_AWAY;
     let reading = async {
@@ -188,18 +241,31 @@ pub(crate) async fn read_away<B: Source>(body: &mut B) -> bool {
     tokio::time::timeout(READ_AWAY_WITHIN, reading).await.unwrap_or(false)
 }
 
-/// Where the request goes, if that exists and its caller may go there. Nothing is kept of what she may not.
-fn find(worker: &Worker, peer: &Peer, request: &Request, caller: &Caller) -> Option<(Routed, PathMatch)> {
+/// Where the request goes, if that exists and its caller may go there. Nothing is kept of what she
+/// may not.
+fn find(
+    worker: &Worker,
+    peer: &Peer,
+    request: &Request,
+    caller: &Caller,
+) -> Option<(Routed, PathMatch)> {
     let snapshot = worker.live.snapshot.load();
     let (host, route) = route::find_or_nowhere(snapshot.listener(peer.listener)?, request);
     let allowed = access::may(&route.rule.policy.access, caller);
     let host = host.filter(|_| allowed)?;
-    Some((Routed { environment: Arc::clone(&host.environment), rule: Arc::clone(&route.rule) }, route.matches.path.clone()))
+    Some((
+        Routed { environment: Arc::clone(&host.environment), rule: Arc::clone(&route.rule) },
+        route.matches.path.clone(),
+    ))
 }
 
 fn deadlines(worker: &Worker, request: &Request, rule: &Rule, started: Instant) -> Deadlines {
     let timeouts = &worker.settings.timeouts;
-    let call = if request.kind == Kind::Grpc { request.headers.get(&GRPC_TIMEOUT).and_then(grpc_timeout) } else { None };
+    let call = if request.kind == Kind::Grpc {
+        request.headers.get(&GRPC_TIMEOUT).and_then(grpc_timeout)
+    } else {
+        None
+    };
     let allowed = match (rule.policy.timeouts.request, call) {
         (Some(rule), Some(call)) => Some(rule.min(call)),
         (rule, call) => rule.or(call),
@@ -210,14 +276,19 @@ fn deadlines(worker: &Worker, request: &Request, rule: &Rule, started: Instant) 
         (None, _) => Some(timeouts.response_head),
         (given, _) => given,
     };
-    Deadlines { whole: allowed.and_then(|allowed| started.checked_add(allowed)), head, idle: timeouts.stream_idle }
+    Deadlines {
+        whole: allowed.and_then(|allowed| started.checked_add(allowed)),
+        head,
+        idle: timeouts.stream_idle,
+    }
 }
 
 /// A call's own limit in time (gRPC over HTTP/2, "Timeout"): up to eight digits and a unit.
 fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit())
+    {
         return None;
     }
     let number: u64 = digits.parse().ok()?;
@@ -235,11 +306,13 @@ fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
 /// A nonce of 16 octets in base64 (RFC 6455 §4.1): 21 digits of six bits, one of two, and padding.
 fn websocket_key(mut random: impl FnMut() -> u64) -> HeaderValue {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut digit = |set: &[u8]| set.get(random() as usize % set.len().max(1)).copied().unwrap_or(b'A');
+    let mut digit =
+        |set: &[u8]| set.get(random() as usize % set.len().max(1)).copied().unwrap_or(b'A');
     let mut key: Vec<u8> = (0..21).map(|_| digit(DIGITS)).collect();
     key.push(digit(b"AQgw"));
     key.extend_from_slice(b"==");
-    HeaderValue::from_maybe_shared(Bytes::from(key)).unwrap_or(HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA=="))
+    HeaderValue::from_maybe_shared(Bytes::from(key))
+        .unwrap_or(HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA=="))
 }
 
 /// Makes the backend's head one for the client.

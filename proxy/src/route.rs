@@ -9,26 +9,41 @@ use portcullis_config::snapshot::access::{Access, Circle, NamePattern, Require};
 use portcullis_config::snapshot::backend::WeightedBackends;
 use portcullis_config::snapshot::host::{HostPattern, VirtualHost};
 use portcullis_config::snapshot::policy::Policy;
-use portcullis_config::snapshot::rule::{HeaderMatch, PathMatch, PathPrefix, QueryMatch, Route, RouteMatch, Rule};
+use portcullis_config::snapshot::rule::{
+    HeaderMatch, PathMatch, PathPrefix, QueryMatch, Route, RouteMatch, Rule,
+};
 
 use crate::normalize::{Reading, Request};
 
-/// The virtual host and the first of its routes that takes the request. Routes are sorted by precedence already.
+/// The virtual host and the first of its routes that takes the request. Routes are sorted by
+/// precedence already.
 ///
-/// `None` is for a host, or a path, that nobody claimed: what does not exist. It is also for a path that some parsers read
-/// otherwise than by its octets ([`Reading::Several`]), where the host has rules about paths: no rule can tell what it means.
-pub(crate) fn find<'s>(listener: &'s Listener, request: &Request) -> Option<(&'s Arc<VirtualHost>, &'s Route)> {
+/// `None` is for a host, or a path, that nobody claimed: what does not exist. It is also for a path
+/// that some parsers read otherwise than by its octets ([`Reading::Several`]), where the host has
+/// rules about paths: no rule can tell what it means.
+pub(crate) fn find<'s>(
+    listener: &'s Listener,
+    request: &Request,
+) -> Option<(&'s Arc<VirtualHost>, &'s Route)> {
     let (host, route) = find_or_nowhere(listener, request);
     host.map(|host| (host, route))
 }
 
-/// The same; what nobody claimed has a route that is for nobody, so that the same is done for a host that exists and one that does not.
-pub(crate) fn find_or_nowhere<'s>(listener: &'s Listener, request: &Request) -> (Option<&'s Arc<VirtualHost>>, &'s Route) {
+/// The same; what nobody claimed has a route that is for nobody, so that the same is done for a
+/// host that exists and one that does not.
+pub(crate) fn find_or_nowhere<'s>(
+    listener: &'s Listener,
+    request: &Request,
+) -> (Option<&'s Arc<VirtualHost>>, &'s Route) {
     let nowhere = &*NOWHERE;
     let name = request.authority.host.as_str();
-    let host = listener.hosts.find(name).filter(|_| listener.hostname.as_ref().is_none_or(|pattern| covers(pattern, name)));
+    let host = listener
+        .hosts
+        .find(name)
+        .filter(|_| listener.hostname.as_ref().is_none_or(|pattern| covers(pattern, name)));
     let routes = host.map_or(std::slice::from_ref(nowhere), |host| &host.routes);
-    let in_doubt = request.reading == Reading::Several && routes.iter().any(|route| looks_at_paths(&route.matches.path));
+    let in_doubt = request.reading == Reading::Several
+        && routes.iter().any(|route| looks_at_paths(&route.matches.path));
     match routes.iter().find(|route| takes(&route.matches, request)).filter(|_| !in_doubt) {
         Some(route) => (host, route),
         None => (None, nowhere),
@@ -42,18 +57,29 @@ static NOWHERE: LazyLock<Route> = LazyLock::new(|| {
     let access = Access {
         require: Require::ApplicationAndUser,
         applications: vec![pattern("nobody").into()],
-        users: vec![Arc::new(Circle { users: pattern("*@nowhere.invalid"), groups: pattern("nobody") })],
+        users: vec![Arc::new(Circle {
+            users: pattern("*@nowhere.invalid"),
+            groups: pattern("nobody"),
+        })],
         ..Access::default()
     };
     let policy = Policy { access, ..Policy::default() };
-    let rule = Rule { origin, service: "".into(), filters: Vec::new(), backends: WeightedBackends::new(Vec::new()), policy };
+    let rule = Rule {
+        origin,
+        service: "".into(),
+        filters: Vec::new(),
+        backends: WeightedBackends::new(Vec::new()),
+        policy,
+    };
     Route { matches: RouteMatch::prefix(PathPrefix::root()), rule: Arc::new(rule) }
 });
 
 fn covers(pattern: &HostPattern, name: &str) -> bool {
     match pattern {
         HostPattern::Exact(exact) => exact.as_str() == name,
-        HostPattern::Wildcard(parent) => name.strip_suffix(parent.as_str()).is_some_and(|labels| labels.len() > 1 && labels.ends_with('.')),
+        HostPattern::Wildcard(parent) => name
+            .strip_suffix(parent.as_str())
+            .is_some_and(|labels| labels.len() > 1 && labels.ends_with('.')),
     }
 }
 

@@ -1,6 +1,8 @@
-//! Login sessions: who logged in, sealed into a cookie that only the gateway can read, and worthless on any other host.
+//! Login sessions: who logged in, sealed into a cookie that only the gateway can read, and
+//! worthless on any other host.
 //!
-//! Nothing of a session is kept here but that it was ended: every replica with the same keys can open it.
+//! Nothing of a session is kept here but that it was ended: every replica with the same keys can
+//! open it.
 //!
 //! | module | what |
 //! | --- | --- |
@@ -34,7 +36,8 @@ use crate::access::User;
 
 /// How often the one who says who a person is, is asked whether she still is.
 const ASK: Duration = Duration::from_secs(300);
-/// The most octets of a session that go into a cookie: sealed and encoded, they stay below 3.5 KiB of the 4 KiB that browsers keep.
+/// The most octets of a session that go into a cookie: sealed and encoded, they stay below 3.5 KiB
+/// of the 4 KiB that browsers keep.
 const MAX_OCTETS: usize = 2560;
 
 /// A login, as its cookies carry it.
@@ -84,7 +87,10 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     /// What is ended here is told by `outbox`.
-    pub(crate) fn new(settings: &LoginSettings, outbox: Option<Outbox>) -> Result<Self, NoRandomness> {
+    pub(crate) fn new(
+        settings: &LoginSettings,
+        outbox: Option<Outbox>,
+    ) -> Result<Self, NoRandomness> {
         Ok(Self {
             sealer: Sealer::new()?,
             revocations: Revocations::new(settings.absolute),
@@ -94,24 +100,27 @@ impl Sessions {
         })
     }
 
-    /// Follows the keys and the ends of sessions in the snapshot, forever: a task of the control plane.
+    /// Follows the keys and the ends of sessions in the snapshot, forever: a task of the control
+    /// plane.
     pub(crate) async fn follow(&self, live: &Live) {
         if self.outbox.is_none() {
             tracing::warn!(
-                "`access.credentialsNamespace` is not set: sessions are sealed with a key of this process; they end with it, and other replicas \
-                 know neither them nor their ends"
+                "`access.credentialsNamespace` is not set: sessions are sealed with a key of this \
+                 process; they end with it, and other replicas know neither them nor their ends"
             );
         }
         live.follow(|snapshot| self.learn(&snapshot.credentials, SystemTime::now())).await;
     }
 
-    /// Takes ends before keys: whatever opens by a key has been looked up among the ends that came with it.
+    /// Takes ends before keys: whatever opens by a key has been looked up among the ends that came
+    /// with it.
     fn learn(&self, credentials: &Credentials, now: SystemTime) {
         self.revocations.learn(&credentials.ended_sessions, now);
         self.sealer.learn(&credentials.session_keys);
     }
 
-    /// Ends sessions that began until now: here at once, and everywhere as soon as others can be told, which is waited for a moment.
+    /// Ends sessions that began until now: here at once, and everywhere as soon as others can be
+    /// told, which is waited for a moment.
     pub(crate) async fn end(&self, whose: Revoked<'_>, now: SystemTime) {
         let ended = self.revocations.revoke(whose, now);
         if let Some(outbox) = &self.outbox {
@@ -124,23 +133,49 @@ impl Sessions {
         self.absolute
     }
 
-    /// A session that begins now. Groups that do not fit are left out, which can only take rights away.
-    pub(crate) fn begin(&self, user: User, provider_session: Option<Box<str>>, now: SystemTime) -> Result<Session, BeginError> {
+    /// A session that begins now. Groups that do not fit are left out, which can only take rights
+    /// away.
+    pub(crate) fn begin(
+        &self,
+        user: User,
+        provider_session: Option<Box<str>>,
+        now: SystemTime,
+    ) -> Result<Session, BeginError> {
         let now = seconds(now);
         let expires_at = now.saturating_add(self.absolute.as_secs());
         let id = Id::random()?;
-        let session = Session { id, user: Arc::new(user), provider_session, issued_at: now, expires_at, renewed_at: now, asked_at: now };
+        let session = Session {
+            id,
+            user: Arc::new(user),
+            provider_session,
+            issued_at: now,
+            expires_at,
+            renewed_at: now,
+            asked_at: now,
+        };
         Ok(session.fitted()?)
     }
 
     /// The session in a cookie's value, if it holds on this host now.
-    pub(crate) fn open(&self, purpose: Purpose, host: &str, value: &str, now: SystemTime) -> Option<Session> {
+    pub(crate) fn open(
+        &self,
+        purpose: Purpose,
+        host: &str,
+        value: &str,
+        now: SystemTime,
+    ) -> Option<Session> {
         let session: Option<Session> = self.sealer.open(purpose, host, value);
         session.filter(|session| self.holds(session, now))
     }
 
     /// A cookie's value for this host.
-    pub(crate) fn seal(&self, purpose: Purpose, host: &str, session: &Session, now: SystemTime) -> Option<String> {
+    pub(crate) fn seal(
+        &self,
+        purpose: Purpose,
+        host: &str,
+        session: &Session,
+        now: SystemTime,
+    ) -> Option<String> {
         self.sealer.seal(purpose, host, session, now)
     }
 
@@ -157,15 +192,18 @@ impl Sessions {
     /// When it ends if nothing happens any more.
     pub(crate) fn until(&self, session: &Session) -> SystemTime {
         let used = session.renewed_at.saturating_add(self.idle.as_secs());
-        // The settings may allow less by now than when it began; what was ended is not remembered for longer.
+        // The settings may allow less by now than when it began; what was ended is not remembered
+        // for longer.
         let absolute = session.issued_at.saturating_add(self.absolute.as_secs());
         UNIX_EPOCH + Duration::from_secs(session.expires_at.min(absolute).min(used))
     }
 
-    /// The same session, used now; `None` where that was said less than a tenth of the idle time ago.
+    /// The same session, used now; `None` where that was said less than a tenth of the idle time
+    /// ago.
     pub(crate) fn renewed(&self, session: &Session, now: SystemTime) -> Option<Session> {
         let now = seconds(now);
-        (now.saturating_sub(session.renewed_at) >= self.idle.as_secs() / 10).then(|| Session { renewed_at: now, ..session.clone() })
+        (now.saturating_sub(session.renewed_at) >= self.idle.as_secs() / 10)
+            .then(|| Session { renewed_at: now, ..session.clone() })
     }
 
     /// How long a browser keeps the cookie: until the session would have ended.

@@ -1,7 +1,8 @@
 //! What happened, told to operators: metrics and the access log.
 //!
-//! Each worker counts in a [`Meter`] of its own, which no other thread writes; [`Telemetry`] adds them up when it is scraped. The
-//! access log is formatted on the worker and written by a thread of its own.
+//! Each worker counts in a [`Meter`] of its own, which no other thread writes; [`Telemetry`] adds
+//! them up when it is scraped. The access log is formatted on the worker and written by a thread of
+//! its own.
 
 mod clock;
 mod counter;
@@ -58,7 +59,9 @@ impl Telemetry {
     pub fn new(settings: &Settings, now: SystemTime) -> io::Result<Arc<Self>> {
         let log = match settings.access_log.format {
             AccessLogFormat::None => None,
-            AccessLogFormat::Json | AccessLogFormat::Combined => Some(AccessLog::start(settings.access_log.file.clone())?),
+            AccessLogFormat::Json | AccessLogFormat::Combined => {
+                Some(AccessLog::start(settings.access_log.file.clone())?)
+            }
         };
         Ok(Arc::new(Self {
             started: now,
@@ -84,9 +87,15 @@ impl Telemetry {
         &self.revocations
     }
 
-    /// All metrics in Prometheus' text format, version 0.0.4. What workers do not count is read from `live` and from the
-    /// certificates that are served.
-    pub(crate) fn render(&self, live: &Live, certificates: &[ServedCertificate], certificate_problems: usize, now: SystemTime) -> String {
+    /// All metrics in Prometheus' text format, version 0.0.4. What workers do not count is read
+    /// from `live` and from the certificates that are served.
+    pub(crate) fn render(
+        &self,
+        live: &Live,
+        certificates: &[ServedCertificate],
+        certificate_problems: usize,
+        now: SystemTime,
+    ) -> String {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let dropped = self.log.as_ref().map_or(0, AccessLog::dropped);
         metrics::render(&metrics::Sources {
@@ -102,7 +111,8 @@ impl Telemetry {
         })
     }
 
-    /// Writes what the access log still holds, and ends its thread. What is recorded afterwards is dropped.
+    /// Writes what the access log still holds, and ends its thread. What is recorded afterwards is
+    /// dropped.
     pub fn close(&self) {
         if let Some(log) = &self.log {
             log.close();

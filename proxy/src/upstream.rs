@@ -1,8 +1,9 @@
 //! Backends: which endpoint a try goes to, and over which connection.
 //!
-//! A worker keeps, for each endpoint set that it has sent a request to, a [`Balancer`] with one [`Endpoint`] an address: its
-//! load and its connections. When the set is swapped, endpoints that are in both keep theirs, and those that are gone close
-//! what is idle at once; what is in flight on them finishes.
+//! A worker keeps, for each endpoint set that it has sent a request to, a [`Balancer`] with one
+//! [`Endpoint`] an address: its load and its connections. When the set is swapped, endpoints that
+//! are in both keep theirs, and those that are gone close what is idle at once; what is in flight
+//! on them finishes.
 
 mod connect;
 pub(crate) mod endpoint;
@@ -47,12 +48,23 @@ pub(crate) struct Balancer {
 
 impl Upstreams {
     /// No backend yet. Certificates of pods are checked against `authorities`.
-    pub(crate) fn new(settings: &Arc<Settings>, authorities: Option<Authorities>, meter: Rc<Meter>) -> Self {
-        Self { balancers: RefCell::default(), connector: Rc::new(Connector::new(Arc::clone(settings), authorities, meter)) }
+    pub(crate) fn new(
+        settings: &Arc<Settings>,
+        authorities: Option<Authorities>,
+        meter: Rc<Meter>,
+    ) -> Self {
+        Self {
+            balancers: RefCell::default(),
+            connector: Rc::new(Connector::new(Arc::clone(settings), authorities, meter)),
+        }
     }
 
     /// The endpoints as they are now.
-    pub(crate) fn balancer(&self, endpoints: &Endpoints, protocol: &UpstreamProtocol) -> Rc<Balancer> {
+    pub(crate) fn balancer(
+        &self,
+        endpoints: &Endpoints,
+        protocol: &UpstreamProtocol,
+    ) -> Rc<Balancer> {
         let set = endpoints.load();
         let mut balancers = self.balancers.borrow_mut();
         let known = balancers.get(&endpoints.id());
@@ -63,13 +75,18 @@ impl Upstreams {
             return Rc::clone(known);
         }
         let known = known.filter(|known| known.protocol == *protocol);
-        let fresh = Rc::new(Balancer::new(Arc::clone(&set), protocol, known.map(|known| &**known), &self.connector));
+        let fresh = Rc::new(Balancer::new(
+            Arc::clone(&set),
+            protocol,
+            known.map(|known| &**known),
+            &self.connector,
+        ));
         balancers.insert(endpoints.id(), Rc::clone(&fresh));
         fresh
     }
 
-    /// Closes what has been idle for too long, and forgets endpoint sets that no snapshot has any more (`is_current` says which
-    /// are) . To be called every few seconds.
+    /// Closes what has been idle for too long, and forgets endpoint sets that no snapshot has any
+    /// more (`is_current` says which are) . To be called every few seconds.
     pub(crate) fn sweep(&self, now: Instant, is_current: impl Fn(u64) -> bool) {
         let mut balancers = self.balancers.borrow_mut();
         balancers.retain(|id, _| is_current(*id));
@@ -82,24 +99,42 @@ impl Upstreams {
 // === impl Balancer ===
 
 impl Balancer {
-    fn new(set: Arc<EndpointSet>, protocol: &UpstreamProtocol, before: Option<&Self>, connector: &Rc<Connector>) -> Self {
-        let kept: HashMap<SocketAddr, &Rc<Endpoint>> =
-            before.map(|before| before.endpoints.iter().map(|endpoint| (endpoint.address(), endpoint)).collect()).unwrap_or_default();
+    fn new(
+        set: Arc<EndpointSet>,
+        protocol: &UpstreamProtocol,
+        before: Option<&Self>,
+        connector: &Rc<Connector>,
+    ) -> Self {
+        let kept: HashMap<SocketAddr, &Rc<Endpoint>> = before
+            .map(|before| {
+                before.endpoints.iter().map(|endpoint| (endpoint.address(), endpoint)).collect()
+            })
+            .unwrap_or_default();
         let endpoints = set
             .eligible()
             .iter()
             .map(|endpoint| match kept.get(&endpoint.address) {
                 Some(known) => Rc::clone(known),
-                None => Rc::new(Endpoint::new(endpoint.address, protocol.clone(), Rc::clone(connector))),
+                None => {
+                    Rc::new(Endpoint::new(endpoint.address, protocol.clone(), Rc::clone(connector)))
+                }
             })
             .collect();
         Self { set, protocol: protocol.clone(), endpoints }
     }
 
-    /// The endpoint for the next try; `None` where there is none. Those in `tried`, and those that lately could not be
-    /// connected to, are taken only where no other is left: never are all of them out.
-    pub(crate) fn choose(&self, random: u64, now: Instant, tried: &[SocketAddr]) -> Option<&Rc<Endpoint>> {
-        let is_avoided = |endpoint: &Rc<Endpoint>| tried.contains(&endpoint.address()) || endpoint.is_suspect(now);
+    /// The endpoint for the next try; `None` where there is none. Those in `tried`, and those that
+    /// lately could not be connected to, are taken only where no other is left: never are all
+    /// of them out.
+    pub(crate) fn choose(
+        &self,
+        random: u64,
+        now: Instant,
+        tried: &[SocketAddr],
+    ) -> Option<&Rc<Endpoint>> {
+        let is_avoided = |endpoint: &Rc<Endpoint>| {
+            tried.contains(&endpoint.address()) || endpoint.is_suspect(now)
+        };
         choose::endpoint(&self.endpoints, |endpoint| endpoint.in_flight(), is_avoided, random)
     }
 }

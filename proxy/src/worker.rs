@@ -1,6 +1,7 @@
 //! One worker: a thread with a runtime, listeners and upstream connections of its own.
 //!
-//! What its connections share is never seen by another thread, so it is `Rc` and `Cell`: no lock and no atomic on the way of a request.
+//! What its connections share is never seen by another thread, so it is `Rc` and `Cell`: no lock
+//! and no atomic on the way of a request.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -38,7 +39,8 @@ use crate::portal::Reception;
 use crate::telemetry::{Meter, Telemetry};
 use crate::upstream::{Authorities, Upstreams};
 
-/// How often a worker looks for connections to backends, and for callers, that nobody needs any more.
+/// How often a worker looks for connections to backends, and for callers, that nobody needs any
+/// more.
 const SWEEP: Duration = Duration::from_secs(5);
 
 /// What all connections of one worker share.
@@ -102,7 +104,11 @@ impl Worker {
             settings: Arc::clone(&shared.settings),
             live: Arc::clone(&shared.live),
             forwarding: Forwarding::from(&*shared.settings),
-            upstreams: Upstreams::new(&shared.settings, shared.authorities.clone(), Rc::clone(&meter)),
+            upstreams: Upstreams::new(
+                &shared.settings,
+                shared.authorities.clone(),
+                Rc::clone(&meter),
+            ),
             meter,
             authenticator: Arc::clone(&shared.authenticator),
             introductions: Arc::clone(&shared.introductions),
@@ -126,15 +132,21 @@ impl Worker {
 ///
 /// # Errors
 /// The system gives no thread, or nothing to wait for events with.
-pub(crate) fn start(index: usize, shared: Shared, sockets: Sockets, alive: mpsc::Sender<()>) -> io::Result<JoinHandle<()>> {
+pub(crate) fn start(
+    index: usize,
+    shared: Shared,
+    sockets: Sockets,
+    alive: mpsc::Sender<()>,
+) -> io::Result<JoinHandle<()>> {
     let (sender, built) = blocking::sync_channel(1);
     let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         let _alive = alive;
         // Tasks of this runtime need not be sent to another thread: it cannot be either.
-        let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-            Ok(runtime) => runtime,
-            Err(error) => return drop(sender.send(Err(error))),
-        };
+        let runtime =
+            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(sender.send(Err(error))),
+            };
         drop(sender.send(Ok(())));
         if let Err(error) = runtime.block_on(run(index, shared, sockets)) {
             tracing::error!(worker = index, %error, "a worker cannot serve");
@@ -149,13 +161,26 @@ async fn run(index: usize, shared: Shared, sockets: Sockets) -> io::Result<()> {
     let worker = Rc::new(Worker::new(index, &shared));
     let drains = Drains::default();
     let entrance = |listener: &'static str, tls: Option<&TlsAcceptor>| {
-        Rc::new(Entrance { worker: Rc::clone(&worker), listener, tls: tls.cloned(), admission: Arc::clone(&shared.admission) })
+        Rc::new(Entrance {
+            worker: Rc::clone(&worker),
+            listener,
+            tls: tls.cloned(),
+            admission: Arc::clone(&shared.admission),
+        })
     };
     if let Some(http) = sockets.http {
-        spawn_local(accept(TcpListener::from_std(http)?, entrance(Listener::HTTP, None), drains.handle()));
+        spawn_local(accept(
+            TcpListener::from_std(http)?,
+            entrance(Listener::HTTP, None),
+            drains.handle(),
+        ));
     }
     if let Some(https) = sockets.https {
-        spawn_local(accept(TcpListener::from_std(https)?, entrance(Listener::HTTPS, Some(&shared.tls)), drains.handle()));
+        spawn_local(accept(
+            TcpListener::from_std(https)?,
+            entrance(Listener::HTTPS, Some(&shared.tls)),
+            drains.handle(),
+        ));
     }
     spawn_local(sweep(Rc::clone(&worker)));
     spawn_local(review(Rc::clone(&worker)));
@@ -181,7 +206,8 @@ async fn sweep(worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(SWEEP).await;
         let snapshot = worker.live.snapshot.load_full();
-        let current: HashSet<u64> = snapshot.backends().map(|backend| backend.endpoints.id()).collect();
+        let current: HashSet<u64> =
+            snapshot.backends().map(|backend| backend.endpoints.id()).collect();
         worker.upstreams.sweep(Instant::now(), |id| current.contains(&id));
         worker.recent.tidy_up();
     }
@@ -191,7 +217,10 @@ async fn sweep(worker: Rc<Worker>) {
 async fn review(worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(review::EVERY).await;
-        worker.reviews.look(worker.live.publications() + worker.authenticator.generation(), SystemTime::now());
+        worker.reviews.look(
+            worker.live.publications() + worker.authenticator.generation(),
+            SystemTime::now(),
+        );
     }
 }
 

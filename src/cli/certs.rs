@@ -10,7 +10,8 @@ use super::output::{self, Output};
 use super::problems::Failure;
 use super::table;
 
-/// Shows the certificates of a running gateway: names, authority, end, what comes next, and what went wrong.
+/// Shows the certificates of a running gateway: names, authority, end, what comes next, and what
+/// went wrong.
 #[derive(Debug, Args)]
 pub(super) struct Certs {
     #[command(subcommand)]
@@ -41,11 +42,16 @@ impl Certs {
             Some(Command::Renew { name }) => {
                 let query: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
                 let own: String = self.admin.order(&format!("/certificates/renew?name={query}"))?;
-                output::write(&format!("{own} is ordered anew; `portcullis certs` tells how that goes\n"))?;
+                output::write(&format!(
+                    "{own} is ordered anew; `portcullis certs` tells how that goes\n"
+                ))?;
             }
             Some(Command::Rollover) => {
                 let _: String = self.admin.order("/certificates/rollover")?;
-                output::write("the keys of accounts are being replaced; `portcullis routes` tells where that fails\n")?;
+                output::write(
+                    "the keys of accounts are being replaced; `portcullis routes` tells where \
+                     that fails\n",
+                )?;
             }
             None => {
                 let certificates: Vec<Certificate> = self.admin.ask("/certificates")?;
@@ -66,7 +72,11 @@ fn text(certificates: &[Certificate]) -> String {
     let mut text = table::format(&rows);
     for certificate in certificates {
         if let Some(error) = &certificate.last_error {
-            text.push_str(&format!("\n{}: failed {} times in a row: {error}\n", certificate.names.join(", "), certificate.failures));
+            text.push_str(&format!(
+                "\n{}: failed {} times in a row: {error}\n",
+                certificate.names.join(", "),
+                certificate.failures
+            ));
         }
     }
     text
@@ -74,7 +84,8 @@ fn text(certificates: &[Certificate]) -> String {
 
 fn row(certificate: &Certificate) -> Vec<String> {
     const MAX_NAMES: usize = 3;
-    let mut names = certificate.names.iter().take(MAX_NAMES).cloned().collect::<Vec<_>>().join(", ");
+    let mut names =
+        certificate.names.iter().take(MAX_NAMES).cloned().collect::<Vec<_>>().join(", ");
     if let Some(more) = certificate.names.len().checked_sub(MAX_NAMES).filter(|more| *more > 0) {
         names.push_str(&format!(" and {more} more"));
     }
@@ -83,7 +94,12 @@ fn row(certificate: &Certificate) -> Vec<String> {
         Some(0) => "expired".to_owned(),
         Some(seconds) => duration(seconds),
     };
-    let from_now = |time: u64| certificate.not_after.zip(certificate.expires_in_seconds).map(|(end, left)| time.saturating_sub(end - left));
+    let from_now = |time: u64| {
+        certificate
+            .not_after
+            .zip(certificate.expires_in_seconds)
+            .map(|(end, left)| time.saturating_sub(end - left))
+    };
     let next = match (certificate.next_try, certificate.renew_at.and_then(from_now)) {
         (Some(_), _) => "tried again".to_owned(),
         (None, Some(seconds)) => format!("renewed in {}", duration(seconds)),
@@ -109,7 +125,11 @@ mod tests {
 
     #[test]
     fn a_table_tells_what_is_and_what_comes() {
-        let certificate = |name: &str| Certificate { name: name.to_owned(), names: vec![format!("{name}.test")], ..Certificate::default() };
+        let certificate = |name: &str| Certificate {
+            name: name.to_owned(),
+            names: vec![format!("{name}.test")],
+            ..Certificate::default()
+        };
         let good = Certificate {
             issuer: Some("https://ca.test/".to_owned()),
             not_after: Some(1_000_000),
@@ -117,7 +137,12 @@ mod tests {
             renew_at: Some(710_000),
             ..certificate("good")
         };
-        let bad = Certificate { next_try: Some(5), failures: 2, last_error: Some("no".to_owned()), ..certificate("bad") };
+        let bad = Certificate {
+            next_try: Some(5),
+            failures: 2,
+            last_error: Some("no".to_owned()),
+            ..certificate("bad")
+        };
         let expected = "NAMES      EXPIRES IN     NEXT            ISSUER            SOURCE\n\
                         good.test  3 d            renewed in 2 h  https://ca.test/  good\n\
                         bad.test   not there yet  tried again                       bad\n\

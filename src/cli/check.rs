@@ -16,8 +16,8 @@ use super::known::Known;
 use super::output::{self, Output};
 use super::problems::{self, Failure, Snippets};
 
-/// Tells all that is wrong with configuration files and folders of manifests, with file, line, and how to mend it. Exit code 1: something is
-/// wrong with manifests; 2: with a configuration.
+/// Tells all that is wrong with configuration files and folders of manifests, with file, line, and
+/// how to mend it. Exit code 1: something is wrong with manifests; 2: with a configuration.
 #[derive(Debug, Args)]
 pub(super) struct Check {
     /// Configuration files, with the folders that they name, and folders of manifests
@@ -32,7 +32,8 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) = self.paths.into_iter().partition(|path| path.is_dir());
+        let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) =
+            self.paths.into_iter().partition(|path| path.is_dir());
         let mut wrong = Vec::new();
         let mut sources = Vec::new();
         for file in &files {
@@ -71,11 +72,14 @@ impl Check {
     }
 }
 
-/// The settings with which a folder is translated: those that were given beside it, else the defaults for a zone of no importance.
+/// The settings with which a folder is translated: those that were given beside it, else the
+/// defaults for a zone of no importance.
 fn of_folder(base: Option<Settings>, folder: PathBuf) -> Result<Settings, Failure> {
     let folder = fs::canonicalize(&folder).unwrap_or(folder);
-    let defaults =
-        || Settings::parse(Path::new("defaults"), b"zone: apps.example.com\nsource: {directory: .}\n").map_err(Failure::Problems);
+    let defaults = || {
+        Settings::parse(Path::new("defaults"), b"zone: apps.example.com\nsource: {directory: .}\n")
+            .map_err(Failure::Problems)
+    };
     let mut settings = base.map_or_else(defaults, Ok)?;
     settings.source = SourceSettings::Directory(folder);
     Ok(settings)
@@ -87,7 +91,9 @@ impl Output {
     fn tell(self, configuration: &[Problem], manifests: &[Problem]) -> Result<(), Failure> {
         match self {
             Self::Json => output::write_json(&[configuration, manifests].concat()),
-            Self::Text if configuration.is_empty() && manifests.is_empty() => output::write("nothing is wrong\n"),
+            Self::Text if configuration.is_empty() && manifests.is_empty() => {
+                output::write("nothing is wrong\n")
+            }
             Self::Text => {
                 problems::print(configuration, Snippets::Shown);
                 problems::print(manifests, Snippets::Hidden);

@@ -8,7 +8,8 @@ use clap_complete::{Shell, generate};
 use super::output;
 use super::problems::Failure;
 
-/// Prints a script with which a shell completes the command line, such as `source <(portcullis completion bash)`.
+/// Prints a script with which a shell completes the command line, such as `source <(portcullis
+/// completion bash)`.
 #[derive(Debug, Args)]
 pub(super) struct Completion {
     /// The shell

@@ -1,7 +1,8 @@
 //! `portcullis demo`: the whole main job on one machine, with nothing else installed.
 //!
-//! A gateway reads the manifests of `examples/shop` from a temporary folder. What a cluster would do around it is done
-//! here: pods ([`cluster`]), an authority for certificates, a provider of identities ([`provider`]), and somebody who calls ([`traffic`]).
+//! A gateway reads the manifests of `examples/shop` from a temporary folder. What a cluster would
+//! do around it is done here: pods ([`cluster`]), an authority for certificates, a provider of
+//! identities ([`provider`]), and somebody who calls ([`traffic`]).
 
 mod authority;
 mod cluster;
@@ -23,7 +24,8 @@ use self::traffic::Traffic;
 use super::output;
 use super::problems::Failure;
 
-/// The DNS domain of the demo: names below `localhost` lead to this machine by themselves (RFC 6761 §6.3).
+/// The DNS domain of the demo: names below `localhost` lead to this machine by themselves (RFC 6761
+/// §6.3).
 const ZONE: &str = "portcullis.localhost";
 
 /// The Namespace of client keys.
@@ -35,10 +37,12 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(200);
 /// How long each scene is watched.
 const SCENE: Duration = Duration::from_secs(2);
 
-/// Shows the main job on this machine: a gateway, sample services in two environments, certificates, and what happens when a pod is not ready.
+/// Shows the main job on this machine: a gateway, sample services in two environments,
+/// certificates, and what happens when a pod is not ready.
 #[derive(Debug, Args)]
 pub(super) struct Demo {
-    /// End when the play is over, with exit code 1 where it did not go as it should, instead of running until Ctrl-C
+    /// End when the play is over, with exit code 1 where it did not go as it should, instead of
+    /// running until Ctrl-C
     #[arg(long)]
     once: bool,
 }
@@ -54,14 +58,19 @@ struct Verdict {
 
 impl Demo {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(Failure::new)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(Failure::new)?;
         runtime.block_on(self.play())
     }
 
     async fn play(self) -> Result<ExitCode, Failure> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::new)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::new)?;
-        let folder = tempfile::Builder::new().prefix("portcullis-demo-").tempdir().map_err(Failure::new)?;
+        let folder =
+            tempfile::Builder::new().prefix("portcullis-demo-").tempdir().map_err(Failure::new)?;
         let cluster = Cluster::start(folder.path()).await?;
         let provider = Provider::start().await?;
         let gateway = Gateway::start(folder.path(), &provider.url()).await?;
@@ -95,18 +104,28 @@ impl Demo {
 }
 
 /// The play: a pod turns unready by its own readiness, traffic moves, and comes back.
-async fn scenes(cluster: &Cluster, gateway: &Gateway, traffic: &Traffic) -> Result<Verdict, Failure> {
+async fn scenes(
+    cluster: &Cluster,
+    gateway: &Gateway,
+    traffic: &Traffic,
+) -> Result<Verdict, Failure> {
     let mut verdict = Verdict::default();
     output::write("\nWatch requests to web in staging. web-3 is not ready from the start.\n")?;
     verdict.scene("both ready pods are asked", traffic, &["web-1", "web-2"]).await?;
 
     let time = cluster.switch("web-2", false, gateway).await?;
-    output::write(&format!("  web-2 has told its readiness probe no; the gateway followed within {} ms\n", time.as_millis()))?;
+    output::write(&format!(
+        "  web-2 has told its readiness probe no; the gateway followed within {} ms\n",
+        time.as_millis()
+    ))?;
     verdict.scene("traffic has moved", traffic, &["web-1"]).await?;
 
     for pod in ["web-2", "web-3"] {
         let time = cluster.switch(pod, true, gateway).await?;
-        output::write(&format!("  {pod} is ready; the gateway followed within {} ms\n", time.as_millis()))?;
+        output::write(&format!(
+            "  {pod} is ready; the gateway followed within {} ms\n",
+            time.as_millis()
+        ))?;
     }
     verdict.scene("all three are asked", traffic, &["web-1", "web-2", "web-3"]).await?;
     output::write(&format!("  {} requests, {} failed\n", traffic.total(), verdict.failed))?;
@@ -116,7 +135,12 @@ async fn scenes(cluster: &Cluster, gateway: &Gateway, traffic: &Traffic) -> Resu
 // === impl Verdict ===
 
 impl Verdict {
-    async fn scene(&mut self, title: &str, traffic: &Traffic, expected: &[&str]) -> Result<(), Failure> {
+    async fn scene(
+        &mut self,
+        title: &str,
+        traffic: &Traffic,
+        expected: &[&str],
+    ) -> Result<(), Failure> {
         traffic.settle().await?;
         tokio::time::sleep(SCENE).await;
         let tally = traffic.tally();

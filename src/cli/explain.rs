@@ -10,7 +10,8 @@ use super::output::{self, Output};
 use super::problems::Failure;
 use super::table;
 
-/// Says why a request would go where it goes, or be refused: what each step of the request path decides, and which resource made it so.
+/// Says why a request would go where it goes, or be refused: what each step of the request path
+/// decides, and which resource made it so.
 #[derive(Debug, Args)]
 pub(super) struct Explain {
     /// The URL, such as https://shop--staging.apps.example.com/cart
@@ -39,7 +40,8 @@ impl Explain {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let question = Question { url: self.url, method: self.method, headers: self.headers };
         let explanation = match self.place.known()? {
-            Some(known) => explain(&known.settings, &known.live.snapshot.load(), &question).map_err(Failure::new)?,
+            Some(known) => explain(&known.settings, &known.live.snapshot.load(), &question)
+                .map_err(Failure::new)?,
             None => self.place.ask(&target(&question))?,
         };
         match self.output {
@@ -68,7 +70,8 @@ fn text(explanation: &Explanation) -> String {
     let verdict = match &explanation.verdict {
         Verdict::Answered { status } => format!("the gateway itself answers {status}"),
         Verdict::Forwarded { backends } => {
-            let services: Vec<&str> = backends.iter().map(|backend| backend.service.as_str()).collect();
+            let services: Vec<&str> =
+                backends.iter().map(|backend| backend.service.as_str()).collect();
             format!("goes to {}", services.join(" or "))
         }
         Verdict::Unreachable => "no answer at all".to_owned(),

@@ -25,7 +25,8 @@ pub(super) struct Gateway {
     /// How the log on standard error looks; RUST_LOG says how much of it there is
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t, env = "PORTCULLIS_LOG_FORMAT")]
     log_format: LogFormat,
-    /// A file to write once the gateway is ready: a JSON object with the addresses that it listens on
+    /// A file to write once the gateway is ready: a JSON object with the addresses that it listens
+    /// on
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
 }
@@ -36,7 +37,12 @@ impl Gateway {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let settings = Arc::new(Settings::read(&self.config).map_err(Failure::Problems)?);
         log::start(self.log_format)?;
-        let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build().map_err(Failure::new)?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("control")
+            .enable_all()
+            .build()
+            .map_err(Failure::new)?;
         let code = runtime.block_on(self.serve(settings))?;
         // What the control plane still waits for is of no interest any more.
         runtime.shutdown_background();
@@ -50,7 +56,9 @@ impl Gateway {
             certificates: store::open(&settings).await.map_err(Failure::new)?,
             sessions: session::store::open(&settings).await.map_err(Failure::new)?,
         };
-        let mut gateway = gateway::Gateway::start(Arc::clone(&settings), Arc::clone(&live), stores).await.map_err(Failure::new)?;
+        let mut gateway = gateway::Gateway::start(Arc::clone(&settings), Arc::clone(&live), stores)
+            .await
+            .map_err(Failure::new)?;
         let addresses = gateway.addresses().clone();
         tracing::info!(
             http = addresses.http.map(tracing::field::display),
@@ -58,7 +66,8 @@ impl Gateway {
             admin = addresses.admin.map(tracing::field::display),
             "listening"
         );
-        let mut control = tokio::spawn(portcullis_config::run(settings, live, std::future::pending()));
+        let mut control =
+            tokio::spawn(portcullis_config::run(settings, live, std::future::pending()));
         let announced = async {
             gateway.ready().await;
             tracing::info!("ready");
@@ -87,7 +96,9 @@ async fn drain(gateway: gateway::Gateway, mut stop: Stop) -> Result<ExitCode, Fa
     }
 }
 
-fn source_ended(ended: Result<Result<(), impl std::error::Error>, tokio::task::JoinError>) -> Failure {
+fn source_ended(
+    ended: Result<Result<(), impl std::error::Error>, tokio::task::JoinError>,
+) -> Failure {
     match ended {
         Ok(Ok(())) => Failure::new("the source of resources has ended"),
         Ok(Err(error)) => Failure::new(error),
@@ -98,7 +109,9 @@ fn source_ended(ended: Result<Result<(), impl std::error::Error>, tokio::task::J
 /// Writes the addresses, whole or not at all.
 fn announce(file: &Path, addresses: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_vec(addresses).map_err(Failure::new)?;
-    whole_file::replace(file, &text).map_err(|error| Failure::new(format!("the ready file {} cannot be written: {error}", file.display())))
+    whole_file::replace(file, &text).map_err(|error| {
+        Failure::new(format!("the ready file {} cannot be written: {error}", file.display()))
+    })
 }
 
 /// SIGTERM and SIGINT.
@@ -111,8 +124,13 @@ struct Stop {
 
 impl Stop {
     fn new() -> Result<Self, Failure> {
-        let on = |kind| signal(kind).map_err(|error| Failure::new(format!("signals cannot be caught: {error}")));
-        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+        let on = |kind| {
+            signal(kind).map_err(|error| Failure::new(format!("signals cannot be caught: {error}")))
+        };
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+        })
     }
 
     /// Waits for the next one.

@@ -1,4 +1,5 @@
-//! `portcullis key`: the keys that applications show. They are kept as hashes in Secrets; a key itself is printed once, when it is made.
+//! `portcullis key`: the keys that applications show. They are kept as hashes in Secrets; a key
+//! itself is printed once, when it is made.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,8 +18,8 @@ use super::output::{self, Output};
 use super::problems::{self, Failure, Snippets};
 use super::table;
 
-/// Makes, lists, rotates and revokes the keys that applications show. Only their hashes are kept, in Secrets of the gateway's
-/// `access.credentialsNamespace`.
+/// Makes, lists, rotates and revokes the keys that applications show. Only their hashes are kept,
+/// in Secrets of the gateway's `access.credentialsNamespace`.
 #[derive(Debug, Args)]
 pub(super) struct Key {
     #[command(subcommand)]
@@ -41,7 +42,8 @@ struct Create {
     /// When the key ends, such as 90d or 12h; without it, never
     #[arg(long, value_name = "DURATION", value_parser = lasting)]
     expires: Option<Duration>,
-    /// Prints the Secret's manifest on standard output instead of keeping it, and the key on standard error
+    /// Prints the Secret's manifest on standard output instead of keeping it, and the key on
+    /// standard error
     #[arg(long, conflicts_with_all = ["folder", "context"])]
     print: bool,
     #[command(flatten)]
@@ -131,7 +133,11 @@ impl Create {
     async fn run(self, now: SystemTime) -> Result<(), Failure> {
         let (key, kept) = make(&self.application, &self.place.namespace, self.expires, now)?;
         if self.print {
-            output::tell(&format!("The key of `{}`, which is shown only now:\n{}\n", kept.application, key.expose()))?;
+            output::tell(&format!(
+                "The key of `{}`, which is shown only now:\n{}\n",
+                kept.application,
+                key.expose()
+            ))?;
             return output::write(&secret::manifest(&kept));
         }
         self.place.store().await?.create(&kept).await.map_err(Failure::new)?;
@@ -145,7 +151,8 @@ impl List {
     async fn run(self, now: SystemTime) -> Result<(), Failure> {
         let found = self.place.store().await?.list().await.map_err(Failure::new)?;
         problems::print(&found.problems, Snippets::Hidden);
-        let rows: Vec<Row> = found.keys.iter().map(|(key, created)| Row::new(key, *created, now)).collect();
+        let rows: Vec<Row> =
+            found.keys.iter().map(|(key, created)| Row::new(key, *created, now)).collect();
         match self.output {
             Output::Json => output::write_json(&rows),
             Output::Text => output::write(&table::format(&text(&rows))),
@@ -183,10 +190,22 @@ impl Rotate {
     async fn run(self, now: SystemTime) -> Result<(), Failure> {
         let store = self.place.store().await?;
         let end = secret::end(now, self.overlap).ok_or_else(beyond)?;
-        let older: Vec<ClientKey> = store.list().await.map_err(Failure::new)?.keys.into_iter().map(|(key, _)| key).collect();
-        let older: Vec<ClientKey> = older.into_iter().filter(|key| *key.application == *self.application).collect();
+        let older: Vec<ClientKey> = store
+            .list()
+            .await
+            .map_err(Failure::new)?
+            .keys
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
+        let older: Vec<ClientKey> =
+            older.into_iter().filter(|key| *key.application == *self.application).collect();
         if older.is_empty() {
-            let help = format!("`portcullis key list` shows those that there are; `portcullis key create {}` makes one", self.application);
+            let help = format!(
+                "`portcullis key list` shows those that there are; `portcullis key create {}` \
+                 makes one",
+                self.application
+            );
             return Err(Failure::with_help(format!("`{}` has no key", self.application), help));
         }
         let (key, kept) = make(&self.application, &self.place.namespace, self.expires, now)?;
@@ -194,7 +213,10 @@ impl Rotate {
         // It is kept already: whatever happens to the older ones, it must not be lost.
         show(&key, &kept)?;
         for key in older.iter().filter(|key| key.expires.is_none_or(|expires| expires > end)) {
-            let help = format!("the new key is kept; revoke {} once nobody shows it any more", key.origin.name);
+            let help = format!(
+                "the new key is kept; revoke {} once nobody shows it any more",
+                key.origin.name
+            );
             store.end(key, end).await.map_err(|error| Failure::with_help(error, help))?;
             output::tell(&format!("{} ends {}.\n", key.origin, secret::write_time(end)))?;
         }
@@ -213,11 +235,19 @@ impl Revoke {
         for name in &self.names {
             let key = keys.iter().map(|(key, _)| key).find(|key| *key.origin.name == **name);
             let help = "`portcullis key list` shows those that there are";
-            let missing = || Failure::with_help(format!("there is no client key `{name}`; nothing was revoked"), help);
+            let missing = || {
+                Failure::with_help(
+                    format!("there is no client key `{name}`; nothing was revoked"),
+                    help,
+                )
+            };
             found.push(key.ok_or_else(missing)?);
         }
         for key in found {
-            store.revoke(key).await.map_err(|error| Failure::with_help(error, "take it away by hand"))?;
+            store
+                .revoke(key)
+                .await
+                .map_err(|error| Failure::with_help(error, "take it away by hand"))?;
             output::tell(&format!("{} of `{}` is revoked.\n", key.origin, key.application))?;
         }
         Ok(())
@@ -232,30 +262,51 @@ impl Place {
         match &self.folder {
             Some(folder) => Ok(Store::folder(folder.clone(), &self.namespace)),
             None => {
-                let settings = KubernetesSettings { context: self.context.clone(), ..KubernetesSettings::default() };
-                Store::cluster(&settings, &self.namespace).await.map_err(|error| Failure::with_help(error, help))
+                let settings = KubernetesSettings {
+                    context: self.context.clone(),
+                    ..KubernetesSettings::default()
+                };
+                Store::cluster(&settings, &self.namespace)
+                    .await
+                    .map_err(|error| Failure::with_help(error, help))
             }
         }
     }
 }
 
 /// A new key, and what is kept of it.
-fn make(application: &str, namespace: &str, expires: Option<Duration>, now: SystemTime) -> Result<(client_key::Key, ClientKey), Failure> {
+fn make(
+    application: &str,
+    namespace: &str,
+    expires: Option<Duration>,
+    now: SystemTime,
+) -> Result<(client_key::Key, ClientKey), Failure> {
     let no_randomness = |_| Failure::new("this machine gives no randomness");
     let (mut random, mut name) = ([0; 32], [0; 4]);
     rand::fill(&mut random).and_then(|()| rand::fill(&mut name)).map_err(no_randomness)?;
     let expires = expires.map(|lasts| secret::end(now, lasts).ok_or_else(beyond)).transpose()?;
     let key = client_key::Key::new(&random);
     let kept = secret::new(namespace, application, key.hash(), expires, name);
-    let kept = kept.map_err(|error| Failure::with_help(format!("`{application}`: {error}"), "give the name that grants are to have"))?;
+    let kept = kept.map_err(|error| {
+        Failure::with_help(
+            format!("`{application}`: {error}"),
+            "give the name that grants are to have",
+        )
+    })?;
     Ok((key, kept))
 }
 
 /// Prints a key that is kept, so that `$(portcullis key create …)` is the key.
 fn show(key: &client_key::Key, kept: &ClientKey) -> Result<(), Failure> {
     output::write(&format!("{}\n", key.expose()))?;
-    let end = kept.expires.map(|expires| format!(", and ends {}", secret::write_time(expires))).unwrap_or_default();
-    output::tell(&format!("The key of `{}` is shown only now. Its hash is kept in {}{end}.\n", kept.application, kept.origin))
+    let end = kept
+        .expires
+        .map(|expires| format!(", and ends {}", secret::write_time(expires)))
+        .unwrap_or_default();
+    output::tell(&format!(
+        "The key of `{}` is shown only now. Its hash is kept in {}{end}.\n",
+        kept.application, kept.origin
+    ))
 }
 
 fn beyond() -> Failure {
@@ -264,16 +315,22 @@ fn beyond() -> Failure {
 
 /// A time above zero: days, or as in the configuration.
 fn lasting(text: &str) -> Result<Duration, String> {
-    let days = text.strip_suffix('d').filter(|days| (1..=5).contains(&days.len()) && days.bytes().all(|byte| byte.is_ascii_digit()));
+    let days = text.strip_suffix('d').filter(|days| {
+        (1..=5).contains(&days.len()) && days.bytes().all(|byte| byte.is_ascii_digit())
+    });
     let parsed = match days.map(str::parse::<u64>) {
         Some(Ok(days)) => Some(Duration::from_secs(days * 24 * 3600)),
         _ => duration::parse(text),
     };
-    parsed.filter(|time| !time.is_zero()).ok_or_else(|| "write a time above zero, such as 90d, 12h or 1h30m".to_owned())
+    parsed
+        .filter(|time| !time.is_zero())
+        .ok_or_else(|| "write a time above zero, such as 90d, 12h or 1h30m".to_owned())
 }
 
 fn namespace(text: &str) -> Result<String, String> {
-    check_label(text).map(|()| text.to_owned()).map_err(|error| format!("no Namespace can have this name: it {error}"))
+    check_label(text)
+        .map(|()| text.to_owned())
+        .map_err(|error| format!("no Namespace can have this name: it {error}"))
 }
 
 #[cfg(test)]

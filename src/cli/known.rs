@@ -1,4 +1,5 @@
-//! Where `routes` and `explain` look: at a running gateway, or at what a configuration would make of its source.
+//! Where `routes` and `explain` look: at a running gateway, or at what a configuration would make
+//! of its source.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -25,7 +26,13 @@ const MAX_ANSWER: u64 = 1 << 30;
 #[derive(Debug, Args)]
 pub(super) struct Place {
     /// The admin address of a running gateway
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9901", conflicts_with = "config", env = "PORTCULLIS_ADMIN")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:9901",
+        conflicts_with = "config",
+        env = "PORTCULLIS_ADMIN"
+    )]
     admin: SocketAddr,
     /// A configuration file: its source is read once, and no gateway is needed
     #[arg(long, value_name = "FILE")]
@@ -36,7 +43,13 @@ pub(super) struct Place {
 #[derive(Debug, Args)]
 pub(super) struct Admin {
     /// The admin address of a running gateway
-    #[arg(long, global = true, value_name = "ADDRESS", default_value = "127.0.0.1:9901", env = "PORTCULLIS_ADMIN")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:9901",
+        env = "PORTCULLIS_ADMIN"
+    )]
     admin: SocketAddr,
 }
 
@@ -77,15 +90,22 @@ impl Admin {
 
     fn call<T: DeserializeOwned>(&self, method: &str, target: &str) -> Result<T, Failure> {
         let answer = self.exchange(method, target).map_err(|error| {
-            let help = "give the address of its `admin` listener by --admin, or a configuration by --config";
+            let help = "give the address of its `admin` listener by --admin, or a configuration \
+                        by --config";
             Failure::with_help(format!("no gateway answers at {}: {error}", self.admin), help)
         })?;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
         let status = head.split(' ').nth(1).unwrap_or_default();
         if status != "200" {
-            return Err(Failure::new(format!("the gateway at {} answers {status}: {}", self.admin, body.trim())));
+            return Err(Failure::new(format!(
+                "the gateway at {} answers {status}: {}",
+                self.admin,
+                body.trim()
+            )));
         }
-        serde_json::from_str(body).map_err(|error| Failure::new(format!("the answer of {} cannot be understood: {error}", self.admin)))
+        serde_json::from_str(body).map_err(|error| {
+            Failure::new(format!("the answer of {} cannot be understood: {error}", self.admin))
+        })
     }
 
     /// One HTTP/1.0 request: its answer ends with the connection.
@@ -125,7 +145,11 @@ async fn sync(settings: Arc<Settings>) -> Result<Known, Failure> {
         Ok(Err(error)) => Err(Failure::new(error)),
         Err(_) => {
             let told: Vec<String> = live.problems.load().iter().map(ToString::to_string).collect();
-            Err(Failure::new(format!("the source could not be read in whole within {} s\n{}", SYNC.as_secs(), told.join("\n"))))
+            Err(Failure::new(format!(
+                "the source could not be read in whole within {} s\n{}",
+                SYNC.as_secs(),
+                told.join("\n")
+            )))
         }
     }
 }

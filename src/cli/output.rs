@@ -21,7 +21,9 @@ pub(super) enum Output {
 pub(super) fn write(text: &str) -> Result<(), Failure> {
     let mut output = io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::new(format!("standard output cannot be written: {error}"))),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::new(format!("standard output cannot be written: {error}")))
+        }
         _ => Ok(()),
     }
 }
@@ -29,7 +31,9 @@ pub(super) fn write(text: &str) -> Result<(), Failure> {
 /// Writes what is for people alone to standard error, beside an answer for programs.
 pub(super) fn tell(text: &str) -> Result<(), Failure> {
     match io::stderr().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::new(format!("standard error cannot be written: {error}"))),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::new(format!("standard error cannot be written: {error}")))
+        }
         _ => Ok(()),
     }
 }

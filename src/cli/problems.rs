@@ -74,15 +74,20 @@ fn report(problem: &Problem, snippets: Snippets) -> Report {
         Severity::Error => miette::Severity::Error,
         Severity::Warning => miette::Severity::Warning,
     };
-    let diagnostic = |message: String| MietteDiagnostic::new(message).with_severity(severity).with_help(&problem.help);
+    let diagnostic = |message: String| {
+        MietteDiagnostic::new(message).with_severity(severity).with_help(&problem.help)
+    };
     let shown = problem.origin.place.as_ref().filter(|_| snippets == Snippets::Shown);
     match shown.and_then(|place| Some((place, read(&place.file)?))) {
         Some((place, text)) => {
             let span = LabeledSpan::at_offset(offset(&text, place), "here");
             let source = NamedSource::new(place.file.display().to_string(), text);
-            Report::new(diagnostic(problem.message.clone()).with_label(span)).with_source_code(source)
+            Report::new(diagnostic(problem.message.clone()).with_label(span))
+                .with_source_code(source)
         }
-        None if problem.origin == Origin::default() => Report::new(diagnostic(problem.message.clone())),
+        None if problem.origin == Origin::default() => {
+            Report::new(diagnostic(problem.message.clone()))
+        }
         None => Report::new(diagnostic(format!("{}: {}", problem.origin, problem.message))),
     }
 }

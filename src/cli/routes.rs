@@ -10,7 +10,8 @@ use super::output::{self, Output};
 use super::problems::Failure;
 use super::table;
 
-/// Shows what is served where: the table of a running gateway, or what a configuration would make of its source.
+/// Shows what is served where: the table of a running gateway, or what a configuration would make
+/// of its source.
 #[derive(Debug, Args)]
 pub(super) struct Routes {
     #[command(flatten)]
@@ -51,13 +52,18 @@ fn text(table: &Table) -> String {
     }
     let mut text = table::format(&rows);
     if !table.problems.is_empty() {
-        text.push_str(&format!("\n{} problems: `portcullis check` tells them, and -o json\n", table.problems.len()));
+        text.push_str(&format!(
+            "\n{} problems: `portcullis check` tells them, and -o json\n",
+            table.problems.len()
+        ));
     }
     text
 }
 
 fn of_host(host: &Host) -> impl Iterator<Item = Vec<String>> {
-    host.routes.iter().flat_map(move |route| route.backends.iter().map(move |backend| of_backend(host, route, backend)))
+    host.routes.iter().flat_map(move |route| {
+        route.backends.iter().map(move |backend| of_backend(host, route, backend))
+    })
 }
 
 fn of_backend(host: &Host, route: &Route, backend: &Backend) -> Vec<String> {

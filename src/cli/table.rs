@@ -2,10 +2,17 @@
 
 use std::fmt::Write;
 
-/// Lines of columns that are as wide as their widest cell, two spaces apart. The first row is the heading.
+/// Lines of columns that are as wide as their widest cell, two spaces apart. The first row is the
+/// heading.
 pub(super) fn format(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or_default();
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or_default()
+    };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
     for row in rows {
@@ -27,7 +34,11 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
-        let text = format(&[row(["HOST", "PATH", "TO"]), row(["a.example.com", "/*", "a"]), row(["", "/b", ""])]);
+        let text = format(&[
+            row(["HOST", "PATH", "TO"]),
+            row(["a.example.com", "/*", "a"]),
+            row(["", "/b", ""]),
+        ]);
         assert_eq!(text, "HOST           PATH  TO\na.example.com  /*    a\n               /b\n");
     }
 }

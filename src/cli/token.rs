@@ -11,7 +11,8 @@ use super::login::tokens::{self, Kept, Which};
 use super::output;
 use super::problems::Failure;
 
-/// Prints the token of who signed in by `portcullis login`, and gets a new one first where that has ended: `curl -H "Authorization: Bearer $(portcullis token)" URL`.
+/// Prints the token of who signed in by `portcullis login`, and gets a new one first where that has
+/// ended: `curl -H "Authorization: Bearer $(portcullis token)" URL`.
 #[derive(Debug, Args)]
 pub(super) struct Token {
     /// Prints the access token instead of the ID token

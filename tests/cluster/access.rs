@@ -19,8 +19,19 @@ fn portcullis(arguments: &[&str]) -> String {
 fn curl(gateway: &Gateway, replica: &Pod, host: &str, key: &str, path: &str) -> Command {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--max-time", "60", "--cacert"]).arg(&gateway.authority);
-    curl.args(["--resolve", &format!("{host}:{HTTPS}:{}", replica.address), "--header", &format!("X-Api-Key: {key}")]);
-    curl.args(["--output", "/dev/null", "--write-out", "%{http_code}", &format!("https://{host}:{HTTPS}{path}")]);
+    curl.args([
+        "--resolve",
+        &format!("{host}:{HTTPS}:{}", replica.address),
+        "--header",
+        &format!("X-Api-Key: {key}"),
+    ]);
+    curl.args([
+        "--output",
+        "/dev/null",
+        "--write-out",
+        "%{http_code}",
+        &format!("https://{host}:{HTTPS}{path}"),
+    ]);
     curl
 }
 
@@ -32,10 +43,14 @@ fn status(gateway: &Gateway, replica: &Pod, host: &str, key: &str) -> String {
 /// Waits until every replica answers with `wanted`.
 async fn all_answer(cluster: &Cluster, host: &str, key: &str, wanted: &str) {
     for replica in cluster.gateway.replicas() {
-        eventually(&format!("{} answers {wanted}", replica.name), Duration::from_secs(60), || async {
-            let got = status(cluster.gateway, &replica, host, key);
-            if got == wanted { Ok(()) } else { Err(format!("it answered {got}")) }
-        })
+        eventually(
+            &format!("{} answers {wanted}", replica.name),
+            Duration::from_secs(60),
+            || async {
+                let got = status(cluster.gateway, &replica, host, key);
+                if got == wanted { Ok(()) } else { Err(format!("it answered {got}")) }
+            },
+        )
         .await;
     }
 }
@@ -48,10 +63,14 @@ async fn streams(cluster: &Cluster, host: &str, key: &str) -> Vec<Child> {
         let mut curl = curl(cluster.gateway, &replica, host, key, "/stream/100000?interval=50ms");
         curl.arg("--dump-header").arg(head.path()).stdout(Stdio::null()).stderr(Stdio::null());
         streams.push(curl.spawn().expect("curl runs"));
-        eventually(&format!("a stream through {} begins", replica.name), Duration::from_secs(30), || async {
-            let head = std::fs::read_to_string(head.path()).expect("the file is there");
-            if head.contains(" 200") { Ok(()) } else { Err(head) }
-        })
+        eventually(
+            &format!("a stream through {} begins", replica.name),
+            Duration::from_secs(30),
+            || async {
+                let head = std::fs::read_to_string(head.path()).expect("the file is there");
+                if head.contains(" 200") { Ok(()) } else { Err(head) }
+            },
+        )
         .await;
     }
     streams
@@ -76,27 +95,43 @@ fn what_is_taken_away_is_gone_within_five_seconds_on_both_replicas() {
     in_cluster(Company::Welcome, async |cluster| {
         let environment = Environment::open(cluster, "keys");
         environment.serve("web", 1).await;
-        let annotate = |annotation: &str| kubectl(&["annotate", "namespace", &environment.name, "--overwrite", annotation]);
+        let annotate = |annotation: &str| {
+            kubectl(&["annotate", "namespace", &environment.name, "--overwrite", annotation])
+        };
         annotate("portcullis.dev/require=app");
         annotate("portcullis.dev/allow-apps=importer");
         let host = environment.host("web");
         assert_eq!(cluster.gateway.replicas().len(), 2);
-        let key = portcullis(&["key", "create", "importer", "--namespace", NAMESPACE]).trim().to_owned();
+        let key =
+            portcullis(&["key", "create", "importer", "--namespace", NAMESPACE]).trim().to_owned();
         all_answer(cluster, &host, &key, "200").await;
 
         let open = streams(cluster, &host, &key).await;
         annotate("portcullis.dev/allow-apps=somebody-else");
-        report(&format!("a grant that was withdrawn ended streams through both replicas after {} ms", ended(open).await.as_millis()));
+        report(&format!(
+            "a grant that was withdrawn ended streams through both replicas after {} ms",
+            ended(open).await.as_millis()
+        ));
         all_answer(cluster, &host, &key, "404").await;
 
         annotate("portcullis.dev/allow-apps=importer");
         all_answer(cluster, &host, &key, "200").await;
         let open = streams(cluster, &host, &key).await;
-        let list: serde_json::Value =
-            serde_json::from_str(&portcullis(&["key", "list", "-o", "json", "--namespace", NAMESPACE])).expect("JSON");
+        let list: serde_json::Value = serde_json::from_str(&portcullis(&[
+            "key",
+            "list",
+            "-o",
+            "json",
+            "--namespace",
+            NAMESPACE,
+        ]))
+        .expect("JSON");
         let name = list[0]["name"].as_str().expect("the only key").to_owned();
         portcullis(&["key", "revoke", &name, "--namespace", NAMESPACE]);
-        report(&format!("a key that was revoked ended streams through both replicas after {} ms", ended(open).await.as_millis()));
+        report(&format!(
+            "a key that was revoked ended streams through both replicas after {} ms",
+            ended(open).await.as_millis()
+        ));
         all_answer(cluster, &host, &key, "404").await;
     });
 }

@@ -1,4 +1,5 @@
-//! What the gateway asked of the API server, by the server's own audit log, against what it may ask.
+//! What the gateway asked of the API server, by the server's own audit log, against what it may
+//! ask.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,15 +14,16 @@ use crate::node::{Company, apply, eventually, in_cluster, kubectl, report, state
 
 const ACCOUNT: &str = "system:serviceaccount:portcullis:portcullis";
 
-/// A verb on a kind of resource, or on one resource by name where only that is granted: `list endpointslices.discovery.k8s.io`,
-/// `watch secrets portcullis-tls`.
+/// A verb on a kind of resource, or on one resource by name where only that is granted: `list
+/// endpointslices.discovery.k8s.io`, `watch secrets portcullis-tls`.
 type Permission = String;
 
 #[test]
 #[ignore = "needs the node that tests/cluster/test starts"]
 fn the_gateway_is_refused_nothing_and_may_do_nothing_that_it_does_not_do() {
     in_cluster(Company::Unwelcome, async |cluster| {
-        // The same kind of problem on one object again and again: an Event is written, and then counted up.
+        // The same kind of problem on one object again and again: an Event is written, and then
+        // counted up.
         let environment = Environment::open(cluster, "garbage");
         let service = |value: &str| {
             let namespace = &environment.name;
@@ -38,14 +40,18 @@ fn the_gateway_is_refused_nothing_and_may_do_nothing_that_it_does_not_do() {
             async move { if unused.is_empty() { Ok(()) } else { Err(format!("not used: {unused:?}")) } }
         })
         .await;
-        let asked: BTreeSet<_> = entries().iter().map(|entry| permission(entry, &granted)).collect();
+        let asked: BTreeSet<_> =
+            entries().iter().map(|entry| permission(entry, &granted)).collect();
         let beyond: Vec<_> = asked.difference(&granted).collect();
         assert!(beyond.is_empty(), "asked for, and not granted: {beyond:?}");
         let starts = starts();
-        let (early, refused): (Vec<_>, Vec<_>) =
-            entries().into_iter().filter(is_refused).partition(|entry| starts.iter().any(|start| start.contains(&received(entry))));
+        let (early, refused): (Vec<_>, Vec<_>) = entries()
+            .into_iter()
+            .filter(is_refused)
+            .partition(|entry| starts.iter().any(|start| start.contains(&received(entry))));
         report(&format!(
-            "{} requests of the gateway in the audit log, {} refused by an API server that was starting",
+            "{} requests of the gateway in the audit log, {} refused by an API server that was \
+             starting",
             entries().len(),
             early.len()
         ));
@@ -53,7 +59,8 @@ fn the_gateway_is_refused_nothing_and_may_do_nothing_that_it_does_not_do() {
     });
 }
 
-/// All that the ClusterRole and the Roles grant. What is for ACME or for logins alone is used by the end-to-end tests of these that run before.
+/// All that the ClusterRole and the Roles grant. What is for ACME or for logins alone is used by
+/// the end-to-end tests of these that run before.
 fn granted() -> BTreeSet<Permission> {
     let roles = [
         "clusterrole/portcullis",
@@ -68,7 +75,13 @@ fn granted() -> BTreeSet<Permission> {
         role["rules"].as_array().cloned().unwrap_or_default()
     });
     let texts = |rule: &Value, key: &str| -> Vec<String> {
-        rule[key].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+        rule[key]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect()
     };
     let mut granted = BTreeSet::new();
     for rule in rules {
@@ -89,7 +102,11 @@ fn granted() -> BTreeSet<Permission> {
 
 /// All that the gateway's ServiceAccount did.
 fn used(granted: &BTreeSet<Permission>) -> BTreeSet<Permission> {
-    entries().iter().filter(|entry| !is_refused(entry)).map(|entry| permission(entry, granted)).collect()
+    entries()
+        .iter()
+        .filter(|entry| !is_refused(entry))
+        .map(|entry| permission(entry, granted))
+        .collect()
 }
 
 fn entries() -> Vec<Value> {
@@ -102,10 +119,14 @@ fn entries() -> Vec<Value> {
 /// When the API server was starting: until it has read the roles, it refuses everyone.
 fn starts() -> Vec<RangeInclusive<String>> {
     let log = fs::read_to_string(state().join("apiserver-starts.log")).unwrap_or_default();
-    log.lines().filter_map(|line| line.split_once(' ')).map(|(from, to)| from.to_owned()..=to.to_owned()).collect()
+    log.lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(from, to)| from.to_owned()..=to.to_owned())
+        .collect()
 }
 
-/// When a request came, in RFC 3339 with microseconds: in the order of the alphabet, as `control` writes it.
+/// When a request came, in RFC 3339 with microseconds: in the order of the alphabet, as `control`
+/// writes it.
 fn received(entry: &Value) -> String {
     entry["requestReceivedTimestamp"].as_str().expect("every entry says when").to_owned()
 }
@@ -125,5 +146,9 @@ fn permission(entry: &Value, granted: &BTreeSet<Permission>) -> Permission {
 }
 
 fn words(verb: &str, resource: &str, group: &str) -> Permission {
-    if group.is_empty() { format!("{verb} {resource}") } else { format!("{verb} {resource}.{group}") }
+    if group.is_empty() {
+        format!("{verb} {resource}")
+    } else {
+        format!("{verb} {resource}.{group}")
+    }
 }

@@ -1,4 +1,5 @@
-//! What people and Kubernetes change all day: services come and go, pods multiply, turn unready and recover, environments are renamed.
+//! What people and Kubernetes change all day: services come and go, pods multiply, turn unready and
+//! recover, environments are renamed.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -26,7 +27,10 @@ fn a_service_and_its_pods_appear_and_the_url_answers() {
         environment.answers("web").await;
         let host = environment.host("web");
         for version in [Version::Http1, Version::Http2] {
-            let answer = client::get(cluster.gateway, cluster.gateway.https, version, &host, "/echo").await.expect("an answer");
+            let answer =
+                client::get(cluster.gateway, cluster.gateway.https, version, &host, "/echo")
+                    .await
+                    .expect("an answer");
             assert_eq!(answer.status, 200, "{answer:?}");
         }
         kubectl(&["delete", "service/web", "--namespace", &environment.name]);
@@ -88,8 +92,11 @@ fn a_renamed_environment_moves_to_its_new_name_and_an_unlabelled_one_is_gone() {
     in_cluster(Company::Welcome, async |cluster| {
         let environment = Environment::open(cluster, "label");
         environment.serve("web", 1).await;
-        let (old, new) = (environment.host("web"), format!("web--{}-renamed.{ZONE}", environment.name));
-        let label = |label: &str| kubectl(&["label", "--overwrite", &format!("namespace/{}", environment.name), label]);
+        let (old, new) =
+            (environment.host("web"), format!("web--{}-renamed.{ZONE}", environment.name));
+        let label = |label: &str| {
+            kubectl(&["label", "--overwrite", &format!("namespace/{}", environment.name), label])
+        };
         label(&format!("portcullis.dev/environment={}-renamed", environment.name));
         host_answers(cluster, &new, 200).await;
         host_answers(cluster, &old, 404).await;
@@ -121,7 +128,10 @@ fn five_hundred_services_at_once_all_answer() {
                 async move { host_answers(cluster, &host, 200).await }
             })
             .await;
-        report(&format!("{MANY} Services were made in {created:?}, and all answered after {:?}", began.elapsed()));
+        report(&format!(
+            "{MANY} Services were made in {created:?}, and all answered after {:?}",
+            began.elapsed()
+        ));
         load.stop().await.assert_flawless();
     });
 }
@@ -158,7 +168,9 @@ async fn answered_by_exactly_the_ready(cluster: &Cluster, environment: &Environm
     for replica in cluster.gateway.replicas() {
         eventually(&format!("{} goes by {ready:?}", replica.name), SOON, || async {
             let mut connection =
-                Connection::open(cluster.gateway, replica.port(HTTPS), Version::Http2, &host).await.map_err(|error| error.to_string())?;
+                Connection::open(cluster.gateway, replica.port(HTTPS), Version::Http2, &host)
+                    .await
+                    .map_err(|error| error.to_string())?;
             let mut pods = BTreeSet::new();
             for _ in 0..SAMPLE {
                 pods.insert(connection.get(WHO).await.map_err(|error| error.to_string())?.pod());
@@ -171,6 +183,14 @@ async fn answered_by_exactly_the_ready(cluster: &Cluster, environment: &Environm
 
 fn switch_readiness(address: &str, switch: &str) {
     let mut curl = std::process::Command::new("curl");
-    curl.args(["--silent", "--fail", "--max-time", "5", "--request", "POST", &format!("http://{address}:8080/ready/{switch}")]);
+    curl.args([
+        "--silent",
+        "--fail",
+        "--max-time",
+        "5",
+        "--request",
+        "POST",
+        &format!("http://{address}:8080/ready/{switch}"),
+    ]);
     crate::node::output(&mut curl);
 }

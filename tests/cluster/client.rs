@@ -1,4 +1,5 @@
-//! A client as programs use one: HTTP/1.1 and HTTP/2 over TLS, with the certificate checked, and every wait bounded.
+//! A client as programs use one: HTTP/1.1 and HTTP/2 over TLS, with the certificate checked, and
+//! every wait bounded.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -50,7 +51,13 @@ pub(crate) struct Answer {
 pub(crate) const WHO: &str = "/whoami";
 
 /// Asks for `path` of `host` once, on a connection of its own.
-pub(crate) async fn get(gateway: &Gateway, to: SocketAddr, version: Version, host: &str, path: &str) -> Result<Answer, Failure> {
+pub(crate) async fn get(
+    gateway: &Gateway,
+    to: SocketAddr,
+    version: Version,
+    host: &str,
+    path: &str,
+) -> Result<Answer, Failure> {
     Connection::open(gateway, to, version, host).await?.get(path).await
 }
 
@@ -58,15 +65,28 @@ pub(crate) async fn get(gateway: &Gateway, to: SocketAddr, version: Version, hos
 
 impl Connection {
     /// Connects to `to`, and makes sure that it has a certificate for `host`.
-    pub(crate) async fn open(gateway: &Gateway, to: SocketAddr, version: Version, host: &str) -> Result<Self, Failure> {
-        tokio::time::timeout(PATIENCE, Self::connect(gateway, to, version, host)).await.map_err(|_| "no connection in time")?
+    pub(crate) async fn open(
+        gateway: &Gateway,
+        to: SocketAddr,
+        version: Version,
+        host: &str,
+    ) -> Result<Self, Failure> {
+        tokio::time::timeout(PATIENCE, Self::connect(gateway, to, version, host))
+            .await
+            .map_err(|_| "no connection in time")?
     }
 
-    async fn connect(gateway: &Gateway, to: SocketAddr, version: Version, host: &str) -> Result<Self, Failure> {
+    async fn connect(
+        gateway: &Gateway,
+        to: SocketAddr,
+        version: Version,
+        host: &str,
+    ) -> Result<Self, Failure> {
         let stream = TcpStream::connect(to).await?;
         stream.set_nodelay(true)?;
         let connector = TlsConnector::from(gateway.tls(version));
-        let stream = TokioIo::new(connector.connect(ServerName::try_from(host.to_owned())?, stream).await?);
+        let stream =
+            TokioIo::new(connector.connect(ServerName::try_from(host.to_owned())?, stream).await?);
         let sender = match version {
             Version::Http1 => {
                 let (sender, connection) = http1::handshake(stream).await?;
@@ -86,7 +106,9 @@ impl Connection {
     pub(crate) fn another_stream(&self) -> Option<Self> {
         match &self.sender {
             Sender::Http1(_) => None,
-            Sender::Http2(sender) => Some(Self { host: self.host.clone(), sender: Sender::Http2(sender.clone()) }),
+            Sender::Http2(sender) => {
+                Some(Self { host: self.host.clone(), sender: Sender::Http2(sender.clone()) })
+            }
         }
     }
 
@@ -100,7 +122,9 @@ impl Connection {
 
     /// Asks for `path`, and waits for the whole answer.
     pub(crate) async fn get(&mut self, path: &str) -> Result<Answer, Failure> {
-        tokio::time::timeout(PATIENCE, self.exchange(path)).await.map_err(|_| "no answer in time")?
+        tokio::time::timeout(PATIENCE, self.exchange(path))
+            .await
+            .map_err(|_| "no answer in time")?
     }
 
     async fn exchange(&mut self, path: &str) -> Result<Answer, Failure> {
@@ -111,7 +135,11 @@ impl Connection {
                 sender.send_request(request).await?
             }
             Sender::Http2(sender) => {
-                let uri = Uri::builder().scheme("https").authority(self.host.as_str()).path_and_query(path).build()?;
+                let uri = Uri::builder()
+                    .scheme("https")
+                    .authority(self.host.as_str())
+                    .path_and_query(path)
+                    .build()?;
                 sender.ready().await?;
                 sender.send_request(Request::get(uri).body(Empty::new())?).await?
             }

@@ -1,4 +1,5 @@
-//! What breaks: pods die, links fall silent, the API server is away, and the cluster forgets what it knew.
+//! What breaks: pods die, links fall silent, the API server is away, and the cluster forgets what
+//! it knew.
 
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,17 @@ fn a_killed_pod_is_replaced_and_the_others_carry_on() {
         let load = Load::start(cluster.gateway, Plan::light(&environment.host("web")));
         load.pass(200).await;
         let pod = environment.pods("web").swap_remove(0);
-        kubectl(&["delete", "pod", &pod.name, "--namespace", &environment.name, "--grace-period=0", "--force"]);
-        // Whether the Deployment is complete is no question: for a moment it says so of the pod that is gone.
+        kubectl(&[
+            "delete",
+            "pod",
+            &pod.name,
+            "--namespace",
+            &environment.name,
+            "--grace-period=0",
+            "--force",
+        ]);
+        // Whether the Deployment is complete is no question: for a moment it says so of the pod
+        // that is gone.
         eventually("the new pod gets requests too", PODS, || async {
             let pods = load.report().pods;
             if pods.len() >= 4 { Ok(()) } else { Err(format!("{pods:?}")) }
@@ -28,7 +38,10 @@ fn a_killed_pod_is_replaced_and_the_others_carry_on() {
         .await;
         load.pass(400).await;
         let result = load.stop().await;
-        report(&format!("a pod killed without grace: {} requests answered, {} failed", result.answered, result.failed));
+        report(&format!(
+            "a pod killed without grace: {} requests answered, {} failed",
+            result.answered, result.failed
+        ));
         // What the pod was working on dies with it; the load has four requests under way.
         assert!(result.failed <= 4, "{:?}", result.failures);
     });
@@ -68,7 +81,11 @@ fn a_pod_whose_link_is_cut_costs_only_what_was_under_way() {
             "a link cut, noticed by the kubelet after {noticed:?}: {} requests answered, {} failed",
             result.answered, result.failed
         ));
-        assert!(result.failed <= 8, "only what was under way or begun before the probe failed: {:?}", result.failures);
+        assert!(
+            result.failed <= 8,
+            "only what was under way or begun before the probe failed: {:?}",
+            result.failures
+        );
     });
 }
 
@@ -83,19 +100,25 @@ fn traffic_goes_on_while_the_api_server_is_away_and_changes_arrive_once_it_is_ba
         tokio::time::sleep(OUTAGE).await;
         control(&["start-apiserver"]);
         let back = Instant::now();
-        // Written by hand, so that it needs none of Kubernetes' controllers, which take their time to come back.
+        // Written by hand, so that it needs none of Kubernetes' controllers, which take their time
+        // to come back.
         endpoints::make_service(&environment, "late");
         endpoints::point(cluster, &environment, "late", &environment.pods("web")[0].address).await;
         environment.answers("late").await;
         let result = load.stop().await;
         report(&format!(
-            "API server away for {OUTAGE:?}: {} requests answered, {} failed; a new service answered {:?} after its return",
+            "API server away for {OUTAGE:?}: {} requests answered, {} failed; a new service \
+             answered {:?} after its return",
             result.answered,
             result.failed,
             back.elapsed()
         ));
         result.assert_flawless();
-        assert_eq!(cluster.gateway.replicas().len(), 2, "no replica was restarted or turned unready for good");
+        assert_eq!(
+            cluster.gateway.replicas().len(),
+            2,
+            "no replica was restarted or turned unready for good"
+        );
     });
 }
 
@@ -122,7 +145,10 @@ fn a_cluster_set_back_to_an_older_state_is_followed() {
         environment.rolled_out("afterwards");
         environment.answers("afterwards").await;
         let result = load.stop().await;
-        report(&format!("etcd set back: followed after {followed:?}; {} requests answered, {} failed", result.answered, result.failed));
+        report(&format!(
+            "etcd set back: followed after {followed:?}; {} requests answered, {} failed",
+            result.answered, result.failed
+        ));
         result.assert_flawless();
     });
 }

@@ -15,8 +15,8 @@ use crate::node::{self, Cluster, Company, in_cluster, report};
 
 const CHANGES: usize = 150;
 const LIMIT: Duration = Duration::from_millis(100);
-/// What takes longer may take as many whole exchanges of a request as this, as late ones went in the same run: on a machine that has
-/// no processor to spare, every step of either waits for one.
+/// What takes longer may take as many whole exchanges of a request as this, as late ones went in
+/// the same run: on a machine that has no processor to spare, every step of either waits for one.
 const EXCHANGES: u32 = 5;
 /// The pause between two questions to a replica: what the measurement is coarse by.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -27,7 +27,9 @@ fn a_change_of_endpoints_is_routed_by_within_a_tenth_of_a_second() {
     in_cluster(Company::Unwelcome, async |cluster| {
         let environment = Environment::open(cluster, "moving");
         environment.serve("base", 2).await;
-        let [here, there] = &environment.pods("base")[..] else { panic!("two pods were asked for") };
+        let [here, there] = &environment.pods("base")[..] else {
+            panic!("two pods were asked for")
+        };
         make_service(&environment, "moving");
         point(cluster, &environment, "moving", &here.address).await;
         environment.answers("moving").await;
@@ -36,15 +38,21 @@ fn a_change_of_endpoints_is_routed_by_within_a_tenth_of_a_second() {
         let mut replicas = Vec::new();
         for replica in cluster.gateway.replicas() {
             let host = environment.host("moving");
-            let connection = Connection::open(cluster.gateway, replica.port(HTTPS), Version::Http1, &host).await.expect("a connection");
+            let connection =
+                Connection::open(cluster.gateway, replica.port(HTTPS), Version::Http1, &host)
+                    .await
+                    .expect("a connection");
             replicas.push((connection, Vec::new()));
         }
         assert_eq!(replicas.len(), 2);
         let mut times = Vec::new();
         for change in 0..CHANGES {
             let pod = if change % 2 == 0 { there } else { here };
-            let answered =
-                futures::future::join_all(replicas.iter_mut().map(|(replica, exchanges)| first_answer_of(replica, &pod.name, exchanges)));
+            let answered = futures::future::join_all(
+                replicas
+                    .iter_mut()
+                    .map(|(replica, exchanges)| first_answer_of(replica, &pod.name, exchanges)),
+            );
             let changed = async {
                 point(cluster, &environment, "moving", &pod.address).await;
                 loop {
@@ -55,14 +63,18 @@ fn a_change_of_endpoints_is_routed_by_within_a_tenth_of_a_second() {
                 }
             };
             let (changed, answered) = tokio::join!(changed, answered);
-            times.extend(answered.into_iter().map(|answered| answered.saturating_duration_since(changed)));
+            times.extend(
+                answered.into_iter().map(|answered| answered.saturating_duration_since(changed)),
+            );
         }
-        let mut exchanges: Vec<_> = replicas.into_iter().flat_map(|(_, exchanges)| exchanges).collect();
+        let mut exchanges: Vec<_> =
+            replicas.into_iter().flat_map(|(_, exchanges)| exchanges).collect();
         times.sort_unstable();
         exchanges.sort_unstable();
         let (late, exchange) = (percentile(&times, 99), percentile(&exchanges, 99));
         report(&format!(
-            "from an EndpointSlice's event to the first request: median {:?}, p99 {late:?}, longest {:?} of {}; exchanges meanwhile: median {:?}, p99 {exchange:?}",
+            "from an EndpointSlice's event to the first request: median {:?}, p99 {late:?}, \
+             longest {:?} of {}; exchanges meanwhile: median {:?}, p99 {exchange:?}",
             percentile(&times, 50),
             percentile(&times, 100),
             times.len(),
@@ -82,7 +94,12 @@ pub(crate) fn make_service(environment: &Environment, service: &str) {
 }
 
 /// Has the Service's slice of one endpoint point at `address`.
-pub(crate) async fn point(cluster: &Cluster, environment: &Environment, service: &str, address: &str) {
+pub(crate) async fn point(
+    cluster: &Cluster,
+    environment: &Environment,
+    service: &str,
+    address: &str,
+) {
     let slice = serde_json::json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -93,7 +110,10 @@ pub(crate) async fn point(cluster: &Cluster, environment: &Environment, service:
     });
     let slices: Api<EndpointSlice> = Api::namespaced(cluster.kube.clone(), &environment.name);
     let params = PatchParams::apply("portcullis-tests").force();
-    slices.patch(&format!("{service}-by-hand"), &params, &Patch::Apply(&slice)).await.expect("the slice is accepted");
+    slices
+        .patch(&format!("{service}-by-hand"), &params, &Patch::Apply(&slice))
+        .await
+        .expect("the slice is accepted");
 }
 
 /// When the slice's events came, and the address that each told.
@@ -106,7 +126,13 @@ async fn events(cluster: &Cluster, environment: &Environment) -> mpsc::Receiver<
         while let Ok(Some(event)) = stream.try_next().await {
             let at = Instant::now();
             let (WatchEvent::Added(slice) | WatchEvent::Modified(slice)) = event else { continue };
-            let address = slice.endpoints.into_iter().flatten().flat_map(|endpoint| endpoint.addresses).next().unwrap_or_default();
+            let address = slice
+                .endpoints
+                .into_iter()
+                .flatten()
+                .flat_map(|endpoint| endpoint.addresses)
+                .next()
+                .unwrap_or_default();
             if sender.send((at, address)).await.is_err() {
                 return;
             }
@@ -115,8 +141,13 @@ async fn events(cluster: &Cluster, environment: &Environment) -> mpsc::Receiver<
     receiver
 }
 
-/// Asks one replica until the pod of that name answers, and tells when that was; keeps how long each exchange took.
-async fn first_answer_of(replica: &mut Connection, pod: &str, exchanges: &mut Vec<Duration>) -> Instant {
+/// Asks one replica until the pod of that name answers, and tells when that was; keeps how long
+/// each exchange took.
+async fn first_answer_of(
+    replica: &mut Connection,
+    pod: &str,
+    exchanges: &mut Vec<Duration>,
+) -> Instant {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let asked = Instant::now();

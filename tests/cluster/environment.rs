@@ -1,4 +1,5 @@
-//! An environment of a test: a Kubernetes Namespace of its own, and services in it that run the echo server.
+//! An environment of a test: a Kubernetes Namespace of its own, and services in it that run the
+//! echo server.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -11,7 +12,8 @@ use crate::gateway::{Gateway, HTTPS, ZONE};
 use crate::node::{self, Cluster, eventually, kubectl};
 use crate::pods::{self, Pod};
 
-/// How long the cluster may take over a change of pods: far more than it should, so that a busy machine fails no test.
+/// How long the cluster may take over a change of pods: far more than it should, so that a busy
+/// machine fails no test.
 pub(crate) const PODS: Duration = Duration::from_secs(180);
 /// How long a change may take from the API to the gateway, controllers included; as generous.
 pub(crate) const SOON: Duration = PODS;
@@ -91,7 +93,14 @@ spec:
 
     /// Waits until the pods of a Deployment are as they were asked for.
     pub(crate) fn rolled_out(&self, service: &str) {
-        kubectl(&["rollout", "status", &format!("deployment/{service}"), "--namespace", &self.name, "--timeout=180s"]);
+        kubectl(&[
+            "rollout",
+            "status",
+            &format!("deployment/{service}"),
+            "--namespace",
+            &self.name,
+            "--timeout=180s",
+        ]);
     }
 
     /// Waits until a service's URL answers 200.
@@ -99,11 +108,13 @@ spec:
         self.answers_with(service, 200).await;
     }
 
-    /// Waits until a service's URL answers with `status`, through the node port and at every replica: each follows changes by itself.
+    /// Waits until a service's URL answers with `status`, through the node port and at every
+    /// replica: each follows changes by itself.
     pub(crate) async fn answers_with(&self, service: &str, status: u16) {
         let host = self.host(service);
         let replicas = self.gateway.replicas();
-        let doors = std::iter::once(self.gateway.https).chain(replicas.iter().map(|replica| replica.port(HTTPS)));
+        let doors = std::iter::once(self.gateway.https)
+            .chain(replicas.iter().map(|replica| replica.port(HTTPS)));
         for door in doors {
             eventually(&format!("{host} answers {status} at {door}"), SOON, || async {
                 match self.status(door, &host).await {
@@ -122,12 +133,24 @@ spec:
 
     /// Sets how many pods a service has.
     pub(crate) fn scale(&self, service: &str, replicas: usize) {
-        kubectl(&["scale", &format!("deployment/{service}"), "--namespace", &self.name, &format!("--replicas={replicas}")]);
+        kubectl(&[
+            "scale",
+            &format!("deployment/{service}"),
+            "--namespace",
+            &self.name,
+            &format!("--replicas={replicas}"),
+        ]);
     }
 
     /// Has every pod of a service replaced, as `kubectl rollout restart` does.
     pub(crate) fn restart(&self, service: &str) {
-        kubectl(&["rollout", "restart", &format!("deployment/{service}"), "--namespace", &self.name]);
+        kubectl(&[
+            "rollout",
+            "restart",
+            &format!("deployment/{service}"),
+            "--namespace",
+            &self.name,
+        ]);
     }
 
     /// The names of a service's pods that are ready and not on their way out.
@@ -145,7 +168,10 @@ impl Drop for Environment {
     fn drop(&mut self) {
         // Not awaited: the node goes away in whole, and a throw-away cluster finishes by itself.
         let mut kubectl = Command::new("kubectl");
-        kubectl.args(["delete", "namespace", &self.name, "--wait=false"]).stdout(Stdio::null()).stderr(Stdio::null());
+        kubectl
+            .args(["delete", "namespace", &self.name, "--wait=false"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let _ = kubectl.status();
     }
 }

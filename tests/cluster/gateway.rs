@@ -1,4 +1,5 @@
-//! The gateway under test, installed once for all tests as a user installs it: a namespace, a TLS Secret, and `kubectl apply -k`.
+//! The gateway under test, installed once for all tests as a user installs it: a namespace, a TLS
+//! Secret, and `kubectl apply -k`.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -53,7 +54,8 @@ impl Gateway {
 
     fn find(authority: PathBuf) -> Self {
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(&authority).expect("the authority's file") {
+        for certificate in CertificateDer::pem_file_iter(&authority).expect("the authority's file")
+        {
             roots.add(certificate.expect("PEM")).expect("an authority");
         }
         Self {
@@ -76,9 +78,15 @@ impl Gateway {
     /// Waits until there are so many replicas, all ready and none on its way out.
     pub(crate) async fn settled(&self, replicas: usize) {
         eventually(&format!("{replicas} replicas of the gateway"), PODS, || async {
-            let pods = kubectl(&["get", "pods", "--namespace", NAMESPACE, "--output=name"]).lines().count();
+            let pods = kubectl(&["get", "pods", "--namespace", NAMESPACE, "--output=name"])
+                .lines()
+                .count();
             let ready = self.replicas().len();
-            if pods == replicas && ready == replicas { Ok(()) } else { Err(format!("{pods} pods, {ready} ready")) }
+            if pods == replicas && ready == replicas {
+                Ok(())
+            } else {
+                Err(format!("{pods} pods, {ready} ready"))
+            }
         })
         .await;
     }
@@ -91,7 +99,8 @@ impl Gateway {
     }
 }
 
-/// Installs the gateway as its documentation says: the zone's certificate as a Secret, then all manifests.
+/// Installs the gateway as its documentation says: the zone's certificate as a Secret, then all
+/// manifests.
 fn install(authority_file: &Path) {
     let (authority, certificate, key) = issue();
     let file = |name: &str, content: &str| {
@@ -102,10 +111,26 @@ fn install(authority_file: &Path) {
     let certificate = format!("--cert={}", file("zone.crt", &certificate).display());
     let key = format!("--key={}", file("zone.key", &key).display());
     kubectl(&["create", "namespace", NAMESPACE]);
-    kubectl(&["create", "secret", "tls", "portcullis-tls", "--namespace", NAMESPACE, &certificate, &key]);
+    kubectl(&[
+        "create",
+        "secret",
+        "tls",
+        "portcullis-tls",
+        "--namespace",
+        NAMESPACE,
+        &certificate,
+        &key,
+    ]);
     let overlay = node::repository("tests/cluster/overlay");
     node::output(Command::new("kubectl").args(["apply", "--server-side", "-k"]).arg(overlay));
-    kubectl(&["rollout", "status", "deployment/portcullis", "--namespace", NAMESPACE, "--timeout=180s"]);
+    kubectl(&[
+        "rollout",
+        "status",
+        "deployment/portcullis",
+        "--namespace",
+        NAMESPACE,
+        "--timeout=180s",
+    ]);
     fs::write(authority_file, authority).expect("the state folder takes files");
 }
 
@@ -120,14 +145,22 @@ fn issue() -> (String, String, String) {
     let issuer = Issuer::new(params, key);
     let key = KeyPair::generate().expect("a key");
     let names = vec![ZONE.to_owned(), format!("*.{ZONE}")];
-    let certificate = CertificateParams::new(names).and_then(|params| params.signed_by(&key, &issuer)).expect("a certificate");
+    let certificate = CertificateParams::new(names)
+        .and_then(|params| params.signed_by(&key, &issuer))
+        .expect("a certificate");
     (authority, certificate.pem(), key.serialize_pem())
 }
 
 fn node_port(name: &str) -> SocketAddr {
     let port = format!(r#"jsonpath={{.spec.ports[?(@.name=="{name}")].nodePort}}"#);
-    let port = kubectl(&["get", "service", "portcullis", "--namespace", NAMESPACE, "--output", &port]);
-    let address = kubectl(&["get", "nodes", "--output", r#"jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}"#]);
+    let port =
+        kubectl(&["get", "service", "portcullis", "--namespace", NAMESPACE, "--output", &port]);
+    let address = kubectl(&[
+        "get",
+        "nodes",
+        "--output",
+        r#"jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}"#,
+    ]);
     format!("{address}:{port}").parse().expect("the node's address and the Service's node port")
 }
 

@@ -1,4 +1,5 @@
-//! Steady load on one URL, bounded in connections and time, that counts what was answered and keeps what was not.
+//! Steady load on one URL, bounded in connections and time, that counts what was answered and keeps
+//! what was not.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -63,7 +64,13 @@ struct Shared {
 impl Plan {
     /// A little of everything: HTTP/2, a few requests at once, some hundreds a second.
     pub(crate) fn light(host: &str) -> Self {
-        Self { host: host.to_owned(), version: Version::Http2, connections: 2, streams: 2, pause: Duration::from_millis(5) }
+        Self {
+            host: host.to_owned(),
+            version: Version::Http2,
+            connections: 2,
+            streams: 2,
+            pause: Duration::from_millis(5),
+        }
     }
 }
 
@@ -129,7 +136,14 @@ async fn keep_connected(shared: Arc<Shared>) {
         if !std::mem::take(&mut is_first) {
             shared.lock().reconnected += 1;
         }
-        match Connection::open(shared.gateway, shared.gateway.https, shared.plan.version, &shared.plan.host).await {
+        match Connection::open(
+            shared.gateway,
+            shared.gateway.https,
+            shared.plan.version,
+            &shared.plan.host,
+        )
+        .await
+        {
             Ok(connection) => use_up(&shared, connection).await,
             Err(error) => {
                 shared.fail(format!("connecting: {error}"));
@@ -158,7 +172,9 @@ async fn ask(shared: Arc<Shared>, mut connection: Connection) {
         }
         match connection.get(WHO).await {
             Ok(answer) if answer.status == 200 => shared.succeed(&answer),
-            Ok(answer) => shared.fail(format!("{}: {}", answer.status, String::from_utf8_lossy(&answer.body))),
+            Ok(answer) => {
+                shared.fail(format!("{}: {}", answer.status, String::from_utf8_lossy(&answer.body)))
+            }
             Err(error) if was_never_processed(&error) => return,
             Err(error) => {
                 shared.fail(describe(&error));
@@ -171,14 +187,18 @@ async fn ask(shared: Arc<Shared>, mut connection: Connection) {
     }
 }
 
-/// Whether the gateway certainly did nothing with the request: the connection was closed before it was written, or HTTP/2 says so
-/// (RFC 9113 §8.7). Any client sends it again on its next connection.
+/// Whether the gateway certainly did nothing with the request: the connection was closed before it
+/// was written, or HTTP/2 says so (RFC 9113 §8.7). Any client sends it again on its next
+/// connection.
 fn was_never_processed(error: &Failure) -> bool {
     let Some(error) = error.downcast_ref::<hyper::Error>() else { return false };
-    let refused = error.source().and_then(|source| source.downcast_ref::<h2::Error>()).is_some_and(|error| {
-        (error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR))
-            || error.reason() == Some(h2::Reason::REFUSED_STREAM)
-    });
+    let refused =
+        error.source().and_then(|source| source.downcast_ref::<h2::Error>()).is_some_and(|error| {
+            (error.is_go_away()
+                && error.is_remote()
+                && error.reason() == Some(h2::Reason::NO_ERROR))
+                || error.reason() == Some(h2::Reason::REFUSED_STREAM)
+        });
     error.is_canceled() || error.is_closed() || refused
 }
 
@@ -222,6 +242,13 @@ impl Shared {
 impl Report {
     /// Panics when any request failed.
     pub(crate) fn assert_flawless(&self) {
-        assert_eq!(self.failed, 0, "of {} requests, {} failed: {:#?}", self.answered + self.failed, self.failed, self.failures);
+        assert_eq!(
+            self.failed,
+            0,
+            "of {} requests, {} failed: {:#?}",
+            self.answered + self.failed,
+            self.failed,
+            self.failures
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! The gateway in a real Kubernetes: installed as a user would, and watched while the cluster changes, breaks and mends.
+//! The gateway in a real Kubernetes: installed as a user would, and watched while the cluster
+//! changes, breaks and mends.
 //!
-//! These tests run inside the node that `tests/cluster/run` starts, so plain `cargo test` leaves them out and says so;
-//! `tests/cluster/test` builds what they need and runs them.
+//! These tests run inside the node that `tests/cluster/run` starts, so plain `cargo test` leaves
+//! them out and says so; `tests/cluster/test` builds what they need and runs them.
 
 mod client;
 mod environment;

@@ -13,7 +13,8 @@ use kube::Client;
 
 use crate::gateway::Gateway;
 
-/// The node is one for all tests: those that disturb nobody run beside each other, the others alone.
+/// The node is one for all tests: those that disturb nobody run beside each other, the others
+/// alone.
 static NODE: RwLock<()> = RwLock::new(());
 
 /// Whether a test bears others beside it.
@@ -33,14 +34,23 @@ pub(crate) struct Cluster {
     pub(crate) gateway: &'static Gateway,
 }
 
-/// Runs `test` with the gateway installed. It may block, as on `kubectl`: what it spawns runs on threads of its own.
+/// Runs `test` with the gateway installed. It may block, as on `kubectl`: what it spawns runs on
+/// threads of its own.
 pub(crate) fn in_cluster(company: Company, test: impl AsyncFnOnce(&Cluster)) {
     let (_beside, _alone);
     match company {
-        Company::Welcome => _beside = NODE.read().unwrap_or_else(std::sync::PoisonError::into_inner),
-        Company::Unwelcome => _alone = NODE.write().unwrap_or_else(std::sync::PoisonError::into_inner),
+        Company::Welcome => {
+            _beside = NODE.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
+        Company::Unwelcome => {
+            _alone = NODE.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let gateway = Gateway::installed();
@@ -51,7 +61,10 @@ pub(crate) fn in_cluster(company: Company, test: impl AsyncFnOnce(&Cluster)) {
 
 /// The folder with the node's logs and files.
 pub(crate) fn state() -> PathBuf {
-    PathBuf::from(env::var_os("PORTCULLIS_CLUSTER_STATE").expect("these tests run inside the node that tests/cluster/test starts"))
+    PathBuf::from(
+        env::var_os("PORTCULLIS_CLUSTER_STATE")
+            .expect("these tests run inside the node that tests/cluster/test starts"),
+    )
 }
 
 /// A folder or file of the repository.
@@ -74,7 +87,12 @@ pub(crate) fn apply(manifests: &str) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("kubectl starts");
-    kubectl.stdin.take().expect("it is piped").write_all(manifests.as_bytes()).expect("kubectl reads all manifests");
+    kubectl
+        .stdin
+        .take()
+        .expect("it is piped")
+        .write_all(manifests.as_bytes())
+        .expect("kubectl reads all manifests");
     let output = kubectl.wait_with_output().expect("kubectl ends");
     assert!(output.status.success(), "kubectl apply: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -18,9 +18,22 @@ pub(crate) fn of(namespace: &str, selector: &str) -> Vec<Pod> {
         "jsonpath={range .items[*]}{.metadata.name} {.status.podIP} {.metadata.deletionTimestamp} ",
         r#"{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#
     );
-    let pods = kubectl(&["get", "pods", "--namespace", namespace, "--selector", selector, "--output", template]);
+    let pods = kubectl(&[
+        "get",
+        "pods",
+        "--namespace",
+        namespace,
+        "--selector",
+        selector,
+        "--output",
+        template,
+    ]);
     let pods = pods.lines().filter_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
-        [name, address, "", ready] => Some(Pod { name: name.to_owned(), address: address.to_owned(), is_ready: ready == "True" }),
+        [name, address, "", ready] => Some(Pod {
+            name: name.to_owned(),
+            address: address.to_owned(),
+            is_ready: ready == "True",
+        }),
         _ => None,
     });
     pods.collect()

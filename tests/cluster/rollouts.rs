@@ -1,4 +1,5 @@
-//! Rolling updates under load: of the pods behind the gateway, and of the gateway itself. No request is lost.
+//! Rolling updates under load: of the pods behind the gateway, and of the gateway itself. No
+//! request is lost.
 
 use std::time::Duration;
 
@@ -24,12 +25,20 @@ fn rolling_updates_of_pods_lose_no_request_of_a_hundred_thousand() {
             environment.restart("web");
             environment.rolled_out("web");
             updates += 1;
-            assert!(loads.iter().all(Load::goes_on), "too slow a machine: {:?}", loads.map(|load| load.report()));
+            assert!(
+                loads.iter().all(Load::goes_on),
+                "too slow a machine: {:?}",
+                loads.map(|load| load.report())
+            );
         }
         for load in loads {
             let result = load.stop().await;
             result.assert_flawless();
-            assert!(result.pods.len() as u64 > 3 * updates, "every update's pods got requests: {:?}", result.pods);
+            assert!(
+                result.pods.len() as u64 > 3 * updates,
+                "every update's pods got requests: {:?}",
+                result.pods
+            );
             report(&format!(
                 "{} requests over {updates} rolling updates and {} pods, {} failed",
                 result.answered,
@@ -49,10 +58,20 @@ fn a_rolling_update_of_the_gateway_loses_no_request() {
         let before = cluster.gateway.replicas();
         let loads = both_versions(cluster, &environment.host("web"), Duration::from_millis(2));
         kubectl(&["rollout", "restart", "deployment/portcullis", "--namespace", NAMESPACE]);
-        kubectl(&["rollout", "status", "deployment/portcullis", "--namespace", NAMESPACE, "--timeout=180s"]);
+        kubectl(&[
+            "rollout",
+            "status",
+            "deployment/portcullis",
+            "--namespace",
+            NAMESPACE,
+            "--timeout=180s",
+        ]);
         cluster.gateway.settled(2).await;
         let after = cluster.gateway.replicas();
-        assert!(before.iter().all(|replica| !after.contains(replica)), "all replicas were replaced");
+        assert!(
+            before.iter().all(|replica| !after.contains(replica)),
+            "all replicas were replaced"
+        );
         for load in loads {
             load.pass(100).await;
             let result = load.stop().await;

@@ -9,11 +9,15 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use portcullis_config::client_key::{Key, write_hash};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 use serde_json::{Value, json};
 
 use self::issuer::Issuer;
-use crate::harness::{Answer, Curl, Echo, Gateway, Service, World, echo, eventually, soon, without_ids};
+use crate::harness::{
+    Answer, Curl, Echo, Gateway, Service, World, echo, eventually, soon, without_ids,
+};
 
 /// Demands application and user: `shop`, and everyone at example.com.
 const CLOSED: &str = "web--closed.apps.test";
@@ -80,15 +84,20 @@ impl Stage {
         let pod = echo("pod-1").await;
         let (issuer, partner) = (Issuer::start("key").await, Issuer::start("other").await);
         let (shop, crm, expired) = (key(1), key(2), key(3));
-        let gateway = Gateway::of(world(&pod).with_file("keys.json", &Self::keys(&shop, &crm, &expired).to_string()))
-            .settings(json!({ "access": {
-                "issuers": [issuer.settings("corp", ""), partner.settings("partner", "partner:")],
-                "credentialsNamespace": "portcullis",
-            }}))
-            .start()
-            .await;
+        let gateway = Gateway::of(
+            world(&pod).with_file("keys.json", &Self::keys(&shop, &crm, &expired).to_string()),
+        )
+        .settings(json!({ "access": {
+            "issuers": [issuer.settings("corp", ""), partner.settings("partner", "partner:")],
+            "credentialsNamespace": "portcullis",
+        }}))
+        .start()
+        .await;
         let stage = Self { pod, issuer, partner, shop, crm, expired, gateway };
-        eventually("the issuers' keys are known", || async { stage.status(CLOSED, &[&stage.ann()]).await == 200 }).await;
+        eventually("the issuers' keys are known", || async {
+            stage.status(CLOSED, &[&stage.ann()]).await == 200
+        })
+        .await;
         stage
     }
 
@@ -138,8 +147,9 @@ fn api_key(key: &Key) -> String {
 
 /// What a client can see of an answer, but for what differs from one request to the next.
 fn face(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
-    let headers =
-        answer.headers.iter().map(|(name, value)| (name.clone(), if name == "date" { String::new() } else { without_ids(value) }));
+    let headers = answer.headers.iter().map(|(name, value)| {
+        (name.clone(), if name == "date" { String::new() } else { without_ids(value) })
+    });
     (answer.status, headers.collect(), without_ids(&answer.text()))
 }
 
@@ -197,10 +207,19 @@ async fn a_backend_learns_who_calls_and_gets_no_credentials() {
         "Remote-User: root",
     ];
     let (ann, shop) = (stage.ann(), api_key(&stage.shop));
-    let headers: Vec<&str> = outside.into_iter().chain([&*ann, &*shop, "Cookie: theme=dark; __Host-portcullis=x"]).collect();
+    let headers: Vec<&str> = outside
+        .into_iter()
+        .chain([&*ann, &*shop, "Cookie: theme=dark; __Host-portcullis=x"])
+        .collect();
     for host in [CLOSED, OPEN] {
         let received = stage.received(host, &headers).await;
-        let of = |name: &str| received.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str()).collect::<Vec<_>>();
+        let of = |name: &str| {
+            received
+                .iter()
+                .filter(|(other, _)| other == name)
+                .map(|(_, value)| value.as_str())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(of("x-auth-request-user"), ["ann@example.com"], "{host} {received:?}");
         assert_eq!(of("x-forwarded-user"), ["ann@example.com"]);
         assert_eq!(of("x-auth-request-email"), ["ann@example.com"]);
@@ -212,7 +231,9 @@ async fn a_backend_learns_who_calls_and_gets_no_credentials() {
         assert_eq!(assertion.len(), 1);
         assert_eq!(verified(&stage, assertion[0], host).await["sub"], "ann@example.com");
         assert!(
-            !received.iter().any(|(name, value)| value.contains("root") || name == "authorization" || name == "x-api-key"),
+            !received.iter().any(|(name, value)| value.contains("root")
+                || name == "authorization"
+                || name == "x-api-key"),
             "{received:?}"
         );
     }
@@ -220,13 +241,19 @@ async fn a_backend_learns_who_calls_and_gets_no_credentials() {
     assert!(!nobody.iter().any(|(_, value)| value.contains("root")), "{nobody:?}");
 }
 
-/// What a backend finds in a signed assertion, by the keys that the gateway publishes on every host.
+/// What a backend finds in a signed assertion, by the keys that the gateway publishes on every
+/// host.
 async fn verified(stage: &Stage, token: &str, audience: &str) -> Value {
-    let keys = stage.gateway.curl("web--absent.apps.test", "/.well-known/portcullis/jwks.json").run().await;
+    let keys = stage
+        .gateway
+        .curl("web--absent.apps.test", "/.well-known/portcullis/jwks.json")
+        .run()
+        .await;
     assert_eq!(keys.status, 200);
     let keys: jsonwebtoken::jwk::JwkSet = serde_json::from_value(keys.json()).expect("a key set");
     let kid = jsonwebtoken::decode_header(token).expect("a token").kid.expect("a key's identifier");
-    let key = jsonwebtoken::DecodingKey::from_jwk(keys.find(&kid).expect("it is published")).expect("a key");
+    let key = jsonwebtoken::DecodingKey::from_jwk(keys.find(&kid).expect("it is published"))
+        .expect("a key");
     let mut validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::ES256);
     validation.set_audience(&[audience]);
     validation.set_issuer(&["https://apps.test"]);
@@ -238,14 +265,26 @@ async fn credentials_go_on_where_the_service_says_so() {
     let stage = Stage::start().await;
     stage.gateway.apply(
         &World::empty()
-            .with(Service::new("web").environment("machines").annotation("pass-credentials", "true").pod(&stage.pod))
+            .with(
+                Service::new("web")
+                    .environment("machines")
+                    .annotation("pass-credentials", "true")
+                    .pod(&stage.pod),
+            )
             .annotation("machines", "require", "app")
             .annotation("machines", "allow-apps", "crm")
-            .with_file("keys.json", &Stage::keys(&stage.shop, &stage.crm, &stage.expired).to_string()),
+            .with_file(
+                "keys.json",
+                &Stage::keys(&stage.shop, &stage.crm, &stage.expired).to_string(),
+            ),
     );
     let key = api_key(&stage.crm);
     eventually("the key goes on", || async {
-        stage.received(MACHINES, &[&key]).await.iter().any(|(name, value)| name == "x-api-key" && value == stage.crm.expose())
+        stage
+            .received(MACHINES, &[&key])
+            .await
+            .iter()
+            .any(|(name, value)| name == "x-api-key" && value == stage.crm.expose())
     })
     .await;
 }
@@ -254,19 +293,24 @@ async fn credentials_go_on_where_the_service_says_so() {
 async fn no_bad_credential_is_accepted_and_all_are_answered_alike() {
     let stage = Stage::start().await;
     let stranger = Issuer::start("key").await;
-    let all = bad::all(&stage.issuer, &stage.partner, &stranger, key(9).expose(), stage.expired.expose());
+    let all =
+        bad::all(&stage.issuer, &stage.partner, &stranger, key(9).expose(), stage.expired.expose());
     assert!(all.len() >= 120, "{}", all.len());
     let before = stage.pod.counts().borrow().started;
     let nothing = face(&stage.gateway.curl("web--absent.apps.test", "/").run().await);
     assert_eq!(nothing.0, 404);
     for (what, fields) in &all {
-        let headers: Vec<String> = fields.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let headers: Vec<String> =
+            fields.iter().map(|(name, value)| format!("{name}: {value}")).collect();
         let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
         let closed = face(&stage.call(CLOSED, "/", &headers).run().await);
         let absent = face(&stage.call("web--absent.apps.test", "/", &headers).run().await);
         assert_eq!(closed, absent, "{what}");
         // Two of a field that may stand once are refused before any host is looked at.
-        assert!(closed == nothing || what == "two authorizations" && closed.0 == 400, "{what}: {closed:?}");
+        assert!(
+            closed == nothing || what == "two authorizations" && closed.0 == 400,
+            "{what}: {closed:?}"
+        );
     }
     assert_eq!(stage.pod.counts().borrow().started, before, "the pod was asked");
     // What makes them bad is no accident of the test: the same caller with good ones is let in.
@@ -282,25 +326,37 @@ async fn what_is_taken_away_is_gone_soon_on_open_streams_too() {
     let started = async |headers: &[&str], host: &str| {
         let before = stage.pod.counts().borrow().started;
         let stream = tokio::spawn(stage.call(host, "/stream/100000?interval=20ms", headers).run());
-        stage.pod.counts().wait_for(|counts| counts.started > before).await.expect("the pod counts");
+        stage
+            .pod
+            .counts()
+            .wait_for(|counts| counts.started > before)
+            .await
+            .expect("the pod counts");
         stream
     };
 
     // A key that is revoked.
     let key = api_key(&stage.crm);
     let stream = started(&[&key], MACHINES).await;
-    stage.gateway.apply(&world(&stage.pod).with_file("keys.json", &Stage::keys(&stage.shop, &stage.shop, &stage.expired).to_string()));
-    let ended = tokio::time::timeout(SOON, stream).await.expect("the stream ends soon").expect("curl ran");
+    stage.gateway.apply(&world(&stage.pod).with_file(
+        "keys.json",
+        &Stage::keys(&stage.shop, &stage.shop, &stage.expired).to_string(),
+    ));
+    let ended =
+        tokio::time::timeout(SOON, stream).await.expect("the stream ends soon").expect("curl ran");
     assert_ne!(ended.exit, 0, "it is broken off: {ended:?}");
     assert_eq!(stage.status(MACHINES, &[&key]).await, 404);
 
     // A grant that is withdrawn.
     let ann = stage.ann();
     let stream = started(&[&ann], CLOSED).await;
-    stage
-        .gateway
-        .apply(&world(&stage.pod).annotation("closed", "allow-users", "bob@example.com").with_file("keys.json", &keys(&stage.shop)));
-    let ended = tokio::time::timeout(SOON, stream).await.expect("the stream ends soon").expect("curl ran");
+    stage.gateway.apply(
+        &world(&stage.pod)
+            .annotation("closed", "allow-users", "bob@example.com")
+            .with_file("keys.json", &keys(&stage.shop)),
+    );
+    let ended =
+        tokio::time::timeout(SOON, stream).await.expect("the stream ends soon").expect("curl ran");
     assert_ne!(ended.exit, 0, "{ended:?}");
     assert_eq!(stage.status(CLOSED, &[&ann]).await, 404);
 
@@ -309,13 +365,23 @@ async fn what_is_taken_away_is_gone_soon_on_open_streams_too() {
     eventually("the grant is back", || async { stage.status(CLOSED, &[&ann]).await == 200 }).await;
     let short = stage.ann_with("exp", json!(issuer::now() - 57));
     let stream = started(&[&short], CLOSED).await;
-    let ended = tokio::time::timeout(SOON + Duration::from_secs(3), stream).await.expect("the stream ends soon").expect("curl ran");
+    let ended = tokio::time::timeout(SOON + Duration::from_secs(3), stream)
+        .await
+        .expect("the stream ends soon")
+        .expect("curl ran");
     assert_ne!(ended.exit, 0, "{ended:?}");
 
     // What concerns somebody else ends nothing.
     let stream = started(&[&ann], CLOSED).await;
-    stage.gateway.apply(&world(&stage.pod).annotation("machines", "allow-apps", "nobody").with_file("keys.json", &keys(&stage.shop)));
-    eventually("the change is in effect", || async { stage.status(MACHINES, &[&api_key(&stage.crm)]).await == 404 }).await;
+    stage.gateway.apply(
+        &world(&stage.pod)
+            .annotation("machines", "allow-apps", "nobody")
+            .with_file("keys.json", &keys(&stage.shop)),
+    );
+    eventually("the change is in effect", || async {
+        stage.status(MACHINES, &[&api_key(&stage.crm)]).await == 404
+    })
+    .await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(!stream.is_finished());
     stream.abort();
@@ -340,7 +406,11 @@ async fn keys_of_an_issuer_follow_its_rotation_and_outlast_its_absence() {
     let ann = stage.ann();
     let Stage { gateway, issuer, .. } = stage;
     drop(issuer);
-    assert_eq!(gateway.curl(CLOSED, "/").header(&ann).run().await.status, 200, "the issuer is away");
+    assert_eq!(
+        gateway.curl(CLOSED, "/").header(&ann).run().await.status,
+        200,
+        "the issuer is away"
+    );
 }
 
 #[tokio::test]
@@ -352,7 +422,10 @@ async fn a_token_that_only_its_issuer_can_read_is_asked_about() {
     std::fs::write(&secret, "the-gateways-own-secret").expect("a file");
     let mut settings = issuer.settings("corp", "");
     settings["introspection"] = json!({ "clientId": "gateway", "clientSecretFile": secret });
-    let gateway = Gateway::of(world(&pod)).settings(json!({ "access": { "issuers": [settings] } })).start().await;
+    let gateway = Gateway::of(world(&pod))
+        .settings(json!({ "access": { "issuers": [settings] } }))
+        .start()
+        .await;
     const TOKEN: &str = "2YotnFZFEjr1zCsicMWpAA";
     let header = format!("Authorization: Bearer {TOKEN}");
     let status = async || gateway.curl(CLOSED, "/").header(&header).run().await.status;
@@ -371,10 +444,14 @@ async fn a_token_that_only_its_issuer_can_read_is_asked_about() {
     );
     eventually("the token is believed", || async { status().await == 200 }).await;
     let before = pod.counts().borrow().started;
-    let stream = tokio::spawn(gateway.curl(CLOSED, "/stream/100000?interval=20ms").header(&header).run());
+    let stream =
+        tokio::spawn(gateway.curl(CLOSED, "/stream/100000?interval=20ms").header(&header).run());
     pod.counts().wait_for(|counts| counts.started > before).await.expect("the pod counts");
     issuer.say(TOKEN, json!({ "active": false }));
-    let ended = tokio::time::timeout(SOON + Duration::from_secs(3), stream).await.expect("the stream ends soon").expect("curl ran");
+    let ended = tokio::time::timeout(SOON + Duration::from_secs(3), stream)
+        .await
+        .expect("the stream ends soon")
+        .expect("curl ran");
     assert_ne!(ended.exit, 0, "{ended:?}");
     assert_eq!(status().await, 404);
     assert!(!gateway.log().contains("the-gateways-own-secret") && !gateway.log().contains(TOKEN));
@@ -415,8 +492,13 @@ async fn secrets_are_found_nowhere() {
         issuer.token(&issuer.header(), &claims)
     };
     let ann = token_with("sub", json!("1001"));
-    eventually("the issuers' keys are known", || async { gateway.curl(CLOSED, "/").header(&bearer(&ann)).run().await.status == 200 }).await;
-    let cookie = |name: &str, octet: u8| format!("Cookie: __Host-portcullis{name}={}", issuer::encoded([octet; 100]));
+    eventually("the issuers' keys are known", || async {
+        gateway.curl(CLOSED, "/").header(&bearer(&ann)).run().await.status == 200
+    })
+    .await;
+    let cookie = |name: &str, octet: u8| {
+        format!("Cookie: __Host-portcullis{name}={}", issuer::encoded([octet; 100]))
+    };
     let shown = [
         bearer(&ann),
         bearer(&token_with("email", json!("bob@example.org"))),
@@ -445,11 +527,18 @@ async fn secrets_are_found_nowhere() {
             let answer = gateway.curl(host, "/echo").header(header).run().await;
             told.push_str(&format!("{:?} {}", answer.headers, answer.text()));
         }
-        let answer = gateway.curl("login.apps.test", portal[header.len() % portal.len()]).header(header).run().await;
+        let answer = gateway
+            .curl("login.apps.test", portal[header.len() % portal.len()])
+            .header(header)
+            .run()
+            .await;
         told.push_str(&format!("{:?} {}", answer.headers, answer.text()));
     }
     // One that only its issuer can read is the backend's own, until the issuer knows it.
-    issuer.say(OPAQUE, json!({ "active": true, "aud": "portcullis", "sub": "1", "client_id": "shop" }));
+    issuer.say(
+        OPAQUE,
+        json!({ "active": true, "aud": "portcullis", "sub": "1", "client_id": "shop" }),
+    );
     gateway.curl(OPEN, "/echo").header(&bearer(OPAQUE)).run().await;
     for path in ["/metrics", "/routes", "/readyz"] {
         told.push_str(&gateway.admin_page(path).await.text());
@@ -462,7 +551,10 @@ async fn secrets_are_found_nowhere() {
         assert!(secret.len() > 10 && !told.contains(secret), "{secret} was told");
     }
     assert!(!gateway.log().contains(OPAQUE));
-    assert!(told.contains("\"user\":\"ann@example.com\"") && told.contains("\"application\":\"crm\""), "but who was let in is");
+    assert!(
+        told.contains("\"user\":\"ann@example.com\"") && told.contains("\"application\":\"crm\""),
+        "but who was let in is"
+    );
 }
 
 fn secret_of(header: &str) -> &str {
@@ -487,26 +579,42 @@ async fn a_client_certificate_shows_an_application() {
     };
     let authorities = put("authorities.pem", &ours.pem());
     let mut arguments = Vec::new();
-    for (name, authority, host) in [("good", &ours, "importer.test"), ("other", &other, "importer.test"), ("wrong", &ours, "exporter.test")]
-    {
+    for (name, authority, host) in [
+        ("good", &ours, "importer.test"),
+        ("other", &other, "importer.test"),
+        ("wrong", &ours, "exporter.test"),
+    ] {
         let secret = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec![host.to_owned()]).expect("a name");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&secret, authority).expect("a certificate");
-        arguments.push([put(&format!("{name}.crt"), &certificate.pem()), put(&format!("{name}.key"), &secret.serialize_pem())]);
+        arguments.push([
+            put(&format!("{name}.crt"), &certificate.pem()),
+            put(&format!("{name}.key"), &secret.serialize_pem()),
+        ]);
     }
     let world = World::empty()
         .with(Service::new("web").environment("machines").pod(&pod))
         .annotation("machines", "require", "app")
         .annotation("machines", "allow-apps", "dns:importer.test");
-    let gateway = Gateway::of(world).settings(json!({ "access": { "clientCertificateAuthorities": authorities } })).start().await;
+    let gateway = Gateway::of(world)
+        .settings(json!({ "access": { "clientCertificateAuthorities": authorities } }))
+        .start()
+        .await;
     let call = async |host: &str, [certificate, secret]: &[String; 2], version: &str| {
-        gateway.curl(host, "/echo").args(["--cert", certificate, "--key", secret, "--tls-max", version]).run().await
+        gateway
+            .curl(host, "/echo")
+            .args(["--cert", certificate, "--key", secret, "--tls-max", version])
+            .run()
+            .await
     };
     for version in ["1.3", "1.2"] {
         let answer = call(MACHINES, &arguments[0], version).await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        assert!(answer.text().contains("[\"x-auth-request-app\",\"dns:importer.test\"]"), "{answer:?}");
+        assert!(
+            answer.text().contains("[\"x-auth-request-app\",\"dns:importer.test\"]"),
+            "{answer:?}"
+        );
         let absent = face(&call("web--absent.apps.test", &arguments[0], version).await);
         assert_eq!(absent.0, 404);
         for bad in &arguments[1..] {
@@ -516,6 +624,9 @@ async fn a_client_certificate_shows_an_application() {
     assert_eq!(gateway.curl(MACHINES, "/").run().await.status, 404);
     // An authority that is taken away takes away what it gave.
     put("authorities.pem", &other.pem());
-    eventually("the authority is gone", || async { call(MACHINES, &arguments[0], "1.3").await.status == 404 }).await;
+    eventually("the authority is gone", || async {
+        call(MACHINES, &arguments[0], "1.3").await.status == 404
+    })
+    .await;
     assert_eq!(call(MACHINES, &arguments[1], "1.3").await.status, 200);
 }

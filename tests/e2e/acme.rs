@@ -39,11 +39,19 @@ async fn trust(gateway: &Gateway, pebble: &Pebble) {
 /// The certificate that is served for `host`, as far as the authority's root says that it is good.
 async fn served(gateway: &Gateway, host: &str) -> Option<CertificateDer<'static>> {
     let stream = client::tls(gateway, host, &["h2", "http/1.1"]).await.ok()?;
-    stream.get_ref().1.peer_certificates()?.first().map(|certificate| certificate.clone().into_owned())
+    stream
+        .get_ref()
+        .1
+        .peer_certificates()?
+        .first()
+        .map(|certificate| certificate.clone().into_owned())
 }
 
 async fn is_served(gateway: &Gateway, host: &str) {
-    eventually(&format!("a good certificate is served for {host}"), || async { served(gateway, host).await.is_some() }).await;
+    eventually(&format!("a good certificate is served for {host}"), || async {
+        served(gateway, host).await.is_some()
+    })
+    .await;
 }
 
 /// Calls by curl over HTTPS, as a user does it.
@@ -63,7 +71,11 @@ async fn certificates(gateway: &Gateway) -> Vec<Value> {
 /// Runs `portcullis certs` with these arguments.
 async fn certs(gateway: &Gateway, arguments: &[&str]) -> String {
     let admin = gateway.admin().to_string();
-    let output = Command::new(env!("CARGO_BIN_EXE_portcullis")).args(["certs", "--admin", &admin]).args(arguments).output().await;
+    let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(["certs", "--admin", &admin])
+        .args(arguments)
+        .output()
+        .await;
     let output = output.expect("portcullis runs");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -99,8 +111,17 @@ async fn the_zone_gets_a_wildcard_by_dns_01_and_no_environment_is_named() {
     let gateway = start(&pebble, world, &[pebble.settings("dns-01"), dns.settings()]).await;
     is_served(&gateway, WEB).await;
     assert_eq!(call(&gateway, WEB).await, 200);
-    assert!(served(&gateway, "secret--closed.apps.test").await == served(&gateway, "nothing--nowhere.apps.test").await);
+    assert!(
+        served(&gateway, "secret--closed.apps.test").await
+            == served(&gateway, "nothing--nowhere.apps.test").await
+    );
     let list = certificates(&gateway).await;
-    assert_eq!(list.iter().map(|certificate| certificate["names"].to_string()).collect::<Vec<_>>(), [r#"["*.apps.test"]"#]);
-    eventually("the record is removed", || async { dns.look_up("_acme-challenge.apps.test", "TXT").await.is_empty() }).await;
+    assert_eq!(
+        list.iter().map(|certificate| certificate["names"].to_string()).collect::<Vec<_>>(),
+        [r#"["*.apps.test"]"#]
+    );
+    eventually("the record is removed", || async {
+        dns.look_up("_acme-challenge.apps.test", "TXT").await.is_empty()
+    })
+    .await;
 }

@@ -1,4 +1,5 @@
-//! Raw HTTP/1.1 that two parsers could read differently: refused alike for known and unknown hosts, and no backend sees any of it.
+//! Raw HTTP/1.1 that two parsers could read differently: refused alike for known and unknown hosts,
+//! and no backend sees any of it.
 
 use crate::harness::{Gateway, Raw, Recording, Response, Step, WEB, World, without_ids};
 
@@ -29,15 +30,25 @@ fn fields(name: &'static str, fields: &str) -> Case {
     closed(name, format!("POST / HTTP/1.1\r\nHost: {{host}}\r\n{fields}\r\n\r\n"))
 }
 
-/// A transfer coding that must not be guessed at, before a body that is well-formed if it is chunked.
+/// A transfer coding that must not be guessed at, before a body that is well-formed if it is
+/// chunked.
 fn coding(name: &'static str, fields: &str) -> Case {
-    let octets = format!("POST / HTTP/1.1\r\nHost: {{host}}\r\n{fields}\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: {{host}}\r\n\r\n");
+    let octets = format!(
+        "POST / HTTP/1.1\r\nHost: {{host}}\r\n{fields}\r\n\r\n0\r\n\r\nGET /smuggled \
+         HTTP/1.1\r\nHost: {{host}}\r\n\r\n"
+    );
     Case { status: CODING, ..closed(name, octets) }
 }
 
 /// A length that must not be guessed at.
 fn length(name: &'static str, fields: &str) -> Case {
-    closed(name, format!("POST / HTTP/1.1\r\nHost: {{host}}\r\n{fields}\r\n\r\nabcGET /smuggled HTTP/1.1\r\nHost: {{host}}\r\n\r\n"))
+    closed(
+        name,
+        format!(
+            "POST / HTTP/1.1\r\nHost: {{host}}\r\n{fields}\r\n\r\nabcGET /smuggled \
+             HTTP/1.1\r\nHost: {{host}}\r\n\r\n"
+        ),
+    )
 }
 
 /// A request line, with a good `Host`.
@@ -81,7 +92,13 @@ fn framing() -> Vec<Case> {
         coding("a coding in a folded line", "Transfer-Encoding:\r\n chunked"),
         coding("a bare LF before the coding", "X: y\nTransfer-Encoding: chunked"),
         coding("a bare CR before the coding", "X: y\rTransfer-Encoding: chunked"),
-        status(closed("HTTP/1.0 with a coding", "POST / HTTP/1.0\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), CODING),
+        status(
+            closed(
+                "HTTP/1.0 with a coding",
+                "POST / HTTP/1.0\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            ),
+            CODING,
+        ),
         length("a list of equal lengths", "Content-Length: 3, 3"),
         length("two equal lengths", "Content-Length: 3\r\nContent-Length: 3"),
         length("two different lengths", "Content-Length: 3\r\nContent-Length: 0"),
@@ -136,7 +153,10 @@ fn request_lines() -> Vec<Case> {
         line("another scheme", "GET ftp://{host}/ HTTP/1.1"),
         line("user information in the target", "GET http://a@{host}/ HTTP/1.1"),
         line("a target of another host", "GET http://other.test/ HTTP/1.1"),
-        status(line("a target that is too long", &format!("GET /{} HTTP/1.1", "a".repeat(20_000))), &[414]),
+        status(
+            line("a target that is too long", &format!("GET /{} HTTP/1.1", "a".repeat(20_000))),
+            &[414],
+        ),
     ]
 }
 
@@ -184,25 +204,42 @@ fn others() -> Vec<Case> {
         fields("a NUL in a name", "X\0: a"),
         closed("a bare LF ends each line", "POST / HTTP/1.1\nHost: {host}\n\n"),
         closed("a bare LF ends the head", "POST / HTTP/1.1\r\nHost: {host}\r\n\n"),
-        fields("an upgrade to h2c", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__"),
+        fields(
+            "an upgrade to h2c",
+            "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: \
+             AAMAAABkAAQAAP__",
+        ),
         fields("settings of HTTP/2 alone", "HTTP2-Settings: AAMAAABkAAQAAP__"),
         fields(
             "an upgrade to WebSocket with POST",
-            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: \
+             13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
         ),
         closed(
             "an upgrade to WebSocket without a key",
-            "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: \
+             websocket\r\nSec-WebSocket-Version: 13\r\n\r\n",
         ),
         closed(
             "an upgrade to WebSocket with a body",
-            "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nContent-Length: 3\r\n\r\nabc",
+            "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: \
+             websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \
+             AAAAAAAAAAAAAAAAAAAAAA==\r\nContent-Length: 3\r\n\r\nabc",
         ),
         fields("two content types", "Content-Type: a/b\r\nContent-Type: c/d"),
         fields("two authorisations", "Authorization: Basic YTph\r\nAuthorization: Basic Yjpi"),
         status(fields("an expectation that nobody knows", "Expect: tea"), &[417]),
-        status(closed("more fields than the limit", format!("GET / HTTP/1.1\r\nHost: {{host}}\r\n{many}\r\n")), &[431]),
-        status(fields("a field longer than the limit", &format!("X: {}", "a".repeat(100_000))), &[431]),
+        status(
+            closed(
+                "more fields than the limit",
+                format!("GET / HTTP/1.1\r\nHost: {{host}}\r\n{many}\r\n"),
+            ),
+            &[431],
+        ),
+        status(
+            fields("a field longer than the limit", &format!("X: {}", "a".repeat(100_000))),
+            &[431],
+        ),
     ]
 }
 
@@ -226,18 +263,26 @@ fn masked(response: &Response) -> String {
 async fn check(gateway: &Gateway, case: &Case) -> Result<(), String> {
     let (known, rest) = send(gateway, case, WEB).await;
     let (unknown, _) = send(gateway, case, UNKNOWN).await;
-    let (Some(known), Some(unknown)) = (known, unknown) else { return Err("no response".to_owned()) };
+    let (Some(known), Some(unknown)) = (known, unknown) else {
+        return Err("no response".to_owned());
+    };
     if !case.status.contains(&known.status) {
         return Err(format!("status {} instead of {:?}", known.status, case.status));
     }
     if !rest.is_empty() {
         return Err(format!("more than one response: {}", String::from_utf8_lossy(&rest)));
     }
-    if case.closes && known.header("connection").is_none_or(|value| !value.eq_ignore_ascii_case("close")) {
+    if case.closes
+        && known.header("connection").is_none_or(|value| !value.eq_ignore_ascii_case("close"))
+    {
         return Err(format!("it does not say that it closes: {}", known.head));
     }
     let (known, unknown) = (masked(&known), masked(&unknown).replace(UNKNOWN, WEB));
-    if known != unknown { Err(format!("known and unknown hosts differ:\n{known}\n{unknown}")) } else { Ok(()) }
+    if known != unknown {
+        Err(format!("known and unknown hosts differ:\n{known}\n{unknown}"))
+    } else {
+        Ok(())
+    }
 }
 
 async fn refused(cases: Vec<Case>, at_least: usize) {
@@ -250,12 +295,20 @@ async fn refused(cases: Vec<Case>, at_least: usize) {
             findings.push(format!("{}: {finding}", case.name));
         }
         if !backend.received().is_empty() {
-            let seen: Vec<_> = backend.received().iter().map(|octets| String::from_utf8_lossy(octets).into_owned()).collect();
+            let seen: Vec<_> = backend
+                .received()
+                .iter()
+                .map(|octets| String::from_utf8_lossy(octets).into_owned())
+                .collect();
             panic!("{}: the backend saw {seen:?}", case.name);
         }
     }
     assert!(findings.is_empty(), "{} of {}:\n{}", findings.len(), cases.len(), findings.join("\n"));
-    assert_eq!(gateway.curl_plain(WEB, "/").run().await.status, 200, "a good request still gets through");
+    assert_eq!(
+        gateway.curl_plain(WEB, "/").run().await.status,
+        200,
+        "a good request still gets through"
+    );
 }
 
 #[tokio::test]
@@ -278,7 +331,8 @@ async fn fields_that_are_in_doubt_are_refused() {
     refused(others(), 20).await;
 }
 
-/// Chunked bodies that are broken after a good head: the backend may have seen the head, but never the end of a request.
+/// Chunked bodies that are broken after a good head: the backend may have seen the head, but never
+/// the end of a request.
 fn chunks() -> Vec<(&'static str, Vec<u8>)> {
     let text = |name, body: &str| (name, body.as_bytes().to_vec());
     vec![
@@ -288,7 +342,10 @@ fn chunks() -> Vec<(&'static str, Vec<u8>)> {
         text("a negative size", "-3\r\nabc\r\n0\r\n\r\n"),
         text("a size with a plus", "+3\r\nabc\r\n0\r\n\r\n"),
         text("a size beyond 64 bits", "10000000000000003\r\nabc\r\n0\r\n\r\n"),
-        text("a size with many zeros beyond bounds", &format!("{}3\r\nabc\r\n0\r\n\r\n", "0".repeat(5_000))),
+        text(
+            "a size with many zeros beyond bounds",
+            &format!("{}3\r\nabc\r\n0\r\n\r\n", "0".repeat(5_000)),
+        ),
         text("a space before the size", " 3\r\nabc\r\n0\r\n\r\n"),
         text("a bare LF after the size", "3\nabc\r\n0\r\n\r\n"),
         text("a bare CR after the size", "3\rabc\r\n0\r\n\r\n"),
@@ -303,19 +360,27 @@ fn chunks() -> Vec<(&'static str, Vec<u8>)> {
         text("a trailer without a colon", "3\r\nabc\r\n0\r\nX\r\n\r\n"),
         text("a trailer with a space before the colon", "3\r\nabc\r\n0\r\nX : a\r\n\r\n"),
         text("a trailer with a NUL", "3\r\nabc\r\n0\r\nX: \0\r\n\r\n"),
-        text("trailers without end", &format!("3\r\nabc\r\n0\r\nX: {}\r\n\r\n", "a".repeat(200_000))),
+        text(
+            "trailers without end",
+            &format!("3\r\nabc\r\n0\r\nX: {}\r\n\r\n", "a".repeat(200_000)),
+        ),
     ]
 }
 
 #[tokio::test]
 async fn a_broken_chunk_never_completes_a_request() {
-    let backend =
-        Recording::script(vec![Step::Until(b"\r\n0\r\n\r\n"), Step::write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), Step::Again]);
+    let backend = Recording::script(vec![
+        Step::Until(b"\r\n0\r\n\r\n"),
+        Step::write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        Step::Again,
+    ]);
     let backend = backend.await.unwrap();
     let gateway = Gateway::start(World::web(&backend)).await;
     for (name, body) in chunks() {
         let mut client = Raw::connect(gateway.http()).await;
-        client.send(format!("POST / HTTP/1.1\r\nHost: {WEB}\r\nTransfer-Encoding: chunked\r\n\r\n")).await;
+        client
+            .send(format!("POST / HTTP/1.1\r\nHost: {WEB}\r\nTransfer-Encoding: chunked\r\n\r\n"))
+            .await;
         client.send(&body).await;
         client.send(format!("GET /smuggled HTTP/1.1\r\nHost: {WEB}\r\n\r\n")).await;
         let answers = String::from_utf8_lossy(&client.rest().await).into_owned();
@@ -323,7 +388,10 @@ async fn a_broken_chunk_never_completes_a_request() {
         assert!(answers.matches("HTTP/1.1 ").count() <= 1, "{name}: {answers}");
         for octets in backend.received() {
             let seen = String::from_utf8_lossy(&octets);
-            assert!(!seen.contains("\r\n0\r\n") && !seen.contains("smuggled"), "{name}: the backend saw {seen}");
+            assert!(
+                !seen.contains("\r\n0\r\n") && !seen.contains("smuggled"),
+                "{name}: the backend saw {seen}"
+            );
         }
     }
 }
@@ -336,7 +404,10 @@ async fn what_is_only_unusual_is_served_and_written_afresh() {
         format!("\r\nGET / HTTP/1.1\r\nHost: {WEB}\r\n\r\n"),
         format!("GET http://{WEB}/ HTTP/1.1\r\nHost: {WEB}\r\n\r\n"),
         format!("GET / HTTP/1.1\r\nhOsT:{}\t \r\n\r\n", WEB.to_uppercase()),
-        format!("GET / HTTP/1.1\r\nHost: {WEB}:80\r\nConnection: X-Hop, Host, X-Forwarded-For\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n\r\n"),
+        format!(
+            "GET / HTTP/1.1\r\nHost: {WEB}:80\r\nConnection: X-Hop, Host, \
+             X-Forwarded-For\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n\r\n"
+        ),
         format!("GET / HTTP/1.0\r\nHost: {WEB}\r\n\r\n"),
     ] {
         let mut client = Raw::connect(gateway.http()).await;
@@ -347,5 +418,10 @@ async fn what_is_only_unusual_is_served_and_written_afresh() {
     let received = String::from_utf8(backend.received().concat()).unwrap().to_lowercase();
     assert_eq!(received.matches("get / http/1.1\r\n").count(), 5, "{received}");
     assert_eq!(received.matches("x-forwarded-for: 127.0.0.1\r\n").count(), 5, "{received}");
-    assert!(!received.contains("x-hop") && !received.contains("keep-alive") && !received.contains("http://web"), "{received}");
+    assert!(
+        !received.contains("x-hop")
+            && !received.contains("keep-alive")
+            && !received.contains("http://web"),
+        "{received}"
+    );
 }

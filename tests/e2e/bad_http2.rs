@@ -1,5 +1,6 @@
-//! Raw HTTP/2 that is malformed or that two parsers could read differently: refused alike for known and unknown hosts, and no
-//! backend sees any of it. And floods: closed, bounded, and nobody else notices.
+//! Raw HTTP/2 that is malformed or that two parsers could read differently: refused alike for known
+//! and unknown hosts, and no backend sees any of it. And floods: closed, bounded, and nobody else
+//! notices.
 
 mod cases;
 mod floods;
@@ -49,7 +50,11 @@ async fn greet(gateway: &Gateway) -> Client<TcpStream> {
 }
 
 /// What a case gets, and then a good request on the same connection, where that should go on.
-async fn outcome(mut client: Client<TcpStream>, case: &Case, host: &str) -> (Outcome, Option<Outcome>) {
+async fn outcome(
+    mut client: Client<TcpStream>,
+    case: &Case,
+    host: &str,
+) -> (Outcome, Option<Outcome>) {
     client.send(&case.octets).await;
     let closes = case.expected.closes();
     let first = soon(case.name, client.outcome(1, closes)).await;
@@ -60,7 +65,11 @@ async fn outcome(mut client: Client<TcpStream>, case: &Case, host: &str) -> (Out
     (first, Some(soon(case.name, client.outcome(101, false)).await))
 }
 
-fn judge(case: &Case, (first, second): (Outcome, Option<Outcome>), good: u16) -> Result<(), String> {
+fn judge(
+    case: &Case,
+    (first, second): (Outcome, Option<Outcome>),
+    good: u16,
+) -> Result<(), String> {
     if !case.expected.allows(first) {
         return Err(format!("{}: {first:?} instead of {:?}", case.name, case.expected));
     }
@@ -82,7 +91,8 @@ async fn refused(table: fn(&str) -> Vec<Case>, at_least: usize) {
         for case in &cases {
             let outcomes = outcome(greet(&gateway).await, case, host).await;
             findings.extend(judge(case, outcomes, good).err());
-            let bad = |octets: &Vec<u8>| !octets.is_empty() && !octets.starts_with(b"GET / HTTP/1.1\r\n");
+            let bad =
+                |octets: &Vec<u8>| !octets.is_empty() && !octets.starts_with(b"GET / HTTP/1.1\r\n");
             assert!(!backend.received().iter().any(bad), "{}: the backend saw it", case.name);
         }
     }
@@ -106,17 +116,33 @@ async fn frames_that_break_the_connection_close_it() {
 
 #[tokio::test]
 async fn bodies_that_belie_their_heads_are_reset() {
-    let backend =
-        Recording::script(vec![Step::Until(b"\r\n0\r\n\r\n"), Step::write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), Step::Again]);
+    let backend = Recording::script(vec![
+        Step::Until(b"\r\n0\r\n\r\n"),
+        Step::write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        Step::Again,
+    ]);
     let backend = backend.await.unwrap();
     let gateway = Gateway::start(World::web(&backend)).await;
     for case in cases::bodies(WEB) {
         let mut client = greet(&gateway).await;
         client.send(&case.octets).await;
         let outcome = soon(case.name, client.outcome(1, case.expected.closes())).await;
-        assert!(case.expected.allows(outcome), "{}: {outcome:?} instead of {:?}", case.name, case.expected);
-        let whole = |octets: &Vec<u8>| octets.ends_with(b"\r\n0\r\n\r\n") || octets.ends_with(b"\r\n\r\nabc") || octets.ends_with(b"abcd");
-        assert!(!backend.received().iter().any(whole), "{}: the backend saw a whole request", case.name);
+        assert!(
+            case.expected.allows(outcome),
+            "{}: {outcome:?} instead of {:?}",
+            case.name,
+            case.expected
+        );
+        let whole = |octets: &Vec<u8>| {
+            octets.ends_with(b"\r\n0\r\n\r\n")
+                || octets.ends_with(b"\r\n\r\nabc")
+                || octets.ends_with(b"abcd")
+        };
+        assert!(
+            !backend.received().iter().any(whole),
+            "{}: the backend saw a whole request",
+            case.name
+        );
     }
 }
 
@@ -134,22 +160,40 @@ async fn what_is_no_preface_is_no_http2() {
 
 #[tokio::test]
 async fn what_h2_drops_by_itself_reaches_no_backend() {
-    let backend =
-        Recording::script(vec![Step::Until(b"\r\n0\r\n"), Step::write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), Step::Again]);
+    let backend = Recording::script(vec![
+        Step::Until(b"\r\n0\r\n"),
+        Step::write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        Step::Again,
+    ]);
     let backend = backend.await.unwrap();
     let gateway = Gateway::start(World::web(&backend)).await;
     let mut client = greet(&gateway).await;
     client
-        .send(headers(END_HEADERS, 1, &[(":method", "POST"), (":scheme", "http"), (":authority", WEB), (":path", "/path#fragment")]))
+        .send(headers(
+            END_HEADERS,
+            1,
+            &[
+                (":method", "POST"),
+                (":scheme", "http"),
+                (":authority", WEB),
+                (":path", "/path#fragment"),
+            ],
+        ))
         .await;
     client.send(frame(DATA, 0, 1, "abc")).await;
     client.send(headers(WHOLE, 1, &[(":path", "/smuggled"), ("x-trailer", "y")])).await;
     assert_eq!(soon("the answer", client.outcome(1, false)).await, Outcome::Status(200));
     let seen = String::from_utf8(backend.received().concat()).unwrap();
-    assert!(seen.starts_with("POST /path HTTP/1.1\r\n") && !seen.contains("fragment") && !seen.contains("smuggled"), "{seen}");
+    assert!(
+        seen.starts_with("POST /path HTTP/1.1\r\n")
+            && !seen.contains("fragment")
+            && !seen.contains("smuggled"),
+        "{seen}"
+    );
 }
 
-/// Sends the flood until the gateway closes the connection or takes no more for a while, at most this much.
+/// Sends the flood until the gateway closes the connection or takes no more for a while, at most
+/// this much.
 const FLOOD: usize = 8 << 20;
 
 #[tokio::test]
@@ -175,7 +219,8 @@ async fn a_flood_is_stopped_and_nobody_else_notices() {
                 Err(_) => break,
             }
             if round % 100 == 0 {
-                let other = soon("another client is served", gateway.curl(WEB, "/whoami").run()).await;
+                let other =
+                    soon("another client is served", gateway.curl(WEB, "/whoami").run()).await;
                 assert_eq!(other.status, 200, "{}", flood.name);
             }
         }
@@ -185,20 +230,31 @@ async fn a_flood_is_stopped_and_nobody_else_notices() {
         drop(client);
         assert_eq!(gateway.curl(WEB, "/whoami").run().await.status, 200, "{}", flood.name);
     }
-    eventually("floods are counted", || async { gateway.metric(r#"portcullis_requests_refused_total{reason="http2_flood"}"#).await > 0.0 })
-        .await;
+    eventually("floods are counted", || async {
+        gateway.metric(r#"portcullis_requests_refused_total{reason="http2_flood"}"#).await > 0.0
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_head_that_never_ends_is_waited_for_no_longer_than_an_idle_client() {
     let pod = echo("pod-1").await;
-    let gateway = Gateway::of(World::web(&pod)).settings(json!({ "timeouts": { "clientIdle": "300ms" } })).start().await;
+    let gateway = Gateway::of(World::web(&pod))
+        .settings(json!({ "timeouts": { "clientIdle": "300ms" } }))
+        .start()
+        .await;
     let mut client = greet(&gateway).await;
     client.send(cases::good(1, WEB)).await;
     assert_eq!(soon("an answer", client.outcome(1, false)).await, Outcome::Status(200));
     let begun = Instant::now();
     // Without END_HEADERS, and no CONTINUATION follows.
-    client.send(headers(END_STREAM, 3, &[(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", WEB)])).await;
+    client
+        .send(headers(
+            END_STREAM,
+            3,
+            &[(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", WEB)],
+        ))
+        .await;
     let outcome = soon("the connection is closed", client.outcome(3, true)).await;
     assert!(matches!(outcome, Outcome::Goaway(_) | Outcome::Closed), "{outcome:?}");
     assert!(begun.elapsed() >= Duration::from_millis(250), "it was not refused, but waited for");
@@ -222,9 +278,18 @@ async fn a_small_header_block_that_grows_large_is_refused() {
 #[tokio::test]
 async fn streams_beyond_the_limit_are_refused_and_those_below_are_served() {
     let pod = echo("pod-1").await;
-    let gateway = Gateway::of(World::web(&pod)).settings(json!({ "limits": { "http2Streams": 10 } })).start().await;
+    let gateway = Gateway::of(World::web(&pod))
+        .settings(json!({ "limits": { "http2Streams": 10 } }))
+        .start()
+        .await;
     let mut client = greet(&gateway).await;
-    let open = |id| headers(END_HEADERS, id, &[(":method", "POST"), (":scheme", "http"), (":authority", WEB), (":path", "/echo")]);
+    let open = |id| {
+        headers(
+            END_HEADERS,
+            id,
+            &[(":method", "POST"), (":scheme", "http"), (":authority", WEB), (":path", "/echo")],
+        )
+    };
     client.send((0..15).flat_map(|index| open(index * 2 + 1)).collect::<Vec<_>>()).await;
     for stream in (21..31).step_by(2) {
         assert_eq!(soon("it is refused", client.outcome(stream, false)).await, Outcome::Reset(7));
@@ -238,13 +303,27 @@ async fn streams_beyond_the_limit_are_refused_and_those_below_are_served() {
 #[tokio::test]
 async fn responses_that_a_client_does_not_take_are_bounded_and_given_up() {
     let pod = echo("pod-1").await;
-    let gateway = Gateway::of(World::web(&pod)).settings(json!({ "timeouts": { "streamIdle": "2s" } })).start().await;
+    let gateway = Gateway::of(World::web(&pod))
+        .settings(json!({ "timeouts": { "streamIdle": "2s" } }))
+        .start()
+        .await;
     assert_eq!(gateway.curl(WEB, "/whoami").run().await.status, 200);
     let before = gateway.memory();
     // It opens no window at all.
     let mut client = connect(&gateway).await;
     client.send([PREFACE, &frame(SETTINGS, 0, 0, [0, 4, 0, 0, 0, 0])].concat()).await;
-    let get = |id| headers(WHOLE, id, &[(":method", "GET"), (":scheme", "http"), (":authority", WEB), (":path", "/bytes/10000000")]);
+    let get = |id| {
+        headers(
+            WHOLE,
+            id,
+            &[
+                (":method", "GET"),
+                (":scheme", "http"),
+                (":authority", WEB),
+                (":path", "/bytes/10000000"),
+            ],
+        )
+    };
     client.send((0..200).flat_map(|index| get(index * 2 + 1)).collect::<Vec<_>>()).await;
     let mut answered = 0;
     let mut given_up = 0;

@@ -48,7 +48,8 @@ metadata: {name: web, namespace: shop, annotations: {portcullis.dev/timout: 5s}}
 spec: {ports: [{port: http}]}
 ";
 
-/// A folder whose name is as long on every machine: lines are broken before a test can put another name in its place.
+/// A folder whose name is as long on every machine: lines are broken before a test can put another
+/// name in its place.
 fn place() -> tempfile::TempDir {
     tempfile::tempdir_in("/tmp").expect("a temporary folder")
 }
@@ -56,7 +57,8 @@ fn place() -> tempfile::TempDir {
 /// A folder with a configuration and manifests.
 fn folder(configuration: &str, manifests: &str) -> tempfile::TempDir {
     let folder = place();
-    std::fs::write(folder.path().join("portcullis.yaml"), configuration).expect("the configuration");
+    std::fs::write(folder.path().join("portcullis.yaml"), configuration)
+        .expect("the configuration");
     std::fs::create_dir(folder.path().join("manifests")).expect("the folder of manifests");
     std::fs::write(folder.path().join("manifests/shop.yaml"), manifests).expect("the manifests");
     folder
@@ -69,16 +71,22 @@ fn run(folder: &Path, arguments: &[&str]) -> Output {
     command.output().expect("portcullis runs")
 }
 
-/// All that a run tells, for a snapshot: exit code, standard output and standard error, with `folder` by that name.
+/// All that a run tells, for a snapshot: exit code, standard output and standard error, with
+/// `folder` by that name.
 fn told(folder: &Path, arguments: &[&str]) -> String {
     let output = run(folder, arguments);
     let text = |octets: &[u8]| {
         let text = String::from_utf8_lossy(octets).into_owned();
         let real = folder.canonicalize().expect("the folder is there");
-        text.replace(&*real.to_string_lossy(), "FOLDER").replace(&*folder.to_string_lossy(), "FOLDER")
+        text.replace(&*real.to_string_lossy(), "FOLDER")
+            .replace(&*folder.to_string_lossy(), "FOLDER")
     };
     let code = output.status.code().expect("no signal ended it");
-    format!("exit code {code}\n--- stdout\n{}--- stderr\n{}", text(&output.stdout), text(&output.stderr))
+    format!(
+        "exit code {code}\n--- stdout\n{}--- stderr\n{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    )
 }
 
 #[test]
@@ -102,7 +110,8 @@ fn check_is_content_with_what_is_right() {
 #[test]
 fn check_tells_file_and_line_of_a_wrong_configuration_with_exit_code_2() {
     let folder = folder(
-        "zone: apps.test\nsource:\n  directory: manifests\nlisteners:\n  http: {mode: redirct}\nlimits: {conections: 5}\n",
+        "zone: apps.test\nsource:\n  directory: manifests\nlisteners:\n  http: {mode: \
+         redirct}\nlimits: {conections: 5}\n",
         MANIFESTS,
     );
     insta::assert_snapshot!(told(folder.path(), &["check", "portcullis.yaml"]));
@@ -122,7 +131,10 @@ fn check_tells_programs_the_same() {
 
 #[test]
 fn a_gateway_with_a_wrong_configuration_tells_all_of_it_and_starts_nothing() {
-    let folder = folder("zone: Apps.test\nsource:\n  directory: manifests\nadmin: {address: nowhere}\n", MANIFESTS);
+    let folder = folder(
+        "zone: Apps.test\nsource:\n  directory: manifests\nadmin: {address: nowhere}\n",
+        MANIFESTS,
+    );
     insta::assert_snapshot!(told(folder.path(), &["gateway", "--config", "portcullis.yaml"]));
 }
 
@@ -135,7 +147,10 @@ fn routes_are_a_table_for_people() {
 #[test]
 fn routes_are_json_for_programs() {
     let folder = folder(CONFIGURATION, MANIFESTS);
-    insta::assert_snapshot!(told(folder.path(), &["routes", "--config", "portcullis.yaml", "-o", "json"]));
+    insta::assert_snapshot!(told(
+        folder.path(),
+        &["routes", "--config", "portcullis.yaml", "-o", "json"]
+    ));
 }
 
 #[test]
@@ -149,7 +164,10 @@ fn an_explanation_walks_the_steps_for_people() {
 fn an_explanation_is_json_for_programs() {
     let folder = folder(CONFIGURATION, MANIFESTS);
     let url = "https://nothing--staging.apps.test/";
-    insta::assert_snapshot!(told(folder.path(), &["explain", "--config", "portcullis.yaml", "--output", "json", url]));
+    insta::assert_snapshot!(told(
+        folder.path(),
+        &["explain", "--config", "portcullis.yaml", "--output", "json", url]
+    ));
 }
 
 #[test]
@@ -167,12 +185,20 @@ fn an_address_where_no_gateway_answers_is_told() {
 async fn a_running_gateway_tells_the_same_as_its_configuration() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
-    let (admin, configuration) = (gateway.admin().to_string(), gateway.folder().join("portcullis.yaml"));
-    let stdout = |arguments: &[&str]| String::from_utf8(run(gateway.folder(), arguments).stdout).expect("text");
+    let (admin, configuration) =
+        (gateway.admin().to_string(), gateway.folder().join("portcullis.yaml"));
+    let stdout = |arguments: &[&str]| {
+        String::from_utf8(run(gateway.folder(), arguments).stdout).expect("text")
+    };
     let url = format!("https://{WEB}/cart?a=b");
-    for question in [&["routes"][..], &["explain", &url], &["explain", &url, "-X", "POST", "-H", "X-Version: 2"]] {
+    for question in [
+        &["routes"][..],
+        &["explain", &url],
+        &["explain", &url, "-X", "POST", "-H", "X-Version: 2"],
+    ] {
         let asked = |place: &str, value: &str| stdout(&[question, &[place, value]].concat());
-        let (running, configured) = (asked("--admin", &admin), asked("--config", &configuration.to_string_lossy()));
+        let (running, configured) =
+            (asked("--admin", &admin), asked("--config", &configuration.to_string_lossy()));
         assert!(running.contains("staging"), "{question:?}: {running}");
         assert_eq!(running, configured, "{question:?}");
     }
@@ -186,7 +212,8 @@ fn bash_completes_commands_by_the_script() {
     let completed = |words: &str| {
         let ask = format!(
             "source {}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
-             _portcullis portcullis \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; echo \"${{COMPREPLY[*]}}\"",
+             _portcullis portcullis \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; echo \
+             \"${{COMPREPLY[*]}}\"",
             script.display()
         );
         let output = Command::new("bash").args(["--norc", "-c", &ask]).output().expect("bash runs");

@@ -1,4 +1,5 @@
-//! The demo: what it prints works as pasted, what it plays goes as it should, and nothing is left behind.
+//! The demo: what it prints works as pasted, what it plays goes as it should, and nothing is left
+//! behind.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -36,7 +37,9 @@ async fn lines_until(demo: &mut Child, last: &str) -> Vec<String> {
 }
 
 async fn paste(line: &str) -> String {
-    let output = soon(line, Command::new("sh").args(["-c", line]).stdin(Stdio::null()).output()).await.unwrap();
+    let output = soon(line, Command::new("sh").args(["-c", line]).stdin(Stdio::null()).output())
+        .await
+        .unwrap();
     assert!(output.status.success(), "{line}: {output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -46,7 +49,11 @@ async fn every_line_that_the_demo_prints_works_as_pasted() {
     let folder = tempfile::tempdir().unwrap();
     let mut demo = command(&folder).spawn().unwrap();
     let lines = lines_until(&mut demo, "Now it is yours").await;
-    let calls: Vec<(&String, &String)> = lines.iter().zip(lines.iter().skip(1)).filter(|(_, line)| line.contains("curl --")).collect();
+    let calls: Vec<(&String, &String)> = lines
+        .iter()
+        .zip(lines.iter().skip(1))
+        .filter(|(_, line)| line.contains("curl --"))
+        .collect();
     assert!(calls.len() >= 10, "{lines:#?}");
     let expected = [
         ("over HTTP/2", "Hello from web-"),
@@ -63,7 +70,10 @@ async fn every_line_that_the_demo_prints_works_as_pasted() {
         ("the live table", "web--staging.portcullis.localhost"),
     ];
     for (title, answer) in expected {
-        let (_, line) = calls.iter().find(|(above, _)| above.contains(title)).unwrap_or_else(|| panic!("no line: {title}"));
+        let (_, line) = calls
+            .iter()
+            .find(|(above, _)| above.contains(title))
+            .unwrap_or_else(|| panic!("no line: {title}"));
         let said = paste(line).await;
         assert!(said.contains(answer), "{line}\n{said}");
     }
@@ -76,11 +86,13 @@ async fn every_line_that_the_demo_prints_works_as_pasted() {
     let id = demo.id().unwrap().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().await.unwrap().success());
     assert!(soon("the demo ends", demo.wait()).await.unwrap().success());
-    let left: Vec<PathBuf> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let left: Vec<PathBuf> =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// As a browser would: from a deep link to the provider's page, to the link with her name there, and back.
+/// As a browser would: from a deep link to the provider's page, to the link with her name there,
+/// and back.
 async fn ann_logs_in(lines: &[String], folder: &Path) {
     let word = |start: &str| {
         let words = lines.iter().flat_map(|line| line.split_whitespace());
@@ -94,12 +106,26 @@ async fn ann_logs_in(lines: &[String], folder: &Path) {
     let port = portal.trim_end_matches('/').rsplit(':').next().unwrap();
     let jar = folder.join("portcullis-demo-cookies");
     let jar = jar.display();
-    let curl = format!("curl --silent --location --cookie {jar} --cookie-jar {jar} --cacert {authority} --resolve '*:{port}:127.0.0.1'");
+    let curl = format!(
+        "curl --silent --location --cookie {jar} --cookie-jar {jar} --cacert {authority} \
+         --resolve '*:{port}:127.0.0.1'"
+    );
     let service = format!("https://back-office--production.portcullis.localhost:{port}");
-    let page = paste(&format!("{curl} --write-out '%{{url_effective}}' '{service}/.well-known/portcullis/login?to=/whoami'")).await;
+    let page = paste(&format!(
+        "{curl} --write-out '%{{url_effective}}' \
+         '{service}/.well-known/portcullis/login?to=/whoami'"
+    ))
+    .await;
     let provider = page.rsplit("http://").next().and_then(|rest| rest.split('/').next()).unwrap();
-    let link = page.split("href=\"").find(|link| link.contains("person=ann\"")).and_then(|link| link.split('"').next()).unwrap();
-    assert_eq!(paste(&format!("{curl} 'http://{provider}{}'", link.replace("&amp;", "&"))).await, "back-office-1\n");
+    let link = page
+        .split("href=\"")
+        .find(|link| link.contains("person=ann\""))
+        .and_then(|link| link.split('"').next())
+        .unwrap();
+    assert_eq!(
+        paste(&format!("{curl} 'http://{provider}{}'", link.replace("&amp;", "&"))).await,
+        "back-office-1\n"
+    );
     let home = paste(&format!("{curl} '{portal}'")).await;
     assert!(home.contains("ann@shop.example") && home.contains("<strong>back-office"), "{home}");
     std::fs::remove_file(folder.join("portcullis-demo-cookies")).unwrap();
@@ -112,6 +138,9 @@ async fn traffic_moves_as_the_demo_says() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
     let moved = said.lines().find(|line| line.contains("traffic has moved")).unwrap();
-    assert!(moved.contains("web-1") && !moved.contains("web-2") && !moved.contains("web-3"), "{said}");
+    assert!(
+        moved.contains("web-1") && !moved.contains("web-2") && !moved.contains("web-3"),
+        "{said}"
+    );
     assert!(said.contains(" 0 failed"), "{said}");
 }

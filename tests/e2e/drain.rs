@@ -21,7 +21,8 @@ impl Tally {
     }
 }
 
-/// Requests on one kept connection after the other, as a load balancer sends them: while the gateway says that it is ready.
+/// Requests on one kept connection after the other, as a load balancer sends them: while the
+/// gateway says that it is ready.
 async fn http1_load(address: std::net::SocketAddr, tally: Arc<Tally>) {
     while !tally.over.load(Ordering::Relaxed) {
         let mut client = Raw::connect(address).await;
@@ -32,7 +33,9 @@ async fn http1_load(address: std::net::SocketAddr, tally: Arc<Tally>) {
                 return;
             };
             tally.count(response.status == 200);
-            if tally.over.load(Ordering::Relaxed) || response.header("connection").is_some_and(|value| value == "close") {
+            if tally.over.load(Ordering::Relaxed)
+                || response.header("connection").is_some_and(|value| value == "close")
+            {
                 break;
             }
         }
@@ -44,12 +47,19 @@ async fn http2_load(mut client: h2::client::SendRequest<bytes::Bytes>, tally: Ar
         let request = http::Request::get(format!("https://{WEB}/delay/5ms")).body(()).unwrap();
         let Ok(ready) = client.ready().await else { return };
         client = ready;
-        // After a GOAWAY no stream can be opened: such a request was never sent, and would go over a new connection.
+        // After a GOAWAY no stream can be opened: such a request was never sent, and would go over
+        // a new connection.
         let Ok((response, _)) = client.send_request(request, true) else { return };
         match response.await {
             Ok(response) => tally.count(response.status() == 200),
-            Err(error) if error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR) => return,
-            Err(error) if error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM) => return,
+            Err(error) if error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR) => {
+                return;
+            }
+            Err(error)
+                if error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM) =>
+            {
+                return;
+            }
             Err(_) => tally.count(false),
         }
     }
@@ -85,7 +95,9 @@ async fn sigterm_under_load_fails_no_request() {
 async fn a_request_under_way_finishes() {
     let pod = echo("pod-1").await;
     let mut gateway = Gateway::start(World::web(&pod)).await;
-    let slow: Vec<_> = ["--http1.1", "--http2"].map(|option| tokio::spawn(gateway.curl(WEB, "/delay/1s").arg(option).run())).into();
+    let slow: Vec<_> = ["--http1.1", "--http2"]
+        .map(|option| tokio::spawn(gateway.curl(WEB, "/delay/1s").arg(option).run()))
+        .into();
     pod.counts().wait_for(|counts| counts.started == 2).await.unwrap();
     gateway.terminate();
     let status = gateway.ended().await;
@@ -133,6 +145,10 @@ async fn a_second_sigterm_ends_it_at_once() {
     gateway.terminate();
     gateway.has_written("draining").await;
     gateway.terminate();
-    assert_eq!(gateway.ended().await.code(), Some(1), "what was under way is lost, and whoever waits for it is told");
+    assert_eq!(
+        gateway.ended().await.code(),
+        Some(1),
+        "what was under way is lost, and whoever waits for it is told"
+    );
     assert_ne!(slow.await.unwrap().exit, 0);
 }

@@ -8,7 +8,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
-use crate::harness::{Echo, Gateway, Recording, Service, Step, World, client, echo, eventually, soon};
+use crate::harness::{
+    Echo, Gateway, Recording, Service, Step, World, client, echo, eventually, soon,
+};
 
 const HOST: &str = "calls--staging.apps.test";
 
@@ -34,7 +36,8 @@ async fn a_unary_call_is_answered() {
 async fn a_large_message_passes_whole() {
     let (_pod, _gateway, mut client) = start().await;
     let message = "x".repeat(3_000_000);
-    let answer = client.unary(Request::new(EchoRequest::new(message.clone()))).await.unwrap().into_inner();
+    let answer =
+        client.unary(Request::new(EchoRequest::new(message.clone()))).await.unwrap().into_inner();
     assert!(answer.message == message, "{} octets came back", answer.message.len());
 }
 
@@ -50,10 +53,15 @@ async fn the_server_streams() {
 #[tokio::test]
 async fn the_client_streams() {
     let (_pod, _gateway, mut client) = start().await;
-    let requests = futures::stream::iter((0..100).map(|number| EchoRequest::new(number.to_string())));
+    let requests =
+        futures::stream::iter((0..100).map(|number| EchoRequest::new(number.to_string())));
     let answer = client.client_stream(requests).await.unwrap().into_inner();
     assert_eq!(answer.sequence, 100);
-    assert!(answer.message.starts_with("0 1 2 ") && answer.message.ends_with(" 99"), "{}", answer.message);
+    assert!(
+        answer.message.starts_with("0 1 2 ") && answer.message.ends_with(" 99"),
+        "{}",
+        answer.message
+    );
 }
 
 #[tokio::test]
@@ -63,7 +71,10 @@ async fn both_stream_and_each_message_arrives_on_its_own() {
     let mut answers = client.bidi_stream(ReceiverStream::new(requests)).await.unwrap().into_inner();
     for number in 0..10 {
         sender.send(EchoRequest::new(number.to_string())).await.unwrap();
-        let answer = soon("each message is answered before the next is sent", answers.next()).await.unwrap().unwrap();
+        let answer = soon("each message is answered before the next is sent", answers.next())
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(answer.message, number.to_string());
     }
     drop(sender);
@@ -83,9 +94,14 @@ async fn an_error_passes_with_its_message() {
 #[tokio::test]
 async fn an_error_after_messages_passes_after_them() {
     let (_pod, _gateway, mut client) = start().await;
-    let request = EchoRequest { repeat: 2, status: Code::Aborted as i32, ..EchoRequest::new("then not") };
-    let answers: Vec<_> = client.server_stream(Request::new(request)).await.unwrap().into_inner().collect().await;
-    let codes: Vec<Code> = answers.iter().map(|answer| answer.as_ref().map_or_else(tonic::Status::code, |_| Code::Ok)).collect();
+    let request =
+        EchoRequest { repeat: 2, status: Code::Aborted as i32, ..EchoRequest::new("then not") };
+    let answers: Vec<_> =
+        client.server_stream(Request::new(request)).await.unwrap().into_inner().collect().await;
+    let codes: Vec<Code> = answers
+        .iter()
+        .map(|answer| answer.as_ref().map_or_else(tonic::Status::code, |_| Code::Ok))
+        .collect();
     assert_eq!(codes, [Code::Ok, Code::Ok, Code::Aborted]);
 }
 
@@ -99,8 +115,11 @@ async fn a_call_that_the_client_gives_up_ends_at_the_pod() {
     });
     soon("the call arrives", counts.wait_for(|counts| counts.started == 1)).await.unwrap();
     call.abort();
-    // Before its message has come, the pod ends the call by an error; after that, its work is cancelled. By itself it would take longer than a test waits.
-    soon("the pod notices", counts.wait_for(|counts| counts.cancelled + counts.finished == 1)).await.unwrap();
+    // Before its message has come, the pod ends the call by an error; after that, its work is
+    // cancelled. By itself it would take longer than a test waits.
+    soon("the pod notices", counts.wait_for(|counts| counts.cancelled + counts.finished == 1))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -116,8 +135,16 @@ async fn a_stream_that_the_client_gives_up_ends_at_the_pod() {
 
 #[tokio::test]
 async fn a_stream_that_the_pod_breaks_off_ends_at_the_client() {
-    let pod = Recording::script(vec![Step::Until(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Step::Octets(9), Step::Reset]).await.unwrap();
-    let gateway = Gateway::start(World::empty().with(Service::new("calls").port_name("grpc").pod(&pod))).await;
+    let pod = Recording::script(vec![
+        Step::Until(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        Step::Octets(9),
+        Step::Reset,
+    ])
+    .await
+    .unwrap();
+    let gateway =
+        Gateway::start(World::empty().with(Service::new("calls").port_name("grpc").pod(&pod)))
+            .await;
     let mut client = Client::new(client::grpc(&gateway, HOST).await);
     let status = client.unary(Request::new(EchoRequest::new("hello"))).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
@@ -143,13 +170,20 @@ async fn the_deadline_is_passed_on_and_kept() {
     // A message that asks for an answer after a minute: field 4 (delay_ms) is 60000.
     body.send_data(vec![0, 0, 0, 0, 4, 0x20, 0xe0, 0xd4, 0x03].into(), true).unwrap();
     let response = soon("the call ends by its deadline", response).await.unwrap();
-    assert_eq!(response.headers()["grpc-status"], (Code::DeadlineExceeded as i32).to_string(), "{response:?}");
+    assert_eq!(
+        response.headers()["grpc-status"],
+        (Code::DeadlineExceeded as i32).to_string(),
+        "{response:?}"
+    );
 }
 
 #[tokio::test]
 async fn no_ready_pod_is_unavailable() {
     let pod = echo("pod-1").await;
-    let gateway = Gateway::start(World::empty().with(Service::new("calls").port_name("grpc").unready_pod(&pod))).await;
+    let gateway = Gateway::start(
+        World::empty().with(Service::new("calls").port_name("grpc").unready_pod(&pod)),
+    )
+    .await;
     let mut client = Client::new(client::grpc(&gateway, HOST).await);
     let status = client.unary(Request::new(EchoRequest::new("hello"))).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
@@ -161,7 +195,9 @@ async fn a_refused_connection_is_unavailable() {
     let pod = Recording::start().await.unwrap();
     let address = pod.address();
     drop(pod);
-    let gateway = Gateway::start(World::empty().with(Service::new("calls").port_name("grpc").pod(&address))).await;
+    let gateway =
+        Gateway::start(World::empty().with(Service::new("calls").port_name("grpc").pod(&address)))
+            .await;
     let mut client = Client::new(client::grpc(&gateway, HOST).await);
     let status = client.unary(Request::new(EchoRequest::new("hello"))).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
@@ -170,7 +206,8 @@ async fn a_refused_connection_is_unavailable() {
 #[tokio::test]
 async fn what_is_hidden_is_unimplemented_like_what_does_not_exist() {
     let pod = echo("pod-1").await;
-    let world = world(&pod).with(Service::new("calls").environment("closed").port_name("grpc").pod(&pod));
+    let world =
+        world(&pod).with(Service::new("calls").environment("closed").port_name("grpc").pod(&pod));
     let gateway = Gateway::start(world).await;
     let mut seen = Vec::new();
     for host in ["calls--closed.apps.test", "calls--nowhere.apps.test"] {
@@ -194,10 +231,18 @@ async fn what_is_hidden_is_unimplemented_like_what_does_not_exist() {
 #[tokio::test]
 async fn grpc_web_passes() {
     let (_pod, gateway, _client) = start().await;
-    let answer =
-        gateway.curl(HOST, "/status/200").header("Content-Type: application/grpc-web+proto").args(["--data-binary", "abc"]).run().await;
-    // The sample service takes every kind of gRPC for gRPC, so what counts is that it was asked at all.
-    assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("application/grpc")), "{answer:?}");
+    let answer = gateway
+        .curl(HOST, "/status/200")
+        .header("Content-Type: application/grpc-web+proto")
+        .args(["--data-binary", "abc"])
+        .run()
+        .await;
+    // The sample service takes every kind of gRPC for gRPC, so what counts is that it was asked at
+    // all.
+    assert!(
+        answer.header("content-type").is_some_and(|kind| kind.starts_with("application/grpc")),
+        "{answer:?}"
+    );
 }
 
 #[tokio::test]
@@ -208,7 +253,10 @@ async fn a_channel_outlives_the_pods_behind_it() {
     gateway.apply(&world(&second));
     eventually("calls go to the new pod", || {
         let mut client = client.clone();
-        async move { client.unary(Request::new(EchoRequest::new("hello"))).await.unwrap().into_inner().pod == "pod-2" }
+        async move {
+            client.unary(Request::new(EchoRequest::new("hello"))).await.unwrap().into_inner().pod
+                == "pod-2"
+        }
     })
     .await;
     first.stop().await;

@@ -12,15 +12,20 @@ const HOST: &str = "localhost";
 
 async fn start() -> (Echo, Gateway) {
     let pod = echo("pod-1").await;
-    let gateway = Gateway::start(World::empty().with(Service::new("web").annotation("hostnames", HOST).pod(&pod))).await;
+    let gateway = Gateway::start(
+        World::empty().with(Service::new("web").annotation("hostnames", HOST).pod(&pod)),
+    )
+    .await;
     (pod, gateway)
 }
 
 /// Where `tests/tools/build` has put it.
 async fn h2spec() -> PathBuf {
     let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/build");
-    let output = Command::new(build).arg("--print-dir").output().await.expect("tests/tools/build runs");
-    let path = PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim()).join("h2spec");
+    let output =
+        Command::new(build).arg("--print-dir").output().await.expect("tests/tools/build runs");
+    let path =
+        PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim()).join("h2spec");
     assert!(path.exists(), "h2spec is not there: run tests/tools/build");
     path
 }
@@ -28,13 +33,17 @@ async fn h2spec() -> PathBuf {
 /// The report's summary, and the report.
 async fn run(port: u16, further: &[&str]) -> (String, String) {
     let mut command = Command::new(h2spec().await);
-    // The sample service answers here when it has read the request whole. An answer that comes before, such as a 404, would
-    // overtake what h2spec sends after the head, and be taken for a DATA frame where an error must come.
-    command.args(["--strict", "--host", HOST, "--path", "/echo", "--port", &port.to_string()]).args(further);
+    // The sample service answers here when it has read the request whole. An answer that comes
+    // before, such as a 404, would overtake what h2spec sends after the head, and be taken for
+    // a DATA frame where an error must come.
+    command
+        .args(["--strict", "--host", HOST, "--path", "/echo", "--port", &port.to_string()])
+        .args(further);
     command.stdin(Stdio::null()).kill_on_drop(true);
     let output = soon("h2spec ends", command.output()).await.expect("h2spec runs");
     let report = String::from_utf8_lossy(&output.stdout).into_owned();
-    let summary = report.lines().rev().find(|line| line.contains(" tests, ")).unwrap_or_default().to_owned();
+    let summary =
+        report.lines().rev().find(|line| line.contains(" tests, ")).unwrap_or_default().to_owned();
     (summary, report)
 }
 
@@ -51,5 +60,9 @@ async fn h2spec_passes_without_tls_but_for_what_is_http1_there() {
     let (summary, report) = run(gateway.http().port(), &[]).await;
     assert_eq!(summary, "146 tests, 145 passed, 0 skipped, 1 failed", "{report}");
     // The listener speaks HTTP/1.1 too, and answers in it what begins otherwise than HTTP/2.
-    assert!(report.contains("× 2: Sends invalid connection preface") && report.contains("looked like an HTTP/1.1 header"), "{report}");
+    assert!(
+        report.contains("× 2: Sends invalid connection preface")
+            && report.contains("looked like an HTTP/1.1 header"),
+        "{report}"
+    );
 }

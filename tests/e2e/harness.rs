@@ -1,7 +1,8 @@
 //! A gateway on free ports with a folder of manifests, and clients for it.
 //!
-//! [`World`] is what is in the cluster, [`Gateway`] the running binary; [`Curl`], [`Raw`] and the functions of [`client`]
-//! call it. The pods are [`portcullis_echo::Echo`] or [`portcullis_echo::Recording`].
+//! [`World`] is what is in the cluster, [`Gateway`] the running binary; [`Curl`], [`Raw`] and the
+//! functions of [`client`] call it. The pods are [`portcullis_echo::Echo`] or
+//! [`portcullis_echo::Recording`].
 
 #[path = "../../src/cli/demo/authority.rs"]
 mod authority;
@@ -54,8 +55,13 @@ pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
 pub(crate) fn without_ids(text: &str) -> String {
     let is_id = |window: &[u8]| {
         let hyphen = |place: usize| matches!(place, 8 | 13 | 18 | 23);
-        window.iter().enumerate().all(|(place, octet)| if hyphen(place) { *octet == b'-' } else { octet.is_ascii_hexdigit() })
+        window.iter().enumerate().all(|(place, octet)| {
+            if hyphen(place) { *octet == b'-' } else { octet.is_ascii_hexdigit() }
+        })
     };
     let found = text.as_bytes().windows(36).position(is_id);
-    found.map_or_else(|| text.to_owned(), |start| format!("{}ID{}", &text[..start], without_ids(&text[start + 36..])))
+    found.map_or_else(
+        || text.to_owned(),
+        |start| format!("{}ID{}", &text[..start], without_ids(&text[start + 36..])),
+    )
 }

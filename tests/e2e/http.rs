@@ -1,11 +1,14 @@
-//! HTTP from end to end: versions, bodies, interim responses, trailers, streams, and clients that take their time.
+//! HTTP from end to end: versions, bodies, interim responses, trailers, streams, and clients that
+//! take their time.
 
 use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
-use crate::harness::{Gateway, Raw, Recording, Service, Step, WEB, World, client, echo, eventually, soon};
+use crate::harness::{
+    Gateway, Raw, Recording, Service, Step, WEB, World, client, echo, eventually, soon,
+};
 
 /// Much more than the gateway may hold of one body.
 const LARGE: u64 = 64 * 1024 * 1024;
@@ -16,7 +19,11 @@ async fn curl_speaks_each_version_of_http() {
     let gateway = Gateway::start(World::web(&pod)).await;
     for (option, version) in [("--http1.0", "1.1"), ("--http1.1", "1.1"), ("--http2", "2")] {
         let answer = gateway.curl(WEB, "/whoami").arg(option).run().await;
-        assert_eq!((answer.status, answer.text().as_str()), (200, "pod-1\n"), "{option}: {answer:?}");
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (200, "pod-1\n"),
+            "{option}: {answer:?}"
+        );
         assert_eq!(answer.version, version, "{option}");
     }
     let answer = gateway.curl_plain(WEB, "/whoami").arg("--http2-prior-knowledge").run().await;
@@ -26,12 +33,19 @@ async fn curl_speaks_each_version_of_http() {
 #[tokio::test]
 async fn h2c_pods_are_spoken_to_in_http2() {
     let pod = echo("pod-1").await;
-    let gateway = Gateway::start(World::empty().with(Service::new("web").app_protocol("kubernetes.io/h2c").pod(&pod))).await;
+    let gateway = Gateway::start(
+        World::empty().with(Service::new("web").app_protocol("kubernetes.io/h2c").pod(&pod)),
+    )
+    .await;
     for option in ["--http1.1", "--http2"] {
         let told = gateway.curl(WEB, "/echo").args([option, "--data", "hello"]).run().await.json();
         assert_eq!(told["version"], "HTTP/2.0", "{option}: {told}");
         assert_eq!(told["octets"], 5, "{option}: {told}");
-        assert_eq!(told["authority"].as_str().unwrap().split(':').next().unwrap(), WEB, "{option}: {told}");
+        assert_eq!(
+            told["authority"].as_str().unwrap().split(':').next().unwrap(),
+            WEB,
+            "{option}: {told}"
+        );
     }
 }
 
@@ -46,10 +60,17 @@ async fn a_backend_learns_where_a_request_came_from() {
         "X-Forwarded-Proto: gopher",
         "Forwarded: for=9.9.9.9",
     ];
-    let curl = forged.iter().fold(gateway.curl(WEB, "/echo?a=1"), |curl, header| curl.header(header));
+    let curl =
+        forged.iter().fold(gateway.curl(WEB, "/echo?a=1"), |curl, header| curl.header(header));
     let told = curl.run().await.json();
     let headers: Vec<(String, String)> = serde_json::from_value(told["headers"].clone()).unwrap();
-    let all = |name: &str| headers.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str()).collect::<Vec<_>>();
+    let all = |name: &str| {
+        headers
+            .iter()
+            .filter(|(other, _)| other == name)
+            .map(|(_, value)| value.as_str())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(told["path"], "/echo?a=1");
     assert_eq!(all("x-forwarded-for"), ["127.0.0.1"]);
     assert_eq!(all("x-real-ip"), ["127.0.0.1"]);
@@ -69,7 +90,11 @@ async fn responses_without_a_body_have_none() {
         assert_eq!(head.header("content-length"), Some("1000"), "{head:?}");
         for (status, path) in [(204, "/status/204"), (304, "/status/304")] {
             let answer = gateway.curl(WEB, path).arg(option).run().await;
-            assert_eq!((answer.status, answer.exit, answer.body.len()), (status, 0, 0), "{answer:?}");
+            assert_eq!(
+                (answer.status, answer.exit, answer.body.len()),
+                (status, 0, 0),
+                "{answer:?}"
+            );
         }
     }
     let mut client = Raw::connect(gateway.http()).await;
@@ -81,7 +106,11 @@ async fn responses_without_a_body_have_none() {
     client.send(format!("HEAD /bytes/3 HTTP/1.1\r\nHost: {WEB}\r\n\r\n")).await;
     assert_eq!(client.response_to("HEAD").await.unwrap().header("content-length"), Some("3"));
     client.send(format!("GET /whoami HTTP/1.1\r\nHost: {WEB}\r\n\r\n")).await;
-    assert_eq!(client.response().await.unwrap().text(), "pod-1\n", "the connection is still in step");
+    assert_eq!(
+        client.response().await.unwrap().text(),
+        "pod-1\n",
+        "the connection is still in step"
+    );
 }
 
 #[tokio::test]
@@ -101,11 +130,25 @@ async fn large_downloads_need_little_memory() {
     gateway.curl(WEB, "/bytes/1000000").run().await;
     let before = gateway.memory();
     for option in ["--http1.1", "--http2"] {
-        let curl = gateway.curl(WEB, &format!("/bytes/{LARGE}")).args([option, "--output", "/dev/null", "--write-out", "%{size_download}"]);
+        let curl = gateway.curl(WEB, &format!("/bytes/{LARGE}")).args([
+            option,
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{size_download}",
+        ]);
         let output = curl.command().output().await.unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout), LARGE.to_string(), "{option}: {output:?}");
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            LARGE.to_string(),
+            "{option}: {output:?}"
+        );
     }
-    assert!(gateway.memory() < before + 16 * 1024, "{before} KiB before, {} KiB after", gateway.memory());
+    assert!(
+        gateway.memory() < before + 16 * 1024,
+        "{before} KiB before, {} KiB after",
+        gateway.memory()
+    );
 }
 
 #[tokio::test]
@@ -121,7 +164,11 @@ async fn large_uploads_need_little_memory() {
         let answer = gateway.curl(WEB, "/echo").arg(option).args(upload).run().await;
         assert_eq!(answer.json()["octets"], LARGE, "{option}: {answer:?}");
     }
-    assert!(gateway.memory() < before + 16 * 1024, "{before} KiB before, {} KiB after", gateway.memory());
+    assert!(
+        gateway.memory() < before + 16 * 1024,
+        "{before} KiB before, {} KiB after",
+        gateway.memory()
+    );
 }
 
 #[tokio::test]
@@ -129,7 +176,12 @@ async fn chunked_uploads_arrive_whole() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let mut client = Raw::connect(gateway.http()).await;
-    client.send(format!("POST /echo HTTP/1.1\r\nHost: {WEB}\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n")).await;
+    client
+        .send(format!(
+            "POST /echo HTTP/1.1\r\nHost: {WEB}\r\nTransfer-Encoding: chunked\r\nTrailer: \
+             x-sum\r\n\r\n"
+        ))
+        .await;
     for chunk in ["3\r\nabc\r\n", "A;name=value\r\n0123456789\r\n", "0\r\nX-Sum: 13\r\n\r\n"] {
         client.send(chunk).await;
     }
@@ -144,7 +196,12 @@ async fn a_client_that_expects_100_continue_gets_it_before_it_sends() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let mut client = Raw::connect(gateway.http()).await;
-    client.send(format!("POST /echo HTTP/1.1\r\nHost: {WEB}\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")).await;
+    client
+        .send(format!(
+            "POST /echo HTTP/1.1\r\nHost: {WEB}\r\nContent-Length: 3\r\nExpect: \
+             100-continue\r\n\r\n"
+        ))
+        .await;
     assert_eq!(client.response().await.unwrap().status, 100);
     client.send("abc").await;
     let response = client.response().await.unwrap();
@@ -157,8 +214,14 @@ async fn a_backend_may_refuse_instead_of_saying_100_continue() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let mut client = Raw::connect(gateway.http()).await;
-    client.send(format!("POST /status/413 HTTP/1.1\r\nHost: {WEB}\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n")).await;
-    // The client may get the answer at once, or be told to go on first; either way no octet of the body is owed for the answer.
+    client
+        .send(format!(
+            "POST /status/413 HTTP/1.1\r\nHost: {WEB}\r\nContent-Length: 1000000\r\nExpect: \
+             100-continue\r\n\r\n"
+        ))
+        .await;
+    // The client may get the answer at once, or be told to go on first; either way no octet of the
+    // body is owed for the answer.
     let mut response = client.response().await.unwrap();
     if response.status == 100 {
         response = client.response().await.unwrap();
@@ -168,7 +231,8 @@ async fn a_backend_may_refuse_instead_of_saying_100_continue() {
 
 #[tokio::test]
 async fn interim_responses_pass() {
-    let early = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let early = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\nHTTP/1.1 200 \
+                 OK\r\nContent-Length: 2\r\n\r\nok";
     let pod = Recording::script(vec![Step::head(), Step::write(early), Step::Again]).await.unwrap();
     let gateway = Gateway::start(World::web(&pod)).await;
 
@@ -184,20 +248,31 @@ async fn interim_responses_pass() {
 
     let mut old = Raw::connect(gateway.http()).await;
     old.send(format!("GET / HTTP/1.0\r\nHost: {WEB}\r\n\r\n")).await;
-    assert_eq!(old.response().await.unwrap().status, 200, "HTTP/1.0 clients get no interim response");
+    assert_eq!(
+        old.response().await.unwrap().status,
+        200,
+        "HTTP/1.0 clients get no interim response"
+    );
 }
 
 #[tokio::test]
 async fn trailers_of_a_response_pass() {
-    // A pod that speaks HTTP/1.1 sends them unasked: what a client says about trailers ends at the gateway.
-    let response = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-checksum\r\n\r\n2\r\nok\r\n0\r\nX-Checksum: 21\r\n\r\n";
-    let http1 = Recording::script(vec![Step::head(), Step::write(response), Step::Again]).await.unwrap();
+    // A pod that speaks HTTP/1.1 sends them unasked: what a client says about trailers ends at the
+    // gateway.
+    let response = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: \
+                    x-checksum\r\n\r\n2\r\nok\r\n0\r\nX-Checksum: 21\r\n\r\n";
+    let http1 =
+        Recording::script(vec![Step::head(), Step::write(response), Step::Again]).await.unwrap();
     let h2c = echo("pod-1").await;
-    let world = World::web(&http1).with(Service::new("h2c").app_protocol("kubernetes.io/h2c").pod(&h2c));
+    let world =
+        World::web(&http1).with(Service::new("h2c").app_protocol("kubernetes.io/h2c").pod(&h2c));
     let gateway = Gateway::start(world).await;
     for host in [WEB, "h2c--staging.apps.test"] {
         let mut client = client::http2(&gateway, host).await;
-        let request = http::Request::get(format!("https://{host}/trailers")).header("te", "trailers").body(()).unwrap();
+        let request = http::Request::get(format!("https://{host}/trailers"))
+            .header("te", "trailers")
+            .body(())
+            .unwrap();
         let (response, _) = client.send_request(request, true).unwrap();
         let mut body = response.await.unwrap().into_body();
         while let Some(data) = body.data().await {
@@ -208,7 +283,11 @@ async fn trailers_of_a_response_pass() {
         assert_eq!(trailers["x-checksum"], "21", "{host}");
 
         let mut client = Raw::connect(gateway.http()).await;
-        client.send(format!("GET /trailers HTTP/1.1\r\nHost: {host}\r\nTE: trailers\r\nConnection: TE\r\n\r\n")).await;
+        client
+            .send(format!(
+                "GET /trailers HTTP/1.1\r\nHost: {host}\r\nTE: trailers\r\nConnection: TE\r\n\r\n"
+            ))
+            .await;
         let response = client.response().await.unwrap();
         assert!(response.trailers.contains("x-checksum: 21\r\n"), "{host}: {response:?}");
     }
@@ -219,9 +298,16 @@ async fn server_sent_events_arrive_one_at_a_time() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     for option in ["--http1.1", "--http2"] {
-        let mut process = gateway.curl(WEB, "/events/1000?interval=50ms").args([option, "--no-buffer"]).command().spawn().unwrap();
+        let mut process = gateway
+            .curl(WEB, "/events/1000?interval=50ms")
+            .args([option, "--no-buffer"])
+            .command()
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let first = soon("the first event arrives while the stream goes on", lines.next_line()).await.unwrap();
+        let first = soon("the first event arrives while the stream goes on", lines.next_line())
+            .await
+            .unwrap();
         assert_eq!(first.as_deref(), Some("id: 0"), "{option}");
         process.kill().await.unwrap();
     }
@@ -231,13 +317,23 @@ async fn server_sent_events_arrive_one_at_a_time() {
 async fn a_client_that_goes_away_ends_the_request_at_the_backend() {
     let pod = echo("pod-1").await;
     for protocol in ["http", "kubernetes.io/h2c"] {
-        let gateway = Gateway::start(World::empty().with(Service::new("web").app_protocol(protocol).pod(&pod))).await;
+        let gateway = Gateway::start(
+            World::empty().with(Service::new("web").app_protocol(protocol).pod(&pod)),
+        )
+        .await;
         for option in ["--http1.1", "--http2"] {
             let mut counts = pod.counts();
             let before = *counts.borrow_and_update();
-            let mut process = gateway.curl(WEB, "/stream/100000?interval=20ms").args([option, "--no-buffer"]).command().spawn().unwrap();
+            let mut process = gateway
+                .curl(WEB, "/stream/100000?interval=20ms")
+                .args([option, "--no-buffer"])
+                .command()
+                .spawn()
+                .unwrap();
             let mut line = [0; 4];
-            soon("the stream begins", process.stdout.as_mut().unwrap().read_exact(&mut line)).await.unwrap();
+            soon("the stream begins", process.stdout.as_mut().unwrap().read_exact(&mut line))
+                .await
+                .unwrap();
             process.kill().await.unwrap();
             let cancelled = counts.wait_for(|counts| counts.cancelled > before.cancelled);
             soon(&format!("{option} to {protocol}: the backend notices"), cancelled).await.unwrap();
@@ -260,7 +356,11 @@ async fn a_client_that_does_not_read_holds_the_backend_back() {
     }
     let answer = gateway.curl(WEB, "/whoami").run().await;
     assert_eq!(answer.text(), "pod-1\n", "others are served meanwhile");
-    assert!(gateway.memory() < before + 16 * 1024, "{before} KiB before, {} KiB after", gateway.memory());
+    assert!(
+        gateway.memory() < before + 16 * 1024,
+        "{before} KiB before, {} KiB after",
+        gateway.memory()
+    );
     assert_eq!(pod.counts().borrow().finished, 2, "no response went into a buffer whole");
 }
 
@@ -276,14 +376,22 @@ async fn a_backend_that_does_not_read_holds_the_client_back() {
     let mut sent: u64 = 0;
     let stalled = loop {
         body.reserve_capacity(1 << 20);
-        let capacity = tokio::time::timeout(Duration::from_secs(2), futures::future::poll_fn(|cx| body.poll_capacity(cx))).await;
+        let capacity = tokio::time::timeout(
+            Duration::from_secs(2),
+            futures::future::poll_fn(|cx| body.poll_capacity(cx)),
+        )
+        .await;
         let Ok(Some(Ok(capacity))) = capacity else { break capacity.is_err() };
         sent += capacity as u64;
         assert!(sent < LARGE, "{sent} octets were taken for a backend that reads none");
         body.send_data(vec![0; capacity].into(), false).unwrap();
     };
     assert!(stalled, "the stream ended after {sent} octets instead of standing still");
-    assert!(gateway.memory() < before + 16 * 1024, "{before} KiB before, {} KiB after", gateway.memory());
+    assert!(
+        gateway.memory() < before + 16 * 1024,
+        "{before} KiB before, {} KiB after",
+        gateway.memory()
+    );
 }
 
 #[tokio::test]
@@ -301,7 +409,9 @@ async fn pipelined_requests_are_answered_in_their_order() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let mut client = Raw::connect(gateway.http()).await;
-    let requests: String = (0..20).map(|number| format!("GET /echo?{number} HTTP/1.1\r\nHost: {WEB}\r\n\r\n")).collect();
+    let requests: String = (0..20)
+        .map(|number| format!("GET /echo?{number} HTTP/1.1\r\nHost: {WEB}\r\n\r\n"))
+        .collect();
     client.send(requests).await;
     for number in 0..20 {
         let response = client.response().await.unwrap();
@@ -314,7 +424,9 @@ async fn a_slow_client_is_served_octet_by_octet() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let mut client = Raw::connect(gateway.http()).await;
-    for octet in format!("POST /echo HTTP/1.1\r\nHost: {WEB}\r\nContent-Length: 3\r\n\r\nabc").into_bytes() {
+    for octet in
+        format!("POST /echo HTTP/1.1\r\nHost: {WEB}\r\nContent-Length: 3\r\n\r\nabc").into_bytes()
+    {
         client.send([octet]).await;
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
@@ -330,7 +442,9 @@ async fn many_streams_of_one_connection_are_served_together() {
         .map(|number| {
             let mut client = client.clone();
             async move {
-                let request = http::Request::get(format!("https://{WEB}/delay/100ms?{number}")).body(()).unwrap();
+                let request = http::Request::get(format!("https://{WEB}/delay/100ms?{number}"))
+                    .body(())
+                    .unwrap();
                 let (response, _) = client.send_request(request, true).unwrap();
                 response.await.unwrap().status().as_u16()
             }
@@ -349,7 +463,11 @@ async fn plain_http_is_redirected_for_every_name_alike() {
     for host in [WEB, "nothing--staging.apps.test", "elsewhere.test"] {
         let answer = gateway.curl_plain(host, "/path?query").run().await;
         assert_eq!(answer.status, 308, "{answer:?}");
-        assert_eq!(answer.header("location"), Some(&*format!("https://{host}:8443/path?query")), "{answer:?}");
+        assert_eq!(
+            answer.header("location"),
+            Some(&*format!("https://{host}:8443/path?query")),
+            "{answer:?}"
+        );
     }
     assert_eq!(pod.counts().borrow().started, 0);
 }
@@ -364,7 +482,10 @@ async fn the_access_log_and_the_metrics_tell_of_a_request() {
     let line = log.lines().find(|line| line.contains("the-test")).unwrap();
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     assert_eq!(line["status"], 418, "{line}");
-    eventually("the request is counted", || async { gateway.admin_page("/metrics").await.text().contains("code=\"4xx\"") }).await;
+    eventually("the request is counted", || async {
+        gateway.admin_page("/metrics").await.text().contains("code=\"4xx\"")
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -372,13 +493,23 @@ async fn a_connection_goes_on_after_a_small_body_that_was_answered_unread() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let mut client = Raw::connect(gateway.http()).await;
-    client.send("POST / HTTP/1.1\r\nHost: nothing--nowhere.apps.test\r\nContent-Length: 5\r\n\r\nhello").await;
+    client
+        .send(
+            "POST / HTTP/1.1\r\nHost: nothing--nowhere.apps.test\r\nContent-Length: 5\r\n\r\nhello",
+        )
+        .await;
     assert_eq!(client.response().await.unwrap().status, 404);
     // The answer comes before the body has.
-    client.send("POST / HTTP/1.1\r\nHost: nothing--nowhere.apps.test\r\nContent-Length: 5\r\n\r\n").await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: nothing--nowhere.apps.test\r\nContent-Length: 5\r\n\r\n")
+        .await;
     assert_eq!(client.response().await.unwrap().status, 404);
     client.send(format!("helloGET /whoami HTTP/1.1\r\nHost: {WEB}\r\n\r\n")).await;
-    assert_eq!(client.response().await.unwrap().text(), "pod-1\n", "the connection is still in step");
+    assert_eq!(
+        client.response().await.unwrap().text(),
+        "pod-1\n",
+        "the connection is still in step"
+    );
     // How long a chunked body goes on is not said: such a connection ends.
     let chunked = "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
     client.send(format!("POST / HTTP/1.1\r\nHost: nothing--nowhere.apps.test\r\n{chunked}")).await;

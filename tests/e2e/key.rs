@@ -15,13 +15,20 @@ const HOST: &str = "web--team.apps.test";
 /// Runs `portcullis key` on the manifests of `folder`.
 fn key(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    command.arg("key").args(arguments).arg("--folder").arg(folder).env("NO_COLOR", "1").env("KUBECONFIG", "/dev/null");
+    command
+        .arg("key")
+        .args(arguments)
+        .arg("--folder")
+        .arg(folder)
+        .env("NO_COLOR", "1")
+        .env("KUBECONFIG", "/dev/null");
     command.output().expect("portcullis runs")
 }
 
 /// A key as it was printed, alone on standard output and not on standard error.
 fn printed(output: &Output) -> String {
-    let (text, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (text, told) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{told}");
     let key = text.strip_suffix('\n').expect("a line");
     assert!(client_key::is_well_formed(key), "it is a key and nothing else");
@@ -41,7 +48,11 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 fn refusal(output: &Output) -> String {
-    assert!(!output.status.success() && output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        !output.status.success() && output.stdout.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -53,8 +64,12 @@ async fn status(gateway: &Gateway, key: &str) -> u16 {
 async fn a_key_lets_its_application_in_until_it_is_revoked() {
     let pod = echo("pod-1").await;
     let world = World::empty().with(Service::new("web").environment("team").pod(&pod));
-    let world = world.annotation("team", "require", "app").annotation("team", "allow-apps", "billing");
-    let gateway = Gateway::of(world).settings(json!({"access": {"credentialsNamespace": "portcullis"}})).start().await;
+    let world =
+        world.annotation("team", "require", "app").annotation("team", "allow-apps", "billing");
+    let gateway = Gateway::of(world)
+        .settings(json!({"access": {"credentialsNamespace": "portcullis"}}))
+        .start()
+        .await;
     let folder = gateway.folder().join("manifests");
     assert_eq!(gateway.curl(HOST, "/whoami").run().await.status, 404);
 
@@ -64,11 +79,14 @@ async fn a_key_lets_its_application_in_until_it_is_revoked() {
     assert_eq!(status(&gateway, &other).await, 404, "another application's key lets nobody in");
 
     let second = printed(&key(&folder, &["rotate", "billing", "--overlap", "1h"]));
-    eventually("the new key is accepted", || async { status(&gateway, &second).await == 200 }).await;
+    eventually("the new key is accepted", || async { status(&gateway, &second).await == 200 })
+        .await;
     assert_eq!(status(&gateway, &first).await, 200, "the old one still is");
 
-    let old =
-        listed(&folder).into_iter().find(|key| key["application"] == "billing" && !key["expires"].is_null()).expect("the old key ends");
+    let old = listed(&folder)
+        .into_iter()
+        .find(|key| key["application"] == "billing" && !key["expires"].is_null())
+        .expect("the old key ends");
     assert!(key(&folder, &["revoke", old["name"].as_str().unwrap()]).status.success());
     eventually("the old key is refused", || async { status(&gateway, &first).await == 404 }).await;
     assert_eq!(status(&gateway, &second).await, 200);
@@ -76,10 +94,16 @@ async fn a_key_lets_its_application_in_until_it_is_revoked() {
     for secret in [&first, &other, &second] {
         assert!(!gateway.log().contains(&**secret), "a key is in the log");
         for page in ["/routes", "/metrics"] {
-            assert!(!gateway.admin_page(page).await.text().contains(&**secret), "a key is in {page}");
+            assert!(
+                !gateway.admin_page(page).await.text().contains(&**secret),
+                "a key is in {page}"
+            );
         }
         for file in fs::read_dir(&folder).unwrap() {
-            assert!(!fs::read_to_string(file.unwrap().path()).unwrap().contains(&**secret), "a key is in a file");
+            assert!(
+                !fs::read_to_string(file.unwrap().path()).unwrap().contains(&**secret),
+                "a key is in a file"
+            );
         }
     }
 }
@@ -87,24 +111,47 @@ async fn a_key_lets_its_application_in_until_it_is_revoked() {
 #[test]
 fn only_the_hash_is_kept_in_a_file_that_nobody_else_reads() {
     let folder = tempfile::tempdir().unwrap();
-    let made = printed(&key(folder.path(), &["create", "billing", "--expires", "90d", "--namespace", "gateway"]));
-    let [name] = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()).collect::<Vec<_>>().try_into().unwrap();
+    let made = printed(&key(
+        folder.path(),
+        &["create", "billing", "--expires", "90d", "--namespace", "gateway"],
+    ));
+    let [name] = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect::<Vec<_>>()
+        .try_into()
+        .unwrap();
     assert_eq!(fs::metadata(&name).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(fs::read_to_string(&name).unwrap().contains(&client_key::write_hash(&client_key::hash(&made))));
+    assert!(
+        fs::read_to_string(&name)
+            .unwrap()
+            .contains(&client_key::write_hash(&client_key::hash(&made)))
+    );
     assert_eq!(names(folder.path()), Vec::<String>::new(), "it is another Namespace's");
     let list = key(folder.path(), &["list", "-n", "gateway"]);
     let text = String::from_utf8_lossy(&list.stdout).into_owned();
-    assert!(text.starts_with("NAME") && text.lines().count() == 2 && text.contains(" billing "), "{text}");
+    assert!(
+        text.starts_with("NAME") && text.lines().count() == 2 && text.contains(" billing "),
+        "{text}"
+    );
     assert!(!text.contains(&made));
 }
 
 #[test]
 fn a_printed_manifest_is_that_of_the_key_and_nothing_is_kept() {
-    let output = Command::new(env!("CARGO_BIN_EXE_portcullis")).args(["key", "create", "billing", "--print"]).output().unwrap();
-    let (manifest, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(["key", "create", "billing", "--print"])
+        .output()
+        .unwrap();
+    let (manifest, told) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let made = told.lines().last().unwrap();
     assert!(client_key::is_well_formed(made), "{told}");
-    assert!(manifest.contains(&client_key::write_hash(&client_key::hash(made))) && !manifest.contains(made), "{manifest}");
+    assert!(
+        manifest.contains(&client_key::write_hash(&client_key::hash(made)))
+            && !manifest.contains(made),
+        "{manifest}"
+    );
 }
 
 #[test]
@@ -122,6 +169,8 @@ fn what_cannot_be_done_is_told_and_changes_nothing() {
         let told = refusal(&key(folder.path(), arguments));
         assert!(told.contains(expected), "{told}");
     }
-    assert!(refusal(&key(&folder.path().join("nowhere"), &["create", "billing"])).contains("nowhere"));
+    assert!(
+        refusal(&key(&folder.path().join("nowhere"), &["create", "billing"])).contains("nowhere")
+    );
     assert_eq!(names(folder.path()), before);
 }

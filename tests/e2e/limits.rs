@@ -7,7 +7,10 @@ use crate::harness::{Gateway, Raw, Recording, Service, Step, WEB, World, echo, e
 #[tokio::test]
 async fn a_head_that_takes_too_long_is_408() {
     let pod = echo("pod-1").await;
-    let gateway = Gateway::of(World::web(&pod)).settings(json!({ "timeouts": { "requestHead": "200ms" } })).start().await;
+    let gateway = Gateway::of(World::web(&pod))
+        .settings(json!({ "timeouts": { "requestHead": "200ms" } }))
+        .start()
+        .await;
     let mut client = Raw::connect(gateway.http()).await;
     client.send(format!("GET / HTTP/1.1\r\nHost: {WEB}\r\n")).await;
     let response = client.response().await.unwrap();
@@ -18,7 +21,10 @@ async fn a_head_that_takes_too_long_is_408() {
 #[tokio::test]
 async fn an_idle_connection_is_closed_without_a_word() {
     let pod = echo("pod-1").await;
-    let gateway = Gateway::of(World::web(&pod)).settings(json!({ "timeouts": { "clientIdle": "200ms" } })).start().await;
+    let gateway = Gateway::of(World::web(&pod))
+        .settings(json!({ "timeouts": { "clientIdle": "200ms" } }))
+        .start()
+        .await;
     let mut client = Raw::connect(gateway.http()).await;
     client.send(format!("GET /whoami HTTP/1.1\r\nHost: {WEB}\r\n\r\n")).await;
     assert_eq!(client.response().await.unwrap().status, 200);
@@ -28,16 +34,27 @@ async fn an_idle_connection_is_closed_without_a_word() {
 #[tokio::test]
 async fn a_handshake_that_takes_too_long_is_given_up() {
     let pod = echo("pod-1").await;
-    let gateway = Gateway::of(World::web(&pod)).settings(json!({ "timeouts": { "handshake": "200ms" } })).start().await;
+    let gateway = Gateway::of(World::web(&pod))
+        .settings(json!({ "timeouts": { "handshake": "200ms" } }))
+        .start()
+        .await;
     let mut client = Raw::connect(gateway.https()).await;
     client.rest().await;
 }
 
 #[tokio::test]
 async fn a_body_that_stands_still_is_given_up() {
-    let pod =
-        Recording::script(vec![Step::head(), Step::write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"), Step::End]).await.unwrap();
-    let gateway = Gateway::of(World::web(&pod)).settings(json!({ "timeouts": { "streamIdle": "300ms" } })).start().await;
+    let pod = Recording::script(vec![
+        Step::head(),
+        Step::write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"),
+        Step::End,
+    ])
+    .await
+    .unwrap();
+    let gateway = Gateway::of(World::web(&pod))
+        .settings(json!({ "timeouts": { "streamIdle": "300ms" } }))
+        .start()
+        .await;
     let answer = gateway.curl(WEB, "/").run().await;
     assert_ne!(answer.exit, 0, "curl took it for whole: {answer:?}");
 }
@@ -45,7 +62,10 @@ async fn a_body_that_stands_still_is_given_up() {
 #[tokio::test]
 async fn more_connections_of_one_client_than_the_limit_are_closed() {
     let pod = echo("pod-1").await;
-    let gateway = Gateway::of(World::web(&pod)).settings(json!({ "limits": { "connectionsPerClient": 4 } })).start().await;
+    let gateway = Gateway::of(World::web(&pod))
+        .settings(json!({ "limits": { "connectionsPerClient": 4 } }))
+        .start()
+        .await;
     let mut kept = Vec::new();
     for _ in 0..4 {
         let mut client = Raw::connect(gateway.http()).await;
@@ -55,7 +75,10 @@ async fn more_connections_of_one_client_than_the_limit_are_closed() {
     }
     let mut fifth = Raw::connect(gateway.http()).await;
     fifth.send(format!("GET /whoami HTTP/1.1\r\nHost: {WEB}\r\n\r\n")).await;
-    assert!(fifth.response().await.is_none_or(|response| response.status == 503), "a fifth connection was served");
+    assert!(
+        fifth.response().await.is_none_or(|response| response.status == 503),
+        "a fifth connection was served"
+    );
     kept.pop();
     eventually("a place is free again", || async {
         let mut client = Raw::connect(gateway.http()).await;
@@ -69,7 +92,9 @@ async fn more_connections_of_one_client_than_the_limit_are_closed() {
 async fn more_requests_than_an_endpoint_may_have_are_503() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::of(World::web(&pod))
-        .settings(json!({ "limits": { "connectionsPerEndpoint": 2, "idleConnectionsPerEndpoint": 2 } }))
+        .settings(
+            json!({ "limits": { "connectionsPerEndpoint": 2, "idleConnectionsPerEndpoint": 2 } }),
+        )
         .start()
         .await;
     let slow: Vec<_> = (0..2).map(|_| tokio::spawn(gateway.curl(WEB, "/delay/2s").run())).collect();
@@ -85,20 +110,26 @@ async fn more_requests_than_an_endpoint_may_have_are_503() {
 #[tokio::test]
 async fn a_body_larger_than_its_service_allows_is_413() {
     let pod = echo("pod-1").await;
-    let gateway = Gateway::start(World::empty().with(Service::new("web").annotation("max-body", "1000").pod(&pod))).await;
+    let gateway = Gateway::start(
+        World::empty().with(Service::new("web").annotation("max-body", "1000").pod(&pod)),
+    )
+    .await;
     let upload = |size: usize| gateway.curl(WEB, "/echo").args(["--data", &"x".repeat(size)]).run();
     assert_eq!(upload(1_000).await.status, 200);
     assert_eq!(upload(1_001).await.status, 413);
     // Where the length is not said, the limit is found on the way.
     let mut client = Raw::connect(gateway.http()).await;
-    client.send(format!("POST /echo HTTP/1.1\r\nHost: {WEB}\r\nTransfer-Encoding: chunked\r\n\r\n")).await;
+    client
+        .send(format!("POST /echo HTTP/1.1\r\nHost: {WEB}\r\nTransfer-Encoding: chunked\r\n\r\n"))
+        .await;
     client.send(format!("7D0\r\n{}\r\n0\r\n\r\n", "x".repeat(2_000))).await;
     assert_eq!(client.response().await.unwrap().status, 413);
 }
 
 #[tokio::test]
 async fn a_response_head_larger_than_the_limit_is_502() {
-    let head = format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "a".repeat(100_000));
+    let head =
+        format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "a".repeat(100_000));
     let pod = Recording::script(vec![Step::head(), Step::write(head), Step::End]).await.unwrap();
     let gateway = Gateway::start(World::web(&pod)).await;
     assert_eq!(gateway.curl(WEB, "/").run().await.status, 502);
@@ -112,7 +143,10 @@ async fn running_out_of_descriptors_is_survived() {
     let mut before = Raw::connect(gateway.http()).await;
     before.send(&request).await;
     assert_eq!(before.response().await.unwrap().text(), "pod-1\n");
-    let limited = std::process::Command::new("prlimit").args([&format!("--pid={}", gateway.id()), "--nofile=48:48"]).status().unwrap();
+    let limited = std::process::Command::new("prlimit")
+        .args([&format!("--pid={}", gateway.id()), "--nofile=48:48"])
+        .status()
+        .unwrap();
     assert!(limited.success());
     let mut clients = Vec::new();
     for _ in 0..100 {
@@ -124,7 +158,20 @@ async fn running_out_of_descriptors_is_survived() {
     let mut waiting = clients.pop().unwrap();
     waiting.send(&request).await;
     drop(clients);
-    assert_eq!(waiting.response().await.unwrap().text(), "pod-1\n", "who waited in the kernel's queue is served once there is room");
-    assert_eq!(gateway.curl(WEB, "/whoami").run().await.text(), "pod-1\n", "and so is everyone later, at the other listener too");
-    assert!(gateway.metric("portcullis_accept_errors_total{listener=\"http\",reason=\"exhausted\"}").await >= 1.0);
+    assert_eq!(
+        waiting.response().await.unwrap().text(),
+        "pod-1\n",
+        "who waited in the kernel's queue is served once there is room"
+    );
+    assert_eq!(
+        gateway.curl(WEB, "/whoami").run().await.text(),
+        "pod-1\n",
+        "and so is everyone later, at the other listener too"
+    );
+    assert!(
+        gateway
+            .metric("portcullis_accept_errors_total{listener=\"http\",reason=\"exhausted\"}")
+            .await
+            >= 1.0
+    );
 }

@@ -14,11 +14,14 @@ use tokio::net::TcpSocket;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
-use crate::harness::{Answer, Curl, Echo, Gateway, Service, World, ZONE, echo, eventually, soon, without_ids};
+use crate::harness::{
+    Answer, Curl, Echo, Gateway, Service, World, ZONE, echo, eventually, soon, without_ids,
+};
 
 /// The host where people log in.
 const PORTAL: &str = "login.apps.test";
-/// A service for ops, one for sales, one for everybody who is known, and a name that was never configured.
+/// A service for ops, one for sales, one for everybody who is known, and a name that was never
+/// configured.
 const OPS: &str = "crm--closed.apps.test";
 const SALES: &str = "biz--closed.apps.test";
 const NOTHING: &str = "xyz--closed.apps.test";
@@ -62,7 +65,11 @@ fn world(pod: &Echo) -> World {
 /// What people may use.
 fn services(pod: &Echo) -> World {
     let closed = |name: &str, grant: &str, whom: &str| {
-        Service::new(name).environment("closed").annotation("require", "user").annotation(grant, whom).pod(pod)
+        Service::new(name)
+            .environment("closed")
+            .annotation("require", "user")
+            .annotation(grant, whom)
+            .pod(pod)
     };
     World::empty()
         .with(closed("crm", "allow-groups", "ops"))
@@ -87,7 +94,8 @@ async fn start(pod: &Echo, settings: Value) -> Gateway {
 /// Where `tests/openid/build` has installed what node needs.
 async fn modules() -> PathBuf {
     let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openid/build");
-    let output = Command::new(build).arg("--print-dir").output().await.expect("tests/openid/build runs");
+    let output =
+        Command::new(build).arg("--print-dir").output().await.expect("tests/openid/build runs");
     let modules = PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim());
     assert!(modules.exists(), "the OpenID provider is not there: run tests/openid/build");
     modules
@@ -98,11 +106,23 @@ async fn modules() -> PathBuf {
 impl Provider {
     async fn start(gateway_port: u16) -> Self {
         let mut command = Command::new("node");
-        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openid/provider.mjs")).arg(modules().await).arg(gateway_port.to_string());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        command
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openid/provider.mjs"))
+            .arg(modules().await)
+            .arg(gateway_port.to_string());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
         let mut child = command.spawn().expect("node runs");
         let mut lines = BufReader::new(child.stdout.take().expect("its standard output")).lines();
-        let port = soon("the provider listens", lines.next_line()).await.expect("its output").expect("its port").parse().expect("a number");
+        let port = soon("the provider listens", lines.next_line())
+            .await
+            .expect("its output")
+            .expect("its port")
+            .parse()
+            .expect("a number");
         let log = Arc::new(watch::Sender::new(String::new()));
         let gathered = Arc::clone(&log);
         tokio::spawn(async move {
@@ -192,7 +212,18 @@ impl Browser<'_> {
         let port = self.site.gateway.https().port();
         let everything = format!("*:{port}:127.0.0.1");
         let ca = self.site.gateway.ca().to_string_lossy().into_owned();
-        Curl::new(url).args(["--cookie", &jar, "--cookie-jar", &jar, "--resolve", &everything, "--cacert", &ca]).header(HTML)
+        Curl::new(url)
+            .args([
+                "--cookie",
+                &jar,
+                "--cookie-jar",
+                &jar,
+                "--resolve",
+                &everything,
+                "--cacert",
+                &ca,
+            ])
+            .header(HTML)
     }
 
     /// Follows redirects, but none to a URL with `stop` in it, which is the last of the way then.
@@ -200,7 +231,11 @@ impl Browser<'_> {
         let mut page = Page { way: vec![url.to_owned()], answer: first.run().await };
         while let Some(location) = page.answer.header("location") {
             let last = page.way.last().unwrap();
-            let next = if location.starts_with('/') { format!("{}{location}", origin(last)) } else { location.to_owned() };
+            let next = if location.starts_with('/') {
+                format!("{}{location}", origin(last))
+            } else {
+                location.to_owned()
+            };
             assert!(page.way.len() < 20, "no end of redirects: {:?}", page.way);
             page.way.push(next.clone());
             if stop.is_some_and(|stop| next.contains(stop)) {
@@ -232,22 +267,32 @@ impl Browser<'_> {
         let hidden = self.get(&self.site.url(host, path)).await;
         assert_eq!(hidden.answer.status, 404, "{:?}", hidden.answer);
         let at_provider = self.get(&self.site.url(host, &hidden.link("Sign in"))).await;
-        assert!(at_provider.last().starts_with(&self.site.provider.issuer()), "{:?}", at_provider.way);
+        assert!(
+            at_provider.last().starts_with(&self.site.provider.issuer()),
+            "{:?}",
+            at_provider.way
+        );
         self.post(at_provider.last(), &[("login", name), ("answer", "yes")], stop).await
     }
 
     /// The value of a cookie.
     fn cookie(&self, host: &str, name: &str) -> String {
         let jar = std::fs::read_to_string(self.folder.path().join("jar")).unwrap();
-        let line = jar.lines().find(|line| line.contains(host) && line.split('\t').nth(5) == Some(name)).expect("the cookie");
+        let line = jar
+            .lines()
+            .find(|line| line.contains(host) && line.split('\t').nth(5) == Some(name))
+            .expect("the cookie");
         line.split('\t').nth(6).unwrap().to_owned()
     }
 
     /// The names of the cookies that it has for a host.
     fn cookies(&self, host: &str) -> Vec<String> {
         let jar = std::fs::read_to_string(self.folder.path().join("jar")).unwrap_or_default();
-        let lines = jar.lines().filter_map(|line| line.strip_prefix("#HttpOnly_").unwrap_or(line).strip_prefix(host));
-        let mut names: Vec<String> = lines.filter_map(|line| Some(line.split('\t').nth(5)?.to_owned())).collect();
+        let lines = jar
+            .lines()
+            .filter_map(|line| line.strip_prefix("#HttpOnly_").unwrap_or(line).strip_prefix(host));
+        let mut names: Vec<String> =
+            lines.filter_map(|line| Some(line.split('\t').nth(5)?.to_owned())).collect();
         names.sort();
         names
     }
@@ -263,14 +308,18 @@ impl Page {
     /// Where the link of that text leads.
     fn link(&self, text: &str) -> String {
         let html = self.answer.text();
-        let (before, _) = html.split_once(&format!("\">{text}<")).unwrap_or_else(|| panic!("no link {text:?} in {html}"));
+        let (before, _) = html
+            .split_once(&format!("\">{text}<"))
+            .unwrap_or_else(|| panic!("no link {text:?} in {html}"));
         before.rsplit_once("href=\"").unwrap().1.replace("&amp;", "&")
     }
 
     /// The value of a field of a form.
     fn field(&self, name: &str) -> String {
         let html = self.answer.text();
-        let (_, after) = html.split_once(&format!("name=\"{name}\" value=\"")).unwrap_or_else(|| panic!("no field {name:?} in {html}"));
+        let (_, after) = html
+            .split_once(&format!("name=\"{name}\" value=\""))
+            .unwrap_or_else(|| panic!("no field {name:?} in {html}"));
         after.split_once('"').unwrap().0.to_owned()
     }
 }
@@ -294,13 +343,19 @@ async fn who_logs_in_comes_back_to_where_she_was_going() {
     assert_eq!(page.answer.status, 200, "{:?} {:?}", page.way, page.answer);
     assert_eq!(page.last(), site.url(OPS, "/echo/deep?a=b%20c"), "{:?}", page.way);
     let told = page.answer.text();
-    for [name, value] in [["x-auth-request-user", "ann@example.com"], ["x-auth-request-groups", "ops,dev"]] {
+    for [name, value] in
+        [["x-auth-request-user", "ann@example.com"], ["x-auth-request-groups", "ops,dev"]]
+    {
         assert!(told.contains(&format!("[\"{name}\",\"{value}\"]")), "{told}");
     }
     assert!(!told.contains("__Host-"), "no cookie of the gateway's goes on: {told}");
     assert_eq!(ann.cookies(OPS), ["__Host-portcullis", "__Host-portcullis-browser"]);
     for outcome in ["begun", "logged_in", "handed_over"] {
-        assert_eq!(site.gateway.metric(&format!("portcullis_logins_total{{outcome=\"{outcome}\"}}")).await, 1.0, "{outcome}");
+        assert_eq!(
+            site.gateway.metric(&format!("portcullis_logins_total{{outcome=\"{outcome}\"}}")).await,
+            1.0,
+            "{outcome}"
+        );
     }
     let again = ann.get(&site.url(OPS, "/whoami")).await;
     assert_eq!((again.answer.status, again.way.len()), (200, 1));
@@ -313,14 +368,24 @@ async fn a_host_that_does_not_exist_looks_like_one_that_is_not_granted_all_the_w
         let browser = site.browser();
         let page = browser.log_in(host, "/whoami", name).await;
         assert_eq!(page.answer.status, 404, "{host}: {:?}", page.way);
-        assert_eq!(browser.cookies(host), ["__Host-portcullis", "__Host-portcullis-browser"], "the session is there, but not the service");
+        assert_eq!(
+            browser.cookies(host),
+            ["__Host-portcullis", "__Host-portcullis-browser"],
+            "the session is there, but not the service"
+        );
     }
     let (hidden, nothing) = (site.browser(), site.browser());
-    let ways = [hidden.log_in(OPS, "/whoami", "bob").await, nothing.log_in(NOTHING, "/whoami", "bob").await];
+    let ways = [
+        hidden.log_in(OPS, "/whoami", "bob").await,
+        nothing.log_in(NOTHING, "/whoami", "bob").await,
+    ];
     let [one, other] = ways.map(|page| (page.way.len(), told(&page.answer)));
     assert_eq!(one, other);
     assert!(one.1.2.contains("Sign in"));
-    let before = [site.browser().get(&site.url(OPS, "/a")).await, site.browser().get(&site.url(NOTHING, "/a")).await];
+    let before = [
+        site.browser().get(&site.url(OPS, "/a")).await,
+        site.browser().get(&site.url(NOTHING, "/a")).await,
+    ];
     let [one, other] = before.map(|page| told(&page.answer));
     assert_eq!(one, other);
 }
@@ -329,9 +394,12 @@ async fn a_host_that_does_not_exist_looks_like_one_that_is_not_granted_all_the_w
 async fn a_code_is_for_one_host_one_browser_and_one_time() {
     let site = Site::start().await;
     let ann = site.browser();
-    let way = ann.log_in_until(OPS, "/whoami", "ann", Some("/.well-known/portcullis/session?")).await.way;
+    let way =
+        ann.log_in_until(OPS, "/whoami", "ann", Some("/.well-known/portcullis/session?")).await.way;
     let code = way.last().unwrap();
-    let hidden = told(&site.browser().get(&site.url(OPS, "/.well-known/portcullis/session?code=x")).await.answer);
+    let hidden = told(
+        &site.browser().get(&site.url(OPS, "/.well-known/portcullis/session?code=x")).await.answer,
+    );
     assert_eq!(hidden.0, 404);
 
     let mallory = site.browser();
@@ -346,7 +414,12 @@ async fn a_code_is_for_one_host_one_browser_and_one_time() {
     assert_eq!(posted.status, 404, "by another method");
 
     let page = ann.get(code).await;
-    assert_eq!((page.answer.status, page.last()), (200, &*site.url(OPS, "/whoami")), "{:?}", page.answer);
+    assert_eq!(
+        (page.answer.status, page.last()),
+        (200, &*site.url(OPS, "/whoami")),
+        "{:?}",
+        page.answer
+    );
     assert_eq!(told(&ann.get(code).await.answer), hidden, "a second time");
     assert_eq!(ann.get(&site.url(OPS, "/whoami")).await.answer.status, 200, "she stays signed in");
 }
@@ -357,7 +430,9 @@ async fn nobody_is_logged_in_by_a_link_of_somebody_else() {
     let (mallory, ann) = (site.browser(), site.browser());
     let way = mallory.log_in_until(OPS, "/whoami", "bob", Some("/callback?")).await.way;
     let callback = way.last().unwrap();
-    for url in [callback, &site.url(PORTAL, "/callback?code=x&state=y"), &site.url(PORTAL, "/callback")] {
+    for url in
+        [callback, &site.url(PORTAL, "/callback?code=x&state=y"), &site.url(PORTAL, "/callback")]
+    {
         let page = ann.get(url).await;
         assert_eq!(page.answer.status, 400, "{url}: {:?}", page.answer);
         assert!(ann.cookies(PORTAL).is_empty());
@@ -406,7 +481,8 @@ async fn nobody_is_sent_out_of_the_zone() {
     }
     for path in ["//evil.test/", "/\\evil.test", "https://evil.test/", "", "evil"] {
         let query: String = form_urlencoded::byte_serialize(path.as_bytes()).collect();
-        let page = ann.get(&site.url(OPS, &format!("/.well-known/portcullis/login?to={query}"))).await;
+        let page =
+            ann.get(&site.url(OPS, &format!("/.well-known/portcullis/login?to={query}"))).await;
         assert!(page.last().starts_with(&site.url(OPS, "/")), "{path}: {:?}", page.way);
     }
 }
@@ -417,13 +493,22 @@ async fn a_cookie_is_worthless_on_another_host() {
     let bob = site.browser();
     assert_eq!(bob.log_in(SALES, "/whoami", "bob").await.answer.status, 200);
     let session = bob.cookie(SALES, "__Host-portcullis");
-    let asked =
-        |host: &str, value: &str| site.browser().call(&site.url(host, "/whoami")).header(&format!("Cookie: __Host-portcullis={value}"));
+    let asked = |host: &str, value: &str| {
+        site.browser()
+            .call(&site.url(host, "/whoami"))
+            .header(&format!("Cookie: __Host-portcullis={value}"))
+    };
     assert_eq!(asked(SALES, &session).run().await.status, 200);
     let without = told(&site.browser().get(&site.url(SALES, "/whoami")).await.answer);
     let twice = format!("{session}; __Host-portcullis={session}");
     let portal = bob.cookie(PORTAL, "__Host-portcullis-portal");
-    for (host, value) in [("shop--closed.apps.test", &*session), (SALES, &portal), (SALES, &session[1..]), (SALES, &twice), (SALES, "")] {
+    for (host, value) in [
+        ("shop--closed.apps.test", &*session),
+        (SALES, &portal),
+        (SALES, &session[1..]),
+        (SALES, &twice),
+        (SALES, ""),
+    ] {
         assert_eq!(told(&asked(host, value).run().await), without, "{host} {value}");
     }
 }
@@ -438,15 +523,23 @@ async fn every_replica_knows_a_session_for_as_long_as_its_key_is_there() {
     let status = async || replica.curl(OPS, "/whoami").header(&cookie).run().await.status;
     assert_eq!(status().await, 200);
     // Rotated: another key seals, and the old one still opens.
-    let rotated = world(&site.pod).with_file("session-key-2.json", &session_key("session-key-2", '2'));
+    let rotated =
+        world(&site.pod).with_file("session-key-2.json", &session_key("session-key-2", '2'));
     let before = replica.metric("portcullis_snapshots_total").await;
     replica.apply(&rotated);
-    eventually("the new key is known", || async { replica.metric("portcullis_snapshots_total").await > before }).await;
+    eventually("the new key is known", || async {
+        replica.metric("portcullis_snapshots_total").await > before
+    })
+    .await;
     assert_eq!(status().await, 200);
     // Without the old one, what it sealed is over.
     replica.apply(&rotated.with_file("session-key-1.json", &session_key("session-key-1", '3')));
     eventually("the session ends", || async { status().await == 404 }).await;
-    assert_eq!(ann.get(&site.url(OPS, "/whoami")).await.answer.status, 200, "the other replica was not told yet");
+    assert_eq!(
+        ann.get(&site.url(OPS, "/whoami")).await.answer.status,
+        200,
+        "the other replica was not told yet"
+    );
 }
 
 #[tokio::test]
@@ -456,14 +549,25 @@ async fn signing_out_ends_the_session_on_every_host() {
     ann.log_in(OPS, "/whoami", "ann").await;
     let jar = std::fs::read_to_string(ann.folder.path().join("jar")).unwrap();
     let confirm = ann.get(&site.url(PORTAL, "/logout")).await;
-    assert_eq!(ann.get(&site.url(OPS, "/whoami")).await.answer.status, 200, "asking signs nobody out");
+    assert_eq!(
+        ann.get(&site.url(OPS, "/whoami")).await.answer.status,
+        200,
+        "asking signs nobody out"
+    );
     for fields in [&[][..], &[("token", "x")], &[("token", "")]] {
-        assert_eq!(ann.post(&site.url(PORTAL, "/logout"), fields, None).await.answer.status, if fields.is_empty() { 200 } else { 403 });
+        assert_eq!(
+            ann.post(&site.url(PORTAL, "/logout"), fields, None).await.answer.status,
+            if fields.is_empty() { 200 } else { 403 }
+        );
         assert_eq!(ann.get(&site.url(OPS, "/whoami")).await.answer.status, 200, "{fields:?}");
     }
-    let page = ann.post(&site.url(PORTAL, "/logout"), &[("token", &confirm.field("token"))], None).await;
+    let page =
+        ann.post(&site.url(PORTAL, "/logout"), &[("token", &confirm.field("token"))], None).await;
     assert!(page.answer.text().contains("You are signed out"), "{:?}", page.answer);
-    assert!(page.link("sign out there too").starts_with(&format!("{}/session/end?", site.provider.issuer())));
+    assert!(
+        page.link("sign out there too")
+            .starts_with(&format!("{}/session/end?", site.provider.issuer()))
+    );
     assert_eq!(ann.get(&site.url(OPS, "/whoami")).await.answer.status, 404);
     // Nor do the cookies help that she had before.
     std::fs::write(ann.folder.path().join("jar"), jar).unwrap();
@@ -493,14 +597,21 @@ async fn the_provider_ends_sessions_by_itself() {
     let (ann, bob) = (site.browser(), site.browser());
     ann.log_in(OPS, "/whoami", "ann").await;
     bob.log_in(SALES, "/whoami", "bob").await;
-    let page = ann.get(&format!("{}/session/end?client_id=portcullis", site.provider.issuer())).await;
+    let page =
+        ann.get(&format!("{}/session/end?client_id=portcullis", site.provider.issuer())).await;
     let confirm = format!("{}/session/end/confirm", site.provider.issuer());
     ann.post(&confirm, &[("xsrf", &page.field("xsrf")), ("logout", "yes")], None).await;
     let log = site.provider.log.borrow().clone();
-    eventually("her session ends", || async { ann.get(&site.url(OPS, "/whoami")).await.answer.status == 404 }).await;
+    eventually("her session ends", || async {
+        ann.get(&site.url(OPS, "/whoami")).await.answer.status == 404
+    })
+    .await;
     assert_eq!(bob.get(&site.url(SALES, "/whoami")).await.answer.status, 200, "{log}");
     for token in ["", "a.b.c", "eyJhbGciOiJub25lIn0.e30."] {
-        let answer = bob.post(&site.url(PORTAL, "/backchannel-logout"), &[("logout_token", token)], None).await.answer;
+        let answer = bob
+            .post(&site.url(PORTAL, "/backchannel-logout"), &[("logout_token", token)], None)
+            .await
+            .answer;
         assert_eq!(answer.status, 400, "{token}");
     }
 }
@@ -538,19 +649,32 @@ async fn a_session_that_is_used_goes_on() {
 async fn the_first_page_lists_what_somebody_may_use() {
     let site = Site::start().await;
     let nobody = site.browser().get(&site.url(PORTAL, "/")).await;
-    assert!(nobody.answer.text().contains("Sign in to see") && !nobody.answer.text().contains("crm"), "{:?}", nobody.answer);
+    assert!(
+        nobody.answer.text().contains("Sign in to see") && !nobody.answer.text().contains("crm"),
+        "{:?}",
+        nobody.answer
+    );
     for (name, may, may_not) in [("ann", "crm", "biz--"), ("bob", "biz", "crm--")] {
         let browser = site.browser();
         let at_provider = browser.get(&site.url(PORTAL, &nobody.link("Sign in"))).await;
-        let home = browser.post(at_provider.last(), &[("login", name), ("answer", "yes")], None).await;
+        let home =
+            browser.post(at_provider.last(), &[("login", name), ("answer", "yes")], None).await;
         assert_eq!(home.last(), site.url(PORTAL, "/"));
         let html = home.answer.text();
-        assert!(html.contains(&format!("Signed in as {name}")) && !html.contains(may_not), "{html}");
+        assert!(
+            html.contains(&format!("Signed in as {name}")) && !html.contains(may_not),
+            "{html}"
+        );
         let policy = home.answer.header("content-security-policy").unwrap();
         assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
         let link = home.link(&format!("<strong>{may}"));
         let page = browser.get(&site.url(PORTAL, &link)).await;
-        assert_eq!((page.answer.status, page.last()), (200, &*site.url(&format!("{may}--closed.apps.test"), "/")), "{:?}", page.way);
+        assert_eq!(
+            (page.answer.status, page.last()),
+            (200, &*site.url(&format!("{may}--closed.apps.test"), "/")),
+            "{:?}",
+            page.way
+        );
     }
 }
 
@@ -564,7 +688,11 @@ async fn who_is_not_signed_in_by_the_provider_is_told_so() {
     assert!(page.answer.text().contains("did not sign you in"));
     let again = browser.get(&site.url(PORTAL, &page.link("Try again"))).await;
     let page = browser.post(again.last(), &[("login", "mallory"), ("answer", "yes")], None).await;
-    assert_eq!(page.answer.status, 403, "an address that nobody verified is none: {:?}", page.answer);
+    assert_eq!(
+        page.answer.status, 403,
+        "an address that nobody verified is none: {:?}",
+        page.answer
+    );
     assert_eq!(browser.cookies(PORTAL), ["__Host-portcullis-browser"]);
 }
 
@@ -578,7 +706,11 @@ async fn without_its_provider_who_is_signed_in_stays_so() {
     let ann = Browser { site: &site, folder: jar };
     assert_eq!(ann.get(&site.url(OPS, "/whoami")).await.answer.status, 200);
     let page = site.browser().get(&site.url(PORTAL, "/login")).await;
-    assert!(page.last().starts_with(&site.provider.issuer()), "where it is stays known: {:?}", page.way);
+    assert!(
+        page.last().starts_with(&site.provider.issuer()),
+        "where it is stays known: {:?}",
+        page.way
+    );
 }
 
 #[tokio::test]
@@ -597,12 +729,21 @@ async fn nothing_secret_is_logged() {
     let page = ann.log_in(OPS, "/whoami", "ann").await;
     let confirm = ann.get(&site.url(PORTAL, "/logout")).await;
     let jar = std::fs::read_to_string(ann.folder.path().join("jar")).unwrap();
-    let mut secrets: Vec<String> = jar.lines().filter_map(|line| line.split('\t').nth(6)).map(str::to_owned).collect();
-    secrets.extend(page.way.iter().filter_map(|url| url.split_once("code=")).map(|(_, code)| code.split('&').next().unwrap().to_owned()));
+    let mut secrets: Vec<String> =
+        jar.lines().filter_map(|line| line.split('\t').nth(6)).map(str::to_owned).collect();
+    secrets.extend(
+        page.way
+            .iter()
+            .filter_map(|url| url.split_once("code="))
+            .map(|(_, code)| code.split('&').next().unwrap().to_owned()),
+    );
     secrets.extend([confirm.field("token"), "a secret".to_owned(), "a+secret".to_owned()]);
     assert!(secrets.len() >= 6, "{secrets:?}");
-    let (log, routes, metrics) =
-        (site.gateway.log(), site.gateway.admin_page("/routes").await.text(), site.gateway.admin_page("/metrics").await.text());
+    let (log, routes, metrics) = (
+        site.gateway.log(),
+        site.gateway.admin_page("/routes").await.text(),
+        site.gateway.admin_page("/metrics").await.text(),
+    );
     assert!(log.contains("logged in"), "{log}");
     for secret in secrets.iter().filter(|secret| secret.len() > 7) {
         for text in [&log, &routes, &metrics] {
@@ -616,10 +757,16 @@ async fn travel(site: &Site, journey: &str) {
     let pictures = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("login");
     std::fs::create_dir_all(&pictures).unwrap();
     let mut command = Command::new("node");
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openid/browser.mjs")).arg(modules().await).arg("/usr/bin/chromium");
+    command
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openid/browser.mjs"))
+        .arg(modules().await)
+        .arg("/usr/bin/chromium");
     command.arg(site.gateway.https().port().to_string()).arg(&pictures).arg(journey);
     command.stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(Duration::from_secs(300), command.output()).await.expect("Chromium ends").expect("node runs");
+    let output = tokio::time::timeout(Duration::from_secs(300), command.output())
+        .await
+        .expect("Chromium ends")
+        .expect("node runs");
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told} (pictures: {})", pictures.display());
 }
@@ -644,18 +791,32 @@ fn portcullis(folder: &TempDir, arguments: &[&str]) -> Command {
 
 /// What `portcullis token` prints, on standard output and on standard error.
 async fn token(folder: &TempDir) -> (String, String) {
-    let output = soon("a token", portcullis(folder, &["token"]).output()).await.expect("portcullis runs");
+    let output =
+        soon("a token", portcullis(folder, &["token"]).output()).await.expect("portcullis runs");
     let told = |octets: &[u8]| String::from_utf8_lossy(octets).trim().to_owned();
     (told(&output.stdout), told(&output.stderr))
 }
 
 /// `portcullis login`, until it says where to sign in; that line, and what ends when it has ended.
-async fn sign_in(site: &Site, folder: &TempDir, further: &str, begins: &str) -> (String, tokio::task::JoinHandle<(bool, String)>) {
+async fn sign_in(
+    site: &Site,
+    folder: &TempDir,
+    further: &str,
+    begins: &str,
+) -> (String, tokio::task::JoinHandle<(bool, String)>) {
     let issuer = site.provider.issuer();
-    let mut child = portcullis(folder, &["login", "--issuer", &issuer, "--client-id", "portcullis-cli", further]).spawn().expect("it runs");
+    let mut child = portcullis(
+        folder,
+        &["login", "--issuer", &issuer, "--client-id", "portcullis-cli", further],
+    )
+    .spawn()
+    .expect("it runs");
     let mut lines = BufReader::new(child.stderr.take().expect("its standard error")).lines();
     let line = loop {
-        let line = soon("it says where to sign in", lines.next_line()).await.expect("its output").expect("a line more");
+        let line = soon("it says where to sign in", lines.next_line())
+            .await
+            .expect("its output")
+            .expect("a line more");
         if line.trim().starts_with(begins) {
             break line.trim().to_owned();
         }
@@ -680,7 +841,8 @@ async fn the_command_line_signs_in_by_a_browser_on_this_machine() {
     let (url, ended) = sign_in(&site, &folder, "--no-browser", "http").await;
     let browser = site.browser();
     let callback = url.split_once("redirect_uri=").unwrap().1.split('&').next().unwrap();
-    let callback = form_urlencoded::parse(format!("a={callback}").as_bytes()).next().unwrap().1.into_owned();
+    let callback =
+        form_urlencoded::parse(format!("a={callback}").as_bytes()).next().unwrap().1.into_owned();
     let stray = browser.get(&format!("{callback}?code=x&state=y")).await;
     assert_eq!(stray.answer.status, 404, "what it did not ask for is not taken");
     let at_provider = browser.get(&url).await;
@@ -690,15 +852,20 @@ async fn the_command_line_signs_in_by_a_browser_on_this_machine() {
     assert!(success && told.contains("Signed in as ann"), "{told}");
 
     let file = folder.path().join("portcullis/tokens.json");
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
-    // The token of this client is over at once, so each is a new one, for which a refresh token was used up.
+    // The token of this client is over at once, so each is a new one, for which a refresh token was
+    // used up.
     for _ in 0..2 {
         let before = std::fs::read(&file).unwrap();
         let (token, complaint) = token(&folder).await;
         assert_eq!(token.split('.').count(), 3, "{complaint}");
         assert_ne!(std::fs::read(&file).unwrap(), before);
-        let call = site.gateway.curl("cli--closed.apps.test", "/echo").header(&format!("Authorization: Bearer {token}"));
+        let call = site
+            .gateway
+            .curl("cli--closed.apps.test", "/echo")
+            .header(&format!("Authorization: Bearer {token}"));
         let answer = call.run().await;
         assert_eq!(answer.status, 200, "{answer:?}");
         assert!(answer.text().contains("[\"x-auth-request-user\",\"ann\"]"), "{answer:?}");
@@ -720,7 +887,13 @@ async fn the_command_line_signs_in_by_a_browser_elsewhere() {
     let page = browser.get(url).await;
     let fields = [("xsrf", &*page.field("xsrf")), ("user_code", code)];
     let page = browser.post(&device, &fields, None).await;
-    let page = browser.post(&device, &[("xsrf", &page.field("xsrf")), ("user_code", code), ("confirm", "yes")], None).await;
+    let page = browser
+        .post(
+            &device,
+            &[("xsrf", &page.field("xsrf")), ("user_code", code), ("confirm", "yes")],
+            None,
+        )
+        .await;
     let page = browser.post(page.last(), &[("login", "ann"), ("answer", "yes")], None).await;
     assert_eq!(page.answer.status, 200, "{:?}", page.answer);
     let (success, told) = soon("it ends", ended).await.unwrap();
@@ -739,7 +912,10 @@ async fn the_command_line_says_what_it_cannot_do() {
         (&["login", "--issuer", &issuer], "--client-id"),
         (&["login", "--issuer", &other, "--client-id", "portcullis-cli"], "another issuer"),
         (&["login", "--issuer", "http://example.com", "--client-id", "a"], "is no https URL"),
-        (&["login", "--issuer", &format!("{issuer}/nothing"), "--client-id", "a"], "no discovery document"),
+        (
+            &["login", "--issuer", &format!("{issuer}/nothing"), "--client-id", "a"],
+            "no discovery document",
+        ),
         (&["login", "--issuer", &issuer, "--client-id", "unknown", "--device"], "invalid_client"),
     ] {
         let output = soon("it ends", portcullis(&folder, arguments).output()).await.unwrap();

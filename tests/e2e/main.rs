@@ -6,7 +6,8 @@
     clippy::large_futures,
     clippy::needless_pass_by_value,
     clippy::print_stdout,
-    reason = "a test keeps buffers where they are read, owns what it is given, and tells on standard output what it found"
+    reason = "a test keeps buffers where they are read, owns what it is given, and tells on \
+              standard output what it found"
 )]
 
 mod harness;

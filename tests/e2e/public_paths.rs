@@ -1,4 +1,5 @@
-//! What a Service opens of itself: paths without credentials, and credentials that go on to its pods.
+//! What a Service opens of itself: paths without credentials, and credentials that go on to its
+//! pods.
 
 use portcullis_config::client_key::{Key, secret};
 use serde_json::{Value, json};
@@ -7,16 +8,24 @@ use crate::harness::{Answer, Echo, Gateway, Service, World, echo};
 
 const HOST: &str = "web--team.apps.test";
 
-/// A key of the application `billing`, and a gateway to services of an environment that lets it in; each demands an application.
+/// A key of the application `billing`, and a gateway to services of an environment that lets it in;
+/// each demands an application.
 async fn start(pod: &Echo, services: impl IntoIterator<Item = Service>) -> (Key, Gateway) {
     let mut random = [0; 32];
     aws_lc_rs::rand::fill(&mut random).expect("randomness");
     let key = Key::new(&random);
-    let kept = secret::new("portcullis", "billing", key.hash(), None, [0; 4]).expect("a name of an application");
-    let world = World::empty().annotation("team", "allow-apps", "billing").with_file("key.yaml", &secret::manifest(&kept));
-    let service = |service: Service| service.environment("team").annotation("require", "app").pod(pod);
+    let kept = secret::new("portcullis", "billing", key.hash(), None, [0; 4])
+        .expect("a name of an application");
+    let world = World::empty()
+        .annotation("team", "allow-apps", "billing")
+        .with_file("key.yaml", &secret::manifest(&kept));
+    let service =
+        |service: Service| service.environment("team").annotation("require", "app").pod(pod);
     let world = services.into_iter().fold(world, |world, one| world.with(service(one)));
-    let gateway = Gateway::of(world).settings(json!({"access": {"credentialsNamespace": "portcullis"}})).start().await;
+    let gateway = Gateway::of(world)
+        .settings(json!({"access": {"credentialsNamespace": "portcullis"}}))
+        .start()
+        .await;
     (key, gateway)
 }
 
@@ -31,8 +40,16 @@ async fn with(key: &Key, gateway: &Gateway, host: &str, path: &str) -> Answer {
 #[tokio::test]
 async fn a_public_path_needs_no_credentials_and_leads_to_no_other_path() {
     let pod = echo("pod-1").await;
-    let (key, gateway) = start(&pod, [Service::new("web").annotation("public-paths", "/status, /echo/public")]).await;
-    for (path, status) in [("/status/204", 204), ("/status/299?x=/../echo", 299), ("/echo", 404), ("/statuses/204", 404), ("/", 404)] {
+    let (key, gateway) =
+        start(&pod, [Service::new("web").annotation("public-paths", "/status, /echo/public")])
+            .await;
+    for (path, status) in [
+        ("/status/204", 204),
+        ("/status/299?x=/../echo", 299),
+        ("/echo", 404),
+        ("/statuses/204", 404),
+        ("/", 404),
+    ] {
         assert_eq!(without(&gateway, path).await.status, status, "{path}");
     }
     let before = pod.counts().borrow().started;
@@ -68,7 +85,9 @@ async fn credentials_end_at_the_gateway_unless_the_service_wants_them() {
         Service::new("open").annotation("public-paths", "/echo"),
     ];
     let (key, gateway) = start(&pod, services).await;
-    for (host, passed) in [(HOST, false), ("passing--team.apps.test", true), ("open--team.apps.test", false)] {
+    for (host, passed) in
+        [(HOST, false), ("passing--team.apps.test", true), ("open--team.apps.test", false)]
+    {
         let answer = with(&key, &gateway, host, "/echo").await;
         assert_eq!(answer.status, 200, "{host}");
         let received: Value = serde_json::from_slice(&answer.body).expect("what the pod received");

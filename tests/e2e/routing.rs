@@ -1,10 +1,13 @@
-//! From manifests to requests: what appears is routed, what is not ready gets nothing, and what is closed does not exist.
+//! From manifests to requests: what appears is routed, what is not ready gets nothing, and what is
+//! closed does not exist.
 
 use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::harness::{Answer, Echo, Gateway, Raw, Service, WEB, World, echo, eventually, without_ids};
+use crate::harness::{
+    Answer, Echo, Gateway, Raw, Service, WEB, World, echo, eventually, without_ids,
+};
 
 async fn who(gateway: &Gateway, host: &str) -> String {
     gateway.curl(host, "/whoami").run().await.text().trim().to_owned()
@@ -20,8 +23,9 @@ async fn spread(gateway: &Gateway, host: &str, requests: usize) -> BTreeMap<Stri
 
 /// The status and the headers without what differs from one request to the next.
 fn face(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
-    let headers =
-        answer.headers.iter().map(|(name, value)| (name.clone(), if name == "date" { String::new() } else { without_ids(value) }));
+    let headers = answer.headers.iter().map(|(name, value)| {
+        (name.clone(), if name == "date" { String::new() } else { without_ids(value) })
+    });
     // With --head, curl writes the head where the body would be.
     let text: String = answer.text().lines().filter(|line| !line.starts_with("date: ")).collect();
     (answer.status, headers.collect(), without_ids(&text))
@@ -35,7 +39,10 @@ async fn a_service_that_appears_is_routed() {
     gateway.apply(&World::web(&pod));
     eventually("the service is routed", || async { who(&gateway, WEB).await == "pod-1" }).await;
     gateway.apply(&World::empty());
-    eventually("the service is gone", || async { gateway.curl(WEB, "/").run().await.status == 404 }).await;
+    eventually("the service is gone", || async {
+        gateway.curl(WEB, "/").run().await.status == 404
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -54,7 +61,10 @@ async fn a_not_ready_pod_gets_no_new_request() {
     let both = World::empty().with(Service::new("web").pod(&first).pod(&second));
     let gateway = Gateway::start(both).await;
     gateway.apply(&World::empty().with(Service::new("web").unready_pod(&first).pod(&second)));
-    eventually("requests go to the other pod alone", || async { spread(&gateway, WEB, 10).await.keys().eq(["pod-2"]) }).await;
+    eventually("requests go to the other pod alone", || async {
+        spread(&gateway, WEB, 10).await.keys().eq(["pod-2"])
+    })
+    .await;
     let before = first.counts().borrow().started;
     spread(&gateway, WEB, 30).await;
     assert_eq!(first.counts().borrow().started, before);
@@ -67,7 +77,8 @@ async fn a_request_under_way_outlives_its_endpoint() {
     let slow = tokio::spawn(gateway.curl(WEB, "/delay/2s").run());
     first.counts().wait_for(|counts| counts.started == 1).await.unwrap();
     gateway.apply(&World::web(&second));
-    eventually("new requests go to the new pod", || async { who(&gateway, WEB).await == "pod-2" }).await;
+    eventually("new requests go to the new pod", || async { who(&gateway, WEB).await == "pod-2" })
+        .await;
     assert!(!slow.is_finished());
     assert_eq!(slow.await.unwrap().text(), "Hello from pod-1\n");
 }
@@ -75,28 +86,42 @@ async fn a_request_under_way_outlives_its_endpoint() {
 #[tokio::test]
 async fn draining_pods_serve_only_where_no_ready_one_is_left() {
     let (first, second) = (echo("pod-1").await, echo("pod-2").await);
-    let gateway = Gateway::start(World::empty().with(Service::new("web").draining_pod(&first).pod(&second))).await;
+    let gateway =
+        Gateway::start(World::empty().with(Service::new("web").draining_pod(&first).pod(&second)))
+            .await;
     assert!(spread(&gateway, WEB, 20).await.keys().eq(["pod-2"]));
-    gateway.apply(&World::empty().with(Service::new("web").draining_pod(&first).unready_pod(&second)));
-    eventually("the draining pod takes over", || async { spread(&gateway, WEB, 5).await.keys().eq(["pod-1"]) }).await;
+    gateway
+        .apply(&World::empty().with(Service::new("web").draining_pod(&first).unready_pod(&second)));
+    eventually("the draining pod takes over", || async {
+        spread(&gateway, WEB, 5).await.keys().eq(["pod-1"])
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn no_ready_pod_is_503() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::empty().with(Service::new("web").unready_pod(&pod))).await;
-    for (accept, kind) in [("application/json", "application/json"), ("text/html", "text/html"), ("text/plain", "text/plain")] {
+    for (accept, kind) in [
+        ("application/json", "application/json"),
+        ("text/html", "text/html"),
+        ("text/plain", "text/plain"),
+    ] {
         let answer = gateway.curl(WEB, "/").header(&format!("Accept: {accept}")).run().await;
         assert_eq!(answer.status, 503);
         assert!(answer.header("content-type").unwrap().starts_with(kind), "{answer:?}");
-        assert!(without_ids(&answer.text()).contains("ID"), "the request's id is there: {answer:?}");
+        assert!(
+            without_ids(&answer.text()).contains("ID"),
+            "the request's id is there: {answer:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn environments_are_kept_apart() {
     let (staging, production) = (echo("in-staging").await, echo("in-production").await);
-    let world = World::web(&staging).with(Service::new("web").environment("production").pod(&production));
+    let world =
+        World::web(&staging).with(Service::new("web").environment("production").pod(&production));
     let gateway = Gateway::start(world).await;
     assert_eq!(who(&gateway, WEB).await, "in-staging");
     assert_eq!(who(&gateway, "web--production.apps.test").await, "in-production");
@@ -106,8 +131,10 @@ async fn environments_are_kept_apart() {
 #[tokio::test]
 async fn the_default_environment_needs_no_name() {
     let (staging, production) = (echo("in-staging").await, echo("in-production").await);
-    let world = World::web(&staging).with(Service::new("web").environment("production").pod(&production));
-    let gateway = Gateway::of(world).settings(json!({ "defaultEnvironment": "production" })).start().await;
+    let world =
+        World::web(&staging).with(Service::new("web").environment("production").pod(&production));
+    let gateway =
+        Gateway::of(world).settings(json!({ "defaultEnvironment": "production" })).start().await;
     assert_eq!(who(&gateway, "web.apps.test").await, "in-production");
     assert_eq!(who(&gateway, WEB).await, "in-staging");
 }
@@ -126,7 +153,9 @@ async fn hosts_are_compared_without_case_port_or_trailing_dot() {
 #[tokio::test]
 async fn closed_and_unknown_hosts_have_one_face() {
     let pod = echo("pod-1").await;
-    let world = World::web(&pod).with(Service::new("web").environment("closed").pod(&pod)).with(Service::new("down").environment("closed"));
+    let world = World::web(&pod)
+        .with(Service::new("web").environment("closed").pod(&pod))
+        .with(Service::new("down").environment("closed"));
     let gateway = Gateway::start(world).await;
     let calls: [&[&str]; 7] = [
         &[],
@@ -134,17 +163,31 @@ async fn closed_and_unknown_hosts_have_one_face() {
         &["--head"],
         &["--request", "POST", "--data", "x"],
         &["--header", "Accept: application/json"],
-        &["--request", "OPTIONS", "--header", "Origin: https://a.test", "--header", "Access-Control-Request-Method: GET"],
+        &[
+            "--request",
+            "OPTIONS",
+            "--header",
+            "Origin: https://a.test",
+            "--header",
+            "Access-Control-Request-Method: GET",
+        ],
         &["--header", "Authorization: Bearer x", "--header", "Cookie: a=b"],
     ];
     for arguments in calls {
         let call = async |host: &str| {
-            let curl = arguments.iter().fold(gateway.curl(host, "/whoami?a=b"), |curl, argument| curl.arg(argument));
+            let curl = arguments
+                .iter()
+                .fold(gateway.curl(host, "/whoami?a=b"), |curl, argument| curl.arg(argument));
             face(&curl.run().await)
         };
         let unknown = call("web--nowhere.apps.test").await;
         assert_eq!(unknown.0, 404, "{arguments:?}");
-        for host in ["web--closed.apps.test", "down--closed.apps.test", "nothing--closed.apps.test", "nothing--staging.apps.test"] {
+        for host in [
+            "web--closed.apps.test",
+            "down--closed.apps.test",
+            "nothing--closed.apps.test",
+            "nothing--staging.apps.test",
+        ] {
             assert_eq!(call(host).await, unknown, "{host} {arguments:?}");
         }
     }
@@ -154,8 +197,18 @@ async fn closed_and_unknown_hosts_have_one_face() {
 #[tokio::test]
 async fn only_the_paths_that_a_service_names_exist() {
     let pod = echo("pod-1").await;
-    let gateway = Gateway::start(World::empty().with(Service::new("web").annotation("paths", "/echo,/status").pod(&pod))).await;
-    for (path, status) in [("/echo", 200), ("/echo/deep", 200), ("/status/201", 201), ("/echoes", 404), ("/whoami", 404), ("/", 404)] {
+    let gateway = Gateway::start(
+        World::empty().with(Service::new("web").annotation("paths", "/echo,/status").pod(&pod)),
+    )
+    .await;
+    for (path, status) in [
+        ("/echo", 200),
+        ("/echo/deep", 200),
+        ("/status/201", 201),
+        ("/echoes", 404),
+        ("/whoami", 404),
+        ("/", 404),
+    ] {
         assert_eq!(gateway.curl(WEB, path).run().await.status, status, "{path}");
     }
 }
@@ -173,10 +226,14 @@ async fn further_hostnames_lead_to_the_same_service() {
 async fn a_broken_file_takes_nothing_down() {
     let (pod, other) = (echo("pod-1").await, echo("pod-2").await);
     let gateway = Gateway::start(World::web(&pod)).await;
-    let broken =
-        World::web(&pod).with_file("broken.yaml", "apiVersion: v1\nkind: Service\nmetadata: [\n").with(Service::new("other").pod(&other));
+    let broken = World::web(&pod)
+        .with_file("broken.yaml", "apiVersion: v1\nkind: Service\nmetadata: [\n")
+        .with(Service::new("other").pod(&other));
     gateway.apply(&broken);
-    eventually("what is good beside it takes effect", || async { who(&gateway, "other--staging.apps.test").await == "pod-2" }).await;
+    eventually("what is good beside it takes effect", || async {
+        who(&gateway, "other--staging.apps.test").await == "pod-2"
+    })
+    .await;
     assert_eq!(who(&gateway, WEB).await, "pod-1");
     gateway.has_written("broken.yaml").await;
 }
@@ -187,6 +244,9 @@ async fn the_live_table_can_be_read() {
     let gateway = Gateway::start(World::web(&pod)).await;
     let routes = gateway.admin_page("/routes").await;
     assert_eq!(routes.status, 200);
-    assert!(routes.text().contains(WEB) && routes.text().contains(&pod.address().to_string()), "{routes:?}");
+    assert!(
+        routes.text().contains(WEB) && routes.text().contains(&pod.address().to_string()),
+        "{routes:?}"
+    );
     assert_eq!(gateway.admin_page("/livez").await.status, 200);
 }

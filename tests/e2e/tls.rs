@@ -1,4 +1,5 @@
-//! TLS: which certificate is served and how it is replaced, what is agreed to, who resumes what, and what is promised of HTTPS.
+//! TLS: which certificate is served and how it is replaced, what is agreed to, who resumes what,
+//! and what is promised of HTTPS.
 
 mod hsts;
 mod policy;
@@ -24,7 +25,9 @@ async fn served(gateway: &Gateway, host: &str) -> Option<CertificateDer<'static>
 async fn refused(gateway: &Gateway, reason: &str) {
     eventually(reason, || async {
         let table = gateway.admin_page("/routes").await.json();
-        table["problems"].as_array().is_some_and(|problems| problems.iter().any(|problem| problem["reason"] == reason))
+        table["problems"]
+            .as_array()
+            .is_some_and(|problems| problems.iter().any(|problem| problem["reason"] == reason))
     })
     .await;
 }
@@ -35,7 +38,11 @@ async fn the_wildcard_covers_every_service_and_no_more() {
     let gateway = Gateway::start(World::web(&pod)).await;
     let wildcard = served(&gateway, WEB).await;
     assert!(wildcard.is_some());
-    assert_eq!(served(&gateway, "nothing--nowhere.apps.test").await, wildcard, "known or not, it is the same certificate");
+    assert_eq!(
+        served(&gateway, "nothing--nowhere.apps.test").await,
+        wildcard,
+        "known or not, it is the same certificate"
+    );
     assert!(served(&gateway, "a.b.apps.test").await.is_none(), "a wildcard is for one label");
 }
 
@@ -45,7 +52,11 @@ async fn both_versions_of_tls_and_both_of_http_are_agreed_on() {
     let gateway = Gateway::start(World::web(&pod)).await;
     for (option, value) in [("--tls-max", "1.2"), ("--tls-max", "1.3")] {
         let answer = gateway.curl(WEB, "/whoami").args([option, value]).run().await;
-        assert_eq!((answer.version.as_str(), answer.text().as_str()), ("2", "pod-1\n"), "{value}: {answer:?}");
+        assert_eq!(
+            (answer.version.as_str(), answer.text().as_str()),
+            ("2", "pod-1\n"),
+            "{value}: {answer:?}"
+        );
     }
     let answer = gateway.curl(WEB, "/whoami").arg("--no-alpn").run().await;
     assert_eq!((answer.version.as_str(), answer.text().as_str()), ("1.1", "pod-1\n"), "{answer:?}");
@@ -63,9 +74,18 @@ async fn the_certificate_of_the_name_is_preferred_to_the_wildcard() {
     std::fs::write(extra.path().join("tls.key"), &issued.key).unwrap();
     let exact = json!({ "files": { "certificate": extra.path().join("tls.crt"), "key": extra.path().join("tls.key") } });
     let wildcard = json!({ "files": { "certificate": "tls.crt", "key": "tls.key" } });
-    let gateway = Gateway::of(World::web(&pod)).settings(json!({ "certificates": [wildcard, exact] })).start().await;
-    assert!(served(&gateway, WEB).await.is_none(), "the exact one is of an authority that this client does not trust");
-    assert!(served(&gateway, "other--staging.apps.test").await.is_some(), "all other names have the wildcard");
+    let gateway = Gateway::of(World::web(&pod))
+        .settings(json!({ "certificates": [wildcard, exact] }))
+        .start()
+        .await;
+    assert!(
+        served(&gateway, WEB).await.is_none(),
+        "the exact one is of an authority that this client does not trust"
+    );
+    assert!(
+        served(&gateway, "other--staging.apps.test").await.is_some(),
+        "all other names have the wildcard"
+    );
 }
 
 #[tokio::test]
@@ -75,7 +95,10 @@ async fn a_renewed_certificate_is_served_without_restart() {
     let first = served(&gateway, WEB).await.unwrap();
     let mut connection = client::http2(&gateway, WEB).await;
     gateway.renew(&["*.apps.test"], MONTH);
-    eventually("the new one is served", || async { served(&gateway, WEB).await.is_some_and(|now| now != first) }).await;
+    eventually("the new one is served", || async {
+        served(&gateway, WEB).await.is_some_and(|now| now != first)
+    })
+    .await;
     let request = http::Request::get(format!("https://{WEB}/whoami")).body(()).unwrap();
     let (response, _) = connection.send_request(request, true).unwrap();
     assert_eq!(response.await.unwrap().status(), 200, "connections that are there live on");
@@ -101,7 +124,10 @@ async fn a_bad_certificate_keeps_the_last_good_one() {
     assert_eq!(served(&gateway, WEB).await.as_ref(), Some(&good), "expired half an hour ago");
 
     gateway.renew(&["*.apps.test"], MONTH);
-    eventually("a good one is served again", || async { served(&gateway, WEB).await.is_some_and(|now| now != good) }).await;
+    eventually("a good one is served again", || async {
+        served(&gateway, WEB).await.is_some_and(|now| now != good)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -111,5 +137,9 @@ async fn a_host_other_than_the_connections_is_served_where_the_certificate_cover
     let mut connection = client::http2(&gateway, "other--staging.apps.test").await;
     let request = http::Request::get(format!("https://{WEB}/whoami")).body(()).unwrap();
     let (response, _) = connection.send_request(request, true).unwrap();
-    assert_eq!(response.await.unwrap().status(), 200, "browsers use one connection for all names of a certificate (RFC 9113 §9.1.1)");
+    assert_eq!(
+        response.await.unwrap().status(),
+        200,
+        "browsers use one connection for all names of a certificate (RFC 9113 §9.1.1)"
+    );
 }

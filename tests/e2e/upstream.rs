@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Echo, Gateway, Options, Raw, Recording, Service, Step, WEB, World, echo, eventually, soon};
+use crate::harness::{
+    Echo, Gateway, Options, Raw, Recording, Service, Step, WEB, World, echo, eventually, soon,
+};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -22,21 +24,33 @@ fn garbage() -> Vec<(&'static str, &'static str)> {
         ("version 2", "HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok"),
         ("two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok"),
         ("a length with a sign", "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok"),
-        ("a length and a coding", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+        (
+            "a length and a coding",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: \
+             chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        ),
         ("a coding that nobody knows", "HTTP/1.1 200 OK\r\nTransfer-Encoding: tea\r\n\r\nok"),
-        ("a coding in HTTP/1.0", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+        (
+            "a coding in HTTP/1.0",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        ),
         ("a NUL in a value", "HTTP/1.1 200 OK\r\nX: \0\r\nContent-Length: 2\r\n\r\nok"),
         ("a space before the colon", "HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok"),
         ("a field without a colon", "HTTP/1.1 200 OK\r\nContent-Length\r\n\r\nok"),
-        ("an upgrade that nobody asked for", "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"),
+        (
+            "an upgrade that nobody asked for",
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        ),
     ]
 }
 
 #[tokio::test]
 async fn a_malformed_response_is_502_once() {
     for (name, octets) in garbage() {
-        let bad =
-            Recording::scripts(vec![vec![Step::head(), Step::write(octets), Step::End], vec![Step::head(), Step::write(OK), Step::Again]]);
+        let bad = Recording::scripts(vec![
+            vec![Step::head(), Step::write(octets), Step::End],
+            vec![Step::head(), Step::write(OK), Step::Again],
+        ]);
         let bad = bad.await.unwrap();
         let gateway = Gateway::start(World::web(&bad)).await;
         let mut client = Raw::connect(gateway.http()).await;
@@ -46,16 +60,23 @@ async fn a_malformed_response_is_502_once() {
         assert_eq!(response.status, 502, "{name}: {response:?}");
         assert_eq!(bad.received().len(), 1, "{name}: the request was not repeated");
         client.send(&request).await;
-        assert_eq!(client.response().await.map(|response| response.status), Some(200), "{name}: the client's connection lives on");
+        assert_eq!(
+            client.response().await.map(|response| response.status),
+            Some(200),
+            "{name}: the client's connection lives on"
+        );
         assert_eq!(bad.received().len(), 2, "{name}: the backend's connection was not used again");
     }
 }
 
 #[tokio::test]
 async fn what_follows_a_response_is_never_taken_for_the_next_one() {
-    let poisoned = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
-    let backend =
-        Recording::scripts(vec![vec![Step::head(), Step::write(poisoned), Step::End], vec![Step::head(), Step::write(OK), Step::Again]]);
+    let poisoned = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 \
+                    OK\r\nContent-Length: 6\r\n\r\npoison";
+    let backend = Recording::scripts(vec![
+        vec![Step::head(), Step::write(poisoned), Step::End],
+        vec![Step::head(), Step::write(OK), Step::Again],
+    ]);
     let backend = backend.await.unwrap();
     let gateway = Gateway::start(World::web(&backend)).await;
     for _ in 0..3 {
@@ -78,7 +99,8 @@ async fn a_refused_connection_is_tried_on_another_pod() {
     let address = gone.address();
     drop(gone);
     let alive = echo("pod-1").await;
-    let gateway = Gateway::start(World::empty().with(Service::new("web").pod(&address).pod(&alive))).await;
+    let gateway =
+        Gateway::start(World::empty().with(Service::new("web").pod(&address).pod(&alive))).await;
     for _ in 0..20 {
         let answer = gateway.curl(WEB, "/whoami").run().await;
         assert_eq!((answer.status, answer.text().as_str()), (200, "pod-1\n"));
@@ -88,27 +110,43 @@ async fn a_refused_connection_is_tried_on_another_pod() {
 #[tokio::test]
 async fn a_connection_reset_before_the_response_is_502() {
     for end in [Step::Reset, Step::Shutdown] {
-        let backend = pod(vec![Step::head(), end.clone(), Step::Pause(Duration::from_millis(100))]).await;
+        let backend =
+            pod(vec![Step::head(), end.clone(), Step::Pause(Duration::from_millis(100))]).await;
         let gateway = Gateway::start(World::web(&backend)).await;
         let answer = gateway.curl(WEB, "/").args(["--data", "not to be sent twice"]).run().await;
         assert_eq!(answer.status, 502, "{end:?}");
-        assert_eq!(backend.received().len(), 1, "{end:?}: a request that the backend has seen is not repeated");
+        assert_eq!(
+            backend.received().len(),
+            1,
+            "{end:?}: a request that the backend has seen is not repeated"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_late_response_is_504() {
     let backend = pod(vec![Step::head(), Step::Pause(Duration::from_secs(60))]).await;
-    let gateway = Gateway::of(World::web(&backend)).settings(json!({ "timeouts": { "responseHead": "200ms" } })).start().await;
+    let gateway = Gateway::of(World::web(&backend))
+        .settings(json!({ "timeouts": { "responseHead": "200ms" } }))
+        .start()
+        .await;
     assert_eq!(gateway.curl(WEB, "/").run().await.status, 504);
     let mut watch = backend.watch();
-    soon("the request reached the backend once", watch.wait_for(|connections| connections.len() == 1)).await.unwrap();
+    soon(
+        "the request reached the backend once",
+        watch.wait_for(|connections| connections.len() == 1),
+    )
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
 async fn a_service_may_have_a_shorter_patience() {
     let backend = echo("pod-1").await;
-    let gateway = Gateway::start(World::empty().with(Service::new("web").annotation("timeout", "200ms").pod(&backend))).await;
+    let gateway = Gateway::start(
+        World::empty().with(Service::new("web").annotation("timeout", "200ms").pod(&backend)),
+    )
+    .await;
     assert_eq!(gateway.curl(WEB, "/delay/60s").run().await.status, 504);
     assert_eq!(gateway.curl(WEB, "/whoami").run().await.status, 200);
 }
@@ -119,10 +157,19 @@ async fn a_response_that_breaks_off_is_broken_off() {
     let gateway = Gateway::start(World::web(&backend)).await;
     for (option, code) in [("--http1.1", [18, 56]), ("--http2", [92, 18])] {
         let answer = gateway.curl(WEB, "/break/100000").arg(option).run().await;
-        assert!(code.contains(&answer.exit), "{option}: curl took it for whole: {} {}", answer.exit, answer.complaint);
+        assert!(
+            code.contains(&answer.exit),
+            "{option}: curl took it for whole: {} {}",
+            answer.exit,
+            answer.complaint
+        );
     }
-    let cut =
-        pod(vec![Step::head(), Step::write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"), Step::Shutdown]).await;
+    let cut = pod(vec![
+        Step::head(),
+        Step::write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"),
+        Step::Shutdown,
+    ])
+    .await;
     let gateway = Gateway::start(World::web(&cut)).await;
     let mut client = Raw::connect(gateway.http()).await;
     client.send(format!("GET / HTTP/1.1\r\nHost: {WEB}\r\n\r\n")).await;
@@ -133,7 +180,10 @@ async fn a_response_that_breaks_off_is_broken_off() {
 #[tokio::test]
 async fn one_broken_response_affects_no_other_client() {
     let backend = echo("pod-1").await;
-    let gateway = Gateway::start(World::empty().with(Service::new("web").app_protocol("kubernetes.io/h2c").pod(&backend))).await;
+    let gateway = Gateway::start(
+        World::empty().with(Service::new("web").app_protocol("kubernetes.io/h2c").pod(&backend)),
+    )
+    .await;
     let slow = tokio::spawn(gateway.curl(WEB, "/delay/1s").run());
     backend.counts().wait_for(|counts| counts.started == 1).await.unwrap();
     for _ in 0..5 {
@@ -154,11 +204,13 @@ async fn connections_to_backends_are_kept() {
 
 #[tokio::test]
 async fn a_request_on_a_connection_that_was_closed_while_idle_is_sent_again() {
-    let close = vec![Step::head(), Step::write(OK), Step::Pause(Duration::from_millis(30)), Step::Shutdown];
+    let close =
+        vec![Step::head(), Step::write(OK), Step::Pause(Duration::from_millis(30)), Step::Shutdown];
     let backend = pod(close).await;
     let gateway = Gateway::start(World::web(&backend)).await;
     for number in 0..30 {
-        // Now before, now after the backend has closed, now at the same time: each time the answer must be whole.
+        // Now before, now after the backend has closed, now at the same time: each time the answer
+        // must be whole.
         tokio::time::sleep(Duration::from_millis(20 + number)).await;
         let answer = gateway.curl_plain(WEB, "/").run().await;
         assert_eq!((answer.status, answer.text().as_str()), (200, "ok"), "request {number}");
@@ -168,7 +220,13 @@ async fn a_request_on_a_connection_that_was_closed_while_idle_is_sent_again() {
 #[tokio::test]
 async fn a_post_is_not_sent_on_a_connection_that_is_known_to_be_closed() {
     // What is not idempotent may not be sent twice (RFC 9110 §9.2.2), so it must not be risked.
-    let backend = pod(vec![Step::head(), Step::write(OK), Step::Shutdown, Step::Pause(Duration::from_secs(60))]).await;
+    let backend = pod(vec![
+        Step::head(),
+        Step::write(OK),
+        Step::Shutdown,
+        Step::Pause(Duration::from_secs(60)),
+    ])
+    .await;
     let gateway = Gateway::start(World::web(&backend)).await;
     for number in 0..10 {
         let answer = gateway.curl_plain(WEB, "/").args(["--data", "once"]).run().await;
@@ -194,7 +252,10 @@ async fn a_request_whose_kept_connection_resets_is_sent_again_on_a_fresh_one() {
 async fn connection_close_of_a_backend_is_not_passed_on() {
     let backend = pod(vec![
         Step::head(),
-        Step::write("HTTP/1.1 200 OK\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nContent-Length: 2\r\n\r\nok"),
+        Step::write(
+            "HTTP/1.1 200 OK\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: \
+             5\r\nContent-Length: 2\r\n\r\nok",
+        ),
     ])
     .await;
     let gateway = Gateway::start(World::web(&backend)).await;
@@ -211,7 +272,9 @@ async fn connection_close_of_a_backend_is_not_passed_on() {
 
 #[tokio::test]
 async fn a_body_until_the_connection_closes_passes_whole() {
-    let backend = pod(vec![Step::head(), Step::write("HTTP/1.0 200 OK\r\n\r\nall of it"), Step::Shutdown]).await;
+    let backend =
+        pod(vec![Step::head(), Step::write("HTTP/1.0 200 OK\r\n\r\nall of it"), Step::Shutdown])
+            .await;
     let gateway = Gateway::start(World::web(&backend)).await;
     for option in ["--http1.1", "--http2"] {
         let answer = gateway.curl(WEB, "/").arg(option).run().await;
@@ -224,7 +287,12 @@ async fn an_early_answer_does_not_wait_for_the_body() {
     let backend = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&backend)).await;
     let mut client = Raw::connect(gateway.http()).await;
-    client.send(format!("POST /status/403 HTTP/1.1\r\nHost: {WEB}\r\nContent-Length: 100000000\r\n\r\nonly the beginning")).await;
+    client
+        .send(format!(
+            "POST /status/403 HTTP/1.1\r\nHost: {WEB}\r\nContent-Length: 100000000\r\n\r\nonly \
+             the beginning"
+        ))
+        .await;
     assert_eq!(client.response().await.unwrap().status, 403);
 }
 
@@ -238,5 +306,8 @@ async fn a_pod_that_comes_back_is_used_again() {
     assert_eq!(gateway.curl(WEB, "/whoami").run().await.status, 502);
     let options = Options { address, ..Options::loopback("pod-2") };
     let _backend = Echo::start(options).await.unwrap();
-    eventually("the pod is used again", || async { gateway.curl(WEB, "/whoami").run().await.text() == "pod-2\n" }).await;
+    eventually("the pod is used again", || async {
+        gateway.curl(WEB, "/whoami").run().await.text() == "pod-2\n"
+    })
+    .await;
 }

@@ -14,7 +14,9 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::harness::{Echo, Gateway, Raw, Recording, Service, Step, WEB, World, client, echo, eventually, soon};
+use crate::harness::{
+    Echo, Gateway, Raw, Recording, Service, Step, WEB, World, client, echo, eventually, soon,
+};
 
 async fn start() -> (Echo, Gateway) {
     let pod = echo("pod-1").await;
@@ -40,7 +42,8 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(mut socket: WebSocketStream
 async fn messages_pass_over_http1() {
     let (_pod, gateway) = start().await;
     let stream = client::tls(&gateway, WEB, &["http/1.1"]).await.unwrap();
-    let (socket, response) = tokio_tungstenite::client_async(format!("wss://{WEB}/chat"), stream).await.unwrap();
+    let (socket, response) =
+        tokio_tungstenite::client_async(format!("wss://{WEB}/chat"), stream).await.unwrap();
     assert_eq!(response.headers()["x-pod"], "pod-1");
     converse(socket).await;
 }
@@ -54,20 +57,28 @@ async fn messages_pass_over_http2() {
 #[tokio::test]
 async fn messages_pass_to_pods_that_say_they_speak_it() {
     let pod = echo("pod-1").await;
-    let gateway = Gateway::start(World::empty().with(Service::new("web").app_protocol("kubernetes.io/ws").pod(&pod))).await;
+    let gateway = Gateway::start(
+        World::empty().with(Service::new("web").app_protocol("kubernetes.io/ws").pod(&pod)),
+    )
+    .await;
     let stream = client::tls(&gateway, WEB, &["http/1.1"]).await.unwrap();
-    let (socket, _) = tokio_tungstenite::client_async(format!("wss://{WEB}/chat"), stream).await.unwrap();
+    let (socket, _) =
+        tokio_tungstenite::client_async(format!("wss://{WEB}/chat"), stream).await.unwrap();
     converse(socket).await;
 }
 
 #[tokio::test]
 async fn messages_pass_to_pods_that_speak_http2() {
     let pod = echo("pod-1").await;
-    let gateway = Gateway::start(World::empty().with(Service::new("web").app_protocol("kubernetes.io/h2c").pod(&pod))).await;
+    let gateway = Gateway::start(
+        World::empty().with(Service::new("web").app_protocol("kubernetes.io/h2c").pod(&pod)),
+    )
+    .await;
     // Twice: over a connection whose settings are not known yet, and over the same one.
     for _ in 0..2 {
         let stream = client::tls(&gateway, WEB, &["http/1.1"]).await.unwrap();
-        let (socket, response) = tokio_tungstenite::client_async(format!("wss://{WEB}/chat"), stream).await.unwrap();
+        let (socket, response) =
+            tokio_tungstenite::client_async(format!("wss://{WEB}/chat"), stream).await.unwrap();
         assert_eq!(response.headers()["x-pod"], "pod-1");
         converse(socket).await;
         converse(connect_http2(&gateway, WEB).await.unwrap()).await;
@@ -89,7 +100,9 @@ async fn what_follows_the_handshake_at_once_is_not_lost() {
     let (_pod, gateway) = start().await;
     let mut client = Raw::connect(gateway.http()).await;
     let handshake = format!(
-        "GET / HTTP/1.1\r\nHost: {WEB}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        "GET / HTTP/1.1\r\nHost: {WEB}\r\nConnection: Upgrade\r\nUpgrade: \
+         websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \
+         dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
     // A masked text frame with the two letters "hi", masked with zeros.
     let mut octets = handshake.into_bytes();
@@ -103,12 +116,17 @@ async fn what_follows_the_handshake_at_once_is_not_lost() {
 
 #[tokio::test]
 async fn the_pod_may_refuse() {
-    let pod = Recording::script(vec![Step::head(), Step::write("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"), Step::Again])
-        .await
-        .unwrap();
+    let pod = Recording::script(vec![
+        Step::head(),
+        Step::write("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"),
+        Step::Again,
+    ])
+    .await
+    .unwrap();
     let gateway = Gateway::start(World::web(&pod)).await;
     let stream = client::tls(&gateway, WEB, &["http/1.1"]).await.unwrap();
-    let refusal = tokio_tungstenite::client_async(format!("wss://{WEB}/chat"), stream).await.unwrap_err();
+    let refusal =
+        tokio_tungstenite::client_async(format!("wss://{WEB}/chat"), stream).await.unwrap_err();
     assert!(refusal.to_string().contains("403"), "{refusal}");
     let refusal = connect_http2(&gateway, WEB).await.err();
     assert_eq!(refusal, Some(403));
@@ -117,11 +135,14 @@ async fn the_pod_may_refuse() {
 #[tokio::test]
 async fn closed_and_unknown_hosts_answer_a_handshake_alike() {
     let pod = echo("pod-1").await;
-    let gateway = Gateway::start(World::web(&pod).with(Service::new("web").environment("closed").pod(&pod))).await;
+    let gateway =
+        Gateway::start(World::web(&pod).with(Service::new("web").environment("closed").pod(&pod)))
+            .await;
     for host in ["web--closed.apps.test", "web--nowhere.apps.test"] {
         assert_eq!(connect_http2(&gateway, host).await.err(), Some(404));
         let stream = client::tls(&gateway, host, &["http/1.1"]).await.unwrap();
-        let refusal = tokio_tungstenite::client_async(format!("wss://{host}/"), stream).await.unwrap_err();
+        let refusal =
+            tokio_tungstenite::client_async(format!("wss://{host}/"), stream).await.unwrap_err();
         assert!(refusal.to_string().contains("404"), "{refusal}");
     }
     assert_eq!(pod.counts().borrow().started, 0);
@@ -135,7 +156,9 @@ async fn a_client_that_vanishes_ends_the_socket_at_the_pod() {
     socket.send(Message::text("whoami")).await.unwrap();
     socket.next().await.unwrap().unwrap();
     drop(socket);
-    soon("the pod sees the end", counts.wait_for(|counts| counts.finished + counts.cancelled >= 1)).await.unwrap();
+    soon("the pod sees the end", counts.wait_for(|counts| counts.finished + counts.cancelled >= 1))
+        .await
+        .unwrap();
 }
 
 /// A WebSocket by extended CONNECT.
@@ -144,8 +167,12 @@ async fn a_client_that_vanishes_ends_the_socket_at_the_pod() {
 /// The status of a response other than 200.
 async fn connect_http2(gateway: &Gateway, host: &str) -> Result<WebSocketStream<Tunnel>, u16> {
     let mut client = client::http2(gateway, host).await;
-    eventually("the gateway offers extended CONNECT", || std::future::ready(client.is_extended_connect_protocol_enabled())).await;
-    let request = http::Request::connect(format!("https://{host}/chat")).header("sec-websocket-version", "13");
+    eventually("the gateway offers extended CONNECT", || {
+        std::future::ready(client.is_extended_connect_protocol_enabled())
+    })
+    .await;
+    let request = http::Request::connect(format!("https://{host}/chat"))
+        .header("sec-websocket-version", "13");
     let mut request = request.body(()).unwrap();
     request.extensions_mut().insert(Protocol::from_static("websocket"));
     let (response, sender) = client.send_request(request, false).unwrap();
@@ -153,7 +180,8 @@ async fn connect_http2(gateway: &Gateway, host: &str) -> Result<WebSocketStream<
     if response.status() != 200 {
         return Err(response.status().as_u16());
     }
-    let tunnel = Tunnel { sender, receiver: response.into_body(), pending: Bytes::new(), _client: client };
+    let tunnel =
+        Tunnel { sender, receiver: response.into_body(), pending: Bytes::new(), _client: client };
     Ok(WebSocketStream::from_raw_socket(tunnel, Role::Client, None).await)
 }
 
@@ -169,7 +197,11 @@ struct Tunnel {
 // === impl Tunnel ===
 
 impl AsyncRead for Tunnel {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.pending.is_empty() {
             match ready!(self.receiver.poll_data(cx)) {
                 None => return Poll::Ready(Ok(())),
@@ -184,7 +216,11 @@ impl AsyncRead for Tunnel {
 }
 
 impl AsyncWrite for Tunnel {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        octets: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.sender.reserve_capacity(octets.len());
         let count = match ready!(self.sender.poll_capacity(cx)) {
             None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),

@@ -1,4 +1,5 @@
-//! The Secrets that client keys are kept in: as objects, and as manifests. [`Credential::from_secret`] reads them.
+//! The Secrets that client keys are kept in: as objects, and as manifests.
+//! [`Credential::from_secret`] reads them.
 //!
 //! [`Credential::from_secret`]: crate::resources::credential::Credential::from_secret
 
@@ -20,10 +21,14 @@ const MAX_SLUG: usize = 40;
 
 /// It is no name of an application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it is no name of an application: one has 1 to 256 bytes, no `*` and no white space, and is no key itself")]
+#[error(
+    "it is no name of an application: one has 1 to 256 bytes, no `*` and no white space, and is \
+     no key itself"
+)]
 pub struct InvalidApplication;
 
-/// What is kept of a new key with this hash, under a name of its own. `random` makes that name unlike others.
+/// What is kept of a new key with this hash, under a name of its own. `random` makes that name
+/// unlike others.
 ///
 /// # Errors
 /// No grant could name the application.
@@ -38,11 +43,13 @@ pub fn new(
         return Err(InvalidApplication);
     }
     let name = format!("{}-{:08x}", slug(application), u32::from_be_bytes(random));
-    let origin = Origin { kind: "Secret", namespace: namespace.into(), name: name.into(), place: None };
+    let origin =
+        Origin { kind: "Secret", namespace: namespace.into(), name: name.into(), place: None };
     Ok(ClientKey { origin, application: application.into(), hash, expires })
 }
 
-/// Whether grants can name it; a key itself, written in the wrong place, is no name that may be shown to anyone.
+/// Whether grants can name it; a key itself, written in the wrong place, is no name that may be
+/// shown to anyone.
 pub(crate) fn is_application(name: &str) -> bool {
     name.parse::<NamePattern>().is_ok() && !name.contains('*') && !is_well_formed(name)
 }
@@ -57,14 +64,21 @@ pub fn end(now: SystemTime, lasts: Duration) -> Option<SystemTime> {
 /// A time to the second as in RFC 3339; empty beyond the year 9999.
 #[must_use]
 pub fn write_time(time: SystemTime) -> String {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok());
-    seconds.and_then(|seconds| Timestamp::from_second(seconds).ok()).map(|time| time.to_string()).unwrap_or_default()
+    let seconds = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .ok()
+        .and_then(|since| i64::try_from(since.as_secs()).ok());
+    seconds
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        .map(|time| time.to_string())
+        .unwrap_or_default()
 }
 
 /// The Secret of a key.
 #[must_use]
 pub fn object(key: &ClientKey) -> v1::Secret {
-    let annotations = key.expires.map(|expires| [(format!("{PREFIX}{EXPIRES}"), write_time(expires))].into());
+    let annotations =
+        key.expires.map(|expires| [(format!("{PREFIX}{EXPIRES}"), write_time(expires))].into());
     let data = [(APPLICATION, key.application.to_string()), (HASH, write_hash(&key.hash))];
     v1::Secret {
         metadata: ObjectMeta {
@@ -75,7 +89,9 @@ pub fn object(key: &ClientKey) -> v1::Secret {
             ..ObjectMeta::default()
         },
         type_: Some("Opaque".to_owned()),
-        data: Some(data.map(|(name, value)| (name.to_owned(), ByteString(value.into_bytes()))).into()),
+        data: Some(
+            data.map(|(name, value)| (name.to_owned(), ByteString(value.into_bytes()))).into(),
+        ),
         ..v1::Secret::default()
     }
 }
@@ -84,8 +100,11 @@ pub fn object(key: &ClientKey) -> v1::Secret {
 #[must_use]
 pub fn manifest(key: &ClientKey) -> String {
     let ClientKey { origin, application, hash, expires } = key;
-    let annotations =
-        expires.map(|expires| format!("  annotations:\n    {PREFIX}{EXPIRES}: \"{}\"\n", write_time(expires))).unwrap_or_default();
+    let annotations = expires
+        .map(|expires| {
+            format!("  annotations:\n    {PREFIX}{EXPIRES}: \"{}\"\n", write_time(expires))
+        })
+        .unwrap_or_default();
     format!(
         "# A client key of {}: its hash alone, the key itself is kept nowhere.
 apiVersion: v1
@@ -110,7 +129,9 @@ stringData:
 
 /// What of a name can stand in that of a Secret (RFC 1123).
 fn slug(application: &str) -> String {
-    let words = application.split(|char: char| !char.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let words = application
+        .split(|char: char| !char.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty());
     let joined = words.collect::<Vec<_>>().join("-").to_ascii_lowercase();
     let short: String = joined.chars().take(MAX_SLUG).collect();
     let short = short.trim_matches('-');
@@ -134,10 +155,13 @@ mod tests {
 
     fn read(manifest: &str) -> Vec<ClientKey> {
         let secrets = Secrets { credentials: Some("portcullis".into()), ..Secrets::default() };
-        let (objects, problems) = read_manifests(&Arc::new("key.yaml".into()), manifest.as_bytes(), &secrets);
+        let (objects, problems) =
+            read_manifests(&Arc::new("key.yaml".into()), manifest.as_bytes(), &secrets);
         assert_eq!(problems, [], "{manifest}");
         let keys = objects.into_iter().map(|object| match object {
-            Object::Credential(Credential::ClientKey(key)) => ClientKey { origin: Origin { place: None, ..key.origin }, ..key },
+            Object::Credential(Credential::ClientKey(key)) => {
+                ClientKey { origin: Origin { place: None, ..key.origin }, ..key }
+            }
             other => panic!("{other:?}"),
         });
         keys.collect()
@@ -158,11 +182,24 @@ mod tests {
 
     #[test]
     fn a_secret_is_named_after_its_application() {
-        let name = |application| new("portcullis", application, [0; 32], None, [0, 0, 1, 0xff]).map(|key| key.origin.name.to_string());
+        let name = |application| {
+            new("portcullis", application, [0; 32], None, [0, 0, 1, 0xff])
+                .map(|key| key.origin.name.to_string())
+        };
         assert_eq!(name("billing").as_deref(), Ok("billing-000001ff"));
-        assert_eq!(name("spiffe://Example.org/ns/prod").as_deref(), Ok("spiffe-example-org-ns-prod-000001ff"));
+        assert_eq!(
+            name("spiffe://Example.org/ns/prod").as_deref(),
+            Ok("spiffe-example-org-ns-prod-000001ff")
+        );
         assert_eq!(name("\u{e9}").as_deref(), Ok("client-key-000001ff"));
-        for wrong in ["", "team-*", "a b", "a\n", "pck_003aUlTJC7tjlCTQj2uNU3MFagCXG9LRKRcwGkBIDlf1T7Jj1", &"a".repeat(257)] {
+        for wrong in [
+            "",
+            "team-*",
+            "a b",
+            "a\n",
+            "pck_003aUlTJC7tjlCTQj2uNU3MFagCXG9LRKRcwGkBIDlf1T7Jj1",
+            &"a".repeat(257),
+        ] {
             assert_eq!(name(wrong), Err(InvalidApplication), "{wrong}");
         }
     }

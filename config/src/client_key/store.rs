@@ -1,4 +1,5 @@
-//! Where the Secrets of client keys are: in a cluster, or in a folder of manifests. What `portcullis key` works on.
+//! Where the Secrets of client keys are: in a cluster, or in a folder of manifests. What
+//! `portcullis key` works on.
 
 mod cluster;
 mod folder;
@@ -27,7 +28,8 @@ enum Kind {
 /// The client keys of a store.
 #[derive(Debug, Default)]
 pub struct ClientKeys {
-    /// Those that can be understood, by name, with the time at which their Secrets were made, where that is known.
+    /// Those that can be understood, by name, with the time at which their Secrets were made,
+    /// where that is known.
     pub keys: Vec<(ClientKey, Option<SystemTime>)>,
     /// What is wrong with others.
     pub problems: Vec<Problem>,
@@ -68,7 +70,10 @@ impl Store {
     ///
     /// # Errors
     /// There is no kubeconfig, or nothing that can be used in it.
-    pub async fn cluster(settings: &KubernetesSettings, namespace: &str) -> Result<Self, StoreError> {
+    pub async fn cluster(
+        settings: &KubernetesSettings,
+        namespace: &str,
+    ) -> Result<Self, StoreError> {
         Ok(Self(Kind::Cluster(Cluster::new(settings, namespace).await?)))
     }
 

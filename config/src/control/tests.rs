@@ -13,7 +13,9 @@ const SHOP: usize = 0;
 const OTHER: usize = 1;
 
 fn control() -> Control {
-    let settings = Settings::parse("gateway.yaml".as_ref(), b"zone: example.com\nsource: {kubernetes: {}}\n").unwrap();
+    let settings =
+        Settings::parse("gateway.yaml".as_ref(), b"zone: example.com\nsource: {kubernetes: {}}\n")
+            .unwrap();
     Control::new(Arc::new(settings), Arc::default(), Reporter::default(), 2)
 }
 
@@ -32,20 +34,30 @@ fn environment() -> Change {
         "annotations": {"portcullis.dev/expose": "all", "portcullis.dev/require": "none"},
     });
     Change::Upsert(Object::Namespace(
-        Namespace::from_object(&serde_json::from_value(json!({"metadata": metadata})).unwrap(), None).unwrap(),
+        Namespace::from_object(
+            &serde_json::from_value(json!({"metadata": metadata})).unwrap(),
+            None,
+        )
+        .unwrap(),
     ))
 }
 
 fn service(name: &str) -> Change {
-    let object = json!({"metadata": {"name": name, "namespace": "shop"}, "spec": {"ports": [{"port": 80}]}});
-    Change::Upsert(Object::Service(Service::from_object(&serde_json::from_value(object).unwrap(), None).unwrap()))
+    let object =
+        json!({"metadata": {"name": name, "namespace": "shop"}, "spec": {"ports": [{"port": 80}]}});
+    Change::Upsert(Object::Service(
+        Service::from_object(&serde_json::from_value(object).unwrap(), None).unwrap(),
+    ))
 }
 
 fn slice(service: &str, addresses: &[&str]) -> Change {
-    let endpoints: Vec<_> = addresses.iter().map(|address| json!({"addresses": [address]})).collect();
+    let endpoints: Vec<_> =
+        addresses.iter().map(|address| json!({"addresses": [address]})).collect();
     let metadata = json!({"name": format!("{service}-1"), "namespace": "shop", "labels": {"kubernetes.io/service-name": service}});
     let object = json!({"metadata": metadata, "addressType": "IPv4", "ports": [{"name": "", "port": 8080}], "endpoints": endpoints});
-    Change::Upsert(Object::EndpointSlice(EndpointSlice::from_object(&serde_json::from_value(object).unwrap(), None).unwrap()))
+    Change::Upsert(Object::EndpointSlice(
+        EndpointSlice::from_object(&serde_json::from_value(object).unwrap(), None).unwrap(),
+    ))
 }
 
 fn ready(snapshot: &Snapshot, host: &str) -> Vec<SocketAddr> {
@@ -74,7 +86,9 @@ fn nothing_is_in_effect_before_every_source_is_synced() {
     control.take(OTHER, synced(Vec::new()));
     control.put_into_effect();
     assert!(control.live.is_synced());
-    assert!(control.live.snapshot.load().listeners[0].hosts.find("cart--staging.example.com").is_some());
+    assert!(
+        control.live.snapshot.load().listeners[0].hosts.find("cart--staging.example.com").is_some()
+    );
 }
 
 #[test]
@@ -92,7 +106,12 @@ fn a_change_of_endpoints_swaps_their_set_in_the_snapshot_that_is_there() {
 fn a_new_table_keeps_the_endpoint_cells_of_the_one_before() {
     let mut control = with_cart();
     let cell = |snapshot: &Snapshot| {
-        snapshot.listeners[0].hosts.find("cart--staging.example.com").unwrap().routes[0].rule.backends.all()[0].endpoints.id()
+        snapshot.listeners[0].hosts.find("cart--staging.example.com").unwrap().routes[0]
+            .rule
+            .backends
+            .all()[0]
+            .endpoints
+            .id()
     };
     let before = cell(&control.live.snapshot.load());
     control.take(SHOP, changed(vec![service("shop"), slice("cart", &["10.0.0.9"])]));
@@ -108,7 +127,10 @@ fn what_changes_nothing_publishes_nothing() {
     let mut control = with_cart();
     let before = control.live.snapshot.load_full();
     control.take(SHOP, synced(vec![environment(), service("cart"), slice("cart", &["10.0.0.1"])]));
-    control.take(SHOP, changed(vec![Change::Delete(ObjectId::Service(NamespacedName::new("shop", "unknown")))]));
+    control.take(
+        SHOP,
+        changed(vec![Change::Delete(ObjectId::Service(NamespacedName::new("shop", "unknown")))]),
+    );
     control.put_into_effect();
     assert!(Arc::ptr_eq(&before, &control.live.snapshot.load_full()));
 }
@@ -117,9 +139,15 @@ fn what_changes_nothing_publishes_nothing() {
 fn problems_of_a_source_come_and_go_without_a_new_table() {
     let mut control = with_cart();
     let before = control.live.snapshot.load_full();
-    let origin = Origin { kind: "Service", namespace: "shop".into(), name: "cart".into(), place: None };
-    let problem =
-        Problem { severity: Severity::Error, reason: "Broken", origin, message: "it is broken".to_owned(), help: "mend it".to_owned() };
+    let origin =
+        Origin { kind: "Service", namespace: "shop".into(), name: "cart".into(), place: None };
+    let problem = Problem {
+        severity: Severity::Error,
+        reason: "Broken",
+        origin,
+        message: "it is broken".to_owned(),
+        help: "mend it".to_owned(),
+    };
     control.take(SHOP, Update { problems: Some(vec![problem.clone()]), ..Update::default() });
     control.put_into_effect();
     assert!(control.live.problems.load().contains(&problem));
@@ -184,8 +212,10 @@ async fn a_folder_comes_to_be_served_and_its_changes_too() {
     let folder = tempfile::tempdir().unwrap();
     let manifest = |service: &str| {
         format!(
-            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, labels: {{portcullis.dev/environment: staging}}, annotations: {{portcullis.dev/expose: all}}}}\n\
-             ---\napiVersion: v1\nkind: Service\nmetadata: {{name: {service}, namespace: shop}}\nspec: {{ports: [{{port: 80}}]}}\n"
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, labels: \
+             {{portcullis.dev/environment: staging}}, annotations: {{portcullis.dev/expose: \
+             all}}}}\n---\napiVersion: v1\nkind: Service\nmetadata: {{name: {service}, namespace: \
+             shop}}\nspec: {{ports: [{{port: 80}}]}}\n"
         )
     };
     std::fs::write(folder.path().join("shop.yaml"), manifest("cart")).unwrap();
@@ -197,23 +227,34 @@ async fn a_folder_comes_to_be_served_and_its_changes_too() {
     let serves = |name: &str| {
         let (live, name) = (live.clone(), name.to_owned());
         async move {
-            while !live.snapshot.load().listeners.iter().any(|listener| listener.hosts.find(&name).is_some()) {
+            while !live
+                .snapshot
+                .load()
+                .listeners
+                .iter()
+                .any(|listener| listener.hosts.find(&name).is_some())
+            {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
     };
     let patience = Duration::from_secs(20);
-    tokio::time::timeout(patience, serves("cart--staging.example.com")).await.expect("the Service is served");
+    tokio::time::timeout(patience, serves("cart--staging.example.com"))
+        .await
+        .expect("the Service is served");
     assert!(live.is_synced());
     std::fs::write(folder.path().join("shop.yaml"), manifest("basket")).unwrap();
-    tokio::time::timeout(patience, serves("basket--staging.example.com")).await.expect("the change is served");
+    tokio::time::timeout(patience, serves("basket--staging.example.com"))
+        .await
+        .expect("the change is served");
     stop.send(()).unwrap();
     running.await.unwrap().unwrap();
 }
 
 /// A Secret that tells of ended sessions by these entries.
 fn ended_sessions(entries: &[&str]) -> Change {
-    let data: serde_json::Map<_, _> = entries.iter().map(|name| ((*name).to_owned(), json!(""))).collect();
+    let data: serde_json::Map<_, _> =
+        entries.iter().map(|name| ((*name).to_owned(), json!(""))).collect();
     let metadata = json!({"name": "ended", "namespace": "portcullis", "labels": {"portcullis.dev/credential": "ended-sessions"}});
     let object = serde_json::from_value(json!({"metadata": metadata, "data": data})).unwrap();
     Change::Upsert(Object::Credential(Credential::from_secret(&object, None).unwrap()))
@@ -223,15 +264,30 @@ fn ended_sessions(entries: &[&str]) -> Change {
 fn a_change_of_credentials_swaps_them_alone() {
     let mut control = with_cart();
     let before = control.live.snapshot.load_full();
-    control.take(SHOP, changed(vec![ended_sessions(&["everybody-100", "garbled"]), slice("cart", &["10.0.0.2"])]));
+    control.take(
+        SHOP,
+        changed(vec![ended_sessions(&["everybody-100", "garbled"]), slice("cart", &["10.0.0.2"])]),
+    );
     // Although it is too soon for another translation.
     control.not_before = Instant::now() + MAX_PAUSE;
     control.put_into_effect();
     let after = control.live.snapshot.load_full();
-    assert!(Arc::ptr_eq(&before.listeners[0].hosts, &after.listeners[0].hosts), "the table was rebuilt");
+    assert!(
+        Arc::ptr_eq(&before.listeners[0].hosts, &after.listeners[0].hosts),
+        "the table was rebuilt"
+    );
     assert_eq!(after.credentials.ended_sessions[0].ended.len(), 1);
     assert_eq!(ready(&before, "cart--staging.example.com"), ["10.0.0.2:8080".parse().unwrap()]);
-    assert_eq!(control.live.problems.load().iter().filter(|problem| problem.reason == "Unreadable").count(), 1);
+    assert_eq!(
+        control
+            .live
+            .problems
+            .load()
+            .iter()
+            .filter(|problem| problem.reason == "Unreadable")
+            .count(),
+        1
+    );
     // What is mended is not told any more, whether by a swap or by a translation.
     control.take(SHOP, changed(vec![ended_sessions(&["everybody-100"])]));
     control.put_into_effect();
@@ -240,7 +296,16 @@ fn a_change_of_credentials_swaps_them_alone() {
     control.not_before = Instant::now();
     control.take(SHOP, changed(vec![garbled, service("shop")]));
     control.put_into_effect();
-    assert_eq!(control.live.problems.load().iter().filter(|problem| problem.reason == "Unreadable").count(), 1);
+    assert_eq!(
+        control
+            .live
+            .problems
+            .load()
+            .iter()
+            .filter(|problem| problem.reason == "Unreadable")
+            .count(),
+        1
+    );
     control.take(SHOP, changed(vec![ended_sessions(&[])]));
     control.put_into_effect();
     assert!(control.live.problems.load().iter().all(|problem| problem.reason != "Unreadable"));

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::PREFIX;
 use crate::translate::annotations::is_known;
 
-/// The longest value that is kept, in bytes; Kubernetes allows 256 KiB over all annotations of an object, a folder any size.
+/// The longest value that is kept, in bytes; Kubernetes allows 256 KiB over all annotations of an
+/// object, a folder any size.
 pub const MAX_VALUE: usize = 8 * 1024;
 /// The most keys kept of an object that are not understood.
 pub const MAX_UNKNOWN: usize = 8;
@@ -33,7 +34,10 @@ impl Annotations {
     #[must_use]
     pub fn keep(entries: Option<&BTreeMap<String, String>>) -> Self {
         let mut unknown = 0;
-        let own = entries.into_iter().flatten().filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value)));
+        let own = entries
+            .into_iter()
+            .flatten()
+            .filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value)));
         let kept = own.filter(|(key, _)| {
             unknown += usize::from(!is_known(key));
             is_known(key) || (unknown <= MAX_UNKNOWN && key.len() <= MAX_KEY)
@@ -57,6 +61,10 @@ impl Annotations {
 
 impl Value {
     fn new(text: &str) -> Self {
-        if text.len() > MAX_VALUE { Self::TooLong(text.len()) } else { Self::Text(text.trim().into()) }
+        if text.len() > MAX_VALUE {
+            Self::TooLong(text.len())
+        } else {
+            Self::Text(text.trim().into())
+        }
     }
 }

@@ -9,28 +9,42 @@ use crate::snapshot::certificate::Certificate;
 // === impl Certificate ===
 
 impl Certificate {
-    /// Takes chain and key out of a Secret of type `kubernetes.io/tls`; `place` is where it was read, for one from a file.
-    /// Neither is checked here.
+    /// Takes chain and key out of a Secret of type `kubernetes.io/tls`; `place` is where it was
+    /// read, for one from a file. Neither is checked here.
     ///
     /// # Errors
     /// It has no name, is of another type, or lacks `tls.crt` or `tls.key`.
     pub fn from_secret(object: &v1::Secret, place: Option<Place>) -> Result<Self, Problem> {
         let Metadata { origin, .. } = Metadata::read("Secret", true, &object.metadata, place)?;
         if object.type_.as_deref() != Some("kubernetes.io/tls") {
-            let message = format!("it is of type `{}`", object.type_.as_deref().unwrap_or("Opaque"));
-            return Err(unreadable(origin, message, "a certificate must be in a Secret of type `kubernetes.io/tls`".to_owned()));
+            let message =
+                format!("it is of type `{}`", object.type_.as_deref().unwrap_or("Opaque"));
+            return Err(unreadable(
+                origin,
+                message,
+                "a certificate must be in a Secret of type `kubernetes.io/tls`".to_owned(),
+            ));
         }
         match (entry(object, "tls.crt"), entry(object, "tls.key")) {
             (Some(chain), Some(key)) => Ok(Self { origin, chain: chain.into(), key: key.into() }),
-            (None, _) => Err(unreadable(origin, "it has no `tls.crt`".to_owned(), "put the certificate chain there, in PEM".to_owned())),
-            (_, None) => Err(unreadable(origin, "it has no `tls.key`".to_owned(), "put the private key there, in PEM".to_owned())),
+            (None, _) => Err(unreadable(
+                origin,
+                "it has no `tls.crt`".to_owned(),
+                "put the certificate chain there, in PEM".to_owned(),
+            )),
+            (_, None) => Err(unreadable(
+                origin,
+                "it has no `tls.key`".to_owned(),
+                "put the private key there, in PEM".to_owned(),
+            )),
         }
     }
 }
 
 /// An entry of a Secret.
 pub(super) fn entry(object: &v1::Secret, name: &str) -> Option<Vec<u8>> {
-    // `stringData` is write-only: an API server never shows it, but a manifest may have it, and it wins there.
+    // `stringData` is write-only: an API server never shows it, but a manifest may have it, and it
+    // wins there.
     match object.string_data.as_ref().and_then(|data| data.get(name)) {
         Some(text) => Some(text.clone().into_bytes()),
         None => object.data.as_ref().and_then(|data| data.get(name)).map(|bytes| bytes.0.clone()),

@@ -1,4 +1,5 @@
-//! Credentials from Secrets: keys of applications, keys that seal sessions, and the sessions that were ended.
+//! Credentials from Secrets: keys of applications, keys that seal sessions, and the sessions that
+//! were ended.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -52,17 +53,28 @@ impl Credential {
     /// Reads a Secret; `place` is where it was read, for one from a file.
     ///
     /// # Errors
-    /// It cannot be understood as a whole: then it holds no credential, also where it held one before. No message has a value of it.
+    /// It cannot be understood as a whole: then it holds no credential, also where it held one
+    /// before. No message has a value of it.
     pub fn from_secret(object: &v1::Secret, place: Option<Place>) -> Result<Self, Problem> {
         let Metadata { origin, .. } = Metadata::read("Secret", true, &object.metadata, place)?;
-        match object.metadata.labels.as_ref().and_then(|labels| labels.get(CREDENTIAL)).map(String::as_str) {
+        match object
+            .metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(CREDENTIAL))
+            .map(String::as_str)
+        {
             Some(CLIENT_KEY) => client_key(object, origin).map(Self::ClientKey),
             Some(SESSION_KEY) => session_key(object, origin).map(Self::SessionKey),
             Some(SESSION_KEYS) => Ok(session_keys(object, origin)),
             Some(ENDED_SESSIONS) => Ok(ended_sessions(object, origin)),
             _ => {
                 let message = format!("its label `{CREDENTIAL}` says nothing that is known");
-                Err(unreadable(origin, message, format!("write {CLIENT_KEY} or {SESSION_KEY}; until then it is no credential")))
+                Err(unreadable(
+                    origin,
+                    message,
+                    format!("write {CLIENT_KEY} or {SESSION_KEY}; until then it is no credential"),
+                ))
             }
         }
     }
@@ -81,7 +93,10 @@ impl Credential {
     /// Its namespace and name.
     #[must_use]
     pub fn key(&self) -> NamespacedName {
-        NamespacedName { namespace: self.origin().namespace.clone(), name: self.origin().name.clone() }
+        NamespacedName {
+            namespace: self.origin().namespace.clone(),
+            name: self.origin().name.clone(),
+        }
     }
 }
 
@@ -92,19 +107,34 @@ impl fmt::Debug for Credential {
 }
 
 fn client_key(object: &v1::Secret, origin: Origin) -> Result<ClientKey, Problem> {
-    let text = |name: &str| entry(object, name).and_then(|bytes| Some(String::from_utf8(bytes).ok()?.trim().to_owned()));
+    let text = |name: &str| {
+        entry(object, name).and_then(|bytes| Some(String::from_utf8(bytes).ok()?.trim().to_owned()))
+    };
     let application = text(APPLICATION).filter(|name| secret::is_application(name));
     let hash = text(HASH).and_then(|hash| client_key::read_hash(&hash));
-    let refuse =
-        |message: String, help: &str| Err(unreadable(origin.clone(), message, format!("{help}; until then no such key is accepted")));
+    let refuse = |message: String, help: &str| {
+        Err(unreadable(
+            origin.clone(),
+            message,
+            format!("{help}; until then no such key is accepted"),
+        ))
+    };
     match (application, hash, expires(object)) {
-        (None, ..) => refuse(format!("its `{APPLICATION}` is no name of an application"), "write a name without `*` and white space there"),
+        (None, ..) => refuse(
+            format!("its `{APPLICATION}` is no name of an application"),
+            "write a name without `*` and white space there",
+        ),
         (_, None, _) => refuse(
             format!("its `{HASH}` is no hash of a key"),
             "write `sha256:` and 64 hexadecimal digits there, as `portcullis key create` does",
         ),
-        (.., Err(message)) => refuse(message, &format!("write a time such as 2030-01-31T12:00:00Z as `{PREFIX}{EXPIRES}`")),
-        (Some(application), Some(hash), Ok(expires)) => Ok(ClientKey { origin, application: application.into(), hash, expires }),
+        (.., Err(message)) => refuse(
+            message,
+            &format!("write a time such as 2030-01-31T12:00:00Z as `{PREFIX}{EXPIRES}`"),
+        ),
+        (Some(application), Some(hash), Ok(expires)) => {
+            Ok(ClientKey { origin, application: application.into(), hash, expires })
+        }
     }
 }
 
@@ -115,10 +145,18 @@ fn expires(object: &v1::Secret) -> Result<Option<SystemTime>, String> {
         match name.strip_prefix(PREFIX) {
             None => {}
             Some(EXPIRES) => {
-                let time: Timestamp = value.trim().parse().map_err(|_| format!("its annotation `{PREFIX}{EXPIRES}` is no time"))?;
+                let time: Timestamp = value
+                    .trim()
+                    .parse()
+                    .map_err(|_| format!("its annotation `{PREFIX}{EXPIRES}` is no time"))?;
                 expires = Some(SystemTime::from(time));
             }
-            Some(other) => return Err(format!("its annotation `{PREFIX}{}` is unknown", other.chars().take(64).collect::<String>())),
+            Some(other) => {
+                return Err(format!(
+                    "its annotation `{PREFIX}{}` is unknown",
+                    other.chars().take(64).collect::<String>()
+                ));
+            }
         }
     }
     Ok(expires)
@@ -127,13 +165,16 @@ fn expires(object: &v1::Secret) -> Result<Option<SystemTime>, String> {
 fn session_key(object: &v1::Secret, origin: Origin) -> Result<SessionKey, Problem> {
     match entry(object, KEY) {
         Some(key) if key.len() == SESSION_KEY_LENGTH => {
-            let created = object.metadata.creation_timestamp.as_ref().map(|time| SystemTime::from(time.0));
+            let created =
+                object.metadata.creation_timestamp.as_ref().map(|time| SystemTime::from(time.0));
             Ok(SessionKey { origin, key: key.into(), created })
         }
         _ => Err(unreadable(
             origin,
             format!("its `{KEY}` is no key of 32 octets"),
-            "write 32 octets of secret randomness there, or take it away; until then it seals and opens no session".to_owned(),
+            "write 32 octets of secret randomness there, or take it away; until then it seals and \
+             opens no session"
+                .to_owned(),
         )),
     }
 }

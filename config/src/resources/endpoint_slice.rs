@@ -46,8 +46,8 @@ pub struct SliceEndpoint {
     pub zone: Option<Arc<str>>,
 }
 
-/// What an endpoint is ready for. Absent conditions are read as Kubernetes says (`discovery.k8s.io/v1`, `EndpointConditions`):
-/// ready, serving, not terminating.
+/// What an endpoint is ready for. Absent conditions are read as Kubernetes says
+/// (`discovery.k8s.io/v1`, `EndpointConditions`): ready, serving, not terminating.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conditions {
     /// Takes new requests.
@@ -66,11 +66,18 @@ impl EndpointSlice {
     /// # Errors
     /// It has no name, a port that is none, an address that is none, or an unknown address type.
     pub fn from_object(object: &v1::EndpointSlice, place: Option<Place>) -> Result<Self, Problem> {
-        let Metadata { origin, .. } = Metadata::read("EndpointSlice", true, &object.metadata, place)?;
+        let Metadata { origin, .. } =
+            Metadata::read("EndpointSlice", true, &object.metadata, place)?;
         let service = object.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
         let service = service.map(String::as_str).unwrap_or_default().into();
-        let ports = object.ports.iter().flatten().filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")));
-        let ports = ports.filter_map(|port| EndpointPort::from_object(port, &origin)).collect::<Result<_, _>>()?;
+        let ports = object
+            .ports
+            .iter()
+            .flatten()
+            .filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")));
+        let ports = ports
+            .filter_map(|port| EndpointPort::from_object(port, &origin))
+            .collect::<Result<_, _>>()?;
         let names = object.address_type == "FQDN";
         let endpoints = if names { Vec::new() } else { addresses(object, &origin)? };
         Ok(Self { origin, service, names, ports, endpoints })
@@ -94,21 +101,41 @@ fn addresses(object: &v1::EndpointSlice, origin: &Origin) -> Result<Vec<SliceEnd
         "IPv4" => false,
         "IPv6" => true,
         other => {
-            let message = format!("`addressType: {}` is unknown", other.chars().take(64).collect::<String>());
+            let message =
+                format!("`addressType: {}` is unknown", other.chars().take(64).collect::<String>());
             return Err(unreadable(origin.clone(), message, "write IPv4 or IPv6".to_owned()));
         }
     };
-    let mut endpoints: Vec<SliceEndpoint> = Vec::with_capacity(object.endpoints.as_ref().map_or(0, Vec::len));
+    let mut endpoints: Vec<SliceEndpoint> =
+        Vec::with_capacity(object.endpoints.as_ref().map_or(0, Vec::len));
     for endpoint in object.endpoints.iter().flatten() {
         let Some(text) = endpoint.addresses.first() else { continue };
-        let address = text.parse::<IpAddr>().ok().filter(|address| address.is_ipv6() == ipv6).ok_or_else(|| {
-            let message = format!("`{}` is no {} address", text.chars().take(64).collect::<String>(), object.address_type);
-            unreadable(origin.clone(), message, "write addresses of the slice's `addressType`".to_owned())
-        })?;
+        let address =
+            text.parse::<IpAddr>().ok().filter(|address| address.is_ipv6() == ipv6).ok_or_else(
+                || {
+                    let message = format!(
+                        "`{}` is no {} address",
+                        text.chars().take(64).collect::<String>(),
+                        object.address_type
+                    );
+                    unreadable(
+                        origin.clone(),
+                        message,
+                        "write addresses of the slice's `addressType`".to_owned(),
+                    )
+                },
+            )?;
         // Endpoints of one slice mostly share their zones.
         let last = endpoints.last().and_then(|last| last.zone.clone());
-        let zone = endpoint.zone.as_deref().map(|zone| last.filter(|last| **last == *zone).unwrap_or_else(|| zone.into()));
-        endpoints.push(SliceEndpoint { address, conditions: Conditions::from_object(endpoint.conditions.as_ref()), zone });
+        let zone = endpoint
+            .zone
+            .as_deref()
+            .map(|zone| last.filter(|last| **last == *zone).unwrap_or_else(|| zone.into()));
+        endpoints.push(SliceEndpoint {
+            address,
+            conditions: Conditions::from_object(endpoint.conditions.as_ref()),
+            zone,
+        });
     }
     Ok(endpoints)
 }
@@ -116,13 +143,18 @@ fn addresses(object: &v1::EndpointSlice, origin: &Origin) -> Result<Vec<SliceEnd
 // === impl EndpointPort ===
 
 impl EndpointPort {
-    /// `None` for a port without number, which Kubernetes leaves to each reader; kube-proxy does not use it either.
+    /// `None` for a port without number, which Kubernetes leaves to each reader; kube-proxy does
+    /// not use it either.
     fn from_object(port: &v1::EndpointPort, origin: &Origin) -> Option<Result<Self, Problem>> {
         let number = port.port?;
         let name = port.name.as_deref().unwrap_or_default().into();
         Some(match u16::try_from(number) {
             Ok(port) if port > 0 => Ok(Self { name, port }),
-            _ => Err(unreadable(origin.clone(), format!("{number} is no port"), "write a port from 1 to 65535".to_owned())),
+            _ => Err(unreadable(
+                origin.clone(),
+                format!("{number} is no port"),
+                "write a port from 1 to 65535".to_owned(),
+            )),
         })
     }
 }

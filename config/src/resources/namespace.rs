@@ -28,7 +28,8 @@ impl Namespace {
     /// # Errors
     /// It has no name.
     pub fn from_object(object: &v1::Namespace, place: Option<Place>) -> Result<Self, Problem> {
-        let Metadata { origin, created } = Metadata::read("Namespace", false, &object.metadata, place)?;
+        let Metadata { origin, created } =
+            Metadata::read("Namespace", false, &object.metadata, place)?;
         let labels = Annotations::keep(object.metadata.labels.as_ref());
         let annotations = Annotations::keep(object.metadata.annotations.as_ref());
         Ok(Self { origin, created, labels, annotations })

@@ -45,17 +45,21 @@ impl Service {
     /// # Errors
     /// It has no name, or a port that is none.
     pub fn from_object(object: &v1::Service, place: Option<Place>) -> Result<Self, Problem> {
-        let Metadata { origin, created } = Metadata::read("Service", true, &object.metadata, place)?;
+        let Metadata { origin, created } =
+            Metadata::read("Service", true, &object.metadata, place)?;
         let spec = object.spec.as_ref();
         let ports = spec.and_then(|spec| spec.ports.as_ref()).into_iter().flatten();
         let ports = ports.filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")));
-        let ports = ports.map(|port| ServicePort::from_object(port, &origin)).collect::<Result<_, _>>()?;
+        let ports =
+            ports.map(|port| ServicePort::from_object(port, &origin)).collect::<Result<_, _>>()?;
         Ok(Self {
             created,
             labels: Annotations::keep(object.metadata.labels.as_ref()),
             annotations: Annotations::keep(object.metadata.annotations.as_ref()),
             external: spec.is_some_and(|spec| spec.type_.as_deref() == Some("ExternalName")),
-            prefers_ipv6: spec.and_then(|spec| spec.ip_families.as_ref()?.first()).is_some_and(|family| family == "IPv6"),
+            prefers_ipv6: spec
+                .and_then(|spec| spec.ip_families.as_ref()?.first())
+                .is_some_and(|family| family == "IPv6"),
             ports,
             origin,
         })
@@ -72,10 +76,14 @@ impl Service {
 
 impl ServicePort {
     fn from_object(port: &v1::ServicePort, origin: &Origin) -> Result<Self, Problem> {
-        let number = u16::try_from(port.port)
-            .ok()
-            .filter(|number| *number > 0)
-            .ok_or_else(|| unreadable(origin.clone(), format!("{} is no port", port.port), "write a port from 1 to 65535".to_owned()))?;
+        let number =
+            u16::try_from(port.port).ok().filter(|number| *number > 0).ok_or_else(|| {
+                unreadable(
+                    origin.clone(),
+                    format!("{} is no port", port.port),
+                    "write a port from 1 to 65535".to_owned(),
+                )
+            })?;
         let name = port.name.as_deref().unwrap_or_default().into();
         Ok(Self { name, port: number, app_protocol: port.app_protocol.as_deref().map(Into::into) })
     }

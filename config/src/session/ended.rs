@@ -1,7 +1,8 @@
 //! Sessions that were ended before their time: who is meant, and which Secret tells of it.
 //!
-//! Several ends share a Secret, since a Secret for each would be thousands of objects that every replica lists, and somebody had to be granted
-//! to make and delete them. They are spread over a few Secrets, since each end sends one of them in whole to every replica.
+//! Several ends share a Secret, since a Secret for each would be thousands of objects that every
+//! replica lists, and somebody had to be granted to make and delete them. They are spread over a
+//! few Secrets, since each end sends one of them in whole to every replica.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -18,8 +19,12 @@ use crate::snapshot::certificate::SecretBytes;
 use crate::unix_time::seconds;
 
 /// The Secrets that tell of ended sessions.
-pub const SECRETS: [&str; 4] =
-    ["portcullis-ended-sessions-1", "portcullis-ended-sessions-2", "portcullis-ended-sessions-3", "portcullis-ended-sessions-4"];
+pub const SECRETS: [&str; 4] = [
+    "portcullis-ended-sessions-1",
+    "portcullis-ended-sessions-2",
+    "portcullis-ended-sessions-3",
+    "portcullis-ended-sessions-4",
+];
 /// The most ends that one of them tells of: about 400 KB, of the 1 MiB that a Secret may have.
 pub const MAX_IN_SECRET: usize = 4096;
 
@@ -46,11 +51,18 @@ pub enum Whose {
 #[error("it says neither whose sessions were ended nor when")]
 pub struct Garbled;
 
-/// The change that tells of `ended`, where `known` is what is told already, and a session lasts for `lasting` at most. What nobody needs to be told any more is taken away from the same Secret.
+/// The change that tells of `ended`, where `known` is what is told already, and a session lasts for
+/// `lasting` at most. What nobody needs to be told any more is taken away from the same Secret.
 ///
-/// Where there is no room for so many, all sessions that began before are ended: closed when in doubt.
+/// Where there is no room for so many, all sessions that began before are ended: closed when in
+/// doubt.
 #[must_use]
-pub fn tell(known: &[EndedSessions], ended: &BTreeSet<Ended>, lasting: Duration, now: SystemTime) -> Change {
+pub fn tell(
+    known: &[EndedSessions],
+    ended: &BTreeSet<Ended>,
+    lasting: Duration,
+    now: SystemTime,
+) -> Change {
     let held = |secret: &str| known.iter().find(|known| *known.origin.name == *secret);
     let all = known.iter().flat_map(|known| known.ended.iter()).chain(ended);
     let mut last: HashMap<Whose, u64> = HashMap::new();
@@ -59,17 +71,25 @@ pub fn tell(known: &[EndedSessions], ended: &BTreeSet<Ended>, lasting: Duration,
         *at = ended.at.max(*at);
     }
     let is_needed = |ended: &Ended| ended.is_needed(&last, lasting, now);
-    let needed = |secret: &str| held(secret).map_or(0, |known| known.ended.iter().filter(|ended| is_needed(ended)).count());
+    let needed = |secret: &str| {
+        held(secret).map_or(0, |known| known.ended.iter().filter(|ended| is_needed(ended)).count())
+    };
     let add: BTreeSet<Ended> = ended.iter().copied().filter(is_needed).collect();
     // A Secret that is not there may not be ours to make, and one is enough for most.
-    let order = |secret: &str| (needed(secret) + add.len() > MAX_IN_SECRET, held(secret).is_none(), needed(secret));
+    let order = |secret: &str| {
+        (needed(secret) + add.len() > MAX_IN_SECRET, held(secret).is_none(), needed(secret))
+    };
     let secret = SECRETS.into_iter().min_by_key(|secret| order(secret)).unwrap_or_default();
     let there = || held(secret).into_iter().flat_map(|known| known.ended.iter());
-    let (add, remove): (BTreeSet<Ended>, BTreeSet<Ended>) = if needed(secret) + add.len() > MAX_IN_SECRET {
-        (BTreeSet::from([Ended { whose: Whose::Everybody, at: seconds(now) }]), there().copied().collect())
-    } else {
-        (add, there().copied().filter(|ended| !is_needed(ended)).collect())
-    };
+    let (add, remove): (BTreeSet<Ended>, BTreeSet<Ended>) =
+        if needed(secret) + add.len() > MAX_IN_SECRET {
+            (
+                BTreeSet::from([Ended { whose: Whose::Everybody, at: seconds(now) }]),
+                there().copied().collect(),
+            )
+        } else {
+            (add, there().copied().filter(|ended| !is_needed(ended)).collect())
+        };
     Change {
         secret,
         kind: ENDED_SESSIONS,
@@ -88,11 +108,13 @@ impl Ended {
         self.at.saturating_add(lasting.as_secs()) < seconds(now)
     }
 
-    /// Whether a session may be left that is meant by it, and by no other end; `last` has the last one of each whose sessions were ended.
+    /// Whether a session may be left that is meant by it, and by no other end; `last` has the last
+    /// one of each whose sessions were ended.
     fn is_needed(&self, last: &HashMap<Whose, u64>, lasting: Duration, now: SystemTime) -> bool {
         let is_over = self.is_over(lasting + LEEWAY, now);
         let is_repeated = last.get(&self.whose) > Some(&self.at);
-        let is_among_all = self.whose != Whose::Everybody && last.get(&Whose::Everybody) >= Some(&self.at);
+        let is_among_all =
+            self.whose != Whose::Everybody && last.get(&Whose::Everybody) >= Some(&self.at);
         !is_over && !is_repeated && !is_among_all
     }
 }
@@ -116,7 +138,12 @@ impl FromStr for Ended {
     fn from_str(text: &str) -> Result<Self, Garbled> {
         let (whose, at) = text.split_once('-').ok_or(Garbled)?;
         // `parse` alone would take a sign.
-        let at = at.bytes().all(|byte| byte.is_ascii_digit()).then(|| at.parse().ok()).flatten().ok_or(Garbled)?;
+        let at = at
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| at.parse().ok())
+            .flatten()
+            .ok_or(Garbled)?;
         if whose == EVERYBODY {
             return Ok(Self { whose: Whose::Everybody, at });
         }
@@ -151,12 +178,26 @@ mod tests {
     }
 
     fn known(secret: usize, ended: impl IntoIterator<Item = Ended>) -> EndedSessions {
-        let origin = Origin { kind: "Secret", namespace: "portcullis".into(), name: SECRETS[secret].into(), place: None };
+        let origin = Origin {
+            kind: "Secret",
+            namespace: "portcullis".into(),
+            name: SECRETS[secret].into(),
+            place: None,
+        };
         EndedSessions { origin, ended: ended.into_iter().collect(), is_garbled: false }
     }
 
-    fn told(known: &[EndedSessions], more: &[Ended], now: u64) -> (&'static str, Vec<String>, Vec<String>) {
-        let change = tell(known, &more.iter().copied().collect(), LASTING, SystemTime::UNIX_EPOCH + Duration::from_secs(now));
+    fn told(
+        known: &[EndedSessions],
+        more: &[Ended],
+        now: u64,
+    ) -> (&'static str, Vec<String>, Vec<String>) {
+        let change = tell(
+            known,
+            &more.iter().copied().collect(),
+            LASTING,
+            SystemTime::UNIX_EPOCH + Duration::from_secs(now),
+        );
         (change.secret, change.add.into_keys().collect(), change.remove.into_iter().collect())
     }
 
@@ -170,7 +211,11 @@ mod tests {
         assert_eq!(told(&[], &more, 200), (SECRETS[0], names(&more), vec![]));
         let others = [known(0, [one]), known(1, []), known(2, [])];
         assert_eq!(told(&others, &more, 200).0, SECRETS[1]);
-        assert_eq!(told(&others[..1], &more, 200).0, SECRETS[0], "rather than to one that is not there");
+        assert_eq!(
+            told(&others[..1], &more, 200).0,
+            SECRETS[0],
+            "rather than to one that is not there"
+        );
     }
 
     #[test]
@@ -184,19 +229,31 @@ mod tests {
     fn an_end_of_everybodys_sessions_stands_for_all_before_it() {
         let others = [known(0, [ended(1, 100), ended(2, 500), everybody(300), everybody(400)])];
         let told = told(&others, &[ended(3, 400), ended(4, 600)], 600);
-        assert_eq!(told, (SECRETS[0], names(&[ended(4, 600)]), names(&[ended(1, 100), everybody(300)])));
+        assert_eq!(
+            told,
+            (SECRETS[0], names(&[ended(4, 600)]), names(&[ended(1, 100), everybody(300)]))
+        );
     }
 
     #[test]
     fn of_the_same_sessions_the_last_end_stands_for_all_before_it() {
-        let others = [known(0, [ended(1, 100), ended(2, 100)]), known(1, [ended(1, 150), ended(2, 50)])];
-        assert_eq!(told(&others, &[ended(1, 200)], 200), (SECRETS[1], names(&[ended(1, 200)]), names(&[ended(1, 150), ended(2, 50)])));
-        assert_eq!(told(&others[..1], &[ended(1, 50)], 200).1, names(&[]), "what is told already is not told again");
+        let others =
+            [known(0, [ended(1, 100), ended(2, 100)]), known(1, [ended(1, 150), ended(2, 50)])];
+        assert_eq!(
+            told(&others, &[ended(1, 200)], 200),
+            (SECRETS[1], names(&[ended(1, 200)]), names(&[ended(1, 150), ended(2, 50)]))
+        );
+        assert_eq!(
+            told(&others[..1], &[ended(1, 50)], 200).1,
+            names(&[]),
+            "what is told already is not told again"
+        );
     }
 
     #[test]
     fn where_there_is_no_room_everybodys_sessions_are_ended() {
-        let full = |secret| known(secret, (0..MAX_IN_SECRET as u16).map(|number| ended(number, 100)));
+        let full =
+            |secret| known(secret, (0..MAX_IN_SECRET as u16).map(|number| ended(number, 100)));
         let last = [full(0), full(1), full(2), known(3, [])];
         assert_eq!(told(&last, &[ended(9999, 200)], 200).0, SECRETS[3]);
         let full = [full(0), full(1), full(2), full(3)];
@@ -209,9 +266,19 @@ mod tests {
         let good = ended(7, 100).to_string();
         assert_eq!(good.parse(), Ok(ended(7, 100)));
         let short = good.replacen("00", "", 1);
-        for text in
-            ["", "-", "-1", "everybody", "everybody-", "everybody-+1", "everybody-1x", &good[1..], &short, &good.replace("00", "+0"), "é-1"]
-        {
+        for text in [
+            "",
+            "-",
+            "-1",
+            "everybody",
+            "everybody-",
+            "everybody-+1",
+            "everybody-1x",
+            &good[1..],
+            &short,
+            &good.replace("00", "+0"),
+            "é-1",
+        ] {
             assert_eq!(text.parse::<Ended>(), Err(Garbled), "{text}");
         }
     }

@@ -1,4 +1,5 @@
-//! How Secrets of sessions are changed, in a cluster or in a folder of manifests. What they hold comes by the source of resources.
+//! How Secrets of sessions are changed, in a cluster or in a folder of manifests. What they hold
+//! comes by the source of resources.
 
 mod cluster;
 mod folder;
@@ -20,9 +21,11 @@ use crate::source::SourceError;
 /// How long a change may take.
 pub const REQUEST: Duration = Duration::from_secs(5);
 
-/// A place for the Secrets of sessions, which all replicas share. Changes are awaited by [`change`].
+/// A place for the Secrets of sessions, which all replicas share. Changes are awaited by
+/// [`change`].
 pub trait Store: Send + Sync + fmt::Debug + 'static {
-    /// Adds entries to a Secret, and takes others away, both or nothing. What others change at the same time stays.
+    /// Adds entries to a Secret, and takes others away, both or nothing. What others change at the
+    /// same time stays.
     ///
     /// # Errors
     /// Nothing has changed, as far as is known.
@@ -60,17 +63,22 @@ pub async fn change(store: &dyn Store, change: Change) -> Result<(), StoreError>
     timeout(REQUEST, store.change(change)).await.unwrap_or(Err(StoreError::Late))
 }
 
-/// The store of the gateway that `settings` describe, beside its resources; `None` where no Namespace is named for credentials. In a folder of
-/// manifests nothing is written unless people log in: only then is it of use to a gateway that is alone.
+/// The store of the gateway that `settings` describe, beside its resources; `None` where no
+/// Namespace is named for credentials. In a folder of manifests nothing is written unless people
+/// log in: only then is it of use to a gateway that is alone.
 ///
 /// # Errors
 /// The way to the API server is not known.
 pub async fn open(settings: &Settings) -> Result<Option<Arc<dyn Store>>, SourceError> {
     let Some(namespace) = &settings.access.credentials_namespace else { return Ok(None) };
     Ok(match &settings.source {
-        SourceSettings::Kubernetes(kubernetes) => Some(Arc::new(Cluster::new(kubernetes, namespace).await?)),
-        SourceSettings::Directory(path) => {
-            settings.access.login.as_ref().map(|_| -> Arc<dyn Store> { Arc::new(Folder::new(path.clone(), namespace)) })
+        SourceSettings::Kubernetes(kubernetes) => {
+            Some(Arc::new(Cluster::new(kubernetes, namespace).await?))
         }
+        SourceSettings::Directory(path) => settings
+            .access
+            .login
+            .as_ref()
+            .map(|_| -> Arc<dyn Store> { Arc::new(Folder::new(path.clone(), namespace)) }),
     })
 }

@@ -1,4 +1,5 @@
-//! How callers are known: issuers of tokens, client keys, client certificates, and the portal where people log in.
+//! How callers are known: issuers of tokens, client keys, client certificates, and the portal where
+//! people log in.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,20 +12,25 @@ use super::duration;
 /// The `login.issuer` that means GitHub, which is none of OpenID Connect.
 pub const GITHUB: &str = "github";
 
-/// How callers are known. Without any of it, only services that demand no credentials can be reached.
+/// How callers are known. Without any of it, only services that demand no credentials can be
+/// reached.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AccessSettings {
     /// Who issues tokens that are accepted.
     pub issuers: Vec<IssuerSettings>,
-    /// The Namespace whose Secrets with the label `portcullis.dev/credential` are read: client keys, and what replicas share of login sessions, which the gateway also writes there. Whoever may write Secrets there decides
-    /// about access to all environments. Without it, no client key is accepted.
+    /// The Namespace whose Secrets with the label `portcullis.dev/credential` are read: client
+    /// keys, and what replicas share of login sessions, which the gateway also writes there.
+    /// Whoever may write Secrets there decides about access to all environments. Without it,
+    /// no client key is accepted.
     pub credentials_namespace: Option<String>,
-    /// How long a session key seals before the gateway makes the next one, in `credentialsNamespace`.
+    /// How long a session key seals before the gateway makes the next one, in
+    /// `credentialsNamespace`.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub key_rotation: Duration,
-    /// A PEM file with the authorities of client certificates; without it, no client certificate is asked for. Read anew when it changes.
+    /// A PEM file with the authorities of client certificates; without it, no client certificate
+    /// is asked for. Read anew when it changes.
     pub client_certificate_authorities: Option<PathBuf>,
     /// The portal where people log in; without it, nobody can.
     pub login: Option<LoginSettings>,
@@ -38,7 +44,8 @@ pub struct AccessSettings {
 pub struct IssuerSettings {
     /// A short name for logs, metrics and `login.issuer`.
     pub name: String,
-    /// The issuer's URL, exactly as the tokens' `iss` has it. Its keys are found by `{issuer}/.well-known/openid-configuration`.
+    /// The issuer's URL, exactly as the tokens' `iss` has it. Its keys are found by
+    /// `{issuer}/.well-known/openid-configuration`.
     pub issuer: String,
     /// What a token's `aud` must have one of.
     pub audiences: Vec<String>,
@@ -57,10 +64,12 @@ pub struct IssuerSettings {
     /// The claim that lists the user's groups.
     #[serde(default = "default_group_claim")]
     pub group_claim: String,
-    /// The claims that name the application that the token was issued to; the first that is there counts.
+    /// The claims that name the application that the token was issued to; the first that is there
+    /// counts.
     #[serde(default = "default_application_claims")]
     pub application_claims: Vec<String>,
-    /// Put before the names of users, groups and applications, so that those of two issuers cannot be mistaken. At most one issuer may have none.
+    /// Put before the names of users, groups and applications, so that those of two issuers cannot
+    /// be mistaken. At most one issuer may have none.
     #[serde(default)]
     pub prefix: String,
     /// How tokens that are no JWTs are looked up (RFC 7662); without it, none is accepted.
@@ -68,7 +77,8 @@ pub struct IssuerSettings {
     pub introspection: Option<IntrospectionSettings>,
 }
 
-/// A signature algorithm (RFC 7518 §3.1, RFC 8037). Those with a shared secret are not among them, nor is `none`.
+/// A signature algorithm (RFC 7518 §3.1, RFC 8037). Those with a shared secret are not among them,
+/// nor is `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[allow(missing_docs, reason = "the names are the registered ones")]
 pub enum SignatureAlgorithm {
@@ -96,7 +106,8 @@ pub struct IntrospectionSettings {
     pub client_secret_file: PathBuf,
 }
 
-/// The portal where people log in: a host of its own, from which a session is handed to the hosts of services.
+/// The portal where people log in: a host of its own, from which a session is handed to the hosts
+/// of services.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LoginSettings {
@@ -129,7 +140,8 @@ pub struct LoginSettings {
     pub github: GithubSettings,
 }
 
-/// GitHub as the one who says who a person is. Users are `github:LOGIN`, groups `github:ORGANISATION` and `github:ORGANISATION/TEAM`.
+/// GitHub as the one who says who a person is. Users are `github:LOGIN`, groups
+/// `github:ORGANISATION` and `github:ORGANISATION/TEAM`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct GithubSettings {
@@ -197,7 +209,8 @@ impl Default for AccessSettings {
 }
 
 impl AccessSettings {
-    /// How long what session keys seal lasts at most: login sessions, or where nobody logs in what lasts as long by default.
+    /// How long what session keys seal lasts at most: login sessions, or where nobody logs in what
+    /// lasts as long by default.
     #[must_use]
     pub fn sessions_last(&self) -> Duration {
         self.login.as_ref().map_or(default_absolute(), |login| login.absolute)
@@ -206,11 +219,16 @@ impl AccessSettings {
     /// The paths of all files that it names.
     pub(super) fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let issuers = self.issuers.iter_mut().flat_map(|issuer| {
-            let secret = issuer.introspection.as_mut().map(|introspection| &mut introspection.client_secret_file);
+            let secret = issuer
+                .introspection
+                .as_mut()
+                .map(|introspection| &mut introspection.client_secret_file);
             issuer.certificate_authorities.iter_mut().chain(secret)
         });
         let login = self.login.iter_mut();
-        let login = login.flat_map(|login| login.client_secret_file.iter_mut().chain(&mut login.github.certificate_authorities));
+        let login = login.flat_map(|login| {
+            login.client_secret_file.iter_mut().chain(&mut login.github.certificate_authorities)
+        });
         self.client_certificate_authorities.iter_mut().chain(issuers).chain(login)
     }
 }
@@ -229,7 +247,11 @@ impl LoginSettings {
 
 impl Default for GithubSettings {
     fn default() -> Self {
-        Self { url: "https://github.com".to_owned(), api_url: "https://api.github.com".to_owned(), certificate_authorities: None }
+        Self {
+            url: "https://github.com".to_owned(),
+            api_url: "https://api.github.com".to_owned(),
+            certificate_authorities: None,
+        }
     }
 }
 

@@ -14,7 +14,8 @@ use super::{count, duration, size};
 
 /// The directory of Let's Encrypt.
 pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
-/// The directory of Let's Encrypt's staging environment: its certificates are trusted by nobody, and its limits are wide.
+/// The directory of Let's Encrypt's staging environment: its certificates are trusted by nobody,
+/// and its limits are wide.
 pub const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 /// The Namespace for what is kept, where neither the configuration nor the pod says another one.
 pub const DEFAULT_NAMESPACE: &str = "portcullis";
@@ -23,9 +24,11 @@ pub const DEFAULT_NAMESPACE: &str = "portcullis";
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AcmeSettings {
-    /// The authorities, in order of preference: where one is away or refuses for now, the next is asked.
+    /// The authorities, in order of preference: where one is away or refuses for now, the next is
+    /// asked.
     pub authorities: Vec<AuthoritySettings>,
-    /// Whether each authority's staging directory is used in place of its directory: for trying things out.
+    /// Whether each authority's staging directory is used in place of its directory: for trying
+    /// things out.
     pub staging: bool,
     /// How control over a name is proven.
     pub challenge: ChallengeKind,
@@ -33,7 +36,8 @@ pub struct AcmeSettings {
     pub dns: DnsSettings,
     /// The most names in one certificate.
     pub names_per_certificate: NonZeroUsize,
-    /// How long an order that failed is not tried again: twice as long each time, up to a day, and never sooner than the authority allows.
+    /// How long an order that failed is not tried again: twice as long each time, up to a day, and
+    /// never sooner than the authority allows.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub retry_after: Duration,
@@ -41,7 +45,8 @@ pub struct AcmeSettings {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub keep_unwanted: Duration,
-    /// Where account keys, certificates and challenges are kept; without it, in the gateway's Namespace, and without a cluster nowhere.
+    /// Where account keys, certificates and challenges are kept; without it, in the gateway's
+    /// Namespace, and without a cluster nowhere.
     pub store: Option<StoreSettings>,
 }
 
@@ -54,19 +59,22 @@ pub struct AuthoritySettings {
     /// The URL of its staging directory, where it has one. That of Let's Encrypt is known.
     #[serde(default)]
     pub staging: Option<String>,
-    /// A PEM file with the only certificates that its own HTTPS is trusted by; without it, those of the system.
+    /// A PEM file with the only certificates that its own HTTPS is trusted by; without it, those
+    /// of the system.
     #[serde(default)]
     pub root_file: Option<PathBuf>,
     /// Whom it may write to, such as `mailto:ops@example.com`.
     #[serde(default)]
     pub contact: Vec<String>,
-    /// The account with the authority that new ACME accounts are bound to, where it demands one (RFC 8555 §7.3.4).
+    /// The account with the authority that new ACME accounts are bound to, where it demands one
+    /// (RFC 8555 §7.3.4).
     #[serde(default)]
     pub external_account: Option<ExternalAccountSettings>,
     /// The profile of certificates, of those that it offers.
     #[serde(default)]
     pub profile: Option<String>,
-    /// The common name of the root that chains should end at, where it offers several; otherwise, and where it offers none that does, the first.
+    /// The common name of the root that chains should end at, where it offers several; otherwise,
+    /// and where it offers none that does, the first.
     #[serde(default)]
     pub preferred_chain: Option<String>,
 }
@@ -84,7 +92,8 @@ pub struct ExternalAccountSettings {
 /// How control over a name is proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum ChallengeKind {
-    /// A DNS record: one wildcard certificate for the zone, and no name of an environment in public logs.
+    /// A DNS record: one wildcard certificate for the zone, and no name of an environment in public
+    /// logs.
     #[serde(rename = "dns-01")]
     Dns01,
     /// A page on port 80 of every name.
@@ -101,10 +110,12 @@ pub enum ChallengeKind {
 pub struct DnsSettings {
     /// Who makes them.
     pub provider: Option<DnsProviderSettings>,
-    /// Recursive servers that are asked where a record belongs, and who serves it; without them, those of `/etc/resolv.conf`.
+    /// Recursive servers that are asked where a record belongs, and who serves it; without them,
+    /// those of `/etc/resolv.conf`.
     #[schemars(with = "Vec<String>")]
     pub resolvers: Vec<SocketAddr>,
-    /// The servers that must have a record before the authority is told to look; without them, all that the zone names.
+    /// The servers that must have a record before the authority is told to look; without them, all
+    /// that the zone names.
     #[schemars(with = "Vec<String>")]
     pub nameservers: Vec<SocketAddr>,
     /// How long they may take.
@@ -160,7 +171,8 @@ pub enum TsigAlgorithm {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExecSettings {
-    /// The program and its first arguments; `present` or `cleanup`, the record's name and its value are added to them.
+    /// The program and its first arguments; `present` or `cleanup`, the record's name and its
+    /// value are added to them.
     pub command: Vec<String>,
 }
 
@@ -173,7 +185,8 @@ pub struct WebhookSettings {
     /// A file with what is sent as `Authorization`.
     #[serde(default)]
     pub authorization_file: Option<PathBuf>,
-    /// A PEM file with the only certificates that it is trusted by; without it, those of the system.
+    /// A PEM file with the only certificates that it is trusted by; without it, those of the
+    /// system.
     #[serde(default)]
     pub root_file: Option<PathBuf>,
 }
@@ -216,7 +229,9 @@ impl Default for AcmeSettings {
 impl AcmeSettings {
     /// The directory that is used of each authority, in order of preference.
     pub fn directories(&self) -> impl Iterator<Item = (&AuthoritySettings, &str)> {
-        self.authorities.iter().filter_map(|authority| Some((authority, authority.directory(self.staging)?)))
+        self.authorities
+            .iter()
+            .filter_map(|authority| Some((authority, authority.directory(self.staging)?)))
     }
 
     /// All files and folders that are named, to be made relative to the configuration's folder.

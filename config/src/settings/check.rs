@@ -71,7 +71,9 @@ fn listeners(settings: &Settings, complain: &mut Complain<'_>) {
 
 /// Whether two listeners cannot both have their address. Port 0 is a free port.
 fn clash(a: SocketAddr, b: SocketAddr) -> bool {
-    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || a.ip().is_unspecified() && b.ip().is_unspecified())
+    a.port() == b.port()
+        && a.port() != 0
+        && (a.ip() == b.ip() || a.ip().is_unspecified() && b.ip().is_unspecified())
 }
 
 fn secrets(settings: &Settings, complain: &mut Complain<'_>) {
@@ -81,11 +83,19 @@ fn secrets(settings: &Settings, complain: &mut Complain<'_>) {
         // Kubernetes' names of Namespaces are labels, those of Secrets are subdomains (RFC 1123).
         if let Err(error) = check_label(namespace) {
             let help = "write the name of a Namespace".to_owned();
-            complain(&["certificates", &index, "secret", "namespace"], format!("no Namespace can have this name: it {error}"), help);
+            complain(
+                &["certificates", &index, "secret", "namespace"],
+                format!("no Namespace can have this name: it {error}"),
+                help,
+            );
         }
         if let Err(error) = name.parse::<Hostname>() {
             let help = "write the name of a Secret".to_owned();
-            complain(&["certificates", &index, "secret", "name"], format!("no Secret can have this name: it {error}"), help);
+            complain(
+                &["certificates", &index, "secret", "name"],
+                format!("no Secret can have this name: it {error}"),
+                help,
+            );
         }
     }
 }
@@ -100,7 +110,10 @@ fn limits(settings: &Settings, complain: &mut Complain<'_>) {
         complain(
             &["limits", "idleConnectionsPerEndpoint"],
             "more connections are kept idle than may exist".to_owned(),
-            format!("write at most {}, which is `connectionsPerEndpoint`", limits.connections_per_endpoint),
+            format!(
+                "write at most {}, which is `connectionsPerEndpoint`",
+                limits.connections_per_endpoint
+            ),
         );
     }
 }
@@ -118,7 +131,11 @@ fn timeouts(settings: &Settings, complain: &mut Complain<'_>) {
     ];
     for (name, timeout) in all {
         if timeout.is_zero() {
-            complain(&["timeouts", name], "nothing can be done in no time".to_owned(), "write a duration such as `5s`".to_owned());
+            complain(
+                &["timeouts", name],
+                "nothing can be done in no time".to_owned(),
+                "write a duration such as `5s`".to_owned(),
+            );
         }
     }
 }
@@ -144,7 +161,12 @@ pub(super) fn files(settings: &Settings, complain: &mut Complain<'_>) {
     for (index, certificate) in settings.certificates.iter().enumerate() {
         if let CertificateSettings::Files { certificate, key } = certificate {
             let index = index.to_string();
-            contains(certificate, CERTIFICATE, &["certificates", &index, "files", "certificate"], complain);
+            contains(
+                certificate,
+                CERTIFICATE,
+                &["certificates", &index, "files", "certificate"],
+                complain,
+            );
             contains(key, "PRIVATE KEY-----", &["certificates", &index, "files", "key"], complain);
         }
     }
@@ -156,7 +178,11 @@ pub(super) fn files(settings: &Settings, complain: &mut Complain<'_>) {
         && !folder.as_os_str().is_empty()
         && !folder.is_dir()
     {
-        complain(&["accessLog", "file"], format!("there is no folder {}", folder.display()), "create it, or name another file".to_owned());
+        complain(
+            &["accessLog", "file"],
+            format!("there is no folder {}", folder.display()),
+            "create it, or name another file".to_owned(),
+        );
     }
     access::files(settings, complain);
 }
@@ -165,16 +191,25 @@ pub(super) fn readable(path: &Path, keys: &[&str], complain: &mut Complain<'_>) 
     match fs::read(path) {
         Ok(bytes) => Some(bytes),
         Err(error) => {
-            complain(keys, format!("{} cannot be read: {error}", path.display()), "name a file that can be read".to_owned());
+            complain(
+                keys,
+                format!("{} cannot be read: {error}", path.display()),
+                "name a file that can be read".to_owned(),
+            );
             None
         }
     }
 }
 
-/// Whether certificate and key belong together, and are valid now, is checked where they are served.
+/// Whether certificate and key belong together, and are valid now, is checked where they are
+/// served.
 pub(super) fn contains(path: &Path, mark: &str, keys: &[&str], complain: &mut Complain<'_>) {
     let Some(bytes) = readable(path, keys, complain) else { return };
     if !String::from_utf8_lossy(&bytes).contains(mark) {
-        complain(keys, format!("{} has no line with `{mark}`", path.display()), "name a file in PEM format".to_owned());
+        complain(
+            keys,
+            format!("{} has no line with `{mark}`", path.display()),
+            "name a file in PEM format".to_owned(),
+        );
     }
 }

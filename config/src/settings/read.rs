@@ -18,14 +18,20 @@ pub const MAX_PROBLEMS: usize = 100;
 // === impl Settings ===
 
 impl Settings {
-    /// Reads and checks the configuration file, and the files that it names. Relative paths in it are relative to its folder.
+    /// Reads and checks the configuration file, and the files that it names. Relative paths in it
+    /// are relative to its folder.
     ///
     /// # Errors
-    /// All that is wrong, in the order of the file, up to [`MAX_PROBLEMS`]; nothing of the file should be used then.
+    /// All that is wrong, in the order of the file, up to [`MAX_PROBLEMS`]; nothing of the file
+    /// should be used then.
     pub fn read(path: &Path) -> Result<Self, Vec<Problem>> {
         let reader = Reader::new(path);
         let bytes = read_bounded(path).map_err(|error| {
-            vec![reader.problem(Position::START, format!("it cannot be read: {error}"), "name a file that can be read")]
+            vec![reader.problem(
+                Position::START,
+                format!("it cannot be read: {error}"),
+                "name a file that can be read",
+            )]
         })?;
         let mut parsed = reader.parse(&bytes)?;
         parsed.settings.resolve(path.parent().unwrap_or(Path::new("")));
@@ -34,7 +40,8 @@ impl Settings {
         parsed.done()
     }
 
-    /// Reads and checks a configuration as [`read`](Self::read) does, but looks at no other file; `file` is its name in problems.
+    /// Reads and checks a configuration as [`read`](Self::read) does, but looks at no other file;
+    /// `file` is its name in problems.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -49,7 +56,9 @@ impl Settings {
         let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
         match &mut self.source {
             SourceSettings::Directory(path) => resolve(path),
-            SourceSettings::Kubernetes(kubernetes) => kubernetes.kubeconfig.iter_mut().for_each(resolve),
+            SourceSettings::Kubernetes(kubernetes) => {
+                kubernetes.kubeconfig.iter_mut().for_each(resolve)
+            }
         }
         for certificate in &mut self.certificates {
             if let CertificateSettings::Files { certificate, key } = certificate {
@@ -91,7 +100,8 @@ impl Parsed {
         let Self { settings, original, rest, problems } = self;
         check(settings, &mut |keys, message, help| {
             let (steps, at) = rest.way_to(keys);
-            // What is not written has a default; it is told by its whole name, at what is nearest to it.
+            // What is not written has a default; it is told by its whole name, at what is nearest
+            // to it.
             let key = match steps.len() == keys.len() {
                 true => original.key_path(&original_path(original, rest, &steps)),
                 false => keys.join("."),
@@ -122,10 +132,21 @@ impl Reader {
         Self { file: Arc::new(file.to_owned()) }
     }
 
-    fn problem(&self, at: Position, message: impl Into<String>, help: impl Into<String>) -> Problem {
+    fn problem(
+        &self,
+        at: Position,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Problem {
         let place = Place { file: self.file.clone(), line: at.line, column: at.column };
         let origin = Origin { place: Some(place), ..Origin::default() };
-        Problem { severity: Severity::Error, reason: "InvalidConfiguration", origin, message: message.into(), help: help.into() }
+        Problem {
+            severity: Severity::Error,
+            reason: "InvalidConfiguration",
+            origin,
+            message: message.into(),
+            help: help.into(),
+        }
     }
 
     fn parse(&self, bytes: &[u8]) -> Result<Parsed, Vec<Problem>> {
@@ -150,7 +171,10 @@ impl Reader {
         Err(problems)
     }
 
-    fn only_document(&self, documents: Vec<Result<Node, SyntaxError>>) -> Result<Node, Vec<Problem>> {
+    fn only_document(
+        &self,
+        documents: Vec<Result<Node, SyntaxError>>,
+    ) -> Result<Node, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut nodes = Vec::new();
         for document in documents {
@@ -163,9 +187,17 @@ impl Reader {
         match (nodes.next(), nodes.next()) {
             (Some(node), None) if problems.is_empty() => return Ok(node),
             (None, _) if problems.is_empty() => {
-                problems.push(self.problem(Position::START, "it is empty", "write `zone` and `source` at least"));
+                problems.push(self.problem(
+                    Position::START,
+                    "it is empty",
+                    "write `zone` and `source` at least",
+                ));
             }
-            (_, Some(second)) => problems.push(self.problem(second.at, "a second document begins here", "put all into one document")),
+            (_, Some(second)) => problems.push(self.problem(
+                second.at,
+                "a second document begins here",
+                "put all into one document",
+            )),
             _ => {}
         }
         Err(problems)
@@ -184,8 +216,12 @@ impl Reader {
 fn help(key: &str, error: &DecodeError) -> String {
     if error.lacking {
         return match error.message.as_str() {
-            "the key `zone` is missing" => "add the domain that the gateway answers for, such as `zone: apps.example.com`".to_owned(),
-            "the key `source` is missing" => "add `source:` with `kubernetes: {}` or `directory: FOLDER` below it".to_owned(),
+            "the key `zone` is missing" => "add the domain that the gateway answers for, such as \
+                                            `zone: apps.example.com`"
+                .to_owned(),
+            "the key `source` is missing" => {
+                "add `source:` with `kubernetes: {}` or `directory: FOLDER` below it".to_owned()
+            }
             _ => error.help.clone(),
         };
     }
@@ -211,21 +247,31 @@ fn original_path(original: &Node, amended: &Node, path: &[Step]) -> Vec<Step> {
             Value::Map(entries) => entries.iter().position(|entry| entry.node.at == next.at),
             _ => None,
         };
-        let Some((position, node)) = position.and_then(|index| Some((index, original.follow(&[Step(index)])?))) else { break };
+        let Some((position, node)) =
+            position.and_then(|index| Some((index, original.follow(&[Step(index)])?)))
+        else {
+            break;
+        };
         found.push(Step(position));
         (original, amended) = (node, next);
     }
     found
 }
 
-/// Takes out of the tree what is wrong, or puts in what it lacks, so that the rest can be judged; false where that is not possible.
+/// Takes out of the tree what is wrong, or puts in what it lacks, so that the rest can be judged;
+/// false where that is not possible.
 fn amend(root: &mut Node, error: &DecodeError, incomplete: &mut HashSet<Position>) -> bool {
     let at = root.at;
     if let (true, []) = (error.lacking, error.path.as_slice()) {
-        let Some(key) = ["zone", "source"].into_iter().find(|key| error.message == format!("the key `{key}` is missing")) else {
+        let Some(key) = ["zone", "source"]
+            .into_iter()
+            .find(|key| error.message == format!("the key `{key}` is missing"))
+        else {
             return false;
         };
-        let (Value::Map(entries), Some(value)) = (&mut root.value, stand_in(key, at)) else { return false };
+        let (Value::Map(entries), Some(value)) = (&mut root.value, stand_in(key, at)) else {
+            return false;
+        };
         entries.push(Entry { key: key.to_owned(), key_at: at, node: Node { value, at } });
         return true;
     }
@@ -238,7 +284,9 @@ fn amend(root: &mut Node, error: &DecodeError, incomplete: &mut HashSet<Position
     }
     let Some((_, parents)) = error.path.split_last() else { return false };
     for length in 1..=parents.len() {
-        incomplete.extend(parents.get(..length).and_then(|way: &[Step]| root.follow(way)).map(|node| node.at));
+        incomplete.extend(
+            parents.get(..length).and_then(|way: &[Step]| root.follow(way)).map(|node| node.at),
+        );
     }
     root.remove(&error.path)
 }

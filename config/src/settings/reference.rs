@@ -1,4 +1,5 @@
-//! The reference of the configuration file, made from the types: a JSON Schema for editors and a page for people.
+//! The reference of the configuration file, made from the types: a JSON Schema for editors and a
+//! page for people.
 
 use std::fmt::Write;
 
@@ -16,30 +17,43 @@ pub fn schema() -> Value {
 #[must_use]
 pub fn markdown() -> String {
     let schema = schema();
-    let page = Page { definitions: schema.get("$defs").and_then(Value::as_object).cloned().unwrap_or_default() };
+    let page = Page {
+        definitions: schema.get("$defs").and_then(Value::as_object).cloned().unwrap_or_default(),
+    };
     let mut rows = Vec::new();
     page.rows("", &schema, &Value::Null, &mut rows);
     let mut text = INTRODUCTION.to_owned();
     let mut section = None;
     for row in rows {
-        let name = row.key.split(['.', '[']).next().filter(|name| *name != row.key).map(ToOwned::to_owned);
+        let name =
+            row.key.split(['.', '[']).next().filter(|name| *name != row.key).map(ToOwned::to_owned);
         if section != Some(name.clone()) {
-            let title = name.as_ref().map_or_else(|| "The whole".to_owned(), |name| format!("`{name}`"));
-            let _ = write!(text, "\n## {title}\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n");
+            let title =
+                name.as_ref().map_or_else(|| "The whole".to_owned(), |name| format!("`{name}`"));
+            let _ = write!(
+                text,
+                "\n## {title}\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n"
+            );
             section = Some(name);
         }
-        let _ = writeln!(text, "| `{}` | {} | {} | {} |", row.key, row.kind, row.default, row.meaning);
+        let _ =
+            writeln!(text, "| `{}` | {} | {} | {} |", row.key, row.kind, row.default, row.meaning);
     }
     text
 }
 
-const INTRODUCTION: &str = "<!-- Made from the types in config/src/settings.rs: `PORTCULLIS_UPDATE=1 cargo test -p portcullis-config reference` writes it anew. -->
+const INTRODUCTION: &str = "<!-- Made from the types in config/src/settings.rs: \
+                            `PORTCULLIS_UPDATE=1 cargo test -p portcullis-config reference` \
+                            writes it anew. -->
 
 # The configuration file
 
-`portcullis gateway --config FILE` reads it once, at its start; `portcullis check FILE` tells all that is wrong with it. It is YAML (or JSON), and an
-unknown key is an error. Relative paths in it are relative to the file's own folder. A duration is written as in Gateway API: `1h30m`, `10s`, `500ms`.
-[configuration.schema.json](configuration.schema.json) is its JSON Schema: editors complete and check by it.
+`portcullis gateway --config FILE` reads it once, at its start; `portcullis check FILE` tells all \
+                            that is wrong with it. It is YAML (or JSON), and an
+unknown key is an error. Relative paths in it are relative to the file's own folder. A duration is \
+                            written as in Gateway API: `1h30m`, `10s`, `500ms`.
+[configuration.schema.json](configuration.schema.json) is its JSON Schema: editors complete and \
+                            check by it.
 
 The least that works:
 
@@ -75,7 +89,8 @@ impl Page {
         let mut sections = Vec::new();
         for (name, property) in properties.into_iter().flatten() {
             let key = format!("{prefix}{name}");
-            let default = default.get(name).or_else(|| property.get("default")).unwrap_or(&Value::Null);
+            let default =
+                default.get(name).or_else(|| property.get("default")).unwrap_or(&Value::Null);
             if self.is_section(property) {
                 sections.push((key, property, default));
             } else {
@@ -104,12 +119,17 @@ impl Page {
 
     /// One of several kinds of content: its name is a key, whose meaning stands beside it.
     fn variant(&self, key: &str, variant: &Value, rows: &mut Vec<Row>) {
-        for (name, property) in variant.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        for (name, property) in
+            variant.get("properties").and_then(Value::as_object).into_iter().flatten()
+        {
             let key = format!("{key}.{name}");
             if self.is_section(property) {
                 self.section(&key, property, &Value::Null, rows);
             } else {
-                rows.push(Row { meaning: self.meaning(variant), ..self.row(key, property, &Value::Null, false) });
+                rows.push(Row {
+                    meaning: self.meaning(variant),
+                    ..self.row(key, property, &Value::Null, false)
+                });
             }
         }
     }
@@ -126,15 +146,21 @@ impl Page {
     }
 
     fn meaning(&self, property: &Value) -> String {
-        let own = |schema: &Value| schema.get("description").and_then(Value::as_str).map(ToOwned::to_owned);
+        let own = |schema: &Value| {
+            schema.get("description").and_then(Value::as_str).map(ToOwned::to_owned)
+        };
         let text = own(property).or_else(|| own(self.resolve(property))).unwrap_or_default();
-        let values: Vec<String> =
-            self.constants(property).into_iter().map(|(name, meaning)| format!("`{name}`: {}", meaning.trim_end_matches('.'))).collect();
+        let values: Vec<String> = self
+            .constants(property)
+            .into_iter()
+            .map(|(name, meaning)| format!("`{name}`: {}", meaning.trim_end_matches('.')))
+            .collect();
         if values.is_empty() { text } else { format!("{text} {}.", values.join("; ")) }
     }
 
     fn kind(&self, property: &Value) -> String {
-        let constants: Vec<String> = self.constants(property).iter().map(|(name, _)| format!("`{name}`")).collect();
+        let constants: Vec<String> =
+            self.constants(property).iter().map(|(name, _)| format!("`{name}`")).collect();
         if !constants.is_empty() {
             return constants.join(", ");
         }
@@ -164,24 +190,32 @@ impl Page {
     /// The values of an enumeration, with their meanings.
     fn constants(&self, property: &Value) -> Vec<(String, String)> {
         let variants = self.resolve(property).get("oneOf").and_then(Value::as_array);
-        let text = |schema: &Value, key| schema.get(key).and_then(Value::as_str).map(ToOwned::to_owned);
+        let text =
+            |schema: &Value, key| schema.get(key).and_then(Value::as_str).map(ToOwned::to_owned);
         variants
             .into_iter()
             .flatten()
-            .filter_map(|variant| Some((text(variant, "const")?, text(variant, "description").unwrap_or_default())))
+            .filter_map(|variant| {
+                Some((text(variant, "const")?, text(variant, "description").unwrap_or_default()))
+            })
             .collect()
     }
 
     fn is_section(&self, property: &Value) -> bool {
         let schema = self.resolve(property);
         let items = schema.get("items").is_some_and(|items| self.is_section(items));
-        items || schema.get("properties").is_some() || schema.get("oneOf").is_some() && self.constants(property).is_empty()
+        items
+            || schema.get("properties").is_some()
+            || schema.get("oneOf").is_some() && self.constants(property).is_empty()
     }
 
     fn resolve<'a>(&'a self, schema: &'a Value) -> &'a Value {
         // What may be left out is written as any of it and null.
         let schema = schema.get("anyOf").and_then(|any| any.get(0)).unwrap_or(schema);
-        let name = schema.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix("#/$defs/"));
+        let name = schema
+            .get("$ref")
+            .and_then(Value::as_str)
+            .and_then(|path| path.strip_prefix("#/$defs/"));
         name.and_then(|name| self.definitions.get(name)).unwrap_or(schema)
     }
 }
@@ -203,7 +237,10 @@ mod tests {
             std::fs::write(&path, text).unwrap();
         }
         let found = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(found == text, "docs/{name} is not what the types say: run with PORTCULLIS_UPDATE=1 to write it anew");
+        assert!(
+            found == text,
+            "docs/{name} is not what the types say: run with PORTCULLIS_UPDATE=1 to write it anew"
+        );
     }
 
     #[test]
@@ -213,7 +250,10 @@ mod tests {
 
     #[test]
     fn the_schema_is_what_the_types_say() {
-        compare("configuration.schema.json", &(serde_json::to_string_pretty(&schema()).unwrap() + "\n"));
+        compare(
+            "configuration.schema.json",
+            &(serde_json::to_string_pretty(&schema()).unwrap() + "\n"),
+        );
     }
 
     #[test]

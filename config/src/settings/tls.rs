@@ -25,13 +25,15 @@ pub enum TlsPolicy {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HstsSettings {
-    /// For how long a browser that has seen the host uses HTTPS alone; `0s` makes browsers forget it. `hsts: null` tells them nothing.
+    /// For how long a browser that has seen the host uses HTTPS alone; `0s` makes browsers forget
+    /// it. `hsts: null` tells them nothing.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub max_age: Duration,
     /// Whether that holds for all names below the host's too.
     pub include_subdomains: bool,
-    /// Whether the zone may be taken into the lists that browsers come with. It takes months to get out of them.
+    /// Whether the zone may be taken into the lists that browsers come with. It takes months to
+    /// get out of them.
     pub preload: bool,
 }
 
@@ -51,7 +53,9 @@ pub(super) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {
         complain(
             &["listeners", "https", "hsts", "preload"],
             "browsers' lists take in what includes subdomains, for a year at least".to_owned(),
-            "write `includeSubdomains: true` and a `maxAge` of `8760h` or more, or leave `preload` out".to_owned(),
+            "write `includeSubdomains: true` and a `maxAge` of `8760h` or more, or leave \
+             `preload` out"
+                .to_owned(),
         );
     }
 }

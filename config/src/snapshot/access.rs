@@ -1,4 +1,5 @@
-//! Who may call: what is demanded of a request, whom the grants let in, and the credentials that the cluster's Secrets hold.
+//! Who may call: what is demanded of a request, whom the grants let in, and the credentials that
+//! the cluster's Secrets hold.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,10 +18,12 @@ use crate::session::ended::Ended;
 pub struct Access {
     /// The credentials that a request must carry.
     pub require: Require,
-    /// The applications that are let in, where one is demanded: each list must have the caller's. Without any list nobody is let in.
+    /// The applications that are let in, where one is demanded: each list must have the caller's.
+    /// Without any list nobody is let in.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub applications: Vec<Arc<[NamePattern]>>,
-    /// The users that are let in, where one is demanded: each circle must have the caller. Without any circle nobody is let in.
+    /// The users that are let in, where one is demanded: each circle must have the caller. Without
+    /// any circle nobody is let in.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<Arc<Circle>>,
     /// Whether the credentials that were shown go on to the backend.
@@ -57,9 +60,11 @@ pub enum Require {
     ApplicationAndUser,
 }
 
-/// A name, or a family of names: `*` for all, `*@example.com` for those that end so, `team-*` for those that begin so.
+/// A name, or a family of names: `*` for all, `*@example.com` for those that end so, `team-*` for
+/// those that begin so.
 ///
-/// Names are compared octet by octet; those with an `@`, which are e-mail addresses, without regard to ASCII case.
+/// Names are compared octet by octet; those with an `@`, which are e-mail addresses, without regard
+/// to ASCII case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NamePattern {
     kind: NamePatternKind,
@@ -100,7 +105,8 @@ pub struct Credentials {
     /// The keys of applications.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub client_keys: Vec<ClientKey>,
-    /// Keys that seal sessions, in the order of their names: all open, and the newest that is old enough for every replica to have it seals.
+    /// Keys that seal sessions, in the order of their names: all open, and the newest that is old
+    /// enough for every replica to have it seals.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub session_keys: Vec<SessionKey>,
     /// The Secret with those of them that the gateway made, where it is there.
@@ -214,7 +220,10 @@ impl Credentials {
     /// Whether nothing is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.client_keys.is_empty() && self.session_keys.is_empty() && self.key_ring.is_none() && self.ended_sessions.is_empty()
+        self.client_keys.is_empty()
+            && self.session_keys.is_empty()
+            && self.key_ring.is_none()
+            && self.ended_sessions.is_empty()
     }
 }
 
@@ -224,7 +233,8 @@ impl Circle {
     /// Whether a user of that name, or of one of those groups, is in it.
     pub fn has<'g>(&self, user: &str, mut groups: impl Iterator<Item = &'g str>) -> bool {
         self.users.iter().any(|pattern| pattern.matches(user))
-            || !self.groups.is_empty() && groups.any(|group| self.groups.iter().any(|pattern| pattern.matches(group)))
+            || !self.groups.is_empty()
+                && groups.any(|group| self.groups.iter().any(|pattern| pattern.matches(group)))
     }
 }
 
@@ -238,9 +248,14 @@ impl NamePattern {
         match (self.kind, other.kind) {
             (NamePatternKind::Exact, _) => other.matches(&self.text),
             (_, NamePatternKind::Exact) => self.matches(&other.text),
-            (NamePatternKind::StartsWith, NamePatternKind::StartsWith) => one.starts_with(&two) || two.starts_with(&one),
-            (NamePatternKind::EndsWith, NamePatternKind::EndsWith) => one.ends_with(&two) || two.ends_with(&one),
-            (NamePatternKind::StartsWith, NamePatternKind::EndsWith) | (NamePatternKind::EndsWith, NamePatternKind::StartsWith) => true,
+            (NamePatternKind::StartsWith, NamePatternKind::StartsWith) => {
+                one.starts_with(&two) || two.starts_with(&one)
+            }
+            (NamePatternKind::EndsWith, NamePatternKind::EndsWith) => {
+                one.ends_with(&two) || two.ends_with(&one)
+            }
+            (NamePatternKind::StartsWith, NamePatternKind::EndsWith)
+            | (NamePatternKind::EndsWith, NamePatternKind::StartsWith) => true,
         }
     }
 
@@ -252,9 +267,13 @@ impl NamePattern {
             NamePatternKind::Exact if text.len() != name.len() => None,
             NamePatternKind::Exact => Some(name),
             NamePatternKind::StartsWith => name.get(..text.len()),
-            NamePatternKind::EndsWith => name.len().checked_sub(text.len()).and_then(|start| name.get(start..)),
+            NamePatternKind::EndsWith => {
+                name.len().checked_sub(text.len()).and_then(|start| name.get(start..))
+            }
         };
-        part.is_some_and(|part| part == text || name.contains(&b'@') && part.eq_ignore_ascii_case(text))
+        part.is_some_and(|part| {
+            part == text || name.contains(&b'@') && part.eq_ignore_ascii_case(text)
+        })
     }
 }
 
@@ -276,7 +295,11 @@ impl FromStr for NamePattern {
             (None, Some(start)) => (NamePatternKind::StartsWith, start),
             (None, None) => (NamePatternKind::Exact, text),
         };
-        if rest.contains('*') { Err(InvalidNamePattern::Star) } else { Ok(Self { kind, text: rest.into() }) }
+        if rest.contains('*') {
+            Err(InvalidNamePattern::Star)
+        } else {
+            Ok(Self { kind, text: rest.into() })
+        }
     }
 }
 
@@ -298,7 +321,9 @@ impl Serialize for NamePattern {
 
 /// As seconds since 1970.
 fn seconds<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
-    time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()).map(|since| since.as_secs()).serialize(serializer)
+    time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok())
+        .map(|since| since.as_secs())
+        .serialize(serializer)
 }
 
 #[cfg(test)]
@@ -314,8 +339,16 @@ mod tests {
         let demands = |require: Require| (require.application(), require.user());
         for (one, other) in all.into_iter().flat_map(|one| all.map(|other| (one, other))) {
             let ((app, user), (other_app, other_user)) = (demands(one), demands(other));
-            assert_eq!(demands(one.and(other)), (app || other_app, user || other_user), "{one:?} and {other:?}");
-            assert_eq!(demands(one.without(other)), (app && !other_app, user && !other_user), "{one:?} without {other:?}");
+            assert_eq!(
+                demands(one.and(other)),
+                (app || other_app, user || other_user),
+                "{one:?} and {other:?}"
+            );
+            assert_eq!(
+                demands(one.without(other)),
+                (app && !other_app, user && !other_user),
+                "{one:?} without {other:?}"
+            );
         }
         assert_eq!(Require::default(), ApplicationAndUser);
     }
@@ -325,7 +358,11 @@ mod tests {
         for (pattern, meant, not_meant) in [
             ("*", &["a", "a@b", ""][..], &[][..]),
             ("shop", &["shop"], &["Shop", "shop2", "", "sho"]),
-            ("*@example.com", &["a@example.com", "A@EXAMPLE.com"], &["a@example.org", "a@sub.example.com", "aexample.com", "example.com"]),
+            (
+                "*@example.com",
+                &["a@example.com", "A@EXAMPLE.com"],
+                &["a@example.org", "a@sub.example.com", "aexample.com", "example.com"],
+            ),
             ("Ann@Example.com", &["ann@example.COM"], &["ann@example.co", "xann@example.com"]),
             ("team-*", &["team-", "team-a"], &["Team-a", "tea", "my-team-a"]),
             (
@@ -357,9 +394,21 @@ mod tests {
 
     #[test]
     fn patterns_that_mean_no_name_together_do_not_meet() {
-        let meet = |one: &str, other: &str| one.parse::<NamePattern>().unwrap().meets(&other.parse().unwrap());
-        assert!(!meet("a", "b") && !meet("a*", "b*") && !meet("*@a.com", "*@b.com") && !meet("x@a.com", "*@b.com"));
-        assert!(meet("*", "b") && meet("team-*", "team-a-*") && meet("*a", "b*") && meet("Ann@a.com", "*@A.com"));
+        let meet = |one: &str, other: &str| {
+            one.parse::<NamePattern>().unwrap().meets(&other.parse().unwrap())
+        };
+        assert!(
+            !meet("a", "b")
+                && !meet("a*", "b*")
+                && !meet("*@a.com", "*@b.com")
+                && !meet("x@a.com", "*@b.com")
+        );
+        assert!(
+            meet("*", "b")
+                && meet("team-*", "team-a-*")
+                && meet("*a", "b*")
+                && meet("Ann@a.com", "*@A.com")
+        );
     }
 
     #[test]
@@ -379,7 +428,8 @@ mod tests {
 
     #[test]
     fn a_circle_has_users_by_name_or_by_group() {
-        let circle = Circle { users: vec!["ann".parse().unwrap()], groups: vec!["ops".parse().unwrap()] };
+        let circle =
+            Circle { users: vec!["ann".parse().unwrap()], groups: vec!["ops".parse().unwrap()] };
         let has = |user, groups: &[&str]| circle.has(user, groups.iter().copied());
         assert!(has("ann", &[]));
         assert!(has("bob", &["dev", "ops"]));

@@ -63,8 +63,8 @@ impl WeightedBackends {
         &self.backends
     }
 
-    /// Chooses by weight. `point` is uniform over `u64`; `None` where all weights are 0 or there is no backend
-    /// (Gateway API: such a rule answers 500; Portcullis answers 503).
+    /// Chooses by weight. `point` is uniform over `u64`; `None` where all weights are 0 or there is
+    /// no backend (Gateway API: such a rule answers 500; Portcullis answers 503).
     #[must_use]
     pub fn choose(&self, point: u64) -> Option<&Backend> {
         if let [only] = self.backends.as_slice() {

@@ -27,7 +27,8 @@ pub struct SecretBytes(Arc<[u8]>);
 // === impl SecretBytes ===
 
 impl SecretBytes {
-    /// The secret itself. Name this call in review: what it returns must go to no log, metric, page or error.
+    /// The secret itself. Name this call in review: what it returns must go to no log, metric, page
+    /// or error.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0

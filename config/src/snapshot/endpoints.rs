@@ -19,8 +19,8 @@ pub struct EndpointKey {
     pub port: u16,
 }
 
-/// A cell that holds the current [`EndpointSet`] of one key. It outlives snapshots, so that a worker can
-/// keep connections and load by its [`id`](Self::id).
+/// A cell that holds the current [`EndpointSet`] of one key. It outlives snapshots, so that a
+/// worker can keep connections and load by its [`id`](Self::id).
 #[derive(Debug)]
 pub struct Endpoints {
     key: EndpointKey,
@@ -33,7 +33,8 @@ pub struct Endpoints {
 pub struct EndpointSet {
     /// Those that take new requests.
     pub ready: Vec<Endpoint>,
-    /// Those that are being shut down but still serve (EndpointSlice conditions `serving` and `terminating`).
+    /// Those that are being shut down but still serve (EndpointSlice conditions `serving` and
+    /// `terminating`).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub draining: Vec<Endpoint>,
 }
@@ -57,14 +58,16 @@ pub struct EndpointCells {
 #[derive(Debug)]
 struct Cell {
     endpoints: Arc<Endpoints>,
-    /// What it is to hold once the snapshot is published; `None` where the snapshot has no need of it.
+    /// What it is to hold once the snapshot is published; `None` where the snapshot has no need of
+    /// it.
     next: Option<EndpointSet>,
 }
 
 // === impl EndpointCells ===
 
 impl EndpointCells {
-    /// The cell of `key`: the one that is there, or a new one. What it holds changes to `set` with [`commit`](Self::commit).
+    /// The cell of `key`: the one that is there, or a new one. What it holds changes to `set` with
+    /// [`commit`](Self::commit).
     pub fn cell(&mut self, key: EndpointKey, set: EndpointSet) -> Arc<Endpoints> {
         match self.cells.get_mut(&key) {
             Some(cell) => {
@@ -79,7 +82,8 @@ impl EndpointCells {
         }
     }
 
-    /// Puts into the cells what they were last asked for with, and forgets those that were not asked for.
+    /// Puts into the cells what they were last asked for with, and forgets those that were not
+    /// asked for.
     pub fn commit(&mut self) {
         self.cells.retain(|_, cell| match cell.next.take() {
             Some(set) => {
@@ -91,8 +95,13 @@ impl EndpointCells {
     }
 
     /// The cells of all ports of a Service.
-    pub fn of_service<'a>(&'a self, namespace: &Arc<str>, service: &Arc<str>) -> impl Iterator<Item = &'a Arc<Endpoints>> {
-        let key = |port| EndpointKey { namespace: namespace.clone(), service: service.clone(), port };
+    pub fn of_service<'a>(
+        &'a self,
+        namespace: &Arc<str>,
+        service: &Arc<str>,
+    ) -> impl Iterator<Item = &'a Arc<Endpoints>> {
+        let key =
+            |port| EndpointKey { namespace: namespace.clone(), service: service.clone(), port };
         self.cells.range(key(0)..=key(u16::MAX)).map(|(_, cell)| &cell.endpoints)
     }
 }

@@ -108,8 +108,14 @@ pub struct Cors {
     pub max_age: u32,
 }
 
-fn headers<S: Serializer>(list: &[(HeaderName, HeaderValue)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(list.iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))))
+fn headers<S: Serializer>(
+    list: &[(HeaderName, HeaderValue)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(
+        list.iter()
+            .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))),
+    )
 }
 
 fn names<S: Serializer>(list: &[HeaderName], serializer: S) -> Result<S::Ok, S::Error> {

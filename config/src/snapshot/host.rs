@@ -17,8 +17,9 @@ pub const MAX_HOSTNAME: usize = 253;
 /// The longest label in octets (RFC 1035 §2.3.4).
 pub const MAX_LABEL: usize = 63;
 
-/// A DNS name that was checked: lower-case letters, digits and hyphens in labels of 1 to 63 octets, 253 in all,
-/// no trailing dot (RFC 1123 §2.1). Internationalised names are in their ASCII form (`xn--…`).
+/// A DNS name that was checked: lower-case letters, digits and hyphens in labels of 1 to 63 octets,
+/// 253 in all, no trailing dot (RFC 1123 §2.1). Internationalised names are in their ASCII form
+/// (`xn--…`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Hostname(Arc<str>);
@@ -167,7 +168,8 @@ impl HostTable {
         if self.wildcard.is_empty() {
             return exact;
         }
-        // All are looked up, whatever is found first: how long it takes must not tell which names there are.
+        // All are looked up, whatever is found first: how long it takes must not tell which names
+        // there are.
         let mut longest = None;
         let mut rest = host;
         while let Some((_, parent)) = rest.split_once('.') {
@@ -214,7 +216,8 @@ impl HostTable {
 
 impl Serialize for HostTable {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let sorted: BTreeMap<&HostPattern, &Arc<VirtualHost>> = self.iter().map(|host| (&host.pattern, host)).collect();
+        let sorted: BTreeMap<&HostPattern, &Arc<VirtualHost>> =
+            self.iter().map(|host| (&host.pattern, host)).collect();
         serializer.collect_seq(sorted.values())
     }
 }

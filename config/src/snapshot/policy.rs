@@ -30,18 +30,21 @@ pub struct Timeouts {
     /// From the request's head to the response's end (Gateway API `timeouts.request`).
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "duration")]
     pub request: Option<Duration>,
-    /// From the request sent to a backend to the response's head from it (Gateway API `timeouts.backendRequest`).
+    /// From the request sent to a backend to the response's head from it (Gateway API
+    /// `timeouts.backendRequest`).
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "duration")]
     pub backend_request: Option<Duration>,
 }
 
 /// When a failed try is tried again on another endpoint (Gateway API `HTTPRouteRetry`).
-/// A connection that could not be made, and a kept connection found closed, are always tried again: no backend has seen the request.
+/// A connection that could not be made, and a kept connection found closed, are always tried again:
+/// no backend has seen the request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Retries {
     /// Further tries after the first.
     pub attempts: u8,
-    /// Response status codes that are tried again, for methods that are idempotent (RFC 9110 §9.2.2).
+    /// Response status codes that are tried again, for methods that are idempotent (RFC 9110
+    /// §9.2.2).
     pub codes: Vec<u16>,
 }
 

@@ -1,7 +1,7 @@
 //! Which requests of a host a route takes, and what happens to them.
 //!
-//! The precedence of Gateway API (`HTTPRouteRule.matches`) is the [`Ord`] of [`Precedence`]: a host's routes are
-//! sorted by it once, and the first that matches wins.
+//! The precedence of Gateway API (`HTTPRouteRule.matches`) is the [`Ord`] of [`Precedence`]: a
+//! host's routes are sorted by it once, and the first that matches wins.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use super::policy::Policy;
 use crate::problem::Origin;
 use crate::resources::NamespacedName;
 
-/// One match with the rule that it leads to. A rule with several matches is in the list once for each.
+/// One match with the rule that it leads to. A rule with several matches is in the list once for
+/// each.
 #[derive(Debug, Clone, Serialize)]
 pub struct Route {
     /// Which requests it takes.
@@ -63,7 +64,8 @@ pub struct RouteMatch {
 pub enum PathMatch {
     /// This path.
     Exact(Arc<str>),
-    /// A path whose first elements, split at `/`, are these: `/abc` matches `/abc`, `/abc/` and `/abc/d`, not `/abcd`.
+    /// A path whose first elements, split at `/`, are these: `/abc` matches `/abc`, `/abc/` and
+    /// `/abc/d`, not `/abcd`.
     Prefix(PathPrefix),
     /// A path that the expression matches as a whole.
     Regex(Pattern),
@@ -138,12 +140,22 @@ impl RouteMatch {
     /// Every request whose path starts with `prefix`.
     #[must_use]
     pub fn prefix(prefix: PathPrefix) -> Self {
-        Self { path: PathMatch::Prefix(prefix), method: None, headers: Vec::new(), query: Vec::new() }
+        Self {
+            path: PathMatch::Prefix(prefix),
+            method: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+        }
     }
 
     /// Its place among the routes of a host.
     #[must_use]
-    pub fn precedence(&self, created: i64, resource: NamespacedName, position: (usize, usize)) -> Precedence {
+    pub fn precedence(
+        &self,
+        created: i64,
+        resource: NamespacedName,
+        position: (usize, usize),
+    ) -> Precedence {
         let path = match &self.path {
             PathMatch::Exact(_) => PathPrecedence::Exact,
             PathMatch::Regex(pattern) => PathPrecedence::Regex(Reverse(pattern.source.len())),
@@ -184,8 +196,8 @@ impl PathPrefix {
         Self("".into())
     }
 
-    /// A prefix; `None` where it does not start with `/`, or has an empty element. A trailing `/` makes no difference (Gateway API
-    /// `PathMatchPathPrefix`).
+    /// A prefix; `None` where it does not start with `/`, or has an empty element. A trailing `/`
+    /// makes no difference (Gateway API `PathMatchPathPrefix`).
     #[must_use]
     pub fn new(prefix: &str) -> Option<Self> {
         let well_formed = prefix.starts_with('/') && !prefix.contains("//");
@@ -231,7 +243,8 @@ impl Pattern {
     pub const MAX_LENGTH: usize = 1024;
     const MAX_COMPILED: usize = 64 * 1024;
 
-    /// Compiles an expression of the `regex` crate's syntax; matching takes time linear in the text.
+    /// Compiles an expression of the `regex` crate's syntax; matching takes time linear in the
+    /// text.
     ///
     /// # Errors
     /// It is malformed, longer than [`Pattern::MAX_LENGTH`], or compiles to more than 64 KiB.
@@ -241,7 +254,9 @@ impl Pattern {
         }
         // Compiled alone first: `a)|(b` would be well-formed only inside of the anchors' group.
         RegexBuilder::new(source).size_limit(Self::MAX_COMPILED).build()?;
-        let anchored = RegexBuilder::new(&format!(r"\A(?:{source})\z")).size_limit(Self::MAX_COMPILED).build()?;
+        let anchored = RegexBuilder::new(&format!(r"\A(?:{source})\z"))
+            .size_limit(Self::MAX_COMPILED)
+            .build()?;
         Ok(Self { source: source.into(), anchored })
     }
 

@@ -17,7 +17,8 @@ use crate::snapshot::certificate::{Certificate, SecretBytes};
 
 /// How often files are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How many pairs that seem settled are looked at each time. They take turns, so that many more cost no more, and are only looked at less often.
+/// How many pairs that seem settled are looked at each time. They take turns, so that many more
+/// cost no more, and are only looked at less often.
 const AT_ONCE: usize = 2000;
 /// The largest file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -50,10 +51,19 @@ impl CertificateFiles {
     /// Those of `settings` that are files.
     #[must_use]
     pub fn new(settings: &[CertificateSettings]) -> Self {
-        let files = settings.iter().filter(|settings| matches!(settings, CertificateSettings::Files { .. }));
+        let files = settings
+            .iter()
+            .filter(|settings| matches!(settings, CertificateSettings::Files { .. }));
         Self {
             pairs: files
-                .map(|settings| Pair { settings: settings.clone(), seen: None, told: None, stamps: None, is_settled: false, problem: None })
+                .map(|settings| Pair {
+                    settings: settings.clone(),
+                    seen: None,
+                    told: None,
+                    stamps: None,
+                    is_settled: false,
+                    problem: None,
+                })
                 .collect(),
             next: 0,
         }
@@ -72,7 +82,8 @@ impl CertificateFiles {
             }
         }
         self.next = (self.next + AT_ONCE) % count.max(1);
-        let problems = is_other.then(|| self.pairs.iter().filter_map(|pair| pair.problem.clone()).collect());
+        let problems =
+            is_other.then(|| self.pairs.iter().filter_map(|pair| pair.problem.clone()).collect());
         Update { changes, problems, synced: true, heard: None }
     }
 }
@@ -100,9 +111,11 @@ impl Source for CertificateFiles {
 // === impl Pair ===
 
 impl Pair {
-    /// Chain and key are two files, and change one after the other: what has changed is told once it is the same two times.
+    /// Chain and key are two files, and change one after the other: what has changed is told once
+    /// it is the same two times.
     fn look(&mut self, now: SystemTime) -> Option<Change> {
-        let stamps = stamps(&self.settings).filter(|stamps| stamps.iter().all(|stamp| stamp.is_settled(now)));
+        let stamps = stamps(&self.settings)
+            .filter(|stamps| stamps.iter().all(|stamp| stamp.is_settled(now)));
         if stamps == self.stamps && self.is_settled {
             return None;
         }
@@ -140,7 +153,11 @@ fn read(settings: &CertificateSettings) -> Result<Certificate, Problem> {
     };
     let chain = read_bounded(certificate).map_err(|error| problem(certificate, &error))?;
     let secret = read_bounded(key).map_err(|error| problem(key, &error))?;
-    Ok(Certificate { origin: origin(certificate), chain: chain.into(), key: SecretBytes::from(secret) })
+    Ok(Certificate {
+        origin: origin(certificate),
+        chain: chain.into(),
+        key: SecretBytes::from(secret),
+    })
 }
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
@@ -151,7 +168,10 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn origin(path: &Path) -> Origin {
-    Origin { place: Some(Place { file: Arc::new(path.to_owned()), line: 1, column: 1 }), ..Origin::default() }
+    Origin {
+        place: Some(Place { file: Arc::new(path.to_owned()), line: 1, column: 1 }),
+        ..Origin::default()
+    }
 }
 
 fn problem(path: &Path, error: &io::Error) -> Problem {
@@ -172,7 +192,10 @@ mod tests {
     fn told(ago: Duration) -> Vec<Vec<Vec<u8>>> {
         let folder = tempfile::tempdir().unwrap();
         let path = |name| folder.path().join(name);
-        let mut files = CertificateFiles::new(&[CertificateSettings::Files { certificate: path("crt"), key: path("key") }]);
+        let mut files = CertificateFiles::new(&[CertificateSettings::Files {
+            certificate: path("crt"),
+            key: path("key"),
+        }]);
         fs::write(path("key"), "key").unwrap();
         let mut told = Vec::new();
         for text in ["chain 1", "chain 2"] {
@@ -180,7 +203,9 @@ mod tests {
             for _ in 0..3 {
                 let update = files.look(SystemTime::now() + ago);
                 let chains = update.changes.into_iter().filter_map(|change| match change {
-                    Change::Upsert(Object::Certificate(_, certificate)) => Some(certificate.chain.to_vec()),
+                    Change::Upsert(Object::Certificate(_, certificate)) => {
+                        Some(certificate.chain.to_vec())
+                    }
                     _ => None,
                 });
                 told.push(chains.collect());
@@ -206,7 +231,10 @@ mod tests {
         let settings: Vec<CertificateSettings> = (0..count)
             .map(|number| {
                 fs::write(path(&number.to_string()), "chain 1").unwrap();
-                CertificateSettings::Files { certificate: path(&number.to_string()), key: path("key") }
+                CertificateSettings::Files {
+                    certificate: path(&number.to_string()),
+                    key: path("key"),
+                }
             })
             .collect();
         let mut files = CertificateFiles::new(&settings);
@@ -227,14 +255,20 @@ mod tests {
     fn files_that_went_away_are_told_and_what_they_held_is_not_taken_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name| folder.path().join(name);
-        let mut files = CertificateFiles::new(&[CertificateSettings::Files { certificate: path("crt"), key: path("key") }]);
+        let mut files = CertificateFiles::new(&[CertificateSettings::Files {
+            certificate: path("crt"),
+            key: path("key"),
+        }]);
         fs::write(path("key"), "key").unwrap();
         fs::write(path("crt"), "chain").unwrap();
         let later = SystemTime::now() + Duration::from_secs(3600);
         assert_eq!(files.look(later).changes.len(), 1);
         fs::remove_file(path("crt")).unwrap();
         let update = files.look(later);
-        assert_eq!((update.changes.len(), update.problems.map(|problems| problems.len())), (0, Some(1)));
+        assert_eq!(
+            (update.changes.len(), update.problems.map(|problems| problems.len())),
+            (0, Some(1))
+        );
         fs::write(path("crt"), "chain").unwrap();
         let update = files.look(later);
         assert_eq!((update.changes.len(), update.problems), (0, Some(vec![])));

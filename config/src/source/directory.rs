@@ -1,7 +1,7 @@
 //! A folder of manifests: read in whole, and read anew when it changes.
 //!
-//! What changed is swapped in whole. A file that is broken keeps the last good meaning of what it defined
-//! ([`scan`]), so that a slip in an editor takes nothing down.
+//! What changed is swapped in whole. A file that is broken keeps the last good meaning of what it
+//! defined ([`scan`]), so that a slip in an editor takes nothing down.
 
 mod scan;
 mod watch;
@@ -18,8 +18,8 @@ use super::{Secrets, Source, SourceError, Stopped, Update, Updates};
 use crate::problem::Problem;
 use crate::resources::{Change, Object};
 
-/// How often the whole folder is looked at, without having been told of a change: what is behind a symbolic link, or on a
-/// network's file system, changes without notice.
+/// How often the whole folder is looked at, without having been told of a change: what is behind a
+/// symbolic link, or on a network's file system, changes without notice.
 pub const INTERVAL: Duration = Duration::from_secs(5);
 
 /// A folder of manifests.
@@ -49,10 +49,12 @@ impl Source for Directory {
             if places.is_none() {
                 next_whole = Instant::now() + INTERVAL;
             }
-            // Between what is read and what is watched there is no gap: the watch is older than the reading.
-            let (update, kept) = tokio::task::spawn_blocking(move || (look(&mut folder, places.as_ref()), folder))
-                .await
-                .map_err(|error| SourceError::Ended(error.to_string()))?;
+            // Between what is read and what is watched there is no gap: the watch is older than the
+            // reading.
+            let (update, kept) =
+                tokio::task::spawn_blocking(move || (look(&mut folder, places.as_ref()), folder))
+                    .await
+                    .map_err(|error| SourceError::Ended(error.to_string()))?;
             folder = kept;
             if let Err(Stopped) = updates.tell(update).await {
                 return Ok(());
@@ -82,7 +84,9 @@ pub fn read(path: PathBuf, secrets: Secrets) -> (Vec<Object>, Vec<Problem>) {
 fn look(folder: &mut Folder, places: Option<&BTreeSet<PathBuf>>) -> Update {
     let now = SystemTime::now();
     match folder.scan(places, now) {
-        Some(News { changes, problems, readable }) => Update { changes, problems: Some(problems), synced: readable, heard: Some(now) },
+        Some(News { changes, problems, readable }) => {
+            Update { changes, problems: Some(problems), synced: readable, heard: Some(now) }
+        }
         None => Update { heard: Some(now), ..Update::default() },
     }
 }

@@ -1,11 +1,14 @@
-//! A Kubernetes API server: Namespaces, Services and EndpointSlices are watched in the whole cluster, Secrets of certificates one by one, those of
-//! credentials by their label in one Namespace.
+//! A Kubernetes API server: Namespaces, Services and EndpointSlices are watched in the whole
+//! cluster, Secrets of certificates one by one, those of credentials by their label in one
+//! Namespace.
 //!
 //! - [`connect`] finds the API server and the credentials for it;
-//! - [`watch`] keeps one watch alive: streaming or paged lists, bookmarks, back-off, connections that died without a word;
+//! - [`watch`] keeps one watch alive: streaming or paged lists, bookmarks, back-off, connections
+//!   that died without a word;
 //! - [`session`] is what the events of a watch mean, without a network.
 //!
-//! Without the API server everything stays as it was last known, and [`Update::heard`] falls behind.
+//! Without the API server everything stays as it was last known, and [`Update::heard`] falls
+//! behind.
 
 mod backoff;
 mod connect;
@@ -37,7 +40,8 @@ pub struct Kubernetes {
 // === impl Kubernetes ===
 
 impl Kubernetes {
-    /// Finds the API server and the credentials for it, without asking it anything. Of all Secrets only `secrets` are read.
+    /// Finds the API server and the credentials for it, without asking it anything. Of all Secrets
+    /// only `secrets` are read.
     ///
     /// # Errors
     /// There is no kubeconfig, or nothing that can be used in it.
@@ -60,9 +64,12 @@ impl Source for Kubernetes {
         watches.spawn::<core::Service>(Api::all(self.client.clone()), Selection::All);
         watches.spawn::<discovery::EndpointSlice>(Api::all(self.client.clone()), Selection::All);
         for secret in certificates {
-            // By name alone: a Role can then grant this one Secret, and no other is ever in this process.
-            watches
-                .spawn::<core::Secret>(Api::namespaced(self.client.clone(), &secret.namespace), Selection::Name(secret.name.to_string()));
+            // By name alone: a Role can then grant this one Secret, and no other is ever in this
+            // process.
+            watches.spawn::<core::Secret>(
+                Api::namespaced(self.client.clone(), &secret.namespace),
+                Selection::Name(secret.name.to_string()),
+            );
         }
         if let Some(namespace) = credentials {
             let api = Api::namespaced(self.client.clone(), namespace);
@@ -124,10 +131,16 @@ impl Watches {
 
 impl Joined {
     fn new(watches: usize) -> Self {
-        Self { unsynced: (0..watches).collect(), problems: BTreeMap::new(), heard: BTreeMap::new(), watches }
+        Self {
+            unsynced: (0..watches).collect(),
+            problems: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            watches,
+        }
     }
 
-    /// What an update of one watch says of all of them: synced once all are, known as of the time of the one that is most behind.
+    /// What an update of one watch says of all of them: synced once all are, known as of the time
+    /// of the one that is most behind.
     fn take(&mut self, watch: usize, update: Update) -> Update {
         if update.synced {
             self.unsynced.remove(&watch);

@@ -20,12 +20,17 @@ const MAX_LISTS: usize = 4;
 /// The most problems that are told of one file.
 const MAX_PROBLEMS: usize = 100;
 
-/// Reads a file of manifests, YAML or JSON. It gives the objects of the kinds that are read here, in the order of the file, and what
-/// is wrong with the others of these kinds. Of Secrets only those that `secrets` mean are read; all else is left aside.
+/// Reads a file of manifests, YAML or JSON. It gives the objects of the kinds that are read here,
+/// in the order of the file, and what is wrong with the others of these kinds. Of Secrets only
+/// those that `secrets` mean are read; all else is left aside.
 ///
 /// It looks at nothing but its arguments; `file` is the file's name in origins.
 #[must_use]
-pub fn read_manifests(file: &Arc<PathBuf>, bytes: &[u8], secrets: &Secrets) -> (Vec<Object>, Vec<Problem>) {
+pub fn read_manifests(
+    file: &Arc<PathBuf>,
+    bytes: &[u8],
+    secrets: &Secrets,
+) -> (Vec<Object>, Vec<Problem>) {
     let mut reader = Reader { file, secrets, objects: Vec::new(), problems: Vec::new() };
     for document in yaml::read(bytes) {
         match document {
@@ -49,7 +54,12 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn document(&mut self, node: &Node, lists: usize) {
         if !matches!(node.value, Value::Map(_)) {
-            return self.problem(Origin::default(), node.at, "a manifest must be a map", "write `apiVersion`, `kind` and `metadata`");
+            return self.problem(
+                Origin::default(),
+                node.at,
+                "a manifest must be a map",
+                "write `apiVersion`, `kind` and `metadata`",
+            );
         }
         let text = |key| node.get(key).and_then(Node::text);
         let (Some(version), Some(kind)) = (text("apiVersion"), text("kind")) else {
@@ -58,14 +68,21 @@ impl Reader<'_> {
             return self.problem(Origin::default(), node.at, message, format!("add `{missing}`"));
         };
         match (version, kind) {
-            ("v1", "Namespace") => self
-                .object("Namespace", node, |object: &core::Namespace, place| Namespace::from_object(object, place).map(Object::Namespace)),
-            ("v1", "Service") => {
-                self.object("Service", node, |object: &core::Service, place| Service::from_object(object, place).map(Object::Service));
+            ("v1", "Namespace") => {
+                self.object("Namespace", node, |object: &core::Namespace, place| {
+                    Namespace::from_object(object, place).map(Object::Namespace)
+                })
             }
-            ("discovery.k8s.io/v1", "EndpointSlice") => self.object("EndpointSlice", node, |object: &discovery::EndpointSlice, place| {
-                EndpointSlice::from_object(object, place).map(Object::EndpointSlice)
-            }),
+            ("v1", "Service") => {
+                self.object("Service", node, |object: &core::Service, place| {
+                    Service::from_object(object, place).map(Object::Service)
+                });
+            }
+            ("discovery.k8s.io/v1", "EndpointSlice") => {
+                self.object("EndpointSlice", node, |object: &discovery::EndpointSlice, place| {
+                    EndpointSlice::from_object(object, place).map(Object::EndpointSlice)
+                })
+            }
             ("v1", "Secret") => self.secret(node),
             ("v1", list) if list.ends_with("List") => self.list(node, lists),
             ("discovery.k8s.io/v1", "EndpointSliceList") => self.list(node, lists),
@@ -75,11 +92,21 @@ impl Reader<'_> {
 
     fn list(&mut self, node: &Node, lists: usize) {
         let Some(items) = node.get("items").and_then(Node::list) else {
-            return self.problem(Origin::default(), node.at, "the list has no `items`", "add `items`, which may be `[]`");
+            return self.problem(
+                Origin::default(),
+                node.at,
+                "the list has no `items`",
+                "add `items`, which may be `[]`",
+            );
         };
         if lists >= MAX_LISTS {
             let message = format!("lists are in one another more than {MAX_LISTS} deep");
-            return self.problem(Origin::default(), node.at, message, "write the objects as documents of their own");
+            return self.problem(
+                Origin::default(),
+                node.at,
+                message,
+                "write the objects as documents of their own",
+            );
         }
         for item in items {
             self.document(item, lists + 1);
@@ -90,13 +117,21 @@ impl Reader<'_> {
         let origin = self.origin("Secret", node);
         let name = NamespacedName::new(origin.namespace, origin.name);
         let labels = node.get("metadata").and_then(|metadata| metadata.get("labels"));
-        if self.secrets.credentials.as_ref() == Some(&name.namespace) && labels.is_some_and(|labels| labels.get(CREDENTIAL).is_some()) {
-            self.object("Secret", node, |object: &core::Secret, place| Credential::from_secret(object, place).map(Object::Credential));
+        if self.secrets.credentials.as_ref() == Some(&name.namespace)
+            && labels.is_some_and(|labels| labels.get(CREDENTIAL).is_some())
+        {
+            self.object("Secret", node, |object: &core::Secret, place| {
+                Credential::from_secret(object, place).map(Object::Credential)
+            });
         }
         if self.secrets.certificates.contains(&name) {
-            let settings = CertificateSettings::Secret { namespace: name.namespace.to_string(), name: name.name.to_string() };
+            let settings = CertificateSettings::Secret {
+                namespace: name.namespace.to_string(),
+                name: name.name.to_string(),
+            };
             self.object("Secret", node, |object: &core::Secret, place| {
-                Certificate::from_secret(object, place).map(|certificate| Object::Certificate(settings, certificate))
+                Certificate::from_secret(object, place)
+                    .map(|certificate| Object::Certificate(settings, certificate))
             });
         }
     }
@@ -118,25 +153,46 @@ impl Reader<'_> {
 
     fn wrong(&mut self, kind: &'static str, node: &Node, error: DecodeError) {
         let key = node.key_path(&error.path);
-        let message = if key.is_empty() { error.message } else { format!("`{key}`: {}", error.message) };
+        let message =
+            if key.is_empty() { error.message } else { format!("`{key}`: {}", error.message) };
         // A Secret's values must not get into a message.
-        let message = if kind == "Secret" { format!("`{key}` is not what it must be") } else { message };
+        let message =
+            if kind == "Secret" { format!("`{key}` is not what it must be") } else { message };
         self.problem(self.origin(kind, node), error.at.unwrap_or(node.at), message, error.help);
     }
 
     fn origin(&self, kind: &'static str, node: &Node) -> Origin {
-        let text = |key| node.get("metadata").and_then(|metadata| metadata.get(key)).and_then(Node::text);
-        let namespace = if kind == "Namespace" { "" } else { text("namespace").unwrap_or("default") };
-        Origin { kind, namespace: namespace.into(), name: text("name").unwrap_or_default().into(), place: None }
+        let text =
+            |key| node.get("metadata").and_then(|metadata| metadata.get(key)).and_then(Node::text);
+        let namespace =
+            if kind == "Namespace" { "" } else { text("namespace").unwrap_or("default") };
+        Origin {
+            kind,
+            namespace: namespace.into(),
+            name: text("name").unwrap_or_default().into(),
+            place: None,
+        }
     }
 
     fn place(&self, at: Position) -> Place {
         Place { file: self.file.clone(), line: at.line, column: at.column }
     }
 
-    fn problem(&mut self, origin: Origin, at: Position, message: impl Into<String>, help: impl Into<String>) {
+    fn problem(
+        &mut self,
+        origin: Origin,
+        at: Position,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         let origin = Origin { place: Some(self.place(at)), ..origin };
-        let problem = Problem { severity: Severity::Error, reason: "Unreadable", origin, message: message.into(), help: help.into() };
+        let problem = Problem {
+            severity: Severity::Error,
+            reason: "Unreadable",
+            origin,
+            message: message.into(),
+            help: help.into(),
+        };
         self.problems.push(problem);
     }
 }

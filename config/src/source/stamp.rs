@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use crate::unix_time::seconds;
 
-/// How coarse the clock of a file system may be, in seconds: a file that was written so shortly before it was read may have been written
-/// again without a trace.
+/// How coarse the clock of a file system may be, in seconds: a file that was written so shortly
+/// before it was read may have been written again without a trace.
 const CLOCK: i64 = 2;
 
 /// What tells that a file has changed.

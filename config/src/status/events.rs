@@ -1,4 +1,5 @@
-//! Problems and other notices as Events (`events.k8s.io/v1`) on the resources that they are about: `kubectl describe` shows them to the owner.
+//! Problems and other notices as Events (`events.k8s.io/v1`) on the resources that they are about:
+//! `kubectl describe` shows them to the owner.
 //!
 //! They are a courtesy: bounded in number and rate, and never tried twice.
 
@@ -33,20 +34,27 @@ const CONTROLLER: &str = "portcullis.dev/gateway";
 /// Writes notices as Events until no more can come.
 pub async fn write(client: Client, notices: &mut mpsc::Receiver<Notice>) {
     // The pod's name, so that the Events of replicas are kept apart.
-    let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: std::env::var("HOSTNAME").ok() };
+    let reporter =
+        Reporter { controller: CONTROLLER.to_owned(), instance: std::env::var("HOSTNAME").ok() };
     let recorder = Recorder::new(client.clone(), reporter);
     let mut rate = Rate::new(Instant::now());
     while let Some(notice) = notices.recv().await {
         sleep_until(rate.next(Instant::now())).await;
         match timeout(TIMEOUT, write_one(&client, &recorder, &notice)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(origin = %notice.origin, %error, "the Event was not written"),
+            Ok(Err(error)) => {
+                tracing::debug!(origin = %notice.origin, %error, "the Event was not written")
+            }
             Err(_) => tracing::debug!(origin = %notice.origin, "the Event was not written in time"),
         }
     }
 }
 
-async fn write_one(client: &Client, recorder: &Recorder, notice: &Notice) -> Result<(), kube::Error> {
+async fn write_one(
+    client: &Client,
+    recorder: &Recorder,
+    notice: &Notice,
+) -> Result<(), kube::Error> {
     let Some(regarding) = regarding(client, &notice.origin).await? else { return Ok(()) };
     let event = Event {
         type_: if notice.warns { EventType::Warning } else { EventType::Normal },
@@ -64,16 +72,25 @@ fn note(notice: &Notice) -> String {
     note
 }
 
-/// The object that a notice is about, as it is now; `None` where it is gone or where its kind has no Events.
-async fn regarding(client: &Client, origin: &Origin) -> Result<Option<ObjectReference>, kube::Error> {
+/// The object that a notice is about, as it is now; `None` where it is gone or where its kind has
+/// no Events.
+async fn regarding(
+    client: &Client,
+    origin: &Origin,
+) -> Result<Option<ObjectReference>, kube::Error> {
     let namespace = &*origin.namespace;
     match origin.kind {
         "Namespace" => find(&Api::<Namespace>::all(client.clone()), origin).await,
         "Service" => find(&Api::<Service>::namespaced(client.clone(), namespace), origin).await,
-        "EndpointSlice" => find(&Api::<EndpointSlice>::namespaced(client.clone(), namespace), origin).await,
+        "EndpointSlice" => {
+            find(&Api::<EndpointSlice>::namespaced(client.clone(), namespace), origin).await
+        }
         "Secret" => {
-            // What there is to say may be that it is not there: the Event then waits for it in its namespace.
-            let found = find(&Api::<Secret>::namespaced(client.clone(), namespace), origin).await.unwrap_or_default();
+            // What there is to say may be that it is not there: the Event then waits for it in its
+            // namespace.
+            let found = find(&Api::<Secret>::namespaced(client.clone(), namespace), origin)
+                .await
+                .unwrap_or_default();
             Ok(Some(found.unwrap_or_else(|| ObjectReference {
                 api_version: Some("v1".to_owned()),
                 kind: Some("Secret".to_owned()),
@@ -86,12 +103,14 @@ async fn regarding(client: &Client, origin: &Origin) -> Result<Option<ObjectRefe
     }
 }
 
-/// By a list of one: that needs no right beyond those that watching needs. `kubectl describe` finds Events by the object's uid.
+/// By a list of one: that needs no right beyond those that watching needs. `kubectl describe` finds
+/// Events by the object's uid.
 async fn find<K>(api: &Api<K>, origin: &Origin) -> Result<Option<ObjectReference>, kube::Error>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
-    let list = api.list(&ListParams::default().fields(&format!("metadata.name={}", origin.name))).await?;
+    let list =
+        api.list(&ListParams::default().fields(&format!("metadata.name={}", origin.name))).await?;
     Ok(list.items.first().map(|object| object.object_ref(&())))
 }
 
@@ -146,7 +165,13 @@ mod tests {
 
     #[test]
     fn a_long_note_is_cut_between_characters() {
-        let notice = Notice { warns: true, reason: "Long", action: "Route", origin: Origin::default(), note: "ä".repeat(600) };
+        let notice = Notice {
+            warns: true,
+            reason: "Long",
+            action: "Route",
+            origin: Origin::default(),
+            note: "ä".repeat(600),
+        };
         assert_eq!(note(&notice).len(), MAX_NOTE);
     }
 }

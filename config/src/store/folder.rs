@@ -70,7 +70,13 @@ impl Folder {
         fs::create_dir_all(path).map_err(wrong)?;
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(wrong)?;
         let lock = path.join(LOCK);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&lock);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock);
         let file = file.map_err(|error| failed(&lock, error))?;
         Ok(Self {
             path: path.to_owned(),
@@ -89,7 +95,8 @@ impl Folder {
         }
     }
 
-    /// Leads where no other process does. The system gives the lock back when its holder ends, however it ends.
+    /// Leads where no other process does. The system gives the lock back when its holder ends,
+    /// however it ends.
     fn campaign(&self) {
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         if lock.term.is_some() || lock.file.try_lock().is_err() {
@@ -120,9 +127,13 @@ impl Folder {
             } else if name == ROLLOVER {
                 held.rollover = Some(String::from_utf8_lossy(&self.load(name)?).into_owned());
             } else if let Some(name) = name.strip_suffix(".pem") {
-                let certificate = split(&self.path.join(format!("{name}.pem")), &self.load(&format!("{name}.pem"))?);
+                let certificate = split(
+                    &self.path.join(format!("{name}.pem")),
+                    &self.load(&format!("{name}.pem"))?,
+                );
                 let asked = marks.iter().any(|mark| mark.name == format!("{name}.renew"));
-                held.certificates.insert(name.to_owned(), Kept { certificate, renewal_asked: asked });
+                held.certificates
+                    .insert(name.to_owned(), Kept { certificate, renewal_asked: asked });
             }
         }
         *seen = marks;
@@ -136,7 +147,10 @@ impl Folder {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             let stem = name.strip_suffix(".pem").or_else(|| name.strip_suffix(".renew"));
-            if name != STATE && name != ROLLOVER && stem.is_none_or(|stem| check_label(stem).is_err()) {
+            if name != STATE
+                && name != ROLLOVER
+                && stem.is_none_or(|stem| check_label(stem).is_err())
+            {
                 continue;
             }
             // What was removed in the meantime is not there.
@@ -144,7 +158,9 @@ impl Folder {
             let modified = (about.mtime(), about.mtime_nsec());
             marks.push(Mark { name, inode: about.ino(), modified, length: about.len() });
             if marks.len() > 2 * MAX_CERTIFICATES {
-                return Err(io::Error::other(format!("it has more than {MAX_CERTIFICATES} certificates")));
+                return Err(io::Error::other(format!(
+                    "it has more than {MAX_CERTIFICATES} certificates"
+                )));
             }
         }
         marks.sort_unstable();
@@ -154,7 +170,8 @@ impl Folder {
     fn load(&self, name: &str) -> Result<Vec<u8>, StoreError> {
         let path = self.path.join(name);
         let mut bytes = Vec::new();
-        let read = File::open(&path).and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
+        let read = File::open(&path)
+            .and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
         read.map_err(|error| failed(&path, error))?;
         if bytes.len() > MAX_BYTES { Err(StoreError::TooLarge) } else { Ok(bytes) }
     }
@@ -206,7 +223,8 @@ impl Folder {
             return Err(StoreError::Unknown);
         }
         let path = self.path.join(format!("{name}.renew"));
-        let made = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let made =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
         made.map_err(|error| failed(&path, error))?;
         self.read()
     }
@@ -239,11 +257,19 @@ impl Store for Folder {
         })
     }
 
-    fn save_certificate(&self, term: Term, certificate: NewCertificate) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn save_certificate(
+        &self,
+        term: Term,
+        certificate: NewCertificate,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move { self.save_pair(term, &certificate) })
     }
 
-    fn remove_certificate(&self, term: Term, name: String) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn remove_certificate(
+        &self,
+        term: Term,
+        name: String,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move { self.remove(term, &name) })
     }
 
@@ -286,9 +312,16 @@ impl Lock {
 /// Takes key and chain apart. What is no such pair is found out where it is checked.
 fn split(path: &Path, bytes: &[u8]) -> Certificate {
     let place = Place { file: Arc::new(path.to_owned()), line: 1, column: 1 };
-    let start = bytes.windows(CHAIN.len()).position(|window| window == CHAIN.as_bytes()).unwrap_or(bytes.len());
+    let start = bytes
+        .windows(CHAIN.len())
+        .position(|window| window == CHAIN.as_bytes())
+        .unwrap_or(bytes.len());
     let (key, chain) = bytes.split_at(start);
-    Certificate { origin: Origin { place: Some(place), ..Origin::default() }, chain: chain.into(), key: SecretBytes::from(key.to_vec()) }
+    Certificate {
+        origin: Origin { place: Some(place), ..Origin::default() },
+        chain: chain.into(),
+        key: SecretBytes::from(key.to_vec()),
+    }
 }
 
 fn failed(path: &Path, error: io::Error) -> StoreError {

@@ -4,8 +4,9 @@
 //! - [`known`] keeps what was last seen of the Secrets, by the watch or by a write;
 //! - [`object`] is what the Secrets look like.
 //!
-//! A replica that has lost its Lease without noticing is fenced off twice: it stops by its own clock before another may take the
-//! Lease, and each write carries the version that was read and is refused where a later term has written.
+//! A replica that has lost its Lease without noticing is fenced off twice: it stops by its own
+//! clock before another may take the Lease, and each write carries the version that was read and is
+//! refused where a later term has written.
 
 mod known;
 mod lease;
@@ -68,14 +69,20 @@ impl Secrets {
     ///
     /// # Errors
     /// There is no kubeconfig, or nothing that can be used in it.
-    pub async fn new(settings: &KubernetesSettings, namespace: Option<String>) -> Result<Self, SourceError> {
-        let namespace = namespace.or_else(|| std::env::var("POD_NAMESPACE").ok()).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+    pub async fn new(
+        settings: &KubernetesSettings,
+        namespace: Option<String>,
+    ) -> Result<Self, SourceError> {
+        let namespace = namespace
+            .or_else(|| std::env::var("POD_NAMESPACE").ok())
+            .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
         Ok(Self::with(client(settings).await?, &namespace, settings.events))
     }
 
     fn with(client: Client, namespace: &str, events: bool) -> Self {
         let (notices, receiver) = mpsc::channel(events::MAX_WAITING);
-        // A pod's name is unique at a time; what was started twice on one machine is told apart by the rest.
+        // A pod's name is unique at a time; what was started twice on one machine is told apart by
+        // the rest.
         let machine = std::env::var("HOSTNAME").unwrap_or_else(|_| "gateway".to_owned());
         Self {
             secrets: Api::namespaced(client.clone(), namespace),
@@ -110,7 +117,9 @@ impl Secrets {
                 Ok(Event::InitDone) => self.know(|known| known.all(std::mem::take(&mut listed))),
                 Ok(Event::Apply(secret)) => self.know(|known| known.put(secret)),
                 Ok(Event::Delete(secret)) => self.know(|known| known.take(&secret)),
-                Err(error) => tracing::warn!(%error, "the Secrets of ordered certificates cannot be watched; what is known stays"),
+                Err(error) => {
+                    tracing::warn!(%error, "the Secrets of ordered certificates cannot be watched; what is known stays")
+                }
             }
         }
     }
@@ -148,7 +157,11 @@ impl Secrets {
             self.term.send_if_modified(|before| {
                 let changed = *before != term;
                 if changed {
-                    tracing::info!(leads = term.is_some(), lease = lease::NAME, "certificates are ordered by whichever replica leads");
+                    tracing::info!(
+                        leads = term.is_some(),
+                        lease = lease::NAME,
+                        "certificates are ordered by whichever replica leads"
+                    );
                 }
                 *before = term;
                 changed
@@ -160,7 +173,11 @@ impl Secrets {
     async fn stand(&self, candidate: &mut Candidate) -> Result<(), kube::Error> {
         let found = self.leases.get_opt(lease::NAME).await?;
         let asked = Instant::now();
-        let Some(wanted) = candidate.look(found.as_ref(), asked, k8s_openapi::jiff::Timestamp::now()) else { return Ok(()) };
+        let Some(wanted) =
+            candidate.look(found.as_ref(), asked, k8s_openapi::jiff::Timestamp::now())
+        else {
+            return Ok(());
+        };
         let written = match found {
             Some(_) => self.leases.replace(lease::NAME, &PostParams::default(), &wanted).await?,
             None => self.leases.create(&PostParams::default(), &wanted).await?,
@@ -169,23 +186,32 @@ impl Secrets {
         Ok(())
     }
 
-    /// Writes a Secret by what `make` makes of the one that is there; refused where a later term has written it.
-    async fn write(&self, term: Term, name: &str, make: impl Fn(Option<&Secret>) -> Secret + Send + Sync) -> Result<(), StoreError> {
+    /// Writes a Secret by what `make` makes of the one that is there; refused where a later term
+    /// has written it.
+    async fn write(
+        &self,
+        term: Term,
+        name: &str,
+        make: impl Fn(Option<&Secret>) -> Secret + Send + Sync,
+    ) -> Result<(), StoreError> {
         let mut conflicts = 0..CONFLICTS;
         loop {
             let found = self.find(term, name).await?;
             let mut secret = make(found.as_ref());
             // With the version that was read: whoever wrote since is not overwritten.
-            secret.metadata.resource_version = found.as_ref().and_then(ResourceExt::resource_version);
+            secret.metadata.resource_version =
+                found.as_ref().and_then(ResourceExt::resource_version);
             let written = match found {
                 Some(_) => self.secrets.replace(name, &PostParams::default(), &secret).await,
                 None => self.secrets.create(&PostParams::default(), &secret).await,
             };
             match written {
-                // Somebody asked for its renewal at the same time, or there is another leader: it is read anew.
+                // Somebody asked for its renewal at the same time, or there is another leader: it
+                // is read anew.
                 Err(error) if is_conflict(&error) && conflicts.next().is_some() => {}
                 Err(error) => return Err(wrong(error)),
-                // The watch tells of it too, later: after an absence of the API server much later, and until then it would be ordered again.
+                // The watch tells of it too, later: after an absence of the API server much later,
+                // and until then it would be ordered again.
                 Ok(written) => {
                     self.know(|known| known.put(written));
                     return Ok(());
@@ -213,12 +239,17 @@ impl Secrets {
             return Err(StoreError::Superseded);
         }
         let found = self.secrets.get_opt(name).await.map_err(wrong)?;
-        if found.as_ref().is_some_and(|secret| object::term(secret) > term) { Err(StoreError::Superseded) } else { Ok(found) }
+        if found.as_ref().is_some_and(|secret| object::term(secret) > term) {
+            Err(StoreError::Superseded)
+        } else {
+            Ok(found)
+        }
     }
 
     /// Leaves a wish on a Secret.
     async fn ask(&self, name: &str, patch: serde_json::Value) -> Result<(), StoreError> {
-        match self.secrets.patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        match self.secrets.patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch)).await
+        {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Err(StoreError::Unknown),
             Err(error) => Err(wrong(error)),
@@ -233,7 +264,9 @@ impl Secrets {
 
 impl Store for Secrets {
     fn run(&self) -> BoxFuture<'_, ()> {
-        futures::future::join3(self.follow(), self.campaign(), self.write_events()).map(|_| ()).boxed()
+        futures::future::join3(self.follow(), self.campaign(), self.write_events())
+            .map(|_| ())
+            .boxed()
     }
 
     fn held(&self) -> watch::Receiver<Option<Arc<Held>>> {
@@ -249,24 +282,36 @@ impl Store for Secrets {
             if state.expose().len() > MAX_BYTES {
                 return Err(StoreError::TooLarge);
             }
-            in_time(self.write(term, object::STATE, |before| object::state(term, &state, before))).await
+            in_time(self.write(term, object::STATE, |before| object::state(term, &state, before)))
+                .await
         })
     }
 
-    fn save_certificate(&self, term: Term, certificate: NewCertificate) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn save_certificate(
+        &self,
+        term: Term,
+        certificate: NewCertificate,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             if certificate.chain.len() + certificate.key.expose().len() > MAX_BYTES {
                 return Err(StoreError::TooLarge);
             }
             in_time(async {
                 self.fence(term).await?;
-                self.write(term, &object::name(&certificate.name), |before| object::certificate(term, &certificate, before)).await
+                self.write(term, &object::name(&certificate.name), |before| {
+                    object::certificate(term, &certificate, before)
+                })
+                .await
             })
             .await
         })
     }
 
-    fn remove_certificate(&self, term: Term, name: String) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn remove_certificate(
+        &self,
+        term: Term,
+        name: String,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let name = object::name(&name);
             in_time(async {
@@ -278,11 +323,15 @@ impl Store for Secrets {
     }
 
     fn ask_renewal(&self, name: String) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move { in_time(self.ask(&object::name(&name), object::renewal_patch())).await })
+        Box::pin(
+            async move { in_time(self.ask(&object::name(&name), object::renewal_patch())).await },
+        )
     }
 
     fn ask_rollover(&self, request: String) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move { in_time(self.ask(object::STATE, object::rollover_patch(&request))).await })
+        Box::pin(
+            async move { in_time(self.ask(object::STATE, object::rollover_patch(&request))).await },
+        )
     }
 
     fn tell(&self, mut notice: Notice) {
@@ -312,7 +361,8 @@ async fn in_time<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result
 
 /// Deletes what was read, and nothing that was written since.
 fn only_as(secret: &Secret) -> DeleteParams {
-    let preconditions = Preconditions { resource_version: secret.resource_version(), uid: secret.uid() };
+    let preconditions =
+        Preconditions { resource_version: secret.resource_version(), uid: secret.uid() };
     DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() }
 }
 

@@ -1,4 +1,5 @@
-//! The vocabulary that users write: every label and annotation that has a meaning, and how their values are read.
+//! The vocabulary that users write: every label and annotation that has a meaning, and how their
+//! values are read.
 //!
 //! `docs/annotations.md` describes each; a test compares.
 
@@ -14,7 +15,8 @@ pub struct Key {
     pub name: &'static str,
     /// Where it is read.
     pub place: KeyPlace,
-    /// Whether it has an effect already. One that has none yet is told as a warning, and never opens anything.
+    /// Whether it has an effect already. One that has none yet is told as a warning, and never
+    /// opens anything.
     pub served: bool,
 }
 
@@ -32,13 +34,15 @@ pub enum KeyPlace {
 }
 
 /// Names the environment that a Namespace is.
-pub const ENVIRONMENT: Key = Key { name: "environment", place: KeyPlace::NamespaceLabel, served: true };
+pub const ENVIRONMENT: Key =
+    Key { name: "environment", place: KeyPlace::NamespaceLabel, served: true };
 /// Whether Services are exposed.
 pub const EXPOSE: Key = Key { name: "expose", place: KeyPlace::Both, served: true };
 /// The credentials that are demanded.
 pub const REQUIRE: Key = Key { name: "require", place: KeyPlace::Both, served: true };
 /// Whether hostnames may stand in public certificate logs although they demand credentials.
-pub const PUBLIC_NAMES: Key = Key { name: "public-names", place: KeyPlace::Namespace, served: true };
+pub const PUBLIC_NAMES: Key =
+    Key { name: "public-names", place: KeyPlace::Namespace, served: true };
 /// The applications that are let in.
 pub const ALLOW_APPS: Key = Key { name: "allow-apps", place: KeyPlace::Both, served: true };
 /// The users that are let in, by their names.
@@ -48,7 +52,8 @@ pub const ALLOW_GROUPS: Key = Key { name: "allow-groups", place: KeyPlace::Both,
 /// The path prefixes that need no credentials.
 pub const PUBLIC_PATHS: Key = Key { name: "public-paths", place: KeyPlace::Service, served: true };
 /// Whether backends get the credentials that were shown.
-pub const PASS_CREDENTIALS: Key = Key { name: "pass-credentials", place: KeyPlace::Service, served: true };
+pub const PASS_CREDENTIALS: Key =
+    Key { name: "pass-credentials", place: KeyPlace::Service, served: true };
 /// Which port of a Service is meant.
 pub const PORT: Key = Key { name: "port", place: KeyPlace::Service, served: true };
 /// Further hostnames.
@@ -136,14 +141,23 @@ impl<T> Reading<T> {
 // === impl Reader ===
 
 impl Reader<'_> {
-    /// Reads one value. `parse` says what is wrong with it, as the end of a sentence that starts with the value; `help` is how to mend it.
-    pub(super) fn read<T>(&mut self, key: Key, help: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Reading<T> {
+    /// Reads one value. `parse` says what is wrong with it, as the end of a sentence that starts
+    /// with the value; `help` is how to mend it.
+    pub(super) fn read<T>(
+        &mut self,
+        key: Key,
+        help: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Reading<T> {
         match self.annotations.get(key.name) {
             None => Reading::Absent,
             Some(Value::TooLong(length)) => {
                 self.error(
                     "InvalidAnnotation",
-                    format!("`{key}` has {length} bytes, which is more than the {MAX_VALUE} that are read"),
+                    format!(
+                        "`{key}` has {length} bytes, which is more than the {MAX_VALUE} that are \
+                         read"
+                    ),
                     help,
                 );
                 Reading::Bad
@@ -151,16 +165,28 @@ impl Reader<'_> {
             Some(Value::Text(text)) => match parse(text) {
                 Ok(value) => Reading::Good(value),
                 Err(wrong) => {
-                    self.error("InvalidAnnotation", format!("`{key}: {}` {wrong}", excerpt(text)), help);
+                    self.error(
+                        "InvalidAnnotation",
+                        format!("`{key}: {}` {wrong}", excerpt(text)),
+                        help,
+                    );
                     Reading::Bad
                 }
             },
         }
     }
 
-    /// Reads a comma-separated list. Items that are wrong are told, and left out; an empty list is wrong as a whole.
-    pub(super) fn read_list<T>(&mut self, key: Key, help: &str, mut parse: impl FnMut(&str) -> Result<T, String>) -> Reading<Vec<T>> {
-        let text = match self.read(key, help, |text| if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }) {
+    /// Reads a comma-separated list. Items that are wrong are told, and left out; an empty list is
+    /// wrong as a whole.
+    pub(super) fn read_list<T>(
+        &mut self,
+        key: Key,
+        help: &str,
+        mut parse: impl FnMut(&str) -> Result<T, String>,
+    ) -> Reading<Vec<T>> {
+        let text = match self.read(key, help, |text| {
+            if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
+        }) {
             Reading::Good(text) => text,
             Reading::Absent => return Reading::Absent,
             Reading::Bad => return Reading::Bad,
@@ -169,7 +195,11 @@ impl Reader<'_> {
         for item in text.split(',').map(str::trim) {
             match parse(item) {
                 Ok(item) => items.push(item),
-                Err(wrong) => self.error("InvalidAnnotation", format!("`{}` in `{key}` {wrong}", excerpt(item)), help),
+                Err(wrong) => self.error(
+                    "InvalidAnnotation",
+                    format!("`{}` in `{key}` {wrong}", excerpt(item)),
+                    help,
+                ),
             }
         }
         if items.is_empty() { Reading::Bad } else { Reading::Good(items) }
@@ -184,12 +214,23 @@ impl Reader<'_> {
     }
 
     fn tell(&mut self, severity: Severity, reason: &'static str, message: String, help: &str) {
-        self.problems.push(Problem { severity, reason, origin: self.origin.clone(), message, help: help.to_owned() });
+        self.problems.push(Problem {
+            severity,
+            reason,
+            origin: self.origin.clone(),
+            message,
+            help: help.to_owned(),
+        });
     }
 }
 
 /// Tells of keys that are unknown, in the wrong place, or have no effect yet.
-pub(super) fn check_keys(origin: &Origin, labels: &Annotations, annotations: &Annotations, problems: &mut Vec<Problem>) {
+pub(super) fn check_keys(
+    origin: &Origin,
+    labels: &Annotations,
+    annotations: &Annotations,
+    problems: &mut Vec<Problem>,
+) {
     let mut reader = Reader { origin, annotations, problems };
     for (name, _) in labels.iter() {
         check_key(&mut reader, name, true);
@@ -209,11 +250,21 @@ fn check_key(reader: &mut Reader<'_>, name: &str, is_label: bool) {
     };
     let namespace = reader.origin.kind == "Namespace";
     let help = match (key.place, is_label, namespace) {
-        (KeyPlace::NamespaceLabel, false, _) | (KeyPlace::NamespaceLabel, _, false) => "write it as a label of the Namespace",
+        (KeyPlace::NamespaceLabel, false, _) | (KeyPlace::NamespaceLabel, _, false) => {
+            "write it as a label of the Namespace"
+        }
         (KeyPlace::Service | KeyPlace::Both, true, _) => "write it as an annotation",
-        (KeyPlace::Namespace, true, _) | (KeyPlace::Namespace, _, false) => "write it as an annotation of the Namespace",
+        (KeyPlace::Namespace, true, _) | (KeyPlace::Namespace, _, false) => {
+            "write it as an annotation of the Namespace"
+        }
         (KeyPlace::Service, _, true) => "write it as an annotation of the Service",
-        _ if !key.served => return reader.warn("NotServedYet", format!("`{key}` has no effect yet"), "remove it, or leave it for later"),
+        _ if !key.served => {
+            return reader.warn(
+                "NotServedYet",
+                format!("`{key}` has no effect yet"),
+                "remove it, or leave it for later",
+            );
+        }
         _ => return,
     };
     reader.warn("MisplacedAnnotation", format!("`{key}` has no effect here"), help);
@@ -222,7 +273,11 @@ fn check_key(reader: &mut Reader<'_>, name: &str, is_label: bool) {
 /// What of a value is repeated in a message: its beginning, without control characters.
 pub(super) fn excerpt(text: &str) -> String {
     const LENGTH: usize = 80;
-    let mut excerpt: String = text.chars().take(LENGTH).map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect();
+    let mut excerpt: String = text
+        .chars()
+        .take(LENGTH)
+        .map(|char| if char.is_control() { '\u{fffd}' } else { char })
+        .collect();
     if text.chars().nth(LENGTH).is_some() {
         excerpt.push('…');
     }
@@ -240,21 +295,29 @@ mod tests {
         for key in VOCABULARY {
             assert!(DOCUMENTED.contains(&format!("`{key}`")), "{key}");
         }
-        let documented = DOCUMENTED.split('`').skip(1).step_by(2).filter_map(|code| code.strip_prefix(PREFIX));
+        let documented =
+            DOCUMENTED.split('`').skip(1).step_by(2).filter_map(|code| code.strip_prefix(PREFIX));
         assert_eq!(documented.filter(|name| !is_known(name)).collect::<Vec<_>>(), [""; 0]);
     }
 
     #[test]
     fn the_documentation_says_where_each_key_is_read() {
         let rows = |heading: &str| {
-            let section = DOCUMENTED.split("## ").find(|section| section.starts_with(heading)).unwrap_or_default();
+            let section = DOCUMENTED
+                .split("## ")
+                .find(|section| section.starts_with(heading))
+                .unwrap_or_default();
             section.split("Understood, but").next().unwrap_or_default().to_owned()
         };
         let (namespace, service) = (rows("On a Namespace"), rows("On a Service"));
         for key in VOCABULARY.into_iter().filter(|key| key.served) {
             let row = format!("\n| `{key}`");
             assert_eq!(namespace.contains(&row), key.place != KeyPlace::Service, "{key}");
-            assert_eq!(service.contains(&row), matches!(key.place, KeyPlace::Service | KeyPlace::Both), "{key}");
+            assert_eq!(
+                service.contains(&row),
+                matches!(key.place, KeyPlace::Service | KeyPlace::Both),
+                "{key}"
+            );
         }
     }
 

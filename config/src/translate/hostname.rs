@@ -3,7 +3,8 @@
 use crate::settings::Settings;
 use crate::snapshot::host::{HostPattern, Hostname, InvalidHostname, check_label};
 
-/// A hostname template that was checked, such as `{service}--{environment}.{zone}`: text, a placeholder, text, the other placeholder, text.
+/// A hostname template that was checked, such as `{service}--{environment}.{zone}`: text, a
+/// placeholder, text, the other placeholder, text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostnameTemplate {
     before: String,
@@ -53,7 +54,10 @@ impl InvalidTemplate {
         match self {
             Self::Zone(..) => "zone",
             Self::DefaultEnvironment(_) => "defaultEnvironment",
-            Self::Placeholder(..) | Self::Repeated(..) | Self::OutsideZone(_) | Self::Literal(..) => "hostname",
+            Self::Placeholder(..)
+            | Self::Repeated(..)
+            | Self::OutsideZone(_)
+            | Self::Literal(..) => "hostname",
         }
     }
 
@@ -62,10 +66,13 @@ impl InvalidTemplate {
     pub fn help(&self) -> &'static str {
         match self {
             Self::Zone(..) => "write a domain such as `apps.example.com`, in lower case",
-            Self::DefaultEnvironment(_) => "write the value of a Namespace's label `portcullis.dev/environment`",
-            Self::Placeholder(..) | Self::Repeated(..) | Self::OutsideZone(_) | Self::Literal(..) => {
-                "write a template such as `{service}--{environment}.{zone}`"
+            Self::DefaultEnvironment(_) => {
+                "write the value of a Namespace's label `portcullis.dev/environment`"
             }
+            Self::Placeholder(..)
+            | Self::Repeated(..)
+            | Self::OutsideZone(_)
+            | Self::Literal(..) => "write a template such as `{service}--{environment}.{zone}`",
         }
     }
 
@@ -91,7 +98,8 @@ impl InvalidTemplate {
         if !template.ends_with(&format!(".{ZONE}")) {
             wrong.push(Self::OutsideZone(template.clone()));
         }
-        let name = template.replace(SERVICE, PROBE).replace(ENVIRONMENT, PROBE).replace(ZONE, PROBE);
+        let name =
+            template.replace(SERVICE, PROBE).replace(ENVIRONMENT, PROBE).replace(ZONE, PROBE);
         if let Err(error) = name.parse::<Hostname>() {
             wrong.push(Self::Literal(template.clone(), name, error));
         }
@@ -115,7 +123,8 @@ impl HostnameTemplate {
         let zone: Hostname = settings.zone.parse().ok()?;
         let text = settings.hostname.replace(ZONE, zone.as_str());
         let environment_first = text.find(ENVIRONMENT)? < text.find(SERVICE)?;
-        let (first, second) = if environment_first { (ENVIRONMENT, SERVICE) } else { (SERVICE, ENVIRONMENT) };
+        let (first, second) =
+            if environment_first { (ENVIRONMENT, SERVICE) } else { (SERVICE, ENVIRONMENT) };
         let (before, rest) = text.split_once(first)?;
         let (between, after) = rest.split_once(second)?;
         Some(Self {
@@ -136,26 +145,34 @@ impl HostnameTemplate {
         if self.default_environment.as_deref() == Some(environment) {
             return format!("{service}.{}", self.zone).parse();
         }
-        let (first, second) = if self.environment_first { (environment, service) } else { (service, environment) };
+        let (first, second) =
+            if self.environment_first { (environment, service) } else { (service, environment) };
         format!("{}{first}{}{second}{}", self.before, self.between, self.after).parse()
     }
 
-    /// Whether a name belongs to other environments than `environment`: made for a service of theirs by the template, if there were one.
-    /// Whoever may annotate a Service of one environment must not take names of another.
+    /// Whether a name belongs to other environments than `environment`: made for a service of
+    /// theirs by the template, if there were one. Whoever may annotate a Service of one
+    /// environment must not take names of another.
     #[must_use]
     pub fn is_foreign(&self, name: &Hostname, environment: &str) -> bool {
         let mut readings = self.readings(name).peekable();
         if readings.peek().is_some() {
             return !readings.any(|made_for| made_for == environment);
         }
-        let below_zone = name.as_str().strip_suffix(self.zone.as_str()).and_then(|rest| rest.strip_suffix('.'));
+        let below_zone =
+            name.as_str().strip_suffix(self.zone.as_str()).and_then(|rest| rest.strip_suffix('.'));
         below_zone.is_some_and(|label| check_label(label).is_ok())
             && self.default_environment.as_deref().is_some_and(|default| default != environment)
     }
 
-    /// The environments for which the template would make a name, apart from the default one: `a--b--c` is of `c`, and of `b--c`.
+    /// The environments for which the template would make a name, apart from the default one:
+    /// `a--b--c` is of `c`, and of `b--c`.
     fn readings<'a>(&'a self, name: &'a Hostname) -> impl Iterator<Item = &'a str> {
-        let inner = name.as_str().strip_prefix(&*self.before).and_then(|rest| rest.strip_suffix(&*self.after)).unwrap_or_default();
+        let inner = name
+            .as_str()
+            .strip_prefix(&*self.before)
+            .and_then(|rest| rest.strip_suffix(&*self.after))
+            .unwrap_or_default();
         inner.char_indices().filter_map(move |(place, _)| {
             let (first, rest) = inner.split_at_checked(place)?;
             let second = rest.strip_prefix(&*self.between)?;
@@ -164,11 +181,13 @@ impl HostnameTemplate {
         })
     }
 
-    /// Whether a wildcard would catch names of the zone. None may: a name that was never configured must look like one that is hidden.
+    /// Whether a wildcard would catch names of the zone. None may: a name that was never configured
+    /// must look like one that is hidden.
     #[must_use]
     pub fn is_shadowed_by(&self, pattern: &HostPattern) -> bool {
         let HostPattern::Wildcard(parent) = pattern else { return false };
-        is_at_or_below(self.zone.as_str(), parent.as_str()) || is_at_or_below(parent.as_str(), self.zone.as_str())
+        is_at_or_below(self.zone.as_str(), parent.as_str())
+            || is_at_or_below(parent.as_str(), self.zone.as_str())
     }
 }
 

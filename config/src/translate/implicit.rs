@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::access::NamespaceAccess;
-use super::annotations::{ENVIRONMENT, EXPOSE, HOSTNAMES, PUBLIC_NAMES, Reader, Reading, check_keys, excerpt};
+use super::annotations::{
+    ENVIRONMENT, EXPOSE, HOSTNAMES, PUBLIC_NAMES, Reader, Reading, check_keys, excerpt,
+};
 use super::endpoints::{self, endpoint_set};
 use super::hostname::HostnameTemplate;
 use super::{policy, port};
@@ -14,7 +16,9 @@ use crate::settings::Settings;
 use crate::snapshot::access::{Access, Require};
 use crate::snapshot::backend::{Backend, UpstreamProtocol, WeightedBackends};
 use crate::snapshot::endpoints::{EndpointCells, EndpointKey};
-use crate::snapshot::host::{HostPattern, HostTable, Hostname, InvalidHostname, VirtualHost, check_label};
+use crate::snapshot::host::{
+    HostPattern, HostTable, Hostname, InvalidHostname, VirtualHost, check_label,
+};
 use crate::snapshot::policy::Policy;
 use crate::snapshot::rule::{PathPrefix, Precedence, Route, RouteMatch, Rule};
 
@@ -43,7 +47,8 @@ struct Claim<'a> {
     routes: Vec<Route>,
 }
 
-/// The virtual hosts of all exposed Services, and the Namespaces whose hostnames may stand in public certificate logs.
+/// The virtual hosts of all exposed Services, and the Namespaces whose hostnames may stand in
+/// public certificate logs.
 pub(super) fn hosts(
     settings: &Settings,
     resources: &Resources,
@@ -57,11 +62,19 @@ pub(super) fn hosts(
             return Default::default();
         }
     };
-    let environments: BTreeMap<&str, Environment> =
-        resources.namespaces().map(|namespace| (&**namespace.name(), Environment::read(namespace, problems))).collect();
+    let environments: BTreeMap<&str, Environment> = resources
+        .namespaces()
+        .map(|namespace| (&**namespace.name(), Environment::read(namespace, problems)))
+        .collect();
     let public = resources.namespaces().map(|namespace| namespace.name());
-    let public = public.filter(|name| environments.get(&***name).is_some_and(|environment| environment.public_names)).cloned().collect();
-    let mut translator = Translator { settings, resources, template, stable: STABLE.into(), cells, problems };
+    let public = public
+        .filter(|name| {
+            environments.get(&***name).is_some_and(|environment| environment.public_names)
+        })
+        .cloned()
+        .collect();
+    let mut translator =
+        Translator { settings, resources, template, stable: STABLE.into(), cells, problems };
     let mut claims: Vec<Claim<'_>> = Vec::new();
     for service in resources.services() {
         let environment = environments.get(&*service.origin.namespace);
@@ -79,14 +92,30 @@ fn settle(mut claims: Vec<Claim<'_>>, problems: &mut Vec<Problem>) -> HostTable 
         for pattern in hostnames {
             if let Some(owner) = hosts.get(&pattern) {
                 if owner.origin != service.origin {
-                    let message = format!("`{pattern}` belongs to Service {}/{}", owner.origin.namespace, owner.origin.name);
-                    let mut reader = Reader { origin: &service.origin, annotations: &service.annotations, problems };
-                    reader.error("HostnameTaken", message, "the oldest Service keeps a hostname: rename this one, or remove that one");
+                    let message = format!(
+                        "`{pattern}` belongs to Service {}/{}",
+                        owner.origin.namespace, owner.origin.name
+                    );
+                    let mut reader = Reader {
+                        origin: &service.origin,
+                        annotations: &service.annotations,
+                        problems,
+                    };
+                    reader.error(
+                        "HostnameTaken",
+                        message,
+                        "the oldest Service keeps a hostname: rename this one, or remove that one",
+                    );
                 }
                 continue;
             }
             let origin = service.origin.clone();
-            hosts.insert(Arc::new(VirtualHost { pattern, environment: environment.clone(), origin, routes: routes.clone() }));
+            hosts.insert(Arc::new(VirtualHost {
+                pattern,
+                environment: environment.clone(),
+                origin,
+                routes: routes.clone(),
+            }));
         }
     }
     hosts
@@ -97,16 +126,25 @@ fn settle(mut claims: Vec<Claim<'_>>, problems: &mut Vec<Problem>) -> HostTable 
 impl Environment {
     fn read(namespace: &Namespace, problems: &mut Vec<Problem>) -> Self {
         check_keys(&namespace.origin, &namespace.labels, &namespace.annotations, problems);
-        let help = "write lower-case letters, digits and hyphens, as in a hostname; until then its Services are not exposed";
-        let mut labels = Reader { origin: &namespace.origin, annotations: &namespace.labels, problems };
-        let name = labels.read(ENVIRONMENT, help, |text| check_label(text).map(|()| text.into()).map_err(|error| error.to_string()));
-        let mut annotations = Reader { origin: &namespace.origin, annotations: &namespace.annotations, problems };
-        let all = annotations.read(EXPOSE, "write all or opt-in; until then it is opt-in", |text| match text {
-            "all" => Ok(true),
-            "opt-in" => Ok(false),
-            _ => Err("is not understood".to_owned()),
+        let help = "write lower-case letters, digits and hyphens, as in a hostname; until then \
+                    its Services are not exposed";
+        let mut labels =
+            Reader { origin: &namespace.origin, annotations: &namespace.labels, problems };
+        let name = labels.read(ENVIRONMENT, help, |text| {
+            check_label(text).map(|()| text.into()).map_err(|error| error.to_string())
         });
-        let help = "write \"true\" or \"false\"; until then no hostname that demands credentials gets a certificate of its own";
+        let mut annotations =
+            Reader { origin: &namespace.origin, annotations: &namespace.annotations, problems };
+        let all =
+            annotations.read(EXPOSE, "write all or opt-in; until then it is opt-in", |text| {
+                match text {
+                    "all" => Ok(true),
+                    "opt-in" => Ok(false),
+                    _ => Err("is not understood".to_owned()),
+                }
+            });
+        let help = "write \"true\" or \"false\"; until then no hostname that demands credentials \
+                    gets a certificate of its own";
         let public_names = annotations.read(PUBLIC_NAMES, help, |text| match text {
             "true" => Ok(true),
             "false" => Ok(false),
@@ -136,33 +174,69 @@ struct Translator<'a> {
 
 impl Translator<'_> {
     /// What a Service claims; nothing where it is not exposed.
-    fn claim<'s>(&mut self, service: &'s Service, environment: Option<&Environment>) -> Option<Claim<'s>> {
+    fn claim<'s>(
+        &mut self,
+        service: &'s Service,
+        environment: Option<&Environment>,
+    ) -> Option<Claim<'s>> {
         check_keys(&service.origin, &service.labels, &service.annotations, self.problems);
-        let mut reader = Reader { origin: &service.origin, annotations: &service.annotations, problems: self.problems };
+        let mut reader = Reader {
+            origin: &service.origin,
+            annotations: &service.annotations,
+            problems: self.problems,
+        };
         let name = exposed_in(service, environment, &mut reader)?;
         let access = &environment?.access;
         let port = port::choose(service, &mut reader)?;
         let protocol = port::protocol(service, port, &mut reader)?;
-        if matches!(protocol, UpstreamProtocol::Tls { .. }) && self.settings.upstreams.certificate_authorities.is_none() {
+        if matches!(protocol, UpstreamProtocol::Tls { .. })
+            && self.settings.upstreams.certificate_authorities.is_none()
+        {
             let help = "set `upstreams.certificateAuthorities` in the gateway's configuration";
-            reader.warn("NoCertificateAuthorities", "there is nothing to check the certificates of its pods against".to_owned(), help);
+            reader.warn(
+                "NoCertificateAuthorities",
+                "there is nothing to check the certificates of its pods against".to_owned(),
+                help,
+            );
         }
-        let portal = self.settings.access.login.as_ref().map(|login| login.hostname(&self.settings.zone));
+        let portal =
+            self.settings.access.login.as_ref().map(|login| login.hostname(&self.settings.zone));
         let mut hostnames = hostnames(&self.template, service, &name, &mut reader);
         hostnames.retain(|pattern| !is_portal(pattern, portal.as_deref(), &mut reader));
         let policy = policy::policy(access, &mut reader);
         let paths = policy::paths(&mut reader);
         let public = access.public_paths(&paths, &mut reader);
         let rule = self.rule(service, port, protocol, policy);
-        Some(Claim { service, environment: name, hostnames, routes: routes(service, public, paths, rule) })
+        Some(Claim {
+            service,
+            environment: name,
+            hostnames,
+            routes: routes(service, public, paths, rule),
+        })
     }
 
-    fn rule(&mut self, service: &Service, port: &ServicePort, protocol: UpstreamProtocol, policy: Policy) -> Rule {
+    fn rule(
+        &mut self,
+        service: &Service,
+        port: &ServicePort,
+        protocol: UpstreamProtocol,
+        policy: Policy,
+    ) -> Rule {
         self.problems.extend(endpoints::problems(self.resources, &service.key(), Some(port.port)));
-        let key = EndpointKey { namespace: service.origin.namespace.clone(), service: service.origin.name.clone(), port: port.port };
+        let key = EndpointKey {
+            namespace: service.origin.namespace.clone(),
+            service: service.origin.name.clone(),
+            port: port.port,
+        };
         let set = endpoint_set(self.resources, &key);
         let endpoints = self.cells.cell(key, set);
-        let backend = Backend { variant: self.stable.clone(), weight: 1, protocol, filters: Vec::new(), endpoints };
+        let backend = Backend {
+            variant: self.stable.clone(),
+            weight: 1,
+            protocol,
+            filters: Vec::new(),
+            endpoints,
+        };
         Rule {
             origin: service.origin.clone(),
             service: service.origin.name.clone(),
@@ -174,20 +248,38 @@ impl Translator<'_> {
 }
 
 /// The environment that a Service is exposed in; `None` where it is not.
-fn exposed_in(service: &Service, environment: Option<&Environment>, reader: &mut Reader<'_>) -> Option<Arc<str>> {
-    let asked = match reader.read(EXPOSE, "write \"true\" or \"false\"; until then it is not exposed", |text| match text {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        _ => Err("is not understood".to_owned()),
-    }) {
+fn exposed_in(
+    service: &Service,
+    environment: Option<&Environment>,
+    reader: &mut Reader<'_>,
+) -> Option<Arc<str>> {
+    let asked = match reader.read(
+        EXPOSE,
+        "write \"true\" or \"false\"; until then it is not exposed",
+        |text| match text {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err("is not understood".to_owned()),
+        },
+    ) {
         Reading::Absent => None,
         Reading::Good(asked) => Some(asked),
         Reading::Bad => Some(false),
     };
-    let Some((environment, Reading::Good(name))) = environment.map(|environment| (environment, &environment.name)) else {
-        if asked == Some(true) && environment.is_none_or(|environment| environment.name == Reading::Absent) {
-            let help = format!("give the Namespace the label `{ENVIRONMENT}`, with the environment's name");
-            reader.warn("NoEnvironment", "it is to be exposed, but its Namespace is no environment".to_owned(), &help);
+    let Some((environment, Reading::Good(name))) =
+        environment.map(|environment| (environment, &environment.name))
+    else {
+        if asked == Some(true)
+            && environment.is_none_or(|environment| environment.name == Reading::Absent)
+        {
+            let help = format!(
+                "give the Namespace the label `{ENVIRONMENT}`, with the environment's name"
+            );
+            reader.warn(
+                "NoEnvironment",
+                "it is to be exposed, but its Namespace is no environment".to_owned(),
+                &help,
+            );
         }
         return None;
     };
@@ -196,13 +288,21 @@ fn exposed_in(service: &Service, environment: Option<&Environment>, reader: &mut
     }
     if service.external {
         let help = format!("give it pods, or the annotation `{EXPOSE}: \"false\"`");
-        reader.error("ExternalName", "an ExternalName could lead anywhere, so it is not exposed".to_owned(), &help);
+        reader.error(
+            "ExternalName",
+            "an ExternalName could lead anywhere, so it is not exposed".to_owned(),
+            &help,
+        );
         return None;
     }
     if service.ports.is_empty() {
         // Where all Services are exposed, one without a port was hardly meant.
         if asked == Some(true) {
-            reader.error("NoPort", "it is to be exposed, but has no TCP port".to_owned(), "give it a port");
+            reader.error(
+                "NoPort",
+                "it is to be exposed, but has no TCP port".to_owned(),
+                "give it a port",
+            );
         }
         return None;
     }
@@ -210,7 +310,12 @@ fn exposed_in(service: &Service, environment: Option<&Environment>, reader: &mut
 }
 
 /// The names that a Service claims: the one made from the template, and those of its annotation.
-fn hostnames(template: &HostnameTemplate, service: &Service, environment: &str, reader: &mut Reader<'_>) -> Vec<HostPattern> {
+fn hostnames(
+    template: &HostnameTemplate,
+    service: &Service,
+    environment: &str,
+    reader: &mut Reader<'_>,
+) -> Vec<HostPattern> {
     let name = &*service.origin.name;
     let mut hostnames = BTreeSet::new();
     match made_hostname(template, name, environment) {
@@ -218,13 +323,18 @@ fn hostnames(template: &HostnameTemplate, service: &Service, environment: &str, 
             hostnames.insert(HostPattern::Exact(hostname));
         }
         Err(error) => {
-            let message = format!("the hostname of `{}` in environment `{environment}` {error}", excerpt(name));
+            let message = format!(
+                "the hostname of `{}` in environment `{environment}` {error}",
+                excerpt(name)
+            );
             let help = format!("give it another name, or name it by the annotation `{HOSTNAMES}`");
             reader.error("InvalidHostname", message, &help);
         }
     }
     let help = "write hostnames such as shop.example.com, separated by commas";
-    let further = reader.read_list(HOSTNAMES, help, |text| further_hostname(template, environment, text)).good();
+    let further = reader
+        .read_list(HOSTNAMES, help, |text| further_hostname(template, environment, text))
+        .good();
     hostnames.extend(further.into_iter().flatten());
     hostnames.into_iter().collect()
 }
@@ -234,40 +344,76 @@ fn is_portal(pattern: &HostPattern, portal: Option<&str>, reader: &mut Reader<'_
     let found = matches!(pattern, HostPattern::Exact(name) if portal == Some(name.as_str()));
     if found {
         let message = format!("`{pattern}` is where people log in");
-        reader.error("HostnameTaken", message, "give it another name, or set `access.login.host` in the gateway's configuration");
+        reader.error(
+            "HostnameTaken",
+            message,
+            "give it another name, or set `access.login.host` in the gateway's configuration",
+        );
     }
     found
 }
 
-fn made_hostname(template: &HostnameTemplate, service: &str, environment: &str) -> Result<Hostname, String> {
-    let hostname = check_label(service).and_then(|()| template.hostname(service, environment)).map_err(|error| error.to_string())?;
+fn made_hostname(
+    template: &HostnameTemplate,
+    service: &str,
+    environment: &str,
+) -> Result<Hostname, String> {
+    let hostname = check_label(service)
+        .and_then(|()| template.hostname(service, environment))
+        .map_err(|error| error.to_string())?;
     // Of the default environment, `a--b` would have the name of `a` in the environment `b`.
     if template.is_foreign(&hostname, environment) { Err(FOREIGN.to_owned()) } else { Ok(hostname) }
 }
 
-fn further_hostname(template: &HostnameTemplate, environment: &str, text: &str) -> Result<HostPattern, String> {
-    let pattern: HostPattern = text.to_ascii_lowercase().parse().map_err(|error: InvalidHostname| error.to_string())?;
+fn further_hostname(
+    template: &HostnameTemplate,
+    environment: &str,
+    text: &str,
+) -> Result<HostPattern, String> {
+    let pattern: HostPattern =
+        text.to_ascii_lowercase().parse().map_err(|error: InvalidHostname| error.to_string())?;
     if template.is_shadowed_by(&pattern) {
         return Err("would catch names of the gateway's zone".to_owned());
     }
     let (HostPattern::Exact(name) | HostPattern::Wildcard(name)) = &pattern;
     // URL Standard, "ends in a number": browsers take such a name for an IPv4 address.
-    if name.as_str().rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
+    if name
+        .as_str()
+        .rsplit('.')
+        .next()
+        .is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()))
+    {
         return Err("is an address, not a name".to_owned());
     }
     if template.is_foreign(name, environment) { Err(FOREIGN.to_owned()) } else { Ok(pattern) }
 }
 
-/// One route for each path prefix, in the order in which they are tried. One that is public is that alone.
-fn routes(service: &Service, public: Vec<PathPrefix>, mut paths: Vec<PathPrefix>, rule: Rule) -> Vec<Route> {
+/// One route for each path prefix, in the order in which they are tried. One that is public is that
+/// alone.
+fn routes(
+    service: &Service,
+    public: Vec<PathPrefix>,
+    mut paths: Vec<PathPrefix>,
+    rule: Rule,
+) -> Vec<Route> {
     paths.retain(|path| !public.contains(path));
     let mut open = rule.clone();
-    open.policy.access = Access { require: Require::Nothing, pass_credentials: rule.policy.access.pass_credentials, ..Access::default() };
+    open.policy.access = Access {
+        require: Require::Nothing,
+        pass_credentials: rule.policy.access.pass_credentials,
+        ..Access::default()
+    };
     let (open, rule) = (Arc::new(open), Arc::new(rule));
-    let all = public.into_iter().map(|path| (path, &open)).chain(paths.into_iter().map(|path| (path, &rule)));
+    let all = public
+        .into_iter()
+        .map(|path| (path, &open))
+        .chain(paths.into_iter().map(|path| (path, &rule)));
     let route = |(position, (path, rule)): (usize, (PathPrefix, &Arc<Rule>))| {
         let matches = RouteMatch::prefix(path);
-        (matches.precedence(service.created, service.key(), (position, 0)), Route { matches, rule: rule.clone() })
+        (
+            matches.precedence(service.created, service.key(), (position, 0)),
+            Route { matches, rule: rule.clone() },
+        )
     };
     let sorted: BTreeMap<Precedence, Route> = all.enumerate().map(route).collect();
     sorted.into_values().collect()

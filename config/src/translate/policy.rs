@@ -12,7 +12,8 @@ use crate::snapshot::rule::PathPrefix;
 
 /// The most further tries that may be asked for.
 pub const MAX_RETRIES: u8 = 10;
-/// Response status codes that are tried again where tries are asked for: those of a gateway before the service, and of one that is overloaded.
+/// Response status codes that are tried again where tries are asked for: those of a gateway before
+/// the service, and of one that is overloaded.
 pub const RETRY_CODES: [u16; 3] = [502, 503, 504];
 
 /// All policies of a Service.
@@ -26,21 +27,41 @@ pub(super) fn policy(namespace: &NamespaceAccess, service: &mut Reader<'_>) -> P
 }
 
 fn timeout(reader: &mut Reader<'_>) -> Option<Duration> {
-    let parse = |text: &str| duration::parse(text).filter(|time| !time.is_zero()).ok_or_else(|| "is no time".to_owned());
-    reader.read(TIMEOUT, "write a time above zero, such as 500ms, 30s or 1h30m; until then there is none", parse).good()
+    let parse = |text: &str| {
+        duration::parse(text).filter(|time| !time.is_zero()).ok_or_else(|| "is no time".to_owned())
+    };
+    reader
+        .read(
+            TIMEOUT,
+            "write a time above zero, such as 500ms, 30s or 1h30m; until then there is none",
+            parse,
+        )
+        .good()
 }
 
 fn retries(reader: &mut Reader<'_>) -> Retries {
-    let parse =
-        |text: &str| text.parse::<u8>().ok().filter(|tries| *tries <= MAX_RETRIES).ok_or_else(|| "is no number of retries".to_owned());
-    match reader.read(RETRIES, &format!("write a number from 0 to {MAX_RETRIES}; until then it is 0"), parse).good() {
+    let parse = |text: &str| {
+        text.parse::<u8>()
+            .ok()
+            .filter(|tries| *tries <= MAX_RETRIES)
+            .ok_or_else(|| "is no number of retries".to_owned())
+    };
+    match reader
+        .read(
+            RETRIES,
+            &format!("write a number from 0 to {MAX_RETRIES}; until then it is 0"),
+            parse,
+        )
+        .good()
+    {
         None | Some(0) => Retries::default(),
         Some(attempts) => Retries { attempts, codes: RETRY_CODES.to_vec() },
     }
 }
 
 fn max_body(reader: &mut Reader<'_>) -> Option<NonZeroU64> {
-    let help = "write a number of bytes above zero, such as 500k or 10Mi; until then there is no limit";
+    let help =
+        "write a number of bytes above zero, such as 500k or 10Mi; until then there is no limit";
     reader.read(MAX_BODY, help, |text| size(text).ok_or_else(|| "is no size".to_owned())).good()
 }
 
@@ -57,7 +78,8 @@ fn size(text: &str) -> Option<NonZeroU64> {
         ("T", 1_000_000_000_000),
         ("", 1),
     ];
-    let (digits, factor) = UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
+    let (digits, factor) =
+        UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -74,7 +96,8 @@ pub(super) fn paths(reader: &mut Reader<'_>) -> Vec<PathPrefix> {
     }
 }
 
-/// Only what can be the path of a request that was read strictly (RFC 3986 §3.3), or the prefix would never match.
+/// Only what can be the path of a request that was read strictly (RFC 3986 §3.3), or the prefix
+/// would never match.
 pub(super) fn path(text: &str) -> Result<PathPrefix, String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+;=:@%".contains(&byte);
     if !text.starts_with('/') {
@@ -86,10 +109,16 @@ pub(super) fn path(text: &str) -> Result<PathPrefix, String> {
     if !text.bytes().all(allowed) {
         return Err("has a character that no path has".to_owned());
     }
-    if !text.split('%').skip(1).all(|rest| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2) {
+    if !text
+        .split('%')
+        .skip(1)
+        .all(|rest| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2)
+    {
         return Err("has a `%` without two hexadecimal digits".to_owned());
     }
-    if text.to_ascii_lowercase().contains("%2f") || text.split('/').any(|segment| matches!(segment, "." | "..")) {
+    if text.to_ascii_lowercase().contains("%2f")
+        || text.split('/').any(|segment| matches!(segment, "." | ".."))
+    {
         return Err("has a segment with `%2F`, or one that is `.` or `..`".to_owned());
     }
     PathPrefix::new(text).ok_or_else(|| "has an empty segment".to_owned())

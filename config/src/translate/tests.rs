@@ -1,4 +1,5 @@
-//! Laws of translation that hold for all resources; `tests/golden.rs` shows each behaviour by example.
+//! Laws of translation that hold for all resources; `tests/golden.rs` shows each behaviour by
+//! example.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +11,16 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::resources::{
-    Affected, Annotations, Change, Conditions, EndpointPort, EndpointSlice, Kind, Namespace, NamespacedName, Object, ObjectId, PREFIX,
-    Service, ServicePort, SliceEndpoint,
+    Affected, Annotations, Change, Conditions, EndpointPort, EndpointSlice, Kind, Namespace,
+    NamespacedName, Object, ObjectId, PREFIX, Service, ServicePort, SliceEndpoint,
 };
 use crate::snapshot::access::{Access, Require};
 use crate::snapshot::endpoints::{EndpointKey, EndpointSet, Endpoints};
 use crate::snapshot::rule::PathMatch;
 
 fn settings() -> Settings {
-    serde_json::from_value(json!({"zone": "apps.example.com", "source": {"kubernetes": {}}})).unwrap()
+    serde_json::from_value(json!({"zone": "apps.example.com", "source": {"kubernetes": {}}}))
+        .unwrap()
 }
 
 fn origin(kind: &'static str, namespace: &str, name: &str) -> Origin {
@@ -26,12 +28,22 @@ fn origin(kind: &'static str, namespace: &str, name: &str) -> Origin {
 }
 
 fn annotations(entries: &[(&str, &str)]) -> Annotations {
-    Annotations::keep(Some(&entries.iter().map(|(key, value)| (format!("{PREFIX}{key}"), (*value).to_owned())).collect()))
+    Annotations::keep(Some(
+        &entries
+            .iter()
+            .map(|(key, value)| (format!("{PREFIX}{key}"), (*value).to_owned()))
+            .collect(),
+    ))
 }
 
 fn namespace(name: &str, entries: &[(&str, &str)]) -> Namespace {
     let labels = annotations(&[("environment", name)]);
-    Namespace { origin: origin("Namespace", "", name), created: 0, labels, annotations: annotations(entries) }
+    Namespace {
+        origin: origin("Namespace", "", name),
+        created: 0,
+        labels,
+        annotations: annotations(entries),
+    }
 }
 
 fn service(namespace: &str, name: &str, entries: &[(&str, &str)]) -> Service {
@@ -53,7 +65,10 @@ fn slice(namespace: &str, name: &str, service: &str, addresses: &[&str]) -> Endp
         service: service.into(),
         names: false,
         ports: vec![EndpointPort { name: "".into(), port: 8080 }],
-        endpoints: addresses.iter().map(|text| SliceEndpoint { address: text.parse().unwrap(), conditions, zone: None }).collect(),
+        endpoints: addresses
+            .iter()
+            .map(|text| SliceEndpoint { address: text.parse().unwrap(), conditions, zone: None })
+            .collect(),
     }
 }
 
@@ -103,7 +118,10 @@ impl Follower {
             Affected::Nothing => {}
             Affected::Credentials(_) => unreachable!("no change here is of credentials"),
             Affected::Endpoints(services) => {
-                let affected = |key: &EndpointKey| services.contains(&NamespacedName::new(key.namespace.clone(), key.service.clone()));
+                let affected = |key: &EndpointKey| {
+                    services
+                        .contains(&NamespacedName::new(key.namespace.clone(), key.service.clone()))
+                };
                 for (key, set) in self.endpoints.iter_mut().filter(|(key, _)| affected(key)) {
                     *set = endpoint_set(&self.resources, key);
                 }
@@ -118,13 +136,19 @@ impl Follower {
 }
 
 fn sets(translation: &Translation) -> BTreeMap<EndpointKey, EndpointSet> {
-    cells(&translation.snapshot).into_iter().map(|(key, cell)| (key, EndpointSet::clone(&cell.load()))).collect()
+    cells(&translation.snapshot)
+        .into_iter()
+        .map(|(key, cell)| (key, EndpointSet::clone(&cell.load())))
+        .collect()
 }
 
 fn any_namespace() -> impl Strategy<Value = Namespace> {
     let expose = option::of(select(vec!["all", "opt-in", "?"]));
     (select(vec!["a", "b"]), any::<bool>(), expose).prop_map(|(name, is_environment, expose)| {
-        let mut namespace = namespace(name, &expose.map(|expose| ("expose", expose)).into_iter().collect::<Vec<_>>());
+        let mut namespace = namespace(
+            name,
+            &expose.map(|expose| ("expose", expose)).into_iter().collect::<Vec<_>>(),
+        );
         if !is_environment {
             namespace.labels = Annotations::default();
         }
@@ -133,7 +157,11 @@ fn any_namespace() -> impl Strategy<Value = Namespace> {
 }
 
 fn any_service() -> impl Strategy<Value = Service> {
-    let port = (select(vec!["", "http", "metrics"]), select(vec![80, 81]), option::of(select(vec!["http", "smtp"])));
+    let port = (
+        select(vec!["", "http", "metrics"]),
+        select(vec![80, 81]),
+        option::of(select(vec!["http", "smtp"])),
+    );
     let expose = option::of(select(vec!["true", "false", "?"]));
     let shape = (0..2_i64, any::<bool>(), prop::bool::weighted(0.1));
     (select(vec!["a", "b"]), select(vec!["x", "y"]), vec(port, 0..3), expose, shape).prop_map(
@@ -143,8 +171,11 @@ fn any_service() -> impl Strategy<Value = Service> {
                 port,
                 app_protocol: protocol.map(Into::into),
             };
-            let entries: Vec<_> =
-                expose.map(|expose| ("expose", expose)).into_iter().chain([("hostnames", "shared.example.com")]).collect();
+            let entries: Vec<_> = expose
+                .map(|expose| ("expose", expose))
+                .into_iter()
+                .chain([("hostnames", "shared.example.com")])
+                .collect();
             let ports = ports.into_iter().map(port).collect();
             Service { created, prefers_ipv6, external, ports, ..service(namespace, name, &entries) }
         },
@@ -153,16 +184,22 @@ fn any_service() -> impl Strategy<Value = Service> {
 
 fn any_slice() -> impl Strategy<Value = EndpointSlice> {
     let address = select(vec!["10.0.0.1", "10.0.0.2", "fd00::1", "127.0.0.1"]);
-    let endpoint = (address, any::<[bool; 3]>()).prop_map(|(address, [ready, serving, terminating])| SliceEndpoint {
-        address: address.parse().unwrap(),
-        conditions: Conditions { ready, serving, terminating },
-        zone: None,
-    });
+    let endpoint =
+        (address, any::<[bool; 3]>()).prop_map(|(address, [ready, serving, terminating])| {
+            SliceEndpoint {
+                address: address.parse().unwrap(),
+                conditions: Conditions { ready, serving, terminating },
+                zone: None,
+            }
+        });
     let port = (select(vec!["", "http", "metrics"]), select(vec![8080, 8081]));
     let names = (select(vec!["a", "b"]), select(vec!["1", "2", "3"]), select(vec!["x", "y", ""]));
     (names, vec(endpoint, 0..3), vec(port, 0..3), prop::bool::weighted(0.1)).prop_map(
         |((namespace, name, service), endpoints, ports, names)| {
-            let ports = ports.into_iter().map(|(name, port)| EndpointPort { name: name.into(), port }).collect();
+            let ports = ports
+                .into_iter()
+                .map(|(name, port)| EndpointPort { name: name.into(), port })
+                .collect();
             EndpointSlice { names, ports, endpoints, ..slice(namespace, name, service, &[]) }
         },
     )
@@ -221,16 +258,16 @@ impl Grants {
     /// Whether they grant to the caller all that is demanded.
     fn have(&self, require: Require, caller: &Caller) -> bool {
         let application = caller.application.is_some_and(|name| self.apps.1.contains(&name));
-        let user = caller
-            .user
-            .as_ref()
-            .is_some_and(|(name, groups)| self.users.1.contains(name) || groups.iter().any(|group| self.groups.1.contains(group)));
+        let user = caller.user.as_ref().is_some_and(|(name, groups)| {
+            self.users.1.contains(name) || groups.iter().any(|group| self.groups.1.contains(group))
+        });
         (!require.application() || application) && (!require.user() || user)
     }
 
     /// The same, where what they do not say is granted.
     fn have_not_refused(&self, require: Require, caller: &Caller) -> bool {
-        let said = Require::of(self.apps.0.is_some(), self.users.0.is_some() || self.groups.0.is_some());
+        let said =
+            Require::of(self.apps.0.is_some(), self.users.0.is_some() || self.groups.0.is_some());
         self.have(require.without(require.without(said)), caller)
     }
 }
@@ -238,7 +275,12 @@ impl Grants {
 fn any_grants() -> impl Strategy<Value = Grants> {
     let list = || select(LISTS.to_vec());
     let require = option::of(select(vec!["none", "app", "user", "app+user", "?"]));
-    (require, list(), list(), list()).prop_map(|(require, apps, users, groups)| Grants { require, apps, users, groups })
+    (require, list(), list(), list()).prop_map(|(require, apps, users, groups)| Grants {
+        require,
+        apps,
+        users,
+        groups,
+    })
 }
 
 fn demand(require: &str) -> Require {
@@ -253,16 +295,27 @@ fn demand(require: &str) -> Require {
 fn callers() -> Vec<Caller> {
     let applications = NAMES.into_iter().map(Some).chain([None]);
     let groups = NAMES.into_iter().map(|group| vec![group]).chain([vec![], vec!["a", "bc"]]);
-    let users: Vec<_> = groups.flat_map(|groups| NAMES.map(|user| Some((user, groups.clone())))).chain([None]).collect();
-    applications.flat_map(|application| users.iter().map(move |user| Caller { application, user: user.clone() })).collect()
+    let users: Vec<_> = groups
+        .flat_map(|groups| NAMES.map(|user| Some((user, groups.clone()))))
+        .chain([None])
+        .collect();
+    applications
+        .flat_map(|application| {
+            users.iter().map(move |user| Caller { application, user: user.clone() })
+        })
+        .collect()
 }
 
 fn lets_in(access: &Access, caller: &Caller) -> bool {
-    let in_all = |name: &str| access.applications.iter().all(|list| list.iter().any(|pattern| pattern.matches(name)));
+    let in_all = |name: &str| {
+        access.applications.iter().all(|list| list.iter().any(|pattern| pattern.matches(name)))
+    };
     let application = !access.applications.is_empty() && caller.application.is_some_and(in_all);
-    let user =
-        caller.user.as_ref().is_some_and(|(name, groups)| access.users.iter().all(|circle| circle.has(name, groups.iter().copied())));
-    (!access.require.application() || application) && (!access.require.user() || user && !access.users.is_empty())
+    let user = caller.user.as_ref().is_some_and(|(name, groups)| {
+        access.users.iter().all(|circle| circle.has(name, groups.iter().copied()))
+    });
+    (!access.require.application() || application)
+        && (!access.require.user() || user && !access.users.is_empty())
 }
 
 proptest! {
@@ -351,25 +404,45 @@ proptest! {
 #[test]
 fn a_new_snapshot_keeps_the_cells_of_the_one_before() {
     let (namespace, cart) = (namespace("dev", &[("expose", "all")]), service("dev", "cart", &[]));
-    let mut resources =
-        store([Object::Namespace(namespace), Object::Service(cart), Object::EndpointSlice(slice("dev", "1", "cart", &["10.0.0.1"]))]);
+    let mut resources = store([
+        Object::Namespace(namespace),
+        Object::Service(cart),
+        Object::EndpointSlice(slice("dev", "1", "cart", &["10.0.0.1"])),
+    ]);
     let mut known = EndpointCells::default();
     let before = cells(&translate_reusing(&settings(), &resources, &mut known).snapshot);
     known.commit();
-    resources.apply(Change::Upsert(Object::EndpointSlice(slice("dev", "1", "cart", &["10.0.0.2"]))));
+    resources.apply(Change::Upsert(Object::EndpointSlice(slice(
+        "dev",
+        "1",
+        "cart",
+        &["10.0.0.2"],
+    ))));
     resources.apply(Change::Upsert(Object::Service(service("dev", "search", &[]))));
     let after = cells(&translate_reusing(&settings(), &resources, &mut known).snapshot);
     let [(key, cell)] = before.into_iter().collect::<Vec<_>>().try_into().unwrap();
     assert!(Arc::ptr_eq(&after[&key], &cell));
-    assert_eq!(cell.load().ready[0].address, "10.0.0.1:8080".parse().unwrap(), "until it is published");
+    assert_eq!(
+        cell.load().ready[0].address,
+        "10.0.0.1:8080".parse().unwrap(),
+        "until it is published"
+    );
     known.commit();
     assert_eq!(cell.load().ready[0].address, "10.0.0.2:8080".parse().unwrap());
 }
 
 #[test]
 fn an_endpoint_set_of_what_is_not_there_is_empty() {
-    let resources = store([Object::Service(service("dev", "cart", &[])), Object::EndpointSlice(slice("dev", "1", "cart", &["10.0.0.1"]))]);
-    let set = |service: &str, port| endpoint_set(&resources, &EndpointKey { namespace: "dev".into(), service: service.into(), port });
+    let resources = store([
+        Object::Service(service("dev", "cart", &[])),
+        Object::EndpointSlice(slice("dev", "1", "cart", &["10.0.0.1"])),
+    ]);
+    let set = |service: &str, port| {
+        endpoint_set(
+            &resources,
+            &EndpointKey { namespace: "dev".into(), service: service.into(), port },
+        )
+    };
     assert_eq!(set("cart", 80).ready.len(), 1);
     assert_eq!(set("cart", 81), EndpointSet::default());
     assert_eq!(set("search", 80), EndpointSet::default());
@@ -377,8 +450,16 @@ fn an_endpoint_set_of_what_is_not_there_is_empty() {
 
 #[test]
 fn an_annotation_with_a_small_mistake_is_recognised() {
-    let resources = store([Object::Service(service("dev", "cart", &[("timeouts", "1s"), ("pahts", "/"), ("zzz", "1")]))]);
-    let help: Vec<_> = translate(&settings(), &resources).problems.into_iter().map(|problem| problem.help).collect();
+    let resources = store([Object::Service(service(
+        "dev",
+        "cart",
+        &[("timeouts", "1s"), ("pahts", "/"), ("zzz", "1")],
+    ))]);
+    let help: Vec<_> = translate(&settings(), &resources)
+        .problems
+        .into_iter()
+        .map(|problem| problem.help)
+        .collect();
     let expected = [
         "did you mean `portcullis.dev/paths`?",
         "did you mean `portcullis.dev/timeout`?",

@@ -14,14 +14,19 @@ pub(crate) struct SyntaxError {
     pub(crate) help: &'static str,
 }
 
-/// Reads all documents. Empty ones are left out. A broken one hides neither those before it nor those after it.
+/// Reads all documents. Empty ones are left out. A broken one hides neither those before it nor
+/// those after it.
 pub(crate) fn read(bytes: &[u8]) -> Vec<Result<Node, SyntaxError>> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
             let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
             let at = Position::after(&String::from_utf8_lossy(before));
-            return vec![Err(SyntaxError::new(at, "the file is not UTF-8 text", "save it as UTF-8"))];
+            return vec![Err(SyntaxError::new(
+                at,
+                "the file is not UTF-8 text",
+                "save it as UTF-8",
+            ))];
         }
     };
     let options = granit_parser::options! {
@@ -116,10 +121,16 @@ impl Builder {
                     Content::List(list) => Value::List(list),
                     Content::Map { entries, .. } => Value::Map(merged(entries)?),
                 };
-                self.complete(Node { value, at: collection.at }, collection.anchor, collection.extent)
+                self.complete(
+                    Node { value, at: collection.at },
+                    collection.anchor,
+                    collection.extent,
+                )
             }
             Event::Alias(id) => {
-                let Some((node, extent)) = self.anchors.get(&id) else { return Err(inside_itself(at)) };
+                let Some((node, extent)) = self.anchors.get(&id) else {
+                    return Err(inside_itself(at));
+                };
                 let extent = *extent;
                 self.repeated += extent.nodes;
                 if self.repeated > MAX_REPEATED || self.open.len() + extent.depth > MAX_DEPTH {
@@ -132,7 +143,12 @@ impl Builder {
         }
     }
 
-    fn begin(&mut self, content: Content, at: Position, anchor: usize) -> Result<Option<Node>, SyntaxError> {
+    fn begin(
+        &mut self,
+        content: Content,
+        at: Position,
+        anchor: usize,
+    ) -> Result<Option<Node>, SyntaxError> {
         self.count(at)?;
         if self.open.len() >= MAX_DEPTH {
             return Err(too_large(at));
@@ -149,8 +165,14 @@ impl Builder {
         if self.nodes > MAX_NODES { Err(too_large(at)) } else { Ok(()) }
     }
 
-    /// Puts a value that is whole where it belongs: into what is open around it; else it is the document.
-    fn complete(&mut self, node: Node, anchor: usize, extent: Extent) -> Result<Option<Node>, SyntaxError> {
+    /// Puts a value that is whole where it belongs: into what is open around it; else it is the
+    /// document.
+    fn complete(
+        &mut self,
+        node: Node,
+        anchor: usize,
+        extent: Extent,
+    ) -> Result<Option<Node>, SyntaxError> {
         if anchor != 0 {
             self.repeated += extent.nodes;
             if self.repeated > MAX_REPEATED {
@@ -177,22 +199,32 @@ impl Builder {
     fn resume<'a>(&mut self, parser: &mut Parser<'a, granit_parser::StrInput<'a>>) -> bool {
         self.open.clear();
         self.anchors.clear();
-        self.nodes <= MAX_NODES && self.repeated <= MAX_REPEATED && parser.proceed_next_document().unwrap_or(false)
+        self.nodes <= MAX_NODES
+            && self.repeated <= MAX_REPEATED
+            && parser.proceed_next_document().unwrap_or(false)
     }
 }
 
-fn scalar_value(text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Position) -> Result<Value, SyntaxError> {
+fn scalar_value(
+    text: &str,
+    style: ScalarStyle,
+    tag: Option<&Tag>,
+    at: Position,
+) -> Result<Value, SyntaxError> {
     known_tag(tag, at)?;
-    let as_text = style != ScalarStyle::Plain || tag.is_some_and(|tag| tag.is_yaml_core_schema_tag("str"));
+    let as_text =
+        style != ScalarStyle::Plain || tag.is_some_and(|tag| tag.is_yaml_core_schema_tag("str"));
     Ok(if as_text { Value::Text(text.to_owned()) } else { scalar::resolve(text) })
 }
 
 fn known_tag(tag: Option<&Tag>, at: Position) -> Result<(), SyntaxError> {
     match tag {
         // `!` alone says "not a plain scalar" (YAML 1.2 §6.9.1), which its style says already.
-        Some(tag) if tag.is_custom() && tag.original() != "!" => {
-            Err(SyntaxError::new(at, format!("the tag `{}` is not known here", tag.original()), "write the value without it"))
-        }
+        Some(tag) if tag.is_custom() && tag.original() != "!" => Err(SyntaxError::new(
+            at,
+            format!("the tag `{}` is not known here", tag.original()),
+            "write the value without it",
+        )),
         _ => Ok(()),
     }
 }
@@ -208,16 +240,22 @@ fn into_key(value: Value, at: Position) -> Result<String, SyntaxError> {
     }
 }
 
-/// Refuses keys that are there twice, and puts in what merge keys (`<<: *name`) bring and the map does not say itself.
+/// Refuses keys that are there twice, and puts in what merge keys (`<<: *name`) bring and the map
+/// does not say itself.
 fn merged(entries: Vec<Entry>) -> Result<Vec<Entry>, SyntaxError> {
     let mut seen = HashSet::with_capacity(entries.len());
     if let Some(twice) = entries.iter().find(|entry| !seen.insert(entry.key.as_str())) {
-        return Err(SyntaxError::new(twice.key_at, format!("the key `{}` is there twice", twice.key), "keep one of the two"));
+        return Err(SyntaxError::new(
+            twice.key_at,
+            format!("the key `{}` is there twice", twice.key),
+            "keep one of the two",
+        ));
     }
     if !seen.contains("<<") {
         return Ok(entries);
     }
-    let (merges, mut own): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|entry| entry.key == "<<");
+    let (merges, mut own): (Vec<Entry>, Vec<Entry>) =
+        entries.into_iter().partition(|entry| entry.key == "<<");
     let mut seen: HashSet<String> = own.iter().map(|entry| entry.key.clone()).collect();
     for merge in merges {
         let sources = match merge.node.value {
@@ -226,7 +264,11 @@ fn merged(entries: Vec<Entry>) -> Result<Vec<Entry>, SyntaxError> {
         };
         for source in sources {
             let Value::Map(entries) = source.value else {
-                return Err(SyntaxError::new(source.at, "a merge key (`<<`) takes a map or a list of maps", "write an alias of a map"));
+                return Err(SyntaxError::new(
+                    source.at,
+                    "a merge key (`<<`) takes a map or a list of maps",
+                    "write an alias of a map",
+                ));
             };
             own.extend(entries.into_iter().filter(|entry| seen.insert(entry.key.clone())));
         }
@@ -245,7 +287,10 @@ fn inside_itself(at: Position) -> SyntaxError {
 fn too_large(at: Position) -> SyntaxError {
     SyntaxError::new(
         at,
-        format!("the file is too large: more than {MAX_NODES} values, {MAX_DEPTH} levels, or {MAX_REPEATED} values repeated by aliases"),
+        format!(
+            "the file is too large: more than {MAX_NODES} values, {MAX_DEPTH} levels, or \
+             {MAX_REPEATED} values repeated by aliases"
+        ),
         "split it into several files, and write out what aliases repeat",
     )
 }
@@ -263,8 +308,16 @@ impl From<&ScanError> for SyntaxError {
         let at = Position::from(*error.marker());
         match error.kind() {
             ErrorKind::RecursionLimitExceeded => too_large(at),
-            ErrorKind::UnknownAnchor => Self::new(at, "an alias (`*`) names no anchor before it", "define the anchor (`&`) first"),
-            kind => Self::new(at, format!("the file is not well-formed YAML: {kind}"), "mend the syntax at this place"),
+            ErrorKind::UnknownAnchor => Self::new(
+                at,
+                "an alias (`*`) names no anchor before it",
+                "define the anchor (`&`) first",
+            ),
+            kind => Self::new(
+                at,
+                format!("the file is not well-formed YAML: {kind}"),
+                "mend the syntax at this place",
+            ),
         }
     }
 }

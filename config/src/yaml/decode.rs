@@ -1,8 +1,12 @@
-//! From a tree to a type, by way of serde. An error knows the place and the path of the value that is wrong.
+//! From a tree to a type, by way of serde. An error knows the place and the path of the value that
+//! is wrong.
 
 use std::fmt;
 
-use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::de::{
+    self, Deserialize, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess,
+    SeqAccess, Unexpected, Visitor,
+};
 
 use super::{Entry, Node, Position, Value};
 use crate::problem::nearest;
@@ -66,7 +70,10 @@ impl de::Error for DecodeError {
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
         let help = match unexpected {
-            Unexpected::Bool(_) | Unexpected::Signed(_) | Unexpected::Unsigned(_) | Unexpected::Float(_)
+            Unexpected::Bool(_)
+            | Unexpected::Signed(_)
+            | Unexpected::Unsigned(_)
+            | Unexpected::Float(_)
                 if expected.to_string().contains("string") =>
             {
                 "put the value in quotes".to_owned()
@@ -77,7 +84,10 @@ impl de::Error for DecodeError {
     }
 
     fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::new(format!("found {unexpected} where {} belongs", wanted(expected)), format!("write {}", wanted(expected)))
+        Self::new(
+            format!("found {unexpected} where {} belongs", wanted(expected)),
+            format!("write {}", wanted(expected)),
+        )
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
@@ -98,7 +108,10 @@ impl de::Error for DecodeError {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self { lacking: true, ..Self::new(format!("the key `{field}` is missing"), format!("add `{field}`")) }
+        Self {
+            lacking: true,
+            ..Self::new(format!("the key `{field}` is missing"), format!("add `{field}`"))
+        }
     }
 }
 
@@ -109,7 +122,9 @@ fn wanted(expected: &dyn Expected) -> String {
         "u16" => "a whole number from 0 to 65535".to_owned(),
         "u32" | "u64" | "usize" | "i32" | "i64" => "a whole number".to_owned(),
         _ if text.starts_with("a nonzero ") => "a whole number from 1 on".to_owned(),
-        _ if text.starts_with("struct ") || text == "a map" => "a map of keys and values".to_owned(),
+        _ if text.starts_with("struct ") || text == "a map" => {
+            "a map of keys and values".to_owned()
+        }
         _ if text == "a sequence" => "a list".to_owned(),
         _ => text,
     }
@@ -148,7 +163,9 @@ impl<'de> Deserializer<'de> for &'de Node {
             Value::Float(value) => visitor.visit_f64(*value),
             Value::Text(text) => visitor.visit_borrowed_str(text),
             Value::List(list) => visitor.visit_seq(Elements { list: list.iter().enumerate() }),
-            Value::Map(entries) => visitor.visit_map(Entries { entries: entries.iter().enumerate(), value: None }),
+            Value::Map(entries) => {
+                visitor.visit_map(Entries { entries: entries.iter().enumerate(), value: None })
+            }
         }
         .map_err(|error: DecodeError| error.placed(self.at))
     }
@@ -161,15 +178,26 @@ impl<'de> Deserializer<'de> for &'de Node {
     }
 
     /// `key:` with nothing after it is a struct that is all defaults.
-    fn deserialize_struct<V: Visitor<'de>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, DecodeError> {
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
         match &self.value {
-            Value::Null => visitor.visit_map(Entries { entries: [].iter().enumerate(), value: None }),
+            Value::Null => {
+                visitor.visit_map(Entries { entries: [].iter().enumerate(), value: None })
+            }
             _ => return self.deserialize_any(visitor),
         }
         .map_err(|error: DecodeError| error.placed(self.at))
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, DecodeError> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -213,8 +241,16 @@ struct Elements<'de> {
 impl<'de> SeqAccess<'de> for Elements<'de> {
     type Error = DecodeError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, DecodeError> {
-        self.list.next().map(|(index, node)| seed.deserialize(node).map_err(|error| error.below(index, node.at))).transpose()
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, DecodeError> {
+        self.list
+            .next()
+            .map(|(index, node)| {
+                seed.deserialize(node).map_err(|error| error.below(index, node.at))
+            })
+            .transpose()
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -230,14 +266,23 @@ struct Entries<'de> {
 impl<'de> MapAccess<'de> for Entries<'de> {
     type Error = DecodeError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, DecodeError> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, DecodeError> {
         let Some((index, entry)) = self.entries.next() else { return Ok(None) };
         self.value = Some((index, &entry.node));
-        seed.deserialize(entry.key.as_str().into_deserializer()).map(Some).map_err(|error: DecodeError| error.below(index, entry.key_at))
+        seed.deserialize(entry.key.as_str().into_deserializer())
+            .map(Some)
+            .map_err(|error: DecodeError| error.below(index, entry.key_at))
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, DecodeError> {
-        let (index, node) = self.value.take().ok_or_else(|| de::Error::custom("a value without a key"))?;
+    fn next_value_seed<V: DeserializeSeed<'de>>(
+        &mut self,
+        seed: V,
+    ) -> Result<V::Value, DecodeError> {
+        let (index, node) =
+            self.value.take().ok_or_else(|| de::Error::custom("a value without a key"))?;
         seed.deserialize(node).map_err(|error| error.below(index, node.at))
     }
 }
@@ -249,7 +294,10 @@ impl<'de> de::EnumAccess<'de> for Variant<'de> {
     type Error = DecodeError;
     type Variant = Self;
 
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), DecodeError> {
+    fn variant_seed<V: DeserializeSeed<'de>>(
+        self,
+        seed: V,
+    ) -> Result<(V::Value, Self), DecodeError> {
         seed.deserialize(self.0.key.as_str().into_deserializer())
             .map(|variant| (variant, self))
             .map_err(|error: DecodeError| error.below(0, self.0.key_at))
@@ -268,10 +316,16 @@ impl<'de> de::VariantAccess<'de> for Variant<'de> {
     type Error = DecodeError;
 
     fn unit_variant(self) -> Result<(), DecodeError> {
-        Err(DecodeError::new(format!("`{}` takes nothing below it", self.0.key), "write it as a plain text".to_owned()))
+        Err(DecodeError::new(
+            format!("`{}` takes nothing below it", self.0.key),
+            "write it as a plain text".to_owned(),
+        ))
     }
 
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, DecodeError> {
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(
+        self,
+        seed: T,
+    ) -> Result<T::Value, DecodeError> {
         seed.deserialize(&self.0.node).map_err(|error| error.below(0, self.0.node.at))
     }
 
@@ -279,8 +333,15 @@ impl<'de> de::VariantAccess<'de> for Variant<'de> {
         self.0.node.deserialize_any(visitor).map_err(|error| error.below(0, self.0.node.at))
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, DecodeError> {
-        self.0.node.deserialize_struct("", fields, visitor).map_err(|error| error.below(0, self.0.node.at))
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        self.0
+            .node
+            .deserialize_struct("", fields, visitor)
+            .map_err(|error| error.below(0, self.0.node.at))
     }
 }
 
@@ -291,7 +352,10 @@ impl<'de> de::EnumAccess<'de> for NameAlone<'de> {
     type Error = DecodeError;
     type Variant = Self;
 
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), DecodeError> {
+    fn variant_seed<V: DeserializeSeed<'de>>(
+        self,
+        seed: V,
+    ) -> Result<(V::Value, Self), DecodeError> {
         Ok((seed.deserialize(de::value::BorrowedStrDeserializer::new(self.0))?, self))
     }
 }
@@ -320,7 +384,11 @@ impl<'de> de::VariantAccess<'de> for NameAlone<'de> {
         Err(self.bare())
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, DecodeError> {
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, DecodeError> {
         Err(self.bare())
     }
 }

@@ -1,5 +1,5 @@
-//! What an unquoted scalar is: YAML 1.2's core schema (§10.3.2), and YAML 1.1's `yes`, `no`, `on` and `off`, which
-//! `kubectl` takes for booleans too.
+//! What an unquoted scalar is: YAML 1.2's core schema (§10.3.2), and YAML 1.1's `yes`, `no`, `on`
+//! and `off`, which `kubectl` takes for booleans too.
 
 use super::Value;
 
@@ -8,7 +8,9 @@ pub(super) fn resolve(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
         "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Value::Bool(true),
-        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Value::Bool(false),
+        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => {
+            Value::Bool(false)
+        }
         _ => number(text).unwrap_or_else(|| Value::Text(text.to_owned())),
     }
 }
@@ -18,10 +20,16 @@ fn number(text: &str) -> Option<Value> {
         return None;
     }
     if let Some(digits) = text.strip_prefix("0x") {
-        return i64::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with(['+', '-'])).map(Value::Integer);
+        return i64::from_str_radix(digits, 16)
+            .ok()
+            .filter(|_| !digits.starts_with(['+', '-']))
+            .map(Value::Integer);
     }
     if let Some(digits) = text.strip_prefix("0o") {
-        return i64::from_str_radix(digits, 8).ok().filter(|_| !digits.starts_with(['+', '-'])).map(Value::Integer);
+        return i64::from_str_radix(digits, 8)
+            .ok()
+            .filter(|_| !digits.starts_with(['+', '-']))
+            .map(Value::Integer);
     }
     if let Ok(value) = text.parse::<i64>() {
         return Some(Value::Integer(value));
@@ -35,10 +43,16 @@ fn number(text: &str) -> Option<Value> {
 fn float(text: &str) -> Option<f64> {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     match unsigned {
-        ".inf" | ".Inf" | ".INF" => return Some(if text.starts_with('-') { f64::NEG_INFINITY } else { f64::INFINITY }),
+        ".inf" | ".Inf" | ".INF" => {
+            return Some(if text.starts_with('-') { f64::NEG_INFINITY } else { f64::INFINITY });
+        }
         ".nan" | ".NaN" | ".NAN" => return (unsigned == text).then_some(f64::NAN),
         _ => {}
     }
-    // Rust's own grammar has `inf`, `nan` and no more than that beyond YAML's, once the first character is a digit or a point.
-    unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.').then(|| text.parse().ok()).flatten()
+    // Rust's own grammar has `inf`, `nan` and no more than that beyond YAML's, once the first
+    // character is a digit or a point.
+    unsigned
+        .starts_with(|c: char| c.is_ascii_digit() || c == '.')
+        .then(|| text.parse().ok())
+        .flatten()
 }

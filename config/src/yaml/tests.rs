@@ -63,7 +63,9 @@ fn aliases_that_multiply_are_refused() {
 
 #[test]
 fn deep_nesting_is_refused() {
-    for text in ["[".repeat(100_000), "{a: ".repeat(100_000), "- ".repeat(100_000), "? ".repeat(100_000)] {
+    for text in
+        ["[".repeat(100_000), "{a: ".repeat(100_000), "- ".repeat(100_000), "? ".repeat(100_000)]
+    {
         assert!(read(text.as_bytes()).iter().all(Result::is_err));
     }
 }
@@ -103,7 +105,20 @@ fn unquoted_scalars_are_what_kubectl_takes_them_for() {
     assert_eq!(value("-7"), Value::Integer(-7));
     assert_eq!(value("18446744073709551615"), Value::Unsigned(u64::MAX));
     assert_eq!(value("1e3"), Value::Float(1000.0));
-    for text in ["1.2.3.4", "10.0.0.0/8", "1h", "infinity", "+infinity", "nan", ".", "1_000", "0x", "0x-1", "2026-01-01", "8080:80"] {
+    for text in [
+        "1.2.3.4",
+        "10.0.0.0/8",
+        "1h",
+        "infinity",
+        "+infinity",
+        "nan",
+        ".",
+        "1_000",
+        "0x",
+        "0x-1",
+        "2026-01-01",
+        "8080:80",
+    ] {
         assert_eq!(value(text), Value::Text(text.to_owned()), "{text}");
     }
 }
@@ -134,5 +149,7 @@ fn aliases_do_not_get_around_the_limit_of_depth() {
     for level in 1..60 {
         text.push_str(&format!("a{level}: &a{level} [[[*a{}]]]\n", level - 1));
     }
-    assert!(read(text.as_bytes()).remove(0).unwrap_err().message.starts_with("the file is too large"));
+    assert!(
+        read(text.as_bytes()).remove(0).unwrap_err().message.starts_with("the file is too large")
+    );
 }

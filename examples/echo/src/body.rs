@@ -34,11 +34,16 @@ pub(crate) fn octets(length: u64) -> ResponseBody {
 
 /// Twice `length` octets promised, `length` sent, then the connection or stream is broken off.
 pub(crate) fn broken(length: u64) -> ResponseBody {
-    Octets { left: length.saturating_mul(2).max(1), breaks_at: length.max(1), paused: false }.boxed_unsync()
+    Octets { left: length.saturating_mul(2).max(1), breaks_at: length.max(1), paused: false }
+        .boxed_unsync()
 }
 
 /// `count` pieces, each made from its number, with a pause after each but the last.
-pub(crate) fn pieces(count: u64, interval: Duration, piece: impl Fn(u64) -> Bytes + Send + 'static) -> ResponseBody {
+pub(crate) fn pieces(
+    count: u64,
+    interval: Duration,
+    piece: impl Fn(u64) -> Bytes + Send + 'static,
+) -> ResponseBody {
     let stream = futures::stream::iter(0..count).then(move |number| {
         let data = piece(number);
         async move {
@@ -70,10 +75,14 @@ impl Body for Octets {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.breaks_at > 0 && self.left <= self.breaks_at {
             if !std::mem::replace(&mut self.paused, true) {
-                // The server sends what it holds when the body makes it wait; on an error it would throw it away.
+                // The server sends what it holds when the body makes it wait; on an error it would
+                // throw it away.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }

@@ -48,7 +48,9 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.counts.send_modify(|counts| if self.finished { counts.finished += 1 } else { counts.cancelled += 1 });
+        self.counts.send_modify(|counts| {
+            if self.finished { counts.finished += 1 } else { counts.cancelled += 1 }
+        });
     }
 }
 
@@ -70,7 +72,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
     type Data = Bytes;
     type Error = B::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
         let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
         let last = match &frame {

@@ -1,6 +1,7 @@
 //! The gRPC side: `portcullis.echo.v1.Echo`, one method of each kind, and a client for them.
 //!
-//! `proto/echo.proto` says the same for other clients. The messages are written by hand, so that no protoc is needed.
+//! `proto/echo.proto` says the same for other clients. The messages are written by hand, so that no
+//! protoc is needed.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +14,9 @@ use hyper::body::Incoming;
 use tonic::body::Body;
 use tonic::client::GrpcService;
 use tonic::codegen::{Body as HttpBody, StdError};
-use tonic::server::{ClientStreamingService, ServerStreamingService, StreamingService, UnaryService};
+use tonic::server::{
+    ClientStreamingService, ServerStreamingService, StreamingService, UnaryService,
+};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
@@ -60,7 +63,8 @@ pub struct EchoResponse {
 
 type Answers = Pin<Box<dyn Stream<Item = Result<EchoResponse, Status>> + Send>>;
 
-/// A client of the echo service over anything that carries gRPC, such as a [`tonic::transport::Channel`].
+/// A client of the echo service over anything that carries gRPC, such as a
+/// [`tonic::transport::Channel`].
 #[derive(Debug, Clone)]
 pub struct Client<T> {
     inner: tonic::client::Grpc<T>,
@@ -70,7 +74,10 @@ pub struct Client<T> {
 struct Methods(Arc<State>);
 
 /// Answers a gRPC request.
-pub(crate) async fn answer(state: &Arc<State>, request: http::Request<Incoming>) -> http::Response<Body> {
+pub(crate) async fn answer(
+    state: &Arc<State>,
+    request: http::Request<Incoming>,
+) -> http::Response<Body> {
     let methods = Methods(Arc::clone(state));
     let mut grpc = tonic::server::Grpc::new(ProstCodec::<EchoResponse, EchoRequest>::default());
     match request.uri().path() {
@@ -110,12 +117,19 @@ impl EchoRequest {
 impl Methods {
     fn response<R>(&self, request: &Request<R>) -> EchoResponse {
         let timeout = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
-        EchoResponse { pod: self.0.name.clone(), timeout: timeout.unwrap_or_default().to_owned(), ..EchoResponse::default() }
+        EchoResponse {
+            pod: self.0.name.clone(),
+            timeout: timeout.unwrap_or_default().to_owned(),
+            ..EchoResponse::default()
+        }
     }
 }
 
 /// The messages that a stream has for one request.
-fn repeated(request: EchoRequest, template: EchoResponse) -> impl Stream<Item = Result<EchoResponse, Status>> + Send {
+fn repeated(
+    request: EchoRequest,
+    template: EchoResponse,
+) -> impl Stream<Item = Result<EchoResponse, Status>> + Send {
     let ending = futures::stream::iter(request.outcome().err().map(Err));
     futures::stream::iter(0..request.repeat)
         .then(move |sequence| {
@@ -216,7 +230,10 @@ where
     ///
     /// # Errors
     /// The status that the call ended with.
-    pub async fn unary(&mut self, request: Request<EchoRequest>) -> Result<Response<EchoResponse>, Status> {
+    pub async fn unary(
+        &mut self,
+        request: Request<EchoRequest>,
+    ) -> Result<Response<EchoResponse>, Status> {
         self.ready().await?;
         self.inner.unary(request, PathAndQuery::from_static(UNARY), ProstCodec::default()).await
     }
@@ -225,9 +242,18 @@ where
     ///
     /// # Errors
     /// The status that the call ended with.
-    pub async fn server_stream(&mut self, request: Request<EchoRequest>) -> Result<Response<Streaming<EchoResponse>>, Status> {
+    pub async fn server_stream(
+        &mut self,
+        request: Request<EchoRequest>,
+    ) -> Result<Response<Streaming<EchoResponse>>, Status> {
         self.ready().await?;
-        self.inner.server_streaming(request, PathAndQuery::from_static(SERVER_STREAM), ProstCodec::default()).await
+        self.inner
+            .server_streaming(
+                request,
+                PathAndQuery::from_static(SERVER_STREAM),
+                ProstCodec::default(),
+            )
+            .await
     }
 
     /// A stream of messages, one answer.
@@ -247,11 +273,20 @@ where
     ///
     /// # Errors
     /// The status that the call ended with.
-    pub async fn bidi_stream<S>(&mut self, requests: S) -> Result<Response<Streaming<EchoResponse>>, Status>
+    pub async fn bidi_stream<S>(
+        &mut self,
+        requests: S,
+    ) -> Result<Response<Streaming<EchoResponse>>, Status>
     where
         S: Stream<Item = EchoRequest> + Send + 'static,
     {
         self.ready().await?;
-        self.inner.streaming(Request::new(requests), PathAndQuery::from_static(BIDI_STREAM), ProstCodec::default()).await
+        self.inner
+            .streaming(
+                Request::new(requests),
+                PathAndQuery::from_static(BIDI_STREAM),
+                ProstCodec::default(),
+            )
+            .await
     }
 }

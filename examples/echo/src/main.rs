@@ -1,4 +1,5 @@
-//! The sample service as a pod of its own, configured by its environment ([`Options::from_environment`]).
+//! The sample service as a pod of its own, configured by its environment
+//! ([`Options::from_environment`]).
 
 use std::error::Error;
 use std::process::ExitCode;

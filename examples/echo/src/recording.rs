@@ -1,4 +1,5 @@
-//! A backend that stores what it receives octet by octet, and answers what it was told, right or wrong.
+//! A backend that stores what it receives octet by octet, and answers what it was told, right or
+//! wrong.
 
 use std::io;
 use std::net::SocketAddr;
@@ -72,7 +73,12 @@ impl Recording {
     /// # Errors
     /// No port can be bound.
     pub async fn start() -> io::Result<Self> {
-        Self::script(vec![Step::head(), Step::write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), Step::Again]).await
+        Self::script(vec![
+            Step::head(),
+            Step::write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+            Step::Again,
+        ])
+        .await
     }
 
     /// Follows `steps` on each connection.
@@ -83,7 +89,8 @@ impl Recording {
         Self::scripts(vec![steps]).await
     }
 
-    /// Follows the first script on the first connection, and so on; the last one on all further ones.
+    /// Follows the first script on the first connection, and so on; the last one on all further
+    /// ones.
     ///
     /// # Errors
     /// No port can be bound.
@@ -120,13 +127,22 @@ impl Drop for Recording {
     }
 }
 
-async fn accept(listener: TcpListener, scripts: Vec<Vec<Step>>, received: Arc<watch::Sender<Vec<Vec<u8>>>>) {
+async fn accept(
+    listener: TcpListener,
+    scripts: Vec<Vec<Step>>,
+    received: Arc<watch::Sender<Vec<Vec<u8>>>>,
+) {
     let mut conversations = tokio::task::JoinSet::new();
     let mut number = 0;
     while let Ok((stream, _)) = listener.accept().await {
         let Some(script) = scripts.get(number).or(scripts.last()).cloned() else { return };
         received.send_modify(|connections| connections.push(Vec::new()));
-        let mut conversation = Conversation { stream, pending: BytesMut::new(), number, received: Arc::clone(&received) };
+        let mut conversation = Conversation {
+            stream,
+            pending: BytesMut::new(),
+            number,
+            received: Arc::clone(&received),
+        };
         // A peer that goes away ends the script; what it sent is what the test looks at.
         conversations.spawn(async move { conversation.follow(&script).await });
         number += 1;
@@ -158,7 +174,8 @@ impl Conversation {
 
     async fn until(&mut self, mark: &[u8]) -> io::Result<()> {
         loop {
-            if let Some(start) = self.pending.windows(mark.len()).position(|window| window == mark) {
+            if let Some(start) = self.pending.windows(mark.len()).position(|window| window == mark)
+            {
                 self.pending.advance(start + mark.len());
                 return Ok(());
             }

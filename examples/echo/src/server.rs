@@ -76,9 +76,15 @@ impl Options {
         let address = variable("ECHO_ADDRESS").unwrap_or_else(|| "[::]:8080".to_owned());
         let delay = variable("ECHO_SHUTDOWN_DELAY").unwrap_or_else(|| "5s".to_owned());
         Ok(Self {
-            address: address.parse().map_err(|_| format!("ECHO_ADDRESS: `{address}` is no address with a port such as `[::]:8080`"))?,
-            name: variable("POD_NAME").or_else(|| variable("HOSTNAME")).unwrap_or_else(|| "echo".to_owned()),
-            shutdown_delay: duration::parse(&delay).ok_or_else(|| format!("ECHO_SHUTDOWN_DELAY: `{delay}` is no duration such as `5s`"))?,
+            address: address.parse().map_err(|_| {
+                format!("ECHO_ADDRESS: `{address}` is no address with a port such as `[::]:8080`")
+            })?,
+            name: variable("POD_NAME")
+                .or_else(|| variable("HOSTNAME"))
+                .unwrap_or_else(|| "echo".to_owned()),
+            shutdown_delay: duration::parse(&delay).ok_or_else(|| {
+                format!("ECHO_SHUTDOWN_DELAY: `{delay}` is no duration such as `5s`")
+            })?,
             shutdown_deadline: Duration::from_secs(20),
         })
     }
@@ -100,14 +106,16 @@ impl Echo {
             counts: Arc::new(watch::Sender::new(Counts::default())),
         });
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(accept(listener, Arc::clone(&state), stopped, options.shutdown_deadline));
+        let task =
+            tokio::spawn(accept(listener, Arc::clone(&state), stopped, options.shutdown_deadline));
         Ok(Self { address, state, stop, task, options })
     }
 
     /// Serves one connection that something else accepted, such as a TLS server.
     pub async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, io: I) {
         let service = service::of(Arc::clone(&self.state));
-        // What ends a connection is the peer's affair; the counts tell what became of its exchanges.
+        // What ends a connection is the peer's affair; the counts tell what became of its
+        // exchanges.
         let _ = builder().serve_connection_with_upgrades(TokioIo::new(io), service).await;
     }
 
@@ -134,8 +142,8 @@ impl Echo {
         self.state.ready.store(ready, Ordering::Relaxed);
     }
 
-    /// Stops as a well-behaved pod: not ready at once, still serving for the delay, then no new connection, and what is
-    /// under way finishes within the deadline.
+    /// Stops as a well-behaved pod: not ready at once, still serving for the delay, then no new
+    /// connection, and what is under way finishes within the deadline.
     pub async fn stop(self) {
         self.set_ready(false);
         tokio::time::sleep(self.options.shutdown_delay).await;
@@ -145,7 +153,12 @@ impl Echo {
     }
 }
 
-async fn accept(listener: TcpListener, state: Arc<State>, mut stopped: oneshot::Receiver<()>, deadline: Duration) {
+async fn accept(
+    listener: TcpListener,
+    state: Arc<State>,
+    mut stopped: oneshot::Receiver<()>,
+    deadline: Duration,
+) {
     let graceful = GracefulShutdown::new();
     loop {
         let stream = tokio::select! {

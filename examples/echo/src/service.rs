@@ -42,13 +42,18 @@ use crate::{duration, grpc, websocket};
 /// The service that answers for `state`.
 pub(crate) fn of(
     state: Arc<State>,
-) -> impl hyper::service::Service<Request<Incoming>, Response = Response<Counted<ResponseBody>>, Error = Infallible, Future: Send + 'static>
-+ Send
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = Response<Counted<ResponseBody>>,
+    Error = Infallible,
+    Future: Send + 'static,
+> + Send
 + 'static {
     hyper::service::service_fn(move |request: Request<Incoming>| {
         let state = Arc::clone(&state);
         async move {
-            let exchange = (!request.uri().path().starts_with("/ready")).then(|| Exchange::start(&state.counts));
+            let exchange = (!request.uri().path().starts_with("/ready"))
+                .then(|| Exchange::start(&state.counts));
             let response = answer(&state, request).await;
             Ok(response.map(|body| Counted::new(body, exchange).settled()))
         }
@@ -57,7 +62,9 @@ pub(crate) fn of(
 
 async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<ResponseBody> {
     if is_grpc(request.headers()) {
-        return grpc::answer(state, request).await.map(|body| body.map_err(io::Error::other).boxed_unsync());
+        return grpc::answer(state, request)
+            .await
+            .map(|body| body.map_err(io::Error::other).boxed_unsync());
     }
     if websocket::is_handshake(&request) {
         return websocket::accept(state, request);
@@ -70,12 +77,22 @@ async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<Resp
         ("echo", _) => echo(state, request).await,
         ("status", Some(code)) => status(code),
         ("delay", Some(time)) => delay(state, time).await,
-        ("bytes", Some(count)) => number(count).map_or_else(bad, |count| Response::new(body::octets(count))),
-        ("break", Some(count)) => number(count).map_or_else(bad, |count| Response::new(body::broken(count))),
-        ("stream", Some(count)) => number(count).map_or_else(bad, |count| stream(count, interval(&request))),
-        ("events", Some(count)) => number(count).map_or_else(bad, |count| events(count, interval(&request))),
+        ("bytes", Some(count)) => {
+            number(count).map_or_else(bad, |count| Response::new(body::octets(count)))
+        }
+        ("break", Some(count)) => {
+            number(count).map_or_else(bad, |count| Response::new(body::broken(count)))
+        }
+        ("stream", Some(count)) => {
+            number(count).map_or_else(bad, |count| stream(count, interval(&request)))
+        }
+        ("events", Some(count)) => {
+            number(count).map_or_else(bad, |count| events(count, interval(&request)))
+        }
         ("trailers", None) => trailers(state),
-        ("close", None) => with_header(greeting(state), CONNECTION, HeaderValue::from_static("close")),
+        ("close", None) => {
+            with_header(greeting(state), CONNECTION, HeaderValue::from_static("close"))
+        }
         ("counts", None) => counts(state),
         ("ready", None) => ready(state),
         ("ready", Some(switch)) if request.method() == Method::POST => switch_ready(state, switch),
@@ -123,11 +140,19 @@ async fn echo(state: &State, request: Request<Incoming>) -> Response<ResponseBod
 }
 
 fn pairs(headers: &HeaderMap) -> Vec<(&str, String)> {
-    headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned())).collect()
+    headers
+        .iter()
+        .map(|(name, value)| {
+            (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        })
+        .collect()
 }
 
 fn status(text: &str) -> Response<ResponseBody> {
-    StatusCode::from_bytes(text.as_bytes()).ok().filter(|status| !status.is_informational()).map_or_else(bad, code)
+    StatusCode::from_bytes(text.as_bytes())
+        .ok()
+        .filter(|status| !status.is_informational())
+        .map_or_else(bad, code)
 }
 
 async fn delay(state: &State, time: &str) -> Response<ResponseBody> {
@@ -141,7 +166,9 @@ fn stream(count: u64, interval: Duration) -> Response<ResponseBody> {
 }
 
 fn events(count: u64, interval: Duration) -> Response<ResponseBody> {
-    let events = body::pieces(count, interval, |number| Bytes::from(format!("id: {number}\ndata: event {number}\n\n")));
+    let events = body::pieces(count, interval, |number| {
+        Bytes::from(format!("id: {number}\ndata: event {number}\n\n"))
+    });
     with_header(Response::new(events), CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))
 }
 
@@ -158,11 +185,17 @@ fn trailers(state: &State) -> Response<ResponseBody> {
 
 fn counts(state: &State) -> Response<ResponseBody> {
     let counts = *state.counts.borrow();
-    json(&json!({ "pod": state.name, "started": counts.started, "finished": counts.finished, "cancelled": counts.cancelled }))
+    json(
+        &json!({ "pod": state.name, "started": counts.started, "finished": counts.finished, "cancelled": counts.cancelled }),
+    )
 }
 
 fn ready(state: &State) -> Response<ResponseBody> {
-    code(if state.ready.load(Ordering::Relaxed) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
+    code(if state.ready.load(Ordering::Relaxed) {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    })
 }
 
 fn switch_ready(state: &State, switch: &str) -> Response<ResponseBody> {
@@ -192,22 +225,37 @@ fn bad() -> Response<ResponseBody> {
 
 /// A status with its number as the body, where it may have one.
 pub(crate) fn code(status: StatusCode) -> Response<ResponseBody> {
-    let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED || status == StatusCode::RESET_CONTENT;
-    let mut response = Response::new(body::full(if bodiless { String::new() } else { format!("{}\n", status.as_u16()) }));
+    let bodiless = status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+        || status == StatusCode::RESET_CONTENT;
+    let mut response = Response::new(body::full(if bodiless {
+        String::new()
+    } else {
+        format!("{}\n", status.as_u16())
+    }));
     *response.status_mut() = status;
     response
 }
 
 fn json(value: &serde_json::Value) -> Response<ResponseBody> {
-    with_header(Response::new(body::full(format!("{value}\n"))), CONTENT_TYPE, HeaderValue::from_static("application/json"))
+    with_header(
+        Response::new(body::full(format!("{value}\n"))),
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    )
 }
 
-fn with_header(mut response: Response<ResponseBody>, name: http::HeaderName, value: HeaderValue) -> Response<ResponseBody> {
+fn with_header(
+    mut response: Response<ResponseBody>,
+    name: http::HeaderName,
+    value: HeaderValue,
+) -> Response<ResponseBody> {
     response.headers_mut().insert(name, value);
     response
 }
 
-/// Whether `version` is HTTP/2, where connections are not upgraded but streams connected (RFC 8441).
+/// Whether `version` is HTTP/2, where connections are not upgraded but streams connected (RFC
+/// 8441).
 pub(crate) fn is_http2(version: Version) -> bool {
     version == Version::HTTP_2
 }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use futures::{SinkExt, StreamExt};
-use http::header::{CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::header::{
+    CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
@@ -18,21 +21,30 @@ use crate::body::{self, ResponseBody};
 use crate::server::State;
 use crate::service::{code, is_http2};
 
-/// Whether `request` asks for a WebSocket: by an upgrade (RFC 6455 §4.1) or by an extended CONNECT (RFC 8441 §4).
+/// Whether `request` asks for a WebSocket: by an upgrade (RFC 6455 §4.1) or by an extended CONNECT
+/// (RFC 8441 §4).
 pub(crate) fn is_handshake(request: &Request<Incoming>) -> bool {
     if is_http2(request.version()) {
         let protocol = request.extensions().get::<Protocol>();
-        return request.method() == Method::CONNECT && protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
+        return request.method() == Method::CONNECT
+            && protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
     }
-    request.headers().get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    request
+        .headers()
+        .get(UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// Accepts the handshake, and echoes messages on a task of its own until the peer closes.
 pub(crate) fn accept(state: &Arc<State>, mut request: Request<Incoming>) -> Response<ResponseBody> {
     let mut response = Response::new(body::full(""));
     if !is_http2(request.version()) {
-        let Some(key) = request.headers().get(SEC_WEBSOCKET_KEY) else { return code(StatusCode::BAD_REQUEST) };
-        let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) else { return code(StatusCode::BAD_REQUEST) };
+        let Some(key) = request.headers().get(SEC_WEBSOCKET_KEY) else {
+            return code(StatusCode::BAD_REQUEST);
+        };
+        let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) else {
+            return code(StatusCode::BAD_REQUEST);
+        };
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -57,7 +69,8 @@ fn first_protocol(request: &Request<Incoming>) -> Option<HeaderValue> {
 
 async fn echo(upgrade: OnUpgrade, name: String, greets: bool) {
     let Ok(upgraded) = upgrade.await else { return };
-    let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+    let mut socket =
+        WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
     if greets {
         // For clients that can read frames but send none; what becomes of it is theirs to say.
         let _ = socket.send(Message::text(format!("Hello from {name}"))).await;

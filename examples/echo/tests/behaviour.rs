@@ -19,7 +19,11 @@ async fn exchange(echo: &Echo, request: &str) -> String {
 }
 
 async fn get(echo: &Echo, path: &str) -> String {
-    exchange(echo, &format!("GET {path} HTTP/1.1\r\nHost: echo\r\nTE: trailers\r\nConnection: close\r\n\r\n")).await
+    exchange(
+        echo,
+        &format!("GET {path} HTTP/1.1\r\nHost: echo\r\nTE: trailers\r\nConnection: close\r\n\r\n"),
+    )
+    .await
 }
 
 #[tokio::test]
@@ -45,9 +49,12 @@ async fn answers_as_the_path_says() {
 #[tokio::test]
 async fn tells_what_it_received() {
     let echo = Echo::start(Options::loopback("pod-1")).await.unwrap();
-    let answer =
-        exchange(&echo, "POST /echo?a=1 HTTP/1.1\r\nHost: echo\r\nX-B: 2\r\nX-A: 1\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc")
-            .await;
+    let answer = exchange(
+        &echo,
+        "POST /echo?a=1 HTTP/1.1\r\nHost: echo\r\nX-B: 2\r\nX-A: 1\r\nContent-Length: \
+         3\r\nConnection: close\r\n\r\nabc",
+    )
+    .await;
     let body = answer.split("\r\n\r\n").nth(1).unwrap();
     let told: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!(told["method"], "POST");
@@ -69,10 +76,15 @@ async fn readiness_is_switched_by_a_request() {
 #[tokio::test]
 async fn grpc_calls_of_each_kind() {
     let echo = Echo::start(Options::loopback("pod-1")).await.unwrap();
-    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", echo.address())).unwrap().connect().await.unwrap();
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", echo.address()))
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
     let mut client = Client::new(channel);
 
-    let answer = client.unary(tonic::Request::new(EchoRequest::new("hello"))).await.unwrap().into_inner();
+    let answer =
+        client.unary(tonic::Request::new(EchoRequest::new("hello"))).await.unwrap().into_inner();
     assert_eq!((answer.message.as_str(), answer.pod.as_str()), ("hello", "pod-1"));
 
     let failing = EchoRequest { status: 5, ..EchoRequest::new("nowhere") };
@@ -105,7 +117,8 @@ async fn a_call_given_up_counts_as_cancelled() {
 async fn websocket_messages_come_back() {
     let echo = Echo::start(Options::loopback("pod-1")).await.unwrap();
     let stream = TcpStream::connect(echo.address()).await.unwrap();
-    let (mut socket, _) = tokio_tungstenite::client_async(format!("ws://{}/", echo.address()), stream).await.unwrap();
+    let (mut socket, _) =
+        tokio_tungstenite::client_async(format!("ws://{}/", echo.address()), stream).await.unwrap();
     for (sent, expected) in [("hello", "hello"), ("whoami", "pod-1")] {
         socket.send(Message::text(sent)).await.unwrap();
         assert_eq!(socket.next().await.unwrap().unwrap(), Message::text(expected));
@@ -133,12 +146,21 @@ async fn stopping_lets_what_is_under_way_finish() {
 
 #[tokio::test]
 async fn a_recording_keeps_octets_and_follows_its_script() {
-    let steps = vec![Step::head(), Step::write("garbage"), Step::Pause(Duration::from_millis(1)), Step::End];
+    let steps = vec![
+        Step::head(),
+        Step::write("garbage"),
+        Step::Pause(Duration::from_millis(1)),
+        Step::End,
+    ];
     let recording = Recording::script(steps).await.unwrap();
     let mut stream = TcpStream::connect(recording.address()).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\n\r\nmore").await.unwrap();
     let mut answer = [0; 7];
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"garbage");
-    recording.watch().wait_for(|connections| connections[0] == b"GET / HTTP/1.1\r\n\r\nmore").await.unwrap();
+    recording
+        .watch()
+        .wait_for(|connections| connections[0] == b"GET / HTTP/1.1\r\n\r\nmore")
+        .await
+        .unwrap();
 }

@@ -1,8 +1,10 @@
-//! A signed word to the backend about who is calling: a JSON Web Token (RFC 7519, ES256) for one host and five minutes.
+//! A signed word to the backend about who is calling: a JSON Web Token (RFC 7519, ES256) for one
+//! host and five minutes.
 //!
-//! A header field can be believed because nobody but the gateway can reach the pod; this can be believed without that. The keys are
-//! derived from those that seal sessions, so that all replicas have the same, and rotating the one rotates the other: a new key is published
-//! at once, and signs when every replica has heard of it.
+//! A header field can be believed because nobody but the gateway can reach the pod; this can be
+//! believed without that. The keys are derived from those that seal sessions, so that all replicas
+//! have the same, and rotating the one rotates the other: a new key is published at once, and signs
+//! when every replica has heard of it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -78,8 +80,13 @@ impl Assertions {
 
     /// Takes the keys that are derived from these into use.
     pub(crate) fn learn(&self, keys: &[SessionKey]) {
-        let derived: Vec<Key> = keys.iter().filter_map(|key| Key::derive(key.key.expose(), key.created)).collect();
-        let keys = if derived.is_empty() { Key::derive(&self.own, None).into_iter().collect() } else { derived };
+        let derived: Vec<Key> =
+            keys.iter().filter_map(|key| Key::derive(key.key.expose(), key.created)).collect();
+        let keys = if derived.is_empty() {
+            Key::derive(&self.own, None).into_iter().collect()
+        } else {
+            derived
+        };
         self.keys.store(Arc::new(Keys::new(keys)));
     }
 
@@ -94,7 +101,13 @@ impl Assertions {
     }
 
     /// A token for `host` about the caller. `None` only where the cryptography fails.
-    pub(super) fn sign(&self, key: &Key, caller: &Caller, host: &str, now: SystemTime) -> Option<HeaderValue> {
+    pub(super) fn sign(
+        &self,
+        key: &Key,
+        caller: &Caller,
+        host: &str,
+        now: SystemTime,
+    ) -> Option<HeaderValue> {
         key.sign(self.claims(caller, host), now)
     }
 
@@ -120,22 +133,38 @@ impl Assertions {
 impl Keys {
     fn new(keys: Vec<Key>) -> Self {
         let published: Vec<_> = keys.iter().map(Key::public).collect();
-        Self { keys: keys.into_iter().map(Arc::new).collect(), published: json!({ "keys": published }).to_string().into() }
+        Self {
+            keys: keys.into_iter().map(Arc::new).collect(),
+            published: json!({ "keys": published }).to_string().into(),
+        }
     }
 }
 
 // === impl Key ===
 
 impl Key {
-    /// The key on P-256 that belongs to this secret. Which scalars are none is found by trying: about one in 2^32.
+    /// The key on P-256 that belongs to this secret. Which scalars are none is found by trying:
+    /// about one in 2^32.
     fn derive(secret: &[u8], created: Option<SystemTime>) -> Option<Self> {
         let secret = hkdf::Salt::new(HKDF_SHA256, b"portcullis").extract(secret);
         (0_u8..8).find_map(|round| {
             let mut scalar = [0; 32];
-            secret.expand(&[b"assertion ES256", &[round]], HKDF_SHA256).ok()?.fill(&mut scalar).ok()?;
-            let point = agreement::PrivateKey::from_private_key(&ECDH_P256, &scalar).ok()?.compute_public_key().ok()?;
+            secret
+                .expand(&[b"assertion ES256", &[round]], HKDF_SHA256)
+                .ok()?
+                .fill(&mut scalar)
+                .ok()?;
+            let point = agreement::PrivateKey::from_private_key(&ECDH_P256, &scalar)
+                .ok()?
+                .compute_public_key()
+                .ok()?;
             let point = point.as_ref().to_vec();
-            let pair = EcdsaKeyPair::from_private_key_and_public_key(&ECDSA_P256_SHA256_FIXED_SIGNING, &scalar, &point).ok()?;
+            let pair = EcdsaKeyPair::from_private_key_and_public_key(
+                &ECDSA_P256_SHA256_FIXED_SIGNING,
+                &scalar,
+                &point,
+            )
+            .ok()?;
             let id = URL_SAFE_NO_PAD.encode(digest(&SHA256, &point).as_ref().get(..12)?);
             Some(Self { id, pair, point, created })
         })
@@ -143,7 +172,8 @@ impl Key {
 
     fn public(&self) -> serde_json::Value {
         // 4, then both coordinates (SEC 1 §2.3.3).
-        let (x, y) = self.point.get(1..).unwrap_or_default().split_at_checked(32).unwrap_or_default();
+        let (x, y) =
+            self.point.get(1..).unwrap_or_default().split_at_checked(32).unwrap_or_default();
         json!({ "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": self.id, "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y) })
     }
 
@@ -152,9 +182,17 @@ impl Key {
         claims["iat"] = json!(now);
         claims["exp"] = json!(now + LASTS.as_secs());
         let header = json!({ "alg": "ES256", "typ": "JWT", "kid": self.id });
-        let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let message = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(header.to_string()),
+            URL_SAFE_NO_PAD.encode(claims.to_string())
+        );
         let signature = self.pair.sign(&SystemRandom::new(), message.as_bytes()).ok()?;
-        let mut token = HeaderValue::try_from(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))).ok()?;
+        let mut token = HeaderValue::try_from(format!(
+            "{message}.{}",
+            URL_SAFE_NO_PAD.encode(signature.as_ref())
+        ))
+        .ok()?;
         token.set_sensitive(true);
         Some(token)
     }
@@ -175,7 +213,11 @@ mod tests {
     }
 
     fn key(octet: u8, age: u64) -> SessionKey {
-        SessionKey { origin: Origin::default(), key: vec![octet; 32].into(), created: Some(now() - Duration::from_secs(age)) }
+        SessionKey {
+            origin: Origin::default(),
+            key: vec![octet; 32].into(),
+            created: Some(now() - Duration::from_secs(age)),
+        }
     }
 
     fn token(assertions: &Assertions, host: &str, now: SystemTime) -> HeaderValue {
@@ -184,10 +226,17 @@ mod tests {
     }
 
     /// What a backend does.
-    fn verified(assertions: &Assertions, token: &HeaderValue, audience: &str) -> Result<Value, jsonwebtoken::errors::Error> {
+    fn verified(
+        assertions: &Assertions,
+        token: &HeaderValue,
+        audience: &str,
+    ) -> Result<Value, jsonwebtoken::errors::Error> {
         let keys: JwkSet = serde_json::from_slice(&assertions.published()).unwrap();
         let header = jsonwebtoken::decode_header(token).unwrap();
-        let key = DecodingKey::from_jwk(keys.find(header.kid.as_deref().unwrap()).expect("it is published")).unwrap();
+        let key = DecodingKey::from_jwk(
+            keys.find(header.kid.as_deref().unwrap()).expect("it is published"),
+        )
+        .unwrap();
         let mut validation = Validation::new(Algorithm::ES256);
         validation.set_audience(&[audience]);
         validation.set_issuer(&["https://apps.test"]);
@@ -209,7 +258,8 @@ mod tests {
 
     #[test]
     fn replicas_with_the_same_secrets_have_the_same_keys_and_rotate_with_overlap() {
-        let (one, other) = (Assertions::new("apps.test").unwrap(), Assertions::new("apps.test").unwrap());
+        let (one, other) =
+            (Assertions::new("apps.test").unwrap(), Assertions::new("apps.test").unwrap());
         assert_ne!(one.published(), other.published(), "keys of their own");
         for replica in [&one, &other] {
             replica.learn(&[key(1, 1000), key(2, 10)]);

@@ -1,6 +1,7 @@
 //! From the credentials that a request shows to who is calling.
 //!
-//! It is asked before the host is looked at, so that the same work is done for a host that exists and for one that does not.
+//! It is asked before the host is looked at, so that the same work is done for a host that exists
+//! and for one that does not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,22 +72,27 @@ pub(crate) struct Authenticated {
 // === impl Authenticator ===
 
 impl Authenticator {
-    pub(crate) fn new(settings: &AccessSettings, sessions: Option<Arc<Sessions>>) -> Result<Self, NoRandomness> {
-        let issuers: Vec<_> = settings.issuers.iter().cloned().map(Issuer::new).map(Arc::new).collect();
+    pub(crate) fn new(
+        settings: &AccessSettings,
+        sessions: Option<Arc<Sessions>>,
+    ) -> Result<Self, NoRandomness> {
+        let issuers: Vec<_> =
+            settings.issuers.iter().cloned().map(Issuer::new).map(Arc::new).collect();
         let fingerprints = Arc::new(Fingerprints::new()?);
         Ok(Self {
             client_keys: ArcSwap::default(),
             accepted: Cache::new(REMEMBERED),
             refused: Cache::new(REMEMBERED),
-            logins: settings
-                .login
-                .as_ref()
-                .zip(sessions)
-                .map(|(login, sessions)| Logins::new(sessions, settings, login, Arc::clone(&fingerprints), REMEMBERED)),
+            logins: settings.login.as_ref().zip(sessions).map(|(login, sessions)| {
+                Logins::new(sessions, settings, login, Arc::clone(&fingerprints), REMEMBERED)
+            }),
             introspection: Introspection::new(&issuers, &fingerprints),
             issuers,
             fingerprints,
-            authorities: settings.client_certificate_authorities.as_deref().map(ClientAuthorities::new),
+            authorities: settings
+                .client_certificate_authorities
+                .as_deref()
+                .map(ClientAuthorities::new),
             generation: AtomicU64::new(0),
         })
     }
@@ -96,7 +102,8 @@ impl Authenticator {
         &self.issuers
     }
 
-    /// Follows the client keys of the snapshot, and the issuers' keys, forever: a task of the control plane.
+    /// Follows the client keys of the snapshot, and the issuers' keys, forever: a task of the
+    /// control plane.
     pub(crate) async fn follow(&self, live: &Live) {
         let issuers = futures::future::join_all(self.issuers.iter().map(|issuer| issuer.follow()));
         let keys = live.follow(|snapshot| self.learn(&snapshot.credentials));
@@ -124,15 +131,19 @@ impl Authenticator {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Grows when credentials that held may not hold any more: those that are in use are to be looked at again.
+    /// Grows when credentials that held may not hold any more: those that are in use are to be
+    /// looked at again.
     pub(crate) fn generation(&self) -> u64 {
         let issuers: u64 = self.issuers.iter().map(|issuer| issuer.generation()).sum();
         let authorities = self.authorities.as_ref().map_or(0, ClientAuthorities::generation);
-        self.generation.load(Ordering::Acquire) + issuers + authorities + self.logins.as_ref().map_or(0, Logins::generation)
+        self.generation.load(Ordering::Acquire)
+            + issuers
+            + authorities
+            + self.logins.as_ref().map_or(0, Logins::generation)
     }
 
-    /// Finds out what only others know of these credentials: to be awaited before [`authenticate`](Self::authenticate). It takes as long for
-    /// every host.
+    /// Finds out what only others know of these credentials: to be awaited before
+    /// [`authenticate`](Self::authenticate). It takes as long for every host.
     pub(crate) async fn prepare(&self, shown: &Shown, now: SystemTime) {
         if let Some(introspection) = &self.introspection
             && let Some(Bearer::Token(token)) = shown.bearer()
@@ -146,8 +157,8 @@ impl Authenticator {
     ///
     /// `may_check` is asked before a signature is checked, which is work for some requests.
     ///
-    /// For the application a key in `X-Api-Key` counts most, then the client certificate: the program itself shows them. The client of a
-    /// token counts least.
+    /// For the application a key in `X-Api-Key` counts most, then the client certificate: the
+    /// program itself shows them. The client of a token counts least.
     ///
     /// # Errors
     /// `may_check` said no.
@@ -180,24 +191,44 @@ impl Authenticator {
         if let (Some(logins), Some(value)) = (&self.logins, shown.session()) {
             let login = logins.find(host, value, now);
             found.session = login.as_ref().ok().map(|(_, session)| Arc::clone(session));
-            // What is shown beside a session counts more: only the browser stands behind the portal's own client.
+            // What is shown beside a session counts more: only the browser stands behind the
+            // portal's own client.
             found.add(login.map(|(caller, _)| caller));
         }
         Ok(found)
     }
 
     /// The `Set-Cookie` by which the session of a caller goes on, where it is time for that.
-    pub(crate) fn renewal(&self, authenticated: &Authenticated, host: &str, now: SystemTime) -> Option<HeaderValue> {
+    pub(crate) fn renewal(
+        &self,
+        authenticated: &Authenticated,
+        host: &str,
+        now: SystemTime,
+    ) -> Option<HeaderValue> {
         self.logins.as_ref()?.renewal(authenticated.session.as_ref()?, host, now)
     }
 
-    fn token(&self, token: &str, now: SystemTime, may_check: impl FnOnce() -> bool) -> Result<Result<Caller, Rejected>, NotNow> {
-        if let Some(introspection) = self.introspection.as_ref().filter(|_| Introspection::is_for(token)) {
+    fn token(
+        &self,
+        token: &str,
+        now: SystemTime,
+        may_check: impl FnOnce() -> bool,
+    ) -> Result<Result<Caller, Rejected>, NotNow> {
+        if let Some(introspection) =
+            self.introspection.as_ref().filter(|_| Introspection::is_for(token))
+        {
             return Ok(introspection.find(token, now).unwrap_or(Err(Rejected::Unanswered)));
         }
-        let Some(fingerprint) = self.fingerprints.of("token", &[token]) else { return Ok(Err(Rejected::Unanswered)) };
-        if let Some(known) = self.accepted.get(&fingerprint).filter(|known| self.is_current(known)) {
-            return Ok(if known.what.until.is_some_and(|until| until <= now) { Err(Rejected::Expired) } else { Ok(known.what) });
+        let Some(fingerprint) = self.fingerprints.of("token", &[token]) else {
+            return Ok(Err(Rejected::Unanswered));
+        };
+        if let Some(known) = self.accepted.get(&fingerprint).filter(|known| self.is_current(known))
+        {
+            return Ok(if known.what.until.is_some_and(|until| until <= now) {
+                Err(Rejected::Expired)
+            } else {
+                Ok(known.what)
+            });
         }
         if let Some(known) = self.refused.get(&fingerprint).filter(|known| self.is_current(known)) {
             return Ok(Err(known.what));
@@ -207,16 +238,18 @@ impl Authenticator {
             Err(rejected) => return Ok(Err(rejected)),
         };
         let keys = issuer.known();
-        let signed = match parts.check(&issuer.settings, &keys.keys, &issuer.settings.audiences, now) {
-            Ok(signed) => signed,
-            Err(rejected) => {
-                if rejected == Rejected::UnknownKey {
-                    issuer.want();
+        let signed =
+            match parts.check(&issuer.settings, &keys.keys, &issuer.settings.audiences, now) {
+                Ok(signed) => signed,
+                Err(rejected) => {
+                    if rejected == Rejected::UnknownKey {
+                        issuer.want();
+                    }
+                    // That is found out for less than a look at the cache costs, or becomes true by
+                    // itself.
+                    return Ok(Err(rejected));
                 }
-                // That is found out for less than a look at the cache costs, or becomes true by itself.
-                return Ok(Err(rejected));
-            }
-        };
+            };
         if !may_check() {
             return Err(NotNow);
         }
@@ -224,11 +257,15 @@ impl Authenticator {
         Ok(match signed.verify() {
             Ok((claims, until)) => {
                 let caller = caller(&claims, &issuer.settings, until);
-                self.accepted.insert(fingerprint, Remembered { what: caller.clone(), issuer: place, generation });
+                self.accepted.insert(
+                    fingerprint,
+                    Remembered { what: caller.clone(), issuer: place, generation },
+                );
                 Ok(caller)
             }
             Err(rejected) => {
-                self.refused.insert(fingerprint, Remembered { what: rejected, issuer: place, generation });
+                self.refused
+                    .insert(fingerprint, Remembered { what: rejected, issuer: place, generation });
                 Err(rejected)
             }
         })
@@ -239,7 +276,9 @@ impl Authenticator {
         let parts = Parts::read(token)?;
         let named = parts.issuer();
         let place = self.issuers.iter().position(|issuer| Some(&*issuer.settings.issuer) == named);
-        let (place, issuer) = place.and_then(|place| Some((place, self.issuers.get(place)?))).ok_or(Rejected::UnknownIssuer)?;
+        let (place, issuer) = place
+            .and_then(|place| Some((place, self.issuers.get(place)?)))
+            .ok_or(Rejected::UnknownIssuer)?;
         if parts.is_of_type(&CALLERS) { Ok((parts, place, issuer)) } else { Err(Rejected::Type) }
     }
 

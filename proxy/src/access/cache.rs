@@ -1,4 +1,5 @@
-//! What was found out about credentials, so that it costs a signature once: kept by fingerprint, for all workers, and bounded.
+//! What was found out about credentials, so that it costs a signature once: kept by fingerprint,
+//! for all workers, and bounded.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -20,13 +21,16 @@ const SHORT: usize = 1024;
 
 /// Makes fingerprints: GMAC (NIST SP 800-38D) under a key of its own.
 ///
-/// The nonce is always the same. That would show the key to whoever sees fingerprints; nobody does, since they leave neither the process nor
-/// this room. Then GHASH is what it is chosen for, a universal hash: two texts have one fingerprint with a probability of less than 2^-110,
-/// whoever chose them. It costs a tenth of SHA-256 where the processor has no instructions for that.
+/// The nonce is always the same. That would show the key to whoever sees fingerprints; nobody does,
+/// since they leave neither the process nor this room. Then GHASH is what it is chosen for, a
+/// universal hash: two texts have one fingerprint with a probability of less than 2^-110,
+/// whoever chose them. It costs a tenth of SHA-256 where the processor has no instructions for
+/// that.
 pub(crate) struct Fingerprints(LessSafeKey);
 
-/// A bounded map, by keys that nobody outside can choose, in two generations: when the young one is full it becomes the old one, and what
-/// was the old one is forgotten. What is asked for again is young again, so that what is in use stays.
+/// A bounded map, by keys that nobody outside can choose, in two generations: when the young one is
+/// full it becomes the old one, and what was the old one is forgotten. What is asked for again is
+/// young again, so that what is in use stays.
 pub(crate) struct Cache<T, K = Fingerprint> {
     young: ArcSwap<DashMap<K, T, RandomState>>,
     old: ArcSwap<DashMap<K, T, RandomState>>,
@@ -41,11 +45,15 @@ impl Fingerprints {
     pub(crate) fn new() -> Result<Self, NoRandomness> {
         let mut octets = [0; 32];
         aws_lc_rs::rand::fill(&mut octets).map_err(|_| NoRandomness)?;
-        UnboundKey::new(&AES_256_GCM, &octets).map(LessSafeKey::new).map(Self).map_err(|_| NoRandomness)
+        UnboundKey::new(&AES_256_GCM, &octets)
+            .map(LessSafeKey::new)
+            .map(Self)
+            .map_err(|_| NoRandomness)
     }
 
-    /// The fingerprint by which what was found out is kept; `None` only where the cryptography fails. `context` keeps apart what is the same in
-    /// two meanings; no part can be taken for the end of the one before it, nor a missing one for an empty one.
+    /// The fingerprint by which what was found out is kept; `None` only where the cryptography
+    /// fails. `context` keeps apart what is the same in two meanings; no part can be taken for
+    /// the end of the one before it, nor a missing one for an empty one.
     pub(crate) fn of(&self, context: &str, parts: &[&str]) -> Option<Fingerprint> {
         let mut text = SmallVec::<[u8; SHORT]>::new();
         for part in std::iter::once(&context).chain(parts) {
@@ -53,7 +61,8 @@ impl Fingerprints {
             text.extend_from_slice(part.as_bytes());
         }
         let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);
-        let tag = self.0.seal_in_place_separate_tag(nonce, Aad::from(text.as_slice()), &mut []).ok()?;
+        let tag =
+            self.0.seal_in_place_separate_tag(nonce, Aad::from(text.as_slice()), &mut []).ok()?;
         tag.as_ref().first_chunk().copied()
     }
 }
@@ -63,7 +72,12 @@ impl Fingerprints {
 impl<T: Clone, K: Copy + Eq + Hash> Cache<T, K> {
     /// Of at most two times `bound` entries.
     pub(crate) fn new(bound: usize) -> Self {
-        Self { young: ArcSwap::default(), old: ArcSwap::default(), turning: AtomicBool::new(false), bound }
+        Self {
+            young: ArcSwap::default(),
+            old: ArcSwap::default(),
+            turning: AtomicBool::new(false),
+            bound,
+        }
     }
 
     pub(crate) fn get(&self, key: &K) -> Option<T> {

@@ -39,25 +39,34 @@ pub(crate) struct User {
     pub(crate) subject: Box<str>,
 }
 
-/// Whether the caller may go where `access` guards. What she may not is answered by [`hidden`](crate::hidden), like what does not exist.
+/// Whether the caller may go where `access` guards. What she may not is answered by
+/// [`hidden`](crate::hidden), like what does not exist.
 pub(crate) fn may(access: &Access, caller: &Caller) -> bool {
-    let application = !access.require.application() || caller.application.as_deref().is_some_and(|name| may_application(access, name));
-    let user = !access.require.user() || caller.user.as_deref().is_some_and(|user| may_user(access, user));
+    let application = !access.require.application()
+        || caller.application.as_deref().is_some_and(|name| may_application(access, name));
+    let user =
+        !access.require.user() || caller.user.as_deref().is_some_and(|user| may_user(access, user));
     // Both are always looked at: how long it takes must not tell which of them is missing.
     application & user
 }
 
-/// Whether the grants for people have this one: for the page of what she may enter, which cannot know with which application she will come.
+/// Whether the grants for people have this one: for the page of what she may enter, which cannot
+/// know with which application she will come.
 pub(crate) fn may_enter(access: &Access, user: &User) -> bool {
     matches!(access.require, Require::User | Require::ApplicationAndUser) && may_user(access, user)
 }
 
 fn may_application(access: &Access, name: &str) -> bool {
-    !access.applications.is_empty() && access.applications.iter().all(|list| list.iter().any(|pattern| pattern.matches(name)))
+    !access.applications.is_empty()
+        && access.applications.iter().all(|list| list.iter().any(|pattern| pattern.matches(name)))
 }
 
 fn may_user(access: &Access, user: &User) -> bool {
-    !access.users.is_empty() && access.users.iter().all(|circle| circle.has(&user.name, user.groups.iter().map(|group| &**group)))
+    !access.users.is_empty()
+        && access
+            .users
+            .iter()
+            .all(|circle| circle.has(&user.name, user.groups.iter().map(|group| &**group)))
 }
 
 /// A person who calls by a program, for tests.
@@ -88,7 +97,12 @@ mod tests {
         Access {
             require,
             applications: applications.iter().map(|list| patterns(list).into()).collect(),
-            users: users.iter().map(|(users, groups)| Arc::new(Circle { users: patterns(users), groups: patterns(groups) })).collect(),
+            users: users
+                .iter()
+                .map(|(users, groups)| {
+                    Arc::new(Circle { users: patterns(users), groups: patterns(groups) })
+                })
+                .collect(),
             ..Access::default()
         }
     }
@@ -97,9 +111,20 @@ mod tests {
         let named = |name: &str| (!name.is_empty()).then(|| name.into());
         let user = named(user).map(|name| {
             let groups = groups.iter().map(|group| (*group).into()).collect();
-            Arc::new(User { name, email: None, preferred_username: None, groups, issuer: "corp".into(), subject: "1".into() })
+            Arc::new(User {
+                name,
+                email: None,
+                preferred_username: None,
+                groups,
+                issuer: "corp".into(),
+                subject: "1".into(),
+            })
         });
-        Caller { application: (!application.is_empty()).then(|| application.into()), user, until: None }
+        Caller {
+            application: (!application.is_empty()).then(|| application.into()),
+            user,
+            until: None,
+        }
     }
 
     #[test]
@@ -110,8 +135,14 @@ mod tests {
     #[test]
     fn without_a_grant_nobody_is_let_in() {
         for require in [Require::Application, Require::User, Require::ApplicationAndUser] {
-            assert!(!may(&access(require, &[], &[]), &caller("shop", "ann", &["ops"])), "{require:?}");
-            assert!(!may(&access(require, &[""], &[("", "")]), &caller("shop", "ann", &["ops"])), "{require:?}");
+            assert!(
+                !may(&access(require, &[], &[]), &caller("shop", "ann", &["ops"])),
+                "{require:?}"
+            );
+            assert!(
+                !may(&access(require, &[""], &[("", "")]), &caller("shop", "ann", &["ops"])),
+                "{require:?}"
+            );
         }
     }
 

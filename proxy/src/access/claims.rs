@@ -13,7 +13,8 @@ use super::token::Rejected;
 /// How far clocks may be apart.
 pub(crate) const LEEWAY: Duration = Duration::from_secs(60);
 
-/// The claims of a token (RFC 7519 §4). A name that stands twice makes all of them malformed: two parsers could take different ones.
+/// The claims of a token (RFC 7519 §4). A name that stands twice makes all of them malformed: two
+/// parsers could take different ones.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Claims(BTreeMap<String, Value>);
 
@@ -48,19 +49,24 @@ impl Claims {
         self
     }
 
-    /// Whether `audience` has one of `wanted` (RFC 7519 §4.1.3). A list with anything but texts in it has none.
+    /// Whether `audience` has one of `wanted` (RFC 7519 §4.1.3). A list with anything but texts in
+    /// it has none.
     pub(crate) fn is_for(&self, wanted: &[String]) -> bool {
         match self.0.get("aud") {
             Some(Value::String(audience)) => wanted.contains(audience),
             Some(Value::Array(list)) => {
                 list.iter().all(Value::is_string)
-                    && list.iter().filter_map(Value::as_str).any(|audience| wanted.iter().any(|wanted| wanted == audience))
+                    && list
+                        .iter()
+                        .filter_map(Value::as_str)
+                        .any(|audience| wanted.iter().any(|wanted| wanted == audience))
             }
             _ => false,
         }
     }
 
-    /// Whether it is valid at `now`; when it ends (RFC 7519 §4.1.4 to §4.1.6). `exp` must be there, and each of the times a number.
+    /// Whether it is valid at `now`; when it ends (RFC 7519 §4.1.4 to §4.1.6). `exp` must be there,
+    /// and each of the times a number.
     pub(crate) fn valid_until(&self, now: SystemTime) -> Result<SystemTime, Rejected> {
         let expires = self.time("exp")?.ok_or(Rejected::Claims)?;
         if expires + LEEWAY <= now {
@@ -78,7 +84,10 @@ impl Claims {
         match self.0.get(name) {
             None => Ok(None),
             Some(Value::Number(number)) => {
-                let seconds = number.as_f64().filter(|seconds| (0.0..1e11).contains(seconds)).ok_or(Rejected::Claims)?;
+                let seconds = number
+                    .as_f64()
+                    .filter(|seconds| (0.0..1e11).contains(seconds))
+                    .ok_or(Rejected::Claims)?;
                 Ok(Some(UNIX_EPOCH + Duration::from_secs_f64(seconds)))
             }
             Some(_) => Err(Rejected::Claims),

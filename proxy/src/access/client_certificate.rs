@@ -1,8 +1,9 @@
 //! Client certificates: who the program at the other end of a TLS connection is.
 //!
-//! Every host asks for one alike, and every handshake ends alike whatever is shown: a host that wants one is not told apart. Whether
-//! the certificate holds is found out afterwards, for each request that it is shown with, by the authorities as they are then; so a
-//! resumed session is judged like a new one, and a withdrawn authority ends what came by it.
+//! Every host asks for one alike, and every handshake ends alike whatever is shown: a host that
+//! wants one is not told apart. Whether the certificate holds is found out afterwards, for each
+//! request that it is shown with, by the authorities as they are then; so a resumed session is
+//! judged like a new one, and a withdrawn authority ends what came by it.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -76,16 +77,28 @@ fn algorithms() -> WebPkiSupportedAlgorithms {
 // === impl ClientAuthorities ===
 
 impl ClientAuthorities {
-    /// Reads them for the first time. Where that fails nobody is let in by a certificate, until it does not any more.
+    /// Reads them for the first time. Where that fails nobody is let in by a certificate, until it
+    /// does not any more.
     pub(crate) fn new(path: &Path) -> Self {
-        let authorities = Self { path: path.to_owned(), known: ArcSwap::default(), generation: AtomicU64::new(0) };
+        let authorities = Self {
+            path: path.to_owned(),
+            known: ArcSwap::default(),
+            generation: AtomicU64::new(0),
+        };
         authorities.look();
         authorities
     }
 
-    /// What asks for certificates in handshakes. The names of the authorities are told to every client, as they were at the start.
+    /// What asks for certificates in handshakes. The names of the authorities are told to every
+    /// client, as they were at the start.
     pub(crate) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
-        let hints = self.known.load().anchors.iter().map(|anchor| DistinguishedName::in_sequence(anchor.subject.as_ref())).collect();
+        let hints = self
+            .known
+            .load()
+            .anchors
+            .iter()
+            .map(|anchor| DistinguishedName::in_sequence(anchor.subject.as_ref()))
+            .collect();
         Arc::new(AnyClientCertificate { hints, algorithms: algorithms() })
     }
 
@@ -105,7 +118,9 @@ impl ClientAuthorities {
     fn look(&self) {
         let before = self.known.load();
         let read = std::fs::read(&self.path).map_err(UnusableAuthorities::from);
-        if read.as_ref().is_ok_and(|pem| *pem == before.pem) || read.is_err() && before.pem.is_empty() && self.generation() > 0 {
+        if read.as_ref().is_ok_and(|pem| *pem == before.pem)
+            || read.is_err() && before.pem.is_empty() && self.generation() > 0
+        {
             return;
         }
         let pem = read.as_ref().map(Clone::clone).unwrap_or_default();
@@ -118,7 +133,11 @@ impl ClientAuthorities {
     }
 
     /// Who shows this certificate now.
-    pub(crate) fn judge(&self, certificate: &ClientCertificate, now: SystemTime) -> Result<Caller, Rejected> {
+    pub(crate) fn judge(
+        &self,
+        certificate: &ClientCertificate,
+        now: SystemTime,
+    ) -> Result<Caller, Rejected> {
         let generation = self.generation();
         let mut judged = certificate.judged.borrow_mut();
         let (_, judgement) = match judged.take() {
@@ -131,36 +150,61 @@ impl ClientAuthorities {
         }
     }
 
-    fn judge_anew(&self, chain: &[CertificateDer<'static>], now: SystemTime) -> Result<Caller, Rejected> {
+    fn judge_anew(
+        &self,
+        chain: &[CertificateDer<'static>],
+        now: SystemTime,
+    ) -> Result<Caller, Rejected> {
         let (leaf, intermediates) = chain.split_first().ok_or(Rejected::Malformed)?;
         let certificate = EndEntityCert::try_from(leaf).map_err(|_| Rejected::Malformed)?;
         let time = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
         let known = self.known.load();
-        certificate.verify_for_usage(algorithms().all, &known.anchors, intermediates, time, KeyUsage::client_auth(), None, None).map_err(
-            |error| match error {
+        certificate
+            .verify_for_usage(
+                algorithms().all,
+                &known.anchors,
+                intermediates,
+                time,
+                KeyUsage::client_auth(),
+                None,
+                None,
+            )
+            .map_err(|error| match error {
                 webpki::Error::CertExpired { .. } => Rejected::Expired,
                 webpki::Error::CertNotValidYet { .. } => Rejected::NotYetValid,
                 _ => Rejected::Signature,
-            },
-        )?;
+            })?;
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| Rejected::Malformed)?;
         let name = name(&parsed).ok_or(Rejected::Claims)?;
-        let end = u64::try_from(parsed.validity().not_after.timestamp()).map_err(|_| Rejected::Expired)?;
-        Ok(Caller { application: Some(name.into()), user: None, until: Some(UNIX_EPOCH + Duration::from_secs(end)) })
+        let end = u64::try_from(parsed.validity().not_after.timestamp())
+            .map_err(|_| Rejected::Expired)?;
+        Ok(Caller {
+            application: Some(name.into()),
+            user: None,
+            until: Some(UNIX_EPOCH + Duration::from_secs(end)),
+        })
     }
 }
 
 fn anchors(pem: &[u8]) -> Result<Vec<TrustAnchor<'static>>, UnusableAuthorities> {
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| UnusableAuthorities::Pem)?;
-    let anchors: Vec<_> =
-        certificates.iter().filter_map(|certificate| anchor_from_trusted_cert(certificate).ok()).map(|anchor| anchor.to_owned()).collect();
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|_| UnusableAuthorities::Pem)?;
+    let anchors: Vec<_> = certificates
+        .iter()
+        .filter_map(|certificate| anchor_from_trusted_cert(certificate).ok())
+        .map(|anchor| anchor.to_owned())
+        .collect();
     if anchors.is_empty() { Err(UnusableAuthorities::Empty) } else { Ok(anchors) }
 }
 
-/// The application's name: the SPIFFE ID as it is, else the first DNS name as `dns:NAME`, else the subject's common name as `cn:NAME`.
-/// Of several SPIFFE IDs there is none (X.509-SVID §2).
+/// The application's name: the SPIFFE ID as it is, else the first DNS name as `dns:NAME`, else the
+/// subject's common name as `cn:NAME`. Of several SPIFFE IDs there is none (X.509-SVID §2).
 fn name(certificate: &X509Certificate<'_>) -> Option<String> {
-    let names = certificate.subject_alternative_name().ok()?.map(|extension| &extension.value.general_names);
+    let names = certificate
+        .subject_alternative_name()
+        .ok()?
+        .map(|extension| &extension.value.general_names);
     let names = || names.into_iter().flatten();
     let mut spiffe = names().filter_map(|name| match name {
         GeneralName::URI(uri) if uri.starts_with("spiffe://") => Some(*uri),
@@ -173,7 +217,14 @@ fn name(certificate: &X509Certificate<'_>) -> Option<String> {
         GeneralName::DNSName(name) => Some(format!("dns:{}", name.to_ascii_lowercase())),
         _ => None,
     });
-    let common = || certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok()).map(|name| format!("cn:{name}"));
+    let common = || {
+        certificate
+            .subject()
+            .iter_common_name()
+            .next()
+            .and_then(|name| name.as_str().ok())
+            .map(|name| format!("cn:{name}"))
+    };
     dns.or_else(common)
 }
 

@@ -1,4 +1,7 @@
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, SanType,
+};
 
 use super::*;
 
@@ -11,7 +14,10 @@ fn authority(name: &str) -> Authority {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-fn client(authority: &Authority, change: impl FnOnce(&mut CertificateParams)) -> Rc<ClientCertificate> {
+fn client(
+    authority: &Authority,
+    change: impl FnOnce(&mut CertificateParams),
+) -> Rc<ClientCertificate> {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "Importer");
@@ -36,8 +42,13 @@ fn trusting(pem: &str) -> (tempfile::NamedTempFile, ClientAuthorities) {
     (file, authorities)
 }
 
-fn application(authorities: &ClientAuthorities, certificate: &ClientCertificate) -> Result<String, Rejected> {
-    authorities.judge(certificate, SystemTime::now()).map(|caller| caller.application.unwrap().to_string())
+fn application(
+    authorities: &ClientAuthorities,
+    certificate: &ClientCertificate,
+) -> Result<String, Rejected> {
+    authorities
+        .judge(certificate, SystemTime::now())
+        .map(|caller| caller.application.unwrap().to_string())
 }
 
 #[test]
@@ -45,7 +56,10 @@ fn the_name_is_the_spiffe_id_else_a_dns_name_else_the_common_name() {
     let ours = authority("ours");
     let (_file, authorities) = trusting(&ours.pem());
     for (names, wanted) in [
-        (vec![dns("a.example"), uri("spiffe://example.org/ns/prod/sa/importer")], Ok("spiffe://example.org/ns/prod/sa/importer")),
+        (
+            vec![dns("a.example"), uri("spiffe://example.org/ns/prod/sa/importer")],
+            Ok("spiffe://example.org/ns/prod/sa/importer"),
+        ),
         (vec![uri("https://example.org"), dns("Importer.example")], Ok("dns:importer.example")),
         (vec![], Ok("cn:Importer")),
         (vec![uri("spiffe://example.org/a"), uri("spiffe://example.org/b")], Err(Rejected::Claims)),
@@ -61,12 +75,31 @@ fn what_no_authority_of_ours_has_signed_for_clients_shows_nobody() {
     let (_file, authorities) = trusting(&ours.pem());
     let day = Duration::from_secs(24 * 3600);
     let (past, future) = (SystemTime::now() - day, SystemTime::now() + day);
-    assert_eq!(application(&authorities, &client(&other, |_| {})), Err(Rejected::Signature), "another authority of that name");
-    let server = client(&ours, |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
-    assert_eq!(application(&authorities, &server), Err(Rejected::Signature), "a server's certificate");
-    assert_eq!(application(&authorities, &client(&ours, |params| params.not_after = past.into())), Err(Rejected::Expired));
-    assert_eq!(application(&authorities, &client(&ours, |params| params.not_before = future.into())), Err(Rejected::NotYetValid));
-    assert_eq!(application(&authorities, &ClientCertificate::new(Some(&[vec![0; 100].into()])).unwrap()), Err(Rejected::Malformed));
+    assert_eq!(
+        application(&authorities, &client(&other, |_| {})),
+        Err(Rejected::Signature),
+        "another authority of that name"
+    );
+    let server = client(&ours, |params| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]
+    });
+    assert_eq!(
+        application(&authorities, &server),
+        Err(Rejected::Signature),
+        "a server's certificate"
+    );
+    assert_eq!(
+        application(&authorities, &client(&ours, |params| params.not_after = past.into())),
+        Err(Rejected::Expired)
+    );
+    assert_eq!(
+        application(&authorities, &client(&ours, |params| params.not_before = future.into())),
+        Err(Rejected::NotYetValid)
+    );
+    assert_eq!(
+        application(&authorities, &ClientCertificate::new(Some(&[vec![0; 100].into()])).unwrap()),
+        Err(Rejected::Malformed)
+    );
     assert!(ClientCertificate::new(Some(&vec![vec![0; 100].into(); 9])).is_none());
 }
 
@@ -76,7 +109,10 @@ fn authorities_are_followed_and_without_them_it_is_closed() {
     let (file, authorities) = trusting(&ours.pem());
     let (old, new) = (client(&ours, |_| {}), client(&next, |_| {}));
     let both = |one: bool, other: bool| {
-        assert_eq!((application(&authorities, &old).is_ok(), application(&authorities, &new).is_ok()), (one, other));
+        assert_eq!(
+            (application(&authorities, &old).is_ok(), application(&authorities, &new).is_ok()),
+            (one, other)
+        );
     };
     both(true, false);
     std::fs::write(file.path(), ours.pem() + &next.pem()).unwrap();

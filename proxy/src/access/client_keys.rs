@@ -10,8 +10,8 @@ use portcullis_config::snapshot::access::ClientKey;
 use super::caller::Caller;
 use super::token::Rejected;
 
-/// All client keys. They are looked up by SHA-256 of what was shown: how long that takes tells about the hash alone, which nobody
-/// can choose their way towards.
+/// All client keys. They are looked up by SHA-256 of what was shown: how long that takes tells
+/// about the hash alone, which nobody can choose their way towards.
 #[derive(Default)]
 pub(crate) struct ClientKeys(HashMap<[u8; 32], Known>);
 
@@ -24,18 +24,36 @@ struct Known {
 
 impl ClientKeys {
     pub(crate) fn new(keys: &[ClientKey]) -> Self {
-        Self(keys.iter().map(|key| (key.hash, Known { application: Arc::clone(&key.application), expires: key.expires })).collect())
+        Self(
+            keys.iter()
+                .map(|key| {
+                    (
+                        key.hash,
+                        Known { application: Arc::clone(&key.application), expires: key.expires },
+                    )
+                })
+                .collect(),
+        )
     }
 
     /// Whose key it is.
     pub(crate) fn find(&self, key: &str, now: SystemTime) -> Result<Caller, Rejected> {
-        let known = if key.len() == client_key::LENGTH { self.0.get(&client_key::hash(key)) } else { None };
+        let known =
+            if key.len() == client_key::LENGTH { self.0.get(&client_key::hash(key)) } else { None };
         let Some(known) = known else {
-            return Err(if client_key::is_well_formed(key) { Rejected::UnknownClientKey } else { Rejected::Malformed });
+            return Err(if client_key::is_well_formed(key) {
+                Rejected::UnknownClientKey
+            } else {
+                Rejected::Malformed
+            });
         };
         if known.expires.is_some_and(|expires| expires <= now) {
             return Err(Rejected::Expired);
         }
-        Ok(Caller { application: Some(Arc::clone(&known.application)), user: None, until: known.expires })
+        Ok(Caller {
+            application: Some(Arc::clone(&known.application)),
+            user: None,
+            until: known.expires,
+        })
     }
 }

@@ -9,8 +9,9 @@
 //! | `X-Auth-Request-App` | the application |
 //! | `X-Portcullis-Jwt-Assertion` | all of it, signed: see [`assertion`](super::assertion) |
 //!
-//! The names are those of oauth2-proxy. What is not known is not sent. [`normalize`](crate::normalize) has dropped what a client sent
-//! under these names, in every spelling.
+//! The names are those of oauth2-proxy. What is not known is not sent.
+//! [`normalize`](crate::normalize) has dropped what a client sent under these names, in every
+//! spelling.
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
@@ -20,7 +21,8 @@ use super::caller::{Caller, User};
 static USER: HeaderName = HeaderName::from_static("x-auth-request-user");
 static EMAIL: HeaderName = HeaderName::from_static("x-auth-request-email");
 static GROUPS: HeaderName = HeaderName::from_static("x-auth-request-groups");
-static PREFERRED_USERNAME: HeaderName = HeaderName::from_static("x-auth-request-preferred-username");
+static PREFERRED_USERNAME: HeaderName =
+    HeaderName::from_static("x-auth-request-preferred-username");
 static APPLICATION: HeaderName = HeaderName::from_static("x-auth-request-app");
 static ASSERTION: HeaderName = HeaderName::from_static("x-portcullis-jwt-assertion");
 static FORWARDED_USER: HeaderName = HeaderName::from_static("x-forwarded-user");
@@ -41,7 +43,10 @@ pub(super) fn fields(caller: &Caller, assertion: Option<HeaderValue>) -> Vec<Fie
         (&USER, name.clone()),
         (&FORWARDED_USER, name),
         (&EMAIL, user.and_then(|user| user.email.as_deref()).and_then(value)),
-        (&PREFERRED_USERNAME, user.and_then(|user| user.preferred_username.as_deref()).and_then(value)),
+        (
+            &PREFERRED_USERNAME,
+            user.and_then(|user| user.preferred_username.as_deref()).and_then(value),
+        ),
         (&GROUPS, user.and_then(groups)),
     ];
     fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
@@ -49,23 +54,30 @@ pub(super) fn fields(caller: &Caller, assertion: Option<HeaderValue>) -> Vec<Fie
 
 /// The names that can stand in a list: one with a comma would be two groups to whoever reads it.
 fn groups(user: &User) -> Option<HeaderValue> {
-    value(&told_groups(user).filter(|group| !group.contains(',') && is_plain(group)).collect::<Vec<_>>().join(","))
+    value(
+        &told_groups(user)
+            .filter(|group| !group.contains(',') && is_plain(group))
+            .collect::<Vec<_>>()
+            .join(","),
+    )
 }
 
 /// The groups that are told to backends: as many as fit.
 pub(super) fn told_groups(user: &User) -> impl Iterator<Item = &str> {
     let mut left = MAX_GROUPS_OCTETS;
-    user.groups.iter().map(|group| &**group).take_while(move |group| match left.checked_sub(group.len() + 1) {
-        Some(rest) => {
-            left = rest;
-            true
+    user.groups.iter().map(|group| &**group).take_while(move |group| {
+        match left.checked_sub(group.len() + 1) {
+            Some(rest) => {
+                left = rest;
+                true
+            }
+            None => false,
         }
-        None => false,
     })
 }
 
-/// Printable ASCII goes as it is; what is more (RFC 9110 §5.5 leaves it without a meaning) is percent-encoded, and so is the `%`
-/// beside it, so that no two names become one.
+/// Printable ASCII goes as it is; what is more (RFC 9110 §5.5 leaves it without a meaning) is
+/// percent-encoded, and so is the `%` beside it, so that no two names become one.
 fn value(text: &str) -> Option<HeaderValue> {
     if text.is_empty() {
         return None;
@@ -93,30 +105,56 @@ mod tests {
     use super::*;
 
     fn told(application: Option<&str>, user: Option<User>) -> Vec<String> {
-        let caller = Caller { application: application.map(Into::into), user: user.map(Into::into), until: None };
-        fields(&caller, None).iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+        let caller = Caller {
+            application: application.map(Into::into),
+            user: user.map(Into::into),
+            until: None,
+        };
+        fields(&caller, None)
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect()
     }
 
     fn user(name: &str, groups: &[&str]) -> User {
         let groups = groups.iter().map(|group| (*group).into()).collect();
-        User { name: name.into(), email: Some("a@b".into()), preferred_username: None, groups, issuer: "corp".into(), subject: "1".into() }
+        User {
+            name: name.into(),
+            email: Some("a@b".into()),
+            preferred_username: None,
+            groups,
+            issuer: "corp".into(),
+            subject: "1".into(),
+        }
     }
 
     #[test]
     fn a_backend_learns_what_is_known_and_nothing_else() {
         assert_eq!(told(None, None), [""; 0]);
         assert_eq!(told(Some("shop"), None), ["x-auth-request-app: shop"]);
-        let wanted = ["x-auth-request-user: ann", "x-forwarded-user: ann", "x-auth-request-email: a@b", "x-auth-request-groups: dev,ops"];
+        let wanted = [
+            "x-auth-request-user: ann",
+            "x-forwarded-user: ann",
+            "x-auth-request-email: a@b",
+            "x-auth-request-groups: dev,ops",
+        ];
         assert_eq!(told(None, Some(user("ann", &["dev", "ops"]))), wanted);
     }
 
     #[test]
     fn no_name_can_be_mistaken_for_another() {
-        assert!(told(None, Some(user("ann", &["a,admin", "ops"]))).contains(&"x-auth-request-groups: ops".to_owned()));
+        assert!(
+            told(None, Some(user("ann", &["a,admin", "ops"])))
+                .contains(&"x-auth-request-groups: ops".to_owned())
+        );
         assert!(told(None, Some(user("zoë%", &[])))[0].ends_with("user: zo%C3%AB%25"));
-        assert!(told(None, Some(user("a\r\nx-forwarded-user: root", &[])))[0].ends_with("user: a%0D%0Ax-forwarded-user: root"));
+        assert!(
+            told(None, Some(user("a\r\nx-forwarded-user: root", &[])))[0]
+                .ends_with("user: a%0D%0Ax-forwarded-user: root")
+        );
         let many: Vec<String> = (0..2000).map(|number| format!("group-{number}")).collect();
-        let told = told(None, Some(user("ann", &many.iter().map(String::as_str).collect::<Vec<_>>())));
+        let told =
+            told(None, Some(user("ann", &many.iter().map(String::as_str).collect::<Vec<_>>())));
         assert!(told.last().unwrap().len() < MAX_GROUPS_OCTETS + 100);
     }
 }

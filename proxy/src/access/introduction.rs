@@ -1,4 +1,5 @@
-//! All that a backend is told of a caller, kept so that it is made and signed once and not for each request.
+//! All that a backend is told of a caller, kept so that it is made and signed once and not for each
+//! request.
 
 use std::fmt;
 use std::hash::BuildHasher;
@@ -53,14 +54,23 @@ impl Introductions {
     }
 
     /// What a backend of `host` is told of the caller; `None` where nothing is known of her.
-    pub(crate) fn of(&self, caller: &Caller, host: &str, now: SystemTime) -> Option<Arc<Introduction>> {
+    pub(crate) fn of(
+        &self,
+        caller: &Caller,
+        host: &str,
+        now: SystemTime,
+    ) -> Option<Arc<Introduction>> {
         if caller.application.is_none() && caller.user.is_none() {
             return None;
         }
-        let user = caller.user.as_deref().map(|user| (&user.name, &user.subject, user.groups.len()));
+        let user =
+            caller.user.as_deref().map(|user| (&user.name, &user.subject, user.groups.len()));
         let place = self.hasher.hash_one((host, &caller.application, user));
         let key = self.assertions.as_ref().and_then(|assertions| assertions.in_use(now));
-        let known = self.kept.get(&place).filter(|known| known.is_of(caller, host, key.as_ref()) && now < known.until);
+        let known = self
+            .kept
+            .get(&place)
+            .filter(|known| known.is_of(caller, host, key.as_ref()) && now < known.until);
         Some(known.unwrap_or_else(|| {
             let made = Arc::new(self.make(caller, host, key, now));
             self.kept.insert(place, Arc::clone(&made));
@@ -69,13 +79,28 @@ impl Introductions {
     }
 
     /// Whether a backend of `host` would be told the same again of whom this is about.
-    pub(crate) fn is_current(&self, introduction: &Introduction, host: &str, now: SystemTime) -> bool {
+    pub(crate) fn is_current(
+        &self,
+        introduction: &Introduction,
+        host: &str,
+        now: SystemTime,
+    ) -> bool {
         let key = self.assertions.as_ref().and_then(|assertions| assertions.in_use(now));
         introduction.is_for(host, key.as_ref()) && now < introduction.until
     }
 
-    fn make(&self, caller: &Caller, host: &str, key: Option<Arc<Key>>, now: SystemTime) -> Introduction {
-        let assertion = self.assertions.as_ref().zip(key.as_ref()).and_then(|(assertions, key)| assertions.sign(key, caller, host, now));
+    fn make(
+        &self,
+        caller: &Caller,
+        host: &str,
+        key: Option<Arc<Key>>,
+        now: SystemTime,
+    ) -> Introduction {
+        let assertion = self
+            .assertions
+            .as_ref()
+            .zip(key.as_ref())
+            .and_then(|(assertions, key)| assertions.sign(key, caller, host, now));
         let fields = identity::fields(caller, assertion);
         let mut lines = BytesMut::new();
         fields.iter().for_each(|(name, value)| put_field(name, value, &mut lines));
@@ -127,22 +152,36 @@ mod tests {
     use super::*;
     use crate::access::caller::ann;
 
-    fn told(introductions: &Introductions, caller: &Caller, host: &str, now: SystemTime) -> Vec<Field> {
-        introductions.of(caller, host, now).map(|introduction| introduction.fields().to_vec()).unwrap_or_default()
+    fn told(
+        introductions: &Introductions,
+        caller: &Caller,
+        host: &str,
+        now: SystemTime,
+    ) -> Vec<Field> {
+        introductions
+            .of(caller, host, now)
+            .map(|introduction| introduction.fields().to_vec())
+            .unwrap_or_default()
     }
 
     #[test]
     fn a_word_is_given_again_for_two_minutes_and_about_nobody_else() {
-        let introductions = Introductions::new(Some(Arc::new(Assertions::new("apps.test").unwrap())));
+        let introductions =
+            Introductions::new(Some(Arc::new(Assertions::new("apps.test").unwrap())));
         let now = SystemTime::now();
         let first = told(&introductions, &ann(), "a", now);
-        assert_eq!(told(&introductions, &ann(), "a", now + Duration::from_secs(100)), first, "of another token of hers too");
+        assert_eq!(
+            told(&introductions, &ann(), "a", now + Duration::from_secs(100)),
+            first,
+            "of another token of hers too"
+        );
         assert_ne!(told(&introductions, &ann(), "a", now + Duration::from_secs(130)), first);
         assert_ne!(told(&introductions, &ann(), "b", now), first);
         assert_ne!(told(&introductions, &Caller { application: None, ..ann() }, "a", now), first);
         assert!(told(&introductions, &Caller::default(), "a", now).is_empty());
         let mut others = vec![ann(); 5];
-        let mut users = others.iter_mut().map(|caller| Arc::make_mut(caller.user.as_mut().unwrap()));
+        let mut users =
+            others.iter_mut().map(|caller| Arc::make_mut(caller.user.as_mut().unwrap()));
         users.next().unwrap().name = "ben@example.com".into();
         users.next().unwrap().email = None;
         users.next().unwrap().preferred_username = Some("ann".into());
@@ -178,7 +217,13 @@ mod tests {
         let told = told(&Introductions::new(None), &ann(), "a", SystemTime::now());
         assert_eq!(
             told.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
-            ["x-auth-request-app", "x-auth-request-user", "x-forwarded-user", "x-auth-request-email", "x-auth-request-groups"]
+            [
+                "x-auth-request-app",
+                "x-auth-request-user",
+                "x-forwarded-user",
+                "x-auth-request-email",
+                "x-auth-request-groups"
+            ]
         );
     }
 }

@@ -1,4 +1,5 @@
-//! Tokens that only their issuer can read (RFC 7662): it is asked on the control runtime, and what it says is remembered for seconds.
+//! Tokens that only their issuer can read (RFC 7662): it is asked on the control runtime, and what
+//! it says is remembered for seconds.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -66,7 +67,8 @@ enum NoAnswer {
 impl Introspection {
     /// `None` where no issuer is to be asked.
     pub(crate) fn new(issuers: &[Arc<Issuer>], fingerprints: &Arc<Fingerprints>) -> Option<Self> {
-        let issuers: Arc<[Asked]> = issuers.iter().filter_map(|issuer| Asked::new(Arc::clone(issuer))).collect();
+        let issuers: Arc<[Asked]> =
+            issuers.iter().filter_map(|issuer| Asked::new(Arc::clone(issuer))).collect();
         let (desk, queue) = desk::open(WAITING);
         (!issuers.is_empty()).then(|| Self {
             fingerprints: Arc::clone(fingerprints),
@@ -84,14 +86,18 @@ impl Introspection {
 
     /// Who is known to show this token.
     pub(crate) fn find(&self, token: &str, now: SystemTime) -> Option<Result<Caller, Rejected>> {
-        self.known.get(&self.fingerprint(token)?).filter(|(_, until)| now < *until).map(|(found, _)| found)
+        self.known
+            .get(&self.fingerprint(token)?)
+            .filter(|(_, until)| now < *until)
+            .map(|(found, _)| found)
     }
 
     fn fingerprint(&self, token: &str) -> Option<Fingerprint> {
         self.fingerprints.of("opaque", &[token])
     }
 
-    /// Asks about a token that is not known. What comes of it is found by [`find`](Self::find) then.
+    /// Asks about a token that is not known. What comes of it is found by [`find`](Self::find)
+    /// then.
     pub(crate) async fn ask(&self, token: &str, now: SystemTime) {
         if self.find(token, now).is_some() {
             return;
@@ -99,7 +105,8 @@ impl Introspection {
         let found = self.desk.ask(token.to_owned()).await.unwrap_or(Err(Rejected::Unanswered));
         // Whoever is let in by it is looked at again when the answer is forgotten.
         let until = now + REMEMBERED_FOR;
-        let found = found.map(|caller| Caller { until: caller.until.map(|end| end.min(until)), ..caller });
+        let found =
+            found.map(|caller| Caller { until: caller.until.map(|end| end.min(until)), ..caller });
         if let Some(fingerprint) = self.fingerprint(token) {
             self.known.insert(fingerprint, (found, until));
         }
@@ -140,25 +147,45 @@ async fn ask_all(issuers: &[Asked], token: &str) -> Result<Caller, Rejected> {
 impl Asked {
     /// `None` for an issuer that is not to be asked.
     fn new(issuer: Arc<Issuer>) -> Option<Self> {
-        Some(Self { introspection: issuer.settings.introspection.clone()?, issuer, client: OnceCell::new() })
+        Some(Self {
+            introspection: issuer.settings.introspection.clone()?,
+            issuer,
+            client: OnceCell::new(),
+        })
     }
 
     async fn ask(&self, token: &str) -> Result<Claims, NoAnswer> {
-        let client = self.client.get_or_try_init(|| async { Client::new(self.issuer.settings.certificate_authorities.as_deref()) }).await?;
+        let client = self
+            .client
+            .get_or_try_init(|| async {
+                Client::new(self.issuer.settings.certificate_authorities.as_deref())
+            })
+            .await?;
         let endpoint = match &self.introspection.endpoint {
             Some(endpoint) => endpoint.clone(),
-            None => self.issuer.discovery(client).await?.introspection_endpoint.clone().ok_or(NoAnswer::NoEndpoint)?,
+            None => self
+                .issuer
+                .discovery(client)
+                .await?
+                .introspection_endpoint
+                .clone()
+                .ok_or(NoAnswer::NoEndpoint)?,
         };
-        let secret = tokio::fs::read_to_string(&self.introspection.client_secret_file).await.map_err(NoAnswer::Secret)?;
+        let secret = tokio::fs::read_to_string(&self.introspection.client_secret_file)
+            .await
+            .map_err(NoAnswer::Secret)?;
         let basic = Some((self.introspection.client_id.as_str(), secret.trim()));
-        let answer = client.post_form(&endpoint, &[("token", token), ("token_type_hint", "access_token")], basic).await?;
+        let answer = client
+            .post_form(&endpoint, &[("token", token), ("token_type_hint", "access_token")], basic)
+            .await?;
         if answer.status != http::StatusCode::OK {
             return Err(NoAnswer::Status(answer.status.as_u16()));
         }
         serde_json::from_slice(&answer.body).map_err(|_| NoAnswer::Malformed)
     }
 
-    /// What the issuer's answer says (RFC 7662 §2.2). Who and for whom must be said: an answer that leaves out the audience is for nobody.
+    /// What the issuer's answer says (RFC 7662 §2.2). Who and for whom must be said: an answer that
+    /// leaves out the audience is for nobody.
     fn judge(&self, claims: &Claims, now: SystemTime) -> Result<Caller, Rejected> {
         if claims.get("active") != Some(&serde_json::Value::Bool(true)) {
             return Err(Rejected::UnknownIssuer);
@@ -195,7 +222,9 @@ mod tests {
 
     fn judged(answer: serde_json::Value) -> Result<Option<String>, Rejected> {
         let claims: Claims = serde_json::from_value(answer).unwrap();
-        asked().judge(&claims, SystemTime::now()).map(|caller| caller.application.map(|name| name.to_string()))
+        asked()
+            .judge(&claims, SystemTime::now())
+            .map(|caller| caller.application.map(|name| name.to_string()))
     }
 
     #[test]

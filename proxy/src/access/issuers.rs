@@ -1,4 +1,5 @@
-//! The issuers of tokens and their keys: fetched on the control runtime, kept when an issuer is away.
+//! The issuers of tokens and their keys: fetched on the control runtime, kept when an issuer is
+//! away.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use crate::fetch::{Client, FetchError};
 
 /// How often keys are fetched without any other reason.
 const REFRESH: Duration = Duration::from_secs(600);
-/// How soon they are fetched again at the earliest: a token with an unknown key costs at most one fetch in this time.
+/// How soon they are fetched again at the earliest: a token with an unknown key costs at most one
+/// fetch in this time.
 const AT_MOST_EVERY: Duration = Duration::from_secs(30);
 /// The first and the longest pause after a failure, before any keys are known.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -86,7 +88,12 @@ struct Schedule {
 
 impl Issuer {
     pub(crate) fn new(settings: IssuerSettings) -> Self {
-        Self { settings, known: ArcSwap::default(), discovered: ArcSwapOption::empty(), wanted: Notify::new() }
+        Self {
+            settings,
+            known: ArcSwap::default(),
+            discovered: ArcSwapOption::empty(),
+            wanted: Notify::new(),
+        }
     }
 
     /// The keys that are known now.
@@ -111,16 +118,23 @@ impl Issuer {
             return Ok(());
         }
         let keys = Keys::parse(document)?;
-        self.known.store(Arc::new(Known { keys, generation: before.generation + 1, document: document.to_vec() }));
+        self.known.store(Arc::new(Known {
+            keys,
+            generation: before.generation + 1,
+            document: document.to_vec(),
+        }));
         Ok(())
     }
 
-    /// Keeps the keys up to date, forever: a task of the control plane. A client that cannot even be made is told once.
+    /// Keeps the keys up to date, forever: a task of the control plane. A client that cannot even
+    /// be made is told once.
     pub(crate) async fn follow(&self) {
         let name = &self.settings.name;
         let client = match Client::new(self.settings.certificate_authorities.as_deref()) {
             Ok(client) => client,
-            Err(error) => return tracing::error!(issuer = name, %error, "no token of this issuer will be accepted"),
+            Err(error) => {
+                return tracing::error!(issuer = name, %error, "no token of this issuer will be accepted");
+            }
         };
         let mut schedule = Schedule { last: None, failures: 0 };
         loop {
@@ -129,7 +143,9 @@ impl Issuer {
             schedule.fetched(Instant::now(), fetched.is_ok());
             match fetched {
                 Ok(()) => tracing::debug!(issuer = name, "keys fetched"),
-                Err(error) => tracing::warn!(issuer = name, %error, "keys could not be fetched: those that are known stay in use"),
+                Err(error) => {
+                    tracing::warn!(issuer = name, %error, "keys could not be fetched: those that are known stay in use")
+                }
             }
             let next = schedule.next(Instant::now());
             tokio::select! {
@@ -153,7 +169,8 @@ impl Issuer {
         self.discovered.load().as_ref().map(|known| Arc::clone(&known.discovery))
     }
 
-    /// The issuer's discovery document, not older than the keys may be; an old one where the issuer is away.
+    /// The issuer's discovery document, not older than the keys may be; an old one where the issuer
+    /// is away.
     pub(crate) async fn discovery(&self, client: &Client) -> Result<Arc<Discovery>, KeysError> {
         let known = self.discovered.load_full();
         if let Some(known) = known.as_ref().filter(|known| Instant::now() < known.until) {
@@ -167,7 +184,10 @@ impl Issuer {
             }
             (Err(error), None) => return Err(error),
         };
-        self.discovered.store(Some(Arc::new(Discovered { discovery: Arc::clone(&discovery), until: Instant::now() + lasts })));
+        self.discovered.store(Some(Arc::new(Discovered {
+            discovery: Arc::clone(&discovery),
+            until: Instant::now() + lasts,
+        })));
         Ok(discovery)
     }
 }
@@ -175,13 +195,22 @@ impl Issuer {
 /// Reads an issuer's discovery document, which must be its own.
 async fn discover(client: &Client, issuer: &str) -> Result<Discovery, KeysError> {
     let uri = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-    let discovery: Discovery = serde_json::from_slice(&get(client, &uri).await?).map_err(|_| KeysError::Discovery)?;
-    if discovery.issuer == issuer { Ok(discovery) } else { Err(KeysError::OtherIssuer(discovery.issuer.chars().take(200).collect())) }
+    let discovery: Discovery =
+        serde_json::from_slice(&get(client, &uri).await?).map_err(|_| KeysError::Discovery)?;
+    if discovery.issuer == issuer {
+        Ok(discovery)
+    } else {
+        Err(KeysError::OtherIssuer(discovery.issuer.chars().take(200).collect()))
+    }
 }
 
 async fn get(client: &Client, uri: &str) -> Result<bytes::Bytes, KeysError> {
     let answer = client.get(uri, "application/json").await?;
-    if answer.status == http::StatusCode::OK { Ok(answer.body) } else { Err(KeysError::Status(uri.to_owned(), answer.status.as_u16())) }
+    if answer.status == http::StatusCode::OK {
+        Ok(answer.body)
+    } else {
+        Err(KeysError::Status(uri.to_owned(), answer.status.as_u16()))
+    }
 }
 
 // === impl Schedule ===

@@ -36,7 +36,8 @@ pub(crate) enum UnusableKeys {
 // === impl Keys ===
 
 impl Keys {
-    /// Reads a JSON Web Key Set. Keys of other kinds, for encryption, or with a secret are left aside.
+    /// Reads a JSON Web Key Set. Keys of other kinds, for encryption, or with a secret are left
+    /// aside.
     pub(crate) fn parse(json: &[u8]) -> Result<Self, UnusableKeys> {
         #[derive(Deserialize)]
         struct Set {
@@ -47,9 +48,16 @@ impl Keys {
         if keys.is_empty() { Err(UnusableKeys::Empty) } else { Ok(Self(keys)) }
     }
 
-    /// The key that a signature by `algorithm` was made with: the one of that identifier; without one, the only one that it can be.
-    pub(crate) fn find(&self, id: Option<&str>, algorithm: SignatureAlgorithm) -> Option<&DecodingKey> {
-        let mut fitting = self.0.iter().filter(|key| key.is_for(algorithm) && id.is_none_or(|id| key.id.as_deref() == Some(id)));
+    /// The key that a signature by `algorithm` was made with: the one of that identifier; without
+    /// one, the only one that it can be.
+    pub(crate) fn find(
+        &self,
+        id: Option<&str>,
+        algorithm: SignatureAlgorithm,
+    ) -> Option<&DecodingKey> {
+        let mut fitting = self.0.iter().filter(|key| {
+            key.is_for(algorithm) && id.is_none_or(|id| key.id.as_deref() == Some(id))
+        });
         let first = fitting.next()?;
         fitting.next().is_none().then_some(&first.key)
     }
@@ -68,7 +76,9 @@ impl Key {
             AlgorithmParameters::RSA(_) => &[RS256, RS384, RS512, PS256, PS384, PS512],
             AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => &[ES256],
             AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P384 => &[ES384],
-            AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => &[EdDSA],
+            AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+                &[EdDSA]
+            }
             // Above all not those with a shared secret.
             _ => return None,
         };
@@ -77,7 +87,8 @@ impl Key {
     }
 
     fn is_for(&self, algorithm: SignatureAlgorithm) -> bool {
-        self.algorithms.contains(&algorithm) && self.meant.is_none_or(|meant| registered(algorithm).1 == meant)
+        self.algorithms.contains(&algorithm)
+            && self.meant.is_none_or(|meant| registered(algorithm).1 == meant)
     }
 }
 

@@ -14,7 +14,8 @@ use crate::session::{Purpose, Session, Sessions, cookie};
 /// Opens the sessions of people.
 pub(super) struct Logins {
     sessions: Arc<Sessions>,
-    /// The provider's client that people log in by: the application of whoever comes with a session.
+    /// The provider's client that people log in by: the application of whoever comes with a
+    /// session.
     application: Arc<str>,
     fingerprints: Arc<Fingerprints>,
     opened: Cache<Opened>,
@@ -51,29 +52,58 @@ impl Logins {
     }
 
     /// Whose session a cookie of this host is.
-    pub(super) fn find(&self, host: &str, value: &str, now: SystemTime) -> Result<(Caller, Arc<Session>), Rejected> {
-        let fingerprint = self.fingerprints.of("session", &[host, value]).ok_or(Rejected::Session)?;
-        // Taken before the look-ups that they stand for: what changes in the meantime is looked up again.
-        let (keys, ends) = (self.sessions.sealer.generation(), self.sessions.revocations.generation());
-        let keep = |session: &Arc<Session>| self.opened.insert(fingerprint, Opened { session: Arc::clone(session), keys, ends });
+    pub(super) fn find(
+        &self,
+        host: &str,
+        value: &str,
+        now: SystemTime,
+    ) -> Result<(Caller, Arc<Session>), Rejected> {
+        let fingerprint =
+            self.fingerprints.of("session", &[host, value]).ok_or(Rejected::Session)?;
+        // Taken before the look-ups that they stand for: what changes in the meantime is looked up
+        // again.
+        let (keys, ends) =
+            (self.sessions.sealer.generation(), self.sessions.revocations.generation());
+        let keep = |session: &Arc<Session>| {
+            self.opened.insert(fingerprint, Opened { session: Arc::clone(session), keys, ends })
+        };
         let session = match self.opened.get(&fingerprint).filter(|opened| opened.keys == keys) {
-            Some(opened) if opened.ends == ends && !self.sessions.is_over(&opened.session, now) => opened.session,
+            Some(opened) if opened.ends == ends && !self.sessions.is_over(&opened.session, now) => {
+                opened.session
+            }
             Some(opened) if self.sessions.holds(&opened.session, now) => {
                 keep(&opened.session);
                 opened.session
             }
             _ => {
-                let session = Arc::new(self.sessions.open(Purpose::Session, host, value, now).ok_or(Rejected::Session)?);
+                let session = Arc::new(
+                    self.sessions
+                        .open(Purpose::Session, host, value, now)
+                        .ok_or(Rejected::Session)?,
+                );
                 keep(&session);
                 session
             }
         };
         let until = Some(self.sessions.until(&session));
-        Ok((Caller { application: Some(Arc::clone(&self.application)), user: Some(Arc::clone(&session.user)), until }, session))
+        Ok((
+            Caller {
+                application: Some(Arc::clone(&self.application)),
+                user: Some(Arc::clone(&session.user)),
+                until,
+            },
+            session,
+        ))
     }
 
-    /// The `Set-Cookie` by which a session that is in use goes on; `None` while the one that the browser has is good enough.
-    pub(super) fn renewal(&self, session: &Session, host: &str, now: SystemTime) -> Option<HeaderValue> {
+    /// The `Set-Cookie` by which a session that is in use goes on; `None` while the one that the
+    /// browser has is good enough.
+    pub(super) fn renewal(
+        &self,
+        session: &Session,
+        host: &str,
+        now: SystemTime,
+    ) -> Option<HeaderValue> {
         let renewed = self.sessions.renewed(session, now)?;
         let sealed = self.sessions.seal(Purpose::Session, host, &renewed, now)?;
         cookie::SESSION.set(&sealed, self.sessions.lasts(&renewed, now))

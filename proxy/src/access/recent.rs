@@ -1,6 +1,8 @@
-//! Who was recognised on this worker lately: whoever comes again with the same words is not looked up again.
+//! Who was recognised on this worker lately: whoever comes again with the same words is not looked
+//! up again.
 //!
-//! It stands before what all workers remember together. There somebody is found by a fingerprint and some look-ups, here by comparing what was shown.
+//! It stands before what all workers remember together. There somebody is found by a fingerprint
+//! and some look-ups, here by comparing what was shown.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -63,22 +65,40 @@ impl Recent {
         Rc::clone(&self.nobody)
     }
 
-    /// Whoever has come to this host with the same words, and is known to be the same still: `generation` is the present one of what is known
-    /// about credentials.
-    pub(crate) fn find(&self, fields: &Fields<'_>, host: &str, generation: u64, now: SystemTime) -> Option<Rc<Recognised>> {
+    /// Whoever has come to this host with the same words, and is known to be the same still:
+    /// `generation` is the present one of what is known about credentials.
+    pub(crate) fn find(
+        &self,
+        fields: &Fields<'_>,
+        host: &str,
+        generation: u64,
+        now: SystemTime,
+    ) -> Option<Rc<Recognised>> {
         let words = fields.words()?;
         let places = self.places.borrow();
         let entry = places.get(self.place(host, &words))?.as_ref()?;
-        if entry.generation != generation || !entry.is_of(host, &words) || entry.who.found.has_ended(now) {
+        if entry.generation != generation
+            || !entry.is_of(host, &words)
+            || entry.who.found.has_ended(now)
+        {
             return None;
         }
         entry.is_used.set(true);
         Some(Rc::clone(&entry.who))
     }
 
-    /// Keeps whoever was recognised, if all that she shows holds. `generation` was the present one before she was looked up.
-    pub(crate) fn keep(&self, fields: &Fields<'_>, host: &str, generation: u64, who: &Rc<Recognised>) {
-        let Some(words) = fields.words().filter(|words| words.iter().flatten().map(|word| word.len()).sum::<usize>() <= MOST_WORDS) else {
+    /// Keeps whoever was recognised, if all that she shows holds. `generation` was the present one
+    /// before she was looked up.
+    pub(crate) fn keep(
+        &self,
+        fields: &Fields<'_>,
+        host: &str,
+        generation: u64,
+        who: &Rc<Recognised>,
+    ) {
+        let Some(words) = fields.words().filter(|words| {
+            words.iter().flatten().map(|word| word.len()).sum::<usize>() <= MOST_WORDS
+        }) else {
             return;
         };
         if !who.found.is_somebody() || who.found.rejected.is_some() {
@@ -86,11 +106,18 @@ impl Recent {
         }
         if let Some(place) = self.places.borrow_mut().get_mut(self.place(host, &words)) {
             let words = words.map(|word| word.map(Into::into));
-            *place = Some(Entry { host: host.into(), words, generation, who: Rc::clone(who), is_used: Cell::new(true) });
+            *place = Some(Entry {
+                host: host.into(),
+                words,
+                generation,
+                who: Rc::clone(who),
+                is_used: Cell::new(true),
+            });
         }
     }
 
-    /// Forgets those who have not come since the last time: credentials stay in memory no longer than they are of use.
+    /// Forgets those who have not come since the last time: credentials stay in memory no longer
+    /// than they are of use.
     pub(crate) fn tidy_up(&self) {
         for place in self.places.borrow_mut().iter_mut() {
             if place.as_ref().is_some_and(|entry| !entry.is_used.replace(false)) {
@@ -112,7 +139,12 @@ impl Recognised {
     }
 
     /// What a backend of `host` is told of her; `None` where nothing is known.
-    pub(crate) fn introduction(&self, introductions: &Introductions, host: &str, now: SystemTime) -> Option<Arc<Introduction>> {
+    pub(crate) fn introduction(
+        &self,
+        introductions: &Introductions,
+        host: &str,
+        now: SystemTime,
+    ) -> Option<Arc<Introduction>> {
         let mut last = self.introduction.borrow_mut();
         if !last.as_ref().is_some_and(|last| introductions.is_current(last, host, now)) {
             *last = introductions.of(&self.found.caller, host, now);
@@ -174,7 +206,12 @@ mod tests {
         assert!(recent.find(&Fields::of(&headers), "b", 1, NOW).is_none());
         let mut more = headers.clone();
         more.insert(header::COOKIE, HeaderValue::from_static("a=b"));
-        for other in [showing(header::AUTHORIZATION, "Bearer b"), showing(header::COOKIE, "Bearer a"), more, HeaderMap::new()] {
+        for other in [
+            showing(header::AUTHORIZATION, "Bearer b"),
+            showing(header::COOKIE, "Bearer a"),
+            more,
+            HeaderMap::new(),
+        ] {
             assert!(recent.find(&Fields::of(&other), "a", 1, NOW).is_none(), "{other:?}");
         }
         let mut twice = headers;
@@ -188,7 +225,9 @@ mod tests {
         let headers = showing(header::AUTHORIZATION, "Bearer a");
         let until = NOW + Duration::from_secs(10);
         recent.keep(&Fields::of(&headers), "a", 1, &somebody(&headers, held(Some(until))));
-        assert!(recent.find(&Fields::of(&headers), "a", 1, until - Duration::from_secs(1)).is_some());
+        assert!(
+            recent.find(&Fields::of(&headers), "a", 1, until - Duration::from_secs(1)).is_some()
+        );
         assert!(recent.find(&Fields::of(&headers), "a", 1, until).is_none());
         assert!(recent.find(&Fields::of(&headers), "a", 2, NOW).is_none());
     }

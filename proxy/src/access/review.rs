@@ -1,4 +1,5 @@
-//! May she still? Requests that last are looked at again when grants or credentials change, and when a credential ends.
+//! May she still? Requests that last are looked at again when grants or credentials change, and
+//! when a credential ends.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -8,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use slab::Slab;
 
-/// How often a worker looks whether something changed: what is taken away has no force after this time, and what it takes to look.
+/// How often a worker looks whether something changed: what is taken away has no force after this
+/// time, and what it takes to look.
 pub(crate) const EVERY: Duration = Duration::from_secs(1);
 
 /// The requests of one worker that were let in by credentials, and wait for something.
@@ -35,7 +37,8 @@ struct Place<'r> {
 // === impl Reviews ===
 
 impl Reviews {
-    /// Looks at the time, and at `version`, which changes when grants or credentials do; wakes whom it concerns.
+    /// Looks at the time, and at `version`, which changes when grants or credentials do; wakes whom
+    /// it concerns.
     pub(crate) fn look(&self, version: u64, now: SystemTime) {
         let changed = self.seen.replace(version) != version;
         for (_, waiting) in self.waiting.borrow_mut().iter_mut() {
@@ -46,8 +49,8 @@ impl Reviews {
         }
     }
 
-    /// Runs `work` for as long as `may` says yes; it is asked whenever there is a reason to, first only after `work` had to wait.
-    /// `None` where it said no.
+    /// Runs `work` for as long as `may` says yes; it is asked whenever there is a reason to, first
+    /// only after `work` had to wait. `None` where it said no.
     pub(crate) async fn guard<F: Future>(
         &self,
         until: Option<SystemTime>,
@@ -85,7 +88,11 @@ impl Place<'_> {
                 std::mem::take(&mut place.due)
             }
             None => {
-                self.key = Some(waiting.insert(Waiting { until: self.until, due: false, waker: cx.waker().clone() }));
+                self.key = Some(waiting.insert(Waiting {
+                    until: self.until,
+                    due: false,
+                    waker: cx.waker().clone(),
+                }));
                 // Something may have changed since it was let in, before it had a place here.
                 false
             }
@@ -112,7 +119,10 @@ mod tests {
     #[test]
     fn what_is_done_at_once_is_never_looked_at() {
         let reviews = Reviews::default();
-        assert_eq!(reviews.guard(None, std::future::ready(7), async || unreachable!()).now_or_never(), Some(Some(7)));
+        assert_eq!(
+            reviews.guard(None, std::future::ready(7), async || unreachable!()).now_or_never(),
+            Some(Some(7))
+        );
         assert!(reviews.waiting.borrow().is_empty());
     }
 
@@ -144,7 +154,8 @@ mod tests {
     fn what_was_let_in_for_a_time_is_looked_at_when_it_is_over() {
         let reviews = Reviews::default();
         let until = UNIX_EPOCH + Duration::from_secs(100);
-        let mut guarded = Box::pin(reviews.guard(Some(until), std::future::pending::<()>(), async || false));
+        let mut guarded =
+            Box::pin(reviews.guard(Some(until), std::future::pending::<()>(), async || false));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(guarded.as_mut().poll(&mut cx).is_pending());
         reviews.look(0, until - Duration::from_secs(1));

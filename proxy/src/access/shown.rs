@@ -42,7 +42,8 @@ enum Field<'h> {
     Unread,
 }
 
-/// The credentials of a request, none of them judged yet. Cheap to keep: the values are shared, not copied.
+/// The credentials of a request, none of them judged yet. Cheap to keep: the values are shared, not
+/// copied.
 #[derive(Clone, Default)]
 pub(crate) struct Shown {
     /// What follows `Bearer`.
@@ -76,7 +77,11 @@ pub(crate) enum Bearer<'a> {
 impl<'h> Fields<'h> {
     pub(crate) fn of(headers: &'h HeaderMap) -> Self {
         let field = |name| Field::of(headers, name);
-        Self { authorization: field(&header::AUTHORIZATION), api_key: field(&X_API_KEY), cookie: field(&header::COOKIE) }
+        Self {
+            authorization: field(&header::AUTHORIZATION),
+            api_key: field(&X_API_KEY),
+            cookie: field(&header::COOKIE),
+        }
     }
 
     /// Whether none of them is there.
@@ -119,21 +124,33 @@ impl<'h> Field<'h> {
 // === impl Shown ===
 
 impl Shown {
-    /// What `fields` show, on a connection that showed `certificate`. Of a field that stands several times none counts.
+    /// What `fields` show, on a connection that showed `certificate`. Of a field that stands
+    /// several times none counts.
     pub(crate) fn read(fields: &Fields<'_>, certificate: Option<Rc<ClientCertificate>>) -> Self {
         let Fields { authorization, api_key, cookie } = fields;
         Self {
             bearer: authorization.value().and_then(bearer).map(Rc::from),
-            api_key: api_key.value().and_then(credential).filter(|key| is_client_key(key)).map(Rc::from),
+            api_key: api_key
+                .value()
+                .and_then(credential)
+                .filter(|key| is_client_key(key))
+                .map(Rc::from),
             session: cookie.value().and_then(|value| SESSION.find_in([value])).map(Rc::from),
             certificate,
-            there: There { authorization: authorization.is_there(), api_key: api_key.is_there(), cookie: cookie.is_there() },
+            there: There {
+                authorization: authorization.is_there(),
+                api_key: api_key.is_there(),
+                cookie: cookie.is_there(),
+            },
         }
     }
 
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.bearer.is_none() && self.api_key.is_none() && self.session.is_none() && self.certificate.is_none()
+        self.bearer.is_none()
+            && self.api_key.is_none()
+            && self.session.is_none()
+            && self.certificate.is_none()
     }
 
     /// The bearer token or key.
@@ -156,8 +173,9 @@ impl Shown {
         self.session.as_deref()
     }
 
-    /// Takes from the headers that these were read from what must not reach a backend: session cookies always; client keys and, where it is
-    /// `ours`, the bearer token, unless `pass` says that they go on.
+    /// Takes from the headers that these were read from what must not reach a backend: session
+    /// cookies always; client keys and, where it is `ours`, the bearer token, unless `pass`
+    /// says that they go on.
     pub(crate) fn strip(&self, headers: &mut HeaderMap, ours: bool, pass: bool) {
         if self.there.cookie {
             strip_cookies(headers);
@@ -176,7 +194,12 @@ impl Shown {
         let goes = match self.bearer() {
             Some(bearer) => is_consumed(bearer),
             // None was read of several: each is looked at.
-            None => headers.get_all(header::AUTHORIZATION).iter().filter_map(bearer).map(Bearer::of).any(is_consumed),
+            None => headers
+                .get_all(header::AUTHORIZATION)
+                .iter()
+                .filter_map(bearer)
+                .map(Bearer::of)
+                .any(is_consumed),
         };
         if goes {
             headers.remove(header::AUTHORIZATION);
@@ -215,18 +238,27 @@ fn strip_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes from an answer the cookies that would take the place of the gateway's own: a backend must not sign anybody in as somebody else.
+/// Takes from an answer the cookies that would take the place of the gateway's own: a backend must
+/// not sign anybody in as somebody else.
 pub(crate) fn strip_set_cookies(headers: &mut HeaderMap) {
     // A cookie without a name is sent back as its value alone.
     let is_nothing = |byte: &u8| matches!(byte, b' ' | b'\t' | b'=');
     let is_ours = |value: &HeaderValue| {
         let start = value.as_bytes().iter().position(|byte| !is_nothing(byte)).unwrap_or_default();
-        value.as_bytes().get(start..).is_some_and(|rest| rest.starts_with(cookie::PREFIX.as_bytes()))
+        value
+            .as_bytes()
+            .get(start..)
+            .is_some_and(|rest| rest.starts_with(cookie::PREFIX.as_bytes()))
     };
     if !headers.get_all(header::SET_COOKIE).iter().any(is_ours) {
         return;
     }
-    let kept: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().filter(|value| !is_ours(value)).cloned().collect();
+    let kept: Vec<HeaderValue> = headers
+        .get_all(header::SET_COOKIE)
+        .iter()
+        .filter(|value| !is_ours(value))
+        .cloned()
+        .collect();
     headers.remove(header::SET_COOKIE);
     for value in kept {
         headers.append(header::SET_COOKIE, value);
@@ -256,7 +288,12 @@ mod tests {
     const KEY: &str = "pck_x";
 
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
-        fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())).collect()
+        fields
+            .iter()
+            .map(|(name, value)| {
+                (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+            })
+            .collect()
     }
 
     fn read(fields: &[(&'static str, &str)]) -> Shown {
@@ -269,7 +306,11 @@ mod tests {
 
     #[test]
     fn credentials_are_found_where_they_belong() {
-        let shown = read(&[("authorization", "bearer  abc"), ("x-api-key", KEY), ("cookie", "a=b; __Host-portcullis=s; c=d")]);
+        let shown = read(&[
+            ("authorization", "bearer  abc"),
+            ("x-api-key", KEY),
+            ("cookie", "a=b; __Host-portcullis=s; c=d"),
+        ]);
         assert_eq!(shown.bearer(), Some(Bearer::Token("abc")));
         assert_eq!(shown.api_key(), Some(KEY));
         assert_eq!(shown.session(), Some("s"));
@@ -297,8 +338,11 @@ mod tests {
 
     #[test]
     fn credentials_end_here() {
-        let all =
-            [("authorization", "Bearer pck_x"), ("x-api-key", KEY), ("cookie", "a=b; __Host-portcullis=s; __Host-portcullis-next=t; c=d")];
+        let all = [
+            ("authorization", "Bearer pck_x"),
+            ("x-api-key", KEY),
+            ("cookie", "a=b; __Host-portcullis=s; __Host-portcullis-next=t; c=d"),
+        ];
         let mut stripped = headers(&all);
         strip(&mut stripped, false, false);
         assert_eq!(stripped, headers(&[("cookie", "a=b; c=d")]));
@@ -322,12 +366,20 @@ mod tests {
             ("set-cookie", "c=__Host-portcullis"),
         ]);
         strip_set_cookies(&mut answer);
-        assert_eq!(answer, headers(&[("set-cookie", "a=b; Path=/"), ("set-cookie", ""), ("set-cookie", "c=__Host-portcullis")]));
+        assert_eq!(
+            answer,
+            headers(&[
+                ("set-cookie", "a=b; Path=/"),
+                ("set-cookie", ""),
+                ("set-cookie", "c=__Host-portcullis")
+            ])
+        );
     }
 
     #[test]
     fn what_was_not_for_the_gateway_goes_on() {
-        let foreign = [("authorization", "Bearer other"), ("x-api-key", "other"), ("cookie", "a=b;c=d")];
+        let foreign =
+            [("authorization", "Bearer other"), ("x-api-key", "other"), ("cookie", "a=b;c=d")];
         let mut kept = headers(&foreign);
         strip(&mut kept, false, false);
         assert_eq!(kept, headers(&foreign));

@@ -1,6 +1,8 @@
-//! Signed tokens of issuers: JSON Web Tokens (RFC 7519), read strictly and verified by the issuer's keys (RFC 8725).
+//! Signed tokens of issuers: JSON Web Tokens (RFC 7519), read strictly and verified by the issuer's
+//! keys (RFC 8725).
 //!
-//! A token says nothing about where its keys are to be found: `jku`, `x5u`, `jwk` and `x5c` are not even read.
+//! A token says nothing about where its keys are to be found: `jku`, `x5u`, `jwk` and `x5c` are not
+//! even read.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -16,7 +18,8 @@ use super::caller::{Caller, MAX_GROUPS, User};
 use super::claims::Claims;
 use super::keys::{Keys, registered};
 
-/// Why a credential is not believed: a word for the log and a bounded counter, never for the client.
+/// Why a credential is not believed: a word for the log and a bounded counter, never for the
+/// client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rejected {
     /// It is no token, or no key, at all.
@@ -149,16 +152,21 @@ impl<'t> Parts<'t> {
         if !self.claims.is_for(audiences) {
             return Err(Rejected::Audience);
         }
-        let algorithm = algorithm(&self.header.alg).filter(|algorithm| issuer.algorithms.contains(algorithm)).ok_or(Rejected::Algorithm)?;
+        let algorithm = algorithm(&self.header.alg)
+            .filter(|algorithm| issuer.algorithms.contains(algorithm))
+            .ok_or(Rejected::Algorithm)?;
         let key = keys.find(self.header.kid.as_deref(), algorithm).ok_or(Rejected::UnknownKey)?;
         Ok(Signed { parts: self, key, algorithm, until })
     }
 
-    /// Whether its type is one of `types` (RFC 8725 §3.11), compared without case and without `application/`; none at all where `types` is empty.
+    /// Whether its type is one of `types` (RFC 8725 §3.11), compared without case and without
+    /// `application/`; none at all where `types` is empty.
     pub(crate) fn is_of_type(&self, types: &[&str]) -> bool {
         let Some(own) = self.header.typ.as_deref() else { return true };
-        let own =
-            own.get(..12).filter(|start| start.eq_ignore_ascii_case("application/")).map_or(own, |_| own.get(12..).unwrap_or_default());
+        let own = own
+            .get(..12)
+            .filter(|start| start.eq_ignore_ascii_case("application/"))
+            .map_or(own, |_| own.get(12..).unwrap_or_default());
         types.iter().any(|known| own.eq_ignore_ascii_case(known))
     }
 }
@@ -169,7 +177,12 @@ impl Signed<'_, '_> {
     /// Checks the signature.
     pub(crate) fn verify(self) -> Result<(Claims, SystemTime), Rejected> {
         let Self { parts, key, algorithm, until } = self;
-        match jsonwebtoken::crypto::verify(parts.signature, parts.message.as_bytes(), key, registered(algorithm).0) {
+        match jsonwebtoken::crypto::verify(
+            parts.signature,
+            parts.message.as_bytes(),
+            key,
+            registered(algorithm).0,
+        ) {
             Ok(true) => Ok((parts.claims, until)),
             Ok(false) | Err(_) => Err(Rejected::Signature),
         }
@@ -190,7 +203,10 @@ fn decoded<T: DeserializeOwned>(part: &str) -> Result<T, Rejected> {
 }
 
 fn algorithm(name: &str) -> Option<SignatureAlgorithm> {
-    SignatureAlgorithm::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name)).ok()
+    SignatureAlgorithm::deserialize(
+        serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name),
+    )
+    .ok()
 }
 
 /// Whom the claims of a verified token name.
@@ -204,14 +220,22 @@ pub(crate) fn caller(claims: &Claims, issuer: &IssuerSettings, until: SystemTime
     }
 }
 
-/// The person that the claims name, where they name one: a client's own token (RFC 9068 §2.2) names its client by `sub`.
-pub(crate) fn user(claims: &Claims, issuer: &IssuerSettings, application: Option<&str>) -> Option<User> {
+/// The person that the claims name, where they name one: a client's own token (RFC 9068 §2.2) names
+/// its client by `sub`.
+pub(crate) fn user(
+    claims: &Claims,
+    issuer: &IssuerSettings,
+    application: Option<&str>,
+) -> Option<User> {
     let subject = claims.text("sub")?;
     if application == Some(subject) {
         return None;
     }
-    let email = claims.text("email").filter(|_| claims.get("email_verified") == Some(&serde_json::Value::Bool(true)));
-    let name = if issuer.user_claim == "email" { email? } else { claims.text(&issuer.user_claim)? };
+    let email = claims
+        .text("email")
+        .filter(|_| claims.get("email_verified") == Some(&serde_json::Value::Bool(true)));
+    let name =
+        if issuer.user_claim == "email" { email? } else { claims.text(&issuer.user_claim)? };
     let prefixed = |name: &str| format!("{}{name}", issuer.prefix).into_boxed_str();
     Some(User {
         name: prefixed(name),

@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
+};
 use serde_json::{Value, json};
 
 use super::*;
@@ -25,7 +27,10 @@ struct Signer {
 
 impl Signer {
     fn new() -> Self {
-        Self { p256: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(), ed25519: Ed25519KeyPair::generate().unwrap() }
+        Self {
+            p256: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
+            ed25519: Ed25519KeyPair::generate().unwrap(),
+        }
     }
 
     fn keys(&self) -> Keys {
@@ -46,7 +51,9 @@ impl Signer {
         let message = format!("{}.{}", encoded(header.to_string()), encoded(claims.to_string()));
         let signature = match header["alg"].as_str() {
             Some("EdDSA") => self.ed25519.sign(message.as_bytes()).as_ref().to_vec(),
-            _ => self.p256.sign(&SystemRandom::new(), message.as_bytes()).unwrap().as_ref().to_vec(),
+            _ => {
+                self.p256.sign(&SystemRandom::new(), message.as_bytes()).unwrap().as_ref().to_vec()
+            }
         };
         format!("{message}.{}", encoded(signature))
     }
@@ -84,8 +91,14 @@ fn a_token_names_application_and_user() {
         let caller = verified(&signer.sign(&header, &claims()), &signer.keys()).unwrap();
         assert_eq!(caller.application.as_deref(), Some("corp:shop"));
         let user = caller.user.unwrap();
-        assert_eq!((&*user.name, user.email.as_deref(), &*user.subject), ("corp:ann@example.com", Some("ann@example.com"), "248289761001"));
-        assert_eq!(user.groups.iter().map(|group| &**group).collect::<Vec<_>>(), ["corp:dev", "corp:ops"]);
+        assert_eq!(
+            (&*user.name, user.email.as_deref(), &*user.subject),
+            ("corp:ann@example.com", Some("ann@example.com"), "248289761001")
+        );
+        assert_eq!(
+            user.groups.iter().map(|group| &**group).collect::<Vec<_>>(),
+            ["corp:dev", "corp:ops"]
+        );
         assert_eq!(caller.until, Some(now() + Duration::from_secs(360)));
     }
 }
@@ -110,7 +123,11 @@ fn what_does_not_name_a_person_is_none() {
         ("sub", json!("shop")),
     ] {
         let caller = with(name, value.clone());
-        assert_eq!((caller.application.as_deref(), caller.user), (Some("corp:shop"), None), "{name}: {value}");
+        assert_eq!(
+            (caller.application.as_deref(), caller.user),
+            (Some("corp:shop"), None),
+            "{name}: {value}"
+        );
     }
     assert_eq!(with("azp", json!(["shop"])).application, None);
 }
@@ -126,9 +143,23 @@ fn a_signature_holds_for_what_was_signed_by_a_key_of_the_issuer_alone() {
     let (head, _) = message.split_once('.').unwrap();
     let mut more = claims();
     more["groups"] = json!(["admin"]);
-    assert_eq!(verified(&format!("{head}.{}.{signature}", encoded(more.to_string())), &signer.keys()), Err(Rejected::Signature));
-    for signature in ["", "AAAA", &encoded([0; 64]), &encoded([255; 64]), &format!("{signature}="), &signature[..signature.len() - 4]] {
-        assert_eq!(verified(&format!("{message}.{signature}"), &signer.keys()), Err(Rejected::Signature), "{signature}");
+    assert_eq!(
+        verified(&format!("{head}.{}.{signature}", encoded(more.to_string())), &signer.keys()),
+        Err(Rejected::Signature)
+    );
+    for signature in [
+        "",
+        "AAAA",
+        &encoded([0; 64]),
+        &encoded([255; 64]),
+        &format!("{signature}="),
+        &signature[..signature.len() - 4],
+    ] {
+        assert_eq!(
+            verified(&format!("{message}.{signature}"), &signer.keys()),
+            Err(Rejected::Signature),
+            "{signature}"
+        );
     }
 }
 
@@ -140,7 +171,14 @@ fn the_algorithm_is_the_issuers_choice_not_the_tokens() {
         assert_eq!(verified(&token, &signer.keys()), Err(Rejected::Algorithm), "{alg}");
     }
     // One that is allowed, but that the key is not for.
-    for (alg, kid) in [("RS256", "a"), ("EdDSA", "a"), ("ES256", "b"), ("ES256", "c"), ("ES256", "z"), ("RS256", "")] {
+    for (alg, kid) in [
+        ("RS256", "a"),
+        ("EdDSA", "a"),
+        ("ES256", "b"),
+        ("ES256", "c"),
+        ("ES256", "z"),
+        ("RS256", ""),
+    ] {
         assert_eq!(
             verified(&signer.sign(&json!({"alg": alg, "kid": kid}), &claims()), &signer.keys()),
             Err(Rejected::UnknownKey),
@@ -165,7 +203,11 @@ fn what_a_header_must_not_say_is_refused() {
         (json!({}), Rejected::Malformed),
         (json!([]), Rejected::Malformed),
     ] {
-        assert_eq!(verified(&signer.sign(&header, &claims()), &signer.keys()), Err(wanted), "{header}");
+        assert_eq!(
+            verified(&signer.sign(&header, &claims()), &signer.keys()),
+            Err(wanted),
+            "{header}"
+        );
     }
 }
 

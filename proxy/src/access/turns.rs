@@ -1,7 +1,9 @@
-//! Signature checks take turns: one of a worker's at a time, and what else there is to do comes in between.
+//! Signature checks take turns: one of a worker's at a time, and what else there is to do comes in
+//! between.
 //!
-//! A check costs some times what a whole request does. Whoever shows tokens by the thousand that nobody has seen before waits for herself: requests
-//! whose credentials are known wait for one check at the most, and other clients' tokens for one check of hers.
+//! A check costs some times what a whole request does. Whoever shows tokens by the thousand that
+//! nobody has seen before waits for herself: requests whose credentials are known wait for one
+//! check at the most, and other clients' tokens for one check of hers.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -42,7 +44,8 @@ impl Turns {
         true
     }
 
-    /// Waits for a turn of this client's. As many wait as there are requests under way, which the limits bound.
+    /// Waits for a turn of this client's. As many wait as there are requests under way, which the
+    /// limits bound.
     pub(crate) async fn wait(&self, client: IpAddr) {
         let turn = self.state.borrow_mut().join(network(client));
         self.begun.notify_one();
@@ -85,7 +88,8 @@ impl State {
         while let Some(client) = self.order.pop_front() {
             let Some(waiting) = self.waiting.get_mut(&client) else { continue };
             // Who has left meanwhile has no turn.
-            let given = std::iter::from_fn(|| waiting.pop_front()).any(|turn| turn.send(()).is_ok());
+            let given =
+                std::iter::from_fn(|| waiting.pop_front()).any(|turn| turn.send(()).is_ok());
             if waiting.is_empty() {
                 self.waiting.remove(&client);
             } else {
@@ -102,7 +106,9 @@ impl State {
 /// What counts as one client.
 fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & u128::MAX << (128 - NETWORK)).into(),
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & u128::MAX << (128 - NETWORK)).into()
+        }
         client => client,
     }
 }
@@ -145,7 +151,10 @@ mod tests {
             assert!(!turns.take());
             crowd(&turns, &log, 1, 3);
             for given in 0..3 {
-                assert!(log.borrow().len() <= given + 1, "never two without other work between them");
+                assert!(
+                    log.borrow().len() <= given + 1,
+                    "never two without other work between them"
+                );
                 tokio::task::yield_now().await;
                 tokio::task::yield_now().await;
             }
@@ -166,8 +175,14 @@ mod tests {
             while log.borrow().len() < 502 {
                 tokio::task::yield_now().await;
             }
-            assert!(log.borrow()[..6].iter().filter(|last| **last == 2).count() == 2, "{:?}", &log.borrow()[..6]);
-            assert!(turns.state.borrow().waiting.is_empty() && turns.state.borrow().order.is_empty());
+            assert!(
+                log.borrow()[..6].iter().filter(|last| **last == 2).count() == 2,
+                "{:?}",
+                &log.borrow()[..6]
+            );
+            assert!(
+                turns.state.borrow().waiting.is_empty() && turns.state.borrow().order.is_empty()
+            );
         };
         LocalSet::new().run_until(test).await;
     }

@@ -1,4 +1,5 @@
-//! Certificates as `/certificates` tells them, which `portcullis certs` reads too: what is served, until when, and what comes next.
+//! Certificates as `/certificates` tells them, which `portcullis certs` reads too: what is served,
+//! until when, and what comes next.
 //!
 //! Fields are only ever added. Whatever reads it must pass over fields that it does not know.
 
@@ -65,17 +66,30 @@ impl Admin {
             let kept = self.acme.as_ref().and_then(|acme| kept(acme, &name));
             let found = kept.and_then(|kept| in_use.iter().find(|checked| checked.origin == kept));
             ordered.extend(found.map(|checked| checked.origin.clone()));
-            list.push(Certificate::ordered(name, record, found.map(|checked| served(checked)).unwrap_or_default()));
+            list.push(Certificate::ordered(
+                name,
+                record,
+                found.map(|checked| served(checked)).unwrap_or_default(),
+            ));
         }
-        list.extend(in_use.iter().filter(|checked| !ordered.contains(&checked.origin)).map(|checked| served(checked)));
+        list.extend(
+            in_use
+                .iter()
+                .filter(|checked| !ordered.contains(&checked.origin))
+                .map(|checked| served(checked)),
+        );
         list
     }
 
-    /// Asks for the renewal of an ordered certificate, by its own name or by a name that it is for. Returns its own name.
+    /// Asks for the renewal of an ordered certificate, by its own name or by a name that it is for.
+    /// Returns its own name.
     pub(super) async fn renew(&self, name: &str) -> Result<String, NotRenewed> {
         let Some(acme) = &self.acme else { return Err(NotRenewed::Unknown) };
         let known = acme.known();
-        let found = known.certificates.iter().find(|(own, record)| *own == name || record.names.contains(name));
+        let found = known
+            .certificates
+            .iter()
+            .find(|(own, record)| *own == name || record.names.contains(name));
         let Some((own, _)) = found else { return Err(NotRenewed::Unknown) };
         match acme.store().ask_renewal(own.clone()).await {
             Ok(()) => Ok(own.clone()),
@@ -89,7 +103,11 @@ impl Admin {
     pub(super) async fn roll_over(&self) -> Result<(), NotRenewed> {
         let Some(acme) = &self.acme else { return Err(NotRenewed::Unknown) };
         // What tells one request from another is never compared but for equality.
-        let request = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros().to_string();
+        let request = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_micros()
+            .to_string();
         match acme.store().ask_rollover(request).await {
             Ok(()) => Ok(()),
             Err(StoreError::Unknown) => Err(NotRenewed::Unknown),
@@ -107,7 +125,8 @@ fn kept(acme: &Acme, name: &str) -> Option<portcullis_config::problem::Origin> {
 
 impl Certificate {
     fn ordered(name: String, record: Record, served: Self) -> Self {
-        let names = if served.names.is_empty() { record.names.into_iter().collect() } else { served.names };
+        let names =
+            if served.names.is_empty() { record.names.into_iter().collect() } else { served.names };
         let renewal = record.renewal.filter(|renewal| Some(renewal.not_after) == served.not_after);
         Self {
             name,

@@ -1,4 +1,5 @@
-//! The admin listener's HTTP/1.1 server. Everything about it is bounded: whoever reaches it may look. Orders are taken from this machine alone.
+//! The admin listener's HTTP/1.1 server. Everything about it is bounded: whoever reaches it may
+//! look. Orders are taken from this machine alone.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -61,7 +62,11 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     }
 }
 
-async fn connection(stream: TcpStream, peer: IpAddr, admin: Arc<Admin>) -> Result<(), hyper::Error> {
+async fn connection(
+    stream: TcpStream,
+    peer: IpAddr,
+    admin: Arc<Admin>,
+) -> Result<(), hyper::Error> {
     let service = service_fn(move |request| {
         let admin = Arc::clone(&admin);
         async move { Ok::<_, Infallible>(answer(&request, peer, admin).await) }
@@ -74,7 +79,11 @@ async fn connection(stream: TcpStream, peer: IpAddr, admin: Arc<Admin>) -> Resul
         .await
 }
 
-async fn answer(request: &Request<Incoming>, peer: IpAddr, admin: Arc<Admin>) -> Response<Full<Bytes>> {
+async fn answer(
+    request: &Request<Incoming>,
+    peer: IpAddr,
+    admin: Arc<Admin>,
+) -> Response<Full<Bytes>> {
     match *request.method() {
         Method::GET | Method::HEAD => tell(request, admin).await,
         Method::POST => order(request, peer, &admin).await,
@@ -88,7 +97,8 @@ async fn order(request: &Request<Incoming>, peer: IpAddr, admin: &Admin) -> Resp
     if !may_order(peer, request.headers()) {
         return text(
             StatusCode::FORBIDDEN,
-            "that can only be asked for from the gateway's own machine, or by `kubectl exec` or `kubectl port-forward`\n",
+            "that can only be asked for from the gateway's own machine, or by `kubectl exec` or \
+             `kubectl port-forward`\n",
         );
     }
     match request.uri().path() {
@@ -99,7 +109,8 @@ async fn order(request: &Request<Incoming>, peer: IpAddr, admin: &Admin) -> Resp
     }
 }
 
-/// From this machine alone: whoever can look need not be one who may change something. Neither may a page in a browser on this machine.
+/// From this machine alone: whoever can look need not be one who may change something. Neither may
+/// a page in a browser on this machine.
 fn may_order(peer: IpAddr, headers: &HeaderMap) -> bool {
     peer.to_canonical().is_loopback() && !headers.contains_key(header::ORIGIN)
 }
@@ -130,23 +141,29 @@ async fn tell(request: &Request<Incoming>, admin: Arc<Admin>) -> Response<Full<B
         }
         _ => text(
             StatusCode::NOT_FOUND,
-            "/livez\n/readyz\n/metrics\n/certificates\n/routes\n/explain?url=URL&method=GET&header=NAME:VALUE\n",
+            "/livez\n/readyz\n/metrics\n/certificates\n/routes\n/explain?url=URL&method=GET&\
+             header=NAME:VALUE\n",
         ),
     }
 }
 
 /// Has the certificate renewed that `name=…` names, by its own name or by a name that it is for.
 async fn renew(query: &str, admin: &Admin) -> Response<Full<Bytes>> {
-    let name = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "name").map(|(_, name)| name.into_owned());
+    let name = form_urlencoded::parse(query.as_bytes())
+        .find(|(key, _)| key == "name")
+        .map(|(_, name)| name.into_owned());
     done(admin.renew(&name.unwrap_or_default()).await)
 }
 
 /// Makes another session key; with `end=true` all that others have sealed ends.
 async fn rotate(query: &str, admin: &Admin) -> Response<Full<Bytes>> {
-    let end = form_urlencoded::parse(query.as_bytes()).any(|(key, value)| key == "end" && value == "true");
+    let end = form_urlencoded::parse(query.as_bytes())
+        .any(|(key, value)| key == "end" && value == "true");
     match admin.rotate_sessions(end).await {
         Ok(rotated) => json(&rotated),
-        Err(error) if error.is_passing() => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+        Err(error) if error.is_passing() => {
+            text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))
+        }
         Err(error) => text(StatusCode::CONFLICT, format!("{error}\n")),
     }
 }
@@ -154,14 +171,19 @@ async fn rotate(query: &str, admin: &Admin) -> Response<Full<Bytes>> {
 fn done(outcome: Result<impl Serialize, NotRenewed>) -> Response<Full<Bytes>> {
     match outcome {
         Ok(answer) => json(&answer),
-        Err(NotRenewed::Unknown) => text(StatusCode::NOT_FOUND, "the gateway orders no such certificate\n"),
-        Err(NotRenewed::Store(error)) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+        Err(NotRenewed::Unknown) => {
+            text(StatusCode::NOT_FOUND, "the gateway orders no such certificate\n")
+        }
+        Err(NotRenewed::Store(error)) => {
+            text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))
+        }
     }
 }
 
 /// Reads `url=…&method=…&header=name:value&…`, the values percent-encoded.
 fn question(query: &str) -> Question {
-    let mut question = Question { url: String::new(), method: "GET".to_owned(), headers: Vec::new() };
+    let mut question =
+        Question { url: String::new(), method: "GET".to_owned(), headers: Vec::new() };
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "url" => question.url = value.into_owned(),
@@ -177,9 +199,13 @@ fn question(query: &str) -> Question {
 }
 
 /// Makes a large answer on a thread where it holds nothing up.
-async fn aside(make: impl FnOnce() -> Response<Full<Bytes>> + Send + 'static) -> Response<Full<Bytes>> {
+async fn aside(
+    make: impl FnOnce() -> Response<Full<Bytes>> + Send + 'static,
+) -> Response<Full<Bytes>> {
     let made = tokio::task::spawn_blocking(make).await;
-    made.unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, "this is a defect of the gateway: see its log\n"))
+    made.unwrap_or_else(|_| {
+        text(StatusCode::INTERNAL_SERVER_ERROR, "this is a defect of the gateway: see its log\n")
+    })
 }
 
 fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
@@ -193,7 +219,11 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     response(status, TEXT, body)
 }
 
-fn response(status: StatusCode, kind: HeaderValue, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+fn response(
+    status: StatusCode,
+    kind: HeaderValue,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -209,7 +239,10 @@ mod tests {
         let may = |peer: &str| may_order(peer.parse().unwrap(), &HeaderMap::new());
         assert!(may("127.0.0.1") && may("::1") && may("::ffff:127.0.0.1"));
         assert!(!may("192.0.2.1") && !may("2001:db8::1") && !may("::ffff:192.0.2.1"));
-        let page = HeaderMap::from_iter([(header::ORIGIN, HeaderValue::from_static("http://localhost:9901"))]);
+        let page = HeaderMap::from_iter([(
+            header::ORIGIN,
+            HeaderValue::from_static("http://localhost:9901"),
+        )]);
         assert!(!may_order("127.0.0.1".parse().unwrap(), &page));
     }
 }

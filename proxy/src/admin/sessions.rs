@@ -17,7 +17,10 @@ pub struct Rotated {
 /// Why no key was made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoKeys {
-    #[error("the gateway makes no session keys: `access.credentialsNamespace` is not set, or nobody can log in and it reads a folder")]
+    #[error(
+        "the gateway makes no session keys: `access.credentialsNamespace` is not set, or nobody \
+         can log in and it reads a folder"
+    )]
     NotMade,
     #[error(transparent)]
     NotRotated(#[from] NotRotated),
@@ -41,7 +44,12 @@ impl NoKeys {
     pub(super) fn is_passing(&self) -> bool {
         matches!(
             self,
-            Self::NotRotated(NotRotated::Unread | NotRotated::Store(StoreError::Superseded | StoreError::Late | StoreError::Cluster(_)))
+            Self::NotRotated(
+                NotRotated::Unread
+                    | NotRotated::Store(
+                        StoreError::Superseded | StoreError::Late | StoreError::Cluster(_)
+                    )
+            )
         )
     }
 }

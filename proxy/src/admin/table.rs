@@ -1,4 +1,5 @@
-//! The live table as `/routes` tells it: a stable shape for programs, which `portcullis routes` reads too.
+//! The live table as `/routes` tells it: a stable shape for programs, which `portcullis routes`
+//! reads too.
 //!
 //! Fields are only ever added. Whatever reads it must pass over fields that it does not know.
 
@@ -55,7 +56,8 @@ pub struct Host {
 /// One match with what happens to the requests that it takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// Which requests it takes, in words: the path, then method, headers and query parameters where they matter.
+    /// Which requests it takes, in words: the path, then method, headers and query parameters
+    /// where they matter.
     #[serde(rename = "match")]
     pub matches: String,
     /// The service's name.
@@ -122,7 +124,11 @@ impl Table {
             hosts.sort_unstable_by(|one, other| one.host.cmp(&other.host));
             Listener { name: listener.name.to_string(), hosts }
         });
-        Self { listeners: listeners.collect(), problems: problems.iter().map(TableProblem::new).collect(), ..Self::default() }
+        Self {
+            listeners: listeners.collect(),
+            problems: problems.iter().map(TableProblem::new).collect(),
+            ..Self::default()
+        }
     }
 }
 
@@ -152,7 +158,8 @@ impl Backend {
     pub(crate) fn new(backend: &backend::Backend) -> Self {
         let key = backend.endpoints.key();
         let set = backend.endpoints.load();
-        let addresses = |endpoints: &[Endpoint]| endpoints.iter().map(|endpoint| endpoint.address).collect();
+        let addresses =
+            |endpoints: &[Endpoint]| endpoints.iter().map(|endpoint| endpoint.address).collect();
         Self {
             variant: backend.variant.to_string(),
             weight: backend.weight,
@@ -229,7 +236,14 @@ pub(crate) fn describe(matches: &RouteMatch) -> String {
         PathMatch::Regex(pattern) => format!("~{}", word(pattern)),
     }];
     words.extend(matches.method.as_ref().map(ToString::to_string));
-    words.extend(matches.headers.iter().map(|header| format!("header {}{}", header.name, value(&header.value))));
-    words.extend(matches.query.iter().map(|query| format!("query {}{}", query.name, value(&query.value))));
+    words.extend(
+        matches
+            .headers
+            .iter()
+            .map(|header| format!("header {}{}", header.name, value(&header.value))),
+    );
+    words.extend(
+        matches.query.iter().map(|query| format!("query {}{}", query.name, value(&query.value))),
+    );
     words.join(" ")
 }

@@ -28,7 +28,9 @@ impl Format {
     /// How exactly a media range, in lower case, names this form; 0 where it does not.
     fn exactness(self, range: &str) -> u8 {
         match (self, range) {
-            (Self::Text, "text/plain") | (Self::Html, "text/html") | (Self::Json, "application/json" | "application/problem+json") => 3,
+            (Self::Text, "text/plain")
+            | (Self::Html, "text/html")
+            | (Self::Json, "application/json" | "application/problem+json") => 3,
             (Self::Text | Self::Html, "text/*") | (Self::Json, "application/*") => 2,
             (_, "*/*") => 1,
             _ => 0,
@@ -68,6 +70,8 @@ fn quality<'a>(parameters: impl Iterator<Item = &'a str>) -> u16 {
     match weights.next() {
         None => 1000,
         // What is no number counts as not wanted.
-        Some(weight) => weight.parse::<f32>().map_or(0, |weight| (weight.clamp(0.0, 1.0) * 1000.0) as u16),
+        Some(weight) => {
+            weight.parse::<f32>().map_or(0, |weight| (weight.clamp(0.0, 1.0) * 1000.0) as u16)
+        }
     }
 }

@@ -26,18 +26,28 @@ pub(super) fn sentence(status: StatusCode) -> &'static str {
     }
 }
 
-/// The body. `id` has only characters that mean nothing in HTML and JSON. `asked` is the path to which somebody comes back who signs in.
+/// The body. `id` has only characters that mean nothing in HTML and JSON. `asked` is the path to
+/// which somebody comes back who signs in.
 pub(super) fn render(status: StatusCode, format: Format, id: &str, asked: Option<&str>) -> String {
-    let (code, title, sentence) = (status.as_u16(), status.canonical_reason().unwrap_or("Error"), sentence(status));
+    let (code, title, sentence) =
+        (status.as_u16(), status.canonical_reason().unwrap_or("Error"), sentence(status));
     match format {
         Format::Text => format!("{code} {title}\n{sentence}\nRequest {id}\n"),
-        Format::Json => format!("{{\"status\":{code},\"title\":\"{title}\",\"detail\":\"{sentence}\",\"requestId\":\"{id}\"}}\n"),
+        Format::Json => format!(
+            "{{\"status\":{code},\"title\":\"{title}\",\"detail\":\"{sentence}\",\"requestId\":\"\
+             {id}\"}}\n"
+        ),
         Format::Html => {
             // The link is percent-encoded: none of its characters means anything in HTML.
-            let sign_in = asked.map(|asked| format!("<p><a href=\"{}\">Sign in</a></p>\n", login_path(asked))).unwrap_or_default();
+            let sign_in = asked
+                .map(|asked| format!("<p><a href=\"{}\">Sign in</a></p>\n", login_path(asked)))
+                .unwrap_or_default();
             format!(
-                "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<meta name=\"color-scheme\" content=\"light dark\">\n\
-             <title>{code} {title}</title>\n<h1>{code} {title}</h1>\n<p>{sentence}</p>\n{sign_in}<p>Request <code>{id}</code></p>\n</html>\n"
+                "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta \
+                 name=\"viewport\" content=\"width=device-width\">\n<meta name=\"color-scheme\" \
+                 content=\"light dark\">\n<title>{code} {title}</title>\n<h1>{code} \
+                 {title}</h1>\n<p>{sentence}</p>\n{sign_in}<p>Request \
+                 <code>{id}</code></p>\n</html>\n"
             )
         }
     }

@@ -6,20 +6,32 @@ const DATE: HeaderValue = HeaderValue::from_static("Sat, 21 Nov 2026 10:00:00 GM
 
 /// Status, header lines in their order, and body.
 fn told((head, body): (ResponseHead, Bytes)) -> (u16, Vec<String>, String) {
-    let headers = head.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    let headers = head
+        .headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        .collect();
     (head.status.as_u16(), headers, String::from_utf8(body.to_vec()).unwrap())
 }
 
-fn asked(text: &str, answer: impl FnOnce(&Facts<'_>) -> (ResponseHead, Bytes)) -> (u16, Vec<String>, String) {
+fn asked(
+    text: &str,
+    answer: impl FnOnce(&Facts<'_>) -> (ResponseHead, Bytes),
+) -> (u16, Vec<String>, String) {
     let id = RequestId::new(0, 0);
     told(answer(&Facts { asker: &Asker::of(&head(text)), id: &id, date: &DATE }))
 }
 
 #[test]
 fn an_answer_is_short_and_has_the_requests_id() {
-    let (status, headers, body) = asked("GET / HTTP/1.1\nHost: a", |facts| error(StatusCode::BAD_GATEWAY, facts));
+    let (status, headers, body) =
+        asked("GET / HTTP/1.1\nHost: a", |facts| error(StatusCode::BAD_GATEWAY, facts));
     assert_eq!(status, 502);
-    assert_eq!(body, "502 Bad Gateway\nThe service did not answer properly.\nRequest 00000000-0000-7000-8000-000000000000\n");
+    assert_eq!(
+        body,
+        "502 Bad Gateway\nThe service did not answer properly.\nRequest \
+         00000000-0000-7000-8000-000000000000\n"
+    );
     let length = format!("content-length: {}", body.len());
     let wanted = [
         "content-type: text/plain; charset=utf-8",
@@ -51,12 +63,22 @@ fn the_form_is_the_one_that_the_client_reads_best() {
         ("image/png", "text/plain"),
         ("\\xe9", "text/plain"),
     ] {
-        let (_, headers, body) = asked(&format!("GET / HTTP/1.1\nAccept: {accept}"), |facts| hidden::answer(facts, None));
-        assert!(headers[0].starts_with(&format!("content-type: {media_type}")), "{accept}: {headers:?}");
+        let (_, headers, body) = asked(&format!("GET / HTTP/1.1\nAccept: {accept}"), |facts| {
+            hidden::answer(facts, None)
+        });
+        assert!(
+            headers[0].starts_with(&format!("content-type: {media_type}")),
+            "{accept}: {headers:?}"
+        );
         assert!(body.contains("00000000-0000-7000-8000-000000000000"));
-        let policy = headers.iter().any(|line| line.starts_with("content-security-policy: default-src 'none'"));
+        let policy = headers
+            .iter()
+            .any(|line| line.starts_with("content-security-policy: default-src 'none'"));
         assert_eq!(policy, media_type == "text/html");
-        assert!(media_type != "application/json" || serde_json::from_str::<serde_json::Value>(&body).unwrap()["status"] == 404);
+        assert!(
+            media_type != "application/json"
+                || serde_json::from_str::<serde_json::Value>(&body).unwrap()["status"] == 404
+        );
     }
 }
 
@@ -90,13 +112,19 @@ fn grpc_gets_its_own_status_in_one_header_block() {
 
 #[test]
 fn what_is_hidden_looks_the_same_whatever_it_hides() {
-    // Of the request, only what decides the form of the answer may tell: not its host, path, method or credentials.
+    // Of the request, only what decides the form of the answer may tell: not its host, path, method
+    // or credentials.
     for form in ["", "\nAccept: text/html", "\ncontent-type: application/grpc"] {
-        let first =
-            asked(&format!("GET /a HTTP/1.1\nHost: shop--staging.apps.example.com{form}"), |facts| hidden::answer(facts, Some("/a")));
-        let second = asked(&format!("POST /b?c HTTP/2\n:authority: nothing.example\nauthorization: Bearer x{form}"), |facts| {
-            hidden::answer(facts, Some("/a"))
-        });
+        let first = asked(
+            &format!("GET /a HTTP/1.1\nHost: shop--staging.apps.example.com{form}"),
+            |facts| hidden::answer(facts, Some("/a")),
+        );
+        let second = asked(
+            &format!(
+                "POST /b?c HTTP/2\n:authority: nothing.example\nauthorization: Bearer x{form}"
+            ),
+            |facts| hidden::answer(facts, Some("/a")),
+        );
         assert_eq!(first, second, "{form}");
     }
 }
@@ -105,11 +133,14 @@ fn what_is_hidden_looks_the_same_whatever_it_hides() {
 fn where_people_can_log_in_the_hidden_page_leads_there_and_back() {
     let html = "GET / HTTP/1.1\nAccept: text/html";
     let (_, _, body) = asked(html, |facts| hidden::answer(facts, Some("/a?b=\"><script>&c=%2e")));
-    let link = "<a href=\"/.well-known/portcullis/login?to=%2Fa%3Fb%3D%22%3E%3Cscript%3E%26c%3D%252e\">Sign in</a>";
+    let link = "<a href=\"/.well-known/portcullis/login?to=%2Fa%3Fb%3D%22%3E%3Cscript%3E%26c%3D%\
+                252e\">Sign in</a>";
     assert!(body.contains(link), "{body}");
     let (_, _, body) = asked(html, |facts| hidden::answer(facts, Some("*")));
     assert!(body.contains("login?to=%2F\""), "{body}");
-    let (_, _, body) = asked(html, |facts| hidden::answer(facts, Some("/.well-known/portcullis/session?code=secret")));
+    let (_, _, body) = asked(html, |facts| {
+        hidden::answer(facts, Some("/.well-known/portcullis/session?code=secret"))
+    });
     assert!(body.contains("login?to=%2F\"") && !body.contains("secret"), "{body}");
     let (_, _, body) = asked(html, |facts| hidden::answer(facts, None));
     assert!(!body.contains("href"), "{body}");
@@ -119,7 +150,8 @@ fn where_people_can_log_in_the_hidden_page_leads_there_and_back() {
 
 #[test]
 fn an_unavailable_service_says_when_to_come_back() {
-    let (_, headers, _) = asked("GET / HTTP/1.1", |facts| error(StatusCode::SERVICE_UNAVAILABLE, facts));
+    let (_, headers, _) =
+        asked("GET / HTTP/1.1", |facts| error(StatusCode::SERVICE_UNAVAILABLE, facts));
     assert!(headers.contains(&"retry-after: 1".to_owned()));
 }
 
@@ -134,7 +166,9 @@ fn plain_http_is_sent_to_the_same_place_with_https() {
     ] {
         let request = read(&format!("{line} HTTP/1.1\nHost: {host}")).unwrap();
         let location = https_location(&request.authority, request.target.as_str(), port);
-        let (status, headers, _) = asked("GET / HTTP/1.1", |facts| redirect(StatusCode::PERMANENT_REDIRECT, location, facts));
+        let (status, headers, _) = asked("GET / HTTP/1.1", |facts| {
+            redirect(StatusCode::PERMANENT_REDIRECT, location, facts)
+        });
         assert_eq!(status, 308);
         assert!(headers.contains(&format!("location: {wanted}")), "{headers:?}");
     }

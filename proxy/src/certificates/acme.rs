@@ -1,6 +1,7 @@
 //! Certificates that are ordered by ACME (RFC 8555), on any number of replicas.
 //!
-//! Wanted names → which of them share a certificate → what is due → order, challenge, check → store → every replica serves it.
+//! Wanted names → which of them share a certificate → what is due → order, challenge, check → store
+//! → every replica serves it.
 //!
 //! | step | module |
 //! | --- | --- |
@@ -92,7 +93,8 @@ impl Acme {
         certificates: &Arc<Certificates>,
     ) -> Result<Option<Arc<Self>>, crate::upstream::AuthoritiesError> {
         let Some(acme) = settings.acme.clone() else { return Ok(None) };
-        let authorities = acme.directories().map(|(authority, directory)| Authority::new(authority, directory));
+        let authorities =
+            acme.directories().map(|(authority, directory)| Authority::new(authority, directory));
         Ok(Some(Arc::new(Self {
             authorities: authorities.collect::<Result<_, _>>()?,
             dns: acme.dns.provider.as_ref().map(|_| Dns::new(&acme.dns)),
@@ -107,7 +109,8 @@ impl Acme {
         })))
     }
 
-    /// Keeps the store's news in effect, and orders while this replica leads, forever: a task of the control plane.
+    /// Keeps the store's news in effect, and orders while this replica leads, forever: a task of
+    /// the control plane.
     pub(crate) async fn run(self: Arc<Self>) {
         tokio::join!(self.store.run(), self.follow(), self.lead());
     }
@@ -132,20 +135,35 @@ impl Acme {
                 let names: Vec<&str> = record.names.iter().map(String::as_str).collect();
                 problem(
                     "CertificateOrderFailed",
-                    format!("no certificate was issued for {}, {} times in a row: {}", names.join(", "), trouble.failures, trouble.error),
-                    "mend what the authority tells; until then what there is stays in use, and it is tried again by itself",
+                    format!(
+                        "no certificate was issued for {}, {} times in a row: {}",
+                        names.join(", "),
+                        trouble.failures,
+                        trouble.error
+                    ),
+                    "mend what the authority tells; until then what there is stays in use, and it \
+                     is tried again by itself",
                 )
             })
             .collect();
         if let Some(error) = &known.rollover.error {
-            let help = "run `portcullis certs rollover` again once that is mended; until then the keys that there are stay in use";
-            problems.push(problem("AccountKeyNotReplaced", format!("keys of accounts were not replaced: {error}"), help));
+            let help = "run `portcullis certs rollover` again once that is mended; until then the \
+                        keys that there are stay in use";
+            problems.push(problem(
+                "AccountKeyNotReplaced",
+                format!("keys of accounts were not replaced: {error}"),
+                help,
+            ));
         }
         if self.live.is_synced() {
             problems.extend(self.wanted().problems(self.acme.challenge));
         }
         if let Some(Err(error)) = &self.dns {
-            problems.push(problem("CertificateOrderFailed", error.to_string(), "correct `acme.dns.provider` and restart the gateway"));
+            problems.push(problem(
+                "CertificateOrderFailed",
+                error.to_string(),
+                "correct `acme.dns.provider` and restart the gateway",
+            ));
         }
         let ahead = self.ahead.load(Ordering::Relaxed);
         if ahead.unsigned_abs() > CLOCK.as_secs() {
@@ -157,7 +175,8 @@ impl Acme {
         } else if self.undated.load(Ordering::Relaxed) {
             problems.push(problem(
                 "ClockWrong",
-                "by this machine's clock the authority's own certificate has ended or not begun".to_owned(),
+                "by this machine's clock the authority's own certificate has ended or not begun"
+                    .to_owned(),
                 "set the clock if it is wrong: certificates are judged by it",
             ));
         }
@@ -185,7 +204,12 @@ impl Acme {
     }
 
     fn wanted(&self) -> Wanted {
-        wanted(&self.live.snapshot.load(), &self.settings.zone, &self.acme, &self.certificates.brought())
+        wanted(
+            &self.live.snapshot.load(),
+            &self.settings.zone,
+            &self.acme,
+            &self.certificates.brought(),
+        )
     }
 
     fn hear_clock(&self, authority: &Authority) {
@@ -221,7 +245,9 @@ impl Acme {
                     self.certificates.challenges().open(&state.challenges);
                     self.known.store(Arc::new(state));
                 }
-                Some(Err(error)) => tracing::error!(%error, "what was kept of orders and accounts cannot be read"),
+                Some(Err(error)) => {
+                    tracing::error!(%error, "what was kept of orders and accounts cannot be read")
+                }
                 None => {}
             }
             if held.changed().await.is_err() {
@@ -238,7 +264,11 @@ impl Acme {
                 Err(_) => return,
             };
             let Some(term) = term else { continue };
-            let Ok(held) = self.store.held().wait_for(Option::is_some).await.map(|held| held.clone()) else { return };
+            let Ok(held) =
+                self.store.held().wait_for(Option::is_some).await.map(|held| held.clone())
+            else {
+                return;
+            };
             let Some(held) = held else { continue };
             tokio::select! {
                 () = Leader::new(self, term, &held).run() => tracing::info!(term = term.0, "another replica orders certificates now"),
@@ -255,22 +285,36 @@ impl fmt::Debug for Acme {
     }
 }
 
-/// The certificates that the store holds: those that there should be, and those that were left behind.
+/// The certificates that the store holds: those that there should be, and those that were left
+/// behind.
 pub(super) fn expected(held: &Held) -> (Vec<Certificate>, Vec<Certificate>) {
     // What cannot be read leaves all as it is.
     let state = held.state.as_ref().and_then(|state| State::read(state).ok());
-    let is_left = |name: &String| state.as_ref().is_some_and(|state| !state.certificates.contains_key(name));
-    let (left, expected): (Vec<_>, Vec<_>) = held.certificates.iter().partition(|(name, _)| is_left(name));
-    let of = |kept: Vec<(&String, &Kept)>| kept.into_iter().map(|(_, kept)| kept.certificate.clone()).collect();
+    let is_left =
+        |name: &String| state.as_ref().is_some_and(|state| !state.certificates.contains_key(name));
+    let (left, expected): (Vec<_>, Vec<_>) =
+        held.certificates.iter().partition(|(name, _)| is_left(name));
+    let of = |kept: Vec<(&String, &Kept)>| {
+        kept.into_iter().map(|(_, kept)| kept.certificate.clone()).collect()
+    };
     (of(expected), of(left))
 }
 
 /// Waits until a term is over.
-async fn over(terms: &mut watch::Receiver<Option<portcullis_config::store::Term>>, term: portcullis_config::store::Term) {
+async fn over(
+    terms: &mut watch::Receiver<Option<portcullis_config::store::Term>>,
+    term: portcullis_config::store::Term,
+) {
     // A store that is gone ends every term.
     let _ = terms.wait_for(|now| *now != Some(term)).await;
 }
 
 fn problem(reason: &'static str, message: String, help: &str) -> Problem {
-    Problem { severity: Severity::Error, reason, origin: Origin::default(), message, help: help.to_owned() }
+    Problem {
+        severity: Severity::Error,
+        reason,
+        origin: Origin::default(),
+        message,
+        help: help.to_owned(),
+    }
 }

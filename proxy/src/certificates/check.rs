@@ -1,4 +1,5 @@
-//! Whether a certificate may be served: it is read whole, its key is its own, it has names, and its dates are right.
+//! Whether a certificate may be served: it is read whole, its key is its own, it has names, and its
+//! dates are right.
 
 use std::fmt;
 use std::sync::Arc;
@@ -77,7 +78,8 @@ pub(crate) fn check(certificate: &Certificate, now: SystemTime) -> Result<Checke
 pub(super) fn check_undated(certificate: &Certificate) -> Result<Checked, Unusable> {
     let chain = read_chain(&certificate.chain)?;
     let key = read_key(certificate.key.expose())?;
-    let leaf = chain.first().ok_or_else(|| Unusable::Chain("there is no certificate in it".to_owned()))?;
+    let leaf =
+        chain.first().ok_or_else(|| Unusable::Chain("there is no certificate in it".to_owned()))?;
     let leaf = Leaf::read(leaf)?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let key = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
@@ -101,8 +103,9 @@ fn read_chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Unusable> {
     let mut chain = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| Unusable::Chain(error.to_string()))?;
-        X509Certificate::from_der(&certificate)
-            .map_err(|_| Unusable::Chain(format!("certificate {} in it is malformed", chain.len() + 1)))?;
+        X509Certificate::from_der(&certificate).map_err(|_| {
+            Unusable::Chain(format!("certificate {} in it is malformed", chain.len() + 1))
+        })?;
         if chain.len() == MAX_CHAIN {
             return Err(Unusable::LongChain);
         }
@@ -131,8 +134,8 @@ struct Leaf {
 impl Leaf {
     fn read(der: &CertificateDer<'_>) -> Result<Self, Unusable> {
         let malformed = |_| Unusable::Chain("its first certificate is malformed".to_owned());
-        let (_, certificate) =
-            X509Certificate::from_der(der).map_err(|_| Unusable::Chain("its first certificate is malformed".to_owned()))?;
+        let (_, certificate) = X509Certificate::from_der(der)
+            .map_err(|_| Unusable::Chain("its first certificate is malformed".to_owned()))?;
         let usage = certificate.extended_key_usage().map_err(malformed)?;
         if usage.is_some_and(|usage| !usage.value.server_auth && !usage.value.any) {
             return Err(Unusable::NotForServers);
@@ -145,7 +148,11 @@ impl Leaf {
             return Err(Unusable::NoName);
         }
         let validity = certificate.validity();
-        Ok(Self { names, not_before: time(validity.not_before.timestamp()), not_after: time(validity.not_after.timestamp()) })
+        Ok(Self {
+            names,
+            not_before: time(validity.not_before.timestamp()),
+            not_after: time(validity.not_after.timestamp()),
+        })
     }
 }
 
@@ -181,7 +188,10 @@ impl Checked {
 
 impl fmt::Debug for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Checked").field("origin", &self.origin).field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("Checked")
+            .field("origin", &self.origin)
+            .field("names", &self.names)
+            .finish_non_exhaustive()
     }
 }
 
@@ -201,7 +211,11 @@ impl Unusable {
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::TooLarge | Self::Chain(_) | Self::LongChain | Self::NoName | Self::NotForServers => "CertificateInvalid",
+            Self::TooLarge
+            | Self::Chain(_)
+            | Self::LongChain
+            | Self::NoName
+            | Self::NotForServers => "CertificateInvalid",
             Self::Key | Self::KeyKind(_) => "CertificateKeyInvalid",
             Self::KeyMismatch => "CertificateKeyMismatch",
             Self::Expired => "CertificateExpired",
@@ -215,12 +229,19 @@ impl Unusable {
                 "give the chain in PEM: the server's certificate first, then those that signed it"
             }
             Self::Key => "give the private key in PEM, without a passphrase",
-            Self::KeyKind(_) => "use an ECDSA key on P-256 or P-384, an Ed25519 key, or an RSA key of 2048 to 8192 bits",
+            Self::KeyKind(_) => {
+                "use an ECDSA key on P-256 or P-384, an Ed25519 key, or an RSA key of 2048 to 8192 \
+                 bits"
+            }
             Self::KeyMismatch => "give the certificate and the key that were made together",
-            Self::NoName => "have a certificate made with the hostnames in its subject alternative name",
+            Self::NoName => {
+                "have a certificate made with the hostnames in its subject alternative name"
+            }
             Self::NotForServers => "have a certificate made for server authentication",
             Self::Expired => "renew the certificate",
-            Self::NotYetValid => "check this machine's clock, or wait until the certificate is valid",
+            Self::NotYetValid => {
+                "check this machine's clock, or wait until the certificate is valid"
+            }
         }
     }
 }

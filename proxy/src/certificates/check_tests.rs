@@ -1,5 +1,7 @@
 use super::*;
-use crate::certificates::testing::{certificate, client_certificate, now, rsa_certificate, with_key_of};
+use crate::certificates::testing::{
+    certificate, client_certificate, now, rsa_certificate, with_key_of,
+};
 
 fn patterns(checked: &Checked) -> Vec<String> {
     checked.names.iter().map(ToString::to_string).collect()
@@ -7,7 +9,8 @@ fn patterns(checked: &Checked) -> Vec<String> {
 
 #[test]
 fn a_good_certificate_is_known_by_its_names() {
-    let checked = check(&certificate("one", &["A.example.com", "*.example.com"]), now()).expect("good");
+    let checked =
+        check(&certificate("one", &["A.example.com", "*.example.com"]), now()).expect("good");
     assert_eq!(patterns(&checked), ["a.example.com", "*.example.com"]);
     assert!(checked.is_ecdsa());
     let days = checked.remaining(now()).as_secs() / 86_400;
@@ -21,7 +24,10 @@ fn an_rsa_certificate_is_good() {
 
 #[test]
 fn a_key_of_another_certificate_is_refused() {
-    let mixed = with_key_of(&certificate("one", &["a.example.com"]), &certificate("two", &["a.example.com"]));
+    let mixed = with_key_of(
+        &certificate("one", &["a.example.com"]),
+        &certificate("two", &["a.example.com"]),
+    );
     assert_eq!(check(&mixed, now()).err(), Some(Unusable::KeyMismatch));
 }
 
@@ -37,15 +43,22 @@ fn a_certificate_out_of_its_dates_is_refused() {
 fn a_certificate_for_no_name_or_not_for_servers_is_refused() {
     assert_eq!(check(&certificate("one", &[]), now()).err(), Some(Unusable::NoName));
     assert_eq!(check(&certificate("one", &["192.0.2.1"]), now()).err(), Some(Unusable::NoName));
-    assert_eq!(check(&client_certificate("one", &["a.example.com"]), now()).err(), Some(Unusable::NotForServers));
+    assert_eq!(
+        check(&client_certificate("one", &["a.example.com"]), now()).err(),
+        Some(Unusable::NotForServers)
+    );
 }
 
 #[test]
 fn garbage_is_refused() {
     let good = certificate("one", &["a.example.com"]);
-    let chain = |chain: &[u8]| check(&Certificate { chain: chain.into(), ..good.clone() }, now()).err();
+    let chain =
+        |chain: &[u8]| check(&Certificate { chain: chain.into(), ..good.clone() }, now()).err();
     assert!(matches!(chain(b""), Some(Unusable::Chain(_))));
-    assert!(matches!(chain(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), Some(Unusable::Chain(_))));
+    assert!(matches!(
+        chain(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+        Some(Unusable::Chain(_))
+    ));
     assert!(matches!(chain(b"-----BEGIN CERTIFICATE-----\n*\n"), Some(Unusable::Chain(_))));
     assert_eq!(chain(&vec![b'\n'; MAX_PEM + 1]), Some(Unusable::TooLarge));
     assert_eq!(chain(&good.chain.repeat(MAX_CHAIN + 1)), Some(Unusable::LongChain));
@@ -56,7 +69,9 @@ fn garbage_is_refused() {
 #[test]
 fn no_problem_prints_a_key() {
     let good = certificate("one", &["a.example.com"]);
-    let secret = String::from_utf8(good.key.expose().to_vec()).expect("PEM").replace("BEGIN PRIVATE", "BEGIN PRIVAT");
+    let secret = String::from_utf8(good.key.expose().to_vec())
+        .expect("PEM")
+        .replace("BEGIN PRIVATE", "BEGIN PRIVAT");
     let line = secret.lines().nth(1).expect("a line").to_owned();
     let broken = Certificate { key: secret.into_bytes().into(), ..good.clone() };
     let unusable = check(&broken, now()).expect_err("broken");

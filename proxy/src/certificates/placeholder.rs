@@ -8,8 +8,9 @@ use rustls::sign::CertifiedKey;
 
 use super::PlaceholderError;
 
-/// A self-signed certificate without a name, its key only in memory: a client that checks refuses it, and one that does
-/// not learns nothing from it, because it is the same for every name. See docs/decisions/007-placeholder-certificate.md.
+/// A self-signed certificate without a name, its key only in memory: a client that checks refuses
+/// it, and one that does not learns nothing from it, because it is the same for every name. See
+/// docs/decisions/007-placeholder-certificate.md.
 pub(super) fn make() -> Result<Arc<CertifiedKey>, PlaceholderError> {
     let key = KeyPair::generate().map_err(|error| PlaceholderError(error.into()))?;
     let mut params = CertificateParams::default();

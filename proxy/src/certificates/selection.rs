@@ -1,4 +1,5 @@
-//! Which certificates are in use after a change: the new ones as far as they are good, else the last good ones.
+//! Which certificates are in use after a change: the new ones as far as they are good, else the
+//! last good ones.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -44,27 +45,37 @@ impl Found<'_> {
 impl Selection {
     /// What is in use once `found` is what there is.
     ///
-    /// A certificate that is no longer found, or no longer good, stays in use as it was: one that works is never
-    /// taken away by a mistake, and a client judges an expired one by itself. Those that were left behind, because nobody needs them any
-    /// more, are of use until they end, and no longer.
+    /// A certificate that is no longer found, or no longer good, stays in use as it was: one that
+    /// works is never taken away by a mistake, and a client judges an expired one by itself.
+    /// Those that were left behind, because nobody needs them any more, are of use until they
+    /// end, and no longer.
     pub(super) fn next(&self, found: &Found<'_>, now: SystemTime) -> Self {
         let left = found.left.iter().map(|certificate| certificate.origin.clone()).collect();
         let mut next = Self { left, ..Self::default() };
-        let before: HashMap<Place<'_>, &Arc<Checked>> = self.in_use.iter().rev().map(|checked| (place(&checked.origin), checked)).collect();
-        let before_of = |certificate: &Certificate| before.get(&place(&certificate.origin)).copied();
+        let before: HashMap<Place<'_>, &Arc<Checked>> =
+            self.in_use.iter().rev().map(|checked| (place(&checked.origin), checked)).collect();
+        let before_of =
+            |certificate: &Certificate| before.get(&place(&certificate.origin)).copied();
         for certificate in found.brought {
             next.take(certificate, before_of(certificate), now);
         }
         let mut unserved = Vec::new();
         for certificate in found.ordered {
-            unserved.extend(next.take(certificate, before_of(certificate), now).map(|unusable| (certificate, unusable)));
+            unserved.extend(
+                next.take(certificate, before_of(certificate), now)
+                    .map(|unusable| (certificate, unusable)),
+            );
         }
         for certificate in found.left {
             let same = before_of(certificate).filter(|before| before.source == *certificate);
-            let checked = same.map_or_else(|| check(certificate, now).ok().map(Arc::new), |same| Some(Arc::clone(same)));
+            let checked = same.map_or_else(
+                || check(certificate, now).ok().map(Arc::new),
+                |same| Some(Arc::clone(same)),
+            );
             next.in_use.extend(checked.filter(|checked| !checked.ends_soon(now)));
         }
-        let there: HashSet<Place<'_>> = found.all().map(|certificate| place(&certificate.origin)).collect();
+        let there: HashSet<Place<'_>> =
+            found.all().map(|certificate| place(&certificate.origin)).collect();
         let left_before: HashSet<Place<'_>> = self.left.iter().map(place).collect();
         let is_lost = |place: Place<'_>| !there.contains(&place) && !left_before.contains(&place);
         for lost in self.in_use.iter().filter(|lost| is_lost(place(&lost.origin))) {
@@ -81,7 +92,12 @@ impl Selection {
     }
 
     /// Takes one as far as it is good; else returns why nothing is served in its place.
-    fn take(&mut self, certificate: &Certificate, before: Option<&Arc<Checked>>, now: SystemTime) -> Option<Unusable> {
+    fn take(
+        &mut self,
+        certificate: &Certificate,
+        before: Option<&Arc<Checked>>,
+        now: SystemTime,
+    ) -> Option<Unusable> {
         if let Some(before) = before
             && before.source == *certificate
             && (before.not_before..=before.not_after).contains(&now)
@@ -96,19 +112,22 @@ impl Selection {
             }
             Err(unusable) => unusable,
         };
-        let instead = if before.is_some() { "the one before stays in use" } else { "it is not served" };
+        let instead =
+            if before.is_some() { "the one before stays in use" } else { "it is not served" };
         self.problems.push(unusable.problem(certificate.origin.clone(), instead));
         self.in_use.extend(before.map(Arc::clone));
         before.is_none().then_some(unusable)
     }
 
-    /// Takes of those that were ordered, and that are not served yet, such as are good but for their dates, where there is no other for a name.
-    /// They were good when they were kept, so that this machine's clock may be what is wrong; and clients judge by their own.
+    /// Takes of those that were ordered, and that are not served yet, such as are good but for
+    /// their dates, where there is no other for a name. They were good when they were kept, so
+    /// that this machine's clock may be what is wrong; and clients judge by their own.
     fn take_undated(&mut self, unserved: &[(&Certificate, Unusable)]) {
         if unserved.is_empty() {
             return;
         }
-        let mut served: HashSet<HostPattern> = self.in_use.iter().flat_map(|checked| checked.names.iter().cloned()).collect();
+        let mut served: HashSet<HostPattern> =
+            self.in_use.iter().flat_map(|checked| checked.names.iter().cloned()).collect();
         let mut told = Vec::new();
         for (certificate, unusable) in unserved {
             let Ok(checked) = check_undated(certificate) else { continue };
@@ -116,7 +135,10 @@ impl Selection {
                 continue;
             }
             served.extend(checked.names.iter().cloned());
-            told.push(unusable.problem(certificate.origin.clone(), "it is served all the same, as there is no other"));
+            told.push(unusable.problem(
+                certificate.origin.clone(),
+                "it is served all the same, as there is no other",
+            ));
             self.in_use.push(Arc::new(checked));
         }
         let taken: HashSet<Place<'_>> = told.iter().map(|problem| place(&problem.origin)).collect();
@@ -127,7 +149,8 @@ impl Selection {
 
     /// Whether clients get the same from both.
     pub(super) fn serves_the_same(&self, other: &Self) -> bool {
-        self.in_use.len() == other.in_use.len() && self.in_use.iter().zip(&other.in_use).all(|(a, b)| Arc::ptr_eq(a, b))
+        self.in_use.len() == other.in_use.len()
+            && self.in_use.iter().zip(&other.in_use).all(|(a, b)| Arc::ptr_eq(a, b))
     }
 
     /// Those in use that `other` has not.
@@ -138,7 +161,8 @@ impl Selection {
 
     /// The names of those in use that are of the same places as `certificates`.
     pub(super) fn names_of(&self, certificates: &[Certificate]) -> Vec<HostPattern> {
-        let places: HashSet<Place<'_>> = certificates.iter().map(|certificate| place(&certificate.origin)).collect();
+        let places: HashSet<Place<'_>> =
+            certificates.iter().map(|certificate| place(&certificate.origin)).collect();
         let in_use = self.in_use.iter().filter(|checked| places.contains(&place(&checked.origin)));
         in_use.flat_map(|checked| checked.names.clone()).collect()
     }
@@ -149,7 +173,12 @@ type Place<'a> = (&'static str, &'a str, &'a str, Option<&'a OsStr>);
 
 /// Where a certificate is; its line in the file may change.
 fn place(origin: &Origin) -> Place<'_> {
-    (origin.kind, &origin.namespace, &origin.name, origin.place.as_ref().map(|place| place.file.as_os_str()))
+    (
+        origin.kind,
+        &origin.namespace,
+        &origin.name,
+        origin.place.as_ref().map(|place| place.file.as_os_str()),
+    )
 }
 
 fn gone(lost: &Checked) -> Problem {
@@ -202,7 +231,8 @@ mod tests {
 
     #[test]
     fn a_good_certificate_takes_the_place_of_the_one_before() {
-        let first = Selection::default().next(&brought(&[certificate("one", &["a.example.com"])]), now());
+        let first =
+            Selection::default().next(&brought(&[certificate("one", &["a.example.com"])]), now());
         let second = first.next(&brought(&[certificate("one", &["b.example.com"])]), now());
         assert_eq!(second.in_use.len(), 1);
         assert!(!second.serves_the_same(&first));
@@ -210,10 +240,17 @@ mod tests {
 
     #[test]
     fn what_is_new_in_use_is_told_apart() {
-        let (old, new) = (certificate("one", &["a.example.com"]), certificate("two", &["b.example.com"]));
+        let (old, new) =
+            (certificate("one", &["a.example.com"]), certificate("two", &["b.example.com"]));
         let first = Selection::default().next(&brought(std::slice::from_ref(&old)), now());
         let second = first.next(&brought(&[old, new]), now());
-        assert_eq!(second.beside(&first).map(|checked| checked.origin.name.to_string()).collect::<Vec<_>>(), ["two"]);
+        assert_eq!(
+            second
+                .beside(&first)
+                .map(|checked| checked.origin.name.to_string())
+                .collect::<Vec<_>>(),
+            ["two"]
+        );
         assert_eq!(first.beside(&second).count(), 0);
     }
 
@@ -221,7 +258,11 @@ mod tests {
     fn a_certificate_is_known_by_its_place_wherever_it_stands_in_its_file() {
         let at = |line| {
             let mut certificate = certificate("one", &["a.example.com"]);
-            certificate.origin.place = Some(portcullis_config::problem::Place { file: Arc::new("tls.yaml".into()), line, column: 1 });
+            certificate.origin.place = Some(portcullis_config::problem::Place {
+                file: Arc::new("tls.yaml".into()),
+                line,
+                column: 1,
+            });
             certificate
         };
         let (before, moved, other) = (at(1), at(9), certificate("two", &["b.example.com"]));
@@ -231,7 +272,8 @@ mod tests {
 
     #[test]
     fn a_certificate_that_is_gone_stays_in_use_and_is_told() {
-        let first = Selection::default().next(&brought(&[certificate("one", &["a.example.com"])]), now());
+        let first =
+            Selection::default().next(&brought(&[certificate("one", &["a.example.com"])]), now());
         let second = first.next(&Found::default(), now());
         assert!(second.serves_the_same(&first));
         assert_eq!(reasons(&second), ["CertificateGone"]);
@@ -242,7 +284,9 @@ mod tests {
         let left = [certificate("one", &["a.example.com"])];
         let first = Selection::default().next(&Found { left: &left, ..Found::default() }, now());
         assert_eq!((first.in_use.len(), reasons(&first).len()), (1, 0));
-        assert!(first.next(&Found { left: &left, ..Found::default() }, now()).serves_the_same(&first));
+        assert!(
+            first.next(&Found { left: &left, ..Found::default() }, now()).serves_the_same(&first)
+        );
         let gone = first.next(&Found::default(), now());
         assert_eq!((gone.in_use.len(), reasons(&gone).len()), (0, 0), "it was removed");
         let late = first.in_use[0].not_after - Duration::from_secs(3600);
@@ -255,7 +299,10 @@ mod tests {
         let soon = [certificate("one", &["a.example.com"])];
         let first = Selection::default().next(&brought(&soon), now());
         let end = first.in_use[0].not_after;
-        assert_eq!(reasons(&first.next(&brought(&soon), end - Duration::from_secs(3600))), ["CertificateExpiresSoon"]);
+        assert_eq!(
+            reasons(&first.next(&brought(&soon), end - Duration::from_secs(3600))),
+            ["CertificateExpiresSoon"]
+        );
         let after = first.next(&brought(&soon), end + Duration::from_secs(1));
         assert_eq!(reasons(&after), ["CertificateExpired"]);
         assert!(after.serves_the_same(&first));
@@ -266,7 +313,9 @@ mod tests {
         let kept = [certificate("one", &["a.example.com"])];
         let ordered = Found { ordered: &kept, ..Found::default() };
         let quarter = Duration::from_secs(91 * 24 * 3600);
-        for (time, reason) in [(now() + quarter, "CertificateExpired"), (now() - quarter, "CertificateNotYetValid")] {
+        for (time, reason) in
+            [(now() + quarter, "CertificateExpired"), (now() - quarter, "CertificateNotYetValid")]
+        {
             let first = Selection::default().next(&ordered, time);
             assert_eq!((first.in_use.len(), reasons(&first)), (1, vec![reason]));
             let second = first.next(&ordered, time);
@@ -274,10 +323,22 @@ mod tests {
             assert_eq!(reasons(&second), [reason]);
             assert_eq!(reasons(&second.next(&ordered, now())), [""; 0]);
             let of_people = Selection::default().next(&brought(&kept), time);
-            assert_eq!(of_people.in_use.len(), 0, "of what people bring nobody knows that it was ever good");
+            assert_eq!(
+                of_people.in_use.len(),
+                0,
+                "of what people bring nobody knows that it was ever good"
+            );
         }
         let other = [certificate("other", &["a.example.com", "b.example.com"])];
-        let found = Found { brought: &other, ordered: &[ended_certificate("one", &["a.example.com"])], left: &[] };
-        assert_eq!(Selection::default().next(&found, now()).in_use.len(), 1, "a good one is better");
+        let found = Found {
+            brought: &other,
+            ordered: &[ended_certificate("one", &["a.example.com"])],
+            left: &[],
+        };
+        assert_eq!(
+            Selection::default().next(&found, now()).in_use.len(),
+            1,
+            "a good one is better"
+        );
     }
 }

@@ -9,7 +9,8 @@ use rustls::sign::CertifiedKey;
 
 use super::check::Checked;
 
-/// Finds certificates by SNI: those for the exact name, else those for its wildcard, else the placeholder.
+/// Finds certificates by SNI: those for the exact name, else those for its wildcard, else the
+/// placeholder.
 pub(super) struct Table {
     exact: HashMap<String, Vec<Arc<CertifiedKey>>>,
     wildcard: HashMap<String, Vec<Arc<CertifiedKey>>>,
@@ -19,10 +20,12 @@ pub(super) struct Table {
 // === impl Table ===
 
 impl Table {
-    /// Of several certificates for one name the first counts, but one of ECDSA before one of RSA: it costs a tenth to sign with.
+    /// Of several certificates for one name the first counts, but one of ECDSA before one of RSA:
+    /// it costs a tenth to sign with.
     pub(super) fn new(certificates: &[Arc<Checked>], placeholder: Arc<CertifiedKey>) -> Self {
         let mut table = Self { exact: HashMap::new(), wildcard: HashMap::new(), placeholder };
-        let (ecdsa, others): (Vec<&Arc<Checked>>, Vec<_>) = certificates.iter().partition(|certificate| certificate.is_ecdsa());
+        let (ecdsa, others): (Vec<&Arc<Checked>>, Vec<_>) =
+            certificates.iter().partition(|certificate| certificate.is_ecdsa());
         for certificate in ecdsa.into_iter().chain(others) {
             for name in &certificate.names {
                 let (map, name) = match name {
@@ -35,8 +38,13 @@ impl Table {
         table
     }
 
-    /// The certificate for a client that asked for `name` (in lower case; `None` without SNI) and that can check `schemes`.
-    pub(super) fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Arc<CertifiedKey> {
+    /// The certificate for a client that asked for `name` (in lower case; `None` without SNI) and
+    /// that can check `schemes`.
+    pub(super) fn find(
+        &self,
+        name: Option<&str>,
+        schemes: &[SignatureScheme],
+    ) -> Arc<CertifiedKey> {
         let found = name.and_then(|name| {
             let exact = self.exact.get(name);
             // A certificate's wildcard stands for one label alone (RFC 9525 §6.3).
@@ -47,7 +55,10 @@ impl Table {
     }
 }
 
-fn usable<'a>(keys: Option<&'a Vec<Arc<CertifiedKey>>>, schemes: &[SignatureScheme]) -> Option<&'a Arc<CertifiedKey>> {
+fn usable<'a>(
+    keys: Option<&'a Vec<Arc<CertifiedKey>>>,
+    schemes: &[SignatureScheme],
+) -> Option<&'a Arc<CertifiedKey>> {
     keys?.iter().find(|certified| certified.key.choose_scheme(schemes).is_some())
 }
 
@@ -61,7 +72,9 @@ mod tests {
     const ECDSA: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
     const RSA: SignatureScheme = SignatureScheme::RSA_PSS_SHA256;
 
-    fn checked(certificate: &portcullis_config::snapshot::certificate::Certificate) -> Arc<Checked> {
+    fn checked(
+        certificate: &portcullis_config::snapshot::certificate::Certificate,
+    ) -> Arc<Checked> {
         Arc::new(check(certificate, now()).expect("a good certificate"))
     }
 
@@ -77,7 +90,14 @@ mod tests {
         let find = |name| table.find(name, &[ECDSA]);
         assert!(Arc::ptr_eq(&find(Some("a.example.com")), &exact.key));
         assert!(Arc::ptr_eq(&find(Some("b.example.com")), &wildcard.key));
-        for other in [Some("b.c.example.com"), Some("example.com"), Some("com"), Some(""), Some("other.org"), None] {
+        for other in [
+            Some("b.c.example.com"),
+            Some("example.com"),
+            Some("com"),
+            Some(""),
+            Some("other.org"),
+            None,
+        ] {
             assert!(Arc::ptr_eq(&find(other), &table.placeholder), "{other:?}");
         }
     }

@@ -51,7 +51,12 @@ fn params(names: &[&str]) -> CertificateParams {
 }
 
 fn made(secret: &str, params: &CertificateParams, key: &KeyPair) -> Certificate {
-    let origin = Origin { kind: "Secret", namespace: "gateway".into(), name: secret.into(), place: None };
+    let origin =
+        Origin { kind: "Secret", namespace: "gateway".into(), name: secret.into(), place: None };
     let certificate = params.self_signed(key).expect("a certificate");
-    Certificate { origin, chain: certificate.pem().into_bytes().into(), key: SecretBytes::from(key.serialize_pem().into_bytes()) }
+    Certificate {
+        origin,
+        chain: certificate.pem().into_bytes().into(),
+        key: SecretBytes::from(key.serialize_pem().into_bytes()),
+    }
 }

@@ -10,7 +10,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
-/// A server of its own authority for `localhost` that gives one answer and closes, and what it was sent.
+/// A server of its own authority for `localhost` that gives one answer and closes, and what it was
+/// sent.
 struct Server {
     port: u16,
     authority: NamedTempFile,
@@ -20,7 +21,8 @@ struct Server {
 impl Server {
     async fn answering(answer: Vec<u8>) -> Self {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let certificate =
+            CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
         let mut authority = NamedTempFile::new().unwrap();
         authority.write_all(certificate.pem().as_bytes()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -28,7 +30,10 @@ impl Server {
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())))
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
+            )
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -71,42 +76,67 @@ impl Server {
 fn complete(request: &[u8]) -> bool {
     let text = String::from_utf8_lossy(request);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |length| length.parse().unwrap());
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .map_or(0, |length| length.parse().unwrap());
     body.len() >= length
 }
 
 #[tokio::test]
 async fn a_server_of_the_named_authority_is_asked() {
-    let server = Server::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".to_vec()).await;
+    let server =
+        Server::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".to_vec()).await;
     let answer = server.client().get(&server.url("/keys?a=b"), "application/json").await.unwrap();
     assert_eq!((answer.status, &*answer.body), (StatusCode::OK, &b"{}"[..]));
-    assert!(server.heard().starts_with("GET /keys?a=b HTTP/1.1\r\naccept: application/json\r\n"), "{}", server.heard());
+    assert!(
+        server.heard().starts_with("GET /keys?a=b HTTP/1.1\r\naccept: application/json\r\n"),
+        "{}",
+        server.heard()
+    );
     assert!(server.heard().contains(&format!("host: localhost:{}\r\n", server.port)));
 }
 
 #[tokio::test]
 async fn a_server_of_another_authority_is_told_nothing() {
-    let server = Server::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".to_vec()).await;
+    let server =
+        Server::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".to_vec()).await;
     let other = Server::answering(Vec::new()).await;
-    let error = other.client().post_form(&server.url("/token"), &[("code", "secret")], Some(("id", "secret"))).await.unwrap_err();
+    let error = other
+        .client()
+        .post_form(&server.url("/token"), &[("code", "secret")], Some(("id", "secret")))
+        .await
+        .unwrap_err();
     assert!(matches!(error, FetchError::Connect(_)), "{error}");
     assert_eq!(server.heard(), "");
 }
 
 #[tokio::test]
 async fn a_form_is_posted_with_the_client_s_secret_as_the_standard_has_it() {
-    let server = Server::answering(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_vec()).await;
-    let answer = server.client().post_form(&server.url("/token"), &[("code", "a&b ü")], Some(("my:id", "p w"))).await.unwrap();
+    let server =
+        Server::answering(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_vec()).await;
+    let answer = server
+        .client()
+        .post_form(&server.url("/token"), &[("code", "a&b ü")], Some(("my:id", "p w")))
+        .await
+        .unwrap();
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
     let heard = server.heard();
     // RFC 6749 §2.3.1: form-encoded first, so that the colon is the only one.
-    assert!(heard.contains(&format!("authorization: Basic {}\r\n", STANDARD.encode("my%3Aid:p+w"))), "{heard}");
+    assert!(
+        heard.contains(&format!("authorization: Basic {}\r\n", STANDARD.encode("my%3Aid:p+w"))),
+        "{heard}"
+    );
     assert!(heard.ends_with("\r\n\r\ncode=a%26b+%C3%BC"), "{heard}");
 }
 
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
-    let server = Server::answering(b"HTTP/1.1 302 Found\r\nLocation: https://localhost:1/\r\nContent-Length: 0\r\n\r\n".to_vec()).await;
+    let server = Server::answering(
+        b"HTTP/1.1 302 Found\r\nLocation: https://localhost:1/\r\nContent-Length: 0\r\n\r\n"
+            .to_vec(),
+    )
+    .await;
     let answer = server.client().get(&server.url("/"), "application/json").await.unwrap();
     assert_eq!(answer.status, StatusCode::FOUND);
 }
@@ -122,7 +152,8 @@ async fn an_answer_without_an_end_is_not_read_to_its_end() {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_none() {
-    let server = Server::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}".to_vec()).await;
+    let server =
+        Server::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}".to_vec()).await;
     let error = server.client().get(&server.url("/"), "application/json").await.unwrap_err();
     assert!(matches!(error, FetchError::Http(_)), "{error}");
 }
@@ -150,7 +181,10 @@ async fn what_is_neither_https_nor_on_this_machine_is_not_asked() {
         let error = client.get(url, "application/json").await.unwrap_err();
         assert!(matches!(error, FetchError::Url(_)), "{url}: {error}");
     }
-    assert!(matches!(client.get("https://localhost/", "application/json").await.unwrap_err(), FetchError::NoAuthorities));
+    assert!(matches!(
+        client.get("https://localhost/", "application/json").await.unwrap_err(),
+        FetchError::NoAuthorities
+    ));
 }
 
 #[test]

@@ -11,7 +11,10 @@ fn prefix(path: &str) -> PathMatch {
 
 fn rewritten(target: &str, matched: &PathMatch, change: PathChange) -> String {
     let mut request = read(&format!("GET {target} HTTP/1.1\nHost: a:8443")).unwrap();
-    let filters = [Filter::Rewrite(Rewrite { hostname: Some("b.example".parse().unwrap()), path: Some(change) })];
+    let filters = [Filter::Rewrite(Rewrite {
+        hostname: Some("b.example".parse().unwrap()),
+        path: Some(change),
+    })];
     rewrite(&filters, matched, &mut request);
     format!("{}{}", request.authority.to_value().to_str().unwrap(), request.target)
 }
@@ -36,29 +39,62 @@ fn a_rewrite_changes_host_and_path_and_leaves_the_query() {
             "{matched} {by} {target}"
         );
     }
-    assert_eq!(rewritten("/foo?q=1", &prefix("/"), PathChange::Full("/all".into())), "b.example/all?q=1");
-    assert_eq!(rewritten("/foo", &PathMatch::Exact("/foo".into()), PathChange::Prefix("/xyz".into())), "b.example/foo");
+    assert_eq!(
+        rewritten("/foo?q=1", &prefix("/"), PathChange::Full("/all".into())),
+        "b.example/all?q=1"
+    );
+    assert_eq!(
+        rewritten("/foo", &PathMatch::Exact("/foo".into()), PathChange::Prefix("/xyz".into())),
+        "b.example/foo"
+    );
 }
 
 #[test]
 fn a_redirect_says_all_that_it_does_not_keep() {
-    let plain = Redirect { scheme: None, hostname: None, port: None, path: None, status: StatusCode::FOUND };
+    let plain = Redirect {
+        scheme: None,
+        hostname: None,
+        port: None,
+        path: None,
+        status: StatusCode::FOUND,
+    };
     let host = Some("b.example".parse().unwrap());
     for (filter, tls, wanted) in [
         (plain.clone(), true, "https://a.example:8443/foo/bar?q=1"),
-        (Redirect { scheme: Some("https"), ..plain.clone() }, false, "https://a.example/foo/bar?q=1"),
         (
-            Redirect { scheme: Some("http"), port: std::num::NonZeroU16::new(8080), ..plain.clone() },
+            Redirect { scheme: Some("https"), ..plain.clone() },
+            false,
+            "https://a.example/foo/bar?q=1",
+        ),
+        (
+            Redirect {
+                scheme: Some("http"),
+                port: std::num::NonZeroU16::new(8080),
+                ..plain.clone()
+            },
             true,
             "http://a.example:8080/foo/bar?q=1",
         ),
-        (Redirect { port: std::num::NonZeroU16::new(443), ..plain.clone() }, true, "https://a.example/foo/bar?q=1"),
+        (
+            Redirect { port: std::num::NonZeroU16::new(443), ..plain.clone() },
+            true,
+            "https://a.example/foo/bar?q=1",
+        ),
         (Redirect { hostname: host, ..plain.clone() }, false, "http://b.example:8443/foo/bar?q=1"),
-        (Redirect { path: Some(PathChange::Prefix("/new".into())), ..plain.clone() }, true, "https://a.example:8443/new/bar?q=1"),
-        (Redirect { path: Some(PathChange::Full("/new".into())), ..plain }, true, "https://a.example:8443/new?q=1"),
+        (
+            Redirect { path: Some(PathChange::Prefix("/new".into())), ..plain.clone() },
+            true,
+            "https://a.example:8443/new/bar?q=1",
+        ),
+        (
+            Redirect { path: Some(PathChange::Full("/new".into())), ..plain },
+            true,
+            "https://a.example:8443/new?q=1",
+        ),
     ] {
         let request = read("GET /foo/bar?q=1 HTTP/1.1\nHost: a.example:8443").unwrap();
-        let (status, location) = redirect(&[Filter::Redirect(filter)], &prefix("/foo"), &request, tls).unwrap();
+        let (status, location) =
+            redirect(&[Filter::Redirect(filter)], &prefix("/foo"), &request, tls).unwrap();
         assert_eq!((status, location.to_str().unwrap()), (StatusCode::FOUND, wanted));
     }
 }
@@ -68,16 +104,31 @@ fn headers_are_set_added_and_removed_but_none_that_frames() {
     let name = HeaderName::from_static;
     let value = HeaderValue::from_static;
     let changes = HeaderChanges {
-        set: vec![(name("x-set"), value("new")), (name("content-length"), value("0")), (name("host"), value("b"))],
+        set: vec![
+            (name("x-set"), value("new")),
+            (name("content-length"), value("0")),
+            (name("host"), value("b")),
+        ],
         add: vec![(name("x-add"), value("2")), (name("transfer-encoding"), value("chunked"))],
         remove: vec![name("x-remove"), name("connection")],
     };
     let mut headers = HeaderMap::new();
-    for (name, value) in [("x-set", "old"), ("x-add", "1"), ("x-remove", "1"), ("content-length", "3")] {
+    for (name, value) in
+        [("x-set", "old"), ("x-add", "1"), ("x-remove", "1"), ("content-length", "3")]
+    {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    request_headers(&[Filter::RequestHeaders(changes.clone()), Filter::ResponseHeaders(HeaderChanges::default())], &mut headers);
-    let mut lines: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    request_headers(
+        &[
+            Filter::RequestHeaders(changes.clone()),
+            Filter::ResponseHeaders(HeaderChanges::default()),
+        ],
+        &mut headers,
+    );
+    let mut lines: Vec<String> = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        .collect();
     lines.sort();
     assert_eq!(lines, ["content-length: 3", "x-add: 1", "x-add: 2", "x-set: new"]);
     let before = headers.clone();

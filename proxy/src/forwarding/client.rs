@@ -7,8 +7,8 @@ use http::HeaderMap;
 use super::{Forwarding, X_FORWARDED_FOR, X_REAL_IP};
 use crate::exchange::Peer;
 
-/// The address of the client: the peer, unless it is a trusted proxy. Then it is the last address of `X-Forwarded-For` that is not
-/// a trusted proxy's itself, else what `X-Real-IP` says.
+/// The address of the client: the peer, unless it is a trusted proxy. Then it is the last address
+/// of `X-Forwarded-For` that is not a trusted proxy's itself, else what `X-Real-IP` says.
 pub(crate) fn client(headers: &HeaderMap, peer: &Peer, settings: &Forwarding) -> IpAddr {
     let hop = peer.client.ip().to_canonical();
     if !peer.trusted {
@@ -17,20 +17,24 @@ pub(crate) fn client(headers: &HeaderMap, peer: &Peer, settings: &Forwarding) ->
     let list = headers.get_all(&X_FORWARDED_FOR).iter().rev();
     let mut first = None;
     for entry in list.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b',')) {
-        // An entry that is no address ends what can be believed: whoever wrote it did not know either.
+        // An entry that is no address ends what can be believed: whoever wrote it did not know
+        // either.
         let Some(address) = parse(entry.trim_ascii()) else { break };
         if !settings.trusts(address) {
             return address;
         }
         first = Some(address);
     }
-    first.or_else(|| headers.get(&X_REAL_IP).and_then(|value| parse(value.as_bytes()))).unwrap_or(hop)
+    first
+        .or_else(|| headers.get(&X_REAL_IP).and_then(|value| parse(value.as_bytes())))
+        .unwrap_or(hop)
 }
 
 /// An address, with a port as some proxies write it, or without.
 fn parse(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry).ok()?;
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let address = bare.parse().ok().or_else(|| text.parse().ok().map(|address: SocketAddr| address.ip()))?;
+    let address =
+        bare.parse().ok().or_else(|| text.parse().ok().map(|address: SocketAddr| address.ip()))?;
     Some(IpAddr::to_canonical(&address))
 }

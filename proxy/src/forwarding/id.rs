@@ -8,8 +8,8 @@ use super::X_REQUEST_ID;
 
 const MAX_LENGTH: usize = 128;
 
-/// A request's id: a UUID of version 7 (RFC 9562 §5.7), or what a trusted client called the request.
-/// Letters, digits and `-._:=+/` only, so that it can stand in any log or page as it is.
+/// A request's id: a UUID of version 7 (RFC 9562 §5.7), or what a trusted client called the
+/// request. Letters, digits and `-._:=+/` only, so that it can stand in any log or page as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RequestId(HeaderValue);
 
@@ -24,7 +24,9 @@ impl RequestId {
         let low = 0b10 << 62 | second & ((1 << 62) - 1);
         let mut text = [b'-'; 36];
         const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
-        for (place, octet) in PLACES.into_iter().zip(high.to_be_bytes().into_iter().chain(low.to_be_bytes())) {
+        for (place, octet) in
+            PLACES.into_iter().zip(high.to_be_bytes().into_iter().chain(low.to_be_bytes()))
+        {
             if let Some([upper, lower]) = text.get_mut(place..place + 2) {
                 (*upper, *lower) = (digit(octet >> 4), digit(octet & 0xf));
             }
@@ -32,8 +34,8 @@ impl RequestId {
         Self(HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0")))
     }
 
-    /// What a client called the request, where that is a well-formed name and there is but one. The headers of clients that are
-    /// not trusted have none after [`normalize`](crate::normalize).
+    /// What a client called the request, where that is a well-formed name and there is but one. The
+    /// headers of clients that are not trusted have none after [`normalize`](crate::normalize).
     pub(crate) fn given(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(&X_REQUEST_ID).iter();
         let value = values.next().filter(|value| is_well_formed(value.as_bytes()))?;
@@ -43,7 +45,8 @@ impl RequestId {
     /// As a header's value.
     pub(crate) fn to_value(&self) -> HeaderValue {
         let mut value = self.0.clone();
-        // Never the same twice, so HPACK's table has no use for it (RFC 7541 §6.2.3): it would only push out what comes again.
+        // Never the same twice, so HPACK's table has no use for it (RFC 7541 §6.2.3): it would only
+        // push out what comes again.
         value.set_sensitive(true);
         value
     }
@@ -65,6 +68,9 @@ fn digit(value: u8) -> u8 {
 }
 
 fn is_well_formed(value: &[u8]) -> bool {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'=' | b'+' | b'/');
+    let plain = |byte: &u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'_' | b':' | b'=' | b'+' | b'/')
+    };
     (1..=MAX_LENGTH).contains(&value.len()) && value.iter().all(plain)
 }

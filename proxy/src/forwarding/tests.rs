@@ -5,12 +5,21 @@ use crate::normalize::tests::head;
 const DATE: HeaderValue = HeaderValue::from_static("Sat, 21 Nov 2026 10:00:00 GMT");
 
 fn settings(forwarded: bool) -> Forwarding {
-    Forwarding { forwarded, trusted: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()] }
+    Forwarding {
+        forwarded,
+        trusted: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+    }
 }
 
 fn peer(client: &str, tls: bool) -> Peer {
     let client: std::net::SocketAddr = client.parse().unwrap();
-    Peer { client, tls, trusted: settings(false).trusts(client.ip()), listener: "https", certificate: None }
+    Peer {
+        client,
+        tls,
+        trusted: settings(false).trusts(client.ip()),
+        listener: "https",
+        certificate: None,
+    }
 }
 
 /// What a backend gets of `fields` from a client at `from`, sorted, without the id.
@@ -21,7 +30,11 @@ fn forwarded(from: &str, fields: &str, settings: &Forwarding) -> Vec<String> {
     let id = RequestId::given(&read.headers).unwrap_or_else(|| RequestId::new(0, 0));
     let address = client(&read.headers, &peer, settings);
     request(&mut read, &peer, address, &id, true, settings);
-    let mut lines: Vec<String> = read.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    let mut lines: Vec<String> = read
+        .headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        .collect();
     lines.sort();
     lines.retain(|line| !line.starts_with("x-request-id: 00000000-0000-7000-"));
     lines
@@ -29,8 +42,10 @@ fn forwarded(from: &str, fields: &str, settings: &Forwarding) -> Vec<String> {
 
 #[test]
 fn what_an_untrusted_client_says_is_replaced() {
-    let claims = "\nX-Forwarded-For: 1.1.1.1\nX-Forwarded-Proto: http\nX-Forwarded-Host: evil\nX-Forwarded-Port: 1\nX-Real-IP: 1.1.1.1\nX-Request-Id: mine\n\
-                  Forwarded: for=1.1.1.1\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\ntracestate: a=b";
+    let claims = "\nX-Forwarded-For: 1.1.1.1\nX-Forwarded-Proto: http\nX-Forwarded-Host: \
+                  evil\nX-Forwarded-Port: 1\nX-Real-IP: 1.1.1.1\nX-Request-Id: mine\nForwarded: \
+                  for=1.1.1.1\ntraceparent: \
+                  00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\ntracestate: a=b";
     let wanted = [
         "x-forwarded-for: 192.0.2.1",
         "x-forwarded-host: a.example:8443",
@@ -44,8 +59,10 @@ fn what_an_untrusted_client_says_is_replaced() {
 
 #[test]
 fn what_a_trusted_proxy_says_is_appended_to() {
-    let claims = "\nX-Forwarded-For: 192.0.2.9, 10.1.1.1\nX-Forwarded-For: 10.2.2.2\nX-Forwarded-Proto: http\nX-Forwarded-Host: b.example\n\
-                  X-Forwarded-Port: 80\nX-Request-Id: mine\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\ntracestate: a=b";
+    let claims = "\nX-Forwarded-For: 192.0.2.9, 10.1.1.1\nX-Forwarded-For: \
+                  10.2.2.2\nX-Forwarded-Proto: http\nX-Forwarded-Host: \
+                  b.example\nX-Forwarded-Port: 80\nX-Request-Id: mine\ntraceparent: \
+                  00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\ntracestate: a=b";
     let wanted = [
         "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "tracestate: a=b",
@@ -61,8 +78,9 @@ fn what_a_trusted_proxy_says_is_appended_to() {
 
 #[test]
 fn what_a_trusted_proxy_says_badly_is_replaced() {
-    let claims = "\nX-Forwarded-Proto: gopher\nX-Forwarded-Port: x\nX-Forwarded-Host: b\nX-Forwarded-Host: c\nX-Request-Id: a b\n\
-                  traceparent: 00-00000000000000000000000000000000-b7ad6b7169203331-01\ntracestate: a=b";
+    let claims = "\nX-Forwarded-Proto: gopher\nX-Forwarded-Port: x\nX-Forwarded-Host: \
+                  b\nX-Forwarded-Host: c\nX-Request-Id: a b\ntraceparent: \
+                  00-00000000000000000000000000000000-b7ad6b7169203331-01\ntracestate: a=b";
     let wanted = [
         "x-forwarded-for: 10.3.3.3",
         "x-forwarded-host: a.example:8443",
@@ -96,23 +114,40 @@ fn forwarded_is_sent_where_the_settings_say_so() {
         let lines = forwarded(from, fields, &settings(true));
         assert!(lines.contains(&line.to_owned()), "{lines:?}");
     };
-    has("192.0.2.1:5000", "\nForwarded: for=1.1.1.1", "forwarded: for=192.0.2.1;host=\"a.example:8443\";proto=https");
-    has("[2001:db8::1]:5000", "", "forwarded: for=\"[2001:db8::1]\";host=\"a.example:8443\";proto=https");
-    has("10.3.3.3:1", "\nForwarded: for=1.1.1.1", "forwarded: for=1.1.1.1, for=10.3.3.3;host=\"a.example:8443\";proto=https");
+    has(
+        "192.0.2.1:5000",
+        "\nForwarded: for=1.1.1.1",
+        "forwarded: for=192.0.2.1;host=\"a.example:8443\";proto=https",
+    );
+    has(
+        "[2001:db8::1]:5000",
+        "",
+        "forwarded: for=\"[2001:db8::1]\";host=\"a.example:8443\";proto=https",
+    );
+    has(
+        "10.3.3.3:1",
+        "\nForwarded: for=1.1.1.1",
+        "forwarded: for=1.1.1.1, for=10.3.3.3;host=\"a.example:8443\";proto=https",
+    );
     let without = forwarded("10.3.3.3:1", "\nForwarded: for=1.1.1.1", &settings(false));
     assert!(without.iter().all(|line| !line.starts_with("forwarded")), "{without:?}");
 }
 
 #[test]
 fn a_client_cannot_have_our_headers_dropped() {
-    let named = "\nConnection: x-forwarded-for, x-forwarded-proto, x-real-ip, x-request-id, x-forwarded-host, x-forwarded-port";
-    assert_eq!(forwarded("192.0.2.1:5000", named, &settings(false)), forwarded("192.0.2.1:5000", "", &settings(false)));
+    let named = "\nConnection: x-forwarded-for, x-forwarded-proto, x-real-ip, x-request-id, \
+                 x-forwarded-host, x-forwarded-port";
+    assert_eq!(
+        forwarded("192.0.2.1:5000", named, &settings(false)),
+        forwarded("192.0.2.1:5000", "", &settings(false))
+    );
 }
 
 #[test]
 fn trailers_are_asked_for_in_http2_alone() {
     for (http2, wanted) in [(true, true), (false, false)] {
-        let mut read = crate::normalize::tests::read("GET / HTTP/1.1\nHost: a\nTE: trailers").unwrap();
+        let mut read =
+            crate::normalize::tests::read("GET / HTTP/1.1\nHost: a\nTE: trailers").unwrap();
         let peer = peer("192.0.2.1:1", false);
         request(&mut read, &peer, peer.client.ip(), &RequestId::new(0, 0), http2, &settings(false));
         assert_eq!(read.headers.contains_key(header::TE), wanted);
@@ -121,7 +156,10 @@ fn trailers_are_asked_for_in_http2_alone() {
 
 #[test]
 fn a_fresh_id_is_a_uuid_of_version_7() {
-    assert_eq!(RequestId::new(0x0192_3456_789a, u128::MAX).as_str(), "01923456-789a-7fff-bfff-ffffffffffff");
+    assert_eq!(
+        RequestId::new(0x0192_3456_789a, u128::MAX).as_str(),
+        "01923456-789a-7fff-bfff-ffffffffffff"
+    );
     assert_eq!(RequestId::new(0, 0).as_str(), "00000000-0000-7000-8000-000000000000");
     assert_ne!(RequestId::new(0, 1).as_str(), RequestId::new(0, 2).as_str());
 }
@@ -165,10 +203,16 @@ fn a_trace_context_is_checked() {
 fn answered(fields: &[(&str, &str)]) -> Vec<String> {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
-        headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+        headers.append(
+            HeaderName::from_bytes(name.as_bytes()).unwrap(),
+            HeaderValue::from_str(value).unwrap(),
+        );
     }
     response(&mut headers, &DATE);
-    let mut lines: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    let mut lines: Vec<String> = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        .collect();
     lines.sort();
     lines
 }

@@ -20,7 +20,10 @@ static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
         "login": { "issuer": "corp", "clientId": "portcullis" },
     }))
     .expect("they are well-formed");
-    let sessions = settings.login.as_ref().map(|login| Arc::new(Sessions::new(login, None).expect("there are random numbers")));
+    let sessions = settings
+        .login
+        .as_ref()
+        .map(|login| Arc::new(Sessions::new(login, None).expect("there are random numbers")));
     let authenticator = Authenticator::new(&settings, sessions).expect("there are random numbers");
     let keys = json!({ "keys": [{
         "kty": "EC", "crv": "P-256", "kid": "a",
@@ -34,14 +37,17 @@ static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
 
 /// Three lines: what follows `Authorization: `, `X-Api-Key: ` and `Cookie: `.
 ///
-/// - Nobody has signed any of it, so it lets nobody in; and what it is found to be now it is found to be again.
-/// - What was taken away for a backend is not found again, and neither is a cookie of the gateway's own.
+/// - Nobody has signed any of it, so it lets nobody in; and what it is found to be now it is found
+///   to be again.
+/// - What was taken away for a backend is not found again, and neither is a cookie of the gateway's
+///   own.
 ///
 /// # Panics
 /// Where one of these is broken.
 pub fn credentials(octets: &[u8]) {
     let mut headers = HeaderMap::new();
-    let names = [header::AUTHORIZATION, header::HeaderName::from_static("x-api-key"), header::COOKIE];
+    let names =
+        [header::AUTHORIZATION, header::HeaderName::from_static("x-api-key"), header::COOKIE];
     for (name, line) in names.into_iter().zip(octets.split(|octet| *octet == b'\n')) {
         if let Ok(value) = HeaderValue::from_bytes(line) {
             headers.append(name, value);
@@ -49,10 +55,12 @@ pub fn credentials(octets: &[u8]) {
     }
     let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let shown = Shown::read(&Fields::of(&headers), None);
-    let found = AUTHENTICATOR.authenticate(&shown, HOST, now, || true).expect("a check may be made");
+    let found =
+        AUTHENTICATOR.authenticate(&shown, HOST, now, || true).expect("a check may be made");
     assert_eq!(found.caller, Caller::default());
     assert!(found.session.is_none());
-    let again = AUTHENTICATOR.authenticate(&shown, HOST, now, || true).expect("a check may be made");
+    let again =
+        AUTHENTICATOR.authenticate(&shown, HOST, now, || true).expect("a check may be made");
     assert_eq!((again.token, again.rejected), (found.token, found.rejected));
 
     let mut set = HeaderMap::new();

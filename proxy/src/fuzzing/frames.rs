@@ -3,10 +3,11 @@
 use super::pieces;
 use crate::upstream::http2_law;
 
-/// What a backend sends on a connection with three requests on it, as [`upstream`](crate::upstream) reads it. The first octet says how the rest
-/// is cut.
+/// What a backend sends on a connection with three requests on it, as [`upstream`](crate::upstream)
+/// reads it. The first octet says how the rest is cut.
 ///
-/// - It makes no difference how the octets arrive: each stream ends in the same way, and the same frames go out.
+/// - It makes no difference how the octets arrive: each stream ends in the same way, and the same
+///   frames go out.
 /// - What is kept of them stays within the windows, and windows and queues are in order.
 ///
 /// # Panics

@@ -4,7 +4,8 @@ use crate::listen::proxy_protocol::{Header, MAX_HEADER, Progress, read};
 
 /// What a balancer in front may send before the client's octets.
 ///
-/// - A header is done at its last octet, not before it and whatever follows: nothing beyond it is read.
+/// - A header is done at its last octet, not before it and whatever follows: nothing beyond it is
+///   read.
 /// - What cannot become a header cannot become one with more octets either.
 /// - Never is more waited for than the longest header.
 ///
@@ -24,7 +25,10 @@ pub fn proxy_protocol(octets: &[u8]) {
             let mut is_refused = false;
             for length in 0..=octets.len() {
                 let progress = read(&octets[..length]);
-                assert!(!matches!(progress, Ok(Progress::Done(_))), "done with {length} octets, then refused");
+                assert!(
+                    !matches!(progress, Ok(Progress::Done(_))),
+                    "done with {length} octets, then refused"
+                );
                 assert!(progress.is_err() || !is_refused, "refused, then not with {length} octets");
                 is_refused = progress.is_err();
             }
@@ -40,6 +44,10 @@ fn done(octets: &[u8], header: Header) {
     let alone = &octets[..header.length];
     assert_eq!(read(alone), Ok(Progress::Done(header)));
     for tail in [&[0_u8][..], b"\n", b"\r\n", b"PROXY UNKNOWN\r\n", &[0xff; 300]] {
-        assert_eq!(read(&[alone, tail].concat()), Ok(Progress::Done(header)), "followed by {tail:?}");
+        assert_eq!(
+            read(&[alone, tail].concat()),
+            Ok(Progress::Done(header)),
+            "followed by {tail:?}"
+        );
     }
 }

@@ -17,13 +17,23 @@ const MAX_HEADERS: NonZeroUsize = NonZeroUsize::new(LIMITS.headers).unwrap();
 const LARGER: HeadLimits = HeadLimits { bytes: 2 * LIMITS.bytes, headers: LIMITS.headers + 2 };
 const MORE_HEADERS: NonZeroUsize = NonZeroUsize::new(LARGER.headers).unwrap();
 /// Fields that frame a message or belong to one connection: a backend gets ours or none.
-const NOT_END_TO_END: [&str; 9] =
-    ["host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "upgrade", "expect", "te"];
+const NOT_END_TO_END: [&str; 9] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "upgrade",
+    "expect",
+    "te",
+];
 
-/// A client's request, as [`normalize`](crate::normalize) reads it. The first octet says how much the client is trusted and over
-/// what the head came; the rest is the head as HTTP/1.1 writes it.
+/// A client's request, as [`normalize`](crate::normalize) reads it. The first octet says how much
+/// the client is trusted and over what the head came; the rest is the head as HTTP/1.1 writes it.
 ///
-/// - What was accepted, serialised for a backend, is read by another parser (httparse) as the same method, target and fields.
+/// - What was accepted, serialised for a backend, is read by another parser (httparse) as the same
+///   method, target and fields.
 /// - It is accepted again, as the same.
 /// - No field that frames a message or belongs to a connection is left.
 ///
@@ -37,17 +47,27 @@ pub fn normalize(input: &[u8]) {
     let Ok(mut request) = normalize::request(head, trusted, MAX_HEADERS) else { return };
     if request.kind == Kind::WebSocket && request.version == Version::HTTP_2 {
         // RFC 8441 §5.1: HTTP/2 has none, HTTP/1.1 needs one.
-        request.headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
+        request.headers.insert(
+            header::SEC_WEBSOCKET_KEY,
+            HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="),
+        );
     }
     for name in NOT_END_TO_END {
-        let kept = request.headers.get(name).is_none_or(|value| name == "te" && value == "trailers");
+        let kept =
+            request.headers.get(name).is_none_or(|value| name == "te" && value == "trailers");
         assert!(kept, "{name} is left in {request:?}");
     }
     let octets = serialise(&request);
     is_read_alike(&request, &octets);
     // A length of 0 may have come to it, and the host from where HTTP/2 had it.
-    let again = read_within(&octets, LARGER).and_then(|head| normalize::request(head, trusted, MORE_HEADERS).ok());
-    let Some(again) = again else { panic!("{request:?} was serialised as {:?}, which is refused", String::from_utf8_lossy(&octets)) };
+    let again = read_within(&octets, LARGER)
+        .and_then(|head| normalize::request(head, trusted, MORE_HEADERS).ok());
+    let Some(again) = again else {
+        panic!(
+            "{request:?} was serialised as {:?}, which is refused",
+            String::from_utf8_lossy(&octets)
+        )
+    };
     is_the_same(&request, &again);
 }
 
@@ -65,7 +85,8 @@ fn as_http2(mut head: RequestHead, extended_connect: bool) -> RequestHead {
     head.version = Version::HTTP_2;
     head.scheme = Some("https".into());
     if head.authority.is_none() {
-        head.authority = head.headers.remove(header::HOST).map(|value| value.as_bytes().to_vec().into());
+        head.authority =
+            head.headers.remove(header::HOST).map(|value| value.as_bytes().to_vec().into());
     }
     if extended_connect {
         head.method = http::Method::CONNECT;
@@ -94,11 +115,18 @@ fn is_read_alike(request: &Request, octets: &[u8]) {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut parsed = httparse::Request::new(&mut fields);
     let length = parsed.parse(octets).unwrap();
-    assert_eq!(length, httparse::Status::Complete(octets.len()), "{:?}", String::from_utf8_lossy(octets));
+    assert_eq!(
+        length,
+        httparse::Status::Complete(octets.len()),
+        "{:?}",
+        String::from_utf8_lossy(octets)
+    );
     assert_eq!(parsed.method, Some(request.method.as_str()));
     assert_eq!(parsed.path, Some(request.target.as_str()));
     for (name, value) in request.headers.iter().filter(|(name, _)| *name != header::TE) {
-        let found = parsed.headers.iter().any(|field| field.name == name.as_str() && field.value == value.as_bytes().trim_ascii());
+        let found = parsed.headers.iter().any(|field| {
+            field.name == name.as_str() && field.value == value.as_bytes().trim_ascii()
+        });
         assert!(found, "{name}: {value:?} is not in {:?}", String::from_utf8_lossy(octets));
     }
 }

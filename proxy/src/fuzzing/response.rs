@@ -33,7 +33,8 @@ enum End {
     Malformed(&'static str),
 }
 
-/// A backend's response, as [`http1`](crate::http1) reads it. The first octet says what was asked, the second how the rest is cut.
+/// A backend's response, as [`http1`](crate::http1) reads it. The first octet says what was asked,
+/// the second how the rest is cut.
 ///
 /// - It makes no difference how the octets arrive.
 /// - A body of a length has that length, and nothing is read beyond the end.
@@ -47,7 +48,11 @@ pub fn upstream_response(input: &[u8]) {
     let asked = Asked { head: asked & 1 != 0, upgrade: asked & 2 != 0 };
     let whole = read(pieces(octets, 0), octets.len(), asked);
     for seed in [1, *seed] {
-        assert_eq!(whole, read(pieces(octets, seed), octets.len(), asked), "cut into pieces of {seed}");
+        assert_eq!(
+            whole,
+            read(pieces(octets, seed), octets.len(), asked),
+            "cut into pieces of {seed}"
+        );
     }
     assert!(whole.consumed <= octets.len());
     for (_, headers) in &whole.heads {
@@ -94,7 +99,12 @@ fn write(reading: &Reading) -> Vec<u8> {
 }
 
 fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>, length: usize, asked: Asked) -> Reading {
-    let mut reader = Reader { reading: Reading::new(), scanner: HeadScanner::default(), decoder: None, buffer: BytesMut::new() };
+    let mut reader = Reader {
+        reading: Reading::new(),
+        scanner: HeadScanner::default(),
+        decoder: None,
+        buffer: BytesMut::new(),
+    };
     let mut arrived = 0;
     for piece in pieces {
         arrived += piece.len();
@@ -126,7 +136,11 @@ impl Reader {
     /// Reads on; `true` at the response's end.
     fn advance(&mut self, asked: Asked) -> Result<bool, Broken> {
         while self.decoder.is_none() {
-            let Some(end) = self.scanner.scan(&self.buffer, LIMITS.bytes).map_err(head::HeadFault::broken)? else { return Ok(false) };
+            let Some(end) =
+                self.scanner.scan(&self.buffer, LIMITS.bytes).map_err(head::HeadFault::broken)?
+            else {
+                return Ok(false);
+            };
             assert!(end <= LIMITS.bytes + 1);
             self.scanner = HeadScanner::default();
             let parsed = head::response(self.buffer.split_to(end), LIMITS, asked)?;
@@ -186,6 +200,14 @@ impl Reader {
 
 impl Reading {
     fn new() -> Self {
-        Self { heads: Vec::new(), framing: None, keep_alive: false, body: Vec::new(), trailers: None, consumed: 0, end: End::Cut }
+        Self {
+            heads: Vec::new(),
+            framing: None,
+            keep_alive: false,
+            body: Vec::new(),
+            trailers: None,
+            consumed: 0,
+            end: End::Cut,
+        }
     }
 }

@@ -80,7 +80,9 @@ impl Decoder {
         match self {
             Self::Done => Ok(Decoded::End),
             Self::UntilClose | Self::Tunnel if octets.is_empty() => Ok(Decoded::More),
-            Self::UntilClose | Self::Tunnel => Ok(Decoded::Frame(Frame::Data(octets.split().freeze()))),
+            Self::UntilClose | Self::Tunnel => {
+                Ok(Decoded::Frame(Frame::Data(octets.split().freeze())))
+            }
             Self::Exact(left) => {
                 let Some((data, rest)) = take(octets, *left) else { return Ok(Decoded::More) };
                 *self = Self::exact(rest);
@@ -147,7 +149,9 @@ impl Chunk {
                     return Ok(Chunked::Data(data));
                 }
                 Self::End => match octets.get(..2) {
-                    None if octets.first().is_some_and(|octet| *octet != b'\r') => return Err(Broken::Malformed("bad_chunk_end")),
+                    None if octets.first().is_some_and(|octet| *octet != b'\r') => {
+                        return Err(Broken::Malformed("bad_chunk_end"));
+                    }
                     None => return Ok(Chunked::More),
                     Some(b"\r\n") => {
                         octets.advance(2);
@@ -165,7 +169,11 @@ impl Chunk {
 fn chunk_line(octets: &mut BytesMut) -> Result<Option<u64>, Broken> {
     const BAD: Broken = Broken::Malformed("bad_chunk_size");
     let Some(end) = memchr::memchr(b'\n', octets) else {
-        return if octets.len() > MAX_CHUNK_LINE { Err(Broken::Malformed("chunk_line_too_long")) } else { Ok(None) };
+        return if octets.len() > MAX_CHUNK_LINE {
+            Err(Broken::Malformed("chunk_line_too_long"))
+        } else {
+            Ok(None)
+        };
     };
     if end > MAX_CHUNK_LINE {
         return Err(Broken::Malformed("chunk_line_too_long"));
@@ -174,13 +182,16 @@ fn chunk_line(octets: &mut BytesMut) -> Result<Option<u64>, Broken> {
     let line = line.strip_suffix(b"\r\n").ok_or(Broken::Malformed("bare_line_feed"))?;
     let digits = line.iter().take_while(|octet| octet.is_ascii_hexdigit()).count();
     let (size, extension) = line.split_at_checked(digits).ok_or(BAD)?;
-    // 15 digits cannot overflow. An extension is `;` and visible text; white space before it is bad in RFC 9112 ("BWS"), and refused.
+    // 15 digits cannot overflow. An extension is `;` and visible text; white space before it is bad
+    // in RFC 9112 ("BWS"), and refused.
     let is_extension = matches!(extension.first(), None | Some(b';'));
     let is_text = extension.iter().all(|octet| matches!(octet, b'\t' | 0x20..=0x7e));
     if size.is_empty() || size.len() > 15 || !is_extension || !is_text {
         return Err(BAD);
     }
-    let size = size.iter().fold(0, |sum, digit| sum << 4 | u64::from(char::from(*digit).to_digit(16).unwrap_or(0)));
+    let size = size
+        .iter()
+        .fold(0, |sum, digit| sum << 4 | u64::from(char::from(*digit).to_digit(16).unwrap_or(0)));
     Ok(Some(size))
 }
 
@@ -198,9 +209,11 @@ fn trailers(scanner: &mut HeadScanner, octets: &mut BytesMut) -> Result<Chunked,
     let section = octets.split_to(end).freeze();
     let mut fields = [httparse::EMPTY_HEADER; TRAILERS.headers];
     match httparse::parse_headers(&section, &mut fields) {
-        Ok(httparse::Status::Complete((length, fields))) if length == section.len() => head::header_map(&section, fields, TRAILERS.headers)
-            .map(|trailers| Chunked::End(Some(trailers)))
-            .map_err(|_| Broken::Malformed("bad_trailer")),
+        Ok(httparse::Status::Complete((length, fields))) if length == section.len() => {
+            head::header_map(&section, fields, TRAILERS.headers)
+                .map(|trailers| Chunked::End(Some(trailers)))
+                .map_err(|_| Broken::Malformed("bad_trailer"))
+        }
         _ => Err(Broken::Malformed("bad_trailer")),
     }
 }
@@ -208,7 +221,8 @@ fn trailers(scanner: &mut HeadScanner, octets: &mut BytesMut) -> Result<Chunked,
 // === impl Encoder ===
 
 impl Encoder {
-    /// What precedes `length` octets of data. `false` where so many are not allowed: more than were announced.
+    /// What precedes `length` octets of data. `false` where so many are not allowed: more than were
+    /// announced.
     pub(crate) fn before_data(&mut self, length: usize, out: &mut BytesMut) -> bool {
         match self {
             Self::Done => false,
@@ -236,7 +250,11 @@ impl Encoder {
     }
 
     /// Ends the body. `false` where it ends before all that was announced.
-    pub(crate) fn finish(&mut self, trailers: Option<&http::HeaderMap>, out: &mut BytesMut) -> bool {
+    pub(crate) fn finish(
+        &mut self,
+        trailers: Option<&http::HeaderMap>,
+        out: &mut BytesMut,
+    ) -> bool {
         let is_whole = match self {
             Self::Exact(owed) => *owed == 0,
             Self::Chunked => {

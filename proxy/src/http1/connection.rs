@@ -14,7 +14,8 @@ pub(crate) struct Connection<T> {
     pub(crate) outbound: Outbound,
 }
 
-/// A handle to a connection. The source and the sink of an exchange have one each, and are polled by one task.
+/// A handle to a connection. The source and the sink of an exchange have one each, and are polled
+/// by one task.
 #[derive(Debug)]
 pub(crate) struct Shared<T>(Rc<RefCell<Connection<T>>>);
 
@@ -22,7 +23,11 @@ pub(crate) struct Shared<T>(Rc<RefCell<Connection<T>>>);
 
 impl<T> Shared<T> {
     pub(crate) fn new(io: T) -> Self {
-        Self(Rc::new(RefCell::new(Connection { io, inbound: Inbound::new(), outbound: Outbound::new() })))
+        Self(Rc::new(RefCell::new(Connection {
+            io,
+            inbound: Inbound::new(),
+            outbound: Outbound::new(),
+        })))
     }
 
     /// The connection, for the length of one poll: never held over an `await`.

@@ -11,7 +11,8 @@ use crate::exchange::{BodyLength, Broken, Refusal, RequestHead, ResponseHead, Ta
 
 /// Room for the fields that the gateway adds: what forwarded the request, and who calls.
 const ADDED: usize = 16;
-/// More header fields than this are refused whatever the configuration says: the table is on the stack.
+/// More header fields than this are refused whatever the configuration says: the table is on the
+/// stack.
 pub(crate) const MAX_HEADERS: usize = 256;
 
 /// Bounds of a head.
@@ -72,8 +73,8 @@ impl HeadScanner {
     /// The head's length with its empty line; `None` where it has not ended yet.
     ///
     /// # Errors
-    /// RFC 9112 §2.2 lets a recipient take LF alone for a line's end; one that does and one that doesn't read two
-    /// different requests, so it is refused.
+    /// RFC 9112 §2.2 lets a recipient take LF alone for a line's end; one that does and one that
+    /// doesn't read two different requests, so it is refused.
     pub(crate) fn scan(&mut self, octets: &[u8], limit: usize) -> Result<Option<usize>, HeadFault> {
         let fresh = octets.get(self.scanned..).unwrap_or_default();
         for offset in memchr::memchr_iter(b'\n', fresh) {
@@ -130,25 +131,48 @@ pub(crate) fn request(octets: BytesMut, limits: HeadLimits) -> Result<RequestHea
         Ok(_) => return Err(Refusal::bad("bad_head")),
         Err(error) => return Err(refusal(error)),
     }
-    let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
+    let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version)
+    else {
         return Err(Refusal::bad("bad_request_line"));
     };
     let version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::bad("bad_method"))?;
-    let headers = header_map(&octets, parsed.headers, limits.headers).map_err(|fault| match fault {
-        FieldFault::TooMany => Refusal { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason: "too_many_headers", close: true },
-        FieldFault::Malformed => Refusal::bad("bad_header"),
-    })?;
+    let headers =
+        header_map(&octets, parsed.headers, limits.headers).map_err(|fault| match fault {
+            FieldFault::TooMany => Refusal {
+                status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                reason: "too_many_headers",
+                close: true,
+            },
+            FieldFault::Malformed => Refusal::bad("bad_header"),
+        })?;
     let body = request_length(&headers, version)?;
     let line = request_target(&octets, &method, target)?;
-    Ok(RequestHead { method, version, authority: line.authority, scheme: line.scheme, target: line.target, headers, body, protocol: None })
+    Ok(RequestHead {
+        method,
+        version,
+        authority: line.authority,
+        scheme: line.scheme,
+        target: line.target,
+        headers,
+        body,
+        protocol: None,
+    })
 }
 
 fn refusal(error: httparse::Error) -> Refusal {
     use httparse::Error;
     match error {
-        Error::TooManyHeaders => Refusal { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason: "too_many_headers", close: true },
-        Error::Version => Refusal { status: StatusCode::HTTP_VERSION_NOT_SUPPORTED, reason: "bad_version", close: true },
+        Error::TooManyHeaders => Refusal {
+            status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            reason: "too_many_headers",
+            close: true,
+        },
+        Error::Version => Refusal {
+            status: StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            reason: "bad_version",
+            close: true,
+        },
         Error::HeaderName => Refusal::bad("bad_header_name"),
         Error::HeaderValue => Refusal::bad("bad_header_value"),
         Error::NewLine => Refusal::bad("bad_line_end"),
@@ -165,20 +189,27 @@ struct RequestLine {
 /// Reads the request target (RFC 9112 §3.2).
 fn request_target(octets: &Bytes, method: &Method, target: &str) -> Result<RequestLine, Refusal> {
     const BAD: Refusal = Refusal::bad("bad_target");
-    // A fragment is never sent (RFC 9110 §4.2.5), and the parser of paths would drop it without a word.
+    // A fragment is never sent (RFC 9110 §4.2.5), and the parser of paths would drop it without a
+    // word.
     if !target.bytes().all(|octet| matches!(octet, 0x21..=0x7e) && octet != b'#') {
         return Err(BAD);
     }
     let slice = |text: &str| octets.slice_ref(text.as_bytes());
     let bare = |target| Ok(RequestLine { scheme: None, authority: None, target });
     if *method == Method::CONNECT {
-        return Ok(RequestLine { scheme: None, authority: Some(slice(target)), target: Target::Authority });
+        return Ok(RequestLine {
+            scheme: None,
+            authority: Some(slice(target)),
+            target: Target::Authority,
+        });
     }
     if target == "*" {
         return if *method == Method::OPTIONS { bare(Target::Asterisk) } else { Err(BAD) };
     }
     if target.starts_with('/') {
-        return bare(Target::Path(PathAndQuery::from_maybe_shared(slice(target)).map_err(|_| BAD)?));
+        return bare(Target::Path(
+            PathAndQuery::from_maybe_shared(slice(target)).map_err(|_| BAD)?,
+        ));
     }
     let (scheme, rest) = target.split_once("://").ok_or(BAD)?;
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -188,7 +219,11 @@ fn request_target(octets: &Bytes, method: &Method, target: &str) -> Result<Reque
         Some(_) => PathAndQuery::try_from(format!("/{path}")),
         None => Ok(PathAndQuery::from_static("/")),
     };
-    Ok(RequestLine { scheme: Some(slice(scheme)), authority: Some(slice(authority)), target: Target::Path(path.map_err(|_| BAD)?) })
+    Ok(RequestLine {
+        scheme: Some(slice(scheme)),
+        authority: Some(slice(authority)),
+        target: Target::Path(path.map_err(|_| BAD)?),
+    })
 }
 
 /// How long a request's body is (RFC 9112 §6.1 to §6.3).
@@ -197,9 +232,11 @@ fn request_length(headers: &HeaderMap, version: Version) -> Result<BodyLength, R
         Ok(Framing::None) => Ok(BodyLength::None),
         Ok(Framing::Exact(length)) => Ok(BodyLength::Exact(length)),
         Ok(Framing::Chunked) => Ok(BodyLength::Unknown),
-        Err("unknown_transfer_coding") => {
-            Err(Refusal { status: StatusCode::NOT_IMPLEMENTED, reason: "unknown_transfer_coding", close: true })
-        }
+        Err("unknown_transfer_coding") => Err(Refusal {
+            status: StatusCode::NOT_IMPLEMENTED,
+            reason: "unknown_transfer_coding",
+            close: true,
+        }),
         Err(reason) => Err(Refusal::bad(reason)),
     }
 }
@@ -251,7 +288,11 @@ pub(crate) fn content_length(value: &HeaderValue) -> Option<u64> {
 ///
 /// # Errors
 /// As for requests; `asked` tells which request it answers.
-pub(crate) fn response(octets: BytesMut, limits: HeadLimits, asked: Asked) -> Result<ParsedResponse, Broken> {
+pub(crate) fn response(
+    octets: BytesMut,
+    limits: HeadLimits,
+    asked: Asked,
+) -> Result<ParsedResponse, Broken> {
     let octets = octets.freeze();
     let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut parsed = httparse::Response::new(&mut []);
@@ -265,22 +306,33 @@ pub(crate) fn response(octets: BytesMut, limits: HeadLimits, asked: Asked) -> Re
     };
     let version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let status = StatusCode::from_u16(code).map_err(|_| Broken::Malformed("bad_status"))?;
-    let mut headers = header_map(&octets, parsed.headers, limits.headers).map_err(|fault| match fault {
-        FieldFault::TooMany => Broken::Malformed("too_many_headers"),
-        FieldFault::Malformed => Broken::Malformed("bad_header"),
-    })?;
+    let mut headers =
+        header_map(&octets, parsed.headers, limits.headers).map_err(|fault| match fault {
+            FieldFault::TooMany => Broken::Malformed("too_many_headers"),
+            FieldFault::Malformed => Broken::Malformed("bad_header"),
+        })?;
     let body = response_body(status, &mut headers, version, asked)?;
     let keep_alive = is_kept_alive(&headers, version) && body != ResponseBody::UntilClose;
     Ok(ParsedResponse { head: ResponseHead { status, headers }, body, keep_alive })
 }
 
-fn response_body(status: StatusCode, headers: &mut HeaderMap, version: Version, asked: Asked) -> Result<ResponseBody, Broken> {
+fn response_body(
+    status: StatusCode,
+    headers: &mut HeaderMap,
+    version: Version,
+    asked: Asked,
+) -> Result<ResponseBody, Broken> {
     let framing = framing(headers, version).map_err(Broken::Malformed)?;
     if status == StatusCode::SWITCHING_PROTOCOLS {
-        return if asked.upgrade { Ok(ResponseBody::Tunnel) } else { Err(Broken::Malformed("unasked_upgrade")) };
+        return if asked.upgrade {
+            Ok(ResponseBody::Tunnel)
+        } else {
+            Err(Broken::Malformed("unasked_upgrade"))
+        };
     }
     if status.is_informational() || status == StatusCode::NO_CONTENT {
-        // RFC 9110 §8.6: neither may have them. A backend that sends them has framed nothing, so they are dropped.
+        // RFC 9110 §8.6: neither may have them. A backend that sends them has framed nothing, so
+        // they are dropped.
         headers.remove(CONTENT_LENGTH);
         headers.remove(TRANSFER_ENCODING);
         return Ok(ResponseBody::None);
@@ -298,10 +350,12 @@ fn response_body(status: StatusCode, headers: &mut HeaderMap, version: Version, 
 /// Whether the connection may be used again (RFC 9112 §9.3).
 pub(crate) fn is_kept_alive(headers: &HeaderMap, version: Version) -> bool {
     let says = |word: &str| {
-        headers
-            .get_all(http::header::CONNECTION)
-            .iter()
-            .any(|value| value.as_bytes().split(|octet| *octet == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(word.as_bytes())))
+        headers.get_all(http::header::CONNECTION).iter().any(|value| {
+            value
+                .as_bytes()
+                .split(|octet| *octet == b',')
+                .any(|item| item.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+        })
     };
     if version == Version::HTTP_10 { says("keep-alive") && !says("close") } else { !says("close") }
 }
@@ -314,14 +368,20 @@ pub(crate) enum FieldFault {
 }
 
 /// The fields as a map whose values are slices of `octets`.
-pub(crate) fn header_map(octets: &Bytes, fields: &[httparse::Header<'_>], limit: usize) -> Result<HeaderMap, FieldFault> {
+pub(crate) fn header_map(
+    octets: &Bytes,
+    fields: &[httparse::Header<'_>],
+    limit: usize,
+) -> Result<HeaderMap, FieldFault> {
     if fields.len() > limit {
         return Err(FieldFault::TooMany);
     }
     let mut headers = HeaderMap::with_capacity(fields.len() + ADDED);
     for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| FieldFault::Malformed)?;
-        let value = HeaderValue::from_maybe_shared(octets.slice_ref(field.value)).map_err(|_| FieldFault::Malformed)?;
+        let name =
+            HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| FieldFault::Malformed)?;
+        let value = HeaderValue::from_maybe_shared(octets.slice_ref(field.value))
+            .map_err(|_| FieldFault::Malformed)?;
         headers.try_append(name, value).map_err(|_| FieldFault::TooMany)?;
     }
     Ok(headers)

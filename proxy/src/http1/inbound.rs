@@ -40,7 +40,12 @@ pub(crate) enum NoHead {
 
 impl Inbound {
     pub(crate) fn new() -> Self {
-        Self { octets: BytesMut::new(), scanner: HeadScanner::default(), decoder: Decoder::Done, is_ended: false }
+        Self {
+            octets: BytesMut::new(),
+            scanner: HeadScanner::default(),
+            decoder: Decoder::Done,
+            is_ended: false,
+        }
     }
 
     /// Whether nothing is left over that nobody has read.
@@ -64,11 +69,16 @@ impl Inbound {
     }
 
     /// Reads once. Ready with `false` at the peer's end.
-    pub(crate) fn poll_fill<T: AsyncRead + Unpin>(&mut self, io: &mut T, cx: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
+    pub(crate) fn poll_fill<T: AsyncRead + Unpin>(
+        &mut self,
+        io: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<bool, Broken>> {
         if self.is_ended {
             return Poll::Ready(Ok(false));
         }
-        // Where nothing of what was read is in use any more, the next is read to the same place: it is still in the processor's cache.
+        // Where nothing of what was read is in use any more, the next is read to the same place: it
+        // is still in the processor's cache.
         let is_fresh = self.octets.is_empty() && self.octets.try_reclaim(READ);
         if !is_fresh && self.octets.capacity() - self.octets.len() < ROOM {
             self.octets.reserve(READ);
@@ -79,7 +89,8 @@ impl Inbound {
                 Poll::Ready(Ok(false))
             }
             Ok(_) => Poll::Ready(Ok(true)),
-            // rustls tells a close without close_notify as an error; the framing of the body decides whether it was too early.
+            // rustls tells a close without close_notify as an error; the framing of the body
+            // decides whether it was too early.
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                 self.is_ended = true;
                 Poll::Ready(Ok(false))
@@ -89,7 +100,11 @@ impl Inbound {
     }
 
     /// Ready when there is at least one octet of the next head, or with the peer's end.
-    pub(crate) fn poll_first<T: AsyncRead + Unpin>(&mut self, io: &mut T, cx: &mut Context<'_>) -> Poll<Result<(), NoHead>> {
+    pub(crate) fn poll_first<T: AsyncRead + Unpin>(
+        &mut self,
+        io: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), NoHead>> {
         if !self.octets.is_empty() {
             return Poll::Ready(Ok(()));
         }
@@ -126,7 +141,11 @@ impl Inbound {
     }
 
     /// The next frame of the body.
-    pub(crate) fn poll_frame<T: AsyncRead + Unpin>(&mut self, io: &mut T, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>> {
+    pub(crate) fn poll_frame<T: AsyncRead + Unpin>(
+        &mut self,
+        io: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, Broken>>> {
         loop {
             match self.decoder.decode(&mut self.octets) {
                 Ok(Decoded::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
@@ -146,9 +165,13 @@ impl Inbound {
         }
     }
 
-    /// Reads ahead, up to one buffer, to learn whether the peer is gone. Its end alone does not say so: a half-closed
-    /// connection still takes the answer.
-    pub(crate) fn poll_gone<T: AsyncRead + Unpin>(&mut self, io: &mut T, cx: &mut Context<'_>) -> Poll<()> {
+    /// Reads ahead, up to one buffer, to learn whether the peer is gone. Its end alone does not say
+    /// so: a half-closed connection still takes the answer.
+    pub(crate) fn poll_gone<T: AsyncRead + Unpin>(
+        &mut self,
+        io: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
         while self.decoder.is_done() && !self.is_ended && self.octets.len() < READ {
             if let Err(Broken::Closed) = ready!(self.poll_fill(io, cx)).map(drop) {
                 return Poll::Ready(());

@@ -1,4 +1,5 @@
-//! What is written to a connection: heads and bodies, gathered so that a small message is one write.
+//! What is written to a connection: heads and bodies, gathered so that a small message is one
+//! write.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -14,7 +15,8 @@ use crate::exchange::{BodyLength, Broken, Frame};
 
 /// Octets that may wait to be written before no more are taken.
 const BOUND: usize = 64 * 1024;
-/// A piece of a body up to this size is copied behind its head; a larger one is written from where it is.
+/// A piece of a body up to this size is copied behind its head; a larger one is written from where
+/// it is.
 const COPY: usize = 4 * 1024;
 /// Pieces of one write.
 const SLICES: usize = 16;
@@ -49,7 +51,14 @@ pub(crate) struct RequestLine<'a> {
 
 impl Outbound {
     pub(crate) fn new() -> Self {
-        Self { pieces: VecDeque::new(), tail: BytesMut::new(), waiting: 0, encoder: Encoder::Done, is_broken: false, ends_by_close: false }
+        Self {
+            pieces: VecDeque::new(),
+            tail: BytesMut::new(),
+            waiting: 0,
+            encoder: Encoder::Done,
+            is_broken: false,
+            ends_by_close: false,
+        }
     }
 
     /// Whether a body has been begun and not ended, or has been broken off.
@@ -62,7 +71,8 @@ impl Outbound {
         self.waiting == 0
     }
 
-    /// Takes a request's head. What frames the message is written from its parts, never from header fields.
+    /// Takes a request's head. What frames the message is written from its parts, never from header
+    /// fields.
     pub(crate) fn request(&mut self, request: &RequestLine<'_>) {
         let out = &mut self.tail;
         out.reserve(1024);
@@ -173,7 +183,11 @@ impl Outbound {
     }
 
     /// Ready when one more frame may be pushed.
-    pub(crate) fn poll_ready<T: AsyncWrite + Unpin>(&mut self, io: &mut T, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+    pub(crate) fn poll_ready<T: AsyncWrite + Unpin>(
+        &mut self,
+        io: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Broken>> {
         while self.waiting > BOUND {
             ready!(self.poll_write(io, cx))?;
         }
@@ -181,7 +195,11 @@ impl Outbound {
     }
 
     /// Ready when all has gone to the transport. A body that was broken off is an error.
-    pub(crate) fn poll_flush<T: AsyncWrite + Unpin>(&mut self, io: &mut T, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+    pub(crate) fn poll_flush<T: AsyncWrite + Unpin>(
+        &mut self,
+        io: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Broken>> {
         let had_some = self.waiting > 0;
         while self.waiting > 0 {
             ready!(self.poll_write(io, cx))?;
@@ -193,10 +211,18 @@ impl Outbound {
             ready!(Pin::new(io).poll_shutdown(cx)).map_err(|_| Broken::Closed)?;
             self.ends_by_close = false;
         }
-        if self.is_broken { Poll::Ready(Err(Broken::Malformed("body_length"))) } else { Poll::Ready(Ok(())) }
+        if self.is_broken {
+            Poll::Ready(Err(Broken::Malformed("body_length")))
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 
-    fn poll_write<T: AsyncWrite + Unpin>(&mut self, io: &mut T, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+    fn poll_write<T: AsyncWrite + Unpin>(
+        &mut self,
+        io: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Broken>> {
         let written = if self.pieces.is_empty() {
             ready!(Pin::new(io).poll_write(cx, &self.tail))
         } else {

@@ -15,8 +15,8 @@ pub(crate) struct Chunk {
     gauge: Rc<Gauge>,
 }
 
-/// How many octets h2 holds for one stream. h2 buffers without a bound, and tells neither how much nor when it is gone;
-/// but it drops what it has written or given up.
+/// How many octets h2 holds for one stream. h2 buffers without a bound, and tells neither how much
+/// nor when it is gone; but it drops what it has written or given up.
 #[derive(Default)]
 pub(crate) struct Gauge {
     held: Cell<usize>,

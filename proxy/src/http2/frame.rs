@@ -2,7 +2,8 @@
 
 /// Octets of a frame's head.
 pub(crate) const HEAD: usize = 9;
-/// The largest payload that either side may send where nothing else was said, in octets (RFC 9113 §6.5.2).
+/// The largest payload that either side may send where nothing else was said, in octets (RFC 9113
+/// §6.5.2).
 pub(crate) const MAX_PAYLOAD: usize = 16 * 1024;
 /// The largest window, in octets (RFC 9113 §6.9.1).
 pub(crate) const MAX_WINDOW: u32 = (1 << 31) - 1;
@@ -103,12 +104,19 @@ pub(crate) fn headers(stream: u32, block: &[u8], is_last: bool, out: &mut Vec<u8
     let (first, mut rest) = block.split_at(block.len().min(MAX_PAYLOAD));
     let end_headers = |rest: &[u8]| if rest.is_empty() { flag::END_HEADERS } else { 0 };
     let end_stream = if is_last { flag::END_STREAM } else { 0 };
-    Head { length: first.len(), kind: kind::HEADERS, flags: end_headers(rest) | end_stream, stream }.write(out);
+    Head {
+        length: first.len(),
+        kind: kind::HEADERS,
+        flags: end_headers(rest) | end_stream,
+        stream,
+    }
+    .write(out);
     out.extend_from_slice(first);
     while !rest.is_empty() {
         let (next, left) = rest.split_at(rest.len().min(MAX_PAYLOAD));
         rest = left;
-        Head { length: next.len(), kind: kind::CONTINUATION, flags: end_headers(rest), stream }.write(out);
+        Head { length: next.len(), kind: kind::CONTINUATION, flags: end_headers(rest), stream }
+            .write(out);
         out.extend_from_slice(next);
     }
 }
@@ -119,7 +127,12 @@ mod tests {
 
     #[test]
     fn a_head_is_read_as_it_was_written() {
-        let head = Head { length: 0x01_02_03, kind: kind::DATA, flags: flag::END_STREAM | flag::PADDED, stream: 0x7fff_fffe };
+        let head = Head {
+            length: 0x01_02_03,
+            kind: kind::DATA,
+            flags: flag::END_STREAM | flag::PADDED,
+            stream: 0x7fff_fffe,
+        };
         let mut out = Vec::new();
         head.write(&mut out);
         assert_eq!(out, [1, 2, 3, 0, 9, 0x7f, 0xff, 0xff, 0xfe]);
@@ -142,7 +155,11 @@ mod tests {
             rest = next;
         }
         assert_eq!(read, block);
-        let expected = [(kind::HEADERS, flag::END_STREAM), (kind::CONTINUATION, 0), (kind::CONTINUATION, flag::END_HEADERS)];
+        let expected = [
+            (kind::HEADERS, flag::END_STREAM),
+            (kind::CONTINUATION, 0),
+            (kind::CONTINUATION, flag::END_HEADERS),
+        ];
         assert_eq!(kinds, expected.map(|(kind, flags)| (kind, flags, 5)));
     }
 }

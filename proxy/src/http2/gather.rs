@@ -1,6 +1,6 @@
-//! Deferred flush: h2 flushes its transport after nearly every DATA frame, which would be one write to the socket and one
-//! TLS record each. This layer gathers what h2 writes and ignores its flushes; the task of the connection flushes
-//! once, when it has polled all that was ready.
+//! Deferred flush: h2 flushes its transport after nearly every DATA frame, which would be one write
+//! to the socket and one TLS record each. This layer gathers what h2 writes and ignores its
+//! flushes; the task of the connection flushes once, when it has polled all that was ready.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -15,7 +15,8 @@ pub(crate) const BOUND: usize = 64 * 1024;
 /// Capacity that an idle connection keeps.
 const IDLE_CAPACITY: usize = 4 * 1024;
 
-/// A transport that gathers writes. Clones are handles to the same one: h2 owns one, the task that drives h2 another.
+/// A transport that gathers writes. Clones are handles to the same one: h2 owns one, the task that
+/// drives h2 another.
 #[derive(Debug)]
 pub(crate) struct Gather<T>(Rc<Shared<T>>);
 
@@ -64,7 +65,8 @@ impl<T> Gather<T> {
         }))
     }
 
-    /// How often the peer showed that it is there: octets were read, or it made room for more after there had been none.
+    /// How often the peer showed that it is there: octets were read, or it made room for more after
+    /// there had been none.
     pub(crate) fn signs_of_life(&self) -> u64 {
         self.0.signs_of_life.get()
     }
@@ -91,8 +93,14 @@ impl<T: AsyncWrite + Unpin> Gather<T> {
         Poll::Ready(Ok(if was_full { Flushed::MadeRoom } else { Flushed::All }))
     }
 
-    fn poll_drain(&self, transport: &mut Transport<T>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = transport.gathered.get(transport.written..).filter(|rest| !rest.is_empty()) {
+    fn poll_drain(
+        &self,
+        transport: &mut Transport<T>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while let Some(rest) =
+            transport.gathered.get(transport.written..).filter(|rest| !rest.is_empty())
+        {
             let Poll::Ready(written) = Pin::new(&mut transport.io).poll_write(cx, rest)? else {
                 transport.is_stalled = true;
                 return Poll::Pending;
@@ -112,7 +120,11 @@ impl<T: AsyncWrite + Unpin> Gather<T> {
     }
 
     /// How many octets may be gathered now; never ready with 0.
-    fn poll_room(&self, transport: &mut Transport<T>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_room(
+        &self,
+        transport: &mut Transport<T>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         if transport.gathered.len() >= BOUND
             && let Poll::Pending = self.poll_drain(transport, cx)?
         {
@@ -136,7 +148,11 @@ impl<T> Clone for Gather<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Gather<T> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         ready!(Pin::new(&mut self.0.transport.borrow_mut().io).poll_read(cx, into))?;
         if into.filled().len() > before {
@@ -147,7 +163,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gather<T> {
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        octets: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let mut transport = self.0.transport.borrow_mut();
         let room = ready!(self.poll_room(&mut transport, cx))?;
         let taken = octets.get(..room).unwrap_or(octets);
@@ -155,7 +175,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
         Poll::Ready(Ok(taken.len()))
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let mut transport = self.0.transport.borrow_mut();
         let mut room = ready!(self.poll_room(&mut transport, cx))?;
         let before = transport.gathered.len();

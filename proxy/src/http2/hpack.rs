@@ -1,7 +1,9 @@
-//! Header compression for HTTP/2 (RFC 7541), as far as a client needs it that sends the requests of many people over one connection.
+//! Header compression for HTTP/2 (RFC 7541), as far as a client needs it that sends the requests of
+//! many people over one connection.
 //!
-//! What is written depends on nothing that was written before: no field enters the table of the other side. Else one client could learn by
-//! the lengths of its own requests what another's hold (RFC 7541 §7.1). It also costs the least.
+//! What is written depends on nothing that was written before: no field enters the table of the
+//! other side. Else one client could learn by the lengths of its own requests what another's hold
+//! (RFC 7541 §7.1). It also costs the least.
 
 mod decode;
 mod encode;
@@ -35,6 +37,7 @@ pub(crate) struct Field {
     pub(crate) octets: usize,
 }
 
-/// A header block that cannot be read: nothing that follows on the connection can be either (RFC 9113 §4.3).
+/// A header block that cannot be read: nothing that follows on the connection can be either (RFC
+/// 9113 §4.3).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Undecodable;

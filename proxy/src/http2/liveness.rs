@@ -1,4 +1,5 @@
-//! Whether the peer of a connection is still there: it is asked by a PING after a time without a sign of life.
+//! Whether the peer of a connection is still there: it is asked by a PING after a time without a
+//! sign of life.
 
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,8 @@ impl Liveness {
         self.quiet.min(self.patience) / 2
     }
 
-    /// Judges by a count of the signs of life up to now, and whether there is a reason to expect any.
+    /// Judges by a count of the signs of life up to now, and whether there is a reason to expect
+    /// any.
     pub(crate) fn judge(&mut self, now: Instant, signs: u64, is_expected: bool) -> Verdict {
         if signs != self.signs || !is_expected {
             self.signs = signs;

@@ -1,9 +1,10 @@
-//! How many requests a client may cancel: each costs us the work of a request, and no concurrency limit counts it
-//! (the "rapid reset" attack, CVE-2023-44487).
+//! How many requests a client may cancel: each costs us the work of a request, and no concurrency
+//! limit counts it (the "rapid reset" attack, CVE-2023-44487).
 
 use std::time::{Duration, Instant};
 
-/// A bucket of resets: a page that is left may cancel all its requests at once, but not all the time.
+/// A bucket of resets: a page that is left may cancel all its requests at once, but not all the
+/// time.
 #[derive(Debug)]
 pub(crate) struct ResetBudget {
     most: u32,
@@ -27,7 +28,8 @@ impl ResetBudget {
         let elapsed = now.duration_since(self.refilled).min(REFILL);
         let refill = u128::from(self.most) * elapsed.as_millis() / REFILL.as_millis();
         if refill > 0 {
-            self.left = u32::try_from(refill).unwrap_or(u32::MAX).saturating_add(self.left).min(self.most);
+            self.left =
+                u32::try_from(refill).unwrap_or(u32::MAX).saturating_add(self.left).min(self.most);
             self.refilled = now;
         }
         let left = self.left.checked_sub(resets);

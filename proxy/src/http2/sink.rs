@@ -14,8 +14,8 @@ const BOUND: usize = 64 * 1024;
 
 /// Sends the frames of one body.
 ///
-/// The latest data is held back until it is known whether something follows, so that the last DATA frame carries
-/// END_STREAM itself.
+/// The latest data is held back until it is known whether something follows, so that the last DATA
+/// frame carries END_STREAM itself.
 #[derive(Debug)]
 pub(crate) struct StreamSink {
     stream: SendStream<Chunk>,
@@ -56,7 +56,11 @@ impl StreamSink {
 
     /// Ready when the stream was reset, by either side, or its connection is gone.
     pub(crate) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.state == State::Reset { Poll::Ready(()) } else { self.stream.poll_reset(cx).map(|_| ()) }
+        if self.state == State::Reset {
+            Poll::Ready(())
+        } else {
+            self.stream.poll_reset(cx).map(|_| ())
+        }
     }
 
     fn send(&mut self, data: Bytes, is_last: bool) {
@@ -136,7 +140,8 @@ impl Sink for StreamSink {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         self.send_last();
-        // What the peer's windows cover is held up by nothing but the transport, which the connection's task watches.
+        // What the peer's windows cover is held up by nothing but the transport, which the
+        // connection's task watches.
         let at_most = if self.is_uncovered { 0 } else { BOUND - 1 };
         self.poll_held(at_most, cx)
     }

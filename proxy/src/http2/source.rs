@@ -34,7 +34,12 @@ impl StreamSource {
                 Some(Err(error)) => return Poll::Ready(Some(Err(broken(&error)))),
                 None => {
                     let trailers = ready!(self.stream.poll_trailers(cx));
-                    return Poll::Ready(trailers.map_err(|error| broken(&error)).transpose().map(|trailers| trailers.map(Frame::Trailers)));
+                    return Poll::Ready(
+                        trailers
+                            .map_err(|error| broken(&error))
+                            .transpose()
+                            .map(|trailers| trailers.map(Frame::Trailers)),
+                    );
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! Accepting: one loop for each listener of each worker. It ends when the gateway drains, and for no other reason.
+//! Accepting: one loop for each listener of each worker. It ends when the gateway drains, and for
+//! no other reason.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,11 +12,12 @@ use tokio::net::{TcpListener, TcpStream};
 use super::connection::Entrance;
 use super::drain::Drain;
 
-/// How long nothing is accepted once descriptors or memory have run out: first, and at most. Meanwhile connections wait in
-/// the kernel's queue, and those that end give back what is missing.
+/// How long nothing is accepted once descriptors or memory have run out: first, and at most.
+/// Meanwhile connections wait in the kernel's queue, and those that end give back what is missing.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// Accepts until the gateway drains, and then what the kernel still has in its queue: closing the listener would reset it.
+/// Accepts until the gateway drains, and then what the kernel still has in its queue: closing the
+/// listener would reset it.
 pub(crate) async fn accept(listener: TcpListener, entrance: Rc<Entrance>, drain: Drain) {
     let mut draining = drain.draining();
     let mut back_off = BACK_OFF.0;
@@ -49,7 +51,8 @@ pub(crate) async fn accept(listener: TcpListener, entrance: Rc<Entrance>, drain:
 /// What accepting came to.
 enum Outcome {
     Accepted(TcpStream, SocketAddr),
-    /// That one connection is lost (Linux passes on errors that are pending on the new socket): the next may be good.
+    /// That one connection is lost (Linux passes on errors that are pending on the new socket): the
+    /// next may be good.
     Gone,
     /// The next one would fail as well.
     Exhausted(io::Error),
@@ -65,8 +68,8 @@ fn outcome(accepted: io::Result<(TcpStream, SocketAddr)>) -> Outcome {
 
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{
-        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
-        PermissionDenied, TimedOut,
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted,
+        NetworkDown, NetworkUnreachable, PermissionDenied, TimedOut,
     };
     matches!(
         error.kind(),

@@ -11,7 +11,8 @@ use portcullis_config::settings::Limits;
 /// Parts of the table of clients, so that workers seldom meet at one lock.
 const SHARDS: usize = 16;
 
-/// Counts the connections of all workers. The table of clients is bounded by the connections in all: each entry has one.
+/// Counts the connections of all workers. The table of clients is bounded by the connections in
+/// all: each entry has one.
 pub(crate) struct Admission {
     connections: usize,
     per_client: usize,
@@ -55,7 +56,9 @@ impl Admission {
     /// Admits one more connection, from a client that is not known yet.
     pub(crate) fn admit(self: &Arc<Self>) -> Result<Permit, Full> {
         self.open
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < self.connections).then_some(open + 1))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
+                (open < self.connections).then_some(open + 1)
+            })
             .map_err(|_| Full::Connections)?;
         Ok(Permit { admission: Arc::clone(self), client: None })
     }
@@ -66,7 +69,11 @@ impl Admission {
         self.open.load(Ordering::Relaxed)
     }
 
-    fn with_count<T>(&self, client: Client, change: impl FnOnce(&mut HashMap<Client, usize>) -> T) -> Option<T> {
+    fn with_count<T>(
+        &self,
+        client: Client,
+        change: impl FnOnce(&mut HashMap<Client, usize>) -> T,
+    ) -> Option<T> {
         let shard = self.hasher.hash_one(client) as usize % SHARDS;
         let table = self.clients.get(shard)?;
         Some(change(&mut table.lock().unwrap_or_else(PoisonError::into_inner)))
@@ -128,7 +135,11 @@ mod tests {
 
     fn admission(connections: usize, per_client: usize) -> Arc<Admission> {
         let size = |number| NonZeroUsize::new(number).expect("not zero");
-        let limits = Limits { connections: size(connections), connections_per_client: size(per_client), ..Limits::default() };
+        let limits = Limits {
+            connections: size(connections),
+            connections_per_client: size(per_client),
+            ..Limits::default()
+        };
         Admission::new(&limits)
     }
 
@@ -169,9 +180,15 @@ mod tests {
     #[test]
     fn clients_that_left_leave_nothing_behind() {
         let admission = admission(9, 2);
-        let permits = [claimed(&admission, "192.0.2.1"), claimed(&admission, "192.0.2.1"), claimed(&admission, "192.0.2.9")];
+        let permits = [
+            claimed(&admission, "192.0.2.1"),
+            claimed(&admission, "192.0.2.1"),
+            claimed(&admission, "192.0.2.9"),
+        ];
         drop(permits);
-        assert!(admission.clients.iter().all(|table| table.lock().expect("not poisoned").is_empty()));
+        assert!(
+            admission.clients.iter().all(|table| table.lock().expect("not poisoned").is_empty())
+        );
         assert_eq!(admission.open(), 0);
     }
 }

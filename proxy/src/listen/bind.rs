@@ -8,7 +8,8 @@ use std::time::Duration;
 use portcullis_config::settings::Settings;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
-/// Connections that the kernel may hold ready for one worker; it takes less where `net.core.somaxconn` is less.
+/// Connections that the kernel may hold ready for one worker; it takes less where
+/// `net.core.somaxconn` is less.
 const BACKLOG: i32 = 4096;
 
 /// After how long of silence the kernel asks whether a client is still there.
@@ -62,7 +63,9 @@ pub(crate) fn bind(settings: &Settings, workers: usize) -> Result<Bound, Vec<Bin
     let mut errors = Vec::new();
     let mut bound = |setting, address: Option<SocketAddr>, count| {
         let address = address?;
-        bind_all(address, count).map_err(|error| errors.push(BindError { setting, address, error })).ok()
+        bind_all(address, count)
+            .map_err(|error| errors.push(BindError { setting, address, error }))
+            .ok()
     };
     let http = bound("listeners.http.address", settings.listeners.http.address, workers);
     let https = bound("listeners.https.address", settings.listeners.https.address, workers);
@@ -81,11 +84,13 @@ pub(crate) fn bind(settings: &Settings, workers: usize) -> Result<Bound, Vec<Bin
     })
 }
 
-/// That many listening sockets on one address, which the kernel spreads connections over (`SO_REUSEPORT`).
+/// That many listening sockets on one address, which the kernel spreads connections over
+/// (`SO_REUSEPORT`).
 fn bind_all(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     let address = usable(address)?;
-    // SO_REUSEPORT would let a second gateway of the same user share the port without a word, and each would get
-    // a part of the connections. A socket without it is refused where anything listens.
+    // SO_REUSEPORT would let a second gateway of the same user share the port without a word, and
+    // each would get a part of the connections. A socket without it is refused where anything
+    // listens.
     drop(socket(address, false)?);
     let first = socket(address, true)?;
     let local = first.local_addr()?;
@@ -109,7 +114,8 @@ fn usable(address: SocketAddr) -> io::Result<SocketAddr> {
     Ok(address)
 }
 
-/// A bound socket. What is set here is inherited by accepted connections (Linux), which saves each of them system calls.
+/// A bound socket. What is set here is inherited by accepted connections (Linux), which saves each
+/// of them system calls.
 fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -119,7 +125,9 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4))?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4),
+    )?;
     socket.bind(&SockAddr::from(address))?;
     Ok(socket.into())
 }
@@ -131,11 +139,18 @@ impl BindError {
     #[must_use]
     pub fn help(&self) -> String {
         match self.error.kind() {
-            io::ErrorKind::AddrInUse => format!("stop what listens there, or set `{}` to another address", self.setting),
-            io::ErrorKind::PermissionDenied => {
-                format!("set `{}` to a port from 1024 on, or give the process CAP_NET_BIND_SERVICE", self.setting)
+            io::ErrorKind::AddrInUse => {
+                format!("stop what listens there, or set `{}` to another address", self.setting)
             }
-            io::ErrorKind::AddrNotAvailable => format!("set `{}` to an address that this machine has", self.setting),
+            io::ErrorKind::PermissionDenied => {
+                format!(
+                    "set `{}` to a port from 1024 on, or give the process CAP_NET_BIND_SERVICE",
+                    self.setting
+                )
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                format!("set `{}` to an address that this machine has", self.setting)
+            }
             _ => format!("set `{}` to an address that can be listened on", self.setting),
         }
     }
@@ -172,15 +187,21 @@ mod tests {
         let bound = bind(&settings("127.0.0.1:0", None), 3).expect("bound");
         let address = bound.addresses.http.expect("an address");
         assert_ne!(address.port(), 0);
-        let got: Vec<_> = bound.workers.iter().filter_map(|sockets| sockets.http.as_ref()?.local_addr().ok()).collect();
+        let got: Vec<_> = bound
+            .workers
+            .iter()
+            .filter_map(|sockets| sockets.http.as_ref()?.local_addr().ok())
+            .collect();
         assert_eq!(got, [address; 3]);
         assert_eq!(bound.addresses.https, None);
     }
 
     #[test]
     fn every_address_that_is_taken_is_told_at_once() {
-        let first = bind(&settings("127.0.0.1:0", Some(SocketAddr::from(([127, 0, 0, 1], 0)))), 2).expect("bound");
-        let taken = settings(&first.addresses.http.expect("an address").to_string(), first.addresses.https);
+        let first = bind(&settings("127.0.0.1:0", Some(SocketAddr::from(([127, 0, 0, 1], 0)))), 2)
+            .expect("bound");
+        let taken =
+            settings(&first.addresses.http.expect("an address").to_string(), first.addresses.https);
         let errors = bind(&taken, 2).expect_err("both are taken");
         let settings: Vec<_> = errors.iter().map(|error| error.setting).collect();
         assert_eq!(settings, ["listeners.http.address", "listeners.https.address"]);

@@ -1,4 +1,5 @@
-//! A connection from its socket to its protocol: limits, PROXY protocol, TLS, and which HTTP is spoken.
+//! A connection from its socket to its protocol: limits, PROXY protocol, TLS, and which HTTP is
+//! spoken.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -64,7 +65,12 @@ impl Entrance {
         let Ok(permit) = self.admission.admit() else {
             return self.refused(RefusedConnection::Connections);
         };
-        tokio::task::spawn_local(Rc::clone(self).serve(Socket::new(stream), address, permit, drain.clone()));
+        tokio::task::spawn_local(Rc::clone(self).serve(
+            Socket::new(stream),
+            address,
+            permit,
+            drain.clone(),
+        ));
     }
 
     /// A connection could not be accepted.
@@ -76,7 +82,13 @@ impl Entrance {
         self.worker.meter.turned_away(self.listener, reason.name());
     }
 
-    async fn serve(self: Rc<Self>, socket: Socket, address: SocketAddr, mut permit: Permit, drain: Drain) {
+    async fn serve(
+        self: Rc<Self>,
+        socket: Socket,
+        address: SocketAddr,
+        mut permit: Permit,
+        drain: Drain,
+    ) {
         let limit = self.worker.settings.timeouts.handshake;
         let entered = match timeout(limit, self.handshake(socket, address, &mut permit)).await {
             Ok(entered) => entered,
@@ -100,7 +112,12 @@ impl Entrance {
         drop(permit);
     }
 
-    async fn handshake(&self, mut socket: Socket, address: SocketAddr, permit: &mut Permit) -> Result<Entered, RefusedConnection> {
+    async fn handshake(
+        &self,
+        mut socket: Socket,
+        address: SocketAddr,
+        permit: &mut Permit,
+    ) -> Result<Entered, RefusedConnection> {
         let mut peer = self.peer(&mut socket, address).await?;
         // What is in a trusted network is a proxy: its connections are those of many clients.
         if !peer.trusted {
@@ -124,7 +141,11 @@ impl Entrance {
     }
 
     /// Who is at the other end: by the socket, or by what the balancer in front says.
-    async fn peer(&self, socket: &mut Socket, address: SocketAddr) -> Result<Peer, RefusedConnection> {
+    async fn peer(
+        &self,
+        socket: &mut Socket,
+        address: SocketAddr,
+    ) -> Result<Peer, RefusedConnection> {
         let settings = &self.worker.settings;
         let mut client = address;
         if settings.listeners.proxy_protocol {
@@ -138,7 +159,13 @@ impl Entrance {
         }
         let client = canonical(client);
         let trusted = self.worker.forwarding.trusts(client.ip());
-        Ok(Peer { client, tls: self.tls.is_some(), trusted, listener: self.listener, certificate: None })
+        Ok(Peer {
+            client,
+            tls: self.tls.is_some(),
+            trusted,
+            listener: self.listener,
+            certificate: None,
+        })
     }
 
     /// Plain connections say by their first octets what they speak.
@@ -181,12 +208,15 @@ where
                         Ok(head) => {
                             let is_small = matches!(head.body, BodyLength::Exact(1..=READ_AWAY));
                             request::serve(&worker, &peer, head, &mut body, &mut respond).await;
-                            // Some clients take the reset of a stream that they still send on for a failure, answered or not.
+                            // Some clients take the reset of a stream that they still send on for a
+                            // failure, answered or not.
                             if is_small {
                                 request::read_away(&mut body).await;
                             }
                         }
-                        Err(refusal) => request::refuse(&worker, &peer, &refusal, &mut respond).await,
+                        Err(refusal) => {
+                            request::refuse(&worker, &peer, &refusal, &mut respond).await
+                        }
                     }
                 }
             };

@@ -1,4 +1,5 @@
-//! How connections learn that the gateway is stopping, and how their worker learns that they have ended.
+//! How connections learn that the gateway is stopping, and how their worker learns that they have
+//! ended.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -43,8 +44,9 @@ impl Drains {
         Drain::new(Rc::clone(&self.shared))
     }
 
-    /// From now on HTTP/1.1 answers tell clients to use another connection: those that are busy have left by the time that idle
-    /// connections are closed, when a request may cross the close.
+    /// From now on HTTP/1.1 answers tell clients to use another connection: those that are busy
+    /// have left by the time that idle connections are closed, when a request may cross the
+    /// close.
     pub(crate) fn announce(&self) {
         self.shared.leaving.set(true);
     }
@@ -89,7 +91,8 @@ impl Drain {
         self.shared.leaving.get()
     }
 
-    /// Waits until this connection should end as soon as what is under way on it is done. It does not count as a handle, and costs a comparison a poll.
+    /// Waits until this connection should end as soon as what is under way on it is done. It does
+    /// not count as a handle, and costs a comparison a poll.
     pub(crate) fn draining(&self) -> Draining {
         Draining { shared: Rc::clone(&self.shared), key: None }
     }

@@ -13,7 +13,9 @@ use tokio::time::{Instant, Sleep};
 
 use super::connection::LATE;
 use super::drain::Drain;
-use crate::exchange::{BodyLength, Broken, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Sink, Source};
+use crate::exchange::{
+    BodyLength, Broken, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Sink, Source,
+};
 use crate::http1::body::{Decoder, Encoder};
 use crate::http1::connection::Shared;
 use crate::http1::head::{self, HeadLimits};
@@ -21,11 +23,15 @@ use crate::http1::inbound::NoHead;
 use crate::request;
 use crate::worker::Worker;
 
-/// How long a client may take to read the last answer before its connection is cut, and how much it may still send meanwhile.
+/// How long a client may take to read the last answer before its connection is cut, and how much it
+/// may still send meanwhile.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 256 * 1024);
 
 /// What comes next on a connection.
-#[expect(clippy::large_enum_variant, reason = "moved once a request, and the large one is the common one")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved once a request, and the large one is the common one"
+)]
 enum Next {
     Request(RequestHead),
     Refused(Refusal),
@@ -51,8 +57,10 @@ where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let connection = Shared::new(io);
-    let limits =
-        HeadLimits { bytes: worker.settings.limits.request_head_bytes.get(), headers: worker.settings.limits.request_headers.get() };
+    let limits = HeadLimits {
+        bytes: worker.settings.limits.request_head_bytes.get(),
+        headers: worker.settings.limits.request_headers.get(),
+    };
     let mut timer = pin!(tokio::time::sleep(worker.settings.timeouts.client_idle));
     loop {
         let mut responder = Responder::new(connection.clone());
@@ -79,8 +87,15 @@ where
     linger(&connection).await;
 }
 
-/// Waits for the next request: as long as an idle connection may last for its first octet, and from there as long as a head may take.
-async fn next<T>(connection: &Shared<T>, limits: HeadLimits, worker: &Worker, drain: &Drain, mut timer: Pin<&mut Sleep>) -> Next
+/// Waits for the next request: as long as an idle connection may last for its first octet, and from
+/// there as long as a head may take.
+async fn next<T>(
+    connection: &Shared<T>,
+    limits: HeadLimits,
+    worker: &Worker,
+    drain: &Drain,
+    mut timer: Pin<&mut Sleep>,
+) -> Next
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
@@ -93,7 +108,8 @@ where
         if let Poll::Ready(first) = connection.inbound.poll_first(&mut connection.io, cx) {
             return Poll::Ready(first.is_ok());
         }
-        // A request may be on its way already: a client that is about to use the connection is told by its answer to leave.
+        // A request may be on its way already: a client that is about to use the connection is told
+        // by its answer to leave.
         if !is_draining && draining.as_mut().poll(cx).is_ready() {
             is_draining = true;
             timer.as_mut().reset(Instant::now() + LATE);
@@ -106,7 +122,9 @@ where
     let mut is_late = None;
     let octets = poll_fn(|cx| {
         let connection = &mut *connection.borrow();
-        if let Poll::Ready(head) = connection.inbound.poll_head(&mut connection.io, limits.bytes, cx) {
+        if let Poll::Ready(head) =
+            connection.inbound.poll_head(&mut connection.io, limits.bytes, cx)
+        {
             return Poll::Ready(Some(head));
         }
         // Most heads come whole: the timer is set for those alone that don't.
@@ -115,7 +133,11 @@ where
     })
     .await;
     match octets {
-        None => Next::Refused(Refusal { status: StatusCode::REQUEST_TIMEOUT, reason: "head_late", close: true }),
+        None => Next::Refused(Refusal {
+            status: StatusCode::REQUEST_TIMEOUT,
+            reason: "head_late",
+            close: true,
+        }),
         Some(Err(NoHead::Ended | NoHead::Cut)) => Next::End,
         Some(Err(NoHead::Fault(fault))) => Next::Refused(fault.refusal()),
         Some(Ok(octets)) => match head::request(octets, limits) {
@@ -125,8 +147,8 @@ where
     }
 }
 
-/// Closes our half and reads on for a moment: a connection closed with unread octets is reset, and a reset may overtake the answer
-/// (RFC 9112 §9.6).
+/// Closes our half and reads on for a moment: a connection closed with unread octets is reset, and
+/// a reset may overtake the answer (RFC 9112 §9.6).
 async fn linger<T: AsyncRead + AsyncWrite + Unpin>(connection: &Shared<T>) {
     let mut left = LINGER.1;
     let lingering = async {
@@ -138,7 +160,9 @@ async fn linger<T: AsyncRead + AsyncWrite + Unpin>(connection: &Shared<T>) {
         while left > 0 {
             let read = poll_fn(|cx| {
                 let mut buffer = tokio::io::ReadBuf::new(&mut octets);
-                Pin::new(&mut connection.borrow().io).poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())
+                Pin::new(&mut connection.borrow().io)
+                    .poll_read(cx, &mut buffer)
+                    .map_ok(|()| buffer.filled().len())
             });
             match read.await {
                 Ok(0) | Err(_) => return,
@@ -162,7 +186,13 @@ impl<T: AsyncRead + Unpin> Source for Body<T> {
 
 impl<T> Responder<T> {
     fn new(connection: Shared<T>) -> Self {
-        Self { connection, version: Version::HTTP_11, is_head: false, keep: true, is_aborted: false }
+        Self {
+            connection,
+            version: Version::HTTP_11,
+            is_head: false,
+            keep: true,
+            is_aborted: false,
+        }
     }
 
     fn begin(&mut self, head: &RequestHead, drain: &Drain) {
@@ -178,7 +208,9 @@ impl<T> Responder<T> {
 
     /// How the body is framed, with the fields that say so.
     fn frame(&mut self, head: &mut ResponseHead, body: BodyLength) -> Encoder {
-        let has_no_body = self.is_head || head.status == StatusCode::NO_CONTENT || head.status == StatusCode::NOT_MODIFIED;
+        let has_no_body = self.is_head
+            || head.status == StatusCode::NO_CONTENT
+            || head.status == StatusCode::NOT_MODIFIED;
         match body {
             BodyLength::None if has_no_body => Encoder::Done,
             BodyLength::None => {
@@ -248,7 +280,8 @@ impl<T: AsyncWrite + Unpin> Sink for Responder<T> {
     }
 
     fn push(&mut self, frame: Frame) {
-        // A body that nobody is to get, of the response to a HEAD: the backend's codec has none, only answers of our own may.
+        // A body that nobody is to get, of the response to a HEAD: the backend's codec has none,
+        // only answers of our own may.
         if !self.is_head {
             self.connection.borrow().outbound.push(frame);
         }

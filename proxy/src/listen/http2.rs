@@ -11,13 +11,17 @@ use bytes::Bytes;
 use h2::ext::Protocol;
 use h2::server::{Connection, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request,
+};
 use portcullis_config::settings::Settings;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::drain::{Drain, Draining};
-use crate::exchange::{BodyLength, Broken, Frame, Refusal, RequestHead, Respond, ResponseHead, Sink, Target};
+use crate::exchange::{
+    BodyLength, Broken, Frame, Refusal, RequestHead, Respond, ResponseHead, Sink, Target,
+};
 use crate::http2::chunk::Chunk;
 use crate::http2::gather::{Flushed, Gather};
 use crate::http2::liveness::{Liveness, Verdict};
@@ -32,13 +36,16 @@ const QUIET: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The client sent frames, or cancelled requests, beyond all measure.
 const FLOOD: &str = "http2_flood";
-/// How long a client may take to close a connection that has ended, and how much it may still send meanwhile.
+/// How long a client may take to close a connection that has ended, and how much it may still send
+/// meanwhile.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 256 * 1024);
-/// Streams' windows that a connection's window has room for: what one client can make us hold before backends read it.
+/// Streams' windows that a connection's window has room for: what one client can make us hold
+/// before backends read it.
 const WINDOWS: u32 = 4;
 /// Streams that may be reset by the client before they were even begun with (h2's count).
 const RESETS_BEFORE_ACCEPT: usize = 100;
-/// Streams that h2 may have to reset because the client broke the protocol on them, before it gives the connection up.
+/// Streams that h2 may have to reset because the client broke the protocol on them, before it gives
+/// the connection up.
 const ERROR_RESETS: usize = 100;
 
 /// A request's body.
@@ -47,7 +54,8 @@ pub(crate) type RequestBody = StreamSource;
 /// What a connection's task and its streams' tasks share.
 #[derive(Debug, Default)]
 struct Shared {
-    /// Streams that the client reset before their responses were complete, and that the budget has not been charged for.
+    /// Streams that the client reset before their responses were complete, and that the budget has
+    /// not been charged for.
     resets: Cell<u32>,
     /// Tasks of streams that are alive.
     tasks: Cell<usize>,
@@ -69,20 +77,27 @@ enum Answer {
     Aborted,
 }
 
-/// Serves one connection until it ends. Each request becomes a task of this thread that runs what `handle` returns;
-/// dropped before it has answered, the stream is reset.
+/// Serves one connection until it ends. Each request becomes a task of this thread that runs what
+/// `handle` returns; dropped before it has answered, the stream is reset.
 ///
-/// It returns when the client has closed the connection, broken the protocol, or been idle for too long; and when the
-/// gateway drains and the last stream has ended: whoever calls it sets the deadline for that. Where the client is to blame, it
-/// says for what, in one word.
-pub(crate) async fn serve<T, H, F>(io: T, settings: &Settings, drain: &Drain, handle: H) -> Option<&'static str>
+/// It returns when the client has closed the connection, broken the protocol, or been idle for too
+/// long; and when the gateway drains and the last stream has ended: whoever calls it sets the
+/// deadline for that. Where the client is to blame, it says for what, in one word.
+pub(crate) async fn serve<T, H, F>(
+    io: T,
+    settings: &Settings,
+    drain: &Drain,
+    handle: H,
+) -> Option<&'static str>
 where
     T: AsyncRead + AsyncWrite + Unpin,
     H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> F,
     F: Future<Output = ()> + 'static,
 {
     let gather = Gather::new(io);
-    let Ok(Some(connection)) = timeout(settings.timeouts.handshake, handshake(settings, &gather)).await else {
+    let Ok(Some(connection)) =
+        timeout(settings.timeouts.handshake, handshake(settings, &gather)).await
+    else {
         linger(gather).await;
         return Some("http2_handshake");
     };
@@ -94,8 +109,8 @@ where
     blame
 }
 
-/// Reads what the client still sends, for a while. A socket that is closed with octets unread is reset, and what was sent last,
-/// GOAWAY with its reason, would be lost with it.
+/// Reads what the client still sends, for a while. A socket that is closed with octets unread is
+/// reset, and what was sent last, GOAWAY with its reason, would be lost with it.
 async fn linger<T: AsyncRead + AsyncWrite + Unpin>(mut gather: Gather<T>) {
     let (time, mut most) = LINGER;
     let drained = async {
@@ -114,7 +129,10 @@ async fn linger<T: AsyncRead + AsyncWrite + Unpin>(mut gather: Gather<T>) {
 }
 
 /// Exchanges the prefaces (RFC 9113 §3.4).
-async fn handshake<T: AsyncRead + AsyncWrite + Unpin>(settings: &Settings, gather: &Gather<T>) -> Option<Connection<Gather<T>, Chunk>> {
+async fn handshake<T: AsyncRead + AsyncWrite + Unpin>(
+    settings: &Settings,
+    gather: &Gather<T>,
+) -> Option<Connection<Gather<T>, Chunk>> {
     let mut handshake = pin!(builder(settings).handshake(gather.clone()));
     poll_fn(|cx| match handshake.as_mut().poll(cx) {
         Poll::Ready(connection) => Poll::Ready(connection.ok()),
@@ -167,7 +185,13 @@ where
     H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> F,
     F: Future<Output = ()> + 'static,
 {
-    fn new(mut connection: Connection<Gather<T>, Chunk>, gather: Gather<T>, settings: &Settings, drain: &Drain, handle: H) -> Self {
+    fn new(
+        mut connection: Connection<Gather<T>, Chunk>,
+        gather: Gather<T>,
+        settings: &Settings,
+        drain: &Drain,
+        handle: H,
+    ) -> Self {
         let now = Instant::now();
         let streams = settings.limits.http2_streams.get();
         Self {
@@ -190,7 +214,11 @@ where
         Instant::now() + self.liveness.interval().min(self.idle / 4).max(Duration::from_millis(1))
     }
 
-    fn poll(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Option<&'static str>> {
+    fn poll(
+        &mut self,
+        mut timer: Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<&'static str>> {
         loop {
             if let Poll::Ready(blame) = self.poll_streams(cx) {
                 // h2 has shut the transport down, and with it flushed it.
@@ -241,7 +269,8 @@ where
         let (parts, body) = request.into_parts();
         let head = request_head(parts, &body);
         let responder = Responder::new(respond, Rc::clone(&self.shared));
-        // Boxed here, once: the runtime would move it, several kilobytes, on its way into the task and again out of it.
+        // Boxed here, once: the runtime would move it, several kilobytes, on its way into the task
+        // and again out of it.
         tokio::task::spawn_local(Box::pin((self.handle)(head, StreamSource::new(body), responder)));
     }
 
@@ -249,7 +278,8 @@ where
         let Some(draining) = &mut self.drain else { return Poll::Pending };
         ready!(Pin::new(draining).poll(cx));
         self.drain = None;
-        // RFC 9113 §6.8: GOAWAY that forbids nothing yet, a PING, and when that is answered GOAWAY with the last stream.
+        // RFC 9113 §6.8: GOAWAY that forbids nothing yet, a PING, and when that is answered GOAWAY
+        // with the last stream.
         self.connection.graceful_shutdown();
         Poll::Ready(())
     }
@@ -270,7 +300,11 @@ where
                 self.connection.abrupt_shutdown(Reason::NO_ERROR);
             }
         }
-        let verdict = self.liveness.judge(now.into_std(), self.gather.signs_of_life(), self.idle_since.is_none());
+        let verdict = self.liveness.judge(
+            now.into_std(),
+            self.gather.signs_of_life(),
+            self.idle_since.is_none(),
+        );
         if verdict == Verdict::Ask
             && let Some(pings) = &mut self.pings
         {
@@ -291,14 +325,15 @@ fn blame(error: &h2::Error) -> Option<&'static str> {
     Some(if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) { FLOOD } else { "http2_malformed" })
 }
 
-/// A request's head as [`normalize`](crate::normalize) reads it. h2 has refused what RFC 9113 §8 calls malformed, but for what is
-/// refused here.
+/// A request's head as [`normalize`](crate::normalize) reads it. h2 has refused what RFC 9113 §8
+/// calls malformed, but for what is refused here.
 ///
-/// It does not tell what it drops: a fragment of `:path`, a `:scheme` without `:authority`, and pseudo-headers among trailers.
-/// None of these reaches a backend.
+/// It does not tell what it drops: a fragment of `:path`, a `:scheme` without `:authority`, and
+/// pseudo-headers among trailers. None of these reaches a backend.
 fn request_head(parts: request::Parts, body: &RecvStream) -> Result<RequestHead, Refusal> {
     let request::Parts { method, uri, headers, mut extensions, .. } = parts;
-    let protocol = extensions.remove::<Protocol>().map(|protocol| Bytes::copy_from_slice(protocol.as_ref()));
+    let protocol =
+        extensions.remove::<Protocol>().map(|protocol| Bytes::copy_from_slice(protocol.as_ref()));
     if headers.values().any(has_outer_whitespace) {
         return Err(refusals::FIELD_WHITESPACE);
     }
@@ -316,7 +351,9 @@ fn request_head(parts: request::Parts, body: &RecvStream) -> Result<RequestHead,
     Ok(RequestHead {
         method,
         version: Version::HTTP_2,
-        authority: uri.authority.map(|authority| Bytes::copy_from_slice(authority.as_str().as_bytes())),
+        authority: uri
+            .authority
+            .map(|authority| Bytes::copy_from_slice(authority.as_str().as_bytes())),
         scheme: uri.scheme.map(|scheme| match scheme.as_str() {
             "https" => Bytes::from_static(b"https"),
             "http" => Bytes::from_static(b"http"),
@@ -329,7 +366,8 @@ fn request_head(parts: request::Parts, body: &RecvStream) -> Result<RequestHead,
     })
 }
 
-/// RFC 9113 §8.2.1: such a field is malformed, and an HTTP/1.1 backend would read another value than our rules.
+/// RFC 9113 §8.2.1: such a field is malformed, and an HTTP/1.1 backend would read another value
+/// than our rules.
 fn has_outer_whitespace(value: &HeaderValue) -> bool {
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     is_space(value.as_bytes().first()) || is_space(value.as_bytes().last())
@@ -343,7 +381,12 @@ fn body_length(headers: &HeaderMap) -> Result<BodyLength, Refusal> {
         return Err(refusals::LENGTH_REPEATED);
     }
     // h2 has found that it is a number, and checks that the body has that length.
-    length.to_str().ok().and_then(|length| length.parse().ok()).map(BodyLength::Exact).ok_or(refusals::LENGTH_MALFORMED)
+    length
+        .to_str()
+        .ok()
+        .and_then(|length| length.parse().ok())
+        .map(BodyLength::Exact)
+        .ok_or(refusals::LENGTH_MALFORMED)
 }
 
 // === impl Responder ===
@@ -444,7 +487,8 @@ impl Drop for Responder {
     fn drop(&mut self) {
         self.shared.tasks.set(self.shared.tasks.get().saturating_sub(1));
         if self.is_complete() {
-            // If the request has not been read to its end, h2 resets the stream with NO_ERROR (RFC 9113 §8.1).
+            // If the request has not been read to its end, h2 resets the stream with NO_ERROR (RFC
+            // 9113 §8.1).
             return;
         }
         if self.is_reset() {

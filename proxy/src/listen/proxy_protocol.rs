@@ -1,12 +1,14 @@
 //! The PROXY protocol, versions 1 and 2: how a load balancer in front tells the client's address.
 //!
-//! The format is HAProxy's `doc/proxy-protocol.txt` (2020/03/05). The reader is pure and strict: it is given what has
-//! arrived so far, and says how long the header is, so that nothing beyond it is ever taken for part of it.
+//! The format is HAProxy's `doc/proxy-protocol.txt` (2020/03/05). The reader is pure and strict: it
+//! is given what has arrived so far, and says how long the header is, so that nothing beyond it is
+//! ever taken for part of it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The longest header in octets that is read. Version 1 has at most 107 (§2.1); version 2 could have 65,551, but one that a balancer
-/// really sends, with all TLVs that are in use (a client's certificate names, a VPC endpoint), stays well below this.
+/// The longest header in octets that is read. Version 1 has at most 107 (§2.1); version 2 could
+/// have 65,551, but one that a balancer really sends, with all TLVs that are in use (a client's
+/// certificate names, a VPC endpoint), stays well below this.
 pub(crate) const MAX_HEADER: usize = 4096;
 
 const V1_LONGEST: usize = 107;
@@ -80,15 +82,21 @@ fn starts_alike(octets: &[u8], signature: &[u8]) -> bool {
 fn read_v1(octets: &[u8]) -> Result<Progress, Malformed> {
     let window = octets.get(..V1_LONGEST).unwrap_or(octets);
     let Some(end) = memchr::memchr(b'\n', window) else {
-        return if window.len() < V1_LONGEST { Ok(Progress::NeedMore) } else { Err(Malformed::Line) };
+        return if window.len() < V1_LONGEST {
+            Ok(Progress::NeedMore)
+        } else {
+            Err(Malformed::Line)
+        };
     };
-    let line = window.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(Malformed::Line)?;
+    let line =
+        window.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(Malformed::Line)?;
     let line = std::str::from_utf8(line).map_err(|_| Malformed::Line)?;
     let rest = line.strip_prefix("PROXY ").ok_or(Malformed::Line)?;
     Ok(Progress::Done(Header { addresses: read_v1_addresses(rest)?, length: end + 1 }))
 }
 
-/// Reads what follows `PROXY `: exactly one space between fields, and after `UNKNOWN` anything (§2.1).
+/// Reads what follows `PROXY `: exactly one space between fields, and after `UNKNOWN` anything
+/// (§2.1).
 fn read_v1_addresses(text: &str) -> Result<Option<Addresses>, Malformed> {
     if text == "UNKNOWN" || text.starts_with("UNKNOWN ") {
         return Ok(None);
@@ -141,7 +149,8 @@ fn read_v2(octets: &[u8]) -> Result<Progress, Malformed> {
 
 /// What the payload of a version 2 header carries.
 enum V2Carried {
-    /// `LOCAL`: the balancer's own connection (a health check), so whatever is there is skipped (§2.2).
+    /// `LOCAL`: the balancer's own connection (a health check), so whatever is there is skipped
+    /// (§2.2).
     Local,
     /// `UNSPEC` or UNIX addresses: there is no address for us.
     NoAddress {
@@ -172,12 +181,21 @@ impl V2Carried {
             Self::Ipv4 => {
                 let (source, rest) = payload.split_first_chunk::<4>().ok_or(Malformed::Length)?;
                 let (destination, rest) = rest.split_first_chunk::<4>().ok_or(Malformed::Length)?;
-                addresses(Ipv4Addr::from(*source).into(), Ipv4Addr::from(*destination).into(), rest)?
+                addresses(
+                    Ipv4Addr::from(*source).into(),
+                    Ipv4Addr::from(*destination).into(),
+                    rest,
+                )?
             }
             Self::Ipv6 => {
                 let (source, rest) = payload.split_first_chunk::<16>().ok_or(Malformed::Length)?;
-                let (destination, rest) = rest.split_first_chunk::<16>().ok_or(Malformed::Length)?;
-                addresses(Ipv6Addr::from(*source).into(), Ipv6Addr::from(*destination).into(), rest)?
+                let (destination, rest) =
+                    rest.split_first_chunk::<16>().ok_or(Malformed::Length)?;
+                addresses(
+                    Ipv6Addr::from(*source).into(),
+                    Ipv6Addr::from(*destination).into(),
+                    rest,
+                )?
             }
         };
         skip_tlvs(tlvs)?;
@@ -186,7 +204,11 @@ impl V2Carried {
 }
 
 /// The ports after two IP addresses, and what follows them.
-fn addresses(source: IpAddr, destination: IpAddr, rest: &[u8]) -> Result<(Option<Addresses>, &[u8]), Malformed> {
+fn addresses(
+    source: IpAddr,
+    destination: IpAddr,
+    rest: &[u8],
+) -> Result<(Option<Addresses>, &[u8]), Malformed> {
     let (ports, rest) = rest.split_first_chunk::<4>().ok_or(Malformed::Length)?;
     let [a, b, c, d] = *ports;
     let source = SocketAddr::new(source, u16::from_be_bytes([a, b]));
@@ -197,7 +219,8 @@ fn addresses(source: IpAddr, destination: IpAddr, rest: &[u8]) -> Result<(Option
 /// TLVs (§2.2) must fill the rest exactly; none of them is used.
 fn skip_tlvs(mut octets: &[u8]) -> Result<(), Malformed> {
     while !octets.is_empty() {
-        let ([_kind, high, low], rest) = octets.split_first_chunk::<3>().ok_or(Malformed::Length)?;
+        let ([_kind, high, low], rest) =
+            octets.split_first_chunk::<3>().ok_or(Malformed::Length)?;
         let length = usize::from(u16::from_be_bytes([*high, *low]));
         octets = rest.get(length..).ok_or(Malformed::Length)?;
     }

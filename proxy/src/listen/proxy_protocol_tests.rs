@@ -27,7 +27,9 @@ fn version_1_tells_ipv4_and_ipv6_addresses() {
 
 #[test]
 fn version_1_unknown_tells_no_address_whatever_follows() {
-    for line in ["PROXY UNKNOWN\r\n", "PROXY UNKNOWN ffff:f:f:f:f:f:f:f ffff:f:f:f:f:f:f:f 65535 65535\r\n"] {
+    for line in
+        ["PROXY UNKNOWN\r\n", "PROXY UNKNOWN ffff:f:f:f:f:f:f:f ffff:f:f:f:f:f:f:f 65535 65535\r\n"]
+    {
         assert_eq!(read(line.as_bytes()), done(None, line.len()));
     }
 }
@@ -106,8 +108,14 @@ fn version_2_tlvs_are_skipped_and_must_fill_the_header() {
 
 #[test]
 fn version_2_of_another_version_command_family_or_transport_is_refused() {
-    for (command, family) in [(0x31, 0x11), (0x22, 0x11), (0x21, 0x12), (0x21, 0x22), (0x21, 0x41), (0x21, 0x10)] {
-        assert_eq!(read(&v2(command, family, &IPV4)), Err(Malformed::Unknown), "{command:#x} {family:#x}");
+    for (command, family) in
+        [(0x31, 0x11), (0x22, 0x11), (0x21, 0x12), (0x21, 0x22), (0x21, 0x41), (0x21, 0x10)]
+    {
+        assert_eq!(
+            read(&v2(command, family, &IPV4)),
+            Err(Malformed::Unknown),
+            "{command:#x} {family:#x}"
+        );
     }
     assert_eq!(read(&[&V2_SIGNATURE[..], &[0x11]].concat()), Err(Malformed::Unknown));
 }
@@ -122,16 +130,20 @@ fn version_2_longer_than_the_bound_is_refused_before_it_is_read() {
 
 #[test]
 fn other_protocols_are_told_apart_by_their_first_octets() {
-    for octets in [&b"GET / HTTP/1.1"[..], b"\x16\x03\x01", b"PRI * HTTP/2.0", b"PROXz", b"\r\n\r\n\r\n"] {
+    for octets in
+        [&b"GET / HTTP/1.1"[..], b"\x16\x03\x01", b"PRI * HTTP/2.0", b"PROXz", b"\r\n\r\n\r\n"]
+    {
         assert_eq!(read(octets), Err(Malformed::Signature));
     }
 }
 
 fn any_header() -> impl Strategy<Value = Vec<u8>> {
-    let v4 = any::<([u8; 4], [u8; 4], u16, u16)>()
-        .prop_map(|(a, b, c, d)| format!("PROXY TCP4 {} {} {c} {d}\r\n", Ipv4Addr::from(a), Ipv4Addr::from(b)).into_bytes());
-    let v6 = any::<([u8; 16], [u8; 16], u16, u16)>()
-        .prop_map(|(a, b, c, d)| format!("PROXY TCP6 {} {} {c} {d}\r\n", Ipv6Addr::from(a), Ipv6Addr::from(b)).into_bytes());
+    let v4 = any::<([u8; 4], [u8; 4], u16, u16)>().prop_map(|(a, b, c, d)| {
+        format!("PROXY TCP4 {} {} {c} {d}\r\n", Ipv4Addr::from(a), Ipv4Addr::from(b)).into_bytes()
+    });
+    let v6 = any::<([u8; 16], [u8; 16], u16, u16)>().prop_map(|(a, b, c, d)| {
+        format!("PROXY TCP6 {} {} {c} {d}\r\n", Ipv6Addr::from(a), Ipv6Addr::from(b)).into_bytes()
+    });
     let binary = any::<[u8; 12]>().prop_map(|addresses| v2(0x21, 0x11, &addresses));
     prop_oneof![v4, v6, binary]
 }

@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 
 use super::proxy_protocol::{self, Header, Malformed, Progress};
 
-/// How HTTP/2 by prior knowledge begins (RFC 9113 §3.4): enough of it that no HTTP/1 request does so too.
+/// How HTTP/2 by prior knowledge begins (RFC 9113 §3.4): enough of it that no HTTP/1 request does
+/// so too.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// What is read at once while looking ahead.
@@ -87,7 +88,11 @@ impl Socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
             return Pin::new(&mut self.stream).poll_read(cx, buf);
         }
@@ -101,7 +106,11 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -113,7 +122,11 @@ impl AsyncWrite for Socket {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -132,7 +145,9 @@ mod tests {
     /// What a client sends, each piece when the one before has been read.
     async fn sent(pieces: &[&[u8]]) -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let mut client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
+        let mut client = TcpStream::connect(listener.local_addr().expect("an address"))
+            .await
+            .expect("connected");
         let (stream, _) = listener.accept().await.expect("accepted");
         let mut socket = Socket::new(stream);
         for piece in pieces {
@@ -181,7 +196,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_follows_a_proxy_header_is_the_clients() {
-        let (mut socket, client) = sent(&[b"PROXY TCP4 192.0.2.1 198.51.100.2 5", b"6324 443\r\nGET /"]).await;
+        let (mut socket, client) =
+            sent(&[b"PROXY TCP4 192.0.2.1 198.51.100.2 5", b"6324 443\r\nGET /"]).await;
         let header = socket.read_proxy_header().await.expect("a header");
         assert_eq!(header.addresses.expect("addresses").source.to_string(), "192.0.2.1:56324");
         assert_eq!(rest(socket, client).await, b"GET /");

@@ -1,11 +1,14 @@
-//! Session tickets (RFC 5077, RFC 8446 §4.6.1) that every replica opens: a client resumes its session wherever its next connection ends up.
+//! Session tickets (RFC 5077, RFC 8446 §4.6.1) that every replica opens: a client resumes its
+//! session wherever its next connection ends up.
 //!
-//! The keys are derived from those that seal login sessions, which all replicas have, and from the time: each half day has a key of its own, and
-//! rotating the one rotates the other. Without such keys they are derived from a secret of this process. What a ticket holds of a client, its certificate,
-//! is judged at each request like one that was just shown; rustls resumes a session for the server's name alone that it was begun with.
+//! The keys are derived from those that seal login sessions, which all replicas have, and from the
+//! time: each half day has a key of its own, and rotating the one rotates the other. Without such
+//! keys they are derived from a secret of this process. What a ticket holds of a client, its
+//! certificate, is judged at each request like one that was just shown; rustls resumes a session
+//! for the server's name alone that it was begun with.
 //!
-//! A ticket is: sixteen octets that name the key, a nonce of twelve, the session sealed by AES-256-GCM-SIV (RFC 8452, whose random nonces need not be counted), and
-//! a tag of sixteen.
+//! A ticket is: sixteen octets that name the key, a nonce of twelve, the session sealed by
+//! AES-256-GCM-SIV (RFC 8452, whose random nonces need not be counted), and a tag of sixteen.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,11 +26,13 @@ use rustls::server::ProducesTickets;
 
 use crate::session::NoRandomness;
 
-/// How long one key seals, in seconds. It opens for as long again, so that every ticket is good for this long at least.
+/// How long one key seals, in seconds. It opens for as long again, so that every ticket is good for
+/// this long at least.
 const WINDOW: u64 = 12 * 3600;
 /// How often it is looked which half day it is.
 const LOOK: Duration = Duration::from_secs(30);
-/// The longest session that is sealed, in octets: with a client's certificates it is some thousands. A ticket's length is told in two octets.
+/// The longest session that is sealed, in octets: with a client's certificates it is some
+/// thousands. A ticket's length is told in two octets.
 const MAX_SESSION: usize = 16 * 1024;
 const NAME_LEN: usize = 16;
 const TAG_LEN: usize = 16;
@@ -42,7 +47,8 @@ pub(crate) struct Tickets {
 /// The keys of one time.
 struct Ring {
     seals: Key,
-    /// Further ones that open: those of other session keys, of the half day before, and of the next, for replicas whose clocks are ahead.
+    /// Further ones that open: those of other session keys, of the half day before, and of the
+    /// next, for replicas whose clocks are ahead.
     open: Vec<Key>,
 }
 
@@ -65,7 +71,8 @@ impl Tickets {
         Ok(Self { ring: ArcSwap::from_pointee(ring), own })
     }
 
-    /// Takes the keys that are derived from these for `now` into use, and puts all others out of use.
+    /// Takes the keys that are derived from these for `now` into use, and puts all others out of
+    /// use.
     pub(crate) fn learn(&self, keys: &[SessionKey], now: SystemTime) {
         if let Some(ring) = Ring::new(&self.own, keys, now) {
             self.ring.store(Arc::new(ring));
@@ -74,7 +81,8 @@ impl Tickets {
 
     /// Follows the keys of the snapshot and the time, forever: a task of the control plane.
     pub(crate) async fn follow(&self, live: &Live) {
-        let learn = |snapshot: &Snapshot| self.learn(&snapshot.credentials.session_keys, SystemTime::now());
+        let learn =
+            |snapshot: &Snapshot| self.learn(&snapshot.credentials.session_keys, SystemTime::now());
         let clock = async {
             loop {
                 tokio::time::sleep(LOOK).await;
@@ -123,11 +131,16 @@ impl Ring {
         let seals = in_use(keys, |key| key.created, now);
         let extract = |secret: &[u8]| Salt::new(HKDF_SHA256, b"portcullis").extract(secret);
         let first = extract(seals.map_or(own, |key| key.key.expose()));
-        let mut open: Vec<Key> =
-            [window.saturating_sub(1), window + 1].into_iter().filter_map(|other| Key::derive(&first, other)).collect();
+        let mut open: Vec<Key> = [window.saturating_sub(1), window + 1]
+            .into_iter()
+            .filter_map(|other| Key::derive(&first, other))
+            .collect();
         for other in keys.iter().filter(|key| seals.is_some_and(|seals| seals.key != key.key)) {
             let secret = extract(other.key.expose());
-            open.extend((window.saturating_sub(1)..=window + 1).filter_map(|window| Key::derive(&secret, window)));
+            open.extend(
+                (window.saturating_sub(1)..=window + 1)
+                    .filter_map(|window| Key::derive(&secret, window)),
+            );
         }
         Some(Self { seals: Key::derive(&first, window)?, open })
     }
@@ -143,7 +156,11 @@ impl Key {
     /// The key of a secret for one half day.
     fn derive(secret: &Prk, window: u64) -> Option<Self> {
         let mut octets = [0; Material::LEN];
-        secret.expand(&[b"session ticket AES-256-GCM-SIV", &window.to_be_bytes()], Material).ok()?.fill(&mut octets).ok()?;
+        secret
+            .expand(&[b"session ticket AES-256-GCM-SIV", &window.to_be_bytes()], Material)
+            .ok()?
+            .fill(&mut octets)
+            .ok()?;
         let (name, key) = octets.split_first_chunk()?;
         Some(Self { name: *name, key: RandomizedNonceKey::new(&AES_256_GCM_SIV, key).ok()? })
     }
@@ -197,7 +214,11 @@ mod tests {
     }
 
     fn key(octet: u8, created: u64) -> SessionKey {
-        SessionKey { origin: Origin::default(), key: vec![octet; 32].into(), created: Some(at(created)) }
+        SessionKey {
+            origin: Origin::default(),
+            key: vec![octet; 32].into(),
+            created: Some(at(created)),
+        }
     }
 
     /// One replica, which knows `keys` and takes it to be `now`.
@@ -247,7 +268,11 @@ mod tests {
         let late = replica(&both, NOON + 60).encrypt(b"session").unwrap();
         assert!(opens(&replica(std::slice::from_ref(&new), NOON + 60), &late));
         assert!(!opens(&replica(std::slice::from_ref(&old), NOON + 60), &late));
-        assert!(opens(&replica(&both, NOON + WINDOW), &early) && opens(&replica(&both, NOON + WINDOW), &late), "both open");
+        assert!(
+            opens(&replica(&both, NOON + WINDOW), &early)
+                && opens(&replica(&both, NOON + WINDOW), &late),
+            "both open"
+        );
     }
 
     #[test]

@@ -23,8 +23,9 @@ const HTTP1: &[u8] = b"http/1.1";
 /// What clients offer that are told to speak nothing newer, such as `curl --http1.0`.
 const HTTP1_0: &[u8] = b"http/1.0";
 
-/// TLS as the settings' policy has it, with the certificates that are in use; `clients` asks for certificates of clients, on every host alike. One for all workers, so that a
-/// session that one of them began is resumed by any other.
+/// TLS as the settings' policy has it, with the certificates that are in use; `clients` asks for
+/// certificates of clients, on every host alike. One for all workers, so that a session that one of
+/// them began is resumed by any other.
 ///
 /// # Errors
 /// The cryptography's parts do not fit together.
@@ -34,8 +35,8 @@ pub(crate) fn acceptor(
     clients: Option<Arc<dyn ClientCertVerifier>>,
     tickets: Arc<Tickets>,
 ) -> Result<TlsAcceptor, rustls::Error> {
-    let builder =
-        ServerConfig::builder_with_provider(provider().into()).with_protocol_versions(versions(settings.listeners.https.policy))?;
+    let builder = ServerConfig::builder_with_provider(provider().into())
+        .with_protocol_versions(versions(settings.listeners.https.policy))?;
     let builder = match clients {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
@@ -52,7 +53,8 @@ pub(crate) fn acceptor(
 
 /// What is spoken within TLS, in the order of our preference.
 fn protocols(settings: &Settings) -> impl Iterator<Item = &'static [u8]> {
-    let proves = settings.acme.as_ref().is_some_and(|acme| acme.challenge == ChallengeKind::TlsAlpn01);
+    let proves =
+        settings.acme.as_ref().is_some_and(|acme| acme.challenge == ChallengeKind::TlsAlpn01);
     [HTTP2, HTTP1, HTTP1_0].into_iter().chain(proves.then_some(ACME_TLS))
 }
 
@@ -65,8 +67,8 @@ fn versions(policy: TlsPolicy) -> &'static [&'static SupportedProtocolVersion] {
     }
 }
 
-/// The cipher suites and groups of Mozilla's profiles, and the group that withstands quantum computers. Both are chosen in the client's order, which knows
-/// whether AES is fast there.
+/// The cipher suites and groups of Mozilla's profiles, and the group that withstands quantum
+/// computers. Both are chosen in the client's order, which knows whether AES is fast there.
 fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![
@@ -80,7 +82,12 @@ fn provider() -> CryptoProvider {
             suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
             suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
         ],
-        kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
+        kx_groups: vec![
+            kx_group::X25519MLKEM768,
+            kx_group::X25519,
+            kx_group::SECP256R1,
+            kx_group::SECP384R1,
+        ],
         ..aws_lc_rs::default_provider()
     }
 }
@@ -93,7 +100,8 @@ pub(super) fn protocol<I>(stream: &TlsStream<I>) -> Protocol {
     }
 }
 
-/// Whether the handshake was all that the client wanted: an authority's look at a challenge (RFC 8737 §3).
+/// Whether the handshake was all that the client wanted: an authority's look at a challenge (RFC
+/// 8737 §3).
 pub(super) fn is_challenge<I>(stream: &TlsStream<I>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(ACME_TLS)
 }
@@ -113,7 +121,11 @@ pub(super) fn failure(error: &io::Error) -> &'static str {
         Some(Error::AlertReceived(_)) => "alert",
         Some(Error::PeerIncompatible(_)) => "incompatible",
         Some(Error::NoApplicationProtocol) => "no_application_protocol",
-        Some(Error::InvalidMessage(_) | Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. }) => "malformed",
+        Some(
+            Error::InvalidMessage(_)
+            | Error::InappropriateMessage { .. }
+            | Error::InappropriateHandshakeMessage { .. },
+        ) => "malformed",
         Some(_) => "other",
     }
 }
@@ -132,17 +144,25 @@ mod tests {
 
     #[test]
     fn challenges_are_spoken_only_where_they_are_asked_for() {
-        let spoken = |change: Value| protocols(&settings(&change)).map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let spoken =
+            |change: Value| protocols(&settings(&change)).map(<[u8]>::to_vec).collect::<Vec<_>>();
         let http = [HTTP2, HTTP1, HTTP1_0];
         assert_eq!(spoken(json!({})), http);
         assert_eq!(spoken(json!({ "acme": { "challenge": "http-01" } })), http);
-        assert_eq!(spoken(json!({ "acme": { "challenge": "tls-alpn-01" } })), [HTTP2, HTTP1, HTTP1_0, ACME_TLS]);
+        assert_eq!(
+            spoken(json!({ "acme": { "challenge": "tls-alpn-01" } })),
+            [HTTP2, HTTP1, HTTP1_0, ACME_TLS]
+        );
     }
 
     #[test]
     fn modern_is_without_tls_1_2() {
-        let versions = |policy| versions(policy).iter().map(|version| version.version).collect::<Vec<_>>();
-        assert_eq!(versions(TlsPolicy::Intermediate), [ProtocolVersion::TLSv1_3, ProtocolVersion::TLSv1_2]);
+        let versions =
+            |policy| versions(policy).iter().map(|version| version.version).collect::<Vec<_>>();
+        assert_eq!(
+            versions(TlsPolicy::Intermediate),
+            [ProtocolVersion::TLSv1_3, ProtocolVersion::TLSv1_2]
+        );
         assert_eq!(versions(TlsPolicy::Modern), [ProtocolVersion::TLSv1_3]);
     }
 }

@@ -1,4 +1,5 @@
-//! Which header fields the gateway sets, reads or frames by, in every spelling that some backend takes for the same.
+//! Which header fields the gateway sets, reads or frames by, in every spelling that some backend
+//! takes for the same.
 
 use smallvec::SmallVec;
 
@@ -31,7 +32,8 @@ pub(crate) enum Role {
     Cookie,
     /// Says who the caller is; only the gateway may say so.
     Identity,
-    /// Says where the request came from, or what it was before; believed from trusted networks only.
+    /// Says where the request came from, or what it was before; believed from trusted networks
+    /// only.
     Forwarding,
 }
 
@@ -72,9 +74,18 @@ fn other(name: &str) -> Role {
     match name {
         "upgrade" => Role::Upgrade,
         "expect" => Role::Expect,
-        "keep-alive" | "proxy-connection" | "proxy-authorization" | "proxy-authenticate" | "proxy-authentication-info" => Role::HopByHop,
+        "keep-alive"
+        | "proxy-connection"
+        | "proxy-authorization"
+        | "proxy-authenticate"
+        | "proxy-authentication-info" => Role::HopByHop,
         "authorization" | "sec-websocket-key" | "sec-websocket-version" => Role::Single,
-        "sec-websocket-protocol" | "sec-websocket-extensions" | "sec-websocket-accept" | "range" | "accept" | "origin" => Role::Kept,
+        "sec-websocket-protocol"
+        | "sec-websocket-extensions"
+        | "sec-websocket-accept"
+        | "range"
+        | "accept"
+        | "origin" => Role::Kept,
         "remote-user" => Role::Identity,
         _ => Role::Free,
     }
@@ -82,7 +93,8 @@ fn other(name: &str) -> Role {
 
 fn extension(name: &[u8]) -> Role {
     match name {
-        b"forwarded-for" | b"forwarded-proto" | b"forwarded-host" | b"forwarded-port" | b"real-ip" | b"request-id" => Role::Forwarding,
+        b"forwarded-for" | b"forwarded-proto" | b"forwarded-host" | b"forwarded-port"
+        | b"real-ip" | b"request-id" => Role::Forwarding,
         b"forwarded-user"
         | b"forwarded-email"
         | b"forwarded-groups"
@@ -93,7 +105,8 @@ fn extension(name: &[u8]) -> Role {
         | b"remote-group"
         | b"remote-groups"
         | b"webauth-user" => Role::Identity,
-        // These let whoever sends them say what path, host or scheme a request had: some frameworks route by them.
+        // These let whoever sends them say what path, host or scheme a request had: some frameworks
+        // route by them.
         b"original-url"
         | b"rewrite-url"
         | b"original-uri"
@@ -104,17 +117,22 @@ fn extension(name: &[u8]) -> Role {
         | b"client-ip"
         | b"cluster-client-ip"
         | b"envoy-external-address" => Role::Forwarding,
-        _ if name.starts_with(b"auth-request-") || name.starts_with(b"portcullis-") => Role::Identity,
+        _ if name.starts_with(b"auth-request-") || name.starts_with(b"portcullis-") => {
+            Role::Identity
+        }
         _ if name.starts_with(b"forwarded-") => Role::Forwarding,
         _ => Role::Free,
     }
 }
 
-/// The name as backends of the CGI family fold it: all that is neither letter nor digit is one character to them.
-/// `None` where `name` has but letters, digits and `-`.
+/// The name as backends of the CGI family fold it: all that is neither letter nor digit is one
+/// character to them. `None` where `name` has but letters, digits and `-`.
 pub(crate) fn folded(name: &str) -> Option<SmallVec<[u8; 64]>> {
     let odd = |byte: &u8| !byte.is_ascii_alphanumeric() && *byte != b'-';
-    name.as_bytes().iter().any(odd).then(|| name.bytes().map(|byte| if odd(&byte) { b'-' } else { byte }).collect())
+    name.as_bytes()
+        .iter()
+        .any(odd)
+        .then(|| name.bytes().map(|byte| if odd(&byte) { b'-' } else { byte }).collect())
 }
 
 // === impl Role ===

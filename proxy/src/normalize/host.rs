@@ -12,8 +12,8 @@ use super::refusals;
 use crate::digits::put_decimal;
 use crate::exchange::Refusal;
 
-/// A host as it is compared: lower case, no port, no trailing dot. A name, an IPv4 address, or an IPv6 address in brackets;
-/// that it is well-formed does not say that it is served.
+/// A host as it is compared: lower case, no port, no trailing dot. A name, an IPv4 address, or an
+/// IPv6 address in brackets; that it is well-formed does not say that it is served.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Host(SmallVec<[u8; 64]>);
 
@@ -28,10 +28,11 @@ pub(crate) struct Authority {
 // === impl Authority ===
 
 impl Authority {
-    /// Reads `uri-host [ ":" port ]` (RFC 9110 §7.2). User information, percent-encoding, an empty port and empty labels are
-    /// refused: parsers differ on them.
+    /// Reads `uri-host [ ":" port ]` (RFC 9110 §7.2). User information, percent-encoding, an empty
+    /// port and empty labels are refused: parsers differ on them.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, Refusal> {
-        let (host, port) = if text.first() == Some(&b'[') { split_literal(text)? } else { split_name(text)? };
+        let (host, port) =
+            if text.first() == Some(&b'[') { split_literal(text)? } else { split_name(text)? };
         let port = port.map(parse_port).transpose()?;
         Ok(Self { host, port })
     }
@@ -51,7 +52,10 @@ impl Authority {
 fn split_literal(text: &[u8]) -> Result<(Host, Option<&[u8]>), Refusal> {
     let end = text.iter().position(|byte| *byte == b']').ok_or(refusals::HOST_MALFORMED)?;
     let (literal, rest) = text.split_at_checked(end + 1).ok_or(refusals::HOST_MALFORMED)?;
-    let inner = literal.get(1..end).and_then(|inner| std::str::from_utf8(inner).ok()).ok_or(refusals::HOST_MALFORMED)?;
+    let inner = literal
+        .get(1..end)
+        .and_then(|inner| std::str::from_utf8(inner).ok())
+        .ok_or(refusals::HOST_MALFORMED)?;
     inner.parse::<Ipv6Addr>().map_err(|_| refusals::HOST_MALFORMED)?;
     let host = Host(literal.iter().map(u8::to_ascii_lowercase).collect());
     match rest.split_first() {
@@ -70,9 +74,12 @@ fn split_name(text: &[u8]) -> Result<(Host, Option<&[u8]>), Refusal> {
         return Err(refusals::HOST_MALFORMED);
     }
     // Every octet is looked at, whatever was found, and so many at once.
-    let is_odd = name.iter().fold(false, |odd, byte| odd | !(byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'_' | b'.')));
+    let is_odd = name.iter().fold(false, |odd, byte| {
+        odd | !(byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'_' | b'.'))
+    });
     let pairs = name.iter().zip(name.iter().skip(1));
-    let has_empty_label = pairs.fold(false, |empty, (left, right)| empty | ((*left == b'.') & (*right == b'.')));
+    let has_empty_label =
+        pairs.fold(false, |empty, (left, right)| empty | ((*left == b'.') & (*right == b'.')));
     if is_odd || has_empty_label || name.starts_with(b".") || name.ends_with(b".") {
         return Err(refusals::HOST_MALFORMED);
     }
@@ -84,7 +91,9 @@ fn split_name(text: &[u8]) -> Result<(Host, Option<&[u8]>), Refusal> {
 fn parse_port(digits: &[u8]) -> Result<u16, Refusal> {
     let port = match digits {
         [] | [_, _, _, _, _, _, ..] => None,
-        _ if digits.iter().all(u8::is_ascii_digit) => std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()),
+        _ if digits.iter().all(u8::is_ascii_digit) => {
+            std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok())
+        }
         _ => None,
     };
     port.filter(|port| *port > 0).ok_or(refusals::HOST_MALFORMED)

@@ -13,8 +13,8 @@ pub(crate) const MAX_TARGET: usize = 16 * 1024;
 pub(crate) enum Reading {
     /// All parsers read it alike.
     Plain,
-    /// Some decode, merge or cut it: `%2f`, `%5c`, encoded unreserved characters, `//`, `;`. Where path rules decide, it
-    /// could be taken for a path of another rule.
+    /// Some decode, merge or cut it: `%2f`, `%5c`, encoded unreserved characters, `//`, `;`. Where
+    /// path rules decide, it could be taken for a path of another rule.
     Several,
 }
 
@@ -63,7 +63,10 @@ fn differs(byte: u8, encoded: bool, previous: u8) -> bool {
 }
 
 fn decode(high: Option<&u8>, low: Option<&u8>) -> Result<u8, Refusal> {
-    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16)).and_then(|digit| u8::try_from(digit).ok());
+    let digit = |byte: Option<&u8>| {
+        byte.and_then(|byte| char::from(*byte).to_digit(16))
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
     match (digit(high), digit(low)) {
         (Some(high), Some(low)) => Ok(high << 4 | low),
         _ => Err(refusals::PATH_MALFORMED),

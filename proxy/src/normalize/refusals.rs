@@ -1,5 +1,5 @@
-//! Every reason for which a request is refused before it is routed, in one place: `docs/requests.md` lists them, and
-//! a metric counts them by their word.
+//! Every reason for which a request is refused before it is routed, in one place:
+//! `docs/requests.md` lists them, and a metric counts them by their word.
 
 use http::StatusCode;
 

@@ -1,8 +1,9 @@
 use super::refusals::*;
 use super::*;
 
-/// Reads `METHOD target HTTP/version` and `name: value` lines as a codec would hand them on. `:authority`, `:scheme` and
-/// `:protocol` are those of HTTP/2 or of an absolute form; `:body: n` is a body's length.
+/// Reads `METHOD target HTTP/version` and `name: value` lines as a codec would hand them on.
+/// `:authority`, `:scheme` and `:protocol` are those of HTTP/2 or of an absolute form; `:body: n`
+/// is a body's length.
 pub(crate) fn head(text: &str) -> RequestHead {
     let mut lines = text.lines();
     let line: Vec<&str> = lines.next().unwrap().split(' ').collect();
@@ -34,9 +35,14 @@ pub(crate) fn head(text: &str) -> RequestHead {
             ":authority" => head.authority = Some(value.into()),
             ":scheme" => head.scheme = Some(value.into()),
             ":protocol" => head.protocol = Some(value.into()),
-            ":body" => head.body = BodyLength::Exact(std::str::from_utf8(&value).unwrap().parse().unwrap()),
+            ":body" => {
+                head.body = BodyLength::Exact(std::str::from_utf8(&value).unwrap().parse().unwrap())
+            }
             name => {
-                head.headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_bytes(&value).unwrap());
+                head.headers.append(
+                    HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                    HeaderValue::from_bytes(&value).unwrap(),
+                );
             }
         }
     }
@@ -54,8 +60,11 @@ fn refused(table: &[(&str, Refusal)]) {
 }
 
 fn headers(request: &Request) -> Vec<String> {
-    let mut headers: Vec<String> =
-        request.headers.iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))).collect();
+    let mut headers: Vec<String> = request
+        .headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
+        .collect();
     headers.sort();
     headers
 }
@@ -117,8 +126,16 @@ fn a_host_that_parsers_differ_on_is_refused() {
         "a\tb",
     ];
     for host in hosts {
-        assert_eq!(read(&format!("GET / HTTP/1.1\nHost: {host}")).err(), Some(HOST_MALFORMED), "Host: {host}");
-        assert_eq!(read(&format!("GET / HTTP/2\n:authority: {host}")).err(), Some(HOST_MALFORMED), ":authority: {host}");
+        assert_eq!(
+            read(&format!("GET / HTTP/1.1\nHost: {host}")).err(),
+            Some(HOST_MALFORMED),
+            "Host: {host}"
+        );
+        assert_eq!(
+            read(&format!("GET / HTTP/2\n:authority: {host}")).err(),
+            Some(HOST_MALFORMED),
+            ":authority: {host}"
+        );
     }
     let long = format!("GET / HTTP/1.1\nHost: {}example", "a.".repeat(124));
     assert_eq!(read(&long).err(), Some(HOST_MALFORMED));
@@ -140,7 +157,11 @@ fn a_host_is_compared_in_lower_case_without_port_and_trailing_dot() {
         ("localhost", "localhost", None),
     ] {
         let request = read(&format!("GET / HTTP/1.1\nHost: {host}")).unwrap();
-        assert_eq!((request.authority.host.as_str(), request.authority.port), (name, port), "{host}");
+        assert_eq!(
+            (request.authority.host.as_str(), request.authority.port),
+            (name, port),
+            "{host}"
+        );
         let afresh = port.map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"));
         assert_eq!(request.authority.to_value(), afresh);
     }
@@ -206,12 +227,19 @@ fn a_path_that_parsers_differ_on_is_refused() {
         ),
         (PATH_BACKSLASH, &["/a\\b"]),
         (PATH_CONTROL, &["/%00", "/a%00.html", "/%0d%0aX", "/%0A", "/%09", "/%1f", "/%7f"]),
-        (PATH_MALFORMED, &["/%", "/%2", "/%g0", "/%0g", "/a%", "/%%30", "/%u002e", "/caf\u{e9}", "/?caf\u{e9}"]),
+        (
+            PATH_MALFORMED,
+            &["/%", "/%2", "/%g0", "/%0g", "/a%", "/%%30", "/%u002e", "/caf\u{e9}", "/?caf\u{e9}"],
+        ),
     ] {
         for path in paths {
             // What the type of a path does not take, no codec can hand on.
             if path.parse::<PathAndQuery>().is_ok() {
-                assert_eq!(read(&format!("GET {path} HTTP/1.1\nHost: a")).err(), Some(refusal), "{path}");
+                assert_eq!(
+                    read(&format!("GET {path} HTTP/1.1\nHost: a")).err(),
+                    Some(refusal),
+                    "{path}"
+                );
             }
         }
     }
@@ -270,7 +298,18 @@ fn methods_versions_schemes_and_protocols_that_are_not_supported_are_refused() {
         ("CONNECT / HTTP/2\n:authority: a\n:protocol: connect-udp", PROTOCOL),
         ("GET / HTTP/2\n:authority: a\n:protocol: websocket", PROTOCOL),
     ]);
-    for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "M-SEARCH", "VERSION-CONTROL"] {
+    for method in [
+        "GET",
+        "HEAD",
+        "POST",
+        "PUT",
+        "DELETE",
+        "OPTIONS",
+        "PATCH",
+        "PROPFIND",
+        "M-SEARCH",
+        "VERSION-CONTROL",
+    ] {
         assert_eq!(read(&format!("{method} / HTTP/1.1\nHost: a")).unwrap().method.as_str(), method);
     }
     for scheme in ["http", "https", "HTTPS"] {
@@ -292,10 +331,17 @@ fn fields_that_frame_or_route_must_be_spelt_one_way_and_stand_once() {
         "Sec_WebSocket_Key",
         "Content_Encoding",
     ] {
-        assert_eq!(read(&format!("GET / HTTP/1.1\nHost: a\n{name}: 1")).err(), Some(FIELD_SPELLING), "{name}");
+        assert_eq!(
+            read(&format!("GET / HTTP/1.1\nHost: a\n{name}: 1")).err(),
+            Some(FIELD_SPELLING),
+            "{name}"
+        );
     }
-    for name in ["Content-Type", "Authorization", "Expect", "Sec-WebSocket-Key", "Sec-WebSocket-Version"] {
-        let text = format!("GET / HTTP/1.1\nHost: a\n{name}: 100-continue\nX: y\n{name}: 100-continue");
+    for name in
+        ["Content-Type", "Authorization", "Expect", "Sec-WebSocket-Key", "Sec-WebSocket-Version"]
+    {
+        let text =
+            format!("GET / HTTP/1.1\nHost: a\n{name}: 100-continue\nX: y\n{name}: 100-continue");
         assert_eq!(read(&text).err(), Some(FIELD_REPEATED), "{name}");
     }
     let many: String = (0..100).map(|index| format!("\nX-{index}: y")).collect();
@@ -304,15 +350,27 @@ fn fields_that_frame_or_route_must_be_spelt_one_way_and_stand_once() {
 
 #[test]
 fn fields_of_a_connection_have_no_place_in_http2() {
-    for field in ["connection: close", "keep-alive: 5", "proxy-connection: close", "transfer-encoding: chunked", "upgrade: websocket"] {
-        assert_eq!(read(&format!("GET / HTTP/2\n:authority: a\n{field}")).err(), Some(FIELD_OF_CONNECTION), "{field}");
+    for field in [
+        "connection: close",
+        "keep-alive: 5",
+        "proxy-connection: close",
+        "transfer-encoding: chunked",
+        "upgrade: websocket",
+    ] {
+        assert_eq!(
+            read(&format!("GET / HTTP/2\n:authority: a\n{field}")).err(),
+            Some(FIELD_OF_CONNECTION),
+            "{field}"
+        );
     }
 }
 
 #[test]
 fn what_belongs_to_the_connection_does_not_go_on() {
-    let text = "POST / HTTP/1.1\nHost: a\nContent-Length: 3\n:body: 3\nConnection: close, X-Hop ,, x-none\nConnection: Keep-Alive\nKeep-Alive: 5\n\
-                Proxy-Connection: close\nProxy-Authorization: Basic eA==\nTE: gzip\nUpgrade: tls/1.0\nX-Hop: 1\nX-End: 2\nTrailer: X-Sum";
+    let text = "POST / HTTP/1.1\nHost: a\nContent-Length: 3\n:body: 3\nConnection: close, X-Hop \
+                ,, x-none\nConnection: Keep-Alive\nKeep-Alive: 5\nProxy-Connection: \
+                close\nProxy-Authorization: Basic eA==\nTE: gzip\nUpgrade: tls/1.0\nX-Hop: \
+                1\nX-End: 2\nTrailer: X-Sum";
     passes(text, &["trailer: X-Sum", "x-end: 2"]);
     assert_eq!(read(text).unwrap().body, BodyLength::Exact(3));
     passes("GET / HTTP/1.1\nHost: a\nTE: trailers", &["te: trailers"]);
@@ -323,8 +381,10 @@ fn what_belongs_to_the_connection_does_not_go_on() {
 
 #[test]
 fn connection_cannot_name_away_what_means_something_to_the_gateway() {
-    let text = "GET / HTTP/1.1\nHost: a\nConnection: host, authorization, cookie, content-type, x-forwarded-for, te, cache-control, sec-websocket-protocol\n\
-                Authorization: Bearer x\nCookie: a=b\nContent-Type: text/plain\nCache-Control: no-cache\nSec-WebSocket-Protocol: p\nTE: trailers";
+    let text = "GET / HTTP/1.1\nHost: a\nConnection: host, authorization, cookie, content-type, \
+                x-forwarded-for, te, cache-control, sec-websocket-protocol\nAuthorization: Bearer \
+                x\nCookie: a=b\nContent-Type: text/plain\nCache-Control: \
+                no-cache\nSec-WebSocket-Protocol: p\nTE: trailers";
     let kept = [
         "authorization: Bearer x",
         "cache-control: no-cache",
@@ -385,18 +445,28 @@ fn where_a_request_came_from_is_believed_of_trusted_clients_alone() {
     ] {
         let text = format!("GET / HTTP/1.1\nHost: a\n{name}: x");
         assert!(read(&text).unwrap().headers.is_empty(), "{name}");
-        assert_eq!(request(head(&text), true, NonZeroUsize::new(100).unwrap()).unwrap().headers.len(), 1, "{name}");
+        assert_eq!(
+            request(head(&text), true, NonZeroUsize::new(100).unwrap()).unwrap().headers.len(),
+            1,
+            "{name}"
+        );
     }
     for name in ["X_Forwarded_For", "x_real_ip", "X_Request.Id", "X_Original_URL"] {
         let head = head(&format!("GET / HTTP/1.1\nHost: a\n{name}: x"));
-        assert!(request(head, true, NonZeroUsize::new(100).unwrap()).unwrap().headers.is_empty(), "{name}");
+        assert!(
+            request(head, true, NonZeroUsize::new(100).unwrap()).unwrap().headers.is_empty(),
+            "{name}"
+        );
     }
     passes("GET / HTTP/1.1\nHost: a\nX_Custom: 1\nAccept: */*", &["accept: */*", "x_custom: 1"]);
 }
 
 #[test]
 fn cookie_crumbs_become_one_field() {
-    passes("GET / HTTP/2\n:authority: a\ncookie: a=1\nx: y\ncookie: b=2\ncookie: c=3", &["cookie: a=1; b=2; c=3", "x: y"]);
+    passes(
+        "GET / HTTP/2\n:authority: a\ncookie: a=1\nx: y\ncookie: b=2\ncookie: c=3",
+        &["cookie: a=1; b=2; c=3", "x: y"],
+    );
     passes("GET / HTTP/1.1\nHost: a\nCookie: a=1\nCookie: b=2", &["cookie: a=1; b=2"]);
     passes("GET / HTTP/1.1\nHost: a\nCookie:\nCookie: a=1\nCookie:", &["cookie: a=1"]);
 }
@@ -425,13 +495,25 @@ const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Ve
 fn a_websocket_is_opened_by_either_handshake() {
     for text in [
         format!("GET /ws HTTP/1.1\nHost: a\nUpgrade: websocket\nConnection: Upgrade\n{KEY}"),
-        format!("GET /ws HTTP/1.1\nHost: a\nUpgrade: WebSocket\nConnection: keep-alive, upgrade\n{KEY}"),
-        "CONNECT /ws HTTP/2\n:authority: a\n:protocol: websocket\n:scheme: https\nsec-websocket-version: 13".to_owned(),
-        "CONNECT /ws HTTP/2\n:authority: a\n:protocol: WebSocket\nsec-websocket-version: 13".to_owned(),
+        format!(
+            "GET /ws HTTP/1.1\nHost: a\nUpgrade: WebSocket\nConnection: keep-alive, upgrade\n{KEY}"
+        ),
+        "CONNECT /ws HTTP/2\n:authority: a\n:protocol: websocket\n:scheme: \
+         https\nsec-websocket-version: 13"
+            .to_owned(),
+        "CONNECT /ws HTTP/2\n:authority: a\n:protocol: WebSocket\nsec-websocket-version: 13"
+            .to_owned(),
     ] {
         let request = read(&text).unwrap();
-        assert_eq!((request.kind, request.body, request.method.as_str()), (Kind::WebSocket, BodyLength::Tunnel, "GET"), "{text}");
-        assert!(!request.headers.contains_key(header::UPGRADE) && request.headers.contains_key(header::SEC_WEBSOCKET_VERSION));
+        assert_eq!(
+            (request.kind, request.body, request.method.as_str()),
+            (Kind::WebSocket, BodyLength::Tunnel, "GET"),
+            "{text}"
+        );
+        assert!(
+            !request.headers.contains_key(header::UPGRADE)
+                && request.headers.contains_key(header::SEC_WEBSOCKET_VERSION)
+        );
     }
 }
 
@@ -442,9 +524,15 @@ fn a_handshake_that_is_not_a_websockets_is_refused() {
         with("GET / HTTP/1.1"),
         format!("{}\n{KEY}", with("POST / HTTP/1.1")),
         format!("{}\n{KEY}\n:body: 1", with("GET / HTTP/1.1")),
-        format!("{}\nSec-WebSocket-Key: short==\nSec-WebSocket-Version: 13", with("GET / HTTP/1.1")),
+        format!(
+            "{}\nSec-WebSocket-Key: short==\nSec-WebSocket-Version: 13",
+            with("GET / HTTP/1.1")
+        ),
         format!("{}\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", with("GET / HTTP/1.1")),
-        format!("{}\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Version: 8", with("GET / HTTP/1.1")),
+        format!(
+            "{}\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Version: 8",
+            with("GET / HTTP/1.1")
+        ),
         format!("GET / HTTP/1.1\nHost: a\nUpgrade: websocket\n{KEY}"),
         format!("GET / HTTP/1.1\nHost: a\nUpgrade: websocket\nConnection: close\n{KEY}"),
         format!("GET / HTTP/1.1\nHost: a\nUpgrade: websocket, foo\nConnection: Upgrade\n{KEY}"),
@@ -456,15 +544,19 @@ fn a_handshake_that_is_not_a_websockets_is_refused() {
         ("GET / HTTP/1.1\nHost: a\nUpgrade: h2c\nConnection: Upgrade", UPGRADE_H2C),
         ("GET / HTTP/1.1\nHost: a\nUpgrade: websocket, H2C\nConnection: Upgrade", UPGRADE_H2C),
         ("GET / HTTP/1.1\nHost: a\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA", UPGRADE_H2C),
-        ("CONNECT * HTTP/2\n:authority: a\n:protocol: websocket\nsec-websocket-version: 13", TARGET),
+        (
+            "CONNECT * HTTP/2\n:authority: a\n:protocol: websocket\nsec-websocket-version: 13",
+            TARGET,
+        ),
     ]);
 }
 
 #[test]
 fn an_upgrade_that_does_not_count_is_dropped() {
-    for text in
-        ["GET / HTTP/1.0\nHost: a\nUpgrade: websocket\nConnection: Upgrade", "GET / HTTP/1.1\nHost: a\nUpgrade: foo/2\nConnection: Upgrade"]
-    {
+    for text in [
+        "GET / HTTP/1.0\nHost: a\nUpgrade: websocket\nConnection: Upgrade",
+        "GET / HTTP/1.1\nHost: a\nUpgrade: foo/2\nConnection: Upgrade",
+    ] {
         let request = read(text).unwrap();
         assert_eq!((request.kind, request.headers.len()), (Kind::Http, 0), "{text}");
     }
@@ -483,7 +575,13 @@ fn grpc_is_known_by_its_content_type() {
         ("application/json", Kind::Http),
         ("text/application/grpc", Kind::Http),
     ] {
-        assert_eq!(read(&format!("POST / HTTP/2\n:authority: a\ncontent-type: {content_type}")).unwrap().kind, kind, "{content_type}");
+        assert_eq!(
+            read(&format!("POST / HTTP/2\n:authority: a\ncontent-type: {content_type}"))
+                .unwrap()
+                .kind,
+            kind,
+            "{content_type}"
+        );
     }
 }
 

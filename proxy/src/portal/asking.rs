@@ -1,5 +1,6 @@
-//! Takes care that the provider is asked about one session once at a time; whoever comes meanwhile goes on without. Several tabs come with the same refresh token, and a provider that gives a new one each time takes a
-//! second use of the old one for a theft (RFC 9700 §4.14.2).
+//! Takes care that the provider is asked about one session once at a time; whoever comes meanwhile
+//! goes on without. Several tabs come with the same refresh token, and a provider that gives a new
+//! one each time takes a second use of the old one for a theft (RFC 9700 §4.14.2).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +10,8 @@ use tokio::sync::Mutex as Turn;
 use crate::provider::RefreshToken;
 use crate::session::{Id, Session};
 
-/// The most sessions that are kept in mind; beyond it, those are forgotten that nobody is asking about.
+/// The most sessions that are kept in mind; beyond it, those are forgotten that nobody is asking
+/// about.
 const MAX: usize = 8 * 1024;
 
 /// What the provider said last of a session.

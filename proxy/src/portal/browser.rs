@@ -1,6 +1,8 @@
-//! Binds a login that is under way to the browser that began it, so that no link and no code from elsewhere logs anybody in (RFC 6749 §10.12).
+//! Binds a login that is under way to the browser that began it, so that no link and no code from
+//! elsewhere logs anybody in (RFC 6749 §10.12).
 //!
-//! A cookie holds a secret; what travels through URLs names only its hash. All logins of one browser share it, so that several tabs don't get in each other's way.
+//! A cookie holds a secret; what travels through URLs names only its hash. All logins of one
+//! browser share it, so that several tabs don't get in each other's way.
 
 use std::time::{Duration, SystemTime};
 
@@ -28,13 +30,24 @@ pub(super) struct Browser {
 
 impl Browser {
     /// The browser that sent these headers to this host, if a login is under way in it.
-    pub(super) fn find(sealer: &Sealer, host: &str, headers: &HeaderMap, now: SystemTime) -> Option<Self> {
+    pub(super) fn find(
+        sealer: &Sealer,
+        host: &str,
+        headers: &HeaderMap,
+        now: SystemTime,
+    ) -> Option<Self> {
         let browser: Self = sealer.open(Purpose::Browser, host, BROWSER.find(headers)?)?;
         (seconds(now).saturating_sub(browser.at) < LASTS.as_secs()).then_some(browser)
     }
 
-    /// The same, or one in which a login begins now; and the cookie by which it will be found. `None` where there is no randomness.
-    pub(super) fn begin(sealer: &Sealer, host: &str, headers: &HeaderMap, now: SystemTime) -> Option<(Self, HeaderValue)> {
+    /// The same, or one in which a login begins now; and the cookie by which it will be found.
+    /// `None` where there is no randomness.
+    pub(super) fn begin(
+        sealer: &Sealer,
+        host: &str,
+        headers: &HeaderMap,
+        now: SystemTime,
+    ) -> Option<(Self, HeaderValue)> {
         let secret = match Self::find(sealer, host, headers, now) {
             Some(browser) => browser.secret,
             None => random_text::<32>().ok()?,
@@ -72,7 +85,9 @@ mod tests {
         let sealer = Sealer::new().unwrap();
         let (browser, cookie) = Browser::begin(&sealer, "a", &HeaderMap::new(), at(1000)).unwrap();
         let headers = returned(&cookie);
-        let found = |host, now| Browser::find(&sealer, host, &headers, at(now)).map(|browser| browser.hash());
+        let found = |host, now| {
+            Browser::find(&sealer, host, &headers, at(now)).map(|browser| browser.hash())
+        };
         assert_eq!(found("a", 1599), Some(browser.hash()));
         assert_eq!(found("a", 1600), None);
         assert_eq!(found("b", 1000), None);
@@ -92,6 +107,9 @@ mod tests {
     #[test]
     fn the_challenge_is_that_of_the_standard() {
         // RFC 7636 appendix B.
-        assert_eq!(hash("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+        assert_eq!(
+            hash("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"),
+            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+        );
     }
 }

@@ -6,7 +6,8 @@ use super::place::Place;
 use crate::access::{User, may_enter};
 use crate::normalize::Authority;
 
-/// The longest that is remembered through a login, in octets; a longer one leads to the portal's first page.
+/// The longest that is remembered through a login, in octets; a longer one leads to the portal's
+/// first page.
 const MAX: usize = 1024;
 
 /// A path on a host that browsers reach by HTTPS on the gateway's own port.
@@ -20,22 +21,33 @@ pub(super) struct Destination {
 // === impl Destination ===
 
 impl Destination {
-    /// Reads an `https` URL. It is written afresh wherever it is used, so what is understood here is where the browser goes.
+    /// Reads an `https` URL. It is written afresh wherever it is used, so what is understood here
+    /// is where the browser goes.
     pub(super) fn parse(url: &str, place: &Place) -> Option<Self> {
         let rest = url.strip_prefix("https://").filter(|_| url.len() <= MAX)?;
         let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at_checked(end)?;
-        let authority = Authority::parse(authority.as_bytes()).ok().filter(|authority| place.is_port(authority.port))?;
-        Some(Self { host: authority.host.as_str().into(), path: local(if path.is_empty() { "/" } else { path })?.into() })
+        let authority = Authority::parse(authority.as_bytes())
+            .ok()
+            .filter(|authority| place.is_port(authority.port))?;
+        Some(Self {
+            host: authority.host.as_str().into(),
+            path: local(if path.is_empty() { "/" } else { path })?.into(),
+        })
     }
 
-    /// Whether somebody may be taken there: anywhere in the zone, whether it exists or not, and wherever she may enter beyond it.
+    /// Whether somebody may be taken there: anywhere in the zone, whether it exists or not, and
+    /// wherever she may enter beyond it.
     pub(super) fn is_for(&self, user: &User, place: &Place, snapshot: &Snapshot) -> bool {
         if place.is_portal(&self.host) {
             return false;
         }
-        let hosts = || snapshot.listeners.iter().filter_map(|listener| listener.hosts.find(&self.host));
-        place.is_in_zone(&self.host) || hosts().flat_map(|host| &host.routes).any(|route| may_enter(&route.rule.policy.access, user))
+        let hosts =
+            || snapshot.listeners.iter().filter_map(|listener| listener.hosts.find(&self.host));
+        place.is_in_zone(&self.host)
+            || hosts()
+                .flat_map(|host| &host.routes)
+                .any(|route| may_enter(&route.rule.policy.access, user))
     }
 
     /// The URL.
@@ -63,9 +75,17 @@ mod tests {
     #[test]
     fn a_url_of_the_gateway_s_port_is_a_destination() {
         for (url, host, path) in [
-            ("https://shop--dev.apps.example.com:8443/a?b=c", "shop--dev.apps.example.com", "/a?b=c"),
+            (
+                "https://shop--dev.apps.example.com:8443/a?b=c",
+                "shop--dev.apps.example.com",
+                "/a?b=c",
+            ),
             ("https://SHOP.apps.example.com.:8443", "shop.apps.example.com", "/"),
-            ("https://shop.apps.example.com:8443//evil.com/", "shop.apps.example.com", "//evil.com/"),
+            (
+                "https://shop.apps.example.com:8443//evil.com/",
+                "shop.apps.example.com",
+                "//evil.com/",
+            ),
         ] {
             assert_eq!(read(url), Some((host.to_owned(), path.to_owned())), "{url}");
         }
@@ -103,11 +123,19 @@ mod tests {
     #[test]
     fn nobody_is_taken_out_of_the_zone() {
         let (snapshot, ann) = (Snapshot::default(), user("ann"));
-        let is_for = |host: &str| Destination { host: host.into(), path: "/".into() }.is_for(&ann, &place(), &snapshot);
+        let is_for = |host: &str| {
+            Destination { host: host.into(), path: "/".into() }.is_for(&ann, &place(), &snapshot)
+        };
         assert!(is_for("shop--dev.apps.example.com"), "whether it exists or not");
         assert!(is_for("apps.example.com"));
-        for host in ["evil.com", "evilapps.example.com", "example.com", "apps.example.com.evil.com", "login.apps.example.com", "127.0.0.1"]
-        {
+        for host in [
+            "evil.com",
+            "evilapps.example.com",
+            "example.com",
+            "apps.example.com.evil.com",
+            "login.apps.example.com",
+            "127.0.0.1",
+        ] {
             assert!(!is_for(host), "{host}");
         }
     }

@@ -1,7 +1,8 @@
 //! Hands a session from the portal to the host of a service.
 //!
-//! The host binds the browser by a cookie of its own before the portal is asked, and the code that the portal gives holds for that host, that browser and a minute, once. It is
-//! the same on every host: whether there is a service shows only afterwards, to those who may know.
+//! The host binds the browser by a cookie of its own before the portal is asked, and the code that
+//! the portal gives holds for that host, that browser and a minute, once. It is the same on every
+//! host: whether there is a service shows only afterwards, to those who may know.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -23,7 +24,8 @@ pub(super) const SESSION: &str = "/.well-known/portcullis/session";
 const PREFIX: &str = "/.well-known/portcullis/";
 /// How long a code holds, in seconds.
 const LASTS: u64 = 60;
-/// The most codes of the last minute that are remembered; further ones are not accepted until there is room.
+/// The most codes of the last minute that are remembered; further ones are not accepted until there
+/// is room.
 const MAX_USED: usize = 64 * 1024;
 
 /// A session on its way.
@@ -37,8 +39,9 @@ struct Code {
     session: Session,
 }
 
-/// Codes that were used, until they end by themselves. Those that another replica has seen are not among them: there, for the rest of its minute, a code holds once more in
-/// the browser that it was for, which has the session already.
+/// Codes that were used, until they end by themselves. Those that another replica has seen are not
+/// among them: there, for the rest of its minute, a code holds once more in the browser that it was
+/// for, which has the session already.
 #[derive(Default)]
 pub(super) struct UsedCodes(Mutex<HashMap<Id, u64>>);
 
@@ -60,20 +63,38 @@ impl Portal {
     /// On the host of a service: binds the browser, and sends it to the portal.
     pub(super) fn begin_handoff(&self, ask: &Ask, now: SystemTime) -> Option<Reply> {
         let parameters = ask.parameters();
-        let path = parameters.get("to").and_then(|path| local(path)).filter(|path| !path.starts_with(PREFIX)).unwrap_or("/");
-        let (browser, cookie) = Browser::begin(&self.sessions.sealer, &ask.host, &ask.headers, now)?;
+        let path = parameters
+            .get("to")
+            .and_then(|path| local(path))
+            .filter(|path| !path.starts_with(PREFIX))
+            .unwrap_or("/");
+        let (browser, cookie) =
+            Browser::begin(&self.sessions.sealer, &ask.host, &ask.headers, now)?;
         let to = self.place.url(&ask.host, path);
-        let query = form_urlencoded::Serializer::new(String::new()).append_pair("to", &to).append_pair("browser", &browser.hash()).finish();
-        Reply::redirect(&self.place.own(&format!("/login?{query}"))).map(|reply| reply.with([cookie]))
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("to", &to)
+            .append_pair("browser", &browser.hash())
+            .finish();
+        Reply::redirect(&self.place.own(&format!("/login?{query}")))
+            .map(|reply| reply.with([cookie]))
     }
 
-    /// At the portal: sends a person with a session to where she wants to be, by way of that host where it has not bound her browser yet.
-    pub(super) fn hand_over(&self, session: &Session, to: Option<&Destination>, browser: Option<&str>, now: SystemTime) -> Option<Reply> {
+    /// At the portal: sends a person with a session to where she wants to be, by way of that host
+    /// where it has not bound her browser yet.
+    pub(super) fn hand_over(
+        &self,
+        session: &Session,
+        to: Option<&Destination>,
+        browser: Option<&str>,
+        now: SystemTime,
+    ) -> Option<Reply> {
         let snapshot = self.live.snapshot.load();
         let Some(to) = to.filter(|to| to.is_for(&session.user, &self.place, &snapshot)) else {
             return Reply::redirect(&self.place.own("/"));
         };
-        let Some(browser) = browser else { return Reply::redirect(&self.place.url(&to.host, &login_path(&to.path))) };
+        let Some(browser) = browser else {
+            return Reply::redirect(&self.place.url(&to.host, &login_path(&to.path)));
+        };
         let code = Code {
             id: Id::random().ok()?,
             browser: browser.to_owned(),
@@ -88,9 +109,12 @@ impl Portal {
     /// On the host of a service: takes the session over. What is wrong with a code is not told.
     pub(super) fn finish_handoff(&self, ask: &Ask, now: SystemTime) -> Option<Reply> {
         let parameters = ask.parameters();
-        let code: Code = self.sessions.sealer.open(Purpose::Code, &ask.host, parameters.get("code")?)?;
+        let code: Code =
+            self.sessions.sealer.open(Purpose::Code, &ask.host, parameters.get("code")?)?;
         let browser = Browser::find(&self.sessions.sealer, &ask.host, &ask.headers, now)?;
-        let holds = seconds(now) < code.until && browser.hash() == code.browser && self.sessions.holds(&code.session, now);
+        let holds = seconds(now) < code.until
+            && browser.hash() == code.browser
+            && self.sessions.holds(&code.session, now);
         if !holds || !self.used.add(&code.id, code.until, seconds(now)) {
             return None;
         }

@@ -21,7 +21,10 @@ impl Portal {
     pub(super) async fn home(&self, ask: &Ask, now: SystemTime) -> Reply {
         let visitor = self.visitor(ask, now).await;
         let page = match &visitor.session {
-            Some(session) => pages::home(&session.user, &services(&self.live.snapshot.load(), &session.user, &self.place)),
+            Some(session) => pages::home(
+                &session.user,
+                &services(&self.live.snapshot.load(), &session.user, &self.place),
+            ),
             None => pages::welcome(),
         };
         Reply::page(StatusCode::OK, page).with(visitor.cookies)
@@ -33,14 +36,21 @@ fn services(snapshot: &Snapshot, user: &User, place: &Place) -> Vec<Service> {
     let mut found = BTreeMap::new();
     for host in snapshot.listeners.iter().flat_map(|listener| listener.hosts.iter()) {
         let HostPattern::Exact(name) = &host.pattern else { continue };
-        let Some(route) = host.routes.iter().find(|route| may_enter(&route.rule.policy.access, user)) else { continue };
+        let Some(route) =
+            host.routes.iter().find(|route| may_enter(&route.rule.policy.access, user))
+        else {
+            continue;
+        };
         let service = Service {
             environment: host.environment.to_string(),
             name: route.rule.service.to_string(),
             host: name.to_string(),
             url: place.url(name.as_str(), "/"),
         };
-        found.insert((service.environment.clone(), service.name.clone(), service.host.clone()), service);
+        found.insert(
+            (service.environment.clone(), service.name.clone(), service.host.clone()),
+            service,
+        );
     }
     found.into_values().take(MAX).collect()
 }

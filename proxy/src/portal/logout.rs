@@ -14,18 +14,25 @@ impl Portal {
     /// Nobody is signed out by following a link: a page asks.
     pub(super) fn ask_to_sign_out(&self, ask: &Ask, now: SystemTime) -> Reply {
         match self.session(ask, now) {
-            Some(session) => Reply::page(StatusCode::OK, pages::sign_out(&session.user.name, &token(&session))),
+            Some(session) => {
+                Reply::page(StatusCode::OK, pages::sign_out(&session.user.name, &token(&session)))
+            }
             None => self.signed_out(),
         }
     }
 
-    /// Ends the session on all hosts; with `everywhere`, all sessions of the person in all browsers.
+    /// Ends the session on all hosts; with `everywhere`, all sessions of the person in all
+    /// browsers.
     pub(super) async fn sign_out(&self, ask: &Ask, now: SystemTime) -> Reply {
         let Some(session) = self.session(ask, now) else { return self.signed_out().with(gone()) };
         let form = ask.form();
-        // Hosts of services are of the same site, so that `SameSite` alone keeps none of them from posting here.
+        // Hosts of services are of the same site, so that `SameSite` alone keeps none of them from
+        // posting here.
         if form.get("token") != Some(&token(&session)) {
-            return Reply::page(StatusCode::FORBIDDEN, pages::sign_out(&session.user.name, &token(&session)));
+            return Reply::page(
+                StatusCode::FORBIDDEN,
+                pages::sign_out(&session.user.name, &token(&session)),
+            );
         }
         let (issuer, subject) = (&*session.user.issuer, &*session.user.subject);
         let too_often = self.often.is_too_often(issuer, subject, self.sessions.lasting(), now);
@@ -53,8 +60,12 @@ impl Portal {
         };
         let issuer = &*ended.issuer;
         match (&ended.session, &ended.subject) {
-            (Some(sid), _) => self.sessions.end(Revoked::ProviderSession { issuer, sid }, now).await,
-            (None, Some(subject)) => self.sessions.end(Revoked::User { issuer, subject }, now).await,
+            (Some(sid), _) => {
+                self.sessions.end(Revoked::ProviderSession { issuer, sid }, now).await
+            }
+            (None, Some(subject)) => {
+                self.sessions.end(Revoked::User { issuer, subject }, now).await
+            }
             (None, None) => {}
         }
         tracing::info!(issuer, "the provider has ended sessions");

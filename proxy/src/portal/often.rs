@@ -1,10 +1,12 @@
-//! Who signs out so often that there would be no room for the sign-outs of others: all replicas remember each for as long as a session may last.
+//! Who signs out so often that there would be no room for the sign-outs of others: all replicas
+//! remember each for as long as a session may last.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-/// The most sessions of one person that are ended one by one; beyond it all of hers are, which is one thing to remember.
+/// The most sessions of one person that are ended one by one; beyond it all of hers are, which is
+/// one thing to remember.
 const MAX_SIGN_OUTS: u32 = 256;
 /// The most people who are counted; beyond it counting begins anew.
 const MAX_PEOPLE: usize = 16 * 1024;
@@ -26,8 +28,15 @@ struct Count {
 // === impl Often ===
 
 impl Often {
-    /// Counts a sign-out; tells whether all sessions of that person are to be ended. They last for `lasting` at most.
-    pub(super) fn is_too_often(&self, issuer: &str, subject: &str, lasting: Duration, now: SystemTime) -> bool {
+    /// Counts a sign-out; tells whether all sessions of that person are to be ended. They last for
+    /// `lasting` at most.
+    pub(super) fn is_too_often(
+        &self,
+        issuer: &str,
+        subject: &str,
+        lasting: Duration,
+        now: SystemTime,
+    ) -> bool {
         let mut people = self.people.lock().unwrap_or_else(PoisonError::into_inner);
         let person = (issuer.into(), subject.into());
         if people.len() >= MAX_PEOPLE && !people.contains_key(&person) {
@@ -53,7 +62,9 @@ mod tests {
     #[test]
     fn one_person_is_counted_for_as_long_as_a_session_may_last() {
         let often = Often::default();
-        let signs_out = |subject: &str, at: u64| often.is_too_often("corp", subject, LASTING, UNIX_EPOCH + Duration::from_secs(at));
+        let signs_out = |subject: &str, at: u64| {
+            often.is_too_often("corp", subject, LASTING, UNIX_EPOCH + Duration::from_secs(at))
+        };
         assert!((0..MAX_SIGN_OUTS).all(|_| !signs_out("ann", 100)));
         assert!(signs_out("ann", 100) && signs_out("ann", 1100));
         assert!(!signs_out("bob", 100), "others are not meant");

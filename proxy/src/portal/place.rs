@@ -16,7 +16,11 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn new(zone: &str, login: &LoginSettings) -> Self {
         let host = login.host.clone().unwrap_or_else(|| format!("login.{zone}"));
-        Self { host: host.to_ascii_lowercase().into(), port: login.port, zone: zone.to_ascii_lowercase().into() }
+        Self {
+            host: host.to_ascii_lowercase().into(),
+            port: login.port,
+            zone: zone.to_ascii_lowercase().into(),
+        }
     }
 
     /// Whether a host is the portal's own.
@@ -26,7 +30,8 @@ impl Place {
 
     /// Whether a host is in the gateway's zone.
     pub(super) fn is_in_zone(&self, host: &str) -> bool {
-        host == &*self.zone || host.strip_suffix(&*self.zone).is_some_and(|rest| rest.ends_with('.'))
+        host == &*self.zone
+            || host.strip_suffix(&*self.zone).is_some_and(|rest| rest.ends_with('.'))
     }
 
     /// Whether a URL's port is the one that browsers see.

@@ -8,11 +8,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use super::pages;
 
 static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
-    let policy =
-        format!("default-src 'none'; style-src '{}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'", pages::style_source());
-    HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"))
+    let policy = format!(
+        "default-src 'none'; style-src '{}'; form-action 'self'; base-uri 'none'; frame-ancestors \
+         'none'",
+        pages::style_source()
+    );
+    HeaderValue::try_from(policy)
+        .unwrap_or(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"))
 });
-static CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+static CROSS_ORIGIN_OPENER_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-opener-policy");
 
 /// An answer of the portal's; `Date` is put in by who sends it.
 #[derive(Debug)]
@@ -38,7 +43,9 @@ impl Reply {
 
     pub(super) fn page(status: StatusCode, html: String) -> Self {
         let mut reply = Self::empty(status);
-        reply.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        reply
+            .headers
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
         reply.headers.insert(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY.clone());
         reply.headers.insert(&CROSS_ORIGIN_OPENER_POLICY, HeaderValue::from_static("same-origin"));
         Self { body: html.into(), ..reply }
@@ -54,7 +61,11 @@ impl Reply {
     pub(super) fn not_allowed(methods: &'static str) -> Self {
         let mut reply = Self::page(
             StatusCode::METHOD_NOT_ALLOWED,
-            pages::message("Not possible", "This page is not for that.", Some(("/", "To the first page"))),
+            pages::message(
+                "Not possible",
+                "This page is not for that.",
+                Some(("/", "To the first page")),
+            ),
         );
         reply.headers.insert(header::ALLOW, HeaderValue::from_static(methods));
         reply

@@ -99,7 +99,8 @@ impl Fake {
 
     fn sign(&self, kind: &str, claims: &Value) -> String {
         let header = json!({"alg": "ES256", "kid": "a", "typ": kind});
-        let message = [&header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+        let message =
+            [&header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
         let signature = self.key.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
@@ -151,20 +152,29 @@ impl Trip {
         .unwrap();
         let login = settings.access.login.clone().unwrap();
         let sessions = Arc::new(Sessions::new(&login, None).unwrap());
-        let authenticator = Authenticator::new(&settings.access, Some(Arc::clone(&sessions))).unwrap();
+        let authenticator =
+            Authenticator::new(&settings.access, Some(Arc::clone(&sessions))).unwrap();
         authenticator.issuers()[0].learn(fake.keys().to_string().as_bytes()).unwrap();
-        let portal = Portal::new(&settings, &login, &authenticator, sessions, Arc::default()).unwrap();
+        let portal =
+            Portal::new(&settings, &login, &authenticator, sessions, Arc::default()).unwrap();
         Self { fake, portal, jar: BTreeMap::new() }
     }
 
     fn ask(&self, method: Method, url: &str, body: &str) -> Ask {
         let uri: http::Uri = url.parse().unwrap();
         let host = uri.host().unwrap();
-        let cookies: Vec<String> =
-            self.jar.iter().filter(|((of, _), _)| of == host).map(|((_, name), value)| format!("{name}={value}")).collect();
+        let cookies: Vec<String> = self
+            .jar
+            .iter()
+            .filter(|((of, _), _)| of == host)
+            .map(|((_, name), value)| format!("{name}={value}"))
+            .collect();
         let mut headers = HeaderMap::new();
         headers.insert(header::COOKIE, HeaderValue::try_from(cookies.join("; ")).unwrap());
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        );
         Ask {
             method,
             host: host.into(),
@@ -180,7 +190,11 @@ impl Trip {
             let text = cookie.to_str().unwrap();
             let (name, value) = text.split(';').next().unwrap().split_once('=').unwrap();
             let key = (host.to_owned(), name.to_owned());
-            if text.contains("Max-Age=0;") { drop(self.jar.remove(&key)) } else { drop(self.jar.insert(key, value.to_owned())) }
+            if text.contains("Max-Age=0;") {
+                drop(self.jar.remove(&key))
+            } else {
+                drop(self.jar.insert(key, value.to_owned()))
+            }
         }
     }
 
@@ -210,7 +224,9 @@ impl Trip {
     }
 
     async fn come_back(&mut self, state: &str, further: &str) -> Reply {
-        self.get(&format!("https://{PORTAL_HOST}:8443/callback?code=c&state={state}{further}"), NOW).await.unwrap()
+        self.get(&format!("https://{PORTAL_HOST}:8443/callback?code=c&state={state}{further}"), NOW)
+            .await
+            .unwrap()
     }
 
     async fn log_in(&mut self, refresh_token: &str) {
@@ -232,7 +248,11 @@ fn own(path: &str) -> String {
 }
 
 fn location(reply: &Reply) -> String {
-    reply.headers.get(header::LOCATION).map(|to| to.to_str().unwrap().to_owned()).unwrap_or_default()
+    reply
+        .headers
+        .get(header::LOCATION)
+        .map(|to| to.to_str().unwrap().to_owned())
+        .unwrap_or_default()
 }
 
 #[tokio::test]
@@ -251,7 +271,10 @@ async fn the_provider_is_asked_as_the_standard_has_it() {
     trip.fake.says("r", &json!({"nonce": sent["nonce"]}));
     trip.come_back(&sent["state"], "").await;
     let asked = trip.fake.last_asked();
-    assert_eq!((&*asked["grant_type"], &*asked["code"], &*asked["client_id"]), ("authorization_code", "c", "portcullis"));
+    assert_eq!(
+        (&*asked["grant_type"], &*asked["code"], &*asked["client_id"]),
+        ("authorization_code", "c", "portcullis")
+    );
     assert_eq!(browser::hash(&asked["code_verifier"]), sent["code_challenge"]);
     let again = trip.begin_anew().await;
     for name in ["state", "nonce", "code_challenge"] {
@@ -285,9 +308,10 @@ async fn a_token_that_is_not_for_this_login_logs_nobody_in() {
         assert_eq!(trip.is_in(NOW).await, status == StatusCode::SEE_OTHER, "{changes}");
     }
     // RFC 9207: another provider's answer.
-    for (further, status) in
-        [("&iss=https%3A%2F%2Fevil.example", StatusCode::FORBIDDEN), (&*format!("&iss={issuer}"), StatusCode::SEE_OTHER)]
-    {
+    for (further, status) in [
+        ("&iss=https%3A%2F%2Fevil.example", StatusCode::FORBIDDEN),
+        (&*format!("&iss={issuer}"), StatusCode::SEE_OTHER),
+    ] {
         let sent = trip.begin_anew().await;
         trip.fake.says("r", &json!({"nonce": sent["nonce"]}));
         assert_eq!(trip.come_back(&sent["state"], further).await.status, status, "{further}");
@@ -314,9 +338,12 @@ async fn a_code_holds_for_a_minute() {
     trip.log_in("r").await;
     let there = format!("https://{SHOP}:8443");
     for (after, holds) in [(59, true), (60, false)] {
-        let begun = trip.get(&format!("{there}/.well-known/portcullis/login?to=/a"), NOW).await.unwrap();
+        let begun =
+            trip.get(&format!("{there}/.well-known/portcullis/login?to=/a"), NOW).await.unwrap();
         let given = trip.get(&location(&begun), NOW).await.unwrap();
-        assert!(location(&given).starts_with(&format!("{there}/.well-known/portcullis/session?code=")));
+        assert!(
+            location(&given).starts_with(&format!("{there}/.well-known/portcullis/session?code="))
+        );
         let taken = trip.get(&location(&given), NOW + after).await;
         assert_eq!(taken.as_ref().map(location), holds.then(|| format!("{there}/a")));
     }
@@ -326,9 +353,13 @@ async fn a_code_holds_for_a_minute() {
 async fn a_code_of_a_session_that_was_ended_is_worthless() {
     let mut trip = Trip::start().await;
     trip.log_in("r").await;
-    let begun = trip.get(&format!("https://{SHOP}:8443/.well-known/portcullis/login"), NOW).await.unwrap();
+    let begun =
+        trip.get(&format!("https://{SHOP}:8443/.well-known/portcullis/login"), NOW).await.unwrap();
     let given = trip.get(&location(&begun), NOW).await.unwrap();
-    trip.portal.sessions.revocations.revoke(Revoked::User { issuer: "corp", subject: "7" }, at(NOW));
+    trip.portal
+        .sessions
+        .revocations
+        .revoke(Revoked::User { issuer: "corp", subject: "7" }, at(NOW));
     assert!(trip.get(&location(&given), NOW).await.is_none());
 }
 
@@ -370,7 +401,11 @@ async fn a_session_ends_when_the_provider_does_not_know_her_any_more() {
 async fn a_session_goes_on_while_the_provider_is_not_well() {
     let mut trip = Trip::start().await;
     trip.log_in("r").await;
-    for (status, answer) in [(500, json!({})), (400, json!({"error": "temporarily_unavailable"})), (200, json!("nonsense"))] {
+    for (status, answer) in [
+        (500, json!({})),
+        (400, json!({"error": "temporarily_unavailable"})),
+        (200, json!("nonsense")),
+    ] {
         *trip.fake.answer.lock().unwrap() = (status, answer);
         assert!(trip.is_in(NOW + 300).await, "{status}");
     }
@@ -381,8 +416,12 @@ async fn two_tabs_use_a_refresh_token_once() {
     let mut trip = Trip::start().await;
     trip.log_in("first").await;
     trip.fake.says("second", &json!({}));
-    let (one, other) = (trip.ask(Method::GET, &own("/"), ""), trip.ask(Method::GET, &own("/login"), ""));
-    let (one, other) = tokio::join!(trip.portal.respond(&one, at(NOW + 300)), trip.portal.respond(&other, at(NOW + 300)));
+    let (one, other) =
+        (trip.ask(Method::GET, &own("/"), ""), trip.ask(Method::GET, &own("/login"), ""));
+    let (one, other) = tokio::join!(
+        trip.portal.respond(&one, at(NOW + 300)),
+        trip.portal.respond(&other, at(NOW + 300))
+    );
     assert_eq!(trip.fake.times_asked(), 2, "the login, and one more");
     for reply in [&one, &other] {
         trip.keep(PORTAL_HOST, reply.as_ref().unwrap());
@@ -441,9 +480,13 @@ async fn only_a_logout_token_of_the_provider_ends_sessions() {
         // What begins in the very second of the logout would be ended too.
         let body = format!("logout_token={}", trip.fake.sign("logout+jwt", &claims));
         let reply = trip.call(Method::POST, &own("/backchannel-logout"), &body, NOW).await.unwrap();
-        assert_eq!((reply.status, reply.headers[header::CACHE_CONTROL].as_bytes()), (StatusCode::OK, &b"no-store"[..]));
+        assert_eq!(
+            (reply.status, reply.headers[header::CACHE_CONTROL].as_bytes()),
+            (StatusCode::OK, &b"no-store"[..])
+        );
         assert!(!trip.is_in(NOW).await, "{claims}");
-        trip.portal.sessions = Arc::new(Sessions::new(&crate::session::tests::settings(), None).unwrap());
+        trip.portal.sessions =
+            Arc::new(Sessions::new(&crate::session::tests::settings(), None).unwrap());
     }
 }
 
@@ -455,8 +498,12 @@ async fn signing_out_on_all_devices_ends_the_sessions_of_other_browsers() {
     trip.log_in("r").await;
     let page = trip.get(&own("/logout"), NOW).await.unwrap();
     let html = String::from_utf8_lossy(&page.body).into_owned();
-    let token = html.split_once("name=\"token\" value=\"").unwrap().1.split('"').next().unwrap().to_owned();
-    let reply = trip.call(Method::POST, &own("/logout"), &format!("token={token}&everywhere=yes"), NOW + 1).await.unwrap();
+    let token =
+        html.split_once("name=\"token\" value=\"").unwrap().1.split('"').next().unwrap().to_owned();
+    let reply = trip
+        .call(Method::POST, &own("/logout"), &format!("token={token}&everywhere=yes"), NOW + 1)
+        .await
+        .unwrap();
     assert!(String::from_utf8_lossy(&reply.body).contains("/end?a=b&amp;client_id=portcullis"));
     trip.jar = other;
     assert!(!trip.is_in(NOW + 1).await);
@@ -478,7 +525,9 @@ async fn what_the_portal_does_not_have_is_hidden() {
     }
     let post = trip.call(Method::POST, &own("/callback"), "", NOW).await.unwrap();
     assert_eq!(post.status, StatusCode::METHOD_NOT_ALLOWED);
-    let posted = trip.call(Method::POST, &format!("https://{SHOP}/.well-known/portcullis/login"), "", NOW).await;
+    let posted = trip
+        .call(Method::POST, &format!("https://{SHOP}/.well-known/portcullis/login"), "", NOW)
+        .await;
     assert!(posted.is_none());
 }
 
@@ -486,10 +535,14 @@ async fn what_the_portal_does_not_have_is_hidden() {
 async fn a_queue_that_is_full_is_told_at_once() {
     let trip = Trip::start().await;
     let (reception, queue) = Reception::new(&trip.portal);
-    let asking: Vec<_> = (0..256).map(|_| Box::pin(reception.ask(trip.ask(Method::GET, &own("/"), "")))).collect();
+    let asking: Vec<_> =
+        (0..256).map(|_| Box::pin(reception.ask(trip.ask(Method::GET, &own("/"), "")))).collect();
     let mut asking = futures::future::select_all(asking);
     assert!(futures::poll!(&mut asking).is_pending());
-    assert_eq!(reception.ask(trip.ask(Method::GET, &own("/"), "")).await.unwrap_err(), crate::desk::Busy);
+    assert_eq!(
+        reception.ask(trip.ask(Method::GET, &own("/"), "")).await.unwrap_err(),
+        crate::desk::Busy
+    );
     let serving = tokio::spawn(queue.serve(Arc::new(trip.portal)));
     let (answered, ..) = tokio::time::timeout(Duration::from_secs(60), asking).await.unwrap();
     assert_eq!(answered.unwrap().unwrap().status, StatusCode::OK);
@@ -500,7 +553,8 @@ async fn a_queue_that_is_full_is_told_at_once() {
 fn what_becomes_of_a_request_can_be_told_beforehand() {
     let settings = crate::session::tests::settings();
     let told = |host: &str, path: &str| {
-        let request = crate::normalize::tests::read(&format!("GET {path} HTTP/1.1\nHost: {host}")).unwrap();
+        let request =
+            crate::normalize::tests::read(&format!("GET {path} HTTP/1.1\nHost: {host}")).unwrap();
         outlook("apps.example.com", &settings, &request).map(|(_, status)| status)
     };
     assert_eq!(told(PORTAL_HOST, "/"), Some(200));
@@ -515,11 +569,19 @@ fn what_becomes_of_a_request_can_be_told_beforehand() {
 async fn a_slow_provider_holds_up_only_those_who_need_it() {
     let mut trip = Trip::start().await;
     trip.log_in("r").await;
-    let taken = trip.portal.at_provider.acquire_many(u32::try_from(AT_PROVIDER).unwrap()).await.unwrap();
+    let taken =
+        trip.portal.at_provider.acquire_many(u32::try_from(AT_PROVIDER).unwrap()).await.unwrap();
     let stranger = Ask { headers: HeaderMap::new(), ..trip.ask(Method::GET, &own("/login"), "") };
-    assert_eq!(trip.portal.respond(&stranger, at(NOW)).await.unwrap().status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        trip.portal.respond(&stranger, at(NOW)).await.unwrap().status,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
     for path in ["/", "/login", "/logout"] {
-        let reply = trip.portal.respond(&trip.ask(Method::GET, &own(path), ""), at(NOW + 400)).await.unwrap();
+        let reply = trip
+            .portal
+            .respond(&trip.ask(Method::GET, &own(path), ""), at(NOW + 400))
+            .await
+            .unwrap();
         assert!(!reply.status.is_server_error(), "{path}");
     }
     drop(taken);

@@ -1,9 +1,12 @@
-//! GitHub, which speaks OAuth 2 but no OpenID Connect: who a person is, and her organisations and teams, are asked for by its REST API.
+//! GitHub, which speaks OAuth 2 but no OpenID Connect: who a person is, and her organisations and
+//! teams, are asked for by its REST API.
 
 use portcullis_config::settings::access::{GITHUB, GithubSettings};
 use serde::Deserialize;
 
-use super::{Person, ProviderError, Registration, Returned, Sent, Tokens, UnusableProvider, json, with_query};
+use super::{
+    Person, ProviderError, Registration, Returned, Sent, Tokens, UnusableProvider, json, with_query,
+};
 use crate::access::User;
 use crate::fetch::Client;
 
@@ -47,10 +50,18 @@ struct Team {
 // === impl Github ===
 
 impl Github {
-    pub(super) fn new(settings: &GithubSettings, registration: Registration) -> Result<Self, UnusableProvider> {
+    pub(super) fn new(
+        settings: &GithubSettings,
+        registration: Registration,
+    ) -> Result<Self, UnusableProvider> {
         let client = Client::new(settings.certificate_authorities.as_deref())?;
         let plain = |url: &str| url.trim_end_matches('/').to_owned();
-        Ok(Self { url: plain(&settings.url), api_url: plain(&settings.api_url), client, registration })
+        Ok(Self {
+            url: plain(&settings.url),
+            api_url: plain(&settings.api_url),
+            client,
+            registration,
+        })
     }
 
     pub(super) fn begin(&self, sent: &Sent<'_>) -> String {
@@ -76,20 +87,36 @@ impl Github {
             ("redirect_uri", returned.redirect_uri),
             ("code_verifier", returned.verifier),
         ];
-        let answer = self.client.post_form(&format!("{}/login/oauth/access_token", self.url), &form, None).await?;
-        let token = Tokens::read(&answer)?.access_token.ok_or(ProviderError::Missing("access_token"))?;
+        let answer = self
+            .client
+            .post_form(&format!("{}/login/oauth/access_token", self.url), &form, None)
+            .await?;
+        let token =
+            Tokens::read(&answer)?.access_token.ok_or(ProviderError::Missing("access_token"))?;
         let account: Account = self.ask("/user", &token).await?;
         let emails: Vec<Email> = self.ask("/user/emails", &token).await?;
-        let email = emails.into_iter().find(|email| email.primary && email.verified).map(|email| email.email.into());
+        let email = emails
+            .into_iter()
+            .find(|email| email.primary && email.verified)
+            .map(|email| email.email.into());
         let organisations: Vec<Organisation> = self.list("/user/orgs", &token).await?;
         let teams: Vec<Team> = self.list("/user/teams", &token).await?;
-        Ok(Person { user: user(account, email, &organisations, &teams), session: None, refresh_token: None })
+        Ok(Person {
+            user: user(account, email, &organisations, &teams),
+            session: None,
+            refresh_token: None,
+        })
     }
 
-    async fn list<T: for<'de> Deserialize<'de>>(&self, path: &str, token: &str) -> Result<Vec<T>, ProviderError> {
+    async fn list<T: for<'de> Deserialize<'de>>(
+        &self,
+        path: &str,
+        token: &str,
+    ) -> Result<Vec<T>, ProviderError> {
         let mut all = Vec::new();
         for page in 1..=PAGE.1 {
-            let mut some: Vec<T> = self.ask(&format!("{path}?per_page={}&page={page}", PAGE.0), token).await?;
+            let mut some: Vec<T> =
+                self.ask(&format!("{path}?per_page={}&page={page}", PAGE.0), token).await?;
             let last = some.len() < PAGE.0;
             all.append(&mut some);
             if last {
@@ -99,16 +126,29 @@ impl Github {
         Ok(all)
     }
 
-    async fn ask<T: for<'de> Deserialize<'de>>(&self, path: &str, token: &str) -> Result<T, ProviderError> {
-        json(&self.client.get_as(&format!("{}{path}", self.api_url), MEDIA_TYPE, token).await?, "answer of its API")
+    async fn ask<T: for<'de> Deserialize<'de>>(
+        &self,
+        path: &str,
+        token: &str,
+    ) -> Result<T, ProviderError> {
+        json(
+            &self.client.get_as(&format!("{}{path}", self.api_url), MEDIA_TYPE, token).await?,
+            "answer of its API",
+        )
     }
 }
 
 /// GitHub compares its names without case, grants with it: all are in lower case.
-fn user(account: Account, email: Option<Box<str>>, organisations: &[Organisation], teams: &[Team]) -> User {
+fn user(
+    account: Account,
+    email: Option<Box<str>>,
+    organisations: &[Organisation],
+    teams: &[Team],
+) -> User {
     let named = |name: &str| format!("{GITHUB}:{}", name.to_lowercase()).into_boxed_str();
     let organisations = organisations.iter().map(|organisation| named(&organisation.login));
-    let teams = teams.iter().map(|team| named(&format!("{}/{}", team.organization.login, team.slug)));
+    let teams =
+        teams.iter().map(|team| named(&format!("{}/{}", team.organization.login, team.slug)));
     User {
         name: named(&account.login),
         email,

@@ -1,18 +1,24 @@
-//! Logging in at an OpenID provider: the authorization code flow (OpenID Connect Core 1.0 §3.1) with PKCE.
+//! Logging in at an OpenID provider: the authorization code flow (OpenID Connect Core 1.0 §3.1)
+//! with PKCE.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::sleep;
 
-use super::{Ended, Person, ProviderError, RefreshToken, Registration, Returned, Sent, Tokens, UnusableProvider, json, with_query};
+use super::{
+    Ended, Person, ProviderError, RefreshToken, Registration, Returned, Sent, Tokens,
+    UnusableProvider, json, with_query,
+};
 use crate::access::issuers::{Discovery, Issuer};
 use crate::access::{Claims, Parts, Rejected, user};
 use crate::fetch::Client;
 
-/// How often and how many times it is looked whether a key that is not known has come: it was asked for.
+/// How often and how many times it is looked whether a key that is not known has come: it was asked
+/// for.
 const KEY_WAIT: (Duration, usize) = (Duration::from_millis(100), 30);
-/// The member of `events` that makes a token one that logs out (OpenID Connect Back-Channel Logout 1.0 §2.4).
+/// The member of `events` that makes a token one that logs out (OpenID Connect Back-Channel Logout
+/// 1.0 §2.4).
 const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
 /// An OpenID provider.
@@ -26,14 +32,21 @@ pub(crate) struct OpenId {
 // === impl OpenId ===
 
 impl OpenId {
-    pub(super) fn new(issuer: Arc<Issuer>, registration: Registration, scopes: String) -> Result<Self, UnusableProvider> {
+    pub(super) fn new(
+        issuer: Arc<Issuer>,
+        registration: Registration,
+        scopes: String,
+    ) -> Result<Self, UnusableProvider> {
         let client = Client::new(issuer.settings.certificate_authorities.as_deref())?;
         Ok(Self { issuer, client, registration, scopes })
     }
 
     pub(super) async fn begin(&self, sent: &Sent<'_>) -> Result<String, ProviderError> {
         let discovery = self.issuer.discovery(&self.client).await?;
-        let endpoint = discovery.authorization_endpoint.as_deref().ok_or(ProviderError::Missing("authorization_endpoint"))?;
+        let endpoint = discovery
+            .authorization_endpoint
+            .as_deref()
+            .ok_or(ProviderError::Missing("authorization_endpoint"))?;
         let mut parameters = vec![
             ("response_type", "code"),
             ("client_id", &self.registration.id),
@@ -51,7 +64,11 @@ impl OpenId {
         Ok(with_query(endpoint, &parameters))
     }
 
-    pub(super) async fn finish(&self, returned: &Returned<'_>, now: SystemTime) -> Result<Person, ProviderError> {
+    pub(super) async fn finish(
+        &self,
+        returned: &Returned<'_>,
+        now: SystemTime,
+    ) -> Result<Person, ProviderError> {
         let discovery = self.issuer.discovery(&self.client).await?;
         let named = discovery.authorization_response_iss_parameter_supported;
         if returned.issuer.map_or(named, |issuer| issuer != self.issuer.settings.issuer) {
@@ -72,9 +89,16 @@ impl OpenId {
         self.person(&discovery, Some(claims), tokens).await
     }
 
-    pub(super) async fn again(&self, subject: &str, token: &RefreshToken, now: SystemTime) -> Result<Person, ProviderError> {
+    pub(super) async fn again(
+        &self,
+        subject: &str,
+        token: &RefreshToken,
+        now: SystemTime,
+    ) -> Result<Person, ProviderError> {
         let discovery = self.issuer.discovery(&self.client).await?;
-        let tokens = self.tokens(&discovery, &[("grant_type", "refresh_token"), ("refresh_token", &token.0)]).await?;
+        let tokens = self
+            .tokens(&discovery, &[("grant_type", "refresh_token"), ("refresh_token", &token.0)])
+            .await?;
         let claims = match tokens.id_token.as_deref() {
             Some(token) => Some(self.verified(token, now).await?),
             None => None,
@@ -101,9 +125,14 @@ impl OpenId {
         }
         let keys = self.issuer.known();
         let audience = std::slice::from_ref(&self.registration.id);
-        let verified = parts.verify(&self.issuer.settings, &keys.keys, audience, now).inspect_err(|rejected| self.want(*rejected));
+        let verified = parts
+            .verify(&self.issuer.settings, &keys.keys, audience, now)
+            .inspect_err(|rejected| self.want(*rejected));
         let (claims, _) = verified?;
-        let is_logout = claims.get("events").and_then(|events| events.get(LOGOUT_EVENT)).is_some_and(serde_json::Value::is_object);
+        let is_logout = claims
+            .get("events")
+            .and_then(|events| events.get(LOGOUT_EVENT))
+            .is_some_and(serde_json::Value::is_object);
         let ended = Ended {
             issuer: self.issuer.settings.name.as_str().into(),
             subject: claims.text("sub").map(Into::into),
@@ -111,7 +140,11 @@ impl OpenId {
         };
         let names_somebody = ended.subject.is_some() || ended.session.is_some();
         // A nonce would make an ID token of it.
-        if is_logout && names_somebody && claims.get("nonce").is_none() { Ok(ended) } else { Err(Rejected::Claims) }
+        if is_logout && names_somebody && claims.get("nonce").is_none() {
+            Ok(ended)
+        } else {
+            Err(Rejected::Claims)
+        }
     }
 
     /// The claims of an ID token for this client (OpenID Connect Core 1.0 §3.1.3.7).
@@ -125,8 +158,13 @@ impl OpenId {
             let keys = self.issuer.known();
             match parts.verify(&self.issuer.settings, &keys.keys, audience, now) {
                 Ok((claims, _)) => {
-                    let is_ours = claims.text("azp").is_none_or(|party| party == self.registration.id);
-                    return if is_ours { Ok(claims) } else { Err(ProviderError::Token(Rejected::Audience)) };
+                    let is_ours =
+                        claims.text("azp").is_none_or(|party| party == self.registration.id);
+                    return if is_ours {
+                        Ok(claims)
+                    } else {
+                        Err(ProviderError::Token(Rejected::Audience))
+                    };
                 }
                 Err(Rejected::UnknownKey) => {
                     self.want(Rejected::UnknownKey);
@@ -145,16 +183,25 @@ impl OpenId {
     }
 
     /// Who the claims name, with what the userinfo endpoint adds (OpenID Connect Core 1.0 §5.3).
-    async fn person(&self, discovery: &Discovery, claims: Option<Claims>, tokens: Tokens) -> Result<Person, ProviderError> {
+    async fn person(
+        &self,
+        discovery: &Discovery,
+        claims: Option<Claims>,
+        tokens: Tokens,
+    ) -> Result<Person, ProviderError> {
         let settings = &self.issuer.settings;
         let has = |claim: &str| claims.as_ref().is_some_and(|claims| claims.get(claim).is_some());
         let complete = has(&settings.user_claim) && has(&settings.group_claim);
         let more = match (&discovery.userinfo_endpoint, &tokens.access_token) {
-            (Some(endpoint), Some(token)) if !complete => Some(self.userinfo(endpoint, token).await?),
+            (Some(endpoint), Some(token)) if !complete => {
+                Some(self.userinfo(endpoint, token).await?)
+            }
             _ => None,
         };
         let claims = match (claims, more) {
-            (Some(claims), Some(more)) if claims.text("sub") == more.text("sub") => claims.filled(more),
+            (Some(claims), Some(more)) if claims.text("sub") == more.text("sub") => {
+                claims.filled(more)
+            }
             // §5.3.2: what is about somebody else must not be used.
             (Some(_), Some(_)) => return Err(ProviderError::Other),
             (claims, more) => claims.or(more).ok_or(ProviderError::Missing("claims"))?,
@@ -168,13 +215,19 @@ impl OpenId {
         json(&self.client.get_as(endpoint, "application/json", token).await?, "userinfo")
     }
 
-    async fn tokens(&self, discovery: &Discovery, form: &[(&str, &str)]) -> Result<Tokens, ProviderError> {
-        let endpoint = discovery.token_endpoint.as_deref().ok_or(ProviderError::Missing("token_endpoint"))?;
+    async fn tokens(
+        &self,
+        discovery: &Discovery,
+        form: &[(&str, &str)],
+    ) -> Result<Tokens, ProviderError> {
+        let endpoint =
+            discovery.token_endpoint.as_deref().ok_or(ProviderError::Missing("token_endpoint"))?;
         let id = self.registration.id.as_str();
         let secret = self.registration.secret().await?;
         let methods = &discovery.token_endpoint_auth_methods_supported;
         // OpenID Connect Discovery 1.0 §3: without the list it is this one.
-        let by_header = methods.is_empty() || methods.iter().any(|method| method == "client_secret_basic");
+        let by_header =
+            methods.is_empty() || methods.iter().any(|method| method == "client_secret_basic");
         let mut form = form.to_vec();
         let basic = match secret.as_deref() {
             Some(secret) if by_header => Some((id, secret)),

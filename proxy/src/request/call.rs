@@ -61,12 +61,19 @@ impl<'a> Call<'a> {
     pub(super) fn begin(worker: &'a Worker, peer: &'a Peer, head: &RequestHead) -> Self {
         let new = Self::new(worker, peer, Asker::of(head));
         let given_id = if peer.trusted { RequestId::given(&head.headers) } else { None };
-        Self { method: head.method.clone(), version: head.version, id: given_id.unwrap_or_else(|| new.id.clone()), ..new }
+        Self {
+            method: head.method.clone(),
+            version: head.version,
+            id: given_id.unwrap_or_else(|| new.id.clone()),
+            ..new
+        }
     }
 
     pub(super) fn new(worker: &'a Worker, peer: &'a Peer, asker: Asker) -> Self {
         let at = SystemTime::now();
-        let milliseconds = at.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        let milliseconds = at
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
         let random = u128::from(worker.random()) << 64 | u128::from(worker.random());
         Self {
             worker,
@@ -86,14 +93,24 @@ impl<'a> Call<'a> {
         Facts { asker: &self.asker, id: &self.id, date: &self.date }
     }
 
-    pub(super) async fn hide<R: Respond>(&self, request: &Request, rejected: Option<Rejected>, respond: &mut R) {
+    pub(super) async fn hide<R: Respond>(
+        &self,
+        request: &Request,
+        rejected: Option<Rejected>,
+        respond: &mut R,
+    ) {
         let told = Told { request: Some(request), rejected, ..Told::default() };
         let asked = self.worker.reception.as_ref().map(|_| request.target.as_str());
         self.answer(hidden::answer(&self.facts(), asked), told, respond).await;
     }
 
     /// A document for everybody, the same on every host.
-    pub(super) async fn publish<R: Respond>(&self, document: Bytes, request: &Request, respond: &mut R) {
+    pub(super) async fn publish<R: Respond>(
+        &self,
+        document: Bytes,
+        request: &Request,
+        respond: &mut R,
+    ) {
         let told = Told { request: Some(request), ..Told::default() };
         if !matches!(request.method, Method::GET | Method::HEAD) || request.kind != Kind::Http {
             return self.hide(request, None, respond).await;
@@ -101,7 +118,12 @@ impl<'a> Call<'a> {
         self.answer(answer::document(document, &self.facts()), told, respond).await;
     }
 
-    pub(super) async fn refuse<R: Respond>(&self, refusal: &Refusal, request: Option<&Request>, respond: &mut R) {
+    pub(super) async fn refuse<R: Respond>(
+        &self,
+        refusal: &Refusal,
+        request: Option<&Request>,
+        respond: &mut R,
+    ) {
         if refusal.close {
             respond.close();
         }
@@ -113,12 +135,27 @@ impl<'a> Call<'a> {
         let port = self.worker.settings.listeners.http.redirect_port;
         let location = answer::https_location(&request.authority, request.target.as_str(), port);
         let told = Told { request: Some(request), ..Told::default() };
-        self.answer(answer::redirect(StatusCode::PERMANENT_REDIRECT, location, &self.facts()), told, respond).await;
+        self.answer(
+            answer::redirect(StatusCode::PERMANENT_REDIRECT, location, &self.facts()),
+            told,
+            respond,
+        )
+        .await;
     }
 
-    pub(super) async fn redirect_to_portal<R: Respond>(&self, location: HeaderValue, request: &Request, respond: &mut R) {
+    pub(super) async fn redirect_to_portal<R: Respond>(
+        &self,
+        location: HeaderValue,
+        request: &Request,
+        respond: &mut R,
+    ) {
         let told = Told { request: Some(request), ..Told::default() };
-        self.answer(answer::redirect(StatusCode::SEE_OTHER, location, &self.facts()), told, respond).await;
+        self.answer(
+            answer::redirect(StatusCode::SEE_OTHER, location, &self.facts()),
+            told,
+            respond,
+        )
+        .await;
     }
 
     pub(super) async fn prove<R: Respond>(&self, page: Bytes, request: &Request, respond: &mut R) {
@@ -138,11 +175,21 @@ impl<'a> Call<'a> {
         self.answer(answer::redirect(status, location, &self.facts()), told, respond).await;
     }
 
-    pub(super) async fn fail<R: Respond>(&self, status: StatusCode, told: Told<'_>, respond: &mut R) {
+    pub(super) async fn fail<R: Respond>(
+        &self,
+        status: StatusCode,
+        told: Told<'_>,
+        respond: &mut R,
+    ) {
         self.answer(answer::error(status, &self.facts()), told, respond).await;
     }
 
-    pub(super) async fn end<R: Respond>(&self, outcome: Outcome, mut told: Told<'_>, respond: &mut R) {
+    pub(super) async fn end<R: Respond>(
+        &self,
+        outcome: Outcome,
+        mut told: Told<'_>,
+        respond: &mut R,
+    ) {
         told.status = told.notes.status.map_or(499, |status| status.as_u16());
         told.sent = told.notes.sent;
         match outcome {
@@ -176,14 +223,20 @@ impl<'a> Call<'a> {
     }
 
     /// Sends an answer of our own.
-    pub(super) async fn answer<R: Respond>(&self, (mut head, body): (ResponseHead, Bytes), mut told: Told<'_>, respond: &mut R) {
+    pub(super) async fn answer<R: Respond>(
+        &self,
+        (mut head, body): (ResponseHead, Bytes),
+        mut told: Told<'_>,
+        respond: &mut R,
+    ) {
         if told.request.is_some_and(|request| !is_read_away(request)) {
             respond.close();
         }
         self.worker.hsts.tell(self.peer.tls, &mut head.headers);
         told.status = head.status.as_u16();
         told.sent = body.len() as u64;
-        let length = if body.is_empty() { BodyLength::None } else { BodyLength::Exact(body.len() as u64) };
+        let length =
+            if body.is_empty() { BodyLength::None } else { BodyLength::Exact(body.len() as u64) };
         respond.head(head, length);
         let sent = tokio::time::timeout(self.worker.settings.timeouts.stream_idle, async {
             poll_fn(|cx| respond.poll_ready(cx)).await?;
@@ -225,8 +278,14 @@ impl<'a> Call<'a> {
             variant: told.variant,
             upstream: told.notes.upstream,
             tries: told.notes.tries,
-            application: told.caller.and_then(|caller| caller.application.as_deref()).unwrap_or_default(),
-            user: told.caller.and_then(|caller| caller.user.as_deref()).map_or("", |user| &user.name),
+            application: told
+                .caller
+                .and_then(|caller| caller.application.as_deref())
+                .unwrap_or_default(),
+            user: told
+                .caller
+                .and_then(|caller| caller.user.as_deref())
+                .map_or("", |user| &user.name),
             rejected: told.rejected.map(Rejected::word),
             login: told.login,
             refusal: told.refusal,

@@ -11,21 +11,37 @@ use crate::exchange::Peer;
 use crate::normalize::{Authority, Request};
 use crate::worker::Worker;
 
-/// Who is calling, where nothing need be looked up for that: nobody, or who came a moment ago. What a client certificate is worth is known with its
-/// connection.
-pub(super) fn known(worker: &Worker, peer: &Peer, request: &Request, now: SystemTime) -> Option<Rc<Recognised>> {
+/// Who is calling, where nothing need be looked up for that: nobody, or who came a moment ago. What
+/// a client certificate is worth is known with its connection.
+pub(super) fn known(
+    worker: &Worker,
+    peer: &Peer,
+    request: &Request,
+    now: SystemTime,
+) -> Option<Rc<Recognised>> {
     let fields = Fields::of(&request.headers);
     if peer.certificate.is_some() {
         None
     } else if fields.are_absent() {
         Some(worker.recent.nobody())
     } else {
-        worker.recent.find(&fields, request.authority.host.as_str(), worker.authenticator.generation(), now)
+        worker.recent.find(
+            &fields,
+            request.authority.host.as_str(),
+            worker.authenticator.generation(),
+            now,
+        )
     }
 }
 
 /// Who is calling. It takes as long for every host.
-pub(super) async fn recognise(worker: &Worker, peer: &Peer, request: &Request, client: IpAddr, now: SystemTime) -> Rc<Recognised> {
+pub(super) async fn recognise(
+    worker: &Worker,
+    peer: &Peer,
+    request: &Request,
+    client: IpAddr,
+    now: SystemTime,
+) -> Rc<Recognised> {
     let (fields, host) = (Fields::of(&request.headers), request.authority.host.as_str());
     // Taken before the look-ups that it stands for.
     let generation = worker.authenticator.generation();
@@ -39,7 +55,13 @@ pub(super) async fn recognise(worker: &Worker, peer: &Peer, request: &Request, c
 }
 
 /// Who shows these credentials.
-async fn identify(worker: &Worker, shown: &Shown, client: IpAddr, host: &str, now: SystemTime) -> Authenticated {
+async fn identify(
+    worker: &Worker,
+    shown: &Shown,
+    client: IpAddr,
+    host: &str,
+    now: SystemTime,
+) -> Authenticated {
     worker.authenticator.prepare(shown, now).await;
     if let Ok(found) = worker.authenticator.authenticate(shown, host, now, || worker.turns.take()) {
         return found;
@@ -58,9 +80,18 @@ pub(super) async fn still_may(
     path: &str,
     routed: &Routed,
 ) -> bool {
-    let caller = identify(worker, shown, client, authority.host.as_str(), SystemTime::now()).await.caller;
+    let caller =
+        identify(worker, shown, client, authority.host.as_str(), SystemTime::now()).await.caller;
     let snapshot = worker.live.snapshot.load();
-    let host = snapshot.listener(peer.listener).and_then(|listener| listener.hosts.find(authority.host.as_str()));
-    let mut routes = host.into_iter().flat_map(|host| &host.routes).filter(|route| route.matches.path.matches(path));
-    routes.any(|route| route.rule.origin.is_same(&routed.rule.origin) && access::may(&route.rule.policy.access, &caller))
+    let host = snapshot
+        .listener(peer.listener)
+        .and_then(|listener| listener.hosts.find(authority.host.as_str()));
+    let mut routes = host
+        .into_iter()
+        .flat_map(|host| &host.routes)
+        .filter(|route| route.matches.path.matches(path));
+    routes.any(|route| {
+        route.rule.origin.is_same(&routed.rule.origin)
+            && access::may(&route.rule.policy.access, &caller)
+    })
 }

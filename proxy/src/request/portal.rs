@@ -1,4 +1,5 @@
-//! Requests for the portal: gathered in whole, because they are small, and answered by the control runtime.
+//! Requests for the portal: gathered in whole, because they are small, and answered by the control
+//! runtime.
 
 use std::future::poll_fn;
 use std::time::SystemTime;
@@ -16,13 +17,22 @@ use crate::session::Session;
 static SEC_FETCH_MODE: http::HeaderName = http::HeaderName::from_static("sec-fetch-mode");
 static SEC_FETCH_DEST: http::HeaderName = http::HeaderName::from_static("sec-fetch-dest");
 
-/// Where somebody is sent whose session is to be looked at anew by the portal, if she can be sent anywhere: she navigates, and comes back at once.
-pub(super) fn detour(request: &Request, session: Option<&Session>, now: SystemTime) -> Option<HeaderValue> {
+/// Where somebody is sent whose session is to be looked at anew by the portal, if she can be sent
+/// anywhere: she navigates, and comes back at once.
+pub(super) fn detour(
+    request: &Request,
+    session: Option<&Session>,
+    now: SystemTime,
+) -> Option<HeaderValue> {
     if !session?.is_stale(now) {
         return None;
     }
-    let is = |name, value: &str| request.headers.get(name).is_some_and(|found| found.as_bytes() == value.as_bytes());
-    let navigates = request.method == Method::GET && is(&SEC_FETCH_MODE, "navigate") && is(&SEC_FETCH_DEST, "document");
+    let is = |name, value: &str| {
+        request.headers.get(name).is_some_and(|found| found.as_bytes() == value.as_bytes())
+    };
+    let navigates = request.method == Method::GET
+        && is(&SEC_FETCH_MODE, "navigate")
+        && is(&SEC_FETCH_DEST, "document");
     if !navigates {
         return None;
     }
@@ -32,7 +42,13 @@ pub(super) fn detour(request: &Request, session: Option<&Session>, now: SystemTi
 // === impl Call ===
 
 impl Call<'_> {
-    pub(super) async fn portal<B: Source, R: Respond>(&self, reception: &Reception, request: &Request, body: &mut B, respond: &mut R) {
+    pub(super) async fn portal<B: Source, R: Respond>(
+        &self,
+        reception: &Reception,
+        request: &Request,
+        body: &mut B,
+        respond: &mut R,
+    ) {
         if !matches!(request.kind, Kind::Http) {
             return self.hide(request, None, respond).await;
         }
@@ -57,8 +73,10 @@ impl Call<'_> {
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
                 headers.insert(header::DATE, self.date.clone());
                 let told = Told { login: reply.outcome, ..told };
-                let body = if request.method == Method::HEAD { bytes::Bytes::new() } else { reply.body };
-                self.answer((ResponseHead { status: reply.status, headers }, body), told, respond).await;
+                let body =
+                    if request.method == Method::HEAD { bytes::Bytes::new() } else { reply.body };
+                self.answer((ResponseHead { status: reply.status, headers }, body), told, respond)
+                    .await;
             }
             Ok(None) => self.hide(request, None, respond).await,
             Err(Busy) => self.fail(StatusCode::SERVICE_UNAVAILABLE, told, respond).await,
@@ -74,7 +92,9 @@ async fn gather<B: Source>(body: &mut B) -> Result<BytesMut, StatusCode> {
     let mut whole = BytesMut::new();
     while let Some(frame) = poll_fn(|cx| body.poll_frame(cx)).await {
         match frame {
-            Ok(Frame::Data(data)) if whole.len() + data.len() > portal::MAX_BODY => return Err(StatusCode::PAYLOAD_TOO_LARGE),
+            Ok(Frame::Data(data)) if whole.len() + data.len() > portal::MAX_BODY => {
+                return Err(StatusCode::PAYLOAD_TOO_LARGE);
+            }
             Ok(Frame::Data(data)) => whole.extend_from_slice(&data),
             Ok(Frame::Trailers(_)) => {}
             Err(_broken) => return Err(StatusCode::BAD_REQUEST),
@@ -100,12 +120,17 @@ mod tests {
     fn who_navigates_with_an_old_session_is_looked_at_by_the_portal_on_the_way() {
         let session = session("ann", 1000);
         let taken = |line, headers, now| taken(line, headers, Some(&session), now);
-        assert_eq!(taken("GET /a?b=c", NAVIGATION, 1300).as_deref(), Some("/.well-known/portcullis/login?to=%2Fa%3Fb%3Dc"));
+        assert_eq!(
+            taken("GET /a?b=c", NAVIGATION, 1300).as_deref(),
+            Some("/.well-known/portcullis/login?to=%2Fa%3Fb%3Dc")
+        );
         assert_eq!(taken("GET /a?b=c", NAVIGATION, 1299), None);
         assert_eq!(taken("POST /a?b=c", NAVIGATION, 1300), None, "what is posted would be lost");
-        for headers in
-            ["Host: a", "Host: a\nsec-fetch-mode: cors\nsec-fetch-dest: empty", "Host: a\nsec-fetch-mode: navigate\nsec-fetch-dest: iframe"]
-        {
+        for headers in [
+            "Host: a",
+            "Host: a\nsec-fetch-mode: cors\nsec-fetch-dest: empty",
+            "Host: a\nsec-fetch-mode: navigate\nsec-fetch-dest: iframe",
+        ] {
             assert_eq!(taken("GET /a?b=c", headers, 1300), None, "{headers}");
         }
     }

@@ -28,10 +28,18 @@ fn listener(host: &str, only: Option<&str>, routes: Vec<(&str, RouteMatch)>) -> 
         pattern: host.parse().unwrap(),
         environment: "".into(),
         origin: Origin::default(),
-        routes: routes.into_iter().map(|(name, matches)| Route { matches, rule: rule(name) }).collect(),
+        routes: routes
+            .into_iter()
+            .map(|(name, matches)| Route { matches, rule: rule(name) })
+            .collect(),
     }));
     let hostname = only.map(|only| only.parse().unwrap());
-    Listener { name: "https".into(), protocol: ListenerProtocol::Https, hostname, hosts: Arc::new(hosts) }
+    Listener {
+        name: "https".into(),
+        protocol: ListenerProtocol::Https,
+        hostname,
+        hosts: Arc::new(hosts),
+    }
 }
 
 fn found(listener: &Listener, text: &str) -> Option<String> {
@@ -41,9 +49,24 @@ fn found(listener: &Listener, text: &str) -> Option<String> {
 #[test]
 fn the_first_route_that_matches_takes_the_request() {
     let exact = RouteMatch { path: PathMatch::Exact("/api".into()), ..prefix("/") };
-    let listener = listener("a.example", None, vec![("exact", exact), ("api", prefix("/api")), ("root", prefix("/"))]);
-    for (path, service) in [("/api", "exact"), ("/api/", "api"), ("/api/x?y", "api"), ("/apix", "root"), ("/", "root"), ("/API", "root")] {
-        assert_eq!(found(&listener, &format!("GET {path} HTTP/1.1\nHost: a.example")).as_deref(), Some(service), "{path}");
+    let listener = listener(
+        "a.example",
+        None,
+        vec![("exact", exact), ("api", prefix("/api")), ("root", prefix("/"))],
+    );
+    for (path, service) in [
+        ("/api", "exact"),
+        ("/api/", "api"),
+        ("/api/x?y", "api"),
+        ("/apix", "root"),
+        ("/", "root"),
+        ("/API", "root"),
+    ] {
+        assert_eq!(
+            found(&listener, &format!("GET {path} HTTP/1.1\nHost: a.example")).as_deref(),
+            Some(service),
+            "{path}"
+        );
     }
 }
 
@@ -75,15 +98,28 @@ fn a_listener_serves_only_its_hostname() {
         (None, "a.example", true),
     ] {
         let text = format!("GET / HTTP/1.1\nHost: {host}");
-        assert_eq!(found(&listener(host, only, route()), &text).is_some(), serves, "{only:?} {host}");
+        assert_eq!(
+            found(&listener(host, only, route()), &text).is_some(),
+            serves,
+            "{only:?} {host}"
+        );
     }
 }
 
 #[test]
 fn method_headers_and_query_must_all_match() {
-    let header = HeaderMatch { name: http::HeaderName::from_static("x-canary"), value: ValueMatch::Exact("a,b".into()) };
-    let query = QueryMatch { name: "v".into(), value: ValueMatch::Regex(Pattern::new("[0-9]+").unwrap()) };
-    let all = RouteMatch { method: Some(http::Method::POST), headers: vec![header], query: vec![query], ..prefix("/") };
+    let header = HeaderMatch {
+        name: http::HeaderName::from_static("x-canary"),
+        value: ValueMatch::Exact("a,b".into()),
+    };
+    let query =
+        QueryMatch { name: "v".into(), value: ValueMatch::Regex(Pattern::new("[0-9]+").unwrap()) };
+    let all = RouteMatch {
+        method: Some(http::Method::POST),
+        headers: vec![header],
+        query: vec![query],
+        ..prefix("/")
+    };
     let listener = listener("a", None, vec![("all", all)]);
     for (text, takes) in [
         ("POST /?v=12 HTTP/1.1\nHost: a\nX-Canary: a,b", true),

@@ -1,5 +1,6 @@
-//! The gateway's cookies. All have the prefix `__Host-`: a browser takes them only over HTTPS, from the host itself, for all of its paths (RFC 6265bis §4.1.3.2), so
-//! that a sibling host cannot toss one in.
+//! The gateway's cookies. All have the prefix `__Host-`: a browser takes them only over HTTPS, from
+//! the host itself, for all of its paths (RFC 6265bis §4.1.3.2), so that a sibling host cannot toss
+//! one in.
 
 use std::time::Duration;
 
@@ -30,17 +31,28 @@ impl Cookie {
         self.find_in(headers.get_all(header::COOKIE))
     }
 
-    /// Its value among those of these fields. Two of one name are none: the other may have been tossed in by a sibling host.
-    pub(crate) fn find_in<'h>(self, fields: impl IntoIterator<Item = &'h HeaderValue>) -> Option<&'h str> {
+    /// Its value among those of these fields. Two of one name are none: the other may have been
+    /// tossed in by a sibling host.
+    pub(crate) fn find_in<'h>(
+        self,
+        fields: impl IntoIterator<Item = &'h HeaderValue>,
+    ) -> Option<&'h str> {
         let pairs = fields.into_iter().filter_map(ascii).flat_map(|text| text.split(';'));
-        let mut values = pairs.filter_map(|pair| pair.trim().split_once('=')).filter(|(name, _)| *name == self.0).map(|(_, value)| value);
+        let mut values = pairs
+            .filter_map(|pair| pair.trim().split_once('='))
+            .filter(|(name, _)| *name == self.0)
+            .map(|(_, value)| value);
         let first = values.next()?;
         values.next().is_none().then_some(first)
     }
 
     /// The `Set-Cookie` for a value, which must be base64.
     pub(crate) fn set(self, value: &str, lasts: Duration) -> Option<HeaderValue> {
-        let text = format!("{}={value}; Path=/; Max-Age={}; Secure; HttpOnly; SameSite=Lax", self.0, lasts.as_secs());
+        let text = format!(
+            "{}={value}; Path=/; Max-Age={}; Secure; HttpOnly; SameSite=Lax",
+            self.0,
+            lasts.as_secs()
+        );
         let mut value = HeaderValue::from_str(&text).ok()?;
         value.set_sensitive(true);
         Some(value)
@@ -70,15 +82,27 @@ mod tests {
     #[test]
     fn a_cookie_is_kept_from_scripts_other_hosts_and_plain_http() {
         let value = SESSION.set("abc", Duration::from_secs(60)).unwrap();
-        assert_eq!(value, "__Host-portcullis=abc; Path=/; Max-Age=60; Secure; HttpOnly; SameSite=Lax");
-        assert_eq!(PORTAL.clear().unwrap(), "__Host-portcullis-portal=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Lax");
+        assert_eq!(
+            value,
+            "__Host-portcullis=abc; Path=/; Max-Age=60; Secure; HttpOnly; SameSite=Lax"
+        );
+        assert_eq!(
+            PORTAL.clear().unwrap(),
+            "__Host-portcullis-portal=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Lax"
+        );
     }
 
     #[test]
     fn of_two_cookies_of_one_name_none_counts() {
         let mut headers = HeaderMap::new();
-        headers.insert(header::COOKIE, HeaderValue::from_static("a=b; __Host-portcullis=x; __Host-portcullis-portal=y"));
-        assert_eq!((SESSION.find(&headers), PORTAL.find(&headers), BROWSER.find(&headers)), (Some("x"), Some("y"), None));
+        headers.insert(
+            header::COOKIE,
+            HeaderValue::from_static("a=b; __Host-portcullis=x; __Host-portcullis-portal=y"),
+        );
+        assert_eq!(
+            (SESSION.find(&headers), PORTAL.find(&headers), BROWSER.find(&headers)),
+            (Some("x"), Some("y"), None)
+        );
         headers.append(header::COOKIE, HeaderValue::from_static("__Host-portcullis=z"));
         assert_eq!((SESSION.find(&headers), PORTAL.find(&headers)), (None, Some("y")));
     }

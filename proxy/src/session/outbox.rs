@@ -1,7 +1,8 @@
 //! Tells all other replicas which sessions were ended here, and this one, should it begin anew.
 //!
-//! What is ended is ended here at once; whoever signs out waits a moment for the others, so that "signed out" is true everywhere where all is well.
-//! Where it is not, it is tried again for as long as any such session could last.
+//! What is ended is ended here at once; whoever signs out waits a moment for the others, so that
+//! "signed out" is true everywhere where all is well. Where it is not, it is tried again for as
+//! long as any such session could last.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Ends that wait to be taken up.
 const WAITING: usize = 256;
-/// The most ends that wait to be told. Were there more, everybody's sessions would be ended: closed when in doubt.
+/// The most ends that wait to be told. Were there more, everybody's sessions would be ended: closed
+/// when in doubt.
 const MAX_PENDING: usize = MAX_IN_SECRET / 2;
 
 /// Where ends are left to be told.
@@ -59,10 +61,23 @@ pub(crate) struct Courier {
 
 impl Outbox {
     /// Sessions last for `lasting` at most; `live` holds what is told already.
-    pub(crate) fn new(store: Arc<dyn Store>, live: Arc<Live>, lasting: Duration, counts: Arc<Counts>) -> (Self, Courier) {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        live: Arc<Live>,
+        lasting: Duration,
+        counts: Arc<Counts>,
+    ) -> (Self, Courier) {
         let (sender, receiver) = mpsc::channel(WAITING);
         let (pending, waiting) = (BTreeSet::new(), Vec::new());
-        let courier = Courier { receiver, store, live, lasting, counts: Arc::clone(&counts), pending, waiting };
+        let courier = Courier {
+            receiver,
+            store,
+            live,
+            lasting,
+            counts: Arc::clone(&counts),
+            pending,
+            waiting,
+        };
         (Self { sender, counts }, courier)
     }
 
@@ -78,7 +93,9 @@ impl Outbox {
             }
             _ => {
                 self.counts.failed.fetch_add(1, Ordering::Relaxed);
-                tracing::error!("sessions were ended here, and others will not know: too many wait to be told");
+                tracing::error!(
+                    "sessions were ended here, and others will not know: too many wait to be told"
+                );
             }
         }
     }
@@ -117,14 +134,23 @@ impl Courier {
         self.waiting.push(left.done);
         self.pending.insert(left.ended);
         if self.pending.len() > MAX_PENDING {
-            tracing::warn!(max = MAX_PENDING, "more sessions were ended than can wait to be told: all are");
-            self.pending = BTreeSet::from([Ended { whose: Whose::Everybody, at: seconds(SystemTime::now()) }]);
+            tracing::warn!(
+                max = MAX_PENDING,
+                "more sessions were ended than can wait to be told: all are"
+            );
+            self.pending =
+                BTreeSet::from([Ended { whose: Whose::Everybody, at: seconds(SystemTime::now()) }]);
         }
         self.counts.pending.store(self.pending.len() as u64, Ordering::Relaxed);
     }
 
     async fn deliver(&mut self) -> Result<(), StoreError> {
-        let change = tell(&self.live.snapshot.load().credentials.ended_sessions, &self.pending, self.lasting, SystemTime::now());
+        let change = tell(
+            &self.live.snapshot.load().credentials.ended_sessions,
+            &self.pending,
+            self.lasting,
+            SystemTime::now(),
+        );
         match store::change(&*self.store, change).await {
             Ok(()) => {
                 self.counts.told.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
@@ -222,7 +248,12 @@ mod tests {
 
     fn start(mood: Mood) -> (Outbox, Arc<Fake>, JoinHandle<()>) {
         let fake = Arc::new(Fake { mood: Mutex::new(mood), changes: Mutex::default() });
-        let (outbox, courier) = Outbox::new(Arc::clone(&fake) as Arc<dyn Store>, Arc::default(), LASTING, Arc::default());
+        let (outbox, courier) = Outbox::new(
+            Arc::clone(&fake) as Arc<dyn Store>,
+            Arc::default(),
+            LASTING,
+            Arc::default(),
+        );
         (outbox, fake, tokio::spawn(courier.run()))
     }
 
@@ -239,7 +270,10 @@ mod tests {
         assert_eq!(fake.told(), [1]);
         tokio::join!(outbox.tell(ended(2)), outbox.tell(ended(3)));
         assert_eq!(fake.told(), [1, 2], "what comes at once is told at once");
-        assert_eq!((outbox.counts.told(), outbox.counts.failed(), outbox.counts.pending()), (3, 0, 0));
+        assert_eq!(
+            (outbox.counts.told(), outbox.counts.failed(), outbox.counts.pending()),
+            (3, 0, 0)
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -251,10 +285,18 @@ mod tests {
             outbox.tell(ended(2)).await;
             assert_eq!((start.elapsed(), fake.told()), (2 * PATIENCE, vec![]), "{mood:?}");
             tokio::time::sleep(REQUEST).await;
-            assert!(outbox.counts.failed() >= 1 && outbox.counts.pending() == 2, "{mood:?}: {:?}", outbox.counts);
+            assert!(
+                outbox.counts.failed() >= 1 && outbox.counts.pending() == 2,
+                "{mood:?}: {:?}",
+                outbox.counts
+            );
             *fake.mood.lock().unwrap() = Mood::Well;
             tokio::time::sleep(REQUEST + PAUSE.1).await;
-            assert_eq!((fake.told(), outbox.counts.told(), outbox.counts.pending()), (vec![2], 2, 0), "{mood:?}");
+            assert_eq!(
+                (fake.told(), outbox.counts.told(), outbox.counts.pending()),
+                (vec![2], 2, 0),
+                "{mood:?}"
+            );
         }
     }
 
@@ -262,12 +304,19 @@ mod tests {
     async fn what_is_tried_again_is_bounded_in_number() {
         let (outbox, fake, _courier) = start(Mood::Refusing);
         for turn in 0..=MAX_PENDING / 100 {
-            futures::future::join_all((0..100).map(|number| outbox.tell(ended(turn * 100 + number)))).await;
+            futures::future::join_all(
+                (0..100).map(|number| outbox.tell(ended(turn * 100 + number))),
+            )
+            .await;
         }
         *fake.mood.lock().unwrap() = Mood::Well;
         tokio::time::sleep(PAUSE.1).await;
         let changes = fake.changes.lock().unwrap();
-        assert!(changes[0].add.keys().any(|name| name.starts_with("everybody-")), "{:?}", changes[0].add.keys().next());
+        assert!(
+            changes[0].add.keys().any(|name| name.starts_with("everybody-")),
+            "{:?}",
+            changes[0].add.keys().next()
+        );
         assert!(changes[0].add.len() <= 100);
     }
 

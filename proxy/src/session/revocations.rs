@@ -13,7 +13,8 @@ use portcullis_config::unix_time::seconds;
 
 use super::{Id, Session};
 
-/// The most that are remembered one by one. Were there more, all sessions that began before would be ended: closed when in doubt.
+/// The most that are remembered one by one. Were there more, all sessions that began before would
+/// be ended: closed when in doubt.
 const MAX: usize = 64 * 1024;
 
 /// What was ended, for as long as a session may last. Read without a lock.
@@ -52,7 +53,12 @@ type Key = [u8; 16];
 impl Revocations {
     /// `lasting` is how long a session lasts at most.
     pub(crate) fn new(lasting: Duration) -> Self {
-        Self { table: ArcSwap::default(), lasting, generation: AtomicU64::new(0), garbled: AtomicBool::new(false) }
+        Self {
+            table: ArcSwap::default(),
+            lasting,
+            generation: AtomicU64::new(0),
+            garbled: AtomicBool::new(false),
+        }
     }
 
     /// Ends sessions that began until now; gives what others must be told.
@@ -66,7 +72,8 @@ impl Revocations {
     pub(crate) fn learn(&self, told: &[EndedSessions], now: SystemTime) {
         let table = self.table.load();
         let is_news = |ended: &Ended| !ended.is_over(self.lasting, now) && !table.tells(ended);
-        let mut news: Vec<Ended> = told.iter().flat_map(|told| told.ended.iter()).copied().filter(is_news).collect();
+        let mut news: Vec<Ended> =
+            told.iter().flat_map(|told| told.ended.iter()).copied().filter(is_news).collect();
         let garbled = told.iter().any(|told| told.is_garbled);
         if garbled && !self.garbled.load(Ordering::Relaxed) {
             // It may have been the end of any session.
@@ -87,7 +94,8 @@ impl Revocations {
     pub(crate) fn have(&self, session: &Session) -> bool {
         let table = self.table.load();
         table.all_before > session.issued_at
-            || !table.ended.is_empty() && keys(session).flatten().any(|key| table.has(&key, session.issued_at))
+            || !table.ended.is_empty()
+                && keys(session).flatten().any(|key| table.has(&key, session.issued_at))
     }
 
     /// Grows when a session is ended.
@@ -99,8 +107,16 @@ impl Revocations {
 /// All by which a session may have been ended.
 fn keys(session: &Session) -> impl Iterator<Item = Option<Key>> + '_ {
     let issuer = &*session.user.issuer;
-    let sid = session.provider_session.as_deref().map(|sid| Revoked::ProviderSession { issuer, sid }.key());
-    [Some(Revoked::Session(&session.id).key()), Some(Revoked::User { issuer, subject: &session.user.subject }.key()), sid].into_iter()
+    let sid = session
+        .provider_session
+        .as_deref()
+        .map(|sid| Revoked::ProviderSession { issuer, sid }.key());
+    [
+        Some(Revoked::Session(&session.id).key()),
+        Some(Revoked::User { issuer, subject: &session.user.subject }.key()),
+        sid,
+    ]
+    .into_iter()
 }
 
 // === impl Table ===
@@ -108,10 +124,14 @@ fn keys(session: &Session) -> impl Iterator<Item = Option<Key>> + '_ {
 impl Table {
     fn with(&self, more: &[Ended], lasting: Duration, now: SystemTime, max: usize) -> Self {
         let mut table = self.clone();
-        table.ended.retain(|key, at| !Ended { whose: Whose::Hash(*key), at: *at }.is_over(lasting, now));
+        table
+            .ended
+            .retain(|key, at| !Ended { whose: Whose::Hash(*key), at: *at }.is_over(lasting, now));
         for ended in more {
             match ended.whose {
-                Whose::Everybody => table.all_before = table.all_before.max(ended.at.saturating_add(1)),
+                Whose::Everybody => {
+                    table.all_before = table.all_before.max(ended.at.saturating_add(1))
+                }
                 Whose::Hash(key) => {
                     let at = table.ended.entry(key).or_insert(ended.at);
                     *at = ended.at.max(*at);
@@ -120,7 +140,10 @@ impl Table {
         }
         if table.ended.len() > max {
             tracing::warn!(max, "more sessions were ended than can be remembered: all are");
-            return Self { ended: HashMap::new(), all_before: table.all_before.max(seconds(now).saturating_add(1)) };
+            return Self {
+                ended: HashMap::new(),
+                all_before: table.all_before.max(seconds(now).saturating_add(1)),
+            };
         }
         table
     }
@@ -244,7 +267,8 @@ mod tests {
     #[test]
     fn an_end_that_nobody_needs_any_more_is_not_learnt() {
         let revocations = Revocations::new(LASTING);
-        let ended = Revocations::new(LASTING).revoke(Revoked::User { issuer: "corp", subject: "ann" }, at(200));
+        let ended = Revocations::new(LASTING)
+            .revoke(Revoked::User { issuer: "corp", subject: "ann" }, at(200));
         revocations.learn(&[told(&[ended])], at(1201));
         assert_eq!(revocations.generation(), 0);
     }

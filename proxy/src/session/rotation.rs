@@ -1,4 +1,6 @@
-//! Makes the keys that seal sessions (of logins and of TLS, with the key of the assertion derived from them), and takes away those that have done their duty: on every replica, of which the fastest one's change holds.
+//! Makes the keys that seal sessions (of logins and of TLS, with the key of the assertion derived
+//! from them), and takes away those that have done their duty: on every replica, of which the
+//! fastest one's change holds.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -33,15 +35,21 @@ pub(crate) enum NotRotated {
     Store(#[from] StoreError),
 }
 
-/// Makes another key now, and with `end` takes away the gateway's others, so that all that they have sealed ends. Tells which keys stay because
-/// people made them.
-pub(crate) async fn rotate_now(store: &dyn Store, live: &Live, end: bool) -> Result<Vec<Origin>, NotRotated> {
+/// Makes another key now, and with `end` takes away the gateway's others, so that all that they
+/// have sealed ends. Tells which keys stay because people made them.
+pub(crate) async fn rotate_now(
+    store: &dyn Store,
+    live: &Live,
+    end: bool,
+) -> Result<Vec<Origin>, NotRotated> {
     let mut published = live.published();
     let mut further = 1..AGAIN;
     loop {
         published.borrow_and_update();
         match rotate_once(store, live, end).await {
-            Err(NotRotated::Store(StoreError::Superseded)) if further.next().is_some() => drop(timeout(NEWS, published.changed()).await),
+            Err(NotRotated::Store(StoreError::Superseded)) if further.next().is_some() => {
+                drop(timeout(NEWS, published.changed()).await)
+            }
             outcome => return outcome,
         }
     }
@@ -56,7 +64,13 @@ async fn rotate_once(store: &dyn Store, live: &Live, end: bool) -> Result<Vec<Or
     store::change(store, on_command(credentials, end, SystemTime::now()).change(random()?)).await?;
     tracing::info!(end, "session keys were rotated on command");
     let own = credentials.key_ring.as_ref().map(|ring| &ring.origin);
-    Ok(credentials.session_keys.iter().map(|key| &key.origin).filter(|origin| Some(*origin) != own).cloned().collect())
+    Ok(credentials
+        .session_keys
+        .iter()
+        .map(|key| &key.origin)
+        .filter(|origin| Some(*origin) != own)
+        .cloned()
+        .collect())
 }
 
 fn random() -> Result<[u8; 32], NoRandomness> {
@@ -78,8 +92,9 @@ pub(crate) async fn rotate(store: Arc<dyn Store>, live: Arc<Live>, settings: Arc
                 if told != error {
                     tracing::warn!(
                         error,
-                        "no session key could be made: those that there are stay in use. Without any, sessions are sealed with a key of this process; \
-                         they end with it, and other replicas do not know them"
+                        "no session key could be made: those that there are stay in use. Without \
+                         any, sessions are sealed with a key of this process; they end with it, \
+                         and other replicas do not know them"
                     );
                 }
                 told = error;
@@ -93,16 +108,24 @@ pub(crate) async fn rotate(store: Arc<dyn Store>, live: Arc<Live>, settings: Arc
 }
 
 /// Does what is due, and tells how long not to look again.
-async fn look(store: &dyn Store, live: &Live, access: &AccessSettings, now: SystemTime) -> Result<Duration, String> {
+async fn look(
+    store: &dyn Store,
+    live: &Live,
+    access: &AccessSettings,
+    now: SystemTime,
+) -> Result<Duration, String> {
     // Before the first snapshot it is not known which keys there are.
     if live.publications() == 0 {
         return Ok(Duration::ZERO);
     }
-    let Some(rotation) = due(&live.snapshot.load().credentials, access.key_rotation, access.sessions_last(), now) else {
+    let Some(rotation) =
+        due(&live.snapshot.load().credentials, access.key_rotation, access.sessions_last(), now)
+    else {
         return Ok(Duration::ZERO);
     };
     let make = rotation.make;
-    match store::change(store, rotation.change(random().map_err(|error| error.to_string())?)).await {
+    match store::change(store, rotation.change(random().map_err(|error| error.to_string())?)).await
+    {
         Ok(()) => tracing::info!(make, "session keys were rotated"),
         // Another replica saw to it.
         Err(StoreError::Superseded) => {}
@@ -160,7 +183,14 @@ mod tests {
         assert_eq!(look(&fake, &live, &access, now).await, Ok(Duration::ZERO));
         assert!(fake.changes.lock().unwrap().is_empty());
 
-        publish(&live, &[SessionKey { origin: Origin::default(), key: vec![1; 32].into(), created: Some(now) }]);
+        publish(
+            &live,
+            &[SessionKey {
+                origin: Origin::default(),
+                key: vec![1; 32].into(),
+                created: Some(now),
+            }],
+        );
         assert_eq!(look(&fake, &live, &access, now).await, Ok(Duration::ZERO));
         assert!(fake.changes.lock().unwrap().is_empty());
 
@@ -168,31 +198,51 @@ mod tests {
         assert_eq!(look(&fake, &live, &access, now).await, Ok(NEWS));
         assert_eq!(look(&fake, &live, &access, now).await, Ok(NEWS));
         let changes = fake.changes.lock().unwrap();
-        let keys: Vec<&[u8]> = changes.iter().map(|change| change.add["1800000000"].expose()).collect();
+        let keys: Vec<&[u8]> =
+            changes.iter().map(|change| change.add["1800000000"].expose()).collect();
         assert!(keys[0].len() == 32 && keys[0] != keys[1], "each is random");
     }
 
     #[tokio::test]
     async fn where_no_key_can_be_made_it_is_told_how_to_mend_it() {
-        let (fake, live, access) = (Fake { missing: true, ..Fake::default() }, Live::default(), AccessSettings::default());
+        let (fake, live, access) =
+            (Fake { missing: true, ..Fake::default() }, Live::default(), AccessSettings::default());
         publish(&live, &[]);
         let error = look(&fake, &live, &access, SystemTime::now()).await.unwrap_err();
-        assert!(error.contains("portcullis-session-keys") && error.contains("sessions.yaml"), "{error}");
+        assert!(
+            error.contains("portcullis-session-keys") && error.contains("sessions.yaml"),
+            "{error}"
+        );
     }
     #[tokio::test(start_paused = true)]
     async fn on_command_a_key_is_made_and_the_others_are_taken_away_though_others_are_faster() {
         let (fake, live) = (Fake { others: 3.into(), ..Fake::default() }, Live::default());
         assert!(matches!(rotate_now(&fake, &live, true).await, Err(NotRotated::Unread)));
-        let key =
-            |name: &str| SessionKey { origin: Origin { name: name.into(), ..Origin::default() }, key: vec![1; 32].into(), created: None };
-        let ring = KeyRing { origin: key("own").origin, version: None, entries: ["500".to_owned()].into(), is_garbled: false };
-        let credentials = Credentials { session_keys: vec![key("own"), key("hand-made")], key_ring: Some(ring), ..Credentials::default() };
+        let key = |name: &str| SessionKey {
+            origin: Origin { name: name.into(), ..Origin::default() },
+            key: vec![1; 32].into(),
+            created: None,
+        };
+        let ring = KeyRing {
+            origin: key("own").origin,
+            version: None,
+            entries: ["500".to_owned()].into(),
+            is_garbled: false,
+        };
+        let credentials = Credentials {
+            session_keys: vec![key("own"), key("hand-made")],
+            key_ring: Some(ring),
+            ..Credentials::default()
+        };
         live.publish(Arc::new(Snapshot { credentials, ..Snapshot::default() }), Vec::new());
         assert_eq!(rotate_now(&fake, &live, true).await.unwrap(), [key("hand-made").origin]);
         let changes = std::mem::take(&mut *fake.changes.lock().unwrap());
         let [change] = &changes[..] else { panic!("one change") };
         assert!(change.add.len() == 1 && change.remove.iter().eq(["500"]), "{change:?}");
         let fake = Fake { others: 100.into(), ..Fake::default() };
-        assert!(matches!(rotate_now(&fake, &live, false).await, Err(NotRotated::Store(StoreError::Superseded))));
+        assert!(matches!(
+            rotate_now(&fake, &live, false).await,
+            Err(NotRotated::Store(StoreError::Superseded))
+        ));
     }
 }

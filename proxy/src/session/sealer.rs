@@ -1,7 +1,9 @@
-//! Seals what browsers keep for the gateway: nobody else can read it, change it, or use it for another purpose or on another host.
+//! Seals what browsers keep for the gateway: nobody else can read it, change it, or use it for
+//! another purpose or on another host.
 //!
-//! AES-256-GCM-SIV (RFC 8452), whose random nonces need not be counted. Purpose and host are authenticated beside the text. A sealed value is the base64 of: four octets
-//! that name the key, a nonce of twelve, the sealed text, and a tag of sixteen.
+//! AES-256-GCM-SIV (RFC 8452), whose random nonces need not be counted. Purpose and host are
+//! authenticated beside the text. A sealed value is the base64 of: four octets that name the key, a
+//! nonce of twelve, the sealed text, and a tag of sixteen.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -86,12 +88,21 @@ impl Sealer {
         let mut octets = [0; 32];
         rand::fill(&mut octets).map_err(|_| NoRandomness)?;
         let own = Arc::new(Key::new(&octets, None).ok_or(NoRandomness)?);
-        Ok(Self { ring: ArcSwap::from_pointee(Ring(Vec::new())), generation: AtomicU64::new(0), own })
+        Ok(Self {
+            ring: ArcSwap::from_pointee(Ring(Vec::new())),
+            generation: AtomicU64::new(0),
+            own,
+        })
     }
 
     /// Takes the keys of a snapshot into use, and puts all others out of use.
     pub(crate) fn learn(&self, keys: &[SessionKey]) {
-        let ring = Ring(keys.iter().filter_map(|key| Key::new(key.key.expose(), key.created)).map(Arc::new).collect());
+        let ring = Ring(
+            keys.iter()
+                .filter_map(|key| Key::new(key.key.expose(), key.created))
+                .map(Arc::new)
+                .collect(),
+        );
         let before = self.ring.swap(Arc::new(ring));
         if before.names().ne(self.ring.load().names()) {
             self.generation.fetch_add(1, Ordering::Release);
@@ -104,11 +115,18 @@ impl Sealer {
     }
 
     /// Seals for one purpose on one host. `None` where the system gives no random numbers.
-    pub(crate) fn seal(&self, purpose: Purpose, host: &str, what: &impl Serialize, now: SystemTime) -> Option<String> {
+    pub(crate) fn seal(
+        &self,
+        purpose: Purpose,
+        host: &str,
+        what: &impl Serialize,
+        now: SystemTime,
+    ) -> Option<String> {
         let ring = self.ring.load();
         let key = in_use(&ring.0, |key| key.created, now).unwrap_or(&self.own);
         let mut text = serde_json::to_vec(what).ok()?;
-        let nonce = key.key.seal_in_place_append_tag(Aad::from(purpose.bound_to(host)), &mut text).ok()?;
+        let nonce =
+            key.key.seal_in_place_append_tag(Aad::from(purpose.bound_to(host)), &mut text).ok()?;
         let mut value = Vec::with_capacity(NAME_LEN + NONCE_LEN + text.len());
         value.extend_from_slice(&key.name);
         value.extend_from_slice(nonce.as_ref());
@@ -116,8 +134,14 @@ impl Sealer {
         Some(URL_SAFE_NO_PAD.encode(value))
     }
 
-    /// What was sealed for this purpose on this host. Whatever is wrong with a value, as much of it is deciphered as if nothing was.
-    pub(crate) fn open<T: DeserializeOwned>(&self, purpose: Purpose, host: &str, value: &str) -> Option<T> {
+    /// What was sealed for this purpose on this host. Whatever is wrong with a value, as much of it
+    /// is deciphered as if nothing was.
+    pub(crate) fn open<T: DeserializeOwned>(
+        &self,
+        purpose: Purpose,
+        host: &str,
+        value: &str,
+    ) -> Option<T> {
         let well_formed = value.len() <= MAX_VALUE;
         let decoded = if well_formed { URL_SAFE_NO_PAD.decode(value).ok() } else { None };
         let mut octets = decoded.unwrap_or_else(|| vec![0; value.len().min(MAX_VALUE) / 4 * 3]);
@@ -169,7 +193,11 @@ mod tests {
     }
 
     fn key(octet: u8, created: u64) -> SessionKey {
-        SessionKey { origin: Origin::default(), key: vec![octet; 32].into(), created: Some(at(created)) }
+        SessionKey {
+            origin: Origin::default(),
+            key: vec![octet; 32].into(),
+            created: Some(at(created)),
+        }
     }
 
     fn sealer(keys: &[SessionKey]) -> Sealer {
@@ -186,9 +214,14 @@ mod tests {
     fn what_is_sealed_opens_for_its_purpose_on_its_host_only() {
         let sealer = sealer(&[key(1, 0)]);
         let value = sealer.seal(Purpose::Session, "shop.example.com", &"ann", at(100)).unwrap();
-        assert_eq!(open(&sealer, Purpose::Session, "shop.example.com", &value).as_deref(), Some("ann"));
+        assert_eq!(
+            open(&sealer, Purpose::Session, "shop.example.com", &value).as_deref(),
+            Some("ann")
+        );
         assert_eq!(open(&sealer, Purpose::Session, "crm.example.com", &value), None);
-        for purpose in [Purpose::Portal, Purpose::Refresh, Purpose::Browser, Purpose::State, Purpose::Code] {
+        for purpose in
+            [Purpose::Portal, Purpose::Refresh, Purpose::Browser, Purpose::State, Purpose::Code]
+        {
             assert_eq!(open(&sealer, purpose, "shop.example.com", &value), None, "{purpose:?}");
         }
         assert!(!value.contains("ann"));
@@ -202,10 +235,18 @@ mod tests {
         for place in 0..octets.len() {
             let mut changed = octets.clone();
             changed[place] ^= 1;
-            assert_eq!(open(&sealer, Purpose::Session, "a", &URL_SAFE_NO_PAD.encode(changed)), None, "octet {place}");
+            assert_eq!(
+                open(&sealer, Purpose::Session, "a", &URL_SAFE_NO_PAD.encode(changed)),
+                None,
+                "octet {place}"
+            );
         }
         for length in 0..value.len() {
-            assert_eq!(open(&sealer, Purpose::Session, "a", &value[..length]), None, "{length} characters");
+            assert_eq!(
+                open(&sealer, Purpose::Session, "a", &value[..length]),
+                None,
+                "{length} characters"
+            );
         }
         for odd in ["", "=", "....", "é", "AAAA", &"A".repeat(MAX_VALUE + 4)] {
             assert_eq!(open(&sealer, Purpose::Session, "a", odd), None, "{odd}");
@@ -217,21 +258,31 @@ mod tests {
         let keys = [key(1, 0), key(2, 50)];
         let value = sealer(&keys).seal(Purpose::Session, "a", &"ann", at(1000)).unwrap();
         assert_eq!(open(&sealer(&keys), Purpose::Session, "a", &value).as_deref(), Some("ann"));
-        assert_eq!(open(&sealer(&[]), Purpose::Session, "a", &value), None, "but not one without them");
+        assert_eq!(
+            open(&sealer(&[]), Purpose::Session, "a", &value),
+            None,
+            "but not one without them"
+        );
     }
 
     #[test]
     fn a_new_key_seals_only_when_every_replica_knows_it() {
         let (old, new) = (key(1, 0), key(2, 1000));
-        let (with_both, with_old, with_new) =
-            (sealer(&[old.clone(), new.clone()]), sealer(std::slice::from_ref(&old)), sealer(std::slice::from_ref(&new)));
+        let (with_both, with_old, with_new) = (
+            sealer(&[old.clone(), new.clone()]),
+            sealer(std::slice::from_ref(&old)),
+            sealer(std::slice::from_ref(&new)),
+        );
         let early = with_both.seal(Purpose::Session, "a", &"ann", at(1059)).unwrap();
         assert!(open(&with_old, Purpose::Session, "a", &early).is_some());
         let late = with_both.seal(Purpose::Session, "a", &"ann", at(1060)).unwrap();
         assert!(open(&with_new, Purpose::Session, "a", &late).is_some());
         assert!(open(&with_old, Purpose::Session, "a", &late).is_none());
         let only = with_new.seal(Purpose::Session, "a", &"ann", at(1000)).unwrap();
-        assert!(open(&with_new, Purpose::Session, "a", &only).is_some(), "the only key seals however young it is");
+        assert!(
+            open(&with_new, Purpose::Session, "a", &only).is_some(),
+            "the only key seals however young it is"
+        );
     }
 
     #[test]
@@ -249,14 +300,21 @@ mod tests {
         assert!(open(&one, Purpose::Session, "a", &value).is_some());
         assert!(open(&other, Purpose::Session, "a", &value).is_none());
         one.learn(&[key(1, 0)]);
-        assert!(open(&one, Purpose::Session, "a", &value).is_some(), "who logged in before there were keys stays so");
+        assert!(
+            open(&one, Purpose::Session, "a", &value).is_some(),
+            "who logged in before there were keys stays so"
+        );
     }
 
     #[test]
     fn what_is_no_key_seals_nothing() {
-        let short = SessionKey { origin: Origin::default(), key: vec![1; 31].into(), created: None };
+        let short =
+            SessionKey { origin: Origin::default(), key: vec![1; 31].into(), created: None };
         let sealer = sealer(std::slice::from_ref(&short));
         let value = sealer.seal(Purpose::Session, "a", &"ann", at(100)).unwrap();
-        assert!(open(&sealer, Purpose::Session, "a", &value).is_some(), "the process' own key does");
+        assert!(
+            open(&sealer, Purpose::Session, "a", &value).is_some(),
+            "the process' own key does"
+        );
     }
 }

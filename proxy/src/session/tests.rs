@@ -8,7 +8,14 @@ pub(crate) fn at(seconds: u64) -> SystemTime {
 }
 
 pub(crate) fn user(name: &str) -> User {
-    User { name: name.into(), email: None, preferred_username: None, groups: Box::default(), issuer: "corp".into(), subject: name.into() }
+    User {
+        name: name.into(),
+        email: None,
+        preferred_username: None,
+        groups: Box::default(),
+        issuer: "corp".into(),
+        subject: name.into(),
+    }
 }
 
 /// A session that began at a time, in seconds, and lasts for a thousand.
@@ -86,16 +93,24 @@ fn a_session_ends_sooner_where_the_settings_allow_less_by_now() {
 #[test]
 fn what_others_ended_is_known_no_later_than_the_key_that_opens_it() {
     let (here, there) = (sessions(), sessions());
-    let key = |octet| SessionKey { origin: Origin::default(), key: vec![octet; 32].into(), created: None };
+    let key = |octet| SessionKey {
+        origin: Origin::default(),
+        key: vec![octet; 32].into(),
+        created: None,
+    };
     there.learn(&Credentials { session_keys: vec![key(1)], ..Credentials::default() }, at(5000));
     let session = there.begin(user("ann"), None, at(5000)).unwrap();
     let value = there.seal(Purpose::Session, "shop", &session, at(5000)).unwrap();
     let ended = [there.revocations.revoke(Revoked::Session(&session.id), at(5010))].into();
-    let ended_sessions = vec![EndedSessions { origin: Origin::default(), ended, is_garbled: false }];
+    let ended_sessions =
+        vec![EndedSessions { origin: Origin::default(), ended, is_garbled: false }];
     assert_eq!(here.open(Purpose::Session, "shop", &value, at(5020)), None);
     here.learn(&Credentials { session_keys: vec![key(1)], ..Credentials::default() }, at(5020));
     assert!(here.open(Purpose::Session, "shop", &value, at(5020)).is_some());
-    here.learn(&Credentials { session_keys: vec![key(1)], ended_sessions, ..Credentials::default() }, at(5020));
+    here.learn(
+        &Credentials { session_keys: vec![key(1)], ended_sessions, ..Credentials::default() },
+        at(5020),
+    );
     assert_eq!(here.open(Purpose::Session, "shop", &value, at(5020)), None);
 }
 

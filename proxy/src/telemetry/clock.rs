@@ -32,7 +32,8 @@ impl Clock {
         self.date.borrow().clone()
     }
 
-    /// Gives `use_it` the time as `2026-11-21T10:15:00` (UTC), and the milliseconds that belong after it.
+    /// Gives `use_it` the time as `2026-11-21T10:15:00` (UTC), and the milliseconds that belong
+    /// after it.
     pub(super) fn stamp<T>(&self, now: SystemTime, use_it: impl FnOnce(&str, u32) -> T) -> T {
         let since = self.refresh(now);
         use_it(&self.stamp.borrow(), since.subsec_millis())
@@ -60,7 +61,8 @@ impl Clock {
     }
 }
 
-const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// `Sat, 21 Nov 2026 10:15:00 GMT` as `2026-11-21T10:15:00`: one calendar for both.
 fn iso(date: &str) -> Option<String> {

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// A number that only goes up. One thread adds; so it needs no locked instruction, and no cache line moves between cores
-/// but when it is read.
+/// A number that only goes up. One thread adds; so it needs no locked instruction, and no cache
+/// line moves between cores but when it is read.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
 
@@ -28,8 +28,10 @@ pub(super) struct Distribution {
 pub(super) struct Tally<L>(Mutex<Vec<(L, u64)>>);
 
 /// The upper bounds of a histogram's buckets, in microseconds.
-pub(super) const BOUNDS: [u64; 14] =
-    [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000];
+pub(super) const BOUNDS: [u64; 14] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000,
+];
 
 // === impl Counter ===
 

@@ -48,7 +48,13 @@ impl Kind {
 impl Exposition {
     /// Begins the next metric.
     pub(super) fn family(&mut self, metric: &'static Metric) -> Family<'_> {
-        let _ = writeln!(self.0, "# HELP {0} {1}\n# TYPE {0} {2}", metric.name, metric.help, metric.kind.as_str());
+        let _ = writeln!(
+            self.0,
+            "# HELP {0} {1}\n# TYPE {0} {2}",
+            metric.name,
+            metric.help,
+            metric.kind.as_str()
+        );
         Family { text: &mut self.0, metric }
     }
 
@@ -78,7 +84,13 @@ impl Family<'_> {
         self.line("_count", values, None, count);
     }
 
-    fn line(&mut self, suffix: &str, values: &[&str], bound: Option<&str>, value: impl std::fmt::Display) -> &mut Self {
+    fn line(
+        &mut self,
+        suffix: &str,
+        values: &[&str],
+        bound: Option<&str>,
+        value: impl std::fmt::Display,
+    ) -> &mut Self {
         let _ = write!(self.text, "{}{suffix}", self.metric.name);
         let labels = self.metric.labels.iter().copied().zip(values.iter().copied());
         let mut separator = '{';

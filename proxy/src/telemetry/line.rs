@@ -1,4 +1,5 @@
-//! Lines of the access log. Whatever a client sends, a line stays one line and its fields stay apart.
+//! Lines of the access log. Whatever a client sends, a line stays one line and its fields stay
+//! apart.
 
 use std::io::Write;
 use std::time::Duration;
@@ -98,9 +99,12 @@ fn put_fraction(lines: &mut Vec<u8>, number: u64, unit: u64) {
     }
 }
 
-/// Whether all is printable ASCII that no format has to escape. It looks at every octet, and so at many at once.
+/// Whether all is printable ASCII that no format has to escape. It looks at every octet, and so at
+/// many at once.
 fn is_plain(value: &str) -> bool {
-    value.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\'))
+    value.bytes().fold(true, |plain, byte| {
+        plain & matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\')
+    })
 }
 
 fn version(version: Version) -> &'static str {
@@ -121,11 +125,15 @@ fn without_query(url: &str) -> &str {
 }
 
 fn cut(value: &str) -> &str {
-    let end = (0..=MAX_VALUE.min(value.len())).rev().find(|end| value.is_char_boundary(*end)).unwrap_or_default();
+    let end = (0..=MAX_VALUE.min(value.len()))
+        .rev()
+        .find(|end| value.is_char_boundary(*end))
+        .unwrap_or_default();
     value.get(..end).unwrap_or_default()
 }
 
-/// `,"name":"value"`, escaped as RFC 8259 §7 says, and DEL and the C1 controls too: terminals act on them.
+/// `,"name":"value"`, escaped as RFC 8259 §7 says, and DEL and the C1 controls too: terminals act
+/// on them.
 fn text(lines: &mut Vec<u8>, name: &str, value: &str) {
     if value.is_empty() {
         return;
@@ -138,7 +146,9 @@ fn text(lines: &mut Vec<u8>, name: &str, value: &str) {
         for character in value.chars() {
             let _ = match character {
                 '"' | '\\' => write!(lines, "\\{character}"),
-                character if character.is_control() => write!(lines, "\\u{:04x}", u32::from(character)),
+                character if character.is_control() => {
+                    write!(lines, "\\u{:04x}", u32::from(character))
+                }
                 character => write!(lines, "{character}"),
             };
         }
@@ -146,7 +156,8 @@ fn text(lines: &mut Vec<u8>, name: &str, value: &str) {
     lines.push(b'"');
 }
 
-/// As Apache escapes: `\"`, `\\`, and `\xhh` for all that is not printable ASCII. `-` where there is nothing.
+/// As Apache escapes: `\"`, `\\`, and `\xhh` for all that is not printable ASCII. `-` where there
+/// is nothing.
 fn quoted(lines: &mut Vec<u8>, value: &str) {
     if value.is_empty() {
         lines.push(b'-');
@@ -186,22 +197,39 @@ mod tests {
 
     #[test]
     fn a_line_tells_the_facts_of_a_request() {
-        let wanted = "{\"time\":\"2026-11-21T10:15:00.007Z\",\"id\":\"0190-a\",\"client\":\"192.0.2.1\",\"listener\":\"https\",\"tls\":true,\
-                      \"version\":\"2\",\"method\":\"GET\",\"host\":\"shop--staging.apps.example.com\",\"path\":\"/cart\",\"status\":200,\
-                      \"bytesIn\":5,\"bytesOut\":1024,\"duration\":0.003000,\"upstreamDuration\":0.000900,\"environment\":\"staging\",\
-                      \"service\":\"shop\",\"variant\":\"stable\",\"upstream\":\"10.0.0.7:8080\",\"tries\":1}\n";
+        let wanted = "{\"time\":\"2026-11-21T10:15:00.007Z\",\"id\":\"0190-a\",\"client\":\"192.0.\
+                      2.1\",\"listener\":\"https\",\"tls\":true,\"version\":\"2\",\"method\":\"\
+                      GET\",\"host\":\"shop--staging.apps.example.com\",\"path\":\"/cart\",\"\
+                      status\":200,\"bytesIn\":5,\"bytesOut\":1024,\"duration\":0.003000,\"\
+                      upstreamDuration\":0.000900,\"environment\":\"staging\",\"service\":\"shop\"\
+                      ,\"variant\":\"stable\",\"upstream\":\"10.0.0.7:8080\",\"tries\":1}\n";
         assert_eq!(as_json(&record()), wanted);
-        let wanted = "192.0.2.1 - - [21/Nov/2026:10:15:00 +0000] \"GET /cart HTTP/2\" 200 1024 \"-\" \"-\"\n";
+        let wanted = "192.0.2.1 - - [21/Nov/2026:10:15:00 +0000] \"GET /cart HTTP/2\" 200 1024 \
+                      \"-\" \"-\"\n";
         assert_eq!(as_combined(&record()), wanted);
     }
 
     #[test]
     fn nothing_from_a_client_breaks_out_of_its_field() {
-        for evil in
-            ["a\"b", "a\\", "a\\\"b", "\u{85}\u{2028}x", "caf\u{e9}", "tab\there", &"\u{e9}".repeat(2000), "}{", "\" 200 1 \"-\" \"x"]
-        {
+        for evil in [
+            "a\"b",
+            "a\\",
+            "a\\\"b",
+            "\u{85}\u{2028}x",
+            "caf\u{e9}",
+            "tab\there",
+            &"\u{e9}".repeat(2000),
+            "}{",
+            "\" 200 1 \"-\" \"x",
+        ] {
             let agent = HeaderValue::from_bytes(evil.as_bytes()).unwrap();
-            let record = Record { user_agent: Some(&agent), path: evil, host: evil, refusal: Some("method"), ..record() };
+            let record = Record {
+                user_agent: Some(&agent),
+                path: evil,
+                host: evil,
+                refusal: Some("method"),
+                ..record()
+            };
             let line = as_json(&record);
             let read: serde_json::Value = serde_json::from_str(&line).unwrap();
             assert!(line.ends_with("}\n") && line.lines().count() == 1, "{line}");
@@ -210,7 +238,10 @@ mod tests {
             assert_eq!(read["status"], 200);
             let line = as_combined(&record);
             let unescaped = line.replace("\\\\", "").replace("\\\"", "");
-            assert!(line.is_ascii() && line.lines().count() == 1 && unescaped.matches('"').count() == 6, "{line}");
+            assert!(
+                line.is_ascii() && line.lines().count() == 1 && unescaped.matches('"').count() == 6,
+                "{line}"
+            );
         }
     }
 

@@ -74,8 +74,19 @@ pub(crate) struct UpstreamConnection(Arc<Counts>);
 // === impl Meter ===
 
 impl Meter {
-    pub(super) fn new(worker: usize, counts: Arc<Counts>, directory: Arc<Directory>, log: Option<(AccessLogFormat, Arc<Buffer>)>) -> Self {
-        Self { clock: Clock::new(), counts, directory, shelf: RefCell::new(Shelf::new(worker)), log }
+    pub(super) fn new(
+        worker: usize,
+        counts: Arc<Counts>,
+        directory: Arc<Directory>,
+        log: Option<(AccessLogFormat, Arc<Buffer>)>,
+    ) -> Self {
+        Self {
+            clock: Clock::new(),
+            counts,
+            directory,
+            shelf: RefCell::new(Shelf::new(worker)),
+            log,
+        }
     }
 
     /// The value of a `Date` header.
@@ -107,14 +118,19 @@ impl Meter {
         }
         if let Some((format, buffer)) = &self.log {
             buffer.write(|lines| match format {
-                AccessLogFormat::Json => self.clock.stamp(came, |stamp, milliseconds| line::json(lines, record, stamp, milliseconds)),
-                AccessLogFormat::Combined => self.clock.combined(came, |time| line::combined(lines, record, time)),
+                AccessLogFormat::Json => self.clock.stamp(came, |stamp, milliseconds| {
+                    line::json(lines, record, stamp, milliseconds)
+                }),
+                AccessLogFormat::Combined => {
+                    self.clock.combined(came, |time| line::combined(lines, record, time))
+                }
                 AccessLogFormat::None => {}
             });
         }
     }
 
-    /// A client's connection was given up for `reason`, one word with underscores: counted like a request that is refused.
+    /// A client's connection was given up for `reason`, one word with underscores: counted like a
+    /// request that is refused.
     pub(crate) fn refused(&self, reason: &'static str) {
         self.counts.refusals.add(reason);
     }
@@ -167,7 +183,8 @@ impl Meter {
         self.counts.upstream_retries.add(1);
     }
 
-    /// A try failed for `reason`, one word with underscores: `connect`, `timeout`, `closed`, `malformed` and the like.
+    /// A try failed for `reason`, one word with underscores: `connect`, `timeout`, `closed`,
+    /// `malformed` and the like.
     pub(crate) fn upstream_failed(&self, reason: &'static str) {
         self.counts.upstream_failures.add(reason);
     }

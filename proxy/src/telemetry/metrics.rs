@@ -125,11 +125,14 @@ fn requests(text: &mut Exposition, sources: &Sources<'_>) {
         family.sample(&names, sum.bytes_out);
     });
     let ended = total(sources, |counts| counts.ended.get());
-    text.family(&IN_FLIGHT).sample(&[], total(sources, |counts| counts.begun.get()).saturating_sub(ended));
+    text.family(&IN_FLIGHT)
+        .sample(&[], total(sources, |counts| counts.begun.get()).saturating_sub(ended));
     by_reason(text, &REFUSALS, sources, |counts| &counts.refusals);
     by_reason(text, &REJECTED, sources, |counts| &counts.rejected);
     by_reason(text, &LOGINS, sources, |counts| &counts.logins);
-    text.family(&REVOCATIONS).sample(&["told"], sources.revocations.told()).sample(&["failed"], sources.revocations.failed());
+    text.family(&REVOCATIONS)
+        .sample(&["told"], sources.revocations.told())
+        .sample(&["failed"], sources.revocations.failed());
     text.family(&REVOCATIONS_PENDING).sample(&[], sources.revocations.pending());
     by_reason(text, &FAILURES, sources, |counts| &counts.failures);
 }
@@ -148,7 +151,8 @@ fn clients(text: &mut Exposition, sources: &Sources<'_>) {
     }
     let mut family = text.family(&CONNECTIONS_OPEN);
     for (label, count) in &opened {
-        let closed = closed.iter().find(|(closed, _)| closed == label).map_or(0, |(_, closed)| *closed);
+        let closed =
+            closed.iter().find(|(closed, _)| closed == label).map_or(0, |(_, closed)| *closed);
         family.sample(&[label.0, label.1.as_str()], count.saturating_sub(closed));
     }
     let mut family = text.family(&TURNED_AWAY);
@@ -164,10 +168,13 @@ fn upstreams(text: &mut Exposition, sources: &Sources<'_>) {
     let opened = total(sources, |counts| counts.upstream_opened.get());
     text.family(&UPSTREAM_CONNECTIONS).sample(&[], opened);
     text.family(&UPSTREAM_OPEN).sample(&[], opened.saturating_sub(closed));
-    text.family(&UPSTREAM_REUSED).sample(&[], total(sources, |counts| counts.upstream_reused.get()));
-    text.family(&UPSTREAM_RETRIES).sample(&[], total(sources, |counts| counts.upstream_retries.get()));
+    text.family(&UPSTREAM_REUSED)
+        .sample(&[], total(sources, |counts| counts.upstream_reused.get()));
+    text.family(&UPSTREAM_RETRIES)
+        .sample(&[], total(sources, |counts| counts.upstream_retries.get()));
     by_reason(text, &UPSTREAM_FAILURES, sources, |counts| &counts.upstream_failures);
-    text.family(&UPSTREAM_EJECTIONS).sample(&[], total(sources, |counts| counts.upstream_ejections.get()));
+    text.family(&UPSTREAM_EJECTIONS)
+        .sample(&[], total(sources, |counts| counts.upstream_ejections.get()));
 }
 
 fn control(text: &mut Exposition, sources: &Sources<'_>) {
@@ -228,7 +235,10 @@ fn total(sources: &Sources<'_>, number: impl Fn(&Counts) -> u64) -> u64 {
     sources.workers.iter().map(|counts| number(counts)).sum()
 }
 
-fn tallied<L: Copy + Ord>(sources: &Sources<'_>, tally: impl Fn(&Counts) -> &Tally<L>) -> Vec<(L, u64)> {
+fn tallied<L: Copy + Ord>(
+    sources: &Sources<'_>,
+    tally: impl Fn(&Counts) -> &Tally<L>,
+) -> Vec<(L, u64)> {
     let mut sums = Vec::new();
     for counts in sources.workers {
         tally(counts).add_to(&mut sums);
@@ -237,7 +247,12 @@ fn tallied<L: Copy + Ord>(sources: &Sources<'_>, tally: impl Fn(&Counts) -> &Tal
     sums
 }
 
-fn by_reason(text: &mut Exposition, metric: &'static Metric, sources: &Sources<'_>, tally: impl Fn(&Counts) -> &Tally<&'static str>) {
+fn by_reason(
+    text: &mut Exposition,
+    metric: &'static Metric,
+    sources: &Sources<'_>,
+    tally: impl Fn(&Counts) -> &Tally<&'static str>,
+) {
     let mut family = text.family(metric);
     for (reason, count) in tallied(sources, tally) {
         family.sample(&[reason], count);

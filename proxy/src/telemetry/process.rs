@@ -2,7 +2,8 @@
 
 use std::fs;
 
-/// Ticks of a second in `/proc/self/stat`: `USER_HZ`, which is 100 on all architectures that Kubernetes runs on.
+/// Ticks of a second in `/proc/self/stat`: `USER_HZ`, which is 100 on all architectures that
+/// Kubernetes runs on.
 const TICKS: f64 = 100.0;
 
 /// The process' use of the machine.

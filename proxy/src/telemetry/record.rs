@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, Version};
 
-/// What is told of one request once it has ended. There is no place in it for credentials, bodies or queries.
+/// What is told of one request once it has ended. There is no place in it for credentials, bodies
+/// or queries.
 #[derive(Debug, Clone)]
 pub(crate) struct Record<'r> {
     /// The request's id, which has only letters, digits and `-._:=+/`.
@@ -46,7 +47,8 @@ pub(crate) struct Record<'r> {
     pub(crate) rejected: Option<&'static str>,
     /// What became of a login or of its end, as one word with underscores.
     pub(crate) login: Option<&'static str>,
-    /// Why the gateway refused the request before it was routed: the word of a [`Refusal`](crate::exchange::Refusal).
+    /// Why the gateway refused the request before it was routed: the word of a
+    /// [`Refusal`](crate::exchange::Refusal).
     pub(crate) refusal: Option<&'static str>,
     /// Why the exchange failed after that, as one word with underscores.
     pub(crate) failure: Option<&'static str>,

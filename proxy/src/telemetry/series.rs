@@ -10,7 +10,8 @@ use foldhash::fast::RandomState;
 use super::counter::{Counter, Distribution, Histogram};
 use super::record::Record;
 
-/// Services (environment, service and variant) that have metrics of their own; those beyond count as [`OTHER`].
+/// Services (environment, service and variant) that have metrics of their own; those beyond count
+/// as [`OTHER`].
 pub(super) const MAX_SERIES: usize = 2_000;
 
 /// How long a service keeps its place without a request once there is no place left, in seconds.
@@ -84,7 +85,11 @@ pub(super) struct Shelf {
 
 impl Labels {
     fn of(record: &Record<'_>) -> Self {
-        Self { environment: record.environment.into(), service: record.service.into(), variant: record.variant.into() }
+        Self {
+            environment: record.environment.into(),
+            service: record.service.into(),
+            variant: record.variant.into(),
+        }
     }
 
     fn other() -> Self {
@@ -92,7 +97,9 @@ impl Labels {
     }
 
     fn are(&self, record: &Record<'_>) -> bool {
-        *self.environment == *record.environment && *self.service == *record.service && *self.variant == *record.variant
+        *self.environment == *record.environment
+            && *self.service == *record.service
+            && *self.variant == *record.variant
     }
 }
 
@@ -100,7 +107,10 @@ impl Labels {
 
 impl Series {
     fn count(&self, record: &Record<'_>, now: u64) {
-        if let Some(class) = usize::from(record.status / 100).checked_sub(1).and_then(|class| self.classes.get(class)) {
+        if let Some(class) = usize::from(record.status / 100)
+            .checked_sub(1)
+            .and_then(|class| self.classes.get(class))
+        {
             class.add(1);
         }
         if let Some(code) = record.grpc_status {
@@ -143,7 +153,8 @@ impl Directory {
         Self { limit, places: Mutex::default(), generation: AtomicU64::new(0) }
     }
 
-    /// The series of `worker` for a request, in the place of its service or, where there is none left, of all others.
+    /// The series of `worker` for a request, in the place of its service or, where there is none
+    /// left, of all others.
     fn admit(&self, worker: usize, labels: Labels, now: u64) -> Arc<Series> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         if places.has_none_for(&labels, self.limit) && now.saturating_sub(places.swept) >= SWEEP {
@@ -152,7 +163,8 @@ impl Directory {
                 self.generation.fetch_add(1, Ordering::Relaxed);
             }
         }
-        let labels = if places.has_none_for(&labels, self.limit) { Labels::other() } else { labels };
+        let labels =
+            if places.has_none_for(&labels, self.limit) { Labels::other() } else { labels };
         let workers = places.series.entry(labels).or_default();
         if let Some((_, series)) = workers.iter().find(|(index, _)| *index == worker) {
             return Arc::clone(series);
@@ -167,7 +179,11 @@ impl Directory {
         // Copied first: a worker that meets a new service must not wait for the sums.
         let places: Vec<_> = {
             let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-            places.series.iter().map(|(labels, workers)| (labels.clone(), workers.clone())).collect()
+            places
+                .series
+                .iter()
+                .map(|(labels, workers)| (labels.clone(), workers.clone()))
+                .collect()
         };
         let mut sums: Vec<(Labels, Sum)> = places
             .into_iter()
@@ -191,12 +207,17 @@ impl Places {
         self.series.len() - others >= limit && !self.series.contains_key(labels)
     }
 
-    /// Takes away the places of services that have had no request for long, and says whether there were any.
+    /// Takes away the places of services that have had no request for long, and says whether there
+    /// were any.
     fn sweep(&mut self, now: u64) -> bool {
         let before = self.series.len();
         let other = Labels::other();
         self.series.retain(|labels, workers| {
-            let used = workers.iter().map(|(_, series)| series.used.load(Ordering::Relaxed)).max().unwrap_or_default();
+            let used = workers
+                .iter()
+                .map(|(_, series)| series.used.load(Ordering::Relaxed))
+                .max()
+                .unwrap_or_default();
             *labels == other || now.saturating_sub(used) < IDLE
         });
         self.series.len() < before
@@ -236,7 +257,11 @@ mod tests {
     use crate::telemetry::tests::record;
 
     fn counted(directory: &Directory) -> Vec<(String, u64)> {
-        directory.all().into_iter().map(|(labels, sum)| (labels.service.into_string(), sum.classes.iter().sum())).collect()
+        directory
+            .all()
+            .into_iter()
+            .map(|(labels, sum)| (labels.service.into_string(), sum.classes.iter().sum()))
+            .collect()
     }
 
     fn count(shelf: &mut Shelf, directory: &Directory, service: &str, now: u64) {
@@ -268,7 +293,9 @@ mod tests {
         count(&mut shelf, &directory, "new", IDLE + 1);
         let names: Vec<_> = counted(&directory).into_iter().map(|(name, _)| name).collect();
         assert!(
-            names.contains(&"new".to_owned()) && names.contains(&"busy".to_owned()) && !names.contains(&"gone".to_owned()),
+            names.contains(&"new".to_owned())
+                && names.contains(&"busy".to_owned())
+                && !names.contains(&"gone".to_owned()),
             "{names:?}"
         );
     }

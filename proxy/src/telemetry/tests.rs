@@ -41,14 +41,16 @@ pub(super) fn record() -> Record<'static> {
 }
 
 fn settings(access_log: AccessLogSettings) -> Settings {
-    let json = serde_json::json!({"zone": "apps.example.com", "source": {"directory": "manifests"}});
+    let json =
+        serde_json::json!({"zone": "apps.example.com", "source": {"directory": "manifests"}});
     let mut settings: Settings = serde_json::from_value(json).unwrap();
     settings.access_log = access_log;
     settings
 }
 
 fn silent() -> Arc<Telemetry> {
-    Telemetry::new(&settings(AccessLogSettings { format: AccessLogFormat::None, file: None }), NOW).unwrap()
+    Telemetry::new(&settings(AccessLogSettings { format: AccessLogFormat::None, file: None }), NOW)
+        .unwrap()
 }
 
 #[test]
@@ -78,7 +80,12 @@ fn what_workers_count_is_added_up() {
 fn what_is_open_is_counted_until_it_is_dropped() {
     let telemetry = silent();
     let (first, second) = (telemetry.meter(), telemetry.meter());
-    let held = (first.request(), second.request(), first.connection("https", Protocol::Http2), second.upstream_connection());
+    let held = (
+        first.request(),
+        second.request(),
+        first.connection("https", Protocol::Http2),
+        second.upstream_connection(),
+    );
     drop((first.request(), second.connection("https", Protocol::Http2)));
     let text = telemetry.render(&Live::default(), &[], 0, NOW);
     for line in [
@@ -90,21 +97,31 @@ fn what_is_open_is_counted_until_it_is_dropped() {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }
     drop(held);
-    assert!(telemetry.render(&Live::default(), &[], 0, NOW).contains("portcullis_requests_in_flight 0\n"));
+    assert!(
+        telemetry
+            .render(&Live::default(), &[], 0, NOW)
+            .contains("portcullis_requests_in_flight 0\n")
+    );
 }
 
 #[test]
 fn labels_cannot_break_out_of_the_exposition() {
     let telemetry = silent();
     telemetry.meter().record(&Record { service: "a\"b\\c\nd", ..record() }, NOW);
-    assert!(telemetry.render(&Live::default(), &[], 0, NOW).contains("service=\"a\\\"b\\\\c\\nd\""));
+    assert!(
+        telemetry.render(&Live::default(), &[], 0, NOW).contains("service=\"a\\\"b\\\\c\\nd\"")
+    );
 }
 
 #[test]
 fn the_access_log_follows_a_file_that_is_rotated() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
-    let telemetry = Telemetry::new(&settings(AccessLogSettings { format: AccessLogFormat::Json, file: Some(path.clone()) }), NOW).unwrap();
+    let telemetry = Telemetry::new(
+        &settings(AccessLogSettings { format: AccessLogFormat::Json, file: Some(path.clone()) }),
+        NOW,
+    )
+    .unwrap();
     let meter = telemetry.meter();
     meter.record(&Record { id: "before", ..record() }, NOW);
     let written = |path: &std::path::Path, id: &str| {
@@ -121,7 +138,8 @@ fn the_access_log_follows_a_file_that_is_rotated() {
     std::fs::rename(&path, &rotated).unwrap();
     meter.record(&Record { id: "after", ..record() }, NOW);
     telemetry.close();
-    let (old, new) = (std::fs::read_to_string(rotated).unwrap(), std::fs::read_to_string(path).unwrap());
+    let (old, new) =
+        (std::fs::read_to_string(rotated).unwrap(), std::fs::read_to_string(path).unwrap());
     assert!(old.contains("before") && !old.contains("after"), "{old}");
     assert!(new.contains("after") && new.ends_with("}\n"), "{new}");
 }
@@ -131,13 +149,22 @@ fn the_access_log_follows_a_file_that_is_rotated() {
 fn the_documentation_lists_every_metric_and_no_other() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
     let documentation = std::fs::read_to_string(path).unwrap();
-    let rows: Vec<&str> =
-        documentation.lines().filter(|line| line.starts_with("| `portcullis_") || line.starts_with("| `process_")).collect();
+    let rows: Vec<&str> = documentation
+        .lines()
+        .filter(|line| line.starts_with("| `portcullis_") || line.starts_with("| `process_"))
+        .collect();
     let wanted: Vec<String> = metrics::ALL
         .iter()
         .map(|metric| {
-            let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-            format!("| `{}` | {} | {} | {} |", metric.name, metric.kind.as_str(), labels.join(", "), metric.help)
+            let labels: Vec<String> =
+                metric.labels.iter().map(|label| format!("`{label}`")).collect();
+            format!(
+                "| `{}` | {} | {} | {} |",
+                metric.name,
+                metric.kind.as_str(),
+                labels.join(", "),
+                metric.help
+            )
         })
         .collect();
     assert_eq!(rows, wanted);
@@ -147,6 +174,10 @@ fn the_documentation_lists_every_metric_and_no_other() {
 fn every_metric_is_told_even_where_it_has_no_sample_yet() {
     let text = silent().render(&Live::default(), &[], 0, NOW);
     for metric in metrics::ALL {
-        assert!(text.contains(&format!("# TYPE {} {}\n", metric.name, metric.kind.as_str())), "{}", metric.name);
+        assert!(
+            text.contains(&format!("# TYPE {} {}\n", metric.name, metric.kind.as_str())),
+            "{}",
+            metric.name
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! The thread that writes the access log.
 //!
-//! A worker appends to a buffer of its own; the thread takes the whole buffer from time to time. Where the thread cannot
-//! write as fast as workers append, lines are dropped and counted: no worker ever waits for a disk or a pipe.
+//! A worker appends to a buffer of its own; the thread takes the whole buffer from time to time.
+//! Where the thread cannot write as fast as workers append, lines are dropped and counted: no
+//! worker ever waits for a disk or a pipe.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -72,15 +73,25 @@ impl AccessLog {
 
     /// A buffer for one more worker.
     pub(super) fn buffer(&self) -> Arc<Buffer> {
-        let buffer = Arc::new(Buffer { lines: Mutex::default(), dropped: AtomicU64::new(0), writer: self.writer.clone() });
-        self.shared.buffers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&buffer));
+        let buffer = Arc::new(Buffer {
+            lines: Mutex::default(),
+            dropped: AtomicU64::new(0),
+            writer: self.writer.clone(),
+        });
+        self.shared
+            .buffers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::clone(&buffer));
         buffer
     }
 
-    /// Lines that were dropped because they came faster than they could be written, or could not be written at all.
+    /// Lines that were dropped because they came faster than they could be written, or could not be
+    /// written at all.
     pub(super) fn dropped(&self) -> u64 {
         let buffers = self.shared.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        let dropped: u64 = buffers.iter().map(|buffer| buffer.dropped.load(Ordering::Relaxed)).sum();
+        let dropped: u64 =
+            buffers.iter().map(|buffer| buffer.dropped.load(Ordering::Relaxed)).sum();
         dropped + self.shared.unwritten.load(Ordering::Relaxed)
     }
 
@@ -125,7 +136,8 @@ impl Shared {
 // === impl Buffer ===
 
 impl Buffer {
-    /// Lets `format` append one line. The lock is held elsewhere only while two pointers are swapped.
+    /// Lets `format` append one line. The lock is held elsewhere only while two pointers are
+    /// swapped.
     pub(super) fn write(&self, format: impl FnOnce(&mut Vec<u8>)) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let before = lines.len();
@@ -165,7 +177,8 @@ impl Target {
                 stdout.flush()
             }
             Self::File { path, file } => {
-                // Whoever rotates logs renames the file; the next lines go to a new one of the old name.
+                // Whoever rotates logs renames the file; the next lines go to a new one of the old
+                // name.
                 if !is_same(path, file) {
                     *file = append(path)?;
                 }

@@ -20,7 +20,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// How long a connection is silent before TCP asks whether the peer is still there, and how often it asks then.
+/// How long a connection is silent before TCP asks whether the peer is still there, and how often
+/// it asks then.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(5));
 
 /// The authorities that pods' certificates are checked against.
@@ -95,8 +96,16 @@ impl Authorities {
 // === impl Connector ===
 
 impl Connector {
-    pub(super) fn new(settings: Arc<Settings>, authorities: Option<Authorities>, meter: Rc<Meter>) -> Self {
-        Self { settings, meter, tls: authorities.map(|authorities| TlsConnector::from(authorities.0)) }
+    pub(super) fn new(
+        settings: Arc<Settings>,
+        authorities: Option<Authorities>,
+        meter: Rc<Meter>,
+    ) -> Self {
+        Self {
+            settings,
+            meter,
+            tls: authorities.map(|authorities| TlsConnector::from(authorities.0)),
+        }
     }
 
     /// A connection without TLS.
@@ -106,10 +115,17 @@ impl Connector {
     }
 
     /// A connection with TLS, to a pod whose certificate is valid for `server_name`.
-    pub(super) async fn tls(&self, address: SocketAddr, server_name: &str) -> io::Result<Transport> {
-        let connector = self.tls.as_ref().ok_or_else(|| io::Error::other("upstreams.certificateAuthorities is not configured"))?;
+    pub(super) async fn tls(
+        &self,
+        address: SocketAddr,
+        server_name: &str,
+    ) -> io::Result<Transport> {
+        let connector = self.tls.as_ref().ok_or_else(|| {
+            io::Error::other("upstreams.certificateAuthorities is not configured")
+        })?;
         let name = ServerName::try_from(server_name.to_owned()).map_err(io::Error::other)?;
-        let stream = self.within(async { connector.connect(name, self.tcp(address).await?).await }).await?;
+        let stream =
+            self.within(async { connector.connect(name, self.tcp(address).await?).await }).await?;
         Ok(self.transport(Stream::Tls(Box::new(stream))))
     }
 
@@ -118,14 +134,17 @@ impl Connector {
     }
 
     async fn within<T>(&self, connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-        tokio::time::timeout(self.settings.timeouts.connect, connecting).await.map_err(|_| io::ErrorKind::TimedOut)?
+        tokio::time::timeout(self.settings.timeouts.connect, connecting)
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)?
     }
 
     async fn tcp(&self, address: SocketAddr) -> io::Result<TcpStream> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let socket = SockRef::from(&stream);
-        // A pod whose link was cut answers nothing, not even a reset: what was sent to it must be acknowledged in this time.
+        // A pod whose link was cut answers nothing, not even a reset: what was sent to it must be
+        // acknowledged in this time.
         socket.set_tcp_user_timeout(Some(self.settings.timeouts.connect))?;
         let (idle, interval) = KEEPALIVE;
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval))?;
@@ -146,7 +165,11 @@ impl Transport {
 }
 
 impl AsyncRead for Transport {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match &mut self.get_mut().stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
@@ -155,14 +178,22 @@ impl AsyncRead for Transport {
 }
 
 impl AsyncWrite for Transport {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        octets: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, octets),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, octets),
         }
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),

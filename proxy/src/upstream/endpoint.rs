@@ -1,4 +1,5 @@
-//! One pod's address as a worker knows it: its load, its connections, and whether it could be reached.
+//! One pod's address as a worker knows it: its load, its connections, and whether it could be
+//! reached.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -36,7 +37,11 @@ pub(crate) struct Endpoint {
 // === impl Endpoint ===
 
 impl Endpoint {
-    pub(super) fn new(address: SocketAddr, protocol: UpstreamProtocol, connector: Rc<Connector>) -> Self {
+    pub(super) fn new(
+        address: SocketAddr,
+        protocol: UpstreamProtocol,
+        connector: Rc<Connector>,
+    ) -> Self {
         Self {
             address,
             protocol,
@@ -90,16 +95,22 @@ impl Endpoint {
     /// Closes what has been idle for too long or was closed by the pod.
     pub(super) fn sweep(&self, now: Instant) {
         let timeout = self.connector.settings.timeouts.upstream_idle;
-        self.idle.borrow_mut().retain(|idle| now.duration_since(idle.since) < timeout && idle.is_alive());
+        self.idle
+            .borrow_mut()
+            .retain(|idle| now.duration_since(idle.since) < timeout && idle.is_alive());
         self.http2.borrow_mut().retain(Http2Client::is_open);
     }
 
-    /// Sends a request's head, over a connection that is there or a new one. Making one is boxed: it is rare, and would
-    /// make the future of every request several times as large.
+    /// Sends a request's head, over a connection that is there or a new one. Making one is boxed:
+    /// it is rare, and would make the future of every request several times as large.
     ///
     /// # Errors
     /// Nothing was sent: another endpoint may be tried.
-    pub(crate) async fn start(self: &Rc<Self>, message: &Message<'_>, now: Instant) -> Result<Exchange, Failed> {
+    pub(crate) async fn start(
+        self: &Rc<Self>,
+        message: &Message<'_>,
+        now: Instant,
+    ) -> Result<Exchange, Failed> {
         let kind = match &self.protocol {
             UpstreamProtocol::Http1 => self.http1(message, now).await?,
             UpstreamProtocol::H2c => self.http2(message).await?,
@@ -114,7 +125,9 @@ impl Endpoint {
             return Ok(Kind::Http1(Http1Exchange::on_idle(idle, message, self.head_limits())));
         }
         self.check_room()?;
-        let transport = Box::pin(self.connector.plain(self.address)).await.map_err(|error| self.unconnected(&error))?;
+        let transport = Box::pin(self.connector.plain(self.address))
+            .await
+            .map_err(|error| self.unconnected(&error))?;
         Ok(Kind::Http1(Http1Exchange::on_new(transport, message, self.head_limits())))
     }
 
@@ -139,12 +152,19 @@ impl Endpoint {
                 continue;
             }
             let _connecting = self.connecting();
-            let transport = Box::pin(self.connector.plain(self.address)).await.map_err(|error| self.unconnected(&error))?;
+            let transport = Box::pin(self.connector.plain(self.address))
+                .await
+                .map_err(|error| self.unconnected(&error))?;
             self.add(transport);
         }
     }
 
-    async fn tls(&self, server_name: &str, message: &Message<'_>, now: Instant) -> Result<Kind, Failed> {
+    async fn tls(
+        &self,
+        server_name: &str,
+        message: &Message<'_>,
+        now: Instant,
+    ) -> Result<Kind, Failed> {
         loop {
             if let Some(client) = self.usable() {
                 return client.send(message, true).map(Kind::Http2);
@@ -153,15 +173,22 @@ impl Endpoint {
                 return Ok(Kind::Http1(Http1Exchange::on_idle(idle, message, self.head_limits())));
             }
             self.check_room()?;
-            let transport = Box::pin(self.connector.tls(self.address, server_name)).await.map_err(|error| self.unconnected(&error))?;
+            let transport = Box::pin(self.connector.tls(self.address, server_name))
+                .await
+                .map_err(|error| self.unconnected(&error))?;
             if !transport.is_http2() {
-                return Ok(Kind::Http1(Http1Exchange::on_new(transport, message, self.head_limits())));
+                return Ok(Kind::Http1(Http1Exchange::on_new(
+                    transport,
+                    message,
+                    self.head_limits(),
+                )));
             }
             self.add(transport);
         }
     }
 
-    /// The first HTTP/2 connection with a stream to spare; the last one where there are as many as are allowed.
+    /// The first HTTP/2 connection with a stream to spare; the last one where there are as many as
+    /// are allowed.
     fn usable(&self) -> Option<Http2Client> {
         let mut clients = self.http2.borrow_mut();
         if let Some(client) = clients.iter().find(|client| client.is_usable()) {
@@ -171,7 +198,8 @@ impl Endpoint {
         if clients.len() < HTTP2_CONNECTIONS { None } else { clients.last().cloned() }
     }
 
-    /// Waits while another request makes a connection that this one may share; `false` where none does.
+    /// Waits while another request makes a connection that this one may share; `false` where none
+    /// does.
     async fn wait_for_connection(&self) -> bool {
         let made = self.connecting.borrow().clone();
         match made {
@@ -201,17 +229,25 @@ impl Endpoint {
 
     fn unconnected(&self, error: &std::io::Error) -> Failed {
         tracing::debug!(address = %self.address, %error, "no connection to an endpoint");
-        self.connector.meter.upstream_failed(if error.kind() == std::io::ErrorKind::TimedOut { "timeout" } else { "connect" });
+        self.connector.meter.upstream_failed(if error.kind() == std::io::ErrorKind::TimedOut {
+            "timeout"
+        } else {
+            "connect"
+        });
         self.suspect(Instant::now());
         Failed::Unconnected
     }
 
     fn head_limits(&self) -> HeadLimits {
-        HeadLimits { bytes: self.connector.settings.limits.response_head_bytes.get(), headers: crate::http1::head::MAX_HEADERS }
+        HeadLimits {
+            bytes: self.connector.settings.limits.response_head_bytes.get(),
+            headers: crate::http1::head::MAX_HEADERS,
+        }
     }
 }
 
-/// A connection being made. When it is there, has failed, or nobody wants it any more, those who wait for it look again.
+/// A connection being made. When it is there, has failed, or nobody wants it any more, those who
+/// wait for it look again.
 struct Connecting<'a> {
     endpoint: &'a Endpoint,
     made: Rc<Notify>,

@@ -46,11 +46,12 @@ pub(crate) enum Failed {
     /// The endpoint has as many connections as are allowed.
     #[error("the endpoint has as many connections as are allowed")]
     Full,
-    /// The backend has not begun with the request and will not: it may be sent again elsewhere, whatever its method
-    /// (RFC 9113 §8.7).
+    /// The backend has not begun with the request and will not: it may be sent again elsewhere,
+    /// whatever its method (RFC 9113 §8.7).
     #[error("the request was not processed")]
     NotSent,
-    /// The connection ended before the first octet of a response. The backend may have begun with the request.
+    /// The connection ended before the first octet of a response. The backend may have begun with
+    /// the request.
     #[error("the connection was closed without an answer")]
     Unanswered,
     /// The backend speaks HTTP/2 without extended CONNECT, so it takes no WebSocket.
@@ -112,8 +113,14 @@ impl Exchange {
     /// Both halves, to be polled by one task.
     pub(crate) fn halves(&mut self) -> (RequestSink<'_>, ResponseSource<'_>) {
         match &mut self.kind {
-            Kind::Http1(exchange) => (RequestSink::Http1(&mut exchange.request), ResponseSource::Http1(&mut exchange.response)),
-            Kind::Http2(exchange) => (RequestSink::Http2(&mut exchange.request), ResponseSource::Http2(&mut exchange.response)),
+            Kind::Http1(exchange) => (
+                RequestSink::Http1(&mut exchange.request),
+                ResponseSource::Http1(&mut exchange.response),
+            ),
+            Kind::Http2(exchange) => (
+                RequestSink::Http2(&mut exchange.request),
+                ResponseSource::Http2(&mut exchange.response),
+            ),
         }
     }
 

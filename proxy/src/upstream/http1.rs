@@ -43,12 +43,16 @@ pub(crate) struct Http1Response {
 // === impl Idle ===
 
 impl Idle {
-    /// Whether the peer has neither closed it nor said anything on it. Costs no system call where nothing has arrived.
+    /// Whether the peer has neither closed it nor said anything on it. Costs no system call where
+    /// nothing has arrived.
     pub(super) fn is_alive(&self) -> bool {
         let mut connection = self.connection.borrow();
         let connection = &mut *connection;
         connection.inbound.is_empty()
-            && connection.inbound.poll_fill(&mut connection.io, &mut Context::from_waker(std::task::Waker::noop())).is_pending()
+            && connection
+                .inbound
+                .poll_fill(&mut connection.io, &mut Context::from_waker(std::task::Waker::noop()))
+                .is_pending()
     }
 }
 
@@ -75,12 +79,22 @@ impl Http1Exchange {
             body: message.body,
             expects_continue: message.expects_continue,
         });
-        let asked = Asked { head: *message.method == Method::HEAD, upgrade: message.body == BodyLength::Tunnel };
-        let response = Http1Response { connection: connection.clone(), asked, limits, interim: 0, keep_alive: false };
+        let asked = Asked {
+            head: *message.method == Method::HEAD,
+            upgrade: message.body == BodyLength::Tunnel,
+        };
+        let response = Http1Response {
+            connection: connection.clone(),
+            asked,
+            limits,
+            interim: 0,
+            keep_alive: false,
+        };
         Self { request: Http1Sink(connection), response }
     }
 
-    /// The connection for another request, where both messages ended as they should and nothing came after them.
+    /// The connection for another request, where both messages ended as they should and nothing
+    /// came after them.
     pub(super) fn into_idle(self, now: Instant) -> Option<Idle> {
         let Self { request: Http1Sink(connection), response } = self;
         let is_clean = {
@@ -123,11 +137,13 @@ impl Http1Response {
     /// The next head: interim ones, and then the final one.
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Failed>> {
         let connection = &mut *self.connection.borrow();
-        let octets = ready!(connection.inbound.poll_head(&mut connection.io, self.limits.bytes, cx)).map_err(|none| match none {
-            NoHead::Ended => Failed::Unanswered,
-            NoHead::Cut => Failed::Broken(Broken::Closed),
-            NoHead::Fault(fault) => Failed::Broken(fault.broken()),
-        })?;
+        let octets =
+            ready!(connection.inbound.poll_head(&mut connection.io, self.limits.bytes, cx))
+                .map_err(|none| match none {
+                    NoHead::Ended => Failed::Unanswered,
+                    NoHead::Cut => Failed::Broken(Broken::Closed),
+                    NoHead::Fault(fault) => Failed::Broken(fault.broken()),
+                })?;
         let parsed = head::response(octets, self.limits, self.asked).map_err(Failed::Broken)?;
         if parsed.head.status.is_informational() && parsed.body != ResponseBody::Tunnel {
             self.interim += 1;

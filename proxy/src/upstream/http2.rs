@@ -1,8 +1,9 @@
 //! HTTP/2 to backends: by prior knowledge (h2c, RFC 9113 §3.3) and over TLS.
 //!
-//! One task a connection drives it; requests are streams of it and need no task of their own. It is written for this place
-//! (docs/decisions/010): no table of fields is kept that would mix people's requests, heads are written from where they are, and
-//! what many exchanges send in one turn goes out in one piece.
+//! One task a connection drives it; requests are streams of it and need no task of their own. It is
+//! written for this place (docs/decisions/010): no table of fields is kept that would mix people's
+//! requests, heads are written from where they are, and what many exchanges send in one turn goes
+//! out in one piece.
 
 mod connection;
 mod driver;
@@ -43,12 +44,14 @@ pub(crate) struct ClientSettings {
     pub(crate) head_bytes: u32,
     /// How long it is kept without a request.
     pub(crate) idle: Duration,
-    /// How long a backend may be quiet after something was sent to it before it is asked with a PING; and how long it may
-    /// take to answer that. gRPC servers close connections that PING for no reason, so none is sent otherwise.
+    /// How long a backend may be quiet after something was sent to it before it is asked with a
+    /// PING; and how long it may take to answer that. gRPC servers close connections that PING
+    /// for no reason, so none is sent otherwise.
     pub(crate) quiet: Duration,
 }
 
-/// A connection to a backend: a handle that can be cloned. With the last one it ends, when the last exchange on it has.
+/// A connection to a backend: a handle that can be cloned. With the last one it ends, when the last
+/// exchange on it has.
 #[derive(Debug, Clone)]
 pub(crate) struct Http2Client(Rc<Handle>);
 
@@ -66,8 +69,8 @@ pub(crate) struct Http2Exchange {
 
 /// The body of a request on its way.
 ///
-/// The latest data is held back until it is known whether something follows, so that the last DATA frame carries
-/// END_STREAM itself.
+/// The latest data is held back until it is known whether something follows, so that the last DATA
+/// frame carries END_STREAM itself.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
     connection: Rc<RefCell<Connection>>,
@@ -93,7 +96,8 @@ impl ClientSettings {
         Self {
             stream_window,
             connection_window: stream_window.saturating_mul(16),
-            head_bytes: u32::try_from(settings.limits.response_head_bytes.get()).unwrap_or(u32::MAX),
+            head_bytes: u32::try_from(settings.limits.response_head_bytes.get())
+                .unwrap_or(u32::MAX),
             idle: settings.timeouts.upstream_idle,
             quiet: settings.timeouts.connect,
         }
@@ -103,8 +107,8 @@ impl ClientSettings {
 // === impl Http2Client ===
 
 impl Http2Client {
-    /// Starts HTTP/2 on a transport and spawns the task that drives it, on this thread. It does not wait for the backend:
-    /// the first request goes out with the preface.
+    /// Starts HTTP/2 on a transport and spawns the task that drives it, on this thread. It does not
+    /// wait for the backend: the first request goes out with the preface.
     pub(crate) fn connect<T>(io: T, settings: &ClientSettings) -> Self
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -120,21 +124,33 @@ impl Http2Client {
         connection.is_open && connection.exchanges < connection.capacity()
     }
 
-    /// Whether it takes requests at all; if not, it ends by itself with what is in flight on it, and may be dropped.
+    /// Whether it takes requests at all; if not, it ends by itself with what is in flight on it,
+    /// and may be dropped.
     pub(crate) fn is_open(&self) -> bool {
         self.0.0.borrow().is_open
     }
 
-    /// Sends a request's head; where the backend takes no more streams, it waits for one. `tls` says whether the transport is encrypted.
+    /// Sends a request's head; where the backend takes no more streams, it waits for one. `tls`
+    /// says whether the transport is encrypted.
     ///
     /// # Errors
-    /// [`Failed::NotSent`] where the connection takes no more requests, and [`Failed::Full`] where too many wait: nothing was sent.
+    /// [`Failed::NotSent`] where the connection takes no more requests, and [`Failed::Full`] where
+    /// too many wait: nothing was sent.
     pub(crate) fn send(&self, message: &Message<'_>, tls: bool) -> Result<Http2Exchange, Failed> {
         let connection = &self.0.0;
         let stream = connection.borrow_mut().request(message, tls)?;
         Ok(Http2Exchange {
-            request: RequestBody { connection: Rc::clone(connection), stream: Rc::clone(&stream), last: None },
-            response: Response { connection: Rc::clone(connection), stream, taken: 0, is_ended: false },
+            request: RequestBody {
+                connection: Rc::clone(connection),
+                stream: Rc::clone(&stream),
+                last: None,
+            },
+            response: Response {
+                connection: Rc::clone(connection),
+                stream,
+                taken: 0,
+                is_ended: false,
+            },
         })
     }
 }
@@ -202,7 +218,8 @@ impl Sink for RequestBody {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         self.send_last();
-        // What has left the queue is held up by nothing but the transport, which the connection's task watches.
+        // What has left the queue is held up by nothing but the transport, which the connection's
+        // task watches.
         self.stream.borrow_mut().poll_queued(0, cx)
     }
 }
@@ -210,7 +227,8 @@ impl Sink for RequestBody {
 // === impl Response ===
 
 impl Response {
-    /// The next head: interim ones, and then the final one, after which this must not be called again.
+    /// The next head: interim ones, and then the final one, after which this must not be called
+    /// again.
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Failed>> {
         self.stream.borrow_mut().poll_head(cx)
     }

@@ -1,4 +1,5 @@
-//! Whether an authority could reach the names that are to be proven, as far as that can be seen from here, before anything is ordered.
+//! Whether an authority could reach the names that are to be proven, as far as that can be seen
+//! from here, before anything is ordered.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,7 +11,8 @@ use portcullis_config::settings::Settings;
 use portcullis_config::settings::acme::{AcmeSettings, ChallengeKind};
 use portcullis_config::snapshot::host::HostPattern;
 
-/// Only so many names are looked up, and so many of their addresses called: a few answers tell of most mistakes.
+/// Only so many names are looked up, and so many of their addresses called: a few answers tell of
+/// most mistakes.
 const NAMES: usize = 5;
 const ADDRESSES: usize = 8;
 /// How long an address may take to accept a connection.
@@ -36,7 +38,9 @@ pub(super) fn unprovable(settings: &Settings, ordered: &[HostPattern]) -> Vec<Pr
             continue;
         };
         let addresses: Vec<SocketAddr> = addresses.collect();
-        if is_asked_by_the_internet(acme) && addresses.iter().all(|address| !is_public(address.ip())) {
+        if is_asked_by_the_internet(acme)
+            && addresses.iter().all(|address| !is_public(address.ip()))
+        {
             problems.push(not_public(name, &addresses));
             continue;
         }
@@ -56,14 +60,23 @@ fn is_asked_by_the_internet(acme: &AcmeSettings) -> bool {
 
 fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
-        IpAddr::V4(address) => !(address.is_private() || address.is_loopback() || address.is_link_local() || address.is_unspecified()),
+        IpAddr::V4(address) => {
+            !(address.is_private()
+                || address.is_loopback()
+                || address.is_link_local()
+                || address.is_unspecified())
+        }
         IpAddr::V6(address) => {
-            !(address.is_unique_local() || address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified())
+            !(address.is_unique_local()
+                || address.is_loopback()
+                || address.is_unicast_link_local()
+                || address.is_unspecified())
         }
     }
 }
 
-/// Whether an address is one of this machine: then nothing listens there before the gateway is started.
+/// Whether an address is one of this machine: then nothing listens there before the gateway is
+/// started.
 fn is_ours(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
 }
@@ -80,8 +93,12 @@ fn closed(name: &str, address: SocketAddr, is_ours: impl Fn(IpAddr) -> bool) -> 
     };
     Some(problem(
         "PortClosed",
-        format!("{name} leads to {address}, where no connection is had from here ({why}), so that no certificate would be issued for it"),
-        "let that port lead to the gateway, past any firewall, or prove names by `dns-01`; before the gateway runs there it may be as it should",
+        format!(
+            "{name} leads to {address}, where no connection is had from here ({why}), so that no \
+             certificate would be issued for it"
+        ),
+        "let that port lead to the gateway, past any firewall, or prove names by `dns-01`; before \
+         the gateway runs there it may be as it should",
     ))
 }
 
@@ -89,7 +106,8 @@ fn unresolved(name: &str) -> Problem {
     problem(
         "NameUnresolved",
         format!("no address of {name} is found, so that no certificate would be issued for it"),
-        "make a DNS record for the zone's names that points to the gateway, or prove names by `dns-01`",
+        "make a DNS record for the zone's names that points to the gateway, or prove names by \
+         `dns-01`",
     )
 }
 
@@ -97,13 +115,23 @@ fn not_public(name: &str, addresses: &[SocketAddr]) -> Problem {
     let addresses: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
     problem(
         "NameNotPublic",
-        format!("{name} leads to {}, where no authority of the Internet can look", addresses.join(", ")),
-        "point the name to an address that can be reached from the Internet, or prove names by `dns-01`",
+        format!(
+            "{name} leads to {}, where no authority of the Internet can look",
+            addresses.join(", ")
+        ),
+        "point the name to an address that can be reached from the Internet, or prove names by \
+         `dns-01`",
     )
 }
 
 fn problem(reason: &'static str, message: String, help: &str) -> Problem {
-    Problem { severity: Severity::Warning, reason, origin: Origin::default(), message, help: help.to_owned() }
+    Problem {
+        severity: Severity::Warning,
+        reason,
+        origin: Origin::default(),
+        message,
+        help: help.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -114,12 +142,16 @@ mod tests {
     use super::*;
 
     fn settings(acme: &str) -> Settings {
-        let text = format!("zone: apps.test\nsource: {{directory: .}}\nacme: {{store: {{folder: acme}}, {acme}}}\n");
+        let text = format!(
+            "zone: apps.test\nsource: {{directory: .}}\nacme: {{store: {{folder: acme}}, \
+             {acme}}}\n"
+        );
         Settings::parse(Path::new("portcullis.yaml"), text.as_bytes()).expect("settings")
     }
 
     fn reasons(settings: &Settings, names: &[&str]) -> Vec<&'static str> {
-        let names: Vec<HostPattern> = names.iter().map(|name| name.parse().expect("a name")).collect();
+        let names: Vec<HostPattern> =
+            names.iter().map(|name| name.parse().expect("a name")).collect();
         unprovable(settings, &names).iter().map(|problem| problem.reason).collect()
     }
 
@@ -153,9 +185,18 @@ mod tests {
         let public = |address: &str| is_public(address.parse().expect("an address"));
         assert!(["203.0.113.1", "2001:db8::1"].into_iter().all(public));
         assert!(
-            !["10.0.0.1", "192.168.1.1", "127.0.0.1", "169.254.0.1", "::1", "fd00::1", "fe80::1", "::ffff:10.0.0.1"]
-                .into_iter()
-                .any(public)
+            ![
+                "10.0.0.1",
+                "192.168.1.1",
+                "127.0.0.1",
+                "169.254.0.1",
+                "::1",
+                "fd00::1",
+                "fe80::1",
+                "::ffff:10.0.0.1"
+            ]
+            .into_iter()
+            .any(public)
         );
     }
 }

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
 };
 
 /// An authority whose key is only in memory.
@@ -40,7 +40,9 @@ impl Authority {
 
     /// A server's certificate for `names`, valid from an hour ago for `validity` after that.
     pub(crate) fn issue(&self, names: &[&str], validity: Duration) -> Result<Issued, rcgen::Error> {
-        let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+        let mut params = CertificateParams::new(
+            names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(),
+        )?;
         let start = SystemTime::now() - Duration::from_secs(3600);
         params.not_before = start.into();
         params.not_after = (start + validity).into();

@@ -118,8 +118,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Switches a pod's readiness, and waits until the gateway has followed. Returns how long it took after the probe had seen it.
-    pub(super) async fn switch(&self, name: &str, ready: bool, gateway: &Gateway) -> Result<Duration, Failure> {
+    /// Switches a pod's readiness, and waits until the gateway has followed. Returns how long it
+    /// took after the probe had seen it.
+    pub(super) async fn switch(
+        &self,
+        name: &str,
+        ready: bool,
+        gateway: &Gateway,
+    ) -> Result<Duration, Failure> {
         let pod = self.pod(name).ok_or_else(|| Failure::new(format!("there is no pod {name}")))?;
         pod.set_ready(ready);
         let mut probed = self.ready.subscribe();
@@ -128,17 +134,26 @@ impl Cluster {
     }
 
     /// Tells for ever what changes, and where requests go then.
-    pub(super) async fn tell_changes<T>(&self, traffic: &Traffic, gateway: &Gateway) -> Result<T, Failure> {
+    pub(super) async fn tell_changes<T>(
+        &self,
+        traffic: &Traffic,
+        gateway: &Gateway,
+    ) -> Result<T, Failure> {
         let mut probed = self.ready.subscribe();
         let mut before = probed.borrow_and_update().clone();
         loop {
             probed.changed().await.map_err(Failure::new)?;
             let now = probed.borrow_and_update().clone();
-            for (name, ready) in now.iter().filter(|(name, ready)| before.get(*name) != Some(*ready)) {
+            for (name, ready) in
+                now.iter().filter(|(name, ready)| before.get(*name) != Some(*ready))
+            {
                 let Some(pod) = self.pod(name) else { continue };
                 let time = gateway.follows(pod.address(), *ready).await?;
                 let state = if *ready { "ready" } else { "not ready" };
-                output::write(&format!("  {name} is {state}; the gateway followed within {} ms\n", time.as_millis()))?;
+                output::write(&format!(
+                    "  {name} is {state}; the gateway followed within {} ms\n",
+                    time.as_millis()
+                ))?;
             }
             before = now;
             traffic.forget();
@@ -151,7 +166,8 @@ impl Cluster {
 // === impl Service ===
 
 impl Service {
-    /// One EndpointSlice a pod, since a slice has one port number for all its addresses, and here pods differ by port alone.
+    /// One EndpointSlice a pod, since a slice has one port number for all its addresses, and here
+    /// pods differ by port alone.
     fn write_slices(&self, folder: &Path, ready: &BTreeMap<String, bool>) -> Result<(), Failure> {
         let mut text = String::from("# In a cluster, Kubernetes writes these.\n");
         for pod in &self.pods {
@@ -160,14 +176,12 @@ impl Service {
             let is_ready = ready.get(pod_name).copied().unwrap_or_default();
             let _ = write!(
                 text,
-                "---\n\
-                 apiVersion: discovery.k8s.io/v1\n\
-                 kind: EndpointSlice\n\
-                 metadata:\n  name: {pod_name}\n  namespace: {namespace}\n  labels: {{ kubernetes.io/service-name: {name} }}\n\
-                 addressType: IPv4\n\
-                 ports: [{{ name: {port}, port: {}, protocol: TCP }}]\n\
-                 endpoints:\n  - addresses: [{}]\n    conditions: {{ ready: {is_ready}, serving: {is_ready}, terminating: false }}\n\
-                 \x20   targetRef: {{ kind: Pod, name: {pod_name}, namespace: {namespace} }}\n",
+                "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: \
+                 {pod_name}\n  namespace: {namespace}\n  labels: {{ kubernetes.io/service-name: \
+                 {name} }}\naddressType: IPv4\nports: [{{ name: {port}, port: {}, protocol: TCP \
+                 }}]\nendpoints:\n  - addresses: [{}]\n    conditions: {{ ready: {is_ready}, \
+                 serving: {is_ready}, terminating: false }}\n\x20   targetRef: {{ kind: Pod, \
+                 name: {pod_name}, namespace: {namespace} }}\n",
                 address.port(),
                 address.ip(),
             );
@@ -178,16 +192,17 @@ impl Service {
     }
 }
 
-/// Makes a client key for the application `importer`, and writes what is kept of it, as `portcullis key create` does.
+/// Makes a client key for the application `importer`, and writes what is kept of it, as `portcullis
+/// key create` does.
 fn write_key(folder: &Path) -> Result<Key, Failure> {
     let mut random = [0; 32];
     aws_lc_rs::rand::fill(&mut random).map_err(Failure::new)?;
     let key = Key::new(&random);
     let text = format!(
-        "# The hash of a client key: the key itself is nowhere.\n\
-         apiVersion: v1\nkind: Secret\n\
-         metadata: {{ name: importer, namespace: {CREDENTIALS}, labels: {{ portcullis.dev/credential: client-key }} }}\n\
-         stringData: {{ application: importer, hash: '{}' }}\n",
+        "# The hash of a client key: the key itself is nowhere.\napiVersion: v1\nkind: \
+         Secret\nmetadata: {{ name: importer, namespace: {CREDENTIALS}, labels: {{ \
+         portcullis.dev/credential: client-key }} }}\nstringData: {{ application: importer, hash: \
+         '{}' }}\n",
         write_hash(&key.hash()),
     );
     fs::write(folder.join("key-importer.yaml"), text).map_err(Failure::new)?;

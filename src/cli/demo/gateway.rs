@@ -35,17 +35,23 @@ struct Ports {
 // === impl Gateway ===
 
 impl Gateway {
-    /// Writes certificates and configuration to `folder`, starts the gateway, and waits until it is ready. `issuer` is the provider of identities.
+    /// Writes certificates and configuration to `folder`, starts the gateway, and waits until it is
+    /// ready. `issuer` is the provider of identities.
     pub(super) async fn start(folder: &Path, issuer: &str) -> Result<Self, Failure> {
         write_certificates(folder)?;
-        // Something else may take a port between our look and the gateway's: then any others will do.
+        // Something else may take a port between our look and the gateway's: then any others will
+        // do.
         match Self::start_on(folder, issuer, Ports::preferred()).await {
             Err(_) => Self::start_on(folder, issuer, Ports::any()).await,
             started => started,
         }
     }
 
-    async fn start_on(folder: &Path, issuer: &str, ports: std::io::Result<Ports>) -> Result<Self, Failure> {
+    async fn start_on(
+        folder: &Path,
+        issuer: &str,
+        ports: std::io::Result<Ports>,
+    ) -> Result<Self, Failure> {
         let ports = ports.map_err(Failure::new)?;
         let configuration = folder.join("portcullis.yaml");
         fs::write(&configuration, ports.configuration(issuer)).map_err(Failure::new)?;
@@ -54,9 +60,14 @@ impl Gateway {
         let mut command = Command::new(std::env::current_exe().map_err(Failure::new)?);
         command.arg("gateway").arg("--config").arg(&configuration).arg("--ready-file").arg(&ready);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
-        // Ctrl-C goes to all processes of a terminal's group; this one is told to stop when all else is done.
+        // Ctrl-C goes to all processes of a terminal's group; this one is told to stop when all
+        // else is done.
         command.process_group(0);
-        let mut gateway = Self { child: command.spawn().map_err(Failure::new)?, folder: folder.to_owned(), ports };
+        let mut gateway = Self {
+            child: command.spawn().map_err(Failure::new)?,
+            folder: folder.to_owned(),
+            ports,
+        };
         gateway.wait_until_ready(&ready).await?;
         Ok(gateway)
     }
@@ -76,13 +87,21 @@ impl Gateway {
         Err(Failure::new(format!("the gateway did not start: {why}\n{log}")))
     }
 
-    /// Waits until its live table has the endpoint at `address` among the ready ones, or has it no more. Returns how long that took.
-    pub(super) async fn follows(&self, address: SocketAddr, ready: bool) -> Result<Duration, Failure> {
+    /// Waits until its live table has the endpoint at `address` among the ready ones, or has it no
+    /// more. Returns how long that took.
+    pub(super) async fn follows(
+        &self,
+        address: SocketAddr,
+        ready: bool,
+    ) -> Result<Duration, Failure> {
         let start = Instant::now();
         let endpoint = format!("\"{address}\"");
         while self.routes().await.map_err(Failure::new)?.contains(&endpoint) != ready {
             if start.elapsed() > PATIENCE {
-                return Err(Failure::new(format!("the gateway did not follow a change within {} s", PATIENCE.as_secs())));
+                return Err(Failure::new(format!(
+                    "the gateway did not follow a change within {} s",
+                    PATIENCE.as_secs()
+                )));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -91,7 +110,9 @@ impl Gateway {
 
     async fn routes(&self) -> std::io::Result<String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports.admin)).await?;
-        stream.write_all(b"GET /routes HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").await?;
+        stream
+            .write_all(b"GET /routes HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")
+            .await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         Ok(answer)
@@ -153,21 +174,15 @@ impl Ports {
     fn configuration(&self, issuer: &str) -> String {
         let Self { http, https, admin } = self;
         format!(
-            "zone: {ZONE}\n\
-             source: {{ directory: manifests }}\n\
-             listeners:\n\
-             \x20 http: {{ address: '127.0.0.1:{http}', mode: redirect, redirectPort: {https} }}\n\
-             \x20 https: {{ address: '127.0.0.1:{https}', hsts: null }}\n\
-             admin: {{ address: '127.0.0.1:{admin}' }}\n\
-             certificates:\n\
-             \x20 - files: {{ certificate: tls.crt, key: tls.key }}\n\
-             access:\n\
-             \x20 issuers:\n\
-             \x20   - {{ name: demo, issuer: '{issuer}', audiences: [{AUDIENCE}], algorithms: [ES256] }}\n\
-             \x20 credentialsNamespace: {CREDENTIALS}\n\
-             \x20 login: {{ issuer: demo, clientId: {BROWSER}, port: {https}, scopes: [openid, email, profile] }}\n\
-             accessLog: {{ file: access.log }}\n\
-             drain: {{ delay: 0s, deadline: 2s }}\n"
+            "zone: {ZONE}\nsource: {{ directory: manifests }}\nlisteners:\n\x20 http: {{ address: \
+             '127.0.0.1:{http}', mode: redirect, redirectPort: {https} }}\n\x20 https: {{ \
+             address: '127.0.0.1:{https}', hsts: null }}\nadmin: {{ address: '127.0.0.1:{admin}' \
+             }}\ncertificates:\n\x20 - files: {{ certificate: tls.crt, key: tls.key \
+             }}\naccess:\n\x20 issuers:\n\x20   - {{ name: demo, issuer: '{issuer}', audiences: \
+             [{AUDIENCE}], algorithms: [ES256] }}\n\x20 credentialsNamespace: {CREDENTIALS}\n\x20 \
+             login: {{ issuer: demo, clientId: {BROWSER}, port: {https}, scopes: [openid, email, \
+             profile] }}\naccessLog: {{ file: access.log }}\ndrain: {{ delay: 0s, deadline: 2s \
+             }}\n"
         )
     }
 }
@@ -180,8 +195,14 @@ fn free(preferred: u16) -> std::io::Result<u16> {
 
 fn write_certificates(folder: &Path) -> Result<(), Failure> {
     let authority = Authority::new("Portcullis demo").map_err(Failure::new)?;
-    let issued = authority.issue(&[&format!("*.{ZONE}"), ZONE], Duration::from_secs(30 * 24 * 3600)).map_err(Failure::new)?;
-    for (name, text) in [("ca.pem", authority.certificate()), ("tls.crt", issued.certificate), ("tls.key", issued.key)] {
+    let issued = authority
+        .issue(&[&format!("*.{ZONE}"), ZONE], Duration::from_secs(30 * 24 * 3600))
+        .map_err(Failure::new)?;
+    for (name, text) in [
+        ("ca.pem", authority.certificate()),
+        ("tls.crt", issued.certificate),
+        ("tls.key", issued.key),
+    ] {
         fs::write(folder.join(name), text).map_err(Failure::new)?;
     }
     Ok(())

@@ -8,7 +8,8 @@ use super::gateway::Gateway;
 use super::provider::Provider;
 
 /// What there is to do after the play.
-pub(super) const INTERMISSION: &str = "\nNow it is yours: paste any line above, or switch a pod. Ctrl-C stops all of it and cleans up.\n";
+pub(super) const INTERMISSION: &str = "\nNow it is yours: paste any line above, or switch a pod. \
+                                       Ctrl-C stops all of it and cleans up.\n";
 
 /// A call of curl, with what it shows.
 struct Call {
@@ -21,9 +22,30 @@ struct Call {
 }
 
 const CALLS: [Call; 7] = [
-    Call { title: "a service of staging, over HTTP/2", host: "web--staging", before: "", arguments: "", path: "/", after: "" },
-    Call { title: "the same service of production", host: "web--production", before: "", arguments: "", path: "/", after: "" },
-    Call { title: "what a pod is sent", host: "web--staging", before: "", arguments: "--data hello ", path: "/echo", after: "" },
+    Call {
+        title: "a service of staging, over HTTP/2",
+        host: "web--staging",
+        before: "",
+        arguments: "",
+        path: "/",
+        after: "",
+    },
+    Call {
+        title: "the same service of production",
+        host: "web--production",
+        before: "",
+        arguments: "",
+        path: "/",
+        after: "",
+    },
+    Call {
+        title: "what a pod is sent",
+        host: "web--staging",
+        before: "",
+        arguments: "--data hello ",
+        path: "/echo",
+        after: "",
+    },
     Call {
         title: "events, one at a time",
         host: "web--staging",
@@ -37,7 +59,8 @@ const CALLS: [Call; 7] = [
         host: "calls--staging",
         // Length-prefixed (no compression, 7 octets): field 1, "hello".
         before: r"printf '\0\0\0\0\7\12\5hello' | ",
-        arguments: "--header 'content-type: application/grpc' --header 'te: trailers' --data-binary @- --output - ",
+        arguments: "--header 'content-type: application/grpc' --header 'te: trailers' \
+                    --data-binary @- --output - ",
         path: "/portcullis.echo.v1.Echo/Unary",
         after: r" | tr -c '[:print:]\n' ' '; echo",
     },
@@ -45,13 +68,15 @@ const CALLS: [Call; 7] = [
         title: "WebSocket: the handshake, a greeting, and the end",
         host: "chat--staging",
         before: "",
-        arguments: "--http1.1 --include --output - --header 'Connection: Upgrade' --header 'Upgrade: websocket' \
-                    --header 'Sec-WebSocket-Version: 13' --header 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' ",
+        arguments: "--http1.1 --include --output - --header 'Connection: Upgrade' --header \
+                    'Upgrade: websocket' --header 'Sec-WebSocket-Version: 13' --header \
+                    'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' ",
         path: "/greet",
         after: r" | tr -c '[:print:]\n' ' '; echo",
     },
     Call {
-        title: "for applications and users that were granted it, and closed to you: the same 404 as a name that never was",
+        title: "for applications and users that were granted it, and closed to you: the same 404 \
+                as a name that never was",
         host: "back-office--production",
         before: "",
         arguments: "--include ",
@@ -62,7 +87,9 @@ const CALLS: [Call; 7] = [
 
 /// All of it.
 pub(super) fn text(gateway: &Gateway, cluster: &Cluster, provider: &Provider) -> String {
-    let mut text = String::from("\nPortcullis is up. No route was written: Namespaces and Services are all there is.\n\n");
+    let mut text = String::from(
+        "\nPortcullis is up. No route was written: Namespaces and Services are all there is.\n\n",
+    );
     let port = gateway.https();
     for host in ["web--staging", "calls--staging", "chat--staging", "web--production"] {
         let _ = writeln!(text, "  https://{host}.{ZONE}:{port}/");
@@ -102,9 +129,16 @@ fn credentials(gateway: &Gateway, cluster: &Cluster, provider: &str) -> String {
     let (port, ca, key) = (gateway.https(), gateway.ca(), cluster.key().expose());
     let call = |host: &str, arguments: &str| {
         let ca = ca.display();
-        format!("curl --silent --cacert {ca} --resolve {host}.{ZONE}:{port}:127.0.0.1 {arguments}'https://{host}.{ZONE}:{port}/'")
+        format!(
+            "curl --silent --cacert {ca} --resolve {host}.{ZONE}:{port}:127.0.0.1 {arguments}'https://{host}.{ZONE}:{port}/'"
+        )
     };
-    let token = |person: &str| format!("--header \"Authorization: Bearer $(curl --silent '{provider}/token?person={person}')\" ");
+    let token = |person: &str| {
+        format!(
+            "--header \"Authorization: Bearer $(curl --silent \
+             '{provider}/token?person={person}')\" "
+        )
+    };
     let shown = format!("--header 'X-Api-Key: {key}' ");
     format!(
         "\n# for applications alone: a client key\n{}\n\

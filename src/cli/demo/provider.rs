@@ -1,4 +1,5 @@
-//! An OpenID provider for the demo alone: it believes everyone who she says she is, and lives on the loopback.
+//! An OpenID provider for the demo alone: it believes everyone who she says she is, and lives on
+//! the loopback.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -90,7 +91,9 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
                 async move { Ok::<_, Infallible>(state.answer(request).await) }
             });
             // A client that breaks off is no concern of anybody's here.
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
@@ -129,26 +132,45 @@ impl State {
     }
 
     fn keys(&self) -> Value {
-        let (x, y) = self.key.public_key().as_ref().get(1..).unwrap_or_default().split_at_checked(32).unwrap_or_default();
+        let (x, y) = self
+            .key
+            .public_key()
+            .as_ref()
+            .get(1..)
+            .unwrap_or_default()
+            .split_at_checked(32)
+            .unwrap_or_default();
         json!({"keys": [{"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "demo", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)}]})
     }
 
     /// Asks who is there; with `person`, she has said it.
     fn authorize(&self, query: &HashMap<String, String>) -> Response<Full<Bytes>> {
         let given = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();
-        if given("client_id") != BROWSER || given("code_challenge_method") != "S256" || !given("redirect_uri").starts_with("https://") {
+        if given("client_id") != BROWSER
+            || given("code_challenge_method") != "S256"
+            || !given("redirect_uri").starts_with("https://")
+        {
             return plain(StatusCode::BAD_REQUEST, "This is no request of the demo's gateway.");
         }
         let Some(person) = PEOPLE.iter().position(|(name, _)| *name == given("person")) else {
             return page(query);
         };
-        let Ok(code) = random() else { return plain(StatusCode::INTERNAL_SERVER_ERROR, "no random numbers") };
-        let login = Code { person, challenge: given("code_challenge").to_owned(), nonce: query.get("nonce").cloned() };
+        let Ok(code) = random() else {
+            return plain(StatusCode::INTERNAL_SERVER_ERROR, "no random numbers");
+        };
+        let login = Code {
+            person,
+            challenge: given("code_challenge").to_owned(),
+            nonce: query.get("nonce").cloned(),
+        };
         self.codes.lock().unwrap_or_else(PoisonError::into_inner).insert(code.clone(), login);
-        let parameters =
-            form_urlencoded::Serializer::new(String::new()).append_pair("code", &code).append_pair("state", given("state")).finish();
-        let answer =
-            Response::builder().status(StatusCode::SEE_OTHER).header(header::LOCATION, format!("{}?{parameters}", given("redirect_uri")));
+        let parameters = form_urlencoded::Serializer::new(String::new())
+            .append_pair("code", &code)
+            .append_pair("state", given("state"))
+            .finish();
+        let answer = Response::builder()
+            .status(StatusCode::SEE_OTHER)
+            .header(header::LOCATION, format!("{}?{parameters}", given("redirect_uri")));
         answer.body(Full::default()).unwrap_or_default()
     }
 
@@ -160,16 +182,23 @@ impl State {
         match login.filter(|login| login.challenge == challenge) {
             Some(login) => {
                 let token = self.sign(login.person, BROWSER, login.nonce.as_deref());
-                document(&json!({"access_token": token, "id_token": token, "token_type": "Bearer", "expires_in": LASTS}))
+                document(
+                    &json!({"access_token": token, "id_token": token, "token_type": "Bearer", "expires_in": LASTS}),
+                )
             }
             None => plain(StatusCode::BAD_REQUEST, r#"{"error":"invalid_grant"}"#),
         }
     }
 
     fn token_for(&self, query: &HashMap<String, String>) -> Response<Full<Bytes>> {
-        let person = PEOPLE.iter().position(|(name, _)| query.get("person").is_some_and(|person| person == name));
+        let person = PEOPLE
+            .iter()
+            .position(|(name, _)| query.get("person").is_some_and(|person| person == name));
         match person {
-            Some(person) => plain(StatusCode::OK, &self.sign(person, query.get("client").map_or("curl", String::as_str), None)),
+            Some(person) => plain(
+                StatusCode::OK,
+                &self.sign(person, query.get("client").map_or("curl", String::as_str), None),
+            ),
             None => plain(StatusCode::NOT_FOUND, "She does not live here: ann, eve"),
         }
     }
@@ -185,9 +214,15 @@ impl State {
             claims["nonce"] = json!(nonce);
         }
         let header = json!({"alg": "ES256", "typ": "JWT", "kid": "demo"});
-        let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let message = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(header.to_string()),
+            URL_SAFE_NO_PAD.encode(claims.to_string())
+        );
         let signature = self.key.sign(&SystemRandom::new(), message.as_bytes());
-        let signature = signature.map(|signature| URL_SAFE_NO_PAD.encode(signature.as_ref())).unwrap_or_default();
+        let signature = signature
+            .map(|signature| URL_SAFE_NO_PAD.encode(signature.as_ref()))
+            .unwrap_or_default();
         format!("{message}.{signature}")
     }
 }
@@ -207,14 +242,21 @@ fn page(query: &HashMap<String, String>) -> Response<Full<Bytes>> {
     let mut people = String::new();
     for (name, email) in PEOPLE {
         let mut parameters = form_urlencoded::Serializer::new(String::new());
-        parameters.extend_pairs(query.iter().filter(|(name, _)| *name != "person")).append_pair("person", name);
+        parameters
+            .extend_pairs(query.iter().filter(|(name, _)| *name != "person"))
+            .append_pair("person", name);
         // Encoded for a URL there is no character left that means something in HTML but `&`.
-        people.push_str(&format!("<li><a href=\"/authorize?{}\">{name} ({email})</a></li>\n", parameters.finish().replace('&', "&amp;")));
+        people.push_str(&format!(
+            "<li><a href=\"/authorize?{}\">{name} ({email})</a></li>\n",
+            parameters.finish().replace('&', "&amp;")
+        ));
     }
     let html = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<title>Demo provider</title>\n\
-         <style>body{{font:1.1rem/1.6 system-ui;max-width:32rem;margin:3rem auto;padding:0 1rem;color-scheme:light dark}}</style>\n\
-         <h1>Who are you?</h1>\n<p>This provider is for the demo alone: it believes you.</p>\n<ul>\n{people}</ul>\n</html>\n"
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
+         content=\"width=device-width\">\n<title>Demo \
+         provider</title>\n<style>body{{font:1.1rem/1.6 system-ui;max-width:32rem;margin:3rem \
+         auto;padding:0 1rem;color-scheme:light dark}}</style>\n<h1>Who are you?</h1>\n<p>This \
+         provider is for the demo alone: it believes you.</p>\n<ul>\n{people}</ul>\n</html>\n"
     );
     answer(StatusCode::OK, "text/html; charset=utf-8", html)
 }
@@ -228,6 +270,9 @@ fn plain(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
 }
 
 fn answer(status: StatusCode, media_type: &'static str, text: String) -> Response<Full<Bytes>> {
-    let answer = Response::builder().status(status).header(header::CONTENT_TYPE, media_type).header(header::CACHE_CONTROL, "no-store");
+    let answer = Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, media_type)
+        .header(header::CACHE_CONTROL, "no-store");
     answer.body(Full::new(text.into())).unwrap_or_default()
 }

@@ -53,9 +53,13 @@ impl Traffic {
     pub(super) fn start(gateway: &Gateway, host: &str) -> Result<Self, Failure> {
         let ca = fs::read(gateway.ca()).map_err(Failure::new)?;
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(&ca).map_err(Failure::new)?).map_err(Failure::new)?;
+        roots
+            .add(CertificateDer::from_pem_slice(&ca).map_err(Failure::new)?)
+            .map_err(Failure::new)?;
         let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(Failure::new)?;
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(Failure::new)?;
         let config = builder.with_root_certificates(roots).with_no_client_auth();
         let caller = Caller {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, gateway.https())),
@@ -75,13 +79,20 @@ impl Traffic {
 
     /// Counts from zero again.
     pub(super) fn forget(&self) {
-        self.tally.send_modify(|tally| *tally = Tally { before: tally.before + tally.sum(), ..Tally::default() });
+        self.tally.send_modify(|tally| {
+            *tally = Tally { before: tally.before + tally.sum(), ..Tally::default() }
+        });
     }
 
-    /// Counts from zero again after the request that is under way now: it may have been sent before something changed.
+    /// Counts from zero again after the request that is under way now: it may have been sent before
+    /// something changed.
     pub(super) async fn settle(&self) -> Result<(), Failure> {
         let under_way = self.total();
-        self.tally.subscribe().wait_for(|tally| tally.before + tally.sum() > under_way).await.map_err(Failure::new)?;
+        self.tally
+            .subscribe()
+            .wait_for(|tally| tally.before + tally.sum() > under_way)
+            .await
+            .map_err(Failure::new)?;
         self.forget();
         Ok(())
     }

@@ -35,22 +35,38 @@ pub(super) async fn sign_in(provider: &Provider<'_>) -> Result<TokenAnswer, Fail
     if let Ok(refusal) = serde_json::from_slice(&answer.body) {
         return Err(provider.refused(&refusal));
     }
-    let device: Device = serde_json::from_slice(&answer.body).map_err(|_| provider.nonsense(&answer))?;
-    let shorter = device.verification_uri_complete.as_ref().map_or(String::new(), |url| format!(" (or open {})", plain(url)));
-    output::tell(&format!("Open {} and type the code {}{shorter}\n", plain(&device.verification_uri), plain(&device.user_code)))?;
+    let device: Device =
+        serde_json::from_slice(&answer.body).map_err(|_| provider.nonsense(&answer))?;
+    let shorter = device
+        .verification_uri_complete
+        .as_ref()
+        .map_or(String::new(), |url| format!(" (or open {})", plain(url)));
+    output::tell(&format!(
+        "Open {} and type the code {}{shorter}\n",
+        plain(&device.verification_uri),
+        plain(&device.user_code)
+    ))?;
 
     let end = Instant::now() + Duration::from_secs(device.expires_in.min(3600));
     let mut interval = device.interval.unwrap_or(INTERVAL.0).clamp(1, INTERVAL.1);
     while Instant::now() < end {
         sleep(Duration::from_secs(interval)).await;
-        match provider.tokens(&[("grant_type", GRANT), ("device_code", &device.device_code)]).await? {
+        match provider
+            .tokens(&[("grant_type", GRANT), ("device_code", &device.device_code)])
+            .await?
+        {
             Ok(tokens) => return Ok(tokens),
             Err(refusal) if refusal.error == "authorization_pending" => {}
-            Err(refusal) if refusal.error == "slow_down" => interval = (interval + SLOWER).min(INTERVAL.1),
+            Err(refusal) if refusal.error == "slow_down" => {
+                interval = (interval + SLOWER).min(INTERVAL.1)
+            }
             Err(refusal) => return Err(provider.refused(&refusal)),
         }
     }
-    Err(Failure::with_help("nobody typed the code in time", "run `portcullis login --device` again"))
+    Err(Failure::with_help(
+        "nobody typed the code in time",
+        "run `portcullis login --device` again",
+    ))
 }
 
 /// What a terminal shows as it is.

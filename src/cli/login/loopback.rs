@@ -1,4 +1,5 @@
-//! Signing in by a browser on this machine: the authorization code flow with PKCE, back to a port of the loopback (RFC 8252 §7.3).
+//! Signing in by a browser on this machine: the authorization code flow with PKCE, back to a port
+//! of the loopback (RFC 8252 §7.3).
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -24,7 +25,10 @@ const HEAD: (Duration, usize) = (Duration::from_secs(5), 16 * 1024);
 
 pub(super) async fn sign_in(provider: &Provider<'_>, open: bool) -> Result<TokenAnswer, Failure> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Failure::new)?;
-    let redirect_uri = format!("http://127.0.0.1:{}/callback", listener.local_addr().map_err(Failure::new)?.port());
+    let redirect_uri = format!(
+        "http://127.0.0.1:{}/callback",
+        listener.local_addr().map_err(Failure::new)?.port()
+    );
     let (state, verifier) = (random()?, random()?);
     let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()));
     let url = authorization(provider, &redirect_uri, &state, &challenge);
@@ -32,7 +36,9 @@ pub(super) async fn sign_in(provider: &Provider<'_>, open: bool) -> Result<Token
     if open {
         open_browser(&url);
     }
-    let late = || Failure::with_help("nobody signed in within ten minutes", "run `portcullis login` again");
+    let late = || {
+        Failure::with_help("nobody signed in within ten minutes", "run `portcullis login` again")
+    };
     let returned = timeout(PATIENCE, wait(&listener, &state)).await.map_err(|_| late())??;
     if returned.get("iss").is_some_and(|issuer| *issuer != provider.registration.issuer) {
         // RFC 9207 §2.4.
@@ -41,15 +47,33 @@ pub(super) async fn sign_in(provider: &Provider<'_>, open: bool) -> Result<Token
     let code = match (returned.get("code"), returned.get("error")) {
         (Some(code), None) => code,
         (_, error) => {
-            let word: String = error.map_or("", String::as_str).chars().filter(char::is_ascii_graphic).take(64).collect();
-            return Err(Failure::new(format!("{} did not sign you in: {word}", provider.registration.issuer)));
+            let word: String = error
+                .map_or("", String::as_str)
+                .chars()
+                .filter(char::is_ascii_graphic)
+                .take(64)
+                .collect();
+            return Err(Failure::new(format!(
+                "{} did not sign you in: {word}",
+                provider.registration.issuer
+            )));
         }
     };
-    let form = [("grant_type", "authorization_code"), ("code", code), ("redirect_uri", &redirect_uri), ("code_verifier", &verifier)];
+    let form = [
+        ("grant_type", "authorization_code"),
+        ("code", code),
+        ("redirect_uri", &redirect_uri),
+        ("code_verifier", &verifier),
+    ];
     provider.tokens(&form).await?.map_err(|refusal| provider.refused(&refusal))
 }
 
-fn authorization(provider: &Provider<'_>, redirect_uri: &str, state: &str, challenge: &str) -> String {
+fn authorization(
+    provider: &Provider<'_>,
+    redirect_uri: &str,
+    state: &str,
+    challenge: &str,
+) -> String {
     let registration = provider.registration;
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs([
@@ -74,15 +98,19 @@ async fn wait(listener: &TcpListener, state: &str) -> Result<HashMap<String, Str
     loop {
         let (mut stream, _) = listener.accept().await.map_err(Failure::new)?;
         let asked = timeout(HEAD.0, read(&mut stream)).await.ok().flatten();
-        let returned = asked.filter(|parameters| parameters.get("state").is_some_and(|found| found == state));
+        let returned =
+            asked.filter(|parameters| parameters.get("state").is_some_and(|found| found == state));
         let (status, text) = match &returned {
-            Some(parameters) if parameters.contains_key("code") => ("200 OK", "You are signed in. You can close this window."),
+            Some(parameters) if parameters.contains_key("code") => {
+                ("200 OK", "You are signed in. You can close this window.")
+            }
             Some(_) => ("200 OK", "You are not signed in. You can close this window."),
             None => ("404 Not Found", "There is nothing here."),
         };
         let answer = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
-             Referrer-Policy: no-referrer\r\nConnection: close\r\n\r\n{text}",
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: \
+             {}\r\nCache-Control: no-store\r\nReferrer-Policy: no-referrer\r\nConnection: \
+             close\r\n\r\n{text}",
             text.len()
         );
         // Whether the browser reads it or not does not matter.
@@ -110,7 +138,12 @@ async fn read(stream: &mut TcpStream) -> Option<HashMap<String, String>> {
 /// Where there is a browser, it opens; where there is none, the address was told.
 fn open_browser(url: &str) {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
-    let _ = Command::new(program).arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let _ = Command::new(program)
+        .arg(url)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
 }
 
 /// 256 random bits.

@@ -51,7 +51,12 @@ pub(in crate::cli) enum Which {
 
 impl Kept {
     /// `refresh_token` is the one that stays in use where there is no new one (RFC 6749 §6).
-    pub(in crate::cli) fn new(registration: Registration, answer: TokenAnswer, refresh_token: Option<String>, now: SystemTime) -> Self {
+    pub(in crate::cli) fn new(
+        registration: Registration,
+        answer: TokenAnswer,
+        refresh_token: Option<String>,
+        now: SystemTime,
+    ) -> Self {
         let access_until = answer.expires_in.map(|lasts| seconds(now).saturating_add(lasts));
         Self {
             registration,
@@ -85,12 +90,16 @@ impl Kept {
     pub(in crate::cli) fn name(&self) -> String {
         let claims = self.id_token.as_deref().and_then(claims).unwrap_or_default();
         let text = |name| claims.get(name).and_then(Value::as_str);
-        let name = text("email").or_else(|| text("preferred_username")).or_else(|| text("sub")).unwrap_or("somebody");
+        let name = text("email")
+            .or_else(|| text("preferred_username"))
+            .or_else(|| text("sub"))
+            .unwrap_or("somebody");
         name.chars().filter(|char| !char.is_control()).take(256).collect()
     }
 }
 
-/// The claims of a token that came from the provider itself, over a connection that is its own: nothing is decided by them here.
+/// The claims of a token that came from the provider itself, over a connection that is its own:
+/// nothing is decided by them here.
 fn claims(token: &str) -> Option<Value> {
     let payload = token.split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
@@ -101,31 +110,41 @@ pub(in crate::cli) fn read() -> Result<Kept, Failure> {
     let file = file()?;
     let help = "sign in with `portcullis login --issuer URL --client-id ID`";
     let text = match fs::read(&file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Failure::with_help("you are not signed in", help)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Failure::with_help("you are not signed in", help));
+        }
         text => text.map_err(|error| Failure::new(format!("{}: {error}", file.display())))?,
     };
-    serde_json::from_slice(&text).map_err(|_| Failure::with_help(format!("{} is not understood", file.display()), help))
+    serde_json::from_slice(&text)
+        .map_err(|_| Failure::with_help(format!("{} is not understood", file.display()), help))
 }
 
 /// Keeps it, in the place of what was there.
 pub(in crate::cli) fn write(kept: &Kept) -> Result<(), Failure> {
     let file = file()?;
     let text = serde_json::to_vec_pretty(kept).map_err(Failure::new)?;
-    whole_file::replace(&file, &text).map_err(|error| Failure::new(format!("{}: {error}", file.display())))
+    whole_file::replace(&file, &text)
+        .map_err(|error| Failure::new(format!("{}: {error}", file.display())))
 }
 
-/// Keeps other runs from changing it, until it is dropped: a refresh token may be good for one use only.
+/// Keeps other runs from changing it, until it is dropped: a refresh token may be good for one use
+/// only.
 pub(in crate::cli) fn lock() -> Result<File, Failure> {
     let file = file()?.with_extension("lock");
     let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(&file);
-    lock.and_then(|lock| lock.lock().map(|()| lock)).map_err(|error| Failure::new(format!("{}: {error}", file.display())))
+    lock.and_then(|lock| lock.lock().map(|()| lock))
+        .map_err(|error| Failure::new(format!("{}: {error}", file.display())))
 }
 
 /// Where it is kept; its folder is made.
 fn file() -> Result<PathBuf, Failure> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let folder = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config"))).map(|folder| folder.join("portcullis"));
-    let folder = folder.ok_or_else(|| Failure::with_help("there is no configuration folder", "set HOME or XDG_CONFIG_HOME"))?;
+    let folder = set("XDG_CONFIG_HOME")
+        .or_else(|| Some(set("HOME")?.join(".config")))
+        .map(|folder| folder.join("portcullis"));
+    let folder = folder.ok_or_else(|| {
+        Failure::with_help("there is no configuration folder", "set HOME or XDG_CONFIG_HOME")
+    })?;
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -141,9 +160,14 @@ mod tests {
     use super::*;
 
     fn kept(exp: u64, access_until: Option<u64>) -> Kept {
-        let claims = URL_SAFE_NO_PAD.encode(format!("{{\"exp\":{exp},\"email\":\"ann@example.com\"}}"));
-        let registration =
-            Registration { issuer: String::new(), client_id: String::new(), scope: String::new(), certificate_authorities: None };
+        let claims =
+            URL_SAFE_NO_PAD.encode(format!("{{\"exp\":{exp},\"email\":\"ann@example.com\"}}"));
+        let registration = Registration {
+            issuer: String::new(),
+            client_id: String::new(),
+            scope: String::new(),
+            certificate_authorities: None,
+        };
         Kept {
             registration,
             id_token: Some(format!("h.{claims}.s")),

@@ -7,12 +7,25 @@ use super::issuer::{Issuer, encoded, now};
 /// A bad credential: what is wrong with it, and the header fields that carry it.
 pub(super) type Bad = (String, Vec<(&'static str, String)>);
 
-/// All of them. `issuer` is known to the gateway, `other` too, but for another environment; `stranger` is not. `key` is a client key that
-/// is well-formed but unknown, `expired` one whose time is over.
-pub(super) fn all(issuer: &Issuer, other: &Issuer, stranger: &Issuer, key: &str, expired: &str) -> Vec<Bad> {
+/// All of them. `issuer` is known to the gateway, `other` too, but for another environment;
+/// `stranger` is not. `key` is a client key that is well-formed but unknown, `expired` one whose
+/// time is over.
+pub(super) fn all(
+    issuer: &Issuer,
+    other: &Issuer,
+    stranger: &Issuer,
+    key: &str,
+    expired: &str,
+) -> Vec<Bad> {
     let mut bad: Vec<Bad> = Vec::new();
-    let mut bearer = |what: String, token: String| bad.push((what, vec![("authorization", format!("Bearer {token}"))]));
-    for (what, token) in headers(issuer).into_iter().chain(claims(issuer)).chain(structures(issuer)).chain(signers(issuer, other, stranger))
+    let mut bearer = |what: String, token: String| {
+        bad.push((what, vec![("authorization", format!("Bearer {token}"))]))
+    };
+    for (what, token) in headers(issuer)
+        .into_iter()
+        .chain(claims(issuer))
+        .chain(structures(issuer))
+        .chain(signers(issuer, other, stranger))
     {
         bearer(what, token);
     }
@@ -29,23 +42,36 @@ fn headers(issuer: &Issuer) -> Vec<(String, String)> {
     };
     let mut bad = Vec::new();
     for alg in [
-        "none", "None", "NONE", "nOnE", "", "HS256", "HS384", "HS512", "RS256", "PS256", "ES384", "ES512", "EdDSA", "es256", "ES256 ",
-        "ES256K", "dir",
+        "none", "None", "NONE", "nOnE", "", "HS256", "HS384", "HS512", "RS256", "PS256", "ES384",
+        "ES512", "EdDSA", "es256", "ES256 ", "ES256K", "dir",
     ] {
         bad.push(with("alg", json!(alg)));
     }
     for alg in [json!(["ES256"]), json!({"ES256": 1}), json!(256), json!(true), Value::Null] {
         bad.push(with("alg", alg));
     }
-    for kid in ["", "unknown", "../../../../dev/null", "' OR '1'='1", "key\u{0}", "https://evil.example/keys"] {
+    for kid in [
+        "",
+        "unknown",
+        "../../../../dev/null",
+        "' OR '1'='1",
+        "key\u{0}",
+        "https://evil.example/keys",
+    ] {
         bad.push(with("kid", json!(kid)));
     }
     for kid in [json!(1), json!(["key"]), json!({"kid": "key"})] {
         bad.push(with("kid", kid));
     }
-    for typ in
-        [json!("logout+jwt"), json!("dpop+jwt"), json!("secevent+jwt"), json!("application/logout+jwt"), json!("JWE"), json!(""), json!(1)]
-    {
+    for typ in [
+        json!("logout+jwt"),
+        json!("dpop+jwt"),
+        json!("secevent+jwt"),
+        json!("application/logout+jwt"),
+        json!("JWE"),
+        json!(""),
+        json!(1),
+    ] {
         bad.push(with("typ", typ));
     }
     for crit in [json!(["exp"]), json!(["b64"]), json!([]), json!("exp"), Value::Null] {
@@ -53,7 +79,9 @@ fn headers(issuer: &Issuer) -> Vec<(String, String)> {
     }
     for algorithm in ["HS256", "HS384", "HS512"] {
         let tokens = issuer.confused(algorithm).into_iter().enumerate();
-        bad.extend(tokens.map(|(form, token)| (format!("{algorithm} keyed with the public key, form {form}"), token)));
+        bad.extend(tokens.map(|(form, token)| {
+            (format!("{algorithm} keyed with the public key, form {form}"), token)
+        }));
     }
     bad
 }
@@ -69,7 +97,8 @@ fn claims(issuer: &Issuer) -> Vec<(String, String)> {
         claims.as_object_mut().expect("an object").remove(name);
         (format!("no claim {name}"), issuer.token(&issuer.header(), &claims))
     };
-    let mut bad: Vec<_> = ["exp", "aud", "iss", "sub", "email", "email_verified"].map(without).into();
+    let mut bad: Vec<_> =
+        ["exp", "aud", "iss", "sub", "email", "email_verified"].map(without).into();
     let far = now() + 9000;
     for exp in [
         json!(now() - 61),
@@ -126,10 +155,18 @@ fn claims(issuer: &Issuer) -> Vec<(String, String)> {
     for verified in [json!(false), json!("true"), json!(1), Value::Null] {
         bad.push(with("email_verified", verified));
     }
-    for email in ["ann@example.org", "ann@example.com.evil.example", "ann@evil.example\u{0}@example.com ", "@example.comx", ""] {
+    for email in [
+        "ann@example.org",
+        "ann@example.com.evil.example",
+        "ann@evil.example\u{0}@example.com ",
+        "@example.comx",
+        "",
+    ] {
         bad.push(with("email", json!(email)));
     }
-    for azp in [json!("crm"), json!("Shop"), json!("shop,crm"), json!(["shop"]), json!("*"), json!("")] {
+    for azp in
+        [json!("crm"), json!("Shop"), json!("shop,crm"), json!(["shop"]), json!("*"), json!("")]
+    {
         bad.push(with("azp", azp));
     }
     bad
@@ -145,8 +182,12 @@ fn structures(issuer: &Issuer) -> Vec<(String, String)> {
     let own = issuer.claims().to_string();
     let twice = own.replacen('{', &format!("{{\"aud\":\"other\",\"exp\":{},", now() + 9000), 1);
     let deep = format!("{{\"a\":{}{}}}", "[".repeat(5000), "]".repeat(5000));
-    let flipped: String =
-        good.chars().rev().enumerate().map(|(place, char)| if place == 20 { if char == 'A' { 'B' } else { 'A' } } else { char }).collect();
+    let flipped: String = good
+        .chars()
+        .rev()
+        .enumerate()
+        .map(|(place, char)| if place == 20 { if char == 'A' { 'B' } else { 'A' } } else { char })
+        .collect();
     [
         ("a dash", "-".to_owned()),
         ("a word", "token".to_owned()),
@@ -162,12 +203,21 @@ fn structures(issuer: &Issuer) -> Vec<(String, String)> {
         ("padding", format!("{good}==")),
         ("a signature of zeroes", format!("{header}.{claims}.{}", encoded([0; 64]))),
         ("a signature of ones", format!("{header}.{claims}.{}", encoded([255; 64]))),
-        ("a signature in DER", format!("{header}.{claims}.{}", encoded([0x30, 6, 2, 1, 1, 2, 1, 1]))),
+        (
+            "a signature in DER",
+            format!("{header}.{claims}.{}", encoded([0x30, 6, 2, 1, 1, 2, 1, 1])),
+        ),
         ("a flipped bit", flipped.chars().rev().collect()),
-        ("other claims under the signature", format!("{header}.{}.{signature}", encoded(more.to_string()))),
+        (
+            "other claims under the signature",
+            format!("{header}.{}.{signature}", encoded(more.to_string())),
+        ),
         (
             "the signature of the header alone",
-            format!("{header}.{claims}.{}", issuer.sign(header, "").rsplit('.').next().expect("a signature")),
+            format!(
+                "{header}.{claims}.{}",
+                issuer.sign(header, "").rsplit('.').next().expect("a signature")
+            ),
         ),
         ("a stop inside", good.replacen('.', "..", 1)),
         ("standard base64", issuer.sign(header, &encoded(&own).replace('A', "+"))),
@@ -181,7 +231,10 @@ fn structures(issuer: &Issuer) -> Vec<(String, String)> {
         ("a byte order mark", text(&format!("\u{feff}{own}"))),
         ("octets that are no UTF-8", issuer.sign(header, &encoded(b"{\"iss\":\"\xff\"}"))),
         ("deep nesting", text(&deep)),
-        ("a header twice", issuer.sign(&encoded(r#"{"alg":"none","alg":"ES256","kid":"key"}"#), claims)),
+        (
+            "a header twice",
+            issuer.sign(&encoded(r#"{"alg":"none","alg":"ES256","kid":"key"}"#), claims),
+        ),
         ("17 KiB", text(&format!("{{\"a\":\"{}\",{}", "x".repeat(13_000), &own[1..]))),
     ]
     .map(|(what, token)| (what.to_owned(), token))
@@ -207,9 +260,18 @@ fn signers(issuer: &Issuer, other: &Issuer, stranger: &Issuer) -> Vec<(String, S
         ("another issuer's key under our issuer's name", claimed(other, issuer)),
         ("our issuer's key under another issuer's name", claimed(issuer, other)),
         ("a stranger's key with our key's identifier", header_of(stranger, json!({}))),
-        ("a key of its own: jku", header_of(stranger, json!({"jku": format!("{}/keys", stranger.name())}))),
-        ("a key of its own: x5u", header_of(stranger, json!({"x5u": format!("{}/keys", stranger.name())}))),
-        ("a key of its own: jwk", header_of(stranger, json!({"jwk": {"kty": "oct", "k": encoded("secret")}}))),
+        (
+            "a key of its own: jku",
+            header_of(stranger, json!({"jku": format!("{}/keys", stranger.name())})),
+        ),
+        (
+            "a key of its own: x5u",
+            header_of(stranger, json!({"x5u": format!("{}/keys", stranger.name())})),
+        ),
+        (
+            "a key of its own: jwk",
+            header_of(stranger, json!({"jwk": {"kty": "oct", "k": encoded("secret")}})),
+        ),
         ("a key of its own: x5c", header_of(stranger, json!({"x5c": ["MIIB"]}))),
         ("another environment's token", other.token(&other.header(), &other.claims())),
     ]
@@ -230,7 +292,10 @@ fn keys(unknown: &str, expired: &str) -> Vec<Bad> {
         ("the prefix alone", "pck_".to_owned()),
         ("a key without its prefix", expired[4..].to_owned()),
         ("two keys", format!("{expired},{unknown}")),
-        ("a hash for a key", "sha256:0000000000000000000000000000000000000000000000000000000000000000".to_owned()),
+        (
+            "a hash for a key",
+            "sha256:0000000000000000000000000000000000000000000000000000000000000000".to_owned(),
+        ),
     ];
     let carried = |(what, key): (&str, String)| {
         [
@@ -245,19 +310,34 @@ fn keys(unknown: &str, expired: &str) -> Vec<Bad> {
 fn carriers(issuer: &Issuer, key: &str) -> Vec<Bad> {
     let token = issuer.token(&issuer.header(), &issuer.claims());
     let bad: [(&str, Vec<(&'static str, String)>); 14] = [
-        ("two authorizations", vec![("authorization", format!("Bearer {token}")), ("authorization", format!("Bearer {token}"))]),
+        (
+            "two authorizations",
+            vec![
+                ("authorization", format!("Bearer {token}")),
+                ("authorization", format!("Bearer {token}")),
+            ],
+        ),
         ("basic", vec![("authorization", format!("Basic {token}"))]),
         ("no scheme", vec![("authorization", token.clone())]),
         ("the scheme alone", vec![("authorization", "Bearer".to_owned())]),
         ("a list", vec![("authorization", format!("Bearer {token}, Bearer {token}"))]),
         ("a token in X-Api-Key", vec![("x-api-key", token.clone())]),
-        ("a token in a cookie", vec![("cookie", format!("authorization={token}; access_token={token}"))]),
+        (
+            "a token in a cookie",
+            vec![("cookie", format!("authorization={token}; access_token={token}"))],
+        ),
         ("a token for a session", vec![("cookie", format!("__Host-portcullis={token}"))]),
         ("a made-up session", vec![("cookie", format!("__Host-portcullis={}", encoded([7; 200])))]),
         ("two sessions", vec![("cookie", "__Host-portcullis=a; __Host-portcullis=b".to_owned())]),
         ("the proxy's field", vec![("proxy-authorization", format!("Bearer {token}"))]),
         ("a field of another gateway", vec![("x-forwarded-access-token", token)]),
-        ("identity from outside", vec![("x-auth-request-user", "ann@example.com".to_owned()), ("x-auth-request-app", "shop".to_owned())]),
+        (
+            "identity from outside",
+            vec![
+                ("x-auth-request-user", "ann@example.com".to_owned()),
+                ("x-auth-request-app", "shop".to_owned()),
+            ],
+        ),
         (
             "identity from outside, in another spelling",
             vec![("x-forwarded-user", "ann@example.com".to_owned()), ("x-api-key", key.to_owned())],

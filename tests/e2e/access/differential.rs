@@ -1,4 +1,5 @@
-//! What a client without a grant sees of a host that exists is what it sees of one that was never configured.
+//! What a client without a grant sees of a host that exists is what it sees of one that was never
+//! configured.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -33,7 +34,12 @@ enum Transport {
     Grpc,
 }
 
-const fn shape(method: &'static str, path: &'static str, headers: &'static [(&'static str, &'static str)], body: &'static str) -> Shape {
+const fn shape(
+    method: &'static str,
+    path: &'static str,
+    headers: &'static [(&'static str, &'static str)],
+    body: &'static str,
+) -> Shape {
     Shape { method, path, headers, body }
 }
 
@@ -51,7 +57,11 @@ const SHAPES: [Shape; 46] = [
     shape(
         "OPTIONS",
         "/",
-        &[("origin", "https://a.test"), ("access-control-request-method", "POST"), ("access-control-request-headers", "authorization")],
+        &[
+            ("origin", "https://a.test"),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "authorization"),
+        ],
         "",
     ),
     shape("PROPFIND", "/", &[("depth", "1")], ""),
@@ -84,7 +94,12 @@ const SHAPES: [Shape; 46] = [
     shape("POST", "/", &[("content-length", "10000000000")], "x"),
     shape("GET", "/", &[("cookie", "a=b; c=d")], ""),
     shape("GET", "/", &[("cookie", "__Host-portcullis=abc")], ""),
-    shape("GET", "/", &[("x-forwarded-host", "web--staging.apps.test"), ("x-forwarded-for", "127.0.0.1")], ""),
+    shape(
+        "GET",
+        "/",
+        &[("x-forwarded-host", "web--staging.apps.test"), ("x-forwarded-for", "127.0.0.1")],
+        "",
+    ),
     shape("GET", "/", &[("x-auth-request-user", "ann@example.com")], ""),
     shape(
         "GET",
@@ -98,18 +113,38 @@ const SHAPES: [Shape; 46] = [
         "",
     ),
     shape("POST", "/service/Method", &[("content-type", "application/grpc-web")], ""),
-    shape("POST", "/service/Method", &[("content-type", "application/grpc-web-text"), ("grpc-timeout", "1S")], "AAAA"),
+    shape(
+        "POST",
+        "/service/Method",
+        &[("content-type", "application/grpc-web-text"), ("grpc-timeout", "1S")],
+        "AAAA",
+    ),
     shape("GET", "/", &[("connection", "close")], ""),
 ];
 
-const TRANSPORTS: [Transport; 4] = [Transport::Http1, Transport::Http1Tls, Transport::Http2, Transport::Grpc];
+const TRANSPORTS: [Transport; 4] =
+    [Transport::Http1, Transport::Http1Tls, Transport::Http2, Transport::Grpc];
 
 /// What one connection showed: each answer as it came, and how the connection went on.
-async fn seen(gateway: &Gateway, host: &str, shape: Shape, transport: Transport, credentials: &[String]) -> String {
+async fn seen(
+    gateway: &Gateway,
+    host: &str,
+    shape: Shape,
+    transport: Transport,
+    credentials: &[String],
+) -> String {
     let told = match transport {
-        Transport::Http1 => http1(Raw::connect(gateway.http()).await, host, shape, credentials).await,
+        Transport::Http1 => {
+            http1(Raw::connect(gateway.http()).await, host, shape, credentials).await
+        }
         Transport::Http1Tls => {
-            http1(Raw::over(client::tls(gateway, host, &["http/1.1"]).await.expect("TLS")), host, shape, credentials).await
+            http1(
+                Raw::over(client::tls(gateway, host, &["http/1.1"]).await.expect("TLS")),
+                host,
+                shape,
+                credentials,
+            )
+            .await
         }
         Transport::Http2 => http2(gateway, host, shape, credentials, None).await,
         Transport::Grpc => http2(gateway, host, shape, credentials, Some("application/grpc")).await,
@@ -135,20 +170,30 @@ async fn http1(mut raw: Raw, host: &str, shape: Shape, credentials: &[String]) -
     let unfinished = first.as_ref().is_some_and(|first| first.header("connection").is_some());
     let second = if unfinished { None } else { raw.response().await };
     let rest = raw.rest().await;
-    let told = |answer: Option<Response>| answer.map(|answer| format!("{}{}{}", answer.head, answer.text(), answer.trailers));
+    let told = |answer: Option<Response>| {
+        answer.map(|answer| format!("{}{}{}", answer.head, answer.text(), answer.trailers))
+    };
     format!("{:?}\n{:?}\n{}", told(first), told(second), String::from_utf8_lossy(&rest))
 }
 
-async fn http2(gateway: &Gateway, host: &str, shape: Shape, credentials: &[String], content_type: Option<&str>) -> String {
+async fn http2(
+    gateway: &Gateway,
+    host: &str,
+    shape: Shape,
+    credentials: &[String],
+    content_type: Option<&str>,
+) -> String {
     let mut sender = client::http2(gateway, host).await;
     let mut told = String::new();
     for (path, shape) in [(shape.path, shape), ("/again", shape)] {
-        let Ok(uri) = http::Uri::try_from(format!("https://{host}{path}")) else { return "no URI".to_owned() };
+        let Ok(uri) = http::Uri::try_from(format!("https://{host}{path}")) else {
+            return "no URI".to_owned();
+        };
         let mut request = Request::builder().method(shape.method).uri(uri).version(Version::HTTP_2);
         let hop = ["connection", "upgrade", "content-length"];
-        for (name, value) in
-            shape.headers.iter().filter(|(name, _)| !hop.contains(name) && (content_type.is_none() || *name != "content-type"))
-        {
+        for (name, value) in shape.headers.iter().filter(|(name, _)| {
+            !hop.contains(name) && (content_type.is_none() || *name != "content-type")
+        }) {
             request = request.header(*name, *value);
         }
         for (name, value) in credentials.iter().filter_map(|line| line.split_once(": ")) {
@@ -157,7 +202,9 @@ async fn http2(gateway: &Gateway, host: &str, shape: Shape, credentials: &[Strin
         if let Some(content_type) = content_type {
             request = request.header("content-type", content_type).header("te", "trailers");
         }
-        let (answer, mut body) = match sender.send_request(request.body(()).expect("a request"), shape.body.is_empty()) {
+        let (answer, mut body) = match sender
+            .send_request(request.body(()).expect("a request"), shape.body.is_empty())
+        {
             Ok(sent) => sent,
             Err(error) => return format!("{told}{error}"),
         };
@@ -168,7 +215,12 @@ async fn http2(gateway: &Gateway, host: &str, shape: Shape, credentials: &[Strin
             Err(error) => told.push_str(&format!("{error}\n")),
             Ok(answer) => {
                 let (head, mut body) = answer.into_parts();
-                told.push_str(&format!("{} {:?} {}\n", head.status, head.headers.iter().collect::<Vec<_>>(), body.is_end_stream()));
+                told.push_str(&format!(
+                    "{} {:?} {}\n",
+                    head.status,
+                    head.headers.iter().collect::<Vec<_>>(),
+                    body.is_end_stream()
+                ));
                 while let Some(data) = body.data().await {
                     told.push_str(&format!("{data:?}\n"));
                 }
@@ -193,7 +245,8 @@ fn without_dates(text: &str) -> String {
 
 fn shuffled<T>(mut items: Vec<T>) -> Vec<T> {
     let random = RandomState::new();
-    let mut keyed: Vec<(u64, T)> = items.drain(..).enumerate().map(|(place, item)| (random.hash_one(place), item)).collect();
+    let mut keyed: Vec<(u64, T)> =
+        items.drain(..).enumerate().map(|(place, item)| (random.hash_one(place), item)).collect();
     keyed.sort_by_key(|(key, _)| *key);
     keyed.into_iter().map(|(_, item)| item).collect()
 }
@@ -205,7 +258,11 @@ fn credentials(stage: &Stage) -> Vec<(&'static str, Vec<String>)> {
     let other = bearer(&stage.partner.token(&stage.partner.header(), &claims));
     let good = stage.ann();
     let bad = format!("{}AAAA", &good[..good.len() - 4]);
-    vec![("none", vec![]), ("bad", vec![bad]), ("another environment's", vec![other, api_key(&stage.crm)])]
+    vec![
+        ("none", vec![]),
+        ("bad", vec![bad]),
+        ("another environment's", vec![other, api_key(&stage.crm)]),
+    ]
 }
 
 #[tokio::test]
@@ -218,8 +275,11 @@ async fn hosts_that_exist_and_hosts_that_do_not_show_the_same() {
         for transport in TRANSPORTS {
             for (shown, fields) in &credentials {
                 // Every third shape is tried on the service without pods.
-                let hosts = if place % 3 == 0 { [WITHOUT_PODS, ABSENT_AS_LONG] } else { [EXISTS, ABSENT] };
-                cases.extend(hosts.map(|host| ((place, transport as u8, *shown), host, shape, transport, fields)));
+                let hosts =
+                    if place % 3 == 0 { [WITHOUT_PODS, ABSENT_AS_LONG] } else { [EXISTS, ABSENT] };
+                cases.extend(hosts.map(|host| {
+                    ((place, transport as u8, *shown), host, shape, transport, fields)
+                }));
             }
         }
     }
@@ -237,8 +297,13 @@ async fn hosts_that_exist_and_hosts_that_do_not_show_the_same() {
         pairs.entry(case).or_default().push((host, told, shape, transport));
     }
     for ((_, _, shown), pair) in &pairs {
-        let [(one, first, shape, transport), (other, second, ..)] = &pair[..] else { panic!("two hosts") };
-        assert_eq!(first, second, "{one} and {other} differ for {shown} credentials, {transport:?}, {shape:?}");
+        let [(one, first, shape, transport), (other, second, ..)] = &pair[..] else {
+            panic!("two hosts")
+        };
+        assert_eq!(
+            first, second,
+            "{one} and {other} differ for {shown} credentials, {transport:?}, {shape:?}"
+        );
     }
     assert_eq!(stage.pod.counts().borrow().started, before, "the pod was asked");
     println!("{} pairs of exchanges, {count} connections", pairs.len());
@@ -260,7 +325,9 @@ async fn metrics_do_not_tell_which_hosts_exist() {
         let after = counters(&stage).await;
         let grown: BTreeMap<String, i64> = after
             .into_iter()
-            .map(|(series, value)| (series.clone(), value - before.get(&series).copied().unwrap_or(0)))
+            .map(|(series, value)| {
+                (series.clone(), value - before.get(&series).copied().unwrap_or(0))
+            })
             .filter(|(_, grown)| *grown != 0)
             .collect();
         assert!(!grown.keys().any(|series| series.contains("closed")), "{grown:?}");
@@ -270,12 +337,16 @@ async fn metrics_do_not_tell_which_hosts_exist() {
     assert_eq!(told[0], told[1]);
 }
 
-/// The counters that a request moves, but for how long it took and what the listeners of the test itself did.
+/// The counters that a request moves, but for how long it took and what the listeners of the test
+/// itself did.
 async fn counters(stage: &Stage) -> BTreeMap<String, i64> {
     let page = stage.gateway.admin_page("/metrics").await.text();
-    let lines = page
-        .lines()
-        .filter(|line| line.contains("_total") && !line.starts_with('#') && !line.contains("seconds") && !line.contains("bytes_total"));
+    let lines = page.lines().filter(|line| {
+        line.contains("_total")
+            && !line.starts_with('#')
+            && !line.contains("seconds")
+            && !line.contains("bytes_total")
+    });
     lines
         .filter_map(|line| line.rsplit_once(' '))
         .filter_map(|(series, value)| Some((series.to_owned(), value.parse::<f64>().ok()? as i64)))

@@ -1,4 +1,5 @@
-//! An issuer of tokens: its keys behind a socket, and everything that can be done with them, right or wrong.
+//! An issuer of tokens: its keys behind a socket, and everything that can be done with them, right
+//! or wrong.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,7 +48,13 @@ impl Issuer {
         let document = Arc::new(watch::Sender::new(keys.to_string()));
         let fetches = Arc::new(AtomicUsize::new(0));
         let opaque = Arc::new(watch::Sender::new(json!({})));
-        let task = tokio::spawn(serve(listener, address, Arc::clone(&document), Arc::clone(&opaque), Arc::clone(&fetches)));
+        let task = tokio::spawn(serve(
+            listener,
+            address,
+            Arc::clone(&document),
+            Arc::clone(&opaque),
+            Arc::clone(&fetches),
+        ));
         Self { address, key, kid: kid.to_owned(), document, opaque, fetches, task }
     }
 
@@ -97,15 +104,18 @@ impl Issuer {
     /// Signs two parts, whatever is in them.
     pub(super) fn sign(&self, header: &str, claims: &str) -> String {
         let message = format!("{header}.{claims}");
-        let signature = self.key.sign(&SystemRandom::new(), message.as_bytes()).expect("a signature");
+        let signature =
+            self.key.sign(&SystemRandom::new(), message.as_bytes()).expect("a signature");
         format!("{message}.{}", encoded(signature))
     }
 
-    /// A token "signed" with the public key as a shared secret, in each form in which the key can be had.
+    /// A token "signed" with the public key as a shared secret, in each form in which the key can
+    /// be had.
     pub(super) fn confused(&self, algorithm: &str) -> Vec<String> {
         let mut header = self.header();
         header["alg"] = json!(algorithm);
-        let message = format!("{}.{}", encoded(header.to_string()), encoded(self.claims().to_string()));
+        let message =
+            format!("{}.{}", encoded(header.to_string()), encoded(self.claims().to_string()));
         let point = self.key.public_key().as_ref().to_vec();
         let document = self.document.borrow().clone();
         let hash = match algorithm {
@@ -113,10 +123,21 @@ impl Issuer {
             "HS512" => hmac::HMAC_SHA512,
             _ => hmac::HMAC_SHA256,
         };
-        let secrets = [point.clone(), point[1..].to_vec(), document.into_bytes(), encoded(&point).into_bytes(), Vec::new()];
+        let secrets = [
+            point.clone(),
+            point[1..].to_vec(),
+            document.into_bytes(),
+            encoded(&point).into_bytes(),
+            Vec::new(),
+        ];
         secrets
             .iter()
-            .map(|secret| format!("{message}.{}", encoded(hmac::sign(&hmac::Key::new(hash, secret), message.as_bytes()))))
+            .map(|secret| {
+                format!(
+                    "{message}.{}",
+                    encoded(hmac::sign(&hmac::Key::new(hash, secret), message.as_bytes()))
+                )
+            })
             .collect()
     }
 }
@@ -157,14 +178,18 @@ async fn serve(
             json!({"issuer": of(""), "jwks_uri": of("/keys"), "introspection_endpoint": of("/introspect")}).to_string()
         } else if path == "/introspect" {
             let form = String::from_utf8_lossy(&form);
-            let token = form.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default();
+            let token =
+                form.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default();
             opaque.borrow().get(token).cloned().unwrap_or(json!({"active": false})).to_string()
         } else {
             fetches.fetch_add(1, Ordering::SeqCst);
             document.borrow().clone()
         };
-        let head =
-            format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: \
+             {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
         let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
         let _ = stream.shutdown().await;
     }

@@ -25,7 +25,11 @@ async fn an_account_gets_a_new_key_and_stays_the_same_account() {
     gateway.apply(&World::web(&pod).with(Service::new("later").pod(&pod)));
     is_served(&gateway, LATER).await;
     assert_eq!(gateway.log().matches("a new account with the authority").count(), 1);
-    assert_eq!(gateway.log().matches("the account has a new key").count(), 1, "once for each time that it is asked for");
+    assert_eq!(
+        gateway.log().matches("the account has a new key").count(),
+        1,
+        "once for each time that it is asked for"
+    );
 }
 
 #[tokio::test]
@@ -66,7 +70,10 @@ async fn an_account_whose_new_key_was_lost_on_the_way_is_replaced() {
     is_served(&gateway, WEB).await;
     certs(&gateway, &["rollover"]).await;
     interposer.has_stalled().await;
-    eventually("it is told", || async { gateway.admin_page("/routes").await.text().contains("AccountKeyNotReplaced") }).await;
+    eventually("it is told", || async {
+        gateway.admin_page("/routes").await.text().contains("AccountKeyNotReplaced")
+    })
+    .await;
     interposer.set(Fault::None);
     gateway.apply(&World::web(&pod).with(Service::new("later").pod(&pod)));
     is_served(&gateway, LATER).await;

@@ -1,4 +1,5 @@
-//! Pebble, an ACME authority made for tests: it rejects nonces at random and really checks challenges, each test's on an address of its own.
+//! Pebble, an ACME authority made for tests: it rejects nonces at random and really checks
+//! challenges, each test's on an address of its own.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -44,28 +45,58 @@ impl Pebble {
     }
 
     /// The same, looking for challenges at these ports: for `http-01`, and for `tls-alpn-01`.
-    pub(super) async fn start_for(dns: &Bind, ports: (u16, u16), changed: &[(&str, &str)], validity: u64) -> Self {
-        let profiles = json!({ "default": { "description": "for tests", "validityPeriod": validity } });
-        Self::start_as(dns, ports, changed, json!({ "externalAccountBindingRequired": false, "profiles": profiles })).await
+    pub(super) async fn start_for(
+        dns: &Bind,
+        ports: (u16, u16),
+        changed: &[(&str, &str)],
+        validity: u64,
+    ) -> Self {
+        let profiles =
+            json!({ "default": { "description": "for tests", "validityPeriod": validity } });
+        Self::start_as(
+            dns,
+            ports,
+            changed,
+            json!({ "externalAccountBindingRequired": false, "profiles": profiles }),
+        )
+        .await
     }
 
-    /// One that takes accounts only that are bound to this key (RFC 8555 §7.3.4). Its certificates are good for a month, and for a day where
-    /// the profile `short` is asked for; where none is, chance decides among ten.
+    /// One that takes accounts only that are bound to this key (RFC 8555 §7.3.4). Its certificates
+    /// are good for a month, and for a day where the profile `short` is asked for; where none
+    /// is, chance decides among ten.
     pub(super) async fn start_demanding(dns: &Bind, key_id: &str, key: &str) -> Self {
         const DAY: u64 = 24 * 3600;
-        let month = |number| (format!("month-{number}"), json!({ "description": "a month", "validityPeriod": 30 * DAY }));
+        let month = |number| {
+            (
+                format!("month-{number}"),
+                json!({ "description": "a month", "validityPeriod": 30 * DAY }),
+            )
+        };
         let mut profiles: serde_json::Map<String, Value> = (1..10).map(month).collect();
-        profiles.insert("short".to_owned(), json!({ "description": "a day", "validityPeriod": DAY }));
+        profiles
+            .insert("short".to_owned(), json!({ "description": "a day", "validityPeriod": DAY }));
         let demands = json!({ "externalAccountBindingRequired": true, "externalAccountMACKeys": { key_id: key }, "profiles": profiles });
         Self::start_as(dns, (HTTP_PORT, HTTPS_PORT), &[], demands).await
     }
 
-    async fn start_as(dns: &Bind, ports: (u16, u16), changed: &[(&str, &str)], further: Value) -> Self {
+    async fn start_as(
+        dns: &Bind,
+        ports: (u16, u16),
+        changed: &[(&str, &str)],
+        further: Value,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let address = dns.address();
         let own = Authority::new("Pebble's own").expect("an authority");
-        let issued = own.issue(&[&address.to_string()], Duration::from_secs(24 * 3600)).expect("a certificate");
-        for (name, text) in [("root.pem", own.certificate()), ("cert.pem", issued.certificate), ("key.pem", issued.key)] {
+        let issued = own
+            .issue(&[&address.to_string()], Duration::from_secs(24 * 3600))
+            .expect("a certificate");
+        for (name, text) in [
+            ("root.pem", own.certificate()),
+            ("cert.pem", issued.certificate),
+            ("key.pem", issued.key),
+        ] {
             std::fs::write(folder.path().join(name), text).expect("Pebble's files");
         }
         let mut configuration = json!({ "pebble": {
@@ -81,10 +112,18 @@ impl Pebble {
         for (name, value) in further.as_object().expect("fields") {
             configuration["pebble"][name] = value.clone();
         }
-        std::fs::write(folder.path().join("pebble.json"), configuration.to_string()).expect("Pebble's configuration");
-        let environment = [("PEBBLE_WFE_NONCEREJECT", "10"), ("PEBBLE_VA_SLEEPTIME", "1"), ("PEBBLE_AUTHZREUSE", "0")];
-        let environment: Vec<_> =
-            environment.iter().chain(changed).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        std::fs::write(folder.path().join("pebble.json"), configuration.to_string())
+            .expect("Pebble's configuration");
+        let environment = [
+            ("PEBBLE_WFE_NONCEREJECT", "10"),
+            ("PEBBLE_VA_SLEEPTIME", "1"),
+            ("PEBBLE_AUTHZREUSE", "0"),
+        ];
+        let environment: Vec<_> = environment
+            .iter()
+            .chain(changed)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         let log = Arc::new(watch::Sender::new(String::new()));
         let child = spawn(&folder, dns, &environment, &log).await;
         let pebble = Self { child, folder, address, log, environment };
@@ -107,9 +146,14 @@ impl Pebble {
         self.root(0).await
     }
 
-    /// The same of another one of its chains, whose names differ: of as many as `PEBBLE_ALTERNATE_ROOTS` says.
+    /// The same of another one of its chains, whose names differ: of as many as
+    /// `PEBBLE_ALTERNATE_ROOTS` says.
     pub(super) async fn root(&self, number: usize) -> String {
-        let answer = Curl::new(&format!("https://{}:{MANAGEMENT_PORT}/roots/{number}", self.address)).arg("--insecure").run().await;
+        let answer =
+            Curl::new(&format!("https://{}:{MANAGEMENT_PORT}/roots/{number}", self.address))
+                .arg("--insecure")
+                .run()
+                .await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.text()
     }
@@ -144,7 +188,11 @@ impl Pebble {
     async fn is_up(&self) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while Curl::new(&self.directory()).arg("--insecure").run().await.status != 200 {
-            assert!(tokio::time::Instant::now() < deadline, "Pebble does not start: {}", self.log.borrow().as_str());
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "Pebble does not start: {}",
+                self.log.borrow().as_str()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -173,15 +221,24 @@ pub(super) fn ordering(address: Ipv4Addr, authority: &Value, challenge: &str) ->
 /// A program that `tests/tools/build` has built.
 pub(super) async fn tool(name: &str) -> PathBuf {
     let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/build");
-    let output = Command::new(build).arg("--print-dir").output().await.expect("tests/tools/build runs");
+    let output =
+        Command::new(build).arg("--print-dir").output().await.expect("tests/tools/build runs");
     let path = PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim()).join(name);
     assert!(path.exists(), "{name} is not there: run tests/tools/build");
     path
 }
 
-async fn spawn(folder: &TempDir, dns: &Bind, environment: &[(String, String)], log: &Arc<watch::Sender<String>>) -> Child {
+async fn spawn(
+    folder: &TempDir,
+    dns: &Bind,
+    environment: &[(String, String)],
+    log: &Arc<watch::Sender<String>>,
+) -> Child {
     let mut command = Command::new(tool("pebble").await);
-    command.arg("-config").arg(folder.path().join("pebble.json")).args(["-dnsserver", &dns.server().to_string()]);
+    command
+        .arg("-config")
+        .arg(folder.path().join("pebble.json"))
+        .args(["-dnsserver", &dns.server().to_string()]);
     command.envs(environment.iter().cloned());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
     let mut child = command.spawn().expect("Pebble starts");

@@ -1,4 +1,5 @@
-//! This machine's clock is wrong by a quarter of a year (libfaketime): noticed and told, and the certificates that there are go on being served.
+//! This machine's clock is wrong by a quarter of a year (libfaketime): noticed and told, and the
+//! certificates that there are go on being served.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,8 +55,13 @@ impl Clock {
 
 /// libfaketime for programs of many threads, wherever the system keeps it.
 fn library() -> PathBuf {
-    let folders = fs::read_dir("/usr/lib").expect("libraries").filter_map(Result::ok).map(|entry| entry.path());
-    let mut found = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).filter(|library| library.exists());
+    let folders = fs::read_dir("/usr/lib")
+        .expect("libraries")
+        .filter_map(Result::ok)
+        .map(|entry| entry.path());
+    let mut found = folders
+        .map(|folder| folder.join("faketime/libfaketimeMT.so.1"))
+        .filter(|library| library.exists());
     found.next().expect("libfaketime is there: install it by tests/install")
 }
 
@@ -65,7 +71,10 @@ fn stored(folder: &Path) -> Value {
 }
 
 async fn is_told(gateway: &Gateway, reason: &str) {
-    eventually(&format!("{reason} is told"), || async { gateway.admin_page("/routes").await.text().contains(reason) }).await;
+    eventually(&format!("{reason} is told"), || async {
+        gateway.admin_page("/routes").await.text().contains(reason)
+    })
+    .await;
     assert!(gateway.metric("portcullis_certificate_problems").await > 0.0);
 }
 
@@ -86,8 +95,12 @@ async fn jumps(difference: &str) {
     assert!(gateway.is_ready().await);
     clock.set(RIGHT);
     is_served(&gateway, LATER).await;
-    eventually("what is over is not told any more", || async { !gateway.admin_page("/routes").await.text().contains("ClockWrong") }).await;
-    // While the clock is behind, an authority that a TLS session is resumed with may take an order for what seems to be not valid yet.
+    eventually("what is over is not told any more", || async {
+        !gateway.admin_page("/routes").await.text().contains("ClockWrong")
+    })
+    .await;
+    // While the clock is behind, an authority that a TLS session is resumed with may take an order
+    // for what seems to be not valid yet.
     assert!(served(&gateway, WEB).await == good || difference == BEHIND, "it needed no other");
     is_served(&gateway, WEB).await;
 }

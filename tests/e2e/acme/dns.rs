@@ -1,6 +1,7 @@
 //! BIND, a DNS server: authoritative for the tests' zones, and takes updates that are signed.
 //!
-//! The names of each lead to an address of its own in 127.0.0.0/8, so that authorities may look at ports that are agreed on.
+//! The names of each lead to an address of its own in 127.0.0.0/8, so that authorities may look at
+//! ports that are agreed on.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -29,7 +30,8 @@ pub(super) struct Bind {
 // === impl Bind ===
 
 impl Bind {
-    /// With the zone of all tests, whose names all lead to one address; and with `acme.test`, that challenges may be delegated to.
+    /// With the zone of all tests, whose names all lead to one address; and with `acme.test`, that
+    /// challenges may be delegated to.
     pub(super) async fn start() -> Self {
         Self::start_with("").await
     }
@@ -45,18 +47,27 @@ impl Bind {
         let folder = tempfile::tempdir().expect("a temporary folder");
         for (zone, further) in [(ZONE, records), ("acme.test", "")] {
             let text = format!(
-                "$TTL 1\n@ SOA ns.{zone}. ops.{zone}. 1 60 60 60 1\n@ NS ns.{zone}.\n@ A {address}\nns A {address}\n* A {address}\n{further}\n"
+                "$TTL 1\n@ SOA ns.{zone}. ops.{zone}. 1 60 60 60 1\n@ NS ns.{zone}.\n@ A \
+                 {address}\nns A {address}\n* A {address}\n{further}\n"
             );
             fs::write(folder.path().join(zone), text).expect("a zone");
         }
-        fs::write(folder.path().join("named.conf"), configuration(&folder, server)).expect("BIND's configuration");
+        fs::write(folder.path().join("named.conf"), configuration(&folder, server))
+            .expect("BIND's configuration");
         fs::write(folder.path().join("tsig.key"), KEY).expect("the key");
         let mut command = Command::new("named");
         command.args(["-g", "-4", "-n", "1", "-c"]).arg(folder.path().join("named.conf"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(folder.path().join("log")).expect("its log"));
-        let child = command.kill_on_drop(true).spawn().expect("BIND starts: install it by tests/install");
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(folder.path().join("log")).expect("its log"));
+        let child =
+            command.kill_on_drop(true).spawn().expect("BIND starts: install it by tests/install");
         let bind = Self { _child: child, folder, server, address };
-        eventually("BIND answers", || async { bind.look_up(&format!("ns.{ZONE}"), "A").await == [address.to_string()] }).await;
+        eventually("BIND answers", || async {
+            bind.look_up(&format!("ns.{ZONE}"), "A").await == [address.to_string()]
+        })
+        .await;
         bind
     }
 
@@ -77,17 +88,29 @@ impl Bind {
         dig.args([&*server, "-p", &port, "+short", "+tcp", "+tries=1", "+time=2", name, kind]);
         let output = dig.output().await.expect("dig runs").stdout;
         // What is no record is a comment.
-        String::from_utf8_lossy(&output).lines().filter(|line| !line.starts_with(';')).map(str::to_owned).collect()
+        String::from_utf8_lossy(&output)
+            .lines()
+            .filter(|line| !line.starts_with(';'))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Leads a name of the zone somewhere else.
     pub(super) async fn point(&self, name: &str, address: &str) {
         let (ip, port) = (self.server.ip(), self.server.port());
-        let update = format!("server {ip} {port}\nupdate delete {name} A\nupdate add {name} 1 A {address}\nsend\n");
+        let update = format!(
+            "server {ip} {port}\nupdate delete {name} A\nupdate add {name} 1 A {address}\nsend\n"
+        );
         let mut command = Command::new("nsupdate");
         command.args(["-v", "-y", &format!("hmac-sha256:portcullis:{KEY}")]).stdin(Stdio::piped());
         let mut child = command.spawn().expect("nsupdate runs: install it by tests/install");
-        child.stdin.take().expect("its input").write_all(update.as_bytes()).await.expect("it reads");
+        child
+            .stdin
+            .take()
+            .expect("its input")
+            .write_all(update.as_bytes())
+            .await
+            .expect("it reads");
         assert!(child.wait().await.expect("nsupdate ends").success(), "{update}");
     }
 
@@ -110,8 +133,9 @@ impl Bind {
     pub(super) fn script(&self) -> String {
         let (address, port) = (self.server.ip(), self.server.port());
         format!(
-            "case $1 in present) action=\"add $2 1 TXT $3\" ;; cleanup) action=\"delete $2 TXT $3\" ;; esac\n\
-             printf 'server {address} {port}\\n%s\\nsend\\n' \"update $action\" | nsupdate -v -y hmac-sha256:portcullis:{KEY}\n"
+            "case $1 in present) action=\"add $2 1 TXT $3\" ;; cleanup) action=\"delete $2 TXT \
+             $3\" ;; esac\nprintf 'server {address} {port}\\n%s\\nsend\\n' \"update $action\" | \
+             nsupdate -v -y hmac-sha256:portcullis:{KEY}\n"
         )
     }
 }
@@ -119,7 +143,10 @@ impl Bind {
 impl Drop for Bind {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("--- BIND's log\n{}---", fs::read_to_string(self.folder.path().join("log")).unwrap_or_default());
+            println!(
+                "--- BIND's log\n{}---",
+                fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+            );
         }
     }
 }
@@ -132,7 +159,8 @@ pub(super) fn address() -> Ipv4Addr {
     Ipv4Addr::from(0x7f00_0000 | (0x80_0000 + (process << 7)) | (number % 120 + 2))
 }
 
-/// A port that is free for both of the protocols of DNS. BIND cannot be told to choose one, and to say which.
+/// A port that is free for both of the protocols of DNS. BIND cannot be told to choose one, and to
+/// say which.
 fn free_port(listen: Ipv4Addr) -> SocketAddr {
     loop {
         let listener = TcpListener::bind((listen, 0)).expect("a free port");
@@ -146,12 +174,18 @@ fn free_port(listen: Ipv4Addr) -> SocketAddr {
 fn configuration(folder: &TempDir, server: SocketAddr) -> String {
     let (address, port) = (server.ip(), server.port());
     let folder = folder.path().display();
-    let zone = |zone: &str| format!("zone \"{zone}\" {{ type primary; file \"{folder}/{zone}\"; allow-update {{ key portcullis; }}; }};\n");
+    let zone = |zone: &str| {
+        format!(
+            "zone \"{zone}\" {{ type primary; file \"{folder}/{zone}\"; allow-update {{ key \
+             portcullis; }}; }};\n"
+        )
+    };
     format!(
-        "key portcullis {{ algorithm hmac-sha256; secret \"{KEY}\"; }};\n\
-         controls {{ }};\n\
-         options {{ directory \"{folder}\"; listen-on port {port} {{ {address}; }}; listen-on-v6 {{ none; }}; recursion yes; allow-recursion {{ any; }}; pid-file none;\n\
-         session-keyfile none; dnssec-validation no; empty-zones-enable no; allow-transfer {{ none; }}; notify no; }};\n{}{}",
+        "key portcullis {{ algorithm hmac-sha256; secret \"{KEY}\"; }};\ncontrols {{ }};\noptions \
+         {{ directory \"{folder}\"; listen-on port {port} {{ {address}; }}; listen-on-v6 {{ none; \
+         }}; recursion yes; allow-recursion {{ any; }}; pid-file none;\nsession-keyfile none; \
+         dnssec-validation no; empty-zones-enable no; allow-transfer {{ none; }}; notify no; \
+         }};\n{}{}",
         zone(ZONE),
         zone("acme.test"),
     )

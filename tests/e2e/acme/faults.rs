@@ -1,4 +1,5 @@
-//! What goes wrong with authorities, DNS and stores: told, tried again in time, and traffic is unaffected.
+//! What goes wrong with authorities, DNS and stores: told, tried again in time, and traffic is
+//! unaffected.
 
 use std::time::Duration;
 
@@ -17,18 +18,24 @@ fn by_way_of(interposer: &Interposer) -> Value {
 
 /// Waits until an order has failed, and returns what is told of it.
 async fn failure(gateway: &Gateway) -> String {
-    eventually("an order fails", || async { certificates(gateway).await.iter().any(|one| one["last_error"].is_string()) }).await;
+    eventually("an order fails", || async {
+        certificates(gateway).await.iter().any(|one| one["last_error"].is_string())
+    })
+    .await;
     let list = certificates(gateway).await;
     list.iter().find_map(|one| one["last_error"].as_str()).unwrap_or_default().to_owned()
 }
 
-/// A gateway that meets `fault` with its first order; the failure is told, and once all is well a certificate comes by itself.
+/// A gateway that meets `fault` with its first order; the failure is told, and once all is well a
+/// certificate comes by itself.
 async fn mends_itself(fault: Fault, told: &str) {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;
     let interposer = Interposer::start(&pebble, dns.address(), fault).await;
     let pod = echo("pod-1").await;
-    let gateway = start(&pebble, World::web(&pod), &[pebble.settings("http-01"), by_way_of(&interposer)]).await;
+    let gateway =
+        start(&pebble, World::web(&pod), &[pebble.settings("http-01"), by_way_of(&interposer)])
+            .await;
     let error = failure(&gateway).await;
     assert!(error.contains(told), "{error}");
     assert!(gateway.is_ready().await, "readiness does not depend on authorities");
@@ -50,22 +57,33 @@ async fn an_authority_that_breaks_is_asked_again() {
 
 #[tokio::test]
 async fn a_certificate_for_another_key_is_not_used() {
-    let other = Authority::new("another").unwrap().issue(&[WEB], Duration::from_secs(7 * 24 * 3600)).unwrap();
-    mends_itself(Fault::Chain(other.certificate), "private key is not that of its certificate").await;
+    let other = Authority::new("another")
+        .unwrap()
+        .issue(&[WEB], Duration::from_secs(7 * 24 * 3600))
+        .unwrap();
+    mends_itself(Fault::Chain(other.certificate), "private key is not that of its certificate")
+        .await;
 }
 
 #[tokio::test]
 async fn a_chain_that_is_garbled_is_not_used() {
-    mends_itself(Fault::Chain("-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n".to_owned()), "not usable").await;
+    mends_itself(
+        Fault::Chain("-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n".to_owned()),
+        "not usable",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn retry_after_is_obeyed_and_the_next_authority_is_asked_meanwhile() {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;
-    let interposer = Interposer::start(&pebble, dns.address(), Fault::Refuse(429, Some("3600"))).await;
+    let interposer =
+        Interposer::start(&pebble, dns.address(), Fault::Refuse(429, Some("3600"))).await;
     let pod = echo("pod-1").await;
-    let mut gateway = start(&pebble, World::web(&pod), &[pebble.settings("http-01"), by_way_of(&interposer)]).await;
+    let mut gateway =
+        start(&pebble, World::web(&pod), &[pebble.settings("http-01"), by_way_of(&interposer)])
+            .await;
     let error = failure(&gateway).await;
     assert!(error.contains("not now"), "{error}");
     let list = certificates(&gateway).await;
@@ -109,7 +127,8 @@ async fn an_authority_that_is_away_for_long_costs_nothing_but_new_certificates()
 #[tokio::test]
 async fn most_nonces_may_be_rejected() {
     let dns = Bind::start().await;
-    let pebble = Pebble::start_with(&dns, &[("PEBBLE_WFE_NONCEREJECT", "60")], 90 * 24 * 3600).await;
+    let pebble =
+        Pebble::start_with(&dns, &[("PEBBLE_WFE_NONCEREJECT", "60")], 90 * 24 * 3600).await;
     let pod = echo("pod-1").await;
     let gateway = start(&pebble, World::web(&pod), &[pebble.settings("http-01")]).await;
     is_served(&gateway, WEB).await;
@@ -121,7 +140,8 @@ async fn a_name_that_cannot_be_proven_does_not_hold_up_the_others() {
     let dns = Bind::start_with("lost--staging A 127.0.0.1").await;
     let pebble = Pebble::start(&dns).await;
     let pod = echo("pod-1").await;
-    let world = World::web(&pod).with(Service::new("lost").pod(&pod)).with(Service::new("shop").pod(&pod));
+    let world =
+        World::web(&pod).with(Service::new("lost").pod(&pod)).with(Service::new("shop").pod(&pod));
     let gateway = start(&pebble, world, &[pebble.settings("http-01")]).await;
     is_served(&gateway, WEB).await;
     is_served(&gateway, "shop--staging.apps.test").await;
@@ -135,8 +155,10 @@ async fn dns_that_refuses_is_told() {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;
     let pod = echo("pod-1").await;
-    let wrong = json!({ "acme": { "dns": { "provider": { "rfc2136": { "keyName": "another" } } } } });
-    let gateway = start(&pebble, World::web(&pod), &[pebble.settings("dns-01"), dns.settings(), wrong]).await;
+    let wrong =
+        json!({ "acme": { "dns": { "provider": { "rfc2136": { "keyName": "another" } } } } });
+    let gateway =
+        start(&pebble, World::web(&pod), &[pebble.settings("dns-01"), dns.settings(), wrong]).await;
     let error = failure(&gateway).await;
     assert!(error.contains("refused") || error.contains("signature"), "{error}");
     assert_eq!(pebble.issued(), 0);
@@ -146,9 +168,13 @@ async fn dns_that_refuses_is_told() {
 async fn a_clock_that_is_wrong_is_told() {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;
-    let interposer = Interposer::start(&pebble, dns.address(), Fault::Date("Tue, 01 Jan 2030 00:00:00 GMT")).await;
+    let interposer =
+        Interposer::start(&pebble, dns.address(), Fault::Date("Tue, 01 Jan 2030 00:00:00 GMT"))
+            .await;
     let pod = echo("pod-1").await;
-    let gateway = start(&pebble, World::web(&pod), &[pebble.settings("http-01"), by_way_of(&interposer)]).await;
+    let gateway =
+        start(&pebble, World::web(&pod), &[pebble.settings("http-01"), by_way_of(&interposer)])
+            .await;
     is_served(&gateway, WEB).await;
     let page = gateway.admin_page("/routes").await.text();
     assert!(page.contains("ClockWrong"), "{page}");

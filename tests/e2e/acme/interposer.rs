@@ -37,7 +37,8 @@ pub(super) enum Fault {
     Silence,
     /// No request whose path begins so is answered.
     Stall(&'static str),
-    /// What is done at a path that begins so is not answered; what the authority refuses, such as a nonce, is.
+    /// What is done at a path that begins so is not answered; what the authority refuses, such as a
+    /// nonce, is.
     Lose(&'static str),
     /// This chain is issued in place of the right one.
     Chain(String),
@@ -70,23 +71,42 @@ impl Interposer {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let own = Authority::new("The interposer's own").expect("an authority");
         std::fs::write(folder.path().join("root.pem"), own.certificate()).expect("its root");
-        let issued = own.issue(&[&host.to_string()], Duration::from_secs(24 * 3600)).expect("a certificate");
-        let chain = vec![CertificateDer::from_pem_slice(issued.certificate.as_bytes()).expect("a certificate")];
+        let issued =
+            own.issue(&[&host.to_string()], Duration::from_secs(24 * 3600)).expect("a certificate");
+        let chain = vec![
+            CertificateDer::from_pem_slice(issued.certificate.as_bytes()).expect("a certificate"),
+        ];
         let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).expect("a key");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().expect("TLS");
-        let acceptor = TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_single_cert(chain, key).expect("a certificate")));
+        let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .expect("TLS");
+        let acceptor = TlsAcceptor::from(Arc::new(
+            config.with_no_client_auth().with_single_cert(chain, key).expect("a certificate"),
+        ));
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(pebble.root_file()).expect("Pebble's root")).expect("a root");
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("TLS");
-        let connector = TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth()));
+        roots
+            .add(CertificateDer::from_pem_file(pebble.root_file()).expect("Pebble's root"))
+            .expect("a root");
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("TLS");
+        let connector = TlsConnector::from(Arc::new(
+            config.with_root_certificates(roots).with_no_client_auth(),
+        ));
         let listener = TcpListener::bind((host, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("its address");
         let (sender, fault) = watch::channel(fault);
         let orders = Arc::new(AtomicUsize::new(0));
         let stalled = Arc::new(watch::Sender::new(false));
         let pebble = SocketAddr::from((host, 14000));
-        let way = Arc::new(Way { pebble, connector, fault, orders: Arc::clone(&orders), stalled: Arc::clone(&stalled) });
+        let way = Arc::new(Way {
+            pebble,
+            connector,
+            fault,
+            orders: Arc::clone(&orders),
+            stalled: Arc::clone(&stalled),
+        });
         tokio::spawn(accept(listener, acceptor, way));
         Self { address, folder, fault: sender, orders, stalled }
     }
@@ -98,7 +118,9 @@ impl Interposer {
 
     /// Waits until a request was met by this [`Fault::Stall`] or [`Fault::Lose`].
     pub(super) async fn has_stalled(&self) {
-        soon("a request stalls", self.stalled.subscribe().wait_for(|stalled| *stalled)).await.expect("the interposer lives");
+        soon("a request stalls", self.stalled.subscribe().wait_for(|stalled| *stalled))
+            .await
+            .expect("the interposer lives");
     }
 
     pub(super) fn directory(&self) -> String {
@@ -143,10 +165,9 @@ async fn pass(request: Request<Incoming>, way: &Way) -> Response<Full<Bytes>> {
         fault => {
             let path = request.uri().path().to_owned();
             let mut response = forward(request, way).await;
-            let is_chain = response
-                .headers()
-                .get(header::CONTENT_TYPE)
-                .is_some_and(|kind| kind.as_bytes().starts_with(b"application/pem-certificate-chain"));
+            let is_chain = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| {
+                kind.as_bytes().starts_with(b"application/pem-certificate-chain")
+            });
             match fault {
                 Fault::Chain(chain) if is_chain => {
                     response.headers_mut().remove(header::CONTENT_LENGTH);
@@ -156,7 +177,9 @@ async fn pass(request: Request<Incoming>, way: &Way) -> Response<Full<Bytes>> {
                     way.stalled.send_replace(true);
                     std::future::pending().await
                 }
-                Fault::Date(date) => drop(response.headers_mut().insert(header::DATE, HeaderValue::from_static(date))),
+                Fault::Date(date) => drop(
+                    response.headers_mut().insert(header::DATE, HeaderValue::from_static(date)),
+                ),
                 _ => {}
             }
             response
@@ -166,11 +189,15 @@ async fn pass(request: Request<Incoming>, way: &Way) -> Response<Full<Bytes>> {
 
 fn refusal(status: u16, retry_after: Option<&'static str>) -> Response<Full<Bytes>> {
     let kind = if status == 429 { "rateLimited" } else { "serverInternal" };
-    let body = format!(r#"{{"type":"urn:ietf:params:acme:error:{kind}","detail":"not now","status":{status}}}"#);
+    let body = format!(
+        r#"{{"type":"urn:ietf:params:acme:error:{kind}","detail":"not now","status":{status}}}"#
+    );
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = StatusCode::from_u16(status).expect("a status");
     response.headers_mut().insert("replay-nonce", HeaderValue::from_static("bm9uY2U"));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if let Some(retry_after) = retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(retry_after));
     }
@@ -185,7 +212,11 @@ async fn forward(request: Request<Incoming>, way: &Way) -> Response<Full<Bytes>>
         let stream = way.connector.connect(ServerName::from(way.pebble.ip()), stream).await.ok()?;
         let (mut sender, connection) = client::handshake(TokioIo::new(stream)).await.ok()?;
         tokio::spawn(connection);
-        let (head, body) = sender.send_request(Request::from_parts(head, Full::new(body))).await.ok()?.into_parts();
+        let (head, body) = sender
+            .send_request(Request::from_parts(head, Full::new(body)))
+            .await
+            .ok()?
+            .into_parts();
         Some(Response::from_parts(head, Full::new(body.collect().await.ok()?.to_bytes())))
     };
     answer.await.unwrap_or_else(|| refusal(502, None))

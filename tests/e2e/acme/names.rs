@@ -21,7 +21,8 @@ async fn restricted_names_are_never_ordered_and_later_open_ones_are() {
     let pebble = Pebble::start(&dns).await;
     let pod = echo("pod-1").await;
     let closed = || Service::new("secret").environment("closed").pod(&pod);
-    let gateway = start(&pebble, World::web(&pod).with(closed()), &[pebble.settings("http-01")]).await;
+    let gateway =
+        start(&pebble, World::web(&pod).with(closed()), &[pebble.settings("http-01")]).await;
     is_served(&gateway, WEB).await;
     gateway.apply(&World::web(&pod).with(closed()).with(Service::new("later").pod(&pod)));
     is_served(&gateway, "later--staging.apps.test").await;
@@ -50,8 +51,16 @@ async fn of_several_chains_the_preferred_one_is_served() {
 
 fn common_name(pem: &str) -> String {
     let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
-    let (_, certificate) = x509_parser::parse_x509_certificate(&certificate).expect("it can be read");
-    certificate.subject().iter_common_name().next().expect("it has a name").as_str().expect("text").to_owned()
+    let (_, certificate) =
+        x509_parser::parse_x509_certificate(&certificate).expect("it can be read");
+    certificate
+        .subject()
+        .iter_common_name()
+        .next()
+        .expect("it has a name")
+        .as_str()
+        .expect("text")
+        .to_owned()
 }
 
 #[tokio::test]
@@ -62,7 +71,13 @@ async fn names_that_clients_make_up_cause_no_order_and_no_growth() {
     let gateway = start(&pebble, World::web(&pod), &[pebble.settings("http-01")]).await;
     is_served(&gateway, WEB).await;
     let config = client::tls_config(&gateway, &["h2", "http/1.1"]);
-    let ask = |number: usize| handshake(&gateway, &config, format!("{:x}--staging.apps.test", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    let ask = |number: usize| {
+        handshake(
+            &gateway,
+            &config,
+            format!("{:x}--staging.apps.test", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        )
+    };
     for number in 0..1000 {
         assert!(!ask(number).await);
     }
@@ -86,11 +101,20 @@ async fn handshake(gateway: &Gateway, config: &Arc<ClientConfig>, name: String) 
 #[tokio::test]
 async fn a_hundred_renewals_under_load_fail_no_handshake() {
     let dns = Bind::start().await;
-    let pebble = Pebble::start_with(&dns, &[("PEBBLE_AUTHZREUSE", "100"), ("PEBBLE_VA_NOSLEEP", "1")], 90 * 24 * 3600).await;
+    let pebble = Pebble::start_with(
+        &dns,
+        &[("PEBBLE_AUTHZREUSE", "100"), ("PEBBLE_VA_NOSLEEP", "1")],
+        90 * 24 * 3600,
+    )
+    .await;
     let pod = echo("pod-1").await;
     let gateway = Arc::new(start(&pebble, World::web(&pod), &[pebble.settings("http-01")]).await);
     is_served(&gateway, WEB).await;
-    let (done, failed, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (done, failed, stop) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
     let config = client::tls_config(&gateway, &["http/1.1"]);
     let load = (0..4).map(|_| {
         let (gateway, config) = (Arc::clone(&gateway), Arc::clone(&config));
@@ -114,7 +138,8 @@ async fn a_hundred_renewals_under_load_fail_no_handshake() {
         .await;
         last = served(&gateway, WEB).await;
     }
-    eventually("10,000 handshakes are made", || async { done.load(Ordering::Relaxed) >= 10_000 }).await;
+    eventually("10,000 handshakes are made", || async { done.load(Ordering::Relaxed) >= 10_000 })
+        .await;
     stop.store(true, Ordering::Relaxed);
     for load in load {
         load.await.expect("the load ends");
@@ -146,20 +171,32 @@ async fn the_command_line_shows_certificates() {
     let pod = echo("pod-1").await;
     let gateway = start(&pebble, World::web(&pod), &[pebble.settings("http-01")]).await;
     is_served(&gateway, WEB).await;
-    eventually("the authority has said when to renew", || async { certs(&gateway, &[]).await.contains("renewed in") }).await;
+    eventually("the authority has said when to renew", || async {
+        certs(&gateway, &[]).await.contains("renewed in")
+    })
+    .await;
     let text = certs(&gateway, &[]).await;
-    assert!(text.contains(WEB) && text.contains(&pebble.directory()) && text.contains("89 d"), "{text}");
+    assert!(
+        text.contains(WEB) && text.contains(&pebble.directory()) && text.contains("89 d"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_needs_any_more_is_removed_after_a_while_and_none_that_people_have_brought() {
+async fn a_certificate_that_nobody_needs_any_more_is_removed_after_a_while_and_none_that_people_have_brought()
+ {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;
     let pod = echo("pod-1").await;
     let place = tempfile::tempdir().expect("a folder");
     let files = || {
-        let names = std::fs::read_dir(place.path()).expect("the folder").map(|entry| entry.expect("its entries").file_name());
-        let mut names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).filter(|name| name.ends_with(".pem")).collect();
+        let names = std::fs::read_dir(place.path())
+            .expect("the folder")
+            .map(|entry| entry.expect("its entries").file_name());
+        let mut names: Vec<_> = names
+            .map(|name| name.to_string_lossy().into_owned())
+            .filter(|name| name.ends_with(".pem"))
+            .collect();
         names.sort();
         names
     };
@@ -171,7 +208,8 @@ async fn a_certificate_that_nobody_needs_any_more_is_removed_after_a_while_and_n
     gateway.apply(&World::web(&pod).with(Service::new("old").pod(&pod)));
     is_served(&gateway, old).await;
     let ordered = files().into_iter().find(|name| !kept.contains(name)).expect("one more");
-    std::fs::copy(place.path().join(&ordered), place.path().join("brought.pem")).expect("a certificate that somebody brings");
+    std::fs::copy(place.path().join(&ordered), place.path().join("brought.pem"))
+        .expect("a certificate that somebody brings");
     gateway.apply(&World::web(&pod));
     eventually("it is removed", || async { !files().contains(&ordered) }).await;
     let mut expected = [kept, vec!["brought.pem".to_owned()]].concat();
@@ -190,7 +228,8 @@ async fn a_restart_orders_nothing_again() {
     let pod = echo("pod-1").await;
     let place = tempfile::tempdir().expect("a folder");
     let store = json!({ "acme": { "store": { "folder": place.path().join("acme") } } });
-    let mut gateway = start(&pebble, World::web(&pod), &[pebble.settings("http-01"), store.clone()]).await;
+    let mut gateway =
+        start(&pebble, World::web(&pod), &[pebble.settings("http-01"), store.clone()]).await;
     is_served(&gateway, WEB).await;
     let first = served(&gateway, WEB).await;
     gateway.terminate();
@@ -206,7 +245,8 @@ async fn a_challenge_may_be_delegated_to_another_zone() {
     let dns = Bind::start_with("_acme-challenge CNAME apps.acme.test.").await;
     let pebble = Pebble::start(&dns).await;
     let pod = echo("pod-1").await;
-    let gateway = start(&pebble, World::web(&pod), &[pebble.settings("dns-01"), dns.settings()]).await;
+    let gateway =
+        start(&pebble, World::web(&pod), &[pebble.settings("dns-01"), dns.settings()]).await;
     is_served(&gateway, WEB).await;
 }
 
@@ -226,15 +266,22 @@ async fn a_program_may_make_the_records() {
 #[tokio::test]
 async fn the_place_of_challenges_gives_nothing_away() {
     let pod = echo("pod-1").await;
-    let gateway = Gateway::of(World::web(&pod)).settings(json!({ "listeners": { "http": { "mode": "redirect" } } })).start().await;
+    let gateway = Gateway::of(World::web(&pod))
+        .settings(json!({ "listeners": { "http": { "mode": "redirect" } } }))
+        .start()
+        .await;
     let mut answers = Vec::new();
     for host in [WEB, "nothing--nowhere.apps.test"] {
         let answer = gateway.curl_plain(host, "/.well-known/acme-challenge/made-up").run().await;
-        answers.push((answer.status, answer.header("location").map(|location| location.replace(host, "HOST"))));
+        answers.push((
+            answer.status,
+            answer.header("location").map(|location| location.replace(host, "HOST")),
+        ));
     }
     assert_eq!(answers[0].0, 308);
     assert_eq!(answers[0], answers[1]);
-    // RFC 8737 §3: without a challenge there is nothing to agree on, for known names and for others.
+    // RFC 8737 §3: without a challenge there is nothing to agree on, for known names and for
+    // others.
     for host in [WEB, "nothing--nowhere.apps.test"] {
         assert!(client::tls(&gateway, host, &["acme-tls/1"]).await.is_err(), "{host}");
     }

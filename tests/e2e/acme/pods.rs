@@ -1,4 +1,5 @@
-//! Two replicas as pods, installed as a user does it, with Pebble and BIND beside the node: from a Service that is exposed to curl.
+//! Two replicas as pods, installed as a user does it, with Pebble and BIND beside the node: from a
+//! Service that is exposed to curl.
 
 use std::fs;
 use std::path::Path;
@@ -17,8 +18,8 @@ use crate::harness::{Curl, ZONE, eventually};
 /// The Namespace of the gateway.
 const NAMESPACE: &str = "acme";
 const ENVIRONMENT: &str = "shop";
-/// The ports of the listeners, which are the node's ports too, so that an authority finds a pod and the node by the same ones. They are of
-/// the range that the API server gives to nobody by itself.
+/// The ports of the listeners, which are the node's ports too, so that an authority finds a pod and
+/// the node by the same ones. They are of the range that the API server gives to nobody by itself.
 const HTTP: u16 = 30080;
 const HTTPS: u16 = 30043;
 /// Ninety days, in seconds.
@@ -39,20 +40,30 @@ impl Installation {
     /// With nothing in it.
     async fn prepare() -> Self {
         let nodes = get(&["nodes"]).await;
-        let addresses = nodes["items"][0]["status"]["addresses"].as_array().cloned().unwrap_or_default();
-        let internal = addresses.iter().find(|address| address["type"] == "InternalIP").expect("the node has an address");
-        let node = internal["address"].as_str().and_then(|address| address.parse().ok()).expect("of IPv4");
+        let addresses =
+            nodes["items"][0]["status"]["addresses"].as_array().cloned().unwrap_or_default();
+        let internal = addresses
+            .iter()
+            .find(|address| address["type"] == "InternalIP")
+            .expect("the node has an address");
+        let node =
+            internal["address"].as_str().and_then(|address| address.parse().ok()).expect("of IPv4");
         let dns = Bind::start_at(node, node, "").await;
         let pebble = Pebble::start_for(&dns, (HTTP, HTTPS), &[], VALIDITY).await;
         let interposer = Interposer::start(&pebble, node, Fault::None).await;
         let folder = tempfile::tempdir().expect("a folder");
-        copy(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kubernetes")), &folder.path().join("base"));
+        copy(
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kubernetes")),
+            &folder.path().join("base"),
+        );
         let overlay = folder.path().join("overlay");
         fs::create_dir(&overlay).expect("a folder");
         fs::copy(interposer.root_file(), overlay.join("root.pem")).expect("the authority's root");
         fs::copy(dns.key_file(), overlay.join("tsig.key")).expect("the key");
-        fs::write(overlay.join("kustomization.yaml"), kustomization().to_string()).expect("the kustomization");
-        fs::write(folder.path().join("issued.pem"), pebble.issuing_root().await).expect("the root of what is issued");
+        fs::write(overlay.join("kustomization.yaml"), kustomization().to_string())
+            .expect("the kustomization");
+        fs::write(folder.path().join("issued.pem"), pebble.issuing_root().await)
+            .expect("the root of what is issued");
         Self { folder, node, dns, pebble, interposer }
     }
 
@@ -76,34 +87,67 @@ impl Installation {
         });
         let overlay = self.folder.path().join("overlay");
         fs::write(overlay.join("gateway.yaml"), gateway.to_string()).expect("the configuration");
-        let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
-        kubectl(&["apply", "--server-side", "--field-manager=tests", "-f", "-"], &namespace.to_string()).await;
+        let namespace =
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
+        kubectl(
+            &["apply", "--server-side", "--field-manager=tests", "-f", "-"],
+            &namespace.to_string(),
+        )
+        .await;
         kubectl(&["apply", "--server-side", "-k", &overlay.to_string_lossy()], "").await;
-        kubectl(&["rollout", "status", "deployment/portcullis-acme", "--namespace", NAMESPACE, "--timeout=180s"], "").await;
+        kubectl(
+            &[
+                "rollout",
+                "status",
+                "deployment/portcullis-acme",
+                "--namespace",
+                NAMESPACE,
+                "--timeout=180s",
+            ],
+            "",
+        )
+        .await;
     }
 
-    /// Exposes a Service, and waits until curl gets an answer of it through the node's port, trusting Pebble's root and nothing else.
+    /// Exposes a Service, and waits until curl gets an answer of it through the node's port,
+    /// trusting Pebble's root and nothing else.
     async fn serves(&self, service: &str) {
         expose(ENVIRONMENT, &[service]).await;
         let host = format!("{service}--{ENVIRONMENT}.{ZONE}");
         let curl = Curl::new(&format!("https://{host}:{HTTPS}/whoami"))
             .args(["--resolve", &format!("{host}:{HTTPS}:{}", self.node)])
             .args(["--cacert", &self.folder.path().join("issued.pem").to_string_lossy()]);
-        eventually(&format!("{host} answers 200"), || async { curl.clone().run().await.status == 200 }).await;
+        eventually(&format!("{host} answers 200"), || async {
+            curl.clone().run().await.status == 200
+        })
+        .await;
     }
 
     /// The pod that orders, and the address of the other one.
     async fn leader_and_follower(&self) -> (String, String) {
         let lease = get(&["lease", "portcullis-acme", "--namespace", NAMESPACE]).await;
         let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
-        let pods = get(&["pods", "--namespace", NAMESPACE, "--selector=app.kubernetes.io/component=gateway"]).await;
+        let pods = get(&[
+            "pods",
+            "--namespace",
+            NAMESPACE,
+            "--selector=app.kubernetes.io/component=gateway",
+        ])
+        .await;
         let pods = pods["items"].as_array().cloned().unwrap_or_default();
         let is_leader = |name: &str| holder.split('_').next() == Some(name);
         let of = |leads: bool, pointer: &str| {
-            let pod = pods.iter().find(|pod| is_leader(pod["metadata"]["name"].as_str().unwrap_or_default()) == leads);
-            pod.and_then(|pod| pod.pointer(pointer)).and_then(|value| value.as_str()).map(str::to_owned)
+            let pod = pods.iter().find(|pod| {
+                is_leader(pod["metadata"]["name"].as_str().unwrap_or_default()) == leads
+            });
+            pod.and_then(|pod| pod.pointer(pointer))
+                .and_then(|value| value.as_str())
+                .map(str::to_owned)
         };
-        (of(true, "/metadata/name").expect("a pod leads"), of(false, "/status/podIP").expect("another does not"))
+        (
+            of(true, "/metadata/name").expect("a pod leads"),
+            of(false, "/status/podIP").expect("another does not"),
+        )
     }
 }
 
@@ -111,15 +155,26 @@ impl Drop for Installation {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let mut logs = std::process::Command::new("kubectl");
-            logs.args(["logs", "--namespace", NAMESPACE, "--selector=app.kubernetes.io/component=gateway", "--tail=200", "--prefix"]);
+            logs.args([
+                "logs",
+                "--namespace",
+                NAMESPACE,
+                "--selector=app.kubernetes.io/component=gateway",
+                "--tail=200",
+                "--prefix",
+            ]);
             let _ = logs.status();
         }
         let mut delete = std::process::Command::new("kubectl");
-        let _ = delete.args(["delete", "namespace", NAMESPACE, ENVIRONMENT, "--wait=false"]).stdout(Stdio::null()).status();
+        let _ = delete
+            .args(["delete", "namespace", NAMESPACE, ENVIRONMENT, "--wait=false"])
+            .stdout(Stdio::null())
+            .status();
     }
 }
 
-/// What differs from what users install: names, so that there may be another installation; the images; the ports.
+/// What differs from what users install: names, so that there may be another installation; the
+/// images; the ports.
 fn kustomization() -> serde_json::Value {
     let replace = |kind: &str, path: &str, value: serde_json::Value| {
         let patch = json!([{ "op": "replace", "path": path, "value": value }]).to_string();
@@ -175,12 +230,17 @@ async fn run_pods() {
         },
     });
     kubectl(&["apply", "-f", "-"], &deployment.to_string()).await;
-    kubectl(&["rollout", "status", "deployment/echo", "--namespace", ENVIRONMENT, "--timeout=180s"], "").await;
+    kubectl(
+        &["rollout", "status", "deployment/echo", "--namespace", ENVIRONMENT, "--timeout=180s"],
+        "",
+    )
+    .await;
 }
 
 #[tokio::test]
 #[ignore = "needs the node that tests/cluster/test starts"]
-async fn a_service_is_exposed_and_answers_with_a_certificate_by_each_challenge_whichever_replica_dies() {
+async fn a_service_is_exposed_and_answers_with_a_certificate_by_each_challenge_whichever_replica_dies()
+ {
     no_environments().await;
     let installation = Installation::prepare().await;
     let Installation { dns, pebble, interposer, .. } = &installation;
@@ -200,7 +260,11 @@ async fn a_service_is_exposed_and_answers_with_a_certificate_by_each_challenge_w
     interposer.set(Fault::Stall("/finalize-order/"));
     expose(ENVIRONMENT, &["later"]).await;
     interposer.has_stalled().await;
-    kubectl(&["delete", "pod", &leader, "--namespace", NAMESPACE, "--grace-period=0", "--force"], "").await;
+    kubectl(
+        &["delete", "pod", &leader, "--namespace", NAMESPACE, "--grace-period=0", "--force"],
+        "",
+    )
+    .await;
     interposer.set(Fault::None);
     installation.serves("later").await;
     assert_eq!(pebble.issued(), 3, "one order, one certificate");
@@ -217,6 +281,12 @@ async fn a_service_is_exposed_and_answers_with_a_certificate_by_each_challenge_w
         .map(|secret| secret["metadata"]["annotations"]["portcullis.dev/alt-names"].clone())
         .collect();
     assert!(names.contains(&json!(format!("*.{ZONE}"))), "{names:?}");
-    eventually("what the wildcard has replaced is removed", || async { certificate_secrets(NAMESPACE).await.len() == 1 }).await;
-    eventually("the record is removed", || async { dns.look_up(&format!("_acme-challenge.{ZONE}"), "TXT").await.is_empty() }).await;
+    eventually("what the wildcard has replaced is removed", || async {
+        certificate_secrets(NAMESPACE).await.len() == 1
+    })
+    .await;
+    eventually("the record is removed", || async {
+        dns.look_up(&format!("_acme-challenge.{ZONE}"), "TXT").await.is_empty()
+    })
+    .await;
 }

@@ -1,6 +1,8 @@
-//! Two replicas that share Secrets and a Lease of a real API server, with no more rights than `deploy/kubernetes/access.yaml` gives.
+//! Two replicas that share Secrets and a Lease of a real API server, with no more rights than
+//! `deploy/kubernetes/access.yaml` gives.
 //!
-//! They run as processes beside the node, so that each can be looked at; as pods they run in [`super::pods`].
+//! They run as processes beside the node, so that each can be looked at; as pods they run in
+//! [`super::pods`].
 
 use std::net::Ipv4Addr;
 
@@ -21,7 +23,10 @@ const LATER: &str = "later--staging.apps.test";
 async fn one_of_two_replicas_orders_both_answer_and_a_new_leader_goes_on_with_the_order() {
     no_environments().await;
     let follower = dns::address();
-    let dns = Bind::start_with(&format!("web--staging A {follower}\nthird--staging A {follower}\nlost--staging A 127.0.0.1")).await;
+    let dns = Bind::start_with(&format!(
+        "web--staging A {follower}\nthird--staging A {follower}\nlost--staging A 127.0.0.1"
+    ))
+    .await;
     let pebble = Pebble::start(&dns).await;
     let interposer = Interposer::start(&pebble, dns.address(), Fault::None).await;
     let place = tempfile::tempdir().expect("a folder");
@@ -39,9 +44,16 @@ async fn one_of_two_replicas_orders_both_answer_and_a_new_leader_goes_on_with_th
         "http": { "address": format!("{follower}:{HTTP_PORT}") },
         "https": { "address": format!("{follower}:{HTTPS_PORT}") },
     }});
-    let first = start(&pebble, World::empty(), &[pebble.settings("http-01"), none.clone(), cluster.clone()]).await;
+    let first = start(
+        &pebble,
+        World::empty(),
+        &[pebble.settings("http-01"), none.clone(), cluster.clone()],
+    )
+    .await;
     first.has_written("\"leads\":true").await;
-    let second = start(&pebble, World::empty(), &[pebble.settings("http-01"), none, cluster, elsewhere]).await;
+    let second =
+        start(&pebble, World::empty(), &[pebble.settings("http-01"), none, cluster, elsewhere])
+            .await;
 
     // The name leads to the replica that does not lead.
     expose("staging", &["web"]).await;
@@ -77,7 +89,10 @@ async fn one_of_two_replicas_orders_both_answer_and_a_new_leader_goes_on_with_th
 
     let before = certificate_secrets(NAMESPACE).await.len();
     kubectl(&["delete", "service", "later", "--namespace", "staging"], "").await;
-    eventually("what nobody needs any more is removed", || async { certificate_secrets(NAMESPACE).await.len() == before - 1 }).await;
+    eventually("what nobody needs any more is removed", || async {
+        certificate_secrets(NAMESPACE).await.len() == before - 1
+    })
+    .await;
     is_served(&second, WEB).await;
 }
 
@@ -86,7 +101,11 @@ async fn told_on_the_service(gateway: &Gateway, dns: &Bind, address: Ipv4Addr) {
     let told = |kind: &'static str, reason: &'static str| async move {
         let events = get(&["events.events.k8s.io", "--namespace", "staging"]).await;
         let events = events["items"].as_array().cloned().unwrap_or_default();
-        events.iter().any(|event| event["regarding"]["name"] == "lost" && event["type"] == kind && event["reason"] == reason)
+        events.iter().any(|event| {
+            event["regarding"]["name"] == "lost"
+                && event["type"] == kind
+                && event["reason"] == reason
+        })
     };
     expose("staging", &["lost"]).await;
     eventually("the failure is told", || told("Warning", "CertificateOrderFailed")).await;
@@ -95,7 +114,8 @@ async fn told_on_the_service(gateway: &Gateway, dns: &Bind, address: Ipv4Addr) {
     eventually("the success is told", || told("Normal", "CertificateIssued")).await;
 }
 
-/// The API server goes away in the middle of an order: what is served stays, and the same order is finished when it is back.
+/// The API server goes away in the middle of an order: what is served stays, and the same order is
+/// finished when it is back.
 async fn api_server_away(gateway: &Gateway, pebble: &Pebble, interposer: &Interposer) {
     let issued = pebble.issued();
     let good = served(gateway, WEB).await;
@@ -125,7 +145,12 @@ async fn garbled_and_deleted(gateway: &Gateway, pebble: &Pebble, secret: &str) {
     renewed(gateway, pebble, issued + 2, good).await;
 }
 
-async fn renewed(gateway: &Gateway, pebble: &Pebble, issued: usize, before: Option<rustls::pki_types::CertificateDer<'static>>) {
+async fn renewed(
+    gateway: &Gateway,
+    pebble: &Pebble,
+    issued: usize,
+    before: Option<rustls::pki_types::CertificateDer<'static>>,
+) {
     eventually("another one is served", || async {
         let now = served(gateway, WEB).await;
         assert!(now.is_some(), "there is a good one at any time");

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -42,12 +44,22 @@ impl StepCa {
             "db": { "type": "bbolt", "dataSource": file("db") },
             "authority": { "provisioners": [{ "type": "ACME", "name": "acme" }] },
         });
-        std::fs::write(file("ca.json"), configuration.to_string()).expect("step-ca's configuration");
+        std::fs::write(file("ca.json"), configuration.to_string())
+            .expect("step-ca's configuration");
         let mut command = Command::new(tool("step-ca").await);
-        command.arg("--insecure").args(["--acme-http-port", &HTTP_PORT.to_string(), "--acme-tls-port", &HTTPS_PORT.to_string()]);
+        command.arg("--insecure").args([
+            "--acme-http-port",
+            &HTTP_PORT.to_string(),
+            "--acme-tls-port",
+            &HTTPS_PORT.to_string(),
+        ]);
         command.args(["--resolver", &dns.server().to_string()]).arg(file("ca.json"));
         let log = std::fs::File::create(file("log")).expect("its log");
-        command.env("STEPPATH", folder.path()).stdin(Stdio::null()).stdout(log.try_clone().expect("its log")).stderr(log);
+        command
+            .env("STEPPATH", folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("its log"))
+            .stderr(log);
         let child = command.kill_on_drop(true).spawn().expect("step-ca starts");
         let authority = Self { _child: child, folder, address };
         eventually("step-ca answers", || async { authority.is_up().await }).await;
@@ -63,18 +75,30 @@ impl StepCa {
     }
 
     fn settings(&self, challenge: &str) -> Value {
-        ordering(self.address, &json!({ "directory": self.directory(), "rootFile": self.root_file() }), challenge)
+        ordering(
+            self.address,
+            &json!({ "directory": self.directory(), "rootFile": self.root_file() }),
+            challenge,
+        )
     }
 
     async fn is_up(&self) -> bool {
-        Curl::new(&self.directory()).args(["--cacert", &self.root_file().to_string_lossy()]).run().await.status == 200
+        Curl::new(&self.directory())
+            .args(["--cacert", &self.root_file().to_string_lossy()])
+            .run()
+            .await
+            .status
+            == 200
     }
 }
 
 impl Drop for StepCa {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("--- step-ca's log\n{}---", std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default());
+            println!(
+                "--- step-ca's log\n{}---",
+                std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+            );
         }
     }
 }
@@ -90,10 +114,17 @@ fn write_authority(folder: &TempDir) {
         params.not_after = (SystemTime::now() + Duration::from_secs(30 * 24 * 3600)).into();
         params
     };
-    let root = CertifiedIssuer::self_signed(params("step-ca's root"), KeyPair::generate().expect("a key")).expect("a root");
+    let root =
+        CertifiedIssuer::self_signed(params("step-ca's root"), KeyPair::generate().expect("a key"))
+            .expect("a root");
     let key = KeyPair::generate().expect("a key");
-    let intermediate = params("step-ca's intermediate").signed_by(&key, &root).expect("an intermediate");
-    for (name, text) in [("root.pem", root.pem()), ("intermediate.pem", intermediate.pem()), ("intermediate.key", key.serialize_pem())] {
+    let intermediate =
+        params("step-ca's intermediate").signed_by(&key, &root).expect("an intermediate");
+    for (name, text) in [
+        ("root.pem", root.pem()),
+        ("intermediate.pem", intermediate.pem()),
+        ("intermediate.key", key.serialize_pem()),
+    ] {
         std::fs::write(folder.path().join(name), text).expect("step-ca's files");
     }
 }

@@ -5,7 +5,8 @@ use super::frames::*;
 /// One bad input.
 pub(super) struct Case {
     pub(super) name: &'static str,
-    /// All that follows the client's preface; `{host}` cannot be replaced in it, so there is one for each host.
+    /// All that follows the client's preface; `{host}` cannot be replaced in it, so there is one
+    /// for each host.
     pub(super) octets: Vec<u8>,
     pub(super) expected: Expected,
 }
@@ -61,7 +62,11 @@ fn changed_fields<'a>(host: &'a str, name: &str, value: &'a str) -> Vec<(&'a str
 }
 
 fn without(host: &str, names: &[&str]) -> Vec<u8> {
-    headers(WHOLE, 1, &get(host).into_iter().filter(|(name, _)| !names.contains(name)).collect::<Vec<_>>())
+    headers(
+        WHOLE,
+        1,
+        &get(host).into_iter().filter(|(name, _)| !names.contains(name)).collect::<Vec<_>>(),
+    )
 }
 
 /// `POST` with further fields whose body follows.
@@ -111,16 +116,29 @@ pub(super) fn pseudo_headers(host: &str) -> Vec<Case> {
         malformed("a protocol without CONNECT", twice(":protocol", "websocket")),
         malformed("CONNECT with a path", connect(&[(":authority", host), (":path", "/")])),
         malformed("CONNECT with a scheme", connect(&[(":authority", host), (":scheme", "https")])),
-        malformed("extended CONNECT without a path", connect(&[(":protocol", "websocket"), (":scheme", "https"), (":authority", host)])),
+        malformed(
+            "extended CONNECT without a path",
+            connect(&[(":protocol", "websocket"), (":scheme", "https"), (":authority", host)]),
+        ),
         case("CONNECT", Status(&[400, 501]), connect(&[(":authority", host)])),
         case(
             "extended CONNECT of an unknown protocol",
             Status(&[400, 501]),
-            connect(&[(":protocol", "tea"), (":scheme", "https"), (":authority", host), (":path", "/")]),
+            connect(&[
+                (":protocol", "tea"),
+                (":scheme", "https"),
+                (":authority", host),
+                (":path", "/"),
+            ]),
         ),
         refused(
             "a WebSocket without a version",
-            connect(&[(":protocol", "websocket"), (":scheme", "https"), (":authority", host), (":path", "/")]),
+            connect(&[
+                (":protocol", "websocket"),
+                (":scheme", "https"),
+                (":authority", host),
+                (":path", "/"),
+            ]),
         ),
         case("TRACE", Status(&[400, 405, 501]), changed(host, ":method", "TRACE")),
         case("a method in lower case", Status(&[400, 501]), changed(host, ":method", "get")),
@@ -134,13 +152,30 @@ pub(super) fn pseudo_headers(host: &str) -> Vec<Case> {
         refused("an encoded NUL in the path", changed(host, ":path", "/%00")),
         refused("a percent sign alone", changed(host, ":path", "/%")),
         refused("no host at all", without(host, &[":authority"])),
-        refused("user information in the authority", changed(host, ":authority", "user@web--staging.apps.test")),
-        refused("an authority whose port is too large", changed(host, ":authority", "web--staging.apps.test:65536")),
+        refused(
+            "user information in the authority",
+            changed(host, ":authority", "user@web--staging.apps.test"),
+        ),
+        refused(
+            "an authority whose port is too large",
+            changed(host, ":authority", "web--staging.apps.test:65536"),
+        ),
         refused("a host of another name", with(host, &[("host", "other.test")])),
-        refused("two hosts", headers(WHOLE, 1, &[without_authority(host), vec![("host", host), ("host", "other.test")]].concat())),
+        refused(
+            "two hosts",
+            headers(
+                WHOLE,
+                1,
+                &[without_authority(host), vec![("host", host), ("host", "other.test")]].concat(),
+            ),
+        ),
         refused("two equal hosts", with(host, &[("host", host), ("host", host)])),
         refused("an empty host beside the authority", with(host, &[("host", "")])),
-        case("a path that is too long", Status(&[414]), long(&changed_fields(host, ":path", &format!("/{}", "a".repeat(20_000))))),
+        case(
+            "a path that is too long",
+            Status(&[414]),
+            long(&changed_fields(host, ":path", &format!("/{}", "a".repeat(20_000)))),
+        ),
     ]
 }
 
@@ -149,8 +184,10 @@ fn without_authority(host: &str) -> Vec<(&str, &str)> {
 }
 
 pub(super) fn fields(host: &str) -> Vec<Case> {
-    let many: Vec<(String, String)> = (0..200).map(|number| (format!("x-{number}"), "y".to_owned())).collect();
-    let many: Vec<(&str, &str)> = many.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let many: Vec<(String, String)> =
+        (0..200).map(|number| (format!("x-{number}"), "y".to_owned())).collect();
+    let many: Vec<(&str, &str)> =
+        many.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     vec![
         malformed("connection", with(host, &[("connection", "close")])),
         malformed("keep-alive", with(host, &[("keep-alive", "timeout=5")])),
@@ -163,19 +200,41 @@ pub(super) fn fields(host: &str) -> Vec<Case> {
         malformed("a negative length", post(host, &[("content-length", "-5")])),
         malformed("a list of lengths", post(host, &[("content-length", "5, 5")])),
         refused("an empty length", post(host, &[("content-length", "")])),
-        malformed("two different lengths", post(host, &[("content-length", "5"), ("content-length", "6")])),
-        refused("two equal lengths", post(host, &[("content-length", "5"), ("content-length", "5")])),
+        malformed(
+            "two different lengths",
+            post(host, &[("content-length", "5"), ("content-length", "6")]),
+        ),
+        refused(
+            "two equal lengths",
+            post(host, &[("content-length", "5"), ("content-length", "5")]),
+        ),
         refused("a length spelled with an underscore", with(host, &[("content_length", "5")])),
-        refused("a coding spelled with an underscore", with(host, &[("transfer_encoding", "chunked")])),
-        refused("settings of an upgrade to h2c", with(host, &[("http2-settings", "AAMAAABkAAQAAP__")])),
+        refused(
+            "a coding spelled with an underscore",
+            with(host, &[("transfer_encoding", "chunked")]),
+        ),
+        refused(
+            "settings of an upgrade to h2c",
+            with(host, &[("http2-settings", "AAMAAABkAAQAAP__")]),
+        ),
         refused("a space before a value", with(host, &[("x-field", " value")])),
         refused("a space after a value", with(host, &[("x-field", "value ")])),
         refused("a tab after a value", with(host, &[("x-field", "value\t")])),
-        refused("two content types", with(host, &[("content-type", "a/b"), ("content-type", "c/d")])),
-        refused("two authorisations", with(host, &[("authorization", "Basic YTph"), ("authorization", "Basic Yjpi")])),
+        refused(
+            "two content types",
+            with(host, &[("content-type", "a/b"), ("content-type", "c/d")]),
+        ),
+        refused(
+            "two authorisations",
+            with(host, &[("authorization", "Basic YTph"), ("authorization", "Basic Yjpi")]),
+        ),
         case("an expectation that nobody knows", Status(&[417]), with(host, &[("expect", "tea")])),
         case("more fields than the limit", Status(&[431]), with(host, &many)),
-        case("more octets than the limit", Status(&[431]), long(&[get(host), vec![("x-field", &*"a".repeat(70_000))]].concat())),
+        case(
+            "more octets than the limit",
+            Status(&[431]),
+            long(&[get(host), vec![("x-field", &*"a".repeat(70_000))]].concat()),
+        ),
         case(
             "many times more octets than the limit",
             Goaway(&[ENHANCE_YOUR_CALM]),
@@ -186,9 +245,17 @@ pub(super) fn fields(host: &str) -> Vec<Case> {
         case("a space in a name", MALFORMED_NAME, raw(host, b"x field", b"value")),
         case("a colon in a name", MALFORMED_NAME, raw(host, b"x:field", b"value")),
         case("a NUL in a name", MALFORMED_NAME, raw(host, b"x\0", b"value")),
-        case("an octet beyond ASCII in a name", MALFORMED_NAME, raw(host, "xé".as_bytes(), b"value")),
+        case(
+            "an octet beyond ASCII in a name",
+            MALFORMED_NAME,
+            raw(host, "xé".as_bytes(), b"value"),
+        ),
         case("an unknown pseudo-header", MALFORMED_NAME, raw(host, b":tea", b"value")),
-        case("a CR and LF in a value", MALFORMED_NAME, raw(host, b"x-field", b"a\r\nhost: other.test")),
+        case(
+            "a CR and LF in a value",
+            MALFORMED_NAME,
+            raw(host, b"x-field", b"a\r\nhost: other.test"),
+        ),
         case("a NUL in a value", MALFORMED_NAME, raw(host, b"x-field", b"a\0b")),
         case("a control character in a value", MALFORMED_NAME, raw(host, b"x-field", b"a\x01b")),
         case("a DEL in a value", MALFORMED_NAME, raw(host, b"x-field", b"a\x7fb")),
@@ -218,26 +285,47 @@ pub(super) fn bodies(host: &str) -> Vec<Case> {
     let chunk = |flags, data: &str| frame(DATA, flags, 1, data);
     let trailers = |flags, fields: &[(&str, &str)]| headers(flags, 1, fields);
     vec![
-        malformed("a body longer than its length", [post(host, &[("content-length", "3")]), chunk(END_STREAM, "abcd")].concat()),
-        malformed("a body shorter than its length", [post(host, &[("content-length", "3")]), chunk(END_STREAM, "ab")].concat()),
+        malformed(
+            "a body longer than its length",
+            [post(host, &[("content-length", "3")]), chunk(END_STREAM, "abcd")].concat(),
+        ),
+        malformed(
+            "a body shorter than its length",
+            [post(host, &[("content-length", "3")]), chunk(END_STREAM, "ab")].concat(),
+        ),
         malformed(
             "trailers before the length is reached",
-            [post(host, &[("content-length", "3")]), trailers(WHOLE, &[("x-trailer", "y")])].concat(),
+            [post(host, &[("content-length", "3")]), trailers(WHOLE, &[("x-trailer", "y")])]
+                .concat(),
         ),
-        malformed("trailers that end nothing", [post(host, &[]), trailers(END_HEADERS, &[("x-trailer", "y")])].concat()),
+        malformed(
+            "trailers that end nothing",
+            [post(host, &[]), trailers(END_HEADERS, &[("x-trailer", "y")])].concat(),
+        ),
         case(
             "a stream's window beyond 2^31",
             Reset(FLOW_CONTROL_ERROR),
             [post(host, &[]), frame(WINDOW_UPDATE, 0, 1, [0x7f, 255, 255, 255])].concat(),
         ),
-        case("WINDOW_UPDATE of a stream by 0", Goaway(&[PROTOCOL_ERROR]), [post(host, &[]), frame(WINDOW_UPDATE, 0, 1, [0; 4])].concat()),
+        case(
+            "WINDOW_UPDATE of a stream by 0",
+            Goaway(&[PROTOCOL_ERROR]),
+            [post(host, &[]), frame(WINDOW_UPDATE, 0, 1, [0; 4])].concat(),
+        ),
         case(
             "HEADERS after the end",
             Goaway(&[PROTOCOL_ERROR, STREAM_CLOSED]),
             [good(1, host), trailers(WHOLE, &[("x-trailer", "y")])].concat(),
         ),
-        malformed("trailers with a field of the connection", [post(host, &[]), trailers(WHOLE, &[("connection", "close")])].concat()),
-        case("DATA after the end", Goaway(&[PROTOCOL_ERROR, STREAM_CLOSED]), [good(1, host), chunk(END_STREAM, "abc")].concat()),
+        malformed(
+            "trailers with a field of the connection",
+            [post(host, &[]), trailers(WHOLE, &[("connection", "close")])].concat(),
+        ),
+        case(
+            "DATA after the end",
+            Goaway(&[PROTOCOL_ERROR, STREAM_CLOSED]),
+            [good(1, host), chunk(END_STREAM, "abc")].concat(),
+        ),
         case(
             "padding longer than the frame",
             Goaway(&[PROTOCOL_ERROR]),
@@ -255,8 +343,11 @@ pub(super) fn bodies(host: &str) -> Vec<Case> {
 pub(super) fn framing(host: &str) -> Vec<Case> {
     let goaway = |name, octets| case(name, Goaway(&[PROTOCOL_ERROR]), octets);
     let size = |name, octets| case(name, Goaway(&[FRAME_SIZE_ERROR, PROTOCOL_ERROR]), octets);
-    let hpack = |name, octets: &[u8]| case(name, Goaway(&[COMPRESSION_ERROR, PROTOCOL_ERROR]), frame(HEADERS, WHOLE, 1, octets));
-    let setting = |id: u8, value: u32| frame(SETTINGS, 0, 0, [&[0, id], &value.to_be_bytes()[..]].concat());
+    let hpack = |name, octets: &[u8]| {
+        case(name, Goaway(&[COMPRESSION_ERROR, PROTOCOL_ERROR]), frame(HEADERS, WHOLE, 1, octets))
+    };
+    let setting =
+        |id: u8, value: u32| frame(SETTINGS, 0, 0, [&[0, id], &value.to_be_bytes()[..]].concat());
     let open = headers(END_HEADERS, 1, &get(host));
     let begun = frame(HEADERS, END_STREAM, 1, block(&get(host)));
     vec![
@@ -274,46 +365,103 @@ pub(super) fn framing(host: &str) -> Vec<Case> {
         goaway("WINDOW_UPDATE on an idle stream", frame(WINDOW_UPDATE, 0, 5, [0, 0, 0, 1])),
         goaway(
             "PUSH_PROMISE of a client",
-            [open.clone(), frame(PUSH_PROMISE, END_HEADERS, 1, [&[0, 0, 0, 2], &block(&get(host))[..]].concat())].concat(),
+            [
+                open.clone(),
+                frame(
+                    PUSH_PROMISE,
+                    END_HEADERS,
+                    1,
+                    [&[0, 0, 0, 2], &block(&get(host))[..]].concat(),
+                ),
+            ]
+            .concat(),
         ),
-        goaway("CONTINUATION after nothing", frame(CONTINUATION, END_HEADERS, 1, block(&get(host)))),
+        goaway(
+            "CONTINUATION after nothing",
+            frame(CONTINUATION, END_HEADERS, 1, block(&get(host))),
+        ),
         goaway("PING within a header block", [begun.clone(), frame(PING, 0, 0, [0; 8])].concat()),
-        goaway("HEADERS of another stream within a header block", [begun.clone(), good(3, host)].concat()),
-        goaway("CONTINUATION of another stream", [begun.clone(), frame(CONTINUATION, END_HEADERS, 3, [])].concat()),
-        goaway("a frame of unknown kind within a header block", [begun, frame(99, 0, 1, [])].concat()),
-        goaway("padding of HEADERS longer than the frame", frame(HEADERS, WHOLE | PADDED, 1, [&[255], &block(&get(host))[..]].concat())),
+        goaway(
+            "HEADERS of another stream within a header block",
+            [begun.clone(), good(3, host)].concat(),
+        ),
+        goaway(
+            "CONTINUATION of another stream",
+            [begun.clone(), frame(CONTINUATION, END_HEADERS, 3, [])].concat(),
+        ),
+        goaway(
+            "a frame of unknown kind within a header block",
+            [begun, frame(99, 0, 1, [])].concat(),
+        ),
+        goaway(
+            "padding of HEADERS longer than the frame",
+            frame(HEADERS, WHOLE | PADDED, 1, [&[255], &block(&get(host))[..]].concat()),
+        ),
         malformed(
             "a stream that depends on itself",
-            frame(HEADERS, WHOLE | WITH_PRIORITY, 1, [&[0, 0, 0, 1, 1], &block(&get(host))[..]].concat()),
+            frame(
+                HEADERS,
+                WHOLE | WITH_PRIORITY,
+                1,
+                [&[0, 0, 0, 1, 1], &block(&get(host))[..]].concat(),
+            ),
         ),
         goaway("a setting that pushing is 2", setting(2, 2)),
-        case("a window of 2^31", Goaway(&[FLOW_CONTROL_ERROR, PROTOCOL_ERROR]), setting(4, 1 << 31)),
+        case(
+            "a window of 2^31",
+            Goaway(&[FLOW_CONTROL_ERROR, PROTOCOL_ERROR]),
+            setting(4, 1 << 31),
+        ),
         goaway("frames of 1000 octets", setting(5, 1000)),
         goaway("frames of 2^24 octets", setting(5, 1 << 24)),
         size("SETTINGS of 5 octets", frame(SETTINGS, 0, 0, [0; 5])),
-        size("an acknowledgement of SETTINGS with a setting", frame(SETTINGS, ACK, 0, [0, 3, 0, 0, 0, 1])),
+        size(
+            "an acknowledgement of SETTINGS with a setting",
+            frame(SETTINGS, ACK, 0, [0, 3, 0, 0, 0, 1]),
+        ),
         size("PING of 7 octets", frame(PING, 0, 0, [0; 7])),
         size("RST_STREAM of 3 octets", [open.clone(), frame(RST_STREAM, 0, 1, [0, 0, 8])].concat()),
         size("WINDOW_UPDATE of 3 octets", frame(WINDOW_UPDATE, 0, 0, [0, 0, 1])),
-        size("a frame larger than allowed", [open, frame(DATA, END_STREAM, 1, [0; 16_385])].concat()),
+        size(
+            "a frame larger than allowed",
+            [open, frame(DATA, END_STREAM, 1, [0; 16_385])].concat(),
+        ),
         goaway("WINDOW_UPDATE by 0", frame(WINDOW_UPDATE, 0, 0, [0; 4])),
-        case("a connection's window beyond 2^31", Goaway(&[FLOW_CONTROL_ERROR]), frame(WINDOW_UPDATE, 0, 0, [0x7f, 255, 255, 255])),
+        case(
+            "a connection's window beyond 2^31",
+            Goaway(&[FLOW_CONTROL_ERROR]),
+            frame(WINDOW_UPDATE, 0, 0, [0x7f, 255, 255, 255]),
+        ),
         hpack("index 0", &[0x80]),
         hpack("an index beyond both tables", &[0xff, 0x80, 0x01]),
-        hpack("an integer without its end", &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
+        hpack(
+            "an integer without its end",
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+        ),
         hpack("a string longer than the block", &[0x00, 0x05, b'a']),
         hpack("a table larger than allowed", &[0x3f, 0xe1, 0xff, 0x03]),
-        hpack("a Huffman string that ends in EOS", &[0x00, 0x84, 0xff, 0xff, 0xff, 0xff, 0x01, b'a']),
+        hpack(
+            "a Huffman string that ends in EOS",
+            &[0x00, 0x84, 0xff, 0xff, 0xff, 0xff, 0x01, b'a'],
+        ),
         hpack("a Huffman string with padding of zeros", &[0x00, 0x81, 0x00, 0x01, b'a']),
         hpack("a change of the table's size after a field", &[0x82, 0x20]),
-        case("a stream that was used before", Goaway(&[PROTOCOL_ERROR, STREAM_CLOSED]), [good(3, host), good(1, host)].concat()),
+        case(
+            "a stream that was used before",
+            Goaway(&[PROTOCOL_ERROR, STREAM_CLOSED]),
+            [good(3, host), good(1, host)].concat(),
+        ),
     ]
 }
 
 /// Instead of a preface.
 pub(super) fn prefaces() -> Vec<Case> {
     vec![
-        case("a preface with another version", Closed, b"PRI * HTTP/3.0\r\n\r\nSM\r\n\r\n".to_vec()),
+        case(
+            "a preface with another version",
+            Closed,
+            b"PRI * HTTP/3.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        ),
         case("a preface without its end", Closed, b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n".to_vec()),
     ]
 }

@@ -102,7 +102,9 @@ impl Frame {
     pub(super) fn status(&self) -> Option<u16> {
         match *self.payload.first()? {
             // RFC 7541, appendix A.
-            indexed @ 0x88..=0x8e => Some([200, 204, 206, 304, 400, 404, 500][usize::from(indexed - 0x88)]),
+            indexed @ 0x88..=0x8e => {
+                Some([200, 204, 206, 304, 400, 404, 500][usize::from(indexed - 0x88)])
+            }
             0x08 | 0x18 | 0x48 => text(&self.payload[1..])?.parse().ok(),
             _ => None,
         }
@@ -117,7 +119,8 @@ fn text(octets: &[u8]) -> Option<String> {
         return String::from_utf8(value.to_vec()).ok();
     }
     // RFC 7541, appendix B: `0` to `2` have 5 bits, `3` to `9` have 6.
-    let bits: Vec<u8> = value.iter().flat_map(|octet| (0..8).rev().map(move |bit| octet >> bit & 1)).collect();
+    let bits: Vec<u8> =
+        value.iter().flat_map(|octet| (0..8).rev().map(move |bit| octet >> bit & 1)).collect();
     let number = |bits: &[u8]| bits.iter().fold(0, |number, bit| number << 1 | bit);
     let mut digits = String::new();
     let mut rest = bits.as_slice();

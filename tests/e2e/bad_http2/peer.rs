@@ -49,7 +49,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Client<T> {
         }
     }
 
-    /// What becomes of a stream. `closes` says to wait for the connection's end, whatever the stream gets before.
+    /// What becomes of a stream. `closes` says to wait for the connection's end, whatever the
+    /// stream gets before.
     pub(super) async fn outcome(&mut self, stream: u32, closes: bool) -> Outcome {
         let mut status = None;
         let mut goaway = None;
@@ -57,10 +58,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Client<T> {
             match frame.kind {
                 GOAWAY if frame.code() != 0 => goaway = goaway.or(Some(frame.code())),
                 HEADERS if frame.stream == stream && status.is_none() => status = frame.status(),
-                RST_STREAM if frame.stream == stream && !closes => return status.map_or(Outcome::Reset(frame.code()), Outcome::Status),
+                RST_STREAM if frame.stream == stream && !closes => {
+                    return status.map_or(Outcome::Reset(frame.code()), Outcome::Status);
+                }
                 _ => {}
             }
-            let is_end = matches!(frame.kind, HEADERS | DATA) && frame.stream == stream && frame.flags & END_STREAM != 0;
+            let is_end = matches!(frame.kind, HEADERS | DATA)
+                && frame.stream == stream
+                && frame.flags & END_STREAM != 0;
             if let (true, false, Some(status)) = (is_end, closes, status) {
                 return Outcome::Status(status);
             }

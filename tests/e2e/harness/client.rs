@@ -26,11 +26,17 @@ pub(crate) fn tls_config(gateway: &Gateway, alpn: &[&str]) -> Arc<ClientConfig> 
 }
 
 /// The same with cryptography of the test's choice.
-pub(crate) fn tls_config_with(gateway: &Gateway, alpn: &[&str], provider: CryptoProvider) -> Arc<ClientConfig> {
+pub(crate) fn tls_config_with(
+    gateway: &Gateway,
+    alpn: &[&str],
+    provider: CryptoProvider,
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_file(gateway.ca()).expect("the authority's certificate");
     roots.add(ca).expect("an authority");
-    let builder = ClientConfig::builder_with_provider(provider.into()).with_safe_default_protocol_versions().expect("TLS 1.2 and 1.3");
+    let builder = ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .expect("TLS 1.2 and 1.3");
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     Arc::new(config)
@@ -40,7 +46,11 @@ pub(crate) fn tls_config_with(gateway: &Gateway, alpn: &[&str], provider: Crypto
 ///
 /// # Errors
 /// The handshake failed.
-pub(crate) async fn tls(gateway: &Gateway, host: &str, alpn: &[&str]) -> io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn tls(
+    gateway: &Gateway,
+    host: &str,
+    alpn: &[&str],
+) -> io::Result<TlsStream<TcpStream>> {
     tls_with(gateway, host, tls_config(gateway, alpn)).await
 }
 
@@ -48,7 +58,11 @@ pub(crate) async fn tls(gateway: &Gateway, host: &str, alpn: &[&str]) -> io::Res
 ///
 /// # Errors
 /// The handshake failed.
-pub(crate) async fn tls_with(gateway: &Gateway, host: &str, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn tls_with(
+    gateway: &Gateway,
+    host: &str,
+    config: Arc<ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(gateway.https()).await?;
     stream.set_nodelay(true)?;
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
@@ -59,7 +73,9 @@ pub(crate) async fn tls_with(gateway: &Gateway, host: &str, config: Arc<ClientCo
 /// An HTTP/2 connection over TLS, its work done by a task of its own.
 pub(crate) async fn http2(gateway: &Gateway, host: &str) -> SendRequest<Bytes> {
     let stream = tls(gateway, host, &["h2"]).await.expect("a TLS connection");
-    let (sender, connection) = soon("the HTTP/2 handshake ends", h2::client::handshake(stream)).await.expect("an HTTP/2 connection");
+    let (sender, connection) = soon("the HTTP/2 handshake ends", h2::client::handshake(stream))
+        .await
+        .expect("an HTTP/2 connection");
     tokio::spawn(connection);
     sender.ready().await.expect("a stream may be opened")
 }
@@ -67,7 +83,11 @@ pub(crate) async fn http2(gateway: &Gateway, host: &str) -> SendRequest<Bytes> {
 /// A gRPC channel over TLS.
 pub(crate) async fn grpc(gateway: &Gateway, host: &str) -> Channel {
     let endpoint = Endpoint::from_shared(format!("https://{host}")).expect("a URI");
-    let connector = Connector { address: gateway.https(), host: host.to_owned(), config: tls_config(gateway, &["h2"]) };
+    let connector = Connector {
+        address: gateway.https(),
+        host: host.to_owned(),
+        config: tls_config(gateway, &["h2"]),
+    };
     endpoint.connect_with_connector(connector).await.expect("a gRPC channel")
 }
 

@@ -23,7 +23,8 @@ pub(crate) struct Answer {
     pub(crate) version: String,
     /// The status lines of all responses, interim ones too.
     pub(crate) status_lines: Vec<String>,
-    /// The headers of the last response, in their order, names in lower case. Trailers of HTTP/1.1 come after them.
+    /// The headers of the last response, in their order, names in lower case. Trailers of HTTP/1.1
+    /// come after them.
     pub(crate) headers: Vec<(String, String)>,
     /// The body.
     pub(crate) body: Vec<u8>,
@@ -36,7 +37,15 @@ pub(crate) struct Answer {
 impl Curl {
     /// A call of `url`.
     pub(crate) fn new(url: &str) -> Self {
-        Self { arguments: vec!["--silent".to_owned(), "--show-error".to_owned(), "--max-time".to_owned(), "60".to_owned(), url.to_owned()] }
+        Self {
+            arguments: vec![
+                "--silent".to_owned(),
+                "--show-error".to_owned(),
+                "--max-time".to_owned(),
+                "60".to_owned(),
+                url.to_owned(),
+            ],
+        }
     }
 
     /// With one more argument.
@@ -60,7 +69,11 @@ impl Curl {
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new("curl");
         command.args(&self.arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         command
     }
 
@@ -68,7 +81,12 @@ impl Curl {
     pub(crate) async fn run(self) -> Answer {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let head = folder.path().join("head");
-        let curl = self.args(["--write-out", "%{stderr}\n%{http_code} %{http_version}", "--dump-header", &head.to_string_lossy()]);
+        let curl = self.args([
+            "--write-out",
+            "%{stderr}\n%{http_code} %{http_version}",
+            "--dump-header",
+            &head.to_string_lossy(),
+        ]);
         let output = soon("curl ends", curl.command().output()).await.expect("curl runs");
         let head = std::fs::read_to_string(&head).unwrap_or_default();
         let told = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -23,7 +23,8 @@ pub(crate) struct Builder {
     environment: Vec<(String, OsString)>,
 }
 
-/// A running gateway with its folder. Dropped, it is killed; its log is printed where the test failed.
+/// A running gateway with its folder. Dropped, it is killed; its log is printed where the test
+/// failed.
 pub(crate) struct Gateway {
     child: Child,
     folder: TempDir,
@@ -64,13 +65,22 @@ impl Builder {
         let manifests = folder.path().join("manifests");
         fs::create_dir(&manifests).expect("a folder for the manifests");
         self.world.write(&manifests);
-        write_certificate(folder.path(), &authority, &[&format!("*.{ZONE}"), ZONE], Duration::from_secs(30 * 24 * 3600));
-        fs::write(folder.path().join("ca.pem"), authority.certificate()).expect("the authority's certificate");
+        write_certificate(
+            folder.path(),
+            &authority,
+            &[&format!("*.{ZONE}"), ZONE],
+            Duration::from_secs(30 * 24 * 3600),
+        );
+        fs::write(folder.path().join("ca.pem"), authority.certificate())
+            .expect("the authority's certificate");
         let configuration = folder.path().join("portcullis.yaml");
         fs::write(&configuration, self.settings.to_string()).expect("the configuration");
 
         let ready = folder.path().join("ready.json");
-        let mut child = command(&configuration, &ready).envs(self.environment).spawn().expect("the gateway starts");
+        let mut child = command(&configuration, &ready)
+            .envs(self.environment)
+            .spawn()
+            .expect("the gateway starts");
         let log: Log = Arc::new(watch::Sender::new(String::new()));
         tokio::spawn(gather(child.stdout.take().expect("its standard output"), Arc::clone(&log)));
         tokio::spawn(gather(child.stderr.take().expect("its standard error"), Arc::clone(&log)));
@@ -82,7 +92,8 @@ impl Builder {
 // === impl Gateway ===
 
 impl Gateway {
-    /// A gateway in front of `world`: one worker, plain HTTP served, and a wildcard certificate for the zone.
+    /// A gateway in front of `world`: one worker, plain HTTP served, and a wildcard certificate for
+    /// the zone.
     pub(crate) fn of(world: World) -> Builder {
         let settings = json!({
             "zone": ZONE,
@@ -124,7 +135,8 @@ impl Gateway {
         world.write(&self.folder.path().join("manifests"));
     }
 
-    /// Issues another certificate for `names`, and puts it where the configuration says. It takes effect by itself.
+    /// Issues another certificate for `names`, and puts it where the configuration says. It takes
+    /// effect by itself.
     pub(crate) fn renew(&self, names: &[&str], validity: Duration) {
         write_certificate(self.folder.path(), &self.authority, names, validity);
     }
@@ -160,7 +172,10 @@ impl Gateway {
     /// The sum of all series of a counter or gauge whose line starts with `series`.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
         let page = self.admin_page("/metrics").await.text();
-        let values = page.lines().filter(|line| line.starts_with(series)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        let values = page
+            .lines()
+            .filter(|line| line.starts_with(series))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
         values.sum()
     }
 
@@ -185,7 +200,8 @@ impl Gateway {
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
         let id = self.id().to_string();
-        let killed = std::process::Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+        let killed =
+            std::process::Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
         assert!(killed.success());
     }
 
@@ -201,7 +217,9 @@ impl Gateway {
 
     /// Waits until it has written `text`.
     pub(crate) async fn has_written(&self, text: &str) {
-        soon(text, self.log.subscribe().wait_for(|log| log.contains(text))).await.expect("the log's writer lives");
+        soon(text, self.log.subscribe().wait_for(|log| log.contains(text)))
+            .await
+            .expect("the log's writer lives");
     }
 }
 
@@ -215,7 +233,11 @@ impl Drop for Gateway {
 
 fn command(configuration: &Path, ready: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    command.args(["gateway", "--log-format", "json", "--config"]).arg(configuration).arg("--ready-file").arg(ready);
+    command
+        .args(["gateway", "--log-format", "json", "--config"])
+        .arg(configuration)
+        .arg("--ready-file")
+        .arg(ready);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }

@@ -28,17 +28,21 @@ pub(crate) async fn control(arguments: &[&str]) {
     assert!(status.success(), "control {arguments:?}");
 }
 
-/// Installs what these manifests of the gateway's say of its rights, and writes a kubeconfig that has no others.
+/// Installs what these manifests of the gateway's say of its rights, and writes a kubeconfig that
+/// has no others.
 pub(crate) async fn rights(folder: &Path, manifests: &[&str]) -> PathBuf {
     let apply = ["apply", "--server-side", "--field-manager=tests"];
-    let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
+    let namespace =
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
     kubectl(&[&apply[..], &["-f", "-"]].concat(), &namespace.to_string()).await;
     for manifest in manifests {
         let path = format!("{}/deploy/kubernetes/{manifest}", env!("CARGO_MANIFEST_DIR"));
         kubectl(&[&apply[..], &["--namespace", NAMESPACE, "-f", &path]].concat(), "").await;
     }
     let token = kubectl(&["create", "token", "portcullis", "--namespace", NAMESPACE], "").await;
-    let text = kubectl(&["config", "view", "--raw", "--minify", "--flatten", "--output", "json"], "").await;
+    let text =
+        kubectl(&["config", "view", "--raw", "--minify", "--flatten", "--output", "json"], "")
+            .await;
     let mut config: Value = serde_json::from_str(&text).expect("a kubeconfig");
     config["users"][0]["user"] = json!({ "token": token.trim() });
     let path = folder.join("kubeconfig");

@@ -61,14 +61,23 @@ impl Raw {
     /// The next response, to a request of that method.
     pub(crate) async fn response_to(&mut self, method: &str) -> Option<Response> {
         let head = String::from_utf8_lossy(&self.until(b"\r\n\r\n").await?).into_owned();
-        let status: u16 = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status line: {head}"));
+        let status: u16 = head
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .unwrap_or_else(|| panic!("no status line: {head}"));
         let mut response = Response { status, head, body: Vec::new(), trailers: String::new() };
         if method == "HEAD" || status == 204 || status == 304 || status < 200 {
             return Some(response);
         }
-        if response.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
+        if response
+            .header("transfer-encoding")
+            .is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"))
+        {
             self.chunked(&mut response).await;
-        } else if let Some(length) = response.header("content-length").and_then(|length| length.parse().ok()) {
+        } else if let Some(length) =
+            response.header("content-length").and_then(|length| length.parse().ok())
+        {
             response.body = self.octets(length).await.expect("the body is whole");
         } else {
             response.body = self.rest().await;
@@ -80,7 +89,8 @@ impl Raw {
         loop {
             let line = self.until(b"\r\n").await.expect("a chunk's size");
             let text = String::from_utf8_lossy(&line).trim().to_owned();
-            let size = usize::from_str_radix(&text, 16).unwrap_or_else(|_| panic!("no chunk size: {text}"));
+            let size = usize::from_str_radix(&text, 16)
+                .unwrap_or_else(|_| panic!("no chunk size: {text}"));
             if size == 0 {
                 break;
             }
@@ -107,7 +117,8 @@ impl Raw {
     /// Octets up to and with `mark`; `None` where the connection closed before.
     pub(crate) async fn until(&mut self, mark: &[u8]) -> Option<Vec<u8>> {
         loop {
-            if let Some(start) = self.pending.windows(mark.len()).position(|window| window == mark) {
+            if let Some(start) = self.pending.windows(mark.len()).position(|window| window == mark)
+            {
                 return Some(self.pending.drain(..start + mark.len()).collect());
             }
             self.fill().await?;
@@ -121,7 +132,8 @@ impl Raw {
     }
 
     async fn fill(&mut self) -> Option<()> {
-        let read = soon("the gateway answers or closes", self.stream.read_buf(&mut self.pending)).await;
+        let read =
+            soon("the gateway answers or closes", self.stream.read_buf(&mut self.pending)).await;
         (read.unwrap_or(0) > 0).then_some(())
     }
 }

@@ -65,27 +65,37 @@ impl World {
         self
     }
 
-    /// Writes the manifests. Each file is moved into its place whole, as a careful deployment does it; what is there but not
-    /// in this world is removed.
+    /// Writes the manifests. Each file is moved into its place whole, as a careful deployment does
+    /// it; what is there but not in this world is removed.
     pub(crate) fn write(&self, folder: &Path) {
         let mut files: Vec<(String, String)> = self.extra.clone();
-        let mut environments: Vec<&str> = self.services.iter().map(|service| &*service.environment).collect();
+        let mut environments: Vec<&str> =
+            self.services.iter().map(|service| &*service.environment).collect();
         environments.sort_unstable();
         environments.dedup();
-        files.extend(environments.iter().map(|name| (format!("environment-{name}.json"), self.namespace(name).to_string())));
         files.extend(
-            self.services
+            environments
                 .iter()
-                .map(|service| (format!("service-{}-{}.json", service.environment, service.name), service.manifest().to_string())),
+                .map(|name| (format!("environment-{name}.json"), self.namespace(name).to_string())),
         );
+        files.extend(self.services.iter().map(|service| {
+            (
+                format!("service-{}-{}.json", service.environment, service.name),
+                service.manifest().to_string(),
+            )
+        }));
         for (name, text) in &files {
             let scratch = folder.join(format!(".{name}.new"));
             std::fs::write(&scratch, text).expect("the folder of manifests can be written");
-            std::fs::rename(&scratch, folder.join(name)).expect("a manifest can be moved into place");
+            std::fs::rename(&scratch, folder.join(name))
+                .expect("a manifest can be moved into place");
         }
         for entry in std::fs::read_dir(folder).expect("the folder of manifests can be read") {
             let path = entry.expect("its entries too").path();
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
             if !files.iter().any(|(wanted, _)| *wanted == name) {
                 std::fs::remove_file(&path).expect("a manifest can be removed");
             }
@@ -94,8 +104,11 @@ impl World {
 
     fn namespace(&self, name: &str) -> Value {
         let require = if name == "closed" { "app+user" } else { "none" };
-        let mut annotations = json!({ "portcullis.dev/expose": "all", "portcullis.dev/require": require });
-        for (_, key, value) in self.annotations.iter().filter(|(environment, ..)| environment == name) {
+        let mut annotations =
+            json!({ "portcullis.dev/expose": "all", "portcullis.dev/require": require });
+        for (_, key, value) in
+            self.annotations.iter().filter(|(environment, ..)| environment == name)
+        {
             annotations[format!("portcullis.dev/{key}")] = json!(value);
         }
         json!({
@@ -147,17 +160,26 @@ impl Service {
 
     /// With one more pod, which is ready.
     pub(crate) fn pod(self, pod: &impl Pod) -> Self {
-        self.endpoint(pod.address(), json!({ "ready": true, "serving": true, "terminating": false }))
+        self.endpoint(
+            pod.address(),
+            json!({ "ready": true, "serving": true, "terminating": false }),
+        )
     }
 
     /// With one more pod, which is not ready.
     pub(crate) fn unready_pod(self, pod: &impl Pod) -> Self {
-        self.endpoint(pod.address(), json!({ "ready": false, "serving": false, "terminating": false }))
+        self.endpoint(
+            pod.address(),
+            json!({ "ready": false, "serving": false, "terminating": false }),
+        )
     }
 
     /// With one more pod, which is being shut down but still serves.
     pub(crate) fn draining_pod(self, pod: &impl Pod) -> Self {
-        self.endpoint(pod.address(), json!({ "ready": false, "serving": true, "terminating": true }))
+        self.endpoint(
+            pod.address(),
+            json!({ "ready": false, "serving": true, "terminating": true }),
+        )
     }
 
     fn endpoint(mut self, address: SocketAddr, conditions: Value) -> Self {
@@ -167,8 +189,10 @@ impl Service {
 
     fn manifest(&self) -> Value {
         let namespace = &self.environment;
-        let annotations: serde_json::Map<_, _> = self.annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
-        let mut port = json!({ "name": self.port_name, "port": 80, "targetPort": 8080, "protocol": "TCP" });
+        let annotations: serde_json::Map<_, _> =
+            self.annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+        let mut port =
+            json!({ "name": self.port_name, "port": 80, "targetPort": 8080, "protocol": "TCP" });
         if let Some(protocol) = &self.app_protocol {
             port["appProtocol"] = json!(protocol);
         }
@@ -178,7 +202,8 @@ impl Service {
             "metadata": { "name": self.name, "namespace": namespace, "annotations": annotations },
             "spec": { "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ipFamilies": ["IPv4"], "ports": [port] },
         });
-        // A slice has one set of ports for all its addresses: pods on one address differ by port, so each has a slice of its own.
+        // A slice has one set of ports for all its addresses: pods on one address differ by port,
+        // so each has a slice of its own.
         let slices = self.pods.iter().enumerate().map(|(number, (address, conditions))| {
             json!({
                 "apiVersion": "discovery.k8s.io/v1",

@@ -1,4 +1,5 @@
-//! Replicas that share a folder, or the Secrets of a cluster: they make their session keys by themselves, and what one of them ends, all refuse.
+//! Replicas that share a folder, or the Secrets of a cluster: they make their session keys by
+//! themselves, and what one of them ends, all refuse.
 
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -30,7 +31,8 @@ impl Pair {
         let replica = site.replica().await;
         let pair = Self { site, replica };
         eventually("both have the same key", || async {
-            let [one, other] = [published_keys(&pair.site.gateway).await, published_keys(&pair.replica).await];
+            let [one, other] =
+                [published_keys(&pair.site.gateway).await, published_keys(&pair.replica).await];
             one == other
         })
         .await;
@@ -41,7 +43,8 @@ impl Pair {
     async fn on_folder(files: &[(&str, &str)]) -> (Self, TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let pod = echo("pod-1").await;
-        let world = files.iter().fold(services(&pod), |world, (name, text)| world.with_file(name, text));
+        let world =
+            files.iter().fold(services(&pod), |world, (name, text)| world.with_file(name, text));
         world.write(folder.path());
         (Self::start(json!({ "directory": folder.path() }), pod).await, folder)
     }
@@ -50,7 +53,13 @@ impl Pair {
     async fn restart(&mut self) {
         let settings = self.site.settings();
         for gateway in [&mut self.site.gateway, &mut self.replica] {
-            assert!(std::process::Command::new("kill").args(["-KILL", &gateway.id().to_string()]).status().expect("kill runs").success());
+            assert!(
+                std::process::Command::new("kill")
+                    .args(["-KILL", &gateway.id().to_string()])
+                    .status()
+                    .expect("kill runs")
+                    .success()
+            );
             gateway.ended().await;
         }
         self.site.gateway = start(&self.site.pod, settings).await;
@@ -63,7 +72,13 @@ impl Pair {
 impl Session {
     async fn of(browser: &Browser<'_>, host: &'static str, name: &str) -> Self {
         browser.log_in(host, "/whoami", name).await;
-        Self { host, cookie: format!("Cookie: __Host-portcullis={}", browser.cookie(host, "__Host-portcullis")) }
+        Self {
+            host,
+            cookie: format!(
+                "Cookie: __Host-portcullis={}",
+                browser.cookie(host, "__Host-portcullis")
+            ),
+        }
     }
 
     /// Whether a gateway lets it in, to a pod or to none.
@@ -81,7 +96,9 @@ async fn published_keys(gateway: &Gateway) -> Value {
 async fn sign_out(browser: &Browser<'_>) {
     let site = browser.site;
     let confirm = browser.get(&site.url(PORTAL, "/logout")).await;
-    let page = browser.post(&site.url(PORTAL, "/logout"), &[("token", &confirm.field("token"))], None).await;
+    let page = browser
+        .post(&site.url(PORTAL, "/logout"), &[("token", &confirm.field("token"))], None)
+        .await;
     assert!(page.answer.text().contains("You are signed out"), "{:?}", page.answer);
 }
 
@@ -96,9 +113,12 @@ fn entries(folder: &Path, secret: &str) -> Vec<String> {
 async fn ends_everywhere(mut pair: Pair) -> Pair {
     let (ann, bob, took) = {
         let (at_ann, at_bob) = (pair.site.browser(), pair.site.browser());
-        let (ann, bob) = (Session::of(&at_ann, OPS, "ann").await, Session::of(&at_bob, SALES, "bob").await);
+        let (ann, bob) =
+            (Session::of(&at_ann, OPS, "ann").await, Session::of(&at_bob, SALES, "bob").await);
         for session in [&ann, &bob] {
-            assert!(session.holds_at(&pair.site.gateway).await && session.holds_at(&pair.replica).await);
+            assert!(
+                session.holds_at(&pair.site.gateway).await && session.holds_at(&pair.replica).await
+            );
         }
         sign_out(&at_ann).await;
         let signed_out = Instant::now();
@@ -129,10 +149,20 @@ async fn who_signs_out_at_one_gateway_is_refused_by_the_other_and_by_both_after_
     let (pair, folder) = Pair::on_folder(&[]).await;
     assert_eq!(entries(folder.path(), "portcullis-session-keys").len(), 1, "one makes the key");
     let pair = ends_everywhere(pair).await;
-    assert_eq!(pair.site.gateway.metric("portcullis_session_revocations_total{outcome=\"failed\"}").await, 0.0);
+    assert_eq!(
+        pair.site.gateway.metric("portcullis_session_revocations_total{outcome=\"failed\"}").await,
+        0.0
+    );
     drop(pair);
-    let [ended] = &entries(folder.path(), "portcullis-ended-sessions-1")[..] else { panic!("one end") };
-    assert!(ended.split_once('-').is_some_and(|(hash, at)| hash.len() == 32 && at.parse::<u64>().is_ok()), "{ended}");
+    let [ended] = &entries(folder.path(), "portcullis-ended-sessions-1")[..] else {
+        panic!("one end")
+    };
+    assert!(
+        ended
+            .split_once('-')
+            .is_some_and(|(hash, at)| hash.len() == 32 && at.parse::<u64>().is_ok()),
+        "{ended}"
+    );
 }
 
 #[tokio::test]
@@ -141,8 +171,15 @@ async fn who_signs_out_at_one_gateway_has_her_streams_at_the_other_ended() {
     let browser = pair.site.browser();
     let ann = Session::of(&browser, OPS, "ann").await;
     let before = pair.site.pod.counts().borrow().started;
-    let stream = tokio::spawn(pair.replica.curl(OPS, "/stream/100000?interval=20ms").header(&ann.cookie).run());
-    pair.site.pod.counts().wait_for(|counts| counts.started > before).await.expect("the pod counts");
+    let stream = tokio::spawn(
+        pair.replica.curl(OPS, "/stream/100000?interval=20ms").header(&ann.cookie).run(),
+    );
+    pair.site
+        .pod
+        .counts()
+        .wait_for(|counts| counts.started > before)
+        .await
+        .expect("the pod counts");
     sign_out(&browser).await;
     let signed_out = Instant::now();
     let answer = soon("the stream ends", stream).await.unwrap();
@@ -173,25 +210,38 @@ async fn who_signs_out_is_answered_where_others_cannot_be_told_and_they_are_told
 async fn a_session_key_is_followed_by_the_next_one_and_taken_away_when_it_is_of_no_use() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let [over, old] = [now - 80 * DAY, now - 40 * DAY].map(|made| made.to_string());
-    let metadata =
-        json!({ "name": "portcullis-session-keys", "namespace": "portcullis", "labels": { "portcullis.dev/credential": "session-keys" } });
+    let metadata = json!({ "name": "portcullis-session-keys", "namespace": "portcullis", "labels": { "portcullis.dev/credential": "session-keys" } });
     let key = |octet: &str| format!("{}MTE=", octet.repeat(40));
     let data = json!({ &over: key("A"), &old: key("B") });
     let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": data });
-    let (pair, folder) = Pair::on_folder(&[("portcullis-session-keys.json", &secret.to_string())]).await;
-    eventually("the next key is made", || async { !entries(folder.path(), "portcullis-session-keys").contains(&over) }).await;
-    let [kept, made] = &entries(folder.path(), "portcullis-session-keys")[..] else { panic!("two keys") };
+    let (pair, folder) =
+        Pair::on_folder(&[("portcullis-session-keys.json", &secret.to_string())]).await;
+    eventually("the next key is made", || async {
+        !entries(folder.path(), "portcullis-session-keys").contains(&over)
+    })
+    .await;
+    let [kept, made] = &entries(folder.path(), "portcullis-session-keys")[..] else {
+        panic!("two keys")
+    };
     assert!(*kept == old && made.parse::<u64>().unwrap() >= now, "{kept} {made}");
     for gateway in [&pair.site.gateway, &pair.replica] {
-        eventually("both are known", || async { published_keys(gateway).await["keys"].as_array().unwrap().len() == 2 }).await;
+        eventually("both are known", || async {
+            published_keys(gateway).await["keys"].as_array().unwrap().len() == 2
+        })
+        .await;
     }
 }
 
 /// Runs `portcullis sessions` for one of them.
 async fn sessions(gateway: &Gateway, arguments: &[&str]) -> String {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    let output =
-        command.arg("sessions").args(arguments).args(["--admin", &gateway.admin().to_string()]).output().await.expect("portcullis runs");
+    let output = command
+        .arg("sessions")
+        .args(arguments)
+        .args(["--admin", &gateway.admin().to_string()])
+        .output()
+        .await
+        .expect("portcullis runs");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
@@ -208,14 +258,20 @@ async fn on_command_there_is_another_key_and_all_sessions_end_where_that_is_said
     assert!(told.contains("another key was made"), "{told}");
     assert!(keys().len() == 2 && keys().contains(first), "{:?}", keys());
     for gateway in [&pair.site.gateway, &pair.replica] {
-        eventually("it is known", || async { published_keys(gateway).await["keys"].as_array().unwrap().len() == 2 }).await;
+        eventually("it is known", || async {
+            published_keys(gateway).await["keys"].as_array().unwrap().len() == 2
+        })
+        .await;
         assert!(ann.holds_at(gateway).await);
     }
 
     let metadata = json!({ "name": "by-hand", "namespace": "portcullis", "labels": { "portcullis.dev/credential": "session-key" } });
     let by_hand = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": { "key": format!("{}=", "A".repeat(43)) } });
     std::fs::write(folder.path().join("by-hand.json"), by_hand.to_string()).unwrap();
-    eventually("it is known", || async { published_keys(&pair.replica).await["keys"].as_array().unwrap().len() == 3 }).await;
+    eventually("it is known", || async {
+        published_keys(&pair.replica).await["keys"].as_array().unwrap().len() == 3
+    })
+    .await;
     let told = sessions(&pair.replica, &["rotate", "--end-sessions"]).await;
     assert!(told.contains("were taken away") && told.contains("by-hand"), "{told}");
     assert!(keys().len() == 1 && !keys().contains(first), "{:?}", keys());
@@ -227,11 +283,26 @@ async fn on_command_there_is_another_key_and_all_sessions_end_where_that_is_said
 
 /// How many entries each of the Secrets has that ended sessions are told in.
 async fn told_in_cluster() -> Vec<usize> {
-    let text =
-        kubectl(&["get", "secrets", "--namespace", "portcullis", "--selector=portcullis.dev/credential=ended-sessions", "-o", "json"], "")
-            .await;
+    let text = kubectl(
+        &[
+            "get",
+            "secrets",
+            "--namespace",
+            "portcullis",
+            "--selector=portcullis.dev/credential=ended-sessions",
+            "-o",
+            "json",
+        ],
+        "",
+    )
+    .await;
     let list: Value = serde_json::from_str(&text).expect("a list");
-    list["items"].as_array().expect("items").iter().map(|secret| secret["data"].as_object().map_or(0, serde_json::Map::len)).collect()
+    list["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .map(|secret| secret["data"].as_object().map_or(0, serde_json::Map::len))
+        .collect()
 }
 
 #[tokio::test]
@@ -246,9 +317,15 @@ async fn who_signs_out_at_one_replica_is_refused_by_all_of_a_cluster() {
     kubectl(&["apply", "--server-side", "-f", "-"], &namespace.to_string()).await;
     for name in ["crm", "biz"] {
         let service = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": name }, "spec": { "ports": [{ "port": 80 }] } });
-        kubectl(&["apply", "--server-side", "--namespace", "closed", "-f", "-"], &service.to_string()).await;
+        kubectl(
+            &["apply", "--server-side", "--namespace", "closed", "-f", "-"],
+            &service.to_string(),
+        )
+        .await;
     }
-    let pair = Pair::start(json!({ "kubernetes": { "kubeconfig": kubeconfig } }), echo("pod-1").await).await;
+    let pair =
+        Pair::start(json!({ "kubernetes": { "kubeconfig": kubeconfig } }), echo("pod-1").await)
+            .await;
     let pair = ends_everywhere(pair).await;
 
     // Each tells of the fewest in its turn, so that all are in use.
@@ -256,7 +333,10 @@ async fn who_signs_out_at_one_replica_is_refused_by_all_of_a_cluster() {
         let browser = pair.site.browser();
         Session::of(&browser, OPS, "ann").await;
         sign_out(&browser).await;
-        eventually("it is told", || async { told_in_cluster().await.iter().sum::<usize>() == told }).await;
+        eventually("it is told", || async {
+            told_in_cluster().await.iter().sum::<usize>() == told
+        })
+        .await;
     }
     assert_eq!(told_in_cluster().await, [1, 1, 1, 1]);
 
@@ -264,7 +344,10 @@ async fn who_signs_out_at_one_replica_is_refused_by_all_of_a_cluster() {
     let ann = Session::of(&browser, OPS, "ann").await;
     control(&["stop-apiserver"]).await;
     sign_out(&browser).await;
-    assert!(!ann.holds_at(&pair.site.gateway).await && ann.holds_at(&pair.replica).await, "it can only be told later");
+    assert!(
+        !ann.holds_at(&pair.site.gateway).await && ann.holds_at(&pair.replica).await,
+        "it can only be told later"
+    );
     control(&["start-apiserver"]).await;
     eventually("the other refuses it", || async { !ann.holds_at(&pair.replica).await }).await;
 

@@ -17,22 +17,30 @@ const PORTAL: &str = "login.apps.test";
 
 /// A pod with a word of its own on HSTS.
 async fn loud() -> Recording {
-    let answer = "HTTP/1.1 200 OK\r\nStrict-Transport-Security: max-age=1; includeSubDomains\r\nContent-Length: 0\r\n\r\n";
-    Recording::script(vec![Step::head(), Step::write(answer), Step::Again]).await.expect("a free port")
+    let answer = "HTTP/1.1 200 OK\r\nStrict-Transport-Security: max-age=1; \
+                  includeSubDomains\r\nContent-Length: 0\r\n\r\n";
+    Recording::script(vec![Step::head(), Step::write(answer), Step::Again])
+        .await
+        .expect("a free port")
 }
 
 /// Open, closed, without pods, loud.
 async fn world(loud: &Recording) -> (World, portcullis_echo::Echo) {
     let pod = echo("pod-1").await;
     let closed = Service::new("web").environment("closed").pod(&pod);
-    let world = World::web(&pod).with(closed).with(Service::new("down")).with(Service::new("loud").pod(loud));
+    let world = World::web(&pod)
+        .with(closed)
+        .with(Service::new("down"))
+        .with(Service::new("loud").pod(loud));
     (world, pod)
 }
 
 /// All fields of an answer by curl.
 async fn told(curl: Curl) -> (u16, Vec<String>) {
     let answer = curl.run().await;
-    let of = |(name, value): &(String, String)| (name == "strict-transport-security").then(|| value.clone());
+    let of = |(name, value): &(String, String)| {
+        (name == "strict-transport-security").then(|| value.clone())
+    };
     (answer.status, answer.headers.iter().filter_map(of).collect())
 }
 
@@ -59,7 +67,13 @@ async fn every_answer_over_tls_says_the_same() {
             let found = told(gateway.curl(host, path).arg(version)).await;
             assert_eq!(found, (status, vec![TWO_YEARS.to_owned()]), "{host}{path} {version}");
         }
-        let call = gateway.curl(host, "/a.B/c").args(["--header", "content-type: application/grpc", "--data-binary", "", "--http2"]);
+        let call = gateway.curl(host, "/a.B/c").args([
+            "--header",
+            "content-type: application/grpc",
+            "--data-binary",
+            "",
+            "--http2",
+        ]);
         let (status, fields) = told(call.header("te: trailers")).await;
         assert_eq!(fields, [TWO_YEARS], "gRPC at {host}, status {status}");
     }
@@ -73,10 +87,16 @@ async fn what_is_no_http_and_what_is_a_websocket_say_it_too() {
     let mut raw = Raw::over(stream);
     raw.send("GET / HTTP/1.1\r\nno field\r\n\r\n").await;
     let refused = raw.response().await.expect("an answer");
-    assert_eq!((refused.status, refused.header("strict-transport-security")), (400, Some(TWO_YEARS)));
+    assert_eq!(
+        (refused.status, refused.header("strict-transport-security")),
+        (400, Some(TWO_YEARS))
+    );
 
     let stream = client::tls(&gateway, WEB, &["http/1.1"]).await.expect("a connection");
-    let (mut socket, response) = tokio_tungstenite::client_async(format!("wss://{WEB}/chat"), stream).await.expect("a WebSocket");
+    let (mut socket, response) =
+        tokio_tungstenite::client_async(format!("wss://{WEB}/chat"), stream)
+            .await
+            .expect("a WebSocket");
     assert_eq!(response.headers()["strict-transport-security"], TWO_YEARS);
     socket.send(Message::text("hello")).await.expect("it goes on");
 }
@@ -100,9 +120,15 @@ async fn plain_http_is_never_told() {
 async fn switched_off_no_answer_of_ours_says_it_and_backends_speak_for_themselves() {
     let loud = loud().await;
     let (world, _pod) = world(&loud).await;
-    let gateway = Gateway::of(world).settings(json!({ "listeners": { "https": { "hsts": null } } })).start().await;
+    let gateway = Gateway::of(world)
+        .settings(json!({ "listeners": { "https": { "hsts": null } } }))
+        .start()
+        .await;
     for (host, status) in [(WEB, 200), (CLOSED, 404), (ABSENT, 404), (WITHOUT_PODS, 503)] {
         assert_eq!(told(gateway.curl(host, "/")).await, (status, vec![]), "{host}");
     }
-    assert_eq!(told(gateway.curl(LOUD, "/")).await, (200, vec!["max-age=1; includeSubDomains".to_owned()]));
+    assert_eq!(
+        told(gateway.curl(LOUD, "/")).await,
+        (200, vec!["max-age=1; includeSubDomains".to_owned()])
+    );
 }

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -27,7 +29,18 @@ struct Connection {
 async fn connect(gateway: &Gateway, name: &str, host: &str, further: &[&str]) -> Connection {
     // Line by line, because openssl writes what it received past what it has buffered.
     let mut command = Command::new("stdbuf");
-    command.args(["-oL", "openssl", "s_client", "-connect", &gateway.https().to_string(), "-servername", name, "-ign_eof"]).args(further);
+    command
+        .args([
+            "-oL",
+            "openssl",
+            "s_client",
+            "-connect",
+            &gateway.https().to_string(),
+            "-servername",
+            name,
+            "-ign_eof",
+        ])
+        .args(further);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().expect("openssl runs");
     let request = format!("GET /whoami HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
@@ -36,9 +49,15 @@ async fn connect(gateway: &Gateway, name: &str, host: &str, further: &[&str]) ->
     let output = soon("openssl ends", child.wait_with_output()).await.expect("its output");
     drop(stdin);
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    let status = told.lines().find_map(|line| line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()).unwrap_or(0);
+    let status = told
+        .lines()
+        .find_map(|line| line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok())
+        .unwrap_or(0);
     let is_resumed = told.lines().any(|line| line.starts_with("Reused, TLSv1."));
-    assert!(is_resumed || told.lines().any(|line| line.starts_with("New, TLSv1.")), "no handshake: {told}");
+    assert!(
+        is_resumed || told.lines().any(|line| line.starts_with("New, TLSv1.")),
+        "no handshake: {told}"
+    );
     Connection { is_resumed, status, told }
 }
 
@@ -54,7 +73,10 @@ async fn replica(pod: &Echo, key: Option<char>) -> Gateway {
         Some(octet) => world.with_file("key.json", &session_key(octet)),
         None => world,
     };
-    Gateway::of(world).settings(json!({ "access": { "credentialsNamespace": "portcullis" } })).start().await
+    Gateway::of(world)
+        .settings(json!({ "access": { "credentialsNamespace": "portcullis" } }))
+        .start()
+        .await
 }
 
 #[tokio::test]
@@ -76,10 +98,16 @@ async fn a_session_is_resumed_at_another_replica() {
         .await;
         for replica in [&stranger, &loner] {
             let refused = connect(replica, WEB, WEB, &[version, "-sess_in", &file]).await;
-            assert!(!refused.is_resumed && refused.status == 200, "a whole handshake instead: {refused:?}");
+            assert!(
+                !refused.is_resumed && refused.status == 200,
+                "a whole handshake instead: {refused:?}"
+            );
         }
         connect(&loner, WEB, WEB, &[version, "-sess_out", &file]).await;
-        assert!(connect(&loner, WEB, WEB, &[version, "-sess_in", &file]).await.is_resumed, "without a key it still knows its own");
+        assert!(
+            connect(&loner, WEB, WEB, &[version, "-sess_in", &file]).await.is_resumed,
+            "without a key it still knows its own"
+        );
         assert!(!connect(&one, WEB, WEB, &[version, "-sess_in", &file]).await.is_resumed);
     }
 }
@@ -108,7 +136,13 @@ async fn nothing_may_be_sent_before_the_handshake_has_ended() {
     let gateway = Gateway::start(World::web(&pod)).await;
     let connection = connect(&gateway, WEB, WEB, &["-tls1_3"]).await;
     assert!(connection.told.contains("Max Early Data: 0"), "{connection:?}");
-    assert!(!connection.told.lines().any(|line| line.trim().starts_with("Max Early Data: ") && !line.ends_with(" 0")), "{connection:?}");
+    assert!(
+        !connection
+            .told
+            .lines()
+            .any(|line| line.trim().starts_with("Max Early Data: ") && !line.ends_with(" 0")),
+        "{connection:?}"
+    );
 }
 
 fn authority() -> CertifiedIssuer<'static, KeyPair> {
@@ -132,21 +166,38 @@ async fn a_resumed_session_is_judged_by_the_host_that_it_asks_for_and_by_what_ho
     let secret = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(vec!["importer.test".to_owned()]).expect("a name");
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    let certificate = put(folder.path(), "client.crt", &params.signed_by(&secret, &ours).expect("a certificate").pem());
+    let certificate = put(
+        folder.path(),
+        "client.crt",
+        &params.signed_by(&secret, &ours).expect("a certificate").pem(),
+    );
     let secret = put(folder.path(), "client.key", &secret.serialize_pem());
     let session = folder.path().join("session").to_string_lossy().into_owned();
 
-    let service = |environment| Service::new("web").environment(environment).annotation("require", "app").pod(&pod);
+    let service = |environment| {
+        Service::new("web").environment(environment).annotation("require", "app").pod(&pod)
+    };
     let world = World::empty()
         .with(service("machines"))
         .with(service("others"))
         .annotation("machines", "allow-apps", "dns:importer.test")
         .annotation("others", "allow-apps", "dns:exporter.test");
-    let gateway = Gateway::of(world).settings(json!({ "access": { "clientCertificateAuthorities": authorities } })).start().await;
+    let gateway = Gateway::of(world)
+        .settings(json!({ "access": { "clientCertificateAuthorities": authorities } }))
+        .start()
+        .await;
     for version in VERSIONS {
         put(folder.path(), "authorities.pem", &ours.pem());
         eventually("the certificate lets in", || async {
-            connect(&gateway, OURS, OURS, &[version, "-cert", &certificate, "-key", &secret, "-sess_out", &session]).await.status == 200
+            connect(
+                &gateway,
+                OURS,
+                OURS,
+                &[version, "-cert", &certificate, "-key", &secret, "-sess_out", &session],
+            )
+            .await
+            .status
+                == 200
         })
         .await;
         let resume = async |name: &str, host: &str| {
@@ -154,10 +205,19 @@ async fn a_resumed_session_is_judged_by_the_host_that_it_asks_for_and_by_what_ho
             (connection.is_resumed, connection.status)
         };
         assert_eq!(resume(OURS, OURS).await, (true, 200), "{version}");
-        assert_eq!(resume(OURS, THEIRS).await, (true, 404), "{version}: its certificate gives no right to that host");
-        assert_eq!(resume(THEIRS, OURS).await, (false, 404), "{version}: another name is another session, without a certificate");
+        assert_eq!(
+            resume(OURS, THEIRS).await,
+            (true, 404),
+            "{version}: its certificate gives no right to that host"
+        );
+        assert_eq!(
+            resume(THEIRS, OURS).await,
+            (false, 404),
+            "{version}: another name is another session, without a certificate"
+        );
         assert_eq!(resume(THEIRS, THEIRS).await, (false, 404), "{version}");
         put(folder.path(), "authorities.pem", &other.pem());
-        eventually("the authority is gone", || async { resume(OURS, OURS).await == (true, 404) }).await;
+        eventually("the authority is gone", || async { resume(OURS, OURS).await == (true, 404) })
+            .await;
     }
 }

@@ -25,7 +25,10 @@ pub(super) struct Cluster {
 // === impl Cluster ===
 
 impl Cluster {
-    pub(super) async fn new(settings: &KubernetesSettings, namespace: &str) -> Result<Self, StoreError> {
+    pub(super) async fn new(
+        settings: &KubernetesSettings,
+        namespace: &str,
+    ) -> Result<Self, StoreError> {
         let kubernetes = Kubernetes::new(settings, Secrets::default()).await?;
         Ok(Self { api: Api::namespaced(kubernetes.client().clone(), namespace) })
     }
@@ -36,7 +39,10 @@ impl Cluster {
         for secret in within("list its Secrets", self.api.list(&params)).await? {
             match Credential::from_secret(&secret, None) {
                 Ok(Credential::ClientKey(key)) => {
-                    found.keys.push((key, secret.metadata.creation_timestamp.map(|time| SystemTime::from(time.0))));
+                    found.keys.push((
+                        key,
+                        secret.metadata.creation_timestamp.map(|time| SystemTime::from(time.0)),
+                    ));
                 }
                 Ok(_) => {}
                 Err(problem) => found.problems.push(problem),
@@ -46,20 +52,32 @@ impl Cluster {
     }
 
     pub(super) async fn create(&self, key: &ClientKey) -> Result<(), StoreError> {
-        within("create the Secret", self.api.create(&PostParams::default(), &secret::object(key))).await.map(drop)
+        within("create the Secret", self.api.create(&PostParams::default(), &secret::object(key)))
+            .await
+            .map(drop)
     }
 
     pub(super) async fn end(&self, key: &ClientKey, expires: SystemTime) -> Result<(), StoreError> {
         let patch = json!({"metadata": {"annotations": {format!("{PREFIX}{EXPIRES}"): secret::write_time(expires)}}});
-        within("change the Secret", self.api.patch(&key.origin.name, &PatchParams::default(), &Patch::Merge(patch))).await.map(drop)
+        within(
+            "change the Secret",
+            self.api.patch(&key.origin.name, &PatchParams::default(), &Patch::Merge(patch)),
+        )
+        .await
+        .map(drop)
     }
 
     pub(super) async fn revoke(&self, key: &ClientKey) -> Result<(), StoreError> {
-        within("delete the Secret", self.api.delete(&key.origin.name, &DeleteParams::default())).await.map(drop)
+        within("delete the Secret", self.api.delete(&key.origin.name, &DeleteParams::default()))
+            .await
+            .map(drop)
     }
 }
 
-async fn within<T>(what: &'static str, request: impl Future<Output = kube::Result<T>>) -> Result<T, StoreError> {
+async fn within<T>(
+    what: &'static str,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, StoreError> {
     match timeout(PATIENCE, request).await {
         Ok(result) => result.map_err(|error| StoreError::Cluster(what, Box::new(error))),
         Err(_) => Err(StoreError::Late(what)),

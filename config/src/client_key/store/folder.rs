@@ -22,7 +22,10 @@ pub(super) struct Folder {
 
 impl Folder {
     pub(super) fn new(path: PathBuf, namespace: &str) -> Self {
-        Self { path, secrets: Secrets { credentials: Some(namespace.into()), ..Secrets::default() } }
+        Self {
+            path,
+            secrets: Secrets { credentials: Some(namespace.into()), ..Secrets::default() },
+        }
     }
 
     pub(super) fn list(&self) -> Result<ClientKeys, StoreError> {
@@ -39,13 +42,15 @@ impl Folder {
 
     pub(super) fn create(&self, key: &ClientKey) -> Result<(), StoreError> {
         let path = self.path.join(format!("{}.yaml", key.origin.name));
-        whole_file::create(&path, secret::manifest(key).as_bytes()).map_err(|error| StoreError::File(path, error))
+        whole_file::create(&path, secret::manifest(key).as_bytes())
+            .map_err(|error| StoreError::File(path, error))
     }
 
     pub(super) fn end(&self, key: &ClientKey, expires: SystemTime) -> Result<(), StoreError> {
         let path = own_file(key)?;
         let ending = ClientKey { expires: Some(expires), ..key.clone() };
-        whole_file::replace(&path, secret::manifest(&ending).as_bytes()).map_err(|error| StoreError::File(path, error))
+        whole_file::replace(&path, secret::manifest(&ending).as_bytes())
+            .map_err(|error| StoreError::File(path, error))
     }
 
     pub(super) fn revoke(&self, key: &ClientKey) -> Result<(), StoreError> {

@@ -71,7 +71,11 @@ async fn what_cannot_be_understood_is_told_beside_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
     store.create(&key("shop", 2)).await.unwrap();
-    fs::write(folder.path().join("broken.yaml"), secret::manifest(&key("billing", 1)).replace("sha256", "md5")).unwrap();
+    fs::write(
+        folder.path().join("broken.yaml"),
+        secret::manifest(&key("billing", 1)).replace("sha256", "md5"),
+    )
+    .unwrap();
     let found = store.list().await.unwrap();
     assert_eq!((found.keys.len(), found.problems.len()), (1, 1));
     assert!(Store::folder(folder.path().join("nowhere"), "portcullis").list().await.is_err());

@@ -1,4 +1,5 @@
-//! Secrets of a cluster, changed by merge patches (RFC 7396): the API server takes each into the Secret as it is then.
+//! Secrets of a cluster, changed by merge patches (RFC 7396): the API server takes each into the
+//! Secret as it is then.
 
 use std::fmt;
 
@@ -23,7 +24,10 @@ pub(super) struct Cluster {
 // === impl Cluster ===
 
 impl Cluster {
-    pub(super) async fn new(settings: &KubernetesSettings, namespace: &str) -> Result<Self, SourceError> {
+    pub(super) async fn new(
+        settings: &KubernetesSettings,
+        namespace: &str,
+    ) -> Result<Self, SourceError> {
         Ok(Self { api: Api::namespaced(client(settings).await?, namespace) })
     }
 }
@@ -31,10 +35,16 @@ impl Cluster {
 impl Store for Cluster {
     fn change(&self, change: Change) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            match self.api.patch(change.secret, &PatchParams::default(), &Patch::Merge(patch(&change))).await {
+            match self
+                .api
+                .patch(change.secret, &PatchParams::default(), &Patch::Merge(patch(&change)))
+                .await
+            {
                 Ok(_) => Ok(()),
                 Err(kube::Error::Api(status)) if status.code == 409 => Err(StoreError::Superseded),
-                Err(kube::Error::Api(status)) if status.code == 404 => Err(StoreError::Missing(change.secret)),
+                Err(kube::Error::Api(status)) if status.code == 404 => {
+                    Err(StoreError::Missing(change.secret))
+                }
                 Err(error) => Err(StoreError::Cluster(Box::new(error))),
             }
         })
@@ -50,7 +60,10 @@ impl fmt::Debug for Cluster {
 /// A `null` takes an entry away; one that is not there is no error.
 fn patch(change: &Change) -> Value {
     let removed = change.remove.iter().map(|name| (name.clone(), Value::Null));
-    let added = change.add.iter().map(|(name, value)| (name.clone(), json!(ByteString(value.expose().to_vec()))));
+    let added = change
+        .add
+        .iter()
+        .map(|(name, value)| (name.clone(), json!(ByteString(value.expose().to_vec()))));
     let data: Map<String, Value> = removed.chain(added).collect();
     let mut metadata = json!({ "labels": { CREDENTIAL: change.kind } });
     // With a version the API server refuses the patch where another one is there by now.
@@ -81,6 +94,9 @@ mod tests {
         let expected = json!({ "metadata": { "labels": labels, "resourceVersion": "7" }, "data": { "a": null, "b": "AQI=" } });
         assert_eq!(patch(&change), expected);
         let in_any_case = Change { only_if: None, add: BTreeMap::new(), ..change };
-        assert_eq!(patch(&in_any_case), json!({ "metadata": { "labels": labels }, "data": { "a": null } }));
+        assert_eq!(
+            patch(&in_any_case),
+            json!({ "metadata": { "labels": labels }, "data": { "a": null } })
+        );
     }
 }

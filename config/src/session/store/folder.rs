@@ -1,4 +1,5 @@
-//! Secrets in a folder of manifests: a file of its own for each, changed under a lock that all gateways on the folder share.
+//! Secrets in a folder of manifests: a file of its own for each, changed under a lock that all
+//! gateways on the folder share.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -49,7 +50,12 @@ impl Folder {
             return Err(StoreError::Superseded);
         }
         entries.retain(|name, _| !change.remove.contains(name));
-        entries.extend(change.add.iter().map(|(name, value)| (name.clone(), ByteString(value.expose().to_vec()))));
+        entries.extend(
+            change
+                .add
+                .iter()
+                .map(|(name, value)| (name.clone(), ByteString(value.expose().to_vec()))),
+        );
         let manifest = serde_json::to_vec_pretty(&self.object(change, entries));
         let manifest = manifest.map_err(|error| StoreError::File(path.clone(), error.into()))?;
         whole_file::replace(&path, &manifest).map_err(|error| StoreError::File(path, error))
@@ -59,7 +65,14 @@ impl Folder {
     async fn lock(&self) -> Result<File, StoreError> {
         let path = self.path.join(LOCK);
         let wrong = |error| StoreError::File(path.clone(), error);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(wrong)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(wrong)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
             match file.try_lock() {
@@ -71,14 +84,19 @@ impl Folder {
     }
 
     /// The entries of the file; none where there is none.
-    fn read(&self, path: &Path, change: &Change) -> Result<BTreeMap<String, ByteString>, StoreError> {
+    fn read(
+        &self,
+        path: &Path,
+        change: &Change,
+    ) -> Result<BTreeMap<String, ByteString>, StoreError> {
         let mut bytes = Vec::new();
         match File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes)) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
             Err(error) => return Err(StoreError::File(path.to_owned(), error)),
         }
-        let secret: Secret = serde_json::from_slice(&bytes).map_err(|_| StoreError::Changed(path.to_owned()))?;
+        let secret: Secret =
+            serde_json::from_slice(&bytes).map_err(|_| StoreError::Changed(path.to_owned()))?;
         let own = self.object(change, BTreeMap::new());
         // Whatever else there is would be lost.
         if (&secret.metadata, &secret.string_data) != (&own.metadata, &None) {
@@ -112,7 +130,8 @@ impl Store for Folder {
                 let _lock = lock;
                 folder.apply(&change)
             };
-            let ended = |error: JoinError| StoreError::File(self.path.clone(), io::Error::other(error));
+            let ended =
+                |error: JoinError| StoreError::File(self.path.clone(), io::Error::other(error));
             spawn_blocking(apply).await.map_err(ended)?
         })
     }

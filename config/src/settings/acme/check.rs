@@ -24,26 +24,47 @@ pub(in crate::settings) fn meaning(settings: &Settings, complain: &mut Complain<
     challenge(settings, acme, complain);
     if acme.retry_after.is_zero() {
         let help = "write a duration such as `1m`".to_owned();
-        complain(&["acme", "retryAfter"], "authorities shut out who asks without a pause".to_owned(), help);
+        complain(
+            &["acme", "retryAfter"],
+            "authorities shut out who asks without a pause".to_owned(),
+            help,
+        );
     }
     store(settings, acme, complain);
 }
 
-fn of_authority(acme: &AcmeSettings, authority: &AuthoritySettings, index: &str, complain: &mut Complain<'_>) {
-    for (key, url) in [("directory", Some(&authority.directory)), ("staging", authority.staging.as_ref())] {
+fn of_authority(
+    acme: &AcmeSettings,
+    authority: &AuthoritySettings,
+    index: &str,
+    complain: &mut Complain<'_>,
+) {
+    for (key, url) in
+        [("directory", Some(&authority.directory)), ("staging", authority.staging.as_ref())]
+    {
         if url.is_some_and(|url| !is_https(url)) {
-            let help = "write the URL of the authority's directory, beginning with `https://` (RFC 8555 §6.1)".to_owned();
+            let help = "write the URL of the authority's directory, beginning with `https://` \
+                        (RFC 8555 §6.1)"
+                .to_owned();
             complain(&["acme", "authorities", index, key], "it is no `https` URL".to_owned(), help);
         }
     }
     if authority.directory(acme.staging).is_none() {
         let help = "give its `staging` directory, or take `acme.staging` out".to_owned();
-        complain(&["acme", "authorities", index], "no staging directory of it is known".to_owned(), help);
+        complain(
+            &["acme", "authorities", index],
+            "no staging directory of it is known".to_owned(),
+            help,
+        );
     }
     for (number, contact) in authority.contact.iter().enumerate() {
         if !contact.contains(':') {
             let help = "write a URL such as `mailto:ops@example.com`".to_owned();
-            complain(&["acme", "authorities", index, "contact", &number.to_string()], "it is no URL".to_owned(), help);
+            complain(
+                &["acme", "authorities", index, "contact", &number.to_string()],
+                "it is no URL".to_owned(),
+                help,
+            );
         }
     }
 }
@@ -57,9 +78,10 @@ fn challenge(settings: &Settings, acme: &AcmeSettings, complain: &mut Complain<'
         ChallengeKind::TlsAlpn01 if listeners.https.address.is_none() => {
             ("there is no listener for HTTPS", "give `listeners.https.address`")
         }
-        ChallengeKind::Dns01 if acme.dns.provider.is_none() => {
-            ("nobody makes the DNS records", "give `acme.dns.provider`, or prove names by `http-01`")
-        }
+        ChallengeKind::Dns01 if acme.dns.provider.is_none() => (
+            "nobody makes the DNS records",
+            "give `acme.dns.provider`, or prove names by `http-01`",
+        ),
         _ => return provider(acme, complain),
     };
     complain(&["acme", "challenge"], wrong.to_owned(), help.to_owned());
@@ -69,17 +91,31 @@ fn provider(acme: &AcmeSettings, complain: &mut Complain<'_>) {
     match &acme.dns.provider {
         Some(DnsProviderSettings::Exec(exec)) if exec.command.is_empty() => {
             let help = "write the program's path and its first arguments".to_owned();
-            complain(&["acme", "dns", "provider", "exec", "command"], "there is no program".to_owned(), help);
+            complain(
+                &["acme", "dns", "provider", "exec", "command"],
+                "there is no program".to_owned(),
+                help,
+            );
         }
         Some(DnsProviderSettings::Webhook(webhook)) if !is_https(&webhook.url) => {
-            let help = "write a URL that begins with `https://`: whoever answers in its place could take over the zone".to_owned();
-            complain(&["acme", "dns", "provider", "webhook", "url"], "it is no `https` URL".to_owned(), help);
+            let help = "write a URL that begins with `https://`: whoever answers in its place \
+                        could take over the zone"
+                .to_owned();
+            complain(
+                &["acme", "dns", "provider", "webhook", "url"],
+                "it is no `https` URL".to_owned(),
+                help,
+            );
         }
         _ => {}
     }
     if acme.dns.propagation_timeout.is_zero() {
         let help = "write a duration such as `2m`".to_owned();
-        complain(&["acme", "dns", "propagationTimeout"], "nothing can be done in no time".to_owned(), help);
+        complain(
+            &["acme", "dns", "propagationTimeout"],
+            "nothing can be done in no time".to_owned(),
+            help,
+        );
     }
 }
 
@@ -98,7 +134,11 @@ fn store(settings: &Settings, acme: &AcmeSettings, complain: &mut Complain<'_>) 
         (Some(StoreSettings::Kubernetes(kubernetes)), _) => {
             if let Some(Err(error)) = kubernetes.namespace.as_deref().map(check_label) {
                 let help = "write the name of a Namespace".to_owned();
-                complain(&["acme", "store", "kubernetes", "namespace"], format!("no Namespace can have this name: it {error}"), help);
+                complain(
+                    &["acme", "store", "kubernetes", "namespace"],
+                    format!("no Namespace can have this name: it {error}"),
+                    help,
+                );
             }
         }
         _ => {}
@@ -115,26 +155,45 @@ pub(in crate::settings) fn files(settings: &Settings, complain: &mut Complain<'_
             contains(path, CERTIFICATE, &["acme", "authorities", &index, "rootFile"], complain);
         }
         if let Some(account) = &authority.external_account {
-            readable(&account.key_file, &["acme", "authorities", &index, "externalAccount", "keyFile"], complain);
+            readable(
+                &account.key_file,
+                &["acme", "authorities", &index, "externalAccount", "keyFile"],
+                complain,
+            );
         }
     }
     match &acme.dns.provider {
         Some(DnsProviderSettings::Rfc2136(settings)) => {
-            readable(&settings.key_file, &["acme", "dns", "provider", "rfc2136", "keyFile"], complain);
+            readable(
+                &settings.key_file,
+                &["acme", "dns", "provider", "rfc2136", "keyFile"],
+                complain,
+            );
         }
         Some(DnsProviderSettings::Webhook(settings)) => {
             if let Some(path) = &settings.root_file {
-                contains(path, CERTIFICATE, &["acme", "dns", "provider", "webhook", "rootFile"], complain);
+                contains(
+                    path,
+                    CERTIFICATE,
+                    &["acme", "dns", "provider", "webhook", "rootFile"],
+                    complain,
+                );
             }
             if let Some(path) = &settings.authorization_file {
-                readable(path, &["acme", "dns", "provider", "webhook", "authorizationFile"], complain);
+                readable(
+                    path,
+                    &["acme", "dns", "provider", "webhook", "authorizationFile"],
+                    complain,
+                );
             }
         }
         Some(DnsProviderSettings::Exec(_)) | None => {}
     }
     if let Some(folder) = acme.store.as_ref().and_then(StoreSettings::folder)
         && !folder.is_dir()
-        && !folder.parent().is_some_and(|parent| parent == Path::new("") || fs::metadata(parent).is_ok_and(|parent| parent.is_dir()))
+        && !folder.parent().is_some_and(|parent| {
+            parent == Path::new("") || fs::metadata(parent).is_ok_and(|parent| parent.is_dir())
+        })
     {
         complain(
             &["acme", "store", "folder"],
@@ -145,6 +204,8 @@ pub(in crate::settings) fn files(settings: &Settings, complain: &mut Complain<'_
 }
 
 fn is_https(url: &str) -> bool {
-    url.parse::<http::Uri>()
-        .is_ok_and(|url| url.scheme() == Some(&http::uri::Scheme::HTTPS) && url.host().is_some_and(|host| !host.is_empty()))
+    url.parse::<http::Uri>().is_ok_and(|url| {
+        url.scheme() == Some(&http::uri::Scheme::HTTPS)
+            && url.host().is_some_and(|host| !host.is_empty())
+    })
 }

@@ -16,7 +16,8 @@ const MAX_NAME: usize = 63;
 
 /// The shortest time for which a session key may seal.
 const SHORTEST_ROTATION: Duration = Duration::from_secs(3600);
-/// The most session keys of the gateway's own that are in use at a time, but for the one that seals.
+/// The most session keys of the gateway's own that are in use at a time, but for the one that
+/// seals.
 const MAX_KEYS: u32 = 16;
 
 /// Checks all that needs no look at other files.
@@ -24,10 +25,18 @@ pub(super) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {
     let access = &settings.access;
     if let Some(Err(error)) = access.credentials_namespace.as_deref().map(check_label) {
         let message = format!("no Namespace can have this name: it {error}");
-        complain(&["access", "credentialsNamespace"], message, "write the name of a Namespace".to_owned());
+        complain(
+            &["access", "credentialsNamespace"],
+            message,
+            "write the name of a Namespace".to_owned(),
+        );
     }
-    if access.key_rotation < SHORTEST_ROTATION || access.key_rotation < access.sessions_last() / MAX_KEYS {
-        let message = "there would be more session keys than can be looked through for each session".to_owned();
+    if access.key_rotation < SHORTEST_ROTATION
+        || access.key_rotation < access.sessions_last() / MAX_KEYS
+    {
+        let message = "there would be more session keys than can be looked through for each \
+                       session"
+            .to_owned();
         let help = "write at least an hour, and a sixteenth of `login.absolute`".to_owned();
         complain(&["access", "keyRotation"], message, help);
     }
@@ -54,7 +63,11 @@ type ComplainHere<'a> = dyn FnMut(&[&str], String, &str) + 'a;
 fn of_issuer(issuer: &IssuerSettings, complain: &mut ComplainHere<'_>) {
     let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if !(1..=MAX_NAME).contains(&issuer.name.len()) || !issuer.name.bytes().all(named) {
-        complain(&["name"], format!("it is not of 1 to {MAX_NAME} letters, digits, `-` and `_`"), "write a short name");
+        complain(
+            &["name"],
+            format!("it is not of 1 to {MAX_NAME} letters, digits, `-` and `_`"),
+            "write a short name",
+        );
     }
     url(&issuer.issuer, &["issuer"], complain);
     if issuer.issuer.contains(['?', '#']) {
@@ -72,10 +85,15 @@ fn of_issuer(issuer: &IssuerSettings, complain: &mut ComplainHere<'_>) {
         url(uri, &["introspection", "endpoint"], complain);
     }
     if introspection.is_some_and(|introspection| introspection.client_id.is_empty()) {
-        complain(&["introspection", "clientId"], "it is empty".to_owned(), "write the gateway's own client identifier there");
+        complain(
+            &["introspection", "clientId"],
+            "it is empty".to_owned(),
+            "write the gateway's own client identifier there",
+        );
     }
     if issuer.audiences.is_empty() || issuer.audiences.iter().any(String::is_empty) {
-        let message = "without an audience, tokens for everybody else would be accepted too".to_owned();
+        let message =
+            "without an audience, tokens for everybody else would be accepted too".to_owned();
         complain(&["audiences"], message, "write what the `aud` of tokens for these services has");
     }
     if issuer.algorithms.is_empty() {
@@ -87,21 +105,38 @@ fn of_issuer(issuer: &IssuerSettings, complain: &mut ComplainHere<'_>) {
     }
     for (keys, claim) in [("userClaim", &issuer.user_claim), ("groupClaim", &issuer.group_claim)] {
         if claim.is_empty() {
-            complain(&[keys], "it is empty".to_owned(), "write the name of a claim, or leave the key out");
+            complain(
+                &[keys],
+                "it is empty".to_owned(),
+                "write the name of a claim, or leave the key out",
+            );
         }
     }
 }
 
 /// Whether callers of different issuers can be told apart.
-fn among_issuers(issuer: &IssuerSettings, before: &[IssuerSettings], complain: &mut ComplainHere<'_>) {
+fn among_issuers(
+    issuer: &IssuerSettings,
+    before: &[IssuerSettings],
+    complain: &mut ComplainHere<'_>,
+) {
     if issuer.name == GITHUB {
-        complain(&["name"], format!("`{GITHUB}` means GitHub itself in `access.login.issuer`"), "write another name");
+        complain(
+            &["name"],
+            format!("`{GITHUB}` means GitHub itself in `access.login.issuer`"),
+            "write another name",
+        );
     }
     if before.iter().any(|other| other.name == issuer.name) {
-        complain(&["name"], format!("another issuer has the name `{}`", issuer.name), "give each a name of its own");
+        complain(
+            &["name"],
+            format!("another issuer has the name `{}`", issuer.name),
+            "give each a name of its own",
+        );
     }
     if before.iter().any(|other| other.issuer == issuer.issuer) {
-        let help = "write all audiences into one entry: which one a token belonged to would not be clear";
+        let help =
+            "write all audiences into one entry: which one a token belonged to would not be clear";
         complain(&["issuer"], format!("another entry is of `{}` too", issuer.issuer), help);
     }
     let mistaken = |other: &&IssuerSettings| match (other.prefix.as_str(), issuer.prefix.as_str()) {
@@ -110,8 +145,15 @@ fn among_issuers(issuer: &IssuerSettings, before: &[IssuerSettings], complain: &
         (other, own) => other.starts_with(own) || own.starts_with(other),
     };
     if let Some(other) = before.iter().find(mistaken) {
-        let message = format!("callers of it could be mistaken for callers of `{}`, whose prefix is `{}`", other.name, other.prefix);
-        complain(&["prefix"], message, "write a prefix such as `partner:` that no other begins with; one issuer may have none");
+        let message = format!(
+            "callers of it could be mistaken for callers of `{}`, whose prefix is `{}`",
+            other.name, other.prefix
+        );
+        complain(
+            &["prefix"],
+            message,
+            "write a prefix such as `partner:` that no other begins with; one issuer may have none",
+        );
     }
 }
 
@@ -119,11 +161,21 @@ fn of_login(login: &LoginSettings, settings: &Settings, complain: &mut ComplainH
     let host = login.host.as_deref().map(|host| (host, host.parse::<Hostname>()));
     match host {
         Some((host, Err(error))) => {
-            complain(&["host"], format!("`{host}` is no hostname: it {error}"), "write a name such as `login.apps.example.com`");
+            complain(
+                &["host"],
+                format!("`{host}` is no hostname: it {error}"),
+                "write a name such as `login.apps.example.com`",
+            );
         }
-        Some((host, Ok(_))) if !host.strip_suffix(&settings.zone).is_some_and(|before| before.ends_with('.')) => {
+        Some((host, Ok(_)))
+            if !host.strip_suffix(&settings.zone).is_some_and(|before| before.ends_with('.')) =>
+        {
             let help = format!("write a name such as `login.{}`", settings.zone);
-            complain(&["host"], format!("`{host}` is not inside of the zone `{}`", settings.zone), &help);
+            complain(
+                &["host"],
+                format!("`{host}` is not inside of the zone `{}`", settings.zone),
+                &help,
+            );
         }
         _ => {}
     }
@@ -133,14 +185,26 @@ fn of_login(login: &LoginSettings, settings: &Settings, complain: &mut ComplainH
         complain(&["issuer"], format!("`{}` is none of the issuers", login.issuer), &help);
     }
     if login.client_id.is_empty() {
-        complain(&["clientId"], "it is empty".to_owned(), "write the gateway's client identifier there");
+        complain(
+            &["clientId"],
+            "it is empty".to_owned(),
+            "write the gateway's client identifier there",
+        );
     }
     if login.issuer != GITHUB && !login.scopes.iter().any(|scope| scope == "openid") {
         // OpenID Connect Core 1.0 §3.1.2.1: without it there is no ID token.
-        complain(&["scopes"], "`openid` is not among them".to_owned(), "add `openid`, or leave the key out");
+        complain(
+            &["scopes"],
+            "`openid` is not among them".to_owned(),
+            "add `openid`, or leave the key out",
+        );
     }
     if login.port == 0 {
-        complain(&["port"], "0 is no port".to_owned(), "write the port of HTTPS as browsers see it");
+        complain(
+            &["port"],
+            "0 is no port".to_owned(),
+            "write the port of HTTPS as browsers see it",
+        );
     }
     if login.idle.is_zero() || login.absolute < login.idle {
         complain(
@@ -158,13 +222,19 @@ fn url(text: &str, keys: &[&str], complain: &mut ComplainHere<'_>) {
     let wrong = match text.parse::<Uri>() {
         Err(_) => "is no URL",
         Ok(uri) => match (uri.scheme_str(), uri.host()) {
-            _ if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) => "has a user's name in it",
+            _ if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
+                "has a user's name in it"
+            }
             (Some("https"), Some(_)) => return,
             (Some("http"), Some(host)) if is_loopback(host) => return,
             _ => "is no `https://` URL",
         },
     };
-    complain(keys, format!("`{text}` {wrong}"), "write a URL such as `https://id.example.com`; `http://` is for `localhost` alone");
+    complain(
+        keys,
+        format!("`{text}` {wrong}"),
+        "write a URL such as `https://id.example.com`; `http://` is for `localhost` alone",
+    );
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -180,26 +250,41 @@ pub(super) fn files(settings: &Settings, complain: &mut Complain<'_>) {
             contains(path, CERTIFICATE, keys, complain);
         }
     };
-    authorities(&access.client_certificate_authorities, &["access", "clientCertificateAuthorities"]);
+    authorities(
+        &access.client_certificate_authorities,
+        &["access", "clientCertificateAuthorities"],
+    );
     for (index, issuer) in access.issuers.iter().enumerate() {
-        authorities(&issuer.certificate_authorities, &["access", "issuers", &index.to_string(), "certificateAuthorities"]);
+        authorities(
+            &issuer.certificate_authorities,
+            &["access", "issuers", &index.to_string(), "certificateAuthorities"],
+        );
     }
     if let Some(login) = &access.login {
-        authorities(&login.github.certificate_authorities, &["access", "login", "github", "certificateAuthorities"]);
+        authorities(
+            &login.github.certificate_authorities,
+            &["access", "login", "github", "certificateAuthorities"],
+        );
     }
     for (index, issuer) in access.issuers.iter().enumerate() {
         if let Some(introspection) = &issuer.introspection {
-            let keys = ["access", "issuers", &index.to_string(), "introspection", "clientSecretFile"];
+            let keys =
+                ["access", "issuers", &index.to_string(), "introspection", "clientSecretFile"];
             secret(&introspection.client_secret_file, &keys, complain);
         }
     }
-    if let Some(path) = access.login.as_ref().and_then(|login| login.client_secret_file.as_deref()) {
+    if let Some(path) = access.login.as_ref().and_then(|login| login.client_secret_file.as_deref())
+    {
         secret(path, &["access", "login", "clientSecretFile"], complain);
     }
 }
 
 fn secret(path: &Path, keys: &[&str], complain: &mut Complain<'_>) {
     if readable(path, keys, complain).is_some_and(|bytes| bytes.trim_ascii().is_empty()) {
-        complain(keys, format!("{} is empty", path.display()), "name a file with the secret in it".to_owned());
+        complain(
+            keys,
+            format!("{} is empty", path.display()),
+            "name a file with the secret in it".to_owned(),
+        );
     }
 }

@@ -1,13 +1,18 @@
 use super::*;
 
 fn problems(text: &str) -> Vec<String> {
-    let problems = Settings::parse(Path::new("gateway.yaml"), text.as_bytes()).expect_err("there must be a problem");
+    let problems = Settings::parse(Path::new("gateway.yaml"), text.as_bytes())
+        .expect_err("there must be a problem");
     problems.iter().map(ToString::to_string).collect()
 }
 
 #[test]
 fn the_least_configuration_takes_every_default() {
-    let settings = Settings::parse(Path::new("gateway.yaml"), b"zone: apps.example.com\nsource:\n  kubernetes:\n").unwrap();
+    let settings = Settings::parse(
+        Path::new("gateway.yaml"),
+        b"zone: apps.example.com\nsource:\n  kubernetes:\n",
+    )
+    .unwrap();
     assert_eq!(settings.hostname, "{service}--{environment}.{zone}");
     assert!(matches!(settings.source, SourceSettings::Kubernetes(kubernetes) if kubernetes.events));
 }
@@ -32,8 +37,14 @@ fn what_is_missing_is_told_beside_what_is_wrong() {
 
 #[test]
 fn a_file_without_a_document_or_with_two_is_refused() {
-    assert_eq!(problems("# nothing\n"), ["gateway.yaml:1:1: it is empty (write `zone` and `source` at least)"]);
-    assert_eq!(problems("a: 1\n---\nb: 1\n"), ["gateway.yaml:3:1: a second document begins here (put all into one document)"]);
+    assert_eq!(
+        problems("# nothing\n"),
+        ["gateway.yaml:1:1: it is empty (write `zone` and `source` at least)"]
+    );
+    assert_eq!(
+        problems("a: 1\n---\nb: 1\n"),
+        ["gateway.yaml:3:1: a second document begins here (put all into one document)"]
+    );
     assert_eq!(problems("- a\n").len(), 1);
 }
 
@@ -44,8 +55,15 @@ fn files_that_are_named_must_be_there_relative_to_the_configuration() {
     let text = "zone: a.example\nsource: {directory: manifests}\ncertificates:\n- files: {certificate: tls.crt, key: tls.key}\n";
     std::fs::write(&path, text).unwrap();
     std::fs::write(folder.path().join("tls.key"), "no key").unwrap();
-    let places: Vec<_> = Settings::read(&path).unwrap_err().into_iter().filter_map(|problem| problem.origin.place).collect();
-    assert_eq!(places.iter().map(|place| (place.line, place.column)).collect::<Vec<_>>(), [(2, 21), (4, 24), (4, 38)]);
+    let places: Vec<_> = Settings::read(&path)
+        .unwrap_err()
+        .into_iter()
+        .filter_map(|problem| problem.origin.place)
+        .collect();
+    assert_eq!(
+        places.iter().map(|place| (place.line, place.column)).collect::<Vec<_>>(),
+        [(2, 21), (4, 24), (4, 38)]
+    );
 
     std::fs::create_dir(folder.path().join("manifests")).unwrap();
     std::fs::write(folder.path().join("tls.crt"), "-----BEGIN CERTIFICATE-----\n").unwrap();
@@ -57,7 +75,10 @@ fn files_that_are_named_must_be_there_relative_to_the_configuration() {
 #[test]
 fn a_file_that_is_not_there_is_told() {
     let problems = Settings::read(Path::new("nowhere/gateway.yaml")).unwrap_err();
-    assert!(problems[0].to_string().starts_with("nowhere/gateway.yaml:1:1: it cannot be read: "), "{problems:?}");
+    assert!(
+        problems[0].to_string().starts_with("nowhere/gateway.yaml:1:1: it cannot be read: "),
+        "{problems:?}"
+    );
 }
 
 #[test]
@@ -96,7 +117,11 @@ access:
 ";
     std::fs::write(&path, text).unwrap();
     let lines = || -> Vec<_> {
-        Settings::read(&path).unwrap_err().iter().filter_map(|problem| Some(problem.origin.place.as_ref()?.line)).collect()
+        Settings::read(&path)
+            .unwrap_err()
+            .iter()
+            .filter_map(|problem| Some(problem.origin.place.as_ref()?.line))
+            .collect()
     };
     assert_eq!(lines(), [4, 9, 10, 11, 11]);
     std::fs::write(folder.path().join("ca.crt"), "-----BEGIN CERTIFICATE-----\n").unwrap();

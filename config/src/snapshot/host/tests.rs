@@ -9,7 +9,12 @@ use super::*;
 fn table(patterns: impl IntoIterator<Item = HostPattern>) -> HostTable {
     let mut table = HostTable::default();
     for pattern in patterns {
-        table.insert(Arc::new(VirtualHost { pattern, environment: "".into(), origin: Origin::default(), routes: Vec::new() }));
+        table.insert(Arc::new(VirtualHost {
+            pattern,
+            environment: "".into(),
+            origin: Origin::default(),
+            routes: Vec::new(),
+        }));
     }
     table
 }

@@ -1,4 +1,5 @@
-//! The precedence of routes against a literal reading of Gateway API's text (`HTTPRouteRule.matches`).
+//! The precedence of routes against a literal reading of Gateway API's text
+//! (`HTTPRouteRule.matches`).
 
 use std::cmp::Ordering;
 
@@ -34,21 +35,26 @@ impl Candidate {
         let matches = &self.matches;
         matches.path.matches(&request.path)
             && matches.method.as_ref().is_none_or(|method| *method == request.method)
-            && matches
-                .headers
-                .iter()
-                .all(|wanted| request.headers.iter().any(|(name, value)| *name == wanted.name && wanted.value.matches(value)))
-            && matches
-                .query
-                .iter()
-                .all(|wanted| request.query.iter().any(|(name, value)| **name == *wanted.name && wanted.value.matches(value)))
+            && matches.headers.iter().all(|wanted| {
+                request
+                    .headers
+                    .iter()
+                    .any(|(name, value)| *name == wanted.name && wanted.value.matches(value))
+            })
+            && matches.query.iter().all(|wanted| {
+                request
+                    .query
+                    .iter()
+                    .any(|(name, value)| **name == *wanted.name && wanted.value.matches(value))
+            })
     }
 
     /// The text, sentence by sentence; greater is the one that precedence is given to.
     fn compare(&self, other: &Self) -> Ordering {
         let (one, two) = (&self.matches, &other.matches);
         let exact = |matches: &RouteMatch| matches!(matches.path, PathMatch::Exact(_));
-        // Where expressions stand is left to each implementation: here after exact paths, before prefixes, the longest first.
+        // Where expressions stand is left to each implementation: here after exact paths, before
+        // prefixes, the longest first.
         let expression = |matches: &RouteMatch| match &matches.path {
             PathMatch::Regex(pattern) => 1 + pattern.source.len(),
             PathMatch::Exact(_) | PathMatch::Prefix(_) => 0,
@@ -75,7 +81,10 @@ fn path() -> impl Strategy<Value = String> {
 }
 
 fn path_match() -> impl Strategy<Value = PathMatch> {
-    let patterns: Vec<Pattern> = ["/.*", "/a.*", "/a|/b", "/(a|b)/.*"].into_iter().map(|source| Pattern::new(source).unwrap()).collect();
+    let patterns: Vec<Pattern> = ["/.*", "/a.*", "/a|/b", "/(a|b)/.*"]
+        .into_iter()
+        .map(|source| Pattern::new(source).unwrap())
+        .collect();
     prop_oneof![
         path().prop_map(|path| PathMatch::Exact(path.into())),
         path().prop_map(|path| PathMatch::Prefix(PathPrefix::new(&path).unwrap())),
@@ -92,27 +101,37 @@ fn method() -> impl Strategy<Value = Method> {
 }
 
 fn candidate() -> impl Strategy<Value = Candidate> {
-    let matches = (path_match(), proptest::option::of(method()), pairs(), pairs()).prop_map(|(path, method, headers, query)| RouteMatch {
-        path,
-        method,
-        headers: headers
-            .into_iter()
-            .map(|(name, value)| HeaderMatch { name: name.parse().unwrap(), value: ValueMatch::Exact(value.into()) })
-            .collect(),
-        query: query.into_iter().map(|(name, value)| QueryMatch { name: name.into(), value: ValueMatch::Exact(value.into()) }).collect(),
-    });
-    let resource =
-        (select(vec!["a", "a-b", "b"]), select(vec!["x", "y"])).prop_map(|(namespace, name)| NamespacedName::new(namespace, name));
-    (matches, 0..3_i64, resource, (0..2_usize, 0..2_usize)).prop_map(|(matches, created, resource, position)| Candidate {
-        matches,
-        created,
-        resource,
-        position,
-    })
+    let matches = (path_match(), proptest::option::of(method()), pairs(), pairs()).prop_map(
+        |(path, method, headers, query)| RouteMatch {
+            path,
+            method,
+            headers: headers
+                .into_iter()
+                .map(|(name, value)| HeaderMatch {
+                    name: name.parse().unwrap(),
+                    value: ValueMatch::Exact(value.into()),
+                })
+                .collect(),
+            query: query
+                .into_iter()
+                .map(|(name, value)| QueryMatch {
+                    name: name.into(),
+                    value: ValueMatch::Exact(value.into()),
+                })
+                .collect(),
+        },
+    );
+    let resource = (select(vec!["a", "a-b", "b"]), select(vec!["x", "y"]))
+        .prop_map(|(namespace, name)| NamespacedName::new(namespace, name));
+    (matches, 0..3_i64, resource, (0..2_usize, 0..2_usize)).prop_map(
+        |(matches, created, resource, position)| Candidate { matches, created, resource, position },
+    )
 }
 
 fn request() -> impl Strategy<Value = Request> {
-    let parsed = |headers: Vec<(String, String)>| headers.into_iter().map(|(name, value)| (name.parse().unwrap(), value)).collect();
+    let parsed = |headers: Vec<(String, String)>| {
+        headers.into_iter().map(|(name, value)| (name.parse().unwrap(), value)).collect()
+    };
     (path(), method(), pairs(), pairs()).prop_map(move |(path, method, headers, query)| Request {
         path,
         method,
@@ -172,14 +191,19 @@ proptest! {
 fn names_are_in_the_order_in_which_they_are_displayed() {
     // `-` is before `/`: by namespace alone it would be the other way round.
     assert!(NamespacedName::new("a-b", "x") < NamespacedName::new("a", "x"));
-    assert_ne!(NamespacedName::new("a/b", "c").cmp(&NamespacedName::new("a", "b/c")), Ordering::Equal);
+    assert_ne!(
+        NamespacedName::new("a/b", "c").cmp(&NamespacedName::new("a", "b/c")),
+        Ordering::Equal
+    );
 }
 
 #[test]
 fn a_prefix_takes_what_is_below_it() {
     let prefix = PathPrefix::new("/abc/").unwrap();
     assert!(["/abc", "/abc/", "/abc/def"].into_iter().all(|path| prefix.matches(path)));
-    assert!(!["/abcd", "/ab", "/", "", "/ABC", "/x/abc"].into_iter().any(|path| prefix.matches(path)));
+    assert!(
+        !["/abcd", "/ab", "/", "", "/ABC", "/x/abc"].into_iter().any(|path| prefix.matches(path))
+    );
     assert!(["/", "/abc"].into_iter().all(|path| PathPrefix::root().matches(path)));
     assert_eq!(PathPrefix::new("/"), Some(PathPrefix::root()));
 }

@@ -27,7 +27,8 @@ pub(super) struct Folder {
     path: PathBuf,
     secrets: Secrets,
     files: BTreeMap<PathBuf, Manifests>,
-    /// The files that define an object, in order and each as often as it does: the first one counts.
+    /// The files that define an object, in order and each as often as it does: the first one
+    /// counts.
     definitions: BTreeMap<ObjectId, Vec<Arc<PathBuf>>>,
     /// Those of the files in which something is wrong.
     faulty: BTreeSet<PathBuf>,
@@ -79,9 +80,14 @@ impl Folder {
         }
     }
 
-    /// Reads what has changed since the last time, or `None` where nothing has. `told` are the places of all changes, where they are
-    /// known: then files that have not changed are not even looked at.
-    pub(super) fn scan(&mut self, told: Option<&BTreeSet<PathBuf>>, now: SystemTime) -> Option<News> {
+    /// Reads what has changed since the last time, or `None` where nothing has. `told` are the
+    /// places of all changes, where they are known: then files that have not changed are not
+    /// even looked at.
+    pub(super) fn scan(
+        &mut self,
+        told: Option<&BTreeSet<PathBuf>>,
+        now: SystemTime,
+    ) -> Option<News> {
         let mut affected = BTreeSet::new();
         let is_news = match told.and_then(|places| self.known_files(places)) {
             Some(files) => self.scan_files(files, now, &mut affected),
@@ -90,8 +96,8 @@ impl Folder {
         is_news.then(|| self.news(affected))
     }
 
-    /// The files that are meant by `places`, if all of these are known files or nothing that is read; `None` where a look at the
-    /// whole folder must tell.
+    /// The files that are meant by `places`, if all of these are known files or nothing that is
+    /// read; `None` where a look at the whole folder must tell.
     fn known_files(&self, places: &BTreeSet<PathBuf>) -> Option<Vec<(PathBuf, Option<Metadata>)>> {
         if !self.scanned || self.has_links {
             return None;
@@ -118,7 +124,12 @@ impl Folder {
         from.next().is_some_and(|(file, _)| file.starts_with(place))
     }
 
-    fn scan_files(&mut self, files: Vec<(PathBuf, Option<Metadata>)>, now: SystemTime, affected: &mut BTreeSet<ObjectId>) -> bool {
+    fn scan_files(
+        &mut self,
+        files: Vec<(PathBuf, Option<Metadata>)>,
+        now: SystemTime,
+        affected: &mut BTreeSet<ObjectId>,
+    ) -> bool {
         let mut is_news = false;
         for (path, metadata) in files {
             is_news |= match metadata {
@@ -139,7 +150,8 @@ impl Folder {
         let mut is_news = !self.scanned || walk.problems != self.problems;
         // A folder that cannot be read says nothing of what is in it.
         if !walk.incomplete {
-            let gone: Vec<PathBuf> = self.files.keys().filter(|path| !walk.files.contains_key(*path)).cloned().collect();
+            let gone: Vec<PathBuf> =
+                self.files.keys().filter(|path| !walk.files.contains_key(*path)).cloned().collect();
             for path in gone {
                 is_news |= self.forget(&path, affected);
             }
@@ -155,7 +167,13 @@ impl Folder {
     }
 
     /// Reads a file, if it is not known as it is now; tells whether anything came of that.
-    fn file(&mut self, path: PathBuf, metadata: &Metadata, now: SystemTime, affected: &mut BTreeSet<ObjectId>) -> bool {
+    fn file(
+        &mut self,
+        path: PathBuf,
+        metadata: &Metadata,
+        now: SystemTime,
+        affected: &mut BTreeSet<ObjectId>,
+    ) -> bool {
         let stamp = Stamp::of(metadata);
         let known = self.files.entry(path.clone()).or_default();
         if known.stamp == Some(stamp) {
@@ -203,23 +221,46 @@ impl Folder {
             }
         }
         // File by file, since one file may define all.
-        let files: BTreeSet<&PathBuf> = affected.iter().filter_map(|id| Some(&**self.definitions.get(id)?.first()?)).collect();
+        let files: BTreeSet<&PathBuf> =
+            affected.iter().filter_map(|id| Some(&**self.definitions.get(id)?.first()?)).collect();
         let mut changes = Vec::with_capacity(affected.len());
         for (file, object) in self.objects(files.into_iter()) {
             let id = object.id();
-            if self.definitions.get(&id).and_then(|files| files.first()).is_some_and(|first| **first == *file) && affected.remove(&id) {
+            if self
+                .definitions
+                .get(&id)
+                .and_then(|files| files.first())
+                .is_some_and(|first| **first == *file)
+                && affected.remove(&id)
+            {
                 changes.push(Change::Upsert(object.clone()));
             }
         }
-        changes.extend(affected.into_iter().filter(|id| !self.definitions.contains_key(id)).map(Change::Delete));
+        changes.extend(
+            affected
+                .into_iter()
+                .filter(|id| !self.definitions.contains_key(id))
+                .map(Change::Delete),
+        );
         News { changes, problems: self.all_problems(), readable: self.readable }
     }
 
     fn all_problems(&self) -> Vec<Problem> {
         let mut problems = self.problems.clone();
-        problems.extend(self.faulty.iter().filter_map(|file| self.files.get(file)).flat_map(|file| &file.problems).cloned());
-        let files: BTreeSet<&PathBuf> =
-            self.doubled.iter().filter_map(|id| self.definitions.get(id)).flatten().map(|file| &**file).collect();
+        problems.extend(
+            self.faulty
+                .iter()
+                .filter_map(|file| self.files.get(file))
+                .flat_map(|file| &file.problems)
+                .cloned(),
+        );
+        let files: BTreeSet<&PathBuf> = self
+            .doubled
+            .iter()
+            .filter_map(|id| self.definitions.get(id))
+            .flatten()
+            .map(|file| &**file)
+            .collect();
         let mut first: BTreeMap<ObjectId, &Origin> = BTreeMap::new();
         for (_, object) in self.objects(files.into_iter()) {
             let id = object.id();
@@ -235,14 +276,24 @@ impl Folder {
     }
 
     /// The objects of some files, with their files.
-    fn objects<'a>(&'a self, files: impl Iterator<Item = &'a PathBuf>) -> impl Iterator<Item = (&'a PathBuf, &'a Object)> {
+    fn objects<'a>(
+        &'a self,
+        files: impl Iterator<Item = &'a PathBuf>,
+    ) -> impl Iterator<Item = (&'a PathBuf, &'a Object)> {
         let known = files.filter_map(|file| Some((file, self.files.get(file)?)));
-        known.flat_map(|(file, manifests)| manifests.objects.iter().map(move |object| (file, object)))
+        known.flat_map(|(file, manifests)| {
+            manifests.objects.iter().map(move |object| (file, object))
+        })
     }
 }
 
 /// Takes away the definitions of `objects` by a file.
-fn undefine(definitions: &mut BTreeMap<ObjectId, Vec<Arc<PathBuf>>>, file: &Path, objects: &[Object], affected: &mut BTreeSet<ObjectId>) {
+fn undefine(
+    definitions: &mut BTreeMap<ObjectId, Vec<Arc<PathBuf>>>,
+    file: &Path,
+    objects: &[Object],
+    affected: &mut BTreeSet<ObjectId>,
+) {
     for id in objects.iter().map(Object::id) {
         if let Some(files) = definitions.get_mut(&id) {
             files.retain(|other| ***other != *file);
@@ -254,20 +305,28 @@ fn undefine(definitions: &mut BTreeMap<ObjectId, Vec<Arc<PathBuf>>>, file: &Path
     }
 }
 
-/// The objects of a file, and those that it defined before and of which `problems` leave in doubt what has become. A credential that is in doubt
-/// is none: it may have been about to be revoked.
-fn with_last_good(mut objects: Vec<Object>, problems: &[Problem], before: &[Object]) -> Vec<Object> {
+/// The objects of a file, and those that it defined before and of which `problems` leave in doubt
+/// what has become. A credential that is in doubt is none: it may have been about to be revoked.
+fn with_last_good(
+    mut objects: Vec<Object>,
+    problems: &[Problem],
+    before: &[Object],
+) -> Vec<Object> {
     let in_doubt = |object: &Object| {
         let origin = object.origin();
         let lasts = !matches!(object, Object::Credential(_));
         lasts
             && problems.iter().map(|problem| &problem.origin).any(|broken| {
                 let unnamed = broken.kind.is_empty() || broken.name.is_empty();
-                unnamed || (broken.kind, &broken.namespace, &broken.name) == (origin.kind, &origin.namespace, &origin.name)
+                unnamed
+                    || (broken.kind, &broken.namespace, &broken.name)
+                        == (origin.kind, &origin.namespace, &origin.name)
             })
     };
     let read: BTreeSet<ObjectId> = objects.iter().map(Object::id).collect();
-    objects.extend(before.iter().filter(|object| !read.contains(&object.id()) && in_doubt(object)).cloned());
+    objects.extend(
+        before.iter().filter(|object| !read.contains(&object.id()) && in_doubt(object)).cloned(),
+    );
     objects
 }
 
@@ -287,7 +346,13 @@ fn unreadable(path: &Path, error: &io::Error) -> Problem {
 fn problem(path: &Path, message: String, help: &str) -> Problem {
     let place = Place { file: Arc::new(path.to_owned()), line: 1, column: 1 };
     let origin = Origin { place: Some(place), ..Origin::default() };
-    Problem { severity: Severity::Error, reason: "Unreadable", origin, message, help: help.to_owned() }
+    Problem {
+        severity: Severity::Error,
+        reason: "Unreadable",
+        origin,
+        message,
+        help: help.to_owned(),
+    }
 }
 
 fn twice(object: &Object, first: &Origin) -> Problem {
@@ -303,8 +368,8 @@ fn twice(object: &Object, first: &Origin) -> Problem {
     }
 }
 
-/// Finds the manifests of a folder. Hidden files and folders are left aside: editors and Kubernetes' volumes keep their own
-/// things there. Links are followed to files, not to folders.
+/// Finds the manifests of a folder. Hidden files and folders are left aside: editors and
+/// Kubernetes' volumes keep their own things there. Links are followed to files, not to folders.
 #[derive(Default)]
 struct Walk {
     files: BTreeMap<PathBuf, Metadata>,
@@ -319,13 +384,23 @@ struct Walk {
 impl Walk {
     fn folder(&mut self, path: &Path, depth: usize) {
         if depth > MAX_DEPTH {
-            return self.fail(path, format!("folders are in one another more than {MAX_DEPTH} deep"), "keep manifests nearer to the top");
+            return self.fail(
+                path,
+                format!("folders are in one another more than {MAX_DEPTH} deep"),
+                "keep manifests nearer to the top",
+            );
         }
         let entries = match fs::read_dir(path) {
             Ok(entries) => entries,
             // It went away between listing its parent and this: not there, not broken.
             Err(error) if error.kind() == io::ErrorKind::NotFound && depth > 0 => return,
-            Err(error) => return self.fail(path, format!("the folder cannot be read: {error}"), "make the folder readable"),
+            Err(error) => {
+                return self.fail(
+                    path,
+                    format!("the folder cannot be read: {error}"),
+                    "make the folder readable",
+                );
+            }
         };
         self.readable = true;
         let mut entries: Vec<fs::DirEntry> = entries.filter_map(Result::ok).collect();
@@ -345,7 +420,10 @@ impl Walk {
             _ if !is_manifest(&path) => {}
             _ if self.files.len() >= MAX_FILES => {
                 if !self.incomplete {
-                    let message = format!("there are more than {MAX_FILES} files; this one and those after it are left aside");
+                    let message = format!(
+                        "there are more than {MAX_FILES} files; this one and those after it are \
+                         left aside"
+                    );
                     self.fail(&path, message, "put several manifests into one file");
                 }
             }
@@ -369,5 +447,7 @@ impl Walk {
 }
 
 fn is_manifest(path: &Path) -> bool {
-    path.extension().and_then(|extension| extension.to_str()).is_some_and(|extension| matches!(extension, "yaml" | "yml" | "json"))
+    path.extension()
+        .and_then(|extension| extension.to_str())
+        .is_some_and(|extension| matches!(extension, "yaml" | "yml" | "json"))
 }

@@ -29,16 +29,23 @@ impl Watched {
 
     async fn of(folder: TempDir, below: &str) -> Self {
         let (mut ends, updates) = Updates::channel(1);
-        let secrets = Secrets { certificates: [NamespacedName::new("gateway", "wildcard")].into(), credentials: Some("gateway".into()) };
+        let secrets = Secrets {
+            certificates: [NamespacedName::new("gateway", "wildcard")].into(),
+            credentials: Some("gateway".into()),
+        };
         let directory = Directory::new(folder.path().join(below), secrets);
         tokio::spawn(directory.run(ends.remove(0)));
-        let mut watched = Self { folder, updates, resources: Resources::default(), problems: Vec::new() };
+        let mut watched =
+            Self { folder, updates, resources: Resources::default(), problems: Vec::new() };
         assert!(watched.next().await.synced);
         watched
     }
 
     async fn next(&mut self) -> Update {
-        let (_, update) = timeout(PATIENCE, self.updates.recv()).await.expect("an update in time").expect("the source runs");
+        let (_, update) = timeout(PATIENCE, self.updates.recv())
+            .await
+            .expect("an update in time")
+            .expect("the source runs");
         update.changes.iter().cloned().for_each(|change| drop(self.resources.apply(change)));
         self.problems = update.problems.clone().unwrap_or(std::mem::take(&mut self.problems));
         update
@@ -67,7 +74,10 @@ fn write(folder: &Path, name: &str, text: &str) {
 }
 
 fn service(name: &str) -> String {
-    format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{ports: [{{port: 80}}]}}\n---\n")
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\nspec: \
+         {{ports: [{{port: 80}}]}}\n---\n"
+    )
 }
 
 #[tokio::test]
@@ -84,7 +94,12 @@ async fn a_file_that_appears_changes_or_goes_is_picked_up() {
 
 #[tokio::test]
 async fn folders_in_folders_are_read_and_hidden_and_other_files_are_not() {
-    let files = [("team/one/a.yml", &*service("a")), (".git/b.yaml", &service("b")), ("c.txt", "no: [manifest"), (".d.yaml.swp", "x: [")];
+    let files = [
+        ("team/one/a.yml", &*service("a")),
+        (".git/b.yaml", &service("b")),
+        ("c.txt", "no: [manifest"),
+        (".d.yaml.swp", "x: ["),
+    ];
     let mut watched = Watched::new(&files).await;
     assert_eq!(watched.services(), ["a"]);
     write(watched.path(), "team/two/e.yaml", &service("e"));
@@ -94,7 +109,9 @@ async fn folders_in_folders_are_read_and_hidden_and_other_files_are_not() {
 
 #[tokio::test]
 async fn a_broken_file_keeps_what_it_defined_and_the_error_has_its_place() {
-    let mut watched = Watched::new(&[("a.yaml", &(service("a") + &service("b"))), ("c.yaml", &service("c"))]).await;
+    let mut watched =
+        Watched::new(&[("a.yaml", &(service("a") + &service("b"))), ("c.yaml", &service("c"))])
+            .await;
     write(watched.path(), "a.yaml", &format!("{}\nmetadata: [", service("a")));
     write(watched.path(), "d.yaml", &service("d"));
     watched.until_services(&["a", "b", "c", "d"]).await;
@@ -121,13 +138,21 @@ async fn an_object_that_is_defined_twice_counts_once_and_is_told() {
     let watched = Watched::new(&[("a.yaml", &service("a")), ("b.yaml", &service("a"))]).await;
     assert_eq!(watched.services(), ["a"]);
     assert_eq!(watched.problems.len(), 1);
-    assert!(watched.problems[0].to_string().contains("b.yaml:1:1: Service shop/a: it is defined at "), "{:?}", watched.problems);
+    assert!(
+        watched.problems[0].to_string().contains("b.yaml:1:1: Service shop/a: it is defined at "),
+        "{:?}",
+        watched.problems
+    );
 }
 
 #[tokio::test]
 async fn where_the_definition_that_counted_goes_the_other_one_counts() {
-    let mut watched = Watched::new(&[("a.yaml", &service("a")), ("b.yaml", &service("a").replace("80", "81"))]).await;
-    let port = |watched: &Watched| watched.resources.services().map(|service| service.ports[0].port).collect::<Vec<_>>();
+    let mut watched =
+        Watched::new(&[("a.yaml", &service("a")), ("b.yaml", &service("a").replace("80", "81"))])
+            .await;
+    let port = |watched: &Watched| {
+        watched.resources.services().map(|service| service.ports[0].port).collect::<Vec<_>>()
+    };
     assert_eq!(port(&watched), [80]);
     fs::remove_file(watched.path().join("a.yaml")).unwrap();
     while port(&watched) != [81] {
@@ -143,7 +168,9 @@ fn where_changes_are_told_other_files_are_not_looked_at() {
     [&a, &b].into_iter().for_each(|file| fs::write(file, service("old")).unwrap());
     let mut scanned = Folder::new(folder.path().to_owned(), Secrets::default());
     assert!(scanned.scan(None, SystemTime::now()).is_some());
-    [(&a, "a"), (&b, "b")].into_iter().for_each(|(file, name)| fs::write(file, service(name)).unwrap());
+    [(&a, "a"), (&b, "b")]
+        .into_iter()
+        .for_each(|(file, name)| fs::write(file, service(name)).unwrap());
 
     let mut resources = Resources::default();
     let mut look = |places: Option<BTreeSet<PathBuf>>| -> Vec<String> {
@@ -208,10 +235,14 @@ async fn a_file_is_not_read_while_it_is_being_written() {
 async fn only_secrets_that_are_referred_to_are_read() {
     let secret = |name: &str| {
         format!(
-            "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {{name: {name}, namespace: gateway}}\nstringData: {{tls.crt: c, tls.key: k}}\n---\n"
+            "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {{name: {name}, \
+             namespace: gateway}}\nstringData: {{tls.crt: c, tls.key: k}}\n---\n"
         )
     };
-    let settings = |name: &str| crate::settings::CertificateSettings::Secret { namespace: "gateway".to_owned(), name: name.to_owned() };
+    let settings = |name: &str| crate::settings::CertificateSettings::Secret {
+        namespace: "gateway".to_owned(),
+        name: name.to_owned(),
+    };
     let mut watched = Watched::new(&[("a.yaml", &(secret("wildcard") + &secret("other")))]).await;
     assert!(watched.resources.certificate(&settings("wildcard")).is_some());
     assert!(watched.resources.certificate(&settings("other")).is_none());
@@ -224,15 +255,22 @@ async fn only_secrets_that_are_referred_to_are_read() {
 fn client_key(name: &str) -> String {
     let hash = format!("sha256:{}", "0".repeat(64));
     format!(
-        "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: gateway, labels: {{portcullis.dev/credential: client-key}}}}\nstringData: {{application: billing, hash: \"{hash}\"}}\n---\n"
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: gateway, labels: \
+         {{portcullis.dev/credential: client-key}}}}\nstringData: {{application: billing, hash: \
+         \"{hash}\"}}\n---\n"
     )
 }
 
 #[tokio::test]
 async fn a_credential_that_cannot_be_read_any_more_is_none_and_the_others_live() {
-    let mut watched =
-        Watched::new(&[("a.yaml", &(client_key("a") + &client_key("b"))), ("c.yaml", &(client_key("c") + &service("c")))]).await;
-    let known = |watched: &Watched| watched.resources.credentials().map(|key| key.origin().name.to_string()).collect::<Vec<_>>();
+    let mut watched = Watched::new(&[
+        ("a.yaml", &(client_key("a") + &client_key("b"))),
+        ("c.yaml", &(client_key("c") + &service("c"))),
+    ])
+    .await;
+    let known = |watched: &Watched| {
+        watched.resources.credentials().map(|key| key.origin().name.to_string()).collect::<Vec<_>>()
+    };
     assert_eq!(known(&watched), ["a", "b", "c"]);
     write(watched.path(), "a.yaml", &(client_key("a").replace("sha256", "md5") + &client_key("b")));
     while known(&watched) != ["b", "c"] {

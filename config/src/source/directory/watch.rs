@@ -40,21 +40,26 @@ impl Watch {
     pub(super) fn new(path: &Path) -> Result<Self, SourceError> {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let mut watch = Self { path: path.to_owned(), absolute, watcher: None, identity: None, events, sender };
-        watch.start().map_err(|error| SourceError::Watch { path: path.display().to_string(), error })?;
+        let mut watch =
+            Self { path: path.to_owned(), absolute, watcher: None, identity: None, events, sender };
+        watch
+            .start()
+            .map_err(|error| SourceError::Watch { path: path.display().to_string(), error })?;
         Ok(watch)
     }
 
     fn start(&mut self) -> Result<(), notify::Error> {
         self.identity = identity(&self.path);
         let (sender, folder) = (self.sender.clone(), self.absolute.clone());
-        let mut watcher = notify::recommended_watcher(move |event: Result<Event, notify::Error>| {
-            // A full channel wakes the reader too; an error means that something was missed, so all is read.
-            let event = event.unwrap_or_else(|_| Event::new(EventKind::Any));
-            if matters(&event, &folder) {
-                let _ = sender.try_send(event);
-            }
-        })?;
+        let mut watcher =
+            notify::recommended_watcher(move |event: Result<Event, notify::Error>| {
+                // A full channel wakes the reader too; an error means that something was missed, so
+                // all is read.
+                let event = event.unwrap_or_else(|_| Event::new(EventKind::Any));
+                if matters(&event, &folder) {
+                    let _ = sender.try_send(event);
+                }
+            })?;
         if self.identity.is_some() {
             watcher.watch(&self.path, RecursiveMode::Recursive)?;
         }
@@ -66,7 +71,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Watches the folder that is there now, where that is another one than before; tells whether it is.
+    /// Watches the folder that is there now, where that is another one than before; tells whether
+    /// it is.
     pub(super) fn renew(&mut self) -> bool {
         let is_other = identity(&self.path) != self.identity;
         if is_other && let Err(error) = self.start() {
@@ -75,14 +81,19 @@ impl Watch {
         is_other
     }
 
-    /// Waits for a change and for its end, and tells where there were any; or until `end`, and then it may be anywhere, which is `None`.
+    /// Waits for a change and for its end, and tells where there were any; or until `end`, and then
+    /// it may be anywhere, which is `None`.
     pub(super) async fn changed(&mut self, end: Instant) -> Option<BTreeSet<PathBuf>> {
         let first = timeout_at(end, self.events.recv()).await.ok()??;
         let deadline = Instant::now() + PATIENCE;
         let mut burst = Burst::default();
         burst.note(first, &self.absolute);
         loop {
-            let quiet = if burst.writing.is_empty() { deadline.min(Instant::now() + QUIET) } else { deadline };
+            let quiet = if burst.writing.is_empty() {
+                deadline.min(Instant::now() + QUIET)
+            } else {
+                deadline
+            };
             match timeout_at(quiet, self.events.recv()).await {
                 Ok(Some(event)) => burst.note(event, &self.absolute),
                 Ok(None) | Err(_) => break,
@@ -93,7 +104,10 @@ impl Watch {
         }
         // Where the channel was full, events have been lost.
         let is_known = !burst.is_anywhere && burst.events < MAX_EVENTS;
-        let places = burst.places.iter().filter_map(|place| Some(self.path.join(place.strip_prefix(&self.absolute).ok()?)));
+        let places = burst
+            .places
+            .iter()
+            .filter_map(|place| Some(self.path.join(place.strip_prefix(&self.absolute).ok()?)));
         is_known.then(|| places.collect())
     }
 }
@@ -114,10 +128,16 @@ impl Burst {
     fn note(&mut self, event: Event, folder: &Path) {
         self.events += 1;
         // Of the folder itself: another one may have taken its place.
-        self.is_anywhere |= event.need_rescan() || event.paths.is_empty() || event.paths.iter().any(|path| path == folder);
+        self.is_anywhere |= event.need_rescan()
+            || event.paths.is_empty()
+            || event.paths.iter().any(|path| path == folder);
         match event.kind {
-            EventKind::Modify(ModifyKind::Data(_)) => self.writing.extend(event.paths.iter().cloned()),
-            EventKind::Access(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => {
+            EventKind::Modify(ModifyKind::Data(_)) => {
+                self.writing.extend(event.paths.iter().cloned())
+            }
+            EventKind::Access(_)
+            | EventKind::Remove(_)
+            | EventKind::Modify(ModifyKind::Name(_)) => {
                 event.paths.iter().for_each(|path| drop(self.writing.take(path)));
             }
             _ => {}
@@ -130,8 +150,8 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// Whether something in the folder may be different after it; reading a file makes events too, and what is beside the folder is of
-/// no interest.
+/// Whether something in the folder may be different after it; reading a file makes events too, and
+/// what is beside the folder is of no interest.
 fn matters(event: &Event, folder: &Path) -> bool {
     if !event.paths.is_empty() && !event.paths.iter().any(|path| path.starts_with(folder)) {
         return false;

@@ -8,7 +8,8 @@ const FIRST: Duration = Duration::from_millis(500);
 /// The longest wait: an API server that is back is found again within this time.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Waits that double, with jitter: gateways that lost the API server together do not come back together.
+/// Waits that double, with jitter: gateways that lost the API server together do not come back
+/// together.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
@@ -22,7 +23,8 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// After a failure: between a half and the whole of what doubling gives. `random` is uniform over `u64`.
+    /// After a failure: between a half and the whole of what doubling gives. `random` is uniform
+    /// over `u64`.
     pub(super) fn next(&mut self, random: u64) -> Duration {
         let whole = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);

@@ -14,17 +14,22 @@ use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
 use crate::resources::credential::Credential;
-use crate::resources::{Change, EndpointSlice, Namespace, NamespacedName, Object, ObjectId, Service};
+use crate::resources::{
+    Change, EndpointSlice, Namespace, NamespacedName, Object, ObjectId, Service,
+};
 use crate::settings::CertificateSettings;
 use crate::snapshot::certificate::Certificate;
 
-/// The annotation of the bookmark that ends the events for what was there at the beginning (KEP-3157).
+/// The annotation of the bookmark that ends the events for what was there at the beginning
+/// (KEP-3157).
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 /// The status of a version that the API server no longer knows.
 const GONE: u16 = 410;
 
 /// A kind that is watched.
-pub(super) trait Watched: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static {
+pub(super) trait Watched:
+    Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static
+{
     /// Whether a list of it without a selector can be empty in a cluster that works.
     const CAN_BE_EMPTY: bool;
     /// Whether one that cannot be understood stays what it was.
@@ -106,9 +111,13 @@ impl Session {
         }
     }
 
-    /// The list is whole, as of `version`. What is not in it is gone; what is in it but cannot be understood stays as it was,
-    /// where its kind lasts.
-    pub(super) fn end_list<K: Watched>(&mut self, version: String, named: bool) -> Result<Vec<Change>, Unbelievable> {
+    /// The list is whole, as of `version`. What is not in it is gone; what is in it but cannot be
+    /// understood stays as it was, where its kind lasts.
+    pub(super) fn end_list<K: Watched>(
+        &mut self,
+        version: String,
+        named: bool,
+    ) -> Result<Vec<Change>, Unbelievable> {
         let List { objects, unreadable } = self.list.take().unwrap_or_default();
         if objects.is_empty() && unreadable.is_empty() && !named && !K::CAN_BE_EMPTY {
             return Err(Unbelievable::Empty);
@@ -119,7 +128,8 @@ impl Session {
         let listed: BTreeSet<ObjectId> = objects.iter().map(Object::id).collect();
         let stays = |id: &ObjectId| K::LASTS && unreadable.contains_key(id);
         let gone = self.known.iter().filter(|id| !listed.contains(id) && !stays(id)).cloned();
-        let changes = gone.map(Change::Delete).chain(objects.into_iter().map(Change::Upsert)).collect();
+        let changes =
+            gone.map(Change::Delete).chain(objects.into_iter().map(Change::Upsert)).collect();
         self.known.retain(stays);
         self.known.extend(listed);
         self.unreadable = unreadable;
@@ -128,7 +138,11 @@ impl Session {
     }
 
     /// Takes an event of a watch.
-    pub(super) fn event<K: Watched>(&mut self, event: WatchEvent<K>, named: bool) -> Result<Step, Unbelievable> {
+    pub(super) fn event<K: Watched>(
+        &mut self,
+        event: WatchEvent<K>,
+        named: bool,
+    ) -> Result<Step, Unbelievable> {
         match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) if self.list.is_some() => {
                 self.listed(std::slice::from_ref(&object));
@@ -138,12 +152,14 @@ impl Session {
                 if !bookmark.metadata.annotations.contains_key(INITIAL_EVENTS_END) {
                     return Ok(Step::Heard);
                 }
-                self.end_list::<K>(bookmark.metadata.resource_version, named).map(|changes| Step::Changed { changes, whole: true })
+                self.end_list::<K>(bookmark.metadata.resource_version, named)
+                    .map(|changes| Step::Changed { changes, whole: true })
             }
             WatchEvent::Added(object) | WatchEvent::Modified(object) => Ok(self.upsert(&object)),
             WatchEvent::Deleted(object) => Ok(self.delete(&object)),
             WatchEvent::Bookmark(bookmark) => {
-                self.version = Some(bookmark.metadata.resource_version).filter(|version| !version.is_empty());
+                self.version =
+                    Some(bookmark.metadata.resource_version).filter(|version| !version.is_empty());
                 Ok(if self.version.is_some() { Step::Heard } else { Step::Lost })
             }
             WatchEvent::Error(status) if status.code == GONE => {
@@ -186,8 +202,8 @@ impl Session {
     }
 }
 
-/// Whether a version is older than another: then the cluster's store was set back, and what was heard since is void.
-/// Versions that are no numbers tell nothing (KEP-5504 makes them comparable).
+/// Whether a version is older than another: then the cluster's store was set back, and what was
+/// heard since is void. Versions that are no numbers tell nothing (KEP-5504 makes them comparable).
 pub(super) fn is_older(version: &str, other: &str) -> bool {
     matches!((version.parse::<u64>(), other.parse::<u64>()), (Ok(version), Ok(other)) if version < other)
 }
@@ -244,7 +260,8 @@ impl Watched for core::Secret {
     }
 
     fn trim(&self) -> Result<Object, Problem> {
-        Certificate::from_secret(self, None).map(|found| Object::Certificate(certificate(self), found))
+        Certificate::from_secret(self, None)
+            .map(|found| Object::Certificate(certificate(self), found))
     }
 }
 
@@ -303,7 +320,10 @@ impl Watched for CredentialSecret {
 }
 
 fn certificate(secret: &core::Secret) -> CertificateSettings {
-    CertificateSettings::Secret { namespace: secret.namespace().unwrap_or_default(), name: secret.name_any() }
+    CertificateSettings::Secret {
+        namespace: secret.namespace().unwrap_or_default(),
+        name: secret.name_any(),
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use super::*;
 #[test]
 fn all_are_synced_once_each_is_and_as_old_as_the_oldest() {
     let time = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-    let update = |synced, seconds| Update { synced, heard: Some(time(seconds)), ..Update::default() };
+    let update =
+        |synced, seconds| Update { synced, heard: Some(time(seconds)), ..Update::default() };
     let mut joined = Joined::new(2);
     let first = joined.take(0, update(true, 100));
     assert!(!first.synced && first.heard.is_none());

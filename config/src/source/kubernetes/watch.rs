@@ -14,7 +14,8 @@ use super::session::{Session, Step, Unbelievable, Watched, is_older};
 use crate::problem::{Origin, Problem, Severity};
 use crate::source::{Stopped, Update, Updates};
 
-/// How long one watch lasts before it is resumed by another. An API server that went away without a word is found by that.
+/// How long one watch lasts before it is resumed by another. An API server that went away without a
+/// word is found by that.
 const WATCH_SECONDS: u32 = 40;
 /// How much later than agreed the API server may end a watch.
 const GRACE: Duration = Duration::from_secs(5);
@@ -79,7 +80,17 @@ impl<K: Watched> Watch<K> {
     /// Of those objects that `api` reaches.
     pub(super) fn new(api: Api<K>, selection: Selection, updates: Updates) -> Self {
         let (session, backoff) = (Session::default(), Backoff::default());
-        Self { api, selection, updates, session, streams: true, backoff, interrupted: false, told: Vec::new(), refused: None }
+        Self {
+            api,
+            selection,
+            updates,
+            session,
+            streams: true,
+            backoff,
+            interrupted: false,
+            told: Vec::new(),
+            refused: None,
+        }
     }
 
     /// Tells what there is and what changes, until nobody listens.
@@ -116,7 +127,8 @@ impl<K: Watched> Watch<K> {
         if self.session.version().is_some() {
             return result;
         }
-        // It does not know the parameter: it says so, or it never ends the list. Next time by pages.
+        // It does not know the parameter: it says so, or it never ends the list. Next time by
+        // pages.
         let unknown = result.as_ref().map_or_else(Interrupted::is_invalid, |()| true);
         self.streams = !unknown;
         result.and(Err(Interrupted::Unended))
@@ -133,7 +145,8 @@ impl<K: Watched> Watch<K> {
                 Some(token) => params.continue_token = Some(token),
                 None => {
                     let version = page.metadata.resource_version.unwrap_or_default();
-                    let changes = self.session.end_list::<K>(version, self.selection != Selection::All)?;
+                    let changes =
+                        self.session.end_list::<K>(version, self.selection != Selection::All)?;
                     return self.tell(Step::Changed { changes, whole: true }).await;
                 }
             }
@@ -149,18 +162,23 @@ impl<K: Watched> Watch<K> {
         }
         self.heard();
         self.send(Update { heard: Some(SystemTime::now()), ..Update::default() }).await?;
-        let events = request(REQUEST_TIMEOUT, self.api.watch(&self.watch_params(), version)).await?;
+        let events =
+            request(REQUEST_TIMEOUT, self.api.watch(&self.watch_params(), version)).await?;
         self.follow(events).await
     }
 
-    /// Whether the API server knows less than we do: a store that was restored from a backup. A watch would just be silent then.
+    /// Whether the API server knows less than we do: a store that was restored from a backup. A
+    /// watch would just be silent then.
     async fn is_set_back(&self, version: &str) -> Result<bool, Interrupted> {
         let list = request(REQUEST_TIMEOUT, self.api.list(&self.list_params(1))).await?;
         Ok(list.metadata.resource_version.is_some_and(|now| is_older(&now, version)))
     }
 
     /// Takes the events of one watch to its end.
-    async fn follow(&mut self, events: impl Stream<Item = kube::Result<WatchEvent<K>>>) -> Result<(), Interrupted> {
+    async fn follow(
+        &mut self,
+        events: impl Stream<Item = kube::Result<WatchEvent<K>>>,
+    ) -> Result<(), Interrupted> {
         let mut events = pin!(events);
         let start = Instant::now();
         let end = start + Duration::from_secs(u64::from(WATCH_SECONDS)) + GRACE;
@@ -200,12 +218,16 @@ impl<K: Watched> Watch<K> {
     }
 
     async fn send(&mut self, update: Update) -> Result<(), Interrupted> {
-        let problems: Vec<Problem> = self.session.problems().chain(&self.refused).cloned().collect();
+        let problems: Vec<Problem> =
+            self.session.problems().chain(&self.refused).cloned().collect();
         let problems = (problems != self.told).then(|| {
             self.told.clone_from(&problems);
             problems
         });
-        self.updates.tell(Update { problems, ..update }).await.map_err(|Stopped| Interrupted::Stopped)
+        self.updates
+            .tell(Update { problems, ..update })
+            .await
+            .map_err(|Stopped| Interrupted::Stopped)
     }
 
     /// Says a failure, loudly where it is new; gives the time to wait before the next try.
@@ -220,7 +242,8 @@ impl<K: Watched> Watch<K> {
         } else {
             tracing::debug!(%kind, %error, "the watch is still interrupted");
         }
-        self.refused = error.is_refused().then(|| refused::<K>(&self.selection, self.api.namespace(), error));
+        self.refused =
+            error.is_refused().then(|| refused::<K>(&self.selection, self.api.namespace(), error));
         // That nobody listens any more is found by the next step.
         let _ = self.send(Update::default()).await;
         wait
@@ -228,7 +251,12 @@ impl<K: Watched> Watch<K> {
 
     fn watch_params(&self) -> WatchParams {
         let (field_selector, label_selector) = self.selection.selectors();
-        WatchParams { field_selector, label_selector, timeout: Some(WATCH_SECONDS), ..WatchParams::default() }
+        WatchParams {
+            field_selector,
+            label_selector,
+            timeout: Some(WATCH_SECONDS),
+            ..WatchParams::default()
+        }
     }
 
     fn list_params(&self, limit: u32) -> ListParams {
@@ -237,14 +265,21 @@ impl<K: Watched> Watch<K> {
     }
 }
 
-async fn request<T>(limit: Duration, request: impl Future<Output = kube::Result<T>>) -> Result<T, Interrupted> {
+async fn request<T>(
+    limit: Duration,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, Interrupted> {
     match timeout(limit, request).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(Interrupted::Late),
     }
 }
 
-fn refused<K: Watched>(selection: &Selection, namespace: Option<&str>, error: &Interrupted) -> Problem {
+fn refused<K: Watched>(
+    selection: &Selection,
+    namespace: Option<&str>,
+    error: &Interrupted,
+) -> Problem {
     let plural = K::plural(&());
     let what = match (selection, namespace) {
         (Selection::Name(name), _) => format!("{plural} `{name}`"),

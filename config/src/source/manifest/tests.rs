@@ -2,8 +2,12 @@ use super::*;
 use crate::resources::ObjectId;
 
 fn read(text: &str) -> (Vec<Object>, Vec<String>) {
-    let secrets = Secrets { certificates: [NamespacedName::new("gateway", "wildcard")].into(), credentials: Some("gateway".into()) };
-    let (objects, problems) = read_manifests(&Arc::new("shop.yaml".into()), text.as_bytes(), &secrets);
+    let secrets = Secrets {
+        certificates: [NamespacedName::new("gateway", "wildcard")].into(),
+        credentials: Some("gateway".into()),
+    };
+    let (objects, problems) =
+        read_manifests(&Arc::new("shop.yaml".into()), text.as_bytes(), &secrets);
     (objects, problems.iter().map(ToString::to_string).collect())
 }
 
@@ -61,8 +65,10 @@ metadata: {name: staging}
     assert_eq!(
         problems,
         [
-            "shop.yaml:4:81: Service staging/cart: `metadata.annotations.portcullis.dev/expose`: found boolean `true` where a string belongs (put the value in quotes)",
-            "shop.yaml:11:11: Service staging/shop: `spec.ports[0].port`: found string \"http\" where a whole number belongs (write a whole number)",
+            "shop.yaml:4:81: Service staging/cart: `metadata.annotations.portcullis.dev/expose`: \
+             found boolean `true` where a string belongs (put the value in quotes)",
+            "shop.yaml:11:11: Service staging/shop: `spec.ports[0].port`: found string \"http\" \
+             where a whole number belongs (write a whole number)",
         ]
     );
 }
@@ -70,7 +76,8 @@ metadata: {name: staging}
 #[test]
 fn what_is_no_manifest_is_told() {
     let (_, problems) = read(
-        "- a\n---\nkind: Service\n---\napiVersion: v1\n---\napiVersion: v1\nkind: List\n---\n{apiVersion: v1, kind: Namespace, metadata: {}}",
+        "- a\n---\nkind: Service\n---\napiVersion: v1\n---\napiVersion: v1\nkind: \
+         List\n---\n{apiVersion: v1, kind: Namespace, metadata: {}}",
     );
     assert_eq!(
         problems,
@@ -87,19 +94,25 @@ fn what_is_no_manifest_is_told() {
 #[test]
 fn a_secrets_value_is_in_no_message() {
     let (_, problems) = read(
-        "{apiVersion: v1, kind: Secret, type: kubernetes.io/tls, metadata: {name: wildcard, namespace: gateway}, data: {tls.key: \"not base64 SECRET\"}}",
+        "{apiVersion: v1, kind: Secret, type: kubernetes.io/tls, metadata: {name: wildcard, \
+         namespace: gateway}, data: {tls.key: \"not base64 SECRET\"}}",
     );
     assert_eq!(problems.len(), 1);
     assert!(!problems[0].contains("SECRET"), "{problems:?}");
-    let (_, problems) =
-        read("{apiVersion: v1, kind: Secret, type: kubernetes.io/tls, metadata: {name: wildcard, namespace: gateway}, data: SECRET}");
+    let (_, problems) = read(
+        "{apiVersion: v1, kind: Secret, type: kubernetes.io/tls, metadata: {name: wildcard, \
+         namespace: gateway}, data: SECRET}",
+    );
     assert!(problems.len() == 1 && !problems[0].contains("SECRET"), "{problems:?}");
 }
 
 /// A Secret with the key of an application, whose hash is of nothing.
 fn credential(metadata: &str) -> String {
     let hash = format!("sha256:{}", "0".repeat(64));
-    format!("{{apiVersion: v1, kind: Secret, metadata: {metadata}, stringData: {{application: billing, hash: \"{hash}\"}}}}\n---\n")
+    format!(
+        "{{apiVersion: v1, kind: Secret, metadata: {metadata}, stringData: {{application: \
+         billing, hash: \"{hash}\"}}}}\n---\n"
+    )
 }
 
 #[test]
@@ -109,7 +122,8 @@ fn credentials_are_read_in_their_namespace_and_with_their_label_alone() {
             "{name: a, namespace: gateway, labels: {portcullis.dev/credential: client-key}}",
             "{name: b, namespace: elsewhere, labels: {portcullis.dev/credential: client-key}}",
             "{name: c, labels: {portcullis.dev/credential: client-key}}",
-            "{name: d, namespace: gateway, labels: {app: billing}, annotations: {portcullis.dev/credential: client-key}}",
+            "{name: d, namespace: gateway, labels: {app: billing}, annotations: \
+             {portcullis.dev/credential: client-key}}",
             "{name: e, namespace: gateway}",
         ]
         .map(credential)
@@ -122,7 +136,8 @@ fn credentials_are_read_in_their_namespace_and_with_their_label_alone() {
 fn a_credentials_value_is_in_no_message() {
     let labelled = |kind: &str, rest: &str| {
         format!(
-            "{{apiVersion: v1, kind: Secret, metadata: {{name: a, namespace: gateway, labels: {{portcullis.dev/credential: {kind}}}}}, {rest}}}"
+            "{{apiVersion: v1, kind: Secret, metadata: {{name: a, namespace: gateway, labels: \
+             {{portcullis.dev/credential: {kind}}}}}, {rest}}}"
         )
     };
     for text in [

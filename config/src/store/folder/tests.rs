@@ -91,7 +91,10 @@ async fn what_is_removed_is_gone_with_what_was_asked_for_it() {
         folder.save_certificate(term.unwrap(), certificate(name, "first")).await.unwrap();
     }
     folder.ask_renewal("one".to_owned()).await.unwrap();
-    assert!(matches!(other.remove_certificate(term.unwrap(), "one".to_owned()).await, Err(StoreError::Superseded)));
+    assert!(matches!(
+        other.remove_certificate(term.unwrap(), "one".to_owned()).await,
+        Err(StoreError::Superseded)
+    ));
     for _ in 0..2 {
         folder.remove_certificate(term.unwrap(), "one".to_owned()).await.unwrap();
         assert_eq!(held(&folder).certificates.keys().collect::<Vec<_>>(), ["other"]);

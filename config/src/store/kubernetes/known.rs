@@ -1,4 +1,5 @@
-//! What is known of the Secrets, heard in two ways: what this process wrote it knows at once, and the watch tells it again, perhaps much later.
+//! What is known of the Secrets, heard in two ways: what this process wrote it knows at once, and
+//! the watch tells it again, perhaps much later.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +46,12 @@ impl Known {
 
 /// Versions of one kind of resource grow (Kubernetes API concepts, "Resource versions").
 fn version(secret: &Secret) -> u64 {
-    secret.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
+    secret
+        .metadata
+        .resource_version
+        .as_deref()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -64,7 +70,9 @@ mod tests {
     }
 
     fn told(known: &Known) -> Option<Vec<(String, u64)>> {
-        known.secrets().map(|secrets| secrets.map(|secret| (secret.name_any(), version(secret))).collect())
+        known
+            .secrets()
+            .map(|secrets| secrets.map(|secret| (secret.name_any(), version(secret))).collect())
     }
 
     #[test]
@@ -77,9 +85,16 @@ mod tests {
         known.put(secret("c", 21));
         known.put(secret("a", 15));
         known.take(&secret("c", 12));
-        assert_eq!(told(&known), Some(vec![("a".to_owned(), 20), ("b".to_owned(), 11), ("c".to_owned(), 21)]));
+        assert_eq!(
+            told(&known),
+            Some(vec![("a".to_owned(), 20), ("b".to_owned(), 11), ("c".to_owned(), 21)])
+        );
         known.all(listed(&[("a", 19), ("b", 22)]));
-        assert_eq!(told(&known), Some(vec![("a".to_owned(), 20), ("b".to_owned(), 22)]), "what is gone is gone");
+        assert_eq!(
+            told(&known),
+            Some(vec![("a".to_owned(), 20), ("b".to_owned(), 22)]),
+            "what is gone is gone"
+        );
         known.take(&secret("a", 23));
         assert_eq!(told(&known), Some(vec![("b".to_owned(), 22)]));
     }

@@ -1,7 +1,9 @@
-//! Who leads: a Lease of `coordination.k8s.io`, taken and kept as client-go's leader election does it.
+//! Who leads: a Lease of `coordination.k8s.io`, taken and kept as client-go's leader election does
+//! it.
 //!
-//! No two machines' clocks are compared: a Lease is abandoned when it has not changed for its duration by the clock of whoever
-//! watches it, and its holder stops by its own clock a while before that.
+//! No two machines' clocks are compared: a Lease is abandoned when it has not changed for its
+//! duration by the clock of whoever watches it, and its holder stops by its own clock a while
+//! before that.
 
 use std::time::Duration;
 
@@ -48,7 +50,12 @@ impl Candidate {
     }
 
     /// What the Lease should become; `None` where it is another's.
-    pub(super) fn look(&mut self, found: Option<&Lease>, now: Instant, time: Timestamp) -> Option<Lease> {
+    pub(super) fn look(
+        &mut self,
+        found: Option<&Lease>,
+        now: Instant,
+        time: Timestamp,
+    ) -> Option<Lease> {
         let Some(lease) = found else {
             return Some(self.lease(None, 1, time, time));
         };
@@ -64,8 +71,12 @@ impl Candidate {
             return Some(self.lease(Some(lease), transitions, acquired, time));
         }
         self.held = None;
-        let duration = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(DURATION, Duration::from_secs);
-        let still = self.seen.as_ref().is_some_and(|(_, since)| now.duration_since(*since) < duration);
+        let duration = spec
+            .lease_duration_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .map_or(DURATION, Duration::from_secs);
+        let still =
+            self.seen.as_ref().is_some_and(|(_, since)| now.duration_since(*since) < duration);
         if !holder.is_empty() && still {
             return None;
         }
@@ -74,19 +85,28 @@ impl Candidate {
 
     /// The Lease was written as it should be; `asked` is when that was begun.
     pub(super) fn won(&mut self, written: &Lease, asked: Instant) {
-        let transitions = written.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or(0);
+        let transitions =
+            written.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or(0);
         self.seen = Some((written.metadata.resource_version.clone().unwrap_or_default(), asked));
         self.held = Some((Term(u64::try_from(transitions).unwrap_or(0)), asked));
     }
 
     pub(super) fn standing(&self, now: Instant) -> Standing {
         match self.held {
-            Some((term, renewed)) if now.duration_since(renewed) < DEADLINE => Standing::Leads(term),
+            Some((term, renewed)) if now.duration_since(renewed) < DEADLINE => {
+                Standing::Leads(term)
+            }
             _ => Standing::Follows,
         }
     }
 
-    fn lease(&self, before: Option<&Lease>, transitions: i32, acquired: Timestamp, renewed: Timestamp) -> Lease {
+    fn lease(
+        &self,
+        before: Option<&Lease>,
+        transitions: i32,
+        acquired: Timestamp,
+        renewed: Timestamp,
+    ) -> Lease {
         let metadata = ObjectMeta {
             name: Some(NAME.to_owned()),
             resource_version: before.and_then(|lease| lease.metadata.resource_version.clone()),
@@ -122,7 +142,8 @@ mod tests {
     #[test]
     fn the_first_takes_it_and_the_second_waits_until_it_is_abandoned() {
         let start = Instant::now();
-        let (mut one, mut other) = (Candidate::new("one".to_owned()), Candidate::new("other".to_owned()));
+        let (mut one, mut other) =
+            (Candidate::new("one".to_owned()), Candidate::new("other".to_owned()));
         let lease = written(&one.look(None, start, time()).unwrap(), 1);
         one.won(&lease, start);
         assert_eq!(one.standing(start), Standing::Leads(Term(1)));
@@ -137,7 +158,8 @@ mod tests {
     #[test]
     fn one_that_is_renewed_is_never_taken() {
         let start = Instant::now();
-        let (mut one, mut other) = (Candidate::new("one".to_owned()), Candidate::new("other".to_owned()));
+        let (mut one, mut other) =
+            (Candidate::new("one".to_owned()), Candidate::new("other".to_owned()));
         let mut lease = written(&one.look(None, start, time()).unwrap(), 1);
         for round in 1..100 {
             let now = start + RETRY * round;

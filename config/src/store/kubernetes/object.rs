@@ -1,4 +1,5 @@
-//! What the Secrets look like: a certificate's is of type `kubernetes.io/tls`, with annotations that tell people what it is.
+//! What the Secrets look like: a certificate's is of type `kubernetes.io/tls`, with annotations
+//! that tell people what it is.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,8 @@ pub(super) const STATE: &str = "portcullis-acme";
 const STATE_KEY: &str = "state";
 /// The annotation that asks for a renewal.
 const RENEW: &str = "portcullis.dev/renew";
-/// The annotation that asks to have the keys of accounts replaced, with what tells this time from others.
+/// The annotation that asks to have the keys of accounts replaced, with what tells this time from
+/// others.
 const ROLLOVER: &str = "portcullis.dev/rollover";
 /// The annotation with the term that wrote a Secret.
 const TERM: &str = "portcullis.dev/term";
@@ -40,7 +42,9 @@ pub(super) fn term(secret: &Secret) -> Term {
 /// Whether the gateway has made it, as a certificate: what people have put there lacks the term.
 pub(super) fn is_certificate_of_ours(secret: &Secret) -> bool {
     let is = |label, value| secret.labels().get(label).is_some_and(|found| found == value);
-    is(LABEL, "certificate") && is(MANAGED_BY, "portcullis") && secret.annotations().contains_key(TERM)
+    is(LABEL, "certificate")
+        && is(MANAGED_BY, "portcullis")
+        && secret.annotations().contains_key(TERM)
 }
 
 /// What others have written on the Secret stays.
@@ -56,16 +60,25 @@ pub(super) fn state(term: Term, state: &SecretBytes, before: Option<&Secret>) ->
 }
 
 /// What others have written on the Secret stays, but for what asked for the renewal.
-pub(super) fn certificate(term: Term, certificate: &NewCertificate, before: Option<&Secret>) -> Secret {
+pub(super) fn certificate(
+    term: Term,
+    certificate: &NewCertificate,
+    before: Option<&Secret>,
+) -> Secret {
     let mut annotations = before.map(|secret| secret.annotations().clone()).unwrap_or_default();
     annotations.remove(RENEW);
     annotations.insert(TERM.to_owned(), term.0.to_string());
-    annotations.extend(certificate.about.iter().map(|(name, value)| (format!("{PREFIX}{name}"), value.clone())));
-    let data = [("tls.crt", certificate.chain.clone()), ("tls.key", certificate.key.expose().to_vec())];
+    annotations.extend(
+        certificate.about.iter().map(|(name, value)| (format!("{PREFIX}{name}"), value.clone())),
+    );
+    let data =
+        [("tls.crt", certificate.chain.clone()), ("tls.key", certificate.key.expose().to_vec())];
     Secret {
         metadata: metadata(name(&certificate.name), "certificate", annotations),
         type_: Some("kubernetes.io/tls".to_owned()),
-        data: Some(data.into_iter().map(|(name, bytes)| (name.to_owned(), ByteString(bytes))).collect()),
+        data: Some(
+            data.into_iter().map(|(name, bytes)| (name.to_owned(), ByteString(bytes))).collect(),
+        ),
         ..Secret::default()
     }
 }
@@ -74,29 +87,40 @@ fn metadata(name: String, kind: &str, annotations: BTreeMap<String, String>) -> 
     let labels = [(LABEL, kind), (MANAGED_BY, "portcullis")];
     ObjectMeta {
         name: Some(name),
-        labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()),
+        labels: Some(
+            labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        ),
         annotations: Some(annotations),
         ..ObjectMeta::default()
     }
 }
 
-/// What all Secrets of the store hold together. One that is no certificate any more is told, and is not there.
+/// What all Secrets of the store hold together. One that is no certificate any more is told, and is
+/// not there.
 pub(super) fn held<'a>(secrets: impl Iterator<Item = &'a Secret>) -> Held {
     let mut held = Held::default();
     for secret in secrets {
         let full = secret.name_any();
         if full == STATE {
             held.rollover = secret.annotations().get(ROLLOVER).cloned();
-            held.state = secret.data.as_ref().and_then(|data| data.get(STATE_KEY)).map(|state| SecretBytes::from(state.0.clone()));
+            held.state = secret
+                .data
+                .as_ref()
+                .and_then(|data| data.get(STATE_KEY))
+                .map(|state| SecretBytes::from(state.0.clone()));
             continue;
         }
-        let Some(name) = full.strip_prefix(STATE).and_then(|rest| rest.strip_prefix('-')) else { continue };
+        let Some(name) = full.strip_prefix(STATE).and_then(|rest| rest.strip_prefix('-')) else {
+            continue;
+        };
         match Certificate::from_secret(secret, None) {
             Ok(certificate) => {
                 let renewal_asked = secret.annotations().contains_key(RENEW);
                 held.certificates.insert(name.to_owned(), Kept { certificate, renewal_asked });
             }
-            Err(problem) => tracing::warn!(origin = %problem.origin, help = problem.help, "{}", problem.message),
+            Err(problem) => {
+                tracing::warn!(origin = %problem.origin, help = problem.help, "{}", problem.message)
+            }
         }
     }
     held
@@ -127,7 +151,10 @@ mod tests {
 
     #[test]
     fn what_is_written_is_what_is_held() {
-        let secrets = [certificate(Term(3), &new(), None), state(Term(4), &SecretBytes::from(b"state".to_vec()), None)];
+        let secrets = [
+            certificate(Term(3), &new(), None),
+            state(Term(4), &SecretBytes::from(b"state".to_vec()), None),
+        ];
         let held = held(secrets.iter());
         assert_eq!(held.state.unwrap().expose(), b"state");
         assert_eq!(*held.certificates["one"].certificate.chain, *b"chain");
@@ -139,7 +166,9 @@ mod tests {
     #[test]
     fn a_new_certificate_answers_what_asked_for_it_and_keeps_what_others_wrote() {
         let mut before = certificate(Term(1), &new(), None);
-        before.annotations_mut().extend([(RENEW.to_owned(), "now".to_owned()), ("team".to_owned(), "shop".to_owned())]);
+        before
+            .annotations_mut()
+            .extend([(RENEW.to_owned(), "now".to_owned()), ("team".to_owned(), "shop".to_owned())]);
         assert!(held([&before].into_iter()).certificates["one"].renewal_asked);
         let after = certificate(Term(2), &new(), Some(&before));
         assert!(!held([&after].into_iter()).certificates["one"].renewal_asked);

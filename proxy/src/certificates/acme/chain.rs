@@ -34,7 +34,10 @@ struct Chain {
 impl Received {
     /// Looks at an answer of the authority.
     pub(super) fn look(&self, headers: &HeaderMap, body: &Bytes) {
-        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let kind = headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok())
+            .unwrap_or_default();
         if kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(CHAIN)) {
             let chain = Chain { pem: body.clone(), others: others(headers) };
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(chain);
@@ -45,24 +48,34 @@ impl Received {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Of all chains for the certificate that was just `given`, the first that ends with a certificate issued by `root`, else the given one.
+    /// Of all chains for the certificate that was just `given`, the first that ends with a
+    /// certificate issued by `root`, else the given one.
     ///
     /// # Errors
     /// What else the authority offers could not be asked for by chance.
-    pub(super) async fn preferred(&self, root: &str, account: &Account, given: String) -> Result<String, Error> {
+    pub(super) async fn preferred(
+        &self,
+        root: &str,
+        account: &Account,
+        given: String,
+    ) -> Result<String, Error> {
         let others = self.take().map(|chain| chain.others).unwrap_or_default();
         if is_issued_by(given.as_bytes(), root) {
             return Ok(given);
         }
         for url in others.into_iter().take(LOOKED_AT) {
             let chain = self.ask(account, &url).await?;
-            if let Some(text) =
-                chain.filter(|chain| is_issued_by(&chain.pem, root)).and_then(|chain| String::from_utf8(chain.pem.into()).ok())
+            if let Some(text) = chain
+                .filter(|chain| is_issued_by(&chain.pem, root))
+                .and_then(|chain| String::from_utf8(chain.pem.into()).ok())
             {
                 return Ok(text);
             }
         }
-        tracing::warn!(root, "the authority offers no chain that ends there; the one that it prefers is taken");
+        tracing::warn!(
+            root,
+            "the authority offers no chain that ends there; the one that it prefers is taken"
+        );
         Ok(given)
     }
 
@@ -71,7 +84,9 @@ impl Received {
         let mut further = 1..ATTEMPTS;
         loop {
             match account.order(url.to_owned()).await {
-                Err(error) if judge(&error) == Refusal::Nonce => further.next().map(drop).ok_or(error)?,
+                Err(error) if judge(&error) == Refusal::Nonce => {
+                    further.next().map(drop).ok_or(error)?
+                }
                 _ => return Ok(self.take()),
             }
         }
@@ -80,11 +95,19 @@ impl Received {
 
 /// The targets of links to alternates (RFC 8288 §3).
 fn others(headers: &HeaderMap) -> Vec<String> {
-    let links = headers.get_all(header::LINK).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split('<').skip(1));
+    let links = headers
+        .get_all(header::LINK)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split('<').skip(1));
     let alternates = links.filter_map(|link| {
         let (target, parameters) = link.split_once('>')?;
-        let mut relations = parameters.split([';', ',']).filter_map(|parameter| parameter.trim().strip_prefix("rel="));
-        relations.any(|relation| relation.trim_matches('"').eq_ignore_ascii_case("alternate")).then(|| target.to_owned())
+        let mut relations = parameters
+            .split([';', ','])
+            .filter_map(|parameter| parameter.trim().strip_prefix("rel="));
+        relations
+            .any(|relation| relation.trim_matches('"').eq_ignore_ascii_case("alternate"))
+            .then(|| target.to_owned())
     });
     alternates.collect()
 }
@@ -123,7 +146,10 @@ mod tests {
         let received = Received::default();
         received.look(&headers(&[]), &Bytes::from_static(b"a"));
         received.look(&HeaderMap::new(), &Bytes::from_static(b"b"));
-        assert_eq!(received.take(), Some(Chain { pem: Bytes::from_static(b"a"), others: Vec::new() }));
+        assert_eq!(
+            received.take(),
+            Some(Chain { pem: Bytes::from_static(b"a"), others: Vec::new() })
+        );
         assert_eq!(received.take(), None);
     }
 
@@ -134,8 +160,10 @@ mod tests {
             params.distinguished_name.push(DnType::CommonName, name);
             params
         };
-        let root = CertifiedIssuer::self_signed(params("Root X1"), KeyPair::generate().unwrap()).unwrap();
-        let between = CertifiedIssuer::signed_by(params("R3"), KeyPair::generate().unwrap(), &root).unwrap();
+        let root =
+            CertifiedIssuer::self_signed(params("Root X1"), KeyPair::generate().unwrap()).unwrap();
+        let between =
+            CertifiedIssuer::signed_by(params("R3"), KeyPair::generate().unwrap(), &root).unwrap();
         let leaf = params("a.test").signed_by(&KeyPair::generate().unwrap(), &between).unwrap();
         let chain = leaf.pem() + &between.pem();
         assert!(is_issued_by(chain.as_bytes(), "Root X1"));

@@ -1,4 +1,5 @@
-//! What is answered to authorities, by every replica: a page for `http-01`, a certificate for `tls-alpn-01`.
+//! What is answered to authorities, by every replica: a page for `http-01`, a certificate for
+//! `tls-alpn-01`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -36,7 +37,8 @@ struct Open {
 // === impl Challenges ===
 
 impl Challenges {
-    /// The page that an authority looks for at `path`. Whatever the host is: an authority knows its token, and nobody else does.
+    /// The page that an authority looks for at `path`. Whatever the host is: an authority knows its
+    /// token, and nobody else does.
     pub(crate) fn page(&self, path: &str) -> Option<Bytes> {
         let token = path.strip_prefix(WELL_KNOWN)?;
         self.open.load().pages.get(token).cloned()
@@ -68,10 +70,17 @@ impl Open {
         let mut open = Self { source: challenges.to_vec(), ..Self::default() };
         for challenge in challenges.iter().take(MAX_CHALLENGES) {
             match challenge {
-                Challenge::Http { token, answer } => drop(open.pages.insert(token.as_str().into(), Bytes::from(answer.clone()))),
+                Challenge::Http { token, answer } => {
+                    drop(open.pages.insert(token.as_str().into(), Bytes::from(answer.clone())))
+                }
                 Challenge::TlsAlpn { name, digest } => match certificate(name, digest) {
-                    Some(certificate) => drop(open.certificates.insert(name.as_str().into(), certificate)),
-                    None => tracing::error!(name, "no certificate could be made for a tls-alpn-01 challenge"),
+                    Some(certificate) => {
+                        drop(open.certificates.insert(name.as_str().into(), certificate))
+                    }
+                    None => tracing::error!(
+                        name,
+                        "no certificate could be made for a tls-alpn-01 challenge"
+                    ),
                 },
                 Challenge::Dns { .. } => {}
             }
@@ -89,7 +98,8 @@ fn certificate(name: &str, digest: &str) -> Option<Arc<CertifiedKey>> {
     let key = KeyPair::generate().ok()?;
     let certificate = params.self_signed(&key).ok()?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let key = rustls::crypto::aws_lc_rs::default_provider().key_provider.load_private_key(key).ok()?;
+    let key =
+        rustls::crypto::aws_lc_rs::default_provider().key_provider.load_private_key(key).ok()?;
     // Not checked against each other: the check refuses the extension, which must be critical.
     Some(Arc::new(CertifiedKey::new(vec![certificate.der().clone()], key)))
 }
@@ -101,9 +111,19 @@ mod tests {
     #[test]
     fn a_page_is_there_for_its_token_alone_while_the_challenge_is_open() {
         let challenges = Challenges::default();
-        challenges.open(&[Challenge::Http { token: "token".to_owned(), answer: "token.key".to_owned() }]);
-        assert_eq!(challenges.page("/.well-known/acme-challenge/token").as_deref(), Some(&b"token.key"[..]));
-        for path in ["/.well-known/acme-challenge/", "/.well-known/acme-challenge/other", "/token", "token", "/"] {
+        challenges
+            .open(&[Challenge::Http { token: "token".to_owned(), answer: "token.key".to_owned() }]);
+        assert_eq!(
+            challenges.page("/.well-known/acme-challenge/token").as_deref(),
+            Some(&b"token.key"[..])
+        );
+        for path in [
+            "/.well-known/acme-challenge/",
+            "/.well-known/acme-challenge/other",
+            "/token",
+            "token",
+            "/",
+        ] {
             assert_eq!(challenges.page(path), None, "{path}");
         }
         challenges.open(&[]);
@@ -113,8 +133,12 @@ mod tests {
     #[test]
     fn a_certificate_is_there_for_its_name_alone() {
         let challenges = Challenges::default();
-        let challenge = |name: &str, digest: String| Challenge::TlsAlpn { name: name.to_owned(), digest };
-        challenges.open(&[challenge("a.test", hex::write(&[7; 32])), challenge("b.test", "garbled".to_owned())]);
+        let challenge =
+            |name: &str, digest: String| Challenge::TlsAlpn { name: name.to_owned(), digest };
+        challenges.open(&[
+            challenge("a.test", hex::write(&[7; 32])),
+            challenge("b.test", "garbled".to_owned()),
+        ]);
         assert!(challenges.certificate("a.test").is_some());
         assert!(challenges.certificate("b.test").is_none());
         assert!(challenges.certificate("c.test").is_none());

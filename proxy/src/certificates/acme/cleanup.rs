@@ -1,4 +1,5 @@
-//! Certificates that were ordered and that nobody needs any more are removed after a while, so that they don't heap up.
+//! Certificates that were ordered and that nobody needs any more are removed after a while, so that
+//! they don't heap up.
 //!
 //! What is not known to have been ordered is never removed.
 
@@ -18,7 +19,8 @@ use super::wanted::covers;
 impl Leader<'_> {
     /// Removes what was left behind long enough ago.
     pub(super) async fn clean_up(&mut self, held: &Held) -> Result<(), Failed> {
-        let unneeded = unneeded(&self.state, held, self.acme.acme().keep_unwanted, SystemTime::now());
+        let unneeded =
+            unneeded(&self.state, held, self.acme.acme().keep_unwanted, SystemTime::now());
         for certificate in &unneeded {
             self.acme.store().remove_certificate(self.term, certificate.clone()).await?;
             self.state.left.remove(certificate);
@@ -38,12 +40,16 @@ impl Leader<'_> {
 /// What was left behind `keep` ago, and is not the only certificate that there is for a name.
 fn unneeded(state: &State, held: &Held, keep: Duration, now: SystemTime) -> Vec<String> {
     let is_due = |since: Seconds| since.saturating_add(keep.as_secs()) <= seconds(now);
-    let due: Vec<&String> = state.left.iter().filter(|(_, since)| is_due(**since)).map(|(name, _)| name).collect();
+    let due: Vec<&String> =
+        state.left.iter().filter(|(_, since)| is_due(**since)).map(|(name, _)| name).collect();
     if due.is_empty() {
         return Vec::new();
     }
     let lacking = state.certificates.iter().filter(|(name, _)| facts(held, name, now).is_none());
-    let lacking: Vec<HostPattern> = lacking.flat_map(|(_, record)| &record.names).filter_map(|name| name.parse().ok()).collect();
+    let lacking: Vec<HostPattern> = lacking
+        .flat_map(|(_, record)| &record.names)
+        .filter_map(|name| name.parse().ok())
+        .collect();
     let is_needed = |name: &str| {
         let names = facts(held, name, now).map(|facts| facts.names).unwrap_or_default();
         let patterns = names.iter().filter_map(|name| name.parse::<HostPattern>().ok());
@@ -65,8 +71,17 @@ mod tests {
     const KEEP: Duration = Duration::from_secs(3600);
 
     fn held(certificates: &[(&str, &[&str])]) -> Held {
-        let kept = |names: &[&str]| Kept { certificate: certificate("place", names), renewal_asked: false };
-        Held { certificates: certificates.iter().map(|(name, names)| ((*name).to_owned(), kept(names))).collect(), ..Held::default() }
+        let kept = |names: &[&str]| Kept {
+            certificate: certificate("place", names),
+            renewal_asked: false,
+        };
+        Held {
+            certificates: certificates
+                .iter()
+                .map(|(name, names)| ((*name).to_owned(), kept(names)))
+                .collect(),
+            ..Held::default()
+        }
     }
 
     fn wanted(name: &str) -> Record {

@@ -1,4 +1,5 @@
-//! Records for `dns-01` (RFC 8555 §8.4): where they belong, who makes them, and whether everybody can see them.
+//! Records for `dns-01` (RFC 8555 §8.4): where they belong, who makes them, and whether everybody
+//! can see them.
 //!
 //! | step | module |
 //! | --- | --- |
@@ -67,16 +68,24 @@ impl Dns {
     /// Reads the files that the settings name.
     pub(super) fn new(settings: &DnsSettings) -> Result<Self, DnsError> {
         let provider = match &settings.provider {
-            Some(DnsProviderSettings::Rfc2136(rfc2136)) => Provider::Update(Update::new(rfc2136, settings.ttl.get())?),
+            Some(DnsProviderSettings::Rfc2136(rfc2136)) => {
+                Provider::Update(Update::new(rfc2136, settings.ttl.get())?)
+            }
             Some(DnsProviderSettings::Exec(exec)) => Provider::Call(Call::exec(&exec.command)),
             Some(DnsProviderSettings::Webhook(webhook)) => Provider::Call(Call::webhook(webhook)?),
             None => return Err(DnsError::Unusable("nobody makes the DNS records".to_owned())),
         };
         let lookup = Lookup::new(&settings.resolvers);
-        Ok(Self { provider, lookup, nameservers: settings.nameservers.clone(), patience: settings.propagation_timeout })
+        Ok(Self {
+            provider,
+            lookup,
+            nameservers: settings.nameservers.clone(),
+            patience: settings.propagation_timeout,
+        })
     }
 
-    /// Where the record for a name belongs: `_acme-challenge.` before it, or where a CNAME delegates that to.
+    /// Where the record for a name belongs: `_acme-challenge.` before it, or where a CNAME
+    /// delegates that to.
     pub(super) async fn place(&self, domain: &str) -> Result<String, DnsError> {
         let name = name(&format!("_acme-challenge.{domain}."))?;
         Ok(self.lookup.follow(name).await?.to_ascii())
@@ -120,7 +129,11 @@ impl Dns {
             }
             if Instant::now() + pause > deadline {
                 let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
-                return Err(DnsError::NotSeen { record: record.to_owned(), missing: missing.join(", "), patience: self.patience });
+                return Err(DnsError::NotSeen {
+                    record: record.to_owned(),
+                    missing: missing.join(", "),
+                    patience: self.patience,
+                });
             }
             sleep(pause).await;
             pause = (pause * 2).min(LOOK.1);
@@ -129,7 +142,8 @@ impl Dns {
 }
 
 fn name(text: &str) -> Result<Name, DnsError> {
-    let mut name = Name::from_ascii(text).map_err(|error| DnsError::Unusable(format!("{text} is no DNS name: {error}")))?;
+    let mut name = Name::from_ascii(text)
+        .map_err(|error| DnsError::Unusable(format!("{text} is no DNS name: {error}")))?;
     name.set_fqdn(true);
     Ok(name)
 }

@@ -1,4 +1,5 @@
-//! The replica that leads: it alone orders, one certificate after the other, and asks for nothing that is not due.
+//! The replica that leads: it alone orders, one certificate after the other, and asks for nothing
+//! that is not due.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -71,7 +72,8 @@ impl<'a> Leader<'a> {
         // Written at once: from now on whatever an earlier leader still writes is refused.
         self.save().await?;
         self.close_challenges().await?;
-        let mut news = News { held: self.acme.store().held(), published: self.acme.live().published() };
+        let mut news =
+            News { held: self.acme.store().held(), published: self.acme.live().published() };
         loop {
             self.acme.synced().await;
             news.published.borrow_and_update();
@@ -89,19 +91,32 @@ impl<'a> Leader<'a> {
 
     async fn follow_wanted(&mut self) -> Result<(), Failed> {
         let wanted = self.acme.wanted();
-        let next = plan(&wanted.names, &self.state.plan(), self.acme.acme().names_per_certificate.get());
-        if self.state.follow(&next, seconds(SystemTime::now())) { self.save().await } else { Ok(()) }
+        let next =
+            plan(&wanted.names, &self.state.plan(), self.acme.acme().names_per_certificate.get());
+        if self.state.follow(&next, seconds(SystemTime::now())) {
+            self.save().await
+        } else {
+            Ok(())
+        }
     }
 
     /// What is due first.
     fn next(&self, held: &Held, now: SystemTime) -> (String, Step) {
-        let authorities: Vec<&str> = self.acme.authorities().iter().map(|authority| &*authority.directory).collect();
+        let authorities: Vec<&str> =
+            self.acme.authorities().iter().map(|authority| &*authority.directory).collect();
         let mut first = (String::new(), Step::Wait(Seconds::MAX));
         for (certificate, record) in &self.state.certificates {
-            let step = schedule::step(record, facts(held, certificate, now).as_ref(), &authorities, seconds(now));
+            let step = schedule::step(
+                record,
+                facts(held, certificate, now).as_ref(),
+                &authorities,
+                seconds(now),
+            );
             match (step, first.1) {
                 (Step::Order | Step::AskRenewal, _) => return (certificate.clone(), step),
-                (Step::Wait(until), Step::Wait(other)) if until < other => first = (certificate.clone(), step),
+                (Step::Wait(until), Step::Wait(other)) if until < other => {
+                    first = (certificate.clone(), step)
+                }
                 _ => {}
             }
         }
@@ -120,7 +135,8 @@ impl<'a> Leader<'a> {
                 .filter(|trouble| schedule::is_blocked(trouble, seconds(SystemTime::now())));
             if let Some(trouble) = blocked {
                 errors.push(format!("{}: {}", authority.directory, trouble.error));
-                until = Some(until.map_or(trouble.until, |until: Seconds| until.min(trouble.until)));
+                until =
+                    Some(until.map_or(trouble.until, |until: Seconds| until.min(trouble.until)));
                 continue;
             }
             let outcome = self.persist(certificate, authority).await;
@@ -132,7 +148,9 @@ impl<'a> Leader<'a> {
                     }
                     return Ok(());
                 }
-                Err(Failed::Again) => errors.push(format!("{}: it takes none of its own nonces", authority.directory)),
+                Err(Failed::Again) => {
+                    errors.push(format!("{}: it takes none of its own nonces", authority.directory))
+                }
                 Err(Failed::Authority(error)) => {
                     let before = self.state.authorities.get(&authority.directory);
                     let trouble = self.trouble(before, error.clone(), None);
@@ -142,9 +160,13 @@ impl<'a> Leader<'a> {
                 }
                 Err(Failed::Limited(error, demanded)) => {
                     errors.push(format!("{}: {error}", authority.directory));
-                    until = until.or(demanded).map(|until| demanded.map_or(until, |demanded| until.min(demanded)));
+                    until = until
+                        .or(demanded)
+                        .map(|until| demanded.map_or(until, |demanded| until.min(demanded)));
                 }
-                Err(Failed::Names(names, error)) => return self.set_apart(certificate, &names, &error).await,
+                Err(Failed::Names(names, error)) => {
+                    return self.set_apart(certificate, &names, &error).await;
+                }
                 Err(Failed::Order(error)) => {
                     errors.push(format!("{}: {error}", authority.directory));
                     break;
@@ -159,7 +181,9 @@ impl<'a> Leader<'a> {
     async fn persist(&mut self, certificate: &str, authority: &Authority) -> Result<(), Failed> {
         for _ in 0..AGAIN {
             match self.order(certificate, authority).await {
-                Err(Failed::Again) => tracing::debug!(certificate, "a nonce was not taken: going on with the order"),
+                Err(Failed::Again) => {
+                    tracing::debug!(certificate, "a nonce was not taken: going on with the order")
+                }
                 outcome => return outcome,
             }
         }
@@ -167,7 +191,12 @@ impl<'a> Leader<'a> {
     }
 
     /// Names that could not be proven no longer hold up those that are ordered with them.
-    async fn set_apart(&mut self, certificate: &str, names: &BTreeSet<HostPattern>, error: &str) -> Result<(), Failed> {
+    async fn set_apart(
+        &mut self,
+        certificate: &str,
+        names: &BTreeSet<HostPattern>,
+        error: &str,
+    ) -> Result<(), Failed> {
         let mut plan = self.state.plan();
         let together = plan.get(certificate).map_or(0, BTreeSet::len);
         if together < 2 || names.is_empty() {
@@ -182,10 +211,22 @@ impl<'a> Leader<'a> {
     }
 
     /// Records that an order failed.
-    async fn blame(&mut self, certificate: &str, error: String, demanded: Option<Seconds>) -> Result<(), Failed> {
-        let before = self.state.certificates.get(certificate).and_then(|record| record.trouble.clone());
+    async fn blame(
+        &mut self,
+        certificate: &str,
+        error: String,
+        demanded: Option<Seconds>,
+    ) -> Result<(), Failed> {
+        let before =
+            self.state.certificates.get(certificate).and_then(|record| record.trouble.clone());
         let trouble = self.trouble(before.as_ref(), error, demanded);
-        tracing::warn!(certificate, error = trouble.error, failures = trouble.failures, until = trouble.until, "no certificate was issued");
+        tracing::warn!(
+            certificate,
+            error = trouble.error,
+            failures = trouble.failures,
+            until = trouble.until,
+            "no certificate was issued"
+        );
         self.tell_failure(certificate, &trouble);
         if let Some(record) = self.state.certificates.get_mut(certificate) {
             record.trouble = Some(trouble);
@@ -193,11 +234,23 @@ impl<'a> Leader<'a> {
         self.save().await
     }
 
-    fn trouble(&self, before: Option<&Trouble>, error: String, demanded: Option<Seconds>) -> Trouble {
+    fn trouble(
+        &self,
+        before: Option<&Trouble>,
+        error: String,
+        demanded: Option<Seconds>,
+    ) -> Trouble {
         const LONGEST: usize = 1000;
         let mut error = error;
         error.truncate(error.floor_char_boundary(LONGEST));
-        schedule::failed(before, error, self.acme.acme().retry_after, demanded, seconds(SystemTime::now()), random())
+        schedule::failed(
+            before,
+            error,
+            self.acme.acme().retry_after,
+            demanded,
+            seconds(SystemTime::now()),
+            random(),
+        )
     }
 
     /// Asks the authority that issued a certificate when it would have it renewed (RFC 9773).
@@ -206,7 +259,14 @@ impl<'a> Leader<'a> {
         let Some(facts) = facts(held, certificate, now) else { return Ok(()) };
         let record = self.state.certificates.get(certificate).cloned().unwrap_or_default();
         let renewal = match self.advice(&record, certificate, held).await {
-            Some((window, retry)) => schedule::advised(&facts, record.renewal.as_ref(), window, retry, seconds(now), random()),
+            Some((window, retry)) => schedule::advised(
+                &facts,
+                record.renewal.as_ref(),
+                window,
+                retry,
+                seconds(now),
+                random(),
+            ),
             None => schedule::unadvised(&facts, record.renewal.as_ref(), seconds(now)),
         };
         if let Some(record) = self.state.certificates.get_mut(certificate) {
@@ -215,9 +275,15 @@ impl<'a> Leader<'a> {
         self.save().await
     }
 
-    async fn advice(&mut self, record: &Record, certificate: &str, held: &Held) -> Option<((Seconds, Seconds), Seconds)> {
+    async fn advice(
+        &mut self,
+        record: &Record,
+        certificate: &str,
+        held: &Held,
+    ) -> Option<((Seconds, Seconds), Seconds)> {
         let issuer = record.authority.as_deref()?;
-        let authority = self.acme.authorities().iter().find(|authority| authority.directory == issuer)?;
+        let authority =
+            self.acme.authorities().iter().find(|authority| authority.directory == issuer)?;
         let leaf = proof::leaf(&held.certificates.get(certificate)?.certificate)?;
         let account = self.account(authority).await.ok()?;
         let id = CertificateIdentifier::try_from(&leaf).ok()?;
@@ -225,7 +291,10 @@ impl<'a> Leader<'a> {
             Ok((info, retry)) => {
                 let window = info.suggested_window;
                 let unix = |time: i64| Seconds::try_from(time).unwrap_or(0);
-                Some(((unix(window.start.unix_timestamp()), unix(window.end.unix_timestamp())), retry.as_secs()))
+                Some((
+                    (unix(window.start.unix_timestamp()), unix(window.end.unix_timestamp())),
+                    retry.as_secs(),
+                ))
             }
             Err(error) => {
                 tracing::debug!(certificate, %error, "the authority says nothing about renewal");

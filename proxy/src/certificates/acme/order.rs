@@ -1,10 +1,13 @@
-//! One order, from its names to the certificate in the store (RFC 8555 §7.4). Each step is recorded before it is acted on, so that whoever
-//! leads next goes on with the same order.
+//! One order, from its names to the certificate in the store (RFC 8555 §7.4). Each step is recorded
+//! before it is acted on, so that whoever leads next goes on with the same order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use instant_acme::{Account, AuthorizationStatus, ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus, RetryPolicy};
+use instant_acme::{
+    Account, AuthorizationStatus, ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus,
+    RetryPolicy,
+};
 use portcullis_config::hex;
 use portcullis_config::problem::Origin;
 use portcullis_config::settings::acme::ChallengeKind;
@@ -43,8 +46,17 @@ pub(super) enum Failed {
 
 impl Leader<'_> {
     /// Orders a certificate of the state at an authority.
-    pub(super) async fn order(&mut self, certificate: &str, authority: &Authority) -> Result<(), Failed> {
-        let names = self.state.certificates.get(certificate).map(|record| record.names.clone()).unwrap_or_default();
+    pub(super) async fn order(
+        &mut self,
+        certificate: &str,
+        authority: &Authority,
+    ) -> Result<(), Failed> {
+        let names = self
+            .state
+            .certificates
+            .get(certificate)
+            .map(|record| record.names.clone())
+            .unwrap_or_default();
         let account = self.account(authority).await?;
         let (mut order, key) = self.begin(certificate, &names, authority, &account).await?;
         let proven = self.prove(&mut order, authority).await;
@@ -56,7 +68,10 @@ impl Leader<'_> {
             return Err(failed);
         }
         let chain = issue(&mut order, &names, &key, authority).await?;
-        let chain = authority.preferred_chain(&account, chain).await.map_err(|error| failed(&error, authority))?;
+        let chain = authority
+            .preferred_chain(&account, chain)
+            .await
+            .map_err(|error| failed(&error, authority))?;
         self.keep(certificate, &names, authority, chain, key).await
     }
 
@@ -64,10 +79,18 @@ impl Leader<'_> {
     pub(super) async fn account(&mut self, authority: &Authority) -> Result<Account, Failed> {
         self.settle_key(authority).await?;
         if let Some(kept) = self.state.accounts.get(&authority.directory) {
-            return authority.account(kept.clone()).await.map_err(|error| failed(&error, authority));
+            return authority
+                .account(kept.clone())
+                .await
+                .map_err(|error| failed(&error, authority));
         }
-        let (account, credentials) = authority.new_account().await.map_err(|error| failed(&error, authority))?;
-        tracing::info!(authority = authority.directory, account = account.id(), "a new account with the authority");
+        let (account, credentials) =
+            authority.new_account().await.map_err(|error| failed(&error, authority))?;
+        tracing::info!(
+            authority = authority.directory,
+            account = account.id(),
+            "a new account with the authority"
+        );
         self.state.accounts.insert(authority.directory.clone(), credentials);
         self.save().await?;
         Ok(account)
@@ -81,29 +104,42 @@ impl Leader<'_> {
         authority: &Authority,
         account: &Account,
     ) -> Result<(Order, String), Failed> {
-        if let Some(pending) = self.state.certificates.get(certificate).and_then(|record| record.order.clone())
+        if let Some(pending) =
+            self.state.certificates.get(certificate).and_then(|record| record.order.clone())
             && pending.authority == authority.directory
         {
             match account.order(pending.url.clone()).await {
                 Ok(mut order) => {
                     if order.state().status != OrderStatus::Invalid {
-                        tracing::info!(certificate, order = pending.url, "going on with the order that is under way");
+                        tracing::info!(
+                            certificate,
+                            order = pending.url,
+                            "going on with the order that is under way"
+                        );
                         return Ok((order, pending.key));
                     }
                 }
                 Err(error) if judge(&error) == Refusal::Nonce => return Err(Failed::Again),
-                Err(error) => tracing::info!(certificate, %error, "the order that was under way is lost"),
+                Err(error) => {
+                    tracing::info!(certificate, %error, "the order that was under way is lost")
+                }
             }
         }
-        let identifiers: Vec<Identifier> = names.iter().map(|name| Identifier::Dns(name.clone())).collect();
+        let identifiers: Vec<Identifier> =
+            names.iter().map(|name| Identifier::Dns(name.clone())).collect();
         let mut new = NewOrder::new(&identifiers);
         if let Some(profile) = authority.profile() {
             new = new.profile(profile);
         }
         let order = account.new_order(&new).await.map_err(|error| self.lost(&error, authority))?;
-        let key = KeyPair::generate().map_err(|error| Failed::Order(error.to_string()))?.serialize_pem();
+        let key =
+            KeyPair::generate().map_err(|error| Failed::Order(error.to_string()))?.serialize_pem();
         tracing::info!(certificate, ?names, order = order.url(), "ordering");
-        let pending = Pending { authority: authority.directory.clone(), url: order.url().to_owned(), key: key.clone() };
+        let pending = Pending {
+            authority: authority.directory.clone(),
+            url: order.url().to_owned(),
+            key: key.clone(),
+        };
         if let Some(record) = self.state.certificates.get_mut(certificate) {
             record.order = Some(pending);
         }
@@ -149,7 +185,12 @@ impl Leader<'_> {
     }
 
     /// What is to be answered for an order.
-    async fn open(&self, order: &mut Order, kind: ChallengeKind, authority: &Authority) -> Result<Vec<Challenge>, Failed> {
+    async fn open(
+        &self,
+        order: &mut Order,
+        kind: ChallengeKind,
+        authority: &Authority,
+    ) -> Result<Vec<Challenge>, Failed> {
         let mut open = Vec::new();
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
@@ -157,16 +198,31 @@ impl Leader<'_> {
             if authorization.status == AuthorizationStatus::Valid {
                 continue;
             }
-            let Identifier::Dns(name) = authorization.identifier().identifier.clone() else { continue };
+            let Identifier::Dns(name) = authorization.identifier().identifier.clone() else {
+                continue;
+            };
             let Some(challenge) = authorization.challenge(challenge_type(kind)) else {
-                return Err(Failed::Order(format!("the authority does not take {} for {name}", challenge_name(kind))));
+                return Err(Failed::Order(format!(
+                    "the authority does not take {} for {name}",
+                    challenge_name(kind)
+                )));
             };
             let answer = challenge.key_authorization();
             open.push(match kind {
-                ChallengeKind::Http01 => Challenge::Http { token: challenge.token.clone(), answer: answer.as_str().to_owned() },
-                ChallengeKind::TlsAlpn01 => Challenge::TlsAlpn { name, digest: hex::write(answer.digest().as_ref()) },
+                ChallengeKind::Http01 => Challenge::Http {
+                    token: challenge.token.clone(),
+                    answer: answer.as_str().to_owned(),
+                },
+                ChallengeKind::TlsAlpn01 => {
+                    Challenge::TlsAlpn { name, digest: hex::write(answer.digest().as_ref()) }
+                }
                 ChallengeKind::Dns01 => {
-                    let record = self.acme.dns()?.place(&name).await.map_err(|error| Failed::Order(error.to_string()))?;
+                    let record = self
+                        .acme
+                        .dns()?
+                        .place(&name)
+                        .await
+                        .map_err(|error| Failed::Order(error.to_string()))?;
                     Challenge::Dns { record, value: answer.dns_value() }
                 }
             });
@@ -224,7 +280,11 @@ impl Leader<'_> {
         key: String,
     ) -> Result<(), Failed> {
         let key = SecretBytes::from(key.into_bytes());
-        let issued = Certificate { origin: Origin::default(), chain: chain.into_bytes().into(), key: key.clone() };
+        let issued = Certificate {
+            origin: Origin::default(),
+            chain: chain.into_bytes().into(),
+            key: key.clone(),
+        };
         if let Err(wrong) = proof::prove(&issued, names, SystemTime::now()) {
             self.give_up(certificate).await?;
             return Err(Failed::Order(wrong));
@@ -233,7 +293,12 @@ impl Leader<'_> {
             ("alt-names", names.iter().cloned().collect::<Vec<_>>().join(",")),
             ("issuer-name", authority.directory.clone()),
         ]);
-        let new = NewCertificate { name: certificate.to_owned(), chain: issued.chain.to_vec(), key, about };
+        let new = NewCertificate {
+            name: certificate.to_owned(),
+            chain: issued.chain.to_vec(),
+            key,
+            about,
+        };
         self.acme.store().save_certificate(self.term, new).await.map_err(Failed::Store)?;
         if let Some(record) = self.state.certificates.get_mut(certificate) {
             let trouble = record.trouble.take();
@@ -244,20 +309,36 @@ impl Leader<'_> {
                 self.tell_success(certificate, &trouble);
             }
         }
-        tracing::info!(certificate, ?names, authority = authority.directory, "a certificate was issued");
+        tracing::info!(
+            certificate,
+            ?names,
+            authority = authority.directory,
+            "a certificate was issued"
+        );
         self.save().await
     }
 }
 
 /// Has the certificate made.
-async fn issue(order: &mut Order, names: &BTreeSet<String>, key: &str, authority: &Authority) -> Result<String, Failed> {
+async fn issue(
+    order: &mut Order,
+    names: &BTreeSet<String>,
+    key: &str,
+    authority: &Authority,
+) -> Result<String, Failed> {
     let wrong = |error: Error| failed(&error, authority);
     if order.refresh().await.map_err(wrong)?.status == OrderStatus::Ready {
-        let unusable = |error: rcgen::Error| Failed::Order(format!("the request for the certificate could not be made: {error}"));
+        let unusable = |error: rcgen::Error| {
+            Failed::Order(format!("the request for the certificate could not be made: {error}"))
+        };
         let key = KeyPair::from_pem(key).map_err(unusable)?;
-        let mut params = CertificateParams::new(names.iter().cloned().collect::<Vec<_>>()).map_err(unusable)?;
+        let mut params =
+            CertificateParams::new(names.iter().cloned().collect::<Vec<_>>()).map_err(unusable)?;
         params.distinguished_name = DistinguishedName::new();
-        order.finalize_csr(params.serialize_request(&key).map_err(unusable)?.der()).await.map_err(wrong)?;
+        order
+            .finalize_csr(params.serialize_request(&key).map_err(unusable)?.der())
+            .await
+            .map_err(wrong)?;
     }
     order.poll_certificate(&POLL).await.map_err(wrong)
 }
@@ -273,8 +354,11 @@ async fn refused(order: &mut Order, kind: ChallengeKind) -> Failed {
             continue;
         }
         let name = state.identifier().to_string();
-        let error = state.challenges.iter().find(|challenge| challenge.r#type == challenge_type(kind));
-        let error = error.and_then(|challenge| challenge.error.as_ref()).map_or_else(String::new, ToString::to_string);
+        let error =
+            state.challenges.iter().find(|challenge| challenge.r#type == challenge_type(kind));
+        let error = error
+            .and_then(|challenge| challenge.error.as_ref())
+            .map_or_else(String::new, ToString::to_string);
         reasons.push(format!("{name}: {error}"));
         names.extend(name.parse::<HostPattern>());
     }
@@ -288,7 +372,9 @@ pub(super) fn failed(error: &Error, authority: &Authority) -> Failed {
         (Refusal::Nonce, _) => Failed::Again,
         (Refusal::NoAccount, _) => Failed::Authority(error.to_string()),
         (Refusal::Limited(error), until) => Failed::Limited(error, until),
-        (Refusal::Authority(error) | Refusal::Order(error), Some(until)) => Failed::Limited(error, Some(until)),
+        (Refusal::Authority(error) | Refusal::Order(error), Some(until)) => {
+            Failed::Limited(error, Some(until))
+        }
         (Refusal::Authority(error), None) => Failed::Authority(error),
         (Refusal::Order(error), None) => Failed::Order(error),
     }

@@ -1,4 +1,5 @@
-//! Which names share a certificate. What is together stays together, so that one new name causes one order, not many.
+//! Which names share a certificate. What is together stays together, so that one new name causes
+//! one order, not many.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,9 +10,11 @@ use portcullis_config::snapshot::host::HostPattern;
 /// The names of each certificate, by the certificate's own name.
 pub(crate) type Plan = BTreeMap<String, BTreeSet<HostPattern>>;
 
-/// What there should be of `wanted` names, when there was `before`: each name in one certificate, at most `most` in each that is new.
+/// What there should be of `wanted` names, when there was `before`: each name in one certificate,
+/// at most `most` in each that is new.
 ///
-/// A certificate keeps its name and those of its names that are still wanted; one without any is left out.
+/// A certificate keeps its name and those of its names that are still wanted; one without any is
+/// left out.
 pub(crate) fn plan(wanted: &BTreeSet<HostPattern>, before: &Plan, most: usize) -> Plan {
     let mut rest = wanted.clone();
     let mut plan = Plan::new();
@@ -28,9 +31,14 @@ pub(crate) fn plan(wanted: &BTreeSet<HostPattern>, before: &Plan, most: usize) -
     plan
 }
 
-/// Takes a certificate apart: those names that cannot be proven for now each stand alone, and no longer hold up the others. All get new
-/// names, so that the certificate that there is stays as it is.
-pub(crate) fn split(plan: &mut Plan, certificate: &str, failed: &BTreeSet<HostPattern>) -> Vec<String> {
+/// Takes a certificate apart: those names that cannot be proven for now each stand alone, and no
+/// longer hold up the others. All get new names, so that the certificate that there is stays as it
+/// is.
+pub(crate) fn split(
+    plan: &mut Plan,
+    certificate: &str,
+    failed: &BTreeSet<HostPattern>,
+) -> Vec<String> {
     let Some(names) = plan.remove(certificate) else { return Vec::new() };
     let others: BTreeSet<HostPattern> = names.difference(failed).cloned().collect();
     if !others.is_empty() {
@@ -45,11 +53,15 @@ fn add(plan: &mut Plan, names: BTreeSet<HostPattern>) -> String {
     name
 }
 
-/// The name of a certificate: its first name as people would write it in a label, and a digest of all.
+/// The name of a certificate: its first name as people would write it in a label, and a digest of
+/// all.
 fn name(names: &BTreeSet<HostPattern>) -> String {
     const READABLE: usize = 40;
     let all: Vec<String> = names.iter().map(ToString::to_string).collect();
-    let mut name = all.first().map(|first| first.replace('*', "wildcard").replace('.', "-")).unwrap_or_default();
+    let mut name = all
+        .first()
+        .map(|first| first.replace('*', "wildcard").replace('.', "-"))
+        .unwrap_or_default();
     name.truncate(READABLE);
     let digest = digest(&SHA256, all.join(" ").as_bytes());
     let digest = hex::write(digest.as_ref().get(..4).unwrap_or_default());
@@ -70,7 +82,10 @@ mod tests {
     fn names_share_certificates_up_to_the_limit() {
         let plan = plan(&names(&["a.test", "b.test", "c.test"]), &Plan::new(), 2);
         assert_eq!(plan.values().map(BTreeSet::len).collect::<Vec<_>>(), [2, 1]);
-        assert!(plan.keys().all(|name| portcullis_config::snapshot::host::check_label(name).is_ok()), "{plan:?}");
+        assert!(
+            plan.keys().all(|name| portcullis_config::snapshot::host::check_label(name).is_ok()),
+            "{plan:?}"
+        );
     }
 
     #[test]
@@ -89,8 +104,15 @@ mod tests {
         assert_eq!(alone.len(), 1);
         assert_eq!(split_plan[&alone[0]], names(&["b.test"]));
         assert!(split_plan.values().any(|others| *others == names(&["a.test", "c.test"])));
-        assert!(!split_plan.contains_key(&whole), "the certificate that there is for all three is not written over");
-        assert_eq!(plan(&names(&["a.test", "b.test", "c.test"]), &split_plan, 100), split_plan, "and that lasts");
+        assert!(
+            !split_plan.contains_key(&whole),
+            "the certificate that there is for all three is not written over"
+        );
+        assert_eq!(
+            plan(&names(&["a.test", "b.test", "c.test"]), &split_plan, 100),
+            split_plan,
+            "and that lasts"
+        );
     }
 
     #[test]

@@ -13,7 +13,11 @@ use super::schedule::Facts;
 use crate::certificates::check::{Checked, check};
 
 /// What there is to know of a certificate that may be served.
-pub(super) fn facts(certificate: &Certificate, renewal_asked: bool, now: SystemTime) -> Option<Facts> {
+pub(super) fn facts(
+    certificate: &Certificate,
+    renewal_asked: bool,
+    now: SystemTime,
+) -> Option<Facts> {
     check(certificate, now).ok().map(|checked| Facts {
         names: names(&checked),
         not_before: seconds(checked.not_before),
@@ -22,9 +26,15 @@ pub(super) fn facts(certificate: &Certificate, renewal_asked: bool, now: SystemT
     })
 }
 
-/// Checks a certificate that was just issued: it may be served, is for all of `wanted`, and its chain holds together.
-pub(super) fn prove(certificate: &Certificate, wanted: &BTreeSet<String>, now: SystemTime) -> Result<(), String> {
-    let checked = check(certificate, now).map_err(|unusable| format!("the certificate that was issued is not usable: {unusable}"))?;
+/// Checks a certificate that was just issued: it may be served, is for all of `wanted`, and its
+/// chain holds together.
+pub(super) fn prove(
+    certificate: &Certificate,
+    wanted: &BTreeSet<String>,
+    now: SystemTime,
+) -> Result<(), String> {
+    let checked = check(certificate, now)
+        .map_err(|unusable| format!("the certificate that was issued is not usable: {unusable}"))?;
     let names = names(&checked);
     if let Some(lacking) = wanted.iter().find(|name| !names.contains(*name)) {
         return Err(format!("the certificate that was issued is not for {lacking}"));
@@ -42,15 +52,18 @@ fn names(checked: &Checked) -> BTreeSet<String> {
     checked.names.iter().map(ToString::to_string).collect()
 }
 
-/// Each certificate of a chain is signed by the next. Whether the last one is trusted is for clients to say.
+/// Each certificate of a chain is signed by the next. Whether the last one is trusted is for
+/// clients to say.
 fn chain_holds(chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), String> {
     let [leaf, between @ .., last] = chain else { return Ok(()) };
     let wrong = |error: webpki::Error| format!("the chain that was issued does not hold: {error}");
     let anchor = anchor_from_trusted_cert(last).map_err(wrong)?;
     let leaf = EndEntityCert::try_from(leaf).map_err(wrong)?;
-    let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all;
+    let algorithms =
+        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all;
     let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds(now)));
-    leaf.verify_for_usage(algorithms, &[anchor], between, now, KeyUsage::server_auth(), None, None).map_err(wrong)?;
+    leaf.verify_for_usage(algorithms, &[anchor], between, now, KeyUsage::server_auth(), None, None)
+        .map_err(wrong)?;
     Ok(())
 }
 
@@ -87,9 +100,16 @@ mod tests {
         let (good, issuer) = authority("authority.test");
         let (other, _) = authority("authority.test");
         let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(vec!["a.test".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        let leaf = CertificateParams::new(vec!["a.test".to_owned()])
+            .unwrap()
+            .signed_by(&key, &issuer)
+            .unwrap();
         assert_eq!(chain_holds(&[leaf.der().clone(), good.der().clone()], now()), Ok(()));
         assert!(chain_holds(&[leaf.der().clone(), other.der().clone()], now()).is_err());
-        assert_eq!(chain_holds(&[leaf.der().clone()], now()), Ok(()), "a leaf alone may be all there is");
+        assert_eq!(
+            chain_holds(&[leaf.der().clone()], now()),
+            Ok(()),
+            "a leaf alone may be all there is"
+        );
     }
 }

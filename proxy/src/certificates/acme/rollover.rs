@@ -1,7 +1,8 @@
-//! New keys for the accounts with authorities, when somebody asks for them (RFC 8555 §7.3.5): certificates and orders stay as they are.
+//! New keys for the accounts with authorities, when somebody asks for them (RFC 8555 §7.3.5):
+//! certificates and orders stay as they are.
 //!
-//! The new key is known only once the authority has it, so that it is recorded before that it is not known which key is good; whoever meets
-//! that later finds it out.
+//! The new key is known only once the authority has it, so that it is recorded before that it is
+//! not known which key is good; whoever meets that later finds it out.
 
 use instant_acme::Error;
 use portcullis_config::store::Held;
@@ -24,10 +25,17 @@ impl Leader<'_> {
             match self.persist_in_replacing(authority).await {
                 Ok(()) => {}
                 Err(Failed::Store(error)) => return Err(Failed::Store(error)),
-                Err(Failed::Authority(error) | Failed::Limited(error, _) | Failed::Order(error) | Failed::Names(_, error)) => {
+                Err(
+                    Failed::Authority(error)
+                    | Failed::Limited(error, _)
+                    | Failed::Order(error)
+                    | Failed::Names(_, error),
+                ) => {
                     errors.push(format!("{}: {error}", authority.directory));
                 }
-                Err(Failed::Again) => errors.push(format!("{}: it takes none of its own nonces", authority.directory)),
+                Err(Failed::Again) => {
+                    errors.push(format!("{}: it takes none of its own nonces", authority.directory))
+                }
             }
         }
         let error = (!errors.is_empty()).then(|| errors.join("; "));
@@ -57,10 +65,15 @@ impl Leader<'_> {
         self.save().await?;
         match account.update_key().await {
             Ok(credentials) => {
-                let credentials = serde_json::to_value(&credentials).map_err(|error| Failed::Order(error.to_string()))?;
+                let credentials = serde_json::to_value(&credentials)
+                    .map_err(|error| Failed::Order(error.to_string()))?;
                 self.state.accounts.insert(authority.directory.clone(), credentials);
                 self.state.rolling.remove(&authority.directory);
-                tracing::info!(authority = authority.directory, account = account.id(), "the account has a new key");
+                tracing::info!(
+                    authority = authority.directory,
+                    account = account.id(),
+                    "the account has a new key"
+                );
                 self.save().await
             }
             Err(error) => {
@@ -74,17 +87,23 @@ impl Leader<'_> {
         }
     }
 
-    /// Finds out whether the key that is kept is still good, where that is not known. An account whose key was lost is forgotten: another one
-    /// is made.
+    /// Finds out whether the key that is kept is still good, where that is not known. An account
+    /// whose key was lost is forgotten: another one is made.
     pub(super) async fn settle_key(&mut self, authority: &Authority) -> Result<(), Failed> {
         if !self.state.rolling.contains(&authority.directory) {
             return Ok(());
         }
         if let Some(kept) = self.state.accounts.get(&authority.directory).cloned() {
-            let account = authority.account(kept).await.map_err(|error| failed(&error, authority))?;
+            let account =
+                authority.account(kept).await.map_err(|error| failed(&error, authority))?;
             match authority.confirm(&account).await {
                 Ok(()) => {}
-                Err(error @ Error::Api(_)) if !matches!(judge(&error), Refusal::Nonce | Refusal::Limited(_) | Refusal::Authority(_)) => {
+                Err(error @ Error::Api(_))
+                    if !matches!(
+                        judge(&error),
+                        Refusal::Nonce | Refusal::Limited(_) | Refusal::Authority(_)
+                    ) =>
+                {
                     tracing::warn!(authority = authority.directory, %error, "the key of the account was lost: another account is made");
                     self.state.accounts.remove(&authority.directory);
                 }

@@ -1,4 +1,5 @@
-//! When a certificate is ordered, renewed, and tried again: idle → ordering → valid → renewing, without a clock of its own.
+//! When a certificate is ordered, renewed, and tried again: idle → ordering → valid → renewing,
+//! without a clock of its own.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,11 +8,13 @@ use super::state::{Record, Renewal, Seconds, Trouble};
 
 /// The longest pause between two tries.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
-/// How long an authority's advice on renewal is believed at least and at most before it is asked again (RFC 9773 §4.3.2).
+/// How long an authority's advice on renewal is believed at least and at most before it is asked
+/// again (RFC 9773 §4.3.2).
 const ADVICE: (Seconds, Seconds) = (60, 24 * 3600);
 /// The longest `Retry-After` that is obeyed.
 const OBEYED: Seconds = 7 * 24 * 3600;
-/// How far off a time may be until which something is not tried: what is further off was written by a clock that was wrong.
+/// How far off a time may be until which something is not tried: what is further off was written by
+/// a clock that was wrong.
 const BELIEVED: Seconds = OBEYED + 24 * 3600;
 /// How long there is no advice where none was to be had.
 pub(super) const NO_ADVICE: Seconds = 6 * 3600;
@@ -37,13 +40,20 @@ pub(crate) enum Step {
     Wait(Seconds),
 }
 
-/// What is to be done for `record`, of which `facts` is what there is that may be served. `authorities` are those that are trusted with
-/// new certificates: one of another, such as a staging one, is replaced.
-pub(crate) fn step(record: &Record, facts: Option<&Facts>, authorities: &[&str], now: Seconds) -> Step {
+/// What is to be done for `record`, of which `facts` is what there is that may be served.
+/// `authorities` are those that are trusted with new certificates: one of another, such as a
+/// staging one, is replaced.
+pub(crate) fn step(
+    record: &Record,
+    facts: Option<&Facts>,
+    authorities: &[&str],
+    now: Seconds,
+) -> Step {
     let blocked = record.trouble.as_ref().filter(|trouble| is_blocked(trouble, now));
     let order = blocked.map_or(Step::Order, |trouble| Step::Wait(trouble.until));
     let Some(facts) = facts else { return order };
-    let is_trusted = record.authority.as_deref().is_some_and(|authority| authorities.contains(&authority));
+    let is_trusted =
+        record.authority.as_deref().is_some_and(|authority| authorities.contains(&authority));
     if !is_trusted || !record.names.is_subset(&facts.names) || facts.renewal_asked {
         return order;
     }
@@ -63,14 +73,16 @@ pub(crate) fn is_blocked(trouble: &Trouble, now: Seconds) -> bool {
     trouble.until > now && trouble.until - now <= BELIEVED
 }
 
-/// When what there is is to be renewed: by the authority's advice, else after two thirds of its life.
+/// When what there is is to be renewed: by the authority's advice, else after two thirds of its
+/// life.
 pub(crate) fn due(facts: &Facts, renewal: Option<&Renewal>) -> Seconds {
     let life = facts.not_after.saturating_sub(facts.not_before);
     renewal.map_or(facts.not_before.saturating_add(life / 3 * 2), |renewal| renewal.at)
 }
 
-/// The advice of an authority to renew between `start` and `end`, and to ask again after `retry`: a moment in that window is drawn by
-/// `random` (RFC 9773 §4.2). One that was drawn from the same window before stays.
+/// The advice of an authority to renew between `start` and `end`, and to ask again after `retry`: a
+/// moment in that window is drawn by `random` (RFC 9773 §4.2). One that was drawn from the same
+/// window before stays.
 pub(crate) fn advised(
     facts: &Facts,
     before: Option<&Renewal>,
@@ -83,7 +95,8 @@ pub(crate) fn advised(
     let inside = before.map(|before| before.at).filter(|at| (start..=end).contains(at));
     let drawn = || start.saturating_add(random % end.saturating_sub(start).saturating_add(1));
     // Advice never makes a certificate end unrenewed.
-    let latest = facts.not_after.saturating_sub(facts.not_after.saturating_sub(facts.not_before) / 10);
+    let latest =
+        facts.not_after.saturating_sub(facts.not_after.saturating_sub(facts.not_before) / 10);
     Renewal {
         not_after: facts.not_after,
         at: inside.unwrap_or_else(drawn).min(latest),
@@ -97,8 +110,8 @@ pub(crate) fn unadvised(facts: &Facts, before: Option<&Renewal>, now: Seconds) -
     Renewal { not_after: facts.not_after, at, ask_again: now.saturating_add(NO_ADVICE) }
 }
 
-/// One more failure: the pause doubles each time, from `first` on, with a jitter of a half drawn by `random`, and is never shorter than
-/// what the authority demands.
+/// One more failure: the pause doubles each time, from `first` on, with a jitter of a half drawn by
+/// `random`, and is never shorter than what the authority demands.
 pub(crate) fn failed(
     before: Option<&Trouble>,
     error: String,

@@ -7,13 +7,22 @@ const NOW: Seconds = 1_800_000_000;
 const AUTHORITY: &str = "https://ca.test/directory";
 
 fn record() -> Record {
-    Record { names: BTreeSet::from(["a.test".to_owned()]), authority: Some(AUTHORITY.to_owned()), ..Record::default() }
+    Record {
+        names: BTreeSet::from(["a.test".to_owned()]),
+        authority: Some(AUTHORITY.to_owned()),
+        ..Record::default()
+    }
 }
 
 /// Of ninety days, begun `age` ago.
 fn facts(age: Seconds) -> Facts {
     let not_before = NOW - age;
-    Facts { names: record().names, not_before, not_after: not_before + 90 * DAY, renewal_asked: false }
+    Facts {
+        names: record().names,
+        not_before,
+        not_after: not_before + 90 * DAY,
+        renewal_asked: false,
+    }
 }
 
 fn advice(at: Seconds, facts: &Facts) -> Option<Renewal> {
@@ -34,10 +43,23 @@ fn what_is_not_there_is_ordered_and_after_a_failure_only_once_its_time_has_come(
 
 #[test]
 fn what_failed_while_the_clock_was_months_ahead_is_tried_as_soon_as_it_is_right() {
-    let failed = failed(None, "no".to_owned(), Duration::from_secs(60), Some(NOW + 90 * DAY + OBEYED), NOW + 90 * DAY, 0);
-    assert_eq!(step(&Record { trouble: Some(failed), ..record() }, None, &[AUTHORITY], NOW), Step::Order);
+    let failed = failed(
+        None,
+        "no".to_owned(),
+        Duration::from_secs(60),
+        Some(NOW + 90 * DAY + OBEYED),
+        NOW + 90 * DAY,
+        0,
+    );
+    assert_eq!(
+        step(&Record { trouble: Some(failed), ..record() }, None, &[AUTHORITY], NOW),
+        Step::Order
+    );
     let demanded = trouble(NOW + OBEYED);
-    assert_eq!(step(&Record { trouble: demanded, ..record() }, None, &[AUTHORITY], NOW), Step::Wait(NOW + OBEYED));
+    assert_eq!(
+        step(&Record { trouble: demanded, ..record() }, None, &[AUTHORITY], NOW),
+        Step::Wait(NOW + OBEYED)
+    );
 }
 
 #[test]
@@ -56,8 +78,13 @@ fn the_authoritys_advice_counts_before_any_rule() {
     assert_eq!(step(&early, Some(&facts), &[AUTHORITY], NOW), Step::Order);
     let late = Record { renewal: advice(NOW + 80 * DAY, &facts), ..record() };
     assert_eq!(step(&late, Some(&facts), &[AUTHORITY], NOW), Step::Wait(NOW + 3600));
-    let of_another = Record { renewal: advice(NOW, &Facts { not_after: 1, ..facts.clone() }), ..record() };
-    assert_eq!(step(&of_another, Some(&facts), &[AUTHORITY], NOW), Step::AskRenewal, "what was said of the one before is void");
+    let of_another =
+        Record { renewal: advice(NOW, &Facts { not_after: 1, ..facts.clone() }), ..record() };
+    assert_eq!(
+        step(&of_another, Some(&facts), &[AUTHORITY], NOW),
+        Step::AskRenewal,
+        "what was said of the one before is void"
+    );
 }
 
 #[test]
@@ -67,7 +94,8 @@ fn a_certificate_of_an_authority_that_is_not_named_any_more_is_replaced() {
 
 #[test]
 fn more_names_are_ordered_and_fewer_are_not() {
-    let more = Record { names: BTreeSet::from(["a.test".to_owned(), "b.test".to_owned()]), ..record() };
+    let more =
+        Record { names: BTreeSet::from(["a.test".to_owned(), "b.test".to_owned()]), ..record() };
     assert_eq!(step(&more, Some(&facts(DAY)), &[AUTHORITY], NOW), Step::Order);
     let wide = Facts { names: more.names, ..facts(DAY) };
     assert_eq!(step(&record(), Some(&wide), &[AUTHORITY], NOW), Step::AskRenewal);

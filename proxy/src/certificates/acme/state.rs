@@ -1,4 +1,5 @@
-//! What must not be forgotten between two starts, or when another replica takes the lead: kept as one document in the store.
+//! What must not be forgotten between two starts, or when another replica takes the lead: kept as
+//! one document in the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +18,8 @@ pub(crate) type Seconds = u64;
 pub(crate) struct State {
     /// The accounts, by the authority's directory: secret.
     pub(crate) accounts: BTreeMap<String, serde_json::Value>,
-    /// The accounts whose keys are being replaced, by the authority's directory: it is not known which key is good.
+    /// The accounts whose keys are being replaced, by the authority's directory: it is not known
+    /// which key is good.
     pub(crate) rolling: BTreeSet<String>,
     /// The last request to replace the keys of accounts, and what came of it.
     pub(crate) rollover: Rollover,
@@ -69,7 +71,8 @@ pub(crate) struct Trouble {
     pub(crate) error: String,
 }
 
-/// An order at an authority, and the key of the certificate that comes of it: whoever leads next goes on with it.
+/// An order at an authority, and the key of the certificate that comes of it: whoever leads next
+/// goes on with it.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Pending {
@@ -122,13 +125,16 @@ impl State {
 
     /// Which names share a certificate.
     pub(crate) fn plan(&self) -> Plan {
-        let names = |record: &Record| record.names.iter().filter_map(|name| name.parse::<HostPattern>().ok()).collect();
+        let names = |record: &Record| {
+            record.names.iter().filter_map(|name| name.parse::<HostPattern>().ok()).collect()
+        };
         self.certificates.iter().map(|(name, record)| (name.clone(), names(record))).collect()
     }
 
     /// Follows a plan from `now` on. Says whether it is another one.
     pub(crate) fn follow(&mut self, plan: &Plan, now: Seconds) -> bool {
-        let dropped: Vec<String> = self.certificates.keys().filter(|name| !plan.contains_key(*name)).cloned().collect();
+        let dropped: Vec<String> =
+            self.certificates.keys().filter(|name| !plan.contains_key(*name)).cloned().collect();
         let mut changed = !dropped.is_empty();
         for name in dropped {
             self.certificates.remove(&name);
@@ -155,18 +161,29 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let mut state = State::default();
-        state.follow(&Plan::from([("one".to_owned(), BTreeSet::from(["*.a.test".parse().expect("a name")]))]), 1);
+        state.follow(
+            &Plan::from([(
+                "one".to_owned(),
+                BTreeSet::from(["*.a.test".parse().expect("a name")]),
+            )]),
+            1,
+        );
         state.challenges.push(Challenge::Http { token: "t".to_owned(), answer: "t.a".to_owned() });
         let read = State::read(&state.write()).expect("readable");
         assert_eq!(read.plan(), state.plan());
         assert_eq!(read.challenges, state.challenges);
-        assert!(State::read(&SecretBytes::from(b"{}".to_vec())).is_ok(), "a later version may have added something");
+        assert!(
+            State::read(&SecretBytes::from(b"{}".to_vec())).is_ok(),
+            "a later version may have added something"
+        );
         assert!(State::read(&SecretBytes::from(b"garbled".to_vec())).is_err());
     }
 
     #[test]
     fn an_order_for_other_names_is_given_up() {
-        let plan = |name: &str| Plan::from([("one".to_owned(), BTreeSet::from([name.parse().expect("a name")]))]);
+        let plan = |name: &str| {
+            Plan::from([("one".to_owned(), BTreeSet::from([name.parse().expect("a name")]))])
+        };
         let mut state = State::default();
         assert!(state.follow(&plan("a.test"), 1));
         let order = Pending { authority: String::new(), url: String::new(), key: String::new() };

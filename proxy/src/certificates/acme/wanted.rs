@@ -1,4 +1,5 @@
-//! Which names the gateway needs certificates for: a function of the snapshot and the settings, and of nothing that a client sends.
+//! Which names the gateway needs certificates for: a function of the snapshot and the settings, and
+//! of nothing that a client sends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,16 +15,24 @@ use portcullis_config::snapshot::{ListenerProtocol, Snapshot};
 pub(crate) struct Wanted {
     /// The names.
     pub(crate) names: BTreeSet<HostPattern>,
-    /// The hosts that are served but get no certificate, by environment: how many, and one of them.
+    /// The hosts that are served but get no certificate, by environment: how many, and one of
+    /// them.
     pub(crate) left_out: BTreeMap<Arc<str>, (usize, HostPattern)>,
 }
 
-/// The names to order for the hosts of `snapshot` under `zone`, but for those that the certificates `brought` by people are for.
+/// The names to order for the hosts of `snapshot` under `zone`, but for those that the certificates
+/// `brought` by people are for.
 ///
-/// With `dns-01` the zone's wildcard is wanted at any time, and most names need nothing else. A name of its own stands in public logs, so
-/// that it is wanted only where all of its routes are open, or where its Namespace says that its names are public. Certificates name the zone
+/// With `dns-01` the zone's wildcard is wanted at any time, and most names need nothing else. A
+/// name of its own stands in public logs, so that it is wanted only where all of its routes are
+/// open, or where its Namespace says that its names are public. Certificates name the zone
 /// anyway, so that it needs no such permission.
-pub(crate) fn wanted(snapshot: &Snapshot, zone: &str, acme: &AcmeSettings, brought: &[HostPattern]) -> Wanted {
+pub(crate) fn wanted(
+    snapshot: &Snapshot,
+    zone: &str,
+    acme: &AcmeSettings,
+    brought: &[HostPattern],
+) -> Wanted {
     let mut wanted = Wanted::default();
     let zone: Option<Hostname> = zone.parse().ok();
     let wildcards = acme.challenge == ChallengeKind::Dns01;
@@ -33,18 +42,23 @@ pub(crate) fn wanted(snapshot: &Snapshot, zone: &str, acme: &AcmeSettings, broug
             wanted.names.insert(wildcard);
         }
     }
-    let listeners = snapshot.listeners.iter().filter(|listener| listener.protocol == ListenerProtocol::Https);
+    let listeners =
+        snapshot.listeners.iter().filter(|listener| listener.protocol == ListenerProtocol::Https);
     for host in listeners.flat_map(|listener| listener.hosts.iter()) {
         let name = &host.pattern;
         if brought.iter().chain(&wanted.names).any(|other| covers(other, name)) {
             continue;
         }
-        let is_zone = matches!((name, &zone), (HostPattern::Exact(name), Some(zone)) if name == zone);
+        let is_zone =
+            matches!((name, &zone), (HostPattern::Exact(name), Some(zone)) if name == zone);
         let can_be_proven = wildcards || matches!(name, HostPattern::Exact(_));
         if can_be_proven && (is_zone || is_public(host, snapshot)) {
             wanted.names.insert(name.clone());
         } else {
-            let left_out = wanted.left_out.entry(Arc::clone(&host.environment)).or_insert_with(|| (0, name.clone()));
+            let left_out = wanted
+                .left_out
+                .entry(Arc::clone(&host.environment))
+                .or_insert_with(|| (0, name.clone()));
             left_out.0 += 1;
             // The first in the alphabet, because hosts come in no order.
             left_out.1 = left_out.1.clone().min(name.clone());
@@ -54,11 +68,13 @@ pub(crate) fn wanted(snapshot: &Snapshot, zone: &str, acme: &AcmeSettings, broug
 }
 
 fn is_public(host: &VirtualHost, snapshot: &Snapshot) -> bool {
-    let open = !host.routes.is_empty() && host.routes.iter().all(|route| route.rule.policy.access.require == Require::Nothing);
+    let open = !host.routes.is_empty()
+        && host.routes.iter().all(|route| route.rule.policy.access.require == Require::Nothing);
     open || snapshot.public_names.contains(&host.origin.namespace)
 }
 
-/// Whether a certificate for `one` is for `other` too: a certificate's wildcard stands for one label alone (RFC 9525 §6.3).
+/// Whether a certificate for `one` is for `other` too: a certificate's wildcard stands for one
+/// label alone (RFC 9525 §6.3).
 pub(super) fn covers(one: &HostPattern, other: &HostPattern) -> bool {
     match (one, other) {
         (HostPattern::Wildcard(parent), HostPattern::Exact(name)) => {
@@ -73,25 +89,30 @@ pub(super) fn covers(one: &HostPattern, other: &HostPattern) -> bool {
 impl Wanted {
     /// What the operator is told of hosts that get no certificate.
     pub(crate) fn problems(&self, challenge: ChallengeKind) -> Vec<Problem> {
-        let tell = |(environment, (hosts, example)): (&Arc<str>, &(usize, HostPattern))| {
-            Problem {
+        let tell = |(environment, (hosts, example)): (&Arc<str>, &(usize, HostPattern))| Problem {
             severity: Severity::Warning,
             reason: "CertificateNotOrdered",
             origin: Origin::default(),
             message: match hosts {
-                1 => format!("no certificate is ordered for {example} in the environment `{environment}`"),
-                hosts => format!("no certificate is ordered for {hosts} hosts of the environment `{environment}`, such as {example}"),
+                1 => format!(
+                    "no certificate is ordered for {example} in the environment `{environment}`"
+                ),
+                hosts => format!(
+                    "no certificate is ordered for {hosts} hosts of the environment \
+                     `{environment}`, such as {example}"
+                ),
             },
             help: match challenge {
                 ChallengeKind::Dns01 => {
-                    "it would name a restricted environment in public logs: make hostnames of one label, or annotate its Namespace with `portcullis.dev/public-names`"
+                    "it would name a restricted environment in public logs: make hostnames of one \
+                     label, or annotate its Namespace with `portcullis.dev/public-names`"
                 }
                 _ => {
-                    "it would name a restricted environment in public logs: prove a wildcard by `dns-01`, or annotate its Namespace with `portcullis.dev/public-names`"
+                    "it would name a restricted environment in public logs: prove a wildcard by \
+                     `dns-01`, or annotate its Namespace with `portcullis.dev/public-names`"
                 }
             }
             .to_owned(),
-        }
         };
         self.left_out.iter().map(tell).collect()
     }

@@ -21,13 +21,23 @@ fn host(pattern: &str, environment: &str, require: &[Require]) -> VirtualHost {
             backends: WeightedBackends::default(),
             policy: Policy { access, ..Policy::default() },
         };
-        let matches = RouteMatch { path: PathMatch::Exact("/".into()), method: None, headers: Vec::new(), query: Vec::new() };
+        let matches = RouteMatch {
+            path: PathMatch::Exact("/".into()),
+            method: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+        };
         Route { matches, rule: Arc::new(rule) }
     };
     VirtualHost {
         pattern: pattern.parse().expect("a host"),
         environment: environment.into(),
-        origin: Origin { kind: "Service", namespace: environment.into(), name: "service".into(), place: None },
+        origin: Origin {
+            kind: "Service",
+            namespace: environment.into(),
+            name: "service".into(),
+            place: None,
+        },
         routes: require.iter().map(route).collect(),
     }
 }
@@ -37,8 +47,14 @@ fn snapshot(hosts: Vec<VirtualHost>) -> Snapshot {
     for host in hosts {
         table.insert(Arc::new(host));
     }
-    let listener = |name: &str, protocol| Listener { name: name.into(), protocol, hostname: None, hosts: Arc::new(table.clone()) };
-    let listeners = vec![listener("http", ListenerProtocol::Http), listener("https", ListenerProtocol::Https)];
+    let listener = |name: &str, protocol| Listener {
+        name: name.into(),
+        protocol,
+        hostname: None,
+        hosts: Arc::new(table.clone()),
+    };
+    let listeners =
+        vec![listener("http", ListenerProtocol::Http), listener("https", ListenerProtocol::Https)];
     Snapshot { listeners, ..Snapshot::default() }
 }
 
@@ -57,7 +73,10 @@ const PARTLY: &[Require] = &[Require::Nothing, Require::User];
 
 #[test]
 fn with_dns_01_the_zones_wildcard_is_all_that_most_need() {
-    let snapshot = snapshot(vec![host("web--staging.apps.test", "staging", OPEN), host("cart--prod.apps.test", "prod", CLOSED)]);
+    let snapshot = snapshot(vec![
+        host("web--staging.apps.test", "staging", OPEN),
+        host("cart--prod.apps.test", "prod", CLOSED),
+    ]);
     let wanted = wanted(&snapshot, ZONE, &acme(ChallengeKind::Dns01), &[]);
     assert_eq!(names(&wanted), ["*.apps.test"]);
     assert!(wanted.left_out.is_empty());
@@ -73,44 +92,78 @@ fn without_it_only_open_hosts_get_a_name_of_their_own() {
     ];
     let wanted = wanted(&snapshot(hosts), ZONE, &acme(ChallengeKind::Http01), &[]);
     assert_eq!(names(&wanted), ["web--staging.apps.test"]);
-    assert_eq!(wanted.left_out[&Arc::from("prod")], (3, "cart--prod.apps.test".parse().expect("a host")));
-    assert_eq!(wanted.problems(ChallengeKind::Http01).len(), 1, "one for an environment, not one for a host");
+    assert_eq!(
+        wanted.left_out[&Arc::from("prod")],
+        (3, "cart--prod.apps.test".parse().expect("a host"))
+    );
+    assert_eq!(
+        wanted.problems(ChallengeKind::Http01).len(),
+        1,
+        "one for an environment, not one for a host"
+    );
 }
 
 #[test]
 fn what_a_namespace_says_to_be_public_is_named() {
-    let hosts = vec![host("cart--prod.apps.test", "prod", CLOSED), host("cart--dev.apps.test", "dev", CLOSED)];
+    let hosts = vec![
+        host("cart--prod.apps.test", "prod", CLOSED),
+        host("cart--dev.apps.test", "dev", CLOSED),
+    ];
     let snapshot = Snapshot { public_names: ["prod".into()].into(), ..snapshot(hosts) };
-    assert_eq!(names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::Http01), &[])), ["cart--prod.apps.test"]);
+    assert_eq!(
+        names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::Http01), &[])),
+        ["cart--prod.apps.test"]
+    );
 }
 
 #[test]
 fn a_name_deeper_than_the_wildcard_is_ordered_only_where_it_may_be_known() {
-    let hosts =
-        vec![host("web.staging.apps.test", "staging", OPEN), host("web.prod.apps.test", "prod", CLOSED), host("apps.test", "prod", CLOSED)];
+    let hosts = vec![
+        host("web.staging.apps.test", "staging", OPEN),
+        host("web.prod.apps.test", "prod", CLOSED),
+        host("apps.test", "prod", CLOSED),
+    ];
     let wanted = wanted(&snapshot(hosts), ZONE, &acme(ChallengeKind::Dns01), &[]);
-    assert_eq!(names(&wanted), ["apps.test", "web.staging.apps.test", "*.apps.test"], "the zone itself is in public logs anyway");
+    assert_eq!(
+        names(&wanted),
+        ["apps.test", "web.staging.apps.test", "*.apps.test"],
+        "the zone itself is in public logs anyway"
+    );
     assert_eq!(wanted.left_out.len(), 1);
 }
 
 #[test]
 fn what_people_have_brought_is_not_ordered() {
-    let snapshot = snapshot(vec![host("web--staging.apps.test", "staging", OPEN), host("web.example.com", "staging", OPEN)]);
+    let snapshot = snapshot(vec![
+        host("web--staging.apps.test", "staging", OPEN),
+        host("web.example.com", "staging", OPEN),
+    ]);
     let brought = ["*.apps.test".parse().expect("a name")];
-    assert_eq!(names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::Dns01), &brought)), ["web.example.com"]);
-    assert_eq!(names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::Http01), &brought)), ["web.example.com"]);
+    assert_eq!(
+        names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::Dns01), &brought)),
+        ["web.example.com"]
+    );
+    assert_eq!(
+        names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::Http01), &brought)),
+        ["web.example.com"]
+    );
 }
 
 #[test]
 fn a_wildcard_can_be_proven_by_dns_01_alone() {
     let snapshot = snapshot(vec![host("*.example.com", "staging", OPEN)]);
     assert!(names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::TlsAlpn01), &[])).is_empty());
-    assert_eq!(names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::Dns01), &[])), ["*.apps.test", "*.example.com"]);
+    assert_eq!(
+        names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::Dns01), &[])),
+        ["*.apps.test", "*.example.com"]
+    );
 }
 
 #[test]
 fn the_settings_zone_is_what_settings_read() {
-    let settings = Settings::parse(std::path::Path::new("x"), b"zone: apps.test\nsource: {directory: .}\n").expect("settings");
+    let settings =
+        Settings::parse(std::path::Path::new("x"), b"zone: apps.test\nsource: {directory: .}\n")
+            .expect("settings");
     assert!(settings.acme.is_none(), "nothing is ordered unless it is asked for");
 }
 

@@ -1,6 +1,7 @@
 use super::*;
 
-/// Decodes `pieces` as they arrive; the data, the trailers as text, and whether the end was reached.
+/// Decodes `pieces` as they arrive; the data, the trailers as text, and whether the end was
+/// reached.
 fn decode(mut decoder: Decoder, pieces: &[&[u8]]) -> Result<(Vec<u8>, String, bool), Broken> {
     let mut octets = BytesMut::new();
     let (mut data, mut trailers, mut ended) = (Vec::new(), String::new(), false);
@@ -26,7 +27,8 @@ fn decode(mut decoder: Decoder, pieces: &[&[u8]]) -> Result<(Vec<u8>, String, bo
 fn chunks_are_read_however_they_are_split() {
     let body = b"5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nX-Sum: 1\r\n\r\n";
     for split in 0..=body.len() {
-        let (data, trailers, ended) = decode(Decoder::chunked(), &[&body[..split], &body[split..]]).expect("is well-formed");
+        let (data, trailers, ended) =
+            decode(Decoder::chunked(), &[&body[..split], &body[split..]]).expect("is well-formed");
         assert_eq!(data, b"hello world", "split at {split}");
         assert_eq!(trailers, r#"{"x-sum": "1"}"#, "split at {split}");
         assert!(ended, "split at {split}");
@@ -37,7 +39,9 @@ fn chunks_are_read_however_they_are_split() {
 fn what_follows_a_body_is_left_alone() {
     let mut octets = BytesMut::from(&b"abcGET"[..]);
     let mut decoder = Decoder::exact(3);
-    assert!(matches!(decoder.decode(&mut octets), Ok(Decoded::Frame(Frame::Data(data))) if data == "abc"));
+    assert!(
+        matches!(decoder.decode(&mut octets), Ok(Decoded::Frame(Frame::Data(data))) if data == "abc")
+    );
     assert!(matches!(decoder.decode(&mut octets), Ok(Decoded::End)));
     assert_eq!(octets, "GET");
 }
@@ -58,10 +62,17 @@ fn odd_chunks_are_refused() {
         b"0\r\nX : y\r\n\r\n",
         b"0\r\nX: y\n\r\n",
     ] {
-        assert!(decode(Decoder::chunked(), &[body]).is_err(), "{:?}", String::from_utf8_lossy(body));
+        assert!(
+            decode(Decoder::chunked(), &[body]).is_err(),
+            "{:?}",
+            String::from_utf8_lossy(body)
+        );
     }
     let long = [b"5;".to_vec(), vec![b'a'; 2000]].concat();
-    assert_eq!(decode(Decoder::chunked(), &[&long]).expect_err("is too long"), Broken::Malformed("chunk_line_too_long"));
+    assert_eq!(
+        decode(Decoder::chunked(), &[&long]).expect_err("is too long"),
+        Broken::Malformed("chunk_line_too_long")
+    );
 }
 
 #[test]

@@ -18,7 +18,8 @@ const GET: Asked = Asked { head: false, upgrade: false };
 
 #[test]
 fn a_request_is_read_in_all_its_parts() {
-    let head = read("POST /a?b=c HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nX-A:  v \r\n\r\n").expect("is well-formed");
+    let head = read("POST /a?b=c HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nX-A:  v \r\n\r\n")
+        .expect("is well-formed");
     assert_eq!(head.method, Method::POST);
     assert_eq!(head.version, Version::HTTP_11);
     assert_eq!(head.target, Target::Path(PathAndQuery::from_static("/a?b=c")));
@@ -29,11 +30,18 @@ fn a_request_is_read_in_all_its_parts() {
 
 #[test]
 fn an_absolute_target_gives_its_authority_as_written() {
-    for (target, path) in [("http://H:80/x?y", "/x?y"), ("http://H:80", "/"), ("http://H:80?q", "/?q")] {
-        let head = read(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n")).expect("is well-formed");
+    for (target, path) in
+        [("http://H:80/x?y", "/x?y"), ("http://H:80", "/"), ("http://H:80?q", "/?q")]
+    {
+        let head =
+            read(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n")).expect("is well-formed");
         assert_eq!(head.authority.as_deref(), Some(&b"H:80"[..]), "{target}");
         assert_eq!(head.scheme.as_deref(), Some(&b"http"[..]), "{target}");
-        assert_eq!(head.target, Target::Path(PathAndQuery::try_from(path).expect("is a path")), "{target}");
+        assert_eq!(
+            head.target,
+            Target::Path(PathAndQuery::try_from(path).expect("is a path")),
+            "{target}"
+        );
     }
 }
 
@@ -57,7 +65,11 @@ fn what_two_parsers_could_frame_differently_is_refused() {
         ("X: a\0b", "bad_header_value"),
         ("X: a\rb", "bad_header_value"),
     ] {
-        assert_eq!(reason(&format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n")), expected, "{fields:?}");
+        assert_eq!(
+            reason(&format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n")),
+            expected,
+            "{fields:?}"
+        );
     }
     assert_eq!(reason("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), "coding_in_http10");
 }
@@ -97,8 +109,17 @@ fn a_head_is_found_however_it_is_split() {
 
 #[test]
 fn line_ends_without_carriage_return_are_refused() {
-    for octets in [&b"GET / HTTP/1.1\nHost: h\r\n\r\n"[..], b"GET / HTTP/1.1\r\nHost: h\n\r\n", b"GET / HTTP/1.1\r\nHost: h\r\n\n", b"\n"] {
-        assert_eq!(HeadScanner::default().scan(octets, 1024), Err(HeadFault::BareLineFeed), "{octets:?}");
+    for octets in [
+        &b"GET / HTTP/1.1\nHost: h\r\n\r\n"[..],
+        b"GET / HTTP/1.1\r\nHost: h\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\n\n",
+        b"\n",
+    ] {
+        assert_eq!(
+            HeadScanner::default().scan(octets, 1024),
+            Err(HeadFault::BareLineFeed),
+            "{octets:?}"
+        );
     }
 }
 

@@ -6,7 +6,8 @@ use http::{HeaderName, HeaderValue};
 
 use super::{Field, Name, Undecodable, huffman, table};
 
-/// How large the table may become, in octets: what holds where nothing else was said (RFC 9113 §6.5.2).
+/// How large the table may become, in octets: what holds where nothing else was said (RFC 9113
+/// §6.5.2).
 const TABLE: usize = 4096;
 /// What each entry costs beside its octets (RFC 7541 §4.1).
 const ENTRY: usize = 32;
@@ -38,7 +39,11 @@ impl Decoder {
     ///
     /// # Errors
     /// It cannot be read; the fields before the fault have been handed over.
-    pub(crate) fn decode(&mut self, block: &[u8], mut take: impl FnMut(Field)) -> Result<(), Undecodable> {
+    pub(crate) fn decode(
+        &mut self,
+        block: &[u8],
+        mut take: impl FnMut(Field),
+    ) -> Result<(), Undecodable> {
         let mut rest = Rest(block);
         let mut is_begun = false;
         while let Some(first) = rest.0.first().copied() {
@@ -79,7 +84,9 @@ impl Decoder {
         let size = name_octets + octets.len() + ENTRY;
         Ok(match HeaderValue::from_bytes(octets) {
             Ok(value) => Field { name, value, octets: size },
-            Err(_) => Field { name: Name::Malformed, value: HeaderValue::from_static(""), octets: size },
+            Err(_) => {
+                Field { name: Name::Malformed, value: HeaderValue::from_static(""), octets: size }
+            }
         })
     }
 
@@ -92,7 +99,11 @@ impl Decoder {
     fn entry(&self, index: usize) -> Result<Field, Undecodable> {
         let index = index.checked_sub(1).ok_or(Undecodable)?;
         if let Some((name, length, value)) = table::ENTRIES.get(index) {
-            return Ok(Field { name: name.clone(), value: HeaderValue::from_static(value), octets: length + value.len() + ENTRY });
+            return Ok(Field {
+                name: name.clone(),
+                value: HeaderValue::from_static(value),
+                octets: length + value.len() + ENTRY,
+            });
         }
         self.entries.get(index - table::LENGTH).cloned().ok_or(Undecodable)
     }
@@ -139,7 +150,8 @@ impl<'b> Rest<'b> {
         Ok(*first)
     }
 
-    /// An integer that begins in the lower `bits` of the next octet (RFC 7541 §5.1). None that means something has more than 28 bits.
+    /// An integer that begins in the lower `bits` of the next octet (RFC 7541 §5.1). None that
+    /// means something has more than 28 bits.
     fn integer(&mut self, bits: u32) -> Result<usize, Undecodable> {
         let most = (1_u8 << bits) - 1;
         let mut value = usize::from(self.octet()? & most);

@@ -30,7 +30,8 @@ pub(crate) fn named(name: &str, value: &[u8], out: &mut Vec<u8>) {
 
 /// Writes a header field.
 pub(crate) fn field(name: &HeaderName, value: &HeaderValue, out: &mut Vec<u8>) {
-    let is_secret = value.is_sensitive() || matches!(*name, header::AUTHORIZATION | header::COOKIE | header::PROXY_AUTHORIZATION);
+    let is_secret = value.is_sensitive()
+        || matches!(*name, header::AUTHORIZATION | header::COOKIE | header::PROXY_AUTHORIZATION);
     let form = if is_secret { NEVER_INDEXED } else { LITERAL };
     match table::index(name.as_str()) {
         Some(index) => integer(form, 4, usize::from(index), out),
@@ -47,7 +48,8 @@ fn string(octets: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(octets);
 }
 
-/// An integer in the lower `bits` of an octet whose upper ones are `form`, and as many octets as it needs (RFC 7541 §5.1).
+/// An integer in the lower `bits` of an octet whose upper ones are `form`, and as many octets as it
+/// needs (RFC 7541 §5.1).
 fn integer(form: u8, bits: u32, value: usize, out: &mut Vec<u8>) {
     let most = (1_usize << bits) - 1;
     if value < most {

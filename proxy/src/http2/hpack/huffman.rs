@@ -1,19 +1,23 @@
 //! The Huffman code of HPACK (RFC 7541 §5.2), for reading. What is written is written as it is.
 
-/// How many bits the code of each octet has, and that of the end of the string (RFC 7541 Appendix B). The code is canonical: shorter codes
-/// come first, and those of one length in the order of their octets. So the lengths are all of it.
+/// How many bits the code of each octet has, and that of the end of the string (RFC 7541 Appendix
+/// B). The code is canonical: shorter codes come first, and those of one length in the order of
+/// their octets. So the lengths are all of it.
 const LENGTHS: [u8; 257] = [
-    13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 28, 6, 10,
-    10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 7, 8, 15, 6, 12, 10, 13, 6, 7, 7, 7, 7, 7, 7, 7, 7, 7,
-    7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 8, 7, 8, 13, 19, 13, 14, 6, 15, 5, 6, 5, 6, 5, 6, 6, 6, 5, 7, 7, 6, 6, 6, 5, 6, 7, 6, 5, 5, 6,
-    7, 7, 7, 7, 7, 15, 11, 14, 13, 28, 20, 22, 20, 20, 22, 22, 22, 23, 22, 23, 23, 23, 23, 23, 24, 23, 24, 24, 22, 23, 24, 23, 23, 23, 23,
-    21, 22, 23, 22, 23, 23, 24, 22, 21, 20, 22, 22, 23, 23, 21, 23, 22, 22, 24, 21, 22, 23, 23, 21, 21, 22, 21, 23, 22, 23, 23, 20, 22, 22,
-    22, 23, 22, 22, 23, 26, 26, 20, 19, 22, 23, 22, 25, 26, 26, 26, 27, 27, 26, 24, 25, 19, 21, 26, 27, 27, 26, 27, 24, 21, 21, 26, 26, 28,
-    27, 27, 27, 20, 24, 20, 21, 22, 21, 21, 23, 22, 22, 25, 25, 24, 24, 26, 23, 26, 27, 26, 26, 27, 27, 27, 27, 27, 28, 27, 27, 27, 27, 27,
-    26, 30,
+    13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28,
+    28, 28, 28, 28, 28, 28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5,
+    5, 6, 6, 6, 6, 6, 6, 6, 7, 8, 15, 6, 12, 10, 13, 6, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
+    7, 7, 7, 7, 7, 7, 7, 7, 8, 7, 8, 13, 19, 13, 14, 6, 15, 5, 6, 5, 6, 5, 6, 6, 6, 5, 7, 7, 6, 6,
+    6, 5, 6, 7, 6, 5, 5, 6, 7, 7, 7, 7, 7, 15, 11, 14, 13, 28, 20, 22, 20, 20, 22, 22, 22, 23, 22,
+    23, 23, 23, 23, 23, 24, 23, 24, 24, 22, 23, 24, 23, 23, 23, 23, 21, 22, 23, 22, 23, 23, 24, 22,
+    21, 20, 22, 22, 23, 23, 21, 23, 22, 22, 24, 21, 22, 23, 23, 21, 21, 22, 21, 23, 22, 23, 23, 20,
+    22, 22, 22, 23, 22, 22, 23, 26, 26, 20, 19, 22, 23, 22, 25, 26, 26, 26, 27, 27, 26, 24, 25, 19,
+    21, 26, 27, 27, 26, 27, 24, 21, 21, 26, 26, 28, 27, 27, 27, 20, 24, 20, 21, 22, 21, 21, 23, 22,
+    22, 25, 25, 24, 24, 26, 23, 26, 27, 26, 26, 27, 27, 27, 27, 27, 28, 27, 27, 27, 27, 27, 26, 30,
 ];
 const LONGEST: usize = 30;
-/// Codes up to this length are looked up at once: those of nearly everything that stands in header fields.
+/// Codes up to this length are looked up at once: those of nearly everything that stands in header
+/// fields.
 const QUICK: u32 = 8;
 
 static CODE: Code = Code::new();
@@ -29,8 +33,8 @@ struct Code {
     octets: [u16; 257],
 }
 
-/// Appends what `from` stands for. `None` where it stands for nothing: a code that is cut off, padding that is none, or the end of the
-/// string within it.
+/// Appends what `from` stands for. `None` where it stands for nothing: a code that is cut off,
+/// padding that is none, or the end of the string within it.
 pub(super) fn decode(from: &[u8], into: &mut Vec<u8>) -> Option<()> {
     let mut octets = from.iter();
     let (mut window, mut bits) = (0_u64, 0_u32);
@@ -43,7 +47,8 @@ pub(super) fn decode(from: &[u8], into: &mut Vec<u8>) -> Option<()> {
         }
         let (octet, length) = CODE.find((window >> 32) as u32)?;
         if length > bits {
-            // What is left must be the beginning of the end of the string, which is nothing but ones, and less than an octet.
+            // What is left must be the beginning of the end of the string, which is nothing but
+            // ones, and less than an octet.
             let is_padding = bits < 8 && window.leading_ones() >= bits;
             return is_padding.then_some(());
         }
@@ -58,7 +63,12 @@ pub(super) fn decode(from: &[u8], into: &mut Vec<u8>) -> Option<()> {
 impl Code {
     #[expect(clippy::indexing_slicing, reason = "the compiler evaluates it")]
     const fn new() -> Self {
-        let mut code = Self { quick: [(0, 0); 1 << QUICK], ends: [0; LONGEST + 1], places: [0; LONGEST + 1], octets: [0; 257] };
+        let mut code = Self {
+            quick: [(0, 0); 1 << QUICK],
+            ends: [0; LONGEST + 1],
+            places: [0; LONGEST + 1],
+            octets: [0; 257],
+        };
         let (mut next, mut place, mut length) = (0_u64, 0_usize, 1_usize);
         while length <= LONGEST {
             code.places[length] = (place as u64).wrapping_sub(next);
@@ -70,7 +80,8 @@ impl Code {
                         let unused = QUICK as usize - length;
                         let mut rest = 0;
                         while rest < 1 << unused {
-                            code.quick[((next as usize) << unused) + rest] = (octet as u8, length as u8);
+                            code.quick[((next as usize) << unused) + rest] =
+                                (octet as u8, length as u8);
                             rest += 1;
                         }
                     }
@@ -96,7 +107,8 @@ impl Code {
         let longer = self.ends.iter().enumerate().skip(QUICK as usize + 1);
         let (length, _) = longer.into_iter().find(|(_, end)| bits < **end)?;
         let code = bits >> (32 - length);
-        let octet = self.octets.get(usize::try_from(code.wrapping_add(*self.places.get(length)?)).ok()?)?;
+        let octet =
+            self.octets.get(usize::try_from(code.wrapping_add(*self.places.get(length)?)).ok()?)?;
         Some((*octet, u32::try_from(length).ok()?))
     }
 }

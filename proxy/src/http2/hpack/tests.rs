@@ -5,7 +5,10 @@ use super::*;
 
 fn octets(hex: &str) -> Vec<u8> {
     let digits: Vec<u8> = hex.bytes().filter(|digit| !digit.is_ascii_whitespace()).collect();
-    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
 }
 
 fn decode(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<(String, String)>, Undecodable> {
@@ -32,17 +35,22 @@ fn plain_responses_of_the_rfc_are_read() {
     let mut decoder = Decoder::default();
     assert_eq!(decode(&mut decoder, &octets("3fe101")), fields(&[]), "a table of 256 octets");
     let first = "4803 3330 3258 0770 7269 7661 7465 611d 4d6f 6e2c 2032 3120 4f63 7420 3230 3133
-        2032 303a 3133 3a32 3120 474d 546e 1768 7474 7073 3a2f 2f77 7777 2e65 7861 6d70 6c65 2e63 6f6d";
+        2032 303a 3133 3a32 3120 474d 546e 1768 7474 7073 3a2f 2f77 7777 2e65 7861 6d70 6c65 2e63 \
+                 6f6d";
     let location = ("location", "https://www.example.com");
     let at_21 = ("date", "Mon, 21 Oct 2013 20:13:21 GMT");
-    assert_eq!(decode(&mut decoder, &octets(first)), fields(&[(":status", "302"), ("cache-control", "private"), at_21, location]));
+    assert_eq!(
+        decode(&mut decoder, &octets(first)),
+        fields(&[(":status", "302"), ("cache-control", "private"), at_21, location])
+    );
     assert_eq!(
         decode(&mut decoder, &octets("4803 3330 37c1 c0bf")),
         fields(&[(":status", "307"), ("cache-control", "private"), at_21, location])
     );
-    let third =
-        "88c1 611d 4d6f 6e2c 2032 3120 4f63 7420 3230 3133 2032 303a 3133 3a32 3220 474d 54c0 5a04 677a 6970 7738 666f 6f3d 4153 444a
-        4b48 514b 425a 584f 5157 454f 5049 5541 5851 5745 4f49 553b 206d 6178 2d61 6765 3d33 3630 303b 2076 6572 7369 6f6e 3d31";
+    let third = "88c1 611d 4d6f 6e2c 2032 3120 4f63 7420 3230 3133 2032 303a 3133 3a32 3220 474d \
+                 54c0 5a04 677a 6970 7738 666f 6f3d 4153 444a
+        4b48 514b 425a 584f 5157 454f 5049 5541 5851 5745 4f49 553b 206d 6178 2d61 6765 3d33 3630 \
+                 303b 2076 6572 7369 6f6e 3d31";
     assert_eq!(
         decode(&mut decoder, &octets(third)),
         fields(&[
@@ -61,16 +69,20 @@ fn plain_responses_of_the_rfc_are_read() {
 fn coded_responses_of_the_rfc_are_read() {
     let mut decoder = Decoder::default();
     assert_eq!(decode(&mut decoder, &octets("3fe101")), fields(&[]));
-    let first = "4882 6402 5885 aec3 771a 4b61 96d0 7abe 9410 54d4 44a8 2005 9504 0b81 66e0 82a6 2d1b ff6e 919d 29ad 1718 63c7 8f0b 97c8 e9ae 82ae 43d3";
+    let first = "4882 6402 5885 aec3 771a 4b61 96d0 7abe 9410 54d4 44a8 2005 9504 0b81 66e0 82a6 \
+                 2d1b ff6e 919d 29ad 1718 63c7 8f0b 97c8 e9ae 82ae 43d3";
     let location = ("location", "https://www.example.com");
     let at_21 = ("date", "Mon, 21 Oct 2013 20:13:21 GMT");
-    assert_eq!(decode(&mut decoder, &octets(first)), fields(&[(":status", "302"), ("cache-control", "private"), at_21, location]));
+    assert_eq!(
+        decode(&mut decoder, &octets(first)),
+        fields(&[(":status", "302"), ("cache-control", "private"), at_21, location])
+    );
     assert_eq!(
         decode(&mut decoder, &octets("4883 640e ffc1 c0bf")),
         fields(&[(":status", "307"), ("cache-control", "private"), at_21, location])
     );
-    let third =
-        "88c1 6196 d07a be94 1054 d444 a820 0595 040b 8166 e084 a62d 1bff c05a 839b d9ab 77ad 94e7 821d d7f2 e6c7 b335 dfdf cd5b 3960
+    let third = "88c1 6196 d07a be94 1054 d444 a820 0595 040b 8166 e084 a62d 1bff c05a 839b d9ab \
+                 77ad 94e7 821d d7f2 e6c7 b335 dfdf cd5b 3960
         d5af 2708 7f36 72c1 ab27 0fb5 291f 9587 3160 65c0 03ed 4ee5 b106 3d50 07";
     let read = decode(&mut decoder, &octets(third)).unwrap();
     assert_eq!(read.last().unwrap().1, "foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; version=1");
@@ -102,7 +114,10 @@ fn what_is_read_but_malformed_keeps_its_place_in_the_table() {
     // `A: b`, then `c: d` with a control character in its value, then `e: f`.
     let read = decode(&mut decoder, &octets("4001 4101 62 4001 6301 01 4001 6501 66")).unwrap();
     assert_eq!(read, fields(&[("malformed", "b"), ("malformed", ""), ("e", "f")]).unwrap());
-    assert_eq!(decode(&mut decoder, &octets("be bf c0")), fields(&[("e", "f"), ("malformed", ""), ("malformed", "b")]));
+    assert_eq!(
+        decode(&mut decoder, &octets("be bf c0")),
+        fields(&[("e", "f"), ("malformed", ""), ("malformed", "b")])
+    );
 }
 
 #[test]
@@ -120,8 +135,16 @@ fn secrets_are_written_so_that_nobody_puts_them_into_a_table() {
 }
 
 fn any_field() -> impl Strategy<Value = (HeaderName, HeaderValue)> {
-    let name = prop_oneof![Just(header::CONTENT_TYPE), Just(header::COOKIE), "[a-z0-9-]{1,40}".prop_map(|name| name.parse().unwrap())];
-    (name, prop::collection::vec(0x20_u8..0x7f, 0..300).prop_map(|value| HeaderValue::from_bytes(&value).unwrap()))
+    let name = prop_oneof![
+        Just(header::CONTENT_TYPE),
+        Just(header::COOKIE),
+        "[a-z0-9-]{1,40}".prop_map(|name| name.parse().unwrap())
+    ];
+    (
+        name,
+        prop::collection::vec(0x20_u8..0x7f, 0..300)
+            .prop_map(|value| HeaderValue::from_bytes(&value).unwrap()),
+    )
 }
 
 proptest! {

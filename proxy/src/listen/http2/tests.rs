@@ -17,7 +17,8 @@ type Seen = Rc<RefCell<Vec<String>>>;
 #[tokio::test(start_paused = true)]
 async fn a_request_with_body_and_trailers_is_answered_with_body_and_trailers() {
     with_client(echo, async |mut client, _| {
-        let request = Request::post("https://host/path?query").header("x-field", "value").body(()).unwrap();
+        let request =
+            Request::post("https://host/path?query").header("x-field", "value").body(()).unwrap();
         let (response, mut stream) = client.send_request(request, false).unwrap();
         stream.send_data("hello".into(), false).unwrap();
         stream.send_trailers(fields("x-trailer", "after")).unwrap();
@@ -57,7 +58,10 @@ async fn the_last_data_frame_ends_the_stream() {
 async fn a_response_without_a_body_is_one_frame() {
     with_client(
         async |_, _, mut respond: Responder| {
-            respond.head(ResponseHead { status: StatusCode::OK, headers: fields("grpc-status", "12") }, BodyLength::None);
+            respond.head(
+                ResponseHead { status: StatusCode::OK, headers: fields("grpc-status", "12") },
+                BodyLength::None,
+            );
             poll_fn(|cx| respond.poll_flush(cx)).await.unwrap();
         },
         async |mut client, _| {
@@ -96,7 +100,10 @@ async fn a_websocket_is_a_tunnel_answered_with_200() {
     with_client(
         async |request, mut body: RequestBody, mut respond: Responder| {
             let request: RequestHead = request.unwrap();
-            assert_eq!((request.method, request.protocol.as_deref()), (Method::CONNECT, Some(&b"websocket"[..])));
+            assert_eq!(
+                (request.method, request.protocol.as_deref()),
+                (Method::CONNECT, Some(&b"websocket"[..]))
+            );
             assert_eq!(request.target, Target::Path("/chat".parse().unwrap()));
             respond.head(head(101), BodyLength::Tunnel);
             while let Some(Ok(frame)) = poll_fn(|cx| body.poll_frame(cx)).await {
@@ -125,7 +132,10 @@ async fn a_websocket_is_a_tunnel_answered_with_200() {
             // Half-closed, it still echoes, and then ends too.
             stream.send_data("end".into(), true).unwrap();
             assert_eq!(body.data().await.unwrap().unwrap(), "end");
-            assert!(body.data().await.is_none_or(|data| data.unwrap().is_empty()) && body.is_end_stream());
+            assert!(
+                body.data().await.is_none_or(|data| data.unwrap().is_empty())
+                    && body.is_end_stream()
+            );
         },
     )
     .await;
@@ -161,7 +171,10 @@ async fn a_response_that_is_broken_off_is_reset() {
             let (response, _) = client.send_request(get(), true).unwrap();
             let mut body = response.await.unwrap().into_body();
             assert_eq!(body.data().await.unwrap().unwrap(), "hello");
-            assert_eq!(body.data().await.unwrap().unwrap_err().reason(), Some(Reason::INTERNAL_ERROR));
+            assert_eq!(
+                body.data().await.unwrap().unwrap_err().reason(),
+                Some(Reason::INTERNAL_ERROR)
+            );
         },
     )
     .await;
@@ -255,7 +268,8 @@ async fn a_client_sends_no_more_than_its_window_before_the_body_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_is_taken_no_faster_than_the_client_reads_and_the_writer_is_woken_when_it_does() {
+async fn a_response_is_taken_no_faster_than_the_client_reads_and_the_writer_is_woken_when_it_does()
+{
     let pushed = Rc::new(Cell::new(0_usize));
     let counter = Rc::clone(&pushed);
     with_client(
@@ -306,7 +320,11 @@ async fn a_response_is_not_flushed_while_the_client_gives_no_window() {
             },
             settings(),
         );
-        let (mut client, connection) = h2::client::Builder::new().initial_window_size(0).handshake::<_, Bytes>(io).await.unwrap();
+        let (mut client, connection) = h2::client::Builder::new()
+            .initial_window_size(0)
+            .handshake::<_, Bytes>(io)
+            .await
+            .unwrap();
         let mut connection = connection;
         let (response, _) = client.send_request(get(), true).unwrap();
         let mut response = pin!(response);
@@ -334,19 +352,25 @@ async fn many_small_responses_are_few_writes() {
         let drains = Drains::default();
         let drain = drains.handle();
         spawn_local(async move {
-            serve(counted, &settings, &drain, async |_: Result<RequestHead, Refusal>, _: RequestBody, mut respond: Responder| {
-                respond.head(head(200), BodyLength::Exact(1024));
-                respond.push(Frame::Data(vec![0; 1024].into()));
-                respond.finish();
-                poll_fn(|cx| respond.poll_flush(cx)).await.unwrap();
-            })
+            serve(
+                counted,
+                &settings,
+                &drain,
+                async |_: Result<RequestHead, Refusal>, _: RequestBody, mut respond: Responder| {
+                    respond.head(head(200), BodyLength::Exact(1024));
+                    respond.push(Frame::Data(vec![0; 1024].into()));
+                    respond.finish();
+                    poll_fn(|cx| respond.poll_flush(cx)).await.unwrap();
+                },
+            )
             .await;
         });
         let (mut client, connection) = h2::client::handshake(theirs).await.unwrap();
         spawn_local(async move { drop(connection.await) });
         tokio::time::sleep(Duration::from_millis(1)).await;
         let before = writes.get();
-        let responses: Vec<ResponseFuture> = (0..50).map(|_| client.send_request(get(), true).unwrap().0).collect();
+        let responses: Vec<ResponseFuture> =
+            (0..50).map(|_| client.send_request(get(), true).unwrap().0).collect();
         for response in responses {
             assert_eq!(read(response.await.unwrap().into_body()).await.unwrap().0.len(), 1024);
         }
@@ -374,11 +398,17 @@ async fn a_connection_without_streams_is_closed_after_its_idle_time_with_goaway(
     with_client(echo, async |mut client, settings| {
         let start = Instant::now();
         client.send_request(get(), true).unwrap().0.await.unwrap();
-        while poll_fn(|cx| Poll::Ready(client.poll_ready(cx))).await.map(|result| result.is_ok()) != Poll::Ready(false) {
+        while poll_fn(|cx| Poll::Ready(client.poll_ready(cx))).await.map(|result| result.is_ok())
+            != Poll::Ready(false)
+        {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         let idle = settings.timeouts.client_idle.as_secs();
-        assert!((idle..=idle * 5 / 4 + 1).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+        assert!(
+            (idle..=idle * 5 / 4 + 1).contains(&start.elapsed().as_secs()),
+            "{:?}",
+            start.elapsed()
+        );
     })
     .await;
 }
@@ -428,10 +458,15 @@ async fn a_draining_connection_finishes_its_streams_and_takes_no_new_ones() {
         let drains = Drains::default();
         let drain = drains.handle();
         let served = spawn_local(async move {
-            serve(io, &settings, &drain, async |_: Result<RequestHead, Refusal>, _: RequestBody, mut respond: Responder| {
-                tokio::time::sleep(Duration::from_secs(3)).await;
-                respond.head(head(200), BodyLength::None);
-            })
+            serve(
+                io,
+                &settings,
+                &drain,
+                async |_: Result<RequestHead, Refusal>, _: RequestBody, mut respond: Responder| {
+                    tokio::time::sleep(Duration::from_secs(3)).await;
+                    respond.head(head(200), BodyLength::None);
+                },
+            )
             .await;
         });
         let (mut client, connection) = h2::client::handshake::<_>(theirs).await.unwrap();
@@ -460,7 +495,9 @@ async fn resets_by_the_hundred_are_allowed_once_and_then_the_connection_is_close
         },
         async |mut client, settings| {
             let closed = loop {
-                let Ok((response, mut stream)) = client.send_request(get(), true) else { break client.send_request(get(), true) };
+                let Ok((response, mut stream)) = client.send_request(get(), true) else {
+                    break client.send_request(get(), true);
+                };
                 // The task of the stream begins before it is reset.
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 stream.send_reset(Reason::CANCEL);
@@ -478,28 +515,65 @@ async fn resets_by_the_hundred_are_allowed_once_and_then_the_connection_is_close
 async fn what_h2_leaves_of_a_malformed_head_is_refused() {
     // Each is a header block without compression.
     let method = block(":method", "GET");
-    let rest = [block(":scheme", "https"), block(":authority", "host"), block(":path", "/")].concat();
+    let rest =
+        [block(":scheme", "https"), block(":authority", "host"), block(":path", "/")].concat();
     for (name, fields, expected) in [
-        ("no path and no authority", [&*method, &block(":scheme", "https")].concat(), Err("path_missing")),
-        ("a space before a value", [&*method, &rest, &block("x-field", " value")].concat(), Err("field_whitespace")),
-        ("a tab after a value", [&*method, &rest, &block("x-field", "value\t")].concat(), Err("field_whitespace")),
-        ("two lengths", [&*method, &rest, &block("content-length", "0"), &block("content-length", "0")].concat(), Err("length_repeated")),
-        ("a path that is a question", [&*method, &block(":scheme", "https"), &block(":path", "?")].concat(), Err("path_malformed")),
-        ("a plain CONNECT", [block(":method", "CONNECT"), block(":authority", "host:443")].concat(), Ok(Target::Authority)),
+        (
+            "no path and no authority",
+            [&*method, &block(":scheme", "https")].concat(),
+            Err("path_missing"),
+        ),
+        (
+            "a space before a value",
+            [&*method, &rest, &block("x-field", " value")].concat(),
+            Err("field_whitespace"),
+        ),
+        (
+            "a tab after a value",
+            [&*method, &rest, &block("x-field", "value\t")].concat(),
+            Err("field_whitespace"),
+        ),
+        (
+            "two lengths",
+            [&*method, &rest, &block("content-length", "0"), &block("content-length", "0")]
+                .concat(),
+            Err("length_repeated"),
+        ),
+        (
+            "a path that is a question",
+            [&*method, &block(":scheme", "https"), &block(":path", "?")].concat(),
+            Err("path_malformed"),
+        ),
+        (
+            "a plain CONNECT",
+            [block(":method", "CONNECT"), block(":authority", "host:443")].concat(),
+            Ok(Target::Authority),
+        ),
         (
             "OPTIONS *",
-            [block(":method", "OPTIONS"), block(":scheme", "https"), block(":authority", "host"), block(":path", "*")].concat(),
+            [
+                block(":method", "OPTIONS"),
+                block(":scheme", "https"),
+                block(":authority", "host"),
+                block(":path", "*"),
+            ]
+            .concat(),
             Ok(Target::Asterisk),
         ),
     ] {
         let seen = head_of(&fields).await;
-        assert_eq!(seen.map(|head| head.target).map_err(|refusal| refusal.reason), expected, "{name}");
+        assert_eq!(
+            seen.map(|head| head.target).map_err(|refusal| refusal.reason),
+            expected,
+            "{name}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_body_is_as_long_as_the_head_says() {
-    let rest = [block(":scheme", "https"), block(":authority", "host"), block(":path", "/")].concat();
+    let rest =
+        [block(":scheme", "https"), block(":authority", "host"), block(":path", "/")].concat();
     let post = [&*block(":method", "POST"), &rest].concat();
     for (fields, end, expected) in [
         (post.clone(), true, BodyLength::None),
@@ -514,7 +588,8 @@ async fn a_body_is_as_long_as_the_head_says() {
 #[tokio::test]
 async fn it_works_over_real_sockets() {
     in_local_set(async {
-        let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let listener =
+            tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let address = listener.local_addr().unwrap();
         let settings = settings();
         let drains = Drains::default();
@@ -523,7 +598,10 @@ async fn it_works_over_real_sockets() {
             let (io, _) = listener.accept().await.unwrap();
             serve(io, &settings, &drain, echo).await;
         });
-        let (mut client, connection) = h2::client::handshake(tokio::net::TcpStream::connect(address).await.unwrap()).await.unwrap();
+        let (mut client, connection) =
+            h2::client::handshake(tokio::net::TcpStream::connect(address).await.unwrap())
+                .await
+                .unwrap();
         spawn_local(async move { drop(connection.await) });
         let (response, mut stream) = client.send_request(post(), false).unwrap();
         let sent = vec![b'x'; 1 << 20];
@@ -545,12 +623,28 @@ async fn it_works_over_real_sockets() {
 }
 
 /// Sends the request back.
-async fn echo(request: Result<RequestHead, Refusal>, mut body: RequestBody, mut respond: Responder) {
+async fn echo(
+    request: Result<RequestHead, Refusal>,
+    mut body: RequestBody,
+    mut respond: Responder,
+) {
     let request = request.unwrap();
-    let text = |bytes: Option<Bytes>| bytes.map_or(String::new(), |bytes| String::from_utf8(bytes.to_vec()).unwrap());
+    let text = |bytes: Option<Bytes>| {
+        bytes.map_or(String::new(), |bytes| String::from_utf8(bytes.to_vec()).unwrap())
+    };
     let Target::Path(path) = &request.target else { panic!("{:?}", request.target) };
-    let line = format!("{} {} {} {} {:?}", request.method, text(request.scheme), text(request.authority), path, request.body);
-    respond.head(ResponseHead { status: StatusCode::OK, headers: fields("x-head", &line) }, BodyLength::Unknown);
+    let line = format!(
+        "{} {} {} {} {:?}",
+        request.method,
+        text(request.scheme),
+        text(request.authority),
+        path,
+        request.body
+    );
+    respond.head(
+        ResponseHead { status: StatusCode::OK, headers: fields("x-head", &line) },
+        BodyLength::Unknown,
+    );
     while let Some(frame) = poll_fn(|cx| body.poll_frame(cx)).await {
         poll_fn(|cx| respond.poll_ready(cx)).await.unwrap();
         respond.push(frame.unwrap());
@@ -565,7 +659,12 @@ async fn in_local_set(test: impl Future<Output = ()>) {
 }
 
 fn settings() -> Rc<Settings> {
-    Rc::new(serde_json::from_str(r#"{"zone": "apps.example.com", "source": {"directory": "manifests"}}"#).unwrap())
+    Rc::new(
+        serde_json::from_str(
+            r#"{"zone": "apps.example.com", "source": {"directory": "manifests"}}"#,
+        )
+        .unwrap(),
+    )
 }
 
 fn server<H, F>(handle: H, settings: Rc<Settings>) -> (JoinHandle<()>, DuplexStream, Rc<Settings>)
@@ -690,13 +789,21 @@ impl CountedWrites {
 }
 
 impl AsyncRead for CountedWrites {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut tokio::io::ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, into)
     }
 }
 
 impl AsyncWrite for CountedWrites {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        octets: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         self.writes.set(self.writes.get() + 1);
         Pin::new(&mut self.io).poll_write(cx, octets)
     }

@@ -1,7 +1,9 @@
-//! The state of one connection to a backend (RFC 9113): what was sent and received, without the transport.
+//! The state of one connection to a backend (RFC 9113): what was sent and received, without the
+//! transport.
 //!
-//! What is to be sent is written into one buffer at once; the [`driver`](super::driver) moves it. So the task of an exchange costs no more
-//! than the frames that it writes, and what many of them wrote goes out together.
+//! What is to be sent is written into one buffer at once; the [`driver`](super::driver) moves it.
+//! So the task of an exchange costs no more than the frames that it writes, and what many of them
+//! wrote goes out together.
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -22,9 +24,11 @@ use crate::upstream::exchange::{Failed, Message};
 const BOUND: usize = 64 * 1024;
 /// Octets of all frames together that may wait: answers to a backend that asks and does not read.
 const BACKLOG: usize = 4 * 1024 * 1024;
-/// Streams that are opened before the backend has said how many it takes (RFC 9113 §6.5.2 recommends no less than this).
+/// Streams that are opened before the backend has said how many it takes (RFC 9113 §6.5.2
+/// recommends no less than this).
 const STREAMS_BEFORE_SETTINGS: usize = 100;
-/// Streams of one connection, whatever the backend allows: with more, they only wait for each other.
+/// Streams of one connection, whatever the backend allows: with more, they only wait for each
+/// other.
 const STREAMS: usize = 250;
 /// Requests that wait for a stream.
 const WAITING: usize = 1024;
@@ -184,12 +188,14 @@ impl Connection {
         if is_tunnel && self.has_settings && !self.takes_tunnels {
             return Err(Failed::NoWebSocket);
         }
-        let stream: Shared = Rc::new(Stream::new(message.method, is_finished, self.settings.stream_window).into());
+        let stream: Shared =
+            Rc::new(Stream::new(message.method, is_finished, self.settings.stream_window).into());
         let mut block = std::mem::take(&mut self.scratch);
         block.clear();
         head::write(message, tls, &mut block);
         if is_tunnel {
-            stream.borrow_mut().tunnel = Some(Tunnel { accept: head::websocket_accept(message.headers) });
+            stream.borrow_mut().tunnel =
+                Some(Tunnel { accept: head::websocket_accept(message.headers) });
         }
         // Whether it takes a tunnel, the backend says in its settings.
         let may_open = !is_tunnel || self.has_settings;
@@ -226,11 +232,16 @@ impl Connection {
     /// Opens streams for requests that wait, as many as may be.
     pub(super) fn open_waiting(&mut self) {
         while self.streams.len() < self.capacity() && self.next_id <= MAX_WINDOW {
-            let is_tunnel = self.waiting.front().is_some_and(|waiting| waiting.stream.borrow().tunnel.is_some());
+            let is_tunnel = self
+                .waiting
+                .front()
+                .is_some_and(|waiting| waiting.stream.borrow().tunnel.is_some());
             if is_tunnel && !self.has_settings {
                 return;
             }
-            let Some(Waiting { stream, block, is_finished }) = self.waiting.pop_front() else { return };
+            let Some(Waiting { stream, block, is_finished }) = self.waiting.pop_front() else {
+                return;
+            };
             if is_tunnel && !self.takes_tunnels {
                 stream.borrow_mut().fail(Cause::NoWebSocket);
                 continue;
@@ -324,7 +335,13 @@ impl Connection {
         let Some(data) = state.queue.front_mut() else {
             match std::mem::replace(&mut state.end, End::Sent) {
                 End::Queued => {
-                    frame::Head { length: 0, kind: kind::DATA, flags: flag::END_STREAM, stream: state.id }.write(&mut self.out);
+                    frame::Head {
+                        length: 0,
+                        kind: kind::DATA,
+                        flags: flag::END_STREAM,
+                        stream: state.id,
+                    }
+                    .write(&mut self.out);
                 }
                 End::Trailers(trailers) => {
                     self.scratch.clear();
@@ -399,7 +416,8 @@ impl Connection {
 
     /// Octets were read, or thrown away: the backend may send as many more.
     pub(super) fn release(&mut self, octets: usize) {
-        self.unannounced = self.unannounced.saturating_add(u32::try_from(octets).unwrap_or(u32::MAX));
+        self.unannounced =
+            self.unannounced.saturating_add(u32::try_from(octets).unwrap_or(u32::MAX));
         if self.unannounced >= self.settings.connection_window / 2 {
             let octets = std::mem::take(&mut self.unannounced);
             self.receive_window = self.receive_window.saturating_add(octets);
@@ -412,8 +430,12 @@ impl Connection {
     pub(super) fn release_stream(&mut self, stream: &Shared, octets: usize) {
         self.release(octets);
         let mut state = stream.borrow_mut();
-        state.unannounced = state.unannounced.saturating_add(u32::try_from(octets).unwrap_or(u32::MAX));
-        if state.unannounced >= self.settings.stream_window / 2 && !state.is_complete && state.cause.is_none() {
+        state.unannounced =
+            state.unannounced.saturating_add(u32::try_from(octets).unwrap_or(u32::MAX));
+        if state.unannounced >= self.settings.stream_window / 2
+            && !state.is_complete
+            && state.cause.is_none()
+        {
             let octets = std::mem::take(&mut state.unannounced);
             state.receive_window = state.receive_window.saturating_add(octets);
             frame::number(kind::WINDOW_UPDATE, state.id, octets, &mut self.out);
@@ -439,15 +461,23 @@ impl Connection {
     /// Where windows, lists and queues are not what they must be.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn assert_is_sound(&self) {
-        assert!(self.streams.len() <= self.capacity() || !self.has_settings || self.waiting.is_empty());
+        assert!(
+            self.streams.len() <= self.capacity() || !self.has_settings || self.waiting.is_empty()
+        );
         assert!(self.send_window <= i64::from(MAX_WINDOW));
         for (id, stream) in &self.streams {
             let state = stream.borrow();
             assert_eq!(state.id, *id);
             assert!(!state.is_closed() && state.send_window <= i64::from(MAX_WINDOW));
             assert_eq!(state.queued, state.queue.iter().map(Bytes::len).sum::<usize>());
-            assert_eq!(state.is_listed, self.sending.iter().any(|listed| Rc::ptr_eq(listed, stream)));
-            assert!(state.is_listed || !state.can_send() || state.send_window <= 0, "it can send, and is not in the list");
+            assert_eq!(
+                state.is_listed,
+                self.sending.iter().any(|listed| Rc::ptr_eq(listed, stream))
+            );
+            assert!(
+                state.is_listed || !state.can_send() || state.send_window <= 0,
+                "it can send, and is not in the list"
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! The task of one connection: it moves what is sent and received between the connection's state and its transport.
+//! The task of one connection: it moves what is sent and received between the connection's state
+//! and its transport.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -107,7 +108,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             }
             match self.poll_write(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(Over::Closed),
-                Poll::Ready(Ok(())) if self.connection.borrow().is_done() => return Poll::Ready(Over::Done),
+                Poll::Ready(Ok(())) if self.connection.borrow().is_done() => {
+                    return Poll::Ready(Over::Done);
+                }
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
             self.note_idle();
@@ -149,7 +152,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let mut connection = self.connection.borrow_mut();
         loop {
-            while let Some(rest) = connection.out.get(self.written..).filter(|rest| !rest.is_empty()) {
+            while let Some(rest) =
+                connection.out.get(self.written..).filter(|rest| !rest.is_empty())
+            {
                 let Poll::Ready(written) = Pin::new(&mut self.io).poll_write(cx, rest)? else {
                     self.is_stalled = true;
                     return Poll::Pending;

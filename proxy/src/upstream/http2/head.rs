@@ -32,7 +32,8 @@ pub(super) struct Block {
     is_malformed: bool,
 }
 
-/// Writes the head of a request (RFC 9113 §8.3.1); that of a WebSocket is an extended CONNECT (RFC 8441 §4).
+/// Writes the head of a request (RFC 9113 §8.3.1); that of a WebSocket is an extended CONNECT (RFC
+/// 8441 §4).
 pub(super) fn write(message: &Message<'_>, tls: bool, out: &mut Vec<u8>) {
     let is_tunnel = message.body == BodyLength::Tunnel;
     match *message.method {
@@ -84,19 +85,35 @@ pub(super) fn write_trailers(trailers: &HeaderMap, out: &mut Vec<u8>) {
 
 /// What HTTP/2 has no use for (RFC 9113 §8.2.2), and `Host`, which is `:authority` there.
 fn is_of_connection(name: &HeaderName) -> bool {
-    matches!(*name, header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE | header::TE | header::HOST)
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+    matches!(
+        *name,
+        header::CONNECTION
+            | header::TRANSFER_ENCODING
+            | header::UPGRADE
+            | header::TE
+            | header::HOST
+    ) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
 
 // === impl Block ===
 
 impl Block {
-    /// Reads a header block of at most `limit` octets, as RFC 9113 §6.5.2 counts them; what is beyond them is read, and not kept.
+    /// Reads a header block of at most `limit` octets, as RFC 9113 §6.5.2 counts them; what is
+    /// beyond them is read, and not kept.
     ///
     /// # Errors
     /// It cannot be read: the connection is broken.
-    pub(super) fn read(octets: &[u8], decoder: &mut Decoder, limit: usize) -> Result<Self, Undecodable> {
-        let mut block = Self { status: None, fields: HeaderMap::with_capacity(12), octets: 0, is_malformed: false };
+    pub(super) fn read(
+        octets: &[u8],
+        decoder: &mut Decoder,
+        limit: usize,
+    ) -> Result<Self, Undecodable> {
+        let mut block = Self {
+            status: None,
+            fields: HeaderMap::with_capacity(12),
+            octets: 0,
+            is_malformed: false,
+        };
         decoder.decode(octets, |field| block.take(field, limit))?;
         Ok(block)
     }
@@ -115,7 +132,9 @@ impl Block {
             Name::Field(name) if !is_of_connection(&name) || name == header::HOST => {
                 self.is_malformed |= self.fields.try_append(name, field.value).is_err();
             }
-            Name::Field(_) | Name::Status | Name::Pseudo | Name::Malformed => self.is_malformed = true,
+            Name::Field(_) | Name::Status | Name::Pseudo | Name::Malformed => {
+                self.is_malformed = true
+            }
         }
     }
 

@@ -18,8 +18,11 @@ const SETTINGS: ClientSettings = ClientSettings {
     idle: Duration::from_secs(1),
     quiet: Duration::from_secs(1),
 };
-const REQUESTS: [(Method, BodyLength); 3] =
-    [(Method::GET, BodyLength::None), (Method::HEAD, BodyLength::None), (Method::POST, BodyLength::Exact(9))];
+const REQUESTS: [(Method, BodyLength); 3] = [
+    (Method::GET, BodyLength::None),
+    (Method::HEAD, BodyLength::None),
+    (Method::POST, BodyLength::Exact(9)),
+];
 
 /// All that came of what was sent.
 #[derive(Debug, PartialEq)]
@@ -54,8 +57,17 @@ pub(crate) fn law<'o>(pieces: impl Iterator<Item = &'o [u8]>) -> Outcome {
 }
 
 fn request(connection: &mut Connection, method: &Method, body: BodyLength) -> Shared {
-    let (host, target, headers) = (HeaderValue::from_static("pod"), PathAndQuery::from_static("/"), HeaderMap::new());
-    let message = Message { method, host: &host, target: &target, headers: &headers, told: None, body, expects_continue: false };
+    let (host, target, headers) =
+        (HeaderValue::from_static("pod"), PathAndQuery::from_static("/"), HeaderMap::new());
+    let message = Message {
+        method,
+        host: &host,
+        target: &target,
+        headers: &headers,
+        told: None,
+        body,
+        expects_continue: false,
+    };
     let stream = connection.request(&message, false).expect("a new connection takes requests");
     if body != BodyLength::None {
         connection.send(&stream, Bytes::from_static(b"nine more"), true);

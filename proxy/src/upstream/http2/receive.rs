@@ -1,6 +1,7 @@
 //! What a backend's frames do to a connection (RFC 9113 §6).
 //!
-//! A fault on one stream ends that stream; one that leaves in doubt what follows ends the connection.
+//! A fault on one stream ends that stream; one that leaves in doubt what follows ends the
+//! connection.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -12,9 +13,11 @@ use crate::http2::frame::{HEAD, Head, MAX_PAYLOAD, MAX_WINDOW, flag, kind, setti
 
 /// What a stream, or all of a connection, is told to have failed by.
 pub(super) const MALFORMED: Cause = Cause::Malformed("http2");
-/// Payloads up to this size are copied out of what was read, so that a small one does not hold on to all of it.
+/// Payloads up to this size are copied out of what was read, so that a small one does not hold on
+/// to all of it.
 const COPIED: usize = 2048;
-/// Frames in a row, within seconds, that bring nothing: PINGs, SETTINGS, empty DATA, and what is for streams that are gone.
+/// Frames in a row, within seconds, that bring nothing: PINGs, SETTINGS, empty DATA, and what is
+/// for streams that are gone.
 const IDLE_FRAMES: u32 = 10_000;
 
 const PROTOCOL_ERROR: Fault = Fault(code::PROTOCOL_ERROR);
@@ -47,13 +50,17 @@ impl Connection {
         Ok(())
     }
 
-    /// The first frame is SETTINGS (RFC 9113 §3.4); nothing comes between the parts of a header block (§4.3); and no end of frames that bring
-    /// nothing.
+    /// The first frame is SETTINGS (RFC 9113 §3.4); nothing comes between the parts of a header
+    /// block (§4.3); and no end of frames that bring nothing.
     fn check_order(&mut self, head: &Head) -> Result<(), Fault> {
         if !self.has_settings && (head.kind != kind::SETTINGS || head.has(flag::ACK)) {
             return Err(PROTOCOL_ERROR);
         }
-        if self.block.as_ref().is_some_and(|(stream, ..)| head.kind != kind::CONTINUATION || head.stream != *stream) {
+        if self
+            .block
+            .as_ref()
+            .is_some_and(|(stream, ..)| head.kind != kind::CONTINUATION || head.stream != *stream)
+        {
             return Err(PROTOCOL_ERROR);
         }
         self.idle_frames += 1;
@@ -73,7 +80,8 @@ impl Connection {
             kind::PRIORITY if head.stream == 0 => Err(PROTOCOL_ERROR),
             // We said that we take none.
             kind::PUSH_PROMISE => Err(PROTOCOL_ERROR),
-            // PRIORITY means nothing any more (§5.3.2), and what is not known is passed over (§5.5).
+            // PRIORITY means nothing any more (§5.3.2), and what is not known is passed over
+            // (§5.5).
             _ => Ok(()),
         }
     }
@@ -81,12 +89,17 @@ impl Connection {
     /// The stream of a frame; `None` for one that has closed, whose last frames were under way.
     fn stream(&self, id: u32) -> Result<Option<Shared>, Fault> {
         // Ours have odd numbers, and those that were not opened are idle (§5.1).
-        if id.is_multiple_of(2) || id >= self.next_id { Err(PROTOCOL_ERROR) } else { Ok(self.streams.get(&id).cloned()) }
+        if id.is_multiple_of(2) || id >= self.next_id {
+            Err(PROTOCOL_ERROR)
+        } else {
+            Ok(self.streams.get(&id).cloned())
+        }
     }
 
     fn data(&mut self, head: &Head, mut payload: Bytes) -> Result<(), Fault> {
         let counted = u32::try_from(head.length).unwrap_or(u32::MAX);
-        self.receive_window = self.receive_window.checked_sub(counted).ok_or(Fault(code::FLOW_CONTROL_ERROR))?;
+        self.receive_window =
+            self.receive_window.checked_sub(counted).ok_or(Fault(code::FLOW_CONTROL_ERROR))?;
         let padding = strip_padding(head, &mut payload)?;
         let Some(stream) = self.stream(head.stream)? else {
             self.release(head.length);
@@ -102,7 +115,13 @@ impl Connection {
         Ok(())
     }
 
-    fn take_data(&mut self, head: &Head, stream: &Shared, counted: u32, payload: Bytes) -> Result<(), u32> {
+    fn take_data(
+        &mut self,
+        head: &Head,
+        stream: &Shared,
+        counted: u32,
+        payload: Bytes,
+    ) -> Result<(), u32> {
         let mut state = stream.borrow_mut();
         if !state.has_final_head {
             return Err(code::PROTOCOL_ERROR);
@@ -110,9 +129,11 @@ impl Connection {
         if state.is_complete {
             return Err(code::STREAM_CLOSED);
         }
-        state.receive_window = state.receive_window.checked_sub(counted).ok_or(code::FLOW_CONTROL_ERROR)?;
+        state.receive_window =
+            state.receive_window.checked_sub(counted).ok_or(code::FLOW_CONTROL_ERROR)?;
         if let Some(expected) = state.expected {
-            state.expected = Some(expected.checked_sub(payload.len() as u64).ok_or(code::PROTOCOL_ERROR)?);
+            state.expected =
+                Some(expected.checked_sub(payload.len() as u64).ok_or(code::PROTOCOL_ERROR)?);
         }
         if !payload.is_empty() {
             self.idle_frames = 0;
@@ -148,7 +169,9 @@ impl Connection {
         if head.has(flag::PRIORITY) {
             block = block.get(5..).ok_or(FRAME_SIZE_ERROR)?;
         }
-        let block = block.get(..block.len().checked_sub(padding).ok_or(PROTOCOL_ERROR)?).unwrap_or_default();
+        let block = block
+            .get(..block.len().checked_sub(padding).ok_or(PROTOCOL_ERROR)?)
+            .unwrap_or_default();
         let is_last = head.has(flag::END_STREAM);
         if head.has(flag::END_HEADERS) {
             return self.header_block(head.stream, is_last, block);
@@ -159,7 +182,8 @@ impl Connection {
 
     fn continuation(&mut self, head: &Head, payload: &[u8]) -> Result<(), Fault> {
         let (stream, is_last, mut block) = self.block.take().ok_or(PROTOCOL_ERROR)?;
-        // Compressed it is not larger than it may be, but for the table's size that may come before it.
+        // Compressed it is not larger than it may be, but for the table's size that may come before
+        // it.
         if block.len() + payload.len() > self.settings.head_bytes as usize + MAX_PAYLOAD {
             return Err(Fault(code::ENHANCE_YOUR_CALM));
         }
@@ -174,11 +198,16 @@ impl Connection {
     fn header_block(&mut self, id: u32, is_last: bool, octets: &[u8]) -> Result<(), Fault> {
         let limit = self.settings.head_bytes as usize;
         // Read even if nobody waits for it: the table is everybody's.
-        let block = Block::read(octets, &mut self.decoder, limit).map_err(|_| Fault(code::COMPRESSION_ERROR))?;
+        let block = Block::read(octets, &mut self.decoder, limit)
+            .map_err(|_| Fault(code::COMPRESSION_ERROR))?;
         let Some(stream) = self.stream(id)? else { return Ok(()) };
         self.idle_frames = 0;
         let is_trailers = stream.borrow().has_final_head;
-        let taken = if is_trailers { self.trailers(&stream, is_last, block) } else { self.response(&stream, is_last, block) };
+        let taken = if is_trailers {
+            self.trailers(&stream, is_last, block)
+        } else {
+            self.response(&stream, is_last, block)
+        };
         if let Err(cause) = taken {
             self.reset(&stream, code::PROTOCOL_ERROR, cause);
         }
@@ -201,7 +230,9 @@ impl Connection {
             if head.status.is_success()
                 && let Some(tunnel) = state.tunnel.take()
             {
-                return if !is_last && state.take_head(tunnel.established(head), Some(BodyLength::Tunnel)) {
+                return if !is_last
+                    && state.take_head(tunnel.established(head), Some(BodyLength::Tunnel))
+                {
                     Ok(())
                 } else {
                     Err(MALFORMED)
@@ -222,7 +253,10 @@ impl Connection {
     }
 
     fn trailers(&mut self, stream: &Shared, is_last: bool, block: Block) -> Result<(), Cause> {
-        let trailers = block.into_trailers().filter(|_| is_last && !stream.borrow().is_complete).ok_or(MALFORMED)?;
+        let trailers = block
+            .into_trailers()
+            .filter(|_| is_last && !stream.borrow().is_complete)
+            .ok_or(MALFORMED)?;
         stream.borrow_mut().trailers = Some(trailers);
         self.complete(stream).map_err(|_| MALFORMED)
     }
@@ -270,15 +304,21 @@ impl Connection {
                 self.max_streams = value as usize;
                 Ok(())
             }
-            setting::INITIAL_WINDOW_SIZE if value > MAX_WINDOW => Err(Fault(code::FLOW_CONTROL_ERROR)),
+            setting::INITIAL_WINDOW_SIZE if value > MAX_WINDOW => {
+                Err(Fault(code::FLOW_CONTROL_ERROR))
+            }
             setting::INITIAL_WINDOW_SIZE => self.initial_window(value),
             // RFC 8441 §3: what was offered is not taken back.
-            setting::ENABLE_CONNECT_PROTOCOL if value > 1 || value == 0 && self.takes_tunnels => Err(PROTOCOL_ERROR),
+            setting::ENABLE_CONNECT_PROTOCOL if value > 1 || value == 0 && self.takes_tunnels => {
+                Err(PROTOCOL_ERROR)
+            }
             setting::ENABLE_CONNECT_PROTOCOL => {
                 self.takes_tunnels = value == 1;
                 Ok(())
             }
-            setting::MAX_FRAME_SIZE if !(MAX_PAYLOAD as u32..1 << 24).contains(&value) => Err(PROTOCOL_ERROR),
+            setting::MAX_FRAME_SIZE if !(MAX_PAYLOAD as u32..1 << 24).contains(&value) => {
+                Err(PROTOCOL_ERROR)
+            }
             // Our frames and header blocks fit whatever it says.
             _ => Ok(()),
         }
@@ -307,7 +347,8 @@ impl Connection {
         }
         let payload: &[u8; 8] = payload.try_into().map_err(|_| FRAME_SIZE_ERROR)?;
         if !head.has(flag::ACK) {
-            Head { length: payload.len(), kind: kind::PING, flags: flag::ACK, stream: 0 }.write(&mut self.out);
+            Head { length: payload.len(), kind: kind::PING, flags: flag::ACK, stream: 0 }
+                .write(&mut self.out);
             self.out.extend_from_slice(payload);
         }
         Ok(())
@@ -331,10 +372,15 @@ impl Connection {
 
     fn window_update(&mut self, head: &Head, payload: &[u8]) -> Result<(), Fault> {
         let octets = i64::from(read_number(payload)? & MAX_WINDOW);
-        let grown = |window: i64| Some(window + octets).filter(|window| octets > 0 && *window <= i64::from(MAX_WINDOW));
+        let grown = |window: i64| {
+            Some(window + octets).filter(|window| octets > 0 && *window <= i64::from(MAX_WINDOW))
+        };
         if head.stream == 0 {
-            self.send_window =
-                grown(self.send_window).ok_or(Fault(if octets > 0 { code::FLOW_CONTROL_ERROR } else { code::PROTOCOL_ERROR }))?;
+            self.send_window = grown(self.send_window).ok_or(Fault(if octets > 0 {
+                code::FLOW_CONTROL_ERROR
+            } else {
+                code::PROTOCOL_ERROR
+            }))?;
             self.pump();
             return Ok(());
         }
@@ -345,7 +391,11 @@ impl Connection {
                 stream.borrow_mut().send_window = window;
                 self.list(&stream);
             }
-            None => self.reset(&stream, if octets > 0 { code::FLOW_CONTROL_ERROR } else { code::PROTOCOL_ERROR }, MALFORMED),
+            None => self.reset(
+                &stream,
+                if octets > 0 { code::FLOW_CONTROL_ERROR } else { code::PROTOCOL_ERROR },
+                MALFORMED,
+            ),
         }
         Ok(())
     }

@@ -131,7 +131,8 @@ impl Stream {
         }
     }
 
-    /// Whether a response with this status has no body, whatever it says about its length (RFC 9110 §6.4.1).
+    /// Whether a response with this status has no body, whatever it says about its length (RFC 9110
+    /// §6.4.1).
     pub(super) fn is_bodiless(&self, status: StatusCode) -> bool {
         self.is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
     }
@@ -177,7 +178,9 @@ impl Stream {
                 self.has_begun = true;
                 Poll::Ready(Ok(Head::Interim(head)))
             }
-            (None, Some(cause)) => Poll::Ready(Err(cause.failed(self.has_begun || self.has_final_head))),
+            (None, Some(cause)) => {
+                Poll::Ready(Err(cause.failed(self.has_begun || self.has_final_head)))
+            }
             (None, None) => self.wait(cx),
         }
     }
@@ -195,7 +198,11 @@ impl Stream {
     }
 
     /// Ready when no more than `at_most` octets are queued, or none are needed any more.
-    pub(super) fn poll_queued(&mut self, at_most: usize, cx: &Context<'_>) -> Poll<Result<(), Broken>> {
+    pub(super) fn poll_queued(
+        &mut self,
+        at_most: usize,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), Broken>> {
         match self.cause {
             Some(Cause::Reset { no_error: true }) => Poll::Ready(Ok(())),
             Some(_) => Poll::Ready(Err(Broken::Closed)),
@@ -208,7 +215,8 @@ impl Stream {
 // === impl Cause ===
 
 impl Cause {
-    /// What it means for who waits for a head; `has_begun` says whether something of the response has come.
+    /// What it means for who waits for a head; `has_begun` says whether something of the response
+    /// has come.
     fn failed(self, has_begun: bool) -> Failed {
         match self {
             Self::NotSent => Failed::NotSent,

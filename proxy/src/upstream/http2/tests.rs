@@ -64,7 +64,10 @@ async fn a_response_of_trailers_alone_has_no_body() {
         answer.headers_mut().insert("grpc-status", "12".parse().unwrap());
         respond.send_response(answer, true).unwrap();
         let (head, length) = final_head(&mut exchange).await.unwrap();
-        assert_eq!((&head.headers["grpc-status"], length), (&"12".parse().unwrap(), BodyLength::None));
+        assert_eq!(
+            (&head.headers["grpc-status"], length),
+            (&"12".parse().unwrap(), BodyLength::None)
+        );
         assert!(next_frame(&mut exchange).await.is_none());
     })
     .await;
@@ -116,7 +119,8 @@ async fn a_body_is_taken_no_faster_than_the_backend_reads() {
             assert!(pushed <= 1024 * 1024, "no bound");
             tokio::task::yield_now().await;
         }
-        // The backend's window of 64 KiB less one octet, and 64 KiB that wait with us; pieces of which an octet is left count whole.
+        // The backend's window of 64 KiB less one octet, and 64 KiB that wait with us; pieces of
+        // which an octet is left count whole.
         assert!((112 * 1024..=128 * 1024).contains(&pushed), "{pushed}");
         let reading = spawn_local(async move { read(request.into_body()).await.0.len() });
         poll_fn(|cx| exchange.request.poll_ready(cx)).await.unwrap();
@@ -143,7 +147,9 @@ async fn a_response_is_sent_no_faster_than_it_is_read() {
         assert_eq!(send_all_that_fits(&mut stream).await, 0);
         let mut read = 0;
         while read < window / 2 + 16 * 1024 {
-            let Some(Ok(Frame::Data(data))) = next_frame(&mut exchange).await else { panic!("no data") };
+            let Some(Ok(Frame::Data(data))) = next_frame(&mut exchange).await else {
+                panic!("no data")
+            };
             read += data.len();
         }
         assert!(send_all_that_fits(&mut stream).await >= window / 2);
@@ -225,7 +231,8 @@ async fn a_cut_link_is_found_by_a_ping() {
         assert!(!client.is_open());
         let mut rest = Vec::new();
         backend.read_to_end(&mut rest).await.unwrap();
-        let pings = rest.windows(9).filter(|head| head.starts_with(&[0, 0, 8, 6, 0, 0, 0, 0, 0])).count();
+        let pings =
+            rest.windows(9).filter(|head| head.starts_with(&[0, 0, 8, 6, 0, 0, 0, 0, 0])).count();
         assert_eq!(pings, 1);
     })
     .await;
@@ -265,7 +272,8 @@ async fn no_more_streams_are_opened_than_the_backend_allows() {
     in_local_set(async {
         let (ours, theirs) = duplex(1 << 20);
         let client = Http2Client::connect(ours, &SETTINGS);
-        let backend: Backend = h2::server::Builder::new().max_concurrent_streams(2).handshake(theirs).await.unwrap();
+        let backend: Backend =
+            h2::server::Builder::new().max_concurrent_streams(2).handshake(theirs).await.unwrap();
         drive(backend);
         let first = client.send(&post(BodyLength::Unknown), false).unwrap();
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -307,7 +315,10 @@ async fn a_backend_that_speaks_no_http2_breaks_the_exchange() {
         let client = Http2Client::connect(ours, &SETTINGS);
         let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
         theirs.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await.unwrap();
-        assert!(matches!(final_head(&mut exchange).await.unwrap_err(), Failed::Broken(_)), "not to be sent again");
+        assert!(
+            matches!(final_head(&mut exchange).await.unwrap_err(), Failed::Broken(_)),
+            "not to be sent again"
+        );
         assert!(!client.is_open());
     })
     .await;
@@ -320,7 +331,10 @@ async fn a_101_is_malformed() {
         let (_request, mut respond) = backend.accept().await.unwrap().unwrap();
         drive(backend);
         respond.send_informational(Answer::builder().status(101).body(()).unwrap()).unwrap();
-        assert_eq!(final_head(&mut exchange).await.unwrap_err(), Failed::Broken(Broken::Malformed("switching_protocols")));
+        assert_eq!(
+            final_head(&mut exchange).await.unwrap_err(),
+            Failed::Broken(Broken::Malformed("switching_protocols"))
+        );
     })
     .await;
 }
@@ -370,7 +384,15 @@ fn message(method: &'static Method, body: BodyLength) -> Message<'static> {
     static HOST: HeaderValue = HeaderValue::from_static("pod");
     static TARGET: LazyLock<PathAndQuery> = LazyLock::new(|| PathAndQuery::from_static("/path"));
     static HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
-    Message { method, host: &HOST, target: &TARGET, headers: &HEADERS, told: None, body, expects_continue: false }
+    Message {
+        method,
+        host: &HOST,
+        target: &TARGET,
+        headers: &HEADERS,
+        told: None,
+        body,
+        expects_continue: false,
+    }
 }
 
 fn data(text: &'static str) -> Frame {
@@ -378,7 +400,10 @@ fn data(text: &'static str) -> Frame {
 }
 
 fn trailers(value: &'static str) -> HeaderMap {
-    HeaderMap::from_iter([(http::HeaderName::from_static("x-trailer"), http::HeaderValue::from_static(value))])
+    HeaderMap::from_iter([(
+        http::HeaderName::from_static("x-trailer"),
+        http::HeaderValue::from_static(value),
+    )])
 }
 
 async fn next_head(exchange: &mut Http2Exchange) -> Result<Head, Failed> {

@@ -106,10 +106,17 @@ async fn of_two_who_make_a_key_at_the_same_time_the_first_does() {
 async fn a_file_that_somebody_else_wrote_is_left_alone() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("portcullis-ended-sessions-1.json");
-    for text in ["", "{}", "kind: Secret", r#"{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "portcullis-ended-sessions-1"}}"#]
-    {
+    for text in [
+        "",
+        "{}",
+        "kind: Secret",
+        r#"{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "portcullis-ended-sessions-1"}}"#,
+    ] {
         fs::write(&file, text).unwrap();
-        assert!(matches!(folder(&place).change(tell(&[1], &[])).await, Err(StoreError::Changed(_))), "{text}");
+        assert!(
+            matches!(folder(&place).change(tell(&[1], &[])).await, Err(StoreError::Changed(_))),
+            "{text}"
+        );
         assert_eq!(fs::read_to_string(&file).unwrap(), text);
     }
 }

@@ -3,8 +3,7 @@ use serde_json::json;
 use super::*;
 
 fn service(name: &str, version: u64) -> core::Service {
-    let object =
-        json!({"metadata": {"name": name, "namespace": "shop", "resourceVersion": version.to_string()}, "spec": {"ports": [{"port": 80}]}});
+    let object = json!({"metadata": {"name": name, "namespace": "shop", "resourceVersion": version.to_string()}, "spec": {"ports": [{"port": 80}]}});
     serde_json::from_value(object).unwrap()
 }
 
@@ -17,7 +16,12 @@ fn broken(name: &str, version: u64) -> core::Service {
 
 fn bookmark(version: u64, annotations: &serde_json::Value) -> WatchEvent<core::Service> {
     let metadata = json!({"resourceVersion": version.to_string(), "annotations": annotations});
-    WatchEvent::Bookmark(serde_json::from_value(json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata})).unwrap())
+    WatchEvent::Bookmark(
+        serde_json::from_value(
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata}),
+        )
+        .unwrap(),
+    )
 }
 
 fn error(code: u16) -> WatchEvent<core::Service> {
@@ -75,7 +79,10 @@ fn a_list_that_broke_off_replaces_nothing_and_leaves_nothing_behind() {
     session.listed(&[service("stray", 6)]);
     session.begin_list();
     session.listed(&[service("a", 7)]);
-    assert_eq!(names(&session.end_list::<core::Service>("8".to_owned(), false).unwrap()), ["-shop/b", "+shop/a"]);
+    assert_eq!(
+        names(&session.end_list::<core::Service>("8".to_owned(), false).unwrap()),
+        ["-shop/b", "+shop/a"]
+    );
 }
 
 #[test]
@@ -85,11 +92,17 @@ fn an_empty_or_unversioned_list_is_not_believed() {
     assert_eq!(session.end_list::<core::Service>("8".to_owned(), false), Err(Unbelievable::Empty));
     session.begin_list();
     session.listed(&[service("a", 7)]);
-    assert_eq!(session.end_list::<core::Service>(String::new(), false), Err(Unbelievable::Unversioned));
+    assert_eq!(
+        session.end_list::<core::Service>(String::new(), false),
+        Err(Unbelievable::Unversioned)
+    );
     assert_eq!(session.version(), None);
     session.begin_list();
     session.listed(&[service("b", 9)]);
-    assert_eq!(names(&session.end_list::<core::Service>("9".to_owned(), false).unwrap()), ["-shop/a", "+shop/b"]);
+    assert_eq!(
+        names(&session.end_list::<core::Service>("9".to_owned(), false).unwrap()),
+        ["-shop/a", "+shop/b"]
+    );
 }
 
 #[test]
@@ -102,9 +115,18 @@ fn one_object_by_name_may_be_missing() {
 #[test]
 fn events_change_what_is_known_and_move_the_version() {
     let mut session = listed(&["a"], 5);
-    assert_eq!(changes(session.event(WatchEvent::Modified(service("a", 6)), false).unwrap()), ["+shop/a"]);
-    assert_eq!(changes(session.event(WatchEvent::Added(service("b", 7)), false).unwrap()), ["+shop/b"]);
-    assert_eq!(changes(session.event(WatchEvent::Deleted(service("a", 8)), false).unwrap()), ["-shop/a"]);
+    assert_eq!(
+        changes(session.event(WatchEvent::Modified(service("a", 6)), false).unwrap()),
+        ["+shop/a"]
+    );
+    assert_eq!(
+        changes(session.event(WatchEvent::Added(service("b", 7)), false).unwrap()),
+        ["+shop/b"]
+    );
+    assert_eq!(
+        changes(session.event(WatchEvent::Deleted(service("a", 8)), false).unwrap()),
+        ["-shop/a"]
+    );
     assert_eq!(session.version(), Some("8"));
     assert_eq!(session.event(bookmark(12, &json!({})), false), Ok(Step::Heard));
     assert_eq!(session.version(), Some("12"));
@@ -122,17 +144,32 @@ fn a_version_that_is_gone_means_a_new_list_and_another_error_does_not() {
 #[test]
 fn an_object_that_cannot_be_understood_stays_as_it_was() {
     let mut session = listed(&["a", "b"], 5);
-    assert_eq!(changes(session.event(WatchEvent::Modified(broken("a", 6)), false).unwrap()), Vec::<String>::new());
-    assert_eq!(session.problems().map(|problem| problem.origin.to_string()).collect::<Vec<_>>(), ["Service shop/a"]);
+    assert_eq!(
+        changes(session.event(WatchEvent::Modified(broken("a", 6)), false).unwrap()),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        session.problems().map(|problem| problem.origin.to_string()).collect::<Vec<_>>(),
+        ["Service shop/a"]
+    );
     session.begin_list();
     session.listed(&[broken("a", 6)]);
-    assert_eq!(names(&session.end_list::<core::Service>("9".to_owned(), false).unwrap()), ["-shop/b"]);
+    assert_eq!(
+        names(&session.end_list::<core::Service>("9".to_owned(), false).unwrap()),
+        ["-shop/b"]
+    );
     assert_eq!(session.problems().count(), 1);
-    assert_eq!(changes(session.event(WatchEvent::Modified(service("a", 10)), false).unwrap()), ["+shop/a"]);
+    assert_eq!(
+        changes(session.event(WatchEvent::Modified(service("a", 10)), false).unwrap()),
+        ["+shop/a"]
+    );
     assert_eq!(session.problems().count(), 0);
     session.begin_list();
     session.listed(&[service("c", 11)]);
-    assert_eq!(names(&session.end_list::<core::Service>("12".to_owned(), false).unwrap()), ["-shop/a", "+shop/c"]);
+    assert_eq!(
+        names(&session.end_list::<core::Service>("12".to_owned(), false).unwrap()),
+        ["-shop/a", "+shop/c"]
+    );
 }
 
 #[test]
@@ -155,12 +192,23 @@ fn a_credential_that_cannot_be_understood_is_none_any_more() {
     session.begin_list();
     session.listed(&["a", "b", "c"].map(|name| credential(name, 1, "billing")));
     session.end_list::<CredentialSecret>("5".to_owned(), true).unwrap();
-    let delete = |name: &str| Change::Delete(ObjectId::Credential(NamespacedName::new("gateway", name)));
+    let delete =
+        |name: &str| Change::Delete(ObjectId::Credential(NamespacedName::new("gateway", name)));
     let broken = WatchEvent::Modified(credential("a", 6, "*"));
-    assert_eq!(session.event(broken, true), Ok(Step::Changed { changes: vec![delete("a")], whole: false }));
-    assert_eq!(session.problems().map(|problem| problem.origin.to_string()).collect::<Vec<_>>(), ["Secret gateway/a"]);
+    assert_eq!(
+        session.event(broken, true),
+        Ok(Step::Changed { changes: vec![delete("a")], whole: false })
+    );
+    assert_eq!(
+        session.problems().map(|problem| problem.origin.to_string()).collect::<Vec<_>>(),
+        ["Secret gateway/a"]
+    );
     session.begin_list();
-    session.listed(&[credential("a", 6, "*"), credential("b", 7, "*"), credential("c", 1, "billing")]);
+    session.listed(&[
+        credential("a", 6, "*"),
+        credential("b", 7, "*"),
+        credential("c", 1, "billing"),
+    ]);
     let changes = session.end_list::<CredentialSecret>("8".to_owned(), true).unwrap();
     let [gone, Change::Upsert(kept)] = changes.as_slice() else { panic!("{changes:?}") };
     assert_eq!((gone, kept.origin().to_string().as_str()), (&delete("b"), "Secret gateway/c"));

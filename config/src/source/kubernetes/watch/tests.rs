@@ -21,7 +21,10 @@ async fn request(listener: &TcpListener) -> (String, TcpStream) {
 }
 
 async fn event(stream: &mut TcpStream, kind: &str, object: &Value) {
-    stream.write_all(format!("{}\n", json!({"type": kind, "object": object})).as_bytes()).await.unwrap();
+    stream
+        .write_all(format!("{}\n", json!({"type": kind, "object": object})).as_bytes())
+        .await
+        .unwrap();
 }
 
 fn secret(version: &str) -> Value {
@@ -40,20 +43,33 @@ async fn credentials_are_asked_for_by_their_label_in_one_namespace() {
     let watch = tokio::spawn(Watch::new(api, Selection::Label(CREDENTIAL), ends.remove(0)).run());
 
     let (line, mut stream) = timeout(PATIENCE, request(&listener)).await.unwrap();
-    assert!(line.starts_with("GET /api/v1/namespaces/portcullis/secrets?") && line.contains("watch=true"), "{line}");
     assert!(
-        line.contains("labelSelector=portcullis.dev%2Fcredential&") || line.contains("labelSelector=portcullis.dev%2Fcredential "),
+        line.starts_with("GET /api/v1/namespaces/portcullis/secrets?")
+            && line.contains("watch=true"),
         "{line}"
     );
-    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(
+        line.contains("labelSelector=portcullis.dev%2Fcredential&")
+            || line.contains("labelSelector=portcullis.dev%2Fcredential "),
+        "{line}"
+    );
+    stream
+        .write_all(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n",
+        )
+        .await
+        .unwrap();
     event(&mut stream, "ADDED", &secret("5")).await;
     let end = json!({"resourceVersion": "6", "annotations": {"k8s.io/initial-events-end": "true"}});
-    event(&mut stream, "BOOKMARK", &json!({"apiVersion": "v1", "kind": "Secret", "metadata": end})).await;
+    event(&mut stream, "BOOKMARK", &json!({"apiVersion": "v1", "kind": "Secret", "metadata": end}))
+        .await;
     let mut changes = Vec::new();
     while changes.is_empty() {
         changes = timeout(PATIENCE, updates.recv()).await.unwrap().unwrap().1.changes;
     }
-    let [Change::Upsert(Object::Credential(found))] = changes.as_slice() else { panic!("{changes:?}") };
+    let [Change::Upsert(Object::Credential(found))] = changes.as_slice() else {
+        panic!("{changes:?}")
+    };
     assert_eq!(found.key(), NamespacedName::new("portcullis", "billing"));
 
     // The API server says so too where a Secret has lost its label.
@@ -70,6 +86,9 @@ async fn credentials_are_asked_for_by_their_label_in_one_namespace() {
 
 #[test]
 fn one_object_is_selected_by_its_name() {
-    assert_eq!(Selection::Name("tls".to_owned()).selectors(), (Some("metadata.name=tls".to_owned()), None));
+    assert_eq!(
+        Selection::Name("tls".to_owned()).selectors(),
+        (Some("metadata.name=tls".to_owned()), None)
+    );
     assert_eq!(Selection::All.selectors(), (None, None));
 }

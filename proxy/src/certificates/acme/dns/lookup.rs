@@ -45,7 +45,9 @@ impl Lookup {
                 None => return Ok(name),
             }
         }
-        Err(DnsError::Unusable(format!("more than {MAX_CNAMES} CNAME records lead from one to the next")))
+        Err(DnsError::Unusable(format!(
+            "more than {MAX_CNAMES} CNAME records lead from one to the next"
+        )))
     }
 
     /// The addresses of all servers of the zone that `name` is in.
@@ -53,7 +55,8 @@ impl Lookup {
         let mut zone = name.clone();
         let names: Vec<Name> = loop {
             let answer = self.ask(&zone, RecordType::NS).await?;
-            let names: Vec<Name> = answer.answers.iter().filter_map(|record| nameserver(record, &zone)).collect();
+            let names: Vec<Name> =
+                answer.answers.iter().filter_map(|record| nameserver(record, &zone)).collect();
             if !names.is_empty() {
                 break names;
             }
@@ -66,7 +69,13 @@ impl Lookup {
         for name in names.iter().take(MAX_SERVERS) {
             for kind in [RecordType::A, RecordType::AAAA] {
                 let answer = self.ask(name, kind).await?;
-                servers.extend(answer.answers.iter().filter_map(address).map(|address| SocketAddr::new(address, PORT)));
+                servers.extend(
+                    answer
+                        .answers
+                        .iter()
+                        .filter_map(address)
+                        .map(|address| SocketAddr::new(address, PORT)),
+                );
             }
         }
         if servers.is_empty() { Err(DnsError::NoZone(name.to_ascii())) } else { Ok(servers) }
@@ -74,7 +83,9 @@ impl Lookup {
 
     /// Asks one after the other until one answers.
     async fn ask(&self, name: &Name, kind: RecordType) -> Result<Message, DnsError> {
-        let mut failure = DnsError::Unusable("there is no recursive DNS server: give `acme.dns.resolvers`".to_owned());
+        let mut failure = DnsError::Unusable(
+            "there is no recursive DNS server: give `acme.dns.resolvers`".to_owned(),
+        );
         for resolver in &self.resolvers {
             match ask(*resolver, name, kind, true).await {
                 Ok(answer) => return Ok(answer),
@@ -124,9 +135,10 @@ mod tests {
 
     #[test]
     fn the_systems_servers_are_read() {
-        let text =
-            "# mine\nsearch example.com\nnameserver 192.0.2.1\nnameserver\t2001:db8::1 # the other\nnameserver here\noptions ndots:5\n";
-        let expected: Vec<SocketAddr> = vec!["192.0.2.1:53".parse().unwrap(), "[2001:db8::1]:53".parse().unwrap()];
+        let text = "# mine\nsearch example.com\nnameserver 192.0.2.1\nnameserver\t2001:db8::1 # \
+                    the other\nnameserver here\noptions ndots:5\n";
+        let expected: Vec<SocketAddr> =
+            vec!["192.0.2.1:53".parse().unwrap(), "[2001:db8::1]:53".parse().unwrap()];
         assert_eq!(resolvers(text), expected);
     }
 }

@@ -1,4 +1,5 @@
-//! One question to a DNS server and its answer, over TCP: nothing is cut short, and no address is forged as easily as with UDP.
+//! One question to a DNS server and its answer, over TCP: nothing is cut short, and no address is
+//! forged as easily as with UDP.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +16,12 @@ use super::DnsError;
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// Asks `server` a question.
-pub(super) async fn ask(server: SocketAddr, name: &Name, kind: RecordType, recursive: bool) -> Result<Message, DnsError> {
+pub(super) async fn ask(
+    server: SocketAddr,
+    name: &Name,
+    kind: RecordType,
+    recursive: bool,
+) -> Result<Message, DnsError> {
     let mut question = Message::query();
     question.metadata.recursion_desired = recursive;
     question.add_query(Query::query(name.clone(), kind));
@@ -28,9 +34,15 @@ pub(super) async fn ask(server: SocketAddr, name: &Name, kind: RecordType, recur
 }
 
 /// Sends a message, and reads its answer: parsed, and as it came.
-pub(super) async fn exchange(server: SocketAddr, id: u16, message: &[u8]) -> Result<(Message, Vec<u8>), DnsError> {
+pub(super) async fn exchange(
+    server: SocketAddr,
+    id: u16,
+    message: &[u8],
+) -> Result<(Message, Vec<u8>), DnsError> {
     let wrong = |error: String| DnsError::Server(server, error);
-    let octets = timeout(WITHIN, converse(server, message)).await.map_err(|_| wrong("not in time".to_owned()))?;
+    let octets = timeout(WITHIN, converse(server, message))
+        .await
+        .map_err(|_| wrong("not in time".to_owned()))?;
     let octets = octets.map_err(|error| wrong(error.to_string()))?;
     let answer = Message::from_vec(&octets).map_err(|error| wrong(error.to_string()))?;
     if answer.metadata.id != id {

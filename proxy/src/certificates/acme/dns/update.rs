@@ -31,9 +31,12 @@ pub(super) struct Update {
 impl Update {
     pub(super) fn new(settings: &Rfc2136Settings, ttl: u32) -> Result<Self, DnsError> {
         let path = settings.key_file.display();
-        let text = fs::read_to_string(&settings.key_file).map_err(|error| DnsError::Unusable(format!("{path} cannot be read: {error}")))?;
+        let text = fs::read_to_string(&settings.key_file)
+            .map_err(|error| DnsError::Unusable(format!("{path} cannot be read: {error}")))?;
         // What is wrong with a key is not told in detail: the detail could be a part of the key.
-        let key = STANDARD.decode(text.trim()).map_err(|_| DnsError::Unusable(format!("{path} has no key in base64")))?;
+        let key = STANDARD
+            .decode(text.trim())
+            .map_err(|_| DnsError::Unusable(format!("{path} has no key in base64")))?;
         let algorithm = match settings.algorithm {
             TsigAlgorithm::HmacSha256 => Algorithm::HmacSha256,
             TsigAlgorithm::HmacSha384 => Algorithm::HmacSha384,
@@ -65,7 +68,11 @@ impl Update {
         let mut zone = owner.clone();
         while zone.num_labels() > 0 {
             let answer = ask(self.server, &zone, RecordType::SOA, false).await?;
-            if answer.answers.iter().any(|record| record.name == zone && record.record_type() == RecordType::SOA) {
+            if answer
+                .answers
+                .iter()
+                .any(|record| record.name == zone && record.record_type() == RecordType::SOA)
+            {
                 return Ok(zone);
             }
             zone = zone.base_name();
@@ -75,7 +82,8 @@ impl Update {
 
     async fn send(&self, mut message: Message) -> Result<(), DnsError> {
         let unusable = |error: hickory_proto::ProtoError| DnsError::Unusable(error.to_string());
-        let verifier = message.finalize(&self.signer, seconds(SystemTime::now())).map_err(unusable)?;
+        let verifier =
+            message.finalize(&self.signer, seconds(SystemTime::now())).map_err(unusable)?;
         let octets = message.to_vec().map_err(unusable)?;
         let (answer, raw) = exchange(self.server, message.metadata.id, &octets).await?;
         if answer.metadata.response_code != ResponseCode::NoError {
@@ -85,8 +93,12 @@ impl Update {
         let verified = verifier.map(|mut verifier| verifier.verify(&raw));
         match verified {
             Some(Ok(_)) => Ok(()),
-            Some(Err(error)) => Err(DnsError::Server(self.server, format!("its signature is not good: {error}"))),
-            None => Err(DnsError::Server(self.server, "its signature could not be checked".to_owned())),
+            Some(Err(error)) => {
+                Err(DnsError::Server(self.server, format!("its signature is not good: {error}")))
+            }
+            None => {
+                Err(DnsError::Server(self.server, "its signature could not be checked".to_owned()))
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What a backend gets that breaks the protocol, frame by frame, and what its neighbours notice of it: nothing.
+//! What a backend gets that breaks the protocol, frame by frame, and what its neighbours notice of
+//! it: nothing.
 
 use super::*;
 use crate::http2::frame::{self, HEAD, MAX_PAYLOAD, flag, kind, setting};
@@ -43,19 +44,30 @@ fn block(status: u16, fields: &[(&str, &str)]) -> Vec<u8> {
 }
 
 fn head(stream: u32, status: u16, fields: &[(&str, &str)], is_last: bool) -> Vec<u8> {
-    frame(kind::HEADERS, flag::END_HEADERS | if is_last { flag::END_STREAM } else { 0 }, stream, &block(status, fields))
+    frame(
+        kind::HEADERS,
+        flag::END_HEADERS | if is_last { flag::END_STREAM } else { 0 },
+        stream,
+        &block(status, fields),
+    )
 }
 
-/// The frames that the client sent after what it sent at first: type, stream, and the number in the payload's last four octets.
+/// The frames that the client sent after what it sent at first: type, stream, and the number in the
+/// payload's last four octets.
 async fn sent(backend: &mut DuplexStream) -> Vec<(u8, u32, u32)> {
     tokio::time::sleep(Duration::from_millis(1)).await;
     let mut octets = vec![0; 1 << 20];
     let length = backend.read(&mut octets).await.unwrap();
     let octets = &octets[..length];
-    let (mut rest, mut frames) = (octets.strip_prefix(frame::PREFACE).unwrap_or(octets), Vec::new());
+    let (mut rest, mut frames) =
+        (octets.strip_prefix(frame::PREFACE).unwrap_or(octets), Vec::new());
     while let Some(head) = frame::Head::read(rest) {
         let payload = &rest[HEAD..HEAD + head.length];
-        frames.push((head.kind, head.stream, payload.last_chunk().map_or(0, |last| u32::from_be_bytes(*last))));
+        frames.push((
+            head.kind,
+            head.stream,
+            payload.last_chunk().map_or(0, |last| u32::from_be_bytes(*last)),
+        ));
         rest = &rest[HEAD + head.length..];
     }
     frames
@@ -71,8 +83,16 @@ async fn what_leaves_in_doubt_what_follows_ends_the_connection() {
         ("a stream of the backend's own", head(2, 200, &[], true), code::PROTOCOL_ERROR),
         ("data without a stream", frame(kind::DATA, 0, 0, b"x"), code::PROTOCOL_ERROR),
         ("data for nothing", frame(kind::DATA, 0, 99, b"x"), code::PROTOCOL_ERROR),
-        ("a promise", frame(kind::PUSH_PROMISE, flag::END_HEADERS, 1, &[0, 0, 0, 2, 0x88]), code::PROTOCOL_ERROR),
-        ("a continuation of nothing", frame(kind::CONTINUATION, flag::END_HEADERS, 1, &[0x88]), code::PROTOCOL_ERROR),
+        (
+            "a promise",
+            frame(kind::PUSH_PROMISE, flag::END_HEADERS, 1, &[0, 0, 0, 2, 0x88]),
+            code::PROTOCOL_ERROR,
+        ),
+        (
+            "a continuation of nothing",
+            frame(kind::CONTINUATION, flag::END_HEADERS, 1, &[0x88]),
+            code::PROTOCOL_ERROR,
+        ),
         (
             "a frame between the parts of a head",
             [frame(kind::HEADERS, 0, 1, &[0x88]), frame(kind::PING, 0, 0, &[0; 8])].concat(),
@@ -80,17 +100,33 @@ async fn what_leaves_in_doubt_what_follows_ends_the_connection() {
         ),
         (
             "a head that goes on in another stream",
-            [frame(kind::HEADERS, 0, 1, &[0x88]), frame(kind::CONTINUATION, flag::END_HEADERS, 3, &[])].concat(),
+            [
+                frame(kind::HEADERS, 0, 1, &[0x88]),
+                frame(kind::CONTINUATION, flag::END_HEADERS, 3, &[]),
+            ]
+            .concat(),
             code::PROTOCOL_ERROR,
         ),
         ("half a setting", frame(kind::SETTINGS, 0, 0, &[0; 5]), code::FRAME_SIZE_ERROR),
         ("settings of a stream", frame(kind::SETTINGS, 0, 1, &[]), code::PROTOCOL_ERROR),
-        ("settings that are agreed to and say more", frame(kind::SETTINGS, flag::ACK, 0, &[0; 6]), code::FRAME_SIZE_ERROR),
+        (
+            "settings that are agreed to and say more",
+            frame(kind::SETTINGS, flag::ACK, 0, &[0; 6]),
+            code::FRAME_SIZE_ERROR,
+        ),
         ("push", settings(&[(setting::ENABLE_PUSH, 1)]), code::PROTOCOL_ERROR),
-        ("too large a first window", settings(&[(setting::INITIAL_WINDOW_SIZE, 1 << 31)]), code::FLOW_CONTROL_ERROR),
+        (
+            "too large a first window",
+            settings(&[(setting::INITIAL_WINDOW_SIZE, 1 << 31)]),
+            code::FLOW_CONTROL_ERROR,
+        ),
         ("too small frames", settings(&[(setting::MAX_FRAME_SIZE, 16_383)]), code::PROTOCOL_ERROR),
         ("too large frames", settings(&[(setting::MAX_FRAME_SIZE, 1 << 24)]), code::PROTOCOL_ERROR),
-        ("a switch that is none", settings(&[(setting::ENABLE_CONNECT_PROTOCOL, 2)]), code::PROTOCOL_ERROR),
+        (
+            "a switch that is none",
+            settings(&[(setting::ENABLE_CONNECT_PROTOCOL, 2)]),
+            code::PROTOCOL_ERROR,
+        ),
         (
             "an offer that is taken back",
             [1, 0].map(|value| settings(&[(setting::ENABLE_CONNECT_PROTOCOL, value)])).concat(),
@@ -99,18 +135,42 @@ async fn what_leaves_in_doubt_what_follows_ends_the_connection() {
         ("a short ping", frame(kind::PING, 0, 0, &[0; 7]), code::FRAME_SIZE_ERROR),
         ("a ping of a stream", frame(kind::PING, 0, 1, &[0; 8]), code::PROTOCOL_ERROR),
         ("no more window", number(kind::WINDOW_UPDATE, 0, 0), code::PROTOCOL_ERROR),
-        ("too much window", number(kind::WINDOW_UPDATE, 0, (1 << 31) - 1), code::FLOW_CONTROL_ERROR),
-        ("a short window update", frame(kind::WINDOW_UPDATE, 0, 0, &[0; 3]), code::FRAME_SIZE_ERROR),
+        (
+            "too much window",
+            number(kind::WINDOW_UPDATE, 0, (1 << 31) - 1),
+            code::FLOW_CONTROL_ERROR,
+        ),
+        (
+            "a short window update",
+            frame(kind::WINDOW_UPDATE, 0, 0, &[0; 3]),
+            code::FRAME_SIZE_ERROR,
+        ),
         ("a reset of nothing", number(kind::RST_STREAM, 7, 0), code::PROTOCOL_ERROR),
         ("a short reset", frame(kind::RST_STREAM, 0, 1, &[0; 3]), code::FRAME_SIZE_ERROR),
         ("a short goodbye", frame(kind::GOAWAY, 0, 0, &[0; 7]), code::PROTOCOL_ERROR),
         ("a goodbye of a stream", frame(kind::GOAWAY, 0, 1, &[0; 8]), code::PROTOCOL_ERROR),
         ("a priority without a stream", frame(kind::PRIORITY, 0, 0, &[0; 5]), code::PROTOCOL_ERROR),
         ("a frame that is too large", frame(kind::DATA, 0, 1, &large), code::FRAME_SIZE_ERROR),
-        ("a head that cannot be read", frame(kind::HEADERS, flag::END_HEADERS, 1, &[0x80]), code::COMPRESSION_ERROR),
-        ("padding without octets", frame(kind::HEADERS, flag::END_HEADERS | flag::PADDED, 1, &[9, 0x88]), code::PROTOCOL_ERROR),
-        ("no room for a priority", frame(kind::HEADERS, flag::END_HEADERS | flag::PRIORITY, 1, &[0x88]), code::FRAME_SIZE_ERROR),
-        ("padding of data without octets", [open.clone(), frame(kind::DATA, flag::PADDED, 1, &[2, 0])].concat(), code::PROTOCOL_ERROR),
+        (
+            "a head that cannot be read",
+            frame(kind::HEADERS, flag::END_HEADERS, 1, &[0x80]),
+            code::COMPRESSION_ERROR,
+        ),
+        (
+            "padding without octets",
+            frame(kind::HEADERS, flag::END_HEADERS | flag::PADDED, 1, &[9, 0x88]),
+            code::PROTOCOL_ERROR,
+        ),
+        (
+            "no room for a priority",
+            frame(kind::HEADERS, flag::END_HEADERS | flag::PRIORITY, 1, &[0x88]),
+            code::FRAME_SIZE_ERROR,
+        ),
+        (
+            "padding of data without octets",
+            [open.clone(), frame(kind::DATA, flag::PADDED, 1, &[2, 0])].concat(),
+            code::PROTOCOL_ERROR,
+        ),
         (
             "no end of a head",
             frame(kind::HEADERS, 0, 1, &[])
@@ -121,10 +181,16 @@ async fn what_leaves_in_doubt_what_follows_ends_the_connection() {
         ),
         (
             "no end of empty data",
-            open.into_iter().chain((0..11_000).flat_map(|_| frame(kind::DATA, 0, 1, &[]))).collect(),
+            open.into_iter()
+                .chain((0..11_000).flat_map(|_| frame(kind::DATA, 0, 1, &[])))
+                .collect(),
             code::ENHANCE_YOUR_CALM,
         ),
-        ("no end of pings", (0..11_000).flat_map(|_| frame(kind::PING, 0, 0, &[0; 8])).collect(), code::ENHANCE_YOUR_CALM),
+        (
+            "no end of pings",
+            (0..11_000).flat_map(|_| frame(kind::PING, 0, 0, &[0; 8])).collect(),
+            code::ENHANCE_YOUR_CALM,
+        ),
     ];
     for (why, frames, code) in bad {
         in_local_set(async {
@@ -161,26 +227,70 @@ async fn what_is_wrong_on_one_stream_ends_that_stream() {
     let interim = head(1, 103, &[], false);
     let bad: Vec<(&str, Vec<u8>, u32)> = vec![
         ("no status", head(1, 0, &[("a", "b")], true), code::PROTOCOL_ERROR),
-        ("two statuses", frame(kind::HEADERS, flag::END_HEADERS, 1, &[0x88, 0x88]), code::PROTOCOL_ERROR),
+        (
+            "two statuses",
+            frame(kind::HEADERS, flag::END_HEADERS, 1, &[0x88, 0x88]),
+            code::PROTOCOL_ERROR,
+        ),
         ("a status that is none", head(1, 0, &[(":status", "20")], true), code::PROTOCOL_ERROR),
-        ("a status after a field", head(1, 0, &[("a", "b"), (":status", "200")], true), code::PROTOCOL_ERROR),
-        ("a pseudo-header of requests", head(1, 200, &[(":path", "/")], true), code::PROTOCOL_ERROR),
+        (
+            "a status after a field",
+            head(1, 0, &[("a", "b"), (":status", "200")], true),
+            code::PROTOCOL_ERROR,
+        ),
+        (
+            "a pseudo-header of requests",
+            head(1, 200, &[(":path", "/")], true),
+            code::PROTOCOL_ERROR,
+        ),
         ("a name in upper case", head(1, 200, &[("Server", "b")], true), code::PROTOCOL_ERROR),
         ("a control character", head(1, 200, &[("server", "a\u{0}b")], true), code::PROTOCOL_ERROR),
-        ("a field of HTTP/1", head(1, 200, &[("transfer-encoding", "chunked")], true), code::PROTOCOL_ERROR),
+        (
+            "a field of HTTP/1",
+            head(1, 200, &[("transfer-encoding", "chunked")], true),
+            code::PROTOCOL_ERROR,
+        ),
         ("too many fields", head(1, 200, &[("a", "b"); 1000][..500], true), code::PROTOCOL_ERROR),
-        ("a length that is none", head(1, 200, &[("content-length", "+3")], false), code::PROTOCOL_ERROR),
-        ("two lengths", head(1, 200, &[("content-length", "3"), ("content-length", "3")], false), code::PROTOCOL_ERROR),
+        (
+            "a length that is none",
+            head(1, 200, &[("content-length", "+3")], false),
+            code::PROTOCOL_ERROR,
+        ),
+        (
+            "two lengths",
+            head(1, 200, &[("content-length", "3"), ("content-length", "3")], false),
+            code::PROTOCOL_ERROR,
+        ),
         ("an interim response that is the last", head(1, 103, &[], true), code::PROTOCOL_ERROR),
         ("no end of interim responses", interim.repeat(40), code::PROTOCOL_ERROR),
-        ("data before a head", frame(kind::DATA, flag::END_STREAM, 1, b"abc"), code::PROTOCOL_ERROR),
-        ("less than the length", after(&frame(kind::DATA, flag::END_STREAM, 1, b"ab")), code::PROTOCOL_ERROR),
+        (
+            "data before a head",
+            frame(kind::DATA, flag::END_STREAM, 1, b"abc"),
+            code::PROTOCOL_ERROR,
+        ),
+        (
+            "less than the length",
+            after(&frame(kind::DATA, flag::END_STREAM, 1, b"ab")),
+            code::PROTOCOL_ERROR,
+        ),
         ("more than the length", after(&frame(kind::DATA, 0, 1, b"abcd")), code::PROTOCOL_ERROR),
-        ("trailers that are not the last", after(&head(1, 0, &[("a", "b")], false)), code::PROTOCOL_ERROR),
+        (
+            "trailers that are not the last",
+            after(&head(1, 0, &[("a", "b")], false)),
+            code::PROTOCOL_ERROR,
+        ),
         ("a status among trailers", after(&head(1, 200, &[], true)), code::PROTOCOL_ERROR),
-        ("more than the window", [head(1, 200, &[], false), over].concat(), code::FLOW_CONTROL_ERROR),
+        (
+            "more than the window",
+            [head(1, 200, &[], false), over].concat(),
+            code::FLOW_CONTROL_ERROR,
+        ),
         ("no more window", number(kind::WINDOW_UPDATE, 1, 0), code::PROTOCOL_ERROR),
-        ("too much window", number(kind::WINDOW_UPDATE, 1, (1 << 31) - 1), code::FLOW_CONTROL_ERROR),
+        (
+            "too much window",
+            number(kind::WINDOW_UPDATE, 1, (1 << 31) - 1),
+            code::FLOW_CONTROL_ERROR,
+        ),
     ];
     for (why, frames, code) in bad {
         in_local_set(async {
@@ -191,7 +301,11 @@ async fn what_is_wrong_on_one_stream_ends_that_stream() {
             backend.write_all(&frames).await.unwrap();
             backend.write_all(&head(3, 204, &[], true)).await.unwrap();
             assert_eq!(final_head(&mut neighbour).await.unwrap().0.status, 204, "{why}");
-            let resets: Vec<_> = sent(&mut backend).await.into_iter().filter(|(kind, ..)| *kind == kind::RST_STREAM).collect();
+            let resets: Vec<_> = sent(&mut backend)
+                .await
+                .into_iter()
+                .filter(|(kind, ..)| *kind == kind::RST_STREAM)
+                .collect();
             assert_eq!(resets, [(kind::RST_STREAM, 1, code)], "{why}");
             assert!(client.is_usable(), "{why}");
             let ended = loop {
@@ -202,7 +316,10 @@ async fn what_is_wrong_on_one_stream_ends_that_stream() {
                         match next_frame(&mut exchange).await {
                             Some(Ok(_)) => {}
                             other => {
-                                assert!(matches!(other, Some(Err(Broken::Malformed("http2")))), "{why}: {other:?}");
+                                assert!(
+                                    matches!(other, Some(Err(Broken::Malformed("http2")))),
+                                    "{why}: {other:?}"
+                                );
                                 break;
                             }
                         }
@@ -221,7 +338,8 @@ async fn a_backend_that_asks_now_and_then_is_kept_for_days() {
         let (client, mut backend) = raw_backend().await;
         let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
         for _ in 0..20 {
-            let pings: Vec<u8> = (0..1_000).flat_map(|_| frame(kind::PING, 0, 0, &[0; 8])).collect();
+            let pings: Vec<u8> =
+                (0..1_000).flat_map(|_| frame(kind::PING, 0, 0, &[0; 8])).collect();
             backend.write_all(&pings).await.unwrap();
             assert!(sent(&mut backend).await.iter().any(|(kind, ..)| *kind == kind::PING));
             tokio::time::sleep(Duration::from_secs(4)).await;
@@ -236,13 +354,23 @@ async fn a_backend_that_asks_now_and_then_is_kept_for_days() {
 async fn the_answer_to_head_tells_a_length_and_has_no_body() {
     in_local_set(async {
         let (client, mut backend) = raw_backend().await;
-        for (stream, method, status) in [(1, &Method::HEAD, 200), (3, &Method::GET, 304), (5, &Method::HEAD, 200)] {
+        for (stream, method, status) in
+            [(1, &Method::HEAD, 200), (3, &Method::GET, 304), (5, &Method::HEAD, 200)]
+        {
             let mut exchange = client.send(&message(method, BodyLength::None), false).unwrap();
-            let end = if stream == 5 { Vec::new() } else { frame(kind::DATA, flag::END_STREAM, stream, &[]) };
-            let answer = [head(stream, status, &[("content-length", "1234")], end.is_empty()), end].concat();
+            let end = if stream == 5 {
+                Vec::new()
+            } else {
+                frame(kind::DATA, flag::END_STREAM, stream, &[])
+            };
+            let answer =
+                [head(stream, status, &[("content-length", "1234")], end.is_empty()), end].concat();
             backend.write_all(&answer).await.unwrap();
             let (head, length) = final_head(&mut exchange).await.unwrap();
-            assert_eq!((&head.headers["content-length"], length), (&"1234".parse().unwrap(), BodyLength::None));
+            assert_eq!(
+                (&head.headers["content-length"], length),
+                (&"1234".parse().unwrap(), BodyLength::None)
+            );
             assert!(next_frame(&mut exchange).await.is_none());
         }
     })
@@ -256,13 +384,18 @@ async fn what_nobody_reads_does_not_use_up_the_window_of_the_others() {
         let mut window = 1024 * 1024;
         for stream in (1..200).step_by(2) {
             let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
-            let answer = [head(stream, 200, &[], false), frame(kind::DATA, 0, stream, &[0; MAX_PAYLOAD])].concat();
+            let answer =
+                [head(stream, 200, &[], false), frame(kind::DATA, 0, stream, &[0; MAX_PAYLOAD])]
+                    .concat();
             backend.write_all(&answer).await.unwrap();
             window -= MAX_PAYLOAD as u32;
             final_head(&mut exchange).await.unwrap();
             drop(exchange);
             // And what comes for a stream that is gone.
-            backend.write_all(&frame(kind::DATA, flag::END_STREAM, stream, &[0; MAX_PAYLOAD])).await.unwrap();
+            backend
+                .write_all(&frame(kind::DATA, flag::END_STREAM, stream, &[0; MAX_PAYLOAD]))
+                .await
+                .unwrap();
             window -= MAX_PAYLOAD as u32;
             for (kind, stream, octets) in sent(&mut backend).await {
                 window += if kind == kind::WINDOW_UPDATE && stream == 0 { octets } else { 0 };
@@ -285,9 +418,13 @@ async fn a_request_beyond_the_backends_streams_waits_for_one() {
         let third = client.send(&post(BodyLength::None), false).unwrap();
         second.request.push(data("late"));
         second.request.finish();
-        assert_eq!(sent(&mut backend).await.iter().map(|(_, stream, _)| *stream).collect::<Vec<_>>(), [1]);
+        assert_eq!(
+            sent(&mut backend).await.iter().map(|(_, stream, _)| *stream).collect::<Vec<_>>(),
+            [1]
+        );
         drop((third, first));
-        let frames: Vec<_> = sent(&mut backend).await.iter().map(|(kind, stream, _)| (*kind, *stream)).collect();
+        let frames: Vec<_> =
+            sent(&mut backend).await.iter().map(|(kind, stream, _)| (*kind, *stream)).collect();
         assert_eq!(frames, [(kind::RST_STREAM, 1), (kind::HEADERS, 3), (kind::DATA, 3)]);
         backend.write_all(&head(3, 200, &[], true)).await.unwrap();
         assert_eq!(final_head(&mut second).await.unwrap().0.status, 200);
@@ -297,26 +434,40 @@ async fn a_request_beyond_the_backends_streams_waits_for_one() {
 
 #[tokio::test(start_paused = true)]
 async fn a_websocket_waits_for_the_settings_and_is_refused_by_who_takes_none() {
-    for (takes, status, expected) in [(1, 200, Ok(101)), (1, 403, Ok(403)), (0, 200, Err(Failed::NoWebSocket))] {
+    for (takes, status, expected) in
+        [(1, 200, Ok(101)), (1, 403, Ok(403)), (0, 200, Err(Failed::NoWebSocket))]
+    {
         in_local_set(async {
             let (ours, mut backend) = duplex(1 << 20);
             let client = Http2Client::connect(ours, &SETTINGS);
-            let headers = HeaderMap::from_iter([(http::header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="))]);
+            let headers = HeaderMap::from_iter([(
+                http::header::SEC_WEBSOCKET_KEY,
+                HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="),
+            )]);
             let message = Message { headers: &headers, ..post(BodyLength::Tunnel) };
             let mut exchange = client.send(&message, false).unwrap();
             assert!(sent(&mut backend).await.iter().all(|(kind, ..)| *kind != kind::HEADERS));
-            backend.write_all(&settings(&[(setting::ENABLE_CONNECT_PROTOCOL, takes)])).await.unwrap();
+            backend
+                .write_all(&settings(&[(setting::ENABLE_CONNECT_PROTOCOL, takes)]))
+                .await
+                .unwrap();
             let asked = sent(&mut backend).await.iter().any(|(kind, ..)| *kind == kind::HEADERS);
             assert_eq!(asked, takes == 1);
             if asked {
                 backend.write_all(&head(1, status, &[], false)).await.unwrap();
             }
             let answered = final_head(&mut exchange).await;
-            assert_eq!(answered.as_ref().map(|(head, _)| head.status.as_u16()).map_err(|failed| *failed), expected);
+            assert_eq!(
+                answered.as_ref().map(|(head, _)| head.status.as_u16()).map_err(|failed| *failed),
+                expected
+            );
             if let Ok((head, BodyLength::Tunnel)) = answered {
                 assert_eq!(head.headers["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
             }
-            assert_eq!(client.send(&message, false).map(drop), if takes == 1 { Ok(()) } else { Err(Failed::NoWebSocket) });
+            assert_eq!(
+                client.send(&message, false).map(drop),
+                if takes == 1 { Ok(()) } else { Err(Failed::NoWebSocket) }
+            );
         })
         .await;
     }
@@ -326,7 +477,10 @@ async fn a_websocket_waits_for_the_settings_and_is_refused_by_who_takes_none() {
 async fn fields_that_are_of_http1_alone_do_not_go_out() {
     with_backend(async |client, mut backend| {
         let fields = ["connection", "keep-alive", "te", "transfer-encoding", "host", "x-kept"];
-        let headers = fields.iter().map(|name| (name.parse().unwrap(), HeaderValue::from_static("a"))).collect();
+        let headers = fields
+            .iter()
+            .map(|name| (name.parse().unwrap(), HeaderValue::from_static("a")))
+            .collect();
         let message = Message { headers: &headers, ..post(BodyLength::Exact(3)) };
         let _exchange = client.send(&message, false).unwrap();
         let (request, _respond) = backend.accept().await.unwrap().unwrap();
