@@ -6,7 +6,6 @@
 //! `docs/access.md` describes it.
 
 pub mod secret;
-pub mod store;
 
 use std::fmt;
 

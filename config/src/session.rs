@@ -5,7 +5,7 @@
 //! | --- | --- | --- |
 //! | [`ended`] | the sessions that were ended before their time | `portcullis-ended-sessions-1` to `-4` |
 //! | [`keys`] | the keys that seal sessions, made and rotated by the gateway | `portcullis-session-keys` |
-//! | [`store`] | how such a Secret is changed, in a cluster and in a folder | |
+//! | [`store::session`](crate::store::session) | how such a Secret is changed, in a cluster and in a folder | |
 //!
 //! Their names never change, so that a Role can grant these alone, and nobody needs the right to
 //! make or delete any. They are read like all credentials: by the watch of the source, into the
@@ -14,7 +14,6 @@
 
 pub mod ended;
 pub mod keys;
-pub mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -9,8 +9,10 @@
 //! What the state means is the business of whoever orders; here it is octets that must not be lost,
 //! told or torn.
 
+pub mod client_key;
 pub mod folder;
 pub mod kubernetes;
+pub mod session;
 
 use std::collections::BTreeMap;
 use std::fmt;

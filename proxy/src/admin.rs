@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use portcullis_config::live::Live;
 use portcullis_config::problem::Problem;
-use portcullis_config::session;
+use portcullis_config::store::session;
 use portcullis_config::settings::Settings;
 use portcullis_config::unix_time::seconds;
 
@@ -39,7 +39,7 @@ pub(crate) struct Admin {
     authenticator: Arc<Authenticator>,
     acme: Option<Arc<Acme>>,
     /// Where session keys are kept; `None` where the gateway makes none.
-    sessions: Option<Arc<dyn session::store::Store>>,
+    sessions: Option<Arc<dyn session::Store>>,
     draining: AtomicBool,
 }
 
@@ -50,7 +50,7 @@ impl Admin {
         shared: &Shared,
         certificates: Arc<Certificates>,
         acme: Option<Arc<Acme>>,
-        sessions: Option<Arc<dyn session::store::Store>>,
+        sessions: Option<Arc<dyn session::Store>>,
     ) -> Self {
         Self {
             settings: Arc::clone(&shared.settings),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use portcullis_config::live::Live;
-use portcullis_config::session;
+use portcullis_config::store::session;
 use portcullis_config::settings::Settings;
 use portcullis_config::store::{Held, Store};
 use tokio::sync::{mpsc, watch};
@@ -46,7 +46,7 @@ pub struct Stores {
     /// Of certificates that are ordered; without it, none is.
     pub certificates: Option<Arc<dyn Store>>,
     /// Of session keys and ended sessions; without it, each replica has its own.
-    pub sessions: Option<Arc<dyn session::store::Store>>,
+    pub sessions: Option<Arc<dyn session::Store>>,
 }
 
 /// Why a gateway did not start. Nothing of it runs then.

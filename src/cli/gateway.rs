@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use clap::Args;
 use portcullis_config::live::Live;
-use portcullis_config::session;
 use portcullis_config::settings::Settings;
 use portcullis_config::{store, whole_file};
 use portcullis_proxy::gateway;
@@ -54,7 +53,7 @@ impl Gateway {
         let mut stop = Stop::new()?;
         let stores = gateway::Stores {
             certificates: store::open(&settings).await.map_err(Failure::new)?,
-            sessions: session::store::open(&settings).await.map_err(Failure::new)?,
+            sessions: store::session::open(&settings).await.map_err(Failure::new)?,
         };
         let mut gateway = gateway::Gateway::start(Arc::clone(&settings), Arc::clone(&live), stores)
             .await

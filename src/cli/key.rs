@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand;
 use clap::{Args, Subcommand};
-use portcullis_config::client_key::{self, secret, store::Store};
+use portcullis_config::client_key::{self, secret};
+use portcullis_config::store::client_key::Store;
 use portcullis_config::settings::{KubernetesSettings, duration};
 use portcullis_config::snapshot::access::ClientKey;
 use portcullis_config::snapshot::host::check_label;

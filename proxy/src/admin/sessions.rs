@@ -1,6 +1,6 @@
 //! The keys of sessions on command, as `portcullis sessions` gives it.
 
-use portcullis_config::session::store::StoreError;
+use portcullis_config::store::session::StoreError;
 use serde::{Deserialize, Serialize};
 
 use super::Admin;

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use portcullis_config::live::Live;
 use portcullis_config::session::ended::{Ended, MAX_IN_SECRET, Whose, tell};
-use portcullis_config::session::store::{self, Store, StoreError};
+use portcullis_config::store::session::{self, Store, StoreError};
 use portcullis_config::unix_time::seconds;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -151,7 +151,7 @@ impl Courier {
             self.lasting,
             SystemTime::now(),
         );
-        match store::change(&*self.store, change).await {
+        match session::change(&*self.store, change).await {
             Ok(()) => {
                 self.counts.told.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
                 self.pending.clear();
@@ -205,7 +205,7 @@ mod tests {
 
     use futures::future::BoxFuture;
     use portcullis_config::session::Change;
-    use portcullis_config::session::store::REQUEST;
+    use portcullis_config::store::session::REQUEST;
     use tokio::task::JoinHandle;
 
     use super::*;

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use self::cluster::Cluster;
 use self::folder::Folder;
-use super::Change;
+use crate::session::Change;
 use crate::settings::{Settings, SourceSettings};
 use crate::source::SourceError;
 

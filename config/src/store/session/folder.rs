@@ -16,7 +16,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
-use super::{Change, Store, StoreError};
+use super::{Store, StoreError};
+use crate::session::Change;
 use crate::snapshot::access::CREDENTIAL;
 use crate::whole_file;
 

@@ -10,7 +10,8 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Map, Value, json};
 
-use super::{Change, Store, StoreError};
+use super::{Store, StoreError};
+use crate::session::Change;
 use crate::settings::KubernetesSettings;
 use crate::snapshot::access::CREDENTIAL;
 use crate::source::SourceError;
