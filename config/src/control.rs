@@ -10,8 +10,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::live::Live;
+use crate::model::NamespacedName;
 use crate::problem::Problem;
-use crate::resources::{Affected, NamespacedName, Resources};
+use crate::resources::{Affected, Resources};
 use crate::settings::{Settings, SourceSettings};
 use crate::snapshot::Snapshot;
 use crate::snapshot::endpoints::EndpointCells;

@@ -4,7 +4,8 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use crate::resources::{NamespacedName, Object};
+use crate::model::NamespacedName;
+use crate::resources::Object;
 use crate::source::Secrets;
 use crate::source::manifest::read_manifests;
 use crate::yaml::{self, MAX_DEPTH, MAX_NODES, MAX_REPEATED, Node, Value};

@@ -25,6 +25,7 @@ mod control;
 pub mod fuzzing;
 pub mod hex;
 pub mod live;
+pub mod model;
 pub mod problem;
 pub mod resources;
 pub mod session;

@@ -1,8 +1,8 @@
 //! What is wrong with a resource or with the configuration, and how to mend it.
 
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::Arc;
+
+use crate::model::Origin;
 
 use serde::Serialize;
 
@@ -31,34 +31,6 @@ pub enum Severity {
     Warning,
 }
 
-/// Where a resource came from: its name, and its place in a file where it has one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Default)]
-pub struct Origin {
-    /// The resource's kind, such as `Service`; empty for the configuration file itself.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub kind: &'static str,
-    /// The resource's namespace; empty for what has none.
-    #[serde(skip_serializing_if = "is_empty")]
-    pub namespace: Arc<str>,
-    /// The resource's name.
-    #[serde(skip_serializing_if = "is_empty")]
-    pub name: Arc<str>,
-    /// File, line and column, where the resource was read from a file.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub place: Option<Place>,
-}
-
-/// A place in a file. Lines and columns count from 1.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Place {
-    /// The file.
-    pub file: Arc<PathBuf>,
-    /// The line, from 1.
-    pub line: u32,
-    /// The column, from 1.
-    pub column: u32,
-}
-
 /// The one of `names` that was probably meant by `word`: that of the least edit distance, if this
 /// is at most a third of its length.
 pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -70,44 +42,6 @@ pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) 
     let distance = |name: &'a str| (strsim::damerau_levenshtein(&word, &name.to_lowercase()), name);
     let (distance, name) = names.into_iter().map(distance).min()?;
     (distance <= name.len().div_ceil(3)).then_some(name)
-}
-
-fn is_empty(text: &str) -> bool {
-    text.is_empty()
-}
-
-// === impl Origin ===
-
-impl Origin {
-    /// Whether both name the same resource, wherever it was read.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        (self.kind, &self.namespace, &self.name) == (other.kind, &other.namespace, &other.name)
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(place) = &self.place {
-            write!(f, "{place}")?;
-            if !self.kind.is_empty() {
-                f.write_str(": ")?;
-            }
-        }
-        match (self.kind, &*self.namespace) {
-            ("", _) => Ok(()),
-            (kind, "") => write!(f, "{kind} {}", self.name),
-            (kind, namespace) => write!(f, "{kind} {namespace}/{}", self.name),
-        }
-    }
-}
-
-// === impl Place ===
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
-    }
 }
 
 // === impl Problem ===

@@ -12,13 +12,10 @@ mod endpoint_slice;
 mod namespace;
 mod service;
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Serialize;
 
 pub use self::annotations::{Annotations, MAX_UNKNOWN, MAX_VALUE, Value};
 use self::credential::Credential;
@@ -27,23 +24,11 @@ pub use self::endpoint_slice::{
 };
 pub use self::namespace::Namespace;
 pub use self::service::{Service, ServicePort};
-use crate::problem::{Origin, Place, Problem, Severity};
+use crate::model::{NamespacedName, Origin, Place};
+use crate::problem::{Problem, Severity};
 use crate::settings::CertificateSettings;
 use crate::snapshot::certificate::Certificate;
 use crate::translate::endpoints;
-
-/// The prefix of every label and annotation that is Portcullis' own.
-pub const PREFIX: &str = "portcullis.dev/";
-
-/// The name of an object in a namespace, in the order of the alphabet as it is displayed (Gateway
-/// API breaks ties by it).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-pub struct NamespacedName {
-    /// Its namespace.
-    pub namespace: Arc<str>,
-    /// Its name.
-    pub name: Arc<str>,
-}
 
 /// Everything that is known of the cluster, or of the folder.
 #[derive(Debug, Clone, Default)]
@@ -125,42 +110,6 @@ pub enum Affected {
     Credentials(BTreeSet<NamespacedName>),
     /// Anything: all must be translated anew.
     Routes,
-}
-
-// === impl NamespacedName ===
-
-impl NamespacedName {
-    /// A name.
-    #[must_use]
-    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
-    }
-
-    fn displayed(&self) -> impl Iterator<Item = u8> + '_ {
-        self.namespace.bytes().chain(*b"/").chain(self.name.bytes())
-    }
-}
-
-impl Ord for NamespacedName {
-    fn cmp(&self, other: &Self) -> Ordering {
-        if self.namespace == other.namespace {
-            return self.name.cmp(&other.name);
-        }
-        // A `/` inside of a name, which only a folder may have, would make two names look the same.
-        self.displayed().cmp(other.displayed()).then_with(|| self.namespace.cmp(&other.namespace))
-    }
-}
-
-impl PartialOrd for NamespacedName {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl fmt::Display for NamespacedName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
 }
 
 // === impl Object ===

@@ -29,7 +29,7 @@ pub(crate) const LEEWAY: Duration = Duration::from_secs(300);
 pub struct Change {
     /// The Secret's name.
     pub secret: &'static str,
-    /// The value of its label [`CREDENTIAL`](crate::snapshot::access::CREDENTIAL).
+    /// The value of its label [`CREDENTIAL`](crate::model::credential::CREDENTIAL).
     pub kind: &'static str,
     /// What is added.
     pub add: BTreeMap<String, SecretBytes>,

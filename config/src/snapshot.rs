@@ -9,6 +9,7 @@
 pub mod access;
 pub mod backend;
 pub mod certificate;
+pub mod ended;
 pub mod endpoints;
 pub mod filter;
 pub mod host;
@@ -23,7 +24,8 @@ use serde::Serialize;
 use self::access::Credentials;
 use self::backend::Backend;
 use self::certificate::Certificate;
-use self::host::{HostPattern, HostTable};
+use self::host::HostTable;
+use crate::model::HostPattern;
 
 /// All that the request path needs to know, at one instant.
 #[derive(Debug, Clone, Default, Serialize)]

@@ -14,8 +14,9 @@ use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 
+use crate::model::NamespacedName;
 use crate::problem::Problem;
-use crate::resources::{Change, NamespacedName};
+use crate::resources::Change;
 use crate::settings::{CertificateSettings, Settings};
 
 /// The most updates that wait for the control plane; a source that is faster waits.
@@ -37,7 +38,7 @@ pub struct Secrets {
     /// Those that hold certificates.
     pub certificates: BTreeSet<NamespacedName>,
     /// The Namespace of those that hold credentials: all there with the label
-    /// [`CREDENTIAL`](crate::snapshot::access::CREDENTIAL).
+    /// [`CREDENTIAL`](crate::model::credential::CREDENTIAL).
     pub credentials: Option<Arc<str>>,
 }
 

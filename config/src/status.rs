@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 
 use tokio::sync::mpsc;
 
-use crate::problem::{Origin, Problem, Severity};
+use crate::model::Origin;
+use crate::problem::{Problem, Severity};
 
 /// What the owner of a resource is told once, on the resource.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,6 @@
 
 pub mod annotations;
 pub mod endpoints;
-pub mod hostname;
 
 mod access;
 mod implicit;
@@ -17,11 +16,12 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use self::hostname::InvalidTemplate;
-use crate::problem::{Origin, Problem, Severity};
+use crate::model::Origin;
+use crate::problem::{Problem, Severity};
 use crate::resources::Resources;
 use crate::resources::credential::Credential;
 use crate::session::keys;
+use crate::settings::hostname::InvalidTemplate;
 use crate::settings::{CertificateSettings, Settings};
 use crate::snapshot::access::{Credentials, EndedSessions, KeyRing};
 use crate::snapshot::certificate::Certificate;

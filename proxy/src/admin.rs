@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime};
 
 use portcullis_config::live::Live;
 use portcullis_config::problem::Problem;
-use portcullis_config::store::session;
 use portcullis_config::settings::Settings;
+use portcullis_config::store::session;
 use portcullis_config::unix_time::seconds;
 
 pub(crate) use self::serve::serve;

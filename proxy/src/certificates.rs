@@ -24,11 +24,11 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use portcullis_config::live::Live;
+use portcullis_config::model::HostPattern;
 use portcullis_config::problem::Problem;
 use portcullis_config::settings::Settings;
 use portcullis_config::snapshot::Snapshot;
 use portcullis_config::snapshot::certificate::Certificate;
-use portcullis_config::snapshot::host::HostPattern;
 use portcullis_config::store::Held;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use portcullis_config::problem::Origin;
+use portcullis_config::model::Origin;
 use portcullis_config::snapshot::access::{Access, Require};
 use portcullis_config::snapshot::backend::{self, UpstreamProtocol, WeightedBackends};
 use portcullis_config::snapshot::endpoints::{Endpoint, EndpointKey, EndpointSet, Endpoints};

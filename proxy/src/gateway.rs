@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::thread;
 
 use portcullis_config::live::Live;
-use portcullis_config::store::session;
 use portcullis_config::settings::Settings;
+use portcullis_config::store::session;
 use portcullis_config::store::{Held, Store};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;

@@ -3,11 +3,11 @@
 use std::sync::{Arc, LazyLock};
 
 use http::HeaderMap;
-use portcullis_config::problem::Origin;
+use portcullis_config::model::{HostPattern, Origin};
 use portcullis_config::snapshot::Listener;
 use portcullis_config::snapshot::access::{Access, Circle, NamePattern, Require};
 use portcullis_config::snapshot::backend::WeightedBackends;
-use portcullis_config::snapshot::host::{HostPattern, VirtualHost};
+use portcullis_config::snapshot::host::VirtualHost;
 use portcullis_config::snapshot::policy::Policy;
 use portcullis_config::snapshot::rule::{
     HeaderMatch, PathMatch, PathPrefix, QueryMatch, Route, RouteMatch, Rule,

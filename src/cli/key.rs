@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::rand;
 use clap::{Args, Subcommand};
 use portcullis_config::client_key::{self, secret};
-use portcullis_config::store::client_key::Store;
-use portcullis_config::settings::{KubernetesSettings, duration};
+use portcullis_config::model::{check_label, duration};
+use portcullis_config::settings::KubernetesSettings;
 use portcullis_config::snapshot::access::ClientKey;
-use portcullis_config::snapshot::host::check_label;
+use portcullis_config::store::client_key::Store;
 use serde::Serialize;
 use tokio::runtime::Builder;
 

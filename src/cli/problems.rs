@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use miette::{LabeledSpan, MietteDiagnostic, NamedSource, Report};
-use portcullis_config::problem::{Origin, Place, Problem, Severity};
+use portcullis_config::model::{Origin, Place};
+use portcullis_config::problem::{Problem, Severity};
 
 use super::UNUSABLE;
 

@@ -11,10 +11,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 
 use super::{is_well_formed, write_hash};
-use crate::problem::Origin;
-use crate::resources::PREFIX;
-use crate::resources::credential::{APPLICATION, CLIENT_KEY, EXPIRES, HASH};
-use crate::snapshot::access::{CREDENTIAL, ClientKey, NamePattern};
+use crate::model::Origin;
+use crate::model::credential::{APPLICATION, CLIENT_KEY, CREDENTIAL, EXPIRES, HASH};
+use crate::model::vocabulary::PREFIX;
+use crate::snapshot::access::{ClientKey, NamePattern};
 
 /// How much of an application's name stands in that of a Secret.
 const MAX_SLUG: usize = 40;
@@ -145,9 +145,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::Hostname;
     use crate::resources::Object;
     use crate::resources::credential::Credential;
-    use crate::snapshot::host::Hostname;
     use crate::source::Secrets;
     use crate::source::manifest::read_manifests;
 

@@ -4,7 +4,8 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use super::*;
-use crate::problem::{Origin, Severity};
+use crate::model::Origin;
+use crate::problem::Severity;
 use crate::resources::credential::Credential;
 use crate::resources::{Change, EndpointSlice, Namespace, Object, ObjectId, Service};
 use crate::snapshot::Snapshot;

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::PREFIX;
-use crate::translate::annotations::is_known;
+use crate::model::vocabulary::{PREFIX, is_known};
 
 /// The longest value that is kept, in bytes; Kubernetes allows 256 KiB over all annotations of an
 /// object, a folder any size.
@@ -66,5 +65,16 @@ impl Value {
         } else {
             Self::Text(text.trim().into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_the_longest_value() {
+        let documented = include_str!("../../../docs/annotations.md");
+        assert!(documented.contains(&format!("{} KiB", MAX_VALUE / 1024)));
     }
 }

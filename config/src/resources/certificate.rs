@@ -3,7 +3,8 @@
 use k8s_openapi::api::core::v1;
 
 use super::{Metadata, unreadable};
-use crate::problem::{Place, Problem};
+use crate::model::Place;
+use crate::problem::Problem;
 use crate::snapshot::certificate::Certificate;
 
 // === impl Certificate ===

@@ -9,31 +9,20 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::jiff::Timestamp;
 
 use super::certificate::entry;
-use super::{Metadata, NamespacedName, PREFIX, unreadable};
+use super::{Metadata, unreadable};
 use crate::client_key::{self, secret};
-use crate::problem::{Origin, Place, Problem};
-use crate::session::ended::Ended;
-use crate::snapshot::access::{CREDENTIAL, ClientKey, EndedSessions, KeyRing, SessionKey};
+use crate::model::credential::{
+    APPLICATION, CLIENT_KEY, CREDENTIAL, ENDED_SESSIONS, EXPIRES, HASH, KEY, SESSION_KEY,
+    SESSION_KEYS,
+};
+use crate::model::vocabulary::PREFIX;
+use crate::model::{NamespacedName, Origin, Place};
+use crate::problem::Problem;
+use crate::snapshot::access::{ClientKey, EndedSessions, KeyRing, SessionKey};
+use crate::snapshot::ended::Ended;
 
-/// The value of the label of Secrets with an application's key.
-pub const CLIENT_KEY: &str = "client-key";
-/// The value of the label of Secrets with a key that seals sessions.
-pub const SESSION_KEY: &str = "session-key";
-/// The value of the label of the Secret with the session keys that the gateway makes.
-pub const SESSION_KEYS: &str = "session-keys";
-/// The value of the label of Secrets that tell of ended sessions.
-pub const ENDED_SESSIONS: &str = "ended-sessions";
-/// The entry of the application's name.
-pub const APPLICATION: &str = "application";
-/// The entry of a client key's hash.
-pub const HASH: &str = "hash";
-/// The entry of a session key.
-pub const KEY: &str = "key";
 /// How long a session key is, in octets.
 const SESSION_KEY_LENGTH: usize = 32;
-/// The annotation that says when a client key ends, after [`PREFIX`].
-pub const EXPIRES: &str = "expires";
-
 /// A Secret with the label [`CREDENTIAL`], as far as it is read.
 #[derive(Clone, PartialEq)]
 pub enum Credential {

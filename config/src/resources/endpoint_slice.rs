@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1;
 
-use super::{Metadata, NamespacedName, unreadable};
-use crate::problem::{Origin, Place, Problem};
+use super::{Metadata, unreadable};
+use crate::model::{NamespacedName, Origin, Place};
+use crate::problem::Problem;
 
 /// The label that names the Service of a slice.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";

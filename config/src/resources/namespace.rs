@@ -5,7 +5,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1;
 
 use super::{Annotations, Metadata};
-use crate::problem::{Origin, Place, Problem};
+use crate::model::{Origin, Place};
+use crate::problem::Problem;
 
 /// A Namespace, as far as it is read.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1;
 
-use super::{Annotations, Metadata, NamespacedName, unreadable};
-use crate::problem::{Origin, Place, Problem};
+use super::{Annotations, Metadata, unreadable};
+use crate::model::{NamespacedName, Origin, Place};
+use crate::problem::Problem;
 
 /// A Service, as far as it is read.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,17 +5,13 @@
 //! few Secrets, since each end sends one of them in whole to every replica.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
-use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use serde::{Serialize, Serializer};
-
 use super::{Change, LEEWAY};
-use crate::hex;
-use crate::resources::credential::ENDED_SESSIONS;
+use crate::model::credential::ENDED_SESSIONS;
 use crate::snapshot::access::EndedSessions;
 use crate::snapshot::certificate::SecretBytes;
+use crate::snapshot::ended::{Ended, Whose};
 use crate::unix_time::seconds;
 
 /// The Secrets that tell of ended sessions.
@@ -27,29 +23,6 @@ pub const SECRETS: [&str; 4] = [
 ];
 /// The most ends that one of them tells of: about 400 KB, of the 1 MiB that a Secret may have.
 pub const MAX_IN_SECRET: usize = 4096;
-
-/// That sessions were ended: those that had begun by then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ended {
-    /// Whose sessions.
-    pub whose: Whose,
-    /// When, in seconds since 1970.
-    pub at: u64,
-}
-
-/// Whose sessions were ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Whose {
-    /// All: there were more ends than can be told one by one.
-    Everybody,
-    /// By a hash, from which nobody can tell the session.
-    Hash([u8; 16]),
-}
-
-/// No entry of a Secret with ended sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it says neither whose sessions were ended nor when")]
-pub struct Garbled;
 
 /// The change that tells of `ended`, where `known` is what is told already, and a session lasts for
 /// `lasting` at most. What nobody needs to be told any more is taken away from the same Secret.
@@ -70,7 +43,7 @@ pub fn tell(
         let at = last.entry(ended.whose).or_default();
         *at = ended.at.max(*at);
     }
-    let is_needed = |ended: &Ended| ended.is_needed(&last, lasting, now);
+    let is_needed = |ended: &Ended| is_needed(ended, &last, lasting, now);
     let needed = |secret: &str| {
         held(secret).map_or(0, |known| known.ended.iter().filter(|ended| is_needed(ended)).count())
     };
@@ -99,63 +72,19 @@ pub fn tell(
     }
 }
 
-// === impl Ended ===
-
-impl Ended {
-    /// Whether no session can be left that is meant by it, where one lasts for `lasting` at most.
-    #[must_use]
-    pub fn is_over(&self, lasting: Duration, now: SystemTime) -> bool {
-        self.at.saturating_add(lasting.as_secs()) < seconds(now)
-    }
-
-    /// Whether a session may be left that is meant by it, and by no other end; `last` has the last
-    /// one of each whose sessions were ended.
-    fn is_needed(&self, last: &HashMap<Whose, u64>, lasting: Duration, now: SystemTime) -> bool {
-        let is_over = self.is_over(lasting + LEEWAY, now);
-        let is_repeated = last.get(&self.whose) > Some(&self.at);
-        let is_among_all =
-            self.whose != Whose::Everybody && last.get(&Whose::Everybody) >= Some(&self.at);
-        !is_over && !is_repeated && !is_among_all
-    }
-}
-
-/// What stands for everybody's sessions in the name of an entry.
-const EVERYBODY: &str = "everybody";
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.whose {
-            Whose::Everybody => f.write_str(EVERYBODY)?,
-            Whose::Hash(hash) => f.write_str(&hex::write(&hash))?,
-        }
-        write!(f, "-{}", self.at)
-    }
-}
-
-impl FromStr for Ended {
-    type Err = Garbled;
-
-    fn from_str(text: &str) -> Result<Self, Garbled> {
-        let (whose, at) = text.split_once('-').ok_or(Garbled)?;
-        // `parse` alone would take a sign.
-        let at = at
-            .bytes()
-            .all(|byte| byte.is_ascii_digit())
-            .then(|| at.parse().ok())
-            .flatten()
-            .ok_or(Garbled)?;
-        if whose == EVERYBODY {
-            return Ok(Self { whose: Whose::Everybody, at });
-        }
-        let hash = hex::read(whose).and_then(|hash| hash.try_into().ok()).ok_or(Garbled)?;
-        Ok(Self { whose: Whose::Hash(hash), at })
-    }
-}
-
-impl Serialize for Ended {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
+/// Whether a session may be left that is meant by it, and by no other end; `last` has the last
+/// one of each whose sessions were ended.
+fn is_needed(
+    ended: &Ended,
+    last: &HashMap<Whose, u64>,
+    lasting: Duration,
+    now: SystemTime,
+) -> bool {
+    let is_over = ended.is_over(lasting + LEEWAY, now);
+    let is_repeated = last.get(&ended.whose) > Some(&ended.at);
+    let is_among_all =
+        ended.whose != Whose::Everybody && last.get(&Whose::Everybody) >= Some(&ended.at);
+    !is_over && !is_repeated && !is_among_all
 }
 
 #[cfg(test)]
@@ -163,7 +92,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::problem::Origin;
+    use crate::model::Origin;
 
     const LASTING: Duration = Duration::from_secs(1000);
 
@@ -261,38 +190,7 @@ mod tests {
         assert_eq!((add, remove.len()), (names(&[everybody(200)]), MAX_IN_SECRET));
     }
 
-    #[test]
-    fn what_is_no_entry_is_not_read() {
-        let good = ended(7, 100).to_string();
-        assert_eq!(good.parse(), Ok(ended(7, 100)));
-        let short = good.replacen("00", "", 1);
-        for text in [
-            "",
-            "-",
-            "-1",
-            "everybody",
-            "everybody-",
-            "everybody-+1",
-            "everybody-1x",
-            &good[1..],
-            &short,
-            &good.replace("00", "+0"),
-            "é-1",
-        ] {
-            assert_eq!(text.parse::<Ended>(), Err(Garbled), "{text}");
-        }
-    }
-
     proptest! {
-        #[test]
-        fn what_is_written_is_read(hash: [u8; 16], at: u64) {
-            for whose in [Whose::Everybody, Whose::Hash(hash)] {
-                let text = Ended { whose, at }.to_string();
-                prop_assert_eq!(text.parse(), Ok(Ended { whose, at }));
-                prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'), "Secrets take it for a key: {}", text);
-            }
-        }
-
         #[test]
         fn whoever_is_told_of_it_is_told_for_as_long_as_a_session_may_last(
             before in proptest::collection::btree_set((0..20_u16, 0..2000_u64), 0..40),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use super::{Change, LEEWAY, Seen};
-use crate::resources::credential::SESSION_KEYS;
+use crate::model::credential::SESSION_KEYS;
 use crate::snapshot::access::Credentials;
 use crate::snapshot::certificate::SecretBytes;
 use crate::unix_time::seconds;
@@ -118,7 +118,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::problem::Origin;
+    use crate::model::Origin;
     use crate::snapshot::access::{KeyRing, SessionKey};
 
     const PERIOD: Duration = Duration::from_secs(10_000);

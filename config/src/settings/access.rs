@@ -7,7 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::duration;
+use crate::model::duration;
 
 /// The `login.issuer` that means GitHub, which is none of OpenID Connect.
 pub const GITHUB: &str = "github";

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::{CertificateSettings, Settings, SourceSettings, acme, tls};
-use crate::snapshot::host::{Hostname, check_label};
-use crate::translate::hostname::InvalidTemplate;
+use crate::model::{Hostname, check_label};
+use crate::settings::hostname::InvalidTemplate;
 
 /// Takes the keys that lead to a value, what is wrong with it, and how to mend it.
 pub(super) type Complain<'a> = dyn FnMut(&[&str], String, String) + 'a;

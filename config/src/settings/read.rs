@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{AcmeSettings, CertificateSettings, Settings, SourceSettings, check};
-use crate::problem::{Origin, Place, Problem, Severity};
+use crate::model::{Origin, Place};
+use crate::problem::{Problem, Severity};
 use crate::yaml::{self, DecodeError, Entry, Node, Position, Step, SyntaxError, Value};
 
 /// The largest configuration file, in bytes.

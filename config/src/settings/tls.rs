@@ -5,8 +5,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Settings;
 use super::check::Complain;
-use super::{Settings, duration};
+use crate::model::duration;
 
 /// The least `maxAge` of what browsers' own lists take in (<https://hstspreload.org>).
 const PRELOAD_LEAST: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -10,8 +10,8 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 
 use super::certificate::SecretBytes;
-use crate::problem::Origin;
-use crate::session::ended::Ended;
+use super::ended::Ended;
+use crate::model::Origin;
 
 /// Who may call.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -171,9 +171,6 @@ pub struct EndedSessions {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_garbled: bool,
 }
-
-/// The label of Secrets that hold credentials; its value says which kind.
-pub const CREDENTIAL: &str = "portcullis.dev/credential";
 
 // === impl Require ===
 

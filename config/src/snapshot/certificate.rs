@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::problem::Origin;
+use crate::model::Origin;
 
 /// A certificate chain with its private key, as found in files or in a `kubernetes.io/tls` Secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::{Serialize, Serializer};
 
 use super::backend::Backend;
-use super::host::Hostname;
+use crate::model::Hostname;
 
 /// One filter. Filters apply in order.
 #[derive(Debug, Clone, Serialize)]

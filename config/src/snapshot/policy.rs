@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::access::Access;
-use crate::settings;
+use crate::model::duration;
 
 /// All policies of a rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -53,5 +53,5 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 fn duration<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    duration.map(settings::duration::format).serialize(serializer)
+    duration.map(duration::format).serialize(serializer)
 }

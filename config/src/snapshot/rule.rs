@@ -13,8 +13,7 @@ use serde::{Serialize, Serializer};
 use super::backend::WeightedBackends;
 use super::filter::Filter;
 use super::policy::Policy;
-use crate::problem::Origin;
-use crate::resources::NamespacedName;
+use crate::model::{NamespacedName, Origin};
 
 /// One match with the rule that it leads to. A rule with several matches is in the list once for
 /// each.

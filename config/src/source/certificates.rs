@@ -10,7 +10,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::stamp::Stamp;
 use super::{Source, SourceError, Stopped, Update, Updates};
-use crate::problem::{Origin, Place, Problem, Severity};
+use crate::model::{Origin, Place};
+use crate::problem::{Problem, Severity};
 use crate::resources::{Change, Object};
 use crate::settings::CertificateSettings;
 use crate::snapshot::certificate::{Certificate, SecretBytes};

@@ -27,9 +27,9 @@ pub(crate) use self::connect::client;
 use self::session::{CredentialSecret, Watched};
 use self::watch::{Selection, Watch};
 use super::{Secrets, Source, SourceError, Stopped, Update, Updates};
+use crate::model::credential::CREDENTIAL;
 use crate::problem::Problem;
 use crate::settings::KubernetesSettings;
-use crate::snapshot::access::CREDENTIAL;
 
 /// An API server.
 pub struct Kubernetes {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use serde::Deserialize;
 
-use crate::problem::{Origin, Place, Problem, Severity};
+use crate::model::credential::CREDENTIAL;
+use crate::model::{NamespacedName, Origin, Place};
+use crate::problem::{Problem, Severity};
 use crate::resources::credential::Credential;
-use crate::resources::{EndpointSlice, Namespace, NamespacedName, Object, Service};
+use crate::resources::{EndpointSlice, Namespace, Object, Service};
 use crate::settings::CertificateSettings;
-use crate::snapshot::access::CREDENTIAL;
 use crate::snapshot::certificate::Certificate;
 use crate::source::Secrets;
 use crate::yaml::{self, DecodeError, Node, Position, Value};

@@ -16,7 +16,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Notice;
-use crate::problem::Origin;
+use crate::model::Origin;
+use crate::model::vocabulary::prefixed;
 
 /// The most notices that wait to become Events.
 pub const MAX_WAITING: usize = 256;
@@ -29,7 +30,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest note that the API server takes, in bytes.
 const MAX_NOTE: usize = 1024;
 /// Who writes the Events.
-const CONTROLLER: &str = "portcullis.dev/gateway";
+const CONTROLLER: &str = prefixed!("gateway");
 
 /// Writes notices as Events until no more can come.
 pub async fn write(client: Client, notices: &mut mpsc::Receiver<Notice>) {

@@ -20,9 +20,8 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Held, Kept, MAX_BYTES, MAX_CERTIFICATES, NewCertificate, Store, StoreError, Term};
-use crate::problem::{Origin, Place};
+use crate::model::{Origin, Place, check_label};
 use crate::snapshot::certificate::{Certificate, SecretBytes};
-use crate::snapshot::host::check_label;
 use crate::whole_file;
 
 /// How often the folder is looked at for what other processes have written.

@@ -32,7 +32,7 @@ use tokio::time::{Instant, sleep, timeout};
 use self::known::Known;
 use self::lease::{Candidate, Standing};
 use super::{Held, MAX_BYTES, MAX_CERTIFICATES, NewCertificate, Store, StoreError, Term};
-use crate::problem::Origin;
+use crate::model::Origin;
 use crate::settings::KubernetesSettings;
 use crate::settings::acme::DEFAULT_NAMESPACE;
 use crate::snapshot::certificate::SecretBytes;

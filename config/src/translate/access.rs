@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::annotations::{
-    ALLOW_APPS, ALLOW_GROUPS, ALLOW_USERS, Key, PASS_CREDENTIALS, PUBLIC_PATHS, REQUIRE, Reader,
-    Reading,
-};
+use super::annotations::{Reader, Reading};
 use super::policy::path;
+use crate::model::vocabulary::{
+    ALLOW_APPS, ALLOW_GROUPS, ALLOW_USERS, Key, PASS_CREDENTIALS, PUBLIC_PATHS, REQUIRE,
+};
 use crate::snapshot::access::{Access, Circle, InvalidNamePattern, NamePattern, Require};
 use crate::snapshot::rule::PathPrefix;
 

@@ -5,10 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::annotations::excerpt;
+use crate::model::NamespacedName;
 use crate::problem::{Problem, Severity};
-use crate::resources::{
-    Conditions, EndpointSlice, NamespacedName, Resources, SERVICE_NAME, ServicePort,
-};
+use crate::resources::{Conditions, EndpointSlice, Resources, SERVICE_NAME, ServicePort};
 use crate::snapshot::endpoints::{Endpoint, EndpointKey, EndpointSet};
 
 /// The endpoints of `key` as they are now; none where there is no such Service or port.

@@ -4,21 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::access::NamespaceAccess;
-use super::annotations::{
-    ENVIRONMENT, EXPOSE, HOSTNAMES, PUBLIC_NAMES, Reader, Reading, check_keys, excerpt,
-};
+use super::annotations::{Reader, Reading, check_keys, excerpt};
 use super::endpoints::{self, endpoint_set};
-use super::hostname::HostnameTemplate;
 use super::{policy, port};
+use crate::model::vocabulary::{ENVIRONMENT, EXPOSE, HOSTNAMES, PUBLIC_NAMES};
+use crate::model::{HostPattern, Hostname, InvalidHostname, check_label};
 use crate::problem::Problem;
 use crate::resources::{Namespace, Resources, Service, ServicePort};
 use crate::settings::Settings;
+use crate::settings::hostname::HostnameTemplate;
 use crate::snapshot::access::{Access, Require};
 use crate::snapshot::backend::{Backend, UpstreamProtocol, WeightedBackends};
 use crate::snapshot::endpoints::{EndpointCells, EndpointKey};
-use crate::snapshot::host::{
-    HostPattern, HostTable, Hostname, InvalidHostname, VirtualHost, check_label,
-};
+use crate::snapshot::host::{HostTable, VirtualHost};
 use crate::snapshot::policy::Policy;
 use crate::snapshot::rule::{PathPrefix, Precedence, Route, RouteMatch, Rule};
 

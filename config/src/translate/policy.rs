@@ -5,8 +5,9 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::access::NamespaceAccess;
-use super::annotations::{MAX_BODY, PATHS, RETRIES, Reader, Reading, TIMEOUT};
-use crate::settings::duration;
+use super::annotations::{Reader, Reading};
+use crate::model::duration;
+use crate::model::vocabulary::{MAX_BODY, PATHS, RETRIES, TIMEOUT};
 use crate::snapshot::policy::{Policy, Retries, Timeouts};
 use crate::snapshot::rule::PathPrefix;
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::annotations::{PORT, Reader, Reading, excerpt};
+use super::annotations::{Reader, Reading, excerpt};
+use crate::model::vocabulary::PORT;
 use crate::resources::{Service, ServicePort};
 use crate::snapshot::backend::UpstreamProtocol;
 

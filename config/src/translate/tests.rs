@@ -10,9 +10,11 @@ use proptest::sample::select;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::model::NamespacedName;
+use crate::model::vocabulary::{PREFIX, VOCABULARY};
 use crate::resources::{
     Affected, Annotations, Change, Conditions, EndpointPort, EndpointSlice, Kind, Namespace,
-    NamespacedName, Object, ObjectId, PREFIX, Service, ServicePort, SliceEndpoint,
+    Object, ObjectId, Service, ServicePort, SliceEndpoint,
 };
 use crate::snapshot::access::{Access, Require};
 use crate::snapshot::endpoints::{EndpointKey, EndpointSet, Endpoints};
@@ -385,7 +387,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_opens_nothing(entries in vec((select(annotations::VOCABULARY.to_vec()), "\\PC{0,24}|none |[a-z+, ]{0,12}"), 0..8)) {
+    fn garbage_opens_nothing(entries in vec((select(VOCABULARY.to_vec()), "\\PC{0,24}|none |[a-z+, ]{0,12}"), 0..8)) {
         let entries: Vec<(&str, &str)> = entries.iter().map(|(key, value)| (key.name, value.as_str())).collect();
         let says = |wanted| entries.iter().rev().find(|(key, _)| *key == wanted).map_or("", |(_, value)| value.trim());
         let public: Vec<&str> = says("public-paths").split(',').map(|path| path.trim().trim_end_matches('/')).collect();

@@ -202,7 +202,7 @@ impl Key {
 mod tests {
     use jsonwebtoken::jwk::JwkSet;
     use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
-    use portcullis_config::problem::Origin;
+    use portcullis_config::model::Origin;
     use serde_json::Value;
 
     use super::*;

@@ -146,7 +146,7 @@ impl fmt::Debug for Introduction {
 
 #[cfg(test)]
 mod tests {
-    use portcullis_config::problem::Origin;
+    use portcullis_config::model::Origin;
     use portcullis_config::snapshot::access::SessionKey;
 
     use super::*;

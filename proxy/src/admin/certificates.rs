@@ -116,7 +116,7 @@ impl Admin {
     }
 }
 
-fn kept(acme: &Acme, name: &str) -> Option<portcullis_config::problem::Origin> {
+fn kept(acme: &Acme, name: &str) -> Option<portcullis_config::model::Origin> {
     let held = acme.store().held().borrow().clone()?;
     held.certificates.get(name).map(|kept| kept.certificate.origin.clone())
 }

@@ -6,7 +6,8 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use portcullis_config::problem::{Origin, Problem};
+use portcullis_config::model::Origin;
+use portcullis_config::problem::Problem;
 use portcullis_config::snapshot::Snapshot;
 use portcullis_config::snapshot::backend;
 use portcullis_config::snapshot::endpoints::Endpoint;

@@ -40,7 +40,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use portcullis_config::live::Live;
-use portcullis_config::problem::{Origin, Problem, Severity};
+use portcullis_config::model::Origin;
+use portcullis_config::problem::{Problem, Severity};
 use portcullis_config::settings::{AcmeSettings, Settings};
 use portcullis_config::snapshot::certificate::Certificate;
 use portcullis_config::store::{Held, Kept, Store};

@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use portcullis_config::problem::{Origin, Problem, Severity};
+use portcullis_config::model::{HostPattern, Origin};
+use portcullis_config::problem::{Problem, Severity};
 use portcullis_config::snapshot::certificate::Certificate;
-use portcullis_config::snapshot::host::HostPattern;
 use rustls::SignatureAlgorithm;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -6,9 +6,9 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use portcullis_config::problem::{Origin, Problem, Severity};
+use portcullis_config::model::{HostPattern, Origin};
+use portcullis_config::problem::{Problem, Severity};
 use portcullis_config::snapshot::certificate::Certificate;
-use portcullis_config::snapshot::host::HostPattern;
 
 use super::check::{Checked, Unusable, check, check_undated};
 
@@ -258,7 +258,7 @@ mod tests {
     fn a_certificate_is_known_by_its_place_wherever_it_stands_in_its_file() {
         let at = |line| {
             let mut certificate = certificate("one", &["a.example.com"]);
-            certificate.origin.place = Some(portcullis_config::problem::Place {
+            certificate.origin.place = Some(portcullis_config::model::Place {
                 file: Arc::new("tls.yaml".into()),
                 line,
                 column: 1,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use portcullis_config::snapshot::host::HostPattern;
+use portcullis_config::model::HostPattern;
 use rustls::SignatureScheme;
 use rustls::sign::CertifiedKey;
 

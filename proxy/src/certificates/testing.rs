@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use portcullis_config::problem::Origin;
+use portcullis_config::model::Origin;
 use portcullis_config::snapshot::certificate::{Certificate, SecretBytes};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
 

@@ -203,7 +203,7 @@ impl KeyType for Material {
 mod tests {
     use std::time::UNIX_EPOCH;
 
-    use portcullis_config::problem::Origin;
+    use portcullis_config::model::Origin;
 
     use super::*;
 

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use bytes::Bytes;
 use http::HeaderValue;
-use portcullis_config::snapshot::host::MAX_HOSTNAME;
+use portcullis_config::model::MAX_HOSTNAME;
 use smallvec::SmallVec;
 
 use super::refusals;
@@ -108,8 +108,8 @@ impl Host {
     }
 }
 
-impl From<&portcullis_config::snapshot::host::Hostname> for Host {
-    fn from(name: &portcullis_config::snapshot::host::Hostname) -> Self {
+impl From<&portcullis_config::model::Hostname> for Host {
+    fn from(name: &portcullis_config::model::Hostname) -> Self {
         Self(SmallVec::from_slice(name.as_str().as_bytes()))
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use http::StatusCode;
+use portcullis_config::model::HostPattern;
 use portcullis_config::snapshot::Snapshot;
-use portcullis_config::snapshot::host::HostPattern;
 
 use super::pages::{self, Service};
 use super::place::Place;

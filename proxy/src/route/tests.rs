@@ -1,4 +1,4 @@
-use portcullis_config::problem::Origin;
+use portcullis_config::model::Origin;
 use portcullis_config::snapshot::ListenerProtocol;
 use portcullis_config::snapshot::backend::WeightedBackends;
 use portcullis_config::snapshot::host::HostTable;

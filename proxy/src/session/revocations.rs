@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
-use portcullis_config::session::ended::{Ended, Whose};
 use portcullis_config::snapshot::access::EndedSessions;
+use portcullis_config::snapshot::ended::{Ended, Whose};
 use portcullis_config::unix_time::seconds;
 
 use super::{Id, Session};
@@ -177,7 +177,7 @@ impl Revoked<'_> {
 
 #[cfg(test)]
 mod tests {
-    use portcullis_config::problem::Origin;
+    use portcullis_config::model::Origin;
 
     use super::super::tests::{at, session};
     use super::*;

@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand;
 use portcullis_config::live::Live;
-use portcullis_config::problem::Origin;
+use portcullis_config::model::Origin;
 use portcullis_config::session::keys::{due, on_command};
-use portcullis_config::store::session::{self, Store, StoreError};
 use portcullis_config::settings::Settings;
 use portcullis_config::settings::access::AccessSettings;
+use portcullis_config::store::session::{self, Store, StoreError};
 use tokio::time::{sleep, timeout};
 
 use super::NoRandomness;
@@ -61,7 +61,8 @@ async fn rotate_once(store: &dyn Store, live: &Live, end: bool) -> Result<Vec<Or
     }
     let snapshot = live.snapshot.load_full();
     let credentials = &snapshot.credentials;
-    session::change(store, on_command(credentials, end, SystemTime::now()).change(random()?)).await?;
+    session::change(store, on_command(credentials, end, SystemTime::now()).change(random()?))
+        .await?;
     tracing::info!(end, "session keys were rotated on command");
     let own = credentials.key_ring.as_ref().map(|ring| &ring.origin);
     Ok(credentials
@@ -124,7 +125,8 @@ async fn look(
         return Ok(Duration::ZERO);
     };
     let make = rotation.make;
-    match session::change(store, rotation.change(random().map_err(|error| error.to_string())?)).await
+    match session::change(store, rotation.change(random().map_err(|error| error.to_string())?))
+        .await
     {
         Ok(()) => tracing::info!(make, "session keys were rotated"),
         // Another replica saw to it.

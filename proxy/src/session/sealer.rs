@@ -184,7 +184,7 @@ impl Key {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use portcullis_config::problem::Origin;
+    use portcullis_config::model::Origin;
 
     use super::*;
 

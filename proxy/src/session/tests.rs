@@ -1,4 +1,4 @@
-use portcullis_config::problem::Origin;
+use portcullis_config::model::Origin;
 use portcullis_config::snapshot::access::{EndedSessions, SessionKey};
 
 use super::*;

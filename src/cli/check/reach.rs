@@ -6,10 +6,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
-use portcullis_config::problem::{Origin, Problem, Severity};
+use portcullis_config::model::{HostPattern, Origin};
+use portcullis_config::problem::{Problem, Severity};
 use portcullis_config::settings::Settings;
 use portcullis_config::settings::acme::{AcmeSettings, ChallengeKind};
-use portcullis_config::snapshot::host::HostPattern;
 
 /// Only so many names are looked up, and so many of their addresses called: a few answers tell of
 /// most mistakes.

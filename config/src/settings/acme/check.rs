@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use super::{AcmeSettings, AuthoritySettings, ChallengeKind, DnsProviderSettings, StoreSettings};
+use crate::model::check_label;
 use crate::settings::check::{Complain, contains, readable};
 use crate::settings::{Settings, SourceSettings};
-use crate::snapshot::host::check_label;
 
 /// Checks all that needs no look at other files.
 pub(in crate::settings) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use http::Uri;
 
 use super::{CERTIFICATE, Complain, contains, readable};
+use crate::model::{Hostname, check_label};
 use crate::settings::Settings;
 use crate::settings::access::{GITHUB, IssuerSettings, LoginSettings};
-use crate::snapshot::host::{Hostname, check_label};
 
 /// The longest name of an issuer, in bytes: it is a label of metrics.
 const MAX_NAME: usize = 63;

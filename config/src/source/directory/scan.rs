@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::problem::{Origin, Place, Problem, Severity};
+use crate::model::{Origin, Place};
+use crate::problem::{Problem, Severity};
 use crate::resources::{Change, Object, ObjectId};
 use crate::source::Secrets;
 use crate::source::manifest::read_manifests;

@@ -7,7 +7,8 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
 use super::*;
-use crate::resources::{NamespacedName, Resources};
+use crate::model::NamespacedName;
+use crate::resources::Resources;
 
 /// How long a test waits for what must happen; what it waits for takes some 20 ms.
 const PATIENCE: Duration = Duration::from_secs(20);

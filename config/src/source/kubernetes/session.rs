@@ -12,11 +12,10 @@ use kube::{Resource, ResourceExt};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::model::NamespacedName;
 use crate::problem::Problem;
 use crate::resources::credential::Credential;
-use crate::resources::{
-    Change, EndpointSlice, Namespace, NamespacedName, Object, ObjectId, Service,
-};
+use crate::resources::{Change, EndpointSlice, Namespace, Object, ObjectId, Service};
 use crate::settings::CertificateSettings;
 use crate::snapshot::certificate::Certificate;
 

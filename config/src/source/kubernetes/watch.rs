@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::backoff::{Backoff, random};
 use super::session::{Session, Step, Unbelievable, Watched, is_older};
-use crate::problem::{Origin, Problem, Severity};
+use crate::model::Origin;
+use crate::problem::{Problem, Severity};
 use crate::source::{Stopped, Update, Updates};
 
 /// How long one watch lasts before it is resumed by another. An API server that went away without a

@@ -10,10 +10,11 @@ use tokio::time::timeout;
 
 use super::{ClientKeys, PATIENCE, StoreError};
 use crate::client_key::secret;
-use crate::resources::PREFIX;
-use crate::resources::credential::{CLIENT_KEY, Credential, EXPIRES};
+use crate::model::credential::{CLIENT_KEY, CREDENTIAL, EXPIRES};
+use crate::model::vocabulary::PREFIX;
+use crate::resources::credential::Credential;
 use crate::settings::KubernetesSettings;
-use crate::snapshot::access::{CREDENTIAL, ClientKey};
+use crate::snapshot::access::ClientKey;
 use crate::source::Secrets;
 use crate::source::kubernetes::Kubernetes;
 

@@ -9,12 +9,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use crate::resources::PREFIX;
+use crate::model::vocabulary::{PREFIX, prefixed};
 use crate::snapshot::certificate::{Certificate, SecretBytes};
 use crate::store::{Held, Kept, NewCertificate, Term};
 
 /// The label that all Secrets of the store have, and no other one.
-pub(super) const LABEL: &str = "portcullis.dev/acme";
+pub(super) const LABEL: &str = prefixed!("acme");
 /// Who made it, as Kubernetes' recommended labels tell it.
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The name of the Secret that holds the state.
@@ -22,12 +22,12 @@ pub(super) const STATE: &str = "portcullis-acme";
 /// The state's key in it.
 const STATE_KEY: &str = "state";
 /// The annotation that asks for a renewal.
-const RENEW: &str = "portcullis.dev/renew";
+const RENEW: &str = prefixed!("renew");
 /// The annotation that asks to have the keys of accounts replaced, with what tells this time from
 /// others.
-const ROLLOVER: &str = "portcullis.dev/rollover";
+const ROLLOVER: &str = prefixed!("rollover");
 /// The annotation with the term that wrote a Secret.
-const TERM: &str = "portcullis.dev/term";
+const TERM: &str = prefixed!("term");
 
 /// The name of the Secret of a certificate.
 pub(super) fn name(certificate: &str) -> String {

@@ -11,9 +11,9 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Map, Value, json};
 
 use super::{Store, StoreError};
+use crate::model::credential::CREDENTIAL;
 use crate::session::Change;
 use crate::settings::KubernetesSettings;
-use crate::snapshot::access::CREDENTIAL;
 use crate::source::SourceError;
 use crate::source::kubernetes::client;
 

@@ -17,8 +17,8 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
 use super::{Store, StoreError};
+use crate::model::credential::CREDENTIAL;
 use crate::session::Change;
-use crate::snapshot::access::CREDENTIAL;
 use crate::whole_file;
 
 /// The largest file that is read, in bytes.

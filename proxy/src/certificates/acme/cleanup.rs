@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use portcullis_config::snapshot::host::HostPattern;
+use portcullis_config::model::HostPattern;
 use portcullis_config::store::Held;
 use portcullis_config::unix_time::seconds;
 

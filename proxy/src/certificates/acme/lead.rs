@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use instant_acme::CertificateIdentifier;
-use portcullis_config::snapshot::host::HostPattern;
+use portcullis_config::model::HostPattern;
 use portcullis_config::store::{Held, StoreError, Term};
 use portcullis_config::unix_time::seconds;
 use tokio::sync::watch;

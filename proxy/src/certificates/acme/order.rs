@@ -9,10 +9,9 @@ use instant_acme::{
     RetryPolicy,
 };
 use portcullis_config::hex;
-use portcullis_config::problem::Origin;
+use portcullis_config::model::{HostPattern, Origin};
 use portcullis_config::settings::acme::ChallengeKind;
 use portcullis_config::snapshot::certificate::{Certificate, SecretBytes};
-use portcullis_config::snapshot::host::HostPattern;
 use portcullis_config::store::{NewCertificate, StoreError};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use tokio::time::sleep;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use portcullis_config::hex;
-use portcullis_config::snapshot::host::HostPattern;
+use portcullis_config::model::HostPattern;
 
 /// The names of each certificate, by the certificate's own name.
 pub(crate) type Plan = BTreeMap<String, BTreeSet<HostPattern>>;
@@ -83,7 +83,7 @@ mod tests {
         let plan = plan(&names(&["a.test", "b.test", "c.test"]), &Plan::new(), 2);
         assert_eq!(plan.values().map(BTreeSet::len).collect::<Vec<_>>(), [2, 1]);
         assert!(
-            plan.keys().all(|name| portcullis_config::snapshot::host::check_label(name).is_ok()),
+            plan.keys().all(|name| portcullis_config::model::check_label(name).is_ok()),
             "{plan:?}"
         );
     }

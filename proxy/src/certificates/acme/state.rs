@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use portcullis_config::model::HostPattern;
 use portcullis_config::snapshot::certificate::SecretBytes;
-use portcullis_config::snapshot::host::HostPattern;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;

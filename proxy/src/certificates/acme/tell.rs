@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use portcullis_config::problem::Origin;
+use portcullis_config::model::Origin;
 use portcullis_config::snapshot::{ListenerProtocol, Snapshot};
 use portcullis_config::status::Notice;
 

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use portcullis_config::problem::{Origin, Problem, Severity};
+use portcullis_config::model::{HostPattern, Hostname, Origin};
+use portcullis_config::problem::{Problem, Severity};
 use portcullis_config::settings::acme::{AcmeSettings, ChallengeKind};
 use portcullis_config::snapshot::access::Require;
-use portcullis_config::snapshot::host::{HostPattern, Hostname, VirtualHost};
+use portcullis_config::snapshot::host::VirtualHost;
 use portcullis_config::snapshot::{ListenerProtocol, Snapshot};
 
 /// What to order, and what not.

@@ -5,8 +5,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::super::session::CredentialSecret;
 use super::*;
-use crate::resources::{Change, NamespacedName, Object, ObjectId};
-use crate::snapshot::access::CREDENTIAL;
+use crate::model::NamespacedName;
+use crate::model::credential::CREDENTIAL;
+use crate::resources::{Change, Object, ObjectId};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -3,11 +3,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::model::credential::{ENDED_SESSIONS, SESSION_KEYS};
 use crate::resources::Object;
-use crate::resources::credential::{Credential, ENDED_SESSIONS, SESSION_KEYS};
-use crate::session::ended::{Ended, SECRETS, Whose};
+use crate::resources::credential::Credential;
+use crate::session::ended::SECRETS;
 use crate::session::{Seen, keys};
 use crate::snapshot::certificate::SecretBytes;
+use crate::snapshot::ended::{Ended, Whose};
 use crate::source::{Secrets, directory};
 
 fn folder(place: &tempfile::TempDir) -> Folder {

@@ -1,7 +1,8 @@
 //! How the hostname of a service in an environment is made.
 
+use crate::model::vocabulary::prefixed;
+use crate::model::{HostPattern, Hostname, InvalidHostname, check_label};
 use crate::settings::Settings;
-use crate::snapshot::host::{HostPattern, Hostname, InvalidHostname, check_label};
 
 /// A hostname template that was checked, such as `{service}--{environment}.{zone}`: text, a
 /// placeholder, text, the other placeholder, text.
@@ -67,7 +68,7 @@ impl InvalidTemplate {
         match self {
             Self::Zone(..) => "write a domain such as `apps.example.com`, in lower case",
             Self::DefaultEnvironment(_) => {
-                "write the value of a Namespace's label `portcullis.dev/environment`"
+                concat!("write the value of a Namespace's label `", prefixed!("environment"), "`")
             }
             Self::Placeholder(..)
             | Self::Repeated(..)

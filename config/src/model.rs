@@ -1,0 +1,15 @@
+//! What all other modules may use, and what uses none of them: names, where things come from,
+//! durations, and the vocabulary that users write.
+
+pub mod credential;
+pub mod duration;
+mod hostname;
+mod name;
+mod origin;
+pub mod vocabulary;
+
+pub use self::hostname::{
+    HostPattern, Hostname, InvalidHostname, MAX_HOSTNAME, MAX_LABEL, check_label,
+};
+pub use self::name::NamespacedName;
+pub use self::origin::{Origin, Place};

@@ -1,0 +1,53 @@
+//! Names of Kubernetes objects.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+/// The name of an object in a namespace, in the order of the alphabet as it is displayed (Gateway
+/// API breaks ties by it).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct NamespacedName {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+// === impl NamespacedName ===
+
+impl NamespacedName {
+    /// A name.
+    #[must_use]
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    fn displayed(&self) -> impl Iterator<Item = u8> + '_ {
+        self.namespace.bytes().chain(*b"/").chain(self.name.bytes())
+    }
+}
+
+impl Ord for NamespacedName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if self.namespace == other.namespace {
+            return self.name.cmp(&other.name);
+        }
+        // A `/` inside of a name, which only a folder may have, would make two names look the same.
+        self.displayed().cmp(other.displayed()).then_with(|| self.namespace.cmp(&other.namespace))
+    }
+}
+
+impl PartialOrd for NamespacedName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for NamespacedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
