@@ -12,7 +12,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_config::resources::{Affected, Change, Object, Resources};
+use portcullis_config::resources::{Change, Object, Resources};
 use portcullis_config::settings::Settings;
 use portcullis_config::snapshot::endpoints::EndpointCells;
 use portcullis_config::source::Secrets;
@@ -80,10 +80,7 @@ fn main() {
 
 /// A pod of a Service becomes unready or ready, from the event to the swapped set.
 fn change(resources: &mut Resources, cells: &EndpointCells, object: Object) {
-    let Affected::Endpoints(services) = resources.apply(Change::Upsert(object)) else {
-        panic!("more than endpoints changed")
-    };
-    for service in services {
+    for service in resources.apply(Change::Upsert(object)).slices {
         for cell in cells.of_service(&service.namespace, &service.name) {
             assert!(cell.update(endpoint_set(resources, cell.key())), "the set is as before");
         }

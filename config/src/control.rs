@@ -10,9 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::live::Live;
-use crate::model::NamespacedName;
 use crate::problem::Problem;
-use crate::resources::{Affected, Resources};
+use crate::resources::Resources;
 use crate::settings::{Settings, SourceSettings};
 use crate::snapshot::Snapshot;
 use crate::snapshot::endpoints::EndpointCells;
@@ -21,7 +20,7 @@ use crate::source::directory::Directory;
 use crate::source::kubernetes::Kubernetes;
 use crate::source::{Secrets, Source, SourceError, Update, Updates};
 use crate::status::{Reporter, events};
-use crate::translate::{Translation, credentials, endpoint_set, translate_apart};
+use crate::translate::{Dirty, Translation, credentials, endpoint_set, translate_apart};
 
 /// How long more changes are waited for after one, so that a burst costs one translation.
 const GATHER: Duration = Duration::from_millis(2);
@@ -88,18 +87,12 @@ struct Control {
     /// Sources that have not told all of their resources yet.
     unsynced: BTreeSet<usize>,
     reporter: Reporter,
-    pending: Pending,
+    /// What is to be put into effect.
+    dirty: Dirty,
+    /// Whether sources have found other problems.
+    other_problems: bool,
     /// Before this time there is no further translation.
     not_before: Instant,
-}
-
-/// What is to be put into effect.
-#[derive(Default)]
-struct Pending {
-    routes: bool,
-    credentials: bool,
-    endpoints: BTreeSet<NamespacedName>,
-    problems: bool,
 }
 
 // === impl Control ===
@@ -116,7 +109,8 @@ impl Control {
             credentials: Vec::new(),
             unsynced: (0..sources).collect(),
             reporter,
-            pending: Pending { routes: true, ..Pending::default() },
+            dirty: Dirty::everything(),
+            other_problems: false,
             not_before: Instant::now(),
         }
     }
@@ -124,7 +118,7 @@ impl Control {
     /// Puts into effect what sources tell, until there is none left.
     async fn follow(&mut self, mut updates: mpsc::Receiver<(usize, Update)>) {
         loop {
-            let waits = self.unsynced.is_empty() && self.pending.routes;
+            let waits = self.unsynced.is_empty() && self.dirty.routes;
             tokio::select! {
                 update = updates.recv() => match update {
                     Some((source, update)) => self.take(source, update),
@@ -152,19 +146,11 @@ impl Control {
 
     fn take(&mut self, source: usize, update: Update) {
         for change in update.changes {
-            match self.resources.apply(change) {
-                Affected::Nothing => {}
-                // Not `append`: it builds the whole set anew, and 10,000 Services come one by one.
-                Affected::Endpoints(services) => self.pending.endpoints.extend(services),
-                Affected::Credentials(services) => {
-                    self.pending.credentials = true;
-                    self.pending.endpoints.extend(services);
-                }
-                Affected::Routes => self.pending.routes = true,
-            }
+            let changed = self.resources.apply(change);
+            self.dirty.note(changed, &self.resources);
         }
         if let Some(problems) = update.problems {
-            self.pending.problems |=
+            self.other_problems |=
                 self.found.insert(source, problems.clone()).as_ref() != Some(&problems);
         }
         if update.synced {
@@ -182,16 +168,16 @@ impl Control {
             // What is wrong may be why not all is known.
             return self.publish_problems();
         }
-        for service in std::mem::take(&mut self.pending.endpoints) {
+        for service in std::mem::take(&mut self.dirty.endpoints) {
             for cell in self.cells.of_service(&service.namespace, &service.name) {
                 cell.update(endpoint_set(&self.resources, cell.key()));
             }
         }
         let start = Instant::now();
-        if self.pending.routes && start >= self.not_before {
+        if self.dirty.routes && start >= self.not_before {
             self.translate();
             self.not_before = Instant::now() + start.elapsed().min(MAX_PAUSE);
-        } else if self.pending.credentials {
+        } else if self.dirty.credentials {
             self.swap_credentials();
         } else {
             self.publish_problems();
@@ -199,7 +185,7 @@ impl Control {
     }
 
     fn publish_problems(&mut self) {
-        if self.pending.problems {
+        if self.other_problems {
             self.live.problems.store(Arc::new(self.problems()));
             self.report();
         }
@@ -209,7 +195,7 @@ impl Control {
         let (Translation { snapshot, problems }, wrong) =
             translate_apart(&self.settings, &self.resources, &mut self.cells);
         (self.translated, self.credentials) = (problems, wrong);
-        (self.pending.routes, self.pending.credentials) = (false, false);
+        (self.dirty.routes, self.dirty.credentials) = (false, false);
         self.live.publish(Arc::new(snapshot), self.problems());
         self.cells.commit();
         self.live.set_synced();
@@ -221,7 +207,7 @@ impl Control {
     fn swap_credentials(&mut self) {
         let (credentials, problems) = credentials(&self.resources);
         self.credentials = problems;
-        self.pending.credentials = false;
+        self.dirty.credentials = false;
         let snapshot = Snapshot { credentials, ..Snapshot::clone(&self.live.snapshot.load()) };
         self.live.publish(Arc::new(snapshot), self.problems());
         self.report();
@@ -239,7 +225,7 @@ impl Control {
     }
 
     fn report(&mut self) {
-        self.pending.problems = false;
+        self.other_problems = false;
         self.reporter.tell(&self.live.problems.load());
     }
 }

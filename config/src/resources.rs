@@ -2,8 +2,7 @@
 //!
 //! Objects are trimmed to what is read before they are kept, and parsed once, at this border: an
 //! object that cannot be understood is a [`Problem`], and its source keeps what it knew of it. The
-//! store tells of each [`Change`] what it [`Affected`], so that a change of one Service's endpoints
-//! swaps that set alone.
+//! store reports what each [`Change`] has [`Changed`]; what that is good for is its reader's business.
 
 mod annotations;
 mod certificate;
@@ -12,6 +11,7 @@ mod endpoint_slice;
 mod namespace;
 mod service;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -28,7 +28,6 @@ use crate::model::{NamespacedName, Origin, Place};
 use crate::problem::{Problem, Severity};
 use crate::settings::CertificateSettings;
 use crate::snapshot::certificate::Certificate;
-use crate::translate::endpoints;
 
 /// Everything that is known of the cluster, or of the folder.
 #[derive(Debug, Clone, Default)]
@@ -98,18 +97,17 @@ pub enum Change {
     Replace(Kind, Vec<Object>),
 }
 
-/// What must be done after a change.
+/// What a [`Change`] has changed: what comes again as it was is in none of these.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Affected {
-    /// Nothing that is read has changed.
-    #[default]
-    Nothing,
-    /// The endpoints of these Services; routes and problems are what they were.
-    Endpoints(BTreeSet<NamespacedName>),
-    /// The credentials, and the endpoints of these Services; routes are what they were.
-    Credentials(BTreeSet<NamespacedName>),
-    /// Anything: all must be translated anew.
-    Routes,
+pub struct Changed {
+    /// Services that are new, different or gone.
+    pub services: BTreeSet<NamespacedName>,
+    /// Services that EndpointSlices were added to, changed for, or taken from.
+    pub slices: BTreeSet<NamespacedName>,
+    /// Whether there are other credentials.
+    pub credentials: bool,
+    /// Whether there are other Namespaces or certificates.
+    pub others: bool,
 }
 
 // === impl Object ===
@@ -161,13 +159,15 @@ impl ObjectId {
 // === impl Resources ===
 
 impl Resources {
-    /// Applies a change, and tells what it affects.
-    pub fn apply(&mut self, change: Change) -> Affected {
+    /// Applies a change, and reports what is different.
+    pub fn apply(&mut self, change: Change) -> Changed {
+        let mut changed = Changed::default();
         match change {
-            Change::Upsert(object) => self.upsert(object),
-            Change::Delete(id) => self.delete(&id),
-            Change::Replace(kind, objects) => self.replace(kind, objects),
+            Change::Upsert(object) => self.upsert(object, &mut changed),
+            Change::Delete(id) => self.delete(&id, &mut changed),
+            Change::Replace(kind, objects) => self.replace(kind, objects, &mut changed),
         }
+        changed
     }
 
     /// All Namespaces, by name.
@@ -213,51 +213,54 @@ impl Resources {
         self.credentials.values()
     }
 
-    fn upsert(&mut self, object: Object) -> Affected {
+    fn upsert(&mut self, object: Object, changed: &mut Changed) {
         match object {
             Object::Namespace(namespace) => {
-                insert(&mut self.namespaces, namespace.name().clone(), namespace)
+                let name = namespace.name().clone();
+                changed.others |= insert(&mut self.namespaces, name, namespace);
             }
-            Object::Service(service) => insert(&mut self.services, service.key(), service),
-            Object::EndpointSlice(slice) => self.upsert_slice(slice),
+            Object::Service(service) => {
+                let key = service.key();
+                if insert(&mut self.services, key.clone(), service) {
+                    changed.services.insert(key);
+                }
+            }
+            Object::EndpointSlice(slice) => self.upsert_slice(slice, changed),
             Object::Certificate(settings, certificate) => {
-                insert(&mut self.certificates, settings, certificate)
+                changed.others |= insert(&mut self.certificates, settings, certificate);
             }
             Object::Credential(credential) => {
-                insert(&mut self.credentials, credential.key(), credential).of_credentials()
+                changed.credentials |= insert(&mut self.credentials, credential.key(), credential);
             }
         }
     }
 
-    fn delete(&mut self, id: &ObjectId) -> Affected {
-        let found = match id {
-            ObjectId::Namespace(name) => self.namespaces.remove(name).is_some(),
-            ObjectId::Service(name) => self.services.remove(name).is_some(),
-            ObjectId::EndpointSlice(name) => return self.delete_slice(name),
-            ObjectId::Certificate(settings) => self.certificates.remove(settings).is_some(),
-            ObjectId::Credential(name) => {
-                let found = self.credentials.remove(name).is_some();
-                return if found {
-                    Affected::Credentials(BTreeSet::new())
-                } else {
-                    Affected::Nothing
-                };
+    fn delete(&mut self, id: &ObjectId, changed: &mut Changed) {
+        match id {
+            ObjectId::Namespace(name) => changed.others |= self.namespaces.remove(name).is_some(),
+            ObjectId::Service(name) => {
+                changed.services.extend(self.services.remove(name).map(|service| service.key()));
             }
-        };
-        if found { Affected::Routes } else { Affected::Nothing }
+            ObjectId::EndpointSlice(name) => self.delete_slice(name, changed),
+            ObjectId::Certificate(settings) => {
+                changed.others |= self.certificates.remove(settings).is_some();
+            }
+            ObjectId::Credential(name) => {
+                changed.credentials |= self.credentials.remove(name).is_some();
+            }
+        }
     }
 
-    fn replace(&mut self, kind: Kind, objects: Vec<Object>) -> Affected {
+    fn replace(&mut self, kind: Kind, objects: Vec<Object>, changed: &mut Changed) {
         let mut gone: BTreeSet<ObjectId> = self.ids(kind).collect();
-        let mut affected = Affected::Nothing;
         for object in objects {
             let id = object.id();
             if id.kind() == kind {
                 gone.remove(&id);
-                affected = affected.and(self.upsert(object));
+                self.upsert(object, changed);
             }
         }
-        gone.iter().fold(affected, |affected, id| affected.and(self.delete(id)))
+        gone.iter().for_each(|id| self.delete(id, changed));
     }
 
     fn ids(&self, kind: Kind) -> Box<dyn Iterator<Item = ObjectId> + '_> {
@@ -276,93 +279,37 @@ impl Resources {
         }
     }
 
-    fn upsert_slice(&mut self, slice: EndpointSlice) -> Affected {
+    fn upsert_slice(&mut self, slice: EndpointSlice, changed: &mut Changed) {
         let (key, service) = (slice.key(), slice.service_key());
-        let moved = match self.slice_services.get(&key) {
-            Some(before) if *before != service => self.delete_slice(&key),
-            _ => Affected::Nothing,
-        };
-        if self.slices.get(&service).and_then(|slices| slices.get(&key.name)) == Some(&slice) {
-            return moved;
+        if self.slice_services.get(&key).is_some_and(|before| *before != service) {
+            self.delete_slice(&key, changed);
         }
-        let changed = self.change_slices(&service, |slices| {
-            slices.insert(key.name.clone(), slice);
-        });
-        self.slice_services.insert(key, service);
-        moved.and(changed)
-    }
-
-    fn delete_slice(&mut self, key: &NamespacedName) -> Affected {
-        let Some(service) = self.slice_services.remove(key) else { return Affected::Nothing };
-        self.change_slices(&service, |slices| {
-            slices.remove(&key.name);
-        })
-    }
-
-    /// Endpoints alone are affected unless there is more, or less, to tell the owner of the
-    /// Service.
-    fn change_slices(
-        &mut self,
-        service: &NamespacedName,
-        change: impl FnOnce(&mut BTreeMap<Arc<str>, EndpointSlice>),
-    ) -> Affected {
-        let before = endpoints::problems(self, service, None);
         let slices = self.slices.entry(service.clone()).or_default();
-        change(slices);
-        if slices.is_empty() {
-            self.slices.remove(service);
-        }
-        if endpoints::problems(self, service, None) == before {
-            Affected::Endpoints(BTreeSet::from([service.clone()]))
-        } else {
-            Affected::Routes
+        if insert(slices, key.name.clone(), slice) {
+            self.slice_services.insert(key, service.clone());
+            changed.slices.insert(service);
         }
     }
-}
 
-fn insert<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: V) -> Affected {
-    if map.get(&key) == Some(&value) {
-        return Affected::Nothing;
-    }
-    map.insert(key, value);
-    Affected::Routes
-}
-
-// === impl Affected ===
-
-impl Affected {
-    /// What two changes affect together.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Routes, _) | (_, Self::Routes) => Self::Routes,
-            (Self::Nothing, affected) | (affected, Self::Nothing) => affected,
-            (Self::Endpoints(some), Self::Endpoints(others)) => {
-                Self::Endpoints(joined(some, others))
-            }
-            (Self::Credentials(some), Self::Credentials(others) | Self::Endpoints(others))
-            | (Self::Endpoints(some), Self::Credentials(others)) => {
-                Self::Credentials(joined(some, others))
+    fn delete_slice(&mut self, key: &NamespacedName, changed: &mut Changed) {
+        let Some(service) = self.slice_services.remove(key) else { return };
+        if let Entry::Occupied(mut slices) = self.slices.entry(service.clone()) {
+            slices.get_mut().remove(&key.name);
+            if slices.get().is_empty() {
+                slices.remove();
             }
         }
-    }
-
-    /// The same, of credentials alone.
-    fn of_credentials(self) -> Self {
-        match self {
-            Self::Nothing => Self::Nothing,
-            _ => Self::Credentials(BTreeSet::new()),
-        }
+        changed.slices.insert(service);
     }
 }
 
-fn joined(
-    mut some: BTreeSet<NamespacedName>,
-    others: BTreeSet<NamespacedName>,
-) -> BTreeSet<NamespacedName> {
-    // Not `append`: it builds the whole set anew, and 10,000 Services come one by one.
-    some.extend(others);
-    some
+/// Whether the map has changed: not where the value was there already.
+fn insert<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: V) -> bool {
+    let differs = map.get(&key) != Some(&value);
+    if differs {
+        map.insert(key, value);
+    }
+    differs
 }
 
 /// The parts of an object's metadata that every kind here has.

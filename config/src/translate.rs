@@ -8,6 +8,7 @@ pub mod annotations;
 pub mod endpoints;
 
 mod access;
+mod dirty;
 mod implicit;
 mod policy;
 mod port;
@@ -28,6 +29,7 @@ use crate::snapshot::certificate::Certificate;
 use crate::snapshot::endpoints::EndpointCells;
 use crate::snapshot::{Listener, ListenerProtocol, Snapshot};
 
+pub(crate) use self::dirty::Dirty;
 pub use self::endpoints::endpoint_set;
 pub use self::policy::{MAX_RETRIES, RETRY_CODES};
 

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use super::*;
-use crate::model::Origin;
+use crate::model::{NamespacedName, Origin};
 use crate::problem::Severity;
 use crate::resources::credential::Credential;
 use crate::resources::{Change, EndpointSlice, Namespace, Object, ObjectId, Service};

@@ -1,4 +1,4 @@
-//! What changes of the store affect. That it is enough, `translate/tests.rs` shows.
+//! What the store reports of changes. What follows from it, `translate/tests.rs` shows.
 
 use super::*;
 
@@ -42,10 +42,16 @@ fn upsert(slice: &EndpointSlice) -> Change {
     Change::Upsert(Object::EndpointSlice(slice.clone()))
 }
 
-fn endpoints(services: &[&str]) -> Affected {
-    Affected::Endpoints(
-        services.iter().map(|service| NamespacedName::new("shop", *service)).collect(),
-    )
+fn names(services: &[&str]) -> BTreeSet<NamespacedName> {
+    services.iter().map(|service| NamespacedName::new("shop", *service)).collect()
+}
+
+fn slices(services: &[&str]) -> Changed {
+    Changed { slices: names(services), ..Changed::default() }
+}
+
+fn services(services: &[&str]) -> Changed {
+    Changed { services: names(services), ..Changed::default() }
 }
 
 /// A store with a Service `cart` that has a slice `cart-1`.
@@ -57,64 +63,54 @@ fn store() -> Resources {
 }
 
 #[test]
-fn what_comes_again_unchanged_affects_nothing() {
+fn what_comes_again_unchanged_is_no_change() {
     let mut resources = store();
     assert_eq!(
         resources.apply(Change::Upsert(Object::Service(service("cart")))),
-        Affected::Nothing
+        Changed::default()
     );
-    assert_eq!(resources.apply(upsert(&slice("cart-1", "cart", &["10.0.0.1"]))), Affected::Nothing);
+    assert_eq!(
+        resources.apply(upsert(&slice("cart-1", "cart", &["10.0.0.1"]))),
+        Changed::default()
+    );
 }
 
 #[test]
-fn a_change_of_endpoints_affects_them_alone() {
+fn a_slice_is_reported_by_its_service() {
     let mut resources = store();
     assert_eq!(
         resources.apply(upsert(&slice("cart-1", "cart", &["10.0.0.1", "10.0.0.2"]))),
-        endpoints(&["cart"])
+        slices(&["cart"])
     );
-    assert_eq!(
-        resources.apply(upsert(&slice("cart-2", "cart", &["10.0.0.3"]))),
-        endpoints(&["cart"])
-    );
+    assert_eq!(resources.apply(upsert(&slice("cart-2", "cart", &["10.0.0.3"]))), slices(&["cart"]));
     assert_eq!(
         resources
             .apply(Change::Delete(ObjectId::EndpointSlice(NamespacedName::new("shop", "cart-2")))),
-        endpoints(&["cart"])
+        slices(&["cart"])
     );
 }
 
 #[test]
-fn a_change_of_slices_that_brings_or_ends_a_problem_affects_all() {
-    let mut resources = store();
-    assert_eq!(resources.apply(upsert(&slice("cart-1", "cart", &["127.0.0.1"]))), Affected::Routes);
-    assert_eq!(resources.apply(upsert(&slice("cart-1", "cart", &["10.0.0.1"]))), Affected::Routes);
-    let mut other_port = slice("cart-1", "cart", &["10.0.0.1"]);
-    other_port.ports = vec![EndpointPort { name: "metrics".into(), port: 9090 }];
-    assert_eq!(resources.apply(upsert(&other_port)), Affected::Routes);
-}
-
-#[test]
-fn a_slice_that_changes_its_service_affects_both() {
+fn a_slice_that_changes_its_service_is_reported_by_both() {
     let mut resources = store();
     resources.apply(Change::Upsert(Object::Service(service("search"))));
     assert_eq!(
         resources.apply(upsert(&slice("cart-1", "search", &["10.0.0.1"]))),
-        endpoints(&["cart", "search"])
+        slices(&["cart", "search"])
     );
     assert_eq!(resources.slices(&NamespacedName::new("shop", "cart")).count(), 0);
     assert_eq!(resources.slices(&NamespacedName::new("shop", "search")).count(), 1);
 }
 
 #[test]
-fn a_service_affects_all() {
+fn a_service_is_reported_by_its_name() {
     let mut resources = store();
     let mut changed = service("cart");
     changed.prefers_ipv6 = true;
-    assert_eq!(resources.apply(Change::Upsert(Object::Service(changed))), Affected::Routes);
+    assert_eq!(resources.apply(Change::Upsert(Object::Service(changed))), services(&["cart"]));
     assert_eq!(
         resources.apply(Change::Delete(ObjectId::Service(NamespacedName::new("shop", "cart")))),
-        Affected::Routes
+        services(&["cart"])
     );
 }
 
@@ -126,7 +122,7 @@ fn what_was_not_there_is_not_missed() {
         ObjectId::Service(NamespacedName::new("elsewhere", "cart")),
         ObjectId::EndpointSlice(NamespacedName::new("elsewhere", "cart-1")),
     ] {
-        assert_eq!(resources.apply(Change::Delete(id)), Affected::Nothing);
+        assert_eq!(resources.apply(Change::Delete(id)), Changed::default());
     }
 }
 
@@ -138,12 +134,12 @@ fn a_replacement_of_all_removes_what_is_not_in_it() {
         .map(Object::EndpointSlice);
     assert_eq!(
         resources.apply(Change::Replace(Kind::EndpointSlice, same.to_vec())),
-        Affected::Nothing
+        Changed::default()
     );
     let [_, last] = same;
     assert_eq!(
         resources.apply(Change::Replace(Kind::EndpointSlice, vec![last])),
-        endpoints(&["cart"])
+        slices(&["cart"])
     );
     assert_eq!(resources.all_slices().count(), 1);
     assert_eq!(resources.services().count(), 1, "other kinds stay");
@@ -166,7 +162,7 @@ fn a_value_that_is_too_long_is_not_kept() {
 }
 
 #[test]
-fn a_credential_affects_no_route() {
+fn a_credential_changes_nothing_else() {
     let key = |octet: u8| {
         let metadata = serde_json::json!({"name": "key", "namespace": "portcullis", "labels": {"portcullis.dev/credential": "session-key"}});
         let data = serde_json::json!({"key": String::from(char::from(octet)).repeat(32)});
@@ -176,16 +172,13 @@ fn a_credential_affects_no_route() {
         Change::Upsert(Object::Credential(Credential::from_secret(&object, None).unwrap()))
     };
     let mut resources = store();
-    let credentials = Affected::Credentials(BTreeSet::new());
+    let credentials = Changed { credentials: true, ..Changed::default() };
     assert_eq!(resources.apply(key(b'1')), credentials);
-    assert_eq!(resources.apply(key(b'1')), Affected::Nothing);
+    assert_eq!(resources.apply(key(b'1')), Changed::default());
     assert_eq!(resources.apply(key(b'2')), credentials);
     let gone = Change::Delete(ObjectId::Credential(NamespacedName::new("portcullis", "key")));
     assert_eq!(
         (resources.apply(gone.clone()), resources.apply(gone)),
-        (credentials.clone(), Affected::Nothing)
+        (credentials, Changed::default())
     );
-    let Affected::Endpoints(services) = endpoints(&["cart"]) else { unreachable!() };
-    assert_eq!(endpoints(&["cart"]).and(credentials.clone()), Affected::Credentials(services));
-    assert_eq!(credentials.and(Affected::Routes), Affected::Routes);
 }

@@ -56,9 +56,8 @@ pub fn endpoint_set(resources: &Resources, key: &EndpointKey) -> EndpointSet {
 /// What is wrong with the slices of a Service, for their owner: with `port` alone, or with any of
 /// its ports.
 ///
-/// It takes no longer than [`endpoint_set`]: the store asks before and after each change of a
-/// slice.
-pub(crate) fn problems(
+/// It takes no longer than [`endpoint_set`]: it is asked for at each change of a slice.
+pub(super) fn problems(
     resources: &Resources,
     service: &NamespacedName,
     port: Option<u16>,

@@ -13,8 +13,8 @@ use super::*;
 use crate::model::NamespacedName;
 use crate::model::vocabulary::{PREFIX, VOCABULARY};
 use crate::resources::{
-    Affected, Annotations, Change, Conditions, EndpointPort, EndpointSlice, Kind, Namespace,
-    Object, ObjectId, Service, ServicePort, SliceEndpoint,
+    Annotations, Change, Conditions, EndpointPort, EndpointSlice, Kind, Namespace, Object,
+    ObjectId, Service, ServicePort, SliceEndpoint,
 };
 use crate::snapshot::access::{Access, Require};
 use crate::snapshot::endpoints::{EndpointKey, EndpointSet, Endpoints};
@@ -106,33 +106,30 @@ fn routes(translation: &Translation) -> Value {
     value
 }
 
-/// What a gateway holds that does no more than changes say that they affect.
+/// What a gateway holds that does no more than what is out of date.
 #[derive(Default)]
 struct Follower {
     resources: Resources,
+    dirty: Dirty,
     routes: Value,
     endpoints: BTreeMap<EndpointKey, EndpointSet>,
 }
 
 impl Follower {
     fn apply(&mut self, change: Change) {
-        match self.resources.apply(change) {
-            Affected::Nothing => {}
-            Affected::Credentials(_) => unreachable!("no change here is of credentials"),
-            Affected::Endpoints(services) => {
-                let affected = |key: &EndpointKey| {
-                    services
-                        .contains(&NamespacedName::new(key.namespace.clone(), key.service.clone()))
-                };
-                for (key, set) in self.endpoints.iter_mut().filter(|(key, _)| affected(key)) {
-                    *set = endpoint_set(&self.resources, key);
-                }
+        let changed = self.resources.apply(change);
+        self.dirty.note(changed, &self.resources);
+        assert!(!self.dirty.credentials, "no change here is of credentials");
+        let services = std::mem::take(&mut self.dirty.endpoints);
+        for (key, set) in &mut self.endpoints {
+            if services.contains(&NamespacedName::new(key.namespace.clone(), key.service.clone())) {
+                *set = endpoint_set(&self.resources, key);
             }
-            Affected::Routes => {
-                let translation = translate(&settings(), &self.resources);
-                self.routes = routes(&translation);
-                self.endpoints = sets(&translation);
-            }
+        }
+        if std::mem::take(&mut self.dirty.routes) {
+            let translation = translate(&settings(), &self.resources);
+            self.routes = routes(&translation);
+            self.endpoints = sets(&translation);
         }
     }
 }
@@ -320,9 +317,56 @@ fn lets_in(access: &Access, caller: &Caller) -> bool {
         && (!access.require.user() || user && !access.users.is_empty())
 }
 
+#[test]
+fn slices_alone_make_routes_out_of_date_where_a_problem_comes_or_goes() {
+    let mut dirty = Dirty::default();
+    let mut resources = store([Object::Service(service("shop", "cart", &[]))]);
+    let mut is_routes = |slice: EndpointSlice| {
+        let changed = resources.apply(Change::Upsert(Object::EndpointSlice(slice)));
+        dirty.note(changed, &resources);
+        assert_eq!(
+            std::mem::take(&mut dirty.endpoints),
+            [NamespacedName::new("shop", "cart")].into()
+        );
+        std::mem::take(&mut dirty.routes)
+    };
+    let good = |address| slice("shop", "cart-1", "cart", &[address]);
+    let mut other_port = good("10.0.0.1");
+    other_port.ports = vec![EndpointPort { name: "metrics".into(), port: 9090 }];
+    assert!(!is_routes(good("10.0.0.1")));
+    assert!(!is_routes(good("10.0.0.2")));
+    assert!(is_routes(good("127.0.0.1")));
+    assert!(is_routes(good("127.0.0.2")), "another address is another problem");
+    assert!(is_routes(good("10.0.0.1")));
+    assert!(is_routes(other_port));
+}
+
+#[test]
+fn what_a_service_makes_of_its_slices_is_no_news_of_theirs() {
+    let mut dirty = Dirty::default();
+    let mut resources = Resources::default();
+    let mut is_routes = |object: Object| {
+        let changed = resources.apply(Change::Upsert(object));
+        dirty.note(changed, &resources);
+        std::mem::take(&mut dirty.routes)
+    };
+    let of_port = |port: &str, address| {
+        let mut slice = slice("shop", "cart-1", "cart", &[address]);
+        slice.ports = vec![EndpointPort { name: port.into(), port: 8080 }];
+        Object::EndpointSlice(slice)
+    };
+    let mut named = service("shop", "cart", &[]);
+    named.ports[0].name = "web".into();
+    assert!(!is_routes(of_port("", "10.0.0.1")));
+    assert!(is_routes(Object::Service(named)), "the port `web` has no endpoint");
+    assert!(!is_routes(of_port("", "10.0.0.2")));
+    assert!(is_routes(of_port("web", "10.0.0.2")), "the port `web` has one");
+    assert!(!is_routes(of_port("web", "10.0.0.1")));
+}
+
 proptest! {
     #[test]
-    fn to_do_what_a_change_affects_is_enough(changes in vec(any_change(), 1..24)) {
+    fn to_do_what_is_out_of_date_anew_is_enough(changes in vec(any_change(), 1..24)) {
         let mut follower = Follower::default();
         follower.routes = routes(&translate(&settings(), &follower.resources));
         for change in changes {
