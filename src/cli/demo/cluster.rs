@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portcullis_config::client_key::{Key, write_hash};
+use portcullis_config::model::credential::{APPLICATION, CLIENT_KEY, CREDENTIAL, HASH};
 use portcullis_echo::{Echo, Options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -201,8 +202,8 @@ fn write_key(folder: &Path) -> Result<Key, Failure> {
     let text = format!(
         "# The hash of a client key: the key itself is nowhere.\napiVersion: v1\nkind: \
          Secret\nmetadata: {{ name: importer, namespace: {CREDENTIALS}, labels: {{ \
-         portcullis.dev/credential: client-key }} }}\nstringData: {{ application: importer, hash: \
-         '{}' }}\n",
+         {CREDENTIAL}: {CLIENT_KEY} }} }}\nstringData: {{ {APPLICATION}: importer, {HASH}: '{}' \
+         }}\n",
         write_hash(&key.hash()),
     );
     fs::write(folder.join("key-importer.yaml"), text).map_err(Failure::new)?;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use portcullis_config::model::vocabulary::PUBLIC_NAMES;
 use portcullis_config::model::{HostPattern, Hostname, Origin};
 use portcullis_config::problem::{Problem, Severity};
 use portcullis_config::settings::acme::{AcmeSettings, ChallengeKind};
@@ -90,6 +91,10 @@ pub(super) fn covers(one: &HostPattern, other: &HostPattern) -> bool {
 impl Wanted {
     /// What the operator is told of hosts that get no certificate.
     pub(crate) fn problems(&self, challenge: ChallengeKind) -> Vec<Problem> {
+        let instead = match challenge {
+            ChallengeKind::Dns01 => "make hostnames of one label",
+            _ => "prove a wildcard by `dns-01`",
+        };
         let tell = |(environment, (hosts, example)): (&Arc<str>, &(usize, HostPattern))| Problem {
             severity: Severity::Warning,
             reason: "CertificateNotOrdered",
@@ -103,17 +108,10 @@ impl Wanted {
                      `{environment}`, such as {example}"
                 ),
             },
-            help: match challenge {
-                ChallengeKind::Dns01 => {
-                    "it would name a restricted environment in public logs: make hostnames of one \
-                     label, or annotate its Namespace with `portcullis.dev/public-names`"
-                }
-                _ => {
-                    "it would name a restricted environment in public logs: prove a wildcard by \
-                     `dns-01`, or annotate its Namespace with `portcullis.dev/public-names`"
-                }
-            }
-            .to_owned(),
+            help: format!(
+                "it would name a restricted environment in public logs: {instead}, or annotate \
+                 its Namespace with `{PUBLIC_NAMES}`"
+            ),
         };
         self.left_out.iter().map(tell).collect()
     }
