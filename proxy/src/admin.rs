@@ -16,15 +16,14 @@ use portcullis_config::live::Live;
 use portcullis_config::problem::Problem;
 use portcullis_config::settings::Settings;
 use portcullis_config::store::session;
-use portcullis_config::unix_time::seconds;
 
 pub(crate) use self::serve::serve;
 use self::table::Table;
 use crate::access::Authenticator;
+use crate::certificates::Certificates;
 use crate::certificates::acme::Acme;
-use crate::certificates::{Certificates, Checked};
 use crate::explain::{Explanation, InvalidQuestion, Question, explain_by};
-use crate::telemetry::{ServedCertificate, Telemetry};
+use crate::telemetry::Telemetry;
 use crate::worker::Shared;
 
 /// How often readiness is looked at by [`Admin::ready`].
@@ -92,14 +91,6 @@ impl Admin {
         !self.settings.certificates.is_empty() && self.certificates.in_use().is_empty()
     }
 
-    /// The metrics in Prometheus' text format.
-    fn metrics(&self) -> String {
-        let now = SystemTime::now();
-        let in_use = self.certificates.in_use();
-        let certificates: Vec<_> = in_use.iter().map(|certificate| served(certificate)).collect();
-        self.telemetry.render(&self.live, &certificates, self.certificate_problems().len(), now)
-    }
-
     fn certificate_problems(&self) -> Vec<Problem> {
         let mut problems = self.certificates.problems();
         problems.extend(self.acme.iter().flat_map(|acme| acme.problems()));
@@ -128,9 +119,4 @@ impl Admin {
             ..Table::new(&self.live.snapshot.load(), &problems)
         }
     }
-}
-
-fn served(certificate: &Checked) -> ServedCertificate {
-    let not_after = seconds(certificate.not_after);
-    ServedCertificate { origin: certificate.origin.to_string(), not_after }
 }

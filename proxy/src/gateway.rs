@@ -9,6 +9,7 @@ use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
 use portcullis_config::store::session;
 use portcullis_config::store::{Held, Store};
+use portcullis_config::unix_time::seconds;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -24,7 +25,7 @@ use crate::listen::tickets::Tickets;
 use crate::listen::tls;
 use crate::portal::{Portal, Reception};
 use crate::session::{Outbox, Sessions, rotation};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{CertificateStatus, ServedCertificate, Telemetry, TelemetryError};
 use crate::upstream::Authorities;
 use crate::worker::{self, Phase, Shared};
 
@@ -62,8 +63,8 @@ pub enum StartError {
     Acme(String),
     /// The authorities for pods' certificates cannot be used.
     Authorities(String),
-    /// The access log cannot be opened.
-    AccessLog(io::Error),
+    /// The access log cannot be opened, or metrics not be registered.
+    Telemetry(TelemetryError),
     /// Nobody could log in.
     Login(String),
     /// The system gave no thread, or nothing to wait for events with.
@@ -105,8 +106,13 @@ impl Gateway {
             .as_deref()
             .map(Authorities::read)
             .transpose();
-        let telemetry = Telemetry::new(&settings, std::time::SystemTime::now())
-            .map_err(StartError::AccessLog)?;
+        let telemetry = Telemetry::new(
+            &settings,
+            Arc::clone(&live),
+            certificate_status(Arc::clone(&certificates), acme.clone()),
+            std::time::SystemTime::now(),
+        )
+        .map_err(StartError::Telemetry)?;
         let mut control = JoinSet::new();
         let login = settings.access.login.as_ref();
         if let Some(store) = &stores.sessions {
@@ -246,6 +252,25 @@ impl Gateway {
     }
 }
 
+/// What metrics say of certificates: those that are served, and what is wrong with any.
+fn certificate_status(
+    certificates: Arc<Certificates>,
+    acme: Option<Arc<Acme>>,
+) -> impl Fn() -> CertificateStatus {
+    move || CertificateStatus {
+        served: certificates
+            .in_use()
+            .iter()
+            .map(|certificate| ServedCertificate {
+                origin: certificate.origin.to_string(),
+                not_after: seconds(certificate.not_after),
+            })
+            .collect(),
+        problems: certificates.problems().len()
+            + acme.iter().map(|acme| acme.problems().len()).sum::<usize>(),
+    }
+}
+
 // === impl StartError ===
 
 impl StartError {
@@ -267,7 +292,7 @@ impl fmt::Display for StartError {
             Self::Acme(error) => write!(f, "acme.authorities: rootFile {error}"),
             Self::Authorities(error) => write!(f, "upstreams.certificateAuthorities {error}"),
             Self::Login(error) => write!(f, "access.login cannot be used: {error}"),
-            Self::AccessLog(error) => write!(f, "the access log cannot be opened: {error}"),
+            Self::Telemetry(error) => error.fmt(f),
             Self::Thread(error) => write!(f, "a worker cannot be started: {error}"),
         }
     }

@@ -1,85 +1,110 @@
-//! What happened, told to operators: metrics and the access log.
+//! Metrics and the access log.
 //!
-//! Each worker counts in a [`Meter`] of its own, which no other thread writes; [`Telemetry`] adds
-//! them up when it is scraped. The access log is formatted on the worker and written by a thread of
+//! Each worker counts in a [`Meter`] of its own, which no other thread writes; a
+//! registry of collectors adds them up when they are scraped. The access log is formatted on the worker and written by a thread of
 //! its own.
 
 mod clock;
+mod control;
 mod counter;
-mod exposition;
 mod line;
 mod meter;
-mod metrics;
+mod metric;
 mod process;
 mod record;
 mod series;
+mod workers;
 mod writer;
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use portcullis_config::live::Live;
 use portcullis_config::settings::{AccessLogFormat, Settings};
+use prometheus::{Registry, TextEncoder};
 
-use self::meter::Counts;
+use self::control::ControlCollector;
+pub(crate) use self::control::{CertificateStatus, ServedCertificate};
 pub(crate) use self::meter::{InFlight, Meter, Protocol, UpstreamConnection};
+use self::process::ProcessCollector;
 pub(crate) use self::record::Record;
-use self::series::Directory;
+use self::workers::{WorkerCollector, Workers};
 use self::writer::AccessLog;
 use crate::session::Counts as RevocationCounts;
 
 /// The telemetry of the whole process.
 #[derive(Debug)]
 pub struct Telemetry {
-    started: SystemTime,
-    workers: Mutex<Vec<Arc<Counts>>>,
-    directory: Arc<Directory>,
+    registry: Registry,
+    workers: Arc<Workers>,
     format: AccessLogFormat,
-    log: Option<AccessLog>,
+    log: Option<Arc<AccessLog>>,
     revocations: Arc<RevocationCounts>,
 }
 
-/// A certificate that is served.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ServedCertificate {
-    /// Where it was found.
-    pub(crate) origin: String,
-    /// Its end (`notAfter`), in seconds since 1970.
-    pub(crate) not_after: u64,
+/// Why telemetry cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The access log's file cannot be opened, or its thread not be started.
+    #[error("the access log cannot be opened: {0}")]
+    AccessLog(#[source] io::Error),
+    /// A metric cannot be registered: a defect of the gateway.
+    #[error("a metric cannot be registered: {0}")]
+    Metrics(#[source] prometheus::Error),
 }
 
 // === impl Telemetry ===
 
 impl Telemetry {
-    /// Opens the access log and starts its thread, where the settings want one.
+    /// Opens the access log and starts its thread, where the settings want one, and registers all
+    /// metrics. What workers do not count is read from `live` and returned by `certificates`
+    /// whenever the metrics are collected.
     ///
     /// # Errors
-    /// The log's file cannot be opened, or the thread not be started.
-    pub fn new(settings: &Settings, now: SystemTime) -> io::Result<Arc<Self>> {
+    /// The access log cannot be opened, or a metric not be registered.
+    pub(crate) fn new(
+        settings: &Settings,
+        live: Arc<Live>,
+        certificates: impl Fn() -> CertificateStatus + Send + Sync + 'static,
+        now: SystemTime,
+    ) -> Result<Arc<Self>, TelemetryError> {
         let log = match settings.access_log.format {
             AccessLogFormat::None => None,
             AccessLogFormat::Json | AccessLogFormat::Combined => {
-                Some(AccessLog::start(settings.access_log.file.clone())?)
+                let log = AccessLog::start(settings.access_log.file.clone());
+                Some(Arc::new(log.map_err(TelemetryError::AccessLog)?))
             }
         };
-        Ok(Arc::new(Self {
-            started: now,
-            workers: Mutex::default(),
-            directory: Arc::new(Directory::new(series::MAX_SERIES)),
+        let telemetry = Self {
+            registry: Registry::new(),
+            workers: Arc::default(),
             format: settings.access_log.format,
             log,
             revocations: Arc::default(),
-        }))
+        };
+        telemetry.register(live, certificates, now).map_err(TelemetryError::Metrics)?;
+        Ok(Arc::new(telemetry))
+    }
+
+    fn register(
+        &self,
+        live: Arc<Live>,
+        certificates: impl Fn() -> CertificateStatus + Send + Sync + 'static,
+        started: SystemTime,
+    ) -> prometheus::Result<()> {
+        let revocations = Arc::clone(&self.revocations);
+        let control = ControlCollector::new(live, certificates, revocations)?;
+        self.registry.register(Box::new(WorkerCollector::new(Arc::clone(&self.workers))?))?;
+        self.registry.register(Box::new(control))?;
+        self.registry.register(Box::new(ProcessCollector::new(started, self.log.clone())?))
     }
 
     /// The meter of one more worker, to be used on that worker's thread alone.
     pub(crate) fn meter(&self) -> Meter {
-        let counts = Arc::new(Counts::default());
-        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        workers.push(Arc::clone(&counts));
+        let (worker, counts) = self.workers.add();
         let log = self.log.as_ref().map(|log| (self.format, log.buffer()));
-        Meter::new(workers.len(), counts, Arc::clone(&self.directory), log)
+        Meter::new(worker, counts, Arc::clone(self.workers.series()), log)
     }
 
     /// What is counted of telling other replicas which sessions were ended.
@@ -87,28 +112,13 @@ impl Telemetry {
         &self.revocations
     }
 
-    /// All metrics in Prometheus' text format, version 0.0.4. What workers do not count is read
-    /// from `live` and from the certificates that are served.
-    pub(crate) fn render(
-        &self,
-        live: &Live,
-        certificates: &[ServedCertificate],
-        certificate_problems: usize,
-        now: SystemTime,
-    ) -> String {
-        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let dropped = self.log.as_ref().map_or(0, AccessLog::dropped);
-        metrics::render(&metrics::Sources {
-            started: self.started,
-            now,
-            workers: &workers,
-            series: &self.directory.all(),
-            certificates,
-            certificate_problems,
-            dropped_lines: dropped,
-            revocations: &self.revocations,
-            live,
-        })
+    /// All metrics in Prometheus' text format, version 0.0.4, ordered by name. A metric that has no
+    /// sample yet is left out.
+    ///
+    /// # Errors
+    /// The metrics cannot be written in that format: a defect of the gateway.
+    pub(crate) fn metrics(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
     /// Writes what the access log still holds, and ends its thread. What is recorded afterwards is

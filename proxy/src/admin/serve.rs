@@ -128,7 +128,7 @@ async fn tell(request: &Request<Incoming>, admin: Arc<Admin>) -> Response<Full<B
             [] => text(StatusCode::OK, "ok\n"),
             reasons => text(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", reasons.join("\n"))),
         },
-        "/metrics" => aside(move || response(StatusCode::OK, METRICS, admin.metrics())).await,
+        "/metrics" => aside(move || metrics(&admin)).await,
         "/certificates" => aside(move || json(&admin.certificate_list())).await,
         "/routes" => aside(move || json(&admin.table())).await,
         "/explain" => {
@@ -206,6 +206,13 @@ async fn aside(
     made.unwrap_or_else(|_| {
         text(StatusCode::INTERNAL_SERVER_ERROR, "this is a defect of the gateway: see its log\n")
     })
+}
+
+fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
+    match admin.telemetry.metrics() {
+        Ok(metrics) => response(StatusCode::OK, METRICS, metrics),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
 }
 
 fn json(value: &impl Serialize) -> Response<Full<Bytes>> {

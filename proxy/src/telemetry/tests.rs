@@ -48,9 +48,16 @@ fn settings(access_log: AccessLogSettings) -> Settings {
     settings
 }
 
+fn telemetry(access_log: AccessLogSettings) -> Arc<Telemetry> {
+    let certificates = || CertificateStatus {
+        served: vec![ServedCertificate { origin: "files".to_owned(), not_after: 1_795_255_200 }],
+        problems: 3,
+    };
+    Telemetry::new(&settings(access_log), Arc::default(), certificates, NOW).unwrap()
+}
+
 fn silent() -> Arc<Telemetry> {
-    Telemetry::new(&settings(AccessLogSettings { format: AccessLogFormat::None, file: None }), NOW)
-        .unwrap()
+    telemetry(AccessLogSettings { format: AccessLogFormat::None, file: None })
 }
 
 #[test]
@@ -60,7 +67,7 @@ fn what_workers_count_is_added_up() {
     first.record(&record(), NOW);
     second.record(&record(), NOW);
     second.record(&Record { status: 503, upstream_duration: None, ..record() }, NOW);
-    let text = telemetry.render(&Live::default(), &[], 0, NOW);
+    let text = telemetry.metrics().unwrap();
     let labels = "environment=\"staging\",service=\"shop\",variant=\"stable\"";
     for line in [
         format!("portcullis_requests_total{{{labels},code=\"2xx\"}} 2\n"),
@@ -87,7 +94,7 @@ fn what_is_open_is_counted_until_it_is_dropped() {
         second.upstream_connection(),
     );
     drop((first.request(), second.connection("https", Protocol::Http2)));
-    let text = telemetry.render(&Live::default(), &[], 0, NOW);
+    let text = telemetry.metrics().unwrap();
     for line in [
         "portcullis_requests_in_flight 2\n",
         "portcullis_connections_total{listener=\"https\",protocol=\"http2\"} 2\n",
@@ -97,31 +104,22 @@ fn what_is_open_is_counted_until_it_is_dropped() {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }
     drop(held);
-    assert!(
-        telemetry
-            .render(&Live::default(), &[], 0, NOW)
-            .contains("portcullis_requests_in_flight 0\n")
-    );
+    assert!(telemetry.metrics().unwrap().contains("portcullis_requests_in_flight 0\n"));
 }
 
 #[test]
 fn labels_cannot_break_out_of_the_exposition() {
     let telemetry = silent();
     telemetry.meter().record(&Record { service: "a\"b\\c\nd", ..record() }, NOW);
-    assert!(
-        telemetry.render(&Live::default(), &[], 0, NOW).contains("service=\"a\\\"b\\\\c\\nd\"")
-    );
+    assert!(telemetry.metrics().unwrap().contains("service=\"a\\\"b\\\\c\\nd\""));
 }
 
 #[test]
 fn the_access_log_follows_a_file_that_is_rotated() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
-    let telemetry = Telemetry::new(
-        &settings(AccessLogSettings { format: AccessLogFormat::Json, file: Some(path.clone()) }),
-        NOW,
-    )
-    .unwrap();
+    let telemetry =
+        telemetry(AccessLogSettings { format: AccessLogFormat::Json, file: Some(path.clone()) });
     let meter = telemetry.meter();
     meter.record(&Record { id: "before", ..record() }, NOW);
     let written = |path: &std::path::Path, id: &str| {
@@ -153,15 +151,16 @@ fn the_documentation_lists_every_metric_and_no_other() {
         .lines()
         .filter(|line| line.starts_with("| `portcullis_") || line.starts_with("| `process_"))
         .collect();
-    let wanted: Vec<String> = metrics::ALL
-        .iter()
+    let wanted: Vec<String> = [workers::METRICS, control::METRICS, process::METRICS]
+        .concat()
+        .into_iter()
         .map(|metric| {
             let labels: Vec<String> =
                 metric.labels.iter().map(|label| format!("`{label}`")).collect();
             format!(
                 "| `{}` | {} | {} | {} |",
                 metric.name,
-                metric.kind.as_str(),
+                format!("{:?}", metric.kind).to_lowercase(),
                 labels.join(", "),
                 metric.help
             )
@@ -171,13 +170,43 @@ fn the_documentation_lists_every_metric_and_no_other() {
 }
 
 #[test]
-fn every_metric_is_told_even_where_it_has_no_sample_yet() {
-    let text = silent().render(&Live::default(), &[], 0, NOW);
-    for metric in metrics::ALL {
-        assert!(
-            text.contains(&format!("# TYPE {} {}\n", metric.name, metric.kind.as_str())),
-            "{}",
-            metric.name
-        );
+fn a_metric_without_labels_has_a_sample_from_the_start() {
+    let text = silent().metrics().unwrap();
+    // Nothing was read from a source yet.
+    let unknown = "portcullis_configuration_age_seconds";
+    for metric in [workers::METRICS, control::METRICS, process::METRICS].concat() {
+        if metric.labels.is_empty() && metric.name != unknown {
+            let sample = format!("\n{} ", metric.name);
+            assert!(text.contains(&sample), "{}", metric.name);
+        }
+    }
+    assert!(!text.contains(unknown));
+}
+
+#[test]
+fn every_family_has_help_and_kind_once_and_families_come_by_name() {
+    let telemetry = silent();
+    let (first, second) = (telemetry.meter(), telemetry.meter());
+    for meter in [&first, &second] {
+        meter.record(&Record { grpc_status: Some(99), failure: Some("connect"), ..record() }, NOW);
+        meter.accept_failed("https", "exhausted");
+    }
+    let text = telemetry.metrics().unwrap();
+    let of = |what: &str| -> Vec<&str> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(what));
+        lines.filter_map(|line| line.split(' ').next()).collect()
+    };
+    let (help, kinds) = (of("# HELP "), of("# TYPE "));
+    assert_eq!(help, kinds);
+    assert!(help.is_sorted_by(|one, next| one < next), "{help:?}");
+    for line in [
+        "portcullis_grpc_responses_total{environment=\"staging\",service=\"shop\",\
+         variant=\"stable\",grpc_status=\"unknown\"} 2\n",
+        "portcullis_requests_failed_total{reason=\"connect\"} 2\n",
+        "portcullis_accept_errors_total{listener=\"https\",reason=\"exhausted\"} 2\n",
+        "portcullis_certificate_not_after_seconds{certificate=\"files\"} 1795255200\n",
+        "portcullis_certificate_problems 3\n",
+    ] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
     }
 }

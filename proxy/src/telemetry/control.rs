@@ -1,0 +1,125 @@
+//! The metrics of the control plane: configuration, certificates, and what replicas exchange.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use portcullis_config::live::Live;
+use portcullis_config::problem::Severity;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+
+use super::metric::{descriptions, metrics};
+use crate::session::Counts as RevocationCounts;
+
+metrics! {
+    REVOCATIONS: Counter "portcullis_session_revocations_total" ["outcome"] "Session revocations published to other replicas (`told`), and failed attempts to publish them (`failed`).";
+    REVOCATIONS_PENDING: Gauge "portcullis_session_revocations_pending" [] "Session revocations that are not yet published to other replicas.";
+    CONFIGURATION_AGE: Gauge "portcullis_configuration_age_seconds" [] "Time since the last contact with the source of resources, in seconds.";
+    CONFIGURATION_SYNCED: Gauge "portcullis_configuration_synced" [] "Whether every kind of resource has been read completely: 1 or 0.";
+    SNAPSHOTS: Counter "portcullis_snapshots_total" [] "Snapshots of the routing table published.";
+    HOSTS: Gauge "portcullis_hosts" ["listener"] "Hostnames and wildcards in the routing table.";
+    PROBLEMS: Gauge "portcullis_problems" ["severity", "reason"] "Current problems with resources, by severity and reason.";
+    CERTIFICATE: Gauge "portcullis_certificate_not_after_seconds" ["certificate"] "Time at which a served certificate expires, in seconds since the Unix epoch.";
+    CERTIFICATE_PROBLEMS: Gauge "portcullis_certificate_problems" [] "Certificates that are unusable, expire soon, or could not be ordered.";
+}
+
+/// The certificates as they are now.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct CertificateStatus {
+    /// Those that are served.
+    pub(crate) served: Vec<ServedCertificate>,
+    /// The number of problems with certificates.
+    pub(crate) problems: usize,
+}
+
+/// A certificate that is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServedCertificate {
+    /// Where it was found.
+    pub(crate) origin: String,
+    /// Its end (`notAfter`), in seconds since 1970.
+    pub(crate) not_after: u64,
+}
+
+/// Collects the state of the control plane.
+pub(super) struct ControlCollector<F> {
+    descriptions: Vec<Desc>,
+    live: Arc<Live>,
+    certificates: F,
+    revocations: Arc<RevocationCounts>,
+}
+
+// === impl ControlCollector ===
+
+impl<F> ControlCollector<F>
+where
+    F: Fn() -> CertificateStatus + Send + Sync,
+{
+    /// Collects what `live` holds and what `certificates` returns at that time.
+    pub(super) fn new(
+        live: Arc<Live>,
+        certificates: F,
+        revocations: Arc<RevocationCounts>,
+    ) -> prometheus::Result<Self> {
+        Ok(Self { descriptions: descriptions(METRICS)?, live, certificates, revocations })
+    }
+
+    fn configuration(&self) -> [MetricFamily; 5] {
+        let mut age = CONFIGURATION_AGE.family();
+        if let Some(since) = self.live.age(SystemTime::now()) {
+            age.sample(&[], since.as_secs() as f64);
+        }
+        let snapshot = self.live.snapshot.load();
+        let hosts = snapshot.listeners.iter().map(|one| (&*one.name, one.hosts.len() as u64));
+        let mut counts = BTreeMap::new();
+        for problem in self.live.problems.load().iter() {
+            *counts.entry((severity(problem.severity), problem.reason)).or_insert(0_u64) += 1;
+        }
+        let mut problems = PROBLEMS.family();
+        for ((severity, reason), count) in counts {
+            problems.sample(&[severity, reason], count as f64);
+        }
+        [
+            age.finish(),
+            CONFIGURATION_SYNCED.value(f64::from(u8::from(self.live.is_synced()))),
+            SNAPSHOTS.value(self.live.publications() as f64),
+            HOSTS.values(hosts),
+            problems.finish(),
+        ]
+    }
+
+    fn certificates(&self) -> [MetricFamily; 2] {
+        let status = (self.certificates)();
+        let served = status.served.iter().map(|one| (&*one.origin, one.not_after));
+        [CERTIFICATE.values(served), CERTIFICATE_PROBLEMS.value(status.problems as f64)]
+    }
+
+    fn revocations(&self) -> [MetricFamily; 2] {
+        let outcomes = [("told", self.revocations.told()), ("failed", self.revocations.failed())];
+        [REVOCATIONS.values(outcomes), REVOCATIONS_PENDING.value(self.revocations.pending() as f64)]
+    }
+}
+
+impl<F> Collector for ControlCollector<F>
+where
+    F: Fn() -> CertificateStatus + Send + Sync,
+{
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = Vec::from(self.configuration());
+        families.extend(self.certificates());
+        families.extend(self.revocations());
+        families
+    }
+}
+
+fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    }
+}

@@ -1,0 +1,226 @@
+//! The metrics that workers count, added up when they are collected.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+
+use super::counter::Tally;
+use super::meter::Counts;
+use super::metric::{Metric, descriptions, metrics};
+use super::series::{Directory, Labels, MAX_SERIES, Sum};
+
+metrics! {
+    REQUESTS: Counter "portcullis_requests_total" ["environment", "service", "variant", "code"] "Requests completed, by class of status code (1xx to 5xx). Environment, service and variant are empty for requests that matched no route.";
+    REQUEST_DURATION: Histogram "portcullis_request_duration_seconds" ["environment", "service", "variant"] "Time from receiving a request's head to the end of its response, in seconds.";
+    UPSTREAM_DURATION: Histogram "portcullis_upstream_duration_seconds" ["environment", "service", "variant"] "Time from the first attempt to receiving the head of the backend's response, in seconds.";
+    GRPC: Counter "portcullis_grpc_responses_total" ["environment", "service", "variant", "grpc_status"] "Responses with a grpc-status, by its number, or `unknown` if it is not a number from 0 to 16.";
+    BYTES_IN: Counter "portcullis_request_body_bytes_total" ["environment", "service", "variant"] "Size of request bodies, in bytes.";
+    BYTES_OUT: Counter "portcullis_response_body_bytes_total" ["environment", "service", "variant"] "Size of response bodies, in bytes.";
+    IN_FLIGHT: Gauge "portcullis_requests_in_flight" [] "Requests currently in progress.";
+    REFUSALS: Counter "portcullis_requests_refused_total" ["reason"] "Requests rejected before they were routed, by reason.";
+    REJECTED: Counter "portcullis_credentials_rejected_total" ["reason"] "Requests that presented an invalid credential and received 404, by reason.";
+    LOGINS: Counter "portcullis_logins_total" ["outcome"] "Login steps, and sessions ended by the user or the identity provider, by outcome.";
+    FAILURES: Counter "portcullis_requests_failed_total" ["reason"] "Requests that failed after they were routed, by reason.";
+    ACCEPTED: Counter "portcullis_connections_accepted_total" ["listener"] "Client connections accepted.";
+    ACCEPT_ERRORS: Counter "portcullis_accept_errors_total" ["listener", "reason"] "Client connections that could not be accepted, by reason; `exhausted` means out of file descriptors or memory.";
+    CONNECTIONS: Counter "portcullis_connections_total" ["listener", "protocol"] "Client connections on which HTTP was spoken, by protocol.";
+    CONNECTIONS_OPEN: Gauge "portcullis_connections_open" ["listener", "protocol"] "Client connections currently open, by protocol.";
+    TURNED_AWAY: Counter "portcullis_connections_refused_total" ["listener", "reason"] "Client connections closed before HTTP was spoken, by reason.";
+    HANDSHAKES: Counter "portcullis_tls_handshakes_total" ["version"] "TLS handshakes with clients completed, by TLS version.";
+    HANDSHAKE_FAILURES: Counter "portcullis_tls_handshake_failures_total" ["reason"] "TLS handshakes with clients failed, by reason.";
+    UPSTREAM_CONNECTIONS: Counter "portcullis_upstream_connections_total" [] "Connections opened to backends.";
+    UPSTREAM_OPEN: Gauge "portcullis_upstream_connections_open" [] "Connections to backends currently open.";
+    UPSTREAM_REUSED: Counter "portcullis_upstream_connections_reused_total" [] "Requests sent on a backend connection that was already open.";
+    UPSTREAM_RETRIES: Counter "portcullis_upstream_retries_total" [] "Attempts after the first attempt of a request.";
+    UPSTREAM_FAILURES: Counter "portcullis_upstream_failures_total" ["reason"] "Attempts that failed, by reason.";
+    UPSTREAM_EJECTIONS: Counter "portcullis_upstream_ejections_total" [] "Endpoints ejected from load balancing because of failures.";
+}
+
+/// The counters of all workers.
+#[derive(Debug)]
+pub(super) struct Workers {
+    counts: Mutex<Vec<Arc<Counts>>>,
+    series: Arc<Directory>,
+}
+
+/// Collects what all workers counted.
+pub(super) struct WorkerCollector {
+    descriptions: Vec<Desc>,
+    workers: Arc<Workers>,
+}
+
+/// What was read of all workers at one time.
+struct Collected {
+    counts: Vec<Arc<Counts>>,
+    series: Vec<(Labels, Sum)>,
+}
+
+// === impl Workers ===
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self { counts: Mutex::default(), series: Arc::new(Directory::new(MAX_SERIES)) }
+    }
+}
+
+impl Workers {
+    /// The number and the counters of one more worker.
+    pub(super) fn add(&self) -> (usize, Arc<Counts>) {
+        let counts = Arc::new(Counts::default());
+        let mut all = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(Arc::clone(&counts));
+        (all.len(), counts)
+    }
+
+    /// The series of all services.
+    pub(super) fn series(&self) -> &Arc<Directory> {
+        &self.series
+    }
+}
+
+// === impl WorkerCollector ===
+
+impl WorkerCollector {
+    pub(super) fn new(workers: Arc<Workers>) -> prometheus::Result<Self> {
+        Ok(Self { descriptions: descriptions(METRICS)?, workers })
+    }
+}
+
+impl Collector for WorkerCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let counts = self.workers.counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let collected = Collected { counts, series: self.workers.series.all() };
+        let mut families = Vec::from(collected.services());
+        families.extend(collected.requests());
+        families.extend(collected.clients());
+        families.extend(collected.upstreams());
+        families
+    }
+}
+
+// === impl Collected ===
+
+impl Collected {
+    fn services(&self) -> [MetricFamily; 6] {
+        const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+        let mut requests = REQUESTS.family();
+        let mut duration = REQUEST_DURATION.family();
+        let mut upstream = UPSTREAM_DURATION.family();
+        let mut grpc = GRPC.family();
+        let (mut bytes_in, mut bytes_out) = (BYTES_IN.family(), BYTES_OUT.family());
+        for (Labels { environment, service, variant }, sum) in &self.series {
+            let names: [&str; 3] = [environment, service, variant];
+            for (class, count) in CLASSES.into_iter().zip(sum.classes) {
+                if count > 0 {
+                    requests.sample(&[environment, service, variant, class], count as f64);
+                }
+            }
+            duration.histogram(&names, &sum.duration);
+            if sum.upstream.count() > 0 {
+                upstream.histogram(&names, &sum.upstream);
+            }
+            for (code, count) in sum.grpc.into_iter().enumerate() {
+                if count > 0 {
+                    let code = if code > 16 { "unknown".to_owned() } else { code.to_string() };
+                    grpc.sample(&[environment, service, variant, &code], count as f64);
+                }
+            }
+            bytes_in.sample(&names, sum.bytes_in as f64);
+            bytes_out.sample(&names, sum.bytes_out as f64);
+        }
+        [requests, duration, upstream, grpc, bytes_in, bytes_out].map(|family| family.finish())
+    }
+
+    fn requests(&self) -> [MetricFamily; 5] {
+        [
+            IN_FLIGHT.value(self.open(|counts| counts.begun.get(), |counts| counts.ended.get())),
+            self.by_label(&REFUSALS, |counts| &counts.refusals),
+            self.by_label(&REJECTED, |counts| &counts.rejected),
+            self.by_label(&LOGINS, |counts| &counts.logins),
+            self.by_label(&FAILURES, |counts| &counts.failures),
+        ]
+    }
+
+    fn clients(&self) -> [MetricFamily; 7] {
+        // What closed is read first: a connection that opens and closes meanwhile is not missing.
+        let closed = self.tallied(|counts| &counts.closed);
+        let opened = self.tallied(|counts| &counts.opened);
+        let mut connections = CONNECTIONS.family();
+        let mut open = CONNECTIONS_OPEN.family();
+        for (label, count) in opened {
+            let closed =
+                closed.iter().find(|(closed, _)| *closed == label).map_or(0, |(_, count)| *count);
+            let (listener, protocol) = label;
+            connections.sample(&[listener, protocol.as_str()], count as f64);
+            open.sample(&[listener, protocol.as_str()], count.saturating_sub(closed) as f64);
+        }
+        [
+            self.by_label(&ACCEPTED, |counts| &counts.accepted),
+            self.by_labels(&ACCEPT_ERRORS, |counts| &counts.accept_errors),
+            connections.finish(),
+            open.finish(),
+            self.by_labels(&TURNED_AWAY, |counts| &counts.turned_away),
+            self.by_label(&HANDSHAKES, |counts| &counts.handshakes),
+            self.by_label(&HANDSHAKE_FAILURES, |counts| &counts.handshake_failures),
+        ]
+    }
+
+    fn upstreams(&self) -> [MetricFamily; 6] {
+        let opened = |counts: &Counts| counts.upstream_opened.get();
+        [
+            UPSTREAM_OPEN.value(self.open(opened, |counts| counts.upstream_closed.get())),
+            UPSTREAM_CONNECTIONS.value(self.total(opened)),
+            UPSTREAM_REUSED.value(self.total(|counts| counts.upstream_reused.get())),
+            UPSTREAM_RETRIES.value(self.total(|counts| counts.upstream_retries.get())),
+            self.by_label(&UPSTREAM_FAILURES, |counts| &counts.upstream_failures),
+            UPSTREAM_EJECTIONS.value(self.total(|counts| counts.upstream_ejections.get())),
+        ]
+    }
+
+    fn total(&self, number: impl Fn(&Counts) -> u64) -> f64 {
+        self.sum(number) as f64
+    }
+
+    /// What was opened and is not closed. What closed is read first, so that it is never more.
+    fn open(&self, opened: impl Fn(&Counts) -> u64, closed: impl Fn(&Counts) -> u64) -> f64 {
+        let closed = self.sum(closed);
+        self.sum(opened).saturating_sub(closed) as f64
+    }
+
+    fn sum(&self, number: impl Fn(&Counts) -> u64) -> u64 {
+        self.counts.iter().map(|counts| number(counts)).sum()
+    }
+
+    fn tallied<L: Copy + Ord>(&self, tally: impl Fn(&Counts) -> &Tally<L>) -> Vec<(L, u64)> {
+        let mut sums = Vec::new();
+        for counts in &self.counts {
+            tally(counts).add_to(&mut sums);
+        }
+        sums
+    }
+
+    fn by_label(
+        &self,
+        metric: &'static Metric,
+        tally: impl Fn(&Counts) -> &Tally<&'static str>,
+    ) -> MetricFamily {
+        metric.values(self.tallied(tally))
+    }
+
+    fn by_labels(
+        &self,
+        metric: &'static Metric,
+        tally: impl Fn(&Counts) -> &Tally<(&'static str, &'static str)>,
+    ) -> MetricFamily {
+        let mut family = metric.family();
+        for ((first, second), count) in self.tallied(tally) {
+            family.sample(&[first, second], count as f64);
+        }
+        family.finish()
+    }
+}
