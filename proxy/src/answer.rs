@@ -3,6 +3,8 @@
 mod accept;
 mod body;
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
@@ -10,7 +12,10 @@ use self::accept::Format;
 use crate::exchange::{Refusal, RequestHead, ResponseHead};
 use crate::forwarding::RequestId;
 use crate::normalize::{Authority, Kind, kind_of};
+use crate::page::content_security_policy;
 
+static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> =
+    LazyLock::new(|| content_security_policy("'none'"));
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -135,10 +140,7 @@ fn page(status: StatusCode, facts: &Facts<'_>, asked: Option<&str>) -> (Response
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if format == Format::Html {
-        headers.insert(
-            header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-        );
+        headers.insert(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY.clone());
     }
     headers.insert(header::DATE, facts.date.clone());
     (ResponseHead { status, headers }, if facts.asker.head { Bytes::new() } else { body })

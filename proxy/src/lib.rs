@@ -14,7 +14,7 @@
 //! | choose variant and endpoint | `choose` |
 //! | headers for the backend | `forwarding` |
 //! | send it, with tries | `forward`, `upstream` |
-//! | answer ourselves | `answer`, `hidden` |
+//! | answer ourselves | `answer`, `hidden`, `page` |
 //! | promise HTTPS | `hsts` |
 //! | count and log | `telemetry` |
 //!
@@ -45,6 +45,7 @@ pub(crate) mod http2;
 pub(crate) mod limit;
 pub(crate) mod listen;
 pub(crate) mod normalize;
+pub(crate) mod page;
 pub(crate) mod portal;
 pub(crate) mod provider;
 pub(crate) mod request;

@@ -92,7 +92,8 @@ async function logIn(name) {
 async function whole() {
   // A deep link: refused, signed in, and back where she was going.
   assert.equal(await go(url("crm--closed", "/echo/deep?a=b")), 404);
-  await page.screenshot({ path: `${folder}/hidden.png` });
+  assert.equal(await title(), "There is nothing here");
+  await look("hidden");
   await press("Sign in");
   assert.equal(await logIn("ann"), 200);
   assert.equal(page.url(), url("crm--closed", "/echo/deep?a=b"));

@@ -1,3 +1,7 @@
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::*;
 use crate::hidden;
 use crate::normalize::tests::{head, read};
@@ -133,7 +137,7 @@ fn what_is_hidden_looks_the_same_whatever_it_hides() {
 fn where_people_can_log_in_the_hidden_page_leads_there_and_back() {
     let html = "GET / HTTP/1.1\nAccept: text/html";
     let (_, _, body) = asked(html, |facts| hidden::answer(facts, Some("/a?b=\"><script>&c=%2e")));
-    let link = "<a href=\"/.well-known/portcullis/login?to=%2Fa%3Fb%3D%22%3E%3Cscript%3E%26c%3D%\
+    let link = "<a class=\"button\" href=\"/.well-known/portcullis/login?to=%2Fa%3Fb%3D%22%3E%3Cscript%3E%26c%3D%\
                 252e\">Sign in</a>";
     assert!(body.contains(link), "{body}");
     let (_, _, body) = asked(html, |facts| hidden::answer(facts, Some("*")));
@@ -146,6 +150,36 @@ fn where_people_can_log_in_the_hidden_page_leads_there_and_back() {
     assert!(!body.contains("href"), "{body}");
     let (_, _, body) = asked(html, |facts| error(StatusCode::BAD_GATEWAY, facts));
     assert!(!body.contains("href"), "{body}");
+}
+
+#[test]
+fn a_page_is_for_people_and_its_policy_allows_its_own_style_alone() {
+    let html = "GET / HTTP/1.1\nAccept: text/html";
+    let hidden = asked(html, |facts| hidden::answer(facts, Some("/")));
+    let errors = [400, 403, 413, 431, 501, 502, 503, 504]
+        .map(|code| asked(html, |facts| error(StatusCode::from_u16(code).unwrap(), facts)));
+    for (status, headers, body) in errors.into_iter().chain([hidden]) {
+        let (_, rest) = body.split_once("<style>").unwrap();
+        let (style, main) = rest.split_once("</style>").unwrap();
+        let hash = digest(&SHA256, style.as_bytes());
+        let policy = format!(
+            "content-security-policy: default-src 'none'; style-src 'sha256-{}'; form-action \
+             'none'; base-uri 'none'; frame-ancestors 'none'",
+            STANDARD.encode(hash)
+        );
+        assert!(headers.contains(&policy), "{headers:?}");
+        assert!(style.contains("prefers-color-scheme:dark"));
+        for foreign in ["http:", "https:", "url(", "src=", "@import", "<script", "<link"] {
+            assert!(!body.contains(foreign), "{status}: {foreign} in {body}");
+        }
+        for part in [
+            &*format!("<p class=\"dim\">{status} "),
+            "<h1>",
+            "<code>00000000-0000-7000-8000-000000000000</code>",
+        ] {
+            assert_eq!(main.matches(part).count(), 1, "{status}: {part} in {main}");
+        }
+    }
 }
 
 #[test]

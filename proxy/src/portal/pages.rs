@@ -1,14 +1,9 @@
-//! The portal's pages: HTML that needs nothing from outside, no script, and no picture.
+//! The portal's pages.
 
 use std::fmt::Write;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use crate::access::User;
-
-const STYLE: &str = include_str!("style.css");
+use crate::page::{document, escaped};
 
 /// A service that somebody may use.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,12 +12,6 @@ pub(super) struct Service {
     pub(super) name: String,
     pub(super) host: String,
     pub(super) url: String,
-}
-
-/// How the style is named in a Content-Security-Policy (CSP 3 §2.3.1): the only one that a browser
-/// applies.
-pub(super) fn style_source() -> String {
-    format!("sha256-{}", STANDARD.encode(digest(&SHA256, STYLE.as_bytes())))
 }
 
 /// For who is not signed in.
@@ -58,7 +47,7 @@ pub(super) fn home(user: &User, services: &[Service]) -> String {
         }
         html.push_str("</ul>\n");
     }
-    shell("Your services", &format!("{html}</main>"))
+    document("Your services", &format!("{html}</main>"))
 }
 
 /// Asks whether somebody wants to sign out.
@@ -72,7 +61,7 @@ pub(super) fn sign_out(name: &str, token: &str) -> String {
         escaped(name),
         escaped(token)
     );
-    shell("Sign out?", &html)
+    document("Sign out?", &html)
 }
 
 /// After signing out; `provider` is where that can be done at the provider too.
@@ -89,7 +78,7 @@ pub(super) fn signed_out(provider: Option<&str>) -> String {
          out</h1>\n{at_provider}<p><a class=\"button\" href=\"/login\">Sign \
          in</a></p>\n</div></main>"
     );
-    shell("You are signed out", &html)
+    document("You are signed out", &html)
 }
 
 /// A few words, and where to go on.
@@ -102,33 +91,7 @@ pub(super) fn message(title: &str, text: &str, link: Option<(&str, &str)>) -> St
         escaped(title),
         escaped(text)
     );
-    shell(title, &html)
-}
-
-fn shell(title: &str, html: &str) -> String {
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta \
-         name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<meta name=\"robots\" \
-         content=\"noindex\">\n<title>{}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{html}\\
-         n</body>\n</html>\n",
-        escaped(title)
-    )
-}
-
-/// As text and as a value in quotation marks.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for char in text.chars() {
-        match char {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            char => escaped.push(char),
-        }
-    }
-    escaped
+    document(title, &html)
 }
 
 #[cfg(test)]
