@@ -13,7 +13,7 @@ help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Builds, and runs the main job on this machine: gateway, sample services, certificates, ready curl lines
-	$(CARGO) run --quiet -- demo
+	$(CARGO) run -- demo
 
 test: lint doc deny unit cluster ## Format, lints, documentation, licences, and all tests
 
