@@ -16,7 +16,7 @@ use portcullis_config::resources::{Change, Object, Resources};
 use portcullis_config::settings::Settings;
 use portcullis_config::snapshot::endpoints::EndpointCells;
 use portcullis_config::source::Secrets;
-use portcullis_config::source::manifest::read_manifests;
+use portcullis_config::source::manifest::{Manifests, read_manifests};
 use portcullis_config::translate::{endpoint_set, translate_reusing};
 
 const NAMESPACES: usize = 100;
@@ -88,7 +88,7 @@ fn change(resources: &mut Resources, cells: &EndpointCells, object: Object) {
 }
 
 fn read(text: &str) -> Vec<Object> {
-    let (objects, problems) =
+    let Manifests { objects, problems, .. } =
         read_manifests(&Arc::new("bench.yaml".into()), text.as_bytes(), &Secrets::default());
     assert!(problems.is_empty(), "{:?}", problems.first());
     objects

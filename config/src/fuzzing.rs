@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::model::NamespacedName;
 use crate::resources::Object;
 use crate::source::Secrets;
-use crate::source::manifest::read_manifests;
+use crate::source::manifest::{Manifests, read_manifests};
 use crate::yaml::{self, MAX_DEPTH, MAX_NODES, MAX_REPEATED, Node, Value};
 
 /// YAML's limit on a key beside its value (YAML 1.2 §7.4.2), in characters, less the quotes and
@@ -49,7 +49,8 @@ fn objects(octets: &[u8], lines: u32) {
         certificates: [NamespacedName::new("default", "tls")].into(),
         credentials: Some("default".into()),
     };
-    let (objects, problems) = read_manifests(&Arc::new("fuzz.yaml".into()), octets, &secrets);
+    let Manifests { objects, problems, .. } =
+        read_manifests(&Arc::new("fuzz.yaml".into()), octets, &secrets);
     let origins =
         objects.iter().map(Object::origin).chain(problems.iter().map(|problem| &problem.origin));
     for place in origins.map(|origin| origin.place.as_ref().expect("what is in a file has a place"))

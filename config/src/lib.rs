@@ -26,6 +26,7 @@ pub mod fuzzing;
 pub mod hex;
 pub mod live;
 pub mod model;
+mod preview;
 pub mod problem;
 pub mod resources;
 pub mod session;
@@ -40,3 +41,4 @@ pub mod whole_file;
 mod yaml;
 
 pub use self::control::{MAX_PROBLEMS, run};
+pub use self::preview::preview;

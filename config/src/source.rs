@@ -3,6 +3,7 @@
 
 pub mod certificates;
 pub mod directory;
+pub mod file_kind;
 pub mod kubernetes;
 pub mod manifest;
 mod stamp;

@@ -5,12 +5,14 @@
 //! (YAML 1.2 §1.2). What a document may cost is bounded, aliases included, before any of it is
 //! kept.
 
+mod amend;
 mod build;
 mod decode;
 mod scalar;
 
 use granit_parser::Marker;
 
+pub(crate) use self::amend::{Amended, decode_amending, original_path};
 pub(crate) use self::build::{SyntaxError, read};
 pub(crate) use self::decode::{DecodeError, Step, decode};
 
@@ -118,6 +120,15 @@ impl Node {
         })
     }
 
+    /// What `path` leads to, to be changed.
+    pub(crate) fn follow_mut(&mut self, path: &[Step]) -> Option<&mut Node> {
+        path.iter().try_fold(self, |node, step| match &mut node.value {
+            Value::List(list) => list.get_mut(step.0),
+            Value::Map(entries) => entries.get_mut(step.0).map(|entry| &mut entry.node),
+            _ => None,
+        })
+    }
+
     /// A path as people write it: `certificates[0].files.key`.
     pub(crate) fn key_path(&self, path: &[Step]) -> String {
         let mut text = String::new();
@@ -145,16 +156,17 @@ impl Node {
         text
     }
 
+    /// The map with one of its keys alone.
+    pub(crate) fn only(&self, key: &str) -> Self {
+        let entries = self.entry(key).cloned().into_iter().collect();
+        Self { value: Value::Map(entries), at: self.at }
+    }
+
     /// Takes out what `path` leads to, so that the rest can be judged without it; false where there
     /// is nothing there.
     pub(crate) fn remove(&mut self, path: &[Step]) -> bool {
         let Some((last, way)) = path.split_last() else { return false };
-        let parent = way.iter().try_fold(self, |node, step| match &mut node.value {
-            Value::List(list) => list.get_mut(step.0),
-            Value::Map(entries) => entries.get_mut(step.0).map(|entry| &mut entry.node),
-            _ => None,
-        });
-        match parent.map(|node| &mut node.value) {
+        match self.follow_mut(way).map(|node| &mut node.value) {
             Some(Value::List(list)) if last.0 < list.len() => drop(list.remove(last.0)),
             Some(Value::Map(entries)) if last.0 < entries.len() => drop(entries.remove(last.0)),
             _ => return false,

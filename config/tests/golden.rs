@@ -15,7 +15,7 @@ use portcullis_config::resources::credential::Credential;
 use portcullis_config::resources::{Change, Object, Resources};
 use portcullis_config::settings::{Settings, SourceSettings};
 use portcullis_config::source::Secrets;
-use portcullis_config::source::manifest::read_manifests;
+use portcullis_config::source::manifest::{Manifests, read_manifests};
 use portcullis_config::translate::{Translation, translate};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -134,7 +134,7 @@ impl Input {
             text
         };
         let file = Arc::new(format!("{name}.in.yaml").into());
-        let (mut objects, mut problems) =
+        let Manifests { mut objects, mut problems, .. } =
             read_manifests(&file, manifests.as_bytes(), &Secrets::of(&settings));
         if let SourceSettings::Kubernetes(_) = settings.source {
             objects.iter_mut().for_each(forget_place);

@@ -1,26 +1,33 @@
 //! `portcullis check`: what is wrong with a configuration and with manifests, before anything runs.
 
+mod given;
 mod reach;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::Args;
+use portcullis_config::preview;
 use portcullis_config::problem::{Problem, Severity};
-use portcullis_config::settings::{Settings, SourceSettings};
+use portcullis_config::translate::Translation;
 use portcullis_proxy::certificates;
 
-use super::known::Known;
+use self::given::{Given, Manifests};
 use super::output::{self, Output};
 use super::problems::{self, Failure, Snippets};
 
-/// Tells all that is wrong with configuration files and folders of manifests, with file, line, and
-/// how to mend it. Exit code 1: something is wrong with manifests; 2: with a configuration.
+/// Check configurations and manifests, and report every problem with file, line and remedy.
+///
+/// A file is taken for what it is: manifests have `apiVersion` and `kind`, a configuration has
+/// `zone` and `source`. Files of manifests are checked together, each folder by itself. Manifests
+/// are checked by the configuration that is given, else by the one in their folder, else by the
+/// defaults.
+///
+/// Exit code 1: something is wrong with manifests; 2: with a configuration.
 #[derive(Debug, Args)]
 pub(super) struct Check {
-    /// Configuration files, with the folders that they name, and folders of manifests
+    /// Configuration files, files of manifests, and folders of both
     #[arg(required = true)]
     paths: Vec<PathBuf>,
     /// The form of the answer
@@ -32,27 +39,12 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) =
-            self.paths.into_iter().partition(|path| path.is_dir());
-        let mut wrong = Vec::new();
-        let mut sources = Vec::new();
-        for file in &files {
-            match Settings::read(file) {
-                Ok(settings) => sources.push(settings),
-                Err(mut problems) => wrong.append(&mut problems),
-            }
-        }
-        let unusable = !wrong.is_empty();
-        let base = sources.first().cloned();
-        sources.retain(|settings| matches!(settings.source, SourceSettings::Directory(_)));
-        for folder in folders {
-            sources.push(of_folder(base.clone(), folder)?);
-        }
+        let Given { manifests, problems: wrong } = Given::read(self.paths)?;
+        let now = SystemTime::now();
         let mut found = Vec::new();
-        for settings in sources {
-            let Known { settings, live } = Known::read(settings)?;
-            let (snapshot, now) = (live.snapshot.load(), SystemTime::now());
-            found.extend(live.problems.load().iter().cloned());
+        for Manifests { settings, paths } in manifests {
+            let Translation { snapshot, problems } = preview(&settings, paths, now);
+            found.extend(problems);
             found.extend(certificates::problems(&snapshot.certificates, now));
             let (left_out, ordered) = certificates::planned(&settings, &snapshot, now);
             found.extend(left_out);
@@ -62,7 +54,7 @@ impl Check {
         found.dedup();
         self.output.tell(&wrong, &found)?;
         let broken = found.iter().any(|problem| problem.severity == Severity::Error);
-        Ok(if unusable {
+        Ok(if !wrong.is_empty() {
             ExitCode::from(super::UNUSABLE)
         } else if broken {
             ExitCode::FAILURE
@@ -70,19 +62,6 @@ impl Check {
             ExitCode::SUCCESS
         })
     }
-}
-
-/// The settings with which a folder is translated: those that were given beside it, else the
-/// defaults for a zone of no importance.
-fn of_folder(base: Option<Settings>, folder: PathBuf) -> Result<Settings, Failure> {
-    let folder = fs::canonicalize(&folder).unwrap_or(folder);
-    let defaults = || {
-        Settings::parse(Path::new("defaults"), b"zone: apps.example.com\nsource: {directory: .}\n")
-            .map_err(Failure::Problems)
-    };
-    let mut settings = base.map_or_else(defaults, Ok)?;
-    settings.source = SourceSettings::Directory(folder);
-    Ok(settings)
 }
 
 // === impl Output ===

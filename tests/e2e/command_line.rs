@@ -130,6 +130,43 @@ fn check_tells_programs_the_same() {
 }
 
 #[test]
+fn check_knows_files_of_manifests_by_what_is_in_them() {
+    let folder = folder(CONFIGURATION, WRONG_MANIFESTS);
+    let alone = told(folder.path(), &["check", "manifests/shop.yaml"]);
+    insta::assert_snapshot!(alone);
+    let beside = told(folder.path(), &["check", "portcullis.yaml", "manifests/shop.yaml"]);
+    assert!(beside.contains("`portcullis.dev/expose: sometimes`"), "{beside}");
+}
+
+#[test]
+fn check_knows_a_configuration_beside_manifests() {
+    let folder = folder("zone: apps.test\nsource: {directory: .}\nlimitz: {}\n", MANIFESTS);
+    let text = told(folder.path(), &["check", "."]);
+    assert!(text.starts_with("exit code 2\n") && text.contains("limitz"), "{text}");
+    assert!(!text.contains("has no `kind`"), "{text}");
+    // Its settings count: in the default environment this name is one of another environment.
+    let manifests = MANIFESTS.replace("name: web,", "name: web--dev,");
+    std::fs::write(folder.path().join("manifests/shop.yaml"), manifests).expect("the manifests");
+    for (environment, is_wrong) in [("other", false), ("staging", true)] {
+        let text = format!(
+            "zone: apps.test\ndefaultEnvironment: {environment}\nsource: {{directory: .}}\n"
+        );
+        std::fs::write(folder.path().join("portcullis.yaml"), text).expect("the configuration");
+        let text = told(folder.path(), &["check", "."]);
+        assert_eq!(text.contains("is a name of another environment"), is_wrong, "{text}");
+    }
+}
+
+#[test]
+fn check_shows_no_secret_of_a_file_that_cannot_be_parsed() {
+    let folder = folder(CONFIGURATION, MANIFESTS);
+    let text = "apiVersion: v1\nkind: Secret\nstringData: {key: hunter2\nmetadata: {name: a}\n";
+    std::fs::write(folder.path().join("secret.yaml"), text).expect("the manifest");
+    let text = told(folder.path(), &["check", "secret.yaml"]);
+    assert!(text.starts_with("exit code 1\n") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
 fn a_gateway_with_a_wrong_configuration_tells_all_of_it_and_starts_nothing() {
     let folder = folder(
         "zone: Apps.test\nsource:\n  directory: manifests\nadmin: {address: nowhere}\n",

@@ -149,13 +149,13 @@ mod tests {
     use crate::resources::Object;
     use crate::resources::credential::Credential;
     use crate::source::Secrets;
-    use crate::source::manifest::read_manifests;
+    use crate::source::manifest::{Manifests, read_manifests};
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
     fn read(manifest: &str) -> Vec<ClientKey> {
         let secrets = Secrets { credentials: Some("portcullis".into()), ..Secrets::default() };
-        let (objects, problems) =
+        let Manifests { objects, problems, .. } =
             read_manifests(&Arc::new("key.yaml".into()), manifest.as_bytes(), &secrets);
         assert_eq!(problems, [], "{manifest}");
         let keys = objects.into_iter().map(|object| match object {

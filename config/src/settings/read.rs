@@ -1,6 +1,5 @@
 //! Reading the configuration file: all that is wrong with it at once.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,10 @@ use std::sync::Arc;
 use super::{AcmeSettings, CertificateSettings, Settings, SourceSettings, check};
 use crate::model::{Origin, Place};
 use crate::problem::{Problem, Severity};
-use crate::yaml::{self, DecodeError, Entry, Node, Position, Step, SyntaxError, Value};
+use crate::yaml::{
+    self, Amended, DecodeError, Entry, Node, Position, SyntaxError, Value, decode_amending,
+    original_path,
+};
 
 /// The largest configuration file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -152,24 +154,12 @@ impl Reader {
 
     fn parse(&self, bytes: &[u8]) -> Result<Parsed, Vec<Problem>> {
         let original = self.only_document(yaml::read(bytes))?;
-        let mut rest = original.clone();
-        let mut problems = Vec::new();
-        let mut incomplete = HashSet::new();
-        while problems.len() < MAX_PROBLEMS {
-            let error = match yaml::decode::<Settings>(&rest) {
-                Ok(settings) => return Ok(Parsed { settings, original, rest, problems }),
-                Err(error) => error,
-            };
-            let at = error.at.unwrap_or(rest.at);
-            if !(error.lacking && incomplete.contains(&at)) {
-                let path = original_path(&original, &rest, &error.path);
-                problems.push(self.wrong(&original, at, &DecodeError { path, ..error.clone() }));
-            }
-            if !amend(&mut rest, &error, &mut incomplete) {
-                break;
-            }
+        let Amended { value, rest, errors } = decode_amending(&original, MAX_PROBLEMS, stand_in);
+        let problems = errors.iter().map(|error| self.wrong(&original, error)).collect();
+        match value {
+            Some(settings) => Ok(Parsed { settings, original, rest, problems }),
+            None => Err(problems),
         }
-        Err(problems)
     }
 
     fn only_document(
@@ -204,13 +194,13 @@ impl Reader {
         Err(problems)
     }
 
-    fn wrong(&self, node: &Node, at: Position, error: &DecodeError) -> Problem {
+    fn wrong(&self, node: &Node, error: &DecodeError) -> Problem {
         let key = node.key_path(&error.path);
         let message = match key.as_str() {
             "" => error.message.clone(),
             key => format!("`{key}`: {}", error.message),
         };
-        self.problem(at, message, help(&key, error))
+        self.problem(error.at.unwrap_or(node.at), message, help(&key, error))
     }
 }
 
@@ -235,61 +225,6 @@ fn help(key: &str, error: &DecodeError) -> String {
         }
     }
     error.help.clone()
-}
-
-/// A path of the amended tree as it was before things were taken out of it.
-fn original_path(original: &Node, amended: &Node, path: &[Step]) -> Vec<Step> {
-    let (mut original, mut amended) = (original, amended);
-    let mut found = Vec::new();
-    for step in path {
-        let Some(next) = amended.follow(&[*step]) else { break };
-        let position = match &original.value {
-            Value::List(list) => list.iter().position(|node| node.at == next.at),
-            Value::Map(entries) => entries.iter().position(|entry| entry.node.at == next.at),
-            _ => None,
-        };
-        let Some((position, node)) =
-            position.and_then(|index| Some((index, original.follow(&[Step(index)])?)))
-        else {
-            break;
-        };
-        found.push(Step(position));
-        (original, amended) = (node, next);
-    }
-    found
-}
-
-/// Takes out of the tree what is wrong, or puts in what it lacks, so that the rest can be judged;
-/// false where that is not possible.
-fn amend(root: &mut Node, error: &DecodeError, incomplete: &mut HashSet<Position>) -> bool {
-    let at = root.at;
-    if let (true, []) = (error.lacking, error.path.as_slice()) {
-        let Some(key) = ["zone", "source"]
-            .into_iter()
-            .find(|key| error.message == format!("the key `{key}` is missing"))
-        else {
-            return false;
-        };
-        let (Value::Map(entries), Some(value)) = (&mut root.value, stand_in(key, at)) else {
-            return false;
-        };
-        entries.push(Entry { key: key.to_owned(), key_at: at, node: Node { value, at } });
-        return true;
-    }
-    if let ([Step(index)], Value::Map(entries)) = (error.path.as_slice(), &mut root.value)
-        && let Some(entry) = entries.get_mut(*index)
-        && let Some(value) = stand_in(&entry.key, entry.node.at)
-    {
-        entry.node.value = value;
-        return true;
-    }
-    let Some((_, parents)) = error.path.split_last() else { return false };
-    for length in 1..=parents.len() {
-        incomplete.extend(
-            parents.get(..length).and_then(|way: &[Step]| root.follow(way)).map(|node| node.at),
-        );
-    }
-    root.remove(&error.path)
 }
 
 /// What is taken for a key that must be there, and is not or cannot be read.

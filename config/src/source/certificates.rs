@@ -70,6 +70,11 @@ impl CertificateFiles {
         }
     }
 
+    /// Reads all of them once.
+    pub(crate) fn read(settings: &[CertificateSettings], now: SystemTime) -> Update {
+        Self::new(settings).look(now)
+    }
+
     /// Looks at those that have changed lately or were never read, and at some of the others.
     fn look(&mut self, now: SystemTime) -> Update {
         let count = self.pairs.len();

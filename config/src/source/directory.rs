@@ -7,16 +7,17 @@ mod scan;
 mod watch;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use self::scan::{Folder, News};
 use self::watch::Watch;
+use super::file_kind::FileKind;
+use super::manifest::Manifests;
 use super::{Secrets, Source, SourceError, Stopped, Update, Updates};
-use crate::problem::Problem;
-use crate::resources::{Change, Object};
+use crate::resources::Change;
 
 /// How often the whole folder is looked at, without having been told of a change: what is behind a
 /// symbolic link, or on a network's file system, changes without notice.
@@ -42,7 +43,7 @@ impl Directory {
 impl Source for Directory {
     async fn run(self, updates: Updates) -> Result<(), SourceError> {
         let mut watch = Watch::new(&self.path)?;
-        let mut folder = Folder::new(self.path, self.secrets);
+        let mut folder = Folder::new(vec![self.path], self.secrets);
         let mut places = None;
         let mut next_whole = Instant::now();
         loop {
@@ -70,15 +71,32 @@ impl Source for Directory {
     }
 }
 
-/// Reads a folder once: its objects, and what is wrong in it.
+/// Reads folders and files once, as one: their objects, and what is wrong in them.
 #[must_use]
-pub fn read(path: PathBuf, secrets: Secrets) -> (Vec<Object>, Vec<Problem>) {
-    let news = Folder::new(path, secrets).scan(None, SystemTime::now()).unwrap_or_default();
+pub fn read(paths: Vec<PathBuf>, secrets: Secrets) -> Manifests {
+    let mut folder = Folder::new(paths, secrets);
+    let news = folder.scan(None, SystemTime::now()).unwrap_or_default();
     let objects = news.changes.into_iter().filter_map(|change| match change {
         Change::Upsert(object) => Some(object),
         Change::Delete(_) | Change::Replace(..) => None,
     });
-    (objects.collect(), news.problems)
+    Manifests {
+        objects: objects.collect(),
+        partial: folder.partial().cloned().collect(),
+        problems: news.problems,
+    }
+}
+
+/// The files of a folder that are configurations of a gateway, in their order.
+#[must_use]
+pub fn configurations(path: &Path) -> Vec<PathBuf> {
+    scan::files(path)
+        .into_iter()
+        .filter(|file| {
+            scan::read_bounded(file)
+                .is_ok_and(|bytes| FileKind::of(&bytes) == Some(FileKind::Configuration))
+        })
+        .collect()
 }
 
 fn look(folder: &mut Folder, places: Option<&BTreeSet<PathBuf>>) -> Update {

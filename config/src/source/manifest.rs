@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::model::credential::CREDENTIAL;
 use crate::model::{NamespacedName, Origin, Place};
@@ -13,41 +13,47 @@ use crate::resources::credential::Credential;
 use crate::resources::{EndpointSlice, Namespace, Object, Service};
 use crate::settings::CertificateSettings;
 use crate::snapshot::certificate::Certificate;
-use crate::source::Secrets;
-use crate::yaml::{self, DecodeError, Node, Position, Value};
+use crate::source::{Secrets, file_kind};
+use crate::yaml::{self, Amended, DecodeError, Node, Position, Value, decode_amending};
 
 /// The deepest nesting of `kind: List` in one another.
 const MAX_LISTS: usize = 4;
 /// The most problems that are told of one file.
 const MAX_PROBLEMS: usize = 100;
 
-/// Reads a file of manifests, YAML or JSON. It gives the objects of the kinds that are read here,
-/// in the order of the file, and what is wrong with the others of these kinds. Of Secrets only
-/// those that `secrets` mean are read; all else is left aside.
+/// What a file of manifests holds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Manifests {
+    /// The objects of the kinds that are read here, in the order of the file.
+    pub objects: Vec<Object>,
+    /// What can be read of objects that are wrong in part. They have no effect, but what else is
+    /// wrong can be seen by them.
+    pub partial: Vec<Object>,
+    /// What is wrong with objects of these kinds, and with the file.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads a file of manifests, YAML or JSON. Of Secrets only those that `secrets` mean are read;
+/// objects of other kinds, and a document that is a gateway's configuration, are left aside.
 ///
 /// It looks at nothing but its arguments; `file` is the file's name in origins.
 #[must_use]
-pub fn read_manifests(
-    file: &Arc<PathBuf>,
-    bytes: &[u8],
-    secrets: &Secrets,
-) -> (Vec<Object>, Vec<Problem>) {
-    let mut reader = Reader { file, secrets, objects: Vec::new(), problems: Vec::new() };
+pub fn read_manifests(file: &Arc<PathBuf>, bytes: &[u8], secrets: &Secrets) -> Manifests {
+    let mut reader = Reader { file, secrets, read: Manifests::default() };
     for document in yaml::read(bytes) {
         match document {
             Ok(node) => reader.document(&node, 0),
             Err(error) => reader.problem(Origin::default(), error.at, error.message, error.help),
         }
     }
-    reader.problems.truncate(MAX_PROBLEMS);
-    (reader.objects, reader.problems)
+    reader.read.problems.truncate(MAX_PROBLEMS);
+    reader.read
 }
 
 struct Reader<'a> {
     file: &'a Arc<PathBuf>,
     secrets: &'a Secrets,
-    objects: Vec<Object>,
-    problems: Vec<Problem>,
+    read: Manifests,
 }
 
 // === impl Reader ===
@@ -61,6 +67,9 @@ impl Reader<'_> {
                 "a manifest must be a map",
                 "write `apiVersion`, `kind` and `metadata`",
             );
+        }
+        if file_kind::is_configuration(node) {
+            return;
         }
         let text = |key| node.get(key).and_then(Node::text);
         let (Some(version), Some(kind)) = (text("apiVersion"), text("kind")) else {
@@ -132,23 +141,38 @@ impl Reader<'_> {
             };
             self.object("Secret", node, |object: &core::Secret, place| {
                 Certificate::from_secret(object, place)
-                    .map(|certificate| Object::Certificate(settings, certificate))
+                    .map(|certificate| Object::Certificate(settings.clone(), certificate))
             });
         }
     }
 
-    fn object<'n, T: Deserialize<'n>>(
+    fn object<T: DeserializeOwned>(
         &mut self,
         kind: &'static str,
-        node: &'n Node,
-        trim: impl FnOnce(&T, Option<Place>) -> Result<Object, Problem>,
+        node: &Node,
+        trim: impl Fn(&T, Option<Place>) -> Result<Object, Problem>,
     ) {
+        let place = self.place(node.at);
         match yaml::decode::<T>(node) {
-            Ok(object) => match trim(&object, Some(self.place(node.at))) {
-                Ok(object) => self.objects.push(object),
-                Err(problem) => self.problems.push(problem),
+            Ok(object) => match trim(&object, Some(place)) {
+                Ok(object) => self.read.objects.push(object),
+                Err(problem) => self.read.problems.push(problem),
             },
-            Err(error) => self.wrong(kind, node, error),
+            Err(_) => {
+                let Amended { value, rest, errors } =
+                    decode_amending(node, MAX_PROBLEMS, |_, _| None);
+                for error in errors {
+                    self.wrong(kind, node, error);
+                }
+                // A Secret that is wrong in part means nothing.
+                if kind != "Secret" {
+                    let trimmed = |value: &T| trim(value, Some(place.clone())).ok();
+                    let partial = value.as_ref().and_then(trimmed).or_else(|| {
+                        yaml::decode::<T>(&rest.only("metadata")).ok().as_ref().and_then(trimmed)
+                    });
+                    self.read.partial.extend(partial);
+                }
+            }
         }
     }
 
@@ -194,7 +218,7 @@ impl Reader<'_> {
             message: message.into(),
             help: help.into(),
         };
-        self.problems.push(problem);
+        self.read.problems.push(problem);
     }
 }
 

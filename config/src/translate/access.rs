@@ -34,6 +34,12 @@ struct Grants {
 // === impl NamespaceAccess ===
 
 impl NamespaceAccess {
+    /// That of a Namespace that says nothing.
+    pub(super) fn silent() -> Self {
+        let grants = Grants { applications: None, users: None };
+        Self { require: None, grants, told: Require::Nothing }
+    }
+
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let (require, grants) = (require(reader), Grants::read(reader));
         let told = grants.lacking(require.unwrap_or(Require::Nothing));

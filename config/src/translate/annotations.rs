@@ -12,6 +12,9 @@ pub(super) struct Reader<'a> {
     pub(super) problems: &'a mut Vec<Problem>,
 }
 
+/// The reason of problems with values that are not understood.
+const INVALID: &str = "InvalidAnnotation";
+
 /// What was read of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reading<T> {
@@ -50,7 +53,7 @@ impl Reader<'_> {
             None => Reading::Absent,
             Some(Value::TooLong(length)) => {
                 self.error(
-                    "InvalidAnnotation",
+                    INVALID,
                     format!(
                         "`{key}` has {length} bytes, which is more than the {MAX_VALUE} that are \
                          read"
@@ -62,11 +65,7 @@ impl Reader<'_> {
             Some(Value::Text(text)) => match parse(text) {
                 Ok(value) => Reading::Good(value),
                 Err(wrong) => {
-                    self.error(
-                        "InvalidAnnotation",
-                        format!("`{key}: {}` {wrong}", excerpt(text)),
-                        help,
-                    );
+                    self.error(INVALID, format!("`{key}: {}` {wrong}", excerpt(text)), help);
                     Reading::Bad
                 }
             },
@@ -92,11 +91,9 @@ impl Reader<'_> {
         for item in text.split(',').map(str::trim) {
             match parse(item) {
                 Ok(item) => items.push(item),
-                Err(wrong) => self.error(
-                    "InvalidAnnotation",
-                    format!("`{}` in `{key}` {wrong}", excerpt(item)),
-                    help,
-                ),
+                Err(wrong) => {
+                    self.error(INVALID, format!("`{}` in `{key}` {wrong}", excerpt(item)), help)
+                }
             }
         }
         if items.is_empty() { Reading::Bad } else { Reading::Good(items) }
@@ -119,6 +116,11 @@ impl Reader<'_> {
             help: help.to_owned(),
         });
     }
+}
+
+/// Whether a problem is about a label or an annotation by itself, whatever else is so.
+pub(crate) fn is_about_annotations(problem: &Problem) -> bool {
+    matches!(problem.reason, INVALID | "UnknownAnnotation" | "MisplacedAnnotation" | "NotServedYet")
 }
 
 /// Tells of keys that are unknown, in the wrong place, or have no effect yet.

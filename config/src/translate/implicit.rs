@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::access::NamespaceAccess;
-use super::annotations::{Reader, Reading, check_keys, excerpt};
+use super::annotations::{Reader, Reading, check_keys, excerpt, is_about_annotations};
 use super::endpoints::{self, endpoint_set};
 use super::{policy, port};
 use crate::model::vocabulary::{ENVIRONMENT, EXPOSE, HOSTNAMES, PUBLIC_NAMES};
@@ -35,6 +35,27 @@ struct Environment {
     public_names: bool,
     /// Who may call its Services.
     access: NamespaceAccess,
+}
+
+/// Whether a Service is exposed.
+enum Exposure {
+    /// In this environment.
+    In(Arc<str>),
+    /// It is to be, but its Namespace is no environment, or one whose name is not understood.
+    Nowhere,
+    /// It is not to be, or that is not understood.
+    No,
+}
+
+/// What a Service asks for.
+struct Wishes<'a> {
+    /// The port that requests go to, and what is spoken there.
+    backend: Option<(&'a ServicePort, UpstreamProtocol)>,
+    hostnames: Vec<HostPattern>,
+    policy: Policy,
+    paths: Vec<PathPrefix>,
+    /// Those of the paths that need no credentials.
+    public: Vec<PathPrefix>,
 }
 
 /// A Service's claim to its hostnames.
@@ -178,15 +199,95 @@ impl Translator<'_> {
         environment: Option<&Environment>,
     ) -> Option<Claim<'s>> {
         check_keys(&service.origin, &service.labels, &service.annotations, self.problems);
+        let mut problems = Vec::new();
         let mut reader = Reader {
             origin: &service.origin,
             annotations: &service.annotations,
-            problems: self.problems,
+            problems: &mut problems,
         };
-        let name = exposed_in(service, environment, &mut reader)?;
-        let access = &environment?.access;
-        let port = port::choose(service, &mut reader)?;
-        let protocol = port::protocol(service, port, &mut reader)?;
+        let exposure = exposure(environment, &mut reader);
+        if matches!(exposure, Exposure::No) && service.annotations.iter().next().is_none() {
+            return None;
+        }
+        let name = match &exposure {
+            Exposure::In(name) => Some(&**name),
+            Exposure::Nowhere | Exposure::No => None,
+        };
+        // All is read before anything is given up, so that all that is wrong is reported at once.
+        let Wishes { backend, hostnames, policy, paths, public } =
+            self.read(service, environment, name, &mut reader);
+        if matches!(exposure, Exposure::No) {
+            // A value that is not understood is wrong in any case; nothing else is of effect.
+            problems.retain(is_about_annotations);
+        } else if let Some((port, _)) = &backend {
+            let key = service.key();
+            problems.extend(endpoints::problems(self.resources, &key, Some(port.port)));
+        }
+        self.problems.append(&mut problems);
+        let (Exposure::In(environment), Some((port, protocol))) = (exposure, backend) else {
+            return None;
+        };
+        let rule = self.rule(service, port, protocol, policy);
+        let routes = routes(service, public, paths, rule);
+        Some(Claim { service, environment, hostnames, routes })
+    }
+
+    /// All that a Service asks for; `name` is that of the environment in which it is exposed.
+    fn read<'s>(
+        &self,
+        service: &'s Service,
+        environment: Option<&Environment>,
+        name: Option<&str>,
+        reader: &mut Reader<'_>,
+    ) -> Wishes<'s> {
+        let backend = self.backend(service, reader);
+        let portal =
+            self.settings.access.login.as_ref().map(|login| login.hostname(&self.settings.zone));
+        let mut hostnames = hostnames(&self.template, service, name, reader);
+        hostnames.retain(|pattern| !is_portal(pattern, portal.as_deref(), reader));
+        let known = reader.problems.len();
+        let silent = NamespaceAccess::silent();
+        let access = environment.map_or(&silent, |environment| &environment.access);
+        let policy = policy::policy(access, reader);
+        let paths = policy::paths(reader);
+        let public = access.public_paths(&paths, reader);
+        if environment.is_none() {
+            // What a Namespace that is not known grants, nobody can say.
+            let mut found = reader.problems.split_off(known);
+            found.retain(is_about_annotations);
+            reader.problems.append(&mut found);
+        }
+        Wishes { backend, hostnames, policy, paths, public }
+    }
+
+    /// The port that requests go to, and what is spoken there; `None` where there is none.
+    fn backend<'s>(
+        &self,
+        service: &'s Service,
+        reader: &mut Reader<'_>,
+    ) -> Option<(&'s ServicePort, UpstreamProtocol)> {
+        if service.external {
+            let help = format!("give it pods, or the annotation `{EXPOSE}: \"false\"`");
+            reader.error(
+                "ExternalName",
+                "an ExternalName could lead anywhere, so it is not exposed".to_owned(),
+                &help,
+            );
+            return None;
+        }
+        if service.ports.is_empty() {
+            // Where all Services are exposed, one without a port was hardly meant.
+            if service.annotations.get(EXPOSE.name).is_some() {
+                reader.error(
+                    "NoPort",
+                    "it is to be exposed, but has no TCP port".to_owned(),
+                    "give it a port",
+                );
+            }
+            return None;
+        }
+        let port = port::choose(service, reader)?;
+        let protocol = port::protocol(service, port, reader)?;
         if matches!(protocol, UpstreamProtocol::Tls { .. })
             && self.settings.upstreams.certificate_authorities.is_none()
         {
@@ -197,20 +298,7 @@ impl Translator<'_> {
                 help,
             );
         }
-        let portal =
-            self.settings.access.login.as_ref().map(|login| login.hostname(&self.settings.zone));
-        let mut hostnames = hostnames(&self.template, service, &name, &mut reader);
-        hostnames.retain(|pattern| !is_portal(pattern, portal.as_deref(), &mut reader));
-        let policy = policy::policy(access, &mut reader);
-        let paths = policy::paths(&mut reader);
-        let public = access.public_paths(&paths, &mut reader);
-        let rule = self.rule(service, port, protocol, policy);
-        Some(Claim {
-            service,
-            environment: name,
-            hostnames,
-            routes: routes(service, public, paths, rule),
-        })
+        Some((port, protocol))
     }
 
     fn rule(
@@ -220,7 +308,6 @@ impl Translator<'_> {
         protocol: UpstreamProtocol,
         policy: Policy,
     ) -> Rule {
-        self.problems.extend(endpoints::problems(self.resources, &service.key(), Some(port.port)));
         let key = EndpointKey {
             namespace: service.origin.namespace.clone(),
             service: service.origin.name.clone(),
@@ -245,31 +332,25 @@ impl Translator<'_> {
     }
 }
 
-/// The environment that a Service is exposed in; `None` where it is not.
-fn exposed_in(
-    service: &Service,
-    environment: Option<&Environment>,
-    reader: &mut Reader<'_>,
-) -> Option<Arc<str>> {
-    let asked = match reader.read(
-        EXPOSE,
-        "write \"true\" or \"false\"; until then it is not exposed",
-        |text| match text {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            _ => Err("is not understood".to_owned()),
-        },
-    ) {
-        Reading::Absent => None,
-        Reading::Good(asked) => Some(asked),
-        Reading::Bad => Some(false),
+/// Whether a Service is exposed, and in which environment.
+fn exposure(environment: Option<&Environment>, reader: &mut Reader<'_>) -> Exposure {
+    let help = "write \"true\" or \"false\"; until then it is not exposed";
+    let asked = reader.read(EXPOSE, help, |text| match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("is not understood".to_owned()),
+    });
+    let wanted = match asked {
+        Reading::Absent => environment.is_some_and(|environment| environment.all),
+        Reading::Good(asked) => asked,
+        Reading::Bad => false,
     };
-    let Some((environment, Reading::Good(name))) =
-        environment.map(|environment| (environment, &environment.name))
-    else {
-        if asked == Some(true)
-            && environment.is_none_or(|environment| environment.name == Reading::Absent)
-        {
+    match environment.map_or(&Reading::Absent, |environment| &environment.name) {
+        _ if !wanted => Exposure::No,
+        Reading::Good(name) => Exposure::In(name.clone()),
+        Reading::Bad => Exposure::Nowhere,
+        Reading::Absent if asked == Reading::Absent => Exposure::No,
+        Reading::Absent => {
             let help = format!(
                 "give the Namespace the label `{ENVIRONMENT}`, with the environment's name"
             );
@@ -278,49 +359,27 @@ fn exposed_in(
                 "it is to be exposed, but its Namespace is no environment".to_owned(),
                 &help,
             );
+            Exposure::Nowhere
         }
-        return None;
-    };
-    if !asked.unwrap_or(environment.all) {
-        return None;
     }
-    if service.external {
-        let help = format!("give it pods, or the annotation `{EXPOSE}: \"false\"`");
-        reader.error(
-            "ExternalName",
-            "an ExternalName could lead anywhere, so it is not exposed".to_owned(),
-            &help,
-        );
-        return None;
-    }
-    if service.ports.is_empty() {
-        // Where all Services are exposed, one without a port was hardly meant.
-        if asked == Some(true) {
-            reader.error(
-                "NoPort",
-                "it is to be exposed, but has no TCP port".to_owned(),
-                "give it a port",
-            );
-        }
-        return None;
-    }
-    Some(name.clone())
 }
 
-/// The names that a Service claims: the one made from the template, and those of its annotation.
+/// The names that a Service claims: the one made from the template where its environment is known,
+/// and those of its annotation.
 fn hostnames(
     template: &HostnameTemplate,
     service: &Service,
-    environment: &str,
+    environment: Option<&str>,
     reader: &mut Reader<'_>,
 ) -> Vec<HostPattern> {
     let name = &*service.origin.name;
     let mut hostnames = BTreeSet::new();
-    match made_hostname(template, name, environment) {
-        Ok(hostname) => {
+    match environment.map(|environment| (environment, made_hostname(template, name, environment))) {
+        None => {}
+        Some((_, Ok(hostname))) => {
             hostnames.insert(HostPattern::Exact(hostname));
         }
-        Err(error) => {
+        Some((environment, Err(error))) => {
             let message = format!(
                 "the hostname of `{}` in environment `{environment}` {error}",
                 excerpt(name)
@@ -365,7 +424,7 @@ fn made_hostname(
 
 fn further_hostname(
     template: &HostnameTemplate,
-    environment: &str,
+    environment: Option<&str>,
     text: &str,
 ) -> Result<HostPattern, String> {
     let pattern: HostPattern =
@@ -383,7 +442,10 @@ fn further_hostname(
     {
         return Err("is an address, not a name".to_owned());
     }
-    if template.is_foreign(name, environment) { Err(FOREIGN.to_owned()) } else { Ok(pattern) }
+    if environment.is_some_and(|environment| template.is_foreign(name, environment)) {
+        return Err(FOREIGN.to_owned());
+    }
+    Ok(pattern)
 }
 
 /// One route for each path prefix, in the order in which they are tried. One that is public is that

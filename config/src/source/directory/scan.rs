@@ -12,7 +12,7 @@ use crate::model::{Origin, Place};
 use crate::problem::{Problem, Severity};
 use crate::resources::{Change, Object, ObjectId};
 use crate::source::Secrets;
-use crate::source::manifest::read_manifests;
+use crate::source::manifest::{Manifests, read_manifests};
 use crate::source::stamp::Stamp;
 
 /// The largest file, in bytes.
@@ -25,9 +25,10 @@ pub(super) const MAX_DEPTH: usize = 16;
 /// A folder, and what was last read of it.
 #[derive(Debug)]
 pub(super) struct Folder {
-    path: PathBuf,
+    /// Folders, or files.
+    paths: Vec<PathBuf>,
     secrets: Secrets,
-    files: BTreeMap<PathBuf, Manifests>,
+    files: BTreeMap<PathBuf, Known>,
     /// The files that define an object, in order and each as often as it does: the first one
     /// counts.
     definitions: BTreeMap<ObjectId, Vec<Arc<PathBuf>>>,
@@ -56,19 +57,18 @@ pub(super) struct News {
 
 /// One file, as last read.
 #[derive(Debug, Default)]
-struct Manifests {
+struct Known {
     /// `None` where it must be read again in any case.
     stamp: Option<Stamp>,
-    objects: Vec<Object>,
-    problems: Vec<Problem>,
+    manifests: Manifests,
 }
 
 // === impl Folder ===
 
 impl Folder {
-    pub(super) fn new(path: PathBuf, secrets: Secrets) -> Self {
+    pub(super) fn new(paths: Vec<PathBuf>, secrets: Secrets) -> Self {
         Self {
-            path,
+            paths,
             secrets,
             files: BTreeMap::new(),
             definitions: BTreeMap::new(),
@@ -147,7 +147,9 @@ impl Folder {
 
     fn scan_all(&mut self, now: SystemTime, affected: &mut BTreeSet<ObjectId>) -> bool {
         let mut walk = Walk::default();
-        walk.folder(&self.path, 0);
+        for path in &self.paths {
+            walk.root(path);
+        }
         let mut is_news = !self.scanned || walk.problems != self.problems;
         // A folder that cannot be read says nothing of what is in it.
         if !walk.incomplete {
@@ -182,21 +184,24 @@ impl Folder {
         }
         known.stamp = stamp.is_settled(now).then_some(stamp);
         let file = Arc::new(path);
-        let (objects, problems) = match read_bounded(&file) {
+        let mut manifests = match read_bounded(&file) {
             Ok(bytes) => read_manifests(&file, &bytes, &self.secrets),
-            Err(error) => (Vec::new(), vec![unreadable(&file, &error)]),
+            Err(error) => {
+                Manifests { problems: vec![unreadable(&file, &error)], ..Manifests::default() }
+            }
         };
-        let objects = with_last_good(objects, &problems, &known.objects);
-        let is_news = known.objects != objects || known.problems != problems;
-        if problems.is_empty() {
+        manifests.objects =
+            with_last_good(manifests.objects, &manifests.problems, &known.manifests.objects);
+        let is_news = known.manifests.objects != manifests.objects
+            || known.manifests.problems != manifests.problems;
+        if manifests.problems.is_empty() {
             self.faulty.remove(&*file);
         } else {
             self.faulty.insert(file.to_path_buf());
         }
-        known.problems = problems;
-        let before = std::mem::replace(&mut known.objects, objects);
-        undefine(&mut self.definitions, &file, &before, affected);
-        for object in &known.objects {
+        let before = std::mem::replace(&mut known.manifests, manifests);
+        undefine(&mut self.definitions, &file, &before.objects, affected);
+        for object in &known.manifests.objects {
             let files = self.definitions.entry(object.id()).or_default();
             files.insert(files.partition_point(|other| *other <= file), Arc::clone(&file));
             affected.insert(object.id());
@@ -206,10 +211,15 @@ impl Folder {
 
     /// Forgets a file that is gone; tells whether there was any.
     fn forget(&mut self, path: &Path, affected: &mut BTreeSet<ObjectId>) -> bool {
-        let Some(manifests) = self.files.remove(path) else { return false };
+        let Some(known) = self.files.remove(path) else { return false };
         self.faulty.remove(path);
-        undefine(&mut self.definitions, path, &manifests.objects, affected);
+        undefine(&mut self.definitions, path, &known.manifests.objects, affected);
         true
+    }
+
+    /// What can be read of objects that are wrong in part.
+    pub(super) fn partial(&self) -> impl Iterator<Item = &Object> {
+        self.files.values().flat_map(|known| &known.manifests.partial)
     }
 
     /// What is to be told once the definitions of `affected` may have changed.
@@ -252,7 +262,7 @@ impl Folder {
             self.faulty
                 .iter()
                 .filter_map(|file| self.files.get(file))
-                .flat_map(|file| &file.problems)
+                .flat_map(|file| &file.manifests.problems)
                 .cloned(),
         );
         let files: BTreeSet<&PathBuf> = self
@@ -282,8 +292,8 @@ impl Folder {
         files: impl Iterator<Item = &'a PathBuf>,
     ) -> impl Iterator<Item = (&'a PathBuf, &'a Object)> {
         let known = files.filter_map(|file| Some((file, self.files.get(file)?)));
-        known.flat_map(|(file, manifests)| {
-            manifests.objects.iter().map(move |object| (file, object))
+        known.flat_map(|(file, known)| {
+            known.manifests.objects.iter().map(move |object| (file, object))
         })
     }
 }
@@ -331,7 +341,14 @@ fn with_last_good(
     objects
 }
 
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+/// The files of a folder that may hold manifests.
+pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut walk = Walk::default();
+    walk.root(folder);
+    walk.files.into_keys().collect()
+}
+
+pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
@@ -383,6 +400,17 @@ struct Walk {
 // === impl Walk ===
 
 impl Walk {
+    /// A folder with all that is in it, or a file, whatever its name.
+    fn root(&mut self, path: &Path) {
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.is_file() => {
+                self.readable = true;
+                self.files.insert(path.to_owned(), metadata);
+            }
+            _ => self.folder(path, 0),
+        }
+    }
+
     fn folder(&mut self, path: &Path, depth: usize) {
         if depth > MAX_DEPTH {
             return self.fail(

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::model::NamespacedName;
+use crate::problem::Problem;
 use crate::resources::Resources;
 
 /// How long a test waits for what must happen; what it waits for takes some 20 ms.
@@ -167,7 +168,7 @@ fn where_changes_are_told_other_files_are_not_looked_at() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (folder.path().join("a.yaml"), folder.path().join("b.yaml"));
     [&a, &b].into_iter().for_each(|file| fs::write(file, service("old")).unwrap());
-    let mut scanned = Folder::new(folder.path().to_owned(), Secrets::default());
+    let mut scanned = Folder::new(vec![folder.path().to_owned()], Secrets::default());
     assert!(scanned.scan(None, SystemTime::now()).is_some());
     [(&a, "a"), (&b, "b")]
         .into_iter()

@@ -6,7 +6,7 @@ fn read(text: &str) -> (Vec<Object>, Vec<String>) {
         certificates: [NamespacedName::new("gateway", "wildcard")].into(),
         credentials: Some("gateway".into()),
     };
-    let (objects, problems) =
+    let Manifests { objects, problems, .. } =
         read_manifests(&Arc::new("shop.yaml".into()), text.as_bytes(), &secrets);
     (objects, problems.iter().map(ToString::to_string).collect())
 }
@@ -150,7 +150,7 @@ fn a_credentials_value_is_in_no_message() {
         labelled("[SECRET]", "stringData: {key: SECRET}"),
     ] {
         let (objects, problems) = read(&text);
-        assert_eq!((objects.len(), problems.len()), (0, 1), "{text}");
-        assert!(!problems[0].contains("SECRET"), "{problems:?}");
+        assert!(objects.is_empty() && !problems.is_empty(), "{text}");
+        assert!(problems.iter().all(|problem| !problem.contains("SECRET")), "{problems:?}");
     }
 }

@@ -9,6 +9,7 @@ use crate::client_key::secret;
 use crate::resources::Object;
 use crate::resources::credential::Credential;
 use crate::snapshot::access::ClientKey;
+use crate::source::manifest::Manifests;
 use crate::source::{Secrets, directory};
 use crate::whole_file;
 
@@ -30,7 +31,8 @@ impl Folder {
 
     pub(super) fn list(&self) -> Result<ClientKeys, StoreError> {
         fs::read_dir(&self.path).map_err(|error| StoreError::File(self.path.clone(), error))?;
-        let (objects, problems) = directory::read(self.path.clone(), self.secrets.clone());
+        let Manifests { objects, problems, .. } =
+            directory::read(vec![self.path.clone()], self.secrets.clone());
         let keys = objects.into_iter().filter_map(|object| match object {
             Object::Credential(Credential::ClientKey(key)) => Some((key, None)),
             _ => None,

@@ -10,6 +10,7 @@ use crate::session::ended::SECRETS;
 use crate::session::{Seen, keys};
 use crate::snapshot::certificate::SecretBytes;
 use crate::snapshot::ended::{Ended, Whose};
+use crate::source::manifest::Manifests;
 use crate::source::{Secrets, directory};
 
 fn folder(place: &tempfile::TempDir) -> Folder {
@@ -45,7 +46,8 @@ fn make(made: &str, seen: &[&str]) -> Change {
 /// What a gateway reads in the folder.
 fn read(place: &tempfile::TempDir) -> Vec<Credential> {
     let secrets = Secrets { credentials: Some("portcullis".into()), ..Secrets::default() };
-    let (objects, problems) = directory::read(place.path().to_owned(), secrets);
+    let Manifests { objects, problems, .. } =
+        directory::read(vec![place.path().to_owned()], secrets);
     assert_eq!(problems, []);
     let credentials = objects.into_iter().map(|object| match object {
         Object::Credential(credential) => credential,
