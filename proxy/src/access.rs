@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | which credentials does the request show? | [`shown`] |
 //! | whose are they? | [`authenticator`]: [`client_keys`], [`client_certificate`], [`token`] by the keys of [`issuers`], [`introspection`] |
+//! | is the token one that says who is calling? | [`purpose`] |
 //! | is she known from a moment ago? | [`recent`] |
 //! | whose signature is checked next? | [`turns`] |
 //! | may she go there? | [`caller`] |
@@ -23,6 +24,7 @@ mod introspection;
 pub(crate) mod issuers;
 mod keys;
 mod logins;
+pub(crate) mod purpose;
 pub(crate) mod recent;
 pub(crate) mod review;
 mod shown;

@@ -21,6 +21,7 @@ use super::client_keys::ClientKeys;
 use super::introspection::Introspection;
 use super::issuers::Issuer;
 use super::logins::Logins;
+use super::purpose;
 use super::shown::{Bearer, Shown};
 use super::token::{CALLERS, Parts, Rejected, caller};
 use crate::session::{NoRandomness, Session, Sessions};
@@ -279,7 +280,11 @@ impl Authenticator {
         let (place, issuer) = place
             .and_then(|place| Some((place, self.issuers.get(place)?)))
             .ok_or(Rejected::UnknownIssuer)?;
-        if parts.is_of_type(&CALLERS) { Ok((parts, place, issuer)) } else { Err(Rejected::Type) }
+        if !parts.is_of_type(&CALLERS) {
+            return Err(Rejected::Type);
+        }
+        purpose::check_bearer(parts.unverified())?;
+        Ok((parts, place, issuer))
     }
 
     fn is_current<T>(&self, known: &Remembered<T>) -> bool {

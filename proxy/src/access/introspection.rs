@@ -11,6 +11,7 @@ use super::cache::{Cache, Fingerprint, Fingerprints};
 use super::caller::Caller;
 use super::claims::{Claims, LEEWAY};
 use super::issuers::{Issuer, KeysError};
+use super::purpose;
 use super::token::{Rejected, caller};
 use crate::desk::{self, Desk, Queue};
 use crate::fetch::{Client, FetchError};
@@ -201,6 +202,7 @@ impl Asked {
         if !claims.is_for(&settings.audiences) {
             return Err(Rejected::Audience);
         }
+        purpose::check_bearer(claims)?;
         Ok(caller(claims, settings, until))
     }
 }

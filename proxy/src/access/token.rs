@@ -28,6 +28,8 @@ pub(crate) enum Rejected {
     UnknownIssuer,
     /// It is a token of another type, such as one to log out.
     Type,
+    /// It is bound to a key, and whoever shows it has not proven to have that.
+    SenderConstrained,
     /// It must not be accepted without understanding what is not understood (RFC 7515 §4.1.11).
     Critical,
     /// It is signed by an algorithm that the issuer is not pinned to.
@@ -61,6 +63,7 @@ impl Rejected {
             Self::Malformed => "malformed",
             Self::UnknownIssuer => "unknown_issuer",
             Self::Type => "type",
+            Self::SenderConstrained => "sender_constrained",
             Self::Critical => "critical",
             Self::Algorithm => "algorithm",
             Self::UnknownKey => "unknown_key",
@@ -121,6 +124,11 @@ impl<'t> Parts<'t> {
     /// Who says to have issued it.
     pub(crate) fn issuer(&self) -> Option<&str> {
         self.claims.text("iss")
+    }
+
+    /// Its claims, which nobody has vouched for yet.
+    pub(crate) fn unverified(&self) -> &Claims {
+        &self.claims
     }
 
     /// Its claims, once they may be believed, and when that ends.

@@ -11,7 +11,7 @@ use super::{
     UnusableProvider, json, with_query,
 };
 use crate::access::issuers::{Discovery, Issuer};
-use crate::access::{Claims, Parts, Rejected, user};
+use crate::access::{Claims, Parts, Rejected, purpose, user};
 use crate::fetch::Client;
 
 /// How often and how many times it is looked whether a key that is not known has come: it was asked
@@ -158,6 +158,7 @@ impl OpenId {
             let keys = self.issuer.known();
             match parts.verify(&self.issuer.settings, &keys.keys, audience, now) {
                 Ok((claims, _)) => {
+                    purpose::check_identity(&claims).map_err(ProviderError::Token)?;
                     let is_ours =
                         claims.text("azp").is_none_or(|party| party == self.registration.id);
                     return if is_ours {

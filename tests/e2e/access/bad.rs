@@ -164,6 +164,24 @@ fn claims(issuer: &Issuer) -> Vec<(String, String)> {
     ] {
         bad.push(with("email", json!(email)));
     }
+    let logout = "http://schemas.openid.net/event/backchannel-logout";
+    for events in [json!({logout: {}}), json!({"urn:example:event": {}}), json!({}), Value::Null] {
+        bad.push(with("events", events));
+    }
+    for typ in ["Refresh", "Offline", "Logout", "Serialized-ID", "", "refresh+jwt"] {
+        bad.push(with("typ", json!(typ)));
+    }
+    for cnf in [json!({"jkt": encoded([1; 32])}), json!({"x5t#S256": encoded([1; 32])}), json!({})]
+    {
+        bad.push(with("cnf", cnf));
+    }
+    for (name, value) in [
+        ("toe", json!(now())),
+        ("token_use", json!("refresh")),
+        ("token_type", json!("refresh")),
+    ] {
+        bad.push(with(name, value));
+    }
     for azp in
         [json!("crm"), json!("Shop"), json!("shop,crm"), json!(["shop"]), json!("*"), json!("")]
     {
