@@ -5,6 +5,7 @@ pub mod credential;
 pub mod duration;
 mod hostname;
 mod name;
+mod name_pattern;
 mod origin;
 pub mod vocabulary;
 
@@ -12,4 +13,5 @@ pub use self::hostname::{
     HostPattern, Hostname, InvalidHostname, MAX_HOSTNAME, MAX_LABEL, check_label,
 };
 pub use self::name::NamespacedName;
+pub use self::name_pattern::{InvalidNamePattern, NamePattern};
 pub use self::origin::{Origin, Place};

@@ -5,6 +5,7 @@
 //! | which credentials does the request show? | [`shown`] |
 //! | whose are they? | [`authenticator`]: [`client_keys`], [`client_certificate`], [`token`] by the keys of [`issuers`], [`introspection`] |
 //! | is the token one that says who is calling? | [`purpose`] |
+//! | does it speak for a person? | [`person`] |
 //! | is she known from a moment ago? | [`recent`] |
 //! | whose signature is checked next? | [`turns`] |
 //! | may she go there? | [`caller`] |
@@ -24,6 +25,7 @@ mod introspection;
 pub(crate) mod issuers;
 mod keys;
 mod logins;
+pub(crate) mod person;
 pub(crate) mod purpose;
 pub(crate) mod recent;
 pub(crate) mod review;
@@ -36,4 +38,4 @@ pub(crate) use self::caller::{Caller, User, may, may_enter};
 pub(crate) use self::claims::Claims;
 pub(crate) use self::client_certificate::ClientCertificate;
 pub(crate) use self::shown::{Fields, Shown, strip_set_cookies};
-pub(crate) use self::token::{Parts, Rejected, user};
+pub(crate) use self::token::{Parts, Rejected};

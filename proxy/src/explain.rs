@@ -8,13 +8,15 @@ use std::fmt;
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
+use portcullis_config::model::NamePattern;
 use portcullis_config::settings::{PlainHttp, Settings};
-use portcullis_config::snapshot::access::{Access, NamePattern};
+use portcullis_config::snapshot::access::Access;
 use portcullis_config::snapshot::host::VirtualHost;
 use portcullis_config::snapshot::rule::{Route, Rule};
 use portcullis_config::snapshot::{Listener, Snapshot};
 use serde::{Deserialize, Serialize};
 
+use crate::access::person::NoUser;
 use crate::access::{self, Authenticated, Authenticator, Fields, Shown};
 use crate::admin::table::{Backend, describe, origin, word};
 use crate::exchange::{BodyLength, RequestHead, Target};
@@ -242,7 +244,12 @@ impl Walk<'_> {
             || true,
         );
         let authenticated = authenticated.unwrap_or_default();
-        let (demand, shown) = (demand(access), who(&authenticated));
+        let no_user = if authenticated.has_token_without_user() {
+            self.authenticator.why_no_user(&shown)
+        } else {
+            None
+        };
+        let (demand, shown) = (demand(access), who(&authenticated, no_user));
         if !access::may(access, &authenticated.caller) {
             self.step(
                 "access",
@@ -318,7 +325,7 @@ fn names(patterns: &[NamePattern]) -> String {
 }
 
 /// Who shows herself, by credentials that hold.
-fn who(Authenticated { caller, rejected, .. }: &Authenticated) -> String {
+fn who(Authenticated { caller, rejected, .. }: &Authenticated, no_user: Option<NoUser>) -> String {
     let application = caller
         .application
         .as_ref()
@@ -327,7 +334,9 @@ fn who(Authenticated { caller, rejected, .. }: &Authenticated) -> String {
         caller.user.as_ref().map_or("no user".to_owned(), |user| format!("the user {}", user.name));
     let rejected =
         rejected.map_or(String::new(), |reason| format!(" (a credential does not hold: {reason})"));
-    format!("the request shows {application} and {user}{rejected}")
+    let no_user =
+        no_user.map_or(String::new(), |reason| format!(" (the token shows no user: {reason})"));
+    format!("the request shows {application} and {user}{rejected}{no_user}")
 }
 
 fn claimed(host: &VirtualHost) -> String {

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use self::github::Github;
 use self::openid::OpenId;
 use crate::access::issuers::KeysError;
+use crate::access::person::NoUser;
 use crate::access::{Authenticator, Rejected, User};
 use crate::fetch::{Answer, FetchError};
 use crate::upstream::AuthoritiesError;
@@ -90,8 +91,8 @@ pub(crate) enum ProviderError {
     Token(Rejected),
     #[error("the provider's token is for another login, or about another person")]
     Other,
-    #[error("the provider names nobody by the claim that grants name users by")]
-    Nobody,
+    #[error("the provider's token shows no user: {0}")]
+    Nobody(NoUser),
     #[error("the client secret cannot be read: {0}")]
     Secret(io::Error),
 }
@@ -197,7 +198,7 @@ impl ProviderError {
             Self::Status(_) | Self::Missing(_) => "provider_malformed",
             Self::Token(rejected) => rejected.word(),
             Self::Other => "other_login",
-            Self::Nobody => "nobody",
+            Self::Nobody(_) => "nobody",
             Self::Secret(_) => "client_secret",
         }
     }
@@ -206,7 +207,7 @@ impl ProviderError {
     pub(crate) fn is_final(&self) -> bool {
         match self {
             Self::Refused(word) => &**word == "invalid_grant",
-            Self::Other | Self::Nobody => true,
+            Self::Other | Self::Nobody(_) => true,
             _ => false,
         }
     }

@@ -3,9 +3,9 @@
 use std::sync::{Arc, LazyLock};
 
 use http::HeaderMap;
-use portcullis_config::model::{HostPattern, Origin};
+use portcullis_config::model::{HostPattern, NamePattern, Origin};
 use portcullis_config::snapshot::Listener;
-use portcullis_config::snapshot::access::{Access, Circle, NamePattern, Require};
+use portcullis_config::snapshot::access::{Access, Circle, Require};
 use portcullis_config::snapshot::backend::WeightedBackends;
 use portcullis_config::snapshot::host::VirtualHost;
 use portcullis_config::snapshot::policy::Policy;

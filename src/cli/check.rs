@@ -39,9 +39,8 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        let Given { manifests, problems: wrong } = Given::read(self.paths)?;
+        let Given { manifests, problems: wrong, warnings: mut found } = Given::read(self.paths)?;
         let now = SystemTime::now();
-        let mut found = Vec::new();
         for Manifests { settings, paths } in manifests {
             let Translation { snapshot, problems } = preview(&settings, paths, now);
             found.extend(problems);

@@ -36,6 +36,9 @@ impl Gateway {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let settings = Arc::new(Settings::read(&self.config).map_err(Failure::Problems)?);
         log::start(self.log_format)?;
+        for warning in settings.warnings() {
+            tracing::warn!(help = warning.help, "{}", warning.message);
+        }
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("control")

@@ -3,6 +3,7 @@
 mod bad;
 mod differential;
 mod issuer;
+mod person;
 
 use std::time::Duration;
 

@@ -833,7 +833,9 @@ async fn sign_in(
 
 #[tokio::test]
 async fn the_command_line_signs_in_by_a_browser_on_this_machine() {
-    let site = Site::with(json!({}), json!({ "userClaim": "sub" })).await;
+    // Only people get tokens by a public client.
+    let evidence = json!([{ "claim": "aud", "value": "portcullis-cli" }]);
+    let site = Site::with(json!({}), json!({ "userClaim": "sub", "userEvidence": evidence })).await;
     let folder = tempfile::tempdir().unwrap();
     let (nothing, complaint) = token(&folder).await;
     assert!(nothing.is_empty() && complaint.contains("you are not signed in"), "{complaint}");

@@ -11,10 +11,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 
 use super::{is_well_formed, write_hash};
-use crate::model::Origin;
 use crate::model::credential::{APPLICATION, CLIENT_KEY, CREDENTIAL, EXPIRES, HASH};
 use crate::model::vocabulary::PREFIX;
-use crate::snapshot::access::{ClientKey, NamePattern};
+use crate::model::{NamePattern, Origin};
+use crate::snapshot::access::ClientKey;
 
 /// How much of an application's name stands in that of a Secret.
 const MAX_SLUG: usize = 40;

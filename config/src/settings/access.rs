@@ -7,7 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::duration;
+use crate::model::{NamePattern, duration};
 
 /// The `login.issuer` that means GitHub, which is none of OpenID Connect.
 pub const GITHUB: &str = "github";
@@ -61,6 +61,11 @@ pub struct IssuerSettings {
     /// The claim that names the user. Of `email`, only one with `email_verified` counts.
     #[serde(default = "default_user_claim")]
     pub user_claim: String,
+    /// What shows that a bearer token speaks for a person: one of these is enough, and a token
+    /// without any shows its application alone. Without the key it is a verified `email`; with
+    /// `[]`, no bearer token of this issuer is a user's. A login at the portal needs none.
+    #[serde(default)]
+    pub user_evidence: Option<Vec<UserEvidence>>,
     /// The claim that lists the user's groups.
     #[serde(default = "default_group_claim")]
     pub group_claim: String,
@@ -75,6 +80,21 @@ pub struct IssuerSettings {
     /// How tokens that are no JWTs are looked up (RFC 7662); without it, none is accepted.
     #[serde(default)]
     pub introspection: Option<IntrospectionSettings>,
+}
+
+/// A claim that only tokens of people have.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UserEvidence {
+    /// A claim that only tokens of people have; of `email`, only one with `email_verified` counts.
+    /// One entry that holds is enough. Without `userEvidence` it is `email`; with `[]`, no bearer
+    /// token of the issuer is a user's.
+    pub claim: String,
+    /// What the claim's text, or one of its texts, has to be; a `*` at its beginning or end stands
+    /// for anything. Without it, anything but an empty value and `false` counts.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub value: Option<NamePattern>,
 }
 
 /// A signature algorithm (RFC 7518 §3.1, RFC 8037). Those with a shared secret are not among them,

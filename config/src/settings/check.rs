@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::{CertificateSettings, Settings, SourceSettings, acme, tls};
 use crate::model::{Hostname, check_label};
+use crate::problem::Problem;
 use crate::settings::hostname::InvalidTemplate;
 
 /// Takes the keys that lead to a value, what is wrong with it, and how to mend it.
@@ -28,6 +29,14 @@ pub(super) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {
     timeouts(settings, complain);
     access::meaning(settings, complain);
     acme::check::meaning(settings, complain);
+}
+
+impl Settings {
+    /// What is in effect, but is probably not what was meant.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Problem> {
+        access::warnings(self).collect()
+    }
 }
 
 fn names(settings: &Settings, complain: &mut Complain<'_>) {

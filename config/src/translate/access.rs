@@ -9,7 +9,8 @@ use super::policy::path;
 use crate::model::vocabulary::{
     ALLOW_APPS, ALLOW_GROUPS, ALLOW_USERS, Key, PASS_CREDENTIALS, PUBLIC_PATHS, REQUIRE,
 };
-use crate::snapshot::access::{Access, Circle, InvalidNamePattern, NamePattern, Require};
+use crate::model::{InvalidNamePattern, NamePattern};
+use crate::snapshot::access::{Access, Circle, Require};
 use crate::snapshot::rule::PathPrefix;
 
 /// The most pairs of names that are compared to find whether a Service grants anything that its

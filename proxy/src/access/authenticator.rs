@@ -21,6 +21,7 @@ use super::client_keys::ClientKeys;
 use super::introspection::Introspection;
 use super::issuers::Issuer;
 use super::logins::Logins;
+use super::person::{self, NoUser};
 use super::purpose;
 use super::shown::{Bearer, Shown};
 use super::token::{CALLERS, Parts, Rejected, caller};
@@ -209,6 +210,13 @@ impl Authenticator {
         self.logins.as_ref()?.renewal(authenticated.session.as_ref()?, host, now)
     }
 
+    /// Why the signed bearer token of these credentials shows no user, if it holds.
+    pub(crate) fn why_no_user(&self, shown: &Shown) -> Option<NoUser> {
+        let Some(Bearer::Token(token)) = shown.bearer() else { return None };
+        let (parts, _, issuer) = self.read(token).ok()?;
+        person::of_bearer(parts.unverified(), &issuer.settings).err()
+    }
+
     fn token(
         &self,
         token: &str,
@@ -298,6 +306,11 @@ impl Authenticated {
     /// Whether a credential says who is calling.
     pub(crate) fn is_somebody(&self) -> bool {
         self.caller.application.is_some() || self.caller.user.is_some()
+    }
+
+    /// Whether there is a bearer token that holds, and no user.
+    pub(crate) fn has_token_without_user(&self) -> bool {
+        self.token && self.rejected.is_none() && self.caller.user.is_none()
     }
 
     /// Whether one of the credentials has ended by now.

@@ -85,7 +85,8 @@ pub(super) fn ann() -> Caller {
 
 #[cfg(test)]
 mod tests {
-    use portcullis_config::snapshot::access::{Circle, NamePattern};
+    use portcullis_config::model::NamePattern;
+    use portcullis_config::snapshot::access::Circle;
 
     use super::*;
 

@@ -14,9 +14,10 @@ use portcullis_config::settings::access::{IssuerSettings, SignatureAlgorithm};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
-use super::caller::{Caller, MAX_GROUPS, User};
+use super::caller::Caller;
 use super::claims::Claims;
 use super::keys::{Keys, registered};
+use super::person;
 
 /// Why a credential is not believed: a word for the log and a bounded counter, never for the
 /// client.
@@ -220,39 +221,11 @@ fn algorithm(name: &str) -> Option<SignatureAlgorithm> {
 /// Whom the claims of a verified token name.
 pub(crate) fn caller(claims: &Claims, issuer: &IssuerSettings, until: SystemTime) -> Caller {
     let application = issuer.application_claims.iter().find_map(|claim| claims.text(claim));
-    let user = user(claims, issuer, application);
     Caller {
         application: application.map(|name| format!("{}{name}", issuer.prefix).into()),
-        user: user.map(Into::into),
+        user: person::of_bearer(claims, issuer).ok().map(Into::into),
         until: Some(until),
     }
-}
-
-/// The person that the claims name, where they name one: a client's own token (RFC 9068 §2.2) names
-/// its client by `sub`.
-pub(crate) fn user(
-    claims: &Claims,
-    issuer: &IssuerSettings,
-    application: Option<&str>,
-) -> Option<User> {
-    let subject = claims.text("sub")?;
-    if application == Some(subject) {
-        return None;
-    }
-    let email = claims
-        .text("email")
-        .filter(|_| claims.get("email_verified") == Some(&serde_json::Value::Bool(true)));
-    let name =
-        if issuer.user_claim == "email" { email? } else { claims.text(&issuer.user_claim)? };
-    let prefixed = |name: &str| format!("{}{name}", issuer.prefix).into_boxed_str();
-    Some(User {
-        name: prefixed(name),
-        email: email.map(Into::into),
-        preferred_username: claims.text("preferred_username").map(Into::into),
-        groups: claims.texts(&issuer.group_claim).take(MAX_GROUPS).map(prefixed).collect(),
-        issuer: issuer.name.as_str().into(),
-        subject: subject.into(),
-    })
 }
 
 #[cfg(test)]

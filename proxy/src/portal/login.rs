@@ -180,7 +180,7 @@ fn refused(attempt: &Attempt) -> Reply {
 fn failed(error: &ProviderError, attempt: &Attempt) -> Reply {
     match error {
         ProviderError::Fetch(_) | ProviderError::Discovery(_) => away(),
-        ProviderError::Nobody => {
+        ProviderError::Nobody(_) => {
             let text = "The identity provider does not say who you are in the way that is needed \
                         here, such as by a verified e-mail address.";
             Reply::page(

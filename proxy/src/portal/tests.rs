@@ -297,6 +297,11 @@ async fn a_token_that_is_not_for_this_login_logs_nobody_in() {
         (json!({"email_verified": false}), StatusCode::FORBIDDEN),
         (json!({"email": null}), StatusCode::FORBIDDEN),
         (json!({"sub": null}), StatusCode::FORBIDDEN),
+        // What is for something else, and what is a program's.
+        (json!({"events": {"urn:example:event": {}}}), StatusCode::FORBIDDEN),
+        (json!({"typ": "Refresh"}), StatusCode::FORBIDDEN),
+        (json!({"gty": "client-credentials"}), StatusCode::FORBIDDEN),
+        (json!({"sub": "portcullis"}), StatusCode::FORBIDDEN),
         (json!({"aud": ["portcullis", "others"], "azp": "portcullis"}), StatusCode::SEE_OTHER),
     ] {
         let sent = trip.begin_anew().await;

@@ -11,7 +11,7 @@ use super::{
     UnusableProvider, json, with_query,
 };
 use crate::access::issuers::{Discovery, Issuer};
-use crate::access::{Claims, Parts, Rejected, purpose, user};
+use crate::access::{Claims, Parts, Rejected, person, purpose};
 use crate::fetch::Client;
 
 /// How often and how many times it is looked whether a key that is not known has come: it was asked
@@ -208,7 +208,7 @@ impl OpenId {
             (claims, more) => claims.or(more).ok_or(ProviderError::Missing("claims"))?,
         };
         let session = claims.text("sid").map(Into::into);
-        let user = user(&claims, settings, None).ok_or(ProviderError::Nobody)?;
+        let user = person::of_login(&claims, settings).map_err(ProviderError::Nobody)?;
         Ok(Person { user, session, refresh_token: tokens.refresh_token })
     }
 

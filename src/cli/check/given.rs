@@ -23,6 +23,8 @@ pub(super) struct Given {
     pub(super) manifests: Vec<Manifests>,
     /// What is wrong with configurations.
     pub(super) problems: Vec<Problem>,
+    /// What is doubtful about configurations that can be used.
+    pub(super) warnings: Vec<Problem>,
 }
 
 // === impl Given ===
@@ -71,7 +73,10 @@ impl Given {
 
     fn configuration(&mut self, path: &Path) -> Option<Settings> {
         match Settings::read(path) {
-            Ok(settings) => Some(settings),
+            Ok(settings) => {
+                self.warnings.extend(settings.warnings());
+                Some(settings)
+            }
             Err(problems) => {
                 self.problems.extend(problems);
                 None

@@ -179,6 +179,13 @@ fn claims(issuer: &Issuer) -> Vec<(String, String)> {
         ("toe", json!(now())),
         ("token_use", json!("refresh")),
         ("token_type", json!("refresh")),
+        ("gty", json!("client-credentials")),
+        ("idtyp", json!("app")),
+        ("preferred_username", json!("service-account-shop")),
+        ("sub", json!("shop")),
+        ("sub", json!("1001@clients")),
+        ("cid", json!("1001")),
+        ("kubernetes.io", json!({"namespace": "shop"})),
     ] {
         bad.push(with(name, value));
     }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use http::Uri;
 
 use super::{CERTIFICATE, Complain, contains, readable};
-use crate::model::{Hostname, check_label};
+use crate::model::{Hostname, Origin, check_label};
+use crate::problem::{Problem, Severity};
 use crate::settings::Settings;
-use crate::settings::access::{GITHUB, IssuerSettings, LoginSettings};
+use crate::settings::access::{GITHUB, IssuerSettings, LoginSettings, UserEvidence};
 
 /// The longest name of an issuer, in bytes: it is a label of metrics.
 const MAX_NAME: usize = 63;
@@ -19,6 +20,29 @@ const SHORTEST_ROTATION: Duration = Duration::from_secs(3600);
 /// The most session keys of the gateway's own that are in use at a time, but for the one that
 /// seals.
 const MAX_KEYS: u32 = 16;
+
+/// The user claim that shows a person by itself.
+const VERIFIED_BY_ITSELF: &str = "email";
+/// Claims that say nothing about who the subject is: every token may have them (RFC 7519 §4.1,
+/// RFC 9068 §2.2, RFC 7662 §2.2).
+const EVERY_TOKEN: [&str; 16] = [
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "azp",
+    "client_id",
+    "cid",
+    "appid",
+    "scope",
+    "typ",
+    "token_type",
+    "active",
+    "acr",
+];
 
 /// Checks all that needs no look at other files.
 pub(super) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {
@@ -103,6 +127,7 @@ fn of_issuer(issuer: &IssuerSettings, complain: &mut ComplainHere<'_>) {
             "write some, such as ES256, or leave the key out",
         );
     }
+    of_user_evidence(issuer.user_evidence.as_deref().unwrap_or_default(), complain);
     for (keys, claim) in [("userClaim", &issuer.user_claim), ("groupClaim", &issuer.group_claim)] {
         if claim.is_empty() {
             complain(
@@ -112,6 +137,49 @@ fn of_issuer(issuer: &IssuerSettings, complain: &mut ComplainHere<'_>) {
             );
         }
     }
+}
+
+/// What shows a person has to be something that an application cannot have as well.
+fn of_user_evidence(evidence: &[UserEvidence], complain: &mut ComplainHere<'_>) {
+    for (index, evidence) in evidence.iter().enumerate() {
+        let keys = ["userEvidence", &index.to_string(), "claim"];
+        let (message, help) = match (evidence.claim.as_str(), &evidence.value) {
+            ("", _) => ("it is empty", "write the name of a claim that only people's tokens have"),
+            ("email_verified", _) => (
+                "it says nothing without the address",
+                "write `email`, of which only a verified one counts",
+            ),
+            (claim, None) if EVERY_TOKEN.contains(&claim) => (
+                "applications' tokens have this claim as well",
+                "add a `value` that only people's have",
+            ),
+            _ => continue,
+        };
+        complain(&keys, message.to_owned(), help);
+    }
+}
+
+/// What is in effect, but is probably not what was meant.
+pub(super) fn warnings(settings: &Settings) -> impl Iterator<Item = Problem> {
+    let issuers = settings.access.issuers.iter().enumerate();
+    // Of an `email`, only a verified one names a user: it is the evidence already.
+    let doubtful = issuers.filter(|(_, issuer)| {
+        issuer.user_evidence.is_none() && issuer.user_claim != VERIFIED_BY_ITSELF
+    });
+    doubtful.map(|(index, issuer)| Problem {
+        severity: Severity::Warning,
+        reason: "NoUserEvidence",
+        origin: Origin::default(),
+        message: format!(
+            "`access.issuers[{index}].userEvidence`: it is not written, so bearer tokens of `{}` \
+             that have no verified `email` are not a user's, although users are named by `{}`",
+            issuer.name, issuer.user_claim
+        ),
+        help: "write which claim only people's tokens have: docs/access.md has a table of \
+               providers; `[{claim: email}]` if it is the verified address, `[]` if all tokens are \
+               applications'"
+            .to_owned(),
+    })
 }
 
 /// Whether callers of different issuers can be told apart.
