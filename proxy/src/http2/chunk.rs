@@ -17,9 +17,10 @@ pub(crate) struct Chunk {
 
 /// How many octets h2 holds for one stream. h2 buffers without a bound, and tells neither how much
 /// nor when it is gone; but it drops what it has written or given up.
-#[derive(Default)]
 pub(crate) struct Gauge {
     held: Cell<usize>,
+    /// Those of all streams of the connection.
+    total: Rc<Cell<usize>>,
     waiting: Cell<Option<(usize, Waker)>>,
 }
 
@@ -28,6 +29,7 @@ pub(crate) struct Gauge {
 impl Chunk {
     pub(crate) fn new(data: Bytes, gauge: &Rc<Gauge>) -> Self {
         gauge.held.set(gauge.held.get() + data.len());
+        gauge.total.set(gauge.total.get() + data.len());
         Self { counted: data.len(), data, gauge: Rc::clone(gauge) }
     }
 }
@@ -59,6 +61,16 @@ impl Drop for Chunk {
 // === impl Gauge ===
 
 impl Gauge {
+    /// A stream's; `total` is counted by all streams of its connection.
+    pub(crate) fn new(total: &Rc<Cell<usize>>) -> Self {
+        Self { held: Cell::default(), total: Rc::clone(total), waiting: Cell::default() }
+    }
+
+    /// What h2 holds for all streams of the connection.
+    pub(crate) fn total(&self) -> usize {
+        self.total.get()
+    }
+
     pub(crate) fn held(&self) -> usize {
         self.held.get()
     }
@@ -75,6 +87,7 @@ impl Gauge {
     fn release(&self, octets: usize) {
         let held = self.held.get().saturating_sub(octets);
         self.held.set(held);
+        self.total.set(self.total.get().saturating_sub(octets));
         match self.waiting.take() {
             Some((at_most, waker)) if held <= at_most => waker.wake(),
             waiting => self.waiting.set(waiting),

@@ -1,7 +1,8 @@
 //! The sending half of a stream as a bounded [`Sink`].
 
+use std::cell::Cell;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
@@ -11,6 +12,9 @@ use crate::exchange::{Broken, Frame, Sink};
 
 /// Octets of one stream that may wait in h2 before no more are taken.
 const BOUND: usize = 64 * 1024;
+/// Octets of all streams of a connection that may wait in h2 before no more are taken of a stream
+/// than one frame, and that only where the peer has opened a window for it.
+const CONNECTION_BOUND: usize = 1024 * 1024;
 
 /// Sends the frames of one body.
 ///
@@ -38,8 +42,10 @@ enum State {
 // === impl StreamSink ===
 
 impl StreamSink {
-    pub(crate) fn new(stream: SendStream<Chunk>) -> Self {
-        Self { stream, gauge: Rc::default(), last: None, state: State::Open, is_uncovered: false }
+    /// `held` counts what waits in h2 for all streams of the connection.
+    pub(crate) fn new(stream: SendStream<Chunk>, held: &Rc<Cell<usize>>) -> Self {
+        let gauge = Rc::new(Gauge::new(held));
+        Self { stream, gauge, last: None, state: State::Open, is_uncovered: false }
     }
 
     /// Whether the whole body has been pushed.
@@ -83,6 +89,20 @@ impl StreamSink {
         }
     }
 
+    /// Waits until h2 holds nothing of the stream and the peer has opened a window for it.
+    fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        self.send_last();
+        ready!(self.poll_held(0, cx))?;
+        self.stream.reserve_capacity(1);
+        while self.stream.capacity() == 0 {
+            match ready!(self.stream.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Poll::Ready(Err(Broken::Closed)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Waits until h2 holds no more than `at_most` octets, or the stream is reset.
     fn poll_held(&mut self, at_most: usize, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         match self.state {
@@ -110,6 +130,9 @@ impl Sink for StreamSink {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         if self.gauge.held() + self.last.as_ref().map_or(0, Bytes::len) >= BOUND {
             self.send_last();
+        }
+        if self.gauge.total() >= CONNECTION_BOUND {
+            return self.poll_window(cx);
         }
         self.poll_held(BOUND - 1, cx)
     }

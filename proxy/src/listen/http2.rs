@@ -64,6 +64,8 @@ struct Shared {
 /// The client's end of one stream.
 #[derive(Debug)]
 pub(crate) struct Responder {
+    /// Octets of responses that wait in h2.
+    held: Rc<Cell<usize>>,
     state: Answer,
     shared: Rc<Shared>,
 }
@@ -460,7 +462,7 @@ impl Respond for Responder {
         let is_complete = body == BodyLength::None;
         match respond.send_response(response(head), is_complete) {
             Ok(_) if is_complete => self.state = Answer::Complete,
-            Ok(stream) => self.state = Answer::Begun(StreamSink::new(stream)),
+            Ok(stream) => self.state = Answer::Begun(StreamSink::new(stream, &self.shared.held)),
             Err(_) => self.abort(),
         }
     }
