@@ -2,10 +2,11 @@
 //! [`upstream`](crate::upstream) with pods.
 //!
 //! Towards clients the h2 crate does the protocol. Round it: a transport that gathers writes
-//! ([`gather`]), a bounded sink and a source for the frames of a body, and a budget for resets.
+//! ([`gather`]), a watch on heads that never end ([`block_watch`]), a bounded sink and a source for the frames of a body, and a budget for resets.
 //! Towards pods it is our own: [`frame`] and [`hpack`]. Both find in the same way that a
 //! peer is dead ([`liveness`]).
 
+pub(crate) mod block_watch;
 pub(crate) mod chunk;
 pub(crate) mod frame;
 pub(crate) mod gather;

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use super::block_watch::BlockWatch;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Octets that are gathered before they are written without a flush.
@@ -24,6 +25,9 @@ pub(crate) struct Gather<T>(Rc<Shared<T>>);
 struct Shared<T> {
     transport: RefCell<Transport<T>>,
     signs_of_life: Cell<u64>,
+    /// Octets that may still be read.
+    allowed: Cell<usize>,
+    blocks: RefCell<BlockWatch>,
 }
 
 #[derive(Debug)]
@@ -62,6 +66,8 @@ impl<T> Gather<T> {
                 is_stalled: false,
             }),
             signs_of_life: Cell::new(0),
+            allowed: Cell::new(usize::MAX),
+            blocks: RefCell::new(BlockWatch::new()),
         }))
     }
 
@@ -69,6 +75,18 @@ impl<T> Gather<T> {
     /// there had been none.
     pub(crate) fn signs_of_life(&self) -> u64 {
         self.0.signs_of_life.get()
+    }
+
+    /// Lets some `octets` be read until this is called again. Where more is to be read, the task
+    /// that reads is woken at once: it comes by after what it has begun has had its turn. Without
+    /// this, all is read that is there.
+    pub(crate) fn allow(&self, octets: usize) {
+        self.0.allowed.set(octets);
+    }
+
+    /// The number of the header block that the peer has begun and not finished.
+    pub(crate) fn unfinished_block(&self) -> Option<u64> {
+        self.0.blocks.borrow().unfinished()
     }
 
     /// Gives back the memory of an idle connection.
@@ -153,10 +171,17 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gather<T> {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let allowed = self.0.allowed.get();
+        if allowed == 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = into.filled().len();
         ready!(Pin::new(&mut self.0.transport.borrow_mut().io).poll_read(cx, into))?;
-        if into.filled().len() > before {
+        if let Some(read) = into.filled().get(before..).filter(|read| !read.is_empty()) {
             self.0.note_life();
+            self.0.allowed.set(allowed.saturating_sub(read.len()));
+            self.0.blocks.borrow_mut().read(read);
         }
         Poll::Ready(Ok(()))
     }
@@ -269,6 +294,19 @@ mod tests {
         theirs.write_all(b"!").await.unwrap();
         assert_eq!(gather.read(&mut [0; 8]).await.unwrap(), 1);
         assert_eq!(gather.signs_of_life(), 1);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_read_than_is_allowed_at_once() {
+        let (ours, mut theirs) = duplex(1024);
+        let mut gather = Gather::new(ours);
+        theirs.write_all(b"one and two").await.unwrap();
+        gather.allow(1);
+        let mut buffer = [0; 3];
+        assert_eq!(gather.read(&mut buffer).await.unwrap(), 3);
+        assert!(gather.read(&mut buffer).now_or_never().is_none());
+        gather.allow(1);
+        assert_eq!(gather.read(&mut buffer).await.unwrap(), 3);
     }
 
     #[tokio::test]

@@ -34,8 +34,13 @@ use crate::normalize::refusals;
 const QUIET: Duration = Duration::from_secs(20);
 /// How long it may take to answer: the PING waits behind what the kernel holds for a slow link.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Octets that are read of a connection before its streams' tasks have their turn: header fields
+/// that HPACK makes of an octet each hold a hundred times that.
+const READ: usize = 64 * 1024;
 /// The client sent frames, or cancelled requests, beyond all measure.
 const FLOOD: &str = "http2_flood";
+/// It did not finish a header block within `timeouts.requestHead`.
+const HEAD_LATE: &str = "http2_head_late";
 /// How long a client may take to close a connection that has ended, and how much it may still send
 /// meanwhile.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 256 * 1024);
@@ -115,6 +120,7 @@ where
 /// reset, and what was sent last, GOAWAY with its reason, would be lost with it.
 async fn linger<T: AsyncRead + AsyncWrite + Unpin>(mut gather: Gather<T>) {
     let (time, mut most) = LINGER;
+    gather.allow(most);
     let drained = async {
         gather.shutdown().await?;
         let mut buffer = [0; 4096];
@@ -176,7 +182,11 @@ struct Server<T, H> {
     most_tasks: usize,
     idle: Duration,
     idle_since: Option<Instant>,
-    is_flood: bool,
+    head: Duration,
+    /// A header block that is not whole, and since when.
+    block: Option<(u64, Instant)>,
+    /// What the client is to blame for, once the connection is being shut down for it.
+    blame: Option<&'static str>,
 }
 
 // === impl Server ===
@@ -208,12 +218,15 @@ where
             most_tasks: usize::try_from(streams).unwrap_or(usize::MAX).saturating_mul(2),
             idle: settings.timeouts.client_idle,
             idle_since: Some(now),
-            is_flood: false,
+            head: settings.timeouts.request_head,
+            block: None,
+            blame: None,
         }
     }
 
     fn next_tick(&self) -> Instant {
-        Instant::now() + self.liveness.interval().min(self.idle / 4).max(Duration::from_millis(1))
+        let interval = self.liveness.interval().min(self.idle / 4).min(self.head / 2);
+        Instant::now() + interval.max(Duration::from_millis(1))
     }
 
     fn poll(
@@ -221,6 +234,7 @@ where
         mut timer: Pin<&mut Sleep>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<&'static str>> {
+        self.gather.allow(READ);
         loop {
             if let Poll::Ready(blame) = self.poll_streams(cx) {
                 // h2 has shut the transport down, and with it flushed it.
@@ -232,6 +246,7 @@ where
                 Poll::Ready(Ok(Flushed::All)) | Poll::Pending => {}
             }
             self.note_idle();
+            self.note_block();
             if self.poll_drain(cx).is_ready() {
                 continue;
             }
@@ -255,16 +270,20 @@ where
                 Err(error) => return Poll::Ready(blame(&error)),
             }
         }
-        Poll::Ready(self.is_flood.then_some(FLOOD))
+        Poll::Ready(self.blame)
     }
 
     fn charge_resets(&mut self) {
         let resets = self.shared.resets.take();
         let is_flood = resets > 0 && !self.budget.take(resets, Instant::now().into_std());
         if is_flood || self.shared.tasks.get() > self.most_tasks {
-            self.is_flood = true;
-            self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            self.give_up(FLOOD);
         }
+    }
+
+    fn give_up(&mut self, blame: &'static str) {
+        self.blame = Some(blame);
+        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
     }
 
     fn begin(&self, request: Request<RecvStream>, respond: SendResponse<Chunk>) {
@@ -296,8 +315,18 @@ where
 
     fn tick(&mut self) -> Verdict {
         let now = Instant::now();
+    fn note_block(&mut self) {
+        let unfinished = self.gather.unfinished_block();
+        if unfinished != self.block.map(|(number, _)| number) {
+            self.block = unfinished.map(|number| (number, Instant::now()));
+        }
+    }
+
         if let Some(since) = self.idle_since {
             self.gather.shrink();
+        if self.block.is_some_and(|(_, since)| now.duration_since(since) >= self.head) {
+            self.give_up(HEAD_LATE);
+        }
             if now.duration_since(since) >= self.idle {
                 self.connection.abrupt_shutdown(Reason::NO_ERROR);
             }

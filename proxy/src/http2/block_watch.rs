@@ -1,0 +1,142 @@
+//! Finds out whether a peer is in the midst of a header block: h2 waits for the rest of one without
+//! a limit in time, and nothing else is read from the connection meanwhile (RFC 9113 §4.3).
+
+use super::frame::{self, Head, flag, kind};
+
+/// Follows the frames of what is read.
+#[derive(Debug)]
+pub(crate) struct BlockWatch {
+    /// Octets of a payload, or of the preface, that are still to come.
+    left: usize,
+    head: [u8; frame::HEAD],
+    /// How much of the next frame's head is there.
+    have: usize,
+    /// Header blocks so far.
+    blocks: u64,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Outside,
+    Within,
+    /// In the last frame of a block.
+    Ending,
+}
+
+// === impl BlockWatch ===
+
+impl BlockWatch {
+    /// For what a client sends from its first octet on.
+    pub(crate) fn new() -> Self {
+        Self {
+            left: frame::PREFACE.len(),
+            head: [0; frame::HEAD],
+            have: 0,
+            blocks: 0,
+            state: State::Outside,
+        }
+    }
+
+    /// The number of the header block that was begun and is not whole.
+    pub(crate) fn unfinished(&self) -> Option<u64> {
+        (self.state != State::Outside).then_some(self.blocks)
+    }
+
+    /// Takes note of what was read.
+    pub(crate) fn read(&mut self, mut octets: &[u8]) {
+        loop {
+            let Some(rest) = octets.get(self.left..) else {
+                self.left -= octets.len();
+                return;
+            };
+            self.left = 0;
+            if self.state == State::Ending && self.have == 0 {
+                self.state = State::Outside;
+            }
+            let missing = self.head.get_mut(self.have..).unwrap_or_default();
+            let (head, payload) = rest.split_at(missing.len().min(rest.len()));
+            missing.iter_mut().zip(head).for_each(|(to, from)| *to = *from);
+            self.have += head.len();
+            if self.have < frame::HEAD {
+                return;
+            }
+            self.begin();
+            octets = payload;
+        }
+    }
+
+    /// A frame's head is whole.
+    fn begin(&mut self) {
+        self.have = 0;
+        let Some(head) = Head::read(&self.head) else { return };
+        self.left = head.length;
+        match head.kind {
+            kind::HEADERS => self.blocks += 1,
+            kind::CONTINUATION => {}
+            _ => return,
+        }
+        self.state = if head.has(flag::END_HEADERS) { State::Ending } else { State::Within };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
+        let mut octets = Vec::new();
+        Head { length: payload, kind, flags, stream: 1 }.write(&mut octets);
+        octets.resize(octets.len() + payload, b'x');
+        octets
+    }
+
+    /// What is unfinished after each octet.
+    fn watched(octets: &[u8]) -> Vec<Option<u64>> {
+        let mut watch = BlockWatch::new();
+        watch.read(frame::PREFACE);
+        octets
+            .chunks(1)
+            .map(|octet| {
+                watch.read(octet);
+                watch.unfinished()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_block_is_unfinished_from_its_first_head_to_its_last_octet() {
+        let octets = [
+            frame(kind::SETTINGS, 0, 6),
+            frame(kind::HEADERS, 0, 3),
+            frame(kind::CONTINUATION, 0, 0),
+            frame(kind::CONTINUATION, flag::END_HEADERS, 2),
+            frame(kind::DATA, flag::END_HEADERS, 4),
+            frame(kind::HEADERS, flag::END_HEADERS, 5),
+        ]
+        .concat();
+        let states = watched(&octets);
+        let runs: Vec<_> =
+            states.chunk_by(|one, next| one == next).map(|run| (run[0], run.len())).collect();
+        assert_eq!(
+            runs,
+            [(None, 15 + 8), (Some(1), 4 + 9 + 10), (None, 1 + 13 + 8), (Some(2), 5), (None, 1)]
+        );
+    }
+
+    #[test]
+    fn it_does_not_matter_how_octets_are_read() {
+        let octets = [
+            frame::PREFACE.to_vec(),
+            frame(kind::HEADERS, flag::END_HEADERS, 300),
+            frame(kind::HEADERS, 0, 70),
+            frame(kind::CONTINUATION, 0, 17),
+        ]
+        .concat();
+        for size in 1..octets.len() {
+            let mut watch = BlockWatch::new();
+            octets.chunks(size).for_each(|octets| watch.read(octets));
+            assert_eq!(watch.unfinished(), Some(2), "{size}");
+        }
+    }
+}
