@@ -220,6 +220,12 @@ pub struct Limits {
     pub http2_streams: NonZeroU32,
     /// Octets that one HTTP/2 stream may have under way from the client before they are read.
     pub http2_stream_window: NonZeroU32,
+    /// Octets that the request heads of one connection may hold in memory. Requests beyond it are
+    /// refused: over HTTP/2 by a reset of their stream (REFUSED_STREAM), over HTTP/1.1 by 503.
+    pub request_memory_per_connection: NonZeroUsize,
+    /// Octets that the request heads of one client address (IPv6: one /64) may hold in memory, over
+    /// all of its connections; each connection has 16 KiB besides.
+    pub request_memory_per_client: NonZeroUsize,
     /// Idle connections kept to one endpoint by one worker.
     pub idle_connections_per_endpoint: NonZeroUsize,
     /// Connections in all to one endpoint by one worker; requests beyond it get 503.
@@ -246,6 +252,15 @@ pub struct TimeoutSettings {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub stream_idle: Duration,
+    /// How long a client may accept nothing of a backend's response that waits for it.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
+    pub client_read: Duration,
+    /// How long a client may take to accept an answer of the gateway's own (404, a redirect, a page
+    /// of the portal). After that its HTTP/2 stream is reset, or its HTTP/1.1 connection closed.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
+    pub local_reply: Duration,
     /// For a connection to a backend, TLS included.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
@@ -357,6 +372,8 @@ impl Default for Limits {
             response_head_bytes: size(64 * 1024),
             http2_streams: count(250),
             http2_stream_window: count(256 * 1024),
+            request_memory_per_connection: size(2 * 1024 * 1024),
+            request_memory_per_client: size(16 * 1024 * 1024),
             idle_connections_per_endpoint: size(256),
             connections_per_endpoint: size(1_024),
         }
@@ -370,6 +387,8 @@ impl Default for TimeoutSettings {
             request_head: Duration::from_secs(10),
             client_idle: Duration::from_secs(75),
             stream_idle: Duration::from_secs(300),
+            client_read: Duration::from_secs(60),
+            local_reply: Duration::from_secs(10),
             connect: Duration::from_secs(5),
             response_head: Duration::from_secs(60),
             upstream_idle: Duration::from_secs(30),

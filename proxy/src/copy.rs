@@ -10,6 +10,8 @@ use crate::exchange::{Broken, Frame, Refusal, Sink, Source};
 pub(crate) struct Copy {
     state: State,
     octets: u64,
+    /// Some of it waits for the sink to take it.
+    waits_for_sink: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,17 +39,22 @@ pub(crate) enum CopyError {
 impl Copy {
     /// A body of which nothing was moved yet.
     pub(crate) fn new() -> Self {
-        Self { state: State::Moving, octets: 0 }
+        Self { state: State::Moving, octets: 0, waits_for_sink: false }
     }
 
     /// No body: only what the sink holds already is to be flushed.
     pub(crate) fn empty() -> Self {
-        Self { state: State::Flushing, octets: 0 }
+        Self { state: State::Flushing, octets: 0, waits_for_sink: false }
     }
 
     /// Octets of data moved so far.
     pub(crate) fn octets(&self) -> u64 {
         self.octets
+    }
+
+    /// Whether some of it waits for the sink to take it, as of the last [`poll`](Self::poll).
+    pub(crate) fn waits_for_sink(&self) -> bool {
+        self.waits_for_sink
     }
 
     /// Whether nothing is left to be done.
@@ -69,6 +76,7 @@ impl Copy {
         mut inspect: impl FnMut(&mut Frame) -> Result<(), Refusal>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), CopyError>> {
+        self.waits_for_sink = true;
         while self.state == State::Moving {
             ready!(sink.poll_ready(cx)).map_err(CopyError::Sink)?;
             match source.poll_frame(cx) {
@@ -88,9 +96,8 @@ impl Copy {
                 }
                 Poll::Pending => {
                     // Nothing more to gather for now: what was gathered must not wait.
-                    if let Poll::Ready(Err(broken)) = sink.poll_flush(cx) {
-                        return Poll::Ready(Err(CopyError::Sink(broken)));
-                    }
+                    let flushed = sink.poll_flush(cx).map_err(CopyError::Sink)?;
+                    self.waits_for_sink = flushed.is_pending();
                     return Poll::Pending;
                 }
             }

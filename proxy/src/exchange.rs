@@ -151,7 +151,7 @@ pub(crate) struct Peer {
 /// Why a request was refused before it was routed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// 400, 408, 413, 414, 417, 421, 431, 501 or 505.
+    /// 400, 408, 413, 414, 417, 421, 431, 501, 503 or 505.
     pub(crate) status: StatusCode,
     /// One word with underscores, for metrics and logs.
     pub(crate) reason: &'static str,

@@ -1,6 +1,8 @@
 //! Sends a request to a backend and its response to the client, with another try where that is
 //! safe.
 
+mod standstill;
+
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -12,6 +14,7 @@ use portcullis_config::snapshot::backend::Backend;
 use portcullis_config::snapshot::policy::Policy;
 use smallvec::SmallVec;
 
+use self::standstill::Standstill;
 use crate::copy::{Copy, CopyError};
 use crate::exchange::{BodyLength, Broken, Frame, Refusal, Respond, ResponseHead, Source};
 use crate::forwarding;
@@ -45,6 +48,8 @@ pub(crate) struct Deadlines {
     pub(crate) head: Option<Duration>,
     /// How long both bodies may stand still.
     pub(crate) idle: Duration,
+    /// How long the client may take nothing of a response that waits for it.
+    pub(crate) client_read: Duration,
 }
 
 /// What became of a request.
@@ -90,7 +95,17 @@ pub(crate) trait OnHead {
     fn on_head(&mut self, head: &mut ResponseHead);
 }
 
+/// A backend's response whose head is there, and that is not sent on yet. The request's head is not
+/// needed any more.
+pub(crate) struct Answered {
+    exchange: Exchange,
+    upload: Upload,
+    head: ResponseHead,
+    length: BodyLength,
+}
+
 enum Attempt {
+    Answered(Exchange, ResponseHead, BodyLength),
     Over(Outcome),
     Failed(Failed),
     /// The backend answered with a status that is to be tried again.
@@ -105,18 +120,18 @@ enum Event {
     Late,
 }
 
-/// Forwards one request.
-pub(crate) async fn forward<B: Source, R: Respond>(
+/// Sends one request to backends until one has answered.
+///
+/// # Errors
+/// There is no response: what became of the request instead.
+pub(crate) async fn send<B: Source, R: Respond>(
     job: &Job<'_>,
     body: &mut B,
     respond: &mut R,
-    on_head: &mut impl OnHead,
     notes: &mut Notes,
-) -> Outcome {
-    let budget = match BodyBudget::new(job.message.body, job.policy.max_body) {
-        Ok(budget) => budget,
-        Err(refusal) => return Outcome::Refused(refusal),
-    };
+) -> Result<Answered, Outcome> {
+    let budget =
+        BodyBudget::new(job.message.body, job.policy.max_body).map_err(Outcome::Refused)?;
     let mut upload = Upload { copy: Copy::empty(), budget };
     let mut tried = SmallVec::<[SocketAddr; TRIES]>::new();
     // What is old by no more than it took to let the request in is not asked for anew.
@@ -124,22 +139,23 @@ pub(crate) async fn forward<B: Source, R: Respond>(
     loop {
         let balancer = job.worker.upstreams.balancer(&job.backend.endpoints, &job.backend.protocol);
         let Some(endpoint) = balancer.choose(job.worker.random(), now, &tried) else {
-            return failed(StatusCode::SERVICE_UNAVAILABLE, "no_ready_endpoint");
+            return Err(failed(StatusCode::SERVICE_UNAVAILABLE, "no_ready_endpoint"));
         };
         notes.upstream = Some(endpoint.address());
         notes.tries += 1;
         upload.rewind(job.message.body);
         let Some(started) = unless_gone(endpoint.start(&job.message, now), respond).await else {
-            return Outcome::Gone;
+            return Err(Outcome::Gone);
         };
         let failure = match started {
-            Ok(exchange) => {
-                match attempt(job, exchange, &mut upload, body, respond, on_head, notes).await {
-                    Attempt::Over(outcome) => return outcome,
-                    Attempt::Failed(failure) => Some(failure),
-                    Attempt::Again => None,
+            Ok(exchange) => match attempt(job, exchange, &mut upload, body, respond, notes).await {
+                Attempt::Answered(exchange, head, length) => {
+                    return Ok(Answered { exchange, upload, head, length });
                 }
-            }
+                Attempt::Over(outcome) => return Err(outcome),
+                Attempt::Failed(failure) => Some(failure),
+                Attempt::Again => None,
+            },
             Err(failure) => Some(failure),
         };
         tried.push(endpoint.address());
@@ -153,7 +169,7 @@ pub(crate) async fn forward<B: Source, R: Respond>(
         if let Some(failure) = failure
             && !may_try_again(job, failure, &upload, tried.len())
         {
-            return answer_to(failure);
+            return Err(answer_to(failure));
         }
         job.worker.meter.upstream_retried();
         now = Instant::now();
@@ -234,17 +250,16 @@ fn answer_to(failure: Failed) -> Outcome {
     }
 }
 
-/// One try, up to the end of the response where it succeeds.
+/// One try, up to the head of the response where it succeeds.
 async fn attempt<B: Source, R: Respond>(
     job: &Job<'_>,
     mut exchange: Exchange,
     upload: &mut Upload,
     body: &mut B,
     respond: &mut R,
-    on_head: &mut impl OnHead,
     notes: &mut Notes,
 ) -> Attempt {
-    let (mut head, length) = loop {
+    let (head, length) = loop {
         match wait_for_head(job, &mut exchange, upload, body, respond).await {
             Event::Head(Head::Interim(head)) => respond.informational(head),
             Event::Head(Head::Final(head, length)) => break (head, length),
@@ -275,6 +290,19 @@ async fn attempt<B: Source, R: Respond>(
     if may_retry && job.policy.retries.codes.contains(&head.status.as_u16()) {
         return Attempt::Again;
     }
+    Attempt::Answered(exchange, head, length)
+}
+
+/// Sends a backend's response on, and what is left of the request's body meanwhile.
+pub(crate) async fn relay<B: Source, R: Respond>(
+    answered: Answered,
+    deadlines: &Deadlines,
+    body: &mut B,
+    respond: &mut R,
+    on_head: &mut impl OnHead,
+    notes: &mut Notes,
+) -> Outcome {
+    let Answered { mut exchange, mut upload, mut head, length } = answered;
     notes.status = Some(head.status);
     notes.head_at = Some(Instant::now());
     notes.grpc_status = grpc_status(&head.headers);
@@ -283,7 +311,7 @@ async fn attempt<B: Source, R: Respond>(
         upload.copy = Copy::new();
     }
     respond.head(head, length);
-    let outcome = move_bodies(job, &mut exchange, upload, body, respond, notes).await;
+    let outcome = move_bodies(deadlines, &mut exchange, &mut upload, body, respond, notes).await;
     match outcome {
         Outcome::Sent => {
             let now = Instant::now();
@@ -297,7 +325,7 @@ async fn attempt<B: Source, R: Respond>(
         }
         _ => {}
     }
-    Attempt::Over(outcome)
+    outcome
 }
 
 fn upload_outcome(error: CopyError) -> Outcome {
@@ -377,7 +405,7 @@ fn inspect(frame: &mut Frame, budget: &mut BodyBudget) -> Result<(), Refusal> {
 
 /// Moves the response's body, and what is left of the request's, until the response has ended.
 async fn move_bodies<B: Source, R: Respond>(
-    job: &Job<'_>,
+    deadlines: &Deadlines,
     exchange: &mut Exchange,
     upload: &mut Upload,
     body: &mut B,
@@ -385,8 +413,7 @@ async fn move_bodies<B: Source, R: Respond>(
     notes: &mut Notes,
 ) -> Outcome {
     let mut download = Copy::new();
-    let mut seen = (upload.copy.octets(), 0);
-    let mut timer = None;
+    let mut waiting = None;
     let mut code = notes.grpc_status;
     let outcome = poll_fn(|cx| {
         let (mut sink, mut source) = exchange.halves();
@@ -413,25 +440,22 @@ async fn move_bodies<B: Source, R: Respond>(
         if respond.poll_gone(cx).is_ready() {
             return Poll::Ready(Outcome::Gone);
         }
-        let progress = (upload.copy.octets(), download.octets());
-        let timer = timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(idle_deadline(job).into())));
-        if progress != seen {
-            seen = progress;
-            timer.as_mut().reset(idle_deadline(job).into());
+        let moved = (upload.copy.octets(), download.octets());
+        let (standstill, timer) = waiting.get_or_insert_with(|| {
+            let standstill = Standstill::new(moved, Instant::now());
+            let (until, _) = standstill.deadline(deadlines);
+            (standstill, Box::pin(tokio::time::sleep_until(until.into())))
+        });
+        if standstill.note(moved, download.waits_for_sink(), Instant::now) {
+            timer.as_mut().reset(standstill.deadline(deadlines).0.into());
         }
-        timer.as_mut().poll(cx).map(|()| Outcome::Aborted("stood_still"))
+        timer.as_mut().poll(cx).map(|()| Outcome::Aborted(standstill.deadline(deadlines).1))
     })
     .await;
     notes.received = upload.copy.octets();
     notes.sent = download.octets();
     notes.grpc_status = code;
     outcome
-}
-
-fn idle_deadline(job: &Job<'_>) -> Instant {
-    let deadline = Instant::now() + job.deadlines.idle;
-    job.deadlines.whole.map_or(deadline, |whole| deadline.min(whole))
 }
 
 fn trailers(frame: &mut Frame, code: &mut Option<u16>) -> Result<(), Refusal> {

@@ -3,7 +3,9 @@
 
 mod call;
 mod caller;
+mod held;
 mod portal;
+mod reply;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -18,6 +20,7 @@ use portcullis_config::snapshot::rule::{PathMatch, Rule};
 
 use self::call::{Call, Routed, Told};
 use self::caller::{known, recognise, still_may};
+pub(crate) use self::reply::Reply;
 use crate::access::Caller;
 use crate::access::assertion::JWKS_PATH;
 use crate::answer::Asker;
@@ -26,6 +29,7 @@ use crate::exchange::{
 };
 use crate::forward::{self, Deadlines, Job, Notes, OnHead, Outcome};
 use crate::hsts::Hsts;
+use crate::memory::Charge;
 use crate::normalize::{Kind, Request};
 use crate::upstream::exchange::Message;
 use crate::worker::Worker;
@@ -40,30 +44,34 @@ pub(crate) const READ_AWAY: u64 = 64 * 1024;
 /// How long that may take.
 const READ_AWAY_WITHIN: Duration = Duration::from_secs(2);
 
-/// Serves one request.
+/// Serves one request, up to the end of a backend's response, or to the decision that the gateway
+/// answers itself: then what is returned is still to be [delivered](Reply::deliver), while nothing
+/// of the request is held any more.
 pub(crate) async fn serve<B: Source, R: Respond>(
     worker: &Worker,
     peer: &Peer,
     head: RequestHead,
+    charge: &mut Charge,
     body: &mut B,
     respond: &mut R,
-) {
+) -> Reply {
     let call = Call::begin(worker, peer, &head);
 
     // Normalise: one reading, or none.
     let mut request =
         match normalize::request(head, peer.trusted, worker.settings.limits.request_headers) {
             Ok(request) => request,
-            Err(refusal) => return call.refuse(&refusal, None, respond).await,
+            Err(refusal) => return call.refuse(&refusal, None, respond),
         };
+    held::set_apart(&mut request.target, charge);
     // What an authority looks for is there for every host, known or not (RFC 8555 §8.3).
     if !peer.tls
         && let Some(page) = worker.challenges.page(request.target.path())
     {
-        return call.prove(page, &request, respond).await;
+        return call.prove(page, &request, respond);
     }
     if !peer.tls && worker.settings.listeners.http.mode == PlainHttp::Redirect {
-        return call.redirect_to_https(&request, respond).await;
+        return call.redirect_to_https(&request, respond);
     }
 
     // What people log in by is on a host of its own, and at two paths of every host, known or not.
@@ -77,7 +85,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     if let Some(assertions) =
         worker.introductions.assertions().filter(|_| request.target.path() == JWKS_PATH)
     {
-        return call.publish(assertions.published(), &request, respond).await;
+        return call.publish(assertions.published(), &request, respond);
     }
 
     // Who is calling? This is found out before the host is looked at, and so takes the same time
@@ -89,13 +97,13 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     };
     let authenticated = &recognised.found;
     if let Some(location) = portal::detour(&request, authenticated.session.as_deref(), call.at) {
-        return call.redirect_to_portal(location, &request, respond).await;
+        return call.redirect_to_portal(location, &request, respond);
     }
 
     // Route and authorise: what is not there and what may not be known of get the same answer,
     // after the same work.
     let Some((routed, matched)) = find(worker, peer, &request, &authenticated.caller) else {
-        return call.hide(&request, authenticated.rejected, respond).await;
+        return call.hide(&request, authenticated.rejected, respond);
     };
     let asked = request.target.clone();
 
@@ -103,7 +111,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     if let Some((status, location)) =
         filter::redirect(&routed.rule.filters, &matched, &request, peer.tls)
     {
-        return call.redirect(status, location, &request, &routed, respond).await;
+        return call.redirect(status, location, &request, &routed, respond);
     }
     filter::rewrite(&routed.rule.filters, &matched, &mut request);
 
@@ -115,7 +123,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
             failure: Some("no_backend"),
             ..Told::default()
         };
-        return call.fail(StatusCode::SERVICE_UNAVAILABLE, told, respond).await;
+        return call.fail(StatusCode::SERVICE_UNAVAILABLE, told, respond);
     };
 
     // Headers for the backend, and the rule's last word on them.
@@ -144,22 +152,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     filter::request_headers(&backend.filters, &mut request.headers);
 
     // Forward.
-    let job = Job {
-        worker,
-        message: Message {
-            method: &request.method,
-            host: &host,
-            target: &request.target,
-            headers: &request.headers,
-            told,
-            body: if request.kind == Kind::WebSocket { BodyLength::Tunnel } else { request.body },
-            expects_continue: request.expects_continue,
-        },
-        backend,
-        policy: &routed.rule.policy,
-        deadlines: deadlines(worker, &request, &routed.rule, call.started),
-        started: call.started,
-    };
+    let deadlines = deadlines(worker, &request, &routed.rule, call.started);
     let mut notes = Notes::default();
     let mut finish = ResponseHeaders {
         date: &call.date,
@@ -175,7 +168,35 @@ pub(crate) async fn serve<B: Source, R: Respond>(
         ),
     };
     let outcome = {
-        let forwarded = pin!(forward::forward(&job, body, respond, &mut finish, &mut notes));
+        let forwarded = pin!(async {
+            let job = Job {
+                worker,
+                message: Message {
+                    method: &request.method,
+                    host: &host,
+                    target: &request.target,
+                    headers: &request.headers,
+                    told,
+                    body: if request.kind == Kind::WebSocket {
+                        BodyLength::Tunnel
+                    } else {
+                        request.body
+                    },
+                    expects_continue: request.expects_continue,
+                },
+                backend,
+                policy: &routed.rule.policy,
+                deadlines,
+                started: call.started,
+            };
+            let answered = match forward::send(&job, body, respond, &mut notes).await {
+                Ok(answered) => answered,
+                Err(outcome) => return outcome,
+            };
+            // No other try follows.
+            held::let_go(&mut request.headers, charge);
+            forward::relay(answered, &deadlines, body, respond, &mut finish, &mut notes).await
+        });
         if routed.rule.policy.access.require == Require::Nothing {
             forwarded.await
         } else {
@@ -208,17 +229,17 @@ pub(crate) async fn serve<B: Source, R: Respond>(
         notes,
         ..Told::default()
     };
-    call.end(outcome, told, respond).await;
+    call.end(outcome, told, respond)
 }
 
 /// Answers what the codec could not read as a request.
-pub(crate) async fn refuse<R: Respond>(
+pub(crate) fn refuse<R: Respond>(
     worker: &Worker,
     peer: &Peer,
     refusal: &Refusal,
     respond: &mut R,
-) {
-    Call::new(worker, peer, Asker::default()).refuse(refusal, None, respond).await;
+) -> Reply {
+    Call::new(worker, peer, Asker::default()).refuse(refusal, None, respond)
 }
 
 /// Reads away what is left of a small body that was answered without it, so that its client can
@@ -280,6 +301,7 @@ fn deadlines(worker: &Worker, request: &Request, rule: &Rule, started: Instant) 
         whole: allowed.and_then(|allowed| started.checked_add(allowed)),
         head,
         idle: timeouts.stream_idle,
+        client_read: timeouts.client_read,
     }
 }
 

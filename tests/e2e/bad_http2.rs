@@ -5,6 +5,7 @@
 mod cases;
 mod floods;
 mod frames;
+mod memory;
 mod peer;
 
 use std::time::{Duration, Instant};

@@ -115,6 +115,20 @@ fn limits(settings: &Settings, complain: &mut Complain<'_>) {
         let message = format!("{} is more than HTTP/2 can say", limits.http2_stream_window);
         complain(&["limits", "http2StreamWindow"], message, format!("write at most {MAX_WINDOW}"));
     }
+    let head = limits.request_head_bytes.get();
+    for (name, memory) in [
+        ("requestMemoryPerConnection", limits.request_memory_per_connection),
+        ("requestMemoryPerClient", limits.request_memory_per_client),
+    ] {
+        if memory.get() < head.saturating_mul(2) {
+            complain(
+                &["limits", name],
+                "a request's head may be as large as `requestHeadBytes`, and would not fit"
+                    .to_owned(),
+                format!("write at least {}, which is twice that", head.saturating_mul(2)),
+            );
+        }
+    }
     if limits.idle_connections_per_endpoint > limits.connections_per_endpoint {
         complain(
             &["limits", "idleConnectionsPerEndpoint"],
@@ -134,6 +148,8 @@ fn timeouts(settings: &Settings, complain: &mut Complain<'_>) {
         ("requestHead", timeouts.request_head),
         ("clientIdle", timeouts.client_idle),
         ("streamIdle", timeouts.stream_idle),
+        ("clientRead", timeouts.client_read),
+        ("localReply", timeouts.local_reply),
         ("connect", timeouts.connect),
         ("responseHead", timeouts.response_head),
         ("upstreamIdle", timeouts.upstream_idle),

@@ -53,6 +53,11 @@ impl Inbound {
         self.octets.is_empty()
     }
 
+    /// Octets that were read and are still here.
+    pub(crate) fn len(&self) -> usize {
+        self.octets.len()
+    }
+
     /// Whether the peer has closed its half.
     pub(crate) fn is_ended(&self) -> bool {
         self.is_ended

@@ -18,6 +18,8 @@ const BOUND: usize = 64 * 1024;
 /// A piece of a body up to this size is copied behind its head; a larger one is written from where
 /// it is.
 const COPY: usize = 4 * 1024;
+/// Room for heads and small pieces that a connection keeps when all has been written.
+const KEEP: usize = 16 * 1024;
 /// Pieces of one write.
 const SLICES: usize = 16;
 
@@ -254,7 +256,15 @@ impl Outbound {
             written -= piece.len();
             self.pieces.pop_front();
         }
-        if written == self.tail.len() { self.tail.clear() } else { self.tail.advance(written) }
+        if written < self.tail.len() {
+            self.tail.advance(written);
+            return;
+        }
+        self.tail.clear();
+        // A large head is seldom followed by another, and a connection may be open for long.
+        if self.tail.try_reclaim(KEEP + 1) {
+            self.tail = BytesMut::new();
+        }
     }
 }
 

@@ -1,24 +1,19 @@
 //! How many connections there may be: in all, and from one client.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use portcullis_config::settings::Limits;
 
-/// Parts of the table of clients, so that workers seldom meet at one lock.
-const SHARDS: usize = 16;
+use crate::clients::{Client, Clients};
 
-/// Counts the connections of all workers. The table of clients is bounded by the connections in
-/// all: each entry has one.
+/// Counts the connections of all workers.
 pub(crate) struct Admission {
     connections: usize,
     per_client: usize,
     open: AtomicUsize,
-    clients: [Mutex<HashMap<Client, usize>>; SHARDS],
-    hasher: RandomState,
+    clients: Arc<Clients>,
 }
 
 /// Why a connection was not admitted.
@@ -36,10 +31,6 @@ pub(crate) struct Permit {
     client: Option<Client>,
 }
 
-/// What counts as one client: an IPv4 address, or the /64 that an IPv6 host has for itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Client(IpAddr);
-
 // === impl Admission ===
 
 impl Admission {
@@ -48,8 +39,7 @@ impl Admission {
             connections: limits.connections.get(),
             per_client: limits.connections_per_client.get(),
             open: AtomicUsize::new(0),
-            clients: Default::default(),
-            hasher: RandomState::new(),
+            clients: Arc::default(),
         })
     }
 
@@ -68,16 +58,6 @@ impl Admission {
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
-
-    fn with_count<T>(
-        &self,
-        client: Client,
-        change: impl FnOnce(&mut HashMap<Client, usize>) -> T,
-    ) -> Option<T> {
-        let shard = self.hasher.hash_one(client) as usize % SHARDS;
-        let table = self.clients.get(shard)?;
-        Some(change(&mut table.lock().unwrap_or_else(PoisonError::into_inner)))
-    }
 }
 
 // === impl Permit ===
@@ -85,45 +65,31 @@ impl Admission {
 impl Permit {
     /// Counts the connection as this client's, once.
     pub(crate) fn claim(&mut self, address: IpAddr) -> Result<(), Full> {
-        let client = Client::new(address);
-        let limit = self.admission.per_client;
-        let admitted = self.admission.with_count(client, |table| {
-            let count = table.entry(client).or_insert(0);
-            let admitted = *count < limit;
-            *count += usize::from(admitted);
-            admitted
-        });
-        if admitted != Some(true) {
+        let client = self.admission.clients.client(address);
+        if !client.connect(self.admission.per_client) {
             return Err(Full::Client);
         }
         self.client = Some(client);
         Ok(())
+    }
+
+    /// Whose connection it is, where it was [claimed](Self::claim).
+    pub(super) fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
+    }
+
+    /// All clients.
+    pub(super) fn clients(&self) -> &Arc<Clients> {
+        &self.admission.clients
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.admission.open.fetch_sub(1, Ordering::Relaxed);
-        let Some(client) = self.client else { return };
-        self.admission.with_count(client, |table| {
-            if let Some(count) = table.get_mut(&client) {
-                *count -= 1;
-                if *count == 0 {
-                    table.remove(&client);
-                }
-            }
-        });
-    }
-}
-
-// === impl Client ===
-
-impl Client {
-    fn new(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V4(address) => IpAddr::V4(address),
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        })
+        if let Some(client) = &self.client {
+            client.disconnect();
+        }
     }
 }
 
@@ -186,9 +152,7 @@ mod tests {
             claimed(&admission, "192.0.2.9"),
         ];
         drop(permits);
-        assert!(
-            admission.clients.iter().all(|table| table.lock().expect("not poisoned").is_empty())
-        );
+        assert_eq!(admission.clients.len(), 0);
         assert_eq!(admission.open(), 0);
     }
 }

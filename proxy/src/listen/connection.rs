@@ -14,13 +14,16 @@ use tokio_rustls::server::TlsStream;
 
 use super::admission::{Admission, Permit};
 use super::drain::Drain;
+use super::http2::{RequestBody, Responder};
 use super::socket::{HeaderError, Protocol, Socket};
 use super::tls;
 use crate::access::ClientCertificate;
 use crate::exchange::{BodyLength, Peer, Refusal, RequestHead};
+use crate::memory::{Account, Charge};
+use crate::normalize::refusals;
 use crate::request::READ_AWAY;
 use crate::worker::Worker;
-use crate::{request, telemetry};
+use crate::{forwarding, request, telemetry};
 
 /// How long a connection without a request may still begin one once the gateway drains.
 pub(super) const LATE: Duration = Duration::from_secs(1);
@@ -95,14 +98,18 @@ impl Entrance {
             Err(_) => Err(RefusedConnection::Timeout),
         };
         match entered {
-            Ok(Entered::Plain(socket, peer)) => self.plain(socket, peer, drain).await,
+            Ok(Entered::Plain(socket, peer)) => {
+                let account = self.account(&permit);
+                self.plain(socket, peer, account, drain).await;
+            }
             Ok(Entered::Tls(mut stream, _)) if tls::is_challenge(&stream) => {
                 // The handshake was all; a client that is gone already does not mind.
                 let _ = timeout(limit, stream.shutdown()).await;
             }
             Ok(Entered::Tls(stream, peer)) => {
                 let protocol = tls::protocol(&stream);
-                speak(protocol, *stream, &self.worker, peer, drain).await;
+                let account = self.account(&permit);
+                speak(protocol, *stream, &self.worker, peer, account, drain).await;
             }
             Err(reason) => {
                 self.refused(reason);
@@ -110,6 +117,12 @@ impl Entrance {
             }
         }
         drop(permit);
+    }
+
+    fn account(&self, permit: &Permit) -> Rc<Account> {
+        let worker = &self.worker;
+        let limits = &worker.settings.limits;
+        Account::new(limits, permit.client(), permit.clients(), Rc::clone(&worker.meter))
     }
 
     async fn handshake(
@@ -169,7 +182,7 @@ impl Entrance {
     }
 
     /// Plain connections say by their first octets what they speak.
-    async fn plain(&self, mut socket: Socket, peer: Peer, drain: Drain) {
+    async fn plain(&self, mut socket: Socket, peer: Peer, account: Rc<Account>, drain: Drain) {
         let timeouts = &self.worker.settings.timeouts;
         let begun = tokio::select! {
             begun = timeout(timeouts.client_idle, socket.begun()) => matches!(begun, Ok(Ok(()))),
@@ -179,7 +192,7 @@ impl Entrance {
             return;
         }
         if let Ok(Ok(protocol)) = timeout(timeouts.request_head, socket.detect()).await {
-            speak(protocol, socket, &self.worker, peer, drain).await;
+            speak(protocol, socket, &self.worker, peer, account, drain).await;
         }
     }
 }
@@ -189,41 +202,68 @@ async fn late(drain: &Drain) {
     tokio::time::sleep(LATE).await;
 }
 
-async fn speak<I>(protocol: Protocol, io: I, worker: &Rc<Worker>, peer: Peer, drain: Drain)
-where
+async fn speak<I>(
+    protocol: Protocol,
+    io: I,
+    worker: &Rc<Worker>,
+    peer: Peer,
+    account: Rc<Account>,
+    drain: Drain,
+) where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let worker = Rc::clone(worker);
     let peer = Rc::new(peer);
     let _open = worker.meter.connection(peer.listener, protocol.into());
     match protocol {
-        Protocol::Http1 => super::http1::serve(io, worker, peer, drain).await,
+        Protocol::Http1 => super::http1::serve(io, worker, peer, &account, drain).await,
         Protocol::Http2 => {
             let settings = Arc::clone(&worker.settings);
             let counting = Rc::clone(&worker);
-            let handle = move |head: Result<RequestHead, Refusal>, mut body, mut respond| {
-                let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
-                async move {
-                    match head {
-                        Ok(head) => {
-                            let is_small = matches!(head.body, BodyLength::Exact(1..=READ_AWAY));
-                            request::serve(&worker, &peer, head, &mut body, &mut respond).await;
-                            // Some clients take the reset of a stream that they still send on for a
-                            // failure, answered or not.
-                            if is_small {
-                                request::read_away(&mut body).await;
-                            }
-                        }
-                        Err(refusal) => {
-                            request::refuse(&worker, &peer, &refusal, &mut respond).await
-                        }
-                    }
+            let handle = move |head: Result<RequestHead, Refusal>, body, respond: Responder| {
+                let mut charge = Charge::new(&account);
+                if let Ok(head) = &head
+                    && !charge.cover(head, || {
+                        forwarding::client(&head.headers, &peer, &worker.forwarding)
+                    })
+                {
+                    worker.meter.refused(refusals::REQUEST_MEMORY.reason);
+                    respond.refuse();
+                    return None;
                 }
+                Some(stream(Rc::clone(&worker), Rc::clone(&peer), head, charge, body, respond))
             };
             if let Some(reason) = super::http2::serve(io, &settings, &drain, handle).await {
                 counting.meter.refused(reason);
             }
         }
+    }
+}
+
+/// Serves one request over HTTP/2.
+async fn stream(
+    worker: Rc<Worker>,
+    peer: Rc<Peer>,
+    head: Result<RequestHead, Refusal>,
+    mut charge: Charge,
+    mut body: RequestBody,
+    mut respond: Responder,
+) {
+    let is_small =
+        head.as_ref().is_ok_and(|head| matches!(head.body, BodyLength::Exact(1..=READ_AWAY)));
+    let reply = match head {
+        Ok(head) => {
+            request::serve(&worker, &peer, head, &mut charge, &mut body, &mut respond).await
+        }
+        Err(refusal) => request::refuse(&worker, &peer, &refusal, &mut respond),
+    };
+    drop(charge);
+    // Some clients take the reset of a stream that they still send on for a failure, answered or
+    // not. Of a larger body nothing is held while the answer waits.
+    let rest = is_small.then_some(body);
+    reply.deliver(&worker, &mut respond).await;
+    if let Some(mut rest) = rest {
+        request::read_away(&mut rest).await;
     }
 }
 

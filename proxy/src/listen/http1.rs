@@ -20,12 +20,18 @@ use crate::http1::body::{Decoder, Encoder};
 use crate::http1::connection::Shared;
 use crate::http1::head::{self, HeadLimits};
 use crate::http1::inbound::NoHead;
-use crate::request;
+use crate::memory::{Account, Charge};
+use crate::normalize::refusals;
 use crate::worker::Worker;
+use crate::{forwarding, request};
 
 /// How long a client may take to read the last answer before its connection is cut, and how much it
 /// may still send meanwhile.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 256 * 1024);
+
+/// A head took longer than `timeouts.requestHead`.
+const HEAD_LATE: Refusal =
+    Refusal { status: StatusCode::REQUEST_TIMEOUT, reason: "head_late", close: true };
 
 /// What comes next on a connection.
 #[expect(
@@ -52,8 +58,13 @@ struct Responder<T> {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve<T>(io: T, worker: Rc<Worker>, peer: Rc<Peer>, drain: Drain)
-where
+pub(crate) async fn serve<T>(
+    io: T,
+    worker: Rc<Worker>,
+    peer: Rc<Peer>,
+    account: &Rc<Account>,
+    drain: Drain,
+) where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let connection = Shared::new(io);
@@ -62,20 +73,32 @@ where
         headers: worker.settings.limits.request_headers.get(),
     };
     let mut timer = pin!(tokio::time::sleep(worker.settings.timeouts.client_idle));
+    let mut charge = Charge::new(account);
     loop {
         let mut responder = Responder::new(connection.clone());
-        match next(&connection, limits, &worker, &drain, timer.as_mut()).await {
+        let next = next(&connection, limits, &worker, &drain, &mut charge, timer.as_mut()).await;
+        let reply = match next {
+            Next::Request(head)
+                if !charge.cover(&head, || {
+                    forwarding::client(&head.headers, &peer, &worker.forwarding)
+                }) =>
+            {
+                responder.keep = false;
+                request::refuse(&worker, &peer, &refusals::REQUEST_MEMORY, &mut responder)
+            }
             Next::Request(head) => {
                 responder.begin(&head, &drain);
                 let mut body = Body(connection.clone());
-                request::serve(&worker, &peer, head, &mut body, &mut responder).await;
+                request::serve(&worker, &peer, head, &mut charge, &mut body, &mut responder).await
             }
             Next::Refused(refusal) => {
                 responder.keep = false;
-                request::refuse(&worker, &peer, &refusal, &mut responder).await;
+                request::refuse(&worker, &peer, &refusal, &mut responder)
             }
             Next::End => break,
-        }
+        };
+        charge.shrink(0);
+        reply.deliver(&worker, &mut responder).await;
         if responder.is_aborted {
             return;
         }
@@ -94,6 +117,7 @@ async fn next<T>(
     limits: HeadLimits,
     worker: &Worker,
     drain: &Drain,
+    charge: &mut Charge,
     mut timer: Pin<&mut Sleep>,
 ) -> Next
 where
@@ -125,22 +149,22 @@ where
         if let Poll::Ready(head) =
             connection.inbound.poll_head(&mut connection.io, limits.bytes, cx)
         {
-            return Poll::Ready(Some(head));
+            return Poll::Ready(Ok(head));
+        }
+        // What has come of a head is held as well as a whole one.
+        if !charge.resize(connection.inbound.len()) {
+            return Poll::Ready(Err(refusals::REQUEST_MEMORY));
         }
         // Most heads come whole: the timer is set for those alone that don't.
         is_late.get_or_insert_with(|| timer.as_mut().reset(Instant::now() + timeouts.request_head));
-        timer.as_mut().poll(cx).map(|()| None)
+        timer.as_mut().poll(cx).map(|()| Err(HEAD_LATE))
     })
     .await;
     match octets {
-        None => Next::Refused(Refusal {
-            status: StatusCode::REQUEST_TIMEOUT,
-            reason: "head_late",
-            close: true,
-        }),
-        Some(Err(NoHead::Ended | NoHead::Cut)) => Next::End,
-        Some(Err(NoHead::Fault(fault))) => Next::Refused(fault.refusal()),
-        Some(Ok(octets)) => match head::request(octets, limits) {
+        Err(refusal) => Next::Refused(refusal),
+        Ok(Err(NoHead::Ended | NoHead::Cut)) => Next::End,
+        Ok(Err(NoHead::Fault(fault))) => Next::Refused(fault.refusal()),
+        Ok(Ok(octets)) => match head::request(octets, limits) {
             Ok(head) => Next::Request(head),
             Err(refusal) => Next::Refused(refusal),
         },

@@ -64,13 +64,13 @@ struct Shared {
     resets: Cell<u32>,
     /// Tasks of streams that are alive.
     tasks: Cell<usize>,
+    /// Octets of responses that wait in h2.
+    held: Rc<Cell<usize>>,
 }
 
 /// The client's end of one stream.
 #[derive(Debug)]
 pub(crate) struct Responder {
-    /// Octets of responses that wait in h2.
-    held: Rc<Cell<usize>>,
     state: Answer,
     shared: Rc<Shared>,
 }
@@ -85,7 +85,7 @@ enum Answer {
 }
 
 /// Serves one connection until it ends. Each request becomes a task of this thread that runs what
-/// `handle` returns; dropped before it has answered, the stream is reset.
+/// `handle` returns, if anything; dropped before it has answered, the stream is reset.
 ///
 /// It returns when the client has closed the connection, broken the protocol, or been idle for too
 /// long; and when the gateway drains and the last stream has ended: whoever calls it sets the
@@ -98,7 +98,7 @@ pub(crate) async fn serve<T, H, F>(
 ) -> Option<&'static str>
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> F,
+    H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> Option<F>,
     F: Future<Output = ()> + 'static,
 {
     let gather = Gather::new(io);
@@ -194,7 +194,7 @@ struct Server<T, H> {
 impl<T, H, F> Server<T, H>
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> F,
+    H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> Option<F>,
     F: Future<Output = ()> + 'static,
 {
     fn new(
@@ -290,9 +290,11 @@ where
         let (parts, body) = request.into_parts();
         let head = request_head(parts, &body);
         let responder = Responder::new(respond, Rc::clone(&self.shared));
-        // Boxed here, once: the runtime would move it, several kilobytes, on its way into the task
-        // and again out of it.
-        tokio::task::spawn_local(Box::pin((self.handle)(head, StreamSource::new(body), responder)));
+        if let Some(serving) = (self.handle)(head, StreamSource::new(body), responder) {
+            // Boxed here, once: the runtime would move it, several kilobytes, on its way into the
+            // task and again out of it.
+            tokio::task::spawn_local(Box::pin(serving));
+        }
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -313,8 +315,6 @@ where
         }
     }
 
-    fn tick(&mut self) -> Verdict {
-        let now = Instant::now();
     fn note_block(&mut self) {
         let unfinished = self.gather.unfinished_block();
         if unfinished != self.block.map(|(number, _)| number) {
@@ -322,11 +322,13 @@ where
         }
     }
 
-        if let Some(since) = self.idle_since {
-            self.gather.shrink();
+    fn tick(&mut self) -> Verdict {
+        let now = Instant::now();
         if self.block.is_some_and(|(_, since)| now.duration_since(since) >= self.head) {
             self.give_up(HEAD_LATE);
         }
+        if let Some(since) = self.idle_since {
+            self.gather.shrink();
             if now.duration_since(since) >= self.idle {
                 self.connection.abrupt_shutdown(Reason::NO_ERROR);
             }
@@ -426,6 +428,14 @@ impl Responder {
     fn new(respond: SendResponse<Chunk>, shared: Rc<Shared>) -> Self {
         shared.tasks.set(shared.tasks.get() + 1);
         Self { state: Answer::Awaited(respond), shared }
+    }
+
+    /// Resets the stream, saying that nothing was done about the request: it may be sent again
+    /// (RFC 9113 §8.7).
+    pub(super) fn refuse(mut self) {
+        if let Answer::Awaited(mut respond) = std::mem::replace(&mut self.state, Answer::Aborted) {
+            respond.send_reset(Reason::REFUSED_STREAM);
+        }
     }
 
     fn is_complete(&self) -> bool {

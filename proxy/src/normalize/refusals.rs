@@ -32,6 +32,8 @@ refusals! {
     TARGET = Refusal::bad("target");
     /// Path and query longer than 16 KiB.
     TARGET_LONG = Refusal { status: StatusCode::URI_TOO_LONG, reason: "target_long", close: true };
+    /// The heads of the connection's or of the client's requests hold as much memory as they may: `limits.requestMemoryPerConnection`, `limits.requestMemoryPerClient`. Over HTTP/2 the stream is reset (`REFUSED_STREAM`).
+    REQUEST_MEMORY = Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason: "request_memory", close: true };
     /// No `Host` and no `:authority`, in HTTP/1.0 too: without a host there is no route.
     HOST_MISSING = Refusal::bad("host_missing");
     /// More than one `Host`.

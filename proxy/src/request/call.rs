@@ -1,6 +1,5 @@
 //! One request as it is told of: its answers where the gateway gives them, its end, and its record.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,9 +8,10 @@ use http::{HeaderValue, Method, StatusCode, Version};
 use portcullis_config::snapshot::rule::Rule;
 
 use super::READ_AWAY;
+use super::reply::Reply;
 use crate::access::{Caller, Rejected};
 use crate::answer::{self, Asker, Facts};
-use crate::exchange::{BodyLength, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead};
+use crate::exchange::{BodyLength, Peer, Refusal, RequestHead, Respond, ResponseHead};
 use crate::forward::{Notes, Outcome};
 use crate::forwarding::{self, RequestId};
 use crate::hidden;
@@ -93,45 +93,49 @@ impl<'a> Call<'a> {
         Facts { asker: &self.asker, id: &self.id, date: &self.date }
     }
 
-    pub(super) async fn hide<R: Respond>(
+    pub(super) fn hide<R: Respond>(
         &self,
         request: &Request,
         rejected: Option<Rejected>,
         respond: &mut R,
-    ) {
+    ) -> Reply {
         let told = Told { request: Some(request), rejected, ..Told::default() };
         let asked = self.worker.reception.as_ref().map(|_| request.target.as_str());
-        self.answer(hidden::answer(&self.facts(), asked), told, respond).await;
+        self.answer(hidden::answer(&self.facts(), asked), told, respond)
     }
 
     /// A document for everybody, the same on every host.
-    pub(super) async fn publish<R: Respond>(
+    pub(super) fn publish<R: Respond>(
         &self,
         document: Bytes,
         request: &Request,
         respond: &mut R,
-    ) {
+    ) -> Reply {
         let told = Told { request: Some(request), ..Told::default() };
         if !matches!(request.method, Method::GET | Method::HEAD) || request.kind != Kind::Http {
-            return self.hide(request, None, respond).await;
+            return self.hide(request, None, respond);
         }
-        self.answer(answer::document(document, &self.facts()), told, respond).await;
+        self.answer(answer::document(document, &self.facts()), told, respond)
     }
 
-    pub(super) async fn refuse<R: Respond>(
+    pub(super) fn refuse<R: Respond>(
         &self,
         refusal: &Refusal,
         request: Option<&Request>,
         respond: &mut R,
-    ) {
+    ) -> Reply {
         if refusal.close {
             respond.close();
         }
         let told = Told { request, refusal: Some(refusal.reason), ..Told::default() };
-        self.answer(answer::refusal(refusal, &self.facts()), told, respond).await;
+        self.answer(answer::refusal(refusal, &self.facts()), told, respond)
     }
 
-    pub(super) async fn redirect_to_https<R: Respond>(&self, request: &Request, respond: &mut R) {
+    pub(super) fn redirect_to_https<R: Respond>(
+        &self,
+        request: &Request,
+        respond: &mut R,
+    ) -> Reply {
         let port = self.worker.settings.listeners.http.redirect_port;
         let location = answer::https_location(&request.authority, request.target.as_str(), port);
         let told = Told { request: Some(request), ..Told::default() };
@@ -140,95 +144,92 @@ impl<'a> Call<'a> {
             told,
             respond,
         )
-        .await;
     }
 
-    pub(super) async fn redirect_to_portal<R: Respond>(
+    pub(super) fn redirect_to_portal<R: Respond>(
         &self,
         location: HeaderValue,
         request: &Request,
         respond: &mut R,
-    ) {
+    ) -> Reply {
         let told = Told { request: Some(request), ..Told::default() };
-        self.answer(
-            answer::redirect(StatusCode::SEE_OTHER, location, &self.facts()),
-            told,
-            respond,
-        )
-        .await;
+        self.answer(answer::redirect(StatusCode::SEE_OTHER, location, &self.facts()), told, respond)
     }
 
-    pub(super) async fn prove<R: Respond>(&self, page: Bytes, request: &Request, respond: &mut R) {
+    pub(super) fn prove<R: Respond>(
+        &self,
+        page: Bytes,
+        request: &Request,
+        respond: &mut R,
+    ) -> Reply {
         let told = Told { request: Some(request), ..Told::default() };
-        self.answer(answer::challenge(page, &self.facts()), told, respond).await;
+        self.answer(answer::challenge(page, &self.facts()), told, respond)
     }
 
-    pub(super) async fn redirect<R: Respond>(
+    pub(super) fn redirect<R: Respond>(
         &self,
         status: StatusCode,
         location: HeaderValue,
         request: &Request,
         routed: &Routed,
         respond: &mut R,
-    ) {
+    ) -> Reply {
         let told = Told { request: Some(request), routed: Some(routed), ..Told::default() };
-        self.answer(answer::redirect(status, location, &self.facts()), told, respond).await;
+        self.answer(answer::redirect(status, location, &self.facts()), told, respond)
     }
 
-    pub(super) async fn fail<R: Respond>(
+    pub(super) fn fail<R: Respond>(
         &self,
         status: StatusCode,
         told: Told<'_>,
         respond: &mut R,
-    ) {
-        self.answer(answer::error(status, &self.facts()), told, respond).await;
+    ) -> Reply {
+        self.answer(answer::error(status, &self.facts()), told, respond)
     }
 
-    pub(super) async fn end<R: Respond>(
+    pub(super) fn end<R: Respond>(
         &self,
         outcome: Outcome,
         mut told: Told<'_>,
         respond: &mut R,
-    ) {
+    ) -> Reply {
         told.status = told.notes.status.map_or(499, |status| status.as_u16());
         told.sent = told.notes.sent;
         match outcome {
-            Outcome::Sent => self.record(&told),
             Outcome::Failed { status, reason } => {
                 told.failure = Some(reason);
-                self.fail(status, told, respond).await;
+                return self.fail(status, told, respond);
             }
             Outcome::Refused(refusal) => {
                 if refusal.close {
                     respond.close();
                 }
                 told.refusal = Some(refusal.reason);
-                self.answer(answer::refusal(&refusal, &self.facts()), told, respond).await;
+                return self.answer(answer::refusal(&refusal, &self.facts()), told, respond);
             }
-            Outcome::Aborted(reason) => {
-                told.failure = Some(reason);
-                self.record(&told);
-            }
+            Outcome::Sent => {}
+            Outcome::Aborted(reason) => told.failure = Some(reason),
             Outcome::Gone => {
                 respond.abort();
                 told.failure = Some("client_gone");
-                self.record(&told);
             }
             Outcome::Ended => {
                 respond.abort();
                 told.failure = Some("access_ended");
-                self.record(&told);
             }
         }
+        self.record(&told);
+        Reply::none()
     }
 
-    /// Sends an answer of our own.
-    pub(super) async fn answer<R: Respond>(
+    /// Begins an answer of our own: its head is handed on, and its record made. Nothing of the request
+    /// is needed any more.
+    pub(super) fn answer<R: Respond>(
         &self,
         (mut head, body): (ResponseHead, Bytes),
         mut told: Told<'_>,
         respond: &mut R,
-    ) {
+    ) -> Reply {
         if told.request.is_some_and(|request| !is_read_away(request)) {
             respond.close();
         }
@@ -238,18 +239,8 @@ impl<'a> Call<'a> {
         let length =
             if body.is_empty() { BodyLength::None } else { BodyLength::Exact(body.len() as u64) };
         respond.head(head, length);
-        let sent = tokio::time::timeout(self.worker.settings.timeouts.stream_idle, async {
-            poll_fn(|cx| respond.poll_ready(cx)).await?;
-            if !body.is_empty() {
-                respond.push(Frame::Data(body));
-            }
-            respond.finish();
-            poll_fn(|cx| respond.poll_flush(cx)).await
-        });
-        if !matches!(sent.await, Ok(Ok(()))) {
-            respond.abort();
-        }
         self.record(&told);
+        Reply::new(body)
     }
 
     fn record(&self, told: &Told<'_>) {

@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use http::{HeaderValue, Method, StatusCode, header};
 
 use super::call::{Call, Told};
+use super::reply::Reply;
 use crate::desk::Busy;
 use crate::exchange::{Frame, Respond, ResponseHead, Source};
 use crate::normalize::{Kind, Request};
@@ -48,16 +49,16 @@ impl Call<'_> {
         request: &Request,
         body: &mut B,
         respond: &mut R,
-    ) {
+    ) -> Reply {
         if !matches!(request.kind, Kind::Http) {
-            return self.hide(request, None, respond).await;
+            return self.hide(request, None, respond);
         }
         let reading = tokio::time::timeout(self.worker.settings.timeouts.stream_idle, gather(body));
         let told = Told { request: Some(request), ..Told::default() };
         let body = match reading.await {
             Ok(Ok(body)) => body,
-            Ok(Err(status)) => return self.fail(status, told, respond).await,
-            Err(_late) => return self.fail(StatusCode::REQUEST_TIMEOUT, told, respond).await,
+            Ok(Err(status)) => return self.fail(status, told, respond),
+            Err(_late) => return self.fail(StatusCode::REQUEST_TIMEOUT, told, respond),
         };
         let ask = Ask {
             method: request.method.clone(),
@@ -76,10 +77,9 @@ impl Call<'_> {
                 let body =
                     if request.method == Method::HEAD { bytes::Bytes::new() } else { reply.body };
                 self.answer((ResponseHead { status: reply.status, headers }, body), told, respond)
-                    .await;
             }
-            Ok(None) => self.hide(request, None, respond).await,
-            Err(Busy) => self.fail(StatusCode::SERVICE_UNAVAILABLE, told, respond).await,
+            Ok(None) => self.hide(request, None, respond),
+            Err(Busy) => self.fail(StatusCode::SERVICE_UNAVAILABLE, told, respond),
         }
     }
 }

@@ -37,6 +37,8 @@ pub(crate) enum Protocol {
 pub(super) struct Counts {
     pub(super) begun: Counter,
     pub(super) ended: Counter,
+    pub(super) heads_taken: Counter,
+    pub(super) heads_given_back: Counter,
     pub(super) refusals: Tally<&'static str>,
     pub(super) rejected: Tally<&'static str>,
     pub(super) logins: Tally<&'static str>,
@@ -129,10 +131,20 @@ impl Meter {
         }
     }
 
-    /// A client's connection was given up for `reason`, one word with underscores: counted like a
-    /// request that is refused.
+    /// A client's connection or stream was given up for `reason`, one word with underscores: counted
+    /// like a request that is refused.
     pub(crate) fn refused(&self, reason: &'static str) {
         self.counts.refusals.add(reason);
+    }
+
+    /// Request heads hold so many octets more.
+    pub(crate) fn heads_taken(&self, octets: usize) {
+        self.counts.heads_taken.add(octets as u64);
+    }
+
+    /// Request heads hold so many octets less.
+    pub(crate) fn heads_given_back(&self, octets: usize) {
+        self.counts.heads_given_back.add(octets as u64);
     }
 
     /// A client's connection speaks `protocol` on `listener`.

@@ -18,6 +18,7 @@ metrics! {
     BYTES_IN: Counter "portcullis_request_body_bytes_total" ["environment", "service", "variant"] "Size of request bodies, in bytes.";
     BYTES_OUT: Counter "portcullis_response_body_bytes_total" ["environment", "service", "variant"] "Size of response bodies, in bytes.";
     IN_FLIGHT: Gauge "portcullis_requests_in_flight" [] "Requests currently in progress.";
+    REQUEST_MEMORY: Gauge "portcullis_request_memory_bytes" [] "Memory held by the heads of requests in progress, in bytes.";
     REFUSALS: Counter "portcullis_requests_refused_total" ["reason"] "Requests rejected before they were routed, by reason.";
     REJECTED: Counter "portcullis_credentials_rejected_total" ["reason"] "Requests that presented an invalid credential and received 404, by reason.";
     LOGINS: Counter "portcullis_logins_total" ["outcome"] "Login steps, and sessions ended by the user or the identity provider, by outcome.";
@@ -136,9 +137,13 @@ impl Collected {
         [requests, duration, upstream, grpc, bytes_in, bytes_out].map(|family| family.finish())
     }
 
-    fn requests(&self) -> [MetricFamily; 5] {
+    fn requests(&self) -> [MetricFamily; 6] {
         [
             IN_FLIGHT.value(self.open(|counts| counts.begun.get(), |counts| counts.ended.get())),
+            REQUEST_MEMORY.value(self.open(
+                |counts| counts.heads_taken.get(),
+                |counts| counts.heads_given_back.get(),
+            )),
             self.by_label(&REFUSALS, |counts| &counts.refusals),
             self.by_label(&REJECTED, |counts| &counts.rejected),
             self.by_label(&LOGINS, |counts| &counts.logins),

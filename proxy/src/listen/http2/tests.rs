@@ -356,12 +356,12 @@ async fn many_small_responses_are_few_writes() {
                 counted,
                 &settings,
                 &drain,
-                async |_: Result<RequestHead, Refusal>, _: RequestBody, mut respond: Responder| {
+                always(async |_, _, mut respond: Responder| {
                     respond.head(head(200), BodyLength::Exact(1024));
                     respond.push(Frame::Data(vec![0; 1024].into()));
                     respond.finish();
                     poll_fn(|cx| respond.poll_flush(cx)).await.unwrap();
-                },
+                }),
             )
             .await;
         });
@@ -462,10 +462,10 @@ async fn a_draining_connection_finishes_its_streams_and_takes_no_new_ones() {
                 io,
                 &settings,
                 &drain,
-                async |_: Result<RequestHead, Refusal>, _: RequestBody, mut respond: Responder| {
+                always(async |_, _, mut respond: Responder| {
                     tokio::time::sleep(Duration::from_secs(3)).await;
                     respond.head(head(200), BodyLength::None);
-                },
+                }),
             )
             .await;
         });
@@ -596,7 +596,7 @@ async fn it_works_over_real_sockets() {
         let drain = drains.handle();
         spawn_local(async move {
             let (io, _) = listener.accept().await.unwrap();
-            serve(io, &settings, &drain, echo).await;
+            serve(io, &settings, &drain, always(echo)).await;
         });
         let (mut client, connection) =
             h2::client::handshake(tokio::net::TcpStream::connect(address).await.unwrap())
@@ -667,6 +667,13 @@ fn settings() -> Rc<Settings> {
     )
 }
 
+/// A handler that takes every request.
+fn always<F>(
+    handle: impl Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> F,
+) -> impl Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> Option<F> {
+    move |head, body, respond| Some(handle(head, body, respond))
+}
+
 fn server<H, F>(handle: H, settings: Rc<Settings>) -> (JoinHandle<()>, DuplexStream, Rc<Settings>)
 where
     H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> F + 'static,
@@ -677,7 +684,7 @@ where
     let task = spawn_local(async move {
         let drains = Drains::default();
         let drain = drains.handle();
-        serve(io, &served, &drain, handle).await;
+        serve(io, &served, &drain, always(handle)).await;
     });
     (task, theirs, settings)
 }

@@ -1,0 +1,72 @@
+//! What of a large head is held once a backend has answered.
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::forwarding::{X_FORWARDED_FOR, X_REAL_IP};
+use crate::memory::{self, Charge};
+
+/// Gives a target memory of its own, where its head is large: else it would keep that in memory
+/// as a part of it.
+pub(super) fn set_apart(target: &mut PathAndQuery, charge: &Charge) {
+    if charge.octets() > memory::SMALL
+        && let Ok(own) = PathAndQuery::from_maybe_shared(copied(target.as_str().as_bytes()))
+    {
+        *target = own;
+    }
+}
+
+/// Lets go of the fields of a large head, but for those that the record of the request names.
+pub(super) fn let_go(headers: &mut HeaderMap, charge: &mut Charge) {
+    static RECORDED: [&HeaderName; 4] =
+        [&header::USER_AGENT, &header::REFERER, &X_FORWARDED_FOR, &X_REAL_IP];
+    if charge.octets() <= memory::SMALL {
+        return;
+    }
+    let mut kept = HeaderMap::new();
+    for name in RECORDED {
+        for value in headers.get_all(name) {
+            if let Ok(own) = HeaderValue::from_maybe_shared(copied(value.as_bytes())) {
+                kept.append(name, own);
+            }
+        }
+    }
+    *headers = kept;
+    charge.shrink(memory::SMALL + memory::weight(headers));
+}
+
+fn copied(octets: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::normalize::tests::head;
+
+    #[test]
+    fn of_a_large_head_what_is_recorded_stays() {
+        let text = format!(
+            "GET / HTTP/1.1\nHost: a\nUser-Agent: curl\nX-Forwarded-For: 192.0.2.1\n\
+             X-Forwarded-For: 192.0.2.2\nX: {}",
+            "x".repeat(9_000)
+        );
+        let mut head = head(&text);
+        let mut charge = memory::tests::charge(&head);
+        let before = charge.octets();
+        let_go(&mut head.headers, &mut charge);
+        assert_eq!(head.headers.len(), 3);
+        assert_eq!(head.headers[header::USER_AGENT], "curl");
+        assert!(before > 9_000 && charge.octets() < 6_000, "{before}, {}", charge.octets());
+    }
+
+    #[test]
+    fn a_small_head_stays_as_it_is() {
+        let mut head = head("GET / HTTP/1.1\nHost: a\nX: y");
+        let mut charge = memory::tests::charge(&head);
+        let before = charge.octets();
+        let_go(&mut head.headers, &mut charge);
+        assert_eq!((head.headers.len(), charge.octets()), (2, before));
+    }
+}
