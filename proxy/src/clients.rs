@@ -3,9 +3,12 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::mem;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::client_network::ClientNetwork;
 
 /// Parts of the table, so that workers seldom meet at one lock.
 const SHARDS: usize = 16;
@@ -17,11 +20,7 @@ pub(crate) struct Clients {
     hasher: RandomState,
 }
 
-type Table = HashMap<Network, Arc<Counts>>;
-
-/// What counts as one client: an IPv4 address, or the /64 that an IPv6 host has for itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Network(IpAddr);
+type Table = HashMap<ClientNetwork, Arc<Counts>>;
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -32,7 +31,7 @@ struct Counts {
 /// One client's entry in the table, which is there for as long as one of these is.
 pub(crate) struct Client {
     clients: Arc<Clients>,
-    network: Network,
+    network: ClientNetwork,
     counts: Arc<Counts>,
 }
 
@@ -41,12 +40,12 @@ pub(crate) struct Client {
 impl Clients {
     /// The client at an address.
     pub(crate) fn client(self: &Arc<Self>, address: IpAddr) -> Client {
-        let network = Network::new(address);
+        let network = ClientNetwork::from(address);
         let counts = Arc::clone(self.shard(network).entry(network).or_default());
         Client { clients: Arc::clone(self), network, counts }
     }
 
-    fn shard(&self, network: Network) -> MutexGuard<'_, Table> {
+    fn shard(&self, network: ClientNetwork) -> MutexGuard<'_, Table> {
         let index = self.hasher.hash_one(network) as usize % SHARDS;
         let [first, ..] = &self.shards;
         self.shards.get(index).unwrap_or(first).lock().unwrap_or_else(PoisonError::into_inner)
@@ -98,9 +97,9 @@ impl Clone for Client {
 impl Drop for Client {
     fn drop(&mut self) {
         let mut table = self.clients.shard(self.network);
-        // This one's and the table's own. Others come from the table alone, which is locked, or
-        // from one that is there.
-        if Arc::strong_count(&self.counts) == 2 {
+        // Let go while the table is locked, so that of two that leave at once one is the last.
+        drop(mem::take(&mut self.counts));
+        if table.get(&self.network).is_some_and(|counts| Arc::strong_count(counts) == 1) {
             table.remove(&self.network);
         }
     }
@@ -110,17 +109,6 @@ impl Drop for Client {
 fn add(count: &AtomicUsize, more: usize, most: usize) -> bool {
     let sum = |count: usize| count.checked_add(more).filter(|sum| *sum <= most);
     count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_ok()
-}
-
-// === impl Network ===
-
-impl Network {
-    fn new(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V4(address) => IpAddr::V4(address),
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        })
-    }
 }
 
 #[cfg(test)]

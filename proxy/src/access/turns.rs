@@ -6,13 +6,11 @@
 //! check at the most, and other clients' tokens for one check of hers.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
 
 use tokio::sync::{Notify, oneshot};
 
-/// The part of an IPv6 address that belongs to one client, in bits.
-const NETWORK: u32 = 64;
+use crate::client_network::ClientNetwork;
+use crate::round_robin::RoundRobin;
 
 /// Whose turn it is on one worker.
 #[derive(Default)]
@@ -25,9 +23,7 @@ pub(crate) struct Turns {
 struct State {
     /// One was given since the worker has looked for other work.
     is_given: bool,
-    /// Clients in the order of their next turns, each once.
-    order: VecDeque<IpAddr>,
-    waiting: HashMap<IpAddr, VecDeque<oneshot::Sender<()>>>,
+    waiting: RoundRobin<oneshot::Sender<()>>,
 }
 
 // === impl Turns ===
@@ -46,8 +42,8 @@ impl Turns {
 
     /// Waits for a turn of this client's. As many wait as there are requests under way, which the
     /// limits bound.
-    pub(crate) async fn wait(&self, client: IpAddr) {
-        let turn = self.state.borrow_mut().join(network(client));
+    pub(crate) async fn wait(&self, client: ClientNetwork) {
+        let turn = self.state.borrow_mut().join(client);
         self.begun.notify_one();
         // An error is the worker's end.
         let _ = turn.await;
@@ -73,56 +69,30 @@ impl Turns {
 // === impl State ===
 
 impl State {
-    fn join(&mut self, client: IpAddr) -> oneshot::Receiver<()> {
-        let waiting = self.waiting.entry(client).or_default();
-        if waiting.is_empty() {
-            self.order.push_back(client);
-        }
+    fn join(&mut self, client: ClientNetwork) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        waiting.push_back(sender);
+        self.waiting.push(client, sender);
         receiver
     }
 
     /// Gives the next turn; `false` where nobody waits any more.
     fn next(&mut self) -> bool {
-        while let Some(client) = self.order.pop_front() {
-            let Some(waiting) = self.waiting.get_mut(&client) else { continue };
-            // Who has left meanwhile has no turn.
-            let given =
-                std::iter::from_fn(|| waiting.pop_front()).any(|turn| turn.send(()).is_ok());
-            if waiting.is_empty() {
-                self.waiting.remove(&client);
-            } else {
-                self.order.push_back(client);
-            }
-            if given {
-                return true;
-            }
-        }
-        false
-    }
-}
-
-/// What counts as one client.
-fn network(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(address) => {
-            Ipv6Addr::from_bits(address.to_bits() & u128::MAX << (128 - NETWORK)).into()
-        }
-        client => client,
+        // Who has left meanwhile has no turn.
+        std::iter::from_fn(|| self.waiting.pop(|_| true)).any(|(_, turn)| turn.send(()).is_ok())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
     use std::rc::Rc;
 
     use tokio::task::{LocalSet, spawn_local};
 
     use super::*;
 
-    fn client(last: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, last])
+    fn client(last: u8) -> ClientNetwork {
+        IpAddr::from([192, 0, 2, last]).into()
     }
 
     /// Lets `number` requests of a client wait, and notes each that has its turn.
@@ -180,9 +150,7 @@ mod tests {
                 "{:?}",
                 &log.borrow()[..6]
             );
-            assert!(
-                turns.state.borrow().waiting.is_empty() && turns.state.borrow().order.is_empty()
-            );
+            assert!(turns.state.borrow().waiting.is_empty());
         };
         LocalSet::new().run_until(test).await;
     }
@@ -195,14 +163,5 @@ mod tests {
         assert!(turns.state.borrow_mut().next());
         assert_eq!(stays.await, Ok(()));
         assert!(!turns.state.borrow_mut().next());
-    }
-
-    #[test]
-    fn a_network_of_ipv6_is_one_client() {
-        let network = |address: &str| network(address.parse().expect("an address"));
-        assert_eq!(network("2001:db8::1"), network("2001:db8::2:0:0:1"));
-        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
-        assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
-        assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
     }
 }

@@ -66,7 +66,7 @@ async fn identify(
     if let Ok(found) = worker.authenticator.authenticate(shown, host, now, || worker.turns.take()) {
         return found;
     }
-    worker.turns.wait(client).await;
+    worker.turns.wait(client.into()).await;
     worker.authenticator.authenticate(shown, host, now, || true).unwrap_or_default()
 }
 
