@@ -84,19 +84,34 @@ impl<T: Clone, K: Copy + Eq + Hash> Cache<T, K> {
         if let Some(found) = self.young.load().get(key) {
             return Some(found.clone());
         }
-        let found = self.old.load().remove(key)?.1;
-        self.insert(*key, found.clone());
+        // It stays in the old generation too, so that there is no moment in which it is in none.
+        let found = self.old.load().get(key)?.clone();
+        let young = self.young.load();
+        // What was put in meanwhile is newer.
+        let found = young.entry(*key).or_insert(found).clone();
+        self.turn(&young);
         Some(found)
     }
 
     pub(crate) fn insert(&self, key: K, value: T) {
         let young = self.young.load();
         young.insert(key, value);
-        if young.len() >= self.bound && !self.turning.swap(true, Ordering::Acquire) {
-            let full = self.young.swap(Arc::default());
-            self.old.store(full);
-            self.turning.store(false, Ordering::Release);
+        self.turn(&young);
+    }
+
+    /// Begins a new generation, where the young one is full.
+    fn turn(&self, young: &Arc<DashMap<K, T, RandomState>>) {
+        if young.len() < self.bound || self.turning.swap(true, Ordering::Acquire) {
+            return;
         }
+        // Another thread may have begun a new one since `young` was read.
+        if Arc::ptr_eq(&self.young.load(), young) {
+            // First it is the old one, then no longer the young one: what is in it can be found
+            // all the time.
+            self.old.store(Arc::clone(young));
+            self.young.store(Arc::default());
+        }
+        self.turning.store(false, Ordering::Release);
     }
 
     /// How many entries there are.
@@ -121,6 +136,31 @@ mod tests {
             assert!(cache.len() <= 200);
         }
         assert_eq!(cache.get(&of("1")), None);
+    }
+
+    #[test]
+    fn what_is_in_use_is_found_at_every_moment() {
+        let (cache, fingerprints) = (Cache::new(16), Fingerprints::new().unwrap());
+        let of = |text: &str| fingerprints.of("token", &[text]).unwrap();
+        let (used, done) = (of("used"), AtomicBool::new(false));
+        cache.insert(used, 7);
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..2)
+                .map(|_| {
+                    scope.spawn(|| {
+                        while !done.load(Ordering::Relaxed) {
+                            assert_eq!(cache.get(&used), Some(7));
+                        }
+                    })
+                })
+                .collect();
+            for number in 0..20_000 {
+                assert_eq!(cache.get(&used), Some(7));
+                cache.insert(of(&number.to_string()), 0);
+            }
+            done.store(true, Ordering::Relaxed);
+            readers.into_iter().for_each(|reader| reader.join().unwrap());
+        });
     }
 
     #[test]
