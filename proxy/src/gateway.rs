@@ -152,8 +152,10 @@ impl Gateway {
                     Arc::clone(&live),
                 )
                 .map_err(StartError::login)?;
-                let (reception, queue) = Reception::new(&portal);
-                control.spawn(queue.serve(Arc::new(portal)));
+                let reception = Reception::new(&portal);
+                telemetry.show_queue(reception.counts());
+                let serving = reception.clone();
+                control.spawn(async move { serving.serve(Arc::new(portal)).await });
                 let followed = Arc::clone(&live);
                 control.spawn(async move { sessions.follow(&followed).await });
                 Some(reception)

@@ -33,6 +33,7 @@ pub(crate) mod desk;
 pub(crate) mod digits;
 pub(crate) mod exchange;
 pub mod explain;
+pub(crate) mod fair_queue;
 pub mod fetch;
 pub(crate) mod filter;
 pub(crate) mod forward;

@@ -24,13 +24,14 @@ use portcullis_config::live::Live;
 use portcullis_config::settings::{AccessLogFormat, Settings};
 use prometheus::{Registry, TextEncoder};
 
-use self::control::ControlCollector;
+use self::control::{ControlCollector, Queues};
 pub(crate) use self::control::{CertificateStatus, ServedCertificate};
 pub(crate) use self::meter::{InFlight, Meter, Protocol, UpstreamConnection};
 use self::process::ProcessCollector;
 pub(crate) use self::record::Record;
 use self::workers::{WorkerCollector, Workers};
 use self::writer::AccessLog;
+use crate::fair_queue::Counts as QueueCounts;
 use crate::session::Counts as RevocationCounts;
 
 /// The telemetry of the whole process.
@@ -41,6 +42,7 @@ pub struct Telemetry {
     format: AccessLogFormat,
     log: Option<Arc<AccessLog>>,
     revocations: Arc<RevocationCounts>,
+    queues: Arc<Queues>,
 }
 
 /// Why telemetry cannot be had.
@@ -82,6 +84,7 @@ impl Telemetry {
             format: settings.access_log.format,
             log,
             revocations: Arc::default(),
+            queues: Arc::default(),
         };
         telemetry.register(live, certificates, now).map_err(TelemetryError::Metrics)?;
         Ok(Arc::new(telemetry))
@@ -94,7 +97,8 @@ impl Telemetry {
         started: SystemTime,
     ) -> prometheus::Result<()> {
         let revocations = Arc::clone(&self.revocations);
-        let control = ControlCollector::new(live, certificates, revocations)?;
+        let queues = Arc::clone(&self.queues);
+        let control = ControlCollector::new(live, certificates, revocations, queues)?;
         self.registry.register(Box::new(WorkerCollector::new(Arc::clone(&self.workers))?))?;
         self.registry.register(Box::new(control))?;
         self.registry.register(Box::new(ProcessCollector::new(started, self.log.clone())?))
@@ -110,6 +114,11 @@ impl Telemetry {
     /// What is counted of telling other replicas which sessions were ended.
     pub(crate) fn revocations(&self) -> &Arc<RevocationCounts> {
         &self.revocations
+    }
+
+    /// Shows one more queue in the metrics.
+    pub(crate) fn show_queue(&self, queue: &Arc<QueueCounts>) {
+        self.queues.add(queue);
     }
 
     /// All metrics in Prometheus' text format, version 0.0.4, ordered by name. A metric that has no

@@ -28,7 +28,7 @@ pub(crate) enum Full {
 /// One connection, counted until this is dropped.
 pub(crate) struct Permit {
     admission: Arc<Admission>,
-    client: Option<ClientNetwork>,
+    client: Option<Client>,
 }
 
 // === impl Admission ===

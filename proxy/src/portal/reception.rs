@@ -3,31 +3,36 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio::sync::oneshot;
+
 use super::place::Place;
 use super::{Ask, Portal, Reply, handoff};
-use crate::desk::{self, Busy, Desk};
+use crate::client_network::ClientNetwork;
+use crate::fair_queue::{Class, Counts, FairQueue, Full, Limits, Queued};
 
-/// Requests that wait to be begun.
-const WAITING: usize = 256;
-/// Requests at a time; each may wait for the provider.
-const AT_A_TIME: usize = 64;
+/// How many requests wait to be begun, and are under way at a time (of one client a quarter): some
+/// of them wait for the provider.
+const LIMITS: Limits = Limits { waiting: 256, concurrent: 256, rate: None };
 
 /// What a worker knows of the portal.
 #[derive(Clone)]
 pub(crate) struct Reception {
     place: Arc<Place>,
-    desk: Desk<Ask, Option<Reply>>,
+    queue: FairQueue<Left>,
 }
 
-/// What workers left.
-pub(crate) struct Queue(desk::Queue<Ask, Option<Reply>>);
+/// A request, and who waits for its answer.
+struct Left {
+    ask: Ask,
+    reply: oneshot::Sender<Option<Reply>>,
+}
 
 // === impl Reception ===
 
 impl Reception {
-    pub(crate) fn new(portal: &Portal) -> (Self, Queue) {
-        let (desk, queue) = desk::open(WAITING);
-        (Self { place: Arc::new(portal.place.clone()), desk }, Queue(queue))
+    pub(crate) fn new(portal: &Portal) -> Self {
+        let queue = FairQueue::new("portal", LIMITS);
+        Self { place: Arc::new(portal.place.clone()), queue }
     }
 
     /// Whether a request is for the portal. It does not matter whether the host is known.
@@ -35,24 +40,37 @@ impl Reception {
         self.place.is_portal(host) || handoff::is_everywhere(path)
     }
 
-    /// The portal's answer; `None` stands for the hidden one.
+    /// The portal's answer to a client; `None` stands for the hidden one.
     ///
     /// # Errors
     /// Too many are asking.
-    pub(crate) async fn ask(&self, ask: Ask) -> Result<Option<Reply>, Busy> {
-        self.desk.ask(ask).await
+    pub(crate) async fn ask(&self, client: ClientNetwork, ask: Ask) -> Result<Option<Reply>, Full> {
+        let (reply, answered) = oneshot::channel();
+        self.queue.push(Class::Anonymous, client, Left { ask, reply })?;
+        // It made room for another client's.
+        answered.await.map_err(|_| Full)
+    }
+
+    /// Answers, forever: a task of the control plane.
+    pub(crate) async fn serve(&self, portal: Arc<Portal>) {
+        let respond = |Left { ask, reply }: Left| {
+            let portal = Arc::clone(&portal);
+            async move {
+                // Whoever asked may be gone.
+                let _ = reply.send(portal.respond(&ask, SystemTime::now()).await);
+            }
+        };
+        self.queue.serve(respond).await;
+    }
+
+    /// What metrics tell of the queue.
+    pub(crate) fn counts(&self) -> &Arc<Counts> {
+        self.queue.counts()
     }
 }
 
-// === impl Queue ===
-
-impl Queue {
-    /// Answers, forever: a task of the control plane.
-    pub(crate) async fn serve(self, portal: Arc<Portal>) {
-        let respond = |ask| {
-            let portal = Arc::clone(&portal);
-            async move { portal.respond(&ask, SystemTime::now()).await }
-        };
-        self.0.serve(AT_A_TIME, respond).await;
+impl Queued for Left {
+    fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
     }
 }

@@ -9,6 +9,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::FutureExt;
 use http::Response;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::fair_queue;
 use crate::session::tests::at;
 
 const SHOP: &str = "shop.apps.example.com";
@@ -539,17 +541,24 @@ async fn what_the_portal_does_not_have_is_hidden() {
 #[tokio::test]
 async fn a_queue_that_is_full_is_told_at_once() {
     let trip = Trip::start().await;
-    let (reception, queue) = Reception::new(&trip.portal);
-    let asking: Vec<_> =
-        (0..256).map(|_| Box::pin(reception.ask(trip.ask(Method::GET, &own("/"), "")))).collect();
-    let mut asking = futures::future::select_all(asking);
-    assert!(futures::poll!(&mut asking).is_pending());
-    assert_eq!(
-        reception.ask(trip.ask(Method::GET, &own("/"), "")).await.unwrap_err(),
-        crate::desk::Busy
-    );
-    let serving = tokio::spawn(queue.serve(Arc::new(trip.portal)));
-    let (answered, ..) = tokio::time::timeout(Duration::from_secs(60), asking).await.unwrap();
+    let reception = Reception::new(&trip.portal);
+    let client = |last| std::net::IpAddr::from([192, 0, 2, last]).into();
+    let ask = |last| reception.ask(client(last), trip.ask(Method::GET, &own("/"), ""));
+    let mut crowd: Vec<_> = (0..256).map(|_| Box::pin(ask(1))).collect();
+    assert!(crowd.iter_mut().all(|asked| asked.as_mut().now_or_never().is_none()));
+    assert_eq!(ask(1).await.unwrap_err(), fair_queue::Full);
+    // Another client finds room: one of the crowd makes it.
+    let mut other = Box::pin(ask(2));
+    assert!(other.as_mut().now_or_never().is_none());
+    let pushed_out = crowd.iter_mut().filter_map(|asked| asked.as_mut().now_or_never());
+    assert_eq!(pushed_out.map(|asked| asked.unwrap_err()).collect::<Vec<_>>(), [fair_queue::Full]);
+    drop(crowd);
+    let portal = Trip::start().await.portal;
+    let serving = tokio::spawn({
+        let reception = reception.clone();
+        async move { reception.serve(Arc::new(portal)).await }
+    });
+    let answered = tokio::time::timeout(Duration::from_secs(60), other).await.unwrap();
     assert_eq!(answered.unwrap().unwrap().status, StatusCode::OK);
     serving.abort();
 }

@@ -9,8 +9,9 @@ use http::{HeaderValue, Method, StatusCode, header};
 
 use super::call::{Call, Told};
 use super::reply::Reply;
-use crate::desk::Busy;
 use crate::exchange::{Frame, Respond, ResponseHead, Source};
+use crate::fair_queue::Full;
+use crate::forwarding;
 use crate::normalize::{Kind, Request};
 use crate::portal::{self, Ask, Reception};
 use crate::session::Session;
@@ -68,7 +69,8 @@ impl Call<'_> {
             headers: request.headers.clone(),
             body: body.freeze(),
         };
-        match reception.ask(ask).await {
+        let client = forwarding::client(&request.headers, self.peer, &self.worker.forwarding);
+        match reception.ask(client.into(), ask).await {
             Ok(Some(reply)) => {
                 let mut headers = reply.headers;
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
@@ -79,7 +81,7 @@ impl Call<'_> {
                 self.answer((ResponseHead { status: reply.status, headers }, body), told, respond)
             }
             Ok(None) => self.hide(request, None, respond),
-            Err(Busy) => self.fail(StatusCode::SERVICE_UNAVAILABLE, told, respond),
+            Err(Full) => self.fail(StatusCode::SERVICE_UNAVAILABLE, told, respond),
         }
     }
 }

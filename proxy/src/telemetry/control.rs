@@ -1,7 +1,7 @@
 //! The metrics of the control plane: configuration, certificates, and what replicas exchange.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use portcullis_config::live::Live;
@@ -10,11 +10,14 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
 use super::metric::{descriptions, metrics};
+use crate::fair_queue::Counts as QueueCounts;
 use crate::session::Counts as RevocationCounts;
 
 metrics! {
     REVOCATIONS: Counter "portcullis_session_revocations_total" ["outcome"] "Session revocations published to other replicas (`told`), and failed attempts to publish them (`failed`).";
     REVOCATIONS_PENDING: Gauge "portcullis_session_revocations_pending" [] "Session revocations that are not yet published to other replicas.";
+    QUEUE_WAITING: Gauge "portcullis_queue_waiting" ["queue"] "Requests waiting in a queue for the control plane: `portal`, or `introspection:` and the name of an issuer.";
+    QUEUE_REJECTED: Counter "portcullis_queue_rejected_total" ["queue"] "Requests rejected because a queue was full, or displaced by those of other clients.";
     CONFIGURATION_AGE: Gauge "portcullis_configuration_age_seconds" [] "Time since the last contact with the source of resources, in seconds.";
     CONFIGURATION_SYNCED: Gauge "portcullis_configuration_synced" [] "Whether every kind of resource has been read completely: 1 or 0.";
     SNAPSHOTS: Counter "portcullis_snapshots_total" [] "Snapshots of the routing table published.";
@@ -42,12 +45,29 @@ pub(crate) struct ServedCertificate {
     pub(crate) not_after: u64,
 }
 
+/// The queues that requests wait in for the control plane.
+#[derive(Debug, Default)]
+pub(super) struct Queues(Mutex<Vec<Arc<QueueCounts>>>);
+
 /// Collects the state of the control plane.
 pub(super) struct ControlCollector<F> {
     descriptions: Vec<Desc>,
     live: Arc<Live>,
     certificates: F,
     revocations: Arc<RevocationCounts>,
+    queues: Arc<Queues>,
+}
+
+// === impl Queues ===
+
+impl Queues {
+    pub(super) fn add(&self, queue: &Arc<QueueCounts>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(queue));
+    }
+
+    fn all(&self) -> Vec<Arc<QueueCounts>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 // === impl ControlCollector ===
@@ -61,8 +81,9 @@ where
         live: Arc<Live>,
         certificates: F,
         revocations: Arc<RevocationCounts>,
+        queues: Arc<Queues>,
     ) -> prometheus::Result<Self> {
-        Ok(Self { descriptions: descriptions(METRICS)?, live, certificates, revocations })
+        Ok(Self { descriptions: descriptions(METRICS)?, live, certificates, revocations, queues })
     }
 
     fn configuration(&self) -> [MetricFamily; 5] {
@@ -99,6 +120,17 @@ where
         let outcomes = [("told", self.revocations.told()), ("failed", self.revocations.failed())];
         [REVOCATIONS.values(outcomes), REVOCATIONS_PENDING.value(self.revocations.pending() as f64)]
     }
+
+    fn queues(&self) -> [MetricFamily; 2] {
+        let queues = self.queues.all();
+        let all = |value: fn(&QueueCounts) -> u64| {
+            queues.iter().map(move |queue| (queue.name(), value(queue)))
+        };
+        [
+            QUEUE_WAITING.values(all(QueueCounts::waiting)),
+            QUEUE_REJECTED.values(all(QueueCounts::rejected)),
+        ]
+    }
 }
 
 impl<F> Collector for ControlCollector<F>
@@ -113,6 +145,7 @@ where
         let mut families = Vec::from(self.configuration());
         families.extend(self.certificates());
         families.extend(self.revocations());
+        families.extend(self.queues());
         families
     }
 }
