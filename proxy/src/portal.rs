@@ -54,9 +54,11 @@ use crate::session::{Purpose, Revoked, Session, Sessions};
 /// The largest body of a request to the portal, in octets.
 pub(crate) const MAX_BODY: usize = 16 * 1024;
 
-/// Questions to the provider at a time: fewer than the portal answers requests, so that a provider
-/// that is slow holds up nobody who needs it not.
+/// Questions to the provider at a time about people who log in: fewer than the portal answers
+/// requests of one client, so that a provider that is slow holds up nobody who needs it not.
 const AT_PROVIDER: usize = 32;
+/// The same about people who have a session: whoever has none cannot take their places.
+const AT_PROVIDER_WITH_SESSION: usize = 16;
 
 /// Where people log in.
 pub(crate) struct Portal {
@@ -68,6 +70,7 @@ pub(crate) struct Portal {
     asking: Asking,
     often: Often,
     at_provider: Semaphore,
+    at_provider_with_session: Semaphore,
 }
 
 /// A request to it, or to one of its paths on another host.
@@ -112,6 +115,7 @@ impl Portal {
             asking: Asking::default(),
             often: Often::default(),
             at_provider: Semaphore::new(AT_PROVIDER),
+            at_provider_with_session: Semaphore::new(AT_PROVIDER_WITH_SESSION),
         })
     }
 
@@ -169,7 +173,8 @@ impl Portal {
         now: SystemTime,
     ) -> Option<Visitor> {
         let turn = self.asking.turn(&session.id);
-        let (mut said, _place) = (turn.try_lock().ok()?, self.at_provider.try_acquire().ok()?);
+        let mut said = turn.try_lock().ok()?;
+        let _place = self.at_provider_with_session.try_acquire().ok()?;
         if let Some((renewed, token)) = said.as_ref().filter(|(renewed, _)| !renewed.is_stale(now))
         {
             return Some(Visitor {

@@ -590,6 +590,7 @@ async fn a_slow_provider_holds_up_only_those_who_need_it() {
         trip.portal.respond(&stranger, at(NOW)).await.unwrap().status,
         StatusCode::SERVICE_UNAVAILABLE
     );
+    trip.fake.says("next", &json!({"exp": NOW + 3000}));
     for path in ["/", "/login", "/logout"] {
         let reply = trip
             .portal
@@ -598,5 +599,6 @@ async fn a_slow_provider_holds_up_only_those_who_need_it() {
             .unwrap();
         assert!(!reply.status.is_server_error(), "{path}");
     }
+    assert_eq!(trip.fake.times_asked(), 2, "who has a session is asked about all the same");
     drop(taken);
 }
