@@ -5,6 +5,7 @@
 //! down what each decides.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
@@ -237,10 +238,12 @@ impl Walk<'_> {
         let access = &route.rule.policy.access;
         let rule = Some(origin(&route.rule.origin));
         let shown = Shown::read(&Fields::of(&request.headers), None);
+        let (now, client) = (SystemTime::now(), IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
         let authenticated = self.authenticator.authenticate(
             &shown,
             request.authority.host.as_str(),
-            SystemTime::now(),
+            now,
+            &self.authenticator.introspect_known(&shown, client, now),
             || true,
         );
         let authenticated = authenticated.unwrap_or_default();

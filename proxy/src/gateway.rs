@@ -142,6 +142,7 @@ impl Gateway {
             authenticator.map_err(|_| StartError::Tls(rustls::Error::FailedToGetRandomBytes))?,
         );
         authenticator.learn(&live.snapshot.load().credentials);
+        authenticator.queues().for_each(|queue| telemetry.show_queue(queue));
         let reception = match (&settings.access.login, sessions) {
             (Some(login), Some(sessions)) => {
                 let portal = Portal::new(

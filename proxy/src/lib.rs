@@ -29,7 +29,6 @@ pub(crate) mod choose;
 pub(crate) mod client_network;
 pub(crate) mod clients;
 pub(crate) mod copy;
-pub(crate) mod desk;
 pub(crate) mod digits;
 pub(crate) mod exchange;
 pub mod explain;

@@ -93,7 +93,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     let client = forwarding::client(&request.headers, peer, &worker.forwarding);
     let recognised = match known(worker, peer, &request, call.at) {
         Some(known) => known,
-        None => recognise(worker, peer, &request, client, call.at).await,
+        None => recognise(worker, peer, &request, client.into(), call.at).await,
     };
     let authenticated = &recognised.found;
     if let Some(location) = portal::detour(&request, authenticated.session.as_deref(), call.at) {
@@ -103,7 +103,12 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     // Route and authorise: what is not there and what may not be known of get the same answer,
     // after the same work.
     let Some((routed, matched)) = find(worker, peer, &request, &authenticated.caller) else {
-        return call.hide(&request, authenticated.rejected, respond);
+        // Whose credentials could not be checked is asked to come again, on every host alike.
+        return if authenticated.is_unchecked() {
+            call.put_off(&request, authenticated.rejected, respond)
+        } else {
+            call.hide(&request, authenticated.rejected, respond)
+        };
     };
     let asked = request.target.clone();
 
@@ -206,7 +211,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
                     worker,
                     peer,
                     &recognised.shown,
-                    client,
+                    client.into(),
                     &request.authority,
                     asked.path(),
                     &routed,

@@ -2,6 +2,7 @@
 
 mod bad;
 mod differential;
+mod introspection;
 mod issuer;
 mod person;
 
@@ -412,50 +413,6 @@ async fn keys_of_an_issuer_follow_its_rotation_and_outlast_its_absence() {
         200,
         "the issuer is away"
     );
-}
-
-#[tokio::test]
-async fn a_token_that_only_its_issuer_can_read_is_asked_about() {
-    let pod = echo("pod-1").await;
-    let issuer = Issuer::start("key").await;
-    let folder = tempfile::tempdir().expect("a folder");
-    let secret = folder.path().join("secret");
-    std::fs::write(&secret, "the-gateways-own-secret").expect("a file");
-    let mut settings = issuer.settings("corp", "");
-    settings["introspection"] = json!({ "clientId": "gateway", "clientSecretFile": secret });
-    let gateway = Gateway::of(world(&pod))
-        .settings(json!({ "access": { "issuers": [settings] } }))
-        .start()
-        .await;
-    const TOKEN: &str = "2YotnFZFEjr1zCsicMWpAA";
-    let header = format!("Authorization: Bearer {TOKEN}");
-    let status = async || gateway.curl(CLOSED, "/").header(&header).run().await.status;
-    assert_eq!(status().await, 404, "the issuer does not know it");
-    issuer.say(
-        TOKEN,
-        issuer
-            .claims()
-            .as_object()
-            .map(|claims| {
-                let mut answer = claims.clone();
-                answer.insert("active".to_owned(), json!(true));
-                Value::Object(answer)
-            })
-            .expect("claims"),
-    );
-    eventually("the token is believed", || async { status().await == 200 }).await;
-    let before = pod.counts().borrow().started;
-    let stream =
-        tokio::spawn(gateway.curl(CLOSED, "/stream/100000?interval=20ms").header(&header).run());
-    pod.counts().wait_for(|counts| counts.started > before).await.expect("the pod counts");
-    issuer.say(TOKEN, json!({ "active": false }));
-    let ended = tokio::time::timeout(SOON + Duration::from_secs(3), stream)
-        .await
-        .expect("the stream ends soon")
-        .expect("curl ran");
-    assert_ne!(ended.exit, 0, "{ended:?}");
-    assert_eq!(status().await, 404);
-    assert!(!gateway.log().contains("the-gateways-own-secret") && !gateway.log().contains(TOKEN));
 }
 
 #[tokio::test]

@@ -1,12 +1,14 @@
 //! How callers are known: issuers of tokens, client keys, client certificates, and the portal where
 //! people log in.
 
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{count, size};
 use crate::model::{NamePattern, duration};
 
 /// The `login.issuer` that means GitHub, which is none of OpenID Connect.
@@ -124,6 +126,19 @@ pub struct IntrospectionSettings {
     pub client_id: String,
     /// A file with the gateway's own secret there.
     pub client_secret_file: PathBuf,
+    /// How long a token that was good stays so while the endpoint is away or overloaded, beyond
+    /// the 4 s for which each of its answers counts; never beyond the token's own end.
+    #[serde(default = "default_stale_if_error", with = "duration")]
+    #[schemars(with = "duration::Text")]
+    pub stale_if_error: Duration,
+    /// Questions to the endpoint at a time. A quarter is kept free for tokens that were good
+    /// before.
+    #[serde(default = "default_introspection_concurrency")]
+    pub concurrency: NonZeroUsize,
+    /// Questions to the endpoint in a second. A token that is in use costs one in three seconds,
+    /// and those go first.
+    #[serde(default = "default_introspection_rate")]
+    pub rate: NonZeroU32,
 }
 
 /// The portal where people log in: a host of its own, from which a session is handed to the hosts
@@ -199,6 +214,18 @@ fn default_application_claims() -> Vec<String> {
 
 fn default_scopes() -> Vec<String> {
     ["openid", "email", "profile", "offline_access"].map(str::to_owned).into()
+}
+
+const fn default_stale_if_error() -> Duration {
+    Duration::from_secs(5 * 60)
+}
+
+const fn default_introspection_concurrency() -> NonZeroUsize {
+    size(32)
+}
+
+const fn default_introspection_rate() -> NonZeroU32 {
+    count(500)
 }
 
 const fn default_port() -> u16 {

@@ -25,6 +25,8 @@ use super::person::{self, NoUser};
 use super::purpose;
 use super::shown::{Bearer, Shown};
 use super::token::{CALLERS, Parts, Rejected, caller};
+use crate::client_network::ClientNetwork;
+use crate::fair_queue;
 use crate::session::{NoRandomness, Session, Sessions};
 
 /// Credentials that are remembered, those that held and those that did not, each.
@@ -58,6 +60,9 @@ struct Remembered<T> {
 /// A signature must be checked to say who is calling, and it was not to be checked now.
 #[derive(Debug)]
 pub(crate) struct NotNow;
+
+/// Whose a token is that only its issuer can read; `None` where none is shown.
+pub(crate) type Introspected = Option<Result<Caller, Rejected>>;
 
 /// Who is calling, and what became of the credentials.
 #[derive(Debug, Clone, Default)]
@@ -146,16 +151,44 @@ impl Authenticator {
 
     /// Finds out what only others know of these credentials: to be awaited before
     /// [`authenticate`](Self::authenticate). It takes as long for every host.
-    pub(crate) async fn prepare(&self, shown: &Shown, now: SystemTime) {
-        if let Some(introspection) = &self.introspection
-            && let Some(Bearer::Token(token)) = shown.bearer()
-            && Introspection::is_for(token)
-        {
-            introspection.ask(token, now).await;
+    pub(crate) async fn introspect(
+        &self,
+        shown: &Shown,
+        client: ClientNetwork,
+        now: SystemTime,
+    ) -> Introspected {
+        let (introspection, token) = self.introspected(shown)?;
+        Some(introspection.ask(token, client, now).await)
+    }
+
+    /// The same as far as it is known, without asking anybody.
+    pub(crate) fn introspect_known(
+        &self,
+        shown: &Shown,
+        client: ClientNetwork,
+        now: SystemTime,
+    ) -> Introspected {
+        let (introspection, token) = self.introspected(shown)?;
+        Some(introspection.find(token, client, now))
+    }
+
+    fn introspected<'s>(&self, shown: &'s Shown) -> Option<(&Introspection, &'s str)> {
+        let introspection = self.introspection.as_ref()?;
+        match shown.bearer() {
+            Some(Bearer::Token(token)) if Introspection::is_for(token) => {
+                Some((introspection, token))
+            }
+            _ => None,
         }
     }
 
-    /// Who shows these credentials. One that does not hold counts as not shown.
+    /// What metrics tell of the queues for issuers.
+    pub(crate) fn queues(&self) -> impl Iterator<Item = &Arc<fair_queue::Counts>> {
+        self.introspection.iter().flat_map(Introspection::queues)
+    }
+
+    /// Who shows these credentials. One that does not hold counts as not shown. `introspected` is
+    /// what [`introspect`](Self::introspect) found out about them.
     ///
     /// `may_check` is asked before a signature is checked, which is work for some requests.
     ///
@@ -169,6 +202,7 @@ impl Authenticator {
         shown: &Shown,
         host: &str,
         now: SystemTime,
+        introspected: &Introspected,
         may_check: impl FnOnce() -> bool,
     ) -> Result<Authenticated, NotNow> {
         let mut found = Authenticated::default();
@@ -179,7 +213,10 @@ impl Authenticator {
             None => {}
             Some(Bearer::ClientKey(key)) => found.add(self.client_keys.load().find(key, now)),
             Some(Bearer::Token(token)) => {
-                let caller = self.token(token, now, may_check)?;
+                let caller = match introspected {
+                    Some(introspected) => introspected.clone(),
+                    None => self.token(token, now, may_check)?,
+                };
                 found.token = !matches!(caller, Err(Rejected::Malformed | Rejected::UnknownIssuer));
                 found.add(caller);
             }
@@ -223,11 +260,6 @@ impl Authenticator {
         now: SystemTime,
         may_check: impl FnOnce() -> bool,
     ) -> Result<Result<Caller, Rejected>, NotNow> {
-        if let Some(introspection) =
-            self.introspection.as_ref().filter(|_| Introspection::is_for(token))
-        {
-            return Ok(introspection.find(token, now).unwrap_or(Err(Rejected::Unanswered)));
-        }
         let Some(fingerprint) = self.fingerprints.of("token", &[token]) else {
             return Ok(Err(Rejected::Unanswered));
         };
@@ -311,6 +343,12 @@ impl Authenticated {
     /// Whether there is a bearer token that holds, and no user.
     pub(crate) fn has_token_without_user(&self) -> bool {
         self.token && self.rejected.is_none() && self.caller.user.is_none()
+    }
+
+    /// Whether it could not be found out what a credential is worth: who is calling may be
+    /// somebody else, or more.
+    pub(crate) fn is_unchecked(&self) -> bool {
+        self.rejected == Some(Rejected::Unanswered)
     }
 
     /// Whether one of the credentials has ended by now.

@@ -1,66 +1,69 @@
 //! Tokens that only their issuer can read (RFC 7662): it is asked on the control runtime, and what
 //! it says is remembered for seconds.
+//!
+//! | what | module |
+//! | --- | --- |
+//! | how long an answer counts | [`answers`] |
+//! | one question for all who show the same token | [`flights`] |
+//! | the question itself | [`endpoint`] |
+//!
+//! Each issuer has a queue of its own, in which clients take turns and tokens that were good
+//! before come first: whoever shows tokens by the thousand that nobody has seen before waits for
+//! herself. That a question found no room is never remembered as an answer.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod answers;
+mod endpoint;
+mod flights;
+
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use portcullis_config::settings::access::IntrospectionSettings;
-use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
-use super::cache::{Cache, Fingerprint, Fingerprints};
-use super::caller::Caller;
-use super::claims::{Claims, LEEWAY};
-use super::issuers::{Issuer, KeysError};
-use super::purpose;
-use super::token::{Rejected, caller};
-use crate::desk::{self, Desk, Queue};
-use crate::fetch::{Client, FetchError};
-use crate::upstream::AuthoritiesError;
+use self::answers::{Age, Answer, Answers};
+use self::endpoint::Endpoint;
+use self::flights::{Answering, Flights, Outcome, Waiting};
+use super::cache::{Fingerprint, Fingerprints};
+use super::issuers::Issuer;
+use super::token::Rejected;
+use crate::client_network::ClientNetwork;
+use crate::fair_queue::{self, Class, FairQueue, Limits, Queued};
 
-/// How long an answer is remembered: a token that its issuer revoked is refused after this time.
-const REMEMBERED_FOR: Duration = Duration::from_secs(4);
-/// Answers that are remembered, in each of two generations.
-const REMEMBERED: usize = 16 * 1024;
-/// Tokens that wait to be asked about; a token beyond that is not believed.
+/// Questions that wait to be asked, for each issuer.
 const WAITING: usize = 256;
-/// Questions at a time.
-const AT_A_TIME: usize = 32;
+/// How long an answer is waited for, from the beginning of the question.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The same, where there is an older answer that counts meanwhile.
+const PATIENCE_OF_KNOWN: Duration = Duration::from_secs(1);
 /// The shortest and the longest text that is taken for a token.
 const LENGTHS: std::ops::RangeInclusive<usize> = 16..=4096;
 
 /// Asks issuers about tokens.
-pub(crate) struct Introspection {
+pub(crate) struct Introspection(Arc<Shared>);
+
+struct Shared {
     fingerprints: Arc<Fingerprints>,
-    known: Cache<(Result<Caller, Rejected>, SystemTime)>,
-    desk: Desk<String, Result<Caller, Rejected>>,
-    /// Taken by the task that asks.
-    queue: Mutex<Option<Queue<String, Result<Caller, Rejected>>>>,
-    issuers: Arc<[Asked]>,
+    answers: Answers,
+    flights: Flights,
+    issuers: Vec<Asked>,
 }
 
+/// An issuer, and what is to be asked of it.
 struct Asked {
-    issuer: Arc<Issuer>,
-    introspection: IntrospectionSettings,
-    client: OnceCell<Client>,
+    endpoint: Endpoint,
+    queue: FairQueue<Question>,
 }
 
-/// Why an issuer gave no answer.
-#[derive(Debug, thiserror::Error)]
-enum NoAnswer {
-    #[error(transparent)]
-    Endpoint(#[from] KeysError),
-    #[error("the issuer's discovery document names no introspection endpoint")]
-    NoEndpoint,
-    #[error("the client's secret cannot be read: {0}")]
-    Secret(std::io::Error),
-    #[error(transparent)]
-    Authorities(#[from] AuthoritiesError),
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
-    #[error("the endpoint answered with status {0}")]
-    Status(u16),
-    #[error("the answer is not understood")]
-    Malformed,
+/// A question about a token, on its way through the issuers.
+struct Question {
+    token: Box<str>,
+    client: ClientNetwork,
+    class: Class,
+    /// Who is asked next, if nobody before knows the token.
+    rest: std::vec::IntoIter<usize>,
+    /// One of the issuers did not answer.
+    is_unanswered: bool,
+    answering: Answering,
 }
 
 // === impl Introspection ===
@@ -68,15 +71,14 @@ enum NoAnswer {
 impl Introspection {
     /// `None` where no issuer is to be asked.
     pub(crate) fn new(issuers: &[Arc<Issuer>], fingerprints: &Arc<Fingerprints>) -> Option<Self> {
-        let issuers: Arc<[Asked]> =
-            issuers.iter().filter_map(|issuer| Asked::new(Arc::clone(issuer))).collect();
-        let (desk, queue) = desk::open(WAITING);
-        (!issuers.is_empty()).then(|| Self {
-            fingerprints: Arc::clone(fingerprints),
-            known: Cache::new(REMEMBERED),
-            desk,
-            queue: Some(queue).into(),
-            issuers,
+        let issuers: Vec<_> = issuers.iter().filter_map(Endpoint::new).map(Asked::new).collect();
+        (!issuers.is_empty()).then(|| {
+            Self(Arc::new(Shared {
+                fingerprints: Arc::clone(fingerprints),
+                answers: Answers::new(),
+                flights: Flights::default(),
+                issuers,
+            }))
         })
     }
 
@@ -85,177 +87,176 @@ impl Introspection {
         LENGTHS.contains(&token.len()) && token.bytes().filter(|byte| *byte == b'.').count() != 2
     }
 
-    /// Who is known to show this token.
-    pub(crate) fn find(&self, token: &str, now: SystemTime) -> Option<Result<Caller, Rejected>> {
-        self.known
-            .get(&self.fingerprint(token)?)
-            .filter(|(_, until)| now < *until)
-            .map(|(found, _)| found)
+    /// Whose a token is known to be, without asking.
+    ///
+    /// # Errors
+    /// Why it is nobody's; [`Rejected::Unanswered`] where its issuer would have to be asked.
+    pub(crate) fn find(&self, token: &str, client: ClientNetwork, now: SystemTime) -> Outcome {
+        let unanswered = Err(Rejected::Unanswered);
+        let Some(fingerprint) = self.0.fingerprint(token) else { return unanswered };
+        match self.0.answers.of_good(&fingerprint).map(|answer| answer.age(now)) {
+            Some(Age::Fresh(verdict)) => verdict,
+            Some(Age::Due(caller) | Age::Stale(caller)) => Ok(caller),
+            Some(Age::Over) | None => {
+                self.0.answers.refused(&fingerprint, client, now).map_or(unanswered, Err)
+            }
+        }
     }
 
-    fn fingerprint(&self, token: &str) -> Option<Fingerprint> {
-        self.fingerprints.of("opaque", &[token])
-    }
-
-    /// Asks about a token that is not known. What comes of it is found by [`find`](Self::find)
-    /// then.
-    pub(crate) async fn ask(&self, token: &str, now: SystemTime) {
-        if self.find(token, now).is_some() {
-            return;
+    /// Whose a token is; its issuer is asked, where that is not known.
+    ///
+    /// # Errors
+    /// Why it is nobody's; [`Rejected::Unanswered`] where its issuer did not say, and no answer of
+    /// it counts any more.
+    pub(crate) async fn ask(&self, token: &str, client: ClientNetwork, now: SystemTime) -> Outcome {
+        let shared = &self.0;
+        let Some(fingerprint) = shared.fingerprint(token) else {
+            return Err(Rejected::Unanswered);
+        };
+        let known = shared.answers.of_good(&fingerprint);
+        let issuer = known.as_ref().map(|answer| answer.issuer);
+        let begin = |class, issuer| shared.begin(token, fingerprint, client, class, issuer);
+        match known.map(|answer| answer.age(now)) {
+            Some(Age::Fresh(verdict)) => return verdict,
+            Some(Age::Due(caller)) => {
+                drop(begin(Class::Known, issuer));
+                return Ok(caller);
+            }
+            Some(Age::Stale(caller)) => {
+                let waiting = begin(Class::Known, issuer);
+                let asked = issuer.and_then(|issuer| shared.issuers.get(issuer));
+                // Nobody waits for an issuer that is away.
+                let patience = match asked.is_some_and(|asked| asked.endpoint.is_failing()) {
+                    true => Duration::ZERO,
+                    false => PATIENCE_OF_KNOWN,
+                };
+                return match waiting.outcome(patience).await {
+                    Err(Rejected::Unanswered) => Ok(caller),
+                    outcome => outcome,
+                };
+            }
+            Some(Age::Over) | None => {}
         }
-        let found = self.desk.ask(token.to_owned()).await.unwrap_or(Err(Rejected::Unanswered));
-        // Whoever is let in by it is looked at again when the answer is forgotten.
-        let until = now + REMEMBERED_FOR;
-        let found =
-            found.map(|caller| Caller { until: caller.until.map(|end| end.min(until)), ..caller });
-        if let Some(fingerprint) = self.fingerprint(token) {
-            self.known.insert(fingerprint, (found, until));
+        if let Some(rejected) = shared.answers.refused(&fingerprint, client, now) {
+            return Err(rejected);
         }
+        begin(Class::Anonymous, None).outcome(PATIENCE).await
     }
 
     /// Asks the issuers what workers want to know, forever: a task of the control plane.
     pub(crate) async fn follow(&self) {
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(queue) = queue else { return };
-        let answer = |token: String| {
-            let issuers = Arc::clone(&self.issuers);
-            async move { ask_all(&issuers, &token).await }
-        };
-        queue.serve(AT_A_TIME, answer).await;
+        let serving = (0..self.0.issuers.len()).filter_map(|issuer| {
+            let queue = &self.0.issuers.get(issuer)?.queue;
+            Some(queue.serve(move |question| question.ask(Arc::clone(&self.0), issuer)))
+        });
+        futures::future::join_all(serving).await;
+    }
+
+    /// What metrics tell of the queues.
+    pub(crate) fn queues(&self) -> impl Iterator<Item = &Arc<fair_queue::Counts>> {
+        self.0.issuers.iter().map(|asked| asked.queue.counts())
     }
 }
 
-/// The first issuer that knows the token says whose it is.
-async fn ask_all(issuers: &[Asked], token: &str) -> Result<Caller, Rejected> {
-    let mut rejected = Rejected::UnknownIssuer;
-    for asked in issuers {
-        match asked.ask(token).await {
-            Ok(claims) => match asked.judge(&claims, SystemTime::now()) {
-                Err(Rejected::UnknownIssuer) => {}
-                judged => return judged,
-            },
-            Err(error) => {
-                tracing::warn!(issuer = asked.issuer.settings.name, %error, "an issuer did not say what a token is worth: it is not believed");
-                rejected = Rejected::Unanswered;
+// === impl Shared ===
+
+impl Shared {
+    fn fingerprint(&self, token: &str) -> Option<Fingerprint> {
+        self.fingerprints.of("opaque", &[token])
+    }
+
+    /// Begins a question about a token, or joins the one that is under way. `issuer` is the one
+    /// that knows the token; where none does, all are asked in their order, those last that do not
+    /// answer.
+    fn begin(
+        &self,
+        token: &str,
+        fingerprint: Fingerprint,
+        client: ClientNetwork,
+        class: Class,
+        issuer: Option<usize>,
+    ) -> Waiting {
+        let (waiting, answering) = self.flights.join(fingerprint, Instant::now());
+        if let Some(answering) = answering {
+            let mut order: Vec<_> =
+                issuer.map_or_else(|| (0..self.issuers.len()).collect(), |issuer| vec![issuer]);
+            order.sort_by_key(|issuer| {
+                self.issuers.get(*issuer).is_some_and(|asked| asked.endpoint.is_failing())
+            });
+            let rest = order.into_iter();
+            let token = token.into();
+            self.pass_on(Question { token, client, class, rest, is_unanswered: false, answering });
+        }
+        waiting
+    }
+
+    /// Gives a question to the next issuer; where there is none any more, nobody knows the token.
+    fn pass_on(&self, mut question: Question) {
+        match question.rest.next().and_then(|issuer| Some((issuer, self.issuers.get(issuer)?))) {
+            Some((_, asked)) => {
+                // Without room, it is answered by being dropped.
+                let _ = asked.queue.push(question.class, question.client, question);
             }
+            None if question.is_unanswered => question.answering.finish(Err(Rejected::Unanswered)),
+            None => self.finish(question, 0, Err(Rejected::UnknownIssuer)),
         }
     }
-    Err(rejected)
+
+    /// Remembers what `issuer` said, and gives it to all who wait for it.
+    fn finish(&self, question: Question, issuer: usize, verdict: Outcome) {
+        let at = SystemTime::now();
+        let stale_if_error = self
+            .issuers
+            .get(issuer)
+            .map_or(Duration::ZERO, |asked| asked.endpoint.settings().stale_if_error);
+        let answer = Answer { verdict, issuer, at, stale_if_error };
+        let outcome = match answer.age(at) {
+            Age::Fresh(verdict) => verdict,
+            Age::Due(_) | Age::Stale(_) | Age::Over => Err(Rejected::Expired),
+        };
+        self.answers.insert(*question.answering.token(), question.client, &answer);
+        question.answering.finish(outcome);
+    }
 }
 
 // === impl Asked ===
 
 impl Asked {
-    /// `None` for an issuer that is not to be asked.
-    fn new(issuer: Arc<Issuer>) -> Option<Self> {
-        Some(Self {
-            introspection: issuer.settings.introspection.clone()?,
-            issuer,
-            client: OnceCell::new(),
-        })
-    }
-
-    async fn ask(&self, token: &str) -> Result<Claims, NoAnswer> {
-        let client = self
-            .client
-            .get_or_try_init(|| async {
-                Client::new(self.issuer.settings.certificate_authorities.as_deref())
-            })
-            .await?;
-        let endpoint = match &self.introspection.endpoint {
-            Some(endpoint) => endpoint.clone(),
-            None => self
-                .issuer
-                .discovery(client)
-                .await?
-                .introspection_endpoint
-                .clone()
-                .ok_or(NoAnswer::NoEndpoint)?,
+    fn new(endpoint: Endpoint) -> Self {
+        let settings = endpoint.settings();
+        let limits = Limits {
+            waiting: WAITING,
+            concurrent: settings.concurrency.get(),
+            rate: Some(settings.rate),
         };
-        let secret = tokio::fs::read_to_string(&self.introspection.client_secret_file)
-            .await
-            .map_err(NoAnswer::Secret)?;
-        let basic = Some((self.introspection.client_id.as_str(), secret.trim()));
-        let answer = client
-            .post_form(&endpoint, &[("token", token), ("token_type_hint", "access_token")], basic)
-            .await?;
-        if answer.status != http::StatusCode::OK {
-            return Err(NoAnswer::Status(answer.status.as_u16()));
-        }
-        serde_json::from_slice(&answer.body).map_err(|_| NoAnswer::Malformed)
+        let queue = FairQueue::new(&format!("introspection:{}", endpoint.name()), limits);
+        Self { endpoint, queue }
     }
+}
 
-    /// What the issuer's answer says (RFC 7662 §2.2). Who and for whom must be said: an answer that
-    /// leaves out the audience is for nobody.
-    fn judge(&self, claims: &Claims, now: SystemTime) -> Result<Caller, Rejected> {
-        if claims.get("active") != Some(&serde_json::Value::Bool(true)) {
-            return Err(Rejected::UnknownIssuer);
+// === impl Question ===
+
+impl Question {
+    /// Asks one issuer; where that one does not know the token, the question goes on to the next.
+    async fn ask(mut self, shared: Arc<Shared>, issuer: usize) {
+        let Some(asked) = shared.issuers.get(issuer) else { return };
+        match asked.endpoint.ask(&self.token).await {
+            Err(Rejected::UnknownIssuer) => shared.pass_on(self),
+            Err(Rejected::Unanswered) => {
+                self.is_unanswered = true;
+                shared.pass_on(self);
+            }
+            verdict => shared.finish(self, issuer, verdict),
         }
-        let settings = &self.issuer.settings;
-        if claims.get("iss").is_some() && claims.text("iss") != Some(&settings.issuer) {
-            return Err(Rejected::UnknownIssuer);
-        }
-        let until = match claims.get("exp") {
-            Some(_) => claims.valid_until(now)?,
-            None => now + LEEWAY,
-        };
-        if !claims.is_for(&settings.audiences) {
-            return Err(Rejected::Audience);
-        }
-        purpose::check_bearer(claims)?;
-        Ok(caller(claims, settings, until))
+    }
+}
+
+impl Queued for Question {
+    /// One about a token that was good is asked in any case: its answer is needed soon.
+    fn is_abandoned(&self) -> bool {
+        self.class == Class::Anonymous && self.answering.is_abandoned()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn asked() -> Asked {
-        let settings = serde_json::from_value(json!({
-            "name": "corp", "issuer": "https://id.example.com", "audiences": ["portcullis"],
-            "introspection": { "clientId": "gateway", "clientSecretFile": "secret" },
-        }))
-        .unwrap();
-        Asked::new(Issuer::new(settings).into()).unwrap()
-    }
-
-    fn judged(answer: serde_json::Value) -> Result<Option<String>, Rejected> {
-        let claims: Claims = serde_json::from_value(answer).unwrap();
-        asked()
-            .judge(&claims, SystemTime::now())
-            .map(|caller| caller.application.map(|name| name.to_string()))
-    }
-
-    #[test]
-    fn only_a_token_that_is_active_and_for_the_gateway_is_believed() {
-        let good = json!({"active": true, "client_id": "shop", "sub": "1", "aud": "portcullis", "exp": 4_000_000_000_u64});
-        assert_eq!(judged(good.clone()), Ok(Some("shop".to_owned())));
-        for (name, value, rejected) in [
-            ("active", json!(false), Rejected::UnknownIssuer),
-            ("active", json!("true"), Rejected::UnknownIssuer),
-            ("active", json!(1), Rejected::UnknownIssuer),
-            ("iss", json!("https://other.example.com"), Rejected::UnknownIssuer),
-            ("iss", json!(1), Rejected::UnknownIssuer),
-            ("aud", json!("other"), Rejected::Audience),
-            ("aud", json!(null), Rejected::Audience),
-            ("exp", json!(1), Rejected::Expired),
-            ("exp", json!("4000000000"), Rejected::Claims),
-        ] {
-            let mut bad = good.clone();
-            bad[name] = value;
-            assert_eq!(judged(bad.clone()), Err(rejected), "{bad}");
-        }
-        assert_eq!(judged(json!({})), Err(Rejected::UnknownIssuer));
-    }
-
-    #[test]
-    fn signed_tokens_are_not_asked_about() {
-        assert!(Introspection::is_for("2YotnFZFEjr1zCsicMWpAA"));
-        assert!(!Introspection::is_for("header.claims.signature"));
-        assert!(!Introspection::is_for("short"));
-        assert!(!Introspection::is_for(&"a".repeat(5000)));
-    }
-}
+mod tests;

@@ -56,11 +56,11 @@ pub fn credentials(octets: &[u8]) {
     let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let shown = Shown::read(&Fields::of(&headers), None);
     let found =
-        AUTHENTICATOR.authenticate(&shown, HOST, now, || true).expect("a check may be made");
+        AUTHENTICATOR.authenticate(&shown, HOST, now, &None, || true).expect("a check may be made");
     assert_eq!(found.caller, Caller::default());
     assert!(found.session.is_none());
     let again =
-        AUTHENTICATOR.authenticate(&shown, HOST, now, || true).expect("a check may be made");
+        AUTHENTICATOR.authenticate(&shown, HOST, now, &None, || true).expect("a check may be made");
     assert_eq!((again.token, again.rejected), (found.token, found.rejected));
 
     let mut set = HeaderMap::new();

@@ -104,6 +104,18 @@ impl<'a> Call<'a> {
         self.answer(hidden::answer(&self.facts(), asked), told, respond)
     }
 
+    /// Answers whoever might be let in, if it could be found out who she is. It is as little made
+    /// from what the gateway knows as the hidden answer, in whose place it stands.
+    pub(super) fn put_off<R: Respond>(
+        &self,
+        request: &Request,
+        rejected: Option<Rejected>,
+        respond: &mut R,
+    ) -> Reply {
+        let told = Told { request: Some(request), rejected, ..Told::default() };
+        self.fail(StatusCode::SERVICE_UNAVAILABLE, told, respond)
+    }
+
     /// A document for everybody, the same on every host.
     pub(super) fn publish<R: Respond>(
         &self,

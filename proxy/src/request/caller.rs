@@ -1,12 +1,12 @@
 //! Who is calling: found out before the host is looked at.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::SystemTime;
 
 use super::call::Routed;
 use crate::access::recent::Recognised;
 use crate::access::{self, Authenticated, Fields, Shown};
+use crate::client_network::ClientNetwork;
 use crate::exchange::Peer;
 use crate::normalize::{Authority, Request};
 use crate::worker::Worker;
@@ -39,7 +39,7 @@ pub(super) async fn recognise(
     worker: &Worker,
     peer: &Peer,
     request: &Request,
-    client: IpAddr,
+    client: ClientNetwork,
     now: SystemTime,
 ) -> Rc<Recognised> {
     let (fields, host) = (Fields::of(&request.headers), request.authority.host.as_str());
@@ -58,16 +58,18 @@ pub(super) async fn recognise(
 async fn identify(
     worker: &Worker,
     shown: &Shown,
-    client: IpAddr,
+    client: ClientNetwork,
     host: &str,
     now: SystemTime,
 ) -> Authenticated {
-    worker.authenticator.prepare(shown, now).await;
-    if let Ok(found) = worker.authenticator.authenticate(shown, host, now, || worker.turns.take()) {
+    let authenticator = &worker.authenticator;
+    let introspected = authenticator.introspect(shown, client, now).await;
+    let may_check = || worker.turns.take();
+    if let Ok(found) = authenticator.authenticate(shown, host, now, &introspected, may_check) {
         return found;
     }
-    worker.turns.wait(client.into()).await;
-    worker.authenticator.authenticate(shown, host, now, || true).unwrap_or_default()
+    worker.turns.wait(client).await;
+    authenticator.authenticate(shown, host, now, &introspected, || true).unwrap_or_default()
 }
 
 /// Whether whoever shows these credentials may still go where she went.
@@ -75,7 +77,7 @@ pub(super) async fn still_may(
     worker: &Worker,
     peer: &Peer,
     shown: &Shown,
-    client: IpAddr,
+    client: ClientNetwork,
     authority: &Authority,
     path: &str,
     routed: &Routed,

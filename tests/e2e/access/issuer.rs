@@ -1,10 +1,11 @@
 //! An issuer of tokens: its keys behind a socket, and everything that can be done with them, right
 //! or wrong.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
@@ -13,7 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// An issuer. Dropped, it is away.
@@ -21,11 +22,23 @@ pub(super) struct Issuer {
     address: SocketAddr,
     key: EcdsaKeyPair,
     kid: String,
-    document: Arc<watch::Sender<String>>,
-    /// What is said of tokens that only the issuer can read.
-    opaque: Arc<watch::Sender<Value>>,
-    fetches: Arc<AtomicUsize>,
+    says: Arc<Says>,
     task: tokio::task::JoinHandle<()>,
+}
+
+/// What it says, and what it was asked.
+struct Says {
+    address: SocketAddr,
+    document: watch::Sender<String>,
+    /// What is said of tokens that only the issuer can read.
+    opaque: watch::Sender<Value>,
+    /// How long it takes to say that.
+    delay: watch::Sender<Duration>,
+    fetches: AtomicUsize,
+    /// How often it was asked about each token that only it can read.
+    questions: Mutex<HashMap<String, usize>>,
+    /// Such questions now, and the most of them at a time.
+    asking: (AtomicUsize, AtomicUsize),
 }
 
 pub(super) fn encoded(bytes: impl AsRef<[u8]>) -> String {
@@ -45,17 +58,17 @@ impl Issuer {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
         let point = key.public_key().as_ref();
         let keys = json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": kid, "use": "sig", "x": encoded(&point[1..33]), "y": encoded(&point[33..])}]});
-        let document = Arc::new(watch::Sender::new(keys.to_string()));
-        let fetches = Arc::new(AtomicUsize::new(0));
-        let opaque = Arc::new(watch::Sender::new(json!({})));
-        let task = tokio::spawn(serve(
-            listener,
+        let says = Arc::new(Says {
             address,
-            Arc::clone(&document),
-            Arc::clone(&opaque),
-            Arc::clone(&fetches),
-        ));
-        Self { address, key, kid: kid.to_owned(), document, opaque, fetches, task }
+            document: watch::Sender::new(keys.to_string()),
+            opaque: watch::Sender::new(json!({})),
+            delay: watch::Sender::new(Duration::ZERO),
+            fetches: AtomicUsize::new(0),
+            questions: Mutex::default(),
+            asking: Default::default(),
+        });
+        let task = tokio::spawn(serve(listener, Arc::clone(&says)));
+        Self { address, key, kid: kid.to_owned(), says, task }
     }
 
     /// Its `iss`.
@@ -70,17 +83,33 @@ impl Issuer {
 
     /// How often its keys have been fetched.
     pub(super) fn fetches(&self) -> usize {
-        self.fetches.load(Ordering::SeqCst)
+        self.says.fetches.load(Ordering::SeqCst)
     }
 
     /// What it says of an opaque token when it is asked, from now on.
     pub(super) fn say(&self, token: &str, answer: Value) {
-        self.opaque.send_modify(|opaque| opaque[token] = answer);
+        self.says.opaque.send_modify(|opaque| opaque[token] = answer);
+    }
+
+    /// How long it takes to answer about an opaque token, from now on.
+    pub(super) fn take(&self, delay: Duration) {
+        self.says.delay.send_replace(delay);
+    }
+
+    /// How often it was asked about an opaque token.
+    pub(super) fn questions(&self, token: &str) -> usize {
+        let questions = self.says.questions.lock().expect("no panic");
+        questions.get(token).copied().unwrap_or(0)
+    }
+
+    /// The most questions about opaque tokens that there were at a time.
+    pub(super) fn most_questions(&self) -> usize {
+        self.says.asking.1.load(Ordering::SeqCst)
     }
 
     /// What it says its keys are, from now on.
     pub(super) fn publish(&self, document: &str) {
-        self.document.send_replace(document.to_owned());
+        self.says.document.send_replace(document.to_owned());
     }
 
     /// The header of its tokens.
@@ -117,7 +146,7 @@ impl Issuer {
         let message =
             format!("{}.{}", encoded(header.to_string()), encoded(self.claims().to_string()));
         let point = self.key.public_key().as_ref().to_vec();
-        let document = self.document.borrow().clone();
+        let document = self.says.document.borrow().clone();
         let hash = match algorithm {
             "HS384" => hmac::HMAC_SHA384,
             "HS512" => hmac::HMAC_SHA512,
@@ -149,15 +178,18 @@ impl Drop for Issuer {
 }
 
 /// Answers each connection with one document, and closes it.
-async fn serve(
-    listener: TcpListener,
-    address: SocketAddr,
-    document: Arc<watch::Sender<String>>,
-    opaque: Arc<watch::Sender<Value>>,
-    fetches: Arc<AtomicUsize>,
-) {
+async fn serve(listener: TcpListener, says: Arc<Says>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
+        let says = Arc::clone(&says);
+        tokio::spawn(async move { says.answer(stream).await });
+    }
+}
+
+// === impl Says ===
+
+impl Says {
+    async fn answer(&self, stream: TcpStream) {
         let mut stream = BufReader::new(stream);
         let (mut line, mut path, mut length) = (String::new(), String::new(), 0);
         while stream.read_line(&mut line).await.is_ok_and(|read| read > 2) {
@@ -174,16 +206,16 @@ async fn serve(
         let mut form = vec![0; length];
         let _ = stream.read_exact(&mut form).await;
         let body = if path.ends_with("/openid-configuration") {
-            let of = |path: &str| format!("http://{address}{path}");
+            let of = |path: &str| format!("http://{}{path}", self.address);
             json!({"issuer": of(""), "jwks_uri": of("/keys"), "introspection_endpoint": of("/introspect")}).to_string()
         } else if path == "/introspect" {
             let form = String::from_utf8_lossy(&form);
             let token =
                 form.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default();
-            opaque.borrow().get(token).cloned().unwrap_or(json!({"active": false})).to_string()
+            self.introspect(token).await
         } else {
-            fetches.fetch_add(1, Ordering::SeqCst);
-            document.borrow().clone()
+            self.fetches.fetch_add(1, Ordering::SeqCst);
+            self.document.borrow().clone()
         };
         let head = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: \
@@ -192,5 +224,15 @@ async fn serve(
         );
         let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
         let _ = stream.shutdown().await;
+    }
+
+    async fn introspect(&self, token: &str) -> String {
+        let (now, most) = &self.asking;
+        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        *self.questions.lock().expect("no panic").entry(token.to_owned()).or_default() += 1;
+        let delay = *self.delay.borrow();
+        tokio::time::sleep(delay).await;
+        now.fetch_sub(1, Ordering::SeqCst);
+        self.opaque.borrow().get(token).cloned().unwrap_or(json!({"active": false})).to_string()
     }
 }
