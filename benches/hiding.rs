@@ -111,6 +111,8 @@ fn start(folder: &Path, issuer: &Issuer, other: &Issuer) -> (Gateway, SocketAddr
         "zone": "apps.test",
         "source": { "directory": manifests },
         "listeners": { "http": { "address": "127.0.0.1:0", "mode": "serve" }, "https": { "address": null } },
+        "probes": { "address": null },
+        "telemetry": { "address": null },
         "admin": { "address": null },
         "accessLog": { "format": "none" },
         "workers": 1,

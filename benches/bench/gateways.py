@@ -32,6 +32,16 @@ def new_folder(folder):
     return folder
 
 
+def listeners_for_operators(program, folder, port):
+    """Settings that put probes on `port`, and nothing else beside clients. A binary from before each use had a listener of its own has all on one."""
+    settings = f'probes: {{address: "127.0.0.1:{port}"}}\ntelemetry: {{address: null}}\nadmin: {{address: null}}'
+    file = folder / "listeners.yaml"
+    file.write_text(f"zone: example.test\nsource: {{directory: {folder}}}\n{settings}\n")
+    unusable = subprocess.run([program, "check", file], capture_output=True).returncode == 2
+    file.unlink()
+    return f'admin: {{address: "127.0.0.1:{port}"}}' if unusable else settings
+
+
 def make_certificate(folder):
     """A self-signed one on the curve P-256, as public certificate authorities issue them by default."""
     certificate, key = folder / "certificate.pem", folder / "key.pem"
@@ -209,7 +219,7 @@ workers: 1
 listeners:
   http: {{address: {http}, mode: serve}}
   https: {{address: {https}}}
-admin: {{address: "127.0.0.1:{place.admin_port}"}}
+{listeners_for_operators(self.program, place.folder, place.admin_port)}
 certificates: [{{files: {{certificate: {place.certificate}, key: {place.key}}}}}]
 accessLog: {{format: combined, file: {place.folder}/portcullis.access.log}}
 """)

@@ -9,7 +9,7 @@ import threading
 import time
 import urllib.parse
 
-from .gateways import new_folder
+from .gateways import listeners_for_operators, new_folder
 from .process import Process, free_ports, status, wait_for
 
 SERVER_CPU, LOAD_CPU = 0, 1
@@ -135,7 +135,7 @@ workers: 1
 listeners:
   http: {{address: "127.0.0.1:{port}", mode: serve}}
   https: {{address: "127.0.0.1:{secure_port}"}}
-admin: {{address: "127.0.0.1:{admin}"}}
+{listeners_for_operators(program, place, admin)}
 accessLog: {{format: combined, file: {place}/access.log}}
 access:
   credentialsNamespace: keys

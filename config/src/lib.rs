@@ -11,7 +11,8 @@
 //! 4. [`status`] tells the owners of resources what was wrong with them.
 //!
 //! Beside it, [`store`] keeps what the gateway has ordered by itself, and [`session`] tells all
-//! replicas what they must know of login sessions.
+//! replicas what they must know of login sessions; [`bearer_review`] asks a cluster who may read
+//! telemetry.
 //!
 //! A gateway reads [`settings::Settings::read`], makes a [`live::Live`] for its workers, and on the
 //! runtime of its control plane awaits [`run`]`(Arc<Settings>, Arc<Live>, shutdown)`, which keeps
@@ -19,6 +20,7 @@
 //!
 //! It knows neither hyper nor rustls: certificates pass through it as bytes.
 
+pub mod bearer_review;
 pub mod client_key;
 mod control;
 #[cfg(any(test, feature = "fuzzing"))]

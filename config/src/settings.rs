@@ -9,6 +9,7 @@ mod check;
 pub mod hostname;
 mod read;
 pub mod reference;
+pub mod telemetry;
 pub mod tls;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use crate::model::duration;
 
 pub use self::acme::AcmeSettings;
 pub use self::read::{MAX_FILE_BYTES, MAX_PROBLEMS};
+pub use self::telemetry::{ProbeSettings, TelemetrySettings};
 pub use self::tls::{HstsSettings, TlsPolicy};
 
 /// The configuration of `portcullis gateway`.
@@ -45,8 +47,13 @@ pub struct Settings {
     /// Where connections are accepted.
     #[serde(default)]
     pub listeners: ListenerSettings,
-    /// The listener for health, metrics and the live table. It has no access control of its own:
-    /// keep it off the network that clients use.
+    /// The listener for the kubelet's probes.
+    #[serde(default)]
+    pub probes: ProbeSettings,
+    /// The listener for metrics.
+    #[serde(default)]
+    pub telemetry: TelemetrySettings,
+    /// The listener for the live table, for explanations and for orders, on this machine alone.
     #[serde(default)]
     pub admin: AdminSettings,
     /// Certificates to serve.
@@ -166,8 +173,8 @@ pub struct HttpsListenerSettings {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AdminSettings {
-    /// The address; `null` for no such listener. Whoever reaches it may look; what changes
-    /// something is done for the gateway's own machine alone.
+    /// The address, which must be a loopback address; `null` for no such listener. It shows every
+    /// hostname and takes orders: reach it by `kubectl exec` or `kubectl port-forward`.
     pub address: Option<SocketAddr>,
 }
 

@@ -14,7 +14,7 @@
 
 pub(crate) mod assertion;
 pub(crate) mod authenticator;
-mod cache;
+pub(crate) mod cache;
 mod caller;
 mod claims;
 mod client_certificate;
@@ -37,5 +37,5 @@ pub(crate) use self::authenticator::{Authenticated, Authenticator};
 pub(crate) use self::caller::{Caller, User, may, may_enter};
 pub(crate) use self::claims::Claims;
 pub(crate) use self::client_certificate::ClientCertificate;
-pub(crate) use self::shown::{Fields, Shown, strip_set_cookies};
+pub(crate) use self::shown::{Fields, Shown, bearer as bearer_token, strip_set_cookies};
 pub(crate) use self::token::{Parts, Rejected};

@@ -1,35 +1,79 @@
-//! The admin listener: health, metrics and the live table, for operators and their machines. It
-//! runs on the control plane's runtime, never on a worker, and reads; all that it can be asked to
-//! do is to renew certificates and keys.
+//! The three listeners that are not for clients. They run on the control plane's runtime, never on
+//! a worker.
+//!
+//! | listener | serves | to whom |
+//! | --- | --- | --- |
+//! | [`probes`] | `/livez`, `/readyz` | whoever asks |
+//! | telemetry ([`scrape`]) | `/metrics` | [`bearers`] whom the cluster admits, or with a token |
+//! | admin ([`orders`]) | the live table, explanations, orders | this machine, but no web page |
+//!
+//! [`server`] is what they share: none of them can be crowded out ([`connections`]).
 
+mod bearers;
+mod browser;
 pub mod certificates;
+mod connections;
+mod orders;
+mod probes;
 mod readiness;
-mod serve;
+mod reply;
+mod scrape;
+mod server;
 pub mod sessions;
 pub mod table;
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use portcullis_config::bearer_review::BearerReview;
 use portcullis_config::live::Live;
 use portcullis_config::problem::Problem;
 use portcullis_config::settings::Settings;
 use portcullis_config::store::session;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
-pub(crate) use self::serve::serve;
+use self::bearers::{Bearers, Denied};
+use self::orders::Orders;
+use self::probes::Probes;
+use self::scrape::Scrape;
+use self::server::Listener;
 use self::table::Table;
 use crate::access::Authenticator;
 use crate::certificates::Certificates;
 use crate::certificates::acme::Acme;
 use crate::explain::{Explanation, InvalidQuestion, Question, explain_by};
-use crate::telemetry::Telemetry;
+use crate::session::NoRandomness;
+use crate::telemetry::{ListenerCounts, Telemetry};
 use crate::worker::Shared;
 
 /// How often readiness is looked at by [`Admin::ready`].
 const LOOK: Duration = Duration::from_millis(20);
 
-/// All that the admin listener can tell of.
+/// The sockets of the three listeners.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
+    pub(crate) probes: Option<std::net::TcpListener>,
+    pub(crate) telemetry: Option<std::net::TcpListener>,
+    pub(crate) admin: Option<std::net::TcpListener>,
+}
+
+/// What is counted of the three listeners.
+#[derive(Debug)]
+struct Listeners {
+    probes: Arc<Listener>,
+    telemetry: Arc<Listener>,
+    admin: Arc<Listener>,
+    denied: DeniedCounts,
+}
+
+/// Requests for telemetry that were denied, by reason.
+#[derive(Debug, Default)]
+struct DeniedCounts([AtomicU64; 4]);
+
+/// All that the three listeners can show and do.
 pub(crate) struct Admin {
     settings: Arc<Settings>,
     live: Arc<Live>,
@@ -40,6 +84,55 @@ pub(crate) struct Admin {
     /// Where session keys are kept; `None` where the gateway makes none.
     sessions: Option<Arc<dyn session::Store>>,
     draining: AtomicBool,
+    bearers: Bearers,
+    listeners: Arc<Listeners>,
+}
+
+// === impl Listeners ===
+
+impl Listeners {
+    fn new() -> Self {
+        Self {
+            probes: Listener::new("probes", probes::CAPACITY, probes::LIFETIME),
+            telemetry: Listener::new("telemetry", scrape::CAPACITY, scrape::LIFETIME),
+            admin: Listener::new("admin", orders::CAPACITY, orders::LIFETIME),
+            denied: DeniedCounts::default(),
+        }
+    }
+
+    fn counts(&self) -> ListenerCounts {
+        let evicted = [&self.probes, &self.telemetry, &self.admin];
+        ListenerCounts {
+            evicted: evicted
+                .map(|listener| (listener.name, listener.evicted.load(Ordering::Relaxed))),
+            denied: self.denied.all(),
+        }
+    }
+}
+
+// === impl DeniedCounts ===
+
+impl DeniedCounts {
+    const REASONS: [(Denied, &str); 4] = [
+        (Denied::Unauthenticated, "unauthenticated"),
+        (Denied::Forbidden, "forbidden"),
+        (Denied::TooMany, "too_many"),
+        (Denied::Unavailable, "unavailable"),
+    ];
+
+    fn count(&self, denied: Denied) {
+        for ((reason, _), count) in Self::REASONS.iter().zip(&self.0) {
+            count.fetch_add(u64::from(*reason == denied), Ordering::Relaxed);
+        }
+    }
+
+    fn all(&self) -> [(&'static str, u64); 4] {
+        let mut counts = Self::REASONS.map(|(_, reason)| (reason, 0));
+        for ((_, sum), count) in counts.iter_mut().zip(&self.0) {
+            *sum = count.load(Ordering::Relaxed);
+        }
+        counts
+    }
 }
 
 // === impl Admin ===
@@ -50,8 +143,9 @@ impl Admin {
         certificates: Arc<Certificates>,
         acme: Option<Arc<Acme>>,
         sessions: Option<Arc<dyn session::Store>>,
-    ) -> Self {
-        Self {
+        reviewer: Option<Arc<dyn BearerReview>>,
+    ) -> Result<Self, NoRandomness> {
+        Ok(Self {
             settings: Arc::clone(&shared.settings),
             live: Arc::clone(&shared.live),
             certificates,
@@ -60,7 +154,40 @@ impl Admin {
             acme,
             sessions,
             draining: AtomicBool::new(false),
+            bearers: Bearers::new(&shared.settings, reviewer)?,
+            listeners: Arc::new(Listeners::new()),
+        })
+    }
+
+    /// What is counted of the three listeners, whenever that is called.
+    pub(crate) fn listener_counts(&self) -> impl Fn() -> ListenerCounts + use<> {
+        let listeners = Arc::clone(&self.listeners);
+        move || listeners.counts()
+    }
+
+    /// Serves those listeners that there are, as tasks of `tasks`.
+    ///
+    /// # Errors
+    /// The system gives nothing to wait for a socket's events with.
+    pub(crate) fn serve(
+        self: &Arc<Self>,
+        sockets: Sockets,
+        tasks: &mut JoinSet<()>,
+    ) -> io::Result<()> {
+        let Listeners { probes, telemetry, admin, .. } = &*self.listeners;
+        let this = || Arc::clone(self);
+        if let Some(socket) = sockets.probes.map(TcpListener::from_std).transpose()? {
+            tasks.spawn(server::serve(socket, Arc::clone(probes), Arc::new(Probes(this()))));
         }
+        if let Some(socket) = sockets.telemetry.map(TcpListener::from_std).transpose()? {
+            let pages = Arc::new(Scrape::new(this()));
+            tasks.spawn(server::serve(socket, Arc::clone(telemetry), pages));
+        }
+        if let Some(socket) = sockets.admin.map(TcpListener::from_std).transpose()? {
+            let pages = Arc::new(Orders::new(this()));
+            tasks.spawn(server::serve(socket, Arc::clone(admin), pages));
+        }
+        Ok(())
     }
 
     /// Says that the gateway drains: it is not ready any more, although it goes on serving.

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
+use portcullis_config::bearer_review::BearerReview;
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
 use portcullis_config::store::session;
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 use crate::access::Authenticator;
 use crate::access::assertion::Assertions;
 use crate::access::introduction::Introductions;
-use crate::admin::{self, Admin};
+use crate::admin::Admin;
 use crate::certificates::acme::Acme;
 use crate::certificates::{Certificates, PlaceholderError};
 use crate::listen::admission::Admission;
@@ -48,6 +49,9 @@ pub struct Stores {
     pub certificates: Option<Arc<dyn Store>>,
     /// Of session keys and ended sessions; without it, each replica has its own.
     pub sessions: Option<Arc<dyn session::Store>>,
+    /// Who decides which bearers may read telemetry; without it nobody may, where the settings want
+    /// such a decision.
+    pub reviewer: Option<Arc<dyn BearerReview>>,
 }
 
 /// Why a gateway did not start. Nothing of it runs then.
@@ -74,8 +78,8 @@ pub enum StartError {
 // === impl Gateway ===
 
 impl Gateway {
-    /// Binds all addresses, and starts the workers, each on a thread of its own; the admin listener
-    /// and what follows certificates run as tasks of the runtime that this is called in, which
+    /// Binds all addresses, and starts the workers, each on a thread of its own; the listeners
+    /// that are not for clients and what follows certificates run as tasks of the runtime that this is called in, which
     /// must not be a worker's.
     ///
     /// It serves what `live` holds; keeping that up to date is the caller's business.
@@ -90,7 +94,7 @@ impl Gateway {
         let workers = settings
             .workers
             .map_or_else(|| thread::available_parallelism().map_or(1, Into::into), Into::into);
-        let Bound { addresses, workers: sockets, admin: admin_socket } =
+        let Bound { addresses, workers: sockets, admin: admin_sockets } =
             bind::bind(&settings, workers).map_err(StartError::Bind)?;
         let certificates = Certificates::new().map_err(StartError::Placeholder)?;
         certificates.update(&live, &Held::default(), std::time::SystemTime::now());
@@ -193,8 +197,16 @@ impl Gateway {
             challenges: Arc::clone(certificates.challenges()),
             phase: phases,
         };
+        let admin = Admin::new(
+            &shared,
+            Arc::clone(&certificates),
+            acme.clone(),
+            stores.sessions,
+            stores.reviewer,
+        );
         let admin =
-            Arc::new(Admin::new(&shared, Arc::clone(&certificates), acme.clone(), stores.sessions));
+            Arc::new(admin.map_err(|_| StartError::Tls(rustls::Error::FailedToGetRandomBytes))?);
+        telemetry.show_listeners(admin.listener_counts()).map_err(StartError::Telemetry)?;
         let followed = Arc::clone(&live);
         control.spawn(async move { tickets.follow(&followed).await });
         let followed = Arc::clone(&live);
@@ -205,10 +217,7 @@ impl Gateway {
         if let Some(acme) = acme {
             control.spawn(acme.run());
         }
-        if let Some(socket) = admin_socket {
-            let listener = tokio::net::TcpListener::from_std(socket).map_err(StartError::Thread)?;
-            control.spawn(admin::serve(listener, Arc::clone(&admin)));
-        }
+        admin.serve(admin_sockets, &mut control).map_err(StartError::Thread)?;
         let (sender, alive) = mpsc::channel(1);
         for (index, sockets) in sockets.into_iter().enumerate() {
             worker::start(index, shared.clone(), sockets, sender.clone())

@@ -32,6 +32,8 @@ impl Running {
             "zone": "example.com",
             "source": { "directory": "." },
             "listeners": { "http": { "address": "127.0.0.1:0", "mode": "serve" }, "https": { "address": "127.0.0.1:0" } },
+            "probes": { "address": "127.0.0.1:0" },
+            "telemetry": { "address": "127.0.0.1:0" },
             "admin": { "address": "127.0.0.1:0" },
             "accessLog": { "format": "none" },
             "drain": { "delay": "0s", "deadline": "30s" },
@@ -61,15 +63,26 @@ impl Running {
 
     /// The whole answer of the admin listener.
     async fn admin(&self, request: &str) -> String {
-        exchange(
-            self.gateway.addresses().admin.expect("an address"),
-            format!("{request} HTTP/1.0\r\n\r\n").as_bytes(),
-        )
-        .await
+        self.ask(self.gateway.addresses().admin, request).await
+    }
+
+    /// The whole answer of the listener for probes.
+    async fn probe(&self, request: &str) -> String {
+        self.ask(self.gateway.addresses().probes, request).await
+    }
+
+    /// All metrics.
+    async fn metrics(&self) -> String {
+        self.ask(self.gateway.addresses().telemetry, "GET /metrics").await
+    }
+
+    async fn ask(&self, address: Option<SocketAddr>, request: &str) -> String {
+        let request = format!("{request} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+        exchange(address.expect("an address"), request.as_bytes()).await
     }
 
     async fn metric(&self, line: &str) -> bool {
-        self.admin("GET /metrics").await.lines().any(|found| found.starts_with(line))
+        self.metrics().await.lines().any(|found| found.starts_with(line))
     }
 
     /// Waits until the metrics have a line that starts so.
@@ -80,7 +93,7 @@ impl Running {
             }
         };
         if timeout(PATIENCE, counted).await.is_err() {
-            panic!("no `{line}` in\n{}", self.admin("GET /metrics").await);
+            panic!("no `{line}` in\n{}", self.metrics().await);
         }
     }
 }
@@ -229,7 +242,7 @@ async fn the_gateway_is_ready_once_it_knows_all_and_says_what_is_missing() {
         json!({ "certificates": [{ "secret": { "namespace": "gateway", "name": "one" } }] }),
     )
     .await;
-    let answer = running.admin("GET /readyz").await;
+    let answer = running.probe("GET /readyz").await;
     assert!(
         answer.starts_with("HTTP/1.0 503")
             && answer.contains("not been read")
@@ -238,9 +251,9 @@ async fn the_gateway_is_ready_once_it_knows_all_and_says_what_is_missing() {
     );
     running.publish(vec![certificate("one", &["*.example.com"])]);
     timeout(PATIENCE, running.gateway.ready()).await.expect("ready");
-    assert!(running.admin("GET /readyz").await.starts_with("HTTP/1.0 200"));
-    assert!(running.admin("HEAD /livez").await.starts_with("HTTP/1.0 200"));
-    assert!(running.admin("POST /livez").await.starts_with("HTTP/1.0 405"));
+    assert!(running.probe("GET /readyz").await.starts_with("HTTP/1.0 200"));
+    assert!(running.probe("HEAD /livez").await.starts_with("HTTP/1.0 200"));
+    assert!(running.probe("POST /livez").await.starts_with("HTTP/1.0 405"));
     assert!(
         running.admin("POST /sessions/rotate").await.starts_with("HTTP/1.0 409"),
         "no session keys are made here"
@@ -413,11 +426,12 @@ async fn http2_by_prior_knowledge_and_http1_share_the_plain_listener() {
 async fn a_draining_gateway_answers_what_comes_in_the_delay_and_then_ends() {
     let running = Running::start(json!({ "drain": { "delay": "300ms" } })).await;
     running.publish(Vec::new());
-    let (http, admin) = (running.http(), running.gateway.addresses().admin.expect("an address"));
+    let probes = running.gateway.addresses().probes.expect("an address");
+    let http = running.http();
     let mut kept = kept(http, "").await;
     let drained = tokio::spawn(running.gateway.drain());
     let unready = async {
-        while !exchange(admin, b"GET /readyz HTTP/1.0\r\n\r\n").await.contains("draining") {}
+        while !exchange(probes, b"GET /readyz HTTP/1.0\r\n\r\n").await.contains("draining") {}
     };
     timeout(PATIENCE, unready).await.expect("not ready any more");
     assert!(exchange(http, REQUEST).await.starts_with("HTTP/1.1 404"));
@@ -442,11 +456,13 @@ async fn what_does_not_end_by_the_deadline_is_cut() {
 #[tokio::test]
 async fn addresses_that_are_taken_are_told_all_at_once() {
     let running = Running::start(json!({})).await;
-    let Addresses { http, https, admin } = running.gateway.addresses().clone();
+    let Addresses { http, https, probes, telemetry, admin } = running.gateway.addresses().clone();
     let settings = json!({
         "zone": "example.com",
         "source": { "directory": "." },
         "listeners": { "http": { "address": http }, "https": { "address": https } },
+        "probes": { "address": probes },
+        "telemetry": { "address": telemetry },
         "admin": { "address": admin },
     });
     let settings: Settings = serde_json::from_value(settings).expect("settings");
@@ -455,5 +471,5 @@ async fn addresses_that_are_taken_are_told_all_at_once() {
     else {
         panic!("it started");
     };
-    assert_eq!(errors.len(), 3);
+    assert_eq!(errors.len(), 5);
 }

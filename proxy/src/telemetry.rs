@@ -8,6 +8,7 @@ mod clock;
 mod control;
 mod counter;
 mod line;
+mod listeners;
 mod meter;
 mod metric;
 mod process;
@@ -26,6 +27,8 @@ use prometheus::{Registry, TextEncoder};
 
 use self::control::{ControlCollector, Queues};
 pub(crate) use self::control::{CertificateStatus, ServedCertificate};
+use self::listeners::ListenerCollector;
+pub(crate) use self::listeners::ListenerCounts;
 pub(crate) use self::meter::{InFlight, Meter, Protocol, UpstreamConnection};
 use self::process::ProcessCollector;
 pub(crate) use self::record::Record;
@@ -114,6 +117,19 @@ impl Telemetry {
     /// What is counted of telling other replicas which sessions were ended.
     pub(crate) fn revocations(&self) -> &Arc<RevocationCounts> {
         &self.revocations
+    }
+
+    /// Shows in the metrics what `counts` returns, whenever they are collected. To be called once.
+    ///
+    /// # Errors
+    /// The metrics are registered already: a defect of the gateway.
+    pub(crate) fn show_listeners(
+        &self,
+        counts: impl Fn() -> ListenerCounts + Send + Sync + 'static,
+    ) -> Result<(), TelemetryError> {
+        ListenerCollector::new(counts)
+            .and_then(|collector| self.registry.register(Box::new(collector)))
+            .map_err(TelemetryError::Metrics)
     }
 
     /// Shows one more queue in the metrics.

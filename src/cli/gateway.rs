@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
+use portcullis_config::bearer_review;
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
 use portcullis_config::{store, whole_file};
@@ -57,6 +58,7 @@ impl Gateway {
         let stores = gateway::Stores {
             certificates: store::open(&settings).await.map_err(Failure::new)?,
             sessions: store::session::open(&settings).await.map_err(Failure::new)?,
+            reviewer: bearer_review::open(&settings).await.map_err(Failure::new)?,
         };
         let mut gateway = gateway::Gateway::start(Arc::clone(&settings), Arc::clone(&live), stores)
             .await
@@ -65,6 +67,8 @@ impl Gateway {
         tracing::info!(
             http = addresses.http.map(tracing::field::display),
             https = addresses.https.map(tracing::field::display),
+            probes = addresses.probes.map(tracing::field::display),
+            telemetry = addresses.telemetry.map(tracing::field::display),
             admin = addresses.admin.map(tracing::field::display),
             "listening"
         );

@@ -24,6 +24,7 @@ mod h2spec;
 mod http;
 mod key;
 mod limits;
+mod listeners;
 mod login;
 mod public_paths;
 mod routing;

@@ -3,10 +3,10 @@
 mod access;
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use super::{CertificateSettings, Settings, SourceSettings, acme, tls};
+use super::{CertificateSettings, Settings, SourceSettings, acme, telemetry, tls};
 use crate::model::{Hostname, check_label};
 use crate::problem::Problem;
 use crate::settings::hostname::InvalidTemplate;
@@ -23,6 +23,7 @@ const MAX_WINDOW: u32 = (1 << 31) - 1;
 pub(super) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {
     names(settings, complain);
     listeners(settings, complain);
+    telemetry::meaning(settings, complain);
     tls::meaning(settings, complain);
     secrets(settings, complain);
     limits(settings, complain);
@@ -47,9 +48,11 @@ fn names(settings: &Settings, complain: &mut Complain<'_>) {
 
 fn listeners(settings: &Settings, complain: &mut Complain<'_>) {
     let listeners = &settings.listeners;
-    let addresses: [(&[&str], Option<SocketAddr>); 3] = [
+    let addresses: [(&[&str], Option<SocketAddr>); 5] = [
         (&["listeners", "http", "address"], listeners.http.address),
         (&["listeners", "https", "address"], listeners.https.address),
+        (&["probes", "address"], settings.probes.address),
+        (&["telemetry", "address"], settings.telemetry.address),
         (&["admin", "address"], settings.admin.address),
     ];
     for (index, (keys, address)) in addresses.iter().enumerate() {
@@ -82,7 +85,13 @@ fn listeners(settings: &Settings, complain: &mut Complain<'_>) {
 fn clash(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port()
         && a.port() != 0
-        && (a.ip() == b.ip() || a.ip().is_unspecified() && b.ip().is_unspecified())
+        && (a.ip() == b.ip() || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
+}
+
+/// Whether all addresses of a machine, where `all` stands for them, have `one` among them: `[::]`
+/// takes IPv4 too.
+fn covers(all: IpAddr, one: IpAddr) -> bool {
+    all.is_unspecified() && (all.is_ipv6() || one.is_ipv4())
 }
 
 fn secrets(settings: &Settings, complain: &mut Complain<'_>) {
@@ -196,6 +205,7 @@ pub(super) fn files(settings: &Settings, complain: &mut Complain<'_>) {
         }
     }
     acme::check::files(settings, complain);
+    telemetry::files(settings, complain);
     if let Some(path) = &settings.upstreams.certificate_authorities {
         contains(path, CERTIFICATE, &["upstreams", "certificateAuthorities"], complain);
     }
@@ -235,6 +245,17 @@ pub(super) fn contains(path: &Path, mark: &str, keys: &[&str], complain: &mut Co
             keys,
             format!("{} has no line with `{mark}`", path.display()),
             "name a file in PEM format".to_owned(),
+        );
+    }
+}
+
+/// Whether it is a file with something in it; what, is not told.
+pub(super) fn secret(path: &Path, keys: &[&str], complain: &mut Complain<'_>) {
+    if readable(path, keys, complain).is_some_and(|bytes| bytes.trim_ascii().is_empty()) {
+        complain(
+            keys,
+            format!("{} is empty", path.display()),
+            "name a file with the secret in it".to_owned(),
         );
     }
 }

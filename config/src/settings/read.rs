@@ -70,6 +70,7 @@ impl Settings {
             }
         }
         self.upstreams.certificate_authorities.iter_mut().for_each(resolve);
+        self.telemetry.token_file.iter_mut().for_each(resolve);
         self.access_log.file.iter_mut().for_each(resolve);
         self.access.files().for_each(resolve);
         self.acme.iter_mut().flat_map(AcmeSettings::paths).for_each(resolve);

@@ -274,7 +274,7 @@ fn credential(value: &HeaderValue) -> Option<&str> {
 }
 
 /// What follows `Bearer` (RFC 6750 §2.1); the scheme is compared without case (RFC 9110 §11.1).
-fn bearer(value: &HeaderValue) -> Option<&str> {
+pub(crate) fn bearer(value: &HeaderValue) -> Option<&str> {
     let (scheme, token) = credential(value)?.split_at_checked("bearer ".len())?;
     let token = token.trim();
     let is_one = !token.is_empty() && memchr::memchr(b' ', token.as_bytes()).is_none();

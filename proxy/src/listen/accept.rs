@@ -66,7 +66,8 @@ fn outcome(accepted: io::Result<(TcpStream, SocketAddr)>) -> Outcome {
     }
 }
 
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Whether an error of `accept` is about that one connection alone.
+pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted,
         NetworkDown, NetworkUnreachable, PermissionDenied, TimedOut,

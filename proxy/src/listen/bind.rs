@@ -8,6 +8,8 @@ use std::time::Duration;
 use portcullis_config::settings::Settings;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
+use crate::admin;
+
 /// Connections that the kernel may hold ready for one worker; it takes less where
 /// `net.core.somaxconn` is less.
 const BACKLOG: i32 = 4096;
@@ -24,6 +26,12 @@ pub struct Addresses {
     /// HTTPS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub https: Option<SocketAddr>,
+    /// The listener for probes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probes: Option<SocketAddr>,
+    /// The listener for metrics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<SocketAddr>,
     /// The admin listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<SocketAddr>,
@@ -52,7 +60,7 @@ pub(crate) struct Sockets {
 pub(crate) struct Bound {
     pub(crate) addresses: Addresses,
     pub(crate) workers: Vec<Sockets>,
-    pub(crate) admin: Option<TcpListener>,
+    pub(crate) admin: admin::Sockets,
 }
 
 /// Binds everything that `settings` asks for, for that many workers.
@@ -69,18 +77,33 @@ pub(crate) fn bind(settings: &Settings, workers: usize) -> Result<Bound, Vec<Bin
     };
     let http = bound("listeners.http.address", settings.listeners.http.address, workers);
     let https = bound("listeners.https.address", settings.listeners.https.address, workers);
+    let probes = bound("probes.address", settings.probes.address, 1);
+    let telemetry = bound("telemetry.address", settings.telemetry.address, 1);
     let admin = bound("admin.address", settings.admin.address, 1);
     if !errors.is_empty() {
         return Err(errors);
     }
     let (http_address, http) = http.unzip();
     let (https_address, https) = https.unzip();
+    let (probes_address, probes) = probes.unzip();
+    let (telemetry_address, telemetry) = telemetry.unzip();
     let (admin_address, admin) = admin.unzip();
     let (mut http, mut https) = (http.into_iter().flatten(), https.into_iter().flatten());
+    let only = |sockets: Option<Vec<TcpListener>>| sockets.into_iter().flatten().next();
     Ok(Bound {
-        addresses: Addresses { http: http_address, https: https_address, admin: admin_address },
+        addresses: Addresses {
+            http: http_address,
+            https: https_address,
+            probes: probes_address,
+            telemetry: telemetry_address,
+            admin: admin_address,
+        },
         workers: (0..workers).map(|_| Sockets { http: http.next(), https: https.next() }).collect(),
-        admin: admin.into_iter().flatten().next(),
+        admin: admin::Sockets {
+            probes: only(probes),
+            telemetry: only(telemetry),
+            admin: only(admin),
+        },
     })
 }
 
@@ -177,6 +200,8 @@ mod tests {
             "zone": "example.com",
             "source": { "directory": "." },
             "listeners": { "http": { "address": http }, "https": { "address": https } },
+            "probes": { "address": null },
+            "telemetry": { "address": null },
             "admin": { "address": null },
         });
         serde_json::from_value(settings).expect("settings")

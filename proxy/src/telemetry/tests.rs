@@ -151,7 +151,7 @@ fn the_documentation_lists_every_metric_and_no_other() {
         .lines()
         .filter(|line| line.starts_with("| `portcullis_") || line.starts_with("| `process_"))
         .collect();
-    let wanted: Vec<String> = [workers::METRICS, control::METRICS, process::METRICS]
+    let wanted: Vec<String> = [workers::METRICS, control::METRICS, process::METRICS, listeners::METRICS]
         .concat()
         .into_iter()
         .map(|metric| {
@@ -174,7 +174,7 @@ fn a_metric_without_labels_has_a_sample_from_the_start() {
     let text = silent().metrics().unwrap();
     // Nothing was read from a source yet.
     let unknown = "portcullis_configuration_age_seconds";
-    for metric in [workers::METRICS, control::METRICS, process::METRICS].concat() {
+    for metric in [workers::METRICS, control::METRICS, process::METRICS, listeners::METRICS].concat() {
         if metric.labels.is_empty() && metric.name != unknown {
             let sample = format!("\n{} ", metric.name);
             assert!(text.contains(&sample), "{}", metric.name);

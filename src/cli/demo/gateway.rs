@@ -29,6 +29,7 @@ pub(super) struct Gateway {
 struct Ports {
     http: u16,
     https: u16,
+    telemetry: u16,
     admin: u16,
 }
 
@@ -110,9 +111,7 @@ impl Gateway {
 
     async fn routes(&self) -> std::io::Result<String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports.admin)).await?;
-        stream
-            .write_all(b"GET /routes HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")
-            .await?;
+        stream.write_all(b"GET /routes HTTP/1.1\r\nHost: localhost\r\n\r\n").await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         Ok(answer)
@@ -152,6 +151,11 @@ impl Gateway {
         self.ports.http
     }
 
+    /// The port of the listener for metrics.
+    pub(super) fn telemetry(&self) -> u16 {
+        self.ports.telemetry
+    }
+
     /// The port of the admin listener.
     pub(super) fn admin(&self) -> u16 {
         self.ports.admin
@@ -163,20 +167,22 @@ impl Gateway {
 impl Ports {
     /// Those that people know, where they are free.
     fn preferred() -> std::io::Result<Self> {
-        Ok(Self { http: free(8080)?, https: free(8443)?, admin: free(9901)? })
+        let (telemetry, admin) = (free(9903)?, free(9901)?);
+        Ok(Self { http: free(8080)?, https: free(8443)?, telemetry, admin })
     }
 
     fn any() -> std::io::Result<Self> {
-        Ok(Self { http: free(0)?, https: free(0)?, admin: free(0)? })
+        Ok(Self { http: free(0)?, https: free(0)?, telemetry: free(0)?, admin: free(0)? })
     }
 
     /// Without HSTS: browsers would remember it for the zone long after the demo.
     fn configuration(&self, issuer: &str) -> String {
-        let Self { http, https, admin } = self;
+        let Self { http, https, telemetry, admin } = self;
         format!(
             "zone: {ZONE}\nsource: {{ directory: manifests }}\nlisteners:\n\x20 http: {{ address: \
              '127.0.0.1:{http}', mode: redirect, redirectPort: {https} }}\n\x20 https: {{ \
-             address: '127.0.0.1:{https}', hsts: null }}\nadmin: {{ address: '127.0.0.1:{admin}' \
+             address: '127.0.0.1:{https}', hsts: null }}\nprobes: {{ address: null }}\ntelemetry: {{ \
+             address: '127.0.0.1:{telemetry}' }}\nadmin: {{ address: '127.0.0.1:{admin}' \
              }}\ncertificates:\n\x20 - files: {{ certificate: tls.crt, key: tls.key \
              }}\naccess:\n\x20 issuers:\n\x20   - {{ name: demo, issuer: '{issuer}', audiences: \
              [{AUDIENCE}], algorithms: [ES256] }}\n\x20 credentialsNamespace: {CREDENTIALS}\n\x20 \

@@ -102,9 +102,10 @@ pub(super) fn text(gateway: &Gateway, cluster: &Cluster, provider: &Provider) ->
     let _ = write!(
         text,
         "\n# plain HTTP is redirected\ncurl --silent --include --resolve web--staging.{ZONE}:{http}:127.0.0.1 http://web--staging.{ZONE}:{http}/\n\
-         \n# the live table, and the metrics\ncurl --silent http://127.0.0.1:{admin}/routes\ncurl --silent http://127.0.0.1:{admin}/metrics\n",
+         \n# the live table, and the metrics\ncurl --silent http://127.0.0.1:{admin}/routes\ncurl --silent http://127.0.0.1:{telemetry}/metrics\n",
         http = gateway.http(),
         admin = gateway.admin(),
+        telemetry = gateway.telemetry(),
     );
     if let Some(pod) = cluster.pod("web-2") {
         let address = pod.address();

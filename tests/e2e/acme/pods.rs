@@ -75,7 +75,7 @@ impl Installation {
             "zone": ZONE,
             "source": { "kubernetes": {} },
             "listeners": { "http": { "address": format!("[::]:{HTTP}"), "mode": "redirect" }, "https": { "address": format!("[::]:{HTTPS}") } },
-            "admin": { "address": "[::]:9901" },
+            "telemetry": { "address": "[::]:9903" },
             "acme": {
                 "authorities": [{ "directory": self.interposer.directory(), "rootFile": "/etc/portcullis/root.pem" }],
                 "challenge": challenge,
@@ -187,7 +187,8 @@ fn kustomization() -> serde_json::Value {
     let container = json!([
         { "name": "http", "containerPort": HTTP },
         { "name": "https", "containerPort": HTTPS },
-        { "name": "admin", "containerPort": 9901 },
+        { "name": "probes", "containerPort": 9902 },
+        { "name": "telemetry", "containerPort": 9903 },
     ]);
     json!({
         "apiVersion": "kustomize.config.k8s.io/v1beta1",

@@ -38,6 +38,8 @@ pub(crate) struct Gateway {
 struct Addresses {
     http: SocketAddr,
     https: SocketAddr,
+    probes: SocketAddr,
+    telemetry: SocketAddr,
     admin: SocketAddr,
 }
 
@@ -102,6 +104,8 @@ impl Gateway {
                 "http": { "address": "127.0.0.1:0", "mode": "serve" },
                 "https": { "address": "127.0.0.1:0" },
             },
+            "probes": { "address": "127.0.0.1:0" },
+            "telemetry": { "address": "127.0.0.1:0", "require": "none" },
             "admin": { "address": "127.0.0.1:0" },
             "certificates": [{ "files": { "certificate": "tls.crt", "key": "tls.key" } }],
             "drain": { "delay": "0s", "deadline": "10s" },
@@ -123,6 +127,16 @@ impl Gateway {
     /// Where HTTPS is accepted.
     pub(crate) fn https(&self) -> SocketAddr {
         self.addresses.https
+    }
+
+    /// Where the listener for probes is.
+    pub(crate) fn probes(&self) -> SocketAddr {
+        self.addresses.probes
+    }
+
+    /// Where the listener for metrics is.
+    pub(crate) fn telemetry(&self) -> SocketAddr {
+        self.addresses.telemetry
     }
 
     /// Where the admin listener is.
@@ -164,9 +178,15 @@ impl Gateway {
             .args(["--resolve", &format!("{host}:{}:127.0.0.1", self.http().port())])
     }
 
-    /// A page of the admin listener.
+    /// A page for operators: of the listener for metrics, of that for probes, else of the admin
+    /// listener.
     pub(crate) async fn admin_page(&self, path: &str) -> super::Answer {
-        Curl::new(&format!("http://{}{path}", self.admin())).run().await
+        let address = match path {
+            "/metrics" => self.telemetry(),
+            "/livez" | "/readyz" => self.probes(),
+            _ => self.admin(),
+        };
+        Curl::new(&format!("http://{address}{path}")).run().await
     }
 
     /// The sum of all series of a counter or gauge whose line starts with `series`.

@@ -1,12 +1,11 @@
 //! What types cannot say about how callers are known.
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use http::Uri;
 
-use super::{CERTIFICATE, Complain, contains, readable};
+use super::{CERTIFICATE, Complain, contains, secret};
 use crate::model::{Hostname, Origin, check_label};
 use crate::problem::{Problem, Severity};
 use crate::settings::Settings;
@@ -344,15 +343,5 @@ pub(super) fn files(settings: &Settings, complain: &mut Complain<'_>) {
     if let Some(path) = access.login.as_ref().and_then(|login| login.client_secret_file.as_deref())
     {
         secret(path, &["access", "login", "clientSecretFile"], complain);
-    }
-}
-
-fn secret(path: &Path, keys: &[&str], complain: &mut Complain<'_>) {
-    if readable(path, keys, complain).is_some_and(|bytes| bytes.trim_ascii().is_empty()) {
-        complain(
-            keys,
-            format!("{} is empty", path.display()),
-            "name a file with the secret in it".to_owned(),
-        );
     }
 }

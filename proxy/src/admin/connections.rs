@@ -1,0 +1,198 @@
+//! Which connections of a listener stay open, so that nobody crowds out anybody else: a new one is
+//! never refused, an old one makes room.
+//!
+//! The law: whoever has the most connections loses one, and among those first the oldest that has
+//! not sent a whole request yet. A peer that holds few is not touched by one that holds many,
+//! however many that opens.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+/// How many connections there may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Capacity {
+    /// In all.
+    pub(super) connections: usize,
+    /// From one address.
+    pub(super) per_peer: usize,
+}
+
+/// The open connections of one listener. `H` is what ends one.
+#[derive(Debug)]
+pub(super) struct Connections<H> {
+    capacity: Capacity,
+    /// By age, the oldest first.
+    open: BTreeMap<Id, Connection<H>>,
+    peers: HashMap<IpAddr, usize>,
+    next: u64,
+}
+
+/// A connection's number: later ones have higher ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Id(u64);
+
+#[derive(Debug)]
+struct Connection<H> {
+    peer: IpAddr,
+    has_request: bool,
+    handle: Option<H>,
+}
+
+// === impl Connections ===
+
+impl<H> Connections<H> {
+    pub(super) fn new(capacity: Capacity) -> Self {
+        Self { capacity, open: BTreeMap::new(), peers: HashMap::new(), next: 0 }
+    }
+
+    /// Takes one more connection of `peer`. Returns its number, and what ends the connection that
+    /// makes room for it, which is not counted any more; the caller ends it.
+    pub(super) fn admit(&mut self, peer: IpAddr) -> (Id, Option<H>) {
+        let peer = peer.to_canonical();
+        let victim = self.victim(peer).and_then(|victim| self.remove(victim));
+        let id = Id(self.next);
+        self.next += 1;
+        self.open.insert(id, Connection { peer, has_request: false, handle: None });
+        *self.peers.entry(peer).or_default() += 1;
+        (id, victim)
+    }
+
+    /// Says what ends the connection.
+    pub(super) fn set_handle(&mut self, id: Id, handle: H) {
+        if let Some(connection) = self.open.get_mut(&id) {
+            connection.handle = Some(handle);
+        }
+    }
+
+    /// Says that the connection's request has arrived.
+    pub(super) fn set_has_request(&mut self, id: Id) {
+        if let Some(connection) = self.open.get_mut(&id) {
+            connection.has_request = true;
+        }
+    }
+
+    /// Forgets a connection, because it has ended or is about to. Returns what ends it.
+    pub(super) fn remove(&mut self, id: Id) -> Option<H> {
+        let connection = self.open.remove(&id)?;
+        if let Some(count) = self.peers.get_mut(&connection.peer) {
+            *count -= 1;
+            if *count == 0 {
+                self.peers.remove(&connection.peer);
+            }
+        }
+        connection.handle
+    }
+
+    /// The connection that goes when `peer` opens another one, where one must.
+    fn victim(&self, peer: IpAddr) -> Option<Id> {
+        let count = |peer: &IpAddr| self.peers.get(peer).copied().unwrap_or_default();
+        let most = self.peers.values().copied().max().unwrap_or_default();
+        let must_go = |candidate: &IpAddr| match count(&peer) >= self.capacity.per_peer {
+            true => *candidate == peer,
+            false => self.open.len() >= self.capacity.connections && count(candidate) == most,
+        };
+        self.open
+            .iter()
+            .filter(|(_, connection)| must_go(&connection.peer))
+            .min_by_key(|(id, connection)| (connection.has_request, **id))
+            .map(|(id, _)| *id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn peer(number: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, number])
+    }
+
+    struct Listener(Connections<Id>);
+
+    impl Listener {
+        fn new(connections: usize, per_peer: usize) -> Self {
+            Self(Connections::new(Capacity { connections, per_peer }))
+        }
+
+        fn admit(&mut self, number: u8) -> (Id, Option<Id>) {
+            let (id, victim) = self.0.admit(peer(number));
+            self.0.set_handle(id, id);
+            (id, victim)
+        }
+    }
+
+    #[test]
+    fn the_oldest_idle_connection_of_a_peer_makes_room_for_its_next_one() {
+        let mut listener = Listener::new(9, 3);
+        let (first, _) = listener.admit(1);
+        let (second, _) = listener.admit(1);
+        let (_, nobody) = listener.admit(1);
+        assert_eq!(nobody, None);
+        listener.0.set_has_request(first);
+        let (_, victim) = listener.admit(1);
+        assert_eq!(victim, Some(second), "the first one is being answered");
+        assert_eq!(listener.admit(2).1, None, "another peer is not concerned");
+    }
+
+    #[test]
+    fn a_connection_that_is_answered_goes_where_no_other_is_left() {
+        let mut listener = Listener::new(9, 2);
+        let (first, _) = listener.admit(1);
+        let (second, _) = listener.admit(1);
+        listener.0.set_has_request(first);
+        listener.0.set_has_request(second);
+        assert_eq!(listener.admit(1).1, Some(first));
+    }
+
+    #[test]
+    fn an_address_in_ipv6_clothes_is_the_same_peer() {
+        let mut listener = Listener::new(9, 1);
+        let (first, _) = listener.admit(1);
+        let mapped = "::ffff:10.0.0.1".parse().expect("an address");
+        assert_eq!(listener.0.admit(mapped).1, Some(first));
+    }
+
+    #[test]
+    fn when_all_places_are_taken_the_peer_with_the_most_makes_room() {
+        let mut listener = Listener::new(4, 3);
+        let (kubelet, _) = listener.admit(9);
+        let (first, _) = listener.admit(1);
+        listener.admit(1);
+        listener.admit(1);
+        assert_eq!(listener.admit(2).1, Some(first), "not the oldest of all, which is {kubelet:?}");
+    }
+
+    #[test]
+    fn what_has_ended_counts_no_more() {
+        let mut listener = Listener::new(2, 1);
+        let (first, _) = listener.admit(1);
+        assert_eq!(listener.0.remove(first), Some(first));
+        assert_eq!(listener.0.remove(first), None);
+        assert!(listener.0.peers.is_empty());
+        assert_eq!(listener.admit(1).1, None);
+    }
+
+    proptest! {
+        /// Whatever others do, a peer with one connection keeps it as long as another peer has
+        /// more than one; and no limit is ever passed.
+        #[test]
+        fn nobody_with_one_connection_loses_it_to_a_peer_with_many(
+            steps in prop::collection::vec((0..4_u8, any::<bool>()), 0..200),
+        ) {
+            let mut listener = Listener::new(8, 4);
+            let (alone, _) = listener.admit(9);
+            for (number, sends) in steps {
+                let (id, victim) = listener.admit(number);
+                prop_assert_ne!(victim, Some(alone));
+                if sends {
+                    listener.0.set_has_request(id);
+                }
+                prop_assert!(listener.0.open.len() <= 8);
+                prop_assert!(listener.0.peers.values().all(|count| *count <= 4));
+                prop_assert_eq!(listener.0.peers.values().sum::<usize>(), listener.0.open.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The listener for the kubelet's probes. It names no host, so whoever reaches it may ask.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+
+use super::Admin;
+use super::connections::Capacity;
+use super::reply::{Reply, not_allowed, text};
+use super::server::Answer;
+
+/// A probe is one small request: many fit, and none lasts.
+pub(super) const CAPACITY: Capacity = Capacity { connections: 512, per_peer: 128 };
+/// How long a connection may last.
+pub(super) const LIFETIME: Duration = Duration::from_secs(10);
+
+/// `/livez` and `/readyz`, and nothing else.
+pub(super) struct Probes(pub(super) Arc<Admin>);
+
+// === impl Probes ===
+
+impl Answer for Probes {
+    async fn answer(&self, request: &Request<Incoming>, _: IpAddr) -> Reply {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return not_allowed("GET, HEAD");
+        }
+        match request.uri().path() {
+            "/livez" => text(StatusCode::OK, "ok\n"),
+            "/readyz" => match self.0.not_ready().as_slice() {
+                [] => text(StatusCode::OK, "ok\n"),
+                reasons => {
+                    text(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", reasons.join("\n")))
+                }
+            },
+            _ => text(StatusCode::NOT_FOUND, "/livez\n/readyz\n"),
+        }
+    }
+}

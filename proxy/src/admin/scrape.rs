@@ -1,0 +1,104 @@
+//! The listener for metrics. Their labels name environments and services, hidden ones too: who may
+//! read them is for [`super::bearers`] to decide.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Request, StatusCode};
+use hyper::body::Incoming;
+
+use super::Admin;
+use super::bearers::Denied;
+use super::browser::{self, Hosts};
+use super::connections::Capacity;
+use super::reply::{Press, Reply, foreign, not_allowed, reply, text};
+use super::server::Answer;
+
+/// Few read metrics. Each answer that a slow reader has not taken yet is held in memory.
+pub(super) const CAPACITY: Capacity = Capacity { connections: 64, per_peer: 8 };
+/// How long a connection may last.
+pub(super) const LIFETIME: Duration = Duration::from_secs(30);
+
+const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// `/metrics`.
+pub(super) struct Scrape {
+    admin: Arc<Admin>,
+    press: Press,
+}
+
+// === impl Scrape ===
+
+impl Scrape {
+    pub(super) fn new(admin: Arc<Admin>) -> Self {
+        Self { admin, press: Press::new() }
+    }
+
+    /// Whether the request may read, before anything else is said.
+    async fn admit(&self, request: &Request<Incoming>, peer: IpAddr) -> Result<(), Reply> {
+        let bearers = &self.admin.bearers;
+        // A page has no token to show; without one it would read in its visitor's name.
+        if bearers.is_open() {
+            browser::check(request, Hosts::Addresses)
+                .map_err(|why| foreign(why, "an IP address or `localhost`"))?;
+        }
+        bearers.check(request.headers(), peer).await.map_err(|denied| {
+            self.admin.listeners.denied.count(denied);
+            self::denied(denied)
+        })
+    }
+}
+
+impl Answer for Scrape {
+    async fn answer(&self, request: &Request<Incoming>, peer: IpAddr) -> Reply {
+        if let Err(reply) = self.admit(request, peer).await {
+            return reply;
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return not_allowed("GET, HEAD");
+        }
+        if request.uri().path() != portcullis_config::bearer_review::PATH {
+            return text(StatusCode::NOT_FOUND, "/metrics\n");
+        }
+        let admin = Arc::clone(&self.admin);
+        self.press.make(move || metrics(&admin)).await
+    }
+}
+
+/// The metrics in Prometheus' text format.
+fn metrics(admin: &Admin) -> Reply {
+    match admin.telemetry.metrics() {
+        Ok(metrics) => reply(StatusCode::OK, METRICS, metrics),
+        Err(error) => {
+            tracing::error!(%error, "failed to write the metrics");
+            text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n")
+        }
+    }
+}
+
+fn denied(denied: Denied) -> Reply {
+    match denied {
+        Denied::Unauthenticated => {
+            let mut reply = text(StatusCode::UNAUTHORIZED, "show a bearer token that is valid\n");
+            let challenge = HeaderValue::from_static("Bearer realm=\"telemetry\"");
+            reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            reply
+        }
+        Denied::Forbidden => text(
+            StatusCode::FORBIDDEN,
+            "the token's account may not `get` the non-resource URL /metrics\n",
+        ),
+        Denied::TooMany => again(StatusCode::TOO_MANY_REQUESTS, "too many unknown tokens\n"),
+        Denied::Unavailable => {
+            again(StatusCode::SERVICE_UNAVAILABLE, "bearers cannot be reviewed for now\n")
+        }
+    }
+}
+
+fn again(status: StatusCode, body: &'static str) -> Reply {
+    let mut reply = text(status, body);
+    reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    reply
+}
