@@ -64,6 +64,7 @@ fn the_gateway_is_refused_nothing_and_may_do_nothing_that_it_does_not_do() {
 fn granted() -> BTreeSet<Permission> {
     let roles = [
         "clusterrole/portcullis",
+        "clusterrole/portcullis-telemetry",
         "role/portcullis-certificates",
         "role/portcullis-credentials",
         "role/portcullis-acme",

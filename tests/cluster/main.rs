@@ -18,3 +18,4 @@ mod disruptions;
 mod endpoints;
 mod installation;
 mod rollouts;
+mod telemetry;
