@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::installation::Installation;
 use crate::live::Live;
 use crate::problem::Problem;
 use crate::resources::Resources;
@@ -49,12 +50,14 @@ pub async fn run(
     sources.spawn(CertificateFiles::new(&settings.certificates).run(files));
     let mut helpers = JoinSet::new();
     let mut reporter = Reporter::default();
+    let mut installation = Installation::of_this_process();
     match &settings.source {
         SourceSettings::Directory(path) => {
             drop(sources.spawn(Directory::new(path.clone(), Secrets::of(&settings)).run(main)))
         }
         SourceSettings::Kubernetes(kubernetes) => {
             let source = Kubernetes::new(kubernetes, Secrets::of(&settings)).await?;
+            installation.api_server.extend(source.address());
             if kubernetes.events {
                 let (sender, mut notices) = mpsc::channel(events::MAX_WAITING);
                 reporter = Reporter::with_events(sender);
@@ -64,7 +67,7 @@ pub async fn run(
             sources.spawn(source.run(main));
         }
     }
-    let mut control = Control::new(settings, live, reporter, 2);
+    let mut control = Control::new(settings, live, reporter, 2, installation);
     tokio::select! {
         () = control.follow(updates) => Ok(()),
         () = shutdown => Ok(()),
@@ -98,11 +101,17 @@ struct Control {
 // === impl Control ===
 
 impl Control {
-    fn new(settings: Arc<Settings>, live: Arc<Live>, reporter: Reporter, sources: usize) -> Self {
+    fn new(
+        settings: Arc<Settings>,
+        live: Arc<Live>,
+        reporter: Reporter,
+        sources: usize,
+        installation: Installation,
+    ) -> Self {
         Self {
             settings,
             live,
-            resources: Resources::default(),
+            resources: Resources::new(installation),
             cells: EndpointCells::default(),
             found: BTreeMap::new(),
             translated: Vec::new(),

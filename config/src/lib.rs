@@ -20,12 +20,14 @@
 //!
 //! It knows neither hyper nor rustls: certificates pass through it as bytes.
 
+mod address;
 pub mod bearer_review;
 pub mod client_key;
 mod control;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod hex;
+pub mod installation;
 pub mod live;
 pub mod model;
 mod preview;

@@ -9,6 +9,7 @@ mod certificate;
 pub mod credential;
 mod endpoint_slice;
 mod namespace;
+mod reserved;
 mod service;
 
 use std::collections::btree_map::Entry;
@@ -23,7 +24,9 @@ pub use self::endpoint_slice::{
     Conditions, EndpointPort, EndpointSlice, SERVICE_NAME, SliceEndpoint,
 };
 pub use self::namespace::Namespace;
+pub use self::reserved::{Reserved, ReservedAddresses};
 pub use self::service::{Service, ServicePort};
+use crate::installation::Installation;
 use crate::model::{NamespacedName, Origin, Place};
 use crate::problem::{Problem, Severity};
 use crate::settings::CertificateSettings;
@@ -32,6 +35,8 @@ use crate::snapshot::certificate::Certificate;
 /// Everything that is known of the cluster, or of the folder.
 #[derive(Debug, Clone, Default)]
 pub struct Resources {
+    installation: Installation,
+    reserved: ReservedAddresses,
     namespaces: BTreeMap<Arc<str>, Namespace>,
     services: BTreeMap<NamespacedName, Service>,
     slices: BTreeMap<NamespacedName, BTreeMap<Arc<str>, EndpointSlice>>,
@@ -159,6 +164,25 @@ impl ObjectId {
 // === impl Resources ===
 
 impl Resources {
+    /// None yet, for a gateway of this installation.
+    #[must_use]
+    pub fn new(installation: Installation) -> Self {
+        let reserved = ReservedAddresses::new(&installation.api_server);
+        Self { installation, reserved, ..Self::default() }
+    }
+
+    /// The installation of the gateway that reads them.
+    #[must_use]
+    pub fn installation(&self) -> &Installation {
+        &self.installation
+    }
+
+    /// The addresses that no Service may claim for endpoints.
+    #[must_use]
+    pub fn reserved(&self) -> &ReservedAddresses {
+        &self.reserved
+    }
+
     /// Applies a change, and reports what is different.
     pub fn apply(&mut self, change: Change) -> Changed {
         let mut changed = Changed::default();
@@ -219,12 +243,7 @@ impl Resources {
                 let name = namespace.name().clone();
                 changed.others |= insert(&mut self.namespaces, name, namespace);
             }
-            Object::Service(service) => {
-                let key = service.key();
-                if insert(&mut self.services, key.clone(), service) {
-                    changed.services.insert(key);
-                }
-            }
+            Object::Service(service) => self.upsert_service(service, changed),
             Object::EndpointSlice(slice) => self.upsert_slice(slice, changed),
             Object::Certificate(settings, certificate) => {
                 changed.others |= insert(&mut self.certificates, settings, certificate);
@@ -239,7 +258,10 @@ impl Resources {
         match id {
             ObjectId::Namespace(name) => changed.others |= self.namespaces.remove(name).is_some(),
             ObjectId::Service(name) => {
-                changed.services.extend(self.services.remove(name).map(|service| service.key()));
+                if let Some(service) = self.services.remove(name) {
+                    self.reserved.remove_cluster_ips(&service.cluster_ips);
+                    changed.services.insert(service.key());
+                }
             }
             ObjectId::EndpointSlice(name) => self.delete_slice(name, changed),
             ObjectId::Certificate(settings) => {
@@ -279,6 +301,18 @@ impl Resources {
         }
     }
 
+    fn upsert_service(&mut self, service: Service, changed: &mut Changed) {
+        let key = service.key();
+        match self.services.get(&key) {
+            Some(before) if *before == service => return,
+            Some(before) => self.reserved.remove_cluster_ips(&before.cluster_ips),
+            None => {}
+        }
+        self.reserved.add_cluster_ips(&service.cluster_ips);
+        self.services.insert(key.clone(), service);
+        changed.services.insert(key);
+    }
+
     fn upsert_slice(&mut self, slice: EndpointSlice, changed: &mut Changed) {
         let (key, service) = (slice.key(), slice.service_key());
         if self.slice_services.get(&key).is_some_and(|before| *before != service) {
@@ -287,6 +321,7 @@ impl Resources {
         let slices = self.slices.entry(service.clone()).or_default();
         if insert(slices, key.name.clone(), slice) {
             self.slice_services.insert(key, service.clone());
+            self.learn_api_server(&service, changed);
             changed.slices.insert(service);
         }
     }
@@ -299,7 +334,18 @@ impl Resources {
                 slices.remove();
             }
         }
+        self.learn_api_server(&service, changed);
         changed.slices.insert(service);
+    }
+
+    /// Takes the addresses of the API server from the slices of its Service: where they differ, all
+    /// Services are translated anew, since none may claim the new ones.
+    fn learn_api_server(&mut self, service: &NamespacedName, changed: &mut Changed) {
+        if service.is_api_server() {
+            let slices = self.slices.get(service).into_iter().flat_map(BTreeMap::values);
+            let addresses = slices.flat_map(EndpointSlice::addresses);
+            changed.others |= self.reserved.set_api_server(addresses);
+        }
     }
 }
 

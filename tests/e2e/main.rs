@@ -14,6 +14,7 @@ mod harness;
 
 mod access;
 mod acme;
+mod api_server;
 mod bad_http1;
 mod bad_http2;
 mod command_line;

@@ -17,7 +17,8 @@ fn control() -> Control {
     let settings =
         Settings::parse("gateway.yaml".as_ref(), b"zone: example.com\nsource: {kubernetes: {}}\n")
             .unwrap();
-    Control::new(Arc::new(settings), Arc::default(), Reporter::default(), 2)
+    let installation = Installation::default();
+    Control::new(Arc::new(settings), Arc::default(), Reporter::default(), 2, installation)
 }
 
 fn synced(changes: Vec<Change>) -> Update {

@@ -25,6 +25,12 @@ impl NamespacedName {
         Self { namespace: namespace.into(), name: name.into() }
     }
 
+    /// Whether it is the Service of the Kubernetes API server.
+    #[must_use]
+    pub fn is_api_server(&self) -> bool {
+        *self.namespace == *"default" && *self.name == *"kubernetes"
+    }
+
     fn displayed(&self) -> impl Iterator<Item = u8> + '_ {
         self.namespace.bytes().chain(*b"/").chain(self.name.bytes())
     }

@@ -1,6 +1,6 @@
 //! EndpointSlices: where the pods of Services listen.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1;
@@ -88,6 +88,13 @@ impl EndpointSlice {
     #[must_use]
     pub fn key(&self) -> NamespacedName {
         NamespacedName { namespace: self.origin.namespace.clone(), name: self.origin.name.clone() }
+    }
+
+    /// Where its endpoints listen, on all of its ports, whatever their conditions.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.endpoints.iter().flat_map(|endpoint| {
+            self.ports.iter().map(|port| SocketAddr::new(endpoint.address, port.port))
+        })
     }
 
     /// The namespace and name of its Service.

@@ -1,5 +1,7 @@
 //! Services.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1;
@@ -23,6 +25,8 @@ pub struct Service {
     pub external: bool,
     /// Whether IPv6 is its first address family (`spec.ipFamilies`).
     pub prefers_ipv6: bool,
+    /// Its addresses in the cluster (`spec.clusterIPs`); none for a headless one.
+    pub cluster_ips: Vec<IpAddr>,
     /// Its TCP ports.
     pub ports: Vec<ServicePort>,
 }
@@ -53,6 +57,12 @@ impl Service {
         let ports = ports.filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")));
         let ports =
             ports.map(|port| ServicePort::from_object(port, &origin)).collect::<Result<_, _>>()?;
+        let cluster_ips = spec.into_iter().flat_map(|spec| {
+            spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip).map(String::as_str)
+        });
+        // A headless Service says `None`.
+        let cluster_ips: BTreeSet<IpAddr> =
+            cluster_ips.filter_map(|address| address.parse().ok()).collect();
         Ok(Self {
             created,
             labels: Annotations::keep(object.metadata.labels.as_ref()),
@@ -61,6 +71,7 @@ impl Service {
             prefers_ipv6: spec
                 .and_then(|spec| spec.ip_families.as_ref()?.first())
                 .is_some_and(|family| family == "IPv6"),
+            cluster_ips: cluster_ips.into_iter().collect(),
             ports,
             origin,
         })

@@ -34,6 +34,7 @@ fn service(name: &str) -> Service {
         annotations: Annotations::default(),
         external: false,
         prefers_ipv6: false,
+        cluster_ips: Vec::new(),
         ports: vec![ServicePort { name: "".into(), port: 80, app_protocol: None }],
     }
 }
@@ -100,6 +101,75 @@ fn a_slice_that_changes_its_service_is_reported_by_both() {
     );
     assert_eq!(resources.slices(&NamespacedName::new("shop", "cart")).count(), 0);
     assert_eq!(resources.slices(&NamespacedName::new("shop", "search")).count(), 1);
+}
+
+/// A slice of the API server's Service.
+fn api_server(addresses: &[&str]) -> EndpointSlice {
+    let mut slice = slice("kubernetes", "kubernetes", addresses);
+    slice.origin.namespace = "default".into();
+    slice.ports = vec![EndpointPort { name: "https".into(), port: 6443 }];
+    slice
+}
+
+fn reserved(resources: &Resources, address: &str) -> Option<Reserved> {
+    resources.reserved().find(address.parse().unwrap())
+}
+
+#[test]
+fn the_api_server_is_known_wherever_it_moves() {
+    let mut resources = store();
+    assert_eq!(reserved(&resources, "172.18.0.2:6443"), None);
+    assert!(resources.apply(upsert(&api_server(&["172.18.0.2"]))).others);
+    assert_eq!(reserved(&resources, "172.18.0.2:6443"), Some(Reserved::ApiServer));
+    assert_eq!(reserved(&resources, "[::ffff:172.18.0.2]:6443"), Some(Reserved::ApiServer));
+    assert_eq!(reserved(&resources, "172.18.0.2:8080"), None);
+    assert!(resources.apply(upsert(&api_server(&["172.18.0.3", "172.18.0.4"]))).others);
+    assert_eq!(reserved(&resources, "172.18.0.2:6443"), None);
+    assert_eq!(reserved(&resources, "172.18.0.4:6443"), Some(Reserved::ApiServer));
+}
+
+#[test]
+fn an_api_server_that_takes_itself_out_is_still_known() {
+    let mut resources = store();
+    resources.apply(upsert(&api_server(&["172.18.0.2"])));
+    resources.apply(upsert(&api_server(&[])));
+    assert_eq!(reserved(&resources, "172.18.0.2:6443"), Some(Reserved::ApiServer));
+    let name = NamespacedName::new("default", "kubernetes");
+    resources.apply(Change::Delete(ObjectId::EndpointSlice(name)));
+    assert_eq!(reserved(&resources, "172.18.0.2:6443"), Some(Reserved::ApiServer));
+}
+
+#[test]
+fn the_api_server_of_the_gateways_own_client_is_known() {
+    let resources = Resources::new(Installation {
+        api_server: ["10.96.0.1:443", "[::ffff:192.0.2.1]:6443"]
+            .map(|address| address.parse().unwrap())
+            .into(),
+        ..Installation::default()
+    });
+    assert_eq!(reserved(&resources, "10.96.0.1:443"), Some(Reserved::ApiServer));
+    assert_eq!(reserved(&resources, "[64:ff9b::10.96.0.1]:443"), Some(Reserved::ApiServer));
+    assert_eq!(reserved(&resources, "192.0.2.1:6443"), Some(Reserved::ApiServer));
+    assert_eq!(reserved(&resources, "192.0.2.1:443"), None);
+}
+
+#[test]
+fn a_cluster_ip_is_reserved_while_a_service_has_it() {
+    let mut resources = store();
+    let with = |name: &str, address: &str| {
+        let service = Service { cluster_ips: vec![address.parse().unwrap()], ..service(name) };
+        Change::Upsert(Object::Service(service))
+    };
+    let delete = |name: &str| Change::Delete(ObjectId::Service(NamespacedName::new("shop", name)));
+    resources.apply(with("cart", "10.96.0.7"));
+    resources.apply(with("search", "10.96.0.7"));
+    resources.apply(delete("search"));
+    assert_eq!(reserved(&resources, "10.96.0.7:80"), Some(Reserved::ClusterIp));
+    resources.apply(with("cart", "10.96.0.8"));
+    assert_eq!(reserved(&resources, "10.96.0.7:80"), None);
+    assert_eq!(reserved(&resources, "10.96.0.8:80"), Some(Reserved::ClusterIp));
+    resources.apply(delete("cart"));
+    assert_eq!(reserved(&resources, "10.96.0.8:80"), None);
 }
 
 #[test]

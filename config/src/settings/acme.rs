@@ -18,8 +18,6 @@ pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 /// The directory of Let's Encrypt's staging environment: its certificates are trusted by nobody,
 /// and its limits are wide.
 pub const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
-/// The Namespace for what is kept, where neither the configuration nor the pod says another one.
-pub const DEFAULT_NAMESPACE: &str = "portcullis";
 
 /// Certificates that the gateway orders by itself.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]

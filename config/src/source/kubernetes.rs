@@ -16,6 +16,7 @@ mod session;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
@@ -34,6 +35,7 @@ use crate::settings::KubernetesSettings;
 /// An API server.
 pub struct Kubernetes {
     client: Client,
+    address: Option<SocketAddr>,
     secrets: Secrets,
 }
 
@@ -46,7 +48,14 @@ impl Kubernetes {
     /// # Errors
     /// There is no kubeconfig, or nothing that can be used in it.
     pub async fn new(settings: &KubernetesSettings, secrets: Secrets) -> Result<Self, SourceError> {
-        Ok(Self { client: connect::client(settings).await?, secrets })
+        let (client, address) = connect::connect(settings).await?;
+        Ok(Self { client, address, secrets })
+    }
+
+    /// Where the API server answers; `None` where its client goes by a name.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
     }
 
     /// Talks to the API server.

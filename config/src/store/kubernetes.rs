@@ -32,9 +32,9 @@ use tokio::time::{Instant, sleep, timeout};
 use self::known::Known;
 use self::lease::{Candidate, Standing};
 use super::{Held, MAX_BYTES, MAX_CERTIFICATES, NewCertificate, Store, StoreError, Term};
+use crate::installation::own_namespace;
 use crate::model::Origin;
 use crate::settings::KubernetesSettings;
-use crate::settings::acme::DEFAULT_NAMESPACE;
 use crate::snapshot::certificate::SecretBytes;
 use crate::source::SourceError;
 use crate::source::kubernetes::client;
@@ -73,9 +73,7 @@ impl Secrets {
         settings: &KubernetesSettings,
         namespace: Option<String>,
     ) -> Result<Self, SourceError> {
-        let namespace = namespace
-            .or_else(|| std::env::var("POD_NAMESPACE").ok())
-            .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+        let namespace = namespace.unwrap_or_else(own_namespace);
         Ok(Self::with(client(settings).await?, &namespace, settings.events))
     }
 

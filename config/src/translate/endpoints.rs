@@ -1,13 +1,17 @@
 //! The endpoints of a Service's port, from its EndpointSlices.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::annotations::excerpt;
+use crate::address::{AddressClass, class};
 use crate::model::NamespacedName;
 use crate::problem::{Problem, Severity};
-use crate::resources::{Conditions, EndpointSlice, Resources, SERVICE_NAME, ServicePort};
+use crate::resources::{
+    Conditions, EndpointSlice, Reserved, Resources, SERVICE_NAME, ServicePort,
+};
 use crate::snapshot::endpoints::{Endpoint, EndpointKey, EndpointSet};
 
 /// The endpoints of `key` as they are now; none where there is no such Service or port.
@@ -33,16 +37,13 @@ pub fn endpoint_set(resources: &Resources, key: &EndpointKey) -> EndpointSet {
             .filter(|offered| offered.name == port.name)
             .map(|offered| offered.port)
         {
-            for endpoint in
-                slice.endpoints.iter().filter(|endpoint| refusal(slice, endpoint.address).is_none())
-            {
-                let [ipv4, ipv6] = &mut families;
-                let family = if endpoint.address.is_ipv4() { ipv4 } else { ipv6 };
-                family.add(
-                    SocketAddr::new(endpoint.address, number),
-                    endpoint.conditions,
-                    endpoint.zone.as_ref(),
-                );
+            for endpoint in &slice.endpoints {
+                let address = SocketAddr::new(endpoint.address, number);
+                if refusal(resources, slice, address).is_none() {
+                    let [ipv4, ipv6] = &mut families;
+                    let family = if endpoint.address.is_ipv4() { ipv4 } else { ipv6 };
+                    family.add(address, endpoint.conditions, endpoint.zone.as_ref());
+                }
             }
         }
     }
@@ -62,7 +63,8 @@ pub(super) fn problems(
     service: &NamespacedName,
     port: Option<u16>,
 ) -> Vec<Problem> {
-    let mut problems: Vec<Problem> = resources.slices(service).filter_map(slice_problem).collect();
+    let mut problems: Vec<Problem> =
+        resources.slices(service).filter_map(|slice| slice_problem(resources, slice)).collect();
     let ports = resources.service(service).into_iter().flat_map(|service| &service.ports);
     let ports = ports.filter(|candidate| port.is_none_or(|port| candidate.port == port));
     problems.extend(ports.filter_map(|port| unmatched(resources, service, port)));
@@ -94,7 +96,7 @@ pub(super) fn orphan(resources: &Resources, slice: &EndpointSlice) -> Option<Pro
     })
 }
 
-fn slice_problem(slice: &EndpointSlice) -> Option<Problem> {
+fn slice_problem(resources: &Resources, slice: &EndpointSlice) -> Option<Problem> {
     let problem = |reason, message, help: &str| {
         Some(Problem {
             severity: Severity::Error,
@@ -112,14 +114,16 @@ fn slice_problem(slice: &EndpointSlice) -> Option<Problem> {
             "write IP addresses, with `addressType: IPv4` or `IPv6`",
         );
     }
-    let mut refused = slice
-        .endpoints
-        .iter()
-        .filter_map(|endpoint| Some((endpoint.address, refusal(slice, endpoint.address)?)));
-    let (address, why) = refused.next()?;
+    let mut refused = slice.endpoints.iter().filter_map(|endpoint| {
+        slice.ports.iter().find_map(|port| {
+            let address = SocketAddr::new(endpoint.address, port.port);
+            refusal(resources, slice, address).map(|refusal| refusal.message(address))
+        })
+    });
+    let first = refused.next()?;
     let message = match refused.count() {
-        0 => format!("{address} is {why}, so it gets no requests"),
-        more => format!("{address} is {why}, so it gets no requests; nor do {more} more addresses"),
+        0 => first,
+        more => format!("{first}; nor do {more} more addresses"),
     };
     problem("ForbiddenAddress", message, "an endpoint must be the address of a pod")
 }
@@ -158,23 +162,28 @@ fn unmatched(
     })
 }
 
+/// Why no request is sent to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// No pod has such an address.
+    Class(AddressClass),
+    /// The address belongs to the cluster.
+    Reserved(Reserved),
+}
+
 /// Why no request is sent to an address; `None` for one that gets them.
 ///
 /// A slice in a cluster is written by whoever may write to its Namespace, so it must not lead to
 /// the gateway's own machine. A manifest in a folder is written by who runs the gateway: there an
 /// address of this machine is as good as any.
-fn refusal(slice: &EndpointSlice, address: IpAddr) -> Option<&'static str> {
+fn refusal(resources: &Resources, slice: &EndpointSlice, address: SocketAddr) -> Option<Refusal> {
     let ours = slice.origin.place.is_some();
-    match address.to_canonical() {
-        address if address.is_unspecified() => Some("no address of anything"),
-        address if address.is_multicast() => Some("a multicast address"),
-        IpAddr::V4(Ipv4Addr::BROADCAST) => Some("the broadcast address"),
-        _ if ours => None,
-        address if address.is_loopback() => Some("a loopback address"),
-        IpAddr::V4(address) if address.is_link_local() => Some("a link-local address"),
-        IpAddr::V6(address) if address.is_unicast_link_local() => Some("a link-local address"),
-        _ => None,
+    match class(address.ip()) {
+        Some(AddressClass::Loopback | AddressClass::LinkLocal) if ours => {}
+        Some(class) => return Some(Refusal::Class(class)),
+        None => {}
     }
+    resources.reserved().find(address).map(Refusal::Reserved)
 }
 
 /// The endpoints of one address family, each address once.
@@ -188,6 +197,36 @@ enum Use {
     Ready,
     /// New requests where nobody is ready.
     Draining,
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// What is wrong with a slice that names `address`.
+    fn message(self, address: SocketAddr) -> String {
+        match self {
+            // Its other ports may be pods'.
+            Self::Reserved(Reserved::ApiServer) => {
+                format!("{address} is {self}, so it gets no requests")
+            }
+            _ => format!("{} is {self}, so it gets no requests", address.ip()),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Class(AddressClass::Unspecified) => "no address of anything",
+            Self::Class(AddressClass::Multicast) => "a multicast address",
+            Self::Class(AddressClass::Broadcast) => "the broadcast address",
+            Self::Class(AddressClass::Metadata) => "an address of a cloud's metadata service",
+            Self::Class(AddressClass::Loopback) => "a loopback address",
+            Self::Class(AddressClass::LinkLocal) => "a link-local address",
+            Self::Reserved(Reserved::ApiServer) => "an address of the Kubernetes API server",
+            Self::Reserved(Reserved::ClusterIp) => "the cluster IP of a Service",
+        })
+    }
 }
 
 // === impl Family ===

@@ -10,7 +10,7 @@ use super::{policy, port};
 use crate::model::vocabulary::{ENVIRONMENT, EXPOSE, HOSTNAMES, PUBLIC_NAMES};
 use crate::model::{HostPattern, Hostname, InvalidHostname, check_label};
 use crate::problem::Problem;
-use crate::resources::{Namespace, Resources, Service, ServicePort};
+use crate::resources::{Namespace, Resources, Service, ServicePort, Value};
 use crate::settings::Settings;
 use crate::settings::hostname::HostnameTemplate;
 use crate::snapshot::access::{Access, Require};
@@ -83,7 +83,10 @@ pub(super) fn hosts(
     };
     let environments: BTreeMap<&str, Environment> = resources
         .namespaces()
-        .map(|namespace| (&**namespace.name(), Environment::read(namespace, problems)))
+        .map(|namespace| {
+            let reserved = is_reserved(settings, resources, namespace.name());
+            (&**namespace.name(), Environment::read(namespace, reserved, problems))
+        })
         .collect();
     let public = resources.namespaces().map(|namespace| namespace.name());
     let public = public
@@ -100,6 +103,14 @@ pub(super) fn hosts(
         claims.extend(translator.claim(service, environment));
     }
     (settle(claims, problems), public)
+}
+
+/// Whether a Namespace belongs to the cluster or to the gateway. What runs there is rarely meant for
+/// clients from outside, so each Service must ask for it by itself.
+fn is_reserved(settings: &Settings, resources: &Resources, namespace: &str) -> bool {
+    matches!(namespace, "kube-system" | "kube-public" | "kube-node-lease")
+        || *resources.installation().namespace == *namespace
+        || settings.access.credentials_namespace.as_deref() == Some(namespace)
 }
 
 /// Gives each hostname to the oldest Service that claims it, and tells the others.
@@ -143,7 +154,8 @@ fn settle(mut claims: Vec<Claim<'_>>, problems: &mut Vec<Problem>) -> HostTable 
 // === impl Environment ===
 
 impl Environment {
-    fn read(namespace: &Namespace, problems: &mut Vec<Problem>) -> Self {
+    /// Reads a Namespace; where it is `reserved`, it cannot expose all of its Services.
+    fn read(namespace: &Namespace, reserved: bool, problems: &mut Vec<Problem>) -> Self {
         check_keys(&namespace.origin, &namespace.labels, &namespace.annotations, problems);
         let help = "write lower-case letters, digits and hyphens, as in a hostname; until then \
                     its Services are not exposed";
@@ -162,6 +174,17 @@ impl Environment {
                     _ => Err("is not understood".to_owned()),
                 }
             });
+        let all = all == Reading::Good(true);
+        if all && reserved {
+            annotations.error(
+                "ReservedNamespace",
+                "its Services belong to the cluster or to the gateway, so they are never exposed \
+                 all at once"
+                    .to_owned(),
+                "run services in a Namespace of their own, and expose one here by its own \
+                 annotation",
+            );
+        }
         let help = "write \"true\" or \"false\"; until then no hostname that demands credentials \
                     gets a certificate of its own";
         let public_names = annotations.read(PUBLIC_NAMES, help, |text| match text {
@@ -171,7 +194,7 @@ impl Environment {
         });
         Self {
             name,
-            all: all == Reading::Good(true),
+            all: all && !reserved,
             public_names: public_names == Reading::Good(true),
             access: NamespaceAccess::read(&mut annotations),
         }
@@ -205,6 +228,11 @@ impl Translator<'_> {
             annotations: &service.annotations,
             problems: &mut problems,
         };
+        if service.key().is_api_server() {
+            refuse_api_server(service, environment, &mut reader);
+            self.problems.append(&mut problems);
+            return None;
+        }
         let exposure = exposure(environment, &mut reader);
         if matches!(exposure, Exposure::No) && service.annotations.iter().next().is_none() {
             return None;
@@ -328,6 +356,32 @@ impl Translator<'_> {
             filters: Vec::new(),
             backends: WeightedBackends::new(vec![backend]),
             policy,
+        }
+    }
+}
+
+/// Reports that the Service of the API server is to be exposed, which no annotation can bring
+/// about.
+fn refuse_api_server(
+    service: &Service,
+    environment: Option<&Environment>,
+    reader: &mut Reader<'_>,
+) {
+    let message = "it is the Kubernetes API server, which is never exposed".to_owned();
+    match service.annotations.get(EXPOSE.name) {
+        Some(Value::Text(text)) if **text == *"false" => {}
+        Some(_) => reader.error(
+            "ApiServer",
+            message,
+            "take the annotation away: clients of the API server do not go through the gateway",
+        ),
+        None => {
+            let is_meant = environment.is_some_and(|environment| {
+                environment.all && matches!(environment.name, Reading::Good(_))
+            });
+            if is_meant {
+                reader.warn("ApiServer", message, "run services in a Namespace of their own");
+            }
         }
     }
 }

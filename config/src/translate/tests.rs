@@ -56,6 +56,7 @@ fn service(namespace: &str, name: &str, entries: &[(&str, &str)]) -> Service {
         annotations: annotations(entries),
         external: false,
         prefers_ipv6: false,
+        cluster_ips: Vec::new(),
         ports: vec![ServicePort { name: "".into(), port: 80, app_protocol: None }],
     }
 }
@@ -162,9 +163,10 @@ fn any_service() -> impl Strategy<Value = Service> {
         option::of(select(vec!["http", "smtp"])),
     );
     let expose = option::of(select(vec!["true", "false", "?"]));
-    let shape = (0..2_i64, any::<bool>(), prop::bool::weighted(0.1));
+    let cluster_ip = option::weighted(0.2, select(vec!["10.0.0.1", "fd00::1"]));
+    let shape = (0..2_i64, any::<bool>(), prop::bool::weighted(0.1), cluster_ip);
     (select(vec!["a", "b"]), select(vec!["x", "y"]), vec(port, 0..3), expose, shape).prop_map(
-        |(namespace, name, ports, expose, (created, prefers_ipv6, external))| {
+        |(namespace, name, ports, expose, (created, prefers_ipv6, external, cluster_ip))| {
             let port = |(name, port, protocol): (&str, u16, Option<&str>)| ServicePort {
                 name: name.into(),
                 port,
@@ -176,7 +178,15 @@ fn any_service() -> impl Strategy<Value = Service> {
                 .chain([("hostnames", "shared.example.com")])
                 .collect();
             let ports = ports.into_iter().map(port).collect();
-            Service { created, prefers_ipv6, external, ports, ..service(namespace, name, &entries) }
+            let cluster_ips = cluster_ip.map(|address| address.parse().unwrap());
+            Service {
+                created,
+                prefers_ipv6,
+                external,
+                cluster_ips: cluster_ips.into_iter().collect(),
+                ports,
+                ..service(namespace, name, &entries)
+            }
         },
     )
 }
@@ -192,7 +202,10 @@ fn any_slice() -> impl Strategy<Value = EndpointSlice> {
             }
         });
     let port = (select(vec!["", "http", "metrics"]), select(vec![8080, 8081]));
-    let names = (select(vec!["a", "b"]), select(vec!["1", "2", "3"]), select(vec!["x", "y", ""]));
+    let names = prop_oneof![
+        6 => (select(vec!["a", "b"]), select(vec!["1", "2", "3"]), select(vec!["x", "y", ""])),
+        1 => Just(("default", "kubernetes", "kubernetes")),
+    ];
     (names, vec(endpoint, 0..3), vec(port, 0..3), prop::bool::weighted(0.1)).prop_map(
         |((namespace, name, service), endpoints, ports, names)| {
             let ports = ports

@@ -1,0 +1,61 @@
+//! Where the gateway itself runs, as its process can tell.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// The Namespace of a gateway that is told none.
+pub const DEFAULT_NAMESPACE: &str = "portcullis";
+/// Where Kubernetes tells a pod its Namespace, with the token of its ServiceAccount.
+const SERVICE_ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+/// What a gateway knows of its own installation, before it has read any resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installation {
+    /// Its Namespace.
+    pub namespace: Arc<str>,
+    /// Where the API server answers, as far as its client names addresses.
+    pub api_server: BTreeSet<SocketAddr>,
+}
+
+/// The gateway's own Namespace: `POD_NAMESPACE`, else that of the pod's ServiceAccount, else
+/// [`DEFAULT_NAMESPACE`].
+#[must_use]
+pub fn own_namespace() -> String {
+    let given = |text: String| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+    std::env::var("POD_NAMESPACE")
+        .ok()
+        .and_then(given)
+        .or_else(|| std::fs::read_to_string(SERVICE_ACCOUNT_NAMESPACE).ok().and_then(given))
+        .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())
+}
+
+// === impl Installation ===
+
+impl Installation {
+    /// The one that this process runs in.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        let variable = |name: &str| std::env::var(name).ok();
+        Self {
+            namespace: own_namespace().into(),
+            api_server: api_server(variable).into_iter().collect(),
+        }
+    }
+}
+
+impl Default for Installation {
+    fn default() -> Self {
+        Self { namespace: DEFAULT_NAMESPACE.into(), api_server: BTreeSet::new() }
+    }
+}
+
+/// The API server as Kubernetes names it to each container; `None` where that is no address.
+fn api_server(variable: impl Fn(&str) -> Option<String>) -> Option<SocketAddr> {
+    let host: IpAddr = variable("KUBERNETES_SERVICE_HOST")?.trim().parse().ok()?;
+    let port = variable("KUBERNETES_SERVICE_PORT").and_then(|port| port.trim().parse().ok());
+    Some(SocketAddr::new(host, port.unwrap_or(443)))
+}
+
+#[cfg(test)]
+mod tests;
