@@ -219,7 +219,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::normalize::tests::head;
-    use crate::telemetry::Telemetry;
+    use crate::telemetry::{CertificateStatus, Telemetry};
 
     const LIMITS: (usize, usize) = (300_000, 400_000);
 
@@ -242,7 +242,10 @@ pub(crate) mod tests {
     fn meter() -> Meter {
         let settings = r#"{"zone": "apps.example.com", "source": {"directory": "manifests"}, "accessLog": {"format": "none"}}"#;
         let settings = serde_json::from_str(settings).expect("settings");
-        Telemetry::new(&settings, UNIX_EPOCH).expect("no log to open").meter()
+        let certificates = CertificateStatus::default;
+        Telemetry::new(&settings, Arc::default(), certificates, UNIX_EPOCH)
+            .expect("no log to open")
+            .meter()
     }
 
     /// What this head is charged where nothing limits it.
