@@ -32,6 +32,7 @@ pub mod live;
 pub mod model;
 mod preview;
 pub mod problem;
+pub mod proxies;
 pub mod resources;
 pub mod session;
 pub mod settings;

@@ -1,9 +1,12 @@
 //! `portcullis key`: keys are made, shown once, rotated and revoked, and a gateway goes by them.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::mpsc;
 
 use portcullis_config::client_key;
 use serde_json::{Value, json};
@@ -173,4 +176,56 @@ fn what_cannot_be_done_is_told_and_changes_nothing() {
         refusal(&key(&folder.path().join("nowhere"), &["create", "billing"])).contains("nowhere")
     );
     assert_eq!(names(folder.path()), before);
+}
+
+/// Runs `portcullis key list` on a cluster at `server`, with a proxy in the environment, and returns
+/// what was written to the proxy and what the command said.
+fn through_proxy(server: &str, userinfo: &str, exceptions: &str) -> (String, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut head = [0; 1024];
+            let read = stream.read(&mut head).unwrap_or_default();
+            let _gone = stream.write_all(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n");
+            let _gone = sender.send(String::from_utf8_lossy(&head[..read]).into_owned());
+        }
+    });
+    let mut kubeconfig = tempfile::NamedTempFile::new().unwrap();
+    let content = json!({
+        "current-context": "test",
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "clusters": [{"name": "test", "cluster": {"server": server.replace("PROXY", &address.to_string())}}],
+        "users": [{"name": "test", "user": {}}],
+    });
+    write!(kubeconfig, "{content}").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(["key", "list"])
+        .env("KUBECONFIG", kubeconfig.path())
+        .env_remove("KUBERNETES_SERVICE_HOST")
+        .env("HTTPS_PROXY", format!("{userinfo}{address}"))
+        .env("NO_PROXY", exceptions)
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    (receiver.try_iter().collect(), told)
+}
+
+#[test]
+fn the_api_server_of_a_kubeconfig_is_reached_through_the_proxy_but_for_exceptions() {
+    let (asked, told) = through_proxy("https://cluster.test:6443", "http://ann:hush@", "");
+    assert!(asked.starts_with("CONNECT cluster.test:6443 HTTP/1.1\r\n"), "{asked} {told}");
+    assert!(asked.contains("Basic YW5uOmh1c2g="), "{asked}");
+    assert!(!told.contains("hush"), "{told}");
+    let (asked, _) = through_proxy("https://0.0.0.0:1", "http://", "0.0.0.0");
+    assert_eq!(asked, "");
+    // This machine is always an exception.
+    let (asked, _) = through_proxy("http://PROXY", "http://", "");
+    assert!(asked.starts_with("GET /"), "{asked}");
+    // A proxy of another kind is refused without a word of its credentials.
+    let (asked, told) = through_proxy("https://cluster.test", "socks5://ann:hush@", "");
+    assert_eq!(asked, "");
+    assert!(told.contains("proxy") && !told.contains("hush"), "{told}");
 }

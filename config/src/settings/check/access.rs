@@ -1,6 +1,6 @@
 //! What types cannot say about how callers are known.
 
-use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use http::Uri;
@@ -8,6 +8,7 @@ use http::Uri;
 use super::{CERTIFICATE, Complain, contains, secret};
 use crate::model::{Hostname, Origin, check_label};
 use crate::problem::{Problem, Severity};
+use crate::proxies::is_loopback;
 use crate::settings::Settings;
 use crate::settings::access::{GITHUB, IssuerSettings, LoginSettings, UserEvidence};
 
@@ -302,11 +303,6 @@ fn url(text: &str, keys: &[&str], complain: &mut ComplainHere<'_>) {
         format!("`{text}` {wrong}"),
         "write a URL such as `https://id.example.com`; `http://` is for `localhost` alone",
     );
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Checks the files that the settings name.

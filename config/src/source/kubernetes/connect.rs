@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::{Client, Config, Error};
 
+use crate::proxies::Proxies;
 use crate::settings::KubernetesSettings;
 use crate::source::SourceError;
 
@@ -28,8 +29,15 @@ pub(super) async fn connect(
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     // A quiet watch is not a dead one: each request has a limit of its own.
     config.read_timeout = None;
-    let client =
-        Client::try_from(config).map_err(|error| SourceError::Kubernetes(error.to_string()))?;
+    let client = Client::try_from(config).map_err(|error| {
+        SourceError::Kubernetes(match error {
+            // These show the URL, and credentials may be in it.
+            Error::ProxyProtocolUnsupported { .. } | Error::ProxyProtocolDisabled { .. } => {
+                "the proxy for the API server is no http:// or https:// URL".to_owned()
+            }
+            error => error.to_string(),
+        })
+    })?;
     Ok((client, address))
 }
 
@@ -44,25 +52,36 @@ fn address(config: &Config) -> Option<SocketAddr> {
 async fn config(settings: &KubernetesSettings) -> Result<Config, SourceError> {
     let options =
         KubeConfigOptions { context: settings.context.clone(), ..KubeConfigOptions::default() };
-    match &settings.kubeconfig {
-        Some(path) => from_file(path, &options).await,
-        None if settings.context.is_none()
-            && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() =>
-        {
-            Config::incluster().map_err(|error| {
-                SourceError::Kubernetes(format!("the pod's ServiceAccount cannot be used: {error}"))
-            })
-        }
-        None => Config::from_kubeconfig(&options)
-            .await
-            .map_err(|error| SourceError::Kubernetes(error.to_string())),
+    let path = settings.kubeconfig.as_deref();
+    if path.is_none()
+        && settings.context.is_none()
+        && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+    {
+        return Config::incluster().map_err(|error| {
+            SourceError::Kubernetes(format!("the pod's ServiceAccount cannot be used: {error}"))
+        });
     }
+    by_kubeconfig(path, &options).await.map_err(|error| {
+        SourceError::Kubernetes(match path {
+            Some(path) => format!("{}: {error}", path.display()),
+            None => error.to_string(),
+        })
+    })
 }
 
-async fn from_file(path: &Path, options: &KubeConfigOptions) -> Result<Config, SourceError> {
-    let wrong = |error: kube::config::KubeconfigError| {
-        SourceError::Kubernetes(format!("{}: {error}", path.display()))
-    };
-    let kubeconfig = Kubeconfig::read_from(path).map_err(wrong)?;
-    Config::from_custom_kubeconfig(kubeconfig, options).await.map_err(wrong)
+/// As the kubeconfig says, and through its proxy. Where it names none, the environment's counts as
+/// everywhere else: `kube` takes that too, but without its exceptions.
+async fn by_kubeconfig(
+    path: Option<&Path>,
+    options: &KubeConfigOptions,
+) -> Result<Config, Box<dyn std::error::Error + Send + Sync>> {
+    let kubeconfig = path.map_or_else(Kubeconfig::read, Kubeconfig::read_from)?;
+    let mut clusters = kubeconfig.clusters.iter().filter_map(|named| named.cluster.as_ref());
+    let names_proxy =
+        clusters.any(|cluster| cluster.proxy_url.as_ref().is_some_and(|url| !url.is_empty()));
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, options).await?;
+    if !names_proxy && Proxies::from_environment().proxy(&config.cluster_url)?.is_none() {
+        config.proxy_url = None;
+    }
+    Ok(config)
 }
