@@ -1,30 +1,30 @@
-//! What the control plane asks of others over HTTP: documents and keys of issuers, tokens, who a
-//! person is.
+//! The control plane's HTTP client: documents and keys of issuers, tokens, ACME, webhooks.
 //!
-//! Never used by a worker. One connection a request, because there are few; an answer is bounded in
-//! size and time, and a redirect is an answer like any other: nobody but the configuration says who
-//! is asked.
+//! Never used by a worker. Each request has a connection of its own, because there are few, through
+//! the proxy that the environment names for it. An answer is bounded in size and time, and a
+//! redirect is an answer like any other: only the configuration decides which servers are asked.
 
+use std::error::Error;
 use std::io;
-use std::net::IpAddr;
+use std::iter::successors;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use portcullis_config::proxies::{InvalidProxy, Proxies, is_loopback};
+use rustls::ClientConfig;
 
-use crate::upstream::{Authorities, AuthoritiesError};
+use crate::tls_roots::{self, AuthoritiesError};
 
 /// The largest body of an answer.
 const MAX_BODY: usize = 1024 * 1024;
@@ -33,11 +33,13 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// GitHub refuses who does not say a name.
 const USER_AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
 
-/// Asks servers whose certificates are good.
+/// Asks servers whose certificates are good, through the proxies of the environment.
 #[derive(Clone)]
 pub struct Client {
-    /// `None` where there are no authorities at all.
-    tls: Option<TlsConnector>,
+    tls: Arc<ClientConfig>,
+    /// To servers and to proxies.
+    direct: HttpsConnector<HttpConnector>,
+    proxies: Arc<Proxies>,
 }
 
 /// What was answered, whatever its status.
@@ -60,23 +62,24 @@ pub enum FetchError {
     /// A header cannot be written.
     #[error("a credential has characters that no header can have")]
     Header,
-    /// Nobody is trusted.
-    #[error(
-        "this system has no certificate authorities; name a PEM file with `certificateAuthorities`"
-    )]
-    NoAuthorities,
-    /// No connection, or no TLS on it.
-    #[error("cannot be connected to: {0}")]
-    Connect(#[source] io::Error),
+    /// No address, no connection, no TLS on it, or a proxy that makes none.
+    #[error("cannot be connected to: {}", causes(.0))]
+    Connect(#[source] legacy::Error),
     /// Broken off, or no HTTP.
-    #[error("did not answer properly: {0}")]
-    Http(#[source] hyper::Error),
+    #[error("did not answer properly: {}", causes(.0.as_ref()))]
+    Http(#[source] Box<dyn Error + Send + Sync>),
     /// More than 1 MiB.
     #[error("answered with more than {MAX_BODY} bytes")]
     Large,
-    /// More than 10 s.
+    /// More than 10 s, from the look-up of the name to the last octet.
     #[error("did not answer within {} s", WITHIN.as_secs())]
     Late,
+    /// The environment names something else as the proxy.
+    #[error("cannot be connected to: {0}")]
+    InvalidProxy(#[from] InvalidProxy),
+    /// Any of these, through the proxy at this URL, which is without its credentials.
+    #[error("{1} (through the proxy {0})")]
+    Proxy(Uri, #[source] Box<FetchError>),
 }
 
 // === impl FetchError ===
@@ -85,47 +88,69 @@ impl FetchError {
     /// Whether the server's certificate is refused for its dates alone: it has ended or not begun,
     /// by this machine's clock.
     pub(crate) fn is_about_dates(&self) -> bool {
-        let Self::Connect(error) = self else { return false };
-        let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
         use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
-        matches!(
-            error,
-            Some(rustls::Error::InvalidCertificate(
-                Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }
-            ))
-        )
+        successors(Some(self as &(dyn Error + 'static)), below).any(|error| {
+            matches!(
+                error.downcast_ref(),
+                Some(rustls::Error::InvalidCertificate(
+                    Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }
+                ))
+            )
+        })
+    }
+
+    fn body(error: Box<dyn Error + Send + Sync>) -> Self {
+        if error.is::<LengthLimitError>() { Self::Large } else { Self::Http(error) }
     }
 }
 
-/// Where a URL leads.
-struct Place<'a> {
-    host: &'a str,
-    port: u16,
-    tls: bool,
+impl From<legacy::Error> for FetchError {
+    fn from(error: legacy::Error) -> Self {
+        if error.is_connect() { Self::Connect(error) } else { Self::Http(error.into()) }
+    }
+}
+
+/// What an error wraps. The source of an I/O error would be what is below the error in it.
+fn below<'e>(error: &&'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>() {
+        Some(error) => error.get_ref().map(|error| error as _),
+        None => (*error).source(),
+    }
+}
+
+/// An error and what it comes from, but for the client's own, which gives no more than its kind.
+fn causes(error: &(dyn Error + 'static)) -> String {
+    successors(Some(error), |error| (*error).source())
+        .filter(|error| !error.is::<legacy::Error>())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 // === impl Client ===
 
 impl Client {
-    /// A client that trusts the authorities of a PEM file, or else those of the system.
+    /// A client that trusts the authorities of a PEM file, or else those of the system, and uses
+    /// the proxies of the environment.
     ///
     /// # Errors
     /// The file cannot be read or holds no authority, or TLS cannot be set up.
     pub fn new(authorities: Option<&Path>) -> Result<Self, AuthoritiesError> {
-        let roots = match authorities {
-            Some(file) => Authorities::roots(file)?,
-            None => system(),
-        };
-        if roots.is_empty() {
-            return Ok(Self { tls: None });
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: Some(TlsConnector::from(Arc::new(config))) })
+        static ENVIRONMENT: LazyLock<Arc<Proxies>> =
+            LazyLock::new(|| Arc::new(Proxies::from_environment()));
+        Self::with_proxies(authorities, Arc::clone(&ENVIRONMENT))
+    }
+
+    fn with_proxies(
+        authorities: Option<&Path>,
+        proxies: Arc<Proxies>,
+    ) -> Result<Self, AuthoritiesError> {
+        let roots = authorities.map_or_else(|| Ok(tls_roots::system()), tls_roots::read)?;
+        let tls = Arc::new(tls_roots::client_config(roots, &[b"http/1.1"])?);
+        let mut tcp = HttpConnector::new();
+        // Otherwise it refuses what TLS is spoken over.
+        tcp.enforce_http(false);
+        Ok(Self { direct: HttpsConnector::from((tcp, Arc::clone(&tls))), tls, proxies })
     }
 
     /// Gets what is at an `https` URL (or `http` on this machine).
@@ -195,116 +220,58 @@ impl Client {
         headers: Vec<(HeaderName, HeaderValue)>,
         body: Bytes,
     ) -> Result<Answer, FetchError> {
-        let refused = || FetchError::Url(url.into());
-        let uri: Uri = url.parse().map_err(|_| refused())?;
-        let place = Place::of(&uri).ok_or_else(refused)?;
-        let target = uri.path_and_query().map_or("/", |target| target.as_str());
-        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let uri = allowed(url).ok_or_else(|| FetchError::Url(url.into()))?;
+        let proxy = self.proxies.proxy(&uri)?;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
-        *request.uri_mut() = target.parse().map_err(|_| refused())?;
+        *request.uri_mut() = uri;
         let fields = request.headers_mut();
         fields.extend(headers);
-        fields.insert(header::HOST, HeaderValue::from_str(authority).map_err(|_| refused())?);
         fields.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        tokio::time::timeout(WITHIN, self.exchange(&place, request))
+        let Some(proxy) = proxy else { return exchange(self.direct.clone(), request).await };
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), self.direct.clone());
+        if let Some(credentials) = proxy.basic_auth() {
+            tunnel = tunnel.with_auth(credentials.clone());
+        }
+        exchange(HttpsConnector::from((tunnel, Arc::clone(&self.tls))), request)
             .await
-            .map_err(|_| FetchError::Late)?
-    }
-
-    async fn exchange(
-        &self,
-        place: &Place<'_>,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Answer, FetchError> {
-        let connector = match (&self.tls, place.tls) {
-            (Some(connector), true) => Some(connector),
-            (None, true) => return Err(FetchError::NoAuthorities),
-            (_, false) => None,
-        };
-        let stream =
-            TcpStream::connect((place.host, place.port)).await.map_err(FetchError::Connect)?;
-        let Some(connector) = connector else { return converse(stream, request).await };
-        let name = ServerName::try_from(place.host.to_owned())
-            .map_err(|error| FetchError::Connect(io::Error::other(error)))?;
-        converse(connector.connect(name, stream).await.map_err(FetchError::Connect)?, request).await
+            .map_err(|error| FetchError::Proxy(proxy.uri().clone(), Box::new(error)))
     }
 }
 
-/// One request and its answer over a connection that ends with it.
-async fn converse<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, FetchError>
+/// The URL, where it may be asked: by `https`, or by `http` on this machine, without user
+/// information.
+fn allowed(url: &str) -> Option<Uri> {
+    let uri: Uri = url.parse().ok()?;
+    let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
+    let allowed = match uri.scheme_str()? {
+        "https" => true,
+        "http" => is_loopback(authority.host()),
+        _ => false,
+    };
+    allowed.then_some(uri)
+}
+
+/// One request and its answer over a connection of their own.
+async fn exchange<C>(connector: C, request: Request<Full<Bytes>>) -> Result<Answer, FetchError>
 where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    C: Connect + Clone + Send + Sync + 'static,
 {
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(FetchError::Http)?;
+    let client =
+        legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
     let answer = async {
-        let (head, body) =
-            sender.send_request(request).await.map_err(FetchError::Http)?.into_parts();
-        let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| match error
-            .downcast::<hyper::Error>(
-        ) {
-            Ok(error) => FetchError::Http(*error),
-            // The other error that there is: `LengthLimitError`.
-            Err(_) => FetchError::Large,
-        })?;
+        let (head, body) = client.request(request).await.map_err(FetchError::from)?.into_parts();
+        let body = Limited::new(body, MAX_BODY).collect().await.map_err(FetchError::body)?;
         Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
     };
-    // What became of the connection is told to who waits for the answer, and only there.
-    let driving = async {
-        let _told = connection.await;
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        answer = answer => answer,
-        () = driving => Err(FetchError::Late),
-    }
-}
-
-/// The authorities that this system trusts.
-fn system() -> RootCertStore {
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        tracing::warn!(%error, "certificate authorities of this system cannot be read");
-    }
-    trusting(found.certs)
-}
-
-/// These as far as they can be read. Where there are none, as in an image with nothing but the
-/// gateway, those that Mozilla trusted when it was built.
-fn trusting(found: Vec<CertificateDer<'static>>) -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    roots
+    tokio::time::timeout(WITHIN, answer).await.map_err(|_| FetchError::Late)?
 }
 
 fn secret(text: &str) -> Result<HeaderValue, FetchError> {
     let mut value = HeaderValue::from_str(text).map_err(|_| FetchError::Header)?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-// === impl Place ===
-
-impl<'a> Place<'a> {
-    /// Where a URL leads that may be asked: by `https`, or by `http` on this machine, without user
-    /// information.
-    fn of(uri: &'a Uri) -> Option<Self> {
-        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let local = host == "localhost"
-            || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-        let tls = match uri.scheme_str()? {
-            "https" => true,
-            "http" if local => false,
-            _ => return None,
-        };
-        Some(Self { host, port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }), tls })
-    }
 }
 
 #[cfg(test)]

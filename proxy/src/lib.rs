@@ -56,5 +56,6 @@ pub(crate) mod round_robin;
 pub(crate) mod route;
 pub(crate) mod session;
 pub mod telemetry;
+pub(crate) mod tls_roots;
 pub(crate) mod upstream;
 pub(crate) mod worker;

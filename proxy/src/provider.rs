@@ -18,7 +18,7 @@ use crate::access::issuers::KeysError;
 use crate::access::person::NoUser;
 use crate::access::{Authenticator, Rejected, User};
 use crate::fetch::{Answer, FetchError};
-use crate::upstream::AuthoritiesError;
+use crate::tls_roots::AuthoritiesError;
 
 /// The one whom people log in at.
 pub(crate) enum Provider {

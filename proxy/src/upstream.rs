@@ -23,8 +23,8 @@ use portcullis_config::settings::Settings;
 use portcullis_config::snapshot::backend::UpstreamProtocol;
 use portcullis_config::snapshot::endpoints::{EndpointSet, Endpoints};
 
+pub(crate) use self::connect::Authorities;
 use self::connect::Connector;
-pub(crate) use self::connect::{Authorities, AuthoritiesError};
 use self::endpoint::Endpoint;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::http2::law as http2_law;

@@ -4,6 +4,7 @@ mod bad;
 mod differential;
 mod introspection;
 mod issuer;
+mod outbound_proxy;
 mod person;
 
 use std::time::Duration;
@@ -17,8 +18,9 @@ use rcgen::{
 use serde_json::{Value, json};
 
 use self::issuer::Issuer;
+use self::outbound_proxy::OutboundProxy;
 use crate::harness::{
-    Answer, Curl, Echo, Gateway, Service, World, echo, eventually, soon, without_ids,
+    Answer, Authority, Curl, Echo, Gateway, Service, World, echo, eventually, soon, without_ids,
 };
 
 /// Demands application and user: `shop`, and everyone at example.com.
@@ -587,4 +589,34 @@ async fn a_client_certificate_shows_an_application() {
     })
     .await;
     assert_eq!(call(MACHINES, &arguments[1], "1.3").await.status, 200);
+}
+
+#[tokio::test]
+async fn issuers_are_reached_through_the_proxy_of_the_environment() {
+    let pod = echo("pod-1").await;
+    let issuer = Issuer::named("key", Some("https://issuer.test")).await;
+    let authority = Authority::new("The issuer's authority").expect("an authority");
+    let roots = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(roots.path(), authority.certificate()).expect("it can be written");
+    let proxy = OutboundProxy::start(&authority, "issuer.test", issuer.address()).await;
+    let mut settings = issuer.settings("corp", "");
+    settings["certificateAuthorities"] = json!(roots.path());
+    let gateway = Gateway::of(world(&pod))
+        .settings(json!({ "access": { "issuers": [settings] } }))
+        .variable("HTTPS_PROXY", format!("http://portcullis:hush%21@{}", proxy.address()))
+        .variable("NO_PROXY", "id.test,10.0.0.0/8")
+        .start()
+        .await;
+    let ann = bearer(&issuer.token(&issuer.header(), &issuer.claims()));
+    eventually("the issuer's keys are known", || async {
+        gateway.curl(CLOSED, "/").header(&ann).run().await.status == 200
+    })
+    .await;
+    assert!(proxy.requests().len() >= 2, "discovery and keys: {:?}", proxy.requests());
+    let credentials = format!("Basic {}", STANDARD.encode("portcullis:hush!"));
+    for request in proxy.requests() {
+        assert!(request.starts_with("CONNECT issuer.test:443 HTTP/1.1\r\n"), "{request}");
+        assert!(request.contains(&credentials), "{request}");
+    }
+    assert!(!gateway.log().contains("hush"), "{}", gateway.log());
 }

@@ -64,6 +64,31 @@ source:
 certificates:
   - secret: {namespace: portcullis, name: portcullis-tls}
 ```
+
+## Proxies
+
+Connections to issuers, GitHub, certificate authorities and webhooks go through the proxy that the
+environment names when the gateway starts; `portcullis login` and `portcullis token` do the same.
+
+```sh
+HTTPS_PROXY=http://proxy.example.com:3128
+NO_PROXY=.svc,.cluster.local,10.0.0.0/8
+```
+
+| variable | meaning |
+| --- | --- |
+| `HTTPS_PROXY`, else `ALL_PROXY` | The proxy's URL, `http://` or `https://`. `http://USER:PASSWORD@…` sends credentials (Basic); percent-encode special characters in them. |
+| `NO_PROXY` | Hosts that are connected to directly, separated by commas: names, each with all names below it; IP addresses; networks; or `*`. |
+
+Names in lower case count where there are none in upper case. Loopback addresses and `localhost` are
+always connected to directly; `HTTP_PROXY` has no effect, because plain HTTP is allowed to them only.
+The certificate of an `https://` proxy is checked against the same authorities as that of the server
+behind it. Where a proxy is set but invalid, or refuses, the connection fails: there is no fallback
+to a direct one.
+
+Connections to pods and to DNS servers never go through a proxy, nor does the API server of the
+cluster that the gateway runs in. With a kubeconfig, its cluster's `proxy-url` counts, else
+`HTTPS_PROXY` (with a scheme) and `NO_PROXY`.
 ";
 
 /// One line of the page.

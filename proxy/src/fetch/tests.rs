@@ -4,38 +4,84 @@ use std::sync::{Arc, Mutex};
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tempfile::NamedTempFile;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
-/// A server of its own authority for `localhost` that gives one answer and closes, and what it was
-/// sent.
+/// A server of its own authority for `localhost`, `issuer.test` and 0.0.0.0 that gives one answer
+/// and closes, and what it was sent.
 struct Server {
     port: u16,
     authority: NamedTempFile,
     heard: Arc<Mutex<String>>,
 }
 
+/// A proxy that leads every tunnel to one port of this machine, or refuses it; and the heads that
+/// it was sent.
+struct Proxy {
+    port: u16,
+    heard: Arc<Mutex<String>>,
+}
+
+/// TLS with a certificate that is good for all names of the tests, `within` or a year from now; and
+/// its authority.
+fn certified(within: Option<(i32, i32)>) -> (TlsAcceptor, NamedTempFile) {
+    let key = KeyPair::generate().unwrap();
+    let names = ["localhost", "issuer.test", "0.0.0.0"].map(str::to_owned);
+    let mut params = CertificateParams::new(names).unwrap();
+    if let Some((from, to)) = within {
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(to, 1, 1);
+    }
+    let certificate = params.self_signed(&key).unwrap();
+    let mut authority = NamedTempFile::new().unwrap();
+    authority.write_all(certificate.pem().as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        )
+        .unwrap();
+    (TlsAcceptor::from(Arc::new(config)), authority)
+}
+
+/// An environment with these values of `HTTPS_PROXY` and `NO_PROXY`.
+fn proxies(proxy: &str, exceptions: &str) -> Arc<Proxies> {
+    Arc::new(Proxies::read(|name| match name {
+        "HTTPS_PROXY" => Some(proxy.to_owned()),
+        "NO_PROXY" => Some(exceptions.to_owned()),
+        _ => None,
+    }))
+}
+
+/// Reads a request.
+async fn request(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut request = vec![0; 4096];
+    let mut read = 0;
+    while !complete(&request[..read]) {
+        match stream.read(&mut request[read..]).await {
+            Ok(0) | Err(_) => break,
+            Ok(more) => read += more,
+        }
+    }
+    String::from_utf8_lossy(&request[..read]).into_owned()
+}
+
 impl Server {
     async fn answering(answer: Vec<u8>) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let certificate =
-            CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
-        let mut authority = NamedTempFile::new().unwrap();
-        authority.write_all(certificate.pem().as_bytes()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
-            )
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Self::certified(certified(None), answer).await
+    }
+
+    async fn certified(
+        (acceptor, authority): (TlsAcceptor, NamedTempFile),
+        answer: Vec<u8>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let heard = Arc::new(Mutex::new(String::new()));
@@ -43,15 +89,7 @@ impl Server {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-                let mut request = vec![0; 4096];
-                let mut read = 0;
-                while !complete(&request[..read]) {
-                    match stream.read(&mut request[read..]).await {
-                        Ok(0) | Err(_) => break,
-                        Ok(more) => read += more,
-                    }
-                }
-                *heard.lock().unwrap() = String::from_utf8_lossy(&request[..read]).into_owned();
+                *heard.lock().unwrap() = request(&mut stream).await;
                 let _gone = stream.write_all(&answer).await;
                 let _gone = stream.shutdown().await;
             }
@@ -59,16 +97,85 @@ impl Server {
         server
     }
 
+    async fn good() -> Self {
+        Self::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".to_vec()).await
+    }
+
     fn url(&self, path: &str) -> String {
         format!("https://localhost:{}{path}", self.port)
     }
 
+    /// Its URL by a name that only a proxy knows.
+    fn outside(&self) -> String {
+        format!("https://issuer.test:{}/keys", self.port)
+    }
+
     fn client(&self) -> Client {
-        Client::new(Some(self.authority.path())).unwrap()
+        self.client_through("", "")
+    }
+
+    fn client_through(&self, proxy: &str, exceptions: &str) -> Client {
+        Client::with_proxies(Some(self.authority.path()), proxies(proxy, exceptions)).unwrap()
     }
 
     fn heard(&self) -> String {
         self.heard.lock().unwrap().clone()
+    }
+}
+
+impl Proxy {
+    /// Leads to `port`.
+    async fn to(port: u16) -> Self {
+        Self::start("HTTP/1.1 200 Connection established\r\nVia: 1.1 proxy\r\n\r\n", port, None)
+            .await
+    }
+
+    /// Answers with this.
+    async fn refusing(answer: &'static str) -> Self {
+        Self::start(answer, 0, None).await
+    }
+
+    async fn start(answer: &'static str, port: u16, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let heard = Arc::new(Mutex::new(String::new()));
+        let proxy = Self { port: listener.local_addr().unwrap().port(), heard: Arc::clone(&heard) };
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (tls, heard) = (tls.clone(), Arc::clone(&heard));
+                tokio::spawn(async move {
+                    match tls {
+                        None => lead(stream, answer, port, &heard).await,
+                        Some(tls) => {
+                            lead(tls.accept(stream).await.unwrap(), answer, port, &heard).await;
+                        }
+                    }
+                });
+            }
+        });
+        proxy
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn heard(&self) -> String {
+        self.heard.lock().unwrap().clone()
+    }
+}
+
+async fn lead(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    answer: &str,
+    port: u16,
+    heard: &Mutex<String>,
+) {
+    let head = request(&mut stream).await;
+    heard.lock().unwrap().push_str(&head);
+    stream.write_all(answer.as_bytes()).await.unwrap();
+    if port != 0 {
+        let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let _gone = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
     }
 }
 
@@ -85,8 +192,7 @@ fn complete(request: &[u8]) -> bool {
 
 #[tokio::test]
 async fn a_server_of_the_named_authority_is_asked() {
-    let server =
-        Server::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".to_vec()).await;
+    let server = Server::good().await;
     let answer = server.client().get(&server.url("/keys?a=b"), "application/json").await.unwrap();
     assert_eq!((answer.status, &*answer.body), (StatusCode::OK, &b"{}"[..]));
     assert!(
@@ -99,8 +205,7 @@ async fn a_server_of_the_named_authority_is_asked() {
 
 #[tokio::test]
 async fn a_server_of_another_authority_is_told_nothing() {
-    let server =
-        Server::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".to_vec()).await;
+    let server = Server::good().await;
     let other = Server::answering(Vec::new()).await;
     let error = other
         .client()
@@ -162,14 +267,14 @@ async fn an_answer_that_breaks_off_is_none() {
 async fn a_server_that_says_nothing_is_waited_for_ten_seconds() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://127.0.0.1:{}/", listener.local_addr().unwrap().port());
-    let client = Client { tls: None };
+    let client = Client::new(None).unwrap();
     let error = client.get(&url, "application/json").await.unwrap_err();
     assert!(matches!(error, FetchError::Late), "{error}");
 }
 
 #[tokio::test]
 async fn what_is_neither_https_nor_on_this_machine_is_not_asked() {
-    let client = Client { tls: None };
+    let client = Client::new(None).unwrap();
     for url in [
         "http://example.com/",
         "http://10.0.0.1/",
@@ -181,23 +286,128 @@ async fn what_is_neither_https_nor_on_this_machine_is_not_asked() {
         let error = client.get(url, "application/json").await.unwrap_err();
         assert!(matches!(error, FetchError::Url(_)), "{url}: {error}");
     }
-    assert!(matches!(
-        client.get("https://localhost/", "application/json").await.unwrap_err(),
-        FetchError::NoAuthorities
-    ));
 }
 
-#[test]
-fn a_file_without_authorities_is_told() {
-    let empty = NamedTempFile::new().unwrap();
-    assert!(Client::new(Some(empty.path())).is_err());
-    assert!(Client::new(Some(Path::new("/does/not/exist"))).is_err());
+#[tokio::test]
+async fn a_proxy_is_asked_for_a_tunnel_with_its_credentials_which_go_no_further() {
+    let server = Server::good().await;
+    let proxy = Proxy::to(server.port).await;
+    let url = format!("http://ann:s%40crt@127.0.0.1:{}", proxy.port);
+    let client = server.client_through(&url, "elsewhere.test");
+    let answer = client.get_as(&server.outside(), "application/json", "token").await.unwrap();
+    assert_eq!((answer.status, &*answer.body), (StatusCode::OK, &b"{}"[..]));
+    let asked = proxy.heard().to_ascii_lowercase();
+    let first = format!("connect issuer.test:{} http/1.1\r\n", server.port);
+    assert!(asked.starts_with(&first), "{asked}");
+    let credentials = STANDARD.encode("ann:s@crt").to_ascii_lowercase();
+    assert!(
+        asked.contains(&format!("\r\nproxy-authorization: basic {credentials}\r\n")),
+        "{asked}"
+    );
+    assert!(!asked.contains("token") && !asked.contains("/keys"), "{asked}");
+    assert!(server.heard().starts_with("GET /keys HTTP/1.1\r\n"), "{}", server.heard());
+    assert!(!server.heard().contains("proxy-"), "{}", server.heard());
 }
 
-#[test]
-fn authorities_of_the_web_are_trusted_where_the_system_has_none_and_only_there() {
-    let web = trusting(Vec::new()).len();
-    assert!(web > 50, "{web}");
-    let own = CertificateParams::default().self_signed(&KeyPair::generate().unwrap()).unwrap();
-    assert_eq!(trusting(vec![own.der().clone()]).len(), 1);
+#[tokio::test]
+async fn a_proxy_is_asked_over_tls_where_its_url_says_so() {
+    let (acceptor, authority) = certified(None);
+    let server = Server::certified((acceptor.clone(), authority), Vec::new()).await;
+    let proxy = Proxy::start("HTTP/1.1 503 No\r\n\r\n", 0, Some(acceptor)).await;
+    let client = server.client_through(&format!("https://localhost:{}", proxy.port), "");
+    client.get(&server.outside(), "application/json").await.unwrap_err();
+    assert!(proxy.heard().starts_with("CONNECT issuer.test:"), "{}", proxy.heard());
+}
+
+#[tokio::test]
+async fn exceptions_and_this_machine_are_asked_without_the_proxy() {
+    let server = Server::good().await;
+    let proxy = Proxy::to(server.port).await;
+    // An address of this machine that is not a loopback address.
+    let own = format!("https://0.0.0.0:{}/", server.port);
+    let client = server.client_through(&proxy.url(), "id.test, 0.0.0.0/32");
+    for url in [own.clone(), server.url("/")] {
+        assert!(client.get(&url, "application/json").await.is_ok(), "{url}");
+        assert_eq!(proxy.heard(), "", "{url}");
+    }
+    assert!(server.client_through(&proxy.url(), "").get(&own, "application/json").await.is_ok());
+    assert!(proxy.heard().starts_with("CONNECT 0.0.0.0:"), "{}", proxy.heard());
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_is_named_without_its_credentials() {
+    let server = Server::good().await;
+    for (answer, why) in [
+        ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "proxy authorization required"),
+        ("HTTP/1.1 502 Bad Gateway\r\n\r\n", "unsuccessful"),
+        ("HTTP/1.1 302 Found\r\nLocation: https://localhost/\r\n\r\n", "unsuccessful"),
+        ("nonsense\r\n\r\n", "unsuccessful"),
+        ("", "unexpected end of file"),
+    ] {
+        let proxy = Proxy::refusing(answer).await;
+        let url = format!("http://ann:secret@127.0.0.1:{}", proxy.port);
+        let client = server.client_through(&url, "");
+        let error = client.get(&server.outside(), "application/json").await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "cannot be connected to: tunnel error: {why} (through the proxy {}/)",
+                proxy.url()
+            )
+        );
+        assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+        assert_eq!(server.heard(), "");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_away_or_of_another_kind_is_an_error_and_not_a_direct_connection() {
+    let server = Server::good().await;
+    let own = format!("https://0.0.0.0:{}/", server.port);
+    for (proxy, why) in [
+        ("http://127.0.0.1:1", "Connection refused (os error 111) (through the proxy"),
+        ("socks5://127.0.0.1:1", "HTTPS_PROXY is not the URL of a proxy"),
+    ] {
+        let client = server.client_through(proxy, "");
+        let error = client.get(&own, "application/json").await.unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+    assert_eq!(server.heard(), "");
+}
+
+#[tokio::test]
+async fn a_server_behind_a_proxy_is_asked_for_its_certificate() {
+    let server = Server::good().await;
+    let other = Server::good().await;
+    let proxy = Proxy::to(server.port).await;
+    let client = other.client_through(&proxy.url(), "");
+    let error = client.get(&server.outside(), "application/json").await.unwrap_err();
+    assert!(error.to_string().contains("invalid peer certificate"), "{error}");
+    assert!(!error.is_about_dates());
+    assert_eq!(server.heard(), "");
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_refused_for_its_dates_is_told_from_others() {
+    for dates in [(2020, 2021), (2120, 2121)] {
+        let server = Server::certified(certified(Some(dates)), Vec::new()).await;
+        let proxy = Proxy::to(server.port).await;
+        let direct = server.client().get(&server.url("/"), "application/json").await;
+        assert!(direct.unwrap_err().is_about_dates());
+        let client = server.client_through(&proxy.url(), "");
+        let tunnelled = client.get(&server.outside(), "application/json").await;
+        assert!(tunnelled.unwrap_err().is_about_dates());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_says_nothing_is_waited_for_ten_seconds() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = format!("http://127.0.0.1:{}/", listener.local_addr().unwrap().port());
+    let client = Client::with_proxies(None, proxies(&proxy, "")).unwrap();
+    let error = client.get("https://issuer.test/", "application/json").await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("did not answer within 10 s (through the proxy {proxy})")
+    );
 }

@@ -9,16 +9,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::telemetry::{Meter, UpstreamConnection};
 use portcullis_config::settings::Settings;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use crate::telemetry::{Meter, UpstreamConnection};
+use crate::tls_roots::{self, AuthoritiesError};
 
 /// How long a connection is silent before TCP asks whether the peer is still there, and how often
 /// it asks then.
@@ -27,20 +28,6 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from
 /// The authorities that pods' certificates are checked against.
 #[derive(Clone)]
 pub(crate) struct Authorities(Arc<ClientConfig>);
-
-/// Why authorities cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthoritiesError {
-    /// The file cannot be read, or is no PEM.
-    #[error("cannot be read as PEM: {0}")]
-    Pem(#[from] rustls_pki_types::pem::Error),
-    /// There is no authority in it.
-    #[error("holds no certificate that can be an authority")]
-    Empty,
-    /// TLS cannot be set up with it.
-    #[error("cannot be used: {0}")]
-    Tls(#[from] rustls::Error),
-}
 
 /// Makes connections as the configuration says.
 pub(super) struct Connector {
@@ -70,26 +57,8 @@ impl Authorities {
     /// # Errors
     /// It cannot be read, or holds no authority.
     pub(crate) fn read(file: &Path) -> Result<Self, AuthoritiesError> {
-        let roots = Self::roots(file)?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let config = tls_roots::client_config(tls_roots::read(file)?, &[b"h2", b"http/1.1"])?;
         Ok(Self(Arc::new(config)))
-    }
-
-    /// The certificates of a PEM file that can be authorities: at least one.
-    ///
-    /// # Errors
-    /// It cannot be read, or holds no authority.
-    pub(crate) fn roots(file: &Path) -> Result<RootCertStore, AuthoritiesError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(file)? {
-            let _refused = roots.add(certificate?);
-        }
-        if roots.is_empty() { Err(AuthoritiesError::Empty) } else { Ok(roots) }
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 /// An issuer. Dropped, it is away.
 pub(super) struct Issuer {
     address: SocketAddr,
+    name: String,
     key: EcdsaKeyPair,
     kid: String,
     says: Arc<Says>,
@@ -28,7 +29,7 @@ pub(super) struct Issuer {
 
 /// What it says, and what it was asked.
 struct Says {
-    address: SocketAddr,
+    name: String,
     document: watch::Sender<String>,
     /// What is said of tokens that only the issuer can read.
     opaque: watch::Sender<Value>,
@@ -53,13 +54,19 @@ pub(super) fn now() -> u64 {
 
 impl Issuer {
     pub(super) async fn start(kid: &str) -> Self {
+        Self::named(kid, None).await
+    }
+
+    /// One whose `iss` is not the address that it listens on.
+    pub(super) async fn named(kid: &str, name: Option<&str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
+        let name = name.map_or_else(|| format!("http://{address}"), str::to_owned);
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
         let point = key.public_key().as_ref();
         let keys = json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": kid, "use": "sig", "x": encoded(&point[1..33]), "y": encoded(&point[33..])}]});
         let says = Arc::new(Says {
-            address,
+            name: name.clone(),
             document: watch::Sender::new(keys.to_string()),
             opaque: watch::Sender::new(json!({})),
             delay: watch::Sender::new(Duration::ZERO),
@@ -68,12 +75,17 @@ impl Issuer {
             asking: Default::default(),
         });
         let task = tokio::spawn(serve(listener, Arc::clone(&says)));
-        Self { address, key, kid: kid.to_owned(), says, task }
+        Self { address, name, key, kid: kid.to_owned(), says, task }
     }
 
     /// Its `iss`.
     pub(super) fn name(&self) -> String {
-        format!("http://{}", self.address)
+        self.name.clone()
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// How the gateway is told of it.
@@ -206,7 +218,7 @@ impl Says {
         let mut form = vec![0; length];
         let _ = stream.read_exact(&mut form).await;
         let body = if path.ends_with("/openid-configuration") {
-            let of = |path: &str| format!("http://{}{path}", self.address);
+            let of = |path: &str| format!("{}{path}", self.name);
             json!({"issuer": of(""), "jwks_uri": of("/keys"), "introspection_endpoint": of("/introspect")}).to_string()
         } else if path == "/introspect" {
             let form = String::from_utf8_lossy(&form);

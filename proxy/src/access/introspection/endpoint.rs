@@ -13,7 +13,7 @@ use crate::access::issuers::{Issuer, KeysError};
 use crate::access::purpose;
 use crate::access::token::{Rejected, caller};
 use crate::fetch::{Client, FetchError};
-use crate::upstream::AuthoritiesError;
+use crate::tls_roots::AuthoritiesError;
 
 /// How long one question may take: an issuer that is slower is as good as away.
 const WITHIN: Duration = Duration::from_secs(5);
