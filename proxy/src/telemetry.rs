@@ -25,8 +25,8 @@ use portcullis_config::live::Live;
 use portcullis_config::settings::{AccessLogFormat, Settings};
 use prometheus::{Registry, TextEncoder};
 
-use self::control::{ControlCollector, Queues};
 pub(crate) use self::control::{CertificateStatus, ServedCertificate};
+use self::control::{ControlCollector, Queues};
 use self::listeners::ListenerCollector;
 pub(crate) use self::listeners::ListenerCounts;
 pub(crate) use self::meter::{InFlight, Meter, Protocol, UpstreamConnection};

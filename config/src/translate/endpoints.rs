@@ -9,9 +9,7 @@ use super::annotations::excerpt;
 use crate::address::{AddressClass, class};
 use crate::model::NamespacedName;
 use crate::problem::{Problem, Severity};
-use crate::resources::{
-    Conditions, EndpointSlice, Reserved, Resources, SERVICE_NAME, ServicePort,
-};
+use crate::resources::{Conditions, EndpointSlice, Reserved, Resources, SERVICE_NAME, ServicePort};
 use crate::snapshot::endpoints::{Endpoint, EndpointKey, EndpointSet};
 
 /// The endpoints of `key` as they are now; none where there is no such Service or port.

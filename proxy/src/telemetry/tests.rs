@@ -151,21 +151,22 @@ fn the_documentation_lists_every_metric_and_no_other() {
         .lines()
         .filter(|line| line.starts_with("| `portcullis_") || line.starts_with("| `process_"))
         .collect();
-    let wanted: Vec<String> = [workers::METRICS, control::METRICS, process::METRICS, listeners::METRICS]
-        .concat()
-        .into_iter()
-        .map(|metric| {
-            let labels: Vec<String> =
-                metric.labels.iter().map(|label| format!("`{label}`")).collect();
-            format!(
-                "| `{}` | {} | {} | {} |",
-                metric.name,
-                format!("{:?}", metric.kind).to_lowercase(),
-                labels.join(", "),
-                metric.help
-            )
-        })
-        .collect();
+    let wanted: Vec<String> =
+        [workers::METRICS, control::METRICS, process::METRICS, listeners::METRICS]
+            .concat()
+            .into_iter()
+            .map(|metric| {
+                let labels: Vec<String> =
+                    metric.labels.iter().map(|label| format!("`{label}`")).collect();
+                format!(
+                    "| `{}` | {} | {} | {} |",
+                    metric.name,
+                    format!("{:?}", metric.kind).to_lowercase(),
+                    labels.join(", "),
+                    metric.help
+                )
+            })
+            .collect();
     assert_eq!(rows, wanted);
 }
 
@@ -174,7 +175,9 @@ fn a_metric_without_labels_has_a_sample_from_the_start() {
     let text = silent().metrics().unwrap();
     // Nothing was read from a source yet.
     let unknown = "portcullis_configuration_age_seconds";
-    for metric in [workers::METRICS, control::METRICS, process::METRICS, listeners::METRICS].concat() {
+    for metric in
+        [workers::METRICS, control::METRICS, process::METRICS, listeners::METRICS].concat()
+    {
         if metric.labels.is_empty() && metric.name != unknown {
             let sample = format!("\n{} ", metric.name);
             assert!(text.contains(&sample), "{}", metric.name);

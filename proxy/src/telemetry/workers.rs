@@ -140,10 +140,12 @@ impl Collected {
     fn requests(&self) -> [MetricFamily; 6] {
         [
             IN_FLIGHT.value(self.open(|counts| counts.begun.get(), |counts| counts.ended.get())),
-            REQUEST_MEMORY.value(self.open(
-                |counts| counts.heads_taken.get(),
-                |counts| counts.heads_given_back.get(),
-            )),
+            REQUEST_MEMORY.value(
+                self.open(
+                    |counts| counts.heads_taken.get(),
+                    |counts| counts.heads_given_back.get(),
+                ),
+            ),
             self.by_label(&REFUSALS, |counts| &counts.refusals),
             self.by_label(&REJECTED, |counts| &counts.rejected),
             self.by_label(&LOGINS, |counts| &counts.logins),

@@ -92,7 +92,7 @@ impl Stage {
 impl Crowd {
     /// Half of them ask for a host that exists.
     fn of(size: usize, gateway: SocketAddr) -> Self {
-        let (is_over, answers) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let (is_over, answers) = (Arc::new(AtomicBool::new(false)), Arc::<AtomicUsize>::default());
         let clients = (0..size).map(|client| {
             let host = if client % 2 == 0 { CLOSED } else { ABSENT };
             let (is_over, answers) = (Arc::clone(&is_over), Arc::clone(&answers));

@@ -1,6 +1,5 @@
 //! What types cannot say about how callers are known.
 
-use std::path::Path;
 use std::time::Duration;
 
 use http::Uri;
