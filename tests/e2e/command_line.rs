@@ -132,16 +132,19 @@ fn check_tells_programs_the_same() {
 #[test]
 fn check_knows_files_of_manifests_by_what_is_in_them() {
     let folder = folder(CONFIGURATION, WRONG_MANIFESTS);
-    let alone = told(folder.path(), &["check", "manifests/shop.yaml"]);
-    insta::assert_snapshot!(alone);
-    let beside = told(folder.path(), &["check", "portcullis.yaml", "manifests/shop.yaml"]);
-    assert!(beside.contains("`portcullis.dev/expose: sometimes`"), "{beside}");
+    for files in [&["manifests/shop.yaml"][..], &["portcullis.yaml", "manifests/shop.yaml"]] {
+        let text = told(folder.path(), &[&["check", "-o", "json"], files].concat());
+        assert!(text.starts_with("exit code 1\n"), "{text}");
+        for wrong in ["InvalidAnnotation", "Unreadable", "UnknownAnnotation"] {
+            assert_eq!(text.matches(wrong).count(), 1, "{wrong} in {text}");
+        }
+    }
 }
 
 #[test]
 fn check_knows_a_configuration_beside_manifests() {
     let folder = folder("zone: apps.test\nsource: {directory: .}\nlimitz: {}\n", MANIFESTS);
-    let text = told(folder.path(), &["check", "."]);
+    let text = told(folder.path(), &["check", "-o", "json", "."]);
     assert!(text.starts_with("exit code 2\n") && text.contains("limitz"), "{text}");
     assert!(!text.contains("has no `kind`"), "{text}");
     // Its settings count: in the default environment this name is one of another environment.
@@ -152,7 +155,7 @@ fn check_knows_a_configuration_beside_manifests() {
             "zone: apps.test\ndefaultEnvironment: {environment}\nsource: {{directory: .}}\n"
         );
         std::fs::write(folder.path().join("portcullis.yaml"), text).expect("the configuration");
-        let text = told(folder.path(), &["check", "."]);
+        let text = told(folder.path(), &["check", "-o", "json", "."]);
         assert_eq!(text.contains("is a name of another environment"), is_wrong, "{text}");
     }
 }
