@@ -204,7 +204,7 @@ impl Control {
         let (Translation { snapshot, problems }, wrong) =
             translate_apart(&self.settings, &self.resources, &mut self.cells);
         (self.translated, self.credentials) = (problems, wrong);
-        (self.dirty.routes, self.dirty.credentials) = (false, false);
+        self.dirty.translated(&self.resources);
         self.live.publish(Arc::new(snapshot), self.problems());
         self.cells.commit();
         self.live.set_synced();

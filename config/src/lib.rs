@@ -20,7 +20,6 @@
 //!
 //! It knows neither hyper nor rustls: certificates pass through it as bytes.
 
-mod address;
 pub mod bearer_review;
 pub mod client_key;
 mod control;

@@ -1,6 +1,7 @@
-//! What all other modules may use, and what uses none of them: names, where things come from,
-//! durations, and the vocabulary that users write.
+//! What all other modules may use, and what uses none of them: names, addresses, where things come
+//! from, durations, and the vocabulary that users write.
 
+pub mod address;
 pub mod credential;
 pub mod duration;
 mod hostname;

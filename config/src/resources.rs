@@ -14,6 +14,7 @@ mod service;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -111,6 +112,8 @@ pub struct Changed {
     pub slices: BTreeSet<NamespacedName>,
     /// Whether there are other credentials.
     pub credentials: bool,
+    /// Whether other addresses are [reserved](Resources::reserved).
+    pub reserved: bool,
     /// Whether there are other Namespaces or certificates.
     pub others: bool,
 }
@@ -226,6 +229,11 @@ impl Resources {
         self.slices.values().flat_map(BTreeMap::values)
     }
 
+    /// The Services that have EndpointSlices, whether or not there are these Services.
+    pub fn services_of_slices(&self) -> impl Iterator<Item = &NamespacedName> {
+        self.slices.keys()
+    }
+
     /// What was found where the configuration said that a certificate is.
     #[must_use]
     pub fn certificate(&self, settings: &CertificateSettings) -> Option<&Certificate> {
@@ -243,7 +251,7 @@ impl Resources {
                 let name = namespace.name().clone();
                 changed.others |= insert(&mut self.namespaces, name, namespace);
             }
-            Object::Service(service) => self.upsert_service(service, changed),
+            Object::Service(service) => self.change_service(service.key(), Some(service), changed),
             Object::EndpointSlice(slice) => self.upsert_slice(slice, changed),
             Object::Certificate(settings, certificate) => {
                 changed.others |= insert(&mut self.certificates, settings, certificate);
@@ -257,12 +265,7 @@ impl Resources {
     fn delete(&mut self, id: &ObjectId, changed: &mut Changed) {
         match id {
             ObjectId::Namespace(name) => changed.others |= self.namespaces.remove(name).is_some(),
-            ObjectId::Service(name) => {
-                if let Some(service) = self.services.remove(name) {
-                    self.reserved.remove_cluster_ips(&service.cluster_ips);
-                    changed.services.insert(service.key());
-                }
-            }
+            ObjectId::Service(name) => self.change_service(name.clone(), None, changed),
             ObjectId::EndpointSlice(name) => self.delete_slice(name, changed),
             ObjectId::Certificate(settings) => {
                 changed.others |= self.certificates.remove(settings).is_some();
@@ -301,15 +304,25 @@ impl Resources {
         }
     }
 
-    fn upsert_service(&mut self, service: Service, changed: &mut Changed) {
-        let key = service.key();
-        match self.services.get(&key) {
-            Some(before) if *before == service => return,
-            Some(before) => self.reserved.remove_cluster_ips(&before.cluster_ips),
-            None => {}
+    fn change_service(
+        &mut self,
+        key: NamespacedName,
+        service: Option<Service>,
+        changed: &mut Changed,
+    ) {
+        let before = self.services.get(&key);
+        if before == service.as_ref() {
+            return;
         }
-        self.reserved.add_cluster_ips(&service.cluster_ips);
-        self.services.insert(key.clone(), service);
+        let cluster_ips = |service: Option<&Service>| -> Vec<IpAddr> {
+            service.map(|service| service.cluster_ips.clone()).unwrap_or_default()
+        };
+        let (before, after) = (cluster_ips(before), cluster_ips(service.as_ref()));
+        changed.reserved |= self.reserved.replace_cluster_ips(&before, &after);
+        match service {
+            Some(service) => drop(self.services.insert(key.clone(), service)),
+            None => drop(self.services.remove(&key)),
+        }
         changed.services.insert(key);
     }
 
@@ -321,8 +334,7 @@ impl Resources {
         let slices = self.slices.entry(service.clone()).or_default();
         if insert(slices, key.name.clone(), slice) {
             self.slice_services.insert(key, service.clone());
-            self.learn_api_server(&service, changed);
-            changed.slices.insert(service);
+            self.slices_changed(service, changed);
         }
     }
 
@@ -334,18 +346,16 @@ impl Resources {
                 slices.remove();
             }
         }
-        self.learn_api_server(&service, changed);
-        changed.slices.insert(service);
+        self.slices_changed(service, changed);
     }
 
-    /// Takes the addresses of the API server from the slices of its Service: where they differ, all
-    /// Services are translated anew, since none may claim the new ones.
-    fn learn_api_server(&mut self, service: &NamespacedName, changed: &mut Changed) {
+    fn slices_changed(&mut self, service: NamespacedName, changed: &mut Changed) {
         if service.is_api_server() {
-            let slices = self.slices.get(service).into_iter().flat_map(BTreeMap::values);
-            let addresses = slices.flat_map(EndpointSlice::addresses);
-            changed.others |= self.reserved.set_api_server(addresses);
+            let slices = self.slices.get(&service).into_iter().flat_map(BTreeMap::values);
+            changed.reserved |=
+                self.reserved.set_api_server(slices.flat_map(EndpointSlice::addresses));
         }
+        changed.slices.insert(service);
     }
 }
 

@@ -1,11 +1,12 @@
 //! Addresses that belong to the cluster itself, so that no Service may claim them for endpoints.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use foldhash::fast::RandomState;
 
-use crate::address::readings;
+use crate::model::address::readings;
 
 /// What is known of such addresses. Those of the API server are pairs with its port: it often runs
 /// on the network of a node, where other ports are pods'.
@@ -64,21 +65,24 @@ impl ReservedAddresses {
         differs
     }
 
-    pub(super) fn add_cluster_ips(&mut self, addresses: &[IpAddr]) {
-        for address in addresses {
+    /// A Service has the cluster IPs `after`; it had those `before`. Returns whether that makes a
+    /// difference.
+    pub(super) fn replace_cluster_ips(&mut self, before: &[IpAddr], after: &[IpAddr]) -> bool {
+        if before == after {
+            return false;
+        }
+        for address in after {
             *self.cluster_ips.entry(address.to_canonical()).or_default() += 1;
         }
-    }
-
-    pub(super) fn remove_cluster_ips(&mut self, addresses: &[IpAddr]) {
-        for address in addresses.iter().map(IpAddr::to_canonical) {
-            if let Some(count) = self.cluster_ips.get_mut(&address) {
-                *count -= 1;
-                if *count == 0 {
-                    self.cluster_ips.remove(&address);
+        for address in before.iter().map(IpAddr::to_canonical) {
+            if let Entry::Occupied(mut count) = self.cluster_ips.entry(address) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
                 }
             }
         }
+        true
     }
 }
 

@@ -119,11 +119,12 @@ fn reserved(resources: &Resources, address: &str) -> Option<Reserved> {
 fn the_api_server_is_known_wherever_it_moves() {
     let mut resources = store();
     assert_eq!(reserved(&resources, "172.18.0.2:6443"), None);
-    assert!(resources.apply(upsert(&api_server(&["172.18.0.2"]))).others);
+    assert!(resources.apply(upsert(&api_server(&["172.18.0.2"]))).reserved);
     assert_eq!(reserved(&resources, "172.18.0.2:6443"), Some(Reserved::ApiServer));
     assert_eq!(reserved(&resources, "[::ffff:172.18.0.2]:6443"), Some(Reserved::ApiServer));
     assert_eq!(reserved(&resources, "172.18.0.2:8080"), None);
-    assert!(resources.apply(upsert(&api_server(&["172.18.0.3", "172.18.0.4"]))).others);
+    assert!(resources.apply(upsert(&api_server(&["172.18.0.3", "172.18.0.4"]))).reserved);
+    assert!(!resources.apply(upsert(&api_server(&["172.18.0.4", "172.18.0.3"]))).reserved);
     assert_eq!(reserved(&resources, "172.18.0.2:6443"), None);
     assert_eq!(reserved(&resources, "172.18.0.4:6443"), Some(Reserved::ApiServer));
 }
@@ -162,7 +163,7 @@ fn a_cluster_ip_is_reserved_while_a_service_has_it() {
     };
     let delete = |name: &str| Change::Delete(ObjectId::Service(NamespacedName::new("shop", name)));
     resources.apply(with("cart", "10.96.0.7"));
-    resources.apply(with("search", "10.96.0.7"));
+    assert!(resources.apply(with("search", "10.96.0.7")).reserved);
     resources.apply(delete("search"));
     assert_eq!(reserved(&resources, "10.96.0.7:80"), Some(Reserved::ClusterIp));
     resources.apply(with("cart", "10.96.0.8"));

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::annotations::excerpt;
-use crate::address::{AddressClass, class};
 use crate::model::NamespacedName;
+use crate::model::address::{AddressClass, class};
 use crate::problem::{Problem, Severity};
 use crate::resources::{Conditions, EndpointSlice, Reserved, Resources, SERVICE_NAME, ServicePort};
 use crate::snapshot::endpoints::{Endpoint, EndpointKey, EndpointSet};

@@ -127,7 +127,8 @@ impl Follower {
                 *set = endpoint_set(&self.resources, key);
             }
         }
-        if std::mem::take(&mut self.dirty.routes) {
+        if self.dirty.routes {
+            self.dirty.translated(&self.resources);
             let translation = translate(&settings(), &self.resources);
             self.routes = routes(&translation);
             self.endpoints = sets(&translation);
@@ -206,7 +207,13 @@ fn any_slice() -> impl Strategy<Value = EndpointSlice> {
         6 => (select(vec!["a", "b"]), select(vec!["1", "2", "3"]), select(vec!["x", "y", ""])),
         1 => Just(("default", "kubernetes", "kubernetes")),
     ];
-    (names, vec(endpoint, 0..3), vec(port, 0..3), prop::bool::weighted(0.1)).prop_map(
+    let parts = (names, vec(endpoint, 0..3), vec(port, 0..3), prop::bool::weighted(0.1));
+    // Of an API server that has taken itself out, what was known stays: that is history.
+    let names_something =
+        |((namespace, ..), endpoints, ports, _): &((&str, _, _), Vec<_>, Vec<_>, bool)| {
+            *namespace != "default" || !(endpoints.is_empty() || ports.is_empty())
+        };
+    parts.prop_filter("it names an address", names_something).prop_map(
         |((namespace, name, service), endpoints, ports, names)| {
             let ports = ports
                 .into_iter()

@@ -261,9 +261,20 @@ async fn stream(
     // Some clients take the reset of a stream that they still send on for a failure, answered or
     // not. Of a larger body nothing is held while the answer waits.
     let rest = is_small.then_some(body);
-    reply.deliver(&worker, &mut respond).await;
-    if let Some(mut rest) = rest {
-        request::read_away(&mut rest).await;
+    if reply.is_taken(&mut respond).await {
+        read_away(rest).await;
+        return;
+    }
+    // A request's task is several times as large as what is left to do.
+    tokio::task::spawn_local(async move {
+        reply.deliver(&worker, &mut respond).await;
+        read_away(rest).await;
+    });
+}
+
+async fn read_away(body: Option<RequestBody>) {
+    if let Some(mut body) = body {
+        request::read_away(&mut body).await;
     }
 }
 

@@ -234,7 +234,7 @@ impl<'a> Call<'a> {
         Reply::none()
     }
 
-    /// Begins an answer of our own: its head is handed on, and its record made. Nothing of the request
+    /// Begins an answer of our own: it is handed on, and its record made. Nothing of the request
     /// is needed any more.
     pub(super) fn answer<R: Respond>(
         &self,
@@ -248,11 +248,8 @@ impl<'a> Call<'a> {
         self.worker.hsts.tell(self.peer.tls, &mut head.headers);
         told.status = head.status.as_u16();
         told.sent = body.len() as u64;
-        let length =
-            if body.is_empty() { BodyLength::None } else { BodyLength::Exact(body.len() as u64) };
-        respond.head(head, length);
         self.record(&told);
-        Reply::new(body)
+        Reply::begin(head, body, respond)
     }
 
     fn record(&self, told: &Told<'_>) {

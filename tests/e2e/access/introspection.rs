@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -33,7 +33,6 @@ struct Stage {
 struct Crowd {
     is_over: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Vec<Response>>>,
-    answers: Arc<AtomicUsize>,
 }
 
 // === impl Stage ===
@@ -92,10 +91,10 @@ impl Stage {
 impl Crowd {
     /// Half of them ask for a host that exists.
     fn of(size: usize, gateway: SocketAddr) -> Self {
-        let (is_over, answers) = (Arc::new(AtomicBool::new(false)), Arc::<AtomicUsize>::default());
+        let is_over = Arc::new(AtomicBool::new(false));
         let clients = (0..size).map(|client| {
             let host = if client % 2 == 0 { CLOSED } else { ABSENT };
-            let (is_over, answers) = (Arc::clone(&is_over), Arc::clone(&answers));
+            let is_over = Arc::clone(&is_over);
             tokio::spawn(async move {
                 let mut connection = Raw::over(connect(CROWD, gateway).await);
                 let mut all = Vec::new();
@@ -108,7 +107,6 @@ impl Crowd {
                         ))
                         .await;
                     all.push(connection.response().await.expect("an answer"));
-                    answers.fetch_add(1, Ordering::Relaxed);
                     if all.last().is_some_and(|response| response.status == 503) {
                         tokio::time::sleep(Duration::from_millis(200)).await;
                     }
@@ -116,7 +114,8 @@ impl Crowd {
                 all
             })
         });
-        Self { is_over: Arc::clone(&is_over), clients: clients.collect(), answers }
+        let clients = clients.collect();
+        Self { is_over, clients }
     }
 
     /// All that they were answered.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Kinds of addresses that no pod has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AddressClass {
+pub enum AddressClass {
     /// `::` and `0.0.0.0/8` (RFC 1122 §3.2.1.3); Linux connects `0.0.0.0` to the machine itself.
     Unspecified,
     /// `ff00::/8` and `224.0.0.0/4`.
@@ -42,7 +42,7 @@ const METADATA_IPV6: [Ipv6Addr; 4] = [
 
 /// The class of `address`, or of an IPv4 address that it embeds; `None` where a pod may have it.
 #[must_use]
-pub(crate) fn class(address: IpAddr) -> Option<AddressClass> {
+pub fn class(address: IpAddr) -> Option<AddressClass> {
     readings(address).find_map(|address| match address {
         IpAddr::V4(address) => ipv4_class(address),
         IpAddr::V6(address) => ipv6_class(address),
@@ -51,7 +51,7 @@ pub(crate) fn class(address: IpAddr) -> Option<AddressClass> {
 
 /// All addresses that a packet to `address` can arrive at: itself, and each IPv4 address that it
 /// embeds. An IPv4-mapped address (RFC 4291 §2.5.5.2) is that IPv4 address alone.
-pub(crate) fn readings(address: IpAddr) -> impl Iterator<Item = IpAddr> {
+pub fn readings(address: IpAddr) -> impl Iterator<Item = IpAddr> {
     let address = address.to_canonical();
     let embedded = match address {
         IpAddr::V4(_) => [None; 4],
