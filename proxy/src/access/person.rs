@@ -193,10 +193,10 @@ fn is_client_credentials(grant: &str) -> bool {
 /// Whether it is an access token of Entra ID without a delegated scope, which only an application's
 /// own are: `appidacr` and `azpacr` are in access tokens alone, and `oid` is `sub` for applications.
 fn is_app_only(claims: &Claims) -> bool {
-    let has = |name: &&str| claims.get(name).is_some();
-    let is_access_token = ["appidacr", "azpacr"].iter().any(|name| has(&name));
+    let has_any = |names: [&str; 2]| names.into_iter().any(|name| claims.get(name).is_some());
+    let is_access_token = has_any(["appidacr", "azpacr"]);
     let is_own_object = claims.text("oid").is_some_and(|object| claims.text("sub") == Some(object))
-        && ["appid", "azp"].iter().any(|name| has(&name));
+        && has_any(["appid", "azp"]);
     (is_access_token || is_own_object) && claims.texts("scp").next().is_none()
 }
 
