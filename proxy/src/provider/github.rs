@@ -8,6 +8,7 @@ use super::{
     Person, ProviderError, Registration, Returned, Sent, Tokens, UnusableProvider, json, with_query,
 };
 use crate::access::User;
+use crate::access::person::NoUser;
 use crate::fetch::Client;
 
 const SCOPES: &str = "read:org user:email";
@@ -27,6 +28,9 @@ pub(crate) struct Github {
 struct Account {
     id: u64,
     login: String,
+    /// `User` for a person; older servers may leave it out.
+    #[serde(rename = "type")]
+    kind: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -94,6 +98,9 @@ impl Github {
         let token =
             Tokens::read(&answer)?.access_token.ok_or(ProviderError::Missing("access_token"))?;
         let account: Account = self.ask("/user", &token).await?;
+        if account.kind.as_deref().is_some_and(|kind| kind != "User") {
+            return Err(ProviderError::Nobody(NoUser::Program("type")));
+        }
         let emails: Vec<Email> = self.ask("/user/emails", &token).await?;
         let email = emails
             .into_iter()

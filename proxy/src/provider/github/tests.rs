@@ -62,8 +62,11 @@ async fn answer(request: Request<Incoming>, asked: &Asked, token: Value) -> Resp
     let organisation = |number: usize| json!({"login": format!("Org-{number}"), "id": number});
     let answer = match head.uri.to_string().as_str() {
         "/login/oauth/access_token" => token,
+        "/api/v3/user" if header("authorization") == "Bearer of-a-bot" => {
+            json!({"id": 8, "login": "build[bot]", "type": "Bot"})
+        }
         "/api/v3/user" => {
-            json!({"id": 7, "login": "Ann", "email": "public@example.com", "name": null})
+            json!({"id": 7, "login": "Ann", "type": "User", "email": "public@example.com"})
         }
         "/api/v3/user/emails" => json!([
             {"email": "other@example.com", "primary": false, "verified": true, "visibility": null},
@@ -109,6 +112,14 @@ async fn a_person_has_her_organisations_and_teams_for_groups_in_lower_case() {
                 com%2Fcallback&code_verifier=v";
     assert_eq!(asked[0], format!("POST /login/oauth/access_token  {form}"));
     assert!(asked[1..].iter().all(|asked| asked.contains(" Bearer t ")), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_bot_is_nobody() {
+    let (github, asked) = start(json!({"access_token": "of-a-bot"})).await;
+    let error = github.finish(&returned()).await.err().unwrap();
+    assert!(matches!(error, ProviderError::Nobody(_)), "{error}");
+    assert_eq!(asked.lock().unwrap().len(), 2, "nothing more is asked about it");
 }
 
 #[tokio::test]
