@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    fn named(status: Value) -> Option<UserInfo> {
+    fn named(status: &Value) -> Option<UserInfo> {
         let review = json!({ "spec": {}, "status": status });
         account(serde_json::from_value(review).expect("a review"))
     }
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn only_an_account_that_the_api_server_vouches_for_is_one() {
         let user = json!({ "username": "prometheus", "groups": ["monitors"], "uid": "7" });
-        let found = named(json!({ "authenticated": true, "user": user })).expect("an account");
+        let found = named(&json!({ "authenticated": true, "user": user })).expect("an account");
         assert_eq!(found.username.as_deref(), Some("prometheus"));
         for status in [
             json!({ "authenticated": false, "user": user }),
@@ -122,7 +122,7 @@ mod tests {
             json!({ "error": "the token has expired" }),
             json!(null),
         ] {
-            assert_eq!(named(status.clone()), None, "{status}");
+            assert_eq!(named(&status), None, "{status}");
         }
     }
 
@@ -132,7 +132,7 @@ mod tests {
             "username": "prometheus", "groups": ["monitors"], "uid": "7",
             "extra": { "pod": ["prometheus-0"] },
         });
-        let review = access(named(json!({ "authenticated": true, "user": user })).expect("one"));
+        let review = access(named(&json!({ "authenticated": true, "user": user })).expect("one"));
         assert_eq!(
             serde_json::to_value(&review.spec).expect("JSON"),
             json!({

@@ -44,7 +44,7 @@ pub(super) enum Bearers {
     /// Whoever has the token in a file.
     TokenFile(TokenFile),
     /// Whom the cluster admits.
-    Reviewed(Reviews),
+    Reviewed(Box<Reviews>),
     /// Nobody may read.
     Closed,
 }
@@ -99,7 +99,7 @@ impl Bearers {
             (TelemetryAccess::Open, _) => Self::Open,
             (TelemetryAccess::TokenFile(path), _) => Self::TokenFile(TokenFile::new(path)),
             (TelemetryAccess::TokenReview, Some(reviewer)) => {
-                Self::Reviewed(Reviews::new(reviewer)?)
+                Self::Reviewed(Box::new(Reviews::new(reviewer)?))
             }
             (TelemetryAccess::TokenReview, None) => Self::Closed,
         })

@@ -37,7 +37,7 @@ impl BearerReview for Cluster {
 fn bearers(cluster: Cluster) -> (Arc<Cluster>, Bearers) {
     let cluster = Arc::new(cluster);
     let reviews = Reviews::new(Arc::clone(&cluster) as Arc<dyn BearerReview>);
-    (cluster, Bearers::Reviewed(reviews.unwrap_or_else(|_| panic!("randomness"))))
+    (cluster, Bearers::Reviewed(Box::new(reviews.unwrap_or_else(|_| panic!("randomness")))))
 }
 
 fn fields(authorization: &[&str]) -> HeaderMap {
