@@ -41,13 +41,13 @@ use self::probes::Probes;
 use self::scrape::Scrape;
 use self::server::Listener;
 use self::table::Table;
-use crate::access::Authenticator;
 use crate::certificates::Certificates;
 use crate::certificates::acme::Acme;
 use crate::explain::{Explanation, InvalidQuestion, Question, explain_by};
-use crate::session::NoRandomness;
 use crate::telemetry::{ListenerCounts, Telemetry};
 use crate::worker::Shared;
+use portcullis_identity::authenticator::Authenticator;
+use portcullis_identity::session::NoRandomness;
 
 /// How often readiness is looked at by [`Admin::ready`].
 const LOOK: Duration = Duration::from_millis(20);

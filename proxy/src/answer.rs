@@ -12,7 +12,7 @@ use self::accept::Format;
 use crate::exchange::{Refusal, RequestHead, ResponseHead};
 use crate::forwarding::RequestId;
 use crate::normalize::{Authority, Kind, kind_of};
-use crate::page::content_security_policy;
+use portcullis_identity::page::content_security_policy;
 
 static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> =
     LazyLock::new(|| content_security_policy("'none'"));

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::client_network::ClientNetwork;
+use portcullis_identity::client_network::ClientNetwork;
 
 /// Parts of the table, so that workers seldom meet at one lock.
 const SHARDS: usize = 16;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode, Version};
 
-use crate::access::ClientCertificate;
+use portcullis_identity::client_certificate::ClientCertificate;
 
 /// A request's head as its codec read it: well-formed, but not yet judged by [`normalize`.
 #[derive(Debug)]

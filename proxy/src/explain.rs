@@ -17,12 +17,14 @@ use portcullis_config::snapshot::rule::{Route, Rule};
 use portcullis_config::snapshot::{Listener, Snapshot};
 use serde::{Deserialize, Serialize};
 
-use crate::access::person::NoUser;
-use crate::access::{self, Authenticated, Authenticator, Fields, Shown};
+use crate::access::{Fields, Shown};
 use crate::admin::table::{Backend, describe, origin, word};
 use crate::exchange::{BodyLength, RequestHead, Target};
 use crate::normalize::{Reading, Request};
-use crate::{answer, filter, normalize, portal, route};
+use crate::{answer, filter, normalize, route};
+use portcullis_identity::authenticator::{Authenticated, Authenticator};
+use portcullis_identity::caller::authorize;
+use portcullis_identity::person::NoUser;
 
 /// A request to be explained, from a client in no trusted network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,7 +199,12 @@ impl Walk<'_> {
             return Verdict::Answered { status: 308 };
         }
         if let Some(login) = &settings.access.login
-            && let Some((decision, status)) = portal::outlook(&settings.zone, login, request)
+            && let Some((decision, status)) = portcullis_identity::portal::outlook(
+                &settings.zone,
+                login,
+                request.authority.host.as_str(),
+                request.target.path(),
+            )
         {
             self.step("portal", decision, None);
             return Verdict::Answered { status };
@@ -240,20 +247,20 @@ impl Walk<'_> {
         let shown = Shown::read(&Fields::of(&request.headers), None);
         let (now, client) = (SystemTime::now(), IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
         let authenticated = self.authenticator.authenticate(
-            &shown,
+            &shown.presented(),
             request.authority.host.as_str(),
             now,
-            &self.authenticator.introspect_known(&shown, client, now),
+            &self.authenticator.introspect_known(&shown.presented(), client, now),
             || true,
         );
         let authenticated = authenticated.unwrap_or_default();
         let no_user = if authenticated.has_token_without_user() {
-            self.authenticator.why_no_user(&shown)
+            self.authenticator.why_no_user(&shown.presented())
         } else {
             None
         };
         let (demand, shown) = (demand(access), who(&authenticated, no_user));
-        if !access::may(access, &authenticated.caller) {
+        if !authorize(access, &authenticated.caller) {
             self.step(
                 "access",
                 format!("{demand}; {shown}: the same answer as for a host that does not exist"),

@@ -14,7 +14,6 @@ use portcullis_config::unix_time::seconds;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::access::Authenticator;
 use crate::access::assertion::Assertions;
 use crate::access::introduction::Introductions;
 use crate::admin::Admin;
@@ -24,11 +23,12 @@ use crate::listen::admission::Admission;
 use crate::listen::bind::{self, Addresses, BindError, Bound};
 use crate::listen::tickets::Tickets;
 use crate::listen::tls;
-use crate::portal::{Portal, Reception};
-use crate::session::{Outbox, Sessions, rotation};
 use crate::telemetry::{CertificateStatus, ServedCertificate, Telemetry, TelemetryError};
 use crate::upstream::Authorities;
 use crate::worker::{self, Phase, Shared};
+use portcullis_identity::authenticator::Authenticator;
+use portcullis_identity::portal::{Portal, Reception};
+use portcullis_identity::session::{Outbox, Sessions, rotation};
 
 /// A gateway that serves.
 pub struct Gateway {

@@ -8,8 +8,7 @@
 //! | accept, TLS, HTTP/1.1 or HTTP/2 | `listen` |
 //! | refuse what is ambiguous | `normalize` |
 //! | find the route | `route` |
-//! | may the caller | `access` |
-//! | log people in | `portal`, `provider`, `session` |
+//! | who is calling, and may they | `access`, and the crate `portcullis_identity` |
 //! | change what the rule says | `filter` |
 //! | choose variant and endpoint | `choose` |
 //! | headers for the backend | `forwarding` |
@@ -26,14 +25,11 @@ pub mod admin;
 pub(crate) mod answer;
 pub mod certificates;
 pub(crate) mod choose;
-pub(crate) mod client_network;
 pub(crate) mod clients;
 pub(crate) mod copy;
 pub(crate) mod digits;
 pub(crate) mod exchange;
 pub mod explain;
-pub(crate) mod fair_queue;
-pub mod fetch;
 pub(crate) mod filter;
 pub(crate) mod forward;
 pub(crate) mod forwarding;
@@ -48,14 +44,8 @@ pub(crate) mod limit;
 pub(crate) mod listen;
 pub(crate) mod memory;
 pub(crate) mod normalize;
-pub(crate) mod page;
-pub(crate) mod portal;
-pub(crate) mod provider;
 pub(crate) mod request;
-pub(crate) mod round_robin;
 pub(crate) mod route;
-pub(crate) mod session;
 pub mod telemetry;
-pub(crate) mod tls_roots;
 pub(crate) mod upstream;
 pub(crate) mod worker;

@@ -343,12 +343,6 @@ pub(crate) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
         .filter(|token| !token.is_empty())
 }
 
-/// A value as text, where it is ASCII. [`HeaderValue::to_str`] says the same, but octet by octet,
-/// which long credentials would feel.
-pub(crate) fn ascii(value: &HeaderValue) -> Option<&str> {
-    std::str::from_utf8(value.as_bytes()).ok().filter(|text| text.is_ascii())
-}
-
 fn has_key(headers: &HeaderMap) -> bool {
     // 16 octets in base64 (RFC 6455 §4.1): 22 digits and two paddings.
     let digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');

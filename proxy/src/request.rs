@@ -21,7 +21,6 @@ use portcullis_config::snapshot::rule::{PathMatch, Rule};
 use self::call::{Call, Routed, Told};
 use self::caller::{known, recognise, still_may};
 pub(crate) use self::reply::Reply;
-use crate::access::Caller;
 use crate::access::assertion::JWKS_PATH;
 use crate::answer::Asker;
 use crate::exchange::{
@@ -34,6 +33,7 @@ use crate::normalize::{Kind, Request};
 use crate::upstream::exchange::Message;
 use crate::worker::Worker;
 use crate::{access, filter, forwarding, normalize, route};
+use portcullis_identity::caller::{Caller, authorize};
 
 static SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -277,7 +277,7 @@ fn find(
 ) -> Option<(Routed, PathMatch)> {
     let snapshot = worker.live.snapshot.load();
     let (host, route) = route::find_or_nowhere(snapshot.listener(peer.listener)?, request);
-    let allowed = access::may(&route.rule.policy.access, caller);
+    let allowed = authorize(&route.rule.policy.access, caller);
     let host = host.filter(|_| allowed)?;
     Some((
         Routed { environment: Arc::clone(&host.environment), rule: Arc::clone(&route.rule) },

@@ -34,8 +34,8 @@ use self::process::ProcessCollector;
 pub(crate) use self::record::Record;
 use self::workers::{WorkerCollector, Workers};
 use self::writer::AccessLog;
-use crate::fair_queue::Counts as QueueCounts;
-use crate::session::Counts as RevocationCounts;
+use portcullis_identity::fair_queue::Counts as QueueCounts;
+use portcullis_identity::session::Counts as RevocationCounts;
 
 /// The telemetry of the whole process.
 #[derive(Debug)]

@@ -22,7 +22,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 use tokio_rustls::TlsAcceptor;
 
-use crate::access::Authenticator;
 use crate::access::introduction::Introductions;
 use crate::access::recent::Recent;
 use crate::access::review::{self, Reviews};
@@ -35,9 +34,10 @@ use crate::listen::admission::Admission;
 use crate::listen::bind::Sockets;
 use crate::listen::connection::Entrance;
 use crate::listen::drain::Drains;
-use crate::portal::Reception;
 use crate::telemetry::{Meter, Telemetry};
 use crate::upstream::{Authorities, Upstreams};
+use portcullis_identity::authenticator::Authenticator;
+use portcullis_identity::portal::Reception;
 
 /// How often a worker looks for connections to backends, and for callers, that nobody needs any
 /// more.

@@ -25,9 +25,9 @@ use portcullis_config::snapshot::Snapshot;
 use portcullis_config::snapshot::access::SessionKey;
 use serde_json::json;
 
-use super::caller::Caller;
 use super::identity;
-use crate::session::NoRandomness;
+use portcullis_identity::caller::Caller;
+use portcullis_identity::session::NoRandomness;
 
 /// Where the keys are published, on every host.
 pub(crate) const JWKS_PATH: &str = "/.well-known/portcullis/jwks.json";
@@ -206,7 +206,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::access::caller::ann;
+    use portcullis_identity::caller::ann;
 
     fn now() -> SystemTime {
         SystemTime::now()

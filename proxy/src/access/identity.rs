@@ -16,7 +16,7 @@
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::caller::{Caller, User};
+use portcullis_identity::caller::{Caller, User};
 
 static USER: HeaderName = HeaderName::from_static("x-auth-request-user");
 static EMAIL: HeaderName = HeaderName::from_static("x-auth-request-email");

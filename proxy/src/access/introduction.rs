@@ -10,10 +10,10 @@ use bytes::BytesMut;
 use foldhash::quality::RandomState;
 
 use super::assertion::{Assertions, Key};
-use super::cache::Cache;
-use super::caller::{Caller, User};
 use super::identity::{self, Field};
 use crate::http1::outbound::put_field;
+use portcullis_identity::cache::Cache;
+use portcullis_identity::caller::{Caller, User};
 
 /// How long the same assertion is sent again: what is left of it then is enough for any request.
 const REUSED: Duration = Duration::from_secs(120);
@@ -150,7 +150,7 @@ mod tests {
     use portcullis_config::snapshot::access::SessionKey;
 
     use super::*;
-    use crate::access::caller::ann;
+    use portcullis_identity::caller::ann;
 
     fn told(
         introductions: &Introductions,

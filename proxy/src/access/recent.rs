@@ -14,9 +14,9 @@ use std::time::SystemTime;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use foldhash::quality::RandomState;
 
-use super::authenticator::Authenticated;
 use super::introduction::{Introduction, Introductions};
 use super::shown::{FIELDS, Fields, Shown};
+use portcullis_identity::authenticator::Authenticated;
 
 /// The most that are known on one worker.
 const PLACES: usize = 1024;
@@ -178,8 +178,8 @@ mod tests {
     use http::{HeaderMap, HeaderValue, header};
 
     use super::*;
-    use crate::access::Rejected;
-    use crate::access::caller::{Caller, ann};
+    use portcullis_identity::caller::{Caller, ann};
+    use portcullis_identity::token::Rejected;
 
     const NOW: SystemTime = UNIX_EPOCH;
 

@@ -13,12 +13,12 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use portcullis_config::client_key;
+use portcullis_identity::presented::{Bearer, Presented, is_client_key};
 use smallvec::SmallVec;
 
-use super::client_certificate::ClientCertificate;
-use crate::normalize::ascii;
-use crate::session::cookie::{self, SESSION};
+use portcullis_identity::client_certificate::ClientCertificate;
+use portcullis_identity::header_text::ascii;
+use portcullis_identity::session::cookie::{self, SESSION};
 
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// How many fields may carry credentials.
@@ -61,15 +61,6 @@ struct There {
     authorization: bool,
     api_key: bool,
     cookie: bool,
-}
-
-/// What one credential is by its looks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Bearer<'a> {
-    /// It has the prefix of client keys.
-    ClientKey(&'a str),
-    /// Everything else.
-    Token(&'a str),
 }
 
 // === impl Fields ===
@@ -145,32 +136,14 @@ impl Shown {
         }
     }
 
-    /// Whether there is none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.bearer.is_none()
-            && self.api_key.is_none()
-            && self.session.is_none()
-            && self.certificate.is_none()
-    }
-
-    /// The bearer token or key.
-    pub(crate) fn bearer(&self) -> Option<Bearer<'_>> {
-        self.bearer.as_deref().map(Bearer::of)
-    }
-
-    /// The key of `X-Api-Key`.
-    pub(crate) fn api_key(&self) -> Option<&str> {
-        self.api_key.as_deref()
-    }
-
-    /// The client certificate.
-    pub(crate) fn certificate(&self) -> Option<&ClientCertificate> {
-        self.certificate.as_deref()
-    }
-
-    /// The session's sealed value.
-    pub(crate) fn session(&self) -> Option<&str> {
-        self.session.as_deref()
+    /// As plain values.
+    pub(crate) fn presented(&self) -> Presented<'_> {
+        Presented {
+            bearer: self.bearer.as_deref().map(Bearer::of),
+            api_key: self.api_key.as_deref(),
+            session: self.session.as_deref(),
+            certificate: self.certificate.as_deref(),
+        }
     }
 
     /// Takes from the headers that these were read from what must not reach a backend: session
@@ -191,7 +164,7 @@ impl Shown {
             return;
         }
         let is_consumed = |bearer: Bearer<'_>| ours || matches!(bearer, Bearer::ClientKey(_));
-        let goes = match self.bearer() {
+        let goes = match self.presented().bearer {
             Some(bearer) => is_consumed(bearer),
             // None was read of several: each is looked at.
             None => headers
@@ -204,14 +177,6 @@ impl Shown {
         if goes {
             headers.remove(header::AUTHORIZATION);
         }
-    }
-}
-
-// === impl Bearer ===
-
-impl<'a> Bearer<'a> {
-    fn of(text: &'a str) -> Self {
-        if is_client_key(text) { Self::ClientKey(text) } else { Self::Token(text) }
     }
 }
 
@@ -265,10 +230,6 @@ pub(crate) fn strip_set_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn is_client_key(text: &str) -> bool {
-    text.starts_with(client_key::PREFIX)
-}
-
 fn credential(value: &HeaderValue) -> Option<&str> {
     ascii(value).map(str::trim)
 }
@@ -311,11 +272,11 @@ mod tests {
             ("x-api-key", KEY),
             ("cookie", "a=b; __Host-portcullis=s; c=d"),
         ]);
-        assert_eq!(shown.bearer(), Some(Bearer::Token("abc")));
-        assert_eq!(shown.api_key(), Some(KEY));
-        assert_eq!(shown.session(), Some("s"));
+        assert_eq!(shown.presented().bearer, Some(Bearer::Token("abc")));
+        assert_eq!(shown.presented().api_key, Some(KEY));
+        assert_eq!(shown.presented().session, Some("s"));
         let shown = read(&[("authorization", "Bearer pck_x")]);
-        assert_eq!(shown.bearer(), Some(Bearer::ClientKey(KEY)));
+        assert_eq!(shown.presented().bearer, Some(Bearer::ClientKey(KEY)));
     }
 
     #[test]
@@ -330,10 +291,10 @@ mod tests {
             &[("cookie", "__Host-portcullis=a; __Host-portcullis=b")],
             &[("cookie", "portcullis=a; __host-portcullis=b; x__Host-portcullis=c")],
         ] {
-            assert!(read(fields).is_empty(), "{fields:?}");
+            assert!(read(fields).presented().is_empty(), "{fields:?}");
         }
         let long = format!("Bearer {}", "a".repeat(MAX_CREDENTIAL));
-        assert!(read(&[("authorization", &long)]).is_empty());
+        assert!(read(&[("authorization", &long)]).presented().is_empty());
     }
 
     #[test]

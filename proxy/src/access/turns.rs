@@ -9,8 +9,8 @@ use std::cell::RefCell;
 
 use tokio::sync::{Notify, oneshot};
 
-use crate::client_network::ClientNetwork;
-use crate::round_robin::RoundRobin;
+use portcullis_identity::client_network::ClientNetwork;
+use portcullis_identity::round_robin::RoundRobin;
 
 /// Whose turn it is on one worker.
 #[derive(Default)]

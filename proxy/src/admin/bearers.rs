@@ -28,8 +28,8 @@ use tokio::time::Instant;
 use self::questions::Questions;
 use self::verdicts::{Known, Verdicts};
 use crate::access::bearer_token;
-use crate::access::cache::{Fingerprint, Fingerprints};
-use crate::session::NoRandomness;
+use portcullis_identity::cache::{Fingerprint, Fingerprints};
+use portcullis_identity::session::NoRandomness;
 
 /// Reviews under way at a time; others wait in the order in which they came, one for each address.
 const REVIEWS: usize = 4;

@@ -3,8 +3,8 @@
 use http::StatusCode;
 
 use super::accept::Format;
-use crate::page::document;
-use crate::portal::login_path;
+use portcullis_identity::page::document;
+use portcullis_identity::portal::login_path;
 
 /// One sentence for whoever gets the status. It says nothing about what is behind the gateway.
 pub(super) fn sentence(status: StatusCode) -> &'static str {

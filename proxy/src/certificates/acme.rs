@@ -92,7 +92,7 @@ impl Acme {
         live: &Arc<Live>,
         store: Arc<dyn Store>,
         certificates: &Arc<Certificates>,
-    ) -> Result<Option<Arc<Self>>, crate::tls_roots::AuthoritiesError> {
+    ) -> Result<Option<Arc<Self>>, portcullis_identity::tls_roots::AuthoritiesError> {
         let Some(acme) = settings.acme.clone() else { return Ok(None) };
         let authorities =
             acme.directories().map(|(authority, directory)| Authority::new(authority, directory));

@@ -7,8 +7,10 @@ use http::{HeaderMap, HeaderValue, header};
 use portcullis_config::settings::access::AccessSettings;
 use serde_json::json;
 
-use crate::access::{Authenticator, Caller, Fields, Shown, strip_set_cookies};
-use crate::session::Sessions;
+use crate::access::{Fields, Shown, strip_set_cookies};
+use portcullis_identity::authenticator::Authenticator;
+use portcullis_identity::caller::Caller;
+use portcullis_identity::session::Sessions;
 
 const HOST: &str = "web--staging.apps.example.com";
 
@@ -55,12 +57,14 @@ pub fn credentials(octets: &[u8]) {
     }
     let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let shown = Shown::read(&Fields::of(&headers), None);
-    let found =
-        AUTHENTICATOR.authenticate(&shown, HOST, now, &None, || true).expect("a check may be made");
+    let found = AUTHENTICATOR
+        .authenticate(&shown.presented(), HOST, now, &None, || true)
+        .expect("a check may be made");
     assert_eq!(found.caller, Caller::default());
     assert!(found.session.is_none());
-    let again =
-        AUTHENTICATOR.authenticate(&shown, HOST, now, &None, || true).expect("a check may be made");
+    let again = AUTHENTICATOR
+        .authenticate(&shown.presented(), HOST, now, &None, || true)
+        .expect("a check may be made");
     assert_eq!((again.token, again.rejected), (found.token, found.rejected));
 
     let mut set = HeaderMap::new();
@@ -73,6 +77,6 @@ pub fn credentials(octets: &[u8]) {
 
     shown.strip(&mut headers, found.token, false);
     let left = Shown::read(&Fields::of(&headers), None);
-    assert!(left.session().is_none() && left.api_key().is_none());
+    assert!(left.presented().session.is_none() && left.presented().api_key.is_none());
     assert!(!headers.get_all(header::COOKIE).iter().any(own));
 }

@@ -17,13 +17,13 @@ use super::drain::Drain;
 use super::http2::{RequestBody, Responder};
 use super::socket::{HeaderError, Protocol, Socket};
 use super::tls;
-use crate::access::ClientCertificate;
 use crate::exchange::{BodyLength, Peer, Refusal, RequestHead};
 use crate::memory::{Account, Charge};
 use crate::normalize::refusals;
 use crate::request::READ_AWAY;
 use crate::worker::Worker;
 use crate::{forwarding, request, telemetry};
+use portcullis_identity::client_certificate::ClientCertificate;
 
 /// How long a connection without a request may still begin one once the gateway drains.
 pub(super) const LATE: Duration = Duration::from_secs(1);

@@ -24,7 +24,7 @@ use portcullis_config::snapshot::access::SessionKey;
 use portcullis_config::unix_time::seconds;
 use rustls::server::ProducesTickets;
 
-use crate::session::NoRandomness;
+use portcullis_identity::session::NoRandomness;
 
 /// How long one key seals, in seconds. It opens for as long again, so that every ticket is good for
 /// this long at least.

@@ -9,7 +9,6 @@ use portcullis_config::snapshot::rule::Rule;
 
 use super::READ_AWAY;
 use super::reply::Reply;
-use crate::access::{Caller, Rejected};
 use crate::answer::{self, Asker, Facts};
 use crate::exchange::{BodyLength, Peer, Refusal, RequestHead, Respond, ResponseHead};
 use crate::forward::{Notes, Outcome};
@@ -18,6 +17,8 @@ use crate::hidden;
 use crate::normalize::{Kind, Request};
 use crate::telemetry::{InFlight, Record};
 use crate::worker::Worker;
+use portcullis_identity::caller::Caller;
+use portcullis_identity::token::Rejected;
 
 /// One request from its head to the last octet of its response.
 pub(super) struct Call<'a> {

@@ -5,11 +5,13 @@ use std::time::SystemTime;
 
 use super::call::Routed;
 use crate::access::recent::Recognised;
-use crate::access::{self, Authenticated, Fields, Shown};
-use crate::client_network::ClientNetwork;
+use crate::access::{Fields, Shown};
 use crate::exchange::Peer;
 use crate::normalize::{Authority, Request};
 use crate::worker::Worker;
+use portcullis_identity::authenticator::Authenticated;
+use portcullis_identity::caller::authorize;
+use portcullis_identity::client_network::ClientNetwork;
 
 /// Who is calling, where nothing need be looked up for that: nobody, or who came a moment ago. What
 /// a client certificate is worth is known with its connection.
@@ -63,13 +65,14 @@ async fn identify(
     now: SystemTime,
 ) -> Authenticated {
     let authenticator = &worker.authenticator;
-    let introspected = authenticator.introspect(shown, client, now).await;
+    let presented = shown.presented();
+    let introspected = authenticator.introspect(&presented, client, now).await;
     let may_check = || worker.turns.take();
-    if let Ok(found) = authenticator.authenticate(shown, host, now, &introspected, may_check) {
+    if let Ok(found) = authenticator.authenticate(&presented, host, now, &introspected, may_check) {
         return found;
     }
     worker.turns.wait(client).await;
-    authenticator.authenticate(shown, host, now, &introspected, || true).unwrap_or_default()
+    authenticator.authenticate(&presented, host, now, &introspected, || true).unwrap_or_default()
 }
 
 /// Whether whoever shows these credentials may still go where she went.
@@ -94,6 +97,6 @@ pub(super) async fn still_may(
         .filter(|route| route.matches.path.matches(path));
     routes.any(|route| {
         route.rule.origin.is_same(&routed.rule.origin)
-            && access::may(&route.rule.policy.access, &caller)
+            && authorize(&route.rule.policy.access, &caller)
     })
 }

@@ -10,11 +10,11 @@ use http::{HeaderValue, Method, StatusCode, header};
 use super::call::{Call, Told};
 use super::reply::Reply;
 use crate::exchange::{Frame, Respond, ResponseHead, Source};
-use crate::fair_queue::Full;
 use crate::forwarding;
 use crate::normalize::{Kind, Request};
-use crate::portal::{self, Ask, Reception};
-use crate::session::Session;
+use portcullis_identity::fair_queue::Full;
+use portcullis_identity::portal::{self, Ask, Reception};
+use portcullis_identity::session::Session;
 
 static SEC_FETCH_MODE: http::HeaderName = http::HeaderName::from_static("sec-fetch-mode");
 static SEC_FETCH_DEST: http::HeaderName = http::HeaderName::from_static("sec-fetch-dest");
@@ -109,7 +109,7 @@ async fn gather<B: Source>(body: &mut B) -> Result<BytesMut, StatusCode> {
 mod tests {
     use super::*;
     use crate::normalize::tests::read;
-    use crate::session::tests::{at, session};
+    use portcullis_identity::session::testing::{at, session};
 
     const NAVIGATION: &str = "Host: a\nsec-fetch-mode: navigate\nsec-fetch-dest: document";
 

@@ -10,8 +10,8 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
 use super::metric::{descriptions, metrics};
-use crate::fair_queue::Counts as QueueCounts;
-use crate::session::Counts as RevocationCounts;
+use portcullis_identity::fair_queue::Counts as QueueCounts;
+use portcullis_identity::session::Counts as RevocationCounts;
 
 metrics! {
     REVOCATIONS: Counter "portcullis_session_revocations_total" ["outcome"] "Session revocations published to other replicas (`told`), and failed attempts to publish them (`failed`).";

@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::telemetry::{Meter, UpstreamConnection};
-use crate::tls_roots::{self, AuthoritiesError};
+use portcullis_identity::tls_roots::{self, AuthoritiesError};
 
 /// How long a connection is silent before TCP asks whether the peer is still there, and how often
 /// it asks then.

@@ -1,7 +1,7 @@
 //! The provider that a person signs in at, as its discovery document describes it (OpenID Connect
 //! Discovery 1.0 §3).
 
-use portcullis_proxy::fetch::{Answer, Client};
+use portcullis_identity::outbound::{Answer, Client};
 use serde::Deserialize;
 
 use super::tokens::Registration;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use portcullis_config::bearer_review::Verdict;
 use tokio::time::Instant;
 
-use crate::access::cache::Fingerprint;
+use portcullis_identity::cache::Fingerprint;
 
 /// How long an admitted bearer is not reviewed again.
 pub(super) const ALLOWED: Duration = Duration::from_secs(60);

@@ -20,8 +20,8 @@ use portcullis_config::unix_time::seconds;
 
 use super::chain::Received;
 use super::state::Seconds;
-use crate::fetch::{Client, FetchError};
-use crate::tls_roots::AuthoritiesError;
+use portcullis_identity::outbound::{Client, FetchError};
+use portcullis_identity::tls_roots::AuthoritiesError;
 
 /// The problems of an authority as a whole, by their names under `urn:ietf:params:acme:error:` (RFC
 /// 8555 §6.7).

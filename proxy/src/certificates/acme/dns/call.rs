@@ -12,7 +12,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::DnsError;
-use crate::fetch::Client;
+use portcullis_identity::outbound::Client;
 
 /// How long a program may take.
 const WITHIN: Duration = Duration::from_secs(60);

@@ -1,0 +1,183 @@
+//! What a token says, before and apart from whether it may be believed.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+
+use super::token::Rejected;
+
+/// How far clocks may be apart.
+pub const LEEWAY: Duration = Duration::from_secs(60);
+
+/// The claims of a token (RFC 7519 §4). A name that stands twice makes all of them malformed: two
+/// parsers could take different ones.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claims(BTreeMap<String, Value>);
+
+// === impl Claims ===
+
+impl Claims {
+    /// A claim that is a text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).and_then(Value::as_str).filter(|text| !text.is_empty())
+    }
+
+    /// A claim of any type.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// The texts of a claim that is one, or a list of them.
+    pub fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
+        let (one, list) = match self.0.get(name) {
+            Some(Value::String(text)) => (Some(text.as_str()), &[][..]),
+            Some(Value::Array(list)) => (None, list.as_slice()),
+            _ => (None, &[][..]),
+        };
+        one.into_iter().chain(list.iter().filter_map(Value::as_str)).filter(|text| !text.is_empty())
+    }
+
+    /// With those of `other` that are not there.
+    pub fn filled(mut self, other: Self) -> Self {
+        for (name, value) in other.0 {
+            self.0.entry(name).or_insert(value);
+        }
+        self
+    }
+
+    /// Whether `audience` has one of `wanted` (RFC 7519 §4.1.3). A list with anything but texts in
+    /// it has none.
+    pub fn is_for(&self, wanted: &[String]) -> bool {
+        match self.0.get("aud") {
+            Some(Value::String(audience)) => wanted.contains(audience),
+            Some(Value::Array(list)) => {
+                list.iter().all(Value::is_string)
+                    && list
+                        .iter()
+                        .filter_map(Value::as_str)
+                        .any(|audience| wanted.iter().any(|wanted| wanted == audience))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it is valid at `now`; when it ends (RFC 7519 §4.1.4 to §4.1.6). `exp` must be there,
+    /// and each of the times a number.
+    pub fn valid_until(&self, now: SystemTime) -> Result<SystemTime, Rejected> {
+        let expires = self.time("exp")?.ok_or(Rejected::Claims)?;
+        if expires + LEEWAY <= now {
+            return Err(Rejected::Expired);
+        }
+        for from in ["nbf", "iat"] {
+            if self.time(from)?.is_some_and(|from| from > now + LEEWAY) {
+                return Err(Rejected::NotYetValid);
+            }
+        }
+        Ok(expires + LEEWAY)
+    }
+
+    fn time(&self, name: &str) -> Result<Option<SystemTime>, Rejected> {
+        match self.0.get(name) {
+            None => Ok(None),
+            Some(Value::Number(number)) => {
+                let seconds = number
+                    .as_f64()
+                    .filter(|seconds| (0.0..1e11).contains(seconds))
+                    .ok_or(Rejected::Claims)?;
+                Ok(Some(UNIX_EPOCH + Duration::from_secs_f64(seconds)))
+            }
+            Some(_) => Err(Rejected::Claims),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Claims {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ClaimsVisitor;
+
+        impl<'de> Visitor<'de> for ClaimsVisitor {
+            type Value = Claims;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Claims, A::Error> {
+                let mut claims = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    match claims.entry(name) {
+                        Entry::Vacant(entry) => drop(entry.insert(value)),
+                        Entry::Occupied(_) => return Err(de::Error::custom("a name stands twice")),
+                    }
+                }
+                Ok(Claims(claims))
+            }
+        }
+
+        deserializer.deserialize_map(ClaimsVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(json: &str) -> Claims {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_malformed() {
+        assert!(serde_json::from_str::<Claims>(r#"{"sub":"a","sub":"b"}"#).is_err());
+        assert!(serde_json::from_str::<Claims>(r#"["sub"]"#).is_err());
+    }
+
+    #[test]
+    fn the_end_must_be_there_and_be_a_number() {
+        for (json, wanted) in [
+            (r#"{"exp":1000}"#, Ok(at(1060))),
+            (r#"{"exp":1000.5}"#, Ok(at(1060) + Duration::from_millis(500))),
+            (r#"{"exp":939}"#, Err(Rejected::Expired)),
+            (r#"{"exp":940}"#, Err(Rejected::Expired)),
+            (r#"{"exp":941}"#, Ok(at(1001))),
+            (r#"{}"#, Err(Rejected::Claims)),
+            (r#"{"exp":null}"#, Err(Rejected::Claims)),
+            (r#"{"exp":"1000"}"#, Err(Rejected::Claims)),
+            (r#"{"exp":-1}"#, Err(Rejected::Claims)),
+            (r#"{"exp":1e300}"#, Err(Rejected::Claims)),
+            (r#"{"exp":[1000]}"#, Err(Rejected::Claims)),
+            (r#"{"exp":1000,"nbf":1061}"#, Err(Rejected::NotYetValid)),
+            (r#"{"exp":1000,"nbf":1060}"#, Ok(at(1060))),
+            (r#"{"exp":1000,"nbf":"0"}"#, Err(Rejected::Claims)),
+            (r#"{"exp":9000,"iat":5000}"#, Err(Rejected::NotYetValid)),
+        ] {
+            assert_eq!(claims(json).valid_until(at(1000)), wanted, "{json}");
+        }
+    }
+
+    #[test]
+    fn the_audience_must_be_named() {
+        let wanted = ["portcullis".to_owned(), "shop".to_owned()];
+        for (json, is_for) in [
+            (r#"{"aud":"shop"}"#, true),
+            (r#"{"aud":["x","portcullis"]}"#, true),
+            (r#"{"aud":["portcullis",1]}"#, false),
+            (r#"{"aud":[]}"#, false),
+            (r#"{"aud":"Shop"}"#, false),
+            (r#"{"aud":"shop portcullis"}"#, false),
+            (r#"{"aud":{"shop":"shop"}}"#, false),
+            (r#"{"aud":null}"#, false),
+            (r#"{}"#, false),
+        ] {
+            assert_eq!(claims(json).is_for(&wanted), is_for, "{json}");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Client certificates: who the program at the other end of a TLS connection is.
+//!
+//! Every host asks for one alike, and every handshake ends alike whatever is shown: a host that
+//! wants one is not told apart. Whether the certificate holds is found out afterwards, for each
+//! request that it is shown with, by the authorities as they are then; so a resumed session is
+//! judged like a new one, and a withdrawn authority ends what came by it.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use super::caller::Caller;
+use super::token::Rejected;
+
+/// How often the file of the authorities is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// The longest chain that is looked at.
+const MAX_CHAIN: usize = 8;
+
+/// The authorities of client certificates, from a file that is read anew when it changes.
+pub struct ClientAuthorities {
+    path: PathBuf,
+    known: ArcSwap<Known>,
+    generation: AtomicU64,
+}
+
+#[derive(Default)]
+struct Known {
+    pem: Vec<u8>,
+    anchors: Vec<TrustAnchor<'static>>,
+}
+
+/// Why the authorities cannot be used: until they can, no client certificate is accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum UnusableAuthorities {
+    /// The file cannot be read.
+    #[error("the file cannot be read: {0}")]
+    Unreadable(#[from] std::io::Error),
+    /// The file is not PEM.
+    #[error("the file is not PEM")]
+    Pem,
+    /// The file holds no authority.
+    #[error("the file holds no certificate that can be an authority")]
+    Empty,
+}
+
+/// What a client showed in the handshake, and what was found out about it the last time.
+pub struct ClientCertificate {
+    chain: Vec<CertificateDer<'static>>,
+    judged: RefCell<Option<(u64, Result<Caller, Rejected>)>>,
+}
+
+/// Takes every certificate whose key the client has: what it is worth is judged later.
+#[derive(Debug)]
+pub struct AnyClientCertificate {
+    hints: Vec<DistinguishedName>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+fn algorithms() -> WebPkiSupportedAlgorithms {
+    rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms
+}
+
+// === impl ClientAuthorities ===
+
+impl ClientAuthorities {
+    /// Reads them for the first time. Where that fails nobody is let in by a certificate, until it
+    /// does not any more.
+    pub fn new(path: &Path) -> Self {
+        let authorities = Self {
+            path: path.to_owned(),
+            known: ArcSwap::default(),
+            generation: AtomicU64::new(0),
+        };
+        authorities.look();
+        authorities
+    }
+
+    /// What asks for certificates in handshakes. The names of the authorities are told to every
+    /// client, as they were at the start.
+    pub fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
+        let hints = self
+            .known
+            .load()
+            .anchors
+            .iter()
+            .map(|anchor| DistinguishedName::in_sequence(anchor.subject.as_ref()))
+            .collect();
+        Arc::new(AnyClientCertificate { hints, algorithms: algorithms() })
+    }
+
+    /// Follows the file, forever: a task of the control plane.
+    pub async fn follow(&self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            self.look();
+        }
+    }
+
+    /// Grows when they change.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn look(&self) {
+        let before = self.known.load();
+        let read = std::fs::read(&self.path).map_err(UnusableAuthorities::from);
+        if read.as_ref().is_ok_and(|pem| *pem == before.pem)
+            || read.is_err() && before.pem.is_empty() && self.generation() > 0
+        {
+            return;
+        }
+        let pem = read.as_ref().map(Clone::clone).unwrap_or_default();
+        let anchors = read.and_then(|pem| anchors(&pem)).unwrap_or_else(|error| {
+            tracing::error!(path = %self.path.display(), %error, "no client certificate is accepted until its authorities can be read");
+            Vec::new()
+        });
+        self.known.store(Arc::new(Known { pem, anchors }));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Who shows this certificate now.
+    pub fn judge(
+        &self,
+        certificate: &ClientCertificate,
+        now: SystemTime,
+    ) -> Result<Caller, Rejected> {
+        let generation = self.generation();
+        let mut judged = certificate.judged.borrow_mut();
+        let (_, judgement) = match judged.take() {
+            Some(known) if known.0 == generation => judged.insert(known),
+            _ => judged.insert((generation, self.judge_anew(&certificate.chain, now))),
+        };
+        match judgement {
+            Ok(caller) if caller.until.is_some_and(|until| until <= now) => Err(Rejected::Expired),
+            judgement => judgement.clone(),
+        }
+    }
+
+    fn judge_anew(
+        &self,
+        chain: &[CertificateDer<'static>],
+        now: SystemTime,
+    ) -> Result<Caller, Rejected> {
+        let (leaf, intermediates) = chain.split_first().ok_or(Rejected::Malformed)?;
+        let certificate = EndEntityCert::try_from(leaf).map_err(|_| Rejected::Malformed)?;
+        let time = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
+        let known = self.known.load();
+        certificate
+            .verify_for_usage(
+                algorithms().all,
+                &known.anchors,
+                intermediates,
+                time,
+                KeyUsage::client_auth(),
+                None,
+                None,
+            )
+            .map_err(|error| match error {
+                webpki::Error::CertExpired { .. } => Rejected::Expired,
+                webpki::Error::CertNotValidYet { .. } => Rejected::NotYetValid,
+                _ => Rejected::Signature,
+            })?;
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| Rejected::Malformed)?;
+        let name = name(&parsed).ok_or(Rejected::Claims)?;
+        let end = u64::try_from(parsed.validity().not_after.timestamp())
+            .map_err(|_| Rejected::Expired)?;
+        Ok(Caller {
+            application: Some(name.into()),
+            user: None,
+            until: Some(UNIX_EPOCH + Duration::from_secs(end)),
+        })
+    }
+}
+
+fn anchors(pem: &[u8]) -> Result<Vec<TrustAnchor<'static>>, UnusableAuthorities> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|_| UnusableAuthorities::Pem)?;
+    let anchors: Vec<_> = certificates
+        .iter()
+        .filter_map(|certificate| anchor_from_trusted_cert(certificate).ok())
+        .map(|anchor| anchor.to_owned())
+        .collect();
+    if anchors.is_empty() { Err(UnusableAuthorities::Empty) } else { Ok(anchors) }
+}
+
+/// The application's name: the SPIFFE ID as it is, else the first DNS name as `dns:NAME`, else the
+/// subject's common name as `cn:NAME`. Of several SPIFFE IDs there is none (X.509-SVID §2).
+fn name(certificate: &X509Certificate<'_>) -> Option<String> {
+    let names = certificate
+        .subject_alternative_name()
+        .ok()?
+        .map(|extension| &extension.value.general_names);
+    let names = || names.into_iter().flatten();
+    let mut spiffe = names().filter_map(|name| match name {
+        GeneralName::URI(uri) if uri.starts_with("spiffe://") => Some(*uri),
+        _ => None,
+    });
+    if let Some(first) = spiffe.next() {
+        return spiffe.next().is_none().then(|| first.to_owned());
+    }
+    let dns = names().find_map(|name| match name {
+        GeneralName::DNSName(name) => Some(format!("dns:{}", name.to_ascii_lowercase())),
+        _ => None,
+    });
+    let common = || {
+        certificate
+            .subject()
+            .iter_common_name()
+            .next()
+            .and_then(|name| name.as_str().ok())
+            .map(|name| format!("cn:{name}"))
+    };
+    dns.or_else(common)
+}
+
+// === impl ClientCertificate ===
+
+impl ClientCertificate {
+    /// What the client showed; `None` where that is nothing.
+    pub fn new(chain: Option<&[CertificateDer<'static>]>) -> Option<Rc<Self>> {
+        let chain = chain.filter(|chain| (1..=MAX_CHAIN).contains(&chain.len()))?;
+        Some(Rc::new(Self { chain: chain.to_vec(), judged: RefCell::default() }))
+    }
+}
+
+impl fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientCertificate").finish_non_exhaustive()
+    }
+}
+
+// === impl AnyClientCertificate ===
+
+impl ClientCertVerifier for AnyClientCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+#[path = "client_certificate_tests.rs"]
+mod tests;

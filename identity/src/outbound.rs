@@ -1,0 +1,278 @@
+//! The control plane's HTTP client: documents and keys of issuers, tokens, ACME, webhooks.
+//!
+//! Never used by a worker. Each request has a connection of its own, because there are few, through
+//! the proxy that the environment names for it. An answer is bounded in size and time, and a
+//! redirect is an answer like any other: only the configuration decides which servers are asked.
+
+use std::error::Error;
+use std::io;
+use std::iter::successors;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use portcullis_config::proxies::{InvalidProxy, Proxies, is_loopback};
+use rustls::ClientConfig;
+
+use crate::tls_roots::{self, AuthoritiesError};
+
+/// The largest body of an answer.
+const MAX_BODY: usize = 1024 * 1024;
+/// How long a request may take from its connection to the last octet of its answer.
+const WITHIN: Duration = Duration::from_secs(10);
+/// GitHub refuses who does not say a name.
+const USER_AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
+
+/// Asks servers whose certificates are good, through the proxies of the environment.
+#[derive(Clone)]
+pub struct Client {
+    tls: Arc<ClientConfig>,
+    /// To servers and to proxies.
+    direct: HttpsConnector<HttpConnector>,
+    proxies: Arc<Proxies>,
+}
+
+/// What was answered, whatever its status.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The fields.
+    pub headers: HeaderMap,
+    /// The body: at most 1 MiB.
+    pub body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// What is asked for is no URL that may be asked.
+    #[error("{0:?} is no https URL (http is for hosts of this machine only)")]
+    Url(Box<str>),
+    /// A header cannot be written.
+    #[error("a credential has characters that no header can have")]
+    Header,
+    /// No address, no connection, no TLS on it, or a proxy that makes none.
+    #[error("cannot be connected to: {}", causes(.0))]
+    Connect(#[source] legacy::Error),
+    /// Broken off, or no HTTP.
+    #[error("did not answer properly: {}", causes(.0.as_ref()))]
+    Http(#[source] Box<dyn Error + Send + Sync>),
+    /// More than 1 MiB.
+    #[error("answered with more than {MAX_BODY} bytes")]
+    Large,
+    /// More than 10 s, from the look-up of the name to the last octet.
+    #[error("did not answer within {} s", WITHIN.as_secs())]
+    Late,
+    /// The environment names something else as the proxy.
+    #[error("cannot be connected to: {0}")]
+    InvalidProxy(#[from] InvalidProxy),
+    /// Any of these, through the proxy at this URL, which is without its credentials.
+    #[error("{1} (through the proxy {0})")]
+    Proxy(Uri, #[source] Box<FetchError>),
+}
+
+// === impl FetchError ===
+
+impl FetchError {
+    /// Whether the server's certificate is refused for its dates alone: it has ended or not begun,
+    /// by this machine's clock.
+    pub fn is_about_dates(&self) -> bool {
+        use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+        successors(Some(self as &(dyn Error + 'static)), below).any(|error| {
+            matches!(
+                error.downcast_ref(),
+                Some(rustls::Error::InvalidCertificate(
+                    Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }
+                ))
+            )
+        })
+    }
+
+    fn body(error: Box<dyn Error + Send + Sync>) -> Self {
+        if error.is::<LengthLimitError>() { Self::Large } else { Self::Http(error) }
+    }
+}
+
+impl From<legacy::Error> for FetchError {
+    fn from(error: legacy::Error) -> Self {
+        if error.is_connect() { Self::Connect(error) } else { Self::Http(error.into()) }
+    }
+}
+
+/// What an error wraps. The source of an I/O error would be what is below the error in it.
+fn below<'e>(error: &&'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>() {
+        Some(error) => error.get_ref().map(|error| error as _),
+        None => (*error).source(),
+    }
+}
+
+/// An error and what it comes from, but for the client's own, which gives no more than its kind.
+fn causes(error: &(dyn Error + 'static)) -> String {
+    successors(Some(error), |error| (*error).source())
+        .filter(|error| !error.is::<legacy::Error>())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+// === impl Client ===
+
+impl Client {
+    /// A client that trusts the authorities of a PEM file, or else those of the system, and uses
+    /// the proxies of the environment.
+    ///
+    /// # Errors
+    /// The file cannot be read or holds no authority, or TLS cannot be set up.
+    pub fn new(authorities: Option<&Path>) -> Result<Self, AuthoritiesError> {
+        static ENVIRONMENT: LazyLock<Arc<Proxies>> =
+            LazyLock::new(|| Arc::new(Proxies::from_environment()));
+        Self::with_proxies(authorities, Arc::clone(&ENVIRONMENT))
+    }
+
+    fn with_proxies(
+        authorities: Option<&Path>,
+        proxies: Arc<Proxies>,
+    ) -> Result<Self, AuthoritiesError> {
+        let roots = authorities.map_or_else(|| Ok(tls_roots::system()), tls_roots::read)?;
+        let tls = Arc::new(tls_roots::client_config(roots, &[b"http/1.1"])?);
+        let mut tcp = HttpConnector::new();
+        // Otherwise it refuses what TLS is spoken over.
+        tcp.enforce_http(false);
+        Ok(Self { direct: HttpsConnector::from((tcp, Arc::clone(&tls))), tls, proxies })
+    }
+
+    /// Gets what is at an `https` URL (or `http` on this machine).
+    ///
+    /// # Errors
+    /// There is no whole answer of at most 1 MiB within 10 s.
+    pub async fn get(&self, url: &str, accept: &'static str) -> Result<Answer, FetchError> {
+        self.send(
+            Method::GET,
+            url,
+            vec![(header::ACCEPT, HeaderValue::from_static(accept))],
+            Bytes::new(),
+        )
+        .await
+    }
+
+    /// As [`get`](Self::get), with a bearer token (RFC 6750 §2.1).
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn get_as(
+        &self,
+        url: &str,
+        accept: &'static str,
+        bearer: &str,
+    ) -> Result<Answer, FetchError> {
+        let headers = vec![
+            (header::ACCEPT, HeaderValue::from_static(accept)),
+            (header::AUTHORIZATION, secret(&format!("Bearer {bearer}"))?),
+        ];
+        self.send(Method::GET, url, headers, Bytes::new()).await
+    }
+
+    /// Posts a form, and asks for JSON; `basic` is the client's identifier and secret (RFC 6749
+    /// §2.3.1).
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn post_form(
+        &self,
+        url: &str,
+        form: &[(&str, &str)],
+        basic: Option<(&str, &str)>,
+    ) -> Result<Answer, FetchError> {
+        let mut headers = vec![
+            (header::ACCEPT, HeaderValue::from_static("application/json")),
+            (header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
+        ];
+        if let Some((id, password)) = basic {
+            let encoded =
+                |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+            let pair = STANDARD.encode(format!("{}:{}", encoded(id), encoded(password)));
+            headers.push((header::AUTHORIZATION, secret(&format!("Basic {pair}"))?));
+        }
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        self.send(Method::POST, url, headers, body.into()).await
+    }
+
+    /// Any request.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        headers: Vec<(HeaderName, HeaderValue)>,
+        body: Bytes,
+    ) -> Result<Answer, FetchError> {
+        let uri = allowed(url).ok_or_else(|| FetchError::Url(url.into()))?;
+        let proxy = self.proxies.proxy(&uri)?;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        let fields = request.headers_mut();
+        fields.extend(headers);
+        fields.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        let Some(proxy) = proxy else { return exchange(self.direct.clone(), request).await };
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), self.direct.clone());
+        if let Some(credentials) = proxy.basic_auth() {
+            tunnel = tunnel.with_auth(credentials.clone());
+        }
+        exchange(HttpsConnector::from((tunnel, Arc::clone(&self.tls))), request)
+            .await
+            .map_err(|error| FetchError::Proxy(proxy.uri().clone(), Box::new(error)))
+    }
+}
+
+/// The URL, where it may be asked: by `https`, or by `http` on this machine, without user
+/// information.
+fn allowed(url: &str) -> Option<Uri> {
+    let uri: Uri = url.parse().ok()?;
+    let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
+    let allowed = match uri.scheme_str()? {
+        "https" => true,
+        "http" => is_loopback(authority.host()),
+        _ => false,
+    };
+    allowed.then_some(uri)
+}
+
+/// One request and its answer over a connection of their own.
+async fn exchange<C>(connector: C, request: Request<Full<Bytes>>) -> Result<Answer, FetchError>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let client =
+        legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+    let answer = async {
+        let (head, body) = client.request(request).await.map_err(FetchError::from)?.into_parts();
+        let body = Limited::new(body, MAX_BODY).collect().await.map_err(FetchError::body)?;
+        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+    };
+    tokio::time::timeout(WITHIN, answer).await.map_err(|_| FetchError::Late)?
+}
+
+fn secret(text: &str) -> Result<HeaderValue, FetchError> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| FetchError::Header)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,48 @@
+//! The frame and the style of all pages that the gateway makes: HTML that needs nothing from
+//! outside, no script, and no picture.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
+
+const STYLE: &str = include_str!("page/style.css");
+
+/// A page of `html`, which is what its body holds. `title` is text.
+pub fn document(title: &str, html: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta \
+         name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<meta name=\"robots\" \
+         content=\"noindex\">\n<title>{}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{html}\
+         \n</body>\n</html>\n",
+        escaped(title)
+    )
+}
+
+/// The `Content-Security-Policy` of pages (CSP 3): nothing is loaded, the style is the only one
+/// that a browser applies (§2.3.1), and forms are sent to `forms`, a source list.
+pub fn content_security_policy(forms: &str) -> HeaderValue {
+    let style = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{style}'; form-action {forms}; base-uri 'none'; \
+         frame-ancestors 'none'"
+    );
+    HeaderValue::try_from(policy)
+        .unwrap_or(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"))
+}
+
+/// As text and as a value in quotation marks.
+pub fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            char => escaped.push(char),
+        }
+    }
+    escaped
+}

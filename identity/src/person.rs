@@ -1,0 +1,229 @@
+//! Whether a token speaks for a person, and for whom.
+//!
+//! A program gets tokens for itself, and they look like people's: most have a `sub`, many a user
+//! name and groups. A person is therefore a user only on positive evidence, and what has a mark of
+//! a program's own token is none, whatever else it shows.
+//!
+//! | how the token came | evidence |
+//! | --- | --- |
+//! | from the provider, in a login that the gateway itself ran | that login |
+//! | from a client | the issuer's `userEvidence`; without it, a verified e-mail address |
+
+use std::fmt;
+
+use portcullis_config::settings::access::{IssuerSettings, UserEvidence};
+use serde_json::Value;
+
+use super::caller::{MAX_GROUPS, User};
+use super::claims::Claims;
+
+/// Why a token that holds shows no user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoUser {
+    /// Its user claim, or `sub`, names nobody.
+    Unnamed,
+    /// By this claim it is a program's own.
+    Program(&'static str),
+    /// Nothing in it shows that it is a person's.
+    NoEvidence,
+}
+
+/// The claims by which issuers name the client that a token was issued to.
+const CLIENTS: [&str; 6] = ["azp", "client_id", "clientId", "cid", "appid", "app_id"];
+
+/// Claims that only tokens of programs have.
+const ONLY_PROGRAMS: [&str; 12] = [
+    // Keycloak: where a service account called from.
+    "clientHost",
+    "clientAddress",
+    // Kubernetes: a ServiceAccount's token, and the older kind in a Secret.
+    "kubernetes.io",
+    "kubernetes.io/serviceaccount/namespace",
+    // Azure: the resource that a managed identity belongs to.
+    "xms_mirid",
+    // GitHub Actions.
+    "job_workflow_ref",
+    "workflow_ref",
+    "runner_environment",
+    // GitLab CI.
+    "job_id",
+    "pipeline_id",
+    "ci_config_ref_uri",
+    // Bitbucket Pipelines.
+    "pipelineUuid",
+];
+
+/// Claims that name the grant by which a token was issued (Auth0, Cloud Foundry UAA and others).
+const GRANTS: [&str; 3] = ["gty", "grant_type", "grantType"];
+
+/// Claims that say what kind of subject the token has: the claim, and the program's word.
+const KINDS: [(&str, &str); 2] = [("sub_type", "client"), ("aut", "APPLICATION")];
+
+/// Names that programs alone have: how they begin, and how they end.
+const PROGRAM_NAMES: [(&str, &str); 8] = [
+    // Keycloak.
+    ("service-account-", ""),
+    // authentik.
+    ("ak-", "-client_credentials"),
+    // Auth0.
+    ("", "@clients"),
+    // Google.
+    ("", "@gserviceaccount.com"),
+    ("", ".gserviceaccount.com"),
+    // Kubernetes, SPIFFE.
+    ("system:serviceaccount:", ""),
+    ("system:node:", ""),
+    ("spiffe://", ""),
+];
+
+/// The user that a bearer token speaks for.
+///
+/// # Errors
+/// It speaks for no person, or does not say for which.
+pub(super) fn of_bearer(claims: &Claims, issuer: &IssuerSettings) -> Result<User, NoUser> {
+    let user = of_login(claims, issuer)?;
+    if has_evidence(claims, issuer.user_evidence.as_deref()) {
+        Ok(user)
+    } else {
+        Err(NoUser::NoEvidence)
+    }
+}
+
+/// The user that the issuer named to the gateway itself in a login that the gateway ran, which is
+/// evidence of a person.
+///
+/// # Errors
+/// It is a program all the same, or is not named.
+pub fn of_login(claims: &Claims, issuer: &IssuerSettings) -> Result<User, NoUser> {
+    let subject = claims.text("sub").ok_or(NoUser::Unnamed)?;
+    let email = verified_email(claims);
+    let name = match issuer.user_claim.as_str() {
+        "email" => email,
+        claim => claims.text(claim),
+    };
+    let name = name.ok_or(NoUser::Unnamed)?;
+    if let Some(mark) = program_mark(claims, issuer, [subject, name]) {
+        return Err(NoUser::Program(mark));
+    }
+    let prefixed = |name: &str| format!("{}{name}", issuer.prefix).into_boxed_str();
+    Ok(User {
+        name: prefixed(name),
+        email: email.map(Into::into),
+        preferred_username: claims.text("preferred_username").map(Into::into),
+        groups: claims.texts(&issuer.group_claim).take(MAX_GROUPS).map(prefixed).collect(),
+        issuer: issuer.name.as_str().into(),
+        subject: subject.into(),
+    })
+}
+
+/// The e-mail address, if the issuer verified it (OpenID Connect Core 1.0 §5.1).
+fn verified_email(claims: &Claims) -> Option<&str> {
+    claims.text("email").filter(|_| claims.get("email_verified") == Some(&Value::Bool(true)))
+}
+
+fn has_evidence(claims: &Claims, evidence: Option<&[UserEvidence]>) -> bool {
+    match evidence {
+        None => verified_email(claims).is_some(),
+        Some(any) => any.iter().any(|evidence| holds(evidence, claims)),
+    }
+}
+
+fn holds(UserEvidence { claim, value }: &UserEvidence, claims: &Claims) -> bool {
+    if claim == "email" && verified_email(claims).is_none() {
+        return false;
+    }
+    match value {
+        Some(pattern) => claims.texts(claim).any(|text| pattern.matches(text)),
+        None => claims.get(claim).is_some_and(says_something),
+    }
+}
+
+fn says_something(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(is_so) => *is_so,
+        Value::Number(number) => number.as_f64().is_some_and(|number| number != 0.0),
+        Value::String(text) => !text.is_empty() && !text.eq_ignore_ascii_case("false"),
+        Value::Array(list) => list.iter().any(says_something),
+        Value::Object(members) => !members.is_empty(),
+    }
+}
+
+/// The claim by which it is a program's own token. `names` are what the person would be called.
+fn program_mark(
+    claims: &Claims,
+    issuer: &IssuerSettings,
+    names: [&str; 2],
+) -> Option<&'static str> {
+    let has = |name: &&&'static str| claims.get(name).is_some();
+    let says =
+        |name: &str, word: &str| claims.texts(name).any(|text| text.eq_ignore_ascii_case(word));
+    if let Some(name) = ONLY_PROGRAMS.iter().find(has) {
+        return Some(name);
+    }
+    if let Some(name) = GRANTS.iter().find(|name| claims.texts(name).any(is_client_credentials)) {
+        return Some(name);
+    }
+    if let Some((name, _)) = KINDS.iter().find(|(name, word)| says(name, word)) {
+        return Some(name);
+    }
+    if claims.get("idtyp").is_some() && !says("idtyp", "user") {
+        return Some("idtyp");
+    }
+    if is_app_only(claims) {
+        return Some("scp");
+    }
+    let called = ["email", "preferred_username", "username", "upn"];
+    if let Some(name) = called.iter().find(|name| claims.text(name).is_some_and(is_program_name)) {
+        return Some(name);
+    }
+    // RFC 9068 §2.2: a client's own token names it by `sub`. Some issuers name it by `aud` alone.
+    let is_client = |name: &str| {
+        let applications = issuer.application_claims.iter().map(String::as_str);
+        let mut clients = CLIENTS.into_iter().chain(["aud"]).chain(applications);
+        clients.any(|claim| says(claim, name))
+    };
+    names.into_iter().any(|name| is_program_name(name) || is_client(name)).then_some("sub")
+}
+
+fn is_client_credentials(grant: &str) -> bool {
+    ["client-credentials", "client_credentials"].iter().any(|own| grant.eq_ignore_ascii_case(own))
+}
+
+/// Whether it is an access token of Entra ID without a delegated scope, which only an application's
+/// own are: `appidacr` and `azpacr` are in access tokens alone, and `oid` is `sub` for applications.
+fn is_app_only(claims: &Claims) -> bool {
+    let has_any = |names: [&str; 2]| names.into_iter().any(|name| claims.get(name).is_some());
+    let is_access_token = has_any(["appidacr", "azpacr"]);
+    let is_own_object = claims.text("oid").is_some_and(|object| claims.text("sub") == Some(object))
+        && has_any(["appid", "azp"]);
+    (is_access_token || is_own_object) && claims.texts("scp").next().is_none()
+}
+
+fn is_program_name(name: &str) -> bool {
+    let name = name.as_bytes();
+    PROGRAM_NAMES.iter().any(|(start, end)| {
+        let begins =
+            name.get(..start.len()).is_some_and(|own| own.eq_ignore_ascii_case(start.as_bytes()));
+        let ends = name.len().checked_sub(end.len()).and_then(|from| name.get(from..));
+        begins && ends.is_some_and(|own| own.eq_ignore_ascii_case(end.as_bytes()))
+    })
+}
+
+// === impl NoUser ===
+
+impl fmt::Display for NoUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unnamed => f.write_str("its user claim names nobody"),
+            Self::Program(claim) => write!(f, "it is a program's own, as its `{claim}` shows"),
+            Self::NoEvidence => {
+                f.write_str("nothing in it shows a person: see `userEvidence` of its issuer")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "person_tests.rs"]
+mod tests;

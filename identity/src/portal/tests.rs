@@ -1,0 +1,602 @@
+//! The portal with a provider that can be told what to say, and a clock.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::FutureExt;
+use http::Response;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::fair_queue;
+use crate::session::testing::at;
+
+const SHOP: &str = "shop.apps.example.com";
+const PORTAL_HOST: &str = "login.apps.example.com";
+/// When most of it happens.
+const NOW: u64 = 1_795_219_200;
+
+/// The portal of `apps.example.com`, with HTTPS on port 8443.
+pub(super) fn place() -> Place {
+    let mut settings = crate::session::testing::settings();
+    settings.port = 8443;
+    Place::new("apps.example.com", &settings)
+}
+
+/// A provider that gives the same answer to everybody until it is told otherwise.
+struct Fake {
+    url: String,
+    key: EcdsaKeyPair,
+    /// What the token endpoint answers.
+    answer: Mutex<(u16, Value)>,
+    /// What it was asked.
+    asked: Mutex<Vec<HashMap<String, String>>>,
+}
+
+impl Fake {
+    async fn start() -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let fake = Arc::new(Self {
+            url: format!("http://{}", listener.local_addr().unwrap()),
+            key: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
+            answer: Mutex::new((500, json!({}))),
+            asked: Mutex::default(),
+        });
+        let served = Arc::clone(&fake);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let fake = Arc::clone(&served);
+                let service = service_fn(move |request| {
+                    let fake = Arc::clone(&fake);
+                    async move { Ok::<_, Infallible>(fake.respond(request).await) }
+                });
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        fake
+    }
+
+    async fn respond(&self, request: http::Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let (status, answer) = match head.uri.path() {
+            "/.well-known/openid-configuration" => (200, self.discovery()),
+            "/keys" => (200, self.keys()),
+            _ => {
+                self.asked.lock().unwrap().push(parameters(&body));
+                self.answer.lock().unwrap().clone()
+            }
+        };
+        Response::builder().status(status).body(Full::from(answer.to_string())).unwrap()
+    }
+
+    fn discovery(&self) -> Value {
+        let url = &self.url;
+        json!({
+            "issuer": url,
+            "jwks_uri": format!("{url}/keys"),
+            "authorization_endpoint": format!("{url}/authorize"),
+            "token_endpoint": format!("{url}/token"),
+            "end_session_endpoint": format!("{url}/end?a=b"),
+        })
+    }
+
+    fn keys(&self) -> Value {
+        let encoded = |part: &[u8]| URL_SAFE_NO_PAD.encode(part);
+        let point = self.key.public_key().as_ref();
+        json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "a", "x": encoded(&point[1..33]), "y": encoded(&point[33..])}]})
+    }
+
+    fn sign(&self, kind: &str, claims: &Value) -> String {
+        let header = json!({"alg": "ES256", "kid": "a", "typ": kind});
+        let message =
+            [&header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+        let signature = self.key.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    /// From now on it says this, with changes to the claims of a good ID token.
+    fn says(&self, refresh_token: &str, changes: &Value) {
+        let mut claims = json!({
+            "iss": self.url, "aud": "portcullis", "sub": "7", "exp": NOW + 300, "iat": NOW, "sid": "s1",
+            "email": "ann@example.com", "email_verified": true, "groups": ["ops"],
+        });
+        for (name, value) in changes.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        let answer = json!({"id_token": self.sign("JWT", &claims), "access_token": "a", "refresh_token": refresh_token});
+        *self.answer.lock().unwrap() = (200, answer);
+    }
+
+    fn refuses(&self, error: &str) {
+        *self.answer.lock().unwrap() = (400, json!({"error": error}));
+    }
+
+    fn last_asked(&self) -> HashMap<String, String> {
+        self.asked.lock().unwrap().last().cloned().unwrap_or_default()
+    }
+
+    fn times_asked(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+}
+
+/// The portal, and a browser that keeps its cookies.
+struct Trip {
+    fake: Arc<Fake>,
+    portal: Portal,
+    jar: BTreeMap<(String, String), String>,
+}
+
+impl Trip {
+    async fn start() -> Self {
+        let fake = Fake::start().await;
+        let settings: Settings = serde_json::from_value(json!({
+            "zone": "apps.example.com",
+            "source": {"directory": "."},
+            "access": {
+                "issuers": [{"name": "corp", "issuer": fake.url, "audiences": ["others"]}],
+                "login": {"issuer": "corp", "clientId": "portcullis", "port": 8443, "idle": "1h", "absolute": "8h"},
+            },
+        }))
+        .unwrap();
+        let login = settings.access.login.clone().unwrap();
+        let sessions = Arc::new(Sessions::new(&login, None).unwrap());
+        let authenticator =
+            Authenticator::new(&settings.access, Some(Arc::clone(&sessions))).unwrap();
+        authenticator.issuers()[0].learn(fake.keys().to_string().as_bytes()).unwrap();
+        let portal =
+            Portal::new(&settings, &login, &authenticator, sessions, Arc::default()).unwrap();
+        Self { fake, portal, jar: BTreeMap::new() }
+    }
+
+    fn ask(&self, method: Method, url: &str, body: &str) -> Ask {
+        let uri: http::Uri = url.parse().unwrap();
+        let host = uri.host().unwrap();
+        let cookies: Vec<String> = self
+            .jar
+            .iter()
+            .filter(|((of, _), _)| of == host)
+            .map(|((_, name), value)| format!("{name}={value}"))
+            .collect();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::COOKIE, HeaderValue::try_from(cookies.join("; ")).unwrap());
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        );
+        Ask {
+            method,
+            host: host.into(),
+            path: uri.path().into(),
+            query: uri.query().unwrap_or_default().into(),
+            headers,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        }
+    }
+
+    fn keep(&mut self, host: &str, reply: &Reply) {
+        for cookie in reply.headers.get_all(header::SET_COOKIE) {
+            let text = cookie.to_str().unwrap();
+            let (name, value) = text.split(';').next().unwrap().split_once('=').unwrap();
+            let key = (host.to_owned(), name.to_owned());
+            if text.contains("Max-Age=0;") {
+                drop(self.jar.remove(&key))
+            } else {
+                drop(self.jar.insert(key, value.to_owned()))
+            }
+        }
+    }
+
+    async fn call(&mut self, method: Method, url: &str, body: &str, now: u64) -> Option<Reply> {
+        let ask = self.ask(method, url, body);
+        let reply = self.portal.respond(&ask, at(now)).await?;
+        self.keep(&ask.host, &reply);
+        Some(reply)
+    }
+
+    async fn get(&mut self, url: &str, now: u64) -> Option<Reply> {
+        self.call(Method::GET, url, "", now).await
+    }
+
+    /// Begins a login, and tells what the provider was sent.
+    async fn begin(&mut self, url: &str) -> HashMap<String, String> {
+        let reply = self.get(url, NOW).await.unwrap();
+        let to = location(&reply);
+        assert!(to.starts_with(&format!("{}/authorize?", self.fake.url)), "{to}");
+        parameters(to.split_once('?').unwrap().1.as_bytes())
+    }
+
+    /// The same browser, without a session.
+    async fn begin_anew(&mut self) -> HashMap<String, String> {
+        self.jar.retain(|(_, name), _| name.ends_with("-browser"));
+        self.begin(&own("/login")).await
+    }
+
+    async fn come_back(&mut self, state: &str, further: &str) -> Reply {
+        self.get(&format!("https://{PORTAL_HOST}:8443/callback?code=c&state={state}{further}"), NOW)
+            .await
+            .unwrap()
+    }
+
+    async fn log_in(&mut self, refresh_token: &str) {
+        let sent = self.begin(&own("/login")).await;
+        self.fake.says(refresh_token, &json!({"nonce": sent["nonce"]}));
+        let reply = self.come_back(&sent["state"], "").await;
+        assert_eq!((reply.status, location(&reply)), (StatusCode::SEE_OTHER, own("/")));
+    }
+
+    /// Whether the first page greets her.
+    async fn is_in(&mut self, now: u64) -> bool {
+        let page = self.get(&own("/"), now).await.unwrap();
+        String::from_utf8_lossy(&page.body).contains("Signed in as")
+    }
+}
+
+fn own(path: &str) -> String {
+    format!("https://{PORTAL_HOST}:8443{path}")
+}
+
+fn location(reply: &Reply) -> String {
+    reply
+        .headers
+        .get(header::LOCATION)
+        .map(|to| to.to_str().unwrap().to_owned())
+        .unwrap_or_default()
+}
+
+#[tokio::test]
+async fn the_provider_is_asked_as_the_standard_has_it() {
+    let mut trip = Trip::start().await;
+    let sent = trip.begin(&own("/login")).await;
+    for (name, value) in [
+        ("response_type", "code"),
+        ("client_id", "portcullis"),
+        ("redirect_uri", "https://login.apps.example.com:8443/callback"),
+        ("scope", "openid email profile offline_access"),
+        ("code_challenge_method", "S256"),
+    ] {
+        assert_eq!(sent[name], value, "{name}");
+    }
+    trip.fake.says("r", &json!({"nonce": sent["nonce"]}));
+    trip.come_back(&sent["state"], "").await;
+    let asked = trip.fake.last_asked();
+    assert_eq!(
+        (&*asked["grant_type"], &*asked["code"], &*asked["client_id"]),
+        ("authorization_code", "c", "portcullis")
+    );
+    assert_eq!(browser::hash(&asked["code_verifier"]), sent["code_challenge"]);
+    let again = trip.begin_anew().await;
+    for name in ["state", "nonce", "code_challenge"] {
+        assert_ne!(again[name], sent[name], "{name} is of one login");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_for_this_login_logs_nobody_in() {
+    let mut trip = Trip::start().await;
+    let issuer = trip.fake.url.clone();
+    for (changes, status) in [
+        (json!({"nonce": "other"}), StatusCode::FORBIDDEN),
+        (json!({"nonce": null}), StatusCode::FORBIDDEN),
+        (json!({"aud": "others"}), StatusCode::FORBIDDEN),
+        (json!({"aud": ["portcullis", "others"], "azp": "others"}), StatusCode::FORBIDDEN),
+        (json!({"iss": "https://evil.example"}), StatusCode::FORBIDDEN),
+        (json!({"exp": NOW - 61}), StatusCode::FORBIDDEN),
+        (json!({"exp": null}), StatusCode::FORBIDDEN),
+        (json!({"email_verified": false}), StatusCode::FORBIDDEN),
+        (json!({"email": null}), StatusCode::FORBIDDEN),
+        (json!({"sub": null}), StatusCode::FORBIDDEN),
+        // What is for something else, and what is a program's.
+        (json!({"events": {"urn:example:event": {}}}), StatusCode::FORBIDDEN),
+        (json!({"typ": "Refresh"}), StatusCode::FORBIDDEN),
+        (json!({"gty": "client-credentials"}), StatusCode::FORBIDDEN),
+        (json!({"sub": "portcullis"}), StatusCode::FORBIDDEN),
+        (json!({"aud": ["portcullis", "others"], "azp": "portcullis"}), StatusCode::SEE_OTHER),
+    ] {
+        let sent = trip.begin_anew().await;
+        let mut claims = json!({"nonce": sent["nonce"]});
+        claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        trip.fake.says("r", &claims);
+        let reply = trip.come_back(&sent["state"], "").await;
+        assert_eq!(reply.status, status, "{changes}");
+        assert_eq!(trip.is_in(NOW).await, status == StatusCode::SEE_OTHER, "{changes}");
+    }
+    // RFC 9207: another provider's answer.
+    for (further, status) in [
+        ("&iss=https%3A%2F%2Fevil.example", StatusCode::FORBIDDEN),
+        (&*format!("&iss={issuer}"), StatusCode::SEE_OTHER),
+    ] {
+        let sent = trip.begin_anew().await;
+        trip.fake.says("r", &json!({"nonce": sent["nonce"]}));
+        assert_eq!(trip.come_back(&sent["state"], further).await.status, status, "{further}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_must_be_finished_in_ten_minutes_in_the_same_browser() {
+    let mut trip = Trip::start().await;
+    let sent = trip.begin(&own("/login")).await;
+    trip.fake.says("r", &json!({"nonce": sent["nonce"]}));
+    let back = own(&format!("/callback?code=c&state={}", sent["state"]));
+    assert_eq!(trip.get(&back, NOW + 600).await.unwrap().status, StatusCode::BAD_REQUEST);
+    let jar = std::mem::take(&mut trip.jar);
+    assert_eq!(trip.get(&back, NOW).await.unwrap().status, StatusCode::BAD_REQUEST);
+    assert_eq!(trip.fake.times_asked(), 0, "the code was not even used");
+    trip.jar = jar;
+    assert_eq!(trip.get(&back, NOW).await.unwrap().status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn a_code_holds_for_a_minute() {
+    let mut trip = Trip::start().await;
+    trip.log_in("r").await;
+    let there = format!("https://{SHOP}:8443");
+    for (after, holds) in [(59, true), (60, false)] {
+        let begun =
+            trip.get(&format!("{there}/.well-known/portcullis/login?to=/a"), NOW).await.unwrap();
+        let given = trip.get(&location(&begun), NOW).await.unwrap();
+        assert!(
+            location(&given).starts_with(&format!("{there}/.well-known/portcullis/session?code="))
+        );
+        let taken = trip.get(&location(&given), NOW + after).await;
+        assert_eq!(taken.as_ref().map(location), holds.then(|| format!("{there}/a")));
+    }
+}
+
+#[tokio::test]
+async fn a_code_of_a_session_that_was_ended_is_worthless() {
+    let mut trip = Trip::start().await;
+    trip.log_in("r").await;
+    let begun =
+        trip.get(&format!("https://{SHOP}:8443/.well-known/portcullis/login"), NOW).await.unwrap();
+    let given = trip.get(&location(&begun), NOW).await.unwrap();
+    trip.portal
+        .sessions
+        .revocations
+        .revoke(Revoked::User { issuer: "corp", subject: "7" }, at(NOW));
+    assert!(trip.get(&location(&given), NOW).await.is_none());
+}
+
+#[tokio::test]
+async fn the_provider_is_asked_again_every_five_minutes_and_what_it_says_counts() {
+    let mut trip = Trip::start().await;
+    trip.log_in("first").await;
+    assert_eq!(trip.fake.times_asked(), 1);
+    assert!(trip.is_in(NOW + 299).await);
+    assert_eq!(trip.fake.times_asked(), 1);
+    trip.fake.says("second", &json!({"email": "ann@new.example"}));
+    let page = trip.get(&own("/"), NOW + 300).await.unwrap();
+    assert!(String::from_utf8_lossy(&page.body).contains("ann@new.example"));
+    let asked = trip.fake.last_asked();
+    assert_eq!((&*asked["grant_type"], &*asked["refresh_token"]), ("refresh_token", "first"));
+    trip.fake.says("third", &json!({"exp": NOW + 3000}));
+    assert!(trip.is_in(NOW + 600).await);
+    assert_eq!(trip.fake.last_asked()["refresh_token"], "second", "each token is used once");
+    assert_eq!(trip.fake.times_asked(), 3);
+}
+
+#[tokio::test]
+async fn a_session_ends_when_the_provider_does_not_know_her_any_more() {
+    for refusal in ["invalid_grant", "another person"] {
+        let mut trip = Trip::start().await;
+        trip.log_in("r").await;
+        match refusal {
+            "invalid_grant" => trip.fake.refuses(refusal),
+            _ => trip.fake.says("r", &json!({"sub": "8"})),
+        }
+        let cookies = trip.jar.clone();
+        assert!(!trip.is_in(NOW + 300).await, "{refusal}");
+        trip.jar = cookies;
+        assert!(!trip.is_in(NOW + 1).await, "{refusal}: nor does it come back");
+    }
+}
+
+#[tokio::test]
+async fn a_session_goes_on_while_the_provider_is_not_well() {
+    let mut trip = Trip::start().await;
+    trip.log_in("r").await;
+    for (status, answer) in [
+        (500, json!({})),
+        (400, json!({"error": "temporarily_unavailable"})),
+        (200, json!("nonsense")),
+    ] {
+        *trip.fake.answer.lock().unwrap() = (status, answer);
+        assert!(trip.is_in(NOW + 300).await, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn two_tabs_use_a_refresh_token_once() {
+    let mut trip = Trip::start().await;
+    trip.log_in("first").await;
+    trip.fake.says("second", &json!({}));
+    let (one, other) =
+        (trip.ask(Method::GET, &own("/"), ""), trip.ask(Method::GET, &own("/login"), ""));
+    let (one, other) = tokio::join!(
+        trip.portal.respond(&one, at(NOW + 300)),
+        trip.portal.respond(&other, at(NOW + 300))
+    );
+    assert_eq!(trip.fake.times_asked(), 2, "the login, and one more");
+    for reply in [&one, &other] {
+        trip.keep(PORTAL_HOST, reply.as_ref().unwrap());
+    }
+    trip.fake.says("third", &json!({"exp": NOW + 3000}));
+    assert!(trip.is_in(NOW + 600).await);
+    assert_eq!(trip.fake.last_asked()["refresh_token"], "second", "whichever answer came last");
+}
+
+#[tokio::test]
+async fn a_session_that_is_not_used_or_too_old_is_none() {
+    let mut trip = Trip::start().await;
+    trip.log_in("r").await;
+    trip.fake.says("r", &json!({"exp": NOW + 100_000}));
+    let mut now = NOW;
+    while now < NOW + 8 * 3600 - 1800 {
+        now += 1800;
+        assert!(trip.is_in(now).await, "after {} s", now - NOW);
+    }
+    assert!(!trip.is_in(NOW + 8 * 3600).await, "after its absolute time");
+    trip.jar.clear();
+    trip.log_in("r").await;
+    assert!(!trip.is_in(NOW + 3600).await, "after its idle time");
+}
+
+#[tokio::test]
+async fn only_a_logout_token_of_the_provider_ends_sessions() {
+    let mut trip = Trip::start().await;
+    let url = trip.fake.url.clone();
+    let events = json!({"http://schemas.openid.net/event/backchannel-logout": {}});
+    let good = json!({"iss": url, "aud": "portcullis", "exp": NOW + 120, "iat": NOW, "jti": "1", "events": events, "sid": "s1"});
+    let with = |changes: Value| {
+        let mut claims = good.clone();
+        claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        claims
+    };
+    trip.log_in("r").await;
+    for (kind, claims) in [
+        ("logout+jwt", with(json!({"nonce": "n"}))),
+        ("logout+jwt", with(json!({"events": null}))),
+        ("logout+jwt", with(json!({"events": {"other": {}}}))),
+        ("logout+jwt", with(json!({"sid": null}))),
+        ("logout+jwt", with(json!({"aud": "others"}))),
+        ("logout+jwt", with(json!({"iss": "https://evil.example"}))),
+        ("logout+jwt", with(json!({"exp": NOW - 61}))),
+        ("at+jwt", good.clone()),
+    ] {
+        let body = format!("logout_token={}", trip.fake.sign(kind, &claims));
+        let reply = trip.call(Method::POST, &own("/backchannel-logout"), &body, NOW).await.unwrap();
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{kind} {claims}");
+        assert!(trip.is_in(NOW).await, "{kind} {claims}");
+    }
+    for claims in [good.clone(), with(json!({"sid": null, "sub": "7"}))] {
+        trip.jar.clear();
+        trip.log_in("r").await;
+        // What begins in the very second of the logout would be ended too.
+        let body = format!("logout_token={}", trip.fake.sign("logout+jwt", &claims));
+        let reply = trip.call(Method::POST, &own("/backchannel-logout"), &body, NOW).await.unwrap();
+        assert_eq!(
+            (reply.status, reply.headers[header::CACHE_CONTROL].as_bytes()),
+            (StatusCode::OK, &b"no-store"[..])
+        );
+        assert!(!trip.is_in(NOW).await, "{claims}");
+        trip.portal.sessions =
+            Arc::new(Sessions::new(&crate::session::testing::settings(), None).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn signing_out_on_all_devices_ends_the_sessions_of_other_browsers() {
+    let mut trip = Trip::start().await;
+    trip.log_in("r").await;
+    let other = std::mem::take(&mut trip.jar);
+    trip.log_in("r").await;
+    let page = trip.get(&own("/logout"), NOW).await.unwrap();
+    let html = String::from_utf8_lossy(&page.body).into_owned();
+    let token =
+        html.split_once("name=\"token\" value=\"").unwrap().1.split('"').next().unwrap().to_owned();
+    let reply = trip
+        .call(Method::POST, &own("/logout"), &format!("token={token}&everywhere=yes"), NOW + 1)
+        .await
+        .unwrap();
+    assert!(String::from_utf8_lossy(&reply.body).contains("/end?a=b&amp;client_id=portcullis"));
+    trip.jar = other;
+    assert!(!trip.is_in(NOW + 1).await);
+}
+
+#[tokio::test]
+async fn what_the_portal_does_not_have_is_hidden() {
+    let mut trip = Trip::start().await;
+    for url in [
+        own("/admin"),
+        own("/.well-known/portcullis/session?code=x"),
+        own("/.well-known/portcullis/login"),
+        format!("https://{SHOP}/.well-known/portcullis/session?code=x"),
+        format!("https://{SHOP}/.well-known/portcullis/session"),
+        format!("https://{SHOP}/.well-known/portcullis/login/"),
+        format!("https://{SHOP}/login"),
+    ] {
+        assert!(trip.get(&url, NOW).await.is_none(), "{url}");
+    }
+    let post = trip.call(Method::POST, &own("/callback"), "", NOW).await.unwrap();
+    assert_eq!(post.status, StatusCode::METHOD_NOT_ALLOWED);
+    let posted = trip
+        .call(Method::POST, &format!("https://{SHOP}/.well-known/portcullis/login"), "", NOW)
+        .await;
+    assert!(posted.is_none());
+}
+
+#[tokio::test]
+async fn a_queue_that_is_full_is_told_at_once() {
+    let trip = Trip::start().await;
+    let reception = Reception::new(&trip.portal);
+    let client = |last| std::net::IpAddr::from([192, 0, 2, last]).into();
+    let ask = |last| reception.ask(client(last), trip.ask(Method::GET, &own("/"), ""));
+    let mut crowd: Vec<_> = (0..256).map(|_| Box::pin(ask(1))).collect();
+    assert!(crowd.iter_mut().all(|asked| asked.as_mut().now_or_never().is_none()));
+    assert_eq!(ask(1).await.unwrap_err(), fair_queue::Full);
+    // Another client finds room: one of the crowd makes it.
+    let mut other = Box::pin(ask(2));
+    assert!(other.as_mut().now_or_never().is_none());
+    let pushed_out = crowd.iter_mut().filter_map(|asked| asked.as_mut().now_or_never());
+    assert_eq!(pushed_out.map(|asked| asked.unwrap_err()).collect::<Vec<_>>(), [fair_queue::Full]);
+    drop(crowd);
+    let portal = Trip::start().await.portal;
+    let serving = tokio::spawn({
+        let reception = reception.clone();
+        async move { reception.serve(Arc::new(portal)).await }
+    });
+    let answered = tokio::time::timeout(Duration::from_secs(60), other).await.unwrap();
+    assert_eq!(answered.unwrap().unwrap().status, StatusCode::OK);
+    serving.abort();
+}
+
+#[test]
+fn what_becomes_of_a_request_can_be_told_beforehand() {
+    let settings = crate::session::testing::settings();
+    let told = |host: &str, path: &str| {
+        outlook("apps.example.com", &settings, host, path).map(|(_, status)| status)
+    };
+    assert_eq!(told(PORTAL_HOST, "/"), Some(200));
+    assert_eq!(told(PORTAL_HOST, "/login"), Some(303));
+    assert_eq!(told(PORTAL_HOST, "/nothing"), Some(404));
+    assert_eq!(told(SHOP, "/.well-known/portcullis/login"), Some(303));
+    assert_eq!(told("nothing.example", "/.well-known/portcullis/session"), Some(404));
+    assert_eq!(told(SHOP, "/login"), None);
+}
+
+#[tokio::test]
+async fn a_slow_provider_holds_up_only_those_who_need_it() {
+    let mut trip = Trip::start().await;
+    trip.log_in("r").await;
+    let taken =
+        trip.portal.at_provider.acquire_many(u32::try_from(AT_PROVIDER).unwrap()).await.unwrap();
+    let stranger = Ask { headers: HeaderMap::new(), ..trip.ask(Method::GET, &own("/login"), "") };
+    assert_eq!(
+        trip.portal.respond(&stranger, at(NOW)).await.unwrap().status,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    trip.fake.says("next", &json!({"exp": NOW + 3000}));
+    for path in ["/", "/login", "/logout"] {
+        let reply = trip
+            .portal
+            .respond(&trip.ask(Method::GET, &own(path), ""), at(NOW + 400))
+            .await
+            .unwrap();
+        assert!(!reply.status.is_server_error(), "{path}");
+    }
+    assert_eq!(trip.fake.times_asked(), 2, "who has a session is asked about all the same");
+    drop(taken);
+}

@@ -1,0 +1,245 @@
+//! Logging in at an OpenID provider: the authorization code flow (OpenID Connect Core 1.0 §3.1)
+//! with PKCE.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::sleep;
+
+use super::{
+    Ended, Person, ProviderError, RefreshToken, Registration, Returned, Sent, Tokens,
+    UnusableProvider, json, with_query,
+};
+use crate::claims::Claims;
+use crate::issuers::{Discovery, Issuer};
+use crate::outbound::Client;
+use crate::token::{Parts, Rejected};
+use crate::{person, purpose};
+
+/// How often and how many times it is looked whether a key that is not known has come: it was asked
+/// for.
+const KEY_WAIT: (Duration, usize) = (Duration::from_millis(100), 30);
+/// The member of `events` that makes a token one that logs out (OpenID Connect Back-Channel Logout
+/// 1.0 §2.4).
+const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+
+/// An OpenID provider.
+pub struct OpenId {
+    issuer: Arc<Issuer>,
+    client: Client,
+    registration: Registration,
+    scopes: String,
+}
+
+// === impl OpenId ===
+
+impl OpenId {
+    pub(super) fn new(
+        issuer: Arc<Issuer>,
+        registration: Registration,
+        scopes: String,
+    ) -> Result<Self, UnusableProvider> {
+        let client = Client::new(issuer.settings.certificate_authorities.as_deref())?;
+        Ok(Self { issuer, client, registration, scopes })
+    }
+
+    pub(super) async fn begin(&self, sent: &Sent<'_>) -> Result<String, ProviderError> {
+        let discovery = self.issuer.discovery(&self.client).await?;
+        let endpoint = discovery
+            .authorization_endpoint
+            .as_deref()
+            .ok_or(ProviderError::Missing("authorization_endpoint"))?;
+        let mut parameters = vec![
+            ("response_type", "code"),
+            ("client_id", &self.registration.id),
+            ("redirect_uri", sent.redirect_uri),
+            ("scope", &self.scopes),
+            ("state", sent.state),
+            ("nonce", sent.nonce),
+            ("code_challenge", sent.challenge),
+            ("code_challenge_method", "S256"),
+        ];
+        if self.scopes.split(' ').any(|scope| scope == "offline_access") {
+            // OpenID Connect Core 1.0 §11: otherwise it is to be ignored.
+            parameters.push(("prompt", "consent"));
+        }
+        Ok(with_query(endpoint, &parameters))
+    }
+
+    pub(super) async fn finish(
+        &self,
+        returned: &Returned<'_>,
+        now: SystemTime,
+    ) -> Result<Person, ProviderError> {
+        let discovery = self.issuer.discovery(&self.client).await?;
+        let named = discovery.authorization_response_iss_parameter_supported;
+        if returned.issuer.map_or(named, |issuer| issuer != self.issuer.settings.issuer) {
+            return Err(ProviderError::Other);
+        }
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", returned.code),
+            ("redirect_uri", returned.redirect_uri),
+            ("code_verifier", returned.verifier),
+        ];
+        let tokens = self.tokens(&discovery, &form).await?;
+        let token = tokens.id_token.as_deref().ok_or(ProviderError::Missing("id_token"))?;
+        let claims = self.verified(token, now).await?;
+        if claims.text("nonce") != Some(returned.nonce) {
+            return Err(ProviderError::Other);
+        }
+        self.person(&discovery, Some(claims), tokens).await
+    }
+
+    pub(super) async fn again(
+        &self,
+        subject: &str,
+        token: &RefreshToken,
+        now: SystemTime,
+    ) -> Result<Person, ProviderError> {
+        let discovery = self.issuer.discovery(&self.client).await?;
+        let tokens = self
+            .tokens(&discovery, &[("grant_type", "refresh_token"), ("refresh_token", &token.0)])
+            .await?;
+        let claims = match tokens.id_token.as_deref() {
+            Some(token) => Some(self.verified(token, now).await?),
+            None => None,
+        };
+        let mut person = self.person(&discovery, claims, tokens).await?;
+        if &*person.user.subject != subject {
+            return Err(ProviderError::Other);
+        }
+        // RFC 6749 §6: without a new one, the one that was used stays in use.
+        person.refresh_token = person.refresh_token.or_else(|| Some(token.clone()));
+        Ok(person)
+    }
+
+    pub(super) fn sign_out(&self) -> Option<String> {
+        let discovery = self.issuer.discovered()?;
+        let endpoint = discovery.end_session_endpoint.as_deref()?;
+        Some(with_query(endpoint, &[("client_id", &self.registration.id)]))
+    }
+
+    pub(super) fn ended(&self, token: &str, now: SystemTime) -> Result<Ended, Rejected> {
+        let parts = Parts::read(token)?;
+        if !parts.is_of_type(&["logout+jwt", "JWT"]) {
+            return Err(Rejected::Type);
+        }
+        let keys = self.issuer.known();
+        let audience = std::slice::from_ref(&self.registration.id);
+        let verified = parts
+            .verify(&self.issuer.settings, &keys.keys, audience, now)
+            .inspect_err(|rejected| self.want(*rejected));
+        let (claims, _) = verified?;
+        let is_logout = claims
+            .get("events")
+            .and_then(|events| events.get(LOGOUT_EVENT))
+            .is_some_and(serde_json::Value::is_object);
+        let ended = Ended {
+            issuer: self.issuer.settings.name.as_str().into(),
+            subject: claims.text("sub").map(Into::into),
+            session: claims.text("sid").map(Into::into),
+        };
+        let names_somebody = ended.subject.is_some() || ended.session.is_some();
+        // A nonce would make an ID token of it.
+        if is_logout && names_somebody && claims.get("nonce").is_none() {
+            Ok(ended)
+        } else {
+            Err(Rejected::Claims)
+        }
+    }
+
+    /// The claims of an ID token for this client (OpenID Connect Core 1.0 §3.1.3.7).
+    async fn verified(&self, token: &str, now: SystemTime) -> Result<Claims, ProviderError> {
+        let audience = std::slice::from_ref(&self.registration.id);
+        for _ in 0..KEY_WAIT.1 {
+            let parts = Parts::read(token).map_err(ProviderError::Token)?;
+            if !parts.is_of_type(&["JWT"]) {
+                return Err(ProviderError::Token(Rejected::Type));
+            }
+            let keys = self.issuer.known();
+            match parts.verify(&self.issuer.settings, &keys.keys, audience, now) {
+                Ok((claims, _)) => {
+                    purpose::check_identity(&claims).map_err(ProviderError::Token)?;
+                    let is_ours =
+                        claims.text("azp").is_none_or(|party| party == self.registration.id);
+                    return if is_ours {
+                        Ok(claims)
+                    } else {
+                        Err(ProviderError::Token(Rejected::Audience))
+                    };
+                }
+                Err(Rejected::UnknownKey) => {
+                    self.want(Rejected::UnknownKey);
+                    sleep(KEY_WAIT.0).await;
+                }
+                Err(rejected) => return Err(ProviderError::Token(rejected)),
+            }
+        }
+        Err(ProviderError::Token(Rejected::UnknownKey))
+    }
+
+    fn want(&self, rejected: Rejected) {
+        if rejected == Rejected::UnknownKey {
+            self.issuer.want();
+        }
+    }
+
+    /// Who the claims name, with what the userinfo endpoint adds (OpenID Connect Core 1.0 §5.3).
+    async fn person(
+        &self,
+        discovery: &Discovery,
+        claims: Option<Claims>,
+        tokens: Tokens,
+    ) -> Result<Person, ProviderError> {
+        let settings = &self.issuer.settings;
+        let has = |claim: &str| claims.as_ref().is_some_and(|claims| claims.get(claim).is_some());
+        let complete = has(&settings.user_claim) && has(&settings.group_claim);
+        let more = match (&discovery.userinfo_endpoint, &tokens.access_token) {
+            (Some(endpoint), Some(token)) if !complete => {
+                Some(self.userinfo(endpoint, token).await?)
+            }
+            _ => None,
+        };
+        let claims = match (claims, more) {
+            (Some(claims), Some(more)) if claims.text("sub") == more.text("sub") => {
+                claims.filled(more)
+            }
+            // §5.3.2: what is about somebody else must not be used.
+            (Some(_), Some(_)) => return Err(ProviderError::Other),
+            (claims, more) => claims.or(more).ok_or(ProviderError::Missing("claims"))?,
+        };
+        let session = claims.text("sid").map(Into::into);
+        let user = person::of_login(&claims, settings).map_err(ProviderError::Nobody)?;
+        Ok(Person { user, session, refresh_token: tokens.refresh_token })
+    }
+
+    async fn userinfo(&self, endpoint: &str, token: &str) -> Result<Claims, ProviderError> {
+        json(&self.client.get_as(endpoint, "application/json", token).await?, "userinfo")
+    }
+
+    async fn tokens(
+        &self,
+        discovery: &Discovery,
+        form: &[(&str, &str)],
+    ) -> Result<Tokens, ProviderError> {
+        let endpoint =
+            discovery.token_endpoint.as_deref().ok_or(ProviderError::Missing("token_endpoint"))?;
+        let id = self.registration.id.as_str();
+        let secret = self.registration.secret().await?;
+        let methods = &discovery.token_endpoint_auth_methods_supported;
+        // OpenID Connect Discovery 1.0 §3: without the list it is this one.
+        let by_header =
+            methods.is_empty() || methods.iter().any(|method| method == "client_secret_basic");
+        let mut form = form.to_vec();
+        let basic = match secret.as_deref() {
+            Some(secret) if by_header => Some((id, secret)),
+            secret => {
+                form.push(("client_id", id));
+                form.extend(secret.map(|secret| ("client_secret", secret)));
+                None
+            }
+        };
+        Tokens::read(&self.client.post_form(endpoint, &form, basic).await?)
+    }
+}

@@ -1,0 +1,320 @@
+//! Seals what browsers keep for the gateway: nobody else can read it, change it, or use it for
+//! another purpose or on another host.
+//!
+//! AES-256-GCM-SIV (RFC 8452), whose random nonces need not be counted. Purpose and host are
+//! authenticated beside the text. A sealed value is the base64 of: four octets that name the key, a
+//! nonce of twelve, the sealed text, and a tag of sixteen.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::rand;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use portcullis_config::session::keys::in_use;
+use portcullis_config::snapshot::access::SessionKey;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::NoRandomness;
+
+/// The longest value that is looked at, in octets.
+const MAX_VALUE: usize = 8 * 1024;
+const NAME_LEN: usize = 4;
+
+/// What a sealed value is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A session on the host of a service.
+    Session,
+    /// The session on the portal's own host.
+    Portal,
+    /// The provider's refresh token.
+    Refresh,
+    /// What binds a login that is under way to its browser.
+    Browser,
+    /// What a login that is under way will need when it comes back from the provider.
+    State,
+    /// A session on its way from the portal to a service's host.
+    Code,
+}
+
+/// Seals and opens. The keys are those of the cluster's Secrets, else one of this process.
+pub struct Sealer {
+    ring: ArcSwap<Ring>,
+    generation: AtomicU64,
+    own: Arc<Key>,
+}
+
+/// Keys, of which each opens.
+struct Ring(Vec<Arc<Key>>);
+
+struct Key {
+    name: [u8; NAME_LEN],
+    created: Option<SystemTime>,
+    key: RandomizedNonceKey,
+}
+
+// === impl Purpose ===
+
+impl Purpose {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Portal => "portal",
+            Self::Refresh => "refresh",
+            Self::Browser => "browser",
+            Self::State => "state",
+            Self::Code => "code",
+        }
+    }
+
+    /// A length before each part: no two pairs of purpose and host are the same octets.
+    fn bound_to(self, host: &str) -> Vec<u8> {
+        let word = self.word();
+        format!("portcullis 1 {} {word} {} {host}", word.len(), host.len()).into_bytes()
+    }
+}
+
+// === impl Sealer ===
+
+impl Sealer {
+    /// Seals with a random key, until there are others.
+    pub fn new() -> Result<Self, NoRandomness> {
+        let mut octets = [0; 32];
+        rand::fill(&mut octets).map_err(|_| NoRandomness)?;
+        let own = Arc::new(Key::new(&octets, None).ok_or(NoRandomness)?);
+        Ok(Self {
+            ring: ArcSwap::from_pointee(Ring(Vec::new())),
+            generation: AtomicU64::new(0),
+            own,
+        })
+    }
+
+    /// Takes the keys of a snapshot into use, and puts all others out of use.
+    pub fn learn(&self, keys: &[SessionKey]) {
+        let ring = Ring(
+            keys.iter()
+                .filter_map(|key| Key::new(key.key.expose(), key.created))
+                .map(Arc::new)
+                .collect(),
+        );
+        let before = self.ring.swap(Arc::new(ring));
+        if before.names().ne(self.ring.load().names()) {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Grows when other keys are in use: what was opened before may not open any more.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Seals for one purpose on one host. `None` where the system gives no random numbers.
+    pub fn seal(
+        &self,
+        purpose: Purpose,
+        host: &str,
+        what: &impl Serialize,
+        now: SystemTime,
+    ) -> Option<String> {
+        let ring = self.ring.load();
+        let key = in_use(&ring.0, |key| key.created, now).unwrap_or(&self.own);
+        let mut text = serde_json::to_vec(what).ok()?;
+        let nonce =
+            key.key.seal_in_place_append_tag(Aad::from(purpose.bound_to(host)), &mut text).ok()?;
+        let mut value = Vec::with_capacity(NAME_LEN + NONCE_LEN + text.len());
+        value.extend_from_slice(&key.name);
+        value.extend_from_slice(nonce.as_ref());
+        value.extend_from_slice(&text);
+        Some(URL_SAFE_NO_PAD.encode(value))
+    }
+
+    /// What was sealed for this purpose on this host. Whatever is wrong with a value, as much of it
+    /// is deciphered as if nothing was.
+    pub fn open<T: DeserializeOwned>(
+        &self,
+        purpose: Purpose,
+        host: &str,
+        value: &str,
+    ) -> Option<T> {
+        let well_formed = value.len() <= MAX_VALUE;
+        let decoded = if well_formed { URL_SAFE_NO_PAD.decode(value).ok() } else { None };
+        let mut octets = decoded.unwrap_or_else(|| vec![0; value.len().min(MAX_VALUE) / 4 * 3]);
+        let shortest = NAME_LEN + NONCE_LEN + AES_256_GCM_SIV.tag_len();
+        if octets.len() < shortest {
+            octets.resize(shortest, 0);
+        }
+        let (name, rest) = octets.split_at_mut_checked(NAME_LEN)?;
+        let (nonce, sealed) = rest.split_at_mut_checked(NONCE_LEN)?;
+        let ring = self.ring.load();
+        let known = ring.0.iter().chain([&self.own]).find(|key| key.name == name);
+        let key = known.unwrap_or(&self.own);
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let text = key.key.open_in_place(nonce, Aad::from(purpose.bound_to(host)), sealed).ok()?;
+        serde_json::from_slice(text).ok()
+    }
+}
+
+// === impl Ring ===
+
+impl Ring {
+    fn names(&self) -> impl Iterator<Item = [u8; NAME_LEN]> + '_ {
+        self.0.iter().map(|key| key.name)
+    }
+}
+
+// === impl Key ===
+
+impl Key {
+    /// `None` for what is no key of 32 octets.
+    fn new(octets: &[u8], created: Option<SystemTime>) -> Option<Self> {
+        let key = RandomizedNonceKey::new(&AES_256_GCM_SIV, octets).ok()?;
+        let digest = digest(&SHA256, &[b"portcullis session key ", octets].concat());
+        let name = digest.as_ref().first_chunk().copied()?;
+        Some(Self { name, created, key })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use portcullis_config::model::Origin;
+
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn key(octet: u8, created: u64) -> SessionKey {
+        SessionKey {
+            origin: Origin::default(),
+            key: vec![octet; 32].into(),
+            created: Some(at(created)),
+        }
+    }
+
+    fn sealer(keys: &[SessionKey]) -> Sealer {
+        let sealer = Sealer::new().unwrap();
+        sealer.learn(keys);
+        sealer
+    }
+
+    fn open(sealer: &Sealer, purpose: Purpose, host: &str, value: &str) -> Option<String> {
+        sealer.open(purpose, host, value)
+    }
+
+    #[test]
+    fn what_is_sealed_opens_for_its_purpose_on_its_host_only() {
+        let sealer = sealer(&[key(1, 0)]);
+        let value = sealer.seal(Purpose::Session, "shop.example.com", &"ann", at(100)).unwrap();
+        assert_eq!(
+            open(&sealer, Purpose::Session, "shop.example.com", &value).as_deref(),
+            Some("ann")
+        );
+        assert_eq!(open(&sealer, Purpose::Session, "crm.example.com", &value), None);
+        for purpose in
+            [Purpose::Portal, Purpose::Refresh, Purpose::Browser, Purpose::State, Purpose::Code]
+        {
+            assert_eq!(open(&sealer, purpose, "shop.example.com", &value), None, "{purpose:?}");
+        }
+        assert!(!value.contains("ann"));
+    }
+
+    #[test]
+    fn a_changed_octet_anywhere_makes_it_worthless() {
+        let sealer = sealer(&[key(1, 0)]);
+        let value = sealer.seal(Purpose::Session, "a", &"ann", at(100)).unwrap();
+        let octets = URL_SAFE_NO_PAD.decode(&value).unwrap();
+        for place in 0..octets.len() {
+            let mut changed = octets.clone();
+            changed[place] ^= 1;
+            assert_eq!(
+                open(&sealer, Purpose::Session, "a", &URL_SAFE_NO_PAD.encode(changed)),
+                None,
+                "octet {place}"
+            );
+        }
+        for length in 0..value.len() {
+            assert_eq!(
+                open(&sealer, Purpose::Session, "a", &value[..length]),
+                None,
+                "{length} characters"
+            );
+        }
+        for odd in ["", "=", "....", "é", "AAAA", &"A".repeat(MAX_VALUE + 4)] {
+            assert_eq!(open(&sealer, Purpose::Session, "a", odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn replicas_with_the_same_keys_open_what_either_sealed() {
+        let keys = [key(1, 0), key(2, 50)];
+        let value = sealer(&keys).seal(Purpose::Session, "a", &"ann", at(1000)).unwrap();
+        assert_eq!(open(&sealer(&keys), Purpose::Session, "a", &value).as_deref(), Some("ann"));
+        assert_eq!(
+            open(&sealer(&[]), Purpose::Session, "a", &value),
+            None,
+            "but not one without them"
+        );
+    }
+
+    #[test]
+    fn a_new_key_seals_only_when_every_replica_knows_it() {
+        let (old, new) = (key(1, 0), key(2, 1000));
+        let (with_both, with_old, with_new) = (
+            sealer(&[old.clone(), new.clone()]),
+            sealer(std::slice::from_ref(&old)),
+            sealer(std::slice::from_ref(&new)),
+        );
+        let early = with_both.seal(Purpose::Session, "a", &"ann", at(1059)).unwrap();
+        assert!(open(&with_old, Purpose::Session, "a", &early).is_some());
+        let late = with_both.seal(Purpose::Session, "a", &"ann", at(1060)).unwrap();
+        assert!(open(&with_new, Purpose::Session, "a", &late).is_some());
+        assert!(open(&with_old, Purpose::Session, "a", &late).is_none());
+        let only = with_new.seal(Purpose::Session, "a", &"ann", at(1000)).unwrap();
+        assert!(
+            open(&with_new, Purpose::Session, "a", &only).is_some(),
+            "the only key seals however young it is"
+        );
+    }
+
+    #[test]
+    fn a_key_that_is_taken_away_opens_nothing_any_more() {
+        let sealer = sealer(&[key(1, 0)]);
+        let value = sealer.seal(Purpose::Session, "a", &"ann", at(100)).unwrap();
+        sealer.learn(&[key(2, 0)]);
+        assert_eq!(open(&sealer, Purpose::Session, "a", &value), None);
+    }
+
+    #[test]
+    fn without_keys_the_process_has_one_of_its_own() {
+        let (one, other) = (sealer(&[]), sealer(&[]));
+        let value = one.seal(Purpose::Session, "a", &"ann", at(100)).unwrap();
+        assert!(open(&one, Purpose::Session, "a", &value).is_some());
+        assert!(open(&other, Purpose::Session, "a", &value).is_none());
+        one.learn(&[key(1, 0)]);
+        assert!(
+            open(&one, Purpose::Session, "a", &value).is_some(),
+            "who logged in before there were keys stays so"
+        );
+    }
+
+    #[test]
+    fn what_is_no_key_seals_nothing() {
+        let short =
+            SessionKey { origin: Origin::default(), key: vec![1; 31].into(), created: None };
+        let sealer = sealer(std::slice::from_ref(&short));
+        let value = sealer.seal(Purpose::Session, "a", &"ann", at(100)).unwrap();
+        assert!(
+            open(&sealer, Purpose::Session, "a", &value).is_some(),
+            "the process' own key does"
+        );
+    }
+}

@@ -1,0 +1,48 @@
+//! Sessions for tests, here and in other crates.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use portcullis_config::settings::access::LoginSettings;
+
+use super::{Id, Session};
+use crate::caller::User;
+
+/// A time, in seconds since 1970.
+#[must_use]
+pub fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+/// A user of the issuer `corp`.
+#[must_use]
+pub fn user(name: &str) -> User {
+    User {
+        name: name.into(),
+        email: None,
+        preferred_username: None,
+        groups: Box::default(),
+        issuer: "corp".into(),
+        subject: name.into(),
+    }
+}
+
+/// A session that began at a time, in seconds, and lasts for a thousand.
+#[must_use]
+pub fn session(name: &str, issued_at: u64) -> Session {
+    Session {
+        id: Id::random().unwrap(),
+        user: user(name).into(),
+        provider_session: None,
+        issued_at,
+        expires_at: issued_at + 1000,
+        renewed_at: issued_at,
+        asked_at: issued_at,
+    }
+}
+
+/// Sessions that are idle for 100 s at most and last for 1,000 s.
+#[must_use]
+pub fn settings() -> LoginSettings {
+    let json = serde_json::json!({"issuer": "corp", "clientId": "portcullis", "idle": "100s", "absolute": "1000s"});
+    serde_json::from_value(json).unwrap()
+}
