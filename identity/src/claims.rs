@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::token::Rejected;
+use super::rejected::Rejected;
 
 /// How far clocks may be apart.
 pub const LEEWAY: Duration = Duration::from_secs(60);

@@ -26,7 +26,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use super::caller::Caller;
-use super::token::Rejected;
+use super::rejected::Rejected;
 
 /// How often the file of the authorities is looked at.
 const LOOK: Duration = Duration::from_secs(1);

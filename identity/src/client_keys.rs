@@ -8,7 +8,7 @@ use portcullis_config::client_key;
 use portcullis_config::snapshot::access::ClientKey;
 
 use super::caller::Caller;
-use super::token::Rejected;
+use super::rejected::Rejected;
 
 /// All client keys. They are looked up by SHA-256 of what was shown: how long that takes tells
 /// about the hash alone, which nobody can choose their way towards.

@@ -25,7 +25,7 @@ use self::endpoint::Endpoint;
 use self::flights::{Answering, Flights, Outcome, Waiting};
 use super::cache::{Fingerprint, Fingerprints};
 use super::issuers::Issuer;
-use super::token::Rejected;
+use super::rejected::Rejected;
 use crate::client_network::ClientNetwork;
 use crate::fair_queue::{self, Class, FairQueue, Limits, Queued};
 

@@ -47,6 +47,7 @@ pub mod portal;
 pub mod presented;
 pub mod provider;
 pub mod purpose;
+pub mod rejected;
 pub mod round_robin;
 pub mod session;
 pub mod tls_roots;

@@ -8,7 +8,7 @@ use portcullis_config::settings::access::{AccessSettings, LoginSettings};
 
 use super::cache::{Cache, Fingerprints};
 use super::caller::Caller;
-use super::token::Rejected;
+use super::rejected::Rejected;
 use crate::session::{Purpose, Session, Sessions, cookie};
 
 /// Opens the sessions of people.

@@ -19,8 +19,8 @@ use crate::caller::User;
 use crate::issuers::KeysError;
 use crate::outbound::{Answer, FetchError};
 use crate::person::NoUser;
+use crate::rejected::Rejected;
 use crate::tls_roots::AuthoritiesError;
-use crate::token::Rejected;
 
 /// The one whom people log in at.
 pub enum Provider {

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::claims::Claims;
-use super::token::Rejected;
+use super::rejected::Rejected;
 
 /// Claims that only other tokens have: security events (RFC 8417 §2.2), among them logout tokens
 /// (OpenID Connect Back-Channel Logout 1.0 §2.4), and signed answers about tokens (RFC 9701 §5).

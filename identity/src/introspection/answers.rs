@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use crate::cache::{Cache, Fingerprint};
 use crate::caller::Caller;
 use crate::client_network::ClientNetwork;
-use crate::token::Rejected;
+use crate::rejected::Rejected;
 
 /// How long an answer counts: a token that its issuer revoked is refused after this time.
 const FRESH: Duration = Duration::from_secs(4);

@@ -12,8 +12,9 @@ use crate::claims::Claims;
 use crate::issuers::{Issuer, KeysError};
 use crate::outbound::{Client, FetchError};
 use crate::purpose;
+use crate::rejected::Rejected;
 use crate::tls_roots::AuthoritiesError;
-use crate::token::{Rejected, caller};
+use crate::token::caller;
 
 /// How long one question may take: an issuer that is slower is as good as away.
 const WITHIN: Duration = Duration::from_secs(5);

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::cache::Fingerprint;
 use crate::caller::Caller;
-use crate::token::Rejected;
+use crate::rejected::Rejected;
 
 /// What came of a question; [`Rejected::Unanswered`] where nothing did.
 pub(super) type Outcome = Result<Caller, Rejected>;

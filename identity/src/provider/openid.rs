@@ -13,7 +13,8 @@ use super::{
 use crate::claims::Claims;
 use crate::issuers::{Discovery, Issuer};
 use crate::outbound::Client;
-use crate::token::{Parts, Rejected};
+use crate::rejected::Rejected;
+use crate::token::Parts;
 use crate::{person, purpose};
 
 /// How often and how many times it is looked whether a key that is not known has come: it was asked

@@ -179,7 +179,7 @@ mod tests {
 
     use super::*;
     use portcullis_identity::caller::{Caller, ann};
-    use portcullis_identity::token::Rejected;
+    use portcullis_identity::rejected::Rejected;
 
     const NOW: SystemTime = UNIX_EPOCH;
 

@@ -18,7 +18,7 @@ use crate::normalize::{Kind, Request};
 use crate::telemetry::{InFlight, Record};
 use crate::worker::Worker;
 use portcullis_identity::caller::Caller;
-use portcullis_identity::token::Rejected;
+use portcullis_identity::rejected::Rejected;
 
 /// One request from its head to the last octet of its response.
 pub(super) struct Call<'a> {
