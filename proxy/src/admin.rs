@@ -32,6 +32,8 @@ use portcullis_config::live::Live;
 use portcullis_config::problem::Problem;
 use portcullis_config::settings::Settings;
 use portcullis_config::store::session;
+use portcullis_identity::authenticator::Authenticator;
+use portcullis_identity::session::NoRandomness;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -46,8 +48,6 @@ use crate::certificates::acme::Acme;
 use crate::explain::{Explanation, InvalidQuestion, Question, explain_by};
 use crate::telemetry::{ListenerCounts, Telemetry};
 use crate::worker::Shared;
-use portcullis_identity::authenticator::Authenticator;
-use portcullis_identity::session::NoRandomness;
 
 /// How often readiness is looked at by [`Admin::ready`].
 const LOOK: Duration = Duration::from_millis(20);

@@ -7,12 +7,12 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use portcullis_identity::page::content_security_policy;
 
 use self::accept::Format;
 use crate::exchange::{Refusal, RequestHead, ResponseHead};
 use crate::forwarding::RequestId;
 use crate::normalize::{Authority, Kind, kind_of};
-use portcullis_identity::page::content_security_policy;
 
 static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> =
     LazyLock::new(|| content_security_policy("'none'"));

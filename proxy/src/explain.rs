@@ -15,6 +15,9 @@ use portcullis_config::snapshot::access::Access;
 use portcullis_config::snapshot::host::VirtualHost;
 use portcullis_config::snapshot::rule::{Route, Rule};
 use portcullis_config::snapshot::{Listener, Snapshot};
+use portcullis_identity::authenticator::{Authenticated, Authenticator};
+use portcullis_identity::caller::authorize;
+use portcullis_identity::person::NoUser;
 use serde::{Deserialize, Serialize};
 
 use crate::access::{Fields, Shown};
@@ -22,9 +25,6 @@ use crate::admin::table::{Backend, describe, origin, word};
 use crate::exchange::{BodyLength, RequestHead, Target};
 use crate::normalize::{Reading, Request};
 use crate::{answer, filter, normalize, route};
-use portcullis_identity::authenticator::{Authenticated, Authenticator};
-use portcullis_identity::caller::authorize;
-use portcullis_identity::person::NoUser;
 
 /// A request to be explained, from a client in no trusted network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

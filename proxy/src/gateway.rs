@@ -11,6 +11,9 @@ use portcullis_config::settings::Settings;
 use portcullis_config::store::session;
 use portcullis_config::store::{Held, Store};
 use portcullis_config::unix_time::seconds;
+use portcullis_identity::authenticator::Authenticator;
+use portcullis_identity::portal::{Portal, Reception};
+use portcullis_identity::session::{Outbox, Sessions, rotation};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -26,9 +29,6 @@ use crate::listen::tls;
 use crate::telemetry::{CertificateStatus, ServedCertificate, Telemetry, TelemetryError};
 use crate::upstream::Authorities;
 use crate::worker::{self, Phase, Shared};
-use portcullis_identity::authenticator::Authenticator;
-use portcullis_identity::portal::{Portal, Reception};
-use portcullis_identity::session::{Outbox, Sessions, rotation};
 
 /// A gateway that serves.
 pub struct Gateway {

@@ -17,6 +17,7 @@ use http::{HeaderName, HeaderValue, StatusCode, Version};
 use portcullis_config::settings::PlainHttp;
 use portcullis_config::snapshot::access::Require;
 use portcullis_config::snapshot::rule::{PathMatch, Rule};
+use portcullis_identity::caller::{Caller, authorize};
 
 use self::call::{Call, Routed, Told};
 use self::caller::{known, recognise, still_may};
@@ -33,7 +34,6 @@ use crate::normalize::{Kind, Request};
 use crate::upstream::exchange::Message;
 use crate::worker::Worker;
 use crate::{access, filter, forwarding, normalize, route};
-use portcullis_identity::caller::{Caller, authorize};
 
 static SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");

@@ -23,6 +23,8 @@ use std::time::SystemTime;
 
 use portcullis_config::live::Live;
 use portcullis_config::settings::{AccessLogFormat, Settings};
+use portcullis_identity::fair_queue::Counts as QueueCounts;
+use portcullis_identity::session::Counts as RevocationCounts;
 use prometheus::{Registry, TextEncoder};
 
 pub(crate) use self::control::{CertificateStatus, ServedCertificate};
@@ -34,8 +36,6 @@ use self::process::ProcessCollector;
 pub(crate) use self::record::Record;
 use self::workers::{WorkerCollector, Workers};
 use self::writer::AccessLog;
-use portcullis_identity::fair_queue::Counts as QueueCounts;
-use portcullis_identity::session::Counts as RevocationCounts;
 
 /// The telemetry of the whole process.
 #[derive(Debug)]

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
 use portcullis_config::snapshot::Listener;
+use portcullis_identity::authenticator::Authenticator;
+use portcullis_identity::portal::Reception;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
@@ -36,8 +38,6 @@ use crate::listen::connection::Entrance;
 use crate::listen::drain::Drains;
 use crate::telemetry::{Meter, Telemetry};
 use crate::upstream::{Authorities, Upstreams};
-use portcullis_identity::authenticator::Authenticator;
-use portcullis_identity::portal::Reception;
 
 /// How often a worker looks for connections to backends, and for callers, that nobody needs any
 /// more.

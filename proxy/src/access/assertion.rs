@@ -23,11 +23,11 @@ use portcullis_config::live::Live;
 use portcullis_config::session::keys::in_use;
 use portcullis_config::snapshot::Snapshot;
 use portcullis_config::snapshot::access::SessionKey;
+use portcullis_identity::caller::Caller;
+use portcullis_identity::session::NoRandomness;
 use serde_json::json;
 
 use super::identity;
-use portcullis_identity::caller::Caller;
-use portcullis_identity::session::NoRandomness;
 
 /// Where the keys are published, on every host.
 pub(crate) const JWKS_PATH: &str = "/.well-known/portcullis/jwks.json";
@@ -203,10 +203,10 @@ mod tests {
     use jsonwebtoken::jwk::JwkSet;
     use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
     use portcullis_config::model::Origin;
+    use portcullis_identity::caller::ann;
     use serde_json::Value;
 
     use super::*;
-    use portcullis_identity::caller::ann;
 
     fn now() -> SystemTime {
         SystemTime::now()

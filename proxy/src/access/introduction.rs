@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use foldhash::quality::RandomState;
+use portcullis_identity::cache::Cache;
+use portcullis_identity::caller::{Caller, User};
 
 use super::assertion::{Assertions, Key};
 use super::identity::{self, Field};
 use crate::http1::outbound::put_field;
-use portcullis_identity::cache::Cache;
-use portcullis_identity::caller::{Caller, User};
 
 /// How long the same assertion is sent again: what is left of it then is enough for any request.
 const REUSED: Duration = Duration::from_secs(120);
@@ -148,9 +148,9 @@ impl fmt::Debug for Introduction {
 mod tests {
     use portcullis_config::model::Origin;
     use portcullis_config::snapshot::access::SessionKey;
+    use portcullis_identity::caller::ann;
 
     use super::*;
-    use portcullis_identity::caller::ann;
 
     fn told(
         introductions: &Introductions,

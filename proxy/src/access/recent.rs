@@ -13,10 +13,10 @@ use std::time::SystemTime;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use foldhash::quality::RandomState;
+use portcullis_identity::authenticator::Authenticated;
 
 use super::introduction::{Introduction, Introductions};
 use super::shown::{FIELDS, Fields, Shown};
-use portcullis_identity::authenticator::Authenticated;
 
 /// The most that are known on one worker.
 const PLACES: usize = 1024;
@@ -176,10 +176,10 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use http::{HeaderMap, HeaderValue, header};
-
-    use super::*;
     use portcullis_identity::caller::{Caller, ann};
     use portcullis_identity::rejected::Rejected;
+
+    use super::*;
 
     const NOW: SystemTime = UNIX_EPOCH;
 

@@ -21,6 +21,8 @@ use http::header::AUTHORIZATION;
 use portcullis_config::bearer_review::{BearerReview, Verdict};
 use portcullis_config::settings::Settings;
 use portcullis_config::settings::telemetry::TelemetryAccess;
+use portcullis_identity::cache::{Fingerprint, Fingerprints};
+use portcullis_identity::session::NoRandomness;
 use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -28,8 +30,6 @@ use tokio::time::Instant;
 use self::questions::Questions;
 use self::verdicts::{Known, Verdicts};
 use crate::access::bearer_token;
-use portcullis_identity::cache::{Fingerprint, Fingerprints};
-use portcullis_identity::session::NoRandomness;
 
 /// Reviews under way at a time; others wait in the order in which they came, one for each address.
 const REVIEWS: usize = 4;

@@ -1,11 +1,11 @@
 //! The keys of sessions on command, as `portcullis sessions` gives it.
 
 use portcullis_config::store::session::StoreError;
+use portcullis_identity::session::rotation::{self, NotRotated};
 use serde::{Deserialize, Serialize};
 
 use super::Admin;
 use super::table::origin;
-use portcullis_identity::session::rotation::{self, NotRotated};
 
 /// What became of the keys that seal sessions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

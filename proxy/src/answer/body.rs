@@ -1,10 +1,10 @@
 //! The text of an answer of our own.
 
 use http::StatusCode;
-
-use super::accept::Format;
 use portcullis_identity::page::document;
 use portcullis_identity::portal::login_path;
+
+use super::accept::Format;
 
 /// One sentence for whoever gets the status. It says nothing about what is behind the gateway.
 pub(super) fn sentence(status: StatusCode) -> &'static str {

@@ -5,12 +5,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderValue, header};
 use portcullis_config::settings::access::AccessSettings;
-use serde_json::json;
-
-use crate::access::{Fields, Shown, strip_set_cookies};
 use portcullis_identity::authenticator::Authenticator;
 use portcullis_identity::caller::Caller;
 use portcullis_identity::session::Sessions;
+use serde_json::json;
+
+use crate::access::{Fields, Shown, strip_set_cookies};
 
 const HOST: &str = "web--staging.apps.example.com";
 

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_identity::client_certificate::ClientCertificate;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -23,7 +24,6 @@ use crate::normalize::refusals;
 use crate::request::READ_AWAY;
 use crate::worker::Worker;
 use crate::{forwarding, request, telemetry};
-use portcullis_identity::client_certificate::ClientCertificate;
 
 /// How long a connection without a request may still begin one once the gateway drains.
 pub(super) const LATE: Duration = Duration::from_secs(1);

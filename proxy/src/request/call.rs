@@ -6,6 +6,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Version};
 use portcullis_config::snapshot::rule::Rule;
+use portcullis_identity::caller::Caller;
+use portcullis_identity::rejected::Rejected;
 
 use super::READ_AWAY;
 use super::reply::Reply;
@@ -17,8 +19,6 @@ use crate::hidden;
 use crate::normalize::{Kind, Request};
 use crate::telemetry::{InFlight, Record};
 use crate::worker::Worker;
-use portcullis_identity::caller::Caller;
-use portcullis_identity::rejected::Rejected;
 
 /// One request from its head to the last octet of its response.
 pub(super) struct Call<'a> {

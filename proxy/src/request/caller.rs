@@ -3,15 +3,16 @@
 use std::rc::Rc;
 use std::time::SystemTime;
 
+use portcullis_identity::authenticator::Authenticated;
+use portcullis_identity::caller::authorize;
+use portcullis_identity::client_network::ClientNetwork;
+
 use super::call::Routed;
 use crate::access::recent::Recognised;
 use crate::access::{Fields, Shown};
 use crate::exchange::Peer;
 use crate::normalize::{Authority, Request};
 use crate::worker::Worker;
-use portcullis_identity::authenticator::Authenticated;
-use portcullis_identity::caller::authorize;
-use portcullis_identity::client_network::ClientNetwork;
 
 /// Who is calling, where nothing need be looked up for that: nobody, or who came a moment ago. What
 /// a client certificate is worth is known with its connection.

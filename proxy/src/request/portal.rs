@@ -6,15 +6,15 @@ use std::time::SystemTime;
 
 use bytes::BytesMut;
 use http::{HeaderValue, Method, StatusCode, header};
+use portcullis_identity::fair_queue::Full;
+use portcullis_identity::portal::{self, Ask, Reception};
+use portcullis_identity::session::Session;
 
 use super::call::{Call, Told};
 use super::reply::Reply;
 use crate::exchange::{Frame, Respond, ResponseHead, Source};
 use crate::forwarding;
 use crate::normalize::{Kind, Request};
-use portcullis_identity::fair_queue::Full;
-use portcullis_identity::portal::{self, Ask, Reception};
-use portcullis_identity::session::Session;
 
 static SEC_FETCH_MODE: http::HeaderName = http::HeaderName::from_static("sec-fetch-mode");
 static SEC_FETCH_DEST: http::HeaderName = http::HeaderName::from_static("sec-fetch-dest");
@@ -107,9 +107,10 @@ async fn gather<B: Source>(body: &mut B) -> Result<BytesMut, StatusCode> {
 
 #[cfg(test)]
 mod tests {
+    use portcullis_identity::session::testing::{at, session};
+
     use super::*;
     use crate::normalize::tests::read;
-    use portcullis_identity::session::testing::{at, session};
 
     const NAVIGATION: &str = "Host: a\nsec-fetch-mode: navigate\nsec-fetch-dest: document";
 

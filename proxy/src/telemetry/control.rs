@@ -6,12 +6,12 @@ use std::time::SystemTime;
 
 use portcullis_config::live::Live;
 use portcullis_config::problem::Severity;
+use portcullis_identity::fair_queue::Counts as QueueCounts;
+use portcullis_identity::session::Counts as RevocationCounts;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
 use super::metric::{descriptions, metrics};
-use portcullis_identity::fair_queue::Counts as QueueCounts;
-use portcullis_identity::session::Counts as RevocationCounts;
 
 metrics! {
     REVOCATIONS: Counter "portcullis_session_revocations_total" ["outcome"] "Session revocations published to other replicas (`told`), and failed attempts to publish them (`failed`).";

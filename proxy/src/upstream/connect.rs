@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use portcullis_config::settings::Settings;
+use portcullis_identity::tls_roots::{self, AuthoritiesError};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
@@ -19,7 +20,6 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::telemetry::{Meter, UpstreamConnection};
-use portcullis_identity::tls_roots::{self, AuthoritiesError};
 
 /// How long a connection is silent before TCP asks whether the peer is still there, and how often
 /// it asks then.

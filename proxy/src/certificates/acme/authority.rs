@@ -17,11 +17,11 @@ use instant_acme::{
 };
 use portcullis_config::settings::acme::AuthoritySettings;
 use portcullis_config::unix_time::seconds;
+use portcullis_identity::outbound::{Client, FetchError};
+use portcullis_identity::tls_roots::AuthoritiesError;
 
 use super::chain::Received;
 use super::state::Seconds;
-use portcullis_identity::outbound::{Client, FetchError};
-use portcullis_identity::tls_roots::AuthoritiesError;
 
 /// The problems of an authority as a whole, by their names under `urn:ietf:params:acme:error:` (RFC
 /// 8555 §6.7).

@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
 use portcullis_config::settings::acme::WebhookSettings;
+use portcullis_identity::outbound::Client;
 use serde_json::json;
 use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::DnsError;
-use portcullis_identity::outbound::Client;
 
 /// How long a program may take.
 const WITHIN: Duration = Duration::from_secs(60);
