@@ -20,7 +20,6 @@ mod reply;
 mod scrape;
 mod server;
 pub mod sessions;
-pub mod table;
 
 use std::io;
 use std::sync::Arc;
@@ -42,23 +41,16 @@ use self::orders::Orders;
 use self::probes::Probes;
 use self::scrape::Scrape;
 use self::server::Listener;
-use self::table::Table;
 use crate::certificates::Certificates;
 use crate::certificates::acme::Acme;
 use crate::explain::{Explanation, InvalidQuestion, Question, explain_by};
+use crate::listen::bind::ControlSockets;
+use crate::live_table::{self, Table};
 use crate::telemetry::{ListenerCounts, Telemetry};
 use crate::worker::Shared;
 
 /// How often readiness is looked at by [`Admin::ready`].
 const LOOK: Duration = Duration::from_millis(20);
-
-/// The sockets of the three listeners.
-#[derive(Debug, Default)]
-pub(crate) struct Sockets {
-    pub(crate) probes: Option<std::net::TcpListener>,
-    pub(crate) telemetry: Option<std::net::TcpListener>,
-    pub(crate) admin: Option<std::net::TcpListener>,
-}
 
 /// What is counted of the three listeners.
 #[derive(Debug)]
@@ -171,7 +163,7 @@ impl Admin {
     /// The system gives nothing to wait for a socket's events with.
     pub(crate) fn serve(
         self: &Arc<Self>,
-        sockets: Sockets,
+        sockets: ControlSockets,
         tasks: &mut JoinSet<()>,
     ) -> io::Result<()> {
         let Listeners { probes, telemetry, admin, .. } = &*self.listeners;
@@ -241,7 +233,7 @@ impl Admin {
                 .certificates
                 .in_use()
                 .iter()
-                .map(|certificate| table::Certificate::new(certificate, now))
+                .map(|certificate| live_table::Certificate::new(certificate, now))
                 .collect(),
             ..Table::new(&self.live.snapshot.load(), &problems)
         }

@@ -21,8 +21,8 @@ use portcullis_identity::person::NoUser;
 use serde::{Deserialize, Serialize};
 
 use crate::access::{Fields, Shown};
-use crate::admin::table::{Backend, describe, origin, word};
 use crate::exchange::{BodyLength, RequestHead, Target};
+use crate::live_table::{Backend, describe, origin, word};
 use crate::normalize::{Reading, Request};
 use crate::{answer, filter, normalize, route};
 

@@ -19,8 +19,10 @@ use crate::copy::{Copy, CopyError};
 use crate::exchange::{BodyLength, Broken, Frame, Refusal, Respond, ResponseHead, Source};
 use crate::forwarding;
 use crate::limit::BodyBudget;
+use crate::random::Random;
+use crate::telemetry::Meter;
+use crate::upstream::Upstreams;
 use crate::upstream::exchange::{Exchange, Failed, Head, Message};
-use crate::worker::Worker;
 
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -29,7 +31,9 @@ const TRIES: usize = 3;
 
 /// All that is needed to forward one request.
 pub(crate) struct Job<'a> {
-    pub(crate) worker: &'a Worker,
+    pub(crate) upstreams: &'a Upstreams,
+    pub(crate) meter: &'a Meter,
+    pub(crate) random: &'a Random,
     pub(crate) message: Message<'a>,
     pub(crate) backend: &'a Backend,
     pub(crate) policy: &'a Policy,
@@ -137,8 +141,8 @@ pub(crate) async fn send<B: Source, R: Respond>(
     // What is old by no more than it took to let the request in is not asked for anew.
     let mut now = job.started;
     loop {
-        let balancer = job.worker.upstreams.balancer(&job.backend.endpoints, &job.backend.protocol);
-        let Some(endpoint) = balancer.choose(job.worker.random(), now, &tried) else {
+        let balancer = job.upstreams.balancer(&job.backend.endpoints, &job.backend.protocol);
+        let Some(endpoint) = balancer.choose(job.random.next(), now, &tried) else {
             return Err(failed(StatusCode::SERVICE_UNAVAILABLE, "no_ready_endpoint"));
         };
         notes.upstream = Some(endpoint.address());
@@ -164,14 +168,14 @@ pub(crate) async fn send<B: Source, R: Respond>(
             && failure != Failed::Unconnected
             && let Outcome::Failed { reason, .. } = answer_to(failure)
         {
-            job.worker.meter.upstream_failed(reason);
+            job.meter.upstream_failed(reason);
         }
         if let Some(failure) = failure
             && !may_try_again(job, failure, &upload, tried.len())
         {
             return Err(answer_to(failure));
         }
-        job.worker.meter.upstream_retried();
+        job.meter.upstream_retried();
         now = Instant::now();
     }
 }

@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::*;
-use crate::admin::table::Table;
 use crate::certificates::testing::certificate;
+use crate::live_table::Table;
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -32,7 +32,7 @@ use crate::hsts::Hsts;
 use crate::memory::Charge;
 use crate::normalize::{Kind, Request};
 use crate::upstream::exchange::Message;
-use crate::worker::Worker;
+use crate::worker_context::WorkerContext;
 use crate::{access, filter, forwarding, normalize, route};
 
 static SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
@@ -48,7 +48,7 @@ const READ_AWAY_WITHIN: Duration = Duration::from_secs(2);
 /// answers itself: then what is returned is still to be [delivered](Reply::deliver), while nothing
 /// of the request is held any more.
 pub(crate) async fn serve<B: Source, R: Respond>(
-    worker: &Worker,
+    worker: &WorkerContext,
     peer: &Peer,
     head: RequestHead,
     charge: &mut Charge,
@@ -121,7 +121,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     filter::rewrite(&routed.rule.filters, &matched, &mut request);
 
     // Choose the variant; the endpoint is chosen for each try.
-    let Some(backend) = routed.rule.backends.choose(worker.random()) else {
+    let Some(backend) = routed.rule.backends.choose(worker.random.next()) else {
         let told = Told {
             request: Some(&request),
             routed: Some(&routed),
@@ -135,7 +135,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     let host = forwarding::request(&mut request, peer, client, &call.id, true, &worker.forwarding);
     if request.kind == Kind::WebSocket && !request.headers.contains_key(&SEC_WEBSOCKET_KEY) {
         // RFC 8441 §5.1: an extended CONNECT has no key; HTTP/1.1 to the backend needs one.
-        request.headers.insert(&SEC_WEBSOCKET_KEY, websocket_key(|| worker.random()));
+        request.headers.insert(&SEC_WEBSOCKET_KEY, websocket_key(|| worker.random.next()));
     }
     recognised.shown.strip(
         &mut request.headers,
@@ -175,7 +175,9 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     let outcome = {
         let forwarded = pin!(async {
             let job = Job {
-                worker,
+                upstreams: &worker.upstreams,
+                meter: &worker.meter,
+                random: &worker.random,
                 message: Message {
                     method: &request.method,
                     host: &host,
@@ -239,7 +241,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
 
 /// Answers what the codec could not read as a request.
 pub(crate) fn refuse<R: Respond>(
-    worker: &Worker,
+    worker: &WorkerContext,
     peer: &Peer,
     refusal: &Refusal,
     respond: &mut R,
@@ -270,7 +272,7 @@ pub(crate) async fn read_away<B: Source>(body: &mut B) -> bool {
 /// Where the request goes, if that exists and its caller may go there. Nothing is kept of what she
 /// may not.
 fn find(
-    worker: &Worker,
+    worker: &WorkerContext,
     peer: &Peer,
     request: &Request,
     caller: &Caller,
@@ -285,7 +287,12 @@ fn find(
     ))
 }
 
-fn deadlines(worker: &Worker, request: &Request, rule: &Rule, started: Instant) -> Deadlines {
+fn deadlines(
+    worker: &WorkerContext,
+    request: &Request,
+    rule: &Rule,
+    started: Instant,
+) -> Deadlines {
     let timeouts = &worker.settings.timeouts;
     let call = if request.kind == Kind::Grpc {
         request.headers.get(&GRPC_TIMEOUT).and_then(grpc_timeout)

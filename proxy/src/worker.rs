@@ -1,11 +1,8 @@
 //! One worker: a thread with a runtime, listeners and upstream connections of its own.
 //!
-//! What its connections share is never seen by another thread, so it is `Rc` and `Cell`: no lock
-//! and no atomic on the way of a request.
+//! What its connections share is in a [`WorkerContext`].
 
-use std::cell::Cell;
 use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,31 +33,14 @@ use crate::listen::admission::Admission;
 use crate::listen::bind::Sockets;
 use crate::listen::connection::Entrance;
 use crate::listen::drain::Drains;
-use crate::telemetry::{Meter, Telemetry};
+use crate::random::Random;
+use crate::telemetry::Telemetry;
 use crate::upstream::{Authorities, Upstreams};
+use crate::worker_context::WorkerContext;
 
 /// How often a worker looks for connections to backends, and for callers, that nobody needs any
 /// more.
 const SWEEP: Duration = Duration::from_secs(5);
-
-/// What all connections of one worker share.
-pub(crate) struct Worker {
-    pub(crate) settings: Arc<Settings>,
-    pub(crate) live: Arc<Live>,
-    pub(crate) forwarding: Forwarding,
-    pub(crate) upstreams: Upstreams,
-    pub(crate) meter: Rc<Meter>,
-    pub(crate) authenticator: Arc<Authenticator>,
-    pub(crate) introductions: Arc<Introductions>,
-    /// `None` where nobody can log in.
-    pub(crate) reception: Option<Reception>,
-    pub(crate) recent: Recent,
-    pub(crate) reviews: Reviews,
-    pub(crate) turns: Turns,
-    pub(crate) challenges: Arc<Challenges>,
-    pub(crate) hsts: Hsts,
-    random: Random,
-}
 
 /// What all workers of a gateway are given alike.
 #[derive(Clone)]
@@ -92,42 +72,6 @@ pub(crate) enum Phase {
     Over,
 }
 
-/// A fast generator (wyrand) for balancing and identifiers: well spread, but not secret.
-struct Random(Cell<u64>);
-
-// === impl Worker ===
-
-impl Worker {
-    pub(crate) fn new(index: usize, shared: &Shared) -> Self {
-        let meter = Rc::new(shared.telemetry.meter());
-        Self {
-            settings: Arc::clone(&shared.settings),
-            live: Arc::clone(&shared.live),
-            forwarding: Forwarding::from(&*shared.settings),
-            upstreams: Upstreams::new(
-                &shared.settings,
-                shared.authorities.clone(),
-                Rc::clone(&meter),
-            ),
-            meter,
-            authenticator: Arc::clone(&shared.authenticator),
-            introductions: Arc::clone(&shared.introductions),
-            reception: shared.reception.clone(),
-            recent: Recent::new(),
-            reviews: Reviews::default(),
-            turns: Turns::default(),
-            challenges: Arc::clone(&shared.challenges),
-            hsts: Hsts::new(shared.settings.listeners.https.hsts.as_ref()),
-            random: Random::seeded(index),
-        }
-    }
-
-    /// The next number of a sequence that is uniform over `u64`.
-    pub(crate) fn random(&self) -> u64 {
-        self.random.next()
-    }
-}
-
 /// Starts a worker's thread. `alive` is closed when it has ended.
 ///
 /// # Errors
@@ -156,9 +100,30 @@ pub(crate) fn start(
     Ok(thread)
 }
 
+/// What one worker has.
+fn context(index: usize, shared: &Shared) -> WorkerContext {
+    let meter = Rc::new(shared.telemetry.meter());
+    WorkerContext {
+        settings: Arc::clone(&shared.settings),
+        live: Arc::clone(&shared.live),
+        forwarding: Forwarding::from(&*shared.settings),
+        upstreams: Upstreams::new(&shared.settings, shared.authorities.clone(), Rc::clone(&meter)),
+        meter,
+        authenticator: Arc::clone(&shared.authenticator),
+        introductions: Arc::clone(&shared.introductions),
+        reception: shared.reception.clone(),
+        recent: Recent::new(),
+        reviews: Reviews::default(),
+        turns: Turns::default(),
+        challenges: Arc::clone(&shared.challenges),
+        hsts: Hsts::new(shared.settings.listeners.https.hsts.as_ref()),
+        random: Random::seeded(index),
+    }
+}
+
 /// Serves until the gateway's end.
 async fn run(index: usize, shared: Shared, sockets: Sockets) -> io::Result<()> {
-    let worker = Rc::new(Worker::new(index, &shared));
+    let worker = Rc::new(context(index, &shared));
     let drains = Drains::default();
     let entrance = |listener: &'static str, tls: Option<&TlsAcceptor>| {
         Rc::new(Entrance {
@@ -202,7 +167,7 @@ async fn run(index: usize, shared: Shared, sockets: Sockets) -> io::Result<()> {
 }
 
 /// Closes connections to backends that nobody needs any more, for as long as the worker runs.
-async fn sweep(worker: Rc<Worker>) {
+async fn sweep(worker: Rc<WorkerContext>) {
     loop {
         tokio::time::sleep(SWEEP).await;
         let snapshot = worker.live.snapshot.load_full();
@@ -214,49 +179,12 @@ async fn sweep(worker: Rc<Worker>) {
 }
 
 /// Looks at who is still let in, for as long as the worker runs.
-async fn review(worker: Rc<Worker>) {
+async fn review(worker: Rc<WorkerContext>) {
     loop {
         tokio::time::sleep(review::EVERY).await;
         worker.reviews.look(
             worker.live.publications() + worker.authenticator.generation(),
             SystemTime::now(),
         );
-    }
-}
-
-// === impl Random ===
-
-impl Random {
-    /// Seeded from the operating system, by way of the standard library's hash keys.
-    fn seeded(index: usize) -> Self {
-        Self(Cell::new(RandomState::new().hash_one(index)))
-    }
-
-    fn next(&self) -> u64 {
-        let state = self.0.get().wrapping_add(0xa076_1d64_78bd_642f);
-        self.0.set(state);
-        let product = u128::from(state) * u128::from(state ^ 0xe703_7ed1_a0b4_28db);
-        (product as u64) ^ ((product >> 64) as u64)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn random_numbers_are_spread_over_the_whole_range() {
-        let random = Random::seeded(0);
-        let mut sixteenths = [0_u32; 16];
-        for _ in 0..16_000 {
-            sixteenths[(random.next() >> 60) as usize] += 1;
-        }
-        // 1000 each, standard deviation 31: six of them either way.
-        assert!(sixteenths.iter().all(|count| (800..1200).contains(count)), "{sixteenths:?}");
-    }
-
-    #[test]
-    fn two_workers_draw_different_numbers() {
-        assert_ne!(Random::seeded(0).next(), Random::seeded(1).next());
     }
 }

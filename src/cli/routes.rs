@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use portcullis_proxy::admin::table::{Backend, Host, Route, Table};
+use portcullis_proxy::live_table::{Backend, Host, Route, Table};
 
 use super::known::Place;
 use super::output::{self, Output};

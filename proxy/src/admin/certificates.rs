@@ -10,9 +10,9 @@ use portcullis_config::unix_time::seconds;
 use serde::{Deserialize, Serialize};
 
 use super::Admin;
-use super::table::origin;
 use crate::certificates::acme::Acme;
 use crate::certificates::acme::state::Record;
+use crate::live_table::origin;
 
 /// A certificate that is served, or that is to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

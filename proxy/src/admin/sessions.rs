@@ -5,7 +5,7 @@ use portcullis_identity::session::rotation::{self, NotRotated};
 use serde::{Deserialize, Serialize};
 
 use super::Admin;
-use super::table::origin;
+use crate::live_table::origin;
 
 /// What became of the keys that seal sessions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,8 +8,6 @@ use std::time::Duration;
 use portcullis_config::settings::Settings;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::admin;
-
 /// Connections that the kernel may hold ready for one worker; it takes less where
 /// `net.core.somaxconn` is less.
 const BACKLOG: i32 = 4096;
@@ -48,6 +46,14 @@ pub struct BindError {
     pub error: io::Error,
 }
 
+/// The sockets of the listeners that are not for clients.
+#[derive(Debug, Default)]
+pub(crate) struct ControlSockets {
+    pub(crate) probes: Option<std::net::TcpListener>,
+    pub(crate) telemetry: Option<std::net::TcpListener>,
+    pub(crate) admin: Option<std::net::TcpListener>,
+}
+
 /// The sockets of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
@@ -60,7 +66,7 @@ pub(crate) struct Sockets {
 pub(crate) struct Bound {
     pub(crate) addresses: Addresses,
     pub(crate) workers: Vec<Sockets>,
-    pub(crate) admin: admin::Sockets,
+    pub(crate) admin: ControlSockets,
 }
 
 /// Binds everything that `settings` asks for, for that many workers.
@@ -99,7 +105,7 @@ pub(crate) fn bind(settings: &Settings, workers: usize) -> Result<Bound, Vec<Bin
             admin: admin_address,
         },
         workers: (0..workers).map(|_| Sockets { http: http.next(), https: https.next() }).collect(),
-        admin: admin::Sockets {
+        admin: ControlSockets {
             probes: only(probes),
             telemetry: only(telemetry),
             admin: only(admin),

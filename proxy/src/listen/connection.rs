@@ -22,7 +22,7 @@ use crate::exchange::{BodyLength, Peer, Refusal, RequestHead};
 use crate::memory::{Account, Charge};
 use crate::normalize::refusals;
 use crate::request::READ_AWAY;
-use crate::worker::Worker;
+use crate::worker_context::WorkerContext;
 use crate::{forwarding, request, telemetry};
 
 /// How long a connection without a request may still begin one once the gateway drains.
@@ -30,7 +30,7 @@ pub(super) const LATE: Duration = Duration::from_secs(1);
 
 /// What the connections of one listener of one worker go through.
 pub(crate) struct Entrance {
-    pub(crate) worker: Rc<Worker>,
+    pub(crate) worker: Rc<WorkerContext>,
     /// The name of the snapshot's listener.
     pub(crate) listener: &'static str,
     /// For HTTPS.
@@ -205,7 +205,7 @@ async fn late(drain: &Drain) {
 async fn speak<I>(
     protocol: Protocol,
     io: I,
-    worker: &Rc<Worker>,
+    worker: &Rc<WorkerContext>,
     peer: Peer,
     account: Rc<Account>,
     drain: Drain,
@@ -242,7 +242,7 @@ async fn speak<I>(
 
 /// Serves one request over HTTP/2.
 async fn stream(
-    worker: Rc<Worker>,
+    worker: Rc<WorkerContext>,
     peer: Rc<Peer>,
     head: Result<RequestHead, Refusal>,
     mut charge: Charge,

@@ -22,7 +22,7 @@ use crate::http1::head::{self, HeadLimits};
 use crate::http1::inbound::NoHead;
 use crate::memory::{Account, Charge};
 use crate::normalize::refusals;
-use crate::worker::Worker;
+use crate::worker_context::WorkerContext;
 use crate::{forwarding, request};
 
 /// How long a client may take to read the last answer before its connection is cut, and how much it
@@ -60,7 +60,7 @@ struct Responder<T> {
 /// Serves a connection until it ends.
 pub(crate) async fn serve<T>(
     io: T,
-    worker: Rc<Worker>,
+    worker: Rc<WorkerContext>,
     peer: Rc<Peer>,
     account: &Rc<Account>,
     drain: Drain,
@@ -115,7 +115,7 @@ pub(crate) async fn serve<T>(
 async fn next<T>(
     connection: &Shared<T>,
     limits: HeadLimits,
-    worker: &Worker,
+    worker: &WorkerContext,
     drain: &Drain,
     charge: &mut Charge,
     mut timer: Pin<&mut Sleep>,

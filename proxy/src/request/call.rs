@@ -18,11 +18,11 @@ use crate::forwarding::{self, RequestId};
 use crate::hidden;
 use crate::normalize::{Kind, Request};
 use crate::telemetry::{InFlight, Record};
-use crate::worker::Worker;
+use crate::worker_context::WorkerContext;
 
 /// One request from its head to the last octet of its response.
 pub(super) struct Call<'a> {
-    pub(super) worker: &'a Worker,
+    pub(super) worker: &'a WorkerContext,
     pub(super) peer: &'a Peer,
     asker: Asker,
     method: Method,
@@ -59,7 +59,7 @@ pub(super) struct Told<'a> {
 // === impl Call ===
 
 impl<'a> Call<'a> {
-    pub(super) fn begin(worker: &'a Worker, peer: &'a Peer, head: &RequestHead) -> Self {
+    pub(super) fn begin(worker: &'a WorkerContext, peer: &'a Peer, head: &RequestHead) -> Self {
         let new = Self::new(worker, peer, Asker::of(head));
         let given_id = if peer.trusted { RequestId::given(&head.headers) } else { None };
         Self {
@@ -70,12 +70,12 @@ impl<'a> Call<'a> {
         }
     }
 
-    pub(super) fn new(worker: &'a Worker, peer: &'a Peer, asker: Asker) -> Self {
+    pub(super) fn new(worker: &'a WorkerContext, peer: &'a Peer, asker: Asker) -> Self {
         let at = SystemTime::now();
         let milliseconds = at
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-        let random = u128::from(worker.random()) << 64 | u128::from(worker.random());
+        let random = u128::from(worker.random.next()) << 64 | u128::from(worker.random.next());
         Self {
             worker,
             peer,

@@ -12,12 +12,12 @@ use crate::access::recent::Recognised;
 use crate::access::{Fields, Shown};
 use crate::exchange::Peer;
 use crate::normalize::{Authority, Request};
-use crate::worker::Worker;
+use crate::worker_context::WorkerContext;
 
 /// Who is calling, where nothing need be looked up for that: nobody, or who came a moment ago. What
 /// a client certificate is worth is known with its connection.
 pub(super) fn known(
-    worker: &Worker,
+    worker: &WorkerContext,
     peer: &Peer,
     request: &Request,
     now: SystemTime,
@@ -39,7 +39,7 @@ pub(super) fn known(
 
 /// Who is calling. It takes as long for every host.
 pub(super) async fn recognise(
-    worker: &Worker,
+    worker: &WorkerContext,
     peer: &Peer,
     request: &Request,
     client: ClientNetwork,
@@ -59,7 +59,7 @@ pub(super) async fn recognise(
 
 /// Who shows these credentials.
 async fn identify(
-    worker: &Worker,
+    worker: &WorkerContext,
     shown: &Shown,
     client: ClientNetwork,
     host: &str,
@@ -78,7 +78,7 @@ async fn identify(
 
 /// Whether whoever shows these credentials may still go where she went.
 pub(super) async fn still_may(
-    worker: &Worker,
+    worker: &WorkerContext,
     peer: &Peer,
     shown: &Shown,
     client: ClientNetwork,

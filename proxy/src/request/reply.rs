@@ -6,7 +6,7 @@ use std::task::Poll;
 use bytes::Bytes;
 
 use crate::exchange::{BodyLength, Frame, Respond, ResponseHead};
-use crate::worker::Worker;
+use crate::worker_context::WorkerContext;
 
 /// Says that a request has been decided: what is left to do is to see its answer off, for which
 /// nothing of the request is needed.
@@ -48,7 +48,7 @@ impl Reply {
     /// Waits until the client has taken the answer, at most for `timeouts.localReply`. A client that
     /// takes a little of it now and then gets no more time than one that takes nothing: an answer
     /// of our own is small. Then the stream is reset, or the connection cut.
-    pub(crate) async fn deliver<R: Respond>(self, worker: &Worker, respond: &mut R) {
+    pub(crate) async fn deliver<R: Respond>(self, worker: &WorkerContext, respond: &mut R) {
         if !self.is_own {
             return;
         }
