@@ -7,7 +7,7 @@
 //! | [`caller`] | applications and users, and whether a rule lets them in |
 //! | [`presented`] | the credentials of a request |
 //! | [`authenticator`] | from the credentials of a request to its caller |
-//! | [`client_keys`], [`client_certificate`], [`token`], [`session_authenticator`] | each kind of credential |
+//! | [`client_keys`], [`client_certificate`], [`token`], [`logins`] | each kind of credential |
 //! | [`claims`], [`keys`] | what a token claims, and the keys that verify it |
 //! | [`purpose`], [`person`] | whether a token says who is calling, and whether that is a person |
 //! | [`session`] | login sessions: sealed into cookies, opened, revoked |
