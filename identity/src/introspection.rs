@@ -8,8 +8,8 @@
 //! | the question itself | [`endpoint`] |
 //!
 //! Each issuer has a queue of its own, in which clients take turns and tokens that were good
-//! before come first: whoever shows tokens by the thousand that nobody has seen before waits for
-//! herself. That a question found no room is never remembered as an answer.
+//! before come first: clients that show thousands of unknown tokens wait for
+//! themselves. That a question found no room is never remembered as an answer.
 
 mod answers;
 mod endpoint;

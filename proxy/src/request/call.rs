@@ -105,8 +105,8 @@ impl<'a> Call<'a> {
         self.answer(hidden::answer(&self.facts(), asked), told, respond)
     }
 
-    /// Answers whoever might be let in, if it could be found out who she is. It is as little made
-    /// from what the gateway knows as the hidden answer, in whose place it stands.
+    /// Answers a caller whose credentials could not be checked. Like the hidden answer, in whose place
+    /// it stands, it is made from nothing that the gateway knows of the host.
     pub(super) fn put_off<R: Respond>(
         &self,
         request: &Request,
