@@ -20,6 +20,7 @@
 //!
 //! It knows neither hyper nor rustls: certificates pass through it as bytes.
 
+pub mod atomic_file;
 pub mod bearer_review;
 pub mod client_key;
 mod control;
@@ -41,7 +42,6 @@ pub mod status;
 pub mod store;
 pub mod translate;
 pub mod unix_time;
-pub mod whole_file;
 mod yaml;
 
 pub use self::control::{MAX_PROBLEMS, run};

@@ -12,8 +12,8 @@
 //! snapshot. An entry's name says all about it, and no entry is ever changed: so replicas
 //! that add and take away at the same time undo nothing of each other's.
 
-pub mod ended;
 pub mod keys;
+pub mod revocations;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

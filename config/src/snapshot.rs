@@ -9,11 +9,11 @@
 pub mod access;
 pub mod backend;
 pub mod certificate;
-pub mod ended;
 pub mod endpoints;
 pub mod filter;
 pub mod host;
 pub mod policy;
+pub mod revoked_sessions;
 pub mod rule;
 
 use std::collections::BTreeSet;

@@ -3,10 +3,10 @@
 
 pub mod certificates;
 pub mod directory;
+mod file_identity;
 pub mod file_kind;
 pub mod kubernetes;
 pub mod manifest;
-mod stamp;
 
 use std::collections::BTreeSet;
 use std::future::Future;

@@ -13,18 +13,18 @@
 //! from elsewhere logs nobody in. Everything runs on the control runtime; workers ask by a bounded
 //! queue ([`reception`]).
 
-mod asking;
 mod browser;
 mod destination;
 mod handoff;
 mod home;
 mod login;
 mod logout;
-mod often;
 mod pages;
-mod place;
-mod reception;
+mod portal_client;
+mod portal_origin;
+mod refresh_single_flight;
 mod reply;
+mod sign_out_limiter;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,13 +38,13 @@ use portcullis_config::settings::access::LoginSettings;
 use portcullis_config::unix_time::seconds;
 use tokio::sync::Semaphore;
 
-use self::asking::Asking;
 use self::handoff::UsedCodes;
 pub use self::handoff::login_path;
-use self::often::Often;
-use self::place::Place;
-pub use self::reception::Reception;
+pub use self::portal_client::Reception;
+use self::portal_origin::Place;
+use self::refresh_single_flight::Asking;
 pub use self::reply::Reply;
+use self::sign_out_limiter::Often;
 use crate::authenticator::Authenticator;
 use crate::provider::{Provider, RefreshToken, UnusableProvider};
 use crate::session::cookie::{PORTAL, REFRESH};

@@ -11,7 +11,7 @@
 //! | [`revocations`], [`outbox`] | sessions that were ended; the others are told |
 
 pub mod cookie;
-mod outbox;
+mod revocation_publisher;
 mod revocations;
 pub mod rotation;
 mod sealer;
@@ -31,7 +31,7 @@ use portcullis_config::snapshot::access::Credentials;
 use portcullis_config::unix_time::seconds;
 use serde::{Deserialize, Serialize};
 
-pub use self::outbox::{Counts, Outbox};
+pub use self::revocation_publisher::{Counts, Outbox};
 pub use self::revocations::{Revocations, Revoked};
 pub use self::sealer::{Purpose, Sealer};
 use crate::caller::User;

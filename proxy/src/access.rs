@@ -10,11 +10,11 @@
 //! | what does the backend learn of them? | [`introduction`]: [`identity`], signed by [`assertion`] |
 
 pub(crate) mod assertion;
+pub(crate) mod caller_cache;
 mod identity;
-pub(crate) mod introduction;
-pub(crate) mod recent;
-pub(crate) mod review;
-mod shown;
-pub(crate) mod turns;
+pub(crate) mod identity_headers;
+mod presented;
+pub(crate) mod reauthorization;
+pub(crate) mod verification_queue;
 
-pub(crate) use self::shown::{Fields, Shown, bearer as bearer_token, strip_set_cookies};
+pub(crate) use self::presented::{Fields, Shown, bearer as bearer_token, strip_set_cookies};

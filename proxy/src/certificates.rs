@@ -10,9 +10,9 @@
 //! | which ones does the gateway order by itself? | [`acme`] |
 
 pub(crate) mod acme;
+mod active_set;
 mod check;
 mod placeholder;
-mod selection;
 mod table;
 
 #[cfg(test)]
@@ -35,8 +35,8 @@ use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 
 use self::acme::challenges::{ACME_TLS, Challenges};
+use self::active_set::{Found, Selection};
 pub(crate) use self::check::Checked;
-use self::selection::{Found, Selection};
 use self::table::Table;
 
 /// How often dates are looked at again: certificates become valid, and expire, without any other
@@ -78,7 +78,7 @@ pub fn planned(
     let usable =
         snapshot.certificates.iter().filter_map(|certificate| check::check(certificate, now).ok());
     let brought: Vec<HostPattern> = usable.flat_map(|checked| checked.names).collect();
-    let wanted = acme::wanted::wanted(snapshot, &settings.zone, acme, &brought);
+    let wanted = acme::desired::wanted(snapshot, &settings.zone, acme, &brought);
     (wanted.problems(acme.challenge), wanted.names.into_iter().collect())
 }
 

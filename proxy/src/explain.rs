@@ -24,7 +24,7 @@ use crate::access::{Fields, Shown};
 use crate::exchange::{BodyLength, RequestHead, Target};
 use crate::live_table::{Backend, describe, origin, word};
 use crate::normalize::{Reading, Request};
-use crate::{answer, filter, normalize, route};
+use crate::{filter, local_reply, normalize, route};
 
 /// A request to be explained, from a client in no trusted network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,7 +186,7 @@ impl Walk<'_> {
             None,
         );
         if !tls && settings.listeners.http.mode == PlainHttp::Redirect {
-            let location = answer::https_location(
+            let location = local_reply::https_location(
                 authority,
                 target.as_str(),
                 settings.listeners.http.redirect_port,

@@ -15,11 +15,11 @@ use portcullis_config::snapshot::policy::Policy;
 use smallvec::SmallVec;
 
 use self::standstill::Standstill;
-use crate::copy::{Copy, CopyError};
 use crate::exchange::{BodyLength, Broken, Frame, Refusal, Respond, ResponseHead, Source};
-use crate::forwarding;
 use crate::limit::BodyBudget;
+use crate::proxy_headers;
 use crate::random::Random;
+use crate::relay::{Copy, CopyError};
 use crate::telemetry::Meter;
 use crate::upstream::Upstreams;
 use crate::upstream::exchange::{Exchange, Failed, Head, Message};
@@ -402,7 +402,7 @@ fn head_deadline(job: &Job<'_>, upload: &Upload, since: Instant) -> Instant {
 
 fn inspect(frame: &mut Frame, budget: &mut BodyBudget) -> Result<(), Refusal> {
     if let Frame::Trailers(trailers) = frame {
-        forwarding::trailers(trailers);
+        proxy_headers::trailers(trailers);
     }
     budget.take(frame)
 }
@@ -464,7 +464,7 @@ async fn move_bodies<B: Source, R: Respond>(
 
 fn trailers(frame: &mut Frame, code: &mut Option<u16>) -> Result<(), Refusal> {
     if let Frame::Trailers(trailers) = frame {
-        forwarding::trailers(trailers);
+        proxy_headers::trailers(trailers);
         *code = grpc_status(trailers).or(*code);
     }
     Ok(())

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::access::assertion::Assertions;
-use crate::access::introduction::Introductions;
+use crate::access::identity_headers::Introductions;
 use crate::admin::Admin;
 use crate::certificates::acme::Acme;
 use crate::certificates::{Certificates, PlaceholderError};

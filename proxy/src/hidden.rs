@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 
-use crate::answer::{self, Facts};
 use crate::exchange::ResponseHead;
+use crate::local_reply::{self, Facts};
 
 /// The answer. It is made from what the client sent, and from nothing that the gateway knows: no
 /// snapshot, no route, no environment can be given to it.
@@ -12,5 +12,5 @@ use crate::exchange::ResponseHead;
 /// `asked` is the path with its query, where people can log in: the page leads there, and back to
 /// it.
 pub(crate) fn answer(facts: &Facts<'_>, asked: Option<&str>) -> (ResponseHead, Bytes) {
-    answer::not_found(facts, asked)
+    local_reply::not_found(facts, asked)
 }

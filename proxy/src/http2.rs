@@ -7,14 +7,14 @@
 //! peer is dead ([`liveness`]).
 
 pub(crate) mod block_watch;
-pub(crate) mod chunk;
+pub(crate) mod counted_bytes;
 pub(crate) mod frame;
-pub(crate) mod gather;
 pub(crate) mod hpack;
 pub(crate) mod liveness;
 pub(crate) mod reset_budget;
 pub(crate) mod sink;
 pub(crate) mod source;
+pub(crate) mod write_coalescer;
 
 use crate::exchange::Broken;
 

@@ -22,17 +22,13 @@
 
 pub(crate) mod access;
 pub mod admin;
-pub(crate) mod answer;
+pub(crate) mod balance;
 pub mod certificates;
-pub(crate) mod choose;
 pub(crate) mod clients;
-pub(crate) mod copy;
-pub(crate) mod digits;
 pub(crate) mod exchange;
 pub mod explain;
 pub(crate) mod filter;
 pub(crate) mod forward;
-pub(crate) mod forwarding;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod gateway;
@@ -40,12 +36,16 @@ pub(crate) mod hidden;
 pub(crate) mod hsts;
 pub(crate) mod http1;
 pub(crate) mod http2;
+pub(crate) mod itoa;
 pub(crate) mod limit;
 pub(crate) mod listen;
 pub mod live_table;
+pub(crate) mod local_reply;
 pub(crate) mod memory;
 pub(crate) mod normalize;
+pub(crate) mod proxy_headers;
 pub(crate) mod random;
+pub(crate) mod relay;
 pub(crate) mod request;
 pub(crate) mod route;
 pub mod telemetry;

@@ -1,9 +1,9 @@
 //! The way of a request, on one page: normalise → route → authorise → limits → choose → forward →
 //! telemetry.
 
-mod call;
 mod caller;
-mod held;
+mod context;
+mod head_memory;
 mod portal;
 mod reply;
 
@@ -19,21 +19,21 @@ use portcullis_config::snapshot::access::Require;
 use portcullis_config::snapshot::rule::{PathMatch, Rule};
 use portcullis_identity::caller::{Caller, authorize};
 
-use self::call::{Call, Routed, Told};
 use self::caller::{known, recognise, still_may};
+use self::context::{Call, Routed, Told};
 pub(crate) use self::reply::Reply;
 use crate::access::assertion::JWKS_PATH;
-use crate::answer::Asker;
 use crate::exchange::{
     BodyLength, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Source,
 };
 use crate::forward::{self, Deadlines, Job, Notes, OnHead, Outcome};
 use crate::hsts::Hsts;
+use crate::local_reply::Asker;
 use crate::memory::Charge;
 use crate::normalize::{Kind, Request};
 use crate::upstream::exchange::Message;
 use crate::worker_context::WorkerContext;
-use crate::{access, filter, forwarding, normalize, route};
+use crate::{access, filter, normalize, proxy_headers, route};
 
 static SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -63,7 +63,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
             Ok(request) => request,
             Err(refusal) => return call.refuse(&refusal, None, respond),
         };
-    held::set_apart(&mut request.target, charge);
+    head_memory::set_apart(&mut request.target, charge);
     // What an authority looks for is there for every host, known or not (RFC 8555 §8.3).
     if !peer.tls
         && let Some(page) = worker.challenges.page(request.target.path())
@@ -90,7 +90,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
 
     // Who is calling? This is found out before the host is looked at, and so takes the same time
     // for every host.
-    let client = forwarding::client(&request.headers, peer, &worker.forwarding);
+    let client = proxy_headers::client(&request.headers, peer, &worker.forwarding);
     let recognised = match known(worker, peer, &request, call.at) {
         Some(known) => known,
         None => recognise(worker, peer, &request, client.into(), call.at).await,
@@ -132,7 +132,8 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     };
 
     // Headers for the backend, and the rule's last word on them.
-    let host = forwarding::request(&mut request, peer, client, &call.id, true, &worker.forwarding);
+    let host =
+        proxy_headers::request(&mut request, peer, client, &call.id, true, &worker.forwarding);
     if request.kind == Kind::WebSocket && !request.headers.contains_key(&SEC_WEBSOCKET_KEY) {
         // RFC 8441 §5.1: an extended CONNECT has no key; HTTP/1.1 to the backend needs one.
         request.headers.insert(&SEC_WEBSOCKET_KEY, websocket_key(|| worker.random.next()));
@@ -201,7 +202,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
                 Err(outcome) => return outcome,
             };
             // No other try follows.
-            held::let_go(&mut request.headers, charge);
+            head_memory::let_go(&mut request.headers, charge);
             forward::relay(answered, &deadlines, body, respond, &mut finish, &mut notes).await
         });
         if routed.rule.policy.access.require == Require::Nothing {
@@ -363,7 +364,7 @@ struct ResponseHeaders<'a> {
 
 impl OnHead for ResponseHeaders<'_> {
     fn on_head(&mut self, head: &mut ResponseHead) {
-        forwarding::response(&mut head.headers, self.date);
+        proxy_headers::response(&mut head.headers, self.date);
         if !self.is_http1 && head.status == StatusCode::SWITCHING_PROTOCOLS {
             // RFC 8441 §5.1: the handshake's proof is HTTP/1.1's alone.
             head.headers.remove(http::header::SEC_WEBSOCKET_ACCEPT);

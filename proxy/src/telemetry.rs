@@ -4,10 +4,10 @@
 //! registry of collectors adds them up when they are scraped. The access log is formatted on the worker and written by a thread of
 //! its own.
 
+mod access_log;
 mod clock;
 mod control;
 mod counter;
-mod line;
 mod listeners;
 mod meter;
 mod metric;

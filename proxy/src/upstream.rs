@@ -28,7 +28,7 @@ use self::connect::Connector;
 use self::endpoint::Endpoint;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::http2::law as http2_law;
-use crate::choose;
+use crate::balance;
 use crate::telemetry::Meter;
 
 /// All backends that a worker has connections to.
@@ -135,6 +135,6 @@ impl Balancer {
         let is_avoided = |endpoint: &Rc<Endpoint>| {
             tried.contains(&endpoint.address()) || endpoint.is_suspect(now)
         };
-        choose::endpoint(&self.endpoints, |endpoint| endpoint.in_flight(), is_avoided, random)
+        balance::endpoint(&self.endpoints, |endpoint| endpoint.in_flight(), is_avoided, random)
     }
 }

@@ -21,18 +21,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 use tokio_rustls::TlsAcceptor;
 
-use crate::access::introduction::Introductions;
-use crate::access::recent::Recent;
-use crate::access::review::{self, Reviews};
-use crate::access::turns::Turns;
+use crate::access::caller_cache::Recent;
+use crate::access::identity_headers::Introductions;
+use crate::access::reauthorization::{self, Reviews};
+use crate::access::verification_queue::Turns;
 use crate::certificates::acme::challenges::Challenges;
-use crate::forwarding::Forwarding;
 use crate::hsts::Hsts;
 use crate::listen::accept::accept;
 use crate::listen::admission::Admission;
 use crate::listen::bind::Sockets;
 use crate::listen::connection::Entrance;
 use crate::listen::drain::Drains;
+use crate::proxy_headers::Forwarding;
 use crate::random::Random;
 use crate::telemetry::Telemetry;
 use crate::upstream::{Authorities, Upstreams};
@@ -181,7 +181,7 @@ async fn sweep(worker: Rc<WorkerContext>) {
 /// Looks at who is still let in, for as long as the worker runs.
 async fn review(worker: Rc<WorkerContext>) {
     loop {
-        tokio::time::sleep(review::EVERY).await;
+        tokio::time::sleep(reauthorization::EVERY).await;
         worker.reviews.look(
             worker.live.publications() + worker.authenticator.generation(),
             SystemTime::now(),

@@ -11,13 +11,13 @@ use portcullis_config::settings::Settings;
 use portcullis_identity::authenticator::Authenticator;
 use portcullis_identity::portal::Reception;
 
-use crate::access::introduction::Introductions;
-use crate::access::recent::Recent;
-use crate::access::review::Reviews;
-use crate::access::turns::Turns;
+use crate::access::caller_cache::Recent;
+use crate::access::identity_headers::Introductions;
+use crate::access::reauthorization::Reviews;
+use crate::access::verification_queue::Turns;
 use crate::certificates::acme::challenges::Challenges;
-use crate::forwarding::Forwarding;
 use crate::hsts::Hsts;
+use crate::proxy_headers::Forwarding;
 use crate::random::Random;
 use crate::telemetry::Meter;
 use crate::upstream::Upstreams;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use portcullis_proxy::admin::certificates::Certificate;
 
-use super::known::Admin;
+use super::gateway_access::Admin;
 use super::output::{self, Output};
 use super::problems::Failure;
 use super::table;

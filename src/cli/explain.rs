@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use portcullis_proxy::explain::{Explanation, Question, Verdict, explain};
 
-use super::known::Place;
+use super::gateway_access::Place;
 use super::output::{self, Output};
 use super::problems::Failure;
 use super::table;

@@ -8,7 +8,7 @@ use clap::Args;
 use portcullis_config::bearer_review;
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
-use portcullis_config::{store, whole_file};
+use portcullis_config::{atomic_file, store};
 use portcullis_proxy::gateway;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -115,7 +115,7 @@ fn source_ended(
 /// Writes the addresses, whole or not at all.
 fn announce(file: &Path, addresses: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_vec(addresses).map_err(Failure::new)?;
-    whole_file::replace(file, &text).map_err(|error| {
+    atomic_file::replace(file, &text).map_err(|error| {
         Failure::new(format!("the ready file {} cannot be written: {error}", file.display()))
     })
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use portcullis_proxy::live_table::{Backend, Host, Route, Table};
 
-use super::known::Place;
+use super::gateway_access::Place;
 use super::output::{self, Output};
 use super::problems::Failure;
 use super::table;

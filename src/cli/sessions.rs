@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use portcullis_proxy::admin::sessions::Rotated;
 
-use super::known::Admin;
+use super::gateway_access::Admin;
 use super::output;
 use super::problems::Failure;
 

@@ -19,7 +19,7 @@ use crate::model::vocabulary::PREFIX;
 use crate::model::{NamespacedName, Origin, Place};
 use crate::problem::Problem;
 use crate::snapshot::access::{ClientKey, EndedSessions, KeyRing, SessionKey};
-use crate::snapshot::ended::Ended;
+use crate::snapshot::revoked_sessions::Ended;
 
 /// How long a session key is, in octets.
 const SESSION_KEY_LENGTH: usize = 32;

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 
 use super::certificate::SecretBytes;
-use super::ended::Ended;
+use super::revoked_sessions::Ended;
 use crate::model::{NamePattern, Origin};
 
 /// Who may call.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::stamp::Stamp;
+use super::file_identity::Stamp;
 use super::{Source, SourceError, Stopped, Update, Updates};
 use crate::model::{Origin, Place};
 use crate::problem::{Problem, Severity};

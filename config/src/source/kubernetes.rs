@@ -12,8 +12,8 @@
 
 mod backoff;
 mod connect;
-mod session;
 mod watch;
+mod watch_session;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -25,8 +25,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub(crate) use self::connect::client;
-use self::session::{CredentialSecret, Watched};
 use self::watch::{Selection, Watch};
+use self::watch_session::{CredentialSecret, Watched};
 use super::{Secrets, Source, SourceError, Stopped, Update, Updates};
 use crate::model::credential::CREDENTIAL;
 use crate::problem::Problem;

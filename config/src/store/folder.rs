@@ -20,9 +20,9 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Held, Kept, MAX_BYTES, MAX_CERTIFICATES, NewCertificate, Store, StoreError, Term};
+use crate::atomic_file;
 use crate::model::{Origin, Place, check_label};
 use crate::snapshot::certificate::{Certificate, SecretBytes};
-use crate::whole_file;
 
 /// How often the folder is looked at for what other processes have written.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -182,7 +182,7 @@ impl Folder {
             return Err(StoreError::TooLarge);
         }
         let path = self.path.join(name);
-        whole_file::replace(&path, bytes).map_err(|error| failed(&path, error))
+        atomic_file::replace(&path, bytes).map_err(|error| failed(&path, error))
     }
 
     fn save_pair(&self, term: Term, certificate: &NewCertificate) -> Result<(), StoreError> {
@@ -279,7 +279,8 @@ impl Store for Folder {
     fn ask_rollover(&self, request: String) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let path = self.path.join(ROLLOVER);
-            whole_file::replace(&path, request.as_bytes()).map_err(|error| failed(&path, error))?;
+            atomic_file::replace(&path, request.as_bytes())
+                .map_err(|error| failed(&path, error))?;
             self.read()
         })
     }

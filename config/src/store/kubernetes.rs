@@ -8,9 +8,9 @@
 //! clock before another may take the Lease, and each write carries the version that was read and is
 //! refused where a later term has written.
 
-mod known;
 mod lease;
 mod object;
+mod secret_cache;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,8 +29,8 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use self::known::Known;
 use self::lease::{Candidate, Standing};
+use self::secret_cache::Known;
 use super::{Held, MAX_BYTES, MAX_CERTIFICATES, NewCertificate, Store, StoreError, Term};
 use crate::installation::own_namespace;
 use crate::model::Origin;

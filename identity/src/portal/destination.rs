@@ -3,7 +3,7 @@
 use portcullis_config::model::Hostname;
 use portcullis_config::snapshot::Snapshot;
 
-use super::place::Place;
+use super::portal_origin::Place;
 use crate::caller::{User, may_enter};
 
 /// The longest that is remembered through a login, in octets; a longer one leads to the portal's
@@ -75,7 +75,7 @@ pub(super) fn local(path: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::place;
+    use super::super::tests::portal_origin;
     use super::*;
     use crate::session::testing::user;
 

@@ -8,7 +8,7 @@ use portcullis_config::model::HostPattern;
 use portcullis_config::snapshot::Snapshot;
 
 use super::pages::{self, Service};
-use super::place::Place;
+use super::portal_origin::Place;
 use super::{Ask, Portal, Reply};
 use crate::caller::{User, may_enter};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use portcullis_config::snapshot::access::EndedSessions;
-use portcullis_config::snapshot::ended::{Ended, Whose};
+use portcullis_config::snapshot::revoked_sessions::{Ended, Whose};
 use portcullis_config::unix_time::seconds;
 
 use super::{Id, Session};

@@ -22,16 +22,16 @@ mod authority;
 mod chain;
 pub(crate) mod challenges;
 mod cleanup;
+pub(crate) mod desired;
 mod dns;
-mod lead;
+mod events;
+mod leader;
 mod order;
 pub(crate) mod plan;
-mod proof;
 mod rollover;
 mod schedule;
 pub(crate) mod state;
-mod tell;
-pub(crate) mod wanted;
+mod verify_issued;
 
 use std::fmt;
 use std::sync::Arc;
@@ -49,11 +49,11 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use self::authority::Authority;
+use self::desired::{Wanted, wanted};
 use self::dns::{Dns, DnsError};
-use self::lead::Leader;
+use self::leader::Leader;
 use self::order::Failed;
 use self::state::{Challenge, State};
-use self::wanted::{Wanted, wanted};
 use super::Certificates;
 
 /// By how much this machine's clock may differ from an authority's.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 
-use super::chunk::{Chunk, Gauge};
+use super::counted_bytes::{Chunk, Gauge};
 use crate::exchange::{Broken, Frame, Sink};
 
 /// Octets of one stream that may wait in h2 before no more are taken.

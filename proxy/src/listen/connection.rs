@@ -23,7 +23,7 @@ use crate::memory::{Account, Charge};
 use crate::normalize::refusals;
 use crate::request::READ_AWAY;
 use crate::worker_context::WorkerContext;
-use crate::{forwarding, request, telemetry};
+use crate::{proxy_headers, request, telemetry};
 
 /// How long a connection without a request may still begin one once the gateway drains.
 pub(super) const LATE: Duration = Duration::from_secs(1);
@@ -224,7 +224,7 @@ async fn speak<I>(
                 let mut charge = Charge::new(&account);
                 if let Ok(head) = &head
                     && !charge.cover(head, || {
-                        forwarding::client(&head.headers, &peer, &worker.forwarding)
+                        proxy_headers::client(&head.headers, &peer, &worker.forwarding)
                     })
                 {
                     worker.meter.refused(refusals::REQUEST_MEMORY.reason);

@@ -23,7 +23,7 @@ use crate::http1::inbound::NoHead;
 use crate::memory::{Account, Charge};
 use crate::normalize::refusals;
 use crate::worker_context::WorkerContext;
-use crate::{forwarding, request};
+use crate::{proxy_headers, request};
 
 /// How long a client may take to read the last answer before its connection is cut, and how much it
 /// may still send meanwhile.
@@ -80,7 +80,7 @@ pub(crate) async fn serve<T>(
         let reply = match next {
             Next::Request(head)
                 if !charge.cover(&head, || {
-                    forwarding::client(&head.headers, &peer, &worker.forwarding)
+                    proxy_headers::client(&head.headers, &peer, &worker.forwarding)
                 }) =>
             {
                 responder.keep = false;

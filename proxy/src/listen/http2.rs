@@ -22,12 +22,12 @@ use super::drain::{Drain, Draining};
 use crate::exchange::{
     BodyLength, Broken, Frame, Refusal, RequestHead, Respond, ResponseHead, Sink, Target,
 };
-use crate::http2::chunk::Chunk;
-use crate::http2::gather::{Flushed, Gather};
+use crate::http2::counted_bytes::Chunk;
 use crate::http2::liveness::{Liveness, Verdict};
 use crate::http2::reset_budget::ResetBudget;
 use crate::http2::sink::StreamSink;
 use crate::http2::source::StreamSource;
+use crate::http2::write_coalescer::{Flushed, Gather};
 use crate::normalize::refusals;
 
 /// How long a client may be quiet while a stream is open before it is asked with a PING.

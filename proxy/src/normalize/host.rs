@@ -9,8 +9,8 @@ use portcullis_config::model::MAX_HOSTNAME;
 use smallvec::SmallVec;
 
 use super::refusals;
-use crate::digits::put_decimal;
 use crate::exchange::Refusal;
+use crate::itoa::put_decimal;
 
 /// A host as it is compared: lower case, no port, no trailing dot. A name, an IPv4 address, or an
 /// IPv6 address in brackets; that it is well-formed does not say that it is served.

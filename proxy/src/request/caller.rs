@@ -7,8 +7,8 @@ use portcullis_identity::authenticator::Authenticated;
 use portcullis_identity::caller::authorize;
 use portcullis_identity::client_network::ClientNetwork;
 
-use super::call::Routed;
-use crate::access::recent::Recognised;
+use super::context::Routed;
+use crate::access::caller_cache::Recognised;
 use crate::access::{Fields, Shown};
 use crate::exchange::Peer;
 use crate::normalize::{Authority, Request};

@@ -10,11 +10,11 @@ use portcullis_identity::fair_queue::Full;
 use portcullis_identity::portal::{self, Ask, Reception};
 use portcullis_identity::session::Session;
 
-use super::call::{Call, Told};
+use super::context::{Call, Told};
 use super::reply::Reply;
 use crate::exchange::{Frame, Respond, ResponseHead, Source};
-use crate::forwarding;
 use crate::normalize::{Kind, Request};
+use crate::proxy_headers;
 
 static SEC_FETCH_MODE: http::HeaderName = http::HeaderName::from_static("sec-fetch-mode");
 static SEC_FETCH_DEST: http::HeaderName = http::HeaderName::from_static("sec-fetch-dest");
@@ -69,7 +69,7 @@ impl Call<'_> {
             headers: request.headers.clone(),
             body: body.freeze(),
         };
-        let client = forwarding::client(&request.headers, self.peer, &self.worker.forwarding);
+        let client = proxy_headers::client(&request.headers, self.peer, &self.worker.forwarding);
         match reception.ask(client.into(), ask).await {
             Ok(Some(reply)) => {
                 let mut headers = reply.headers;

@@ -8,9 +8,9 @@ use http::HeaderValue;
 use portcullis_config::settings::AccessLogFormat;
 use portcullis_config::unix_time::seconds;
 
+use super::access_log;
 use super::clock::Clock;
 use super::counter::{Counter, Tally};
-use super::line;
 use super::record::Record;
 use super::series::{Directory, Shelf};
 use super::writer::Buffer;
@@ -121,10 +121,10 @@ impl Meter {
         if let Some((format, buffer)) = &self.log {
             buffer.write(|lines| match format {
                 AccessLogFormat::Json => self.clock.stamp(came, |stamp, milliseconds| {
-                    line::json(lines, record, stamp, milliseconds)
+                    access_log::json(lines, record, stamp, milliseconds)
                 }),
                 AccessLogFormat::Combined => {
-                    self.clock.combined(came, |time| line::combined(lines, record, time))
+                    self.clock.combined(came, |time| access_log::combined(lines, record, time))
                 }
                 AccessLogFormat::None => {}
             });

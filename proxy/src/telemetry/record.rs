@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Version};
 pub(crate) struct Record<'r> {
     /// The request's id, which has only letters, digits and `-._:=+/`.
     pub(crate) id: &'r str,
-    /// The client's address; see [`forwarding::client`](crate::forwarding::client).
+    /// The client's address; see [`proxy_headers::client`](crate::proxy_headers::client).
     pub(crate) client: IpAddr,
     pub(crate) listener: &'static str,
     pub(crate) tls: bool,

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::endpoint::Endpoint;
 use super::http1::{Http1Exchange, Http1Response, Http1Sink};
 use super::http2::{self, Http2Exchange};
-use crate::access::introduction::Introduction;
+use crate::access::identity_headers::Introduction;
 use crate::exchange::{BodyLength, Broken, Frame, ResponseHead, Sink, Source};
 
 /// A request as it goes to a backend; it can be sent more than once.

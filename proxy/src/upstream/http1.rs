@@ -7,7 +7,7 @@ use http::Method;
 
 use super::connect::Transport;
 use super::exchange::{Failed, Head, Message};
-use crate::access::introduction::Introduction;
+use crate::access::identity_headers::Introduction;
 use crate::exchange::{BodyLength, Broken, Frame, Sink, Source};
 use crate::http1::body::{Decoder, Encoder};
 use crate::http1::connection::Shared;

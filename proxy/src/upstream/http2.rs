@@ -9,7 +9,7 @@ mod connection;
 mod driver;
 mod head;
 #[cfg(any(test, feature = "fuzzing"))]
-mod law;
+mod invariants;
 mod receive;
 mod stream;
 
@@ -25,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use self::connection::Connection;
 use self::driver::Driver;
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use self::law::law;
+pub(crate) use self::invariants::law;
 use self::stream::Shared;
 use super::exchange::{Failed, Head, Message};
 use crate::exchange::{Broken, Frame, Sink, Source};

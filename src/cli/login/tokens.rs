@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use portcullis_config::atomic_file;
 use portcullis_config::unix_time::seconds;
-use portcullis_config::whole_file;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -123,7 +123,7 @@ pub(in crate::cli) fn read() -> Result<Kept, Failure> {
 pub(in crate::cli) fn write(kept: &Kept) -> Result<(), Failure> {
     let file = file()?;
     let text = serde_json::to_vec_pretty(kept).map_err(Failure::new)?;
-    whole_file::replace(&file, &text)
+    atomic_file::replace(&file, &text)
         .map_err(|error| Failure::new(format!("{}: {error}", file.display())))
 }
 

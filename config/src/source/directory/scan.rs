@@ -12,8 +12,8 @@ use crate::model::{Origin, Place};
 use crate::problem::{Problem, Severity};
 use crate::resources::{Change, Object, ObjectId};
 use crate::source::Secrets;
+use crate::source::file_identity::Stamp;
 use crate::source::manifest::{Manifests, read_manifests};
-use crate::source::stamp::Stamp;
 
 /// The largest file, in bytes.
 pub(super) const MAX_FILE_BYTES: u64 = 16 << 20;

@@ -10,7 +10,7 @@ use kube::core::{Status, WatchEvent};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::backoff::{Backoff, random};
-use super::session::{Session, Step, Unbelievable, Watched, is_older};
+use super::watch_session::{Session, Step, Unbelievable, Watched, is_older};
 use crate::model::Origin;
 use crate::problem::{Problem, Severity};
 use crate::source::{Stopped, Update, Updates};

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::{ClientKeys, StoreError};
+use crate::atomic_file;
 use crate::client_key::secret;
 use crate::resources::Object;
 use crate::resources::credential::Credential;
 use crate::snapshot::access::ClientKey;
 use crate::source::manifest::Manifests;
 use crate::source::{Secrets, directory};
-use crate::whole_file;
 
 /// What a folder has of a Namespace.
 pub(super) struct Folder {
@@ -44,20 +44,20 @@ impl Folder {
 
     pub(super) fn create(&self, key: &ClientKey) -> Result<(), StoreError> {
         let path = self.path.join(format!("{}.yaml", key.origin.name));
-        whole_file::create(&path, secret::manifest(key).as_bytes())
+        atomic_file::create(&path, secret::manifest(key).as_bytes())
             .map_err(|error| StoreError::File(path, error))
     }
 
     pub(super) fn end(&self, key: &ClientKey, expires: SystemTime) -> Result<(), StoreError> {
         let path = own_file(key)?;
         let ending = ClientKey { expires: Some(expires), ..key.clone() };
-        whole_file::replace(&path, secret::manifest(&ending).as_bytes())
+        atomic_file::replace(&path, secret::manifest(&ending).as_bytes())
             .map_err(|error| StoreError::File(path, error))
     }
 
     pub(super) fn revoke(&self, key: &ClientKey) -> Result<(), StoreError> {
         let path = own_file(key)?;
-        whole_file::remove(&path).map_err(|error| StoreError::File(path, error))
+        atomic_file::remove(&path).map_err(|error| StoreError::File(path, error))
     }
 }
 

@@ -17,9 +17,9 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
 use super::{Store, StoreError};
+use crate::atomic_file;
 use crate::model::credential::CREDENTIAL;
 use crate::session::Change;
-use crate::whole_file;
 
 /// The largest file that is read, in bytes.
 const MAX_BYTES: u64 = 4 << 20;
@@ -59,7 +59,7 @@ impl Folder {
         );
         let manifest = serde_json::to_vec_pretty(&self.object(change, entries));
         let manifest = manifest.map_err(|error| StoreError::File(path.clone(), error.into()))?;
-        whole_file::replace(&path, &manifest).map_err(|error| StoreError::File(path, error))
+        atomic_file::replace(&path, &manifest).map_err(|error| StoreError::File(path, error))
     }
 
     /// Whoever has it keeps it for as long as a small file is being written.

@@ -9,10 +9,10 @@ use portcullis_config::model::HostPattern;
 use portcullis_config::store::Held;
 use portcullis_config::unix_time::seconds;
 
-use super::lead::{Leader, facts};
+use super::desired::covers;
+use super::leader::{Leader, facts};
 use super::order::Failed;
 use super::state::{Seconds, State};
-use super::wanted::covers;
 
 // === impl Leader ===
 

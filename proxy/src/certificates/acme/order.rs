@@ -17,9 +17,9 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use tokio::time::sleep;
 
 use super::authority::{Authority, Refusal, judge};
-use super::lead::Leader;
-use super::proof;
+use super::leader::Leader;
 use super::state::{Challenge, Pending, Seconds};
+use super::verify_issued;
 
 /// How an authority is asked whether it has looked, and whether it has issued.
 const POLL: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(180));
@@ -284,7 +284,7 @@ impl Leader<'_> {
             chain: chain.into_bytes().into(),
             key: key.clone(),
         };
-        if let Err(wrong) = proof::prove(&issued, names, SystemTime::now()) {
+        if let Err(wrong) = verify_issued::prove(&issued, names, SystemTime::now()) {
             self.give_up(certificate).await?;
             return Err(Failed::Order(wrong));
         }

@@ -8,7 +8,7 @@ use instant_acme::Error;
 use portcullis_config::store::Held;
 
 use super::authority::{Authority, Refusal, judge};
-use super::lead::{AGAIN, Leader};
+use super::leader::{AGAIN, Leader};
 use super::order::{Failed, failed};
 use super::state::Rollover;
 

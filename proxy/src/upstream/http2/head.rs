@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-use crate::access::introduction::Introduction;
+use crate::access::identity_headers::Introduction;
 use crate::exchange::{BodyLength, ResponseHead};
 use crate::http1;
 use crate::http2::hpack::{self, Decoder, Field, Name, Undecodable};

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::super::session::CredentialSecret;
+use super::super::watch_session::CredentialSecret;
 use super::*;
 use crate::model::NamespacedName;
 use crate::model::credential::CREDENTIAL;

@@ -6,10 +6,10 @@ use super::*;
 use crate::model::credential::{ENDED_SESSIONS, SESSION_KEYS};
 use crate::resources::Object;
 use crate::resources::credential::Credential;
-use crate::session::ended::SECRETS;
+use crate::session::revocations::SECRETS;
 use crate::session::{Seen, keys};
 use crate::snapshot::certificate::SecretBytes;
-use crate::snapshot::ended::{Ended, Whose};
+use crate::snapshot::revoked_sessions::{Ended, Whose};
 use crate::source::manifest::Manifests;
 use crate::source::{Secrets, directory};
 

@@ -21,8 +21,8 @@ use smallvec::SmallVec;
 
 pub(crate) use self::client::client;
 pub(crate) use self::id::RequestId;
-use crate::digits::put_address;
 use crate::exchange::Peer;
+use crate::itoa::put_address;
 use crate::normalize::{Request, folded, role, tokens};
 
 pub(crate) static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

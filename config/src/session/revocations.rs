@@ -11,7 +11,7 @@ use super::{Change, LEEWAY};
 use crate::model::credential::ENDED_SESSIONS;
 use crate::snapshot::access::EndedSessions;
 use crate::snapshot::certificate::SecretBytes;
-use crate::snapshot::ended::{Ended, Whose};
+use crate::snapshot::revoked_sessions::{Ended, Whose};
 use crate::unix_time::seconds;
 
 /// The Secrets that tell of ended sessions.

@@ -7,7 +7,7 @@ use portcullis_config::model::Origin;
 use portcullis_config::snapshot::{ListenerProtocol, Snapshot};
 use portcullis_config::status::Notice;
 
-use super::lead::Leader;
+use super::leader::Leader;
 use super::state::Trouble;
 
 /// The most owners that are told of one order.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderValue, Version};
 
 use super::record::Record;
-use crate::digits::{put_address, put_decimal};
+use crate::itoa::{put_address, put_decimal};
 
 /// Octets of a value from the client that go into a line; what is longer is cut.
 const MAX_VALUE: usize = 1024;

@@ -11,12 +11,12 @@ use portcullis_identity::rejected::Rejected;
 
 use super::READ_AWAY;
 use super::reply::Reply;
-use crate::answer::{self, Asker, Facts};
 use crate::exchange::{BodyLength, Peer, Refusal, RequestHead, Respond, ResponseHead};
 use crate::forward::{Notes, Outcome};
-use crate::forwarding::{self, RequestId};
 use crate::hidden;
+use crate::local_reply::{self, Asker, Facts};
 use crate::normalize::{Kind, Request};
+use crate::proxy_headers::{self, RequestId};
 use crate::telemetry::{InFlight, Record};
 use crate::worker_context::WorkerContext;
 
@@ -128,7 +128,7 @@ impl<'a> Call<'a> {
         if !matches!(request.method, Method::GET | Method::HEAD) || request.kind != Kind::Http {
             return self.hide(request, None, respond);
         }
-        self.answer(answer::document(document, &self.facts()), told, respond)
+        self.answer(local_reply::document(document, &self.facts()), told, respond)
     }
 
     pub(super) fn refuse<R: Respond>(
@@ -141,7 +141,7 @@ impl<'a> Call<'a> {
             respond.close();
         }
         let told = Told { request, refusal: Some(refusal.reason), ..Told::default() };
-        self.answer(answer::refusal(refusal, &self.facts()), told, respond)
+        self.answer(local_reply::refusal(refusal, &self.facts()), told, respond)
     }
 
     pub(super) fn redirect_to_https<R: Respond>(
@@ -150,10 +150,11 @@ impl<'a> Call<'a> {
         respond: &mut R,
     ) -> Reply {
         let port = self.worker.settings.listeners.http.redirect_port;
-        let location = answer::https_location(&request.authority, request.target.as_str(), port);
+        let location =
+            local_reply::https_location(&request.authority, request.target.as_str(), port);
         let told = Told { request: Some(request), ..Told::default() };
         self.answer(
-            answer::redirect(StatusCode::PERMANENT_REDIRECT, location, &self.facts()),
+            local_reply::redirect(StatusCode::PERMANENT_REDIRECT, location, &self.facts()),
             told,
             respond,
         )
@@ -166,7 +167,11 @@ impl<'a> Call<'a> {
         respond: &mut R,
     ) -> Reply {
         let told = Told { request: Some(request), ..Told::default() };
-        self.answer(answer::redirect(StatusCode::SEE_OTHER, location, &self.facts()), told, respond)
+        self.answer(
+            local_reply::redirect(StatusCode::SEE_OTHER, location, &self.facts()),
+            told,
+            respond,
+        )
     }
 
     pub(super) fn prove<R: Respond>(
@@ -176,7 +181,7 @@ impl<'a> Call<'a> {
         respond: &mut R,
     ) -> Reply {
         let told = Told { request: Some(request), ..Told::default() };
-        self.answer(answer::challenge(page, &self.facts()), told, respond)
+        self.answer(local_reply::challenge(page, &self.facts()), told, respond)
     }
 
     pub(super) fn redirect<R: Respond>(
@@ -188,7 +193,7 @@ impl<'a> Call<'a> {
         respond: &mut R,
     ) -> Reply {
         let told = Told { request: Some(request), routed: Some(routed), ..Told::default() };
-        self.answer(answer::redirect(status, location, &self.facts()), told, respond)
+        self.answer(local_reply::redirect(status, location, &self.facts()), told, respond)
     }
 
     pub(super) fn fail<R: Respond>(
@@ -197,7 +202,7 @@ impl<'a> Call<'a> {
         told: Told<'_>,
         respond: &mut R,
     ) -> Reply {
-        self.answer(answer::error(status, &self.facts()), told, respond)
+        self.answer(local_reply::error(status, &self.facts()), told, respond)
     }
 
     pub(super) fn end<R: Respond>(
@@ -218,7 +223,7 @@ impl<'a> Call<'a> {
                     respond.close();
                 }
                 told.refusal = Some(refusal.reason);
-                return self.answer(answer::refusal(&refusal, &self.facts()), told, respond);
+                return self.answer(local_reply::refusal(&refusal, &self.facts()), told, respond);
             }
             Outcome::Sent => {}
             Outcome::Aborted(reason) => told.failure = Some(reason),
@@ -260,7 +265,9 @@ impl<'a> Call<'a> {
             id: self.id.as_str(),
             client: request.map_or_else(
                 || self.peer.client.ip().to_canonical(),
-                |request| forwarding::client(&request.headers, self.peer, &self.worker.forwarding),
+                |request| {
+                    proxy_headers::client(&request.headers, self.peer, &self.worker.forwarding)
+                },
             ),
             listener: self.peer.listener,
             tls: self.peer.tls,

@@ -17,9 +17,9 @@ use super::Acme;
 use super::authority::Authority;
 use super::order::Failed;
 use super::plan::{plan, split};
-use super::proof;
 use super::schedule::{self, Facts, Step};
 use super::state::{Record, Seconds, State, Trouble};
+use super::verify_issued;
 
 /// How long changes are gathered before they are acted on.
 const GATHER: Duration = Duration::from_millis(500);
@@ -284,7 +284,7 @@ impl<'a> Leader<'a> {
         let issuer = record.authority.as_deref()?;
         let authority =
             self.acme.authorities().iter().find(|authority| authority.directory == issuer)?;
-        let leaf = proof::leaf(&held.certificates.get(certificate)?.certificate)?;
+        let leaf = verify_issued::leaf(&held.certificates.get(certificate)?.certificate)?;
         let account = self.account(authority).await.ok()?;
         let id = CertificateIdentifier::try_from(&leaf).ok()?;
         match account.renewal_info(&id).await {
@@ -328,7 +328,7 @@ impl News {
 
 pub(super) fn facts(held: &Held, certificate: &str, now: SystemTime) -> Option<Facts> {
     let kept = held.certificates.get(certificate)?;
-    proof::facts(&kept.certificate, kept.renewal_asked, now)
+    verify_issued::facts(&kept.certificate, kept.renewal_asked, now)
 }
 
 /// For jitter: well spread, but not secret.

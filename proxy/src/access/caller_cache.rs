@@ -15,8 +15,8 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use foldhash::quality::RandomState;
 use portcullis_identity::authenticator::Authenticated;
 
-use super::introduction::{Introduction, Introductions};
-use super::shown::{FIELDS, Fields, Shown};
+use super::identity_headers::{Introduction, Introductions};
+use super::presented::{FIELDS, Fields, Shown};
 
 /// The most that are known on one worker.
 const PLACES: usize = 1024;

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::forwarding::{X_FORWARDED_FOR, X_REAL_IP};
 use crate::memory::{self, Charge};
+use crate::proxy_headers::{X_FORWARDED_FOR, X_REAL_IP};
 
 /// Gives a target memory of its own, where its head is large: else it would keep that in memory
 /// as a part of it.

@@ -11,8 +11,8 @@ use portcullis_identity::page::content_security_policy;
 
 use self::accept::Format;
 use crate::exchange::{Refusal, RequestHead, ResponseHead};
-use crate::forwarding::RequestId;
 use crate::normalize::{Authority, Kind, kind_of};
+use crate::proxy_headers::RequestId;
 
 static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> =
     LazyLock::new(|| content_security_policy("'none'"));

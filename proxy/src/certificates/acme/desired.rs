@@ -118,5 +118,5 @@ impl Wanted {
 }
 
 #[cfg(test)]
-#[path = "wanted_tests.rs"]
+#[path = "desired_tests.rs"]
 mod tests;

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 
-use super::place::Place;
+use super::portal_origin::Place;
 use super::{Ask, Portal, Reply, handoff};
 use crate::client_network::ClientNetwork;
 use crate::fair_queue::{Class, Counts, FairQueue, Full, Limits, Queued};

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use portcullis_config::live::Live;
-use portcullis_config::session::ended::{MAX_IN_SECRET, tell};
-use portcullis_config::snapshot::ended::{Ended, Whose};
+use portcullis_config::session::revocations::{MAX_IN_SECRET, tell};
+use portcullis_config::snapshot::revoked_sessions::{Ended, Whose};
 use portcullis_config::store::session::{self, Store, StoreError};
 use portcullis_config::unix_time::seconds;
 use tokio::sync::{mpsc, oneshot};
