@@ -1,4 +1,4 @@
-//! What can be asked of `portcullis`: one module a subcommand.
+//! The command line of `portcullis`: one module per subcommand.
 
 mod certs;
 mod check;
@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// What the configuration or the command line makes impossible.
+/// The exit code for an unusable configuration; clap exits with it on usage errors, too.
 const UNUSABLE: u8 = 2;
 
 /// An authenticating ingress gateway for Kubernetes.
@@ -47,7 +47,7 @@ enum Command {
     Completion(completion::Completion),
 }
 
-/// Runs what the command line asks for.
+/// Parses the command line and runs the subcommand.
 pub(crate) fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(command) => command.run(),

@@ -1,1 +1,1 @@
-"""What the benchmarks are made of; they are the programs `compare` and `scale` beside this folder."""
+"""Modules of the benchmarks; the programs are beside this folder."""

@@ -1,4 +1,4 @@
-"""What stands behind the gateways: nginx with one file of 1 KiB, over HTTP/1.1 or HTTP/2 without TLS, and a log server."""
+"""The backends: nginx with one file of 1 KiB, over HTTP/1.1 or HTTP/2 without TLS, and a log server."""
 
 import socket
 import threading
@@ -58,7 +58,7 @@ http {{
 
 
 class LogServer:
-    """Takes in what HAProxy's ring sends, so that logging is as real for it as it is for those that write files."""
+    """Receives the logs of HAProxy's ring, so that logging costs it as much as gateways that write files."""
 
     def __init__(self):
         self.socket = socket.create_server(("127.0.0.1", 0))

@@ -7,7 +7,7 @@ from .process import Process, free_ports
 
 
 def nginx(folder, backend):
-    """The checker is a server of the same nginx, and says yes at once: what it costs to ask."""
+    """The checker is a server of the same nginx, and allows at once: the cost of the subrequest."""
     place = new_folder(folder / "nginx")
     port, checker = free_ports(2)
     file = place / "nginx.conf"
@@ -44,7 +44,7 @@ http {{
 
 
 def haproxy(folder, backend, key=None):
-    """With a key it verifies the signature of every request anew; the claims are not looked at. Without one it only forwards."""
+    """With a key it verifies the signature of every request; the claims are not checked. Without one it only forwards."""
     name = "haproxy-verifying" if key else "haproxy"
     place = new_folder(folder / name)
     (port,) = free_ports(1)

@@ -1,4 +1,4 @@
-"""A flood: so many requests a second whether they are answered or not, by a process of its own on one CPU, each with a header of its own."""
+"""A flood: a fixed rate of requests whether they are answered or not, by a separate process on one CPU, each with a unique header."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ def start(cpu, port, host, header, a_second, seconds):
 
 
 def end(process):
-    """Waits for its end. Returns how many requests a second were sent, and how many of them were answered."""
+    """Waits until it finishes. Returns how many requests a second were sent, and how many of them were answered."""
     output, _ = process.communicate(timeout=120)
     if process.returncode != 0:
         raise Failed(f"the flood ended with {process.returncode}")

@@ -33,7 +33,7 @@ def new_folder(folder):
 
 
 def listeners_for_operators(program, folder, port):
-    """Settings that put probes on `port`, and nothing else beside clients. A binary from before each use had a listener of its own has all on one."""
+    """Settings that put probes on `port`, and nothing else beside clients. A binary from before the split of listeners has all on one."""
     settings = f'probes: {{address: "127.0.0.1:{port}"}}\ntelemetry: {{address: null}}\nadmin: {{address: null}}'
     file = folder / "listeners.yaml"
     file.write_text(f"zone: example.test\nsource: {{directory: {folder}}}\n{settings}\n")
@@ -129,7 +129,7 @@ defaults
 
 
 class HAProxy:
-    """HAProxy; `passthrough` moves bytes only, and is the floor that a proxy of this kind cannot go below."""
+    """HAProxy; `passthrough` moves bytes only, and is the lower bound for a proxy of this kind."""
 
     def __init__(self, passthrough=False):
         self.passthrough = passthrough

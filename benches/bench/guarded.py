@@ -1,4 +1,4 @@
-"""A gateway that demands credentials, and the issuer of tokens that it believes."""
+"""A gateway that requires credentials, and the issuer of tokens that it trusts."""
 
 import base64
 import http.client
@@ -40,7 +40,7 @@ class Key:
 
 
 class Issuer:
-    """An OpenID provider, as far as one login needs it: who comes is let in."""
+    """A minimal OpenID provider for one login: it accepts every user."""
 
     def __init__(self, key):
         issuer = self

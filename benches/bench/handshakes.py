@@ -1,4 +1,4 @@
-"""The load of `handshakes` and `certificates`: a counted number of TLS handshakes, by a process of its own on one CPU, and the proof that each was of its kind."""
+"""The load of `handshakes` and `certificates`: a counted number of TLS handshakes, by a separate process on one CPU, and the check that each was of its kind."""
 
 import json
 import socket
@@ -20,7 +20,7 @@ VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 def run(cpu, port, hosts, count, version="1.3", resumed=False):
     """Makes `count` handshakes of that version with 127.0.0.1, for one of `hosts` after the other, each on a connection of its own that is closed then.
 
-    Returns the cipher suite, and how many there were in a second. Raises `Failed` unless all were whole handshakes, or all resumed ones.
+    Returns the cipher suite, and how many there were in a second. Raises `Failed` unless all were full handshakes, or all resumed ones.
     """
     order = {"port": port, "hosts": hosts, "count": count, "version": version, "resumed": resumed}
     command = pinned(cpu, [sys.executable, "-m", "bench.handshakes"])
@@ -78,7 +78,7 @@ def _connect(context, port, host, session=None):
 
 
 def _session(context, port, host):
-    """A session to resume. In TLS 1.3 it comes after the handshake: an answer is read, before which it must have come."""
+    """A session to resume. In TLS 1.3 it arrives after the handshake: a response is read, before which it must have arrived."""
     with _connect(context, port, host) as connection:
         connection.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         while connection.recv(65536):
@@ -94,7 +94,7 @@ def _handshake(context, port, host, session):
             # The server has ended its side of the handshake when it answers this.
             connection.unwrap()
         except OSError:
-            pass  # It closed without a word, as some do.
+            pass  # Some servers close without a close_notify.
         return suite
 
 

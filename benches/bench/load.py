@@ -1,4 +1,4 @@
-"""The load: h2load, a counted number of requests, and the proof that every answer was the right one."""
+"""The load: h2load, a counted number of requests, and the check that every response was right."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ CIPHER = "TLS_AES_128_GCM_SHA256"
 
 @dataclass(frozen=True)
 class Shape:
-    """How requests come: the protocol, and how many at once."""
+    """The protocol and concurrency of the requests."""
 
     http2: bool
     tls: bool

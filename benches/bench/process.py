@@ -1,4 +1,4 @@
-"""A server under test as the kernel accounts for it: its processes, their CPU time and their memory."""
+"""A server under test: its processes, their CPU time and their memory, as the kernel accounts for them."""
 
 import http.client
 import os
@@ -15,7 +15,7 @@ WAIT_SECONDS = 60
 
 
 class Failed(Exception):
-    """A server or a load that did not do what was expected; the text says which, and where its output is."""
+    """A server or a load that failed; the text names it, and the location of its output."""
 
 
 def free_ports(number):
@@ -46,7 +46,7 @@ def status(port, host, path):
 
 
 def wait_for(true, what):
-    """Asks `true` until it is; raises `Failed` after `WAIT_SECONDS`."""
+    """Polls `true` until it returns true; raises `Failed` after `WAIT_SECONDS`."""
     end = time.monotonic() + WAIT_SECONDS
     while not true():
         if time.monotonic() > end:
@@ -94,7 +94,7 @@ class Process:
         return self.output.read_text(errors="replace")[-2000:] or "no output"
 
     def stop(self):
-        """Asks it to end, and kills it when it does not."""
+        """Stops it, and kills it if it does not exit."""
         if self.child.poll() is not None:
             return
         self.child.send_signal(signal.SIGTERM)

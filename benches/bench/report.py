@@ -1,11 +1,11 @@
-"""The rounds, and their result: for each row and gateway what it cost, as a Markdown table for people and as JSON for programs."""
+"""The rounds, and their result: for each row and gateway its cost, as a Markdown table for people and as JSON for programs."""
 
 import sys
 from statistics import median
 
 
 def take_turns(gateways, send, rounds, count, warm_up):
-    """Lets each of `gateways` (a process and its port, by name) be sent `count` of what is measured, round by round, by `send(name, count)`, which returns how many there were in a second."""
+    """Sends each of `gateways` (a process and its port, by name) `count` of the measured work, round by round, by `send(name, count)`, which returns the rate per second."""
     for name in gateways:
         send(name, warm_up)
     cpu, rates = {name: [] for name in gateways}, {name: [] for name in gateways}
@@ -44,7 +44,7 @@ def summarise(rounds):
 
 
 def markdown(rows, subject, unit="request"):
-    """The table of what a `unit` cost; where `subject` ran, with its ratio to each peer and the goal beside it."""
+    """The table of costs per `unit`; if `subject` ran, with its ratio to each peer and the goal."""
     lines = [f"| work | gateway | CPU µs/{unit}: median (min–max) | {unit}s/s | peak MiB | goal |", "| --- | --- | --- | --- | --- | --- |"]
     for row in rows:
         for name, result in row["gateways"].items():
@@ -57,7 +57,7 @@ def markdown(rows, subject, unit="request"):
 
 
 def _goal(row, name, subject):
-    """Beside each peer: the subject's ratio to it, and whether the goal is met where there is one."""
+    """For each peer: the subject's ratio to it, and whether the goal is met if there is one."""
     if name == subject or subject not in row["gateways"]:
         return ""
     ratio = row["gateways"][subject]["cpu_us"]["ratios"][name]
@@ -68,7 +68,7 @@ def _goal(row, name, subject):
 
 
 def figures(result, goals):
-    """A table of named figures, with the goal beside each that has one: to be below it."""
+    """A table of named figures; a goal is an upper bound."""
     lines = ["| what | figure | goal |", "| --- | --- | --- |"]
     for name, value in result.items():
         goal = goals.get(name)

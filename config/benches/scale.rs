@@ -1,10 +1,9 @@
-//! What 10,000 Services with 100,000 endpoints cost: reading them, translating them, one change,
-//! and memory.
+//! The cost of 10,000 Services with 100,000 endpoints: reading, translation, one change, memory.
 //!
-//! `cargo bench -p portcullis-config`. It prints figures and judges none: they are CPU time of this
-//! thread, which the kernel counts in steps of a few milliseconds.
+//! `cargo bench -p portcullis-config`. It only prints figures. Times are CPU time of this thread,
+//! which the kernel counts in steps of a few milliseconds.
 
-#![allow(clippy::print_stdout, reason = "printing figures is what it is for")]
+#![allow(clippy::print_stdout, reason = "it prints figures")]
 #![allow(missing_docs, reason = "a program, not a library")]
 
 use std::fmt::Write;
@@ -55,12 +54,12 @@ fn main() {
         hosts(&translation.snapshot),
         translation.problems.len()
     );
-    let again = median((0..5).map(|_| {
+    let repeated = median((0..5).map(|_| {
         let (_, time) = timed(|| translate_reusing(&settings, &resources, &mut cells));
         cells.commit();
         time
     }));
-    println!("translation again     {again:>12.1?}");
+    println!("repeated translation  {repeated:>12.1?}");
 
     let changed: Vec<Object> =
         (0..CHANGES).flat_map(|turn| read(&slice(turn * 7 % SERVICES, Some(turn)))).collect();
@@ -78,11 +77,11 @@ fn main() {
     );
 }
 
-/// A pod of a Service becomes unready or ready, from the event to the swapped set.
+/// Applies a change of a pod's readiness, from the event to the swapped set.
 fn change(resources: &mut Resources, cells: &EndpointCells, object: Object) {
     for service in resources.apply(Change::Upsert(object)).slices {
         for cell in cells.of_service(&service.namespace, &service.name) {
-            assert!(cell.update(endpoint_set(resources, cell.key())), "the set is as before");
+            assert!(cell.update(endpoint_set(resources, cell.key())), "the set is unchanged");
         }
     }
 }
@@ -112,7 +111,7 @@ fn manifests(namespace: usize) -> String {
     text
 }
 
-/// The slice of a Service, with one pod unready: another one each turn.
+/// The slice of a Service, with one pod unready, which depends on `turn`.
 fn slice(service: usize, turn: Option<usize>) -> String {
     let mut text = format!(
         "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: \

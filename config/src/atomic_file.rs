@@ -1,5 +1,4 @@
-//! Files that are there whole or not at all: whoever reads one, or finds it after a crash, has what
-//! was written before or what was written now.
+//! Atomic writes: readers, also after a crash, see the old content of a file or the new, complete.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -7,44 +6,45 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 
-/// Writes a file that only its owner may read (mode 0600), in the place of what was there. On
-/// return it is on the disk.
+/// Creates or replaces a file that only its owner may read (mode 0600).
+///
+/// On return the file is synced to disk.
 ///
 /// # Errors
-/// What the system says; then what was there is there still.
+/// The I/O error; the old file is then unchanged.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    beside(path, bytes)?.persist(path).map_err(|error| error.error)?;
+    write_temporary(path, bytes)?.persist(path).map_err(|error| error.error)?;
     sync_folder(path)
 }
 
-/// The same, where nothing is there.
+/// Creates a file as [`replace`] does, and fails where one exists.
 ///
 /// # Errors
-/// What the system says, [`io::ErrorKind::AlreadyExists`] among it.
+/// [`io::ErrorKind::AlreadyExists`], or another I/O error.
 pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    beside(path, bytes)?.persist_noclobber(path).map_err(|error| error.error)?;
+    write_temporary(path, bytes)?.persist_noclobber(path).map_err(|error| error.error)?;
     sync_folder(path)
 }
 
-/// Removes a file. On return it is gone from the disk.
+/// Removes a file. On return the removal is synced to disk.
 ///
 /// # Errors
-/// What the system says.
+/// The I/O error.
 pub fn remove(path: &Path) -> io::Result<()> {
     std::fs::remove_file(path)?;
     sync_folder(path)
 }
 
-/// A file in the same folder. Its name begins with a point, so that whoever reads the folder passes
-/// over it.
-fn beside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+/// Writes a temporary file in the same folder. Its name begins with a dot, so readers of the folder
+/// skip it.
+fn write_temporary(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
     let mut file = tempfile::Builder::new().prefix(".").tempfile_in(folder(path))?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     Ok(file)
 }
 
-/// Until its folder is on the disk, a new name is not.
+/// Syncs the folder: a new name is durable only with it.
 fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder(path))?.sync_all()
 }
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
+    fn a_file_is_replaced_atomically_and_no_temporary_file_is_left() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         create(&path, b"one").unwrap();

@@ -1,4 +1,4 @@
-//! Whether a bearer may read telemetry, as a cluster's API server decides it.
+//! Asks a cluster's API server whether the bearer of a token may read telemetry.
 
 mod cluster;
 
@@ -17,40 +17,39 @@ pub const PATH: &str = "/metrics";
 
 /// Reviews bearer tokens.
 pub trait BearerReview: Send + Sync + fmt::Debug + 'static {
-    /// Decides about a bearer token: whose it is, and whether that account may read telemetry.
+    /// Authenticates a bearer token, and decides whether its account may read telemetry.
     ///
     /// # Errors
-    /// There is no decision: the API server did not answer within some seconds, or refused the
-    /// question.
+    /// The API server did not answer within some seconds, or rejected the review.
     fn review(&self, token: String) -> BoxFuture<'_, Result<Verdict, Unavailable>>;
 }
 
-/// What a review comes to.
+/// The result of a review.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The account may read telemetry.
     Allowed,
     /// The account may not.
     Forbidden,
-    /// The token is nobody's.
+    /// The token belongs to no account.
     Unauthenticated,
 }
 
-/// Why a bearer was not reviewed.
+/// Why a bearer could not be reviewed.
 #[derive(Debug, thiserror::Error)]
 pub enum Unavailable {
     /// It took too long.
     #[error("the API server did not answer in time")]
     Late,
-    /// The API server gave an error or nothing.
-    #[error("the API server: {0}")]
+    /// The API server could not be reached, or returned an error.
+    #[error("the API server returned no review: {0}")]
     Cluster(#[source] Box<kube::Error>),
 }
 
-/// The reviewer that `settings` ask for; `None` where bearers are not reviewed by a cluster.
+/// Creates the reviewer that `settings` ask for; `None` where no cluster reviews bearers.
 ///
 /// # Errors
-/// The way to the API server is not known.
+/// The API server's address or the credentials for it cannot be found.
 pub async fn open(settings: &Settings) -> Result<Option<Arc<dyn BearerReview>>, SourceError> {
     match (settings.telemetry_access(), &settings.source) {
         (TelemetryAccess::TokenReview, SourceSettings::Kubernetes(kubernetes))

@@ -1,8 +1,8 @@
-//! Keys that applications show: how they look, and what is kept of them.
+//! Client keys, which applications present: their format, and the hash that is stored.
 //!
 //! A key is `pck_`, then 32 random octets as 43 characters, then a checksum of 6: letters and
-//! digits alone, so that a double click takes all of it. By its beginning and its checksum scanners
-//! find one that has leaked, and a mistyped one is refused without being looked up.
+//! digits only, so that a double click selects all of it. Secret scanners find leaked keys by
+//! prefix and checksum, and a mistyped key is rejected without a lookup.
 //! `docs/access.md` describes it.
 
 pub mod secret;
@@ -13,28 +13,28 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::hex;
 
-/// What every key begins with.
+/// The prefix of every key.
 pub const PREFIX: &str = "pck_";
-/// How long a key is, in octets.
+/// The length of a key in octets.
 pub const LENGTH: usize = PREFIX.len() + SECRET + CHECKSUM;
-/// What a hash begins with, as it is written.
+/// The prefix of a written hash.
 pub const HASH_PREFIX: &str = "sha256:";
 
-/// The fewest digits to the base 62 that hold 256 bits.
+/// The fewest base-62 digits that hold 256 bits.
 const SECRET: usize = 43;
-/// The fewest digits to the base 62 that hold 32 bits.
+/// The fewest base-62 digits that hold 32 bits.
 const CHECKSUM: usize = 6;
-/// Digits to the base 62, in the order of ASCII.
+/// The base-62 digits, in ASCII order.
 const DIGITS: [u8; 62] = *b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// A key. It is shown once, to whom it is for, and kept nowhere.
+/// A key. It is shown once, to its owner, and never stored.
 #[derive(Clone)]
 pub struct Key(String);
 
 // === impl Key ===
 
 impl Key {
-    /// The key of 32 octets of secret randomness.
+    /// The key made of 32 random octets.
     #[must_use]
     pub fn new(random: &[u8; 32]) -> Self {
         let body = format!("{PREFIX}{}", base62::<SECRET>(random));
@@ -49,7 +49,7 @@ impl Key {
         &self.0
     }
 
-    /// What is kept of it.
+    /// The hash, which is what is stored of it.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
         hash(&self.0)
@@ -62,8 +62,9 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Whether `text` looks like a key: its beginning, its length, its characters and its checksum. It
-/// says nothing about whether there is such a key.
+/// Whether `text` has the format of a key: prefix, length, characters and checksum.
+///
+/// It does not check whether such a key was issued.
 #[must_use]
 pub fn is_well_formed(text: &str) -> bool {
     let Some((body, checksum)) =
@@ -77,8 +78,8 @@ pub fn is_well_formed(text: &str) -> bool {
         && checksum.bytes().eq(digits::<CHECKSUM>(&crc32(body.as_bytes()).to_be_bytes()))
 }
 
-/// SHA-256 of a key as it is written. A key has 256 bits of randomness, so a hash that is slow on
-/// purpose would add nothing.
+/// SHA-256 of a key as it is written. A key has 256 bits of randomness, so a deliberately slow hash
+/// would add nothing.
 #[must_use]
 pub fn hash(key: &str) -> [u8; 32] {
     let mut hash = [0; 32];
@@ -88,13 +89,13 @@ pub fn hash(key: &str) -> [u8; 32] {
     hash
 }
 
-/// A hash as Secrets have it: `sha256:` and 64 hexadecimal digits.
+/// Writes a hash as in Secrets: `sha256:` and 64 hexadecimal digits.
 #[must_use]
 pub fn write_hash(hash: &[u8; 32]) -> String {
     format!("{HASH_PREFIX}{}", hex::write(hash))
 }
 
-/// Reads a hash as [`write_hash`] writes it; `None` where `text` is none.
+/// Reads a hash as [`write_hash`] writes it; `None` where `text` is not a hash.
 #[must_use]
 pub fn read_hash(text: &str) -> Option<[u8; 32]> {
     hex::read(text.strip_prefix(HASH_PREFIX)?)?.try_into().ok()
@@ -104,8 +105,7 @@ fn base62<const LENGTH: usize>(number: &[u8]) -> String {
     digits::<LENGTH>(number).into_iter().map(char::from).collect()
 }
 
-/// A number, given to the base 256, to the base 62; the first digit of both counts most. What does
-/// not fit is left out.
+/// Converts a number from base 256 to base 62, both big-endian, truncated to `LENGTH` digits.
 fn digits<const LENGTH: usize>(number: &[u8]) -> [u8; LENGTH] {
     let mut digits = [0_u8; LENGTH];
     for octet in number {
@@ -120,7 +120,7 @@ fn digits<const LENGTH: usize>(number: &[u8]) -> [u8; LENGTH] {
     digits.map(|digit| DIGITS.get(usize::from(digit)).copied().unwrap_or_default())
 }
 
-/// CRC-32 as in IEEE 802.3 §3.2.9 (gzip, PNG), a table for each octet.
+/// CRC-32 as in IEEE 802.3 §3.2.9 (gzip, PNG), with a table by octet.
 fn crc32(octets: &[u8]) -> u32 {
     const TABLE: [u32; 256] = table();
     let step = |crc: u32, octet: &u8| {
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_what_other_implementations_make_of_the_same_octets() {
+    fn keys_and_checksums_match_those_of_other_implementations() {
         assert_eq!(known().expose(), KNOWN);
         assert_eq!(
             write_hash(&hash(KNOWN)),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_with_any_one_mistake_is_refused() {
+    fn a_key_with_any_single_mistake_is_rejected() {
         let key = known();
         assert!(is_well_formed(key.expose()));
         for index in 0..LENGTH {
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hash_is_not_read() {
+    fn a_malformed_hash_is_rejected() {
         let good = write_hash(&[0xab; 32]);
         assert_eq!(read_hash(&good), Some([0xab; 32]));
         assert_eq!(
@@ -241,7 +241,7 @@ mod tests {
         }
 
         #[test]
-        fn a_text_that_only_looks_like_a_key_is_refused(text in "\\PC{0,60}|pck_[0-9A-Za-z]{49}") {
+        fn a_text_with_a_wrong_checksum_is_rejected(text in "\\PC{0,60}|pck_[0-9A-Za-z]{49}") {
             prop_assert!(!is_well_formed(&text));
         }
     }

@@ -1,4 +1,4 @@
-//! The control plane: from what sources tell to what workers read.
+//! The control loop: applies updates of sources, and publishes what workers read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -23,22 +23,23 @@ use crate::source::{Secrets, Source, SourceError, Update, Updates};
 use crate::status::{Reporter, events};
 use crate::translate::{Dirty, Translation, credentials, endpoint_set, translate_apart};
 
-/// How long more changes are waited for after one, so that a burst costs one translation.
-const GATHER: Duration = Duration::from_millis(2);
-/// How long changes are gathered at most, before those of endpoints are put into effect.
-const GATHER_AT_MOST: Duration = Duration::from_millis(10);
-/// The longest pause between two translations. It is as long as the last translation took, so that
-/// they take half of a CPU at most.
+/// How long to wait for further updates after one, so that a burst costs one translation.
+const BATCH_IDLE: Duration = Duration::from_millis(2);
+/// The longest time to collect updates before changes of endpoints are published.
+const BATCH_MAX: Duration = Duration::from_millis(10);
+/// The longest pause between two translations. A pause lasts as long as the last translation, so
+/// that they use at most half of a CPU.
 const MAX_PAUSE: Duration = Duration::from_millis(50);
-/// The most problems that are kept to be shown.
+/// The most problems that are exposed.
 pub const MAX_PROBLEMS: usize = 10_000;
 
-/// Keeps `live` up to date with what `settings` name as the source, until `shutdown`. Belongs on
-/// the control plane's runtime.
+/// Keeps `live` up to date with the source in `settings` until `shutdown`.
+///
+/// Runs on the control plane's runtime.
 ///
 /// # Errors
-/// The source cannot even be tried. Whatever comes and goes is no error: `live` stays as it is
-/// then, and [`Live::age`] grows.
+/// The source cannot be started, or has terminated. An outage of the source is not an error: `live`
+/// stays as it is, and [`Live::age`] grows.
 pub async fn run(
     settings: Arc<Settings>,
     live: Arc<Live>,
@@ -50,7 +51,7 @@ pub async fn run(
     sources.spawn(CertificateFiles::new(&settings.certificates).run(files));
     let mut helpers = JoinSet::new();
     let mut reporter = Reporter::default();
-    let mut installation = Installation::of_this_process();
+    let mut installation = Installation::from_environment();
     match &settings.source {
         SourceSettings::Directory(path) => {
             drop(sources.spawn(Directory::new(path.clone(), Secrets::of(&settings)).run(main)))
@@ -69,33 +70,33 @@ pub async fn run(
     }
     let mut control = Control::new(settings, live, reporter, 2, installation);
     tokio::select! {
-        () = control.follow(updates) => Ok(()),
+        () = control.process(updates) => Ok(()),
         () = shutdown => Ok(()),
-        Some(ended) = sources.join_next() => ended.map_err(|error| SourceError::Ended(error.to_string()))?,
+        Some(result) = sources.join_next() => result.map_err(|error| SourceError::Terminated(error.to_string()))?,
     }
 }
 
-/// What is known, and what of it is not in effect yet.
+/// The state of the control loop: resources, and changes that are not published yet.
 struct Control {
     settings: Arc<Settings>,
     live: Arc<Live>,
     resources: Resources,
     cells: EndpointCells,
-    /// What each source finds wrong.
-    found: BTreeMap<usize, Vec<Problem>>,
-    /// What the last translation found wrong, but for credentials.
-    translated: Vec<Problem>,
-    /// What is wrong with credentials.
-    credentials: Vec<Problem>,
-    /// Sources that have not told all of their resources yet.
+    /// Problems by source.
+    source_problems: BTreeMap<usize, Vec<Problem>>,
+    /// Problems of the last translation, without those of credentials.
+    translation_problems: Vec<Problem>,
+    /// Problems of credentials.
+    credential_problems: Vec<Problem>,
+    /// Sources that have not sent all of their resources yet.
     unsynced: BTreeSet<usize>,
     reporter: Reporter,
-    /// What is to be put into effect.
+    /// Changes that are not published yet.
     dirty: Dirty,
-    /// Whether sources have found other problems.
-    other_problems: bool,
-    /// Before this time there is no further translation.
-    not_before: Instant,
+    /// Whether problems of sources have changed since the last report.
+    problems_changed: bool,
+    /// The earliest time of the next translation.
+    next_translation: Instant,
 }
 
 // === impl Control ===
@@ -113,68 +114,68 @@ impl Control {
             live,
             resources: Resources::new(installation),
             cells: EndpointCells::default(),
-            found: BTreeMap::new(),
-            translated: Vec::new(),
-            credentials: Vec::new(),
+            source_problems: BTreeMap::new(),
+            translation_problems: Vec::new(),
+            credential_problems: Vec::new(),
             unsynced: (0..sources).collect(),
             reporter,
             dirty: Dirty::everything(),
-            other_problems: false,
-            not_before: Instant::now(),
+            problems_changed: false,
+            next_translation: Instant::now(),
         }
     }
 
-    /// Puts into effect what sources tell, until there is none left.
-    async fn follow(&mut self, mut updates: mpsc::Receiver<(usize, Update)>) {
+    /// Applies and publishes updates until all sources have terminated.
+    async fn process(&mut self, mut updates: mpsc::Receiver<(usize, Update)>) {
         loop {
-            let waits = self.unsynced.is_empty() && self.dirty.routes;
+            let is_translation_due = self.unsynced.is_empty() && self.dirty.routes;
             tokio::select! {
                 update = updates.recv() => match update {
-                    Some((source, update)) => self.take(source, update),
+                    Some((source, update)) => self.apply(source, update),
                     None => return,
                 },
-                () = sleep_until(self.not_before), if waits => {}
+                () = sleep_until(self.next_translation), if is_translation_due => {}
             }
-            self.gather(&mut updates).await;
-            self.put_into_effect();
+            self.collect_batch(&mut updates).await;
+            self.publish_changes();
         }
     }
 
-    /// Takes what comes in a burst.
-    async fn gather(&mut self, updates: &mut mpsc::Receiver<(usize, Update)>) {
-        let end = Instant::now() + GATHER_AT_MOST;
+    /// Applies further updates of a burst.
+    async fn collect_batch(&mut self, updates: &mut mpsc::Receiver<(usize, Update)>) {
+        let end = Instant::now() + BATCH_MAX;
         while let Ok(Some((source, update))) =
-            timeout_at(end.min(Instant::now() + GATHER), updates.recv()).await
+            timeout_at(end.min(Instant::now() + BATCH_IDLE), updates.recv()).await
         {
-            self.take(source, update);
+            self.apply(source, update);
             if Instant::now() >= end {
                 return;
             }
         }
     }
 
-    fn take(&mut self, source: usize, update: Update) {
+    fn apply(&mut self, source: usize, update: Update) {
         for change in update.changes {
             let changed = self.resources.apply(change);
-            self.dirty.note(changed, &self.resources);
+            self.dirty.record(changed, &self.resources);
         }
         if let Some(problems) = update.problems {
-            self.other_problems |=
-                self.found.insert(source, problems.clone()).as_ref() != Some(&problems);
+            self.problems_changed |=
+                self.source_problems.insert(source, problems.clone()).as_ref() != Some(&problems);
         }
         if update.synced {
             self.unsynced.remove(&source);
         }
-        if let Some(now) = update.heard {
-            self.live.heard(now);
+        if let Some(now) = update.as_of {
+            self.live.set_as_of(now);
         }
     }
 
-    /// Nothing is in effect before all is known: a part of the routes would be a wrong answer for
-    /// the others.
-    fn put_into_effect(&mut self) {
+    /// Publishes changes. Before all sources are synced only problems are published: with some of
+    /// the routes missing, requests for them would be answered wrongly.
+    fn publish_changes(&mut self) {
         if !self.unsynced.is_empty() {
-            // What is wrong may be why not all is known.
+            // A problem may be the reason why a source is not synced.
             return self.publish_problems();
         }
         for service in std::mem::take(&mut self.dirty.endpoints) {
@@ -183,9 +184,9 @@ impl Control {
             }
         }
         let start = Instant::now();
-        if self.dirty.routes && start >= self.not_before {
+        if self.dirty.routes && start >= self.next_translation {
             self.translate();
-            self.not_before = Instant::now() + start.elapsed().min(MAX_PAUSE);
+            self.next_translation = Instant::now() + start.elapsed().min(MAX_PAUSE);
         } else if self.dirty.credentials {
             self.swap_credentials();
         } else {
@@ -194,16 +195,16 @@ impl Control {
     }
 
     fn publish_problems(&mut self) {
-        if self.other_problems {
+        if self.problems_changed {
             self.live.problems.store(Arc::new(self.problems()));
             self.report();
         }
     }
 
     fn translate(&mut self) {
-        let (Translation { snapshot, problems }, wrong) =
+        let (Translation { snapshot, problems }, credential_problems) =
             translate_apart(&self.settings, &self.resources, &mut self.cells);
-        (self.translated, self.credentials) = (problems, wrong);
+        (self.translation_problems, self.credential_problems) = (problems, credential_problems);
         self.dirty.translated(&self.resources);
         self.live.publish(Arc::new(snapshot), self.problems());
         self.cells.commit();
@@ -211,11 +212,11 @@ impl Control {
         self.report();
     }
 
-    /// Every sign-out changes credentials, and no route: those of 10,000 Services are not
-    /// translated for it.
+    /// Replaces only the credentials. Every sign-out changes them, and must not cost a translation
+    /// of 10,000 Services.
     fn swap_credentials(&mut self) {
         let (credentials, problems) = credentials(&self.resources);
-        self.credentials = problems;
+        self.credential_problems = problems;
         self.dirty.credentials = false;
         let snapshot = Snapshot { credentials, ..Snapshot::clone(&self.live.snapshot.load()) };
         self.live.publish(Arc::new(snapshot), self.problems());
@@ -224,18 +225,18 @@ impl Control {
 
     fn problems(&self) -> Vec<Problem> {
         let all: BTreeSet<&Problem> = self
-            .found
+            .source_problems
             .values()
             .flatten()
-            .chain(&self.translated)
-            .chain(&self.credentials)
+            .chain(&self.translation_problems)
+            .chain(&self.credential_problems)
             .collect();
         all.into_iter().take(MAX_PROBLEMS).cloned().collect()
     }
 
     fn report(&mut self) {
-        self.other_problems = false;
-        self.reporter.tell(&self.live.problems.load());
+        self.problems_changed = false;
+        self.reporter.report(&self.live.problems.load());
     }
 }
 

@@ -1,5 +1,6 @@
-//! What must hold for any octets at all: the laws that the fuzz target in `fuzz/` checks for hours,
-//! and that every test run checks again on the corpus which it has found.
+//! Invariants of parsing for arbitrary octets.
+//!
+//! The fuzz target in `fuzz/` checks them for hours; every test run checks them on its corpus.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -14,15 +15,15 @@ use crate::yaml::{self, MAX_DEPTH, MAX_NODES, MAX_REPEATED, Node, Value};
 /// escapes that printing may add.
 const LONGEST_KEY: usize = 100;
 
-/// A file of manifests, as the folder and the configuration are read.
+/// Parses a file of manifests and checks these invariants.
 ///
-/// - Whatever it is, it is read to its end, within the bounds of the reader.
-/// - An error stands in the file.
-/// - Every object and every problem has its place.
-/// - What was read, printed as JSON and read again, is the same.
+/// - Any input is read to its end, within the limits of the reader.
+/// - The location of an error is in the file.
+/// - Every object and every problem has a location.
+/// - Printing a document as JSON and reading that yields the same document.
 ///
 /// # Panics
-/// Where one of these is broken.
+/// An invariant does not hold.
 pub fn manifests(octets: &[u8]) {
     let lines = u32::try_from(octets.iter().filter(|octet| matches!(octet, b'\n' | b'\r')).count())
         .unwrap_or(u32::MAX);
@@ -36,7 +37,7 @@ pub fn manifests(octets: &[u8]) {
             Ok(node) => {
                 assert!(depth(&node) <= MAX_DEPTH + 1);
                 nodes += count(&node);
-                read_again(&node);
+                check_round_trip(&node);
             }
         }
     }
@@ -53,23 +54,26 @@ fn objects(octets: &[u8], lines: u32) {
         read_manifests(&Arc::new("fuzz.yaml".into()), octets, &secrets);
     let origins =
         objects.iter().map(Object::origin).chain(problems.iter().map(|problem| &problem.origin));
-    for place in origins.map(|origin| origin.place.as_ref().expect("what is in a file has a place"))
-    {
-        assert!((1..=lines + 2).contains(&place.line), "{place} is not in a file of {lines} lines");
+    for origin in origins {
+        let location = origin.place.as_ref().expect("an origin in a file has a location");
+        assert!(
+            (1..=lines + 2).contains(&location.line),
+            "{location} is not in a file of {lines} lines"
+        );
     }
 }
 
-fn read_again(node: &Node) {
+fn check_round_trip(node: &Node) {
     let mut text = String::new();
     if !print(&node.value, &mut text) || node.value == Value::Null {
         return;
     }
     match yaml::read(text.as_bytes()).as_slice() {
-        [Ok(again)] => assert!(
-            is_same(&node.value, &again.value),
-            "{node:?} was read from {text} as {again:?}"
+        [Ok(parsed)] => assert!(
+            is_same(&node.value, &parsed.value),
+            "{node:?}, printed as {text}, was read back as {parsed:?}"
         ),
-        other => panic!("{node:?} was read from {text} as {other:?}"),
+        other => panic!("{node:?}, printed as {text}, was read back as {other:?}"),
     }
 }
 
@@ -89,7 +93,7 @@ fn count(node: &Node) -> usize {
     1 + children(&node.value).into_iter().map(count).sum::<usize>()
 }
 
-/// Equal but for places.
+/// Whether both are equal, apart from locations.
 fn is_same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::List(a), Value::List(b)) => {
@@ -105,7 +109,7 @@ fn is_same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// As JSON; `false` where JSON cannot say it.
+/// Prints a value as JSON; returns `false` where JSON cannot represent it.
 fn print(value: &Value, text: &mut String) -> bool {
     match value {
         Value::Null => text.push_str("null"),
@@ -144,8 +148,8 @@ fn print(value: &Value, text: &mut String) -> bool {
     true
 }
 
-/// YAML has characters that stand nowhere as they are, and such that end a line, which JSON writes
-/// as they are (YAML 1.2 §5.1).
+/// Quotes a text as JSON, and escapes also what YAML does not allow literally, or reads as a line
+/// break (YAML 1.2 §5.1).
 fn quote(text: &mut String, value: &str) {
     for char in serde_json::Value::from(value).to_string().chars() {
         match char {
@@ -163,7 +167,7 @@ fn quote(text: &mut String, value: &str) {
 }
 
 fn push(text: &mut String, value: impl std::fmt::Display) {
-    write!(text, "{value}").expect("a String takes all");
+    write!(text, "{value}").expect("writing to a String cannot fail");
 }
 
 #[cfg(test)]

@@ -1,18 +1,18 @@
-//! Octets as hexadecimal digits.
+//! Hexadecimal encoding of octets.
 
 use std::fmt::Write;
 
-/// Two digits an octet, in lower case.
+/// Writes two lower-case digits per octet.
 #[must_use]
 pub fn write(octets: &[u8]) -> String {
     octets.iter().fold(String::with_capacity(2 * octets.len()), |mut text, octet| {
-        // A String takes all.
+        // Writing to a String cannot fail.
         let _ = write!(text, "{octet:02x}");
         text
     })
 }
 
-/// Reads what [`write()`] writes, in either case; `None` for anything else.
+/// Reads what [`write()`] writes, in upper or lower case; `None` for anything else.
 #[must_use]
 pub fn read(text: &str) -> Option<Vec<u8>> {
     let digit =
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_hexadecimal_is_read_as_it_was() {
+    fn written_octets_are_read_back() {
         let bytes: Vec<u8> = (0..=255).collect();
         assert_eq!(read(&write(&bytes)), Some(bytes));
         assert_eq!(read("abc"), None);

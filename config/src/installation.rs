@@ -1,20 +1,20 @@
-//! Where the gateway itself runs, as its process can tell.
+//! The gateway's own installation, as found in its process's environment.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// The Namespace of a gateway that is told none.
+/// The Namespace of a gateway where none is set.
 pub const DEFAULT_NAMESPACE: &str = "portcullis";
-/// Where Kubernetes tells a pod its Namespace, with the token of its ServiceAccount.
+/// The file in which Kubernetes gives a pod its Namespace, beside its ServiceAccount's token.
 const SERVICE_ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-/// What a gateway knows of its own installation, before it has read any resource.
+/// The gateway's own installation, known before any resource is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installation {
-    /// Its Namespace.
+    /// The Namespace that it runs in.
     pub namespace: Arc<str>,
-    /// Where the API server answers, as far as its client names addresses.
+    /// Addresses of the API server that its client uses, where they are IP addresses.
     pub api_server: BTreeSet<SocketAddr>,
 }
 
@@ -33,9 +33,9 @@ pub fn own_namespace() -> String {
 // === impl Installation ===
 
 impl Installation {
-    /// The one that this process runs in.
+    /// The installation that this process runs in.
     #[must_use]
-    pub fn of_this_process() -> Self {
+    pub fn from_environment() -> Self {
         let variable = |name: &str| std::env::var(name).ok();
         Self {
             namespace: own_namespace().into(),
@@ -50,7 +50,7 @@ impl Default for Installation {
     }
 }
 
-/// The API server as Kubernetes names it to each container; `None` where that is no address.
+/// The API server's address in the variables of a container; `None` where it is not an IP address.
 fn api_server(variable: impl Fn(&str) -> Option<String>) -> Option<SocketAddr> {
     let host: IpAddr = variable("KUBERNETES_SERVICE_HOST")?.trim().parse().ok()?;
     let port = variable("KUBERNETES_SERVICE_PORT").and_then(|port| port.trim().parse().ok());

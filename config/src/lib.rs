@@ -1,24 +1,23 @@
-//! Where Portcullis' resources come from, and what they mean.
+//! Configuration: reads resources and settings, and translates them into a routing table.
 //!
-//! This crate is the second of the four ways through the house, "a change in the cluster":
+//! A change in the cluster passes through these modules:
 //!
 //! 1. a [`source`] (a Kubernetes API server or a folder of manifests) keeps the typed store
 //!    [`resources::Resources`] up to date;
-//! 2. [`translate`] turns resources and [`settings::Settings`] into a [`snapshot::Snapshot`], with
-//!    what is wrong collected beside it as [`problem::Problem`]s; it is a pure function;
-//! 3. [`live`] swaps the snapshot in for the request path to read, and swaps a service's endpoint
-//!    set alone where nothing else changed;
-//! 4. [`status`] tells the owners of resources what was wrong with them.
+//! 2. [`translate`] turns resources and [`settings::Settings`] into a [`snapshot::Snapshot`] and a
+//!    list of [`problem::Problem`]s; it is a pure function;
+//! 3. [`live`] swaps the snapshot that the request path reads, or only a service's endpoint set
+//!    where nothing else changed;
+//! 4. [`status`] reports problems to the owners of resources.
 //!
-//! Beside it, [`store`] keeps what the gateway has ordered by itself, and [`session`] tells all
-//! replicas what they must know of login sessions; [`bearer_review`] asks a cluster who may read
-//! telemetry.
+//! Besides, [`store`] persists what the gateway orders or generates, [`session`] shares state of
+//! login sessions between replicas, and [`bearer_review`] asks a cluster who may read telemetry.
 //!
-//! A gateway reads [`settings::Settings::read`], makes a [`live::Live`] for its workers, and on the
-//! runtime of its control plane awaits [`run`]`(Arc<Settings>, Arc<Live>, shutdown)`, which keeps
-//! that up to date.
+//! A gateway calls [`settings::Settings::read`], creates a [`live::Live`] for its workers, and on
+//! the runtime of its control plane awaits [`run`]`(Arc<Settings>, Arc<Live>, shutdown)`, which
+//! keeps it up to date.
 //!
-//! It knows neither hyper nor rustls: certificates pass through it as bytes.
+//! The crate depends on neither hyper nor rustls: certificates pass through it as bytes.
 
 pub mod atomic_file;
 pub mod bearer_review;

@@ -1,4 +1,4 @@
-//! What a running gateway knows: the snapshot, its problems, and how old all that is.
+//! Live state of a gateway: the current snapshot, its problems, and their age.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,16 +11,15 @@ use crate::problem::Problem;
 use crate::snapshot::Snapshot;
 use crate::unix_time::seconds;
 
-/// Written by the control plane, read by workers (the snapshot) and by the admin listener (all of
-/// it).
+/// State that the control plane writes, and that workers and the admin listener read.
 #[derive(Debug, Default)]
 pub struct Live {
     /// The routing table.
     pub snapshot: ArcSwap<Snapshot>,
-    /// What is wrong now.
+    /// The current problems.
     pub problems: ArcSwap<Vec<Problem>>,
     synced: AtomicBool,
-    heard: AtomicU64,
+    as_of: AtomicU64,
     publications: AtomicU64,
     published: watch::Sender<()>,
 }
@@ -28,27 +27,27 @@ pub struct Live {
 // === impl Live ===
 
 impl Live {
-    /// Whether every kind of resource has been read in whole once.
+    /// Whether every kind of resource has been read completely once.
     #[must_use]
     pub fn is_synced(&self) -> bool {
         self.synced.load(Ordering::Acquire)
     }
 
-    /// Says that every kind of resource has been read in whole once.
+    /// Records that every kind of resource has been read completely once.
     pub fn set_synced(&self) {
         self.synced.store(true, Ordering::Release);
     }
 
-    /// Says that the source was heard of just now: what is known is as of `now`.
-    pub fn heard(&self, now: SystemTime) {
-        self.heard.fetch_max(seconds(now), Ordering::Relaxed);
+    /// Records that the state is as of `now`, when the source last responded.
+    pub fn set_as_of(&self, now: SystemTime) {
+        self.as_of.fetch_max(seconds(now), Ordering::Relaxed);
     }
 
-    /// How old what is known may be; `None` before anything was heard.
+    /// How old the state may be; `None` before the source first responded.
     #[must_use]
     pub fn age(&self, now: SystemTime) -> Option<Duration> {
-        let heard = self.heard.load(Ordering::Relaxed);
-        (heard > 0).then(|| Duration::from_secs(seconds(now).saturating_sub(heard)))
+        let as_of = self.as_of.load(Ordering::Relaxed);
+        (as_of > 0).then(|| Duration::from_secs(seconds(now).saturating_sub(as_of)))
     }
 
     /// Swaps in a new snapshot and its problems.
@@ -65,20 +64,20 @@ impl Live {
         self.publications.load(Ordering::Relaxed)
     }
 
-    /// Hands over the snapshot that is known now and, forever, each that is published from then on:
-    /// a task of the control plane. Of those that follow one another faster than they are taken
-    /// only the last is handed over.
-    pub async fn follow(&self, mut learn: impl FnMut(&Snapshot)) {
+    /// Calls `load` with the current snapshot and then, forever, with each one that is published.
+    ///
+    /// Runs as a task of the control plane. Of snapshots that are published faster than `load`
+    /// returns, only the last is passed.
+    pub async fn watch(&self, mut load: impl FnMut(&Snapshot)) {
         let mut published = self.published();
         loop {
-            learn(&self.snapshot.load_full());
+            load(&self.snapshot.load_full());
             // The sender lives as long as `self`.
             let _ = published.changed().await;
         }
     }
 
-    /// Changes each time a snapshot is published: for the control plane, which prepares things
-    /// ahead of the request path.
+    /// Returns a receiver that changes each time a snapshot is published.
     #[must_use]
     pub fn published(&self) -> watch::Receiver<()> {
         self.published.subscribe()

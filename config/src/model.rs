@@ -1,5 +1,5 @@
-//! What all other modules may use, and what uses none of them: names, addresses, where things come
-//! from, durations, and the vocabulary that users write.
+//! Basic types, which depend on no other module: names, addresses, origins, durations, and the
+//! labels and annotations that users write.
 
 pub mod address;
 pub mod credential;
@@ -15,4 +15,4 @@ pub use self::hostname::{
 };
 pub use self::name::NamespacedName;
 pub use self::name_pattern::{InvalidNamePattern, NamePattern};
-pub use self::origin::{Origin, Place};
+pub use self::origin::{Origin, SourceLocation};

@@ -1,4 +1,4 @@
-//! What manifests mean, without a gateway: all that is wrong with them in one run.
+//! Translates manifests without a gateway, and reports all problems in one run.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -13,11 +13,11 @@ use crate::source::{Secrets, directory};
 use crate::translate::annotations::is_about_annotations;
 use crate::translate::{Translation, translate};
 
-/// Reads the manifests in `paths`, folders and files that are taken together, and the certificates
-/// that `settings` name, and translates them once. What `settings` name as the source is not read.
+/// Reads the manifests in the folders and files `paths` and the certificates in `settings`, and
+/// translates them once. The source in `settings` is not read.
 ///
-/// Of an object that is wrong in part, the rest is judged too: the problems are more than a gateway
-/// reports, which leaves such an object aside.
+/// The valid part of an invalid object is checked too, so this reports more problems than a
+/// gateway, which ignores such an object.
 #[must_use]
 pub fn preview(settings: &Settings, paths: Vec<PathBuf>, now: SystemTime) -> Translation {
     let Manifests { objects, partial, mut problems } =
@@ -27,7 +27,7 @@ pub fn preview(settings: &Settings, paths: Vec<PathBuf>, now: SystemTime) -> Tra
     let mut resources = Resources::default();
     let partial_origins: BTreeSet<Origin> =
         partial.iter().map(|object| object.origin().clone()).collect();
-    // What is whole counts where an object is defined twice.
+    // Where an object is defined twice, the valid definition wins.
     let manifests = partial.into_iter().chain(objects).map(Change::Upsert);
     for change in manifests.chain(certificates.changes) {
         resources.apply(change);
@@ -55,7 +55,7 @@ mod tests {
         Settings::parse(Path::new("defaults"), text).unwrap()
     }
 
-    /// Line, reason and message of all that is wrong.
+    /// Line, reason and message of all problems.
     fn wrong(files: &[(&str, &str)], paths: &[&str]) -> Vec<(u32, &'static str, String)> {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -84,7 +84,7 @@ metadata:
 ";
 
     #[test]
-    fn all_mistakes_in_one_object_are_found_at_once() {
+    fn all_problems_of_an_object_are_reported_at_once() {
         let service = "\
 apiVersion: v1
 kind: Service
@@ -115,11 +115,11 @@ spec:
             ],
             "{found:#?}"
         );
-        assert_eq!(wrong(&files, &["."]), found, "the folder as the files");
+        assert_eq!(wrong(&files, &["."]), found, "a folder gives the same result as its files");
     }
 
     #[test]
-    fn a_namespace_that_is_wrong_in_part_does_not_hide_its_services() {
+    fn a_partly_invalid_namespace_does_not_hide_problems_of_its_services() {
         let namespace = NAMESPACE.replace("require: none", "require: none, other: [1]");
         let service = "\
 apiVersion: v1
@@ -135,14 +135,14 @@ spec: {ports: [{port: 80}]}
     }
 
     #[test]
-    fn a_configuration_beside_manifests_is_none() {
+    fn a_configuration_file_beside_manifests_is_not_a_manifest() {
         let configuration = "zone: apps.example.com\nsource: {directory: .}\n";
         let files = [("portcullis.yaml", configuration), ("namespace.yaml", NAMESPACE)];
         assert_eq!(wrong(&files, &["."]), []);
     }
 
     #[test]
-    fn what_is_not_there_is_reported() {
+    fn a_missing_path_is_reported() {
         let found = wrong(&[], &["nothing"]);
         assert!(matches!(found.as_slice(), [(_, "Unreadable", _)]), "{found:?}");
     }

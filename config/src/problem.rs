@@ -1,4 +1,4 @@
-//! What is wrong with a resource or with the configuration, and how to mend it.
+//! Problems with resources or with the configuration, and how to fix them.
 
 use std::fmt;
 
@@ -6,33 +6,33 @@ use crate::model::Origin;
 
 use serde::Serialize;
 
-/// One thing that is wrong, told to the person who can mend it.
+/// A problem, reported to the owner of the resource.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {
-    /// How bad it is.
+    /// How severe it is.
     pub severity: Severity,
     /// Why, as one CamelCase word: the `reason` of a Kubernetes event and the label of a metric.
     pub reason: &'static str,
-    /// Where the thing that is wrong was written.
+    /// The resource, and where it was written.
     pub origin: Origin,
-    /// What is wrong: one sentence, without the place.
+    /// What is wrong: one sentence, without the location.
     pub message: String,
-    /// How to mend it: one sentence.
+    /// How to fix it: one sentence.
     pub help: String,
 }
 
-/// How bad a [`Problem`] is.
+/// How severe a [`Problem`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Part of what was asked for is not in effect.
+    /// Part of what was configured is not in effect.
     Error,
-    /// All that was asked for is in effect, but it is probably not what was meant.
+    /// Everything that was configured is in effect, but probably not what was intended.
     Warning,
 }
 
-/// The one of `names` that was probably meant by `word`: that of the least edit distance, if this
-/// is at most a third of its length.
+/// The one of `names` that `word` is probably a misspelling of: the nearest by edit distance, if
+/// that is at most a third of its length.
 pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const LONGEST: usize = 64;
     if word.len() > LONGEST {

@@ -1,8 +1,8 @@
-//! The proxies that the environment names for connections to other servers.
+//! Forward proxies for outgoing connections, from the environment.
 //!
-//! As curl reads them: `HTTPS_PROXY`, else `ALL_PROXY`, and `NO_PROXY` with the exceptions, each
-//! also in lower case; the first that is not empty counts. A loopback address never needs to be named as an exception. There is no
-//! variable for plain HTTP, because it is spoken with this machine only.
+//! The variables are read as curl does: `HTTPS_PROXY`, else `ALL_PROXY`, and `NO_PROXY` with the
+//! exceptions, each also in lower case; the first that is not empty counts. Loopback addresses are
+//! always exceptions. There is no variable for plain HTTP, which is used for loopback only.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ pub struct Proxies {
     invalid: Option<&'static str>,
 }
 
-/// A variable whose value, which is not shown because a password may be in it, names no proxy.
+/// A variable does not hold the URL of a proxy. The value is not shown: it may contain a password.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} is not the URL of a proxy, such as `http://proxy.example.com:3128`")]
 pub struct InvalidProxy(&'static str);
@@ -25,12 +25,12 @@ pub struct InvalidProxy(&'static str);
 // === impl Proxies ===
 
 impl Proxies {
-    /// The proxies of the process's environment.
+    /// Reads the process's environment.
     pub fn from_environment() -> Self {
         Self::read(|name| std::env::var(name).ok())
     }
 
-    /// The proxies of the environment in which variables have these values.
+    /// Reads an environment in which variables have these values.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Self {
         let first = |names: &[&'static str]| {
             let set = |name: &&'static str| {
@@ -41,7 +41,7 @@ impl Proxies {
         let (name, url) = first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]);
         let (_, exceptions) = first(&["NO_PROXY", "no_proxy"]);
         let invalid = (!url.is_empty() && !is_proxy(&url)).then_some(name);
-        // Any name will do: it is only asked whether the proxy would be used.
+        // Any name works here: only whether the proxy would be used matters.
         let url = if invalid.is_some() { "invalid" } else { &*url };
         Self { matcher: Matcher::builder().https(url).no(exceptions).build(), invalid }
     }
@@ -49,7 +49,7 @@ impl Proxies {
     /// The proxy for an `https` URL, with its credentials; `None` for a direct connection.
     ///
     /// # Errors
-    /// The environment demands a proxy for the URL, and does not name a valid one.
+    /// The environment requires a proxy for the URL, and its value is not valid.
     pub fn proxy(&self, url: &Uri) -> Result<Option<Intercept>, InvalidProxy> {
         let direct = url.host().is_none_or(is_loopback);
         let proxy = if direct { None } else { self.matcher.intercept(url) };
@@ -66,8 +66,8 @@ pub fn is_loopback(host: &str) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether this is the URL of a proxy for HTTP, with or without a scheme. Nothing may follow its
-/// port: a password with one of these characters would be taken apart, and shown as a host.
+/// Whether this is the URL of an HTTP proxy, with or without a scheme. Nothing may follow its port:
+/// part of a password with one of these characters would be parsed, and shown, as the host.
 fn is_proxy(url: &str) -> bool {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn exceptions_are_names_with_all_below_them_addresses_and_networks() {
+    fn exceptions_are_domains_with_their_subdomains_addresses_and_networks() {
         let through = proxies("proxy.test:3128", ".svc, id.test,10.0.0.0/8,192.0.2.1,fd00::/8");
         for url in [
             "https://kubernetes.default.svc/",
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_is_always_an_exception() {
+    fn loopback_is_always_an_exception() {
         let proxies = proxies("http://proxy.test:3128", "");
         for url in ["https://localhost/", "https://127.1.2.3:8443/", "https://[::1]/"] {
             assert_eq!(proxy(&proxies, url), None, "{url}");
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_valid_proxy_only_exceptions_are_connected_to() {
+    fn with_an_invalid_proxy_only_exceptions_are_connected_to() {
         for url in [
             "ftp://proxy",
             "socks5://proxy:1080",
@@ -185,10 +185,10 @@ mod tests {
         ] {
             let proxies = proxies(url, "id.test");
             let refused = proxies.proxy(&Uri::from_static("https://other.test/"));
-            let told = refused.map(|_| url).unwrap_err().to_string();
+            let message = refused.map(|_| url).unwrap_err().to_string();
             assert!(
-                told.starts_with("HTTPS_PROXY is not the URL") && !told.contains("crt"),
-                "{told}"
+                message.starts_with("HTTPS_PROXY is not the URL") && !message.contains("crt"),
+                "{message}"
             );
             assert_eq!(proxy(&proxies, "https://id.test/"), None);
             assert_eq!(proxy(&proxies, "https://localhost/"), None);

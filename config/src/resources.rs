@@ -1,8 +1,8 @@
-//! The typed store: all that translation reads.
+//! The typed store: the input of translation.
 //!
-//! Objects are trimmed to what is read before they are kept, and parsed once, at this border: an
-//! object that cannot be understood is a [`Problem`], and its source keeps what it knew of it. The
-//! store reports what each [`Change`] has [`Changed`]; what that is good for is its reader's business.
+//! Objects are parsed once, and trimmed to the fields that are read before they are stored. An
+//! object that cannot be parsed is a [`Problem`], and its source keeps the last valid version. The
+//! store reports what each [`Change`] has [`Changed`].
 
 mod annotations;
 mod certificate;
@@ -28,12 +28,12 @@ pub use self::namespace::Namespace;
 pub use self::reserved::{Reserved, ReservedAddresses};
 pub use self::service::{Service, ServicePort};
 use crate::installation::Installation;
-use crate::model::{NamespacedName, Origin, Place};
+use crate::model::{NamespacedName, Origin, SourceLocation};
 use crate::problem::{Problem, Severity};
 use crate::settings::CertificateSettings;
 use crate::snapshot::certificate::Certificate;
 
-/// Everything that is known of the cluster, or of the folder.
+/// All resources of the cluster, or of the folder.
 #[derive(Debug, Clone, Default)]
 pub struct Resources {
     installation: Installation,
@@ -41,7 +41,7 @@ pub struct Resources {
     namespaces: BTreeMap<Arc<str>, Namespace>,
     services: BTreeMap<NamespacedName, Service>,
     slices: BTreeMap<NamespacedName, BTreeMap<Arc<str>, EndpointSlice>>,
-    /// Which Service each slice is kept under: a slice may change its label.
+    /// The Service that each slice is stored under: the label of a slice may change.
     slice_services: BTreeMap<NamespacedName, NamespacedName>,
     certificates: BTreeMap<CertificateSettings, Certificate>,
     credentials: BTreeMap<NamespacedName, Credential>,
@@ -56,13 +56,13 @@ pub enum Object {
     Service(Service),
     /// An EndpointSlice.
     EndpointSlice(EndpointSlice),
-    /// What was found where the configuration said that a certificate is.
+    /// A certificate, with the setting that names it.
     Certificate(CertificateSettings, Certificate),
     /// A Secret that holds a credential.
     Credential(Credential),
 }
 
-/// Names an object of the store.
+/// The identity of an object of the store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ObjectId {
     /// A Namespace.
@@ -71,7 +71,7 @@ pub enum ObjectId {
     Service(NamespacedName),
     /// An EndpointSlice, by its own name.
     EndpointSlice(NamespacedName),
-    /// A certificate, by what the configuration says about it.
+    /// A certificate, by the setting that names it.
     Certificate(CertificateSettings),
     /// A Secret that holds a credential.
     Credential(NamespacedName),
@@ -95,33 +95,33 @@ pub enum Kind {
 /// A change to the store.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// This object is there now, new or changed.
+    /// This object was added or modified.
     Upsert(Object),
-    /// This object is gone.
+    /// This object was deleted.
     Delete(ObjectId),
-    /// These are all objects of the kind; objects of other kinds in the list are ignored.
+    /// These are all objects of the kind. Objects of other kinds in the list are ignored.
     Replace(Kind, Vec<Object>),
 }
 
-/// What a [`Change`] has changed: what comes again as it was is in none of these.
+/// The effect of a [`Change`]. An object that is applied again unchanged has none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changed {
-    /// Services that are new, different or gone.
+    /// Services that were added, modified or deleted.
     pub services: BTreeSet<NamespacedName>,
-    /// Services that EndpointSlices were added to, changed for, or taken from.
+    /// Services whose EndpointSlices were added, modified or deleted.
     pub slices: BTreeSet<NamespacedName>,
-    /// Whether there are other credentials.
+    /// Whether credentials have changed.
     pub credentials: bool,
-    /// Whether other addresses are [reserved](Resources::reserved).
+    /// Whether the [reserved](Resources::reserved) addresses have changed.
     pub reserved: bool,
-    /// Whether there are other Namespaces or certificates.
+    /// Whether Namespaces or certificates have changed.
     pub others: bool,
 }
 
 // === impl Object ===
 
 impl Object {
-    /// Its name in the store.
+    /// Its identity in the store.
     #[must_use]
     pub fn id(&self) -> ObjectId {
         match self {
@@ -167,7 +167,7 @@ impl ObjectId {
 // === impl Resources ===
 
 impl Resources {
-    /// None yet, for a gateway of this installation.
+    /// Creates an empty store for a gateway of this installation.
     #[must_use]
     pub fn new(installation: Installation) -> Self {
         let reserved = ReservedAddresses::new(&installation.api_server);
@@ -180,13 +180,13 @@ impl Resources {
         &self.installation
     }
 
-    /// The addresses that no Service may claim for endpoints.
+    /// The addresses that no Service may have as endpoints.
     #[must_use]
     pub fn reserved(&self) -> &ReservedAddresses {
         &self.reserved
     }
 
-    /// Applies a change, and reports what is different.
+    /// Applies a change, and returns its effect.
     pub fn apply(&mut self, change: Change) -> Changed {
         let mut changed = Changed::default();
         match change {
@@ -229,12 +229,12 @@ impl Resources {
         self.slices.values().flat_map(BTreeMap::values)
     }
 
-    /// The Services that have EndpointSlices, whether or not there are these Services.
+    /// The names of Services that have EndpointSlices, even where the Service does not exist.
     pub fn services_of_slices(&self) -> impl Iterator<Item = &NamespacedName> {
         self.slices.keys()
     }
 
-    /// What was found where the configuration said that a certificate is.
+    /// The certificate that this setting names.
     #[must_use]
     pub fn certificate(&self, settings: &CertificateSettings) -> Option<&Certificate> {
         self.certificates.get(settings)
@@ -277,15 +277,15 @@ impl Resources {
     }
 
     fn replace(&mut self, kind: Kind, objects: Vec<Object>, changed: &mut Changed) {
-        let mut gone: BTreeSet<ObjectId> = self.ids(kind).collect();
+        let mut deleted: BTreeSet<ObjectId> = self.ids(kind).collect();
         for object in objects {
             let id = object.id();
             if id.kind() == kind {
-                gone.remove(&id);
+                deleted.remove(&id);
                 self.upsert(object, changed);
             }
         }
-        gone.iter().for_each(|id| self.delete(id, changed));
+        deleted.iter().for_each(|id| self.delete(id, changed));
     }
 
     fn ids(&self, kind: Kind) -> Box<dyn Iterator<Item = ObjectId> + '_> {
@@ -359,7 +359,7 @@ impl Resources {
     }
 }
 
-/// Whether the map has changed: not where the value was there already.
+/// Inserts a value; returns whether the map has changed.
 fn insert<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: V) -> bool {
     let differs = map.get(&key) != Some(&value);
     if differs {
@@ -378,13 +378,13 @@ struct Metadata {
 // === impl Metadata ===
 
 impl Metadata {
-    /// Reads an object's metadata. `namespaced` tells whether its kind has a namespace: the default
-    /// one where none is written.
+    /// Parses an object's metadata. `namespaced` is whether its kind has a namespace, which is
+    /// `default` where none is written.
     fn read(
         kind: &'static str,
         namespaced: bool,
         metadata: &ObjectMeta,
-        place: Option<Place>,
+        place: Option<SourceLocation>,
     ) -> Result<Self, Problem> {
         let namespace = match (&metadata.namespace, namespaced) {
             (Some(namespace), true) => namespace.as_str().into(),
@@ -406,7 +406,7 @@ impl Metadata {
     }
 }
 
-/// An object that cannot be understood: what was known of it stays.
+/// The problem of an object that cannot be parsed; its last valid version stays in effect.
 fn unreadable(origin: Origin, message: String, help: String) -> Problem {
     Problem { severity: Severity::Error, reason: "Unreadable", origin, message, help }
 }

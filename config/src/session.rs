@@ -1,16 +1,15 @@
-//! What all replicas of a gateway must know of login sessions, in Secrets that they write
-//! themselves.
+//! State of login sessions that the replicas of a gateway share, in Secrets that they write.
 //!
 //! | module | what | Secrets |
 //! | --- | --- | --- |
-//! | [`ended`] | the sessions that were ended before their time | `portcullis-ended-sessions-1` to `-4` |
-//! | [`keys`] | the keys that seal sessions, made and rotated by the gateway | `portcullis-session-keys` |
+//! | [`revocations`] | revoked sessions | `portcullis-ended-sessions-1` to `-4` |
+//! | [`keys`] | the keys that seal sessions, generated and rotated by the gateway | `portcullis-session-keys` |
 //! | [`store::session`](crate::store::session) | how such a Secret is changed, in a cluster and in a folder | |
 //!
-//! Their names never change, so that a Role can grant these alone, and nobody needs the right to
-//! make or delete any. They are read like all credentials: by the watch of the source, into the
-//! snapshot. An entry's name says all about it, and no entry is ever changed: so replicas
-//! that add and take away at the same time undo nothing of each other's.
+//! Their names never change, so that a Role can grant access to these alone, without the right to
+//! create or delete Secrets. They are read like all credentials: by the watch of the source, into
+//! the snapshot. An entry is fully described by its name and is never changed, so replicas that add
+//! and remove entries at the same time do not undo each other's changes.
 
 pub mod keys;
 pub mod revocations;
@@ -21,29 +20,28 @@ use std::time::Duration;
 
 use crate::snapshot::certificate::SecretBytes;
 
-/// By how much the clocks of replicas may differ: for so long more is kept what is over.
+/// How much the clocks of replicas may differ: expired entries are kept for that much longer.
 pub(crate) const LEEWAY: Duration = Duration::from_secs(300);
 
-/// Entries to be added to one Secret and to be taken from it. All others stay.
+/// Entries to add to one Secret and to remove from it. All others stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The Secret's name.
     pub secret: &'static str,
     /// The value of its label [`CREDENTIAL`](crate::model::credential::CREDENTIAL).
     pub kind: &'static str,
-    /// What is added.
+    /// The entries to add.
     pub add: BTreeMap<String, SecretBytes>,
-    /// What is taken away, where it is there.
+    /// The entries to remove, where they exist.
     pub remove: BTreeSet<String>,
-    /// What the Secret must be like for the change to hold; without it, the change holds in any
-    /// case.
+    /// The state that the Secret must be in for the change to apply; without it, it always applies.
     pub only_if: Option<Seen>,
 }
 
-/// What a Secret was like when it was decided to change it.
+/// The state of a Secret when a change to it was computed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Its `metadata.resourceVersion`, where it comes from a cluster and is there.
+    /// Its `metadata.resourceVersion`, where it exists in a cluster.
     pub version: Option<Arc<str>>,
     /// The names of its entries.
     pub entries: BTreeSet<String>,

@@ -1,6 +1,6 @@
-//! The configuration file: what is decided once for a gateway, not by the resources that it reads.
+//! The configuration file: settings of a gateway, as opposed to the resources that it reads.
 //!
-//! Every field has a default but `zone` and `source`. `docs/configuration.md` and
+//! Every field except `zone` and `source` has a default. `docs/configuration.md` and
 //! `docs/configuration.schema.json` are generated from these types; a test compares them.
 
 pub mod access;
@@ -32,19 +32,19 @@ pub use self::tls::{HstsSettings, TlsPolicy};
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Settings {
-    /// The DNS domain that the gateway answers for, such as `apps.example.com`. One wildcard DNS
+    /// The DNS domain that the gateway serves, such as `apps.example.com`. One wildcard DNS
     /// record points it at the gateway.
     pub zone: String,
-    /// How a hostname is made from a service and its environment. `{service}`, `{environment}` and
+    /// The template of hostnames of services in environments. `{service}`, `{environment}` and
     /// `{zone}` are replaced.
     #[serde(default = "default_hostname")]
     pub hostname: String,
-    /// The environment whose services are `{service}.{zone}`, without the environment's name.
+    /// The environment whose services are `{service}.{zone}`, without the name of the environment.
     #[serde(default)]
     pub default_environment: Option<String>,
-    /// Where resources come from.
+    /// The source of resources.
     pub source: SourceSettings,
-    /// Where connections are accepted.
+    /// The listeners for clients.
     #[serde(default)]
     pub listeners: ListenerSettings,
     /// The listener for the kubelet's probes.
@@ -53,35 +53,35 @@ pub struct Settings {
     /// The listener for metrics.
     #[serde(default)]
     pub telemetry: TelemetrySettings,
-    /// The listener for the live table, for explanations and for orders, on this machine alone.
+    /// The listener for live routes, explanations and admin commands, on loopback only.
     #[serde(default)]
     pub admin: AdminSettings,
     /// Certificates to serve.
     #[serde(default)]
     pub certificates: Vec<CertificateSettings>,
-    /// Certificates that the gateway orders by itself, for names that `certificates` do not cover;
-    /// without it, none.
+    /// Certificates that the gateway orders, for names that `certificates` do not cover; without
+    /// it, none.
     #[serde(default)]
     pub acme: Option<AcmeSettings>,
-    /// Networks whose `X-Forwarded-*`, `Forwarded`, `X-Request-Id` and trace headers are believed
+    /// Networks whose `X-Forwarded-*`, `Forwarded`, `X-Request-Id` and trace headers are trusted
     /// and appended to; from all others they are replaced.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub trusted_networks: Vec<IpNet>,
-    /// Whether a `Forwarded` header (RFC 7239) is sent to backends beside the `X-Forwarded-*`
+    /// Whether a `Forwarded` header (RFC 7239) is sent to backends besides the `X-Forwarded-*`
     /// ones.
     #[serde(default)]
     pub forwarded_header: bool,
-    /// How callers are known.
+    /// How callers are authenticated.
     #[serde(default)]
     pub access: access::AccessSettings,
-    /// How connections to backends are made.
+    /// Connections to backends.
     #[serde(default)]
     pub upstreams: UpstreamSettings,
-    /// Limits in number and size.
+    /// Limits on numbers and sizes.
     #[serde(default)]
     pub limits: Limits,
-    /// Limits in time.
+    /// Timeouts.
     #[serde(default)]
     pub timeouts: TimeoutSettings,
     /// How the gateway stops.
@@ -90,22 +90,22 @@ pub struct Settings {
     /// The access log.
     #[serde(default)]
     pub access_log: AccessLogSettings,
-    /// Threads that serve requests; the default is one for each CPU that the process may use.
+    /// The number of worker threads; the default is the number of CPUs available to the process.
     #[serde(default)]
     pub workers: Option<NonZeroUsize>,
 }
 
-/// Where resources come from: one of the two.
+/// The source of resources: one of the two.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum SourceSettings {
     /// A Kubernetes API server.
     Kubernetes(KubernetesSettings),
-    /// A folder of manifests, as for `kubectl apply -f`, read anew when it changes.
+    /// A folder of manifests, as for `kubectl apply -f`; reloaded when it changes.
     Directory(PathBuf),
 }
 
-/// How the Kubernetes API server is reached.
+/// Access to the Kubernetes API server.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KubernetesSettings {
@@ -116,12 +116,12 @@ pub struct KubernetesSettings {
     /// The kubeconfig's context; without it, the current one.
     #[serde(default)]
     pub context: Option<String>,
-    /// Whether problems are told as Events on the resources that have them.
+    /// Whether problems are reported as Events on the resources.
     #[serde(default = "yes")]
     pub events: bool,
 }
 
-/// Where connections are accepted.
+/// The listeners for clients.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ListenerSettings {
@@ -139,20 +139,20 @@ pub struct ListenerSettings {
 pub struct HttpListenerSettings {
     /// The address; `null` for no such listener.
     pub address: Option<SocketAddr>,
-    /// What plain HTTP gets.
+    /// How plain HTTP is handled.
     pub mode: PlainHttp,
-    /// The port of HTTPS as clients see it, for redirects; it differs from the listener's where
-    /// something maps ports in front.
+    /// The public port of HTTPS, for redirects; it differs from the listener's where ports are
+    /// mapped in front of the gateway.
     pub redirect_port: u16,
 }
 
-/// What plain HTTP gets.
+/// How plain HTTP is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum PlainHttp {
-    /// A redirect to HTTPS (308), for every name alike.
+    /// Every request is redirected to HTTPS (308), whatever its host.
     Redirect,
-    /// The same as HTTPS.
+    /// Served like HTTPS.
     Serve,
 }
 
@@ -162,10 +162,10 @@ pub enum PlainHttp {
 pub struct HttpsListenerSettings {
     /// The address; `null` for no such listener.
     pub address: Option<SocketAddr>,
-    /// What of TLS is agreed to.
+    /// The TLS versions and cipher suites that are accepted.
     pub policy: TlsPolicy,
-    /// `Strict-Transport-Security` on every answer over TLS, whatever the host, in the place of
-    /// what backends say; `null` for none of ours, and backends' own as they are.
+    /// `Strict-Transport-Security` on every response over TLS, whatever the host; it replaces that
+    /// of backends. With `null` none is added, and that of backends is kept.
     pub hsts: Option<HstsSettings>,
 }
 
@@ -173,8 +173,8 @@ pub struct HttpsListenerSettings {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AdminSettings {
-    /// The address, which must be a loopback address; `null` for no such listener. It shows every
-    /// hostname and takes orders: reach it by `kubectl exec` or `kubectl port-forward`.
+    /// The address, which must be a loopback address; `null` for no such listener. It exposes every
+    /// hostname and accepts commands: reach it by `kubectl exec` or `kubectl port-forward`.
     pub address: Option<SocketAddr>,
 }
 
@@ -184,7 +184,7 @@ pub struct AdminSettings {
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum CertificateSettings {
-    /// PEM files, read anew when they change.
+    /// PEM files, reloaded when they change.
     Files {
         /// The chain, leaf first.
         certificate: PathBuf,
@@ -200,83 +200,83 @@ pub enum CertificateSettings {
     },
 }
 
-/// How connections to backends are made.
+/// Connections to backends.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct UpstreamSettings {
     /// A PEM file with the authorities that certificates of pods with `appProtocol: https` are
-    /// checked against; without it, no such pod is reached.
+    /// verified against; without it, such pods are not reachable.
     pub certificate_authorities: Option<PathBuf>,
 }
 
-/// Limits in number and size.
+/// Limits on numbers and sizes.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Limits {
-    /// Connections from clients, over all listeners and workers.
+    /// Connections from clients, for all listeners and workers together.
     pub connections: NonZeroUsize,
     /// Connections from one client address (IPv6: one /64).
     pub connections_per_client: NonZeroUsize,
-    /// Octets of a request's line and headers.
+    /// Bytes of the request line and headers.
     pub request_head_bytes: NonZeroUsize,
     /// Header fields of a request.
     pub request_headers: NonZeroUsize,
-    /// Octets of a response's line and headers, from a backend.
+    /// Bytes of the status line and headers of a backend's response.
     pub response_head_bytes: NonZeroUsize,
     /// Concurrent streams of one HTTP/2 connection.
     pub http2_streams: NonZeroU32,
-    /// Octets that one HTTP/2 stream may have under way from the client before they are read.
+    /// The flow-control window of an HTTP/2 stream from a client, in bytes.
     pub http2_stream_window: NonZeroU32,
-    /// Octets that the request heads of one connection may hold in memory. Requests beyond it are
-    /// refused: over HTTP/2 by a reset of their stream (REFUSED_STREAM), over HTTP/1.1 by 503.
+    /// Bytes of memory for the request heads of one connection. Requests beyond it are rejected:
+    /// over HTTP/2 by a stream reset (REFUSED_STREAM), over HTTP/1.1 by 503.
     pub request_memory_per_connection: NonZeroUsize,
-    /// Octets that the request heads of one client address (IPv6: one /64) may hold in memory, over
-    /// all of its connections; each connection has 16 KiB besides.
+    /// Bytes of memory for the request heads of one client address (IPv6: one /64), for all of its
+    /// connections together; each connection has 16 KiB in addition.
     pub request_memory_per_client: NonZeroUsize,
-    /// Idle connections kept to one endpoint by one worker.
+    /// Idle connections of one worker to one endpoint.
     pub idle_connections_per_endpoint: NonZeroUsize,
-    /// Connections in all to one endpoint by one worker; requests beyond it get 503.
+    /// All connections of one worker to one endpoint; requests beyond it get 503.
     pub connections_per_endpoint: NonZeroUsize,
 }
 
-/// Limits in time.
+/// Timeouts.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct TimeoutSettings {
-    /// For a client's TLS handshake and PROXY protocol header.
+    /// Timeout of a client's TLS handshake and PROXY protocol header.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub handshake: Duration,
-    /// For a request's head, from its first octet on.
+    /// Timeout of a request's head, from its first byte.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub request_head: Duration,
-    /// How long a client's connection is kept without a request.
+    /// How long a client's connection may be idle between requests.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub client_idle: Duration,
-    /// How long a body, either way, may stand still. WebSockets and HTTP/2 streams too.
+    /// How long a body may be idle in either direction, also of a WebSocket or an HTTP/2 stream.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub stream_idle: Duration,
-    /// How long a client may accept nothing of a backend's response that waits for it.
+    /// How long a client may read nothing of a pending response of a backend.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub client_read: Duration,
-    /// How long a client may take to accept an answer of the gateway's own (404, a redirect, a page
+    /// How long a client may take to read a response of the gateway itself (404, a redirect, a page
     /// of the portal). After that its HTTP/2 stream is reset, or its HTTP/1.1 connection closed.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub local_reply: Duration,
-    /// For a connection to a backend, TLS included.
+    /// Timeout of connecting to a backend, including TLS.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub connect: Duration,
-    /// From the request sent to a backend to the head of its response.
+    /// Timeout from the request sent to a backend to the head of its response.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub response_head: Duration,
-    /// How long an idle connection to a backend is kept.
+    /// How long an idle connection to a backend is kept open.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub upstream_idle: Duration,
@@ -286,12 +286,12 @@ pub struct TimeoutSettings {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct DrainSettings {
-    /// How long connections are still accepted, while `/readyz` already says no: the time that
-    /// load balancers need to notice.
+    /// How long connections are accepted while `/readyz` already fails: the time that load
+    /// balancers need to notice.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub delay: Duration,
-    /// How long requests under way may take after that.
+    /// How long requests in flight may take after that.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub deadline: Duration,
@@ -301,19 +301,19 @@ pub struct DrainSettings {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AccessLogSettings {
-    /// How a line looks.
+    /// The format of a line.
     pub format: AccessLogFormat,
     /// A file to append to; without it, standard output.
     pub file: Option<PathBuf>,
 }
 
-/// How a line of the access log looks.
+/// The format of a line of the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum AccessLogFormat {
     /// One JSON object.
     Json,
-    /// The "combined" format of Apache's and nginx' logs.
+    /// The "combined" format of Apache and nginx.
     Combined,
     /// No access log.
     None,

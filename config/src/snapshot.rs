@@ -1,10 +1,9 @@
 //! The immutable routing table that the request path reads.
 //!
-//! It carries the semantics of Gateway API: listeners → virtual hosts → ordered rules → filters →
-//! weighted backends → endpoint sets, with policies beside them. Each law of it is a type in a
-//! module of its own. A snapshot is never changed; the one exception, by design, is an endpoint
-//! set, which is swapped on its own ([`endpoints::Endpoints`]) because pods come and go far more
-//! often than routes.
+//! It has the semantics of Gateway API: listeners → virtual hosts → ordered rules → filters →
+//! weighted backends → endpoint sets, with policies beside them. Each concept is a type in a module
+//! of its own. A snapshot is immutable, except for endpoint sets, which are swapped separately
+//! ([`endpoints::Endpoints`]) because pods change far more often than routes.
 
 pub mod access;
 pub mod backend;
@@ -27,29 +26,29 @@ use self::certificate::Certificate;
 use self::host::HostTable;
 use crate::model::HostPattern;
 
-/// All that the request path needs to know, at one instant.
+/// All configuration that the request path reads, at one instant.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Snapshot {
-    /// What is served where. Listeners that serve the same hosts share one table.
+    /// The listeners. Those that serve the same hosts share one table.
     pub listeners: Vec<Listener>,
-    /// Certificates to serve, in order of preference; not yet checked.
+    /// Certificates to serve, in order of preference; not validated.
     pub certificates: Vec<Certificate>,
-    /// Credentials of callers, and what seals their sessions.
+    /// Credentials of callers, and the keys that seal their sessions.
     #[serde(skip_serializing_if = "Credentials::is_empty")]
     pub credentials: Credentials,
-    /// The Namespaces whose hostnames may stand in public certificate logs, although they demand
+    /// The Namespaces whose hostnames may appear in public certificate logs although they require
     /// credentials.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub public_names: BTreeSet<Arc<str>>,
 }
 
-/// One listener, as Gateway API's: where connections are accepted, and which hosts it serves.
+/// A listener, as in Gateway API: where connections are accepted, and which hosts it serves.
 #[derive(Debug, Clone, Serialize)]
 pub struct Listener {
     /// Its name, unique in the snapshot: [`Listener::HTTP`] and [`Listener::HTTPS`] are those of
     /// the configuration file.
     pub name: Arc<str>,
-    /// What is spoken on it.
+    /// Its protocol.
     pub protocol: ListenerProtocol,
     /// The only hosts that it serves; `None` is every host.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,12 +57,12 @@ pub struct Listener {
     pub hosts: Arc<HostTable>,
 }
 
-/// What is spoken on a listener (Gateway API `ProtocolType`).
+/// The protocol of a listener (Gateway API `ProtocolType`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum ListenerProtocol {
     /// HTTP/1.x or HTTP/2 by prior knowledge, without TLS.
     Http,
-    /// HTTP/1.x or HTTP/2 over TLS that ends here.
+    /// HTTP/1.x or HTTP/2 over TLS that is terminated here.
     Https,
     /// TLS that is passed through, routed by SNI.
     TlsPassthrough,
@@ -78,7 +77,7 @@ impl Snapshot {
         self.listeners.iter().find(|listener| &*listener.name == name)
     }
 
-    /// The backends of all routes; one that several routes lead to is there for each.
+    /// The backends of all routes; one that several routes share is repeated.
     pub fn backends(&self) -> impl Iterator<Item = &Backend> {
         let hosts = self.listeners.iter().flat_map(|listener| listener.hosts.iter());
         hosts.flat_map(|host| &host.routes).flat_map(|route| route.rule.backends.all())

@@ -1,5 +1,5 @@
-//! Where resources come from: a Kubernetes API server or a folder of manifests, and beside either
-//! the files of certificates.
+//! Sources of resources: a Kubernetes API server or a folder of manifests, and for both also
+//! certificate files.
 
 pub mod certificates;
 pub mod directory;
@@ -20,50 +20,50 @@ use crate::problem::Problem;
 use crate::resources::Change;
 use crate::settings::{CertificateSettings, Settings};
 
-/// The most updates that wait for the control plane; a source that is faster waits.
+/// The capacity of the update queue of the control plane; a source waits while it is full.
 pub const MAX_UPDATES: usize = 1024;
 
-/// Something that knows resources, and hears of their changes.
+/// Lists resources and watches them for changes.
 pub trait Source: Send + 'static {
-    /// Tells what is there, then what changes, for as long as anyone listens.
+    /// Sends all resources, then their changes, until the receiver of `updates` is dropped.
     ///
     /// # Errors
-    /// It cannot even be tried: a wrong kubeconfig, no inotify. What comes and goes, such as an API
-    /// server, is no error: what is known stays, and the source goes on trying.
+    /// The source cannot start: an invalid kubeconfig, no inotify. A temporary failure, such as
+    /// an unreachable API server, is not an error: the last state stays and the source retries.
     fn run(self, updates: Updates) -> impl Future<Output = Result<(), SourceError>> + Send;
 }
 
-/// Which Secrets are read; no other one ever is.
+/// The Secrets that may be read; no others are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Secrets {
-    /// Those that hold certificates.
+    /// Secrets that hold certificates.
     pub certificates: BTreeSet<NamespacedName>,
-    /// The Namespace of those that hold credentials: all there with the label
+    /// The Namespace of Secrets that hold credentials: all in it with the label
     /// [`CREDENTIAL`](crate::model::credential::CREDENTIAL).
     pub credentials: Option<Arc<str>>,
 }
 
-/// One thing that a source tells. What is at its default says nothing.
+/// One message of a source. A field at its default leaves that part unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct Update {
-    /// What has changed, in this order.
+    /// Changes, in order.
     pub changes: Vec<Change>,
-    /// All that is wrong now with what the source reads, in place of what it told before.
+    /// All current problems of the source; they replace those it reported before.
     pub problems: Option<Vec<Problem>>,
-    /// Whether by now every kind of resource has been told in whole.
+    /// Whether every kind of resource has been listed completely.
     pub synced: bool,
-    /// The time as of which everything that was told is known to be so.
-    pub heard: Option<SystemTime>,
+    /// The time at which everything that was sent is known to be current.
+    pub as_of: Option<SystemTime>,
 }
 
-/// Where a source tells its updates.
+/// The sending end of a source's updates.
 #[derive(Debug, Clone)]
 pub struct Updates {
     source: usize,
     sender: mpsc::Sender<(usize, Update)>,
 }
 
-/// Why a source cannot even be tried.
+/// Why a source cannot start or has stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// Files cannot be watched for changes.
@@ -71,25 +71,25 @@ pub enum SourceError {
     Watch {
         /// The file or folder.
         path: String,
-        /// What the system said.
+        /// The error of the operating system.
         error: notify::Error,
     },
-    /// The way to the Kubernetes API server is not known.
-    #[error("the way to the Kubernetes API server is not known: {0}")]
+    /// There is no usable configuration for the Kubernetes API server.
+    #[error("no usable configuration for the Kubernetes API server: {0}")]
     Kubernetes(String),
-    /// A source ended by itself, which is a defect.
-    #[error("a source of resources ended: {0}")]
-    Ended(String),
+    /// A source stopped by itself, which is a bug.
+    #[error("a source of resources stopped unexpectedly: {0}")]
+    Terminated(String),
 }
 
-/// Nobody listens to a source any more.
+/// The receiver of a source's updates was dropped.
 #[derive(Debug)]
-pub struct Stopped;
+pub struct Closed;
 
 // === impl Secrets ===
 
 impl Secrets {
-    /// Those that the configuration refers to.
+    /// The Secrets that the configuration refers to.
     #[must_use]
     pub fn of(settings: &Settings) -> Self {
         let certificates =
@@ -109,23 +109,23 @@ impl Secrets {
 // === impl Updates ===
 
 impl Updates {
-    /// A channel for `sources` sources: the ends for them to tell on, and the end that hears all of
-    /// them, each by its number.
+    /// Creates a channel for `sources` sources: a sender for each, and one receiver that gets every
+    /// update with the number of its source.
     pub(crate) fn channel(sources: usize) -> (Vec<Self>, mpsc::Receiver<(usize, Update)>) {
         let (sender, receiver) = mpsc::channel(MAX_UPDATES);
         ((0..sources).map(|source| Self { source, sender: sender.clone() }).collect(), receiver)
     }
 
-    /// Tells an update; waits while [`MAX_UPDATES`] are unheard.
+    /// Sends an update; waits while [`MAX_UPDATES`] are queued.
     ///
     /// # Errors
-    /// Nobody listens any more.
-    pub async fn tell(&self, update: Update) -> Result<(), Stopped> {
-        self.sender.send((self.source, update)).await.map_err(|_| Stopped)
+    /// The receiver was dropped.
+    pub async fn send(&self, update: Update) -> Result<(), Closed> {
+        self.sender.send((self.source, update)).await.map_err(|_| Closed)
     }
 
-    /// Ends once nobody listens any more.
-    pub async fn stopped(&self) {
+    /// Completes when the receiver is dropped.
+    pub async fn closed(&self) {
         self.sender.closed().await;
     }
 }

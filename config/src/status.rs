@@ -1,4 +1,4 @@
-//! Tells the owners of resources what is wrong with them: in the log, and as Kubernetes [`events`].
+//! Reports problems to the owners of resources: in the log, and as Kubernetes [`events`].
 
 pub mod events;
 
@@ -9,62 +9,62 @@ use tokio::sync::mpsc;
 use crate::model::Origin;
 use crate::problem::{Problem, Severity};
 
-/// What the owner of a resource is told once, on the resource.
+/// A notice to the owner of a resource, reported once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// Whether something is wrong; else something went well that had not before.
+    /// Whether it is a warning; else something that failed before has succeeded.
     pub warns: bool,
     /// Why, as one CamelCase word.
     pub reason: &'static str,
-    /// What was tried, as one word.
+    /// The action that was attempted, as one word.
     pub action: &'static str,
     /// The resource.
     pub origin: Origin,
-    /// What there is to say, with how to mend it.
+    /// The message, with how to fix it.
     pub note: String,
 }
 
-/// Tells problems when they come and when they are mended.
+/// Reports problems when they appear and when they are resolved.
 #[derive(Debug, Default)]
 pub struct Reporter {
-    told: BTreeSet<Problem>,
+    reported: BTreeSet<Problem>,
     events: Option<mpsc::Sender<Notice>>,
 }
 
-/// What [`Reporter::tell`] found, compared with the time before.
+/// Differences that [`Reporter::report`] found since the last report.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct News {
-    /// Problems that were not there before.
+pub struct Changes {
+    /// Problems that are new.
     pub new: Vec<Problem>,
-    /// Problems that are no longer there.
-    pub mended: Vec<Problem>,
+    /// Problems that are resolved.
+    pub resolved: Vec<Problem>,
 }
 
 // === impl Reporter ===
 
 impl Reporter {
-    /// Tells new problems on `events` too; those that find it full are told in the log alone.
+    /// Also sends new problems to `events`; when it is full, they are only logged.
     #[must_use]
     pub fn with_events(events: mpsc::Sender<Notice>) -> Self {
-        Self { told: BTreeSet::new(), events: Some(events) }
+        Self { reported: BTreeSet::new(), events: Some(events) }
     }
 
-    /// Tells what is new in `problems` and what is no longer in them; these are all that there are.
-    pub fn tell(&mut self, problems: &[Problem]) -> News {
-        let now: BTreeSet<Problem> = problems.iter().cloned().collect();
-        let new: Vec<Problem> = now.difference(&self.told).cloned().collect();
-        let mended: Vec<Problem> = self.told.difference(&now).cloned().collect();
-        self.told = now;
+    /// Reports what is new in `problems`, which are all current ones, and what is resolved.
+    pub fn report(&mut self, problems: &[Problem]) -> Changes {
+        let current: BTreeSet<Problem> = problems.iter().cloned().collect();
+        let new: Vec<Problem> = current.difference(&self.reported).cloned().collect();
+        let resolved: Vec<Problem> = self.reported.difference(&current).cloned().collect();
+        self.reported = current;
         for problem in &new {
             log(problem);
             // A bounded queue: a flood of problems must not become a flood of requests to the API
             // server.
             self.events.iter().for_each(|events| drop(events.try_send(Notice::from(problem))));
         }
-        for Problem { reason, origin, message, .. } in &mended {
-            tracing::info!(reason, %origin, "mended: {message}");
+        for Problem { reason, origin, message, .. } in &resolved {
+            tracing::info!(reason, %origin, "resolved: {message}");
         }
-        News { new, mended }
+        Changes { new, resolved }
     }
 }
 
@@ -103,25 +103,28 @@ mod tests {
             reason: "Broken",
             origin,
             message: message.to_owned(),
-            help: "mend it".to_owned(),
+            help: "fix it".to_owned(),
         }
     }
 
     #[test]
-    fn a_problem_is_told_once_and_its_end_too() {
+    fn a_problem_and_its_resolution_are_reported_once() {
         let mut reporter = Reporter::default();
-        assert_eq!(reporter.tell(&[problem("a"), problem("b")]).new, [problem("a"), problem("b")]);
-        assert_eq!(reporter.tell(&[problem("a"), problem("b")]), News::default());
         assert_eq!(
-            reporter.tell(&[problem("b"), problem("c")]),
-            News { new: vec![problem("c")], mended: vec![problem("a")] }
+            reporter.report(&[problem("a"), problem("b")]).new,
+            [problem("a"), problem("b")]
+        );
+        assert_eq!(reporter.report(&[problem("a"), problem("b")]), Changes::default());
+        assert_eq!(
+            reporter.report(&[problem("b"), problem("c")]),
+            Changes { new: vec![problem("c")], resolved: vec![problem("a")] }
         );
     }
 
     #[test]
-    fn more_problems_than_events_can_wait_do_not_block() {
+    fn a_full_queue_of_events_does_not_block() {
         let (sender, mut receiver) = mpsc::channel(1);
-        Reporter::with_events(sender).tell(&[problem("a"), problem("b")]);
+        Reporter::with_events(sender).report(&[problem("a"), problem("b")]);
         assert_eq!(receiver.try_recv(), Ok(Notice::from(&problem("a"))));
         assert!(receiver.try_recv().is_err());
     }

@@ -1,13 +1,12 @@
-//! What is kept of certificates that the gateway orders by itself: seen by every replica, written
-//! by the one that leads.
+//! Persistent storage for certificates that the gateway orders by ACME: read by every replica,
+//! written by the leader.
 //!
-//! | kind | for |
+//! | kind | storage |
 //! | --- | --- |
-//! | [`folder`] | one machine: files, and a lock for the one that leads |
-//! | [`kubernetes`] | a cluster: Secrets, and a Lease for the one that leads |
+//! | [`folder`] | one machine: files, and a file lock for the leader |
+//! | [`kubernetes`] | a cluster: Secrets, and a Lease for the leader |
 //!
-//! What the state means is the business of whoever orders; here it is octets that must not be lost,
-//! told or torn.
+//! The state is opaque here: bytes that must not be lost, disclosed or partly written.
 
 pub mod client_key;
 pub mod folder;
@@ -28,76 +27,73 @@ use crate::snapshot::certificate::{Certificate, SecretBytes};
 use crate::source::SourceError;
 use crate::status::Notice;
 
-/// The most certificates that are kept.
+/// The maximum number of stored certificates.
 pub const MAX_CERTIFICATES: usize = 10_000;
-/// The largest state, and the largest certificate with its key, in bytes. A Secret holds no more.
+/// The maximum size of the state, and of a certificate with its key, in bytes: a Secret's limit.
 pub const MAX_BYTES: usize = 1 << 20;
 
-/// A place that outlives the process. All replicas of a gateway share one.
+/// Persistent storage that all replicas of a gateway share.
 pub trait Store: Send + Sync + fmt::Debug + 'static {
-    /// Keeps [`held`](Self::held) and [`term`](Self::term) up to date for as long as it is polled.
-    /// Trouble is told in the log, and what was known stays.
+    /// Keeps [`contents`](Self::contents) and [`term`](Self::term) up to date while it is polled.
+    /// Errors are logged, and the last contents stay.
     fn run(&self) -> BoxFuture<'_, ()>;
 
-    /// What is kept now; `None` before it was read in whole.
-    fn held(&self) -> watch::Receiver<Option<Arc<Held>>>;
+    /// The current contents; `None` before they were read completely.
+    fn contents(&self) -> watch::Receiver<Option<Arc<StoreState>>>;
 
-    /// Whether this replica leads now. One does at a time.
+    /// The term of this replica while it is the leader. There is at most one leader at a time.
     fn term(&self) -> watch::Receiver<Option<Term>>;
 
-    /// Replaces the state, whole or not at all.
+    /// Replaces the state atomically.
     fn save_state(&self, term: Term, state: SecretBytes) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Adds or replaces a certificate, chain and key at once. Whatever asked for its renewal is
-    /// answered by that.
+    /// Adds or replaces a certificate, chain and key at once, and clears a request for its renewal.
     fn save_certificate(
         &self,
         term: Term,
         certificate: NewCertificate,
     ) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Removes a certificate that nobody needs any more. One that is not there, or that somebody
-    /// else has made, is left alone.
+    /// Removes a certificate. Does nothing if there is none, or if it was not created by a gateway.
     fn remove_certificate(&self, term: Term, name: String)
     -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Asks whichever replica leads to renew a certificate now. Any replica may.
-    fn ask_renewal(&self, name: String) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Requests that the leader renews a certificate now. Any replica may call this.
+    fn request_renewal(&self, name: String) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Tells the owner of a resource something, where there is a way to; at most 256 notices wait.
-    /// One about nothing else is about the store.
-    fn tell(&self, _notice: Notice) {}
+    /// Reports a notice to the owner of a resource, if the store supports it; at most 256 are
+    /// queued. A notice without an origin is about the store.
+    fn report(&self, _notice: Notice) {}
 
-    /// Asks whichever replica leads to replace the keys of accounts now. `request` tells this from
-    /// other times. Any replica may.
-    fn ask_rollover(&self, request: String) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Requests that the leader replaces the account keys now. `request` identifies the request.
+    /// Any replica may call this.
+    fn request_rollover(&self, request: String) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// How long other replicas may take until they have seen what was saved.
-    fn spread(&self) -> Duration;
+    /// The longest time until other replicas see what was saved.
+    fn propagation_delay(&self) -> Duration;
 }
 
-/// All that is kept.
+/// The contents of a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct StoreState {
     /// The state; `None` before any was saved.
     pub state: Option<SecretBytes>,
-    /// The last time that somebody asked to have the keys of accounts replaced, as they told it
-    /// from others.
+    /// The identifier of the last request to replace the account keys.
     pub rollover: Option<String>,
-    /// The certificates by their names, each with its key; not yet checked.
-    pub certificates: BTreeMap<String, Kept>,
+    /// The certificates by name, each with its key; not yet validated.
+    pub certificates: BTreeMap<String, StoredCertificate>,
 }
 
-/// A certificate that is kept.
+/// A stored certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
+pub struct StoredCertificate {
     /// Chain and key.
     pub certificate: Certificate,
-    /// Whether somebody asked to have it renewed now.
-    pub renewal_asked: bool,
+    /// Whether its renewal was requested.
+    pub renewal_requested: bool,
 }
 
-/// A certificate to be kept.
+/// A certificate to store.
 #[derive(Debug, Clone)]
 pub struct NewCertificate {
     /// Its name: a label (RFC 1123).
@@ -106,44 +102,44 @@ pub struct NewCertificate {
     pub chain: Vec<u8>,
     /// The private key in PEM.
     pub key: SecretBytes,
-    /// What people may want to know of it, each with a short name.
+    /// Descriptions for users, by a short name.
     pub about: BTreeMap<&'static str, String>,
 }
 
-/// A time of leading: a later one has a higher number, and what is written in an earlier one is
-/// refused.
+/// A term of leadership. A later one has a higher number, and writes of an earlier one are
+/// rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Term(pub u64);
 
-/// Why something was not kept.
+/// Why a store operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another replica leads by now.
-    #[error("another replica leads by now")]
+    /// This replica is no longer the leader.
+    #[error("this replica is no longer the leader")]
     Superseded,
     /// There is no such certificate.
     #[error("there is no such certificate")]
     Unknown,
     /// More than [`MAX_BYTES`].
-    #[error("it has more than {MAX_BYTES} bytes")]
+    #[error("larger than {MAX_BYTES} bytes")]
     TooLarge,
-    /// The file system said no.
+    /// A file operation failed.
     #[error("{path}: {error}")]
     Folder {
         /// The file or folder.
         path: String,
-        /// What the system said.
+        /// The error of the operating system.
         error: std::io::Error,
     },
-    /// The API server said no, or nothing.
+    /// The API server returned an error or did not respond.
     #[error("the API server: {0}")]
     Kubernetes(#[source] Box<kube::Error>),
 }
 
-/// Opens what `settings` name; `None` where no certificates are to be ordered.
+/// Opens the store of `settings`; returns `None` if no certificates are ordered.
 ///
 /// # Errors
-/// The folder cannot be made or used, or the way to the API server is not known.
+/// The folder cannot be created or used, or there is no usable configuration for the API server.
 pub async fn open(settings: &Settings) -> Result<Option<Arc<dyn Store>>, OpenError> {
     let Some(acme) = &settings.acme else { return Ok(None) };
     let namespace = match (&acme.store, &settings.source) {
@@ -154,20 +150,20 @@ pub async fn open(settings: &Settings) -> Result<Option<Arc<dyn Store>>, OpenErr
             kubernetes.namespace.clone()
         }
         (None, SourceSettings::Kubernetes(_)) => None,
-        // The check of settings refuses both: without an API server there is nothing but a folder.
+        // Settings validation rejects both: without an API server only a folder is possible.
         (_, SourceSettings::Directory(_)) => return Ok(None),
     };
     let SourceSettings::Kubernetes(kubernetes) = &settings.source else { return Ok(None) };
     Ok(Some(Arc::new(kubernetes::Secrets::new(kubernetes, namespace).await?)))
 }
 
-/// Why there is no store.
+/// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder cannot be used.
     #[error("`acme.store.folder` cannot be used: {0}")]
     Folder(#[from] StoreError),
-    /// The way to the API server is not known.
+    /// There is no usable configuration for the API server.
     #[error(transparent)]
     Kubernetes(#[from] SourceError),
 }

@@ -1,8 +1,7 @@
-//! What resources mean: a pure function from [`Resources`] to a [`Snapshot`], with what is wrong
-//! beside it.
+//! Translates [`Resources`] to a [`Snapshot`] and a list of [`Problem`]s, as a pure function.
 //!
-//! One bad resource never hides another: each is translated on its own, and what cannot be
-//! understood of it is told as a [`Problem`]. Where that is about access, it stays closed.
+//! An invalid resource never affects another: each is translated on its own, and its invalid parts
+//! are reported as a [`Problem`]. If such a part controls access, access is denied.
 
 pub mod annotations;
 pub mod endpoints;
@@ -24,7 +23,7 @@ use crate::resources::credential::Credential;
 use crate::session::keys;
 use crate::settings::hostname::InvalidTemplate;
 use crate::settings::{CertificateSettings, Settings};
-use crate::snapshot::access::{Credentials, EndedSessions, KeyRing};
+use crate::snapshot::access::{Credentials, KeyRing, RevokedSessions};
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::endpoints::EndpointCells;
 use crate::snapshot::{Listener, ListenerProtocol, Snapshot};
@@ -33,41 +32,39 @@ pub(crate) use self::dirty::Dirty;
 pub use self::endpoints::endpoint_set;
 pub use self::policy::{MAX_RETRIES, RETRY_CODES};
 
-/// What resources mean.
+/// The result of a translation.
 #[derive(Debug, Default)]
 pub struct Translation {
     /// The routing table.
     pub snapshot: Snapshot,
-    /// What is wrong, by resource.
+    /// The problems, sorted by resource.
     pub problems: Vec<Problem>,
 }
 
-/// Translates all resources. The same resources give the same translation, in whatever order they
-/// came.
+/// Translates all resources. The result does not depend on the order in which they were added.
 #[must_use]
 pub fn translate(settings: &Settings, resources: &Resources) -> Translation {
     translate_reusing(settings, resources, &mut EndpointCells::default())
 }
 
-/// Translates all resources, and takes endpoint cells from `cells` by [`EndpointCells::cell`], so
-/// that workers keep what they know of them. The caller commits the cells once the snapshot is
-/// published.
+/// Translates all resources, and reuses endpoint cells by [`EndpointCells::cell`], so that workers
+/// keep their state of them. The caller commits the cells once the snapshot is published.
 #[must_use]
 pub fn translate_reusing(
     settings: &Settings,
     resources: &Resources,
     cells: &mut EndpointCells,
 ) -> Translation {
-    let (Translation { snapshot, mut problems }, wrong) =
+    let (Translation { snapshot, mut problems }, credential_problems) =
         translate_apart(settings, resources, cells);
-    problems.extend(wrong);
+    problems.extend(credential_problems);
     problems.sort_by(|one, other| (&one.origin, one).cmp(&(&other.origin, other)));
     problems.dedup();
     Translation { snapshot, problems }
 }
 
-/// The same; what is wrong with credentials, which change by themselves too, stands beside the
-/// rest, and nothing of it in an order.
+/// Translates all resources, and returns the problems of credentials, which also change on their
+/// own, separately. Problems are not sorted.
 pub(crate) fn translate_apart(
     settings: &Settings,
     resources: &Resources,
@@ -90,26 +87,26 @@ pub(crate) fn translate_apart(
         .https
         .address
         .map(|_| listener(Listener::HTTPS, ListenerProtocol::Https));
-    let (credentials, wrong) = credentials(resources);
+    let (credentials, credential_problems) = credentials(resources);
     let snapshot = Snapshot {
         listeners: http.into_iter().chain(https).collect(),
         certificates: certificates(settings, resources, &mut problems),
         credentials,
         public_names,
     };
-    (Translation { snapshot, problems }, wrong)
+    (Translation { snapshot, problems }, credential_problems)
 }
 
-/// The certificates that the configuration names, in its order. One from files that is missing was
-/// told by who reads files.
+/// The certificates of the configuration, in its order. Missing files are not reported here, but by
+/// the source that reads them.
 fn certificates(
     settings: &Settings,
     resources: &Resources,
     problems: &mut Vec<Problem>,
 ) -> Vec<Certificate> {
-    let mut find = |wanted: &CertificateSettings| {
-        let found = resources.certificate(wanted).cloned();
-        if let (None, CertificateSettings::Secret { namespace, name }) = (&found, wanted) {
+    let mut find = |certificate: &CertificateSettings| {
+        let found = resources.certificate(certificate).cloned();
+        if let (None, CertificateSettings::Secret { namespace, name }) = (&found, certificate) {
             problems.push(Problem {
                 severity: Severity::Error,
                 reason: "NoCertificate",
@@ -119,10 +116,10 @@ fn certificates(
                     name: name.as_str().into(),
                     place: None,
                 },
-                message: "the configuration names it for a certificate, but it is not there, or \
-                          not readable"
+                message: "the configuration refers to it for a certificate, but it does not exist \
+                          or is not readable"
                     .to_owned(),
-                help: "create it, of type `kubernetes.io/tls`, and let the gateway read it"
+                help: "create it with type `kubernetes.io/tls`, and allow the gateway to read it"
                     .to_owned(),
             });
         }
@@ -131,8 +128,8 @@ fn certificates(
     settings.certificates.iter().filter_map(&mut find).collect()
 }
 
-/// All credentials, in the order of their Secrets' names, and what is wrong with them. Of two
-/// Secrets with the same client key the first counts.
+/// All credentials, in the order of their Secrets' names, and their problems. Of two Secrets with
+/// the same client key the first takes effect.
 pub(crate) fn credentials(resources: &Resources) -> (Credentials, Vec<Problem>) {
     let (mut credentials, mut problems) = (Credentials::default(), Vec::new());
     let mut seen: BTreeMap<[u8; 32], &Origin> = BTreeMap::new();
@@ -140,15 +137,15 @@ pub(crate) fn credentials(resources: &Resources) -> (Credentials, Vec<Problem>) 
         match credential {
             Credential::SessionKey(key) => credentials.session_keys.push(key.clone()),
             Credential::SessionKeys(ring, keys) => {
-                problems.extend(garbled_keys(ring));
+                problems.extend(invalid_key_entries(ring));
                 credentials.session_keys.extend_from_slice(keys);
                 if *ring.origin.name == *keys::SECRET {
                     credentials.key_ring = Some(ring.clone());
                 }
             }
-            Credential::EndedSessions(ended) => {
-                problems.extend(garbled_ends(ended));
-                credentials.ended_sessions.push(ended.clone());
+            Credential::RevokedSessions(revoked) => {
+                problems.extend(invalid_revocation_entries(revoked));
+                credentials.revoked_sessions.push(revoked.clone());
             }
             Credential::ClientKey(key) => match seen.entry(key.hash) {
                 Entry::Vacant(entry) => {
@@ -159,9 +156,9 @@ pub(crate) fn credentials(resources: &Resources) -> (Credentials, Vec<Problem>) 
                     severity: Severity::Error,
                     reason: "DuplicateKey",
                     origin: key.origin.clone(),
-                    message: format!("it holds the same key as {}, which counts", entry.get()),
-                    help: "make a key for each application by `portcullis key create`, and take \
-                           this one away"
+                    message: format!("it has the same key as {}, which takes effect", entry.get()),
+                    help: "create a key for each application with `portcullis key create`, and \
+                           remove this one"
                         .to_owned(),
                 }),
             },
@@ -170,39 +167,39 @@ pub(crate) fn credentials(resources: &Resources) -> (Credentials, Vec<Problem>) 
     (credentials, problems)
 }
 
-fn garbled_keys(ring: &KeyRing) -> Option<Problem> {
-    ring.is_garbled.then(|| Problem {
+fn invalid_key_entries(ring: &KeyRing) -> Option<Problem> {
+    ring.has_invalid_entries.then(|| Problem {
         severity: Severity::Error,
         reason: "Unreadable",
         origin: ring.origin.clone(),
-        message: "some of its entries hold no key of 32 octets, named by when it was made"
+        message: "some of its entries are not keys of 32 octets named by their creation time"
             .to_owned(),
-        help: "take them away; until then they seal and open no session".to_owned(),
+        help: "remove them; until then they are not used".to_owned(),
     })
 }
 
-fn garbled_ends(ended: &EndedSessions) -> Option<Problem> {
-    ended.is_garbled.then(|| Problem {
+fn invalid_revocation_entries(revoked: &RevokedSessions) -> Option<Problem> {
+    revoked.has_invalid_entries.then(|| Problem {
         severity: Severity::Error,
         reason: "Unreadable",
-        origin: ended.origin.clone(),
-        message: "some of its entries tell of no session that was ended, or cannot be understood: \
-                  all sessions that had begun before are ended"
+        origin: revoked.origin.clone(),
+        message: "some of its entries are not valid revocations: all sessions that started before \
+                  are revoked"
             .to_owned(),
-        help: "take them away; nobody but the gateway writes there".to_owned(),
+        help: "remove them; only the gateway writes to this Secret".to_owned(),
     })
 }
 
 // === impl Problem ===
 
 impl From<InvalidTemplate> for Problem {
-    fn from(wrong: InvalidTemplate) -> Self {
+    fn from(error: InvalidTemplate) -> Self {
         Self {
             severity: Severity::Error,
             reason: "InvalidHostnameTemplate",
             origin: Origin::default(),
-            message: format!("`{}`: {wrong}", wrong.key()),
-            help: wrong.help().to_owned(),
+            message: format!("`{}`: {error}", error.key()),
+            help: error.help().to_owned(),
         }
     }
 }

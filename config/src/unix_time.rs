@@ -1,4 +1,4 @@
-//! Points in time as whole seconds, for what is written down: cookies, states, tables.
+//! Times as whole seconds, for cookies and stored state.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,9 +1,7 @@
-//! YAML as a tree in which every value knows its place, so that whatever is wrong with a value can
-//! be told with line and column.
+//! YAML as a tree of values with positions, so that errors can be reported with line and column.
 //!
-//! The configuration file and manifests are read through it. JSON is read as the YAML that it is
-//! (YAML 1.2 §1.2). What a document may cost is bounded, aliases included, before any of it is
-//! kept.
+//! The configuration file and manifests are read with it. JSON is read as YAML, which includes it
+//! (YAML 1.2 §1.2). Limits bound the memory of a document, including aliases, before it is stored.
 
 mod amend;
 mod build;
@@ -16,14 +14,14 @@ pub(crate) use self::amend::{Amended, decode_amending, original_path};
 pub(crate) use self::build::{SyntaxError, read};
 pub(crate) use self::decode::{DecodeError, Step, decode};
 
-/// The deepest nesting of a document.
+/// The maximum nesting depth of a document.
 pub(crate) const MAX_DEPTH: usize = 64;
-/// The most values in one file.
+/// The maximum number of values in one file.
 pub(crate) const MAX_NODES: usize = 1_000_000;
-/// The most values that anchors (`&name`) may keep and aliases (`*name`) repeat in one file.
+/// The maximum number of values stored by anchors (`&name`) or repeated by aliases (`*name`).
 pub(crate) const MAX_REPEATED: usize = 100_000;
 
-/// A value and where it stands.
+/// A value and its position.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
     pub(crate) value: Value,
@@ -37,7 +35,7 @@ pub(crate) struct Position {
     pub(crate) column: u32,
 }
 
-/// What YAML's core schema knows.
+/// A value of YAML's core schema.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
     Null,
@@ -61,7 +59,7 @@ pub(crate) struct Entry {
 // === impl Node ===
 
 impl Node {
-    /// The value under `key`, where this is a map that has it.
+    /// The value of `key`, if this is a map that has it.
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         self.entry(key).map(|entry| &entry.node)
     }
@@ -73,7 +71,7 @@ impl Node {
         }
     }
 
-    /// The text, where this is one.
+    /// The text, if this is one.
     pub(crate) fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) => Some(text),
@@ -81,7 +79,7 @@ impl Node {
         }
     }
 
-    /// The values, where this is a list.
+    /// The values, if this is a list.
     pub(crate) fn list(&self) -> Option<&[Node]> {
         match &self.value {
             Value::List(list) => Some(list),
@@ -89,11 +87,11 @@ impl Node {
         }
     }
 
-    /// The way that `keys` lead, as far as there is one, and the place of its end. A number leads
-    /// into a list.
-    pub(crate) fn way_to(&self, keys: &[&str]) -> (Vec<Step>, Position) {
+    /// Resolves `keys` as far as they exist; returns the path and the position of its end. A number
+    /// is an index into a list.
+    pub(crate) fn resolve(&self, keys: &[&str]) -> (Vec<Step>, Position) {
         let mut node = self;
-        let mut way = Vec::new();
+        let mut path = Vec::new();
         for key in keys {
             let index = match &node.value {
                 Value::List(_) => key.parse().ok(),
@@ -101,18 +99,18 @@ impl Node {
                 _ => None,
             };
             let Some((step, next)) =
-                index.and_then(|index| Some((Step(index), node.follow(&[Step(index)])?)))
+                index.and_then(|index| Some((Step(index), node.at_path(&[Step(index)])?)))
             else {
                 break;
             };
-            way.push(step);
+            path.push(step);
             node = next;
         }
-        (way, node.at)
+        (path, node.at)
     }
 
-    /// What `path` leads to.
-    pub(crate) fn follow(&self, path: &[Step]) -> Option<&Node> {
+    /// The value at `path`.
+    pub(crate) fn at_path(&self, path: &[Step]) -> Option<&Node> {
         path.iter().try_fold(self, |node, step| match &node.value {
             Value::List(list) => list.get(step.0),
             Value::Map(entries) => entries.get(step.0).map(|entry| &entry.node),
@@ -120,8 +118,8 @@ impl Node {
         })
     }
 
-    /// What `path` leads to, to be changed.
-    pub(crate) fn follow_mut(&mut self, path: &[Step]) -> Option<&mut Node> {
+    /// The value at `path`, mutable.
+    pub(crate) fn at_path_mut(&mut self, path: &[Step]) -> Option<&mut Node> {
         path.iter().try_fold(self, |node, step| match &mut node.value {
             Value::List(list) => list.get_mut(step.0),
             Value::Map(entries) => entries.get_mut(step.0).map(|entry| &mut entry.node),
@@ -129,7 +127,7 @@ impl Node {
         })
     }
 
-    /// A path as people write it: `certificates[0].files.key`.
+    /// The path in dotted notation: `certificates[0].files.key`.
     pub(crate) fn key_path(&self, path: &[Step]) -> String {
         let mut text = String::new();
         let mut node = self;
@@ -156,17 +154,17 @@ impl Node {
         text
     }
 
-    /// The map with one of its keys alone.
+    /// The map reduced to one key.
     pub(crate) fn only(&self, key: &str) -> Self {
         let entries = self.entry(key).cloned().into_iter().collect();
         Self { value: Value::Map(entries), at: self.at }
     }
 
-    /// Takes out what `path` leads to, so that the rest can be judged without it; false where there
-    /// is nothing there.
+    /// Removes the value at `path`, so that the rest can be decoded without it; returns whether it
+    /// existed.
     pub(crate) fn remove(&mut self, path: &[Step]) -> bool {
-        let Some((last, way)) = path.split_last() else { return false };
-        match self.follow_mut(way).map(|node| &mut node.value) {
+        let Some((last, parents)) = path.split_last() else { return false };
+        match self.at_path_mut(parents).map(|node| &mut node.value) {
             Some(Value::List(list)) if last.0 < list.len() => drop(list.remove(last.0)),
             Some(Value::Map(entries)) if last.0 < entries.len() => drop(entries.remove(last.0)),
             _ => return false,
@@ -178,7 +176,7 @@ impl Node {
 // === impl Position ===
 
 impl Position {
-    /// The beginning of a file.
+    /// The start of a file.
     pub(crate) const START: Self = Self { line: 1, column: 1 };
 
     fn after(text: &str) -> Self {

@@ -1,5 +1,5 @@
-//! Modules use what is below them: the top-level modules of each crate are held to the tables
-//! "Layers of `CRATE`" of `docs/architecture.md`.
+//! Checks that top-level modules only use modules below them, by the tables "Layers of `CRATE`" in
+//! `docs/architecture.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
-/// Top-level modules with the number of their row, from the top.
+/// Top-level modules with the index of their row, from the top.
 type Layers = BTreeMap<String, usize>;
 
-/// One module uses another one of the same crate.
+/// A use of one module by another one of the same crate.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Arrow {
     from: String,
@@ -37,7 +37,7 @@ fn no_module_uses_one_beside_or_above_it() {
 }
 
 #[test]
-fn an_arrow_that_points_up_is_found_with_both_names() {
+fn an_upward_dependency_is_reported_with_both_names() {
     let document = "### Layers of `a`\n\n| modules | x |\n| --- | --- |\n| `top` | `no` |\n| `left`, \
                     `right` | |\n| `leaf` | |\n\n### Layers of `b`\n\n| `other` |\n";
     let layers = layers(document, "a").unwrap();
@@ -77,7 +77,7 @@ fn is_upwards(arrow: &Arrow, layers: &Layers) -> bool {
     layers.get(&arrow.to) <= layers.get(&arrow.from)
 }
 
-/// The table of a crate.
+/// Parses the table of a crate.
 fn layers(document: &str, name: &str) -> Option<Layers> {
     let (_, section) = document.split_once(&format!("### Layers of `{name}`\n"))?;
     let section = section.split("\n#").next().unwrap_or_default();
@@ -90,11 +90,11 @@ fn layers(document: &str, name: &str) -> Option<Layers> {
     Some(rows.enumerate().flat_map(names).collect())
 }
 
-/// Where a file uses other top-level modules of its crate; `file` is relative to `src`.
+/// The uses of other top-level modules of the crate in a file; `file` is relative to `src`.
 fn arrows(module: &str, file: &Path, text: &str) -> Vec<Arrow> {
     let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let code = Regex::new("//.*").unwrap().replace_all(text, "");
-    // As many `super` as lead to the root of the crate.
+    // The `super::…` path that leads to the root of the crate.
     let root = format!(r"\b(?:crate|{})", vec!["super"; file.components().count()].join("::"));
     let path = Regex::new(&format!(r"{root}::(?:(\w+)|\{{([^;]*?)\}}\s*;)")).unwrap();
     let mut names = Vec::new();
@@ -104,13 +104,13 @@ fn arrows(module: &str, file: &Path, text: &str) -> Vec<Arrow> {
             (None, list) => names.extend(heads(list.map_or("", |list| list.as_str()))),
         }
     }
-    // More of them are found within fewer: `super::super` is no `super` and a module.
+    // A longer path contains shorter ones: `super::super` is not `super` and a module.
     names.retain(|name| name != "super" && name != module);
     let arrow = |to| Arrow { from: module.to_owned(), to, file: file.to_owned() };
     names.into_iter().map(arrow).collect()
 }
 
-/// The first names of a list of a `use`: of `a, b::{c, d}` they are `a` and `b`.
+/// The first names in the list of a `use`: for `a, b::{c, d}`, `a` and `b`.
 fn heads(list: &str) -> Vec<String> {
     let mut depth = 0_usize;
     let is_outside = |char: &char| {
@@ -126,7 +126,7 @@ fn heads(list: &str) -> Vec<String> {
     heads.filter(|head| !head.is_empty()).map(str::to_owned).collect()
 }
 
-/// The text of each file of a crate but its root and its tests, by top-level module and path.
+/// The text of each file of a crate except its root and tests, by top-level module and path.
 fn sources(src: &Path) -> BTreeMap<(String, PathBuf), String> {
     let mut sources = BTreeMap::new();
     let mut folders = vec![src.to_owned()];
@@ -152,7 +152,7 @@ fn sources(src: &Path) -> BTreeMap<(String, PathBuf), String> {
     sources
 }
 
-/// The folders of the crates beside this one that have a `src/lib.rs`.
+/// The folders of the workspace that have a `src/lib.rs`.
 fn crates() -> Vec<String> {
     let entries = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
     let crates = entries.filter(|path| path.join("src/lib.rs").is_file());

@@ -1,10 +1,10 @@
-//! What resources mean, by example: each `testdata/NAME.in.yaml` is translated, and compared with
+//! Golden tests of translation: each `testdata/NAME.in.yaml` is translated and compared with
 //! `NAME.out.yaml`.
 //!
-//! A first document without `kind` holds settings; those that it leaves out are the ones of
-//! [`settings`]. With `source: {directory: …}` the other documents count as read from that folder,
-//! else as watched in a cluster. `UPDATE_GOLDEN=1 cargo test -p portcullis-config --test golden`
-//! writes the outputs anew: then read the difference.
+//! A first document without `kind` holds settings; missing ones are those of [`settings`]. With
+//! `source: {directory: …}` the other documents are read as from that folder, else as from a
+//! cluster. `UPDATE_GOLDEN=1 cargo test -p portcullis-config --test golden` regenerates the
+//! outputs: then review the difference.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use portcullis_config::translate::{Translation, translate};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// Stands in an input for a text that is as long as it says.
+/// A placeholder in an input for a text of that length.
 const MEGABYTE: &str = "MEGABYTE";
 
 struct Input {
@@ -37,7 +37,7 @@ struct Output<'a> {
 }
 
 #[test]
-fn each_input_has_its_output() {
+fn each_input_yields_its_output() {
     let mut wrong = Vec::new();
     let names = names();
     assert!(names.len() >= 60, "only {} inputs", names.len());
@@ -57,7 +57,7 @@ fn each_input_has_its_output() {
 }
 
 #[test]
-fn the_order_in_which_resources_come_makes_no_difference() {
+fn the_order_of_resources_makes_no_difference() {
     for name in names() {
         let input = Input::read(&name);
         let expected = input.output(input.objects.iter());
@@ -74,7 +74,7 @@ fn the_order_in_which_resources_come_makes_no_difference() {
 }
 
 #[test]
-fn each_input_says_in_its_first_line_what_it_shows() {
+fn each_input_starts_with_a_comment() {
     for name in names() {
         let text = fs::read_to_string(folder().join(format!("{name}.in.yaml"))).unwrap();
         assert!(text.starts_with("# "), "{name}");
@@ -106,7 +106,7 @@ fn names() -> Vec<String> {
     names
 }
 
-/// What an input starts from.
+/// The settings of an input, with defaults.
 fn settings(given: Option<Value>) -> Settings {
     let mut settings = json!({"zone": "apps.example.com", "source": {"kubernetes": {}}});
     if let (Some(settings), Some(Value::Object(given))) = (settings.as_object_mut(), given) {
@@ -127,7 +127,7 @@ impl Input {
         let settings = settings(
             is_settings.then(|| serde_saphyr::from_str(first.trim_end_matches("---\n")).unwrap()),
         );
-        // Lines stay where they are.
+        // Empty lines keep the line numbers.
         let manifests = if is_settings {
             "\n".repeat(first.lines().count()) + &text[first.len()..]
         } else {
@@ -166,7 +166,7 @@ impl Input {
     }
 }
 
-/// The hosts of all listeners are the same, so they are shown once.
+/// Moves the hosts out of the listeners: they are the same for all, so they are printed once.
 fn share_hosts(value: &mut Value) {
     let mut hosts = Value::Null;
     for listener in value["listeners"].as_array_mut().into_iter().flatten() {
@@ -178,7 +178,7 @@ fn share_hosts(value: &mut Value) {
     rest.insert("problems".to_owned(), problems);
 }
 
-/// What is watched in a cluster has no place in a file.
+/// Removes the location in a file, which an object of a cluster does not have.
 fn forget_place(object: &mut Object) {
     let origin = match object {
         Object::Namespace(namespace) => &mut namespace.origin,
@@ -191,7 +191,7 @@ fn forget_place(object: &mut Object) {
             keys.iter_mut().for_each(|key| key.origin.place = None);
             &mut ring.origin
         }
-        Object::Credential(Credential::EndedSessions(ended)) => &mut ended.origin,
+        Object::Credential(Credential::RevokedSessions(list)) => &mut list.origin,
     };
     origin.place = None;
 }

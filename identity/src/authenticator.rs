@@ -1,7 +1,6 @@
-//! From the credentials that a request shows to who is calling.
+//! Authenticates the credentials of a request.
 //!
-//! It is asked before the host is looked at, so that the same work is done for a host that exists
-//! and for one that does not.
+//! This runs before the host is looked up, so that existing and unknown hosts take the same work.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,67 +23,67 @@ use super::person::{self, NoUser};
 use super::presented::{Bearer, Presented};
 use super::purpose;
 use super::rejected::Rejected;
-use super::session_authenticator::Logins;
+use super::session_authenticator::SessionAuthenticator;
 use super::token::{CALLERS, Parts, caller};
 use crate::client_network::ClientNetwork;
 use crate::fair_queue;
 use crate::session::{NoRandomness, Session, Sessions};
 
-/// Credentials that are remembered, those that held and those that did not, each.
-const REMEMBERED: usize = 16 * 1024;
+/// Capacity of each cache: accepted and rejected credentials.
+const CACHE_CAPACITY: usize = 16 * 1024;
 
-/// Knows whose credentials hold. Shared by all workers.
+/// Authenticates callers. Shared by all workers.
 pub struct Authenticator {
     issuers: Vec<Arc<Issuer>>,
     client_keys: ArcSwap<ClientKeys>,
     fingerprints: Arc<Fingerprints>,
-    accepted: Cache<Remembered<Caller>>,
-    refused: Cache<Remembered<Rejected>>,
-    /// `None` where nobody can log in.
-    logins: Option<Logins>,
-    /// `None` where all tokens are signed.
+    accepted_cache: Cache<CachedVerdict<Caller>>,
+    rejected_cache: Cache<CachedVerdict<Rejected>>,
+    /// `None` without a login configuration.
+    sessions: Option<SessionAuthenticator>,
+    /// `None` if all tokens are signed.
     introspection: Option<Introspection>,
-    /// `None` where no client certificate is asked for.
+    /// `None` if client certificates are not requested.
     authorities: Option<ClientAuthorities>,
-    /// Grows when credentials may have lost their force.
+    /// Grows when credentials may have been revoked.
     generation: AtomicU64,
 }
 
-/// What was found out about a token, and with which keys.
+/// A cached verdict about a token, and the generation of the keys that it was made with.
 #[derive(Clone)]
-struct Remembered<T> {
-    what: T,
+struct CachedVerdict<T> {
+    verdict: T,
     issuer: usize,
     generation: u64,
 }
 
-/// A signature must be checked to say who is calling, and it was not to be checked now.
+/// A signature must be verified to identify the caller, and the verification was not permitted now.
 #[derive(Debug)]
-pub struct NotNow;
+pub struct VerificationDenied;
 
-/// Whose a token is that only its issuer can read; `None` where none is shown.
+/// The result of token introspection; `None` without an opaque token.
 pub type Introspected = Option<Result<Caller, Rejected>>;
 
-/// Who is calling, and what became of the credentials.
+/// The caller, and the result for its credentials.
 #[derive(Debug, Clone, Default)]
 pub struct Authenticated {
     /// The application and the user.
     pub caller: Caller,
-    /// Whether the bearer token is of an issuer of ours, whether it holds or not.
+    /// Whether the bearer token is of a configured issuer, valid or not.
     pub token: bool,
-    /// The session, where one was shown that holds.
+    /// The session, if a valid one was presented.
     pub session: Option<Arc<Session>>,
-    /// Why the first credential that does not hold does not.
+    /// Why the first invalid credential was rejected.
     pub rejected: Option<Rejected>,
 }
 
 // === impl Authenticator ===
 
 impl Authenticator {
-    /// Reads the settings; the keys of issuers are fetched later, by [`follow`](Self::follow).
+    /// Reads the settings; [`watch`](Self::watch) fetches the keys of the issuers.
     ///
     /// # Errors
-    /// The system gives no random numbers.
+    /// The system returned no random numbers.
     pub fn new(
         settings: &AccessSettings,
         sessions: Option<Arc<Sessions>>,
@@ -94,10 +93,16 @@ impl Authenticator {
         let fingerprints = Arc::new(Fingerprints::new()?);
         Ok(Self {
             client_keys: ArcSwap::default(),
-            accepted: Cache::new(REMEMBERED),
-            refused: Cache::new(REMEMBERED),
-            logins: settings.login.as_ref().zip(sessions).map(|(login, sessions)| {
-                Logins::new(sessions, settings, login, Arc::clone(&fingerprints), REMEMBERED)
+            accepted_cache: Cache::new(CACHE_CAPACITY),
+            rejected_cache: Cache::new(CACHE_CAPACITY),
+            sessions: settings.login.as_ref().zip(sessions).map(|(login, sessions)| {
+                SessionAuthenticator::new(
+                    sessions,
+                    settings,
+                    login,
+                    Arc::clone(&fingerprints),
+                    CACHE_CAPACITY,
+                )
             }),
             introspection: Introspection::new(&issuers, &fingerprints),
             issuers,
@@ -110,53 +115,52 @@ impl Authenticator {
         })
     }
 
-    /// The issuers whose tokens are believed.
+    /// Returns the issuers whose tokens are accepted.
     pub fn issuers(&self) -> &[Arc<Issuer>] {
         &self.issuers
     }
 
-    /// Follows the client keys of the snapshot, and the issuers' keys, forever: a task of the
+    /// Watches the client keys of the snapshot and the keys of the issuers, forever: a task of the
     /// control plane.
-    pub async fn follow(&self, live: &Live) {
-        let issuers = futures::future::join_all(self.issuers.iter().map(|issuer| issuer.follow()));
-        let keys = live.follow(|snapshot| self.learn(&snapshot.credentials));
+    pub async fn watch(&self, live: &Live) {
+        let issuers = futures::future::join_all(self.issuers.iter().map(|issuer| issuer.watch()));
+        let keys = live.watch(|snapshot| self.load(&snapshot.credentials));
         let authorities = async {
             if let Some(authorities) = &self.authorities {
-                authorities.follow().await;
+                authorities.watch().await;
             }
         };
         let introspection = async {
             if let Some(introspection) = &self.introspection {
-                introspection.follow().await;
+                introspection.run().await;
             }
         };
         tokio::join!(issuers, keys, authorities, introspection);
     }
 
-    /// What asks for client certificates, where they are asked for.
+    /// Returns the verifier that requests client certificates, if they are configured.
     pub fn client_verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
         self.authorities.as_ref().map(ClientAuthorities::verifier)
     }
 
-    /// Takes the credentials of a snapshot into use.
-    pub fn learn(&self, credentials: &Credentials) {
+    /// Loads the credentials of a snapshot.
+    pub fn load(&self, credentials: &Credentials) {
         self.client_keys.store(Arc::new(ClientKeys::new(&credentials.client_keys)));
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Grows when credentials that held may not hold any more: those that are in use are to be
-    /// looked at again.
+    /// Grows when credentials may have been revoked: cached callers must be authenticated again.
     pub fn generation(&self) -> u64 {
         let issuers: u64 = self.issuers.iter().map(|issuer| issuer.generation()).sum();
         let authorities = self.authorities.as_ref().map_or(0, ClientAuthorities::generation);
         self.generation.load(Ordering::Acquire)
             + issuers
             + authorities
-            + self.logins.as_ref().map_or(0, Logins::generation)
+            + self.sessions.as_ref().map_or(0, SessionAuthenticator::generation)
     }
 
-    /// Finds out what only others know of these credentials: to be awaited before
-    /// [`authenticate`](Self::authenticate). It takes as long for every host.
+    /// Introspects an opaque token, to be awaited before [`authenticate`](Self::authenticate). It
+    /// takes as long for every host.
     pub async fn introspect(
         &self,
         presented: &Presented<'_>,
@@ -167,8 +171,8 @@ impl Authenticator {
         Some(introspection.ask(token, client, now).await)
     }
 
-    /// The same as far as it is known, without asking anybody.
-    pub fn introspect_known(
+    /// Like [`introspect`](Self::introspect), but from the cache alone.
+    pub fn introspect_cached(
         &self,
         presented: &Presented<'_>,
         client: ClientNetwork,
@@ -188,29 +192,29 @@ impl Authenticator {
         }
     }
 
-    /// What metrics tell of the queues for issuers.
+    /// Returns the counters of the introspection queues, for metrics.
     pub fn queues(&self) -> impl Iterator<Item = &Arc<fair_queue::Counts>> {
         self.introspection.iter().flat_map(Introspection::queues)
     }
 
-    /// Who shows these credentials. One that does not hold counts as not shown. `introspected` is
-    /// what [`introspect`](Self::introspect) found out about them.
+    /// Authenticates the credentials of a request; an invalid one counts as absent. `introspected`
+    /// is the result of [`introspect`](Self::introspect).
     ///
-    /// `may_check` is asked before a signature is checked, which is work for some requests.
+    /// `may_verify` is asked before a signature is verified, which some requests cost.
     ///
-    /// For the application a key in `X-Api-Key` counts most, then the client certificate: the
-    /// program itself shows them. The client of a token counts least.
+    /// The application is, in this order, that of `X-Api-Key`, of the client certificate (both are
+    /// sent by the program itself), or the client of the token.
     ///
     /// # Errors
-    /// `may_check` said no.
+    /// `may_verify` returned false.
     pub fn authenticate(
         &self,
         presented: &Presented<'_>,
         host: &str,
         now: SystemTime,
         introspected: &Introspected,
-        may_check: impl FnOnce() -> bool,
-    ) -> Result<Authenticated, NotNow> {
+        may_verify: impl FnOnce() -> bool,
+    ) -> Result<Authenticated, VerificationDenied> {
         let mut found = Authenticated::default();
         if presented.is_empty() {
             return Ok(found);
@@ -221,39 +225,39 @@ impl Authenticator {
             Some(Bearer::Token(token)) => {
                 let caller = match introspected {
                     Some(introspected) => introspected.clone(),
-                    None => self.token(token, now, may_check)?,
+                    None => self.token(token, now, may_verify)?,
                 };
                 found.token = !matches!(caller, Err(Rejected::Malformed | Rejected::UnknownIssuer));
                 found.add(caller);
             }
         }
         if let (Some(authorities), Some(certificate)) = (&self.authorities, presented.certificate) {
-            found.add_first(authorities.judge(certificate, now));
+            found.add_first(authorities.verify(certificate, now));
         }
         if let Some(key) = presented.api_key {
             found.add_first(self.client_keys.load().find(key, now));
         }
-        if let (Some(logins), Some(value)) = (&self.logins, presented.session) {
-            let login = logins.find(host, value, now);
+        if let (Some(sessions), Some(value)) = (&self.sessions, presented.session) {
+            let login = sessions.find(host, value, now);
             found.session = login.as_ref().ok().map(|(_, session)| Arc::clone(session));
-            // What is shown beside a session counts more: only the browser stands behind the
-            // portal's own client.
+            // Other credentials take precedence: the session only identifies the portal's own
+            // client.
             found.add(login.map(|(caller, _)| caller));
         }
         Ok(found)
     }
 
-    /// The `Set-Cookie` by which the session of a caller goes on, where it is time for that.
+    /// Returns the `Set-Cookie` that renews the caller's session, if that is due.
     pub fn renewal(
         &self,
         authenticated: &Authenticated,
         host: &str,
         now: SystemTime,
     ) -> Option<HeaderValue> {
-        self.logins.as_ref()?.renewal(authenticated.session.as_ref()?, host, now)
+        self.sessions.as_ref()?.renewal(authenticated.session.as_ref()?, host, now)
     }
 
-    /// Why the signed bearer token of these credentials shows no user, if it holds.
+    /// Returns why the signed bearer token identifies no user, if the token is valid.
     pub fn why_no_user(&self, presented: &Presented<'_>) -> Option<NoUser> {
         let Some(Bearer::Token(token)) = presented.bearer else { return None };
         let (parts, _, issuer) = self.read(token).ok()?;
@@ -264,105 +268,111 @@ impl Authenticator {
         &self,
         token: &str,
         now: SystemTime,
-        may_check: impl FnOnce() -> bool,
-    ) -> Result<Result<Caller, Rejected>, NotNow> {
+        may_verify: impl FnOnce() -> bool,
+    ) -> Result<Result<Caller, Rejected>, VerificationDenied> {
         let Some(fingerprint) = self.fingerprints.of("token", &[token]) else {
             return Ok(Err(Rejected::Unanswered));
         };
-        if let Some(known) = self.accepted.get(&fingerprint).filter(|known| self.is_current(known))
+        if let Some(cached) =
+            self.accepted_cache.get(&fingerprint).filter(|cached| self.is_current(cached))
         {
-            return Ok(if known.what.until.is_some_and(|until| until <= now) {
+            return Ok(if cached.verdict.until.is_some_and(|until| until <= now) {
                 Err(Rejected::Expired)
             } else {
-                Ok(known.what)
+                Ok(cached.verdict)
             });
         }
-        if let Some(known) = self.refused.get(&fingerprint).filter(|known| self.is_current(known)) {
-            return Ok(Err(known.what));
+        if let Some(cached) =
+            self.rejected_cache.get(&fingerprint).filter(|cached| self.is_current(cached))
+        {
+            return Ok(Err(cached.verdict));
         }
-        let (parts, place, issuer) = match self.read(token) {
+        let (parts, index, issuer) = match self.read(token) {
             Ok(read) => read,
             Err(rejected) => return Ok(Err(rejected)),
         };
-        let keys = issuer.known();
+        let keys = issuer.keys();
         let signed =
             match parts.check(&issuer.settings, &keys.keys, &issuer.settings.audiences, now) {
                 Ok(signed) => signed,
                 Err(rejected) => {
                     if rejected == Rejected::UnknownKey {
-                        issuer.want();
+                        issuer.request_refresh();
                     }
-                    // That is found out for less than a look at the cache costs, or becomes true by
-                    // itself.
+                    // Not cached: the checks cost less than a cache lookup, or the result changes
+                    // with time.
                     return Ok(Err(rejected));
                 }
             };
-        if !may_check() {
-            return Err(NotNow);
+        if !may_verify() {
+            return Err(VerificationDenied);
         }
         let generation = keys.generation;
         Ok(match signed.verify() {
             Ok((claims, until)) => {
                 let caller = caller(&claims, &issuer.settings, until);
-                self.accepted.insert(
+                self.accepted_cache.insert(
                     fingerprint,
-                    Remembered { what: caller.clone(), issuer: place, generation },
+                    CachedVerdict { verdict: caller.clone(), issuer: index, generation },
                 );
                 Ok(caller)
             }
             Err(rejected) => {
-                self.refused
-                    .insert(fingerprint, Remembered { what: rejected, issuer: place, generation });
+                self.rejected_cache.insert(
+                    fingerprint,
+                    CachedVerdict { verdict: rejected, issuer: index, generation },
+                );
                 Err(rejected)
             }
         })
     }
 
-    /// Takes a token apart, and finds whose it says to be.
+    /// Parses a token, and finds the issuer that it names.
     fn read<'t>(&self, token: &'t str) -> Result<(Parts<'t>, usize, &Issuer), Rejected> {
         let parts = Parts::read(token)?;
         let named = parts.issuer();
-        let place = self.issuers.iter().position(|issuer| Some(&*issuer.settings.issuer) == named);
-        let (place, issuer) = place
-            .and_then(|place| Some((place, self.issuers.get(place)?)))
+        let index = self.issuers.iter().position(|issuer| Some(&*issuer.settings.issuer) == named);
+        let (index, issuer) = index
+            .and_then(|index| Some((index, self.issuers.get(index)?)))
             .ok_or(Rejected::UnknownIssuer)?;
         if !parts.is_of_type(&CALLERS) {
             return Err(Rejected::Type);
         }
         purpose::check_bearer(parts.unverified())?;
-        Ok((parts, place, issuer))
+        Ok((parts, index, issuer))
     }
 
-    fn is_current<T>(&self, known: &Remembered<T>) -> bool {
-        self.issuers.get(known.issuer).is_some_and(|issuer| issuer.generation() == known.generation)
+    fn is_current<T>(&self, cached: &CachedVerdict<T>) -> bool {
+        self.issuers
+            .get(cached.issuer)
+            .is_some_and(|issuer| issuer.generation() == cached.generation)
     }
 }
 
 // === impl Authenticated ===
 
 impl Authenticated {
-    /// Whether a credential says who is calling.
-    pub fn is_somebody(&self) -> bool {
+    /// Whether a credential identifies the caller.
+    pub fn is_identified(&self) -> bool {
         self.caller.application.is_some() || self.caller.user.is_some()
     }
 
-    /// Whether there is a bearer token that holds, and no user.
+    /// Whether the bearer token is valid and identifies no user.
     pub fn has_token_without_user(&self) -> bool {
         self.token && self.rejected.is_none() && self.caller.user.is_none()
     }
 
-    /// Whether it could not be found out what a credential is worth: who is calling may be
-    /// somebody else, or more.
+    /// Whether a credential could not be verified, so that the caller may be another one.
     pub fn is_unchecked(&self) -> bool {
         self.rejected == Some(Rejected::Unanswered)
     }
 
-    /// Whether one of the credentials has ended by now.
-    pub fn has_ended(&self, now: SystemTime) -> bool {
+    /// Whether one of the credentials has expired.
+    pub fn is_expired(&self, now: SystemTime) -> bool {
         self.caller.until.is_some_and(|until| until <= now)
     }
 
-    /// What another credential shows beside those before it.
+    /// Adds the result of another credential, after those added before.
     fn add(&mut self, other: Result<Caller, Rejected>) {
         match other {
             Ok(other) => {
@@ -374,7 +384,7 @@ impl Authenticated {
         }
     }
 
-    /// The same, but what it shows counts more.
+    /// Adds the result of a credential that takes precedence over those added before.
     fn add_first(&mut self, other: Result<Caller, Rejected>) {
         let before = std::mem::take(&mut self.caller);
         self.add(other);

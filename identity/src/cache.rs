@@ -1,5 +1,6 @@
-//! What was found out about credentials, so that it costs a signature once: kept by fingerprint,
-//! for all workers, and bounded.
+//! A bounded cache of verdicts about credentials, shared by all workers.
+//!
+//! Each credential costs one signature verification; the key is its fingerprint.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -13,39 +14,38 @@ use smallvec::SmallVec;
 
 use crate::session::NoRandomness;
 
-/// What is kept of a credential.
+/// A keyed hash of a credential, the key of the cache.
 pub type Fingerprint = [u8; 16];
 
-/// Parts of this length together are put together without an allocation, in octets.
+/// Input up to this length, in octets, is concatenated without an allocation.
 const SHORT: usize = 1024;
 
-/// Makes fingerprints: GMAC (NIST SP 800-38D) under a key of its own.
+/// Computes fingerprints: GMAC (NIST SP 800-38D) under a key of this process.
 ///
-/// The nonce is always the same. That would show the key to whoever sees fingerprints; nobody does,
-/// since they leave neither the process nor this room. Then GHASH is what it is chosen for, a
-/// universal hash: two texts have one fingerprint with a probability of less than 2^-110,
-/// whoever chose them. It costs a tenth of SHA-256 where the processor has no instructions for
-/// that.
+/// The nonce is constant, which would reveal the key to a reader of fingerprints; they never leave
+/// the process. GHASH serves as a universal hash: two texts collide with a probability below
+/// 2^-110, whoever chose them. It costs a tenth of SHA-256 on processors without SHA instructions.
 pub struct Fingerprints(LessSafeKey);
 
-/// A bounded map, by keys that nobody outside can choose, in two generations: when the young one is
-/// full it becomes the old one, and what was the old one is forgotten. What is asked for again is
-/// young again, so that what is in use stays.
+/// A bounded map with keys that clients cannot choose, in two generations.
+///
+/// A full young generation becomes the old one, and the old one is evicted. A hit moves the entry
+/// to the young generation, so entries in use stay.
 pub struct Cache<T, K = Fingerprint> {
     young: ArcSwap<DashMap<K, T, RandomState>>,
     old: ArcSwap<DashMap<K, T, RandomState>>,
-    turning: AtomicBool,
-    /// The most entries of one generation.
+    rotating: AtomicBool,
+    /// Maximum number of entries of one generation.
     bound: usize,
 }
 
 // === impl Fingerprints ===
 
 impl Fingerprints {
-    /// Fingerprints under a key of this process.
+    /// Creates a random key for this process.
     ///
     /// # Errors
-    /// The system gives no random numbers.
+    /// The system returned no random numbers.
     pub fn new() -> Result<Self, NoRandomness> {
         let mut octets = [0; 32];
         aws_lc_rs::rand::fill(&mut octets).map_err(|_| NoRandomness)?;
@@ -55,9 +55,9 @@ impl Fingerprints {
             .map_err(|_| NoRandomness)
     }
 
-    /// The fingerprint by which what was found out is kept; `None` only where the cryptography
-    /// fails. `context` keeps apart what is the same in two meanings; no part can be taken for
-    /// the end of the one before it, nor a missing one for an empty one.
+    /// Returns the fingerprint of a credential; `None` only if the cryptography fails. `context`
+    /// separates equal texts of different meaning, and each part is prefixed by its length, so
+    /// parts cannot be confused.
     pub fn of(&self, context: &str, parts: &[&str]) -> Option<Fingerprint> {
         let mut text = SmallVec::<[u8; SHORT]>::new();
         for part in std::iter::once(&context).chain(parts) {
@@ -74,53 +74,52 @@ impl Fingerprints {
 // === impl Cache ===
 
 impl<T: Clone, K: Copy + Eq + Hash> Cache<T, K> {
-    /// Of at most two times `bound` entries.
+    /// Creates a cache of at most `2 * bound` entries.
     pub fn new(bound: usize) -> Self {
         Self {
             young: ArcSwap::default(),
             old: ArcSwap::default(),
-            turning: AtomicBool::new(false),
+            rotating: AtomicBool::new(false),
             bound,
         }
     }
 
-    /// What is stored under a key.
+    /// Returns the entry of a key.
     pub fn get(&self, key: &K) -> Option<T> {
         if let Some(found) = self.young.load().get(key) {
             return Some(found.clone());
         }
-        // It stays in the old generation too, so that there is no moment in which it is in none.
+        // It stays in the old generation too, so that it can be found at any time.
         let found = self.old.load().get(key)?.clone();
         let young = self.young.load();
-        // What was put in meanwhile is newer.
+        // A concurrent insert is newer.
         let found = young.entry(*key).or_insert(found).clone();
-        self.turn(&young);
+        self.rotate(&young);
         Some(found)
     }
 
-    /// Stores a value; where the cache is full, older ones make room.
+    /// Inserts an entry; a full cache evicts older ones.
     pub fn insert(&self, key: K, value: T) {
         let young = self.young.load();
         young.insert(key, value);
-        self.turn(&young);
+        self.rotate(&young);
     }
 
-    /// Begins a new generation, where the young one is full.
-    fn turn(&self, young: &Arc<DashMap<K, T, RandomState>>) {
-        if young.len() < self.bound || self.turning.swap(true, Ordering::Acquire) {
+    /// Starts a new generation if the young one is full.
+    fn rotate(&self, young: &Arc<DashMap<K, T, RandomState>>) {
+        if young.len() < self.bound || self.rotating.swap(true, Ordering::Acquire) {
             return;
         }
-        // Another thread may have begun a new one since `young` was read.
+        // Another thread may have started one since `young` was read.
         if Arc::ptr_eq(&self.young.load(), young) {
-            // First it is the old one, then no longer the young one: what is in it can be found
-            // all the time.
+            // Stored as the old generation first, so that its entries can be found at any time.
             self.old.store(Arc::clone(young));
             self.young.store(Arc::default());
         }
-        self.turning.store(false, Ordering::Release);
+        self.rotating.store(false, Ordering::Release);
     }
 
-    /// How many entries there are.
+    /// Number of entries.
     #[cfg(test)]
     fn len(&self) -> usize {
         self.young.load().len() + self.old.load().len()
@@ -132,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_never_grows_beyond_its_bound_and_keeps_what_is_in_use() {
+    fn the_cache_is_bounded_and_keeps_entries_in_use() {
         let (cache, fingerprints) = (Cache::new(100), Fingerprints::new().unwrap());
         let of = |text: &str| fingerprints.of("token", &[text]).unwrap();
         cache.insert(of("used"), 7);
@@ -145,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_use_is_found_at_every_moment() {
+    fn entries_in_use_are_found_at_any_time() {
         let (cache, fingerprints) = (Cache::new(16), Fingerprints::new().unwrap());
         let of = |text: &str| fingerprints.of("token", &[text]).unwrap();
         let (used, done) = (of("used"), AtomicBool::new(false));
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn one_text_in_two_meanings_has_two_fingerprints() {
+    fn fingerprints_differ_by_context() {
         let fingerprints = Fingerprints::new().unwrap();
         let of = |context: &str, parts: &[&str]| fingerprints.of(context, parts).unwrap();
         assert_eq!(of("token", &["a"]), of("token", &["a"]));
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn each_process_has_fingerprints_of_its_own() {
+    fn each_process_has_its_own_fingerprint_key() {
         let of = || Fingerprints::new().unwrap().of("token", &["a"]);
         assert_ne!(of(), of());
     }

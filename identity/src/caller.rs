@@ -1,75 +1,76 @@
-//! Who is calling: an application, a user, or both.
+//! The caller of a request: an application, a user, or both.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use portcullis_config::snapshot::access::{Access, Require};
 
-/// The most groups of a user that are known; further ones count for nothing.
+/// Maximum number of groups of a user; further ones are ignored.
 pub const MAX_GROUPS: usize = 512;
 
-/// Who is calling, as far as credentials that hold have shown.
+/// The caller, as identified by its valid credentials.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
     /// The calling program's name.
     pub application: Option<Arc<str>>,
-    /// The person.
+    /// The user.
     pub user: Option<Arc<User>>,
-    /// When the first of the credentials ends.
+    /// When the first of the credentials expires.
     pub until: Option<SystemTime>,
 }
 
-/// A person, as an issuer named her.
+/// A user, as identified by an issuer.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct User {
-    /// What grants name her by: the user claim with the issuer's prefix.
+    /// The name that grants match: the user claim with the issuer's prefix.
     pub name: Box<str>,
-    /// Her verified e-mail address.
+    /// The verified e-mail address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<Box<str>>,
-    /// The name that she is called by.
+    /// The display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preferred_username: Option<Box<str>>,
-    /// Her groups, with the issuer's prefix.
+    /// The groups, with the issuer's prefix.
     #[serde(default)]
     pub groups: Box<[Box<str>]>,
     /// The issuer's name in the configuration.
     pub issuer: Box<str>,
-    /// Her identifier at the issuer (`sub`), which never changes.
+    /// The identifier at the issuer (`sub`), which never changes.
     pub subject: Box<str>,
 }
 
-/// Whether the caller may go where `access` guards. What she may not is answered by
-/// the hidden answer, like what does not exist.
+/// Whether `access` allows the caller. A denied request gets the hidden answer, like an unknown
+/// host.
 pub fn authorize(access: &Access, caller: &Caller) -> bool {
     let application = !access.require.application()
-        || caller.application.as_deref().is_some_and(|name| may_application(access, name));
-    let user =
-        !access.require.user() || caller.user.as_deref().is_some_and(|user| may_user(access, user));
-    // Both are always looked at: how long it takes must not tell which of them is missing.
+        || caller.application.as_deref().is_some_and(|name| application_granted(access, name));
+    let user = !access.require.user()
+        || caller.user.as_deref().is_some_and(|user| user_granted(access, user));
+    // Both are always evaluated: timing must not reveal which of them is missing.
     application & user
 }
 
-/// Whether the grants for people have this one: for the page of what she may enter, which cannot
-/// know with which application she will come.
-pub fn may_enter(access: &Access, user: &User) -> bool {
-    matches!(access.require, Require::User | Require::ApplicationAndUser) && may_user(access, user)
+/// Whether the user grants allow this user: for the portal's list of services, where the
+/// application of later requests is unknown.
+pub fn is_granted(access: &Access, user: &User) -> bool {
+    matches!(access.require, Require::User | Require::ApplicationAndUser)
+        && user_granted(access, user)
 }
 
-fn may_application(access: &Access, name: &str) -> bool {
+fn application_granted(access: &Access, name: &str) -> bool {
     !access.applications.is_empty()
         && access.applications.iter().all(|list| list.iter().any(|pattern| pattern.matches(name)))
 }
 
-fn may_user(access: &Access, user: &User) -> bool {
+fn user_granted(access: &Access, user: &User) -> bool {
     !access.users.is_empty()
         && access
             .users
             .iter()
-            .all(|circle| circle.has(&user.name, user.groups.iter().map(|group| &**group)))
+            .all(|subjects| subjects.has(&user.name, user.groups.iter().map(|group| &**group)))
 }
 
-/// A person who calls by a program, for tests.
+/// A user who calls through an application, for tests.
 #[cfg(any(test, feature = "testing"))]
 #[must_use]
 pub fn ann() -> Caller {
@@ -87,7 +88,7 @@ pub fn ann() -> Caller {
 #[cfg(test)]
 mod tests {
     use portcullis_config::model::NamePattern;
-    use portcullis_config::snapshot::access::Circle;
+    use portcullis_config::snapshot::access::Subjects;
 
     use super::*;
 
@@ -102,7 +103,7 @@ mod tests {
             users: users
                 .iter()
                 .map(|(users, groups)| {
-                    Arc::new(Circle { users: patterns(users), groups: patterns(groups) })
+                    Arc::new(Subjects { users: patterns(users), groups: patterns(groups) })
                 })
                 .collect(),
             ..Access::default()
@@ -130,12 +131,12 @@ mod tests {
     }
 
     #[test]
-    fn what_demands_nothing_is_open_to_all() {
+    fn require_nothing_allows_everyone() {
         assert!(authorize(&access(Require::Nothing, &[], &[]), &Caller::default()));
     }
 
     #[test]
-    fn without_a_grant_nobody_is_let_in() {
+    fn without_a_grant_every_caller_is_denied() {
         for require in [Require::Application, Require::User, Require::ApplicationAndUser] {
             assert!(
                 !authorize(&access(require, &[], &[]), &caller("shop", "ann", &["ops"])),
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_demanded_must_be_granted_by_every_list() {
+    fn every_list_must_grant_what_is_required() {
         let app = access(Require::Application, &["shop,crm", "shop"], &[]);
         assert!(authorize(&app, &caller("shop", "", &[])));
         assert!(!authorize(&app, &caller("crm", "", &[])));

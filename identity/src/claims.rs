@@ -1,4 +1,4 @@
-//! What a token says, before and apart from whether it may be believed.
+//! The claims of a token, independent of whether they are verified.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -10,28 +10,28 @@ use serde_json::Value;
 
 use super::rejected::Rejected;
 
-/// How far clocks may be apart.
+/// Allowed clock skew.
 pub const LEEWAY: Duration = Duration::from_secs(60);
 
-/// The claims of a token (RFC 7519 §4). A name that stands twice makes all of them malformed: two
-/// parsers could take different ones.
+/// The claims of a token (RFC 7519 §4). A duplicate name makes all of them malformed: parsers
+/// differ in which value they take.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claims(BTreeMap<String, Value>);
 
 // === impl Claims ===
 
 impl Claims {
-    /// A claim that is a text.
+    /// Returns a claim that is a non-empty string.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(Value::as_str).filter(|text| !text.is_empty())
     }
 
-    /// A claim of any type.
+    /// Returns a claim of any type.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
 
-    /// The texts of a claim that is one, or a list of them.
+    /// Returns the strings of a claim that is a string or an array.
     pub fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
         let (one, list) = match self.0.get(name) {
             Some(Value::String(text)) => (Some(text.as_str()), &[][..]),
@@ -41,7 +41,7 @@ impl Claims {
         one.into_iter().chain(list.iter().filter_map(Value::as_str)).filter(|text| !text.is_empty())
     }
 
-    /// With those of `other` that are not there.
+    /// Adds those claims of `other` that are missing.
     pub fn filled(mut self, other: Self) -> Self {
         for (name, value) in other.0 {
             self.0.entry(name).or_insert(value);
@@ -49,8 +49,8 @@ impl Claims {
         self
     }
 
-    /// Whether `audience` has one of `wanted` (RFC 7519 §4.1.3). A list with anything but texts in
-    /// it has none.
+    /// Whether `aud` has one of `wanted` (RFC 7519 §4.1.3). An array with anything but strings has
+    /// none.
     pub fn is_for(&self, wanted: &[String]) -> bool {
         match self.0.get("aud") {
             Some(Value::String(audience)) => wanted.contains(audience),
@@ -65,8 +65,8 @@ impl Claims {
         }
     }
 
-    /// Whether it is valid at `now`; when it ends (RFC 7519 §4.1.4 to §4.1.6). `exp` must be there,
-    /// and each of the times a number.
+    /// Returns the expiry if the token is valid at `now` (RFC 7519 §4.1.4 to §4.1.6). `exp` is
+    /// required, and all times must be numbers.
     pub fn valid_until(&self, now: SystemTime) -> Result<SystemTime, Rejected> {
         let expires = self.time("exp")?.ok_or(Rejected::Claims)?;
         if expires + LEEWAY <= now {
@@ -135,13 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_stands_twice_is_malformed() {
+    fn duplicate_claims_are_malformed() {
         assert!(serde_json::from_str::<Claims>(r#"{"sub":"a","sub":"b"}"#).is_err());
         assert!(serde_json::from_str::<Claims>(r#"["sub"]"#).is_err());
     }
 
     #[test]
-    fn the_end_must_be_there_and_be_a_number() {
+    fn exp_is_required_and_must_be_a_number() {
         for (json, wanted) in [
             (r#"{"exp":1000}"#, Ok(at(1060))),
             (r#"{"exp":1000.5}"#, Ok(at(1060) + Duration::from_millis(500))),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_audience_must_be_named() {
+    fn the_audience_must_match() {
         let wanted = ["portcullis".to_owned(), "shop".to_owned()];
         for (json, is_for) in [
             (r#"{"aud":"shop"}"#, true),

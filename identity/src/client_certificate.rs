@@ -1,9 +1,9 @@
-//! Client certificates: who the program at the other end of a TLS connection is.
+//! Client certificates: the identity of the program at the other end of a TLS connection.
 //!
-//! Every host asks for one alike, and every handshake ends alike whatever is shown: a host that
-//! wants one is not told apart. Whether the certificate holds is found out afterwards, for each
-//! request that it is shown with, by the authorities as they are then; so a resumed session is
-//! judged like a new one, and a withdrawn authority ends what came by it.
+//! Every host requests a certificate, and no handshake fails because of it, so that hosts that
+//! require one cannot be told apart. The certificate is verified for each request, with the current
+//! authorities: a resumed session is verified like a new one, and removing an authority takes
+//! effect at once.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -28,25 +28,25 @@ use x509_parser::prelude::FromDer;
 use super::caller::Caller;
 use super::rejected::Rejected;
 
-/// How often the file of the authorities is looked at.
-const LOOK: Duration = Duration::from_secs(1);
-/// The longest chain that is looked at.
+/// Poll interval of the authorities file.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum length of a certificate chain.
 const MAX_CHAIN: usize = 8;
 
-/// The authorities of client certificates, from a file that is read anew when it changes.
+/// The authorities of client certificates, from a file that is reloaded when it changes.
 pub struct ClientAuthorities {
     path: PathBuf,
-    known: ArcSwap<Known>,
+    loaded: ArcSwap<LoadedAuthorities>,
     generation: AtomicU64,
 }
 
 #[derive(Default)]
-struct Known {
+struct LoadedAuthorities {
     pem: Vec<u8>,
     anchors: Vec<TrustAnchor<'static>>,
 }
 
-/// Why the authorities cannot be used: until they can, no client certificate is accepted.
+/// Why the authorities cannot be used. Until they can, all client certificates are rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum UnusableAuthorities {
     /// The file cannot be read.
@@ -55,18 +55,18 @@ pub enum UnusableAuthorities {
     /// The file is not PEM.
     #[error("the file is not PEM")]
     Pem,
-    /// The file holds no authority.
-    #[error("the file holds no certificate that can be an authority")]
+    /// The file has no authority.
+    #[error("the file has no certificate of an authority")]
     Empty,
 }
 
-/// What a client showed in the handshake, and what was found out about it the last time.
+/// A client's certificate chain, with the last verdict about it.
 pub struct ClientCertificate {
     chain: Vec<CertificateDer<'static>>,
-    judged: RefCell<Option<(u64, Result<Caller, Rejected>)>>,
+    verdict: RefCell<Option<(u64, Result<Caller, Rejected>)>>,
 }
 
-/// Takes every certificate whose key the client has: what it is worth is judged later.
+/// Accepts every certificate with proof of possession of its key; it is verified later.
 #[derive(Debug)]
 pub struct AnyClientCertificate {
     hints: Vec<DistinguishedName>,
@@ -80,23 +80,22 @@ fn algorithms() -> WebPkiSupportedAlgorithms {
 // === impl ClientAuthorities ===
 
 impl ClientAuthorities {
-    /// Reads them for the first time. Where that fails nobody is let in by a certificate, until it
-    /// does not any more.
+    /// Reads the file. If that fails, all client certificates are rejected until it succeeds.
     pub fn new(path: &Path) -> Self {
         let authorities = Self {
             path: path.to_owned(),
-            known: ArcSwap::default(),
+            loaded: ArcSwap::default(),
             generation: AtomicU64::new(0),
         };
-        authorities.look();
+        authorities.tick();
         authorities
     }
 
-    /// What asks for certificates in handshakes. The names of the authorities are told to every
-    /// client, as they were at the start.
+    /// Returns the verifier that requests certificates in handshakes. It sends the names of the
+    /// authorities, as they were at startup, to every client.
     pub fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
         let hints = self
-            .known
+            .loaded
             .load()
             .anchors
             .iter()
@@ -105,21 +104,21 @@ impl ClientAuthorities {
         Arc::new(AnyClientCertificate { hints, algorithms: algorithms() })
     }
 
-    /// Follows the file, forever: a task of the control plane.
-    pub async fn follow(&self) {
+    /// Watches the file forever: a task of the control plane.
+    pub async fn watch(&self) {
         loop {
-            tokio::time::sleep(LOOK).await;
-            self.look();
+            tokio::time::sleep(POLL_INTERVAL).await;
+            self.tick();
         }
     }
 
-    /// Grows when they change.
+    /// Grows when the authorities change.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    fn look(&self) {
-        let before = self.known.load();
+    fn tick(&self) {
+        let before = self.loaded.load();
         let read = std::fs::read(&self.path).map_err(UnusableAuthorities::from);
         if read.as_ref().is_ok_and(|pem| *pem == before.pem)
             || read.is_err() && before.pem.is_empty() && self.generation() > 0
@@ -128,32 +127,32 @@ impl ClientAuthorities {
         }
         let pem = read.as_ref().map(Clone::clone).unwrap_or_default();
         let anchors = read.and_then(|pem| anchors(&pem)).unwrap_or_else(|error| {
-            tracing::error!(path = %self.path.display(), %error, "no client certificate is accepted until its authorities can be read");
+            tracing::error!(path = %self.path.display(), %error, "failed to load the client certificate authorities: all client certificates are rejected");
             Vec::new()
         });
-        self.known.store(Arc::new(Known { pem, anchors }));
+        self.loaded.store(Arc::new(LoadedAuthorities { pem, anchors }));
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Who shows this certificate now.
-    pub fn judge(
+    /// Returns the caller of a client certificate, verified with the current authorities.
+    pub fn verify(
         &self,
         certificate: &ClientCertificate,
         now: SystemTime,
     ) -> Result<Caller, Rejected> {
         let generation = self.generation();
-        let mut judged = certificate.judged.borrow_mut();
-        let (_, judgement) = match judged.take() {
-            Some(known) if known.0 == generation => judged.insert(known),
-            _ => judged.insert((generation, self.judge_anew(&certificate.chain, now))),
+        let mut verdict = certificate.verdict.borrow_mut();
+        let (_, result) = match verdict.take() {
+            Some(cached) if cached.0 == generation => verdict.insert(cached),
+            _ => verdict.insert((generation, self.verify_chain(&certificate.chain, now))),
         };
-        match judgement {
+        match result {
             Ok(caller) if caller.until.is_some_and(|until| until <= now) => Err(Rejected::Expired),
-            judgement => judgement.clone(),
+            result => result.clone(),
         }
     }
 
-    fn judge_anew(
+    fn verify_chain(
         &self,
         chain: &[CertificateDer<'static>],
         now: SystemTime,
@@ -161,11 +160,11 @@ impl ClientAuthorities {
         let (leaf, intermediates) = chain.split_first().ok_or(Rejected::Malformed)?;
         let certificate = EndEntityCert::try_from(leaf).map_err(|_| Rejected::Malformed)?;
         let time = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
-        let known = self.known.load();
+        let loaded = self.loaded.load();
         certificate
             .verify_for_usage(
                 algorithms().all,
-                &known.anchors,
+                &loaded.anchors,
                 intermediates,
                 time,
                 KeyUsage::client_auth(),
@@ -201,8 +200,8 @@ fn anchors(pem: &[u8]) -> Result<Vec<TrustAnchor<'static>>, UnusableAuthorities>
     if anchors.is_empty() { Err(UnusableAuthorities::Empty) } else { Ok(anchors) }
 }
 
-/// The application's name: the SPIFFE ID as it is, else the first DNS name as `dns:NAME`, else the
-/// subject's common name as `cn:NAME`. Of several SPIFFE IDs there is none (X.509-SVID §2).
+/// Returns the application's name: the SPIFFE ID, else the first DNS name as `dns:NAME`, else the
+/// common name as `cn:NAME`. More than one SPIFFE ID is invalid (X.509-SVID §2).
 fn name(certificate: &X509Certificate<'_>) -> Option<String> {
     let names = certificate
         .subject_alternative_name()
@@ -234,10 +233,10 @@ fn name(certificate: &X509Certificate<'_>) -> Option<String> {
 // === impl ClientCertificate ===
 
 impl ClientCertificate {
-    /// What the client showed; `None` where that is nothing.
+    /// Wraps the chain of the handshake; `None` if the client sent none.
     pub fn new(chain: Option<&[CertificateDer<'static>]>) -> Option<Rc<Self>> {
         let chain = chain.filter(|chain| (1..=MAX_CHAIN).contains(&chain.len()))?;
-        Some(Rc::new(Self { chain: chain.to_vec(), judged: RefCell::default() }))
+        Some(Rc::new(Self { chain: chain.to_vec(), verdict: RefCell::default() }))
     }
 }
 

@@ -47,7 +47,7 @@ fn application(
     certificate: &ClientCertificate,
 ) -> Result<String, Rejected> {
     authorities
-        .judge(certificate, SystemTime::now())
+        .verify(certificate, SystemTime::now())
         .map(|caller| caller.application.unwrap().to_string())
 }
 
@@ -70,7 +70,7 @@ fn the_name_is_the_spiffe_id_else_a_dns_name_else_the_common_name() {
 }
 
 #[test]
-fn what_no_authority_of_ours_has_signed_for_clients_shows_nobody() {
+fn certificates_of_other_authorities_or_purposes_are_rejected() {
     let (ours, other) = (authority("ours"), authority("ours"));
     let (_file, authorities) = trusting(&ours.pem());
     let day = Duration::from_secs(24 * 3600);
@@ -104,7 +104,7 @@ fn what_no_authority_of_ours_has_signed_for_clients_shows_nobody() {
 }
 
 #[test]
-fn authorities_are_followed_and_without_them_it_is_closed() {
+fn authorities_are_reloaded_and_without_them_all_certificates_are_rejected() {
     let (ours, next) = (authority("ours"), authority("next"));
     let (file, authorities) = trusting(&ours.pem());
     let (old, new) = (client(&ours, |_| {}), client(&next, |_| {}));
@@ -116,18 +116,18 @@ fn authorities_are_followed_and_without_them_it_is_closed() {
     };
     both(true, false);
     std::fs::write(file.path(), ours.pem() + &next.pem()).unwrap();
-    authorities.look();
+    authorities.tick();
     both(true, true);
     std::fs::write(file.path(), next.pem()).unwrap();
-    authorities.look();
+    authorities.tick();
     both(false, true);
     std::fs::write(file.path(), "nothing").unwrap();
-    authorities.look();
+    authorities.tick();
     both(false, false);
     std::fs::write(file.path(), next.pem()).unwrap();
-    authorities.look();
+    authorities.tick();
     both(false, true);
     std::fs::remove_file(file.path()).unwrap();
-    authorities.look();
+    authorities.tick();
     both(false, false);
 }

@@ -1,4 +1,4 @@
-//! The client keys that are known, by their hashes.
+//! The client keys, by their hashes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use portcullis_config::snapshot::access::ClientKey;
 use super::caller::Caller;
 use super::rejected::Rejected;
 
-/// All client keys. They are looked up by SHA-256 of what was shown: how long that takes tells
-/// about the hash alone, which nobody can choose their way towards.
+/// All client keys, by SHA-256. The time of a lookup reveals at most the hash, which a client
+/// cannot choose.
 #[derive(Default)]
-pub struct ClientKeys(HashMap<[u8; 32], Known>);
+pub struct ClientKeys(HashMap<[u8; 32], Entry>);
 
-struct Known {
+struct Entry {
     application: Arc<str>,
     expires: Option<SystemTime>,
 }
@@ -23,38 +23,38 @@ struct Known {
 // === impl ClientKeys ===
 
 impl ClientKeys {
-    /// A table of these keys.
+    /// Builds the table.
     pub fn new(keys: &[ClientKey]) -> Self {
         Self(
             keys.iter()
                 .map(|key| {
                     (
                         key.hash,
-                        Known { application: Arc::clone(&key.application), expires: key.expires },
+                        Entry { application: Arc::clone(&key.application), expires: key.expires },
                     )
                 })
                 .collect(),
         )
     }
 
-    /// Whose key it is.
+    /// Returns the caller of a key.
     pub fn find(&self, key: &str, now: SystemTime) -> Result<Caller, Rejected> {
-        let known =
+        let entry =
             if key.len() == client_key::LENGTH { self.0.get(&client_key::hash(key)) } else { None };
-        let Some(known) = known else {
+        let Some(entry) = entry else {
             return Err(if client_key::is_well_formed(key) {
                 Rejected::UnknownClientKey
             } else {
                 Rejected::Malformed
             });
         };
-        if known.expires.is_some_and(|expires| expires <= now) {
+        if entry.expires.is_some_and(|expires| expires <= now) {
             return Err(Rejected::Expired);
         }
         Ok(Caller {
-            application: Some(Arc::clone(&known.application)),
+            application: Some(Arc::clone(&entry.application)),
             user: None,
-            until: known.expires,
+            until: entry.expires,
         })
     }
 }

@@ -1,5 +1,4 @@
-//! What counts as one client wherever clients share something fairly: connections, signature
-//! checks, queues.
+//! The unit of fairness between clients: connections, signature checks, queues.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -29,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_of_ipv6_is_one_client() {
+    fn an_ipv6_network_is_one_client() {
         let network =
             |address: &str| ClientNetwork::from(address.parse::<IpAddr>().expect("an address"));
         assert_eq!(network("2001:db8::1"), network("2001:db8::2:0:0:1"));

@@ -1,13 +1,13 @@
-//! Work that requests leave for the control runtime: a bounded queue in which clients take turns,
-//! and in which anonymous work cannot push out known callers.
+//! A bounded queue of work for the control runtime: fair between clients, and with priority for
+//! known callers.
 //!
-//! - Known callers come first; of every [`ANONYMOUS_SHARE`] items at least one is anonymous, where
-//!   one waits.
-//! - In each of the two classes clients take turns.
-//! - A full queue makes room by dropping the last item of the client that has the most waiting:
-//!   never a known one for an anonymous one.
-//! - Of what may be under way at a time, and in a second, a part is kept free for known callers,
-//!   and one client's anonymous items get a quarter at most.
+//! - Known callers come first; at least one of every [`ANONYMOUS_SHARE`] items is anonymous, if one
+//! waits.
+//! - Within each class, clients are served round robin.
+//! - A full queue drops the last item of the client with the most waiting items, but never a known
+//! one for an anonymous one.
+//! - A part of the concurrency and of the rate is reserved for known callers, and one client's
+//! anonymous items get at most a quarter.
 
 mod pace;
 
@@ -24,43 +24,43 @@ use self::pace::Pace;
 use crate::client_network::ClientNetwork;
 use crate::round_robin::RoundRobin;
 
-/// Of so many items one is anonymous, where one waits and known ones do too.
+/// At least one of this many items is anonymous while both classes wait.
 const ANONYMOUS_SHARE: u32 = 8;
 
-/// Where work is left, and taken from. Cheap to clone.
+/// A bounded, fair queue. Cheap to clone.
 pub struct FairQueue<T>(Arc<Shared<T>>);
 
-/// What can wait in a queue. An item that is dropped has not been worked on.
+/// An item of a queue. An item that is dropped was not processed.
 pub trait Queued {
-    /// Whether nobody needs it any more: it is dropped instead of being begun.
+    /// Whether the result is no longer needed: the item is dropped instead of started.
     fn is_abandoned(&self) -> bool;
 }
 
-/// Whose work it is.
+/// The class of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// Of a caller who was found to be good before.
+    /// Of a caller whose credential was valid before.
     Known,
-    /// Of anybody.
+    /// Of any other client.
     Anonymous,
 }
 
-/// How much there may be of it. Each is at least one.
+/// Limits of a queue. Each is at least one.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Items that wait to be begun.
+    /// Maximum number of queued items.
     pub waiting: usize,
-    /// Items under way at a time.
+    /// Maximum number of items in progress.
     pub concurrent: usize,
-    /// Items begun in a second; `None` where only the others limit it.
+    /// Maximum number of items started per second; `None` for no limit.
     pub rate: Option<NonZeroU32>,
 }
 
-/// The queue has no room for an item of this class and client.
+/// The queue is full for this class and client.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// What metrics tell of one queue.
+/// Counters of one queue, for metrics.
 #[derive(Debug)]
 pub struct Counts {
     name: Box<str>,
@@ -71,32 +71,32 @@ pub struct Counts {
 struct Shared<T> {
     limits: Limits,
     state: Mutex<State<T>>,
-    /// Something may be begun that could not be before.
+    /// Notified when another item may be able to start.
     changed: Notify,
     counts: Arc<Counts>,
 }
 
-/// What waits, and how much is under way: pure, with the time as an argument.
+/// The queued items and the number in progress. Pure: time is an argument.
 struct State<T> {
     known: RoundRobin<T>,
     anonymous: RoundRobin<T>,
     running: usize,
     running_anonymous: usize,
-    /// Of each client with anonymous items under way.
+    /// Anonymous items in progress, per client.
     running_of: HashMap<ClientNetwork, usize>,
-    /// Known items that were begun while an anonymous one could have been.
+    /// Known items started in a row while an anonymous one was eligible.
     known_in_a_row: u32,
     pace: Option<Pace>,
 }
 
-/// What is to be done next.
+/// What to do next.
 enum Next<T> {
     Begin(T, Class, ClientNetwork),
-    /// Wait for a change, or until a time.
+    /// Wait for a change, or until this time.
     Wait(Option<Instant>),
 }
 
-/// An item that is under way, until this is dropped.
+/// An item in progress, until this is dropped.
 struct Running<T> {
     queue: FairQueue<T>,
     class: Class,
@@ -106,7 +106,7 @@ struct Running<T> {
 // === impl FairQueue ===
 
 impl<T: Queued> FairQueue<T> {
-    /// An empty queue; metrics know it by `name`.
+    /// Creates an empty queue; `name` is its label in metrics.
     pub fn new(name: &str, limits: Limits) -> Self {
         Self(Arc::new(Shared {
             limits,
@@ -120,10 +120,10 @@ impl<T: Queued> FairQueue<T> {
         }))
     }
 
-    /// Leaves an item of this client's. It may be dropped later to make room for those of others.
+    /// Queues an item of this client. It may be dropped later to make room for other clients.
     ///
     /// # Errors
-    /// There is no room: the item is dropped.
+    /// The queue is full: the item is dropped.
     pub fn push(&self, class: Class, client: ClientNetwork, item: T) -> Result<(), Full> {
         let (pushed, dropped, waiting) = {
             let mut state = self.0.lock();
@@ -131,9 +131,9 @@ impl<T: Queued> FairQueue<T> {
             (pushed, dropped, state.waiting())
         };
         self.0.counts.waiting.store(waiting as u64, Ordering::Relaxed);
-        let unwanted = dropped.iter().filter(|item| item.is_abandoned()).count();
-        self.0.counts.rejected.fetch_add((dropped.len() - unwanted) as u64, Ordering::Relaxed);
-        // Not before the lock is let go of: an item may do something when it is dropped.
+        let abandoned = dropped.iter().filter(|item| item.is_abandoned()).count();
+        self.0.counts.rejected.fetch_add((dropped.len() - abandoned) as u64, Ordering::Relaxed);
+        // Dropped after the lock is released: dropping an item may run code.
         drop(dropped);
         if pushed {
             self.0.changed.notify_one();
@@ -143,14 +143,14 @@ impl<T: Queued> FairQueue<T> {
         }
     }
 
-    /// What metrics tell of it.
+    /// Returns the counters, for metrics.
     pub fn counts(&self) -> &Arc<Counts> {
         &self.0.counts
     }
 }
 
 impl<T: Queued + Send + 'static> FairQueue<T> {
-    /// Works on what is left, forever: a task of the control plane.
+    /// Processes the items forever: a task of the control plane.
     pub async fn serve<F>(&self, work: impl Fn(T) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -187,7 +187,7 @@ impl<T: Queued + Send + 'static> FairQueue<T> {
             match next {
                 Next::Begin(item, class, client) if item.is_abandoned() => {
                     self.0.lock().skip(class, client);
-                    // Not before the lock is let go of: it may do something when it is dropped.
+                    // Dropped after the lock is released: dropping an item may run code.
                     drop(item);
                 }
                 next => return next,
@@ -229,7 +229,7 @@ impl<T> State<T> {
         self.known.len() + self.anonymous.len()
     }
 
-    /// What was begun, but will not be worked on.
+    /// Undoes the start of an item that is not processed.
     fn skip(&mut self, class: Class, client: ClientNetwork) {
         self.finish(class, client);
         if let Some(pace) = &mut self.pace {
@@ -237,7 +237,7 @@ impl<T> State<T> {
         }
     }
 
-    /// What is under way no longer.
+    /// Removes an item from those in progress.
     fn finish(&mut self, class: Class, client: ClientNetwork) {
         self.running -= 1;
         if class == Class::Anonymous {
@@ -253,8 +253,8 @@ impl<T> State<T> {
 }
 
 impl<T: Queued> State<T> {
-    /// Whether the item was taken, and what was dropped: it, or another in its place, or what was
-    /// abandoned.
+    /// Returns whether the item was queued, and the items that were dropped: this one, a displaced
+    /// one, or abandoned ones.
     fn push(
         &mut self,
         class: Class,
@@ -269,15 +269,15 @@ impl<T: Queued> State<T> {
             dropped.extend(self.anonymous.retain(is_wanted));
         }
         if self.waiting() >= limit {
-            let makes_room = class == Class::Known && !self.anonymous.is_empty();
+            let displaces_anonymous = class == Class::Known && !self.anonymous.is_empty();
             let own = match class {
-                Class::Known if !makes_room => &mut self.known,
+                Class::Known if !displaces_anonymous => &mut self.known,
                 Class::Known | Class::Anonymous => &mut self.anonymous,
             };
-            // Only where it makes the lines more alike: else two clients would push out each
+            // Only if it makes the lengths more equal: otherwise two clients would displace each
             // other in turn.
             let is_fairer = own.longest() > own.len_of(client) + 1;
-            let displaced = (makes_room || is_fairer).then(|| own.pop_longest()).flatten();
+            let displaced = (displaces_anonymous || is_fairer).then(|| own.pop_longest()).flatten();
             let Some(displaced) = displaced else {
                 dropped.push(item);
                 return (false, dropped);
@@ -291,8 +291,8 @@ impl<T: Queued> State<T> {
         (true, dropped)
     }
 
-    /// What is to be done next, where `concurrent` items may be under way; what is to be begun
-    /// counts as such from here on.
+    /// Returns the next step with at most `concurrent` items in progress; an item to start counts
+    /// as in progress from here on.
     fn next(&mut self, now: Instant, concurrent: usize) -> Next<T> {
         if self.running >= concurrent {
             return Next::Wait(None);
@@ -300,9 +300,9 @@ impl<T: Queued> State<T> {
         let of_all = (concurrent - concurrent / 4).max(1);
         let of_one = (concurrent / 4).max(1);
         let running_of = &self.running_of;
-        let may =
+        let is_eligible =
             |client: ClientNetwork| running_of.get(&client).is_none_or(|count| *count < of_one);
-        let anonymous = self.running_anonymous < of_all && self.anonymous.has(may);
+        let anonymous = self.running_anonymous < of_all && self.anonymous.has(is_eligible);
         let is_due = anonymous && self.known_in_a_row + 1 >= ANONYMOUS_SHARE;
         let (class, reserve) = match (self.known.is_empty(), anonymous) {
             (false, _) if !is_due => (Class::Known, false),
@@ -314,7 +314,7 @@ impl<T: Queued> State<T> {
         }
         let item = match class {
             Class::Known => self.known.pop(|_| true),
-            Class::Anonymous => self.anonymous.pop(may),
+            Class::Anonymous => self.anonymous.pop(is_eligible),
         };
         let Some((client, item)) = item else { return Next::Wait(None) };
         self.running += 1;
@@ -347,12 +347,12 @@ impl Counts {
         &self.name
     }
 
-    /// Items that wait.
+    /// Queued items.
     pub fn waiting(&self) -> u64 {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Items that found no room, or had to make room for others.
+    /// Items that were dropped because the queue was full.
     pub fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
     }

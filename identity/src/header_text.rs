@@ -2,8 +2,8 @@
 
 use http::HeaderValue;
 
-/// The value as text where it is ASCII; `None` for anything else. [`HeaderValue::to_str`] decides
-/// the same octet by octet, which is slower for long credentials.
+/// Returns the value as text if it is ASCII. Faster than [`HeaderValue::to_str`], which checks
+/// octet by octet, for long credentials.
 #[must_use]
 pub fn ascii(value: &HeaderValue) -> Option<&str> {
     std::str::from_utf8(value.as_bytes()).ok().filter(|text| text.is_ascii())

@@ -1,15 +1,16 @@
-//! Tokens that only their issuer can read (RFC 7662): it is asked on the control runtime, and what
-//! it says is remembered for seconds.
+//! Token introspection (RFC 7662): asks issuers about opaque tokens on the control runtime.
 //!
-//! | what | module |
+//! Responses are cached for seconds.
+//!
+//! | purpose | module |
 //! | --- | --- |
-//! | how long an answer counts | [`answers`] |
-//! | one question for all who show the same token | [`flights`] |
-//! | the question itself | [`endpoint`] |
+//! | how long a response is valid | [`answers`] |
+//! | one query for all requests with the same token | [`flights`] |
+//! | the query itself | [`endpoint`] |
 //!
-//! Each issuer has a queue of its own, in which clients take turns and tokens that were good
-//! before come first: clients that show thousands of unknown tokens wait for
-//! themselves. That a question found no room is never remembered as an answer.
+//! Each issuer has a queue of its own. It is fair between clients, and tokens that were active
+//! before come first, so a client that sends thousands of unknown tokens delays only itself. A
+//! query that is dropped because the queue is full is never cached as a response.
 
 mod answers;
 mod endpoint;
@@ -22,56 +23,57 @@ use tokio::time::Instant;
 
 use self::answers::{Age, Answer, Answers};
 use self::endpoint::Endpoint;
-use self::flights::{Answering, Flights, Outcome, Waiting};
+use self::flights::{Flights, Outcome, Responder, Waiter};
 use super::cache::{Fingerprint, Fingerprints};
 use super::issuers::Issuer;
 use super::rejected::Rejected;
 use crate::client_network::ClientNetwork;
 use crate::fair_queue::{self, Class, FairQueue, Limits, Queued};
 
-/// Questions that wait to be asked, for each issuer.
+/// Maximum number of queued queries per issuer.
 const WAITING: usize = 256;
-/// How long an answer is waited for, from the beginning of the question.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The same, where there is an older answer that counts meanwhile.
-const PATIENCE_OF_KNOWN: Duration = Duration::from_secs(1);
-/// The shortest and the longest text that is taken for a token.
+/// Maximum wait for a response, counted from the start of the query.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum wait where an older cached response can be used instead.
+const TIMEOUT_WITH_CACHED: Duration = Duration::from_secs(1);
+/// Lengths of a bearer token that is introspected.
 const LENGTHS: std::ops::RangeInclusive<usize> = 16..=4096;
 
-/// Asks issuers about tokens.
+/// Asks issuers about opaque tokens and caches the responses.
 pub struct Introspection(Arc<Shared>);
 
 struct Shared {
     fingerprints: Arc<Fingerprints>,
     answers: Answers,
     flights: Flights,
-    issuers: Vec<Asked>,
+    issuers: Vec<IssuerQueue>,
 }
 
-/// An issuer, and what is to be asked of it.
-struct Asked {
+/// An issuer and the queue of queries to it.
+struct IssuerQueue {
     endpoint: Endpoint,
-    queue: FairQueue<Question>,
+    queue: FairQueue<TokenQuery>,
 }
 
-/// A question about a token, on its way through the issuers.
-struct Question {
+/// A query about a token, passed from issuer to issuer.
+struct TokenQuery {
     token: Box<str>,
     client: ClientNetwork,
     class: Class,
-    /// Who is asked next, if nobody before knows the token.
+    /// Issuers to ask next if none so far knows the token.
     rest: std::vec::IntoIter<usize>,
-    /// One of the issuers did not answer.
+    /// Whether an issuer failed to answer.
     is_unanswered: bool,
-    answering: Answering,
+    responder: Responder,
 }
 
 // === impl Introspection ===
 
 impl Introspection {
-    /// `None` where no issuer is to be asked.
+    /// Creates the introspection client; `None` if no issuer has introspection configured.
     pub fn new(issuers: &[Arc<Issuer>], fingerprints: &Arc<Fingerprints>) -> Option<Self> {
-        let issuers: Vec<_> = issuers.iter().filter_map(Endpoint::new).map(Asked::new).collect();
+        let issuers: Vec<_> =
+            issuers.iter().filter_map(Endpoint::new).map(IssuerQueue::new).collect();
         (!issuers.is_empty()).then(|| {
             Self(Arc::new(Shared {
                 fingerprints: Arc::clone(fingerprints),
@@ -82,41 +84,41 @@ impl Introspection {
         })
     }
 
-    /// Whether a bearer token may be one that only its issuer can read: it is no JWT.
+    /// Returns whether a bearer token is opaque: it is not a JWT.
     pub fn is_for(token: &str) -> bool {
         LENGTHS.contains(&token.len()) && token.bytes().filter(|byte| *byte == b'.').count() != 2
     }
 
-    /// Whose a token is known to be, without asking.
+    /// Looks up a token in the cache without asking its issuer.
     ///
     /// # Errors
-    /// Why it is nobody's; [`Rejected::Unanswered`] where its issuer would have to be asked.
+    /// The reason why the token is rejected; [`Rejected::Unanswered`] if the cache has no response.
     pub fn find(&self, token: &str, client: ClientNetwork, now: SystemTime) -> Outcome {
         let unanswered = Err(Rejected::Unanswered);
         let Some(fingerprint) = self.0.fingerprint(token) else { return unanswered };
-        match self.0.answers.of_good(&fingerprint).map(|answer| answer.age(now)) {
+        match self.0.answers.active(&fingerprint).map(|answer| answer.age(now)) {
             Some(Age::Fresh(verdict)) => verdict,
             Some(Age::Due(caller) | Age::Stale(caller)) => Ok(caller),
-            Some(Age::Over) | None => {
+            Some(Age::Expired) | None => {
                 self.0.answers.refused(&fingerprint, client, now).map_or(unanswered, Err)
             }
         }
     }
 
-    /// Whose a token is; its issuer is asked, where that is not known.
+    /// Returns the caller of a token, and asks its issuer if the cache has no response.
     ///
     /// # Errors
-    /// Why it is nobody's; [`Rejected::Unanswered`] where its issuer did not say, and no answer of
-    /// it counts any more.
+    /// The reason why the token is rejected; [`Rejected::Unanswered`] if no issuer answered and no
+    /// cached response is valid.
     pub async fn ask(&self, token: &str, client: ClientNetwork, now: SystemTime) -> Outcome {
         let shared = &self.0;
         let Some(fingerprint) = shared.fingerprint(token) else {
             return Err(Rejected::Unanswered);
         };
-        let known = shared.answers.of_good(&fingerprint);
-        let issuer = known.as_ref().map(|answer| answer.issuer);
+        let cached = shared.answers.active(&fingerprint);
+        let issuer = cached.as_ref().map(|answer| answer.issuer);
         let begin = |class, issuer| shared.begin(token, fingerprint, client, class, issuer);
-        match known.map(|answer| answer.age(now)) {
+        match cached.map(|answer| answer.age(now)) {
             Some(Age::Fresh(verdict)) => return verdict,
             Some(Age::Due(caller)) => {
                 drop(begin(Class::Known, issuer));
@@ -125,34 +127,34 @@ impl Introspection {
             Some(Age::Stale(caller)) => {
                 let waiting = begin(Class::Known, issuer);
                 let asked = issuer.and_then(|issuer| shared.issuers.get(issuer));
-                // Nobody waits for an issuer that is away.
-                let patience = match asked.is_some_and(|asked| asked.endpoint.is_failing()) {
+                // Do not wait for an issuer that is failing.
+                let timeout = match asked.is_some_and(|asked| asked.endpoint.is_failing()) {
                     true => Duration::ZERO,
-                    false => PATIENCE_OF_KNOWN,
+                    false => TIMEOUT_WITH_CACHED,
                 };
-                return match waiting.outcome(patience).await {
+                return match waiting.outcome(timeout).await {
                     Err(Rejected::Unanswered) => Ok(caller),
                     outcome => outcome,
                 };
             }
-            Some(Age::Over) | None => {}
+            Some(Age::Expired) | None => {}
         }
         if let Some(rejected) = shared.answers.refused(&fingerprint, client, now) {
             return Err(rejected);
         }
-        begin(Class::Anonymous, None).outcome(PATIENCE).await
+        begin(Class::Anonymous, None).outcome(TIMEOUT).await
     }
 
-    /// Asks the issuers what workers want to know, forever: a task of the control plane.
-    pub async fn follow(&self) {
+    /// Serves the queues of all issuers forever: a task of the control plane.
+    pub async fn run(&self) {
         let serving = (0..self.0.issuers.len()).filter_map(|issuer| {
             let queue = &self.0.issuers.get(issuer)?.queue;
-            Some(queue.serve(move |question| question.ask(Arc::clone(&self.0), issuer)))
+            Some(queue.serve(move |query| query.ask(Arc::clone(&self.0), issuer)))
         });
         futures::future::join_all(serving).await;
     }
 
-    /// What metrics tell of the queues.
+    /// Returns the counters of the queues, for metrics.
     pub fn queues(&self) -> impl Iterator<Item = &Arc<fair_queue::Counts>> {
         self.0.issuers.iter().map(|asked| asked.queue.counts())
     }
@@ -165,9 +167,8 @@ impl Shared {
         self.fingerprints.of("opaque", &[token])
     }
 
-    /// Begins a question about a token, or joins the one that is under way. `issuer` is the one
-    /// that knows the token; where none does, all are asked in their order, those last that do not
-    /// answer.
+    /// Starts a query about a token, or joins the one in flight. `issuer` is the one known to have
+    /// issued the token; without it all are asked in order, failing ones last.
     fn begin(
         &self,
         token: &str,
@@ -175,9 +176,9 @@ impl Shared {
         client: ClientNetwork,
         class: Class,
         issuer: Option<usize>,
-    ) -> Waiting {
-        let (waiting, answering) = self.flights.join(fingerprint, Instant::now());
-        if let Some(answering) = answering {
+    ) -> Waiter {
+        let (waiting, responder) = self.flights.join(fingerprint, Instant::now());
+        if let Some(responder) = responder {
             let mut order: Vec<_> =
                 issuer.map_or_else(|| (0..self.issuers.len()).collect(), |issuer| vec![issuer]);
             order.sort_by_key(|issuer| {
@@ -185,25 +186,32 @@ impl Shared {
             });
             let rest = order.into_iter();
             let token = token.into();
-            self.pass_on(Question { token, client, class, rest, is_unanswered: false, answering });
+            self.forward(TokenQuery {
+                token,
+                client,
+                class,
+                rest,
+                is_unanswered: false,
+                responder,
+            });
         }
         waiting
     }
 
-    /// Gives a question to the next issuer; where there is none any more, nobody knows the token.
-    fn pass_on(&self, mut question: Question) {
-        match question.rest.next().and_then(|issuer| Some((issuer, self.issuers.get(issuer)?))) {
+    /// Forwards a query to the next issuer; after the last one the token is unknown.
+    fn forward(&self, mut query: TokenQuery) {
+        match query.rest.next().and_then(|issuer| Some((issuer, self.issuers.get(issuer)?))) {
             Some((_, asked)) => {
-                // Without room, it is answered by being dropped.
-                let _ = asked.queue.push(question.class, question.client, question);
+                // Dropping the query reports `Unanswered` to all waiters.
+                let _ = asked.queue.push(query.class, query.client, query);
             }
-            None if question.is_unanswered => question.answering.finish(Err(Rejected::Unanswered)),
-            None => self.finish(question, 0, Err(Rejected::UnknownIssuer)),
+            None if query.is_unanswered => query.responder.finish(Err(Rejected::Unanswered)),
+            None => self.finish(query, 0, Err(Rejected::UnknownIssuer)),
         }
     }
 
-    /// Remembers what `issuer` said, and gives it to all who wait for it.
-    fn finish(&self, question: Question, issuer: usize, verdict: Outcome) {
+    /// Caches the verdict of `issuer`, and returns it to all waiters.
+    fn finish(&self, query: TokenQuery, issuer: usize, verdict: Outcome) {
         let at = SystemTime::now();
         let stale_if_error = self
             .issuers
@@ -212,16 +220,16 @@ impl Shared {
         let answer = Answer { verdict, issuer, at, stale_if_error };
         let outcome = match answer.age(at) {
             Age::Fresh(verdict) => verdict,
-            Age::Due(_) | Age::Stale(_) | Age::Over => Err(Rejected::Expired),
+            Age::Due(_) | Age::Stale(_) | Age::Expired => Err(Rejected::Expired),
         };
-        self.answers.insert(*question.answering.token(), question.client, &answer);
-        question.answering.finish(outcome);
+        self.answers.insert(*query.responder.token(), query.client, &answer);
+        query.responder.finish(outcome);
     }
 }
 
 // === impl Asked ===
 
-impl Asked {
+impl IssuerQueue {
     fn new(endpoint: Endpoint) -> Self {
         let settings = endpoint.settings();
         let limits = Limits {
@@ -234,27 +242,27 @@ impl Asked {
     }
 }
 
-// === impl Question ===
+// === impl TokenQuery ===
 
-impl Question {
-    /// Asks one issuer; where that one does not know the token, the question goes on to the next.
+impl TokenQuery {
+    /// Asks one issuer; if that one does not know the token, the query goes to the next.
     async fn ask(mut self, shared: Arc<Shared>, issuer: usize) {
         let Some(asked) = shared.issuers.get(issuer) else { return };
         match asked.endpoint.ask(&self.token).await {
-            Err(Rejected::UnknownIssuer) => shared.pass_on(self),
+            Err(Rejected::UnknownIssuer) => shared.forward(self),
             Err(Rejected::Unanswered) => {
                 self.is_unanswered = true;
-                shared.pass_on(self);
+                shared.forward(self);
             }
             verdict => shared.finish(self, issuer, verdict),
         }
     }
 }
 
-impl Queued for Question {
-    /// One about a token that was good is asked in any case: its answer is needed soon.
+impl Queued for TokenQuery {
+    /// A refresh of a known token always runs: its result is needed soon.
     fn is_abandoned(&self) -> bool {
-        self.class == Class::Anonymous && self.answering.is_abandoned()
+        self.class == Class::Anonymous && self.responder.is_abandoned()
     }
 }
 

@@ -1,5 +1,4 @@
-//! The issuers of tokens and their keys: fetched on the control runtime, kept when an issuer is
-//! away.
+//! Token issuers and their keys: fetched on the control runtime, and kept while an issuer is down.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,87 +12,87 @@ use tokio::time::{Instant, sleep_until};
 use super::keys::{Keys, UnusableKeys};
 use crate::outbound::{Client, FetchError};
 
-/// How often keys are fetched without any other reason.
-const REFRESH: Duration = Duration::from_secs(600);
-/// How soon they are fetched again at the earliest: a token with an unknown key costs at most one
-/// fetch in this time.
-const AT_MOST_EVERY: Duration = Duration::from_secs(30);
-/// The first and the longest pause after a failure, before any keys are known.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Regular refresh interval of keys.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
+/// Minimum interval between fetches: a token with an unknown key costs at most one fetch in this
+/// time.
+const MIN_INTERVAL: Duration = Duration::from_secs(30);
+/// First and longest pause after a failed fetch.
+const RETRY_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// Someone who issues tokens.
+/// An issuer of tokens.
 pub struct Issuer {
     /// The settings of the issuer.
     pub settings: IssuerSettings,
-    known: ArcSwap<Known>,
+    keys: ArcSwap<IssuerKeys>,
     discovered: ArcSwapOption<Discovered>,
-    /// A key was asked for that is not known.
-    wanted: Notify,
+    /// Notified when a token is signed by an unknown key.
+    refresh_requested: Notify,
 }
 
-/// The keys that are known now.
+/// The current keys of an issuer.
 #[derive(Default)]
-pub struct Known {
+pub struct IssuerKeys {
     /// The keys that verify its tokens.
     pub keys: Keys,
-    /// Changes with the keys: what was decided by others is void.
+    /// Changes with the keys: verdicts of other generations are stale.
     pub generation: u64,
     document: Vec<u8>,
 }
 
-/// A discovery document, and until when it need not be fetched again.
+/// A discovery document, and when it is fetched again.
 struct Discovered {
     discovery: Arc<Discovery>,
     until: Instant,
 }
 
-/// Where an issuer's endpoints are (OpenID Connect Discovery 1.0 §3, RFC 8414 §2).
+/// The endpoints of an issuer (OpenID Connect Discovery 1.0 §3, RFC 8414 §2).
 #[derive(Debug, Clone, Deserialize)]
 pub struct Discovery {
     /// The issuer identifier.
     pub issuer: String,
     /// URL of the key set.
     pub jwks_uri: String,
-    /// URL of token introspection (RFC 8414 §2).
+    /// URL of the introspection endpoint (RFC 8414 §2).
     #[serde(default)]
     pub introspection_endpoint: Option<String>,
-    /// URL where people log in.
+    /// URL of the authorization endpoint.
     pub authorization_endpoint: Option<String>,
-    /// URL where codes become tokens.
+    /// URL of the token endpoint.
     pub token_endpoint: Option<String>,
     /// How clients may authenticate at the token endpoint.
     #[serde(default)]
     pub token_endpoint_auth_methods_supported: Vec<String>,
     /// URL of the userinfo endpoint (OpenID Connect Core 1.0 §5.3).
     pub userinfo_endpoint: Option<String>,
-    /// URL where people sign out (OpenID Connect RP-Initiated Logout 1.0 §2.1).
+    /// URL for logout (OpenID Connect RP-Initiated Logout 1.0 §2.1).
     pub end_session_endpoint: Option<String>,
     /// RFC 9207 §3.
     #[serde(default)]
     pub authorization_response_iss_parameter_supported: bool,
 }
 
-/// Why an issuer's keys could not be had.
+/// Why an issuer's keys could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    /// The issuer could not be asked.
+    /// The request failed.
     #[error(transparent)]
     Fetch(#[from] FetchError),
     /// A URL answered with a status other than 200.
     #[error("{0} answered with status {1}")]
     Status(String, u16),
-    /// The discovery document is not understood.
-    #[error("the discovery document is not understood")]
+    /// The discovery document is invalid.
+    #[error("the discovery document is invalid: it must be JSON with `issuer` and `jwks_uri`")]
     Discovery,
-    /// The discovery document is of another issuer.
-    #[error("the discovery document is of the issuer `{0}`")]
+    /// The discovery document belongs to another issuer.
+    #[error("the discovery document belongs to the issuer `{0}`")]
     OtherIssuer(String),
-    /// The key set holds nothing that can be used.
+    /// The key set has no usable key.
     #[error("the key set cannot be used: {0}")]
     Keys(#[from] UnusableKeys),
 }
 
-/// When keys are fetched: pure, with the time as an argument.
+/// When keys are fetched. Pure: time is an argument.
 struct Schedule {
     last: Option<Instant>,
     failures: u32,
@@ -102,39 +101,39 @@ struct Schedule {
 // === impl Issuer ===
 
 impl Issuer {
-    /// An issuer whose keys are not known yet.
+    /// Creates an issuer without keys; [`watch`](Self::watch) fetches them.
     pub fn new(settings: IssuerSettings) -> Self {
         Self {
             settings,
-            known: ArcSwap::default(),
+            keys: ArcSwap::default(),
             discovered: ArcSwapOption::empty(),
-            wanted: Notify::new(),
+            refresh_requested: Notify::new(),
         }
     }
 
-    /// The keys that are known now.
-    pub fn known(&self) -> Arc<Known> {
-        self.known.load_full()
+    /// Returns the current keys.
+    pub fn keys(&self) -> Arc<IssuerKeys> {
+        self.keys.load_full()
     }
 
-    /// Changes with the keys. Cheaper than to look at them.
+    /// Changes with the keys; cheaper than comparing them.
     pub fn generation(&self) -> u64 {
-        self.known.load().generation
+        self.keys.load().generation
     }
 
-    /// Says that a key was asked for that is not known.
-    pub fn want(&self) {
-        self.wanted.notify_one();
+    /// Requests a refresh of the keys, because one is unknown.
+    pub fn request_refresh(&self) {
+        self.refresh_requested.notify_one();
     }
 
-    /// Takes a key set into use. The same one again changes nothing.
-    pub fn learn(&self, document: &[u8]) -> Result<(), UnusableKeys> {
-        let before = self.known.load();
+    /// Loads a key set. An unchanged one is ignored.
+    pub fn load(&self, document: &[u8]) -> Result<(), UnusableKeys> {
+        let before = self.keys.load();
         if before.document == document {
             return Ok(());
         }
         let keys = Keys::parse(document)?;
-        self.known.store(Arc::new(Known {
+        self.keys.store(Arc::new(IssuerKeys {
             keys,
             generation: before.generation + 1,
             document: document.to_vec(),
@@ -142,14 +141,13 @@ impl Issuer {
         Ok(())
     }
 
-    /// Keeps the keys up to date, forever: a task of the control plane. A client that cannot even
-    /// be made is told once.
-    pub async fn follow(&self) {
+    /// Keeps the keys up to date, forever: a task of the control plane.
+    pub async fn watch(&self) {
         let name = &self.settings.name;
         let client = match Client::new(self.settings.certificate_authorities.as_deref()) {
             Ok(client) => client,
             Err(error) => {
-                return tracing::error!(issuer = name, %error, "no token of this issuer will be accepted");
+                return tracing::error!(issuer = name, %error, "failed to set up the issuer's HTTP client: tokens of this issuer are rejected");
             }
         };
         let mut schedule = Schedule { last: None, failures: 0 };
@@ -158,15 +156,15 @@ impl Issuer {
             let fetched = self.fetch(&client).await;
             schedule.fetched(Instant::now(), fetched.is_ok());
             match fetched {
-                Ok(()) => tracing::debug!(issuer = name, "keys fetched"),
+                Ok(()) => tracing::debug!(issuer = name, "fetched the issuer's keys"),
                 Err(error) => {
-                    tracing::warn!(issuer = name, %error, "keys could not be fetched: those that are known stay in use")
+                    tracing::warn!(issuer = name, %error, "failed to fetch the issuer's keys: the current keys stay in use")
                 }
             }
             let next = schedule.next(Instant::now());
             tokio::select! {
                 () = sleep_until(next) => {}
-                () = self.wanted.notified() => {}
+                () = self.refresh_requested.notified() => {}
             }
         }
     }
@@ -176,27 +174,27 @@ impl Issuer {
             Some(uri) => uri.clone(),
             None => self.discovery(client).await?.jwks_uri.clone(),
         };
-        self.learn(&get(client, &uri).await?)?;
+        self.load(&get(client, &uri).await?)?;
         Ok(())
     }
 
-    /// The discovery document, where it was fetched at some time.
+    /// Returns the cached discovery document, whatever its age.
     pub fn discovered(&self) -> Option<Arc<Discovery>> {
-        self.discovered.load().as_ref().map(|known| Arc::clone(&known.discovery))
+        self.discovered.load().as_ref().map(|cached| Arc::clone(&cached.discovery))
     }
 
-    /// The issuer's discovery document, not older than the keys may be; an old one where the issuer
-    /// is away.
+    /// Returns the issuer's discovery document, refreshed like the keys; the cached one if the
+    /// issuer cannot be reached.
     pub async fn discovery(&self, client: &Client) -> Result<Arc<Discovery>, KeysError> {
-        let known = self.discovered.load_full();
-        if let Some(known) = known.as_ref().filter(|known| Instant::now() < known.until) {
-            return Ok(Arc::clone(&known.discovery));
+        let cached = self.discovered.load_full();
+        if let Some(cached) = cached.as_ref().filter(|cached| Instant::now() < cached.until) {
+            return Ok(Arc::clone(&cached.discovery));
         }
-        let (discovery, lasts) = match (discover(client, &self.settings.issuer).await, known) {
-            (Ok(discovery), _) => (Arc::new(discovery), REFRESH),
-            (Err(error), Some(known)) => {
-                tracing::warn!(issuer = self.settings.name, %error, "the discovery document could not be fetched: the one that is known stays in use");
-                (Arc::clone(&known.discovery), AT_MOST_EVERY)
+        let (discovery, lasts) = match (discover(client, &self.settings.issuer).await, cached) {
+            (Ok(discovery), _) => (Arc::new(discovery), REFRESH_INTERVAL),
+            (Err(error), Some(cached)) => {
+                tracing::warn!(issuer = self.settings.name, %error, "failed to fetch the discovery document: the cached one stays in use");
+                (Arc::clone(&cached.discovery), MIN_INTERVAL)
             }
             (Err(error), None) => return Err(error),
         };
@@ -208,7 +206,7 @@ impl Issuer {
     }
 }
 
-/// Reads an issuer's discovery document, which must be its own.
+/// Fetches an issuer's discovery document, and checks that it is the issuer's own.
 async fn discover(client: &Client, issuer: &str) -> Result<Discovery, KeysError> {
     let uri = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
     let discovery: Discovery =
@@ -232,31 +230,31 @@ async fn get(client: &Client, uri: &str) -> Result<bytes::Bytes, KeysError> {
 // === impl Schedule ===
 
 impl Schedule {
-    fn fetched(&mut self, now: Instant, well: bool) {
+    fn fetched(&mut self, now: Instant, succeeded: bool) {
         self.last = Some(now);
-        self.failures = if well { 0 } else { self.failures.saturating_add(1) };
+        self.failures = if succeeded { 0 } else { self.failures.saturating_add(1) };
     }
 
-    /// Before this nothing is fetched, whoever asks.
+    /// The earliest time of the next fetch, also on request.
     fn earliest(&self, now: Instant) -> Instant {
         match self.last {
             None => now,
             Some(last) if self.failures > 0 => last + self.retry(),
-            Some(last) => last + AT_MOST_EVERY,
+            Some(last) => last + MIN_INTERVAL,
         }
     }
 
-    /// At this time keys are fetched even if nobody asks.
+    /// The time of the next regular fetch.
     fn next(&self, now: Instant) -> Instant {
         match self.last {
             None => now,
             Some(last) if self.failures > 0 => last + self.retry(),
-            Some(last) => last + REFRESH,
+            Some(last) => last + REFRESH_INTERVAL,
         }
     }
 
     fn retry(&self) -> Duration {
-        RETRY.0.saturating_mul(1 << self.failures.saturating_sub(1).min(5)).min(RETRY.1)
+        RETRY_PAUSE.0.saturating_mul(1 << self.failures.saturating_sub(1).min(5)).min(RETRY_PAUSE.1)
     }
 }
 
@@ -265,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_key_costs_at_most_one_fetch_in_thirty_seconds() {
+    fn an_unknown_key_causes_at_most_one_fetch_in_thirty_seconds() {
         let start = Instant::now();
         let mut schedule = Schedule { last: None, failures: 0 };
         assert_eq!(schedule.earliest(start), start);
@@ -275,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn an_issuer_that_is_away_is_asked_again_soon_but_ever_less_often() {
+    fn failed_fetches_are_retried_with_backoff() {
         let start = Instant::now();
         let mut schedule = Schedule { last: None, failures: 0 };
         let mut pauses = Vec::new();
@@ -285,6 +283,6 @@ mod tests {
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30, 30]);
         schedule.fetched(start, true);
-        assert_eq!(schedule.next(start), start + REFRESH);
+        assert_eq!(schedule.next(start), start + REFRESH_INTERVAL);
     }
 }

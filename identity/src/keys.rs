@@ -1,4 +1,4 @@
-//! The keys that an issuer signs with (RFC 7517).
+//! The signing keys of an issuer (RFC 7517).
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
@@ -6,7 +6,7 @@ use portcullis_config::settings::access::SignatureAlgorithm;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The most keys of one issuer that are known; further ones are left aside.
+/// Maximum number of keys of one issuer; further ones are ignored.
 const MAX_KEYS: usize = 128;
 
 /// An issuer's keys.
@@ -15,29 +15,28 @@ pub struct Keys(Vec<Key>);
 
 struct Key {
     id: Option<String>,
-    /// The algorithms that it can be used with.
+    /// The algorithms that its type can be used with.
     algorithms: &'static [SignatureAlgorithm],
-    /// The only one that it is meant for, where it says so.
+    /// The only algorithm that it may be used with, if the key names one.
     meant: Option<KeyAlgorithm>,
     key: DecodingKey,
 }
 
-/// Why a document is no set of keys.
+/// Why a document is not a usable key set.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum UnusableKeys {
-    /// It is not JSON, or not of the form.
-    #[error("it is no JSON Web Key Set")]
+    /// It is not JSON, or has another structure.
+    #[error("it is not a JSON Web Key Set")]
     Malformed,
-    /// There is no key in it that could verify a signature.
-    #[error("it has no key that a signature could be verified with")]
+    /// It has no key that can verify a signature.
+    #[error("it has no key that can verify signatures")]
     Empty,
 }
 
 // === impl Keys ===
 
 impl Keys {
-    /// Reads a JSON Web Key Set. Keys of other kinds, for encryption, or with a secret are left
-    /// aside.
+    /// Parses a JSON Web Key Set. Symmetric, encryption and unsupported keys are ignored.
     pub fn parse(json: &[u8]) -> Result<Self, UnusableKeys> {
         #[derive(Deserialize)]
         struct Set {
@@ -48,8 +47,8 @@ impl Keys {
         if keys.is_empty() { Err(UnusableKeys::Empty) } else { Ok(Self(keys)) }
     }
 
-    /// The key that a signature by `algorithm` was made with: the one of that identifier; without
-    /// one, the only one that it can be.
+    /// Returns the key for a signature: the one with this identifier; without an identifier, the
+    /// only one that fits.
     pub fn find(&self, id: Option<&str>, algorithm: SignatureAlgorithm) -> Option<&DecodingKey> {
         let mut fitting = self.0.iter().filter(|key| {
             key.is_for(algorithm) && id.is_none_or(|id| key.id.as_deref() == Some(id))
@@ -75,7 +74,7 @@ impl Key {
             AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
                 &[EdDSA]
             }
-            // Above all not those with a shared secret.
+            // Above all, symmetric keys are ignored.
             _ => return None,
         };
         let key = DecodingKey::from_jwk(&jwk).ok()?;
@@ -88,7 +87,7 @@ impl Key {
     }
 }
 
-/// The algorithm under the names of the library: for tokens, and for keys.
+/// Returns the library's names of the algorithm: for tokens, and for keys.
 pub fn registered(algorithm: SignatureAlgorithm) -> (Algorithm, KeyAlgorithm) {
     match algorithm {
         SignatureAlgorithm::RS256 => (Algorithm::RS256, KeyAlgorithm::RS256),

@@ -1,15 +1,15 @@
-//! Who is calling Portcullis.
+//! Authentication of callers: client keys, tokens, sessions, providers and the login portal.
 //!
-//! The synchronous part is called on the request path: plain values in and out, no waiting.
+//! The synchronous part runs on the request path: plain values in and out, no waiting.
 //!
 //! | module | purpose |
 //! | --- | --- |
-//! | [`caller`] | applications and users, and whether a rule lets them in |
+//! | [`caller`] | applications and users, and whether a rule allows them |
 //! | [`presented`] | the credentials of a request |
-//! | [`authenticator`] | from the credentials of a request to its caller |
-//! | [`client_keys`], [`client_certificate`], [`token`], [`logins`] | each kind of credential |
-//! | [`claims`], [`keys`] | what a token claims, and the keys that verify it |
-//! | [`purpose`], [`person`] | whether a token says who is calling, and whether that is a person |
+//! | [`authenticator`] | authenticates the credentials of a request |
+//! | [`client_keys`], [`client_certificate`], [`token`], `session_authenticator` | each kind of credential |
+//! | [`claims`], [`keys`] | the claims of a token, and the keys that verify it |
+//! | [`purpose`], [`person`] | whether a token identifies its caller, and whether that is a person |
 //! | [`session`] | login sessions: sealed into cookies, opened, revoked |
 //!
 //! The background part runs on the control plane's runtime.
@@ -17,15 +17,15 @@
 //! | module | purpose |
 //! | --- | --- |
 //! | [`issuers`] | fetch the key sets of issuers |
-//! | [`introspection`] | ask issuers about opaque tokens (RFC 7662) |
-//! | [`provider`] | log people in by OpenID Connect or GitHub |
-//! | [`portal`] | the pages and redirects by which people log in |
-//! | [`outbound`], [`tls_roots`] | the HTTP client of all of these, and the authorities that it trusts |
-//! | [`fair_queue`], [`client_network`] | where requests wait for the background part, fairly by client |
-//! | [`page`] | the frame and the style of all pages that people see |
+//! | [`introspection`] | introspect opaque tokens (RFC 7662) |
+//! | [`provider`] | log users in by OpenID Connect or GitHub |
+//! | [`portal`] | the pages and redirects of the login portal |
+//! | [`outbound`], [`tls_roots`] | the HTTP client, and the authorities that it trusts |
+//! | [`fair_queue`], [`client_network`] | queues for the background part, fair between clients |
+//! | [`page`] | the frame and style of all HTML pages |
 //!
-//! Nothing here knows a listener, a route or an upstream: the gateway's request path calls this
-//! crate, and so may anything else that has to know who is calling.
+//! This crate does not depend on listeners, routes or upstreams; the gateway's request path calls
+//! it.
 
 pub mod authenticator;
 pub mod cache;

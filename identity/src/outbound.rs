@@ -1,8 +1,8 @@
 //! The control plane's HTTP client: documents and keys of issuers, tokens, ACME, webhooks.
 //!
-//! Never used by a worker. Each request has a connection of its own, because there are few, through
-//! the proxy that the environment names for it. An answer is bounded in size and time, and a
-//! redirect is an answer like any other: only the configuration decides which servers are asked.
+//! Workers never use it. Each request has its own connection, because there are few, through the
+//! proxy that the environment configures. Responses are bounded in size and time. Redirects are not
+//! followed: only the configuration decides which servers are contacted.
 
 use std::error::Error;
 use std::io;
@@ -26,58 +26,58 @@ use rustls::ClientConfig;
 
 use crate::tls_roots::{self, AuthoritiesError};
 
-/// The largest body of an answer.
+/// Maximum size of a response body.
 const MAX_BODY: usize = 1024 * 1024;
-/// How long a request may take from its connection to the last octet of its answer.
-const WITHIN: Duration = Duration::from_secs(10);
-/// GitHub refuses who does not say a name.
+/// Timeout from connecting to the last octet of the response.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// GitHub rejects requests without a user agent.
 const USER_AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
 
-/// Asks servers whose certificates are good, through the proxies of the environment.
+/// An HTTP client that verifies certificates and uses the proxies of the environment.
 #[derive(Clone)]
 pub struct Client {
     tls: Arc<ClientConfig>,
-    /// To servers and to proxies.
+    /// Connects to servers and to proxies.
     direct: HttpsConnector<HttpConnector>,
     proxies: Arc<Proxies>,
 }
 
-/// What was answered, whatever its status.
+/// A response of any status.
 #[derive(Debug)]
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
-    /// The fields.
+    /// The header fields.
     pub headers: HeaderMap,
     /// The body: at most 1 MiB.
     pub body: Bytes,
 }
 
-/// Why there is no answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// What is asked for is no URL that may be asked.
-    #[error("{0:?} is no https URL (http is for hosts of this machine only)")]
+    /// The URL is not allowed.
+    #[error("{0:?} is not an https URL (http is allowed for loopback hosts only)")]
     Url(Box<str>),
-    /// A header cannot be written.
-    #[error("a credential has characters that no header can have")]
+    /// A credential cannot be written as a header.
+    #[error("a credential has characters that a header cannot carry")]
     Header,
-    /// No address, no connection, no TLS on it, or a proxy that makes none.
-    #[error("cannot be connected to: {}", causes(.0))]
+    /// Name resolution, connection, TLS handshake or proxy tunnel failed.
+    #[error("cannot be reached: {}", causes(.0))]
     Connect(#[source] legacy::Error),
-    /// Broken off, or no HTTP.
-    #[error("did not answer properly: {}", causes(.0.as_ref()))]
+    /// The response is incomplete or not HTTP.
+    #[error("sent an invalid response: {}", causes(.0.as_ref()))]
     Http(#[source] Box<dyn Error + Send + Sync>),
     /// More than 1 MiB.
-    #[error("answered with more than {MAX_BODY} bytes")]
+    #[error("sent more than {MAX_BODY} bytes")]
     Large,
-    /// More than 10 s, from the look-up of the name to the last octet.
-    #[error("did not answer within {} s", WITHIN.as_secs())]
+    /// More than 10 s, from name resolution to the last octet.
+    #[error("did not respond within {} s", TIMEOUT.as_secs())]
     Late,
-    /// The environment names something else as the proxy.
-    #[error("cannot be connected to: {0}")]
+    /// The environment has an invalid proxy URL.
+    #[error("cannot be reached: {0}")]
     InvalidProxy(#[from] InvalidProxy),
-    /// Any of these, through the proxy at this URL, which is without its credentials.
+    /// Any of these, through the proxy at this URL (without its credentials).
     #[error("{1} (through the proxy {0})")]
     Proxy(Uri, #[source] Box<FetchError>),
 }
@@ -85,8 +85,8 @@ pub enum FetchError {
 // === impl FetchError ===
 
 impl FetchError {
-    /// Whether the server's certificate is refused for its dates alone: it has ended or not begun,
-    /// by this machine's clock.
+    /// Whether the server's certificate is rejected for its dates alone: expired or not yet valid
+    /// by the clock of this machine.
     pub fn is_about_dates(&self) -> bool {
         use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
         successors(Some(self as &(dyn Error + 'static)), below).any(|error| {
@@ -110,7 +110,7 @@ impl From<legacy::Error> for FetchError {
     }
 }
 
-/// What an error wraps. The source of an I/O error would be what is below the error in it.
+/// Returns the wrapped error. `source()` of an I/O error would skip the error in it.
 fn below<'e>(error: &&'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>() {
         Some(error) => error.get_ref().map(|error| error as _),
@@ -118,7 +118,7 @@ fn below<'e>(error: &&'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'stat
     }
 }
 
-/// An error and what it comes from, but for the client's own, which gives no more than its kind.
+/// Formats an error and its causes, without the client's own error, which has only a kind.
 fn causes(error: &(dyn Error + 'static)) -> String {
     successors(Some(error), |error| (*error).source())
         .filter(|error| !error.is::<legacy::Error>())
@@ -130,11 +130,10 @@ fn causes(error: &(dyn Error + 'static)) -> String {
 // === impl Client ===
 
 impl Client {
-    /// A client that trusts the authorities of a PEM file, or else those of the system, and uses
-    /// the proxies of the environment.
+    /// Creates a client that trusts the authorities of a PEM file, or else of the system.
     ///
     /// # Errors
-    /// The file cannot be read or holds no authority, or TLS cannot be set up.
+    /// The file cannot be read or has no authority, or TLS cannot be set up.
     pub fn new(authorities: Option<&Path>) -> Result<Self, AuthoritiesError> {
         static ENVIRONMENT: LazyLock<Arc<Proxies>> =
             LazyLock::new(|| Arc::new(Proxies::from_environment()));
@@ -148,15 +147,15 @@ impl Client {
         let roots = authorities.map_or_else(|| Ok(tls_roots::system()), tls_roots::read)?;
         let tls = Arc::new(tls_roots::client_config(roots, &[b"http/1.1"])?);
         let mut tcp = HttpConnector::new();
-        // Otherwise it refuses what TLS is spoken over.
+        // The connector must also accept `https` URLs.
         tcp.enforce_http(false);
         Ok(Self { direct: HttpsConnector::from((tcp, Arc::clone(&tls))), tls, proxies })
     }
 
-    /// Gets what is at an `https` URL (or `http` on this machine).
+    /// Sends `GET` to an `https` URL (or `http` on a loopback host).
     ///
     /// # Errors
-    /// There is no whole answer of at most 1 MiB within 10 s.
+    /// There is no complete response of at most 1 MiB within 10 s.
     pub async fn get(&self, url: &str, accept: &'static str) -> Result<Answer, FetchError> {
         self.send(
             Method::GET,
@@ -167,7 +166,7 @@ impl Client {
         .await
     }
 
-    /// As [`get`](Self::get), with a bearer token (RFC 6750 §2.1).
+    /// Like [`get`](Self::get), with a bearer token (RFC 6750 §2.1).
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -184,7 +183,7 @@ impl Client {
         self.send(Method::GET, url, headers, Bytes::new()).await
     }
 
-    /// Posts a form, and asks for JSON; `basic` is the client's identifier and secret (RFC 6749
+    /// Posts a form and accepts JSON; `basic` is the client's identifier and secret (RFC 6749
     /// §2.3.1).
     ///
     /// # Errors
@@ -209,7 +208,7 @@ impl Client {
         self.send(Method::POST, url, headers, body.into()).await
     }
 
-    /// Any request.
+    /// Sends any request.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -240,8 +239,7 @@ impl Client {
     }
 }
 
-/// The URL, where it may be asked: by `https`, or by `http` on this machine, without user
-/// information.
+/// Parses a URL that is allowed: `https`, or `http` on a loopback host, without user info.
 fn allowed(url: &str) -> Option<Uri> {
     let uri: Uri = url.parse().ok()?;
     let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
@@ -253,7 +251,7 @@ fn allowed(url: &str) -> Option<Uri> {
     allowed.then_some(uri)
 }
 
-/// One request and its answer over a connection of their own.
+/// Sends one request over a connection of its own.
 async fn exchange<C>(connector: C, request: Request<Full<Bytes>>) -> Result<Answer, FetchError>
 where
     C: Connect + Clone + Send + Sync + 'static,
@@ -265,7 +263,7 @@ where
         let body = Limited::new(body, MAX_BODY).collect().await.map_err(FetchError::body)?;
         Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
     };
-    tokio::time::timeout(WITHIN, answer).await.map_err(|_| FetchError::Late)?
+    tokio::time::timeout(TIMEOUT, answer).await.map_err(|_| FetchError::Late)?
 }
 
 fn secret(text: &str) -> Result<HeaderValue, FetchError> {

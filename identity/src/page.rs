@@ -1,5 +1,4 @@
-//! The frame and the style of all pages that the gateway makes: HTML that needs nothing from
-//! outside, no script, and no picture.
+//! The frame and style of all HTML pages of the gateway: no external resources, scripts or images.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -8,7 +7,7 @@ use http::HeaderValue;
 
 const STYLE: &str = include_str!("page/style.css");
 
-/// A page of `html`, which is what its body holds. `title` is text.
+/// Returns an HTML document with this `title` as text and `html` as its body.
 pub fn document(title: &str, html: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta \
@@ -19,8 +18,8 @@ pub fn document(title: &str, html: &str) -> String {
     )
 }
 
-/// The `Content-Security-Policy` of pages (CSP 3): nothing is loaded, the style is the only one
-/// that a browser applies (§2.3.1), and forms are sent to `forms`, a source list.
+/// Returns the `Content-Security-Policy` of pages (CSP 3): nothing is loaded, only the page's own
+/// style applies (§2.3.1), and forms are sent to `forms`, a source list.
 pub fn content_security_policy(forms: &str) -> HeaderValue {
     let style = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
     let policy = format!(
@@ -31,7 +30,7 @@ pub fn content_security_policy(forms: &str) -> HeaderValue {
         .unwrap_or(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"))
 }
 
-/// As text and as a value in quotation marks.
+/// Escapes text for HTML text and quoted attribute values.
 pub fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for char in text.chars() {

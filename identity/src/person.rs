@@ -1,10 +1,10 @@
-//! Whether a token speaks for a person, and for whom.
+//! Whether a token identifies a person, and which.
 //!
-//! A program gets tokens for itself, and they look like people's: most have a `sub`, many a user
-//! name and groups. A person is therefore a user only on positive evidence, and what has a mark of
-//! a program's own token is none, whatever else it shows.
+//! Programs also get tokens, which look like those of people: most have a `sub`, many a user name
+//! and groups. A token therefore identifies a user only with positive evidence, and a mark of a
+//! program's token overrides any evidence.
 //!
-//! | how the token came | evidence |
+//! | origin of the token | evidence |
 //! | --- | --- |
 //! | from the provider, in a login that the gateway itself ran | that login |
 //! | from a client | the issuer's `userEvidence`; without it, a verified e-mail address |
@@ -17,21 +17,21 @@ use serde_json::Value;
 use super::caller::{MAX_GROUPS, User};
 use super::claims::Claims;
 
-/// Why a token that holds shows no user.
+/// Why a valid token identifies no user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoUser {
-    /// Its user claim, or `sub`, names nobody.
+    /// Its user claim or `sub` is missing.
     Unnamed,
-    /// By this claim it is a program's own.
+    /// This claim marks it as a program's token.
     Program(&'static str),
-    /// Nothing in it shows that it is a person's.
+    /// It has no evidence of a person.
     NoEvidence,
 }
 
-/// The claims by which issuers name the client that a token was issued to.
+/// Claims with the client that a token was issued to.
 const CLIENTS: [&str; 6] = ["azp", "client_id", "clientId", "cid", "appid", "app_id"];
 
-/// Claims that only tokens of programs have.
+/// Claims that only programs' tokens have.
 const ONLY_PROGRAMS: [&str; 12] = [
     // Keycloak: where a service account called from.
     "clientHost",
@@ -53,13 +53,13 @@ const ONLY_PROGRAMS: [&str; 12] = [
     "pipelineUuid",
 ];
 
-/// Claims that name the grant by which a token was issued (Auth0, Cloud Foundry UAA and others).
+/// Claims with the grant type of a token (Auth0, Cloud Foundry UAA and others).
 const GRANTS: [&str; 3] = ["gty", "grant_type", "grantType"];
 
-/// Claims that say what kind of subject the token has: the claim, and the program's word.
+/// Claims with the kind of subject, and their value for programs.
 const KINDS: [(&str, &str); 2] = [("sub_type", "client"), ("aut", "APPLICATION")];
 
-/// Names that programs alone have: how they begin, and how they end.
+/// Prefixes and suffixes of names that only programs have.
 const PROGRAM_NAMES: [(&str, &str); 8] = [
     // Keycloak.
     ("service-account-", ""),
@@ -76,10 +76,10 @@ const PROGRAM_NAMES: [(&str, &str); 8] = [
     ("spiffe://", ""),
 ];
 
-/// The user that a bearer token speaks for.
+/// Returns the user that a bearer token identifies.
 ///
 /// # Errors
-/// It speaks for no person, or does not say for which.
+/// It identifies no person, or lacks a name.
 pub(super) fn of_bearer(claims: &Claims, issuer: &IssuerSettings) -> Result<User, NoUser> {
     let user = of_login(claims, issuer)?;
     if has_evidence(claims, issuer.user_evidence.as_deref()) {
@@ -89,11 +89,10 @@ pub(super) fn of_bearer(claims: &Claims, issuer: &IssuerSettings) -> Result<User
     }
 }
 
-/// The user that the issuer named to the gateway itself in a login that the gateway ran, which is
-/// evidence of a person.
+/// Returns the user of a login that the gateway itself ran, which is evidence of a person.
 ///
 /// # Errors
-/// It is a program all the same, or is not named.
+/// It is a program's token, or lacks a name.
 pub fn of_login(claims: &Claims, issuer: &IssuerSettings) -> Result<User, NoUser> {
     let subject = claims.text("sub").ok_or(NoUser::Unnamed)?;
     let email = verified_email(claims);
@@ -116,7 +115,7 @@ pub fn of_login(claims: &Claims, issuer: &IssuerSettings) -> Result<User, NoUser
     })
 }
 
-/// The e-mail address, if the issuer verified it (OpenID Connect Core 1.0 §5.1).
+/// Returns the e-mail address, if the issuer verified it (OpenID Connect Core 1.0 §5.1).
 fn verified_email(claims: &Claims) -> Option<&str> {
     claims.text("email").filter(|_| claims.get("email_verified") == Some(&Value::Bool(true)))
 }
@@ -124,39 +123,39 @@ fn verified_email(claims: &Claims) -> Option<&str> {
 fn has_evidence(claims: &Claims, evidence: Option<&[UserEvidence]>) -> bool {
     match evidence {
         None => verified_email(claims).is_some(),
-        Some(any) => any.iter().any(|evidence| holds(evidence, claims)),
+        Some(any) => any.iter().any(|evidence| is_matched(evidence, claims)),
     }
 }
 
-fn holds(UserEvidence { claim, value }: &UserEvidence, claims: &Claims) -> bool {
+fn is_matched(UserEvidence { claim, value }: &UserEvidence, claims: &Claims) -> bool {
     if claim == "email" && verified_email(claims).is_none() {
         return false;
     }
     match value {
         Some(pattern) => claims.texts(claim).any(|text| pattern.matches(text)),
-        None => claims.get(claim).is_some_and(says_something),
+        None => claims.get(claim).is_some_and(is_truthy),
     }
 }
 
-fn says_something(value: &Value) -> bool {
+fn is_truthy(value: &Value) -> bool {
     match value {
         Value::Null => false,
         Value::Bool(is_so) => *is_so,
         Value::Number(number) => number.as_f64().is_some_and(|number| number != 0.0),
         Value::String(text) => !text.is_empty() && !text.eq_ignore_ascii_case("false"),
-        Value::Array(list) => list.iter().any(says_something),
+        Value::Array(list) => list.iter().any(is_truthy),
         Value::Object(members) => !members.is_empty(),
     }
 }
 
-/// The claim by which it is a program's own token. `names` are what the person would be called.
+/// Returns the claim that marks a program's token. `names` are the names of the would-be user.
 fn program_mark(
     claims: &Claims,
     issuer: &IssuerSettings,
     names: [&str; 2],
 ) -> Option<&'static str> {
     let has = |name: &&&'static str| claims.get(name).is_some();
-    let says =
+    let has_value =
         |name: &str, word: &str| claims.texts(name).any(|text| text.eq_ignore_ascii_case(word));
     if let Some(name) = ONLY_PROGRAMS.iter().find(has) {
         return Some(name);
@@ -164,10 +163,10 @@ fn program_mark(
     if let Some(name) = GRANTS.iter().find(|name| claims.texts(name).any(is_client_credentials)) {
         return Some(name);
     }
-    if let Some((name, _)) = KINDS.iter().find(|(name, word)| says(name, word)) {
+    if let Some((name, _)) = KINDS.iter().find(|(name, word)| has_value(name, word)) {
         return Some(name);
     }
-    if claims.get("idtyp").is_some() && !says("idtyp", "user") {
+    if claims.get("idtyp").is_some() && !has_value("idtyp", "user") {
         return Some("idtyp");
     }
     if is_app_only(claims) {
@@ -177,11 +176,11 @@ fn program_mark(
     if let Some(name) = called.iter().find(|name| claims.text(name).is_some_and(is_program_name)) {
         return Some(name);
     }
-    // RFC 9068 §2.2: a client's own token names it by `sub`. Some issuers name it by `aud` alone.
+    // RFC 9068 §2.2: `sub` of a client's own token is the client. Some issuers set only `aud`.
     let is_client = |name: &str| {
         let applications = issuer.application_claims.iter().map(String::as_str);
         let mut clients = CLIENTS.into_iter().chain(["aud"]).chain(applications);
-        clients.any(|claim| says(claim, name))
+        clients.any(|claim| has_value(claim, name))
     };
     names.into_iter().any(|name| is_program_name(name) || is_client(name)).then_some("sub")
 }
@@ -190,8 +189,8 @@ fn is_client_credentials(grant: &str) -> bool {
     ["client-credentials", "client_credentials"].iter().any(|own| grant.eq_ignore_ascii_case(own))
 }
 
-/// Whether it is an access token of Entra ID without a delegated scope, which only an application's
-/// own are: `appidacr` and `azpacr` are in access tokens alone, and `oid` is `sub` for applications.
+/// Whether it is an access token of Entra ID without a delegated scope, which only applications
+/// have: `appidacr` and `azpacr` are only in access tokens, and applications have `oid` as `sub`.
 fn is_app_only(claims: &Claims) -> bool {
     let has_any = |names: [&str; 2]| names.into_iter().any(|name| claims.get(name).is_some());
     let is_access_token = has_any(["appidacr", "azpacr"]);
@@ -215,7 +214,7 @@ fn is_program_name(name: &str) -> bool {
 impl fmt::Display for NoUser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unnamed => f.write_str("its user claim names nobody"),
+            Self::Unnamed => f.write_str("its user claim or `sub` is missing or empty"),
             Self::Program(claim) => write!(f, "it is a program's own, as its `{claim}` shows"),
             Self::NoEvidence => {
                 f.write_str("nothing in it shows a person: see `userEvidence` of its issuer")

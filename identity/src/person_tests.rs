@@ -2,14 +2,14 @@ use serde_json::json;
 
 use super::*;
 
-/// A provider as docs/access.md says to configure it, with tokens as it issues them.
+/// A provider as configured in docs/access.md, with the tokens that it issues.
 struct Provider {
     name: &'static str,
-    /// What is written for it.
+    /// The settings of its issuer.
     settings: Value,
-    /// What tokens of programs claim.
+    /// Claims of tokens of programs.
     programs: Vec<Value>,
-    /// What tokens of people claim, and what the user is called.
+    /// Claims of tokens of people, and the name of the user.
     people: Vec<(Value, &'static str)>,
 }
 
@@ -41,8 +41,7 @@ fn providers() -> Vec<Provider> {
                     "preferred_username": "service-account-billing", "email_verified": false,
                     "clientHost": "10.0.0.7", "clientAddress": "10.0.0.7",
                 }),
-                // With refresh tokens on, an address that an administrator gave it, and the older
-                // spelling.
+                // With refresh tokens, an address set by an administrator, and the older spelling.
                 json!({
                     "typ": "Bearer", "azp": "billing", "clientId": "billing", "auth_time": 0,
                     "sub": "d952cf23-bf92-4c8f-a3ff-4972b4f2bc5b", "sid": "5b1e", "session_state": "5b1e",
@@ -219,7 +218,7 @@ fn providers() -> Vec<Provider> {
 }
 
 #[test]
-fn tokens_of_people_and_of_programs_are_told_apart_at_every_provider() {
+fn tokens_of_people_and_programs_are_distinguished_for_every_provider() {
     for Provider { name, settings, programs, people } in providers() {
         let issuer = issuer(&settings);
         for program in &programs {
@@ -234,7 +233,7 @@ fn tokens_of_people_and_of_programs_are_told_apart_at_every_provider() {
 }
 
 #[test]
-fn no_program_is_a_user_by_default_whatever_names_users() {
+fn no_program_is_a_user_by_default_for_any_user_claim() {
     let programs = providers().into_iter().flat_map(|provider| provider.programs);
     let anything = json!({"sub": "anything", "email": "a@b", "email_verified": true});
     for program in programs.filter(|program| *program != anything) {
@@ -246,7 +245,7 @@ fn no_program_is_a_user_by_default_whatever_names_users() {
 }
 
 #[test]
-fn a_mark_of_a_program_outweighs_all_evidence() {
+fn a_mark_of_a_program_overrides_all_evidence() {
     let person = json!({
         "sub": "1001", "azp": "shop", "email": "ann@example.com", "email_verified": true,
         "preferred_username": "ann", "scp": "x",
@@ -277,7 +276,7 @@ fn a_mark_of_a_program_outweighs_all_evidence() {
 }
 
 #[test]
-fn evidence_is_a_claim_that_says_something() {
+fn evidence_is_a_claim_with_a_truthy_value() {
     let evident = |evidence: Value, value: Value| {
         let settings = issuer(&json!({"userClaim": "sub", "userEvidence": evidence}));
         let token = json!({"sub": "1001", "email": "ann@example.com", "mark": value});
@@ -305,11 +304,11 @@ fn evidence_is_a_claim_that_says_something() {
     for value in [json!("x"), json!(["x"]), json!(true), Value::Null] {
         assert!(!evident(human(), value.clone()), "{value}");
     }
-    assert!(!evident(json!([{"claim": "email"}]), json!("x")), "nobody has verified it");
+    assert!(!evident(json!([{"claim": "email"}]), json!("x")), "it is not verified");
 }
 
 #[test]
-fn a_login_that_the_gateway_ran_is_evidence_of_its_own() {
+fn a_login_of_the_gateway_needs_no_other_evidence() {
     let settings = issuer(&json!({"userClaim": "sub", "userEvidence": []}));
     let token = claims(&json!({"sub": "1001", "aud": "portcullis", "nonce": "n"}));
     assert_eq!(of_bearer(&token, &settings), Err(NoUser::NoEvidence));

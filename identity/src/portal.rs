@@ -1,17 +1,17 @@
-//! Where people log in: a host of its own, from which a session is handed to the hosts of services.
+//! The login portal: a host of its own that hands sessions to the hosts of services.
 //!
 //! | step | where | module |
 //! | --- | --- | --- |
-//! | somebody asks for a service, has no session there, and follows the link of the hidden answer | `/.well-known/portcullis/login` of that host, of any host | [`handoff`] |
-//! | she has no session at the portal either, and is sent to the provider | `/login` | [`login`] |
-//! | she comes back from the provider: a session begins at the portal | `/callback` | [`login`] |
-//! | a single-use code takes the session to the host that she came from | `/.well-known/portcullis/session` of that host | [`handoff`] |
-//! | she sees what she may use | `/` | [`home`] |
-//! | she signs out, or the provider says that she has | `/logout`, `/backchannel-logout` | [`logout`] |
+//! | a user without a session on a service's host follows the login link of the hidden answer | `/.well-known/portcullis/login` of that host, of any host | [`handoff`] |
+//! | without a session at the portal, the user is redirected to the provider | `/login` | [`login`] |
+//! | the provider redirects back, and a session begins at the portal | `/callback` | [`login`] |
+//! | a single-use code takes the session to the service's host | `/.well-known/portcullis/session` of that host | [`handoff`] |
+//! | the user sees the services that they may use | `/` | [`home`] |
+//! | the user signs out, or the provider revokes sessions | `/logout`, `/backchannel-logout` | [`logout`] |
 //!
-//! Both ends of each journey are bound to one browser by a cookie ([`browser`]): a link or a code
-//! from elsewhere logs nobody in. Everything runs on the control runtime; workers ask by a bounded
-//! queue ([`reception`]).
+//! Both redirects are bound to one browser by a cookie ([`browser`]): a link or code from elsewhere
+//! logs nobody in. Everything runs on the control runtime; workers send requests by a bounded queue
+//! ([`portal_client`]).
 
 mod browser;
 mod destination;
@@ -40,56 +40,56 @@ use tokio::sync::Semaphore;
 
 use self::handoff::UsedCodes;
 pub use self::handoff::login_path;
-pub use self::portal_client::Reception;
-use self::portal_origin::Place;
-use self::refresh_single_flight::Asking;
+pub use self::portal_client::PortalClient;
+use self::portal_origin::PortalOrigin;
+use self::refresh_single_flight::RefreshSingleFlight;
 pub use self::reply::Reply;
-use self::sign_out_limiter::Often;
+use self::sign_out_limiter::SignOutLimiter;
 use crate::authenticator::Authenticator;
 use crate::provider::{Provider, RefreshToken, UnusableProvider};
 use crate::session::cookie::{PORTAL, REFRESH};
 use crate::session::{Purpose, Revoked, Session, Sessions};
 
-/// The largest body of a request to the portal, in octets.
+/// Maximum size of a request body, in octets.
 pub const MAX_BODY: usize = 16 * 1024;
 
-/// Questions to the provider at a time about people who log in: fewer than the portal answers
-/// requests of one client, so that a provider that is slow holds up nobody who needs it not.
+/// Maximum number of concurrent provider requests for logins: fewer than the portal serves of one
+/// client, so that a slow provider does not block requests that do not need it.
 const AT_PROVIDER: usize = 32;
-/// The same about people who have a session: whoever has none cannot take their places.
+/// The same for users with a session; users without one cannot take these slots.
 const AT_PROVIDER_WITH_SESSION: usize = 16;
 
-/// Where people log in.
+/// The login portal.
 pub struct Portal {
-    place: Place,
+    origin: PortalOrigin,
     sessions: Arc<Sessions>,
     provider: Provider,
     live: Arc<Live>,
     used: UsedCodes,
-    asking: Asking,
-    often: Often,
+    refreshes: RefreshSingleFlight,
+    sign_outs: SignOutLimiter,
     at_provider: Semaphore,
     at_provider_with_session: Semaphore,
 }
 
-/// A request to it, or to one of its paths on another host.
+/// A request to the portal, or to one of its paths on another host.
 #[derive(Debug)]
-pub struct Ask {
+pub struct PortalRequest {
     /// The method.
     pub method: Method,
-    /// Lower case, without port.
+    /// In lower case, without port.
     pub host: Box<str>,
-    /// Begins with `/`.
+    /// Starts with `/`.
     pub path: Box<str>,
-    /// Without `?`; empty where there is none.
+    /// Without `?`; empty if there is none.
     pub query: Box<str>,
-    /// The fields as they came.
+    /// The request headers.
     pub headers: HeaderMap,
-    /// At most [`MAX_BODY`].
+    /// At most [`MAX_BODY`] octets.
     pub body: Bytes,
 }
 
-/// Who is at the portal, and the cookies by which she will be from now on.
+/// The user at the portal, and the cookies to set.
 #[derive(Default)]
 struct Visitor {
     session: Option<Session>,
@@ -99,8 +99,10 @@ struct Visitor {
 // === impl Portal ===
 
 impl Portal {
+    /// Creates the portal.
+    ///
     /// # Errors
-    /// The provider that the settings name is not there or cannot be used.
+    /// The configured provider does not exist or cannot be used.
     pub fn new(
         settings: &Settings,
         login: &LoginSettings,
@@ -110,36 +112,36 @@ impl Portal {
     ) -> Result<Self, UnusableProvider> {
         let provider = Provider::new(login, authenticator)?;
         Ok(Self {
-            place: Place::new(&settings.zone, login),
+            origin: PortalOrigin::new(&settings.zone, login),
             sessions,
             provider,
             live,
             used: UsedCodes::default(),
-            asking: Asking::default(),
-            often: Often::default(),
+            refreshes: RefreshSingleFlight::default(),
+            sign_outs: SignOutLimiter::default(),
             at_provider: Semaphore::new(AT_PROVIDER),
             at_provider_with_session: Semaphore::new(AT_PROVIDER_WITH_SESSION),
         })
     }
 
-    /// Answers; `None` stands for the hidden answer.
-    pub async fn respond(&self, ask: &Ask, now: SystemTime) -> Option<Reply> {
-        if !self.place.is_portal(&ask.host) {
-            return match (&ask.method, &*ask.path) {
-                (&Method::GET, handoff::LOGIN) => self.begin_handoff(ask, now),
-                (&Method::GET, handoff::SESSION) => self.finish_handoff(ask, now),
+    /// Handles a request; `None` stands for the hidden answer.
+    pub async fn respond(&self, request: &PortalRequest, now: SystemTime) -> Option<Reply> {
+        if !self.origin.is_portal(&request.host) {
+            return match (&request.method, &*request.path) {
+                (&Method::GET, handoff::LOGIN) => self.begin_handoff(request, now),
+                (&Method::GET, handoff::SESSION) => self.finish_handoff(request, now),
                 _ => None,
             };
         }
-        let is_read = matches!(ask.method, Method::GET | Method::HEAD);
-        match &*ask.path {
-            "/" if is_read => Some(self.home(ask, now).await),
-            "/login" if is_read => self.login(ask, now).await,
-            "/callback" if ask.method == Method::GET => Some(self.callback(ask, now).await),
-            "/logout" if is_read => Some(self.ask_to_sign_out(ask, now)),
-            "/logout" if ask.method == Method::POST => Some(self.sign_out(ask, now).await),
-            "/backchannel-logout" if ask.method == Method::POST => {
-                Some(self.backchannel_logout(ask, now).await)
+        let is_read = matches!(request.method, Method::GET | Method::HEAD);
+        match &*request.path {
+            "/" if is_read => Some(self.home(request, now).await),
+            "/login" if is_read => self.login(request, now).await,
+            "/callback" if request.method == Method::GET => Some(self.callback(request, now).await),
+            "/logout" if is_read => Some(self.ask_to_sign_out(request, now)),
+            "/logout" if request.method == Method::POST => Some(self.sign_out(request, now).await),
+            "/backchannel-logout" if request.method == Method::POST => {
+                Some(self.backchannel_logout(request, now).await)
             }
             "/" | "/login" | "/callback" => Some(Reply::not_allowed("GET")),
             "/logout" => Some(Reply::not_allowed("GET, POST")),
@@ -148,11 +150,11 @@ impl Portal {
         }
     }
 
-    /// The visitor's session, if it holds; the provider is asked about her when that is due.
-    async fn visitor(&self, ask: &Ask, now: SystemTime) -> Visitor {
-        let Some(session) = self.session(ask, now) else { return Visitor::default() };
-        let asked = match self.refresh_token(ask, &session).filter(|_| session.is_stale(now)) {
-            Some(token) => self.ask_again(&session, &token, now).await,
+    /// Returns the visitor's session if it is valid, refreshed at the provider when that is due.
+    async fn visitor(&self, request: &PortalRequest, now: SystemTime) -> Visitor {
+        let Some(session) = self.session(request, now) else { return Visitor::default() };
+        let asked = match self.refresh_token(request, &session).filter(|_| session.is_stale(now)) {
+            Some(token) => self.refresh(&session, &token, now).await,
             None => None,
         };
         match asked {
@@ -167,25 +169,24 @@ impl Portal {
         }
     }
 
-    /// What the provider says of her now; `None` where it says nothing, or is asked about her
-    /// already.
-    async fn ask_again(
+    /// Refreshes a session at the provider; `None` if that fails or is in progress already.
+    async fn refresh(
         &self,
         session: &Session,
         token: &RefreshToken,
         now: SystemTime,
     ) -> Option<Visitor> {
-        let turn = self.asking.turn(&session.id);
-        let mut said = turn.try_lock().ok()?;
-        let _place = self.at_provider_with_session.try_acquire().ok()?;
-        if let Some((renewed, token)) = said.as_ref().filter(|(renewed, _)| !renewed.is_stale(now))
+        let lock = self.refreshes.lock(&session.id);
+        let mut last = lock.try_lock().ok()?;
+        let _permit = self.at_provider_with_session.try_acquire().ok()?;
+        if let Some((renewed, token)) = last.as_ref().filter(|(renewed, _)| !renewed.is_stale(now))
         {
             return Some(Visitor {
                 cookies: self.cookies(renewed, token.as_ref(), now),
                 session: Some(renewed.clone()),
             });
         }
-        match self.provider.again(&session.user.subject, token, now).await {
+        match self.provider.refresh(&session.user.subject, token, now).await {
             Ok(person) => {
                 let at = seconds(now);
                 let renewed = Session {
@@ -197,32 +198,35 @@ impl Portal {
                 .fitted()
                 .ok()?;
                 let cookies = self.cookies(&renewed, person.refresh_token.as_ref(), now);
-                *said = Some((renewed.clone(), person.refresh_token));
+                *last = Some((renewed.clone(), person.refresh_token));
                 Some(Visitor { session: Some(renewed), cookies })
             }
             Err(error) if error.is_final() => {
-                tracing::info!(user = %session.user.name, %error, "a session ends: the provider does not vouch for its user any more");
-                self.sessions.end(Revoked::Session(&session.id), now).await;
-                Some(Visitor { session: None, cookies: gone() })
+                tracing::info!(user = %session.user.name, %error, "revoked a session: the provider no longer confirms its user");
+                self.sessions.revoke(Revoked::Session(&session.id), now).await;
+                Some(Visitor { session: None, cookies: clear_cookies() })
             }
             Err(error) => {
-                tracing::warn!(user = %session.user.name, %error, "the provider could not be asked about a user: her session goes on");
+                tracing::warn!(user = %session.user.name, %error, "failed to refresh a user at the provider: the session stays valid");
                 None
             }
         }
     }
 
-    fn session(&self, ask: &Ask, now: SystemTime) -> Option<Session> {
-        self.sessions.open(Purpose::Portal, &ask.host, PORTAL.find(&ask.headers)?, now)
+    fn session(&self, request: &PortalRequest, now: SystemTime) -> Option<Session> {
+        self.sessions.open(Purpose::Portal, &request.host, PORTAL.find(&request.headers)?, now)
     }
 
-    fn refresh_token(&self, ask: &Ask, session: &Session) -> Option<RefreshToken> {
-        let sealed: (Box<str>, RefreshToken) =
-            self.sessions.sealer.open(Purpose::Refresh, &ask.host, REFRESH.find(&ask.headers)?)?;
+    fn refresh_token(&self, request: &PortalRequest, session: &Session) -> Option<RefreshToken> {
+        let sealed: (Box<str>, RefreshToken) = self.sessions.sealer.open(
+            Purpose::Refresh,
+            &request.host,
+            REFRESH.find(&request.headers)?,
+        )?;
         (*sealed.0 == *session.id.expose()).then_some(sealed.1)
     }
 
-    /// The cookies of a session on the portal's own host.
+    /// Returns the cookies of a session on the portal's own host.
     fn cookies(
         &self,
         session: &Session,
@@ -232,13 +236,13 @@ impl Portal {
         let token = token.and_then(|token| {
             let sealed = self.sessions.sealer.seal(
                 Purpose::Refresh,
-                &self.place.host,
+                &self.origin.host,
                 &(session.id.expose(), token),
                 now,
             )?;
-            // Browsers keep no larger one; without it the provider is just not asked.
+            // Browsers store no larger cookie; without it the session is not refreshed.
             if sealed.len() <= 3584 {
-                REFRESH.set(&sealed, self.sessions.lasts(session, now))
+                REFRESH.set(&sealed, self.sessions.cookie_max_age(session, now))
             } else {
                 None
             }
@@ -247,54 +251,54 @@ impl Portal {
     }
 
     fn portal_cookie(&self, session: &Session, now: SystemTime) -> Option<HeaderValue> {
-        let sealed = self.sessions.seal(Purpose::Portal, &self.place.host, session, now)?;
-        PORTAL.set(&sealed, self.sessions.lasts(session, now))
+        let sealed = self.sessions.seal(Purpose::Portal, &self.origin.host, session, now)?;
+        PORTAL.set(&sealed, self.sessions.cookie_max_age(session, now))
     }
 }
 
-/// What the portal does with a request, if it is for it, and with which status: as far as can be
-/// told without its cookies and the provider.
-pub fn outlook(
+/// Returns what the portal does with a request and its status, as far as that does not depend on
+/// cookies and the provider; `None` if it is not for the portal.
+pub fn preview(
     zone: &str,
     login: &LoginSettings,
     host: &str,
     path: &str,
 ) -> Option<(&'static str, u16)> {
-    if Place::new(zone, login).is_portal(host) {
+    if PortalOrigin::new(zone, login).is_portal(host) {
         return Some(match path {
-            "/" | "/logout" => ("the portal, where people log in, answers", 200),
-            "/login" => ("the portal sends whoever has no session to the provider", 303),
+            "/" | "/logout" => ("the login portal responds", 200),
+            "/login" => ("the portal redirects users without a session to the provider", 303),
             "/callback" | "/backchannel-logout" => {
-                ("the portal takes only what the provider sends here", 400)
+                ("the portal accepts only requests from the provider here", 400)
             }
             _ => ("the portal has no such page", 404),
         });
     }
     match path {
-        handoff::LOGIN => Some(("on every host, a login begins here", 303)),
+        handoff::LOGIN => Some(("on every host, logins start here", 303)),
         handoff::SESSION => Some((
-            "on every host, a login ends here with a code of the portal's, and without one there \
-             is nothing",
+            "on every host, logins end here with a code of the portal; without one the response is \
+             the hidden answer",
             404,
         )),
         _ => None,
     }
 }
 
-/// Takes the portal's cookies away.
-fn gone() -> Vec<HeaderValue> {
+/// Returns the `Set-Cookie`s that remove the portal's cookies.
+fn clear_cookies() -> Vec<HeaderValue> {
     [PORTAL.clear(), REFRESH.clear()].into_iter().flatten().collect()
 }
 
-// === impl Ask ===
+// === impl PortalRequest ===
 
-impl Ask {
-    /// The parameters of the query; of several of one name the first counts.
+impl PortalRequest {
+    /// Returns the query parameters; the first of each name counts.
     fn parameters(&self) -> HashMap<String, String> {
         parameters(self.query.as_bytes())
     }
 
-    /// The fields of a posted form.
+    /// Returns the fields of a posted form.
     fn form(&self) -> HashMap<String, String> {
         let is_form = self
             .headers
@@ -312,11 +316,11 @@ fn parameters(text: &[u8]) -> HashMap<String, String> {
     all
 }
 
-/// That the system gives no random numbers, or a value cannot be sealed.
-fn defect() -> Reply {
+/// The system returned no random numbers, or a value cannot be sealed.
+fn internal_error() -> Reply {
     Reply::page(
         StatusCode::INTERNAL_SERVER_ERROR,
-        pages::message("Something is broken", "Nobody can sign in at the moment.", None),
+        pages::message("Internal error", "Signing in is not possible at the moment.", None),
     )
 }
 

@@ -17,7 +17,7 @@ pub struct Presented<'a> {
     pub certificate: Option<&'a ClientCertificate>,
 }
 
-/// A bearer credential, told apart by its form alone.
+/// A bearer credential, classified by its form alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bearer<'a> {
     /// It has the prefix of client keys.
@@ -29,7 +29,7 @@ pub enum Bearer<'a> {
 // === impl Presented ===
 
 impl Presented<'_> {
-    /// Whether there is none.
+    /// Whether the request has no credentials.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bearer.is_none()
@@ -42,14 +42,14 @@ impl Presented<'_> {
 // === impl Bearer ===
 
 impl<'a> Bearer<'a> {
-    /// Tells a client key from a token.
+    /// Classifies a bearer credential by its prefix.
     #[must_use]
     pub fn of(text: &'a str) -> Self {
         if is_client_key(text) { Self::ClientKey(text) } else { Self::Token(text) }
     }
 }
 
-/// Whether a text has the form of a client key: its prefix.
+/// Whether a text has the prefix of a client key.
 #[must_use]
 pub fn is_client_key(text: &str) -> bool {
     text.starts_with(client_key::PREFIX)

@@ -1,5 +1,6 @@
-//! Who says who a person is: an OpenID provider, or GitHub. Asked on the control runtime, when
-//! people log in and while they stay.
+//! Identity providers for login: OpenID Connect or GitHub.
+//!
+//! They are asked on the control runtime, at login and when a session is refreshed.
 
 mod github;
 mod openid;
@@ -22,7 +23,7 @@ use crate::person::NoUser;
 use crate::rejected::Rejected;
 use crate::tls_roots::AuthoritiesError;
 
-/// The one whom people log in at.
+/// The identity provider of logins.
 pub enum Provider {
     /// An OpenID provider.
     OpenId(Box<OpenId>),
@@ -30,15 +31,15 @@ pub enum Provider {
     Github(Box<Github>),
 }
 
-/// The provider's client that this gateway is.
+/// The gateway's client registration at the provider.
 struct Registration {
     id: String,
     secret_file: Option<PathBuf>,
 }
 
-/// What a person is sent to the provider with.
-pub struct Sent<'a> {
-    /// Where the provider sends the person back to.
+/// Parameters of an authorization request.
+pub struct AuthorizationRequest<'a> {
+    /// Where the provider redirects the browser.
     pub redirect_uri: &'a str,
     /// The state of the login (RFC 6749 §4.1.1).
     pub state: &'a str,
@@ -48,13 +49,13 @@ pub struct Sent<'a> {
     pub challenge: &'a str,
 }
 
-/// What she comes back with, and what must fit to it.
-pub struct Returned<'a> {
-    /// Where the provider sends the person back to.
+/// Parameters of an authorization response, and what they must match.
+pub struct AuthorizationResponse<'a> {
+    /// The redirect URI of the request.
     pub redirect_uri: &'a str,
     /// The authorization code.
     pub code: &'a str,
-    /// Who says to have answered (RFC 9207).
+    /// The issuer identifier of the response (RFC 9207).
     pub issuer: Option<&'a str>,
     /// The nonce that the ID token must repeat (OpenID Connect Core 1.0 §3.1.2.1).
     pub nonce: &'a str,
@@ -62,66 +63,66 @@ pub struct Returned<'a> {
     pub verifier: &'a str,
 }
 
-/// A person as the provider knows her.
+/// A user, as returned by the provider.
 pub struct Person {
     /// The user that grants name.
     pub user: User,
-    /// The provider's own session (`sid`).
+    /// The provider's session (`sid`).
     pub session: Option<Box<str>>,
-    /// The token by which the provider can be asked again.
+    /// The token to refresh the user with.
     pub refresh_token: Option<RefreshToken>,
 }
 
-/// By which the provider can be asked about her again.
+/// A refresh token of the provider (RFC 6749 §1.5).
 #[derive(Clone, PartialEq, Eq, serde::Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RefreshToken(String);
 
-/// Whose sessions a provider ends (OpenID Connect Back-Channel Logout 1.0 §2.4): one session's, or
-/// all of a person.
+/// A verified logout token (OpenID Connect Back-Channel Logout 1.0 §2.4): it names one provider
+/// session, or all sessions of a user.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct LogoutToken {
     /// The issuer's name in the configuration.
     pub issuer: Box<str>,
-    /// The person's subject (`sub`).
+    /// The user's subject (`sub`).
     pub subject: Option<Box<str>>,
     /// The provider's session (`sid`).
     pub session: Option<Box<str>>,
 }
 
-/// Why a provider does not say who a person is.
+/// Why the provider did not return a user.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
-    /// The provider could not be asked.
+    /// The request failed.
     #[error("the provider {0}")]
     Fetch(#[from] FetchError),
     /// Its discovery document could not be fetched.
-    #[error("the provider's discovery document cannot be had: {0}")]
+    #[error("failed to fetch the provider's discovery document: {0}")]
     Discovery(#[from] KeysError),
-    /// With one of OAuth 2's words (RFC 6749 §5.2).
-    #[error("the provider refused: {0}")]
+    /// It returned an OAuth error code (RFC 6749 §5.2).
+    #[error("the provider returned the error `{0}`")]
     Refused(Box<str>),
-    /// It answered with this status.
-    #[error("the provider answered with status {0}")]
+    /// It responded with this status.
+    #[error("the provider responded with status {0}")]
     Status(u16),
-    /// Its answer lacks this.
-    #[error("the provider's answer has no usable {0}")]
+    /// Its response lacks this.
+    #[error("the provider's response has no valid {0}")]
     Missing(&'static str),
     /// Its token is rejected.
-    #[error("the provider's token is not believed: {0}")]
+    #[error("the provider's token is rejected: {0}")]
     Token(Rejected),
-    /// Its token belongs to another login or person.
-    #[error("the provider's token is for another login, or about another person")]
-    Other,
-    /// Its token shows no user.
-    #[error("the provider's token shows no user: {0}")]
-    Nobody(NoUser),
+    /// Its token belongs to another login or user.
+    #[error("the provider's token belongs to another login or another user")]
+    Mismatch,
+    /// Its token identifies no user.
+    #[error("the provider's token identifies no user: {0}")]
+    NoUser(NoUser),
     /// The client secret cannot be read.
     #[error("the client secret cannot be read: {0}")]
     Secret(io::Error),
 }
 
-/// Why a provider cannot be used at all.
+/// Why a provider cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum UnusableProvider {
     /// No issuer has this name.
@@ -135,7 +136,7 @@ pub enum UnusableProvider {
 // === impl Provider ===
 
 impl Provider {
-    /// The one that the settings name.
+    /// Creates the provider that the settings name.
     ///
     /// # Errors
     /// There is no such issuer, or its authorities cannot be read.
@@ -162,41 +163,41 @@ impl Provider {
         Err(UnusableProvider::Unknown(login.issuer.clone()))
     }
 
-    /// Where a person is sent to log in.
-    pub async fn begin(&self, sent: &Sent<'_>) -> Result<String, ProviderError> {
+    /// Returns the URL of the authorization request.
+    pub async fn begin(&self, request: &AuthorizationRequest<'_>) -> Result<String, ProviderError> {
         match self {
-            Self::OpenId(openid) => openid.begin(sent).await,
-            Self::Github(github) => Ok(github.begin(sent)),
+            Self::OpenId(openid) => openid.begin(request).await,
+            Self::Github(github) => Ok(github.begin(request)),
         }
     }
 
-    /// Who came back.
+    /// Exchanges the authorization code for a user.
     pub async fn finish(
         &self,
-        returned: &Returned<'_>,
+        response: &AuthorizationResponse<'_>,
         now: SystemTime,
     ) -> Result<Person, ProviderError> {
         match self {
-            Self::OpenId(openid) => openid.finish(returned, now).await,
-            Self::Github(github) => github.finish(returned).await,
+            Self::OpenId(openid) => openid.finish(response, now).await,
+            Self::Github(github) => github.finish(response).await,
         }
     }
 
-    /// Who she is now, if the provider still says so.
-    pub async fn again(
+    /// Refreshes a user, if the provider still confirms them.
+    pub async fn refresh(
         &self,
         subject: &str,
         token: &RefreshToken,
         now: SystemTime,
     ) -> Result<Person, ProviderError> {
         match self {
-            Self::OpenId(openid) => openid.again(subject, token, now).await,
-            // A token of an OAuth app has no end, and none to ask with.
+            Self::OpenId(openid) => openid.refresh(subject, token, now).await,
+            // Tokens of OAuth apps do not expire, and there is no refresh token.
             Self::Github(_) => Err(ProviderError::Missing("refresh_token")),
         }
     }
 
-    /// Where a person can end her session at the provider too; never waits for the network.
+    /// Returns the provider's logout URL; never waits for the network.
     pub fn sign_out(&self) -> Option<String> {
         match self {
             Self::OpenId(openid) => openid.sign_out(),
@@ -204,10 +205,14 @@ impl Provider {
         }
     }
 
-    /// Whom a logout token names.
-    pub fn ended(&self, token: &str, now: SystemTime) -> Result<Ended, Rejected> {
+    /// Verifies a logout token.
+    pub fn verify_logout_token(
+        &self,
+        token: &str,
+        now: SystemTime,
+    ) -> Result<LogoutToken, Rejected> {
         match self {
-            Self::OpenId(openid) => openid.ended(token, now),
+            Self::OpenId(openid) => openid.verify_logout_token(token, now),
             Self::Github(_) => Err(Rejected::UnknownIssuer),
         }
     }
@@ -216,24 +221,24 @@ impl Provider {
 // === impl ProviderError ===
 
 impl ProviderError {
-    /// One word, for metrics and the access log.
-    pub fn word(&self) -> &'static str {
+    /// The error as a label, for metrics and the access log.
+    pub fn label(&self) -> &'static str {
         match self {
             Self::Fetch(_) | Self::Discovery(_) => "provider_away",
             Self::Refused(_) => "code_refused",
             Self::Status(_) | Self::Missing(_) => "provider_malformed",
-            Self::Token(rejected) => rejected.word(),
-            Self::Other => "other_login",
-            Self::Nobody(_) => "nobody",
+            Self::Token(rejected) => rejected.label(),
+            Self::Mismatch => "other_login",
+            Self::NoUser(_) => "nobody",
             Self::Secret(_) => "client_secret",
         }
     }
 
-    /// Whether the provider said that she is not to be let in any more; everything else may pass.
+    /// Whether the provider denies the user; all other errors may be temporary.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Refused(word) => &**word == "invalid_grant",
-            Self::Other | Self::Nobody(_) => true,
+            Self::Refused(code) => &**code == "invalid_grant",
+            Self::Mismatch | Self::NoUser(_) => true,
             _ => false,
         }
     }
@@ -242,7 +247,7 @@ impl ProviderError {
 // === impl Registration ===
 
 impl Registration {
-    /// The client's secret, read anew each time, so that it can be changed under way.
+    /// Reads the client secret, at each use, so that it can be rotated at run time.
     async fn secret(&self) -> Result<Option<String>, ProviderError> {
         let Some(file) = &self.secret_file else { return Ok(None) };
         let text = tokio::fs::read_to_string(file).await.map_err(ProviderError::Secret)?;
@@ -258,7 +263,7 @@ impl fmt::Debug for RefreshToken {
     }
 }
 
-/// What a token endpoint answers (RFC 6749 §5.1, OpenID Connect Core 1.0 §3.1.3.3).
+/// A response of a token endpoint (RFC 6749 §5.1, OpenID Connect Core 1.0 §3.1.3.3).
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Tokens {
@@ -268,7 +273,7 @@ struct Tokens {
 }
 
 impl Tokens {
-    /// Reads the answer. GitHub refuses with status 200.
+    /// Reads a response. GitHub returns errors with status 200.
     fn read(answer: &Answer) -> Result<Self, ProviderError> {
         #[derive(Deserialize)]
         struct Refusal {
@@ -294,7 +299,7 @@ fn json<T: for<'de> Deserialize<'de>>(
     serde_json::from_slice(&answer.body).map_err(|_| ProviderError::Missing(what))
 }
 
-/// `url` with further query parameters.
+/// Appends query parameters to `url`.
 fn with_query(url: &str, parameters: &[(&str, &str)]) -> String {
     let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
     format!("{url}{}{query}", if url.contains('?') { '&' } else { '?' })

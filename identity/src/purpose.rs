@@ -1,7 +1,7 @@
-//! What a token is for: one that says who is calling, and nothing else, is a credential.
+//! The purpose of a token: only one that identifies its caller is a credential.
 //!
-//! The header's `typ` says it where issuers set it ([`CALLERS`](super::token::CALLERS)), but many
-//! sign everything as `JWT`. What the claims say is therefore looked at as well (RFC 8725 §3.12).
+//! The header's `typ` shows it where issuers set it ([`CALLERS`](super::token::CALLERS)), but many
+//! sign everything as `JWT`. The claims are therefore checked as well (RFC 8725 §3.12).
 
 use serde_json::Value;
 
@@ -9,60 +9,59 @@ use super::claims::Claims;
 use super::rejected::Rejected;
 
 /// Claims that only other tokens have: security events (RFC 8417 §2.2), among them logout tokens
-/// (OpenID Connect Back-Channel Logout 1.0 §2.4), and signed answers about tokens (RFC 9701 §5).
+/// (OpenID Connect Back-Channel Logout 1.0 §2.4), and signed introspection responses (RFC 9701 §5).
 const OTHER_TOKENS: [&str; 3] = ["events", "toe", "token_introspection"];
 
-/// Claims that say what the token is, with a word of [`CALLER_WORDS`] where it is a caller's:
-/// Keycloak's `typ`, Cognito's `token_use`, Oracle's `tok_type`.
+/// Claims with the type of the token, one of [`CALLER_TYPES`] for a caller's: Keycloak's `typ`,
+/// Cognito's `token_use`, Oracle's `tok_type`.
 const TYPES: [&str; 3] = ["typ", "token_use", "tok_type"];
-const CALLER_WORDS: [&str; 9] =
+const CALLER_TYPES: [&str; 9] =
     ["bearer", "jwt", "at+jwt", "at", "access", "access_token", "it", "id", "id_token"];
 
-/// Claims that say it in words of the provider's own, or say how the token is to be used (RFC 7662
-/// §2.2): what no caller's token is called is known, not what each one is called.
+/// Claims with a provider-specific type, or with the way the token is used (RFC 7662 §2.2). Types
+/// of other tokens are rejected; all other values are accepted.
 const LOOSE_TYPES: [&str; 3] = ["token_type", "tokenType", "tokenName"];
-const OTHER_WORDS: [&str; 7] = ["refresh", "offline", "logout", "dpop", "pop", "mac", "n_a"];
+const OTHER_TYPES: [&str; 7] = ["refresh", "offline", "logout", "dpop", "pop", "mac", "n_a"];
 
-/// Whether the token says who somebody is.
+/// Checks that the token identifies a user or an application.
 ///
 /// # Errors
-/// [`Rejected::Type`]: it is for something else, such as to sign somebody out or to get other
-/// tokens with.
+/// [`Rejected::Type`] if it has another purpose, such as logout or refresh.
 pub fn check_identity(claims: &Claims) -> Result<(), Rejected> {
-    // An issuer that answers questions about tokens may write `null` for what it does not say.
-    let said = |name: &str| claims.get(name).filter(|value| !value.is_null());
+    // Introspection responses may have `null` for what is unknown.
+    let value_of = |name: &str| claims.get(name).filter(|value| !value.is_null());
     let is_other = OTHER_TOKENS.iter().any(|name| claims.get(name).is_some())
-        || TYPES.iter().any(|name| said(name).is_some_and(|value| !is_caller_word(value)))
-        || LOOSE_TYPES.iter().any(|name| said(name).is_some_and(is_other_word));
+        || TYPES.iter().any(|name| value_of(name).is_some_and(|value| !is_caller_type(value)))
+        || LOOSE_TYPES.iter().any(|name| value_of(name).is_some_and(is_other_type));
     if is_other { Err(Rejected::Type) } else { Ok(()) }
 }
 
-/// Whether the token is a credential of whoever bears it.
+/// Checks that the token is a bearer credential.
 ///
 /// # Errors
-/// As [`check_identity`]; or [`Rejected::SenderConstrained`]: it is bound to a key by `cnf`
-/// (RFC 7800 §3.1, RFC 8705 §3.1, RFC 9449 §6), and nothing here proves who has that.
+/// As [`check_identity`]; or [`Rejected::SenderConstrained`] if it is bound to a key by `cnf` (RFC
+/// 7800 §3.1, RFC 8705 §3.1, RFC 9449 §6), whose possession is not verified here.
 pub fn check_bearer(claims: &Claims) -> Result<(), Rejected> {
     check_identity(claims)?;
     if claims.get("cnf").is_some() { Err(Rejected::SenderConstrained) } else { Ok(()) }
 }
 
-fn is_caller_word(value: &Value) -> bool {
-    value.as_str().is_some_and(|text| is_one_of(text, &CALLER_WORDS))
+fn is_caller_type(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| is_one_of(text, &CALLER_TYPES))
 }
 
-/// Whether one of the words of a text, such as `refresh_token`, is no caller's.
-fn is_other_word(value: &Value) -> bool {
+/// Whether one of the words of a text, such as `refresh_token`, belongs to another type of token.
+fn is_other_type(value: &Value) -> bool {
     value.as_str().is_none_or(|text| {
-        is_one_of(text, &OTHER_WORDS)
+        is_one_of(text, &OTHER_TYPES)
             || text
                 .split(|char: char| !char.is_ascii_alphanumeric())
-                .any(|word| is_one_of(word, &OTHER_WORDS))
+                .any(|word| is_one_of(word, &OTHER_TYPES))
     })
 }
 
-fn is_one_of(text: &str, words: &[&str]) -> bool {
-    words.iter().any(|word| text.eq_ignore_ascii_case(word))
+fn is_one_of(text: &str, types: &[&str]) -> bool {
+    types.iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]
@@ -78,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_something_else_identifies_nobody() {
+    fn tokens_for_another_purpose_are_rejected() {
         let logout = "http://schemas.openid.net/event/backchannel-logout";
         for (name, value) in [
             ("events", json!({logout: {}})),
@@ -114,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_bound_to_a_key_is_no_bearers() {
+    fn sender_constrained_tokens_are_not_bearer_tokens() {
         for cnf in [
             json!({"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}),
             json!({"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}),
@@ -124,7 +123,7 @@ mod tests {
         ] {
             let claims = with("cnf", cnf.clone());
             assert_eq!(check_bearer(&claims), Err(Rejected::SenderConstrained), "{cnf}");
-            assert_eq!(check_identity(&claims), Ok(()), "the issuer itself handed it to us");
+            assert_eq!(check_identity(&claims), Ok(()), "received from the issuer itself");
         }
     }
 

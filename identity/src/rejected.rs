@@ -2,21 +2,20 @@
 
 use std::fmt;
 
-/// Why a credential is not believed: a word for the log and a bounded counter, never for the
-/// client.
+/// Why a credential is rejected: a label for logs and metrics, never sent to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejected {
-    /// It is no token, or no key, at all.
+    /// It is not a token or key.
     Malformed,
-    /// Nobody who may issue tokens is named in it.
+    /// Its issuer is not configured.
     UnknownIssuer,
-    /// It is a token of another type, such as one to log out.
+    /// It is a token of another type, such as a logout token.
     Type,
-    /// It is bound to a key, and whoever shows it has not proven to have that.
+    /// It is bound to a key whose possession the caller has not proven.
     SenderConstrained,
-    /// It must not be accepted without understanding what is not understood (RFC 7515 §4.1.11).
+    /// It has critical headers that are not supported (RFC 7515 §4.1.11).
     Critical,
-    /// It is signed by an algorithm that the issuer is not pinned to.
+    /// Its algorithm is not configured for the issuer.
     Algorithm,
     /// The issuer has no such key.
     UnknownKey,
@@ -24,25 +23,25 @@ pub enum Rejected {
     Signature,
     /// A claim is missing, or of the wrong type.
     Claims,
-    /// It has ended.
+    /// It has expired.
     Expired,
     /// It is from the future.
     NotYetValid,
-    /// It is for somebody else.
+    /// It is for another audience.
     Audience,
-    /// No such client key is known.
+    /// The client key is unknown.
     UnknownClientKey,
-    /// The session cannot be opened, or has ended.
+    /// The session cannot be opened, has expired, or was revoked.
     Session,
-    /// Its issuer did not say what it is worth.
+    /// Its issuer did not answer.
     Unanswered,
 }
 
 // === impl Rejected ===
 
 impl Rejected {
-    /// One word, for metrics and logs.
-    pub fn word(self) -> &'static str {
+    /// The reason as a label, for metrics and logs.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
             Self::UnknownIssuer => "unknown_issuer",
@@ -65,6 +64,6 @@ impl Rejected {
 
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        f.write_str(self.label())
     }
 }

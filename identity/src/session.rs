@@ -1,14 +1,12 @@
-//! Login sessions: who logged in, sealed into a cookie that only the gateway can read, and
-//! worthless on any other host.
+//! Login sessions: a user, sealed into a cookie that only the gateway can read, for one host.
 //!
-//! Nothing of a session is kept here but that it was ended: every replica with the same keys can
-//! open it.
+//! The server stores nothing but revocations: every replica with the same keys can open a session.
 //!
-//! | module | what |
+//! | module | purpose |
 //! | --- | --- |
-//! | [`sealer`], [`rotation`] | the keys that seal sessions; the next one is made in time |
-//! | [`cookie`] | where a browser keeps what is sealed |
-//! | [`revocations`], [`outbox`] | sessions that were ended; the others are told |
+//! | [`sealer`], [`rotation`] | the keys that seal sessions, and their rotation |
+//! | [`cookie`] | the cookies with the sealed values |
+//! | [`revocations`], [`revocation_publisher`] | revoked sessions, here and on other replicas |
 
 pub mod cookie;
 mod revocation_publisher;
@@ -31,60 +29,60 @@ use portcullis_config::snapshot::access::Credentials;
 use portcullis_config::unix_time::seconds;
 use serde::{Deserialize, Serialize};
 
-pub use self::revocation_publisher::{Counts, Outbox};
+pub use self::revocation_publisher::{Counts, RevocationQueue};
 pub use self::revocations::{Revocations, Revoked};
 pub use self::sealer::{Purpose, Sealer};
 use crate::caller::User;
 
-/// How often the one who says who a person is, is asked whether she still is.
-const ASK: Duration = Duration::from_secs(300);
-/// The most octets of a session that go into a cookie: sealed and encoded, they stay below 3.5 KiB
-/// of the 4 KiB that browsers keep.
+/// How often the provider is asked to confirm a user.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+/// Maximum size of a session in octets: sealed and encoded it stays below 3.5 KiB of the 4 KiB that
+/// browsers store in a cookie.
 const MAX_OCTETS: usize = 2560;
 
-/// A login, as its cookies carry it.
+/// A login session, as stored in its cookies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// Its secret identifier.
     pub id: Id,
-    /// The person.
+    /// The user.
     pub user: Arc<User>,
-    /// The provider's own session (`sid`), by which it can end this one.
+    /// The provider's session (`sid`), by which the provider can revoke this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_session: Option<Box<str>>,
-    /// When she logged in, in seconds since 1970, as all of these.
+    /// Time of login, in seconds since 1970, like all times here.
     pub issued_at: u64,
-    /// When it ends, whatever happens.
+    /// Absolute expiry.
     pub expires_at: u64,
-    /// When it was last used, to a tenth of the idle time.
+    /// Last use, to a tenth of the idle time.
     pub renewed_at: u64,
-    /// When the provider was last asked about her.
+    /// When the provider last confirmed the user.
     pub asked_at: u64,
 }
 
-/// A random name of 128 bits, which nobody but the browser and the gateway may learn.
+/// A random identifier of 128 bits, known to the browser and the gateway alone.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Id(Box<str>);
 
-/// The session of a person that has too much to say about herself.
+/// The user does not fit into a cookie.
 #[derive(Debug, thiserror::Error)]
-#[error("what is known of the user does not fit into a cookie")]
+#[error("the user's attributes do not fit into a cookie")]
 pub struct Oversized;
 
-/// The system gives no random numbers.
+/// The system returned no random numbers.
 #[derive(Debug, thiserror::Error)]
-#[error("the system gives no random numbers")]
+#[error("the system returned no random numbers")]
 pub struct NoRandomness;
 
-/// What opens sessions, and says whether they still hold. Shared by all workers and the portal.
+/// Opens, seals and revokes sessions. Shared by all workers and the portal.
 pub struct Sessions {
     /// Seals and opens cookies.
     pub sealer: Sealer,
     /// The sessions that were revoked.
     pub revocations: Revocations,
-    /// Where other replicas are told; `None` where there is no place for that.
-    outbox: Option<Outbox>,
+    /// Publishes revocations to other replicas; `None` without a namespace for them.
+    queue: Option<RevocationQueue>,
     idle: Duration,
     absolute: Duration,
 }
@@ -92,52 +90,54 @@ pub struct Sessions {
 // === impl Sessions ===
 
 impl Sessions {
-    /// What is ended here is told by `outbox`.
-    pub fn new(settings: &LoginSettings, outbox: Option<Outbox>) -> Result<Self, NoRandomness> {
+    /// Creates the sessions of this replica; `queue` publishes its revocations.
+    pub fn new(
+        settings: &LoginSettings,
+        queue: Option<RevocationQueue>,
+    ) -> Result<Self, NoRandomness> {
         Ok(Self {
             sealer: Sealer::new()?,
             revocations: Revocations::new(settings.absolute),
-            outbox,
+            queue,
             idle: settings.idle,
             absolute: settings.absolute,
         })
     }
 
-    /// Follows the keys and the ends of sessions in the snapshot, forever: a task of the control
-    /// plane.
-    pub async fn follow(&self, live: &Live) {
-        if self.outbox.is_none() {
+    /// Watches the keys and revocations of the snapshot, forever: a task of the control plane.
+    pub async fn watch(&self, live: &Live) {
+        if self.queue.is_none() {
             tracing::warn!(
                 "`access.credentialsNamespace` is not set: sessions are sealed with a key of this \
-                 process; they end with it, and other replicas know neither them nor their ends"
+                 process; they are lost when it restarts, and other replicas cannot open or \
+                 revoke them"
             );
         }
-        live.follow(|snapshot| self.learn(&snapshot.credentials, SystemTime::now())).await;
+        live.watch(|snapshot| self.load(&snapshot.credentials, SystemTime::now())).await;
     }
 
-    /// Takes ends before keys: whatever opens by a key has been looked up among the ends that came
-    /// with it.
-    fn learn(&self, credentials: &Credentials, now: SystemTime) {
-        self.revocations.learn(&credentials.ended_sessions, now);
-        self.sealer.learn(&credentials.session_keys);
+    /// Loads revocations before keys: a session that a new key opens has been checked against the
+    /// revocations that came with the key.
+    fn load(&self, credentials: &Credentials, now: SystemTime) {
+        self.revocations.load(&credentials.revoked_sessions, now);
+        self.sealer.load(&credentials.session_keys);
     }
 
-    /// Ends sessions that began until now: here at once, and everywhere as soon as others can be
-    /// told, which is waited for a moment.
-    pub async fn end(&self, whose: Revoked<'_>, now: SystemTime) {
-        let ended = self.revocations.revoke(whose, now);
-        if let Some(outbox) = &self.outbox {
-            outbox.tell(ended).await;
+    /// Revokes sessions that began until now: here at once, and on other replicas by the publisher,
+    /// for which this waits up to a second.
+    pub async fn revoke(&self, whose: Revoked<'_>, now: SystemTime) {
+        let revocation = self.revocations.revoke(whose, now);
+        if let Some(queue) = &self.queue {
+            queue.publish(revocation).await;
         }
     }
 
-    /// How long a session lasts at most.
-    pub fn lasting(&self) -> Duration {
+    /// Maximum lifetime of a session.
+    pub fn max_lifetime(&self) -> Duration {
         self.absolute
     }
 
-    /// A session that begins now. Groups that do not fit are left out, which can only take rights
-    /// away.
+    /// Begins a session. Groups that do not fit are left out, which can only remove permissions.
     pub fn begin(
         &self,
         user: User,
@@ -159,7 +159,7 @@ impl Sessions {
         Ok(session.fitted()?)
     }
 
-    /// The session in a cookie's value, if it holds on this host now.
+    /// Opens the session in a cookie of this host, if it is valid now.
     pub fn open(
         &self,
         purpose: Purpose,
@@ -168,10 +168,10 @@ impl Sessions {
         now: SystemTime,
     ) -> Option<Session> {
         let session: Option<Session> = self.sealer.open(purpose, host, value);
-        session.filter(|session| self.holds(session, now))
+        session.filter(|session| self.is_valid(session, now))
     }
 
-    /// A cookie's value for this host.
+    /// Seals a session for a cookie of this host.
     pub fn seal(
         &self,
         purpose: Purpose,
@@ -182,46 +182,45 @@ impl Sessions {
         self.sealer.seal(purpose, host, session, now)
     }
 
-    /// Whether it has neither ended by itself nor been ended.
-    pub fn holds(&self, session: &Session, now: SystemTime) -> bool {
-        !self.is_over(session, now) && !self.revocations.have(session)
+    /// Whether it is neither expired nor revoked.
+    pub fn is_valid(&self, session: &Session, now: SystemTime) -> bool {
+        !self.is_expired(session, now) && !self.revocations.contains(session)
     }
 
-    /// Whether it has ended by itself.
-    pub fn is_over(&self, session: &Session, now: SystemTime) -> bool {
+    /// Whether it has expired.
+    pub fn is_expired(&self, session: &Session, now: SystemTime) -> bool {
         self.until(session) <= now
     }
 
-    /// When it ends if nothing happens any more.
+    /// Returns when it expires without further use.
     pub fn until(&self, session: &Session) -> SystemTime {
         let used = session.renewed_at.saturating_add(self.idle.as_secs());
-        // The settings may allow less by now than when it began; what was ended is not remembered
-        // for longer.
+        // The settings may have become stricter since it began; revocations are not stored for
+        // longer.
         let absolute = session.issued_at.saturating_add(self.absolute.as_secs());
         UNIX_EPOCH + Duration::from_secs(session.expires_at.min(absolute).min(used))
     }
 
-    /// The same session, used now; `None` where that was said less than a tenth of the idle time
-    /// ago.
+    /// Returns the session as used now; `None` if it was renewed within a tenth of the idle time.
     pub fn renewed(&self, session: &Session, now: SystemTime) -> Option<Session> {
         let now = seconds(now);
         (now.saturating_sub(session.renewed_at) >= self.idle.as_secs() / 10)
             .then(|| Session { renewed_at: now, ..session.clone() })
     }
 
-    /// How long a browser keeps the cookie: until the session would have ended.
-    pub fn lasts(&self, session: &Session, now: SystemTime) -> Duration {
+    /// Lifetime of the cookie: until the session expires.
+    pub fn cookie_max_age(&self, session: &Session, now: SystemTime) -> Duration {
         self.until(session).duration_since(now).unwrap_or_default()
     }
 }
 
-/// Why a session did not begin.
+/// Why a session could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum BeginError {
     /// It does not fit into a cookie.
     #[error(transparent)]
     Oversized(#[from] Oversized),
-    /// The system gives no random numbers.
+    /// The system returned no random numbers.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
 }
@@ -229,12 +228,12 @@ pub enum BeginError {
 // === impl Session ===
 
 impl Session {
-    /// Whether it is time to ask the provider about her.
+    /// Whether the provider is due to confirm the user.
     pub fn is_stale(&self, now: SystemTime) -> bool {
-        seconds(now).saturating_sub(self.asked_at) >= ASK.as_secs()
+        seconds(now).saturating_sub(self.asked_at) >= REFRESH_INTERVAL.as_secs()
     }
 
-    /// With as many of her groups as fit into a cookie.
+    /// Keeps as many groups as fit into a cookie.
     pub fn fitted(mut self) -> Result<Self, Oversized> {
         let mut user = Arc::unwrap_or_clone(self.user);
         let groups = std::mem::take(&mut user.groups);
@@ -243,7 +242,7 @@ impl Session {
         let given = groups.len();
         let mut kept = Vec::with_capacity(given);
         for group in groups {
-            // A quotation mark at either end is in it, the comma is not.
+            // The quotation marks are counted, the comma is not.
             match left.checked_sub(length(&group) + 1) {
                 Some(rest) => left = rest,
                 None => break,
@@ -251,7 +250,7 @@ impl Session {
             kept.push(group);
         }
         if kept.len() < given {
-            tracing::warn!(user = %self.user.name, given, kept = kept.len(), "a session holds only some of the user's groups: a cookie is too small");
+            tracing::warn!(user = %self.user.name, given, kept = kept.len(), "left out groups of a user: they do not fit into the session cookie");
         }
         self.user = Arc::new(User { groups: kept.into(), ..Arc::unwrap_or_clone(self.user) });
         Ok(self)
@@ -261,15 +260,15 @@ impl Session {
 // === impl Id ===
 
 impl Id {
-    /// A new identifier.
+    /// Creates a random identifier.
     ///
     /// # Errors
-    /// The system gives no random numbers.
+    /// The system returned no random numbers.
     pub fn random() -> Result<Self, NoRandomness> {
         Ok(Self(random_text::<16>()?.into()))
     }
 
-    /// The name itself.
+    /// The identifier itself.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -281,14 +280,14 @@ impl fmt::Debug for Id {
     }
 }
 
-/// `N` random octets in base64 for URLs.
+/// Returns `N` random octets in base64url.
 pub fn random_text<const N: usize>() -> Result<String, NoRandomness> {
     let mut octets = [0_u8; N];
     rand::fill(&mut octets).map_err(|_| NoRandomness)?;
     Ok(URL_SAFE_NO_PAD.encode(octets))
 }
 
-/// How long it is in JSON.
+/// Length in JSON.
 fn length(what: &impl Serialize) -> usize {
     serde_json::to_vec(what).map_or(usize::MAX, |json| json.len())
 }

@@ -1,4 +1,4 @@
-//! Login sessions as credentials: opened once, and remembered by hash like tokens are.
+//! Login sessions as credentials: opened once, and cached like tokens.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,11 +11,10 @@ use super::caller::Caller;
 use super::rejected::Rejected;
 use crate::session::{Purpose, Session, Sessions, cookie};
 
-/// Opens the sessions of people.
-pub(super) struct Logins {
+/// Authenticates session cookies.
+pub(super) struct SessionAuthenticator {
     sessions: Arc<Sessions>,
-    /// The provider's client that people log in by: the application of whoever comes with a
-    /// session.
+    /// The application of callers with a session: the gateway's client at the provider.
     application: Arc<str>,
     fingerprints: Arc<Fingerprints>,
     opened: Cache<Opened>,
@@ -24,34 +23,34 @@ pub(super) struct Logins {
 #[derive(Clone)]
 struct Opened {
     session: Arc<Session>,
-    /// Of the keys that it was opened with.
+    /// Generation of the keys that it was opened with.
     keys: u64,
-    /// Of the ends among which it was looked up.
-    ends: u64,
+    /// Generation of the revocations that it was checked against.
+    revocations: u64,
 }
 
-// === impl Logins ===
+// === impl SessionAuthenticator ===
 
-impl Logins {
+impl SessionAuthenticator {
     pub(super) fn new(
         sessions: Arc<Sessions>,
         settings: &AccessSettings,
         login: &LoginSettings,
         fingerprints: Arc<Fingerprints>,
-        remembered: usize,
+        capacity: usize,
     ) -> Self {
         let issuer = settings.issuers.iter().find(|issuer| issuer.name == login.issuer);
         let prefix = issuer.map_or("github:", |issuer| &issuer.prefix);
         let application = format!("{prefix}{}", login.client_id).into();
-        Self { sessions, application, fingerprints, opened: Cache::new(remembered) }
+        Self { sessions, application, fingerprints, opened: Cache::new(capacity) }
     }
 
-    /// Grows when a session may have ended.
+    /// Grows when a session may have been revoked.
     pub(super) fn generation(&self) -> u64 {
         self.sessions.revocations.generation() + self.sessions.sealer.generation()
     }
 
-    /// Whose session a cookie of this host is.
+    /// Returns the caller of a session cookie of this host.
     pub(super) fn find(
         &self,
         host: &str,
@@ -60,19 +59,22 @@ impl Logins {
     ) -> Result<(Caller, Arc<Session>), Rejected> {
         let fingerprint =
             self.fingerprints.of("session", &[host, value]).ok_or(Rejected::Session)?;
-        // Taken before the look-ups that they stand for: what changes in the meantime is looked up
-        // again.
-        let (keys, ends) =
+        // Read before the lookups that they stand for: a later change causes another lookup.
+        let (keys, revocations) =
             (self.sessions.sealer.generation(), self.sessions.revocations.generation());
-        let keep = |session: &Arc<Session>| {
-            self.opened.insert(fingerprint, Opened { session: Arc::clone(session), keys, ends })
+        let store = |session: &Arc<Session>| {
+            self.opened
+                .insert(fingerprint, Opened { session: Arc::clone(session), keys, revocations })
         };
         let session = match self.opened.get(&fingerprint).filter(|opened| opened.keys == keys) {
-            Some(opened) if opened.ends == ends && !self.sessions.is_over(&opened.session, now) => {
+            Some(opened)
+                if opened.revocations == revocations
+                    && !self.sessions.is_expired(&opened.session, now) =>
+            {
                 opened.session
             }
-            Some(opened) if self.sessions.holds(&opened.session, now) => {
-                keep(&opened.session);
+            Some(opened) if self.sessions.is_valid(&opened.session, now) => {
+                store(&opened.session);
                 opened.session
             }
             _ => {
@@ -81,7 +83,7 @@ impl Logins {
                         .open(Purpose::Session, host, value, now)
                         .ok_or(Rejected::Session)?,
                 );
-                keep(&session);
+                store(&session);
                 session
             }
         };
@@ -96,8 +98,7 @@ impl Logins {
         ))
     }
 
-    /// The `Set-Cookie` by which a session that is in use goes on; `None` while the one that the
-    /// browser has is good enough.
+    /// Returns the `Set-Cookie` that renews a session in use; `None` while that is not due.
     pub(super) fn renewal(
         &self,
         session: &Session,
@@ -106,6 +107,6 @@ impl Logins {
     ) -> Option<HeaderValue> {
         let renewed = self.sessions.renewed(session, now)?;
         let sealed = self.sessions.seal(Purpose::Session, host, &renewed, now)?;
-        cookie::SESSION.set(&sealed, self.sessions.lasts(&renewed, now))
+        cookie::SESSION.set(&sealed, self.sessions.cookie_max_age(&renewed, now))
     }
 }

@@ -1,4 +1,4 @@
-//! The certificate authorities that other servers' certificates are checked against.
+//! The certificate authorities for TLS connections to other servers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,18 +10,19 @@ use rustls_pki_types::pem::PemObject;
 /// Why authorities cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthoritiesError {
-    /// The file cannot be read, or is no PEM.
+    /// The file cannot be read, or is not PEM.
     #[error("cannot be read as PEM: {0}")]
     Pem(#[from] rustls_pki_types::pem::Error),
-    /// There is no authority in it.
-    #[error("holds no certificate that can be an authority")]
+    /// The file has no authority.
+    #[error("has no certificate of an authority")]
     Empty,
-    /// TLS cannot be set up with it.
+    /// TLS cannot be set up with them.
     #[error("cannot be used: {0}")]
     Tls(#[from] rustls::Error),
 }
 
-/// The side of a TLS client that trusts `roots` and offers `protocols` by ALPN (RFC 7301).
+/// Returns a TLS client configuration that trusts `roots` and offers `protocols` by ALPN (RFC
+/// 7301).
 ///
 /// # Errors
 /// TLS cannot be set up.
@@ -38,10 +39,10 @@ pub fn client_config(
     Ok(config)
 }
 
-/// The certificates of a PEM file that can be authorities: at least one.
+/// Reads the authorities of a PEM file: at least one.
 ///
 /// # Errors
-/// It cannot be read, or holds no authority.
+/// The file cannot be read, or has no authority.
 pub fn read(file: &Path) -> Result<RootCertStore, AuthoritiesError> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(file)? {
@@ -50,17 +51,17 @@ pub fn read(file: &Path) -> Result<RootCertStore, AuthoritiesError> {
     if roots.is_empty() { Err(AuthoritiesError::Empty) } else { Ok(roots) }
 }
 
-/// The authorities that this system trusts.
+/// Returns the authorities of this system.
 pub fn system() -> RootCertStore {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
-        tracing::warn!(%error, "certificate authorities of this system cannot be read");
+        tracing::warn!(%error, "failed to read certificate authorities of this system");
     }
     or_mozilla(found.certs)
 }
 
-/// These as far as they can be read. Where there are none, as in an image with nothing but the
-/// gateway, those that Mozilla trusted when it was built.
+/// Returns these authorities if any can be parsed, otherwise Mozilla's at build time: an image with
+/// nothing but the gateway has none.
 fn or_mozilla(found: Vec<CertificateDer<'static>>) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found);
@@ -78,13 +79,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_without_authorities_is_refused() {
+    fn a_file_without_authorities_is_rejected() {
         assert!(matches!(read(NamedTempFile::new().unwrap().path()), Err(AuthoritiesError::Empty)));
         assert!(matches!(read(Path::new("/does/not/exist")), Err(AuthoritiesError::Pem(_))));
     }
 
     #[test]
-    fn authorities_of_the_web_are_trusted_where_the_system_has_none_and_only_there() {
+    fn mozilla_authorities_are_used_only_without_system_authorities() {
         let web = or_mozilla(Vec::new()).len();
         assert!(web > 50, "{web}");
         let own = CertificateParams::default().self_signed(&KeyPair::generate().unwrap()).unwrap();

@@ -1,8 +1,7 @@
-//! Signed tokens of issuers: JSON Web Tokens (RFC 7519), read strictly and verified by the issuer's
-//! keys (RFC 8725).
+//! Signed tokens: JSON Web Tokens (RFC 7519), parsed strictly and verified by the issuer's keys
+//! (RFC 8725).
 //!
-//! A token says nothing about where its keys are to be found: `jku`, `x5u`, `jwk` and `x5c` are not
-//! even read.
+//! A token cannot name its own keys: `jku`, `x5u`, `jwk` and `x5c` are ignored.
 
 use std::time::SystemTime;
 
@@ -23,12 +22,12 @@ use super::rejected::Rejected;
 pub struct Parts<'t> {
     header: Header,
     claims: Claims,
-    /// What was signed.
+    /// The signed octets.
     message: &'t str,
     signature: &'t str,
 }
 
-/// A token of which all holds but perhaps its signature.
+/// A token that is valid except for its signature, which is not verified yet.
 pub struct Signed<'t, 'k> {
     parts: Parts<'t>,
     key: &'k DecodingKey,
@@ -48,24 +47,24 @@ struct Header {
 // === impl Parts ===
 
 impl<'t> Parts<'t> {
-    /// Takes a token apart (RFC 7515 §7.1).
+    /// Parses a token (RFC 7515 §7.1).
     pub fn read(token: &'t str) -> Result<Self, Rejected> {
         let (message, signature) = token.rsplit_once('.').ok_or(Rejected::Malformed)?;
         let (header, claims) = message.split_once('.').ok_or(Rejected::Malformed)?;
         Ok(Self { header: decoded(header)?, claims: decoded(claims)?, message, signature })
     }
 
-    /// Who says to have issued it.
+    /// The issuer that it names.
     pub fn issuer(&self) -> Option<&str> {
         self.claims.text("iss")
     }
 
-    /// Its claims, which nobody has vouched for yet.
+    /// Its unverified claims.
     pub fn unverified(&self) -> &Claims {
         &self.claims
     }
 
-    /// Its claims, once they may be believed, and when that ends.
+    /// Verifies it, and returns its claims and expiry.
     pub fn verify(
         self,
         issuer: &IssuerSettings,
@@ -76,7 +75,7 @@ impl<'t> Parts<'t> {
         self.check(issuer, keys, audiences, now)?.verify()
     }
 
-    /// Looks at all but the signature, which comes last: what can be refused for less costs less.
+    /// Checks all but the signature, which costs most and comes last.
     pub fn check<'k>(
         self,
         issuer: &IssuerSettings,
@@ -102,21 +101,21 @@ impl<'t> Parts<'t> {
     }
 
     /// Whether its type is one of `types` (RFC 8725 §3.11), compared without case and without
-    /// `application/`; none at all where `types` is empty.
+    /// `application/`. A token without a type matches.
     pub fn is_of_type(&self, types: &[&str]) -> bool {
         let Some(own) = self.header.typ.as_deref() else { return true };
         let own = own
             .get(..12)
             .filter(|start| start.eq_ignore_ascii_case("application/"))
             .map_or(own, |_| own.get(12..).unwrap_or_default());
-        types.iter().any(|known| own.eq_ignore_ascii_case(known))
+        types.iter().any(|name| own.eq_ignore_ascii_case(name))
     }
 }
 
 // === impl Signed ===
 
 impl Signed<'_, '_> {
-    /// Checks the signature.
+    /// Verifies the signature.
     pub fn verify(self) -> Result<(Claims, SystemTime), Rejected> {
         let Self { parts, key, algorithm, until } = self;
         match jsonwebtoken::crypto::verify(
@@ -131,10 +130,10 @@ impl Signed<'_, '_> {
     }
 }
 
-/// The types of tokens that say who is calling: ID tokens and access tokens (RFC 9068 §2.1).
+/// The types of tokens that identify a caller: ID tokens and access tokens (RFC 9068 §2.1).
 pub const CALLERS: [&str; 2] = ["JWT", "at+jwt"];
 
-/// That it is there, whatever it is.
+/// Deserializes any value to `true`.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|_| true)
 }
@@ -151,7 +150,7 @@ fn algorithm(name: &str) -> Option<SignatureAlgorithm> {
     .ok()
 }
 
-/// Whom the claims of a verified token name.
+/// Returns the caller that the claims of a verified token identify.
 pub fn caller(claims: &Claims, issuer: &IssuerSettings, until: SystemTime) -> Caller {
     let application = issuer.application_claims.iter().find_map(|claim| claims.text(claim));
     Caller {

@@ -104,7 +104,7 @@ fn a_token_names_application_and_user() {
 }
 
 #[test]
-fn what_does_not_name_a_person_is_none() {
+fn a_token_without_a_verified_name_identifies_no_user() {
     let signer = Signer::new();
     let with = |name: &str, value: Value| {
         let mut claims = claims();
@@ -133,7 +133,7 @@ fn what_does_not_name_a_person_is_none() {
 }
 
 #[test]
-fn a_signature_holds_for_what_was_signed_by_a_key_of_the_issuer_alone() {
+fn only_unchanged_tokens_signed_by_the_issuer_are_accepted() {
     let (signer, other) = (Signer::new(), Signer::new());
     let header = json!({"alg": "ES256", "kid": "a"});
     let good = signer.sign(&header, &claims());
@@ -164,13 +164,13 @@ fn a_signature_holds_for_what_was_signed_by_a_key_of_the_issuer_alone() {
 }
 
 #[test]
-fn the_algorithm_is_the_issuers_choice_not_the_tokens() {
+fn the_algorithm_must_be_configured_and_fit_the_key() {
     let signer = Signer::new();
     for alg in ["none", "None", "", "HS256", "HS384", "HS512", "ES512", "es256", "RS1", "PS256"] {
         let token = signer.sign(&json!({"alg": alg, "kid": "a"}), &claims());
         assert_eq!(verified(&token, &signer.keys()), Err(Rejected::Algorithm), "{alg}");
     }
-    // One that is allowed, but that the key is not for.
+    // Allowed, but not for this key.
     for (alg, kid) in [
         ("RS256", "a"),
         ("EdDSA", "a"),
@@ -188,7 +188,7 @@ fn the_algorithm_is_the_issuers_choice_not_the_tokens() {
 }
 
 #[test]
-fn what_a_header_must_not_say_is_refused() {
+fn invalid_headers_are_rejected() {
     let signer = Signer::new();
     for (header, wanted) in [
         (json!({"alg": "ES256", "crit": ["exp"]}), Rejected::Critical),
@@ -212,7 +212,7 @@ fn what_a_header_must_not_say_is_refused() {
 }
 
 #[test]
-fn a_token_brings_no_key_of_its_own() {
+fn keys_in_the_token_header_are_ignored() {
     let (signer, other) = (Signer::new(), Signer::new());
     let jwk = other.document()["keys"][0].clone();
     let header = json!({"alg": "ES256", "kid": "a", "jwk": jwk, "jku": "https://evil.example/keys", "x5u": "https://evil.example/chain"});
@@ -221,7 +221,7 @@ fn a_token_brings_no_key_of_its_own() {
 }
 
 #[test]
-fn a_document_without_a_key_that_verifies_is_no_key_set() {
+fn a_document_without_a_verification_key_is_rejected() {
     use super::super::keys::UnusableKeys::{Empty, Malformed};
     for (document, wanted) in [
         ("", Malformed),

@@ -1,13 +1,13 @@
-//! Who is calling, and may they? What belongs to a request; what belongs to credentials is in the
-//! crate `portcullis_identity`.
+//! Authentication of requests, and authorization while they last. Credentials themselves are
+//! checked by the crate `portcullis_identity`.
 //!
 //! | step | module |
 //! | --- | --- |
-//! | which credentials does the request show? | [`shown`] |
-//! | is the caller known from a moment ago? | [`recent`] |
-//! | whose signature is checked next? | [`turns`] |
-//! | may they still, a while later? | [`review`] |
-//! | what does the backend learn of them? | [`introduction`]: [`identity`], signed by [`assertion`] |
+//! | read the credentials that the request presents | [`presented`] |
+//! | find the caller among those authenticated recently | [`caller_cache`] |
+//! | schedule signature checks | [`verification_queue`] |
+//! | reauthorize requests that last | [`reauthorization`] |
+//! | send the caller's identity to backends | [`identity_headers`]: [`identity`], [`assertion`] |
 
 pub(crate) mod assertion;
 pub(crate) mod caller_cache;
@@ -17,4 +17,6 @@ mod presented;
 pub(crate) mod reauthorization;
 pub(crate) mod verification_queue;
 
-pub(crate) use self::presented::{Fields, Shown, bearer as bearer_token, strip_set_cookies};
+pub(crate) use self::presented::{
+    Fields, PresentedCredentials, bearer as bearer_token, strip_set_cookies,
+};

@@ -1,19 +1,19 @@
-//! The three listeners that are not for clients. They run on the control plane's runtime, never on
-//! a worker.
+//! The listeners for operators and the cluster. They run on the control plane's runtime, never on a
+//! worker.
 //!
-//! | listener | serves | to whom |
+//! | listener | serves | to |
 //! | --- | --- | --- |
-//! | [`probes`] | `/livez`, `/readyz` | whoever asks |
-//! | telemetry ([`scrape`]) | `/metrics` | [`bearers`] whom the cluster admits, or with a token |
-//! | admin ([`orders`]) | the live table, explanations, orders | this machine, but no web page |
+//! | [`probes`] | `/livez`, `/readyz` | everyone |
+//! | telemetry ([`scrape`]) | `/metrics` | authorized [`bearers`] |
+//! | admin ([`admin_api`]) | live table, explanations, commands | this machine, but no web page |
 //!
-//! [`server`] is what they share: none of them can be crowded out ([`connections`]).
+//! They share a [`server`]; no client can use up all of its [`connections`].
 
+mod admin_api;
 mod bearers;
 mod browser;
 pub mod certificates;
 mod connections;
-mod orders;
 mod probes;
 mod readiness;
 mod reply;
@@ -36,23 +36,23 @@ use portcullis_identity::session::NoRandomness;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use self::admin_api::AdminApi;
 use self::bearers::{Bearers, Denied};
-use self::orders::Orders;
 use self::probes::Probes;
 use self::scrape::Scrape;
 use self::server::Listener;
 use crate::certificates::Certificates;
 use crate::certificates::acme::Acme;
-use crate::explain::{Explanation, InvalidQuestion, Question, explain_by};
+use crate::explain::{ExplainRequest, Explanation, InvalidExplainRequest, explain_with};
 use crate::listen::bind::ControlSockets;
 use crate::live_table::{self, Table};
 use crate::telemetry::{ListenerCounts, Telemetry};
 use crate::worker::Shared;
 
-/// How often readiness is looked at by [`Admin::ready`].
-const LOOK: Duration = Duration::from_millis(20);
+/// How often [`Admin::ready`] checks readiness.
+const POLL: Duration = Duration::from_millis(20);
 
-/// What is counted of the three listeners.
+/// The counters of the three listeners.
 #[derive(Debug)]
 struct Listeners {
     probes: Arc<Listener>,
@@ -65,7 +65,7 @@ struct Listeners {
 #[derive(Debug, Default)]
 struct DeniedCounts([AtomicU64; 4]);
 
-/// All that the three listeners can show and do.
+/// The state behind the three listeners.
 pub(crate) struct Admin {
     settings: Arc<Settings>,
     live: Arc<Live>,
@@ -73,7 +73,7 @@ pub(crate) struct Admin {
     telemetry: Arc<Telemetry>,
     authenticator: Arc<Authenticator>,
     acme: Option<Arc<Acme>>,
-    /// Where session keys are kept; `None` where the gateway makes none.
+    /// The store of session keys; `None` where the gateway issues none.
     sessions: Option<Arc<dyn session::Store>>,
     draining: AtomicBool,
     bearers: Bearers,
@@ -87,7 +87,7 @@ impl Listeners {
         Self {
             probes: Listener::new("probes", probes::CAPACITY, probes::LIFETIME),
             telemetry: Listener::new("telemetry", scrape::CAPACITY, scrape::LIFETIME),
-            admin: Listener::new("admin", orders::CAPACITY, orders::LIFETIME),
+            admin: Listener::new("admin", admin_api::CAPACITY, admin_api::LIFETIME),
             denied: DeniedCounts::default(),
         }
     }
@@ -151,16 +151,16 @@ impl Admin {
         })
     }
 
-    /// What is counted of the three listeners, whenever that is called.
+    /// Returns a function that reads the counters of the three listeners.
     pub(crate) fn listener_counts(&self) -> impl Fn() -> ListenerCounts + use<> {
         let listeners = Arc::clone(&self.listeners);
         move || listeners.counts()
     }
 
-    /// Serves those listeners that there are, as tasks of `tasks`.
+    /// Serves the configured listeners, as tasks of `tasks`.
     ///
     /// # Errors
-    /// The system gives nothing to wait for a socket's events with.
+    /// A socket cannot be registered with the runtime.
     pub(crate) fn serve(
         self: &Arc<Self>,
         sockets: ControlSockets,
@@ -176,13 +176,13 @@ impl Admin {
             tasks.spawn(server::serve(socket, Arc::clone(telemetry), pages));
         }
         if let Some(socket) = sockets.admin.map(TcpListener::from_std).transpose()? {
-            let pages = Arc::new(Orders::new(this()));
+            let pages = Arc::new(AdminApi::new(this()));
             tasks.spawn(server::serve(socket, Arc::clone(admin), pages));
         }
         Ok(())
     }
 
-    /// Says that the gateway drains: it is not ready any more, although it goes on serving.
+    /// Marks the gateway as draining: it is no longer ready, but still serves.
     pub(crate) fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
     }
@@ -190,7 +190,7 @@ impl Admin {
     /// Waits until the gateway is ready.
     pub(crate) async fn ready(&self) {
         while !self.not_ready().is_empty() {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 
@@ -216,12 +216,12 @@ impl Admin {
         problems
     }
 
-    /// Why a request would go where it goes, by what is served now.
-    fn explain(&self, question: &Question) -> Result<Explanation, InvalidQuestion> {
-        explain_by(&self.settings, &self.live.snapshot.load(), &self.authenticator, question)
+    /// Explains how a request would be routed by the current snapshot.
+    fn explain(&self, request: &ExplainRequest) -> Result<Explanation, InvalidExplainRequest> {
+        explain_with(&self.settings, &self.live.snapshot.load(), &self.authenticator, request)
     }
 
-    /// The live table.
+    /// The live table as JSON has it.
     fn table(&self) -> Table {
         let mut problems = self.live.problems.load().to_vec();
         problems.extend(self.certificate_problems());

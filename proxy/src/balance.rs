@@ -1,25 +1,25 @@
-//! Chooses the endpoint for one try: the less loaded of two that chance points at.
+//! Selects the endpoint for a try: the less loaded of two random ones.
 
-/// One of `items` for the next try, or `None` where there is none at all.
+/// Selects one of `items` for the next try; `None` if there are none.
 ///
-/// `load` is how much is under way to an item, `random` uniform over `u64`. Items that are to be
-/// avoided (tried already, or failed lately) are taken only where nothing else is left: a whole
-/// service that fails now and then is still better than none.
+/// `load` returns the number of active requests of an item; `random` is uniform over `u64`. Items
+/// to avoid (already tried, or recently failed) are selected only if there are no others: a service
+/// that sometimes fails is better than none.
 pub(crate) fn endpoint<T>(
     items: &[T],
     load: impl Fn(&T) -> u32,
     is_avoided: impl Fn(&T) -> bool,
     random: u64,
 ) -> Option<&T> {
-    let good = items.iter().filter(|item| !is_avoided(item)).count();
-    let takes_all = good == 0 || good == items.len();
-    let (first, second) = match if takes_all { items.len() } else { good } {
+    let preferred = items.iter().filter(|item| !is_avoided(item)).count();
+    let use_all = preferred == 0 || preferred == items.len();
+    let (first, second) = match if use_all { items.len() } else { preferred } {
         0 => return None,
         1 => (0, 0),
-        count => two_of(count, random),
+        count => random_pair(count, random),
     };
     let at = |index: usize| {
-        if takes_all {
+        if use_all {
             items.get(index)
         } else {
             items.iter().filter(|item| !is_avoided(item)).nth(index)
@@ -29,14 +29,14 @@ pub(crate) fn endpoint<T>(
     Some(if load(second) < load(first) { second } else { first })
 }
 
-/// Two different indices below `count`, which is at least 2, each pair as likely as any other.
-fn two_of(count: usize, random: u64) -> (usize, usize) {
+/// Returns two different indices below `count`, which is at least 2; all pairs are equally likely.
+fn random_pair(count: usize, random: u64) -> (usize, usize) {
     let first = below(count, random & 0xffff_ffff);
     let second = below(count - 1, random >> 32);
     (first, if second >= first { second + 1 } else { second })
 }
 
-/// Maps 32 random bits onto `0..count` without the bias of a remainder.
+/// Maps 32 random bits to `0..count` without modulo bias.
 fn below(count: usize, random: u64) -> usize {
     let scaled = (u128::from(random) * count as u128) >> 32;
     usize::try_from(scaled).unwrap_or_default()
@@ -50,7 +50,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn there_is_an_endpoint_unless_there_is_none(count in 0..20_u32, random: u64, avoided: u32) {
+        fn an_endpoint_is_selected_if_there_are_any(count in 0..20_u32, random: u64, avoided: u32) {
             let items: Vec<u32> = (0..count).collect();
             let is_avoided = |item: &u32| (avoided >> item) & 1 == 1;
             let chosen = endpoint(&items, |_| 0, is_avoided, random);
@@ -61,7 +61,7 @@ mod tests {
         }
 
         #[test]
-        fn the_most_loaded_of_several_is_never_chosen(loads in proptest::collection::vec(0..100_u32, 2..20), random: u64) {
+        fn the_most_loaded_endpoint_is_not_selected(loads in proptest::collection::vec(0..100_u32, 2..20), random: u64) {
             let chosen = endpoint(&loads, |load| *load, |_| false, random).unwrap();
             let most = loads.iter().max().unwrap();
             let alone = loads.iter().filter(|load| *load == most).count() == 1;
@@ -69,8 +69,8 @@ mod tests {
         }
 
         #[test]
-        fn two_different_ones_are_compared(count in 2..1000_usize, random: u64) {
-            let (first, second) = two_of(count, random);
+        fn two_different_endpoints_are_compared(count in 2..1000_usize, random: u64) {
+            let (first, second) = random_pair(count, random);
             prop_assert!(first != second && first < count && second < count);
         }
     }

@@ -1,13 +1,13 @@
-//! Certificates in use: checked before they are served, found by SNI, replaced while connections go
-//! on.
+//! Server certificates: checked before they are served, selected by SNI, and replaced without
+//! closing connections.
 //!
 //! | step | module |
 //! | --- | --- |
-//! | may this one be served? | [`check`] |
-//! | which ones are in use after a change? | [`selection`] |
-//! | which one does this client get? | [`table`] |
-//! | what do all others get? | [`placeholder`] |
-//! | which ones does the gateway order by itself? | [`acme`] |
+//! | check a certificate | [`check`] |
+//! | choose the active set after a change | [`active_set`] |
+//! | select the certificate for a client | [`table`] |
+//! | serve names without a certificate | [`placeholder`] |
+//! | order certificates by ACME | [`acme`] |
 
 pub(crate) mod acme;
 mod active_set;
@@ -29,45 +29,45 @@ use portcullis_config::problem::Problem;
 use portcullis_config::settings::Settings;
 use portcullis_config::snapshot::Snapshot;
 use portcullis_config::snapshot::certificate::Certificate;
-use portcullis_config::store::Held;
+use portcullis_config::store::StoreState;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 
 use self::acme::challenges::{ACME_TLS, Challenges};
-use self::active_set::{Found, Selection};
+use self::active_set::{ActiveSet, Available};
 pub(crate) use self::check::Checked;
 use self::table::Table;
 
-/// How often dates are looked at again: certificates become valid, and expire, without any other
-/// change.
-const REVIEW: Duration = Duration::from_secs(60);
+/// How often dates are checked: certificates become valid, and expire, without any other change.
+const DATE_CHECK: Duration = Duration::from_secs(60);
 
-/// How long before its end a certificate's owner is told: of a short life the last quarter.
+/// How long before its expiry a certificate is reported; a quarter of its lifetime if that is less.
 const EXPIRES_SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The certificates that are served now. Shared by all workers, which read it once a handshake.
+/// The certificates in use. Shared by all workers, which read it once for each handshake.
 pub(crate) struct Certificates {
     table: ArcSwap<Table>,
-    selection: ArcSwap<Selection>,
-    brought: ArcSwap<Vec<HostPattern>>,
+    active: ArcSwap<ActiveSet>,
+    provided_names: ArcSwap<Vec<HostPattern>>,
     placeholder: Arc<CertifiedKey>,
     challenges: Arc<Challenges>,
 }
 
-/// The placeholder could not be made.
+/// The placeholder certificate could not be generated.
 #[derive(Debug, thiserror::Error)]
-#[error("the placeholder certificate could not be made: {0}")]
+#[error("failed to generate the placeholder certificate: {0}")]
 pub struct PlaceholderError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
-/// What is wrong with certificates, without serving them.
+/// The problems of certificates, without serving them.
 #[must_use]
 pub fn problems(certificates: &[Certificate], now: SystemTime) -> Vec<Problem> {
-    Selection::default().next(&Found { brought: certificates, ..Found::default() }, now).problems
+    let available = Available { provided: certificates, ..Available::default() };
+    ActiveSet::default().next(&available, now).problems
 }
 
-/// The hosts of `snapshot` that would get no certificate, told as problems, and the names that
-/// would be ordered, without ordering them.
+/// The hosts of `snapshot` that would get no certificate, as problems, and the names that would be
+/// ordered, without ordering them.
 #[must_use]
 pub fn planned(
     settings: &Settings,
@@ -77,91 +77,90 @@ pub fn planned(
     let Some(acme) = &settings.acme else { return (Vec::new(), Vec::new()) };
     let usable =
         snapshot.certificates.iter().filter_map(|certificate| check::check(certificate, now).ok());
-    let brought: Vec<HostPattern> = usable.flat_map(|checked| checked.names).collect();
-    let wanted = acme::desired::wanted(snapshot, &settings.zone, acme, &brought);
-    (wanted.problems(acme.challenge), wanted.names.into_iter().collect())
+    let provided: Vec<HostPattern> = usable.flat_map(|checked| checked.names).collect();
+    let desired = acme::desired::desired(snapshot, &settings.zone, acme, &provided);
+    (desired.problems(acme.challenge), desired.names.into_iter().collect())
 }
 
 // === impl Certificates ===
 
 impl Certificates {
-    /// Without a certificate but the placeholder.
+    /// Creates a set with no certificate but the placeholder.
     pub(crate) fn new() -> Result<Arc<Self>, PlaceholderError> {
-        let placeholder = placeholder::make()?;
+        let placeholder = placeholder::generate()?;
         Ok(Arc::new(Self {
             table: ArcSwap::from_pointee(Table::new(&[], Arc::clone(&placeholder))),
-            selection: ArcSwap::from_pointee(Selection::default()),
-            brought: ArcSwap::default(),
+            active: ArcSwap::from_pointee(ActiveSet::default()),
+            provided_names: ArcSwap::default(),
             placeholder,
             challenges: Arc::default(),
         }))
     }
 
-    /// Follows what the snapshot says, forever: a task of the control plane.
-    pub(crate) async fn follow(
+    /// Keeps the active set up to date, forever: a task of the control plane.
+    pub(crate) async fn watch(
         &self,
         live: &Live,
-        mut ordered: watch::Receiver<Option<Arc<Held>>>,
+        mut ordered: watch::Receiver<Option<Arc<StoreState>>>,
     ) {
         let mut published = live.published();
         loop {
-            let held = ordered.borrow_and_update().clone().unwrap_or_default();
-            self.update(live, &held, SystemTime::now());
-            // Either way the same work follows; and a sender that is gone leaves the dates to be
-            // looked at.
-            let _ = tokio::time::timeout(REVIEW, changed(&mut published, &mut ordered)).await;
+            let stored = ordered.borrow_and_update().clone().unwrap_or_default();
+            self.update(live, &stored, SystemTime::now());
+            // On a timeout, or without senders, dates are still checked.
+            let _ = tokio::time::timeout(DATE_CHECK, changed(&mut published, &mut ordered)).await;
         }
     }
 
-    /// Takes what the snapshot and the store of ordered certificates hold into use as far as it is
-    /// good. What people bring is preferred.
-    pub(crate) fn update(&self, live: &Live, ordered: &Held, now: SystemTime) {
+    /// Takes usable certificates of the snapshot and of the store of ordered ones into use. Those
+    /// that operators provide are preferred.
+    pub(crate) fn update(&self, live: &Live, ordered: &StoreState, now: SystemTime) {
         let snapshot = live.snapshot.load();
-        let previous = self.selection.load();
-        let (expected, left) = acme::expected(ordered);
-        let found = Found { brought: &snapshot.certificates, ordered: &expected, left: &left };
-        let selection = previous.next(&found, now);
-        self.brought.store(Arc::new(selection.names_of(&snapshot.certificates)));
-        if selection.problems != previous.problems {
-            for problem in &selection.problems {
+        let previous = self.active.load();
+        let (needed, unneeded) = acme::partition(ordered);
+        let available =
+            Available { provided: &snapshot.certificates, ordered: &needed, unneeded: &unneeded };
+        let active = previous.next(&available, now);
+        self.provided_names.store(Arc::new(active.names_of(&snapshot.certificates)));
+        if active.problems != previous.problems {
+            for problem in &active.problems {
                 tracing::warn!(reason = problem.reason, origin = %problem.origin, help = problem.help, "{}", problem.message);
             }
         }
-        if !selection.serves_the_same(&previous) {
-            for certificate in selection.beside(&previous) {
+        if !active.serves_the_same(&previous) {
+            for certificate in active.added_since(&previous) {
                 tracing::info!(origin = %certificate.origin, names = ?certificate.names, "serving certificate");
             }
-            self.table
-                .store(Arc::new(Table::new(&selection.in_use, Arc::clone(&self.placeholder))));
+            self.table.store(Arc::new(Table::new(&active.in_use, Arc::clone(&self.placeholder))));
         }
-        self.selection.store(Arc::new(selection));
+        self.active.store(Arc::new(active));
     }
 
-    /// The names that certificates are for which people have brought.
-    pub(crate) fn brought(&self) -> Arc<Vec<HostPattern>> {
-        self.brought.load_full()
+    /// The names of the certificates that operators provide.
+    pub(crate) fn provided_names(&self) -> Arc<Vec<HostPattern>> {
+        self.provided_names.load_full()
     }
 
-    /// What is answered to authorities.
+    /// The open ACME challenges.
     pub(crate) fn challenges(&self) -> &Arc<Challenges> {
         &self.challenges
     }
 
-    /// What is served.
+    /// The certificates that are served.
     pub(crate) fn in_use(&self) -> Vec<Arc<Checked>> {
-        self.selection.load().in_use.clone()
+        self.active.load().in_use.clone()
     }
 
-    /// What is wrong with certificates.
+    /// The problems of certificates.
     pub(crate) fn problems(&self) -> Vec<Problem> {
-        self.selection.load().problems.clone()
+        self.active.load().problems.clone()
     }
 }
 
-/// Waits for a change of either; what cannot change any more is not waited for.
+/// Waits for a change of either; a channel without a sender is ignored.
 async fn changed(
     published: &mut watch::Receiver<()>,
-    ordered: &mut watch::Receiver<Option<Arc<Held>>>,
+    ordered: &mut watch::Receiver<Option<Arc<StoreState>>>,
 ) {
     tokio::select! {
         Ok(()) = published.changed() => {}
@@ -171,8 +170,8 @@ async fn changed(
 }
 
 impl ResolvesServerCert for Certificates {
-    /// An authority that speaks `acme-tls/1` gets the certificate of its challenge, or none (RFC
-    /// 8737 §3): for known names and for others.
+    /// Selects the certificate. An authority that offers `acme-tls/1` gets that of its challenge,
+    /// or none (RFC 8737 §3), for known and unknown names alike.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         if hello.alpn().is_some_and(|mut offered| offered.any(|protocol| protocol == ACME_TLS)) {
             return self.challenges.certificate(hello.server_name()?);

@@ -1,5 +1,4 @@
-//! What is counted of each client, over all listeners and workers: its connections, and the memory
-//! that its requests hold.
+//! Counts the connections and the request memory of each client, over all listeners and workers.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -10,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use portcullis_identity::client_network::ClientNetwork;
 
-/// Parts of the table, so that workers seldom meet at one lock.
+/// The number of shards, to reduce lock contention between workers.
 const SHARDS: usize = 16;
 
-/// A table of clients. It has an entry for each of those alone that have a [`Client`] somewhere.
+/// A table of clients, which has an entry as long as there is a [`Client`] for it.
 #[derive(Default)]
 pub(crate) struct Clients {
     shards: [Mutex<Table>; SHARDS],
@@ -28,7 +27,7 @@ struct Counts {
     octets: AtomicUsize,
 }
 
-/// One client's entry in the table, which is there for as long as one of these is.
+/// A handle to a client's entry in the table, which is removed with the last handle.
 pub(crate) struct Client {
     clients: Arc<Clients>,
     network: ClientNetwork,
@@ -38,7 +37,7 @@ pub(crate) struct Client {
 // === impl Clients ===
 
 impl Clients {
-    /// The client at an address.
+    /// Returns the client at an address.
     pub(crate) fn client(self: &Arc<Self>, address: IpAddr) -> Client {
         let network = ClientNetwork::from(address);
         let counts = Arc::clone(self.shard(network).entry(network).or_default());
@@ -51,7 +50,7 @@ impl Clients {
         self.shards.get(index).unwrap_or(first).lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Clients in the table.
+    /// Returns the number of clients in the table.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|table| table.lock().expect("not poisoned").len()).sum()
@@ -61,25 +60,25 @@ impl Clients {
 // === impl Client ===
 
 impl Client {
-    /// Counts one more connection, unless there are `most`.
+    /// Counts a connection. Returns `false` if there are already `max`.
     #[must_use]
-    pub(crate) fn connect(&self, most: usize) -> bool {
-        add(&self.counts.connections, 1, most)
+    pub(crate) fn connect(&self, max: usize) -> bool {
+        add(&self.counts.connections, 1, max)
     }
 
-    /// Takes back a [`connect`](Self::connect).
+    /// Reverts a [`connect`](Self::connect).
     pub(crate) fn disconnect(&self) {
         self.counts.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts so many octets more, unless that makes more than `most`.
+    /// Counts octets. Returns `false` if the sum would exceed `max`.
     #[must_use]
-    pub(crate) fn take(&self, octets: usize, most: usize) -> bool {
-        add(&self.counts.octets, octets, most)
+    pub(crate) fn take(&self, octets: usize, max: usize) -> bool {
+        add(&self.counts.octets, octets, max)
     }
 
-    /// Takes back a [`take`](Self::take).
-    pub(crate) fn give_back(&self, octets: usize) {
+    /// Reverts a [`take`](Self::take).
+    pub(crate) fn release(&self, octets: usize) {
         self.counts.octets.fetch_sub(octets, Ordering::Relaxed);
     }
 }
@@ -97,7 +96,7 @@ impl Clone for Client {
 impl Drop for Client {
     fn drop(&mut self) {
         let mut table = self.clients.shard(self.network);
-        // Let go while the table is locked, so that of two that leave at once one is the last.
+        // Drop while the table is locked: of two concurrent drops, one must be the last.
         drop(mem::take(&mut self.counts));
         if table.get(&self.network).is_some_and(|counts| Arc::strong_count(counts) == 1) {
             table.remove(&self.network);
@@ -105,9 +104,9 @@ impl Drop for Client {
     }
 }
 
-/// Adds, unless the sum is more than `most`.
-fn add(count: &AtomicUsize, more: usize, most: usize) -> bool {
-    let sum = |count: usize| count.checked_add(more).filter(|sum| *sum <= most);
+/// Adds to a counter. Returns `false` if the sum would exceed `max`.
+fn add(count: &AtomicUsize, more: usize, max: usize) -> bool {
+    let sum = |count: usize| count.checked_add(more).filter(|sum| *sum <= max);
     count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_ok()
 }
 
@@ -120,24 +119,24 @@ mod tests {
     }
 
     #[test]
-    fn octets_are_counted_for_a_client_wherever_it_comes_from_up_to_the_limit() {
+    fn octets_are_counted_per_client_network_up_to_the_limit() {
         let clients = Arc::default();
-        let (one, again) = (client(&clients, "2001:db8::1"), client(&clients, "2001:db8::ffff:2"));
+        let (one, other) = (client(&clients, "2001:db8::1"), client(&clients, "2001:db8::ffff:2"));
         assert!(one.take(60, 100));
-        assert!(!again.take(41, 100));
-        assert!(again.take(40, 100));
+        assert!(!other.take(41, 100));
+        assert!(other.take(40, 100));
         assert!(client(&clients, "2001:db8:0:1::1").take(100, 100), "another client");
-        one.give_back(60);
-        assert!(again.take(60, 100));
-        assert!(!again.take(usize::MAX, usize::MAX), "no overflow");
+        one.release(60);
+        assert!(other.take(60, 100));
+        assert!(!other.take(usize::MAX, usize::MAX), "no overflow");
     }
 
     #[test]
-    fn a_client_that_left_leaves_nothing_behind() {
+    fn the_last_handle_removes_the_entry() {
         let clients = Arc::default();
         let one = client(&clients, "192.0.2.1");
-        let (clone, again) = (one.clone(), client(&clients, "::ffff:192.0.2.1"));
-        drop((one, again));
+        let (clone, other) = (one.clone(), client(&clients, "::ffff:192.0.2.1"));
+        drop((one, other));
         assert_eq!(clients.len(), 1);
         drop(clone);
         assert_eq!(clients.len(), 0);

@@ -1,9 +1,8 @@
-//! One request and its response as every room of the request path sees them, whichever HTTP version
-//! carries them.
+//! A request and its response, independent of the HTTP version.
 //!
-//! A message is a head and then frames. Frames are read from a [`Source`] and written to a
-//! [`Sink`]; both are polled, never spawned, so that one task moves both directions of an exchange
-//! and back-pressure is a `Poll::Pending`.
+//! A message is a head followed by frames. Frames are read from a [`Source`] and written to a
+//! [`Sink`]; both are polled, never spawned, so that one task drives both directions of an exchange
+//! and backpressure is `Poll::Pending`.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,10 +11,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode, Version};
-
 use portcullis_identity::client_certificate::ClientCertificate;
 
-/// A request's head as its codec read it: well-formed, but not yet judged by [`normalize`.
+/// A request's head as the codec parsed it: well-formed, but not yet normalized.
 #[derive(Debug)]
 pub(crate) struct RequestHead {
     pub(crate) method: Method,
@@ -32,7 +30,7 @@ pub(crate) struct RequestHead {
     pub(crate) protocol: Option<Bytes>,
 }
 
-/// What a request asks for.
+/// The target of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
     /// A path with its query: origin-form and absolute-form.
@@ -43,24 +41,24 @@ pub(crate) enum Target {
     Authority,
 }
 
-/// A response's head, from a backend or of our own.
+/// The head of a response, from a backend or of a local reply.
 #[derive(Debug)]
 pub(crate) struct ResponseHead {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
 }
 
-/// How long a body is, as its head said.
+/// The length of a body, as declared in the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyLength {
-    /// There is none, not even an empty one with trailers.
+    /// No body, not even an empty one with trailers.
     None,
-    /// That many octets (`Content-Length`).
+    /// This number of octets (`Content-Length`).
     Exact(u64),
-    /// Not known before its end: chunked, HTTP/2 without `content-length`, or until the connection
-    /// closes.
+    /// Unknown until the end: chunked, HTTP/2 without `content-length`, or delimited by the end of
+    /// the connection.
     Unknown,
-    /// No body but a tunnel of octets both ways: WebSocket.
+    /// A bidirectional tunnel instead of a body: WebSocket.
     Tunnel,
 }
 
@@ -72,45 +70,45 @@ pub(crate) enum Frame {
     Trailers(HeaderMap),
 }
 
-/// Why a body or a connection ended before its end.
+/// Why a body or connection ended prematurely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Broken {
     /// The peer closed or reset the connection or stream.
     #[error("the peer closed the connection or reset the stream")]
     Closed,
-    /// The peer broke the protocol; the word is the reason in logs and metrics.
-    #[error("the peer broke the protocol: {0}")]
+    /// The peer violated the protocol; the string is the reason in logs and metrics.
+    #[error("the peer violated the protocol: {0}")]
     Malformed(&'static str),
-    /// The peer stood still for too long.
-    #[error("the peer stood still for too long")]
+    /// The peer made no progress in time.
+    #[error("the peer made no progress in time")]
     TimedOut,
 }
 
-/// Where the frames of a body are read from.
+/// A body to read frames from.
 pub(crate) trait Source {
-    /// The next frame; `None` after the last one.
+    /// Returns the next frame; `None` after the last one.
     ///
-    /// For HTTP/2 a returned frame's octets count as read: the window is opened again by the *next*
-    /// call, which comes when the sink has taken the frame.
+    /// For HTTP/2, the *next* call releases the flow-control window of the returned frame: callers
+    /// make it when the sink has accepted the frame.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>>;
 }
 
-/// Where the frames of a body are written to.
+/// A body to write frames to.
 pub(crate) trait Sink {
-    /// Ready when it may be given one more frame: what it holds is below its bound.
+    /// Ready when it accepts another frame: its buffer is below the limit.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>>;
 
-    /// Takes a frame. Only after [`poll_ready`](Self::poll_ready) said so.
+    /// Writes a frame. Call only after [`poll_ready`](Self::poll_ready) returned ready.
     fn push(&mut self, frame: Frame);
 
-    /// Says that no frame follows. Trailers say so by themselves; both together are allowed.
+    /// Ends the body. Optional after trailers.
     fn finish(&mut self);
 
-    /// Ready when all that was pushed has gone to the transport.
+    /// Ready when all frames are written to the transport.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>>;
 }
 
-/// The client's end of an exchange, to answer on.
+/// The client side of an exchange, to respond to.
 pub(crate) trait Respond: Sink {
     /// Sends an interim response (1xx other than 101). HTTP/1.0 clients get none (RFC 9110 §15.2).
     fn informational(&mut self, head: ResponseHead);
@@ -119,24 +117,22 @@ pub(crate) trait Respond: Sink {
     /// raw octets. An HTTP/2 codec sends a tunnel's head as 200 (RFC 8441 §5).
     fn head(&mut self, head: ResponseHead, body: BodyLength);
 
-    /// Says that the connection must end with this response, where the protocol has such a thing
-    /// (HTTP/1). Before the head.
+    /// Closes the connection after this response, for HTTP/1. Call before [`head`](Self::head).
     fn close(&mut self) {}
 
-    /// Breaks the response off so that the client can tell that it is incomplete: a closed
-    /// connection, or `RST_STREAM`.
+    /// Aborts the response such that the client detects that it is incomplete: closes the
+    /// connection, or sends `RST_STREAM`.
     fn abort(&mut self);
 
-    /// Ready when the client will read nothing more: it reset the stream or the connection. A
-    /// half-closed connection (FIN alone) is not gone: its client may be waiting for the
-    /// answer.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Ready when the client has reset the stream or connection, and will not read more. Not ready
+    /// for a half-closed connection (FIN only), whose client may wait for the response.
+    fn poll_client_closed(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
-/// What is known of the client's connection.
+/// Properties of the client connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
-    /// The client's address; the one that the PROXY protocol told, where that is switched on.
+    /// The client's address; that of the PROXY protocol if it is enabled.
     pub(crate) client: SocketAddr,
     /// Whether the connection is encrypted.
     pub(crate) tls: bool,
@@ -144,25 +140,25 @@ pub(crate) struct Peer {
     pub(crate) trusted: bool,
     /// The name of the snapshot's listener.
     pub(crate) listener: &'static str,
-    /// What it showed of itself in the handshake.
+    /// The client certificate of the TLS handshake.
     pub(crate) certificate: Option<Rc<ClientCertificate>>,
 }
 
-/// Why a request was refused before it was routed.
+/// Why a request was rejected before routing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refusal {
     /// 400, 408, 413, 414, 417, 421, 431, 501, 503 or 505.
     pub(crate) status: StatusCode,
-    /// One word with underscores, for metrics and logs.
+    /// The reason in snake case, for metrics and logs.
     pub(crate) reason: &'static str,
-    /// Whether the framing is in doubt, so that the connection must be closed after the answer.
+    /// Whether the framing is unreliable, so that the connection must close after the response.
     pub(crate) close: bool,
 }
 
 // === impl Refusal ===
 
 impl Refusal {
-    /// A 400 after which the connection is closed.
+    /// Creates a 400 that closes the connection.
     pub(crate) const fn bad(reason: &'static str) -> Self {
         Self { status: StatusCode::BAD_REQUEST, reason, close: true }
     }

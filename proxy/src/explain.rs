@@ -1,8 +1,7 @@
-//! Why a request would go where it goes, or be refused: the steps of the request path, walked
-//! without a client and a backend.
+//! Explains how a request would be routed, or why it would be rejected, without sending it.
 //!
-//! It calls the functions that [`request`](crate::request) calls, in the same order, and writes
-//! down what each decides.
+//! It calls the functions of [`request`](crate::request) in the same order, and collects the
+//! decision of each step.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -20,107 +19,107 @@ use portcullis_identity::caller::authorize;
 use portcullis_identity::person::NoUser;
 use serde::{Deserialize, Serialize};
 
-use crate::access::{Fields, Shown};
+use crate::access::{Fields, PresentedCredentials};
 use crate::exchange::{BodyLength, RequestHead, Target};
-use crate::live_table::{Backend, describe, origin, word};
+use crate::live_table::{Backend, describe, origin, variant_name};
 use crate::normalize::{Reading, Request};
 use crate::{filter, local_reply, normalize, route};
 
-/// A request to be explained, from a client in no trusted network.
+/// A request to explain, from an untrusted client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Question {
+pub struct ExplainRequest {
     /// `http://` or `https://`, a host, and a path.
     pub url: String,
-    /// The method.
+    /// The method of the request.
     pub method: String,
-    /// Name and value of each header; a `Host` among them takes the place of the URL's.
+    /// Name and value of each header; a `Host` overrides that of the URL.
     pub headers: Vec<(String, String)>,
 }
 
-/// What became of a question.
+/// The explanation of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// What each step decided, in their order; the last one is where the way ended.
+    /// The decisions of all steps, in order; the last one is final.
     pub steps: Vec<Step>,
-    /// What the client gets.
+    /// The response that the client receives.
     pub verdict: Verdict,
 }
 
-/// What one step decided.
+/// The decision of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// The step: `listener`, `normalise`, `redirect`, `portal`, `host`, `route`, `access`,
-    /// `filters`, `backend`, `endpoint`.
+    /// The name of the step: `listener`, `normalise`, `redirect`, `portal`, `host`, `route`,
+    /// `access`, `filters`, `backend`, `endpoint`.
     pub step: String,
-    /// What it decided.
+    /// The decision.
     pub decision: String,
-    /// The resource that made it so, with its file and line where it has one.
+    /// The resource that determines it, with file and line if known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub origin: Option<String>,
 }
 
-/// What the client gets.
+/// The response that the client receives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "lowercase")]
 pub enum Verdict {
-    /// An answer of the gateway's own.
+    /// A local reply of the gateway.
     Answered {
         /// Its status code.
         status: u16,
     },
-    /// The answer of a backend: one of these, by weight.
+    /// The response of one of these backends, selected by weight.
     Forwarded {
-        /// The backends that may get the request.
+        /// The backends that can receive the request.
         backends: Vec<Backend>,
     },
-    /// Nothing: there is no such listener.
+    /// None: there is no such listener.
     Unreachable,
 }
 
-/// Why a question cannot be answered.
+/// Why a request cannot be explained.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum InvalidQuestion {
-    /// No URL with `http` or `https`, and a host.
+pub enum InvalidExplainRequest {
+    /// The URL is invalid, or has no host, `http` or `https`.
     Url(String),
-    /// No method.
+    /// The method is invalid.
     Method(String),
-    /// No header.
+    /// A header is invalid.
     Header(String),
-    /// No fault of the question: the system gives no random numbers.
+    /// The system returned no random numbers.
     NoRandomness,
 }
 
-/// Walks the steps of the request path. Client keys are those of the snapshot; the keys of issuers
-/// are not known, so that no token holds.
+/// Explains a request with the client keys of the snapshot, without a running gateway. Issuers'
+/// keys are not available, so that all tokens are invalid.
 ///
 /// # Errors
-/// `question` is no request that a client could send.
+/// Returns an error if no client could send the request.
 pub fn explain(
     settings: &Settings,
     snapshot: &Snapshot,
-    question: &Question,
-) -> Result<Explanation, InvalidQuestion> {
-    let authenticator =
-        Authenticator::new(&settings.access, None).map_err(|_| InvalidQuestion::NoRandomness)?;
-    authenticator.learn(&snapshot.credentials);
-    explain_by(settings, snapshot, &authenticator, question)
+    request: &ExplainRequest,
+) -> Result<Explanation, InvalidExplainRequest> {
+    let authenticator = Authenticator::new(&settings.access, None)
+        .map_err(|_| InvalidExplainRequest::NoRandomness)?;
+    authenticator.load(&snapshot.credentials);
+    explain_with(settings, snapshot, &authenticator, request)
 }
 
-/// The same, with what a running gateway knows of credentials.
-pub(crate) fn explain_by(
+/// Explains a request with the authenticator of a running gateway.
+pub(crate) fn explain_with(
     settings: &Settings,
     snapshot: &Snapshot,
     authenticator: &Authenticator,
-    question: &Question,
-) -> Result<Explanation, InvalidQuestion> {
-    let (head, tls) = question.head()?;
-    let mut walk = Walk { steps: Vec::new(), authenticator };
-    let verdict = walk.listener(settings, snapshot, head, tls);
-    Ok(Explanation { steps: walk.steps, verdict })
+    request: &ExplainRequest,
+) -> Result<Explanation, InvalidExplainRequest> {
+    let (head, tls) = request.head()?;
+    let mut tracer = Tracer { steps: Vec::new(), authenticator };
+    let verdict = tracer.listener(settings, snapshot, head, tls);
+    Ok(Explanation { steps: tracer.steps, verdict })
 }
 
-/// The steps so far. Each method is a step that goes on to the next one, or ends the way.
-struct Walk<'a> {
+/// Collects steps. Each method is a step that calls the next one, or returns the verdict.
+struct Tracer<'a> {
     steps: Vec<Step>,
     authenticator: &'a Authenticator,
 }
@@ -128,9 +127,9 @@ struct Walk<'a> {
 const HIDDEN: Verdict = Verdict::Answered { status: 404 };
 const UNAVAILABLE: Verdict = Verdict::Answered { status: 503 };
 
-// === impl Walk ===
+// === impl Tracer ===
 
-impl Walk<'_> {
+impl Tracer<'_> {
     fn step(&mut self, step: &str, decision: impl Into<String>, origin: Option<String>) {
         self.steps.push(Step { step: step.to_owned(), decision: decision.into(), origin });
     }
@@ -157,7 +156,7 @@ impl Walk<'_> {
             Err(refusal) => {
                 self.step(
                     "normalise",
-                    format!("refused for `{}`, before any route was looked for", refusal.reason),
+                    format!("rejected with reason `{}`, before routing", refusal.reason),
                     None,
                 );
                 Verdict::Answered { status: refusal.status.as_u16() }
@@ -175,8 +174,8 @@ impl Walk<'_> {
         let reading = match request.reading {
             Reading::Plain => "",
             Reading::Several => {
-                "; some servers would read this path otherwise, so hosts with rules about paths do \
-                 not take it"
+                "; servers could interpret this path differently, so hosts with path rules do not \
+                 match it"
             }
         };
         let Request { method, authority, target, .. } = request;
@@ -193,13 +192,13 @@ impl Walk<'_> {
             );
             self.step(
                 "redirect",
-                format!("plain HTTP is redirected for every name alike, to {}", lossy(&location)),
+                format!("plain HTTP is redirected for all hosts, to {}", lossy(&location)),
                 None,
             );
             return Verdict::Answered { status: 308 };
         }
         if let Some(login) = &settings.access.login
-            && let Some((decision, status)) = portcullis_identity::portal::outlook(
+            && let Some((decision, status)) = portcullis_identity::portal::preview(
                 &settings.zone,
                 login,
                 request.authority.host.as_str(),
@@ -214,25 +213,25 @@ impl Walk<'_> {
 
     fn route(&mut self, listener: &Listener, request: &Request, tls: bool) -> Verdict {
         let Some(host) = listener.hosts.find(request.authority.host.as_str()) else {
-            self.step("host", "no resource claims this host, nor a wildcard above it", None);
+            self.step("host", "no resource claims this host or a matching wildcard", None);
             return HIDDEN;
         };
-        self.step("host", claimed(host), Some(origin(&host.origin)));
+        self.step("host", host_decision(host), Some(origin(&host.origin)));
         let Some((_, route)) = route::find(listener, request) else {
             self.step(
                 "route",
-                format!("none of the host's {} routes takes this request", host.routes.len()),
+                format!("none of the host's {} routes matches this request", host.routes.len()),
                 Some(origin(&host.origin)),
             );
             return HIDDEN;
         };
-        let place = host
+        let number = host
             .routes
             .iter()
             .position(|other| std::ptr::eq(other, route))
             .map_or(0, |index| index + 1);
         let decision = format!(
-            "{} (route {place} of {}), to the service {}",
+            "{} (route {number} of {}), to the service {}",
             describe(&route.matches),
             host.routes.len(),
             route.rule.service
@@ -244,13 +243,13 @@ impl Walk<'_> {
     fn access(&mut self, route: &Route, request: &Request, tls: bool) -> Verdict {
         let access = &route.rule.policy.access;
         let rule = Some(origin(&route.rule.origin));
-        let shown = Shown::read(&Fields::of(&request.headers), None);
+        let shown = PresentedCredentials::read(&Fields::of(&request.headers), None);
         let (now, client) = (SystemTime::now(), IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
         let authenticated = self.authenticator.authenticate(
             &shown.presented(),
             request.authority.host.as_str(),
             now,
-            &self.authenticator.introspect_known(&shown.presented(), client, now),
+            &self.authenticator.introspect_cached(&shown.presented(), client, now),
             || true,
         );
         let authenticated = authenticated.unwrap_or_default();
@@ -259,16 +258,16 @@ impl Walk<'_> {
         } else {
             None
         };
-        let (demand, shown) = (demand(access), who(&authenticated, no_user));
+        let (requirement, identity) = (requirement(access), identity(&authenticated, no_user));
         if !authorize(access, &authenticated.caller) {
             self.step(
                 "access",
-                format!("{demand}; {shown}: the same answer as for a host that does not exist"),
+                format!("{requirement}; {identity}; denied with the 404 of an unknown host"),
                 rule,
             );
             return HIDDEN;
         }
-        self.step("access", format!("{demand}; {shown}: let in"), rule);
+        self.step("access", format!("{requirement}; {identity}; allowed"), rule);
         if let Some((status, location)) =
             filter::redirect(&route.rule.filters, &route.matches.path, request, tls)
         {
@@ -287,11 +286,7 @@ impl Walk<'_> {
         let total: u64 = all.iter().map(|backend| u64::from(backend.weight)).sum();
         let chosen: Vec<Backend> = all.into_iter().filter(|backend| backend.weight > 0).collect();
         if chosen.is_empty() {
-            self.step(
-                "backend",
-                "no backend has a share of the traffic",
-                Some(origin(&rule.origin)),
-            );
+            self.step("backend", "no backend has a weight above 0", Some(origin(&rule.origin)));
             return UNAVAILABLE;
         }
         for backend in &chosen {
@@ -310,32 +305,33 @@ impl Walk<'_> {
     }
 }
 
-/// What is demanded, and who is let in.
-fn demand(access: &Access) -> String {
-    let mut demand = format!("`require: {}`", word(&access.require));
+/// Describes the access rule.
+fn requirement(access: &Access) -> String {
+    let mut requirement = format!("`require: {}`", variant_name(&access.require));
     for list in access.applications.iter().filter(|_| access.require.application()) {
-        demand.push_str(&format!(", application one of: {}", names(list)));
+        requirement.push_str(&format!(", application one of: {}", names(list)));
     }
-    for circle in access.users.iter().filter(|_| access.require.user()) {
-        demand.push_str(&format!(
+    for subjects in access.users.iter().filter(|_| access.require.user()) {
+        requirement.push_str(&format!(
             ", user one of: {}; or of the groups: {}",
-            names(&circle.users),
-            names(&circle.groups)
+            names(&subjects.users),
+            names(&subjects.groups)
         ));
     }
-    demand
+    requirement
 }
 
 fn names(patterns: &[NamePattern]) -> String {
     if patterns.is_empty() {
-        "nobody".to_owned()
+        "none".to_owned()
     } else {
         patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
 }
 
-/// Who shows herself, by credentials that hold.
-fn who(Authenticated { caller, rejected, .. }: &Authenticated, no_user: Option<NoUser>) -> String {
+/// Describes the authenticated caller.
+fn identity(authenticated: &Authenticated, no_user: Option<NoUser>) -> String {
+    let Authenticated { caller, rejected, .. } = authenticated;
     let application = caller
         .application
         .as_ref()
@@ -343,13 +339,13 @@ fn who(Authenticated { caller, rejected, .. }: &Authenticated, no_user: Option<N
     let user =
         caller.user.as_ref().map_or("no user".to_owned(), |user| format!("the user {}", user.name));
     let rejected =
-        rejected.map_or(String::new(), |reason| format!(" (a credential does not hold: {reason})"));
+        rejected.map_or(String::new(), |reason| format!(" (invalid credential: {reason})"));
     let no_user =
-        no_user.map_or(String::new(), |reason| format!(" (the token shows no user: {reason})"));
-    format!("the request shows {application} and {user}{rejected}{no_user}")
+        no_user.map_or(String::new(), |reason| format!(" (the token has no user: {reason})"));
+    format!("caller: {application}, {user}{rejected}{no_user}")
 }
 
-fn claimed(host: &VirtualHost) -> String {
+fn host_decision(host: &VirtualHost) -> String {
     match &*host.environment {
         "" => host.pattern.to_string(),
         environment => format!("{}, in the environment {environment}", host.pattern),
@@ -363,9 +359,11 @@ fn endpoints(backend: &Backend) -> String {
     match (backend.ready.as_slice(), backend.draining.as_slice()) {
         ([], []) => format!("no pod of {} is ready: 503", backend.service),
         ([], draining) => {
-            format!("no pod is ready; those that are shutting down still serve: {}", list(draining))
+            format!("no pod is ready; terminating pods still serve: {}", list(draining))
         }
-        (ready, _) => format!("the less loaded of two of {} ready: {}", ready.len(), list(ready)),
+        (ready, _) => {
+            format!("the less loaded of two random ones of {} ready: {}", ready.len(), list(ready))
+        }
     }
 }
 
@@ -373,12 +371,12 @@ fn lossy(value: &HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
-// === impl Question ===
+// === impl ExplainRequest ===
 
-impl Question {
-    /// The head as HTTP/1.1 carries it, and whether it comes over TLS.
-    fn head(&self) -> Result<(RequestHead, bool), InvalidQuestion> {
-        let invalid = || InvalidQuestion::Url(self.url.clone());
+impl ExplainRequest {
+    /// Returns the head, as HTTP/1.1 sends it, and whether it is sent over TLS.
+    fn head(&self) -> Result<(RequestHead, bool), InvalidExplainRequest> {
+        let invalid = || InvalidExplainRequest::Url(self.url.clone());
         let uri: Uri = self.url.parse().map_err(|_| invalid())?;
         let tls = match uri.scheme_str() {
             Some("https") => true,
@@ -388,20 +386,20 @@ impl Question {
         let host = uri.authority().ok_or_else(invalid)?;
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_str(host.as_str()).map_err(|_| invalid())?);
-        let mut given = HeaderMap::new();
+        let mut extra = HeaderMap::new();
         for (name, value) in &self.headers {
-            let invalid = || InvalidQuestion::Header(name.clone());
-            given.append(
+            let invalid = || InvalidExplainRequest::Header(name.clone());
+            extra.append(
                 HeaderName::try_from(name).map_err(|_| invalid())?,
                 HeaderValue::from_str(value).map_err(|_| invalid())?,
             );
         }
-        if given.contains_key(header::HOST) {
+        if extra.contains_key(header::HOST) {
             headers.clear();
         }
-        headers.extend(given);
+        headers.extend(extra);
         let method = Method::from_bytes(self.method.as_bytes())
-            .map_err(|_| InvalidQuestion::Method(self.method.clone()))?;
+            .map_err(|_| InvalidExplainRequest::Method(self.method.clone()))?;
         let target = uri
             .into_parts()
             .path_and_query
@@ -420,26 +418,24 @@ impl Question {
     }
 }
 
-// === impl InvalidQuestion ===
+// === impl InvalidExplainRequest ===
 
-impl fmt::Display for InvalidQuestion {
+impl fmt::Display for InvalidExplainRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Url(url) => {
-                write!(f, "`{url}` is no URL such as https://shop--staging.apps.example.com/cart")
+                write!(f, "`{url}` is not a URL like https://shop--staging.apps.example.com/cart")
             }
-            Self::Method(method) => write!(f, "`{method}` is no method such as GET"),
+            Self::Method(method) => write!(f, "`{method}` is not a method like GET"),
             Self::Header(header) => {
-                write!(f, "`{header}` with its value is no header such as `X-Version: 2`")
+                write!(f, "`{header}` with its value is not a header like `X-Version: 2`")
             }
-            Self::NoRandomness => {
-                f.write_str("it cannot be looked at: the system gives no random numbers")
-            }
+            Self::NoRandomness => f.write_str("the system returned no random numbers"),
         }
     }
 }
 
-impl std::error::Error for InvalidQuestion {}
+impl std::error::Error for InvalidExplainRequest {}
 
 #[cfg(test)]
 #[path = "explain_tests.rs"]

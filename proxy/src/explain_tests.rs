@@ -89,8 +89,8 @@ fn snapshot() -> Snapshot {
 fn explained(mode: &str, url: &str, headers: &[(&str, &str)]) -> Explanation {
     let headers =
         headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let question = Question { url: url.to_owned(), method: "GET".to_owned(), headers };
-    explain(&settings(mode), &snapshot(), &question).expect("a question")
+    let request = ExplainRequest { url: url.to_owned(), method: "GET".to_owned(), headers };
+    explain(&settings(mode), &snapshot(), &request).expect("a valid request")
 }
 
 fn steps(explanation: &Explanation) -> Vec<&str> {
@@ -98,7 +98,7 @@ fn steps(explanation: &Explanation) -> Vec<&str> {
 }
 
 #[test]
-fn an_open_route_is_followed_to_its_endpoints() {
+fn an_open_route_is_forwarded_to_its_endpoints() {
     let explanation =
         explained("redirect", "https://shop--staging.example.com/open/cart?id=1", &[]);
     assert_eq!(
@@ -111,7 +111,7 @@ fn an_open_route_is_followed_to_its_endpoints() {
 }
 
 #[test]
-fn a_route_that_demands_credentials_is_told_although_clients_see_a_404() {
+fn a_hidden_route_is_explained_although_clients_receive_404() {
     let explanation = explained("redirect", "https://shop--staging.example.com/", &[]);
     assert_eq!(explanation.verdict, HIDDEN);
     assert!(
@@ -123,7 +123,7 @@ fn a_route_that_demands_credentials_is_told_although_clients_see_a_404() {
 }
 
 #[test]
-fn a_host_that_nobody_claims_ends_at_the_host() {
+fn an_unclaimed_host_ends_at_the_host_step() {
     let explanation = explained("redirect", "https://other.example.com/", &[]);
     assert_eq!((steps(&explanation).last(), explanation.verdict.clone()), (Some(&"host"), HIDDEN));
 }
@@ -137,14 +137,14 @@ fn a_service_without_pods_is_unavailable() {
 }
 
 #[test]
-fn plain_http_is_redirected_or_served_by_the_settings() {
+fn plain_http_is_redirected_or_served_per_settings() {
     let url = "http://shop--staging.example.com/open";
     assert_eq!(explained("redirect", url, &[]).verdict, Verdict::Answered { status: 308 });
     assert!(matches!(explained("serve", url, &[]).verdict, Verdict::Forwarded { .. }));
 }
 
 #[test]
-fn what_the_request_path_refuses_is_refused_here() {
+fn rejections_of_the_request_path_are_explained() {
     let explanation = explained("redirect", "https://shop--staging.example.com/a/../b", &[]);
     assert_eq!(explanation.verdict, Verdict::Answered { status: 400 });
     assert_eq!(steps(&explanation), ["listener", "normalise"]);
@@ -154,24 +154,24 @@ fn what_the_request_path_refuses_is_refused_here() {
 }
 
 #[test]
-fn what_is_no_request_is_told() {
+fn invalid_requests_are_errors() {
     for (url, method, header) in [
         ("shop", "GET", "a"),
         ("ftp://shop/", "GET", "a"),
         ("http://shop/", "G T", "a"),
         ("http://shop/", "GET", "a b"),
     ] {
-        let question = Question {
+        let request = ExplainRequest {
             url: url.to_owned(),
             method: method.to_owned(),
             headers: vec![(header.to_owned(), String::new())],
         };
-        assert!(explain(&settings("serve"), &snapshot(), &question).is_err(), "{question:?}");
+        assert!(explain(&settings("serve"), &snapshot(), &request).is_err(), "{request:?}");
     }
 }
 
 #[test]
-fn programs_can_read_it_back() {
+fn explanations_round_trip_through_json() {
     let explanation = explained("redirect", "https://shop--staging.example.com/open", &[]);
     let json = serde_json::to_string(&explanation).expect("JSON");
     assert_eq!(serde_json::from_str::<Explanation>(&json).expect("an explanation"), explanation);

@@ -1,6 +1,6 @@
-//! What a rule changes about a request or a response on its way.
+//! Applies the filters of a rule to requests and responses.
 //!
-//! `Mirror` and `Cors` are not here: nothing translates into them yet.
+//! `Mirror` and `Cors` are not implemented: no translation produces them.
 
 use std::borrow::Cow;
 
@@ -11,8 +11,8 @@ use portcullis_config::snapshot::rule::PathMatch;
 
 use crate::normalize::{Request, Role, role};
 
-/// The redirect with which a rule answers: its status and `Location`. `tls` is whether the request
-/// came encrypted.
+/// Returns the status and `Location` of the rule's redirect, if any. `tls` is whether the request
+/// used TLS.
 pub(crate) fn redirect(
     filters: &[Filter],
     matched: &PathMatch,
@@ -27,7 +27,7 @@ pub(crate) fn redirect(
     Some((redirect.status, location))
 }
 
-/// Changes host and path as a rule's filters say. Before the headers for the backend are made.
+/// Rewrites host and path. Call before the headers for the backend are set.
 pub(crate) fn rewrite(filters: &[Filter], matched: &PathMatch, request: &mut Request) {
     for filter in filters {
         let Filter::Rewrite(rewrite) = filter else { continue };
@@ -36,15 +36,15 @@ pub(crate) fn rewrite(filters: &[Filter], matched: &PathMatch, request: &mut Req
             request.authority.port = None;
         }
         if let Some(change) = &rewrite.path
-            && let Some(target) = changed(change, matched, &request.target)
+            && let Some(target) = with_path(change, matched, &request.target)
         {
             request.target = target;
         }
     }
 }
 
-/// Changes a request's headers as a rule's filters say. After the headers for the backend are made:
-/// whoever writes rules has the last word.
+/// Modifies the request's headers. Call after the headers for the backend are set, so that the rule
+/// takes precedence.
 pub(crate) fn request_headers(filters: &[Filter], headers: &mut HeaderMap) {
     for filter in filters {
         if let Filter::RequestHeaders(changes) = filter {
@@ -53,7 +53,7 @@ pub(crate) fn request_headers(filters: &[Filter], headers: &mut HeaderMap) {
     }
 }
 
-/// Changes a response's headers as a rule's filters say.
+/// Modifies the response's headers.
 pub(crate) fn response_headers(filters: &[Filter], headers: &mut HeaderMap) {
     for filter in filters {
         if let Filter::ResponseHeaders(changes) = filter {
@@ -74,7 +74,7 @@ fn apply(changes: &HeaderChanges, headers: &mut HeaderMap) {
     }
 }
 
-/// What frames a message, or says which host it is for, no rule can change as a header.
+/// Returns whether rules may modify a header: not framing, hop-by-hop fields and `Host`.
 fn is_changeable(name: &str) -> bool {
     !matches!(
         role(name),
@@ -88,30 +88,30 @@ fn is_changeable(name: &str) -> bool {
     )
 }
 
-/// `scheme://host:port/path?query`; a port that is the scheme's own is left out (Gateway API
+/// Formats `scheme://host:port/path?query`, without the scheme's default port (Gateway API
 /// `HTTPRequestRedirectFilter.port`).
 fn location(redirect: &Redirect, matched: &PathMatch, request: &Request, tls: bool) -> String {
     let scheme = redirect.scheme.unwrap_or(if tls { "https" } else { "http" });
     let host =
         redirect.hostname.as_ref().map_or(request.authority.host.as_str(), |name| name.as_str());
-    let own = if scheme == "https" { 443 } else { 80 };
+    let default_port = if scheme == "https" { 443 } else { 80 };
     let port = match (redirect.port, redirect.scheme) {
         (Some(port), _) => port.get(),
-        (None, Some(_)) => own,
-        (None, None) => request.authority.port.unwrap_or(own),
+        (None, Some(_)) => default_port,
+        (None, None) => request.authority.port.unwrap_or(default_port),
     };
     let target =
-        redirect.path.as_ref().and_then(|change| changed(change, matched, &request.target));
+        redirect.path.as_ref().and_then(|change| with_path(change, matched, &request.target));
     let target = target.as_ref().unwrap_or(&request.target);
-    if port == own {
+    if port == default_port {
         format!("{scheme}://{host}{target}")
     } else {
         format!("{scheme}://{host}:{port}{target}")
     }
 }
 
-/// The target with another path; `None` where the change yields no path.
-fn changed(
+/// Returns the target with a changed path; `None` if the change does not apply.
+fn with_path(
     change: &PathChange,
     matched: &PathMatch,
     target: &PathAndQuery,
@@ -123,7 +123,7 @@ fn changed(
             let rest = target.path().strip_prefix(matched.as_str())?;
             match (prefix.trim_end_matches('/'), rest) {
                 ("", "") => Cow::Borrowed("/"),
-                // A path that begins with `//` would be read as a host by whoever resolves it.
+                // A client would resolve a path that starts with `//` as a host.
                 ("", rest) => Cow::Owned(format!("/{}", rest.trim_start_matches('/'))),
                 (prefix, rest) => Cow::Owned(format!("{prefix}{rest}")),
             }

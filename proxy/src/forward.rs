@@ -1,7 +1,6 @@
-//! Sends a request to a backend and its response to the client, with another try where that is
-//! safe.
+//! Forwards a request to a backend and the response to the client, and retries where that is safe.
 
-mod standstill;
+mod stall;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -14,23 +13,23 @@ use portcullis_config::snapshot::backend::Backend;
 use portcullis_config::snapshot::policy::Policy;
 use smallvec::SmallVec;
 
-use self::standstill::Standstill;
+use self::stall::StallDetector;
 use crate::exchange::{BodyLength, Broken, Frame, Refusal, Respond, ResponseHead, Source};
 use crate::limit::BodyBudget;
 use crate::proxy_headers;
 use crate::random::Random;
-use crate::relay::{Copy, CopyError};
+use crate::relay::{BodyCopy, CopyError};
 use crate::telemetry::Meter;
 use crate::upstream::Upstreams;
 use crate::upstream::exchange::{Exchange, Failed, Head, Message};
 
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// Endpoints that are tried for one request where none of them has answered.
-const TRIES: usize = 3;
+/// The maximum number of endpoints to try for a request that none has answered.
+const MAX_TRIES: usize = 3;
 
-/// All that is needed to forward one request.
-pub(crate) struct Job<'a> {
+/// A request to forward, and what is needed for it.
+pub(crate) struct ForwardRequest<'a> {
     pub(crate) upstreams: &'a Upstreams,
     pub(crate) meter: &'a Meter,
     pub(crate) random: &'a Random,
@@ -38,69 +37,68 @@ pub(crate) struct Job<'a> {
     pub(crate) backend: &'a Backend,
     pub(crate) policy: &'a Policy,
     pub(crate) deadlines: Deadlines,
-    /// When the request came.
+    /// When the request arrived.
     pub(crate) started: Instant,
 }
 
-/// How long the parts of an exchange may take.
+/// The timeouts of an exchange.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadlines {
-    /// When the whole response must have been sent.
+    /// The time by which the whole response must be sent.
     pub(crate) whole: Option<Instant>,
-    /// From the request sent to the response's head; `None` for calls whose response may begin
-    /// only when the request has ended.
+    /// Timeout from the end of the request to the response's head; `None` for calls whose response
+    /// may start only after the request ends.
     pub(crate) head: Option<Duration>,
-    /// How long both bodies may stand still.
+    /// Timeout without progress of either body.
     pub(crate) idle: Duration,
-    /// How long the client may take nothing of a response that waits for it.
+    /// Timeout for a client that reads nothing of a waiting response.
     pub(crate) client_read: Duration,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The response was sent in whole.
+    /// The whole response was sent.
     Sent,
-    /// Nothing was sent: the client gets an answer of our own.
+    /// Nothing was sent: the gateway replies locally.
     Failed { status: StatusCode, reason: &'static str },
-    /// The client's own body was at fault; nothing was sent.
+    /// The request's body is invalid; nothing was sent.
     Refused(Refusal),
-    /// The response was broken off.
+    /// The response was aborted.
     Aborted(&'static str),
-    /// The client went before the response's end.
-    Gone,
-    /// The client's credentials or grants ended before the response did.
-    Ended,
+    /// The client disconnected before the end of the response.
+    ClientClosed,
+    /// The client's credentials or grants expired or were revoked before the end of the response.
+    Revoked,
 }
 
-/// What is noted on the way, for metrics and the log.
+/// Statistics of a forwarded request, for metrics and the access log.
 #[derive(Debug, Default)]
-pub(crate) struct Notes {
+pub(crate) struct ForwardStats {
     /// The endpoint of the last try.
     pub(crate) upstream: Option<SocketAddr>,
-    /// Tries, the first one too.
+    /// The number of tries, including the first.
     pub(crate) tries: u32,
-    /// The status that the backend answered with.
+    /// The status of the backend's response.
     pub(crate) status: Option<StatusCode>,
-    /// When its head was there.
+    /// When the head of the response arrived.
     pub(crate) head_at: Option<Instant>,
-    /// When the whole response had been sent.
+    /// When the whole response was sent.
     pub(crate) ended_at: Option<Instant>,
-    /// Octets of the request's body that were sent on.
+    /// Octets of the request's body that were forwarded.
     pub(crate) received: u64,
-    /// Octets of the response's body.
+    /// Octets of the response's body that were forwarded.
     pub(crate) sent: u64,
-    /// The `grpc-status` of its head or trailers.
+    /// The `grpc-status` of the response's head or trailers.
     pub(crate) grpc_status: Option<u16>,
 }
 
-/// Sees to the head of the response before it is sent on.
+/// Modifies the head of the response before it is forwarded.
 pub(crate) trait OnHead {
     fn on_head(&mut self, head: &mut ResponseHead);
 }
 
-/// A backend's response whose head is there, and that is not sent on yet. The request's head is not
-/// needed any more.
+/// A backend's response of which nothing is forwarded yet. It does not borrow the request's head.
 pub(crate) struct Answered {
     exchange: Exchange,
     upload: Upload,
@@ -110,90 +108,98 @@ pub(crate) struct Answered {
 
 enum Attempt {
     Answered(Exchange, ResponseHead, BodyLength),
-    Over(Outcome),
+    Finished(Outcome),
     Failed(Failed),
-    /// The backend answered with a status that is to be tried again.
-    Again,
+    /// The backend returned a status to retry.
+    Retry,
 }
 
 enum Event {
     Head(Head),
     Failed(Failed),
     Upload(CopyError),
-    Gone,
-    Late,
+    ClientClosed,
+    TimedOut,
 }
 
-/// Sends one request to backends until one has answered.
+/// Sends a request to endpoints of the backend until one responds.
 ///
 /// # Errors
-/// There is no response: what became of the request instead.
+/// Returns the outcome if there is no response.
 pub(crate) async fn send<B: Source, R: Respond>(
-    job: &Job<'_>,
+    request: &ForwardRequest<'_>,
     body: &mut B,
     respond: &mut R,
-    notes: &mut Notes,
+    stats: &mut ForwardStats,
 ) -> Result<Answered, Outcome> {
     let budget =
-        BodyBudget::new(job.message.body, job.policy.max_body).map_err(Outcome::Refused)?;
-    let mut upload = Upload { copy: Copy::empty(), budget };
-    let mut tried = SmallVec::<[SocketAddr; TRIES]>::new();
-    // What is old by no more than it took to let the request in is not asked for anew.
-    let mut now = job.started;
+        BodyBudget::new(request.message.body, request.policy.max_body).map_err(Outcome::Refused)?;
+    let mut upload = Upload { copy: BodyCopy::empty(), budget };
+    let mut tried = SmallVec::<[SocketAddr; MAX_TRIES]>::new();
+    // For the first try, the time at which the request arrived is recent enough.
+    let mut now = request.started;
     loop {
-        let balancer = job.upstreams.balancer(&job.backend.endpoints, &job.backend.protocol);
-        let Some(endpoint) = balancer.choose(job.random.next(), now, &tried) else {
+        let balancer =
+            request.upstreams.balancer(&request.backend.endpoints, &request.backend.protocol);
+        let Some(endpoint) = balancer.choose(request.random.next(), now, &tried) else {
             return Err(failed(StatusCode::SERVICE_UNAVAILABLE, "no_ready_endpoint"));
         };
-        notes.upstream = Some(endpoint.address());
-        notes.tries += 1;
-        upload.rewind(job.message.body);
-        let Some(started) = unless_gone(endpoint.start(&job.message, now), respond).await else {
-            return Err(Outcome::Gone);
+        stats.upstream = Some(endpoint.address());
+        stats.tries += 1;
+        upload.rewind(request.message.body);
+        let Some(started) =
+            unless_client_closed(endpoint.start(&request.message, now), respond).await
+        else {
+            return Err(Outcome::ClientClosed);
         };
         let failure = match started {
-            Ok(exchange) => match attempt(job, exchange, &mut upload, body, respond, notes).await {
-                Attempt::Answered(exchange, head, length) => {
-                    return Ok(Answered { exchange, upload, head, length });
+            Ok(exchange) => {
+                match attempt(request, exchange, &mut upload, body, respond, stats).await {
+                    Attempt::Answered(exchange, head, length) => {
+                        return Ok(Answered { exchange, upload, head, length });
+                    }
+                    Attempt::Finished(outcome) => return Err(outcome),
+                    Attempt::Failed(failure) => Some(failure),
+                    Attempt::Retry => None,
                 }
-                Attempt::Over(outcome) => return Err(outcome),
-                Attempt::Failed(failure) => Some(failure),
-                Attempt::Again => None,
-            },
+            }
             Err(failure) => Some(failure),
         };
         tried.push(endpoint.address());
-        // Who makes connections counts those that could not be made.
+        // The pool already counts failed connections.
         if let Some(failure) = failure
-            && failure != Failed::Unconnected
-            && let Outcome::Failed { reason, .. } = answer_to(failure)
+            && failure != Failed::ConnectFailed
+            && let Outcome::Failed { reason, .. } = outcome_of(failure)
         {
-            job.meter.upstream_failed(reason);
+            request.meter.upstream_failed(reason);
         }
         if let Some(failure) = failure
-            && !may_try_again(job, failure, &upload, tried.len())
+            && !can_retry(request, failure, &upload, tried.len())
         {
-            return Err(answer_to(failure));
+            return Err(outcome_of(failure));
         }
-        job.meter.upstream_retried();
+        request.meter.upstream_retried();
         now = Instant::now();
     }
 }
 
-/// The request's body on its way to the backend.
+/// The request's body, and how much of it is allowed.
 struct Upload {
-    copy: Copy,
+    copy: BodyCopy,
     budget: BodyBudget,
 }
 
-/// What `work` gives, or `None` where the client goes before.
-async fn unless_gone<T, R: Respond>(work: impl Future<Output = T>, respond: &mut R) -> Option<T> {
+/// Returns the result of `work`, or `None` if the client disconnects first.
+async fn unless_client_closed<T, R: Respond>(
+    work: impl Future<Output = T>,
+    respond: &mut R,
+) -> Option<T> {
     let mut work = pin!(work);
     poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
             return Poll::Ready(Some(done));
         }
-        respond.poll_gone(cx).map(|()| None)
+        respond.poll_client_closed(cx).map(|()| None)
     })
     .await
 }
@@ -201,36 +207,36 @@ async fn unless_gone<T, R: Respond>(work: impl Future<Output = T>, respond: &mut
 // === impl Upload ===
 
 impl Upload {
-    /// Begins a try: nothing of the body has been moved yet. What comes through a tunnel follows
-    /// the response's head.
+    /// Starts a try, of which no part of the body is forwarded yet. A tunnel starts to forward only
+    /// after the response's head.
     fn rewind(&mut self, body: BodyLength) {
         self.copy = if matches!(body, BodyLength::None | BodyLength::Tunnel) {
-            Copy::empty()
+            BodyCopy::empty()
         } else {
-            Copy::new()
+            BodyCopy::new()
         };
     }
 }
 
-/// Whether a failed try may be followed by another. Once part of the body is gone, never.
-fn may_try_again(job: &Job<'_>, failure: Failed, upload: &Upload, tries: usize) -> bool {
-    if tries >= TRIES
+/// Returns whether to retry after a failure: never after part of the body was forwarded.
+fn can_retry(request: &ForwardRequest<'_>, failure: Failed, upload: &Upload, tries: usize) -> bool {
+    if tries >= MAX_TRIES
         || upload.copy.octets() > 0
-        || job.deadlines.whole.is_some_and(|whole| whole <= Instant::now())
+        || request.deadlines.whole.is_some_and(|whole| whole <= Instant::now())
     {
         return false;
     }
     match failure {
-        Failed::Unconnected | Failed::Full | Failed::NotSent => true,
-        // The backend may have begun with it (RFC 9110 §9.2.2).
-        Failed::Unanswered => is_replayable(job, upload),
+        Failed::ConnectFailed | Failed::Full | Failed::NotSent => true,
+        // The backend may have started to process it (RFC 9110 §9.2.2).
+        Failed::NoResponse => is_replayable(request, upload),
         Failed::NoWebSocket | Failed::Broken(_) => false,
     }
 }
 
-fn is_replayable(job: &Job<'_>, upload: &Upload) -> bool {
-    job.message.method.is_idempotent()
-        && *job.message.method != Method::CONNECT
+fn is_replayable(request: &ForwardRequest<'_>, upload: &Upload) -> bool {
+    request.message.method.is_idempotent()
+        && *request.message.method != Method::CONNECT
         && upload.copy.octets() == 0
 }
 
@@ -238,45 +244,45 @@ fn failed(status: StatusCode, reason: &'static str) -> Outcome {
     Outcome::Failed { status, reason }
 }
 
-fn answer_to(failure: Failed) -> Outcome {
+fn outcome_of(failure: Failed) -> Outcome {
     match failure {
-        Failed::Unconnected => failed(StatusCode::BAD_GATEWAY, "upstream_unconnected"),
+        Failed::ConnectFailed => failed(StatusCode::BAD_GATEWAY, "upstream_unconnected"),
         Failed::Full => failed(StatusCode::SERVICE_UNAVAILABLE, "upstream_full"),
         Failed::NotSent => failed(StatusCode::SERVICE_UNAVAILABLE, "upstream_refused"),
-        Failed::Unanswered => failed(StatusCode::BAD_GATEWAY, "upstream_closed"),
+        Failed::NoResponse => failed(StatusCode::BAD_GATEWAY, "upstream_closed"),
         Failed::NoWebSocket => failed(StatusCode::BAD_GATEWAY, "upstream_no_websocket"),
         Failed::Broken(Broken::TimedOut) => failed(StatusCode::GATEWAY_TIMEOUT, "upstream_silent"),
         Failed::Broken(Broken::Closed) => failed(StatusCode::BAD_GATEWAY, "upstream_closed"),
         Failed::Broken(Broken::Malformed(reason)) => {
-            tracing::debug!(reason, "malformed answer of a backend");
+            tracing::debug!(reason, "malformed response of a backend");
             failed(StatusCode::BAD_GATEWAY, "upstream_malformed")
         }
     }
 }
 
-/// One try, up to the head of the response where it succeeds.
+/// Performs one try, up to the head of the response.
 async fn attempt<B: Source, R: Respond>(
-    job: &Job<'_>,
+    request: &ForwardRequest<'_>,
     mut exchange: Exchange,
     upload: &mut Upload,
     body: &mut B,
     respond: &mut R,
-    notes: &mut Notes,
+    stats: &mut ForwardStats,
 ) -> Attempt {
     let (head, length) = loop {
-        match wait_for_head(job, &mut exchange, upload, body, respond).await {
+        match wait_for_head(request, &mut exchange, upload, body, respond).await {
             Event::Head(Head::Interim(head)) => respond.informational(head),
             Event::Head(Head::Final(head, length)) => break (head, length),
             Event::Failed(failure) => {
                 if failure == Failed::Broken(Broken::TimedOut) {
-                    exchange.endpoint().suspect(Instant::now());
+                    exchange.endpoint().eject(Instant::now());
                 }
                 return Attempt::Failed(failure);
             }
-            Event::Upload(error) => return Attempt::Over(upload_outcome(error)),
-            Event::Gone => return Attempt::Over(Outcome::Gone),
-            Event::Late => {
-                let outcome = if upload.copy.is_over() {
+            Event::Upload(error) => return Attempt::Finished(upload_outcome(error)),
+            Event::ClientClosed => return Attempt::Finished(Outcome::ClientClosed),
+            Event::TimedOut => {
+                let outcome = if upload.copy.is_done() {
                     failed(StatusCode::GATEWAY_TIMEOUT, "upstream_late")
                 } else {
                     Outcome::Refused(Refusal {
@@ -285,45 +291,45 @@ async fn attempt<B: Source, R: Respond>(
                         close: true,
                     })
                 };
-                return Attempt::Over(outcome);
+                return Attempt::Finished(outcome);
             }
         }
     };
     let may_retry =
-        notes.tries <= u32::from(job.policy.retries.attempts) && is_replayable(job, upload);
-    if may_retry && job.policy.retries.codes.contains(&head.status.as_u16()) {
-        return Attempt::Again;
+        stats.tries <= u32::from(request.policy.retries.attempts) && is_replayable(request, upload);
+    if may_retry && request.policy.retries.codes.contains(&head.status.as_u16()) {
+        return Attempt::Retry;
     }
     Attempt::Answered(exchange, head, length)
 }
 
-/// Sends a backend's response on, and what is left of the request's body meanwhile.
+/// Forwards a backend's response, and concurrently the rest of the request's body.
 pub(crate) async fn relay<B: Source, R: Respond>(
     answered: Answered,
     deadlines: &Deadlines,
     body: &mut B,
     respond: &mut R,
     on_head: &mut impl OnHead,
-    notes: &mut Notes,
+    stats: &mut ForwardStats,
 ) -> Outcome {
     let Answered { mut exchange, mut upload, mut head, length } = answered;
-    notes.status = Some(head.status);
-    notes.head_at = Some(Instant::now());
-    notes.grpc_status = grpc_status(&head.headers);
+    stats.status = Some(head.status);
+    stats.head_at = Some(Instant::now());
+    stats.grpc_status = grpc_status(&head.headers);
     on_head.on_head(&mut head);
     if length == BodyLength::Tunnel {
-        upload.copy = Copy::new();
+        upload.copy = BodyCopy::new();
     }
     respond.head(head, length);
-    let outcome = move_bodies(deadlines, &mut exchange, &mut upload, body, respond, notes).await;
+    let outcome = move_bodies(deadlines, &mut exchange, &mut upload, body, respond, stats).await;
     match outcome {
         Outcome::Sent => {
             let now = Instant::now();
-            notes.ended_at = Some(now);
+            stats.ended_at = Some(now);
             exchange.finish(now);
         }
         Outcome::Aborted(_) => {
-            // What came before the break is the client's: it may be the last line of a log.
+            // Flush what arrived before the failure: it may be the last line of a log.
             poll_fn(|cx| Poll::Ready(respond.poll_flush(cx).is_ready())).await;
             respond.abort();
         }
@@ -341,29 +347,29 @@ fn upload_outcome(error: CopyError) -> Outcome {
             reason: "body_late",
             close: true,
         }),
-        CopyError::Source(Broken::Closed) | CopyError::Sink(_) => Outcome::Gone,
+        CopyError::Source(Broken::Closed) | CopyError::Sink(_) => Outcome::ClientClosed,
     }
 }
 
-/// Sends the request, and waits for a head of the response meanwhile: a backend may answer before
-/// it has read all.
+/// Forwards the request's body and concurrently waits for a response head: a backend may respond
+/// before it has read everything.
 async fn wait_for_head<B: Source, R: Respond>(
-    job: &Job<'_>,
+    request: &ForwardRequest<'_>,
     exchange: &mut Exchange,
     upload: &mut Upload,
     body: &mut B,
     respond: &mut R,
 ) -> Event {
     let started = Instant::now();
-    let mut seen = (upload.copy.octets(), upload.copy.is_over());
+    let mut last_progress = (upload.copy.octets(), upload.copy.is_done());
     let mut since = started;
-    let mut timer = pin!(tokio::time::sleep_until(head_deadline(job, upload, since).into()));
+    let mut timer = pin!(tokio::time::sleep_until(head_deadline(request, upload, since).into()));
     poll_fn(|cx| {
         let (mut sink, mut source) = exchange.halves();
-        if !upload.copy.is_over() {
+        if !upload.copy.is_done() {
             let Upload { copy, budget } = &mut *upload;
             match copy.poll(body, &mut sink, |frame| inspect(frame, budget), cx) {
-                // The backend reads no more; it may have answered all the same (RFC 9112 §9.5).
+                // The backend stopped reading; it may have responded anyway (RFC 9112 §9.5).
                 Poll::Ready(Err(CopyError::Sink(_))) => copy.stop(),
                 Poll::Ready(Err(error)) => return Poll::Ready(Event::Upload(error)),
                 Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -374,30 +380,29 @@ async fn wait_for_head<B: Source, R: Respond>(
             Poll::Ready(Err(failure)) => return Poll::Ready(Event::Failed(failure)),
             Poll::Pending => {}
         }
-        // Interim responses wait for nothing; a client that reads none of them is found by what
-        // follows.
+        // Nothing waits for interim responses; a client that does not read is detected later.
         let _ = respond.poll_flush(cx);
-        if respond.poll_gone(cx).is_ready() {
-            return Poll::Ready(Event::Gone);
+        if respond.poll_client_closed(cx).is_ready() {
+            return Poll::Ready(Event::ClientClosed);
         }
-        let progress = (upload.copy.octets(), upload.copy.is_over());
-        if progress != seen {
-            seen = progress;
+        let progress = (upload.copy.octets(), upload.copy.is_done());
+        if progress != last_progress {
+            last_progress = progress;
             since = Instant::now();
-            timer.as_mut().reset(head_deadline(job, upload, since).into());
+            timer.as_mut().reset(head_deadline(request, upload, since).into());
         }
-        timer.as_mut().poll(cx).map(|()| Event::Late)
+        timer.as_mut().poll(cx).map(|()| Event::TimedOut)
     })
     .await
 }
 
-fn head_deadline(job: &Job<'_>, upload: &Upload, since: Instant) -> Instant {
-    let allowed = match job.deadlines.head {
-        Some(head) if upload.copy.is_over() => head,
-        _ => job.deadlines.idle,
+fn head_deadline(request: &ForwardRequest<'_>, upload: &Upload, since: Instant) -> Instant {
+    let allowed = match request.deadlines.head {
+        Some(head) if upload.copy.is_done() => head,
+        _ => request.deadlines.idle,
     };
     let deadline = since + allowed;
-    job.deadlines.whole.map_or(deadline, |whole| deadline.min(whole))
+    request.deadlines.whole.map_or(deadline, |whole| deadline.min(whole))
 }
 
 fn inspect(frame: &mut Frame, budget: &mut BodyBudget) -> Result<(), Refusal> {
@@ -407,26 +412,26 @@ fn inspect(frame: &mut Frame, budget: &mut BodyBudget) -> Result<(), Refusal> {
     budget.take(frame)
 }
 
-/// Moves the response's body, and what is left of the request's, until the response has ended.
+/// Forwards both bodies until the end of the response.
 async fn move_bodies<B: Source, R: Respond>(
     deadlines: &Deadlines,
     exchange: &mut Exchange,
     upload: &mut Upload,
     body: &mut B,
     respond: &mut R,
-    notes: &mut Notes,
+    stats: &mut ForwardStats,
 ) -> Outcome {
-    let mut download = Copy::new();
+    let mut download = BodyCopy::new();
     let mut waiting = None;
-    let mut code = notes.grpc_status;
+    let mut code = stats.grpc_status;
     let outcome = poll_fn(|cx| {
         let (mut sink, mut source) = exchange.halves();
-        if !upload.copy.is_over() {
+        if !upload.copy.is_done() {
             let Upload { copy, budget } = &mut *upload;
             match copy.poll(body, &mut sink, |frame| inspect(frame, budget), cx) {
                 Poll::Ready(Err(CopyError::Sink(_))) => copy.stop(),
                 Poll::Ready(Err(CopyError::Source(Broken::Closed))) => {
-                    return Poll::Ready(Outcome::Gone);
+                    return Poll::Ready(Outcome::ClientClosed);
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Outcome::Aborted("request_body")),
                 Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -437,28 +442,28 @@ async fn move_bodies<B: Source, R: Respond>(
             Poll::Ready(Err(CopyError::Sink(Broken::Malformed(_)))) => {
                 return Poll::Ready(Outcome::Aborted("upstream_length"));
             }
-            Poll::Ready(Err(CopyError::Sink(_))) => return Poll::Ready(Outcome::Gone),
+            Poll::Ready(Err(CopyError::Sink(_))) => return Poll::Ready(Outcome::ClientClosed),
             Poll::Ready(Err(_)) => return Poll::Ready(Outcome::Aborted("upstream_broken_off")),
             Poll::Pending => {}
         }
-        if respond.poll_gone(cx).is_ready() {
-            return Poll::Ready(Outcome::Gone);
+        if respond.poll_client_closed(cx).is_ready() {
+            return Poll::Ready(Outcome::ClientClosed);
         }
         let moved = (upload.copy.octets(), download.octets());
-        let (standstill, timer) = waiting.get_or_insert_with(|| {
-            let standstill = Standstill::new(moved, Instant::now());
-            let (until, _) = standstill.deadline(deadlines);
-            (standstill, Box::pin(tokio::time::sleep_until(until.into())))
+        let (stall, timer) = waiting.get_or_insert_with(|| {
+            let stall = StallDetector::new(moved, Instant::now());
+            let (until, _) = stall.deadline(deadlines);
+            (stall, Box::pin(tokio::time::sleep_until(until.into())))
         });
-        if standstill.note(moved, download.waits_for_sink(), Instant::now) {
-            timer.as_mut().reset(standstill.deadline(deadlines).0.into());
+        if stall.update(moved, download.waits_for_sink(), Instant::now) {
+            timer.as_mut().reset(stall.deadline(deadlines).0.into());
         }
-        timer.as_mut().poll(cx).map(|()| Outcome::Aborted(standstill.deadline(deadlines).1))
+        timer.as_mut().poll(cx).map(|()| Outcome::Aborted(stall.deadline(deadlines).1))
     })
     .await;
-    notes.received = upload.copy.octets();
-    notes.sent = download.octets();
-    notes.grpc_status = code;
+    stats.received = upload.copy.octets();
+    stats.sent = download.octets();
+    stats.grpc_status = code;
     outcome
 }
 
@@ -470,8 +475,8 @@ fn trailers(frame: &mut Frame, code: &mut Option<u16>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The status of a call, in a head that is all there is or in trailers; what is no number counts as
-/// unknown.
+/// Returns the status of a gRPC call, from trailers or from a Trailers-Only head. An invalid value
+/// becomes `u16::MAX`.
 fn grpc_status(fields: &HeaderMap) -> Option<u16> {
     let value = fields.get(&GRPC_STATUS)?;
     Some(value.to_str().ok().and_then(|value| value.parse().ok()).unwrap_or(u16::MAX))

@@ -1,7 +1,7 @@
-//! What must hold for any octets at all: the laws that the fuzz targets in `fuzz/` check for hours,
-//! and that every test run checks again on the corpora which they have found.
+//! Invariants for arbitrary input, which the fuzz targets in `fuzz/` check; test runs check them on
+//! the fuzzing corpora.
 //!
-//! Each function panics where its law is broken, whatever the octets are.
+//! Each function panics if an invariant is violated.
 
 mod credentials;
 mod frames;
@@ -20,14 +20,13 @@ use std::task::{Context, Poll, Waker};
 
 use crate::http1::outbound::Outbound;
 
-/// Cuts `octets` into pieces of a length that `seed` decides, as a network might; 0 leaves them
-/// whole.
+/// Splits `octets` into pieces whose length is `seed`, as a network might; 0 does not split.
 fn pieces(octets: &[u8], seed: u8) -> impl Iterator<Item = &[u8]> {
     let length = if seed == 0 { octets.len().max(1) } else { usize::from(seed) };
     octets.chunks(length)
 }
 
-/// All that was written, as it goes to the transport.
+/// Flushes `outbound`, and returns what it writes to the transport.
 fn flushed(mut outbound: Outbound) -> Vec<u8> {
     let mut octets = Vec::new();
     let flushed =

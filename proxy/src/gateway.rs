@@ -1,4 +1,4 @@
-//! A gateway as a whole: what is started, in which order, and how it stops.
+//! A whole gateway: what it starts, in which order, and how it stops.
 
 use std::fmt;
 use std::io;
@@ -9,16 +9,16 @@ use portcullis_config::bearer_review::BearerReview;
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
 use portcullis_config::store::session;
-use portcullis_config::store::{Held, Store};
+use portcullis_config::store::{Store, StoreState};
 use portcullis_config::unix_time::seconds;
 use portcullis_identity::authenticator::Authenticator;
-use portcullis_identity::portal::{Portal, Reception};
-use portcullis_identity::session::{Outbox, Sessions, rotation};
+use portcullis_identity::portal::{Portal, PortalClient};
+use portcullis_identity::session::{RevocationQueue, Sessions, rotation};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::access::assertion::Assertions;
-use crate::access::identity_headers::Introductions;
+use crate::access::identity_headers::IdentityHeadersCache;
 use crate::admin::Admin;
 use crate::certificates::acme::Acme;
 use crate::certificates::{Certificates, PlaceholderError};
@@ -30,62 +30,61 @@ use crate::telemetry::{CertificateStatus, ServedCertificate, Telemetry, Telemetr
 use crate::upstream::Authorities;
 use crate::worker::{self, Phase, Shared};
 
-/// A gateway that serves.
+/// A running gateway.
 pub struct Gateway {
     settings: Arc<Settings>,
     addresses: Addresses,
     admin: Arc<Admin>,
     phase: watch::Sender<Phase>,
-    /// Closed when the last worker has ended.
+    /// Closed when the last worker has stopped.
     alive: mpsc::Receiver<()>,
     control: JoinSet<()>,
     telemetry: Arc<Telemetry>,
 }
 
-/// What outlives the process, and is shared by all replicas.
+/// Storage that outlives the process and is shared by all replicas.
 #[derive(Debug, Default)]
 pub struct Stores {
-    /// Of certificates that are ordered; without it, none is.
+    /// For issued certificates. Without it, none are ordered.
     pub certificates: Option<Arc<dyn Store>>,
-    /// Of session keys and ended sessions; without it, each replica has its own.
+    /// For session keys and revoked sessions. Without it, each replica has its own.
     pub sessions: Option<Arc<dyn session::Store>>,
-    /// Who decides which bearers may read telemetry; without it nobody may, where the settings want
-    /// such a decision.
+    /// Authorizes bearers to read telemetry. Without it, none may if the settings require
+    /// authorization.
     pub reviewer: Option<Arc<dyn BearerReview>>,
 }
 
-/// Why a gateway did not start. Nothing of it runs then.
+/// Why a gateway failed to start. No part of it is left running.
 #[derive(Debug)]
 pub enum StartError {
-    /// Addresses that could not be bound: all of them.
+    /// All addresses that failed to bind.
     Bind(Vec<BindError>),
-    /// The certificate for names without one could not be made.
+    /// The placeholder certificate could not be created.
     Placeholder(PlaceholderError),
-    /// TLS could not be set up.
+    /// TLS could not be configured.
     Tls(rustls::Error),
-    /// A root file of an authority for certificates cannot be used.
+    /// The root file of an ACME authority is unusable.
     Acme(String),
-    /// The authorities for pods' certificates cannot be used.
+    /// The authorities for upstream certificates are unusable.
     Authorities(String),
-    /// The access log cannot be opened, or metrics not be registered.
+    /// The access log could not be opened, or metrics could not be registered.
     Telemetry(TelemetryError),
-    /// Nobody could log in.
+    /// Login could not be configured.
     Login(String),
-    /// The system gave no thread, or nothing to wait for events with.
+    /// A thread or its event queue could not be created.
     Thread(io::Error),
 }
 
 // === impl Gateway ===
 
 impl Gateway {
-    /// Binds all addresses, and starts the workers, each on a thread of its own; the listeners
-    /// that are not for clients and what follows certificates run as tasks of the runtime that this is called in, which
-    /// must not be a worker's.
+    /// Binds all addresses and starts the workers, each on its own thread. Control tasks, such as
+    /// the admin listeners, run on the caller's runtime, which must not be a worker's.
     ///
-    /// It serves what `live` holds; keeping that up to date is the caller's business.
+    /// It serves the snapshot in `live`, which the caller keeps up to date.
     ///
     /// # Errors
-    /// All addresses that cannot be bound, or what else is missing.
+    /// Returns all addresses that failed to bind, or the first other failure.
     pub async fn start(
         settings: Arc<Settings>,
         live: Arc<Live>,
@@ -97,7 +96,7 @@ impl Gateway {
         let Bound { addresses, workers: sockets, admin: admin_sockets } =
             bind::bind(&settings, workers).map_err(StartError::Bind)?;
         let certificates = Certificates::new().map_err(StartError::Placeholder)?;
-        certificates.update(&live, &Held::default(), std::time::SystemTime::now());
+        certificates.update(&live, &StoreState::default(), std::time::SystemTime::now());
         let acme = stores
             .certificates
             .and_then(|store| Acme::new(&settings, &live, store, &certificates).transpose())
@@ -126,18 +125,18 @@ impl Gateway {
                 Arc::clone(&settings),
             ));
         }
-        let outbox = login.zip(stores.sessions.clone()).map(|(login, store)| {
-            let (outbox, courier) = Outbox::new(
+        let revocation_queue = login.zip(stores.sessions.clone()).map(|(login, store)| {
+            let (queue, publisher) = RevocationQueue::new(
                 store,
                 Arc::clone(&live),
                 login.absolute,
                 Arc::clone(telemetry.revocations()),
             );
-            control.spawn(courier.run());
-            outbox
+            control.spawn(publisher.run());
+            queue
         });
         let sessions = login
-            .map(|login| Sessions::new(login, outbox))
+            .map(|login| Sessions::new(login, revocation_queue))
             .transpose()
             .map_err(StartError::login)?
             .map(Arc::new);
@@ -145,9 +144,9 @@ impl Gateway {
         let authenticator = Arc::new(
             authenticator.map_err(|_| StartError::Tls(rustls::Error::FailedToGetRandomBytes))?,
         );
-        authenticator.learn(&live.snapshot.load().credentials);
-        authenticator.queues().for_each(|queue| telemetry.show_queue(queue));
-        let reception = match (&settings.access.login, sessions) {
+        authenticator.load(&live.snapshot.load().credentials);
+        authenticator.queues().for_each(|queue| telemetry.expose_queue(queue));
+        let portal_client = match (&settings.access.login, sessions) {
             (Some(login), Some(sessions)) => {
                 let portal = Portal::new(
                     &settings,
@@ -157,13 +156,13 @@ impl Gateway {
                     Arc::clone(&live),
                 )
                 .map_err(StartError::login)?;
-                let reception = Reception::new(&portal);
-                telemetry.show_queue(reception.counts());
-                let serving = reception.clone();
+                let portal_client = PortalClient::new(&portal);
+                telemetry.expose_queue(portal_client.counts());
+                let serving = portal_client.clone();
                 control.spawn(async move { serving.serve(Arc::new(portal)).await });
                 let followed = Arc::clone(&live);
-                control.spawn(async move { sessions.follow(&followed).await });
-                Some(reception)
+                control.spawn(async move { sessions.watch(&followed).await });
+                Some(portal_client)
             }
             _ => None,
         };
@@ -176,12 +175,12 @@ impl Gateway {
         };
         if let Some(assertions) = assertions.clone() {
             let followed = Arc::clone(&live);
-            control.spawn(async move { assertions.follow(&followed).await });
+            control.spawn(async move { assertions.watch(&followed).await });
         }
         let shared = Shared {
-            introductions: Arc::new(Introductions::new(assertions)),
+            identity_headers: Arc::new(IdentityHeadersCache::new(assertions)),
             authenticator: Arc::clone(&authenticator),
-            reception,
+            portal: portal_client,
             authorities: authorities.map_err(|error| StartError::Authorities(error.to_string()))?,
             telemetry: Arc::clone(&telemetry),
             tls: tls::acceptor(
@@ -206,14 +205,14 @@ impl Gateway {
         );
         let admin =
             Arc::new(admin.map_err(|_| StartError::Tls(rustls::Error::FailedToGetRandomBytes))?);
-        telemetry.show_listeners(admin.listener_counts()).map_err(StartError::Telemetry)?;
+        telemetry.expose_listeners(admin.listener_counts()).map_err(StartError::Telemetry)?;
         let followed = Arc::clone(&live);
-        control.spawn(async move { tickets.follow(&followed).await });
+        control.spawn(async move { tickets.watch(&followed).await });
         let followed = Arc::clone(&live);
-        control.spawn(async move { authenticator.follow(&followed).await });
+        control.spawn(async move { authenticator.watch(&followed).await });
         let ordered =
-            acme.as_ref().map_or_else(|| watch::channel(None).1, |acme| acme.store().held());
-        control.spawn(async move { certificates.follow(&live, ordered).await });
+            acme.as_ref().map_or_else(|| watch::channel(None).1, |acme| acme.store().contents());
+        control.spawn(async move { certificates.watch(&live, ordered).await });
         if let Some(acme) = acme {
             control.spawn(acme.run());
         }
@@ -226,37 +225,39 @@ impl Gateway {
         Ok(Self { settings, addresses, admin, phase, alive, control, telemetry })
     }
 
-    /// Where it listens.
+    /// The addresses that it listens on.
     #[must_use]
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
 
-    /// Waits until it is ready, as `/readyz` says.
+    /// Waits until `/readyz` reports ready.
     pub async fn ready(&self) {
         self.admin.ready().await;
     }
 
-    /// Waits until all workers have ended, which before [`drain`](Self::drain) none does unless
-    /// something is broken.
-    pub async fn ended(&mut self) {
+    /// Waits until all workers have stopped. Before [`drain`](Self::drain), that happens only on
+    /// failures.
+    pub async fn stopped(&mut self) {
         // Nothing is ever sent.
         while self.alive.recv().await.is_some() {}
     }
 
-    /// Stops: `/readyz` says no at once, and HTTP/1.1 clients are told to close; connections are
-    /// accepted for `drain.delay` more; then those that are open get `drain.deadline` to end,
-    /// and what is left is cut. Returns when the last worker has ended.
+    /// Stops gracefully, and returns when the last worker has stopped.
+    ///
+    /// `/readyz` fails at once, and HTTP/1.1 responses close their connections. New connections are
+    /// accepted for `drain.delay`; then open ones have `drain.deadline` to complete before they are
+    /// closed.
     pub async fn drain(mut self) {
         let times = self.settings.drain.clone();
         self.admin.set_draining();
-        self.phase.send_replace(Phase::Leaving);
+        self.phase.send_replace(Phase::Announcing);
         tracing::info!(delay = ?times.delay, deadline = ?times.deadline, "draining");
         tokio::time::sleep(times.delay).await;
         self.phase.send_replace(Phase::Draining);
-        if tokio::time::timeout(times.deadline, self.ended()).await.is_err() {
-            self.phase.send_replace(Phase::Over);
-            self.ended().await;
+        if tokio::time::timeout(times.deadline, self.stopped()).await.is_err() {
+            self.phase.send_replace(Phase::Terminating);
+            self.stopped().await;
         }
         self.control.shutdown().await;
         self.telemetry.close();
@@ -264,7 +265,7 @@ impl Gateway {
     }
 }
 
-/// What metrics say of certificates: those that are served, and what is wrong with any.
+/// Returns the certificates and the number of problems to expose as metrics.
 fn certificate_status(
     certificates: Arc<Certificates>,
     acme: Option<Arc<Acme>>,
@@ -295,17 +296,17 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(errors) => {
-                let told: Vec<String> =
+                let messages: Vec<String> =
                     errors.iter().map(|error| format!("{error}; {}", error.help())).collect();
-                f.write_str(&told.join("\n"))
+                f.write_str(&messages.join("\n"))
             }
             Self::Placeholder(error) => error.fmt(f),
-            Self::Tls(error) => write!(f, "TLS cannot be set up: {error}"),
+            Self::Tls(error) => write!(f, "failed to configure TLS: {error}"),
             Self::Acme(error) => write!(f, "acme.authorities: rootFile {error}"),
             Self::Authorities(error) => write!(f, "upstreams.certificateAuthorities {error}"),
-            Self::Login(error) => write!(f, "access.login cannot be used: {error}"),
+            Self::Login(error) => write!(f, "failed to configure access.login: {error}"),
             Self::Telemetry(error) => error.fmt(f),
-            Self::Thread(error) => write!(f, "a worker cannot be started: {error}"),
+            Self::Thread(error) => write!(f, "failed to start a worker: {error}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A gateway over real sockets, from the listener's side: what happens before and around requests.
+//! Tests of a gateway over real sockets: listeners, TLS, limits and draining.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use super::*;
 use crate::certificates::testing::certificate;
 use crate::live_table::Table;
 
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The timeout of each step.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 struct Running {
     gateway: Gateway,
@@ -61,22 +61,22 @@ impl Running {
         self.live.set_synced();
     }
 
-    /// The whole answer of the admin listener.
+    /// Returns the response of the admin listener.
     async fn admin(&self, request: &str) -> String {
-        self.ask(self.gateway.addresses().admin, request).await
+        self.get(self.gateway.addresses().admin, request).await
     }
 
-    /// The whole answer of the listener for probes.
+    /// Returns the response of the probes listener.
     async fn probe(&self, request: &str) -> String {
-        self.ask(self.gateway.addresses().probes, request).await
+        self.get(self.gateway.addresses().probes, request).await
     }
 
-    /// All metrics.
+    /// Returns all metrics.
     async fn metrics(&self) -> String {
-        self.ask(self.gateway.addresses().telemetry, "GET /metrics").await
+        self.get(self.gateway.addresses().telemetry, "GET /metrics").await
     }
 
-    async fn ask(&self, address: Option<SocketAddr>, request: &str) -> String {
+    async fn get(&self, address: Option<SocketAddr>, request: &str) -> String {
         let request = format!("{request} HTTP/1.0\r\nHost: localhost\r\n\r\n");
         exchange(address.expect("an address"), request.as_bytes()).await
     }
@@ -85,14 +85,14 @@ impl Running {
         self.metrics().await.lines().any(|found| found.starts_with(line))
     }
 
-    /// Waits until the metrics have a line that starts so.
+    /// Waits until the metrics have a line that starts with `line`.
     async fn counted(&self, line: &str) {
         let counted = async {
             while !self.metric(line).await {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        if timeout(PATIENCE, counted).await.is_err() {
+        if timeout(TIMEOUT, counted).await.is_err() {
             panic!("no `{line}` in\n{}", self.metrics().await);
         }
     }
@@ -109,38 +109,38 @@ fn merge(base: &mut Value, changes: Value) {
     }
 }
 
-/// Sends, and reads until the end; a connection that is reset has ended too.
+/// Sends octets, and reads until the connection is closed or reset.
 async fn exchange(address: SocketAddr, octets: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.expect("connected");
     let mut answer = Vec::new();
-    let done = timeout(PATIENCE, async {
+    let done = timeout(TIMEOUT, async {
         let _ = stream.write_all(octets).await;
         let _ = stream.read_to_end(&mut answer).await;
     });
-    done.await.expect("ended in time");
+    done.await.expect("closed in time");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// A connection that has been served, and is open for more.
-async fn kept(address: SocketAddr, before: &str) -> TcpStream {
+/// Opens a keep-alive connection and sends one request.
+async fn keep_alive(address: SocketAddr, before: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.expect("connected");
     stream
         .write_all(format!("{before}GET / HTTP/1.1\r\nHost: nobody.example.com\r\n\r\n").as_bytes())
         .await
         .expect("written");
     let mut head = [0; 12];
-    timeout(PATIENCE, stream.read_exact(&mut head)).await.expect("in time").expect("an answer");
+    timeout(TIMEOUT, stream.read_exact(&mut head)).await.expect("in time").expect("an answer");
     assert_eq!(&head, b"HTTP/1.1 404");
     stream
 }
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: nobody.example.com\r\nConnection: close\r\n\r\n";
 
-/// Takes any certificate: the tests look at it themselves.
+/// Accepts any certificate: the tests verify it.
 #[derive(Debug)]
-struct Anything;
+struct AcceptAny;
 
-impl ServerCertVerifier for Anything {
+impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -177,7 +177,7 @@ impl ServerCertVerifier for Anything {
     }
 }
 
-/// What a TLS client is given: the leaf, the protocol, and whether the session was resumed.
+/// The result of a TLS handshake.
 struct Handshake {
     leaf: Vec<u8>,
     alpn: Option<Vec<u8>>,
@@ -194,7 +194,7 @@ fn client(
         .expect("versions");
     let mut config = builder
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anything))
+        .with_custom_certificate_verifier(Arc::new(AcceptAny))
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     Arc::new(config)
@@ -207,13 +207,13 @@ async fn handshake(
 ) -> io::Result<Handshake> {
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from(name.to_owned()).expect("a name");
-    let mut tls = timeout(PATIENCE, TlsConnector::from(config).connect(name, stream))
+    let mut tls = timeout(TIMEOUT, TlsConnector::from(config).connect(name, stream))
         .await
         .expect("in time")?;
-    // An answer comes after the tickets, so that the client has them.
+    // The response follows the session tickets, so that the client has received them.
     tls.write_all(REQUEST).await?;
     let mut octet = [0];
-    let _ = timeout(PATIENCE, tls.read(&mut octet)).await.expect("in time");
+    let _ = timeout(TIMEOUT, tls.read(&mut octet)).await.expect("in time");
     let connection = tls.get_ref().1;
     let leaf = connection
         .peer_certificates()
@@ -237,7 +237,7 @@ fn der(certificate: &Certificate) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn the_gateway_is_ready_once_it_knows_all_and_says_what_is_missing() {
+async fn readiness_reports_what_is_missing() {
     let running = Running::start(
         json!({ "certificates": [{ "secret": { "namespace": "gateway", "name": "one" } }] }),
     )
@@ -250,19 +250,19 @@ async fn the_gateway_is_ready_once_it_knows_all_and_says_what_is_missing() {
         "{answer}"
     );
     running.publish(vec![certificate("one", &["*.example.com"])]);
-    timeout(PATIENCE, running.gateway.ready()).await.expect("ready");
+    timeout(TIMEOUT, running.gateway.ready()).await.expect("ready");
     assert!(running.probe("GET /readyz").await.starts_with("HTTP/1.0 200"));
     assert!(running.probe("HEAD /livez").await.starts_with("HTTP/1.0 200"));
     assert!(running.probe("POST /livez").await.starts_with("HTTP/1.0 405"));
     assert!(
         running.admin("POST /sessions/rotate").await.starts_with("HTTP/1.0 409"),
-        "no session keys are made here"
+        "no session keys are issued"
     );
     assert!(running.admin("GET /secrets").await.starts_with("HTTP/1.0 404"));
 }
 
 #[tokio::test]
-async fn the_admin_listener_tells_the_table_and_explains() {
+async fn the_admin_listener_serves_routes_and_explanations() {
     let running = Running::start(json!({})).await;
     running.publish(vec![certificate("one", &["*.example.com"])]);
     running.counted("portcullis_certificate").await;
@@ -277,7 +277,7 @@ async fn the_admin_listener_tells_the_table_and_explains() {
 }
 
 #[tokio::test]
-async fn certificates_are_found_by_name_and_replaced_while_the_gateway_runs() {
+async fn certificates_are_selected_by_name_and_hot_swapped() {
     let running = Running::start(json!({})).await;
     let first = certificate("one", &["*.example.com"]);
     running.publish(vec![first.clone()]);
@@ -286,11 +286,11 @@ async fn certificates_are_found_by_name_and_replaced_while_the_gateway_runs() {
     let second = certificate("one", &["*.example.com"]);
     running.publish(vec![second.clone()]);
     let replaced = async { while leaf(running.https(), "a.example.com").await != der(&second) {} };
-    timeout(PATIENCE, replaced).await.expect("replaced");
+    timeout(TIMEOUT, replaced).await.expect("replaced");
 }
 
 #[tokio::test]
-async fn names_without_a_certificate_all_get_the_same_placeholder() {
+async fn unknown_names_get_the_same_placeholder() {
     let running = Running::start(json!({})).await;
     running.publish(vec![certificate("one", &["*.example.com"])]);
     running.counted("portcullis_certificate").await;
@@ -301,7 +301,7 @@ async fn names_without_a_certificate_all_get_the_same_placeholder() {
 }
 
 #[tokio::test]
-async fn the_protocol_is_agreed_on_by_alpn() {
+async fn the_protocol_is_negotiated_by_alpn() {
     let running = Running::start(json!({})).await;
     let alpn = async |protocols: &[&str]| {
         handshake(running.https(), "a.example.com", client(rustls::ALL_VERSIONS, protocols))
@@ -316,7 +316,7 @@ async fn the_protocol_is_agreed_on_by_alpn() {
 }
 
 #[tokio::test]
-async fn sessions_are_resumed_whichever_worker_accepts() {
+async fn tls_sessions_are_resumed_on_any_worker() {
     let running = Running::start(json!({ "workers": 3 })).await;
     for version in [&[&rustls::version::TLS12], &[&rustls::version::TLS13]] {
         let config = client(version, &["http/1.1"]);
@@ -338,7 +338,7 @@ async fn sessions_are_resumed_whichever_worker_accepts() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_finish_its_handshake_is_cut() {
+async fn incomplete_handshakes_time_out() {
     let running = Running::start(json!({ "timeouts": { "handshake": "50ms" } })).await;
     assert_eq!(exchange(running.https(), b"\x16\x03\x01").await, "");
     running
@@ -347,7 +347,7 @@ async fn a_client_that_does_not_finish_its_handshake_is_cut() {
 }
 
 #[tokio::test]
-async fn a_client_that_speaks_no_tls_is_refused_and_counted() {
+async fn connections_without_tls_are_rejected_and_counted() {
     let running = Running::start(json!({})).await;
     assert!(!exchange(running.https(), REQUEST).await.contains("HTTP/1.1"));
     running
@@ -356,23 +356,23 @@ async fn a_client_that_speaks_no_tls_is_refused_and_counted() {
 }
 
 #[tokio::test]
-async fn a_connection_beyond_the_limit_is_closed_at_once_and_counted() {
+async fn connections_beyond_the_limit_are_closed_and_counted() {
     let running = Running::start(json!({ "limits": { "connections": 1 } })).await;
-    let held = kept(running.http(), "").await;
+    let open = keep_alive(running.http(), "").await;
     assert_eq!(exchange(running.http(), REQUEST).await, "");
     running
         .counted(r#"portcullis_connections_refused_total{listener="http",reason="connections"} 1"#)
         .await;
-    drop(held);
+    drop(open);
     let served =
         async { while !exchange(running.http(), REQUEST).await.starts_with("HTTP/1.1 404") {} };
-    timeout(PATIENCE, served).await.expect("served again");
+    timeout(TIMEOUT, served).await.expect("served again");
 }
 
 #[tokio::test]
-async fn one_client_is_held_to_its_limit_but_a_trusted_proxy_is_not() {
+async fn the_limit_per_client_does_not_apply_to_trusted_proxies() {
     let running = Running::start(json!({ "limits": { "connectionsPerClient": 1 } })).await;
-    let _held = kept(running.http(), "").await;
+    let _open = keep_alive(running.http(), "").await;
     assert_eq!(exchange(running.http(), REQUEST).await, "");
     running.counted(r#"portcullis_connections_refused_total{listener="http",reason="connections_per_client"} 1"#).await;
 
@@ -380,12 +380,12 @@ async fn one_client_is_held_to_its_limit_but_a_trusted_proxy_is_not() {
         json!({ "limits": { "connectionsPerClient": 1 }, "trustedNetworks": ["127.0.0.0/8"] }),
     )
     .await;
-    let _held = kept(trusting.http(), "").await;
+    let _open = keep_alive(trusting.http(), "").await;
     assert!(exchange(trusting.http(), REQUEST).await.starts_with("HTTP/1.1 404"));
 }
 
 #[tokio::test]
-async fn the_proxy_protocol_is_demanded_where_it_is_switched_on() {
+async fn the_proxy_protocol_is_required_if_enabled() {
     let running = Running::start(
         json!({ "listeners": { "proxyProtocol": true }, "limits": { "connectionsPerClient": 1 } }),
     )
@@ -401,13 +401,13 @@ async fn the_proxy_protocol_is_demanded_where_it_is_switched_on() {
         )
         .await;
     // The limit is that of the client, not of the balancer.
-    let _held = kept(running.http(), "PROXY TCP4 192.0.2.7 192.0.2.9 4242 80\r\n").await;
+    let _open = keep_alive(running.http(), "PROXY TCP4 192.0.2.7 192.0.2.9 4242 80\r\n").await;
     assert_eq!(exchange(running.http(), &from("192.0.2.7")).await, "");
     assert!(exchange(running.http(), &from("192.0.2.8")).await.starts_with("HTTP/1.1 404"));
 }
 
 #[tokio::test]
-async fn http2_by_prior_knowledge_and_http1_share_the_plain_listener() {
+async fn the_plain_listener_serves_http1_and_http2_by_prior_knowledge() {
     let running = Running::start(json!({})).await;
     assert!(exchange(running.http(), REQUEST).await.starts_with("HTTP/1.1 404"));
     let stream = TcpStream::connect(running.http()).await.expect("connected");
@@ -416,45 +416,45 @@ async fn http2_by_prior_knowledge_and_http1_share_the_plain_listener() {
     let request = http::Request::get("http://nobody.example.com/").body(()).expect("a request");
     let (response, _) = requests.send_request(request, true).expect("sent");
     assert_eq!(
-        timeout(PATIENCE, response).await.expect("in time").expect("a response").status(),
+        timeout(TIMEOUT, response).await.expect("in time").expect("a response").status(),
         404
     );
     connection.abort();
 }
 
 #[tokio::test]
-async fn a_draining_gateway_answers_what_comes_in_the_delay_and_then_ends() {
+async fn a_draining_gateway_serves_during_the_delay_and_then_stops() {
     let running = Running::start(json!({ "drain": { "delay": "300ms" } })).await;
     running.publish(Vec::new());
     let probes = running.gateway.addresses().probes.expect("an address");
     let http = running.http();
-    let mut kept = kept(http, "").await;
+    let mut idle = keep_alive(http, "").await;
     let drained = tokio::spawn(running.gateway.drain());
     let unready = async {
         while !exchange(probes, b"GET /readyz HTTP/1.0\r\n\r\n").await.contains("draining") {}
     };
-    timeout(PATIENCE, unready).await.expect("not ready any more");
+    timeout(TIMEOUT, unready).await.expect("unready");
     assert!(exchange(http, REQUEST).await.starts_with("HTTP/1.1 404"));
-    // The idle connection is closed, so that nothing holds the end up.
+    // The idle connection is closed, so that draining completes.
     let mut rest = Vec::new();
-    timeout(PATIENCE, kept.read_to_end(&mut rest)).await.expect("closed").expect("closed in order");
-    timeout(PATIENCE, drained).await.expect("drained in time").expect("drained");
+    timeout(TIMEOUT, idle.read_to_end(&mut rest)).await.expect("closed").expect("closed in order");
+    timeout(TIMEOUT, drained).await.expect("drained in time").expect("drained");
     assert!(TcpStream::connect(http).await.is_err());
 }
 
 #[tokio::test]
-async fn what_does_not_end_by_the_deadline_is_cut() {
+async fn connections_are_closed_after_the_drain_deadline() {
     let running = Running::start(json!({ "drain": { "deadline": "50ms" } })).await;
     let mut slow = TcpStream::connect(running.http()).await.expect("connected");
     slow.write_all(b"GET / HTTP/1.1\r\nHost: ").await.expect("written");
     running.counted(r#"portcullis_connections_open{listener="http",protocol="http1"} 1"#).await;
-    timeout(PATIENCE, running.gateway.drain()).await.expect("drained");
+    timeout(TIMEOUT, running.gateway.drain()).await.expect("drained");
     let mut rest = Vec::new();
-    let _ = timeout(PATIENCE, slow.read_to_end(&mut rest)).await.expect("cut");
+    let _ = timeout(TIMEOUT, slow.read_to_end(&mut rest)).await.expect("cut");
 }
 
 #[tokio::test]
-async fn addresses_that_are_taken_are_told_all_at_once() {
+async fn all_addresses_in_use_are_reported_together() {
     let running = Running::start(json!({})).await;
     let Addresses { http, https, probes, telemetry, admin } = running.gateway.addresses().clone();
     let settings = json!({

@@ -1,16 +1,16 @@
-//! The one answer for what does not exist and for what the caller may not know of: they must be the
-//! same.
+//! The 404 for what does not exist and for what the caller must not learn of: the two must be
+//! indistinguishable.
 
 use bytes::Bytes;
 
 use crate::exchange::ResponseHead;
-use crate::local_reply::{self, Facts};
+use crate::local_reply::{self, ReplyContext};
 
-/// The answer. It is made from what the client sent, and from nothing that the gateway knows: no
-/// snapshot, no route, no environment can be given to it.
+/// Creates the 404 from the request only: by its parameters, it cannot depend on a snapshot, route
+/// or environment.
 ///
-/// `asked` is the path with its query, where people can log in: the page leads there, and back to
-/// it.
-pub(crate) fn answer(facts: &Facts<'_>, asked: Option<&str>) -> (ResponseHead, Bytes) {
-    local_reply::not_found(facts, asked)
+/// `return_to` is the path with its query if users can log in: the page links to the login, which
+/// redirects back to it.
+pub(crate) fn answer(context: &ReplyContext<'_>, return_to: Option<&str>) -> (ResponseHead, Bytes) {
+    local_reply::not_found(context, return_to)
 }

@@ -1,35 +1,34 @@
-//! `Strict-Transport-Security` (RFC 6797): the same on every answer over TLS, or on none.
+//! `Strict-Transport-Security` (RFC 6797): the same on all responses over TLS, or on none.
 //!
-//! Nothing of the route, of the host, or of what a backend says goes into it, so it tells nothing
-//! of what is behind the gateway. What a backend says is replaced: the gateway answers for the same
-//! hosts (to whoever is not let in, or when a pod is away), and a browser goes by what it heard
-//! last.
+//! It does not depend on the route, host or backend, so it reveals nothing about them. It replaces
+//! the backend's field: the gateway replies locally for the same hosts (to denied callers, or
+//! without a ready pod), and browsers apply the last value they received.
 
 use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{HeaderMap, HeaderValue};
 use portcullis_config::settings::HstsSettings;
 
-/// What all answers of a worker say.
+/// The field of all responses of a worker.
 pub(crate) struct Hsts(Option<HeaderValue>);
 
 // === impl Hsts ===
 
 impl Hsts {
-    /// `None` leaves answers as they are, with what backends say.
+    /// Creates the field. Without settings, responses keep the field of the backend.
     pub(crate) fn new(settings: Option<&HstsSettings>) -> Self {
         Self(settings.and_then(|settings| HeaderValue::try_from(directives(settings)).ok()))
     }
 
-    /// Writes the field into an answer over TLS (`tls`). One over plain HTTP has none of ours (RFC
-    /// 6797 §7.2); what a backend says there is left to whoever ends TLS in front.
-    pub(crate) fn tell(&self, tls: bool, headers: &mut HeaderMap) {
+    /// Sets the field of a response if it is sent over TLS (`tls`). Over plain HTTP, it must not be
+    /// set (RFC 6797 §7.2); a backend's field is left to a TLS terminator in front.
+    pub(crate) fn apply(&self, tls: bool, headers: &mut HeaderMap) {
         if tls && let Some(value) = &self.0 {
             headers.insert(STRICT_TRANSPORT_SECURITY, value.clone());
         }
     }
 }
 
-/// RFC 6797 §6.1; `preload` is browsers' own.
+/// Formats the directives (RFC 6797 §6.1, and `preload` as browsers define it).
 fn directives(settings: &HstsSettings) -> String {
     let mut directives = format!("max-age={}", settings.max_age.as_secs());
     if settings.include_subdomains {
@@ -47,12 +46,12 @@ mod tests {
 
     use super::*;
 
-    fn told(settings: Option<&HstsSettings>, tls: bool, backend: &[&'static str]) -> Vec<String> {
+    fn values(settings: Option<&HstsSettings>, tls: bool, backend: &[&'static str]) -> Vec<String> {
         let mut headers = HeaderMap::new();
         for value in backend {
             headers.append(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(value));
         }
-        Hsts::new(settings).tell(tls, &mut headers);
+        Hsts::new(settings).apply(tls, &mut headers);
         headers
             .get_all(STRICT_TRANSPORT_SECURITY)
             .iter()
@@ -61,27 +60,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_is_what_the_settings_say() {
+    fn directives_follow_the_settings() {
         let plain = HstsSettings { max_age: Duration::from_secs(3600), ..HstsSettings::default() };
-        assert_eq!(told(Some(&plain), true, &[]), ["max-age=3600"]);
+        assert_eq!(values(Some(&plain), true, &[]), ["max-age=3600"]);
         let whole =
             HstsSettings { include_subdomains: true, preload: true, ..HstsSettings::default() };
-        assert_eq!(told(Some(&whole), true, &[]), ["max-age=63072000; includeSubDomains; preload"]);
+        assert_eq!(
+            values(Some(&whole), true, &[]),
+            ["max-age=63072000; includeSubDomains; preload"]
+        );
         let forget = HstsSettings { max_age: Duration::ZERO, ..HstsSettings::default() };
-        assert_eq!(told(Some(&forget), true, &[]), ["max-age=0"]);
+        assert_eq!(values(Some(&forget), true, &[]), ["max-age=0"]);
     }
 
     #[test]
-    fn one_field_takes_the_place_of_all_that_a_backend_says() {
-        let told = told(Some(&HstsSettings::default()), true, &["max-age=1", "max-age=2; preload"]);
-        assert_eq!(told, ["max-age=63072000"]);
+    fn fields_of_the_backend_are_replaced() {
+        let backend = ["max-age=1", "max-age=2; preload"];
+        let values = values(Some(&HstsSettings::default()), true, &backend);
+        assert_eq!(values, ["max-age=63072000"]);
     }
 
     #[test]
-    fn without_settings_and_without_tls_answers_stay_as_they_are() {
+    fn without_settings_or_tls_responses_are_unchanged() {
         let backend = ["max-age=1"];
-        assert_eq!(told(None, true, &backend), backend);
-        assert_eq!(told(Some(&HstsSettings::default()), false, &backend), backend);
-        assert!(told(Some(&HstsSettings::default()), false, &[]).is_empty());
+        assert_eq!(values(None, true, &backend), backend);
+        assert_eq!(values(Some(&HstsSettings::default()), false, &backend), backend);
+        assert!(values(Some(&HstsSettings::default()), false, &[]).is_empty());
     }
 }

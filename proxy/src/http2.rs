@@ -1,10 +1,11 @@
-//! What HTTP/2 is made of, apart from who is spoken to: [`listen`](crate::listen) with clients,
-//! [`upstream`](crate::upstream) with pods.
+//! HTTP/2 building blocks for the server side ([`listen`](crate::listen)) and the client side
+//! ([`upstream`](crate::upstream)).
 //!
-//! Towards clients the h2 crate does the protocol. Round it: a transport that gathers writes
-//! ([`gather`]), a watch on heads that never end ([`block_watch`]), a bounded sink and a source for the frames of a body, and a budget for resets.
-//! Towards pods it is our own: [`frame`] and [`hpack`]. Both find in the same way that a
-//! peer is dead ([`liveness`]).
+//! The server side uses the h2 crate, and adds a transport that coalesces writes
+//! ([`write_coalescer`]), detection of unfinished header blocks ([`block_watch`]), a bounded sink
+//! ([`sink`]) and a source ([`source`]) for bodies, and a budget for resets ([`reset_budget`]).
+//! The client side is implemented here: [`frame`] and [`hpack`]. Both detect dead peers with
+//! [`liveness`].
 
 pub(crate) mod block_watch;
 pub(crate) mod counted_bytes;
@@ -18,7 +19,7 @@ pub(crate) mod write_coalescer;
 
 use crate::exchange::Broken;
 
-/// What an error of h2 means for the exchange that it ended.
+/// Converts an h2 error to the error of the exchange that it aborted.
 pub(crate) fn broken(error: &h2::Error) -> Broken {
     if error.is_library() { Broken::Malformed("http2") } else { Broken::Closed }
 }

@@ -1,24 +1,23 @@
-//! Portcullis' request path.
+//! The data plane of Portcullis.
 //!
-//! The first of the four ways through the house, "a request", is one page: `request.rs`. Each step
-//! on it is one call into one module:
+//! `request.rs` is the request path on one page. Each step is a call into one module:
 //!
 //! | step | module |
 //! | --- | --- |
 //! | accept, TLS, HTTP/1.1 or HTTP/2 | `listen` |
-//! | refuse what is ambiguous | `normalize` |
-//! | find the route | `route` |
-//! | who is calling, and may they | `access`, and the crate `portcullis_identity` |
-//! | change what the rule says | `filter` |
-//! | choose variant and endpoint | `choose` |
-//! | headers for the backend | `forwarding` |
-//! | send it, with tries | `forward`, `upstream` |
-//! | answer ourselves | `answer`, `hidden`, `page` |
-//! | promise HTTPS | `hsts` |
-//! | count and log | `telemetry` |
+//! | reject ambiguous requests | `normalize` |
+//! | match the route | `route` |
+//! | authenticate and authorize | `access`, and the crate `portcullis_identity` |
+//! | apply the rule's filters | `filter` |
+//! | select the endpoint | `balance` |
+//! | set headers for the backend | `proxy_headers` |
+//! | forward, with retries | `forward`, `upstream` |
+//! | reply locally | `local_reply`, `hidden` |
+//! | set `Strict-Transport-Security` | `hsts` |
+//! | metrics and access log | `telemetry` |
 //!
-//! Each worker is one thread with a runtime, listeners and upstream connections of its own; the
-//! only thing that workers share is the snapshot. Nothing here knows Kubernetes.
+//! Each worker is a thread with its own runtime, listeners and upstream connections. The crate does
+//! not depend on Kubernetes.
 
 pub(crate) mod access;
 pub mod admin;

@@ -1,4 +1,4 @@
-//! How large a request's body may be.
+//! Limits the size of request bodies.
 
 use std::num::NonZeroU64;
 
@@ -6,11 +6,11 @@ use http::StatusCode;
 
 use crate::exchange::{BodyLength, Frame, Refusal};
 
-/// A body of more octets than the route's policy allows.
+/// The body is larger than the route's policy allows.
 pub(crate) const BODY_LARGE: Refusal =
     Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, reason: "body_large", close: true };
 
-/// What of a body may still come.
+/// The remaining allowed octets of a body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BodyBudget {
     left: Option<u64>,
@@ -19,11 +19,10 @@ pub(crate) struct BodyBudget {
 // === impl BodyBudget ===
 
 impl BodyBudget {
-    /// The budget of a body of `length` where at most `max` octets are allowed; `None` is without
-    /// limit. A tunnel has no body.
+    /// Creates the budget for a body of `length`, limited to `max` octets. Tunnels are not limited.
     ///
     /// # Errors
-    /// [`BODY_LARGE`], where the head says already that it is too much.
+    /// Returns [`BODY_LARGE`] if `length` exceeds the limit.
     pub(crate) fn new(length: BodyLength, max: Option<NonZeroU64>) -> Result<Self, Refusal> {
         match (length, max) {
             (BodyLength::Exact(length), Some(max)) if length > max.get() => Err(BODY_LARGE),
@@ -32,10 +31,10 @@ impl BodyBudget {
         }
     }
 
-    /// Counts a frame before it goes on to the backend.
+    /// Counts a frame before it is forwarded to the backend.
     ///
     /// # Errors
-    /// [`BODY_LARGE`], where it is more than was left.
+    /// Returns [`BODY_LARGE`] if the frame exceeds the remaining budget.
     pub(crate) fn take(&mut self, frame: &Frame) -> Result<(), Refusal> {
         if let (Frame::Data(data), Some(left)) = (frame, &mut self.left) {
             *left = left.checked_sub(data.len() as u64).ok_or(BODY_LARGE)?;
@@ -54,7 +53,7 @@ mod tests {
     const TEN: Option<NonZeroU64> = NonZeroU64::new(10);
 
     #[test]
-    fn a_body_that_says_it_is_too_large_is_refused_at_once() {
+    fn a_declared_length_over_the_limit_is_rejected() {
         assert_eq!(BodyBudget::new(BodyLength::Exact(11), TEN).err(), Some(BODY_LARGE));
         for (length, max) in [
             (BodyLength::Exact(10), TEN),
@@ -75,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_has_no_body_to_be_limited() {
+    fn tunnels_are_not_limited() {
         let mut budget = BodyBudget::new(BodyLength::Tunnel, TEN).unwrap();
         assert_eq!(budget.take(&Frame::Data(Bytes::from_static(b"12345678901"))), Ok(()));
     }

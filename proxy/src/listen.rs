@@ -1,5 +1,4 @@
-//! From the socket to the protocol: accept, PROXY protocol, TLS, and which HTTP is spoken; and how
-//! it all ends.
+//! Client connections: accept, PROXY protocol, TLS, HTTP version detection, serving, and draining.
 
 pub(crate) mod accept;
 pub(crate) mod admission;

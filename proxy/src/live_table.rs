@@ -1,7 +1,6 @@
-//! The live table as `/routes` tells it: a stable shape for programs, which `portcullis routes`
-//! reads too.
+//! The live table that `/routes` returns: a stable format for programs and for `portcullis routes`.
 //!
-//! Fields are only ever added. Whatever reads it must pass over fields that it does not know.
+//! Later versions only add fields. Readers must ignore unknown fields.
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -17,61 +16,61 @@ use serde::{Deserialize, Serialize};
 
 use crate::certificates::Checked;
 
-/// All that a gateway serves now, and what is wrong.
+/// What a gateway currently serves, and its current problems.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
-    /// Whether `/readyz` says yes.
+    /// Whether `/readyz` reports ready.
     pub ready: bool,
-    /// How old what is known may be, in seconds; `null` before anything was heard from the source.
+    /// Seconds since the last contact with the source of resources; `null` before the first.
     pub age_seconds: Option<u64>,
-    /// The listeners, each with its hosts in the order of the alphabet.
+    /// The listeners, each with its hosts in alphabetical order.
     pub listeners: Vec<Listener>,
     /// The certificates in use.
     pub certificates: Vec<Certificate>,
-    /// What is wrong now.
+    /// The current problems.
     pub problems: Vec<TableProblem>,
 }
 
-/// One listener.
+/// A listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
     /// `http` or `https`.
     pub name: String,
-    /// What is served on it.
+    /// The hosts that it serves.
     pub hosts: Vec<Host>,
 }
 
-/// All that is served under one hostname.
+/// A hostname or wildcard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
-    /// The name, or `*.` and a name.
+    /// The hostname, or `*.` and a domain.
     pub host: String,
-    /// The environment's name; empty where there is none.
+    /// The name of the environment; empty if none.
     pub environment: String,
-    /// The resource that claims the name.
+    /// The resource that claims the host.
     pub origin: String,
-    /// Its routes in the order in which they are tried.
+    /// Its routes in the order of evaluation.
     pub routes: Vec<Route>,
 }
 
-/// One match with what happens to the requests that it takes.
+/// A match, and what happens to matching requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// Which requests it takes, in words: the path, then method, headers and query parameters
-    /// where they matter.
+    /// Which requests match, as text: the path, then method, headers and query parameters if they
+    /// are relevant.
     #[serde(rename = "match")]
     pub matches: String,
-    /// The service's name.
+    /// The name of the service.
     pub service: String,
-    /// The credentials that are demanded: `none`, `app`, `user` or `app+user`.
+    /// The required credentials: `none`, `app`, `user` or `app+user`.
     pub require: String,
-    /// The resource that says so, with its file and line where it has one.
+    /// The resource that defines it, with file and line if known.
     pub origin: String,
-    /// Where the requests go.
+    /// The backends that receive the requests.
     pub backends: Vec<Backend>,
 }
 
-/// One variant of a service.
+/// A variant of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backend {
     /// `stable`, or the name of the canary's Service.
@@ -82,33 +81,33 @@ pub struct Backend {
     pub service: String,
     /// `http1`, `h2c` or `tls`.
     pub protocol: String,
-    /// Endpoints that take new requests.
+    /// Endpoints that accept new requests.
     pub ready: Vec<SocketAddr>,
-    /// Endpoints that are being shut down but still serve.
+    /// Endpoints that are terminating but still serve.
     pub draining: Vec<SocketAddr>,
 }
 
 /// A certificate in use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
-    /// Where it was found.
+    /// Where it is stored.
     pub origin: String,
-    /// The names that it is for.
+    /// Its names.
     pub names: Vec<String>,
-    /// Seconds until it expires; 0 once it has.
+    /// Seconds until it expires; 0 if it is expired.
     pub expires_in_seconds: u64,
 }
 
-/// What is wrong with a resource or a certificate.
+/// A problem with a resource or a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableProblem {
     /// `error` or `warning`.
     pub severity: String,
-    /// Why, as one CamelCase word.
+    /// The reason in CamelCase.
     pub reason: String,
-    /// The resource, with its file and line where it has one.
+    /// The resource, with file and line if known.
     pub origin: String,
-    /// What is wrong.
+    /// A description of the problem.
     pub message: String,
     /// How to mend it.
     pub help: String,
@@ -117,7 +116,7 @@ pub struct TableProblem {
 // === impl Table ===
 
 impl Table {
-    /// The table of a snapshot that nothing serves yet.
+    /// Creates the table of a snapshot that is not being served.
     #[must_use]
     pub fn new(snapshot: &Snapshot, problems: &[Problem]) -> Self {
         let listeners = snapshot.listeners.iter().map(|listener| {
@@ -140,7 +139,7 @@ impl Host {
         let routes = host.routes.iter().map(|route| Route {
             matches: describe(&route.matches),
             service: route.rule.service.to_string(),
-            require: word(&route.rule.policy.access.require),
+            require: variant_name(&route.rule.policy.access.require),
             origin: origin(&route.rule.origin),
             backends: route.rule.backends.all().iter().map(Backend::new).collect(),
         });
@@ -189,7 +188,7 @@ impl Certificate {
 impl TableProblem {
     fn new(problem: &Problem) -> Self {
         Self {
-            severity: word(&problem.severity),
+            severity: variant_name(&problem.severity),
             reason: problem.reason.to_owned(),
             origin: origin(&problem.origin),
             message: problem.message.clone(),
@@ -206,15 +205,15 @@ fn protocol(protocol: &backend::UpstreamProtocol) -> &'static str {
     }
 }
 
-/// The word that a unit variant is written as.
-pub(crate) fn word(value: &impl Serialize) -> String {
+/// Returns the serialized name of a unit variant.
+pub(crate) fn variant_name(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(word)) => word,
+        Ok(serde_json::Value::String(name)) => name,
         _ => String::new(),
     }
 }
 
-/// `Service namespace/name`, and after it the file and line where there is one.
+/// Formats an origin: `Service namespace/name`, followed by file and line if known.
 pub(crate) fn origin(origin: &Origin) -> String {
     match &origin.place {
         None => origin.to_string(),
@@ -225,16 +224,16 @@ pub(crate) fn origin(origin: &Origin) -> String {
     }
 }
 
-/// A match in words, such as `/api* GET header X-Canary=1`.
+/// Formats a match, such as `/api* GET header X-Canary=1`.
 pub(crate) fn describe(matches: &RouteMatch) -> String {
     let value = |value: &ValueMatch| match value {
         ValueMatch::Exact(exact) => format!("={exact}"),
-        ValueMatch::Regex(pattern) => format!("~{}", word(pattern)),
+        ValueMatch::Regex(pattern) => format!("~{}", variant_name(pattern)),
     };
     let mut words = vec![match &matches.path {
         PathMatch::Exact(path) => path.to_string(),
         PathMatch::Prefix(prefix) => format!("{}/*", prefix.as_str()),
-        PathMatch::Regex(pattern) => format!("~{}", word(pattern)),
+        PathMatch::Regex(pattern) => format!("~{}", variant_name(pattern)),
     }];
     words.extend(matches.method.as_ref().map(ToString::to_string));
     words.extend(

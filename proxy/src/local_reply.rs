@@ -1,4 +1,4 @@
-//! Our own answers: short, with the request's id, in the form that the client reads.
+//! Local replies: short, with the request's id, in the format that the client accepts.
 
 mod accept;
 mod body;
@@ -19,29 +19,28 @@ static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> =
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// What of a request decides the form of an answer. Taken from the head before it is judged, so
-/// that a refusal has a form too.
+/// The properties of a request that determine the format of a local reply. Read before the request
+/// is validated, so that rejections have a format, too.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Asker {
+pub(crate) struct ClientFormat {
     head: bool,
     kind: Kind,
     accept: Option<HeaderValue>,
 }
 
-/// All that an answer of our own is made from.
+/// The input of a local reply.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Facts<'a> {
-    pub(crate) asker: &'a Asker,
+pub(crate) struct ReplyContext<'a> {
+    pub(crate) client: &'a ClientFormat,
     pub(crate) id: &'a RequestId,
-    /// The `Date`.
+    /// The value of `Date`.
     pub(crate) date: &'a HeaderValue,
 }
 
-// === impl Asker ===
+// === impl ClientFormat ===
 
-impl Asker {
-    /// What `head` says. What cannot be read (a head that the codec refused) is answered as
-    /// [`Asker::default`].
+impl ClientFormat {
+    /// Reads the format from `head`. Requests without a valid head use [`ClientFormat::default`].
     pub(crate) fn of(head: &RequestHead) -> Self {
         let kind = head.headers.get(header::CONTENT_TYPE).map(kind_of).unwrap_or_default();
         Self {
@@ -52,58 +51,61 @@ impl Asker {
     }
 }
 
-/// An error that is no secret. 404 comes from [`hidden`](crate::hidden) alone.
-pub(crate) fn error(status: StatusCode, facts: &Facts<'_>) -> (ResponseHead, Bytes) {
-    if facts.asker.kind == Kind::Grpc {
-        return (grpc(status, facts), Bytes::new());
+/// Creates an error reply. Use [`hidden`](crate::hidden) for 404.
+pub(crate) fn error(status: StatusCode, context: &ReplyContext<'_>) -> (ResponseHead, Bytes) {
+    if context.client.kind == Kind::Grpc {
+        return (grpc(status, context), Bytes::new());
     }
-    let mut answer = page(status, facts, None);
+    let mut reply = page(status, context, None);
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        answer.0.headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        reply.0.headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    answer
+    reply
 }
 
-/// The 404, for [`hidden`](crate::hidden) alone. `asked` is the path with its query, where people
+/// Creates the 404 for [`hidden`](crate::hidden). `return_to` is the path with its query, if users
 /// can log in.
-pub(crate) fn not_found(facts: &Facts<'_>, asked: Option<&str>) -> (ResponseHead, Bytes) {
-    match facts.asker.kind {
-        Kind::Grpc => error(StatusCode::NOT_FOUND, facts),
-        _ => page(StatusCode::NOT_FOUND, facts, asked),
+pub(crate) fn not_found(
+    context: &ReplyContext<'_>,
+    return_to: Option<&str>,
+) -> (ResponseHead, Bytes) {
+    match context.client.kind {
+        Kind::Grpc => error(StatusCode::NOT_FOUND, context),
+        _ => page(StatusCode::NOT_FOUND, context, return_to),
     }
 }
 
-/// The answer to a request that was refused before it was routed.
-pub(crate) fn refusal(refusal: &Refusal, facts: &Facts<'_>) -> (ResponseHead, Bytes) {
-    error(refusal.status, facts)
+/// Creates the reply to a request that was rejected before routing.
+pub(crate) fn refusal(refusal: &Refusal, context: &ReplyContext<'_>) -> (ResponseHead, Bytes) {
+    error(refusal.status, context)
 }
 
-/// A redirect.
+/// Creates a redirect.
 pub(crate) fn redirect(
     status: StatusCode,
     location: HeaderValue,
-    facts: &Facts<'_>,
+    context: &ReplyContext<'_>,
 ) -> (ResponseHead, Bytes) {
-    let mut answer = page(status, facts, None);
-    answer.0.headers.insert(header::LOCATION, location);
-    answer
+    let mut reply = page(status, context, None);
+    reply.0.headers.insert(header::LOCATION, location);
+    reply
 }
 
-/// What an authority that issues certificates looks for (RFC 8555 §8.3).
-pub(crate) fn challenge(page: Bytes, facts: &Facts<'_>) -> (ResponseHead, Bytes) {
+/// Creates the response to an ACME `http-01` challenge (RFC 8555 §8.3).
+pub(crate) fn challenge(page: Bytes, context: &ReplyContext<'_>) -> (ResponseHead, Bytes) {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(page.len()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::DATE, facts.date.clone());
+    headers.insert(header::DATE, context.date.clone());
     (
         ResponseHead { status: StatusCode::OK, headers },
-        if facts.asker.head { Bytes::new() } else { page },
+        if context.client.head { Bytes::new() } else { page },
     )
 }
 
-/// Where plain HTTP is sent to: the same host, path and query with HTTPS on `port`, for every name
-/// alike.
+/// Returns the HTTPS location for a plain HTTP request: the same host, path and query on `port`,
+/// whether or not the host exists.
 pub(crate) fn https_location(authority: &Authority, target: &str, port: u16) -> HeaderValue {
     let target = if target.starts_with('/') { target } else { "/" };
     let location = match port {
@@ -113,27 +115,31 @@ pub(crate) fn https_location(authority: &Authority, target: &str, port: u16) -> 
     HeaderValue::try_from(location).unwrap_or(HeaderValue::from_static("/"))
 }
 
-/// A JSON document for everybody, which may be kept for a minute.
-pub(crate) fn document(json: Bytes, facts: &Facts<'_>) -> (ResponseHead, Bytes) {
+/// Creates a public JSON response that may be cached for a minute.
+pub(crate) fn document(json: Bytes, context: &ReplyContext<'_>) -> (ResponseHead, Bytes) {
     let mut headers = HeaderMap::with_capacity(5);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(json.len()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::DATE, facts.date.clone());
+    headers.insert(header::DATE, context.date.clone());
     (
         ResponseHead { status: StatusCode::OK, headers },
-        if facts.asker.head { Bytes::new() } else { json },
+        if context.client.head { Bytes::new() } else { json },
     )
 }
 
-fn page(status: StatusCode, facts: &Facts<'_>, asked: Option<&str>) -> (ResponseHead, Bytes) {
-    let format = facts
-        .asker
+fn page(
+    status: StatusCode,
+    context: &ReplyContext<'_>,
+    return_to: Option<&str>,
+) -> (ResponseHead, Bytes) {
+    let format = context
+        .client
         .accept
         .as_ref()
         .map_or(Format::Text, |accept| accept::format(accept.as_bytes()));
-    let body = Bytes::from(body::render(status, format, facts.id.as_str(), asked));
+    let body = Bytes::from(body::render(status, format, context.id.as_str(), return_to));
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -142,28 +148,27 @@ fn page(status: StatusCode, facts: &Facts<'_>, asked: Option<&str>) -> (Response
     if format == Format::Html {
         headers.insert(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY.clone());
     }
-    headers.insert(header::DATE, facts.date.clone());
-    (ResponseHead { status, headers }, if facts.asker.head { Bytes::new() } else { body })
+    headers.insert(header::DATE, context.date.clone());
+    (ResponseHead { status, headers }, if context.client.head { Bytes::new() } else { body })
 }
 
-/// Trailers-Only (gRPC over HTTP/2, "Responses"): the status in one header block, no body.
-fn grpc(status: StatusCode, facts: &Facts<'_>) -> ResponseHead {
+/// Creates a Trailers-Only response (gRPC over HTTP/2, "Responses"): one header block, no body.
+fn grpc(status: StatusCode, context: &ReplyContext<'_>) -> ResponseHead {
     let (transport, code) = grpc_status(status);
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(&GRPC_STATUS, HeaderValue::from_static(code));
     if let Ok(message) =
-        HeaderValue::try_from(format!("{} (request {})", body::sentence(status), facts.id))
+        HeaderValue::try_from(format!("{} (request {})", body::sentence(status), context.id))
     {
         headers.insert(&GRPC_MESSAGE, message);
     }
-    headers.insert(header::DATE, facts.date.clone());
+    headers.insert(header::DATE, context.date.clone());
     ResponseHead { status: transport, headers }
 }
 
-/// The status of the transport, and gRPC's own. What an HTTP client would get as 5xx is a call that
-/// failed, on a transport that works; a request that makes no sense as HTTP, or a method that is
-/// not there, stays what it is.
+/// Maps a status to that of the transport and that of gRPC. Failed calls have transport status 200;
+/// requests that are invalid as HTTP and unknown methods keep their HTTP status.
 fn grpc_status(status: StatusCode) -> (StatusCode, &'static str) {
     match status {
         StatusCode::NOT_FOUND => (status, "12"),

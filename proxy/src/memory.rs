@@ -1,12 +1,11 @@
-//! How much memory the heads of requests may hold: of one connection, and of one client over all of
-//! its connections.
+//! Limits the memory of request heads, per connection and per client.
 //!
-//! A head is held while its request waits: for its turn to be authenticated, for an issuer, for the
-//! portal, for a backend. What limits the number of requests (connections, and streams of each)
-//! lets one client hold gigabytes by heads as large as they may be; so their memory is counted.
+//! A head stays in memory while its request waits for authentication, an issuer, the portal or a
+//! backend. Limits of connections and streams alone would allow a client to occupy gigabytes with
+//! heads of maximum size.
 //!
-//! A connection counts for itself, without a lock, and takes what it needs from its client's budget
-//! in large steps: most connections never need any.
+//! Each connection counts without a lock, and takes large steps from its client's budget when it
+//! needs more than a free allowance: most connections never do.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -20,48 +19,48 @@ use crate::clients::{Client, Clients};
 use crate::exchange::{RequestHead, Target};
 use crate::telemetry::Meter;
 
-/// What a connection has for itself, in octets: a few heads of the usual size.
+/// The free allowance of a connection, in octets: a few heads of typical size.
 const FREE: usize = 16 * 1024;
-/// What is taken from the client's budget at once.
+/// The step by which a connection takes from its client's budget, in octets.
 const STEP: usize = 64 * 1024;
-/// A head up to this size counts as small: it is worth no work to hold less of it.
+/// The size up to which a head counts as small, and is not worth shrinking, in octets.
 pub(crate) const SMALL: usize = 4 * 1024;
-/// What a header map needs for each field that it has room for, but for the octets of names and
-/// values. (http 1: a slot of the table, and an entry with its hash, name, value and links.)
+/// The memory of a header map per field of capacity, without names and values, in octets. (http 1:
+/// a slot of the table, and an entry with its hash, name, value and links.)
 const ENTRY: usize = 120;
 
 /// The memory of one connection's requests.
 pub(crate) struct Account {
-    payer: Payer,
+    owner: Owner,
     per_connection: usize,
     per_client: usize,
-    held: Cell<usize>,
-    /// What was taken of the client's budget.
+    used: Cell<usize>,
+    /// What the connection took from the client's budget.
     granted: Cell<usize>,
     meter: Rc<Meter>,
 }
 
-/// Whose requests they are.
-enum Payer {
-    /// One client's.
+/// The client whose requests they are.
+enum Owner {
+    /// The same client for all requests.
     Client(Client),
-    /// Many clients': a proxy says whose each is. What it says is looked up for heads alone that are
-    /// not small.
+    /// A trusted proxy, which reports the client of each request. The client is looked up only for
+    /// heads that are not small.
     Proxy(Arc<Clients>),
 }
 
-/// What one head holds, until this is dropped.
+/// The memory charged for a head, until this is dropped.
 pub(crate) struct Charge {
     account: Rc<Account>,
     octets: usize,
-    /// Who pays for it besides the connection, and how much.
+    /// The client behind a proxy that is charged, too, and how much.
     proxied: Option<(Client, usize)>,
 }
 
 // === impl Account ===
 
 impl Account {
-    /// For a connection of `client`; where there is none, for one of a trusted proxy.
+    /// Creates the account of a connection of `client`; `None` for a trusted proxy.
     pub(crate) fn new(
         limits: &Limits,
         client: Option<&Client>,
@@ -69,25 +68,25 @@ impl Account {
         meter: Rc<Meter>,
     ) -> Rc<Self> {
         Rc::new(Self {
-            payer: match client {
-                Some(client) => Payer::Client(client.clone()),
-                None => Payer::Proxy(Arc::clone(clients)),
+            owner: match client {
+                Some(client) => Owner::Client(client.clone()),
+                None => Owner::Proxy(Arc::clone(clients)),
             },
             per_connection: limits.request_memory_per_connection.get(),
             per_client: limits.request_memory_per_client.get(),
-            held: Cell::new(0),
+            used: Cell::new(0),
             granted: Cell::new(0),
             meter,
         })
     }
 
     fn take(&self, octets: usize) -> bool {
-        let Some(held) = self.held.get().checked_add(octets) else { return false };
-        if let Payer::Client(client) = &self.payer {
-            if held > self.per_connection {
+        let Some(used) = self.used.get().checked_add(octets) else { return false };
+        if let Owner::Client(client) = &self.owner {
+            if used > self.per_connection {
                 return false;
             }
-            let missing = held.saturating_sub(FREE + self.granted.get());
+            let missing = used.saturating_sub(FREE + self.granted.get());
             if missing > 0 {
                 let step = missing.next_multiple_of(STEP);
                 if !client.take(step, self.per_client) {
@@ -96,35 +95,35 @@ impl Account {
                 self.granted.set(self.granted.get() + step);
             }
         }
-        self.held.set(held);
+        self.used.set(used);
         self.meter.heads_taken(octets);
         true
     }
 
-    fn give_back(&self, octets: usize) {
-        let held = self.held.get().saturating_sub(octets);
-        self.held.set(held);
-        self.meter.heads_given_back(octets);
+    fn release(&self, octets: usize) {
+        let used = self.used.get().saturating_sub(octets);
+        self.used.set(used);
+        self.meter.heads_released(octets);
         let granted = self.granted.get();
         if granted == 0 {
             return;
         }
-        let needed = held.saturating_sub(FREE).next_multiple_of(STEP);
-        // One step more is kept for as long as any is needed, lest it be given and taken by turns.
-        let kept = if needed == 0 { 0 } else { needed + STEP };
-        if kept < granted
-            && let Payer::Client(client) = &self.payer
+        let needed = used.saturating_sub(FREE).next_multiple_of(STEP);
+        // Keep a spare step while any is needed, to avoid taking and releasing it repeatedly.
+        let keep = if needed == 0 { 0 } else { needed + STEP };
+        if keep < granted
+            && let Owner::Client(client) = &self.owner
         {
-            client.give_back(granted - kept);
-            self.granted.set(kept);
+            client.release(granted - keep);
+            self.granted.set(keep);
         }
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
-        if let Payer::Client(client) = &self.payer {
-            client.give_back(self.granted.get());
+        if let Owner::Client(client) = &self.owner {
+            client.release(self.granted.get());
         }
     }
 }
@@ -132,18 +131,18 @@ impl Drop for Account {
 // === impl Charge ===
 
 impl Charge {
-    /// Of nothing yet.
+    /// Creates an empty charge.
     pub(crate) fn new(account: &Rc<Account>) -> Self {
         Self { account: Rc::clone(account), octets: 0, proxied: None }
     }
 
-    /// What is held.
+    /// Returns the charged octets.
     pub(crate) fn octets(&self) -> usize {
         self.octets
     }
 
-    /// Holds so many octets from now on, of a head that is not whole yet. `false` where that is more
-    /// than may be held: then it holds what it did.
+    /// Changes the charge to `octets`, while the head is being read. Returns `false` and changes
+    /// nothing if that exceeds a limit.
     #[must_use]
     pub(crate) fn resize(&mut self, octets: usize) -> bool {
         if octets <= self.octets {
@@ -157,26 +156,26 @@ impl Charge {
         taken
     }
 
-    /// Holds less.
+    /// Reduces the charge to `octets`.
     pub(crate) fn shrink(&mut self, octets: usize) {
         if octets >= self.octets {
             return;
         }
-        self.account.give_back(self.octets - octets);
+        self.account.release(self.octets - octets);
         self.octets = octets;
         if octets <= SMALL
             && let Some((client, octets)) = self.proxied.take()
         {
-            client.give_back(octets);
+            client.release(octets);
         }
     }
 
-    /// Holds a head. `client` says whose it is, where it came by a proxy. `false` where that is more
-    /// than may be held.
+    /// Charges for a head; `client` returns the client behind a proxy. Returns `false` if that
+    /// exceeds a limit.
     #[must_use]
     pub(crate) fn cover(&mut self, head: &RequestHead, client: impl FnOnce() -> IpAddr) -> bool {
         let octets = head_weight(head);
-        if let Payer::Proxy(clients) = &self.account.payer
+        if let Owner::Proxy(clients) = &self.account.owner
             && octets > SMALL
         {
             let client = clients.client(client());
@@ -195,7 +194,7 @@ impl Drop for Charge {
     }
 }
 
-/// What a head holds in memory, in octets. A map of many small fields is much larger than they are.
+/// Returns the memory of a head, in octets. Many small fields need much more than their octets.
 fn head_weight(head: &RequestHead) -> usize {
     let target = match &head.target {
         Target::Path(path) => path.as_str().len(),
@@ -204,10 +203,10 @@ fn head_weight(head: &RequestHead) -> usize {
     target + weight(&head.headers)
 }
 
-/// What header fields hold in memory, in octets.
+/// Returns the memory of header fields, in octets.
 pub(crate) fn weight(headers: &HeaderMap) -> usize {
     let octets: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    // Further values of a name lie in a list of their own, which may have grown to twice its need.
+    // Further values of a name are in a separate list, whose capacity can be twice its length.
     let further = headers.len() - headers.keys_len();
     octets + (headers.capacity() + 2 * further) * ENTRY
 }
@@ -248,7 +247,7 @@ pub(crate) mod tests {
             .meter()
     }
 
-    /// What this head is charged where nothing limits it.
+    /// Charges for a head without limits.
     pub(crate) fn charge(head: &RequestHead) -> Charge {
         let (_, [account]) = accounts(false);
         let mut charge = Charge::new(&account);
@@ -270,17 +269,17 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_connection_holds_no_more_than_its_limit() {
+    fn a_connection_has_a_limit() {
         let (_, [account]) = accounts(false);
-        let held: Vec<_> = std::iter::from_fn(|| charged(&account, 1_000)).collect();
-        assert_eq!(held.len(), LIMITS.0 / 1_000);
-        drop(held);
+        let charges: Vec<_> = std::iter::from_fn(|| charged(&account, 1_000)).collect();
+        assert_eq!(charges.len(), LIMITS.0 / 1_000);
+        drop(charges);
         assert!(charged(&account, LIMITS.0).is_some());
         assert!(charged(&account, LIMITS.0 + 1).is_none());
     }
 
     #[test]
-    fn the_connections_of_a_client_share_one_budget_but_for_a_few_heads_each() {
+    fn connections_of_a_client_share_a_budget_beyond_the_free_allowance() {
         let (_, [one, two, three]) = accounts(false);
         let all = (charged(&one, 250_000), charged(&two, 140_000));
         assert!(all.0.is_some() && all.1.is_some());
@@ -291,39 +290,39 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_not_held_any_more_is_the_clients_again() {
+    fn released_memory_returns_to_the_client() {
         let (clients, [one, two]) = accounts(false);
         let client = clients.client(address(1));
-        let mut held = charged(&one, 290_000).expect("within the limits");
-        held.shrink(10);
+        let mut first = charged(&one, 290_000).expect("within the limits");
+        first.shrink(10);
         assert!(client.take(LIMITS.1, LIMITS.1), "the whole budget");
-        client.give_back(LIMITS.1);
-        let _held = charged(&two, 290_000);
-        drop((held, one, two));
+        client.release(LIMITS.1);
+        let second = charged(&two, 290_000);
+        drop((first, one, two));
         assert!(!client.take(LIMITS.1, LIMITS.1));
-        drop(_held);
+        drop(second);
         assert!(client.take(LIMITS.1, LIMITS.1), "the whole budget");
     }
 
     #[test]
-    fn by_a_proxy_each_client_has_its_own_budget() {
+    fn clients_behind_a_proxy_have_separate_budgets() {
         let (clients, [one, two]) = accounts(true);
-        let held: Vec<_> = std::iter::from_fn(|| {
+        let charges: Vec<_> = std::iter::from_fn(|| {
             let mut charge = Charge::new(&one);
             charge.cover(&large("x"), || address(7)).then_some(charge)
         })
         .collect();
-        assert_eq!(held.len(), LIMITS.1 / 61_000);
-        let mut again = Charge::new(&two);
-        assert!(!again.cover(&large("x"), || address(7)), "nor by another connection");
-        assert!(again.cover(&large("x"), || address(8)));
-        assert!(again.cover(&head("GET / HTTP/1.1\nHost: a"), || unreachable!()), "a small one");
-        drop((held, again));
+        assert_eq!(charges.len(), LIMITS.1 / 61_000);
+        let mut charge = Charge::new(&two);
+        assert!(!charge.cover(&large("x"), || address(7)), "the budget covers all connections");
+        assert!(charge.cover(&large("x"), || address(8)));
+        assert!(charge.cover(&head("GET / HTTP/1.1\nHost: a"), || unreachable!()), "a small one");
+        drop((charges, charge));
         assert_eq!(clients.len(), 0);
     }
 
     #[test]
-    fn many_small_fields_weigh_what_they_hold() {
+    fn many_small_fields_count_with_their_overhead() {
         let fields: String = (0..1_000).map(|number| format!("\nx{number}: ")).collect();
         let many = head(&format!("GET / HTTP/1.1\nHost: a{fields}"));
         assert!(head_weight(&many) > 100_000);

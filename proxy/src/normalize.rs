@@ -1,8 +1,7 @@
-//! The one reading of a request: refuses what two parsers could read differently, and leaves of the
-//! rest only what holds from end to end.
+//! Normalizes requests: rejects those that two parsers could interpret differently, and removes
+//! framing and hop-by-hop fields.
 //!
-//! All later steps decide on a [`Request`], and the forwarded request is written afresh from it.
-//! What framed it or belonged to the client's connection is no longer among its headers.
+//! All later steps use the normalized [`Request`], from which the forwarded request is serialized.
 
 mod fields;
 mod host;
@@ -22,33 +21,33 @@ pub(crate) use self::host::Authority;
 pub(crate) use self::path::Reading;
 use crate::exchange::{BodyLength, Refusal, RequestHead, Target};
 
-/// A request as everything after this step sees it.
+/// A normalized request.
 #[derive(Debug)]
 pub(crate) struct Request {
-    /// `GET` for a WebSocket, also where it came as an extended CONNECT.
+    /// `GET` for a WebSocket, even if it was an extended CONNECT.
     pub(crate) method: Method,
     pub(crate) version: Version,
     /// Host and explicit port.
     pub(crate) authority: Authority,
     /// Path and query; `*` for `OPTIONS *`.
     pub(crate) target: PathAndQuery,
-    /// Whether some parsers read the path otherwise than by its octets.
+    /// Whether the path is ambiguous.
     pub(crate) reading: Reading,
-    /// The end-to-end fields: without `Host`, `Content-Length`, `Expect`, `Upgrade` and all that
-    /// is hop-by-hop. `TE` stays where it is `trailers`.
+    /// The end-to-end fields: without `Host`, `Content-Length`, `Expect`, `Upgrade` and hop-by-hop
+    /// fields. `TE: trailers` is kept.
     pub(crate) headers: HeaderMap,
     pub(crate) body: BodyLength,
     pub(crate) kind: Kind,
-    /// Whether the client waits for a 100 before it sends the body.
+    /// Whether the client waits for 100 (Continue) before it sends the body.
     pub(crate) expects_continue: bool,
 }
 
-/// What is spoken inside of a request.
+/// The application protocol of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Kind {
     #[default]
     Http,
-    /// `Content-Type: application/grpc`, with a suffix or without.
+    /// `Content-Type: application/grpc`, with or without a suffix.
     Grpc,
     /// `Content-Type: application/grpc-web`.
     GrpcWeb,
@@ -56,13 +55,13 @@ pub(crate) enum Kind {
     WebSocket,
 }
 
-/// Reads a request once and for all.
+/// Normalizes a request.
 ///
-/// `trusted` says whether forwarding headers of this client are believed; where not, they are
-/// dropped here, before any rule can look at them. `max_headers` is the limit on header fields.
+/// `trusted` is whether forwarding headers of this client are trusted; if not, they are removed
+/// before any rule can match them. `max_headers` is the maximum number of header fields.
 ///
 /// # Errors
-/// One of [`refusals`]; the answer depends on nothing but the request.
+/// Returns one of [`refusals`], which depends on the request only.
 pub(crate) fn request(
     head: RequestHead,
     trusted: bool,
@@ -77,9 +76,9 @@ pub(crate) fn request(
     check_scheme(head.scheme.as_deref())?;
     let tunnel = is_extended_connect(&head)?;
     check_method(&head.method, tunnel)?;
-    let (target, reading) = read_target(head.target, &head.method)?;
+    let (target, reading) = check_target(head.target, &head.method)?;
 
-    let fields = Fields::gather(&head.headers, head.version, trusted)?;
+    let fields = Fields::collect(&head.headers, head.version, trusted)?;
     let authority = fields.authority(head.authority.as_deref())?;
     let upgrade =
         !tunnel && head.version == Version::HTTP_11 && fields.wants_websocket(&head.headers)?;
@@ -95,7 +94,7 @@ pub(crate) fn request(
     };
     let expects_continue = fields.expects_continue(head.version)?;
     let method = if tunnel { Method::GET } else { head.method };
-    let (drop, cookies) = fields.verdict();
+    let (drop, cookies) = fields.into_parts();
 
     let mut headers = head.headers;
     for name in drop {
@@ -117,7 +116,7 @@ pub(crate) fn request(
     })
 }
 
-/// What a content type says about what is spoken.
+/// Returns the protocol that a content type indicates.
 pub(crate) fn kind_of(content_type: &HeaderValue) -> Kind {
     let prefix = b"application/grpc";
     let bytes = content_type.as_bytes();
@@ -134,10 +133,10 @@ pub(crate) fn kind_of(content_type: &HeaderValue) -> Kind {
 }
 
 fn check_scheme(scheme: Option<&[u8]>) -> Result<(), Refusal> {
-    let known = |scheme: &[u8]| {
+    let is_http = |scheme: &[u8]| {
         scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https")
     };
-    if scheme.is_none_or(known) { Ok(()) } else { Err(refusals::SCHEME) }
+    if scheme.is_none_or(is_http) { Ok(()) } else { Err(refusals::SCHEME) }
 }
 
 fn is_extended_connect(head: &RequestHead) -> Result<bool, Refusal> {
@@ -155,7 +154,7 @@ fn is_extended_connect(head: &RequestHead) -> Result<bool, Refusal> {
 }
 
 fn check_method(method: &Method, tunnel: bool) -> Result<(), Refusal> {
-    let refused = match *method {
+    let unsupported = match *method {
         Method::CONNECT => !tunnel,
         Method::TRACE => true,
         Method::GET
@@ -167,16 +166,15 @@ fn check_method(method: &Method, tunnel: bool) -> Result<(), Refusal> {
         | Method::PATCH => false,
         _ => {
             let name = method.as_str();
-            // Methods are compared with case (RFC 9110 §9.1), but not by every backend: `get` is
-            // refused.
+            // Methods are case-sensitive (RFC 9110 §9.1), but not for every backend: reject `get`.
             name.len() > 32
                 || !name.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_'))
         }
     };
-    if refused { Err(refusals::METHOD) } else { Ok(()) }
+    if unsupported { Err(refusals::METHOD) } else { Ok(()) }
 }
 
-fn read_target(target: Target, method: &Method) -> Result<(PathAndQuery, Reading), Refusal> {
+fn check_target(target: Target, method: &Method) -> Result<(PathAndQuery, Reading), Refusal> {
     match target {
         Target::Path(target) => {
             let reading = path::check(&target)?;
@@ -189,7 +187,7 @@ fn read_target(target: Target, method: &Method) -> Result<(PathAndQuery, Reading
     }
 }
 
-/// What one pass over the fields has found.
+/// The result of one pass over the header fields.
 #[derive(Default)]
 struct Fields<'h> {
     host: Option<&'h HeaderValue>,
@@ -204,30 +202,30 @@ struct Fields<'h> {
 // === impl Fields ===
 
 impl<'h> Fields<'h> {
-    fn gather(headers: &'h HeaderMap, version: Version, trusted: bool) -> Result<Self, Refusal> {
+    fn collect(headers: &'h HeaderMap, version: Version, trusted: bool) -> Result<Self, Refusal> {
         let mut fields = Self::default();
         let mut last = None;
         for (name, value) in headers {
-            let again = last.replace(name) == Some(name);
-            fields.take(name, value, again, version, trusted)?;
+            let repeated = last.replace(name) == Some(name);
+            fields.add(name, value, repeated, version, trusted)?;
         }
-        fields.drop_named(headers);
+        fields.drop_connection_options(headers);
         Ok(fields)
     }
 
-    /// `again` says that the field before had the same name: a map yields all values of a name in a
-    /// row.
-    fn take(
+    /// Adds a field. `repeated` is whether the previous field had the same name: a map iterates
+    /// over all values of a name in sequence.
+    fn add(
         &mut self,
         name: &HeaderName,
         value: &'h HeaderValue,
-        again: bool,
+        repeated: bool,
         version: Version,
         trusted: bool,
     ) -> Result<(), Refusal> {
         let role = match folded(name.as_str()) {
             None => role(name.as_str()),
-            Some(folded) => disguised(&folded)?,
+            Some(folded) => folded_role(&folded)?,
         };
         match role {
             Role::Free | Role::Kept => return Ok(()),
@@ -239,23 +237,27 @@ impl<'h> Fields<'h> {
                 if *name == header::CONTENT_TYPE {
                     self.content_type = Some(value);
                 }
-                return if again { Err(refusals::FIELD_REPEATED) } else { Ok(()) };
+                return if repeated { Err(refusals::FIELD_REPEATED) } else { Ok(()) };
             }
-            Role::Te if value == "trailers" && !again => return Ok(()),
-            Role::Host if again => return Err(refusals::HOST_REPEATED),
-            Role::Expect if again => return Err(refusals::FIELD_REPEATED),
+            Role::Te if value == "trailers" && !repeated => return Ok(()),
+            Role::Host if repeated => return Err(refusals::HOST_REPEATED),
+            Role::Expect if repeated => return Err(refusals::FIELD_REPEATED),
             Role::Http2Settings => return Err(refusals::UPGRADE_H2C),
             Role::Connection | Role::Upgrade | Role::HopByHop
                 if version == Version::HTTP_2 && !name.as_str().starts_with("proxy-auth") =>
             {
                 return Err(refusals::FIELD_OF_CONNECTION);
             }
-            Role::Forwarding if trusted => return Ok(()),
+            Role::ProxyHeaderSettings if trusted => return Ok(()),
             Role::Host => self.host = Some(value),
             Role::Expect => self.expect = Some(value),
             Role::Connection => self.connection.push(value),
             Role::Upgrade => self.upgrade.push(value),
-            Role::Te | Role::Length | Role::HopByHop | Role::Identity | Role::Forwarding => {}
+            Role::Te
+            | Role::Length
+            | Role::HopByHop
+            | Role::Identity
+            | Role::ProxyHeaderSettings => {}
         }
         if !self.drop.contains(name) {
             self.drop.push(name.clone());
@@ -263,10 +265,9 @@ impl<'h> Fields<'h> {
         Ok(())
     }
 
-    /// Drops what `Connection` names (RFC 9110 §7.6.1), unless it is a field that means something
-    /// to the gateway: a client must not be able to take away what the gateway says or decides
-    /// by.
-    fn drop_named(&mut self, headers: &HeaderMap) {
+    /// Drops the fields that `Connection` lists (RFC 9110 §7.6.1), except those with a meaning to
+    /// the gateway: clients must not remove fields that it sets or evaluates.
+    fn drop_connection_options(&mut self, headers: &HeaderMap) {
         for option in self.connection.iter().flat_map(|value| tokens(value)) {
             if let Ok(name) = HeaderName::from_bytes(option)
                 && role(name.as_str()) == Role::Free
@@ -310,8 +311,8 @@ impl<'h> Fields<'h> {
 
     fn expects_continue(&self, version: Version) -> Result<bool, Refusal> {
         match self.expect {
-            // RFC 9110 §10.1.1: a server that gets it from an HTTP/1.0 client ignores it.
             None => Ok(false),
+            // RFC 9110 §10.1.1: servers ignore it in HTTP/1.0.
             Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
                 Ok(version != Version::HTTP_10)
             }
@@ -319,22 +320,22 @@ impl<'h> Fields<'h> {
         }
     }
 
-    /// The fields to drop, and how many cookie fields there are.
-    fn verdict(self) -> (SmallVec<[HeaderName; 8]>, usize) {
+    /// Returns the fields to drop, and the number of cookie fields.
+    fn into_parts(self) -> (SmallVec<[HeaderName; 8]>, usize) {
         (self.drop, self.cookies)
     }
 }
 
-/// The role of a field that some backends take for another one.
-fn disguised(folded: &[u8]) -> Result<Role, Refusal> {
+/// Returns the role of a field that some backends confuse with another one.
+fn folded_role(folded: &[u8]) -> Result<Role, Refusal> {
     match std::str::from_utf8(folded).map_or(Role::Free, role) {
-        Role::Identity | Role::Forwarding => Ok(Role::Identity),
+        Role::Identity | Role::ProxyHeaderSettings => Ok(Role::Identity),
         Role::Free => Ok(Role::Free),
         _ => Err(refusals::FIELD_SPELLING),
     }
 }
 
-/// The elements of a comma-separated list, without the empty ones (RFC 9110 §5.6.1.2).
+/// Returns the non-empty elements of a comma-separated list (RFC 9110 §5.6.1.2).
 pub(crate) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     value
         .as_bytes()
@@ -344,7 +345,7 @@ pub(crate) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
 }
 
 fn has_key(headers: &HeaderMap) -> bool {
-    // 16 octets in base64 (RFC 6455 §4.1): 22 digits and two paddings.
+    // 16 octets in base64 (RFC 6455 §4.1): 22 digits and padding.
     let digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     headers
         .get(header::SEC_WEBSOCKET_KEY)
@@ -365,8 +366,7 @@ fn websocket_body(
     if version && empty && get { Ok(BodyLength::Tunnel) } else { Err(refusals::WEBSOCKET) }
 }
 
-/// Makes one field of several: crumbs in HTTP/2 (RFC 9113 §8.2.3), which an HTTP/1.1 backend would
-/// read as different lists.
+/// Joins `Cookie` fields into one: HTTP/2 allows several (RFC 9113 §8.2.3), HTTP/1.1 does not.
 fn join_cookies(headers: &mut HeaderMap) {
     let mut joined = Vec::new();
     for crumb in headers.get_all(header::COOKIE).iter().filter(|crumb| !crumb.is_empty()) {

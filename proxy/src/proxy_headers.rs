@@ -1,9 +1,8 @@
-//! The headers that tell a backend where a request came from, and what of a message ends with the
-//! connection it came on.
+//! Sets the forwarding headers of requests, and removes hop-by-hop fields of responses.
 //!
-//! [`normalize`](crate::normalize) has already dropped what is hop-by-hop in a request, and what
-//! its client is not to say. Here the gateway says its own, after everything was dropped: no client
-//! can have it dropped again.
+//! [`normalize`](crate::normalize) has already removed a request's hop-by-hop fields, and those
+//! that its client must not set. The gateway sets its own fields afterwards, so that no client can
+//! have them removed.
 
 mod client;
 mod id;
@@ -34,41 +33,41 @@ static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// What the configuration says about forwarding headers.
+/// The settings of forwarding headers.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Forwarding {
+pub(crate) struct ProxyHeaderSettings {
     forwarded: bool,
     trusted: Vec<IpNet>,
 }
 
-// === impl Forwarding ===
+// === impl ProxyHeaderSettings ===
 
-impl Forwarding {
-    /// Whether the headers of a client at `address` are believed.
+impl ProxyHeaderSettings {
+    /// Returns whether the forwarding headers of a client at `address` are trusted.
     pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.trusted.iter().any(|network| network.contains(&address))
     }
 }
 
-impl From<&Settings> for Forwarding {
+impl From<&Settings> for ProxyHeaderSettings {
     fn from(settings: &Settings) -> Self {
         Self { forwarded: settings.forwarded_header, trusted: settings.trusted_networks.clone() }
     }
 }
 
-/// Makes the headers of `request` those for the backend, all but `Host` and what frames the
-/// message: a codec writes those from the other parts of the request. Returns that `Host`.
+/// Sets the headers of `request` for the backend, except `Host` and framing, which the codec
+/// writes. Returns the value of `Host`.
 ///
-/// `client` is what `client()` found. `http2` says whether the backend is spoken to in HTTP/2: the
-/// one place where `TE: trailers` needs no `Connection: TE`.
+/// `client` is the result of [`client()`]. `http2` is whether the backend uses HTTP/2, where `TE:
+/// trailers` needs no `Connection: TE`.
 pub(crate) fn request(
     request: &mut Request,
     peer: &Peer,
     client: IpAddr,
     id: &RequestId,
     http2: bool,
-    settings: &Forwarding,
+    settings: &ProxyHeaderSettings,
 ) -> HeaderValue {
     let scheme = if peer.tls { "https" } else { "http" };
     let hop = address(peer.client.ip().to_canonical());
@@ -102,14 +101,13 @@ pub(crate) fn request(
     host
 }
 
-/// Drops from a backend's response what belongs to the connection it came on, and dates it where
-/// the backend did not (RFC 9110 §6.6.1). `Content-Length` stays: of the response to a HEAD it says
-/// something that no body does.
+/// Removes hop-by-hop fields of a backend's response, and adds `Date` if it is missing (RFC 9110
+/// §6.6.1). Keeps `Content-Length`, which is meaningful in responses to HEAD.
 pub(crate) fn response(headers: &mut HeaderMap, date: &HeaderValue) {
     let mut drop = SmallVec::<[HeaderName; 4]>::new();
     for option in headers.get_all(header::CONNECTION).iter().flat_map(tokens) {
         if let Ok(name) = HeaderName::from_bytes(option)
-            && is_nameable(&name)
+            && is_removable(&name)
         {
             drop.push(name);
         }
@@ -127,16 +125,15 @@ pub(crate) fn response(headers: &mut HeaderMap, date: &HeaderValue) {
     }
 }
 
-/// Drops from trailers what must not come after the body, where some backends would merge it into
-/// the headers that were checked (RFC 9110 §6.5.1): whatever frames, routes, authenticates or says
-/// where a request came from.
+/// Removes fields that are not allowed in trailers (RFC 9110 §6.5.1): those for framing, routing,
+/// authentication and forwarding. Some backends would merge them into the checked headers.
 pub(crate) fn trailers(trailers: &mut HeaderMap) {
-    let refused = |name: &HeaderName| match folded(name.as_str()) {
+    let forbidden = |name: &HeaderName| match folded(name.as_str()) {
         Some(folded) => std::str::from_utf8(&folded).map_or(true, |name| !role(name).is_free()),
         None => !role(name.as_str()).is_free() || *name == header::SET_COOKIE,
     };
     let drop: SmallVec<[HeaderName; 4]> =
-        trailers.keys().filter(|name| refused(name)).cloned().collect();
+        trailers.keys().filter(|name| forbidden(name)).cloned().collect();
     for name in drop {
         trailers.remove(name);
     }
@@ -156,14 +153,14 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether `Connection` in a response may take a field away: not those that say what the response
-/// is, or that guard its reader.
-fn is_nameable(name: &HeaderName) -> bool {
+/// Returns whether `Connection` in a response may remove a field: not those that describe the
+/// response or protect its reader.
+fn is_removable(name: &HeaderName) -> bool {
     role(name.as_str()).is_free()
         && !matches!(*name, header::SET_COOKIE | header::CONTENT_SECURITY_POLICY | header::DATE)
 }
 
-/// The last value goes to the end of the list that is there, as one field.
+/// Appends a value to a list header, and joins the list into one field.
 fn append(headers: &mut HeaderMap, name: &HeaderName, last: &HeaderValue) {
     let mut list = Vec::new();
     for value in headers.get_all(name).iter().filter(|value| !value.is_empty()) {
@@ -176,18 +173,18 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, last: &HeaderValue) {
     }
 }
 
-/// A single well-formed value stays, all else is replaced.
+/// Keeps a single well-formed value, and replaces anything else.
 fn keep_or_set(
     headers: &mut HeaderMap,
     name: &HeaderName,
     well_formed: impl Fn(&[u8]) -> bool,
-    ours: impl FnOnce() -> HeaderValue,
+    default: impl FnOnce() -> HeaderValue,
 ) {
     let mut values = headers.get_all(name).iter();
     let keep =
         values.next().is_some_and(|value| well_formed(value.as_bytes())) && values.next().is_none();
     if !keep {
-        headers.insert(name, ours());
+        headers.insert(name, default());
     }
 }
 
@@ -199,8 +196,7 @@ fn is_port(value: &[u8]) -> bool {
     std::str::from_utf8(value).is_ok_and(|value| value.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
-/// Drops a trace context that is malformed (W3C Trace Context §4.3): then a backend starts a trace
-/// of its own.
+/// Removes a malformed trace context (W3C Trace Context §4.3): the backend then starts a new trace.
 fn keep_trace(headers: &mut HeaderMap) {
     let mut parents = headers.get_all(&TRACEPARENT).iter();
     let keep = parents.next().is_some_and(|value| is_traceparent(value.as_bytes()))
@@ -211,8 +207,8 @@ fn keep_trace(headers: &mut HeaderMap) {
     }
 }
 
-/// `version "-" trace-id "-" parent-id "-" flags` in lower-case hexadecimal (W3C Trace Context
-/// §3.2); a later version may go on.
+/// Matches `version "-" trace-id "-" parent-id "-" flags` in lower-case hexadecimal (W3C Trace
+/// Context §3.2); later versions may append parts.
 fn is_traceparent(value: &[u8]) -> bool {
     let hex = |digits: &[u8], length: usize| {
         digits.len() == length
@@ -236,8 +232,8 @@ fn is_traceparent(value: &[u8]) -> bool {
         && ends
 }
 
-/// An element of `Forwarded` (RFC 7239 §4). IPv6 addresses and hosts with a port must be quoted
-/// (§6).
+/// Formats an element of `Forwarded` (RFC 7239 §4). IPv6 addresses and hosts with a port must be
+/// quoted (§6).
 fn element(peer: &Peer, host: &HeaderValue, scheme: &str) -> HeaderValue {
     let mut text = String::with_capacity(96);
     let written = match peer.client.ip().to_canonical() {
@@ -258,7 +254,7 @@ fn address(address: IpAddr) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
-/// The port that the client meant: the one it wrote, else its scheme's.
+/// Returns the port of the request: the explicit one, else the scheme's default.
 fn port(explicit: Option<u16>, tls: bool) -> HeaderValue {
     match (explicit, tls) {
         (Some(port), _) => HeaderValue::from(port),

@@ -3,18 +3,18 @@
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 
-/// A fast generator (wyrand) for balancing and identifiers: well spread, but not secret.
+/// A fast generator (wyrand) for balancing and identifiers; not cryptographically secure.
 pub(crate) struct Random(Cell<u64>);
 
 // === impl Random ===
 
 impl Random {
-    /// Seeded from the operating system, by way of the standard library's hash keys.
+    /// Creates a generator, seeded by the system through the standard library's hash keys.
     pub(crate) fn seeded(index: usize) -> Self {
         Self(Cell::new(RandomState::new().hash_one(index)))
     }
 
-    /// The next number of a sequence that is uniform over `u64`.
+    /// Returns the next number, uniform over `u64`.
     pub(crate) fn next(&self) -> u64 {
         let state = self.0.get().wrapping_add(0xa076_1d64_78bd_642f);
         self.0.set(state);
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn random_numbers_are_spread_over_the_whole_range() {
+    fn numbers_are_uniform() {
         let random = Random::seeded(0);
         let mut sixteenths = [0_u32; 16];
         for _ in 0..16_000 {
@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn two_workers_draw_different_numbers() {
+    fn workers_have_different_sequences() {
         assert_ne!(Random::seeded(0).next(), Random::seeded(1).next());
     }
 }

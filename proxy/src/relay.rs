@@ -1,74 +1,73 @@
-//! Moves the frames of one body from where they are read to where they are written, in constant
-//! memory.
+//! Copies the frames of a body from a source to a sink, in constant memory.
 
 use std::task::{Context, Poll, ready};
 
 use crate::exchange::{Broken, Frame, Refusal, Sink, Source};
 
-/// One direction of an exchange.
+/// The state of copying one body: one direction of an exchange.
 #[derive(Debug)]
-pub(crate) struct Copy {
+pub(crate) struct BodyCopy {
     state: State,
     octets: u64,
-    /// Some of it waits for the sink to take it.
+    /// Whether some of it waits for the sink.
     waits_for_sink: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Frames are still to come.
-    Moving,
-    /// All were taken; some may not have gone to the transport.
+    /// More frames will follow.
+    Copying,
+    /// All frames are in the sink, which may not have flushed them.
     Flushing,
-    Over,
+    Done,
 }
 
-/// Why a body did not arrive.
+/// Why a body could not be copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CopyError {
     /// Reading failed.
     Source(Broken),
     /// Writing failed.
     Sink(Broken),
-    /// A frame was not let through.
+    /// A frame was rejected.
     Refused(Refusal),
 }
 
-// === impl Copy ===
+// === impl BodyCopy ===
 
-impl Copy {
-    /// A body of which nothing was moved yet.
+impl BodyCopy {
+    /// Starts to copy a body.
     pub(crate) fn new() -> Self {
-        Self { state: State::Moving, octets: 0, waits_for_sink: false }
+        Self { state: State::Copying, octets: 0, waits_for_sink: false }
     }
 
-    /// No body: only what the sink holds already is to be flushed.
+    /// Copies no body, and only flushes the sink.
     pub(crate) fn empty() -> Self {
         Self { state: State::Flushing, octets: 0, waits_for_sink: false }
     }
 
-    /// Octets of data moved so far.
+    /// Returns the octets of data copied so far.
     pub(crate) fn octets(&self) -> u64 {
         self.octets
     }
 
-    /// Whether some of it waits for the sink to take it, as of the last [`poll`](Self::poll).
+    /// Returns whether data waited for the sink at the last [`poll`](Self::poll).
     pub(crate) fn waits_for_sink(&self) -> bool {
         self.waits_for_sink
     }
 
-    /// Whether nothing is left to be done.
-    pub(crate) fn is_over(&self) -> bool {
-        self.state == State::Over
+    /// Returns whether copying is complete or stopped.
+    pub(crate) fn is_done(&self) -> bool {
+        self.state == State::Done
     }
 
-    /// Leaves the rest where it is.
+    /// Stops copying.
     pub(crate) fn stop(&mut self) {
-        self.state = State::Over;
+        self.state = State::Done;
     }
 
-    /// Moves what can be moved now. Ready once all has gone to the transport. `inspect` sees each
-    /// frame before it is written.
+    /// Copies available frames. Ready when all are flushed. Calls `inspect` with each frame before
+    /// it is written.
     pub(crate) fn poll<S: Source, K: Sink>(
         &mut self,
         source: &mut S,
@@ -77,7 +76,7 @@ impl Copy {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), CopyError>> {
         self.waits_for_sink = true;
-        while self.state == State::Moving {
+        while self.state == State::Copying {
             ready!(sink.poll_ready(cx)).map_err(CopyError::Sink)?;
             match source.poll_frame(cx) {
                 Poll::Ready(Some(Ok(mut frame))) => {
@@ -95,7 +94,7 @@ impl Copy {
                     self.state = State::Flushing;
                 }
                 Poll::Pending => {
-                    // Nothing more to gather for now: what was gathered must not wait.
+                    // No more frames to coalesce for now: flush those in the sink.
                     let flushed = sink.poll_flush(cx).map_err(CopyError::Sink)?;
                     self.waits_for_sink = flushed.is_pending();
                     return Poll::Pending;
@@ -104,7 +103,7 @@ impl Copy {
         }
         if self.state == State::Flushing {
             ready!(sink.poll_flush(cx)).map_err(CopyError::Sink)?;
-            self.state = State::Over;
+            self.state = State::Done;
         }
         Poll::Ready(Ok(()))
     }

@@ -1,5 +1,5 @@
-//! The way of a request, on one page: normalise → route → authorise → limits → choose → forward →
-//! telemetry.
+//! The request path, on one page: normalize → authenticate → route → authorize → filter →
+//! balance → forward → telemetry.
 
 mod caller;
 mod context;
@@ -19,16 +19,16 @@ use portcullis_config::snapshot::access::Require;
 use portcullis_config::snapshot::rule::{PathMatch, Rule};
 use portcullis_identity::caller::{Caller, authorize};
 
-use self::caller::{known, recognise, still_may};
-use self::context::{Call, Routed, Told};
+use self::caller::{authenticate, cached, reauthorize};
+use self::context::{LogContext, RequestContext, Routed};
 pub(crate) use self::reply::Reply;
 use crate::access::assertion::JWKS_PATH;
 use crate::exchange::{
     BodyLength, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Source,
 };
-use crate::forward::{self, Deadlines, Job, Notes, OnHead, Outcome};
+use crate::forward::{self, Deadlines, ForwardRequest, ForwardStats, OnHead, Outcome};
 use crate::hsts::Hsts;
-use crate::local_reply::Asker;
+use crate::local_reply::ClientFormat;
 use crate::memory::Charge;
 use crate::normalize::{Kind, Request};
 use crate::upstream::exchange::Message;
@@ -38,15 +38,16 @@ use crate::{access, filter, normalize, proxy_headers, route};
 static SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// A request's body up to this size is read away when the request was answered without it; for a
-/// larger one the connection is closed.
-pub(crate) const READ_AWAY: u64 = 64 * 1024;
-/// How long that may take.
-const READ_AWAY_WITHIN: Duration = Duration::from_secs(2);
+/// The largest request body that is discarded after an early response; for a larger one the
+/// connection is closed.
+pub(crate) const MAX_DISCARD: u64 = 64 * 1024;
+/// How long discarding may take.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves one request, up to the end of a backend's response, or to the decision that the gateway
-/// answers itself: then what is returned is still to be [delivered](Reply::deliver), while nothing
-/// of the request is held any more.
+/// Serves one request.
+///
+/// Returns at the end of a backend's response, or as soon as the gateway has decided on a reply of
+/// its own. The caller must [deliver](Reply::deliver) that; the request's memory is already free.
 pub(crate) async fn serve<B: Source, R: Respond>(
     worker: &WorkerContext,
     peer: &Peer,
@@ -55,64 +56,67 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     body: &mut B,
     respond: &mut R,
 ) -> Reply {
-    let call = Call::begin(worker, peer, &head);
+    let call = RequestContext::begin(worker, peer, &head);
 
-    // Normalise: one reading, or none.
+    // Normalize: one interpretation, or a rejection.
     let mut request =
         match normalize::request(head, peer.trusted, worker.settings.limits.request_headers) {
             Ok(request) => request,
             Err(refusal) => return call.refuse(&refusal, None, respond),
         };
-    head_memory::set_apart(&mut request.target, charge);
-    // What an authority looks for is there for every host, known or not (RFC 8555 §8.3).
+    head_memory::detach(&mut request.target, charge);
+    // ACME challenges are served on every host, known or not (RFC 8555 §8.3).
     if !peer.tls
         && let Some(page) = worker.challenges.page(request.target.path())
     {
-        return call.prove(page, &request, respond);
+        return call.serve_challenge(page, &request, respond);
     }
     if !peer.tls && worker.settings.listeners.http.mode == PlainHttp::Redirect {
         return call.redirect_to_https(&request, respond);
     }
 
-    // What people log in by is on a host of its own, and at two paths of every host, known or not.
-    if let Some(reception) = worker.reception.as_ref().filter(|reception| {
-        reception.is_for(request.authority.host.as_str(), request.target.path())
-    }) {
-        return call.portal(reception, &request, body, respond).await;
-    }
-
-    // So are the keys that backends verify our word by.
-    if let Some(assertions) =
-        worker.introductions.assertions().filter(|_| request.target.path() == JWKS_PATH)
+    // The login portal has a host of its own, and two paths on every host, known or not.
+    if let Some(portal) = worker
+        .portal
+        .as_ref()
+        .filter(|portal| portal.is_for(request.authority.host.as_str(), request.target.path()))
     {
-        return call.publish(assertions.published(), &request, respond);
+        return call.portal(portal, &request, body, respond).await;
     }
 
-    // Who is calling? This is found out before the host is looked at, and so takes the same time
-    // for every host.
-    let client = proxy_headers::client(&request.headers, peer, &worker.forwarding);
-    let recognised = match known(worker, peer, &request, call.at) {
-        Some(known) => known,
-        None => recognise(worker, peer, &request, client.into(), call.at).await,
+    // The key set that backends verify assertions with is served on every host too.
+    if let Some(assertions) =
+        worker.identity_headers.assertions().filter(|_| request.target.path() == JWKS_PATH)
+    {
+        return call.serve_jwks(assertions.jwks(), &request, respond);
+    }
+
+    // Authenticate, before the host is looked up: so it takes the same time for every host.
+    let client = proxy_headers::client(&request.headers, peer, &worker.proxy_headers);
+    let cached = match cached(worker, peer, &request, call.at) {
+        Some(cached) => cached,
+        None => authenticate(worker, peer, &request, client.into(), call.at).await,
     };
-    let authenticated = &recognised.found;
-    if let Some(location) = portal::detour(&request, authenticated.session.as_deref(), call.at) {
+    let authenticated = &cached.authenticated;
+    if let Some(location) =
+        portal::revalidation_redirect(&request, authenticated.session.as_deref(), call.at)
+    {
         return call.redirect_to_portal(location, &request, respond);
     }
 
-    // Route and authorise: what is not there and what may not be known of get the same answer,
-    // after the same work.
+    // Route and authorize: hosts that do not exist and hosts that the caller may not see get the
+    // same reply, after the same work.
     let Some((routed, matched)) = find(worker, peer, &request, &authenticated.caller) else {
-        // Whose credentials could not be checked is asked to come again, on every host alike.
+        // A caller whose credentials could not be checked is asked to retry, on every host alike.
         return if authenticated.is_unchecked() {
-            call.put_off(&request, authenticated.rejected, respond)
+            call.unchecked(&request, authenticated.rejected, respond)
         } else {
             call.hide(&request, authenticated.rejected, respond)
         };
     };
-    let asked = request.target.clone();
+    let original_target = request.target.clone();
 
-    // What the rule says, before anything is sent.
+    // Apply the filters that redirect or rewrite.
     if let Some((status, location)) =
         filter::redirect(&routed.rule.filters, &matched, &request, peer.tls)
     {
@@ -120,47 +124,47 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     }
     filter::rewrite(&routed.rule.filters, &matched, &mut request);
 
-    // Choose the variant; the endpoint is chosen for each try.
+    // Choose the variant; the endpoint is chosen for each attempt.
     let Some(backend) = routed.rule.backends.choose(worker.random.next()) else {
-        let told = Told {
+        let log = LogContext {
             request: Some(&request),
             routed: Some(&routed),
             failure: Some("no_backend"),
-            ..Told::default()
+            ..LogContext::default()
         };
-        return call.fail(StatusCode::SERVICE_UNAVAILABLE, told, respond);
+        return call.fail(StatusCode::SERVICE_UNAVAILABLE, log, respond);
     };
 
-    // Headers for the backend, and the rule's last word on them.
+    // Build the headers for the backend; the rule's filters are applied last.
     let host =
-        proxy_headers::request(&mut request, peer, client, &call.id, true, &worker.forwarding);
+        proxy_headers::request(&mut request, peer, client, &call.id, true, &worker.proxy_headers);
     if request.kind == Kind::WebSocket && !request.headers.contains_key(&SEC_WEBSOCKET_KEY) {
         // RFC 8441 §5.1: an extended CONNECT has no key; HTTP/1.1 to the backend needs one.
         request.headers.insert(&SEC_WEBSOCKET_KEY, websocket_key(|| worker.random.next()));
     }
-    recognised.shown.strip(
+    cached.presented.strip(
         &mut request.headers,
         authenticated.token,
         routed.rule.policy.access.pass_credentials,
     );
-    let introduction =
-        recognised.introduction(&worker.introductions, request.authority.host.as_str(), call.at);
-    let mut told = introduction.as_deref();
+    let identity =
+        cached.identity_headers(&worker.identity_headers, request.authority.host.as_str(), call.at);
+    let mut identity_headers = identity.as_deref();
     if (!routed.rule.filters.is_empty() || !backend.filters.is_empty())
-        && let Some(introduction) = told.take()
+        && let Some(identity) = identity_headers.take()
     {
-        // The last word includes who is calling.
-        request.headers.extend(
-            introduction.fields().iter().map(|(name, value)| ((*name).clone(), value.clone())),
-        );
+        // Filters apply to the identity headers too.
+        request
+            .headers
+            .extend(identity.fields().iter().map(|(name, value)| ((*name).clone(), value.clone())));
     }
     filter::request_headers(&routed.rule.filters, &mut request.headers);
     filter::request_headers(&backend.filters, &mut request.headers);
 
     // Forward.
     let deadlines = deadlines(worker, &request, &routed.rule, call.started);
-    let mut notes = Notes::default();
-    let mut finish = ResponseHeaders {
+    let mut stats = ForwardStats::default();
+    let mut response_headers = ResponseHeaders {
         date: &call.date,
         rule: &routed.rule,
         backend: &backend.filters,
@@ -175,7 +179,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     };
     let outcome = {
         let forwarded = pin!(async {
-            let job = Job {
+            let forward = ForwardRequest {
                 upstreams: &worker.upstreams,
                 meter: &worker.meter,
                 random: &worker.random,
@@ -184,7 +188,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
                     host: &host,
                     target: &request.target,
                     headers: &request.headers,
-                    told,
+                    identity_headers,
                     body: if request.kind == Kind::WebSocket {
                         BodyLength::Tunnel
                     } else {
@@ -197,63 +201,64 @@ pub(crate) async fn serve<B: Source, R: Respond>(
                 deadlines,
                 started: call.started,
             };
-            let answered = match forward::send(&job, body, respond, &mut notes).await {
+            let answered = match forward::send(&forward, body, respond, &mut stats).await {
                 Ok(answered) => answered,
                 Err(outcome) => return outcome,
             };
-            // No other try follows.
-            head_memory::let_go(&mut request.headers, charge);
-            forward::relay(answered, &deadlines, body, respond, &mut finish, &mut notes).await
+            // The response has begun: there is no further attempt.
+            head_memory::release(&mut request.headers, charge);
+            forward::relay(answered, &deadlines, body, respond, &mut response_headers, &mut stats)
+                .await
         });
         if routed.rule.policy.access.require == Require::Nothing {
             forwarded.await
         } else {
-            // What was let in is let in for as long as its credentials and grants last.
-            let may_still = async || {
-                still_may(
+            // Access lasts as long as the credentials and grants that gave it.
+            let is_allowed = async || {
+                reauthorize(
                     worker,
                     peer,
-                    &recognised.shown,
+                    &cached.presented,
                     client.into(),
                     &request.authority,
-                    asked.path(),
+                    original_target.path(),
                     &routed,
                 )
                 .await
             };
             worker
-                .reviews
-                .guard(authenticated.caller.until, forwarded, may_still)
+                .reauthorization
+                .guard(authenticated.caller.until, forwarded, is_allowed)
                 .await
-                .unwrap_or(Outcome::Ended)
+                .unwrap_or(Outcome::Revoked)
         }
     };
 
-    let told = Told {
+    let log = LogContext {
         request: Some(&request),
         routed: Some(&routed),
         caller: Some(&authenticated.caller),
         variant: &backend.variant,
-        notes,
-        ..Told::default()
+        stats,
+        ..LogContext::default()
     };
-    call.end(outcome, told, respond)
+    call.end(outcome, log, respond)
 }
 
-/// Answers what the codec could not read as a request.
+/// Rejects what the codec could not read as a request.
 pub(crate) fn refuse<R: Respond>(
     worker: &WorkerContext,
     peer: &Peer,
     refusal: &Refusal,
     respond: &mut R,
 ) -> Reply {
-    Call::new(worker, peer, Asker::default()).refuse(refusal, None, respond)
+    RequestContext::new(worker, peer, ClientFormat::default()).refuse(refusal, None, respond)
 }
 
-/// Reads away what is left of a small body that was answered without it, so that its client can
-/// finish sending. `false` where that was not to be had.
-pub(crate) async fn read_away<B: Source>(body: &mut B) -> bool {
-    let mut left = READ_AWAY;
+/// Discards the rest of a small request body after an early response, so that the client can finish
+/// sending. Returns whether the whole body was read.
+pub(crate) async fn discard_body<B: Source>(body: &mut B) -> bool {
+    let mut left = MAX_DISCARD;
     let reading = async {
         loop {
             match poll_fn(|cx| body.poll_frame(cx)).await {
@@ -267,11 +272,11 @@ pub(crate) async fn read_away<B: Source>(body: &mut B) -> bool {
             }
         }
     };
-    tokio::time::timeout(READ_AWAY_WITHIN, reading).await.unwrap_or(false)
+    tokio::time::timeout(DISCARD_TIMEOUT, reading).await.unwrap_or(false)
 }
 
-/// Where the request goes, if that exists and its caller may go there. Nothing is kept of what she
-/// may not.
+/// Finds the route of the request, if there is one and the caller is authorized. Nothing is
+/// retained of a route that the caller may not use.
 fn find(
     worker: &WorkerContext,
     peer: &Peer,
@@ -279,7 +284,7 @@ fn find(
     caller: &Caller,
 ) -> Option<(Routed, PathMatch)> {
     let snapshot = worker.live.snapshot.load();
-    let (host, route) = route::find_or_nowhere(snapshot.listener(peer.listener)?, request);
+    let (host, route) = route::lookup_uniform(snapshot.listener(peer.listener)?, request);
     let allowed = authorize(&route.rule.policy.access, caller);
     let host = host.filter(|_| allowed)?;
     Some((
@@ -295,17 +300,17 @@ fn deadlines(
     started: Instant,
 ) -> Deadlines {
     let timeouts = &worker.settings.timeouts;
-    let call = if request.kind == Kind::Grpc {
+    let call_timeout = if request.kind == Kind::Grpc {
         request.headers.get(&GRPC_TIMEOUT).and_then(grpc_timeout)
     } else {
         None
     };
-    let allowed = match (rule.policy.timeouts.request, call) {
+    let allowed = match (rule.policy.timeouts.request, call_timeout) {
         (Some(rule), Some(call)) => Some(rule.min(call)),
         (rule, call) => rule.or(call),
     };
     let head = match (rule.policy.timeouts.backend_request, request.kind) {
-        // The head of a streaming call comes with its first message, whenever that is.
+        // A streaming call sends its head with the first message, however late.
         (None, Kind::Grpc | Kind::GrpcWeb) => None,
         (None, _) => Some(timeouts.response_head),
         (given, _) => given,
@@ -318,7 +323,7 @@ fn deadlines(
     }
 }
 
-/// A call's own limit in time (gRPC over HTTP/2, "Timeout"): up to eight digits and a unit.
+/// Parses `grpc-timeout` (gRPC over HTTP/2, "Timeout"): up to eight digits and a unit.
 fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -350,7 +355,7 @@ fn websocket_key(mut random: impl FnMut() -> u64) -> HeaderValue {
         .unwrap_or(HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA=="))
 }
 
-/// Makes the backend's head one for the client.
+/// Turns the head of a backend's response into one for the client.
 struct ResponseHeaders<'a> {
     date: &'a HeaderValue,
     rule: &'a Rule,
@@ -358,7 +363,7 @@ struct ResponseHeaders<'a> {
     is_http1: bool,
     hsts: &'a Hsts,
     tls: bool,
-    /// The cookie by which the caller's session goes on.
+    /// The cookie that renews the caller's session.
     renewal: Option<HeaderValue>,
 }
 
@@ -366,13 +371,13 @@ impl OnHead for ResponseHeaders<'_> {
     fn on_head(&mut self, head: &mut ResponseHead) {
         proxy_headers::response(&mut head.headers, self.date);
         if !self.is_http1 && head.status == StatusCode::SWITCHING_PROTOCOLS {
-            // RFC 8441 §5.1: the handshake's proof is HTTP/1.1's alone.
+            // RFC 8441 §5.1: only the handshake of HTTP/1.1 has this field.
             head.headers.remove(http::header::SEC_WEBSOCKET_ACCEPT);
         }
         filter::response_headers(self.backend, &mut head.headers);
         filter::response_headers(&self.rule.filters, &mut head.headers);
         access::strip_set_cookies(&mut head.headers);
-        self.hsts.tell(self.tls, &mut head.headers);
+        self.hsts.apply(self.tls, &mut head.headers);
         if let Some(cookie) = self.renewal.take() {
             head.headers.append(http::header::SET_COOKIE, cookie);
         }

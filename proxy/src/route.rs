@@ -1,11 +1,11 @@
-//! Finds the route of a request.
+//! Matches requests to routes.
 
 use std::sync::{Arc, LazyLock};
 
 use http::HeaderMap;
 use portcullis_config::model::{HostPattern, NamePattern, Origin};
 use portcullis_config::snapshot::Listener;
-use portcullis_config::snapshot::access::{Access, Circle, Require};
+use portcullis_config::snapshot::access::{Access, Require, Subjects};
 use portcullis_config::snapshot::backend::WeightedBackends;
 use portcullis_config::snapshot::host::VirtualHost;
 use portcullis_config::snapshot::policy::Policy;
@@ -15,49 +15,47 @@ use portcullis_config::snapshot::rule::{
 
 use crate::normalize::{Reading, Request};
 
-/// The virtual host and the first of its routes that takes the request. Routes are sorted by
-/// precedence already.
+/// Returns the virtual host and its first matching route. Routes are sorted by precedence.
 ///
-/// `None` is for a host, or a path, that nobody claimed: what does not exist. It is also for a path
-/// that some parsers read otherwise than by its octets ([`Reading::Several`]), where the host has
-/// rules about paths: no rule can tell what it means.
+/// Returns `None` for unclaimed hosts and paths. Also for an ambiguous path ([`Reading::Several`])
+/// if the host has path rules: servers disagree about which of them it matches.
 pub(crate) fn find<'s>(
     listener: &'s Listener,
     request: &Request,
 ) -> Option<(&'s Arc<VirtualHost>, &'s Route)> {
-    let (host, route) = find_or_nowhere(listener, request);
+    let (host, route) = lookup_uniform(listener, request);
     host.map(|host| (host, route))
 }
 
-/// The same; what nobody claimed has a route that is for nobody, so that the same is done for a
-/// host that exists and one that does not.
-pub(crate) fn find_or_nowhere<'s>(
+/// Like [`find`], but returns a route that denies everyone if none matches, so that requests for
+/// existing and unknown hosts take the same time.
+pub(crate) fn lookup_uniform<'s>(
     listener: &'s Listener,
     request: &Request,
 ) -> (Option<&'s Arc<VirtualHost>>, &'s Route) {
-    let nowhere = &*NOWHERE;
+    let denied = &*DENIED;
     let name = request.authority.host.as_str();
     let host = listener
         .hosts
         .find(name)
         .filter(|_| listener.hostname.as_ref().is_none_or(|pattern| covers(pattern, name)));
-    let routes = host.map_or(std::slice::from_ref(nowhere), |host| &host.routes);
-    let in_doubt = request.reading == Reading::Several
-        && routes.iter().any(|route| looks_at_paths(&route.matches.path));
-    match routes.iter().find(|route| takes(&route.matches, request)).filter(|_| !in_doubt) {
+    let routes = host.map_or(std::slice::from_ref(denied), |host| &host.routes);
+    let is_ambiguous = request.reading == Reading::Several
+        && routes.iter().any(|route| is_path_rule(&route.matches.path));
+    match routes.iter().find(|route| is_match(&route.matches, request)).filter(|_| !is_ambiguous) {
         Some(route) => (host, route),
-        None => (None, nowhere),
+        None => (None, denied),
     }
 }
 
-/// As much to look at as where somebody was granted something. What it says does not count.
-static NOWHERE: LazyLock<Route> = LazyLock::new(|| {
+/// A route that denies everyone, with as many grants to evaluate as a typical route.
+static DENIED: LazyLock<Route> = LazyLock::new(|| {
     let origin = Origin { kind: "Service", namespace: "".into(), name: "".into(), place: None };
     let pattern = |text: &str| text.parse::<NamePattern>().into_iter().collect::<Vec<_>>();
     let access = Access {
         require: Require::ApplicationAndUser,
         applications: vec![pattern("nobody").into()],
-        users: vec![Arc::new(Circle {
+        users: vec![Arc::new(Subjects {
             users: pattern("*@nowhere.invalid"),
             groups: pattern("nobody"),
         })],
@@ -83,19 +81,19 @@ fn covers(pattern: &HostPattern, name: &str) -> bool {
     }
 }
 
-fn looks_at_paths(path: &PathMatch) -> bool {
+fn is_path_rule(path: &PathMatch) -> bool {
     !matches!(path, PathMatch::Prefix(prefix) if *prefix == PathPrefix::root())
 }
 
-fn takes(matches: &RouteMatch, request: &Request) -> bool {
+fn is_match(matches: &RouteMatch, request: &Request) -> bool {
     matches.path.matches(request.target.path())
         && matches.method.as_ref().is_none_or(|method| *method == request.method)
-        && matches.headers.iter().all(|wanted| has_header(&request.headers, wanted))
-        && matches.query.iter().all(|wanted| has_parameter(request.target.query(), wanted))
+        && matches.headers.iter().all(|expected| has_header(&request.headers, expected))
+        && matches.query.iter().all(|expected| has_parameter(request.target.query(), expected))
 }
 
-fn has_header(headers: &HeaderMap, wanted: &HeaderMatch) -> bool {
-    let mut values = headers.get_all(&wanted.name).iter();
+fn has_header(headers: &HeaderMap, expected: &HeaderMatch) -> bool {
+    let mut values = headers.get_all(&expected.name).iter();
     let Some(Ok(first)) = values.next().map(|value| std::str::from_utf8(value.as_bytes())) else {
         return false;
     };
@@ -108,16 +106,16 @@ fn has_header(headers: &HeaderMap, wanted: &HeaderMatch) -> bool {
         joined.push(',');
         joined.push_str(value);
     }
-    wanted.value.matches(joined.as_deref().unwrap_or(first))
+    expected.value.matches(joined.as_deref().unwrap_or(first))
 }
 
-fn has_parameter(query: Option<&str>, wanted: &QueryMatch) -> bool {
+fn has_parameter(query: Option<&str>, expected: &QueryMatch) -> bool {
     let parameters = query.unwrap_or_default().split('&');
     let mut values = parameters.filter_map(|parameter| {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        (!parameter.is_empty() && name == &*wanted.name).then_some(value)
+        (!parameter.is_empty() && name == &*expected.name).then_some(value)
     });
-    values.next().is_some_and(|value| wanted.value.matches(value))
+    values.next().is_some_and(|value| expected.value.matches(value))
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! Metrics and the access log.
 //!
-//! Each worker counts in a [`Meter`] of its own, which no other thread writes; a
-//! registry of collectors adds them up when they are scraped. The access log is formatted on the worker and written by a thread of
-//! its own.
+//! Each worker counts in its own [`Meter`]; collectors add them up for each scrape. Workers format
+//! the access log, and a separate thread writes it.
 
 mod access_log;
 mod clock;
@@ -37,7 +36,7 @@ pub(crate) use self::record::Record;
 use self::workers::{WorkerCollector, Workers};
 use self::writer::AccessLog;
 
-/// The telemetry of the whole process.
+/// The telemetry of the process.
 #[derive(Debug)]
 pub struct Telemetry {
     registry: Registry,
@@ -48,26 +47,25 @@ pub struct Telemetry {
     queues: Arc<Queues>,
 }
 
-/// Why telemetry cannot be had.
+/// Why telemetry could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The access log's file cannot be opened, or its thread not be started.
-    #[error("the access log cannot be opened: {0}")]
+    /// The access log's file could not be opened, or its thread not be started.
+    #[error("failed to open the access log: {0}")]
     AccessLog(#[source] io::Error),
-    /// A metric cannot be registered: a defect of the gateway.
-    #[error("a metric cannot be registered: {0}")]
+    /// A metric could not be registered, which is a bug.
+    #[error("failed to register a metric: {0}")]
     Metrics(#[source] prometheus::Error),
 }
 
 // === impl Telemetry ===
 
 impl Telemetry {
-    /// Opens the access log and starts its thread, where the settings want one, and registers all
-    /// metrics. What workers do not count is read from `live` and returned by `certificates`
-    /// whenever the metrics are collected.
+    /// Opens the access log, if it is enabled, and registers all metrics. Each scrape reads the
+    /// state of the control plane from `live` and `certificates`.
     ///
     /// # Errors
-    /// The access log cannot be opened, or a metric not be registered.
+    /// Returns why the access log could not be opened, or a metric not be registered.
     pub(crate) fn new(
         settings: &Settings,
         live: Arc<Live>,
@@ -107,23 +105,23 @@ impl Telemetry {
         self.registry.register(Box::new(ProcessCollector::new(started, self.log.clone())?))
     }
 
-    /// The meter of one more worker, to be used on that worker's thread alone.
+    /// Creates the meter of a worker, for use on that worker's thread only.
     pub(crate) fn meter(&self) -> Meter {
         let (worker, counts) = self.workers.add();
         let log = self.log.as_ref().map(|log| (self.format, log.buffer()));
         Meter::new(worker, counts, Arc::clone(self.workers.series()), log)
     }
 
-    /// What is counted of telling other replicas which sessions were ended.
+    /// Returns the counters of published session revocations.
     pub(crate) fn revocations(&self) -> &Arc<RevocationCounts> {
         &self.revocations
     }
 
-    /// Shows in the metrics what `counts` returns, whenever they are collected. To be called once.
+    /// Exposes the result of `counts` as metrics. Must be called once only.
     ///
     /// # Errors
-    /// The metrics are registered already: a defect of the gateway.
-    pub(crate) fn show_listeners(
+    /// Returns an error if the metrics are already registered, which is a bug.
+    pub(crate) fn expose_listeners(
         &self,
         counts: impl Fn() -> ListenerCounts + Send + Sync + 'static,
     ) -> Result<(), TelemetryError> {
@@ -132,22 +130,21 @@ impl Telemetry {
             .map_err(TelemetryError::Metrics)
     }
 
-    /// Shows one more queue in the metrics.
-    pub(crate) fn show_queue(&self, queue: &Arc<QueueCounts>) {
+    /// Exposes a queue as metrics.
+    pub(crate) fn expose_queue(&self, queue: &Arc<QueueCounts>) {
         self.queues.add(queue);
     }
 
-    /// All metrics in Prometheus' text format, version 0.0.4, ordered by name. A metric that has no
-    /// sample yet is left out.
+    /// Formats all metrics in Prometheus' text format, version 0.0.4, ordered by name. Metrics
+    /// without samples are omitted.
     ///
     /// # Errors
-    /// The metrics cannot be written in that format: a defect of the gateway.
+    /// Returns an error if the metrics cannot be formatted, which is a bug.
     pub(crate) fn metrics(&self) -> prometheus::Result<String> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
-    /// Writes what the access log still holds, and ends its thread. What is recorded afterwards is
-    /// dropped.
+    /// Flushes the access log and stops its thread. Later records are dropped.
     pub fn close(&self) {
         if let Some(log) = &self.log {
             log.close();

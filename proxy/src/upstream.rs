@@ -1,9 +1,9 @@
-//! Backends: which endpoint a try goes to, and over which connection.
+//! Upstream connections: selects the endpoint for each attempt, and pools connections.
 //!
-//! A worker keeps, for each endpoint set that it has sent a request to, a [`Balancer`] with one
-//! [`Endpoint`] an address: its load and its connections. When the set is swapped, endpoints that
-//! are in both keep theirs, and those that are gone close what is idle at once; what is in flight
-//! on them finishes.
+//! For each endpoint set that it has sent a request to, a worker keeps a [`Balancer`] with one
+//! [`Endpoint`] per address: its load and its connections. When the set changes, endpoints in both
+//! sets keep them; removed endpoints close idle connections immediately, and requests in flight
+//! complete.
 
 mod connect;
 pub(crate) mod endpoint;
@@ -27,17 +27,17 @@ pub(crate) use self::connect::Authorities;
 use self::connect::Connector;
 use self::endpoint::Endpoint;
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use self::http2::law as http2_law;
+pub(crate) use self::http2::check_invariants as check_http2_invariants;
 use crate::balance;
 use crate::telemetry::Meter;
 
-/// All backends that a worker has connections to.
+/// All backends of a worker.
 pub(crate) struct Upstreams {
     balancers: RefCell<HashMap<u64, Rc<Balancer>, RandomState>>,
     connector: Rc<Connector>,
 }
 
-/// The endpoints of one set that may take requests.
+/// The eligible endpoints of one set.
 pub(crate) struct Balancer {
     set: Arc<EndpointSet>,
     protocol: UpstreamProtocol,
@@ -47,7 +47,7 @@ pub(crate) struct Balancer {
 // === impl Upstreams ===
 
 impl Upstreams {
-    /// No backend yet. Certificates of pods are checked against `authorities`.
+    /// Creates an empty pool. Certificates of pods are verified against `authorities`.
     pub(crate) fn new(
         settings: &Arc<Settings>,
         authorities: Option<Authorities>,
@@ -59,7 +59,7 @@ impl Upstreams {
         }
     }
 
-    /// The endpoints as they are now.
+    /// Returns the balancer for the current endpoints.
     pub(crate) fn balancer(
         &self,
         endpoints: &Endpoints,
@@ -67,26 +67,26 @@ impl Upstreams {
     ) -> Rc<Balancer> {
         let set = endpoints.load();
         let mut balancers = self.balancers.borrow_mut();
-        let known = balancers.get(&endpoints.id());
-        if let Some(known) = known
-            && Arc::ptr_eq(&known.set, &set)
-            && known.protocol == *protocol
+        let current = balancers.get(&endpoints.id());
+        if let Some(current) = current
+            && Arc::ptr_eq(&current.set, &set)
+            && current.protocol == *protocol
         {
-            return Rc::clone(known);
+            return Rc::clone(current);
         }
-        let known = known.filter(|known| known.protocol == *protocol);
-        let fresh = Rc::new(Balancer::new(
+        let previous = current.filter(|current| current.protocol == *protocol);
+        let balancer = Rc::new(Balancer::new(
             Arc::clone(&set),
             protocol,
-            known.map(|known| &**known),
+            previous.map(|previous| &**previous),
             &self.connector,
         ));
-        balancers.insert(endpoints.id(), Rc::clone(&fresh));
-        fresh
+        balancers.insert(endpoints.id(), Rc::clone(&balancer));
+        balancer
     }
 
-    /// Closes what has been idle for too long, and forgets endpoint sets that no snapshot has any
-    /// more (`is_current` says which are) . To be called every few seconds.
+    /// Closes idle connections after their timeout, and removes endpoint sets that are not in the
+    /// snapshot (`is_current`). Must be called every few seconds.
     pub(crate) fn sweep(&self, now: Instant, is_current: impl Fn(u64) -> bool) {
         let mut balancers = self.balancers.borrow_mut();
         balancers.retain(|id, _| is_current(*id));
@@ -102,19 +102,19 @@ impl Balancer {
     fn new(
         set: Arc<EndpointSet>,
         protocol: &UpstreamProtocol,
-        before: Option<&Self>,
+        previous: Option<&Self>,
         connector: &Rc<Connector>,
     ) -> Self {
-        let kept: HashMap<SocketAddr, &Rc<Endpoint>> = before
-            .map(|before| {
-                before.endpoints.iter().map(|endpoint| (endpoint.address(), endpoint)).collect()
+        let reusable: HashMap<SocketAddr, &Rc<Endpoint>> = previous
+            .map(|previous| {
+                previous.endpoints.iter().map(|endpoint| (endpoint.address(), endpoint)).collect()
             })
             .unwrap_or_default();
         let endpoints = set
             .eligible()
             .iter()
-            .map(|endpoint| match kept.get(&endpoint.address) {
-                Some(known) => Rc::clone(known),
+            .map(|endpoint| match reusable.get(&endpoint.address) {
+                Some(endpoint) => Rc::clone(endpoint),
                 None => {
                     Rc::new(Endpoint::new(endpoint.address, protocol.clone(), Rc::clone(connector)))
                 }
@@ -123,9 +123,8 @@ impl Balancer {
         Self { set, protocol: protocol.clone(), endpoints }
     }
 
-    /// The endpoint for the next try; `None` where there is none. Those in `tried`, and those that
-    /// lately could not be connected to, are taken only where no other is left: never are all
-    /// of them out.
+    /// Chooses the endpoint for the next attempt; `None` if there is none. Endpoints in `tried` and
+    /// ejected ones are chosen only if no other is left: ejection never removes all of them.
     pub(crate) fn choose(
         &self,
         random: u64,
@@ -133,7 +132,7 @@ impl Balancer {
         tried: &[SocketAddr],
     ) -> Option<&Rc<Endpoint>> {
         let is_avoided = |endpoint: &Rc<Endpoint>| {
-            tried.contains(&endpoint.address()) || endpoint.is_suspect(now)
+            tried.contains(&endpoint.address()) || endpoint.is_ejected(now)
         };
         balance::endpoint(&self.endpoints, |endpoint| endpoint.in_flight(), is_avoided, random)
     }

@@ -1,6 +1,6 @@
-//! One worker: a thread with a runtime, listeners and upstream connections of its own.
+//! A worker: a thread with its own runtime, listeners and upstream connections.
 //!
-//! What its connections share is in a [`WorkerContext`].
+//! Its connections share a [`WorkerContext`].
 
 use std::collections::HashSet;
 use std::io;
@@ -14,35 +14,34 @@ use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
 use portcullis_config::snapshot::Listener;
 use portcullis_identity::authenticator::Authenticator;
-use portcullis_identity::portal::Reception;
+use portcullis_identity::portal::PortalClient;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 use tokio_rustls::TlsAcceptor;
 
-use crate::access::caller_cache::Recent;
-use crate::access::identity_headers::Introductions;
-use crate::access::reauthorization::{self, Reviews};
-use crate::access::verification_queue::Turns;
+use crate::access::caller_cache::CallerCache;
+use crate::access::identity_headers::IdentityHeadersCache;
+use crate::access::reauthorization::{self, Reauthorization};
+use crate::access::verification_queue::VerificationQueue;
 use crate::certificates::acme::challenges::Challenges;
 use crate::hsts::Hsts;
 use crate::listen::accept::accept;
 use crate::listen::admission::Admission;
 use crate::listen::bind::Sockets;
-use crate::listen::connection::Entrance;
+use crate::listen::connection::ListenerContext;
 use crate::listen::drain::Drains;
-use crate::proxy_headers::Forwarding;
+use crate::proxy_headers::ProxyHeaderSettings;
 use crate::random::Random;
 use crate::telemetry::Telemetry;
 use crate::upstream::{Authorities, Upstreams};
 use crate::worker_context::WorkerContext;
 
-/// How often a worker looks for connections to backends, and for callers, that nobody needs any
-/// more.
-const SWEEP: Duration = Duration::from_secs(5);
+/// The interval at which a worker evicts unused upstream connections and cached callers.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What all workers of a gateway are given alike.
+/// The state that all workers of a gateway share.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) settings: Arc<Settings>,
@@ -51,31 +50,31 @@ pub(crate) struct Shared {
     pub(crate) authorities: Option<Authorities>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) authenticator: Arc<Authenticator>,
-    pub(crate) introductions: Arc<Introductions>,
-    pub(crate) reception: Option<Reception>,
+    pub(crate) identity_headers: Arc<IdentityHeadersCache>,
+    pub(crate) portal: Option<PortalClient>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) challenges: Arc<Challenges>,
-    /// How far the gateway is.
+    /// The phase of the gateway's life cycle.
     pub(crate) phase: watch::Receiver<Phase>,
 }
 
-/// How far a gateway is on its way to its end.
+/// A phase of a gateway's life cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     /// Connections are accepted.
     Serving,
-    /// They still are, and clients are told to leave.
-    Leaving,
-    /// None is accepted any more, and those that are open end with what is under way on them.
+    /// Connections are accepted, and clients are asked to close them.
+    Announcing,
+    /// No connections are accepted, and open ones close after their current exchanges.
     Draining,
-    /// Those that are still open are cut.
-    Over,
+    /// Remaining connections are closed.
+    Terminating,
 }
 
-/// Starts a worker's thread. `alive` is closed when it has ended.
+/// Starts a worker's thread, which drops `alive` when it stops.
 ///
 /// # Errors
-/// The system gives no thread, or nothing to wait for events with.
+/// Returns why the thread or its event queue could not be created.
 pub(crate) fn start(
     index: usize,
     shared: Shared,
@@ -85,7 +84,7 @@ pub(crate) fn start(
     let (sender, built) = blocking::sync_channel(1);
     let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         let _alive = alive;
-        // Tasks of this runtime need not be sent to another thread: it cannot be either.
+        // A local runtime: its tasks need not be `Send`.
         let runtime =
             match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
                 Ok(runtime) => runtime,
@@ -93,40 +92,40 @@ pub(crate) fn start(
             };
         drop(sender.send(Ok(())));
         if let Err(error) = runtime.block_on(run(index, shared, sockets)) {
-            tracing::error!(worker = index, %error, "a worker cannot serve");
+            tracing::error!(worker = index, %error, "worker failed");
         }
     })?;
     built.recv().map_err(io::Error::other)??;
     Ok(thread)
 }
 
-/// What one worker has.
+/// Creates the context of a worker.
 fn context(index: usize, shared: &Shared) -> WorkerContext {
     let meter = Rc::new(shared.telemetry.meter());
     WorkerContext {
         settings: Arc::clone(&shared.settings),
         live: Arc::clone(&shared.live),
-        forwarding: Forwarding::from(&*shared.settings),
+        proxy_headers: ProxyHeaderSettings::from(&*shared.settings),
         upstreams: Upstreams::new(&shared.settings, shared.authorities.clone(), Rc::clone(&meter)),
         meter,
         authenticator: Arc::clone(&shared.authenticator),
-        introductions: Arc::clone(&shared.introductions),
-        reception: shared.reception.clone(),
-        recent: Recent::new(),
-        reviews: Reviews::default(),
-        turns: Turns::default(),
+        identity_headers: Arc::clone(&shared.identity_headers),
+        portal: shared.portal.clone(),
+        caller_cache: CallerCache::new(),
+        reauthorization: Reauthorization::default(),
+        verification_queue: VerificationQueue::default(),
         challenges: Arc::clone(&shared.challenges),
         hsts: Hsts::new(shared.settings.listeners.https.hsts.as_ref()),
         random: Random::seeded(index),
     }
 }
 
-/// Serves until the gateway's end.
+/// Serves until the gateway stops.
 async fn run(index: usize, shared: Shared, sockets: Sockets) -> io::Result<()> {
     let worker = Rc::new(context(index, &shared));
     let drains = Drains::default();
-    let entrance = |listener: &'static str, tls: Option<&TlsAcceptor>| {
-        Rc::new(Entrance {
+    let listener_context = |listener: &'static str, tls: Option<&TlsAcceptor>| {
+        Rc::new(ListenerContext {
             worker: Rc::clone(&worker),
             listener,
             tls: tls.cloned(),
@@ -136,53 +135,53 @@ async fn run(index: usize, shared: Shared, sockets: Sockets) -> io::Result<()> {
     if let Some(http) = sockets.http {
         spawn_local(accept(
             TcpListener::from_std(http)?,
-            entrance(Listener::HTTP, None),
+            listener_context(Listener::HTTP, None),
             drains.handle(),
         ));
     }
     if let Some(https) = sockets.https {
         spawn_local(accept(
             TcpListener::from_std(https)?,
-            entrance(Listener::HTTPS, Some(&shared.tls)),
+            listener_context(Listener::HTTPS, Some(&shared.tls)),
             drains.handle(),
         ));
     }
     spawn_local(sweep(Rc::clone(&worker)));
-    spawn_local(review(Rc::clone(&worker)));
-    let giving = Rc::clone(&worker);
-    spawn_local(async move { giving.turns.give().await });
-    // A gateway that is gone without a word is over: then both waits end with an error at once.
+    spawn_local(reauthorize(Rc::clone(&worker)));
+    let queue_worker = Rc::clone(&worker);
+    spawn_local(async move { queue_worker.verification_queue.run().await });
+    // If the gateway was dropped without draining, these waits fail at once.
     let mut phase = shared.phase;
-    let _ = phase.wait_for(|phase| *phase >= Phase::Leaving).await;
+    let _ = phase.wait_for(|phase| *phase >= Phase::Announcing).await;
     drains.announce();
     let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
     drains.start();
     tokio::select! {
-        () = drains.ended() => {}
-        _ = phase.wait_for(|phase| *phase >= Phase::Over) => {
-            tracing::warn!(worker = index, connections = drains.alive(), "cutting connections that did not end in time");
+        () = drains.drained() => {}
+        _ = phase.wait_for(|phase| *phase >= Phase::Terminating) => {
+            tracing::warn!(worker = index, connections = drains.alive(), "closing connections after the drain deadline");
         }
     }
     Ok(())
 }
 
-/// Closes connections to backends that nobody needs any more, for as long as the worker runs.
+/// Evicts unused upstream connections and cached callers, as long as the worker runs.
 async fn sweep(worker: Rc<WorkerContext>) {
     loop {
-        tokio::time::sleep(SWEEP).await;
+        tokio::time::sleep(SWEEP_INTERVAL).await;
         let snapshot = worker.live.snapshot.load_full();
         let current: HashSet<u64> =
             snapshot.backends().map(|backend| backend.endpoints.id()).collect();
         worker.upstreams.sweep(Instant::now(), |id| current.contains(&id));
-        worker.recent.tidy_up();
+        worker.caller_cache.evict_unused();
     }
 }
 
-/// Looks at who is still let in, for as long as the worker runs.
-async fn review(worker: Rc<WorkerContext>) {
+/// Reauthorizes open exchanges periodically, as long as the worker runs.
+async fn reauthorize(worker: Rc<WorkerContext>) {
     loop {
-        tokio::time::sleep(reauthorization::EVERY).await;
-        worker.reviews.look(
+        tokio::time::sleep(reauthorization::INTERVAL).await;
+        worker.reauthorization.tick(
             worker.live.publications() + worker.authenticator.generation(),
             SystemTime::now(),
         );

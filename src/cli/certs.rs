@@ -1,4 +1,4 @@
-//! `portcullis certs`: the certificates of a running gateway, and the renewal of one.
+//! `portcullis certs`: lists and renews the certificates of a running gateway.
 
 use std::process::ExitCode;
 
@@ -10,27 +10,29 @@ use super::output::{self, Output};
 use super::problems::Failure;
 use super::table;
 
-/// Shows the certificates of a running gateway: names, authority, end, what comes next, and what
-/// went wrong.
+/// List the certificates of a running gateway
+///
+/// Without a subcommand, prints the names, expiry, next step, issuer and last error of each
+/// certificate.
 #[derive(Debug, Args)]
 pub(super) struct Certs {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
     admin: Admin,
-    /// The form of the answer
+    /// Output format
     #[arg(short, long, value_enum, default_value_t, global = true)]
     output: Output,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Orders a certificate anew, now
+    /// Renew a certificate now
     Renew {
-        /// A hostname that it is for, or its own name
+        /// Hostname of the certificate, or its name
         name: String,
     },
-    /// Replaces the keys of the accounts with authorities, now
+    /// Replace the keys of all ACME accounts now
     Rollover,
 }
 
@@ -41,20 +43,18 @@ impl Certs {
         match self.command {
             Some(Command::Renew { name }) => {
                 let query: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
-                let own: String = self.admin.order(&format!("/certificates/renew?name={query}"))?;
-                output::write(&format!(
-                    "{own} is ordered anew; `portcullis certs` tells how that goes\n"
-                ))?;
+                let own: String = self.admin.post(&format!("/certificates/renew?name={query}"))?;
+                output::write(&format!("renewing {own}; `portcullis certs` shows the progress\n"))?;
             }
             Some(Command::Rollover) => {
-                let _: String = self.admin.order("/certificates/rollover")?;
+                let _: String = self.admin.post("/certificates/rollover")?;
                 output::write(
-                    "the keys of accounts are being replaced; `portcullis routes` tells where \
-                     that fails\n",
+                    "replacing the account keys; `portcullis routes -o json` reports failures as \
+                     problems\n",
                 )?;
             }
             None => {
-                let certificates: Vec<Certificate> = self.admin.ask("/certificates")?;
+                let certificates: Vec<Certificate> = self.admin.get("/certificates")?;
                 match self.output {
                     Output::Json => output::write_json(&certificates)?,
                     Output::Text => output::write(&text(&certificates))?,
@@ -90,7 +90,7 @@ fn row(certificate: &Certificate) -> Vec<String> {
         names.push_str(&format!(" and {more} more"));
     }
     let expires = match certificate.expires_in_seconds {
-        None => "not there yet".to_owned(),
+        None => "not issued yet".to_owned(),
         Some(0) => "expired".to_owned(),
         Some(seconds) => duration(seconds),
     };
@@ -101,7 +101,7 @@ fn row(certificate: &Certificate) -> Vec<String> {
             .map(|(end, left)| time.saturating_sub(end - left))
     };
     let next = match (certificate.next_try, certificate.renew_at.and_then(from_now)) {
-        (Some(_), _) => "tried again".to_owned(),
+        (Some(_), _) => "retried".to_owned(),
         (None, Some(seconds)) => format!("renewed in {}", duration(seconds)),
         (None, None) => String::new(),
     };
@@ -109,7 +109,7 @@ fn row(certificate: &Certificate) -> Vec<String> {
     vec![names, expires, next, certificate.issuer.clone().unwrap_or_default(), source.clone()]
 }
 
-/// In the largest unit that is whole.
+/// Formats in the largest unit of which there are at least two.
 fn duration(seconds: u64) -> String {
     match seconds {
         172_800.. => format!("{} d", seconds / 86_400),
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_tells_what_is_and_what_comes() {
+    fn the_table_shows_expiry_and_next_step() {
         let certificate = |name: &str| Certificate {
             name: name.to_owned(),
             names: vec![format!("{name}.test")],
@@ -143,9 +143,9 @@ mod tests {
             last_error: Some("no".to_owned()),
             ..certificate("bad")
         };
-        let expected = "NAMES      EXPIRES IN     NEXT            ISSUER            SOURCE\n\
-                        good.test  3 d            renewed in 2 h  https://ca.test/  good\n\
-                        bad.test   not there yet  tried again                       bad\n\
+        let expected = "NAMES      EXPIRES IN      NEXT            ISSUER            SOURCE\n\
+                        good.test  3 d             renewed in 2 h  https://ca.test/  good\n\
+                        bad.test   not issued yet  retried                           bad\n\
                         \nbad.test: failed 2 times in a row: no\n";
         assert_eq!(text(&[good, bad]), expected);
     }

@@ -1,6 +1,6 @@
-//! `portcullis check`: what is wrong with a configuration and with manifests, before anything runs.
+//! `portcullis check`: validates configurations and manifests offline.
 
-mod given;
+mod inputs;
 mod reach;
 
 use std::path::PathBuf;
@@ -13,24 +13,24 @@ use portcullis_config::problem::{Problem, Severity};
 use portcullis_config::translate::Translation;
 use portcullis_proxy::certificates;
 
-use self::given::{Given, Manifests};
+use self::inputs::{Inputs, Manifests};
 use super::output::{self, Output};
 use super::problems::{self, Failure, Snippets};
 
 /// Check configurations and manifests, and report every problem with file, line and remedy.
 ///
-/// A file is taken for what it is: manifests have `apiVersion` and `kind`, a configuration has
-/// `zone` and `source`. Files of manifests are checked together, each folder by itself. Manifests
-/// are checked by the configuration that is given, else by the one in their folder, else by the
-/// defaults.
+/// The kind of a file is detected by its content: manifests have `apiVersion` and `kind`, a
+/// configuration has `zone` and `source`. All manifest files are checked together, each folder
+/// separately. Manifests are checked with the configuration on the command line, else with the one
+/// in their folder, else with the defaults.
 ///
-/// Exit code 1: something is wrong with manifests; 2: with a configuration.
+/// Exits with 1 if manifests have errors, and with 2 if a configuration has.
 #[derive(Debug, Args)]
 pub(super) struct Check {
-    /// Configuration files, files of manifests, and folders of both
+    /// Configuration files, manifest files, and folders of both
     #[arg(required = true)]
     paths: Vec<PathBuf>,
-    /// The form of the answer
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
@@ -39,21 +39,22 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        let Given { manifests, problems: wrong, warnings: mut found } = Given::read(self.paths)?;
+        let Inputs { manifests, problems: invalid, warnings: mut found } =
+            Inputs::read(self.paths)?;
         let now = SystemTime::now();
         for Manifests { settings, paths } in manifests {
             let Translation { snapshot, problems } = preview(&settings, paths, now);
             found.extend(problems);
             found.extend(certificates::problems(&snapshot.certificates, now));
-            let (left_out, ordered) = certificates::planned(&settings, &snapshot, now);
-            found.extend(left_out);
-            found.extend(reach::unprovable(&settings, &ordered));
+            let (omitted, ordered) = certificates::planned(&settings, &snapshot, now);
+            found.extend(omitted);
+            found.extend(reach::unverifiable(&settings, &ordered));
         }
         found.sort();
         found.dedup();
-        self.output.tell(&wrong, &found)?;
+        self.output.report(&invalid, &found)?;
         let broken = found.iter().any(|problem| problem.severity == Severity::Error);
-        Ok(if !wrong.is_empty() {
+        Ok(if !invalid.is_empty() {
             ExitCode::from(super::UNUSABLE)
         } else if broken {
             ExitCode::FAILURE
@@ -66,11 +67,11 @@ impl Check {
 // === impl Output ===
 
 impl Output {
-    fn tell(self, configuration: &[Problem], manifests: &[Problem]) -> Result<(), Failure> {
+    fn report(self, configuration: &[Problem], manifests: &[Problem]) -> Result<(), Failure> {
         match self {
             Self::Json => output::write_json(&[configuration, manifests].concat()),
             Self::Text if configuration.is_empty() && manifests.is_empty() => {
-                output::write("nothing is wrong\n")
+                output::write("no problems found\n")
             }
             Self::Text => {
                 problems::print(configuration, Snippets::Shown);

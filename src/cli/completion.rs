@@ -1,4 +1,4 @@
-//! `portcullis completion`: what a shell needs to complete command lines.
+//! `portcullis completion`: completion scripts for shells.
 
 use std::process::ExitCode;
 
@@ -8,11 +8,12 @@ use clap_complete::{Shell, generate};
 use super::output;
 use super::problems::Failure;
 
-/// Prints a script with which a shell completes the command line, such as `source <(portcullis
-/// completion bash)`.
+/// Print a completion script for a shell
+///
+/// To load it in bash: `source <(portcullis completion bash)`.
 #[derive(Debug, Args)]
 pub(super) struct Completion {
-    /// The shell
+    /// Shell to complete for
     #[arg(value_enum)]
     shell: Shell,
 }

@@ -1,8 +1,8 @@
-//! `portcullis demo`: the whole main job on one machine, with nothing else installed.
+//! `portcullis demo`: a gateway and its surroundings on one machine, without further installation.
 //!
-//! A gateway reads the manifests of `examples/shop` from a temporary folder. What a cluster would
-//! do around it is done here: pods ([`cluster`]), an authority for certificates, a provider of
-//! identities ([`provider`]), and somebody who calls ([`traffic`]).
+//! A gateway reads the manifests of `examples/shop` from a temporary folder. The demo simulates the
+//! rest of a cluster: pods ([`cluster`]), a certificate authority, an identity provider
+//! ([`provider`]) and client traffic ([`traffic`]).
 
 mod authority;
 mod cluster;
@@ -24,34 +24,34 @@ use self::traffic::Traffic;
 use super::output;
 use super::problems::Failure;
 
-/// The DNS domain of the demo: names below `localhost` lead to this machine by themselves (RFC 6761
-/// §6.3).
+/// The DNS domain of the demo: names below `localhost` resolve to this machine (RFC 6761 §6.3).
 const ZONE: &str = "portcullis.localhost";
 
 /// The Namespace of client keys.
 const CREDENTIALS: &str = "portcullis";
 
-/// How often pods are asked whether they are ready.
+/// The interval of readiness probes.
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long each scene is watched.
-const SCENE: Duration = Duration::from_secs(2);
+/// How long traffic is observed in each step.
+const STEP_DURATION: Duration = Duration::from_secs(2);
 
-/// Shows the main job on this machine: a gateway, sample services in two environments,
-/// certificates, and what happens when a pod is not ready.
+/// Run a gateway with sample services and an identity provider on this machine
+///
+/// Serves two environments with certificates, and shows how traffic moves when a pod becomes
+/// unready.
 #[derive(Debug, Args)]
 pub(super) struct Demo {
-    /// End when the play is over, with exit code 1 where it did not go as it should, instead of
-    /// running until Ctrl-C
+    /// Exit after the scripted steps, with code 1 if one failed, instead of running until Ctrl-C
     #[arg(long)]
     once: bool,
 }
 
-/// What of the play went as it should.
+/// The outcome of the scripted steps.
 #[derive(Debug, Default)]
 struct Verdict {
     failed: u64,
-    surprises: Vec<String>,
+    unexpected: Vec<String>,
 }
 
 // === impl Demo ===
@@ -63,10 +63,10 @@ impl Demo {
             .enable_all()
             .build()
             .map_err(Failure::new)?;
-        runtime.block_on(self.play())
+        runtime.block_on(self.start())
     }
 
-    async fn play(self) -> Result<ExitCode, Failure> {
+    async fn start(self) -> Result<ExitCode, Failure> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::new)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::new)?;
         let folder =
@@ -79,8 +79,8 @@ impl Demo {
         let code = tokio::select! {
             _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
             _ = terminate.recv() => Ok(ExitCode::SUCCESS),
-            played = self.show(&gateway, &cluster) => played,
-            never = cluster.probe() => never,
+            finished = self.demonstrate(&gateway, &cluster) => finished,
+            stopped = cluster.probe() => stopped,
         };
         output::write("\ndemo: stopping, and cleaning up\n")?;
         gateway.stop().await?;
@@ -88,46 +88,46 @@ impl Demo {
         code
     }
 
-    async fn show(&self, gateway: &Gateway, cluster: &Cluster) -> Result<ExitCode, Failure> {
+    async fn demonstrate(&self, gateway: &Gateway, cluster: &Cluster) -> Result<ExitCode, Failure> {
         let traffic = Traffic::start(gateway, &format!("web--staging.{ZONE}"))?;
-        let verdict = scenes(cluster, gateway, &traffic).await?;
-        for surprise in &verdict.surprises {
-            output::write(&format!("demo: this should not have happened: {surprise}\n"))?;
+        let verdict = steps(cluster, gateway, &traffic).await?;
+        for unexpected in &verdict.unexpected {
+            output::write(&format!("demo: unexpected result: {unexpected}\n"))?;
         }
         if self.once {
-            let good = verdict.failed == 0 && verdict.surprises.is_empty();
+            let good = verdict.failed == 0 && verdict.unexpected.is_empty();
             return Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        output::write(guide::INTERMISSION)?;
-        cluster.tell_changes(&traffic, gateway).await
+        output::write(guide::INTERACTIVE)?;
+        cluster.report_changes(&traffic, gateway).await
     }
 }
 
-/// The play: a pod turns unready by its own readiness, traffic moves, and comes back.
-async fn scenes(
+/// The scripted steps: a pod becomes unready, traffic moves away, and returns.
+async fn steps(
     cluster: &Cluster,
     gateway: &Gateway,
     traffic: &Traffic,
 ) -> Result<Verdict, Failure> {
     let mut verdict = Verdict::default();
-    output::write("\nWatch requests to web in staging. web-3 is not ready from the start.\n")?;
-    verdict.scene("both ready pods are asked", traffic, &["web-1", "web-2"]).await?;
+    output::write("\nRequests to web in staging. web-3 starts unready.\n")?;
+    verdict.observe("both ready pods serve", traffic, &["web-1", "web-2"]).await?;
 
     let time = cluster.switch("web-2", false, gateway).await?;
     output::write(&format!(
-        "  web-2 has told its readiness probe no; the gateway followed within {} ms\n",
+        "  web-2 fails its readiness probe; the gateway applied this within {} ms\n",
         time.as_millis()
     ))?;
-    verdict.scene("traffic has moved", traffic, &["web-1"]).await?;
+    verdict.observe("traffic has moved", traffic, &["web-1"]).await?;
 
     for pod in ["web-2", "web-3"] {
         let time = cluster.switch(pod, true, gateway).await?;
         output::write(&format!(
-            "  {pod} is ready; the gateway followed within {} ms\n",
+            "  {pod} is ready; the gateway applied this within {} ms\n",
             time.as_millis()
         ))?;
     }
-    verdict.scene("all three are asked", traffic, &["web-1", "web-2", "web-3"]).await?;
+    verdict.observe("all three pods serve", traffic, &["web-1", "web-2", "web-3"]).await?;
     output::write(&format!("  {} requests, {} failed\n", traffic.total(), verdict.failed))?;
     Ok(verdict)
 }
@@ -135,22 +135,23 @@ async fn scenes(
 // === impl Verdict ===
 
 impl Verdict {
-    async fn scene(
+    /// Observes traffic for a while, and checks that exactly the `expected` pods responded.
+    async fn observe(
         &mut self,
         title: &str,
         traffic: &Traffic,
         expected: &[&str],
     ) -> Result<(), Failure> {
         traffic.settle().await?;
-        tokio::time::sleep(SCENE).await;
+        tokio::time::sleep(STEP_DURATION).await;
         let tally = traffic.tally();
         output::write(&format!("    {:<28} {tally}\n", format!("{title}:")))?;
         self.failed += tally.failed;
         if tally.failed > 0 {
-            self.surprises.push(format!("{} requests failed", tally.failed));
+            self.unexpected.push(format!("{} requests failed", tally.failed));
         }
         if !tally.pods.keys().eq(expected) {
-            self.surprises.push(format!("{title}, but {tally}"));
+            self.unexpected.push(format!("{title}: {tally}"));
         }
         Ok(())
     }

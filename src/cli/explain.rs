@@ -1,36 +1,37 @@
-//! `portcullis explain`: why a request would go where it goes, or be refused.
+//! `portcullis explain`: how a request would be routed, or why it would be rejected.
 
 use std::process::ExitCode;
 
 use clap::Args;
-use portcullis_proxy::explain::{Explanation, Question, Verdict, explain};
+use portcullis_proxy::explain::{ExplainRequest, Explanation, Verdict, explain};
 
-use super::gateway_access::Place;
+use super::gateway_access::SourceArgs;
 use super::output::{self, Output};
 use super::problems::Failure;
 use super::table;
 
-/// Says why a request would go where it goes, or be refused: what each step of the request path
-/// decides, and which resource made it so.
+/// Explain how a request would be routed, or why it would be rejected
+///
+/// Prints the decision of each step of the request path, and the resource that determines it.
 #[derive(Debug, Args)]
 pub(super) struct Explain {
-    /// The URL, such as https://shop--staging.apps.example.com/cart
+    /// URL of the request, such as https://shop--staging.apps.example.com/cart
     url: String,
-    /// The method
+    /// Method of the request
     #[arg(short = 'X', long = "request", value_name = "METHOD", default_value = "GET")]
     method: String,
-    /// A header, such as 'X-Version: 2'
+    /// Header of the request, such as 'X-Version: 2'; can be repeated
     #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = header)]
     headers: Vec<(String, String)>,
     #[command(flatten)]
-    place: Place,
-    /// The form of the answer
+    source: SourceArgs,
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or("a header is a name, a colon and a value")?;
+    let (name, value) = text.split_once(':').ok_or("write a header as NAME: VALUE")?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
@@ -38,11 +39,11 @@ fn header(text: &str) -> Result<(String, String), String> {
 
 impl Explain {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        let question = Question { url: self.url, method: self.method, headers: self.headers };
-        let explanation = match self.place.known()? {
-            Some(known) => explain(&known.settings, &known.live.snapshot.load(), &question)
+        let request = ExplainRequest { url: self.url, method: self.method, headers: self.headers };
+        let explanation = match self.source.offline()? {
+            Some(offline) => explain(&offline.settings, &offline.live.snapshot.load(), &request)
                 .map_err(Failure::new)?,
-            None => self.place.ask(&target(&question))?,
+            None => self.source.get(&target(&request))?,
         };
         match self.output {
             Output::Json => output::write_json(&explanation)?,
@@ -52,11 +53,11 @@ impl Explain {
     }
 }
 
-/// The question as the admin listener reads it.
-fn target(question: &Question) -> String {
+/// The request as a target of the admin listener.
+fn target(request: &ExplainRequest) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    query.append_pair("url", &question.url).append_pair("method", &question.method);
-    for (name, value) in &question.headers {
+    query.append_pair("url", &request.url).append_pair("method", &request.method);
+    for (name, value) in &request.headers {
         query.append_pair("header", &format!("{name}:{value}"));
     }
     format!("/explain?{}", query.finish())
@@ -68,13 +69,13 @@ fn text(explanation: &Explanation) -> String {
         vec![step.step.clone(), step.decision.clone(), origin.unwrap_or_default()]
     });
     let verdict = match &explanation.verdict {
-        Verdict::Answered { status } => format!("the gateway itself answers {status}"),
+        Verdict::Answered { status } => format!("answered by the gateway with status {status}"),
         Verdict::Forwarded { backends } => {
             let services: Vec<&str> =
                 backends.iter().map(|backend| backend.service.as_str()).collect();
-            format!("goes to {}", services.join(" or "))
+            format!("forwarded to {}", services.join(" or "))
         }
-        Verdict::Unreachable => "no answer at all".to_owned(),
+        Verdict::Unreachable => "no listener accepts the request".to_owned(),
     };
     format!("{}\n{verdict}\n", table::format(&steps.collect::<Vec<_>>()).trim_end())
 }

@@ -1,14 +1,13 @@
-//! `portcullis gateway`: serves until it is told to stop.
+//! `portcullis gateway`: runs the gateway until a signal stops it.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use portcullis_config::bearer_review;
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
-use portcullis_config::{atomic_file, store};
+use portcullis_config::{atomic_file, bearer_review, store};
 use portcullis_proxy::gateway;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,17 +15,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::log::{self, LogFormat};
 use super::problems::Failure;
 
-/// Runs the gateway, until SIGTERM or SIGINT drains it; a second one ends it at once.
+/// Run the gateway
+///
+/// SIGTERM or SIGINT drains it; a second signal stops it immediately.
 #[derive(Debug, Args)]
 pub(super) struct Gateway {
-    /// The configuration file
+    /// Configuration file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// How the log on standard error looks; RUST_LOG says how much of it there is
+    /// Format of the log on standard error; RUST_LOG sets its level
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t, env = "PORTCULLIS_LOG_FORMAT")]
     log_format: LogFormat,
-    /// A file to write once the gateway is ready: a JSON object with the addresses that it listens
-    /// on
+    /// File to write when the gateway is ready: a JSON object with its listen addresses
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
 }
@@ -47,14 +47,14 @@ impl Gateway {
             .build()
             .map_err(Failure::new)?;
         let code = runtime.block_on(self.serve(settings))?;
-        // What the control plane still waits for is of no interest any more.
+        // Abandon what the control plane still waits for.
         runtime.shutdown_background();
         Ok(code)
     }
 
     async fn serve(self, settings: Arc<Settings>) -> Result<ExitCode, Failure> {
         let live = Arc::new(Live::default());
-        let mut stop = Stop::new()?;
+        let mut signals = StopSignals::new()?;
         let stores = gateway::Stores {
             certificates: store::open(&settings).await.map_err(Failure::new)?,
             sessions: store::session::open(&settings).await.map_err(Failure::new)?,
@@ -81,57 +81,59 @@ impl Gateway {
         };
         tokio::select! {
             announced = announced => announced?,
-            () = stop.told() => return drain(gateway, stop).await,
-            ended = &mut control => return Err(source_ended(ended)),
+            () = signals.received() => return drain(gateway, signals).await,
+            stopped = &mut control => return Err(control_stopped(stopped)),
         }
         tokio::select! {
-            () = stop.told() => drain(gateway, stop).await,
-            ended = &mut control => Err(source_ended(ended)),
-            () = gateway.ended() => Err(Failure::new("all workers have ended")),
+            () = signals.received() => drain(gateway, signals).await,
+            stopped = &mut control => Err(control_stopped(stopped)),
+            () = gateway.stopped() => Err(Failure::new("all workers have stopped")),
         }
     }
 }
 
-async fn drain(gateway: gateway::Gateway, mut stop: Stop) -> Result<ExitCode, Failure> {
+async fn drain(gateway: gateway::Gateway, mut signals: StopSignals) -> Result<ExitCode, Failure> {
     tokio::select! {
         () = gateway.drain() => Ok(ExitCode::SUCCESS),
-        () = stop.told() => {
-            tracing::warn!("told to stop a second time: ending at once");
+        () = signals.received() => {
+            tracing::warn!("received a second signal while draining: stopping immediately");
             Ok(ExitCode::FAILURE)
         }
     }
 }
 
-fn source_ended(
-    ended: Result<Result<(), impl std::error::Error>, tokio::task::JoinError>,
+fn control_stopped(
+    stopped: Result<Result<(), impl std::error::Error>, tokio::task::JoinError>,
 ) -> Failure {
-    match ended {
-        Ok(Ok(())) => Failure::new("the source of resources has ended"),
+    match stopped {
+        Ok(Ok(())) => Failure::new("the source of resources has stopped"),
         Ok(Err(error)) => Failure::new(error),
-        Err(error) => Failure::new(format!("the control plane has ended: {error}")),
+        Err(error) => Failure::new(format!("the control plane has stopped: {error}")),
     }
 }
 
-/// Writes the addresses, whole or not at all.
+/// Writes the addresses to `file`, atomically.
 fn announce(file: &Path, addresses: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_vec(addresses).map_err(Failure::new)?;
     atomic_file::replace(file, &text).map_err(|error| {
-        Failure::new(format!("the ready file {} cannot be written: {error}", file.display()))
+        Failure::new(format!("failed to write the ready file {}: {error}", file.display()))
     })
 }
 
 /// SIGTERM and SIGINT.
-struct Stop {
+struct StopSignals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
 }
 
-// === impl Stop ===
+// === impl StopSignals ===
 
-impl Stop {
+impl StopSignals {
     fn new() -> Result<Self, Failure> {
         let on = |kind| {
-            signal(kind).map_err(|error| Failure::new(format!("signals cannot be caught: {error}")))
+            signal(kind).map_err(|error| {
+                Failure::new(format!("failed to install a signal handler: {error}"))
+            })
         };
         Ok(Self {
             terminate: on(SignalKind::terminate())?,
@@ -139,8 +141,8 @@ impl Stop {
         })
     }
 
-    /// Waits for the next one.
-    async fn told(&mut self) {
+    /// Waits for the next signal.
+    async fn received(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -1,5 +1,5 @@
-//! Where `routes` and `explain` look: at a running gateway, or at what a configuration would make
-//! of its source.
+//! Access to a gateway's state: over the admin listener, or by translating a configuration's source
+//! offline.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,17 +15,17 @@ use tokio::runtime::Builder;
 
 use super::problems::Failure;
 
-/// How long a source may take to be read in whole.
-const SYNC: Duration = Duration::from_secs(30);
-/// How long a gateway may take to answer.
-const ANSWER: Duration = Duration::from_secs(30);
-/// The largest answer that is read.
-const MAX_ANSWER: u64 = 1 << 30;
+/// Timeout for the initial sync of a source.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
+/// Timeout for connecting to the admin listener, and for each read and write.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The maximum size of a response, in octets.
+const MAX_RESPONSE: u64 = 1 << 30;
 
-/// Where to look.
+/// Selects a running gateway or a configuration.
 #[derive(Debug, Args)]
-pub(super) struct Place {
-    /// The admin address of a running gateway
+pub(super) struct SourceArgs {
+    /// Admin address of a running gateway
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -34,15 +34,15 @@ pub(super) struct Place {
         env = "PORTCULLIS_ADMIN"
     )]
     admin: SocketAddr,
-    /// A configuration file: its source is read once, and no gateway is needed
+    /// Configuration file to translate once, instead of asking a running gateway
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-/// A running gateway.
+/// Selects a running gateway.
 #[derive(Debug, Args)]
 pub(super) struct Admin {
-    /// The admin address of a running gateway
+    /// Admin address of a running gateway
     #[arg(
         long,
         global = true,
@@ -53,86 +53,86 @@ pub(super) struct Admin {
     admin: SocketAddr,
 }
 
-/// What a configuration makes of its source.
-pub(super) struct Known {
+/// The translated source of a configuration.
+pub(super) struct Offline {
     pub(super) settings: Arc<Settings>,
     pub(super) live: Arc<Live>,
 }
 
-// === impl Place ===
+// === impl SourceArgs ===
 
-impl Place {
-    /// Reads the source of the configuration, where one is given.
-    pub(super) fn known(&self) -> Result<Option<Known>, Failure> {
+impl SourceArgs {
+    /// Translates the source of the configuration, if `--config` is given.
+    pub(super) fn offline(&self) -> Result<Option<Offline>, Failure> {
         let Some(config) = &self.config else { return Ok(None) };
         let settings = Settings::read(config).map_err(Failure::Problems)?;
-        Known::read(settings).map(Some)
+        Offline::read(settings).map(Some)
     }
 
-    /// Asks the running gateway.
-    pub(super) fn ask<T: DeserializeOwned>(&self, target: &str) -> Result<T, Failure> {
-        Admin { admin: self.admin }.ask(target)
+    /// Sends a GET request to the admin listener and returns the response.
+    pub(super) fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, Failure> {
+        Admin { admin: self.admin }.get(target)
     }
 }
 
 // === impl Admin ===
 
 impl Admin {
-    /// Asks the running gateway.
-    pub(super) fn ask<T: DeserializeOwned>(&self, target: &str) -> Result<T, Failure> {
+    /// Sends a GET request to the admin listener and returns the response.
+    pub(super) fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, Failure> {
         self.call("GET", target)
     }
 
-    /// Has the running gateway do something.
-    pub(super) fn order<T: DeserializeOwned>(&self, target: &str) -> Result<T, Failure> {
+    /// Sends a POST request to the admin listener and returns the response.
+    pub(super) fn post<T: DeserializeOwned>(&self, target: &str) -> Result<T, Failure> {
         self.call("POST", target)
     }
 
     fn call<T: DeserializeOwned>(&self, method: &str, target: &str) -> Result<T, Failure> {
-        let answer = self.exchange(method, target).map_err(|error| {
-            let help = "give the address of its `admin` listener by --admin, or a configuration \
-                        by --config";
-            Failure::with_help(format!("no gateway answers at {}: {error}", self.admin), help)
+        let response = self.exchange(method, target).map_err(|error| {
+            let help = "set --admin to the address of its `admin` listener, or --config to a \
+                        configuration file";
+            Failure::with_help(format!("no gateway responds at {}: {error}", self.admin), help)
         })?;
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
         let status = head.split(' ').nth(1).unwrap_or_default();
         if status != "200" {
             return Err(Failure::new(format!(
-                "the gateway at {} answers {status}: {}",
+                "the gateway at {} returned status {status}: {}",
                 self.admin,
                 body.trim()
             )));
         }
         serde_json::from_str(body).map_err(|error| {
-            Failure::new(format!("the answer of {} cannot be understood: {error}", self.admin))
+            Failure::new(format!("failed to parse the response of {}: {error}", self.admin))
         })
     }
 
-    /// One HTTP/1.0 request: its answer ends with the connection.
+    /// Sends an HTTP/1.0 request: its response ends with the connection.
     fn exchange(&self, method: &str, target: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&self.admin, ANSWER)?;
-        stream.set_read_timeout(Some(ANSWER))?;
-        stream.set_write_timeout(Some(ANSWER))?;
+        let mut stream = TcpStream::connect_timeout(&self.admin, ADMIN_TIMEOUT)?;
+        stream.set_read_timeout(Some(ADMIN_TIMEOUT))?;
+        stream.set_write_timeout(Some(ADMIN_TIMEOUT))?;
         write!(stream, "{method} {target} HTTP/1.0\r\nHost: {}\r\n\r\n", self.admin)?;
-        let mut answer = String::new();
-        stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
-        Ok(answer)
+        let mut response = String::new();
+        stream.take(MAX_RESPONSE).read_to_string(&mut response)?;
+        Ok(response)
     }
 }
 
-// === impl Known ===
+// === impl Offline ===
 
-impl Known {
-    /// Reads the source of `settings` in whole, as the gateway does.
+impl Offline {
+    /// Reads and translates the source of `settings`, as the gateway does.
     pub(super) fn read(settings: Settings) -> Result<Self, Failure> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::new)?;
-        let known = runtime.block_on(sync(Arc::new(settings)));
+        let offline = runtime.block_on(sync(Arc::new(settings)));
         runtime.shutdown_background();
-        known
+        offline
     }
 }
 
-async fn sync(settings: Arc<Settings>) -> Result<Known, Failure> {
+async fn sync(settings: Arc<Settings>) -> Result<Offline, Failure> {
     let live = Arc::new(Live::default());
     let mut published = live.published();
     let read = portcullis_config::run(Arc::clone(&settings), Arc::clone(&live), async {
@@ -140,15 +140,16 @@ async fn sync(settings: Arc<Settings>) -> Result<Known, Failure> {
             tokio::task::yield_now().await;
         }
     });
-    match tokio::time::timeout(SYNC, read).await {
-        Ok(Ok(())) => Ok(Known { settings, live }),
+    match tokio::time::timeout(SYNC_TIMEOUT, read).await {
+        Ok(Ok(())) => Ok(Offline { settings, live }),
         Ok(Err(error)) => Err(Failure::new(error)),
         Err(_) => {
-            let told: Vec<String> = live.problems.load().iter().map(ToString::to_string).collect();
+            let problems: Vec<String> =
+                live.problems.load().iter().map(ToString::to_string).collect();
             Err(Failure::new(format!(
-                "the source could not be read in whole within {} s\n{}",
-                SYNC.as_secs(),
-                told.join("\n")
+                "the source did not sync within {} s\n{}",
+                SYNC_TIMEOUT.as_secs(),
+                problems.join("\n")
             )))
         }
     }

@@ -1,5 +1,5 @@
-//! `portcullis key`: the keys that applications show. They are kept as hashes in Secrets; a key
-//! itself is printed once, when it is made.
+//! `portcullis key`: client keys of applications. Secrets store their hashes only; a key itself is
+//! printed once, when it is created.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,8 +19,9 @@ use super::output::{self, Output};
 use super::problems::{self, Failure, Snippets};
 use super::table;
 
-/// Makes, lists, rotates and revokes the keys that applications show. Only their hashes are kept,
-/// in Secrets of the gateway's `access.credentialsNamespace`.
+/// Create, list, rotate and revoke client keys of applications
+///
+/// Only hashes are stored, in Secrets of the gateway's `access.credentialsNamespace`.
 #[derive(Debug, Args)]
 pub(super) struct Key {
     #[command(subcommand)]
@@ -35,72 +36,72 @@ enum Command {
     Revoke(Revoke),
 }
 
-/// Makes a key, and prints it: the key alone on standard output, once
+/// Create a key and print it to standard output, once
 #[derive(Debug, Args)]
 struct Create {
-    /// The application's name, as grants have it
+    /// Name of the application, as grants use it
     application: String,
-    /// When the key ends, such as 90d or 12h; without it, never
-    #[arg(long, value_name = "DURATION", value_parser = lasting)]
+    /// Validity of the key, such as 90d or 12h; by default it does not expire
+    #[arg(long, value_name = "DURATION", value_parser = parse_validity)]
     expires: Option<Duration>,
-    /// Prints the Secret's manifest on standard output instead of keeping it, and the key on
+    /// Print the Secret's manifest to standard output instead of storing it, and the key to
     /// standard error
     #[arg(long, conflicts_with_all = ["folder", "context"])]
     print: bool,
     #[command(flatten)]
-    place: Place,
+    location: SecretLocation,
 }
 
-/// Shows the keys that there are, without what would let anyone use them
+/// List keys, without key material
 #[derive(Debug, Args)]
 struct List {
-    /// The form of the answer
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
-    place: Place,
+    location: SecretLocation,
 }
 
-/// Makes a new key for an application, and lets its older ones end after a while
+/// Create a new key for an application, and expire its older keys after an overlap
 #[derive(Debug, Args)]
 struct Rotate {
-    /// The application's name
+    /// Name of the application
     application: String,
-    /// How long the older keys are accepted beside the new one
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = lasting)]
+    /// How long the older keys stay valid beside the new one
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_validity)]
     overlap: Duration,
-    /// When the new key ends, such as 90d or 12h; without it, never
-    #[arg(long, value_name = "DURATION", value_parser = lasting)]
+    /// Validity of the new key, such as 90d or 12h; by default it does not expire
+    #[arg(long, value_name = "DURATION", value_parser = parse_validity)]
     expires: Option<Duration>,
     #[command(flatten)]
-    place: Place,
+    location: SecretLocation,
 }
 
-/// Takes keys away: they are refused within seconds, on open connections too
+/// Revoke keys: gateways reject them within seconds, on open connections too
 #[derive(Debug, Args)]
 struct Revoke {
-    /// The names of their Secrets, as `portcullis key list` shows them
+    /// Names of the Secrets, as listed by `portcullis key list`
     #[arg(required = true)]
     names: Vec<String>,
     #[command(flatten)]
-    place: Place,
+    location: SecretLocation,
 }
 
-/// Where the Secrets are.
+/// Where the Secrets are stored.
 #[derive(Debug, Args)]
-struct Place {
-    /// The Namespace of the Secrets: the gateway's `access.credentialsNamespace`
+struct SecretLocation {
+    /// Namespace of the Secrets: the gateway's `access.credentialsNamespace`
     #[arg(short, long, default_value = "portcullis", value_parser = namespace)]
     namespace: String,
-    /// A folder of manifests, instead of a cluster
+    /// Folder of manifests, instead of a cluster
     #[arg(long, value_name = "PATH")]
     folder: Option<PathBuf>,
-    /// The kubeconfig's context, instead of the current one
+    /// Context of the kubeconfig, instead of the current one
     #[arg(long, conflicts_with = "folder")]
     context: Option<String>,
 }
 
-/// A key as it is listed.
+/// A row of `portcullis key list`.
 #[derive(Serialize)]
 struct Row {
     name: String,
@@ -132,17 +133,18 @@ impl Key {
 
 impl Create {
     async fn run(self, now: SystemTime) -> Result<(), Failure> {
-        let (key, kept) = make(&self.application, &self.place.namespace, self.expires, now)?;
+        let (key, stored) =
+            generate(&self.application, &self.location.namespace, self.expires, now)?;
         if self.print {
-            output::tell(&format!(
-                "The key of `{}`, which is shown only now:\n{}\n",
-                kept.application,
+            output::report(&format!(
+                "The key of `{}`, which is not shown again:\n{}\n",
+                stored.application,
                 key.expose()
             ))?;
-            return output::write(&secret::manifest(&kept));
+            return output::write(&secret::manifest(&stored));
         }
-        self.place.store().await?.create(&kept).await.map_err(Failure::new)?;
-        show(&key, &kept)
+        self.location.store().await?.create(&stored).await.map_err(Failure::new)?;
+        print(&key, &stored)
     }
 }
 
@@ -150,7 +152,7 @@ impl Create {
 
 impl List {
     async fn run(self, now: SystemTime) -> Result<(), Failure> {
-        let found = self.place.store().await?.list().await.map_err(Failure::new)?;
+        let found = self.location.store().await?.list().await.map_err(Failure::new)?;
         problems::print(&found.problems, Snippets::Hidden);
         let rows: Vec<Row> =
             found.keys.iter().map(|(key, created)| Row::new(key, *created, now)).collect();
@@ -165,7 +167,7 @@ fn text(rows: &[Row]) -> Vec<Vec<String>> {
     let heading = ["NAME", "APPLICATION", "CREATED", "EXPIRES"].map(str::to_owned).to_vec();
     let or_none = |time: &Option<String>| time.clone().unwrap_or_else(|| "-".to_owned());
     let line = |row: &Row| {
-        let expires = or_none(&row.expires) + if row.expired { " (over)" } else { "" };
+        let expires = or_none(&row.expires) + if row.expired { " (expired)" } else { "" };
         vec![row.name.clone(), row.application.clone(), or_none(&row.created), expires]
     };
     [heading].into_iter().chain(rows.iter().map(line)).collect()
@@ -189,37 +191,34 @@ impl Row {
 
 impl Rotate {
     async fn run(self, now: SystemTime) -> Result<(), Failure> {
-        let store = self.place.store().await?;
-        let end = secret::end(now, self.overlap).ok_or_else(beyond)?;
-        let older: Vec<ClientKey> = store
-            .list()
-            .await
-            .map_err(Failure::new)?
-            .keys
+        let store = self.location.store().await?;
+        let end = secret::expiry(now, self.overlap).ok_or_else(year_out_of_range)?;
+        let keys = store.list().await.map_err(Failure::new)?.keys;
+        let older: Vec<ClientKey> = keys
             .into_iter()
             .map(|(key, _)| key)
+            .filter(|key| *key.application == *self.application)
             .collect();
-        let older: Vec<ClientKey> =
-            older.into_iter().filter(|key| *key.application == *self.application).collect();
         if older.is_empty() {
             let help = format!(
-                "`portcullis key list` shows those that there are; `portcullis key create {}` \
-                 makes one",
+                "`portcullis key list` lists existing keys; `portcullis key create {}` creates \
+                 one",
                 self.application
             );
             return Err(Failure::with_help(format!("`{}` has no key", self.application), help));
         }
-        let (key, kept) = make(&self.application, &self.place.namespace, self.expires, now)?;
-        store.create(&kept).await.map_err(Failure::new)?;
-        // It is kept already: whatever happens to the older ones, it must not be lost.
-        show(&key, &kept)?;
+        let (key, stored) =
+            generate(&self.application, &self.location.namespace, self.expires, now)?;
+        store.create(&stored).await.map_err(Failure::new)?;
+        // The new key is stored: print it before anything else can fail.
+        print(&key, &stored)?;
         for key in older.iter().filter(|key| key.expires.is_none_or(|expires| expires > end)) {
             let help = format!(
-                "the new key is kept; revoke {} once nobody shows it any more",
+                "the new key is stored; revoke {} when no client uses it any more",
                 key.origin.name
             );
-            store.end(key, end).await.map_err(|error| Failure::with_help(error, help))?;
-            output::tell(&format!("{} ends {}.\n", key.origin, secret::write_time(end)))?;
+            store.expire(key, end).await.map_err(|error| Failure::with_help(error, help))?;
+            output::report(&format!("{} expires at {}.\n", key.origin, secret::write_time(end)))?;
         }
         Ok(())
     }
@@ -229,13 +228,13 @@ impl Rotate {
 
 impl Revoke {
     async fn run(self) -> Result<(), Failure> {
-        let store = self.place.store().await?;
+        let store = self.location.store().await?;
         let keys = store.list().await.map_err(Failure::new)?.keys;
-        // All are found before any is taken away.
+        // Look up all keys before revoking any.
         let mut found = Vec::new();
         for name in &self.names {
             let key = keys.iter().map(|(key, _)| key).find(|key| *key.origin.name == **name);
-            let help = "`portcullis key list` shows those that there are";
+            let help = "`portcullis key list` lists existing keys";
             let missing = || {
                 Failure::with_help(
                     format!("there is no client key `{name}`; nothing was revoked"),
@@ -248,18 +247,18 @@ impl Revoke {
             store
                 .revoke(key)
                 .await
-                .map_err(|error| Failure::with_help(error, "take it away by hand"))?;
-            output::tell(&format!("{} of `{}` is revoked.\n", key.origin, key.application))?;
+                .map_err(|error| Failure::with_help(error, "delete the Secret by hand"))?;
+            output::report(&format!("{} of `{}` is revoked.\n", key.origin, key.application))?;
         }
         Ok(())
     }
 }
 
-// === impl Place ===
+// === impl SecretLocation ===
 
-impl Place {
+impl SecretLocation {
     async fn store(&self) -> Result<Store, Failure> {
-        let help = "give a kubeconfig by KUBECONFIG, or a folder of manifests by --folder";
+        let help = "set KUBECONFIG to a kubeconfig, or --folder to a folder of manifests";
         match &self.folder {
             Some(folder) => Ok(Store::folder(folder.clone(), &self.namespace)),
             None => {
@@ -275,47 +274,49 @@ impl Place {
     }
 }
 
-/// A new key, and what is kept of it.
-fn make(
+/// Generates a key, and what is stored of it.
+fn generate(
     application: &str,
     namespace: &str,
     expires: Option<Duration>,
     now: SystemTime,
 ) -> Result<(client_key::Key, ClientKey), Failure> {
-    let no_randomness = |_| Failure::new("this machine gives no randomness");
+    let no_randomness = |_| Failure::new("the system returned no random numbers");
     let (mut random, mut name) = ([0; 32], [0; 4]);
     rand::fill(&mut random).and_then(|()| rand::fill(&mut name)).map_err(no_randomness)?;
-    let expires = expires.map(|lasts| secret::end(now, lasts).ok_or_else(beyond)).transpose()?;
+    let expires = expires
+        .map(|validity| secret::expiry(now, validity).ok_or_else(year_out_of_range))
+        .transpose()?;
     let key = client_key::Key::new(&random);
-    let kept = secret::new(namespace, application, key.hash(), expires, name);
-    let kept = kept.map_err(|error| {
+    let stored = secret::new(namespace, application, key.hash(), expires, name);
+    let stored = stored.map_err(|error| {
         Failure::with_help(
             format!("`{application}`: {error}"),
-            "give the name that grants are to have",
+            "use the name by which grants refer to the application",
         )
     })?;
-    Ok((key, kept))
+    Ok((key, stored))
 }
 
-/// Prints a key that is kept, so that `$(portcullis key create …)` is the key.
-fn show(key: &client_key::Key, kept: &ClientKey) -> Result<(), Failure> {
+/// Prints a stored key, so that `$(portcullis key create …)` is the key.
+fn print(key: &client_key::Key, stored: &ClientKey) -> Result<(), Failure> {
     output::write(&format!("{}\n", key.expose()))?;
-    let end = kept
+    let expiry = stored
         .expires
-        .map(|expires| format!(", and ends {}", secret::write_time(expires)))
+        .map(|expires| format!(", and it expires at {}", secret::write_time(expires)))
         .unwrap_or_default();
-    output::tell(&format!(
-        "The key of `{}` is shown only now. Its hash is kept in {}{end}.\n",
-        kept.application, kept.origin
+    output::report(&format!(
+        "The key of `{}` is not shown again. Its hash is stored in {}{expiry}.\n",
+        stored.application, stored.origin
     ))
 }
 
-fn beyond() -> Failure {
-    Failure::new("that is beyond the year 9999")
+fn year_out_of_range() -> Failure {
+    Failure::new("the expiry is after the year 9999")
 }
 
-/// A time above zero: days, or as in the configuration.
-fn lasting(text: &str) -> Result<Duration, String> {
+/// Parses a duration above zero: days, or as in the configuration.
+fn parse_validity(text: &str) -> Result<Duration, String> {
     let days = text.strip_suffix('d').filter(|days| {
         (1..=5).contains(&days.len()) && days.bytes().all(|byte| byte.is_ascii_digit())
     });
@@ -325,13 +326,13 @@ fn lasting(text: &str) -> Result<Duration, String> {
     };
     parsed
         .filter(|time| !time.is_zero())
-        .ok_or_else(|| "write a time above zero, such as 90d, 12h or 1h30m".to_owned())
+        .ok_or_else(|| "write a duration above zero, such as 90d, 12h or 1h30m".to_owned())
 }
 
 fn namespace(text: &str) -> Result<String, String> {
     check_label(text)
         .map(|()| text.to_owned())
-        .map_err(|error| format!("no Namespace can have this name: it {error}"))
+        .map_err(|error| format!("not a valid Namespace name: it {error}"))
 }
 
 #[cfg(test)]
@@ -339,11 +340,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_days_or_as_in_the_configuration() {
-        let hours = |text| lasting(text).map(|time| time.as_secs() / 3600);
+    fn durations_are_days_or_as_in_the_configuration() {
+        let hours = |text| parse_validity(text).map(|time| time.as_secs() / 3600);
         assert_eq!((hours("90d"), hours("12h"), hours("1h60m")), (Ok(2160), Ok(12), Ok(2)));
         for wrong in ["", "d", "0d", "0s", "-1d", "1d12h", "123456d", "1 d", "90"] {
-            assert!(lasting(wrong).is_err(), "{wrong}");
+            assert!(parse_validity(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -8,21 +8,21 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::problems::Failure;
 
-/// How a line of the log looks.
+/// The format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(super) enum LogFormat {
     /// For people.
     #[default]
     Text,
-    /// For machines: one JSON object a line.
+    /// For machines: one JSON object per line.
     Json,
 }
 
-/// What is logged without `RUST_LOG`. The Kubernetes client calls each failed try an error; its
-/// caller tells an outage once.
+/// The filter without `RUST_LOG`. The Kubernetes client logs an error per failed attempt; its
+/// caller logs each outage once.
 const DEFAULT: &str = "info,kube_client=off";
 
-/// Starts to log what `RUST_LOG` asks for, else [`DEFAULT`].
+/// Installs the logger with the filter of `RUST_LOG`, else [`DEFAULT`].
 pub(super) fn start(format: LogFormat) -> Result<(), Failure> {
     let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| DEFAULT.to_owned());
     let filter = EnvFilter::builder()
@@ -30,8 +30,8 @@ pub(super) fn start(format: LogFormat) -> Result<(), Failure> {
         .parse(directives)
         .map_err(|error| {
             Failure::with_help(
-                format!("RUST_LOG cannot be understood: {error}"),
-                "write for example RUST_LOG=info,portcullis_proxy=debug",
+                format!("failed to parse RUST_LOG: {error}"),
+                "set for example RUST_LOG=info,portcullis_proxy=debug",
             )
         })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);

@@ -1,5 +1,5 @@
-//! `portcullis login`: signs a person in for the command line, by a browser on this machine or on
-//! another one.
+//! `portcullis login`: signs in for the command line, with a browser on this machine or on another
+//! one.
 
 mod device;
 mod loopback;
@@ -14,32 +14,34 @@ use clap::Args;
 use tokio::runtime::Builder;
 
 use self::provider::Provider;
-use self::tokens::{Kept, Registration};
+use self::tokens::{Registration, StoredTokens};
 use super::output;
 use super::problems::Failure;
 
-/// Signs you in for calls from the command line: `portcullis token` prints the token then. The
-/// tokens are kept in your configuration folder, for you alone.
+/// Sign in for calls from the command line
+///
+/// `portcullis token` prints the token. Tokens are stored in the configuration folder, readable by
+/// its owner only.
 #[derive(Debug, Args)]
 pub(super) struct Login {
-    /// The issuer's URL, as the gateway's access.issuers has it; without it, the one of the last
-    /// time
+    /// URL of the issuer, as in the gateway's access.issuers; by default the issuer of the last
+    /// login
     #[arg(long, value_name = "URL", requires = "client_id")]
     issuer: Option<String>,
-    /// The identifier of a public client there that may use redirects to this machine, or the
-    /// device flow; one of the issuer's `audiences` in the gateway's configuration
+    /// Identifier of a public client of the issuer that allows loopback redirects or the device
+    /// flow; must be one of the issuer's `audiences` in the gateway's configuration
     #[arg(long, value_name = "ID", requires = "issuer")]
     client_id: Option<String>,
-    /// What is asked for, separated by spaces
+    /// Scopes to request, separated by spaces
     #[arg(long, value_name = "SCOPES", default_value = "openid email profile offline_access")]
     scope: String,
-    /// A PEM file with the authorities for the issuer's certificate, instead of the system's
+    /// PEM file of authorities for the issuer's certificate, instead of the system's
     #[arg(long, value_name = "FILE")]
     certificate_authorities: Option<PathBuf>,
-    /// Signs in by a browser on any machine, where you type a code (RFC 8628)
+    /// Sign in with a browser on any machine, by typing a code (RFC 8628)
     #[arg(long)]
     device: bool,
-    /// Opens no browser, and only tells the address
+    /// Print the URL without opening a browser
     #[arg(long)]
     no_browser: bool,
 }
@@ -63,17 +65,17 @@ impl Login {
             },
             _ => tokens::read()?.registration,
         };
-        let provider = Provider::find(&registration).await?;
-        let answer = if self.device {
+        let provider = Provider::discover(&registration).await?;
+        let response = if self.device {
             device::sign_in(&provider).await?
         } else {
             loopback::sign_in(&provider, !self.no_browser).await?
         };
-        let kept = Kept::new(registration, answer, None, SystemTime::now());
-        tokens::write(&kept)?;
-        output::tell(&format!(
+        let tokens = StoredTokens::new(registration, response, None, SystemTime::now());
+        tokens::write(&tokens)?;
+        output::report(&format!(
             "Signed in as {}. `portcullis token` prints the token.\n",
-            kept.name()
+            tokens.name()
         ))
     }
 }

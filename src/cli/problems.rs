@@ -1,4 +1,4 @@
-//! What is wrong, told to a person.
+//! Prints problems and failures to standard error.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -6,20 +6,20 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use miette::{LabeledSpan, MietteDiagnostic, NamedSource, Report};
-use portcullis_config::model::{Origin, Place};
+use portcullis_config::model::{Origin, SourceLocation};
 use portcullis_config::problem::{Problem, Severity};
 
 use super::UNUSABLE;
 
-/// The largest file of which a piece is shown.
-const MAX_SHOWN: usize = 1 << 20;
+/// The maximum size of a file for snippets, in octets.
+const MAX_FILE: usize = 1 << 20;
 
-/// Why a command did not do what it was asked for.
+/// Why a command failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// What was given cannot be used.
+    /// The input is unusable.
     Problems(Vec<Problem>),
-    /// Something else failed; what, and how to mend it.
+    /// Another failure, and how to mend it.
     Other { message: String, help: Option<String> },
 }
 
@@ -49,24 +49,24 @@ pub(super) fn print_failure(failure: &Failure) {
         Failure::Other { message, help } => {
             let mut diagnostic = MietteDiagnostic::new(message.clone());
             diagnostic.help.clone_from(help);
-            tell(&Report::new(diagnostic));
+            print_report(&Report::new(diagnostic));
         }
     }
 }
 
-/// Whether pieces of files are shown beside what is wrong with them.
+/// Whether problems are printed with a snippet of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Snippets {
-    /// For the configuration file, which holds no secrets.
+    /// For the configuration file, which contains no secrets.
     Shown,
-    /// For manifests: the line beside a mistake may be a Secret's.
+    /// For manifests: a line next to the problem may be part of a Secret.
     Hidden,
 }
 
 /// Prints problems to standard error.
 pub(super) fn print(problems: &[Problem], snippets: Snippets) {
     for problem in problems {
-        tell(&report(problem, snippets));
+        print_report(&report(problem, snippets));
     }
 }
 
@@ -94,19 +94,19 @@ fn report(problem: &Problem, snippets: Snippets) -> Report {
 }
 
 fn read(file: &Path) -> Option<String> {
-    std::fs::read_to_string(file).ok().filter(|text| text.len() <= MAX_SHOWN)
+    std::fs::read_to_string(file).ok().filter(|text| text.len() <= MAX_FILE)
 }
 
-/// Where a place is in a text, in bytes.
-fn offset(text: &str, place: &Place) -> usize {
-    let line = usize::try_from(place.line.saturating_sub(1)).unwrap_or(usize::MAX);
-    let column = usize::try_from(place.column.saturating_sub(1)).unwrap_or(usize::MAX);
+/// Converts a location to a byte offset in `text`.
+fn offset(text: &str, location: &SourceLocation) -> usize {
+    let line = usize::try_from(location.line.saturating_sub(1)).unwrap_or(usize::MAX);
+    let column = usize::try_from(location.column.saturating_sub(1)).unwrap_or(usize::MAX);
     let start: usize = text.split_inclusive('\n').take(line).map(str::len).sum();
     let rest = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
     start + rest.char_indices().nth(column).map_or(rest.len(), |(index, _)| index)
 }
 
-fn tell(report: &Report) {
-    // Nobody reads what cannot be written.
+fn print_report(report: &Report) {
+    // If standard error is closed, there is nowhere left to report to.
     let _ = writeln!(io::stderr().lock(), "{report:?}");
 }

@@ -1,22 +1,21 @@
-//! `portcullis routes`: what is served where.
+//! `portcullis routes`: the routing table.
 
 use std::process::ExitCode;
 
 use clap::Args;
 use portcullis_proxy::live_table::{Backend, Host, Route, Table};
 
-use super::gateway_access::Place;
+use super::gateway_access::SourceArgs;
 use super::output::{self, Output};
 use super::problems::Failure;
 use super::table;
 
-/// Shows what is served where: the table of a running gateway, or what a configuration would make
-/// of its source.
+/// List routes and their backends, of a running gateway or of a configuration
 #[derive(Debug, Args)]
 pub(super) struct Routes {
     #[command(flatten)]
-    place: Place,
-    /// The form of the answer
+    source: SourceArgs,
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
@@ -25,9 +24,11 @@ pub(super) struct Routes {
 
 impl Routes {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        let table = match self.place.known()? {
-            Some(known) => Table::new(&known.live.snapshot.load(), &known.live.problems.load()),
-            None => self.place.ask("/routes")?,
+        let table = match self.source.offline()? {
+            Some(offline) => {
+                Table::new(&offline.live.snapshot.load(), &offline.live.problems.load())
+            }
+            None => self.source.get("/routes")?,
         };
         match self.output {
             Output::Json => output::write_json(&table)?,
@@ -37,7 +38,7 @@ impl Routes {
     }
 }
 
-/// Each host once, though several listeners serve it, with a line for each backend.
+/// Formats the table: a line per backend, each host once even if several listeners serve it.
 fn text(table: &Table) -> String {
     let heading = ["HOST", "MATCH", "REQUIRE", "BACKEND", "WEIGHT", "PROTOCOL", "READY", "ORIGIN"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
@@ -45,7 +46,7 @@ fn text(table: &Table) -> String {
     for listener in &table.listeners {
         for host in &listener.hosts {
             if seen.last() != Some(&host) && !seen.contains(&host) {
-                rows.extend(of_host(host));
+                rows.extend(host_rows(host));
             }
         }
         seen.extend(&listener.hosts);
@@ -53,20 +54,20 @@ fn text(table: &Table) -> String {
     let mut text = table::format(&rows);
     if !table.problems.is_empty() {
         text.push_str(&format!(
-            "\n{} problems: `portcullis check` tells them, and -o json\n",
+            "\n{} problems: run with -o json, or run `portcullis check`, to see them\n",
             table.problems.len()
         ));
     }
     text
 }
 
-fn of_host(host: &Host) -> impl Iterator<Item = Vec<String>> {
+fn host_rows(host: &Host) -> impl Iterator<Item = Vec<String>> {
     host.routes.iter().flat_map(move |route| {
-        route.backends.iter().map(move |backend| of_backend(host, route, backend))
+        route.backends.iter().map(move |backend| backend_row(host, route, backend))
     })
 }
 
-fn of_backend(host: &Host, route: &Route, backend: &Backend) -> Vec<String> {
+fn backend_row(host: &Host, route: &Route, backend: &Backend) -> Vec<String> {
     let ready = match backend.draining.len() {
         0 => backend.ready.len().to_string(),
         draining => format!("{} (+{draining} draining)", backend.ready.len()),

@@ -1,4 +1,4 @@
-//! `portcullis sessions`: new keys for login sessions, on command.
+//! `portcullis sessions`: rotation of session keys.
 
 use std::process::ExitCode;
 
@@ -9,8 +9,10 @@ use super::gateway_access::Admin;
 use super::output;
 use super::problems::Failure;
 
-/// Replaces the keys that seal login sessions and TLS session tickets, and that sign what pods are
-/// told of callers.
+/// Rotate session keys
+///
+/// Session keys seal login sessions and TLS session tickets, and sign the identity headers that
+/// pods receive.
 #[derive(Debug, Args)]
 pub(super) struct Sessions {
     #[command(subcommand)]
@@ -21,11 +23,13 @@ pub(super) struct Sessions {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Has a running gateway make another key, now. It is in use within two minutes, on all
-    /// replicas; what others have sealed is good until it ends by itself
+    /// Create a new session key
+    ///
+    /// All replicas use it within two minutes. What the older keys sealed stays valid until it
+    /// expires.
     Rotate {
-        /// Takes the other keys away, for when somebody may have read one: all sessions end within
-        /// seconds, and people log in again
+        /// Delete the older keys, for example after a key has leaked: revokes all sessions within
+        /// seconds, so that users have to sign in again
         #[arg(long)]
         end_sessions: bool,
     },
@@ -36,21 +40,21 @@ enum Command {
 impl Sessions {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let Command::Rotate { end_sessions } = self.command;
-        let rotated: Rotated = self.admin.order(&format!("/sessions/rotate?end={end_sessions}"))?;
+        let rotated: Rotated = self.admin.post(&format!("/sessions/rotate?end={end_sessions}"))?;
         output::write(match end_sessions {
             true => {
-                "another key was made, and the others were taken away: the sessions that they \
-                 sealed end within seconds\n"
+                "created a new session key and deleted the older ones: their sessions are revoked \
+                 within seconds\n"
             }
             false => {
-                "another key was made: it is in use within two minutes, and the others go when \
-                 what they sealed has ended\n"
+                "created a new session key: it is in use within two minutes, and the older ones \
+                 are deleted when what they sealed has expired\n"
             }
         })?;
         if end_sessions && !rotated.made_by_people.is_empty() {
-            let stay = rotated.made_by_people.join(", ");
-            output::tell(&format!(
-                "What was sealed by keys that people made goes on: delete {stay} to end it.\n"
+            let remaining = rotated.made_by_people.join(", ");
+            output::report(&format!(
+                "Sessions of manually created keys stay valid: delete {remaining} to revoke them.\n"
             ))?;
         }
         Ok(ExitCode::SUCCESS)

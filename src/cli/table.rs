@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-/// Lines of columns that are as wide as their widest cell, two spaces apart. The first row is the
-/// heading.
+/// Formats rows in columns, each as wide as its widest cell, two spaces apart.
 pub(super) fn format(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {

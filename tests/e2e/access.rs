@@ -1,4 +1,4 @@
-//! Who is calling, and may they: credentials, grants, what backends learn, and what is taken away.
+//! Access: credentials, grants, identity headers for backends, and revocation.
 
 mod bad;
 mod differential;
@@ -23,16 +23,16 @@ use crate::harness::{
     Answer, Authority, Curl, Echo, Gateway, Service, World, echo, eventually, soon, without_ids,
 };
 
-/// Demands application and user: `shop`, and everyone at example.com.
+/// Requires an application and a user: `shop`, and any user of example.com.
 const CLOSED: &str = "web--closed.apps.test";
-/// Demands an application: `crm`.
+/// Requires an application: `crm`.
 const MACHINES: &str = "web--machines.apps.test";
-/// Demands a user, of the group `partner:ops`.
+/// Requires a user of the group `partner:ops`.
 const PARTNERS: &str = "web--partners.apps.test";
-/// Demands nothing.
+/// Requires nothing.
 const OPEN: &str = "web--staging.apps.test";
 
-/// How soon what is taken away must be gone.
+/// The longest time until a revocation takes effect.
 const SOON: Duration = Duration::from_secs(5);
 
 /// A gateway with two issuers, the keys of two applications, and four environments on one pod.
@@ -118,7 +118,7 @@ impl Stage {
         bearer(&self.issuer.token(&self.issuer.header(), &self.issuer.claims()))
     }
 
-    /// Her token with another claim.
+    /// Ann's token with another claim.
     fn ann_with(&self, name: &str, value: Value) -> String {
         let mut claims = self.issuer.claims();
         claims[name] = value;
@@ -133,7 +133,7 @@ impl Stage {
         self.call(host, "/", headers).run().await.status
     }
 
-    /// The headers that the pod got.
+    /// The headers that the pod received.
     async fn received(&self, host: &str, headers: &[&str]) -> Vec<(String, String)> {
         let answer = self.call(host, "/echo", headers).run().await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -149,7 +149,7 @@ fn api_key(key: &Key) -> String {
     format!("X-Api-Key: {}", key.expose())
 }
 
-/// What a client can see of an answer, but for what differs from one request to the next.
+/// The observable part of a response, without what differs between requests.
 fn face(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
     let headers = answer.headers.iter().map(|(name, value)| {
         (name.clone(), if name == "date" { String::new() } else { without_ids(value) })
@@ -158,7 +158,7 @@ fn face(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
 }
 
 #[tokio::test]
-async fn credentials_open_what_they_are_granted_and_nothing_else() {
+async fn credentials_allow_only_what_they_are_granted() {
     let stage = Stage::start().await;
     let (ann, shop, crm) = (stage.ann(), api_key(&stage.shop), api_key(&stage.crm));
     let shop_as_bearer = bearer(stage.shop.expose());
@@ -190,7 +190,7 @@ async fn credentials_open_what_they_are_granted_and_nothing_else() {
         (MACHINES, &[&ann], 404),
         (PARTNERS, &[&ops], 200),
         (PARTNERS, &[&sales], 404),
-        // A group of that name, but by another issuer.
+        // A group of the same name from another issuer.
         (PARTNERS, &[&stage.ann_with("groups", json!(["ops"]))], 404),
         ("web--nowhere.apps.test", &[&ann, &shop], 404),
     ] {
@@ -199,7 +199,7 @@ async fn credentials_open_what_they_are_granted_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_backend_learns_who_calls_and_gets_no_credentials() {
+async fn a_backend_gets_identity_headers_and_no_credentials() {
     let stage = Stage::start().await;
     let outside = [
         "X-Auth-Request-User: root",
@@ -245,7 +245,7 @@ async fn a_backend_learns_who_calls_and_gets_no_credentials() {
     assert!(!nobody.iter().any(|(_, value)| value.contains("root")), "{nobody:?}");
 }
 
-/// What a backend finds in a signed assertion, by the keys that the gateway publishes on every
+/// The claims of a signed assertion, verified with the keys that the gateway publishes on every
 /// host.
 async fn verified(stage: &Stage, token: &str, audience: &str) -> Value {
     let keys = stage
@@ -265,7 +265,7 @@ async fn verified(stage: &Stage, token: &str, audience: &str) -> Value {
 }
 
 #[tokio::test]
-async fn credentials_go_on_where_the_service_says_so() {
+async fn credentials_are_forwarded_if_the_service_enables_it() {
     let stage = Stage::start().await;
     stage.gateway.apply(
         &World::empty()
@@ -294,7 +294,7 @@ async fn credentials_go_on_where_the_service_says_so() {
 }
 
 #[tokio::test]
-async fn no_bad_credential_is_accepted_and_all_are_answered_alike() {
+async fn every_bad_credential_is_rejected_with_the_same_response() {
     let stage = Stage::start().await;
     let stranger = Issuer::start("key").await;
     let all =
@@ -310,21 +310,21 @@ async fn no_bad_credential_is_accepted_and_all_are_answered_alike() {
         let closed = face(&stage.call(CLOSED, "/", &headers).run().await);
         let absent = face(&stage.call("web--absent.apps.test", "/", &headers).run().await);
         assert_eq!(closed, absent, "{what}");
-        // Two of a field that may stand once are refused before any host is looked at.
+        // Duplicates of a singleton field are rejected before the host is looked up.
         assert!(
             closed == nothing || what == "two authorizations" && closed.0 == 400,
             "{what}: {closed:?}"
         );
     }
     assert_eq!(stage.pod.counts().borrow().started, before, "the pod was asked");
-    // What makes them bad is no accident of the test: the same caller with good ones is let in.
+    // A control: the same caller with valid credentials is allowed.
     assert_eq!(stage.status(CLOSED, &[&stage.ann()]).await, 200);
     println!("{} bad credentials, none accepted", all.len());
 }
 
 #[tokio::test]
 #[allow(clippy::async_yields_async, reason = "the stream goes on while the test does")]
-async fn what_is_taken_away_is_gone_soon_on_open_streams_too() {
+async fn revoked_access_ends_open_streams_too() {
     let stage = Stage::start().await;
     let keys = |shop: &Key| Stage::keys(shop, &stage.crm, &stage.expired).to_string();
     let started = async |headers: &[&str], host: &str| {
@@ -364,7 +364,7 @@ async fn what_is_taken_away_is_gone_soon_on_open_streams_too() {
     assert_ne!(ended.exit, 0, "{ended:?}");
     assert_eq!(stage.status(CLOSED, &[&ann]).await, 404);
 
-    // A token that ends: its minute of leeway is over in a moment.
+    // A token that expires: its minute of leeway is nearly used up.
     stage.gateway.apply(&world(&stage.pod).with_file("keys.json", &keys(&stage.shop)));
     eventually("the grant is back", || async { stage.status(CLOSED, &[&ann]).await == 200 }).await;
     let short = stage.ann_with("exp", json!(issuer::now() - 57));
@@ -375,7 +375,7 @@ async fn what_is_taken_away_is_gone_soon_on_open_streams_too() {
         .expect("curl ran");
     assert_ne!(ended.exit, 0, "{ended:?}");
 
-    // What concerns somebody else ends nothing.
+    // Changes for other callers close nothing.
     let stream = started(&[&ann], CLOSED).await;
     stage.gateway.apply(
         &world(&stage.pod)
@@ -392,12 +392,12 @@ async fn what_is_taken_away_is_gone_soon_on_open_streams_too() {
 }
 
 #[tokio::test]
-async fn keys_of_an_issuer_follow_its_rotation_and_outlast_its_absence() {
+async fn issuer_keys_are_rotated_and_stay_valid_while_the_issuer_is_down() {
     let stage = Stage::start().await;
     let (before, start) = (stage.issuer.fetches(), std::time::Instant::now());
-    // What it says is no key set: what is known stays.
+    // An invalid key set: the cached keys stay in use.
     stage.issuer.publish("{}");
-    // Tokens of unknown keys, many of them, cost no more than one fetch in half a minute.
+    // Many tokens with unknown keys cause at most one fetch in 30 seconds.
     for number in 0..50 {
         let mut header = stage.issuer.header();
         header["kid"] = json!(format!("unknown-{number}"));
@@ -418,7 +418,7 @@ async fn keys_of_an_issuer_follow_its_rotation_and_outlast_its_absence() {
 }
 
 #[tokio::test]
-async fn secrets_are_found_nowhere() {
+async fn secrets_appear_in_no_output() {
     const OPAQUE: &str = "2YotnFZFEjr1zCsicMWpAA";
     let pod = echo("pod-1").await;
     let (issuer, partner) = (Issuer::start("key").await, Issuer::start("other").await);
@@ -494,7 +494,7 @@ async fn secrets_are_found_nowhere() {
             .await;
         told.push_str(&format!("{:?} {}", answer.headers, answer.text()));
     }
-    // One that only its issuer can read is the backend's own, until the issuer knows it.
+    // An opaque token belongs to the backend, unless the issuer accepts it.
     issuer.say(
         OPAQUE,
         json!({ "active": true, "aud": "portcullis", "sub": "1", "client_id": "shop" }),
@@ -528,7 +528,7 @@ fn machines() -> CertifiedIssuer<'static, KeyPair> {
 }
 
 #[tokio::test]
-async fn a_client_certificate_shows_an_application() {
+async fn a_client_certificate_authenticates_an_application() {
     let pod = echo("pod-1").await;
     let (ours, other) = (machines(), machines());
     let folder = tempfile::tempdir().expect("a folder");
@@ -582,7 +582,7 @@ async fn a_client_certificate_shows_an_application() {
         }
     }
     assert_eq!(gateway.curl(MACHINES, "/").run().await.status, 404);
-    // An authority that is taken away takes away what it gave.
+    // Removing an authority revokes its certificates.
     put("authorities.pem", &other.pem());
     eventually("the authority is gone", || async {
         call(MACHINES, &arguments[0], "1.3").await.status == 404

@@ -27,7 +27,7 @@ async fn start(pebble: &Pebble, world: World, settings: &[Value]) -> Gateway {
     gateway
 }
 
-/// Settings one after the other, on top of those of every test.
+/// Merges settings in order, on top of those of every test.
 fn builder(world: World, settings: &[Value]) -> Builder {
     settings.iter().fold(Gateway::of(world), |builder, settings| builder.settings(settings.clone()))
 }
@@ -36,7 +36,7 @@ async fn trust(gateway: &Gateway, pebble: &Pebble) {
     std::fs::write(gateway.ca(), pebble.issuing_root().await).expect("the root can be written");
 }
 
-/// The certificate that is served for `host`, as far as the authority's root says that it is good.
+/// The certificate that is served for `host`, if it is valid by the authority's root.
 async fn served(gateway: &Gateway, host: &str) -> Option<CertificateDer<'static>> {
     let stream = client::tls(gateway, host, &["h2", "http/1.1"]).await.ok()?;
     stream
@@ -54,7 +54,7 @@ async fn is_served(gateway: &Gateway, host: &str) {
     .await;
 }
 
-/// Calls by curl over HTTPS, as a user does it.
+/// Calls a URL with curl over HTTPS, as a user does.
 async fn call(gateway: &Gateway, host: &str) -> u16 {
     let address = gateway.https();
     let curl = Curl::new(&format!("https://{host}:{}/whoami", address.port()))
@@ -63,7 +63,7 @@ async fn call(gateway: &Gateway, host: &str) -> u16 {
     curl.run().await.status
 }
 
-/// The certificates as the admin listener tells them.
+/// The certificates as listed by the admin listener.
 async fn certificates(gateway: &Gateway) -> Vec<Value> {
     gateway.admin_page("/certificates").await.json().as_array().cloned().unwrap_or_default()
 }
@@ -103,7 +103,7 @@ async fn an_exposed_service_gets_a_certificate_by_tls_alpn_01() {
 }
 
 #[tokio::test]
-async fn the_zone_gets_a_wildcard_by_dns_01_and_no_environment_is_named() {
+async fn the_zone_gets_a_wildcard_by_dns_01_that_reveals_no_environment() {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;
     let pod = echo("pod-1").await;

@@ -46,7 +46,7 @@ async fn face(gateway: &Gateway, host: &str, path: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn the_api_servers_service_is_a_name_that_does_not_exist() {
+async fn the_api_servers_service_is_never_exposed() {
     let api_server = echo("api-server").await;
     for annotations in [
         json!({}),
@@ -104,7 +104,7 @@ async fn another_services_endpoints_are_followed_when_the_api_server_moves() {
 }
 
 #[tokio::test]
-async fn the_api_server_that_kubernetes_names_to_the_pod_is_no_endpoint() {
+async fn the_api_server_of_the_pods_environment_is_not_an_endpoint() {
     let (api_server, pod) = (echo("api-server").await, echo("pod-1").await);
     let service = Service::new("web").pod(&api_server).pod(&pod);
     let gateway = Gateway::of(World::empty().with(service))
@@ -120,7 +120,7 @@ async fn the_api_server_that_kubernetes_names_to_the_pod_is_no_endpoint() {
 }
 
 #[tokio::test]
-async fn services_of_the_gateways_own_namespace_ask_for_themselves() {
+async fn services_of_the_gateways_namespace_need_their_own_annotation() {
     let pod = echo("pod-1").await;
     let world = World::empty()
         .with(Service::new("console").environment("gateway").pod(&pod))

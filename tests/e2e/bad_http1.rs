@@ -1,26 +1,26 @@
-//! Raw HTTP/1.1 that two parsers could read differently: refused alike for known and unknown hosts,
-//! and no backend sees any of it.
+//! Ambiguous raw HTTP/1.1: rejected alike for known and unknown hosts,
+//! without reaching a backend.
 
 use crate::harness::{Gateway, Raw, Recording, Response, Step, WEB, World, without_ids};
 
 /// A host that was never configured.
 const UNKNOWN: &str = "nothing--staging.apps.test";
 
-/// What is sent, and what may come back.
+/// An input, and the allowed responses.
 struct Case {
     name: &'static str,
     /// `{host}` is replaced.
     octets: Vec<u8>,
     status: &'static [u16],
-    /// Whether the connection must be closed, because where the next request begins is in doubt.
+    /// Whether the connection must be closed, because the start of the next request is ambiguous.
     closes: bool,
 }
 
 const BAD: &[u16] = &[400];
-/// A coding that is not understood may be told so (RFC 9112 §6.1).
+/// An unknown transfer coding may be answered by 501 (RFC 9112 §6.1).
 const CODING: &[u16] = &[400, 501];
 
-/// A refused request after which the connection is closed.
+/// A rejected request after which the connection is closed.
 fn closed(name: &'static str, octets: impl Into<Vec<u8>>) -> Case {
     Case { name, octets: octets.into(), status: BAD, closes: true }
 }
@@ -30,7 +30,7 @@ fn fields(name: &'static str, fields: &str) -> Case {
     closed(name, format!("POST / HTTP/1.1\r\nHost: {{host}}\r\n{fields}\r\n\r\n"))
 }
 
-/// A transfer coding that must not be guessed at, before a body that is well-formed if it is
+/// An ambiguous transfer coding, before a body that is well-formed if it is
 /// chunked.
 fn coding(name: &'static str, fields: &str) -> Case {
     let octets = format!(
@@ -40,7 +40,7 @@ fn coding(name: &'static str, fields: &str) -> Case {
     Case { status: CODING, ..closed(name, octets) }
 }
 
-/// A length that must not be guessed at.
+/// An ambiguous length.
 fn length(name: &'static str, fields: &str) -> Case {
     closed(
         name,
@@ -56,7 +56,7 @@ fn line(name: &'static str, line: &str) -> Case {
     closed(name, format!("{line}\r\nHost: {{host}}\r\n\r\n"))
 }
 
-/// A `Host` and what goes with it.
+/// A `Host` and other fields.
 fn host(name: &'static str, fields: &str) -> Case {
     closed(name, format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n"))
 }
@@ -254,7 +254,7 @@ async fn send(gateway: &Gateway, case: &Case, host: &str) -> (Option<Response>, 
     (response, client.rest().await)
 }
 
-/// A response without what differs from one request to the next.
+/// A response without what differs between requests.
 fn masked(response: &Response) -> String {
     let date = response.header("date").unwrap_or("no date").to_owned();
     without_ids(&format!("{}{}", response.head, response.text())).replace(&date, "DATE")
@@ -312,26 +312,26 @@ async fn refused(cases: Vec<Case>, at_least: usize) {
 }
 
 #[tokio::test]
-async fn framing_that_is_in_doubt_is_refused() {
+async fn ambiguous_framing_is_rejected() {
     refused(framing(), 30).await;
 }
 
 #[tokio::test]
-async fn request_lines_that_are_in_doubt_are_refused() {
+async fn ambiguous_request_lines_are_rejected() {
     refused(request_lines(), 30).await;
 }
 
 #[tokio::test]
-async fn hosts_that_are_in_doubt_are_refused() {
+async fn ambiguous_hosts_are_rejected() {
     refused(hosts(), 20).await;
 }
 
 #[tokio::test]
-async fn fields_that_are_in_doubt_are_refused() {
+async fn ambiguous_fields_are_rejected() {
     refused(others(), 20).await;
 }
 
-/// Chunked bodies that are broken after a good head: the backend may have seen the head, but never
+/// Chunked bodies that are invalid after a valid head: the backend may have got the head, but never
 /// the end of a request.
 fn chunks() -> Vec<(&'static str, Vec<u8>)> {
     let text = |name, body: &str| (name, body.as_bytes().to_vec());
@@ -372,7 +372,7 @@ async fn a_broken_chunk_never_completes_a_request() {
     let backend = Recording::script(vec![
         Step::Until(b"\r\n0\r\n\r\n"),
         Step::write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
-        Step::Again,
+        Step::Restart,
     ]);
     let backend = backend.await.unwrap();
     let gateway = Gateway::start(World::web(&backend)).await;
@@ -397,7 +397,7 @@ async fn a_broken_chunk_never_completes_a_request() {
 }
 
 #[tokio::test]
-async fn what_is_only_unusual_is_served_and_written_afresh() {
+async fn unusual_but_valid_requests_are_served_and_normalized() {
     let backend = Recording::start().await.unwrap();
     let gateway = Gateway::start(World::web(&backend)).await;
     for octets in [

@@ -1,6 +1,6 @@
-//! Raw HTTP/2 that is malformed or that two parsers could read differently: refused alike for known
-//! and unknown hosts, and no backend sees any of it. And floods: closed, bounded, and nobody else
-//! notices.
+//! Malformed or ambiguous raw HTTP/2: rejected alike for known
+//! and unknown hosts, without reaching a backend. And floods: closed, bounded, without effect on
+//! other clients.
 
 mod cases;
 mod floods;
@@ -50,7 +50,7 @@ async fn greet(gateway: &Gateway) -> Client<TcpStream> {
     client
 }
 
-/// What a case gets, and then a good request on the same connection, where that should go on.
+/// The response to a case, and to a valid request after it if the connection should stay open.
 async fn outcome(
     mut client: Client<TcpStream>,
     case: &Case,
@@ -101,12 +101,12 @@ async fn refused(table: fn(&str) -> Vec<Case>, at_least: usize) {
 }
 
 #[tokio::test]
-async fn pseudo_headers_that_are_in_doubt_are_refused() {
+async fn ambiguous_pseudo_headers_are_rejected() {
     refused(cases::pseudo_headers, 40).await;
 }
 
 #[tokio::test]
-async fn fields_that_are_in_doubt_are_refused() {
+async fn ambiguous_fields_are_rejected() {
     refused(cases::fields, 35).await;
 }
 
@@ -116,11 +116,11 @@ async fn frames_that_break_the_connection_close_it() {
 }
 
 #[tokio::test]
-async fn bodies_that_belie_their_heads_are_reset() {
+async fn bodies_that_contradict_their_content_length_are_reset() {
     let backend = Recording::script(vec![
         Step::Until(b"\r\n0\r\n\r\n"),
         Step::write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
-        Step::Again,
+        Step::Restart,
     ]);
     let backend = backend.await.unwrap();
     let gateway = Gateway::start(World::web(&backend)).await;
@@ -148,7 +148,7 @@ async fn bodies_that_belie_their_heads_are_reset() {
 }
 
 #[tokio::test]
-async fn what_is_no_preface_is_no_http2() {
+async fn an_invalid_preface_closes_the_connection() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     for case in cases::prefaces() {
@@ -160,11 +160,11 @@ async fn what_is_no_preface_is_no_http2() {
 }
 
 #[tokio::test]
-async fn what_h2_drops_by_itself_reaches_no_backend() {
+async fn frames_that_h2_ignores_reach_no_backend() {
     let backend = Recording::script(vec![
         Step::Until(b"\r\n0\r\n"),
         Step::write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
-        Step::Again,
+        Step::Restart,
     ]);
     let backend = backend.await.unwrap();
     let gateway = Gateway::start(World::web(&backend)).await;
@@ -193,12 +193,12 @@ async fn what_h2_drops_by_itself_reaches_no_backend() {
     );
 }
 
-/// Sends the flood until the gateway closes the connection or takes no more for a while, at most
+/// Sends the flood until the gateway closes the connection or stops reading, at most
 /// this much.
 const FLOOD: usize = 8 << 20;
 
 #[tokio::test]
-async fn a_flood_is_stopped_and_nobody_else_notices() {
+async fn a_flood_is_stopped_and_affects_no_other_client() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     assert_eq!(gateway.curl(WEB, "/whoami").run().await.status, 200);
@@ -238,7 +238,7 @@ async fn a_flood_is_stopped_and_nobody_else_notices() {
 }
 
 #[tokio::test]
-async fn a_head_that_never_ends_is_waited_for_no_longer_than_an_idle_client() {
+async fn an_endless_head_is_closed_by_the_idle_timeout() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::of(World::web(&pod))
         .settings(json!({ "timeouts": { "clientIdle": "300ms" } }))
@@ -262,7 +262,7 @@ async fn a_head_that_never_ends_is_waited_for_no_longer_than_an_idle_client() {
 }
 
 #[tokio::test]
-async fn a_small_header_block_that_grows_large_is_refused() {
+async fn a_small_header_block_that_decompresses_to_a_large_one_is_rejected() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let before = gateway.memory();
@@ -277,7 +277,7 @@ async fn a_small_header_block_that_grows_large_is_refused() {
 }
 
 #[tokio::test]
-async fn streams_beyond_the_limit_are_refused_and_those_below_are_served() {
+async fn streams_above_the_limit_are_refused_and_the_others_are_served() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::of(World::web(&pod))
         .settings(json!({ "limits": { "http2Streams": 10 } }))
@@ -302,7 +302,7 @@ async fn streams_beyond_the_limit_are_refused_and_those_below_are_served() {
 }
 
 #[tokio::test]
-async fn responses_that_a_client_does_not_take_are_bounded_and_given_up() {
+async fn responses_that_a_client_does_not_read_are_bounded_and_reset() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::of(World::web(&pod))
         .settings(json!({ "timeouts": { "streamIdle": "2s" } }))

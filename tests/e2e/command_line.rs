@@ -1,4 +1,4 @@
-//! The command line as people and programs meet it: what is printed where, and the exit code.
+//! The command line: standard output, standard error, and the exit code.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -48,15 +48,15 @@ metadata: {name: web, namespace: shop, annotations: {portcullis.dev/timout: 5s}}
 spec: {ports: [{port: http}]}
 ";
 
-/// A folder whose name is as long on every machine: lines are broken before a test can put another
-/// name in its place.
-fn place() -> tempfile::TempDir {
+/// A folder whose name has the same length on every machine: lines are wrapped before a test can
+/// replace the name.
+fn temporary_folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/tmp").expect("a temporary folder")
 }
 
 /// A folder with a configuration and manifests.
 fn folder(configuration: &str, manifests: &str) -> tempfile::TempDir {
-    let folder = place();
+    let folder = temporary_folder();
     std::fs::write(folder.path().join("portcullis.yaml"), configuration)
         .expect("the configuration");
     std::fs::create_dir(folder.path().join("manifests")).expect("the folder of manifests");
@@ -64,16 +64,16 @@ fn folder(configuration: &str, manifests: &str) -> tempfile::TempDir {
     folder
 }
 
-/// Runs `portcullis` in `folder`, as nobody's terminal.
+/// Runs `portcullis` in `folder`, without a terminal.
 fn run(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.args(arguments).current_dir(folder).env_remove("PORTCULLIS_ADMIN").env("NO_COLOR", "1");
     command.output().expect("portcullis runs")
 }
 
-/// All that a run tells, for a snapshot: exit code, standard output and standard error, with
-/// `folder` by that name.
-fn told(folder: &Path, arguments: &[&str]) -> String {
+/// The output of a run for a snapshot: exit code, standard output and standard error, with
+/// `folder` replaced by `FOLDER`.
+fn output_of(folder: &Path, arguments: &[&str]) -> String {
     let output = run(folder, arguments);
     let text = |octets: &[u8]| {
         let text = String::from_utf8_lossy(octets).into_owned();
@@ -81,7 +81,7 @@ fn told(folder: &Path, arguments: &[&str]) -> String {
         text.replace(&*real.to_string_lossy(), "FOLDER")
             .replace(&*folder.to_string_lossy(), "FOLDER")
     };
-    let code = output.status.code().expect("no signal ended it");
+    let code = output.status.code().expect("no signal stopped it");
     format!(
         "exit code {code}\n--- stdout\n{}--- stderr\n{}",
         text(&output.stdout),
@@ -90,50 +90,50 @@ fn told(folder: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn help_lists_what_can_be_asked_for() {
-    let folder = place();
-    insta::assert_snapshot!(told(folder.path(), &["--help"]));
+fn help_lists_all_commands() {
+    let folder = temporary_folder();
+    insta::assert_snapshot!(output_of(folder.path(), &["--help"]));
 }
 
 #[test]
-fn an_unknown_command_is_named_with_the_one_that_was_meant() {
-    let folder = place();
-    insta::assert_snapshot!(told(folder.path(), &["rotes"]));
+fn an_unknown_command_gets_a_suggestion() {
+    let folder = temporary_folder();
+    insta::assert_snapshot!(output_of(folder.path(), &["rotes"]));
 }
 
 #[test]
-fn check_is_content_with_what_is_right() {
+fn check_accepts_a_valid_configuration() {
     let folder = folder(CONFIGURATION, MANIFESTS);
-    insta::assert_snapshot!(told(folder.path(), &["check", "portcullis.yaml", "manifests"]));
+    insta::assert_snapshot!(output_of(folder.path(), &["check", "portcullis.yaml", "manifests"]));
 }
 
 #[test]
-fn check_tells_file_and_line_of_a_wrong_configuration_with_exit_code_2() {
+fn check_reports_an_invalid_configuration_with_file_and_line_and_exit_code_2() {
     let folder = folder(
         "zone: apps.test\nsource:\n  directory: manifests\nlisteners:\n  http: {mode: \
          redirct}\nlimits: {conections: 5}\n",
         MANIFESTS,
     );
-    insta::assert_snapshot!(told(folder.path(), &["check", "portcullis.yaml"]));
+    insta::assert_snapshot!(output_of(folder.path(), &["check", "portcullis.yaml"]));
 }
 
 #[test]
-fn check_tells_file_and_line_of_wrong_manifests_with_exit_code_1() {
+fn check_reports_invalid_manifests_with_file_and_line_and_exit_code_1() {
     let folder = folder(CONFIGURATION, WRONG_MANIFESTS);
-    insta::assert_snapshot!(told(folder.path(), &["check", "manifests"]));
+    insta::assert_snapshot!(output_of(folder.path(), &["check", "manifests"]));
 }
 
 #[test]
-fn check_tells_programs_the_same() {
+fn check_prints_the_same_problems_as_json() {
     let folder = folder(CONFIGURATION, WRONG_MANIFESTS);
-    insta::assert_snapshot!(told(folder.path(), &["check", "-o", "json", "manifests"]));
+    insta::assert_snapshot!(output_of(folder.path(), &["check", "-o", "json", "manifests"]));
 }
 
 #[test]
-fn check_knows_files_of_manifests_by_what_is_in_them() {
+fn check_detects_manifest_files_by_content() {
     let folder = folder(CONFIGURATION, WRONG_MANIFESTS);
     for files in [&["manifests/shop.yaml"][..], &["portcullis.yaml", "manifests/shop.yaml"]] {
-        let text = told(folder.path(), &[&["check", "-o", "json"], files].concat());
+        let text = output_of(folder.path(), &[&["check", "-o", "json"], files].concat());
         assert!(text.starts_with("exit code 1\n"), "{text}");
         for wrong in ["InvalidAnnotation", "Unreadable", "UnknownAnnotation"] {
             assert_eq!(text.matches(wrong).count(), 1, "{wrong} in {text}");
@@ -142,12 +142,12 @@ fn check_knows_files_of_manifests_by_what_is_in_them() {
 }
 
 #[test]
-fn check_knows_a_configuration_beside_manifests() {
+fn check_finds_a_configuration_among_manifests() {
     let folder = folder("zone: apps.test\nsource: {directory: .}\nlimitz: {}\n", MANIFESTS);
-    let text = told(folder.path(), &["check", "-o", "json", "."]);
+    let text = output_of(folder.path(), &["check", "-o", "json", "."]);
     assert!(text.starts_with("exit code 2\n") && text.contains("limitz"), "{text}");
     assert!(!text.contains("has no `kind`"), "{text}");
-    // Its settings count: in the default environment this name is one of another environment.
+    // Its settings apply: in the default environment this name belongs to another environment.
     let manifests = MANIFESTS.replace("name: web,", "name: web--dev,");
     std::fs::write(folder.path().join("manifests/shop.yaml"), manifests).expect("the manifests");
     for (environment, is_wrong) in [("other", false), ("staging", true)] {
@@ -155,74 +155,78 @@ fn check_knows_a_configuration_beside_manifests() {
             "zone: apps.test\ndefaultEnvironment: {environment}\nsource: {{directory: .}}\n"
         );
         std::fs::write(folder.path().join("portcullis.yaml"), text).expect("the configuration");
-        let text = told(folder.path(), &["check", "-o", "json", "."]);
+        let text = output_of(folder.path(), &["check", "-o", "json", "."]);
         assert_eq!(text.contains("is a name of another environment"), is_wrong, "{text}");
     }
 }
 
 #[test]
-fn check_shows_no_secret_of_a_file_that_cannot_be_parsed() {
+fn check_prints_no_secret_of_an_invalid_file() {
     let folder = folder(CONFIGURATION, MANIFESTS);
     let text = "apiVersion: v1\nkind: Secret\nstringData: {key: hunter2\nmetadata: {name: a}\n";
     std::fs::write(folder.path().join("secret.yaml"), text).expect("the manifest");
-    let text = told(folder.path(), &["check", "secret.yaml"]);
+    let text = output_of(folder.path(), &["check", "secret.yaml"]);
     assert!(text.starts_with("exit code 1\n") && !text.contains("hunter2"), "{text}");
 }
 
 #[test]
-fn a_gateway_with_a_wrong_configuration_tells_all_of_it_and_starts_nothing() {
+fn a_gateway_with_an_invalid_configuration_reports_all_problems_and_does_not_start() {
     let folder = folder(
         "zone: Apps.test\nsource:\n  directory: manifests\nadmin: {address: nowhere}\n",
         MANIFESTS,
     );
-    insta::assert_snapshot!(told(folder.path(), &["gateway", "--config", "portcullis.yaml"]));
+    insta::assert_snapshot!(output_of(folder.path(), &["gateway", "--config", "portcullis.yaml"]));
 }
 
 #[test]
-fn routes_are_a_table_for_people() {
+fn routes_prints_a_table() {
     let folder = folder(CONFIGURATION, MANIFESTS);
-    insta::assert_snapshot!(told(folder.path(), &["routes", "--config", "portcullis.yaml"]));
+    insta::assert_snapshot!(output_of(folder.path(), &["routes", "--config", "portcullis.yaml"]));
 }
 
 #[test]
-fn routes_are_json_for_programs() {
+fn routes_prints_json() {
     let folder = folder(CONFIGURATION, MANIFESTS);
-    insta::assert_snapshot!(told(
+    insta::assert_snapshot!(output_of(
         folder.path(),
         &["routes", "--config", "portcullis.yaml", "-o", "json"]
     ));
 }
 
 #[test]
-fn an_explanation_walks_the_steps_for_people() {
+fn explain_prints_the_steps_as_text() {
     let folder = folder(CONFIGURATION, MANIFESTS);
     let url = format!("https://{WEB}/cart");
-    insta::assert_snapshot!(told(folder.path(), &["explain", "--config", "portcullis.yaml", &url]));
+    insta::assert_snapshot!(output_of(
+        folder.path(),
+        &["explain", "--config", "portcullis.yaml", &url]
+    ));
 }
 
 #[test]
-fn an_explanation_is_json_for_programs() {
+fn explain_prints_json() {
     let folder = folder(CONFIGURATION, MANIFESTS);
     let url = "https://nothing--staging.apps.test/";
-    insta::assert_snapshot!(told(
+    insta::assert_snapshot!(output_of(
         folder.path(),
         &["explain", "--config", "portcullis.yaml", "--output", "json", url]
     ));
 }
 
 #[test]
-fn an_address_where_no_gateway_answers_is_told() {
-    let folder = place();
-    // Bound, and not listening: nobody else can be there.
+fn an_unreachable_admin_address_is_reported() {
+    let folder = temporary_folder();
+    // Bound, but not listening: reserves the port.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap().to_string();
-    let told = told(folder.path(), &["routes", "--admin", &address]).replace(&address, "ADDRESS");
-    insta::assert_snapshot!(told);
+    let output =
+        output_of(folder.path(), &["routes", "--admin", &address]).replace(&address, "ADDRESS");
+    insta::assert_snapshot!(output);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_running_gateway_tells_the_same_as_its_configuration() {
+async fn a_running_gateway_reports_the_same_as_its_configuration() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let (admin, configuration) =
@@ -231,22 +235,22 @@ async fn a_running_gateway_tells_the_same_as_its_configuration() {
         String::from_utf8(run(gateway.folder(), arguments).stdout).expect("text")
     };
     let url = format!("https://{WEB}/cart?a=b");
-    for question in [
+    for command in [
         &["routes"][..],
         &["explain", &url],
         &["explain", &url, "-X", "POST", "-H", "X-Version: 2"],
     ] {
-        let asked = |place: &str, value: &str| stdout(&[question, &[place, value]].concat());
+        let run_with = |option: &str, value: &str| stdout(&[command, &[option, value]].concat());
         let (running, configured) =
-            (asked("--admin", &admin), asked("--config", &configuration.to_string_lossy()));
-        assert!(running.contains("staging"), "{question:?}: {running}");
-        assert_eq!(running, configured, "{question:?}");
+            (run_with("--admin", &admin), run_with("--config", &configuration.to_string_lossy()));
+        assert!(running.contains("staging"), "{command:?}: {running}");
+        assert_eq!(running, configured, "{command:?}");
     }
 }
 
 #[test]
-fn bash_completes_commands_by_the_script() {
-    let folder = place();
+fn the_bash_completion_script_works() {
+    let folder = temporary_folder();
     let script = folder.path().join("completion.bash");
     std::fs::write(&script, run(folder.path(), &["completion", "bash"]).stdout).unwrap();
     let completed = |words: &str| {
@@ -267,8 +271,8 @@ fn bash_completes_commands_by_the_script() {
 }
 
 #[test]
-fn every_shell_gets_a_script_that_knows_all_commands() {
-    let folder = place();
+fn completion_scripts_of_all_shells_have_all_commands() {
+    let folder = temporary_folder();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = run(folder.path(), &["completion", shell]);
         assert!(output.status.success(), "{shell}: {output:?}");

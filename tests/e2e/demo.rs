@@ -1,4 +1,4 @@
-//! The demo: what it prints works as pasted, what it plays goes as it should, and nothing is left
+//! The demo: its printed commands work, traffic shifts as described, and nothing is left
 //! behind.
 
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ async fn lines_until(demo: &mut Child, last: &str) -> Vec<String> {
         panic!("the demo ended before it said `{last}`: {lines:#?}");
     };
     soon("the demo tells what it does", read).await;
-    // What it says later must find a reader.
+    // Its later output needs a reader.
     tokio::spawn(async move { while let Ok(Some(_)) = output.next_line().await {} });
     lines
 }
@@ -45,10 +45,10 @@ async fn paste(line: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_line_that_the_demo_prints_works_as_pasted() {
+async fn every_command_that_the_demo_prints_works() {
     let folder = tempfile::tempdir().unwrap();
     let mut demo = command(&folder).spawn().unwrap();
-    let lines = lines_until(&mut demo, "Now it is yours").await;
+    let lines = lines_until(&mut demo, "Now try it").await;
     let calls: Vec<(&String, &String)> = lines
         .iter()
         .zip(lines.iter().skip(1))
@@ -57,17 +57,17 @@ async fn every_line_that_the_demo_prints_works_as_pasted() {
     assert!(calls.len() >= 10, "{lines:#?}");
     let expected = [
         ("over HTTP/2", "Hello from web-"),
-        ("of production", "Hello from web-live-"),
-        ("what a pod is sent", "\"octets\":5"),
+        ("in production", "Hello from web-live-"),
+        ("as the pod receives it", "\"octets\":5"),
         ("events", "data: event 2"),
         ("gRPC", "calls-1"),
         ("WebSocket", "Hello from chat-1"),
-        ("closed to you", "404"),
-        ("applications alone", "Hello from reports-1"),
+        ("anyone else gets", "404"),
+        ("for applications: a client key", "Hello from reports-1"),
         ("a token of Ann", "Hello from back-office-1"),
-        ("of Eve", "404 Not Found"),
+        ("token of Eve", "404 Not Found"),
         ("redirected", "308"),
-        ("the live table", "web--staging.portcullis.localhost"),
+        ("the routing table", "web--staging.portcullis.localhost"),
     ];
     for (title, answer) in expected {
         let (_, line) = calls
@@ -91,7 +91,7 @@ async fn every_line_that_the_demo_prints_works_as_pasted() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// As a browser would: from a deep link to the provider's page, to the link with her name there,
+/// Logs in like a browser: from a deep link to the provider's page, to the link of a user there,
 /// and back.
 async fn ann_logs_in(lines: &[String], folder: &Path) {
     let word = |start: &str| {
@@ -132,7 +132,7 @@ async fn ann_logs_in(lines: &[String], folder: &Path) {
 }
 
 #[tokio::test]
-async fn traffic_moves_as_the_demo_says() {
+async fn traffic_shifts_as_the_demo_describes() {
     let folder = tempfile::tempdir().unwrap();
     let output = soon("the play ends", command(&folder).arg("--once").output()).await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

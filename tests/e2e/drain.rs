@@ -1,4 +1,4 @@
-//! How the gateway stops: nobody notices.
+//! Shutdown without failed requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,8 +21,8 @@ impl Tally {
     }
 }
 
-/// Requests on one kept connection after the other, as a load balancer sends them: while the
-/// gateway says that it is ready.
+/// Requests on successive kept-alive connections, as a load balancer sends them: while the
+/// gateway reports that it is ready.
 async fn http1_load(address: std::net::SocketAddr, tally: Arc<Tally>) {
     while !tally.over.load(Ordering::Relaxed) {
         let mut client = Raw::connect(address).await;
@@ -81,7 +81,7 @@ async fn sigterm_under_load_fails_no_request() {
     eventually("it says that it is not ready", || async { !gateway.is_ready().await }).await;
     let before = tally.good.load(Ordering::Relaxed);
     eventually("it still serves", || async { tally.good.load(Ordering::Relaxed) > before }).await;
-    // What a load balancer does that has noticed: no new request.
+    // A load balancer that has noticed sends no new request.
     tally.over.store(true, Ordering::Relaxed);
     let status = gateway.ended().await;
     for task in load {
@@ -92,7 +92,7 @@ async fn sigterm_under_load_fails_no_request() {
 }
 
 #[tokio::test]
-async fn a_request_under_way_finishes() {
+async fn a_request_in_progress_completes() {
     let pod = echo("pod-1").await;
     let mut gateway = Gateway::start(World::web(&pod)).await;
     let slow: Vec<_> = ["--http1.1", "--http2"]
@@ -109,7 +109,7 @@ async fn a_request_under_way_finishes() {
 }
 
 #[tokio::test]
-async fn what_takes_longer_than_the_deadline_is_broken_off() {
+async fn requests_that_exceed_the_drain_deadline_are_aborted() {
     let pod = echo("pod-1").await;
     let settings = json!({ "drain": { "delay": "0s", "deadline": "500ms" } });
     let mut gateway = Gateway::of(World::web(&pod)).settings(settings).start().await;
@@ -121,7 +121,7 @@ async fn what_takes_longer_than_the_deadline_is_broken_off() {
 }
 
 #[tokio::test]
-async fn idle_connections_do_not_delay_the_end() {
+async fn idle_connections_do_not_delay_the_shutdown() {
     let pod = echo("pod-1").await;
     let mut gateway = Gateway::start(World::web(&pod)).await;
     let mut idle = Raw::connect(gateway.http()).await;
@@ -136,7 +136,7 @@ async fn idle_connections_do_not_delay_the_end() {
 }
 
 #[tokio::test]
-async fn a_second_sigterm_ends_it_at_once() {
+async fn a_second_sigterm_stops_the_gateway_immediately() {
     let pod = echo("pod-1").await;
     let settings = json!({ "drain": { "delay": "1h", "deadline": "1h" } });
     let mut gateway = Gateway::of(World::web(&pod)).settings(settings).start().await;

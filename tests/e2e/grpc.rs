@@ -33,7 +33,7 @@ async fn a_unary_call_is_answered() {
 }
 
 #[tokio::test]
-async fn a_large_message_passes_whole() {
+async fn a_large_message_is_forwarded_completely() {
     let (_pod, _gateway, mut client) = start().await;
     let message = "x".repeat(3_000_000);
     let answer =
@@ -65,7 +65,7 @@ async fn the_client_streams() {
 }
 
 #[tokio::test]
-async fn both_stream_and_each_message_arrives_on_its_own() {
+async fn bidirectional_streams_forward_each_message_immediately() {
     let (_pod, _gateway, mut client) = start().await;
     let (sender, requests) = tokio::sync::mpsc::channel(1);
     let mut answers = client.bidi_stream(ReceiverStream::new(requests)).await.unwrap().into_inner();
@@ -82,7 +82,7 @@ async fn both_stream_and_each_message_arrives_on_its_own() {
 }
 
 #[tokio::test]
-async fn an_error_passes_with_its_message() {
+async fn an_error_is_forwarded_with_its_message() {
     let (_pod, _gateway, mut client) = start().await;
     for code in [Code::NotFound, Code::PermissionDenied, Code::Internal] {
         let request = EchoRequest { status: code as i32, ..EchoRequest::new("not this: ä%") };
@@ -92,7 +92,7 @@ async fn an_error_passes_with_its_message() {
 }
 
 #[tokio::test]
-async fn an_error_after_messages_passes_after_them() {
+async fn an_error_after_messages_is_forwarded_after_them() {
     let (_pod, _gateway, mut client) = start().await;
     let request =
         EchoRequest { repeat: 2, status: Code::Aborted as i32, ..EchoRequest::new("then not") };
@@ -106,7 +106,7 @@ async fn an_error_after_messages_passes_after_them() {
 }
 
 #[tokio::test]
-async fn a_call_that_the_client_gives_up_ends_at_the_pod() {
+async fn a_call_that_the_client_cancels_is_cancelled_at_the_pod() {
     let (pod, _gateway, mut client) = start().await;
     let mut counts = pod.counts();
     let call = tokio::spawn(async move {
@@ -123,7 +123,7 @@ async fn a_call_that_the_client_gives_up_ends_at_the_pod() {
 }
 
 #[tokio::test]
-async fn a_stream_that_the_client_gives_up_ends_at_the_pod() {
+async fn a_stream_that_the_client_cancels_is_cancelled_at_the_pod() {
     let (pod, _gateway, mut client) = start().await;
     let mut counts = pod.counts();
     let request = EchoRequest { repeat: 100_000, delay_ms: 20, ..EchoRequest::new("on and on") };
@@ -134,7 +134,7 @@ async fn a_stream_that_the_client_gives_up_ends_at_the_pod() {
 }
 
 #[tokio::test]
-async fn a_stream_that_the_pod_breaks_off_ends_at_the_client() {
+async fn a_stream_that_the_pod_resets_is_reset_at_the_client() {
     let pod = Recording::script(vec![
         Step::Until(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
         Step::Octets(9),
@@ -151,14 +151,14 @@ async fn a_stream_that_the_pod_breaks_off_ends_at_the_client() {
 }
 
 #[tokio::test]
-async fn the_deadline_is_passed_on_and_kept() {
+async fn the_deadline_is_forwarded_and_enforced() {
     let (_pod, gateway, mut client) = start().await;
     let mut request = Request::new(EchoRequest::new("in time"));
     request.set_timeout(Duration::from_secs(50));
     let answer = client.unary(request).await.unwrap().into_inner();
     assert!(!answer.timeout.is_empty(), "the pod got no grpc-timeout");
 
-    // Without tonic, which would end the call itself: the gateway alone keeps the time.
+    // Without tonic, which would end the call itself: only the gateway enforces the deadline.
     let mut http2 = client::http2(&gateway, HOST).await;
     let request = http::Request::post(format!("https://{HOST}/portcullis.echo.v1.Echo/Unary"))
         .header("content-type", "application/grpc")
@@ -167,7 +167,7 @@ async fn the_deadline_is_passed_on_and_kept() {
         .body(())
         .unwrap();
     let (response, mut body) = http2.send_request(request, false).unwrap();
-    // A message that asks for an answer after a minute: field 4 (delay_ms) is 60000.
+    // A message that requests a response after a minute: field 4 (delay_ms) is 60000.
     body.send_data(vec![0, 0, 0, 0, 4, 0x20, 0xe0, 0xd4, 0x03].into(), true).unwrap();
     let response = soon("the call ends by its deadline", response).await.unwrap();
     assert_eq!(
@@ -204,7 +204,7 @@ async fn a_refused_connection_is_unavailable() {
 }
 
 #[tokio::test]
-async fn what_is_hidden_is_unimplemented_like_what_does_not_exist() {
+async fn a_denied_call_is_unimplemented_like_an_unknown_one() {
     let pod = echo("pod-1").await;
     let world =
         world(&pod).with(Service::new("calls").environment("closed").port_name("grpc").pod(&pod));
@@ -229,7 +229,7 @@ async fn what_is_hidden_is_unimplemented_like_what_does_not_exist() {
 }
 
 #[tokio::test]
-async fn grpc_web_passes() {
+async fn grpc_web_is_forwarded() {
     let (_pod, gateway, _client) = start().await;
     let answer = gateway
         .curl(HOST, "/status/200")
@@ -246,7 +246,7 @@ async fn grpc_web_passes() {
 }
 
 #[tokio::test]
-async fn a_channel_outlives_the_pods_behind_it() {
+async fn a_channel_survives_a_change_of_pods() {
     let (first, second) = (echo("pod-1").await, echo("pod-2").await);
     let gateway = Gateway::start(world(&first)).await;
     let client = Client::new(client::grpc(&gateway, HOST).await);

@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use crate::harness::{Echo, Gateway, Service, World, echo, soon};
 
-/// What h2spec connects to, and asks for.
+/// The target and the path for h2spec.
 const HOST: &str = "localhost";
 
 async fn start() -> (Echo, Gateway) {
@@ -19,7 +19,7 @@ async fn start() -> (Echo, Gateway) {
     (pod, gateway)
 }
 
-/// Where `tests/tools/build` has put it.
+/// The path in which `tests/tools/build` installs it.
 async fn h2spec() -> PathBuf {
     let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/build");
     let output =
@@ -33,9 +33,9 @@ async fn h2spec() -> PathBuf {
 /// The report's summary, and the report.
 async fn run(port: u16, further: &[&str]) -> (String, String) {
     let mut command = Command::new(h2spec().await);
-    // The sample service answers here when it has read the request whole. An answer that comes
-    // before, such as a 404, would overtake what h2spec sends after the head, and be taken for
-    // a DATA frame where an error must come.
+    // The sample service responds here after it has read the whole request. A response
+    // before that, such as a 404, would overtake what h2spec sends after the head, and be seen as
+    // a DATA frame instead of the expected error.
     command
         .args(["--strict", "--host", HOST, "--path", "/echo", "--port", &port.to_string()])
         .args(further);
@@ -48,18 +48,18 @@ async fn run(port: u16, further: &[&str]) -> (String, String) {
 }
 
 #[tokio::test]
-async fn h2spec_passes_whole() {
+async fn h2spec_passes_completely() {
     let (_pod, gateway) = start().await;
     let (summary, report) = run(gateway.https().port(), &["--tls", "--insecure"]).await;
     assert_eq!(summary, "146 tests, 146 passed, 0 skipped, 0 failed", "{report}");
 }
 
 #[tokio::test]
-async fn h2spec_passes_without_tls_but_for_what_is_http1_there() {
+async fn h2spec_passes_without_tls_except_for_http1_cases() {
     let (_pod, gateway) = start().await;
     let (summary, report) = run(gateway.http().port(), &[]).await;
     assert_eq!(summary, "146 tests, 145 passed, 0 skipped, 1 failed", "{report}");
-    // The listener speaks HTTP/1.1 too, and answers in it what begins otherwise than HTTP/2.
+    // The listener also supports HTTP/1.1, and uses it for anything without an HTTP/2 preface.
     assert!(
         report.contains("× 2: Sends invalid connection preface")
             && report.contains("looked like an HTTP/1.1 header"),

@@ -24,9 +24,9 @@ pub(crate) use world::{Service, World};
 
 /// The DNS domain of all tests.
 pub(crate) const ZONE: &str = "apps.test";
-/// Where most tests have their service: [`World::web`].
+/// The hostname of the service of most tests: [`World::web`].
 pub(crate) const WEB: &str = "web--staging.apps.test";
-/// How long anything may take that happens by itself. Never waited out where all is well.
+/// The longest wait for an asynchronous effect. Never reached in a test that passes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An echo pod on a free port.
@@ -34,7 +34,7 @@ pub(crate) async fn echo(name: &str) -> Echo {
     Echo::start(Options::loopback(name)).await.expect("a free port on the loopback")
 }
 
-/// Asks until the answer is yes, for what the gateway does by itself and tells nobody.
+/// Polls until the condition holds, for asynchronous effects without a notification.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !ask().await {
@@ -43,7 +43,7 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: im
     }
 }
 
-/// `future`'s output, or a failed test where it takes too long.
+/// The output of `future`; fails the test if it takes too long.
 pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(output) => output,

@@ -1,5 +1,5 @@
-//! HTTP from end to end: versions, bodies, interim responses, trailers, streams, and clients that
-//! take their time.
+//! HTTP end to end: versions, bodies, interim responses, trailers, streams, and slow
+//! clients.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::harness::{
     Gateway, Raw, Recording, Service, Step, WEB, World, client, echo, eventually, soon,
 };
 
-/// Much more than the gateway may hold of one body.
+/// Much larger than the gateway's buffer for one body.
 const LARGE: u64 = 64 * 1024 * 1024;
 
 #[tokio::test]
@@ -31,7 +31,7 @@ async fn curl_speaks_each_version_of_http() {
 }
 
 #[tokio::test]
-async fn h2c_pods_are_spoken_to_in_http2() {
+async fn h2c_pods_get_http2() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(
         World::empty().with(Service::new("web").app_protocol("kubernetes.io/h2c").pod(&pod)),
@@ -50,7 +50,7 @@ async fn h2c_pods_are_spoken_to_in_http2() {
 }
 
 #[tokio::test]
-async fn a_backend_learns_where_a_request_came_from() {
+async fn a_backend_gets_the_forwarded_headers() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let forged = [
@@ -114,7 +114,7 @@ async fn responses_without_a_body_have_none() {
 }
 
 #[tokio::test]
-async fn every_status_passes_as_it_is() {
+async fn every_status_is_forwarded_unchanged() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     for status in [200, 201, 301, 400, 401, 404, 418, 429, 500, 503] {
@@ -172,7 +172,7 @@ async fn large_uploads_need_little_memory() {
 }
 
 #[tokio::test]
-async fn chunked_uploads_arrive_whole() {
+async fn chunked_uploads_arrive_completely() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let mut client = Raw::connect(gateway.http()).await;
@@ -210,7 +210,7 @@ async fn a_client_that_expects_100_continue_gets_it_before_it_sends() {
 }
 
 #[tokio::test]
-async fn a_backend_may_refuse_instead_of_saying_100_continue() {
+async fn a_backend_can_reject_instead_of_100_continue() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let mut client = Raw::connect(gateway.http()).await;
@@ -220,8 +220,8 @@ async fn a_backend_may_refuse_instead_of_saying_100_continue() {
              100-continue\r\n\r\n"
         ))
         .await;
-    // The client may get the answer at once, or be told to go on first; either way no octet of the
-    // body is owed for the answer.
+    // The client may get the response at once, or 100 Continue first; either way no octet of the
+    // body is needed for the response.
     let mut response = client.response().await.unwrap();
     if response.status == 100 {
         response = client.response().await.unwrap();
@@ -230,10 +230,11 @@ async fn a_backend_may_refuse_instead_of_saying_100_continue() {
 }
 
 #[tokio::test]
-async fn interim_responses_pass() {
+async fn interim_responses_are_forwarded() {
     let early = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\nHTTP/1.1 200 \
                  OK\r\nContent-Length: 2\r\n\r\nok";
-    let pod = Recording::script(vec![Step::head(), Step::write(early), Step::Again]).await.unwrap();
+    let pod =
+        Recording::script(vec![Step::head(), Step::write(early), Step::Restart]).await.unwrap();
     let gateway = Gateway::start(World::web(&pod)).await;
 
     let mut client = Raw::connect(gateway.http()).await;
@@ -256,13 +257,12 @@ async fn interim_responses_pass() {
 }
 
 #[tokio::test]
-async fn trailers_of_a_response_pass() {
-    // A pod that speaks HTTP/1.1 sends them unasked: what a client says about trailers ends at the
-    // gateway.
+async fn trailers_of_a_response_are_forwarded() {
+    // An HTTP/1.1 pod sends them unconditionally: the gateway does not forward the client's `TE`.
     let response = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: \
                     x-checksum\r\n\r\n2\r\nok\r\n0\r\nX-Checksum: 21\r\n\r\n";
     let http1 =
-        Recording::script(vec![Step::head(), Step::write(response), Step::Again]).await.unwrap();
+        Recording::script(vec![Step::head(), Step::write(response), Step::Restart]).await.unwrap();
     let h2c = echo("pod-1").await;
     let world =
         World::web(&http1).with(Service::new("h2c").app_protocol("kubernetes.io/h2c").pod(&h2c));
@@ -314,7 +314,7 @@ async fn server_sent_events_arrive_one_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_ends_the_request_at_the_backend() {
+async fn a_client_that_disconnects_cancels_the_request_at_the_backend() {
     let pod = echo("pod-1").await;
     for protocol in ["http", "kubernetes.io/h2c"] {
         let gateway = Gateway::start(
@@ -342,7 +342,7 @@ async fn a_client_that_goes_away_ends_the_request_at_the_backend() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_holds_the_backend_back() {
+async fn a_client_that_does_not_read_slows_down_the_backend() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     gateway.curl(WEB, "/bytes/1000000").run().await;
@@ -365,7 +365,7 @@ async fn a_client_that_does_not_read_holds_the_backend_back() {
 }
 
 #[tokio::test]
-async fn a_backend_that_does_not_read_holds_the_client_back() {
+async fn a_backend_that_does_not_read_slows_down_the_client() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     gateway.curl(WEB, "/echo").args(["--data", "hello"]).run().await;
@@ -395,7 +395,7 @@ async fn a_backend_that_does_not_read_holds_the_client_back() {
 }
 
 #[tokio::test]
-async fn a_client_that_has_sent_all_may_close_its_side() {
+async fn a_client_can_half_close_after_its_request() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let mut client = Raw::connect(gateway.http()).await;
@@ -420,7 +420,7 @@ async fn pipelined_requests_are_answered_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_slow_client_is_served_octet_by_octet() {
+async fn a_client_that_sends_byte_by_byte_is_served() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let mut client = Raw::connect(gateway.http()).await;
@@ -456,7 +456,7 @@ async fn many_streams_of_one_connection_are_served_together() {
 }
 
 #[tokio::test]
-async fn plain_http_is_redirected_for_every_name_alike() {
+async fn plain_http_is_redirected_for_every_hostname() {
     let pod = echo("pod-1").await;
     let settings = serde_json::json!({ "listeners": { "http": { "mode": "redirect", "redirectPort": 8443 } } });
     let gateway = Gateway::of(World::web(&pod)).settings(settings).start().await;
@@ -473,7 +473,7 @@ async fn plain_http_is_redirected_for_every_name_alike() {
 }
 
 #[tokio::test]
-async fn the_access_log_and_the_metrics_tell_of_a_request() {
+async fn the_access_log_and_the_metrics_record_a_request() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     gateway.curl(WEB, "/status/418").header("User-Agent: the-test").run().await;
@@ -489,7 +489,7 @@ async fn the_access_log_and_the_metrics_tell_of_a_request() {
 }
 
 #[tokio::test]
-async fn a_connection_goes_on_after_a_small_body_that_was_answered_unread() {
+async fn a_connection_is_reused_after_a_small_body_that_was_not_read() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let mut client = Raw::connect(gateway.http()).await;
@@ -499,7 +499,7 @@ async fn a_connection_goes_on_after_a_small_body_that_was_answered_unread() {
         )
         .await;
     assert_eq!(client.response().await.unwrap().status, 404);
-    // The answer comes before the body has.
+    // The response arrives before the end of the body.
     client
         .send("POST / HTTP/1.1\r\nHost: nothing--nowhere.apps.test\r\nContent-Length: 5\r\n\r\n")
         .await;
@@ -510,7 +510,7 @@ async fn a_connection_goes_on_after_a_small_body_that_was_answered_unread() {
         "pod-1\n",
         "the connection is still in step"
     );
-    // How long a chunked body goes on is not said: such a connection ends.
+    // The length of a chunked body is unknown: such a connection is closed.
     let chunked = "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
     client.send(format!("POST / HTTP/1.1\r\nHost: nothing--nowhere.apps.test\r\n{chunked}")).await;
     let last = client.response().await.unwrap();

@@ -1,4 +1,4 @@
-//! `portcullis key`: keys are made, shown once, rotated and revoked, and a gateway goes by them.
+//! `portcullis key`: keys are created, shown once, rotated and revoked, and a gateway uses them.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -28,7 +28,7 @@ fn key(folder: &Path, arguments: &[&str]) -> Output {
     command.output().expect("portcullis runs")
 }
 
-/// A key as it was printed, alone on standard output and not on standard error.
+/// The printed key, which is alone on standard output and not on standard error.
 fn printed(output: &Output) -> String {
     let (text, told) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -39,7 +39,7 @@ fn printed(output: &Output) -> String {
     key.to_owned()
 }
 
-/// The keys that there are, as programs get them.
+/// All keys, as JSON.
 fn listed(folder: &Path) -> Vec<Value> {
     let output = key(folder, &["list", "-o", "json"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -64,7 +64,7 @@ async fn status(gateway: &Gateway, key: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn a_key_lets_its_application_in_until_it_is_revoked() {
+async fn a_key_is_accepted_until_it_is_revoked() {
     let pod = echo("pod-1").await;
     let world = World::empty().with(Service::new("web").environment("team").pod(&pod));
     let world =
@@ -112,7 +112,7 @@ async fn a_key_lets_its_application_in_until_it_is_revoked() {
 }
 
 #[test]
-fn only_the_hash_is_kept_in_a_file_that_nobody_else_reads() {
+fn only_the_hash_is_stored_in_a_file_that_only_its_owner_can_read() {
     let folder = tempfile::tempdir().unwrap();
     let made = printed(&key(
         folder.path(),
@@ -141,7 +141,7 @@ fn only_the_hash_is_kept_in_a_file_that_nobody_else_reads() {
 }
 
 #[test]
-fn a_printed_manifest_is_that_of_the_key_and_nothing_is_kept() {
+fn a_printed_manifest_is_that_of_the_key_and_nothing_is_stored() {
     let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
         .args(["key", "create", "billing", "--print"])
         .output()
@@ -158,14 +158,14 @@ fn a_printed_manifest_is_that_of_the_key_and_nothing_is_kept() {
 }
 
 #[test]
-fn what_cannot_be_done_is_told_and_changes_nothing() {
+fn errors_are_reported_and_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     printed(&key(folder.path(), &["create", "billing"]));
     let before = names(folder.path());
     for (arguments, expected) in [
         (&["create", "team-*"][..], "no name of an application"),
-        (&["create", "billing", "--expires", "0d"], "write a time above zero"),
-        (&["create", "billing", "--namespace", "Gateway"], "no Namespace can have this name"),
+        (&["create", "billing", "--expires", "0d"], "write a duration above zero"),
+        (&["create", "billing", "--namespace", "Gateway"], "not a valid Namespace name"),
         (&["rotate", "shop"], "`shop` has no key"),
         (&["revoke", &before[0], "nobody"], "there is no client key `nobody`"),
     ] {
@@ -179,7 +179,7 @@ fn what_cannot_be_done_is_told_and_changes_nothing() {
 }
 
 /// Runs `portcullis key list` on a cluster at `server`, with a proxy in the environment, and returns
-/// what was written to the proxy and what the command said.
+/// what was written to the proxy and the output of the command.
 fn through_proxy(server: &str, userinfo: &str, exceptions: &str) -> (String, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -214,17 +214,17 @@ fn through_proxy(server: &str, userinfo: &str, exceptions: &str) -> (String, Str
 }
 
 #[test]
-fn the_api_server_of_a_kubeconfig_is_reached_through_the_proxy_but_for_exceptions() {
+fn the_api_server_is_reached_through_the_proxy_unless_excluded() {
     let (asked, told) = through_proxy("https://cluster.test:6443", "http://ann:hush@", "");
     assert!(asked.starts_with("CONNECT cluster.test:6443 HTTP/1.1\r\n"), "{asked} {told}");
     assert!(asked.contains("Basic YW5uOmh1c2g="), "{asked}");
     assert!(!told.contains("hush"), "{told}");
     let (asked, _) = through_proxy("https://0.0.0.0:1", "http://", "0.0.0.0");
     assert_eq!(asked, "");
-    // This machine is always an exception.
+    // This machine is always excluded.
     let (asked, _) = through_proxy("http://PROXY", "http://", "");
     assert!(asked.starts_with("GET /"), "{asked}");
-    // A proxy of another kind is refused without a word of its credentials.
+    // An unsupported proxy is rejected without printing its credentials.
     let (asked, told) = through_proxy("https://cluster.test", "socks5://ann:hush@", "");
     assert_eq!(asked, "");
     assert!(told.contains("proxy") && !told.contains("hush"), "{told}");

@@ -1,4 +1,4 @@
-//! Limits in number, size and time: each has its answer, and nobody else notices.
+//! Limits of number, size and time: each has a defined response, and affects no other client.
 
 use serde_json::json;
 
@@ -19,7 +19,7 @@ async fn a_head_that_takes_too_long_is_408() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_without_a_word() {
+async fn an_idle_connection_is_closed_without_a_response() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::of(World::web(&pod))
         .settings(json!({ "timeouts": { "clientIdle": "200ms" } }))
@@ -32,7 +32,7 @@ async fn an_idle_connection_is_closed_without_a_word() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_takes_too_long_is_given_up() {
+async fn a_slow_handshake_times_out() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::of(World::web(&pod))
         .settings(json!({ "timeouts": { "handshake": "200ms" } }))
@@ -43,7 +43,7 @@ async fn a_handshake_that_takes_too_long_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_body_that_stands_still_is_given_up() {
+async fn a_stalled_body_times_out() {
     let pod = Recording::script(vec![
         Step::head(),
         Step::write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"),
@@ -89,7 +89,7 @@ async fn more_connections_of_one_client_than_the_limit_are_closed() {
 }
 
 #[tokio::test]
-async fn more_requests_than_an_endpoint_may_have_are_503() {
+async fn requests_above_the_limit_of_an_endpoint_are_503() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::of(World::web(&pod))
         .settings(
@@ -117,7 +117,7 @@ async fn a_body_larger_than_its_service_allows_is_413() {
     let upload = |size: usize| gateway.curl(WEB, "/echo").args(["--data", &"x".repeat(size)]).run();
     assert_eq!(upload(1_000).await.status, 200);
     assert_eq!(upload(1_001).await.status, 413);
-    // Where the length is not said, the limit is found on the way.
+    // Without a known length, the limit is detected while forwarding.
     let mut client = Raw::connect(gateway.http()).await;
     client
         .send(format!("POST /echo HTTP/1.1\r\nHost: {WEB}\r\nTransfer-Encoding: chunked\r\n\r\n"))
@@ -152,7 +152,7 @@ async fn running_out_of_descriptors_is_survived() {
     for _ in 0..100 {
         clients.push(Raw::connect(gateway.http()).await);
     }
-    gateway.has_written("no connection can be accepted for now").await;
+    gateway.has_written("failed to accept a connection").await;
     before.send(&request).await;
     assert_eq!(before.response().await.unwrap().text(), "pod-1\n", "who is connected is served");
     let mut waiting = clients.pop().unwrap();

@@ -1,5 +1,5 @@
-//! The listeners that are not for clients: what each of them serves and to whom, and that nobody
-//! crowds them out.
+//! The listeners for operators: what each of them serves and to whom, and that no client
+//! blocks them.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::harness::{Curl, Gateway, WEB, World, echo};
 
-/// Longer than an idle connection may last.
+/// Longer than the idle timeout of a connection.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn gateway() -> Gateway {
@@ -33,7 +33,7 @@ async fn hold(address: SocketAddr, number: usize, octets: &[u8]) -> Vec<TcpStrea
     let mut held = Vec::new();
     for _ in 0..number {
         let mut stream = TcpStream::connect(address).await.expect("connected");
-        // Those that came first may be closed by now.
+        // The first ones may already be closed.
         let _ = stream.write_all(octets).await;
         held.push(stream);
     }
@@ -50,7 +50,7 @@ async fn answer(address: SocketAddr, request: &str) -> String {
 }
 
 #[tokio::test]
-async fn idle_connections_crowd_out_no_listener() {
+async fn idle_connections_do_not_block_a_listener() {
     let gateway = gateway().await;
     for (address, path) in pages(&gateway) {
         for number in [70, 500] {
@@ -67,7 +67,7 @@ async fn idle_connections_crowd_out_no_listener() {
 }
 
 #[tokio::test]
-async fn clients_that_do_not_take_their_answers_crowd_out_no_listener() {
+async fn clients_that_do_not_read_responses_do_not_block_a_listener() {
     let gateway = gateway().await;
     for (address, path) in pages(&gateway) {
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -78,7 +78,7 @@ async fn clients_that_do_not_take_their_answers_crowd_out_no_listener() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_connect_again_and_again_crowd_out_no_probe() {
+async fn clients_that_reconnect_constantly_do_not_block_probes() {
     let gateway = gateway().await;
     let probes = gateway.probes();
     let mut storm = tokio::task::JoinSet::new();
@@ -99,7 +99,7 @@ async fn clients_that_connect_again_and_again_crowd_out_no_probe() {
 }
 
 #[tokio::test]
-async fn a_connection_is_closed_when_it_says_nothing_and_after_one_request() {
+async fn a_connection_is_closed_when_idle_and_after_one_request() {
     let gateway = gateway().await;
     for (address, path) in pages(&gateway) {
         let one = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -118,7 +118,7 @@ async fn a_connection_is_closed_when_it_says_nothing_and_after_one_request() {
 }
 
 #[tokio::test]
-async fn each_listener_serves_its_own_pages_alone() {
+async fn each_listener_serves_only_its_own_pages() {
     let gateway = gateway().await;
     for path in ["/livez", "/readyz"] {
         assert_eq!(status(gateway.probes(), path).await, 200, "{path}");
@@ -146,7 +146,7 @@ async fn each_listener_serves_its_own_pages_alone() {
 }
 
 #[tokio::test]
-async fn no_web_page_reads_or_orders() {
+async fn no_web_page_can_read_or_trigger_anything() {
     let gateway = gateway().await;
     let ask = async |address: SocketAddr, method: &str, path: &str, fields: &[&str]| {
         let curl = Curl::new(&format!("http://{address}{path}")).args(["--request", method]);
@@ -174,12 +174,12 @@ async fn no_web_page_reads_or_orders() {
         assert_eq!(ask(admin, "POST", order, &[field]).await, 403, "{field}");
     }
     assert_eq!(ask(admin, "POST", order, &[]).await, 409, "it is taken: there are no keys");
-    // A page has no business here, whatever the preflight asks for.
+    // No web page is allowed here, regardless of the preflight request.
     assert_eq!(ask(admin, "OPTIONS", order, &["Origin: http://evil.example"]).await, 403);
 }
 
 #[tokio::test]
-async fn metrics_are_for_who_has_the_token_of_the_file() {
+async fn metrics_require_the_token_of_the_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let token = folder.path().join("token");
     fs::write(&token, "first-token\n").expect("written");
@@ -207,7 +207,7 @@ async fn metrics_are_for_who_has_the_token_of_the_file() {
     let first = "Authorization: Bearer first-token";
     assert_eq!(read(&[first, "Authorization: Bearer x"]).await.status, 401);
     assert_eq!(read(&[first]).await.status, 200);
-    // Whoever shows a token is no page: Prometheus may know the gateway by any name.
+    // A client with a token is not a web page: Prometheus may use any hostname for the gateway.
     assert_eq!(read(&[first, "Host: portcullis.example"]).await.status, 200);
     fs::write(&token, "second-token").expect("written");
     assert_eq!(read(&[first]).await.status, 401);

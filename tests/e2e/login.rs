@@ -1,4 +1,4 @@
-//! Logging in by a browser, at a real OpenID provider.
+//! Login by a browser, with a real OpenID provider.
 
 mod replicas;
 
@@ -18,14 +18,14 @@ use crate::harness::{
     Answer, Curl, Echo, Gateway, Service, World, ZONE, echo, eventually, soon, without_ids,
 };
 
-/// The host where people log in.
+/// The hostname of the login portal.
 const PORTAL: &str = "login.apps.test";
-/// A service for ops, one for sales, one for everybody who is known, and a name that was never
+/// A service for ops, one for sales, one for every authenticated user, and a name that was never
 /// configured.
 const OPS: &str = "crm--closed.apps.test";
 const SALES: &str = "biz--closed.apps.test";
 const NOTHING: &str = "xyz--closed.apps.test";
-/// How a browser asks for a page.
+/// The headers of a page request of a browser.
 const HTML: &str = "Accept: text/html";
 
 /// An OpenID provider: npm's `oidc-provider`.
@@ -35,7 +35,7 @@ struct Provider {
     child: Child,
 }
 
-/// A gateway that people log in at, with its provider.
+/// A gateway with login, and its provider.
 struct Site {
     gateway: Gateway,
     provider: Provider,
@@ -44,25 +44,25 @@ struct Site {
     _secret: tempfile::NamedTempFile,
 }
 
-/// A browser: curl with a jar of cookies, which follows redirects one by one and tells them.
+/// A browser: curl with a cookie jar, which follows redirects one by one and records them.
 struct Browser<'s> {
     site: &'s Site,
     folder: TempDir,
 }
 
-/// A page, and how it was reached.
+/// A page, and the redirects to it.
 struct Page {
-    /// The URLs from the one that was asked for to the one that answered.
+    /// The URLs from the requested one to the final one.
     way: Vec<String>,
     answer: Answer,
 }
 
-/// What people may use, and a key that seals their sessions.
+/// The services of the users, and a session key.
 fn world(pod: &Echo) -> World {
     services(pod).with_file("session-key-1.json", &session_key("session-key-1", '1'))
 }
 
-/// What people may use.
+/// The services of the users.
 fn services(pod: &Echo) -> World {
     let closed = |name: &str, grant: &str, whom: &str| {
         Service::new(name)
@@ -86,12 +86,12 @@ fn session_key(name: &str, octet: char) -> String {
     json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": { "key": octet.to_string().repeat(32) } }).to_string()
 }
 
-/// A gateway with these settings, which say where all resources come from.
+/// A gateway with these settings, which include the source of resources.
 async fn start(pod: &Echo, settings: Value) -> Gateway {
     Gateway::of(world(pod)).settings(json!({ "source": null })).settings(settings).start().await
 }
 
-/// Where `tests/openid/build` has installed what node needs.
+/// The folder in which `tests/openid/build` installs the node modules.
 async fn modules() -> PathBuf {
     let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openid/build");
     let output =
@@ -145,14 +145,14 @@ impl Site {
         Self::with(json!({}), json!({})).await
     }
 
-    /// With changes to the settings of the login and of the issuer.
+    /// A site with changed settings of the login and of the issuer.
     async fn with(login: Value, issuer: Value) -> Self {
         Self::reading(json!({ "directory": "manifests" }), echo("pod-1").await, login, issuer).await
     }
 
-    /// Where resources come from `source`.
+    /// A site whose resources come from `source`.
     async fn reading(source: Value, pod: Echo, login: Value, issuer: Value) -> Self {
-        // Bound, but not listening: the gateway shares the port, and nobody else gets it.
+        // Bound, but not listening: reserves the port, which the gateway shares.
         let reserved = TcpSocket::new_v4().unwrap();
         reserved.set_reuseaddr(true).unwrap();
         reserved.set_reuseport(true).unwrap();
@@ -182,7 +182,7 @@ impl Site {
         Self { gateway, provider, pod, _port: reserved, _secret: secret }
     }
 
-    /// Another replica: the same settings, but for its port.
+    /// Another replica with the same settings except for the port.
     async fn replica(&self) -> Gateway {
         let mut settings = self.settings();
         settings["listeners"]["https"]["address"] = json!("127.0.0.1:0");
@@ -206,7 +206,7 @@ impl Site {
 // === impl Browser ===
 
 impl Browser<'_> {
-    /// One exchange, without following.
+    /// One request, without following redirects.
     fn call(&self, url: &str) -> Curl {
         let jar = self.folder.path().join("jar").to_string_lossy().into_owned();
         let port = self.site.gateway.https().port();
@@ -226,7 +226,7 @@ impl Browser<'_> {
             .header(HTML)
     }
 
-    /// Follows redirects, but none to a URL with `stop` in it, which is the last of the way then.
+    /// Follows redirects up to a URL that contains `stop`, which is not requested.
     async fn follow(&self, first: Curl, url: &str, stop: Option<&str>) -> Page {
         let mut page = Page { way: vec![url.to_owned()], answer: first.run().await };
         while let Some(location) = page.answer.header("location") {
@@ -258,7 +258,7 @@ impl Browser<'_> {
         self.follow(call, url, stop).await
     }
 
-    /// Follows the hidden page's link, and logs in at the provider.
+    /// Follows the login link of the hidden page, and logs in at the provider.
     async fn log_in(&self, host: &str, path: &str, name: &str) -> Page {
         self.log_in_until(host, path, name, None).await
     }
@@ -285,7 +285,7 @@ impl Browser<'_> {
         line.split('\t').nth(6).unwrap().to_owned()
     }
 
-    /// The names of the cookies that it has for a host.
+    /// The names of the cookies for a host.
     fn cookies(&self, host: &str) -> Vec<String> {
         let jar = std::fs::read_to_string(self.folder.path().join("jar")).unwrap_or_default();
         let lines = jar
@@ -305,7 +305,7 @@ impl Page {
         self.way.last().unwrap()
     }
 
-    /// Where the link of that text leads.
+    /// The target of the link with that text.
     fn link(&self, text: &str) -> String {
         let html = self.answer.text();
         let (before, _) = html
@@ -314,7 +314,7 @@ impl Page {
         before.rsplit_once("href=\"").unwrap().1.replace("&amp;", "&")
     }
 
-    /// The value of a field of a form.
+    /// The value of a form field.
     fn field(&self, name: &str) -> String {
         let html = self.answer.text();
         let (_, after) = html
@@ -324,7 +324,7 @@ impl Page {
     }
 }
 
-/// What a client can tell of an answer.
+/// The properties of a response that a client can observe.
 fn told(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
     let headers = answer.headers.iter().filter(|(name, _)| name != "date").cloned().collect();
     (answer.status, headers, without_ids(&answer.text()))
@@ -336,7 +336,7 @@ fn origin(url: &str) -> &str {
 }
 
 #[tokio::test]
-async fn who_logs_in_comes_back_to_where_she_was_going() {
+async fn a_login_returns_to_the_requested_page() {
     let site = Site::start().await;
     let ann = site.browser();
     let page = ann.log_in(OPS, "/echo/deep?a=b%20c", "ann").await;
@@ -362,7 +362,7 @@ async fn who_logs_in_comes_back_to_where_she_was_going() {
 }
 
 #[tokio::test]
-async fn a_host_that_does_not_exist_looks_like_one_that_is_not_granted_all_the_way() {
+async fn an_unknown_host_is_indistinguishable_from_a_denied_one() {
     let site = Site::start().await;
     for (host, name) in [(OPS, "bob"), (NOTHING, "bob")] {
         let browser = site.browser();
@@ -391,7 +391,7 @@ async fn a_host_that_does_not_exist_looks_like_one_that_is_not_granted_all_the_w
 }
 
 #[tokio::test]
-async fn a_code_is_for_one_host_one_browser_and_one_time() {
+async fn a_code_is_valid_once_for_one_host_and_one_browser() {
     let site = Site::start().await;
     let ann = site.browser();
     let way =
@@ -405,7 +405,7 @@ async fn a_code_is_for_one_host_one_browser_and_one_time() {
     let mallory = site.browser();
     assert_eq!(told(&mallory.get(code).await.answer), hidden, "in another browser");
     assert!(mallory.cookies(OPS).is_empty());
-    // Even in one that is about to log in there.
+    // Nor in a browser with a pending login.
     mallory.get(&site.url(OPS, "/.well-known/portcullis/login?to=/")).await;
     assert_eq!(told(&mallory.get(code).await.answer), hidden, "in another browser that logs in");
     let elsewhere = code.replace(OPS, NOTHING);
@@ -425,7 +425,7 @@ async fn a_code_is_for_one_host_one_browser_and_one_time() {
 }
 
 #[tokio::test]
-async fn nobody_is_logged_in_by_a_link_of_somebody_else() {
+async fn a_link_of_another_user_logs_no_user_in() {
     let site = Site::start().await;
     let (mallory, ann) = (site.browser(), site.browser());
     let way = mallory.log_in_until(OPS, "/whoami", "bob", Some("/callback?")).await.way;
@@ -437,7 +437,7 @@ async fn nobody_is_logged_in_by_a_link_of_somebody_else() {
         assert_eq!(page.answer.status, 400, "{url}: {:?}", page.answer);
         assert!(ann.cookies(PORTAL).is_empty());
     }
-    // Nor when she is logging in herself.
+    // Nor while the user has a pending login.
     let at_provider = ann.get(&site.url(PORTAL, "/login")).await;
     assert_eq!(ann.get(callback).await.answer.status, 400);
     assert_eq!(ann.cookies(PORTAL), ["__Host-portcullis-browser"]);
@@ -446,7 +446,7 @@ async fn nobody_is_logged_in_by_a_link_of_somebody_else() {
 }
 
 #[tokio::test]
-async fn two_tabs_log_in_beside_each_other() {
+async fn two_tabs_can_log_in_concurrently() {
     let site = Site::start().await;
     let ann = site.browser();
     let first = ann.get(&site.url(OPS, "/.well-known/portcullis/login?to=/echo/first")).await;
@@ -457,7 +457,7 @@ async fn two_tabs_log_in_beside_each_other() {
 }
 
 #[tokio::test]
-async fn nobody_is_sent_out_of_the_zone() {
+async fn redirects_stay_within_the_zone() {
     let site = Site::start().await;
     let ann = site.browser();
     ann.log_in(OPS, "/whoami", "ann").await;
@@ -488,7 +488,7 @@ async fn nobody_is_sent_out_of_the_zone() {
 }
 
 #[tokio::test]
-async fn a_cookie_is_worthless_on_another_host() {
+async fn a_cookie_is_invalid_on_another_host() {
     let site = Site::start().await;
     let bob = site.browser();
     assert_eq!(bob.log_in(SALES, "/whoami", "bob").await.answer.status, 200);
@@ -514,7 +514,7 @@ async fn a_cookie_is_worthless_on_another_host() {
 }
 
 #[tokio::test]
-async fn every_replica_knows_a_session_for_as_long_as_its_key_is_there() {
+async fn every_replica_accepts_a_session_while_its_key_exists() {
     let site = Site::start().await;
     let replica = site.replica().await;
     let ann = site.browser();
@@ -532,7 +532,7 @@ async fn every_replica_knows_a_session_for_as_long_as_its_key_is_there() {
     })
     .await;
     assert_eq!(status().await, 200);
-    // Without the old one, what it sealed is over.
+    // Without the old key, sessions sealed with it are invalid.
     replica.apply(&rotated.with_file("session-key-1.json", &session_key("session-key-1", '3')));
     eventually("the session ends", || async { status().await == 404 }).await;
     assert_eq!(
@@ -569,7 +569,7 @@ async fn signing_out_ends_the_session_on_every_host() {
             .starts_with(&format!("{}/session/end?", site.provider.issuer()))
     );
     assert_eq!(ann.get(&site.url(OPS, "/whoami")).await.answer.status, 404);
-    // Nor do the cookies help that she had before.
+    // Earlier cookies of the user are rejected too.
     std::fs::write(ann.folder.path().join("jar"), jar).unwrap();
     assert_eq!(ann.get(&site.url(OPS, "/whoami")).await.answer.status, 404);
     assert!(ann.get(&site.url(PORTAL, "/")).await.answer.text().contains("Sign in to see"));
@@ -592,7 +592,7 @@ async fn signing_out_ends_open_streams() {
 }
 
 #[tokio::test]
-async fn the_provider_ends_sessions_by_itself() {
+async fn the_provider_can_revoke_sessions() {
     let site = Site::start().await;
     let (ann, bob) = (site.browser(), site.browser());
     ann.log_in(OPS, "/whoami", "ann").await;
@@ -617,7 +617,7 @@ async fn the_provider_ends_sessions_by_itself() {
 }
 
 #[tokio::test]
-async fn a_session_ends_when_it_is_not_used() {
+async fn an_unused_session_expires() {
     let idle = Duration::from_secs(5);
     let site = Site::with(json!({ "idle": "5s" }), json!({})).await;
     let ann = site.browser();
@@ -630,8 +630,8 @@ async fn a_session_ends_when_it_is_not_used() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_used_goes_on() {
-    // It is renewed when it is a second old, and lasts long enough for a slow machine.
+async fn a_used_session_is_extended() {
+    // Renewed after a second, but valid long enough for a slow machine.
     let site = Site::with(json!({ "idle": "10s" }), json!({})).await;
     let ann = site.browser();
     ann.log_in(OPS, "/whoami", "ann").await;
@@ -646,7 +646,7 @@ async fn a_session_that_is_used_goes_on() {
 }
 
 #[tokio::test]
-async fn the_first_page_lists_what_somebody_may_use() {
+async fn the_home_page_lists_the_services_of_the_user() {
     let site = Site::start().await;
     let nobody = site.browser().get(&site.url(PORTAL, "/")).await;
     assert!(
@@ -679,7 +679,7 @@ async fn the_first_page_lists_what_somebody_may_use() {
 }
 
 #[tokio::test]
-async fn who_is_not_signed_in_by_the_provider_is_told_so() {
+async fn a_login_that_the_provider_rejects_is_reported_to_the_user() {
     let site = Site::start().await;
     let browser = site.browser();
     let at_provider = browser.get(&site.url(OPS, "/.well-known/portcullis/login?to=/")).await;
@@ -697,7 +697,7 @@ async fn who_is_not_signed_in_by_the_provider_is_told_so() {
 }
 
 #[tokio::test]
-async fn without_its_provider_who_is_signed_in_stays_so() {
+async fn a_session_stays_valid_while_the_provider_is_down() {
     let mut site = Site::start().await;
     let ann = site.browser();
     ann.log_in(OPS, "/whoami", "ann").await;
@@ -714,7 +714,7 @@ async fn without_its_provider_who_is_signed_in_stays_so() {
 }
 
 #[tokio::test]
-async fn who_cannot_log_in_because_the_provider_is_away_is_told_so() {
+async fn an_unreachable_provider_is_reported_to_the_user() {
     let mut site = Site::start().await;
     site.provider.child.kill().await.unwrap();
     let page = site.browser().get(&site.url(OPS, "/.well-known/portcullis/login?to=/")).await;
@@ -752,7 +752,7 @@ async fn nothing_secret_is_logged() {
     }
 }
 
-/// Goes through a journey in Chromium. The pictures are kept where the test's other output is.
+/// Runs a journey in Chromium. The screenshots are stored with the other test output.
 async fn travel(site: &Site, journey: &str) {
     let pictures = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("login");
     std::fs::create_dir_all(&pictures).unwrap();
@@ -772,16 +772,16 @@ async fn travel(site: &Site, journey: &str) {
 }
 
 #[tokio::test]
-async fn chromium_logs_in_and_out_and_its_pages_are_fit_to_be_seen() {
+async fn chromium_logs_in_and_out_with_accessible_pages() {
     travel(&Site::start().await, "whole").await;
 }
 
 #[tokio::test]
-async fn chromium_logs_in_again_when_a_session_has_ended() {
+async fn chromium_logs_in_again_after_a_session_expired() {
     travel(&Site::with(json!({ "idle": "5s" }), json!({})).await, "expiry").await;
 }
 
-/// `portcullis` for somebody with a configuration folder of her own.
+/// `portcullis` for a user with a separate configuration folder.
 fn portcullis(folder: &TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.args(arguments).env("XDG_CONFIG_HOME", folder.path());
@@ -789,7 +789,7 @@ fn portcullis(folder: &TempDir, arguments: &[&str]) -> Command {
     command
 }
 
-/// What `portcullis token` prints, on standard output and on standard error.
+/// The standard output and standard error of `portcullis token`.
 async fn token(folder: &TempDir) -> (String, String) {
     let output =
         soon("a token", portcullis(folder, &["token"]).output()).await.expect("portcullis runs");
@@ -797,7 +797,7 @@ async fn token(folder: &TempDir) -> (String, String) {
     (told(&output.stdout), told(&output.stderr))
 }
 
-/// `portcullis login`, until it says where to sign in; that line, and what ends when it has ended.
+/// Runs `portcullis login` until it prints the login URL; returns that line and the process.
 async fn sign_in(
     site: &Site,
     folder: &TempDir,
@@ -832,8 +832,8 @@ async fn sign_in(
 }
 
 #[tokio::test]
-async fn the_command_line_signs_in_by_a_browser_on_this_machine() {
-    // Only people get tokens by a public client.
+async fn the_command_line_logs_in_by_a_browser_on_this_machine() {
+    // A public client issues tokens to people only.
     let evidence = json!([{ "claim": "aud", "value": "portcullis-cli" }]);
     let site = Site::with(json!({}), json!({ "userClaim": "sub", "userEvidence": evidence })).await;
     let folder = tempfile::tempdir().unwrap();
@@ -857,7 +857,7 @@ async fn the_command_line_signs_in_by_a_browser_on_this_machine() {
     let mode =
         std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
-    // The token of this client is over at once, so each is a new one, for which a refresh token was
+    // The token of this client expires at once, so each is a new one, for which a refresh token was
     // used up.
     for _ in 0..2 {
         let before = std::fs::read(&file).unwrap();
@@ -874,11 +874,11 @@ async fn the_command_line_signs_in_by_a_browser_on_this_machine() {
     }
     Curl::new(&format!("{}/tests/forget", site.provider.issuer())).args(["--data", ""]).run().await;
     let (nothing, complaint) = token(&folder).await;
-    assert!(nothing.is_empty() && complaint.contains("not signed in any more"), "{complaint}");
+    assert!(nothing.is_empty() && complaint.contains("no longer signed in"), "{complaint}");
 }
 
 #[tokio::test]
-async fn the_command_line_signs_in_by_a_browser_elsewhere() {
+async fn the_command_line_logs_in_by_a_browser_on_another_machine() {
     let site = Site::start().await;
     let folder = tempfile::tempdir().unwrap();
     let (line, ended) = sign_in(&site, &folder, "--device", "Open").await;
@@ -904,7 +904,7 @@ async fn the_command_line_signs_in_by_a_browser_elsewhere() {
 }
 
 #[tokio::test]
-async fn the_command_line_says_what_it_cannot_do() {
+async fn the_command_line_reports_what_it_cannot_do() {
     let site = Site::start().await;
     let folder = tempfile::tempdir().unwrap();
     let issuer = site.provider.issuer();
@@ -913,7 +913,7 @@ async fn the_command_line_says_what_it_cannot_do() {
         (&["login"][..], "you are not signed in"),
         (&["login", "--issuer", &issuer], "--client-id"),
         (&["login", "--issuer", &other, "--client-id", "portcullis-cli"], "another issuer"),
-        (&["login", "--issuer", "http://example.com", "--client-id", "a"], "is no https URL"),
+        (&["login", "--issuer", "http://example.com", "--client-id", "a"], "is not an https URL"),
         (
             &["login", "--issuer", &format!("{issuer}/nothing"), "--client-id", "a"],
             "no discovery document",

@@ -1,4 +1,4 @@
-//! What a Service opens of itself: paths without credentials, and credentials that go on to its
+//! Public paths without credentials, and credentials that are forwarded to a Service's
 //! pods.
 
 use portcullis_config::client_key::{Key, secret};
@@ -8,8 +8,8 @@ use crate::harness::{Answer, Echo, Gateway, Service, World, echo};
 
 const HOST: &str = "web--team.apps.test";
 
-/// A key of the application `billing`, and a gateway to services of an environment that lets it in;
-/// each demands an application.
+/// A key of the application `billing`, and a gateway to services of an environment that allows it;
+/// each requires an application.
 async fn start(pod: &Echo, services: impl IntoIterator<Item = Service>) -> (Key, Gateway) {
     let mut random = [0; 32];
     aws_lc_rs::rand::fill(&mut random).expect("randomness");
@@ -38,7 +38,7 @@ async fn with(key: &Key, gateway: &Gateway, host: &str, path: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn a_public_path_needs_no_credentials_and_leads_to_no_other_path() {
+async fn a_public_path_needs_no_credentials_and_opens_no_other_path() {
     let pod = echo("pod-1").await;
     let (key, gateway) =
         start(&pod, [Service::new("web").annotation("public-paths", "/status, /echo/public")])
@@ -77,7 +77,7 @@ async fn a_public_path_needs_no_credentials_and_leads_to_no_other_path() {
 }
 
 #[tokio::test]
-async fn credentials_end_at_the_gateway_unless_the_service_wants_them() {
+async fn credentials_are_removed_unless_the_service_enables_them() {
     let pod = echo("pod-1").await;
     let services = [
         Service::new("web"),

@@ -1,5 +1,5 @@
-//! From manifests to requests: what appears is routed, what is not ready gets nothing, and what is
-//! closed does not exist.
+//! From manifests to requests: new Services are routed, pods that are not ready get no requests,
+//! and denied hosts look like unknown ones.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ async fn spread(gateway: &Gateway, host: &str, requests: usize) -> BTreeMap<Stri
     counts
 }
 
-/// The status and the headers without what differs from one request to the next.
+/// The status and the headers without what differs between requests.
 fn face(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
     let headers = answer.headers.iter().map(|(name, value)| {
         (name.clone(), if name == "date" { String::new() } else { without_ids(value) })
@@ -46,7 +46,7 @@ async fn a_service_that_appears_is_routed() {
 }
 
 #[tokio::test]
-async fn requests_are_spread_over_ready_pods_alone() {
+async fn requests_are_balanced_over_ready_pods_only() {
     let (first, second, third) = (echo("pod-1").await, echo("pod-2").await, echo("pod-3").await);
     let service = Service::new("web").pod(&first).pod(&second).unready_pod(&third);
     let gateway = Gateway::start(World::empty().with(service)).await;
@@ -71,7 +71,7 @@ async fn a_not_ready_pod_gets_no_new_request() {
 }
 
 #[tokio::test]
-async fn a_request_under_way_outlives_its_endpoint() {
+async fn a_request_in_progress_survives_the_removal_of_its_endpoint() {
     let (first, second) = (echo("pod-1").await, echo("pod-2").await);
     let gateway = Gateway::start(World::web(&first)).await;
     let slow = tokio::spawn(gateway.curl(WEB, "/delay/2s").run());
@@ -84,7 +84,7 @@ async fn a_request_under_way_outlives_its_endpoint() {
 }
 
 #[tokio::test]
-async fn draining_pods_serve_only_where_no_ready_one_is_left() {
+async fn draining_pods_serve_only_if_no_pod_is_ready() {
     let (first, second) = (echo("pod-1").await, echo("pod-2").await);
     let gateway =
         Gateway::start(World::empty().with(Service::new("web").draining_pod(&first).pod(&second)))
@@ -118,7 +118,7 @@ async fn no_ready_pod_is_503() {
 }
 
 #[tokio::test]
-async fn environments_are_kept_apart() {
+async fn environments_are_isolated() {
     let (staging, production) = (echo("in-staging").await, echo("in-production").await);
     let world =
         World::web(&staging).with(Service::new("web").environment("production").pod(&production));
@@ -151,7 +151,7 @@ async fn hosts_are_compared_without_case_port_or_trailing_dot() {
 }
 
 #[tokio::test]
-async fn closed_and_unknown_hosts_have_one_face() {
+async fn denied_and_unknown_hosts_are_indistinguishable() {
     let pod = echo("pod-1").await;
     let world = World::web(&pod)
         .with(Service::new("web").environment("closed").pod(&pod))
@@ -195,7 +195,7 @@ async fn closed_and_unknown_hosts_have_one_face() {
 }
 
 #[tokio::test]
-async fn only_the_paths_that_a_service_names_exist() {
+async fn only_the_paths_of_a_service_are_routed() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(
         World::empty().with(Service::new("web").annotation("paths", "/echo,/status").pod(&pod)),
@@ -214,7 +214,7 @@ async fn only_the_paths_that_a_service_names_exist() {
 }
 
 #[tokio::test]
-async fn further_hostnames_lead_to_the_same_service() {
+async fn additional_hostnames_route_to_the_same_service() {
     let pod = echo("pod-1").await;
     let service = Service::new("web").annotation("hostnames", "shop.apps.test").pod(&pod);
     let gateway = Gateway::start(World::empty().with(service)).await;
@@ -223,7 +223,7 @@ async fn further_hostnames_lead_to_the_same_service() {
 }
 
 #[tokio::test]
-async fn a_broken_file_takes_nothing_down() {
+async fn an_invalid_file_takes_nothing_down() {
     let (pod, other) = (echo("pod-1").await, echo("pod-2").await);
     let gateway = Gateway::start(World::web(&pod)).await;
     let broken = World::web(&pod)

@@ -1,5 +1,5 @@
-//! TLS: which certificate is served and how it is replaced, what is agreed to, who resumes what,
-//! and what is promised of HTTPS.
+//! TLS: selection and replacement of certificates, negotiation, resumption,
+//! and HSTS.
 
 mod hsts;
 mod policy;
@@ -21,7 +21,7 @@ async fn served(gateway: &Gateway, host: &str) -> Option<CertificateDer<'static>
     chain.first().map(|certificate| certificate.clone().into_owned())
 }
 
-/// Waits until a certificate was refused for `reason`, after which what is served is decided.
+/// Waits until a certificate was rejected for `reason`: then the served one no longer changes.
 async fn refused(gateway: &Gateway, reason: &str) {
     eventually(reason, || async {
         let table = gateway.admin_page("/routes").await.json();
@@ -33,7 +33,7 @@ async fn refused(gateway: &Gateway, reason: &str) {
 }
 
 #[tokio::test]
-async fn the_wildcard_covers_every_service_and_no_more() {
+async fn the_wildcard_covers_every_service_and_nothing_else() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let wildcard = served(&gateway, WEB).await;
@@ -47,7 +47,7 @@ async fn the_wildcard_covers_every_service_and_no_more() {
 }
 
 #[tokio::test]
-async fn both_versions_of_tls_and_both_of_http_are_agreed_on() {
+async fn all_versions_of_tls_and_http_are_negotiated() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     for (option, value) in [("--tls-max", "1.2"), ("--tls-max", "1.3")] {
@@ -105,7 +105,7 @@ async fn a_renewed_certificate_is_served_without_restart() {
 }
 
 #[tokio::test]
-async fn a_bad_certificate_keeps_the_last_good_one() {
+async fn an_invalid_certificate_does_not_replace_the_last_valid_one() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let good = served(&gateway, WEB).await.unwrap();
@@ -131,7 +131,7 @@ async fn a_bad_certificate_keeps_the_last_good_one() {
 }
 
 #[tokio::test]
-async fn a_host_other_than_the_connections_is_served_where_the_certificate_covers_it() {
+async fn a_connection_serves_other_hosts_that_its_certificate_covers() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let mut connection = client::http2(&gateway, "other--staging.apps.test").await;

@@ -1,4 +1,4 @@
-//! Backends that refuse, break off, stand still or answer nonsense.
+//! Backends that refuse, reset, stall or send invalid responses.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ async fn pod(steps: Vec<Step>) -> Recording {
     Recording::script(steps).await.unwrap()
 }
 
-/// Responses that must not be passed on in any form.
+/// Responses that must not be forwarded in any form.
 fn garbage() -> Vec<(&'static str, &'static str)> {
     vec![
         ("no HTTP", "hello\r\n\r\n"),
@@ -49,7 +49,7 @@ async fn a_malformed_response_is_502_once() {
     for (name, octets) in garbage() {
         let bad = Recording::scripts(vec![
             vec![Step::head(), Step::write(octets), Step::End],
-            vec![Step::head(), Step::write(OK), Step::Again],
+            vec![Step::head(), Step::write(OK), Step::Restart],
         ]);
         let bad = bad.await.unwrap();
         let gateway = Gateway::start(World::web(&bad)).await;
@@ -70,12 +70,12 @@ async fn a_malformed_response_is_502_once() {
 }
 
 #[tokio::test]
-async fn what_follows_a_response_is_never_taken_for_the_next_one() {
+async fn bytes_after_a_response_are_never_used_as_the_next_response() {
     let poisoned = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 \
                     OK\r\nContent-Length: 6\r\n\r\npoison";
     let backend = Recording::scripts(vec![
         vec![Step::head(), Step::write(poisoned), Step::End],
-        vec![Step::head(), Step::write(OK), Step::Again],
+        vec![Step::head(), Step::write(OK), Step::Restart],
     ]);
     let backend = backend.await.unwrap();
     let gateway = Gateway::start(World::web(&backend)).await;
@@ -94,7 +94,7 @@ async fn a_refused_connection_is_502() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_tried_on_another_pod() {
+async fn a_refused_connection_is_retried_on_another_pod() {
     let gone = pod(vec![]).await;
     let address = gone.address();
     drop(gone);
@@ -141,7 +141,7 @@ async fn a_late_response_is_504() {
 }
 
 #[tokio::test]
-async fn a_service_may_have_a_shorter_patience() {
+async fn a_service_can_have_a_shorter_timeout() {
     let backend = echo("pod-1").await;
     let gateway = Gateway::start(
         World::empty().with(Service::new("web").annotation("timeout", "200ms").pod(&backend)),
@@ -152,7 +152,7 @@ async fn a_service_may_have_a_shorter_patience() {
 }
 
 #[tokio::test]
-async fn a_response_that_breaks_off_is_broken_off() {
+async fn an_incomplete_response_is_aborted_to_the_client() {
     let backend = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&backend)).await;
     for (option, code) in [("--http1.1", [18, 56]), ("--http2", [92, 18])] {
@@ -193,8 +193,8 @@ async fn one_broken_response_affects_no_other_client() {
 }
 
 #[tokio::test]
-async fn connections_to_backends_are_kept() {
-    let backend = pod(vec![Step::head(), Step::write(OK), Step::Again]).await;
+async fn connections_to_backends_are_pooled() {
+    let backend = pod(vec![Step::head(), Step::write(OK), Step::Restart]).await;
     let gateway = Gateway::start(World::web(&backend)).await;
     for _ in 0..10 {
         assert_eq!(gateway.curl_plain(WEB, "/").run().await.text(), "ok");
@@ -203,14 +203,14 @@ async fn connections_to_backends_are_kept() {
 }
 
 #[tokio::test]
-async fn a_request_on_a_connection_that_was_closed_while_idle_is_sent_again() {
+async fn a_request_on_a_stale_connection_is_retried() {
     let close =
         vec![Step::head(), Step::write(OK), Step::Pause(Duration::from_millis(30)), Step::Shutdown];
     let backend = pod(close).await;
     let gateway = Gateway::start(World::web(&backend)).await;
     for number in 0..30 {
-        // Now before, now after the backend has closed, now at the same time: each time the answer
-        // must be whole.
+        // Before, after, or while the backend closes the connection: each time the response
+        // must be complete.
         tokio::time::sleep(Duration::from_millis(20 + number)).await;
         let answer = gateway.curl_plain(WEB, "/").run().await;
         assert_eq!((answer.status, answer.text().as_str()), (200, "ok"), "request {number}");
@@ -218,8 +218,8 @@ async fn a_request_on_a_connection_that_was_closed_while_idle_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_post_is_not_sent_on_a_connection_that_is_known_to_be_closed() {
-    // What is not idempotent may not be sent twice (RFC 9110 §9.2.2), so it must not be risked.
+async fn a_post_is_not_sent_on_a_closed_connection() {
+    // A request that is not idempotent must not be sent twice (RFC 9110 §9.2.2).
     let backend = pod(vec![
         Step::head(),
         Step::write(OK),
@@ -235,10 +235,10 @@ async fn a_post_is_not_sent_on_a_connection_that_is_known_to_be_closed() {
 }
 
 #[tokio::test]
-async fn a_request_whose_kept_connection_resets_is_sent_again_on_a_fresh_one() {
+async fn a_request_on_a_pooled_connection_that_resets_is_retried_on_a_new_one() {
     let backend = Recording::scripts(vec![
         vec![Step::head(), Step::write(OK), Step::Until(b"GET "), Step::Reset],
-        vec![Step::head(), Step::write(OK), Step::Again],
+        vec![Step::head(), Step::write(OK), Step::Restart],
     ]);
     let backend = backend.await.unwrap();
     let gateway = Gateway::start(World::web(&backend)).await;
@@ -249,7 +249,7 @@ async fn a_request_whose_kept_connection_resets_is_sent_again_on_a_fresh_one() {
 }
 
 #[tokio::test]
-async fn connection_close_of_a_backend_is_not_passed_on() {
+async fn connection_close_of_a_backend_is_not_forwarded() {
     let backend = pod(vec![
         Step::head(),
         Step::write(
@@ -271,7 +271,7 @@ async fn connection_close_of_a_backend_is_not_passed_on() {
 }
 
 #[tokio::test]
-async fn a_body_until_the_connection_closes_passes_whole() {
+async fn a_body_that_ends_with_the_connection_is_forwarded_completely() {
     let backend =
         pod(vec![Step::head(), Step::write("HTTP/1.0 200 OK\r\n\r\nall of it"), Step::Shutdown])
             .await;
@@ -283,7 +283,7 @@ async fn a_body_until_the_connection_closes_passes_whole() {
 }
 
 #[tokio::test]
-async fn an_early_answer_does_not_wait_for_the_body() {
+async fn an_early_response_does_not_wait_for_the_body() {
     let backend = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&backend)).await;
     let mut client = Raw::connect(gateway.http()).await;
@@ -297,7 +297,7 @@ async fn an_early_answer_does_not_wait_for_the_body() {
 }
 
 #[tokio::test]
-async fn a_pod_that_comes_back_is_used_again() {
+async fn a_recovered_pod_is_used_again() {
     let backend = echo("pod-1").await;
     let address = backend.address();
     let gateway = Gateway::start(World::empty().with(Service::new("web").pod(&address))).await;

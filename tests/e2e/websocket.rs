@@ -39,7 +39,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(mut socket: WebSocketStream
 }
 
 #[tokio::test]
-async fn messages_pass_over_http1() {
+async fn messages_are_forwarded_over_http1() {
     let (_pod, gateway) = start().await;
     let stream = client::tls(&gateway, WEB, &["http/1.1"]).await.unwrap();
     let (socket, response) =
@@ -49,13 +49,13 @@ async fn messages_pass_over_http1() {
 }
 
 #[tokio::test]
-async fn messages_pass_over_http2() {
+async fn messages_are_forwarded_over_http2() {
     let (_pod, gateway) = start().await;
     converse(connect_http2(&gateway, WEB).await.unwrap()).await;
 }
 
 #[tokio::test]
-async fn messages_pass_to_pods_that_say_they_speak_it() {
+async fn messages_are_forwarded_to_pods_with_app_protocol_ws() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(
         World::empty().with(Service::new("web").app_protocol("kubernetes.io/ws").pod(&pod)),
@@ -68,13 +68,13 @@ async fn messages_pass_to_pods_that_say_they_speak_it() {
 }
 
 #[tokio::test]
-async fn messages_pass_to_pods_that_speak_http2() {
+async fn messages_are_forwarded_to_http2_pods() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(
         World::empty().with(Service::new("web").app_protocol("kubernetes.io/h2c").pod(&pod)),
     )
     .await;
-    // Twice: over a connection whose settings are not known yet, and over the same one.
+    // Twice: over a connection whose settings were not received yet, and over the same one.
     for _ in 0..2 {
         let stream = client::tls(&gateway, WEB, &["http/1.1"]).await.unwrap();
         let (socket, response) =
@@ -86,7 +86,7 @@ async fn messages_pass_to_pods_that_speak_http2() {
 }
 
 #[tokio::test]
-async fn the_subprotocol_is_agreed_on_by_client_and_pod() {
+async fn the_subprotocol_is_negotiated_by_client_and_pod() {
     let (_pod, gateway) = start().await;
     let stream = client::tls(&gateway, WEB, &["http/1.1"]).await.unwrap();
     let mut request = format!("wss://{WEB}/chat").into_client_request().unwrap();
@@ -96,7 +96,7 @@ async fn the_subprotocol_is_agreed_on_by_client_and_pod() {
 }
 
 #[tokio::test]
-async fn what_follows_the_handshake_at_once_is_not_lost() {
+async fn data_directly_after_the_handshake_is_not_lost() {
     let (_pod, gateway) = start().await;
     let mut client = Raw::connect(gateway.http()).await;
     let handshake = format!(
@@ -115,11 +115,11 @@ async fn what_follows_the_handshake_at_once_is_not_lost() {
 }
 
 #[tokio::test]
-async fn the_pod_may_refuse() {
+async fn the_pod_can_reject_the_handshake() {
     let pod = Recording::script(vec![
         Step::head(),
         Step::write("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"),
-        Step::Again,
+        Step::Restart,
     ])
     .await
     .unwrap();
@@ -133,7 +133,7 @@ async fn the_pod_may_refuse() {
 }
 
 #[tokio::test]
-async fn closed_and_unknown_hosts_answer_a_handshake_alike() {
+async fn denied_and_unknown_hosts_respond_alike_to_a_handshake() {
     let pod = echo("pod-1").await;
     let gateway =
         Gateway::start(World::web(&pod).with(Service::new("web").environment("closed").pod(&pod)))
@@ -149,7 +149,7 @@ async fn closed_and_unknown_hosts_answer_a_handshake_alike() {
 }
 
 #[tokio::test]
-async fn a_client_that_vanishes_ends_the_socket_at_the_pod() {
+async fn a_client_that_disconnects_closes_the_socket_at_the_pod() {
     let (pod, gateway) = start().await;
     let mut counts = pod.counts();
     let mut socket = connect_http2(&gateway, WEB).await.unwrap();

@@ -1,5 +1,5 @@
-//! Reviews by the API server, as kube-rbac-proxy makes them: a TokenReview says whose a token is,
-//! a SubjectAccessReview whether that account may read.
+//! Reviews by the API server, as in kube-rbac-proxy: a TokenReview authenticates the token, a
+//! SubjectAccessReview authorizes its account.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::settings::KubernetesSettings;
 use crate::source::SourceError;
 use crate::source::kubernetes::client;
 
-/// For both questions together.
+/// Timeout of both requests together.
 const REVIEW: Duration = Duration::from_secs(5);
 
 /// A cluster that reviews bearers.
@@ -29,20 +29,20 @@ pub(super) struct Cluster {
 // === impl Cluster ===
 
 impl Cluster {
-    /// Finds the API server and the credentials for it, without asking it anything.
+    /// Finds the API server and the credentials for it; sends no request.
     ///
     /// # Errors
-    /// There is no kubeconfig, or nothing that can be used in it.
+    /// There is no kubeconfig, or none that can be used.
     pub(super) async fn new(settings: &KubernetesSettings) -> Result<Self, SourceError> {
         Ok(Self { client: client(settings).await? })
     }
 
     async fn decide(&self, token: String) -> Result<Verdict, kube::Error> {
         let reviews: Api<TokenReview> = Api::all(self.client.clone());
-        let reviewed = reviews.create(&PostParams::default(), &question(token)).await?;
+        let reviewed = reviews.create(&PostParams::default(), &token_review(token)).await?;
         let Some(user) = account(reviewed) else { return Ok(Verdict::Unauthenticated) };
         let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
-        let reviewed = reviews.create(&PostParams::default(), &access(user)).await?;
+        let reviewed = reviews.create(&PostParams::default(), &access_review(user)).await?;
         Ok(match is_allowed(&reviewed) {
             true => Verdict::Allowed,
             false => Verdict::Forbidden,
@@ -68,20 +68,20 @@ impl fmt::Debug for Cluster {
     }
 }
 
-/// Whose the token is. Without audiences it must be one for the API server itself.
-fn question(token: String) -> TokenReview {
+/// Asks whose the token is. Without audiences, it must be one for the API server itself.
+fn token_review(token: String) -> TokenReview {
     let spec = TokenReviewSpec { token, audiences: None };
     TokenReview { spec, ..TokenReview::default() }
 }
 
-/// The account that the API server named; `None` unless it says that the token is genuine.
+/// The account of the token; `None` unless the API server authenticated it.
 fn account(review: TokenReview) -> Option<UserInfo> {
     let status = review.status.filter(|status| status.authenticated == Some(true))?;
     status.user.filter(|user| user.username.as_ref().is_some_and(|name| !name.is_empty()))
 }
 
-/// Whether the account may read telemetry.
-fn access(user: UserInfo) -> SubjectAccessReview {
+/// Asks whether the account may read telemetry.
+fn access_review(user: UserInfo) -> SubjectAccessReview {
     let url = NonResourceAttributes { path: Some(PATH.to_owned()), verb: Some("get".to_owned()) };
     let spec = SubjectAccessReviewSpec {
         user: user.username,
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_account_that_the_api_server_vouches_for_is_one() {
+    fn only_an_authenticated_account_is_used() {
         let user = json!({ "username": "prometheus", "groups": ["monitors"], "uid": "7" });
         let found = named(&json!({ "authenticated": true, "user": user })).expect("an account");
         assert_eq!(found.username.as_deref(), Some("prometheus"));
@@ -127,12 +127,13 @@ mod tests {
     }
 
     #[test]
-    fn the_account_is_asked_about_with_all_that_the_api_server_said_of_it() {
+    fn the_access_review_carries_every_attribute_of_the_account() {
         let user = json!({
             "username": "prometheus", "groups": ["monitors"], "uid": "7",
             "extra": { "pod": ["prometheus-0"] },
         });
-        let review = access(named(&json!({ "authenticated": true, "user": user })).expect("one"));
+        let review =
+            access_review(named(&json!({ "authenticated": true, "user": user })).expect("one"));
         assert_eq!(
             serde_json::to_value(&review.spec).expect("JSON"),
             json!({
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_plain_yes_allows() {
+    fn only_an_allowed_status_that_is_not_denied_allows() {
         let allowed = |status: Value| {
             let review = json!({ "spec": {}, "status": status });
             is_allowed(&serde_json::from_value(review).expect("a review"))

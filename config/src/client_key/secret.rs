@@ -1,4 +1,4 @@
-//! The Secrets that client keys are kept in: as objects, and as manifests.
+//! Secrets that store client keys, as objects and as manifests.
 //! [`Credential::from_secret`] reads them.
 //!
 //! [`Credential::from_secret`]: crate::resources::credential::Credential::from_secret
@@ -16,22 +16,21 @@ use crate::model::vocabulary::PREFIX;
 use crate::model::{NamePattern, Origin};
 use crate::snapshot::access::ClientKey;
 
-/// How much of an application's name stands in that of a Secret.
+/// The most characters of an application's name in the name of its Secret.
 const MAX_SLUG: usize = 40;
 
-/// It is no name of an application.
+/// The text is not a valid application name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "it is no name of an application: one has 1 to 256 bytes, no `*` and no white space, and is \
-     no key itself"
+    "it is not a valid application name: write 1 to 256 bytes without `*` and white space; a key \
+     cannot be a name"
 )]
 pub struct InvalidApplication;
 
-/// What is kept of a new key with this hash, under a name of its own. `random` makes that name
-/// unlike others.
+/// Creates the stored form of a new key. `random` makes the name of its Secret unique.
 ///
 /// # Errors
-/// No grant could name the application.
+/// The application's name is not valid: no grant could match it.
 pub fn new(
     namespace: &str,
     application: &str,
@@ -48,20 +47,20 @@ pub fn new(
     Ok(ClientKey { origin, application: application.into(), hash, expires })
 }
 
-/// Whether grants can name it; a key itself, written in the wrong place, is no name that may be
-/// shown to anyone.
+/// Whether grants can match the name. A key is rejected: a name is shown, so one that was pasted
+/// here by mistake would leak.
 pub(crate) fn is_application(name: &str) -> bool {
     name.parse::<NamePattern>().is_ok() && !name.contains('*') && !is_well_formed(name)
 }
 
-/// The whole second at which what begins `now` and lasts so long ends; `None` beyond the year 9999.
+/// The time `validity` after `now`, in whole seconds; `None` beyond the year 9999.
 #[must_use]
-pub fn end(now: SystemTime, lasts: Duration) -> Option<SystemTime> {
-    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).ok()?.checked_add(lasts)?.as_secs();
+pub fn expiry(now: SystemTime, validity: Duration) -> Option<SystemTime> {
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).ok()?.checked_add(validity)?.as_secs();
     Timestamp::from_second(i64::try_from(seconds).ok()?).ok().map(SystemTime::from)
 }
 
-/// A time to the second as in RFC 3339; empty beyond the year 9999.
+/// Writes a time to the second (RFC 3339); empty beyond the year 9999.
 #[must_use]
 pub fn write_time(time: SystemTime) -> String {
     let seconds = time
@@ -96,7 +95,7 @@ pub fn object(key: &ClientKey) -> v1::Secret {
     }
 }
 
-/// The manifest of a key's Secret, to read and to apply.
+/// The manifest of a key's Secret, for `kubectl apply`.
 #[must_use]
 pub fn manifest(key: &ClientKey) -> String {
     let ClientKey { origin, application, hash, expires } = key;
@@ -106,7 +105,7 @@ pub fn manifest(key: &ClientKey) -> String {
         })
         .unwrap_or_default();
     format!(
-        "# A client key of {}: its hash alone, the key itself is kept nowhere.
+        "# A client key of {}: only its hash; the key itself is not stored.
 apiVersion: v1
 kind: Secret
 metadata:
@@ -127,7 +126,7 @@ stringData:
     )
 }
 
-/// What of a name can stand in that of a Secret (RFC 1123).
+/// The part of an application's name that is allowed in the name of a Secret (RFC 1123).
 fn slug(application: &str) -> String {
     let words = application
         .split(|char: char| !char.is_ascii_alphanumeric())
@@ -169,13 +168,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_of_a_key_is_read_again(application in "\\PC{1,80}|[a-z0-9:/@.-]{1,256}", hash: [u8; 32], random: [u8; 4], lasts in proptest::option::of(0..9_000_000_000_u64)) {
-            let expires = lasts.and_then(|lasts| end(NOW, Duration::from_secs(lasts)));
+        fn a_written_key_is_read_back(application in "\\PC{1,80}|[a-z0-9:/@.-]{1,256}", hash: [u8; 32], random: [u8; 4], lasts in proptest::option::of(0..9_000_000_000_u64)) {
+            let expires = lasts.and_then(|lasts| expiry(NOW, Duration::from_secs(lasts)));
             if let Ok(key) = new("portcullis", &application, hash, expires, random) {
                 prop_assert!(key.origin.name.parse::<Hostname>().is_ok(), "{}", key.origin.name);
                 prop_assert_eq!(read(&manifest(&key)), std::slice::from_ref(&key));
-                let Ok(Credential::ClientKey(again)) = Credential::from_secret(&object(&key), None) else { panic!("{key:?}") };
-                prop_assert_eq!(again, key);
+                let Ok(Credential::ClientKey(parsed)) = Credential::from_secret(&object(&key), None) else { panic!("{key:?}") };
+                prop_assert_eq!(parsed, key);
             }
         }
     }
@@ -205,10 +204,11 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_key_is_a_whole_second_that_can_be_written() {
-        let end = end(NOW + Duration::from_millis(1_500), Duration::from_secs(86_400)).unwrap();
-        assert_eq!(write_time(end), "1970-01-02T00:00:01Z");
-        assert_eq!(super::end(NOW, Duration::MAX), None);
-        assert_eq!(super::end(NOW, Duration::from_secs(1 << 40)), None);
+    fn the_expiry_of_a_key_is_a_whole_second_that_can_be_written() {
+        let expiry =
+            expiry(NOW + Duration::from_millis(1_500), Duration::from_secs(86_400)).unwrap();
+        assert_eq!(write_time(expiry), "1970-01-02T00:00:01Z");
+        assert_eq!(super::expiry(NOW, Duration::MAX), None);
+        assert_eq!(super::expiry(NOW, Duration::from_secs(1 << 40)), None);
     }
 }

@@ -68,25 +68,25 @@ fn ready(snapshot: &Snapshot, host: &str) -> Vec<SocketAddr> {
     set.ready.iter().map(|endpoint| endpoint.address).collect()
 }
 
-/// Control with one Service in effect, and one ready pod.
+/// A control loop that has published one Service with one ready pod.
 fn with_cart() -> Control {
     let mut control = control();
-    control.take(OTHER, synced(Vec::new()));
-    control.take(SHOP, synced(vec![environment(), service("cart"), slice("cart", &["10.0.0.1"])]));
-    control.put_into_effect();
-    control.not_before = Instant::now();
+    control.apply(OTHER, synced(Vec::new()));
+    control.apply(SHOP, synced(vec![environment(), service("cart"), slice("cart", &["10.0.0.1"])]));
+    control.publish_changes();
+    control.next_translation = Instant::now();
     control
 }
 
 #[test]
-fn nothing_is_in_effect_before_every_source_is_synced() {
+fn no_route_is_published_before_every_source_is_synced() {
     let mut control = control();
-    control.take(SHOP, synced(vec![environment(), service("cart")]));
-    control.put_into_effect();
+    control.apply(SHOP, synced(vec![environment(), service("cart")]));
+    control.publish_changes();
     assert!(control.live.snapshot.load().listeners.is_empty());
     assert!(!control.live.is_synced());
-    control.take(OTHER, synced(Vec::new()));
-    control.put_into_effect();
+    control.apply(OTHER, synced(Vec::new()));
+    control.publish_changes();
     assert!(control.live.is_synced());
     assert!(
         control.live.snapshot.load().listeners[0].hosts.find("cart--staging.example.com").is_some()
@@ -94,18 +94,18 @@ fn nothing_is_in_effect_before_every_source_is_synced() {
 }
 
 #[test]
-fn a_change_of_endpoints_swaps_their_set_in_the_snapshot_that_is_there() {
+fn a_change_of_endpoints_swaps_their_set_in_the_current_snapshot() {
     let mut control = with_cart();
     let before = control.live.snapshot.load_full();
     assert_eq!(ready(&before, "cart--staging.example.com"), ["10.0.0.1:8080".parse().unwrap()]);
-    control.take(SHOP, changed(vec![slice("cart", &["10.0.0.2", "10.0.0.3"])]));
-    control.put_into_effect();
+    control.apply(SHOP, changed(vec![slice("cart", &["10.0.0.2", "10.0.0.3"])]));
+    control.publish_changes();
     assert!(Arc::ptr_eq(&before, &control.live.snapshot.load_full()), "the table was rebuilt");
     assert_eq!(ready(&before, "cart--staging.example.com").len(), 2);
 }
 
 #[test]
-fn a_new_table_keeps_the_endpoint_cells_of_the_one_before() {
+fn a_new_table_reuses_the_endpoint_cells_of_the_previous_one() {
     let mut control = with_cart();
     let cell = |snapshot: &Snapshot| {
         snapshot.listeners[0].hosts.find("cart--staging.example.com").unwrap().routes[0]
@@ -116,8 +116,8 @@ fn a_new_table_keeps_the_endpoint_cells_of_the_one_before() {
             .id()
     };
     let before = cell(&control.live.snapshot.load());
-    control.take(SHOP, changed(vec![service("shop"), slice("cart", &["10.0.0.9"])]));
-    control.put_into_effect();
+    control.apply(SHOP, changed(vec![service("shop"), slice("cart", &["10.0.0.9"])]));
+    control.publish_changes();
     let after = control.live.snapshot.load_full();
     assert!(after.listeners[0].hosts.find("shop--staging.example.com").is_some());
     assert_eq!(cell(&after), before);
@@ -125,20 +125,20 @@ fn a_new_table_keeps_the_endpoint_cells_of_the_one_before() {
 }
 
 #[test]
-fn what_changes_nothing_publishes_nothing() {
+fn an_update_without_changes_publishes_nothing() {
     let mut control = with_cart();
     let before = control.live.snapshot.load_full();
-    control.take(SHOP, synced(vec![environment(), service("cart"), slice("cart", &["10.0.0.1"])]));
-    control.take(
+    control.apply(SHOP, synced(vec![environment(), service("cart"), slice("cart", &["10.0.0.1"])]));
+    control.apply(
         SHOP,
         changed(vec![Change::Delete(ObjectId::Service(NamespacedName::new("shop", "unknown")))]),
     );
-    control.put_into_effect();
+    control.publish_changes();
     assert!(Arc::ptr_eq(&before, &control.live.snapshot.load_full()));
 }
 
 #[test]
-fn problems_of_a_source_come_and_go_without_a_new_table() {
+fn problems_of_a_source_are_published_and_cleared_without_a_new_table() {
     let mut control = with_cart();
     let before = control.live.snapshot.load_full();
     let origin =
@@ -148,19 +148,19 @@ fn problems_of_a_source_come_and_go_without_a_new_table() {
         reason: "Broken",
         origin,
         message: "it is broken".to_owned(),
-        help: "mend it".to_owned(),
+        help: "fix it".to_owned(),
     };
-    control.take(SHOP, Update { problems: Some(vec![problem.clone()]), ..Update::default() });
-    control.put_into_effect();
+    control.apply(SHOP, Update { problems: Some(vec![problem.clone()]), ..Update::default() });
+    control.publish_changes();
     assert!(control.live.problems.load().contains(&problem));
-    control.take(SHOP, Update { problems: Some(Vec::new()), ..Update::default() });
-    control.put_into_effect();
+    control.apply(SHOP, Update { problems: Some(Vec::new()), ..Update::default() });
+    control.publish_changes();
     assert!(!control.live.problems.load().contains(&problem));
     assert!(Arc::ptr_eq(&before, &control.live.snapshot.load_full()));
 }
 
 #[test]
-fn problems_are_told_before_all_is_known_too() {
+fn problems_are_reported_before_all_sources_are_synced() {
     let mut control = control();
     let problem = Problem {
         severity: Severity::Error,
@@ -169,18 +169,18 @@ fn problems_are_told_before_all_is_known_too() {
         message: "secrets may not be read".to_owned(),
         help: "grant it".to_owned(),
     };
-    control.take(SHOP, Update { problems: Some(vec![problem.clone()]), ..Update::default() });
-    control.put_into_effect();
+    control.apply(SHOP, Update { problems: Some(vec![problem.clone()]), ..Update::default() });
+    control.publish_changes();
     assert_eq!(**control.live.problems.load(), [problem]);
     assert!(!control.live.is_synced());
 }
 
 #[test]
-fn the_age_of_what_is_known_is_that_of_the_source() {
+fn the_age_is_counted_from_the_last_response_of_the_source() {
     let mut control = control();
     assert_eq!(control.live.age(SystemTime::now()), None);
-    let heard = SystemTime::now() - Duration::from_secs(30);
-    control.take(SHOP, Update { heard: Some(heard), ..Update::default() });
+    let as_of = SystemTime::now() - Duration::from_secs(30);
+    control.apply(SHOP, Update { as_of: Some(as_of), ..Update::default() });
     assert!(control.live.age(SystemTime::now()).unwrap() >= Duration::from_secs(30));
 }
 
@@ -190,27 +190,27 @@ async fn a_burst_of_services_costs_few_translations() {
     let (ends, mut updates) = Updates::channel(2);
     let live = control.live.clone();
     for name in 0..500 {
-        ends[SHOP].tell(changed(vec![service(&format!("burst-{name}"))])).await.unwrap();
+        ends[SHOP].send(changed(vec![service(&format!("burst-{name}"))])).await.unwrap();
     }
     drop(ends);
     let mut tables = 0;
     let mut last = live.snapshot.load_full();
     while let Some((source, update)) = updates.recv().await {
-        control.take(source, update);
-        control.gather(&mut updates).await;
-        control.put_into_effect();
+        control.apply(source, update);
+        control.collect_batch(&mut updates).await;
+        control.publish_changes();
         let now = live.snapshot.load_full();
         tables += usize::from(!Arc::ptr_eq(&now, &last));
         last = now;
     }
-    control.not_before = Instant::now();
-    control.put_into_effect();
+    control.next_translation = Instant::now();
+    control.publish_changes();
     assert_eq!(live.snapshot.load().listeners[0].hosts.len(), 501);
-    assert!(tables <= 10, "{tables} tables for 500 Services that came at once");
+    assert!(tables <= 10, "{tables} tables for a burst of 500 Services");
 }
 
 #[tokio::test]
-async fn a_folder_comes_to_be_served_and_its_changes_too() {
+async fn a_folder_and_its_changes_are_served() {
     let folder = tempfile::tempdir().unwrap();
     let manifest = |service: &str| {
         format!(
@@ -253,32 +253,35 @@ async fn a_folder_comes_to_be_served_and_its_changes_too() {
     running.await.unwrap().unwrap();
 }
 
-/// A Secret that tells of ended sessions by these entries.
-fn ended_sessions(entries: &[&str]) -> Change {
+/// A Secret of revoked sessions with these entries.
+fn revoked_sessions(entries: &[&str]) -> Change {
     let data: serde_json::Map<_, _> =
         entries.iter().map(|name| ((*name).to_owned(), json!(""))).collect();
-    let metadata = json!({"name": "ended", "namespace": "portcullis", "labels": {"portcullis.dev/credential": "ended-sessions"}});
+    let metadata = json!({"name": "revoked", "namespace": "portcullis", "labels": {"portcullis.dev/credential": "ended-sessions"}});
     let object = serde_json::from_value(json!({"metadata": metadata, "data": data})).unwrap();
     Change::Upsert(Object::Credential(Credential::from_secret(&object, None).unwrap()))
 }
 
 #[test]
-fn a_change_of_credentials_swaps_them_alone() {
+fn a_change_of_credentials_swaps_only_them() {
     let mut control = with_cart();
     let before = control.live.snapshot.load_full();
-    control.take(
+    control.apply(
         SHOP,
-        changed(vec![ended_sessions(&["everybody-100", "garbled"]), slice("cart", &["10.0.0.2"])]),
+        changed(vec![
+            revoked_sessions(&["everybody-100", "garbled"]),
+            slice("cart", &["10.0.0.2"]),
+        ]),
     );
-    // Although it is too soon for another translation.
-    control.not_before = Instant::now() + MAX_PAUSE;
-    control.put_into_effect();
+    // A translation is not due yet.
+    control.next_translation = Instant::now() + MAX_PAUSE;
+    control.publish_changes();
     let after = control.live.snapshot.load_full();
     assert!(
         Arc::ptr_eq(&before.listeners[0].hosts, &after.listeners[0].hosts),
         "the table was rebuilt"
     );
-    assert_eq!(after.credentials.ended_sessions[0].ended.len(), 1);
+    assert_eq!(after.credentials.revoked_sessions[0].revocations.len(), 1);
     assert_eq!(ready(&before, "cart--staging.example.com"), ["10.0.0.2:8080".parse().unwrap()]);
     assert_eq!(
         control
@@ -290,14 +293,14 @@ fn a_change_of_credentials_swaps_them_alone() {
             .count(),
         1
     );
-    // What is mended is not told any more, whether by a swap or by a translation.
-    control.take(SHOP, changed(vec![ended_sessions(&["everybody-100"])]));
-    control.put_into_effect();
+    // A resolved problem is cleared, by a swap and by a translation.
+    control.apply(SHOP, changed(vec![revoked_sessions(&["everybody-100"])]));
+    control.publish_changes();
     assert!(control.live.problems.load().iter().all(|problem| problem.reason != "Unreadable"));
-    let garbled = ended_sessions(&["garbled"]);
-    control.not_before = Instant::now();
-    control.take(SHOP, changed(vec![garbled, service("shop")]));
-    control.put_into_effect();
+    let garbled = revoked_sessions(&["garbled"]);
+    control.next_translation = Instant::now();
+    control.apply(SHOP, changed(vec![garbled, service("shop")]));
+    control.publish_changes();
     assert_eq!(
         control
             .live
@@ -308,7 +311,7 @@ fn a_change_of_credentials_swaps_them_alone() {
             .count(),
         1
     );
-    control.take(SHOP, changed(vec![ended_sessions(&[])]));
-    control.put_into_effect();
+    control.apply(SHOP, changed(vec![revoked_sessions(&[])]));
+    control.publish_changes();
     assert!(control.live.problems.load().iter().all(|problem| problem.reason != "Unreadable"));
 }

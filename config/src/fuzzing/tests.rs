@@ -2,7 +2,7 @@ use std::fs;
 use std::path::Path;
 
 #[test]
-fn the_laws_of_manifests_hold_on_the_corpus() {
+fn the_invariants_of_manifests_hold_on_the_corpus() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/manifests");
     let mut count = 0;
     for file in fs::read_dir(&folder).unwrap() {

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn the_api_server_is_where_kubernetes_tells_each_container() {
+fn the_api_server_is_read_from_the_variables_of_a_container() {
     let with = |host: &str, port: Option<&str>| {
         api_server(|name| match name {
             "KUBERNETES_SERVICE_HOST" => Some(host.to_owned()),

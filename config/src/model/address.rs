@@ -1,11 +1,11 @@
-//! What an IP address is, however it is spelled.
+//! Classes of IP addresses, independent of how an address is written.
 //!
-//! IPv6 has many ways to write an IPv4 address, and a translator, a tunnel or the kernel follows
-//! them: what must not be reached in one spelling must not be reached in another.
+//! IPv6 has many ways to embed an IPv4 address, and a translator, a tunnel or the kernel resolves
+//! them: an address that must not be reached in one form must not be reached in another.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Kinds of addresses that no pod has.
+/// Classes of addresses that no pod has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressClass {
     /// `::` and `0.0.0.0/8` (RFC 1122 §3.2.1.3); Linux connects `0.0.0.0` to the machine itself.
@@ -14,7 +14,7 @@ pub enum AddressClass {
     Multicast,
     /// `255.255.255.255`.
     Broadcast,
-    /// Where a cloud offers the credentials of its machines.
+    /// Metadata services of clouds, which serve the credentials of machines.
     Metadata,
     /// `::1` and `127.0.0.0/8`.
     Loopback,
@@ -32,7 +32,7 @@ const METADATA_IPV4: [Ipv4Addr; 6] = [
     Ipv4Addr::new(168, 63, 129, 16),
     Ipv4Addr::new(192, 0, 0, 192),
 ];
-/// The same: GCP, Oracle, Scaleway, OpenStack.
+/// Metadata services by IPv6: GCP, Oracle, Scaleway, OpenStack.
 const METADATA_IPV6: [Ipv6Addr; 4] = [
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
@@ -49,20 +49,20 @@ pub fn class(address: IpAddr) -> Option<AddressClass> {
     })
 }
 
-/// All addresses that a packet to `address` can arrive at: itself, and each IPv4 address that it
-/// embeds. An IPv4-mapped address (RFC 4291 §2.5.5.2) is that IPv4 address alone.
+/// All addresses that a packet to `address` can reach: itself, and each IPv4 address that it
+/// embeds. An IPv4-mapped address (RFC 4291 §2.5.5.2) is only that IPv4 address.
 pub fn readings(address: IpAddr) -> impl Iterator<Item = IpAddr> {
     let address = address.to_canonical();
     let embedded = match address {
         IpAddr::V4(_) => [None; 4],
         IpAddr::V6(address) => embedded(address),
     };
-    // Nothing is at `0.0.0.0/8`: there another form was meant, or `::1`.
+    // `0.0.0.0/8` has no hosts: such an address is in another form, or is `::1`.
     let embedded = embedded.into_iter().flatten().filter(|address| address.octets()[0] != 0);
     std::iter::once(address).chain(embedded.map(IpAddr::V4))
 }
 
-/// The IPv4 addresses in an IPv6 address. A NAT64 prefix of a network's own choice cannot be known.
+/// The IPv4 addresses in an IPv6 address. A network's own NAT64 prefix cannot be recognized.
 fn embedded(address: Ipv6Addr) -> [Option<Ipv4Addr>; 4] {
     let ipv4 = |a: u8, b: u8, c: u8, d: u8| Some(Ipv4Addr::new(a, b, c, d));
     let [.., o4, o5, o6, o7, _, o9, o10, o11, o12, o13, o14, o15] = address.octets();
@@ -106,7 +106,7 @@ fn ipv6_class(address: Ipv6Addr) -> Option<AddressClass> {
     match address.segments() {
         _ if address.is_unspecified() => Some(AddressClass::Unspecified),
         _ if address.is_multicast() => Some(AddressClass::Multicast),
-        // AWS keeps all of fd00:ec2::/32 for services of the machine.
+        // AWS reserves all of fd00:ec2::/32 for services of the instance.
         [0xfd00, 0xec2, ..] => Some(AddressClass::Metadata),
         _ if METADATA_IPV6.contains(&address) => Some(AddressClass::Metadata),
         _ if address.is_loopback() => Some(AddressClass::Loopback),

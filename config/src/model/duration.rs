@@ -26,10 +26,10 @@ impl JsonSchema for Text {
 
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// The most numbers with a unit in one duration.
+/// The most parts, each a number with a unit, in one duration.
 const MAX_PARTS: usize = 4;
 
-/// Reads a duration: the sum of its parts, in any order. `None` where `text` is none.
+/// Parses a duration: the sum of its parts, in any order. `None` where `text` is not a duration.
 #[must_use]
 pub fn parse(text: &str) -> Option<Duration> {
     let mut rest = text;
@@ -51,7 +51,7 @@ pub fn parse(text: &str) -> Option<Duration> {
     (1..=MAX_PARTS).contains(&parts).then(|| Duration::from_millis(milliseconds))
 }
 
-/// Writes a duration, whole milliseconds.
+/// Formats a duration in whole milliseconds.
 #[must_use]
 pub fn format(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

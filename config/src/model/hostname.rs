@@ -1,4 +1,4 @@
-//! Hostnames, and patterns of them.
+//! Hostnames and hostname patterns.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -12,8 +12,8 @@ pub const MAX_HOSTNAME: usize = 253;
 /// The longest label in octets (RFC 1035 §2.3.4).
 pub const MAX_LABEL: usize = 63;
 
-/// A DNS name that was checked: lower-case letters, digits and hyphens in labels of 1 to 63 octets,
-/// 253 in all, no trailing dot (RFC 1123 §2.1). Internationalised names are in their ASCII form
+/// A valid DNS name: lower-case letters, digits and hyphens in labels of 1 to 63 octets,
+/// 253 in total, no trailing dot (RFC 1123 §2.1). Internationalised names are in their ASCII form
 /// (`xn--…`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
@@ -28,7 +28,7 @@ pub enum HostPattern {
     Wildcard(Hostname),
 }
 
-/// Why a text is no [`Hostname`].
+/// Why a text is not a [`Hostname`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidHostname {
     /// The text, or a label of it, is empty.
@@ -61,7 +61,7 @@ impl Hostname {
 impl FromStr for Hostname {
     type Err = InvalidHostname;
 
-    /// Checks `text`, which must be in lower case.
+    /// Parses `text`, which must be in lower case.
     fn from_str(text: &str) -> Result<Self, InvalidHostname> {
         if text.len() > MAX_HOSTNAME {
             return Err(InvalidHostname::Long);
@@ -76,7 +76,7 @@ impl FromStr for Hostname {
 /// Checks one label of a hostname (RFC 1123 §2.1, lower case only).
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// Why it is not valid.
 pub fn check_label(label: &str) -> Result<(), InvalidHostname> {
     if label.is_empty() {
         return Err(InvalidHostname::EmptyLabel);

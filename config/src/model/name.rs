@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-/// The name of an object in a namespace, in the order of the alphabet as it is displayed (Gateway
-/// API breaks ties by it).
+/// The name of an object in a namespace, ordered by its text `namespace/name` (Gateway API breaks
+/// ties by that).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct NamespacedName {
     /// Its namespace.
@@ -19,7 +19,7 @@ pub struct NamespacedName {
 // === impl NamespacedName ===
 
 impl NamespacedName {
-    /// A name.
+    /// Creates a name.
     #[must_use]
     pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
@@ -41,7 +41,7 @@ impl Ord for NamespacedName {
         if self.namespace == other.namespace {
             return self.name.cmp(&other.name);
         }
-        // A `/` inside of a name, which only a folder may have, would make two names look the same.
+        // A `/` inside a name, possible only in a folder, would make two different names equal.
         self.displayed().cmp(other.displayed()).then_with(|| self.namespace.cmp(&other.namespace))
     }
 }

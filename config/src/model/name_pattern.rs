@@ -1,19 +1,18 @@
-//! Names of applications, users and groups as grants write them: one, or a family of them.
+//! Patterns of names of applications, users and groups, as written in grants.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A name, or a family of names: `*` for all, `*@example.com` for those that end so, `team-*` for
-/// those that begin so.
+/// A name, or a pattern: `*` matches all, `*@example.com` by suffix, `team-*` by prefix.
 ///
-/// Names are compared octet by octet; those with an `@`, which are e-mail addresses, without regard
-/// to ASCII case.
+/// Names are compared octet by octet; those with an `@`, which are e-mail addresses, ignoring ASCII
+/// case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NamePattern {
     kind: NamePatternKind,
-    /// What is written beside the `*`.
+    /// The text beside the `*`.
     text: Box<str>,
 }
 
@@ -24,13 +23,13 @@ enum NamePatternKind {
     EndsWith,
 }
 
-/// Why a text is no [`NamePattern`]; the message ends a sentence that begins with the text.
+/// Why a text is not a [`NamePattern`]; the message follows the text in a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidNamePattern {
-    /// Nothing is written.
+    /// It is empty.
     #[error("is empty")]
     Empty,
-    /// Too much is written.
+    /// It is too long.
     #[error("has more than {MAX_NAME} bytes")]
     Long,
     /// A `*` in the middle, or several.
@@ -47,9 +46,9 @@ const MAX_NAME: usize = 256;
 // === impl NamePattern ===
 
 impl NamePattern {
-    /// Whether there may be a name that both mean; where not, there is none.
+    /// Whether some name may match both; `false` where certainly none does.
     #[must_use]
-    pub fn meets(&self, other: &Self) -> bool {
+    pub fn overlaps(&self, other: &Self) -> bool {
         let (one, two) = (self.text.to_ascii_lowercase(), other.text.to_ascii_lowercase());
         match (self.kind, other.kind) {
             (NamePatternKind::Exact, _) => other.matches(&self.text),
@@ -65,7 +64,7 @@ impl NamePattern {
         }
     }
 
-    /// Whether the name is meant.
+    /// Whether `name` matches.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         let (text, name) = (self.text.as_bytes(), name.as_bytes());
@@ -139,8 +138,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_means_the_names_that_it_says_and_no_other() {
-        for (pattern, meant, not_meant) in [
+    fn a_pattern_matches_exactly_its_names() {
+        for (pattern, matching, other) in [
             ("*", &["a", "a@b", ""][..], &[][..]),
             ("shop", &["shop"], &["Shop", "shop2", "", "sho"]),
             (
@@ -159,45 +158,45 @@ mod tests {
         ] {
             let parsed: NamePattern = pattern.parse().unwrap();
             assert_eq!(parsed.to_string(), pattern);
-            for name in meant {
-                assert!(parsed.matches(name), "{pattern} means {name}");
+            for name in matching {
+                assert!(parsed.matches(name), "{pattern} matches {name}");
             }
-            for name in not_meant {
-                assert!(!parsed.matches(name), "{pattern} does not mean {name}");
+            for name in other {
+                assert!(!parsed.matches(name), "{pattern} does not match {name}");
             }
         }
     }
 
     proptest! {
         #[test]
-        fn patterns_that_mean_one_name_meet(one in "\\*?[aA@]{1,3}|[aA@]{0,2}\\*", other in "\\*?[aA@]{1,3}|[aA@]{0,2}\\*", name in "[aA@]{0,6}") {
+        fn patterns_that_match_a_common_name_overlap(one in "\\*?[aA@]{1,3}|[aA@]{0,2}\\*", other in "\\*?[aA@]{1,3}|[aA@]{0,2}\\*", name in "[aA@]{0,6}") {
             let (one, other): (NamePattern, NamePattern) = (one.parse().unwrap(), other.parse().unwrap());
-            prop_assert_eq!(one.meets(&other), other.meets(&one));
-            prop_assert!(one.meets(&other) || !(one.matches(&name) && other.matches(&name)), "{} and {} mean {}", one, other, name);
+            prop_assert_eq!(one.overlaps(&other), other.overlaps(&one));
+            prop_assert!(one.overlaps(&other) || !(one.matches(&name) && other.matches(&name)), "{} and {} match {}", one, other, name);
         }
     }
 
     #[test]
-    fn patterns_that_mean_no_name_together_do_not_meet() {
-        let meet = |one: &str, other: &str| {
-            one.parse::<NamePattern>().unwrap().meets(&other.parse().unwrap())
+    fn patterns_without_a_common_name_do_not_overlap() {
+        let overlap = |one: &str, other: &str| {
+            one.parse::<NamePattern>().unwrap().overlaps(&other.parse().unwrap())
         };
         assert!(
-            !meet("a", "b")
-                && !meet("a*", "b*")
-                && !meet("*@a.com", "*@b.com")
-                && !meet("x@a.com", "*@b.com")
+            !overlap("a", "b")
+                && !overlap("a*", "b*")
+                && !overlap("*@a.com", "*@b.com")
+                && !overlap("x@a.com", "*@b.com")
         );
         assert!(
-            meet("*", "b")
-                && meet("team-*", "team-a-*")
-                && meet("*a", "b*")
-                && meet("Ann@a.com", "*@A.com")
+            overlap("*", "b")
+                && overlap("team-*", "team-a-*")
+                && overlap("*a", "b*")
+                && overlap("Ann@a.com", "*@A.com")
         );
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_is_no_pattern() {
+    fn an_ambiguous_or_malformed_pattern_is_rejected() {
         for (text, wrong) in [
             ("", InvalidNamePattern::Empty),
             ("a*b", InvalidNamePattern::Star),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-/// Where a resource came from: its name, and its place in a file where it has one.
+/// Where a resource came from: its name, and its location where it was read from a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Default)]
 pub struct Origin {
     /// The resource's kind, such as `Service`; empty for the configuration file itself.
@@ -20,12 +20,12 @@ pub struct Origin {
     pub name: Arc<str>,
     /// File, line and column, where the resource was read from a file.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub place: Option<Place>,
+    pub place: Option<SourceLocation>,
 }
 
-/// A place in a file. Lines and columns count from 1.
+/// A location in a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Place {
+pub struct SourceLocation {
     /// The file.
     pub file: Arc<PathBuf>,
     /// The line, from 1.
@@ -41,7 +41,7 @@ fn is_empty(text: &str) -> bool {
 // === impl Origin ===
 
 impl Origin {
-    /// Whether both name the same resource, wherever it was read.
+    /// Whether both are the same resource, regardless of location.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         (self.kind, &self.namespace, &self.name) == (other.kind, &other.namespace, &other.name)
@@ -64,9 +64,9 @@ impl fmt::Display for Origin {
     }
 }
 
-// === impl Place ===
+// === impl SourceLocation ===
 
-impl fmt::Display for Place {
+impl fmt::Display for SourceLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
     }

@@ -1,10 +1,10 @@
-//! The vocabulary that users write: every label and annotation that has a meaning.
+//! The labels and annotations that users write.
 //!
-//! `docs/annotations.md` describes each; a test compares.
+//! `docs/annotations.md` describes each one; a test compares them.
 
 use std::fmt;
 
-/// A label or an annotation of ours, by what follows [`PREFIX`]: no other text has the prefix.
+/// A label or an annotation of ours: [`PREFIX`], which is written nowhere else, and its name.
 macro_rules! prefixed {
     ($name:literal) => {
         concat!("portcullis.dev/", $name)
@@ -12,18 +12,18 @@ macro_rules! prefixed {
 }
 pub(crate) use prefixed;
 
-/// The prefix of every label and annotation that is Portcullis' own.
+/// The prefix of every label and annotation of Portcullis.
 pub const PREFIX: &str = prefixed!("");
 
-/// A label or an annotation, by what follows [`PREFIX`].
+/// A label or an annotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
-    /// What follows the prefix.
+    /// The name, without [`PREFIX`].
     pub name: &'static str,
     /// Where it is read.
     pub place: KeyPlace,
-    /// Whether it has an effect already. One that has none yet is told as a warning, and never
-    /// opens anything.
+    /// Whether it has an effect. A key that has none yet is reported as a warning, and never grants
+    /// access.
     pub served: bool,
 }
 
@@ -40,41 +40,41 @@ pub enum KeyPlace {
     Both,
 }
 
-/// Names the environment that a Namespace is.
+/// The name of the environment that a Namespace is.
 pub const ENVIRONMENT: Key =
     Key { name: "environment", place: KeyPlace::NamespaceLabel, served: true };
 /// Whether Services are exposed.
 pub const EXPOSE: Key = Key { name: "expose", place: KeyPlace::Both, served: true };
-/// The credentials that are demanded.
+/// The credentials that are required.
 pub const REQUIRE: Key = Key { name: "require", place: KeyPlace::Both, served: true };
-/// Whether hostnames may stand in public certificate logs although they demand credentials.
+/// Whether hostnames that require credentials may appear in public certificate logs.
 pub const PUBLIC_NAMES: Key =
     Key { name: "public-names", place: KeyPlace::Namespace, served: true };
-/// The applications that are let in.
+/// The applications that are allowed.
 pub const ALLOW_APPS: Key = Key { name: "allow-apps", place: KeyPlace::Both, served: true };
-/// The users that are let in, by their names.
+/// The users that are allowed, by name.
 pub const ALLOW_USERS: Key = Key { name: "allow-users", place: KeyPlace::Both, served: true };
-/// The users that are let in, by their groups.
+/// The users that are allowed, by group.
 pub const ALLOW_GROUPS: Key = Key { name: "allow-groups", place: KeyPlace::Both, served: true };
 /// The path prefixes that need no credentials.
 pub const PUBLIC_PATHS: Key = Key { name: "public-paths", place: KeyPlace::Service, served: true };
-/// Whether backends get the credentials that were shown.
+/// Whether presented credentials are forwarded to backends.
 pub const PASS_CREDENTIALS: Key =
     Key { name: "pass-credentials", place: KeyPlace::Service, served: true };
-/// Which port of a Service is meant.
+/// The port of a Service that is exposed.
 pub const PORT: Key = Key { name: "port", place: KeyPlace::Service, served: true };
 /// Further hostnames.
 pub const HOSTNAMES: Key = Key { name: "hostnames", place: KeyPlace::Service, served: true };
-/// The only path prefixes that exist.
+/// The only path prefixes that are served.
 pub const PATHS: Key = Key { name: "paths", place: KeyPlace::Service, served: true };
-/// The time that one request may take.
+/// The timeout of a request.
 pub const TIMEOUT: Key = Key { name: "timeout", place: KeyPlace::Service, served: true };
-/// How often a failed try is tried again.
+/// How often a failed attempt is retried.
 pub const RETRIES: Key = Key { name: "retries", place: KeyPlace::Service, served: true };
 /// The largest request body.
 pub const MAX_BODY: Key = Key { name: "max-body", place: KeyPlace::Service, served: true };
 
-/// Every key that has a meaning.
+/// Every known key.
 pub const VOCABULARY: [Key; 23] = [
     ENVIRONMENT,
     EXPOSE,
@@ -101,7 +101,7 @@ pub const VOCABULARY: [Key; 23] = [
     Key { name: "mirror-percent", place: KeyPlace::Service, served: false },
 ];
 
-/// Whether `name`, without prefix, has a meaning.
+/// Whether `name`, without prefix, is a known key.
 pub(crate) fn is_known(name: &str) -> bool {
     VOCABULARY.iter().any(|key| key.name == name)
 }
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documentation_says_where_each_key_is_read() {
+    fn the_documentation_lists_each_key_where_it_is_read() {
         let rows = |heading: &str| {
             let section = DOCUMENTED
                 .split("## ")

@@ -1,37 +1,37 @@
-//! Labels and annotations, trimmed to Portcullis' own.
+//! Labels and annotations with the prefix of Portcullis.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::vocabulary::{PREFIX, is_known};
 
-/// The longest value that is kept, in bytes; Kubernetes allows 256 KiB over all annotations of an
-/// object, a folder any size.
+/// The longest value that is stored, in bytes. Kubernetes allows 256 KiB for all annotations of an
+/// object; a folder has no limit.
 pub const MAX_VALUE: usize = 8 * 1024;
-/// The most keys kept of an object that are not understood.
+/// The most unknown keys of an object that are stored.
 pub const MAX_UNKNOWN: usize = 8;
-/// The longest key that is kept: more than any that is understood.
+/// The longest key that is stored; every known key is shorter.
 const MAX_KEY: usize = 128;
 
-/// The labels, or the annotations, of an object that start with [`PREFIX`], by what follows it.
+/// The labels, or the annotations, of an object that start with [`PREFIX`], without the prefix.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Annotations(BTreeMap<Box<str>, Value>);
 
 /// A value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// As it was written, without white space around it.
+    /// The trimmed text.
     Text(Arc<str>),
-    /// Longer than [`MAX_VALUE`], so not kept; its length in bytes.
+    /// Longer than [`MAX_VALUE`], so not stored; its length in bytes.
     TooLong(usize),
 }
 
 // === impl Annotations ===
 
 impl Annotations {
-    /// Keeps what is Portcullis' own.
+    /// Filters entries by [`PREFIX`].
     #[must_use]
-    pub fn keep(entries: Option<&BTreeMap<String, String>>) -> Self {
+    pub fn filter(entries: Option<&BTreeMap<String, String>>) -> Self {
         let mut unknown = 0;
         let own = entries
             .into_iter()
@@ -44,7 +44,7 @@ impl Annotations {
         Self(kept.map(|(key, value)| (key.into(), Value::new(value))).collect())
     }
 
-    /// The value of `key`, which is without prefix.
+    /// The value of `key`, given without prefix.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key)
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_documentation_has_the_longest_value() {
+    fn the_documentation_states_the_longest_value() {
         let documented = include_str!("../../../docs/annotations.md");
         assert!(documented.contains(&format!("{} KiB", MAX_VALUE / 1024)));
     }

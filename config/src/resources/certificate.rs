@@ -3,19 +3,22 @@
 use k8s_openapi::api::core::v1;
 
 use super::{Metadata, unreadable};
-use crate::model::Place;
+use crate::model::SourceLocation;
 use crate::problem::Problem;
 use crate::snapshot::certificate::Certificate;
 
 // === impl Certificate ===
 
 impl Certificate {
-    /// Takes chain and key out of a Secret of type `kubernetes.io/tls`; `place` is where it was
-    /// read, for one from a file. Neither is checked here.
+    /// Reads chain and key from a Secret of type `kubernetes.io/tls`, without validating them;
+    /// `place` is its location, for one from a file.
     ///
     /// # Errors
     /// It has no name, is of another type, or lacks `tls.crt` or `tls.key`.
-    pub fn from_secret(object: &v1::Secret, place: Option<Place>) -> Result<Self, Problem> {
+    pub fn from_secret(
+        object: &v1::Secret,
+        place: Option<SourceLocation>,
+    ) -> Result<Self, Problem> {
         let Metadata { origin, .. } = Metadata::read("Secret", true, &object.metadata, place)?;
         if object.type_.as_deref() != Some("kubernetes.io/tls") {
             let message =
@@ -44,8 +47,8 @@ impl Certificate {
 
 /// An entry of a Secret.
 pub(super) fn entry(object: &v1::Secret, name: &str) -> Option<Vec<u8>> {
-    // `stringData` is write-only: an API server never shows it, but a manifest may have it, and it
-    // wins there.
+    // `stringData` is write-only: an API server never returns it, but in a manifest it takes
+    // precedence.
     match object.string_data.as_ref().and_then(|data| data.get(name)) {
         Some(text) => Some(text.clone().into_bytes()),
         None => object.data.as_ref().and_then(|data| data.get(name)).map(|bytes| bytes.0.clone()),

@@ -1,4 +1,4 @@
-//! EndpointSlices: where the pods of Services listen.
+//! EndpointSlices: the addresses of the pods of Services.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -6,20 +6,20 @@ use std::sync::Arc;
 use k8s_openapi::api::discovery::v1;
 
 use super::{Metadata, unreadable};
-use crate::model::{NamespacedName, Origin, Place};
+use crate::model::{NamespacedName, Origin, SourceLocation};
 use crate::problem::Problem;
 
 /// The label that names the Service of a slice.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// An EndpointSlice, as far as it is read.
+/// An EndpointSlice, trimmed to the fields that are read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EndpointSlice {
     /// Where it came from.
     pub origin: Origin,
     /// The name of its Service, in its namespace; empty where it belongs to none.
     pub service: Arc<str>,
-    /// Whether its addresses are names (`addressType: FQDN`), which are not kept.
+    /// Whether its addresses are names (`addressType: FQDN`), which are not stored.
     pub names: bool,
     /// Its TCP ports that have a number.
     pub ports: Vec<EndpointPort>,
@@ -39,34 +39,37 @@ pub struct EndpointPort {
 /// One endpoint of a slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SliceEndpoint {
-    /// Its address, the first where there are more: Kubernetes gives no meaning to the others.
+    /// Its address; the first of several, as Kubernetes defines no meaning for the others.
     pub address: IpAddr,
-    /// What it is ready for.
+    /// Its conditions.
     pub conditions: Conditions,
     /// The topology zone that it runs in.
     pub zone: Option<Arc<str>>,
 }
 
-/// What an endpoint is ready for. Absent conditions are read as Kubernetes says
-/// (`discovery.k8s.io/v1`, `EndpointConditions`): ready, serving, not terminating.
+/// The conditions of an endpoint. Defaults are those of Kubernetes (`discovery.k8s.io/v1`,
+/// `EndpointConditions`): ready, serving, not terminating.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conditions {
-    /// Takes new requests.
+    /// It accepts new requests.
     pub ready: bool,
-    /// Serves, whether or not it is being shut down.
+    /// It serves, whether or not it is being shut down.
     pub serving: bool,
-    /// Is being shut down.
+    /// It is being shut down.
     pub terminating: bool,
 }
 
 // === impl EndpointSlice ===
 
 impl EndpointSlice {
-    /// Trims an object; `place` is where it was read, for one from a file.
+    /// Parses an object; `place` is its location, for one from a file.
     ///
     /// # Errors
-    /// It has no name, a port that is none, an address that is none, or an unknown address type.
-    pub fn from_object(object: &v1::EndpointSlice, place: Option<Place>) -> Result<Self, Problem> {
+    /// It has no name, an invalid port, an invalid address, or an unknown address type.
+    pub fn from_object(
+        object: &v1::EndpointSlice,
+        place: Option<SourceLocation>,
+    ) -> Result<Self, Problem> {
         let Metadata { origin, .. } =
             Metadata::read("EndpointSlice", true, &object.metadata, place)?;
         let service = object.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
@@ -90,7 +93,7 @@ impl EndpointSlice {
         NamespacedName { namespace: self.origin.namespace.clone(), name: self.origin.name.clone() }
     }
 
-    /// Where its endpoints listen, on all of its ports, whatever their conditions.
+    /// The addresses of its endpoints with all of its ports, whatever their conditions.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.endpoints.iter().flat_map(|endpoint| {
             self.ports.iter().map(|port| SocketAddr::new(endpoint.address, port.port))
@@ -122,7 +125,7 @@ fn addresses(object: &v1::EndpointSlice, origin: &Origin) -> Result<Vec<SliceEnd
             text.parse::<IpAddr>().ok().filter(|address| address.is_ipv6() == ipv6).ok_or_else(
                 || {
                     let message = format!(
-                        "`{}` is no {} address",
+                        "`{}` is not an {} address",
                         text.chars().take(64).collect::<String>(),
                         object.address_type
                     );
@@ -151,8 +154,8 @@ fn addresses(object: &v1::EndpointSlice, origin: &Origin) -> Result<Vec<SliceEnd
 // === impl EndpointPort ===
 
 impl EndpointPort {
-    /// `None` for a port without number, which Kubernetes leaves to each reader; kube-proxy does
-    /// not use it either.
+    /// `None` for a port without number, whose meaning Kubernetes leaves open; kube-proxy ignores
+    /// it too.
     fn from_object(port: &v1::EndpointPort, origin: &Origin) -> Option<Result<Self, Problem>> {
         let number = port.port?;
         let name = port.name.as_deref().unwrap_or_default().into();
@@ -160,7 +163,7 @@ impl EndpointPort {
             Ok(port) if port > 0 => Ok(Self { name, port }),
             _ => Err(unreadable(
                 origin.clone(),
-                format!("{number} is no port"),
+                format!("{number} is not a port"),
                 "write a port from 1 to 65535".to_owned(),
             )),
         })

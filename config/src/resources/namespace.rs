@@ -1,38 +1,41 @@
-//! Namespaces: environments.
+//! Namespaces, each an environment.
 
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1;
 
 use super::{Annotations, Metadata};
-use crate::model::{Origin, Place};
+use crate::model::{Origin, SourceLocation};
 use crate::problem::Problem;
 
-/// A Namespace, as far as it is read.
+/// A Namespace, trimmed to the fields that are read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Namespace {
     /// Where it came from.
     pub origin: Origin,
     /// When it was created, in seconds since 1970; an object of unknown age counts as the newest.
     pub created: i64,
-    /// Its own labels.
+    /// Its labels with the prefix of Portcullis.
     pub labels: Annotations,
-    /// Its own annotations.
+    /// Its annotations with the prefix of Portcullis.
     pub annotations: Annotations,
 }
 
 // === impl Namespace ===
 
 impl Namespace {
-    /// Trims an object; `place` is where it was read, for one from a file.
+    /// Parses an object; `place` is its location, for one from a file.
     ///
     /// # Errors
     /// It has no name.
-    pub fn from_object(object: &v1::Namespace, place: Option<Place>) -> Result<Self, Problem> {
+    pub fn from_object(
+        object: &v1::Namespace,
+        place: Option<SourceLocation>,
+    ) -> Result<Self, Problem> {
         let Metadata { origin, created } =
             Metadata::read("Namespace", false, &object.metadata, place)?;
-        let labels = Annotations::keep(object.metadata.labels.as_ref());
-        let annotations = Annotations::keep(object.metadata.annotations.as_ref());
+        let labels = Annotations::filter(object.metadata.labels.as_ref());
+        let annotations = Annotations::filter(object.metadata.annotations.as_ref());
         Ok(Self { origin, created, labels, annotations })
     }
 

@@ -1,4 +1,4 @@
-//! Addresses that belong to the cluster itself, so that no Service may claim them for endpoints.
+//! Addresses of the cluster itself, which no Service may have as endpoints.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -8,8 +8,8 @@ use foldhash::fast::RandomState;
 
 use crate::model::address::readings;
 
-/// What is known of such addresses. Those of the API server are pairs with its port: it often runs
-/// on the network of a node, where other ports are pods'.
+/// The reserved addresses. Those of the API server include its port: it often runs on the network
+/// of a node, where other ports belong to pods.
 #[derive(Debug, Clone, Default)]
 pub struct ReservedAddresses {
     /// From the gateway's own client.
@@ -23,22 +23,22 @@ pub struct ReservedAddresses {
 /// Why an address is reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reserved {
-    /// The Kubernetes API server answers there.
+    /// It is an address of the Kubernetes API server.
     ApiServer,
-    /// It is the cluster IP of a Service. Kubernetes allows none as an endpoint, and what is behind
-    /// it may be reserved.
+    /// It is the cluster IP of a Service. Kubernetes allows none as an endpoint, and the endpoints
+    /// behind it may be reserved.
     ClusterIp,
 }
 
 // === impl ReservedAddresses ===
 
 impl ReservedAddresses {
-    /// With the addresses of the API server that its client goes by.
+    /// Starts with the addresses of the API server from the gateway's own client.
     pub(super) fn new(client: &BTreeSet<SocketAddr>) -> Self {
         Self { client: client.iter().copied().map(canonical).collect(), ..Self::default() }
     }
 
-    /// Why no endpoint may be at `address`, in whatever spelling.
+    /// Why no endpoint may have `address`, in any of its [`readings`].
     #[must_use]
     pub fn find(&self, address: SocketAddr) -> Option<Reserved> {
         readings(address.ip()).find_map(|ip| {
@@ -53,9 +53,8 @@ impl ReservedAddresses {
         })
     }
 
-    /// Takes what the EndpointSlices of `default/kubernetes` name; returns whether that differs. An
-    /// API server that restarts may take itself out for a moment: what is known stays until others
-    /// are.
+    /// Sets the addresses in the EndpointSlices of `default/kubernetes`; returns whether they have
+    /// changed. An API server that restarts may remove its own: an empty list keeps the old ones.
     pub(super) fn set_api_server(&mut self, found: impl Iterator<Item = SocketAddr>) -> bool {
         let found: BTreeSet<SocketAddr> = found.map(canonical).collect();
         let differs = !found.is_empty() && found != self.slices;
@@ -65,8 +64,7 @@ impl ReservedAddresses {
         differs
     }
 
-    /// A Service has the cluster IPs `after`; it had those `before`. Returns whether that makes a
-    /// difference.
+    /// Replaces the cluster IPs of a Service; returns whether they have changed.
     pub(super) fn replace_cluster_ips(&mut self, before: &[IpAddr], after: &[IpAddr]) -> bool {
         if before == after {
             return false;

@@ -7,21 +7,21 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1;
 
 use super::{Annotations, Metadata, unreadable};
-use crate::model::{NamespacedName, Origin, Place};
+use crate::model::{NamespacedName, Origin, SourceLocation};
 use crate::problem::Problem;
 
-/// A Service, as far as it is read.
+/// A Service, trimmed to the fields that are read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Service {
     /// Where it came from.
     pub origin: Origin,
     /// When it was created, in seconds since 1970; an object of unknown age counts as the newest.
     pub created: i64,
-    /// Its own labels.
+    /// Its labels with the prefix of Portcullis.
     pub labels: Annotations,
-    /// Its own annotations.
+    /// Its annotations with the prefix of Portcullis.
     pub annotations: Annotations,
-    /// Whether it is but another name of some address (`spec.type: ExternalName`).
+    /// Whether it is an alias of an external name (`spec.type: ExternalName`).
     pub external: bool,
     /// Whether IPv6 is its first address family (`spec.ipFamilies`).
     pub prefers_ipv6: bool,
@@ -34,22 +34,25 @@ pub struct Service {
 /// A TCP port of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePort {
-    /// Its name; empty where it has none. The ports of EndpointSlices have the same one.
+    /// Its name; empty where it has none. The ports of EndpointSlices have the same name.
     pub name: Arc<str>,
     /// Its number.
     pub port: u16,
-    /// What is spoken on it.
+    /// The application protocol.
     pub app_protocol: Option<Arc<str>>,
 }
 
 // === impl Service ===
 
 impl Service {
-    /// Trims an object; `place` is where it was read, for one from a file.
+    /// Parses an object; `place` is its location, for one from a file.
     ///
     /// # Errors
-    /// It has no name, or a port that is none.
-    pub fn from_object(object: &v1::Service, place: Option<Place>) -> Result<Self, Problem> {
+    /// It has no name, or an invalid port.
+    pub fn from_object(
+        object: &v1::Service,
+        place: Option<SourceLocation>,
+    ) -> Result<Self, Problem> {
         let Metadata { origin, created } =
             Metadata::read("Service", true, &object.metadata, place)?;
         let spec = object.spec.as_ref();
@@ -60,13 +63,13 @@ impl Service {
         let cluster_ips = spec.into_iter().flat_map(|spec| {
             spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip).map(String::as_str)
         });
-        // A headless Service says `None`.
+        // A headless Service has `None` here.
         let cluster_ips: BTreeSet<IpAddr> =
             cluster_ips.filter_map(|address| address.parse().ok()).collect();
         Ok(Self {
             created,
-            labels: Annotations::keep(object.metadata.labels.as_ref()),
-            annotations: Annotations::keep(object.metadata.annotations.as_ref()),
+            labels: Annotations::filter(object.metadata.labels.as_ref()),
+            annotations: Annotations::filter(object.metadata.annotations.as_ref()),
             external: spec.is_some_and(|spec| spec.type_.as_deref() == Some("ExternalName")),
             prefers_ipv6: spec
                 .and_then(|spec| spec.ip_families.as_ref()?.first())
@@ -92,7 +95,7 @@ impl ServicePort {
             u16::try_from(port.port).ok().filter(|number| *number > 0).ok_or_else(|| {
                 unreadable(
                     origin.clone(),
-                    format!("{} is no port", port.port),
+                    format!("{} is not a port", port.port),
                     "write a port from 1 to 65535".to_owned(),
                 )
             })?;

@@ -1,4 +1,4 @@
-//! What the store reports of changes. What follows from it, `translate/tests.rs` shows.
+//! The effects of changes, as the store returns them; `translate/tests.rs` tests the consequences.
 
 use super::*;
 
@@ -64,7 +64,7 @@ fn store() -> Resources {
 }
 
 #[test]
-fn what_comes_again_unchanged_is_no_change() {
+fn an_unchanged_object_has_no_effect() {
     let mut resources = store();
     assert_eq!(
         resources.apply(Change::Upsert(Object::Service(service("cart")))),
@@ -116,7 +116,7 @@ fn reserved(resources: &Resources, address: &str) -> Option<Reserved> {
 }
 
 #[test]
-fn the_api_server_is_known_wherever_it_moves() {
+fn the_reserved_addresses_follow_the_api_server() {
     let mut resources = store();
     assert_eq!(reserved(&resources, "172.18.0.2:6443"), None);
     assert!(resources.apply(upsert(&api_server(&["172.18.0.2"]))).reserved);
@@ -130,7 +130,7 @@ fn the_api_server_is_known_wherever_it_moves() {
 }
 
 #[test]
-fn an_api_server_that_takes_itself_out_is_still_known() {
+fn an_api_server_without_endpoints_stays_reserved() {
     let mut resources = store();
     resources.apply(upsert(&api_server(&["172.18.0.2"])));
     resources.apply(upsert(&api_server(&[])));
@@ -141,7 +141,7 @@ fn an_api_server_that_takes_itself_out_is_still_known() {
 }
 
 #[test]
-fn the_api_server_of_the_gateways_own_client_is_known() {
+fn the_api_server_of_the_gateways_own_client_is_reserved() {
     let resources = Resources::new(Installation {
         api_server: ["10.96.0.1:443", "[::ffff:192.0.2.1]:6443"]
             .map(|address| address.parse().unwrap())
@@ -186,7 +186,7 @@ fn a_service_is_reported_by_its_name() {
 }
 
 #[test]
-fn what_was_not_there_is_not_missed() {
+fn deleting_an_unknown_object_has_no_effect() {
     let mut resources = store();
     for id in [
         ObjectId::Namespace("elsewhere".into()),
@@ -217,14 +217,14 @@ fn a_replacement_of_all_removes_what_is_not_in_it() {
 }
 
 #[test]
-fn a_value_that_is_too_long_is_not_kept() {
+fn a_value_that_is_too_long_is_not_stored() {
     let long = "x".repeat(1 << 20);
     let entries = [
         ("portcullis.dev/paths", &*long),
         ("portcullis.dev/expose", " true "),
         ("example.com/other", "x"),
     ];
-    let annotations = Annotations::keep(Some(
+    let annotations = Annotations::filter(Some(
         &entries.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
     ));
     assert_eq!(annotations.get("paths"), Some(&Value::TooLong(1 << 20)));
@@ -247,9 +247,9 @@ fn a_credential_changes_nothing_else() {
     assert_eq!(resources.apply(key(b'1')), credentials);
     assert_eq!(resources.apply(key(b'1')), Changed::default());
     assert_eq!(resources.apply(key(b'2')), credentials);
-    let gone = Change::Delete(ObjectId::Credential(NamespacedName::new("portcullis", "key")));
+    let deletion = Change::Delete(ObjectId::Credential(NamespacedName::new("portcullis", "key")));
     assert_eq!(
-        (resources.apply(gone.clone()), resources.apply(gone)),
+        (resources.apply(deletion.clone()), resources.apply(deletion)),
         (credentials, Changed::default())
     );
 }

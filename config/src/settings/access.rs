@@ -1,5 +1,5 @@
-//! How callers are known: issuers of tokens, client keys, client certificates, and the portal where
-//! people log in.
+//! Settings of authentication: token issuers, client keys, client certificates, and the login
+//! portal.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -11,96 +11,96 @@ use serde::{Deserialize, Serialize};
 use super::{count, size};
 use crate::model::{NamePattern, duration};
 
-/// The `login.issuer` that means GitHub, which is none of OpenID Connect.
+/// The `login.issuer` for GitHub, which does not support OpenID Connect.
 pub const GITHUB: &str = "github";
 
-/// How callers are known. Without any of it, only services that demand no credentials can be
-/// reached.
+/// How callers are authenticated. By default, only services that require no credentials are
+/// reachable.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AccessSettings {
-    /// Who issues tokens that are accepted.
+    /// The issuers whose tokens are accepted.
     pub issuers: Vec<IssuerSettings>,
     /// The Namespace whose Secrets with the label `portcullis.dev/credential` are read: client
-    /// keys, and what replicas share of login sessions, which the gateway also writes there.
-    /// Whoever may write Secrets there decides about access to all environments. Without it,
-    /// no client key is accepted.
+    /// keys, and the state of login sessions that replicas share, which the gateway also writes
+    /// there. Write access to Secrets there grants access to all environments. Without it, no
+    /// client key is accepted.
     pub credentials_namespace: Option<String>,
-    /// How long a session key seals before the gateway makes the next one, in
+    /// How long a session key is used for sealing before the gateway generates the next one, in
     /// `credentialsNamespace`.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub key_rotation: Duration,
-    /// A PEM file with the authorities of client certificates; without it, no client certificate
-    /// is asked for. Read anew when it changes.
+    /// A PEM file with the authorities of client certificates; without it, no client certificate is
+    /// requested. Reloaded when it changes.
     pub client_certificate_authorities: Option<PathBuf>,
-    /// The portal where people log in; without it, nobody can.
+    /// The portal where users log in; without it, there is no login.
     pub login: Option<LoginSettings>,
-    /// What backends are told of callers, signed.
+    /// The signed assertion about callers that backends receive.
     pub assertion: AssertionSettings,
 }
 
-/// Who issues tokens (OpenID Connect Core 1.0, RFC 9068).
+/// An issuer of tokens (OpenID Connect Core 1.0, RFC 9068).
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IssuerSettings {
     /// A short name for logs, metrics and `login.issuer`.
     pub name: String,
-    /// The issuer's URL, exactly as the tokens' `iss` has it. Its keys are found by
+    /// The issuer's URL, exactly as in the `iss` claim of tokens. Its keys are discovered by
     /// `{issuer}/.well-known/openid-configuration`.
     pub issuer: String,
-    /// What a token's `aud` must have one of.
+    /// The accepted audiences: the `aud` claim of a token must contain one.
     pub audiences: Vec<String>,
     /// The signature algorithms that are accepted.
     #[serde(default = "default_algorithms")]
     pub algorithms: Vec<SignatureAlgorithm>,
-    /// Where the keys are, instead of what discovery says.
+    /// The URL of the keys, instead of the discovered one.
     #[serde(default)]
     pub jwks_uri: Option<String>,
-    /// A PEM file with the authorities for the issuer's own certificate, instead of the system's.
+    /// A PEM file with the authorities for the issuer's certificate, instead of the system's.
     #[serde(default)]
     pub certificate_authorities: Option<PathBuf>,
     /// The claim that names the user. Of `email`, only one with `email_verified` counts.
     #[serde(default = "default_user_claim")]
     pub user_claim: String,
-    /// What shows that a bearer token speaks for a person: one of these is enough, and a token
-    /// without any shows its application alone. Without the key it is a verified `email`; with
-    /// `[]`, no bearer token of this issuer is a user's. A login at the portal needs none.
+    /// The evidence that a bearer token represents a user: one entry is enough, and a token without
+    /// any identifies only its application. The default is a verified `email`; with `[]`, no bearer
+    /// token of this issuer represents a user. A login at the portal needs no evidence.
     #[serde(default)]
     pub user_evidence: Option<Vec<UserEvidence>>,
     /// The claim that lists the user's groups.
     #[serde(default = "default_group_claim")]
     pub group_claim: String,
-    /// The claims that name the application that the token was issued to; the first that is there
+    /// The claims that name the application that the token was issued to; the first one present
     /// counts.
     #[serde(default = "default_application_claims")]
     pub application_claims: Vec<String>,
-    /// Put before the names of users, groups and applications, so that those of two issuers cannot
-    /// be mistaken. At most one issuer may have none.
+    /// A prefix for the names of users, groups and applications, so that those of two issuers
+    /// cannot be confused. At most one issuer may have none.
     #[serde(default)]
     pub prefix: String,
-    /// How tokens that are no JWTs are looked up (RFC 7662); without it, none is accepted.
+    /// Introspection of tokens that are not JWTs (RFC 7662); without it, such tokens are rejected.
     #[serde(default)]
     pub introspection: Option<IntrospectionSettings>,
 }
 
-/// A claim that only tokens of people have.
+/// A claim that only tokens of users have.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UserEvidence {
-    /// A claim that only tokens of people have; of `email`, only one with `email_verified` counts.
-    /// One entry that holds is enough. Without `userEvidence` it is `email`; with `[]`, no bearer
-    /// token of the issuer is a user's.
+    /// A claim that only tokens of users have; of `email`, only one with `email_verified` counts.
+    /// One matching entry is enough. The default of `userEvidence` is `email`; with `[]`, no bearer
+    /// token of the issuer represents a user.
     pub claim: String,
-    /// What the claim's text, or one of its texts, has to be; a `*` at its beginning or end stands
-    /// for anything. Without it, anything but an empty value and `false` counts.
+    /// The required value of the claim, or of one of its items; a `*` at its beginning or end
+    /// matches any text. Without it, any value except an empty one and `false` counts.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub value: Option<NamePattern>,
 }
 
-/// A signature algorithm (RFC 7518 §3.1, RFC 8037). Those with a shared secret are not among them,
-/// nor is `none`.
+/// A signature algorithm (RFC 7518 §3.1, RFC 8037). Algorithms with a shared secret, and `none`,
+/// are not supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[allow(missing_docs, reason = "the names are the registered ones")]
 pub enum SignatureAlgorithm {
@@ -115,51 +115,51 @@ pub enum SignatureAlgorithm {
     EdDSA,
 }
 
-/// How tokens that are no JWTs are looked up (RFC 7662).
+/// Introspection of tokens that are not JWTs (RFC 7662).
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IntrospectionSettings {
-    /// The endpoint, instead of what discovery says.
+    /// The URL of the endpoint, instead of the discovered one.
     #[serde(default)]
     pub endpoint: Option<String>,
-    /// The gateway's own client identifier there.
+    /// The gateway's client identifier at the endpoint.
     pub client_id: String,
-    /// A file with the gateway's own secret there.
+    /// A file with the gateway's client secret at the endpoint.
     pub client_secret_file: PathBuf,
-    /// How long a token that was good stays so while the endpoint is away or overloaded, beyond
-    /// the 4 s for which each of its answers counts; never beyond the token's own end.
+    /// How long a valid token stays accepted while the endpoint is unavailable or overloaded, in
+    /// addition to the 4 s for which each response is cached; never beyond the token's expiry.
     #[serde(default = "default_stale_if_error", with = "duration")]
     #[schemars(with = "duration::Text")]
     pub stale_if_error: Duration,
-    /// Questions to the endpoint at a time. A quarter is kept free for tokens that were good
+    /// Concurrent requests to the endpoint. A quarter is reserved for tokens that were valid
     /// before.
     #[serde(default = "default_introspection_concurrency")]
     pub concurrency: NonZeroUsize,
-    /// Questions to the endpoint in a second. A token that is in use costs one in three seconds,
-    /// and those go first.
+    /// Requests to the endpoint per second. A token in use takes one every three seconds, and these
+    /// have priority.
     #[serde(default = "default_introspection_rate")]
     pub rate: NonZeroU32,
 }
 
-/// The portal where people log in: a host of its own, from which a session is handed to the hosts
-/// of services.
+/// The portal where users log in: a host of its own, which passes sessions on to the hosts of
+/// services.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LoginSettings {
     /// The portal's host; the default is `login.{zone}`.
     #[serde(default)]
     pub host: Option<String>,
-    /// The port of HTTPS as browsers see it, where it is not 443.
+    /// The public port of HTTPS, where it is not 443.
     #[serde(default = "default_port")]
     pub port: u16,
-    /// Who says who a person is: the name of one of `access.issuers`, or `github`.
+    /// The identity provider: the name of one of `access.issuers`, or `github`.
     pub issuer: String,
-    /// The gateway's client identifier there.
+    /// The gateway's client identifier at the provider.
     pub client_id: String,
-    /// A file with the gateway's client secret there; without it, the client is a public one.
+    /// A file with the gateway's client secret; without it, the client is a public one.
     #[serde(default)]
     pub client_secret_file: Option<PathBuf>,
-    /// The scopes that are asked for.
+    /// The scopes that are requested.
     #[serde(default = "default_scopes")]
     pub scopes: Vec<String>,
     /// How long a session lasts without a request.
@@ -175,20 +175,20 @@ pub struct LoginSettings {
     pub github: GithubSettings,
 }
 
-/// GitHub as the one who says who a person is. Users are `github:LOGIN`, groups
+/// GitHub as the identity provider. Users are `github:LOGIN`, groups
 /// `github:ORGANISATION` and `github:ORGANISATION/TEAM`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct GithubSettings {
-    /// Where people log in.
+    /// The URL where users log in.
     pub url: String,
-    /// Its API.
+    /// The URL of its API.
     pub api_url: String,
     /// A PEM file with the authorities for its certificate, instead of the system's.
     pub certificate_authorities: Option<PathBuf>,
 }
 
-/// What backends are told of callers, signed.
+/// The signed assertion about callers that backends receive.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AssertionSettings {
@@ -256,10 +256,10 @@ impl Default for AccessSettings {
 }
 
 impl AccessSettings {
-    /// How long what session keys seal lasts at most: login sessions, or where nobody logs in what
-    /// lasts as long by default.
+    /// The longest lifetime of anything that session keys seal: that of login sessions, or its
+    /// default where there is no login.
     #[must_use]
-    pub fn sessions_last(&self) -> Duration {
+    pub fn session_lifetime(&self) -> Duration {
         self.login.as_ref().map_or(default_absolute(), |login| login.absolute)
     }
 

@@ -1,4 +1,4 @@
-//! Certificates that the gateway orders by itself (RFC 8555).
+//! Settings of certificates that the gateway orders by ACME (RFC 8555).
 
 pub(super) mod check;
 
@@ -15,37 +15,36 @@ use crate::model::duration;
 
 /// The directory of Let's Encrypt.
 pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
-/// The directory of Let's Encrypt's staging environment: its certificates are trusted by nobody,
-/// and its limits are wide.
+/// The directory of Let's Encrypt's staging environment: its certificates are not trusted, and its
+/// rate limits are high.
 pub const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 
-/// Certificates that the gateway orders by itself.
+/// Certificates that the gateway orders by ACME.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AcmeSettings {
-    /// The authorities, in order of preference: where one is away or refuses for now, the next is
-    /// asked.
+    /// The authorities, in order of preference: where one is unavailable or refuses temporarily,
+    /// the next one is used.
     pub authorities: Vec<AuthoritySettings>,
-    /// Whether each authority's staging directory is used in place of its directory: for trying
-    /// things out.
+    /// Whether each authority's staging directory is used instead of its directory, for testing.
     pub staging: bool,
-    /// How control over a name is proven.
+    /// How control of a name is proven.
     pub challenge: ChallengeKind,
-    /// How records for `dns-01` are made.
+    /// How records for `dns-01` are created.
     pub dns: DnsSettings,
     /// The most names in one certificate.
     pub names_per_certificate: NonZeroUsize,
-    /// How long an order that failed is not tried again: twice as long each time, up to a day, and
-    /// never sooner than the authority allows.
+    /// The delay before a failed order is retried. It doubles each time, up to a day, and is never
+    /// shorter than the authority demands.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub retry_after: Duration,
-    /// How long a certificate is kept that was ordered and that nobody needs any more.
+    /// How long an ordered certificate that is no longer needed is kept.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub keep_unwanted: Duration,
-    /// Where account keys, certificates and challenges are kept; without it, in the gateway's
-    /// Namespace, and without a cluster nowhere.
+    /// Where account keys, certificates and challenges are stored; without it, in the gateway's
+    /// Namespace. Required where the source is a folder.
     pub store: Option<StoreSettings>,
 }
 
@@ -55,44 +54,44 @@ pub struct AcmeSettings {
 pub struct AuthoritySettings {
     /// The URL of its directory (`https`).
     pub directory: String,
-    /// The URL of its staging directory, where it has one. That of Let's Encrypt is known.
+    /// The URL of its staging directory, where it has one. That of Let's Encrypt is built in.
     #[serde(default)]
     pub staging: Option<String>,
-    /// A PEM file with the only certificates that its own HTTPS is trusted by; without it, those
-    /// of the system.
+    /// A PEM file with the only authorities that are trusted for its HTTPS; without it, those of
+    /// the system.
     #[serde(default)]
     pub root_file: Option<PathBuf>,
-    /// Whom it may write to, such as `mailto:ops@example.com`.
+    /// Contact URLs for the authority, such as `mailto:ops@example.com`.
     #[serde(default)]
     pub contact: Vec<String>,
-    /// The account with the authority that new ACME accounts are bound to, where it demands one
+    /// The external account that new ACME accounts are bound to, where the authority requires one
     /// (RFC 8555 §7.3.4).
     #[serde(default)]
     pub external_account: Option<ExternalAccountSettings>,
-    /// The profile of certificates, of those that it offers.
+    /// The certificate profile, one of those that the authority offers.
     #[serde(default)]
     pub profile: Option<String>,
-    /// The common name of the root that chains should end at, where it offers several; otherwise,
-    /// and where it offers none that does, the first.
+    /// The common name of the root of the preferred chain, where the authority offers several; the
+    /// default, also where none matches, is the first.
     #[serde(default)]
     pub preferred_chain: Option<String>,
 }
 
-/// An account outside of ACME.
+/// An external account (RFC 8555 §7.3.4).
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExternalAccountSettings {
     /// The key's identifier.
     pub key_id: String,
-    /// A file with the key, in base64url as authorities give it.
+    /// A file with the key in base64url, as issued by the authority.
     pub key_file: PathBuf,
 }
 
-/// How control over a name is proven.
+/// How control of a name is proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum ChallengeKind {
-    /// A DNS record: one wildcard certificate for the zone, and no name of an environment in public
-    /// logs.
+    /// A DNS record. One wildcard certificate covers the zone, so no name of an environment appears
+    /// in public certificate logs.
     #[serde(rename = "dns-01")]
     Dns01,
     /// A page on port 80 of every name.
@@ -103,21 +102,21 @@ pub enum ChallengeKind {
     TlsAlpn01,
 }
 
-/// How records for `dns-01` are made.
+/// How records for `dns-01` are created.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct DnsSettings {
-    /// Who makes them.
+    /// The provider that creates them.
     pub provider: Option<DnsProviderSettings>,
-    /// Recursive servers that are asked where a record belongs, and who serves it; without them,
-    /// those of `/etc/resolv.conf`.
+    /// Recursive resolvers that find the zone of a record and its nameservers; without them, those
+    /// of `/etc/resolv.conf`.
     #[schemars(with = "Vec<String>")]
     pub resolvers: Vec<SocketAddr>,
-    /// The servers that must have a record before the authority is told to look; without them, all
-    /// that the zone names.
+    /// The servers that must have a record before the challenge is submitted; without them, all
+    /// nameservers of the zone.
     #[schemars(with = "Vec<String>")]
     pub nameservers: Vec<SocketAddr>,
-    /// How long they may take.
+    /// How long propagation to these servers may take.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub propagation_timeout: Duration,
@@ -125,19 +124,19 @@ pub struct DnsSettings {
     pub ttl: NonZeroU32,
 }
 
-/// Who makes DNS records.
+/// A provider that creates DNS records.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum DnsProviderSettings {
-    /// A DNS server that takes updates (RFC 2136) signed by TSIG (RFC 8945).
+    /// A DNS server that accepts updates (RFC 2136) signed by TSIG (RFC 8945).
     Rfc2136(Rfc2136Settings),
-    /// A program, called for each record.
+    /// A program, run for each record.
     Exec(ExecSettings),
     /// An HTTPS service, called for each record.
     Webhook(WebhookSettings),
 }
 
-/// A DNS server that takes updates.
+/// A DNS server that accepts updates.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rfc2136Settings {
@@ -166,35 +165,35 @@ pub enum TsigAlgorithm {
     HmacSha512,
 }
 
-/// A program that makes DNS records.
+/// A program that creates DNS records.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExecSettings {
-    /// The program and its first arguments; `present` or `cleanup`, the record's name and its
-    /// value are added to them.
+    /// The program and its first arguments; `present` or `cleanup`, the name and the value of the
+    /// record are appended.
     pub command: Vec<String>,
 }
 
-/// An HTTPS service that makes DNS records.
+/// An HTTPS service that creates DNS records.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WebhookSettings {
-    /// Its URL; `/present` and `/cleanup` are added to it.
+    /// Its URL; `/present` or `/cleanup` is appended.
     pub url: String,
-    /// A file with what is sent as `Authorization`.
+    /// A file with the value of the `Authorization` header.
     #[serde(default)]
     pub authorization_file: Option<PathBuf>,
-    /// A PEM file with the only certificates that it is trusted by; without it, those of the
+    /// A PEM file with the only authorities that are trusted for it; without it, those of the
     /// system.
     #[serde(default)]
     pub root_file: Option<PathBuf>,
 }
 
-/// Where account keys, certificates and challenges are kept.
+/// Where account keys, certificates and challenges are stored.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum StoreSettings {
-    /// A folder of this machine, which one gateway at a time writes to.
+    /// A local folder, which one gateway at a time writes to.
     Folder(PathBuf),
     /// Secrets and a Lease in one Namespace, for any number of replicas.
     Kubernetes(KubernetesStoreSettings),
@@ -204,7 +203,8 @@ pub enum StoreSettings {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct KubernetesStoreSettings {
-    /// The Namespace; without it, that of the gateway's pod (`POD_NAMESPACE`), else `portcullis`.
+    /// The Namespace; the default is that of the gateway's pod (`POD_NAMESPACE`), else
+    /// `portcullis`.
     pub namespace: Option<String>,
 }
 
@@ -226,14 +226,14 @@ impl Default for AcmeSettings {
 }
 
 impl AcmeSettings {
-    /// The directory that is used of each authority, in order of preference.
+    /// The authorities with the directory in use, in order of preference.
     pub fn directories(&self) -> impl Iterator<Item = (&AuthoritySettings, &str)> {
         self.authorities
             .iter()
             .filter_map(|authority| Some((authority, authority.directory(self.staging)?)))
     }
 
-    /// All files and folders that are named, to be made relative to the configuration's folder.
+    /// All paths, to be resolved relative to the configuration's folder.
     pub(super) fn paths(&mut self) -> Vec<&mut PathBuf> {
         let mut paths = Vec::new();
         for authority in &mut self.authorities {
@@ -296,7 +296,7 @@ impl Default for DnsSettings {
 // === impl StoreSettings ===
 
 impl StoreSettings {
-    /// The folder, where it is one.
+    /// The path of a folder store.
     #[must_use]
     pub fn folder(&self) -> Option<&Path> {
         match self {

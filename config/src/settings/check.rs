@@ -1,4 +1,4 @@
-//! What types cannot say about settings.
+//! Validation of settings beyond what the types express.
 
 mod access;
 
@@ -11,42 +11,42 @@ use crate::model::{Hostname, check_label};
 use crate::problem::Problem;
 use crate::settings::hostname::InvalidTemplate;
 
-/// Takes the keys that lead to a value, what is wrong with it, and how to mend it.
-pub(super) type Complain<'a> = dyn FnMut(&[&str], String, String) + 'a;
+/// Receives the keys that lead to a value, what is wrong with it, and how to fix it.
+pub(super) type ErrorSink<'a> = dyn FnMut(&[&str], String, String) + 'a;
 
-/// What stands in a PEM file with certificates.
+/// The marker of certificates in a PEM file.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 /// The largest window of an HTTP/2 stream (RFC 9113 §6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 
-/// Checks all that needs no look at other files.
-pub(super) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {
-    names(settings, complain);
-    listeners(settings, complain);
-    telemetry::meaning(settings, complain);
-    tls::meaning(settings, complain);
-    secrets(settings, complain);
-    limits(settings, complain);
-    timeouts(settings, complain);
-    access::meaning(settings, complain);
-    acme::check::meaning(settings, complain);
+/// Validates everything that does not depend on other files.
+pub(super) fn validate(settings: &Settings, report: &mut ErrorSink<'_>) {
+    names(settings, report);
+    listeners(settings, report);
+    telemetry::validate(settings, report);
+    tls::validate(settings, report);
+    secrets(settings, report);
+    limits(settings, report);
+    timeouts(settings, report);
+    access::validate(settings, report);
+    acme::check::validate(settings, report);
 }
 
 impl Settings {
-    /// What is in effect, but is probably not what was meant.
+    /// Settings that are valid, but are probably not what was intended.
     #[must_use]
     pub fn warnings(&self) -> Vec<Problem> {
         access::warnings(self).collect()
     }
 }
 
-fn names(settings: &Settings, complain: &mut Complain<'_>) {
+fn names(settings: &Settings, report: &mut ErrorSink<'_>) {
     for wrong in InvalidTemplate::all(settings) {
-        complain(&[wrong.key()], wrong.to_string(), wrong.help().to_owned());
+        report(&[wrong.key()], wrong.to_string(), wrong.help().to_owned());
     }
 }
 
-fn listeners(settings: &Settings, complain: &mut Complain<'_>) {
+fn listeners(settings: &Settings, report: &mut ErrorSink<'_>) {
     let listeners = &settings.listeners;
     let addresses: [(&[&str], Option<SocketAddr>); 5] = [
         (&["listeners", "http", "address"], listeners.http.address),
@@ -61,47 +61,46 @@ fn listeners(settings: &Settings, complain: &mut Complain<'_>) {
                 && clash(*address, *other)
             {
                 let message = format!("{address} is taken by `{}`", other_keys.join("."));
-                complain(keys, message, "give each listener an address of its own".to_owned());
+                report(keys, message, "give each listener its own address".to_owned());
             }
         }
     }
     if listeners.http.address.is_none() && listeners.https.address.is_none() {
-        complain(
+        report(
             &["listeners"],
             "there is no listener for clients".to_owned(),
-            "give `listeners.https.address` or `listeners.http.address`".to_owned(),
+            "set `listeners.https.address` or `listeners.http.address`".to_owned(),
         );
     }
     if listeners.http.redirect_port == 0 {
-        complain(
+        report(
             &["listeners", "http", "redirectPort"],
-            "0 is no port to redirect to".to_owned(),
-            "write the port of HTTPS as clients see it".to_owned(),
+            "0 is not a port".to_owned(),
+            "write the public port of HTTPS".to_owned(),
         );
     }
 }
 
-/// Whether two listeners cannot both have their address. Port 0 is a free port.
+/// Whether two listeners cannot bind both addresses. Port 0 is any free port.
 fn clash(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port()
         && a.port() != 0
         && (a.ip() == b.ip() || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
 }
 
-/// Whether all addresses of a machine, where `all` stands for them, have `one` among them: `[::]`
-/// takes IPv4 too.
+/// Whether `all` is an unspecified address that includes `one`; `[::]` includes IPv4.
 fn covers(all: IpAddr, one: IpAddr) -> bool {
     all.is_unspecified() && (all.is_ipv6() || one.is_ipv4())
 }
 
-fn secrets(settings: &Settings, complain: &mut Complain<'_>) {
+fn secrets(settings: &Settings, report: &mut ErrorSink<'_>) {
     for (index, certificate) in settings.certificates.iter().enumerate() {
         let CertificateSettings::Secret { namespace, name } = certificate else { continue };
         let index = index.to_string();
-        // Kubernetes' names of Namespaces are labels, those of Secrets are subdomains (RFC 1123).
+        // In Kubernetes names of Namespaces are labels, those of Secrets are subdomains (RFC 1123).
         if let Err(error) = check_label(namespace) {
             let help = "write the name of a Namespace".to_owned();
-            complain(
+            report(
                 &["certificates", &index, "secret", "namespace"],
                 format!("no Namespace can have this name: it {error}"),
                 help,
@@ -109,7 +108,7 @@ fn secrets(settings: &Settings, complain: &mut Complain<'_>) {
         }
         if let Err(error) = name.parse::<Hostname>() {
             let help = "write the name of a Secret".to_owned();
-            complain(
+            report(
                 &["certificates", &index, "secret", "name"],
                 format!("no Secret can have this name: it {error}"),
                 help,
@@ -118,11 +117,11 @@ fn secrets(settings: &Settings, complain: &mut Complain<'_>) {
     }
 }
 
-fn limits(settings: &Settings, complain: &mut Complain<'_>) {
+fn limits(settings: &Settings, report: &mut ErrorSink<'_>) {
     let limits = &settings.limits;
     if limits.http2_stream_window.get() > MAX_WINDOW {
-        let message = format!("{} is more than HTTP/2 can say", limits.http2_stream_window);
-        complain(&["limits", "http2StreamWindow"], message, format!("write at most {MAX_WINDOW}"));
+        let message = format!("{} is more than HTTP/2 allows", limits.http2_stream_window);
+        report(&["limits", "http2StreamWindow"], message, format!("write at most {MAX_WINDOW}"));
     }
     let head = limits.request_head_bytes.get();
     for (name, memory) in [
@@ -130,18 +129,17 @@ fn limits(settings: &Settings, complain: &mut Complain<'_>) {
         ("requestMemoryPerClient", limits.request_memory_per_client),
     ] {
         if memory.get() < head.saturating_mul(2) {
-            complain(
+            report(
                 &["limits", name],
-                "a request's head may be as large as `requestHeadBytes`, and would not fit"
-                    .to_owned(),
+                "it is too small for a request head of `requestHeadBytes`".to_owned(),
                 format!("write at least {}, which is twice that", head.saturating_mul(2)),
             );
         }
     }
     if limits.idle_connections_per_endpoint > limits.connections_per_endpoint {
-        complain(
+        report(
             &["limits", "idleConnectionsPerEndpoint"],
-            "more connections are kept idle than may exist".to_owned(),
+            "more connections may be idle than are allowed".to_owned(),
             format!(
                 "write at most {}, which is `connectionsPerEndpoint`",
                 limits.connections_per_endpoint
@@ -150,7 +148,7 @@ fn limits(settings: &Settings, complain: &mut Complain<'_>) {
     }
 }
 
-fn timeouts(settings: &Settings, complain: &mut Complain<'_>) {
+fn timeouts(settings: &Settings, report: &mut ErrorSink<'_>) {
     let timeouts = &settings.timeouts;
     let all = [
         ("handshake", timeouts.handshake),
@@ -165,21 +163,21 @@ fn timeouts(settings: &Settings, complain: &mut Complain<'_>) {
     ];
     for (name, timeout) in all {
         if timeout.is_zero() {
-            complain(
+            report(
                 &["timeouts", name],
-                "nothing can be done in no time".to_owned(),
+                "a timeout must be longer than zero".to_owned(),
                 "write a duration such as `5s`".to_owned(),
             );
         }
     }
 }
 
-/// Checks the files that the settings name.
-pub(super) fn files(settings: &Settings, complain: &mut Complain<'_>) {
+/// Validates the files that the settings refer to.
+pub(super) fn files(settings: &Settings, report: &mut ErrorSink<'_>) {
     match &settings.source {
         SourceSettings::Directory(path) => {
             if let Err(error) = fs::read_dir(path) {
-                complain(
+                report(
                     &["source", "directory"],
                     format!("the folder {} cannot be read: {error}", path.display()),
                     "name a folder that can be read".to_owned(),
@@ -188,7 +186,7 @@ pub(super) fn files(settings: &Settings, complain: &mut Complain<'_>) {
         }
         SourceSettings::Kubernetes(kubernetes) => {
             if let Some(path) = &kubernetes.kubeconfig {
-                readable(path, &["source", "kubernetes", "kubeconfig"], complain);
+                readable(path, &["source", "kubernetes", "kubeconfig"], report);
             }
         }
     }
@@ -199,34 +197,34 @@ pub(super) fn files(settings: &Settings, complain: &mut Complain<'_>) {
                 certificate,
                 CERTIFICATE,
                 &["certificates", &index, "files", "certificate"],
-                complain,
+                report,
             );
-            contains(key, "PRIVATE KEY-----", &["certificates", &index, "files", "key"], complain);
+            contains(key, "PRIVATE KEY-----", &["certificates", &index, "files", "key"], report);
         }
     }
-    acme::check::files(settings, complain);
-    telemetry::files(settings, complain);
+    acme::check::files(settings, report);
+    telemetry::files(settings, report);
     if let Some(path) = &settings.upstreams.certificate_authorities {
-        contains(path, CERTIFICATE, &["upstreams", "certificateAuthorities"], complain);
+        contains(path, CERTIFICATE, &["upstreams", "certificateAuthorities"], report);
     }
     if let Some(folder) = settings.access_log.file.as_deref().and_then(Path::parent)
         && !folder.as_os_str().is_empty()
         && !folder.is_dir()
     {
-        complain(
+        report(
             &["accessLog", "file"],
             format!("there is no folder {}", folder.display()),
             "create it, or name another file".to_owned(),
         );
     }
-    access::files(settings, complain);
+    access::files(settings, report);
 }
 
-pub(super) fn readable(path: &Path, keys: &[&str], complain: &mut Complain<'_>) -> Option<Vec<u8>> {
+pub(super) fn readable(path: &Path, keys: &[&str], report: &mut ErrorSink<'_>) -> Option<Vec<u8>> {
     match fs::read(path) {
         Ok(bytes) => Some(bytes),
         Err(error) => {
-            complain(
+            report(
                 keys,
                 format!("{} cannot be read: {error}", path.display()),
                 "name a file that can be read".to_owned(),
@@ -236,12 +234,12 @@ pub(super) fn readable(path: &Path, keys: &[&str], complain: &mut Complain<'_>) 
     }
 }
 
-/// Whether certificate and key belong together, and are valid now, is checked where they are
-/// served.
-pub(super) fn contains(path: &Path, mark: &str, keys: &[&str], complain: &mut Complain<'_>) {
-    let Some(bytes) = readable(path, keys, complain) else { return };
+/// Checks that a PEM file contains `mark`. Whether certificate and key match, and are valid now, is
+/// checked where they are served.
+pub(super) fn contains(path: &Path, mark: &str, keys: &[&str], report: &mut ErrorSink<'_>) {
+    let Some(bytes) = readable(path, keys, report) else { return };
     if !String::from_utf8_lossy(&bytes).contains(mark) {
-        complain(
+        report(
             keys,
             format!("{} has no line with `{mark}`", path.display()),
             "name a file in PEM format".to_owned(),
@@ -249,10 +247,10 @@ pub(super) fn contains(path: &Path, mark: &str, keys: &[&str], complain: &mut Co
     }
 }
 
-/// Whether it is a file with something in it; what, is not told.
-pub(super) fn secret(path: &Path, keys: &[&str], complain: &mut Complain<'_>) {
-    if readable(path, keys, complain).is_some_and(|bytes| bytes.trim_ascii().is_empty()) {
-        complain(
+/// Checks that a file with a secret is not empty. Its content is not reported.
+pub(super) fn secret(path: &Path, keys: &[&str], report: &mut ErrorSink<'_>) {
+    if readable(path, keys, report).is_some_and(|bytes| bytes.trim_ascii().is_empty()) {
+        report(
             keys,
             format!("{} is empty", path.display()),
             "name a file with the secret in it".to_owned(),

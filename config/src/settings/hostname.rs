@@ -1,11 +1,11 @@
-//! How the hostname of a service in an environment is made.
+//! Hostnames of services in environments.
 
 use crate::model::vocabulary::prefixed;
 use crate::model::{HostPattern, Hostname, InvalidHostname, check_label};
 use crate::settings::Settings;
 
-/// A hostname template that was checked, such as `{service}--{environment}.{zone}`: text, a
-/// placeholder, text, the other placeholder, text.
+/// A valid hostname template, such as `{service}--{environment}.{zone}`: text, a placeholder, text,
+/// the other placeholder, text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostnameTemplate {
     before: String,
@@ -17,13 +17,13 @@ pub struct HostnameTemplate {
     default_environment: Option<String>,
 }
 
-/// What is wrong with the settings that hostnames are made from.
+/// A problem with the settings of hostnames.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTemplate {
-    /// `zone` is no hostname.
-    #[error("`{0}` is no hostname: it {1}")]
+    /// `zone` is not a hostname.
+    #[error("`{0}` is not a hostname: it {1}")]
     Zone(String, InvalidHostname),
-    /// `defaultEnvironment` is no label of a hostname.
+    /// `defaultEnvironment` is not a label of a hostname.
     #[error("no environment can have this name: it {0}")]
     DefaultEnvironment(InvalidHostname),
     /// `hostname` lacks a placeholder.
@@ -32,18 +32,18 @@ pub enum InvalidTemplate {
     /// `hostname` has a placeholder twice.
     #[error("`{0}` has `{1}` more than once")]
     Repeated(String, &'static str),
-    /// `hostname` leads elsewhere.
+    /// `hostname` does not end in the zone.
     #[error("`{0}` does not end in `.{{zone}}`: its names would be outside of the zone")]
     OutsideZone(String),
-    /// `hostname` has what is no part of a hostname.
-    #[error("`{0}` makes no hostname: `{1}` {2}")]
+    /// `hostname` has text that is not allowed in a hostname.
+    #[error("`{0}` does not yield a hostname: `{1}` {2}")]
     Literal(String, String, InvalidHostname),
 }
 
 const SERVICE: &str = "{service}";
 const ENVIRONMENT: &str = "{environment}";
 const ZONE: &str = "{zone}";
-/// What a template is tried with.
+/// The value of placeholders in a trial.
 const PROBE: &str = "a";
 
 // === impl InvalidTemplate ===
@@ -62,7 +62,7 @@ impl InvalidTemplate {
         }
     }
 
-    /// How to mend it.
+    /// How to fix it.
     #[must_use]
     pub fn help(&self) -> &'static str {
         match self {
@@ -77,7 +77,7 @@ impl InvalidTemplate {
         }
     }
 
-    /// All that is wrong with the settings that hostnames are made from.
+    /// All problems with the settings of hostnames.
     #[must_use]
     pub fn all(settings: &Settings) -> Vec<Self> {
         let mut wrong = Vec::new();
@@ -111,10 +111,10 @@ impl InvalidTemplate {
 // === impl HostnameTemplate ===
 
 impl HostnameTemplate {
-    /// Checks the settings that hostnames are made from.
+    /// Parses and validates the settings of hostnames.
     ///
     /// # Errors
-    /// Says all that is wrong.
+    /// All problems.
     pub fn new(settings: &Settings) -> Result<Self, Vec<InvalidTemplate>> {
         let wrong = InvalidTemplate::all(settings);
         Self::parse(settings).filter(|_| wrong.is_empty()).ok_or(wrong)
@@ -138,7 +138,7 @@ impl HostnameTemplate {
         })
     }
 
-    /// The hostname of a service in an environment, both of them labels.
+    /// The hostname of a service in an environment, both given as labels.
     ///
     /// # Errors
     /// The name is too long.
@@ -151,14 +151,13 @@ impl HostnameTemplate {
         format!("{}{first}{}{second}{}", self.before, self.between, self.after).parse()
     }
 
-    /// Whether a name belongs to other environments than `environment`: made for a service of
-    /// theirs by the template, if there were one. Whoever may annotate a Service of one
-    /// environment must not take names of another.
+    /// Whether a name belongs to an environment other than `environment`: whether the template
+    /// yields it for some service there. Owners of one environment must not claim names of another.
     #[must_use]
     pub fn is_foreign(&self, name: &Hostname, environment: &str) -> bool {
         let mut readings = self.readings(name).peekable();
         if readings.peek().is_some() {
-            return !readings.any(|made_for| made_for == environment);
+            return !readings.any(|owner| owner == environment);
         }
         let below_zone =
             name.as_str().strip_suffix(self.zone.as_str()).and_then(|rest| rest.strip_suffix('.'));
@@ -166,24 +165,24 @@ impl HostnameTemplate {
             && self.default_environment.as_deref().is_some_and(|default| default != environment)
     }
 
-    /// The environments for which the template would make a name, apart from the default one:
-    /// `a--b--c` is of `c`, and of `b--c`.
+    /// The environments for which the template yields a name, except the default one: `a--b--c` may
+    /// be of `c`, or of `b--c`.
     fn readings<'a>(&'a self, name: &'a Hostname) -> impl Iterator<Item = &'a str> {
         let inner = name
             .as_str()
             .strip_prefix(&*self.before)
             .and_then(|rest| rest.strip_suffix(&*self.after))
             .unwrap_or_default();
-        inner.char_indices().filter_map(move |(place, _)| {
-            let (first, rest) = inner.split_at_checked(place)?;
+        inner.char_indices().filter_map(move |(index, _)| {
+            let (first, rest) = inner.split_at_checked(index)?;
             let second = rest.strip_prefix(&*self.between)?;
             check_label(first).and_then(|()| check_label(second)).ok()?;
             Some(if self.environment_first { first } else { second })
         })
     }
 
-    /// Whether a wildcard would catch names of the zone. None may: a name that was never configured
-    /// must look like one that is hidden.
+    /// Whether a wildcard would match names of the zone. None may: an unknown name must look like a
+    /// hidden one.
     #[must_use]
     pub fn is_shadowed_by(&self, pattern: &HostPattern) -> bool {
         let HostPattern::Wildcard(parent) = pattern else { return false };

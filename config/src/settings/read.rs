@@ -1,4 +1,4 @@
-//! Reading the configuration file: all that is wrong with it at once.
+//! Reads the configuration file, and reports all of its problems at once.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{AcmeSettings, CertificateSettings, Settings, SourceSettings, check};
-use crate::model::{Origin, Place};
+use crate::model::{Origin, SourceLocation};
 use crate::problem::{Problem, Severity};
 use crate::yaml::{
     self, Amended, DecodeError, Entry, Node, Position, SyntaxError, Value, decode_amending,
@@ -15,18 +15,18 @@ use crate::yaml::{
 
 /// The largest configuration file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
-/// The most problems that are told at once.
+/// The most problems that are reported at once.
 pub const MAX_PROBLEMS: usize = 100;
 
 // === impl Settings ===
 
 impl Settings {
-    /// Reads and checks the configuration file, and the files that it names. Relative paths in it
-    /// are relative to its folder.
+    /// Reads and validates the configuration file and the files that it refers to.
+    ///
+    /// Relative paths in it are relative to its folder.
     ///
     /// # Errors
-    /// All that is wrong, in the order of the file, up to [`MAX_PROBLEMS`]; nothing of the file
-    /// should be used then.
+    /// All problems in the order of the file, up to [`MAX_PROBLEMS`].
     pub fn read(path: &Path) -> Result<Self, Vec<Problem>> {
         let reader = Reader::new(path);
         let bytes = read_bounded(path).map_err(|error| {
@@ -38,12 +38,13 @@ impl Settings {
         })?;
         let mut parsed = reader.parse(&bytes)?;
         parsed.settings.resolve(path.parent().unwrap_or(Path::new("")));
-        parsed.check(&reader, check::meaning);
+        parsed.check(&reader, check::validate);
         parsed.check(&reader, check::files);
         parsed.done()
     }
 
-    /// Reads and checks a configuration as [`read`](Self::read) does, but looks at no other file;
+    /// Parses and validates a configuration as [`read`](Self::read) does, without accessing files.
+    ///
     /// `file` is its name in problems.
     ///
     /// # Errors
@@ -51,7 +52,7 @@ impl Settings {
     pub fn parse(file: &Path, bytes: &[u8]) -> Result<Self, Vec<Problem>> {
         let reader = Reader::new(file);
         let mut parsed = reader.parse(bytes)?;
-        parsed.check(&reader, check::meaning);
+        parsed.check(&reader, check::validate);
         parsed.done()
     }
 
@@ -86,13 +87,13 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What a file says.
+/// A parsed configuration file.
 struct Parsed {
-    /// As far as they can be read.
+    /// The settings that could be decoded.
     settings: Settings,
-    /// All that was written.
+    /// The document as written.
     original: Node,
-    /// What of it the settings were read from.
+    /// The part of it that the settings were decoded from.
     rest: Node,
     problems: Vec<Problem>,
 }
@@ -100,12 +101,12 @@ struct Parsed {
 // === impl Parsed ===
 
 impl Parsed {
-    fn check(&mut self, reader: &Reader, check: impl FnOnce(&Settings, &mut check::Complain<'_>)) {
+    fn check(&mut self, reader: &Reader, check: impl FnOnce(&Settings, &mut check::ErrorSink<'_>)) {
         let Self { settings, original, rest, problems } = self;
         check(settings, &mut |keys, message, help| {
-            let (steps, at) = rest.way_to(keys);
-            // What is not written has a default; it is told by its whole name, at what is nearest
-            // to it.
+            let (steps, at) = rest.resolve(keys);
+            // A key that is not written has a default; it is reported by its full name, at the
+            // nearest position.
             let key = match steps.len() == keys.len() {
                 true => original.key_path(&original_path(original, rest, &steps)),
                 false => keys.join("."),
@@ -142,7 +143,7 @@ impl Reader {
         message: impl Into<String>,
         help: impl Into<String>,
     ) -> Problem {
-        let place = Place { file: self.file.clone(), line: at.line, column: at.column };
+        let place = SourceLocation { file: self.file.clone(), line: at.line, column: at.column };
         let origin = Origin { place: Some(place), ..Origin::default() };
         Problem {
             severity: Severity::Error,
@@ -156,7 +157,7 @@ impl Reader {
     fn parse(&self, bytes: &[u8]) -> Result<Parsed, Vec<Problem>> {
         let original = self.only_document(yaml::read(bytes))?;
         let Amended { value, rest, errors } = decode_amending(&original, MAX_PROBLEMS, stand_in);
-        let problems = errors.iter().map(|error| self.wrong(&original, error)).collect();
+        let problems = errors.iter().map(|error| self.decode_problem(&original, error)).collect();
         match value {
             Some(settings) => Ok(Parsed { settings, original, rest, problems }),
             None => Err(problems),
@@ -187,15 +188,15 @@ impl Reader {
             }
             (_, Some(second)) => problems.push(self.problem(
                 second.at,
-                "a second document begins here",
-                "put all into one document",
+                "a second document starts here",
+                "merge the documents into one",
             )),
             _ => {}
         }
         Err(problems)
     }
 
-    fn wrong(&self, node: &Node, error: &DecodeError) -> Problem {
+    fn decode_problem(&self, node: &Node, error: &DecodeError) -> Problem {
         let key = node.key_path(&error.path);
         let message = match key.as_str() {
             "" => error.message.clone(),
@@ -208,7 +209,7 @@ impl Reader {
 fn help(key: &str, error: &DecodeError) -> String {
     if error.lacking {
         return match error.message.as_str() {
-            "the key `zone` is missing" => "add the domain that the gateway answers for, such as \
+            "the key `zone` is missing" => "add the domain that the gateway serves, such as \
                                             `zone: apps.example.com`"
                 .to_owned(),
             "the key `source` is missing" => {
@@ -228,7 +229,7 @@ fn help(key: &str, error: &DecodeError) -> String {
     error.help.clone()
 }
 
-/// What is taken for a key that must be there, and is not or cannot be read.
+/// The value that is assumed for a required key that is missing or invalid.
 fn stand_in(key: &str, at: Position) -> Option<Value> {
     match key {
         "zone" => Some(Value::Text("zone.invalid".to_owned())),

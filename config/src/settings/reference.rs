@@ -1,5 +1,4 @@
-//! The reference of the configuration file, made from the types: a JSON Schema for editors and a
-//! page for people.
+//! The reference of the configuration file, generated from the types: a JSON Schema and a page.
 
 use std::fmt::Write;
 
@@ -13,7 +12,7 @@ pub fn schema() -> Value {
     schemars::schema_for!(Settings).to_value()
 }
 
-/// The page about the configuration file, in Markdown: one table a section, one line a key.
+/// The page about the configuration file, in Markdown: a table per section, a line per key.
 #[must_use]
 pub fn markdown() -> String {
     let schema = schema();
@@ -29,7 +28,7 @@ pub fn markdown() -> String {
             row.key.split(['.', '[']).next().filter(|name| *name != row.key).map(ToOwned::to_owned);
         if section != Some(name.clone()) {
             let title =
-                name.as_ref().map_or_else(|| "The whole".to_owned(), |name| format!("`{name}`"));
+                name.as_ref().map_or_else(|| "Top level".to_owned(), |name| format!("`{name}`"));
             let _ = write!(
                 text,
                 "\n## {title}\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n"
@@ -42,20 +41,20 @@ pub fn markdown() -> String {
     text
 }
 
-const INTRODUCTION: &str = "<!-- Made from the types in config/src/settings.rs: \
+const INTRODUCTION: &str = "<!-- Generated from the types in config/src/settings.rs: \
                             `PORTCULLIS_UPDATE=1 cargo test -p portcullis-config reference` \
-                            writes it anew. -->
+                            regenerates it. -->
 
 # The configuration file
 
-`portcullis gateway --config FILE` reads it once, at its start; `portcullis check FILE` tells all \
-                            that is wrong with it. It is YAML (or JSON), and an
+`portcullis gateway --config FILE` reads it once, at its start; `portcullis check FILE` reports \
+                            all problems. It is YAML (or JSON), and an
 unknown key is an error. Relative paths in it are relative to the file's own folder. A duration is \
                             written as in Gateway API: `1h30m`, `10s`, `500ms`.
-[configuration.schema.json](configuration.schema.json) is its JSON Schema: editors complete and \
-                            check by it.
+[configuration.schema.json](configuration.schema.json) is its JSON Schema, for completion and \
+                            validation in editors.
 
-The least that works:
+The minimal configuration:
 
 ```yaml
 zone: apps.example.com
@@ -68,7 +67,7 @@ certificates:
 ## Proxies
 
 Connections to issuers, GitHub, certificate authorities and webhooks go through the proxy that the
-environment names when the gateway starts; `portcullis login` and `portcullis token` do the same.
+environment sets when the gateway starts; `portcullis login` and `portcullis token` do the same.
 
 ```sh
 HTTPS_PROXY=http://proxy.example.com:3128
@@ -78,16 +77,16 @@ NO_PROXY=.svc,.cluster.local,10.0.0.0/8
 | variable | meaning |
 | --- | --- |
 | `HTTPS_PROXY`, else `ALL_PROXY` | The proxy's URL, `http://` or `https://`. `http://USER:PASSWORD@…` sends credentials (Basic); percent-encode special characters in them. |
-| `NO_PROXY` | Hosts that are connected to directly, separated by commas: names, each with all names below it; IP addresses; networks; or `*`. |
+| `NO_PROXY` | Hosts that are connected to directly, separated by commas: names, which include all subdomains; IP addresses; networks; or `*`. |
 
-Names in lower case count where there are none in upper case. Loopback addresses and `localhost` are
+Variables in lower case are used where there are none in upper case. Loopback addresses and `localhost` are
 always connected to directly; `HTTP_PROXY` has no effect, because plain HTTP is allowed to them only.
-The certificate of an `https://` proxy is checked against the same authorities as that of the server
-behind it. Where a proxy is set but invalid, or refuses, the connection fails: there is no fallback
-to a direct one.
+The certificate of an `https://` proxy is verified against the same authorities as that of the server
+behind it. Where a proxy is invalid or refuses, the connection fails: there is no fallback to a direct
+one.
 
 Connections to pods and to DNS servers never go through a proxy, nor does the API server of the
-cluster that the gateway runs in. With a kubeconfig, its cluster's `proxy-url` counts, else
+cluster that the gateway runs in. With a kubeconfig, the `proxy-url` of its cluster applies, else
 `HTTPS_PROXY` (with a scheme) and `NO_PROXY`.
 ";
 
@@ -106,7 +105,7 @@ struct Page {
 // === impl Page ===
 
 impl Page {
-    /// The lines of all keys below `schema`, those of simple values before those of sections.
+    /// Adds the rows of all keys below `schema`, first those of simple values, then of sections.
     fn rows(&self, prefix: &str, schema: &Value, default: &Value, rows: &mut Vec<Row>) {
         let schema = self.resolve(schema);
         let required: Vec<&str> = strings(schema.get("required"));
@@ -142,7 +141,7 @@ impl Page {
         }
     }
 
-    /// One of several kinds of content: its name is a key, whose meaning stands beside it.
+    /// Adds the rows of a variant, whose name is a key and whose meaning is beside it.
     fn variant(&self, key: &str, variant: &Value, rows: &mut Vec<Row>) {
         for (name, property) in
             variant.get("properties").and_then(Value::as_object).into_iter().flatten()
@@ -161,7 +160,7 @@ impl Page {
 
     fn row(&self, key: String, property: &Value, default: &Value, required: bool) -> Row {
         let default = match default {
-            Value::Null if required => "must be given".to_owned(),
+            Value::Null if required => "required".to_owned(),
             Value::Null => "–".to_owned(),
             Value::String(text) => format!("`{text}`"),
             other => format!("`{other}`"),
@@ -235,7 +234,7 @@ impl Page {
     }
 
     fn resolve<'a>(&'a self, schema: &'a Value) -> &'a Value {
-        // What may be left out is written as any of it and null.
+        // An optional value is written as any of its schema and null.
         let schema = schema.get("anyOf").and_then(|any| any.get(0)).unwrap_or(schema);
         let name = schema
             .get("$ref")
@@ -264,17 +263,17 @@ mod tests {
         let found = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(
             found == text,
-            "docs/{name} is not what the types say: run with PORTCULLIS_UPDATE=1 to write it anew"
+            "docs/{name} differs from the types: run with PORTCULLIS_UPDATE=1 to regenerate it"
         );
     }
 
     #[test]
-    fn the_reference_page_is_what_the_types_say() {
+    fn the_reference_page_matches_the_types() {
         compare("configuration.md", &markdown());
     }
 
     #[test]
-    fn the_schema_is_what_the_types_say() {
+    fn the_schema_matches_the_types() {
         compare(
             "configuration.schema.json",
             &(serde_json::to_string_pretty(&schema()).unwrap() + "\n"),

@@ -1,4 +1,4 @@
-//! The listeners for machines: the kubelet's probes, and metrics with who may read them.
+//! Settings of the listeners for the kubelet's probes and for metrics.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -6,54 +6,54 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{self, Complain};
+use super::check::{self, ErrorSink};
 use super::{Settings, SourceSettings};
 
 /// The listener for the kubelet's probes.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ProbeSettings {
-    /// The address; `null` for no such listener. It serves `/livez` and `/readyz` and nothing
-    /// else, and names no host.
+    /// The address; `null` for no such listener. It serves only `/livez` and `/readyz`, and exposes
+    /// no hostname.
     pub address: Option<SocketAddr>,
 }
 
-/// The listener for metrics, which name environments and services, hidden ones too.
+/// The listener for metrics, which expose the names of all environments and services.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct TelemetrySettings {
     /// The address; `null` for no such listener. It serves `/metrics`.
     pub address: Option<SocketAddr>,
-    /// What a reader must show. Without it: `tokenFile` where one is named, else `tokenReview`
-    /// where the source is a cluster, else `none`, which then takes a loopback address.
+    /// The credential that readers must present. The default is `tokenFile` where one is set, else
+    /// `tokenReview` where the source is a cluster, else `none`, which requires a loopback address.
     pub require: Option<TelemetryCredential>,
-    /// A file with the bearer token that readers show, for `require: tokenFile`. A replaced file
+    /// A file with the bearer token that readers present, for `require: tokenFile`. A replaced file
     /// takes effect at once.
     pub token_file: Option<PathBuf>,
 }
 
-/// What a reader of metrics must show.
+/// The credential that readers of metrics must present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum TelemetryCredential {
-    /// A bearer token that the cluster's API server authenticates (TokenReview), of an account
-    /// that may `get` the non-resource URL `/metrics` (SubjectAccessReview).
+    /// A bearer token that the cluster's API server authenticates (TokenReview), of an account that
+    /// may `get` the non-resource URL `/metrics` (SubjectAccessReview).
     TokenReview,
     /// The bearer token in `tokenFile`.
     TokenFile,
-    /// Nothing: whoever reaches the listener reads. The request's `Host` must be an IP address or
-    /// `localhost`, so that no web page reads in its visitor's name.
+    /// None: all that reach the listener may read. The `Host` of a request must be an IP address or
+    /// `localhost`, which prevents DNS rebinding by web pages.
     None,
 }
 
-/// Where the bearers of telemetry are decided.
+/// How readers of telemetry are authorized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TelemetryAccess<'s> {
-    /// By the cluster.
+    /// By the API server of the cluster.
     TokenReview,
     /// By the token in this file.
     TokenFile(&'s Path),
-    /// Nowhere: all may read.
+    /// Not at all: all may read.
     Open,
 }
 
@@ -80,7 +80,7 @@ impl Default for TelemetrySettings {
 // === impl Settings ===
 
 impl Settings {
-    /// Where the bearers of telemetry are decided, with the defaults that depend on other settings.
+    /// How readers of telemetry are authorized, with defaults that depend on other settings.
     #[must_use]
     pub fn telemetry_access(&self) -> TelemetryAccess<'_> {
         let is_cluster = matches!(self.source, SourceSettings::Kubernetes(_));
@@ -90,40 +90,40 @@ impl Settings {
             }
             (Some(TelemetryCredential::None), _) => TelemetryAccess::Open,
             (None, None) if !is_cluster => TelemetryAccess::Open,
-            // The check of settings refuses a token file without a name: closed, if it ever came.
+            // `tokenFile` without a file is rejected by validation; this would fail closed.
             _ => TelemetryAccess::TokenReview,
         }
     }
 }
 
-/// What the types do not say.
-pub(super) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {
-    admin(settings, complain);
+/// Validates what the types do not express.
+pub(super) fn validate(settings: &Settings, report: &mut ErrorSink<'_>) {
+    admin(settings, report);
     let telemetry = &settings.telemetry;
     let is_cluster = matches!(settings.source, SourceSettings::Kubernetes(_));
     match (telemetry.require, &telemetry.token_file) {
-        (Some(TelemetryCredential::TokenReview), _) if !is_cluster => complain(
+        (Some(TelemetryCredential::TokenReview), _) if !is_cluster => report(
             &["telemetry", "require"],
             "there is no cluster to review tokens".to_owned(),
             "write `tokenFile` and name the file, or `none`".to_owned(),
         ),
-        (Some(TelemetryCredential::TokenFile), None) => complain(
+        (Some(TelemetryCredential::TokenFile), None) => report(
             &["telemetry", "require"],
-            "no file with a token is named".to_owned(),
-            "name it by `telemetry.tokenFile`".to_owned(),
+            "there is no file with a token".to_owned(),
+            "set `telemetry.tokenFile`".to_owned(),
         ),
-        (Some(TelemetryCredential::TokenReview | TelemetryCredential::None), Some(_)) => complain(
+        (Some(TelemetryCredential::TokenReview | TelemetryCredential::None), Some(_)) => report(
             &["telemetry", "tokenFile"],
-            "`require` asks for no token of a file".to_owned(),
+            "`require` does not use a token file".to_owned(),
             "write `require: tokenFile`, or leave one of the two out".to_owned(),
         ),
         (None, None) if !is_cluster => {
             if let Some(address) = telemetry.address.filter(|address| !is_loopback(*address)) {
-                complain(
+                report(
                     &["telemetry", "address"],
-                    format!("{address} is no loopback address, and readers must show nothing"),
-                    "name a `tokenFile`, write `require: none` if all that reach the address may \
-                     read every environment's name, or write an address such as `127.0.0.1:9903`"
+                    format!("{address} is not a loopback address, and readers need no credential"),
+                    "set `tokenFile`, write `require: none` if all that reach the address may read \
+                     the names of all environments, or write an address such as `127.0.0.1:9903`"
                         .to_owned(),
                 );
             }
@@ -132,22 +132,22 @@ pub(super) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {
     }
 }
 
-fn admin(settings: &Settings, complain: &mut Complain<'_>) {
+fn admin(settings: &Settings, report: &mut ErrorSink<'_>) {
     if let Some(address) = settings.admin.address.filter(|address| !is_loopback(*address)) {
-        complain(
+        report(
             &["admin", "address"],
-            format!("{address} is no loopback address: this listener takes orders"),
-            "write an address such as `127.0.0.1:9901`; the kubelet's probes have an address of \
-             their own, `probes.address`, and so have metrics, `telemetry.address`"
+            format!("{address} is not a loopback address: this listener accepts commands"),
+            "write an address such as `127.0.0.1:9901`; the kubelet's probes have their own \
+             address, `probes.address`, and so do metrics, `telemetry.address`"
                 .to_owned(),
         );
     }
 }
 
 /// Checks the files that the settings name.
-pub(super) fn files(settings: &Settings, complain: &mut Complain<'_>) {
+pub(super) fn files(settings: &Settings, report: &mut ErrorSink<'_>) {
     if let TelemetryAccess::TokenFile(path) = settings.telemetry_access() {
-        check::secret(path, &["telemetry", "tokenFile"], complain);
+        check::secret(path, &["telemetry", "tokenFile"], report);
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
     const FOLDER: &str = "{directory: .}";
 
     #[test]
-    fn bearers_are_reviewed_by_the_cluster_unless_something_else_is_written() {
+    fn bearers_are_reviewed_by_the_cluster_by_default() {
         let access = |source, rest| {
             let settings = parse(source, rest).expect("settings");
             match settings.telemetry_access() {
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_cluster_metrics_leave_the_machine_only_where_somebody_said_so() {
+    fn without_a_cluster_metrics_need_a_token_or_an_explicit_opt_out_beyond_loopback() {
         fn refused(source: &str, rest: &str) -> String {
             parse(source, rest).expect_err("it is refused")
         }
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_admin_listener_is_on_this_machine_alone() {
+    fn the_admin_listener_must_be_on_loopback() {
         for address in ["'[::]:9901'", "'0.0.0.0:9901'", "'10.0.0.1:9901'", "'[fd00::1]:9901'"] {
             let error = parse(CLUSTER, &format!("admin: {{address: {address}}}"))
                 .expect_err("it is refused");
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn listeners_that_share_a_port_are_refused_where_one_takes_all_addresses() {
+    fn listeners_on_one_port_are_rejected_where_one_covers_all_addresses() {
         for (one, other) in
             [("'[::]:9901'", "127.0.0.1:9901"), ("'0.0.0.0:9901'", "127.0.0.1:9901")]
         {

@@ -1,4 +1,4 @@
-//! What HTTPS agrees to, and what it promises.
+//! TLS policy and HTTP Strict Transport Security.
 
 use std::time::Duration;
 
@@ -6,35 +6,35 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
-use super::check::Complain;
+use super::check::ErrorSink;
 use crate::model::duration;
 
-/// The least `maxAge` of what browsers' own lists take in (<https://hstspreload.org>).
+/// The smallest `maxAge` that browsers' preload lists accept (<https://hstspreload.org>).
 const PRELOAD_LEAST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// What of TLS is agreed to: Mozilla's profiles (<https://wiki.mozilla.org/Security/Server_Side_TLS>).
+/// A TLS policy: Mozilla's profiles (<https://wiki.mozilla.org/Security/Server_Side_TLS>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum TlsPolicy {
     /// TLS 1.3, and TLS 1.2 with forward secrecy and authenticated encryption.
     Intermediate,
-    /// TLS 1.3 alone.
+    /// TLS 1.3 only.
     Modern,
 }
 
-/// What browsers are told of HTTPS (RFC 6797).
+/// HTTP Strict Transport Security (RFC 6797).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HstsSettings {
-    /// For how long a browser that has seen the host uses HTTPS alone; `0s` makes browsers forget
-    /// it. `hsts: null` tells them nothing.
+    /// How long browsers use only HTTPS for the host; `0s` makes browsers forget the policy, unlike
+    /// `hsts: null`, which sends no header.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub max_age: Duration,
-    /// Whether that holds for all names below the host's too.
+    /// Whether the policy includes all subdomains of the host.
     pub include_subdomains: bool,
-    /// Whether the zone may be taken into the lists that browsers come with. It takes months to
-    /// get out of them.
+    /// Whether the zone may be added to the preload lists of browsers. Removal from them takes
+    /// months.
     pub preload: bool,
 }
 
@@ -47,13 +47,13 @@ impl Default for HstsSettings {
     }
 }
 
-/// What the types do not say.
-pub(super) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {
+/// Validates what the types do not express.
+pub(super) fn validate(settings: &Settings, report: &mut ErrorSink<'_>) {
     let Some(hsts) = &settings.listeners.https.hsts else { return };
     if hsts.preload && (!hsts.include_subdomains || hsts.max_age < PRELOAD_LEAST) {
-        complain(
+        report(
             &["listeners", "https", "hsts", "preload"],
-            "browsers' lists take in what includes subdomains, for a year at least".to_owned(),
+            "preload lists require subdomains to be included, and at least a year".to_owned(),
             "write `includeSubdomains: true` and a `maxAge` of `8760h` or more, or leave \
              `preload` out"
                 .to_owned(),

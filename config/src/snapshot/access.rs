@@ -1,5 +1,5 @@
-//! Who may call: what is demanded of a request, whom the grants let in, and the credentials that
-//! the cluster's Secrets hold.
+//! Who may call: the credentials that a request must carry, the callers that grants allow, and the
+//! credentials in the cluster's Secrets.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 
 use super::certificate::SecretBytes;
-use super::revoked_sessions::Ended;
+use super::revoked_sessions::Revocation;
 use crate::model::{NamePattern, Origin};
 
 /// Who may call.
@@ -16,31 +16,31 @@ use crate::model::{NamePattern, Origin};
 pub struct Access {
     /// The credentials that a request must carry.
     pub require: Require,
-    /// The applications that are let in, where one is demanded: each list must have the caller's.
-    /// Without any list nobody is let in.
+    /// The applications that are allowed, where one is required: every list must match the
+    /// caller's. Without a list, none is allowed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub applications: Vec<Arc<[NamePattern]>>,
-    /// The users that are let in, where one is demanded: each circle must have the caller. Without
-    /// any circle nobody is let in.
+    /// The users that are allowed, where one is required: every entry must match the caller.
+    /// Without an entry, none is allowed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub users: Vec<Arc<Circle>>,
-    /// Whether the credentials that were shown go on to the backend.
+    pub users: Vec<Arc<Subjects>>,
+    /// Whether the presented credentials are forwarded to the backend.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pass_credentials: bool,
 }
 
-/// Users, by their own names or by their groups'.
+/// Users, matched by their names or by their groups.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Circle {
-    /// By their own names.
+pub struct Subjects {
+    /// Patterns of user names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<NamePattern>,
-    /// By the name of a group of theirs.
+    /// Patterns of group names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<NamePattern>,
 }
 
-/// The credentials that a request must carry. The default demands the most: closed unless opened.
+/// The credentials that a request must carry. The default is the strictest: closed unless opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Require {
     /// None: open to all who can reach the gateway.
@@ -58,25 +58,24 @@ pub enum Require {
     ApplicationAndUser,
 }
 
-/// All credentials that are known from Secrets.
+/// All credentials that were read from Secrets.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Credentials {
     /// The keys of applications.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub client_keys: Vec<ClientKey>,
-    /// Keys that seal sessions, in the order of their names: all open, and the newest that is old
-    /// enough for every replica to have it seals.
+    /// Keys that seal sessions, by name: every key opens; the newest that all replicas have seals.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub session_keys: Vec<SessionKey>,
-    /// The Secret with those of them that the gateway made, where it is there.
+    /// The Secret with the session keys that the gateway generated, where it exists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_ring: Option<KeyRing>,
-    /// The sessions that were ended before their time.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ended_sessions: Vec<EndedSessions>,
+    /// The revoked sessions.
+    #[serde(rename = "ended_sessions", skip_serializing_if = "Vec::is_empty")]
+    pub revoked_sessions: Vec<RevokedSessions>,
 }
 
-/// A key that an application shows. The key itself is nowhere: only its hash is.
+/// A key that an application presents. Only its hash is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClientKey {
     /// The Secret.
@@ -86,7 +85,7 @@ pub struct ClientKey {
     /// SHA-256 of the key as it is written.
     #[serde(skip)]
     pub hash: [u8; 32],
-    /// When it ends.
+    /// When it expires.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "seconds")]
     pub expires: Option<SystemTime>,
 }
@@ -99,12 +98,12 @@ pub struct SessionKey {
     /// 32 octets of secret randomness.
     #[serde(skip)]
     pub key: SecretBytes,
-    /// When the Secret was made.
+    /// When the Secret was created.
     #[serde(serialize_with = "seconds")]
     pub created: Option<SystemTime>,
 }
 
-/// The Secret with the keys that the gateway made by itself.
+/// The Secret with the session keys that the gateway generated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KeyRing {
     /// The Secret.
@@ -112,41 +111,42 @@ pub struct KeyRing {
     /// Its `metadata.resourceVersion`, where it comes from a cluster.
     #[serde(skip)]
     pub version: Option<Arc<str>>,
-    /// The names of its entries: when each key was made, in seconds since 1970.
+    /// The names of its entries: when each key was created, in seconds since 1970.
     pub entries: BTreeSet<String>,
-    /// Whether some of them hold no key.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub is_garbled: bool,
+    /// Whether some entries hold no key.
+    #[serde(rename = "is_garbled", skip_serializing_if = "std::ops::Not::not")]
+    pub has_invalid_entries: bool,
 }
 
-/// Sessions that were ended before their time, as far as one Secret tells.
+/// The revocations in one Secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct EndedSessions {
+pub struct RevokedSessions {
     /// The Secret.
     pub origin: Origin,
-    /// Which.
-    pub ended: Arc<[Ended]>,
-    /// Whether there are more that cannot be understood.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub is_garbled: bool,
+    /// Its valid entries.
+    #[serde(rename = "ended")]
+    pub revocations: Arc<[Revocation]>,
+    /// Whether it has other entries, which cannot be parsed.
+    #[serde(rename = "is_garbled", skip_serializing_if = "std::ops::Not::not")]
+    pub has_invalid_entries: bool,
 }
 
 // === impl Require ===
 
 impl Require {
-    /// What demands all that either demands.
+    /// The union: requires all that either requires.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self::of(self.application() || other.application(), self.user() || other.user())
     }
 
-    /// What of it the other does not demand.
+    /// The difference: what it requires and `other` does not.
     #[must_use]
     pub fn without(self, other: Self) -> Self {
         Self::of(self.application() && !other.application(), self.user() && !other.user())
     }
 
-    /// By its parts.
+    /// The requirement made of these parts.
     #[must_use]
     pub fn of(application: bool, user: bool) -> Self {
         match (application, user) {
@@ -157,13 +157,13 @@ impl Require {
         }
     }
 
-    /// Whether an application's credentials are demanded.
+    /// Whether an application's credentials are required.
     #[must_use]
     pub fn application(self) -> bool {
         matches!(self, Self::Application | Self::ApplicationAndUser)
     }
 
-    /// Whether a user's credentials are demanded.
+    /// Whether a user's credentials are required.
     #[must_use]
     pub fn user(self) -> bool {
         matches!(self, Self::User | Self::ApplicationAndUser)
@@ -173,20 +173,20 @@ impl Require {
 // === impl Credentials ===
 
 impl Credentials {
-    /// Whether nothing is known.
+    /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.client_keys.is_empty()
             && self.session_keys.is_empty()
             && self.key_ring.is_none()
-            && self.ended_sessions.is_empty()
+            && self.revoked_sessions.is_empty()
     }
 }
 
-// === impl Circle ===
+// === impl Subjects ===
 
-impl Circle {
-    /// Whether a user of that name, or of one of those groups, is in it.
+impl Subjects {
+    /// Whether it matches a user with this name, or with one of these groups.
     pub fn has<'g>(&self, user: &str, mut groups: impl Iterator<Item = &'g str>) -> bool {
         self.users.iter().any(|pattern| pattern.matches(user))
             || !self.groups.is_empty()
@@ -207,18 +207,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn demands_are_joined_and_parted_by_application_and_user() {
+    fn union_and_difference_work_on_application_and_user_separately() {
         let all = [Nothing, Application, User, ApplicationAndUser];
-        let demands = |require: Require| (require.application(), require.user());
+        let parts = |require: Require| (require.application(), require.user());
         for (one, other) in all.into_iter().flat_map(|one| all.map(|other| (one, other))) {
-            let ((app, user), (other_app, other_user)) = (demands(one), demands(other));
+            let ((app, user), (other_app, other_user)) = (parts(one), parts(other));
             assert_eq!(
-                demands(one.and(other)),
+                parts(one.and(other)),
                 (app || other_app, user || other_user),
                 "{one:?} and {other:?}"
             );
             assert_eq!(
-                demands(one.without(other)),
+                parts(one.without(other)),
                 (app && !other_app, user && !other_user),
                 "{one:?} without {other:?}"
             );
@@ -227,14 +227,14 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_has_users_by_name_or_by_group() {
-        let circle =
-            Circle { users: vec!["ann".parse().unwrap()], groups: vec!["ops".parse().unwrap()] };
-        let has = |user, groups: &[&str]| circle.has(user, groups.iter().copied());
+    fn subjects_match_users_by_name_or_by_group() {
+        let subjects =
+            Subjects { users: vec!["ann".parse().unwrap()], groups: vec!["ops".parse().unwrap()] };
+        let has = |user, groups: &[&str]| subjects.has(user, groups.iter().copied());
         assert!(has("ann", &[]));
         assert!(has("bob", &["dev", "ops"]));
         assert!(!has("bob", &["dev"]));
         assert!(!has("ops", &["ann"]));
-        assert!(!Circle::default().has("ann", ["ops"].into_iter()));
+        assert!(!Subjects::default().has("ann", ["ops"].into_iter()));
     }
 }

@@ -1,4 +1,4 @@
-//! The backends among which a rule's traffic is split.
+//! Backends, and how a rule's traffic is split among them.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use super::filter::Filter;
 pub struct Backend {
     /// The variant's name in metrics and logs: `stable`, or the name of the canary's Service.
     pub variant: Arc<str>,
-    /// Its share, relative to the sum over all backends of the rule; 0 gets nothing.
+    /// Its share, relative to the sum of all backends of the rule; 0 gets no traffic.
     pub weight: u32,
-    /// What is spoken to its pods.
+    /// The protocol to its pods.
     pub protocol: UpstreamProtocol,
-    /// Filters for what goes to this backend alone, after those of the rule.
+    /// Filters for this backend only, after those of the rule.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<Filter>,
-    /// Where its pods are.
+    /// The addresses of its pods.
     pub endpoints: Arc<Endpoints>,
 }
 
-/// What is spoken to pods (Service `appProtocol`, KEP-3726).
+/// The protocol to pods (Service `appProtocol`, KEP-3726).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum UpstreamProtocol {
@@ -33,12 +33,12 @@ pub enum UpstreamProtocol {
     H2c,
     /// HTTP/2 or HTTP/1.1 over TLS, by ALPN; the pod's certificate must be valid for the name.
     Tls {
-        /// The name that is asked for (SNI) and that the certificate is checked for.
+        /// The name that is sent as SNI and that the certificate is checked for.
         server_name: Arc<str>,
     },
 }
 
-/// Backends with weights, cumulated, so that a choice is one comparison a backend.
+/// Backends with weights; choosing one takes one comparison per backend.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(transparent)]
 pub struct WeightedBackends {
@@ -50,21 +50,23 @@ pub struct WeightedBackends {
 // === impl WeightedBackends ===
 
 impl WeightedBackends {
-    /// The backends in the order of their resource.
+    /// Creates it from backends in the order of their resource.
     #[must_use]
     pub fn new(backends: Vec<Backend>) -> Self {
         let total = backends.iter().map(|backend| u64::from(backend.weight)).sum();
         Self { backends, total }
     }
 
-    /// All of them, those of weight 0 too.
+    /// All backends, including those of weight 0.
     #[must_use]
     pub fn all(&self) -> &[Backend] {
         &self.backends
     }
 
-    /// Chooses by weight. `point` is uniform over `u64`; `None` where all weights are 0 or there is
-    /// no backend (Gateway API: such a rule answers 500; Portcullis answers 503).
+    /// Chooses a backend by weight; `point` is a uniformly random `u64`.
+    ///
+    /// Returns `None` where all weights are 0 or there is no backend (Gateway API: such a rule
+    /// responds with 500; Portcullis responds with 503).
     #[must_use]
     pub fn choose(&self, point: u64) -> Option<&Backend> {
         if let [only] = self.backends.as_slice() {

@@ -1,4 +1,4 @@
-//! A certificate and its key, as bytes: the proxy checks them before it serves them.
+//! A certificate and its key, as bytes: the proxy validates them before it serves them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::model::Origin;
 /// A certificate chain with its private key, as found in files or in a `kubernetes.io/tls` Secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Certificate {
-    /// Where it was found.
+    /// Where it came from.
     pub origin: Origin,
     /// The chain, leaf first, in PEM (RFC 7468).
     #[serde(skip)]
@@ -20,7 +20,7 @@ pub struct Certificate {
     pub key: SecretBytes,
 }
 
-/// Bytes that never print.
+/// Secret bytes, which [`Debug`](fmt::Debug) does not print.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretBytes(Arc<[u8]>);
 

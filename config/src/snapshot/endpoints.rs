@@ -1,4 +1,4 @@
-//! Where a backend's pods listen, swapped on its own without rebuilding the table.
+//! Endpoint sets: the addresses of a backend's pods, swapped without rebuilding the table.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::{ArcSwap, Guard};
 use serde::{Serialize, Serializer};
 
-/// Names one endpoint set: a Service's port.
+/// The identity of an endpoint set: a Service's port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct EndpointKey {
     /// The Service's namespace.
@@ -19,8 +19,8 @@ pub struct EndpointKey {
     pub port: u16,
 }
 
-/// A cell that holds the current [`EndpointSet`] of one key. It outlives snapshots, so that a
-/// worker can keep connections and load by its [`id`](Self::id).
+/// A cell with the current [`EndpointSet`] of one key. It outlives snapshots, so that a worker can
+/// index connections and load by its [`id`](Self::id).
 #[derive(Debug)]
 pub struct Endpoints {
     key: EndpointKey,
@@ -31,9 +31,9 @@ pub struct Endpoints {
 /// The endpoints of one Service port at one instant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct EndpointSet {
-    /// Those that take new requests.
+    /// Endpoints that accept new requests.
     pub ready: Vec<Endpoint>,
-    /// Those that are being shut down but still serve (EndpointSlice conditions `serving` and
+    /// Endpoints that are being shut down but still serve (EndpointSlice conditions `serving` and
     /// `terminating`).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub draining: Vec<Endpoint>,
@@ -42,14 +42,14 @@ pub struct EndpointSet {
 /// One address of one pod.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Endpoint {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
     /// The topology zone that it runs in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<Arc<str>>,
 }
 
-/// The cells of a snapshot by key, so that the next snapshot takes over those that it still needs.
+/// The cells of a snapshot by key, so that the next snapshot reuses those that it needs.
 #[derive(Debug, Default)]
 pub struct EndpointCells {
     cells: BTreeMap<EndpointKey, Cell>,
@@ -58,15 +58,14 @@ pub struct EndpointCells {
 #[derive(Debug)]
 struct Cell {
     endpoints: Arc<Endpoints>,
-    /// What it is to hold once the snapshot is published; `None` where the snapshot has no need of
-    /// it.
+    /// The set to store once the next snapshot is published; `None` where that does not need one.
     next: Option<EndpointSet>,
 }
 
 // === impl EndpointCells ===
 
 impl EndpointCells {
-    /// The cell of `key`: the one that is there, or a new one. What it holds changes to `set` with
+    /// Returns the existing cell of `key`, or creates one. An existing cell changes to `set` with
     /// [`commit`](Self::commit).
     pub fn cell(&mut self, key: EndpointKey, set: EndpointSet) -> Arc<Endpoints> {
         match self.cells.get_mut(&key) {
@@ -82,8 +81,8 @@ impl EndpointCells {
         }
     }
 
-    /// Puts into the cells what they were last asked for with, and forgets those that were not
-    /// asked for.
+    /// Stores into each cell the set that it was last requested with, and removes cells that were
+    /// not requested since the last commit.
     pub fn commit(&mut self) {
         self.cells.retain(|_, cell| match cell.next.take() {
             Some(set) => {
@@ -109,14 +108,14 @@ impl EndpointCells {
 // === impl Endpoints ===
 
 impl Endpoints {
-    /// A new cell with an id of its own.
+    /// Creates a cell with a new id.
     #[must_use]
     pub fn new(key: EndpointKey, set: EndpointSet) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self { key, id: NEXT.fetch_add(1, Ordering::Relaxed), current: ArcSwap::from_pointee(set) }
     }
 
-    /// What it holds the endpoints of.
+    /// The Service port whose endpoints it holds.
     #[must_use]
     pub fn key(&self) -> &EndpointKey {
         &self.key
@@ -128,13 +127,13 @@ impl Endpoints {
         self.id
     }
 
-    /// The set as it is now. Wait-free; hold it for one choice, not for a request.
+    /// The current set. Wait-free; hold the guard for one choice, not for a request.
     #[must_use]
     pub fn load(&self) -> Guard<Arc<EndpointSet>> {
         self.current.load()
     }
 
-    /// Replaces the set if it differs; tells whether it did.
+    /// Replaces the set if it differs; returns whether it did.
     pub fn update(&self, set: EndpointSet) -> bool {
         let differs = **self.current.load() != set;
         if differs {
@@ -165,8 +164,8 @@ impl Serialize for Endpoints {
 // === impl EndpointSet ===
 
 impl EndpointSet {
-    /// Those that may take a new request: the ready ones, or where none is left the draining ones
-    /// (as kube-proxy does, KEP-1669).
+    /// The endpoints for new requests: the ready ones, or the draining ones where none is ready (as
+    /// in kube-proxy, KEP-1669).
     #[must_use]
     pub fn eligible(&self) -> &[Endpoint] {
         if self.ready.is_empty() { &self.draining } else { &self.ready }

@@ -1,4 +1,4 @@
-//! What is changed about a request or a response on its way (Gateway API `HTTPRouteFilter`).
+//! Filters, which modify requests and responses (Gateway API `HTTPRouteFilter`).
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -17,31 +17,31 @@ pub enum Filter {
     RequestHeaders(HeaderChanges),
     /// Changes to the response's headers.
     ResponseHeaders(HeaderChanges),
-    /// Answers with a redirect; nothing goes to a backend.
+    /// Responds with a redirect; nothing is forwarded.
     Redirect(Redirect),
-    /// Changes to host and path of what goes to the backend.
+    /// Changes to host and path of the forwarded request.
     Rewrite(Rewrite),
-    /// A copy of the request goes to another backend, whose answer is ignored.
+    /// Sends a copy of the request to another backend, whose response is ignored.
     Mirror(Mirror),
-    /// Cross-origin resource sharing, answered here (Fetch standard, "CORS protocol").
+    /// Cross-origin resource sharing, handled by the gateway (Fetch standard, "CORS protocol").
     Cors(Cors),
 }
 
 /// Changes to headers, in the order set, add, remove.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct HeaderChanges {
-    /// Replaced or added.
+    /// Headers that are replaced or added.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "headers")]
     pub set: Vec<(HeaderName, HeaderValue)>,
-    /// Added beside what is there.
+    /// Headers that are added beside existing ones.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "headers")]
     pub add: Vec<(HeaderName, HeaderValue)>,
-    /// Removed.
+    /// Headers that are removed.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "names")]
     pub remove: Vec<HeaderName>,
 }
 
-/// A redirect; what is `None` stays as the request had it.
+/// A redirect; parts that are `None` stay as in the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Redirect {
     /// `http` or `https`.
@@ -61,7 +61,7 @@ pub struct Redirect {
     pub status: StatusCode,
 }
 
-/// A rewrite; what is `None` stays as the request had it.
+/// A rewrite; parts that are `None` stay as in the request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Rewrite {
     /// The host.
@@ -87,7 +87,7 @@ pub enum PathChange {
 pub struct Mirror {
     /// Where the copy goes.
     pub backend: Backend,
-    /// Of how many in a million requests a copy is made.
+    /// The share of requests that are copied, in requests per million.
     pub per_million: u32,
 }
 
@@ -104,7 +104,7 @@ pub struct Cors {
     pub allow_headers: Vec<Arc<str>>,
     /// Response headers that scripts may read.
     pub expose_headers: Vec<Arc<str>>,
-    /// How long a preflight's answer may be kept, in seconds.
+    /// How long the response to a preflight may be cached, in seconds.
     pub max_age: u32,
 }
 

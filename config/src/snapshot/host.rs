@@ -1,4 +1,4 @@
-//! What is served under a hostname, and the table that finds it.
+//! Virtual hosts, and the table that finds them by hostname.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub struct VirtualHost {
     pub environment: Arc<str>,
     /// The resource that claims the name.
     pub origin: Origin,
-    /// Its routes in the order in which they are tried.
+    /// Its routes, in the order in which they are matched.
     pub routes: Vec<Route>,
 }
 
@@ -39,8 +39,7 @@ impl HostTable {
         if self.wildcard.is_empty() {
             return exact;
         }
-        // All are looked up, whatever is found first: how long it takes must not tell which names
-        // there are.
+        // All are looked up, even after a match: the duration must not reveal which names exist.
         let mut longest = None;
         let mut rest = host;
         while let Some((_, parent)) = rest.split_once('.') {
@@ -50,7 +49,7 @@ impl HostTable {
         exact.or(longest)
     }
 
-    /// The virtual host of that very pattern.
+    /// The virtual host with exactly this pattern.
     #[must_use]
     pub fn get(&self, pattern: &HostPattern) -> Option<&Arc<VirtualHost>> {
         match pattern {
@@ -59,7 +58,7 @@ impl HostTable {
         }
     }
 
-    /// Adds a virtual host, in place of one of the same pattern, which is returned.
+    /// Adds a virtual host; returns the one of the same pattern that it replaces.
     pub fn insert(&mut self, host: Arc<VirtualHost>) -> Option<Arc<VirtualHost>> {
         match &host.pattern {
             HostPattern::Exact(name) => self.exact.insert(name.clone(), host),
@@ -67,7 +66,7 @@ impl HostTable {
         }
     }
 
-    /// All virtual hosts, in no order.
+    /// All virtual hosts, in arbitrary order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<VirtualHost>> {
         self.exact.values().chain(self.wildcard.values())
     }

@@ -1,4 +1,4 @@
-//! What is demanded of, and granted to, the requests of a rule.
+//! Policies of a rule: access, timeouts, retries and limits.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -13,38 +13,38 @@ use crate::model::duration;
 pub struct Policy {
     /// Who may call.
     pub access: Access,
-    /// How long things may take, where the rule says other than the configuration.
+    /// Timeouts, where they differ from the configuration.
     #[serde(skip_serializing_if = "is_default")]
     pub timeouts: Timeouts,
-    /// How often, and when, a failed try is tried again.
+    /// How often, and when, a failed attempt is retried.
     #[serde(skip_serializing_if = "is_default")]
     pub retries: Retries,
-    /// The largest request body in bytes; `None` is without limit.
+    /// The largest request body in bytes; `None` is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_body: Option<NonZeroU64>,
 }
 
-/// Limits in time of one request; `None` takes the configuration's default.
+/// Timeouts of one request; `None` is the default in the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Timeouts {
-    /// From the request's head to the response's end (Gateway API `timeouts.request`).
+    /// From the head of the request to the end of the response (Gateway API `timeouts.request`).
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "duration")]
     pub request: Option<Duration>,
-    /// From the request sent to a backend to the response's head from it (Gateway API
+    /// From the request sent to a backend to the head of its response (Gateway API
     /// `timeouts.backendRequest`).
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "duration")]
     pub backend_request: Option<Duration>,
 }
 
-/// When a failed try is tried again on another endpoint (Gateway API `HTTPRouteRetry`).
-/// A connection that could not be made, and a kept connection found closed, are always tried again:
-/// no backend has seen the request.
+/// When a failed attempt is retried on another endpoint (Gateway API `HTTPRouteRetry`).
+///
+/// A failed connection, and a reused connection found closed, are always retried: no backend has
+/// seen the request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Retries {
-    /// Further tries after the first.
+    /// Further attempts after the first.
     pub attempts: u8,
-    /// Response status codes that are tried again, for methods that are idempotent (RFC 9110
-    /// §9.2.2).
+    /// Response status codes that are retried, for idempotent methods (RFC 9110 §9.2.2).
     pub codes: Vec<u16>,
 }
 

@@ -1,4 +1,4 @@
-//! A session that was ended before its time, as the name of an entry of a Secret tells of it.
+//! Revocations of sessions, each stored as the name of an entry of a Secret.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,73 +9,74 @@ use serde::{Serialize, Serializer};
 use crate::hex;
 use crate::unix_time::seconds;
 
-/// That sessions were ended: those that had begun by then.
+/// A revocation of sessions: of those in its scope that began at or before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ended {
-    /// Whose sessions.
-    pub whose: Whose,
-    /// When, in seconds since 1970.
+pub struct Revocation {
+    /// Which sessions are revoked.
+    pub scope: RevocationScope,
+    /// When they were revoked, in seconds since 1970.
     pub at: u64,
 }
 
-/// Whose sessions were ended.
+/// Which sessions a revocation covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Whose {
-    /// All: there were more ends than can be told one by one.
-    Everybody,
-    /// By a hash, from which nobody can tell the session.
+pub enum RevocationScope {
+    /// All sessions: there were too many revocations to list them one by one.
+    All,
+    /// The sessions with this hash, which does not reveal the session.
     Hash([u8; 16]),
 }
 
-/// No entry of a Secret with ended sessions.
+/// The text is not an entry of a Secret with revoked sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it says neither whose sessions were ended nor when")]
-pub struct Garbled;
+#[error("it is not a scope and a time, such as `everybody-1767225600`")]
+pub struct InvalidRevocation;
 
-// === impl Ended ===
+// === impl Revocation ===
 
-impl Ended {
-    /// Whether no session can be left that is meant by it, where one lasts for `lasting` at most.
+impl Revocation {
+    /// Whether no session that it covers can be left, where a session lasts `lifetime` at most.
     #[must_use]
-    pub fn is_over(&self, lasting: Duration, now: SystemTime) -> bool {
-        self.at.saturating_add(lasting.as_secs()) < seconds(now)
+    pub fn is_expired(&self, lifetime: Duration, now: SystemTime) -> bool {
+        self.at.saturating_add(lifetime.as_secs()) < seconds(now)
     }
 }
 
-/// What stands for everybody's sessions in the name of an entry.
-const EVERYBODY: &str = "everybody";
+/// The scope of all sessions in the name of an entry.
+const ALL: &str = "everybody";
 
-impl fmt::Display for Ended {
+impl fmt::Display for Revocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.whose {
-            Whose::Everybody => f.write_str(EVERYBODY)?,
-            Whose::Hash(hash) => f.write_str(&hex::write(&hash))?,
+        match self.scope {
+            RevocationScope::All => f.write_str(ALL)?,
+            RevocationScope::Hash(hash) => f.write_str(&hex::write(&hash))?,
         }
         write!(f, "-{}", self.at)
     }
 }
 
-impl FromStr for Ended {
-    type Err = Garbled;
+impl FromStr for Revocation {
+    type Err = InvalidRevocation;
 
-    fn from_str(text: &str) -> Result<Self, Garbled> {
-        let (whose, at) = text.split_once('-').ok_or(Garbled)?;
-        // `parse` alone would take a sign.
+    fn from_str(text: &str) -> Result<Self, InvalidRevocation> {
+        let (scope, at) = text.split_once('-').ok_or(InvalidRevocation)?;
+        // `parse` alone would accept a sign.
         let at = at
             .bytes()
             .all(|byte| byte.is_ascii_digit())
             .then(|| at.parse().ok())
             .flatten()
-            .ok_or(Garbled)?;
-        if whose == EVERYBODY {
-            return Ok(Self { whose: Whose::Everybody, at });
+            .ok_or(InvalidRevocation)?;
+        if scope == ALL {
+            return Ok(Self { scope: RevocationScope::All, at });
         }
-        let hash = hex::read(whose).and_then(|hash| hash.try_into().ok()).ok_or(Garbled)?;
-        Ok(Self { whose: Whose::Hash(hash), at })
+        let hash =
+            hex::read(scope).and_then(|hash| hash.try_into().ok()).ok_or(InvalidRevocation)?;
+        Ok(Self { scope: RevocationScope::Hash(hash), at })
     }
 }
 
-impl Serialize for Ended {
+impl Serialize for Revocation {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -87,16 +88,16 @@ mod tests {
 
     use super::*;
 
-    fn ended(number: u16, at: u64) -> Ended {
+    fn revocation(number: u16, at: u64) -> Revocation {
         let mut hash = [0; 16];
         hash[..2].copy_from_slice(&number.to_be_bytes());
-        Ended { whose: Whose::Hash(hash), at }
+        Revocation { scope: RevocationScope::Hash(hash), at }
     }
 
     #[test]
-    fn what_is_no_entry_is_not_read() {
-        let good = ended(7, 100).to_string();
-        assert_eq!(good.parse(), Ok(ended(7, 100)));
+    fn a_malformed_entry_is_rejected() {
+        let good = revocation(7, 100).to_string();
+        assert_eq!(good.parse(), Ok(revocation(7, 100)));
         let short = good.replacen("00", "", 1);
         for text in [
             "",
@@ -111,17 +112,17 @@ mod tests {
             &good.replace("00", "+0"),
             "é-1",
         ] {
-            assert_eq!(text.parse::<Ended>(), Err(Garbled), "{text}");
+            assert_eq!(text.parse::<Revocation>(), Err(InvalidRevocation), "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(hash: [u8; 16], at: u64) {
-            for whose in [Whose::Everybody, Whose::Hash(hash)] {
-                let text = Ended { whose, at }.to_string();
-                prop_assert_eq!(text.parse(), Ok(Ended { whose, at }));
-                prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'), "Secrets take it for a key: {}", text);
+        fn a_written_entry_is_read_back(hash: [u8; 16], at: u64) {
+            for scope in [RevocationScope::All, RevocationScope::Hash(hash)] {
+                let text = Revocation { scope, at }.to_string();
+                prop_assert_eq!(text.parse(), Ok(Revocation { scope, at }));
+                prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'), "not a valid key of a Secret: {}", text);
             }
         }
     }

@@ -1,7 +1,7 @@
-//! Which requests of a host a route takes, and what happens to them.
+//! Routes of a host: which requests they match, and the rules for them.
 //!
-//! The precedence of Gateway API (`HTTPRouteRule.matches`) is the [`Ord`] of [`Precedence`]: a
-//! host's routes are sorted by it once, and the first that matches wins.
+//! The precedence of Gateway API (`HTTPRouteRule.matches`) is the [`Ord`] of [`Precedence`]: the
+//! routes of a host are sorted by it once, and the first that matches wins.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -15,33 +15,32 @@ use super::filter::Filter;
 use super::policy::Policy;
 use crate::model::{NamespacedName, Origin};
 
-/// One match with the rule that it leads to. A rule with several matches is in the list once for
-/// each.
+/// A match and its rule. A rule with several matches is listed once for each.
 #[derive(Debug, Clone, Serialize)]
 pub struct Route {
-    /// Which requests it takes.
+    /// The requests that it matches.
     pub matches: RouteMatch,
-    /// What happens to them.
+    /// The rule for them.
     pub rule: Arc<Rule>,
 }
 
-/// What happens to the requests of a route.
+/// How the requests of a route are handled.
 #[derive(Debug, Clone, Serialize)]
 pub struct Rule {
-    /// The resource that says so.
+    /// The resource that defines it.
     pub origin: Origin,
     /// The service's name in metrics and logs.
     pub service: Arc<str>,
-    /// What is changed on the way.
+    /// Changes to requests and responses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<Filter>,
-    /// Where the requests go.
+    /// Where requests are forwarded.
     pub backends: WeightedBackends,
-    /// What is demanded of them, and granted to them.
+    /// Access, timeouts, retries and limits.
     pub policy: Policy,
 }
 
-/// Which requests a route takes. All parts must match.
+/// The requests that a route matches. All parts must match.
 #[derive(Debug, Clone, Serialize)]
 pub struct RouteMatch {
     /// The path.
@@ -49,15 +48,15 @@ pub struct RouteMatch {
     /// The method; `None` is any.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "method")]
     pub method: Option<Method>,
-    /// Headers that must be there.
+    /// Headers that must be present.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<HeaderMatch>,
-    /// Query parameters that must be there; the first of several of one name counts.
+    /// Query parameters that must be present; of several with one name the first counts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub query: Vec<QueryMatch>,
 }
 
-/// Which paths match. Paths are compared as the bytes that the backend gets: no decoding.
+/// The paths that match. They are compared as the bytes that are forwarded, without decoding.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PathMatch {
@@ -66,7 +65,7 @@ pub enum PathMatch {
     /// A path whose first elements, split at `/`, are these: `/abc` matches `/abc`, `/abc/` and
     /// `/abc/d`, not `/abcd`.
     Prefix(PathPrefix),
-    /// A path that the expression matches as a whole.
+    /// A path that the expression matches completely.
     Regex(Pattern),
 }
 
@@ -74,32 +73,32 @@ pub enum PathMatch {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathPrefix(Arc<str>);
 
-/// A header that must be there.
+/// A header that must be present.
 #[derive(Debug, Clone, Serialize)]
 pub struct HeaderMatch {
     /// The header's name.
     #[serde(serialize_with = "header_name")]
     pub name: HeaderName,
-    /// What its value must be; several fields of one name are joined by `,` first.
+    /// The required value; several fields of one name are joined by `,` first.
     pub value: ValueMatch,
 }
 
-/// A query parameter that must be there.
+/// A query parameter that must be present.
 #[derive(Debug, Clone, Serialize)]
 pub struct QueryMatch {
-    /// The parameter's name, compared as it is written in the request.
+    /// The parameter's name, compared as written in the request.
     pub name: Arc<str>,
-    /// What its value must be.
+    /// The required value.
     pub value: ValueMatch,
 }
 
-/// What a value must be.
+/// A required value.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ValueMatch {
-    /// This.
+    /// This value.
     Exact(Arc<str>),
-    /// What the expression matches as a whole.
+    /// A value that the expression matches completely.
     Regex(Pattern),
 }
 
@@ -110,18 +109,18 @@ pub struct Pattern {
     anchored: Regex,
 }
 
-/// The order in which routes are tried: less is earlier.
+/// The order in which routes are matched: less is earlier.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Precedence {
     path: PathPrecedence,
     any_method: bool,
     headers: Reverse<usize>,
     query: Reverse<usize>,
-    /// Creation of the resource, seconds since 1970: the oldest first.
+    /// The creation time of the resource in seconds since 1970: the oldest first.
     pub created: i64,
-    /// The resource, in the order of the alphabet.
+    /// The resource, in alphabetical order.
     pub resource: NamespacedName,
-    /// The place of the rule, and of the match in the rule.
+    /// The index of the rule, and of the match in the rule.
     pub position: (usize, usize),
 }
 
@@ -136,7 +135,7 @@ enum PathPrecedence {
 // === impl RouteMatch ===
 
 impl RouteMatch {
-    /// Every request whose path starts with `prefix`.
+    /// Matches every request whose path starts with `prefix`.
     #[must_use]
     pub fn prefix(prefix: PathPrefix) -> Self {
         Self {
@@ -147,7 +146,7 @@ impl RouteMatch {
         }
     }
 
-    /// Its place among the routes of a host.
+    /// Its precedence among the routes of a host.
     #[must_use]
     pub fn precedence(
         &self,
@@ -195,15 +194,15 @@ impl PathPrefix {
         Self("".into())
     }
 
-    /// A prefix; `None` where it does not start with `/`, or has an empty element. A trailing `/`
-    /// makes no difference (Gateway API `PathMatchPathPrefix`).
+    /// Creates a prefix; `None` where it does not start with `/`, or has an empty element. A
+    /// trailing `/` is ignored (Gateway API `PathMatchPathPrefix`).
     #[must_use]
     pub fn new(prefix: &str) -> Option<Self> {
         let well_formed = prefix.starts_with('/') && !prefix.contains("//");
         well_formed.then(|| Self(prefix.strip_suffix('/').unwrap_or(prefix).into()))
     }
 
-    /// Without a trailing `/`; empty for the root.
+    /// The prefix without a trailing `/`; empty for the root.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -251,7 +250,7 @@ impl Pattern {
         if source.len() > Self::MAX_LENGTH {
             return Err(regex::Error::CompiledTooBig(Self::MAX_LENGTH));
         }
-        // Compiled alone first: `a)|(b` would be well-formed only inside of the anchors' group.
+        // Compiled by itself first: `a)|(b` is well-formed only inside the group of the anchors.
         RegexBuilder::new(source).size_limit(Self::MAX_COMPILED).build()?;
         let anchored = RegexBuilder::new(&format!(r"\A(?:{source})\z"))
             .size_limit(Self::MAX_COMPILED)

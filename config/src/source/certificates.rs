@@ -1,4 +1,4 @@
-//! Certificates in files, read anew when they change.
+//! Certificates in files, reloaded when they change.
 
 use std::fs;
 use std::io;
@@ -8,40 +8,40 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::file_identity::Stamp;
-use super::{Source, SourceError, Stopped, Update, Updates};
-use crate::model::{Origin, Place};
+use super::file_identity::FileIdentity;
+use super::{Closed, Source, SourceError, Update, Updates};
+use crate::model::{Origin, SourceLocation};
 use crate::problem::{Problem, Severity};
 use crate::resources::{Change, Object};
 use crate::settings::CertificateSettings;
 use crate::snapshot::certificate::{Certificate, SecretBytes};
 
-/// How often files are looked at.
+/// The interval between polls.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How many pairs that seem settled are looked at each time. They take turns, so that many more
-/// cost no more, and are only looked at less often.
-const AT_ONCE: usize = 2000;
+/// How many settled pairs a poll checks, round-robin: more pairs do not make a poll slower, only
+/// rarer for each pair.
+const BATCH: usize = 2000;
 /// The largest file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// The files that the configuration names.
+/// The certificate files that the configuration names.
 #[derive(Debug)]
 pub struct CertificateFiles {
     pairs: Vec<Pair>,
-    /// Whose turn is next.
+    /// The index of the pair that the next poll starts at.
     next: usize,
 }
 
-/// A chain and its key.
+/// A certificate chain and its key.
 #[derive(Debug)]
 struct Pair {
     settings: CertificateSettings,
-    /// What was read the last time, told or not.
+    /// The last certificate that was read, reported or not.
     seen: Option<Certificate>,
-    told: Option<Certificate>,
-    /// The files as they were before they were read, where any change since shows.
-    stamps: Option<[Stamp; 2]>,
-    /// Whether nothing more can be learnt of the files before they change again.
+    reported: Option<Certificate>,
+    /// The identities of the files before they were read, if they reveal every later change.
+    identities: Option<[FileIdentity; 2]>,
+    /// Whether the files need not be read again until their identities change.
     is_settled: bool,
     problem: Option<Problem>,
 }
@@ -49,7 +49,7 @@ struct Pair {
 // === impl CertificateFiles ===
 
 impl CertificateFiles {
-    /// Those of `settings` that are files.
+    /// Creates a source of those of `settings` that are files.
     #[must_use]
     pub fn new(settings: &[CertificateSettings]) -> Self {
         let files = settings
@@ -60,8 +60,8 @@ impl CertificateFiles {
                 .map(|settings| Pair {
                     settings: settings.clone(),
                     seen: None,
-                    told: None,
-                    stamps: None,
+                    reported: None,
+                    identities: None,
                     is_settled: false,
                     problem: None,
                 })
@@ -70,27 +70,27 @@ impl CertificateFiles {
         }
     }
 
-    /// Reads all of them once.
+    /// Reads all files once.
     pub(crate) fn read(settings: &[CertificateSettings], now: SystemTime) -> Update {
-        Self::new(settings).look(now)
+        Self::new(settings).poll(now)
     }
 
-    /// Looks at those that have changed lately or were never read, and at some of the others.
-    fn look(&mut self, now: SystemTime) -> Update {
+    /// Checks the pairs that are not settled, and the next batch of the others.
+    fn poll(&mut self, now: SystemTime) -> Update {
         let count = self.pairs.len();
-        let (mut changes, mut is_other) = (Vec::new(), false);
+        let (mut changes, mut problems_changed) = (Vec::new(), false);
         for (index, pair) in self.pairs.iter_mut().enumerate() {
-            let has_turn = (index + count - self.next) % count < AT_ONCE;
-            if has_turn || !pair.is_settled {
+            let in_batch = (index + count - self.next) % count < BATCH;
+            if in_batch || !pair.is_settled {
                 let before = pair.problem.clone();
-                changes.extend(pair.look(now));
-                is_other |= pair.problem != before;
+                changes.extend(pair.poll(now));
+                problems_changed |= pair.problem != before;
             }
         }
-        self.next = (self.next + AT_ONCE) % count.max(1);
-        let problems =
-            is_other.then(|| self.pairs.iter().filter_map(|pair| pair.problem.clone()).collect());
-        Update { changes, problems, synced: true, heard: None }
+        self.next = (self.next + BATCH) % count.max(1);
+        let problems = problems_changed
+            .then(|| self.pairs.iter().filter_map(|pair| pair.problem.clone()).collect());
+        Update { changes, problems, synced: true, as_of: None }
     }
 }
 
@@ -102,12 +102,12 @@ impl Source for CertificateFiles {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                () = updates.stopped() => return Ok(()),
+                () = updates.closed() => return Ok(()),
             }
-            let update = self.look(SystemTime::now());
-            let news = !update.changes.is_empty() || update.problems.is_some() || !synced;
+            let update = self.poll(SystemTime::now());
+            let has_changes = !update.changes.is_empty() || update.problems.is_some() || !synced;
             synced = true;
-            if news && let Err(Stopped) = updates.tell(update).await {
+            if has_changes && let Err(Closed) = updates.send(update).await {
                 return Ok(());
             }
         }
@@ -117,45 +117,45 @@ impl Source for CertificateFiles {
 // === impl Pair ===
 
 impl Pair {
-    /// Chain and key are two files, and change one after the other: what has changed is told once
-    /// it is the same two times.
-    fn look(&mut self, now: SystemTime) -> Option<Change> {
-        let stamps = stamps(&self.settings)
-            .filter(|stamps| stamps.iter().all(|stamp| stamp.is_settled(now)));
-        if stamps == self.stamps && self.is_settled {
+    /// Reads the files if they changed. Chain and key are separate files that change one after the
+    /// other, so a change is reported once two polls read the same.
+    fn poll(&mut self, now: SystemTime) -> Option<Change> {
+        let identities = identities(&self.settings)
+            .filter(|identities| identities.iter().all(|identity| identity.is_settled(now)));
+        if identities == self.identities && self.is_settled {
             return None;
         }
-        self.stamps = stamps;
+        self.identities = identities;
         let (certificate, problem) = match read(&self.settings) {
             Ok(certificate) => (Some(certificate), None),
             Err(problem) => (None, Some(problem)),
         };
         self.problem = problem;
-        let is_same = self.told.is_none() || self.seen == certificate;
+        let is_same = self.reported.is_none() || self.seen == certificate;
         self.seen = certificate;
-        // Files that cannot be read leave the certificate that is known as it is.
-        let new = self.seen.as_ref().filter(|_| is_same && self.seen != self.told).cloned();
+        // If the files cannot be read, the last certificate stays in use.
+        let new = self.seen.as_ref().filter(|_| is_same && self.seen != self.reported).cloned();
         if new.is_some() {
-            self.told.clone_from(&new);
+            self.reported.clone_from(&new);
         }
-        self.is_settled = self.stamps.is_some() && self.seen == self.told;
+        self.is_settled = self.identities.is_some() && self.seen == self.reported;
         if self.is_settled {
-            // One copy in memory is enough.
-            self.seen.clone_from(&self.told);
+            // Share one copy in memory.
+            self.seen.clone_from(&self.reported);
         }
         new.map(|new| Change::Upsert(Object::Certificate(self.settings.clone(), new)))
     }
 }
 
-fn stamps(settings: &CertificateSettings) -> Option<[Stamp; 2]> {
+fn identities(settings: &CertificateSettings) -> Option<[FileIdentity; 2]> {
     let CertificateSettings::Files { certificate, key } = settings else { return None };
-    let of = |path: &Path| fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata));
+    let of = |path: &Path| fs::metadata(path).ok().map(|metadata| FileIdentity::of(&metadata));
     Some([of(certificate)?, of(key)?])
 }
 
 fn read(settings: &CertificateSettings) -> Result<Certificate, Problem> {
     let CertificateSettings::Files { certificate, key } = settings else {
-        return Err(problem(Path::new(""), &io::Error::other("it is not a file")));
+        return Err(problem(Path::new(""), &io::Error::other("not a file")));
     };
     let chain = read_bounded(certificate).map_err(|error| problem(certificate, &error))?;
     let secret = read_bounded(key).map_err(|error| problem(key, &error))?;
@@ -168,14 +168,14 @@ fn read(settings: &CertificateSettings) -> Result<Certificate, Problem> {
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     if fs::metadata(path)?.len() > MAX_FILE_BYTES {
-        return Err(io::Error::other(format!("it has more than {MAX_FILE_BYTES} bytes")));
+        return Err(io::Error::other(format!("larger than {MAX_FILE_BYTES} bytes")));
     }
     fs::read(path)
 }
 
 fn origin(path: &Path) -> Origin {
     Origin {
-        place: Some(Place { file: Arc::new(path.to_owned()), line: 1, column: 1 }),
+        place: Some(SourceLocation { file: Arc::new(path.to_owned()), line: 1, column: 1 }),
         ..Origin::default()
     }
 }
@@ -185,8 +185,8 @@ fn problem(path: &Path, error: &io::Error) -> Problem {
         severity: Severity::Error,
         reason: "CertificateUnreadable",
         origin: origin(path),
-        message: format!("it cannot be read: {error}"),
-        help: "put it back; until then the certificate that was last read is served".to_owned(),
+        message: format!("failed to read the file: {error}"),
+        help: "restore the file; until then the last certificate read from it is served".to_owned(),
     }
 }
 
@@ -194,8 +194,8 @@ fn problem(path: &Path, error: &io::Error) -> Problem {
 mod tests {
     use super::*;
 
-    /// What is told of a chain at three looks, before and after it is written anew.
-    fn told(ago: Duration) -> Vec<Vec<Vec<u8>>> {
+    /// The chains that three polls report, before and after the file is rewritten.
+    fn reported(ago: Duration) -> Vec<Vec<Vec<u8>>> {
         let folder = tempfile::tempdir().unwrap();
         let path = |name| folder.path().join(name);
         let mut files = CertificateFiles::new(&[CertificateSettings::Files {
@@ -203,37 +203,37 @@ mod tests {
             key: path("key"),
         }]);
         fs::write(path("key"), "key").unwrap();
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for text in ["chain 1", "chain 2"] {
             fs::write(path("crt"), text).unwrap();
             for _ in 0..3 {
-                let update = files.look(SystemTime::now() + ago);
+                let update = files.poll(SystemTime::now() + ago);
                 let chains = update.changes.into_iter().filter_map(|change| match change {
                     Change::Upsert(Object::Certificate(_, certificate)) => {
                         Some(certificate.chain.to_vec())
                     }
                     _ => None,
                 });
-                told.push(chains.collect());
+                reported.push(chains.collect());
             }
         }
-        told
+        reported
     }
 
     #[test]
-    fn what_has_changed_is_told_once_it_is_the_same_two_times() {
+    fn a_change_is_reported_after_two_identical_reads() {
         let (first, second) = (b"chain 1".to_vec(), b"chain 2".to_vec());
         let expected = [vec![first], vec![], vec![], vec![], vec![second], vec![]];
-        assert_eq!(told(Duration::ZERO), expected, "written in the moment of the look");
-        assert_eq!(told(Duration::from_secs(3600)), expected, "written an hour before");
+        assert_eq!(reported(Duration::ZERO), expected, "written at the time of the poll");
+        assert_eq!(reported(Duration::from_secs(3600)), expected, "written an hour before");
     }
 
     #[test]
-    fn many_are_looked_at_in_turns_and_none_is_forgotten() {
+    fn many_files_are_polled_in_batches() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::write(path("key"), "key").unwrap();
-        let count = 2 * AT_ONCE + 1;
+        let count = 2 * BATCH + 1;
         let settings: Vec<CertificateSettings> = (0..count)
             .map(|number| {
                 fs::write(path(&number.to_string()), "chain 1").unwrap();
@@ -245,20 +245,20 @@ mod tests {
             .collect();
         let mut files = CertificateFiles::new(&settings);
         let mut later = SystemTime::now() + Duration::from_secs(3600);
-        let mut look = || {
+        let mut poll = || {
             later += INTERVAL;
-            files.look(later).changes.len()
+            files.poll(later).changes.len()
         };
-        assert_eq!(look(), count, "all at the start");
-        for number in [0, AT_ONCE, 2 * AT_ONCE] {
+        assert_eq!(poll(), count, "all at the start");
+        for number in [0, BATCH, 2 * BATCH] {
             fs::write(path(&number.to_string()), "chain 2 is longer").unwrap();
-            // Whoever's turn it is: seen once in three looks, and told at the next.
-            assert_eq!((0..4).map(|_| look()).sum::<usize>(), 1, "number {number}");
+            // Each is in one of three polls, and reported by the one after it.
+            assert_eq!((0..4).map(|_| poll()).sum::<usize>(), 1, "number {number}");
         }
     }
 
     #[test]
-    fn files_that_went_away_are_told_and_what_they_held_is_not_taken_back() {
+    fn a_removed_file_is_reported_and_its_certificate_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name| folder.path().join(name);
         let mut files = CertificateFiles::new(&[CertificateSettings::Files {
@@ -268,15 +268,15 @@ mod tests {
         fs::write(path("key"), "key").unwrap();
         fs::write(path("crt"), "chain").unwrap();
         let later = SystemTime::now() + Duration::from_secs(3600);
-        assert_eq!(files.look(later).changes.len(), 1);
+        assert_eq!(files.poll(later).changes.len(), 1);
         fs::remove_file(path("crt")).unwrap();
-        let update = files.look(later);
+        let update = files.poll(later);
         assert_eq!(
             (update.changes.len(), update.problems.map(|problems| problems.len())),
             (0, Some(1))
         );
         fs::write(path("crt"), "chain").unwrap();
-        let update = files.look(later);
+        let update = files.poll(later);
         assert_eq!((update.changes.len(), update.problems), (0, Some(vec![])));
     }
 }

@@ -1,7 +1,7 @@
-//! A folder of manifests: read in whole, and read anew when it changes.
+//! A folder of manifests: read at start, and again when it changes.
 //!
-//! What changed is swapped in whole. A file that is broken keeps the last good meaning of what it
-//! defined ([`scan`]), so that a slip in an editor takes nothing down.
+//! A change takes effect as a whole. The objects of an invalid file keep their last valid state
+//! ([`scan`]), so that a typing error in an editor takes nothing down.
 
 mod scan;
 mod watch;
@@ -12,15 +12,15 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use self::scan::{Folder, News};
+use self::scan::{Diff, Folder};
 use self::watch::Watch;
 use super::file_kind::FileKind;
 use super::manifest::Manifests;
-use super::{Secrets, Source, SourceError, Stopped, Update, Updates};
+use super::{Closed, Secrets, Source, SourceError, Update, Updates};
 use crate::resources::Change;
 
-/// How often the whole folder is looked at, without having been told of a change: what is behind a
-/// symbolic link, or on a network's file system, changes without notice.
+/// The interval between scans of the whole folder without a notification: changes behind a symbolic
+/// link or on a network file system do not cause one.
 pub const INTERVAL: Duration = Duration::from_secs(5);
 
 /// A folder of manifests.
@@ -33,7 +33,7 @@ pub struct Directory {
 // === impl Directory ===
 
 impl Directory {
-    /// The folder at `path`, and of its Secrets only these.
+    /// Creates a source of the folder at `path` that reads only these `secrets`.
     #[must_use]
     pub fn new(path: PathBuf, secrets: Secrets) -> Self {
         Self { path, secrets }
@@ -44,50 +44,50 @@ impl Source for Directory {
     async fn run(self, updates: Updates) -> Result<(), SourceError> {
         let mut watch = Watch::new(&self.path)?;
         let mut folder = Folder::new(vec![self.path], self.secrets);
-        let mut places = None;
+        let mut changed_paths = None;
         let mut next_whole = Instant::now();
         loop {
-            if places.is_none() {
+            if changed_paths.is_none() {
                 next_whole = Instant::now() + INTERVAL;
             }
-            // Between what is read and what is watched there is no gap: the watch is older than the
-            // reading.
-            let (update, kept) =
-                tokio::task::spawn_blocking(move || (look(&mut folder, places.as_ref()), folder))
-                    .await
-                    .map_err(|error| SourceError::Ended(error.to_string()))?;
-            folder = kept;
-            if let Err(Stopped) = updates.tell(update).await {
+            // No change is missed between the scan and the watch: the watch began before the scan.
+            let (update, scanned) = tokio::task::spawn_blocking(move || {
+                (rescan(&mut folder, changed_paths.as_ref()), folder)
+            })
+            .await
+            .map_err(|error| SourceError::Terminated(error.to_string()))?;
+            folder = scanned;
+            if let Err(Closed) = updates.send(update).await {
                 return Ok(());
             }
             tokio::select! {
-                changed = watch.changed(next_whole) => places = changed,
-                () = updates.stopped() => return Ok(()),
+                changed = watch.changed(next_whole) => changed_paths = changed,
+                () = updates.closed() => return Ok(()),
             }
-            if watch.renew() {
-                places = None;
+            if watch.restart_if_replaced() {
+                changed_paths = None;
             }
         }
     }
 }
 
-/// Reads folders and files once, as one: their objects, and what is wrong in them.
+/// Reads folders and files once, and returns all their objects and problems.
 #[must_use]
 pub fn read(paths: Vec<PathBuf>, secrets: Secrets) -> Manifests {
     let mut folder = Folder::new(paths, secrets);
-    let news = folder.scan(None, SystemTime::now()).unwrap_or_default();
-    let objects = news.changes.into_iter().filter_map(|change| match change {
+    let diff = folder.scan(None, SystemTime::now()).unwrap_or_default();
+    let objects = diff.changes.into_iter().filter_map(|change| match change {
         Change::Upsert(object) => Some(object),
         Change::Delete(_) | Change::Replace(..) => None,
     });
     Manifests {
         objects: objects.collect(),
         partial: folder.partial().cloned().collect(),
-        problems: news.problems,
+        problems: diff.problems,
     }
 }
 
-/// The files of a folder that are configurations of a gateway, in their order.
+/// The files of a folder that are gateway configurations, sorted by path.
 #[must_use]
 pub fn configurations(path: &Path) -> Vec<PathBuf> {
     scan::files(path)
@@ -99,13 +99,13 @@ pub fn configurations(path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn look(folder: &mut Folder, places: Option<&BTreeSet<PathBuf>>) -> Update {
+fn rescan(folder: &mut Folder, changed_paths: Option<&BTreeSet<PathBuf>>) -> Update {
     let now = SystemTime::now();
-    match folder.scan(places, now) {
-        Some(News { changes, problems, readable }) => {
-            Update { changes, problems: Some(problems), synced: readable, heard: Some(now) }
+    match folder.scan(changed_paths, now) {
+        Some(Diff { changes, problems, readable }) => {
+            Update { changes, problems: Some(problems), synced: readable, as_of: Some(now) }
         }
-        None => Update { heard: Some(now), ..Update::default() },
+        None => Update { as_of: Some(now), ..Update::default() },
     }
 }
 

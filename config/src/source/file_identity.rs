@@ -1,4 +1,4 @@
-//! Whether a file is as it was when it was read.
+//! Detects whether a file has changed since it was read.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -6,13 +6,13 @@ use std::time::SystemTime;
 
 use crate::unix_time::seconds;
 
-/// How coarse the clock of a file system may be, in seconds: a file that was written so shortly
-/// before it was read may have been written again without a trace.
+/// The coarsest clock of a file system, in seconds: a file that was written this shortly before it
+/// was read can be written again without a change of its times.
 const CLOCK: i64 = 2;
 
-/// What tells that a file has changed.
+/// The metadata of a file that changes with its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct FileIdentity {
     device: u64,
     inode: u64,
     length: u64,
@@ -20,10 +20,10 @@ pub(super) struct Stamp {
     changed: (i64, i64),
 }
 
-// === impl Stamp ===
+// === impl FileIdentity ===
 
-impl Stamp {
-    /// To be taken before the file is read.
+impl FileIdentity {
+    /// The identity by `metadata`, which must be taken before the file is read.
     pub(super) fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -34,7 +34,7 @@ impl Stamp {
         }
     }
 
-    /// Whether any change after `now` makes another stamp of it.
+    /// Whether any change after `now` changes the identity.
     pub(super) fn is_settled(&self, now: SystemTime) -> bool {
         let now = i64::try_from(seconds(now));
         now.is_ok_and(|now| now.saturating_sub(self.modified.0) > CLOCK)

@@ -1,13 +1,13 @@
-//! Whether a file is a gateway's configuration or one of manifests, by what is in it.
+//! Detects whether a file is a gateway's configuration or a manifest, by its content.
 
 use crate::yaml::{self, Node, Value};
 
-/// Keys that every Kubernetes object has, and no configuration.
+/// Keys that every Kubernetes object has and no configuration has.
 const OF_OBJECTS: [&str; 3] = ["apiVersion", "kind", "metadata"];
-/// Keys that every configuration has, and no Kubernetes object.
+/// Keys that every configuration has and no Kubernetes object has.
 const OF_CONFIGURATIONS: [&str; 2] = ["zone", "source"];
 
-/// What a file is.
+/// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
     /// The configuration of a gateway.
@@ -19,8 +19,8 @@ pub enum FileKind {
 // === impl FileKind ===
 
 impl FileKind {
-    /// The kind of a file with these contents, YAML or JSON; `None` where they are neither. A file
-    /// that cannot be parsed is judged by the beginnings of its lines.
+    /// Returns the kind of a file with this YAML or JSON content; `None` if it is neither. A file
+    /// that cannot be parsed is classified by the keys at the start of its lines.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Option<Self> {
         let documents = yaml::read(bytes);
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_known_by_its_keys() {
+    fn a_file_is_classified_by_its_keys() {
         use FileKind::{Configuration, Manifests};
         for (text, kind) in [
             ("apiVersion: v1\nkind: Service\n", Some(Manifests)),

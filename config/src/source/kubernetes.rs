@@ -3,11 +3,11 @@
 //! Namespace.
 //!
 //! - [`connect`] finds the API server and the credentials for it;
-//! - [`watch`] keeps one watch alive: streaming or paged lists, bookmarks, back-off, connections
-//!   that died without a word;
-//! - [`session`] is what the events of a watch mean, without a network.
+//! - [`watch`] keeps one watch alive: streaming or paged lists, bookmarks, back-off, silently
+//!   dropped connections;
+//! - [`watch_session`] interprets the events of a watch, without network access.
 //!
-//! Without the API server everything stays as it was last known, and [`Update::heard`] falls
+//! While the API server is unreachable the last state stays in effect, and [`Update::as_of`] falls
 //! behind.
 
 mod backoff;
@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 pub(crate) use self::connect::client;
 use self::watch::{Selection, Watch};
 use self::watch_session::{CredentialSecret, Watched};
-use super::{Secrets, Source, SourceError, Stopped, Update, Updates};
+use super::{Closed, Secrets, Source, SourceError, Update, Updates};
 use crate::model::credential::CREDENTIAL;
 use crate::problem::Problem;
 use crate::settings::KubernetesSettings;
@@ -42,23 +42,23 @@ pub struct Kubernetes {
 // === impl Kubernetes ===
 
 impl Kubernetes {
-    /// Finds the API server and the credentials for it, without asking it anything. Of all Secrets
+    /// Finds the API server and its credentials, without sending a request. Of all Secrets
     /// only `secrets` are read.
     ///
     /// # Errors
-    /// There is no kubeconfig, or nothing that can be used in it.
+    /// There is no kubeconfig, or it is not usable.
     pub async fn new(settings: &KubernetesSettings, secrets: Secrets) -> Result<Self, SourceError> {
         let (client, address) = connect::connect(settings).await?;
         Ok(Self { client, address, secrets })
     }
 
-    /// Where the API server answers; `None` where its client goes by a name.
+    /// The address of the API server; `None` if its URL has a hostname.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
-    /// Talks to the API server.
+    /// The client of the API server.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
@@ -73,8 +73,7 @@ impl Source for Kubernetes {
         watches.spawn::<core::Service>(Api::all(self.client.clone()), Selection::All);
         watches.spawn::<discovery::EndpointSlice>(Api::all(self.client.clone()), Selection::All);
         for secret in certificates {
-            // By name alone: a Role can then grant this one Secret, and no other is ever in this
-            // process.
+            // By name: a Role can then grant only this Secret, and this process reads no other.
             watches.spawn::<core::Secret>(
                 Api::namespaced(self.client.clone(), &secret.namespace),
                 Selection::Name(secret.name.to_string()),
@@ -88,7 +87,7 @@ impl Source for Kubernetes {
     }
 }
 
-/// All watches, told as one source.
+/// All watches, combined into one source.
 struct Watches {
     ends: Vec<Updates>,
     updates: mpsc::Receiver<(usize, Update)>,
@@ -96,11 +95,11 @@ struct Watches {
     joined: Joined,
 }
 
-/// What all watches have told together.
+/// The combined state of all watches.
 struct Joined {
     unsynced: BTreeSet<usize>,
     problems: BTreeMap<usize, Vec<Problem>>,
-    heard: BTreeMap<usize, SystemTime>,
+    as_of: BTreeMap<usize, SystemTime>,
     watches: usize,
 }
 
@@ -123,13 +122,13 @@ impl Watches {
         loop {
             tokio::select! {
                 Some((watch, update)) = self.updates.recv() => {
-                    if let Err(Stopped) = updates.tell(self.joined.take(watch, update)).await {
+                    if let Err(Closed) = updates.send(self.joined.take(watch, update)).await {
                         return Ok(());
                     }
                 }
-                () = updates.stopped() => return Ok(()),
-                Some(ended) = self.tasks.join_next() => {
-                    return Err(SourceError::Ended(ended.err().map_or_else(|| "a watch ended".to_owned(), |error| error.to_string())));
+                () = updates.closed() => return Ok(()),
+                Some(stopped) = self.tasks.join_next() => {
+                    return Err(SourceError::Terminated(stopped.err().map_or_else(|| "a watch stopped".to_owned(), |error| error.to_string())));
                 }
             }
         }
@@ -143,13 +142,13 @@ impl Joined {
         Self {
             unsynced: (0..watches).collect(),
             problems: BTreeMap::new(),
-            heard: BTreeMap::new(),
+            as_of: BTreeMap::new(),
             watches,
         }
     }
 
-    /// What an update of one watch says of all of them: synced once all are, known as of the time
-    /// of the one that is most behind.
+    /// Combines an update of one watch with the state of the others: synced once all are, current
+    /// as of the oldest of their times.
     fn take(&mut self, watch: usize, update: Update) -> Update {
         if update.synced {
             self.unsynced.remove(&watch);
@@ -158,10 +157,10 @@ impl Joined {
             self.problems.insert(watch, problems);
             self.problems.values().flatten().cloned().collect()
         });
-        self.heard.extend(update.heard.map(|time| (watch, time)));
-        let all_heard = self.heard.len() == self.watches;
-        let heard = self.heard.values().min().copied().filter(|_| all_heard);
-        Update { changes: update.changes, problems, synced: self.unsynced.is_empty(), heard }
+        self.as_of.extend(update.as_of.map(|time| (watch, time)));
+        let all_reported = self.as_of.len() == self.watches;
+        let as_of = self.as_of.values().min().copied().filter(|_| all_reported);
+        Update { changes: update.changes, problems, synced: self.unsynced.is_empty(), as_of }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Manifests: files of Kubernetes objects, as for `kubectl apply -f`.
+//! Manifests: files of Kubernetes objects, as used with `kubectl apply -f`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use serde::de::DeserializeOwned;
 
 use crate::model::credential::CREDENTIAL;
-use crate::model::{NamespacedName, Origin, Place};
+use crate::model::{NamespacedName, Origin, SourceLocation};
 use crate::problem::{Problem, Severity};
 use crate::resources::credential::Credential;
 use crate::resources::{EndpointSlice, Namespace, Object, Service};
@@ -16,27 +16,27 @@ use crate::snapshot::certificate::Certificate;
 use crate::source::{Secrets, file_kind};
 use crate::yaml::{self, Amended, DecodeError, Node, Position, Value, decode_amending};
 
-/// The deepest nesting of `kind: List` in one another.
+/// The maximum nesting depth of `kind: List`.
 const MAX_LISTS: usize = 4;
-/// The most problems that are told of one file.
+/// The maximum number of problems that are reported for one file.
 const MAX_PROBLEMS: usize = 100;
 
-/// What a file of manifests holds.
+/// The content of a manifest file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Manifests {
-    /// The objects of the kinds that are read here, in the order of the file.
+    /// The objects of supported kinds, in the order of the file.
     pub objects: Vec<Object>,
-    /// What can be read of objects that are wrong in part. They have no effect, but what else is
-    /// wrong can be seen by them.
+    /// The valid parts of partly invalid objects. They have no effect, but help to find further
+    /// problems.
     pub partial: Vec<Object>,
-    /// What is wrong with objects of these kinds, and with the file.
+    /// Problems of objects of these kinds, and of the file.
     pub problems: Vec<Problem>,
 }
 
-/// Reads a file of manifests, YAML or JSON. Of Secrets only those that `secrets` mean are read;
-/// objects of other kinds, and a document that is a gateway's configuration, are left aside.
+/// Reads a manifest file, YAML or JSON. Only Secrets selected by `secrets` are read; objects of
+/// other kinds, and gateway configurations, are ignored.
 ///
-/// It looks at nothing but its arguments; `file` is the file's name in origins.
+/// Accesses no files; `file` is the name that appears in origins.
 #[must_use]
 pub fn read_manifests(file: &Arc<PathBuf>, bytes: &[u8], secrets: &Secrets) -> Manifests {
     let mut reader = Reader { file, secrets, read: Manifests::default() };
@@ -79,18 +79,18 @@ impl Reader<'_> {
         };
         match (version, kind) {
             ("v1", "Namespace") => {
-                self.object("Namespace", node, |object: &core::Namespace, place| {
-                    Namespace::from_object(object, place).map(Object::Namespace)
+                self.object("Namespace", node, |object: &core::Namespace, location| {
+                    Namespace::from_object(object, location).map(Object::Namespace)
                 })
             }
             ("v1", "Service") => {
-                self.object("Service", node, |object: &core::Service, place| {
-                    Service::from_object(object, place).map(Object::Service)
+                self.object("Service", node, |object: &core::Service, location| {
+                    Service::from_object(object, location).map(Object::Service)
                 });
             }
             ("discovery.k8s.io/v1", "EndpointSlice") => {
-                self.object("EndpointSlice", node, |object: &discovery::EndpointSlice, place| {
-                    EndpointSlice::from_object(object, place).map(Object::EndpointSlice)
+                self.object("EndpointSlice", node, |object: &discovery::EndpointSlice, location| {
+                    EndpointSlice::from_object(object, location).map(Object::EndpointSlice)
                 })
             }
             ("v1", "Secret") => self.secret(node),
@@ -110,12 +110,12 @@ impl Reader<'_> {
             );
         };
         if lists >= MAX_LISTS {
-            let message = format!("lists are in one another more than {MAX_LISTS} deep");
+            let message = format!("lists are nested more than {MAX_LISTS} deep");
             return self.problem(
                 Origin::default(),
                 node.at,
                 message,
-                "write the objects as documents of their own",
+                "write the objects as separate documents",
             );
         }
         for item in items {
@@ -130,8 +130,8 @@ impl Reader<'_> {
         if self.secrets.credentials.as_ref() == Some(&name.namespace)
             && labels.is_some_and(|labels| labels.get(CREDENTIAL).is_some())
         {
-            self.object("Secret", node, |object: &core::Secret, place| {
-                Credential::from_secret(object, place).map(Object::Credential)
+            self.object("Secret", node, |object: &core::Secret, location| {
+                Credential::from_secret(object, location).map(Object::Credential)
             });
         }
         if self.secrets.certificates.contains(&name) {
@@ -139,8 +139,8 @@ impl Reader<'_> {
                 namespace: name.namespace.to_string(),
                 name: name.name.to_string(),
             };
-            self.object("Secret", node, |object: &core::Secret, place| {
-                Certificate::from_secret(object, place)
+            self.object("Secret", node, |object: &core::Secret, location| {
+                Certificate::from_secret(object, location)
                     .map(|certificate| Object::Certificate(settings.clone(), certificate))
             });
         }
@@ -150,11 +150,11 @@ impl Reader<'_> {
         &mut self,
         kind: &'static str,
         node: &Node,
-        trim: impl Fn(&T, Option<Place>) -> Result<Object, Problem>,
+        trim: impl Fn(&T, Option<SourceLocation>) -> Result<Object, Problem>,
     ) {
-        let place = self.place(node.at);
+        let location = self.location(node.at);
         match yaml::decode::<T>(node) {
-            Ok(object) => match trim(&object, Some(place)) {
+            Ok(object) => match trim(&object, Some(location)) {
                 Ok(object) => self.read.objects.push(object),
                 Err(problem) => self.read.problems.push(problem),
             },
@@ -164,9 +164,9 @@ impl Reader<'_> {
                 for error in errors {
                     self.wrong(kind, node, error);
                 }
-                // A Secret that is wrong in part means nothing.
+                // A partly invalid Secret is not used at all.
                 if kind != "Secret" {
-                    let trimmed = |value: &T| trim(value, Some(place.clone())).ok();
+                    let trimmed = |value: &T| trim(value, Some(location.clone())).ok();
                     let partial = value.as_ref().and_then(trimmed).or_else(|| {
                         yaml::decode::<T>(&rest.only("metadata")).ok().as_ref().and_then(trimmed)
                     });
@@ -180,9 +180,8 @@ impl Reader<'_> {
         let key = node.key_path(&error.path);
         let message =
             if key.is_empty() { error.message } else { format!("`{key}`: {}", error.message) };
-        // A Secret's values must not get into a message.
-        let message =
-            if kind == "Secret" { format!("`{key}` is not what it must be") } else { message };
+        // Values of a Secret must not appear in messages.
+        let message = if kind == "Secret" { format!("`{key}` is invalid") } else { message };
         self.problem(self.origin(kind, node), error.at.unwrap_or(node.at), message, error.help);
     }
 
@@ -199,8 +198,8 @@ impl Reader<'_> {
         }
     }
 
-    fn place(&self, at: Position) -> Place {
-        Place { file: self.file.clone(), line: at.line, column: at.column }
+    fn location(&self, at: Position) -> SourceLocation {
+        SourceLocation { file: self.file.clone(), line: at.line, column: at.column }
     }
 
     fn problem(
@@ -210,7 +209,7 @@ impl Reader<'_> {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        let origin = Origin { place: Some(self.place(at)), ..origin };
+        let origin = Origin { place: Some(self.location(at)), ..origin };
         let problem = Problem {
             severity: Severity::Error,
             reason: "Unreadable",

@@ -1,7 +1,7 @@
-//! Problems and other notices as Events (`events.k8s.io/v1`) on the resources that they are about:
-//! `kubectl describe` shows them to the owner.
+//! Notices as Events (`events.k8s.io/v1`) on the resources that they are about: `kubectl describe`
+//! shows them.
 //!
-//! They are a courtesy: bounded in number and rate, and never tried twice.
+//! They are best effort: bounded in number and rate, and never retried.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -19,22 +19,22 @@ use super::Notice;
 use crate::model::Origin;
 use crate::model::vocabulary::prefixed;
 
-/// The most notices that wait to become Events.
+/// The most notices in the queue.
 pub const MAX_WAITING: usize = 256;
-/// How many Events may be written at once.
+/// How many Events may be written in a burst.
 const BURST: u32 = 20;
-/// After a burst, one Event in this time.
+/// The interval of Events after a burst.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long one Event may take.
+/// Timeout for writing one Event.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest note that the API server takes, in bytes.
+/// The longest note that the API server accepts, in bytes.
 const MAX_NOTE: usize = 1024;
-/// Who writes the Events.
+/// The `reportingController` of the Events.
 const CONTROLLER: &str = prefixed!("gateway");
 
-/// Writes notices as Events until no more can come.
+/// Writes notices as Events until the channel is closed.
 pub async fn write(client: Client, notices: &mut mpsc::Receiver<Notice>) {
-    // The pod's name, so that the Events of replicas are kept apart.
+    // The pod's name distinguishes the Events of replicas.
     let reporter =
         Reporter { controller: CONTROLLER.to_owned(), instance: std::env::var("HOSTNAME").ok() };
     let recorder = Recorder::new(client.clone(), reporter);
@@ -44,9 +44,9 @@ pub async fn write(client: Client, notices: &mut mpsc::Receiver<Notice>) {
         match timeout(TIMEOUT, write_one(&client, &recorder, &notice)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::debug!(origin = %notice.origin, %error, "the Event was not written")
+                tracing::debug!(origin = %notice.origin, %error, "failed to write the Event")
             }
-            Err(_) => tracing::debug!(origin = %notice.origin, "the Event was not written in time"),
+            Err(_) => tracing::debug!(origin = %notice.origin, "timed out while writing the Event"),
         }
     }
 }
@@ -73,8 +73,8 @@ fn note(notice: &Notice) -> String {
     note
 }
 
-/// The object that a notice is about, as it is now; `None` where it is gone or where its kind has
-/// no Events.
+/// The current object that a notice is about; `None` where it was deleted, or where its kind has no
+/// Events.
 async fn regarding(
     client: &Client,
     origin: &Origin,
@@ -87,8 +87,7 @@ async fn regarding(
             find(&Api::<EndpointSlice>::namespaced(client.clone(), namespace), origin).await
         }
         "Secret" => {
-            // What there is to say may be that it is not there: the Event then waits for it in its
-            // namespace.
+            // The notice may be that the Secret is missing: the Event then refers to it by name.
             let found = find(&Api::<Secret>::namespaced(client.clone(), namespace), origin)
                 .await
                 .unwrap_or_default();
@@ -104,8 +103,8 @@ async fn regarding(
     }
 }
 
-/// By a list of one: that needs no right beyond those that watching needs. `kubectl describe` finds
-/// Events by the object's uid.
+/// Finds an object by a list with a field selector, which needs no right beyond those for watching.
+/// `kubectl describe` finds Events by the object's uid.
 async fn find<K>(api: &Api<K>, origin: &Origin) -> Result<Option<ObjectReference>, kube::Error>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
@@ -128,7 +127,7 @@ impl Rate {
         Self { tokens: BURST, since: now }
     }
 
-    /// When the next one may be written.
+    /// When the next Event may be written.
     fn next(&mut self, now: Instant) -> Instant {
         while self.tokens < BURST && now.saturating_duration_since(self.since) >= INTERVAL {
             self.since += INTERVAL;
@@ -151,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_a_burst_one_a_second() {
+    fn events_are_limited_to_one_per_second_after_a_burst() {
         let start = Instant::now();
         let mut rate = Rate::new(start);
         for _ in 0..BURST {

@@ -1,5 +1,5 @@
-//! Where the Secrets of client keys are: in a cluster, or in a folder of manifests. What
-//! `portcullis key` works on.
+//! The store for the Secrets of client keys, in a cluster or in a folder of manifests, as used by
+//! `portcullis key`.
 
 mod cluster;
 mod folder;
@@ -14,10 +14,10 @@ use crate::settings::KubernetesSettings;
 use crate::snapshot::access::ClientKey;
 use crate::source::SourceError;
 
-/// How long an API server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The timeout of a request to the API server.
+const REQUEST: Duration = Duration::from_secs(30);
 
-/// Where the Secrets of client keys are.
+/// A store of client keys.
 pub struct Store(Kind);
 
 enum Kind {
@@ -28,34 +28,33 @@ enum Kind {
 /// The client keys of a store.
 #[derive(Debug, Default)]
 pub struct ClientKeys {
-    /// Those that can be understood, by name, with the time at which their Secrets were made,
-    /// where that is known.
+    /// The valid keys, by name, with the creation time of their Secrets, if known.
     pub keys: Vec<(ClientKey, Option<SystemTime>)>,
-    /// What is wrong with others.
+    /// The problems of invalid keys.
     pub problems: Vec<Problem>,
 }
 
-/// Why a store did not do what it was asked for.
+/// Why a store operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// There is no way to the API server.
+    /// There is no usable configuration for the API server.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The API server refuses, or cannot be reached.
-    #[error("the API server did not {0}: {reason}", reason = reason(.1))]
+    /// The API server returned an error, or cannot be reached.
+    #[error("the API server failed to {0}: {reason}", reason = reason(.1))]
     Cluster(&'static str, #[source] Box<kube::Error>),
-    /// The API server does not answer.
-    #[error("the API server did not {0} in {seconds} s", seconds = PATIENCE.as_secs())]
-    Late(&'static str),
+    /// The API server did not respond in time.
+    #[error("the API server failed to {0} within {seconds} s", seconds = REQUEST.as_secs())]
+    Timeout(&'static str),
     /// A file cannot be read or written.
     #[error("{0}: {1}")]
     File(PathBuf, #[source] std::io::Error),
-    /// A file is not as it was written here, and may hold more than the key.
-    #[error("{0} was changed by hand, or holds more than this key")]
+    /// A file is not as `portcullis key` wrote it, and may contain more than the key.
+    #[error("{0} was edited, or contains more than this key")]
     Changed(PathBuf),
 }
 
-/// What the API server says, where it says anything.
+/// The message of the API server, else that of the client.
 fn reason(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
@@ -66,10 +65,10 @@ fn reason(error: &kube::Error) -> String {
 // === impl Store ===
 
 impl Store {
-    /// A Namespace of the cluster that `settings` lead to.
+    /// The store in a Namespace of the cluster of `settings`.
     ///
     /// # Errors
-    /// There is no kubeconfig, or nothing that can be used in it.
+    /// There is no kubeconfig, or it is not usable.
     pub async fn cluster(
         settings: &KubernetesSettings,
         namespace: &str,
@@ -77,16 +76,16 @@ impl Store {
         Ok(Self(Kind::Cluster(Cluster::new(settings, namespace).await?)))
     }
 
-    /// What a folder of manifests has of a Namespace.
+    /// The store in a folder of manifests, for a Namespace.
     #[must_use]
     pub fn folder(path: PathBuf, namespace: &str) -> Self {
         Self(Kind::Folder(Folder::new(path, namespace)))
     }
 
-    /// All client keys.
+    /// Lists all client keys.
     ///
     /// # Errors
-    /// The API server does not tell them, or the folder cannot be read.
+    /// The API server does not list them, or the folder cannot be read.
     pub async fn list(&self) -> Result<ClientKeys, StoreError> {
         match &self.0 {
             Kind::Cluster(cluster) => cluster.list().await,
@@ -94,10 +93,10 @@ impl Store {
         }
     }
 
-    /// Keeps a new key; one of the same name must not be there.
+    /// Stores a new key; its name must not exist yet.
     ///
     /// # Errors
-    /// It is there, or cannot be written: then nothing has changed.
+    /// The name exists, or the key cannot be written. Nothing has changed then.
     pub async fn create(&self, key: &ClientKey) -> Result<(), StoreError> {
         match &self.0 {
             Kind::Cluster(cluster) => cluster.create(key).await,
@@ -105,21 +104,21 @@ impl Store {
         }
     }
 
-    /// Gives a key, as it was listed, another end.
+    /// Sets the expiry of a listed key.
     ///
     /// # Errors
-    /// It is gone, or cannot be written.
-    pub async fn end(&self, key: &ClientKey, expires: SystemTime) -> Result<(), StoreError> {
+    /// The key no longer exists, or cannot be written.
+    pub async fn expire(&self, key: &ClientKey, expires: SystemTime) -> Result<(), StoreError> {
         match &self.0 {
-            Kind::Cluster(cluster) => cluster.end(key, expires).await,
-            Kind::Folder(folder) => folder.end(key, expires),
+            Kind::Cluster(cluster) => cluster.expire(key, expires).await,
+            Kind::Folder(folder) => folder.expire(key, expires),
         }
     }
 
-    /// Takes away a key, as it was listed.
+    /// Deletes a listed key.
     ///
     /// # Errors
-    /// It is gone, or cannot be taken away.
+    /// The key no longer exists, or cannot be deleted.
     pub async fn revoke(&self, key: &ClientKey) -> Result<(), StoreError> {
         match &self.0 {
             Kind::Cluster(cluster) => cluster.revoke(key).await,

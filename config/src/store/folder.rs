@@ -1,11 +1,11 @@
-//! A folder that one machine keeps certificates in: files of mode 0600, each replaced whole.
+//! A store in a folder of one machine: files of mode 0600, each replaced atomically.
 //!
 //! ```text
-//! lock              held by the process that leads, with the number of its term
+//! lock              locked by the leader, contains the number of its term
 //! state             the state
-//! rollover          somebody asked to have the keys of accounts replaced
+//! rollover          the last request to replace the account keys
 //! NAME.pem          a certificate: its private key, then its chain
-//! NAME.renew        somebody asked to have it renewed
+//! NAME.renew        exists if a renewal of the certificate was requested
 //! ```
 
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -19,38 +19,41 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Held, Kept, MAX_BYTES, MAX_CERTIFICATES, NewCertificate, Store, StoreError, Term};
+use super::{
+    MAX_BYTES, MAX_CERTIFICATES, NewCertificate, Store, StoreError, StoreState, StoredCertificate,
+    Term,
+};
 use crate::atomic_file;
-use crate::model::{Origin, Place, check_label};
+use crate::model::{Origin, SourceLocation, check_label};
 use crate::snapshot::certificate::{Certificate, SecretBytes};
 
-/// How often the folder is looked at for what other processes have written.
+/// The interval between polls for changes by other processes.
 const INTERVAL: Duration = Duration::from_secs(1);
 const LOCK: &str = "lock";
 const STATE: &str = "state";
 const ROLLOVER: &str = "rollover";
 const CHAIN: &str = "-----BEGIN CERTIFICATE-----";
 
-/// A folder.
+/// A store in a folder.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
     lock: Mutex<Lock>,
-    seen: Mutex<Vec<Mark>>,
-    held: watch::Sender<Option<Arc<Held>>>,
+    seen: Mutex<Vec<FileVersion>>,
+    contents: watch::Sender<Option<Arc<StoreState>>>,
     term: watch::Sender<Option<Term>>,
 }
 
-/// The lock's file, and the term for as long as the lock is held.
+/// The lock file, and the term while this process holds the lock.
 #[derive(Debug)]
 struct Lock {
     file: File,
     term: Option<Term>,
 }
 
-/// What tells one version of a file from another.
+/// Identifies a version of a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Mark {
+struct FileVersion {
     name: String,
     inode: u64,
     modified: (i64, i64),
@@ -60,10 +63,10 @@ struct Mark {
 // === impl Folder ===
 
 impl Folder {
-    /// Makes the folder where it is not there; others than its owner get no right in it.
+    /// Opens the folder, and creates it if needed. Only its owner gets access.
     ///
     /// # Errors
-    /// It cannot be made, or is not ours to write to.
+    /// The folder cannot be created or is not writable.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let wrong = |error| failed(path, error);
         fs::create_dir_all(path).map_err(wrong)?;
@@ -81,67 +84,70 @@ impl Folder {
             path: path.to_owned(),
             lock: Mutex::new(Lock { file, term: None }),
             seen: Mutex::default(),
-            held: watch::Sender::new(None),
+            contents: watch::Sender::new(None),
             term: watch::Sender::new(None),
         })
     }
 
-    /// Looks at everything once.
-    fn look(&self) {
+    /// Tries to become the leader, and reads the folder.
+    fn poll(&self) {
         self.campaign();
         if let Err(error) = self.read() {
-            tracing::warn!(%error, "the folder of certificates cannot be read; what is known stays");
+            tracing::warn!(%error, "failed to read the folder of certificates; the last contents stay");
         }
     }
 
-    /// Leads where no other process does. The system gives the lock back when its holder ends,
-    /// however it ends.
+    /// Becomes the leader if no other process is. The system releases the lock when its holder
+    /// exits for any reason.
     fn campaign(&self) {
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         if lock.term.is_some() || lock.file.try_lock().is_err() {
             return;
         }
-        match lock.begin() {
+        match lock.next_term() {
             Ok(term) => {
                 lock.term = Some(term);
                 self.term.send_replace(Some(term));
             }
             Err(error) => {
-                tracing::warn!(%error, "the lock of the folder of certificates cannot be written");
+                tracing::warn!(%error, "failed to write the lock file of the folder of certificates");
                 let _ = lock.file.unlock();
             }
         }
     }
 
     fn read(&self) -> Result<(), StoreError> {
-        let marks = self.marks().map_err(|error| failed(&self.path, error))?;
+        let versions = self.versions().map_err(|error| failed(&self.path, error))?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if *seen == marks && self.held.borrow().is_some() {
+        if *seen == versions && self.contents.borrow().is_some() {
             return Ok(());
         }
-        let mut held = Held::default();
-        for Mark { name, .. } in &marks {
+        let mut contents = StoreState::default();
+        for FileVersion { name, .. } in &versions {
             if name == STATE {
-                held.state = Some(SecretBytes::from(self.load(name)?));
+                contents.state = Some(SecretBytes::from(self.load(name)?));
             } else if name == ROLLOVER {
-                held.rollover = Some(String::from_utf8_lossy(&self.load(name)?).into_owned());
+                contents.rollover = Some(String::from_utf8_lossy(&self.load(name)?).into_owned());
             } else if let Some(name) = name.strip_suffix(".pem") {
                 let certificate = split(
                     &self.path.join(format!("{name}.pem")),
                     &self.load(&format!("{name}.pem"))?,
                 );
-                let asked = marks.iter().any(|mark| mark.name == format!("{name}.renew"));
-                held.certificates
-                    .insert(name.to_owned(), Kept { certificate, renewal_asked: asked });
+                let requested =
+                    versions.iter().any(|version| version.name == format!("{name}.renew"));
+                contents.certificates.insert(
+                    name.to_owned(),
+                    StoredCertificate { certificate, renewal_requested: requested },
+                );
             }
         }
-        *seen = marks;
-        self.held.send_replace(Some(Arc::new(held)));
+        *seen = versions;
+        self.contents.send_replace(Some(Arc::new(contents)));
         Ok(())
     }
 
-    fn marks(&self) -> io::Result<Vec<Mark>> {
-        let mut marks = Vec::new();
+    fn versions(&self) -> io::Result<Vec<FileVersion>> {
+        let mut versions = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
@@ -152,18 +158,16 @@ impl Folder {
             {
                 continue;
             }
-            // What was removed in the meantime is not there.
+            // The file was removed in the meantime.
             let Ok(about) = entry.metadata() else { continue };
             let modified = (about.mtime(), about.mtime_nsec());
-            marks.push(Mark { name, inode: about.ino(), modified, length: about.len() });
-            if marks.len() > 2 * MAX_CERTIFICATES {
-                return Err(io::Error::other(format!(
-                    "it has more than {MAX_CERTIFICATES} certificates"
-                )));
+            versions.push(FileVersion { name, inode: about.ino(), modified, length: about.len() });
+            if versions.len() > 2 * MAX_CERTIFICATES {
+                return Err(io::Error::other(format!("more than {MAX_CERTIFICATES} certificates")));
             }
         }
-        marks.sort_unstable();
-        Ok(marks)
+        versions.sort_unstable();
+        Ok(versions)
     }
 
     fn load(&self, name: &str) -> Result<Vec<u8>, StoreError> {
@@ -175,7 +179,7 @@ impl Folder {
         if bytes.len() > MAX_BYTES { Err(StoreError::TooLarge) } else { Ok(bytes) }
     }
 
-    /// Replaces a file: what is there after a crash is the old one or the new one.
+    /// Replaces a file atomically: after a crash it is the old or the new one.
     fn save(&self, term: Term, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         self.check(term)?;
         if bytes.len() > MAX_BYTES {
@@ -190,26 +194,26 @@ impl Folder {
         bytes.push(b'\n');
         bytes.extend_from_slice(&certificate.chain);
         self.save(term, &format!("{}.pem", certificate.name), &bytes)?;
-        self.take_away(&format!("{}.renew", certificate.name))?;
+        self.remove_file(&format!("{}.renew", certificate.name))?;
         self.read()
     }
 
     fn remove(&self, term: Term, name: &str) -> Result<(), StoreError> {
         self.check(term)?;
-        // What asked for its renewal first: it is of no use without it.
-        self.take_away(&format!("{name}.renew"))?;
-        self.take_away(&format!("{name}.pem"))?;
+        // The renewal request first: it is meaningless without the certificate.
+        self.remove_file(&format!("{name}.renew"))?;
+        self.remove_file(&format!("{name}.pem"))?;
         self.read()
     }
 
-    /// Refuses whoever does not lead any more.
+    /// Returns an error unless this process is the leader in `term`.
     fn check(&self, term: Term) -> Result<(), StoreError> {
-        let leads = self.lock.lock().unwrap_or_else(PoisonError::into_inner).term == Some(term);
-        if leads { Ok(()) } else { Err(StoreError::Superseded) }
+        let is_leader = self.lock.lock().unwrap_or_else(PoisonError::into_inner).term == Some(term);
+        if is_leader { Ok(()) } else { Err(StoreError::Superseded) }
     }
 
-    /// Removes a file, where it is there.
-    fn take_away(&self, name: &str) -> Result<(), StoreError> {
+    /// Removes a file if it exists.
+    fn remove_file(&self, name: &str) -> Result<(), StoreError> {
         let path = self.path.join(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(&path, error)),
@@ -217,14 +221,19 @@ impl Folder {
         }
     }
 
-    fn ask(&self, name: &str) -> Result<(), StoreError> {
-        if !self.held.borrow().as_ref().is_some_and(|held| held.certificates.contains_key(name)) {
+    fn request_renewal_of(&self, name: &str) -> Result<(), StoreError> {
+        if !self
+            .contents
+            .borrow()
+            .as_ref()
+            .is_some_and(|contents| contents.certificates.contains_key(name))
+        {
             return Err(StoreError::Unknown);
         }
         let path = self.path.join(format!("{name}.renew"));
-        let made =
+        let created =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
-        made.map_err(|error| failed(&path, error))?;
+        created.map_err(|error| failed(&path, error))?;
         self.read()
     }
 }
@@ -236,13 +245,13 @@ impl Store for Folder {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                self.look();
+                self.poll();
             }
         })
     }
 
-    fn held(&self) -> watch::Receiver<Option<Arc<Held>>> {
-        self.held.subscribe()
+    fn contents(&self) -> watch::Receiver<Option<Arc<StoreState>>> {
+        self.contents.subscribe()
     }
 
     fn term(&self) -> watch::Receiver<Option<Term>> {
@@ -272,11 +281,11 @@ impl Store for Folder {
         Box::pin(async move { self.remove(term, &name) })
     }
 
-    fn ask_renewal(&self, name: String) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move { self.ask(&name) })
+    fn request_renewal(&self, name: String) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.request_renewal_of(&name) })
     }
 
-    fn ask_rollover(&self, request: String) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn request_rollover(&self, request: String) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let path = self.path.join(ROLLOVER);
             atomic_file::replace(&path, request.as_bytes())
@@ -285,8 +294,8 @@ impl Store for Folder {
         })
     }
 
-    /// Other processes do not answer challenges on the same addresses.
-    fn spread(&self) -> Duration {
+    /// No other process serves challenges on the same addresses.
+    fn propagation_delay(&self) -> Duration {
         Duration::ZERO
     }
 }
@@ -294,8 +303,8 @@ impl Store for Folder {
 // === impl Lock ===
 
 impl Lock {
-    /// The term after the one that is written in the file.
-    fn begin(&mut self) -> io::Result<Term> {
+    /// Increments the term in the file, and returns it.
+    fn next_term(&mut self) -> io::Result<Term> {
         use std::io::{Seek, SeekFrom};
         let mut text = String::new();
         self.file.seek(SeekFrom::Start(0))?;
@@ -309,16 +318,16 @@ impl Lock {
     }
 }
 
-/// Takes key and chain apart. What is no such pair is found out where it is checked.
+/// Splits a file into key and chain. Validation detects an invalid pair later.
 fn split(path: &Path, bytes: &[u8]) -> Certificate {
-    let place = Place { file: Arc::new(path.to_owned()), line: 1, column: 1 };
+    let location = SourceLocation { file: Arc::new(path.to_owned()), line: 1, column: 1 };
     let start = bytes
         .windows(CHAIN.len())
         .position(|window| window == CHAIN.as_bytes())
         .unwrap_or(bytes.len());
     let (key, chain) = bytes.split_at(start);
     Certificate {
-        origin: Origin { place: Some(place), ..Origin::default() },
+        origin: Origin { place: Some(location), ..Origin::default() },
         chain: chain.into(),
         key: SecretBytes::from(key.to_vec()),
     }

@@ -1,12 +1,12 @@
-//! Secrets of one Namespace that all replicas watch, written by the one that holds a Lease.
+//! A store in Secrets of one Namespace: all replicas watch them, the holder of a Lease writes them.
 //!
-//! - [`lease`] decides, without a network, who leads;
-//! - [`known`] keeps what was last seen of the Secrets, by the watch or by a write;
-//! - [`object`] is what the Secrets look like.
+//! - [`lease`] implements leader election, without network access;
+//! - [`secret_cache`] holds the last seen version of each Secret, from the watch or from a write;
+//! - [`object`] defines the format of the Secrets.
 //!
-//! A replica that has lost its Lease without noticing is fenced off twice: it stops by its own
-//! clock before another may take the Lease, and each write carries the version that was read and is
-//! refused where a later term has written.
+//! A replica that has lost its Lease without noticing is fenced twice: it stops by its own clock
+//! before another can take the Lease, and each write carries the version that was read and is
+//! rejected if a later term has written.
 
 mod lease;
 mod object;
@@ -29,9 +29,9 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use self::lease::{Candidate, Standing};
-use self::secret_cache::Known;
-use super::{Held, MAX_BYTES, MAX_CERTIFICATES, NewCertificate, Store, StoreError, Term};
+use self::lease::{Candidate, LeaderState};
+use self::secret_cache::SecretCache;
+use super::{MAX_BYTES, MAX_CERTIFICATES, NewCertificate, Store, StoreError, StoreState, Term};
 use crate::installation::own_namespace;
 use crate::model::Origin;
 use crate::settings::KubernetesSettings;
@@ -40,24 +40,24 @@ use crate::source::SourceError;
 use crate::source::kubernetes::client;
 use crate::status::{Notice, events};
 
-/// How long one request may take.
+/// The timeout of a request.
 const REQUEST: Duration = Duration::from_secs(5);
-/// How long other replicas may take until they have seen a change: their watches are told at once.
-const SPREAD: Duration = Duration::from_secs(1);
-/// How often a Secret is read anew where others write it at the same time.
-const CONFLICTS: usize = 5;
+/// The longest time until other replicas see a change: their watches receive it immediately.
+const PROPAGATION_DELAY: Duration = Duration::from_secs(1);
+/// The maximum number of retries after write conflicts.
+const MAX_CONFLICTS: usize = 5;
 
-/// Secrets and a Lease.
+/// A store in Secrets, with a Lease for leader election.
 pub struct Secrets {
     client: Client,
     namespace: Arc<str>,
     secrets: Api<Secret>,
     leases: Api<Lease>,
     identity: String,
-    known: std::sync::Mutex<Known>,
-    held: watch::Sender<Option<Arc<Held>>>,
+    cache: std::sync::Mutex<SecretCache>,
+    contents: watch::Sender<Option<Arc<StoreState>>>,
     term: watch::Sender<Option<Term>>,
-    /// Where no Events are written nobody takes them.
+    /// Without Events nothing receives from this queue.
     notices: mpsc::Sender<Notice>,
     events: Option<Mutex<mpsc::Receiver<Notice>>>,
 }
@@ -65,10 +65,10 @@ pub struct Secrets {
 // === impl Secrets ===
 
 impl Secrets {
-    /// Finds the API server and the credentials for it, without asking it anything.
+    /// Finds the API server and its credentials, without sending a request.
     ///
     /// # Errors
-    /// There is no kubeconfig, or nothing that can be used in it.
+    /// There is no kubeconfig, or it is not usable.
     pub async fn new(
         settings: &KubernetesSettings,
         namespace: Option<String>,
@@ -79,8 +79,7 @@ impl Secrets {
 
     fn with(client: Client, namespace: &str, events: bool) -> Self {
         let (notices, receiver) = mpsc::channel(events::MAX_WAITING);
-        // A pod's name is unique at a time; what was started twice on one machine is told apart by
-        // the rest.
+        // A pod's name is unique at a time; the suffix distinguishes processes on one machine.
         let machine = std::env::var("HOSTNAME").unwrap_or_else(|_| "gateway".to_owned());
         Self {
             secrets: Api::namespaced(client.clone(), namespace),
@@ -90,21 +89,21 @@ impl Secrets {
             notices,
             events: events.then(|| Mutex::new(receiver)),
             identity: format!("{machine}_{:016x}", RandomState::new().hash_one(std::process::id())),
-            known: std::sync::Mutex::default(),
-            held: watch::Sender::new(None),
+            cache: std::sync::Mutex::default(),
+            contents: watch::Sender::new(None),
             term: watch::Sender::new(None),
         }
     }
 
-    /// Writes Events, forever.
+    /// Writes Events; never returns.
     async fn write_events(&self) {
         if let Some(notices) = &self.events {
             events::write(self.client.clone(), &mut *notices.lock().await).await;
         }
     }
 
-    /// Follows the Secrets, forever.
-    async fn follow(&self) {
+    /// Watches the Secrets; never returns.
+    async fn watch(&self) {
         let only = watcher::Config::default().labels(object::LABEL);
         let mut events = watch_objects(self.secrets.clone(), only).default_backoff().boxed();
         let mut listed = BTreeMap::new();
@@ -112,53 +111,55 @@ impl Secrets {
             match event {
                 Ok(Event::Init) => listed.clear(),
                 Ok(Event::InitApply(secret)) => drop(listed.insert(secret.name_any(), secret)),
-                Ok(Event::InitDone) => self.know(|known| known.all(std::mem::take(&mut listed))),
-                Ok(Event::Apply(secret)) => self.know(|known| known.put(secret)),
-                Ok(Event::Delete(secret)) => self.know(|known| known.take(&secret)),
+                Ok(Event::InitDone) => {
+                    self.update_cache(|cache| cache.replace(std::mem::take(&mut listed)))
+                }
+                Ok(Event::Apply(secret)) => self.update_cache(|cache| cache.put(secret)),
+                Ok(Event::Delete(secret)) => self.update_cache(|cache| cache.remove(&secret)),
                 Err(error) => {
-                    tracing::warn!(%error, "the Secrets of ordered certificates cannot be watched; what is known stays")
+                    tracing::warn!(%error, "failed to watch the Secrets of ordered certificates; the last contents stay")
                 }
             }
         }
     }
 
-    /// Changes what is known, and tells of it once all is.
-    fn know(&self, change: impl FnOnce(&mut Known)) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut known);
-        if let Some(secrets) = known.secrets() {
-            let held = object::held(secrets.take(MAX_CERTIFICATES));
-            self.held.send_if_modified(|before| {
-                let changed = before.as_deref() != Some(&held);
-                *before = Some(Arc::new(held));
+    /// Changes the cache, and publishes its contents once everything was listed.
+    fn update_cache(&self, change: impl FnOnce(&mut SecretCache)) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut cache);
+        if let Some(secrets) = cache.secrets() {
+            let contents = object::contents(secrets.take(MAX_CERTIFICATES));
+            self.contents.send_if_modified(|before| {
+                let changed = before.as_deref() != Some(&contents);
+                *before = Some(Arc::new(contents));
                 changed
             });
         }
     }
 
-    /// Takes the Lease where nobody holds it, and keeps it, forever.
+    /// Runs leader election; never returns.
     async fn campaign(&self) {
         let mut candidate = Candidate::new(self.identity.clone());
         loop {
-            let standing = match timeout(REQUEST, self.stand(&mut candidate)).await {
-                Ok(Ok(())) => candidate.standing(Instant::now()),
+            let state = match timeout(REQUEST, self.try_acquire_or_renew(&mut candidate)).await {
+                Ok(Ok(())) => candidate.state(Instant::now()),
                 Ok(Err(error)) => {
-                    tracing::debug!(%error, "the Lease was not had");
-                    candidate.standing(Instant::now())
+                    tracing::debug!(%error, "failed to acquire or renew the lease");
+                    candidate.state(Instant::now())
                 }
-                Err(_) => candidate.standing(Instant::now()),
+                Err(_) => candidate.state(Instant::now()),
             };
-            let term = match standing {
-                Standing::Leads(term) => Some(term),
-                Standing::Follows => None,
+            let term = match state {
+                LeaderState::Leader(term) => Some(term),
+                LeaderState::Follower => None,
             };
             self.term.send_if_modified(|before| {
                 let changed = *before != term;
                 if changed {
                     tracing::info!(
-                        leads = term.is_some(),
+                        leader = term.is_some(),
                         lease = lease::NAME,
-                        "certificates are ordered by whichever replica leads"
+                        "leadership for certificate orders changed"
                     );
                 }
                 *before = term;
@@ -168,35 +169,37 @@ impl Secrets {
         }
     }
 
-    async fn stand(&self, candidate: &mut Candidate) -> Result<(), kube::Error> {
+    async fn try_acquire_or_renew(&self, candidate: &mut Candidate) -> Result<(), kube::Error> {
         let found = self.leases.get_opt(lease::NAME).await?;
-        let asked = Instant::now();
-        let Some(wanted) =
-            candidate.look(found.as_ref(), asked, k8s_openapi::jiff::Timestamp::now())
-        else {
+        let requested_at = Instant::now();
+        let Some(desired) = candidate.desired_lease(
+            found.as_ref(),
+            requested_at,
+            k8s_openapi::jiff::Timestamp::now(),
+        ) else {
             return Ok(());
         };
         let written = match found {
-            Some(_) => self.leases.replace(lease::NAME, &PostParams::default(), &wanted).await?,
-            None => self.leases.create(&PostParams::default(), &wanted).await?,
+            Some(_) => self.leases.replace(lease::NAME, &PostParams::default(), &desired).await?,
+            None => self.leases.create(&PostParams::default(), &desired).await?,
         };
-        candidate.won(&written, asked);
+        candidate.acquired(&written, requested_at);
         Ok(())
     }
 
-    /// Writes a Secret by what `make` makes of the one that is there; refused where a later term
-    /// has written it.
+    /// Writes the Secret that `build` returns for the current one; rejected if a later term has
+    /// written it.
     async fn write(
         &self,
         term: Term,
         name: &str,
-        make: impl Fn(Option<&Secret>) -> Secret + Send + Sync,
+        build: impl Fn(Option<&Secret>) -> Secret + Send + Sync,
     ) -> Result<(), StoreError> {
-        let mut conflicts = 0..CONFLICTS;
+        let mut conflicts = 0..MAX_CONFLICTS;
         loop {
             let found = self.find(term, name).await?;
-            let mut secret = make(found.as_ref());
-            // With the version that was read: whoever wrote since is not overwritten.
+            let mut secret = build(found.as_ref());
+            // With the version that was read, so that a concurrent write is not overwritten.
             secret.metadata.resource_version =
                 found.as_ref().and_then(ResourceExt::resource_version);
             let written = match found {
@@ -204,34 +207,33 @@ impl Secrets {
                 None => self.secrets.create(&PostParams::default(), &secret).await,
             };
             match written {
-                // Somebody asked for its renewal at the same time, or there is another leader: it
-                // is read anew.
+                // Its renewal was requested at the same time, or there is another leader: retry.
                 Err(error) if is_conflict(&error) && conflicts.next().is_some() => {}
                 Err(error) => return Err(wrong(error)),
-                // The watch tells of it too, later: after an absence of the API server much later,
-                // and until then it would be ordered again.
+                // The watch may deliver it much later, if the API server was unreachable, and until
+                // then the certificate would be ordered again.
                 Ok(written) => {
-                    self.know(|known| known.put(written));
+                    self.update_cache(|cache| cache.put(written));
                     return Ok(());
                 }
             }
         }
     }
 
-    /// Removes a Secret that was made here; refused where a later term has written it.
+    /// Removes a Secret that a gateway created; rejected if a later term has written it.
     async fn remove(&self, term: Term, name: &str) -> Result<(), StoreError> {
-        let mut conflicts = 0..CONFLICTS;
+        let mut conflicts = 0..MAX_CONFLICTS;
         loop {
             let found = self.find(term, name).await?;
-            let Some(secret) = found.filter(object::is_certificate_of_ours) else { return Ok(()) };
-            match self.secrets.delete(name, &only_as(&secret)).await {
+            let Some(secret) = found.filter(object::is_own_certificate) else { return Ok(()) };
+            match self.secrets.delete(name, &unchanged(&secret)).await {
                 Err(error) if is_conflict(&error) && conflicts.next().is_some() => {}
                 done => return done.map(drop).map_err(wrong),
             }
         }
     }
 
-    /// The Secret that is there, as far as this term may change it.
+    /// Returns the current Secret, or an error if this term may not change it.
     async fn find(&self, term: Term, name: &str) -> Result<Option<Secret>, StoreError> {
         if *self.term.borrow() != Some(term) {
             return Err(StoreError::Superseded);
@@ -244,8 +246,8 @@ impl Secrets {
         }
     }
 
-    /// Leaves a wish on a Secret.
-    async fn ask(&self, name: &str, patch: serde_json::Value) -> Result<(), StoreError> {
+    /// Adds a request to a Secret by a patch of its annotations.
+    async fn patch(&self, name: &str, patch: serde_json::Value) -> Result<(), StoreError> {
         match self.secrets.patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch)).await
         {
             Ok(_) => Ok(()),
@@ -254,7 +256,7 @@ impl Secrets {
         }
     }
 
-    /// Whether a later term has written the state: then nothing of an earlier one may follow.
+    /// Returns an error if a later term has written the state: an earlier one must not write then.
     async fn fence(&self, term: Term) -> Result<(), StoreError> {
         self.find(term, object::STATE).await.map(drop)
     }
@@ -262,13 +264,13 @@ impl Secrets {
 
 impl Store for Secrets {
     fn run(&self) -> BoxFuture<'_, ()> {
-        futures::future::join3(self.follow(), self.campaign(), self.write_events())
+        futures::future::join3(self.watch(), self.campaign(), self.write_events())
             .map(|_| ())
             .boxed()
     }
 
-    fn held(&self) -> watch::Receiver<Option<Arc<Held>>> {
-        self.held.subscribe()
+    fn contents(&self) -> watch::Receiver<Option<Arc<StoreState>>> {
+        self.contents.subscribe()
     }
 
     fn term(&self) -> watch::Receiver<Option<Term>> {
@@ -320,29 +322,29 @@ impl Store for Secrets {
         })
     }
 
-    fn ask_renewal(&self, name: String) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn request_renewal(&self, name: String) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(
-            async move { in_time(self.ask(&object::name(&name), object::renewal_patch())).await },
+            async move { in_time(self.patch(&object::name(&name), object::renewal_patch())).await },
         )
     }
 
-    fn ask_rollover(&self, request: String) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(
-            async move { in_time(self.ask(object::STATE, object::rollover_patch(&request))).await },
-        )
+    fn request_rollover(&self, request: String) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            in_time(self.patch(object::STATE, object::rollover_patch(&request))).await
+        })
     }
 
-    fn tell(&self, mut notice: Notice) {
+    fn report(&self, mut notice: Notice) {
         if notice.origin == Origin::default() {
             let (namespace, name) = (Arc::clone(&self.namespace), object::STATE.into());
             notice.origin = Origin { kind: "Secret", namespace, name, place: None };
         }
-        // Events are a courtesy: what finds no room is in the log too.
+        // Events are best effort: a notice that is dropped here is in the log too.
         let _ = self.notices.try_send(notice);
     }
 
-    fn spread(&self) -> Duration {
-        SPREAD
+    fn propagation_delay(&self) -> Duration {
+        PROPAGATION_DELAY
     }
 }
 
@@ -353,12 +355,12 @@ impl fmt::Debug for Secrets {
 }
 
 async fn in_time<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let late = |_| wrong(kube::Error::Service("it did not answer in time".into()));
-    timeout(REQUEST, work).await.map_err(late)?
+    let timed_out = |_| wrong(kube::Error::Service("no response in time".into()));
+    timeout(REQUEST, work).await.map_err(timed_out)?
 }
 
-/// Deletes what was read, and nothing that was written since.
-fn only_as(secret: &Secret) -> DeleteParams {
+/// Preconditions that the Secret has not changed since it was read.
+fn unchanged(secret: &Secret) -> DeleteParams {
     let preconditions =
         Preconditions { resource_version: secret.resource_version(), uid: secret.uid() };
     DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() }

@@ -1,5 +1,5 @@
-//! How Secrets of sessions are changed, in a cluster or in a folder of manifests. What they hold
-//! comes by the source of resources.
+//! Writes the Secrets of sessions, in a cluster or in a folder of manifests. They are read through
+//! the source of resources.
 
 mod cluster;
 mod folder;
@@ -18,57 +18,57 @@ use crate::session::Change;
 use crate::settings::{Settings, SourceSettings};
 use crate::source::SourceError;
 
-/// How long a change may take.
+/// The timeout of a change.
 pub const REQUEST: Duration = Duration::from_secs(5);
 
-/// A place for the Secrets of sessions, which all replicas share. Changes are awaited by
-/// [`change`].
+/// The store for the Secrets of sessions, which all replicas share. Call [`change`] for a change
+/// with a timeout.
 pub trait Store: Send + Sync + fmt::Debug + 'static {
-    /// Adds entries to a Secret, and takes others away, both or nothing. What others change at the
-    /// same time stays.
+    /// Adds entries to a Secret and removes others, atomically. Concurrent changes of other entries
+    /// are kept.
     ///
     /// # Errors
-    /// Nothing has changed, as far as is known.
+    /// The change was not applied, as far as is known.
     fn change(&self, change: Change) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
-/// Why nothing was changed.
+/// Why a change failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Somebody else was faster.
-    #[error("the Secret was changed in the meantime")]
+    /// There was a concurrent change.
+    #[error("the Secret was changed concurrently")]
     Superseded,
-    /// It is not there, and the gateway may make none.
+    /// The Secret does not exist, and the gateway may not create it.
     #[error("there is no Secret `{0}`: apply it from the gateway's manifests (sessions.yaml)")]
     Missing(&'static str),
-    /// The API server said no, or nothing.
+    /// The API server returned an error or did not respond.
     #[error("the API server: {0}")]
     Cluster(#[source] Box<kube::Error>),
     /// It took longer than [`REQUEST`].
-    #[error("no answer in time")]
-    Late,
+    #[error("no response in time")]
+    Timeout,
     /// A file cannot be read or written.
     #[error("{0}: {1}")]
     File(PathBuf, #[source] std::io::Error),
-    /// A file is not as it was written here.
+    /// A file is not as the gateway wrote it.
     #[error("{0} is not as the gateway wrote it")]
     Changed(PathBuf),
 }
 
-/// Makes a change, within [`REQUEST`].
+/// Applies a change within [`REQUEST`].
 ///
 /// # Errors
-/// Nothing has changed, as far as is known.
+/// The change was not applied, as far as is known.
 pub async fn change(store: &dyn Store, change: Change) -> Result<(), StoreError> {
-    timeout(REQUEST, store.change(change)).await.unwrap_or(Err(StoreError::Late))
+    timeout(REQUEST, store.change(change)).await.unwrap_or(Err(StoreError::Timeout))
 }
 
-/// The store of the gateway that `settings` describe, beside its resources; `None` where no
-/// Namespace is named for credentials. In a folder of manifests nothing is written unless people
-/// log in: only then is it of use to a gateway that is alone.
+/// Opens the store of the gateway with these `settings`; returns `None` if no Namespace is
+/// configured for credentials. A folder of manifests is written only if login is configured: a
+/// single gateway needs it for nothing else.
 ///
 /// # Errors
-/// The way to the API server is not known.
+/// There is no usable configuration for the API server.
 pub async fn open(settings: &Settings) -> Result<Option<Arc<dyn Store>>, SourceError> {
     let Some(namespace) = &settings.access.credentials_namespace else { return Ok(None) };
     Ok(match &settings.source {

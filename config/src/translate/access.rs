@@ -1,5 +1,5 @@
-//! Who may call, by annotations: what is demanded of requests, and whom the grants let in. A
-//! Service narrows its Namespace, and never widens it.
+//! Access policies from annotations: the required credentials, and the callers that are allowed. A
+//! Service can restrict the policy of its Namespace, but not extend it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,69 +10,71 @@ use crate::model::vocabulary::{
     ALLOW_APPS, ALLOW_GROUPS, ALLOW_USERS, Key, PASS_CREDENTIALS, PUBLIC_PATHS, REQUIRE,
 };
 use crate::model::{InvalidNamePattern, NamePattern};
-use crate::snapshot::access::{Access, Circle, Require};
+use crate::snapshot::access::{Access, Require, Subjects};
 use crate::snapshot::rule::PathPrefix;
 
-/// The most pairs of names that are compared to find whether a Service grants anything that its
-/// Namespace does.
+/// The maximum number of pairs of names that are compared to find whether the grants of a Service
+/// and its Namespace overlap.
 const MAX_COMPARED: usize = 10_000;
 
-/// What a Namespace says about who may call its Services.
+/// The access policy of a Namespace for its Services.
 pub(super) struct NamespaceAccess {
-    /// What is demanded at least, where it says so.
+    /// The credentials that are required at least, if set.
     require: Option<Require>,
     grants: Grants,
-    /// What was told already: that it demands this and lets nobody in.
-    told: Require,
+    /// The credentials that are required but granted to no caller, which was reported.
+    reported: Require,
 }
 
-/// Whom a Namespace, or a Service, lets in; `None` where it does not say.
+/// The callers that a Namespace or a Service allows; `None` if not set.
 struct Grants {
     applications: Option<Arc<[NamePattern]>>,
-    users: Option<Arc<Circle>>,
+    users: Option<Arc<Subjects>>,
 }
 
 // === impl NamespaceAccess ===
 
 impl NamespaceAccess {
-    /// That of a Namespace that says nothing.
-    pub(super) fn silent() -> Self {
+    /// The policy of a Namespace without annotations.
+    pub(super) fn unset() -> Self {
         let grants = Grants { applications: None, users: None };
-        Self { require: None, grants, told: Require::Nothing }
+        Self { require: None, grants, reported: Require::Nothing }
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let (require, grants) = (require(reader), Grants::read(reader));
-        let told = grants.lacking(require.unwrap_or(Require::Nothing));
-        if told != Require::Nothing {
-            let message =
-                format!("nobody is let in: it demands {}, and grants none", demanded(told));
+        let reported = grants.lacking(require.unwrap_or(Require::Nothing));
+        if reported != Require::Nothing {
+            let message = format!(
+                "all requests are denied: it requires {}, and allows none",
+                required(reported)
+            );
             reader.warn(
                 "NobodyGranted",
                 message,
-                &format!("add {}, for instance `*`, or demand less", keys(told)),
+                &format!("add {}, for instance `*`, or require less", keys(reported)),
             );
         }
-        Self { require, grants, told }
+        Self { require, grants, reported }
     }
 
-    /// Who may call a Service of the Namespace.
+    /// The access policy of a Service of the Namespace.
     pub(super) fn of_service(&self, service: &mut Reader<'_>) -> Access {
-        let (require, own) = (self.narrowed(service), Grants::read(service));
-        self.tell(require, &own, service);
-        // Without the Namespace's, the Service's own would widen.
+        let (require, own) = (self.required_credentials(service), Grants::read(service));
+        self.report(require, &own, service);
+        // Without a grant of the Namespace, the Service's own would extend it.
         let both = |own| self.grants.applications.iter().cloned().chain(own).collect();
-        let circles = |own| self.grants.users.iter().cloned().chain(own).collect();
+        let subjects = |own| self.grants.users.iter().cloned().chain(own).collect();
         Access {
             require,
             applications: both(own.applications.filter(|_| self.grants.applications.is_some())),
-            users: circles(own.users.filter(|_| self.grants.users.is_some())),
+            users: subjects(own.users.filter(|_| self.grants.users.is_some())),
             pass_credentials: pass_credentials(service),
         }
     }
 
-    /// A Service may demand more than its Namespace does, never less.
-    fn narrowed(&self, service: &mut Reader<'_>) -> Require {
+    /// The required credentials: a Service may require more than its Namespace, never less.
+    fn required_credentials(&self, service: &mut Reader<'_>) -> Require {
         let own = require(service);
         let (Some(namespace), Some(own)) = (self.require, own) else {
             return self.require.or(own).unwrap_or_default();
@@ -80,87 +82,87 @@ impl NamespaceAccess {
         let both = namespace.and(own);
         if both != own {
             let message =
-                format!("`{REQUIRE}` demands less than the Namespace does, which is not possible");
+                format!("`{REQUIRE}` requires less than the Namespace does, which is not possible");
             service.warn(
                 "CannotWiden",
                 message,
-                "change what the Namespace demands, or what the Service does",
+                "change what the Namespace requires, or what the Service requires",
             );
         }
         both
     }
 
-    /// Tells why nobody is let in, or grants are idle: each Service once at most, and not what the
-    /// Namespace was told.
-    fn tell(&self, require: Require, own: &Grants, service: &mut Reader<'_>) {
-        let granted = own.said();
-        let (lacking, idle) = (self.grants.lacking(require), granted.without(require));
-        let apart = require.without(self.grants.met_by(own));
-        let (widening, silent) =
-            (granted.without(granted.without(lacking)), lacking.without(self.told));
+    /// Reports why all requests are denied, or grants have no effect: one problem per Service, and
+    /// none that was reported for the Namespace.
+    fn report(&self, require: Require, own: &Grants, service: &mut Reader<'_>) {
+        let granted = own.granted_credentials();
+        let (lacking, unused) = (self.grants.lacking(require), granted.without(require));
+        let disjoint = require.without(self.grants.overlapping(own));
+        let (extending, silent) =
+            (granted.without(granted.without(lacking)), lacking.without(self.reported));
         let help = format!("give the Namespace {}, for instance `*`", keys(lacking));
-        if widening != Require::Nothing {
+        if extending != Require::Nothing {
             let message = format!(
-                "what it grants by {} has no effect: the Namespace grants none, and a Service \
-                 cannot widen it",
-                keys(widening)
+                "what it allows by {} has no effect: the Namespace allows none, and a Service \
+                 cannot extend it",
+                keys(extending)
             );
             service.warn("CannotWiden", message, &help);
         } else if silent != Require::Nothing {
             let message = format!(
-                "nobody is let in: it demands {}, and the Namespace grants none",
-                demanded(silent)
+                "all requests are denied: it requires {}, and the Namespace allows none",
+                required(silent)
             );
-            service.warn("NobodyGranted", message, &(help + ", or demand less"));
-        } else if apart != Require::Nothing {
+            service.warn("NobodyGranted", message, &(help + ", or require less"));
+        } else if disjoint != Require::Nothing {
             let message = format!(
-                "nobody is let in: what it grants by {} has nothing in common with what the \
-                 Namespace grants",
-                keys(apart)
+                "all requests are denied: what it allows by {} does not overlap with what the \
+                 Namespace allows",
+                keys(disjoint)
             );
             service.warn(
                 "NobodyGranted",
                 message,
-                "a Service can only narrow: name some of those that the Namespace lets in",
+                "a Service can only restrict: name some of those that the Namespace allows",
             );
-        } else if idle != Require::Nothing {
+        } else if unused != Require::Nothing {
             let message = format!(
-                "what it grants by {} has no effect: no such credentials are demanded",
-                keys(idle)
+                "what it allows by {} has no effect: no such credentials are required",
+                keys(unused)
             );
             service.warn(
                 "NoEffect",
                 message,
-                &format!("demand them by `{REQUIRE}`, or take the grant away"),
+                &format!("require them by `{REQUIRE}`, or remove the annotation"),
             );
         }
     }
 
-    /// The path prefixes of a Service that need no credentials, inside of those that exist; none
-    /// where the Namespace demands any.
+    /// The path prefixes of a Service that need no credentials, within `paths`; none if the
+    /// Namespace requires any.
     pub(super) fn public_paths(
         &self,
         paths: &[PathPrefix],
         service: &mut Reader<'_>,
     ) -> Vec<PathPrefix> {
-        let help = "write paths such as /health, separated by commas, inside of those that exist; \
-                    until then they need credentials";
+        let help = "write paths such as /health, separated by commas, within the paths of the \
+                    Service; until then they need credentials";
         let read = service.read_list(PUBLIC_PATHS, help, |text| {
             let public = path(text)?;
             let exists = paths.iter().any(|path| path.matches(public.as_str()));
             if exists {
                 Ok(public)
             } else {
-                Err("is not inside of the paths that exist".to_owned())
+                Err("is not within the paths of the Service".to_owned())
             }
         });
         let public = read.good().unwrap_or_default();
         if !public.is_empty() && self.require.is_some_and(|require| require != Require::Nothing) {
             let message = format!(
-                "`{PUBLIC_PATHS}` demands less than the Namespace does, which is not possible"
+                "`{PUBLIC_PATHS}` requires less than the Namespace does, which is not possible"
             );
             let help = format!(
-                "take `{REQUIRE}` from the Namespace, and write it on each of its Services"
+                "remove `{REQUIRE}` from the Namespace, and set it on each of its Services"
             );
             service.warn("CannotWiden", message, &help);
             return Vec::new();
@@ -172,57 +174,57 @@ impl NamespaceAccess {
 // === impl Grants ===
 
 impl Grants {
-    /// What cannot be understood lets nobody in.
+    /// Reads the grants. An invalid one allows no caller.
     fn read(reader: &mut Reader<'_>) -> Self {
         let applications =
             names(ALLOW_APPS, "names of applications, such as billing or team-*", reader);
         let users =
             names(ALLOW_USERS, "names of users, such as ann@example.com or *@example.com", reader);
         let groups = names(ALLOW_GROUPS, "names of groups, such as staff", reader);
-        let circle = (users.is_some() || groups.is_some()).then(|| {
-            Arc::new(Circle {
+        let subjects = (users.is_some() || groups.is_some()).then(|| {
+            Arc::new(Subjects {
                 users: users.unwrap_or_default(),
                 groups: groups.unwrap_or_default(),
             })
         });
-        Self { applications: applications.map(Into::into), users: circle }
+        Self { applications: applications.map(Into::into), users: subjects }
     }
 
-    /// For which of the credentials there is a grant, be it one that lets nobody in.
-    fn said(&self) -> Require {
+    /// The credentials for which there is a grant, even an empty one.
+    fn granted_credentials(&self) -> Require {
         Require::of(self.applications.is_some(), self.users.is_some())
     }
 
-    /// For which of the credentials somebody may be let in by both, or one of them does not say.
-    fn met_by(&self, own: &Self) -> Require {
+    /// The credentials for which both grants may allow a caller, or one of them is not set.
+    fn overlapping(&self, own: &Self) -> Require {
         let applications = self
             .applications
             .as_ref()
             .zip(own.applications.as_ref())
-            .is_none_or(|(one, other)| meet(one, other));
+            .is_none_or(|(one, other)| may_overlap(one, other));
         let users = self.users.as_ref().zip(own.users.as_ref()).is_none_or(|(one, other)| {
-            // Who is in a group, or in two, is not known here.
-            let by_group = |circle: &Circle| !circle.groups.is_empty();
-            by_group(one) || by_group(other) || meet(&one.users, &other.users)
+            // Group memberships are not known here.
+            let by_group = |subjects: &Subjects| !subjects.groups.is_empty();
+            by_group(one) || by_group(other) || may_overlap(&one.users, &other.users)
         });
         Require::of(applications, users)
     }
 
-    /// For which of the demanded credentials there is none.
+    /// The required credentials for which there is no grant.
     fn lacking(&self, require: Require) -> Require {
-        require.without(self.said())
+        require.without(self.granted_credentials())
     }
 }
 
-/// Whether some name may be in both lists. One that has nobody was told already, and long ones are
-/// not compared.
-fn meet(one: &[NamePattern], other: &[NamePattern]) -> bool {
-    let untold = one.is_empty() || other.is_empty() || one.len() * other.len() > MAX_COMPARED;
-    untold || one.iter().any(|one| other.iter().any(|other| one.meets(other)))
+/// Whether some name may match both lists. Empty lists were reported before, and long ones are not
+/// compared, so both count as overlapping.
+fn may_overlap(one: &[NamePattern], other: &[NamePattern]) -> bool {
+    let is_skipped = one.is_empty() || other.is_empty() || one.len() * other.len() > MAX_COMPARED;
+    is_skipped || one.iter().any(|one| other.iter().any(|other| one.overlaps(other)))
 }
 
 fn names(key: Key, such: &str, reader: &mut Reader<'_>) -> Option<Vec<NamePattern>> {
-    let help = format!("write {such}, separated by commas; until then it lets nobody in");
+    let help = format!("write {such}, separated by commas; until then it allows none");
     let parse = |text: &str| {
         text.parse::<NamePattern>().map_err(|error: InvalidNamePattern| error.to_string())
     };
@@ -233,15 +235,15 @@ fn names(key: Key, such: &str, reader: &mut Reader<'_>) -> Option<Vec<NamePatter
     }
 }
 
-/// What `portcullis.dev/require` says; the most, where that cannot be understood.
+/// The value of `portcullis.dev/require`; the most restrictive one if it is invalid.
 fn require(reader: &mut Reader<'_>) -> Option<Require> {
-    let help = "write none, app, user or app+user; until then it stays closed";
+    let help = "write none, app, user or app+user; until then it requires app+user";
     let read = reader.read(REQUIRE, help, |text| match text {
         "none" => Ok(Require::Nothing),
         "app" => Ok(Require::Application),
         "user" => Ok(Require::User),
         "app+user" => Ok(Require::ApplicationAndUser),
-        _ => Err("is not understood".to_owned()),
+        _ => Err("is invalid".to_owned()),
     });
     match read {
         Reading::Absent => None,
@@ -257,13 +259,13 @@ fn pass_credentials(reader: &mut Reader<'_>) -> bool {
         |text| match text {
             "true" => Ok(true),
             "false" => Ok(false),
-            _ => Err("is not understood".to_owned()),
+            _ => Err("is invalid".to_owned()),
         },
     );
     read == Reading::Good(true)
 }
 
-fn demanded(require: Require) -> &'static str {
+fn required(require: Require) -> &'static str {
     match require {
         Require::Nothing => "nothing",
         Require::Application => "an application",

@@ -1,35 +1,35 @@
-//! How the values of labels and annotations are read.
+//! Reads the values of labels and annotations.
 
 use crate::model::Origin;
 use crate::model::vocabulary::{Key, KeyPlace, PREFIX, VOCABULARY};
 use crate::problem::{Problem, Severity, nearest};
 use crate::resources::{Annotations, MAX_VALUE, Value};
 
-/// The labels or annotations of one object, with where its problems go.
+/// The labels or annotations of one object, and the list for its problems.
 pub(super) struct Reader<'a> {
     pub(super) origin: &'a Origin,
     pub(super) annotations: &'a Annotations,
     pub(super) problems: &'a mut Vec<Problem>,
 }
 
-/// The reason of problems with values that are not understood.
+/// The reason of problems with invalid values.
 const INVALID: &str = "InvalidAnnotation";
 
-/// What was read of a key.
+/// The result of reading a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reading<T> {
-    /// It is not there.
+    /// The key is not present.
     Absent,
-    /// It is there and understood.
+    /// The value is valid.
     Good(T),
-    /// It is there, and was told as a problem: whatever it is about stays closed.
+    /// The value is invalid, which was reported: what it controls is denied.
     Bad,
 }
 
 // === impl Reading ===
 
 impl<T> Reading<T> {
-    /// The value, for keys where a bad one counts as none.
+    /// The value, for keys whose invalid values count as absent.
     pub(super) fn good(self) -> Option<T> {
         match self {
             Self::Good(value) => Some(value),
@@ -41,8 +41,8 @@ impl<T> Reading<T> {
 // === impl Reader ===
 
 impl Reader<'_> {
-    /// Reads one value. `parse` says what is wrong with it, as the end of a sentence that starts
-    /// with the value; `help` is how to mend it.
+    /// Reads one value. The error of `parse` is the end of a sentence that starts with the value;
+    /// `help` describes how to fix it.
     pub(super) fn read<T>(
         &mut self,
         key: Key,
@@ -54,10 +54,7 @@ impl Reader<'_> {
             Some(Value::TooLong(length)) => {
                 self.error(
                     INVALID,
-                    format!(
-                        "`{key}` has {length} bytes, which is more than the {MAX_VALUE} that are \
-                         read"
-                    ),
+                    format!("`{key}` has {length} bytes, more than the limit of {MAX_VALUE}"),
                     help,
                 );
                 Reading::Bad
@@ -72,8 +69,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads a comma-separated list. Items that are wrong are told, and left out; an empty list is
-    /// wrong as a whole.
+    /// Reads a comma-separated list. Invalid items are reported and left out; an empty list is
+    /// invalid.
     pub(super) fn read_list<T>(
         &mut self,
         key: Key,
@@ -100,14 +97,14 @@ impl Reader<'_> {
     }
 
     pub(super) fn error(&mut self, reason: &'static str, message: String, help: &str) {
-        self.tell(Severity::Error, reason, message, help);
+        self.report(Severity::Error, reason, message, help);
     }
 
     pub(super) fn warn(&mut self, reason: &'static str, message: String, help: &str) {
-        self.tell(Severity::Warning, reason, message, help);
+        self.report(Severity::Warning, reason, message, help);
     }
 
-    fn tell(&mut self, severity: Severity, reason: &'static str, message: String, help: &str) {
+    fn report(&mut self, severity: Severity, reason: &'static str, message: String, help: &str) {
         self.problems.push(Problem {
             severity,
             reason,
@@ -118,12 +115,12 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a problem is about a label or an annotation by itself, whatever else is so.
+/// Whether a problem concerns only the value of a label or annotation, regardless of other state.
 pub(crate) fn is_about_annotations(problem: &Problem) -> bool {
     matches!(problem.reason, INVALID | "UnknownAnnotation" | "MisplacedAnnotation" | "NotServedYet")
 }
 
-/// Tells of keys that are unknown, in the wrong place, or have no effect yet.
+/// Reports keys that are unknown, misplaced, or without effect yet.
 pub(super) fn check_keys(
     origin: &Origin,
     labels: &Annotations,
@@ -143,7 +140,7 @@ fn check_key(reader: &mut Reader<'_>, name: &str, is_label: bool) {
     let Some(key) = VOCABULARY.iter().find(|key| key.name == name) else {
         let help = match nearest(name, VOCABULARY.iter().map(|key| key.name)) {
             Some(near) => format!("did you mean `{PREFIX}{near}`?"),
-            None => "docs/annotations.md lists all that are understood".to_owned(),
+            None => "docs/annotations.md lists all annotations".to_owned(),
         };
         return reader.warn("UnknownAnnotation", format!("`{PREFIX}{name}` is unknown"), &help);
     };
@@ -169,7 +166,7 @@ fn check_key(reader: &mut Reader<'_>, name: &str, is_label: bool) {
     reader.warn("MisplacedAnnotation", format!("`{key}` has no effect here"), help);
 }
 
-/// What of a value is repeated in a message: its beginning, without control characters.
+/// The part of a value that is repeated in a message: its start, without control characters.
 pub(super) fn excerpt(text: &str) -> String {
     const LENGTH: usize = 80;
     let mut excerpt: String = text

@@ -1,4 +1,4 @@
-//! What of a translation is out of date, after changes of the store.
+//! Tracks which parts of a translation are out of date after changes of resources.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,35 +7,35 @@ use crate::model::NamespacedName;
 use crate::problem::Problem;
 use crate::resources::{Changed, Resources};
 
-/// What must be done anew, as far as changes were [noted](Self::note).
+/// The parts that must be translated again, by the [recorded](Self::record) changes.
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
-    /// All must be translated.
+    /// All routes.
     pub(crate) routes: bool,
-    /// The credentials.
+    /// All credentials.
     pub(crate) credentials: bool,
     /// The endpoints of these Services.
     pub(crate) endpoints: BTreeSet<NamespacedName>,
-    /// What is wrong with the EndpointSlices of Services, where anything is.
+    /// The problems of the EndpointSlices of each Service that has any.
     problems: BTreeMap<NamespacedName, Vec<Problem>>,
-    /// Whether other Services' problems may differ from these.
+    /// Whether `problems` may be out of date for any Service.
     stale: bool,
 }
 
 // === impl Dirty ===
 
 impl Dirty {
-    /// Before the first translation.
+    /// Everything is out of date: the state before the first translation.
     pub(crate) fn everything() -> Self {
         Self { routes: true, ..Self::default() }
     }
 
-    /// Takes in what has changed in `resources`, which are as they are since.
+    /// Records what has changed; `resources` is the state after the change.
     ///
-    /// Where EndpointSlices alone have changed, their Services' endpoints are all that is out of
-    /// date, unless there is more, or less, to report to the owner of the Service. Where other
-    /// addresses are reserved, every Service may have lost or won an endpoint.
-    pub(crate) fn note(&mut self, changed: Changed, resources: &Resources) {
+    /// If only EndpointSlices have changed, only the endpoints of their Services are out of date,
+    /// unless the problems of a Service have changed too. If the reserved addresses have changed,
+    /// every Service may have lost or gained an endpoint.
+    pub(crate) fn record(&mut self, changed: Changed, resources: &Resources) {
         let Changed { services, slices, credentials, reserved, others } = changed;
         self.routes |= others || reserved || !services.is_empty();
         self.stale |= reserved;
@@ -43,11 +43,11 @@ impl Dirty {
         for service in services.iter().chain(&slices) {
             self.routes |= self.problems_differ(service, resources);
         }
-        // Not `append`: it builds the whole set anew, and 10,000 Services come one by one.
+        // Not `append`: it rebuilds the whole set, and 10,000 Services are added one by one.
         self.endpoints.extend(slices);
     }
 
-    /// Takes in that all of `resources` were translated.
+    /// Records that all of `resources` were translated.
     pub(crate) fn translated(&mut self, resources: &Resources) {
         (self.routes, self.credentials) = (false, false);
         if std::mem::take(&mut self.stale) {

@@ -12,11 +12,11 @@ use crate::problem::{Problem, Severity};
 use crate::resources::{Conditions, EndpointSlice, Reserved, Resources, SERVICE_NAME, ServicePort};
 use crate::snapshot::endpoints::{Endpoint, EndpointKey, EndpointSet};
 
-/// The endpoints of `key` as they are now; none where there is no such Service or port.
+/// The current endpoints of `key`; empty if there is no such Service or port.
 ///
-/// As kube-proxy does: a slice's port belongs to the Service's port of the same name, all endpoints
-/// are of one address family (the Service's first one, as long as that has any that may be used),
-/// an address that several slices name is one endpoint, and `ready` alone decides who takes new
+/// As in kube-proxy, a slice's port belongs to the Service's port of the same name, all endpoints
+/// have the same address family (the Service's first one, if that has any usable endpoints), an
+/// address in several slices is one endpoint, and `ready` alone decides which endpoints get new
 /// requests.
 #[must_use]
 pub fn endpoint_set(resources: &Resources, key: &EndpointKey) -> EndpointSet {
@@ -37,7 +37,7 @@ pub fn endpoint_set(resources: &Resources, key: &EndpointKey) -> EndpointSet {
         {
             for endpoint in &slice.endpoints {
                 let address = SocketAddr::new(endpoint.address, number);
-                if refusal(resources, slice, address).is_none() {
+                if rejection(resources, slice, address).is_none() {
                     let [ipv4, ipv6] = &mut families;
                     let family = if endpoint.address.is_ipv4() { ipv4 } else { ipv6 };
                     family.add(address, endpoint.conditions, endpoint.zone.as_ref());
@@ -52,10 +52,9 @@ pub fn endpoint_set(resources: &Resources, key: &EndpointKey) -> EndpointSet {
     if first_has_none { second } else { first }
 }
 
-/// What is wrong with the slices of a Service, for their owner: with `port` alone, or with any of
-/// its ports.
+/// The problems of the slices of a Service, for `port` only, or for all its ports.
 ///
-/// It takes no longer than [`endpoint_set`]: it is asked for at each change of a slice.
+/// This must not take longer than [`endpoint_set`]: it is called at each change of a slice.
 pub(super) fn problems(
     resources: &Resources,
     service: &NamespacedName,
@@ -70,8 +69,8 @@ pub(super) fn problems(
     problems
 }
 
-/// A slice in a folder that belongs to no Service. In a cluster, Services may be on their way, and
-/// slices may be for others to read.
+/// The problem of a slice in a folder that belongs to no Service. In a cluster the Service may be
+/// created later, and slices may be meant for other programs.
 pub(super) fn orphan(resources: &Resources, slice: &EndpointSlice) -> Option<Problem> {
     if slice.origin.place.is_none() || resources.service(&slice.service_key()).is_some() {
         return None;
@@ -105,29 +104,29 @@ fn slice_problem(resources: &Resources, slice: &EndpointSlice) -> Option<Problem
         })
     };
     if slice.names {
-        let message = "its addresses are names, which could lead anywhere".to_owned();
+        let message = "its addresses are names, which can point anywhere".to_owned();
         return problem(
             "NamesAsAddresses",
             message,
             "write IP addresses, with `addressType: IPv4` or `IPv6`",
         );
     }
-    let mut refused = slice.endpoints.iter().filter_map(|endpoint| {
+    let mut rejected = slice.endpoints.iter().filter_map(|endpoint| {
         slice.ports.iter().find_map(|port| {
             let address = SocketAddr::new(endpoint.address, port.port);
-            refusal(resources, slice, address).map(|refusal| refusal.message(address))
+            rejection(resources, slice, address).map(|rejection| rejection.message(address))
         })
     });
-    let first = refused.next()?;
-    let message = match refused.count() {
+    let first = rejected.next()?;
+    let message = match rejected.count() {
         0 => first,
-        more => format!("{first}; nor do {more} more addresses"),
+        more => format!("{first}; the same holds for {more} more addresses"),
     };
     problem("ForbiddenAddress", message, "an endpoint must be the address of a pod")
 }
 
-/// Slices that have pods, but none with a port of the name: what a `targetPort` that no pod knows
-/// looks like.
+/// The problem of slices that have pods, but none with a port of the name: usually a `targetPort`
+/// that no pod has.
 fn unmatched(
     resources: &Resources,
     service: &NamespacedName,
@@ -141,10 +140,10 @@ fn unmatched(
     }
     let message = match &*port.name {
         "" => {
-            format!("none of its EndpointSlices has an unnamed port, as its port {} is", port.port)
+            format!("none of its EndpointSlices has an unnamed port for its port {}", port.port)
         }
         name => format!(
-            "none of its EndpointSlices has a port named `{name}`, as its port {} is",
+            "none of its EndpointSlices has a port named `{name}` for its port {}",
             port.port
         ),
     };
@@ -160,50 +159,54 @@ fn unmatched(
     })
 }
 
-/// Why no request is sent to an endpoint.
+/// Why an endpoint gets no requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
-    /// No pod has such an address.
+enum Rejection {
+    /// A pod cannot have such an address.
     Class(AddressClass),
     /// The address belongs to the cluster.
     Reserved(Reserved),
 }
 
-/// Why no request is sent to an address; `None` for one that gets them.
+/// Why an address gets no requests; `None` if it gets them.
 ///
-/// A slice in a cluster is written by whoever may write to its Namespace, so it must not lead to
-/// the gateway's own machine. A manifest in a folder is written by who runs the gateway: there an
-/// address of this machine is as good as any.
-fn refusal(resources: &Resources, slice: &EndpointSlice, address: SocketAddr) -> Option<Refusal> {
-    let ours = slice.origin.place.is_some();
+/// Any user with write access to a Namespace can write a slice in a cluster, so it must not point
+/// to the gateway's own machine. A manifest in a folder is written by the operator of the gateway,
+/// so addresses of this machine are allowed there.
+fn rejection(
+    resources: &Resources,
+    slice: &EndpointSlice,
+    address: SocketAddr,
+) -> Option<Rejection> {
+    let is_manifest = slice.origin.place.is_some();
     match class(address.ip()) {
-        Some(AddressClass::Loopback | AddressClass::LinkLocal) if ours => {}
-        Some(class) => return Some(Refusal::Class(class)),
+        Some(AddressClass::Loopback | AddressClass::LinkLocal) if is_manifest => {}
+        Some(class) => return Some(Rejection::Class(class)),
         None => {}
     }
-    resources.reserved().find(address).map(Refusal::Reserved)
+    resources.reserved().find(address).map(Rejection::Reserved)
 }
 
-/// The endpoints of one address family, each address once.
+/// The endpoints of one address family, by address.
 #[derive(Default)]
 struct Family(BTreeMap<SocketAddr, (Use, Option<Arc<str>>)>);
 
-/// What an endpoint gets; less is better.
+/// The use of an endpoint, the best first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Use {
-    /// New requests.
+    /// It gets new requests.
     Ready,
-    /// New requests where nobody is ready.
+    /// It gets new requests if no endpoint is ready.
     Draining,
 }
 
-// === impl Refusal ===
+// === impl Rejection ===
 
-impl Refusal {
-    /// What is wrong with a slice that names `address`.
+impl Rejection {
+    /// The message for a slice with `address`.
     fn message(self, address: SocketAddr) -> String {
         match self {
-            // Its other ports may be pods'.
+            // Other ports of the address may belong to pods.
             Self::Reserved(Reserved::ApiServer) => {
                 format!("{address} is {self}, so it gets no requests")
             }
@@ -212,10 +215,10 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Class(AddressClass::Unspecified) => "no address of anything",
+            Self::Class(AddressClass::Unspecified) => "the unspecified address",
             Self::Class(AddressClass::Multicast) => "a multicast address",
             Self::Class(AddressClass::Broadcast) => "the broadcast address",
             Self::Class(AddressClass::Metadata) => "an address of a cloud's metadata service",
@@ -230,13 +233,13 @@ impl fmt::Display for Refusal {
 // === impl Family ===
 
 impl Family {
-    /// An address that is in several slices, as while Kubernetes moves it from one to another,
-    /// counts as the best of them.
+    /// Adds an address. If it is in several slices, as while Kubernetes moves it between them, the
+    /// best use applies.
     fn add(&mut self, address: SocketAddr, conditions: Conditions, zone: Option<&Arc<str>>) {
         let Some(usage) = Use::of(conditions) else { return };
-        let known = self.0.entry(address).or_insert_with(|| (usage, zone.cloned()));
-        if usage < known.0 {
-            *known = (usage, zone.cloned());
+        let entry = self.0.entry(address).or_insert_with(|| (usage, zone.cloned()));
+        if usage < entry.0 {
+            *entry = (usage, zone.cloned());
         }
     }
 
@@ -256,8 +259,8 @@ impl Family {
 // === impl Use ===
 
 impl Use {
-    /// `ready` decides even for a pod that is being shut down: with `publishNotReadyAddresses`,
-    /// Kubernetes says so on purpose.
+    /// `ready` decides even for a terminating pod: Kubernetes sets it deliberately with
+    /// `publishNotReadyAddresses`.
     fn of(conditions: Conditions) -> Option<Self> {
         match conditions {
             Conditions { ready: true, .. } => Some(Self::Ready),

@@ -1,4 +1,4 @@
-//! Services that are exposed without a route of their own: the way in which most are.
+//! Services that are exposed by annotations, without a route resource, as most are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,18 +20,18 @@ use crate::snapshot::host::{HostTable, VirtualHost};
 use crate::snapshot::policy::Policy;
 use crate::snapshot::rule::{PathPrefix, Precedence, Route, RouteMatch, Rule};
 
-/// The variant that takes what no other one is for.
+/// The variant for requests that match no other one.
 const STABLE: &str = "stable";
-/// What is wrong with a hostname that the template makes for other environments.
+/// The error for a hostname that the template generates for another environment.
 const FOREIGN: &str = "is a name of another environment";
 
-/// What a Namespace says about its Services.
+/// The settings of a Namespace for its Services.
 struct Environment {
     /// Its name.
     name: Reading<Arc<str>>,
-    /// Whether Services are exposed that do not say so.
+    /// Whether Services without the annotation are exposed.
     all: bool,
-    /// Whether its hostnames may stand in public certificate logs.
+    /// Whether its hostnames may appear in public certificate logs.
     public_names: bool,
     /// Who may call its Services.
     access: NamespaceAccess,
@@ -41,24 +41,24 @@ struct Environment {
 enum Exposure {
     /// In this environment.
     In(Arc<str>),
-    /// It is to be, but its Namespace is no environment, or one whose name is not understood.
-    Nowhere,
-    /// It is not to be, or that is not understood.
+    /// It is to be exposed, but its Namespace is not an environment, or has an invalid name.
+    NoEnvironment,
+    /// It is not to be exposed, or the annotation is invalid.
     No,
 }
 
-/// What a Service asks for.
-struct Wishes<'a> {
-    /// The port that requests go to, and what is spoken there.
+/// The settings of a Service.
+struct ServiceSettings<'a> {
+    /// The port for requests, and its protocol.
     backend: Option<(&'a ServicePort, UpstreamProtocol)>,
     hostnames: Vec<HostPattern>,
     policy: Policy,
     paths: Vec<PathPrefix>,
-    /// Those of the paths that need no credentials.
+    /// The paths that need no credentials.
     public: Vec<PathPrefix>,
 }
 
-/// A Service's claim to its hostnames.
+/// The claim of a Service to its hostnames.
 struct Claim<'a> {
     service: &'a Service,
     environment: Arc<str>,
@@ -66,7 +66,7 @@ struct Claim<'a> {
     routes: Vec<Route>,
 }
 
-/// The virtual hosts of all exposed Services, and the Namespaces whose hostnames may stand in
+/// The virtual hosts of all exposed Services, and the Namespaces whose hostnames may appear in
 /// public certificate logs.
 pub(super) fn hosts(
     settings: &Settings,
@@ -102,20 +102,20 @@ pub(super) fn hosts(
         let environment = environments.get(&*service.origin.namespace);
         claims.extend(translator.claim(service, environment));
     }
-    (settle(claims, problems), public)
+    (resolve_conflicts(claims, problems), public)
 }
 
-/// Whether a Namespace belongs to the cluster or to the gateway. What runs there is rarely meant for
-/// clients from outside, so each Service must ask for it by itself.
+/// Whether a Namespace belongs to the cluster or to the gateway. Its Services are rarely meant for
+/// external clients, so each must be exposed by its own annotation.
 fn is_reserved(settings: &Settings, resources: &Resources, namespace: &str) -> bool {
     matches!(namespace, "kube-system" | "kube-public" | "kube-node-lease")
         || *resources.installation().namespace == *namespace
         || settings.access.credentials_namespace.as_deref() == Some(namespace)
 }
 
-/// Gives each hostname to the oldest Service that claims it, and tells the others.
-fn settle(mut claims: Vec<Claim<'_>>, problems: &mut Vec<Problem>) -> HostTable {
-    // The sort is stable, and Services come by namespace and name.
+/// Assigns each hostname to the oldest Service that claims it, and reports the conflicts.
+fn resolve_conflicts(mut claims: Vec<Claim<'_>>, problems: &mut Vec<Problem>) -> HostTable {
+    // The sort is stable, and Services are in the order of namespace and name.
     claims.sort_by_key(|claim| claim.service.created);
     let mut hosts = HostTable::default();
     for Claim { service, environment, hostnames, routes } in claims {
@@ -154,7 +154,7 @@ fn settle(mut claims: Vec<Claim<'_>>, problems: &mut Vec<Problem>) -> HostTable 
 // === impl Environment ===
 
 impl Environment {
-    /// Reads a Namespace; where it is `reserved`, it cannot expose all of its Services.
+    /// Reads a Namespace; if it is `reserved`, it cannot expose all of its Services.
     fn read(namespace: &Namespace, reserved: bool, problems: &mut Vec<Problem>) -> Self {
         check_keys(&namespace.origin, &namespace.labels, &namespace.annotations, problems);
         let help = "write lower-case letters, digits and hyphens, as in a hostname; until then \
@@ -171,7 +171,7 @@ impl Environment {
                 match text {
                     "all" => Ok(true),
                     "opt-in" => Ok(false),
-                    _ => Err("is not understood".to_owned()),
+                    _ => Err("is invalid".to_owned()),
                 }
             });
         let all = all == Reading::Good(true);
@@ -185,12 +185,12 @@ impl Environment {
                  annotation",
             );
         }
-        let help = "write \"true\" or \"false\"; until then no hostname that demands credentials \
+        let help = "write \"true\" or \"false\"; until then no hostname that requires credentials \
                     gets a certificate of its own";
         let public_names = annotations.read(PUBLIC_NAMES, help, |text| match text {
             "true" => Ok(true),
             "false" => Ok(false),
-            _ => Err("is not understood".to_owned()),
+            _ => Err("is invalid".to_owned()),
         });
         Self {
             name,
@@ -201,12 +201,12 @@ impl Environment {
     }
 }
 
-/// Translates one Service after the other.
+/// The context for the translation of Services.
 struct Translator<'a> {
     settings: &'a Settings,
     resources: &'a Resources,
     template: HostnameTemplate,
-    /// [`STABLE`], once for all.
+    /// [`STABLE`], allocated once.
     stable: Arc<str>,
     cells: &'a mut EndpointCells,
     problems: &'a mut Vec<Problem>,
@@ -215,7 +215,7 @@ struct Translator<'a> {
 // === impl Translator ===
 
 impl Translator<'_> {
-    /// What a Service claims; nothing where it is not exposed.
+    /// The claim of a Service; `None` if it is not exposed.
     fn claim<'s>(
         &mut self,
         service: &'s Service,
@@ -229,7 +229,7 @@ impl Translator<'_> {
             problems: &mut problems,
         };
         if service.key().is_api_server() {
-            refuse_api_server(service, environment, &mut reader);
+            reject_api_server(service, environment, &mut reader);
             self.problems.append(&mut problems);
             return None;
         }
@@ -239,13 +239,13 @@ impl Translator<'_> {
         }
         let name = match &exposure {
             Exposure::In(name) => Some(&**name),
-            Exposure::Nowhere | Exposure::No => None,
+            Exposure::NoEnvironment | Exposure::No => None,
         };
-        // All is read before anything is given up, so that all that is wrong is reported at once.
-        let Wishes { backend, hostnames, policy, paths, public } =
+        // Everything is read first, so that all problems are reported at once.
+        let ServiceSettings { backend, hostnames, policy, paths, public } =
             self.read(service, environment, name, &mut reader);
         if matches!(exposure, Exposure::No) {
-            // A value that is not understood is wrong in any case; nothing else is of effect.
+            // Invalid values are reported in any case; other problems have no effect.
             problems.retain(is_about_annotations);
         } else if let Some((port, _)) = &backend {
             let key = service.key();
@@ -260,35 +260,35 @@ impl Translator<'_> {
         Some(Claim { service, environment, hostnames, routes })
     }
 
-    /// All that a Service asks for; `name` is that of the environment in which it is exposed.
+    /// The settings of a Service; `name` is the environment in which it is exposed.
     fn read<'s>(
         &self,
         service: &'s Service,
         environment: Option<&Environment>,
         name: Option<&str>,
         reader: &mut Reader<'_>,
-    ) -> Wishes<'s> {
+    ) -> ServiceSettings<'s> {
         let backend = self.backend(service, reader);
         let portal =
             self.settings.access.login.as_ref().map(|login| login.hostname(&self.settings.zone));
         let mut hostnames = hostnames(&self.template, service, name, reader);
         hostnames.retain(|pattern| !is_portal(pattern, portal.as_deref(), reader));
-        let known = reader.problems.len();
-        let silent = NamespaceAccess::silent();
-        let access = environment.map_or(&silent, |environment| &environment.access);
+        let before = reader.problems.len();
+        let unset = NamespaceAccess::unset();
+        let access = environment.map_or(&unset, |environment| &environment.access);
         let policy = policy::policy(access, reader);
         let paths = policy::paths(reader);
         let public = access.public_paths(&paths, reader);
         if environment.is_none() {
-            // What a Namespace that is not known grants, nobody can say.
-            let mut found = reader.problems.split_off(known);
+            // It is unknown what the missing Namespace allows.
+            let mut found = reader.problems.split_off(before);
             found.retain(is_about_annotations);
             reader.problems.append(&mut found);
         }
-        Wishes { backend, hostnames, policy, paths, public }
+        ServiceSettings { backend, hostnames, policy, paths, public }
     }
 
-    /// The port that requests go to, and what is spoken there; `None` where there is none.
+    /// The port for requests and its protocol; `None` if there is none.
     fn backend<'s>(
         &self,
         service: &'s Service,
@@ -298,13 +298,13 @@ impl Translator<'_> {
             let help = format!("give it pods, or the annotation `{EXPOSE}: \"false\"`");
             reader.error(
                 "ExternalName",
-                "an ExternalName could lead anywhere, so it is not exposed".to_owned(),
+                "an ExternalName can point anywhere, so it is not exposed".to_owned(),
                 &help,
             );
             return None;
         }
         if service.ports.is_empty() {
-            // Where all Services are exposed, one without a port was hardly meant.
+            // If all Services are exposed, one without a port was hardly intended.
             if service.annotations.get(EXPOSE.name).is_some() {
                 reader.error(
                     "NoPort",
@@ -314,7 +314,7 @@ impl Translator<'_> {
             }
             return None;
         }
-        let port = port::choose(service, reader)?;
+        let port = port::select(service, reader)?;
         let protocol = port::protocol(service, port, reader)?;
         if matches!(protocol, UpstreamProtocol::Tls { .. })
             && self.settings.upstreams.certificate_authorities.is_none()
@@ -322,7 +322,8 @@ impl Translator<'_> {
             let help = "set `upstreams.certificateAuthorities` in the gateway's configuration";
             reader.warn(
                 "NoCertificateAuthorities",
-                "there is nothing to check the certificates of its pods against".to_owned(),
+                "there are no certificate authorities to verify the certificates of its pods"
+                    .to_owned(),
                 help,
             );
         }
@@ -360,9 +361,8 @@ impl Translator<'_> {
     }
 }
 
-/// Reports that the Service of the API server is to be exposed, which no annotation can bring
-/// about.
-fn refuse_api_server(
+/// Reports that the Service of the API server is to be exposed, which is never done.
+fn reject_api_server(
     service: &Service,
     environment: Option<&Environment>,
     reader: &mut Reader<'_>,
@@ -373,13 +373,13 @@ fn refuse_api_server(
         Some(_) => reader.error(
             "ApiServer",
             message,
-            "take the annotation away: clients of the API server do not go through the gateway",
+            "remove the annotation: clients of the API server do not go through the gateway",
         ),
         None => {
-            let is_meant = environment.is_some_and(|environment| {
+            let is_implied = environment.is_some_and(|environment| {
                 environment.all && matches!(environment.name, Reading::Good(_))
             });
-            if is_meant {
+            if is_implied {
                 reader.warn("ApiServer", message, "run services in a Namespace of their own");
             }
         }
@@ -389,37 +389,37 @@ fn refuse_api_server(
 /// Whether a Service is exposed, and in which environment.
 fn exposure(environment: Option<&Environment>, reader: &mut Reader<'_>) -> Exposure {
     let help = "write \"true\" or \"false\"; until then it is not exposed";
-    let asked = reader.read(EXPOSE, help, |text| match text {
+    let annotation = reader.read(EXPOSE, help, |text| match text {
         "true" => Ok(true),
         "false" => Ok(false),
-        _ => Err("is not understood".to_owned()),
+        _ => Err("is invalid".to_owned()),
     });
-    let wanted = match asked {
+    let is_wanted = match annotation {
         Reading::Absent => environment.is_some_and(|environment| environment.all),
-        Reading::Good(asked) => asked,
+        Reading::Good(annotation) => annotation,
         Reading::Bad => false,
     };
     match environment.map_or(&Reading::Absent, |environment| &environment.name) {
-        _ if !wanted => Exposure::No,
+        _ if !is_wanted => Exposure::No,
         Reading::Good(name) => Exposure::In(name.clone()),
-        Reading::Bad => Exposure::Nowhere,
-        Reading::Absent if asked == Reading::Absent => Exposure::No,
+        Reading::Bad => Exposure::NoEnvironment,
+        Reading::Absent if annotation == Reading::Absent => Exposure::No,
         Reading::Absent => {
             let help = format!(
                 "give the Namespace the label `{ENVIRONMENT}`, with the environment's name"
             );
             reader.warn(
                 "NoEnvironment",
-                "it is to be exposed, but its Namespace is no environment".to_owned(),
+                "it is to be exposed, but its Namespace is not an environment".to_owned(),
                 &help,
             );
-            Exposure::Nowhere
+            Exposure::NoEnvironment
         }
     }
 }
 
-/// The names that a Service claims: the one made from the template where its environment is known,
-/// and those of its annotation.
+/// The hostnames that a Service claims: the one from the template, if its environment is known, and
+/// those of its annotation.
 fn hostnames(
     template: &HostnameTemplate,
     service: &Service,
@@ -428,7 +428,9 @@ fn hostnames(
 ) -> Vec<HostPattern> {
     let name = &*service.origin.name;
     let mut hostnames = BTreeSet::new();
-    match environment.map(|environment| (environment, made_hostname(template, name, environment))) {
+    match environment
+        .map(|environment| (environment, template_hostname(template, name, environment)))
+    {
         None => {}
         Some((_, Ok(hostname))) => {
             hostnames.insert(HostPattern::Exact(hostname));
@@ -443,18 +445,18 @@ fn hostnames(
         }
     }
     let help = "write hostnames such as shop.example.com, separated by commas";
-    let further = reader
-        .read_list(HOSTNAMES, help, |text| further_hostname(template, environment, text))
+    let additional = reader
+        .read_list(HOSTNAMES, help, |text| additional_hostname(template, environment, text))
         .good();
-    hostnames.extend(further.into_iter().flatten());
+    hostnames.extend(additional.into_iter().flatten());
     hostnames.into_iter().collect()
 }
 
-/// Whether a Service claims the portal's host: it could take what people enter there.
+/// Whether a Service claims the hostname of the login portal: it could steal credentials there.
 fn is_portal(pattern: &HostPattern, portal: Option<&str>, reader: &mut Reader<'_>) -> bool {
     let found = matches!(pattern, HostPattern::Exact(name) if portal == Some(name.as_str()));
     if found {
-        let message = format!("`{pattern}` is where people log in");
+        let message = format!("`{pattern}` is the hostname of the login portal");
         reader.error(
             "HostnameTaken",
             message,
@@ -464,7 +466,7 @@ fn is_portal(pattern: &HostPattern, portal: Option<&str>, reader: &mut Reader<'_
     found
 }
 
-fn made_hostname(
+fn template_hostname(
     template: &HostnameTemplate,
     service: &str,
     environment: &str,
@@ -472,11 +474,11 @@ fn made_hostname(
     let hostname = check_label(service)
         .and_then(|()| template.hostname(service, environment))
         .map_err(|error| error.to_string())?;
-    // Of the default environment, `a--b` would have the name of `a` in the environment `b`.
+    // In the default environment, `a--b` would have the hostname of `a` in environment `b`.
     if template.is_foreign(&hostname, environment) { Err(FOREIGN.to_owned()) } else { Ok(hostname) }
 }
 
-fn further_hostname(
+fn additional_hostname(
     template: &HostnameTemplate,
     environment: Option<&str>,
     text: &str,
@@ -484,7 +486,7 @@ fn further_hostname(
     let pattern: HostPattern =
         text.to_ascii_lowercase().parse().map_err(|error: InvalidHostname| error.to_string())?;
     if template.is_shadowed_by(&pattern) {
-        return Err("would catch names of the gateway's zone".to_owned());
+        return Err("would match names of the gateway's zone".to_owned());
     }
     let (HostPattern::Exact(name) | HostPattern::Wildcard(name)) = &pattern;
     // URL Standard, "ends in a number": browsers take such a name for an IPv4 address.
@@ -502,8 +504,7 @@ fn further_hostname(
     Ok(pattern)
 }
 
-/// One route for each path prefix, in the order in which they are tried. One that is public is that
-/// alone.
+/// One route for each path prefix, in matching order. A path in both lists is only public.
 fn routes(
     service: &Service,
     public: Vec<PathPrefix>,

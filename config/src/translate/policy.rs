@@ -1,4 +1,4 @@
-//! How requests are dealt with, by annotations: time, retries, size, paths.
+//! Request policies from annotations: timeout, retries, body size, paths.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
@@ -11,10 +11,10 @@ use crate::model::vocabulary::{MAX_BODY, PATHS, RETRIES, TIMEOUT};
 use crate::snapshot::policy::{Policy, Retries, Timeouts};
 use crate::snapshot::rule::PathPrefix;
 
-/// The most further tries that may be asked for.
+/// The maximum number of retries that can be configured.
 pub const MAX_RETRIES: u8 = 10;
-/// Response status codes that are tried again where tries are asked for: those of a gateway before
-/// the service, and of one that is overloaded.
+/// Response status codes that are retried if retries are configured: those of a gateway in front of
+/// the service, and of an overloaded service.
 pub const RETRY_CODES: [u16; 3] = [502, 503, 504];
 
 /// All policies of a Service.
@@ -29,12 +29,15 @@ pub(super) fn policy(namespace: &NamespaceAccess, service: &mut Reader<'_>) -> P
 
 fn timeout(reader: &mut Reader<'_>) -> Option<Duration> {
     let parse = |text: &str| {
-        duration::parse(text).filter(|time| !time.is_zero()).ok_or_else(|| "is no time".to_owned())
+        duration::parse(text)
+            .filter(|time| !time.is_zero())
+            .ok_or_else(|| "is not a duration".to_owned())
     };
     reader
         .read(
             TIMEOUT,
-            "write a time above zero, such as 500ms, 30s or 1h30m; until then there is none",
+            "write a duration above zero, such as 500ms, 30s or 1h30m; until then there is no \
+             timeout",
             parse,
         )
         .good()
@@ -45,7 +48,7 @@ fn retries(reader: &mut Reader<'_>) -> Retries {
         text.parse::<u8>()
             .ok()
             .filter(|tries| *tries <= MAX_RETRIES)
-            .ok_or_else(|| "is no number of retries".to_owned())
+            .ok_or_else(|| "is not a number of retries".to_owned())
     };
     match reader
         .read(
@@ -63,7 +66,7 @@ fn retries(reader: &mut Reader<'_>) -> Retries {
 fn max_body(reader: &mut Reader<'_>) -> Option<NonZeroU64> {
     let help =
         "write a number of bytes above zero, such as 500k or 10Mi; until then there is no limit";
-    reader.read(MAX_BODY, help, |text| size(text).ok_or_else(|| "is no size".to_owned())).good()
+    reader.read(MAX_BODY, help, |text| size(text).ok_or_else(|| "is not a size".to_owned())).good()
 }
 
 /// A size in bytes, as a whole Kubernetes quantity: `10Mi`, `500k`, `1048576`.
@@ -87,9 +90,9 @@ fn size(text: &str) -> Option<NonZeroU64> {
     NonZeroU64::new(digits.parse::<u64>().ok()?.checked_mul(*factor)?)
 }
 
-/// The path prefixes that exist: all where nothing is said, none where it cannot be understood.
+/// The path prefixes to serve: all without the annotation, none if it is invalid.
 pub(super) fn paths(reader: &mut Reader<'_>) -> Vec<PathPrefix> {
-    let help = "write paths such as /api, separated by commas; until then they are closed";
+    let help = "write paths such as /api, separated by commas; until then they are not served";
     match reader.read_list(PATHS, help, path) {
         Reading::Absent => vec![PathPrefix::root()],
         Reading::Good(paths) => BTreeSet::from_iter(paths).into_iter().collect(),
@@ -97,18 +100,18 @@ pub(super) fn paths(reader: &mut Reader<'_>) -> Vec<PathPrefix> {
     }
 }
 
-/// Only what can be the path of a request that was read strictly (RFC 3986 §3.3), or the prefix
-/// would never match.
+/// Parses a path prefix. It must be a valid normalized path (RFC 3986 §3.3), or it would never
+/// match.
 pub(super) fn path(text: &str) -> Result<PathPrefix, String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+;=:@%".contains(&byte);
     if !text.starts_with('/') {
         return Err("does not start with `/`".to_owned());
     }
     if text.contains('*') {
-        return Err("has a `*`, but is a prefix already".to_owned());
+        return Err("has a `*`, but every path is a prefix already".to_owned());
     }
     if !text.bytes().all(allowed) {
-        return Err("has a character that no path has".to_owned());
+        return Err("has a character that is not allowed in a path".to_owned());
     }
     if !text
         .split('%')

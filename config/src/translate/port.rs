@@ -1,4 +1,4 @@
-//! Which port of a Service is meant, and what is spoken on it.
+//! Selects the port of a Service, and its protocol.
 
 use std::sync::Arc;
 
@@ -7,18 +7,18 @@ use crate::model::vocabulary::PORT;
 use crate::resources::{Service, ServicePort};
 use crate::snapshot::backend::UpstreamProtocol;
 
-/// Names of ports that say that HTTP is spoken there, the likeliest first; `http-` and more counts
-/// like `http`.
+/// Port names that indicate HTTP, the most likely first; a name with a suffix, such as `http-api`,
+/// counts as `http`.
 const NAMES: [&str; 6] = ["http", "web", "https", "h2c", "http2", "grpc"];
 
-/// Chooses the port that requests go to: the one that the annotation names, else the only one, else
-/// the one whose name says that it is for the web, else the one whose `appProtocol` does. Where
-/// that leaves none or several, that is told.
-pub(super) fn choose<'a>(service: &'a Service, reader: &mut Reader<'_>) -> Option<&'a ServicePort> {
+/// Selects the port for requests: the one of the annotation, else the only one, else the one whose
+/// name indicates HTTP, else the one whose `appProtocol` does. Reports a problem if that leaves
+/// none or several.
+pub(super) fn select<'a>(service: &'a Service, reader: &mut Reader<'_>) -> Option<&'a ServicePort> {
     let find = |text: &str| {
         let found =
             service.ports.iter().find(|port| *port.name == *text || port.port.to_string() == text);
-        found.ok_or_else(|| "is no TCP port of this Service".to_owned())
+        found.ok_or_else(|| "is not a TCP port of this Service".to_owned())
     };
     match reader.read(PORT, "write the name or the number of one of the Service's ports", find) {
         Reading::Good(port) => return Some(port),
@@ -36,10 +36,8 @@ pub(super) fn choose<'a>(service: &'a Service, reader: &mut Reader<'_>) -> Optio
         }),
     };
     if found.is_none() {
-        let message = format!(
-            "it has {} ports, and nothing says which one requests go to",
-            service.ports.len()
-        );
+        let message =
+            format!("it has {} ports, and none is selected for requests", service.ports.len());
         reader.error(
             "AmbiguousPort",
             message,
@@ -49,7 +47,7 @@ pub(super) fn choose<'a>(service: &'a Service, reader: &mut Reader<'_>) -> Optio
     found
 }
 
-/// The only port of the likeliest name.
+/// The only port with the most likely name.
 fn by_name(ports: &[ServicePort]) -> Option<&ServicePort> {
     let named =
         |name: &'static str| ports.iter().filter(move |port| is_named(port, name)).peekable();
@@ -65,21 +63,20 @@ fn is_named(port: &ServicePort, name: &str) -> bool {
     port.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-/// What is spoken to the pods of a port: what its `appProtocol` says, else what its name says, else
-/// HTTP/1.1. An `appProtocol` that is not understood is told: a guess could send requests to what
-/// is no HTTP server.
+/// The protocol of a port: by its `appProtocol`, else by its name, else HTTP/1.1. An unsupported
+/// `appProtocol` is reported: a guess could send requests to a server that does not speak HTTP.
 pub(super) fn protocol(
     service: &Service,
     port: &ServicePort,
     reader: &mut Reader<'_>,
 ) -> Option<UpstreamProtocol> {
-    let spoken = match &port.app_protocol {
+    let protocol = match &port.app_protocol {
         Some(name) => protocol_of(name),
         None => Some(protocol_by_name(port)),
     };
-    let Some(spoken) = spoken else {
+    let Some(protocol) = protocol else {
         let name = excerpt(port.app_protocol.as_deref().unwrap_or_default());
-        let message = format!("`appProtocol: {name}` of port {} is not understood", port.port);
+        let message = format!("`appProtocol: {name}` of port {} is not supported", port.port);
         reader.error(
             "UnknownProtocol",
             message,
@@ -88,44 +85,43 @@ pub(super) fn protocol(
         );
         return None;
     };
-    Some(match spoken {
-        Spoken::Http1 => UpstreamProtocol::Http1,
-        Spoken::H2c => UpstreamProtocol::H2c,
-        Spoken::Tls => UpstreamProtocol::Tls { server_name: server_name(service) },
+    Some(match protocol {
+        PortProtocol::Http1 => UpstreamProtocol::Http1,
+        PortProtocol::H2c => UpstreamProtocol::H2c,
+        PortProtocol::Tls => UpstreamProtocol::Tls { server_name: server_name(service) },
     })
 }
 
-/// What is spoken to pods, as names tell it.
+/// The protocol that a name indicates.
 #[derive(Clone, Copy)]
-enum Spoken {
+enum PortProtocol {
     Http1,
     H2c,
     Tls,
 }
 
-/// IANA service names are the same in capitals (RFC 6335 §5.1); Kubernetes' own are as KEP-3726
-/// writes them.
-fn protocol_of(app_protocol: &str) -> Option<Spoken> {
+/// IANA service names are case-insensitive (RFC 6335 §5.1); Kubernetes' own are as in KEP-3726.
+fn protocol_of(app_protocol: &str) -> Option<PortProtocol> {
     match app_protocol.to_ascii_lowercase().as_str() {
-        "http" | "ws" | "kubernetes.io/ws" => Some(Spoken::Http1),
-        "h2c" | "http2" | "grpc" | "kubernetes.io/h2c" => Some(Spoken::H2c),
-        "https" | "wss" | "kubernetes.io/wss" => Some(Spoken::Tls),
+        "http" | "ws" | "kubernetes.io/ws" => Some(PortProtocol::Http1),
+        "h2c" | "http2" | "grpc" | "kubernetes.io/h2c" => Some(PortProtocol::H2c),
+        "https" | "wss" | "kubernetes.io/wss" => Some(PortProtocol::Tls),
         _ => None,
     }
 }
 
-fn protocol_by_name(port: &ServicePort) -> Spoken {
+fn protocol_by_name(port: &ServicePort) -> PortProtocol {
     if ["grpc", "h2c", "http2"].iter().any(|name| is_named(port, name)) {
-        Spoken::H2c
+        PortProtocol::H2c
     } else if is_named(port, "https") {
-        Spoken::Tls
+        PortProtocol::Tls
     } else {
-        Spoken::Http1
+        PortProtocol::Http1
     }
 }
 
-/// The name that a Service's pods have certificates for: the shortest that is unique in the
-/// cluster, whatever the cluster's domain.
+/// The name in the certificates of a Service's pods: the shortest that is unique in the cluster,
+/// regardless of the cluster domain.
 fn server_name(service: &Service) -> Arc<str> {
     format!("{}.{}.svc", service.origin.name, service.origin.namespace).into()
 }

@@ -1,5 +1,5 @@
-//! Laws of translation that hold for all resources; `tests/golden.rs` shows each behaviour by
-//! example.
+//! Properties of translation that hold for all resources; `tests/golden.rs` has an example of each
+//! behaviour.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ fn origin(kind: &'static str, namespace: &str, name: &str) -> Origin {
 }
 
 fn annotations(entries: &[(&str, &str)]) -> Annotations {
-    Annotations::keep(Some(
+    Annotations::filter(Some(
         &entries
             .iter()
             .map(|(key, value)| (format!("{PREFIX}{key}"), (*value).to_owned()))
@@ -90,7 +90,7 @@ fn cells(snapshot: &Snapshot) -> BTreeMap<EndpointKey, Arc<Endpoints>> {
     backends.map(|backend| (backend.endpoints.key().clone(), backend.endpoints.clone())).collect()
 }
 
-/// What a translation says, apart from endpoints.
+/// A translation without its endpoints.
 fn routes(translation: &Translation) -> Value {
     fn forget_endpoints(value: &mut Value) {
         match value {
@@ -107,19 +107,19 @@ fn routes(translation: &Translation) -> Value {
     value
 }
 
-/// What a gateway holds that does no more than what is out of date.
+/// A gateway that translates only what is out of date.
 #[derive(Default)]
-struct Follower {
+struct Incremental {
     resources: Resources,
     dirty: Dirty,
     routes: Value,
     endpoints: BTreeMap<EndpointKey, EndpointSet>,
 }
 
-impl Follower {
+impl Incremental {
     fn apply(&mut self, change: Change) {
         let changed = self.resources.apply(change);
-        self.dirty.note(changed, &self.resources);
+        self.dirty.record(changed, &self.resources);
         assert!(!self.dirty.credentials, "no change here is of credentials");
         let services = std::mem::take(&mut self.dirty.endpoints);
         for (key, set) in &mut self.endpoints {
@@ -208,12 +208,12 @@ fn any_slice() -> impl Strategy<Value = EndpointSlice> {
         1 => Just(("default", "kubernetes", "kubernetes")),
     ];
     let parts = (names, vec(endpoint, 0..3), vec(port, 0..3), prop::bool::weighted(0.1));
-    // Of an API server that has taken itself out, what was known stays: that is history.
-    let names_something =
+    // When an API server removes its own endpoint, the last one stays, which depends on history.
+    let has_address =
         |((namespace, ..), endpoints, ports, _): &((&str, _, _), Vec<_>, Vec<_>, bool)| {
             *namespace != "default" || !(endpoints.is_empty() || ports.is_empty())
         };
-    parts.prop_filter("it names an address", names_something).prop_map(
+    parts.prop_filter("it names an address", has_address).prop_map(
         |((namespace, name, service), endpoints, ports, names)| {
             let ports = ports
                 .into_iter()
@@ -274,8 +274,8 @@ struct Caller {
 // === impl Grants ===
 
 impl Grants {
-    /// Whether they grant to the caller all that is demanded.
-    fn have(&self, require: Require, caller: &Caller) -> bool {
+    /// Whether they grant the caller all required credentials.
+    fn grant(&self, require: Require, caller: &Caller) -> bool {
         let application = caller.application.is_some_and(|name| self.apps.1.contains(&name));
         let user = caller.user.as_ref().is_some_and(|(name, groups)| {
             self.users.1.contains(name) || groups.iter().any(|group| self.groups.1.contains(group))
@@ -283,11 +283,11 @@ impl Grants {
         (!require.application() || application) && (!require.user() || user)
     }
 
-    /// The same, where what they do not say is granted.
-    fn have_not_refused(&self, require: Require, caller: &Caller) -> bool {
-        let said =
+    /// The same, if what is not set is granted.
+    fn grant_or_unset(&self, require: Require, caller: &Caller) -> bool {
+        let granted =
             Require::of(self.apps.0.is_some(), self.users.0.is_some() || self.groups.0.is_some());
-        self.have(require.without(require.without(said)), caller)
+        self.grant(require.without(require.without(granted)), caller)
     }
 }
 
@@ -325,25 +325,25 @@ fn callers() -> Vec<Caller> {
         .collect()
 }
 
-fn lets_in(access: &Access, caller: &Caller) -> bool {
+fn allows(access: &Access, caller: &Caller) -> bool {
     let in_all = |name: &str| {
         access.applications.iter().all(|list| list.iter().any(|pattern| pattern.matches(name)))
     };
     let application = !access.applications.is_empty() && caller.application.is_some_and(in_all);
     let user = caller.user.as_ref().is_some_and(|(name, groups)| {
-        access.users.iter().all(|circle| circle.has(name, groups.iter().copied()))
+        access.users.iter().all(|subjects| subjects.has(name, groups.iter().copied()))
     });
     (!access.require.application() || application)
         && (!access.require.user() || user && !access.users.is_empty())
 }
 
 #[test]
-fn slices_alone_make_routes_out_of_date_where_a_problem_comes_or_goes() {
+fn slices_make_routes_out_of_date_only_if_problems_change() {
     let mut dirty = Dirty::default();
     let mut resources = store([Object::Service(service("shop", "cart", &[]))]);
     let mut is_routes = |slice: EndpointSlice| {
         let changed = resources.apply(Change::Upsert(Object::EndpointSlice(slice)));
-        dirty.note(changed, &resources);
+        dirty.record(changed, &resources);
         assert_eq!(
             std::mem::take(&mut dirty.endpoints),
             [NamespacedName::new("shop", "cart")].into()
@@ -362,12 +362,12 @@ fn slices_alone_make_routes_out_of_date_where_a_problem_comes_or_goes() {
 }
 
 #[test]
-fn what_a_service_makes_of_its_slices_is_no_news_of_theirs() {
+fn a_change_of_a_service_updates_the_problems_of_its_slices() {
     let mut dirty = Dirty::default();
     let mut resources = Resources::default();
     let mut is_routes = |object: Object| {
         let changed = resources.apply(Change::Upsert(object));
-        dirty.note(changed, &resources);
+        dirty.record(changed, &resources);
         std::mem::take(&mut dirty.routes)
     };
     let of_port = |port: &str, address| {
@@ -386,19 +386,19 @@ fn what_a_service_makes_of_its_slices_is_no_news_of_theirs() {
 
 proptest! {
     #[test]
-    fn to_do_what_is_out_of_date_anew_is_enough(changes in vec(any_change(), 1..24)) {
-        let mut follower = Follower::default();
-        follower.routes = routes(&translate(&settings(), &follower.resources));
+    fn incremental_translation_equals_full_translation(changes in vec(any_change(), 1..24)) {
+        let mut incremental = Incremental::default();
+        incremental.routes = routes(&translate(&settings(), &incremental.resources));
         for change in changes {
-            follower.apply(change);
-            let translation = translate(&settings(), &follower.resources);
-            prop_assert_eq!(&follower.routes, &routes(&translation));
-            prop_assert_eq!(&follower.endpoints, &sets(&translation));
+            incremental.apply(change);
+            let translation = translate(&settings(), &incremental.resources);
+            prop_assert_eq!(&incremental.routes, &routes(&translation));
+            prop_assert_eq!(&incremental.endpoints, &sets(&translation));
         }
     }
 
     #[test]
-    fn the_way_to_the_same_resources_makes_no_difference(objects in vec(any_object(), 0..16)) {
+    fn the_order_of_changes_makes_no_difference(objects in vec(any_object(), 0..16)) {
         let last: BTreeMap<ObjectId, Object> = objects.iter().map(|object| (object.id(), object.clone())).collect();
         let (one, other) = (translate(&settings(), &store(objects)), translate(&settings(), &store(last.into_values())));
         prop_assert_eq!(routes(&one), routes(&other));
@@ -406,7 +406,7 @@ proptest! {
     }
 
     #[test]
-    fn an_endpoint_that_is_used_is_in_a_slice_and_may_be_used(objects in vec(any_object(), 0..16)) {
+    fn each_used_endpoint_is_usable_and_in_a_slice(objects in vec(any_object(), 0..16)) {
         let resources = store(objects);
         for (key, set) in sets(&translate(&settings(), &resources)) {
             let service = NamespacedName::new(key.namespace.clone(), key.service.clone());
@@ -427,7 +427,7 @@ proptest! {
     }
 
     #[test]
-    fn a_service_lets_in_nobody_whom_its_namespace_does_not(one in any_grants(), other in any_grants(), public in any::<bool>()) {
+    fn a_service_allows_no_caller_that_its_namespace_denies(one in any_grants(), other in any_grants(), public in any::<bool>()) {
         let entries = |grants: &Grants| -> Vec<(&str, &str)> {
             let all = [("require", grants.require), ("allow-apps", grants.apps.0), ("allow-users", grants.users.0), ("allow-groups", grants.groups.0)];
             all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
@@ -439,45 +439,45 @@ proptest! {
         let hosts = snapshot.listeners[0].hosts.iter();
         let routes: Vec<_> = hosts.flat_map(|host| &host.routes).map(|route| (&route.matches.path, &route.rule.policy.access)).collect();
         let (root, open) = (routes.last().unwrap().1, &routes[..routes.len() - 1]);
-        let demands = |grants: &Grants| grants.require.map(demand);
-        let least = demands(&one).unwrap_or(Require::Nothing);
-        prop_assert_eq!(root.require, demands(&other).map_or(demands(&one).unwrap_or_default(), |own| own.and(least)));
+        let required = |grants: &Grants| grants.require.map(demand);
+        let least = required(&one).unwrap_or(Require::Nothing);
+        prop_assert_eq!(root.require, required(&other).map_or(required(&one).unwrap_or_default(), |own| own.and(least)));
         prop_assert_eq!(open.len(), usize::from(public && least == Require::Nothing));
         prop_assert!(open.iter().all(|(_, access)| access.require == Require::Nothing));
         for caller in callers() {
-            let expected = one.have(root.require, &caller) && other.have_not_refused(root.require, &caller);
-            prop_assert_eq!(lets_in(root, &caller), expected, "{:?} and {:?} and {:?}", one, other, caller);
+            let expected = one.grant(root.require, &caller) && other.grant_or_unset(root.require, &caller);
+            prop_assert_eq!(allows(root, &caller), expected, "{:?} and {:?} and {:?}", one, other, caller);
         }
     }
 
     #[test]
-    fn garbage_opens_nothing(entries in vec((select(VOCABULARY.to_vec()), "\\PC{0,24}|none |[a-z+, ]{0,12}"), 0..8)) {
+    fn invalid_annotations_open_nothing(entries in vec((select(VOCABULARY.to_vec()), "\\PC{0,24}|none |[a-z+, ]{0,12}"), 0..8)) {
         let entries: Vec<(&str, &str)> = entries.iter().map(|(key, value)| (key.name, value.as_str())).collect();
-        let says = |wanted| entries.iter().rev().find(|(key, _)| *key == wanted).map_or("", |(_, value)| value.trim());
-        let public: Vec<&str> = says("public-paths").split(',').map(|path| path.trim().trim_end_matches('/')).collect();
+        let value_of = |wanted| entries.iter().rev().find(|(key, _)| *key == wanted).map_or("", |(_, value)| value.trim());
+        let public: Vec<&str> = value_of("public-paths").split(',').map(|path| path.trim().trim_end_matches('/')).collect();
         let resources = store([Object::Namespace(namespace("dev", &[("expose", "all")])), Object::Service(service("dev", "x", &entries))]);
         let translation = translate(&settings(), &resources);
         for host in translation.snapshot.listeners.iter().flat_map(|listener| listener.hosts.iter()) {
             for route in &host.routes {
                 let is_public = matches!(&route.matches.path, PathMatch::Prefix(prefix) if public.contains(&prefix.as_str()));
-                prop_assert!(route.rule.policy.access.require != Require::Nothing || says("require") == "none" || is_public);
-                prop_assert!(route.rule.policy.access.require == Require::Nothing || says("require") != "none");
+                prop_assert!(route.rule.policy.access.require != Require::Nothing || value_of("require") == "none" || is_public);
+                prop_assert!(route.rule.policy.access.require == Require::Nothing || value_of("require") != "none");
             }
         }
     }
 }
 
 #[test]
-fn a_new_snapshot_keeps_the_cells_of_the_one_before() {
+fn a_new_snapshot_reuses_the_cells_of_the_last_one() {
     let (namespace, cart) = (namespace("dev", &[("expose", "all")]), service("dev", "cart", &[]));
     let mut resources = store([
         Object::Namespace(namespace),
         Object::Service(cart),
         Object::EndpointSlice(slice("dev", "1", "cart", &["10.0.0.1"])),
     ]);
-    let mut known = EndpointCells::default();
-    let before = cells(&translate_reusing(&settings(), &resources, &mut known).snapshot);
-    known.commit();
+    let mut reused = EndpointCells::default();
+    let before = cells(&translate_reusing(&settings(), &resources, &mut reused).snapshot);
+    reused.commit();
     resources.apply(Change::Upsert(Object::EndpointSlice(slice(
         "dev",
         "1",
@@ -485,7 +485,7 @@ fn a_new_snapshot_keeps_the_cells_of_the_one_before() {
         &["10.0.0.2"],
     ))));
     resources.apply(Change::Upsert(Object::Service(service("dev", "search", &[]))));
-    let after = cells(&translate_reusing(&settings(), &resources, &mut known).snapshot);
+    let after = cells(&translate_reusing(&settings(), &resources, &mut reused).snapshot);
     let [(key, cell)] = before.into_iter().collect::<Vec<_>>().try_into().unwrap();
     assert!(Arc::ptr_eq(&after[&key], &cell));
     assert_eq!(
@@ -493,12 +493,12 @@ fn a_new_snapshot_keeps_the_cells_of_the_one_before() {
         "10.0.0.1:8080".parse().unwrap(),
         "until it is published"
     );
-    known.commit();
+    reused.commit();
     assert_eq!(cell.load().ready[0].address, "10.0.0.2:8080".parse().unwrap());
 }
 
 #[test]
-fn an_endpoint_set_of_what_is_not_there_is_empty() {
+fn the_endpoint_set_of_a_missing_service_or_port_is_empty() {
     let resources = store([
         Object::Service(service("dev", "cart", &[])),
         Object::EndpointSlice(slice("dev", "1", "cart", &["10.0.0.1"])),
@@ -515,7 +515,7 @@ fn an_endpoint_set_of_what_is_not_there_is_empty() {
 }
 
 #[test]
-fn an_annotation_with_a_small_mistake_is_recognised() {
+fn a_misspelled_annotation_gets_a_suggestion() {
     let resources = store([Object::Service(service(
         "dev",
         "cart",
@@ -529,7 +529,7 @@ fn an_annotation_with_a_small_mistake_is_recognised() {
     let expected = [
         "did you mean `portcullis.dev/paths`?",
         "did you mean `portcullis.dev/timeout`?",
-        "docs/annotations.md lists all that are understood",
+        "docs/annotations.md lists all annotations",
     ];
     assert_eq!(help, expected);
 }

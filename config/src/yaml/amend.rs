@@ -1,4 +1,4 @@
-//! Decoding that goes on after a mistake, so that all mistakes are found at once.
+//! Decoding that continues after an error, so that all errors are reported at once.
 
 use std::collections::HashSet;
 
@@ -6,20 +6,20 @@ use serde::de::DeserializeOwned;
 
 use super::{DecodeError, Entry, Node, Position, Step, Value, decode};
 
-/// What was read of a tree in spite of what is wrong with it.
+/// The result of decoding a tree with errors.
 #[derive(Debug)]
 pub(crate) struct Amended<T> {
-    /// The value, where taking out what is wrong was enough.
+    /// The value, if removing the invalid parts was enough.
     pub(crate) value: Option<T>,
-    /// The tree that it was read from.
+    /// The tree without the invalid parts.
     pub(crate) rest: Node,
-    /// All that is wrong, with paths in the original tree.
+    /// All errors, with paths in the original tree.
     pub(crate) errors: Vec<DecodeError>,
 }
 
-/// Reads a value of type `T`. What is wrong is reported, up to `max` times, and taken out of a copy
-/// of the tree, so that the rest can be judged. `stand_in` is what takes the place of a key of the
-/// root that must be there, and is not or cannot be read.
+/// Decodes a value of type `T`. Invalid parts are reported, up to `max`, and removed from a copy of
+/// the tree, so that the rest can be decoded. `stand_in` returns a placeholder for a required key
+/// of the root that is missing or invalid.
 pub(crate) fn decode_amending<T: DeserializeOwned>(
     original: &Node,
     max: usize,
@@ -28,7 +28,7 @@ pub(crate) fn decode_amending<T: DeserializeOwned>(
     let mut rest = original.clone();
     let mut errors: Vec<DecodeError> = Vec::new();
     let mut incomplete = HashSet::new();
-    // What follows from another mistake counts too, so that the end is never far.
+    // Consequential errors count too, so that the number of rounds is bounded.
     for _ in 0..max.saturating_mul(2) {
         if errors.len() >= max {
             break;
@@ -39,12 +39,12 @@ pub(crate) fn decode_amending<T: DeserializeOwned>(
         };
         let at = error.at.unwrap_or(rest.at);
         let path = original_path(original, &rest, &error.path);
-        // What lacks something because that was taken out is not wrong by itself, and what still is
-        // wrong as a text was reported before.
+        // A value that lacks a part because that was removed is not an error, and one that is still
+        // invalid as a text was reported before.
         let consequence = if error.lacking {
             incomplete.contains(&at)
         } else {
-            errors.iter().any(|known| !known.lacking && known.path == path)
+            errors.iter().any(|reported| !reported.lacking && reported.path == path)
         };
         let amended = amend(&mut rest, &error, &mut incomplete, &stand_in);
         if !consequence {
@@ -57,19 +57,19 @@ pub(crate) fn decode_amending<T: DeserializeOwned>(
     Amended { value: None, rest, errors }
 }
 
-/// A path of the amended tree as it was before things were taken out of it.
+/// The path in the original tree of a path in the amended tree.
 pub(crate) fn original_path(original: &Node, amended: &Node, path: &[Step]) -> Vec<Step> {
     let (mut original, mut amended) = (original, amended);
     let mut found = Vec::new();
     for step in path {
-        let Some(next) = amended.follow(&[*step]) else { break };
+        let Some(next) = amended.at_path(&[*step]) else { break };
         let position = match &original.value {
             Value::List(list) => list.iter().position(|node| node.at == next.at),
             Value::Map(entries) => entries.iter().position(|entry| entry.node.at == next.at),
             _ => None,
         };
         let Some((position, node)) =
-            position.and_then(|index| Some((index, original.follow(&[Step(index)])?)))
+            position.and_then(|index| Some((index, original.at_path(&[Step(index)])?)))
         else {
             break;
         };
@@ -79,8 +79,8 @@ pub(crate) fn original_path(original: &Node, amended: &Node, path: &[Step]) -> V
     found
 }
 
-/// Takes out of the tree what is wrong, or puts in what it lacks; false where that is not possible.
-/// A number or a truth value becomes a text first: most often, one was meant.
+/// Removes the invalid part from the tree, or adds the missing one; returns whether it could. A
+/// number or boolean is first turned into a text, which was most likely intended.
 fn amend(
     root: &mut Node,
     error: &DecodeError,
@@ -104,7 +104,7 @@ fn amend(
         entry.node.value = value;
         return true;
     }
-    if let Some(node) = root.follow_mut(&error.path)
+    if let Some(node) = root.at_path_mut(&error.path)
         && let Some(text) = scalar_text(&node.value)
     {
         node.value = Value::Text(text);
@@ -113,7 +113,7 @@ fn amend(
     let Some((_, parents)) = error.path.split_last() else { return false };
     for length in 1..=parents.len() {
         incomplete.extend(
-            parents.get(..length).and_then(|way: &[Step]| root.follow(way)).map(|node| node.at),
+            parents.get(..length).and_then(|path: &[Step]| root.at_path(path)).map(|node| node.at),
         );
     }
     root.remove(&error.path)

@@ -1,4 +1,4 @@
-//! From the parser's events to trees, without recursion: input decides how deep a document is.
+//! Builds trees from parser events, without recursion: the input controls the nesting depth.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,7 +6,7 @@ use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Ta
 
 use super::{Entry, MAX_DEPTH, MAX_NODES, MAX_REPEATED, Node, Position, Value, scalar};
 
-/// Why a file, or one document of it, is no YAML that is read here.
+/// Why a file, or one document of it, is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SyntaxError {
     pub(crate) at: Position,
@@ -14,8 +14,7 @@ pub(crate) struct SyntaxError {
     pub(crate) help: &'static str,
 }
 
-/// Reads all documents. Empty ones are left out. A broken one hides neither those before it nor
-/// those after it.
+/// Reads all documents except empty ones. An invalid one does not affect those before and after it.
 pub(crate) fn read(bytes: &[u8]) -> Vec<Result<Node, SyntaxError>> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
@@ -30,7 +29,7 @@ pub(crate) fn read(bytes: &[u8]) -> Vec<Result<Node, SyntaxError>> {
         }
     };
     let options = granit_parser::options! {
-        // The tree's own limit decides: it tells what to do.
+        // The limit of the builder applies: its error has a help text.
         flow_nesting_limit: MAX_DEPTH + 1,
         block_nesting_limit: MAX_DEPTH + 1,
     };
@@ -59,7 +58,7 @@ pub(crate) fn read(bytes: &[u8]) -> Vec<Result<Node, SyntaxError>> {
     }
 }
 
-/// What is open while a document is built.
+/// The state while a document is built.
 #[derive(Default)]
 struct Builder {
     open: Vec<Collection>,
@@ -68,7 +67,7 @@ struct Builder {
     repeated: usize,
 }
 
-/// A list or map whose end has not come yet.
+/// An open list or map.
 struct Collection {
     content: Content,
     at: Position,
@@ -76,7 +75,7 @@ struct Collection {
     extent: Extent,
 }
 
-/// How much a value holds, itself included.
+/// The size of a value, including itself.
 #[derive(Clone, Copy)]
 struct Extent {
     nodes: usize,
@@ -91,14 +90,14 @@ enum Content {
 // === impl Extent ===
 
 impl Extent {
-    /// A scalar's, or an empty collection's.
+    /// The extent of a scalar or an empty collection.
     const ONE: Self = Self { nodes: 1, depth: 1 };
 }
 
 // === impl Builder ===
 
 impl Builder {
-    /// Takes an event; gives the document that it ends.
+    /// Handles an event; returns the document if the event completes it.
     fn event(&mut self, event: Event<'_>, start: Marker) -> Result<Option<Node>, SyntaxError> {
         let at = Position::from(start);
         match event {
@@ -108,11 +107,11 @@ impl Builder {
                 self.complete(Node { value, at }, anchor, Extent::ONE)
             }
             Event::SequenceStart(_, anchor, tag) => {
-                known_tag(tag.as_deref(), at)?;
+                check_tag(tag.as_deref(), at)?;
                 self.begin(Content::List(Vec::new()), at, anchor)
             }
             Event::MappingStart(_, anchor, tag) => {
-                known_tag(tag.as_deref(), at)?;
+                check_tag(tag.as_deref(), at)?;
                 self.begin(Content::Map { entries: Vec::new(), key: None }, at, anchor)
             }
             Event::SequenceEnd | Event::MappingEnd => {
@@ -129,7 +128,7 @@ impl Builder {
             }
             Event::Alias(id) => {
                 let Some((node, extent)) = self.anchors.get(&id) else {
-                    return Err(inside_itself(at));
+                    return Err(recursive_alias(at));
                 };
                 let extent = *extent;
                 self.repeated += extent.nodes;
@@ -165,8 +164,8 @@ impl Builder {
         if self.nodes > MAX_NODES { Err(too_large(at)) } else { Ok(()) }
     }
 
-    /// Puts a value that is whole where it belongs: into what is open around it; else it is the
-    /// document.
+    /// Adds a complete value to the enclosing collection, or returns it as the document if there is
+    /// none.
     fn complete(
         &mut self,
         node: Node,
@@ -195,7 +194,7 @@ impl Builder {
         Ok(None)
     }
 
-    /// Drops what is open and goes on with the next document; false where there is none.
+    /// Discards the current document and skips to the next; returns whether there is one.
     fn resume<'a>(&mut self, parser: &mut Parser<'a, granit_parser::StrInput<'a>>) -> bool {
         self.open.clear();
         self.anchors.clear();
@@ -211,19 +210,19 @@ fn scalar_value(
     tag: Option<&Tag>,
     at: Position,
 ) -> Result<Value, SyntaxError> {
-    known_tag(tag, at)?;
+    check_tag(tag, at)?;
     let as_text =
         style != ScalarStyle::Plain || tag.is_some_and(|tag| tag.is_yaml_core_schema_tag("str"));
     Ok(if as_text { Value::Text(text.to_owned()) } else { scalar::resolve(text) })
 }
 
-fn known_tag(tag: Option<&Tag>, at: Position) -> Result<(), SyntaxError> {
+fn check_tag(tag: Option<&Tag>, at: Position) -> Result<(), SyntaxError> {
     match tag {
-        // `!` alone says "not a plain scalar" (YAML 1.2 §6.9.1), which its style says already.
+        // `!` alone means "not a plain scalar" (YAML 1.2 §6.9.1), which follows from the style.
         Some(tag) if tag.is_custom() && tag.original() != "!" => Err(SyntaxError::new(
             at,
-            format!("the tag `{}` is not known here", tag.original()),
-            "write the value without it",
+            format!("unsupported tag `{}`", tag.original()),
+            "remove the tag",
         )),
         _ => Ok(()),
     }
@@ -240,15 +239,15 @@ fn into_key(value: Value, at: Position) -> Result<String, SyntaxError> {
     }
 }
 
-/// Refuses keys that are there twice, and puts in what merge keys (`<<: *name`) bring and the map
-/// does not say itself.
+/// Rejects duplicate keys, and adds the entries of merge keys (`<<: *name`) that the map does not
+/// define itself.
 fn merged(entries: Vec<Entry>) -> Result<Vec<Entry>, SyntaxError> {
     let mut seen = HashSet::with_capacity(entries.len());
-    if let Some(twice) = entries.iter().find(|entry| !seen.insert(entry.key.as_str())) {
+    if let Some(duplicate) = entries.iter().find(|entry| !seen.insert(entry.key.as_str())) {
         return Err(SyntaxError::new(
-            twice.key_at,
-            format!("the key `{}` is there twice", twice.key),
-            "keep one of the two",
+            duplicate.key_at,
+            format!("duplicate key `{}`", duplicate.key),
+            "remove one of the two",
         ));
     }
     if !seen.contains("<<") {
@@ -280,8 +279,12 @@ fn no_key(at: Position) -> SyntaxError {
     SyntaxError::new(at, "a key must be a text", "write the key as a plain or quoted text")
 }
 
-fn inside_itself(at: Position) -> SyntaxError {
-    SyntaxError::new(at, "an alias (`*`) stands inside of what it names", "write the value out")
+fn recursive_alias(at: Position) -> SyntaxError {
+    SyntaxError::new(
+        at,
+        "an alias (`*`) is inside the value that it refers to",
+        "write out the value",
+    )
 }
 
 fn too_large(at: Position) -> SyntaxError {
@@ -310,13 +313,13 @@ impl From<&ScanError> for SyntaxError {
             ErrorKind::RecursionLimitExceeded => too_large(at),
             ErrorKind::UnknownAnchor => Self::new(
                 at,
-                "an alias (`*`) names no anchor before it",
+                "an alias (`*`) refers to no anchor before it",
                 "define the anchor (`&`) first",
             ),
             kind => Self::new(
                 at,
                 format!("the file is not well-formed YAML: {kind}"),
-                "mend the syntax at this place",
+                "fix the syntax at this position",
             ),
         }
     }

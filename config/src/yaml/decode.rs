@@ -1,5 +1,4 @@
-//! From a tree to a type, by way of serde. An error knows the place and the path of the value that
-//! is wrong.
+//! Decodes trees into types with serde. Errors have the position and the path of the invalid value.
 
 use std::fmt;
 
@@ -11,26 +10,26 @@ use serde::de::{
 use super::{Entry, Node, Position, Value};
 use crate::problem::nearest;
 
-/// One step on the way to a value: which element of a list, or which entry of a map.
+/// One step of a path: the index of an element of a list, or of an entry of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Step(pub(crate) usize);
 
-/// Why a value is not of its type.
+/// Why a value cannot be decoded as its type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DecodeError {
     pub(crate) message: String,
     pub(crate) help: String,
-    /// Where the value stands.
+    /// The position of the value.
     pub(crate) at: Option<Position>,
-    /// The way to the value from the tree's root.
+    /// The path of the value from the root of the tree.
     pub(crate) path: Vec<Step>,
-    /// Whether the value lacks something, rather than being wrong itself.
+    /// Whether a part of the value is missing, rather than invalid.
     pub(crate) lacking: bool,
 }
 
-/// Reads a value of type `T`.
+/// Decodes a value of type `T`.
 pub(crate) fn decode<'de, T: Deserialize<'de>>(node: &'de Node) -> Result<T, DecodeError> {
-    T::deserialize(node).map_err(|error| error.placed(node.at)).map_err(|mut error| {
+    T::deserialize(node).map_err(|error| error.with_position(node.at)).map_err(|mut error| {
         error.path.reverse();
         error
     })
@@ -43,15 +42,15 @@ impl DecodeError {
         Self { message, help, at: None, path: Vec::new(), lacking: false }
     }
 
-    fn placed(mut self, at: Position) -> Self {
+    fn with_position(mut self, at: Position) -> Self {
         self.at.get_or_insert(at);
         self
     }
 
-    /// The path is gathered from the inside outwards, and reversed at the end.
-    fn below(mut self, index: usize, at: Position) -> Self {
+    /// Adds a step to the path, which is collected from the inside out and reversed at the end.
+    fn with_step(mut self, index: usize, at: Position) -> Self {
         self.path.push(Step(index));
-        self.placed(at)
+        self.with_position(at)
     }
 }
 
@@ -78,25 +77,25 @@ impl de::Error for DecodeError {
             {
                 "put the value in quotes".to_owned()
             }
-            _ => format!("write {}", wanted(expected)),
+            _ => format!("write {}", expectation(expected)),
         };
-        Self::new(format!("found {unexpected} where {} belongs", wanted(expected)), help)
+        Self::new(format!("expected {}, found {unexpected}", expectation(expected)), help)
     }
 
     fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
         Self::new(
-            format!("found {unexpected} where {} belongs", wanted(expected)),
-            format!("write {}", wanted(expected)),
+            format!("expected {}, found {unexpected}", expectation(expected)),
+            format!("write {}", expectation(expected)),
         )
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
         let help = match nearest(field, expected.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
-            None if expected.is_empty() => "remove it: no key is known here".to_owned(),
-            None => format!("known here are {}", listed(expected)),
+            None if expected.is_empty() => "remove it: no keys are allowed here".to_owned(),
+            None => format!("known keys are {}", listed(expected)),
         };
-        Self::new("this key is not known here".to_owned(), help)
+        Self::new("unknown key".to_owned(), help)
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
@@ -104,7 +103,7 @@ impl de::Error for DecodeError {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("write one of {}", listed(expected)),
         };
-        Self::new(format!("`{variant}` is not known here"), help)
+        Self::new(format!("unknown value `{variant}`"), help)
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -115,8 +114,8 @@ impl de::Error for DecodeError {
     }
 }
 
-/// What is expected, in words for people who don't write Rust.
-fn wanted(expected: &dyn Expected) -> String {
+/// The expected type, in words for users who do not know Rust.
+fn expectation(expected: &dyn Expected) -> String {
     let text = expected.to_string();
     match text.as_str() {
         "u16" => "a whole number from 0 to 65535".to_owned(),
@@ -167,7 +166,7 @@ impl<'de> Deserializer<'de> for &'de Node {
                 visitor.visit_map(Entries { entries: entries.iter().enumerate(), value: None })
             }
         }
-        .map_err(|error: DecodeError| error.placed(self.at))
+        .map_err(|error: DecodeError| error.with_position(self.at))
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
@@ -177,7 +176,7 @@ impl<'de> Deserializer<'de> for &'de Node {
         }
     }
 
-    /// `key:` with nothing after it is a struct that is all defaults.
+    /// `key:` without a value is a struct with all defaults.
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -190,7 +189,7 @@ impl<'de> Deserializer<'de> for &'de Node {
             }
             _ => return self.deserialize_any(visitor),
         }
-        .map_err(|error: DecodeError| error.placed(self.at))
+        .map_err(|error: DecodeError| error.with_position(self.at))
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -209,7 +208,7 @@ impl<'de> Deserializer<'de> for &'de Node {
     ) -> Result<V::Value, DecodeError> {
         let wrong = |value: &Value| {
             DecodeError::new(
-                format!("found {} where one of {} belongs", value.unexpected(), listed(variants)),
+                format!("expected one of {}, found {}", listed(variants), value.unexpected()),
                 format!("write one of {}", listed(variants)),
             )
         };
@@ -221,7 +220,7 @@ impl<'de> Deserializer<'de> for &'de Node {
             },
             value => Err(wrong(value)),
         }
-        .map_err(|error| error.placed(self.at))
+        .map_err(|error| error.with_position(self.at))
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
@@ -248,7 +247,7 @@ impl<'de> SeqAccess<'de> for Elements<'de> {
         self.list
             .next()
             .map(|(index, node)| {
-                seed.deserialize(node).map_err(|error| error.below(index, node.at))
+                seed.deserialize(node).map_err(|error| error.with_step(index, node.at))
             })
             .transpose()
     }
@@ -274,7 +273,7 @@ impl<'de> MapAccess<'de> for Entries<'de> {
         self.value = Some((index, &entry.node));
         seed.deserialize(entry.key.as_str().into_deserializer())
             .map(Some)
-            .map_err(|error: DecodeError| error.below(index, entry.key_at))
+            .map_err(|error: DecodeError| error.with_step(index, entry.key_at))
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(
@@ -283,11 +282,11 @@ impl<'de> MapAccess<'de> for Entries<'de> {
     ) -> Result<V::Value, DecodeError> {
         let (index, node) =
             self.value.take().ok_or_else(|| de::Error::custom("a value without a key"))?;
-        seed.deserialize(node).map_err(|error| error.below(index, node.at))
+        seed.deserialize(node).map_err(|error| error.with_step(index, node.at))
     }
 }
 
-/// The one entry of a map that stands for a variant of an enum: its name, and its content.
+/// A map with one entry as an enum variant: its name and its content.
 struct Variant<'de>(&'de Entry);
 
 impl<'de> de::EnumAccess<'de> for Variant<'de> {
@@ -300,7 +299,7 @@ impl<'de> de::EnumAccess<'de> for Variant<'de> {
     ) -> Result<(V::Value, Self), DecodeError> {
         seed.deserialize(self.0.key.as_str().into_deserializer())
             .map(|variant| (variant, self))
-            .map_err(|error: DecodeError| error.below(0, self.0.key_at))
+            .map_err(|error: DecodeError| error.with_step(0, self.0.key_at))
     }
 }
 
@@ -326,11 +325,11 @@ impl<'de> de::VariantAccess<'de> for Variant<'de> {
         self,
         seed: T,
     ) -> Result<T::Value, DecodeError> {
-        seed.deserialize(&self.0.node).map_err(|error| error.below(0, self.0.node.at))
+        seed.deserialize(&self.0.node).map_err(|error| error.with_step(0, self.0.node.at))
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, DecodeError> {
-        self.0.node.deserialize_any(visitor).map_err(|error| error.below(0, self.0.node.at))
+        self.0.node.deserialize_any(visitor).map_err(|error| error.with_step(0, self.0.node.at))
     }
 
     fn struct_variant<V: Visitor<'de>>(
@@ -341,11 +340,11 @@ impl<'de> de::VariantAccess<'de> for Variant<'de> {
         self.0
             .node
             .deserialize_struct("", fields, visitor)
-            .map_err(|error| error.below(0, self.0.node.at))
+            .map_err(|error| error.with_step(0, self.0.node.at))
     }
 }
 
-/// A variant of an enum with nothing but its name.
+/// An enum variant given by its name alone.
 struct NameAlone<'de>(&'de str);
 
 impl<'de> de::EnumAccess<'de> for NameAlone<'de> {

@@ -1,5 +1,5 @@
-//! What an unquoted scalar is: YAML 1.2's core schema (§10.3.2), and YAML 1.1's `yes`, `no`, `on`
-//! and `off`, which `kubectl` takes for booleans too.
+//! Resolves unquoted scalars by YAML 1.2's core schema (§10.3.2), and YAML 1.1's `yes`, `no`, `on`
+//! and `off`, which `kubectl` reads as booleans too.
 
 use super::Value;
 
@@ -49,8 +49,8 @@ fn float(text: &str) -> Option<f64> {
         ".nan" | ".NaN" | ".NAN" => return (unsigned == text).then_some(f64::NAN),
         _ => {}
     }
-    // Rust's own grammar has `inf`, `nan` and no more than that beyond YAML's, once the first
-    // character is a digit or a point.
+    // If the first character is a digit or a point, Rust's grammar accepts nothing that YAML's does
+    // not: beyond it are only `inf` and `nan`.
     unsigned
         .starts_with(|c: char| c.is_ascii_digit() || c == '.')
         .then(|| text.parse().ok())

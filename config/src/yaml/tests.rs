@@ -9,13 +9,13 @@ fn at(line: u32, column: u32) -> Position {
 }
 
 #[test]
-fn every_value_and_key_knows_its_place() {
+fn every_value_and_key_has_its_position() {
     let node = first("a:\n  b: [1, two]\n8080: x\n");
     assert_eq!(node.get("a").unwrap().get("b").unwrap().list().unwrap()[1].at, at(2, 10));
     let Value::Map(entries) = &node.value else { panic!("no map") };
     assert_eq!((entries[1].key.as_str(), entries[1].key_at), ("8080", at(3, 1)));
-    assert_eq!(node.way_to(&["a", "b", "1"]).1, at(2, 10));
-    assert_eq!(node.way_to(&["a", "nothing"]), (vec![Step(0)], at(2, 3)));
+    assert_eq!(node.resolve(&["a", "b", "1"]).1, at(2, 10));
+    assert_eq!(node.resolve(&["a", "nothing"]), (vec![Step(0)], at(2, 3)));
 }
 
 #[test]
@@ -26,16 +26,16 @@ fn json_with_tabs_is_read() {
 }
 
 #[test]
-fn documents_before_and_after_a_wrong_one_are_read() {
+fn documents_before_and_after_an_invalid_one_are_read() {
     let documents = read(b"a: 1\n---\nb: 1\nb: 2\n---\n---\nc: 1\n");
     assert_eq!(documents.len(), 3);
     let error = documents[1].as_ref().unwrap_err();
-    assert_eq!((error.at, error.message.as_str()), (at(4, 1), "the key `b` is there twice"));
+    assert_eq!((error.at, error.message.as_str()), (at(4, 1), "duplicate key `b`"));
     assert!(documents[2].as_ref().unwrap().get("c").is_some());
 }
 
 #[test]
-fn broken_syntax_is_told_with_its_place() {
+fn a_syntax_error_has_its_position() {
     let documents = read(b"a: 1\n---\nb: [1, 2\nc: 3\n---\nd: 4\n");
     assert!(documents[2].as_ref().unwrap().get("d").is_some());
     let error = documents[1].as_ref().unwrap_err();
@@ -45,13 +45,13 @@ fn broken_syntax_is_told_with_its_place() {
 }
 
 #[test]
-fn text_that_is_not_utf8_is_told_with_its_place() {
+fn invalid_utf8_is_reported_with_its_position() {
     let error = read(b"a: 1\nb: \xff\n").remove(0).unwrap_err();
     assert_eq!(error.at, at(2, 4));
 }
 
 #[test]
-fn aliases_that_multiply_are_refused() {
+fn exponential_aliases_are_rejected() {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..10 {
         let alias = vec![format!("*a{}", level - 1); 10].join(", ");
@@ -62,7 +62,7 @@ fn aliases_that_multiply_are_refused() {
 }
 
 #[test]
-fn deep_nesting_is_refused() {
+fn deep_nesting_is_rejected() {
     for text in
         ["[".repeat(100_000), "{a: ".repeat(100_000), "- ".repeat(100_000), "? ".repeat(100_000)]
     {
@@ -71,7 +71,7 @@ fn deep_nesting_is_refused() {
 }
 
 #[test]
-fn a_typed_error_has_the_place_of_the_innermost_value() {
+fn a_decode_error_has_the_position_of_the_innermost_value() {
     #[derive(Debug, serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Outer {
@@ -87,15 +87,15 @@ fn a_typed_error_has_the_place_of_the_innermost_value() {
 }
 
 #[test]
-fn what_is_no_text_asks_for_quotes() {
+fn a_scalar_that_is_not_a_string_gets_a_hint_to_quote_it() {
     let node = first("a: true");
     let error = decode::<std::collections::BTreeMap<String, String>>(&node).unwrap_err();
-    assert_eq!(error.message, "found boolean `true` where a string belongs");
+    assert_eq!(error.message, "expected a string, found boolean `true`");
     assert_eq!(error.help, "put the value in quotes");
 }
 
 #[test]
-fn unquoted_scalars_are_what_kubectl_takes_them_for() {
+fn unquoted_scalars_are_resolved_as_by_kubectl() {
     let value = |text: &str| first(&format!("a: {text}")).get("a").unwrap().value.clone();
     assert_eq!(value("~"), Value::Null);
     assert_eq!(value("yes"), Value::Bool(true));
@@ -124,7 +124,7 @@ fn unquoted_scalars_are_what_kubectl_takes_them_for() {
 }
 
 #[test]
-fn aliases_and_merge_keys_are_resolved_at_the_place_of_their_use() {
+fn aliases_and_merge_keys_have_the_position_of_their_use() {
     let node = first("base: &base {a: 1, b: 2}\nuse:\n  <<: *base\n  b: 3\nagain: *base\n");
     let merged = node.get("use").unwrap();
     assert_eq!(merged.get("a").unwrap().value, Value::Integer(1));
@@ -133,7 +133,7 @@ fn aliases_and_merge_keys_are_resolved_at_the_place_of_their_use() {
 }
 
 #[test]
-fn an_alias_inside_of_itself_is_refused() {
+fn a_recursive_alias_is_rejected() {
     assert_eq!(read(b"a: &a [*a]").remove(0).unwrap_err().at, at(1, 8));
 }
 
@@ -144,7 +144,7 @@ fn many_distinct_keys_are_read_in_linear_time() {
 }
 
 #[test]
-fn aliases_do_not_get_around_the_limit_of_depth() {
+fn aliases_do_not_bypass_the_depth_limit() {
     let mut text = "a0: &a0 x\n".to_owned();
     for level in 1..60 {
         text.push_str(&format!("a{level}: &a{level} [[[*a{}]]]\n", level - 1));

@@ -1,4 +1,4 @@
-//! The kinds of body that a response can have.
+//! Response bodies.
 
 use std::convert::Infallible;
 use std::io;
@@ -15,30 +15,30 @@ use hyper::body::{Body, Frame, SizeHint};
 
 pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, io::Error>;
 
-/// So many octets, made as they are asked for.
+/// A body of `left` octets, generated on demand.
 struct Octets {
     left: u64,
     breaks_at: u64,
     paused: bool,
 }
 
-/// One piece.
+/// Creates a body of one piece.
 pub(crate) fn full(data: impl Into<Bytes>) -> ResponseBody {
     Full::new(data.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
-/// `length` octets with a Content-Length.
+/// Creates a body of `length` octets with a Content-Length.
 pub(crate) fn octets(length: u64) -> ResponseBody {
     Octets { left: length, breaks_at: 0, paused: false }.boxed_unsync()
 }
 
-/// Twice `length` octets promised, `length` sent, then the connection or stream is broken off.
+/// Creates a body that declares twice `length` octets and aborts after `length`.
 pub(crate) fn broken(length: u64) -> ResponseBody {
     Octets { left: length.saturating_mul(2).max(1), breaks_at: length.max(1), paused: false }
         .boxed_unsync()
 }
 
-/// `count` pieces, each made from its number, with a pause after each but the last.
+/// Creates a body of `count` pieces, made from their numbers, with a pause between them.
 pub(crate) fn pieces(
     count: u64,
     interval: Duration,
@@ -56,7 +56,7 @@ pub(crate) fn pieces(
     frames(stream)
 }
 
-/// A piece and then trailers.
+/// Creates a body of one piece and trailers.
 pub(crate) fn with_trailers(data: Bytes, trailers: HeaderMap) -> ResponseBody {
     frames(futures::stream::iter([Ok(Frame::data(data)), Ok(Frame::trailers(trailers))]))
 }
@@ -81,8 +81,7 @@ impl Body for Octets {
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.breaks_at > 0 && self.left <= self.breaks_at {
             if !std::mem::replace(&mut self.paused, true) {
-                // The server sends what it holds when the body makes it wait; on an error it would
-                // throw it away.
+                // Pending makes the server flush its buffer, which an error would discard.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -91,8 +90,8 @@ impl Body for Octets {
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        let most = self.left - self.breaks_at;
-        let length = usize::try_from(most).unwrap_or(usize::MAX).min(Self::PIECE.len());
+        let max = self.left - self.breaks_at;
+        let length = usize::try_from(max).unwrap_or(usize::MAX).min(Self::PIECE.len());
         self.left -= length as u64;
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(Self::PIECE).slice(..length)))))
     }

@@ -1,4 +1,4 @@
-//! What a server has seen, so that a test can await it.
+//! Counts exchanges, so that tests can wait for them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,25 +8,25 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::watch;
 
-/// How many exchanges there were. Requests for `/ready` are left out: they are the prober's.
+/// The number of exchanges, except requests for `/ready`, which are probes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Requests whose head was read.
     pub started: u64,
-    /// Responses that were written whole.
+    /// Responses that were written completely.
     pub finished: u64,
-    /// Exchanges that the caller gave up before their end.
+    /// Exchanges that the client cancelled.
     pub cancelled: u64,
 }
 
-/// One exchange under way; dropped before its end, it counts as cancelled.
+/// An exchange in progress. It counts as cancelled if it is dropped before its end.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     counts: Arc<watch::Sender<Counts>>,
     finished: bool,
 }
 
-/// A body that ends its exchange with its last frame.
+/// A body that finishes its exchange with its last frame.
 #[derive(Debug)]
 pub(crate) struct Counted<B> {
     inner: B,
@@ -99,7 +99,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
 }
 
 impl<B: Body> Counted<B> {
-    /// Ends the exchange of a body that is empty from the start: no server asks it for a frame.
+    /// Finishes the exchange of an empty body, which servers do not poll.
     pub(crate) fn settled(mut self) -> Self {
         if self.inner.is_end_stream() {
             self.finish();

@@ -1,8 +1,8 @@
-//! Durations as requests and the environment write them.
+//! Parses durations in requests and the environment.
 
 use std::time::Duration;
 
-/// Reads `500ms`, `2s` or `1m`; `None` where `text` is no such duration.
+/// Parses a duration such as `500ms`, `2s` or `1m`; returns `None` if it is invalid.
 pub(crate) fn parse(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_each_unit_and_nothing_else() {
+    fn all_units_are_parsed() {
         assert_eq!(parse("500ms"), Some(Duration::from_millis(500)));
         assert_eq!(parse("2s"), Some(Duration::from_secs(2)));
         assert_eq!(parse("1m"), Some(Duration::from_secs(60)));

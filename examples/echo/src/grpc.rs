@@ -1,7 +1,7 @@
-//! The gRPC side: `portcullis.echo.v1.Echo`, one method of each kind, and a client for them.
+//! The gRPC service `portcullis.echo.v1.Echo`, with one method of each kind, and a client.
 //!
-//! `proto/echo.proto` says the same for other clients. The messages are written by hand, so that no
-//! protoc is needed.
+//! `proto/echo.proto` defines it for other clients. The messages are written by hand to avoid a
+//! dependency on protoc.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,44 +27,43 @@ const SERVER_STREAM: &str = "/portcullis.echo.v1.Echo/ServerStream";
 const CLIENT_STREAM: &str = "/portcullis.echo.v1.Echo/ClientStream";
 const BIDI_STREAM: &str = "/portcullis.echo.v1.Echo/BidiStream";
 
-/// What to answer, and how.
+/// A request, which determines the response.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct EchoRequest {
-    /// Comes back.
+    /// Returned in the response.
     #[prost(string, tag = "1")]
     pub message: String,
-    /// A gRPC status to end with; 0 is success. Streams end with it after their messages.
+    /// The gRPC status of the call; 0 is success. Streams end with it after their messages.
     #[prost(int32, tag = "2")]
     pub status: i32,
-    /// How many messages a stream from the server has for this one.
+    /// The number of messages in a server stream.
     #[prost(uint32, tag = "3")]
     pub repeat: u32,
-    /// Milliseconds before each answer.
+    /// Milliseconds before each response.
     #[prost(uint32, tag = "4")]
     pub delay_ms: u32,
 }
 
-/// The answer.
+/// A response.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct EchoResponse {
-    /// The message of the request; of a stream from the client, all of them joined by spaces.
+    /// The message of the request; for a client stream, all messages joined by spaces.
     #[prost(string, tag = "1")]
     pub message: String,
-    /// The pod that answered.
+    /// The pod that responded.
     #[prost(string, tag = "2")]
     pub pod: String,
-    /// The place of this message in its stream, from 0.
+    /// The index of this message in its stream, from 0.
     #[prost(uint32, tag = "3")]
     pub sequence: u32,
-    /// The request's `grpc-timeout` as the pod got it.
+    /// The request's `grpc-timeout` as received by the pod.
     #[prost(string, tag = "4")]
     pub timeout: String,
 }
 
-type Answers = Pin<Box<dyn Stream<Item = Result<EchoResponse, Status>> + Send>>;
+type Responses = Pin<Box<dyn Stream<Item = Result<EchoResponse, Status>> + Send>>;
 
-/// A client of the echo service over anything that carries gRPC, such as a
-/// [`tonic::transport::Channel`].
+/// A client of the echo service over any gRPC transport, such as a [`tonic::transport::Channel`].
 #[derive(Debug, Clone)]
 pub struct Client<T> {
     inner: tonic::client::Grpc<T>,
@@ -73,8 +72,8 @@ pub struct Client<T> {
 #[derive(Clone)]
 struct Methods(Arc<State>);
 
-/// Answers a gRPC request.
-pub(crate) async fn answer(
+/// Serves a gRPC request.
+pub(crate) async fn serve(
     state: &Arc<State>,
     request: http::Request<Incoming>,
 ) -> http::Response<Body> {
@@ -92,7 +91,7 @@ pub(crate) async fn answer(
 // === impl EchoRequest ===
 
 impl EchoRequest {
-    /// A message to get back once.
+    /// Creates a request whose message is returned once.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), repeat: 1, ..Self::default() }
@@ -125,7 +124,7 @@ impl Methods {
     }
 }
 
-/// The messages that a stream has for one request.
+/// The messages of a stream for one request.
 fn repeated(
     request: EchoRequest,
     template: EchoResponse,
@@ -159,13 +158,13 @@ impl UnaryService<EchoRequest> for Methods {
 
 impl ServerStreamingService<EchoRequest> for Methods {
     type Response = EchoResponse;
-    type ResponseStream = Answers;
-    type Future = BoxFuture<'static, Result<Response<Answers>, Status>>;
+    type ResponseStream = Responses;
+    type Future = BoxFuture<'static, Result<Response<Responses>, Status>>;
 
     fn call(&mut self, request: Request<EchoRequest>) -> Self::Future {
         let template = self.response(&request);
-        let answers: Answers = Box::pin(repeated(request.into_inner(), template));
-        Box::pin(async { Ok(Response::new(answers)) })
+        let responses: Responses = Box::pin(repeated(request.into_inner(), template));
+        Box::pin(async { Ok(Response::new(responses)) })
     }
 }
 
@@ -191,19 +190,19 @@ impl ClientStreamingService<EchoRequest> for Methods {
 
 impl StreamingService<EchoRequest> for Methods {
     type Response = EchoResponse;
-    type ResponseStream = Answers;
-    type Future = BoxFuture<'static, Result<Response<Answers>, Status>>;
+    type ResponseStream = Responses;
+    type Future = BoxFuture<'static, Result<Response<Responses>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<EchoRequest>>) -> Self::Future {
         let template = self.response(&request);
-        let answers = request.into_inner().flat_map(move |request| -> Answers {
+        let responses = request.into_inner().flat_map(move |request| -> Responses {
             match request {
                 Ok(request) => Box::pin(repeated(request, template.clone())),
                 Err(status) => Box::pin(futures::stream::iter([Err(status)])),
             }
         });
-        let answers: Answers = Box::pin(answers);
-        Box::pin(async { Ok(Response::new(answers)) })
+        let responses: Responses = Box::pin(responses);
+        Box::pin(async { Ok(Response::new(responses)) })
     }
 }
 
@@ -216,7 +215,7 @@ where
     T::ResponseBody: HttpBody<Data = bytes::Bytes> + Send + 'static,
     <T::ResponseBody as HttpBody>::Error: Into<StdError> + Send,
 {
-    /// A client over `transport`.
+    /// Creates a client over `transport`.
     #[must_use]
     pub fn new(transport: T) -> Self {
         Self { inner: tonic::client::Grpc::new(transport) }
@@ -226,10 +225,10 @@ where
         self.inner.ready().await.map_err(|error| Status::unavailable(error.into().to_string()))
     }
 
-    /// One message, one answer.
+    /// Sends a message and receives a response.
     ///
     /// # Errors
-    /// The status that the call ended with.
+    /// Returns the status of the call.
     pub async fn unary(
         &mut self,
         request: Request<EchoRequest>,
@@ -238,10 +237,10 @@ where
         self.inner.unary(request, PathAndQuery::from_static(UNARY), ProstCodec::default()).await
     }
 
-    /// One message, a stream of answers.
+    /// Sends a message and receives a stream of responses.
     ///
     /// # Errors
-    /// The status that the call ended with.
+    /// Returns the status of the call.
     pub async fn server_stream(
         &mut self,
         request: Request<EchoRequest>,
@@ -256,10 +255,10 @@ where
             .await
     }
 
-    /// A stream of messages, one answer.
+    /// Sends a stream of messages and receives a response.
     ///
     /// # Errors
-    /// The status that the call ended with.
+    /// Returns the status of the call.
     pub async fn client_stream<S>(&mut self, requests: S) -> Result<Response<EchoResponse>, Status>
     where
         S: Stream<Item = EchoRequest> + Send + 'static,
@@ -269,10 +268,10 @@ where
         self.inner.client_streaming(Request::new(requests), path, ProstCodec::default()).await
     }
 
-    /// Streams both ways.
+    /// Sends a stream of messages and receives a stream of responses.
     ///
     /// # Errors
-    /// The status that the call ended with.
+    /// Returns the status of the call.
     pub async fn bidi_stream<S>(
         &mut self,
         requests: S,

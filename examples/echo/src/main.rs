@@ -1,4 +1,4 @@
-//! The sample service as a pod of its own, configured by its environment
+//! The sample service as a program, configured by its environment
 //! ([`Options::from_environment`]).
 
 use std::error::Error;
@@ -12,7 +12,7 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tell(&error.to_string());
+            log(&error.to_string());
             ExitCode::FAILURE
         }
     }
@@ -22,7 +22,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let echo = Echo::start(Options::from_environment()?).await?;
-    tell(&format!("{} listens on {}", echo.name(), echo.address()));
+    log(&format!("{} listens on {}", echo.name(), echo.address()));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -32,6 +32,6 @@ async fn run() -> Result<(), Box<dyn Error>> {
 }
 
 #[expect(clippy::print_stderr, reason = "a pod's standard error is its log")]
-fn tell(line: &str) {
+fn log(line: &str) {
     eprintln!("portcullis-echo: {line}");
 }

@@ -1,5 +1,4 @@
-//! A backend that stores what it receives octet by octet, and answers what it was told, right or
-//! wrong.
+//! A backend that records the octets that it receives, and sends scripted octets, valid or not.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// A TCP server that follows a script. Dropped, it closes its port and its connections.
+/// A TCP server that follows a script. It closes its port and its connections on drop.
 #[derive(Debug)]
 pub struct Recording {
     address: SocketAddr,
@@ -20,28 +19,28 @@ pub struct Recording {
     task: JoinHandle<()>,
 }
 
-/// One step of a script. After the last one the connection is closed.
+/// A step of a script. The connection is closed after the last one.
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// Reads until these octets were found after what earlier steps took.
+    /// Reads until these octets, from where earlier steps stopped.
     Until(&'static [u8]),
-    /// Reads so many octets after what earlier steps took.
+    /// Reads this number of octets, from where earlier steps stopped.
     Octets(usize),
     /// Reads until the peer closes.
     End,
     /// Writes these octets.
     Write(Bytes),
-    /// Does nothing for so long.
+    /// Waits.
     Pause(Duration),
     /// Closes the sending direction.
     Shutdown,
     /// Closes with a reset (RST).
     Reset,
-    /// Starts again with the first step.
-    Again,
+    /// Restarts with the first step.
+    Restart,
 }
 
-/// One connection, and what of it was received but not yet taken by a step.
+/// A connection, and the received octets that no step has consumed.
 struct Conversation {
     stream: TcpStream,
     pending: BytesMut,
@@ -68,32 +67,32 @@ impl Step {
 // === impl Recording ===
 
 impl Recording {
-    /// Answers each request without a body with an empty 200.
+    /// Starts a server that responds to each request without a body with an empty 200.
     ///
     /// # Errors
-    /// No port can be bound.
+    /// Returns an error if no port can be bound.
     pub async fn start() -> io::Result<Self> {
         Self::script(vec![
             Step::head(),
             Step::write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
-            Step::Again,
+            Step::Restart,
         ])
         .await
     }
 
-    /// Follows `steps` on each connection.
+    /// Starts a server that follows `steps` on each connection.
     ///
     /// # Errors
-    /// No port can be bound.
+    /// Returns an error if no port can be bound.
     pub async fn script(steps: Vec<Step>) -> io::Result<Self> {
         Self::scripts(vec![steps]).await
     }
 
-    /// Follows the first script on the first connection, and so on; the last one on all further
-    /// ones.
+    /// Starts a server that follows one script per connection, and the last one on all further
+    /// connections.
     ///
     /// # Errors
-    /// No port can be bound.
+    /// Returns an error if no port can be bound.
     pub async fn scripts(scripts: Vec<Vec<Step>>) -> io::Result<Self> {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -102,19 +101,20 @@ impl Recording {
         Ok(Self { address, received, task })
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What each connection has received so far, in the order of acceptance.
+    /// Returns the octets that each connection has received, in the order of acceptance.
     #[must_use]
     pub fn received(&self) -> Vec<Vec<u8>> {
         self.received.borrow().clone()
     }
 
-    /// The same, to await: `recording.watch().wait_for(|connections| connections.len() == 2)`.
+    /// Watches the received octets, for example with
+    /// `recording.watch().wait_for(|connections| connections.len() == 2)`.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Vec<Vec<u8>>> {
         self.received.subscribe()
@@ -143,7 +143,7 @@ async fn accept(
             number,
             received: Arc::clone(&received),
         };
-        // A peer that goes away ends the script; what it sent is what the test looks at.
+        // The script ends if the peer disconnects; tests inspect what it sent.
         conversations.spawn(async move { conversation.follow(&script).await });
         number += 1;
     }
@@ -166,7 +166,7 @@ impl Conversation {
                     self.stream.set_zero_linger()?;
                     return Ok(());
                 }
-                Step::Again => steps = script.iter(),
+                Step::Restart => steps = script.iter(),
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! One server: its port, its readiness, its end.
+//! The server: its port, readiness and shutdown.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,20 +17,20 @@ use tokio::task::JoinHandle;
 use crate::count::Counts;
 use crate::{duration, service};
 
-/// How a server is set up.
+/// The options of a server.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where it listens; port 0 takes a free one.
+    /// The address to listen on; port 0 selects a free one.
     pub address: SocketAddr,
-    /// What it calls itself: the pod's name.
+    /// The name of the pod.
     pub name: String,
-    /// How long it goes on serving after it was told to stop, not ready any more.
+    /// How long it serves, unready, after it was asked to stop.
     pub shutdown_delay: Duration,
-    /// How long requests under way may take after that.
+    /// How long requests in progress may take after that.
     pub shutdown_deadline: Duration,
 }
 
-/// A running server. Dropped, it stops accepting at once.
+/// A running server. It stops accepting on drop.
 #[derive(Debug)]
 pub struct Echo {
     address: SocketAddr,
@@ -40,7 +40,7 @@ pub struct Echo {
     options: Options,
 }
 
-/// What all connections of a server share.
+/// The state that all connections of a server share.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) name: String,
@@ -51,7 +51,7 @@ pub(crate) struct State {
 // === impl Options ===
 
 impl Options {
-    /// A free port of the loopback, for tests: stops without delay.
+    /// Options for tests: a free port of the loopback, and no shutdown delay.
     #[must_use]
     pub fn loopback(name: &str) -> Self {
         Self {
@@ -62,28 +62,30 @@ impl Options {
         }
     }
 
-    /// What the process' environment says:
+    /// Reads the options from the environment:
     ///
     /// | variable | meaning | default |
     /// | --- | --- | --- |
-    /// | `ECHO_ADDRESS` | where it listens | `[::]:8080` |
-    /// | `POD_NAME` | what it calls itself | `HOSTNAME` |
-    /// | `ECHO_SHUTDOWN_DELAY` | how long it goes on serving after SIGTERM, not ready any more | `5s` |
+    /// | `ECHO_ADDRESS` | address to listen on | `[::]:8080` |
+    /// | `POD_NAME` | name of the pod | `HOSTNAME` |
+    /// | `ECHO_SHUTDOWN_DELAY` | how long it serves, unready, after SIGTERM | `5s` |
     ///
     /// # Errors
-    /// A variable that cannot be understood, said for people.
+    /// Returns a message about an invalid variable.
     pub fn from_environment() -> Result<Self, String> {
         let address = variable("ECHO_ADDRESS").unwrap_or_else(|| "[::]:8080".to_owned());
         let delay = variable("ECHO_SHUTDOWN_DELAY").unwrap_or_else(|| "5s".to_owned());
         Ok(Self {
             address: address.parse().map_err(|_| {
-                format!("ECHO_ADDRESS: `{address}` is no address with a port such as `[::]:8080`")
+                format!(
+                    "ECHO_ADDRESS: `{address}` is not an address with a port, such as `[::]:8080`"
+                )
             })?,
             name: variable("POD_NAME")
                 .or_else(|| variable("HOSTNAME"))
                 .unwrap_or_else(|| "echo".to_owned()),
             shutdown_delay: duration::parse(&delay).ok_or_else(|| {
-                format!("ECHO_SHUTDOWN_DELAY: `{delay}` is no duration such as `5s`")
+                format!("ECHO_SHUTDOWN_DELAY: `{delay}` is not a duration, such as `5s`")
             })?,
             shutdown_deadline: Duration::from_secs(20),
         })
@@ -93,10 +95,10 @@ impl Options {
 // === impl Echo ===
 
 impl Echo {
-    /// Binds and serves, on the current tokio runtime.
+    /// Starts a server on the current tokio runtime.
     ///
     /// # Errors
-    /// The address cannot be bound.
+    /// Returns an error if the address cannot be bound.
     pub async fn start(options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind(options.address).await?;
         let address = listener.local_addr()?;
@@ -111,43 +113,42 @@ impl Echo {
         Ok(Self { address, state, stop, task, options })
     }
 
-    /// Serves one connection that something else accepted, such as a TLS server.
+    /// Serves a connection that was accepted elsewhere, such as by a TLS server.
     pub async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, io: I) {
         let service = service::of(Arc::clone(&self.state));
-        // What ends a connection is the peer's affair; the counts tell what became of its
-        // exchanges.
+        // The counts report the outcome of the exchanges.
         let _ = builder().serve_connection_with_upgrades(TokioIo::new(io), service).await;
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it calls itself.
+    /// Returns the name of the pod.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.state.name
     }
 
-    /// What it has seen so far, to look at or to await.
+    /// Watches the number of exchanges.
     #[must_use]
     pub fn counts(&self) -> watch::Receiver<Counts> {
         self.state.counts.subscribe()
     }
 
-    /// Switches what `GET /ready` answers. Requests are served all the same.
+    /// Switches the response to `GET /ready`. Other requests are still served.
     pub fn set_ready(&self, ready: bool) {
         self.state.ready.store(ready, Ordering::Relaxed);
     }
 
-    /// Stops as a well-behaved pod: not ready at once, still serving for the delay, then no new
-    /// connection, and what is under way finishes within the deadline.
+    /// Stops as a well-behaved pod: becomes unready, serves for the delay, then accepts no new
+    /// connections and completes requests in progress within the deadline.
     pub async fn stop(self) {
         self.set_ready(false);
         tokio::time::sleep(self.options.shutdown_delay).await;
-        // The task is gone already where it panicked; joining it tells.
+        // Sending fails if the task has panicked.
         let _ = self.stop.send(());
         let _ = self.task.await;
     }
@@ -165,7 +166,7 @@ async fn accept(
             _ = &mut stopped => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
-                // Descriptors have run out: others must close before it helps to ask again.
+                // Out of file descriptors: wait for other connections to close.
                 Err(_) => { tokio::time::sleep(Duration::from_millis(20)).await; continue }
             },
         };

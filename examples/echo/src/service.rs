@@ -1,22 +1,22 @@
-//! What the server answers over HTTP.
+//! The HTTP service.
 //!
-//! | request | answer |
+//! | request | response |
 //! | --- | --- |
 //! | `/` | a greeting with the pod's name |
-//! | `/whoami` | the pod's name alone |
+//! | `/whoami` | the pod's name only |
 //! | `/echo` | what was received, as JSON: method, path, version, headers in order, length and SHA-1 of the body, trailers |
 //! | `/status/503` | that status, without reading the request's body |
-//! | `/delay/2s` | nothing for that time, then the greeting; the request's body is not read |
-//! | `/bytes/1000000` | so many octets with a Content-Length |
-//! | `/break/1000` | promises twice as many octets, sends so many, breaks off |
-//! | `/stream/5?interval=100ms` | so many lines, one at a time, without a Content-Length |
-//! | `/events/5?interval=100ms` | so many server-sent events |
+//! | `/delay/2s` | the greeting after that time; the request's body is not read |
+//! | `/bytes/1000000` | this number of octets with a Content-Length |
+//! | `/break/1000` | declares twice this number of octets, aborts after this number |
+//! | `/stream/5?interval=100ms` | this number of lines, one at a time, without a Content-Length |
+//! | `/events/5?interval=100ms` | this number of server-sent events |
 //! | `/trailers` | a body and the trailers `x-checksum` and `x-pod` |
-//! | `/close` | the greeting, and the connection is closed |
-//! | `/counts` | how many exchanges there were, as JSON |
+//! | `/close` | the greeting, then closes the connection |
+//! | `/counts` | the number of exchanges, as JSON |
 //! | `/ready` | 200 or 503; `POST /ready/off` and `POST /ready/on` switch it |
-//! | any path with a WebSocket handshake | each message back; the text `whoami` gets the pod's name |
-//! | `/greet` with a WebSocket handshake | a greeting, and the end |
+//! | any path with a WebSocket handshake | echoes each message; responds to the text `whoami` with the pod's name |
+//! | `/greet` with a WebSocket handshake | a greeting, then closes |
 //! | `content-type: application/grpc` | the gRPC service of [`crate::grpc`] |
 
 use std::convert::Infallible;
@@ -39,7 +39,7 @@ use crate::count::{Counted, Exchange};
 use crate::server::State;
 use crate::{duration, grpc, websocket};
 
-/// The service that answers for `state`.
+/// Creates the service for `state`.
 pub(crate) fn of(
     state: Arc<State>,
 ) -> impl hyper::service::Service<
@@ -54,15 +54,15 @@ pub(crate) fn of(
         async move {
             let exchange = (!request.uri().path().starts_with("/ready"))
                 .then(|| Exchange::start(&state.counts));
-            let response = answer(&state, request).await;
+            let response = serve(&state, request).await;
             Ok(response.map(|body| Counted::new(body, exchange).settled()))
         }
     })
 }
 
-async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<ResponseBody> {
+async fn serve(state: &Arc<State>, request: Request<Incoming>) -> Response<ResponseBody> {
     if is_grpc(request.headers()) {
-        return grpc::answer(state, request)
+        return grpc::serve(state, request)
             .await
             .map(|body| body.map_err(io::Error::other).boxed_unsync());
     }
@@ -212,7 +212,7 @@ fn number(text: &str) -> Option<u64> {
     text.parse().ok()
 }
 
-/// The query's `interval=`; 100 ms without one.
+/// Returns the query's `interval=`; 100 ms by default.
 fn interval<B>(request: &Request<B>) -> Duration {
     let query = request.uri().query().unwrap_or_default();
     let written = query.split('&').find_map(|parameter| parameter.strip_prefix("interval="));
@@ -223,7 +223,7 @@ fn bad() -> Response<ResponseBody> {
     code(StatusCode::BAD_REQUEST)
 }
 
-/// A status with its number as the body, where it may have one.
+/// Creates a response with this status, and its number as the body if the status allows one.
 pub(crate) fn code(status: StatusCode) -> Response<ResponseBody> {
     let bodiless = status == StatusCode::NO_CONTENT
         || status == StatusCode::NOT_MODIFIED
@@ -254,8 +254,7 @@ fn with_header(
     response
 }
 
-/// Whether `version` is HTTP/2, where connections are not upgraded but streams connected (RFC
-/// 8441).
+/// Returns whether `version` is HTTP/2, where WebSockets use extended CONNECT (RFC 8441).
 pub(crate) fn is_http2(version: Version) -> bool {
     version == Version::HTTP_2
 }

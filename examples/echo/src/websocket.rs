@@ -1,4 +1,4 @@
-//! The WebSocket side: each message goes back as it came.
+//! The WebSocket service, which echoes messages.
 
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ use crate::body::{self, ResponseBody};
 use crate::server::State;
 use crate::service::{code, is_http2};
 
-/// Whether `request` asks for a WebSocket: by an upgrade (RFC 6455 §4.1) or by an extended CONNECT
-/// (RFC 8441 §4).
+/// Returns whether `request` is a WebSocket handshake: an upgrade (RFC 6455 §4.1) or an extended
+/// CONNECT (RFC 8441 §4).
 pub(crate) fn is_handshake(request: &Request<Incoming>) -> bool {
     if is_http2(request.version()) {
         let protocol = request.extensions().get::<Protocol>();
@@ -35,7 +35,7 @@ pub(crate) fn is_handshake(request: &Request<Incoming>) -> bool {
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// Accepts the handshake, and echoes messages on a task of its own until the peer closes.
+/// Accepts the handshake, and echoes messages in a separate task until the peer closes.
 pub(crate) fn accept(state: &Arc<State>, mut request: Request<Incoming>) -> Response<ResponseBody> {
     let mut response = Response::new(body::full(""));
     if !is_http2(request.version()) {
@@ -61,7 +61,7 @@ pub(crate) fn accept(state: &Arc<State>, mut request: Request<Incoming>) -> Resp
     response
 }
 
-/// The first of the offered subprotocols (RFC 6455 §4.2.2).
+/// Returns the first offered subprotocol (RFC 6455 §4.2.2).
 fn first_protocol(request: &Request<Incoming>) -> Option<HeaderValue> {
     let offered = request.headers().get(SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
     HeaderValue::from_str(offered.split(',').next()?.trim()).ok()
@@ -72,19 +72,19 @@ async fn echo(upgrade: OnUpgrade, name: String, greets: bool) {
     let mut socket =
         WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
     if greets {
-        // For clients that can read frames but send none; what becomes of it is theirs to say.
+        // For clients that can only read frames. Their disconnects do not matter.
         let _ = socket.send(Message::text(format!("Hello from {name}"))).await;
         let _ = socket.close(None).await;
         return;
     }
     while let Some(Ok(message)) = socket.next().await {
-        let answer = match message {
+        let response = match message {
             Message::Text(text) if text.as_str() == "whoami" => Message::text(name.clone()),
             Message::Text(_) | Message::Binary(_) => message,
-            // Pings and the closing handshake are answered by the library.
+            // The library handles pings and the closing handshake.
             _ => continue,
         };
-        if socket.send(answer).await.is_err() {
+        if socket.send(response).await.is_err() {
             return;
         }
     }

@@ -1,4 +1,4 @@
-//! The sample service over real sockets: what other tests build on.
+//! Tests of the sample service over real sockets.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ async fn exchange(echo: &Echo, request: &str) -> String {
     let mut stream = TcpStream::connect(echo.address()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
-    // A response that is broken off may end in a reset; what came before it is what counts.
+    // An aborted response can end in a reset: ignore the error.
     let _ = stream.read_to_string(&mut answer).await;
     answer
 }
@@ -27,7 +27,7 @@ async fn get(echo: &Echo, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn answers_as_the_path_says() {
+async fn the_path_selects_the_response() {
     let echo = Echo::start(Options::loopback("pod-1")).await.unwrap();
     for (path, expected) in [
         ("/", "Hello from pod-1\n"),
@@ -47,7 +47,7 @@ async fn answers_as_the_path_says() {
 }
 
 #[tokio::test]
-async fn tells_what_it_received() {
+async fn echo_reports_the_request() {
     let echo = Echo::start(Options::loopback("pod-1")).await.unwrap();
     let answer = exchange(
         &echo,
@@ -56,16 +56,16 @@ async fn tells_what_it_received() {
     )
     .await;
     let body = answer.split("\r\n\r\n").nth(1).unwrap();
-    let told: serde_json::Value = serde_json::from_str(body).unwrap();
-    assert_eq!(told["method"], "POST");
-    assert_eq!(told["path"], "/echo?a=1");
-    assert_eq!(told["octets"], 3);
-    assert_eq!(told["sha1"], "a9993e364706816aba3e25717850c26c9cd0d89d");
-    assert_eq!(told["headers"][1], serde_json::json!(["x-b", "2"]));
+    let received: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(received["method"], "POST");
+    assert_eq!(received["path"], "/echo?a=1");
+    assert_eq!(received["octets"], 3);
+    assert_eq!(received["sha1"], "a9993e364706816aba3e25717850c26c9cd0d89d");
+    assert_eq!(received["headers"][1], serde_json::json!(["x-b", "2"]));
 }
 
 #[tokio::test]
-async fn readiness_is_switched_by_a_request() {
+async fn readiness_is_switchable() {
     let echo = Echo::start(Options::loopback("pod-1")).await.unwrap();
     assert!(get(&echo, "/ready").await.starts_with("HTTP/1.1 200 "));
     exchange(&echo, "POST /ready/off HTTP/1.1\r\nHost: echo\r\nConnection: close\r\n\r\n").await;
@@ -92,18 +92,24 @@ async fn grpc_calls_of_each_kind() {
     assert_eq!((status.code(), status.message()), (tonic::Code::NotFound, "nowhere"));
 
     let request = EchoRequest { repeat: 3, ..EchoRequest::new("again") };
-    let answers = client.server_stream(tonic::Request::new(request)).await.unwrap().into_inner();
-    assert_eq!(answers.map(|answer| answer.unwrap().sequence).collect::<Vec<_>>().await, [0, 1, 2]);
+    let responses = client.server_stream(tonic::Request::new(request)).await.unwrap().into_inner();
+    assert_eq!(
+        responses.map(|response| response.unwrap().sequence).collect::<Vec<_>>().await,
+        [0, 1, 2]
+    );
 
     let requests = futures::stream::iter(["a", "b"].map(EchoRequest::new));
     assert_eq!(client.client_stream(requests.clone()).await.unwrap().into_inner().message, "a b");
 
-    let answers = client.bidi_stream(requests).await.unwrap().into_inner();
-    assert_eq!(answers.map(|answer| answer.unwrap().message).collect::<Vec<_>>().await, ["a", "b"]);
+    let responses = client.bidi_stream(requests).await.unwrap().into_inner();
+    assert_eq!(
+        responses.map(|response| response.unwrap().message).collect::<Vec<_>>().await,
+        ["a", "b"]
+    );
 }
 
 #[tokio::test]
-async fn a_call_given_up_counts_as_cancelled() {
+async fn cancelled_requests_are_counted() {
     let echo = Echo::start(Options::loopback("pod-1")).await.unwrap();
     let mut stream = TcpStream::connect(echo.address()).await.unwrap();
     stream.write_all(b"GET /delay/1m HTTP/1.1\r\nHost: echo\r\n\r\n").await.unwrap();
@@ -114,7 +120,7 @@ async fn a_call_given_up_counts_as_cancelled() {
 }
 
 #[tokio::test]
-async fn websocket_messages_come_back() {
+async fn websocket_messages_are_echoed() {
     let echo = Echo::start(Options::loopback("pod-1")).await.unwrap();
     let stream = TcpStream::connect(echo.address()).await.unwrap();
     let (mut socket, _) =
@@ -128,7 +134,7 @@ async fn websocket_messages_come_back() {
 }
 
 #[tokio::test]
-async fn stopping_lets_what_is_under_way_finish() {
+async fn requests_in_progress_complete_on_shutdown() {
     let echo = Echo::start(Options::loopback("pod-1")).await.unwrap();
     let (address, mut counts) = (echo.address(), echo.counts());
     let request = tokio::spawn(async move {
@@ -145,7 +151,7 @@ async fn stopping_lets_what_is_under_way_finish() {
 }
 
 #[tokio::test]
-async fn a_recording_keeps_octets_and_follows_its_script() {
+async fn a_recording_follows_its_script() {
     let steps = vec![
         Step::head(),
         Step::write("garbage"),

@@ -1,14 +1,13 @@
-//! How many items may be begun in a second: a token bucket (RFC 2697 §3 has the like), pure.
+//! A token bucket for the number of items started per second (compare RFC 2697 §3). Pure.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A bucket that holds what may be begun at once: as much as comes in a quarter of a second, and
-/// two at least.
+/// A token bucket. Its burst is the rate of a quarter of a second, and at least two.
 pub(super) struct Pace {
-    /// In a second.
+    /// Tokens per second.
     rate: f64,
     size: f64,
     level: f64,
@@ -24,9 +23,9 @@ impl Pace {
         Self { rate, size, level: size, at: now }
     }
 
-    /// Takes one. With `reserve`, half of the bucket is left to those without.
+    /// Takes one token. With `reserve`, half of the bucket is left for takers without it.
     ///
-    /// # Errors
+    /// The time at which a token is available.
     /// There is none before the time that is returned.
     pub(super) fn take(&mut self, now: Instant, reserve: bool) -> Result<(), Instant> {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
@@ -34,7 +33,7 @@ impl Pace {
         self.at = now;
         let missing = 1.0 + if reserve { self.size / 2.0 } else { 0.0 } - self.level;
         if missing > 1e-6 {
-            // Rounded up, so that there is one then.
+            // Rounded up, so that a token is available then.
             let wait = Duration::from_secs_f64(missing / self.rate) + Duration::from_millis(1);
             return Err(now + wait);
         }
@@ -42,7 +41,7 @@ impl Pace {
         Ok(())
     }
 
-    /// One that was taken was not needed.
+    /// Returns a token that was not used.
     pub(super) fn put_back(&mut self) {
         self.level = (self.level + 1.0).min(self.size);
     }
@@ -52,7 +51,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// How many can be taken within a time.
+    /// How many tokens can be taken within a time.
     fn taken(pace: &mut Pace, start: Instant, milliseconds: u64, reserve: bool) -> usize {
         (0..milliseconds)
             .map(|at| {
@@ -63,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_kept_in_the_long_run() {
+    fn the_rate_holds_in_the_long_run() {
         for (rate, most) in [(1, 12), (2, 22), (100, 1025), (1000, 10_250)] {
             let start = Instant::now();
             for reserve in [false, true] {
@@ -76,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_leaves_a_reserve_never_takes_the_last_ones() {
+    fn a_taker_with_reserve_leaves_half_of_the_bucket() {
         let start = Instant::now();
         let mut pace = Pace::new(NonZeroU32::new(100).unwrap(), start);
         let with = std::iter::repeat_with(|| pace.take(start, true)).take_while(Result::is_ok);

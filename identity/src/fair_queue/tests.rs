@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 
-/// A number, and who waits for it to be worked on.
+/// A number, and the receiver of its result.
 struct Item(u32, oneshot::Sender<u32>);
 
 impl Queued for Item {
@@ -41,7 +41,7 @@ fn state() -> State<u32> {
     State::new(None, Instant::now())
 }
 
-/// Begins all that may be begun, and finishes it at once.
+/// Starts all eligible items, and finishes each at once.
 fn drained(state: &mut State<u32>) -> Vec<u32> {
     let mut begun = Vec::new();
     while let Next::Begin(item, class, client) = state.next(Instant::now(), 4) {
@@ -52,7 +52,7 @@ fn drained(state: &mut State<u32>) -> Vec<u32> {
 }
 
 #[test]
-fn a_crowd_of_one_client_leaves_room_for_others() {
+fn a_flood_of_one_client_leaves_room_for_others() {
     let mut state = state();
     for item in 1..=8 {
         assert!(state.push(Class::Anonymous, client(1), item, 8).0);
@@ -63,13 +63,13 @@ fn a_crowd_of_one_client_leaves_room_for_others() {
     for item in 21..=22 {
         assert!(state.push(Class::Anonymous, client(2), item, 8).0);
     }
-    // 4 of one, 3 of another: nothing would be fairer if these changed places.
+    // 4 of one client, 3 of another: displacing one would not be fairer.
     assert_eq!(state.push(Class::Anonymous, client(2), 23, 8), (false, vec![23]));
     assert_eq!(drained(&mut state), [1, 20, 30, 2, 21, 3, 22, 4]);
 }
 
 #[test]
-fn anonymous_items_make_room_for_known_ones_and_never_the_other_way_round() {
+fn known_items_displace_anonymous_ones_and_never_the_other_way_round() {
     let mut state = state();
     for item in 1..=8 {
         assert!(state.push(Class::Anonymous, client(item as u8), item, 8).0);
@@ -83,7 +83,7 @@ fn anonymous_items_make_room_for_known_ones_and_never_the_other_way_round() {
 }
 
 #[test]
-fn known_items_come_first_but_leave_a_share() {
+fn known_items_come_first_except_for_a_share() {
     let mut state = state();
     for item in 1..=20 {
         assert!(state.push(Class::Known, client(1), item, 99).0);
@@ -92,12 +92,12 @@ fn known_items_come_first_but_leave_a_share() {
         assert!(state.push(Class::Anonymous, client(2), item, 99).0);
     }
     let begun = drained(&mut state);
-    let places: Vec<_> = (0..begun.len()).filter(|place| begun[*place] > 100).collect();
-    assert_eq!(places, [7, 15, 22]);
+    let positions: Vec<_> = (0..begun.len()).filter(|position| begun[*position] > 100).collect();
+    assert_eq!(positions, [7, 15, 22]);
 }
 
 #[test]
-fn what_nobody_needs_makes_room_first() {
+fn abandoned_items_are_dropped_first() {
     let mut state = state();
     for item in [1, 0, 2, 0] {
         assert!(state.push(Class::Anonymous, client(1), item, 4).0);
@@ -107,7 +107,7 @@ fn what_nobody_needs_makes_room_first() {
 }
 
 #[test]
-fn slots_are_kept_free_for_known_items_and_for_other_clients() {
+fn slots_are_reserved_for_known_items_and_other_clients() {
     let mut state = state();
     let now = Instant::now();
     for item in 1..=4 {
@@ -120,16 +120,16 @@ fn slots_are_kept_free_for_known_items_and_for_other_clients() {
     while let Next::Begin(item, ..) = state.next(now, 4) {
         begun.push(item);
     }
-    assert_eq!(begun, [1, 11, 21], "one of each client, and one slot is left");
+    assert_eq!(begun, [1, 11, 21], "one of each client, and one slot stays free");
     assert!(state.push(Class::Known, client(1), 100, 99).0);
     assert!(matches!(state.next(now, 4), Next::Begin(100, ..)));
     assert!(matches!(state.next(now, 4), Next::Wait(None)));
     state.finish(Class::Anonymous, client(2));
-    assert!(matches!(state.next(now, 4), Next::Begin(31, ..)), "the next one's turn");
+    assert!(matches!(state.next(now, 4), Next::Begin(31, ..)), "the next client's turn");
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_many_are_under_way_as_may_be_and_what_is_full_says_so() {
+async fn the_concurrency_limit_holds_and_a_full_queue_rejects() {
     let queue = FairQueue::new("test", LIMITS);
     let most = Arc::new(AtomicUsize::new(0));
     let serving = tokio::spawn({
@@ -166,24 +166,24 @@ async fn as_many_are_under_way_as_may_be_and_what_is_full_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_displaced_item_and_one_whose_work_fails_leave_their_places() {
+async fn displaced_and_failed_items_free_their_slots() {
     let queue = FairQueue::new("test", Limits { waiting: 1, concurrent: 1, rate: None });
     let first = ask(&queue, Class::Anonymous, 1, 1).unwrap();
     let known = ask(&queue, Class::Known, 2, 2).unwrap();
-    assert!(first.await.is_err(), "it made room");
+    assert!(first.await.is_err(), "it was displaced");
     let serving = tokio::spawn({
         let queue = queue.clone();
         async move { queue.serve(|Item(_, _answer)| async { panic!("as the test wants") }).await }
     });
     assert!(known.await.is_err());
     let next = ask(&queue, Class::Anonymous, 1, 3).unwrap();
-    assert!(next.await.is_err(), "it was begun, too");
+    assert!(next.await.is_err(), "it was started, too");
     assert_eq!(queue.counts().rejected(), 1);
     serving.abort();
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_are_begun_in_a_second_than_may_be() {
+async fn the_rate_limit_holds() {
     let rate = NonZeroU32::new(10);
     let queue = FairQueue::new("test", Limits { waiting: 1000, concurrent: 100, rate });
     let serving = tokio::spawn({
@@ -202,7 +202,7 @@ async fn no_more_are_begun_in_a_second_than_may_be() {
     let known = ask(&queue, Class::Known, 2, 1).unwrap();
     let asked = Instant::now();
     known.await.unwrap();
-    assert!(asked.elapsed() < Duration::from_millis(10), "there is a reserve for it");
+    assert!(asked.elapsed() < Duration::from_millis(10), "known callers have a reserve");
     futures::future::join_all(crowd).await;
     assert!(start.elapsed() >= Duration::from_secs(9), "{:?}", start.elapsed());
     serving.abort();

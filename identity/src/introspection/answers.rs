@@ -1,7 +1,7 @@
-//! What issuers said of tokens, and for how long that counts: pure, with the time as an argument.
+//! Cache of introspection responses, and how long each is valid. Pure: time is an argument.
 //!
-//! Tokens that were found to be good and all others are remembered apart, and of the others those
-//! of different clients: a flood of tokens that are not good makes no good one forgotten.
+//! Active and inactive tokens are cached separately, and inactive ones separately by client: a
+//! flood of invalid tokens evicts no valid one.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -13,71 +13,70 @@ use crate::caller::Caller;
 use crate::client_network::ClientNetwork;
 use crate::rejected::Rejected;
 
-/// How long an answer counts: a token that its issuer revoked is refused after this time.
+/// How long a response is valid: the longest time until a revoked token is rejected.
 const FRESH: Duration = Duration::from_secs(4);
-/// When the issuer is asked anew about a token that is in use.
+/// Age at which the response about a token in use is refreshed.
 const REFRESHED_AFTER: Duration = Duration::from_secs(3);
-/// How soon a caller who is let in by an older answer is looked at again.
-const LOOKED_AT_AGAIN: Duration = Duration::from_secs(1);
-/// Good tokens that are remembered, in each of two generations.
+/// Shortest time after which a caller with a stale response is verified again.
+const REVERIFIED_AFTER: Duration = Duration::from_secs(1);
+/// Maximum number of active tokens in each of two generations.
 const GOOD: usize = 16 * 1024;
-/// Parts of the table of tokens that are not good: a client can fill but its own.
+/// Shards of the table of inactive tokens: one client can fill only its own shard.
 const PARTS: usize = 64;
-/// Tokens that are not good that are remembered, in each part.
+/// Maximum number of inactive tokens in each shard.
 const REFUSED: usize = 512;
 
-/// All answers that count still.
+/// All cached responses.
 pub(super) struct Answers {
     good: Cache<Answer>,
     refused: [Mutex<HashMap<Fingerprint, (Rejected, SystemTime)>>; PARTS],
     hasher: RandomState,
 }
 
-/// The last answer about a token that was good at some time.
+/// The last response about a token that was active at some time.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Answer {
-    /// Whose it is; `until` is the token's own end.
+    /// The caller; `until` is the expiry of the token itself.
     pub(super) verdict: Result<Caller, Rejected>,
-    /// Which of the issuers gave it.
+    /// Index of the issuer that answered.
     pub(super) issuer: usize,
-    /// When it came.
+    /// When the response was received.
     pub(super) at: SystemTime,
-    /// How long it counts beyond [`FRESH`] while the issuer cannot be asked.
+    /// How long it is valid beyond [`FRESH`] while the issuer does not answer.
     pub(super) stale_if_error: Duration,
 }
 
-/// How far an answer may be relied on.
+/// Whether a response can still be used.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Age {
-    /// It counts.
+    /// Valid.
     Fresh(Result<Caller, Rejected>),
-    /// It counts, and it is time to ask anew.
+    /// Valid, and due to be refreshed.
     Due(Caller),
-    /// It counts where its issuer cannot be asked.
+    /// Valid only if its issuer does not answer.
     Stale(Caller),
-    /// It does not count any more.
-    Over,
+    /// No longer valid.
+    Expired,
 }
 
 // === impl Answer ===
 
 impl Answer {
-    /// How far it may be relied on at `now`. Whoever is let in by it is to be looked at again at
-    /// the caller's `until`.
+    /// Returns its state at `now`. The caller's `until` is when it must be verified again.
     pub(super) fn age(&self, now: SystemTime) -> Age {
-        // A clock that was set back makes nothing older.
+        // A clock that was set back makes no response older.
         let age = now.duration_since(self.at).unwrap_or_default();
         let caller = match &self.verdict {
             Ok(caller) => caller,
             Err(rejected) if age < FRESH => return Age::Fresh(Err(*rejected)),
-            Err(_) => return Age::Over,
+            Err(_) => return Age::Expired,
         };
         let end = self.at + FRESH + self.stale_if_error;
         let end = caller.until.map_or(end, |own| own.min(end));
         if end <= now {
-            return Age::Over;
+            return Age::Expired;
         }
-        let until = (self.at + REFRESHED_AFTER).max(now + LOOKED_AT_AGAIN).min(end);
+        let until = (self.at + REFRESHED_AFTER).max(now + REVERIFIED_AFTER).min(end);
         let caller = Caller { until: Some(until), ..caller.clone() };
         match age {
             age if age < REFRESHED_AFTER => Age::Fresh(Ok(caller)),
@@ -98,12 +97,12 @@ impl Answers {
         }
     }
 
-    /// The last answer about a token that was good at some time.
-    pub(super) fn of_good(&self, token: &Fingerprint) -> Option<Answer> {
+    /// Returns the last response about a token that was active at some time.
+    pub(super) fn active(&self, token: &Fingerprint) -> Option<Answer> {
         self.good.get(token)
     }
 
-    /// Why a token that this client showed was not good a moment ago.
+    /// Returns why a token of this client was rejected, while that response is valid.
     pub(super) fn refused(
         &self,
         token: &Fingerprint,
@@ -115,8 +114,8 @@ impl Answers {
             .map(|(rejected, _)| rejected)
     }
 
-    /// Remembers an answer. One about a token that was never good is remembered for the client
-    /// that showed it, and where there is no room, not at all.
+    /// Caches a response. One about a token that was never active is cached for the client that
+    /// sent it, and not at all if the shard is full.
     pub(super) fn insert(&self, token: Fingerprint, client: ClientNetwork, answer: &Answer) {
         match answer.verdict {
             Err(rejected) if self.good.get(&token).is_none() => {
@@ -137,10 +136,10 @@ impl Answers {
     fn part<T>(
         &self,
         client: ClientNetwork,
-        look: impl FnOnce(&mut HashMap<Fingerprint, (Rejected, SystemTime)>) -> T,
+        access: impl FnOnce(&mut HashMap<Fingerprint, (Rejected, SystemTime)>) -> T,
     ) -> Option<T> {
         let part = self.refused.get(self.hasher.hash_one(client) as usize % PARTS)?;
-        Some(look(&mut part.lock().unwrap_or_else(PoisonError::into_inner)))
+        Some(access(&mut part.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
@@ -166,17 +165,17 @@ mod tests {
         AT + Duration::from_secs(seconds)
     }
 
-    /// A word for an age, and when the caller is looked at again, in seconds after the answer.
+    /// The state by name, and when the caller is verified again, in seconds after the response.
     fn age(answer: &Answer, seconds: u64) -> (&'static str, Option<u64>) {
-        let (word, caller) = match answer.age(after(seconds)) {
+        let (state, caller) = match answer.age(after(seconds)) {
             Age::Fresh(Ok(caller)) => ("fresh", caller),
             Age::Due(caller) => ("due", caller),
             Age::Stale(caller) => ("stale", caller),
             Age::Fresh(Err(_)) => return ("refused", None),
-            Age::Over => return ("over", None),
+            Age::Expired => return ("expired", None),
         };
         let until = caller.until.and_then(|until| until.duration_since(AT).ok());
-        (word, until.map(|until| until.as_secs()))
+        (state, until.map(|until| until.as_secs()))
     }
 
     fn client(last: u8) -> ClientNetwork {
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_answer_is_asked_for_anew_in_time_and_outlives_its_issuer_for_the_stated_time() {
+    fn an_active_response_is_refreshed_in_time_and_valid_for_stale_if_error() {
         let answer = good(None, 60);
         for (seconds, expected) in [
             (0, ("fresh", Some(3))),
@@ -197,41 +196,41 @@ mod tests {
             (4, ("stale", Some(5))),
             (62, ("stale", Some(63))),
             (63, ("stale", Some(64))),
-            (64, ("over", None)),
+            (64, ("expired", None)),
         ] {
             assert_eq!(age(&answer, seconds), expected, "{seconds}");
         }
         assert_eq!(age(&good(None, 0), 3), ("due", Some(4)));
-        assert_eq!(age(&good(None, 0), 4), ("over", None));
+        assert_eq!(age(&good(None, 0), 4), ("expired", None));
     }
 
     #[test]
-    fn no_answer_outlives_its_token() {
+    fn a_response_expires_with_its_token() {
         let answer = good(Some(10), 60);
         assert_eq!(age(&answer, 9), ("stale", Some(10)));
-        assert_eq!(age(&answer, 10), ("over", None));
+        assert_eq!(age(&answer, 10), ("expired", None));
         assert_eq!(age(&good(Some(2), 60), 1), ("fresh", Some(2)));
-        assert_eq!(age(&good(Some(2), 60), 2), ("over", None));
+        assert_eq!(age(&good(Some(2), 60), 2), ("expired", None));
     }
 
     #[test]
-    fn a_refusal_counts_for_seconds_and_never_longer() {
+    fn an_inactive_response_is_valid_for_four_seconds() {
         let answer = answer(Err(Rejected::UnknownIssuer), 60);
         assert_eq!(age(&answer, 3), ("refused", None));
-        assert_eq!(age(&answer, 4), ("over", None));
+        assert_eq!(age(&answer, 4), ("expired", None));
     }
 
     #[test]
-    fn a_clock_that_is_set_back_makes_no_answer_older() {
+    fn a_clock_that_is_set_back_makes_no_response_older() {
         let answer = Answer { at: after(100), ..good(None, 60) };
         assert_eq!(answer.age(AT), Age::Fresh(Ok(Caller { until: Some(after(103)), ..ann() })));
     }
 
     #[test]
-    fn a_flood_of_bad_tokens_makes_no_good_one_forgotten_and_no_other_clients_bad_one() {
+    fn a_flood_of_inactive_tokens_evicts_no_active_token_and_no_token_of_another_client() {
         let answers = Answers::new();
         let refusal = answer(Err(Rejected::UnknownIssuer), 60);
-        // Another part of the table than the flood's: by chance, as the hash is.
+        // A client in another shard than the flood's; the hash is random.
         let part = |last| answers.hasher.hash_one(client(last)) as usize % PARTS;
         let other = (2..=255).find(|last| part(*last) != part(1)).unwrap();
         answers.insert(token(0), client(1), &good(None, 60));
@@ -239,22 +238,22 @@ mod tests {
         for number in 2..100_000 {
             answers.insert(token(number), client(1), &refusal);
         }
-        assert_eq!(answers.of_good(&token(0)), Some(good(None, 60)));
+        assert_eq!(answers.active(&token(0)), Some(good(None, 60)));
         assert!(answers.refused(&token(1), client(other), AT).is_some());
         let remembered: usize = answers.refused.iter().map(|part| part.lock().unwrap().len()).sum();
         assert!(remembered <= REFUSED + 1, "{remembered}");
-        // What is old makes room.
+        // Expired entries make room.
         let later = Answer { at: after(4), ..refusal };
         answers.insert(token(200_000), client(1), &later);
         assert!(answers.refused(&token(200_000), client(1), after(4)).is_some());
     }
 
     #[test]
-    fn what_was_good_and_is_no_more_is_refused_for_every_client() {
+    fn a_revoked_token_is_rejected_for_every_client() {
         let answers = Answers::new();
         answers.insert(token(0), client(1), &good(None, 60));
         answers.insert(token(0), client(1), &answer(Err(Rejected::UnknownIssuer), 60));
-        let found = answers.of_good(&token(0)).unwrap();
+        let found = answers.active(&token(0)).unwrap();
         assert_eq!(found.age(AT), Age::Fresh(Err(Rejected::UnknownIssuer)));
     }
 }

@@ -1,4 +1,4 @@
-//! One issuer's endpoint for tokens that only it can read (RFC 7662).
+//! The introspection endpoint of one issuer (RFC 7662).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,24 +16,24 @@ use crate::rejected::Rejected;
 use crate::tls_roots::AuthoritiesError;
 use crate::token::caller;
 
-/// How long one question may take: an issuer that is slower is as good as away.
-const WITHIN: Duration = Duration::from_secs(5);
+/// Timeout of one query: a slower issuer counts as failing.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An issuer that is asked about tokens.
+/// An issuer with token introspection.
 pub(super) struct Endpoint {
     issuer: Arc<Issuer>,
     settings: IntrospectionSettings,
     client: OnceCell<Client>,
-    /// The last question was not answered.
+    /// Whether the last query failed.
     is_failing: AtomicBool,
 }
 
-/// Why an issuer gave no answer.
+/// Why a query failed.
 #[derive(Debug, thiserror::Error)]
-enum NoAnswer {
+enum QueryError {
     #[error(transparent)]
     Endpoint(#[from] KeysError),
-    #[error("the issuer's discovery document names no introspection endpoint")]
+    #[error("the issuer's discovery document has no introspection_endpoint")]
     NoEndpoint,
     #[error("the client's secret cannot be read: {0}")]
     Secret(std::io::Error),
@@ -41,19 +41,19 @@ enum NoAnswer {
     Authorities(#[from] AuthoritiesError),
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    #[error("there was no answer within {} s", WITHIN.as_secs())]
+    #[error("no response within {} s", TIMEOUT.as_secs())]
     Late,
-    #[error("the endpoint answered with status {0}")]
+    #[error("the endpoint responded with status {0}")]
     Status(u16),
-    #[error("the answer is not understood")]
+    #[error("the response is not a valid introspection response")]
     Malformed,
 }
 
 // === impl NoAnswer ===
 
-impl NoAnswer {
-    /// Whether it is for the issuer's sake, and not for one token's.
-    fn is_of_issuer(&self) -> bool {
+impl QueryError {
+    /// Whether the failure concerns the issuer rather than this one token.
+    fn is_issuer_failure(&self) -> bool {
         match self {
             Self::Status(status) => matches!(status, 401 | 403 | 429 | 500..),
             Self::Malformed => false,
@@ -65,7 +65,7 @@ impl NoAnswer {
 // === impl Endpoint ===
 
 impl Endpoint {
-    /// `None` for an issuer that is not to be asked.
+    /// Returns `None` if the issuer has no introspection configured.
     pub(super) fn new(issuer: &Arc<Issuer>) -> Option<Self> {
         Some(Self {
             settings: issuer.settings.introspection.clone()?,
@@ -75,7 +75,7 @@ impl Endpoint {
         })
     }
 
-    /// How the issuer is asked.
+    /// The introspection settings.
     pub(super) fn settings(&self) -> &IntrospectionSettings {
         &self.settings
     }
@@ -85,40 +85,43 @@ impl Endpoint {
         &self.issuer.settings.name
     }
 
-    /// Whether the last question was not answered.
+    /// Returns whether the last query failed.
     pub(super) fn is_failing(&self) -> bool {
         self.is_failing.load(Ordering::Relaxed)
     }
 
-    /// Asks whose a token is; the caller's `until` is the token's own end, where it has one.
+    /// Returns the caller of a token; its `until` is the expiry of the token, if it has one.
     ///
     /// # Errors
-    /// Why it is nobody's; [`Rejected::Unanswered`] where the issuer did not say.
+    /// The reason why the token is rejected; [`Rejected::Unanswered`] if the query failed.
     pub(super) async fn ask(&self, token: &str) -> Result<Caller, Rejected> {
-        let asked = tokio::time::timeout(WITHIN, self.question(token));
-        let answer = asked.await.unwrap_or(Err(NoAnswer::Late));
-        let is_failing = answer.as_ref().is_err_and(NoAnswer::is_of_issuer);
+        let asked = tokio::time::timeout(TIMEOUT, self.query(token));
+        let answer = asked.await.unwrap_or(Err(QueryError::Late));
+        let is_failing = answer.as_ref().is_err_and(QueryError::is_issuer_failure);
         let was_failing = self.is_failing.swap(is_failing, Ordering::Relaxed);
         match answer {
             Ok(claims) => {
                 if was_failing {
-                    tracing::info!(issuer = self.name(), "the issuer answers about tokens again");
+                    tracing::info!(
+                        issuer = self.name(),
+                        "the issuer's introspection endpoint recovered"
+                    );
                 }
-                self.judge(&claims, SystemTime::now())
+                self.evaluate(&claims, SystemTime::now())
             }
             Err(error) => {
-                // Once: there may be many questions.
+                // Logged once: there may be many queries.
                 if is_failing && !was_failing {
-                    tracing::warn!(issuer = self.name(), %error, "the issuer did not answer about a token: those that were good stay so for as long as `staleIfError` allows");
+                    tracing::warn!(issuer = self.name(), %error, "failed to introspect a token: cached active tokens stay valid for `staleIfError`");
                 } else {
-                    tracing::debug!(issuer = self.name(), %error, "no answer about a token");
+                    tracing::debug!(issuer = self.name(), %error, "failed to introspect a token");
                 }
                 Err(Rejected::Unanswered)
             }
         }
     }
 
-    async fn question(&self, token: &str) -> Result<Claims, NoAnswer> {
+    async fn query(&self, token: &str) -> Result<Claims, QueryError> {
         let client = self
             .client
             .get_or_try_init(|| async {
@@ -133,24 +136,24 @@ impl Endpoint {
                 .await?
                 .introspection_endpoint
                 .clone()
-                .ok_or(NoAnswer::NoEndpoint)?,
+                .ok_or(QueryError::NoEndpoint)?,
         };
         let secret = tokio::fs::read_to_string(&self.settings.client_secret_file)
             .await
-            .map_err(NoAnswer::Secret)?;
+            .map_err(QueryError::Secret)?;
         let basic = Some((self.settings.client_id.as_str(), secret.trim()));
         let answer = client
             .post_form(&endpoint, &[("token", token), ("token_type_hint", "access_token")], basic)
             .await?;
         if answer.status != http::StatusCode::OK {
-            return Err(NoAnswer::Status(answer.status.as_u16()));
+            return Err(QueryError::Status(answer.status.as_u16()));
         }
-        serde_json::from_slice(&answer.body).map_err(|_| NoAnswer::Malformed)
+        serde_json::from_slice(&answer.body).map_err(|_| QueryError::Malformed)
     }
 
-    /// What the issuer's answer says (RFC 7662 §2.2). Who and for whom must be said: an answer that
-    /// leaves out the audience is for nobody.
-    fn judge(&self, claims: &Claims, now: SystemTime) -> Result<Caller, Rejected> {
+    /// Evaluates the response (RFC 7662 §2.2). Caller and audience are required: a response without
+    /// `aud` is rejected.
+    fn evaluate(&self, claims: &Claims, now: SystemTime) -> Result<Caller, Rejected> {
         if claims.get("active") != Some(&serde_json::Value::Bool(true)) {
             return Err(Rejected::UnknownIssuer);
         }
@@ -182,17 +185,17 @@ mod tests {
         Endpoint::new(&Issuer::new(settings).into()).unwrap()
     }
 
-    fn judged(answer: serde_json::Value) -> Result<Option<String>, Rejected> {
+    fn evaluated(answer: serde_json::Value) -> Result<Option<String>, Rejected> {
         let claims: Claims = serde_json::from_value(answer).unwrap();
         endpoint()
-            .judge(&claims, SystemTime::now())
+            .evaluate(&claims, SystemTime::now())
             .map(|caller| caller.application.map(|name| name.to_string()))
     }
 
     #[test]
-    fn only_a_token_that_is_active_and_for_the_gateway_is_believed() {
+    fn only_active_tokens_for_the_gateway_are_accepted() {
         let good = json!({"active": true, "client_id": "shop", "sub": "1", "aud": "portcullis", "exp": 4_000_000_000_u64});
-        assert_eq!(judged(good.clone()), Ok(Some("shop".to_owned())));
+        assert_eq!(evaluated(good.clone()), Ok(Some("shop".to_owned())));
         for (name, value, rejected) in [
             ("active", json!(false), Rejected::UnknownIssuer),
             ("active", json!("true"), Rejected::UnknownIssuer),
@@ -206,8 +209,8 @@ mod tests {
         ] {
             let mut bad = good.clone();
             bad[name] = value;
-            assert_eq!(judged(bad.clone()), Err(rejected), "{bad}");
+            assert_eq!(evaluated(bad.clone()), Err(rejected), "{bad}");
         }
-        assert_eq!(judged(json!({})), Err(Rejected::UnknownIssuer));
+        assert_eq!(evaluated(json!({})), Err(Rejected::UnknownIssuer));
     }
 }

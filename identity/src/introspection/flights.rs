@@ -1,5 +1,4 @@
-//! Questions that are under way: who asks about a token that is asked about already waits for the
-//! same answer.
+//! Queries in flight: requests with the same token share one query.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +11,10 @@ use crate::cache::Fingerprint;
 use crate::caller::Caller;
 use crate::rejected::Rejected;
 
-/// What came of a question; [`Rejected::Unanswered`] where nothing did.
+/// The outcome of a query; [`Rejected::Unanswered`] if there was no response.
 pub(super) type Outcome = Result<Caller, Rejected>;
 
-/// All that are under way; each is in one of the bounded queues, or being asked.
+/// All queries in flight; each is in one of the bounded queues or being sent.
 #[derive(Default)]
 pub(super) struct Flights(Arc<Mutex<HashMap<Fingerprint, Flight>>>);
 
@@ -25,15 +24,15 @@ struct Flight {
     outcome: watch::Sender<Option<Outcome>>,
 }
 
-/// The end of a question at which it is answered. Dropped without, it was not asked.
-pub(super) struct Answering {
+/// The sending half of a query. Dropping it reports [`Rejected::Unanswered`].
+pub(super) struct Responder {
     flights: Arc<Mutex<HashMap<Fingerprint, Flight>>>,
     token: Fingerprint,
     outcome: watch::Sender<Option<Outcome>>,
 }
 
-/// The end at which the answer is waited for.
-pub(super) struct Waiting {
+/// The receiving half of a query.
+pub(super) struct Waiter {
     since: Instant,
     outcome: watch::Receiver<Option<Outcome>>,
 }
@@ -41,20 +40,20 @@ pub(super) struct Waiting {
 // === impl Flights ===
 
 impl Flights {
-    /// Joins the question about a token. Where none is under way, one begins, and whoever gets its
-    /// other end has to ask it.
-    pub(super) fn join(&self, token: Fingerprint, now: Instant) -> (Waiting, Option<Answering>) {
+    /// Joins the query about a token. Without one in flight, starts one: the caller that gets the
+    /// sending half must run it.
+    pub(super) fn join(&self, token: Fingerprint, now: Instant) -> (Waiter, Option<Responder>) {
         let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Flight { since, outcome }) = flights.get(&token) {
-            return (Waiting { since: *since, outcome: outcome.subscribe() }, None);
+            return (Waiter { since: *since, outcome: outcome.subscribe() }, None);
         }
         let (outcome, waiting) = watch::channel(None);
         flights.insert(token, Flight { since: now, outcome: outcome.clone() });
-        let answering = Answering { flights: Arc::clone(&self.0), token, outcome };
-        (Waiting { since: now, outcome: waiting }, Some(answering))
+        let responder = Responder { flights: Arc::clone(&self.0), token, outcome };
+        (Waiter { since: now, outcome: waiting }, Some(responder))
     }
 
-    /// How many are under way.
+    /// Number of queries in flight.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.lock().unwrap().len()
@@ -63,23 +62,23 @@ impl Flights {
 
 // === impl Answering ===
 
-impl Answering {
+impl Responder {
     pub(super) fn token(&self) -> &Fingerprint {
         &self.token
     }
 
-    /// Whether nobody waits for the answer.
+    /// Whether all waiters are gone.
     pub(super) fn is_abandoned(&self) -> bool {
         self.outcome.receiver_count() == 0
     }
 
-    /// Gives the answer to all who wait for it.
+    /// Returns the outcome to all waiters.
     pub(super) fn finish(self, outcome: Outcome) {
         self.outcome.send_replace(Some(outcome));
     }
 }
 
-impl Drop for Answering {
+impl Drop for Responder {
     fn drop(&mut self) {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.token);
         self.outcome.send_if_modified(|outcome| {
@@ -92,10 +91,10 @@ impl Drop for Answering {
 
 // === impl Waiting ===
 
-impl Waiting {
-    /// Waits for the answer, but not beyond `patience` after the question began.
-    pub(super) async fn outcome(mut self, patience: Duration) -> Outcome {
-        let answered = timeout_at(self.since + patience, self.outcome.wait_for(Option::is_some));
+impl Waiter {
+    /// Waits for the outcome, at most until `timeout` after the start of the query.
+    pub(super) async fn outcome(mut self, timeout: Duration) -> Outcome {
+        let answered = timeout_at(self.since + timeout, self.outcome.wait_for(Option::is_some));
         match answered.await {
             Ok(Ok(outcome)) => outcome.clone().unwrap_or(Err(Rejected::Unanswered)),
             Ok(Err(_)) | Err(_) => Err(Rejected::Unanswered),
@@ -107,44 +106,44 @@ impl Waiting {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(1);
+    const TIMEOUT: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn identical_questions_are_one_and_all_get_its_answer() {
+    async fn concurrent_queries_about_a_token_share_one_response() {
         let flights = Flights::default();
-        let (first, answering) = flights.join([1; 16], Instant::now());
+        let (first, responder) = flights.join([1; 16], Instant::now());
         let (second, none) = flights.join([1; 16], Instant::now());
         let (_, other) = flights.join([2; 16], Instant::now());
         assert!(none.is_none() && other.is_some());
-        answering.unwrap().finish(Err(Rejected::Audience));
-        assert_eq!(first.outcome(PATIENCE).await, Err(Rejected::Audience));
-        assert_eq!(second.outcome(PATIENCE).await, Err(Rejected::Audience));
+        responder.unwrap().finish(Err(Rejected::Audience));
+        assert_eq!(first.outcome(TIMEOUT).await, Err(Rejected::Audience));
+        assert_eq!(second.outcome(TIMEOUT).await, Err(Rejected::Audience));
         drop(other);
         assert_eq!(flights.len(), 0);
-        assert!(flights.join([1; 16], Instant::now()).1.is_some(), "the next one begins anew");
+        assert!(flights.join([1; 16], Instant::now()).1.is_some(), "the next query is a new one");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_not_asked_is_not_answered() {
+    async fn a_dropped_query_is_unanswered() {
         let flights = Flights::default();
-        let (waiting, answering) = flights.join([1; 16], Instant::now());
-        drop(answering);
-        assert_eq!(waiting.outcome(PATIENCE).await, Err(Rejected::Unanswered));
+        let (waiting, responder) = flights.join([1; 16], Instant::now());
+        drop(responder);
+        assert_eq!(waiting.outcome(TIMEOUT).await, Err(Rejected::Unanswered));
         assert_eq!(flights.len(), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn patience_is_counted_from_the_beginning_of_the_question() {
+    async fn the_timeout_counts_from_the_start_of_the_query() {
         let flights = Flights::default();
         let start = Instant::now();
-        let (first, answering) = flights.join([1; 16], start);
-        assert_eq!(first.outcome(PATIENCE).await, Err(Rejected::Unanswered));
-        assert_eq!(start.elapsed(), PATIENCE);
-        let answering = answering.unwrap();
-        assert!(answering.is_abandoned());
+        let (first, responder) = flights.join([1; 16], start);
+        assert_eq!(first.outcome(TIMEOUT).await, Err(Rejected::Unanswered));
+        assert_eq!(start.elapsed(), TIMEOUT);
+        let responder = responder.unwrap();
+        assert!(responder.is_abandoned());
         let (second, _) = flights.join([1; 16], Instant::now());
-        assert!(!answering.is_abandoned());
-        assert_eq!(second.outcome(PATIENCE).await, Err(Rejected::Unanswered));
-        assert_eq!(start.elapsed(), PATIENCE, "whoever comes later does not wait anew");
+        assert!(!responder.is_abandoned());
+        assert_eq!(second.outcome(TIMEOUT).await, Err(Rejected::Unanswered));
+        assert_eq!(start.elapsed(), TIMEOUT, "later waiters share the timeout");
     }
 }

@@ -10,22 +10,22 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
-/// A server of its own authority for `localhost`, `issuer.test` and 0.0.0.0 that gives one answer
-/// and closes, and what it was sent.
+/// A server with its own authority for `localhost`, `issuer.test` and 0.0.0.0 that sends one
+/// response and closes; and the request that it received.
 struct Server {
     port: u16,
     authority: NamedTempFile,
     heard: Arc<Mutex<String>>,
 }
 
-/// A proxy that leads every tunnel to one port of this machine, or refuses it; and the heads that
-/// it was sent.
+/// A proxy that connects every tunnel to one port of this machine, or rejects it; and the request
+/// heads that it received.
 struct Proxy {
     port: u16,
     heard: Arc<Mutex<String>>,
 }
 
-/// TLS with a certificate that is good for all names of the tests, `within` or a year from now; and
+/// TLS with a certificate for all names of the tests, valid `within` or for a year from now; and
 /// its authority.
 fn certified(within: Option<(i32, i32)>) -> (TlsAcceptor, NamedTempFile) {
     let key = KeyPair::generate().unwrap();
@@ -105,7 +105,7 @@ impl Server {
         format!("https://localhost:{}{path}", self.port)
     }
 
-    /// Its URL by a name that only a proxy knows.
+    /// Its URL by a name that only the proxy resolves.
     fn outside(&self) -> String {
         format!("https://issuer.test:{}/keys", self.port)
     }
@@ -124,13 +124,13 @@ impl Server {
 }
 
 impl Proxy {
-    /// Leads to `port`.
+    /// Connects tunnels to `port`.
     async fn to(port: u16) -> Self {
         Self::start("HTTP/1.1 200 Connection established\r\nVia: 1.1 proxy\r\n\r\n", port, None)
             .await
     }
 
-    /// Answers with this.
+    /// Rejects tunnels with this response.
     async fn refusing(answer: &'static str) -> Self {
         Self::start(answer, 0, None).await
     }
@@ -179,7 +179,7 @@ async fn lead(
     }
 }
 
-/// Whether head and body are there.
+/// Whether head and body are complete.
 fn complete(request: &[u8]) -> bool {
     let text = String::from_utf8_lossy(request);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
@@ -191,7 +191,7 @@ fn complete(request: &[u8]) -> bool {
 }
 
 #[tokio::test]
-async fn a_server_of_the_named_authority_is_asked() {
+async fn a_server_of_the_configured_authority_is_accepted() {
     let server = Server::good().await;
     let answer = server.client().get(&server.url("/keys?a=b"), "application/json").await.unwrap();
     assert_eq!((answer.status, &*answer.body), (StatusCode::OK, &b"{}"[..]));
@@ -204,7 +204,7 @@ async fn a_server_of_the_named_authority_is_asked() {
 }
 
 #[tokio::test]
-async fn a_server_of_another_authority_is_told_nothing() {
+async fn a_server_of_another_authority_receives_nothing() {
     let server = Server::good().await;
     let other = Server::answering(Vec::new()).await;
     let error = other
@@ -217,7 +217,7 @@ async fn a_server_of_another_authority_is_told_nothing() {
 }
 
 #[tokio::test]
-async fn a_form_is_posted_with_the_client_s_secret_as_the_standard_has_it() {
+async fn forms_are_posted_with_basic_authentication() {
     let server =
         Server::answering(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_vec()).await;
     let answer = server
@@ -247,7 +247,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn an_answer_without_an_end_is_not_read_to_its_end() {
+async fn an_endless_response_is_rejected() {
     let mut endless = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
     endless.resize(endless.len() + MAX_BODY + 1, b'x');
     let server = Server::answering(endless).await;
@@ -256,7 +256,7 @@ async fn an_answer_without_an_end_is_not_read_to_its_end() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_none() {
+async fn a_truncated_response_is_an_error() {
     let server =
         Server::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}".to_vec()).await;
     let error = server.client().get(&server.url("/"), "application/json").await.unwrap_err();
@@ -264,7 +264,7 @@ async fn an_answer_that_breaks_off_is_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_says_nothing_is_waited_for_ten_seconds() {
+async fn a_silent_server_times_out_after_ten_seconds() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://127.0.0.1:{}/", listener.local_addr().unwrap().port());
     let client = Client::new(None).unwrap();
@@ -273,7 +273,7 @@ async fn a_server_that_says_nothing_is_waited_for_ten_seconds() {
 }
 
 #[tokio::test]
-async fn what_is_neither_https_nor_on_this_machine_is_not_asked() {
+async fn urls_that_are_neither_https_nor_loopback_are_rejected() {
     let client = Client::new(None).unwrap();
     for url in [
         "http://example.com/",
@@ -289,7 +289,7 @@ async fn what_is_neither_https_nor_on_this_machine_is_not_asked() {
 }
 
 #[tokio::test]
-async fn a_proxy_is_asked_for_a_tunnel_with_its_credentials_which_go_no_further() {
+async fn proxy_credentials_are_sent_to_the_proxy_only() {
     let server = Server::good().await;
     let proxy = Proxy::to(server.port).await;
     let url = format!("http://ann:s%40crt@127.0.0.1:{}", proxy.port);
@@ -310,7 +310,7 @@ async fn a_proxy_is_asked_for_a_tunnel_with_its_credentials_which_go_no_further(
 }
 
 #[tokio::test]
-async fn a_proxy_is_asked_over_tls_where_its_url_says_so() {
+async fn an_https_proxy_is_connected_by_tls() {
     let (acceptor, authority) = certified(None);
     let server = Server::certified((acceptor.clone(), authority), Vec::new()).await;
     let proxy = Proxy::start("HTTP/1.1 503 No\r\n\r\n", 0, Some(acceptor)).await;
@@ -320,7 +320,7 @@ async fn a_proxy_is_asked_over_tls_where_its_url_says_so() {
 }
 
 #[tokio::test]
-async fn exceptions_and_this_machine_are_asked_without_the_proxy() {
+async fn no_proxy_and_loopback_hosts_bypass_the_proxy() {
     let server = Server::good().await;
     let proxy = Proxy::to(server.port).await;
     // An address of this machine that is not a loopback address.
@@ -335,7 +335,7 @@ async fn exceptions_and_this_machine_are_asked_without_the_proxy() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_refuses_is_named_without_its_credentials() {
+async fn proxy_errors_name_the_proxy_without_its_credentials() {
     let server = Server::good().await;
     for (answer, why) in [
         ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "proxy authorization required"),
@@ -350,10 +350,7 @@ async fn a_proxy_that_refuses_is_named_without_its_credentials() {
         let error = client.get(&server.outside(), "application/json").await.unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!(
-                "cannot be connected to: tunnel error: {why} (through the proxy {}/)",
-                proxy.url()
-            )
+            format!("cannot be reached: tunnel error: {why} (through the proxy {}/)", proxy.url())
         );
         assert!(!format!("{error:?}").contains("secret"), "{error:?}");
         assert_eq!(server.heard(), "");
@@ -361,7 +358,7 @@ async fn a_proxy_that_refuses_is_named_without_its_credentials() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_away_or_of_another_kind_is_an_error_and_not_a_direct_connection() {
+async fn an_unusable_proxy_is_an_error_and_not_bypassed() {
     let server = Server::good().await;
     let own = format!("https://0.0.0.0:{}/", server.port);
     for (proxy, why) in [
@@ -376,7 +373,7 @@ async fn a_proxy_that_is_away_or_of_another_kind_is_an_error_and_not_a_direct_co
 }
 
 #[tokio::test]
-async fn a_server_behind_a_proxy_is_asked_for_its_certificate() {
+async fn the_server_certificate_is_verified_through_a_proxy() {
     let server = Server::good().await;
     let other = Server::good().await;
     let proxy = Proxy::to(server.port).await;
@@ -388,7 +385,7 @@ async fn a_server_behind_a_proxy_is_asked_for_its_certificate() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_refused_for_its_dates_is_told_from_others() {
+async fn certificates_rejected_for_their_dates_are_reported_as_such() {
     for dates in [(2020, 2021), (2120, 2121)] {
         let server = Server::certified(certified(Some(dates)), Vec::new()).await;
         let proxy = Proxy::to(server.port).await;
@@ -401,13 +398,13 @@ async fn a_certificate_that_is_refused_for_its_dates_is_told_from_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_proxy_that_says_nothing_is_waited_for_ten_seconds() {
+async fn a_silent_proxy_times_out_after_ten_seconds() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = format!("http://127.0.0.1:{}/", listener.local_addr().unwrap().port());
     let client = Client::with_proxies(None, proxies(&proxy, "")).unwrap();
     let error = client.get("https://issuer.test/", "application/json").await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("did not answer within 10 s (through the proxy {proxy})")
+        format!("did not respond within 10 s (through the proxy {proxy})")
     );
 }

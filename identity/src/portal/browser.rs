@@ -1,8 +1,8 @@
-//! Binds a login that is under way to the browser that began it, so that no link and no code from
-//! elsewhere logs anybody in (RFC 6749 §10.12).
+//! Binds a login in progress to its browser, so that a link or code from elsewhere logs nobody in
+//! (RFC 6749 §10.12).
 //!
-//! A cookie holds a secret; what travels through URLs names only its hash. All logins of one
-//! browser share it, so that several tabs don't get in each other's way.
+//! A cookie has a secret; URLs carry only its hash. All logins of one browser share it, so that
+//! several tabs do not interfere.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 use crate::session::cookie::BROWSER;
 use crate::session::{Purpose, Sealer, random_text};
 
-/// How long a login may take.
+/// Maximum duration of a login.
 pub(super) const LASTS: Duration = Duration::from_secs(600);
 
-/// A browser in which a login is under way.
+/// A browser with a login in progress.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Browser {
     secret: String,
@@ -29,7 +29,7 @@ pub(super) struct Browser {
 // === impl Browser ===
 
 impl Browser {
-    /// The browser that sent these headers to this host, if a login is under way in it.
+    /// Returns the browser of these headers, if it has a login in progress on this host.
     pub(super) fn find(
         sealer: &Sealer,
         host: &str,
@@ -40,8 +40,8 @@ impl Browser {
         (seconds(now).saturating_sub(browser.at) < LASTS.as_secs()).then_some(browser)
     }
 
-    /// The same, or one in which a login begins now; and the cookie by which it will be found.
-    /// `None` where there is no randomness.
+    /// Like [`find`](Self::find), or starts a login; returns the cookie too. `None` if the system
+    /// returned no random numbers.
     pub(super) fn begin(
         sealer: &Sealer,
         host: &str,
@@ -57,13 +57,13 @@ impl Browser {
         Some((browser, cookie))
     }
 
-    /// What may be known of it elsewhere.
+    /// The hash, which may be sent elsewhere.
     pub(super) fn hash(&self) -> String {
         hash(&self.secret)
     }
 }
 
-/// SHA-256 in base64 for URLs; also the S256 of PKCE (RFC 7636 §4.2).
+/// SHA-256 in base64url; also the S256 of PKCE (RFC 7636 §4.2).
 pub(super) fn hash(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()))
 }
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_is_known_again_on_that_host_for_ten_minutes() {
+    fn a_browser_is_recognized_on_its_host_for_ten_minutes() {
         let sealer = Sealer::new().unwrap();
         let (browser, cookie) = Browser::begin(&sealer, "a", &HeaderMap::new(), at(1000)).unwrap();
         let headers = returned(&cookie);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_challenge_is_that_of_the_standard() {
+    fn the_challenge_matches_the_example_of_rfc_7636() {
         // RFC 7636 appendix B.
         assert_eq!(
             hash("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"),

@@ -1,29 +1,28 @@
-//! Where somebody is taken after she has logged in: never to a place that is not the gateway's own.
+//! The destination after login: only hosts of the gateway are allowed.
 
 use portcullis_config::model::Hostname;
 use portcullis_config::snapshot::Snapshot;
 
-use super::portal_origin::Place;
-use crate::caller::{User, may_enter};
+use super::portal_origin::PortalOrigin;
+use crate::caller::{User, is_granted};
 
-/// The longest that is remembered through a login, in octets; a longer one leads to the portal's
-/// first page.
+/// Maximum length of a destination in octets; a longer one is replaced by the portal's first page.
 const MAX: usize = 1024;
 
-/// A path on a host that browsers reach by HTTPS on the gateway's own port.
+/// A path on a host that browsers reach by HTTPS on the gateway's port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Destination {
     pub(super) host: Box<str>,
-    /// With its query; begins with `/`.
+    /// With its query; starts with `/`.
     pub(super) path: Box<str>,
 }
 
 // === impl Destination ===
 
 impl Destination {
-    /// Reads an `https` URL. It is written afresh wherever it is used, so what is understood here
-    /// is where the browser goes.
-    pub(super) fn parse(url: &str, place: &Place) -> Option<Self> {
+    /// Parses an `https` URL. It is always rebuilt from its parts, so the browser goes where this
+    /// parser understood it to.
+    pub(super) fn parse(url: &str, origin: &PortalOrigin) -> Option<Self> {
         let rest = url.strip_prefix("https://").filter(|_| url.len() <= MAX)?;
         let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at_checked(end)?;
@@ -33,7 +32,7 @@ impl Destination {
         };
         let host: Hostname =
             host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase().parse().ok()?;
-        if !place.is_port(port) {
+        if !origin.is_port(port) {
             return None;
         }
         Some(Self {
@@ -42,32 +41,32 @@ impl Destination {
         })
     }
 
-    /// Whether somebody may be taken there: anywhere in the zone, whether it exists or not, and
-    /// wherever she may enter beyond it.
-    pub(super) fn is_for(&self, user: &User, place: &Place, snapshot: &Snapshot) -> bool {
-        if place.is_portal(&self.host) {
+    /// Whether a user may be redirected there: anywhere in the zone, whether it exists or not, and
+    /// to hosts outside it that grants allow.
+    pub(super) fn is_for(&self, user: &User, origin: &PortalOrigin, snapshot: &Snapshot) -> bool {
+        if origin.is_portal(&self.host) {
             return false;
         }
         let hosts =
             || snapshot.listeners.iter().filter_map(|listener| listener.hosts.find(&self.host));
-        place.is_in_zone(&self.host)
+        origin.is_in_zone(&self.host)
             || hosts()
                 .flat_map(|host| &host.routes)
-                .any(|route| may_enter(&route.rule.policy.access, user))
+                .any(|route| is_granted(&route.rule.policy.access, user))
     }
 
     /// The URL.
-    pub(super) fn url(&self, place: &Place) -> String {
-        place.url(&self.host, &self.path)
+    pub(super) fn url(&self, origin: &PortalOrigin) -> String {
+        origin.url(&self.host, &self.path)
     }
 }
 
-/// A port as URLs have it: digits alone, no sign.
+/// Parses a port: digits only, no sign.
 fn decimal_port(text: &str) -> Option<u16> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// A path with its query, if it is one of printable ASCII without a fragment.
+/// Returns a path with its query, if it is printable ASCII without a fragment.
 pub(super) fn local(path: &str) -> Option<&str> {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#');
     (path.starts_with('/') && path.len() <= MAX && path.bytes().all(is_plain)).then_some(path)
@@ -80,7 +79,7 @@ mod tests {
     use crate::session::testing::user;
 
     fn read(url: &str) -> Option<(String, String)> {
-        Destination::parse(url, &place()).map(|to| (to.host.into(), to.path.into()))
+        Destination::parse(url, &portal_origin()).map(|to| (to.host.into(), to.path.into()))
     }
 
     #[test]
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is() {
+    fn other_urls_are_not_destinations() {
         for url in [
             "http://shop.apps.example.com:8443/",
             "https://shop.apps.example.com/",
@@ -132,10 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_taken_out_of_the_zone() {
+    fn hosts_outside_the_zone_are_not_destinations() {
         let (snapshot, ann) = (Snapshot::default(), user("ann"));
         let is_for = |host: &str| {
-            Destination { host: host.into(), path: "/".into() }.is_for(&ann, &place(), &snapshot)
+            Destination { host: host.into(), path: "/".into() }.is_for(
+                &ann,
+                &portal_origin(),
+                &snapshot,
+            )
         };
         assert!(is_for("shop--dev.apps.example.com"), "whether it exists or not");
         assert!(is_for("apps.example.com"));

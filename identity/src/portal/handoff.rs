@@ -1,8 +1,8 @@
 //! Hands a session from the portal to the host of a service.
 //!
-//! The host binds the browser by a cookie of its own before the portal is asked, and the code that
-//! the portal gives holds for that host, that browser and a minute, once. It is the same on every
-//! host: whether there is a service shows only afterwards, to those who may know.
+//! The host binds the browser by its own cookie before the portal is involved, and the portal's
+//! code is valid once, for one minute, for that host and browser. All hosts behave alike: whether a
+//! service exists shows only later, to authorized users.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,46 +13,45 @@ use serde::{Deserialize, Serialize};
 
 use super::browser::Browser;
 use super::destination::{Destination, local};
-use super::{Ask, Portal, Reply};
+use super::{Portal, PortalRequest, Reply};
 use crate::session::cookie;
 use crate::session::{Id, Purpose, Session};
 
-/// Where a login begins on every host.
+/// The path where a login starts, on every host.
 pub(super) const LOGIN: &str = "/.well-known/portcullis/login";
-/// Where it comes back to.
+/// The path where it ends.
 pub(super) const SESSION: &str = "/.well-known/portcullis/session";
 const PREFIX: &str = "/.well-known/portcullis/";
-/// How long a code holds, in seconds.
+/// Lifetime of a code, in seconds.
 const LASTS: u64 = 60;
-/// The most codes of the last minute that are remembered; further ones are not accepted until there
-/// is room.
+/// Maximum number of used codes of the last minute; beyond it codes are rejected until there is
+/// room.
 const MAX_USED: usize = 64 * 1024;
 
-/// A session on its way.
+/// A session on its way to a service's host.
 #[derive(Serialize, Deserialize)]
 struct Code {
     id: Id,
-    /// The hash of the browser that it is for.
+    /// Hash of the browser that it is bound to.
     browser: String,
     to: String,
     until: u64,
     session: Session,
 }
 
-/// Codes that were used, until they end by themselves. Those that another replica has seen are not
-/// among them: there, for the rest of its minute, a code holds once more in the browser that it was
-/// for, which has the session already.
+/// Used codes, until they expire. Other replicas do not know them: there a code is valid once more
+/// until it expires, in the same browser, which has the session already.
 #[derive(Default)]
 pub(super) struct UsedCodes(Mutex<HashMap<Id, u64>>);
 
-/// The path on any host where a login begins that comes back to `path`, a path with its query.
+/// Returns the path of a login on any host that returns to `path`, a path with its query.
 pub fn login_path(path: &str) -> String {
-    // Nobody comes back to a step on her way.
+    // Never return to a step of the login itself.
     let to = local(path).filter(|path| !path.starts_with(PREFIX)).unwrap_or("/");
     format!("{LOGIN}?to={}", form_urlencoded::byte_serialize(to.as_bytes()).collect::<String>())
 }
 
-/// Whether a path is one of those that are the same on every host.
+/// Whether the portal handles this path on every host.
 pub(super) fn is_everywhere(path: &str) -> bool {
     matches!(path, LOGIN | SESSION)
 }
@@ -60,27 +59,27 @@ pub(super) fn is_everywhere(path: &str) -> bool {
 // === impl Portal ===
 
 impl Portal {
-    /// On the host of a service: binds the browser, and sends it to the portal.
-    pub(super) fn begin_handoff(&self, ask: &Ask, now: SystemTime) -> Option<Reply> {
-        let parameters = ask.parameters();
+    /// On a service's host: binds the browser, and redirects to the portal.
+    pub(super) fn begin_handoff(&self, request: &PortalRequest, now: SystemTime) -> Option<Reply> {
+        let parameters = request.parameters();
         let path = parameters
             .get("to")
             .and_then(|path| local(path))
             .filter(|path| !path.starts_with(PREFIX))
             .unwrap_or("/");
         let (browser, cookie) =
-            Browser::begin(&self.sessions.sealer, &ask.host, &ask.headers, now)?;
-        let to = self.place.url(&ask.host, path);
+            Browser::begin(&self.sessions.sealer, &request.host, &request.headers, now)?;
+        let to = self.origin.url(&request.host, path);
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("to", &to)
             .append_pair("browser", &browser.hash())
             .finish();
-        Reply::redirect(&self.place.own(&format!("/login?{query}")))
+        Reply::redirect(&self.origin.own(&format!("/login?{query}")))
             .map(|reply| reply.with([cookie]))
     }
 
-    /// At the portal: sends a person with a session to where she wants to be, by way of that host
-    /// where it has not bound her browser yet.
+    /// At the portal: redirects a user with a session to the destination, by way of its login path
+    /// if its browser is not bound yet.
     pub(super) fn hand_over(
         &self,
         session: &Session,
@@ -89,11 +88,11 @@ impl Portal {
         now: SystemTime,
     ) -> Option<Reply> {
         let snapshot = self.live.snapshot.load();
-        let Some(to) = to.filter(|to| to.is_for(&session.user, &self.place, &snapshot)) else {
-            return Reply::redirect(&self.place.own("/"));
+        let Some(to) = to.filter(|to| to.is_for(&session.user, &self.origin, &snapshot)) else {
+            return Reply::redirect(&self.origin.own("/"));
         };
         let Some(browser) = browser else {
-            return Reply::redirect(&self.place.url(&to.host, &login_path(&to.path)));
+            return Reply::redirect(&self.origin.url(&to.host, &login_path(&to.path)));
         };
         let code = Code {
             id: Id::random().ok()?,
@@ -103,33 +102,34 @@ impl Portal {
             session: session.clone(),
         };
         let code = self.sessions.sealer.seal(Purpose::Code, &to.host, &code, now)?;
-        Reply::redirect(&self.place.url(&to.host, &format!("{SESSION}?code={code}")))
+        Reply::redirect(&self.origin.url(&to.host, &format!("{SESSION}?code={code}")))
     }
 
-    /// On the host of a service: takes the session over. What is wrong with a code is not told.
-    pub(super) fn finish_handoff(&self, ask: &Ask, now: SystemTime) -> Option<Reply> {
-        let parameters = ask.parameters();
+    /// On a service's host: takes the session. Why a code is rejected is not revealed.
+    pub(super) fn finish_handoff(&self, request: &PortalRequest, now: SystemTime) -> Option<Reply> {
+        let parameters = request.parameters();
         let code: Code =
-            self.sessions.sealer.open(Purpose::Code, &ask.host, parameters.get("code")?)?;
-        let browser = Browser::find(&self.sessions.sealer, &ask.host, &ask.headers, now)?;
+            self.sessions.sealer.open(Purpose::Code, &request.host, parameters.get("code")?)?;
+        let browser = Browser::find(&self.sessions.sealer, &request.host, &request.headers, now)?;
         let holds = seconds(now) < code.until
             && browser.hash() == code.browser
-            && self.sessions.holds(&code.session, now);
+            && self.sessions.is_valid(&code.session, now);
         if !holds || !self.used.add(&code.id, code.until, seconds(now)) {
             return None;
         }
         let session = Session { renewed_at: seconds(now), asked_at: seconds(now), ..code.session };
-        let sealed = self.sessions.seal(Purpose::Session, &ask.host, &session, now)?;
-        let cookie = cookie::SESSION.set(&sealed, self.sessions.lasts(&session, now))?;
-        let to = Destination { host: ask.host.clone(), path: code.to.into() };
-        Reply::redirect(&to.url(&self.place)).map(|reply| reply.with([cookie]).told("handed_over"))
+        let sealed = self.sessions.seal(Purpose::Session, &request.host, &session, now)?;
+        let cookie = cookie::SESSION.set(&sealed, self.sessions.cookie_max_age(&session, now))?;
+        let to = Destination { host: request.host.clone(), path: code.to.into() };
+        Reply::redirect(&to.url(&self.origin))
+            .map(|reply| reply.with([cookie]).with_outcome("handed_over"))
     }
 }
 
 // === impl UsedCodes ===
 
 impl UsedCodes {
-    /// Whether it was not used yet; from now on it is.
+    /// Marks a code as used; returns false if it was used before.
     fn add(&self, id: &Id, until: u64, now: u64) -> bool {
         let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if used.len() >= MAX_USED {

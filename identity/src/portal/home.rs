@@ -1,4 +1,4 @@
-//! The first page: who you are, and the services that you may use.
+//! The first page: the user, and the services that they may use.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -8,22 +8,22 @@ use portcullis_config::model::HostPattern;
 use portcullis_config::snapshot::Snapshot;
 
 use super::pages::{self, Service};
-use super::portal_origin::Place;
-use super::{Ask, Portal, Reply};
-use crate::caller::{User, may_enter};
+use super::portal_origin::PortalOrigin;
+use super::{Portal, PortalRequest, Reply};
+use crate::caller::{User, is_granted};
 
-/// The most services of one page.
+/// Maximum number of services on the page.
 const MAX: usize = 1000;
 
 // === impl Portal ===
 
 impl Portal {
-    pub(super) async fn home(&self, ask: &Ask, now: SystemTime) -> Reply {
-        let visitor = self.visitor(ask, now).await;
+    pub(super) async fn home(&self, request: &PortalRequest, now: SystemTime) -> Reply {
+        let visitor = self.visitor(request, now).await;
         let page = match &visitor.session {
             Some(session) => pages::home(
                 &session.user,
-                &services(&self.live.snapshot.load(), &session.user, &self.place),
+                &services(&self.live.snapshot.load(), &session.user, &self.origin),
             ),
             None => pages::welcome(),
         };
@@ -31,13 +31,13 @@ impl Portal {
     }
 }
 
-/// What the user may enter, by environment and name.
-fn services(snapshot: &Snapshot, user: &User, place: &Place) -> Vec<Service> {
+/// Returns the services that grants allow the user, by environment and name.
+fn services(snapshot: &Snapshot, user: &User, origin: &PortalOrigin) -> Vec<Service> {
     let mut found = BTreeMap::new();
     for host in snapshot.listeners.iter().flat_map(|listener| listener.hosts.iter()) {
         let HostPattern::Exact(name) = &host.pattern else { continue };
         let Some(route) =
-            host.routes.iter().find(|route| may_enter(&route.rule.policy.access, user))
+            host.routes.iter().find(|route| is_granted(&route.rule.policy.access, user))
         else {
             continue;
         };
@@ -45,7 +45,7 @@ fn services(snapshot: &Snapshot, user: &User, place: &Place) -> Vec<Service> {
             environment: host.environment.to_string(),
             name: route.rule.service.to_string(),
             host: name.to_string(),
-            url: place.url(name.as_str(), "/"),
+            url: origin.url(name.as_str(), "/"),
         };
         found.insert(
             (service.environment.clone(), service.name.clone(), service.host.clone()),

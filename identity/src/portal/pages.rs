@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::caller::User;
 use crate::page::{document, escaped};
 
-/// A service that somebody may use.
+/// A service that the user may use.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Service {
     pub(super) environment: String,
@@ -14,12 +14,12 @@ pub(super) struct Service {
     pub(super) url: String,
 }
 
-/// For who is not signed in.
+/// The page for users who are not signed in.
 pub(super) fn welcome() -> String {
     message("Sign in", "Sign in to see the services that you may use.", Some(("/login", "Sign in")))
 }
 
-/// For who is: the services in the order of their environments.
+/// The list of services, in the order of their environments.
 pub(super) fn home(user: &User, services: &[Service]) -> String {
     let mut html = format!(
         "<main>\n<header><div><h1>Your services</h1><span class=\"dim\">Signed in as \
@@ -50,7 +50,7 @@ pub(super) fn home(user: &User, services: &[Service]) -> String {
     document("Your services", &format!("{html}</main>"))
 }
 
-/// Asks whether somebody wants to sign out.
+/// The page that asks for confirmation of a sign-out.
 pub(super) fn sign_out(name: &str, token: &str) -> String {
     let html = format!(
         "<main class=\"narrow\"><div class=\"card\">\n<h1>Sign out?</h1>\n<p>You are signed in as \
@@ -64,12 +64,12 @@ pub(super) fn sign_out(name: &str, token: &str) -> String {
     document("Sign out?", &html)
 }
 
-/// After signing out; `provider` is where that can be done at the provider too.
+/// The page after sign-out; `provider` is the provider's logout URL.
 pub(super) fn signed_out(provider: Option<&str>) -> String {
     let at_provider = provider.map_or(String::new(), |url| {
         format!(
-            "<p class=\"dim\">The identity provider may still know you: <a href=\"{}\">sign out \
-             there too</a>.</p>\n",
+            "<p class=\"dim\">You may be signed in at the identity provider: <a href=\"{}\">sign \
+             out there too</a>.</p>\n",
             escaped(url)
         )
     });
@@ -81,7 +81,7 @@ pub(super) fn signed_out(provider: Option<&str>) -> String {
     document("You are signed out", &html)
 }
 
-/// A few words, and where to go on.
+/// A short message with a link.
 pub(super) fn message(title: &str, text: &str, link: Option<(&str, &str)>) -> String {
     let link = link.map_or(String::new(), |(url, label)| {
         format!("<a class=\"button\" href=\"{}\">{}</a>\n", escaped(url), escaped(label))
@@ -100,7 +100,7 @@ mod tests {
     use crate::session::testing::user;
 
     #[test]
-    fn names_from_outside_are_text() {
+    fn external_text_is_escaped() {
         let ann = user("<script>alert(1)</script>");
         let service = |name: &str| Service {
             environment: "\"><img src=x>".to_owned(),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn services_stand_under_their_environments() {
+    fn services_are_listed_by_environment() {
         let service = |environment: &str, name: &str| Service {
             environment: environment.to_owned(),
             name: name.to_owned(),
@@ -135,11 +135,11 @@ mod tests {
         let order: Vec<&str> =
             ["<h2>dev</h2>", "crm--dev", "shop--dev", "<h2>production</h2>", "shop--production"]
                 .into();
-        let places: Vec<usize> = order
+        let positions: Vec<usize> = order
             .iter()
             .map(|text| html.find(text).unwrap_or_else(|| panic!("{text} in {html}")))
             .collect();
-        assert!(places.is_sorted(), "{html}");
+        assert!(positions.is_sorted(), "{html}");
         assert!(html.contains("href=\"/login?to=https%3A%2F%2Fcrm--dev.example.com%2F\""));
     }
 }

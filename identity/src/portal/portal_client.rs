@@ -1,76 +1,79 @@
-//! Where workers leave requests for the portal.
+//! The queue by which workers send requests to the portal.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 
-use super::portal_origin::Place;
-use super::{Ask, Portal, Reply, handoff};
+use super::portal_origin::PortalOrigin;
+use super::{Portal, PortalRequest, Reply, handoff};
 use crate::client_network::ClientNetwork;
 use crate::fair_queue::{Class, Counts, FairQueue, Full, Limits, Queued};
 
-/// How many requests wait to be begun, and are under way at a time (of one client a quarter): some
-/// of them wait for the provider.
+/// Queued and concurrent requests (a quarter for one client): some wait for the provider.
 const LIMITS: Limits = Limits { waiting: 256, concurrent: 256, rate: None };
 
-/// What a worker knows of the portal.
+/// A worker's handle to the portal.
 #[derive(Clone)]
-pub struct Reception {
-    place: Arc<Place>,
-    queue: FairQueue<Left>,
+pub struct PortalClient {
+    origin: Arc<PortalOrigin>,
+    queue: FairQueue<PendingRequest>,
 }
 
-/// A request, and who waits for its answer.
-struct Left {
-    ask: Ask,
+/// A request, and the receiver of its reply.
+struct PendingRequest {
+    request: PortalRequest,
     reply: oneshot::Sender<Option<Reply>>,
 }
 
-// === impl Reception ===
+// === impl PortalClient ===
 
-impl Reception {
-    /// A client of the portal; requests wait until [`serve`](Self::serve) answers them.
+impl PortalClient {
+    /// Creates a client of the portal; [`serve`](Self::serve) answers its requests.
     pub fn new(portal: &Portal) -> Self {
         let queue = FairQueue::new("portal", LIMITS);
-        Self { place: Arc::new(portal.place.clone()), queue }
+        Self { origin: Arc::new(portal.origin.clone()), queue }
     }
 
-    /// Whether a request is for the portal. It does not matter whether the host is known.
+    /// Whether a request is for the portal, whether or not its host is known.
     pub fn is_for(&self, host: &str, path: &str) -> bool {
-        self.place.is_portal(host) || handoff::is_everywhere(path)
+        self.origin.is_portal(host) || handoff::is_everywhere(path)
     }
 
-    /// The portal's answer to a client; `None` stands for the hidden one.
+    /// Sends a request of a client to the portal; `None` stands for the hidden answer.
     ///
     /// # Errors
-    /// Too many are asking.
-    pub async fn ask(&self, client: ClientNetwork, ask: Ask) -> Result<Option<Reply>, Full> {
+    /// The queue is full.
+    pub async fn send(
+        &self,
+        client: ClientNetwork,
+        request: PortalRequest,
+    ) -> Result<Option<Reply>, Full> {
         let (reply, answered) = oneshot::channel();
-        self.queue.push(Class::Anonymous, client, Left { ask, reply })?;
-        // It made room for another client's.
+        self.queue.push(Class::Anonymous, client, PendingRequest { request, reply })?;
+        // The request was displaced by another client's.
         answered.await.map_err(|_| Full)
     }
 
-    /// Answers, forever: a task of the control plane.
+    /// Serves requests forever: a task of the control plane.
     pub async fn serve(&self, portal: Arc<Portal>) {
-        let respond = |Left { ask, reply }: Left| {
+        let respond = |PendingRequest { request, reply }: PendingRequest| {
             let portal = Arc::clone(&portal);
             async move {
-                // Whoever asked may be gone.
-                let _ = reply.send(portal.respond(&ask, SystemTime::now()).await);
+                // The worker may have given up.
+                let _ = reply.send(portal.respond(&request, SystemTime::now()).await);
             }
         };
         self.queue.serve(respond).await;
     }
 
-    /// What metrics tell of the queue.
+    /// Returns the counters of the queue, for metrics.
     pub fn counts(&self) -> &Arc<Counts> {
         self.queue.counts()
     }
 }
 
-impl Queued for Left {
+impl Queued for PendingRequest {
     fn is_abandoned(&self) -> bool {
         self.reply.is_closed()
     }

@@ -1,20 +1,20 @@
-//! Where the portal is, and which hosts are the gateway's.
+//! The origin of the portal, and the hosts of the gateway.
 
 use portcullis_config::settings::access::LoginSettings;
 
-/// Where the portal is.
+/// The origin of the portal.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct PortalOrigin {
     /// Its host, in lower case.
     pub(super) host: Box<str>,
-    /// The port of HTTPS as browsers see it, the same for all hosts.
+    /// The HTTPS port as browsers see it, the same for all hosts.
     port: u16,
     zone: Box<str>,
 }
 
-// === impl Place ===
+// === impl PortalOrigin ===
 
-impl Place {
+impl PortalOrigin {
     /// Reads the settings.
     pub(super) fn new(zone: &str, login: &LoginSettings) -> Self {
         let host = login.host.clone().unwrap_or_else(|| format!("login.{zone}"));
@@ -36,12 +36,12 @@ impl Place {
             || host.strip_suffix(&*self.zone).is_some_and(|rest| rest.ends_with('.'))
     }
 
-    /// Whether a URL's port is the one that browsers see.
+    /// Whether a URL has the port that browsers see.
     pub(super) fn is_port(&self, port: Option<u16>) -> bool {
         port.unwrap_or(443) == self.port
     }
 
-    /// The URL of a path on a host.
+    /// Returns the URL of a path on a host.
     pub(super) fn url(&self, host: &str, path: &str) -> String {
         match self.port {
             443 => format!("https://{host}{path}"),
@@ -49,7 +49,7 @@ impl Place {
         }
     }
 
-    /// The URL of one of the portal's own paths.
+    /// Returns the URL of a path of the portal.
     pub(super) fn own(&self, path: &str) -> String {
         self.url(&self.host, path)
     }

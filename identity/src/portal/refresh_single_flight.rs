@@ -1,35 +1,35 @@
-//! Takes care that the provider is asked about one session once at a time; whoever comes meanwhile
-//! goes on without. Several tabs come with the same refresh token, and a provider that gives a new
-//! one each time takes a second use of the old one for a theft (RFC 9700 §4.14.2).
+//! Refreshes each session at the provider at most once at a time.
+//!
+//! Several tabs send the same refresh token, and a provider that rotates them treats a second use
+//! as theft (RFC 9700 §4.14.2). Concurrent requests continue without a refresh.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::Mutex as Turn;
+use tokio::sync::Mutex as AsyncMutex;
 
 use crate::provider::RefreshToken;
 use crate::session::{Id, Session};
 
-/// The most sessions that are kept in mind; beyond it, those are forgotten that nobody is asking
-/// about.
+/// Maximum number of sessions; beyond it, those without a refresh in progress are evicted.
 const MAX: usize = 8 * 1024;
 
-/// What the provider said last of a session.
-pub(super) type Said = Option<(Session, Option<RefreshToken>)>;
+/// The last refresh of a session.
+pub(super) type RefreshOutcome = Option<(Session, Option<RefreshToken>)>;
 
-/// The turns of all sessions.
+/// The locks of all sessions.
 #[derive(Default)]
-pub(super) struct Asking(Mutex<HashMap<Id, Arc<Turn<Said>>>>);
+pub(super) struct RefreshSingleFlight(Mutex<HashMap<Id, Arc<AsyncMutex<RefreshOutcome>>>>);
 
-// === impl Asking ===
+// === impl RefreshSingleFlight ===
 
-impl Asking {
-    /// The turn of one session: whoever has it locked may ask.
-    pub(super) fn turn(&self, id: &Id) -> Arc<Turn<Said>> {
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if turns.len() >= MAX {
-            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+impl RefreshSingleFlight {
+    /// Returns the lock of one session; its holder may refresh it.
+    pub(super) fn lock(&self, id: &Id) -> Arc<AsyncMutex<RefreshOutcome>> {
+        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if locks.len() >= MAX {
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
         }
-        Arc::clone(turns.entry(id.clone()).or_default())
+        Arc::clone(locks.entry(id.clone()).or_default())
     }
 }

@@ -1,4 +1,4 @@
-//! The portal's answers.
+//! The portal's replies.
 
 use std::sync::LazyLock;
 
@@ -13,16 +13,16 @@ static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> =
 static CROSS_ORIGIN_OPENER_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-opener-policy");
 
-/// An answer of the portal's; `Date` is put in by who sends it.
+/// A reply of the portal; the sender adds `Date`.
 #[derive(Debug)]
 pub struct Reply {
     /// The status.
     pub status: StatusCode,
-    /// The fields, without length and date.
+    /// The headers, without length and date.
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
-    /// What became of a login, for metrics and the access log: one word with underscores.
+    /// The outcome of a login, for metrics and the access log: one word with underscores.
     pub outcome: Option<&'static str>,
 }
 
@@ -48,7 +48,7 @@ impl Reply {
         Self { body: html.into(), ..reply }
     }
 
-    /// To `url`, by `GET` (RFC 9110 §15.4.4). `None` where that cannot stand in a header.
+    /// Redirects to `url` by `GET` (RFC 9110 §15.4.4); `None` if it is not a valid header value.
     pub(super) fn redirect(url: &str) -> Option<Self> {
         let mut reply = Self::empty(StatusCode::SEE_OTHER);
         reply.headers.insert(header::LOCATION, HeaderValue::from_str(url).ok()?);
@@ -60,7 +60,7 @@ impl Reply {
             StatusCode::METHOD_NOT_ALLOWED,
             pages::message(
                 "Not possible",
-                "This page is not for that.",
+                "This page does not accept this method.",
                 Some(("/", "To the first page")),
             ),
         );
@@ -68,19 +68,19 @@ impl Reply {
         reply
     }
 
-    /// OpenID Connect Back-Channel Logout 1.0 §2.8.
+    /// The error response of OpenID Connect Back-Channel Logout 1.0 §2.8.
     pub(super) fn bad_logout() -> Self {
         let mut reply = Self::empty(StatusCode::BAD_REQUEST);
         reply.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Self { body: Bytes::from_static(b"{\"error\":\"invalid_request\"}\n"), ..reply }
     }
 
-    /// What became of a login.
-    pub(super) fn told(self, outcome: &'static str) -> Self {
+    /// Sets the outcome of a login.
+    pub(super) fn with_outcome(self, outcome: &'static str) -> Self {
         Self { outcome: Some(outcome), ..self }
     }
 
-    /// With cookies.
+    /// Adds cookies.
     pub(super) fn with(mut self, cookies: impl IntoIterator<Item = HeaderValue>) -> Self {
         for cookie in cookies {
             self.headers.append(header::SET_COOKIE, cookie);

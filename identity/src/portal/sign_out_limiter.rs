@@ -1,49 +1,48 @@
-//! Who signs out so often that there would be no room for the sign-outs of others: all replicas
-//! remember each for as long as a session may last.
+//! Limits the revocations of one user, which every replica stores for the lifetime of a session.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-/// The most sessions of one person that are ended one by one; beyond it all of hers are, which is
-/// one thing to remember.
+/// Maximum number of sessions of one user that are revoked singly; beyond it all are, which is one
+/// revocation.
 const MAX_SIGN_OUTS: u32 = 256;
-/// The most people who are counted; beyond it counting begins anew.
-const MAX_PEOPLE: usize = 16 * 1024;
+/// Maximum number of users counted; beyond it all counters are reset.
+const MAX_USERS: usize = 16 * 1024;
 
-/// Counts sign-outs by person.
+/// Counts sign-outs per user.
 #[derive(Default)]
-pub(super) struct Often {
-    people: Mutex<HashMap<Person, Count>>,
+pub(super) struct SignOutLimiter {
+    users: Mutex<HashMap<UserKey, Count>>,
 }
 
 /// Issuer and subject.
-type Person = (Box<str>, Box<str>);
+type UserKey = (Box<str>, Box<str>);
 
 struct Count {
     since: SystemTime,
     times: u32,
 }
 
-// === impl Often ===
+// === impl SignOutLimiter ===
 
-impl Often {
-    /// Counts a sign-out; tells whether all sessions of that person are to be ended. They last for
-    /// `lasting` at most.
-    pub(super) fn is_too_often(
+impl SignOutLimiter {
+    /// Counts a sign-out; returns whether all sessions of the user are to be revoked. `lifetime` is
+    /// the maximum lifetime of a session.
+    pub(super) fn is_exceeded(
         &self,
         issuer: &str,
         subject: &str,
-        lasting: Duration,
+        lifetime: Duration,
         now: SystemTime,
     ) -> bool {
-        let mut people = self.people.lock().unwrap_or_else(PoisonError::into_inner);
-        let person = (issuer.into(), subject.into());
-        if people.len() >= MAX_PEOPLE && !people.contains_key(&person) {
-            people.clear();
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let user = (issuer.into(), subject.into());
+        if users.len() >= MAX_USERS && !users.contains_key(&user) {
+            users.clear();
         }
-        let count = people.entry(person).or_insert(Count { since: now, times: 0 });
-        if count.since + lasting < now {
+        let count = users.entry(user).or_insert(Count { since: now, times: 0 });
+        if count.since + lifetime < now {
             *count = Count { since: now, times: 0 };
         }
         count.times = count.times.saturating_add(1);
@@ -57,26 +56,26 @@ mod tests {
 
     use super::*;
 
-    const LASTING: Duration = Duration::from_secs(1000);
+    const LIFETIME: Duration = Duration::from_secs(1000);
 
     #[test]
-    fn one_person_is_counted_for_as_long_as_a_session_may_last() {
-        let often = Often::default();
+    fn sign_outs_are_counted_for_the_lifetime_of_a_session() {
+        let limiter = SignOutLimiter::default();
         let signs_out = |subject: &str, at: u64| {
-            often.is_too_often("corp", subject, LASTING, UNIX_EPOCH + Duration::from_secs(at))
+            limiter.is_exceeded("corp", subject, LIFETIME, UNIX_EPOCH + Duration::from_secs(at))
         };
         assert!((0..MAX_SIGN_OUTS).all(|_| !signs_out("ann", 100)));
         assert!(signs_out("ann", 100) && signs_out("ann", 1100));
-        assert!(!signs_out("bob", 100), "others are not meant");
-        assert!(!signs_out("ann", 1101), "it begins anew");
+        assert!(!signs_out("bob", 100), "other users are not affected");
+        assert!(!signs_out("ann", 1101), "counting starts again");
     }
 
     #[test]
-    fn no_more_people_are_counted_than_there_is_room_for() {
-        let often = Often::default();
-        for number in 0..=MAX_PEOPLE {
-            often.is_too_often("corp", &number.to_string(), LASTING, UNIX_EPOCH);
+    fn the_number_of_counted_users_is_bounded() {
+        let limiter = SignOutLimiter::default();
+        for number in 0..=MAX_USERS {
+            limiter.is_exceeded("corp", &number.to_string(), LIFETIME, UNIX_EPOCH);
         }
-        assert_eq!(often.people.lock().unwrap().len(), 1);
+        assert_eq!(limiter.users.lock().unwrap().len(), 1);
     }
 }

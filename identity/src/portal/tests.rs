@@ -1,4 +1,4 @@
-//! The portal with a provider that can be told what to say, and a clock.
+//! The portal with a programmable provider and a clock.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -25,23 +25,23 @@ use crate::session::testing::at;
 
 const SHOP: &str = "shop.apps.example.com";
 const PORTAL_HOST: &str = "login.apps.example.com";
-/// When most of it happens.
+/// Time of most requests.
 const NOW: u64 = 1_795_219_200;
 
 /// The portal of `apps.example.com`, with HTTPS on port 8443.
-pub(super) fn place() -> Place {
+pub(super) fn portal_origin() -> PortalOrigin {
     let mut settings = crate::session::testing::settings();
     settings.port = 8443;
-    Place::new("apps.example.com", &settings)
+    PortalOrigin::new("apps.example.com", &settings)
 }
 
-/// A provider that gives the same answer to everybody until it is told otherwise.
+/// A provider with one response for all requests until it is changed.
 struct Fake {
     url: String,
     key: EcdsaKeyPair,
-    /// What the token endpoint answers.
+    /// The response of the token endpoint.
     answer: Mutex<(u16, Value)>,
-    /// What it was asked.
+    /// The requests that it received.
     asked: Mutex<Vec<HashMap<String, String>>>,
 }
 
@@ -107,8 +107,8 @@ impl Fake {
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    /// From now on it says this, with changes to the claims of a good ID token.
-    fn says(&self, refresh_token: &str, changes: &Value) {
+    /// Sets the response to an ID token with these changes to valid claims.
+    fn returns(&self, refresh_token: &str, changes: &Value) {
         let mut claims = json!({
             "iss": self.url, "aud": "portcullis", "sub": "7", "exp": NOW + 300, "iat": NOW, "sid": "s1",
             "email": "ann@example.com", "email_verified": true, "groups": ["ops"],
@@ -120,20 +120,20 @@ impl Fake {
         *self.answer.lock().unwrap() = (200, answer);
     }
 
-    fn refuses(&self, error: &str) {
+    fn returns_error(&self, error: &str) {
         *self.answer.lock().unwrap() = (400, json!({"error": error}));
     }
 
-    fn last_asked(&self) -> HashMap<String, String> {
+    fn last_request(&self) -> HashMap<String, String> {
         self.asked.lock().unwrap().last().cloned().unwrap_or_default()
     }
 
-    fn times_asked(&self) -> usize {
+    fn requests(&self) -> usize {
         self.asked.lock().unwrap().len()
     }
 }
 
-/// The portal, and a browser that keeps its cookies.
+/// The portal, and a browser with its cookies.
 struct Trip {
     fake: Arc<Fake>,
     portal: Portal,
@@ -156,13 +156,13 @@ impl Trip {
         let sessions = Arc::new(Sessions::new(&login, None).unwrap());
         let authenticator =
             Authenticator::new(&settings.access, Some(Arc::clone(&sessions))).unwrap();
-        authenticator.issuers()[0].learn(fake.keys().to_string().as_bytes()).unwrap();
+        authenticator.issuers()[0].load(fake.keys().to_string().as_bytes()).unwrap();
         let portal =
             Portal::new(&settings, &login, &authenticator, sessions, Arc::default()).unwrap();
         Self { fake, portal, jar: BTreeMap::new() }
     }
 
-    fn ask(&self, method: Method, url: &str, body: &str) -> Ask {
+    fn request(&self, method: Method, url: &str, body: &str) -> PortalRequest {
         let uri: http::Uri = url.parse().unwrap();
         let host = uri.host().unwrap();
         let cookies: Vec<String> = self
@@ -177,7 +177,7 @@ impl Trip {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/x-www-form-urlencoded"),
         );
-        Ask {
+        PortalRequest {
             method,
             host: host.into(),
             path: uri.path().into(),
@@ -201,9 +201,9 @@ impl Trip {
     }
 
     async fn call(&mut self, method: Method, url: &str, body: &str, now: u64) -> Option<Reply> {
-        let ask = self.ask(method, url, body);
-        let reply = self.portal.respond(&ask, at(now)).await?;
-        self.keep(&ask.host, &reply);
+        let request = self.request(method, url, body);
+        let reply = self.portal.respond(&request, at(now)).await?;
+        self.keep(&request.host, &reply);
         Some(reply)
     }
 
@@ -211,7 +211,7 @@ impl Trip {
         self.call(Method::GET, url, "", now).await
     }
 
-    /// Begins a login, and tells what the provider was sent.
+    /// Starts a login, and returns the parameters of the authorization request.
     async fn begin(&mut self, url: &str) -> HashMap<String, String> {
         let reply = self.get(url, NOW).await.unwrap();
         let to = location(&reply);
@@ -219,13 +219,13 @@ impl Trip {
         parameters(to.split_once('?').unwrap().1.as_bytes())
     }
 
-    /// The same browser, without a session.
-    async fn begin_anew(&mut self) -> HashMap<String, String> {
+    /// Starts another login in the same browser, without a session.
+    async fn begin_again(&mut self) -> HashMap<String, String> {
         self.jar.retain(|(_, name), _| name.ends_with("-browser"));
         self.begin(&own("/login")).await
     }
 
-    async fn come_back(&mut self, state: &str, further: &str) -> Reply {
+    async fn callback(&mut self, state: &str, further: &str) -> Reply {
         self.get(&format!("https://{PORTAL_HOST}:8443/callback?code=c&state={state}{further}"), NOW)
             .await
             .unwrap()
@@ -233,13 +233,13 @@ impl Trip {
 
     async fn log_in(&mut self, refresh_token: &str) {
         let sent = self.begin(&own("/login")).await;
-        self.fake.says(refresh_token, &json!({"nonce": sent["nonce"]}));
-        let reply = self.come_back(&sent["state"], "").await;
+        self.fake.returns(refresh_token, &json!({"nonce": sent["nonce"]}));
+        let reply = self.callback(&sent["state"], "").await;
         assert_eq!((reply.status, location(&reply)), (StatusCode::SEE_OTHER, own("/")));
     }
 
-    /// Whether the first page greets her.
-    async fn is_in(&mut self, now: u64) -> bool {
+    /// Whether the first page shows a signed-in user.
+    async fn is_signed_in(&mut self, now: u64) -> bool {
         let page = self.get(&own("/"), now).await.unwrap();
         String::from_utf8_lossy(&page.body).contains("Signed in as")
     }
@@ -258,7 +258,7 @@ fn location(reply: &Reply) -> String {
 }
 
 #[tokio::test]
-async fn the_provider_is_asked_as_the_standard_has_it() {
+async fn the_authorization_code_flow_follows_the_standard() {
     let mut trip = Trip::start().await;
     let sent = trip.begin(&own("/login")).await;
     for (name, value) in [
@@ -270,22 +270,22 @@ async fn the_provider_is_asked_as_the_standard_has_it() {
     ] {
         assert_eq!(sent[name], value, "{name}");
     }
-    trip.fake.says("r", &json!({"nonce": sent["nonce"]}));
-    trip.come_back(&sent["state"], "").await;
-    let asked = trip.fake.last_asked();
+    trip.fake.returns("r", &json!({"nonce": sent["nonce"]}));
+    trip.callback(&sent["state"], "").await;
+    let asked = trip.fake.last_request();
     assert_eq!(
         (&*asked["grant_type"], &*asked["code"], &*asked["client_id"]),
         ("authorization_code", "c", "portcullis")
     );
     assert_eq!(browser::hash(&asked["code_verifier"]), sent["code_challenge"]);
-    let again = trip.begin_anew().await;
+    let again = trip.begin_again().await;
     for name in ["state", "nonce", "code_challenge"] {
         assert_ne!(again[name], sent[name], "{name} is of one login");
     }
 }
 
 #[tokio::test]
-async fn a_token_that_is_not_for_this_login_logs_nobody_in() {
+async fn a_token_of_another_login_is_rejected() {
     let mut trip = Trip::start().await;
     let issuer = trip.fake.url.clone();
     for (changes, status) in [
@@ -299,29 +299,29 @@ async fn a_token_that_is_not_for_this_login_logs_nobody_in() {
         (json!({"email_verified": false}), StatusCode::FORBIDDEN),
         (json!({"email": null}), StatusCode::FORBIDDEN),
         (json!({"sub": null}), StatusCode::FORBIDDEN),
-        // What is for something else, and what is a program's.
+        // Tokens for another purpose, and of programs.
         (json!({"events": {"urn:example:event": {}}}), StatusCode::FORBIDDEN),
         (json!({"typ": "Refresh"}), StatusCode::FORBIDDEN),
         (json!({"gty": "client-credentials"}), StatusCode::FORBIDDEN),
         (json!({"sub": "portcullis"}), StatusCode::FORBIDDEN),
         (json!({"aud": ["portcullis", "others"], "azp": "portcullis"}), StatusCode::SEE_OTHER),
     ] {
-        let sent = trip.begin_anew().await;
+        let sent = trip.begin_again().await;
         let mut claims = json!({"nonce": sent["nonce"]});
         claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-        trip.fake.says("r", &claims);
-        let reply = trip.come_back(&sent["state"], "").await;
+        trip.fake.returns("r", &claims);
+        let reply = trip.callback(&sent["state"], "").await;
         assert_eq!(reply.status, status, "{changes}");
-        assert_eq!(trip.is_in(NOW).await, status == StatusCode::SEE_OTHER, "{changes}");
+        assert_eq!(trip.is_signed_in(NOW).await, status == StatusCode::SEE_OTHER, "{changes}");
     }
-    // RFC 9207: another provider's answer.
+    // RFC 9207: a response of another provider.
     for (further, status) in [
         ("&iss=https%3A%2F%2Fevil.example", StatusCode::FORBIDDEN),
         (&*format!("&iss={issuer}"), StatusCode::SEE_OTHER),
     ] {
-        let sent = trip.begin_anew().await;
-        trip.fake.says("r", &json!({"nonce": sent["nonce"]}));
-        assert_eq!(trip.come_back(&sent["state"], further).await.status, status, "{further}");
+        let sent = trip.begin_again().await;
+        trip.fake.returns("r", &json!({"nonce": sent["nonce"]}));
+        assert_eq!(trip.callback(&sent["state"], further).await.status, status, "{further}");
     }
 }
 
@@ -329,18 +329,18 @@ async fn a_token_that_is_not_for_this_login_logs_nobody_in() {
 async fn a_login_must_be_finished_in_ten_minutes_in_the_same_browser() {
     let mut trip = Trip::start().await;
     let sent = trip.begin(&own("/login")).await;
-    trip.fake.says("r", &json!({"nonce": sent["nonce"]}));
+    trip.fake.returns("r", &json!({"nonce": sent["nonce"]}));
     let back = own(&format!("/callback?code=c&state={}", sent["state"]));
     assert_eq!(trip.get(&back, NOW + 600).await.unwrap().status, StatusCode::BAD_REQUEST);
     let jar = std::mem::take(&mut trip.jar);
     assert_eq!(trip.get(&back, NOW).await.unwrap().status, StatusCode::BAD_REQUEST);
-    assert_eq!(trip.fake.times_asked(), 0, "the code was not even used");
+    assert_eq!(trip.fake.requests(), 0, "the code was not even used");
     trip.jar = jar;
     assert_eq!(trip.get(&back, NOW).await.unwrap().status, StatusCode::SEE_OTHER);
 }
 
 #[tokio::test]
-async fn a_code_holds_for_a_minute() {
+async fn a_code_is_valid_for_a_minute() {
     let mut trip = Trip::start().await;
     trip.log_in("r").await;
     let there = format!("https://{SHOP}:8443");
@@ -357,7 +357,7 @@ async fn a_code_holds_for_a_minute() {
 }
 
 #[tokio::test]
-async fn a_code_of_a_session_that_was_ended_is_worthless() {
+async fn a_code_of_a_revoked_session_is_rejected() {
     let mut trip = Trip::start().await;
     trip.log_in("r").await;
     let begun =
@@ -371,41 +371,41 @@ async fn a_code_of_a_session_that_was_ended_is_worthless() {
 }
 
 #[tokio::test]
-async fn the_provider_is_asked_again_every_five_minutes_and_what_it_says_counts() {
+async fn a_session_is_refreshed_at_the_provider_every_five_minutes() {
     let mut trip = Trip::start().await;
     trip.log_in("first").await;
-    assert_eq!(trip.fake.times_asked(), 1);
-    assert!(trip.is_in(NOW + 299).await);
-    assert_eq!(trip.fake.times_asked(), 1);
-    trip.fake.says("second", &json!({"email": "ann@new.example"}));
+    assert_eq!(trip.fake.requests(), 1);
+    assert!(trip.is_signed_in(NOW + 299).await);
+    assert_eq!(trip.fake.requests(), 1);
+    trip.fake.returns("second", &json!({"email": "ann@new.example"}));
     let page = trip.get(&own("/"), NOW + 300).await.unwrap();
     assert!(String::from_utf8_lossy(&page.body).contains("ann@new.example"));
-    let asked = trip.fake.last_asked();
+    let asked = trip.fake.last_request();
     assert_eq!((&*asked["grant_type"], &*asked["refresh_token"]), ("refresh_token", "first"));
-    trip.fake.says("third", &json!({"exp": NOW + 3000}));
-    assert!(trip.is_in(NOW + 600).await);
-    assert_eq!(trip.fake.last_asked()["refresh_token"], "second", "each token is used once");
-    assert_eq!(trip.fake.times_asked(), 3);
+    trip.fake.returns("third", &json!({"exp": NOW + 3000}));
+    assert!(trip.is_signed_in(NOW + 600).await);
+    assert_eq!(trip.fake.last_request()["refresh_token"], "second", "each token is used once");
+    assert_eq!(trip.fake.requests(), 3);
 }
 
 #[tokio::test]
-async fn a_session_ends_when_the_provider_does_not_know_her_any_more() {
+async fn a_session_is_revoked_when_the_provider_denies_its_user() {
     for refusal in ["invalid_grant", "another person"] {
         let mut trip = Trip::start().await;
         trip.log_in("r").await;
         match refusal {
-            "invalid_grant" => trip.fake.refuses(refusal),
-            _ => trip.fake.says("r", &json!({"sub": "8"})),
+            "invalid_grant" => trip.fake.returns_error(refusal),
+            _ => trip.fake.returns("r", &json!({"sub": "8"})),
         }
         let cookies = trip.jar.clone();
-        assert!(!trip.is_in(NOW + 300).await, "{refusal}");
+        assert!(!trip.is_signed_in(NOW + 300).await, "{refusal}");
         trip.jar = cookies;
-        assert!(!trip.is_in(NOW + 1).await, "{refusal}: nor does it come back");
+        assert!(!trip.is_signed_in(NOW + 1).await, "{refusal}: it stays revoked");
     }
 }
 
 #[tokio::test]
-async fn a_session_goes_on_while_the_provider_is_not_well() {
+async fn a_session_stays_valid_while_the_provider_fails() {
     let mut trip = Trip::start().await;
     trip.log_in("r").await;
     for (status, answer) in [
@@ -414,7 +414,7 @@ async fn a_session_goes_on_while_the_provider_is_not_well() {
         (200, json!("nonsense")),
     ] {
         *trip.fake.answer.lock().unwrap() = (status, answer);
-        assert!(trip.is_in(NOW + 300).await, "{status}");
+        assert!(trip.is_signed_in(NOW + 300).await, "{status}");
     }
 }
 
@@ -422,40 +422,40 @@ async fn a_session_goes_on_while_the_provider_is_not_well() {
 async fn two_tabs_use_a_refresh_token_once() {
     let mut trip = Trip::start().await;
     trip.log_in("first").await;
-    trip.fake.says("second", &json!({}));
+    trip.fake.returns("second", &json!({}));
     let (one, other) =
-        (trip.ask(Method::GET, &own("/"), ""), trip.ask(Method::GET, &own("/login"), ""));
+        (trip.request(Method::GET, &own("/"), ""), trip.request(Method::GET, &own("/login"), ""));
     let (one, other) = tokio::join!(
         trip.portal.respond(&one, at(NOW + 300)),
         trip.portal.respond(&other, at(NOW + 300))
     );
-    assert_eq!(trip.fake.times_asked(), 2, "the login, and one more");
+    assert_eq!(trip.fake.requests(), 2, "the login, and one refresh");
     for reply in [&one, &other] {
         trip.keep(PORTAL_HOST, reply.as_ref().unwrap());
     }
-    trip.fake.says("third", &json!({"exp": NOW + 3000}));
-    assert!(trip.is_in(NOW + 600).await);
-    assert_eq!(trip.fake.last_asked()["refresh_token"], "second", "whichever answer came last");
+    trip.fake.returns("third", &json!({"exp": NOW + 3000}));
+    assert!(trip.is_signed_in(NOW + 600).await);
+    assert_eq!(trip.fake.last_request()["refresh_token"], "second", "whichever reply came last");
 }
 
 #[tokio::test]
-async fn a_session_that_is_not_used_or_too_old_is_none() {
+async fn a_session_expires_when_idle_or_too_old() {
     let mut trip = Trip::start().await;
     trip.log_in("r").await;
-    trip.fake.says("r", &json!({"exp": NOW + 100_000}));
+    trip.fake.returns("r", &json!({"exp": NOW + 100_000}));
     let mut now = NOW;
     while now < NOW + 8 * 3600 - 1800 {
         now += 1800;
-        assert!(trip.is_in(now).await, "after {} s", now - NOW);
+        assert!(trip.is_signed_in(now).await, "after {} s", now - NOW);
     }
-    assert!(!trip.is_in(NOW + 8 * 3600).await, "after its absolute time");
+    assert!(!trip.is_signed_in(NOW + 8 * 3600).await, "after its absolute time");
     trip.jar.clear();
     trip.log_in("r").await;
-    assert!(!trip.is_in(NOW + 3600).await, "after its idle time");
+    assert!(!trip.is_signed_in(NOW + 3600).await, "after its idle time");
 }
 
 #[tokio::test]
-async fn only_a_logout_token_of_the_provider_ends_sessions() {
+async fn only_logout_tokens_of_the_provider_revoke_sessions() {
     let mut trip = Trip::start().await;
     let url = trip.fake.url.clone();
     let events = json!({"http://schemas.openid.net/event/backchannel-logout": {}});
@@ -479,26 +479,26 @@ async fn only_a_logout_token_of_the_provider_ends_sessions() {
         let body = format!("logout_token={}", trip.fake.sign(kind, &claims));
         let reply = trip.call(Method::POST, &own("/backchannel-logout"), &body, NOW).await.unwrap();
         assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{kind} {claims}");
-        assert!(trip.is_in(NOW).await, "{kind} {claims}");
+        assert!(trip.is_signed_in(NOW).await, "{kind} {claims}");
     }
     for claims in [good.clone(), with(json!({"sid": null, "sub": "7"}))] {
         trip.jar.clear();
         trip.log_in("r").await;
-        // What begins in the very second of the logout would be ended too.
+        // Sessions that begin in the second of the logout are revoked too.
         let body = format!("logout_token={}", trip.fake.sign("logout+jwt", &claims));
         let reply = trip.call(Method::POST, &own("/backchannel-logout"), &body, NOW).await.unwrap();
         assert_eq!(
             (reply.status, reply.headers[header::CACHE_CONTROL].as_bytes()),
             (StatusCode::OK, &b"no-store"[..])
         );
-        assert!(!trip.is_in(NOW).await, "{claims}");
+        assert!(!trip.is_signed_in(NOW).await, "{claims}");
         trip.portal.sessions =
             Arc::new(Sessions::new(&crate::session::testing::settings(), None).unwrap());
     }
 }
 
 #[tokio::test]
-async fn signing_out_on_all_devices_ends_the_sessions_of_other_browsers() {
+async fn sign_out_on_all_devices_revokes_the_sessions_of_other_browsers() {
     let mut trip = Trip::start().await;
     trip.log_in("r").await;
     let other = std::mem::take(&mut trip.jar);
@@ -513,11 +513,11 @@ async fn signing_out_on_all_devices_ends_the_sessions_of_other_browsers() {
         .unwrap();
     assert!(String::from_utf8_lossy(&reply.body).contains("/end?a=b&amp;client_id=portcullis"));
     trip.jar = other;
-    assert!(!trip.is_in(NOW + 1).await);
+    assert!(!trip.is_signed_in(NOW + 1).await);
 }
 
 #[tokio::test]
-async fn what_the_portal_does_not_have_is_hidden() {
+async fn unknown_paths_get_the_hidden_answer() {
     let mut trip = Trip::start().await;
     for url in [
         own("/admin"),
@@ -539,24 +539,24 @@ async fn what_the_portal_does_not_have_is_hidden() {
 }
 
 #[tokio::test]
-async fn a_queue_that_is_full_is_told_at_once() {
+async fn a_full_queue_rejects_at_once() {
     let trip = Trip::start().await;
-    let reception = Reception::new(&trip.portal);
+    let portal_client = PortalClient::new(&trip.portal);
     let client = |last| std::net::IpAddr::from([192, 0, 2, last]).into();
-    let ask = |last| reception.ask(client(last), trip.ask(Method::GET, &own("/"), ""));
-    let mut crowd: Vec<_> = (0..256).map(|_| Box::pin(ask(1))).collect();
+    let send = |last| portal_client.send(client(last), trip.request(Method::GET, &own("/"), ""));
+    let mut crowd: Vec<_> = (0..256).map(|_| Box::pin(send(1))).collect();
     assert!(crowd.iter_mut().all(|asked| asked.as_mut().now_or_never().is_none()));
-    assert_eq!(ask(1).await.unwrap_err(), fair_queue::Full);
-    // Another client finds room: one of the crowd makes it.
-    let mut other = Box::pin(ask(2));
+    assert_eq!(send(1).await.unwrap_err(), fair_queue::Full);
+    // Another client finds room: one request of the crowd is displaced.
+    let mut other = Box::pin(send(2));
     assert!(other.as_mut().now_or_never().is_none());
     let pushed_out = crowd.iter_mut().filter_map(|asked| asked.as_mut().now_or_never());
     assert_eq!(pushed_out.map(|asked| asked.unwrap_err()).collect::<Vec<_>>(), [fair_queue::Full]);
     drop(crowd);
     let portal = Trip::start().await.portal;
     let serving = tokio::spawn({
-        let reception = reception.clone();
-        async move { reception.serve(Arc::new(portal)).await }
+        let portal_client = portal_client.clone();
+        async move { portal_client.serve(Arc::new(portal)).await }
     });
     let answered = tokio::time::timeout(Duration::from_secs(60), other).await.unwrap();
     assert_eq!(answered.unwrap().unwrap().status, StatusCode::OK);
@@ -564,39 +564,42 @@ async fn a_queue_that_is_full_is_told_at_once() {
 }
 
 #[test]
-fn what_becomes_of_a_request_can_be_told_beforehand() {
+fn preview_returns_the_status_of_a_request() {
     let settings = crate::session::testing::settings();
-    let told = |host: &str, path: &str| {
-        outlook("apps.example.com", &settings, host, path).map(|(_, status)| status)
+    let status = |host: &str, path: &str| {
+        preview("apps.example.com", &settings, host, path).map(|(_, status)| status)
     };
-    assert_eq!(told(PORTAL_HOST, "/"), Some(200));
-    assert_eq!(told(PORTAL_HOST, "/login"), Some(303));
-    assert_eq!(told(PORTAL_HOST, "/nothing"), Some(404));
-    assert_eq!(told(SHOP, "/.well-known/portcullis/login"), Some(303));
-    assert_eq!(told("nothing.example", "/.well-known/portcullis/session"), Some(404));
-    assert_eq!(told(SHOP, "/login"), None);
+    assert_eq!(status(PORTAL_HOST, "/"), Some(200));
+    assert_eq!(status(PORTAL_HOST, "/login"), Some(303));
+    assert_eq!(status(PORTAL_HOST, "/nothing"), Some(404));
+    assert_eq!(status(SHOP, "/.well-known/portcullis/login"), Some(303));
+    assert_eq!(status("nothing.example", "/.well-known/portcullis/session"), Some(404));
+    assert_eq!(status(SHOP, "/login"), None);
 }
 
 #[tokio::test]
-async fn a_slow_provider_holds_up_only_those_who_need_it() {
+async fn a_slow_provider_delays_only_logins() {
     let mut trip = Trip::start().await;
     trip.log_in("r").await;
     let taken =
         trip.portal.at_provider.acquire_many(u32::try_from(AT_PROVIDER).unwrap()).await.unwrap();
-    let stranger = Ask { headers: HeaderMap::new(), ..trip.ask(Method::GET, &own("/login"), "") };
+    let stranger = PortalRequest {
+        headers: HeaderMap::new(),
+        ..trip.request(Method::GET, &own("/login"), "")
+    };
     assert_eq!(
         trip.portal.respond(&stranger, at(NOW)).await.unwrap().status,
         StatusCode::SERVICE_UNAVAILABLE
     );
-    trip.fake.says("next", &json!({"exp": NOW + 3000}));
+    trip.fake.returns("next", &json!({"exp": NOW + 3000}));
     for path in ["/", "/login", "/logout"] {
         let reply = trip
             .portal
-            .respond(&trip.ask(Method::GET, &own(path), ""), at(NOW + 400))
+            .respond(&trip.request(Method::GET, &own(path), ""), at(NOW + 400))
             .await
             .unwrap();
         assert!(!reply.status.is_server_error(), "{path}");
     }
-    assert_eq!(trip.fake.times_asked(), 2, "who has a session is asked about all the same");
+    assert_eq!(trip.fake.requests(), 2, "sessions are still refreshed");
     drop(taken);
 }

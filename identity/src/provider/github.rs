@@ -1,11 +1,13 @@
-//! GitHub, which speaks OAuth 2 but no OpenID Connect: who a person is, and her organisations and
-//! teams, are asked for by its REST API.
+//! Login at GitHub, which speaks OAuth 2 but not OpenID Connect.
+//!
+//! The user, organizations and teams are read by its REST API.
 
 use portcullis_config::settings::access::{GITHUB, GithubSettings};
 use serde::Deserialize;
 
 use super::{
-    Person, ProviderError, Registration, Returned, Sent, Tokens, UnusableProvider, json, with_query,
+    AuthorizationRequest, AuthorizationResponse, Person, ProviderError, Registration, Tokens,
+    UnusableProvider, json, with_query,
 };
 use crate::caller::User;
 use crate::outbound::Client;
@@ -13,7 +15,7 @@ use crate::person::NoUser;
 
 const SCOPES: &str = "read:org user:email";
 const MEDIA_TYPE: &str = "application/vnd.github+json";
-/// Entries of a page, and the most pages that are read.
+/// Entries per page, and the maximum number of pages.
 const PAGE: (usize, usize) = (100, 5);
 
 /// GitHub, or a GitHub Enterprise server.
@@ -28,7 +30,7 @@ pub struct Github {
 struct Account {
     id: u64,
     login: String,
-    /// `User` for a person; older servers may leave it out.
+    /// `User` for a person; older servers may omit it.
     #[serde(rename = "type")]
     kind: Option<String>,
 }
@@ -68,28 +70,31 @@ impl Github {
         })
     }
 
-    pub(super) fn begin(&self, sent: &Sent<'_>) -> String {
+    pub(super) fn begin(&self, request: &AuthorizationRequest<'_>) -> String {
         with_query(
             &format!("{}/login/oauth/authorize", self.url),
             &[
                 ("client_id", &self.registration.id),
-                ("redirect_uri", sent.redirect_uri),
+                ("redirect_uri", request.redirect_uri),
                 ("scope", SCOPES),
-                ("state", sent.state),
-                ("code_challenge", sent.challenge),
+                ("state", request.state),
+                ("code_challenge", request.challenge),
                 ("code_challenge_method", "S256"),
             ],
         )
     }
 
-    pub(super) async fn finish(&self, returned: &Returned<'_>) -> Result<Person, ProviderError> {
+    pub(super) async fn finish(
+        &self,
+        response: &AuthorizationResponse<'_>,
+    ) -> Result<Person, ProviderError> {
         let secret = self.registration.secret().await?.unwrap_or_default();
         let form = [
             ("client_id", self.registration.id.as_str()),
             ("client_secret", &secret),
-            ("code", returned.code),
-            ("redirect_uri", returned.redirect_uri),
-            ("code_verifier", returned.verifier),
+            ("code", response.code),
+            ("redirect_uri", response.redirect_uri),
+            ("code_verifier", response.verifier),
         ];
         let answer = self
             .client
@@ -99,7 +104,7 @@ impl Github {
             Tokens::read(&answer)?.access_token.ok_or(ProviderError::Missing("access_token"))?;
         let account: Account = self.ask("/user", &token).await?;
         if account.kind.as_deref().is_some_and(|kind| kind != "User") {
-            return Err(ProviderError::Nobody(NoUser::Program("type")));
+            return Err(ProviderError::NoUser(NoUser::Program("type")));
         }
         let emails: Vec<Email> = self.ask("/user/emails", &token).await?;
         let email = emails
@@ -140,12 +145,12 @@ impl Github {
     ) -> Result<T, ProviderError> {
         json(
             &self.client.get_as(&format!("{}{path}", self.api_url), MEDIA_TYPE, token).await?,
-            "answer of its API",
+            "API response",
         )
     }
 }
 
-/// GitHub compares its names without case, grants with it: all are in lower case.
+/// Builds the user. GitHub compares names without case and grants do not: all are in lower case.
 fn user(
     account: Account,
     email: Option<Box<str>>,

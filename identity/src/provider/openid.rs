@@ -1,5 +1,4 @@
-//! Logging in at an OpenID provider: the authorization code flow (OpenID Connect Core 1.0 §3.1)
-//! with PKCE.
+//! Login at an OpenID provider: authorization code flow (OpenID Connect Core 1.0 §3.1) with PKCE.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -7,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use tokio::time::sleep;
 
 use super::{
-    Ended, Person, ProviderError, RefreshToken, Registration, Returned, Sent, Tokens,
-    UnusableProvider, json, with_query,
+    AuthorizationRequest, AuthorizationResponse, LogoutToken, Person, ProviderError, RefreshToken,
+    Registration, Tokens, UnusableProvider, json, with_query,
 };
 use crate::claims::Claims;
 use crate::issuers::{Discovery, Issuer};
@@ -17,11 +16,9 @@ use crate::rejected::Rejected;
 use crate::token::Parts;
 use crate::{person, purpose};
 
-/// How often and how many times it is looked whether a key that is not known has come: it was asked
-/// for.
+/// Interval and number of checks for a key that is not known yet and is being fetched.
 const KEY_WAIT: (Duration, usize) = (Duration::from_millis(100), 30);
-/// The member of `events` that makes a token one that logs out (OpenID Connect Back-Channel Logout
-/// 1.0 §2.4).
+/// The member of `events` that marks a logout token (OpenID Connect Back-Channel Logout 1.0 §2.4).
 const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
 /// An OpenID provider.
@@ -44,7 +41,10 @@ impl OpenId {
         Ok(Self { issuer, client, registration, scopes })
     }
 
-    pub(super) async fn begin(&self, sent: &Sent<'_>) -> Result<String, ProviderError> {
+    pub(super) async fn begin(
+        &self,
+        request: &AuthorizationRequest<'_>,
+    ) -> Result<String, ProviderError> {
         let discovery = self.issuer.discovery(&self.client).await?;
         let endpoint = discovery
             .authorization_endpoint
@@ -53,15 +53,15 @@ impl OpenId {
         let mut parameters = vec![
             ("response_type", "code"),
             ("client_id", &self.registration.id),
-            ("redirect_uri", sent.redirect_uri),
+            ("redirect_uri", request.redirect_uri),
             ("scope", &self.scopes),
-            ("state", sent.state),
-            ("nonce", sent.nonce),
-            ("code_challenge", sent.challenge),
+            ("state", request.state),
+            ("nonce", request.nonce),
+            ("code_challenge", request.challenge),
             ("code_challenge_method", "S256"),
         ];
         if self.scopes.split(' ').any(|scope| scope == "offline_access") {
-            // OpenID Connect Core 1.0 §11: otherwise it is to be ignored.
+            // OpenID Connect Core 1.0 §11: `offline_access` is ignored without it.
             parameters.push(("prompt", "consent"));
         }
         Ok(with_query(endpoint, &parameters))
@@ -69,30 +69,30 @@ impl OpenId {
 
     pub(super) async fn finish(
         &self,
-        returned: &Returned<'_>,
+        response: &AuthorizationResponse<'_>,
         now: SystemTime,
     ) -> Result<Person, ProviderError> {
         let discovery = self.issuer.discovery(&self.client).await?;
         let named = discovery.authorization_response_iss_parameter_supported;
-        if returned.issuer.map_or(named, |issuer| issuer != self.issuer.settings.issuer) {
-            return Err(ProviderError::Other);
+        if response.issuer.map_or(named, |issuer| issuer != self.issuer.settings.issuer) {
+            return Err(ProviderError::Mismatch);
         }
         let form = [
             ("grant_type", "authorization_code"),
-            ("code", returned.code),
-            ("redirect_uri", returned.redirect_uri),
-            ("code_verifier", returned.verifier),
+            ("code", response.code),
+            ("redirect_uri", response.redirect_uri),
+            ("code_verifier", response.verifier),
         ];
         let tokens = self.tokens(&discovery, &form).await?;
         let token = tokens.id_token.as_deref().ok_or(ProviderError::Missing("id_token"))?;
         let claims = self.verified(token, now).await?;
-        if claims.text("nonce") != Some(returned.nonce) {
-            return Err(ProviderError::Other);
+        if claims.text("nonce") != Some(response.nonce) {
+            return Err(ProviderError::Mismatch);
         }
         self.person(&discovery, Some(claims), tokens).await
     }
 
-    pub(super) async fn again(
+    pub(super) async fn refresh(
         &self,
         subject: &str,
         token: &RefreshToken,
@@ -108,9 +108,9 @@ impl OpenId {
         };
         let mut person = self.person(&discovery, claims, tokens).await?;
         if &*person.user.subject != subject {
-            return Err(ProviderError::Other);
+            return Err(ProviderError::Mismatch);
         }
-        // RFC 6749 §6: without a new one, the one that was used stays in use.
+        // RFC 6749 §6: without a new refresh token, the old one stays valid.
         person.refresh_token = person.refresh_token.or_else(|| Some(token.clone()));
         Ok(person)
     }
@@ -121,36 +121,40 @@ impl OpenId {
         Some(with_query(endpoint, &[("client_id", &self.registration.id)]))
     }
 
-    pub(super) fn ended(&self, token: &str, now: SystemTime) -> Result<Ended, Rejected> {
+    pub(super) fn verify_logout_token(
+        &self,
+        token: &str,
+        now: SystemTime,
+    ) -> Result<LogoutToken, Rejected> {
         let parts = Parts::read(token)?;
         if !parts.is_of_type(&["logout+jwt", "JWT"]) {
             return Err(Rejected::Type);
         }
-        let keys = self.issuer.known();
+        let keys = self.issuer.keys();
         let audience = std::slice::from_ref(&self.registration.id);
         let verified = parts
             .verify(&self.issuer.settings, &keys.keys, audience, now)
-            .inspect_err(|rejected| self.want(*rejected));
+            .inspect_err(|rejected| self.request_key(*rejected));
         let (claims, _) = verified?;
         let is_logout = claims
             .get("events")
             .and_then(|events| events.get(LOGOUT_EVENT))
             .is_some_and(serde_json::Value::is_object);
-        let ended = Ended {
+        let logout = LogoutToken {
             issuer: self.issuer.settings.name.as_str().into(),
             subject: claims.text("sub").map(Into::into),
             session: claims.text("sid").map(Into::into),
         };
-        let names_somebody = ended.subject.is_some() || ended.session.is_some();
-        // A nonce would make an ID token of it.
-        if is_logout && names_somebody && claims.get("nonce").is_none() {
-            Ok(ended)
+        let has_target = logout.subject.is_some() || logout.session.is_some();
+        // A nonce would make it an ID token.
+        if is_logout && has_target && claims.get("nonce").is_none() {
+            Ok(logout)
         } else {
             Err(Rejected::Claims)
         }
     }
 
-    /// The claims of an ID token for this client (OpenID Connect Core 1.0 §3.1.3.7).
+    /// Verifies an ID token for this client (OpenID Connect Core 1.0 §3.1.3.7).
     async fn verified(&self, token: &str, now: SystemTime) -> Result<Claims, ProviderError> {
         let audience = std::slice::from_ref(&self.registration.id);
         for _ in 0..KEY_WAIT.1 {
@@ -158,7 +162,7 @@ impl OpenId {
             if !parts.is_of_type(&["JWT"]) {
                 return Err(ProviderError::Token(Rejected::Type));
             }
-            let keys = self.issuer.known();
+            let keys = self.issuer.keys();
             match parts.verify(&self.issuer.settings, &keys.keys, audience, now) {
                 Ok((claims, _)) => {
                     purpose::check_identity(&claims).map_err(ProviderError::Token)?;
@@ -171,7 +175,7 @@ impl OpenId {
                     };
                 }
                 Err(Rejected::UnknownKey) => {
-                    self.want(Rejected::UnknownKey);
+                    self.request_key(Rejected::UnknownKey);
                     sleep(KEY_WAIT.0).await;
                 }
                 Err(rejected) => return Err(ProviderError::Token(rejected)),
@@ -180,13 +184,13 @@ impl OpenId {
         Err(ProviderError::Token(Rejected::UnknownKey))
     }
 
-    fn want(&self, rejected: Rejected) {
+    fn request_key(&self, rejected: Rejected) {
         if rejected == Rejected::UnknownKey {
-            self.issuer.want();
+            self.issuer.request_refresh();
         }
     }
 
-    /// Who the claims name, with what the userinfo endpoint adds (OpenID Connect Core 1.0 §5.3).
+    /// Builds the user from the claims and userinfo (OpenID Connect Core 1.0 §5.3).
     async fn person(
         &self,
         discovery: &Discovery,
@@ -206,12 +210,12 @@ impl OpenId {
             (Some(claims), Some(more)) if claims.text("sub") == more.text("sub") => {
                 claims.filled(more)
             }
-            // §5.3.2: what is about somebody else must not be used.
-            (Some(_), Some(_)) => return Err(ProviderError::Other),
+            // §5.3.2: userinfo of another subject must not be used.
+            (Some(_), Some(_)) => return Err(ProviderError::Mismatch),
             (claims, more) => claims.or(more).ok_or(ProviderError::Missing("claims"))?,
         };
         let session = claims.text("sid").map(Into::into);
-        let user = person::of_login(&claims, settings).map_err(ProviderError::Nobody)?;
+        let user = person::of_login(&claims, settings).map_err(ProviderError::NoUser)?;
         Ok(Person { user, session, refresh_token: tokens.refresh_token })
     }
 
@@ -229,7 +233,7 @@ impl OpenId {
         let id = self.registration.id.as_str();
         let secret = self.registration.secret().await?;
         let methods = &discovery.token_endpoint_auth_methods_supported;
-        // OpenID Connect Discovery 1.0 §3: without the list it is this one.
+        // OpenID Connect Discovery 1.0 §3: this is the default.
         let by_header =
             methods.is_empty() || methods.iter().any(|method| method == "client_secret_basic");
         let mut form = form.to_vec();

@@ -1,6 +1,5 @@
-//! The gateway's cookies. All have the prefix `__Host-`: a browser takes them only over HTTPS, from
-//! the host itself, for all of its paths (RFC 6265bis §4.1.3.2), so that a sibling host cannot toss
-//! one in.
+//! The gateway's cookies. All have the prefix `__Host-`: browsers accept them only over HTTPS, from
+//! the host itself, for all paths (RFC 6265bis §4.1.3.2), so that a sibling host cannot set them.
 
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use crate::header_text::ascii;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cookie(&'static str);
 
-/// What the names of all of them begin with.
+/// The prefix of all names.
 pub const PREFIX: &str = "__Host-portcullis";
 /// A session on the host of a service.
 pub const SESSION: Cookie = Cookie(PREFIX);
@@ -20,19 +19,19 @@ pub const SESSION: Cookie = Cookie(PREFIX);
 pub const PORTAL: Cookie = Cookie("__Host-portcullis-portal");
 /// The provider's refresh token, on the portal's own host.
 pub const REFRESH: Cookie = Cookie("__Host-portcullis-refresh");
-/// What binds a login that is under way to its browser, on either kind of host.
+/// Binds a login in progress to its browser, on either kind of host.
 pub const BROWSER: Cookie = Cookie("__Host-portcullis-browser");
 
 // === impl Cookie ===
 
 impl Cookie {
-    /// Its value among the cookies of a request.
+    /// Returns its value among the cookies of a request.
     pub fn find(self, headers: &HeaderMap) -> Option<&str> {
         self.find_in(headers.get_all(header::COOKIE))
     }
 
-    /// Its value among those of these fields. Two of one name are none: the other may have been
-    /// tossed in by a sibling host.
+    /// Returns its value among these fields. A duplicate name has no value: a sibling host may have
+    /// set the other one.
     pub fn find_in<'h>(self, fields: impl IntoIterator<Item = &'h HeaderValue>) -> Option<&'h str> {
         let pairs = fields.into_iter().filter_map(ascii).flat_map(|text| text.split(';'));
         let mut values = pairs
@@ -43,25 +42,25 @@ impl Cookie {
         values.next().is_none().then_some(first)
     }
 
-    /// The `Set-Cookie` for a value, which must be base64.
-    pub fn set(self, value: &str, lasts: Duration) -> Option<HeaderValue> {
+    /// Returns the `Set-Cookie` for a value, which must be base64.
+    pub fn set(self, value: &str, max_age: Duration) -> Option<HeaderValue> {
         let text = format!(
             "{}={value}; Path=/; Max-Age={}; Secure; HttpOnly; SameSite=Lax",
             self.0,
-            lasts.as_secs()
+            max_age.as_secs()
         );
         let mut value = HeaderValue::from_str(&text).ok()?;
         value.set_sensitive(true);
         Some(value)
     }
 
-    /// The `Set-Cookie` that takes it away.
+    /// Returns the `Set-Cookie` that removes it.
     pub fn clear(self) -> Option<HeaderValue> {
         self.set("", Duration::ZERO)
     }
 }
 
-/// What stands between the semicolons of a `Cookie`.
+/// Splits a `Cookie` field at its semicolons.
 pub fn pairs(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(value);
     std::iter::from_fn(move || {
@@ -77,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cookie_is_kept_from_scripts_other_hosts_and_plain_http() {
+    fn cookies_have_all_protective_attributes() {
         let value = SESSION.set("abc", Duration::from_secs(60)).unwrap();
         assert_eq!(
             value,
@@ -90,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_cookies_of_one_name_none_counts() {
+    fn duplicate_cookies_are_ignored() {
         let mut headers = HeaderMap::new();
         headers.insert(
             header::COOKIE,

@@ -1,8 +1,8 @@
-//! Tells all other replicas which sessions were ended here, and this one, should it begin anew.
+//! Publishes session revocations to the other replicas, and for this one after a restart.
 //!
-//! What is ended is ended here at once; whoever signs out waits a moment for the others, so that
-//! "signed out" is true everywhere where all is well. Where it is not, it is tried again for as
-//! long as any such session could last.
+//! A revocation takes effect here at once. Sign-out waits up to a second for publication, so that
+//! usually it is effective everywhere. Failed publications are retried until the sessions would
+//! have expired.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,154 +10,155 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use portcullis_config::live::Live;
-use portcullis_config::session::revocations::{MAX_IN_SECRET, tell};
-use portcullis_config::snapshot::revoked_sessions::{Ended, Whose};
+use portcullis_config::session::revocations::{MAX_IN_SECRET, revoke};
+use portcullis_config::snapshot::revoked_sessions::{Revocation, RevocationScope};
 use portcullis_config::store::session::{self, Store, StoreError};
 use portcullis_config::unix_time::seconds;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-/// How long whoever signs out waits until others know.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// The pause after a failure: twice as long each time, up to the longest.
+/// How long a sign-out waits for publication.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
+/// First and longest pause after a failure; it doubles each time.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Ends that wait to be taken up.
+/// Capacity of the channel to the publisher.
 const WAITING: usize = 256;
-/// The most ends that wait to be told. Were there more, everybody's sessions would be ended: closed
-/// when in doubt.
+/// Maximum number of unpublished revocations. Beyond it all sessions are revoked: fail closed.
 const MAX_PENDING: usize = MAX_IN_SECRET / 2;
 
-/// Where ends are left to be told.
-pub struct Outbox {
-    sender: mpsc::Sender<Left>,
+/// The sending half: queues revocations for publication.
+pub struct RevocationQueue {
+    sender: mpsc::Sender<QueuedRevocation>,
     counts: Arc<Counts>,
 }
 
-/// How the telling went, for metrics.
+/// Counters of publication, for metrics.
 #[derive(Debug, Default)]
 pub struct Counts {
-    told: AtomicU64,
+    published: AtomicU64,
     failed: AtomicU64,
     pending: AtomicU64,
 }
 
-/// An end, and who waits until it is told.
-struct Left {
-    ended: Ended,
+/// A revocation, and the waiter for its publication.
+struct QueuedRevocation {
+    revocation: Revocation,
     done: oneshot::Sender<()>,
 }
 
-/// Takes what is left to the store.
-pub struct Courier {
-    receiver: mpsc::Receiver<Left>,
+/// Publishes queued revocations to the store.
+pub struct RevocationPublisher {
+    receiver: mpsc::Receiver<QueuedRevocation>,
     store: Arc<dyn Store>,
     live: Arc<Live>,
-    lasting: Duration,
+    lifetime: Duration,
     counts: Arc<Counts>,
-    pending: BTreeSet<Ended>,
+    pending: BTreeSet<Revocation>,
     waiting: Vec<oneshot::Sender<()>>,
 }
 
-// === impl Outbox ===
+// === impl RevocationQueue ===
 
-impl Outbox {
-    /// Sessions last for `lasting` at most; `live` holds what is told already.
+impl RevocationQueue {
+    /// Creates a queue and its publisher. `lifetime` is the maximum lifetime of a session; `live`
+    /// has the published revocations.
     pub fn new(
         store: Arc<dyn Store>,
         live: Arc<Live>,
-        lasting: Duration,
+        lifetime: Duration,
         counts: Arc<Counts>,
-    ) -> (Self, Courier) {
+    ) -> (Self, RevocationPublisher) {
         let (sender, receiver) = mpsc::channel(WAITING);
         let (pending, waiting) = (BTreeSet::new(), Vec::new());
-        let courier = Courier {
+        let publisher = RevocationPublisher {
             receiver,
             store,
             live,
-            lasting,
+            lifetime,
             counts: Arc::clone(&counts),
             pending,
             waiting,
         };
-        (Self { sender, counts }, courier)
+        (Self { sender, counts }, publisher)
     }
 
-    /// Leaves an end to be told, and waits until it is, for a second at most.
-    pub(super) async fn tell(&self, ended: Ended) {
-        let deadline = Instant::now() + PATIENCE;
-        let (done, told) = oneshot::channel();
-        match timeout_at(deadline, self.sender.send(Left { ended, done })).await {
+    /// Queues a revocation, and waits up to a second for its publication.
+    pub(super) async fn publish(&self, revocation: Revocation) {
+        let deadline = Instant::now() + PUBLISH_TIMEOUT;
+        let (done, published) = oneshot::channel();
+        match timeout_at(deadline, self.sender.send(QueuedRevocation { revocation, done })).await {
             Ok(Ok(())) => {
-                if timeout_at(deadline, told).await.is_err() {
-                    tracing::warn!("sessions were ended here, and others do not know yet");
+                if timeout_at(deadline, published).await.is_err() {
+                    tracing::warn!("revoked sessions here, but not yet on other replicas");
                 }
             }
             _ => {
                 self.counts.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(
-                    "sessions were ended here, and others will not know: too many wait to be told"
+                    "failed to publish revoked sessions: too many are pending; other replicas \
+                     still accept them"
                 );
             }
         }
     }
 }
 
-// === impl Courier ===
+// === impl RevocationPublisher ===
 
-impl Courier {
-    /// Tells, forever: a task of the control plane.
+impl RevocationPublisher {
+    /// Publishes forever: a task of the control plane.
     pub async fn run(mut self) {
         let mut pause = PAUSE.0;
         loop {
             if self.pending.is_empty() {
-                let Some(left) = self.receiver.recv().await else { return };
-                self.take(left);
+                let Some(queued) = self.receiver.recv().await else { return };
+                self.enqueue(queued);
             }
-            while let Ok(left) = self.receiver.try_recv() {
-                self.take(left);
+            while let Ok(queued) = self.receiver.try_recv() {
+                self.enqueue(queued);
             }
-            pause = match self.deliver().await {
+            pause = match self.publish().await {
                 Ok(()) => PAUSE.0,
                 Err(error) => {
                     self.counts.failed.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(%error, waiting = self.pending.len(), "others cannot be told which sessions were ended here: trying again");
+                    tracing::warn!(%error, waiting = self.pending.len(), "failed to publish revoked sessions to other replicas: retrying");
                     self.wait(pause).await;
                     (pause * 2).min(PAUSE.1)
                 }
             };
-            self.forget(SystemTime::now());
+            self.drop_expired(SystemTime::now());
         }
     }
 
-    fn take(&mut self, left: Left) {
-        // Who has gone waits no longer.
+    fn enqueue(&mut self, queued: QueuedRevocation) {
+        // Waiters that gave up are removed.
         self.waiting.retain(|waiting| !waiting.is_closed());
-        self.waiting.push(left.done);
-        self.pending.insert(left.ended);
+        self.waiting.push(queued.done);
+        self.pending.insert(queued.revocation);
         if self.pending.len() > MAX_PENDING {
             tracing::warn!(
                 max = MAX_PENDING,
-                "more sessions were ended than can wait to be told: all are"
+                "revoked all sessions: too many revocations are pending"
             );
-            self.pending =
-                BTreeSet::from([Ended { whose: Whose::Everybody, at: seconds(SystemTime::now()) }]);
+            let at = seconds(SystemTime::now());
+            self.pending = BTreeSet::from([Revocation { scope: RevocationScope::All, at }]);
         }
         self.counts.pending.store(self.pending.len() as u64, Ordering::Relaxed);
     }
 
-    async fn deliver(&mut self) -> Result<(), StoreError> {
-        let change = tell(
-            &self.live.snapshot.load().credentials.ended_sessions,
+    async fn publish(&mut self) -> Result<(), StoreError> {
+        let change = revoke(
+            &self.live.snapshot.load().credentials.revoked_sessions,
             &self.pending,
-            self.lasting,
+            self.lifetime,
             SystemTime::now(),
         );
         match session::change(&*self.store, change).await {
             Ok(()) => {
-                self.counts.told.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
+                self.counts.published.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
                 self.pending.clear();
                 for waiting in self.waiting.drain(..) {
-                    // It may have gone.
+                    // The waiter may have given up.
                     let _ = waiting.send(());
                 }
                 Ok(())
@@ -166,17 +167,17 @@ impl Courier {
         }
     }
 
-    /// Waits, and takes up what is left in the meantime.
+    /// Waits, and queues what arrives in the meantime.
     async fn wait(&mut self, pause: Duration) {
         let end = Instant::now() + pause;
-        while let Ok(Some(left)) = timeout_at(end, self.receiver.recv()).await {
-            self.take(left);
+        while let Ok(Some(queued)) = timeout_at(end, self.receiver.recv()).await {
+            self.enqueue(queued);
         }
     }
 
-    /// Forgets the ends of sessions that are over by themselves.
-    fn forget(&mut self, now: SystemTime) {
-        self.pending.retain(|ended| !ended.is_over(self.lasting, now));
+    /// Drops revocations of sessions that have expired.
+    fn drop_expired(&mut self, now: SystemTime) {
+        self.pending.retain(|revocation| !revocation.is_expired(self.lifetime, now));
         self.counts.pending.store(self.pending.len() as u64, Ordering::Relaxed);
     }
 }
@@ -184,17 +185,17 @@ impl Courier {
 // === impl Counts ===
 
 impl Counts {
-    /// Ends that others were told of.
-    pub fn told(&self) -> u64 {
-        self.told.load(Ordering::Relaxed)
+    /// Published revocations.
+    pub fn published(&self) -> u64 {
+        self.published.load(Ordering::Relaxed)
     }
 
-    /// Times that telling failed.
+    /// Failed publications.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Ends that wait to be told.
+    /// Revocations that are not published yet.
     pub fn pending(&self) -> u64 {
         self.pending.load(Ordering::Relaxed)
     }
@@ -211,106 +212,110 @@ mod tests {
 
     use super::*;
 
-    const LASTING: Duration = Duration::from_secs(1000);
+    const LIFETIME: Duration = Duration::from_secs(1000);
 
-    /// What a store does with a change.
+    /// How the store answers a change.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    enum Mood {
-        Well,
-        Refusing,
-        Silent,
+    enum StoreBehavior {
+        Available,
+        Rejecting,
+        Hanging,
     }
 
     #[derive(Debug)]
     struct Fake {
-        mood: Mutex<Mood>,
+        behavior: Mutex<StoreBehavior>,
         changes: Mutex<Vec<Change>>,
     }
 
     impl Fake {
-        fn told(&self) -> Vec<usize> {
+        fn published(&self) -> Vec<usize> {
             self.changes.lock().unwrap().iter().map(|change| change.add.len()).collect()
         }
     }
 
     impl Store for Fake {
         fn change(&self, change: Change) -> BoxFuture<'_, Result<(), StoreError>> {
-            let mood = *self.mood.lock().unwrap();
+            let behavior = *self.behavior.lock().unwrap();
             Box::pin(async move {
-                match mood {
-                    Mood::Well => self.changes.lock().unwrap().push(change),
-                    Mood::Refusing => return Err(StoreError::Superseded),
-                    Mood::Silent => std::future::pending().await,
+                match behavior {
+                    StoreBehavior::Available => self.changes.lock().unwrap().push(change),
+                    StoreBehavior::Rejecting => return Err(StoreError::Superseded),
+                    StoreBehavior::Hanging => std::future::pending().await,
                 }
                 Ok(())
             })
         }
     }
 
-    fn start(mood: Mood) -> (Outbox, Arc<Fake>, JoinHandle<()>) {
-        let fake = Arc::new(Fake { mood: Mutex::new(mood), changes: Mutex::default() });
-        let (outbox, courier) = Outbox::new(
+    fn start(behavior: StoreBehavior) -> (RevocationQueue, Arc<Fake>, JoinHandle<()>) {
+        let fake = Arc::new(Fake { behavior: Mutex::new(behavior), changes: Mutex::default() });
+        let (queue, publisher) = RevocationQueue::new(
             Arc::clone(&fake) as Arc<dyn Store>,
             Arc::default(),
-            LASTING,
+            LIFETIME,
             Arc::default(),
         );
-        (outbox, fake, tokio::spawn(courier.run()))
+        (queue, fake, tokio::spawn(publisher.run()))
     }
 
-    fn ended(number: usize) -> Ended {
+    fn revocation(number: usize) -> Revocation {
         let mut hash = [0; 16];
         hash[..8].copy_from_slice(&number.to_be_bytes());
-        Ended { whose: Whose::Hash(hash), at: seconds(SystemTime::now()) }
+        Revocation { scope: RevocationScope::Hash(hash), at: seconds(SystemTime::now()) }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_signs_out_is_answered_when_others_know() {
-        let (outbox, fake, _courier) = start(Mood::Well);
-        outbox.tell(ended(1)).await;
-        assert_eq!(fake.told(), [1]);
-        tokio::join!(outbox.tell(ended(2)), outbox.tell(ended(3)));
-        assert_eq!(fake.told(), [1, 2], "what comes at once is told at once");
+    async fn publish_returns_when_the_store_has_the_revocation() {
+        let (queue, fake, _publisher) = start(StoreBehavior::Available);
+        queue.publish(revocation(1)).await;
+        assert_eq!(fake.published(), [1]);
+        tokio::join!(queue.publish(revocation(2)), queue.publish(revocation(3)));
+        assert_eq!(fake.published(), [1, 2], "concurrent revocations are published together");
         assert_eq!(
-            (outbox.counts.told(), outbox.counts.failed(), outbox.counts.pending()),
+            (queue.counts.published(), queue.counts.failed(), queue.counts.pending()),
             (3, 0, 0)
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_signs_out_waits_no_longer_than_a_second_and_others_are_told_later() {
-        for mood in [Mood::Refusing, Mood::Silent] {
-            let (outbox, fake, _courier) = start(mood);
+    async fn publish_returns_after_a_second_and_publication_is_retried() {
+        for behavior in [StoreBehavior::Rejecting, StoreBehavior::Hanging] {
+            let (queue, fake, _publisher) = start(behavior);
             let start = Instant::now();
-            outbox.tell(ended(1)).await;
-            outbox.tell(ended(2)).await;
-            assert_eq!((start.elapsed(), fake.told()), (2 * PATIENCE, vec![]), "{mood:?}");
+            queue.publish(revocation(1)).await;
+            queue.publish(revocation(2)).await;
+            assert_eq!(
+                (start.elapsed(), fake.published()),
+                (2 * PUBLISH_TIMEOUT, vec![]),
+                "{behavior:?}"
+            );
             tokio::time::sleep(REQUEST).await;
             assert!(
-                outbox.counts.failed() >= 1 && outbox.counts.pending() == 2,
-                "{mood:?}: {:?}",
-                outbox.counts
+                queue.counts.failed() >= 1 && queue.counts.pending() == 2,
+                "{behavior:?}: {:?}",
+                queue.counts
             );
-            *fake.mood.lock().unwrap() = Mood::Well;
+            *fake.behavior.lock().unwrap() = StoreBehavior::Available;
             tokio::time::sleep(REQUEST + PAUSE.1).await;
             assert_eq!(
-                (fake.told(), outbox.counts.told(), outbox.counts.pending()),
+                (fake.published(), queue.counts.published(), queue.counts.pending()),
                 (vec![2], 2, 0),
-                "{mood:?}"
+                "{behavior:?}"
             );
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_tried_again_is_bounded_in_number() {
-        let (outbox, fake, _courier) = start(Mood::Refusing);
+    async fn the_number_of_pending_revocations_is_bounded() {
+        let (queue, fake, _publisher) = start(StoreBehavior::Rejecting);
         for turn in 0..=MAX_PENDING / 100 {
             futures::future::join_all(
-                (0..100).map(|number| outbox.tell(ended(turn * 100 + number))),
+                (0..100).map(|number| queue.publish(revocation(turn * 100 + number))),
             )
             .await;
         }
-        *fake.mood.lock().unwrap() = Mood::Well;
+        *fake.behavior.lock().unwrap() = StoreBehavior::Available;
         tokio::time::sleep(PAUSE.1).await;
         let changes = fake.changes.lock().unwrap();
         assert!(
@@ -322,14 +327,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ends_that_nobody_needs_to_know_any_more_are_forgotten() {
-        let fake = Arc::new(Fake { mood: Mutex::new(Mood::Refusing), changes: Mutex::default() });
-        let (_outbox, mut courier) = Outbox::new(fake, Arc::default(), LASTING, Arc::default());
-        courier.take(Left { ended: ended(1), done: oneshot::channel().0 });
+    async fn expired_revocations_are_dropped() {
+        let fake = Arc::new(Fake {
+            behavior: Mutex::new(StoreBehavior::Rejecting),
+            changes: Mutex::default(),
+        });
+        let (_queue, mut publisher) =
+            RevocationQueue::new(fake, Arc::default(), LIFETIME, Arc::default());
+        publisher
+            .enqueue(QueuedRevocation { revocation: revocation(1), done: oneshot::channel().0 });
         let now = SystemTime::now();
-        courier.forget(now + LASTING - Duration::from_secs(1));
-        assert_eq!(courier.pending.len(), 1);
-        courier.forget(now + LASTING + Duration::from_secs(2));
-        assert!(courier.pending.is_empty());
+        publisher.drop_expired(now + LIFETIME - Duration::from_secs(1));
+        assert_eq!(publisher.pending.len(), 1);
+        publisher.drop_expired(now + LIFETIME + Duration::from_secs(2));
+        assert!(publisher.pending.is_empty());
     }
 }

@@ -1,6 +1,7 @@
-//! Makes the keys that seal sessions (of logins and of TLS, with the key of the assertion derived
-//! from them), and takes away those that have done their duty: on every replica, of which the
-//! fastest one's change holds.
+//! Rotates the keys that seal sessions (of logins and of TLS; the assertion key is derived from
+//! them).
+//!
+//! Every replica does it, and the first change wins.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::rand;
 use portcullis_config::live::Live;
 use portcullis_config::model::Origin;
-use portcullis_config::session::keys::{due, on_command};
+use portcullis_config::session::keys::{self, due};
 use portcullis_config::settings::Settings;
 use portcullis_config::settings::access::AccessSettings;
 use portcullis_config::store::session::{self, Store, StoreError};
@@ -16,42 +17,42 @@ use tokio::time::{sleep, timeout};
 
 use super::NoRandomness;
 
-/// How often it is looked whether a key is due, without any news.
-const LOOK: Duration = Duration::from_secs(60);
-/// How long it takes until a change is known here.
-const NEWS: Duration = Duration::from_secs(1);
+/// Regular interval of checks whether a rotation is due.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// Expected time until a change is visible here.
+const PROPAGATION: Duration = Duration::from_secs(1);
 
-/// How often a change is tried where others were faster.
-const AGAIN: usize = 5;
+/// Maximum number of attempts where other replicas change the Secret first.
+const MAX_ATTEMPTS: usize = 5;
 
-/// Why no key was made on command.
+/// Why a rotation on command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NotRotated {
-    /// The keys have not been read yet.
-    #[error("it is not known yet which keys there are")]
+    /// The keys are not loaded yet.
+    #[error("the session keys are not loaded yet: try again in a few seconds")]
     Unread,
-    /// The system gives no random numbers.
+    /// The system returned no random numbers.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
-    /// The store did not take it.
+    /// The store rejected the change.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Makes another key now, and with `end` takes away the gateway's others, so that all that they
-/// have sealed ends. Tells which keys stay because people made them.
+/// Creates a key now, and with `end` removes the gateway's other keys, which invalidates all that
+/// they sealed. Returns the remaining keys, which operators created by hand.
 pub async fn rotate_now(
     store: &dyn Store,
     live: &Live,
     end: bool,
 ) -> Result<Vec<Origin>, NotRotated> {
     let mut published = live.published();
-    let mut further = 1..AGAIN;
+    let mut attempts = 1..MAX_ATTEMPTS;
     loop {
         published.borrow_and_update();
         match rotate_once(store, live, end).await {
-            Err(NotRotated::Store(StoreError::Superseded)) if further.next().is_some() => {
-                drop(timeout(NEWS, published.changed()).await)
+            Err(NotRotated::Store(StoreError::Superseded)) if attempts.next().is_some() => {
+                drop(timeout(PROPAGATION, published.changed()).await)
             }
             outcome => return outcome,
         }
@@ -64,9 +65,9 @@ async fn rotate_once(store: &dyn Store, live: &Live, end: bool) -> Result<Vec<Or
     }
     let snapshot = live.snapshot.load_full();
     let credentials = &snapshot.credentials;
-    session::change(store, on_command(credentials, end, SystemTime::now()).change(random()?))
+    session::change(store, keys::rotate_now(credentials, end, SystemTime::now()).change(random()?))
         .await?;
-    tracing::info!(end, "session keys were rotated on command");
+    tracing::info!(end, "rotated session keys on command");
     let own = credentials.key_ring.as_ref().map(|ring| &ring.origin);
     Ok(credentials
         .session_keys
@@ -83,47 +84,47 @@ fn random() -> Result<[u8; 32], NoRandomness> {
     Ok(octets)
 }
 
-/// Sees to keys as the settings say, forever: a task of the control plane.
+/// Rotates keys as configured, forever: a task of the control plane.
 pub async fn rotate(store: Arc<dyn Store>, live: Arc<Live>, settings: Arc<Settings>) {
     let mut published = live.published();
-    let mut told = String::new();
+    let mut last_error = String::new();
     loop {
         published.borrow_and_update();
-        let pause = match look(&*store, &live, &settings.access, SystemTime::now()).await {
+        let pause = match tick(&*store, &live, &settings.access, SystemTime::now()).await {
             Ok(pause) => pause,
             Err(error) => {
-                // Once, and again where it is another one: it is tried every minute.
-                if told != error {
+                // Logged once per error: it is retried every minute.
+                if last_error != error {
                     tracing::warn!(
                         error,
-                        "no session key could be made: those that there are stay in use. Without \
-                         any, sessions are sealed with a key of this process; they end with it, \
-                         and other replicas do not know them"
+                        "failed to rotate the session keys: the current keys stay in use. Without \
+                         any, sessions are sealed with a key of this process; they are lost when \
+                         it restarts, and other replicas cannot open them"
                     );
                 }
-                told = error;
-                LOOK
+                last_error = error;
+                CHECK_INTERVAL
             }
         };
         sleep(pause).await;
-        // Either way it is looked again.
-        let _ = timeout(LOOK, published.changed()).await;
+        // Either way the next check follows.
+        let _ = timeout(CHECK_INTERVAL, published.changed()).await;
     }
 }
 
-/// Does what is due, and tells how long not to look again.
-async fn look(
+/// Rotates if that is due, and returns the minimum pause until the next check.
+async fn tick(
     store: &dyn Store,
     live: &Live,
     access: &AccessSettings,
     now: SystemTime,
 ) -> Result<Duration, String> {
-    // Before the first snapshot it is not known which keys there are.
+    // Before the first snapshot the keys are unknown.
     if live.publications() == 0 {
         return Ok(Duration::ZERO);
     }
     let Some(rotation) =
-        due(&live.snapshot.load().credentials, access.key_rotation, access.sessions_last(), now)
+        due(&live.snapshot.load().credentials, access.key_rotation, access.session_lifetime(), now)
     else {
         return Ok(Duration::ZERO);
     };
@@ -131,12 +132,12 @@ async fn look(
     match session::change(store, rotation.change(random().map_err(|error| error.to_string())?))
         .await
     {
-        Ok(()) => tracing::info!(make, "session keys were rotated"),
-        // Another replica saw to it.
+        Ok(()) => tracing::info!(make, "rotated session keys"),
+        // Another replica rotated first.
         Err(StoreError::Superseded) => {}
         Err(error) => return Err(error.to_string()),
     }
-    Ok(NEWS)
+    Ok(PROPAGATION)
 }
 
 #[cfg(test)]
@@ -151,7 +152,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes every change, but as many as others are faster, or none because there is no Secret.
+    /// A store that rejects the first changes as superseded, or all because the Secret is missing.
     #[derive(Debug, Default)]
     struct Fake {
         missing: bool,
@@ -182,10 +183,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_key_is_made_before_it_is_known_which_there_are() {
+    async fn no_key_is_created_before_the_keys_are_loaded() {
         let (fake, live, access) = (Fake::default(), Live::default(), AccessSettings::default());
         let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        assert_eq!(look(&fake, &live, &access, now).await, Ok(Duration::ZERO));
+        assert_eq!(tick(&fake, &live, &access, now).await, Ok(Duration::ZERO));
         assert!(fake.changes.lock().unwrap().is_empty());
 
         publish(
@@ -196,12 +197,12 @@ mod tests {
                 created: Some(now),
             }],
         );
-        assert_eq!(look(&fake, &live, &access, now).await, Ok(Duration::ZERO));
+        assert_eq!(tick(&fake, &live, &access, now).await, Ok(Duration::ZERO));
         assert!(fake.changes.lock().unwrap().is_empty());
 
         publish(&live, &[]);
-        assert_eq!(look(&fake, &live, &access, now).await, Ok(NEWS));
-        assert_eq!(look(&fake, &live, &access, now).await, Ok(NEWS));
+        assert_eq!(tick(&fake, &live, &access, now).await, Ok(PROPAGATION));
+        assert_eq!(tick(&fake, &live, &access, now).await, Ok(PROPAGATION));
         let changes = fake.changes.lock().unwrap();
         let keys: Vec<&[u8]> =
             changes.iter().map(|change| change.add["1800000000"].expose()).collect();
@@ -209,18 +210,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_no_key_can_be_made_it_is_told_how_to_mend_it() {
+    async fn the_error_of_a_missing_secret_names_the_fix() {
         let (fake, live, access) =
             (Fake { missing: true, ..Fake::default() }, Live::default(), AccessSettings::default());
         publish(&live, &[]);
-        let error = look(&fake, &live, &access, SystemTime::now()).await.unwrap_err();
+        let error = tick(&fake, &live, &access, SystemTime::now()).await.unwrap_err();
         assert!(
             error.contains("portcullis-session-keys") && error.contains("sessions.yaml"),
             "{error}"
         );
     }
     #[tokio::test(start_paused = true)]
-    async fn on_command_a_key_is_made_and_the_others_are_taken_away_though_others_are_faster() {
+    async fn rotation_on_command_replaces_the_keys_and_retries_conflicts() {
         let (fake, live) = (Fake { others: 3.into(), ..Fake::default() }, Live::default());
         assert!(matches!(rotate_now(&fake, &live, true).await, Err(NotRotated::Unread)));
         let key = |name: &str| SessionKey {
@@ -232,7 +233,7 @@ mod tests {
             origin: key("own").origin,
             version: None,
             entries: ["500".to_owned()].into(),
-            is_garbled: false,
+            has_invalid_entries: false,
         };
         let credentials = Credentials {
             session_keys: vec![key("own"), key("hand-made")],

@@ -1,9 +1,9 @@
-//! Seals what browsers keep for the gateway: nobody else can read it, change it, or use it for
-//! another purpose or on another host.
+//! Seals the values of cookies and URLs: confidential, authenticated, and bound to one purpose and
+//! one host.
 //!
-//! AES-256-GCM-SIV (RFC 8452), whose random nonces need not be counted. Purpose and host are
-//! authenticated beside the text. A sealed value is the base64 of: four octets that name the key, a
-//! nonce of twelve, the sealed text, and a tag of sixteen.
+//! AES-256-GCM-SIV (RFC 8452), which tolerates random nonces without counting. Purpose and host are
+//! additional authenticated data. A sealed value is the base64 of a key name (4 octets), a nonce
+//! (12), the ciphertext, and a tag (16).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,11 +22,11 @@ use serde::de::DeserializeOwned;
 
 use super::NoRandomness;
 
-/// The longest value that is looked at, in octets.
+/// Maximum length of a sealed value, in octets.
 const MAX_VALUE: usize = 8 * 1024;
 const NAME_LEN: usize = 4;
 
-/// What a sealed value is for.
+/// The purpose of a sealed value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// A session on the host of a service.
@@ -35,22 +35,22 @@ pub enum Purpose {
     Portal,
     /// The provider's refresh token.
     Refresh,
-    /// What binds a login that is under way to its browser.
+    /// Binds a login in progress to its browser.
     Browser,
-    /// What a login that is under way will need when it comes back from the provider.
+    /// A login in progress, during the redirect to the provider.
     State,
     /// A session on its way from the portal to a service's host.
     Code,
 }
 
-/// Seals and opens. The keys are those of the cluster's Secrets, else one of this process.
+/// Seals and opens values, with the cluster's keys or else with a key of this process.
 pub struct Sealer {
     ring: ArcSwap<Ring>,
     generation: AtomicU64,
     own: Arc<Key>,
 }
 
-/// Keys, of which each opens.
+/// The keys; each can open.
 struct Ring(Vec<Arc<Key>>);
 
 struct Key {
@@ -62,7 +62,7 @@ struct Key {
 // === impl Purpose ===
 
 impl Purpose {
-    fn word(self) -> &'static str {
+    fn label(self) -> &'static str {
         match self {
             Self::Session => "session",
             Self::Portal => "portal",
@@ -73,17 +73,17 @@ impl Purpose {
         }
     }
 
-    /// A length before each part: no two pairs of purpose and host are the same octets.
+    /// Each part is prefixed by its length: no two pairs of purpose and host have the same octets.
     fn bound_to(self, host: &str) -> Vec<u8> {
-        let word = self.word();
-        format!("portcullis 1 {} {word} {} {host}", word.len(), host.len()).into_bytes()
+        let label = self.label();
+        format!("portcullis 1 {} {label} {} {host}", label.len(), host.len()).into_bytes()
     }
 }
 
 // === impl Sealer ===
 
 impl Sealer {
-    /// Seals with a random key, until there are others.
+    /// Creates a sealer with a random key, until others are loaded.
     pub fn new() -> Result<Self, NoRandomness> {
         let mut octets = [0; 32];
         rand::fill(&mut octets).map_err(|_| NoRandomness)?;
@@ -95,8 +95,8 @@ impl Sealer {
         })
     }
 
-    /// Takes the keys of a snapshot into use, and puts all others out of use.
-    pub fn learn(&self, keys: &[SessionKey]) {
+    /// Replaces the keys by those of a snapshot.
+    pub fn load(&self, keys: &[SessionKey]) {
         let ring = Ring(
             keys.iter()
                 .filter_map(|key| Key::new(key.key.expose(), key.created))
@@ -109,12 +109,12 @@ impl Sealer {
         }
     }
 
-    /// Grows when other keys are in use: what was opened before may not open any more.
+    /// Grows when the keys change: values opened before may no longer open.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Seals for one purpose on one host. `None` where the system gives no random numbers.
+    /// Seals a value for a purpose and host; `None` if the system returned no random numbers.
     pub fn seal(
         &self,
         purpose: Purpose,
@@ -134,8 +134,8 @@ impl Sealer {
         Some(URL_SAFE_NO_PAD.encode(value))
     }
 
-    /// What was sealed for this purpose on this host. Whatever is wrong with a value, as much of it
-    /// is deciphered as if nothing was.
+    /// Opens a value sealed for this purpose and host. An invalid value takes as much deciphering
+    /// as a valid one.
     pub fn open<T: DeserializeOwned>(
         &self,
         purpose: Purpose,
@@ -152,8 +152,8 @@ impl Sealer {
         let (name, rest) = octets.split_at_mut_checked(NAME_LEN)?;
         let (nonce, sealed) = rest.split_at_mut_checked(NONCE_LEN)?;
         let ring = self.ring.load();
-        let known = ring.0.iter().chain([&self.own]).find(|key| key.name == name);
-        let key = known.unwrap_or(&self.own);
+        let named = ring.0.iter().chain([&self.own]).find(|key| key.name == name);
+        let key = named.unwrap_or(&self.own);
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let text = key.key.open_in_place(nonce, Aad::from(purpose.bound_to(host)), sealed).ok()?;
         serde_json::from_slice(text).ok()
@@ -171,7 +171,7 @@ impl Ring {
 // === impl Key ===
 
 impl Key {
-    /// `None` for what is no key of 32 octets.
+    /// Returns `None` unless the key has 32 octets.
     fn new(octets: &[u8], created: Option<SystemTime>) -> Option<Self> {
         let key = RandomizedNonceKey::new(&AES_256_GCM_SIV, octets).ok()?;
         let digest = digest(&SHA256, &[b"portcullis session key ", octets].concat());
@@ -202,7 +202,7 @@ mod tests {
 
     fn sealer(keys: &[SessionKey]) -> Sealer {
         let sealer = Sealer::new().unwrap();
-        sealer.learn(keys);
+        sealer.load(keys);
         sealer
     }
 
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_opens_for_its_purpose_on_its_host_only() {
+    fn a_value_opens_for_its_purpose_and_host_only() {
         let sealer = sealer(&[key(1, 0)]);
         let value = sealer.seal(Purpose::Session, "shop.example.com", &"ann", at(100)).unwrap();
         assert_eq!(
@@ -228,17 +228,17 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_octet_anywhere_makes_it_worthless() {
+    fn a_modified_value_does_not_open() {
         let sealer = sealer(&[key(1, 0)]);
         let value = sealer.seal(Purpose::Session, "a", &"ann", at(100)).unwrap();
         let octets = URL_SAFE_NO_PAD.decode(&value).unwrap();
-        for place in 0..octets.len() {
+        for index in 0..octets.len() {
             let mut changed = octets.clone();
-            changed[place] ^= 1;
+            changed[index] ^= 1;
             assert_eq!(
                 open(&sealer, Purpose::Session, "a", &URL_SAFE_NO_PAD.encode(changed)),
                 None,
-                "octet {place}"
+                "octet {index}"
             );
         }
         for length in 0..value.len() {
@@ -254,19 +254,15 @@ mod tests {
     }
 
     #[test]
-    fn replicas_with_the_same_keys_open_what_either_sealed() {
+    fn replicas_with_the_same_keys_open_each_others_values() {
         let keys = [key(1, 0), key(2, 50)];
         let value = sealer(&keys).seal(Purpose::Session, "a", &"ann", at(1000)).unwrap();
         assert_eq!(open(&sealer(&keys), Purpose::Session, "a", &value).as_deref(), Some("ann"));
-        assert_eq!(
-            open(&sealer(&[]), Purpose::Session, "a", &value),
-            None,
-            "but not one without them"
-        );
+        assert_eq!(open(&sealer(&[]), Purpose::Session, "a", &value), None, "but not without them");
     }
 
     #[test]
-    fn a_new_key_seals_only_when_every_replica_knows_it() {
+    fn a_new_key_seals_only_after_every_replica_has_loaded_it() {
         let (old, new) = (key(1, 0), key(2, 1000));
         let (with_both, with_old, with_new) = (
             sealer(&[old.clone(), new.clone()]),
@@ -281,40 +277,40 @@ mod tests {
         let only = with_new.seal(Purpose::Session, "a", &"ann", at(1000)).unwrap();
         assert!(
             open(&with_new, Purpose::Session, "a", &only).is_some(),
-            "the only key seals however young it is"
+            "a single key seals however young it is"
         );
     }
 
     #[test]
-    fn a_key_that_is_taken_away_opens_nothing_any_more() {
+    fn a_removed_key_opens_nothing() {
         let sealer = sealer(&[key(1, 0)]);
         let value = sealer.seal(Purpose::Session, "a", &"ann", at(100)).unwrap();
-        sealer.learn(&[key(2, 0)]);
+        sealer.load(&[key(2, 0)]);
         assert_eq!(open(&sealer, Purpose::Session, "a", &value), None);
     }
 
     #[test]
-    fn without_keys_the_process_has_one_of_its_own() {
+    fn without_keys_the_process_uses_its_own() {
         let (one, other) = (sealer(&[]), sealer(&[]));
         let value = one.seal(Purpose::Session, "a", &"ann", at(100)).unwrap();
         assert!(open(&one, Purpose::Session, "a", &value).is_some());
         assert!(open(&other, Purpose::Session, "a", &value).is_none());
-        one.learn(&[key(1, 0)]);
+        one.load(&[key(1, 0)]);
         assert!(
             open(&one, Purpose::Session, "a", &value).is_some(),
-            "who logged in before there were keys stays so"
+            "sessions from before the first key stay valid"
         );
     }
 
     #[test]
-    fn what_is_no_key_seals_nothing() {
+    fn invalid_keys_are_ignored() {
         let short =
             SessionKey { origin: Origin::default(), key: vec![1; 31].into(), created: None };
         let sealer = sealer(std::slice::from_ref(&short));
         let value = sealer.seal(Purpose::Session, "a", &"ann", at(100)).unwrap();
         assert!(
             open(&sealer, Purpose::Session, "a", &value).is_some(),
-            "the process' own key does"
+            "the process' own key seals"
         );
     }
 }

@@ -7,7 +7,7 @@ use portcullis_config::settings::access::LoginSettings;
 use super::{Id, Session};
 use crate::caller::User;
 
-/// A time, in seconds since 1970.
+/// Returns a time, in seconds since 1970.
 #[must_use]
 pub fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
@@ -26,7 +26,7 @@ pub fn user(name: &str) -> User {
     }
 }
 
-/// A session that began at a time, in seconds, and lasts for a thousand.
+/// A session that began at this time, in seconds, and lasts 1,000 s.
 #[must_use]
 pub fn session(name: &str, issued_at: u64) -> Session {
     Session {
@@ -40,7 +40,7 @@ pub fn session(name: &str, issued_at: u64) -> Session {
     }
 }
 
-/// Sessions that are idle for 100 s at most and last for 1,000 s.
+/// Settings with 100 s idle time and 1,000 s lifetime.
 #[must_use]
 pub fn settings() -> LoginSettings {
     let json = serde_json::json!({"issuer": "corp", "clientId": "portcullis", "idle": "100s", "absolute": "1000s"});

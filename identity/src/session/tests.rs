@@ -1,5 +1,5 @@
 use portcullis_config::model::Origin;
-use portcullis_config::snapshot::access::{EndedSessions, SessionKey};
+use portcullis_config::snapshot::access::{RevokedSessions, SessionKey};
 
 use super::testing::{at, session, settings, user};
 use super::*;
@@ -9,23 +9,23 @@ fn sessions() -> Sessions {
 }
 
 #[test]
-fn a_session_ends_when_it_is_not_used_and_when_its_time_is_over() {
+fn a_session_expires_after_its_idle_time_and_its_absolute_lifetime() {
     let sessions = sessions();
     let mut session = sessions.begin(user("ann"), None, at(5000)).unwrap();
-    assert!(sessions.holds(&session, at(5099)));
-    assert!(!sessions.holds(&session, at(5100)));
+    assert!(sessions.is_valid(&session, at(5099)));
+    assert!(!sessions.is_valid(&session, at(5100)));
     assert_eq!(sessions.until(&session), at(5100));
     assert_eq!(sessions.renewed(&session, at(5009)), None);
     session = sessions.renewed(&session, at(5010)).unwrap();
-    assert!(sessions.holds(&session, at(5109)));
+    assert!(sessions.is_valid(&session, at(5109)));
     session.renewed_at = 5999;
-    assert!(sessions.holds(&session, at(5999)));
-    assert!(!sessions.holds(&session, at(6000)));
+    assert!(sessions.is_valid(&session, at(5999)));
+    assert!(!sessions.is_valid(&session, at(6000)));
     assert_eq!(sessions.until(&session), at(6000));
 }
 
 #[test]
-fn a_cookie_opens_while_its_session_holds() {
+fn a_cookie_opens_while_its_session_is_valid() {
     let sessions = sessions();
     let session = sessions.begin(user("ann"), None, at(5000)).unwrap();
     let value = sessions.seal(Purpose::Session, "shop", &session, at(5000)).unwrap();
@@ -37,7 +37,7 @@ fn a_cookie_opens_while_its_session_holds() {
 }
 
 #[test]
-fn a_session_of_many_groups_fits_into_a_cookie_with_some_of_them() {
+fn groups_that_do_not_fit_into_a_cookie_are_left_out() {
     let sessions = sessions();
     let mut ann = user("ann");
     ann.groups = (0..1000).map(|number| format!("group-\"{number}\"").into_boxed_str()).collect();
@@ -51,39 +51,42 @@ fn a_session_of_many_groups_fits_into_a_cookie_with_some_of_them() {
 }
 
 #[test]
-fn a_session_ends_sooner_where_the_settings_allow_less_by_now() {
+fn a_shorter_lifetime_in_the_settings_applies_to_existing_sessions() {
     let sessions = sessions();
     let session = Session { expires_at: 9000, renewed_at: 5990, ..session("ann", 5000) };
-    assert!(sessions.holds(&session, at(5999)));
-    assert!(!sessions.holds(&session, at(6000)));
+    assert!(sessions.is_valid(&session, at(5999)));
+    assert!(!sessions.is_valid(&session, at(6000)));
 }
 
 #[test]
-fn what_others_ended_is_known_no_later_than_the_key_that_opens_it() {
+fn revocations_are_loaded_before_the_keys_of_the_same_snapshot() {
     let (here, there) = (sessions(), sessions());
     let key = |octet| SessionKey {
         origin: Origin::default(),
         key: vec![octet; 32].into(),
         created: None,
     };
-    there.learn(&Credentials { session_keys: vec![key(1)], ..Credentials::default() }, at(5000));
+    there.load(&Credentials { session_keys: vec![key(1)], ..Credentials::default() }, at(5000));
     let session = there.begin(user("ann"), None, at(5000)).unwrap();
     let value = there.seal(Purpose::Session, "shop", &session, at(5000)).unwrap();
-    let ended = [there.revocations.revoke(Revoked::Session(&session.id), at(5010))].into();
-    let ended_sessions =
-        vec![EndedSessions { origin: Origin::default(), ended, is_garbled: false }];
+    let revocations = [there.revocations.revoke(Revoked::Session(&session.id), at(5010))].into();
+    let revoked_sessions = vec![RevokedSessions {
+        origin: Origin::default(),
+        revocations,
+        has_invalid_entries: false,
+    }];
     assert_eq!(here.open(Purpose::Session, "shop", &value, at(5020)), None);
-    here.learn(&Credentials { session_keys: vec![key(1)], ..Credentials::default() }, at(5020));
+    here.load(&Credentials { session_keys: vec![key(1)], ..Credentials::default() }, at(5020));
     assert!(here.open(Purpose::Session, "shop", &value, at(5020)).is_some());
-    here.learn(
-        &Credentials { session_keys: vec![key(1)], ended_sessions, ..Credentials::default() },
+    here.load(
+        &Credentials { session_keys: vec![key(1)], revoked_sessions, ..Credentials::default() },
         at(5020),
     );
     assert_eq!(here.open(Purpose::Session, "shop", &value, at(5020)), None);
 }
 
 #[test]
-fn an_identifier_does_not_print() {
+fn debug_output_hides_the_session_identifier() {
     let session = session("ann", 0);
     assert!(!format!("{session:?}").contains(session.id.expose()));
 }

@@ -1,10 +1,10 @@
-//! A signed word to the backend about who is calling: a JSON Web Token (RFC 7519, ES256) for one
-//! host and five minutes.
+//! Signed assertions of the caller's identity for backends: JSON Web Tokens (RFC 7519, ES256), each
+//! valid for one host and five minutes.
 //!
-//! A header field can be believed because nobody but the gateway can reach the pod; this can be
-//! believed without that. The keys are derived from those that seal sessions, so that all replicas
-//! have the same, and rotating the one rotates the other: a new key is published at once, and signs
-//! when every replica has heard of it.
+//! Plain identity headers can be trusted only where no client but the gateway can reach the pod;
+//! an assertion can be verified anywhere. Signing keys are derived from the session keys, so that
+//! all replicas have the same ones, and rotating session keys rotates them too: a new key is
+//! published at once, and signs only when every replica has loaded it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,25 +29,26 @@ use serde_json::json;
 
 use super::identity;
 
-/// Where the keys are published, on every host.
+/// The path of the key set, on every host.
 pub(crate) const JWKS_PATH: &str = "/.well-known/portcullis/jwks.json";
-/// How long a token holds.
-const LASTS: Duration = Duration::from_secs(300);
+/// The lifetime of a token.
+const LIFETIME: Duration = Duration::from_secs(300);
 
-/// Signs.
+/// Issues assertions.
 pub(crate) struct Assertions {
     issuer: String,
     keys: ArcSwap<Keys>,
-    /// Until there are others.
-    own: [u8; 32],
+    /// The secret to use while there are no session keys.
+    fallback: [u8; 32],
 }
 
+/// The signing keys in use, and the key set that they are published as.
 struct Keys {
     keys: Vec<Arc<Key>>,
-    published: Bytes,
+    jwks: Bytes,
 }
 
-/// What signs.
+/// A signing key.
 pub(super) struct Key {
     id: String,
     pair: EcdsaKeyPair,
@@ -58,32 +59,33 @@ pub(super) struct Key {
 // === impl Assertions ===
 
 impl Assertions {
-    /// Signs as `https://{zone}`, with a key of this process until others are learnt.
+    /// Creates an issuer `https://{zone}`, with a random key until session keys are loaded.
     pub(crate) fn new(zone: &str) -> Result<Self, NoRandomness> {
-        let mut own = [0; 32];
-        aws_lc_rs::rand::fill(&mut own).map_err(|_| NoRandomness)?;
-        let keys = ArcSwap::from_pointee(Keys::new(Key::derive(&own, None).into_iter().collect()));
-        Ok(Self { issuer: format!("https://{zone}"), keys, own })
+        let mut fallback = [0; 32];
+        aws_lc_rs::rand::fill(&mut fallback).map_err(|_| NoRandomness)?;
+        let keys =
+            ArcSwap::from_pointee(Keys::new(Key::derive(&fallback, None).into_iter().collect()));
+        Ok(Self { issuer: format!("https://{zone}"), keys, fallback })
     }
 
-    /// Follows the keys of the snapshot, forever: a task of the control plane.
-    pub(crate) async fn follow(&self, live: &Live) {
-        let mut known = Vec::new();
-        let learn = |snapshot: &Snapshot| {
-            if snapshot.credentials.session_keys != known {
-                known.clone_from(&snapshot.credentials.session_keys);
-                self.learn(&known);
+    /// Loads the keys of each new snapshot, forever: a task of the control plane.
+    pub(crate) async fn watch(&self, live: &Live) {
+        let mut loaded = Vec::new();
+        let load = |snapshot: &Snapshot| {
+            if snapshot.credentials.session_keys != loaded {
+                loaded.clone_from(&snapshot.credentials.session_keys);
+                self.load(&loaded);
             }
         };
-        live.follow(learn).await;
+        live.watch(load).await;
     }
 
-    /// Takes the keys that are derived from these into use.
-    pub(crate) fn learn(&self, keys: &[SessionKey]) {
+    /// Replaces the signing keys by those derived from `keys`.
+    pub(crate) fn load(&self, keys: &[SessionKey]) {
         let derived: Vec<Key> =
             keys.iter().filter_map(|key| Key::derive(key.key.expose(), key.created)).collect();
         let keys = if derived.is_empty() {
-            Key::derive(&self.own, None).into_iter().collect()
+            Key::derive(&self.fallback, None).into_iter().collect()
         } else {
             derived
         };
@@ -91,16 +93,16 @@ impl Assertions {
     }
 
     /// The public keys, as a JSON Web Key Set (RFC 7517).
-    pub(crate) fn published(&self) -> Bytes {
-        self.keys.load().published.clone()
+    pub(crate) fn jwks(&self) -> Bytes {
+        self.keys.load().jwks.clone()
     }
 
-    /// What signs at `now`.
+    /// The key that signs at `now`.
     pub(super) fn in_use(&self, now: SystemTime) -> Option<Arc<Key>> {
         in_use(&self.keys.load().keys, |key| key.created, now).cloned()
     }
 
-    /// A token for `host` about the caller. `None` only where the cryptography fails.
+    /// Issues a token for `host` about `caller`; `None` only if the cryptography fails.
     pub(super) fn sign(
         &self,
         key: &Key,
@@ -111,7 +113,7 @@ impl Assertions {
         key.sign(self.claims(caller, host), now)
     }
 
-    /// All but the times.
+    /// All claims except the times.
     fn claims(&self, caller: &Caller, host: &str) -> serde_json::Value {
         let mut claims = json!({ "iss": self.issuer, "aud": host });
         if let Some(application) = &caller.application {
@@ -122,7 +124,7 @@ impl Assertions {
             claims["sub"] = json!(user.name);
             claims["email"] = json!(user.email);
             claims["preferred_username"] = json!(user.preferred_username);
-            claims["groups"] = json!(identity::told_groups(user).collect::<Vec<_>>());
+            claims["groups"] = json!(identity::forwarded_groups(user).collect::<Vec<_>>());
         }
         claims
     }
@@ -132,10 +134,10 @@ impl Assertions {
 
 impl Keys {
     fn new(keys: Vec<Key>) -> Self {
-        let published: Vec<_> = keys.iter().map(Key::public).collect();
+        let public: Vec<_> = keys.iter().map(Key::public).collect();
         Self {
             keys: keys.into_iter().map(Arc::new).collect(),
-            published: json!({ "keys": published }).to_string().into(),
+            jwks: json!({ "keys": public }).to_string().into(),
         }
     }
 }
@@ -143,8 +145,8 @@ impl Keys {
 // === impl Key ===
 
 impl Key {
-    /// The key on P-256 that belongs to this secret. Which scalars are none is found by trying:
-    /// about one in 2^32.
+    /// Derives a P-256 key from `secret`. About one in 2^32 scalars is not valid; then the next
+    /// one is tried.
     fn derive(secret: &[u8], created: Option<SystemTime>) -> Option<Self> {
         let secret = hkdf::Salt::new(HKDF_SHA256, b"portcullis").extract(secret);
         (0_u8..8).find_map(|round| {
@@ -170,8 +172,9 @@ impl Key {
         })
     }
 
+    /// The public key as a JSON Web Key.
     fn public(&self) -> serde_json::Value {
-        // 4, then both coordinates (SEC 1 §2.3.3).
+        // The octet 4, then both coordinates (SEC 1 §2.3.3).
         let (x, y) =
             self.point.get(1..).unwrap_or_default().split_at_checked(32).unwrap_or_default();
         json!({ "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": self.id, "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y) })
@@ -180,7 +183,7 @@ impl Key {
     fn sign(&self, mut claims: serde_json::Value, now: SystemTime) -> Option<HeaderValue> {
         let now = now.duration_since(UNIX_EPOCH).ok()?.as_secs();
         claims["iat"] = json!(now);
-        claims["exp"] = json!(now + LASTS.as_secs());
+        claims["exp"] = json!(now + LIFETIME.as_secs());
         let header = json!({ "alg": "ES256", "typ": "JWT", "kid": self.id });
         let message = format!(
             "{}.{}",
@@ -225,16 +228,16 @@ mod tests {
         assertions.sign(&key, &ann(), host, now).unwrap()
     }
 
-    /// What a backend does.
-    fn verified(
+    /// Verifies a token as a backend does.
+    fn verify(
         assertions: &Assertions,
         token: &HeaderValue,
         audience: &str,
     ) -> Result<Value, jsonwebtoken::errors::Error> {
-        let keys: JwkSet = serde_json::from_slice(&assertions.published()).unwrap();
+        let keys: JwkSet = serde_json::from_slice(&assertions.jwks()).unwrap();
         let header = jsonwebtoken::decode_header(token).unwrap();
         let key = DecodingKey::from_jwk(
-            keys.find(header.kid.as_deref().unwrap()).expect("it is published"),
+            keys.find(header.kid.as_deref().unwrap()).expect("the key is published"),
         )
         .unwrap();
         let mut validation = Validation::new(Algorithm::ES256);
@@ -244,35 +247,35 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_can_verify_who_called_and_that_it_was_meant() {
+    fn a_token_verifies_for_its_audience_alone() {
         let assertions = Assertions::new("apps.test").unwrap();
         let token = token(&assertions, "web.apps.test", now());
-        let claims = verified(&assertions, &token, "web.apps.test").unwrap();
+        let claims = verify(&assertions, &token, "web.apps.test").unwrap();
         assert_eq!(
             (&claims["sub"], &claims["application"], &claims["groups"]),
             (&json!("ann@example.com"), &json!("shop"), &json!(["dev"]))
         );
         assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 300);
-        assert!(verified(&assertions, &token, "other.apps.test").is_err());
+        assert!(verify(&assertions, &token, "other.apps.test").is_err());
     }
 
     #[test]
-    fn replicas_with_the_same_secrets_have_the_same_keys_and_rotate_with_overlap() {
+    fn replicas_derive_the_same_keys_and_rotate_with_overlap() {
         let (one, other) =
             (Assertions::new("apps.test").unwrap(), Assertions::new("apps.test").unwrap());
-        assert_ne!(one.published(), other.published(), "keys of their own");
+        assert_ne!(one.jwks(), other.jwks(), "random keys until session keys are loaded");
         for replica in [&one, &other] {
-            replica.learn(&[key(1, 1000), key(2, 10)]);
+            replica.load(&[key(1, 1000), key(2, 10)]);
         }
-        assert_eq!(one.published(), other.published());
+        assert_eq!(one.jwks(), other.jwks());
         let first = token(&one, "a", now());
-        assert!(verified(&other, &first, "a").is_ok());
-        // The new key is published, and signs only when it has been for a while.
+        assert!(verify(&other, &first, "a").is_ok());
+        // The new key is published at once, and signs only after a while.
         let kid = |token: &HeaderValue| jsonwebtoken::decode_header(token).unwrap().kid;
         let later = token(&one, "a", now() + Duration::from_secs(60));
         assert_ne!(kid(&first), kid(&later));
-        assert!(verified(&other, &later, "a").is_ok());
-        other.learn(&[key(2, 70)]);
-        assert!(verified(&other, &later, "a").is_ok());
+        assert!(verify(&other, &later, "a").is_ok());
+        other.load(&[key(2, 70)]);
+        assert!(verify(&other, &later, "a").is_ok());
     }
 }

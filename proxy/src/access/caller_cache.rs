@@ -1,8 +1,8 @@
-//! Who was recognised on this worker lately: whoever comes again with the same words is not looked
-//! up again.
+//! Callers that this worker has authenticated recently, found by the raw values of their credential
+//! headers.
 //!
-//! It stands before what all workers remember together. There somebody is found by a fingerprint
-//! and some look-ups, here by comparing what was shown.
+//! This cache is in front of the one that all workers share: a hit there costs a fingerprint and
+//! several look-ups, a hit here one comparison.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -15,158 +15,164 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use foldhash::quality::RandomState;
 use portcullis_identity::authenticator::Authenticated;
 
-use super::identity_headers::{Introduction, Introductions};
-use super::presented::{FIELDS, Fields, Shown};
+use super::identity_headers::{IdentityHeaders, IdentityHeadersCache};
+use super::presented::{FIELDS, Fields, PresentedCredentials};
 
-/// The most that are known on one worker.
-const PLACES: usize = 1024;
-/// Who needs more words than these is not kept, in octets.
-const MOST_WORDS: usize = 2048;
+/// The number of entries on one worker.
+const SLOTS: usize = 1024;
+/// The most octets of credential headers in an entry; longer ones are not cached.
+const MAX_VALUES: usize = 2048;
 
-/// A bounded table: who comes to a place that is taken, takes it.
-pub(crate) struct Recent {
+/// A bounded, direct-mapped cache: a new entry replaces the one in its slot.
+pub(crate) struct CallerCache {
     hasher: RandomState,
-    places: RefCell<Box<[Option<Entry>]>>,
-    nobody: Rc<Recognised>,
+    slots: RefCell<Box<[Option<Entry>]>>,
+    anonymous: Rc<CachedCaller>,
 }
 
-/// What a request shows, and who that is.
+/// The credentials that a request presents, and the caller that they authenticate.
 #[derive(Default)]
-pub(crate) struct Recognised {
-    pub(crate) shown: Shown,
-    pub(crate) found: Authenticated,
-    introduction: RefCell<Option<Arc<Introduction>>>,
+pub(crate) struct CachedCaller {
+    pub(crate) presented: PresentedCredentials,
+    pub(crate) authenticated: Authenticated,
+    identity_headers: RefCell<Option<Arc<IdentityHeaders>>>,
 }
 
-/// By which words, on which host, and until when.
+/// A cached caller with its key: the host and the credential headers.
 struct Entry {
     host: Box<str>,
-    words: Words<Box<[u8]>>,
-    /// Of what is known about credentials.
+    values: FieldValues<Box<[u8]>>,
+    /// The generation of the credentials that it was authenticated by.
     generation: u64,
-    who: Rc<Recognised>,
-    /// Since there was last tidied up.
+    caller: Rc<CachedCaller>,
+    /// Whether it was used since the last eviction.
     is_used: Cell<bool>,
 }
 
-/// What was in each of the fields that may carry credentials.
-type Words<T> = [Option<T>; FIELDS];
+/// The value of each field that may carry credentials.
+type FieldValues<T> = [Option<T>; FIELDS];
 
-// === impl Recent ===
+// === impl CallerCache ===
 
-impl Recent {
+impl CallerCache {
     pub(crate) fn new() -> Self {
-        let places = std::iter::repeat_with(|| None).take(PLACES).collect();
-        Self { hasher: RandomState::default(), places: RefCell::new(places), nobody: Rc::default() }
+        let slots = std::iter::repeat_with(|| None).take(SLOTS).collect();
+        Self {
+            hasher: RandomState::default(),
+            slots: RefCell::new(slots),
+            anonymous: Rc::default(),
+        }
     }
 
-    /// Who shows nothing at all.
-    pub(crate) fn nobody(&self) -> Rc<Recognised> {
-        Rc::clone(&self.nobody)
+    /// The caller that presents no credentials.
+    pub(crate) fn anonymous(&self) -> Rc<CachedCaller> {
+        Rc::clone(&self.anonymous)
     }
 
-    /// Whoever has come to this host with the same words, and is known to be the same still:
-    /// `generation` is the present one of what is known about credentials.
+    /// Finds the caller that presented the same values to this host before; `None` where its
+    /// credentials have expired, or are of another `generation` than the current one.
     pub(crate) fn find(
         &self,
         fields: &Fields<'_>,
         host: &str,
         generation: u64,
         now: SystemTime,
-    ) -> Option<Rc<Recognised>> {
-        let words = fields.words()?;
-        let places = self.places.borrow();
-        let entry = places.get(self.place(host, &words))?.as_ref()?;
+    ) -> Option<Rc<CachedCaller>> {
+        let values = fields.values()?;
+        let slots = self.slots.borrow();
+        let entry = slots.get(self.slot(host, &values))?.as_ref()?;
         if entry.generation != generation
-            || !entry.is_of(host, &words)
-            || entry.who.found.has_ended(now)
+            || !entry.matches(host, &values)
+            || entry.caller.authenticated.is_expired(now)
         {
             return None;
         }
         entry.is_used.set(true);
-        Some(Rc::clone(&entry.who))
+        Some(Rc::clone(&entry.caller))
     }
 
-    /// Keeps whoever was recognised, if all that she shows holds. `generation` was the present one
-    /// before she was looked up.
-    pub(crate) fn keep(
+    /// Caches a caller, if all credentials that it presents are valid. `generation` is the one from
+    /// before it was authenticated.
+    pub(crate) fn insert(
         &self,
         fields: &Fields<'_>,
         host: &str,
         generation: u64,
-        who: &Rc<Recognised>,
+        caller: &Rc<CachedCaller>,
     ) {
-        let Some(words) = fields.words().filter(|words| {
-            words.iter().flatten().map(|word| word.len()).sum::<usize>() <= MOST_WORDS
+        let Some(values) = fields.values().filter(|values| {
+            values.iter().flatten().map(|value| value.len()).sum::<usize>() <= MAX_VALUES
         }) else {
             return;
         };
-        if !who.found.is_somebody() || who.found.rejected.is_some() {
+        if !caller.authenticated.is_identified() || caller.authenticated.rejected.is_some() {
             return;
         }
-        if let Some(place) = self.places.borrow_mut().get_mut(self.place(host, &words)) {
-            let words = words.map(|word| word.map(Into::into));
-            *place = Some(Entry {
+        if let Some(slot) = self.slots.borrow_mut().get_mut(self.slot(host, &values)) {
+            let values = values.map(|value| value.map(Into::into));
+            *slot = Some(Entry {
                 host: host.into(),
-                words,
+                values,
                 generation,
-                who: Rc::clone(who),
+                caller: Rc::clone(caller),
                 is_used: Cell::new(true),
             });
         }
     }
 
-    /// Forgets those who have not come since the last time: credentials stay in memory no longer
-    /// than they are of use.
-    pub(crate) fn tidy_up(&self) {
-        for place in self.places.borrow_mut().iter_mut() {
-            if place.as_ref().is_some_and(|entry| !entry.is_used.replace(false)) {
-                *place = None;
+    /// Evicts callers that were not used since the last call, so that credentials stay in memory no
+    /// longer than needed.
+    pub(crate) fn evict_unused(&self) {
+        for slot in self.slots.borrow_mut().iter_mut() {
+            if slot.as_ref().is_some_and(|entry| !entry.is_used.replace(false)) {
+                *slot = None;
             }
         }
     }
 
-    fn place(&self, host: &str, words: &Words<&[u8]>) -> usize {
-        self.hasher.hash_one((host, words)) as usize % PLACES
+    fn slot(&self, host: &str, values: &FieldValues<&[u8]>) -> usize {
+        self.hasher.hash_one((host, values)) as usize % SLOTS
     }
 }
 
-// === impl Recognised ===
+// === impl CachedCaller ===
 
-impl Recognised {
-    pub(crate) fn new(shown: Shown, found: Authenticated) -> Self {
-        Self { shown, found, introduction: RefCell::default() }
+impl CachedCaller {
+    pub(crate) fn new(presented: PresentedCredentials, authenticated: Authenticated) -> Self {
+        Self { presented, authenticated, identity_headers: RefCell::default() }
     }
 
-    /// What a backend of `host` is told of her; `None` where nothing is known.
-    pub(crate) fn introduction(
+    /// The caller's identity headers for backends of `host`; `None` where it is anonymous.
+    pub(crate) fn identity_headers(
         &self,
-        introductions: &Introductions,
+        cache: &IdentityHeadersCache,
         host: &str,
         now: SystemTime,
-    ) -> Option<Arc<Introduction>> {
-        let mut last = self.introduction.borrow_mut();
-        if !last.as_ref().is_some_and(|last| introductions.is_current(last, host, now)) {
-            *last = introductions.of(&self.found.caller, host, now);
+    ) -> Option<Arc<IdentityHeaders>> {
+        let mut last = self.identity_headers.borrow_mut();
+        if !last.as_ref().is_some_and(|last| cache.is_current(last, host, now)) {
+            *last = cache.of(&self.authenticated.caller, host, now);
         }
         last.clone()
     }
 }
 
-impl fmt::Debug for Recognised {
+impl fmt::Debug for CachedCaller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recognised").field("found", &self.found).finish_non_exhaustive()
+        f.debug_struct("CachedCaller")
+            .field("authenticated", &self.authenticated)
+            .finish_non_exhaustive()
     }
 }
 
 // === impl Entry ===
 
 impl Entry {
-    fn is_of(&self, host: &str, words: &Words<&[u8]>) -> bool {
+    fn matches(&self, host: &str, values: &FieldValues<&[u8]>) -> bool {
         *self.host == *host
-            && self.words.iter().zip(words).all(|(own, word)| match (own, word) {
-                (Some(own), Some(word)) => verify_slices_are_equal(own, word).is_ok(),
-                (own, word) => own.is_none() && word.is_none(),
+            && self.values.iter().zip(values).all(|(own, value)| match (own, value) {
+                (Some(own), Some(value)) => verify_slices_are_equal(own, value).is_ok(),
+                (own, value) => own.is_none() && value.is_none(),
             })
     }
 }
@@ -183,80 +189,83 @@ mod tests {
 
     const NOW: SystemTime = UNIX_EPOCH;
 
-    fn showing(name: header::HeaderName, value: &str) -> HeaderMap {
+    fn presenting(name: header::HeaderName, value: &str) -> HeaderMap {
         [(name, HeaderValue::from_str(value).unwrap())].into_iter().collect()
     }
 
-    fn somebody(headers: &HeaderMap, found: Authenticated) -> Rc<Recognised> {
-        Rc::new(Recognised::new(Shown::read(&Fields::of(headers), None), found))
+    fn cached(headers: &HeaderMap, authenticated: Authenticated) -> Rc<CachedCaller> {
+        Rc::new(CachedCaller::new(
+            PresentedCredentials::read(&Fields::of(headers), None),
+            authenticated,
+        ))
     }
 
-    fn held(until: Option<SystemTime>) -> Authenticated {
+    fn authenticated(until: Option<SystemTime>) -> Authenticated {
         Authenticated { caller: Caller { until, ..ann() }, ..Authenticated::default() }
     }
 
     #[test]
-    fn she_is_known_by_all_her_words_on_the_same_host() {
-        let recent = Recent::new();
-        let headers = showing(header::AUTHORIZATION, "Bearer a");
-        let who = somebody(&headers, held(None));
-        assert!(recent.find(&Fields::of(&headers), "a", 1, NOW).is_none());
-        recent.keep(&Fields::of(&headers), "a", 1, &who);
-        assert!(Rc::ptr_eq(&recent.find(&Fields::of(&headers), "a", 1, NOW).unwrap(), &who));
-        assert!(recent.find(&Fields::of(&headers), "b", 1, NOW).is_none());
+    fn a_caller_is_found_by_all_credential_headers_on_the_same_host() {
+        let cache = CallerCache::new();
+        let headers = presenting(header::AUTHORIZATION, "Bearer a");
+        let caller = cached(&headers, authenticated(None));
+        assert!(cache.find(&Fields::of(&headers), "a", 1, NOW).is_none());
+        cache.insert(&Fields::of(&headers), "a", 1, &caller);
+        assert!(Rc::ptr_eq(&cache.find(&Fields::of(&headers), "a", 1, NOW).unwrap(), &caller));
+        assert!(cache.find(&Fields::of(&headers), "b", 1, NOW).is_none());
         let mut more = headers.clone();
         more.insert(header::COOKIE, HeaderValue::from_static("a=b"));
         for other in [
-            showing(header::AUTHORIZATION, "Bearer b"),
-            showing(header::COOKIE, "Bearer a"),
+            presenting(header::AUTHORIZATION, "Bearer b"),
+            presenting(header::COOKIE, "Bearer a"),
             more,
             HeaderMap::new(),
         ] {
-            assert!(recent.find(&Fields::of(&other), "a", 1, NOW).is_none(), "{other:?}");
+            assert!(cache.find(&Fields::of(&other), "a", 1, NOW).is_none(), "{other:?}");
         }
         let mut twice = headers;
         twice.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer a"));
-        assert!(recent.find(&Fields::of(&twice), "a", 1, NOW).is_none());
+        assert!(cache.find(&Fields::of(&twice), "a", 1, NOW).is_none());
     }
 
     #[test]
-    fn she_is_known_until_something_changes_or_ends() {
-        let recent = Recent::new();
-        let headers = showing(header::AUTHORIZATION, "Bearer a");
+    fn a_caller_is_found_until_credentials_change_or_expire() {
+        let cache = CallerCache::new();
+        let headers = presenting(header::AUTHORIZATION, "Bearer a");
         let until = NOW + Duration::from_secs(10);
-        recent.keep(&Fields::of(&headers), "a", 1, &somebody(&headers, held(Some(until))));
+        cache.insert(&Fields::of(&headers), "a", 1, &cached(&headers, authenticated(Some(until))));
         assert!(
-            recent.find(&Fields::of(&headers), "a", 1, until - Duration::from_secs(1)).is_some()
+            cache.find(&Fields::of(&headers), "a", 1, until - Duration::from_secs(1)).is_some()
         );
-        assert!(recent.find(&Fields::of(&headers), "a", 1, until).is_none());
-        assert!(recent.find(&Fields::of(&headers), "a", 2, NOW).is_none());
+        assert!(cache.find(&Fields::of(&headers), "a", 1, until).is_none());
+        assert!(cache.find(&Fields::of(&headers), "a", 2, NOW).is_none());
     }
 
     #[test]
-    fn who_is_not_let_in_by_all_that_she_shows_is_not_kept() {
-        let recent = Recent::new();
-        let headers = showing(header::AUTHORIZATION, "Bearer a");
-        let refused = Authenticated { rejected: Some(Rejected::Signature), ..held(None) };
-        for found in [Authenticated::default(), refused] {
-            recent.keep(&Fields::of(&headers), "a", 1, &somebody(&headers, found));
-            assert!(recent.find(&Fields::of(&headers), "a", 1, NOW).is_none());
+    fn invalid_or_long_credentials_are_not_cached() {
+        let cache = CallerCache::new();
+        let headers = presenting(header::AUTHORIZATION, "Bearer a");
+        let rejected = Authenticated { rejected: Some(Rejected::Signature), ..authenticated(None) };
+        for authenticated in [Authenticated::default(), rejected] {
+            cache.insert(&Fields::of(&headers), "a", 1, &cached(&headers, authenticated));
+            assert!(cache.find(&Fields::of(&headers), "a", 1, NOW).is_none());
         }
-        let long = showing(header::AUTHORIZATION, &format!("Bearer {}", "a".repeat(MOST_WORDS)));
-        recent.keep(&Fields::of(&long), "a", 1, &somebody(&long, held(None)));
-        assert!(recent.find(&Fields::of(&long), "a", 1, NOW).is_none());
+        let long = presenting(header::AUTHORIZATION, &format!("Bearer {}", "a".repeat(MAX_VALUES)));
+        cache.insert(&Fields::of(&long), "a", 1, &cached(&long, authenticated(None)));
+        assert!(cache.find(&Fields::of(&long), "a", 1, NOW).is_none());
     }
 
     #[test]
-    fn who_does_not_come_is_forgotten() {
-        let recent = Recent::new();
-        let headers = showing(header::AUTHORIZATION, "Bearer a");
-        recent.keep(&Fields::of(&headers), "a", 1, &somebody(&headers, held(None)));
+    fn unused_callers_are_evicted() {
+        let cache = CallerCache::new();
+        let headers = presenting(header::AUTHORIZATION, "Bearer a");
+        cache.insert(&Fields::of(&headers), "a", 1, &cached(&headers, authenticated(None)));
         for _ in 0..3 {
-            recent.tidy_up();
-            assert!(recent.find(&Fields::of(&headers), "a", 1, NOW).is_some());
+            cache.evict_unused();
+            assert!(cache.find(&Fields::of(&headers), "a", 1, NOW).is_some());
         }
-        recent.tidy_up();
-        recent.tidy_up();
-        assert!(recent.find(&Fields::of(&headers), "a", 1, NOW).is_none());
+        cache.evict_unused();
+        cache.evict_unused();
+        assert!(cache.find(&Fields::of(&headers), "a", 1, NOW).is_none());
     }
 }

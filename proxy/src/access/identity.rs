@@ -1,16 +1,16 @@
-//! What a backend learns of the caller: header fields that only the gateway can have written.
+//! The caller's identity for backends, as header fields that only the gateway can set.
 //!
-//! | field | what it says |
+//! | field | value |
 //! | --- | --- |
-//! | `X-Auth-Request-User`, `X-Forwarded-User` | the user, as grants name her |
-//! | `X-Auth-Request-Email` | her verified e-mail address |
-//! | `X-Auth-Request-Groups` | her groups, separated by commas |
-//! | `X-Auth-Request-Preferred-Username` | the name that she is called by |
+//! | `X-Auth-Request-User`, `X-Forwarded-User` | the user, as grants name them |
+//! | `X-Auth-Request-Email` | the user's verified e-mail address |
+//! | `X-Auth-Request-Groups` | the user's groups, separated by commas |
+//! | `X-Auth-Request-Preferred-Username` | the user's preferred name |
 //! | `X-Auth-Request-App` | the application |
-//! | `X-Portcullis-Jwt-Assertion` | all of it, signed: see [`assertion`](super::assertion) |
+//! | `X-Portcullis-Jwt-Assertion` | all of the above, signed: see [`assertion`](super::assertion) |
 //!
-//! The names are those of oauth2-proxy. What is not known is not sent.
-//! [`normalize`](crate::normalize) has dropped what a client sent under these names, in every
+//! The names are those of oauth2-proxy. A field without a value is not sent.
+//! [`normalize`](crate::normalize) removes fields that a client sent under these names, in every
 //! spelling.
 
 use bytes::Bytes;
@@ -27,13 +27,13 @@ static APPLICATION: HeaderName = HeaderName::from_static("x-auth-request-app");
 static ASSERTION: HeaderName = HeaderName::from_static("x-portcullis-jwt-assertion");
 static FORWARDED_USER: HeaderName = HeaderName::from_static("x-forwarded-user");
 
-/// The most octets of groups that are sent; a header field of more is refused by many backends.
+/// The most octets of groups to send: many backends reject longer header fields.
 const MAX_GROUPS_OCTETS: usize = 4096;
 
-/// A header field that a backend is told something by.
+/// An identity header: its name and value.
 pub(super) type Field = (&'static HeaderName, HeaderValue);
 
-/// All that a backend is told of the caller.
+/// The identity headers of `caller`.
 pub(super) fn fields(caller: &Caller, assertion: Option<HeaderValue>) -> Vec<Field> {
     let user = caller.user.as_deref();
     let name = user.and_then(|user| value(&user.name));
@@ -52,18 +52,18 @@ pub(super) fn fields(caller: &Caller, assertion: Option<HeaderValue>) -> Vec<Fie
     fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
-/// The names that can stand in a list: one with a comma would be two groups to whoever reads it.
+/// The groups as a list. A name with a comma is left out: a backend would read it as two.
 fn groups(user: &User) -> Option<HeaderValue> {
     value(
-        &told_groups(user)
+        &forwarded_groups(user)
             .filter(|group| !group.contains(',') && is_plain(group))
             .collect::<Vec<_>>()
             .join(","),
     )
 }
 
-/// The groups that are told to backends: as many as fit.
-pub(super) fn told_groups(user: &User) -> impl Iterator<Item = &str> {
+/// The groups to send to backends: as many as fit.
+pub(super) fn forwarded_groups(user: &User) -> impl Iterator<Item = &str> {
     let mut left = MAX_GROUPS_OCTETS;
     user.groups.iter().map(|group| &**group).take_while(move |group| {
         match left.checked_sub(group.len() + 1) {
@@ -76,8 +76,8 @@ pub(super) fn told_groups(user: &User) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Printable ASCII goes as it is; what is more (RFC 9110 §5.5 leaves it without a meaning) is
-/// percent-encoded, and so is the `%` beside it, so that no two names become one.
+/// Encodes a header value: printable ASCII is sent unchanged. Text with other octets (RFC 9110 §5.5
+/// leaves them without a meaning) is percent-encoded, including `%`, so that no two names collide.
 fn value(text: &str) -> Option<HeaderValue> {
     if text.is_empty() {
         return None;
@@ -104,7 +104,7 @@ fn is_plain(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn told(application: Option<&str>, user: Option<User>) -> Vec<String> {
+    fn sent(application: Option<&str>, user: Option<User>) -> Vec<String> {
         let caller = Caller {
             application: application.map(Into::into),
             user: user.map(Into::into),
@@ -129,32 +129,32 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_learns_what_is_known_and_nothing_else() {
-        assert_eq!(told(None, None), [""; 0]);
-        assert_eq!(told(Some("shop"), None), ["x-auth-request-app: shop"]);
-        let wanted = [
+    fn only_known_values_are_sent() {
+        assert_eq!(sent(None, None), [""; 0]);
+        assert_eq!(sent(Some("shop"), None), ["x-auth-request-app: shop"]);
+        let expected = [
             "x-auth-request-user: ann",
             "x-forwarded-user: ann",
             "x-auth-request-email: a@b",
             "x-auth-request-groups: dev,ops",
         ];
-        assert_eq!(told(None, Some(user("ann", &["dev", "ops"]))), wanted);
+        assert_eq!(sent(None, Some(user("ann", &["dev", "ops"]))), expected);
     }
 
     #[test]
-    fn no_name_can_be_mistaken_for_another() {
+    fn no_two_names_encode_alike() {
         assert!(
-            told(None, Some(user("ann", &["a,admin", "ops"])))
+            sent(None, Some(user("ann", &["a,admin", "ops"])))
                 .contains(&"x-auth-request-groups: ops".to_owned())
         );
-        assert!(told(None, Some(user("zoë%", &[])))[0].ends_with("user: zo%C3%AB%25"));
+        assert!(sent(None, Some(user("zoë%", &[])))[0].ends_with("user: zo%C3%AB%25"));
         assert!(
-            told(None, Some(user("a\r\nx-forwarded-user: root", &[])))[0]
+            sent(None, Some(user("a\r\nx-forwarded-user: root", &[])))[0]
                 .ends_with("user: a%0D%0Ax-forwarded-user: root")
         );
         let many: Vec<String> = (0..2000).map(|number| format!("group-{number}")).collect();
-        let told =
-            told(None, Some(user("ann", &many.iter().map(String::as_str).collect::<Vec<_>>())));
-        assert!(told.last().unwrap().len() < MAX_GROUPS_OCTETS + 100);
+        let sent =
+            sent(None, Some(user("ann", &many.iter().map(String::as_str).collect::<Vec<_>>())));
+        assert!(sent.last().unwrap().len() < MAX_GROUPS_OCTETS + 100);
     }
 }

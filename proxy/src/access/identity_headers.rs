@@ -1,4 +1,4 @@
-//! All that a backend is told of a caller, kept so that it is made and signed once and not for each
+//! Identity headers of callers, cached so that they are built and signed once, not for each
 //! request.
 
 use std::fmt;
@@ -15,87 +15,87 @@ use super::assertion::{Assertions, Key};
 use super::identity::{self, Field};
 use crate::http1::outbound::put_field;
 
-/// How long the same assertion is sent again: what is left of it then is enough for any request.
-const REUSED: Duration = Duration::from_secs(120);
-/// Introductions that are kept to be sent again.
-const KEPT: usize = 16 * 1024;
+/// How long an assertion is reused: what is left of its lifetime then suffices for any request.
+const REUSE: Duration = Duration::from_secs(120);
+/// The most entries.
+const CAPACITY: usize = 16 * 1024;
 
-/// Introduces callers to backends. Shared by all workers.
-pub(crate) struct Introductions {
-    /// `None` where nothing is signed.
+/// Builds and caches identity headers. Shared by all workers.
+pub(crate) struct IdentityHeadersCache {
+    /// `None` where assertions are disabled.
     assertions: Option<Arc<Assertions>>,
     hasher: RandomState,
-    /// By a hash that need not tell all apart: whom an entry is about is compared.
-    kept: Cache<Arc<Introduction>, u64>,
+    /// By a hash that may collide: the caller of an entry is compared.
+    entries: Cache<Arc<IdentityHeaders>, u64>,
 }
 
-/// One caller as one host's backends are told of her.
-pub(crate) struct Introduction {
+/// The identity headers of one caller for the backends of one host.
+pub(crate) struct IdentityHeaders {
     application: Option<Arc<str>>,
     user: Option<Arc<User>>,
     host: Box<str>,
-    /// What the assertion is signed with.
+    /// The key that the assertion is signed with.
     key: Option<Arc<Key>>,
     until: SystemTime,
     fields: Vec<Field>,
     lines: BytesMut,
 }
 
-// === impl Introductions ===
+// === impl IdentityHeadersCache ===
 
-impl Introductions {
+impl IdentityHeadersCache {
     pub(crate) fn new(assertions: Option<Arc<Assertions>>) -> Self {
-        Self { assertions, hasher: RandomState::default(), kept: Cache::new(KEPT) }
+        Self { assertions, hasher: RandomState::default(), entries: Cache::new(CAPACITY) }
     }
 
-    /// What signs, where something is signed.
+    /// The issuer of assertions; `None` where they are disabled.
     pub(crate) fn assertions(&self) -> Option<&Assertions> {
         self.assertions.as_deref()
     }
 
-    /// What a backend of `host` is told of the caller; `None` where nothing is known of her.
+    /// The identity headers of `caller` for backends of `host`; `None` where it is anonymous.
     pub(crate) fn of(
         &self,
         caller: &Caller,
         host: &str,
         now: SystemTime,
-    ) -> Option<Arc<Introduction>> {
+    ) -> Option<Arc<IdentityHeaders>> {
         if caller.application.is_none() && caller.user.is_none() {
             return None;
         }
         let user =
             caller.user.as_deref().map(|user| (&user.name, &user.subject, user.groups.len()));
-        let place = self.hasher.hash_one((host, &caller.application, user));
+        let hash = self.hasher.hash_one((host, &caller.application, user));
         let key = self.assertions.as_ref().and_then(|assertions| assertions.in_use(now));
-        let known = self
-            .kept
-            .get(&place)
-            .filter(|known| known.is_of(caller, host, key.as_ref()) && now < known.until);
-        Some(known.unwrap_or_else(|| {
-            let made = Arc::new(self.make(caller, host, key, now));
-            self.kept.insert(place, Arc::clone(&made));
-            made
+        let cached = self
+            .entries
+            .get(&hash)
+            .filter(|cached| cached.is_of(caller, host, key.as_ref()) && now < cached.until);
+        Some(cached.unwrap_or_else(|| {
+            let built = Arc::new(self.build(caller, host, key, now));
+            self.entries.insert(hash, Arc::clone(&built));
+            built
         }))
     }
 
-    /// Whether a backend of `host` would be told the same again of whom this is about.
+    /// Whether `headers` can be reused for another request of the same caller to `host`.
     pub(crate) fn is_current(
         &self,
-        introduction: &Introduction,
+        headers: &IdentityHeaders,
         host: &str,
         now: SystemTime,
     ) -> bool {
         let key = self.assertions.as_ref().and_then(|assertions| assertions.in_use(now));
-        introduction.is_for(host, key.as_ref()) && now < introduction.until
+        headers.is_for(host, key.as_ref()) && now < headers.until
     }
 
-    fn make(
+    fn build(
         &self,
         caller: &Caller,
         host: &str,
         key: Option<Arc<Key>>,
         now: SystemTime,
-    ) -> Introduction {
+    ) -> IdentityHeaders {
         let assertion = self
             .assertions
             .as_ref()
@@ -104,27 +104,27 @@ impl Introductions {
         let fields = identity::fields(caller, assertion);
         let mut lines = BytesMut::new();
         fields.iter().for_each(|(name, value)| put_field(name, value, &mut lines));
-        Introduction {
+        IdentityHeaders {
             application: caller.application.clone(),
             user: caller.user.clone(),
             host: host.into(),
             key,
-            until: now + REUSED,
+            until: now + REUSE,
             fields,
             lines,
         }
     }
 }
 
-// === impl Introduction ===
+// === impl IdentityHeaders ===
 
-impl Introduction {
-    /// Each name once.
+impl IdentityHeaders {
+    /// The fields, each name once.
     pub(crate) fn fields(&self) -> &[Field] {
         &self.fields
     }
 
-    /// The same as HTTP/1.1 has them in a head.
+    /// The same fields, serialized for HTTP/1.1.
     pub(crate) fn lines(&self) -> &[u8] {
         &self.lines
     }
@@ -138,9 +138,9 @@ impl Introduction {
     }
 }
 
-impl fmt::Debug for Introduction {
+impl fmt::Debug for IdentityHeaders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Introduction").finish_non_exhaustive()
+        f.debug_struct("IdentityHeaders").finish_non_exhaustive()
     }
 }
 
@@ -152,33 +152,30 @@ mod tests {
 
     use super::*;
 
-    fn told(
-        introductions: &Introductions,
+    fn sent(
+        cache: &IdentityHeadersCache,
         caller: &Caller,
         host: &str,
         now: SystemTime,
     ) -> Vec<Field> {
-        introductions
-            .of(caller, host, now)
-            .map(|introduction| introduction.fields().to_vec())
-            .unwrap_or_default()
+        cache.of(caller, host, now).map(|headers| headers.fields().to_vec()).unwrap_or_default()
     }
 
     #[test]
-    fn a_word_is_given_again_for_two_minutes_and_about_nobody_else() {
-        let introductions =
-            Introductions::new(Some(Arc::new(Assertions::new("apps.test").unwrap())));
+    fn headers_are_reused_for_two_minutes_and_for_no_other_caller() {
+        let cache =
+            IdentityHeadersCache::new(Some(Arc::new(Assertions::new("apps.test").unwrap())));
         let now = SystemTime::now();
-        let first = told(&introductions, &ann(), "a", now);
+        let first = sent(&cache, &ann(), "a", now);
         assert_eq!(
-            told(&introductions, &ann(), "a", now + Duration::from_secs(100)),
+            sent(&cache, &ann(), "a", now + Duration::from_secs(100)),
             first,
-            "of another token of hers too"
+            "for another token of the same caller too"
         );
-        assert_ne!(told(&introductions, &ann(), "a", now + Duration::from_secs(130)), first);
-        assert_ne!(told(&introductions, &ann(), "b", now), first);
-        assert_ne!(told(&introductions, &Caller { application: None, ..ann() }, "a", now), first);
-        assert!(told(&introductions, &Caller::default(), "a", now).is_empty());
+        assert_ne!(sent(&cache, &ann(), "a", now + Duration::from_secs(130)), first);
+        assert_ne!(sent(&cache, &ann(), "b", now), first);
+        assert_ne!(sent(&cache, &Caller { application: None, ..ann() }, "a", now), first);
+        assert!(sent(&cache, &Caller::default(), "a", now).is_empty());
         let mut others = vec![ann(); 5];
         let mut users =
             others.iter_mut().map(|caller| Arc::make_mut(caller.user.as_mut().unwrap()));
@@ -188,35 +185,35 @@ mod tests {
         users.next().unwrap().groups = ["dev".into(), "ops".into()].into();
         users.next().unwrap().groups = ["ops".into()].into();
         for other in others {
-            assert_ne!(told(&introductions, &other, "a", now), first, "{other:?}");
-            assert_eq!(told(&introductions, &ann(), "a", now).len(), first.len());
+            assert_ne!(sent(&cache, &other, "a", now), first, "{other:?}");
+            assert_eq!(sent(&cache, &ann(), "a", now).len(), first.len());
         }
     }
 
     #[test]
-    fn another_key_is_used_as_soon_as_it_signs() {
+    fn a_new_key_is_used_as_soon_as_it_signs() {
         let assertions = Arc::new(Assertions::new("apps.test").unwrap());
-        let introductions = Introductions::new(Some(Arc::clone(&assertions)));
+        let cache = IdentityHeadersCache::new(Some(Arc::clone(&assertions)));
         let now = SystemTime::now();
         let key = |octet: u8, age: u64| SessionKey {
             origin: Origin::default(),
             key: vec![octet; 32].into(),
             created: Some(now - Duration::from_secs(age)),
         };
-        assertions.learn(&[key(1, 1000), key(2, 10)]);
-        let first = told(&introductions, &ann(), "a", now);
-        assert_eq!(told(&introductions, &ann(), "a", now + Duration::from_secs(40)), first);
-        assert_ne!(told(&introductions, &ann(), "a", now + Duration::from_secs(60)), first);
-        let second = told(&introductions, &ann(), "a", now + Duration::from_secs(60));
-        assertions.learn(&[key(3, 1000)]);
-        assert_ne!(told(&introductions, &ann(), "a", now + Duration::from_secs(60)), second);
+        assertions.load(&[key(1, 1000), key(2, 10)]);
+        let first = sent(&cache, &ann(), "a", now);
+        assert_eq!(sent(&cache, &ann(), "a", now + Duration::from_secs(40)), first);
+        assert_ne!(sent(&cache, &ann(), "a", now + Duration::from_secs(60)), first);
+        let second = sent(&cache, &ann(), "a", now + Duration::from_secs(60));
+        assertions.load(&[key(3, 1000)]);
+        assert_ne!(sent(&cache, &ann(), "a", now + Duration::from_secs(60)), second);
     }
 
     #[test]
-    fn where_nothing_is_signed_the_rest_is_told() {
-        let told = told(&Introductions::new(None), &ann(), "a", SystemTime::now());
+    fn without_assertions_the_other_headers_are_sent() {
+        let sent = sent(&IdentityHeadersCache::new(None), &ann(), "a", SystemTime::now());
         assert_eq!(
-            told.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            sent.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
             [
                 "x-auth-request-app",
                 "x-auth-request-user",

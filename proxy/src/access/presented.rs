@@ -1,13 +1,13 @@
-//! Which credentials a request shows, and which of its header fields carried them.
+//! The credentials that a request presents, and the header fields that carry them.
 //!
-//! | field | what it may carry |
+//! | field | credential |
 //! | --- | --- |
 //! | `Authorization: Bearer` | a client key, or an issuer's token |
 //! | `X-Api-Key` | a client key |
 //! | the cookie `__Host-portcullis` | a login session |
 //! | the TLS connection | a client certificate |
 //!
-//! gRPC metadata are header fields, so they are the same there.
+//! gRPC metadata are header fields, so the same holds for gRPC.
 
 use std::rc::Rc;
 
@@ -21,12 +21,12 @@ use portcullis_identity::header_text::ascii;
 use portcullis_identity::session::cookie::{self, SESSION};
 
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-/// How many fields may carry credentials.
+/// The number of fields that may carry credentials.
 pub(crate) const FIELDS: usize = 3;
-/// The longest credential that is looked at, in octets.
+/// The longest credential that is read, in octets.
 pub(crate) const MAX_CREDENTIAL: usize = 16 * 1024;
 
-/// The fields of a request that may carry credentials, as they came.
+/// The fields of a request that may carry credentials, as received.
 #[derive(Clone, Copy)]
 pub(crate) struct Fields<'h> {
     authorization: Field<'h>,
@@ -38,26 +38,25 @@ pub(crate) struct Fields<'h> {
 enum Field<'h> {
     Absent,
     Single(&'h HeaderValue),
-    /// It stands several times, or is too long: it is not read.
-    Unread,
+    /// Repeated, or too long: ignored.
+    Ignored,
 }
 
-/// The credentials of a request, none of them judged yet. Cheap to keep: the values are shared, not
-/// copied.
+/// The credentials of a request, not validated yet. Cheap to clone: the values are shared.
 #[derive(Clone, Default)]
-pub(crate) struct Shown {
-    /// What follows `Bearer`.
+pub(crate) struct PresentedCredentials {
+    /// The token after `Bearer`.
     bearer: Option<Rc<str>>,
     api_key: Option<Rc<str>>,
     /// The session's sealed value.
     session: Option<Rc<str>>,
     certificate: Option<Rc<ClientCertificate>>,
-    /// Which of the fields are there, whatever is in them.
-    there: There,
+    /// Which of the fields are present, whatever their values.
+    present: PresentFields,
 }
 
 #[derive(Clone, Copy, Default)]
-struct There {
+struct PresentFields {
     authorization: bool,
     api_key: bool,
     cookie: bool,
@@ -75,15 +74,15 @@ impl<'h> Fields<'h> {
         }
     }
 
-    /// Whether none of them is there.
+    /// Whether none of them is present.
     pub(crate) fn are_absent(&self) -> bool {
         self.all() == [Field::Absent; FIELDS]
     }
 
-    /// What is in each; `None` where one is not read.
-    pub(crate) fn words(&self) -> Option<[Option<&'h [u8]>; FIELDS]> {
-        let is_read = !self.all().contains(&Field::Unread);
-        is_read.then(|| self.all().map(|field| field.value().map(HeaderValue::as_bytes)))
+    /// The value of each; `None` where one is ignored.
+    pub(crate) fn values(&self) -> Option<[Option<&'h [u8]>; FIELDS]> {
+        let is_usable = !self.all().contains(&Field::Ignored);
+        is_usable.then(|| self.all().map(|field| field.value().map(HeaderValue::as_bytes)))
     }
 
     fn all(&self) -> [Field<'h>; FIELDS] {
@@ -99,7 +98,7 @@ impl<'h> Field<'h> {
         match (values.next(), values.next()) {
             (None, _) => Self::Absent,
             (Some(value), None) if value.len() <= MAX_CREDENTIAL => Self::Single(value),
-            _ => Self::Unread,
+            _ => Self::Ignored,
         }
     }
 
@@ -107,16 +106,16 @@ impl<'h> Field<'h> {
         if let Self::Single(value) = self { Some(value) } else { None }
     }
 
-    fn is_there(self) -> bool {
+    fn is_present(self) -> bool {
         self != Self::Absent
     }
 }
 
-// === impl Shown ===
+// === impl PresentedCredentials ===
 
-impl Shown {
-    /// What `fields` show, on a connection that showed `certificate`. Of a field that stands
-    /// several times none counts.
+impl PresentedCredentials {
+    /// Reads credentials from `fields`, on a connection with the client's `certificate`. Repeated
+    /// fields are ignored.
     pub(crate) fn read(fields: &Fields<'_>, certificate: Option<Rc<ClientCertificate>>) -> Self {
         let Fields { authorization, api_key, cookie } = fields;
         Self {
@@ -128,15 +127,15 @@ impl Shown {
                 .map(Rc::from),
             session: cookie.value().and_then(|value| SESSION.find_in([value])).map(Rc::from),
             certificate,
-            there: There {
-                authorization: authorization.is_there(),
-                api_key: api_key.is_there(),
-                cookie: cookie.is_there(),
+            present: PresentFields {
+                authorization: authorization.is_present(),
+                api_key: api_key.is_present(),
+                cookie: cookie.is_present(),
             },
         }
     }
 
-    /// As plain values.
+    /// The credentials as plain values.
     pub(crate) fn presented(&self) -> Presented<'_> {
         Presented {
             bearer: self.bearer.as_deref().map(Bearer::of),
@@ -146,27 +145,26 @@ impl Shown {
         }
     }
 
-    /// Takes from the headers that these were read from what must not reach a backend: session
-    /// cookies always; client keys and, where it is `ours`, the bearer token, unless `pass`
-    /// says that they go on.
+    /// Removes from `headers` the credentials that must not reach a backend: session cookies
+    /// always; client keys, and the bearer token if it is `ours`, unless `pass` is set.
     pub(crate) fn strip(&self, headers: &mut HeaderMap, ours: bool, pass: bool) {
-        if self.there.cookie {
+        if self.present.cookie {
             strip_cookies(headers);
         }
         if pass {
             return;
         }
         let is_key = |value: &HeaderValue| credential(value).is_some_and(is_client_key);
-        if self.there.api_key && headers.get_all(&X_API_KEY).iter().any(is_key) {
+        if self.present.api_key && headers.get_all(&X_API_KEY).iter().any(is_key) {
             headers.remove(&X_API_KEY);
         }
-        if !self.there.authorization {
+        if !self.present.authorization {
             return;
         }
         let is_consumed = |bearer: Bearer<'_>| ours || matches!(bearer, Bearer::ClientKey(_));
-        let goes = match self.presented().bearer {
+        let is_removed = match self.presented().bearer {
             Some(bearer) => is_consumed(bearer),
-            // None was read of several: each is looked at.
+            // The field is repeated: check each value.
             None => headers
                 .get_all(header::AUTHORIZATION)
                 .iter()
@@ -174,13 +172,13 @@ impl Shown {
                 .map(Bearer::of)
                 .any(is_consumed),
         };
-        if goes {
+        if is_removed {
             headers.remove(header::AUTHORIZATION);
         }
     }
 }
 
-/// Every cookie of the gateway's own goes, whatever is in it; the others stay as they were written.
+/// Removes all cookies of the gateway, whatever their values; the others stay unchanged.
 fn strip_cookies(headers: &mut HeaderMap) {
     let is_ours = |pair: &[u8]| pair.trim_ascii_start().starts_with(cookie::PREFIX.as_bytes());
     let Some(value) = headers.get(header::COOKIE) else { return };
@@ -203,8 +201,8 @@ fn strip_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes from an answer the cookies that would take the place of the gateway's own: a backend must
-/// not sign anybody in as somebody else.
+/// Removes from a response the cookies that would replace the gateway's own: a backend must not
+/// sign a user in as another one.
 pub(crate) fn strip_set_cookies(headers: &mut HeaderMap) {
     // A cookie without a name is sent back as its value alone.
     let is_nothing = |byte: &u8| matches!(byte, b' ' | b'\t' | b'=');
@@ -218,14 +216,14 @@ pub(crate) fn strip_set_cookies(headers: &mut HeaderMap) {
     if !headers.get_all(header::SET_COOKIE).iter().any(is_ours) {
         return;
     }
-    let kept: Vec<HeaderValue> = headers
+    let others: Vec<HeaderValue> = headers
         .get_all(header::SET_COOKIE)
         .iter()
         .filter(|value| !is_ours(value))
         .cloned()
         .collect();
     headers.remove(header::SET_COOKIE);
-    for value in kept {
+    for value in others {
         headers.append(header::SET_COOKIE, value);
     }
 }
@@ -234,12 +232,12 @@ fn credential(value: &HeaderValue) -> Option<&str> {
     ascii(value).map(str::trim)
 }
 
-/// What follows `Bearer` (RFC 6750 §2.1); the scheme is compared without case (RFC 9110 §11.1).
+/// The token after `Bearer` (RFC 6750 §2.1); the scheme is compared without case (RFC 9110 §11.1).
 pub(crate) fn bearer(value: &HeaderValue) -> Option<&str> {
     let (scheme, token) = credential(value)?.split_at_checked("bearer ".len())?;
     let token = token.trim();
-    let is_one = !token.is_empty() && memchr::memchr(b' ', token.as_bytes()).is_none();
-    (scheme.eq_ignore_ascii_case("bearer ") && is_one).then_some(token)
+    let is_single = !token.is_empty() && memchr::memchr(b' ', token.as_bytes()).is_none();
+    (scheme.eq_ignore_ascii_case("bearer ") && is_single).then_some(token)
 }
 
 #[cfg(test)]
@@ -257,36 +255,36 @@ mod tests {
             .collect()
     }
 
-    fn read(fields: &[(&'static str, &str)]) -> Shown {
-        Shown::read(&Fields::of(&headers(fields)), None)
+    fn read(fields: &[(&'static str, &str)]) -> PresentedCredentials {
+        PresentedCredentials::read(&Fields::of(&headers(fields)), None)
     }
 
     fn strip(headers: &mut HeaderMap, ours: bool, pass: bool) {
-        Shown::read(&Fields::of(headers), None).strip(headers, ours, pass);
+        PresentedCredentials::read(&Fields::of(headers), None).strip(headers, ours, pass);
     }
 
     #[test]
-    fn credentials_are_found_where_they_belong() {
-        let shown = read(&[
+    fn credentials_are_read_from_their_fields() {
+        let presented = read(&[
             ("authorization", "bearer  abc"),
             ("x-api-key", KEY),
             ("cookie", "a=b; __Host-portcullis=s; c=d"),
         ]);
-        assert_eq!(shown.presented().bearer, Some(Bearer::Token("abc")));
-        assert_eq!(shown.presented().api_key, Some(KEY));
-        assert_eq!(shown.presented().session, Some("s"));
-        let shown = read(&[("authorization", "Bearer pck_x")]);
-        assert_eq!(shown.presented().bearer, Some(Bearer::ClientKey(KEY)));
+        assert_eq!(presented.presented().bearer, Some(Bearer::Token("abc")));
+        assert_eq!(presented.presented().api_key, Some(KEY));
+        assert_eq!(presented.presented().session, Some("s"));
+        let presented = read(&[("authorization", "Bearer pck_x")]);
+        assert_eq!(presented.presented().bearer, Some(Bearer::ClientKey(KEY)));
     }
 
     #[test]
-    fn what_is_doubtful_is_not_shown() {
+    fn ambiguous_credentials_are_ignored() {
         for fields in [
             &[("authorization", "Bearer a"), ("authorization", "Bearer b")][..],
             &[("authorization", "Basic YTpi")],
             &[("authorization", "Bearer")],
             &[("authorization", "Bearer a b")],
-            &[("x-api-key", "somebody-elses")],
+            &[("x-api-key", "another-key")],
             &[("x-api-key", KEY), ("x-api-key", KEY)],
             &[("cookie", "__Host-portcullis=a; __Host-portcullis=b")],
             &[("cookie", "portcullis=a; __host-portcullis=b; x__Host-portcullis=c")],
@@ -298,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_end_here() {
+    fn consumed_credentials_are_stripped() {
         let all = [
             ("authorization", "Bearer pck_x"),
             ("x-api-key", KEY),
@@ -318,17 +316,17 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_sets_its_own_cookies_and_none_of_the_gateways() {
-        let mut answer = headers(&[
+    fn a_backend_cannot_set_cookies_of_the_gateway() {
+        let mut response = headers(&[
             ("set-cookie", "a=b; Path=/"),
             ("set-cookie", "__Host-portcullis=evil; Path=/; Secure"),
             ("set-cookie", " =__Host-portcullis-browser=evil"),
             ("set-cookie", ""),
             ("set-cookie", "c=__Host-portcullis"),
         ]);
-        strip_set_cookies(&mut answer);
+        strip_set_cookies(&mut response);
         assert_eq!(
-            answer,
+            response,
             headers(&[
                 ("set-cookie", "a=b; Path=/"),
                 ("set-cookie", ""),
@@ -338,14 +336,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_for_the_gateway_goes_on() {
+    fn foreign_credentials_are_forwarded() {
         let foreign =
             [("authorization", "Bearer other"), ("x-api-key", "other"), ("cookie", "a=b;c=d")];
-        let mut kept = headers(&foreign);
-        strip(&mut kept, false, false);
-        assert_eq!(kept, headers(&foreign));
-        strip(&mut kept, true, false);
-        assert!(!kept.contains_key("authorization"), "a token of ours does not");
+        let mut forwarded = headers(&foreign);
+        strip(&mut forwarded, false, false);
+        assert_eq!(forwarded, headers(&foreign));
+        strip(&mut forwarded, true, false);
+        assert!(!forwarded.contains_key("authorization"), "the gateway consumed the token");
         let mut basic = headers(&[("authorization", "Basic YTpi")]);
         strip(&mut basic, true, false);
         assert!(basic.contains_key("authorization"));

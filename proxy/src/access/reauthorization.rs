@@ -1,5 +1,5 @@
-//! May she still? Requests that last are looked at again when grants or credentials change, and
-//! when a credential ends.
+//! Reauthorization of requests that last: when grants or credentials change, and when a credential
+//! expires.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -9,101 +9,101 @@ use std::time::{Duration, SystemTime};
 
 use slab::Slab;
 
-/// How often a worker looks whether something changed: what is taken away has no force after this
-/// time, and what it takes to look.
-pub(crate) const EVERY: Duration = Duration::from_secs(1);
+/// How often a worker checks for changes: a revocation takes effect within this time, and the time
+/// of the check.
+pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The requests of one worker that were let in by credentials, and wait for something.
+/// The pending requests of one worker that were authorized by credentials.
 #[derive(Default)]
-pub(crate) struct Reviews {
-    waiting: RefCell<Slab<Waiting>>,
-    seen: Cell<u64>,
+pub(crate) struct Reauthorization {
+    pending: RefCell<Slab<Pending>>,
+    version: Cell<u64>,
 }
 
-struct Waiting {
+struct Pending {
     until: Option<SystemTime>,
-    /// Set when it is to be looked at.
+    /// Whether it must be reauthorized.
     due: bool,
     waker: Waker,
 }
 
-/// One request's place among them.
-struct Place<'r> {
-    reviews: &'r Reviews,
+/// The registration of one request, removed on drop.
+struct Registration<'r> {
+    reauthorization: &'r Reauthorization,
     until: Option<SystemTime>,
     key: Option<usize>,
 }
 
-// === impl Reviews ===
+// === impl Reauthorization ===
 
-impl Reviews {
-    /// Looks at the time, and at `version`, which changes when grants or credentials do; wakes whom
-    /// it concerns.
-    pub(crate) fn look(&self, version: u64, now: SystemTime) {
-        let changed = self.seen.replace(version) != version;
-        for (_, waiting) in self.waiting.borrow_mut().iter_mut() {
-            if changed || waiting.until.is_some_and(|until| until <= now) {
-                waiting.due = true;
-                waiting.waker.wake_by_ref();
+impl Reauthorization {
+    /// Wakes the requests to reauthorize: all if `version`, which changes with grants and
+    /// credentials, is a new one, else those whose credentials have expired.
+    pub(crate) fn tick(&self, version: u64, now: SystemTime) {
+        let changed = self.version.replace(version) != version;
+        for (_, request) in self.pending.borrow_mut().iter_mut() {
+            if changed || request.until.is_some_and(|until| until <= now) {
+                request.due = true;
+                request.waker.wake_by_ref();
             }
         }
     }
 
-    /// Runs `work` for as long as `may` says yes; it is asked whenever there is a reason to, first
-    /// only after `work` had to wait. `None` where it said no.
+    /// Runs `work` for as long as `is_allowed` returns true; it is called whenever the request is
+    /// due, and not before `work` had to wait. Returns `None` where it returned false.
     pub(crate) async fn guard<F: Future>(
         &self,
         until: Option<SystemTime>,
         work: F,
-        mut may: impl AsyncFnMut() -> bool,
+        mut is_allowed: impl AsyncFnMut() -> bool,
     ) -> Option<F::Output> {
         let mut work = pin!(work);
-        let mut place = Place { reviews: self, until, key: None };
+        let mut registration = Registration { reauthorization: self, until, key: None };
         loop {
             let done = std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
                 Poll::Ready(output) => Poll::Ready(Some(output)),
-                Poll::Pending if place.is_due(cx) => Poll::Ready(None),
+                Poll::Pending if registration.is_due(cx) => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             });
             match done.await {
                 Some(output) => return Some(output),
-                None if may().await => {}
+                None if is_allowed().await => {}
                 None => return None,
             }
         }
     }
 }
 
-// === impl Place ===
+// === impl Registration ===
 
-impl Place<'_> {
-    /// Whether it is to be looked at; registers for the next time either way.
+impl Registration<'_> {
+    /// Whether the request must be reauthorized; registers it for the next tick either way.
     fn is_due(&mut self, cx: &Context<'_>) -> bool {
-        let mut waiting = self.reviews.waiting.borrow_mut();
-        match self.key.and_then(|key| waiting.get_mut(key)) {
-            Some(place) => {
-                if !place.waker.will_wake(cx.waker()) {
-                    place.waker = cx.waker().clone();
+        let mut pending = self.reauthorization.pending.borrow_mut();
+        match self.key.and_then(|key| pending.get_mut(key)) {
+            Some(request) => {
+                if !request.waker.will_wake(cx.waker()) {
+                    request.waker = cx.waker().clone();
                 }
-                std::mem::take(&mut place.due)
+                std::mem::take(&mut request.due)
             }
             None => {
-                self.key = Some(waiting.insert(Waiting {
+                self.key = Some(pending.insert(Pending {
                     until: self.until,
                     due: false,
                     waker: cx.waker().clone(),
                 }));
-                // Something may have changed since it was let in, before it had a place here.
+                // A change between authorization and this registration is not noticed.
                 false
             }
         }
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Registration<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            self.reviews.waiting.borrow_mut().try_remove(key);
+            self.reauthorization.pending.borrow_mut().try_remove(key);
         }
     }
 }
@@ -117,50 +117,56 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_done_at_once_is_never_looked_at() {
-        let reviews = Reviews::default();
+    fn work_that_completes_at_once_is_not_reauthorized() {
+        let reauthorization = Reauthorization::default();
         assert_eq!(
-            reviews.guard(None, std::future::ready(7), async || unreachable!()).now_or_never(),
+            reauthorization
+                .guard(None, std::future::ready(7), async || unreachable!())
+                .now_or_never(),
             Some(Some(7))
         );
-        assert!(reviews.waiting.borrow().is_empty());
+        assert!(reauthorization.pending.borrow().is_empty());
     }
 
     #[test]
-    fn what_lasts_is_looked_at_when_something_changed_and_ends_when_it_may_not() {
-        let reviews = Reviews::default();
-        let (asked, allowed) = (Cell::new(0), Cell::new(true));
-        let mut guarded = Box::pin(reviews.guard(None, std::future::pending::<()>(), async || {
-            asked.set(asked.get() + 1);
-            allowed.get()
-        }));
+    fn lasting_work_is_reauthorized_on_changes_and_cancelled_when_denied() {
+        let reauthorization = Reauthorization::default();
+        let (calls, allowed) = (Cell::new(0), Cell::new(true));
+        let mut guarded =
+            Box::pin(reauthorization.guard(None, std::future::pending::<()>(), async || {
+                calls.set(calls.get() + 1);
+                allowed.get()
+            }));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(guarded.as_mut().poll(&mut cx).is_pending());
-        reviews.look(0, UNIX_EPOCH);
+        reauthorization.tick(0, UNIX_EPOCH);
         assert!(guarded.as_mut().poll(&mut cx).is_pending());
-        assert_eq!(asked.get(), 0, "nothing changed");
-        reviews.look(1, UNIX_EPOCH);
+        assert_eq!(calls.get(), 0, "nothing changed");
+        reauthorization.tick(1, UNIX_EPOCH);
         assert!(guarded.as_mut().poll(&mut cx).is_pending());
-        assert_eq!(asked.get(), 1);
+        assert_eq!(calls.get(), 1);
         allowed.set(false);
-        assert!(guarded.as_mut().poll(&mut cx).is_pending(), "it is not asked without a reason");
-        reviews.look(2, UNIX_EPOCH);
+        assert!(guarded.as_mut().poll(&mut cx).is_pending(), "not called without a change");
+        reauthorization.tick(2, UNIX_EPOCH);
         assert_eq!(guarded.as_mut().poll(&mut cx), Poll::Ready(None));
         drop(guarded);
-        assert!(reviews.waiting.borrow().is_empty());
+        assert!(reauthorization.pending.borrow().is_empty());
     }
 
     #[test]
-    fn what_was_let_in_for_a_time_is_looked_at_when_it_is_over() {
-        let reviews = Reviews::default();
+    fn lasting_work_is_reauthorized_when_a_credential_expires() {
+        let reauthorization = Reauthorization::default();
         let until = UNIX_EPOCH + Duration::from_secs(100);
-        let mut guarded =
-            Box::pin(reviews.guard(Some(until), std::future::pending::<()>(), async || false));
+        let mut guarded = Box::pin(reauthorization.guard(
+            Some(until),
+            std::future::pending::<()>(),
+            async || false,
+        ));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(guarded.as_mut().poll(&mut cx).is_pending());
-        reviews.look(0, until - Duration::from_secs(1));
+        reauthorization.tick(0, until - Duration::from_secs(1));
         assert!(guarded.as_mut().poll(&mut cx).is_pending());
-        reviews.look(0, until);
+        reauthorization.tick(0, until);
         assert_eq!(guarded.as_mut().poll(&mut cx), Poll::Ready(None));
     }
 }

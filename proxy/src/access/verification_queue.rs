@@ -1,9 +1,8 @@
-//! Signature checks take turns: one of a worker's at a time, and what else there is to do comes in
-//! between.
+//! A fair queue of signature checks: a worker runs one at a time, and other ready work in between.
 //!
-//! A check costs some times what a whole request does. Whoever shows tokens by the thousand that
-//! nobody has seen before waits for herself: requests whose credentials are known wait for one
-//! check at the most, and other clients' tokens for one check of hers.
+//! A check costs several times as much as a whole request. A client that floods the gateway with
+//! new tokens delays only itself: requests with cached credentials wait for at most one check, and
+//! tokens of other clients for one of its checks.
 
 use std::cell::RefCell;
 
@@ -12,53 +11,52 @@ use tokio::sync::{Notify, oneshot};
 use portcullis_identity::client_network::ClientNetwork;
 use portcullis_identity::round_robin::RoundRobin;
 
-/// Whose turn it is on one worker.
+/// The queue of one worker.
 #[derive(Default)]
-pub(crate) struct Turns {
+pub(crate) struct VerificationQueue {
     state: RefCell<State>,
-    begun: Notify,
+    started: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    /// One was given since the worker has looked for other work.
-    is_given: bool,
+    /// A permit was granted since the worker last ran other work.
+    is_granted: bool,
     waiting: RoundRobin<oneshot::Sender<()>>,
 }
 
-// === impl Turns ===
+// === impl VerificationQueue ===
 
-impl Turns {
-    /// Takes a turn, if it can be had at once.
-    pub(crate) fn take(&self) -> bool {
+impl VerificationQueue {
+    /// Takes a permit for one check, if there is one now.
+    pub(crate) fn try_acquire(&self) -> bool {
         let mut state = self.state.borrow_mut();
-        if state.is_given {
+        if state.is_granted {
             return false;
         }
-        state.is_given = true;
-        self.begun.notify_one();
+        state.is_granted = true;
+        self.started.notify_one();
         true
     }
 
-    /// Waits for a turn of this client's. As many wait as there are requests under way, which the
-    /// limits bound.
-    pub(crate) async fn wait(&self, client: ClientNetwork) {
-        let turn = self.state.borrow_mut().join(client);
-        self.begun.notify_one();
-        // An error is the worker's end.
-        let _ = turn.await;
+    /// Waits for a permit. The number of waiting requests is bounded by the request limits.
+    pub(crate) async fn acquire(&self, client: ClientNetwork) {
+        let permit = self.state.borrow_mut().join(client);
+        self.started.notify_one();
+        // An error means that the worker stops.
+        let _ = permit.await;
     }
 
-    /// Gives turns, forever: a task of the worker's.
-    pub(crate) async fn give(&self) {
+    /// Grants permits, forever: a task of the worker.
+    pub(crate) async fn run(&self) {
         loop {
-            self.begun.notified().await;
+            self.started.notified().await;
             loop {
-                // All that is ready, and all that has arrived meanwhile, is done first.
+                // Everything that is ready runs first.
                 tokio::task::yield_now().await;
                 let mut state = self.state.borrow_mut();
-                state.is_given = state.next();
-                if !state.is_given {
+                state.is_granted = state.next();
+                if !state.is_granted {
                     break;
                 }
             }
@@ -75,10 +73,9 @@ impl State {
         receiver
     }
 
-    /// Gives the next turn; `false` where nobody waits any more.
+    /// Grants the next permit; `false` if the queue is empty. Cancelled requests are skipped.
     fn next(&mut self) -> bool {
-        // Who has left meanwhile has no turn.
-        std::iter::from_fn(|| self.waiting.pop(|_| true)).any(|(_, turn)| turn.send(()).is_ok())
+        std::iter::from_fn(|| self.waiting.pop(|_| true)).any(|(_, permit)| permit.send(()).is_ok())
     }
 }
 
@@ -95,31 +92,31 @@ mod tests {
         IpAddr::from([192, 0, 2, last]).into()
     }
 
-    /// Lets `number` requests of a client wait, and notes each that has its turn.
-    fn crowd(turns: &Rc<Turns>, log: &Rc<RefCell<Vec<u8>>>, last: u8, number: usize) {
+    /// Queues `number` requests of a client, and logs each permit.
+    fn enqueue(queue: &Rc<VerificationQueue>, log: &Rc<RefCell<Vec<u8>>>, last: u8, number: usize) {
         for _ in 0..number {
-            let (turns, log) = (Rc::clone(turns), Rc::clone(log));
+            let (queue, log) = (Rc::clone(queue), Rc::clone(log));
             spawn_local(async move {
-                turns.wait(client(last)).await;
+                queue.acquire(client(last)).await;
                 log.borrow_mut().push(last);
             });
         }
     }
 
-    fn begin() -> (Rc<Turns>, Rc<RefCell<Vec<u8>>>) {
-        let turns = Rc::new(Turns::default());
-        let giving = Rc::clone(&turns);
-        spawn_local(async move { giving.give().await });
-        (turns, Rc::default())
+    fn start() -> (Rc<VerificationQueue>, Rc<RefCell<Vec<u8>>>) {
+        let queue = Rc::new(VerificationQueue::default());
+        let running = Rc::clone(&queue);
+        spawn_local(async move { running.run().await });
+        (queue, Rc::default())
     }
 
     #[tokio::test]
-    async fn one_is_given_at_once_and_the_next_after_other_work() {
+    async fn one_permit_is_granted_at_once_and_the_next_after_other_work() {
         let test = async {
-            let (turns, log) = begin();
-            assert!(turns.take());
-            assert!(!turns.take());
-            crowd(&turns, &log, 1, 3);
+            let (queue, log) = start();
+            assert!(queue.try_acquire());
+            assert!(!queue.try_acquire());
+            enqueue(&queue, &log, 1, 3);
             for given in 0..3 {
                 assert!(
                     log.borrow().len() <= given + 1,
@@ -128,20 +125,20 @@ mod tests {
                 tokio::task::yield_now().await;
                 tokio::task::yield_now().await;
             }
-            while !turns.take() {
+            while !queue.try_acquire() {
                 tokio::task::yield_now().await;
             }
-            assert_eq!(log.borrow().len(), 3, "those who wait come first");
+            assert_eq!(log.borrow().len(), 3, "waiting requests come first");
         };
         LocalSet::new().run_until(test).await;
     }
 
     #[tokio::test]
-    async fn a_crowd_of_one_client_holds_up_no_other() {
+    async fn a_flood_of_one_client_does_not_delay_others() {
         let test = async {
-            let (turns, log) = begin();
-            crowd(&turns, &log, 1, 500);
-            crowd(&turns, &log, 2, 2);
+            let (queue, log) = start();
+            enqueue(&queue, &log, 1, 500);
+            enqueue(&queue, &log, 2, 2);
             while log.borrow().len() < 502 {
                 tokio::task::yield_now().await;
             }
@@ -150,18 +147,18 @@ mod tests {
                 "{:?}",
                 &log.borrow()[..6]
             );
-            assert!(turns.state.borrow().waiting.is_empty());
+            assert!(queue.state.borrow().waiting.is_empty());
         };
         LocalSet::new().run_until(test).await;
     }
 
     #[tokio::test]
-    async fn who_has_left_has_no_turn() {
-        let turns = Turns::default();
-        drop((0..3).map(|_| turns.state.borrow_mut().join(client(1))).collect::<Vec<_>>());
-        let stays = turns.state.borrow_mut().join(client(2));
-        assert!(turns.state.borrow_mut().next());
+    async fn cancelled_requests_are_skipped() {
+        let queue = VerificationQueue::default();
+        drop((0..3).map(|_| queue.state.borrow_mut().join(client(1))).collect::<Vec<_>>());
+        let stays = queue.state.borrow_mut().join(client(2));
+        assert!(queue.state.borrow_mut().next());
         assert_eq!(stays.await, Ok(()));
-        assert!(!turns.state.borrow_mut().next());
+        assert!(!queue.state.borrow_mut().next());
     }
 }

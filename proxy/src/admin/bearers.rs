@@ -1,10 +1,10 @@
-//! Who may read telemetry.
+//! Authorization of readers of telemetry, by bearer token.
 //!
-//! A review by the cluster costs two questions to the API server. So what came of it is kept for a
-//! while ([`verdicts`]), and whoever comes with a token that is not known gets few of them
-//! ([`questions`]).
+//! A review by the cluster costs two requests to the API server. So its verdict is cached
+//! ([`verdicts`]), and reviews of unknown tokens are limited by client address
+//! ([`review_limiter`]).
 
-mod questions;
+mod review_limiter;
 mod verdicts;
 
 use std::collections::HashSet;
@@ -27,61 +27,61 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use self::questions::Questions;
-use self::verdicts::{Known, Verdicts};
+use self::review_limiter::ReviewLimiter;
+use self::verdicts::{CachedVerdict, Verdicts};
 use crate::access::bearer_token;
 
-/// Reviews under way at a time; others wait in the order in which they came, one for each address.
-const REVIEWS: usize = 4;
-/// The most octets of a token's file.
+/// Concurrent reviews; others wait in order of arrival, one for each address.
+const MAX_REVIEWS: usize = 4;
+/// The longest token file, in octets.
 const MAX_TOKEN_FILE: u64 = 16 * 1024;
 
-/// Decides about bearers.
+/// The policy that authorizes bearers.
 #[derive(Debug)]
 pub(super) enum Bearers {
-    /// All may read.
+    /// Everyone may read.
     Open,
-    /// Whoever has the token in a file.
+    /// Bearers of the token in a file.
     TokenFile(TokenFile),
-    /// Whom the cluster admits.
-    Reviewed(Box<Reviews>),
-    /// Nobody may read.
+    /// Bearers that the cluster allows.
+    Reviewed(Box<TokenReviews>),
+    /// No one may read.
     Closed,
 }
 
-/// Why a request is refused.
+/// Why a request is denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// It has no bearer token, or one that is nobody's.
+    /// It has no bearer token, or an invalid one.
     Unauthenticated,
     /// The token's account may not read.
     Forbidden,
-    /// Too many unknown tokens came from its address.
+    /// Its address has sent too many unknown tokens.
     TooMany,
-    /// There is nobody to decide.
+    /// The token cannot be checked now.
     Unavailable,
 }
 
-/// The token in a file, which is read each time: a replaced file takes effect at once.
+/// A token in a file, which is read for each request: a replaced file takes effect at once.
 #[derive(Debug)]
 pub(super) struct TokenFile {
     path: PathBuf,
     is_broken: AtomicBool,
 }
 
-/// Bearers that a cluster reviews.
-pub(super) struct Reviews {
+/// Bearers that the cluster reviews.
+pub(super) struct TokenReviews {
     reviewer: Arc<dyn BearerReview>,
     fingerprints: Fingerprints,
     verdicts: Mutex<Verdicts>,
-    questions: Mutex<Questions>,
-    /// The addresses that wait for a review.
+    limiter: Mutex<ReviewLimiter>,
+    /// The addresses that are waiting for a review.
     waiting: Mutex<HashSet<IpAddr>>,
-    places: Semaphore,
-    is_away: AtomicBool,
+    permits: Semaphore,
+    is_unavailable: AtomicBool,
 }
 
-/// A place of an address among those that wait, until this is dropped.
+/// An address that is waiting for a review, until this is dropped.
 struct Waiting<'r> {
     waiting: &'r Mutex<HashSet<IpAddr>>,
     peer: IpAddr,
@@ -90,7 +90,7 @@ struct Waiting<'r> {
 // === impl Bearers ===
 
 impl Bearers {
-    /// By what `settings` demand; `reviewer` is the cluster where they name one.
+    /// Creates the policy of `settings`; `reviewer` is the cluster, if there is one.
     pub(super) fn new(
         settings: &Settings,
         reviewer: Option<Arc<dyn BearerReview>>,
@@ -99,18 +99,18 @@ impl Bearers {
             (TelemetryAccess::Open, _) => Self::Open,
             (TelemetryAccess::TokenFile(path), _) => Self::TokenFile(TokenFile::new(path)),
             (TelemetryAccess::TokenReview, Some(reviewer)) => {
-                Self::Reviewed(Box::new(Reviews::new(reviewer)?))
+                Self::Reviewed(Box::new(TokenReviews::new(reviewer)?))
             }
             (TelemetryAccess::TokenReview, None) => Self::Closed,
         })
     }
 
-    /// Whether all may read.
+    /// Whether everyone may read.
     pub(super) fn is_open(&self) -> bool {
         matches!(self, Self::Open)
     }
 
-    /// Whether a request with these fields, from `peer`, may read telemetry.
+    /// Authorizes a request with these fields, from `peer`, to read telemetry.
     pub(super) async fn check(&self, headers: &HeaderMap, peer: IpAddr) -> Result<(), Denied> {
         if self.is_open() {
             return Ok(());
@@ -136,13 +136,13 @@ impl TokenFile {
 
     async fn check(&self, token: &str) -> Result<(), Denied> {
         let expected = self.read().await.ok_or(Denied::Unavailable)?;
-        // Digests, so that not even the length shows in the time.
-        let (shown, expected) = (digest(&SHA256, token.as_bytes()), digest(&SHA256, &expected));
-        verify_slices_are_equal(shown.as_ref(), expected.as_ref())
+        // Digests are compared, so that timing does not reveal the length.
+        let (presented, expected) = (digest(&SHA256, token.as_bytes()), digest(&SHA256, &expected));
+        verify_slices_are_equal(presented.as_ref(), expected.as_ref())
             .map_err(|_| Denied::Unauthenticated)
     }
 
-    /// The token; `None` where the file has none.
+    /// Reads the token; `None` if the file has none.
     async fn read(&self) -> Option<Vec<u8>> {
         let read = async {
             let mut text = Vec::new();
@@ -160,7 +160,7 @@ impl TokenFile {
             Err(error) => {
                 if !was_broken {
                     let file = self.path.display();
-                    tracing::warn!(%file, %error, "failed to read the token of telemetry: nobody can read metrics");
+                    tracing::warn!(%file, %error, "failed to read the telemetry token: requests for metrics are denied");
                 }
                 None
             }
@@ -168,53 +168,55 @@ impl TokenFile {
     }
 }
 
-// === impl Reviews ===
+// === impl TokenReviews ===
 
-impl Reviews {
+impl TokenReviews {
     fn new(reviewer: Arc<dyn BearerReview>) -> Result<Self, NoRandomness> {
         Ok(Self {
             reviewer,
             fingerprints: Fingerprints::new()?,
             verdicts: Mutex::default(),
-            questions: Mutex::default(),
+            limiter: Mutex::default(),
             waiting: Mutex::default(),
-            places: Semaphore::new(REVIEWS),
-            is_away: AtomicBool::new(false),
+            permits: Semaphore::new(MAX_REVIEWS),
+            is_unavailable: AtomicBool::new(false),
         })
     }
 
     async fn check(&self, token: &str, peer: IpAddr) -> Result<(), Denied> {
         let bearer = self.fingerprints.of("telemetry", &[token]).ok_or(Denied::Unavailable)?;
-        let known = lock(&self.verdicts).find(&bearer, Instant::now());
-        match known {
-            Known::Decided(verdict) => decided(verdict),
-            // Admitted bearers are few, and are asked for once a minute each: they need not wait
-            // for those who are nobody.
-            Known::WasAllowed => self.review(bearer, token).await.map_or(Ok(()), decided),
-            Known::Nothing => {
+        let cached = lock(&self.verdicts).find(&bearer, Instant::now());
+        match cached {
+            CachedVerdict::Decided(verdict) => into_result(verdict),
+            // Allowed bearers are few, and reviewed once a minute each: they need not wait behind
+            // unknown ones.
+            CachedVerdict::WasAllowed => {
+                self.review(bearer, token).await.map_or(Ok(()), into_result)
+            }
+            CachedVerdict::Unknown => {
                 let peer = peer.to_canonical();
                 let _waiting = Waiting::new(&self.waiting, peer).ok_or(Denied::TooMany)?;
-                if !lock(&self.questions).take(peer, Instant::now()) {
+                if !lock(&self.limiter).take(peer, Instant::now()) {
                     return Err(Denied::TooMany);
                 }
-                let _place = self.places.acquire().await.map_err(|_| Denied::Unavailable)?;
-                self.review(bearer, token).await.map_or(Err(Denied::Unavailable), decided)
+                let _permit = self.permits.acquire().await.map_err(|_| Denied::Unavailable)?;
+                self.review(bearer, token).await.map_or(Err(Denied::Unavailable), into_result)
             }
         }
     }
 
-    /// Asks the cluster, and remembers what it says; `None` where it says nothing.
+    /// Has the cluster review the token, and caches the verdict; `None` if it is unavailable.
     async fn review(&self, bearer: Fingerprint, token: &str) -> Option<Verdict> {
         let reviewed = self.reviewer.review(token.to_owned()).await;
-        let was_away = self.is_away.swap(reviewed.is_err(), Ordering::Relaxed);
+        let was_unavailable = self.is_unavailable.swap(reviewed.is_err(), Ordering::Relaxed);
         match reviewed {
             Ok(verdict) => {
-                lock(&self.verdicts).learn(bearer, verdict, Instant::now());
+                lock(&self.verdicts).insert(bearer, verdict, Instant::now());
                 Some(verdict)
             }
             Err(error) => {
-                if !was_away {
-                    tracing::warn!(%error, "failed to review a bearer of telemetry: those admitted before stay so for {} min", verdicts::OUTLIVES.as_secs() / 60);
+                if !was_unavailable {
+                    tracing::warn!(%error, "failed to review a telemetry bearer: those allowed before stay allowed for {} min", verdicts::GRACE.as_secs() / 60);
                 }
                 None
             }
@@ -222,13 +224,13 @@ impl Reviews {
     }
 }
 
-impl fmt::Debug for Reviews {
+impl fmt::Debug for TokenReviews {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reviews").field("reviewer", &self.reviewer).finish_non_exhaustive()
+        f.debug_struct("TokenReviews").field("reviewer", &self.reviewer).finish_non_exhaustive()
     }
 }
 
-fn decided(verdict: Verdict) -> Result<(), Denied> {
+fn into_result(verdict: Verdict) -> Result<(), Denied> {
     match verdict {
         Verdict::Allowed => Ok(()),
         Verdict::Forbidden => Err(Denied::Forbidden),
@@ -243,10 +245,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 // === impl Waiting ===
 
 impl<'r> Waiting<'r> {
-    /// A place; `None` where the address has one.
+    /// Registers the address; `None` if it is waiting already.
     fn new(waiting: &'r Mutex<HashSet<IpAddr>>, peer: IpAddr) -> Option<Self> {
         let is_new = lock(waiting).insert(peer);
-        // Not made where another one has the place: dropped, it would give that back.
+        // Not built for a duplicate: its drop would remove the first registration.
         is_new.then(|| Self { waiting, peer })
     }
 }

@@ -1,10 +1,9 @@
-//! What keeps web pages away from listeners that ask for no credential: a browser on the machine,
-//! or in its network, sends what a page wants it to.
+//! Protection from web pages for listeners without authentication: a page can make any browser on
+//! the machine, or in its network, send requests to them.
 //!
-//! A page reads answers of its own origin alone. It makes a foreign address its own origin by DNS
-//! rebinding: its name leads to that address by now. Then `Host` has its name. And it sends
-//! requests without reading the answer: then `Origin` (RFC 6454) or `Sec-Fetch-Site` (W3C Fetch
-//! Metadata) say that a page did.
+//! With DNS rebinding a page points its own name at the listener, to read the responses: then
+//! `Host` has that name. Without it, a page can send requests but not read the responses: then
+//! `Origin` (RFC 6454) or `Sec-Fetch-Site` (W3C Fetch Metadata) identifies it.
 
 use std::net::IpAddr;
 
@@ -14,40 +13,40 @@ use http::{HeaderMap, HeaderName, Method, Request};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Why a request is refused.
+/// Why a request is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Foreign {
-    /// It was meant for another host.
+    /// It is for another host.
     Host,
     /// A page of another site sent it.
     Page,
 }
 
-/// Which hosts a listener is.
+/// The hosts that a listener accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hosts {
     /// `localhost` and loopback addresses.
     Loopback,
-    /// `localhost` and all IP addresses: no page can make an address its name.
+    /// `localhost` and all IP addresses: no page can have an address as its name.
     Addresses,
 }
 
-/// Whether the request may come from something else than a foreign page. The port of `Host` is of
-/// no importance: `kubectl port-forward` may listen on another.
+/// Rejects requests that a foreign web page may have sent. The port of `Host` is ignored:
+/// `kubectl port-forward` may use another one.
 pub(super) fn check<B>(request: &Request<B>, hosts: Hosts) -> Result<(), Foreign> {
     let named = request.uri().authority().is_none_or(|authority| hosts.has(authority));
     if !named || !host(request.headers()).is_some_and(|host| hosts.has(&host)) {
         return Err(Foreign::Host);
     }
-    let is_order = !matches!(*request.method(), Method::GET | Method::HEAD);
+    let is_command = !matches!(*request.method(), Method::GET | Method::HEAD);
     let site = request.headers().get_all(SEC_FETCH_SITE).iter().all(|site| {
-        // What was typed into the address bar, and what such a page loads by itself; but no order.
-        !is_order && matches!(site.as_bytes(), b"none" | b"same-origin")
+        // Sent from the address bar, or by the page that this opened; but never a command.
+        !is_command && matches!(site.as_bytes(), b"none" | b"same-origin")
     });
     if !site || request.headers().contains_key(ORIGIN) { Err(Foreign::Page) } else { Ok(()) }
 }
 
-/// The one `Host`, where it has the form of one.
+/// The host of the request, if there is exactly one and it is valid.
 fn host(headers: &HeaderMap) -> Option<Authority> {
     let mut fields = headers.get_all(HOST).iter();
     let host = fields.next().filter(|_| fields.next().is_none())?;
@@ -91,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machines_names_are_answered() {
+    fn only_names_of_this_machine_are_accepted() {
         for host in [
             "localhost",
             "LocalHost:9901",
@@ -132,20 +131,20 @@ mod tests {
     }
 
     #[test]
-    fn there_is_one_host_and_the_target_names_no_other() {
-        let refused = |target: &str, fields: &[(&str, &str)]| {
+    fn exactly_one_host_is_accepted() {
+        let check_target = |target: &str, fields: &[(&str, &str)]| {
             check(&request("GET", target, fields), Hosts::Loopback)
         };
-        assert_eq!(refused("/", &[]), Err(Foreign::Host));
+        assert_eq!(check_target("/", &[]), Err(Foreign::Host));
         let twice = [("host", "localhost"), ("host", "evil.example")];
-        assert_eq!(refused("/", &twice), Err(Foreign::Host));
+        assert_eq!(check_target("/", &twice), Err(Foreign::Host));
         let one = [("host", "localhost")];
-        assert_eq!(refused("http://evil.example/", &one), Err(Foreign::Host));
-        assert_eq!(refused("http://localhost:9901/", &one), Ok(()));
+        assert_eq!(check_target("http://evil.example/", &one), Err(Foreign::Host));
+        assert_eq!(check_target("http://localhost:9901/", &one), Ok(()));
     }
 
     #[test]
-    fn pages_neither_read_nor_order() {
+    fn pages_can_neither_read_nor_send_commands() {
         let check = |method: &str, field: (&str, &str)| {
             check(&request(method, "/x", &[("host", "localhost:9901"), field]), Hosts::Loopback)
         };

@@ -1,7 +1,7 @@
-//! Certificates as `/certificates` tells them, which `portcullis certs` reads too: what is served,
-//! until when, and what comes next.
+//! The page `/certificates`, which `portcullis certs` reads too: certificates in use, their expiry,
+//! and their next renewal.
 //!
-//! Fields are only ever added. Whatever reads it must pass over fields that it does not know.
+//! Fields are only ever added: readers must ignore unknown ones.
 
 use std::time::SystemTime;
 
@@ -14,32 +14,32 @@ use crate::certificates::acme::Acme;
 use crate::certificates::acme::state::Record;
 use crate::live_table::origin;
 
-/// A certificate that is served, or that is to be.
+/// A certificate that is served, or to be ordered.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
-    /// Its own name, where the gateway orders it; empty where people have brought it.
+    /// Its own name, if the gateway orders it; empty if an operator provides it.
     pub name: String,
-    /// The names that it is for.
+    /// The DNS names that it is valid for.
     pub names: Vec<String>,
-    /// Where it was found; empty before there is one.
+    /// The resource or file that it is in; empty before it was issued.
     pub origin: String,
-    /// The directory of the authority that issued it, where the gateway has ordered it.
+    /// The directory of the authority that issued it, if the gateway ordered it.
     pub issuer: Option<String>,
-    /// When it ends, in seconds since 1970.
+    /// When it expires, in seconds since 1970.
     pub not_after: Option<u64>,
-    /// Seconds until then; 0 once it has ended.
+    /// Seconds until then; 0 once it has expired.
     pub expires_in_seconds: Option<u64>,
-    /// When it is to be renewed, in seconds since 1970, as far as that is known.
+    /// When it is to be renewed, in seconds since 1970, if that is known.
     pub renew_at: Option<u64>,
-    /// When an order that failed is tried again, in seconds since 1970.
+    /// When a failed order is retried, in seconds since 1970.
     pub next_try: Option<u64>,
-    /// Orders that failed in a row.
+    /// Consecutive failed orders.
     pub failures: u32,
-    /// Why the last one failed.
+    /// The error of the last failed order.
     pub last_error: Option<String>,
 }
 
-/// Why a renewal was not asked for.
+/// Why a renewal was not requested.
 #[derive(Debug)]
 pub(super) enum NotRenewed {
     Unknown,
@@ -49,7 +49,7 @@ pub(super) enum NotRenewed {
 // === impl Admin ===
 
 impl Admin {
-    /// All certificates: those that are ordered, and those that were brought.
+    /// All certificates: those that the gateway orders, and those that operators provide.
     pub(super) fn certificate_list(&self) -> Vec<Certificate> {
         let now = SystemTime::now();
         let in_use = self.certificates.in_use();
@@ -62,9 +62,10 @@ impl Admin {
         };
         let mut list = Vec::new();
         let mut ordered = Vec::new();
-        for (name, record) in self.acme.iter().flat_map(|acme| acme.known().certificates.clone()) {
-            let kept = self.acme.as_ref().and_then(|acme| kept(acme, &name));
-            let found = kept.and_then(|kept| in_use.iter().find(|checked| checked.origin == kept));
+        for (name, record) in self.acme.iter().flat_map(|acme| acme.state().certificates.clone()) {
+            let stored = self.acme.as_ref().and_then(|acme| stored_origin(acme, &name));
+            let found =
+                stored.and_then(|stored| in_use.iter().find(|checked| checked.origin == stored));
             ordered.extend(found.map(|checked| checked.origin.clone()));
             list.push(Certificate::ordered(
                 name,
@@ -81,34 +82,34 @@ impl Admin {
         list
     }
 
-    /// Asks for the renewal of an ordered certificate, by its own name or by a name that it is for.
+    /// Requests the renewal of an ordered certificate, found by its own name or a DNS name.
     /// Returns its own name.
     pub(super) async fn renew(&self, name: &str) -> Result<String, NotRenewed> {
         let Some(acme) = &self.acme else { return Err(NotRenewed::Unknown) };
-        let known = acme.known();
-        let found = known
+        let state = acme.state();
+        let found = state
             .certificates
             .iter()
             .find(|(own, record)| *own == name || record.names.contains(name));
         let Some((own, _)) = found else { return Err(NotRenewed::Unknown) };
-        match acme.store().ask_renewal(own.clone()).await {
+        match acme.store().request_renewal(own.clone()).await {
             Ok(()) => Ok(own.clone()),
-            // It is being ordered already.
+            // It has not been issued yet: an order is under way.
             Err(StoreError::Unknown) => Ok(own.clone()),
             Err(error) => Err(NotRenewed::Store(error)),
         }
     }
 
-    /// Asks for new keys of the accounts with authorities.
+    /// Requests new keys for the accounts with authorities.
     pub(super) async fn roll_over(&self) -> Result<(), NotRenewed> {
         let Some(acme) = &self.acme else { return Err(NotRenewed::Unknown) };
-        // What tells one request from another is never compared but for equality.
+        // Identifies the request; only ever compared for equality.
         let request = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default()
             .as_micros()
             .to_string();
-        match acme.store().ask_rollover(request).await {
+        match acme.store().request_rollover(request).await {
             Ok(()) => Ok(()),
             Err(StoreError::Unknown) => Err(NotRenewed::Unknown),
             Err(error) => Err(NotRenewed::Store(error)),
@@ -116,9 +117,9 @@ impl Admin {
     }
 }
 
-fn kept(acme: &Acme, name: &str) -> Option<portcullis_config::model::Origin> {
-    let held = acme.store().held().borrow().clone()?;
-    held.certificates.get(name).map(|kept| kept.certificate.origin.clone())
+fn stored_origin(acme: &Acme, name: &str) -> Option<portcullis_config::model::Origin> {
+    let stored = acme.store().contents().borrow().clone()?;
+    stored.certificates.get(name).map(|stored| stored.certificate.origin.clone())
 }
 
 // === impl Certificate ===
@@ -133,9 +134,9 @@ impl Certificate {
             names,
             issuer: record.authority,
             renew_at: renewal.map(|renewal| renewal.at),
-            next_try: record.trouble.as_ref().map(|trouble| trouble.until),
-            failures: record.trouble.as_ref().map_or(0, |trouble| trouble.failures),
-            last_error: record.trouble.map(|trouble| trouble.error),
+            next_try: record.failure.as_ref().map(|failure| failure.until),
+            failures: record.failure.as_ref().map_or(0, |failure| failure.failures),
+            last_error: record.failure.map(|failure| failure.error),
             ..served
         }
     }

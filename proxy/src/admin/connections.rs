@@ -1,33 +1,32 @@
-//! Which connections of a listener stay open, so that nobody crowds out anybody else: a new one is
-//! never refused, an old one makes room.
+//! The connections of a listener, bounded by eviction: a new connection is never rejected, an old
+//! one is evicted instead.
 //!
-//! The law: whoever has the most connections loses one, and among those first the oldest that has
-//! not sent a whole request yet. A peer that holds few is not touched by one that holds many,
-//! however many that opens.
+//! The invariant: the peer with the most connections loses one, preferably the oldest that has not
+//! sent a whole request yet. A peer with few connections loses none to a peer with many.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-/// How many connections there may be.
+/// The most connections.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Capacity {
-    /// In all.
+    /// In total.
     pub(super) connections: usize,
     /// From one address.
     pub(super) per_peer: usize,
 }
 
-/// The open connections of one listener. `H` is what ends one.
+/// The open connections of one listener. `H` is a handle that closes one.
 #[derive(Debug)]
 pub(super) struct Connections<H> {
     capacity: Capacity,
-    /// By age, the oldest first.
+    /// By age, oldest first.
     open: BTreeMap<Id, Connection<H>>,
     peers: HashMap<IpAddr, usize>,
     next: u64,
 }
 
-/// A connection's number: later ones have higher ones.
+/// The number of a connection, in order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Id(u64);
 
@@ -45,8 +44,8 @@ impl<H> Connections<H> {
         Self { capacity, open: BTreeMap::new(), peers: HashMap::new(), next: 0 }
     }
 
-    /// Takes one more connection of `peer`. Returns its number, and what ends the connection that
-    /// makes room for it, which is not counted any more; the caller ends it.
+    /// Adds a connection of `peer`. Returns its number, and the handle of the connection evicted
+    /// for it, which the caller must close.
     pub(super) fn admit(&mut self, peer: IpAddr) -> (Id, Option<H>) {
         let peer = peer.to_canonical();
         let victim = self.victim(peer).and_then(|victim| self.remove(victim));
@@ -57,21 +56,21 @@ impl<H> Connections<H> {
         (id, victim)
     }
 
-    /// Says what ends the connection.
+    /// Sets the handle that closes the connection.
     pub(super) fn set_handle(&mut self, id: Id, handle: H) {
         if let Some(connection) = self.open.get_mut(&id) {
             connection.handle = Some(handle);
         }
     }
 
-    /// Says that the connection's request has arrived.
+    /// Records that the connection's request has arrived.
     pub(super) fn set_has_request(&mut self, id: Id) {
         if let Some(connection) = self.open.get_mut(&id) {
             connection.has_request = true;
         }
     }
 
-    /// Forgets a connection, because it has ended or is about to. Returns what ends it.
+    /// Removes a connection that is closed or about to be. Returns its handle.
     pub(super) fn remove(&mut self, id: Id) -> Option<H> {
         let connection = self.open.remove(&id)?;
         if let Some(count) = self.peers.get_mut(&connection.peer) {
@@ -83,17 +82,17 @@ impl<H> Connections<H> {
         connection.handle
     }
 
-    /// The connection that goes when `peer` opens another one, where one must.
+    /// The connection to evict when `peer` opens another one; `None` while there is room.
     fn victim(&self, peer: IpAddr) -> Option<Id> {
         let count = |peer: &IpAddr| self.peers.get(peer).copied().unwrap_or_default();
         let most = self.peers.values().copied().max().unwrap_or_default();
-        let must_go = |candidate: &IpAddr| match count(&peer) >= self.capacity.per_peer {
+        let is_candidate = |candidate: &IpAddr| match count(&peer) >= self.capacity.per_peer {
             true => *candidate == peer,
             false => self.open.len() >= self.capacity.connections && count(candidate) == most,
         };
         self.open
             .iter()
-            .filter(|(_, connection)| must_go(&connection.peer))
+            .filter(|(_, connection)| is_candidate(&connection.peer))
             .min_by_key(|(id, connection)| (connection.has_request, **id))
             .map(|(id, _)| *id)
     }
@@ -124,20 +123,20 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_idle_connection_of_a_peer_makes_room_for_its_next_one() {
+    fn the_oldest_idle_connection_of_a_peer_is_evicted_for_its_next_one() {
         let mut listener = Listener::new(9, 3);
         let (first, _) = listener.admit(1);
         let (second, _) = listener.admit(1);
-        let (_, nobody) = listener.admit(1);
-        assert_eq!(nobody, None);
+        let (_, none) = listener.admit(1);
+        assert_eq!(none, None);
         listener.0.set_has_request(first);
         let (_, victim) = listener.admit(1);
-        assert_eq!(victim, Some(second), "the first one is being answered");
-        assert_eq!(listener.admit(2).1, None, "another peer is not concerned");
+        assert_eq!(victim, Some(second), "the first one has a request");
+        assert_eq!(listener.admit(2).1, None, "another peer is not affected");
     }
 
     #[test]
-    fn a_connection_that_is_answered_goes_where_no_other_is_left() {
+    fn a_connection_with_a_request_is_evicted_if_there_is_no_other() {
         let mut listener = Listener::new(9, 2);
         let (first, _) = listener.admit(1);
         let (second, _) = listener.admit(1);
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_in_ipv6_clothes_is_the_same_peer() {
+    fn an_ipv4_mapped_address_is_the_same_peer() {
         let mut listener = Listener::new(9, 1);
         let (first, _) = listener.admit(1);
         let mapped = "::ffff:10.0.0.1".parse().expect("an address");
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn when_all_places_are_taken_the_peer_with_the_most_makes_room() {
+    fn in_a_full_table_the_peer_with_the_most_connections_loses_one() {
         let mut listener = Listener::new(4, 3);
         let (kubelet, _) = listener.admit(9);
         let (first, _) = listener.admit(1);
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_counts_no_more() {
+    fn removed_connections_are_not_counted() {
         let mut listener = Listener::new(2, 1);
         let (first, _) = listener.admit(1);
         assert_eq!(listener.0.remove(first), Some(first));
@@ -175,10 +174,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever others do, a peer with one connection keeps it as long as another peer has
-        /// more than one; and no limit is ever passed.
+        /// A peer with one connection keeps it as long as another peer has more than one; and no
+        /// limit is ever exceeded.
         #[test]
-        fn nobody_with_one_connection_loses_it_to_a_peer_with_many(
+        fn a_peer_with_one_connection_does_not_lose_it_to_a_peer_with_many(
             steps in prop::collection::vec((0..4_u8, any::<bool>()), 0..200),
         ) {
             let mut listener = Listener::new(8, 4);

@@ -1,4 +1,4 @@
-//! The listener for the kubelet's probes. It names no host, so whoever reaches it may ask.
+//! The listener for the kubelet's probes. Its replies reveal no host, so it needs no credentials.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use hyper::body::Incoming;
 use super::Admin;
 use super::connections::Capacity;
 use super::reply::{Reply, not_allowed, text};
-use super::server::Answer;
+use super::server::Handler;
 
-/// A probe is one small request: many fit, and none lasts.
+/// A probe is one short request, so many connections fit.
 pub(super) const CAPACITY: Capacity = Capacity { connections: 512, per_peer: 128 };
-/// How long a connection may last.
+/// The longest lifetime of a connection.
 pub(super) const LIFETIME: Duration = Duration::from_secs(10);
 
 /// `/livez` and `/readyz`, and nothing else.
@@ -22,8 +22,8 @@ pub(super) struct Probes(pub(super) Arc<Admin>);
 
 // === impl Probes ===
 
-impl Answer for Probes {
-    async fn answer(&self, request: &Request<Incoming>, _: IpAddr) -> Reply {
+impl Handler for Probes {
+    async fn handle(&self, request: &Request<Incoming>, _: IpAddr) -> Reply {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return not_allowed("GET, HEAD");
         }

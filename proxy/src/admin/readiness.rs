@@ -1,13 +1,13 @@
-//! Whether the gateway should be sent traffic.
+//! Whether the gateway is ready for traffic.
 
-/// What readiness depends on.
+/// The conditions of readiness.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct State {
-    /// Every kind of resource has been read in whole once.
+    /// Every kind of resource has been read completely once.
     pub(super) synced: bool,
     /// The gateway is stopping.
     pub(super) draining: bool,
-    /// A certificate can be served, or none was asked for.
+    /// A certificate is usable, or none is configured.
     pub(super) certificate: bool,
 }
 
@@ -15,7 +15,7 @@ pub(super) struct State {
 pub(super) fn reasons(state: State) -> Vec<&'static str> {
     let reasons = [
         (state.draining, "the gateway is draining"),
-        (!state.synced, "the source has not been read in whole yet"),
+        (!state.synced, "the source has not been read completely yet"),
         (!state.certificate, "none of the configured certificates is usable"),
     ];
     reasons.into_iter().filter_map(|(holds, reason)| holds.then_some(reason)).collect()
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gateway_is_ready_when_it_knows_all_and_does_not_stop() {
+    fn a_gateway_is_ready_if_every_condition_holds() {
         let ready = State { synced: true, draining: false, certificate: true };
         assert!(reasons(ready).is_empty());
         assert_eq!(reasons(State { synced: false, ..ready }).len(), 1);

@@ -1,4 +1,4 @@
-//! Answers of the listeners that are not for clients.
+//! Replies of the operators' listeners.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::browser::Foreign;
 
-/// An answer with its whole body.
+/// A reply with its whole body.
 pub(super) type Reply = Response<Full<Bytes>>;
 
 /// The media type of plain text.
@@ -20,27 +20,27 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// Makes large answers on a thread where they hold nothing up, one at a time.
+/// Renders large replies on a blocking thread, one at a time.
 #[derive(Debug, Clone)]
-pub(super) struct Press(Arc<Semaphore>);
+pub(super) struct Renderer(Arc<Semaphore>);
 
-// === impl Press ===
+// === impl Renderer ===
 
-impl Press {
+impl Renderer {
     pub(super) fn new() -> Self {
         Self(Arc::new(Semaphore::new(1)))
     }
 
-    /// What `make` makes, once those that came before are made.
-    pub(super) async fn make(&self, make: impl FnOnce() -> Reply + Send + 'static) -> Reply {
-        let place = Arc::clone(&self.0).acquire_owned().await;
-        let made = tokio::task::spawn_blocking(move || {
-            // Held until it is made, also where nobody waits for it any more.
-            let _place = place;
-            make()
+    /// Returns the reply that `render` builds, once earlier ones are done.
+    pub(super) async fn render(&self, render: impl FnOnce() -> Reply + Send + 'static) -> Reply {
+        let permit = Arc::clone(&self.0).acquire_owned().await;
+        let rendered = tokio::task::spawn_blocking(move || {
+            // Held until the reply is rendered, even if the request was cancelled.
+            let _permit = permit;
+            render()
         });
-        made.await.unwrap_or_else(|_| {
-            let text = "this is a defect of the gateway: see its log\n";
+        rendered.await.unwrap_or_else(|_| {
+            let text = "internal error of the gateway: see its log\n";
             self::text(StatusCode::INTERNAL_SERVER_ERROR, text)
         })
     }
@@ -57,7 +57,7 @@ pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     reply(status, TEXT, body)
 }
 
-/// An answer that no page of another site can use, and that nobody keeps.
+/// A reply that pages of other sites cannot read, and that is not cached.
 pub(super) fn reply(status: StatusCode, kind: HeaderValue, body: impl Into<Bytes>) -> Reply {
     let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
@@ -69,20 +69,20 @@ pub(super) fn reply(status: StatusCode, kind: HeaderValue, body: impl Into<Bytes
     reply
 }
 
-/// For a method that the path does not have.
+/// The reply to a method that the path does not support.
 pub(super) fn not_allowed(allowed: &'static str) -> Reply {
     let mut reply = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {allowed}\n"));
     reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     reply
 }
 
-/// For what a web page sent, or had sent.
+/// The reply to a request that a web page sent.
 pub(super) fn foreign(foreign: Foreign, hosts: &str) -> Reply {
     match foreign {
         Foreign::Host => {
             let text = format!("the request's Host must be {hosts}\n");
             self::text(StatusCode::MISDIRECTED_REQUEST, text)
         }
-        Foreign::Page => text(StatusCode::FORBIDDEN, "this is not for web pages\n"),
+        Foreign::Page => text(StatusCode::FORBIDDEN, "web pages have no access\n"),
     }
 }

@@ -1,5 +1,5 @@
-//! The listener for metrics. Their labels name environments and services, hidden ones too: who may
-//! read them is for [`super::bearers`] to decide.
+//! The listener for metrics. Their labels name environments and services, hidden ones too, so that
+//! [`super::bearers`] authorizes each request.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use super::Admin;
 use super::bearers::Denied;
 use super::browser::{self, Hosts};
 use super::connections::Capacity;
-use super::reply::{Press, Reply, foreign, not_allowed, reply, text};
-use super::server::Answer;
+use super::reply::{Renderer, Reply, foreign, not_allowed, reply, text};
+use super::server::Handler;
 
-/// Few read metrics. Each answer that a slow reader has not taken yet is held in memory.
+/// Metrics have few readers, and each response is in memory until its reader has received it.
 pub(super) const CAPACITY: Capacity = Capacity { connections: 64, per_peer: 8 };
-/// How long a connection may last.
+/// The longest lifetime of a connection.
 pub(super) const LIFETIME: Duration = Duration::from_secs(30);
 
 const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -26,20 +26,20 @@ const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4
 /// `/metrics`.
 pub(super) struct Scrape {
     admin: Arc<Admin>,
-    press: Press,
+    renderer: Renderer,
 }
 
 // === impl Scrape ===
 
 impl Scrape {
     pub(super) fn new(admin: Arc<Admin>) -> Self {
-        Self { admin, press: Press::new() }
+        Self { admin, renderer: Renderer::new() }
     }
 
-    /// Whether the request may read, before anything else is said.
-    async fn admit(&self, request: &Request<Incoming>, peer: IpAddr) -> Result<(), Reply> {
+    /// Authorizes the request, before anything else is revealed.
+    async fn authorize(&self, request: &Request<Incoming>, peer: IpAddr) -> Result<(), Reply> {
         let bearers = &self.admin.bearers;
-        // A page has no token to show; without one it would read in its visitor's name.
+        // A page has no token; where none is needed, it could read metrics through the browser.
         if bearers.is_open() {
             browser::check(request, Hosts::Addresses)
                 .map_err(|why| foreign(why, "an IP address or `localhost`"))?;
@@ -51,9 +51,9 @@ impl Scrape {
     }
 }
 
-impl Answer for Scrape {
-    async fn answer(&self, request: &Request<Incoming>, peer: IpAddr) -> Reply {
-        if let Err(reply) = self.admit(request, peer).await {
+impl Handler for Scrape {
+    async fn handle(&self, request: &Request<Incoming>, peer: IpAddr) -> Reply {
+        if let Err(reply) = self.authorize(request, peer).await {
             return reply;
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -63,7 +63,7 @@ impl Answer for Scrape {
             return text(StatusCode::NOT_FOUND, "/metrics\n");
         }
         let admin = Arc::clone(&self.admin);
-        self.press.make(move || metrics(&admin)).await
+        self.renderer.render(move || metrics(&admin)).await
     }
 }
 
@@ -73,7 +73,7 @@ fn metrics(admin: &Admin) -> Reply {
         Ok(metrics) => reply(StatusCode::OK, METRICS, metrics),
         Err(error) => {
             tracing::error!(%error, "failed to write the metrics");
-            text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n")
+            text(StatusCode::INTERNAL_SERVER_ERROR, "failed to write the metrics\n")
         }
     }
 }
@@ -81,23 +81,23 @@ fn metrics(admin: &Admin) -> Reply {
 fn denied(denied: Denied) -> Reply {
     match denied {
         Denied::Unauthenticated => {
-            let mut reply = text(StatusCode::UNAUTHORIZED, "show a bearer token that is valid\n");
+            let mut reply = text(StatusCode::UNAUTHORIZED, "a valid bearer token is required\n");
             let challenge = HeaderValue::from_static("Bearer realm=\"telemetry\"");
             reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);
             reply
         }
         Denied::Forbidden => text(
             StatusCode::FORBIDDEN,
-            "the token's account may not `get` the non-resource URL /metrics\n",
+            "the token's account is not allowed to `get` the non-resource URL /metrics\n",
         ),
-        Denied::TooMany => again(StatusCode::TOO_MANY_REQUESTS, "too many unknown tokens\n"),
+        Denied::TooMany => retry_later(StatusCode::TOO_MANY_REQUESTS, "too many unknown tokens\n"),
         Denied::Unavailable => {
-            again(StatusCode::SERVICE_UNAVAILABLE, "bearers cannot be reviewed for now\n")
+            retry_later(StatusCode::SERVICE_UNAVAILABLE, "bearer tokens cannot be reviewed now\n")
         }
     }
 }
 
-fn again(status: StatusCode, body: &'static str) -> Reply {
+fn retry_later(status: StatusCode, body: &'static str) -> Reply {
     let mut reply = text(status, body);
     reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     reply

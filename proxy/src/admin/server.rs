@@ -1,6 +1,6 @@
-//! The HTTP/1.1 server of the listeners that are not for clients. Everything about it is bounded:
-//! connections in all and by peer, a request's head, the time for a connection. A connection
-//! carries one request: nothing stays open between two, and nothing is pipelined.
+//! The HTTP/1.1 server of the operators' listeners. Everything about it is bounded: connections in
+//! total and by peer, request heads, and the lifetime of a connection. A connection carries one
+//! request, without keep-alive or pipelining.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,44 +23,48 @@ use tokio::time::{sleep, timeout};
 use super::connections::{Capacity, Connections, Id};
 use crate::listen::accept::is_of_one_connection;
 
-/// Octets of a request's head, and of what is written at a time.
+/// The longest request head, and the size of a write, in octets.
 const BUFFER: usize = 16 * 1024;
-/// For a request's head.
-const HEAD: Duration = Duration::from_secs(5);
-/// After accepting failed for want of descriptors or memory.
+/// How long a request's head may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause after a lack of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// What tells one of these listeners from another.
+/// The properties of one listener, and its counter.
 #[derive(Debug)]
 pub(super) struct Listener {
     /// Its name in logs and metrics.
     pub(super) name: &'static str,
-    /// How many connections there may be.
+    /// The most connections.
     pub(super) capacity: Capacity,
-    /// How long a connection may last in all.
+    /// The longest lifetime of a connection.
     pub(super) lifetime: Duration,
     /// Connections that were closed to make room.
     pub(super) evicted: AtomicU64,
 }
 
-/// Whose request it is that is answered.
-pub(super) trait Answer: Send + Sync + 'static {
-    /// Answers a request of `peer`.
-    fn answer(
+/// Handles the requests of a listener.
+pub(super) trait Handler: Send + Sync + 'static {
+    /// Handles a request of `peer`.
+    fn handle(
         &self,
         request: &Request<Incoming>,
         peer: IpAddr,
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
 }
 
-/// One connection, counted until this is dropped.
-struct Counted {
+/// One connection, removed from the table on drop.
+struct ConnectionGuard {
     connections: Arc<Mutex<Connections<AbortHandle>>>,
     id: Id,
 }
 
-/// Serves forever; connections end with the task.
-pub(super) async fn serve(socket: TcpListener, listener: Arc<Listener>, pages: Arc<impl Answer>) {
+/// Serves forever; connections are closed with the task.
+pub(super) async fn serve(
+    socket: TcpListener,
+    listener: Arc<Listener>,
+    handler: Arc<impl Handler>,
+) {
     let connections = Arc::new(Mutex::new(Connections::<AbortHandle>::new(listener.capacity)));
     let mut tasks = JoinSet::new();
     loop {
@@ -72,12 +76,11 @@ pub(super) async fn serve(socket: TcpListener, listener: Arc<Listener>, pages: A
                     listener.evicted.fetch_add(1, Ordering::Relaxed);
                     victim.abort();
                 }
-                let counted = Counted { connections: Arc::clone(&connections), id };
-                let connection = connection(stream, peer, counted, Arc::clone(&pages));
+                let guard = ConnectionGuard { connections: Arc::clone(&connections), id };
+                let connection = connection(stream, peer, guard, Arc::clone(&handler));
                 let task = tasks.spawn(timeout(listener.lifetime, connection));
                 lock(&connections).set_handle(id, task);
-                // So that its request is read before many others are accepted, which might make
-                // it go.
+                // Read its request before others are accepted, which might evict it.
                 yield_now().await;
             }
             Err(error) if is_of_one_connection(&error) => {}
@@ -88,20 +91,25 @@ pub(super) async fn serve(socket: TcpListener, listener: Arc<Listener>, pages: A
 }
 
 async fn exhausted(listener: &Listener, error: &io::Error) {
-    tracing::warn!(listener = listener.name, %error, "no connection can be accepted for now");
+    tracing::warn!(listener = listener.name, %error, "failed to accept a connection");
     sleep(BACK_OFF).await;
 }
 
-async fn connection(stream: TcpStream, peer: IpAddr, counted: Counted, pages: Arc<impl Answer>) {
+async fn connection(
+    stream: TcpStream,
+    peer: IpAddr,
+    guard: ConnectionGuard,
+    handler: Arc<impl Handler>,
+) {
     let service = service_fn(|request| {
-        counted.has_request();
-        let pages = &pages;
-        async move { Ok::<_, Infallible>(pages.answer(&request, peer).await) }
+        guard.has_request();
+        let handler = &handler;
+        async move { Ok::<_, Infallible>(handler.handle(&request, peer).await) }
     });
-    // Late or broken, there is nobody to report it to.
+    // A late or broken connection need not be reported.
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(BUFFER)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
@@ -120,15 +128,15 @@ impl Listener {
     }
 }
 
-// === impl Counted ===
+// === impl ConnectionGuard ===
 
-impl Counted {
+impl ConnectionGuard {
     fn has_request(&self) {
         lock(&self.connections).set_has_request(self.id);
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         lock(&self.connections).remove(self.id);
     }

@@ -1,4 +1,4 @@
-//! The keys of sessions on command, as `portcullis sessions` gives it.
+//! Rotation of session keys by `portcullis sessions rotate`.
 
 use portcullis_config::store::session::StoreError;
 use portcullis_identity::session::rotation::{self, NotRotated};
@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 use super::Admin;
 use crate::live_table::origin;
 
-/// What became of the keys that seal sessions.
+/// The result of a rotation of session keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rotated {
-    /// Where the keys are that people made: those stay as they are.
+    /// The origins of keys that operators provide: those are not changed.
     pub made_by_people: Vec<String>,
 }
 
-/// Why no key was made.
+/// Why session keys were not rotated.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoKeys {
+pub(super) enum RotateError {
     #[error(
-        "the gateway makes no session keys: `access.credentialsNamespace` is not set, or nobody \
-         can log in and it reads a folder"
+        "the gateway generates no session keys: `access.credentialsNamespace` is not set, or login \
+         is disabled and the source is a directory"
     )]
-    NotMade,
+    NotGenerated,
     #[error(transparent)]
     NotRotated(#[from] NotRotated),
 }
@@ -29,25 +29,25 @@ pub(super) enum NoKeys {
 // === impl Admin ===
 
 impl Admin {
-    /// Makes another session key now; with `end` everything ends that others have sealed.
-    pub(super) async fn rotate_sessions(&self, end: bool) -> Result<Rotated, NoKeys> {
-        let store = self.sessions.as_ref().ok_or(NoKeys::NotMade)?;
-        let stay = rotation::rotate_now(&**store, &self.live, end).await?;
-        Ok(Rotated { made_by_people: stay.iter().map(origin).collect() })
+    /// Generates a new session key now; with `end`, revokes everything sealed by earlier keys.
+    pub(super) async fn rotate_sessions(&self, end: bool) -> Result<Rotated, RotateError> {
+        let store = self.sessions.as_ref().ok_or(RotateError::NotGenerated)?;
+        let unchanged = rotation::rotate_now(&**store, &self.live, end).await?;
+        Ok(Rotated { made_by_people: unchanged.iter().map(origin).collect() })
     }
 }
 
-// === impl NoKeys ===
+// === impl RotateError ===
 
-impl NoKeys {
-    /// Whether it helps to try again.
-    pub(super) fn is_passing(&self) -> bool {
+impl RotateError {
+    /// Whether a retry may succeed.
+    pub(super) fn is_temporary(&self) -> bool {
         matches!(
             self,
             Self::NotRotated(
                 NotRotated::Unread
                     | NotRotated::Store(
-                        StoreError::Superseded | StoreError::Late | StoreError::Cluster(_)
+                        StoreError::Superseded | StoreError::Timeout | StoreError::Cluster(_)
                     )
             )
         )

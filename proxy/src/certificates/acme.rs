@@ -1,20 +1,20 @@
-//! Certificates that are ordered by ACME (RFC 8555), on any number of replicas.
+//! Certificates ordered by ACME (RFC 8555), on any number of replicas.
 //!
-//! Wanted names → which of them share a certificate → what is due → order, challenge, check → store
-//! → every replica serves it.
+//! Desired names → plan of certificates → schedule → order, challenges, verification → store →
+//! every replica serves it.
 //!
-//! | step | module |
+//! | task | module |
 //! | --- | --- |
-//! | which names? | [`mod@wanted`] |
-//! | in which certificates? | [`plan`] |
-//! | when? | [`schedule`] |
-//! | what must not be forgotten | [`state`] |
-//! | the one replica that orders | [`lead`] |
-//! | what nobody needs any more | [`cleanup`] |
+//! | the names that need a certificate | [`mod@desired`] |
+//! | the names of each certificate | [`plan`] |
+//! | the time to order, renew and retry | [`schedule`] |
+//! | the stored state | [`state`] |
+//! | the one replica that orders | [`leader`] |
+//! | removal of unneeded certificates | [`cleanup`] |
 //! | new keys for accounts | [`rollover`] |
-//! | what owners of Services are told | [`tell`] |
-//! | one order | [`order`], with [`authority`], [`dns`], [`chain`] and [`proof`] |
-//! | what every replica answers to authorities | [`challenges`] |
+//! | events for owners of Services | [`events`] |
+//! | one order | [`order`], with [`authority`], [`dns`], [`chain`] and [`verify_issued`] |
+//! | responses to challenges, on every replica | [`challenges`] |
 //!
 //! All of it runs on the control plane's runtime. Nothing that a client sends causes an order.
 
@@ -44,26 +44,26 @@ use portcullis_config::model::Origin;
 use portcullis_config::problem::{Problem, Severity};
 use portcullis_config::settings::{AcmeSettings, Settings};
 use portcullis_config::snapshot::certificate::Certificate;
-use portcullis_config::store::{Held, Kept, Store};
+use portcullis_config::store::{Store, StoreState, StoredCertificate};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use self::authority::Authority;
-use self::desired::{Wanted, wanted};
+use self::desired::{DesiredNames, desired};
 use self::dns::{Dns, DnsError};
 use self::leader::Leader;
-use self::order::Failed;
+use self::order::OrderError;
 use self::state::{Challenge, State};
 use super::Certificates;
 
-/// By how much this machine's clock may differ from an authority's.
-const CLOCK: Duration = Duration::from_secs(300);
-/// How long this replica may take until it answers what was saved.
-const HERE: Duration = Duration::from_secs(5);
-/// How often it is looked whether the routes are known, and whether what was saved is in effect.
-const LOOK: Duration = Duration::from_millis(20);
+/// The tolerated difference between this machine's clock and an authority's.
+const CLOCK_SKEW: Duration = Duration::from_secs(300);
+/// How long this replica may take to serve saved challenges.
+const LOCAL_PROPAGATION: Duration = Duration::from_secs(5);
+/// How often to check whether the routes are loaded, and whether saved challenges are served.
+const POLL: Duration = Duration::from_millis(20);
 
-/// All about ordered certificates in one process.
+/// The ACME client of one process.
 pub(crate) struct Acme {
     settings: Arc<Settings>,
     acme: AcmeSettings,
@@ -72,18 +72,18 @@ pub(crate) struct Acme {
     certificates: Arc<Certificates>,
     authorities: Vec<Authority>,
     dns: Option<Result<Dns, DnsError>>,
-    /// What the leader has recorded.
-    known: ArcSwap<State>,
-    /// By how much authorities' clocks are ahead, in seconds.
+    /// The state that the leader saved last.
+    state: ArcSwap<State>,
+    /// How far the authority's clock is ahead, in seconds.
     ahead: AtomicI64,
     /// Whether an authority's own certificate is not valid by this machine's clock.
-    undated: AtomicBool,
+    invalid_dates: AtomicBool,
 }
 
 // === impl Acme ===
 
 impl Acme {
-    /// `None` where the settings order nothing.
+    /// Creates the client; `None` if ACME is not configured.
     ///
     /// # Errors
     /// The root file of an authority cannot be used.
@@ -104,60 +104,60 @@ impl Acme {
             live: Arc::clone(live),
             store,
             certificates: Arc::clone(certificates),
-            known: ArcSwap::default(),
+            state: ArcSwap::default(),
             ahead: AtomicI64::new(0),
-            undated: AtomicBool::new(false),
+            invalid_dates: AtomicBool::new(false),
         })))
     }
 
-    /// Keeps the store's news in effect, and orders while this replica leads, forever: a task of
-    /// the control plane.
+    /// Applies changes of the store, and orders while this replica leads, forever: a task of the
+    /// control plane.
     pub(crate) async fn run(self: Arc<Self>) {
-        tokio::join!(self.store.run(), self.follow(), self.lead());
+        tokio::join!(self.store.run(), self.watch(), self.lead());
     }
 
-    /// What the leader has recorded.
-    pub(crate) fn known(&self) -> Arc<State> {
-        self.known.load_full()
+    /// The state that the leader saved last.
+    pub(crate) fn state(&self) -> Arc<State> {
+        self.state.load_full()
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
 
-    /// What is wrong.
+    /// The current problems.
     pub(crate) fn problems(&self) -> Vec<Problem> {
-        let known = self.known();
-        let mut problems: Vec<Problem> = known
+        let state = self.state();
+        let mut problems: Vec<Problem> = state
             .certificates
             .values()
-            .filter_map(|record| Some((record, record.trouble.as_ref()?)))
-            .map(|(record, trouble)| {
+            .filter_map(|record| Some((record, record.failure.as_ref()?)))
+            .map(|(record, failure)| {
                 let names: Vec<&str> = record.names.iter().map(String::as_str).collect();
                 problem(
                     "CertificateOrderFailed",
                     format!(
                         "no certificate was issued for {}, {} times in a row: {}",
                         names.join(", "),
-                        trouble.failures,
-                        trouble.error
+                        failure.failures,
+                        failure.error
                     ),
-                    "mend what the authority tells; until then what there is stays in use, and it \
-                     is tried again by itself",
+                    "fix what the authority reports; the order is retried automatically, and the \
+                     existing certificate stays in use until then",
                 )
             })
             .collect();
-        if let Some(error) = &known.rollover.error {
-            let help = "run `portcullis certs rollover` again once that is mended; until then the \
-                        keys that there are stay in use";
+        if let Some(error) = &state.rollover.error {
+            let help = "fix the cause and run `portcullis certs rollover` again; the existing keys \
+                        stay in use until then";
             problems.push(problem(
                 "AccountKeyNotReplaced",
-                format!("keys of accounts were not replaced: {error}"),
+                format!("failed to replace account keys: {error}"),
                 help,
             ));
         }
         if self.live.is_synced() {
-            problems.extend(self.wanted().problems(self.acme.challenge));
+            problems.extend(self.desired().problems(self.acme.challenge));
         }
         if let Some(Err(error)) = &self.dns {
             problems.push(problem(
@@ -167,18 +167,19 @@ impl Acme {
             ));
         }
         let ahead = self.ahead.load(Ordering::Relaxed);
-        if ahead.unsigned_abs() > CLOCK.as_secs() {
+        if ahead.unsigned_abs() > CLOCK_SKEW.as_secs() {
             problems.push(problem(
                 "ClockWrong",
                 format!("this machine's clock differs from the authority's by {ahead} seconds"),
-                "set the clock: certificates are judged by it",
+                "set the clock: certificates are checked against it",
             ));
-        } else if self.undated.load(Ordering::Relaxed) {
+        } else if self.invalid_dates.load(Ordering::Relaxed) {
             problems.push(problem(
                 "ClockWrong",
-                "by this machine's clock the authority's own certificate has ended or not begun"
+                "by this machine's clock the authority's own certificate has expired or is not valid \
+                 yet"
                     .to_owned(),
-                "set the clock if it is wrong: certificates are judged by it",
+                "set the clock if it is wrong: certificates are checked against it",
             ));
         }
         problems
@@ -196,67 +197,71 @@ impl Acme {
         &self.authorities
     }
 
-    fn dns(&self) -> Result<&Dns, Failed> {
+    fn dns(&self) -> Result<&Dns, OrderError> {
         match &self.dns {
             Some(Ok(dns)) => Ok(dns),
-            Some(Err(error)) => Err(Failed::Order(error.to_string())),
-            None => Err(Failed::Order("nobody makes the DNS records".to_owned())),
+            Some(Err(error)) => Err(OrderError::Order(error.to_string())),
+            None => Err(OrderError::Order(
+                "no provider of DNS records is configured: set `acme.dns.provider`".to_owned(),
+            )),
         }
     }
 
-    fn wanted(&self) -> Wanted {
-        wanted(
+    fn desired(&self) -> DesiredNames {
+        desired(
             &self.live.snapshot.load(),
             &self.settings.zone,
             &self.acme,
-            &self.certificates.brought(),
+            &self.certificates.provided_names(),
         )
     }
 
-    fn hear_clock(&self, authority: &Authority) {
-        let heard = authority.take_heard();
-        self.ahead.store(heard.ahead, Ordering::Relaxed);
-        self.undated.store(heard.undated, Ordering::Relaxed);
+    fn update_clock(&self, authority: &Authority) {
+        let hints = authority.take_hints();
+        self.ahead.store(hints.ahead, Ordering::Relaxed);
+        self.invalid_dates.store(hints.invalid_dates, Ordering::Relaxed);
     }
 
-    /// Waits until all routes are known: before that nothing is known to be unwanted.
+    /// Waits until all routes are loaded: before that no certificate counts as unneeded.
     async fn synced(&self) {
         while !self.live.is_synced() {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 
-    /// Waits until this replica answers what was saved.
-    async fn seen_here(&self, challenges: &[Challenge]) {
+    /// Waits until this replica serves `challenges`.
+    async fn wait_until_served(&self, challenges: &[Challenge]) {
         let wait = async {
-            while self.known().challenges != challenges {
-                tokio::time::sleep(LOOK).await;
+            while self.state().challenges != challenges {
+                tokio::time::sleep(POLL).await;
             }
         };
-        let _ = timeout(HERE, wait).await;
+        let _ = timeout(LOCAL_PROPAGATION, wait).await;
     }
 
-    /// Puts into effect what the leader saves.
-    async fn follow(&self) {
-        let mut held = self.store.held();
+    /// Applies the state that the leader saves.
+    async fn watch(&self) {
+        let mut contents = self.store.contents();
         loop {
-            let state = held.borrow_and_update().as_ref().and_then(|held| held.state.clone());
+            let state =
+                contents.borrow_and_update().as_ref().and_then(|stored| stored.state.clone());
             match state.as_ref().map(State::read) {
                 Some(Ok(state)) => {
-                    self.certificates.challenges().open(&state.challenges);
-                    self.known.store(Arc::new(state));
+                    self.certificates.challenges().set(&state.challenges);
+                    self.state.store(Arc::new(state));
                 }
                 Some(Err(error)) => {
-                    tracing::error!(%error, "what was kept of orders and accounts cannot be read")
+                    tracing::error!(%error, "failed to read the stored ACME state")
                 }
                 None => {}
             }
-            if held.changed().await.is_err() {
+            if contents.changed().await.is_err() {
                 return;
             }
         }
     }
 
+    /// Orders in each term of this replica.
     async fn lead(&self) {
         let mut terms = self.store.term();
         loop {
@@ -265,17 +270,19 @@ impl Acme {
                 Err(_) => return,
             };
             let Some(term) = term else { continue };
-            let Ok(held) =
-                self.store.held().wait_for(Option::is_some).await.map(|held| held.clone())
+            let Ok(stored) =
+                self.store.contents().wait_for(Option::is_some).await.map(|stored| stored.clone())
             else {
                 return;
             };
-            let Some(held) = held else { continue };
+            let Some(stored) = stored else { continue };
             tokio::select! {
-                () = Leader::new(self, term, &held).run() => tracing::info!(term = term.0, "another replica orders certificates now"),
-                () = over(&mut terms, term) => {}
+                () = Leader::new(self, term, &stored).run() => {
+                    tracing::info!(term = term.0, "another replica has become the leader");
+                }
+                () = term_ended(&mut terms, term) => {}
             }
-            over(&mut self.store.term(), term).await;
+            term_ended(&mut self.store.term(), term).await;
         }
     }
 }
@@ -286,27 +293,26 @@ impl fmt::Debug for Acme {
     }
 }
 
-/// The certificates that the store holds: those that there should be, and those that were left
-/// behind.
-pub(super) fn expected(held: &Held) -> (Vec<Certificate>, Vec<Certificate>) {
-    // What cannot be read leaves all as it is.
-    let state = held.state.as_ref().and_then(|state| State::read(state).ok());
-    let is_left =
+/// Partitions the stored certificates into those that are needed and those that are not.
+pub(super) fn partition(stored: &StoreState) -> (Vec<Certificate>, Vec<Certificate>) {
+    // If the state cannot be read, all count as needed.
+    let state = stored.state.as_ref().and_then(|state| State::read(state).ok());
+    let is_unneeded =
         |name: &String| state.as_ref().is_some_and(|state| !state.certificates.contains_key(name));
-    let (left, expected): (Vec<_>, Vec<_>) =
-        held.certificates.iter().partition(|(name, _)| is_left(name));
-    let of = |kept: Vec<(&String, &Kept)>| {
-        kept.into_iter().map(|(_, kept)| kept.certificate.clone()).collect()
+    let (unneeded, needed): (Vec<_>, Vec<_>) =
+        stored.certificates.iter().partition(|(name, _)| is_unneeded(name));
+    let certificates = |entries: Vec<(&String, &StoredCertificate)>| {
+        entries.into_iter().map(|(_, stored)| stored.certificate.clone()).collect()
     };
-    (of(expected), of(left))
+    (certificates(needed), certificates(unneeded))
 }
 
-/// Waits until a term is over.
-async fn over(
+/// Waits until `term` has ended.
+async fn term_ended(
     terms: &mut watch::Receiver<Option<portcullis_config::store::Term>>,
     term: portcullis_config::store::Term,
 ) {
-    // A store that is gone ends every term.
+    // A closed channel ends every term.
     let _ = terms.wait_for(|now| *now != Some(term)).await;
 }
 

@@ -1,5 +1,5 @@
-//! Which certificates are in use after a change: the new ones as far as they are good, else the
-//! last good ones.
+//! The certificates in use after a change: the new ones if they are usable, else the last usable
+//! ones.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -12,87 +12,87 @@ use portcullis_config::snapshot::certificate::Certificate;
 
 use super::check::{Checked, Unusable, check, check_undated};
 
-/// What there is after a change.
+/// The certificates that exist after a change.
 #[derive(Debug, Default)]
-pub(super) struct Found<'a> {
-    /// What people have brought.
-    pub(super) brought: &'a [Certificate],
-    /// What was ordered, and checked before it was kept.
+pub(super) struct Available<'a> {
+    /// Those that operators provide.
+    pub(super) provided: &'a [Certificate],
+    /// Those that the gateway ordered, and checked before it stored them.
     pub(super) ordered: &'a [Certificate],
-    /// What was ordered, and nobody needs any more.
-    pub(super) left: &'a [Certificate],
+    /// Those that the gateway ordered and no longer needs.
+    pub(super) unneeded: &'a [Certificate],
 }
 
-/// The certificates in use, and what is wrong with certificates.
+/// The certificates in use, and the problems of certificates.
 #[derive(Debug, Default)]
-pub(super) struct Selection {
+pub(super) struct ActiveSet {
     pub(super) in_use: Vec<Arc<Checked>>,
-    /// Where those of them are kept that nobody needs any more: they may go.
-    left: Vec<Origin>,
+    /// The origins of unneeded certificates: these may disappear.
+    unneeded: Vec<Origin>,
     pub(super) problems: Vec<Problem>,
 }
 
-// === impl Found ===
+// === impl Available ===
 
-impl Found<'_> {
+impl Available<'_> {
     fn all(&self) -> impl Iterator<Item = &Certificate> {
-        self.brought.iter().chain(self.ordered).chain(self.left)
+        self.provided.iter().chain(self.ordered).chain(self.unneeded)
     }
 }
 
-// === impl Selection ===
+// === impl ActiveSet ===
 
-impl Selection {
-    /// What is in use once `found` is what there is.
+impl ActiveSet {
+    /// The set that follows this one once `available` are the existing certificates.
     ///
-    /// A certificate that is no longer found, or no longer good, stays in use as it was: one that
-    /// works is never taken away by a mistake, and a client judges an expired one by itself.
-    /// Those that were left behind, because nobody needs them any more, are of use until they
-    /// end, and no longer.
-    pub(super) fn next(&self, found: &Found<'_>, now: SystemTime) -> Self {
-        let left = found.left.iter().map(|certificate| certificate.origin.clone()).collect();
-        let mut next = Self { left, ..Self::default() };
-        let before: HashMap<Place<'_>, &Arc<Checked>> =
-            self.in_use.iter().rev().map(|checked| (place(&checked.origin), checked)).collect();
+    /// A certificate that has disappeared, or is no longer usable, stays in use unchanged: a
+    /// mistake never removes one that works, and clients judge an expired one themselves. Unneeded
+    /// ones are used until shortly before they expire.
+    pub(super) fn next(&self, available: &Available<'_>, now: SystemTime) -> Self {
+        let unneeded = available.unneeded.iter().map(|certificate| certificate.origin.clone());
+        let mut next = Self { unneeded: unneeded.collect(), ..Self::default() };
+        let before: HashMap<Source<'_>, &Arc<Checked>> =
+            self.in_use.iter().rev().map(|checked| (source(&checked.origin), checked)).collect();
         let before_of =
-            |certificate: &Certificate| before.get(&place(&certificate.origin)).copied();
-        for certificate in found.brought {
-            next.take(certificate, before_of(certificate), now);
+            |certificate: &Certificate| before.get(&source(&certificate.origin)).copied();
+        for certificate in available.provided {
+            next.add(certificate, before_of(certificate), now);
         }
         let mut unserved = Vec::new();
-        for certificate in found.ordered {
+        for certificate in available.ordered {
             unserved.extend(
-                next.take(certificate, before_of(certificate), now)
+                next.add(certificate, before_of(certificate), now)
                     .map(|unusable| (certificate, unusable)),
             );
         }
-        for certificate in found.left {
+        for certificate in available.unneeded {
             let same = before_of(certificate).filter(|before| before.source == *certificate);
             let checked = same.map_or_else(
                 || check(certificate, now).ok().map(Arc::new),
                 |same| Some(Arc::clone(same)),
             );
-            next.in_use.extend(checked.filter(|checked| !checked.ends_soon(now)));
+            next.in_use.extend(checked.filter(|checked| !checked.expires_soon(now)));
         }
-        let there: HashSet<Place<'_>> =
-            found.all().map(|certificate| place(&certificate.origin)).collect();
-        let left_before: HashSet<Place<'_>> = self.left.iter().map(place).collect();
-        let is_lost = |place: Place<'_>| !there.contains(&place) && !left_before.contains(&place);
-        for lost in self.in_use.iter().filter(|lost| is_lost(place(&lost.origin))) {
-            next.problems.push(gone(lost));
+        let existing: HashSet<Source<'_>> =
+            available.all().map(|certificate| source(&certificate.origin)).collect();
+        let unneeded: HashSet<Source<'_>> = self.unneeded.iter().map(source).collect();
+        let is_lost =
+            |source: Source<'_>| !existing.contains(&source) && !unneeded.contains(&source);
+        for lost in self.in_use.iter().filter(|lost| is_lost(source(&lost.origin))) {
+            next.problems.push(missing(lost));
             next.in_use.push(Arc::clone(lost));
         }
-        next.take_undated(&unserved);
+        next.add_undated(&unserved);
         for certificate in &next.in_use {
-            if certificate.ends_soon(now) && !certificate.remaining(now).is_zero() {
-                next.problems.push(expires_soon(certificate));
+            if certificate.expires_soon(now) && !certificate.remaining(now).is_zero() {
+                next.problems.push(expiry_warning(certificate));
             }
         }
         next
     }
 
-    /// Takes one as far as it is good; else returns why nothing is served in its place.
-    fn take(
+    /// Adds a certificate if it is usable, else the one before it; returns why neither was.
+    fn add(
         &mut self,
         certificate: &Certificate,
         before: Option<&Arc<Checked>>,
@@ -113,66 +113,71 @@ impl Selection {
             Err(unusable) => unusable,
         };
         let instead =
-            if before.is_some() { "the one before stays in use" } else { "it is not served" };
+            if before.is_some() { "the previous one stays in use" } else { "it is not served" };
         self.problems.push(unusable.problem(certificate.origin.clone(), instead));
         self.in_use.extend(before.map(Arc::clone));
         before.is_none().then_some(unusable)
     }
 
-    /// Takes of those that were ordered, and that are not served yet, such as are good but for
-    /// their dates, where there is no other for a name. They were good when they were kept, so
-    /// that this machine's clock may be what is wrong; and clients judge by their own.
-    fn take_undated(&mut self, unserved: &[(&Certificate, Unusable)]) {
+    /// Adds ordered certificates with invalid dates, for names that have no other certificate. They
+    /// were valid when they were stored, so this machine's clock may be wrong; and clients check
+    /// dates by their own.
+    fn add_undated(&mut self, unserved: &[(&Certificate, Unusable)]) {
         if unserved.is_empty() {
             return;
         }
         let mut served: HashSet<HostPattern> =
             self.in_use.iter().flat_map(|checked| checked.names.iter().cloned()).collect();
-        let mut told = Vec::new();
+        let mut added = Vec::new();
         for (certificate, unusable) in unserved {
             let Ok(checked) = check_undated(certificate) else { continue };
             if checked.names.iter().all(|name| served.contains(name)) {
                 continue;
             }
             served.extend(checked.names.iter().cloned());
-            told.push(unusable.problem(
+            added.push(unusable.problem(
                 certificate.origin.clone(),
-                "it is served all the same, as there is no other",
+                "it is served nevertheless, as there is no other",
             ));
             self.in_use.push(Arc::new(checked));
         }
-        let taken: HashSet<Place<'_>> = told.iter().map(|problem| place(&problem.origin)).collect();
-        self.problems.retain(|problem| !taken.contains(&place(&problem.origin)));
-        drop(taken);
-        self.problems.extend(told);
+        let sources: HashSet<Source<'_>> =
+            added.iter().map(|problem| source(&problem.origin)).collect();
+        self.problems.retain(|problem| !sources.contains(&source(&problem.origin)));
+        drop(sources);
+        self.problems.extend(added);
     }
 
-    /// Whether clients get the same from both.
+    /// Whether clients get the same certificates from both.
     pub(super) fn serves_the_same(&self, other: &Self) -> bool {
         self.in_use.len() == other.in_use.len()
             && self.in_use.iter().zip(&other.in_use).all(|(a, b)| Arc::ptr_eq(a, b))
     }
 
-    /// Those in use that `other` has not.
-    pub(super) fn beside<'a>(&'a self, other: &Self) -> impl Iterator<Item = &'a Arc<Checked>> {
-        let known: HashSet<*const Checked> = other.in_use.iter().map(Arc::as_ptr).collect();
-        self.in_use.iter().filter(move |checked| !known.contains(&Arc::as_ptr(checked)))
+    /// The certificates in use here that are not in `earlier`.
+    pub(super) fn added_since<'a>(
+        &'a self,
+        earlier: &Self,
+    ) -> impl Iterator<Item = &'a Arc<Checked>> {
+        let before: HashSet<*const Checked> = earlier.in_use.iter().map(Arc::as_ptr).collect();
+        self.in_use.iter().filter(move |checked| !before.contains(&Arc::as_ptr(checked)))
     }
 
-    /// The names of those in use that are of the same places as `certificates`.
+    /// The names of those in use that are from the same sources as `certificates`.
     pub(super) fn names_of(&self, certificates: &[Certificate]) -> Vec<HostPattern> {
-        let places: HashSet<Place<'_>> =
-            certificates.iter().map(|certificate| place(&certificate.origin)).collect();
-        let in_use = self.in_use.iter().filter(|checked| places.contains(&place(&checked.origin)));
+        let sources: HashSet<Source<'_>> =
+            certificates.iter().map(|certificate| source(&certificate.origin)).collect();
+        let in_use =
+            self.in_use.iter().filter(|checked| sources.contains(&source(&checked.origin)));
         in_use.flat_map(|checked| checked.names.clone()).collect()
     }
 }
 
 /// A Secret or a file: kind, namespace, name, file.
-type Place<'a> = (&'static str, &'a str, &'a str, Option<&'a OsStr>);
+type Source<'a> = (&'static str, &'a str, &'a str, Option<&'a OsStr>);
 
-/// Where a certificate is; its line in the file may change.
-fn place(origin: &Origin) -> Place<'_> {
+/// The source of a certificate; its line in a file may change.
+fn source(origin: &Origin) -> Source<'_> {
     (
         origin.kind,
         &origin.namespace,
@@ -181,17 +186,17 @@ fn place(origin: &Origin) -> Place<'_> {
     )
 }
 
-fn gone(lost: &Checked) -> Problem {
+fn missing(lost: &Checked) -> Problem {
     Problem {
         severity: Severity::Error,
         reason: "CertificateGone",
         origin: lost.origin.clone(),
-        message: "the certificate is not there any more; the one before stays in use".to_owned(),
-        help: "put it back, or restart the gateway without it".to_owned(),
+        message: "the certificate has been removed; the previous one stays in use".to_owned(),
+        help: "restore it, or restart the gateway without it".to_owned(),
     }
 }
 
-fn expires_soon(certificate: &Checked) -> Problem {
+fn expiry_warning(certificate: &Checked) -> Problem {
     Problem {
         severity: Severity::Warning,
         reason: "CertificateExpiresSoon",
@@ -206,59 +211,59 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::certificates::testing::{certificate, ended_certificate, now, with_key_of};
+    use crate::certificates::testing::{certificate, expired_certificate, now, with_key_of};
 
-    fn brought(certificates: &[Certificate]) -> Found<'_> {
-        Found { brought: certificates, ..Found::default() }
+    fn provided(certificates: &[Certificate]) -> Available<'_> {
+        Available { provided: certificates, ..Available::default() }
     }
 
-    fn reasons(selection: &Selection) -> Vec<&'static str> {
-        selection.problems.iter().map(|problem| problem.reason).collect()
+    fn reasons(active: &ActiveSet) -> Vec<&'static str> {
+        active.problems.iter().map(|problem| problem.reason).collect()
     }
 
     #[test]
-    fn a_bad_certificate_leaves_the_last_good_one_in_use_and_is_told() {
+    fn an_unusable_certificate_is_reported_and_the_last_usable_one_stays_in_use() {
         let good = certificate("one", &["a.example.com"]);
-        let first = Selection::default().next(&brought(std::slice::from_ref(&good)), now());
+        let first = ActiveSet::default().next(&provided(std::slice::from_ref(&good)), now());
         let bad = with_key_of(&good, &certificate("one", &["a.example.com"]));
-        let second = first.next(&brought(&[bad]), now());
+        let second = first.next(&provided(&[bad]), now());
         assert!(second.serves_the_same(&first));
         assert_eq!(reasons(&second), ["CertificateKeyMismatch"]);
-        let third = second.next(&brought(&[good]), now());
+        let third = second.next(&provided(&[good]), now());
         assert!(third.serves_the_same(&first));
         assert_eq!(reasons(&third), [""; 0]);
     }
 
     #[test]
-    fn a_good_certificate_takes_the_place_of_the_one_before() {
+    fn a_usable_certificate_replaces_the_previous_one() {
         let first =
-            Selection::default().next(&brought(&[certificate("one", &["a.example.com"])]), now());
-        let second = first.next(&brought(&[certificate("one", &["b.example.com"])]), now());
+            ActiveSet::default().next(&provided(&[certificate("one", &["a.example.com"])]), now());
+        let second = first.next(&provided(&[certificate("one", &["b.example.com"])]), now());
         assert_eq!(second.in_use.len(), 1);
         assert!(!second.serves_the_same(&first));
     }
 
     #[test]
-    fn what_is_new_in_use_is_told_apart() {
+    fn newly_used_certificates_are_identified() {
         let (old, new) =
             (certificate("one", &["a.example.com"]), certificate("two", &["b.example.com"]));
-        let first = Selection::default().next(&brought(std::slice::from_ref(&old)), now());
-        let second = first.next(&brought(&[old, new]), now());
+        let first = ActiveSet::default().next(&provided(std::slice::from_ref(&old)), now());
+        let second = first.next(&provided(&[old, new]), now());
         assert_eq!(
             second
-                .beside(&first)
+                .added_since(&first)
                 .map(|checked| checked.origin.name.to_string())
                 .collect::<Vec<_>>(),
             ["two"]
         );
-        assert_eq!(first.beside(&second).count(), 0);
+        assert_eq!(first.added_since(&second).count(), 0);
     }
 
     #[test]
-    fn a_certificate_is_known_by_its_place_wherever_it_stands_in_its_file() {
+    fn a_certificate_may_move_within_its_file() {
         let at = |line| {
             let mut certificate = certificate("one", &["a.example.com"]);
-            certificate.origin.place = Some(portcullis_config::model::Place {
+            certificate.origin.place = Some(portcullis_config::model::SourceLocation {
                 file: Arc::new("tls.yaml".into()),
                 line,
                 column: 1,
@@ -266,79 +271,82 @@ mod tests {
             certificate
         };
         let (before, moved, other) = (at(1), at(9), certificate("two", &["b.example.com"]));
-        let selection = Selection::default().next(&brought(&[before, other]), now());
-        assert_eq!(selection.names_of(&[moved]), ["a.example.com".parse::<HostPattern>().unwrap()]);
+        let active = ActiveSet::default().next(&provided(&[before, other]), now());
+        assert_eq!(active.names_of(&[moved]), ["a.example.com".parse::<HostPattern>().unwrap()]);
     }
 
     #[test]
-    fn a_certificate_that_is_gone_stays_in_use_and_is_told() {
+    fn a_removed_certificate_stays_in_use_and_is_reported() {
         let first =
-            Selection::default().next(&brought(&[certificate("one", &["a.example.com"])]), now());
-        let second = first.next(&Found::default(), now());
+            ActiveSet::default().next(&provided(&[certificate("one", &["a.example.com"])]), now());
+        let second = first.next(&Available::default(), now());
         assert!(second.serves_the_same(&first));
         assert_eq!(reasons(&second), ["CertificateGone"]);
     }
 
     #[test]
-    fn what_was_left_behind_is_served_until_its_end_comes_near_and_nobody_is_told() {
-        let left = [certificate("one", &["a.example.com"])];
-        let first = Selection::default().next(&Found { left: &left, ..Found::default() }, now());
+    fn an_unneeded_certificate_is_used_until_shortly_before_its_expiry_without_a_report() {
+        let unneeded = [certificate("one", &["a.example.com"])];
+        let first = ActiveSet::default()
+            .next(&Available { unneeded: &unneeded, ..Available::default() }, now());
         assert_eq!((first.in_use.len(), reasons(&first).len()), (1, 0));
         assert!(
-            first.next(&Found { left: &left, ..Found::default() }, now()).serves_the_same(&first)
+            first
+                .next(&Available { unneeded: &unneeded, ..Available::default() }, now())
+                .serves_the_same(&first)
         );
-        let gone = first.next(&Found::default(), now());
-        assert_eq!((gone.in_use.len(), reasons(&gone).len()), (0, 0), "it was removed");
+        let removed = first.next(&Available::default(), now());
+        assert_eq!((removed.in_use.len(), reasons(&removed).len()), (0, 0), "it was removed");
         let late = first.in_use[0].not_after - Duration::from_secs(3600);
-        let then = first.next(&Found { left: &left, ..Found::default() }, late);
+        let then = first.next(&Available { unneeded: &unneeded, ..Available::default() }, late);
         assert_eq!((then.in_use.len(), reasons(&then).len()), (0, 0));
     }
 
     #[test]
-    fn the_owner_is_told_before_and_after_the_end() {
+    fn expiry_is_reported_before_and_after_it() {
         let soon = [certificate("one", &["a.example.com"])];
-        let first = Selection::default().next(&brought(&soon), now());
+        let first = ActiveSet::default().next(&provided(&soon), now());
         let end = first.in_use[0].not_after;
         assert_eq!(
-            reasons(&first.next(&brought(&soon), end - Duration::from_secs(3600))),
+            reasons(&first.next(&provided(&soon), end - Duration::from_secs(3600))),
             ["CertificateExpiresSoon"]
         );
-        let after = first.next(&brought(&soon), end + Duration::from_secs(1));
+        let after = first.next(&provided(&soon), end + Duration::from_secs(1));
         assert_eq!(reasons(&after), ["CertificateExpired"]);
         assert!(after.serves_the_same(&first));
     }
 
     #[test]
-    fn what_was_ordered_is_served_whatever_the_clock_says_where_there_is_no_other() {
-        let kept = [certificate("one", &["a.example.com"])];
-        let ordered = Found { ordered: &kept, ..Found::default() };
+    fn an_ordered_certificate_is_served_despite_its_dates_if_there_is_no_other() {
+        let stored = [certificate("one", &["a.example.com"])];
+        let ordered = Available { ordered: &stored, ..Available::default() };
         let quarter = Duration::from_secs(91 * 24 * 3600);
         for (time, reason) in
             [(now() + quarter, "CertificateExpired"), (now() - quarter, "CertificateNotYetValid")]
         {
-            let first = Selection::default().next(&ordered, time);
+            let first = ActiveSet::default().next(&ordered, time);
             assert_eq!((first.in_use.len(), reasons(&first)), (1, vec![reason]));
             let second = first.next(&ordered, time);
-            assert!(second.serves_the_same(&first), "it is not taken twice");
+            assert!(second.serves_the_same(&first), "it is not added twice");
             assert_eq!(reasons(&second), [reason]);
             assert_eq!(reasons(&second.next(&ordered, now())), [""; 0]);
-            let of_people = Selection::default().next(&brought(&kept), time);
+            let of_operators = ActiveSet::default().next(&provided(&stored), time);
             assert_eq!(
-                of_people.in_use.len(),
+                of_operators.in_use.len(),
                 0,
-                "of what people bring nobody knows that it was ever good"
+                "a provided certificate may never have been valid"
             );
         }
         let other = [certificate("other", &["a.example.com", "b.example.com"])];
-        let found = Found {
-            brought: &other,
-            ordered: &[ended_certificate("one", &["a.example.com"])],
-            left: &[],
+        let available = Available {
+            provided: &other,
+            ordered: &[expired_certificate("one", &["a.example.com"])],
+            unneeded: &[],
         };
         assert_eq!(
-            Selection::default().next(&found, now()).in_use.len(),
+            ActiveSet::default().next(&available, now()).in_use.len(),
             1,
-            "a good one is better"
+            "a valid one is preferred"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! Whether a certificate may be served: it is read whole, its key is its own, it has names, and its
-//! dates are right.
+//! Checks of a certificate before it is served: it is well-formed, its key matches, it has names,
+//! and it is valid now.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use x509_parser::prelude::FromDer;
 
 use super::EXPIRES_SOON;
 
-/// The longest chain, and the longest key, in bytes of PEM.
+/// The longest chain and the longest key, in bytes of PEM.
 const MAX_PEM: usize = 1 << 20;
 /// The most certificates in a chain: each handshake sends them all.
 const MAX_CHAIN: usize = 10;
@@ -26,18 +26,18 @@ const MAX_CHAIN: usize = 10;
 /// A certificate that may be served.
 pub(crate) struct Checked {
     pub(crate) origin: Origin,
-    /// The names that it is for.
+    /// The DNS names that it is valid for.
     pub(crate) names: Vec<HostPattern>,
-    /// When it begins.
+    /// The start of its validity.
     pub(crate) not_before: SystemTime,
-    /// When it ends.
+    /// The end of its validity.
     pub(crate) not_after: SystemTime,
     pub(super) key: Arc<CertifiedKey>,
-    /// What it was made from, to see whether a new one is another.
+    /// The certificate as it was read, to detect changes.
     pub(super) source: Certificate,
 }
 
-/// Why a certificate may not be served.
+/// Why a certificate is not usable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unusable {
     #[error("its certificate or its key has more than {MAX_PEM} bytes")]
@@ -50,11 +50,11 @@ pub(crate) enum Unusable {
     Key,
     #[error("its private key cannot be used: {0}")]
     KeyKind(String),
-    #[error("its private key is not that of its certificate")]
+    #[error("its private key does not match its certificate")]
     KeyMismatch,
-    #[error("it is for no DNS name")]
+    #[error("it has no DNS name")]
     NoName,
-    #[error("it is not for servers: its extended key usage lacks `serverAuth`")]
+    #[error("it is not a server certificate: its extended key usage lacks `serverAuth`")]
     NotForServers,
     #[error("it has expired")]
     Expired,
@@ -74,12 +74,12 @@ pub(crate) fn check(certificate: &Certificate, now: SystemTime) -> Result<Checke
     Ok(checked)
 }
 
-/// Checks all of `certificate` but its dates.
+/// Checks everything except the dates.
 pub(super) fn check_undated(certificate: &Certificate) -> Result<Checked, Unusable> {
     let chain = read_chain(&certificate.chain)?;
     let key = read_key(certificate.key.expose())?;
     let leaf =
-        chain.first().ok_or_else(|| Unusable::Chain("there is no certificate in it".to_owned()))?;
+        chain.first().ok_or_else(|| Unusable::Chain("it contains no certificate".to_owned()))?;
     let leaf = Leaf::read(leaf)?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let key = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
@@ -114,7 +114,7 @@ fn read_chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Unusable> {
     Ok(chain)
 }
 
-/// What is wrong with a key is not told in detail: the detail could be a part of the key.
+/// Reads a private key. Errors have no details: these could contain a part of the key.
 fn read_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Unusable> {
     if pem.len() > MAX_PEM {
         return Err(Unusable::TooLarge);
@@ -122,7 +122,7 @@ fn read_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Unusable> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|_| Unusable::Key)
 }
 
-/// What is looked at in a chain's first certificate.
+/// The checked properties of a chain's first certificate.
 struct Leaf {
     names: Vec<HostPattern>,
     not_before: SystemTime,
@@ -170,13 +170,13 @@ fn time(seconds: i64) -> SystemTime {
 // === impl Checked ===
 
 impl Checked {
-    /// How long it is still valid.
+    /// The remaining time of its validity.
     pub(crate) fn remaining(&self, now: SystemTime) -> Duration {
         self.not_after.duration_since(now).unwrap_or_default()
     }
 
-    /// Whether it should have been renewed by now.
-    pub(super) fn ends_soon(&self, now: SystemTime) -> bool {
+    /// Whether it expires so soon that it should have been renewed.
+    pub(super) fn expires_soon(&self, now: SystemTime) -> bool {
         let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
         self.remaining(now) < EXPIRES_SOON.min(life / 4)
     }
@@ -198,7 +198,7 @@ impl fmt::Debug for Checked {
 // === impl Unusable ===
 
 impl Unusable {
-    /// What the owner of the certificate is told, and what is done `instead` of using it.
+    /// The problem to report to the owner, with what is done `instead` of using the certificate.
     pub(super) fn problem(&self, origin: Origin, instead: &str) -> Problem {
         Problem {
             severity: Severity::Error,
@@ -226,18 +226,18 @@ impl Unusable {
     fn help(&self) -> &'static str {
         match self {
             Self::TooLarge | Self::Chain(_) | Self::LongChain => {
-                "give the chain in PEM: the server's certificate first, then those that signed it"
+                "provide the chain in PEM: the server certificate first, then those that signed it"
             }
-            Self::Key => "give the private key in PEM, without a passphrase",
+            Self::Key => "provide the private key in PEM, without a passphrase",
             Self::KeyKind(_) => {
                 "use an ECDSA key on P-256 or P-384, an Ed25519 key, or an RSA key of 2048 to 8192 \
                  bits"
             }
-            Self::KeyMismatch => "give the certificate and the key that were made together",
+            Self::KeyMismatch => "provide the key that the certificate was issued for",
             Self::NoName => {
-                "have a certificate made with the hostnames in its subject alternative name"
+                "request a certificate with the hostnames in its subject alternative name"
             }
-            Self::NotForServers => "have a certificate made for server authentication",
+            Self::NotForServers => "request a certificate for server authentication",
             Self::Expired => "renew the certificate",
             Self::NotYetValid => {
                 "check this machine's clock, or wait until the certificate is valid"

@@ -8,7 +8,7 @@ fn patterns(checked: &Checked) -> Vec<String> {
 }
 
 #[test]
-fn a_good_certificate_is_known_by_its_names() {
+fn a_valid_certificate_has_its_names() {
     let checked =
         check(&certificate("one", &["A.example.com", "*.example.com"]), now()).expect("good");
     assert_eq!(patterns(&checked), ["a.example.com", "*.example.com"]);
@@ -18,12 +18,12 @@ fn a_good_certificate_is_known_by_its_names() {
 }
 
 #[test]
-fn an_rsa_certificate_is_good() {
+fn an_rsa_certificate_is_valid() {
     assert!(!check(&rsa_certificate("one", &["a.example.com"]), now()).expect("good").is_ecdsa());
 }
 
 #[test]
-fn a_key_of_another_certificate_is_refused() {
+fn the_key_of_another_certificate_is_rejected() {
     let mixed = with_key_of(
         &certificate("one", &["a.example.com"]),
         &certificate("two", &["a.example.com"]),
@@ -32,7 +32,7 @@ fn a_key_of_another_certificate_is_refused() {
 }
 
 #[test]
-fn a_certificate_out_of_its_dates_is_refused() {
+fn an_expired_or_future_certificate_is_rejected() {
     let good = certificate("one", &["a.example.com"]);
     let day = Duration::from_secs(24 * 3600);
     assert_eq!(check(&good, now() + 31 * day).err(), Some(Unusable::Expired));
@@ -40,7 +40,7 @@ fn a_certificate_out_of_its_dates_is_refused() {
 }
 
 #[test]
-fn a_certificate_for_no_name_or_not_for_servers_is_refused() {
+fn a_certificate_without_a_name_or_for_clients_is_rejected() {
     assert_eq!(check(&certificate("one", &[]), now()).err(), Some(Unusable::NoName));
     assert_eq!(check(&certificate("one", &["192.0.2.1"]), now()).err(), Some(Unusable::NoName));
     assert_eq!(
@@ -50,7 +50,7 @@ fn a_certificate_for_no_name_or_not_for_servers_is_refused() {
 }
 
 #[test]
-fn garbage_is_refused() {
+fn malformed_input_is_rejected() {
     let good = certificate("one", &["a.example.com"]);
     let chain =
         |chain: &[u8]| check(&Certificate { chain: chain.into(), ..good.clone() }, now()).err();
@@ -67,7 +67,7 @@ fn garbage_is_refused() {
 }
 
 #[test]
-fn no_problem_prints_a_key() {
+fn problems_do_not_contain_the_key() {
     let good = certificate("one", &["a.example.com"]);
     let secret = String::from_utf8(good.key.expose().to_vec())
         .expect("PEM")
@@ -75,6 +75,6 @@ fn no_problem_prints_a_key() {
     let line = secret.lines().nth(1).expect("a line").to_owned();
     let broken = Certificate { key: secret.into_bytes().into(), ..good.clone() };
     let unusable = check(&broken, now()).expect_err("broken");
-    let told = format!("{unusable:?} {}", unusable.problem(good.origin, "it is not served"));
-    assert!(!told.contains(&line));
+    let text = format!("{unusable:?} {}", unusable.problem(good.origin, "it is not served"));
+    assert!(!text.contains(&line));
 }

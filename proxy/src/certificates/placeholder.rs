@@ -1,4 +1,4 @@
-//! What a client gets that asks for a name which no certificate is for.
+//! The certificate for names that no other certificate covers.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use rustls::sign::CertifiedKey;
 
 use super::PlaceholderError;
 
-/// A self-signed certificate without a name, its key only in memory: a client that checks refuses
-/// it, and one that does not learns nothing from it, because it is the same for every name. See
+/// Generates a self-signed certificate without a name, its key only in memory: clients that verify
+/// it reject it, others learn nothing from it, because it is the same for every name. See
 /// docs/decisions/007-placeholder-certificate.md.
-pub(super) fn make() -> Result<Arc<CertifiedKey>, PlaceholderError> {
+pub(super) fn generate() -> Result<Arc<CertifiedKey>, PlaceholderError> {
     let key = KeyPair::generate().map_err(|error| PlaceholderError(error.into()))?;
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "default");

@@ -1,4 +1,4 @@
-//! Which certificate a client gets.
+//! Selection of the certificate for a client.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,8 +9,7 @@ use rustls::sign::CertifiedKey;
 
 use super::check::Checked;
 
-/// Finds certificates by SNI: those for the exact name, else those for its wildcard, else the
-/// placeholder.
+/// Certificates by SNI: those of the exact name, else those of its wildcard, else the placeholder.
 pub(super) struct Table {
     exact: HashMap<String, Vec<Arc<CertifiedKey>>>,
     wildcard: HashMap<String, Vec<Arc<CertifiedKey>>>,
@@ -20,8 +19,8 @@ pub(super) struct Table {
 // === impl Table ===
 
 impl Table {
-    /// Of several certificates for one name the first counts, but one of ECDSA before one of RSA:
-    /// it costs a tenth to sign with.
+    /// Of several certificates for one name the first is used, but ECDSA before RSA: its signatures
+    /// cost a tenth.
     pub(super) fn new(certificates: &[Arc<Checked>], placeholder: Arc<CertifiedKey>) -> Self {
         let mut table = Self { exact: HashMap::new(), wildcard: HashMap::new(), placeholder };
         let (ecdsa, others): (Vec<&Arc<Checked>>, Vec<_>) =
@@ -38,8 +37,8 @@ impl Table {
         table
     }
 
-    /// The certificate for a client that asked for `name` (in lower case; `None` without SNI) and
-    /// that can check `schemes`.
+    /// The certificate for a client that sent `name` (in lower case; `None` without SNI) and can
+    /// verify `schemes`.
     pub(super) fn find(
         &self,
         name: Option<&str>,
@@ -47,7 +46,7 @@ impl Table {
     ) -> Arc<CertifiedKey> {
         let found = name.and_then(|name| {
             let exact = self.exact.get(name);
-            // A certificate's wildcard stands for one label alone (RFC 9525 §6.3).
+            // A wildcard matches exactly one label (RFC 9525 §6.3).
             let wildcard = || self.wildcard.get(name.split_once('.')?.1);
             usable(exact, schemes).or_else(|| usable(wildcard(), schemes))
         });
@@ -79,11 +78,11 @@ mod tests {
     }
 
     fn table(certificates: &[Arc<Checked>]) -> Table {
-        Table::new(certificates, placeholder::make().expect("a placeholder"))
+        Table::new(certificates, placeholder::generate().expect("a placeholder"))
     }
 
     #[test]
-    fn the_exact_name_is_before_the_wildcard_and_that_before_the_placeholder() {
+    fn an_exact_name_precedes_its_wildcard_and_that_precedes_the_placeholder() {
         let wildcard = checked(&certificate("wildcard", &["*.example.com"]));
         let exact = checked(&certificate("exact", &["a.example.com"]));
         let table = table(&[Arc::clone(&wildcard), Arc::clone(&exact)]);
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_for_one_name_the_first_counts() {
+    fn of_two_certificates_for_one_name_the_first_is_used() {
         let first = checked(&certificate("first", &["a.example.com"]));
         let second = checked(&certificate("second", &["a.example.com"]));
         let table = table(&[Arc::clone(&first), second]);
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_gets_the_kind_of_key_that_it_can_check() {
+    fn a_client_gets_a_key_type_that_it_can_verify() {
         let rsa = checked(&rsa_certificate("rsa", &["a.example.com"]));
         let ecdsa = checked(&certificate("ecdsa", &["a.example.com"]));
         let table = table(&[Arc::clone(&rsa), Arc::clone(&ecdsa)]);

@@ -6,37 +6,37 @@ use portcullis_config::model::Origin;
 use portcullis_config::snapshot::certificate::{Certificate, SecretBytes};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
 
-/// An instant at which all of them are valid.
+/// A time at which all of them are valid.
 pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }
 
 /// A self-signed certificate with an ECDSA key, valid from yesterday for 30 days.
 pub(crate) fn certificate(secret: &str, names: &[&str]) -> Certificate {
-    made(secret, &params(names), &KeyPair::generate().expect("a key"))
+    self_signed(secret, &params(names), &KeyPair::generate().expect("a key"))
 }
 
-/// The same, but ended an hour ago.
-pub(crate) fn ended_certificate(secret: &str, names: &[&str]) -> Certificate {
+/// As [`certificate`], but expired an hour ago.
+pub(crate) fn expired_certificate(secret: &str, names: &[&str]) -> Certificate {
     let mut params = params(names);
     params.not_after = (now() - Duration::from_secs(3600)).into();
-    made(secret, &params, &KeyPair::generate().expect("a key"))
+    self_signed(secret, &params, &KeyPair::generate().expect("a key"))
 }
 
-/// The same with an RSA key.
+/// As [`certificate`], with an RSA key.
 pub(crate) fn rsa_certificate(secret: &str, names: &[&str]) -> Certificate {
     let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("a key");
-    made(secret, &params(names), &key)
+    self_signed(secret, &params(names), &key)
 }
 
 /// As [`certificate`], for clients.
 pub(crate) fn client_certificate(secret: &str, names: &[&str]) -> Certificate {
     let mut params = params(names);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    made(secret, &params, &KeyPair::generate().expect("a key"))
+    self_signed(secret, &params, &KeyPair::generate().expect("a key"))
 }
 
-/// One's chain with the other's key.
+/// The chain of one certificate with the key of another.
 pub(crate) fn with_key_of(chain: &Certificate, key: &Certificate) -> Certificate {
     Certificate { key: key.key.clone(), ..chain.clone() }
 }
@@ -50,7 +50,7 @@ fn params(names: &[&str]) -> CertificateParams {
     params
 }
 
-fn made(secret: &str, params: &CertificateParams, key: &KeyPair) -> Certificate {
+fn self_signed(secret: &str, params: &CertificateParams, key: &KeyPair) -> Certificate {
     let origin =
         Origin { kind: "Secret", namespace: "gateway".into(), name: secret.into(), place: None };
     let certificate = params.self_signed(key).expect("a certificate");

@@ -20,8 +20,8 @@ fn rewritten(target: &str, matched: &PathMatch, change: PathChange) -> String {
 }
 
 #[test]
-fn a_rewrite_changes_host_and_path_and_leaves_the_query() {
-    for (matched, by, target, wanted) in [
+fn rewrites_change_host_and_path_and_keep_the_query() {
+    for (matched, by, target, expected) in [
         ("/foo", "/xyz", "/foo/bar?q=1", "/xyz/bar?q=1"),
         ("/foo", "/xyz/", "/foo/bar", "/xyz/bar"),
         ("/foo/", "/xyz", "/foo/bar", "/xyz/bar"),
@@ -35,7 +35,7 @@ fn a_rewrite_changes_host_and_path_and_leaves_the_query() {
     ] {
         assert_eq!(
             rewritten(target, &prefix(matched), PathChange::Prefix(by.into())),
-            format!("b.example{wanted}"),
+            format!("b.example{expected}"),
             "{matched} {by} {target}"
         );
     }
@@ -50,7 +50,7 @@ fn a_rewrite_changes_host_and_path_and_leaves_the_query() {
 }
 
 #[test]
-fn a_redirect_says_all_that_it_does_not_keep() {
+fn redirects_keep_the_unchanged_parts_of_the_url() {
     let plain = Redirect {
         scheme: None,
         hostname: None,
@@ -59,7 +59,7 @@ fn a_redirect_says_all_that_it_does_not_keep() {
         status: StatusCode::FOUND,
     };
     let host = Some("b.example".parse().unwrap());
-    for (filter, tls, wanted) in [
+    for (filter, tls, expected) in [
         (plain.clone(), true, "https://a.example:8443/foo/bar?q=1"),
         (
             Redirect { scheme: Some("https"), ..plain.clone() },
@@ -95,12 +95,12 @@ fn a_redirect_says_all_that_it_does_not_keep() {
         let request = read("GET /foo/bar?q=1 HTTP/1.1\nHost: a.example:8443").unwrap();
         let (status, location) =
             redirect(&[Filter::Redirect(filter)], &prefix("/foo"), &request, tls).unwrap();
-        assert_eq!((status, location.to_str().unwrap()), (StatusCode::FOUND, wanted));
+        assert_eq!((status, location.to_str().unwrap()), (StatusCode::FOUND, expected));
     }
 }
 
 #[test]
-fn headers_are_set_added_and_removed_but_none_that_frames() {
+fn headers_are_modified_except_framing_and_host() {
     let name = HeaderName::from_static;
     let value = HeaderValue::from_static;
     let changes = HeaderChanges {

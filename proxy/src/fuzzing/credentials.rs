@@ -1,4 +1,4 @@
-//! The laws of reading credentials.
+//! Invariants of reading credentials.
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, UNIX_EPOCH};
@@ -10,11 +10,11 @@ use portcullis_identity::caller::Caller;
 use portcullis_identity::session::Sessions;
 use serde_json::json;
 
-use crate::access::{Fields, Shown, strip_set_cookies};
+use crate::access::{Fields, PresentedCredentials, strip_set_cookies};
 
 const HOST: &str = "web--staging.apps.example.com";
 
-/// One that knows an issuer, whose keys are those of RFC 7515 Appendix A, and lets people log in.
+/// An authenticator with an issuer, whose keys are those of RFC 7515 Appendix A, and login.
 static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
     let settings: AccessSettings = serde_json::from_value(json!({
         "credentialsNamespace": "portcullis",
@@ -32,20 +32,18 @@ static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
         "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
     }] });
     for issuer in authenticator.issuers() {
-        issuer.learn(keys.to_string().as_bytes()).expect("they are keys");
+        issuer.load(keys.to_string().as_bytes()).expect("they are keys");
     }
     authenticator
 });
 
-/// Three lines: what follows `Authorization: `, `X-Api-Key: ` and `Cookie: `.
+/// Checks credentials: the values of `Authorization`, `X-Api-Key` and `Cookie`, one per line.
 ///
-/// - Nobody has signed any of it, so it lets nobody in; and what it is found to be now it is found
-///   to be again.
-/// - What was taken away for a backend is not found again, and neither is a cookie of the gateway's
-///   own.
+/// - Unsigned credentials authenticate no caller, and the result is deterministic.
+/// - Credentials and the gateway's cookies are removed from requests to backends.
 ///
 /// # Panics
-/// Where one of these is broken.
+/// Panics if an invariant is violated.
 pub fn credentials(octets: &[u8]) {
     let mut headers = HeaderMap::new();
     let names =
@@ -56,16 +54,16 @@ pub fn credentials(octets: &[u8]) {
         }
     }
     let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    let shown = Shown::read(&Fields::of(&headers), None);
+    let shown = PresentedCredentials::read(&Fields::of(&headers), None);
     let found = AUTHENTICATOR
         .authenticate(&shown.presented(), HOST, now, &None, || true)
-        .expect("a check may be made");
+        .expect("not limited");
     assert_eq!(found.caller, Caller::default());
     assert!(found.session.is_none());
-    let again = AUTHENTICATOR
+    let repeated = AUTHENTICATOR
         .authenticate(&shown.presented(), HOST, now, &None, || true)
-        .expect("a check may be made");
-    assert_eq!((again.token, again.rejected), (found.token, found.rejected));
+        .expect("not limited");
+    assert_eq!((repeated.token, repeated.rejected), (found.token, found.rejected));
 
     let mut set = HeaderMap::new();
     for line in octets.split(|octet| *octet == b'\n') {
@@ -76,7 +74,7 @@ pub fn credentials(octets: &[u8]) {
     assert!(!set.values().any(own));
 
     shown.strip(&mut headers, found.token, false);
-    let left = Shown::read(&Fields::of(&headers), None);
+    let left = PresentedCredentials::read(&Fields::of(&headers), None);
     assert!(left.presented().session.is_none() && left.presented().api_key.is_none());
     assert!(!headers.get_all(header::COOKIE).iter().any(own));
 }

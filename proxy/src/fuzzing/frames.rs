@@ -1,21 +1,24 @@
-//! The laws of reading a backend's HTTP/2 frames.
+//! Invariants of reading a backend's HTTP/2 frames.
 
 use super::pieces;
-use crate::upstream::http2_law;
+use crate::upstream::check_http2_invariants;
 
-/// What a backend sends on a connection with three requests on it, as [`upstream`](crate::upstream)
-/// reads it. The first octet says how the rest is cut.
+/// Checks what a backend sends on a connection with three requests. The first octet determines how
+/// the rest is split.
 ///
-/// - It makes no difference how the octets arrive: each stream ends in the same way, and the same
-///   frames go out.
-/// - What is kept of them stays within the windows, and windows and queues are in order.
+/// - The result and the sent frames do not depend on how the octets are split.
+/// - Buffered data stays within the windows, and windows and queues are consistent.
 ///
 /// # Panics
-/// Where one of these is broken.
+/// Panics if an invariant is violated.
 pub fn upstream_frames(input: &[u8]) {
     let [seed, octets @ ..] = input else { return };
-    let whole = http2_law(pieces(octets, 0));
+    let whole = check_http2_invariants(pieces(octets, 0));
     for seed in [1, *seed] {
-        assert_eq!(whole, http2_law(pieces(octets, seed)), "cut into pieces of {seed}");
+        assert_eq!(
+            whole,
+            check_http2_invariants(pieces(octets, seed)),
+            "split into pieces of {seed}"
+        );
     }
 }

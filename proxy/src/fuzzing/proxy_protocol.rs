@@ -1,20 +1,19 @@
-//! The laws of reading a PROXY protocol header.
+//! Invariants of reading a PROXY protocol header.
 
 use crate::listen::proxy_protocol::{Header, MAX_HEADER, Progress, read};
 
-/// What a balancer in front may send before the client's octets.
+/// Checks what a load balancer sends before the client's octets.
 ///
-/// - A header is done at its last octet, not before it and whatever follows: nothing beyond it is
-///   read.
-/// - What cannot become a header cannot become one with more octets either.
-/// - Never is more waited for than the longest header.
+/// - A header is complete at its last octet, and independent of what follows.
+/// - A rejected prefix stays rejected with more octets.
+/// - The parser never waits for more than the maximum length.
 ///
 /// # Panics
-/// Where one of these is broken.
+/// Panics if an invariant is violated.
 pub fn proxy_protocol(octets: &[u8]) {
     let whole = read(octets);
     match whole {
-        Ok(Progress::Done(header)) => done(octets, header),
+        Ok(Progress::Done(header)) => check_complete(octets, header),
         Ok(Progress::NeedMore) => {
             assert!(octets.len() < MAX_HEADER);
             for length in 0..octets.len() {
@@ -22,21 +21,24 @@ pub fn proxy_protocol(octets: &[u8]) {
             }
         }
         Err(_) => {
-            let mut is_refused = false;
+            let mut is_rejected = false;
             for length in 0..=octets.len() {
                 let progress = read(&octets[..length]);
                 assert!(
                     !matches!(progress, Ok(Progress::Done(_))),
-                    "done with {length} octets, then refused"
+                    "complete with {length} octets, then rejected"
                 );
-                assert!(progress.is_err() || !is_refused, "refused, then not with {length} octets");
-                is_refused = progress.is_err();
+                assert!(
+                    progress.is_err() || !is_rejected,
+                    "rejected, then not with {length} octets"
+                );
+                is_rejected = progress.is_err();
             }
         }
     }
 }
 
-fn done(octets: &[u8], header: Header) {
+fn check_complete(octets: &[u8], header: Header) {
     assert!(header.length <= octets.len() && header.length <= MAX_HEADER);
     for length in 0..header.length {
         assert_eq!(read(&octets[..length]), Ok(Progress::NeedMore), "of {length} octets");

@@ -1,4 +1,4 @@
-//! The laws of reading a client's request.
+//! Invariants of reading a client's request.
 
 use std::num::NonZeroUsize;
 
@@ -13,10 +13,10 @@ use crate::normalize::{self, Kind, Request};
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 4096, headers: 32 };
 const MAX_HEADERS: NonZeroUsize = NonZeroUsize::new(LIMITS.headers).unwrap();
-/// For what is written again.
+/// The limits for parsing serialized requests again.
 const LARGER: HeadLimits = HeadLimits { bytes: 2 * LIMITS.bytes, headers: LIMITS.headers + 2 };
 const MORE_HEADERS: NonZeroUsize = NonZeroUsize::new(LARGER.headers).unwrap();
-/// Fields that frame a message or belong to one connection: a backend gets ours or none.
+/// Framing and hop-by-hop fields, which must not be forwarded.
 const NOT_END_TO_END: [&str; 9] = [
     "host",
     "content-length",
@@ -29,21 +29,20 @@ const NOT_END_TO_END: [&str; 9] = [
     "te",
 ];
 
-/// A client's request, as [`normalize`](crate::normalize) reads it. The first octet says how much
-/// the client is trusted and over what the head came; the rest is the head as HTTP/1.1 writes it.
+/// Checks [`normalize`](crate::normalize). The first octet determines the client's trust and the
+/// HTTP version; the rest is the head in HTTP/1.1 syntax.
 ///
-/// - What was accepted, serialised for a backend, is read by another parser (httparse) as the same
-///   method, target and fields.
-/// - It is accepted again, as the same.
-/// - No field that frames a message or belongs to a connection is left.
+/// - Another parser (httparse) reads the same method, target and fields after serialization.
+/// - The serialized request is accepted and equal.
+/// - Framing and hop-by-hop fields are removed.
 ///
 /// # Panics
-/// Where one of these is broken.
+/// Panics if an invariant is violated.
 pub fn normalize(input: &[u8]) {
-    let [how, octets @ ..] = input else { return };
-    let trusted = how & 1 != 0;
+    let [flags, octets @ ..] = input else { return };
+    let trusted = flags & 1 != 0;
     let Some(head) = read_head(octets) else { return };
-    let head = if how & 2 != 0 { as_http2(head, how & 4 != 0) } else { head };
+    let head = if flags & 2 != 0 { as_http2(head, flags & 4 != 0) } else { head };
     let Ok(mut request) = normalize::request(head, trusted, MAX_HEADERS) else { return };
     if request.kind == Kind::WebSocket && request.version == Version::HTTP_2 {
         // RFC 8441 §5.1: HTTP/2 has none, HTTP/1.1 needs one.
@@ -53,22 +52,22 @@ pub fn normalize(input: &[u8]) {
         );
     }
     for name in NOT_END_TO_END {
-        let kept =
+        let removed =
             request.headers.get(name).is_none_or(|value| name == "te" && value == "trailers");
-        assert!(kept, "{name} is left in {request:?}");
+        assert!(removed, "{name} is in {request:?}");
     }
-    let octets = serialise(&request);
-    is_read_alike(&request, &octets);
-    // A length of 0 may have come to it, and the host from where HTTP/2 had it.
-    let again = read_within(&octets, LARGER)
+    let octets = serialize(&request);
+    check_with_httparse(&request, &octets);
+    // It may have an additional length of 0, and the host of `:authority`.
+    let parsed = read_within(&octets, LARGER)
         .and_then(|head| normalize::request(head, trusted, MORE_HEADERS).ok());
-    let Some(again) = again else {
+    let Some(parsed) = parsed else {
         panic!(
-            "{request:?} was serialised as {:?}, which is refused",
+            "{request:?} was serialized as {:?}, which is rejected",
             String::from_utf8_lossy(&octets)
         )
     };
-    is_the_same(&request, &again);
+    check_equal(&request, &parsed);
 }
 
 fn read_head(octets: &[u8]) -> Option<RequestHead> {
@@ -80,7 +79,7 @@ fn read_within(octets: &[u8], limits: HeadLimits) -> Option<RequestHead> {
     head::request(BytesMut::from(octets.get(..length)?), limits).ok()
 }
 
-/// The same as HTTP/2 would have carried it.
+/// Converts a head to that of an HTTP/2 request.
 fn as_http2(mut head: RequestHead, extended_connect: bool) -> RequestHead {
     head.version = Version::HTTP_2;
     head.scheme = Some("https".into());
@@ -95,8 +94,8 @@ fn as_http2(mut head: RequestHead, extended_connect: bool) -> RequestHead {
     head
 }
 
-/// As it goes to a backend that speaks HTTP/1.1, but without what the gateway adds.
-fn serialise(request: &Request) -> Vec<u8> {
+/// Serializes a request for an HTTP/1.1 backend, without the gateway's headers.
+fn serialize(request: &Request) -> Vec<u8> {
     let host = request.authority.to_value();
     let mut outbound = Outbound::new();
     outbound.request(&RequestLine {
@@ -104,14 +103,14 @@ fn serialise(request: &Request) -> Vec<u8> {
         target: request.target.as_str(),
         host: &host,
         headers: &request.headers,
-        told: &[],
+        identity_lines: &[],
         body: if request.kind == Kind::WebSocket { BodyLength::Tunnel } else { request.body },
         expects_continue: request.expects_continue,
     });
     flushed(outbound)
 }
 
-fn is_read_alike(request: &Request, octets: &[u8]) {
+fn check_with_httparse(request: &Request, octets: &[u8]) {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut parsed = httparse::Request::new(&mut fields);
     let length = parsed.parse(octets).unwrap();
@@ -131,13 +130,13 @@ fn is_read_alike(request: &Request, octets: &[u8]) {
     }
 }
 
-/// A POST without a body goes out with a length of 0 (RFC 9110 §8.6), which is the same.
+/// Returns the body's length. A POST without a body is sent with a length of 0 (RFC 9110 §8.6).
 fn body(request: &Request) -> BodyLength {
     if request.body == BodyLength::None { BodyLength::Exact(0) } else { request.body }
 }
 
-/// `TE` aside, which HTTP/1.1 has for one connection alone.
-fn is_the_same(one: &Request, other: &Request) {
+/// Compares requests without `TE`, which is hop-by-hop in HTTP/1.1.
+fn check_equal(one: &Request, other: &Request) {
     let end_to_end = |request: &Request| {
         let mut headers = request.headers.clone();
         headers.remove(header::TE);

@@ -1,4 +1,4 @@
-//! The laws of reading a backend's response.
+//! Invariants of reading a backend's response.
 
 use bytes::BytesMut;
 use http::{HeaderMap, StatusCode};
@@ -6,15 +6,17 @@ use http::{HeaderMap, StatusCode};
 use super::{flushed, pieces};
 use crate::exchange::{Broken, Frame};
 use crate::http1::body::{Decoded, Decoder, Encoder};
-use crate::http1::head::{self, Asked, HeadLimits, HeadScanner, ParsedResponse, ResponseBody};
+use crate::http1::head::{
+    self, HeadLimits, HeadScanner, ParsedResponse, ResponseBody, ResponseContext,
+};
 use crate::http1::outbound::Outbound;
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 4096, headers: 32 };
 
-/// All that was understood of what a backend sent, up to the end of one response.
+/// The parse result of a response.
 #[derive(Debug, PartialEq)]
 struct Reading {
-    /// Interim ones and the final one.
+    /// The interim heads and the final one.
     heads: Vec<(StatusCode, HeaderMap)>,
     framing: Option<ResponseBody>,
     keep_alive: bool,
@@ -27,54 +29,55 @@ struct Reading {
 
 #[derive(Debug, PartialEq)]
 enum End {
-    Whole,
-    /// The backend closed in the middle.
-    Cut,
+    Complete,
+    /// The backend closed the connection prematurely.
+    Truncated,
     Malformed(&'static str),
 }
 
-/// A backend's response, as [`http1`](crate::http1) reads it. The first octet says what was asked,
-/// the second how the rest is cut.
+/// Checks how [`http1`](crate::http1) reads a response. The first octet determines the request, the
+/// second how the rest is split.
 ///
-/// - It makes no difference how the octets arrive.
-/// - A body of a length has that length, and nothing is read beyond the end.
-/// - Heads stay within their bounds.
-/// - Written again by our own codec, it is read as the same.
+/// - The result does not depend on how the octets are split.
+/// - Bodies have their declared length, and nothing is read beyond the end.
+/// - Heads stay within their limits.
+/// - The encoded result parses as equal.
 ///
 /// # Panics
-/// Where one of these is broken.
+/// Panics if an invariant is violated.
 pub fn upstream_response(input: &[u8]) {
-    let [asked, seed, octets @ ..] = input else { return };
-    let asked = Asked { head: asked & 1 != 0, upgrade: asked & 2 != 0 };
-    let whole = read(pieces(octets, 0), octets.len(), asked);
+    let [context, seed, octets @ ..] = input else { return };
+    let context = ResponseContext { head: context & 1 != 0, upgrade: context & 2 != 0 };
+    let whole = read(pieces(octets, 0), octets.len(), context);
     for seed in [1, *seed] {
         assert_eq!(
             whole,
-            read(pieces(octets, seed), octets.len(), asked),
-            "cut into pieces of {seed}"
+            read(pieces(octets, seed), octets.len(), context),
+            "split into pieces of {seed}"
         );
     }
     assert!(whole.consumed <= octets.len());
     for (_, headers) in &whole.heads {
         assert!(headers.len() <= LIMITS.headers);
     }
-    if let (Some(ResponseBody::Exact(length)), End::Whole) = (whole.framing, &whole.end) {
+    if let (Some(ResponseBody::Exact(length)), End::Complete) = (whole.framing, &whole.end) {
         assert_eq!(whole.body.len() as u64, length);
     }
     if let Some(ResponseBody::None) = whole.framing {
         assert!(whole.body.is_empty() && whole.trailers.is_none());
     }
-    if whole.end == End::Whole {
+    if whole.end == End::Complete {
         let written = write(&whole);
-        let again = read(pieces(&written, 0), written.len(), asked);
-        assert_eq!(again.consumed, written.len());
-        // The status line's version is ours, and with it what the connection does after it.
-        let again = Reading { consumed: whole.consumed, keep_alive: whole.keep_alive, ..again };
-        assert_eq!(whole, again, "written as {:?}", String::from_utf8_lossy(&written));
+        let reparsed = read(pieces(&written, 0), written.len(), context);
+        assert_eq!(reparsed.consumed, written.len());
+        // The encoder writes its own version, which affects keep-alive.
+        let Reading { consumed, keep_alive, .. } = whole;
+        let reparsed = Reading { consumed, keep_alive, ..reparsed };
+        assert_eq!(whole, reparsed, "written as {:?}", String::from_utf8_lossy(&written));
     }
 }
 
-/// As our own codec writes it.
+/// Encodes a response.
 fn write(reading: &Reading) -> Vec<u8> {
     let mut outbound = Outbound::new();
     let Some(((status, headers), interim)) = reading.heads.split_last() else { return Vec::new() };
@@ -98,7 +101,11 @@ fn write(reading: &Reading) -> Vec<u8> {
     flushed(outbound)
 }
 
-fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>, length: usize, asked: Asked) -> Reading {
+fn read<'a>(
+    pieces: impl Iterator<Item = &'a [u8]>,
+    length: usize,
+    context: ResponseContext,
+) -> Reading {
     let mut reader = Reader {
         reading: Reading::new(),
         scanner: HeadScanner::default(),
@@ -109,17 +116,17 @@ fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>, length: usize, asked: Asked)
     for piece in pieces {
         arrived += piece.len();
         reader.buffer.extend_from_slice(piece);
-        match reader.advance(asked) {
+        match reader.advance(context) {
             Ok(false) => {}
-            Ok(true) => return reader.finish(arrived, End::Whole),
+            Ok(true) => return reader.finish(arrived, End::Complete),
             Err(broken) => return reader.finish_broken(arrived, broken),
         }
     }
     assert_eq!(arrived, length);
     match reader.decoder.as_mut().map(Decoder::end_of_input) {
-        Some(Ok(())) => reader.finish(arrived, End::Whole),
+        Some(Ok(())) => reader.finish(arrived, End::Complete),
         Some(Err(broken)) => reader.finish_broken(arrived, broken),
-        None => reader.finish(arrived, End::Cut),
+        None => reader.finish(arrived, End::Truncated),
     }
 }
 
@@ -133,8 +140,8 @@ struct Reader {
 // === impl Reader ===
 
 impl Reader {
-    /// Reads on; `true` at the response's end.
-    fn advance(&mut self, asked: Asked) -> Result<bool, Broken> {
+    /// Continues to parse; returns `true` at the end of the response.
+    fn advance(&mut self, context: ResponseContext) -> Result<bool, Broken> {
         while self.decoder.is_none() {
             let Some(end) =
                 self.scanner.scan(&self.buffer, LIMITS.bytes).map_err(head::HeadFault::broken)?
@@ -143,7 +150,7 @@ impl Reader {
             };
             assert!(end <= LIMITS.bytes + 1);
             self.scanner = HeadScanner::default();
-            let parsed = head::response(self.buffer.split_to(end), LIMITS, asked)?;
+            let parsed = head::response(self.buffer.split_to(end), LIMITS, context)?;
             self.head(parsed);
         }
         let Some(decoder) = &mut self.decoder else { return Ok(false) };
@@ -186,12 +193,12 @@ impl Reader {
 
     fn finish_broken(mut self, arrived: usize, broken: Broken) -> Reading {
         match broken {
-            // What a malformed thing consumed says nothing.
+            // The consumed length of a malformed response is undefined.
             Broken::Malformed(reason) => {
                 self.reading.end = End::Malformed(reason);
                 self.reading
             }
-            Broken::Closed | Broken::TimedOut => self.finish(arrived, End::Cut),
+            Broken::Closed | Broken::TimedOut => self.finish(arrived, End::Truncated),
         }
     }
 }
@@ -207,7 +214,7 @@ impl Reading {
             body: Vec::new(),
             trailers: None,
             consumed: 0,
-            end: End::Cut,
+            end: End::Truncated,
         }
     }
 }

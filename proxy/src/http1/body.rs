@@ -1,31 +1,31 @@
-//! Bodies: reading and writing their framing (RFC 9112 §6 and §7).
+//! Bodies: decoding and encoding their framing (RFC 9112 §6 and §7).
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::head::{self, HeadFault, HeadLimits, HeadScanner};
 use crate::exchange::{Broken, Frame};
 
-/// The longest line with a chunk's size and extensions.
+/// Maximum length of a line with a chunk's size and extensions.
 const MAX_CHUNK_LINE: usize = 1024;
-/// Bounds of a trailer section.
+/// Limits of a trailer section.
 const TRAILERS: HeadLimits = HeadLimits { bytes: 16 * 1024, headers: 64 };
 
-/// Reads the octets of one body out of a connection's buffer.
+/// Decodes one body from a connection's buffer.
 #[derive(Debug)]
 pub(crate) enum Decoder {
-    /// Nothing is left.
+    /// The body is complete.
     Done,
-    /// That many octets are left, and more than none.
+    /// This many octets remain; never 0.
     Exact(u64),
-    /// In chunks.
+    /// Chunked transfer coding.
     Chunked(Chunk),
-    /// All octets until the peer closes: a response of HTTP/1.0 manner.
+    /// All octets until the peer closes: a response as in HTTP/1.0.
     UntilClose,
-    /// All octets until the peer closes: a WebSocket. The peer's half may close before ours.
+    /// All octets until the peer closes: a WebSocket. The peer may close its half before ours.
     Tunnel,
 }
 
-/// Where in a chunked body (RFC 9112 §7.1) the reading is.
+/// The decoder's position in a chunked body (RFC 9112 §7.1).
 #[derive(Debug)]
 pub(crate) enum Chunk {
     Size,
@@ -34,48 +34,48 @@ pub(crate) enum Chunk {
     Trailers(HeadScanner),
 }
 
-/// What [`Decoder::decode`] found.
+/// The result of [`Decoder::decode`].
 #[derive(Debug)]
 pub(crate) enum Decoded {
     Frame(Frame),
     /// More octets are needed.
     More,
-    /// The body has ended.
+    /// The body is complete.
     End,
 }
 
-/// Writes the framing of one body.
+/// Encodes the framing of one body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encoder {
-    /// No body, or it has ended.
+    /// No body, or a complete one.
     Done,
-    /// That many octets are still owed.
+    /// This many octets remain to be sent.
     Exact(u64),
-    /// In chunks.
+    /// Chunked transfer coding.
     Chunked,
-    /// As they are; the connection's end is theirs.
+    /// Without framing: the body ends with the connection.
     Raw,
 }
 
 // === impl Decoder ===
 
 impl Decoder {
-    /// For a body of that many octets.
+    /// Creates a decoder for a body of `length` octets.
     pub(crate) fn exact(length: u64) -> Self {
         if length == 0 { Self::Done } else { Self::Exact(length) }
     }
 
-    /// For a chunked body.
+    /// Creates a decoder for a chunked body.
     pub(crate) fn chunked() -> Self {
         Self::Chunked(Chunk::Size)
     }
 
-    /// Whether the body has ended.
+    /// Whether the body is complete.
     pub(crate) fn is_done(&self) -> bool {
         matches!(self, Self::Done)
     }
 
-    /// Takes what it can from `octets`.
+    /// Takes the next frame from `octets`.
     pub(crate) fn decode(&mut self, octets: &mut BytesMut) -> Result<Decoded, Broken> {
         match self {
             Self::Done => Ok(Decoded::End),
@@ -103,7 +103,10 @@ impl Decoder {
         }
     }
 
-    /// What the peer's end of the connection means for the body.
+    /// Handles the end of the peer's half of the connection.
+    ///
+    /// # Errors
+    /// The body is incomplete.
     pub(crate) fn end_of_input(&mut self) -> Result<(), Broken> {
         match self {
             Self::Done => Ok(()),
@@ -116,7 +119,7 @@ impl Decoder {
     }
 }
 
-/// Up to `limit` octets from the front, and what is left of the limit; `None` where there are none.
+/// Takes up to `limit` octets, and returns them with the remaining limit; `None` if there are none.
 fn take(octets: &mut BytesMut, limit: u64) -> Option<(Bytes, u64)> {
     if octets.is_empty() {
         return None;
@@ -165,7 +168,7 @@ impl Chunk {
     }
 }
 
-/// Reads a chunk's size; extensions are dropped, as RFC 9112 §7.1.1 asks.
+/// Reads a chunk's size; extensions are ignored, as RFC 9112 §7.1.1 requires.
 fn chunk_line(octets: &mut BytesMut) -> Result<Option<u64>, Broken> {
     const BAD: Broken = Broken::Malformed("bad_chunk_size");
     let Some(end) = memchr::memchr(b'\n', octets) else {
@@ -182,8 +185,8 @@ fn chunk_line(octets: &mut BytesMut) -> Result<Option<u64>, Broken> {
     let line = line.strip_suffix(b"\r\n").ok_or(Broken::Malformed("bare_line_feed"))?;
     let digits = line.iter().take_while(|octet| octet.is_ascii_hexdigit()).count();
     let (size, extension) = line.split_at_checked(digits).ok_or(BAD)?;
-    // 15 digits cannot overflow. An extension is `;` and visible text; white space before it is bad
-    // in RFC 9112 ("BWS"), and refused.
+    // 15 digits cannot overflow. An extension is `;` and visible text; whitespace before it (the
+    // "BWS" of RFC 9112) is rejected.
     let is_extension = matches!(extension.first(), None | Some(b';'));
     let is_text = extension.iter().all(|octet| matches!(octet, b'\t' | 0x20..=0x7e));
     if size.is_empty() || size.len() > 15 || !is_extension || !is_text {
@@ -221,15 +224,15 @@ fn trailers(scanner: &mut HeadScanner, octets: &mut BytesMut) -> Result<Chunked,
 // === impl Encoder ===
 
 impl Encoder {
-    /// What precedes `length` octets of data. `false` where so many are not allowed: more than were
-    /// announced.
+    /// Writes what precedes `length` octets of data. Returns `false` if that exceeds the announced
+    /// length.
     pub(crate) fn before_data(&mut self, length: usize, out: &mut BytesMut) -> bool {
         match self {
             Self::Done => false,
             Self::Raw => true,
-            Self::Exact(owed) => match owed.checked_sub(length as u64) {
+            Self::Exact(left) => match left.checked_sub(length as u64) {
                 Some(rest) => {
-                    *owed = rest;
+                    *left = rest;
                     true
                 }
                 None => false,
@@ -242,21 +245,21 @@ impl Encoder {
         }
     }
 
-    /// What follows data.
+    /// Writes what follows data.
     pub(crate) fn after_data(self, out: &mut BytesMut) {
         if self == Self::Chunked {
             out.put_slice(b"\r\n");
         }
     }
 
-    /// Ends the body. `false` where it ends before all that was announced.
+    /// Ends the body. Returns `false` if it is shorter than announced.
     pub(crate) fn finish(
         &mut self,
         trailers: Option<&http::HeaderMap>,
         out: &mut BytesMut,
     ) -> bool {
         let is_whole = match self {
-            Self::Exact(owed) => *owed == 0,
+            Self::Exact(left) => *left == 0,
             Self::Chunked => {
                 out.put_slice(b"0\r\n");
                 for (name, value) in trailers.into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 connection: its transport with both halves, shared by the handles of one task.
+//! One HTTP/1.1 connection: its transport and both halves, shared by the handles of one task.
 
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::inbound::Inbound;
 use super::outbound::Outbound;
 
-/// A transport with what is read from it and written to it.
+/// A transport with its read and write state.
 #[derive(Debug)]
 pub(crate) struct Connection<T> {
     pub(crate) io: T,
@@ -14,8 +14,8 @@ pub(crate) struct Connection<T> {
     pub(crate) outbound: Outbound,
 }
 
-/// A handle to a connection. The source and the sink of an exchange have one each, and are polled
-/// by one task.
+/// A handle to a connection. The source and the sink of an exchange have one each; the same task
+/// polls both.
 #[derive(Debug)]
 pub(crate) struct Shared<T>(Rc<RefCell<Connection<T>>>);
 
@@ -30,7 +30,7 @@ impl<T> Shared<T> {
         })))
     }
 
-    /// The connection, for the length of one poll: never held over an `await`.
+    /// Borrows the connection for one poll; must not be held across an `await`.
     pub(crate) fn borrow(&self) -> RefMut<'_, Connection<T>> {
         self.0.borrow_mut()
     }

@@ -1,4 +1,4 @@
-//! Heads: requests' and responses' first line and header fields (RFC 9112 §2 to §6).
+//! Heads: the first line and header fields of requests and responses (RFC 9112 §2 to §6).
 
 use std::mem::MaybeUninit;
 
@@ -9,22 +9,21 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use crate::exchange::{BodyLength, Broken, Refusal, RequestHead, ResponseHead, Target};
 
-/// Room for the fields that the gateway adds: what forwarded the request, and who calls.
+/// Capacity for the fields that the gateway adds: proxy headers and identity headers.
 const ADDED: usize = 16;
-/// More header fields than this are refused whatever the configuration says: the table is on the
-/// stack.
+/// Upper bound on header fields, regardless of the configuration: the table is on the stack.
 pub(crate) const MAX_HEADERS: usize = 256;
 
-/// Bounds of a head.
+/// Limits of a head.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeadLimits {
-    /// Octets from the first line to the empty line.
+    /// Octets from the first line through the empty line.
     pub(crate) bytes: usize,
     /// Header fields.
     pub(crate) headers: usize,
 }
 
-/// Finds the end of a head in octets that arrive bit by bit, without looking at any of them twice.
+/// Finds the end of a head that arrives in pieces, without scanning any octet twice.
 #[derive(Debug, Default)]
 pub(crate) struct HeadScanner {
     scanned: usize,
@@ -32,16 +31,16 @@ pub(crate) struct HeadScanner {
     lines: usize,
 }
 
-/// What is wrong with the line ends of a head.
+/// Why octets cannot become a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeadFault {
-    /// A line ends with LF alone.
+    /// A line ends with a bare LF.
     BareLineFeed,
-    /// It is longer than allowed; the number of whole lines seen tells which status that gives.
+    /// It exceeds the limit; the number of complete lines seen determines the status.
     TooLong { lines: usize },
 }
 
-/// A response's head with what its connection needs to know.
+/// A response's head, with its body framing and connection persistence.
 #[derive(Debug)]
 pub(crate) struct ParsedResponse {
     pub(crate) head: ResponseHead,
@@ -60,9 +59,9 @@ pub(crate) enum ResponseBody {
     Tunnel,
 }
 
-/// What of a request decides how the response to it is read (RFC 9112 §6.3).
+/// The properties of a request that determine how its response is read (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct ResponseContext {
     pub(crate) head: bool,
     pub(crate) upgrade: bool,
 }
@@ -70,11 +69,11 @@ pub(crate) struct Asked {
 // === impl HeadScanner ===
 
 impl HeadScanner {
-    /// The head's length with its empty line; `None` where it has not ended yet.
+    /// Returns the head's length including its empty line; `None` while it is incomplete.
     ///
     /// # Errors
-    /// RFC 9112 §2.2 lets a recipient take LF alone for a line's end; one that does and one that
-    /// doesn't read two different requests, so it is refused.
+    /// RFC 9112 §2.2 lets a recipient accept a bare LF as a line end; one that does and one that
+    /// does not would read two different requests, so it is rejected.
     pub(crate) fn scan(&mut self, octets: &[u8], limit: usize) -> Result<Option<usize>, HeadFault> {
         let fresh = octets.get(self.scanned..).unwrap_or_default();
         for offset in memchr::memchr_iter(b'\n', fresh) {
@@ -99,7 +98,7 @@ impl HeadScanner {
 // === impl HeadFault ===
 
 impl HeadFault {
-    /// What a client gets for it.
+    /// The refusal to send to a client.
     pub(crate) fn refusal(self) -> Refusal {
         let (status, reason) = match self {
             Self::BareLineFeed => (StatusCode::BAD_REQUEST, "bare_line_feed"),
@@ -109,7 +108,7 @@ impl HeadFault {
         Refusal { status, reason, close: true }
     }
 
-    /// What it is called in a backend's response.
+    /// The error for a backend's response.
     pub(crate) fn broken(self) -> Broken {
         Broken::Malformed(match self {
             Self::BareLineFeed => "bare_line_feed",
@@ -118,10 +117,10 @@ impl HeadFault {
     }
 }
 
-/// Reads a request's head, whole as [`HeadScanner`] found it.
+/// Parses a request's head, complete as [`HeadScanner`] found it.
 ///
 /// # Errors
-/// Whatever RFC 9112 forbids or leaves to the recipient to repair.
+/// RFC 9112 forbids it, or leaves it to the recipient to repair.
 pub(crate) fn request(octets: BytesMut, limits: HeadLimits) -> Result<RequestHead, Refusal> {
     let octets = octets.freeze();
     let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
@@ -186,11 +185,10 @@ struct RequestLine {
     target: Target,
 }
 
-/// Reads the request target (RFC 9112 §3.2).
+/// Parses the request target (RFC 9112 §3.2).
 fn request_target(octets: &Bytes, method: &Method, target: &str) -> Result<RequestLine, Refusal> {
     const BAD: Refusal = Refusal::bad("bad_target");
-    // A fragment is never sent (RFC 9110 §4.2.5), and the parser of paths would drop it without a
-    // word.
+    // A fragment is never sent (RFC 9110 §4.2.5), and the path parser would drop it silently.
     if !target.bytes().all(|octet| matches!(octet, 0x21..=0x7e) && octet != b'#') {
         return Err(BAD);
     }
@@ -226,7 +224,7 @@ fn request_target(octets: &Bytes, method: &Method, target: &str) -> Result<Reque
     })
 }
 
-/// How long a request's body is (RFC 9112 §6.1 to §6.3).
+/// Determines the length of a request's body (RFC 9112 §6.1 to §6.3).
 fn request_length(headers: &HeaderMap, version: Version) -> Result<BodyLength, Refusal> {
     match framing(headers, version) {
         Ok(Framing::None) => Ok(BodyLength::None),
@@ -248,13 +246,13 @@ enum Framing {
     Chunked,
 }
 
-/// Reads `Content-Length` and `Transfer-Encoding`, of which a message has at most one, once.
+/// Parses `Content-Length` and `Transfer-Encoding`; a message may have only one of them, once.
 fn framing(headers: &HeaderMap, version: Version) -> Result<Framing, &'static str> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     match (codings.next(), lengths.next()) {
         (None, None) => Ok(Framing::None),
-        // RFC 9112 §6.1: a message with both is to be handled as an error.
+        // RFC 9112 §6.1: a message with both ought to be handled as an error.
         (Some(_), Some(_)) => Err("length_and_coding"),
         (Some(_), None) if version == Version::HTTP_10 => Err("coding_in_http10"),
         (Some(coding), None) => {
@@ -275,7 +273,7 @@ fn framing(headers: &HeaderMap, version: Version) -> Result<Framing, &'static st
     }
 }
 
-/// Digits alone, and no more than fit (RFC 9110 §8.6); a list of equal lengths is refused as well.
+/// Parses `Content-Length`: digits only (RFC 9110 §8.6); a list of equal lengths is rejected.
 pub(crate) fn content_length(value: &HeaderValue) -> Option<u64> {
     let text = value.as_bytes();
     if text.is_empty() || text.len() > 19 || !text.iter().all(u8::is_ascii_digit) {
@@ -284,14 +282,14 @@ pub(crate) fn content_length(value: &HeaderValue) -> Option<u64> {
     value.to_str().ok()?.parse().ok()
 }
 
-/// Reads a response's head, whole as [`HeadScanner`] found it.
+/// Parses the head of the response to a request, complete as [`HeadScanner`] found it.
 ///
 /// # Errors
-/// As for requests; `asked` tells which request it answers.
+/// As for requests.
 pub(crate) fn response(
     octets: BytesMut,
     limits: HeadLimits,
-    asked: Asked,
+    context: ResponseContext,
 ) -> Result<ParsedResponse, Broken> {
     let octets = octets.freeze();
     let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
@@ -311,7 +309,7 @@ pub(crate) fn response(
             FieldFault::TooMany => Broken::Malformed("too_many_headers"),
             FieldFault::Malformed => Broken::Malformed("bad_header"),
         })?;
-    let body = response_body(status, &mut headers, version, asked)?;
+    let body = response_body(status, &mut headers, version, context)?;
     let keep_alive = is_kept_alive(&headers, version) && body != ResponseBody::UntilClose;
     Ok(ParsedResponse { head: ResponseHead { status, headers }, body, keep_alive })
 }
@@ -320,24 +318,23 @@ fn response_body(
     status: StatusCode,
     headers: &mut HeaderMap,
     version: Version,
-    asked: Asked,
+    context: ResponseContext,
 ) -> Result<ResponseBody, Broken> {
     let framing = framing(headers, version).map_err(Broken::Malformed)?;
     if status == StatusCode::SWITCHING_PROTOCOLS {
-        return if asked.upgrade {
+        return if context.upgrade {
             Ok(ResponseBody::Tunnel)
         } else {
             Err(Broken::Malformed("unasked_upgrade"))
         };
     }
     if status.is_informational() || status == StatusCode::NO_CONTENT {
-        // RFC 9110 §8.6: neither may have them. A backend that sends them has framed nothing, so
-        // they are dropped.
+        // RFC 9110 §8.6: neither status may have them. They frame no body, so they are dropped.
         headers.remove(CONTENT_LENGTH);
         headers.remove(TRANSFER_ENCODING);
         return Ok(ResponseBody::None);
     }
-    if asked.head || status == StatusCode::NOT_MODIFIED {
+    if context.head || status == StatusCode::NOT_MODIFIED {
         return Ok(ResponseBody::None);
     }
     Ok(match framing {
@@ -347,27 +344,27 @@ fn response_body(
     })
 }
 
-/// Whether the connection may be used again (RFC 9112 §9.3).
+/// Whether the connection persists after this message (RFC 9112 §9.3).
 pub(crate) fn is_kept_alive(headers: &HeaderMap, version: Version) -> bool {
-    let says = |word: &str| {
+    let has_option = |option: &str| {
         headers.get_all(http::header::CONNECTION).iter().any(|value| {
             value
                 .as_bytes()
                 .split(|octet| *octet == b',')
-                .any(|item| item.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+                .any(|item| item.trim_ascii().eq_ignore_ascii_case(option.as_bytes()))
         })
     };
-    if version == Version::HTTP_10 { says("keep-alive") && !says("close") } else { !says("close") }
+    !has_option("close") && (version != Version::HTTP_10 || has_option("keep-alive"))
 }
 
-/// What is wrong with header fields.
+/// Why header fields are rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FieldFault {
     TooMany,
     Malformed,
 }
 
-/// The fields as a map whose values are slices of `octets`.
+/// Converts the fields to a map whose values are slices of `octets`.
 pub(crate) fn header_map(
     octets: &Bytes,
     fields: &[httparse::Header<'_>],

@@ -1,4 +1,4 @@
-//! What is read from a connection: heads, then the frames of bodies.
+//! The reading half of a connection: heads, then the frames of bodies.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,10 +11,10 @@ use super::body::{Decoded, Decoder};
 use super::head::{HeadFault, HeadScanner};
 use crate::exchange::{Broken, Frame};
 
-/// Octets that one read asks for at the most.
+/// Maximum number of octets per read.
 const READ: usize = 16 * 1024;
-/// A buffer with less room than this grows before it is read into.
-const ROOM: usize = 4 * 1024;
+/// A buffer with less spare capacity than this grows before a read.
+const MIN_ROOM: usize = 4 * 1024;
 
 /// The reading half of a connection.
 #[derive(Debug)]
@@ -22,17 +22,17 @@ pub(crate) struct Inbound {
     octets: BytesMut,
     scanner: HeadScanner,
     decoder: Decoder,
-    is_ended: bool,
+    is_eof: bool,
 }
 
-/// Why no head could be had.
+/// Why no head was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NoHead {
-    /// The peer closed before the first octet of it.
-    Ended,
-    /// The peer closed, or the connection broke, within it.
-    Cut,
-    /// It cannot be a head.
+pub(crate) enum HeadError {
+    /// The peer closed before the first octet.
+    Closed,
+    /// The peer closed, or the connection failed, within the head.
+    Truncated,
+    /// The octets are not a valid head.
     Fault(HeadFault),
 }
 
@@ -44,92 +44,92 @@ impl Inbound {
             octets: BytesMut::new(),
             scanner: HeadScanner::default(),
             decoder: Decoder::Done,
-            is_ended: false,
+            is_eof: false,
         }
     }
 
-    /// Whether nothing is left over that nobody has read.
+    /// Whether the buffer is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.octets.is_empty()
     }
 
-    /// Octets that were read and are still here.
+    /// Number of buffered octets.
     pub(crate) fn len(&self) -> usize {
         self.octets.len()
     }
 
     /// Whether the peer has closed its half.
-    pub(crate) fn is_ended(&self) -> bool {
-        self.is_ended
+    pub(crate) fn is_eof(&self) -> bool {
+        self.is_eof
     }
 
-    /// Whether the body that was begun last has been read in whole.
+    /// Whether the current body has been read completely.
     pub(crate) fn is_body_done(&self) -> bool {
         self.decoder.is_done()
     }
 
-    /// Says what the next frames are.
+    /// Sets the decoder for the next body.
     pub(crate) fn begin_body(&mut self, decoder: Decoder) {
         self.decoder = decoder;
     }
 
-    /// Reads once. Ready with `false` at the peer's end.
+    /// Reads once. Returns `false` when the peer has closed its half.
     pub(crate) fn poll_fill<T: AsyncRead + Unpin>(
         &mut self,
         io: &mut T,
         cx: &mut Context<'_>,
     ) -> Poll<Result<bool, Broken>> {
-        if self.is_ended {
+        if self.is_eof {
             return Poll::Ready(Ok(false));
         }
-        // Where nothing of what was read is in use any more, the next is read to the same place: it
-        // is still in the processor's cache.
+        // If no octet of the buffer is in use any more, its memory is reused: it is still in the
+        // processor's cache.
         let is_fresh = self.octets.is_empty() && self.octets.try_reclaim(READ);
-        if !is_fresh && self.octets.capacity() - self.octets.len() < ROOM {
+        if !is_fresh && self.octets.capacity() - self.octets.len() < MIN_ROOM {
             self.octets.reserve(READ);
         }
         match ready!(poll_read_buf(Pin::new(io), cx, &mut self.octets)) {
             Ok(0) => {
-                self.is_ended = true;
+                self.is_eof = true;
                 Poll::Ready(Ok(false))
             }
             Ok(_) => Poll::Ready(Ok(true)),
-            // rustls tells a close without close_notify as an error; the framing of the body
-            // decides whether it was too early.
+            // rustls reports a close without close_notify as an error; the framing of the body
+            // decides whether it was premature.
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                self.is_ended = true;
+                self.is_eof = true;
                 Poll::Ready(Ok(false))
             }
             Err(_) => Poll::Ready(Err(Broken::Closed)),
         }
     }
 
-    /// Ready when there is at least one octet of the next head, or with the peer's end.
+    /// Waits for the first octet of the next head, or for the peer to close.
     pub(crate) fn poll_first<T: AsyncRead + Unpin>(
         &mut self,
         io: &mut T,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), NoHead>> {
+    ) -> Poll<Result<(), HeadError>> {
         if !self.octets.is_empty() {
             return Poll::Ready(Ok(()));
         }
         match ready!(self.poll_fill(io, cx)) {
             Ok(true) => Poll::Ready(Ok(())),
-            Ok(false) | Err(_) => Poll::Ready(Err(NoHead::Ended)),
+            Ok(false) | Err(_) => Poll::Ready(Err(HeadError::Closed)),
         }
     }
 
-    /// The octets of the next head, with its empty line.
+    /// Returns the octets of the next head, including its empty line.
     pub(crate) fn poll_head<T: AsyncRead + Unpin>(
         &mut self,
         io: &mut T,
         limit: usize,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<BytesMut, NoHead>> {
+    ) -> Poll<Result<BytesMut, HeadError>> {
         loop {
             if !self.octets.is_empty() {
                 match self.scanner.scan(&self.octets, limit) {
-                    Err(fault) => return Poll::Ready(Err(NoHead::Fault(fault))),
+                    Err(fault) => return Poll::Ready(Err(HeadError::Fault(fault))),
                     Ok(Some(length)) => {
                         self.scanner = HeadScanner::default();
                         return Poll::Ready(Ok(self.octets.split_to(length)));
@@ -137,15 +137,16 @@ impl Inbound {
                     Ok(None) => {}
                 }
             }
-            let missing = if self.octets.is_empty() { NoHead::Ended } else { NoHead::Cut };
+            let error =
+                if self.octets.is_empty() { HeadError::Closed } else { HeadError::Truncated };
             match ready!(self.poll_fill(io, cx)) {
                 Ok(true) => {}
-                Ok(false) | Err(_) => return Poll::Ready(Err(missing)),
+                Ok(false) | Err(_) => return Poll::Ready(Err(error)),
             }
         }
     }
 
-    /// The next frame of the body.
+    /// Returns the next frame of the body; `None` at its end.
     pub(crate) fn poll_frame<T: AsyncRead + Unpin>(
         &mut self,
         io: &mut T,
@@ -170,14 +171,14 @@ impl Inbound {
         }
     }
 
-    /// Reads ahead, up to one buffer, to learn whether the peer is gone. Its end alone does not say
-    /// so: a half-closed connection still takes the answer.
-    pub(crate) fn poll_gone<T: AsyncRead + Unpin>(
+    /// Waits until the connection fails, reading ahead up to one buffer. A peer that only closed
+    /// its half does not count: it can still receive the response.
+    pub(crate) fn poll_client_closed<T: AsyncRead + Unpin>(
         &mut self,
         io: &mut T,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        while self.decoder.is_done() && !self.is_ended && self.octets.len() < READ {
+        while self.decoder.is_done() && !self.is_eof && self.octets.len() < READ {
             if let Err(Broken::Closed) = ready!(self.poll_fill(io, cx)).map(drop) {
                 return Poll::Ready(());
             }

@@ -1,4 +1,4 @@
-//! What is written to a connection: heads and bodies, gathered so that a small message is one
+//! The writing half of a connection: heads and bodies, buffered so that a small message is one
 //! write.
 
 use std::collections::VecDeque;
@@ -13,14 +13,13 @@ use tokio::io::AsyncWrite;
 use super::body::Encoder;
 use crate::exchange::{BodyLength, Broken, Frame};
 
-/// Octets that may wait to be written before no more are taken.
+/// Buffered octets above which no more frames are accepted.
 const BOUND: usize = 64 * 1024;
-/// A piece of a body up to this size is copied behind its head; a larger one is written from where
-/// it is.
+/// A body chunk up to this size is copied into the buffer; a larger one is written without a copy.
 const COPY: usize = 4 * 1024;
-/// Room for heads and small pieces that a connection keeps when all has been written.
+/// Buffer capacity that a connection keeps after everything has been written.
 const KEEP: usize = 16 * 1024;
-/// Pieces of one write.
+/// Maximum number of slices per vectored write.
 const SLICES: usize = 16;
 
 /// The writing half of a connection.
@@ -30,21 +29,21 @@ pub(crate) struct Outbound {
     tail: BytesMut,
     waiting: usize,
     encoder: Encoder,
-    /// What was written cannot be made whole any more.
+    /// The message cannot be completed any more.
     is_broken: bool,
-    /// The end of our half of the connection is the end of the body.
+    /// The body ends with our half of the connection.
     ends_by_close: bool,
 }
 
-/// A request's head, apart.
+/// The parts of a request's head.
 #[derive(Debug)]
 pub(crate) struct RequestLine<'a> {
     pub(crate) method: &'a Method,
     pub(crate) target: &'a str,
     pub(crate) host: &'a HeaderValue,
     pub(crate) headers: &'a HeaderMap,
-    /// Further ones, written already.
-    pub(crate) told: &'a [u8],
+    /// Serialized identity header lines.
+    pub(crate) identity_lines: &'a [u8],
     pub(crate) body: BodyLength,
     pub(crate) expects_continue: bool,
 }
@@ -63,17 +62,17 @@ impl Outbound {
         }
     }
 
-    /// Whether a body has been begun and not ended, or has been broken off.
+    /// Whether a body is unfinished or was aborted.
     pub(crate) fn is_incomplete(&self) -> bool {
         self.is_broken || self.encoder != Encoder::Done
     }
 
-    /// Whether all has gone to the transport.
+    /// Whether everything has been written to the transport.
     pub(crate) fn is_flushed(&self) -> bool {
         self.waiting == 0
     }
 
-    /// Takes a request's head. What frames the message is written from its parts, never from header
+    /// Writes a request's head. Framing is derived from the body's length, never from the header
     /// fields.
     pub(crate) fn request(&mut self, request: &RequestLine<'_>) {
         let out = &mut self.tail;
@@ -84,18 +83,18 @@ impl Outbound {
         out.put_slice(b" HTTP/1.1\r\n");
         put_field(&header::HOST, request.host, out);
         for (name, value) in request.headers {
-            // Only HTTP/2 may have it without naming it in `Connection` (RFC 9113 §8.2.2).
+            // Only HTTP/2 allows it without `Connection: TE` (RFC 9113 §8.2.2).
             if name != header::TE {
                 put_field(name, value, out);
             }
         }
-        out.put_slice(request.told);
+        out.put_slice(request.identity_lines);
         if request.expects_continue {
             out.put_slice(b"expect: 100-continue\r\n");
         }
         let encoder = match request.body {
             BodyLength::None => {
-                // RFC 9110 §8.6: for methods that mean a body, its absence is said.
+                // RFC 9110 §8.6: methods that anticipate a body announce its absence.
                 if matches!(*request.method, Method::POST | Method::PUT | Method::PATCH) {
                     out.put_slice(b"content-length: 0\r\n");
                 }
@@ -118,7 +117,7 @@ impl Outbound {
         self.begin(encoder);
     }
 
-    /// Takes a response's head and says how its body is framed.
+    /// Writes a response's head; `encoder` frames its body.
     pub(crate) fn response(&mut self, status: StatusCode, headers: &HeaderMap, encoder: Encoder) {
         self.tail.reserve(1024);
         self.tail.put_slice(b"HTTP/1.1 ");
@@ -138,7 +137,7 @@ impl Outbound {
         self.count();
     }
 
-    /// Changes how what follows is framed: after 101.
+    /// Changes the framing of what follows, after a 101.
     pub(crate) fn switch(&mut self, encoder: Encoder) {
         self.encoder = encoder;
     }
@@ -147,7 +146,7 @@ impl Outbound {
         self.waiting = self.pieces.iter().map(Bytes::len).sum::<usize>() + self.tail.len();
     }
 
-    /// Takes a frame.
+    /// Buffers a frame.
     pub(crate) fn push(&mut self, frame: Frame) {
         match frame {
             Frame::Data(data) if data.is_empty() => {}
@@ -184,7 +183,7 @@ impl Outbound {
         self.count();
     }
 
-    /// Ready when one more frame may be pushed.
+    /// Ready when another frame may be pushed.
     pub(crate) fn poll_ready<T: AsyncWrite + Unpin>(
         &mut self,
         io: &mut T,
@@ -196,17 +195,20 @@ impl Outbound {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when all has gone to the transport. A body that was broken off is an error.
+    /// Flushes everything to the transport.
+    ///
+    /// # Errors
+    /// The connection failed, or the body does not have its announced length.
     pub(crate) fn poll_flush<T: AsyncWrite + Unpin>(
         &mut self,
         io: &mut T,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Broken>> {
-        let had_some = self.waiting > 0;
+        let needs_flush = self.waiting > 0;
         while self.waiting > 0 {
             ready!(self.poll_write(io, cx))?;
         }
-        if had_some {
+        if needs_flush {
             ready!(Pin::new(&mut *io).poll_flush(cx)).map_err(|_| Broken::Closed)?;
         }
         if self.ends_by_close {
@@ -261,7 +263,7 @@ impl Outbound {
             return;
         }
         self.tail.clear();
-        // A large head is seldom followed by another, and a connection may be open for long.
+        // A large head is rarely followed by another, and connections can be long-lived.
         if self.tail.try_reclaim(KEEP + 1) {
             self.tail = BytesMut::new();
         }

@@ -1,17 +1,17 @@
-//! Finds out whether a peer is in the midst of a header block: h2 waits for the rest of one without
-//! a limit in time, and nothing else is read from the connection meanwhile (RFC 9113 §4.3).
+//! Detects unfinished header blocks: h2 waits for the rest of one without a timeout, and until then
+//! nothing else on the connection is processed (RFC 9113 §4.3).
 
 use super::frame::{self, Head, flag, kind};
 
-/// Follows the frames of what is read.
+/// Tracks the frame boundaries of the input.
 #[derive(Debug)]
 pub(crate) struct BlockWatch {
-    /// Octets of a payload, or of the preface, that are still to come.
+    /// Octets of a payload, or of the preface, that have not arrived.
     left: usize,
     head: [u8; frame::HEAD],
-    /// How much of the next frame's head is there.
-    have: usize,
-    /// Header blocks so far.
+    /// Octets of the next frame's head that have arrived.
+    head_len: usize,
+    /// Number of header blocks so far.
     blocks: u64,
     state: State,
 }
@@ -27,23 +27,23 @@ enum State {
 // === impl BlockWatch ===
 
 impl BlockWatch {
-    /// For what a client sends from its first octet on.
+    /// Starts at the first octet that a client sends.
     pub(crate) fn new() -> Self {
         Self {
             left: frame::PREFACE.len(),
             head: [0; frame::HEAD],
-            have: 0,
+            head_len: 0,
             blocks: 0,
             state: State::Outside,
         }
     }
 
-    /// The number of the header block that was begun and is not whole.
+    /// Returns the number of the header block that is unfinished.
     pub(crate) fn unfinished(&self) -> Option<u64> {
         (self.state != State::Outside).then_some(self.blocks)
     }
 
-    /// Takes note of what was read.
+    /// Processes octets that were read.
     pub(crate) fn read(&mut self, mut octets: &[u8]) {
         loop {
             let Some(rest) = octets.get(self.left..) else {
@@ -51,14 +51,14 @@ impl BlockWatch {
                 return;
             };
             self.left = 0;
-            if self.state == State::Ending && self.have == 0 {
+            if self.state == State::Ending && self.head_len == 0 {
                 self.state = State::Outside;
             }
-            let missing = self.head.get_mut(self.have..).unwrap_or_default();
+            let missing = self.head.get_mut(self.head_len..).unwrap_or_default();
             let (head, payload) = rest.split_at(missing.len().min(rest.len()));
             missing.iter_mut().zip(head).for_each(|(to, from)| *to = *from);
-            self.have += head.len();
-            if self.have < frame::HEAD {
+            self.head_len += head.len();
+            if self.head_len < frame::HEAD {
                 return;
             }
             self.begin();
@@ -66,9 +66,9 @@ impl BlockWatch {
         }
     }
 
-    /// A frame's head is whole.
+    /// Processes a complete frame head.
     fn begin(&mut self) {
-        self.have = 0;
+        self.head_len = 0;
         let Some(head) = Head::read(&self.head) else { return };
         self.left = head.length;
         match head.kind {
@@ -91,7 +91,7 @@ mod tests {
         octets
     }
 
-    /// What is unfinished after each octet.
+    /// The unfinished block after each octet.
     fn watched(octets: &[u8]) -> Vec<Option<u64>> {
         let mut watch = BlockWatch::new();
         watch.read(frame::PREFACE);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_unfinished_from_its_first_head_to_its_last_octet() {
+    fn a_block_is_unfinished_from_its_first_frame_head_to_its_last_octet() {
         let octets = [
             frame(kind::SETTINGS, 0, 6),
             frame(kind::HEADERS, 0, 3),
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_matter_how_octets_are_read() {
+    fn the_result_does_not_depend_on_read_sizes() {
         let octets = [
             frame::PREFACE.to_vec(),
             frame(kind::HEADERS, flag::END_HEADERS, 300),

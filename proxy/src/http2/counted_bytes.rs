@@ -1,4 +1,4 @@
-//! The octets that h2 holds for one stream, counted until they have gone to the transport.
+//! Counts the octets that h2 buffers for a stream until they are written to the transport.
 
 use std::cell::Cell;
 use std::io::IoSlice;
@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 
 use bytes::{Buf, Bytes};
 
-/// A piece of a body on its way through h2.
+/// A piece of a body, counted while h2 buffers it.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     data: Bytes,
@@ -15,11 +15,11 @@ pub(crate) struct Chunk {
     gauge: Rc<Gauge>,
 }
 
-/// How many octets h2 holds for one stream. h2 buffers without a bound, and tells neither how much
-/// nor when it is gone; but it drops what it has written or given up.
+/// Counts the octets that h2 buffers for one stream. h2 buffers without a bound and does not report
+/// how much, but it drops each piece once it is written or discarded.
 pub(crate) struct Gauge {
-    held: Cell<usize>,
-    /// Those of all streams of the connection.
+    buffered: Cell<usize>,
+    /// The count for all streams of the connection.
     total: Rc<Cell<usize>>,
     waiting: Cell<Option<(usize, Waker)>>,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Gauge {
 
 impl Chunk {
     pub(crate) fn new(data: Bytes, gauge: &Rc<Gauge>) -> Self {
-        gauge.held.set(gauge.held.get() + data.len());
+        gauge.buffered.set(gauge.buffered.get() + data.len());
         gauge.total.set(gauge.total.get() + data.len());
         Self { counted: data.len(), data, gauge: Rc::clone(gauge) }
     }
@@ -61,21 +61,22 @@ impl Drop for Chunk {
 // === impl Gauge ===
 
 impl Gauge {
-    /// A stream's; `total` is counted by all streams of its connection.
+    /// Creates the gauge of a stream; all streams of a connection share `total`.
     pub(crate) fn new(total: &Rc<Cell<usize>>) -> Self {
-        Self { held: Cell::default(), total: Rc::clone(total), waiting: Cell::default() }
+        Self { buffered: Cell::default(), total: Rc::clone(total), waiting: Cell::default() }
     }
 
-    /// What h2 holds for all streams of the connection.
+    /// Octets that h2 buffers for all streams of the connection.
     pub(crate) fn total(&self) -> usize {
         self.total.get()
     }
 
-    pub(crate) fn held(&self) -> usize {
-        self.held.get()
+    /// Octets that h2 buffers for this stream.
+    pub(crate) fn buffered(&self) -> usize {
+        self.buffered.get()
     }
 
-    /// Wakes the task when no more than `at_most` octets are held. The latest call counts.
+    /// Wakes the task when at most `at_most` octets are buffered. Replaces an earlier call.
     pub(crate) fn wake_at(&self, at_most: usize, cx: &Context<'_>) {
         let waker = match self.waiting.take() {
             Some((_, waker)) if waker.will_wake(cx.waker()) => waker,
@@ -85,11 +86,11 @@ impl Gauge {
     }
 
     fn release(&self, octets: usize) {
-        let held = self.held.get().saturating_sub(octets);
-        self.held.set(held);
+        let buffered = self.buffered.get().saturating_sub(octets);
+        self.buffered.set(buffered);
         self.total.set(self.total.get().saturating_sub(octets));
         match self.waiting.take() {
-            Some((at_most, waker)) if held <= at_most => waker.wake(),
+            Some((at_most, waker)) if buffered <= at_most => waker.wake(),
             waiting => self.waiting.set(waiting),
         }
     }
@@ -97,6 +98,6 @@ impl Gauge {
 
 impl std::fmt::Debug for Gauge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gauge").field("held", &self.held).finish_non_exhaustive()
+        f.debug_struct("Gauge").field("buffered", &self.buffered).finish_non_exhaustive()
     }
 }

@@ -1,16 +1,15 @@
-//! The frames of HTTP/2 (RFC 9113 §4.1, §6), as far as they are the same in both directions.
+//! HTTP/2 frames (RFC 9113 §4.1, §6): the parts that both directions share.
 
 /// Octets of a frame's head.
 pub(crate) const HEAD: usize = 9;
-/// The largest payload that either side may send where nothing else was said, in octets (RFC 9113
-/// §6.5.2).
+/// The default maximum payload in octets (RFC 9113 §6.5.2).
 pub(crate) const MAX_PAYLOAD: usize = 16 * 1024;
 /// The largest window, in octets (RFC 9113 §6.9.1).
 pub(crate) const MAX_WINDOW: u32 = (1 << 31) - 1;
-/// The window of each stream and of the connection where nothing else was said (RFC 9113 §6.9.2).
+/// The default window of each stream and of the connection (RFC 9113 §6.9.2).
 pub(crate) const WINDOW: u32 = 65_535;
 
-/// What a client begins with (RFC 9113 §3.4).
+/// The client connection preface (RFC 9113 §3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Types of frames.
@@ -61,7 +60,7 @@ pub(crate) struct Head {
 // === impl Head ===
 
 impl Head {
-    /// Reads the head that `octets` begin with, if it is there in whole.
+    /// Parses the head at the start of `octets`; `None` if it is incomplete.
     pub(crate) fn read(octets: &[u8]) -> Option<Self> {
         let [l1, l2, l3, kind, flags, s1, s2, s3, s4] = *octets.first_chunk::<HEAD>()?;
         Some(Self {
@@ -76,7 +75,7 @@ impl Head {
         self.flags & flag != 0
     }
 
-    /// Writes it. The payload must have no more than [`MAX_PAYLOAD`] octets.
+    /// Writes the head. The payload must have at most [`MAX_PAYLOAD`] octets.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         let [_, l1, l2, l3] = u32::try_from(self.length).unwrap_or_default().to_be_bytes();
         let [s1, s2, s3, s4] = self.stream.to_be_bytes();
@@ -84,13 +83,13 @@ impl Head {
     }
 }
 
-/// Writes a frame whose payload is one number: WINDOW_UPDATE, or RST_STREAM.
+/// Writes a frame whose payload is one number: WINDOW_UPDATE or RST_STREAM.
 pub(crate) fn number(kind: u8, stream: u32, number: u32, out: &mut Vec<u8>) {
     Head { length: 4, kind, flags: 0, stream }.write(out);
     out.extend_from_slice(&number.to_be_bytes());
 }
 
-/// Writes SETTINGS.
+/// Writes a SETTINGS frame.
 pub(crate) fn settings(settings: &[(u16, u32)], out: &mut Vec<u8>) {
     Head { length: settings.len() * 6, kind: kind::SETTINGS, flags: 0, stream: 0 }.write(out);
     for (name, value) in settings {
@@ -99,7 +98,7 @@ pub(crate) fn settings(settings: &[(u16, u32)], out: &mut Vec<u8>) {
     }
 }
 
-/// Writes a header block as HEADERS and as many CONTINUATIONs as it needs.
+/// Writes a header block as HEADERS and as many CONTINUATION frames as needed.
 pub(crate) fn headers(stream: u32, block: &[u8], is_last: bool, out: &mut Vec<u8>) {
     let (first, mut rest) = block.split_at(block.len().min(MAX_PAYLOAD));
     let end_headers = |rest: &[u8]| if rest.is_empty() { flag::END_HEADERS } else { 0 };
@@ -126,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_is_read_as_it_was_written() {
+    fn a_head_round_trips() {
         let head = Head {
             length: 0x01_02_03,
             kind: kind::DATA,
@@ -139,11 +138,11 @@ mod tests {
         assert_eq!(Head::read(&out), Some(head));
         assert_eq!(Head::read(&out[..8]), None);
         out[5] = 0xff;
-        assert_eq!(Head::read(&out), Some(head), "the reserved bit means nothing");
+        assert_eq!(Head::read(&out), Some(head), "the reserved bit is ignored");
     }
 
     #[test]
-    fn a_large_header_block_goes_in_several_frames() {
+    fn a_large_header_block_is_split_into_frames() {
         let block: Vec<u8> = (0..2 * MAX_PAYLOAD + 1).map(|octet| octet as u8).collect();
         let mut out = Vec::new();
         headers(5, &block, true, &mut out);

@@ -1,9 +1,9 @@
-//! Header compression for HTTP/2 (RFC 7541), as far as a client needs it that sends the requests of
-//! many people over one connection.
+//! Header compression for HTTP/2 (RFC 7541), for a client that sends the requests of many users
+//! over one connection.
 //!
-//! What is written depends on nothing that was written before: no field enters the table of the
-//! other side. Else one client could learn by the lengths of its own requests what another's hold
-//! (RFC 7541 §7.1). It also costs the least.
+//! The encoder is stateless: no field enters the peer's dynamic table. Otherwise one user could
+//! infer the fields of another's requests from the lengths of their own (RFC 7541 §7.1). It is also
+//! the cheapest encoding.
 
 mod decode;
 mod encode;
@@ -17,7 +17,7 @@ use http::{HeaderName, HeaderValue};
 pub(crate) use self::decode::Decoder;
 pub(crate) use self::encode::{field, indexed, literal, named};
 
-/// The name of a field of a response.
+/// The name of a response field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Name {
     /// `:status`.
@@ -25,11 +25,11 @@ pub(crate) enum Name {
     /// Any other pseudo-header.
     Pseudo,
     Field(HeaderName),
-    /// Name or value are none (RFC 9113 §8.2.1).
+    /// The name or value is not valid (RFC 9113 §8.2.1).
     Malformed,
 }
 
-/// A field, and how much it counts for the limit on a head (RFC 9113 §6.5.2), in octets.
+/// A field, and its size in octets as RFC 9113 §6.5.2 counts it.
 #[derive(Debug, Clone)]
 pub(crate) struct Field {
     pub(crate) name: Name,
@@ -37,7 +37,6 @@ pub(crate) struct Field {
     pub(crate) octets: usize,
 }
 
-/// A header block that cannot be read: nothing that follows on the connection can be either (RFC
-/// 9113 §4.3).
+/// A header block cannot be decoded; neither can any later one on the connection (RFC 9113 §4.3).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Undecodable;

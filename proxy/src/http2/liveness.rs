@@ -1,61 +1,60 @@
-//! Whether the peer of a connection is still there: it is asked by a PING after a time without a
-//! sign of life.
+//! Detects dead peers: after a time without activity a PING is sent, and its answer awaited.
 
 use std::time::{Duration, Instant};
 
-/// Watches one connection.
+/// The liveness state of one connection.
 #[derive(Debug)]
 pub(crate) struct Liveness {
-    /// How long the peer may be quiet before it is asked.
-    quiet: Duration,
-    /// How long it may take to answer.
-    patience: Duration,
-    signs: u64,
+    /// How long the peer may be inactive before a PING is sent.
+    ping_after: Duration,
+    /// How long the peer may take to answer.
+    ping_timeout: Duration,
+    activity: u64,
     state: State,
 }
 
-/// What is to be done about the peer.
+/// What the caller must do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Alive,
-    /// A PING is to be sent.
-    Ask,
+    /// Send a PING.
+    Ping,
     Dead,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum State {
-    Heard { at: Instant },
-    Asked { at: Instant },
+    Active { at: Instant },
+    Pinged { at: Instant },
 }
 
 // === impl Liveness ===
 
 impl Liveness {
-    pub(crate) fn new(quiet: Duration, patience: Duration, now: Instant) -> Self {
-        Self { quiet, patience, signs: 0, state: State::Heard { at: now } }
+    pub(crate) fn new(ping_after: Duration, ping_timeout: Duration, now: Instant) -> Self {
+        Self { ping_after, ping_timeout, activity: 0, state: State::Active { at: now } }
     }
 
-    /// How often [`judge`](Self::judge) must be called at least.
+    /// The longest interval between calls of [`check`](Self::check).
     pub(crate) fn interval(&self) -> Duration {
-        self.quiet.min(self.patience) / 2
+        self.ping_after.min(self.ping_timeout) / 2
     }
 
-    /// Judges by a count of the signs of life up to now, and whether there is a reason to expect
-    /// any.
-    pub(crate) fn judge(&mut self, now: Instant, signs: u64, is_expected: bool) -> Verdict {
-        if signs != self.signs || !is_expected {
-            self.signs = signs;
-            self.state = State::Heard { at: now };
+    /// Checks the peer. `activity` counts its activity so far; without a reason to expect any
+    /// (`is_expected`), it counts as alive.
+    pub(crate) fn check(&mut self, now: Instant, activity: u64, is_expected: bool) -> Verdict {
+        if activity != self.activity || !is_expected {
+            self.activity = activity;
+            self.state = State::Active { at: now };
             return Verdict::Alive;
         }
         match self.state {
-            State::Heard { at } if now.duration_since(at) >= self.quiet => {
-                self.state = State::Asked { at: now };
-                Verdict::Ask
+            State::Active { at } if now.duration_since(at) >= self.ping_after => {
+                self.state = State::Pinged { at: now };
+                Verdict::Ping
             }
-            State::Asked { at } if now.duration_since(at) >= self.patience => Verdict::Dead,
-            State::Heard { .. } | State::Asked { .. } => Verdict::Alive,
+            State::Pinged { at } if now.duration_since(at) >= self.ping_timeout => Verdict::Dead,
+            State::Active { .. } | State::Pinged { .. } => Verdict::Alive,
         }
     }
 }
@@ -67,30 +66,30 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_quiet_peer_is_asked_once_and_then_given_up() {
+    fn an_inactive_peer_is_pinged_once_and_then_dead() {
         let start = Instant::now();
         let mut liveness = Liveness::new(10 * SECOND, 5 * SECOND, start);
-        assert_eq!(liveness.judge(start + 9 * SECOND, 0, true), Verdict::Alive);
-        assert_eq!(liveness.judge(start + 10 * SECOND, 0, true), Verdict::Ask);
-        assert_eq!(liveness.judge(start + 14 * SECOND, 0, true), Verdict::Alive);
-        assert_eq!(liveness.judge(start + 15 * SECOND, 0, true), Verdict::Dead);
+        assert_eq!(liveness.check(start + 9 * SECOND, 0, true), Verdict::Alive);
+        assert_eq!(liveness.check(start + 10 * SECOND, 0, true), Verdict::Ping);
+        assert_eq!(liveness.check(start + 14 * SECOND, 0, true), Verdict::Alive);
+        assert_eq!(liveness.check(start + 15 * SECOND, 0, true), Verdict::Dead);
     }
 
     #[test]
-    fn a_sign_of_life_starts_the_time_anew() {
+    fn activity_restarts_the_timer() {
         let start = Instant::now();
         let mut liveness = Liveness::new(10 * SECOND, 5 * SECOND, start);
-        assert_eq!(liveness.judge(start + 10 * SECOND, 0, true), Verdict::Ask);
-        assert_eq!(liveness.judge(start + 14 * SECOND, 1, true), Verdict::Alive);
-        assert_eq!(liveness.judge(start + 23 * SECOND, 1, true), Verdict::Alive);
-        assert_eq!(liveness.judge(start + 24 * SECOND, 1, true), Verdict::Ask);
+        assert_eq!(liveness.check(start + 10 * SECOND, 0, true), Verdict::Ping);
+        assert_eq!(liveness.check(start + 14 * SECOND, 1, true), Verdict::Alive);
+        assert_eq!(liveness.check(start + 23 * SECOND, 1, true), Verdict::Alive);
+        assert_eq!(liveness.check(start + 24 * SECOND, 1, true), Verdict::Ping);
     }
 
     #[test]
-    fn a_peer_that_owes_nothing_may_be_quiet() {
+    fn a_peer_without_expected_activity_is_alive() {
         let start = Instant::now();
         let mut liveness = Liveness::new(10 * SECOND, 5 * SECOND, start);
-        assert_eq!(liveness.judge(start + 1000 * SECOND, 0, false), Verdict::Alive);
-        assert_eq!(liveness.judge(start + 1005 * SECOND, 0, true), Verdict::Alive);
+        assert_eq!(liveness.check(start + 1000 * SECOND, 0, false), Verdict::Alive);
+        assert_eq!(liveness.check(start + 1005 * SECOND, 0, true), Verdict::Alive);
     }
 }

@@ -10,10 +10,10 @@ use h2::{Reason, SendStream};
 use super::counted_bytes::{Chunk, Gauge};
 use crate::exchange::{Broken, Frame, Sink};
 
-/// Octets of one stream that may wait in h2 before no more are taken.
+/// Octets buffered in h2 for one stream above which no more are accepted.
 const BOUND: usize = 64 * 1024;
-/// Octets of all streams of a connection that may wait in h2 before no more are taken of a stream
-/// than one frame, and that only where the peer has opened a window for it.
+/// Octets buffered in h2 for all streams of a connection above which a stream may add only one
+/// frame at a time, and only if the peer has opened a window for it.
 const CONNECTION_BOUND: usize = 1024 * 1024;
 
 /// Sends the frames of one body.
@@ -26,26 +26,26 @@ pub(crate) struct StreamSink {
     gauge: Rc<Gauge>,
     last: Option<Bytes>,
     state: State,
-    /// The peer's windows do not cover all that waits in h2.
-    is_uncovered: bool,
+    /// The peer's windows do not cover everything that h2 buffers.
+    exceeds_window: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
     Finished,
-    /// h2 took no more: the stream was reset, why is not known yet.
-    Refused,
+    /// h2 accepted no more data: the stream was reset, but the reset is not reported yet.
+    Rejected,
     Reset,
 }
 
 // === impl StreamSink ===
 
 impl StreamSink {
-    /// `held` counts what waits in h2 for all streams of the connection.
-    pub(crate) fn new(stream: SendStream<Chunk>, held: &Rc<Cell<usize>>) -> Self {
-        let gauge = Rc::new(Gauge::new(held));
-        Self { stream, gauge, last: None, state: State::Open, is_uncovered: false }
+    /// `total` counts the octets that h2 buffers for all streams of the connection.
+    pub(crate) fn new(stream: SendStream<Chunk>, total: &Rc<Cell<usize>>) -> Self {
+        let gauge = Rc::new(Gauge::new(total));
+        Self { stream, gauge, last: None, state: State::Open, exceeds_window: false }
     }
 
     /// Whether the whole body has been pushed.
@@ -53,14 +53,14 @@ impl StreamSink {
         self.state == State::Finished
     }
 
-    /// Resets the stream, whatever waits in it.
+    /// Resets the stream and discards buffered data.
     pub(crate) fn reset(&mut self, reason: Reason) {
         self.last = None;
         self.state = State::Reset;
         self.stream.send_reset(reason);
     }
 
-    /// Ready when the stream was reset, by either side, or its connection is gone.
+    /// Ready when either side has reset the stream, or its connection is closed.
     pub(crate) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.state == State::Reset {
             Poll::Ready(())
@@ -74,12 +74,12 @@ impl StreamSink {
             return;
         }
         self.stream.reserve_capacity(data.len());
-        self.is_uncovered |= self.stream.capacity() < data.len();
+        self.exceeds_window |= self.stream.capacity() < data.len();
         if is_last {
             self.state = State::Finished;
         }
         if self.stream.send_data(Chunk::new(data, &self.gauge), is_last).is_err() {
-            self.state = State::Refused;
+            self.state = State::Rejected;
         }
     }
 
@@ -89,10 +89,10 @@ impl StreamSink {
         }
     }
 
-    /// Waits until h2 holds nothing of the stream and the peer has opened a window for it.
+    /// Waits until h2 buffers nothing of the stream and the peer has opened a window for it.
     fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         self.send_last();
-        ready!(self.poll_held(0, cx))?;
+        ready!(self.poll_buffered(0, cx))?;
         self.stream.reserve_capacity(1);
         while self.stream.capacity() == 0 {
             match ready!(self.stream.poll_capacity(cx)) {
@@ -103,15 +103,15 @@ impl StreamSink {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits until h2 holds no more than `at_most` octets, or the stream is reset.
-    fn poll_held(&mut self, at_most: usize, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+    /// Waits until h2 buffers at most `at_most` octets, or the stream is reset.
+    fn poll_buffered(&mut self, at_most: usize, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         match self.state {
             State::Reset => return Poll::Ready(Err(Broken::Closed)),
-            State::Open | State::Finished if self.gauge.held() <= at_most => {
-                self.is_uncovered &= self.gauge.held() > 0;
+            State::Open | State::Finished if self.gauge.buffered() <= at_most => {
+                self.exceeds_window &= self.gauge.buffered() > 0;
                 return Poll::Ready(Ok(()));
             }
-            State::Open | State::Finished | State::Refused => {}
+            State::Open | State::Finished | State::Rejected => {}
         }
         match self.stream.poll_reset(cx) {
             Poll::Ready(_) => {
@@ -128,13 +128,13 @@ impl StreamSink {
 
 impl Sink for StreamSink {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        if self.gauge.held() + self.last.as_ref().map_or(0, Bytes::len) >= BOUND {
+        if self.gauge.buffered() + self.last.as_ref().map_or(0, Bytes::len) >= BOUND {
             self.send_last();
         }
         if self.gauge.total() >= CONNECTION_BOUND {
             return self.poll_window(cx);
         }
-        self.poll_held(BOUND - 1, cx)
+        self.poll_buffered(BOUND - 1, cx)
     }
 
     fn push(&mut self, frame: Frame) {
@@ -163,9 +163,9 @@ impl Sink for StreamSink {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         self.send_last();
-        // What the peer's windows cover is held up by nothing but the transport, which the
-        // connection's task watches.
-        let at_most = if self.is_uncovered { 0 } else { BOUND - 1 };
-        self.poll_held(at_most, cx)
+        // Data within the peer's windows waits only for the transport, which the connection's task
+        // watches.
+        let at_most = if self.exceeds_window { 0 } else { BOUND - 1 };
+        self.poll_buffered(at_most, cx)
     }
 }

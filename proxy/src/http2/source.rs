@@ -11,16 +11,16 @@ use crate::exchange::{Broken, Frame, Source};
 #[derive(Debug)]
 pub(crate) struct StreamSource {
     stream: RecvStream,
-    /// Octets that were handed out and whose window is not opened again.
-    taken: usize,
-    is_ended: bool,
+    /// Octets that were returned and not yet added to the receive window.
+    unreleased: usize,
+    is_done: bool,
 }
 
 // === impl StreamSource ===
 
 impl StreamSource {
     pub(crate) fn new(stream: RecvStream) -> Self {
-        Self { stream, taken: 0, is_ended: false }
+        Self { stream, unreleased: 0, is_done: false }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>> {
@@ -28,7 +28,7 @@ impl StreamSource {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) if data.is_empty() => {}
                 Some(Ok(data)) => {
-                    self.taken = data.len();
+                    self.unreleased = data.len();
                     return Poll::Ready(Some(Ok(Frame::Data(data))));
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(broken(&error)))),
@@ -48,16 +48,16 @@ impl StreamSource {
 
 impl Source for StreamSource {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>> {
-        let taken = std::mem::take(&mut self.taken);
-        if taken > 0 {
+        let unreleased = std::mem::take(&mut self.unreleased);
+        if unreleased > 0 {
             // It fails only for more than was received.
-            let _ = self.stream.flow_control().release_capacity(taken);
+            let _ = self.stream.flow_control().release_capacity(unreleased);
         }
-        if self.is_ended {
+        if self.is_done {
             return Poll::Ready(None);
         }
         let frame = ready!(self.poll_next(cx));
-        self.is_ended = !matches!(frame, Some(Ok(Frame::Data(_))));
+        self.is_done = !matches!(frame, Some(Ok(Frame::Data(_))));
         Poll::Ready(frame)
     }
 }

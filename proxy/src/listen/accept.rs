@@ -1,5 +1,4 @@
-//! Accepting: one loop for each listener of each worker. It ends when the gateway drains, and for
-//! no other reason.
+//! The accept loop: one per listener and worker. It ends only when the gateway drains.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,16 +8,16 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::connection::Entrance;
+use super::connection::ListenerContext;
 use super::drain::Drain;
 
-/// How long nothing is accepted once descriptors or memory have run out: first, and at most.
-/// Meanwhile connections wait in the kernel's queue, and those that end give back what is missing.
+/// Initial and maximum back-off when file descriptors or memory are exhausted. Until then
+/// connections wait in the kernel's queue, and connections that close free resources.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// Accepts until the gateway drains, and then what the kernel still has in its queue: closing the
-/// listener would reset it.
-pub(crate) async fn accept(listener: TcpListener, entrance: Rc<Entrance>, drain: Drain) {
+/// Accepts until the gateway drains, and then what is left in the kernel's queue: closing the
+/// listener would reset those connections.
+pub(crate) async fn accept(listener: TcpListener, context: Rc<ListenerContext>, drain: Drain) {
     let mut draining = drain.draining();
     let mut back_off = BACK_OFF.0;
     loop {
@@ -29,12 +28,17 @@ pub(crate) async fn accept(listener: TcpListener, entrance: Rc<Entrance>, drain:
         match outcome(accepted) {
             Outcome::Accepted(stream, address) => {
                 back_off = BACK_OFF.0;
-                entrance.enter(stream, address, &drain);
+                context.spawn(stream, address, &drain);
             }
-            Outcome::Gone => entrance.failed("other"),
+            Outcome::ConnectionFailed => context.accept_failed("other"),
             Outcome::Exhausted(error) => {
-                entrance.failed("exhausted");
-                tracing::warn!(listener = entrance.listener, %error, wait = ?back_off, "no connection can be accepted for now");
+                context.accept_failed("exhausted");
+                tracing::warn!(
+                    listener = context.listener,
+                    %error,
+                    wait = ?back_off,
+                    "failed to accept a connection"
+                );
                 tokio::select! {
                     () = tokio::time::sleep(back_off) => {}
                     () = &mut draining => break,
@@ -44,29 +48,29 @@ pub(crate) async fn accept(listener: TcpListener, entrance: Rc<Entrance>, drain:
         }
     }
     while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
-        entrance.enter(stream, address, &drain);
+        context.spawn(stream, address, &drain);
     }
 }
 
-/// What accepting came to.
+/// The result of an `accept` call.
 enum Outcome {
     Accepted(TcpStream, SocketAddr),
-    /// That one connection is lost (Linux passes on errors that are pending on the new socket): the
-    /// next may be good.
-    Gone,
-    /// The next one would fail as well.
+    /// Only that connection failed (Linux reports errors that are pending on the new socket); the
+    /// next one may succeed.
+    ConnectionFailed,
+    /// The next call would fail as well.
     Exhausted(io::Error),
 }
 
 fn outcome(accepted: io::Result<(TcpStream, SocketAddr)>) -> Outcome {
     match accepted {
         Ok((stream, address)) => Outcome::Accepted(stream, address),
-        Err(error) if is_of_one_connection(&error) => Outcome::Gone,
+        Err(error) if is_of_one_connection(&error) => Outcome::ConnectionFailed,
         Err(error) => Outcome::Exhausted(error),
     }
 }
 
-/// Whether an error of `accept` is about that one connection alone.
+/// Whether an error of `accept` concerns only that connection.
 pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted,

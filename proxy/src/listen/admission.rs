@@ -1,4 +1,4 @@
-//! How many connections there may be: in all, and from one client.
+//! Connection limits: in total, and per client.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ pub(crate) struct Admission {
 /// Why a connection was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Full {
-    /// There are [`Limits::connections`].
+    /// [`Limits::connections`] is reached.
     Connections,
-    /// There are [`Limits::connections_per_client`] from this client.
+    /// [`Limits::connections_per_client`] is reached for this client.
     Client,
 }
 
@@ -43,7 +43,7 @@ impl Admission {
         })
     }
 
-    /// Admits one more connection, from a client that is not known yet.
+    /// Admits one more connection, before its client is determined.
     pub(crate) fn admit(self: &Arc<Self>) -> Result<Permit, Full> {
         self.open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
@@ -63,7 +63,7 @@ impl Admission {
 // === impl Permit ===
 
 impl Permit {
-    /// Counts the connection as this client's, once.
+    /// Assigns the connection to a client. Must be called at most once.
     pub(crate) fn claim(&mut self, address: IpAddr) -> Result<(), Full> {
         let client = self.admission.clients.client(address);
         if !client.connect(self.admission.per_client) {
@@ -73,7 +73,7 @@ impl Permit {
         Ok(())
     }
 
-    /// Whose connection it is, where it was [claimed](Self::claim).
+    /// Returns the client, if the connection was [claimed](Self::claim).
     pub(super) fn client(&self) -> Option<&Client> {
         self.client.as_ref()
     }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_beyond_the_limit_is_refused_until_one_ends() {
+    fn a_connection_over_the_limit_is_rejected_until_one_closes() {
         let admission = admission(2, 9);
         let first = admission.admit().map_err(|_| ()).expect("admitted");
         let _second = admission.admit().map_err(|_| ()).expect("admitted");
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn one_client_cannot_take_the_connections_of_another() {
+    fn the_limit_applies_to_each_client_separately() {
         let admission = admission(9, 1);
         let _first = claimed(&admission, "192.0.2.1");
         assert_eq!(claimed(&admission, "192.0.2.1").err(), Some(Full::Client));
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_client_is_its_whole_network() {
+    fn an_ipv6_client_is_its_64_bit_network() {
         let admission = admission(9, 1);
         let _first = claimed(&admission, "2001:db8::1");
         assert_eq!(claimed(&admission, "2001:db8::ffff:2").err(), Some(Full::Client));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_left_leave_nothing_behind() {
+    fn clients_without_connections_are_removed() {
         let admission = admission(9, 2);
         let permits = [
             claimed(&admission, "192.0.2.1"),

@@ -1,4 +1,4 @@
-//! Binding: every address is bound before anything is started, and all that fail are told at once.
+//! Binding: binds every address before anything starts, and reports all failures together.
 
 use std::fmt;
 use std::io;
@@ -8,14 +8,13 @@ use std::time::Duration;
 use portcullis_config::settings::Settings;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
-/// Connections that the kernel may hold ready for one worker; it takes less where
-/// `net.core.somaxconn` is less.
+/// Length of the accept queue of one worker; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// After how long of silence the kernel asks whether a client is still there.
+/// How long a client connection is idle before the kernel sends keepalive probes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Where a gateway listens. Ports that were 0 in the configuration are those that were got.
+/// The addresses that a gateway listens on. A configured port 0 is replaced by the assigned port.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Addresses {
     /// Plain HTTP.
@@ -42,11 +41,11 @@ pub struct BindError {
     pub setting: &'static str,
     /// The address.
     pub address: SocketAddr,
-    /// What the system said.
+    /// The operating system's error.
     pub error: io::Error,
 }
 
-/// The sockets of the listeners that are not for clients.
+/// The sockets of the probe, metrics and admin listeners.
 #[derive(Debug, Default)]
 pub(crate) struct ControlSockets {
     pub(crate) probes: Option<std::net::TcpListener>,
@@ -69,7 +68,7 @@ pub(crate) struct Bound {
     pub(crate) admin: ControlSockets,
 }
 
-/// Binds everything that `settings` asks for, for that many workers.
+/// Binds all listeners in `settings` for `workers` workers.
 ///
 /// # Errors
 /// Every address that could not be bound; nothing stays bound then.
@@ -113,13 +112,13 @@ pub(crate) fn bind(settings: &Settings, workers: usize) -> Result<Bound, Vec<Bin
     })
 }
 
-/// That many listening sockets on one address, which the kernel spreads connections over
+/// Opens `count` listening sockets on one address; the kernel distributes connections among them
 /// (`SO_REUSEPORT`).
 fn bind_all(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     let address = usable(address)?;
-    // SO_REUSEPORT would let a second gateway of the same user share the port without a word, and
-    // each would get a part of the connections. A socket without it is refused where anything
-    // listens.
+    // SO_REUSEPORT would let a second gateway of the same user share the port silently, and each
+    // would receive a part of the connections. A socket without it fails to bind if anything
+    // listens there.
     drop(socket(address, false)?);
     let first = socket(address, true)?;
     let local = first.local_addr()?;
@@ -133,18 +132,17 @@ fn bind_all(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<Tc
     Ok((local, sockets))
 }
 
-/// `[::]` on a machine without IPv6 means all addresses that it has.
+/// Replaces `[::]` with `0.0.0.0` on a host without IPv6.
 fn usable(address: SocketAddr) -> io::Result<SocketAddr> {
     let without_ipv6 = address.is_ipv6() && Socket::new(Domain::IPV6, Type::STREAM, None).is_err();
     if without_ipv6 && address.ip().is_unspecified() {
-        tracing::warn!(%address, "there is no IPv6 here: listening on IPv4 alone");
+        tracing::warn!(%address, "IPv6 is not available, listening on IPv4 only");
         return Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())));
     }
     Ok(address)
 }
 
-/// A bound socket. What is set here is inherited by accepted connections (Linux), which saves each
-/// of them system calls.
+/// Binds a socket. Accepted connections inherit its options (Linux), which saves system calls.
 fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -164,21 +162,24 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 // === impl BindError ===
 
 impl BindError {
-    /// How to mend it: one sentence.
+    /// Returns how to fix it, in one sentence.
     #[must_use]
     pub fn help(&self) -> String {
         match self.error.kind() {
             io::ErrorKind::AddrInUse => {
-                format!("stop what listens there, or set `{}` to another address", self.setting)
+                format!(
+                    "stop the process that listens there, or set `{}` to another address",
+                    self.setting
+                )
             }
             io::ErrorKind::PermissionDenied => {
                 format!(
-                    "set `{}` to a port from 1024 on, or give the process CAP_NET_BIND_SERVICE",
+                    "set `{}` to a port from 1024 on, or grant the process CAP_NET_BIND_SERVICE",
                     self.setting
                 )
             }
             io::ErrorKind::AddrNotAvailable => {
-                format!("set `{}` to an address that this machine has", self.setting)
+                format!("set `{}` to an address of this host", self.setting)
             }
             _ => format!("set `{}` to an address that can be listened on", self.setting),
         }
@@ -214,33 +215,33 @@ mod tests {
     }
 
     #[test]
-    fn all_workers_share_the_port_that_was_got() {
+    fn all_workers_share_the_assigned_port() {
         let bound = bind(&settings("127.0.0.1:0", None), 3).expect("bound");
         let address = bound.addresses.http.expect("an address");
         assert_ne!(address.port(), 0);
-        let got: Vec<_> = bound
+        let addresses: Vec<_> = bound
             .workers
             .iter()
             .filter_map(|sockets| sockets.http.as_ref()?.local_addr().ok())
             .collect();
-        assert_eq!(got, [address; 3]);
+        assert_eq!(addresses, [address; 3]);
         assert_eq!(bound.addresses.https, None);
     }
 
     #[test]
-    fn every_address_that_is_taken_is_told_at_once() {
+    fn all_addresses_in_use_are_reported_together() {
         let first = bind(&settings("127.0.0.1:0", Some(SocketAddr::from(([127, 0, 0, 1], 0)))), 2)
             .expect("bound");
         let taken =
             settings(&first.addresses.http.expect("an address").to_string(), first.addresses.https);
-        let errors = bind(&taken, 2).expect_err("both are taken");
+        let errors = bind(&taken, 2).expect_err("both are in use");
         let settings: Vec<_> = errors.iter().map(|error| error.setting).collect();
         assert_eq!(settings, ["listeners.http.address", "listeners.https.address"]);
         assert!(errors.iter().all(|error| error.error.kind() == io::ErrorKind::AddrInUse));
     }
 
     #[test]
-    fn the_unspecified_ipv6_address_takes_ipv4_too() {
+    fn the_unspecified_ipv6_address_accepts_ipv4() {
         let bound = bind(&settings("[::]:0", None), 1).expect("bound");
         let port = bound.addresses.http.expect("an address").port();
         std::net::TcpStream::connect(("127.0.0.1", port)).expect("connected");

@@ -1,5 +1,4 @@
-//! A connection from its socket to its protocol: limits, PROXY protocol, TLS, and which HTTP is
-//! spoken.
+//! A client connection from its socket to HTTP: limits, PROXY protocol, TLS, and HTTP version.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -21,49 +20,49 @@ use super::tls;
 use crate::exchange::{BodyLength, Peer, Refusal, RequestHead};
 use crate::memory::{Account, Charge};
 use crate::normalize::refusals;
-use crate::request::READ_AWAY;
+use crate::request::MAX_DISCARD;
 use crate::worker_context::WorkerContext;
 use crate::{proxy_headers, request, telemetry};
 
-/// How long a connection without a request may still begin one once the gateway drains.
+/// How long an idle connection may start a request after the gateway has begun to drain.
 pub(super) const LATE: Duration = Duration::from_secs(1);
 
-/// What the connections of one listener of one worker go through.
-pub(crate) struct Entrance {
+/// What the connections of one listener of one worker share.
+pub(crate) struct ListenerContext {
     pub(crate) worker: Rc<WorkerContext>,
     /// The name of the snapshot's listener.
     pub(crate) listener: &'static str,
-    /// For HTTPS.
+    /// `Some` for HTTPS.
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) admission: Arc<Admission>,
 }
 
-/// A connection that may speak HTTP.
-enum Entered {
+/// A connection that is ready for HTTP.
+enum Accepted {
     Plain(Socket, Peer),
     Tls(Box<TlsStream<Socket>>, Peer),
 }
 
-/// Why a connection was closed before it spoke HTTP.
+/// Why a connection was closed before HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RefusedConnection {
-    /// There are `limits.connections`.
+    /// `limits.connections` is reached.
     Connections,
-    /// There are `limits.connectionsPerClient` from this client.
+    /// `limits.connectionsPerClient` is reached for this client.
     Client,
     /// No PROXY protocol header, or a malformed one.
     ProxyProtocol,
-    /// TLS could not be agreed on.
+    /// The TLS handshake failed.
     Tls,
     /// TLS and the PROXY protocol header took longer than `timeouts.handshake`.
     Timeout,
 }
 
-// === impl Entrance ===
+// === impl ListenerContext ===
 
-impl Entrance {
-    /// Serves the connection in a task of its own, or closes it at once where there are too many.
-    pub(super) fn enter(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, drain: &Drain) {
+impl ListenerContext {
+    /// Serves the connection in its own task, or closes it if there are too many.
+    pub(super) fn spawn(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, drain: &Drain) {
         self.worker.meter.accepted(self.listener);
         let Ok(permit) = self.admission.admit() else {
             return self.refused(RefusedConnection::Connections);
@@ -76,8 +75,8 @@ impl Entrance {
         ));
     }
 
-    /// A connection could not be accepted.
-    pub(super) fn failed(&self, reason: &'static str) {
+    /// Counts a failure to accept a connection.
+    pub(super) fn accept_failed(&self, reason: &'static str) {
         self.worker.meter.accept_failed(self.listener, reason);
     }
 
@@ -93,27 +92,32 @@ impl Entrance {
         drain: Drain,
     ) {
         let limit = self.worker.settings.timeouts.handshake;
-        let entered = match timeout(limit, self.handshake(socket, address, &mut permit)).await {
-            Ok(entered) => entered,
+        let accepted = match timeout(limit, self.handshake(socket, address, &mut permit)).await {
+            Ok(accepted) => accepted,
             Err(_) => Err(RefusedConnection::Timeout),
         };
-        match entered {
-            Ok(Entered::Plain(socket, peer)) => {
+        match accepted {
+            Ok(Accepted::Plain(socket, peer)) => {
                 let account = self.account(&permit);
                 self.plain(socket, peer, account, drain).await;
             }
-            Ok(Entered::Tls(mut stream, _)) if tls::is_challenge(&stream) => {
-                // The handshake was all; a client that is gone already does not mind.
+            Ok(Accepted::Tls(mut stream, _)) if tls::is_challenge(&stream) => {
+                // The handshake was the validation; errors on close do not matter.
                 let _ = timeout(limit, stream.shutdown()).await;
             }
-            Ok(Entered::Tls(stream, peer)) => {
+            Ok(Accepted::Tls(stream, peer)) => {
                 let protocol = tls::protocol(&stream);
                 let account = self.account(&permit);
-                speak(protocol, *stream, &self.worker, peer, account, drain).await;
+                serve_http(protocol, *stream, &self.worker, peer, account, drain).await;
             }
             Err(reason) => {
                 self.refused(reason);
-                tracing::debug!(client = %address, listener = self.listener, reason = reason.name(), "connection refused");
+                tracing::debug!(
+                    client = %address,
+                    listener = self.listener,
+                    reason = reason.name(),
+                    "refused a connection"
+                );
             }
         }
         drop(permit);
@@ -130,20 +134,20 @@ impl Entrance {
         mut socket: Socket,
         address: SocketAddr,
         permit: &mut Permit,
-    ) -> Result<Entered, RefusedConnection> {
+    ) -> Result<Accepted, RefusedConnection> {
         let mut peer = self.peer(&mut socket, address).await?;
-        // What is in a trusted network is a proxy: its connections are those of many clients.
+        // A peer in a trusted network is a proxy: its connections belong to many clients.
         if !peer.trusted {
             permit.claim(peer.client.ip()).map_err(|_| RefusedConnection::Client)?;
         }
         let Some(acceptor) = &self.tls else {
-            return Ok(Entered::Plain(socket, peer));
+            return Ok(Accepted::Plain(socket, peer));
         };
         match acceptor.accept(socket).await {
             Ok(stream) => {
                 self.worker.meter.handshake(tls::version(&stream));
                 peer.certificate = ClientCertificate::new(stream.get_ref().1.peer_certificates());
-                Ok(Entered::Tls(Box::new(stream), peer))
+                Ok(Accepted::Tls(Box::new(stream), peer))
             }
             Err(error) => {
                 tracing::debug!(client = %peer.client, %error, "TLS handshake failed");
@@ -153,7 +157,7 @@ impl Entrance {
         }
     }
 
-    /// Who is at the other end: by the socket, or by what the balancer in front says.
+    /// Determines the peer from the socket, or from the load balancer's PROXY protocol header.
     async fn peer(
         &self,
         socket: &mut Socket,
@@ -163,15 +167,19 @@ impl Entrance {
         let mut client = address;
         if settings.listeners.proxy_protocol {
             let header = socket.read_proxy_header().await.map_err(|error: HeaderError| {
-                tracing::debug!(balancer = %address, %error, "no PROXY protocol header");
+                tracing::debug!(
+                    balancer = %address,
+                    %error,
+                    "failed to read the PROXY protocol header"
+                );
                 RefusedConnection::ProxyProtocol
             })?;
-            if let Some(told) = header.addresses {
-                client = told.source;
+            if let Some(addresses) = header.addresses {
+                client = addresses.source;
             }
         }
         let client = canonical(client);
-        let trusted = self.worker.forwarding.trusts(client.ip());
+        let trusted = self.worker.proxy_headers.trusts(client.ip());
         Ok(Peer {
             client,
             tls: self.tls.is_some(),
@@ -181,18 +189,18 @@ impl Entrance {
         })
     }
 
-    /// Plain connections say by their first octets what they speak.
+    /// Detects the HTTP version of a plain connection by its first octets, and serves it.
     async fn plain(&self, mut socket: Socket, peer: Peer, account: Rc<Account>, drain: Drain) {
         let timeouts = &self.worker.settings.timeouts;
-        let begun = tokio::select! {
-            begun = timeout(timeouts.client_idle, socket.begun()) => matches!(begun, Ok(Ok(()))),
+        let is_readable = tokio::select! {
+            read = timeout(timeouts.client_idle, socket.readable()) => matches!(read, Ok(Ok(()))),
             () = late(&drain) => false,
         };
-        if !begun {
+        if !is_readable {
             return;
         }
         if let Ok(Ok(protocol)) = timeout(timeouts.request_head, socket.detect()).await {
-            speak(protocol, socket, &self.worker, peer, account, drain).await;
+            serve_http(protocol, socket, &self.worker, peer, account, drain).await;
         }
     }
 }
@@ -202,7 +210,7 @@ async fn late(drain: &Drain) {
     tokio::time::sleep(LATE).await;
 }
 
-async fn speak<I>(
+async fn serve_http<I>(
     protocol: Protocol,
     io: I,
     worker: &Rc<WorkerContext>,
@@ -219,12 +227,12 @@ async fn speak<I>(
         Protocol::Http1 => super::http1::serve(io, worker, peer, &account, drain).await,
         Protocol::Http2 => {
             let settings = Arc::clone(&worker.settings);
-            let counting = Rc::clone(&worker);
+            let counter = Rc::clone(&worker);
             let handle = move |head: Result<RequestHead, Refusal>, body, respond: Responder| {
                 let mut charge = Charge::new(&account);
                 if let Ok(head) = &head
                     && !charge.cover(head, || {
-                        proxy_headers::client(&head.headers, &peer, &worker.forwarding)
+                        proxy_headers::client(&head.headers, &peer, &worker.proxy_headers)
                     })
                 {
                     worker.meter.refused(refusals::REQUEST_MEMORY.reason);
@@ -234,7 +242,7 @@ async fn speak<I>(
                 Some(stream(Rc::clone(&worker), Rc::clone(&peer), head, charge, body, respond))
             };
             if let Some(reason) = super::http2::serve(io, &settings, &drain, handle).await {
-                counting.meter.refused(reason);
+                counter.meter.refused(reason);
             }
         }
     }
@@ -250,7 +258,7 @@ async fn stream(
     mut respond: Responder,
 ) {
     let is_small =
-        head.as_ref().is_ok_and(|head| matches!(head.body, BodyLength::Exact(1..=READ_AWAY)));
+        head.as_ref().is_ok_and(|head| matches!(head.body, BodyLength::Exact(1..=MAX_DISCARD)));
     let reply = match head {
         Ok(head) => {
             request::serve(&worker, &peer, head, &mut charge, &mut body, &mut respond).await
@@ -258,23 +266,23 @@ async fn stream(
         Err(refusal) => request::refuse(&worker, &peer, &refusal, &mut respond),
     };
     drop(charge);
-    // Some clients take the reset of a stream that they still send on for a failure, answered or
-    // not. Of a larger body nothing is held while the answer waits.
+    // Some clients treat a reset of a stream that they are sending on as a failure, even after a
+    // response. Nothing of a larger body is kept while the response is pending.
     let rest = is_small.then_some(body);
-    if reply.is_taken(&mut respond).await {
-        read_away(rest).await;
+    if reply.is_flushed(&mut respond).await {
+        discard_body(rest).await;
         return;
     }
-    // A request's task is several times as large as what is left to do.
+    // The request's task is several times as large as one for the rest of the work.
     tokio::task::spawn_local(async move {
         reply.deliver(&worker, &mut respond).await;
-        read_away(rest).await;
+        discard_body(rest).await;
     });
 }
 
-async fn read_away(body: Option<RequestBody>) {
+async fn discard_body(body: Option<RequestBody>) {
     if let Some(mut body) = body {
-        request::read_away(&mut body).await;
+        request::discard_body(&mut body).await;
     }
 }
 
@@ -301,7 +309,7 @@ impl From<Protocol> for telemetry::Protocol {
     }
 }
 
-/// IPv4 as IPv4, also where it came over a socket for both (`::ffff:192.0.2.1`).
+/// Converts IPv4-mapped addresses (`::ffff:192.0.2.1`) of dual-stack sockets to IPv4.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

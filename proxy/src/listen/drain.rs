@@ -1,5 +1,4 @@
-//! How connections learn that the gateway is stopping, and how their worker learns that they have
-//! ended.
+//! Draining: signals connections that the gateway is stopping, and waits until they are closed.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -9,13 +8,13 @@ use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
-/// The worker's end: tells all connections to drain, and waits for them.
+/// The worker's end: signals all connections to drain, and waits for them.
 #[derive(Default)]
 pub(crate) struct Drains {
     shared: Rc<Shared>,
 }
 
-/// A connection's end. Every handle, clones too, counts as something that has not ended.
+/// A connection's end. Each handle, clones included, keeps the worker waiting.
 pub(crate) struct Drain {
     shared: Rc<Shared>,
 }
@@ -28,30 +27,29 @@ pub(crate) struct Draining {
 
 #[derive(Default)]
 struct Shared {
-    leaving: Cell<bool>,
+    announced: Cell<bool>,
     draining: Cell<bool>,
-    /// Handles that are alive.
+    /// Number of handles.
     alive: Cell<usize>,
     waiting: RefCell<Slab<Waker>>,
-    ended: RefCell<Option<Waker>>,
+    idle: RefCell<Option<Waker>>,
 }
 
 // === impl Drains ===
 
 impl Drains {
-    /// A handle for one more connection.
+    /// Returns a handle for one more connection.
     pub(crate) fn handle(&self) -> Drain {
         Drain::new(Rc::clone(&self.shared))
     }
 
-    /// From now on HTTP/1.1 answers tell clients to use another connection: those that are busy
-    /// have left by the time that idle connections are closed, when a request may cross the
-    /// close.
+    /// Makes HTTP/1.1 responses close their connections from now on. Active clients then reconnect
+    /// elsewhere before idle connections are closed, when a request could race with the close.
     pub(crate) fn announce(&self) {
-        self.shared.leaving.set(true);
+        self.shared.announced.set(true);
     }
 
-    /// Tells every connection, and those to come, to end soon.
+    /// Signals every connection, including later ones, to drain.
     pub(crate) fn start(&self) {
         self.announce();
         self.shared.draining.set(true);
@@ -60,18 +58,18 @@ impl Drains {
         }
     }
 
-    /// How many handles are alive.
+    /// Returns the number of handles.
     pub(crate) fn alive(&self) -> usize {
         self.shared.alive.get()
     }
 
-    /// Waits until no handle is alive. One waiter at a time.
-    pub(crate) async fn ended(&self) {
+    /// Waits until no handle is left. Supports one waiter at a time.
+    pub(crate) async fn drained(&self) {
         poll_fn(|cx| {
             if self.alive() == 0 {
                 return Poll::Ready(());
             }
-            *self.shared.ended.borrow_mut() = Some(cx.waker().clone());
+            *self.shared.idle.borrow_mut() = Some(cx.waker().clone());
             Poll::Pending
         })
         .await;
@@ -86,13 +84,13 @@ impl Drain {
         Self { shared }
     }
 
-    /// Whether clients are told to leave.
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.shared.leaving.get()
+    /// Whether responses should close their connections.
+    pub(crate) fn is_announced(&self) -> bool {
+        self.shared.announced.get()
     }
 
-    /// Waits until this connection should end as soon as what is under way on it is done. It does
-    /// not count as a handle, and costs a comparison a poll.
+    /// Waits until this connection should close as soon as its requests in flight complete. It does
+    /// not count as a handle, and costs a comparison per poll.
     pub(crate) fn draining(&self) -> Draining {
         Draining { shared: Rc::clone(&self.shared), key: None }
     }
@@ -109,7 +107,7 @@ impl Drop for Drain {
         let alive = self.shared.alive.get().saturating_sub(1);
         self.shared.alive.set(alive);
         if alive == 0
-            && let Some(waker) = self.shared.ended.take()
+            && let Some(waker) = self.shared.idle.take()
         {
             waker.wake();
         }
@@ -161,16 +159,16 @@ mod tests {
         let mut cx = Context::from_waker(&waker);
         let mut draining = drain.draining();
         assert!(draining.poll_unpin(&mut cx).is_pending());
-        assert!(!drain.is_leaving());
+        assert!(!drain.is_announced());
 
         drains.start();
         assert_eq!(woken.get(), 1);
-        assert!(drain.is_leaving());
+        assert!(drain.is_announced());
         assert!(draining.poll_unpin(&mut cx).is_ready());
     }
 
     #[test]
-    fn a_signal_that_nobody_waits_for_any_more_leaves_nothing_behind() {
+    fn a_dropped_waiter_is_removed() {
         let drains = Drains::default();
         let drain = drains.handle();
         let mut draining = drain.draining();
@@ -188,16 +186,16 @@ mod tests {
         let second = first.clone();
         let (waker, woken) = Wakes::waker();
         let mut cx = Context::from_waker(&waker);
-        let mut ended = Box::pin(drains.ended());
-        assert!(ended.poll_unpin(&mut cx).is_pending());
+        let mut drained = Box::pin(drains.drained());
+        assert!(drained.poll_unpin(&mut cx).is_pending());
         drop(first);
         assert_eq!((woken.get(), drains.alive()), (0, 1));
         drop(second);
         assert_eq!(woken.get(), 1);
-        assert!(ended.poll_unpin(&mut cx).is_ready());
+        assert!(drained.poll_unpin(&mut cx).is_ready());
     }
 
-    /// How often a waker woke.
+    /// Counts the wakes of a waker.
     #[derive(Default)]
     struct Wakes(AtomicUsize);
 

@@ -1,4 +1,4 @@
-//! HTTP/1.1 and HTTP/1.0 with clients: one request after the other on a connection.
+//! HTTP/1.1 and HTTP/1.0 from clients: sequential requests on one connection.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -19,21 +19,21 @@ use crate::exchange::{
 use crate::http1::body::{Decoder, Encoder};
 use crate::http1::connection::Shared;
 use crate::http1::head::{self, HeadLimits};
-use crate::http1::inbound::NoHead;
+use crate::http1::inbound::HeadError;
 use crate::memory::{Account, Charge};
 use crate::normalize::refusals;
 use crate::worker_context::WorkerContext;
 use crate::{proxy_headers, request};
 
-/// How long a client may take to read the last answer before its connection is cut, and how much it
-/// may still send meanwhile.
+/// How long a client may take to read the last response before its connection is closed, and how
+/// many octets it may send until then.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 256 * 1024);
 
 /// A head took longer than `timeouts.requestHead`.
 const HEAD_LATE: Refusal =
     Refusal { status: StatusCode::REQUEST_TIMEOUT, reason: "head_late", close: true };
 
-/// What comes next on a connection.
+/// The next event on a connection.
 #[expect(
     clippy::large_enum_variant,
     reason = "moved once a request, and the large one is the common one"
@@ -47,7 +47,7 @@ enum Next {
 /// The body of a request.
 struct Body<T>(Shared<T>);
 
-/// Answers one request.
+/// Responds to one request.
 struct Responder<T> {
     connection: Shared<T>,
     version: Version,
@@ -57,7 +57,7 @@ struct Responder<T> {
     is_aborted: bool,
 }
 
-/// Serves a connection until it ends.
+/// Serves a connection until it is closed.
 pub(crate) async fn serve<T>(
     io: T,
     worker: Rc<WorkerContext>,
@@ -80,7 +80,7 @@ pub(crate) async fn serve<T>(
         let reply = match next {
             Next::Request(head)
                 if !charge.cover(&head, || {
-                    proxy_headers::client(&head.headers, &peer, &worker.forwarding)
+                    proxy_headers::client(&head.headers, &peer, &worker.proxy_headers)
                 }) =>
             {
                 responder.keep = false;
@@ -102,16 +102,16 @@ pub(crate) async fn serve<T>(
         if responder.is_aborted {
             return;
         }
-        // A body that was read already ends at once.
-        if !responder.keep || !request::read_away(&mut Body(connection.clone())).await {
+        // A body that was read already ends immediately.
+        if !responder.keep || !request::discard_body(&mut Body(connection.clone())).await {
             break;
         }
     }
     linger(&connection).await;
 }
 
-/// Waits for the next request: as long as an idle connection may last for its first octet, and from
-/// there as long as a head may take.
+/// Reads the next request head: its first octet within `timeouts.clientIdle`, the rest within
+/// `timeouts.requestHead`.
 async fn next<T>(
     connection: &Shared<T>,
     limits: HeadLimits,
@@ -132,8 +132,7 @@ where
         if let Poll::Ready(first) = connection.inbound.poll_first(&mut connection.io, cx) {
             return Poll::Ready(first.is_ok());
         }
-        // A request may be on its way already: a client that is about to use the connection is told
-        // by its answer to leave.
+        // A request may be in flight already: its response then closes the connection.
         if !is_draining && draining.as_mut().poll(cx).is_ready() {
             is_draining = true;
             timer.as_mut().reset(Instant::now() + LATE);
@@ -151,19 +150,19 @@ where
         {
             return Poll::Ready(Ok(head));
         }
-        // What has come of a head is held as well as a whole one.
+        // A partial head is charged like a complete one.
         if !charge.resize(connection.inbound.len()) {
             return Poll::Ready(Err(refusals::REQUEST_MEMORY));
         }
-        // Most heads come whole: the timer is set for those alone that don't.
+        // Most heads arrive in one read: the timer is set only for the others.
         is_late.get_or_insert_with(|| timer.as_mut().reset(Instant::now() + timeouts.request_head));
         timer.as_mut().poll(cx).map(|()| Err(HEAD_LATE))
     })
     .await;
     match octets {
         Err(refusal) => Next::Refused(refusal),
-        Ok(Err(NoHead::Ended | NoHead::Cut)) => Next::End,
-        Ok(Err(NoHead::Fault(fault))) => Next::Refused(fault.refusal()),
+        Ok(Err(HeadError::Closed | HeadError::Truncated)) => Next::End,
+        Ok(Err(HeadError::Fault(fault))) => Next::Refused(fault.refusal()),
         Ok(Ok(octets)) => match head::request(octets, limits) {
             Ok(head) => Next::Request(head),
             Err(refusal) => Next::Refused(refusal),
@@ -171,13 +170,13 @@ where
     }
 }
 
-/// Closes our half and reads on for a moment: a connection closed with unread octets is reset, and
-/// a reset may overtake the answer (RFC 9112 §9.6).
+/// Closes our half and drains input for a short time: closing a connection with unread octets
+/// resets it, and the reset may overtake the response (RFC 9112 §9.6).
 async fn linger<T: AsyncRead + AsyncWrite + Unpin>(connection: &Shared<T>) {
     let mut left = LINGER.1;
     let lingering = async {
         let shut = poll_fn(|cx| Pin::new(&mut connection.borrow().io).poll_shutdown(cx)).await;
-        if shut.is_err() || connection.borrow().inbound.is_ended() {
+        if shut.is_err() || connection.borrow().inbound.is_eof() {
             return;
         }
         let mut octets = [0; 4096];
@@ -222,7 +221,7 @@ impl<T> Responder<T> {
     fn begin(&mut self, head: &RequestHead, drain: &Drain) {
         self.version = head.version;
         self.is_head = head.method == Method::HEAD;
-        self.keep = head::is_kept_alive(&head.headers, head.version) && !drain.is_leaving();
+        self.keep = head::is_kept_alive(&head.headers, head.version) && !drain.is_announced();
         self.connection.borrow().inbound.begin_body(match head.body {
             BodyLength::None | BodyLength::Tunnel => Decoder::Done,
             BodyLength::Exact(length) => Decoder::exact(length),
@@ -230,7 +229,7 @@ impl<T> Responder<T> {
         });
     }
 
-    /// How the body is framed, with the fields that say so.
+    /// Chooses the framing of the body, and adds its header fields.
     fn frame(&mut self, head: &mut ResponseHead, body: BodyLength) -> Encoder {
         let has_no_body = self.is_head
             || head.status == StatusCode::NO_CONTENT
@@ -291,9 +290,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Respond for Responder<T> {
         self.is_aborted = true;
     }
 
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_client_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let connection = &mut *self.connection.borrow();
-        connection.inbound.poll_gone(&mut connection.io, cx)
+        connection.inbound.poll_client_closed(&mut connection.io, cx)
     }
 }
 
@@ -304,8 +303,7 @@ impl<T: AsyncWrite + Unpin> Sink for Responder<T> {
     }
 
     fn push(&mut self, frame: Frame) {
-        // A body that nobody is to get, of the response to a HEAD: the backend's codec has none,
-        // only answers of our own may.
+        // The response to HEAD has no body: the backend codec produces none, but local replies do.
         if !self.is_head {
             self.connection.borrow().outbound.push(frame);
         }

@@ -1,4 +1,4 @@
-//! HTTP/2 from clients: one task a connection, and one a stream.
+//! HTTP/2 from clients: one task per connection, and one per stream.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -27,30 +27,29 @@ use crate::http2::liveness::{Liveness, Verdict};
 use crate::http2::reset_budget::ResetBudget;
 use crate::http2::sink::StreamSink;
 use crate::http2::source::StreamSource;
-use crate::http2::write_coalescer::{Flushed, Gather};
+use crate::http2::write_coalescer::{Flushed, WriteCoalescer};
 use crate::normalize::refusals;
 
-/// How long a client may be quiet while a stream is open before it is asked with a PING.
-const QUIET: Duration = Duration::from_secs(20);
-/// How long it may take to answer: the PING waits behind what the kernel holds for a slow link.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Octets that are read of a connection before its streams' tasks have their turn: header fields
-/// that HPACK makes of an octet each hold a hundred times that.
+/// How long a client may be inactive while a stream is open before a PING is sent.
+const PING_AFTER: Duration = Duration::from_secs(20);
+/// How long it may take to answer: the PING queues behind what the kernel buffers for a slow link.
+const PING_TIMEOUT: Duration = Duration::from_secs(30);
+/// Octets read from a connection before its streams' tasks run: HPACK can expand one octet into a
+/// header field that takes a hundred times as much memory.
 const READ: usize = 64 * 1024;
-/// The client sent frames, or cancelled requests, beyond all measure.
+/// The client sent too many frames, or cancelled too many requests.
 const FLOOD: &str = "http2_flood";
 /// It did not finish a header block within `timeouts.requestHead`.
 const HEAD_LATE: &str = "http2_head_late";
-/// How long a client may take to close a connection that has ended, and how much it may still send
-/// meanwhile.
+/// How long a client may take to close a connection after our last frame, and how many octets it
+/// may send until then.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 256 * 1024);
-/// Streams' windows that a connection's window has room for: what one client can make us hold
-/// before backends read it.
+/// Connection window in stream windows: bounds what one client can make the gateway buffer before
+/// backends read it.
 const WINDOWS: u32 = 4;
-/// Streams that may be reset by the client before they were even begun with (h2's count).
+/// Streams that the client may reset before they are accepted (counted by h2).
 const RESETS_BEFORE_ACCEPT: usize = 100;
-/// Streams that h2 may have to reset because the client broke the protocol on them, before it gives
-/// the connection up.
+/// Streams that h2 may reset for protocol errors of the client before it closes the connection.
 const ERROR_RESETS: usize = 100;
 
 /// A request's body.
@@ -59,37 +58,40 @@ pub(crate) type RequestBody = StreamSource;
 /// What a connection's task and its streams' tasks share.
 #[derive(Debug, Default)]
 struct Shared {
-    /// Streams that the client reset before their responses were complete, and that the budget has
-    /// not been charged for.
+    /// Streams that the client reset before their responses were complete, not yet charged to the
+    /// budget.
     resets: Cell<u32>,
-    /// Tasks of streams that are alive.
+    /// Number of stream tasks.
     tasks: Cell<usize>,
-    /// Octets of responses that wait in h2.
-    held: Rc<Cell<usize>>,
+    /// Octets of responses that h2 buffers.
+    buffered: Rc<Cell<usize>>,
 }
 
 /// The client's end of one stream.
 #[derive(Debug)]
 pub(crate) struct Responder {
-    state: Answer,
+    state: ResponseState,
     shared: Rc<Shared>,
 }
 
 #[derive(Debug)]
-enum Answer {
-    Awaited(SendResponse<Chunk>),
-    Begun(StreamSink),
-    /// The head said that there is no body.
+enum ResponseState {
+    /// No final head was sent.
+    Pending(SendResponse<Chunk>),
+    Streaming(StreamSink),
+    /// The response has no body.
     Complete,
     Aborted,
 }
 
-/// Serves one connection until it ends. Each request becomes a task of this thread that runs what
-/// `handle` returns, if anything; dropped before it has answered, the stream is reset.
+/// Serves one connection until it is closed.
 ///
-/// It returns when the client has closed the connection, broken the protocol, or been idle for too
-/// long; and when the gateway drains and the last stream has ended: whoever calls it sets the
-/// deadline for that. Where the client is to blame, it says for what, in one word.
+/// Each request runs the future that `handle` returns, if any, in a local task; if the responder is
+/// dropped before it has responded, the stream is reset.
+///
+/// It returns when the client has closed the connection, violated the protocol, or been idle for
+/// too long; and when the gateway drains and the last stream is closed: the caller sets the
+/// deadline for that. It returns a reason, as a metric label, if the client is at fault.
 pub(crate) async fn serve<T, H, F>(
     io: T,
     settings: &Settings,
@@ -101,50 +103,50 @@ where
     H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> Option<F>,
     F: Future<Output = ()> + 'static,
 {
-    let gather = Gather::new(io);
+    let coalescer = WriteCoalescer::new(io);
     let Ok(Some(connection)) =
-        timeout(settings.timeouts.handshake, handshake(settings, &gather)).await
+        timeout(settings.timeouts.handshake, handshake(settings, &coalescer)).await
     else {
-        linger(gather).await;
+        linger(coalescer).await;
         return Some("http2_handshake");
     };
-    let mut server = Server::new(connection, gather.clone(), settings, drain, handle);
+    let mut server = Server::new(connection, coalescer.clone(), settings, drain, handle);
     let mut timer = pin!(sleep_until(server.next_tick()));
     let blame = poll_fn(|cx| server.poll(timer.as_mut(), cx)).await;
     drop(server);
-    linger(gather).await;
+    linger(coalescer).await;
     blame
 }
 
-/// Reads what the client still sends, for a while. A socket that is closed with octets unread is
-/// reset, and what was sent last, GOAWAY with its reason, would be lost with it.
-async fn linger<T: AsyncRead + AsyncWrite + Unpin>(mut gather: Gather<T>) {
-    let (time, mut most) = LINGER;
-    gather.allow(most);
+/// Reads on for a short time. Closing a socket with unread octets resets it, and the last frames,
+/// such as GOAWAY with its reason, would be lost.
+async fn linger<T: AsyncRead + AsyncWrite + Unpin>(mut coalescer: WriteCoalescer<T>) {
+    let (time, mut left) = LINGER;
+    coalescer.allow(left);
     let drained = async {
-        gather.shutdown().await?;
+        coalescer.shutdown().await?;
         let mut buffer = [0; 4096];
-        while most > 0 {
-            match gather.read(&mut buffer).await? {
+        while left > 0 {
+            match coalescer.read(&mut buffer).await? {
                 0 => break,
-                octets => most = most.saturating_sub(octets),
+                octets => left = left.saturating_sub(octets),
             }
         }
         std::io::Result::Ok(())
     };
-    // Whatever it is that it ended with, the connection is over.
+    // The connection is closed whatever the result.
     let _ = timeout(time, drained).await;
 }
 
 /// Exchanges the prefaces (RFC 9113 §3.4).
 async fn handshake<T: AsyncRead + AsyncWrite + Unpin>(
     settings: &Settings,
-    gather: &Gather<T>,
-) -> Option<Connection<Gather<T>, Chunk>> {
-    let mut handshake = pin!(builder(settings).handshake(gather.clone()));
+    coalescer: &WriteCoalescer<T>,
+) -> Option<Connection<WriteCoalescer<T>, Chunk>> {
+    let mut handshake = pin!(builder(settings).handshake(coalescer.clone()));
     poll_fn(|cx| match handshake.as_mut().poll(cx) {
         Poll::Ready(connection) => Poll::Ready(connection.ok()),
-        Poll::Pending => match gather.poll_flush_all(cx) {
+        Poll::Pending => match coalescer.poll_flush_all(cx) {
             Poll::Ready(Err(_)) => Poll::Ready(None),
             Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
         },
@@ -154,7 +156,7 @@ async fn handshake<T: AsyncRead + AsyncWrite + Unpin>(
 
 fn builder(settings: &Settings) -> h2::server::Builder {
     let limits = &settings.limits;
-    // RFC 9113 §6.9.1: the largest window.
+    // RFC 9113 §6.9.1: the maximum window.
     let window = limits.http2_stream_window.get().min((1 << 31) - 1);
     let mut builder = h2::server::Builder::new();
     builder
@@ -170,22 +172,22 @@ fn builder(settings: &Settings) -> h2::server::Builder {
 
 /// The task of one connection.
 struct Server<T, H> {
-    connection: Connection<Gather<T>, Chunk>,
-    gather: Gather<T>,
+    connection: Connection<WriteCoalescer<T>, Chunk>,
+    coalescer: WriteCoalescer<T>,
     pings: Option<PingPong>,
     shared: Rc<Shared>,
     handle: H,
-    /// None once the connection drains.
+    /// `None` once the connection drains.
     drain: Option<Draining>,
     liveness: Liveness,
     budget: ResetBudget,
-    most_tasks: usize,
+    max_tasks: usize,
     idle: Duration,
     idle_since: Option<Instant>,
-    head: Duration,
-    /// A header block that is not whole, and since when.
+    head_timeout: Duration,
+    /// The unfinished header block, and since when.
     block: Option<(u64, Instant)>,
-    /// What the client is to blame for, once the connection is being shut down for it.
+    /// The client's fault for which the connection is being shut down.
     blame: Option<&'static str>,
 }
 
@@ -198,8 +200,8 @@ where
     F: Future<Output = ()> + 'static,
 {
     fn new(
-        mut connection: Connection<Gather<T>, Chunk>,
-        gather: Gather<T>,
+        mut connection: Connection<WriteCoalescer<T>, Chunk>,
+        coalescer: WriteCoalescer<T>,
         settings: &Settings,
         drain: &Drain,
         handle: H,
@@ -209,23 +211,23 @@ where
         Self {
             pings: connection.ping_pong(),
             connection,
-            gather,
+            coalescer,
             shared: Rc::default(),
             handle,
             drain: Some(drain.draining()),
-            liveness: Liveness::new(QUIET, PATIENCE, now.into_std()),
+            liveness: Liveness::new(PING_AFTER, PING_TIMEOUT, now.into_std()),
             budget: ResetBudget::new(streams.saturating_mul(2), now.into_std()),
-            most_tasks: usize::try_from(streams).unwrap_or(usize::MAX).saturating_mul(2),
+            max_tasks: usize::try_from(streams).unwrap_or(usize::MAX).saturating_mul(2),
             idle: settings.timeouts.client_idle,
             idle_since: Some(now),
-            head: settings.timeouts.request_head,
+            head_timeout: settings.timeouts.request_head,
             block: None,
             blame: None,
         }
     }
 
     fn next_tick(&self) -> Instant {
-        let interval = self.liveness.interval().min(self.idle / 4).min(self.head / 2);
+        let interval = self.liveness.interval().min(self.idle / 4).min(self.head_timeout / 2);
         Instant::now() + interval.max(Duration::from_millis(1))
     }
 
@@ -234,13 +236,13 @@ where
         mut timer: Pin<&mut Sleep>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<&'static str>> {
-        self.gather.allow(READ);
+        self.coalescer.allow(READ);
         loop {
             if let Poll::Ready(blame) = self.poll_streams(cx) {
-                // h2 has shut the transport down, and with it flushed it.
+                // h2 has shut down the transport, which flushes it.
                 return Poll::Ready(blame);
             }
-            match self.gather.poll_flush_all(cx) {
+            match self.coalescer.poll_flush_all(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(None),
                 Poll::Ready(Ok(Flushed::MadeRoom)) => continue,
                 Poll::Ready(Ok(Flushed::All)) | Poll::Pending => {}
@@ -260,13 +262,13 @@ where
         }
     }
 
-    /// Begins the requests that have come. Ready when the connection is over.
+    /// Starts the requests that have arrived. Ready when the connection is closed.
     fn poll_streams(&mut self, cx: &mut Context<'_>) -> Poll<Option<&'static str>> {
         self.charge_resets();
         while let Some(stream) = ready!(self.connection.poll_accept(cx)) {
             match stream {
                 Ok((request, respond)) => self.begin(request, respond),
-                // h2 has sent GOAWAY where there is still someone to read it.
+                // h2 has sent GOAWAY if the connection is still open.
                 Err(error) => return Poll::Ready(blame(&error)),
             }
         }
@@ -276,12 +278,12 @@ where
     fn charge_resets(&mut self) {
         let resets = self.shared.resets.take();
         let is_flood = resets > 0 && !self.budget.take(resets, Instant::now().into_std());
-        if is_flood || self.shared.tasks.get() > self.most_tasks {
-            self.give_up(FLOOD);
+        if is_flood || self.shared.tasks.get() > self.max_tasks {
+            self.shut_down(FLOOD);
         }
     }
 
-    fn give_up(&mut self, blame: &'static str) {
+    fn shut_down(&mut self, blame: &'static str) {
         self.blame = Some(blame);
         self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
     }
@@ -291,8 +293,8 @@ where
         let head = request_head(parts, &body);
         let responder = Responder::new(respond, Rc::clone(&self.shared));
         if let Some(serving) = (self.handle)(head, StreamSource::new(body), responder) {
-            // Boxed here, once: the runtime would move it, several kilobytes, on its way into the
-            // task and again out of it.
+            // Boxed: the runtime would otherwise move the future, several kilobytes, into the task
+            // and out of it.
             tokio::task::spawn_local(Box::pin(serving));
         }
     }
@@ -301,7 +303,7 @@ where
         let Some(draining) = &mut self.drain else { return Poll::Pending };
         ready!(Pin::new(draining).poll(cx));
         self.drain = None;
-        // RFC 9113 §6.8: GOAWAY that forbids nothing yet, a PING, and when that is answered GOAWAY
+        // RFC 9113 §6.8: a GOAWAY that permits all streams, a PING, and after its answer a GOAWAY
         // with the last stream.
         self.connection.graceful_shutdown();
         Poll::Ready(())
@@ -316,7 +318,7 @@ where
     }
 
     fn note_block(&mut self) {
-        let unfinished = self.gather.unfinished_block();
+        let unfinished = self.coalescer.unfinished_block();
         if unfinished != self.block.map(|(number, _)| number) {
             self.block = unfinished.map(|number| (number, Instant::now()));
         }
@@ -324,24 +326,24 @@ where
 
     fn tick(&mut self) -> Verdict {
         let now = Instant::now();
-        if self.block.is_some_and(|(_, since)| now.duration_since(since) >= self.head) {
-            self.give_up(HEAD_LATE);
+        if self.block.is_some_and(|(_, since)| now.duration_since(since) >= self.head_timeout) {
+            self.shut_down(HEAD_LATE);
         }
         if let Some(since) = self.idle_since {
-            self.gather.shrink();
+            self.coalescer.shrink();
             if now.duration_since(since) >= self.idle {
                 self.connection.abrupt_shutdown(Reason::NO_ERROR);
             }
         }
-        let verdict = self.liveness.judge(
+        let verdict = self.liveness.check(
             now.into_std(),
-            self.gather.signs_of_life(),
+            self.coalescer.activity(),
             self.idle_since.is_none(),
         );
-        if verdict == Verdict::Ask
+        if verdict == Verdict::Ping
             && let Some(pings) = &mut self.pings
         {
-            // A pong that is not taken would keep the next PING from being sent.
+            // An unread pong would prevent the next PING.
             let _ = pings.poll_pong(&mut Context::from_waker(Waker::noop()));
             let _ = pings.send_ping(Ping::opaque());
         }
@@ -349,20 +351,20 @@ where
     }
 }
 
-/// What the client is to blame for where h2 has given a connection up.
+/// Returns the client's fault if h2 has closed a connection.
 fn blame(error: &h2::Error) -> Option<&'static str> {
     if !error.is_library() {
         return None;
     }
-    tracing::debug!(%error, "broken HTTP/2");
+    tracing::debug!(%error, "HTTP/2 connection error");
     Some(if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) { FLOOD } else { "http2_malformed" })
 }
 
-/// A request's head as [`normalize`](crate::normalize) reads it. h2 has refused what RFC 9113 §8
-/// calls malformed, but for what is refused here.
+/// Converts a request's head for [`normalize`](crate::normalize). h2 has rejected what RFC 9113 §8
+/// calls malformed, except for what is rejected here.
 ///
-/// It does not tell what it drops: a fragment of `:path`, a `:scheme` without `:authority`, and
-/// pseudo-headers among trailers. None of these reaches a backend.
+/// h2 silently drops a fragment of `:path`, a `:scheme` without `:authority`, and pseudo-headers in
+/// trailers. None of these reaches a backend.
 fn request_head(parts: request::Parts, body: &RecvStream) -> Result<RequestHead, Refusal> {
     let request::Parts { method, uri, headers, mut extensions, .. } = parts;
     let protocol =
@@ -376,7 +378,7 @@ fn request_head(parts: request::Parts, body: &RecvStream) -> Result<RequestHead,
     let target = match uri.path_and_query {
         Some(path) if path == "*" => Target::Asterisk,
         Some(path) if path.as_str().starts_with('/') => Target::Path(path),
-        // `http` reads `?query` as if a slash stood before it.
+        // The `http` crate accepts `?query` as if it followed a slash.
         Some(_) => return Err(refusals::PATH_MALFORMED),
         None if method == Method::CONNECT && protocol.is_none() => Target::Authority,
         None => return Err(refusals::PATH_MISSING),
@@ -399,8 +401,8 @@ fn request_head(parts: request::Parts, body: &RecvStream) -> Result<RequestHead,
     })
 }
 
-/// RFC 9113 §8.2.1: such a field is malformed, and an HTTP/1.1 backend would read another value
-/// than our rules.
+/// Whether a value starts or ends with whitespace. Such a field is malformed (RFC 9113 §8.2.1), and
+/// an HTTP/1.1 backend would read another value than our rules.
 fn has_outer_whitespace(value: &HeaderValue) -> bool {
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     is_space(value.as_bytes().first()) || is_space(value.as_bytes().last())
@@ -409,11 +411,11 @@ fn has_outer_whitespace(value: &HeaderValue) -> bool {
 fn body_length(headers: &HeaderMap) -> Result<BodyLength, Refusal> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(length) = lengths.next() else { return Ok(BodyLength::Unknown) };
-    // h2 takes several where they are equal.
+    // h2 accepts several equal ones.
     if lengths.next().is_some() {
         return Err(refusals::LENGTH_REPEATED);
     }
-    // h2 has found that it is a number, and checks that the body has that length.
+    // h2 has checked that it is a number, and checks the body against it.
     length
         .to_str()
         .ok()
@@ -427,56 +429,58 @@ fn body_length(headers: &HeaderMap) -> Result<BodyLength, Refusal> {
 impl Responder {
     fn new(respond: SendResponse<Chunk>, shared: Rc<Shared>) -> Self {
         shared.tasks.set(shared.tasks.get() + 1);
-        Self { state: Answer::Awaited(respond), shared }
+        Self { state: ResponseState::Pending(respond), shared }
     }
 
-    /// Resets the stream, saying that nothing was done about the request: it may be sent again
-    /// (RFC 9113 §8.7).
+    /// Resets the stream with REFUSED_STREAM: the request was not processed and may be retried (RFC
+    /// 9113 §8.7).
     pub(super) fn refuse(mut self) {
-        if let Answer::Awaited(mut respond) = std::mem::replace(&mut self.state, Answer::Aborted) {
+        if let ResponseState::Pending(mut respond) =
+            std::mem::replace(&mut self.state, ResponseState::Aborted)
+        {
             respond.send_reset(Reason::REFUSED_STREAM);
         }
     }
 
     fn is_complete(&self) -> bool {
         match &self.state {
-            Answer::Awaited(_) => false,
-            Answer::Begun(sink) => sink.is_finished(),
-            Answer::Complete | Answer::Aborted => true,
+            ResponseState::Pending(_) => false,
+            ResponseState::Streaming(sink) => sink.is_finished(),
+            ResponseState::Complete | ResponseState::Aborted => true,
         }
     }
 
     fn is_reset(&mut self) -> bool {
-        self.poll_gone(&mut Context::from_waker(Waker::noop())).is_ready()
+        self.poll_client_closed(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 }
 
 impl Sink for Responder {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         match &mut self.state {
-            Answer::Begun(sink) => sink.poll_ready(cx),
-            Answer::Awaited(_) | Answer::Complete => Poll::Ready(Ok(())),
-            Answer::Aborted => Poll::Ready(Err(Broken::Closed)),
+            ResponseState::Streaming(sink) => sink.poll_ready(cx),
+            ResponseState::Pending(_) | ResponseState::Complete => Poll::Ready(Ok(())),
+            ResponseState::Aborted => Poll::Ready(Err(Broken::Closed)),
         }
     }
 
     fn push(&mut self, frame: Frame) {
-        if let Answer::Begun(sink) = &mut self.state {
+        if let ResponseState::Streaming(sink) = &mut self.state {
             sink.push(frame);
         }
     }
 
     fn finish(&mut self) {
-        if let Answer::Begun(sink) = &mut self.state {
+        if let ResponseState::Streaming(sink) = &mut self.state {
             sink.finish();
         }
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         match &mut self.state {
-            Answer::Begun(sink) => sink.poll_flush(cx),
-            Answer::Awaited(_) | Answer::Complete => Poll::Ready(Ok(())),
-            Answer::Aborted => Poll::Ready(Err(Broken::Closed)),
+            ResponseState::Streaming(sink) => sink.poll_flush(cx),
+            ResponseState::Pending(_) | ResponseState::Complete => Poll::Ready(Ok(())),
+            ResponseState::Aborted => Poll::Ready(Err(Broken::Closed)),
         }
     }
 }
@@ -484,42 +488,45 @@ impl Sink for Responder {
 impl Respond for Responder {
     fn informational(&mut self, head: ResponseHead) {
         // RFC 9113 §8.6: HTTP/2 has no 101.
-        if let Answer::Awaited(respond) = &mut self.state
+        if let ResponseState::Pending(respond) = &mut self.state
             && head.status != StatusCode::SWITCHING_PROTOCOLS
         {
-            // It fails where the client has gone, which `poll_gone` tells.
+            // It fails if the client is gone, which `poll_client_closed` reports.
             let _ = respond.send_informational(response(head));
         }
     }
 
     fn head(&mut self, mut head: ResponseHead, body: BodyLength) {
-        let Answer::Awaited(respond) = &mut self.state else { return };
+        let ResponseState::Pending(respond) = &mut self.state else { return };
         if body == BodyLength::Tunnel {
-            // RFC 8441 §5: 200 takes the place of 101.
+            // RFC 8441 §5: 200 replaces 101.
             head.status = StatusCode::OK;
         }
         let is_complete = body == BodyLength::None;
         match respond.send_response(response(head), is_complete) {
-            Ok(_) if is_complete => self.state = Answer::Complete,
-            Ok(stream) => self.state = Answer::Begun(StreamSink::new(stream, &self.shared.held)),
+            Ok(_) if is_complete => self.state = ResponseState::Complete,
+            Ok(stream) => {
+                let sink = StreamSink::new(stream, &self.shared.buffered);
+                self.state = ResponseState::Streaming(sink);
+            }
             Err(_) => self.abort(),
         }
     }
 
     fn abort(&mut self) {
-        match std::mem::replace(&mut self.state, Answer::Aborted) {
-            Answer::Awaited(mut respond) => respond.send_reset(Reason::INTERNAL_ERROR),
-            Answer::Begun(mut sink) => sink.reset(Reason::INTERNAL_ERROR),
-            Answer::Complete | Answer::Aborted => {}
+        match std::mem::replace(&mut self.state, ResponseState::Aborted) {
+            ResponseState::Pending(mut respond) => respond.send_reset(Reason::INTERNAL_ERROR),
+            ResponseState::Streaming(mut sink) => sink.reset(Reason::INTERNAL_ERROR),
+            ResponseState::Complete | ResponseState::Aborted => {}
         }
     }
 
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_client_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.state {
-            Answer::Awaited(respond) => respond.poll_reset(cx).map(|_| ()),
-            Answer::Begun(sink) => sink.poll_reset(cx),
-            Answer::Complete => Poll::Pending,
-            Answer::Aborted => Poll::Ready(()),
+            ResponseState::Pending(respond) => respond.poll_reset(cx).map(|_| ()),
+            ResponseState::Streaming(sink) => sink.poll_reset(cx),
+            ResponseState::Complete => Poll::Pending,
+            ResponseState::Aborted => Poll::Ready(()),
         }
     }
 }
@@ -528,8 +535,8 @@ impl Drop for Responder {
     fn drop(&mut self) {
         self.shared.tasks.set(self.shared.tasks.get().saturating_sub(1));
         if self.is_complete() {
-            // If the request has not been read to its end, h2 resets the stream with NO_ERROR (RFC
-            // 9113 §8.1).
+            // If the request was not read to its end, h2 resets the stream with NO_ERROR (RFC 9113
+            // §8.1).
             return;
         }
         if self.is_reset() {

@@ -1,14 +1,16 @@
-//! The PROXY protocol, versions 1 and 2: how a load balancer in front tells the client's address.
+//! The PROXY protocol, versions 1 and 2: how a load balancer forwards the client's address.
 //!
-//! The format is HAProxy's `doc/proxy-protocol.txt` (2020/03/05). The reader is pure and strict: it
-//! is given what has arrived so far, and says how long the header is, so that nothing beyond it is
-//! ever taken for part of it.
+//! The format is HAProxy's `doc/proxy-protocol.txt` (2020/03/05). The parser does no I/O and is
+//! strict: it takes what has arrived so far, and returns the header's exact length, so that nothing
+//! after it is treated as part of it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The longest header in octets that is read. Version 1 has at most 107 (§2.1); version 2 could
-/// have 65,551, but one that a balancer really sends, with all TLVs that are in use (a client's
-/// certificate names, a VPC endpoint), stays well below this.
+/// The longest accepted header in octets.
+///
+/// Version 1 has at most 107 (§2.1); version 2 could have 65,551, but headers of real load
+/// balancers, with all TLVs in use (a client's certificate names, a VPC endpoint), are well below
+/// this.
 pub(crate) const MAX_HEADER: usize = 4096;
 
 const V1_LONGEST: usize = 107;
@@ -16,54 +18,54 @@ const V1_SIGNATURE: &[u8] = b"PROXY ";
 const V2_SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 const V2_FIXED: usize = 16;
 
-/// What the octets that have arrived so far are.
+/// The result of parsing the octets that have arrived so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// The beginning of a header: more is needed.
+    /// The header is incomplete.
     NeedMore,
-    /// A whole header.
+    /// The header is complete.
     Done(Header),
 }
 
 /// A PROXY protocol header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// What it says of the connection.
+    /// The addresses of the connection, if the header has any.
     pub(crate) addresses: Option<Addresses>,
     /// Its length in octets: what follows belongs to the client.
     pub(crate) length: usize,
 }
 
-/// The connection as the balancer accepted it.
+/// The addresses of the connection that the load balancer accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Addresses {
     /// The client's address.
     pub(crate) source: SocketAddr,
-    /// The balancer's address that the client connected to.
+    /// The load balancer's address that the client connected to.
     pub(crate) destination: SocketAddr,
 }
 
-/// Why octets are no PROXY protocol header.
+/// Why octets are not a PROXY protocol header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Malformed {
-    /// They start as neither version does.
-    #[error("it does not start with a PROXY protocol header")]
+    /// They start with neither signature.
+    #[error("the connection does not start with a PROXY protocol header")]
     Signature,
-    /// A version, command, family or transport that is not defined, or is not for streams.
-    #[error("its version, command or address family is not known")]
+    /// A version, command, family or transport that is undefined, or not for streams.
+    #[error("the header's version, command or address family is unknown")]
     Unknown,
-    /// A line of version 1 that is not as §2.1 says.
-    #[error("its line is not as version 1 of the protocol says")]
+    /// A version 1 line that violates §2.1.
+    #[error("the version 1 header line is malformed")]
     Line,
-    /// Longer than [`MAX_HEADER`], or too short for its addresses, or TLVs that don't fill it.
-    #[error("its length does not fit what it holds")]
+    /// Longer than [`MAX_HEADER`], too short for its addresses, or not filled by its TLVs.
+    #[error("the header's length does not match its contents")]
     Length,
 }
 
-/// Reads the header at the start of `octets`.
+/// Parses the header at the start of `octets`.
 ///
 /// # Errors
-/// They can't become a header, whatever follows.
+/// They cannot become a header, whatever follows.
 pub(crate) fn read(octets: &[u8]) -> Result<Progress, Malformed> {
     if starts_alike(octets, &V2_SIGNATURE) {
         return read_v2(octets);
@@ -74,7 +76,7 @@ pub(crate) fn read(octets: &[u8]) -> Result<Progress, Malformed> {
     Err(Malformed::Signature)
 }
 
-/// Whether one is the beginning of the other.
+/// Whether one is a prefix of the other.
 fn starts_alike(octets: &[u8], signature: &[u8]) -> bool {
     octets.iter().zip(signature).all(|(octet, expected)| octet == expected)
 }
@@ -95,7 +97,7 @@ fn read_v1(octets: &[u8]) -> Result<Progress, Malformed> {
     Ok(Progress::Done(Header { addresses: read_v1_addresses(rest)?, length: end + 1 }))
 }
 
-/// Reads what follows `PROXY `: exactly one space between fields, and after `UNKNOWN` anything
+/// Parses what follows `PROXY `: exactly one space between fields, and anything after `UNKNOWN`
 /// (§2.1).
 fn read_v1_addresses(text: &str) -> Result<Option<Addresses>, Malformed> {
     if text == "UNKNOWN" || text.starts_with("UNKNOWN ") {
@@ -120,7 +122,7 @@ fn read_v1_addresses(text: &str) -> Result<Option<Addresses>, Malformed> {
     Ok(Some(Addresses { source, destination }))
 }
 
-/// A port in decimal, without sign or leading zero (§2.1).
+/// Parses a decimal port, without sign or leading zero (§2.1).
 fn port(text: &str) -> Option<u16> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let plain = text == "0" || !text.starts_with('0');
@@ -129,7 +131,7 @@ fn port(text: &str) -> Option<u16> {
 
 fn read_v2(octets: &[u8]) -> Result<Progress, Malformed> {
     let Some((fixed, rest)) = octets.split_first_chunk::<V2_FIXED>() else {
-        // Said early where it is known: a header of another version would otherwise be waited for.
+        // Fails early for another version: it would otherwise wait for more octets.
         return match octets.get(V2_SIGNATURE.len()) {
             Some(version) if version >> 4 != 2 => Err(Malformed::Unknown),
             _ => Ok(Progress::NeedMore),
@@ -147,12 +149,11 @@ fn read_v2(octets: &[u8]) -> Result<Progress, Malformed> {
     Ok(Progress::Done(Header { addresses: carried.read(payload)?, length: V2_FIXED + length }))
 }
 
-/// What the payload of a version 2 header carries.
+/// The kind of payload of a version 2 header.
 enum V2Carried {
-    /// `LOCAL`: the balancer's own connection (a health check), so whatever is there is skipped
-    /// (§2.2).
+    /// `LOCAL`: the load balancer's own connection (a health check); the payload is skipped (§2.2).
     Local,
-    /// `UNSPEC` or UNIX addresses: there is no address for us.
+    /// `UNSPEC` or UNIX addresses: no IP address.
     NoAddress {
         octets: usize,
     },
@@ -203,7 +204,7 @@ impl V2Carried {
     }
 }
 
-/// The ports after two IP addresses, and what follows them.
+/// Parses the ports after two IP addresses, and returns what follows them.
 fn addresses(
     source: IpAddr,
     destination: IpAddr,

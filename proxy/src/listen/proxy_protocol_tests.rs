@@ -18,7 +18,7 @@ fn v2(command: u8, family: u8, payload: &[u8]) -> Vec<u8> {
 const IPV4: [u8; 12] = [192, 0, 2, 1, 198, 51, 100, 2, 0xdc, 0x04, 0x01, 0xbb];
 
 #[test]
-fn version_1_tells_ipv4_and_ipv6_addresses() {
+fn version_1_with_ipv4_and_ipv6_addresses() {
     let line = b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n";
     assert_eq!(read(line), done(Some(("192.0.2.1:56324", "198.51.100.2:443")), line.len()));
     let line = b"PROXY TCP6 2001:db8::1 2001:db8::2 1 65535\r\n";
@@ -26,7 +26,7 @@ fn version_1_tells_ipv4_and_ipv6_addresses() {
 }
 
 #[test]
-fn version_1_unknown_tells_no_address_whatever_follows() {
+fn version_1_unknown_has_no_address_whatever_follows() {
     for line in
         ["PROXY UNKNOWN\r\n", "PROXY UNKNOWN ffff:f:f:f:f:f:f:f ffff:f:f:f:f:f:f:f 65535 65535\r\n"]
     {
@@ -35,7 +35,7 @@ fn version_1_unknown_tells_no_address_whatever_follows() {
 }
 
 #[test]
-fn what_follows_the_header_is_not_part_of_it() {
+fn octets_after_the_header_are_not_part_of_it() {
     let line = b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n";
     let octets = [line, &b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\nGET / HTTP/1.1\r\n"[..]].concat();
     assert_eq!(read(&octets), read(line));
@@ -44,7 +44,7 @@ fn what_follows_the_header_is_not_part_of_it() {
 }
 
 #[test]
-fn version_1_lines_that_two_readers_could_read_differently_are_refused() {
+fn ambiguous_version_1_lines_are_rejected() {
     for line in [
         "PROXY  TCP4 192.0.2.1 198.51.100.2 56324 443\r\n",
         "PROXY TCP4  192.0.2.1 198.51.100.2 56324 443\r\n",
@@ -77,7 +77,7 @@ fn version_1_has_at_most_107_octets() {
 }
 
 #[test]
-fn version_2_tells_ipv4_and_ipv6_addresses() {
+fn version_2_with_ipv4_and_ipv6_addresses() {
     let header = v2(0x21, 0x11, &IPV4);
     assert_eq!(read(&header), done(Some(("192.0.2.1:56324", "198.51.100.2:443")), 28));
     let mut payload = [0_u8; 36];
@@ -89,7 +89,7 @@ fn version_2_tells_ipv4_and_ipv6_addresses() {
 }
 
 #[test]
-fn version_2_local_unspecified_and_unix_tell_no_address() {
+fn version_2_local_unspecified_and_unix_have_no_address() {
     assert_eq!(read(&v2(0x20, 0x00, &[])), done(None, 16));
     assert_eq!(read(&v2(0x20, 0x11, &IPV4)), done(None, 28));
     assert_eq!(read(&v2(0x21, 0x00, &[])), done(None, 16));
@@ -107,7 +107,7 @@ fn version_2_tlvs_are_skipped_and_must_fill_the_header() {
 }
 
 #[test]
-fn version_2_of_another_version_command_family_or_transport_is_refused() {
+fn version_2_with_an_unknown_version_command_family_or_transport_is_rejected() {
     for (command, family) in
         [(0x31, 0x11), (0x22, 0x11), (0x21, 0x12), (0x21, 0x22), (0x21, 0x41), (0x21, 0x10)]
     {
@@ -121,7 +121,7 @@ fn version_2_of_another_version_command_family_or_transport_is_refused() {
 }
 
 #[test]
-fn version_2_longer_than_the_bound_is_refused_before_it_is_read() {
+fn version_2_over_the_limit_is_rejected_before_its_payload_arrives() {
     let fits = v2(0x20, 0, &[0; MAX_HEADER - V2_FIXED]);
     assert_eq!(read(&fits), done(None, MAX_HEADER));
     let beyond = v2(0x20, 0, &[0; MAX_HEADER - V2_FIXED + 1]);
@@ -129,7 +129,7 @@ fn version_2_longer_than_the_bound_is_refused_before_it_is_read() {
 }
 
 #[test]
-fn other_protocols_are_told_apart_by_their_first_octets() {
+fn other_protocols_are_rejected_by_their_first_octets() {
     for octets in
         [&b"GET / HTTP/1.1"[..], b"\x16\x03\x01", b"PRI * HTTP/2.0", b"PROXz", b"\r\n\r\n\r\n"]
     {
@@ -150,14 +150,14 @@ fn any_header() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn no_input_is_misread(octets in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn the_length_is_within_the_input(octets in proptest::collection::vec(any::<u8>(), 0..300)) {
         if let Ok(Progress::Done(header)) = read(&octets) {
             prop_assert!(header.length <= octets.len());
         }
     }
 
     #[test]
-    fn a_header_is_done_at_its_last_octet_and_never_before(header in any_header(), tail in any::<[u8; 8]>()) {
+    fn a_header_is_complete_at_its_last_octet_and_never_before(header in any_header(), tail in any::<[u8; 8]>()) {
         for length in 0..header.len() {
             prop_assert_eq!(read(&header[..length]), Ok(Progress::NeedMore));
         }

@@ -1,4 +1,4 @@
-//! A client's socket, of which some octets may have been read ahead.
+//! A client's socket with a read-ahead buffer.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,20 +10,19 @@ use tokio::net::TcpStream;
 
 use super::proxy_protocol::{self, Header, Malformed, Progress};
 
-/// How HTTP/2 by prior knowledge begins (RFC 9113 §3.4): enough of it that no HTTP/1 request does
-/// so too.
+/// The start of the HTTP/2 preface (RFC 9113 §3.4), long enough to differ from any HTTP/1 request.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
-/// What is read at once while looking ahead.
+/// Octets per read-ahead.
 const CHUNK: usize = 1024;
 
-/// A socket, and what was read of it but not yet taken: it comes first.
+/// A socket, and octets that were read ahead: readers receive them first.
 pub(crate) struct Socket {
     ahead: BytesMut,
     stream: TcpStream,
 }
 
-/// Which HTTP a plain connection speaks.
+/// The HTTP version of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
     Http1,
@@ -46,7 +45,7 @@ impl Socket {
         Self { ahead: BytesMut::new(), stream }
     }
 
-    /// Reads a PROXY protocol header; what follows it stays.
+    /// Reads a PROXY protocol header, and keeps what follows it.
     pub(super) async fn read_proxy_header(&mut self) -> Result<Header, HeaderError> {
         loop {
             match proxy_protocol::read(&self.ahead)? {
@@ -54,18 +53,18 @@ impl Socket {
                     self.ahead.advance(header.length);
                     return Ok(header);
                 }
-                // The header's own bound holds: a longer one is malformed.
+                // Bounded by the parser: a header that is too long is malformed.
                 Progress::NeedMore => self.read_ahead().await?,
             }
         }
     }
 
     /// Waits for the first octet.
-    pub(super) async fn begun(&mut self) -> io::Result<()> {
+    pub(super) async fn readable(&mut self) -> io::Result<()> {
         if self.ahead.is_empty() { self.read_ahead().await } else { Ok(()) }
     }
 
-    /// Tells HTTP/2 by prior knowledge from HTTP/1 by as few octets as it takes; they stay.
+    /// Distinguishes HTTP/2 with prior knowledge from HTTP/1, without consuming any octets.
     pub(super) async fn detect(&mut self) -> io::Result<Protocol> {
         loop {
             if self.ahead.starts_with(HTTP2_PREFACE) {
@@ -142,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    /// What a client sends, each piece when the one before has been read.
+    /// Sends `pieces` from a client, each after the previous one was read.
     async fn sent(pieces: &[&[u8]]) -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let mut client = TcpStream::connect(listener.local_addr().expect("an address"))
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn http2_by_prior_knowledge_is_told_from_http1_and_nothing_is_lost() {
+    async fn detection_distinguishes_http2_from_http1_and_loses_no_octets() {
         for (octets, protocol) in [
             (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], Protocol::Http2),
             (b"PROPFIND / HTTP/1.1\r\n", Protocol::Http1),
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_octets_may_come_one_by_one() {
+    async fn detection_works_with_single_octets() {
         let (mut socket, mut client) = sent(&[b"PR"]).await;
         let (protocol, ()) = tokio::join!(socket.detect(), async {
             for octet in b"I * HTTP/2.0\r\n" {
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_follows_a_proxy_header_is_the_clients() {
+    async fn octets_after_the_proxy_header_are_kept() {
         let (mut socket, client) =
             sent(&[b"PROXY TCP4 192.0.2.1 198.51.100.2 5", b"6324 443\r\nGET /"]).await;
         let header = socket.read_proxy_header().await.expect("a header");
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_leaves_before_its_header_is_an_error() {
+    async fn a_client_that_closes_before_its_header_is_an_error() {
         let (mut socket, client) = sent(&[b"PROXY "]).await;
         drop(client);
         assert!(matches!(socket.read_proxy_header().await, Err(HeaderError::Io(_))));

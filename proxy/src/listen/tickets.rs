@@ -1,14 +1,14 @@
-//! Session tickets (RFC 5077, RFC 8446 §4.6.1) that every replica opens: a client resumes its
-//! session wherever its next connection ends up.
+//! Session tickets (RFC 5077, RFC 8446 §4.6.1) that every replica can open: a client can resume its
+//! session on any replica.
 //!
-//! The keys are derived from those that seal login sessions, which all replicas have, and from the
-//! time: each half day has a key of its own, and rotating the one rotates the other. Without such
-//! keys they are derived from a secret of this process. What a ticket holds of a client, its
-//! certificate, is judged at each request like one that was just shown; rustls resumes a session
-//! for the server's name alone that it was begun with.
+//! The keys are derived from those that seal login sessions, which all replicas share, and from the
+//! time: each half day has its own key, and rotating the session keys rotates the ticket keys.
+//! Without session keys they are derived from a secret of this process. A client certificate in a
+//! ticket is verified at each request like one that was just presented; rustls resumes a session
+//! only for the server name that it was started with.
 //!
-//! A ticket is: sixteen octets that name the key, a nonce of twelve, the session sealed by
-//! AES-256-GCM-SIV (RFC 8452, whose random nonces need not be counted), and a tag of sixteen.
+//! A ticket consists of a key name (16 octets), a nonce (12 octets), the session sealed with
+//! AES-256-GCM-SIV (RFC 8452, whose random nonces need not be counted), and a tag (16 octets).
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,13 +26,13 @@ use rustls::server::ProducesTickets;
 
 use portcullis_identity::session::NoRandomness;
 
-/// How long one key seals, in seconds. It opens for as long again, so that every ticket is good for
-/// this long at least.
+/// How long one key seals, in seconds. It opens for as long afterwards, so every ticket is valid
+/// for at least this time.
 const WINDOW: u64 = 12 * 3600;
-/// How often it is looked which half day it is.
-const LOOK: Duration = Duration::from_secs(30);
-/// The longest session that is sealed, in octets: with a client's certificates it is some
-/// thousands. A ticket's length is told in two octets.
+/// How often the keys are refreshed for the current time.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// The longest session that is sealed, in octets: with client certificates it is a few thousand. A
+/// ticket's length is encoded in two octets.
 const MAX_SESSION: usize = 16 * 1024;
 const NAME_LEN: usize = 16;
 const TAG_LEN: usize = 16;
@@ -40,15 +40,15 @@ const TAG_LEN: usize = 16;
 /// Seals and opens tickets. Shared by all workers; each handshake reads it without a lock.
 pub(crate) struct Tickets {
     ring: ArcSwap<Ring>,
-    /// A secret of this process, for as long as there is no other.
+    /// A secret of this process, used while there are no session keys.
     own: [u8; 32],
 }
 
-/// The keys of one time.
+/// The keys for the current time.
 struct Ring {
     seals: Key,
-    /// Further ones that open: those of other session keys, of the half day before, and of the
-    /// next, for replicas whose clocks are ahead.
+    /// Further keys that open: of other session keys, of the previous half day, and of the next
+    /// one, for replicas whose clocks are ahead.
     open: Vec<Key>,
 }
 
@@ -57,13 +57,13 @@ struct Key {
     key: RandomizedNonceKey,
 }
 
-/// As many octets as a name and a key have.
+/// The output length of the key derivation: a name and a key.
 struct Material;
 
 // === impl Tickets ===
 
 impl Tickets {
-    /// With a secret of this process, until others are learnt.
+    /// Creates tickets with a secret of this process, until session keys are loaded.
     pub(crate) fn new(now: SystemTime) -> Result<Self, NoRandomness> {
         let mut own = [0; 32];
         aws_lc_rs::rand::fill(&mut own).map_err(|_| NoRandomness)?;
@@ -71,25 +71,24 @@ impl Tickets {
         Ok(Self { ring: ArcSwap::from_pointee(ring), own })
     }
 
-    /// Takes the keys that are derived from these for `now` into use, and puts all others out of
-    /// use.
-    pub(crate) fn learn(&self, keys: &[SessionKey], now: SystemTime) {
+    /// Replaces all keys with those derived from `keys` for `now`.
+    pub(crate) fn load(&self, keys: &[SessionKey], now: SystemTime) {
         if let Some(ring) = Ring::new(&self.own, keys, now) {
             self.ring.store(Arc::new(ring));
         }
     }
 
-    /// Follows the keys of the snapshot and the time, forever: a task of the control plane.
-    pub(crate) async fn follow(&self, live: &Live) {
-        let learn =
-            |snapshot: &Snapshot| self.learn(&snapshot.credentials.session_keys, SystemTime::now());
+    /// Refreshes the keys when the snapshot's session keys change and over time; never returns.
+    pub(crate) async fn watch(&self, live: &Live) {
+        let load =
+            |snapshot: &Snapshot| self.load(&snapshot.credentials.session_keys, SystemTime::now());
         let clock = async {
             loop {
-                tokio::time::sleep(LOOK).await;
-                learn(&live.snapshot.load());
+                tokio::time::sleep(INTERVAL).await;
+                load(&live.snapshot.load());
             }
         };
-        tokio::join!(live.follow(learn), clock);
+        tokio::join!(live.watch(load), clock);
     }
 }
 
@@ -125,7 +124,7 @@ impl fmt::Debug for Tickets {
 // === impl Ring ===
 
 impl Ring {
-    /// Of `keys`, or of `own` where there are none.
+    /// Derives the keys from `keys`, or from `own` if there are none.
     fn new(own: &[u8], keys: &[SessionKey], now: SystemTime) -> Option<Self> {
         let window = seconds(now) / WINDOW;
         let seals = in_use(keys, |key| key.created, now);
@@ -153,7 +152,7 @@ impl Ring {
 // === impl Key ===
 
 impl Key {
-    /// The key of a secret for one half day.
+    /// Derives the key of a secret for one half day.
     fn derive(secret: &Prk, window: u64) -> Option<Self> {
         let mut octets = [0; Material::LEN];
         secret
@@ -221,10 +220,10 @@ mod tests {
         }
     }
 
-    /// One replica, which knows `keys` and takes it to be `now`.
+    /// Creates a replica with `keys` and a clock at `now`.
     fn replica(keys: &[SessionKey], now: u64) -> Tickets {
         let tickets = Tickets::new(at(now)).unwrap();
-        tickets.learn(keys, at(now));
+        tickets.load(keys, at(now));
         tickets
     }
 
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_of_one_replica_opens_at_any_other_with_the_same_keys() {
+    fn a_ticket_opens_on_any_replica_with_the_same_keys() {
         let ticket = replica(&[key(1, 0)], NOON).encrypt(b"session").unwrap();
         assert!(opens(&replica(&[key(1, 0)], NOON), &ticket));
         assert!(!opens(&replica(&[key(2, 0)], NOON), &ticket));
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_good_for_half_a_day_at_least_and_for_a_day_at_most() {
+    fn a_ticket_is_valid_for_half_a_day_to_a_day() {
         let keys = [key(1, 0)];
         let ticket = replica(&keys, NOON + 100).encrypt(b"session").unwrap();
         let lifetime = u64::from(replica(&keys, NOON).lifetime());
@@ -253,14 +252,14 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_whose_clock_is_behind_opens_what_the_next_half_day_seals() {
+    fn a_replica_whose_clock_is_behind_opens_tickets_of_the_next_half_day() {
         let ticket = replica(&[key(1, 0)], NOON).encrypt(b"session").unwrap();
         assert!(opens(&replica(&[key(1, 0)], NOON - 1), &ticket));
         assert!(!opens(&replica(&[key(1, 0)], NOON - WINDOW - 1), &ticket), "but no later one");
     }
 
     #[test]
-    fn a_new_session_key_seals_only_when_every_replica_knows_it() {
+    fn a_new_session_key_seals_only_after_every_replica_has_loaded_it() {
         let (old, new) = (key(1, 0), key(2, NOON));
         let both = [old.clone(), new.clone()];
         let early = replica(&both, NOON + 59).encrypt(b"session").unwrap();
@@ -276,13 +275,13 @@ mod tests {
     }
 
     #[test]
-    fn a_session_key_that_is_taken_away_opens_nothing_any_more() {
+    fn a_removed_session_key_opens_no_tickets() {
         let replica = replica(&[key(1, 0)], NOON);
         let ticket = replica.encrypt(b"session").unwrap();
-        replica.learn(&[key(2, 0)], at(NOON));
+        replica.load(&[key(2, 0)], at(NOON));
         assert!(!opens(&replica, &ticket));
-        replica.learn(&[], at(NOON));
-        assert!(!opens(&replica, &ticket), "nor does the process' own");
+        replica.load(&[], at(NOON));
+        assert!(!opens(&replica, &ticket), "the process' own key does not open it either");
     }
 
     #[test]
@@ -290,26 +289,26 @@ mod tests {
         let (one, other) = (replica(&[], NOON), replica(&[], NOON));
         let ticket = one.encrypt(b"session").unwrap();
         assert!(opens(&one, &ticket) && !opens(&other, &ticket));
-        one.learn(&[], at(NOON + WINDOW));
+        one.load(&[], at(NOON + WINDOW));
         assert!(opens(&one, &ticket), "in the next half day too");
     }
 
     #[test]
-    fn a_changed_or_cut_ticket_is_worthless() {
+    fn a_modified_or_truncated_ticket_is_rejected() {
         let replica = replica(&[key(1, 0)], NOON);
         let ticket = replica.encrypt(b"session").unwrap();
-        for place in 0..ticket.len() {
+        for index in 0..ticket.len() {
             let mut changed = ticket.clone();
-            changed[place] ^= 1;
-            assert!(!opens(&replica, &changed), "octet {place}");
-            assert!(!opens(&replica, &ticket[..place]), "{place} octets");
+            changed[index] ^= 1;
+            assert!(!opens(&replica, &changed), "octet {index}");
+            assert!(!opens(&replica, &ticket[..index]), "{index} octets");
         }
         assert!(!opens(&replica, &[ticket.as_slice(), &[0]].concat()));
         assert_ne!(replica.encrypt(b"session").unwrap(), ticket, "no two are the same");
     }
 
     #[test]
-    fn a_session_too_long_for_a_ticket_gets_none() {
+    fn a_session_too_long_for_a_ticket_is_not_sealed() {
         let replica = replica(&[key(1, 0)], NOON);
         let longest = replica.encrypt(&[0; MAX_SESSION]).unwrap();
         assert!(u16::try_from(longest.len()).is_ok());

@@ -1,4 +1,4 @@
-//! How TLS is spoken with clients.
+//! TLS with clients.
 
 use std::io;
 use std::sync::Arc;
@@ -20,15 +20,16 @@ use crate::certificates::acme::challenges::ACME_TLS;
 
 const HTTP2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
-/// What clients offer that are told to speak nothing newer, such as `curl --http1.0`.
+/// Offered by clients that are restricted to HTTP/1.0, such as `curl --http1.0`.
 const HTTP1_0: &[u8] = b"http/1.0";
 
-/// TLS as the settings' policy has it, with the certificates that are in use; `clients` asks for
-/// certificates of clients, on every host alike. One for all workers, so that a session that one of
-/// them began is resumed by any other.
+/// Builds the TLS acceptor for the configured policy and the active certificates.
+///
+/// `clients` verifies client certificates, on every host. All workers share one acceptor, so that
+/// each can resume a session that another one started.
 ///
 /// # Errors
-/// The cryptography's parts do not fit together.
+/// The cryptographic provider does not support the configuration.
 pub(crate) fn acceptor(
     settings: &Settings,
     certificates: Arc<Certificates>,
@@ -43,19 +44,19 @@ pub(crate) fn acceptor(
     };
     let mut config = builder.with_cert_resolver(certificates);
     config.alpn_protocols = protocols(settings).map(<[u8]>::to_vec).collect();
-    // Sessions live in tickets alone: a store would be a lock that all workers share.
+    // Sessions are kept in tickets only: a store would be a lock that all workers share.
     config.ticketer = tickets;
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    // What is sent before the handshake has ended can be sent again by others (RFC 8446 §8).
+    // Early data can be replayed by an attacker (RFC 8446 §8).
     config.max_early_data_size = 0;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// What is spoken within TLS, in the order of our preference.
+/// The ALPN protocols, in order of preference.
 fn protocols(settings: &Settings) -> impl Iterator<Item = &'static [u8]> {
-    let proves =
+    let serves_challenges =
         settings.acme.as_ref().is_some_and(|acme| acme.challenge == ChallengeKind::TlsAlpn01);
-    [HTTP2, HTTP1, HTTP1_0].into_iter().chain(proves.then_some(ACME_TLS))
+    [HTTP2, HTTP1, HTTP1_0].into_iter().chain(serves_challenges.then_some(ACME_TLS))
 }
 
 fn versions(policy: TlsPolicy) -> &'static [&'static SupportedProtocolVersion] {
@@ -67,8 +68,8 @@ fn versions(policy: TlsPolicy) -> &'static [&'static SupportedProtocolVersion] {
     }
 }
 
-/// The cipher suites and groups of Mozilla's profiles, and the group that withstands quantum
-/// computers. Both are chosen in the client's order, which knows whether AES is fast there.
+/// The cipher suites and groups of Mozilla's profiles, and a post-quantum group. The client's order
+/// decides: it knows whether its AES is fast.
 fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![
@@ -92,7 +93,7 @@ fn provider() -> CryptoProvider {
     }
 }
 
-/// What was agreed on by ALPN; a client that does not know it speaks HTTP/1.1 (RFC 9113 §3.3).
+/// Returns the protocol negotiated by ALPN; a client without ALPN uses HTTP/1.1 (RFC 9113 §3.3).
 pub(super) fn protocol<I>(stream: &TlsStream<I>) -> Protocol {
     match stream.get_ref().1.alpn_protocol() {
         Some(HTTP2) => Protocol::Http2,
@@ -100,13 +101,12 @@ pub(super) fn protocol<I>(stream: &TlsStream<I>) -> Protocol {
     }
 }
 
-/// Whether the handshake was all that the client wanted: an authority's look at a challenge (RFC
-/// 8737 §3).
+/// Whether the handshake was a challenge validation by a certificate authority (RFC 8737 §3).
 pub(super) fn is_challenge<I>(stream: &TlsStream<I>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(ACME_TLS)
 }
 
-/// The version of TLS that was agreed on, for metrics.
+/// Returns the negotiated TLS version, as a metric label.
 pub(super) fn version<I>(stream: &TlsStream<I>) -> &'static str {
     match stream.get_ref().1.protocol_version() {
         Some(ProtocolVersion::TLSv1_3) => "1.3",
@@ -114,7 +114,7 @@ pub(super) fn version<I>(stream: &TlsStream<I>) -> &'static str {
     }
 }
 
-/// Why a handshake failed, as one word for metrics.
+/// Returns why a handshake failed, as a metric label.
 pub(super) fn failure(error: &io::Error) -> &'static str {
     match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
         None => "closed",
@@ -143,20 +143,20 @@ mod tests {
     }
 
     #[test]
-    fn challenges_are_spoken_only_where_they_are_asked_for() {
-        let spoken =
+    fn the_challenge_protocol_is_offered_only_if_configured() {
+        let offered =
             |change: Value| protocols(&settings(&change)).map(<[u8]>::to_vec).collect::<Vec<_>>();
         let http = [HTTP2, HTTP1, HTTP1_0];
-        assert_eq!(spoken(json!({})), http);
-        assert_eq!(spoken(json!({ "acme": { "challenge": "http-01" } })), http);
+        assert_eq!(offered(json!({})), http);
+        assert_eq!(offered(json!({ "acme": { "challenge": "http-01" } })), http);
         assert_eq!(
-            spoken(json!({ "acme": { "challenge": "tls-alpn-01" } })),
+            offered(json!({ "acme": { "challenge": "tls-alpn-01" } })),
             [HTTP2, HTTP1, HTTP1_0, ACME_TLS]
         );
     }
 
     #[test]
-    fn modern_is_without_tls_1_2() {
+    fn the_modern_policy_excludes_tls_1_2() {
         let versions =
             |policy| versions(policy).iter().map(|version| version.version).collect::<Vec<_>>();
         assert_eq!(

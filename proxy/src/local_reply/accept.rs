@@ -1,9 +1,9 @@
-//! Which form of an answer a client reads best (RFC 9110 §12.5.1).
+//! Negotiates the format of a local reply (RFC 9110 §12.5.1).
 
-/// Media ranges that are looked at; a client that lists more is answered by the first ones.
+/// The maximum number of media ranges to evaluate; further ones are ignored.
 const MAX_RANGES: usize = 32;
 
-/// The forms of our own answers.
+/// The formats of local replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Text,
@@ -11,7 +11,7 @@ pub(super) enum Format {
     Json,
 }
 
-/// How well a form fits: quality in thousandths, then how exactly it was named, then how early.
+/// How well a format fits: quality in thousandths, then exactness, then position.
 type Fit = (u16, u8, std::cmp::Reverse<usize>);
 
 // === impl Format ===
@@ -25,7 +25,7 @@ impl Format {
         }
     }
 
-    /// How exactly a media range, in lower case, names this form; 0 where it does not.
+    /// Returns how exactly a lower-case media range matches this format; 0 if it does not.
     fn exactness(self, range: &str) -> u8 {
         match (self, range) {
             (Self::Text, "text/plain")
@@ -38,38 +38,39 @@ impl Format {
     }
 }
 
-/// The form that an `Accept` asks for; text where it asks for none of ours, or for all alike.
+/// Returns the format that `Accept` prefers; text if it prefers none.
 pub(super) fn format(accept: &[u8]) -> Format {
     let Ok(accept) = std::str::from_utf8(accept) else { return Format::Text };
     let accept = accept.to_ascii_lowercase();
     let mut best = (Format::Text, fit(Format::Text, &accept));
-    for form in [Format::Html, Format::Json] {
-        let fit = fit(form, &accept);
+    for format in [Format::Html, Format::Json] {
+        let fit = fit(format, &accept);
         if fit > best.1 {
-            best = (form, fit);
+            best = (format, fit);
         }
     }
     best.0
 }
 
-/// The most exact range decides about a form, whatever its quality.
-fn fit(form: Format, accept: &str) -> Option<Fit> {
-    let mut decides: Option<(u8, Fit)> = None;
-    for (place, range) in accept.split(',').take(MAX_RANGES).enumerate() {
+/// Returns how well a format fits. The most exact range decides, whatever its quality.
+fn fit(format: Format, accept: &str) -> Option<Fit> {
+    let mut most_exact: Option<(u8, Fit)> = None;
+    for (position, range) in accept.split(',').take(MAX_RANGES).enumerate() {
         let mut parts = range.split(';').map(str::trim);
-        let exactness = form.exactness(parts.next().unwrap_or_default());
-        if exactness > decides.map_or(0, |(exactness, _)| exactness) {
-            decides = Some((exactness, (quality(parts), exactness, std::cmp::Reverse(place))));
+        let exactness = format.exactness(parts.next().unwrap_or_default());
+        if exactness > most_exact.map_or(0, |(exactness, _)| exactness) {
+            let fit = (quality(parts), exactness, std::cmp::Reverse(position));
+            most_exact = Some((exactness, fit));
         }
     }
-    decides.map(|(_, fit)| fit).filter(|(quality, ..)| *quality > 0)
+    most_exact.map(|(_, fit)| fit).filter(|(quality, ..)| *quality > 0)
 }
 
 fn quality<'a>(parameters: impl Iterator<Item = &'a str>) -> u16 {
     let mut weights = parameters.filter_map(|parameter| parameter.strip_prefix("q="));
     match weights.next() {
         None => 1000,
-        // What is no number counts as not wanted.
+        // An invalid weight counts as 0.
         Some(weight) => {
             weight.parse::<f32>().map_or(0, |weight| (weight.clamp(0.0, 1.0) * 1000.0) as u16)
         }

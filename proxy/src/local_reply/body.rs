@@ -1,4 +1,4 @@
-//! The text of an answer of our own.
+//! The body of a local reply.
 
 use http::StatusCode;
 use portcullis_identity::page::document;
@@ -6,7 +6,7 @@ use portcullis_identity::portal::login_path;
 
 use super::accept::Format;
 
-/// One sentence for whoever gets the status. It says nothing about what is behind the gateway.
+/// Returns a sentence that explains the status. It reveals nothing about backends.
 pub(super) fn sentence(status: StatusCode) -> &'static str {
     match status.as_u16() {
         301 | 302 | 303 | 307 | 308 => "This page is at another address.",
@@ -32,7 +32,7 @@ fn reason(status: StatusCode) -> &'static str {
     status.canonical_reason().unwrap_or("Error")
 }
 
-/// What a person can do next.
+/// Returns what the user can do next.
 fn advice(status: StatusCode, can_sign_in: bool) -> &'static str {
     match status.as_u16() {
         301 | 302 | 303 | 307 | 308 => "Your browser opens it for you.",
@@ -56,9 +56,14 @@ fn advice(status: StatusCode, can_sign_in: bool) -> &'static str {
     }
 }
 
-/// The body. `id` has only characters that mean nothing in HTML and JSON. `asked` is the path to
-/// which somebody comes back who signs in.
-pub(super) fn render(status: StatusCode, format: Format, id: &str, asked: Option<&str>) -> String {
+/// Renders the body. `id` needs no escaping in HTML and JSON. `return_to` is the path to redirect
+/// to after signing in.
+pub(super) fn render(
+    status: StatusCode,
+    format: Format,
+    id: &str,
+    return_to: Option<&str>,
+) -> String {
     let (code, title, sentence) = (status.as_u16(), reason(status), sentence(status));
     match format {
         Format::Text => format!("{code} {title}\n{sentence}\nRequest {id}\n"),
@@ -66,21 +71,21 @@ pub(super) fn render(status: StatusCode, format: Format, id: &str, asked: Option
             "{{\"status\":{code},\"title\":\"{title}\",\"detail\":\"{sentence}\",\"requestId\":\"\
              {id}\"}}\n"
         ),
-        Format::Html => html(status, id, asked),
+        Format::Html => html(status, id, return_to),
     }
 }
 
-fn html(status: StatusCode, id: &str, asked: Option<&str>) -> String {
+fn html(status: StatusCode, id: &str, return_to: Option<&str>) -> String {
     let title = format!("{} {}", status.as_u16(), reason(status));
     let heading = sentence(status).trim_end_matches('.');
-    // The link is percent-encoded: none of its characters means anything in HTML.
-    let sign_in = asked.map_or(String::new(), |asked| {
-        format!("<p><a class=\"button\" href=\"{}\">Sign in</a></p>\n", login_path(asked))
+    // The link is percent-encoded: it needs no escaping in HTML.
+    let sign_in = return_to.map_or(String::new(), |return_to| {
+        format!("<p><a class=\"button\" href=\"{}\">Sign in</a></p>\n", login_path(return_to))
     });
     let html = format!(
         "<main class=\"narrow\"><div class=\"card\">\n<p class=\"dim\">{title}</p>\n<h1>{heading}</h1>\n\
          <p>{}</p>\n{sign_in}<p class=\"dim foot\">Request ID<br><code>{id}</code></p>\n</div></main>",
-        advice(status, asked.is_some())
+        advice(status, return_to.is_some())
     );
     document(&title, &html)
 }

@@ -8,8 +8,8 @@ use crate::normalize::tests::{head, read};
 
 const DATE: HeaderValue = HeaderValue::from_static("Sat, 21 Nov 2026 10:00:00 GMT");
 
-/// Status, header lines in their order, and body.
-fn told((head, body): (ResponseHead, Bytes)) -> (u16, Vec<String>, String) {
+/// Returns status, header lines in order, and body.
+fn parts((head, body): (ResponseHead, Bytes)) -> (u16, Vec<String>, String) {
     let headers = head
         .headers
         .iter()
@@ -18,18 +18,18 @@ fn told((head, body): (ResponseHead, Bytes)) -> (u16, Vec<String>, String) {
     (head.status.as_u16(), headers, String::from_utf8(body.to_vec()).unwrap())
 }
 
-fn asked(
+fn reply_to(
     text: &str,
-    answer: impl FnOnce(&Facts<'_>) -> (ResponseHead, Bytes),
+    reply: impl FnOnce(&ReplyContext<'_>) -> (ResponseHead, Bytes),
 ) -> (u16, Vec<String>, String) {
     let id = RequestId::new(0, 0);
-    told(answer(&Facts { asker: &Asker::of(&head(text)), id: &id, date: &DATE }))
+    parts(reply(&ReplyContext { client: &ClientFormat::of(&head(text)), id: &id, date: &DATE }))
 }
 
 #[test]
-fn an_answer_is_short_and_has_the_requests_id() {
+fn replies_are_short_and_have_the_request_id() {
     let (status, headers, body) =
-        asked("GET / HTTP/1.1\nHost: a", |facts| error(StatusCode::BAD_GATEWAY, facts));
+        reply_to("GET / HTTP/1.1\nHost: a", |context| error(StatusCode::BAD_GATEWAY, context));
     assert_eq!(status, 502);
     assert_eq!(
         body,
@@ -37,18 +37,18 @@ fn an_answer_is_short_and_has_the_requests_id() {
          00000000-0000-7000-8000-000000000000\n"
     );
     let length = format!("content-length: {}", body.len());
-    let wanted = [
+    let expected = [
         "content-type: text/plain; charset=utf-8",
         &length,
         "cache-control: no-store",
         "x-content-type-options: nosniff",
         "date: Sat, 21 Nov 2026 10:00:00 GMT",
     ];
-    assert_eq!(headers, wanted);
+    assert_eq!(headers, expected);
 }
 
 #[test]
-fn the_form_is_the_one_that_the_client_reads_best() {
+fn the_format_is_negotiated_by_accept() {
     for (accept, media_type) in [
         ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/html"),
         ("*/*", "text/plain"),
@@ -67,9 +67,10 @@ fn the_form_is_the_one_that_the_client_reads_best() {
         ("image/png", "text/plain"),
         ("\\xe9", "text/plain"),
     ] {
-        let (_, headers, body) = asked(&format!("GET / HTTP/1.1\nAccept: {accept}"), |facts| {
-            hidden::answer(facts, None)
-        });
+        let (_, headers, body) =
+            reply_to(&format!("GET / HTTP/1.1\nAccept: {accept}"), |context| {
+                hidden::answer(context, None)
+            });
         assert!(
             headers[0].starts_with(&format!("content-type: {media_type}")),
             "{accept}: {headers:?}"
@@ -88,14 +89,15 @@ fn the_form_is_the_one_that_the_client_reads_best() {
 
 #[test]
 fn head_gets_the_length_and_no_body() {
-    let (_, get, body) = asked("GET / HTTP/1.1", |facts| hidden::answer(facts, Some("/a")));
-    let (_, head, nothing) = asked("HEAD / HTTP/1.1", |facts| hidden::answer(facts, Some("/a")));
+    let (_, get, body) = reply_to("GET / HTTP/1.1", |context| hidden::answer(context, Some("/a")));
+    let (_, head, nothing) =
+        reply_to("HEAD / HTTP/1.1", |context| hidden::answer(context, Some("/a")));
     assert_eq!((get, nothing.as_str()), (head, ""));
     assert!(!body.is_empty());
 }
 
 #[test]
-fn grpc_gets_its_own_status_in_one_header_block() {
+fn grpc_clients_receive_a_trailers_only_response() {
     for (status, transport, code) in [
         (StatusCode::BAD_GATEWAY, 200, "14"),
         (StatusCode::SERVICE_UNAVAILABLE, 200, "14"),
@@ -107,57 +109,57 @@ fn grpc_gets_its_own_status_in_one_header_block() {
         (StatusCode::NOT_IMPLEMENTED, 501, "12"),
     ] {
         let text = "POST /a/b HTTP/2\ncontent-type: application/grpc+proto\naccept: text/html";
-        let (told, headers, body) = asked(text, |facts| error(status, facts));
-        assert_eq!((told, body.as_str()), (transport, ""));
+        let (received, headers, body) = reply_to(text, |context| error(status, context));
+        assert_eq!((received, body.as_str()), (transport, ""));
         assert_eq!(headers[0], "content-type: application/grpc");
         assert_eq!(headers[1], format!("grpc-status: {code}"));
     }
 }
 
 #[test]
-fn what_is_hidden_looks_the_same_whatever_it_hides() {
-    // Of the request, only what decides the form of the answer may tell: not its host, path, method
-    // or credentials.
+fn the_hidden_reply_depends_only_on_the_format() {
+    // It must not depend on host, path, method or credentials.
     for form in ["", "\nAccept: text/html", "\ncontent-type: application/grpc"] {
-        let first = asked(
+        let first = reply_to(
             &format!("GET /a HTTP/1.1\nHost: shop--staging.apps.example.com{form}"),
-            |facts| hidden::answer(facts, Some("/a")),
+            |context| hidden::answer(context, Some("/a")),
         );
-        let second = asked(
+        let second = reply_to(
             &format!(
                 "POST /b?c HTTP/2\n:authority: nothing.example\nauthorization: Bearer x{form}"
             ),
-            |facts| hidden::answer(facts, Some("/a")),
+            |context| hidden::answer(context, Some("/a")),
         );
         assert_eq!(first, second, "{form}");
     }
 }
 
 #[test]
-fn where_people_can_log_in_the_hidden_page_leads_there_and_back() {
+fn with_login_the_hidden_page_links_to_it() {
     let html = "GET / HTTP/1.1\nAccept: text/html";
-    let (_, _, body) = asked(html, |facts| hidden::answer(facts, Some("/a?b=\"><script>&c=%2e")));
+    let (_, _, body) =
+        reply_to(html, |context| hidden::answer(context, Some("/a?b=\"><script>&c=%2e")));
     let link = "<a class=\"button\" href=\"/.well-known/portcullis/login?to=%2Fa%3Fb%3D%22%3E%3Cscript%3E%26c%3D%\
                 252e\">Sign in</a>";
     assert!(body.contains(link), "{body}");
-    let (_, _, body) = asked(html, |facts| hidden::answer(facts, Some("*")));
+    let (_, _, body) = reply_to(html, |context| hidden::answer(context, Some("*")));
     assert!(body.contains("login?to=%2F\""), "{body}");
-    let (_, _, body) = asked(html, |facts| {
-        hidden::answer(facts, Some("/.well-known/portcullis/session?code=secret"))
+    let (_, _, body) = reply_to(html, |context| {
+        hidden::answer(context, Some("/.well-known/portcullis/session?code=secret"))
     });
     assert!(body.contains("login?to=%2F\"") && !body.contains("secret"), "{body}");
-    let (_, _, body) = asked(html, |facts| hidden::answer(facts, None));
+    let (_, _, body) = reply_to(html, |context| hidden::answer(context, None));
     assert!(!body.contains("href"), "{body}");
-    let (_, _, body) = asked(html, |facts| error(StatusCode::BAD_GATEWAY, facts));
+    let (_, _, body) = reply_to(html, |context| error(StatusCode::BAD_GATEWAY, context));
     assert!(!body.contains("href"), "{body}");
 }
 
 #[test]
-fn a_page_is_for_people_and_its_policy_allows_its_own_style_alone() {
+fn pages_allow_only_their_own_style() {
     let html = "GET / HTTP/1.1\nAccept: text/html";
-    let hidden = asked(html, |facts| hidden::answer(facts, Some("/")));
+    let hidden = reply_to(html, |context| hidden::answer(context, Some("/")));
     let errors = [400, 403, 413, 431, 501, 502, 503, 504]
-        .map(|code| asked(html, |facts| error(StatusCode::from_u16(code).unwrap(), facts)));
+        .map(|code| reply_to(html, |context| error(StatusCode::from_u16(code).unwrap(), context)));
     for (status, headers, body) in errors.into_iter().chain([hidden]) {
         let (_, rest) = body.split_once("<style>").unwrap();
         let (style, main) = rest.split_once("</style>").unwrap();
@@ -183,15 +185,15 @@ fn a_page_is_for_people_and_its_policy_allows_its_own_style_alone() {
 }
 
 #[test]
-fn an_unavailable_service_says_when_to_come_back() {
+fn unavailable_services_have_retry_after() {
     let (_, headers, _) =
-        asked("GET / HTTP/1.1", |facts| error(StatusCode::SERVICE_UNAVAILABLE, facts));
+        reply_to("GET / HTTP/1.1", |context| error(StatusCode::SERVICE_UNAVAILABLE, context));
     assert!(headers.contains(&"retry-after: 1".to_owned()));
 }
 
 #[test]
-fn plain_http_is_sent_to_the_same_place_with_https() {
-    for (line, host, port, wanted) in [
+fn plain_http_is_redirected_to_the_same_url_with_https() {
+    for (line, host, port, expected) in [
         ("GET /a?b=c", "a.example", 443, "https://a.example/a?b=c"),
         ("GET /a?b=c", "A.example.:80", 443, "https://a.example/a?b=c"),
         ("GET /", "a.example:8080", 8443, "https://a.example:8443/"),
@@ -200,10 +202,10 @@ fn plain_http_is_sent_to_the_same_place_with_https() {
     ] {
         let request = read(&format!("{line} HTTP/1.1\nHost: {host}")).unwrap();
         let location = https_location(&request.authority, request.target.as_str(), port);
-        let (status, headers, _) = asked("GET / HTTP/1.1", |facts| {
-            redirect(StatusCode::PERMANENT_REDIRECT, location, facts)
+        let (status, headers, _) = reply_to("GET / HTTP/1.1", |context| {
+            redirect(StatusCode::PERMANENT_REDIRECT, location, context)
         });
         assert_eq!(status, 308);
-        assert!(headers.contains(&format!("location: {wanted}")), "{headers:?}");
+        assert!(headers.contains(&format!("location: {expected}")), "{headers:?}");
     }
 }

@@ -1,12 +1,12 @@
-//! Which header fields the gateway sets, reads or frames by, in every spelling that some backend
-//! takes for the same.
+//! The header fields with a meaning to the gateway, in all spellings that some backends treat as
+//! equal.
 
 use smallvec::SmallVec;
 
-/// What a field is to the gateway.
+/// The meaning of a header field to the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Nothing: it goes through as it is.
+    /// None: it is forwarded unchanged.
     Free,
     /// `Host`.
     Host,
@@ -20,24 +20,23 @@ pub(crate) enum Role {
     Te,
     /// `HTTP2-Settings`.
     Http2Settings,
-    /// `Content-Length`: the codec has read it, and a codec writes it afresh.
+    /// `Content-Length`, which codecs parse and write.
     Length,
-    /// Of one connection: `Transfer-Encoding`, `Keep-Alive`, `Proxy-Connection` and the like.
+    /// Hop-by-hop: `Transfer-Encoding`, `Keep-Alive`, `Proxy-Connection` and others.
     HopByHop,
-    /// Goes to the backend, may stand only once.
+    /// Forwarded, must not be repeated.
     Single,
-    /// Goes to the backend, but never falls because `Connection` names it.
+    /// Forwarded, even if `Connection` lists it.
     Kept,
     /// `Cookie`.
     Cookie,
-    /// Says who the caller is; only the gateway may say so.
+    /// Identifies the caller; only the gateway may set it.
     Identity,
-    /// Says where the request came from, or what it was before; believed from trusted networks
-    /// only.
-    Forwarding,
+    /// Describes the origin or the original form of a request; accepted from trusted networks only.
+    ProxyHeaderSettings,
 }
 
-/// What the field of that name, in lower case, is to the gateway.
+/// Returns the role of the field with that lower-case name.
 pub(crate) fn role(name: &str) -> Role {
     match name.as_bytes() {
         [b'c', ..] => match name {
@@ -46,7 +45,7 @@ pub(crate) fn role(name: &str) -> Role {
             "content-type" => Role::Single,
             "cookie" => Role::Cookie,
             "content-encoding" | "content-range" | "cache-control" => Role::Kept,
-            "cf-connecting-ip" => Role::Forwarding,
+            "cf-connecting-ip" => Role::ProxyHeaderSettings,
             _ => Role::Free,
         },
         [b'h', ..] => match name {
@@ -58,11 +57,11 @@ pub(crate) fn role(name: &str) -> Role {
             "te" => Role::Te,
             "transfer-encoding" => Role::HopByHop,
             "trailer" => Role::Kept,
-            "traceparent" | "tracestate" | "true-client-ip" => Role::Forwarding,
+            "traceparent" | "tracestate" | "true-client-ip" => Role::ProxyHeaderSettings,
             _ => Role::Free,
         },
         [b'f', ..] => match name {
-            "forwarded" | "front-end-https" => Role::Forwarding,
+            "forwarded" | "front-end-https" => Role::ProxyHeaderSettings,
             _ => Role::Free,
         },
         [b'x', b'-', rest @ ..] => extension(rest),
@@ -94,7 +93,7 @@ fn other(name: &str) -> Role {
 fn extension(name: &[u8]) -> Role {
     match name {
         b"forwarded-for" | b"forwarded-proto" | b"forwarded-host" | b"forwarded-port"
-        | b"real-ip" | b"request-id" => Role::Forwarding,
+        | b"real-ip" | b"request-id" => Role::ProxyHeaderSettings,
         b"forwarded-user"
         | b"forwarded-email"
         | b"forwarded-groups"
@@ -105,8 +104,7 @@ fn extension(name: &[u8]) -> Role {
         | b"remote-group"
         | b"remote-groups"
         | b"webauth-user" => Role::Identity,
-        // These let whoever sends them say what path, host or scheme a request had: some frameworks
-        // route by them.
+        // These override path, host or scheme in some frameworks.
         b"original-url"
         | b"rewrite-url"
         | b"original-uri"
@@ -116,29 +114,29 @@ fn extension(name: &[u8]) -> Role {
         | b"url-scheme"
         | b"client-ip"
         | b"cluster-client-ip"
-        | b"envoy-external-address" => Role::Forwarding,
+        | b"envoy-external-address" => Role::ProxyHeaderSettings,
         _ if name.starts_with(b"auth-request-") || name.starts_with(b"portcullis-") => {
             Role::Identity
         }
-        _ if name.starts_with(b"forwarded-") => Role::Forwarding,
+        _ if name.starts_with(b"forwarded-") => Role::ProxyHeaderSettings,
         _ => Role::Free,
     }
 }
 
-/// The name as backends of the CGI family fold it: all that is neither letter nor digit is one
-/// character to them. `None` where `name` has but letters, digits and `-`.
+/// Folds a name as CGI does: all characters except letters and digits become `-`. Returns `None` if
+/// that does not change it.
 pub(crate) fn folded(name: &str) -> Option<SmallVec<[u8; 64]>> {
-    let odd = |byte: &u8| !byte.is_ascii_alphanumeric() && *byte != b'-';
+    let is_special = |byte: &u8| !byte.is_ascii_alphanumeric() && *byte != b'-';
     name.as_bytes()
         .iter()
-        .any(odd)
-        .then(|| name.bytes().map(|byte| if odd(&byte) { b'-' } else { byte }).collect())
+        .any(is_special)
+        .then(|| name.bytes().map(|byte| if is_special(&byte) { b'-' } else { byte }).collect())
 }
 
 // === impl Role ===
 
 impl Role {
-    /// Whether the field means nothing to the gateway.
+    /// Returns whether the field has no meaning to the gateway.
     pub(crate) fn is_free(self) -> bool {
         self == Self::Free
     }

@@ -1,4 +1,4 @@
-//! The host that a request is for.
+//! The host of a request.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -12,24 +12,24 @@ use super::refusals;
 use crate::exchange::Refusal;
 use crate::itoa::put_decimal;
 
-/// A host as it is compared: lower case, no port, no trailing dot. A name, an IPv4 address, or an
-/// IPv6 address in brackets; that it is well-formed does not say that it is served.
+/// A normalized host: lower case, without port and trailing dot. A name, an IPv4 address, or an
+/// IPv6 address in brackets.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Host(SmallVec<[u8; 64]>);
 
-/// A host with the port that the client wrote beside it.
+/// A host with its explicit port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Authority {
     pub(crate) host: Host,
-    /// `None` where the client wrote none.
+    /// `None` without an explicit port.
     pub(crate) port: Option<u16>,
 }
 
 // === impl Authority ===
 
 impl Authority {
-    /// Reads `uri-host [ ":" port ]` (RFC 9110 §7.2). User information, percent-encoding, an empty
-    /// port and empty labels are refused: parsers differ on them.
+    /// Parses `uri-host [ ":" port ]` (RFC 9110 §7.2). Rejects user information, percent-encoding,
+    /// an empty port and empty labels, which parsers treat differently.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, Refusal> {
         let (host, port) =
             if text.first() == Some(&b'[') { split_literal(text)? } else { split_name(text)? };
@@ -37,7 +37,7 @@ impl Authority {
         Ok(Self { host, port })
     }
 
-    /// As it goes into `Host` and `:authority` for a backend.
+    /// Returns the value of `Host` and `:authority` for a backend.
     pub(crate) fn to_value(&self) -> HeaderValue {
         let mut text = Vec::with_capacity(self.host.0.len() + ":65535".len());
         text.extend_from_slice(&self.host.0);
@@ -73,14 +73,14 @@ fn split_name(text: &[u8]) -> Result<(Host, Option<&[u8]>), Refusal> {
     if name.is_empty() || name.len() > MAX_HOSTNAME {
         return Err(refusals::HOST_MALFORMED);
     }
-    // Every octet is looked at, whatever was found, and so many at once.
-    let is_odd = name.iter().fold(false, |odd, byte| {
-        odd | !(byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'_' | b'.'))
+    // Do not stop early, so that the compiler can vectorize this.
+    let has_invalid = name.iter().fold(false, |invalid, byte| {
+        invalid | !(byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'_' | b'.'))
     });
     let pairs = name.iter().zip(name.iter().skip(1));
     let has_empty_label =
         pairs.fold(false, |empty, (left, right)| empty | ((*left == b'.') & (*right == b'.')));
-    if is_odd || has_empty_label || name.starts_with(b".") || name.ends_with(b".") {
+    if has_invalid || has_empty_label || name.starts_with(b".") || name.ends_with(b".") {
         return Err(refusals::HOST_MALFORMED);
     }
     let mut host = SmallVec::from_slice(name);
@@ -102,7 +102,7 @@ fn parse_port(digits: &[u8]) -> Result<u16, Refusal> {
 // === impl Host ===
 
 impl Host {
-    /// The host as text.
+    /// Returns the host as text.
     pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }

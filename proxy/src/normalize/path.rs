@@ -1,24 +1,24 @@
-//! What a path may look like so that every parser reads it alike.
+//! Rejects malformed paths and detects ambiguous ones.
 
 use http::uri::PathAndQuery;
 
 use super::refusals;
 use crate::exchange::Refusal;
 
-/// The longest path with its query, in octets.
+/// The maximum length of path and query, in octets.
 pub(crate) const MAX_TARGET: usize = 16 * 1024;
 
-/// Whether some parsers read a path otherwise than by its octets.
+/// Whether all parsers interpret a path alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// All parsers read it alike.
+    /// All parsers interpret it alike.
     Plain,
-    /// Some decode, merge or cut it: `%2f`, `%5c`, encoded unreserved characters, `//`, `;`. Where
-    /// path rules decide, it could be taken for a path of another rule.
+    /// Some parsers decode, merge or truncate it: `%2f`, `%5c`, encoded unreserved characters,
+    /// `//`, `;`. It could match different path rules.
     Several,
 }
 
-/// Checks path and query.
+/// Validates path and query, and returns whether the path is ambiguous.
 pub(super) fn check(target: &PathAndQuery) -> Result<Reading, Refusal> {
     if target.as_str().len() > MAX_TARGET {
         return Err(refusals::TARGET_LONG);
@@ -43,7 +43,7 @@ pub(super) fn check(target: &PathAndQuery) -> Result<Reading, Refusal> {
         if byte.is_ascii_control() {
             return Err(refusals::PATH_CONTROL);
         }
-        if differs(byte, encoded, previous) {
+        if is_ambiguous(byte, encoded, previous) {
             reading = Reading::Several;
         }
         segment.push(byte)?;
@@ -53,7 +53,7 @@ pub(super) fn check(target: &PathAndQuery) -> Result<Reading, Refusal> {
     Ok(reading)
 }
 
-fn differs(byte: u8, encoded: bool, previous: u8) -> bool {
+fn is_ambiguous(byte: u8, encoded: bool, previous: u8) -> bool {
     match byte {
         b'/' | b'\\' => encoded || previous == b'/',
         b';' => !encoded,
@@ -73,12 +73,12 @@ fn decode(high: Option<&u8>, low: Option<&u8>) -> Result<u8, Refusal> {
     }
 }
 
-/// What of a segment decides whether it is `.` or `..`.
+/// The state of a segment, to detect `.` and `..`.
 #[derive(Default)]
 enum Segment {
-    /// So far only that many dots.
+    /// Only this number of dots so far.
     Dots(u8),
-    /// Something else, or the parameter of something else.
+    /// Anything else, or a parameter.
     #[default]
     Other,
 }
@@ -94,7 +94,7 @@ impl Segment {
             }
             (b'.', Self::Dots(count)) => *self = Self::Dots(count.saturating_add(1)),
             (b';', _) => {
-                // Servers of the Java world cut a segment at `;` before they look for dots.
+                // Java servers remove parameters (`;`) before they resolve dot segments.
                 self.end()?;
                 *self = Self::Other;
             }

@@ -1,9 +1,9 @@
 use super::refusals::*;
 use super::*;
 
-/// Reads `METHOD target HTTP/version` and `name: value` lines as a codec would hand them on.
-/// `:authority`, `:scheme` and `:protocol` are those of HTTP/2 or of an absolute form; `:body: n`
-/// is a body's length.
+/// Parses `METHOD target HTTP/version` and `name: value` lines as a codec would. `:authority`,
+/// `:scheme` and `:protocol` are those of HTTP/2 or of an absolute form; `:body: n` is the body's
+/// length.
 pub(crate) fn head(text: &str) -> RequestHead {
     let mut lines = text.lines();
     let line: Vec<&str> = lines.next().unwrap().split(' ').collect();
@@ -53,7 +53,7 @@ pub(crate) fn read(text: &str) -> Result<Request, Refusal> {
     request(head(text), false, NonZeroUsize::new(100).unwrap())
 }
 
-fn refused(table: &[(&str, Refusal)]) {
+fn assert_rejected(table: &[(&str, Refusal)]) {
     for (text, refusal) in table {
         assert_eq!(read(text).map(|request| format!("{request:?}")), Err(*refusal), "{text}");
     }
@@ -70,12 +70,12 @@ fn headers(request: &Request) -> Vec<String> {
 }
 
 #[track_caller]
-fn passes(text: &str, wanted: &[&str]) {
-    assert_eq!(headers(&read(text).unwrap()), wanted, "{text}");
+fn assert_headers(text: &str, expected: &[&str]) {
+    assert_eq!(headers(&read(text).unwrap()), expected, "{text}");
 }
 
 #[test]
-fn a_host_that_parsers_differ_on_is_refused() {
+fn ambiguous_hosts_are_rejected() {
     let hosts = [
         "",
         ".",
@@ -142,7 +142,7 @@ fn a_host_that_parsers_differ_on_is_refused() {
 }
 
 #[test]
-fn a_host_is_compared_in_lower_case_without_port_and_trailing_dot() {
+fn hosts_are_normalized() {
     for (host, name, port) in [
         ("a.example", "a.example", None),
         ("A.Example", "a.example", None),
@@ -168,8 +168,8 @@ fn a_host_is_compared_in_lower_case_without_port_and_trailing_dot() {
 }
 
 #[test]
-fn there_must_be_one_host() {
-    refused(&[
+fn exactly_one_host_is_required() {
+    assert_rejected(&[
         ("GET / HTTP/1.1", HOST_MISSING),
         ("GET / HTTP/1.0", HOST_MISSING),
         ("GET / HTTP/2", HOST_MISSING),
@@ -194,7 +194,7 @@ fn there_must_be_one_host() {
 }
 
 #[test]
-fn a_path_that_parsers_differ_on_is_refused() {
+fn malformed_paths_are_rejected() {
     for (refusal, paths) in [
         (
             PATH_DOTS,
@@ -233,7 +233,7 @@ fn a_path_that_parsers_differ_on_is_refused() {
         ),
     ] {
         for path in paths {
-            // What the type of a path does not take, no codec can hand on.
+            // Codecs cannot produce what the type of a path rejects.
             if path.parse::<PathAndQuery>().is_ok() {
                 assert_eq!(
                     read(&format!("GET {path} HTTP/1.1\nHost: a")).err(),
@@ -245,11 +245,11 @@ fn a_path_that_parsers_differ_on_is_refused() {
     }
     let long = format!("GET /{} HTTP/1.1\nHost: a", "a".repeat(path::MAX_TARGET));
     assert_eq!(read(&long).err(), Some(TARGET_LONG));
-    refused(&[("GET * HTTP/1.1\nHost: a", TARGET), ("GET a HTTP/1.1\nHost: a", TARGET)]);
+    assert_rejected(&[("GET * HTTP/1.1\nHost: a", TARGET), ("GET a HTTP/1.1\nHost: a", TARGET)]);
 }
 
 #[test]
-fn a_path_goes_on_as_it_was_written_and_says_whether_all_read_it_alike() {
+fn paths_are_unchanged_and_ambiguous_ones_detected() {
     use Reading::{Plain, Several};
     for (target, reading) in [
         ("/", Plain),
@@ -282,8 +282,8 @@ fn a_path_goes_on_as_it_was_written_and_says_whether_all_read_it_alike() {
 }
 
 #[test]
-fn methods_versions_schemes_and_protocols_that_are_not_supported_are_refused() {
-    refused(&[
+fn unsupported_methods_versions_schemes_and_protocols_are_rejected() {
+    assert_rejected(&[
         ("TRACE / HTTP/1.1\nHost: a", METHOD),
         ("TRACE / HTTP/2\n:authority: a", METHOD),
         ("CONNECT a HTTP/1.1\nHost: a", METHOD),
@@ -318,7 +318,7 @@ fn methods_versions_schemes_and_protocols_that_are_not_supported_are_refused() {
 }
 
 #[test]
-fn fields_that_frame_or_route_must_be_spelt_one_way_and_stand_once() {
+fn repeated_or_misspelled_framing_and_routing_fields_are_rejected() {
     for name in [
         "Content_Length",
         "content.length",
@@ -349,7 +349,7 @@ fn fields_that_frame_or_route_must_be_spelt_one_way_and_stand_once() {
 }
 
 #[test]
-fn fields_of_a_connection_have_no_place_in_http2() {
+fn hop_by_hop_fields_are_rejected_in_http2() {
     for field in [
         "connection: close",
         "keep-alive: 5",
@@ -366,26 +366,26 @@ fn fields_of_a_connection_have_no_place_in_http2() {
 }
 
 #[test]
-fn what_belongs_to_the_connection_does_not_go_on() {
+fn hop_by_hop_fields_are_removed() {
     let text = "POST / HTTP/1.1\nHost: a\nContent-Length: 3\n:body: 3\nConnection: close, X-Hop \
                 ,, x-none\nConnection: Keep-Alive\nKeep-Alive: 5\nProxy-Connection: \
                 close\nProxy-Authorization: Basic eA==\nTE: gzip\nUpgrade: tls/1.0\nX-Hop: \
                 1\nX-End: 2\nTrailer: X-Sum";
-    passes(text, &["trailer: X-Sum", "x-end: 2"]);
+    assert_headers(text, &["trailer: X-Sum", "x-end: 2"]);
     assert_eq!(read(text).unwrap().body, BodyLength::Exact(3));
-    passes("GET / HTTP/1.1\nHost: a\nTE: trailers", &["te: trailers"]);
-    passes("GET / HTTP/1.1\nHost: a\nTE: Trailers", &[]);
-    passes("GET / HTTP/1.1\nHost: a\nTE: trailers, gzip", &[]);
-    passes("GET / HTTP/1.1\nHost: a\nTE: trailers\nTE: gzip", &[]);
+    assert_headers("GET / HTTP/1.1\nHost: a\nTE: trailers", &["te: trailers"]);
+    assert_headers("GET / HTTP/1.1\nHost: a\nTE: Trailers", &[]);
+    assert_headers("GET / HTTP/1.1\nHost: a\nTE: trailers, gzip", &[]);
+    assert_headers("GET / HTTP/1.1\nHost: a\nTE: trailers\nTE: gzip", &[]);
 }
 
 #[test]
-fn connection_cannot_name_away_what_means_something_to_the_gateway() {
+fn connection_cannot_remove_fields_with_a_meaning() {
     let text = "GET / HTTP/1.1\nHost: a\nConnection: host, authorization, cookie, content-type, \
                 x-forwarded-for, te, cache-control, sec-websocket-protocol\nAuthorization: Bearer \
                 x\nCookie: a=b\nContent-Type: text/plain\nCache-Control: \
                 no-cache\nSec-WebSocket-Protocol: p\nTE: trailers";
-    let kept = [
+    let expected = [
         "authorization: Bearer x",
         "cache-control: no-cache",
         "content-type: text/plain",
@@ -393,11 +393,11 @@ fn connection_cannot_name_away_what_means_something_to_the_gateway() {
         "sec-websocket-protocol: p",
         "te: trailers",
     ];
-    passes(text, &kept);
+    assert_headers(text, &expected);
 }
 
 #[test]
-fn nobody_says_who_the_caller_is() {
+fn identity_headers_of_clients_are_removed() {
     for name in [
         "X-Forwarded-User",
         "X_Forwarded_User",
@@ -427,7 +427,7 @@ fn nobody_says_who_the_caller_is() {
 }
 
 #[test]
-fn where_a_request_came_from_is_believed_of_trusted_clients_alone() {
+fn forwarding_headers_are_accepted_from_trusted_clients_only() {
     for name in [
         "X-Forwarded-For",
         "X-Forwarded-Proto",
@@ -458,22 +458,25 @@ fn where_a_request_came_from_is_believed_of_trusted_clients_alone() {
             "{name}"
         );
     }
-    passes("GET / HTTP/1.1\nHost: a\nX_Custom: 1\nAccept: */*", &["accept: */*", "x_custom: 1"]);
+    assert_headers(
+        "GET / HTTP/1.1\nHost: a\nX_Custom: 1\nAccept: */*",
+        &["accept: */*", "x_custom: 1"],
+    );
 }
 
 #[test]
-fn cookie_crumbs_become_one_field() {
-    passes(
+fn cookie_fields_are_joined() {
+    assert_headers(
         "GET / HTTP/2\n:authority: a\ncookie: a=1\nx: y\ncookie: b=2\ncookie: c=3",
         &["cookie: a=1; b=2; c=3", "x: y"],
     );
-    passes("GET / HTTP/1.1\nHost: a\nCookie: a=1\nCookie: b=2", &["cookie: a=1; b=2"]);
-    passes("GET / HTTP/1.1\nHost: a\nCookie:\nCookie: a=1\nCookie:", &["cookie: a=1"]);
+    assert_headers("GET / HTTP/1.1\nHost: a\nCookie: a=1\nCookie: b=2", &["cookie: a=1; b=2"]);
+    assert_headers("GET / HTTP/1.1\nHost: a\nCookie:\nCookie: a=1\nCookie:", &["cookie: a=1"]);
 }
 
 #[test]
-fn an_expectation_is_known_or_refused() {
-    refused(&[
+fn unknown_expectations_are_rejected() {
+    assert_rejected(&[
         ("POST / HTTP/1.1\nHost: a\nExpect: 200-ok", EXPECT),
         ("POST / HTTP/1.1\nHost: a\nExpect: 100-continue, x", EXPECT),
         ("POST / HTTP/1.1\nHost: a\nExpect: ", EXPECT),
@@ -492,7 +495,7 @@ fn an_expectation_is_known_or_refused() {
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Version: 13";
 
 #[test]
-fn a_websocket_is_opened_by_either_handshake() {
+fn both_websocket_handshakes_are_accepted() {
     for text in [
         format!("GET /ws HTTP/1.1\nHost: a\nUpgrade: websocket\nConnection: Upgrade\n{KEY}"),
         format!(
@@ -518,7 +521,7 @@ fn a_websocket_is_opened_by_either_handshake() {
 }
 
 #[test]
-fn a_handshake_that_is_not_a_websockets_is_refused() {
+fn invalid_websocket_handshakes_are_rejected() {
     let with = |head: &str| format!("{head}\nHost: a\nUpgrade: websocket\nConnection: Upgrade");
     for text in [
         with("GET / HTTP/1.1"),
@@ -540,7 +543,7 @@ fn a_handshake_that_is_not_a_websockets_is_refused() {
     ] {
         assert_eq!(read(&text).err(), Some(WEBSOCKET), "{text}");
     }
-    refused(&[
+    assert_rejected(&[
         ("GET / HTTP/1.1\nHost: a\nUpgrade: h2c\nConnection: Upgrade", UPGRADE_H2C),
         ("GET / HTTP/1.1\nHost: a\nUpgrade: websocket, H2C\nConnection: Upgrade", UPGRADE_H2C),
         ("GET / HTTP/1.1\nHost: a\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA", UPGRADE_H2C),
@@ -552,7 +555,7 @@ fn a_handshake_that_is_not_a_websockets_is_refused() {
 }
 
 #[test]
-fn an_upgrade_that_does_not_count_is_dropped() {
+fn ignored_upgrades_are_removed() {
     for text in [
         "GET / HTTP/1.0\nHost: a\nUpgrade: websocket\nConnection: Upgrade",
         "GET / HTTP/1.1\nHost: a\nUpgrade: foo/2\nConnection: Upgrade",
@@ -563,7 +566,7 @@ fn an_upgrade_that_does_not_count_is_dropped() {
 }
 
 #[test]
-fn grpc_is_known_by_its_content_type() {
+fn grpc_is_detected_by_content_type() {
     for (content_type, kind) in [
         ("application/grpc", Kind::Grpc),
         ("application/grpc+proto", Kind::Grpc),
@@ -586,16 +589,16 @@ fn grpc_is_known_by_its_content_type() {
 }
 
 #[test]
-fn every_refusal_has_a_word_of_its_own() {
+fn refusal_reasons_are_unique() {
     let mut words: Vec<&str> = ALL.iter().map(|(refusal, _)| refusal.reason).collect();
     words.sort_unstable();
     words.dedup();
     assert_eq!(words.len(), ALL.len());
 }
 
-/// The table in `docs/requests.md` that says what is refused, made from [`ALL`].
+/// Compares the table in `docs/requests.md` with [`ALL`].
 #[test]
-fn the_documentation_lists_every_refusal() {
+fn the_documentation_lists_all_refusals() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/requests.md");
     let documentation = std::fs::read_to_string(path).unwrap();
     for (refusal, meaning) in ALL {
@@ -606,7 +609,7 @@ fn the_documentation_lists_every_refusal() {
 
 proptest::proptest! {
     #[test]
-    fn no_target_or_host_makes_the_reading_panic(target in "/[ -~]{0,40}", host in "\\PC{0,40}") {
+    fn arbitrary_targets_and_hosts_do_not_panic(target in "/[ -~]{0,40}", host in "\\PC{0,40}") {
         if let (Ok(target), Ok(host)) = (target.parse::<PathAndQuery>(), HeaderValue::from_str(&host)) {
             let mut head = head("GET / HTTP/1.1");
             head.target = Target::Path(target);
@@ -616,7 +619,7 @@ proptest::proptest! {
     }
 
     #[test]
-    fn a_path_that_all_read_alike_has_no_dot_segment_however_often_it_is_decoded(path in "(/|%2f|%2e|%5c|\\.|;|a){0,8}") {
+    fn unambiguous_paths_have_no_dot_segments_after_decoding(path in "(/|%2f|%2e|%5c|\\.|;|a){0,8}") {
         let text = format!("GET /{path} HTTP/1.1\nHost: a");
         if let Ok(request) = read(&text) {
             let decoded = path.replace("%2f", "/").replace("%2e", ".").replace("%5c", "/");

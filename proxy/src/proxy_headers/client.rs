@@ -1,15 +1,15 @@
-//! Who the client is, where trusted proxies stand between.
+//! Determines the client's address behind trusted proxies.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 
-use super::{Forwarding, X_FORWARDED_FOR, X_REAL_IP};
+use super::{ProxyHeaderSettings, X_FORWARDED_FOR, X_REAL_IP};
 use crate::exchange::Peer;
 
-/// The address of the client: the peer, unless it is a trusted proxy. Then it is the last address
-/// of `X-Forwarded-For` that is not a trusted proxy's itself, else what `X-Real-IP` says.
-pub(crate) fn client(headers: &HeaderMap, peer: &Peer, settings: &Forwarding) -> IpAddr {
+/// Returns the client's address: that of the peer, unless it is a trusted proxy. Then the last
+/// address in `X-Forwarded-For` that is not a trusted proxy, else `X-Real-IP`.
+pub(crate) fn client(headers: &HeaderMap, peer: &Peer, settings: &ProxyHeaderSettings) -> IpAddr {
     let hop = peer.client.ip().to_canonical();
     if !peer.trusted {
         return hop;
@@ -17,8 +17,7 @@ pub(crate) fn client(headers: &HeaderMap, peer: &Peer, settings: &Forwarding) ->
     let list = headers.get_all(&X_FORWARDED_FOR).iter().rev();
     let mut first = None;
     for entry in list.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b',')) {
-        // An entry that is no address ends what can be believed: whoever wrote it did not know
-        // either.
+        // Do not trust entries before an invalid one.
         let Some(address) = parse(entry.trim_ascii()) else { break };
         if !settings.trusts(address) {
             return address;
@@ -30,7 +29,7 @@ pub(crate) fn client(headers: &HeaderMap, peer: &Peer, settings: &Forwarding) ->
         .unwrap_or(hop)
 }
 
-/// An address, with a port as some proxies write it, or without.
+/// Parses an address, with or without a port.
 fn parse(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry).ok()?;
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);

@@ -4,8 +4,8 @@ use crate::normalize::tests::head;
 
 const DATE: HeaderValue = HeaderValue::from_static("Sat, 21 Nov 2026 10:00:00 GMT");
 
-fn settings(forwarded: bool) -> Forwarding {
-    Forwarding {
+fn settings(forwarded: bool) -> ProxyHeaderSettings {
+    ProxyHeaderSettings {
         forwarded,
         trusted: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
     }
@@ -22,8 +22,8 @@ fn peer(client: &str, tls: bool) -> Peer {
     }
 }
 
-/// What a backend gets of `fields` from a client at `from`, sorted, without the id.
-fn forwarded(from: &str, fields: &str, settings: &Forwarding) -> Vec<String> {
+/// Returns the fields that a backend receives from a client at `from`, sorted, without the id.
+fn forwarded(from: &str, fields: &str, settings: &ProxyHeaderSettings) -> Vec<String> {
     let peer = peer(from, true);
     let head = head(&format!("GET / HTTP/1.1\nHost: A.example:8443{fields}"));
     let mut read = normalize::request(head, peer.trusted, std::num::NonZeroUsize::MAX).unwrap();
@@ -41,29 +41,29 @@ fn forwarded(from: &str, fields: &str, settings: &Forwarding) -> Vec<String> {
 }
 
 #[test]
-fn what_an_untrusted_client_says_is_replaced() {
+fn headers_of_untrusted_clients_are_replaced() {
     let claims = "\nX-Forwarded-For: 1.1.1.1\nX-Forwarded-Proto: http\nX-Forwarded-Host: \
                   evil\nX-Forwarded-Port: 1\nX-Real-IP: 1.1.1.1\nX-Request-Id: mine\nForwarded: \
                   for=1.1.1.1\ntraceparent: \
                   00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\ntracestate: a=b";
-    let wanted = [
+    let expected = [
         "x-forwarded-for: 192.0.2.1",
         "x-forwarded-host: a.example:8443",
         "x-forwarded-port: 8443",
         "x-forwarded-proto: https",
         "x-real-ip: 192.0.2.1",
     ];
-    assert_eq!(forwarded("192.0.2.1:5000", claims, &settings(false)), wanted);
-    assert_eq!(forwarded("[::ffff:192.0.2.1]:5000", claims, &settings(false)), wanted);
+    assert_eq!(forwarded("192.0.2.1:5000", claims, &settings(false)), expected);
+    assert_eq!(forwarded("[::ffff:192.0.2.1]:5000", claims, &settings(false)), expected);
 }
 
 #[test]
-fn what_a_trusted_proxy_says_is_appended_to() {
+fn headers_of_trusted_proxies_are_extended() {
     let claims = "\nX-Forwarded-For: 192.0.2.9, 10.1.1.1\nX-Forwarded-For: \
                   10.2.2.2\nX-Forwarded-Proto: http\nX-Forwarded-Host: \
                   b.example\nX-Forwarded-Port: 80\nX-Request-Id: mine\ntraceparent: \
                   00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\ntracestate: a=b";
-    let wanted = [
+    let expected = [
         "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "tracestate: a=b",
         "x-forwarded-for: 192.0.2.9, 10.1.1.1, 10.2.2.2, 10.3.3.3",
@@ -73,26 +73,26 @@ fn what_a_trusted_proxy_says_is_appended_to() {
         "x-real-ip: 192.0.2.9",
         "x-request-id: mine",
     ];
-    assert_eq!(forwarded("10.3.3.3:5000", claims, &settings(false)), wanted);
+    assert_eq!(forwarded("10.3.3.3:5000", claims, &settings(false)), expected);
 }
 
 #[test]
-fn what_a_trusted_proxy_says_badly_is_replaced() {
+fn malformed_headers_of_trusted_proxies_are_replaced() {
     let claims = "\nX-Forwarded-Proto: gopher\nX-Forwarded-Port: x\nX-Forwarded-Host: \
                   b\nX-Forwarded-Host: c\nX-Request-Id: a b\ntraceparent: \
                   00-00000000000000000000000000000000-b7ad6b7169203331-01\ntracestate: a=b";
-    let wanted = [
+    let expected = [
         "x-forwarded-for: 10.3.3.3",
         "x-forwarded-host: a.example:8443",
         "x-forwarded-port: 8443",
         "x-forwarded-proto: https",
         "x-real-ip: 10.3.3.3",
     ];
-    assert_eq!(forwarded("10.3.3.3:5000", claims, &settings(false)), wanted);
+    assert_eq!(forwarded("10.3.3.3:5000", claims, &settings(false)), expected);
 }
 
 #[test]
-fn the_client_is_the_last_address_that_is_no_trusted_proxys() {
+fn the_client_is_the_last_untrusted_address() {
     for (list, client) in [
         ("\nX-Forwarded-For: 1.1.1.1, 192.0.2.9, 10.1.1.1", "192.0.2.9"),
         ("\nX-Forwarded-For: 1.1.1.1\nX-Forwarded-For: 192.0.2.9:4711", "192.0.2.9"),
@@ -109,7 +109,7 @@ fn the_client_is_the_last_address_that_is_no_trusted_proxys() {
 }
 
 #[test]
-fn forwarded_is_sent_where_the_settings_say_so() {
+fn forwarded_is_sent_if_enabled() {
     let has = |from, fields, line: &str| {
         let lines = forwarded(from, fields, &settings(true));
         assert!(lines.contains(&line.to_owned()), "{lines:?}");
@@ -134,7 +134,7 @@ fn forwarded_is_sent_where_the_settings_say_so() {
 }
 
 #[test]
-fn a_client_cannot_have_our_headers_dropped() {
+fn clients_cannot_remove_proxy_headers() {
     let named = "\nConnection: x-forwarded-for, x-forwarded-proto, x-real-ip, x-request-id, \
                  x-forwarded-host, x-forwarded-port";
     assert_eq!(
@@ -144,18 +144,18 @@ fn a_client_cannot_have_our_headers_dropped() {
 }
 
 #[test]
-fn trailers_are_asked_for_in_http2_alone() {
-    for (http2, wanted) in [(true, true), (false, false)] {
+fn te_trailers_is_sent_over_http2_only() {
+    for (http2, expected) in [(true, true), (false, false)] {
         let mut read =
             crate::normalize::tests::read("GET / HTTP/1.1\nHost: a\nTE: trailers").unwrap();
         let peer = peer("192.0.2.1:1", false);
         request(&mut read, &peer, peer.client.ip(), &RequestId::new(0, 0), http2, &settings(false));
-        assert_eq!(read.headers.contains_key(header::TE), wanted);
+        assert_eq!(read.headers.contains_key(header::TE), expected);
     }
 }
 
 #[test]
-fn a_fresh_id_is_a_uuid_of_version_7() {
+fn new_ids_are_uuids_of_version_7() {
     assert_eq!(
         RequestId::new(0x0192_3456_789a, u128::MAX).as_str(),
         "01923456-789a-7fff-bfff-ffffffffffff"
@@ -165,8 +165,8 @@ fn a_fresh_id_is_a_uuid_of_version_7() {
 }
 
 #[test]
-fn an_id_that_could_do_harm_in_a_log_or_page_is_not_kept() {
-    for (id, kept) in [
+fn ids_with_unsafe_characters_are_replaced() {
+    for (id, accepted) in [
         ("abc-1.2_3:4=+/", true),
         ("", false),
         ("a b", false),
@@ -177,14 +177,14 @@ fn an_id_that_could_do_harm_in_a_log_or_page_is_not_kept() {
     ] {
         let mut headers = HeaderMap::new();
         headers.insert(&X_REQUEST_ID, HeaderValue::from_bytes(id.as_bytes()).unwrap());
-        assert_eq!(RequestId::given(&headers).is_some(), kept, "{id}");
+        assert_eq!(RequestId::given(&headers).is_some(), accepted, "{id}");
         headers.append(&X_REQUEST_ID, HeaderValue::from_static("second"));
         assert!(RequestId::given(&headers).is_none());
     }
 }
 
 #[test]
-fn a_trace_context_is_checked() {
+fn malformed_trace_contexts_are_removed() {
     for (parent, valid) in [
         ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", true),
         ("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more", true),
@@ -200,7 +200,7 @@ fn a_trace_context_is_checked() {
     }
 }
 
-fn answered(fields: &[(&str, &str)]) -> Vec<String> {
+fn response_headers(fields: &[(&str, &str)]) -> Vec<String> {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
         headers.append(
@@ -218,7 +218,7 @@ fn answered(fields: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn a_response_keeps_what_is_end_to_end_and_is_dated() {
+fn responses_keep_end_to_end_fields_and_get_a_date() {
     let fields = [
         ("connection", "close, x-hop, set-cookie, content-type"),
         ("keep-alive", "5"),
@@ -231,7 +231,7 @@ fn a_response_keeps_what_is_end_to_end_and_is_dated() {
         ("content-length", "3"),
         ("trailer", "grpc-status"),
     ];
-    let wanted = [
+    let expected = [
         "content-length: 3",
         "content-type: text/plain",
         "date: Sat, 21 Nov 2026 10:00:00 GMT",
@@ -239,12 +239,12 @@ fn a_response_keeps_what_is_end_to_end_and_is_dated() {
         "set-cookie: b=2",
         "trailer: grpc-status",
     ];
-    assert_eq!(answered(&fields), wanted);
-    assert_eq!(answered(&[("date", "theirs")]), ["date: theirs"]);
+    assert_eq!(response_headers(&fields), expected);
+    assert_eq!(response_headers(&[("date", "theirs")]), ["date: theirs"]);
 }
 
 #[test]
-fn trailers_cannot_say_what_headers_must() {
+fn forbidden_trailers_are_removed() {
     let mut headers = HeaderMap::new();
     for name in [
         "grpc-status",

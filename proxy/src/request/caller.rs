@@ -1,4 +1,4 @@
-//! Who is calling: found out before the host is looked at.
+//! Authentication of the caller, before the host is looked up.
 
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -8,27 +8,27 @@ use portcullis_identity::caller::authorize;
 use portcullis_identity::client_network::ClientNetwork;
 
 use super::context::Routed;
-use crate::access::caller_cache::Recognised;
-use crate::access::{Fields, Shown};
+use crate::access::caller_cache::CachedCaller;
+use crate::access::{Fields, PresentedCredentials};
 use crate::exchange::Peer;
 use crate::normalize::{Authority, Request};
 use crate::worker_context::WorkerContext;
 
-/// Who is calling, where nothing need be looked up for that: nobody, or who came a moment ago. What
-/// a client certificate is worth is known with its connection.
-pub(super) fn known(
+/// The caller, where the worker's cache has it: an anonymous one, or one authenticated recently.
+/// Callers with a client certificate are not cached.
+pub(super) fn cached(
     worker: &WorkerContext,
     peer: &Peer,
     request: &Request,
     now: SystemTime,
-) -> Option<Rc<Recognised>> {
+) -> Option<Rc<CachedCaller>> {
     let fields = Fields::of(&request.headers);
     if peer.certificate.is_some() {
         None
     } else if fields.are_absent() {
-        Some(worker.recent.nobody())
+        Some(worker.caller_cache.anonymous())
     } else {
-        worker.recent.find(
+        worker.caller_cache.find(
             &fields,
             request.authority.host.as_str(),
             worker.authenticator.generation(),
@@ -37,57 +37,59 @@ pub(super) fn known(
     }
 }
 
-/// Who is calling. It takes as long for every host.
-pub(super) async fn recognise(
+/// Authenticates the caller. It takes the same time for every host.
+pub(super) async fn authenticate(
     worker: &WorkerContext,
     peer: &Peer,
     request: &Request,
     client: ClientNetwork,
     now: SystemTime,
-) -> Rc<Recognised> {
+) -> Rc<CachedCaller> {
     let (fields, host) = (Fields::of(&request.headers), request.authority.host.as_str());
-    // Taken before the look-ups that it stands for.
+    // Read before the look-ups: a change during them makes the entry stale.
     let generation = worker.authenticator.generation();
-    let shown = Shown::read(&fields, peer.certificate.clone());
-    let found = identify(worker, &shown, client, host, now).await;
-    let recognised = Rc::new(Recognised::new(shown, found));
+    let presented = PresentedCredentials::read(&fields, peer.certificate.clone());
+    let authenticated = check(worker, &presented, client, host, now).await;
+    let caller = Rc::new(CachedCaller::new(presented, authenticated));
     if peer.certificate.is_none() {
-        worker.recent.keep(&fields, host, generation, &recognised);
+        worker.caller_cache.insert(&fields, host, generation, &caller);
     }
-    recognised
+    caller
 }
 
-/// Who shows these credentials.
-async fn identify(
+/// Checks credentials; waits for a permit where that needs a signature check.
+async fn check(
     worker: &WorkerContext,
-    shown: &Shown,
+    presented: &PresentedCredentials,
     client: ClientNetwork,
     host: &str,
     now: SystemTime,
 ) -> Authenticated {
     let authenticator = &worker.authenticator;
-    let presented = shown.presented();
+    let presented = presented.presented();
     let introspected = authenticator.introspect(&presented, client, now).await;
-    let may_check = || worker.turns.take();
-    if let Ok(found) = authenticator.authenticate(&presented, host, now, &introspected, may_check) {
-        return found;
+    let try_acquire = || worker.verification_queue.try_acquire();
+    if let Ok(authenticated) =
+        authenticator.authenticate(&presented, host, now, &introspected, try_acquire)
+    {
+        return authenticated;
     }
-    worker.turns.wait(client).await;
+    worker.verification_queue.acquire(client).await;
     authenticator.authenticate(&presented, host, now, &introspected, || true).unwrap_or_default()
 }
 
-/// Whether whoever shows these credentials may still go where she went.
-pub(super) async fn still_may(
+/// Whether these credentials still authorize the request to its route.
+pub(super) async fn reauthorize(
     worker: &WorkerContext,
     peer: &Peer,
-    shown: &Shown,
+    presented: &PresentedCredentials,
     client: ClientNetwork,
     authority: &Authority,
     path: &str,
     routed: &Routed,
 ) -> bool {
     let caller =
-        identify(worker, shown, client, authority.host.as_str(), SystemTime::now()).await.caller;
+        check(worker, presented, client, authority.host.as_str(), SystemTime::now()).await.caller;
     let snapshot = worker.live.snapshot.load();
     let host = snapshot
         .listener(peer.listener)

@@ -1,4 +1,4 @@
-//! One request as it is told of: its answers where the gateway gives them, its end, and its record.
+//! The context of one request: the gateway's own replies, the outcome, and the access log record.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -9,22 +9,22 @@ use portcullis_config::snapshot::rule::Rule;
 use portcullis_identity::caller::Caller;
 use portcullis_identity::rejected::Rejected;
 
-use super::READ_AWAY;
+use super::MAX_DISCARD;
 use super::reply::Reply;
 use crate::exchange::{BodyLength, Peer, Refusal, RequestHead, Respond, ResponseHead};
-use crate::forward::{Notes, Outcome};
+use crate::forward::{ForwardStats, Outcome};
 use crate::hidden;
-use crate::local_reply::{self, Asker, Facts};
+use crate::local_reply::{self, ClientFormat, ReplyContext};
 use crate::normalize::{Kind, Request};
 use crate::proxy_headers::{self, RequestId};
 use crate::telemetry::{InFlight, Record};
 use crate::worker_context::WorkerContext;
 
 /// One request from its head to the last octet of its response.
-pub(super) struct Call<'a> {
+pub(super) struct RequestContext<'a> {
     pub(super) worker: &'a WorkerContext,
     pub(super) peer: &'a Peer,
-    asker: Asker,
+    format: ClientFormat,
     method: Method,
     version: Version,
     pub(super) id: RequestId,
@@ -34,15 +34,15 @@ pub(super) struct Call<'a> {
     _in_flight: InFlight,
 }
 
-/// Where a request goes, as the snapshot said when it came.
+/// The route of a request, by the snapshot at its arrival.
 pub(super) struct Routed {
     pub(super) environment: Arc<str>,
     pub(super) rule: Arc<Rule>,
 }
 
-/// What there is to say about a request when it has ended.
+/// What is logged of a request in addition to its context.
 #[derive(Default)]
-pub(super) struct Told<'a> {
+pub(super) struct LogContext<'a> {
     pub(super) request: Option<&'a Request>,
     pub(super) routed: Option<&'a Routed>,
     pub(super) variant: &'a str,
@@ -53,14 +53,14 @@ pub(super) struct Told<'a> {
     pub(super) failure: Option<&'static str>,
     pub(super) status: u16,
     pub(super) sent: u64,
-    pub(super) notes: Notes,
+    pub(super) stats: ForwardStats,
 }
 
-// === impl Call ===
+// === impl RequestContext ===
 
-impl<'a> Call<'a> {
+impl<'a> RequestContext<'a> {
     pub(super) fn begin(worker: &'a WorkerContext, peer: &'a Peer, head: &RequestHead) -> Self {
-        let new = Self::new(worker, peer, Asker::of(head));
+        let new = Self::new(worker, peer, ClientFormat::of(head));
         let given_id = if peer.trusted { RequestId::given(&head.headers) } else { None };
         Self {
             method: head.method.clone(),
@@ -70,7 +70,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    pub(super) fn new(worker: &'a WorkerContext, peer: &'a Peer, asker: Asker) -> Self {
+    pub(super) fn new(worker: &'a WorkerContext, peer: &'a Peer, format: ClientFormat) -> Self {
         let at = SystemTime::now();
         let milliseconds = at
             .duration_since(UNIX_EPOCH)
@@ -79,7 +79,7 @@ impl<'a> Call<'a> {
         Self {
             worker,
             peer,
-            asker,
+            format,
             method: Method::GET,
             version: Version::HTTP_11,
             id: RequestId::new(milliseconds, random),
@@ -90,8 +90,8 @@ impl<'a> Call<'a> {
         }
     }
 
-    pub(super) fn facts(&self) -> Facts<'_> {
-        Facts { asker: &self.asker, id: &self.id, date: &self.date }
+    pub(super) fn reply_context(&self) -> ReplyContext<'_> {
+        ReplyContext { client: &self.format, id: &self.id, date: &self.date }
     }
 
     pub(super) fn hide<R: Respond>(
@@ -100,35 +100,35 @@ impl<'a> Call<'a> {
         rejected: Option<Rejected>,
         respond: &mut R,
     ) -> Reply {
-        let told = Told { request: Some(request), rejected, ..Told::default() };
-        let asked = self.worker.reception.as_ref().map(|_| request.target.as_str());
-        self.answer(hidden::answer(&self.facts(), asked), told, respond)
+        let log = LogContext { request: Some(request), rejected, ..LogContext::default() };
+        let target = self.worker.portal.as_ref().map(|_| request.target.as_str());
+        self.reply(hidden::answer(&self.reply_context(), target), log, respond)
     }
 
-    /// Answers a caller whose credentials could not be checked. Like the hidden answer, in whose place
-    /// it stands, it is made from nothing that the gateway knows of the host.
-    pub(super) fn put_off<R: Respond>(
+    /// Replies to a caller whose credentials could not be checked. Like the hidden 404 that it
+    /// replaces, the reply depends on nothing that the gateway knows about the host.
+    pub(super) fn unchecked<R: Respond>(
         &self,
         request: &Request,
         rejected: Option<Rejected>,
         respond: &mut R,
     ) -> Reply {
-        let told = Told { request: Some(request), rejected, ..Told::default() };
-        self.fail(StatusCode::SERVICE_UNAVAILABLE, told, respond)
+        let log = LogContext { request: Some(request), rejected, ..LogContext::default() };
+        self.fail(StatusCode::SERVICE_UNAVAILABLE, log, respond)
     }
 
-    /// A document for everybody, the same on every host.
-    pub(super) fn publish<R: Respond>(
+    /// Serves the key set for assertions, on every host alike.
+    pub(super) fn serve_jwks<R: Respond>(
         &self,
-        document: Bytes,
+        jwks: Bytes,
         request: &Request,
         respond: &mut R,
     ) -> Reply {
-        let told = Told { request: Some(request), ..Told::default() };
+        let log = LogContext { request: Some(request), ..LogContext::default() };
         if !matches!(request.method, Method::GET | Method::HEAD) || request.kind != Kind::Http {
             return self.hide(request, None, respond);
         }
-        self.answer(local_reply::document(document, &self.facts()), told, respond)
+        self.reply(local_reply::document(jwks, &self.reply_context()), log, respond)
     }
 
     pub(super) fn refuse<R: Respond>(
@@ -140,8 +140,8 @@ impl<'a> Call<'a> {
         if refusal.close {
             respond.close();
         }
-        let told = Told { request, refusal: Some(refusal.reason), ..Told::default() };
-        self.answer(local_reply::refusal(refusal, &self.facts()), told, respond)
+        let log = LogContext { request, refusal: Some(refusal.reason), ..LogContext::default() };
+        self.reply(local_reply::refusal(refusal, &self.reply_context()), log, respond)
     }
 
     pub(super) fn redirect_to_https<R: Respond>(
@@ -152,10 +152,10 @@ impl<'a> Call<'a> {
         let port = self.worker.settings.listeners.http.redirect_port;
         let location =
             local_reply::https_location(&request.authority, request.target.as_str(), port);
-        let told = Told { request: Some(request), ..Told::default() };
-        self.answer(
-            local_reply::redirect(StatusCode::PERMANENT_REDIRECT, location, &self.facts()),
-            told,
+        let log = LogContext { request: Some(request), ..LogContext::default() };
+        self.reply(
+            local_reply::redirect(StatusCode::PERMANENT_REDIRECT, location, &self.reply_context()),
+            log,
             respond,
         )
     }
@@ -166,22 +166,22 @@ impl<'a> Call<'a> {
         request: &Request,
         respond: &mut R,
     ) -> Reply {
-        let told = Told { request: Some(request), ..Told::default() };
-        self.answer(
-            local_reply::redirect(StatusCode::SEE_OTHER, location, &self.facts()),
-            told,
+        let log = LogContext { request: Some(request), ..LogContext::default() };
+        self.reply(
+            local_reply::redirect(StatusCode::SEE_OTHER, location, &self.reply_context()),
+            log,
             respond,
         )
     }
 
-    pub(super) fn prove<R: Respond>(
+    pub(super) fn serve_challenge<R: Respond>(
         &self,
         page: Bytes,
         request: &Request,
         respond: &mut R,
     ) -> Reply {
-        let told = Told { request: Some(request), ..Told::default() };
-        self.answer(local_reply::challenge(page, &self.facts()), told, respond)
+        let log = LogContext { request: Some(request), ..LogContext::default() };
+        self.reply(local_reply::challenge(page, &self.reply_context()), log, respond)
     }
 
     pub(super) fn redirect<R: Respond>(
@@ -192,81 +192,85 @@ impl<'a> Call<'a> {
         routed: &Routed,
         respond: &mut R,
     ) -> Reply {
-        let told = Told { request: Some(request), routed: Some(routed), ..Told::default() };
-        self.answer(local_reply::redirect(status, location, &self.facts()), told, respond)
+        let log =
+            LogContext { request: Some(request), routed: Some(routed), ..LogContext::default() };
+        self.reply(local_reply::redirect(status, location, &self.reply_context()), log, respond)
     }
 
     pub(super) fn fail<R: Respond>(
         &self,
         status: StatusCode,
-        told: Told<'_>,
+        log: LogContext<'_>,
         respond: &mut R,
     ) -> Reply {
-        self.answer(local_reply::error(status, &self.facts()), told, respond)
+        self.reply(local_reply::error(status, &self.reply_context()), log, respond)
     }
 
     pub(super) fn end<R: Respond>(
         &self,
         outcome: Outcome,
-        mut told: Told<'_>,
+        mut log: LogContext<'_>,
         respond: &mut R,
     ) -> Reply {
-        told.status = told.notes.status.map_or(499, |status| status.as_u16());
-        told.sent = told.notes.sent;
+        log.status = log.stats.status.map_or(499, |status| status.as_u16());
+        log.sent = log.stats.sent;
         match outcome {
             Outcome::Failed { status, reason } => {
-                told.failure = Some(reason);
-                return self.fail(status, told, respond);
+                log.failure = Some(reason);
+                return self.fail(status, log, respond);
             }
             Outcome::Refused(refusal) => {
                 if refusal.close {
                     respond.close();
                 }
-                told.refusal = Some(refusal.reason);
-                return self.answer(local_reply::refusal(&refusal, &self.facts()), told, respond);
+                log.refusal = Some(refusal.reason);
+                return self.reply(
+                    local_reply::refusal(&refusal, &self.reply_context()),
+                    log,
+                    respond,
+                );
             }
             Outcome::Sent => {}
-            Outcome::Aborted(reason) => told.failure = Some(reason),
-            Outcome::Gone => {
+            Outcome::Aborted(reason) => log.failure = Some(reason),
+            Outcome::ClientClosed => {
                 respond.abort();
-                told.failure = Some("client_gone");
+                log.failure = Some("client_gone");
             }
-            Outcome::Ended => {
+            Outcome::Revoked => {
                 respond.abort();
-                told.failure = Some("access_ended");
+                log.failure = Some("access_ended");
             }
         }
-        self.record(&told);
+        self.record(&log);
         Reply::none()
     }
 
-    /// Begins an answer of our own: it is handed on, and its record made. Nothing of the request
-    /// is needed any more.
-    pub(super) fn answer<R: Respond>(
+    /// Begins a reply of the gateway's own and records it; the request is not needed after that.
+    pub(super) fn reply<R: Respond>(
         &self,
         (mut head, body): (ResponseHead, Bytes),
-        mut told: Told<'_>,
+        mut log: LogContext<'_>,
         respond: &mut R,
     ) -> Reply {
-        if told.request.is_some_and(|request| !is_read_away(request)) {
+        if log.request.is_some_and(|request| !is_discarded(request)) {
             respond.close();
         }
-        self.worker.hsts.tell(self.peer.tls, &mut head.headers);
-        told.status = head.status.as_u16();
-        told.sent = body.len() as u64;
-        self.record(&told);
+        self.worker.hsts.apply(self.peer.tls, &mut head.headers);
+        log.status = head.status.as_u16();
+        log.sent = body.len() as u64;
+        self.record(&log);
         Reply::begin(head, body, respond)
     }
 
-    fn record(&self, told: &Told<'_>) {
-        let request = told.request;
+    fn record(&self, log: &LogContext<'_>) {
+        let request = log.request;
         let header = |name| request.and_then(|request| request.headers.get(name));
         let record = Record {
             id: self.id.as_str(),
             client: request.map_or_else(
                 || self.peer.client.ip().to_canonical(),
                 |request| {
-                    proxy_headers::client(&request.headers, self.peer, &self.worker.forwarding)
+                    proxy_headers::client(&request.headers, self.peer, &self.worker.proxy_headers)
                 },
             ),
             listener: self.peer.listener,
@@ -275,29 +279,29 @@ impl<'a> Call<'a> {
             method: &self.method,
             host: request.map_or("", |request| request.authority.host.as_str()),
             path: request.map_or("", |request| request.target.path()),
-            status: told.status,
-            grpc_status: told.notes.grpc_status,
-            bytes_in: told.notes.received,
-            bytes_out: told.sent,
-            duration: told.notes.ended_at.unwrap_or_else(Instant::now).duration_since(self.started),
-            upstream_duration: told.notes.head_at.map(|at| at.duration_since(self.started)),
-            environment: told.routed.map_or("", |routed| &routed.environment),
-            service: told.routed.map_or("", |routed| &routed.rule.service),
-            variant: told.variant,
-            upstream: told.notes.upstream,
-            tries: told.notes.tries,
-            application: told
+            status: log.status,
+            grpc_status: log.stats.grpc_status,
+            bytes_in: log.stats.received,
+            bytes_out: log.sent,
+            duration: log.stats.ended_at.unwrap_or_else(Instant::now).duration_since(self.started),
+            upstream_duration: log.stats.head_at.map(|at| at.duration_since(self.started)),
+            environment: log.routed.map_or("", |routed| &routed.environment),
+            service: log.routed.map_or("", |routed| &routed.rule.service),
+            variant: log.variant,
+            upstream: log.stats.upstream,
+            tries: log.stats.tries,
+            application: log
                 .caller
                 .and_then(|caller| caller.application.as_deref())
                 .unwrap_or_default(),
-            user: told
+            user: log
                 .caller
                 .and_then(|caller| caller.user.as_deref())
                 .map_or("", |user| &user.name),
-            rejected: told.rejected.map(Rejected::word),
-            login: told.login,
-            refusal: told.refusal,
-            failure: told.failure,
+            rejected: log.rejected.map(Rejected::label),
+            login: log.login,
+            refusal: log.refusal,
+            failure: log.failure,
             user_agent: header(http::header::USER_AGENT),
             referer: header(http::header::REFERER),
         };
@@ -305,11 +309,11 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Whether what is left of the body will be read away after an answer of our own.
-fn is_read_away(request: &Request) -> bool {
+/// Whether the rest of the body is discarded after a reply of the gateway's own.
+fn is_discarded(request: &Request) -> bool {
     match request.body {
         BodyLength::None => true,
-        BodyLength::Exact(length) => length <= READ_AWAY && !request.expects_continue,
+        BodyLength::Exact(length) => length <= MAX_DISCARD && !request.expects_continue,
         BodyLength::Unknown | BodyLength::Tunnel => false,
     }
 }

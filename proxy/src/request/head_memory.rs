@@ -1,4 +1,4 @@
-//! What of a large head is held once a backend has answered.
+//! Memory of large request heads: most of it is released once a backend has responded.
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -7,9 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use crate::memory::{self, Charge};
 use crate::proxy_headers::{X_FORWARDED_FOR, X_REAL_IP};
 
-/// Gives a target memory of its own, where its head is large: else it would keep that in memory
-/// as a part of it.
-pub(super) fn set_apart(target: &mut PathAndQuery, charge: &Charge) {
+/// Copies the target of a large head: a slice of the head would keep the whole head in memory.
+pub(super) fn detach(target: &mut PathAndQuery, charge: &Charge) {
     if charge.octets() > memory::SMALL
         && let Ok(own) = PathAndQuery::from_maybe_shared(copied(target.as_str().as_bytes()))
     {
@@ -17,22 +16,22 @@ pub(super) fn set_apart(target: &mut PathAndQuery, charge: &Charge) {
     }
 }
 
-/// Lets go of the fields of a large head, but for those that the record of the request names.
-pub(super) fn let_go(headers: &mut HeaderMap, charge: &mut Charge) {
+/// Releases the fields of a large head, except those that the access log records.
+pub(super) fn release(headers: &mut HeaderMap, charge: &mut Charge) {
     static RECORDED: [&HeaderName; 4] =
         [&header::USER_AGENT, &header::REFERER, &X_FORWARDED_FOR, &X_REAL_IP];
     if charge.octets() <= memory::SMALL {
         return;
     }
-    let mut kept = HeaderMap::new();
+    let mut recorded = HeaderMap::new();
     for name in RECORDED {
         for value in headers.get_all(name) {
             if let Ok(own) = HeaderValue::from_maybe_shared(copied(value.as_bytes())) {
-                kept.append(name, own);
+                recorded.append(name, own);
             }
         }
     }
-    *headers = kept;
+    *headers = recorded;
     charge.shrink(memory::SMALL + memory::weight(headers));
 }
 
@@ -46,7 +45,7 @@ mod tests {
     use crate::normalize::tests::head;
 
     #[test]
-    fn of_a_large_head_what_is_recorded_stays() {
+    fn a_large_head_keeps_only_recorded_fields() {
         let text = format!(
             "GET / HTTP/1.1\nHost: a\nUser-Agent: curl\nX-Forwarded-For: 192.0.2.1\n\
              X-Forwarded-For: 192.0.2.2\nX: {}",
@@ -55,18 +54,18 @@ mod tests {
         let mut head = head(&text);
         let mut charge = memory::tests::charge(&head);
         let before = charge.octets();
-        let_go(&mut head.headers, &mut charge);
+        release(&mut head.headers, &mut charge);
         assert_eq!(head.headers.len(), 3);
         assert_eq!(head.headers[header::USER_AGENT], "curl");
         assert!(before > 9_000 && charge.octets() < 6_000, "{before}, {}", charge.octets());
     }
 
     #[test]
-    fn a_small_head_stays_as_it_is() {
+    fn a_small_head_is_unchanged() {
         let mut head = head("GET / HTTP/1.1\nHost: a\nX: y");
         let mut charge = memory::tests::charge(&head);
         let before = charge.octets();
-        let_go(&mut head.headers, &mut charge);
+        release(&mut head.headers, &mut charge);
         assert_eq!((head.headers.len(), charge.octets()), (2, before));
     }
 }

@@ -1,4 +1,4 @@
-//! Requests for the portal: gathered in whole, because they are small, and answered by the control
+//! Requests for the portal: buffered in whole, because they are small, and served by the control
 //! runtime.
 
 use std::future::poll_fn;
@@ -7,10 +7,10 @@ use std::time::SystemTime;
 use bytes::BytesMut;
 use http::{HeaderValue, Method, StatusCode, header};
 use portcullis_identity::fair_queue::Full;
-use portcullis_identity::portal::{self, Ask, Reception};
+use portcullis_identity::portal::{self, PortalClient, PortalRequest};
 use portcullis_identity::session::Session;
 
-use super::context::{Call, Told};
+use super::context::{LogContext, RequestContext};
 use super::reply::Reply;
 use crate::exchange::{Frame, Respond, ResponseHead, Source};
 use crate::normalize::{Kind, Request};
@@ -19,9 +19,9 @@ use crate::proxy_headers;
 static SEC_FETCH_MODE: http::HeaderName = http::HeaderName::from_static("sec-fetch-mode");
 static SEC_FETCH_DEST: http::HeaderName = http::HeaderName::from_static("sec-fetch-dest");
 
-/// Where somebody is sent whose session is to be looked at anew by the portal, if she can be sent
-/// anywhere: she navigates, and comes back at once.
-pub(super) fn detour(
+/// The redirect to the portal for a session that must be revalidated; `None` unless the request is
+/// a browser navigation, which returns after the redirect.
+pub(super) fn revalidation_redirect(
     request: &Request,
     session: Option<&Session>,
     now: SystemTime,
@@ -41,12 +41,12 @@ pub(super) fn detour(
     HeaderValue::try_from(portal::login_path(request.target.as_str())).ok()
 }
 
-// === impl Call ===
+// === impl RequestContext ===
 
-impl Call<'_> {
+impl RequestContext<'_> {
     pub(super) async fn portal<B: Source, R: Respond>(
         &self,
-        reception: &Reception,
+        portal: &PortalClient,
         request: &Request,
         body: &mut B,
         respond: &mut R,
@@ -54,14 +54,15 @@ impl Call<'_> {
         if !matches!(request.kind, Kind::Http) {
             return self.hide(request, None, respond);
         }
-        let reading = tokio::time::timeout(self.worker.settings.timeouts.stream_idle, gather(body));
-        let told = Told { request: Some(request), ..Told::default() };
+        let reading =
+            tokio::time::timeout(self.worker.settings.timeouts.stream_idle, read_body(body));
+        let log = LogContext { request: Some(request), ..LogContext::default() };
         let body = match reading.await {
             Ok(Ok(body)) => body,
-            Ok(Err(status)) => return self.fail(status, told, respond),
-            Err(_late) => return self.fail(StatusCode::REQUEST_TIMEOUT, told, respond),
+            Ok(Err(status)) => return self.fail(status, log, respond),
+            Err(_late) => return self.fail(StatusCode::REQUEST_TIMEOUT, log, respond),
         };
-        let ask = Ask {
+        let portal_request = PortalRequest {
             method: request.method.clone(),
             host: request.authority.host.as_str().into(),
             path: request.target.path().into(),
@@ -69,40 +70,40 @@ impl Call<'_> {
             headers: request.headers.clone(),
             body: body.freeze(),
         };
-        let client = proxy_headers::client(&request.headers, self.peer, &self.worker.forwarding);
-        match reception.ask(client.into(), ask).await {
+        let client = proxy_headers::client(&request.headers, self.peer, &self.worker.proxy_headers);
+        match portal.send(client.into(), portal_request).await {
             Ok(Some(reply)) => {
                 let mut headers = reply.headers;
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
                 headers.insert(header::DATE, self.date.clone());
-                let told = Told { login: reply.outcome, ..told };
+                let log = LogContext { login: reply.outcome, ..log };
                 let body =
                     if request.method == Method::HEAD { bytes::Bytes::new() } else { reply.body };
-                self.answer((ResponseHead { status: reply.status, headers }, body), told, respond)
+                self.reply((ResponseHead { status: reply.status, headers }, body), log, respond)
             }
             Ok(None) => self.hide(request, None, respond),
-            Err(Full) => self.fail(StatusCode::SERVICE_UNAVAILABLE, told, respond),
+            Err(Full) => self.fail(StatusCode::SERVICE_UNAVAILABLE, log, respond),
         }
     }
 }
 
-/// The whole body.
+/// Reads the whole body.
 ///
 /// # Errors
-/// It is too large, or breaks off.
-async fn gather<B: Source>(body: &mut B) -> Result<BytesMut, StatusCode> {
-    let mut whole = BytesMut::new();
+/// The status to reply with if the body is too large or incomplete.
+async fn read_body<B: Source>(body: &mut B) -> Result<BytesMut, StatusCode> {
+    let mut body_bytes = BytesMut::new();
     while let Some(frame) = poll_fn(|cx| body.poll_frame(cx)).await {
         match frame {
-            Ok(Frame::Data(data)) if whole.len() + data.len() > portal::MAX_BODY => {
+            Ok(Frame::Data(data)) if body_bytes.len() + data.len() > portal::MAX_BODY => {
                 return Err(StatusCode::PAYLOAD_TOO_LARGE);
             }
-            Ok(Frame::Data(data)) => whole.extend_from_slice(&data),
+            Ok(Frame::Data(data)) => body_bytes.extend_from_slice(&data),
             Ok(Frame::Trailers(_)) => {}
             Err(_broken) => return Err(StatusCode::BAD_REQUEST),
         }
     }
-    Ok(whole)
+    Ok(body_bytes)
 }
 
 #[cfg(test)]
@@ -114,32 +115,33 @@ mod tests {
 
     const NAVIGATION: &str = "Host: a\nsec-fetch-mode: navigate\nsec-fetch-dest: document";
 
-    fn taken(line: &str, headers: &str, session: Option<&Session>, now: u64) -> Option<String> {
+    fn redirect(line: &str, headers: &str, session: Option<&Session>, now: u64) -> Option<String> {
         let request = read(&format!("{line} HTTP/1.1\n{headers}")).unwrap();
-        detour(&request, session, at(now)).map(|location| location.to_str().unwrap().to_owned())
+        revalidation_redirect(&request, session, at(now))
+            .map(|location| location.to_str().unwrap().to_owned())
     }
 
     #[test]
-    fn who_navigates_with_an_old_session_is_looked_at_by_the_portal_on_the_way() {
+    fn navigations_with_a_stale_session_are_redirected_to_the_portal() {
         let session = session("ann", 1000);
-        let taken = |line, headers, now| taken(line, headers, Some(&session), now);
+        let location = |line, headers, now| redirect(line, headers, Some(&session), now);
         assert_eq!(
-            taken("GET /a?b=c", NAVIGATION, 1300).as_deref(),
+            location("GET /a?b=c", NAVIGATION, 1300).as_deref(),
             Some("/.well-known/portcullis/login?to=%2Fa%3Fb%3Dc")
         );
-        assert_eq!(taken("GET /a?b=c", NAVIGATION, 1299), None);
-        assert_eq!(taken("POST /a?b=c", NAVIGATION, 1300), None, "what is posted would be lost");
+        assert_eq!(location("GET /a?b=c", NAVIGATION, 1299), None);
+        assert_eq!(location("POST /a?b=c", NAVIGATION, 1300), None, "the body would be lost");
         for headers in [
             "Host: a",
             "Host: a\nsec-fetch-mode: cors\nsec-fetch-dest: empty",
             "Host: a\nsec-fetch-mode: navigate\nsec-fetch-dest: iframe",
         ] {
-            assert_eq!(taken("GET /a?b=c", headers, 1300), None, "{headers}");
+            assert_eq!(location("GET /a?b=c", headers, 1300), None, "{headers}");
         }
     }
 
     #[test]
-    fn who_has_no_session_is_not_sent_anywhere() {
-        assert_eq!(taken("GET /", NAVIGATION, None, 1300), None);
+    fn requests_without_a_session_are_not_redirected() {
+        assert_eq!(redirect("GET /", NAVIGATION, None, 1300), None);
     }
 }

@@ -1,4 +1,4 @@
-//! An answer of the gateway's own on its way to the client.
+//! Delivery of the gateway's own replies to the client.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -8,20 +8,20 @@ use bytes::Bytes;
 use crate::exchange::{BodyLength, Frame, Respond, ResponseHead};
 use crate::worker_context::WorkerContext;
 
-/// Says that a request has been decided: what is left to do is to see its answer off, for which
-/// nothing of the request is needed.
+/// The outcome of a request that has been decided: its reply is still to be delivered, for which
+/// the request is not needed.
 #[derive(Debug)]
-#[must_use = "an answer is to be delivered"]
+#[must_use = "a reply must be delivered"]
 pub(crate) struct Reply {
-    /// It is the gateway's own; a backend's has ended.
+    /// Whether it is the gateway's own; a backend's response is already complete.
     is_own: bool,
 }
 
 // === impl Reply ===
 
 impl Reply {
-    /// Hands an answer of our own to the codec, whole: it is small, and the first that the codec
-    /// gets for this request but for interim heads.
+    /// Passes a reply of the gateway's own to the codec, whole: it is small, and follows nothing
+    /// but interim responses.
     pub(super) fn begin<R: Respond>(head: ResponseHead, body: Bytes, respond: &mut R) -> Self {
         if body.is_empty() {
             respond.head(head, BodyLength::None);
@@ -33,21 +33,21 @@ impl Reply {
         Self { is_own: true }
     }
 
-    /// The response was a backend's, and has ended.
+    /// For a backend's response, which is already complete.
     pub(super) fn none() -> Self {
         Self { is_own: false }
     }
 
-    /// Whether the client has taken it already, or will without more of its doing.
-    pub(crate) async fn is_taken<R: Respond>(&self, respond: &mut R) -> bool {
+    /// Whether the reply is flushed, or needs no flush.
+    pub(crate) async fn is_flushed<R: Respond>(&self, respond: &mut R) -> bool {
         !self.is_own
             || poll_fn(|cx| Poll::Ready(matches!(respond.poll_flush(cx), Poll::Ready(Ok(())))))
                 .await
     }
 
-    /// Waits until the client has taken the answer, at most for `timeouts.localReply`. A client that
-    /// takes a little of it now and then gets no more time than one that takes nothing: an answer
-    /// of our own is small. Then the stream is reset, or the connection cut.
+    /// Waits until the client has received the reply, for `timeouts.localReply` at most; then
+    /// resets the stream, or closes the connection. Progress does not extend the time: a reply is
+    /// small.
     pub(crate) async fn deliver<R: Respond>(self, worker: &WorkerContext, respond: &mut R) {
         if !self.is_own {
             return;

@@ -12,7 +12,7 @@ fn prefix(path: &str) -> RouteMatch {
     RouteMatch::prefix(PathPrefix::new(path).unwrap())
 }
 
-/// A listener with one host, whose routes are called by the names beside them.
+/// A listener with one host and routes with these names.
 fn listener(host: &str, only: Option<&str>, routes: Vec<(&str, RouteMatch)>) -> Listener {
     let mut hosts = HostTable::default();
     let rule = |name: &str| {
@@ -47,7 +47,7 @@ fn found(listener: &Listener, text: &str) -> Option<String> {
 }
 
 #[test]
-fn the_first_route_that_matches_takes_the_request() {
+fn the_first_matching_route_is_selected() {
     let exact = RouteMatch { path: PathMatch::Exact("/api".into()), ..prefix("/") };
     let listener = listener(
         "a.example",
@@ -71,7 +71,7 @@ fn the_first_route_that_matches_takes_the_request() {
 }
 
 #[test]
-fn what_nobody_claimed_is_not_found() {
+fn unclaimed_hosts_and_paths_do_not_match() {
     let listener = listener("a.example", None, vec![("api", prefix("/api"))]);
     for text in [
         "GET /api HTTP/1.1\nHost: b.example",
@@ -139,12 +139,13 @@ fn method_headers_and_query_must_all_match() {
 }
 
 #[test]
-fn a_path_that_is_read_in_two_ways_takes_no_route_where_paths_decide() {
+fn ambiguous_paths_match_only_hosts_without_path_rules() {
     let open = listener("a", None, vec![("root", prefix("/"))]);
-    let decides = listener("a", None, vec![("admin", prefix("/admin")), ("root", prefix("/"))]);
+    let with_path_rules =
+        listener("a", None, vec![("admin", prefix("/admin")), ("root", prefix("/"))]);
     for path in ["/x%2fadmin", "/x%5cadmin", "//admin", "/;x/admin", "/%61dmin", "/admin;x"] {
         let text = format!("GET {path} HTTP/1.1\nHost: a");
         assert_eq!(found(&open, &text).as_deref(), Some("root"), "{path}");
-        assert_eq!(found(&decides, &text), None, "{path}");
+        assert_eq!(found(&with_path_rules, &text), None, "{path}");
     }
 }

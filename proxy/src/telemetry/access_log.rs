@@ -1,5 +1,5 @@
-//! Lines of the access log. Whatever a client sends, a line stays one line and its fields stay
-//! apart.
+//! Formats lines of the access log. Values are escaped, so that clients cannot inject lines or
+//! fields.
 
 use std::io::Write;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use http::{HeaderValue, Version};
 use super::record::Record;
 use crate::itoa::{put_address, put_decimal};
 
-/// Octets of a value from the client that go into a line; what is longer is cut.
+/// The maximum length of a client's value, in octets; longer values are truncated.
 const MAX_VALUE: usize = 1024;
 
-/// One JSON object. Fields that have no value are left out.
-pub(super) fn json(lines: &mut Vec<u8>, record: &Record<'_>, stamp: &str, milliseconds: u32) {
-    put(lines, &["{\"time\":\"", stamp, "."]);
+/// Appends a JSON object. Fields without a value are omitted.
+pub(super) fn json(lines: &mut Vec<u8>, record: &Record<'_>, timestamp: &str, milliseconds: u32) {
+    put(lines, &["{\"time\":\"", timestamp, "."]);
     put_fraction(lines, u64::from(milliseconds), 100);
     lines.extend_from_slice(b"Z\"");
     text(lines, "id", record.id);
@@ -55,7 +55,7 @@ pub(super) fn json(lines: &mut Vec<u8>, record: &Record<'_>, stamp: &str, millis
     lines.extend_from_slice(b"}\n");
 }
 
-/// The combined format of Apache and nginx.
+/// Appends a line in the combined format of Apache and nginx.
 pub(super) fn combined(lines: &mut Vec<u8>, record: &Record<'_>, time: &str) {
     put_address(lines, record.client);
     put(lines, &[" - - [", time, "] \"", record.method.as_str(), " "]);
@@ -90,7 +90,7 @@ fn seconds(lines: &mut Vec<u8>, name: &str, duration: Duration) {
     put_fraction(lines, u64::from(duration.subsec_micros()), 100_000);
 }
 
-/// The digits after a point, with the zeros before them; `unit` is what the first one counts.
+/// Appends the digits of a fraction with leading zeros; `unit` is the value of the first digit.
 fn put_fraction(lines: &mut Vec<u8>, number: u64, unit: u64) {
     let mut unit = unit;
     while unit > 0 {
@@ -99,8 +99,8 @@ fn put_fraction(lines: &mut Vec<u8>, number: u64, unit: u64) {
     }
 }
 
-/// Whether all is printable ASCII that no format has to escape. It looks at every octet, and so at
-/// many at once.
+/// Returns whether all octets are printable ASCII that needs no escaping. It does not stop early,
+/// so that the compiler can vectorize it.
 fn is_plain(value: &str) -> bool {
     value.bytes().fold(true, |plain, byte| {
         plain & matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\')
@@ -119,12 +119,12 @@ fn value(value: Option<&HeaderValue>) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(value.map(HeaderValue::as_bytes).unwrap_or_default())
 }
 
-/// Queries carry tokens and names, those of other pages too.
+/// Removes the query and fragment of a URL, which may contain tokens and names.
 fn without_query(url: &str) -> &str {
     memchr::memchr2(b'?', b'#', url.as_bytes()).and_then(|end| url.get(..end)).unwrap_or(url)
 }
 
-fn cut(value: &str) -> &str {
+fn truncated(value: &str) -> &str {
     let end = (0..=MAX_VALUE.min(value.len()))
         .rev()
         .find(|end| value.is_char_boundary(*end))
@@ -132,14 +132,14 @@ fn cut(value: &str) -> &str {
     value.get(..end).unwrap_or_default()
 }
 
-/// `,"name":"value"`, escaped as RFC 8259 §7 says, and DEL and the C1 controls too: terminals act
-/// on them.
+/// `,"name":"value"`, escaped as in RFC 8259 §7. DEL and the C1 controls are escaped, too, since
+/// terminals interpret them.
 fn text(lines: &mut Vec<u8>, name: &str, value: &str) {
     if value.is_empty() {
         return;
     }
     put(lines, &[",\"", name, "\":\""]);
-    let value = cut(value);
+    let value = truncated(value);
     if is_plain(value) {
         lines.extend_from_slice(value.as_bytes());
     } else {
@@ -156,13 +156,13 @@ fn text(lines: &mut Vec<u8>, name: &str, value: &str) {
     lines.push(b'"');
 }
 
-/// As Apache escapes: `\"`, `\\`, and `\xhh` for all that is not printable ASCII. `-` where there
-/// is nothing.
+/// Appends a value, escaped as Apache does: `\"`, `\\`, and `\xhh` for all but printable ASCII. An
+/// empty value becomes `-`.
 fn quoted(lines: &mut Vec<u8>, value: &str) {
     if value.is_empty() {
         lines.push(b'-');
     }
-    let value = cut(value);
+    let value = truncated(value);
     if is_plain(value) {
         return lines.extend_from_slice(value.as_bytes());
     }
@@ -196,21 +196,21 @@ mod tests {
     }
 
     #[test]
-    fn a_line_tells_the_facts_of_a_request() {
-        let wanted = "{\"time\":\"2026-11-21T10:15:00.007Z\",\"id\":\"0190-a\",\"client\":\"192.0.\
+    fn lines_have_the_fields_of_the_request() {
+        let expected = "{\"time\":\"2026-11-21T10:15:00.007Z\",\"id\":\"0190-a\",\"client\":\"192.0.\
                       2.1\",\"listener\":\"https\",\"tls\":true,\"version\":\"2\",\"method\":\"\
                       GET\",\"host\":\"shop--staging.apps.example.com\",\"path\":\"/cart\",\"\
                       status\":200,\"bytesIn\":5,\"bytesOut\":1024,\"duration\":0.003000,\"\
                       upstreamDuration\":0.000900,\"environment\":\"staging\",\"service\":\"shop\"\
                       ,\"variant\":\"stable\",\"upstream\":\"10.0.0.7:8080\",\"tries\":1}\n";
-        assert_eq!(as_json(&record()), wanted);
-        let wanted = "192.0.2.1 - - [21/Nov/2026:10:15:00 +0000] \"GET /cart HTTP/2\" 200 1024 \
+        assert_eq!(as_json(&record()), expected);
+        let expected = "192.0.2.1 - - [21/Nov/2026:10:15:00 +0000] \"GET /cart HTTP/2\" 200 1024 \
                       \"-\" \"-\"\n";
-        assert_eq!(as_combined(&record()), wanted);
+        assert_eq!(as_combined(&record()), expected);
     }
 
     #[test]
-    fn nothing_from_a_client_breaks_out_of_its_field() {
+    fn client_values_cannot_inject_fields_or_lines() {
         for evil in [
             "a\"b",
             "a\\",
@@ -246,14 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_stay_apart_too() {
+    fn values_that_are_not_utf_8_are_escaped() {
         let agent = HeaderValue::from_bytes(b"a\xff\xfe\"").unwrap();
         let line = as_json(&Record { user_agent: Some(&agent), ..record() });
         assert!(serde_json::from_str::<serde_json::Value>(&line).is_ok(), "{line}");
     }
 
     #[test]
-    fn the_query_of_a_referer_is_not_told() {
+    fn the_query_of_a_referer_is_not_logged() {
         let referer = HeaderValue::from_static("https://a.example/reset?token=secret#x");
         let record = Record { referer: Some(&referer), ..record() };
         for line in [as_json(&record), as_combined(&record)] {

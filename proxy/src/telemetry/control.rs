@@ -27,25 +27,25 @@ metrics! {
     CERTIFICATE_PROBLEMS: Gauge "portcullis_certificate_problems" [] "Certificates that are unusable, expire soon, or could not be ordered.";
 }
 
-/// The certificates as they are now.
+/// The current state of the certificates.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct CertificateStatus {
-    /// Those that are served.
+    /// The certificates in use.
     pub(crate) served: Vec<ServedCertificate>,
     /// The number of problems with certificates.
     pub(crate) problems: usize,
 }
 
-/// A certificate that is served.
+/// A certificate in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServedCertificate {
-    /// Where it was found.
+    /// Where it is stored.
     pub(crate) origin: String,
-    /// Its end (`notAfter`), in seconds since 1970.
+    /// Its expiry (`notAfter`), in seconds since 1970.
     pub(crate) not_after: u64,
 }
 
-/// The queues that requests wait in for the control plane.
+/// The queues of requests for the control plane.
 #[derive(Debug, Default)]
 pub(super) struct Queues(Mutex<Vec<Arc<QueueCounts>>>);
 
@@ -76,7 +76,7 @@ impl<F> ControlCollector<F>
 where
     F: Fn() -> CertificateStatus + Send + Sync,
 {
-    /// Collects what `live` holds and what `certificates` returns at that time.
+    /// Creates a collector that reads `live` and calls `certificates` for each scrape.
     pub(super) fn new(
         live: Arc<Live>,
         certificates: F,
@@ -117,7 +117,8 @@ where
     }
 
     fn revocations(&self) -> [MetricFamily; 2] {
-        let outcomes = [("told", self.revocations.told()), ("failed", self.revocations.failed())];
+        let outcomes =
+            [("told", self.revocations.published()), ("failed", self.revocations.failed())];
         [REVOCATIONS.values(outcomes), REVOCATIONS_PENDING.value(self.revocations.pending() as f64)]
     }
 

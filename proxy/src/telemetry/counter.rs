@@ -1,15 +1,15 @@
-//! Numbers that one thread writes and others read.
+//! Counters that one thread writes and others read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// A number that only goes up. One thread adds; so it needs no locked instruction, and no cache
-/// line moves between cores but when it is read.
+/// A monotonic counter with a single writer: it needs no locked instruction, and its cache line
+/// moves between cores only for reads.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
 
-/// Durations, counted in buckets.
+/// A histogram of durations.
 #[derive(Debug, Default)]
 pub(super) struct Histogram {
     buckets: [Counter; BOUNDS.len() + 1],
@@ -23,9 +23,9 @@ pub(super) struct Distribution {
     pub(super) microseconds: u64,
 }
 
-/// Counts by labels that are few, and rarely added to: its lock is never contended but by a scrape.
+/// Counters by label, for few labels and rare events: only scrapes contend for its lock.
 #[derive(Debug)]
-pub(super) struct Tally<L>(Mutex<Vec<(L, u64)>>);
+pub(super) struct LabeledCounter<L>(Mutex<Vec<(L, u64)>>);
 
 /// The upper bounds of a histogram's buckets, in microseconds.
 pub(super) const BOUNDS: [u64; 14] = [
@@ -36,7 +36,7 @@ pub(super) const BOUNDS: [u64; 14] = [
 // === impl Counter ===
 
 impl Counter {
-    /// Adds. From one thread only: what two add at once could be lost.
+    /// Adds a number. Must be called on one thread only: concurrent additions could be lost.
     pub(super) fn add(&self, number: u64) {
         self.0.store(self.get().wrapping_add(number), Ordering::Relaxed);
     }
@@ -51,8 +51,8 @@ impl Counter {
 impl Histogram {
     pub(super) fn observe(&self, duration: Duration) {
         let microseconds = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let place = BOUNDS.iter().position(|bound| microseconds <= *bound).unwrap_or(BOUNDS.len());
-        if let Some(bucket) = self.buckets.get(place) {
+        let index = BOUNDS.iter().position(|bound| microseconds <= *bound).unwrap_or(BOUNDS.len());
+        if let Some(bucket) = self.buckets.get(index) {
             bucket.add(1);
         }
         self.microseconds.add(microseconds);
@@ -74,18 +74,18 @@ impl Distribution {
     }
 }
 
-// === impl Tally ===
+// === impl LabeledCounter ===
 
-impl<L> Default for Tally<L> {
+impl<L> Default for LabeledCounter<L> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<L: Copy + PartialEq> Tally<L> {
+impl<L: Copy + PartialEq> LabeledCounter<L> {
     pub(super) fn add(&self, label: L) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match counts.iter_mut().find(|(known, _)| *known == label) {
+        match counts.iter_mut().find(|(other, _)| *other == label) {
             Some((_, count)) => *count += 1,
             None => counts.push((label, 1)),
         }
@@ -93,7 +93,7 @@ impl<L: Copy + PartialEq> Tally<L> {
 
     pub(super) fn add_to(&self, sums: &mut Vec<(L, u64)>) {
         for (label, count) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            match sums.iter_mut().find(|(known, _)| known == label) {
+            match sums.iter_mut().find(|(other, _)| other == label) {
                 Some((_, sum)) => *sum += count,
                 None => sums.push((*label, *count)),
             }

@@ -1,4 +1,4 @@
-//! The metrics of the listeners that are not for clients.
+//! The metrics of the listeners for probes, telemetry and administration.
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -10,16 +10,16 @@ metrics! {
     DENIED: Counter "portcullis_telemetry_denied_total" ["reason"] "Requests denied by the telemetry listener, by reason.";
 }
 
-/// What is counted of the listeners that are not for clients.
+/// The counters of the listeners for probes, telemetry and administration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ListenerCounts {
-    /// Connections that were closed to make room, by listener.
+    /// Connections that were closed in favor of newer ones, by listener.
     pub(crate) evicted: [(&'static str, u64); 3],
     /// Requests for telemetry that were denied, by reason.
     pub(crate) denied: [(&'static str, u64); 4],
 }
 
-/// Collects what those listeners counted.
+/// Collects the counters of those listeners.
 pub(super) struct ListenerCollector<F> {
     descriptions: Vec<Desc>,
     counts: F,

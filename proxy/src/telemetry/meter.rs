@@ -1,4 +1,4 @@
-//! What one worker counts.
+//! The counters of a worker.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -10,66 +10,66 @@ use portcullis_config::unix_time::seconds;
 
 use super::access_log;
 use super::clock::Clock;
-use super::counter::{Counter, Tally};
+use super::counter::{Counter, LabeledCounter};
 use super::record::Record;
-use super::series::{Directory, Shelf};
+use super::series::{SeriesRegistry, WorkerSeries};
 use super::writer::Buffer;
 
-/// A worker's counters and its end of the access log. Only to be used on the worker's own thread.
+/// A worker's counters and access log buffer, for use on that worker's thread only.
 #[derive(Debug)]
 pub(crate) struct Meter {
     clock: Clock,
     counts: Arc<Counts>,
-    directory: Arc<Directory>,
-    shelf: RefCell<Shelf>,
+    registry: Arc<SeriesRegistry>,
+    series: RefCell<WorkerSeries>,
     log: Option<(AccessLogFormat, Arc<Buffer>)>,
 }
 
-/// What is spoken on a client's connection.
+/// The protocol of a client connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Protocol {
     Http1,
     Http2,
 }
 
-/// The counts of one worker, of which the worker alone is the writer.
+/// The counters of a worker, which is their only writer.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    pub(super) begun: Counter,
-    pub(super) ended: Counter,
+    pub(super) started: Counter,
+    pub(super) completed: Counter,
     pub(super) heads_taken: Counter,
-    pub(super) heads_given_back: Counter,
-    pub(super) refusals: Tally<&'static str>,
-    pub(super) rejected: Tally<&'static str>,
-    pub(super) logins: Tally<&'static str>,
-    pub(super) failures: Tally<&'static str>,
-    pub(super) opened: Tally<(&'static str, Protocol)>,
-    pub(super) closed: Tally<(&'static str, Protocol)>,
-    pub(super) accepted: Tally<&'static str>,
-    pub(super) accept_errors: Tally<(&'static str, &'static str)>,
-    pub(super) turned_away: Tally<(&'static str, &'static str)>,
-    pub(super) handshakes: Tally<&'static str>,
-    pub(super) handshake_failures: Tally<&'static str>,
+    pub(super) heads_released: Counter,
+    pub(super) refusals: LabeledCounter<&'static str>,
+    pub(super) rejected: LabeledCounter<&'static str>,
+    pub(super) logins: LabeledCounter<&'static str>,
+    pub(super) failures: LabeledCounter<&'static str>,
+    pub(super) opened: LabeledCounter<(&'static str, Protocol)>,
+    pub(super) closed: LabeledCounter<(&'static str, Protocol)>,
+    pub(super) accepted: LabeledCounter<&'static str>,
+    pub(super) accept_errors: LabeledCounter<(&'static str, &'static str)>,
+    pub(super) turned_away: LabeledCounter<(&'static str, &'static str)>,
+    pub(super) handshakes: LabeledCounter<&'static str>,
+    pub(super) handshake_failures: LabeledCounter<&'static str>,
     pub(super) upstream_opened: Counter,
     pub(super) upstream_closed: Counter,
     pub(super) upstream_reused: Counter,
     pub(super) upstream_retries: Counter,
-    pub(super) upstream_failures: Tally<&'static str>,
+    pub(super) upstream_failures: LabeledCounter<&'static str>,
     pub(super) upstream_ejections: Counter,
 }
 
-/// A request that is under way, until this is dropped.
+/// Counts a request as in flight until it is dropped.
 #[derive(Debug)]
 pub(crate) struct InFlight(Arc<Counts>);
 
-/// A client's connection that is open, until this is dropped.
+/// Counts a client connection as open until it is dropped.
 #[derive(Debug)]
 pub(crate) struct OpenConnection {
     counts: Arc<Counts>,
     label: (&'static str, Protocol),
 }
 
-/// A connection to a backend that is open, until this is dropped.
+/// Counts an upstream connection as open until it is dropped.
 #[derive(Debug)]
 pub(crate) struct UpstreamConnection(Arc<Counts>);
 
@@ -79,33 +79,33 @@ impl Meter {
     pub(super) fn new(
         worker: usize,
         counts: Arc<Counts>,
-        directory: Arc<Directory>,
+        registry: Arc<SeriesRegistry>,
         log: Option<(AccessLogFormat, Arc<Buffer>)>,
     ) -> Self {
         Self {
             clock: Clock::new(),
             counts,
-            directory,
-            shelf: RefCell::new(Shelf::new(worker)),
+            registry,
+            series: RefCell::new(WorkerSeries::new(worker)),
             log,
         }
     }
 
-    /// The value of a `Date` header.
+    /// Returns the value of a `Date` header.
     pub(crate) fn date(&self, now: SystemTime) -> HeaderValue {
         self.clock.date(now)
     }
 
-    /// A request's head has been read.
+    /// Counts a request whose head was read.
     pub(crate) fn request(&self) -> InFlight {
-        self.counts.begun.add(1);
+        self.counts.started.add(1);
         InFlight(Arc::clone(&self.counts))
     }
 
-    /// A request that came at `came` has ended: counts it, and writes a line about it.
-    pub(crate) fn record(&self, record: &Record<'_>, came: SystemTime) {
-        let second = seconds(came);
-        self.shelf.borrow_mut().count(&self.directory, record, second);
+    /// Counts a completed request that arrived at `arrived`, and logs it.
+    pub(crate) fn record(&self, record: &Record<'_>, arrived: SystemTime) {
+        let second = seconds(arrived);
+        self.series.borrow_mut().count(&self.registry, record, second);
         if let Some(reason) = record.refusal {
             self.counts.refusals.add(reason);
         }
@@ -120,88 +120,89 @@ impl Meter {
         }
         if let Some((format, buffer)) = &self.log {
             buffer.write(|lines| match format {
-                AccessLogFormat::Json => self.clock.stamp(came, |stamp, milliseconds| {
-                    access_log::json(lines, record, stamp, milliseconds)
-                }),
+                AccessLogFormat::Json => {
+                    self.clock.timestamp(arrived, |timestamp, milliseconds| {
+                        access_log::json(lines, record, timestamp, milliseconds)
+                    })
+                }
                 AccessLogFormat::Combined => {
-                    self.clock.combined(came, |time| access_log::combined(lines, record, time))
+                    self.clock.combined(arrived, |time| access_log::combined(lines, record, time))
                 }
                 AccessLogFormat::None => {}
             });
         }
     }
 
-    /// A client's connection or stream was given up for `reason`, one word with underscores: counted
-    /// like a request that is refused.
+    /// Counts a connection or stream that was closed for `reason`, in snake case, like a rejected
+    /// request.
     pub(crate) fn refused(&self, reason: &'static str) {
         self.counts.refusals.add(reason);
     }
 
-    /// Request heads hold so many octets more.
+    /// Counts memory that request heads occupy.
     pub(crate) fn heads_taken(&self, octets: usize) {
         self.counts.heads_taken.add(octets as u64);
     }
 
-    /// Request heads hold so many octets less.
-    pub(crate) fn heads_given_back(&self, octets: usize) {
-        self.counts.heads_given_back.add(octets as u64);
+    /// Counts memory that request heads release.
+    pub(crate) fn heads_released(&self, octets: usize) {
+        self.counts.heads_released.add(octets as u64);
     }
 
-    /// A client's connection speaks `protocol` on `listener`.
+    /// Counts a client connection that uses `protocol`.
     pub(crate) fn connection(&self, listener: &'static str, protocol: Protocol) -> OpenConnection {
         let label = (listener, protocol);
         self.counts.opened.add(label);
         OpenConnection { counts: Arc::clone(&self.counts), label }
     }
 
-    /// A client's connection was accepted on `listener`.
+    /// Counts an accepted client connection.
     pub(crate) fn accepted(&self, listener: &'static str) {
         self.counts.accepted.add(listener);
     }
 
-    /// A client's connection could not be accepted, for `reason`.
+    /// Counts a client connection that failed to be accepted.
     pub(crate) fn accept_failed(&self, listener: &'static str, reason: &'static str) {
         self.counts.accept_errors.add((listener, reason));
     }
 
-    /// A client's connection was closed before it spoke, for `reason`.
+    /// Counts a client connection that was closed before a request.
     pub(crate) fn turned_away(&self, listener: &'static str, reason: &'static str) {
         self.counts.turned_away.add((listener, reason));
     }
 
-    /// A client's TLS handshake is complete; `version` is `1.2` or `1.3`.
+    /// Counts a completed TLS handshake; `version` is `1.2` or `1.3`.
     pub(crate) fn handshake(&self, version: &'static str) {
         self.counts.handshakes.add(version);
     }
 
-    /// A client's TLS handshake failed for `reason`, one word with underscores.
+    /// Counts a failed TLS handshake; `reason` is in snake case.
     pub(crate) fn handshake_failed(&self, reason: &'static str) {
         self.counts.handshake_failures.add(reason);
     }
 
-    /// A connection to a backend was made.
+    /// Counts a new upstream connection.
     pub(crate) fn upstream_connection(&self) -> UpstreamConnection {
         self.counts.upstream_opened.add(1);
         UpstreamConnection(Arc::clone(&self.counts))
     }
 
-    /// A kept connection to a backend was used again.
+    /// Counts the reuse of an idle upstream connection.
     pub(crate) fn upstream_reused(&self) {
         self.counts.upstream_reused.add(1);
     }
 
-    /// A request is tried once more.
+    /// Counts a retry.
     pub(crate) fn upstream_retried(&self) {
         self.counts.upstream_retries.add(1);
     }
 
-    /// A try failed for `reason`, one word with underscores: `connect`, `timeout`, `closed`,
-    /// `malformed` and the like.
+    /// Counts a failed try; `reason` is in snake case, such as `upstream_closed`.
     pub(crate) fn upstream_failed(&self, reason: &'static str) {
         self.counts.upstream_failures.add(reason);
     }
 
-    /// An endpoint is avoided for a while because it failed.
+    /// Counts the ejection of an endpoint.
     pub(crate) fn upstream_ejected(&self) {
         self.counts.upstream_ejections.add(1);
     }
@@ -210,7 +211,7 @@ impl Meter {
 // === impl Protocol ===
 
 impl Protocol {
-    /// As a label's value.
+    /// Returns the value of the metric label.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Http1 => "http1",
@@ -221,7 +222,7 @@ impl Protocol {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.ended.add(1);
+        self.0.completed.add(1);
     }
 }
 

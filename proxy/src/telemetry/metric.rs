@@ -1,4 +1,4 @@
-//! A metric's description, and its samples as the `prometheus` crate takes them.
+//! Descriptions and samples of metrics, in the types of the `prometheus` crate.
 
 use std::collections::HashMap;
 
@@ -63,19 +63,19 @@ impl Kind {
 // === impl Metric ===
 
 impl Metric {
-    /// A family without samples yet.
+    /// Creates a family without samples.
     pub(super) fn family(&'static self) -> Family {
         Family { metric: self, samples: Vec::new() }
     }
 
-    /// A family with one sample, of a metric without labels.
+    /// Creates a family with one sample, for a metric without labels.
     pub(super) fn value(&'static self, value: f64) -> MetricFamily {
         let mut family = self.family();
         family.sample(&[], value);
         family.finish()
     }
 
-    /// A family with a sample for each value of the only label.
+    /// Creates a family with a sample for each value of the only label.
     pub(super) fn values<'v>(
         &'static self,
         samples: impl IntoIterator<Item = (&'v str, u64)>,
@@ -88,10 +88,10 @@ impl Metric {
     }
 }
 
-/// The descriptions of `metrics`, as a registry takes them.
+/// Returns the descriptions of `metrics`, for a registry.
 ///
 /// # Errors
-/// A name is not what the format allows.
+/// Returns an error if a name is invalid.
 pub(super) fn descriptions(metrics: &[&'static Metric]) -> prometheus::Result<Vec<Desc>> {
     let description = |metric: &&'static Metric| {
         Desc::new(
@@ -107,7 +107,7 @@ pub(super) fn descriptions(metrics: &[&'static Metric]) -> prometheus::Result<Ve
 // === impl Family ===
 
 impl Family {
-    /// Adds one sample; `values` are those of the metric's labels in their order.
+    /// Adds a sample; `values` are those of the metric's labels, in the same order.
     pub(super) fn sample(&mut self, values: &[&str], value: f64) {
         let mut sample = Sample::from_label(self.labels(values));
         if self.metric.kind == Kind::Counter {
@@ -122,7 +122,7 @@ impl Family {
         self.samples.push(sample);
     }
 
-    /// Adds one histogram, in seconds.
+    /// Adds a histogram, in seconds.
     pub(super) fn histogram(&mut self, values: &[&str], distribution: &Distribution) {
         let mut count = 0;
         let buckets = distribution.buckets.iter().zip(BOUNDS).map(|(bucket, bound)| {

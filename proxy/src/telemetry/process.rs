@@ -1,5 +1,5 @@
-//! The metrics of this process: its version, its access log, and what it uses of the machine
-//! (Linux' `/proc`; nothing where there is none).
+//! The metrics of the process: its version, access log and resource usage (from `/proc`; none
+//! without it).
 
 use std::fs;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ metrics! {
     PROCESS_THREADS: Gauge "process_threads" [] "Operating system threads in the process.";
 }
 
-/// Ticks of a second in `/proc/self/stat`: `USER_HZ`, which is 100 on all architectures that
-/// Kubernetes runs on.
-const TICKS: f64 = 100.0;
+/// Ticks per second in `/proc/self/stat`: `USER_HZ`, which is 100 on all architectures that
+/// Kubernetes supports.
+const TICKS_PER_SECOND: f64 = 100.0;
 
-/// The process' use of the machine.
+/// The resource usage of the process.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Usage {
     cpu_seconds: f64,
@@ -36,7 +36,7 @@ struct Usage {
     threads: u64,
 }
 
-/// Collects what this process is and uses.
+/// Collects the metrics of the process.
 pub(super) struct ProcessCollector {
     descriptions: Vec<Desc>,
     started: SystemTime,
@@ -80,16 +80,16 @@ impl Collector for ProcessCollector {
     }
 }
 
-/// The use of the machine as it is now.
+/// Reads the current resource usage.
 fn usage() -> Option<Usage> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    // The second field is the program's name in parentheses, which may hold anything (proc(5)).
+    // The second field is the program's name in parentheses, which may contain anything (proc(5)).
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-    let ticks = |place: usize| fields.get(place).and_then(|field| field.parse::<u64>().ok());
+    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
     Some(Usage {
-        cpu_seconds: (ticks(11)? + ticks(12)?) as f64 / TICKS,
+        cpu_seconds: (ticks(11)? + ticks(12)?) as f64 / TICKS_PER_SECOND,
         resident_bytes: number(&status, "VmRSS:")? * 1024,
         open_files: fs::read_dir("/proc/self/fd").ok()?.count(),
         max_files: number(&limits, "Max open files"),

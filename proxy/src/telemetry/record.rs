@@ -1,12 +1,12 @@
-//! The facts of one request.
+//! The access log record of a request.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Version};
 
-/// What is told of one request once it has ended. There is no place in it for credentials, bodies
-/// or queries.
+/// What metrics and the access log report about a completed request. It contains no credentials,
+/// bodies or queries.
 #[derive(Debug, Clone)]
 pub(crate) struct Record<'r> {
     /// The request's id, which has only letters, digits and `-._:=+/`.
@@ -17,40 +17,40 @@ pub(crate) struct Record<'r> {
     pub(crate) tls: bool,
     pub(crate) version: Version,
     pub(crate) method: &'r Method,
-    /// The host without port, empty where it could not be read.
+    /// The host without port; empty if invalid.
     pub(crate) host: &'r str,
-    /// The path without query, empty where it could not be read.
+    /// The path without query; empty if invalid.
     pub(crate) path: &'r str,
-    /// The status that the client got; 499 where it left before there was one.
+    /// The status of the response; 499 if the client disconnected before it.
     pub(crate) status: u16,
-    /// `grpc-status`, where the response had one.
+    /// The response's `grpc-status`, if any.
     pub(crate) grpc_status: Option<u16>,
-    /// Octets of the request's body, of the response's body.
+    /// Octets of the request's body and of the response's.
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     /// From the request's head to the response's end.
     pub(crate) duration: Duration,
     /// From the first try to the head of the backend's response.
     pub(crate) upstream_duration: Option<Duration>,
-    /// Empty, all three, where no route was taken.
+    /// Environment, service and variant; empty if no route matched.
     pub(crate) environment: &'r str,
     pub(crate) service: &'r str,
     pub(crate) variant: &'r str,
     /// The endpoint of the last try.
     pub(crate) upstream: Option<SocketAddr>,
-    /// Tries that were made.
+    /// The number of tries.
     pub(crate) tries: u32,
-    /// Who was let in, by the names that grants have; empty where credentials showed none.
+    /// The authenticated application and user; empty if none.
     pub(crate) application: &'r str,
     pub(crate) user: &'r str,
-    /// Why a credential does not hold, where one was shown to something hidden.
+    /// Why a presented credential is invalid, if the request received 404.
     pub(crate) rejected: Option<&'static str>,
-    /// What became of a login or of its end, as one word with underscores.
+    /// The outcome of a login or logout, in snake case.
     pub(crate) login: Option<&'static str>,
-    /// Why the gateway refused the request before it was routed: the word of a
+    /// Why the gateway rejected the request before routing: the reason of a
     /// [`Refusal`](crate::exchange::Refusal).
     pub(crate) refusal: Option<&'static str>,
-    /// Why the exchange failed after that, as one word with underscores.
+    /// Why the exchange failed after routing, in snake case.
     pub(crate) failure: Option<&'static str>,
     pub(crate) user_agent: Option<&'r HeaderValue>,
     pub(crate) referer: Option<&'r HeaderValue>,

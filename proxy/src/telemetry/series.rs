@@ -1,4 +1,4 @@
-//! The metrics of one service, and how many services have their own.
+//! The metrics of services, for a limited number of services.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -10,23 +10,23 @@ use foldhash::fast::RandomState;
 use super::counter::{Counter, Distribution, Histogram};
 use super::record::Record;
 
-/// Services (environment, service and variant) that have metrics of their own; those beyond count
-/// as [`OTHER`].
+/// The maximum number of services (environment, service and variant) with their own metrics;
+/// further ones count as [`OTHER`].
 pub(super) const MAX_SERIES: usize = 2_000;
 
-/// How long a service keeps its place without a request once there is no place left, in seconds.
-const IDLE: u64 = 3600;
+/// Time without requests after which a service's series may be evicted, in seconds.
+const IDLE_TIMEOUT: u64 = 3600;
 
-/// How often places are looked for, in seconds.
-const SWEEP: u64 = 60;
+/// The minimum interval between evictions, in seconds.
+const SWEEP_INTERVAL: u64 = 60;
 
-/// The labels of all services that found no place.
+/// The label value of all services beyond the limit.
 const OTHER: &str = "other";
 
-/// Codes of gRPC, 0 to 16, and one for all that is no code.
+/// The gRPC status codes 0 to 16, and one for invalid codes.
 pub(super) const GRPC_CODES: usize = 18;
 
-/// What tells services apart.
+/// The labels of a service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Labels {
     pub(super) environment: Box<str>,
@@ -34,7 +34,7 @@ pub(super) struct Labels {
     pub(super) variant: Box<str>,
 }
 
-/// The counts of one service by one worker.
+/// The counters of one service in one worker.
 #[derive(Debug, Default)]
 pub(super) struct Series {
     classes: [Counter; 5],
@@ -43,10 +43,10 @@ pub(super) struct Series {
     bytes_out: Counter,
     duration: Histogram,
     upstream: Histogram,
-    used: AtomicU64,
+    last_used: AtomicU64,
 }
 
-/// The counts of one service by all workers.
+/// The counters of one service, summed over all workers.
 #[derive(Debug, Default)]
 pub(super) struct Sum {
     pub(super) classes: [u64; 5],
@@ -57,24 +57,24 @@ pub(super) struct Sum {
     pub(super) upstream: Distribution,
 }
 
-/// All services that have metrics of their own.
+/// The series of all services.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(super) struct SeriesRegistry {
     limit: usize,
-    places: Mutex<Places>,
-    /// Changes when places were taken away: then every worker asks for its places again.
+    services: Mutex<Services>,
+    /// Changes with each eviction: then workers clear their caches.
     generation: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Places {
+struct Services {
     series: HashMap<Labels, Vec<(usize, Arc<Series>)>>,
-    swept: u64,
+    last_sweep: u64,
 }
 
-/// A worker's way to its series, without the directory's lock.
+/// A worker's cache of its series, which avoids the registry's lock.
 #[derive(Debug)]
-pub(super) struct Shelf {
+pub(super) struct WorkerSeries {
     worker: usize,
     hasher: RandomState,
     series: HashMap<u64, (Labels, Arc<Series>), RandomState>,
@@ -96,7 +96,7 @@ impl Labels {
         Self { environment: OTHER.into(), service: OTHER.into(), variant: OTHER.into() }
     }
 
-    fn are(&self, record: &Record<'_>) -> bool {
+    fn match_record(&self, record: &Record<'_>) -> bool {
         *self.environment == *record.environment
             && *self.service == *record.service
             && *self.variant == *record.variant
@@ -125,7 +125,7 @@ impl Series {
         if let Some(duration) = record.upstream_duration {
             self.upstream.observe(duration);
         }
-        self.used.store(now, Ordering::Relaxed);
+        self.last_used.store(now, Ordering::Relaxed);
     }
 }
 
@@ -146,46 +146,47 @@ impl Sum {
     }
 }
 
-// === impl Directory ===
+// === impl SeriesRegistry ===
 
-impl Directory {
+impl SeriesRegistry {
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, places: Mutex::default(), generation: AtomicU64::new(0) }
+        Self { limit, services: Mutex::default(), generation: AtomicU64::new(0) }
     }
 
-    /// The series of `worker` for a request, in the place of its service or, where there is none
-    /// left, of all others.
-    fn admit(&self, worker: usize, labels: Labels, now: u64) -> Arc<Series> {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.has_none_for(&labels, self.limit) && now.saturating_sub(places.swept) >= SWEEP {
-            places.swept = now;
-            if places.sweep(now) {
+    /// Returns the series of a service in `worker`; beyond the limit, that of [`OTHER`].
+    fn series(&self, worker: usize, labels: Labels, now: u64) -> Arc<Series> {
+        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        if services.is_full_for(&labels, self.limit)
+            && now.saturating_sub(services.last_sweep) >= SWEEP_INTERVAL
+        {
+            services.last_sweep = now;
+            if services.sweep(now) {
                 self.generation.fetch_add(1, Ordering::Relaxed);
             }
         }
         let labels =
-            if places.has_none_for(&labels, self.limit) { Labels::other() } else { labels };
-        let workers = places.series.entry(labels).or_default();
+            if services.is_full_for(&labels, self.limit) { Labels::other() } else { labels };
+        let workers = services.series.entry(labels).or_default();
         if let Some((_, series)) = workers.iter().find(|(index, _)| *index == worker) {
             return Arc::clone(series);
         }
-        let series = Arc::new(Series { used: AtomicU64::new(now), ..Series::default() });
+        let series = Arc::new(Series { last_used: AtomicU64::new(now), ..Series::default() });
         workers.push((worker, Arc::clone(&series)));
         series
     }
 
-    /// The sum over all workers for each service, in the order of their labels.
+    /// Returns the sum over all workers for each service, ordered by labels.
     pub(super) fn all(&self) -> Vec<(Labels, Sum)> {
-        // Copied first: a worker that meets a new service must not wait for the sums.
-        let places: Vec<_> = {
-            let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-            places
+        // Copy first, so that workers do not wait for the sums.
+        let copies: Vec<_> = {
+            let services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+            services
                 .series
                 .iter()
                 .map(|(labels, workers)| (labels.clone(), workers.clone()))
                 .collect()
         };
-        let mut sums: Vec<(Labels, Sum)> = places
+        let mut sums: Vec<(Labels, Sum)> = copies
             .into_iter()
             .map(|(labels, workers)| {
                 let mut sum = Sum::default();
@@ -198,54 +199,53 @@ impl Directory {
     }
 }
 
-// === impl Places ===
+// === impl Services ===
 
-impl Places {
-    /// Whether all places are taken, and none by `labels`. That of all others is one more.
-    fn has_none_for(&self, labels: &Labels, limit: usize) -> bool {
-        let others = usize::from(self.series.contains_key(&Labels::other()));
-        self.series.len() - others >= limit && !self.series.contains_key(labels)
+impl Services {
+    /// Returns whether the limit is reached and `labels` have no series. [`OTHER`] does not count.
+    fn is_full_for(&self, labels: &Labels, limit: usize) -> bool {
+        let other = usize::from(self.series.contains_key(&Labels::other()));
+        self.series.len() - other >= limit && !self.series.contains_key(labels)
     }
 
-    /// Takes away the places of services that have had no request for long, and says whether there
-    /// were any.
+    /// Evicts the series of idle services, and returns whether there were any.
     fn sweep(&mut self, now: u64) -> bool {
         let before = self.series.len();
         let other = Labels::other();
         self.series.retain(|labels, workers| {
-            let used = workers
+            let last_used = workers
                 .iter()
-                .map(|(_, series)| series.used.load(Ordering::Relaxed))
+                .map(|(_, series)| series.last_used.load(Ordering::Relaxed))
                 .max()
                 .unwrap_or_default();
-            *labels == other || now.saturating_sub(used) < IDLE
+            *labels == other || now.saturating_sub(last_used) < IDLE_TIMEOUT
         });
         self.series.len() < before
     }
 }
 
-// === impl Shelf ===
+// === impl WorkerSeries ===
 
-impl Shelf {
+impl WorkerSeries {
     pub(super) fn new(worker: usize) -> Self {
         Self { worker, hasher: RandomState::default(), series: HashMap::default(), generation: 0 }
     }
 
-    /// Counts a request that ended at `now`, in seconds since 1970.
-    pub(super) fn count(&mut self, directory: &Directory, record: &Record<'_>, now: u64) {
-        let generation = directory.generation.load(Ordering::Relaxed);
-        // Environments come and go; what is held of those that went is forgotten with the rest.
-        if self.generation != generation || self.series.len() > directory.limit.saturating_mul(2) {
+    /// Counts a request; `now` is in seconds since 1970.
+    pub(super) fn count(&mut self, registry: &SeriesRegistry, record: &Record<'_>, now: u64) {
+        let generation = registry.generation.load(Ordering::Relaxed);
+        // Clear the cache after evictions, and when it contains many deleted services.
+        if self.generation != generation || self.series.len() > registry.limit.saturating_mul(2) {
             self.series.clear();
             self.generation = generation;
         }
         let hash = self.hasher.hash_one((record.environment, record.service, record.variant));
         if let Some((labels, series)) = self.series.get(&hash)
-            && labels.are(record)
+            && labels.match_record(record)
         {
             return series.count(record, now);
         }
-        let series = directory.admit(self.worker, Labels::of(record), now);
+        let series = registry.series(self.worker, Labels::of(record), now);
         series.count(record, now);
         self.series.insert(hash, (Labels::of(record), series));
     }
@@ -256,42 +256,42 @@ mod tests {
     use super::*;
     use crate::telemetry::tests::record;
 
-    fn counted(directory: &Directory) -> Vec<(String, u64)> {
-        directory
+    fn counted(registry: &SeriesRegistry) -> Vec<(String, u64)> {
+        registry
             .all()
             .into_iter()
             .map(|(labels, sum)| (labels.service.into_string(), sum.classes.iter().sum()))
             .collect()
     }
 
-    fn count(shelf: &mut Shelf, directory: &Directory, service: &str, now: u64) {
-        shelf.count(directory, &Record { service, ..record() }, now);
+    fn count(worker: &mut WorkerSeries, registry: &SeriesRegistry, service: &str, now: u64) {
+        worker.count(registry, &Record { service, ..record() }, now);
     }
 
     #[test]
     fn services_beyond_the_limit_are_counted_together() {
-        let directory = Directory::new(2);
-        let (mut first, mut second) = (Shelf::new(1), Shelf::new(2));
+        let registry = SeriesRegistry::new(2);
+        let (mut first, mut second) = (WorkerSeries::new(1), WorkerSeries::new(2));
         for service in ["a", "b", "c", "d", "a"] {
-            count(&mut first, &directory, service, 0);
-            count(&mut second, &directory, service, 0);
+            count(&mut first, &registry, service, 0);
+            count(&mut second, &registry, service, 0);
         }
-        let mut counts = counted(&directory);
+        let mut counts = counted(&registry);
         counts.sort();
         assert_eq!(counts, [("a".to_owned(), 4), ("b".to_owned(), 2), ("other".to_owned(), 4)]);
     }
 
     #[test]
-    fn a_service_that_is_gone_makes_room_for_another() {
-        let directory = Directory::new(2);
-        let mut shelf = Shelf::new(1);
-        count(&mut shelf, &directory, "gone", 0);
-        count(&mut shelf, &directory, "busy", 0);
-        count(&mut shelf, &directory, "late", 100);
-        count(&mut shelf, &directory, "busy", IDLE);
-        count(&mut shelf, &directory, "new", IDLE + 1);
-        count(&mut shelf, &directory, "new", IDLE + 1);
-        let names: Vec<_> = counted(&directory).into_iter().map(|(name, _)| name).collect();
+    fn idle_services_are_evicted_for_new_ones() {
+        let registry = SeriesRegistry::new(2);
+        let mut worker = WorkerSeries::new(1);
+        count(&mut worker, &registry, "gone", 0);
+        count(&mut worker, &registry, "busy", 0);
+        count(&mut worker, &registry, "late", 100);
+        count(&mut worker, &registry, "busy", IDLE_TIMEOUT);
+        count(&mut worker, &registry, "new", IDLE_TIMEOUT + 1);
+        count(&mut worker, &registry, "new", IDLE_TIMEOUT + 1);
+        let names: Vec<_> = counted(&registry).into_iter().map(|(name, _)| name).collect();
         assert!(
             names.contains(&"new".to_owned())
                 && names.contains(&"busy".to_owned())

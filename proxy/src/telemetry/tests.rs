@@ -56,13 +56,13 @@ fn telemetry(access_log: AccessLogSettings) -> Arc<Telemetry> {
     Telemetry::new(&settings(access_log), Arc::default(), certificates, NOW).unwrap()
 }
 
-fn silent() -> Arc<Telemetry> {
+fn without_log() -> Arc<Telemetry> {
     telemetry(AccessLogSettings { format: AccessLogFormat::None, file: None })
 }
 
 #[test]
-fn what_workers_count_is_added_up() {
-    let telemetry = silent();
+fn counters_of_workers_are_added_up() {
+    let telemetry = without_log();
     let (first, second) = (telemetry.meter(), telemetry.meter());
     first.record(&record(), NOW);
     second.record(&record(), NOW);
@@ -84,10 +84,10 @@ fn what_workers_count_is_added_up() {
 }
 
 #[test]
-fn what_is_open_is_counted_until_it_is_dropped() {
-    let telemetry = silent();
+fn open_connections_and_requests_count_until_dropped() {
+    let telemetry = without_log();
     let (first, second) = (telemetry.meter(), telemetry.meter());
-    let held = (
+    let open = (
         first.request(),
         second.request(),
         first.connection("https", Protocol::Http2),
@@ -103,19 +103,19 @@ fn what_is_open_is_counted_until_it_is_dropped() {
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }
-    drop(held);
+    drop(open);
     assert!(telemetry.metrics().unwrap().contains("portcullis_requests_in_flight 0\n"));
 }
 
 #[test]
-fn labels_cannot_break_out_of_the_exposition() {
-    let telemetry = silent();
+fn label_values_are_escaped() {
+    let telemetry = without_log();
     telemetry.meter().record(&Record { service: "a\"b\\c\nd", ..record() }, NOW);
     assert!(telemetry.metrics().unwrap().contains("service=\"a\\\"b\\\\c\\nd\""));
 }
 
 #[test]
-fn the_access_log_follows_a_file_that_is_rotated() {
+fn the_access_log_supports_rotation() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
     let telemetry =
@@ -142,16 +142,16 @@ fn the_access_log_follows_a_file_that_is_rotated() {
     assert!(new.contains("after") && new.ends_with("}\n"), "{new}");
 }
 
-/// The table in `docs/metrics.md`, made from the metrics.
+/// Compares the table in `docs/metrics.md` with the metrics.
 #[test]
-fn the_documentation_lists_every_metric_and_no_other() {
+fn the_documentation_lists_all_metrics() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
     let documentation = std::fs::read_to_string(path).unwrap();
     let rows: Vec<&str> = documentation
         .lines()
         .filter(|line| line.starts_with("| `portcullis_") || line.starts_with("| `process_"))
         .collect();
-    let wanted: Vec<String> =
+    let expected: Vec<String> =
         [workers::METRICS, control::METRICS, process::METRICS, listeners::METRICS]
             .concat()
             .into_iter()
@@ -167,13 +167,13 @@ fn the_documentation_lists_every_metric_and_no_other() {
                 )
             })
             .collect();
-    assert_eq!(rows, wanted);
+    assert_eq!(rows, expected);
 }
 
 #[test]
-fn a_metric_without_labels_has_a_sample_from_the_start() {
-    let text = silent().metrics().unwrap();
-    // Nothing was read from a source yet.
+fn metrics_without_labels_always_have_a_sample() {
+    let text = without_log().metrics().unwrap();
+    // No source has been read.
     let unknown = "portcullis_configuration_age_seconds";
     for metric in
         [workers::METRICS, control::METRICS, process::METRICS, listeners::METRICS].concat()
@@ -187,8 +187,8 @@ fn a_metric_without_labels_has_a_sample_from_the_start() {
 }
 
 #[test]
-fn every_family_has_help_and_kind_once_and_families_come_by_name() {
-    let telemetry = silent();
+fn families_are_unique_and_ordered_by_name() {
+    let telemetry = without_log();
     let (first, second) = (telemetry.meter(), telemetry.meter());
     for meter in [&first, &second] {
         meter.record(&Record { grpc_status: Some(99), failure: Some("connect"), ..record() }, NOW);

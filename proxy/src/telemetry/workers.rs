@@ -1,14 +1,14 @@
-//! The metrics that workers count, added up when they are collected.
+//! The metrics of workers, added up for each scrape.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
-use super::counter::Tally;
+use super::counter::LabeledCounter;
 use super::meter::Counts;
 use super::metric::{Metric, descriptions, metrics};
-use super::series::{Directory, Labels, MAX_SERIES, Sum};
+use super::series::{Labels, MAX_SERIES, SeriesRegistry, Sum};
 
 metrics! {
     REQUESTS: Counter "portcullis_requests_total" ["environment", "service", "variant", "code"] "Requests completed, by class of status code (1xx to 5xx). Environment, service and variant are empty for requests that matched no route.";
@@ -42,16 +42,16 @@ metrics! {
 #[derive(Debug)]
 pub(super) struct Workers {
     counts: Mutex<Vec<Arc<Counts>>>,
-    series: Arc<Directory>,
+    series: Arc<SeriesRegistry>,
 }
 
-/// Collects what all workers counted.
+/// Collects the counters of all workers.
 pub(super) struct WorkerCollector {
     descriptions: Vec<Desc>,
     workers: Arc<Workers>,
 }
 
-/// What was read of all workers at one time.
+/// A copy of all workers' counters.
 struct Collected {
     counts: Vec<Arc<Counts>>,
     series: Vec<(Labels, Sum)>,
@@ -61,12 +61,12 @@ struct Collected {
 
 impl Default for Workers {
     fn default() -> Self {
-        Self { counts: Mutex::default(), series: Arc::new(Directory::new(MAX_SERIES)) }
+        Self { counts: Mutex::default(), series: Arc::new(SeriesRegistry::new(MAX_SERIES)) }
     }
 }
 
 impl Workers {
-    /// The number and the counters of one more worker.
+    /// Adds a worker, and returns its number and counters.
     pub(super) fn add(&self) -> (usize, Arc<Counts>) {
         let counts = Arc::new(Counts::default());
         let mut all = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,8 +74,8 @@ impl Workers {
         (all.len(), counts)
     }
 
-    /// The series of all services.
-    pub(super) fn series(&self) -> &Arc<Directory> {
+    /// Returns the series of all services.
+    pub(super) fn series(&self) -> &Arc<SeriesRegistry> {
         &self.series
     }
 }
@@ -139,12 +139,10 @@ impl Collected {
 
     fn requests(&self) -> [MetricFamily; 6] {
         [
-            IN_FLIGHT.value(self.open(|counts| counts.begun.get(), |counts| counts.ended.get())),
+            IN_FLIGHT
+                .value(self.open(|counts| counts.started.get(), |counts| counts.completed.get())),
             REQUEST_MEMORY.value(
-                self.open(
-                    |counts| counts.heads_taken.get(),
-                    |counts| counts.heads_given_back.get(),
-                ),
+                self.open(|counts| counts.heads_taken.get(), |counts| counts.heads_released.get()),
             ),
             self.by_label(&REFUSALS, |counts| &counts.refusals),
             self.by_label(&REJECTED, |counts| &counts.rejected),
@@ -154,9 +152,9 @@ impl Collected {
     }
 
     fn clients(&self) -> [MetricFamily; 7] {
-        // What closed is read first: a connection that opens and closes meanwhile is not missing.
-        let closed = self.tallied(|counts| &counts.closed);
-        let opened = self.tallied(|counts| &counts.opened);
+        // Read closed connections first, so that they never exceed the opened ones.
+        let closed = self.labeled(|counts| &counts.closed);
+        let opened = self.labeled(|counts| &counts.opened);
         let mut connections = CONNECTIONS.family();
         let mut open = CONNECTIONS_OPEN.family();
         for (label, count) in opened {
@@ -193,7 +191,7 @@ impl Collected {
         self.sum(number) as f64
     }
 
-    /// What was opened and is not closed. What closed is read first, so that it is never more.
+    /// Returns opened minus closed. Reads `closed` first, so that it never exceeds `opened`.
     fn open(&self, opened: impl Fn(&Counts) -> u64, closed: impl Fn(&Counts) -> u64) -> f64 {
         let closed = self.sum(closed);
         self.sum(opened).saturating_sub(closed) as f64
@@ -203,10 +201,13 @@ impl Collected {
         self.counts.iter().map(|counts| number(counts)).sum()
     }
 
-    fn tallied<L: Copy + Ord>(&self, tally: impl Fn(&Counts) -> &Tally<L>) -> Vec<(L, u64)> {
+    fn labeled<L: Copy + Ord>(
+        &self,
+        counter: impl Fn(&Counts) -> &LabeledCounter<L>,
+    ) -> Vec<(L, u64)> {
         let mut sums = Vec::new();
         for counts in &self.counts {
-            tally(counts).add_to(&mut sums);
+            counter(counts).add_to(&mut sums);
         }
         sums
     }
@@ -214,18 +215,18 @@ impl Collected {
     fn by_label(
         &self,
         metric: &'static Metric,
-        tally: impl Fn(&Counts) -> &Tally<&'static str>,
+        counter: impl Fn(&Counts) -> &LabeledCounter<&'static str>,
     ) -> MetricFamily {
-        metric.values(self.tallied(tally))
+        metric.values(self.labeled(counter))
     }
 
     fn by_labels(
         &self,
         metric: &'static Metric,
-        tally: impl Fn(&Counts) -> &Tally<(&'static str, &'static str)>,
+        counter: impl Fn(&Counts) -> &LabeledCounter<(&'static str, &'static str)>,
     ) -> MetricFamily {
         let mut family = metric.family();
-        for ((first, second), count) in self.tallied(tally) {
+        for ((first, second), count) in self.labeled(counter) {
             family.sample(&[first, second], count as f64);
         }
         family.finish()

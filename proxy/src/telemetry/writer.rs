@@ -1,8 +1,8 @@
 //! The thread that writes the access log.
 //!
-//! A worker appends to a buffer of its own; the thread takes the whole buffer from time to time.
-//! Where the thread cannot write as fast as workers append, lines are dropped and counted: no
-//! worker ever waits for a disk or a pipe.
+//! Each worker appends to its own buffer, which the thread swaps out periodically. If workers
+//! append faster than the thread writes, lines are dropped and counted: workers never wait for a
+//! disk or pipe.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -13,25 +13,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-/// Octets that a worker's buffer holds; lines that come when it is full are dropped.
+/// The maximum size of a worker's buffer, in octets; further lines are dropped.
 pub(super) const MAX_BUFFER: usize = 1024 * 1024;
 
-/// Octets after which the thread is woken before its time.
-const WAKE: usize = 64 * 1024;
+/// The buffer size at which the thread is woken early, in octets.
+const WAKE_SIZE: usize = 64 * 1024;
 
-/// How long a line waits at most.
-const INTERVAL: Duration = Duration::from_millis(200);
+/// The maximum delay of a line.
+const WRITE_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long the thread may take to write the last lines: whoever reads them may have stopped.
-const CLOSE: Duration = Duration::from_secs(2);
+/// Timeout for writing the last lines: the reader of a pipe may have stopped.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The log and its thread.
+/// The access log and its thread.
 #[derive(Debug)]
 pub(super) struct AccessLog {
     shared: Arc<Shared>,
     writer: Thread,
-    /// Disconnected when the thread has ended.
-    ended: Mutex<Receiver<()>>,
+    /// Disconnected when the thread has stopped.
+    stopped: Mutex<Receiver<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ struct Shared {
     closing: AtomicBool,
 }
 
-/// Where one worker's lines wait.
+/// The lines of a worker that are not yet written.
 #[derive(Debug)]
 pub(super) struct Buffer {
     lines: Mutex<Vec<u8>>,
@@ -49,7 +49,7 @@ pub(super) struct Buffer {
     writer: Thread,
 }
 
-/// Where lines go.
+/// The destination of lines.
 enum Target {
     Stdout,
     File { path: PathBuf, file: File },
@@ -58,20 +58,20 @@ enum Target {
 // === impl AccessLog ===
 
 impl AccessLog {
-    /// Opens `file`, or standard output where there is none, and starts the thread.
+    /// Opens `file`, or standard output if `None`, and starts the thread.
     pub(super) fn start(file: Option<PathBuf>) -> io::Result<Self> {
         let target = Target::open(file)?;
         let shared = Arc::new(Shared::default());
-        let held = Arc::clone(&shared);
-        let (ends, ended) = mpsc::channel::<()>();
+        let running = Arc::clone(&shared);
+        let (sender, stopped) = mpsc::channel::<()>();
         let thread = thread::Builder::new().name("access-log".to_owned()).spawn(move || {
-            held.run(target);
-            drop(ends);
+            running.run(target);
+            drop(sender);
         })?;
-        Ok(Self { shared, writer: thread.thread().clone(), ended: Mutex::new(ended) })
+        Ok(Self { shared, writer: thread.thread().clone(), stopped: Mutex::new(stopped) })
     }
 
-    /// A buffer for one more worker.
+    /// Creates the buffer of a worker.
     pub(super) fn buffer(&self) -> Arc<Buffer> {
         let buffer = Arc::new(Buffer {
             lines: Mutex::default(),
@@ -86,8 +86,7 @@ impl AccessLog {
         buffer
     }
 
-    /// Lines that were dropped because they came faster than they could be written, or could not be
-    /// written at all.
+    /// Returns the number of lines that were dropped because a buffer was full or writing failed.
     pub(super) fn dropped(&self) -> u64 {
         let buffers = self.shared.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         let dropped: u64 =
@@ -95,11 +94,12 @@ impl AccessLog {
         dropped + self.shared.unwritten.load(Ordering::Relaxed)
     }
 
-    /// Writes what is there and ends the thread; waits for it for [`CLOSE`] at most.
+    /// Writes the remaining lines and stops the thread; waits at most [`CLOSE_TIMEOUT`].
     pub(super) fn close(&self) {
         self.shared.closing.store(true, Ordering::Release);
         self.writer.unpark();
-        let _ = self.ended.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(CLOSE);
+        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = stopped.recv_timeout(CLOSE_TIMEOUT);
     }
 }
 
@@ -128,7 +128,7 @@ impl Shared {
             if closing {
                 return;
             }
-            thread::park_timeout(INTERVAL);
+            thread::park_timeout(WRITE_INTERVAL);
         }
     }
 }
@@ -136,8 +136,8 @@ impl Shared {
 // === impl Buffer ===
 
 impl Buffer {
-    /// Lets `format` append one line. The lock is held elsewhere only while two pointers are
-    /// swapped.
+    /// Appends a line with `format`. The lock is not contended: the thread holds it only to swap
+    /// the buffer.
     pub(super) fn write(&self, format: impl FnOnce(&mut Vec<u8>)) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let before = lines.len();
@@ -148,12 +148,12 @@ impl Buffer {
         format(&mut lines);
         let after = lines.len();
         drop(lines);
-        if before < WAKE && after >= WAKE {
+        if before < WAKE_SIZE && after >= WAKE_SIZE {
             self.writer.unpark();
         }
     }
 
-    /// Takes the lines, and leaves the empty `batch` with its capacity.
+    /// Swaps the lines with the empty `batch`, whose capacity is reused.
     fn swap(&self, batch: &mut Vec<u8>) {
         std::mem::swap(&mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner), batch);
     }
@@ -177,8 +177,7 @@ impl Target {
                 stdout.flush()
             }
             Self::File { path, file } => {
-                // Whoever rotates logs renames the file; the next lines go to a new one of the old
-                // name.
+                // Log rotation renames the file: then create a new one.
                 if !is_same(path, file) {
                     *file = append(path)?;
                 }

@@ -1,4 +1,4 @@
-//! Connections to pods: TCP, and TLS where the Service says so.
+//! Connections to pods: TCP, and TLS if the Service requires it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,22 +21,21 @@ use tokio_rustls::client::TlsStream;
 
 use crate::telemetry::{Meter, UpstreamConnection};
 
-/// How long a connection is silent before TCP asks whether the peer is still there, and how often
-/// it asks then.
+/// TCP keepalive: idle time before the first probe, and interval of probes.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(5));
 
-/// The authorities that pods' certificates are checked against.
+/// The certificate authorities that pods' certificates are verified against.
 #[derive(Clone)]
 pub(crate) struct Authorities(Arc<ClientConfig>);
 
-/// Makes connections as the configuration says.
+/// Establishes connections to pods.
 pub(super) struct Connector {
     pub(super) settings: Arc<Settings>,
     pub(super) meter: Rc<Meter>,
     tls: Option<TlsConnector>,
 }
 
-/// A connection to a pod, counted for as long as it lives.
+/// A connection to a pod, counted in metrics until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Transport {
     stream: Stream,
@@ -55,7 +54,7 @@ impl Authorities {
     /// Reads a PEM file of certificates.
     ///
     /// # Errors
-    /// It cannot be read, or holds no authority.
+    /// It cannot be read, or contains no certificate.
     pub(crate) fn read(file: &Path) -> Result<Self, AuthoritiesError> {
         let config = tls_roots::client_config(tls_roots::read(file)?, &[b"h2", b"http/1.1"])?;
         Ok(Self(Arc::new(config)))
@@ -77,13 +76,13 @@ impl Connector {
         }
     }
 
-    /// A connection without TLS.
+    /// Connects without TLS.
     pub(super) async fn plain(&self, address: SocketAddr) -> io::Result<Transport> {
         let stream = self.within(self.tcp(address)).await?;
         Ok(self.transport(Stream::Plain(stream)))
     }
 
-    /// A connection with TLS, to a pod whose certificate is valid for `server_name`.
+    /// Connects with TLS to a pod whose certificate is valid for `server_name`.
     pub(super) async fn tls(
         &self,
         address: SocketAddr,
@@ -112,8 +111,8 @@ impl Connector {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let socket = SockRef::from(&stream);
-        // A pod whose link was cut answers nothing, not even a reset: what was sent to it must be
-        // acknowledged in this time.
+        // An unreachable pod sends nothing, not even a reset: it must acknowledge what was sent
+        // within this time.
         socket.set_tcp_user_timeout(Some(self.settings.timeouts.connect))?;
         let (idle, interval) = KEEPALIVE;
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval))?;
@@ -124,7 +123,7 @@ impl Connector {
 // === impl Transport ===
 
 impl Transport {
-    /// Whether the peer chose HTTP/2 by ALPN.
+    /// Whether ALPN negotiated HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
         match &self.stream {
             Stream::Plain(_) => false,

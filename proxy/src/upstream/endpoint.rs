@@ -1,5 +1,4 @@
-//! One pod's address as a worker knows it: its load, its connections, and whether it could be
-//! reached.
+//! One endpoint of a worker: its load, its connections, and its ejection.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -15,22 +14,22 @@ use super::http1::{Http1Exchange, Idle};
 use super::http2::{ClientSettings, Http2Client};
 use crate::http1::head::HeadLimits;
 
-/// How long an endpoint that could not be connected to is avoided.
-const SUSPECT: Duration = Duration::from_secs(5);
-/// HTTP/2 connections to one endpoint; requests beyond their streams wait in the last of them.
+/// How long an unreachable endpoint is ejected.
+const EJECTION: Duration = Duration::from_secs(5);
+/// Maximum HTTP/2 connections to one endpoint; further requests wait in the last of them.
 const HTTP2_CONNECTIONS: usize = 8;
 
-/// One address.
+/// One address of a backend.
 pub(crate) struct Endpoint {
     address: SocketAddr,
     protocol: UpstreamProtocol,
     connector: Rc<Connector>,
     in_flight: Cell<u32>,
-    suspect_until: Cell<Option<Instant>>,
-    /// The one used last is used next, so that those not needed grow old.
+    ejected_until: Cell<Option<Instant>>,
+    /// The most recently used connection is reused first, so that surplus ones reach their timeout.
     idle: RefCell<Vec<Idle>>,
     http2: RefCell<Vec<Http2Client>>,
-    /// Set while a connection is being made that many requests may share.
+    /// Set while a connection is being established that many requests may share.
     connecting: RefCell<Option<Rc<Notify>>>,
 }
 
@@ -47,7 +46,7 @@ impl Endpoint {
             protocol,
             connector,
             in_flight: Cell::new(0),
-            suspect_until: Cell::new(None),
+            ejected_until: Cell::new(None),
             idle: RefCell::default(),
             http2: RefCell::default(),
             connecting: RefCell::default(),
@@ -58,22 +57,22 @@ impl Endpoint {
         self.address
     }
 
-    /// Exchanges under way from this worker.
+    /// Exchanges in flight from this worker.
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.get()
     }
 
-    /// Whether it lately could not be reached.
-    pub(super) fn is_suspect(&self, now: Instant) -> bool {
-        self.suspect_until.get().is_some_and(|until| now < until)
+    /// Whether the endpoint is ejected.
+    pub(super) fn is_ejected(&self, now: Instant) -> bool {
+        self.ejected_until.get().is_some_and(|until| now < until)
     }
 
-    /// Says that it could not be reached, or fell silent: others are preferred for a while.
-    pub(crate) fn suspect(&self, now: Instant) {
-        if !self.is_suspect(now) {
+    /// Ejects the endpoint for a while because it was unreachable or did not respond.
+    pub(crate) fn eject(&self, now: Instant) {
+        if !self.is_ejected(now) {
             self.connector.meter.upstream_ejected();
         }
-        self.suspect_until.set(Some(now + SUSPECT));
+        self.ejected_until.set(Some(now + EJECTION));
     }
 
     pub(super) fn begin(&self) {
@@ -84,7 +83,7 @@ impl Endpoint {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
     }
 
-    /// Keeps a connection for the next request.
+    /// Returns an idle connection to the pool, if there is room.
     pub(super) fn keep(&self, connection: Idle) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.connector.settings.limits.idle_connections_per_endpoint.get() {
@@ -92,7 +91,7 @@ impl Endpoint {
         }
     }
 
-    /// Closes what has been idle for too long or was closed by the pod.
+    /// Removes connections that reached the idle timeout or were closed by the pod.
     pub(super) fn sweep(&self, now: Instant) {
         let timeout = self.connector.settings.timeouts.upstream_idle;
         self.idle
@@ -101,11 +100,11 @@ impl Endpoint {
         self.http2.borrow_mut().retain(Http2Client::is_open);
     }
 
-    /// Sends a request's head, over a connection that is there or a new one. Making one is boxed:
-    /// it is rare, and would make the future of every request several times as large.
+    /// Sends a request's head over a pooled or a new connection. Connecting is boxed: it is rare,
+    /// and would make the future of every request several times as large.
     ///
     /// # Errors
-    /// Nothing was sent: another endpoint may be tried.
+    /// Nothing was sent: the request may be sent to another endpoint.
     pub(crate) async fn start(
         self: &Rc<Self>,
         message: &Message<'_>,
@@ -127,11 +126,11 @@ impl Endpoint {
         self.check_room()?;
         let transport = Box::pin(self.connector.plain(self.address))
             .await
-            .map_err(|error| self.unconnected(&error))?;
+            .map_err(|error| self.connect_failed(&error))?;
         Ok(Kind::Http1(Http1Exchange::on_new(transport, message, self.head_limits())))
     }
 
-    /// A connection that waits and is alive.
+    /// Takes a live idle connection from the pool.
     fn checkout(&self, now: Instant) -> Option<Idle> {
         let timeout = self.connector.settings.timeouts.upstream_idle;
         let mut idle = self.idle.borrow_mut();
@@ -154,7 +153,7 @@ impl Endpoint {
             let _connecting = self.connecting();
             let transport = Box::pin(self.connector.plain(self.address))
                 .await
-                .map_err(|error| self.unconnected(&error))?;
+                .map_err(|error| self.connect_failed(&error))?;
             self.add(transport);
         }
     }
@@ -175,7 +174,7 @@ impl Endpoint {
             self.check_room()?;
             let transport = Box::pin(self.connector.tls(self.address, server_name))
                 .await
-                .map_err(|error| self.unconnected(&error))?;
+                .map_err(|error| self.connect_failed(&error))?;
             if !transport.is_http2() {
                 return Ok(Kind::Http1(Http1Exchange::on_new(
                     transport,
@@ -187,8 +186,8 @@ impl Endpoint {
         }
     }
 
-    /// The first HTTP/2 connection with a stream to spare; the last one where there are as many as
-    /// are allowed.
+    /// Returns the first HTTP/2 connection with a free stream, or the last one if no more
+    /// connections are allowed.
     fn usable(&self) -> Option<Http2Client> {
         let mut clients = self.http2.borrow_mut();
         if let Some(client) = clients.iter().find(|client| client.is_usable()) {
@@ -198,13 +197,12 @@ impl Endpoint {
         if clients.len() < HTTP2_CONNECTIONS { None } else { clients.last().cloned() }
     }
 
-    /// Waits while another request makes a connection that this one may share; `false` where none
-    /// does.
+    /// Waits while another request establishes a connection to share; returns `false` if none does.
     async fn wait_for_connection(&self) -> bool {
-        let made = self.connecting.borrow().clone();
-        match made {
-            Some(made) => {
-                made.notified().await;
+        let connecting = self.connecting.borrow().clone();
+        match connecting {
+            Some(done) => {
+                done.notified().await;
                 true
             }
             None => false,
@@ -212,9 +210,9 @@ impl Endpoint {
     }
 
     fn connecting(&self) -> Connecting<'_> {
-        let made = Rc::new(Notify::new());
-        *self.connecting.borrow_mut() = Some(Rc::clone(&made));
-        Connecting { endpoint: self, made }
+        let done = Rc::new(Notify::new());
+        *self.connecting.borrow_mut() = Some(Rc::clone(&done));
+        Connecting { endpoint: self, done }
     }
 
     fn add(&self, transport: Transport) {
@@ -227,15 +225,15 @@ impl Endpoint {
         if self.in_flight.get() as usize >= limit { Err(Failed::Full) } else { Ok(()) }
     }
 
-    fn unconnected(&self, error: &std::io::Error) -> Failed {
-        tracing::debug!(address = %self.address, %error, "no connection to an endpoint");
+    fn connect_failed(&self, error: &std::io::Error) -> Failed {
+        tracing::debug!(address = %self.address, %error, "failed to connect to the endpoint");
         self.connector.meter.upstream_failed(if error.kind() == std::io::ErrorKind::TimedOut {
             "timeout"
         } else {
             "connect"
         });
-        self.suspect(Instant::now());
-        Failed::Unconnected
+        self.eject(Instant::now());
+        Failed::ConnectFailed
     }
 
     fn head_limits(&self) -> HeadLimits {
@@ -246,16 +244,15 @@ impl Endpoint {
     }
 }
 
-/// A connection being made. When it is there, has failed, or nobody wants it any more, those who
-/// wait for it look again.
+/// A connection being established. On drop (success, failure or cancellation), waiters retry.
 struct Connecting<'a> {
     endpoint: &'a Endpoint,
-    made: Rc<Notify>,
+    done: Rc<Notify>,
 }
 
 impl Drop for Connecting<'_> {
     fn drop(&mut self) {
         self.endpoint.connecting.borrow_mut().take();
-        self.made.notify_waiters();
+        self.done.notify_waiters();
     }
 }

@@ -1,4 +1,4 @@
-//! One request and its response with a backend, over whichever HTTP version.
+//! One request to a backend and its response, independent of the HTTP version.
 
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -10,21 +10,21 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::endpoint::Endpoint;
 use super::http1::{Http1Exchange, Http1Response, Http1Sink};
 use super::http2::{self, Http2Exchange};
-use crate::access::identity_headers::Introduction;
+use crate::access::identity_headers::IdentityHeaders;
 use crate::exchange::{BodyLength, Broken, Frame, ResponseHead, Sink, Source};
 
-/// A request as it goes to a backend; it can be sent more than once.
+/// A request to a backend; it can be sent more than once.
 #[derive(Debug)]
 pub(crate) struct Message<'a> {
     pub(crate) method: &'a Method,
     /// The client's host with its explicit port: `Host`, or `:authority`.
     pub(crate) host: &'a HeaderValue,
     pub(crate) target: &'a PathAndQuery,
-    /// End-to-end fields, without those that frame the message.
+    /// End-to-end fields, without those that frame the body.
     pub(crate) headers: &'a HeaderMap,
-    /// What is told of the caller, under names that are not among the others.
-    pub(crate) told: Option<&'a Introduction>,
-    /// [`BodyLength::Tunnel`] asks for a WebSocket.
+    /// The caller's identity, under names that `headers` does not contain.
+    pub(crate) identity_headers: Option<&'a IdentityHeaders>,
+    /// [`BodyLength::Tunnel`] requests a WebSocket.
     pub(crate) body: BodyLength,
     pub(crate) expects_continue: bool,
 }
@@ -32,7 +32,7 @@ pub(crate) struct Message<'a> {
 /// A response's head.
 #[derive(Debug)]
 pub(crate) enum Head {
-    /// A 1xx; another head follows.
+    /// A 1xx response; another head follows.
     Interim(ResponseHead),
     Final(ResponseHead, BodyLength),
 }
@@ -40,35 +40,35 @@ pub(crate) enum Head {
 /// Why there is no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failed {
-    /// No connection could be made.
-    #[error("no connection could be made")]
-    Unconnected,
-    /// The endpoint has as many connections as are allowed.
-    #[error("the endpoint has as many connections as are allowed")]
+    /// The connection could not be established.
+    #[error("failed to connect to the endpoint")]
+    ConnectFailed,
+    /// The endpoint has reached its connection limit.
+    #[error("the endpoint has reached its connection limit")]
     Full,
-    /// The backend has not begun with the request and will not: it may be sent again elsewhere,
-    /// whatever its method (RFC 9113 §8.7).
-    #[error("the request was not processed")]
+    /// The backend has not processed the request and will not: it may be retried, whatever its
+    /// method (RFC 9113 §8.7).
+    #[error("the backend did not process the request")]
     NotSent,
-    /// The connection ended before the first octet of a response. The backend may have begun with
-    /// the request.
-    #[error("the connection was closed without an answer")]
-    Unanswered,
-    /// The backend speaks HTTP/2 without extended CONNECT, so it takes no WebSocket.
-    #[error("the backend takes no WebSocket")]
+    /// The connection was closed before the first octet of a response. The backend may have
+    /// processed the request.
+    #[error("the connection was closed without a response")]
+    NoResponse,
+    /// The backend supports HTTP/2 without extended CONNECT, which WebSocket requires.
+    #[error("the backend does not support WebSocket over HTTP/2")]
     NoWebSocket,
-    /// It may have begun with it.
+    /// The exchange failed; the backend may have processed the request.
     #[error(transparent)]
     Broken(Broken),
 }
 
-/// An exchange under way. Dropped before it has ended, it is cancelled.
+/// An exchange in flight. Dropping it before it completes cancels it.
 pub(crate) struct Exchange {
     kind: Kind,
     load: Load,
 }
 
-/// Counts one exchange as load of its endpoint for as long as it lives.
+/// Counts one exchange as load of its endpoint until it is dropped.
 struct Load(Rc<Endpoint>);
 
 pub(super) enum Kind {
@@ -76,13 +76,13 @@ pub(super) enum Kind {
     Http2(Http2Exchange),
 }
 
-/// The request's body on its way.
+/// The sink for the request's body.
 pub(crate) enum RequestSink<'a> {
     Http1(&'a mut Http1Sink),
     Http2(&'a mut http2::RequestBody),
 }
 
-/// The response on its way.
+/// The source of the response.
 pub(crate) enum ResponseSource<'a> {
     Http1(&'a mut Http1Response),
     Http2(&'a mut http2::Response),
@@ -91,7 +91,7 @@ pub(crate) enum ResponseSource<'a> {
 // === impl Message ===
 
 impl Message<'_> {
-    /// Whether nothing follows the head.
+    /// Whether the request has no body.
     pub(crate) fn is_finished(&self) -> bool {
         matches!(self.body, BodyLength::None)
     }
@@ -105,12 +105,12 @@ impl Exchange {
         Self { kind, load: Load(endpoint) }
     }
 
-    /// Where it goes.
+    /// Returns the endpoint of the exchange.
     pub(crate) fn endpoint(&self) -> &Rc<Endpoint> {
         &self.load.0
     }
 
-    /// Both halves, to be polled by one task.
+    /// Returns both halves, to be polled by one task.
     pub(crate) fn halves(&mut self) -> (RequestSink<'_>, ResponseSource<'_>) {
         match &mut self.kind {
             Kind::Http1(exchange) => (
@@ -124,7 +124,7 @@ impl Exchange {
         }
     }
 
-    /// Ends an exchange: where both messages ended as they should, the connection is kept.
+    /// Completes the exchange, and keeps its connection if both messages are complete.
     pub(crate) fn finish(self, now: Instant) {
         if let Kind::Http1(exchange) = self.kind
             && let Some(idle) = exchange.into_idle(now)
@@ -177,7 +177,7 @@ impl Sink for RequestSink<'_> {
 // === impl ResponseSource ===
 
 impl ResponseSource<'_> {
-    /// The next head: interim ones, and then the final one.
+    /// Returns the next head: interim ones first, then the final one.
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Failed>> {
         match self {
             Self::Http1(source) => source.poll_head(cx),

@@ -7,24 +7,24 @@ use http::Method;
 
 use super::connect::Transport;
 use super::exchange::{Failed, Head, Message};
-use crate::access::identity_headers::Introduction;
+use crate::access::identity_headers::IdentityHeaders;
 use crate::exchange::{BodyLength, Broken, Frame, Sink, Source};
 use crate::http1::body::{Decoder, Encoder};
 use crate::http1::connection::Shared;
-use crate::http1::head::{self, Asked, HeadLimits, ResponseBody};
-use crate::http1::inbound::NoHead;
+use crate::http1::head::{self, HeadLimits, ResponseBody, ResponseContext};
+use crate::http1::inbound::HeadError;
 use crate::http1::outbound::RequestLine;
 
-/// Interim responses to one request; more are a fault of the backend.
+/// Maximum interim responses to one request; more are an error of the backend.
 const MAX_INTERIM: u8 = 32;
 
-/// A connection that waits for a request.
+/// An idle connection.
 pub(super) struct Idle {
     connection: Shared<Transport>,
     pub(super) since: Instant,
 }
 
-/// One request and its response.
+/// One request and its response over HTTP/1.1.
 pub(crate) struct Http1Exchange {
     pub(crate) request: Http1Sink,
     pub(crate) response: Http1Response,
@@ -34,7 +34,7 @@ pub(crate) struct Http1Sink(Shared<Transport>);
 
 pub(crate) struct Http1Response {
     connection: Shared<Transport>,
-    asked: Asked,
+    context: ResponseContext,
     limits: HeadLimits,
     interim: u8,
     keep_alive: bool,
@@ -43,8 +43,8 @@ pub(crate) struct Http1Response {
 // === impl Idle ===
 
 impl Idle {
-    /// Whether the peer has neither closed it nor said anything on it. Costs no system call where
-    /// nothing has arrived.
+    /// Whether the peer has neither closed the connection nor sent anything. Costs no system call
+    /// if nothing has arrived.
     pub(super) fn is_alive(&self) -> bool {
         let mut connection = self.connection.borrow();
         let connection = &mut *connection;
@@ -59,12 +59,12 @@ impl Idle {
 // === impl Http1Exchange ===
 
 impl Http1Exchange {
-    /// Begins a request on a new connection.
+    /// Starts a request on a new connection.
     pub(super) fn on_new(transport: Transport, message: &Message<'_>, limits: HeadLimits) -> Self {
         Self::begin(Shared::new(transport), message, limits)
     }
 
-    /// Begins a request on one that was idle.
+    /// Starts a request on an idle connection.
     pub(super) fn on_idle(idle: Idle, message: &Message<'_>, limits: HeadLimits) -> Self {
         Self::begin(idle.connection, message, limits)
     }
@@ -75,17 +75,17 @@ impl Http1Exchange {
             target: message.target.as_str(),
             host: message.host,
             headers: message.headers,
-            told: message.told.map_or(&[], Introduction::lines),
+            identity_lines: message.identity_headers.map_or(&[], IdentityHeaders::lines),
             body: message.body,
             expects_continue: message.expects_continue,
         });
-        let asked = Asked {
+        let context = ResponseContext {
             head: *message.method == Method::HEAD,
             upgrade: message.body == BodyLength::Tunnel,
         };
         let response = Http1Response {
             connection: connection.clone(),
-            asked,
+            context,
             limits,
             interim: 0,
             keep_alive: false,
@@ -93,8 +93,7 @@ impl Http1Exchange {
         Self { request: Http1Sink(connection), response }
     }
 
-    /// The connection for another request, where both messages ended as they should and nothing
-    /// came after them.
+    /// Returns the connection for reuse, if both messages are complete and nothing followed them.
     pub(super) fn into_idle(self, now: Instant) -> Option<Idle> {
         let Self { request: Http1Sink(connection), response } = self;
         let is_clean = {
@@ -103,7 +102,7 @@ impl Http1Exchange {
                 && connection.outbound.is_flushed()
                 && connection.inbound.is_body_done()
                 && connection.inbound.is_empty()
-                && !connection.inbound.is_ended()
+                && !connection.inbound.is_eof()
         };
         (is_clean && response.keep_alive).then_some(Idle { connection, since: now })
     }
@@ -134,17 +133,17 @@ impl Sink for Http1Sink {
 // === impl Http1Response ===
 
 impl Http1Response {
-    /// The next head: interim ones, and then the final one.
+    /// Returns the next head: interim ones first, then the final one.
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Failed>> {
         let connection = &mut *self.connection.borrow();
         let octets =
             ready!(connection.inbound.poll_head(&mut connection.io, self.limits.bytes, cx))
-                .map_err(|none| match none {
-                    NoHead::Ended => Failed::Unanswered,
-                    NoHead::Cut => Failed::Broken(Broken::Closed),
-                    NoHead::Fault(fault) => Failed::Broken(fault.broken()),
+                .map_err(|error| match error {
+                    HeadError::Closed => Failed::NoResponse,
+                    HeadError::Truncated => Failed::Broken(Broken::Closed),
+                    HeadError::Fault(fault) => Failed::Broken(fault.broken()),
                 })?;
-        let parsed = head::response(octets, self.limits, self.asked).map_err(Failed::Broken)?;
+        let parsed = head::response(octets, self.limits, self.context).map_err(Failed::Broken)?;
         if parsed.head.status.is_informational() && parsed.body != ResponseBody::Tunnel {
             self.interim += 1;
             return Poll::Ready(if self.interim > MAX_INTERIM {

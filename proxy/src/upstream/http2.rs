@@ -1,9 +1,9 @@
-//! HTTP/2 to backends: by prior knowledge (h2c, RFC 9113 §3.3) and over TLS.
+//! HTTP/2 to backends: with prior knowledge (h2c, RFC 9113 §3.3) and over TLS.
 //!
-//! One task a connection drives it; requests are streams of it and need no task of their own. It is
-//! written for this place (docs/decisions/010): no table of fields is kept that would mix people's
-//! requests, heads are written from where they are, and what many exchanges send in one turn goes
-//! out in one piece.
+//! One task per connection drives it; requests are its streams and need no task of their own. It is
+//! a purpose-built client (docs/decisions/010): it keeps no HPACK encoder state that different
+//! users' requests would share, writes heads without intermediate copies, and coalesces what many
+//! exchanges send in one poll into one write.
 
 mod connection;
 mod driver;
@@ -25,40 +25,40 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use self::connection::Connection;
 use self::driver::Driver;
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use self::invariants::law;
+pub(crate) use self::invariants::check_invariants;
 use self::stream::Shared;
 use super::exchange::{Failed, Head, Message};
 use crate::exchange::{Broken, Frame, Sink, Source};
 
-/// Octets of one request's body that may wait for the backend before no more are taken.
+/// Buffered octets of one request's body above which no more are accepted.
 const BOUND: usize = 64 * 1024;
 
-/// How a connection to a backend is kept.
+/// The settings of a connection to a backend.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientSettings {
-    /// Octets that one stream's response may have under way before they are read.
+    /// Octets of one stream's response that the backend may send before they are read.
     pub(crate) stream_window: u32,
     /// The same for all streams of the connection together.
     pub(crate) connection_window: u32,
     /// Octets of a response's head, as HPACK counts them (RFC 9113 §6.5.2).
     pub(crate) head_bytes: u32,
-    /// How long it is kept without a request.
+    /// How long the connection is kept without a request.
     pub(crate) idle: Duration,
-    /// How long a backend may be quiet after something was sent to it before it is asked with a
-    /// PING; and how long it may take to answer that. gRPC servers close connections that PING
-    /// for no reason, so none is sent otherwise.
-    pub(crate) quiet: Duration,
+    /// How long a backend may be inactive after something was sent before a PING is sent, and how
+    /// long it may take to answer it. gRPC servers close connections with unneeded PINGs, so no
+    /// others are sent.
+    pub(crate) ping_after: Duration,
 }
 
-/// A connection to a backend: a handle that can be cloned. With the last one it ends, when the last
-/// exchange on it has.
+/// A cloneable handle to a connection to a backend. After the last handle is dropped, the
+/// connection is closed when its last exchange completes.
 #[derive(Debug, Clone)]
 pub(crate) struct Http2Client(Rc<Handle>);
 
 #[derive(Debug)]
 struct Handle(Rc<RefCell<Connection>>);
 
-/// One request and its response. Dropped before both have ended, it resets the stream with CANCEL.
+/// One request and its response. Dropping it before both are complete resets the stream (CANCEL).
 #[derive(Debug)]
 pub(crate) struct Http2Exchange {
     /// The request's body.
@@ -67,10 +67,10 @@ pub(crate) struct Http2Exchange {
     pub(crate) response: Response,
 }
 
-/// The body of a request on its way.
+/// The sink for a request's body.
 ///
-/// The latest data is held back until it is known whether something follows, so that the last DATA
-/// frame carries END_STREAM itself.
+/// The latest data is held back until it is known whether more follows, so that the last DATA frame
+/// carries END_STREAM itself.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
     connection: Rc<RefCell<Connection>>,
@@ -78,14 +78,14 @@ pub(crate) struct RequestBody {
     last: Option<Bytes>,
 }
 
-/// The response of an exchange. Its frames are read after its final head.
+/// The response of an exchange: its heads, then its frames.
 #[derive(Debug)]
 pub(crate) struct Response {
     connection: Rc<RefCell<Connection>>,
     stream: Shared,
-    /// Octets that were handed out and whose window is not opened again.
-    taken: usize,
-    is_ended: bool,
+    /// Octets that were returned and not yet added to the receive window.
+    unreleased: usize,
+    is_done: bool,
 }
 
 // === impl ClientSettings ===
@@ -99,7 +99,7 @@ impl ClientSettings {
             head_bytes: u32::try_from(settings.limits.response_head_bytes.get())
                 .unwrap_or(u32::MAX),
             idle: settings.timeouts.upstream_idle,
-            quiet: settings.timeouts.connect,
+            ping_after: settings.timeouts.connect,
         }
     }
 }
@@ -107,8 +107,8 @@ impl ClientSettings {
 // === impl Http2Client ===
 
 impl Http2Client {
-    /// Starts HTTP/2 on a transport and spawns the task that drives it, on this thread. It does not
-    /// wait for the backend: the first request goes out with the preface.
+    /// Starts HTTP/2 on a transport and spawns the local task that drives it. It does not wait for
+    /// the backend: the first request is sent with the preface.
     pub(crate) fn connect<T>(io: T, settings: &ClientSettings) -> Self
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -118,24 +118,24 @@ impl Http2Client {
         Self(Rc::new(Handle(connection)))
     }
 
-    /// Whether one more request may be sent on it now.
+    /// Whether a stream is free for one more request.
     pub(crate) fn is_usable(&self) -> bool {
         let connection = self.0.0.borrow();
         connection.is_open && connection.exchanges < connection.capacity()
     }
 
-    /// Whether it takes requests at all; if not, it ends by itself with what is in flight on it,
-    /// and may be dropped.
+    /// Whether it accepts requests. If not, it closes after its exchanges in flight, and the handle
+    /// may be dropped.
     pub(crate) fn is_open(&self) -> bool {
         self.0.0.borrow().is_open
     }
 
-    /// Sends a request's head; where the backend takes no more streams, it waits for one. `tls`
-    /// says whether the transport is encrypted.
+    /// Sends a request's head, or queues it until the backend allows another stream. `tls` states
+    /// whether the transport is encrypted.
     ///
     /// # Errors
-    /// [`Failed::NotSent`] where the connection takes no more requests, and [`Failed::Full`] where
-    /// too many wait: nothing was sent.
+    /// Nothing was sent: [`Failed::NotSent`] if the connection accepts no more requests, and
+    /// [`Failed::Full`] if too many are queued.
     pub(crate) fn send(&self, message: &Message<'_>, tls: bool) -> Result<Http2Exchange, Failed> {
         let connection = &self.0.0;
         let stream = connection.borrow_mut().request(message, tls)?;
@@ -148,8 +148,8 @@ impl Http2Client {
             response: Response {
                 connection: Rc::clone(connection),
                 stream,
-                taken: 0,
-                is_ended: false,
+                unreleased: 0,
+                is_done: false,
             },
         })
     }
@@ -167,9 +167,9 @@ impl Drop for Handle {
 
 impl Drop for Http2Exchange {
     fn drop(&mut self) {
-        let Response { connection, stream, taken, .. } = &self.response;
+        let Response { connection, stream, unreleased, .. } = &self.response;
         let mut connection = connection.borrow_mut();
-        connection.release(*taken);
+        connection.release(*unreleased);
         connection.abandon(stream);
     }
 }
@@ -190,8 +190,8 @@ impl RequestBody {
 
 impl Sink for RequestBody {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let held = self.last.as_ref().map_or(0, Bytes::len);
-        if held > 0 && self.stream.borrow().queued + held >= BOUND {
+        let last = self.last.as_ref().map_or(0, Bytes::len);
+        if last > 0 && self.stream.borrow().queued + last >= BOUND {
             self.send_last();
         }
         self.stream.borrow_mut().poll_queued(BOUND - 1, cx)
@@ -218,8 +218,8 @@ impl Sink for RequestBody {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         self.send_last();
-        // What has left the queue is held up by nothing but the transport, which the connection's
-        // task watches.
+        // What has left the queue waits only for the transport, which the connection's task
+        // watches.
         self.stream.borrow_mut().poll_queued(0, cx)
     }
 }
@@ -227,8 +227,8 @@ impl Sink for RequestBody {
 // === impl Response ===
 
 impl Response {
-    /// The next head: interim ones, and then the final one, after which this must not be called
-    /// again.
+    /// Returns the next head: interim ones first, then the final one. Must not be called after the
+    /// final one.
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Failed>> {
         self.stream.borrow_mut().poll_head(cx)
     }
@@ -236,23 +236,23 @@ impl Response {
 
 impl Source for Response {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>> {
-        let taken = std::mem::take(&mut self.taken);
-        if taken > 0 {
-            self.connection.borrow_mut().release_stream(&self.stream, taken);
+        let unreleased = std::mem::take(&mut self.unreleased);
+        if unreleased > 0 {
+            self.connection.borrow_mut().release_stream(&self.stream, unreleased);
         }
-        if self.is_ended {
+        if self.is_done {
             return Poll::Ready(None);
         }
         let mut stream = self.stream.borrow_mut();
         let frame = match std::task::ready!(stream.poll_data(cx)) {
             Ok(Some(data)) => {
-                self.taken = data.len();
+                self.unreleased = data.len();
                 return Poll::Ready(Some(Ok(Frame::Data(data))));
             }
             Ok(None) => stream.trailers.take().map(|trailers| Ok(Frame::Trailers(trailers))),
             Err(reason) => Some(Err(reason)),
         };
-        self.is_ended = true;
+        self.is_done = true;
         Poll::Ready(frame)
     }
 }

@@ -1,5 +1,5 @@
-//! Whether an authority could reach the names that are to be proven, as far as that can be seen
-//! from here, before anything is ordered.
+//! Checks whether an ACME authority could reach the names to verify, as far as this machine can
+//! tell, before a certificate is ordered.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,15 +11,15 @@ use portcullis_config::problem::{Problem, Severity};
 use portcullis_config::settings::Settings;
 use portcullis_config::settings::acme::{AcmeSettings, ChallengeKind};
 
-/// Only so many names are looked up, and so many of their addresses called: a few answers tell of
-/// most mistakes.
-const NAMES: usize = 5;
-const ADDRESSES: usize = 8;
-/// How long an address may take to accept a connection.
-const CALL: Duration = Duration::from_secs(2);
+/// The maximum number of names to resolve: a few reveal most mistakes.
+const MAX_NAMES: usize = 5;
+/// The maximum number of addresses to connect to.
+const MAX_ADDRESSES: usize = 8;
+/// Timeout for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why the names that are `ordered` could not be proven. With `dns-01` nothing has to be reached.
-pub(super) fn unprovable(settings: &Settings, ordered: &[HostPattern]) -> Vec<Problem> {
+/// Returns why names in `ordered` could not be verified. `dns-01` needs no reachable gateway.
+pub(super) fn unverifiable(settings: &Settings, ordered: &[HostPattern]) -> Vec<Problem> {
     let Some(acme) = &settings.acme else { return Vec::new() };
     let port = match acme.challenge {
         ChallengeKind::Dns01 => return Vec::new(),
@@ -31,30 +31,29 @@ pub(super) fn unprovable(settings: &Settings, ordered: &[HostPattern]) -> Vec<Pr
         HostPattern::Wildcard(_) => None,
     });
     let mut problems = Vec::new();
-    let mut called = BTreeSet::new();
-    for name in exact.take(NAMES) {
+    let mut tried = BTreeSet::new();
+    for name in exact.take(MAX_NAMES) {
         let Ok(addresses) = (name, port).to_socket_addrs() else {
             problems.push(unresolved(name));
             continue;
         };
         let addresses: Vec<SocketAddr> = addresses.collect();
-        if is_asked_by_the_internet(acme)
-            && addresses.iter().all(|address| !is_public(address.ip()))
+        if uses_public_authorities(acme) && addresses.iter().all(|address| !is_public(address.ip()))
         {
             problems.push(not_public(name, &addresses));
             continue;
         }
         for address in addresses {
-            if called.len() < ADDRESSES && called.insert(address) {
-                problems.extend(closed(name, address, is_ours));
+            if tried.len() < MAX_ADDRESSES && tried.insert(address) {
+                problems.extend(closed(name, address, is_local));
             }
         }
     }
     problems
 }
 
-/// Whether an authority of the Internet is asked: one of the company's own is trusted by a file.
-fn is_asked_by_the_internet(acme: &AcmeSettings) -> bool {
+/// Whether all authorities are public: a private one is trusted through a root file.
+fn uses_public_authorities(acme: &AcmeSettings) -> bool {
     acme.authorities.iter().all(|authority| authority.root_file.is_none())
 }
 
@@ -75,39 +74,37 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Whether an address is one of this machine: then nothing listens there before the gateway is
-/// started.
-fn is_ours(address: IpAddr) -> bool {
+/// Whether an address belongs to this machine: nothing listens there until the gateway starts.
+fn is_local(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
 }
 
-/// What is wrong where nobody accepts a connection.
-fn closed(name: &str, address: SocketAddr, is_ours: impl Fn(IpAddr) -> bool) -> Option<Problem> {
-    let error = TcpStream::connect_timeout(&address, CALL).err()?;
-    if is_ours(address.ip()) {
+/// Returns a problem if `address` accepts no connection.
+fn closed(name: &str, address: SocketAddr, is_local: impl Fn(IpAddr) -> bool) -> Option<Problem> {
+    let error = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).err()?;
+    if is_local(address.ip()) {
         return None;
     }
     let why = match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "nobody answers".to_owned(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "connection timed out".to_owned(),
         _ => error.to_string(),
     };
     Some(problem(
         "PortClosed",
         format!(
-            "{name} leads to {address}, where no connection is had from here ({why}), so that no \
+            "{name} resolves to {address}, which accepts no connection from here ({why}), so no \
              certificate would be issued for it"
         ),
-        "let that port lead to the gateway, past any firewall, or prove names by `dns-01`; before \
-         the gateway runs there it may be as it should",
+        "forward that port to the gateway and open it in firewalls, or use `dns-01`; ignore this \
+         if the gateway does not run yet",
     ))
 }
 
 fn unresolved(name: &str) -> Problem {
     problem(
         "NameUnresolved",
-        format!("no address of {name} is found, so that no certificate would be issued for it"),
-        "make a DNS record for the zone's names that points to the gateway, or prove names by \
-         `dns-01`",
+        format!("{name} does not resolve to an address, so no certificate would be issued for it"),
+        "create a DNS record for the zone's names that points to the gateway, or use `dns-01`",
     )
 }
 
@@ -116,11 +113,10 @@ fn not_public(name: &str, addresses: &[SocketAddr]) -> Problem {
     problem(
         "NameNotPublic",
         format!(
-            "{name} leads to {}, where no authority of the Internet can look",
+            "{name} resolves to {}, which public authorities cannot reach",
             addresses.join(", ")
         ),
-        "point the name to an address that can be reached from the Internet, or prove names by \
-         `dns-01`",
+        "point the name to an address that is reachable from the Internet, or use `dns-01`",
     )
 }
 
@@ -152,11 +148,11 @@ mod tests {
     fn reasons(settings: &Settings, names: &[&str]) -> Vec<&'static str> {
         let names: Vec<HostPattern> =
             names.iter().map(|name| name.parse().expect("a name")).collect();
-        unprovable(settings, &names).iter().map(|problem| problem.reason).collect()
+        unverifiable(settings, &names).iter().map(|problem| problem.reason).collect()
     }
 
     #[test]
-    fn a_name_without_an_address_or_with_one_that_nobody_can_reach_is_told() {
+    fn names_without_a_public_address_are_reported() {
         let settings = settings("challenge: http-01");
         assert_eq!(reasons(&settings, &["nothing.invalid"]), ["NameUnresolved"]);
         assert_eq!(reasons(&settings, &["localhost"]), ["NameNotPublic"]);
@@ -164,20 +160,20 @@ mod tests {
     }
 
     #[test]
-    fn with_dns_01_nothing_has_to_be_reached() {
+    fn dns_01_needs_no_reachable_address() {
         let provider = "challenge: dns-01, dns: {provider: {exec: {command: [/bin/true]}}}";
         assert_eq!(reasons(&settings(provider), &["nothing.invalid"]), [""; 0]);
     }
 
     #[test]
-    fn a_closed_port_is_told_unless_the_gateway_itself_will_open_it() {
+    fn a_closed_port_is_reported_unless_the_address_is_local() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("its address");
         assert_eq!(closed("a.test", address, |_| false), None);
         drop(listener);
-        let told = closed("a.test", address, |_| false).expect("it is closed");
-        assert!(told.message.contains(&address.to_string()), "{told}");
-        assert_eq!(closed("a.test", address, is_ours), None);
+        let problem = closed("a.test", address, |_| false).expect("it is closed");
+        assert!(problem.message.contains(&address.to_string()), "{problem}");
+        assert_eq!(closed("a.test", address, is_local), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A certificate authority of one's own, for as long as it lives.
+//! An ephemeral certificate authority.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +7,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
 };
 
-/// An authority whose key is only in memory.
+/// A certificate authority whose key exists only in memory.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -21,7 +21,7 @@ pub(crate) struct Issued {
 // === impl Authority ===
 
 impl Authority {
-    /// A new authority of that name, valid for a day.
+    /// Creates an authority with that common name, valid for a day.
     pub(crate) fn new(name: &str) -> Result<Self, rcgen::Error> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -33,12 +33,12 @@ impl Authority {
         Ok(Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate()?)? })
     }
 
-    /// Its certificate in PEM, for clients to trust.
+    /// Returns its certificate in PEM, for clients to trust.
     pub(crate) fn certificate(&self) -> String {
         self.issuer.pem()
     }
 
-    /// A server's certificate for `names`, valid from an hour ago for `validity` after that.
+    /// Issues a server certificate for `names`, valid from an hour ago for `validity`.
     pub(crate) fn issue(&self, names: &[&str], validity: Duration) -> Result<Issued, rcgen::Error> {
         let mut params = CertificateParams::new(
             names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(),
@@ -47,7 +47,7 @@ impl Authority {
         params.not_before = start.into();
         params.not_after = (start + validity).into();
         params.distinguished_name = DistinguishedName::new();
-        // RFC 5280 §4.2.1.1: strict clients refuse a certificate without it.
+        // RFC 5280 §4.2.1.1: strict clients reject a certificate without it.
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

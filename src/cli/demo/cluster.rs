@@ -1,4 +1,4 @@
-//! What a cluster does around the gateway: runs pods, probes them, and writes EndpointSlices.
+//! Simulates a cluster: runs pods, probes them, and writes EndpointSlices.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::gateway::Gateway;
 use super::traffic::Traffic;
-use super::{CREDENTIALS, PROBE_INTERVAL, SCENE};
+use super::{CREDENTIALS, PROBE_INTERVAL, STEP_DURATION};
 use crate::cli::output;
 use crate::cli::problems::Failure;
 
@@ -41,7 +41,7 @@ pub(super) struct Cluster {
     services: Vec<Service>,
     /// The client key of the application `importer`.
     key: Key,
-    /// Which pods the last probe found ready; what has changed is awaited here.
+    /// The results of the last probes, by pod.
     ready: watch::Sender<BTreeMap<String, bool>>,
 }
 
@@ -55,7 +55,7 @@ struct Service {
 // === impl Cluster ===
 
 impl Cluster {
-    /// Starts all pods but leaves `web-3` not ready, and writes the manifests below `folder`.
+    /// Starts all pods, with `web-3` unready, and writes the manifests below `folder`.
     pub(super) async fn start(folder: &Path) -> Result<Self, Failure> {
         let folder = folder.join("manifests");
         fs::create_dir(&folder).map_err(Failure::new)?;
@@ -77,7 +77,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Where the manifests are.
+    /// The folder of manifests.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -87,7 +87,7 @@ impl Cluster {
         &self.key
     }
 
-    /// The pod of that name.
+    /// Returns the pod of that name.
     pub(super) fn pod(&self, name: &str) -> Option<&Echo> {
         self.pods().find(|pod| pod.name() == name)
     }
@@ -96,7 +96,7 @@ impl Cluster {
         self.services.iter().flat_map(|service| &service.pods)
     }
 
-    /// Probes all pods for ever, as a kubelet does, and rewrites the slices of what has changed.
+    /// Probes all pods periodically, as a kubelet does, and rewrites changed EndpointSlices.
     pub(super) async fn probe<T>(&self) -> Result<T, Failure> {
         loop {
             tokio::time::sleep(PROBE_INTERVAL).await;
@@ -110,8 +110,8 @@ impl Cluster {
             for pod in &service.pods {
                 found.insert(pod.name().to_owned(), is_ready(pod).await);
             }
-            let known = self.ready.borrow().clone();
-            if found.iter().any(|(pod, ready)| known.get(pod) != Some(ready)) {
+            let previous = self.ready.borrow().clone();
+            if found.iter().any(|(pod, ready)| previous.get(pod) != Some(ready)) {
                 service.write_slices(&self.folder, &found)?;
                 self.ready.send_modify(|ready| ready.extend(found));
             }
@@ -119,8 +119,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Switches a pod's readiness, and waits until the gateway has followed. Returns how long it
-    /// took after the probe had seen it.
+    /// Switches a pod's readiness, and waits until the gateway applies it. Returns the time between
+    /// the probe and that.
     pub(super) async fn switch(
         &self,
         name: &str,
@@ -131,11 +131,11 @@ impl Cluster {
         pod.set_ready(ready);
         let mut probed = self.ready.subscribe();
         probed.wait_for(|pods| pods.get(name) == Some(&ready)).await.map_err(Failure::new)?;
-        gateway.follows(pod.address(), ready).await
+        gateway.wait_until_applied(pod.address(), ready).await
     }
 
-    /// Tells for ever what changes, and where requests go then.
-    pub(super) async fn tell_changes<T>(
+    /// Reports each readiness change, and which pods answer after it.
+    pub(super) async fn report_changes<T>(
         &self,
         traffic: &Traffic,
         gateway: &Gateway,
@@ -149,16 +149,16 @@ impl Cluster {
                 now.iter().filter(|(name, ready)| before.get(*name) != Some(*ready))
             {
                 let Some(pod) = self.pod(name) else { continue };
-                let time = gateway.follows(pod.address(), *ready).await?;
+                let time = gateway.wait_until_applied(pod.address(), *ready).await?;
                 let state = if *ready { "ready" } else { "not ready" };
                 output::write(&format!(
-                    "  {name} is {state}; the gateway followed within {} ms\n",
+                    "  {name} is {state}; the gateway applied this within {} ms\n",
                     time.as_millis()
                 ))?;
             }
             before = now;
-            traffic.forget();
-            tokio::time::sleep(SCENE).await;
+            traffic.reset();
+            tokio::time::sleep(STEP_DURATION).await;
             output::write(&format!("    {}\n", traffic.tally()))?;
         }
     }
@@ -167,8 +167,8 @@ impl Cluster {
 // === impl Service ===
 
 impl Service {
-    /// One EndpointSlice a pod, since a slice has one port number for all its addresses, and here
-    /// pods differ by port alone.
+    /// Writes one EndpointSlice per pod: the addresses of a slice share one port number, and here
+    /// pods differ by port only.
     fn write_slices(&self, folder: &Path, ready: &BTreeMap<String, bool>) -> Result<(), Failure> {
         let mut text = String::from("# In a cluster, Kubernetes writes these.\n");
         for pod in &self.pods {
@@ -193,14 +193,14 @@ impl Service {
     }
 }
 
-/// Makes a client key for the application `importer`, and writes what is kept of it, as `portcullis
-/// key create` does.
+/// Creates a client key for the application `importer`, and writes its Secret, as `portcullis key
+/// create` does.
 fn write_key(folder: &Path) -> Result<Key, Failure> {
     let mut random = [0; 32];
     aws_lc_rs::rand::fill(&mut random).map_err(Failure::new)?;
     let key = Key::new(&random);
     let text = format!(
-        "# The hash of a client key: the key itself is nowhere.\napiVersion: v1\nkind: \
+        "# The hash of a client key: the key itself is not stored.\napiVersion: v1\nkind: \
          Secret\nmetadata: {{ name: importer, namespace: {CREDENTIALS}, labels: {{ \
          {CREDENTIAL}: {CLIENT_KEY} }} }}\nstringData: {{ {APPLICATION}: importer, {HASH}: '{}' \
          }}\n",
@@ -210,14 +210,14 @@ fn write_key(folder: &Path) -> Result<Key, Failure> {
     Ok(key)
 }
 
-/// Asks a pod by HTTP, as a readiness probe does.
+/// Sends an HTTP readiness probe to a pod.
 async fn is_ready(pod: &Echo) -> bool {
-    let ask = async {
+    let probe = async {
         let mut stream = TcpStream::connect(pod.address()).await?;
         stream.write_all(b"GET /ready HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n").await?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
-        std::io::Result::Ok(answer.starts_with(b"HTTP/1.1 200 "))
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await?;
+        std::io::Result::Ok(response.starts_with(b"HTTP/1.1 200 "))
     };
-    matches!(tokio::time::timeout(PROBE_INTERVAL, ask).await, Ok(Ok(true)))
+    matches!(tokio::time::timeout(PROBE_INTERVAL, probe).await, Ok(Ok(true)))
 }

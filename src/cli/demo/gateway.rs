@@ -1,4 +1,4 @@
-//! The gateway of the demo: this program once more, with a configuration of the demo's own.
+//! The gateway of the demo: a child process of this program, with its own configuration.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -15,17 +15,17 @@ use super::provider::{AUDIENCE, BROWSER};
 use super::{CREDENTIALS, ZONE};
 use crate::cli::problems::Failure;
 
-/// How long the gateway may take to be ready, and to follow a change.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout for the gateway to become ready, and to apply a change.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A gateway that runs. Dropped, it is killed.
+/// A running gateway, which is killed on drop.
 pub(super) struct Gateway {
     child: Child,
     folder: PathBuf,
     ports: Ports,
 }
 
-/// Where it listens, on the loopback.
+/// The ports that it listens on, on the loopback.
 struct Ports {
     http: u16,
     https: u16,
@@ -37,11 +37,10 @@ struct Ports {
 
 impl Gateway {
     /// Writes certificates and configuration to `folder`, starts the gateway, and waits until it is
-    /// ready. `issuer` is the provider of identities.
+    /// ready. `issuer` is the URL of the identity provider.
     pub(super) async fn start(folder: &Path, issuer: &str) -> Result<Self, Failure> {
         write_certificates(folder)?;
-        // Something else may take a port between our look and the gateway's: then any others will
-        // do.
+        // Another process may take a free port before the gateway does: then try other ports.
         match Self::start_on(folder, issuer, Ports::preferred()).await {
             Err(_) => Self::start_on(folder, issuer, Ports::any()).await,
             started => started,
@@ -61,8 +60,7 @@ impl Gateway {
         let mut command = Command::new(std::env::current_exe().map_err(Failure::new)?);
         command.arg("gateway").arg("--config").arg(&configuration).arg("--ready-file").arg(&ready);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
-        // Ctrl-C goes to all processes of a terminal's group; this one is told to stop when all
-        // else is done.
+        // Ctrl-C signals all processes of a terminal's group; this one has to stop last.
         command.process_group(0);
         let mut gateway = Self {
             child: command.spawn().map_err(Failure::new)?,
@@ -79,18 +77,18 @@ impl Gateway {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        let why = tokio::select! {
+        let reason = tokio::select! {
             () = ready => return Ok(()),
-            ended = self.child.wait() => format!("it ended: {}", ended.map_err(Failure::new)?),
-            () = tokio::time::sleep(PATIENCE) => format!("it was not ready within {} s", PATIENCE.as_secs()),
+            exited = self.child.wait() => format!("it exited: {}", exited.map_err(Failure::new)?),
+            () = tokio::time::sleep(TIMEOUT) => format!("it was not ready within {} s", TIMEOUT.as_secs()),
         };
         let log = fs::read_to_string(self.log()).unwrap_or_default();
-        Err(Failure::new(format!("the gateway did not start: {why}\n{log}")))
+        Err(Failure::new(format!("the gateway failed to start: {reason}\n{log}")))
     }
 
-    /// Waits until its live table has the endpoint at `address` among the ready ones, or has it no
-    /// more. Returns how long that took.
-    pub(super) async fn follows(
+    /// Waits until its routing table lists the endpoint at `address` if `ready`, else until it does
+    /// not. Returns how long that took.
+    pub(super) async fn wait_until_applied(
         &self,
         address: SocketAddr,
         ready: bool,
@@ -98,10 +96,10 @@ impl Gateway {
         let start = Instant::now();
         let endpoint = format!("\"{address}\"");
         while self.routes().await.map_err(Failure::new)?.contains(&endpoint) != ready {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > TIMEOUT {
                 return Err(Failure::new(format!(
-                    "the gateway did not follow a change within {} s",
-                    PATIENCE.as_secs()
+                    "the gateway did not apply a change within {} s",
+                    TIMEOUT.as_secs()
                 )));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -112,12 +110,12 @@ impl Gateway {
     async fn routes(&self) -> std::io::Result<String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports.admin)).await?;
         stream.write_all(b"GET /routes HTTP/1.1\r\nHost: localhost\r\n\r\n").await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer)
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await?;
+        Ok(response)
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Sends SIGTERM, and waits until it exits.
     pub(super) async fn stop(mut self) -> Result<(), Failure> {
         if let Some(id) = self.child.id() {
             Command::new("kill").arg(id.to_string()).status().await.map_err(Failure::new)?;
@@ -126,17 +124,17 @@ impl Gateway {
         Ok(())
     }
 
-    /// The certificate that clients have to trust.
+    /// The path of the CA certificate that clients have to trust.
     pub(super) fn ca(&self) -> PathBuf {
         self.folder.join("ca.pem")
     }
 
-    /// Its log.
+    /// The path of its log.
     pub(super) fn log(&self) -> PathBuf {
         self.folder.join("gateway.log")
     }
 
-    /// Its access log.
+    /// The path of its access log.
     pub(super) fn access_log(&self) -> PathBuf {
         self.folder.join("access.log")
     }
@@ -165,7 +163,7 @@ impl Gateway {
 // === impl Ports ===
 
 impl Ports {
-    /// Those that people know, where they are free.
+    /// The default ports, each replaced by any free one if it is in use.
     fn preferred() -> std::io::Result<Self> {
         let (telemetry, admin) = (free(9903)?, free(9901)?);
         Ok(Self { http: free(8080)?, https: free(8443)?, telemetry, admin })
@@ -175,7 +173,7 @@ impl Ports {
         Ok(Self { http: free(0)?, https: free(0)?, telemetry: free(0)?, admin: free(0)? })
     }
 
-    /// Without HSTS: browsers would remember it for the zone long after the demo.
+    /// The configuration file. HSTS is off: browsers would remember it long after the demo.
     fn configuration(&self, issuer: &str) -> String {
         let Self { http, https, telemetry, admin } = self;
         format!(
@@ -193,7 +191,7 @@ impl Ports {
     }
 }
 
-/// `preferred` where it is free, else any free port.
+/// Returns `preferred` if it is free, else any free port.
 fn free(preferred: u16) -> std::io::Result<u16> {
     let bind = |port| TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     bind(preferred).or_else(|_| bind(0))?.local_addr().map(|address| address.port())

@@ -1,4 +1,4 @@
-//! What the demo tells: URLs, and lines that work as they are pasted.
+//! The text that the demo prints: URLs, and commands to paste into a shell.
 
 use std::fmt::Write;
 
@@ -7,11 +7,11 @@ use super::cluster::Cluster;
 use super::gateway::Gateway;
 use super::provider::Provider;
 
-/// What there is to do after the play.
-pub(super) const INTERMISSION: &str = "\nNow it is yours: paste any line above, or switch a pod. \
-                                       Ctrl-C stops all of it and cleans up.\n";
+/// Printed after the scripted steps.
+pub(super) const INTERACTIVE: &str = "\nNow try it: paste any command above, or switch a pod. \
+                                      Ctrl-C stops everything and cleans up.\n";
 
-/// A call of curl, with what it shows.
+/// A curl command, and what it demonstrates.
 struct Call {
     title: &'static str,
     host: &'static str,
@@ -23,7 +23,7 @@ struct Call {
 
 const CALLS: [Call; 7] = [
     Call {
-        title: "a service of staging, over HTTP/2",
+        title: "a service in staging, over HTTP/2",
         host: "web--staging",
         before: "",
         arguments: "",
@@ -31,7 +31,7 @@ const CALLS: [Call; 7] = [
         after: "",
     },
     Call {
-        title: "the same service of production",
+        title: "the same service in production",
         host: "web--production",
         before: "",
         arguments: "",
@@ -39,7 +39,7 @@ const CALLS: [Call; 7] = [
         after: "",
     },
     Call {
-        title: "what a pod is sent",
+        title: "the request as the pod receives it",
         host: "web--staging",
         before: "",
         arguments: "--data hello ",
@@ -55,7 +55,7 @@ const CALLS: [Call; 7] = [
         after: "",
     },
     Call {
-        title: "gRPC: a call, and the pod that answered",
+        title: "gRPC: a call, and the pod that responded",
         host: "calls--staging",
         // Length-prefixed (no compression, 7 octets): field 1, "hello".
         before: r"printf '\0\0\0\0\7\12\5hello' | ",
@@ -65,7 +65,7 @@ const CALLS: [Call; 7] = [
         after: r" | tr -c '[:print:]\n' ' '; echo",
     },
     Call {
-        title: "WebSocket: the handshake, a greeting, and the end",
+        title: "WebSocket: handshake, greeting and close",
         host: "chat--staging",
         before: "",
         arguments: "--http1.1 --include --output - --header 'Connection: Upgrade' --header \
@@ -75,8 +75,8 @@ const CALLS: [Call; 7] = [
         after: r" | tr -c '[:print:]\n' ' '; echo",
     },
     Call {
-        title: "for applications and users that were granted it, and closed to you: the same 404 \
-                as a name that never was",
+        title: "for granted applications and users only: anyone else gets the same 404 as for an \
+                unknown name",
         host: "back-office--production",
         before: "",
         arguments: "--include ",
@@ -85,10 +85,10 @@ const CALLS: [Call; 7] = [
     },
 ];
 
-/// All of it.
+/// The guide, printed before the scripted steps.
 pub(super) fn text(gateway: &Gateway, cluster: &Cluster, provider: &Provider) -> String {
     let mut text = String::from(
-        "\nPortcullis is up. No route was written: Namespaces and Services are all there is.\n\n",
+        "\nPortcullis is ready. There are no route objects, only Namespaces and Services.\n\n",
     );
     let port = gateway.https();
     for host in ["web--staging", "calls--staging", "chat--staging", "web--production"] {
@@ -96,13 +96,13 @@ pub(super) fn text(gateway: &Gateway, cluster: &Cluster, provider: &Provider) ->
     }
     text.push_str("\nPaste any of these into another terminal:\n");
     for call in &CALLS {
-        let _ = write!(text, "\n# {}\n{}\n", call.title, call.line(gateway));
+        let _ = write!(text, "\n# {}\n{}\n", call.title, call.command(gateway));
     }
     text.push_str(&credentials(gateway, cluster, &provider.url()));
     let _ = write!(
         text,
         "\n# plain HTTP is redirected\ncurl --silent --include --resolve web--staging.{ZONE}:{http}:127.0.0.1 http://web--staging.{ZONE}:{http}/\n\
-         \n# the live table, and the metrics\ncurl --silent http://127.0.0.1:{admin}/routes\ncurl --silent http://127.0.0.1:{telemetry}/metrics\n",
+         \n# the routing table, and the metrics\ncurl --silent http://127.0.0.1:{admin}/routes\ncurl --silent http://127.0.0.1:{telemetry}/metrics\n",
         http = gateway.http(),
         admin = gateway.admin(),
         telemetry = gateway.telemetry(),
@@ -111,13 +111,13 @@ pub(super) fn text(gateway: &Gateway, cluster: &Cluster, provider: &Provider) ->
         let address = pod.address();
         let _ = write!(
             text,
-            "\n# make a pod unready, and ready again\ncurl --silent --request POST http://{address}/ready/off\n\
+            "\n# make a pod unready, then ready\ncurl --silent --request POST http://{address}/ready/off\n\
              curl --silent --request POST http://{address}/ready/on\n"
         );
     }
     let _ = write!(
         text,
-        "\nManifests, yours to edit: {}\nGateway's log: {}\nAccess log: {}\n",
+        "\nManifests (edit them): {}\nGateway log: {}\nAccess log: {}\n",
         cluster.folder().display(),
         gateway.log().display(),
         gateway.access_log().display(),
@@ -125,7 +125,7 @@ pub(super) fn text(gateway: &Gateway, cluster: &Cluster, provider: &Provider) ->
     text
 }
 
-/// What is open to those alone who show something.
+/// The commands that need credentials.
 fn credentials(gateway: &Gateway, cluster: &Cluster, provider: &str) -> String {
     let (port, ca, key) = (gateway.https(), gateway.ca(), cluster.key().expose());
     let call = |host: &str, arguments: &str| {
@@ -140,15 +140,15 @@ fn credentials(gateway: &Gateway, cluster: &Cluster, provider: &str) -> String {
              '{provider}/token?person={person}')\" "
         )
     };
-    let shown = format!("--header 'X-Api-Key: {key}' ");
+    let api_key = format!("--header 'X-Api-Key: {key}' ");
     format!(
-        "\n# for applications alone: a client key\n{}\n\
-         \n# for both: the same key, beside a token of Ann, who was granted it\n{}\n\
-         \n# ... and of Eve, who was not: 404\n{}\n\
-         \n# in a browser, log in as ann (it has to trust {}, or you have to):\n#   https://back-office--production.{ZONE}:{port}/\n#   https://login.{ZONE}:{port}/\n",
-        call("reports--production", &shown),
-        call("back-office--production", &(shown.clone() + &token("ann"))),
-        call("back-office--production", &(shown.clone() + &token("eve"))),
+        "\n# for applications: a client key\n{}\n\
+         \n# for applications and users: the same key, with a token of Ann, who has a grant\n{}\n\
+         \n# ... and with a token of Eve, who has none: 404\n{}\n\
+         \n# in a browser that trusts {}, log in as ann:\n#   https://back-office--production.{ZONE}:{port}/\n#   https://login.{ZONE}:{port}/\n",
+        call("reports--production", &api_key),
+        call("back-office--production", &(api_key.clone() + &token("ann"))),
+        call("back-office--production", &(api_key.clone() + &token("eve"))),
         ca.display(),
     )
 }
@@ -156,7 +156,7 @@ fn credentials(gateway: &Gateway, cluster: &Cluster, provider: &str) -> String {
 // === impl Call ===
 
 impl Call {
-    fn line(&self, gateway: &Gateway) -> String {
+    fn command(&self, gateway: &Gateway) -> String {
         let Self { host, before, arguments, path, after, .. } = self;
         let (port, ca) = (gateway.https(), gateway.ca());
         let ca = ca.display();

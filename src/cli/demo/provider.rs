@@ -1,5 +1,5 @@
-//! An OpenID provider for the demo alone: it believes everyone who she says she is, and lives on
-//! the loopback.
+//! An OpenID provider for the demo only: it listens on the loopback and lets users pick an identity
+//! without a password.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -23,18 +23,18 @@ use tokio::net::TcpListener;
 
 use crate::cli::problems::Failure;
 
-/// The client that people log in by.
+/// The identifier of the client for browser logins.
 pub(super) const BROWSER: &str = "browser";
-/// What tokens are for.
+/// The audience of tokens.
 pub(super) const AUDIENCE: &str = "portcullis";
-/// Who lives here: her name, and whether the shop has granted her anything.
-const PEOPLE: [(&str, &str); 2] = [("ann", "ann@shop.example"), ("eve", "eve@elsewhere.example")];
-/// How long tokens hold, in seconds.
-const LASTS: u64 = 3600;
-/// The most octets of a form.
+/// Name and email address of each user: the shop has a grant for the first only.
+const USERS: [(&str, &str); 2] = [("ann", "ann@shop.example"), ("eve", "eve@elsewhere.example")];
+/// The lifetime of tokens, in seconds.
+const LIFETIME: u64 = 3600;
+/// The maximum size of a form, in octets.
 const MAX_FORM: usize = 16 * 1024;
 
-/// The provider. Dropped, it is away.
+/// A running provider, which stops on drop.
 pub(super) struct Provider {
     state: Arc<State>,
     task: tokio::task::JoinHandle<()>,
@@ -46,7 +46,7 @@ struct State {
     codes: Mutex<HashMap<String, Code>>,
 }
 
-/// A login on its way.
+/// A pending authorization code.
 struct Code {
     person: usize,
     challenge: String,
@@ -56,7 +56,7 @@ struct Code {
 // === impl Provider ===
 
 impl Provider {
-    /// Listens on a free port of the loopback.
+    /// Starts a provider on a free port of the loopback.
     pub(super) async fn start() -> Result<Self, Failure> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Failure::new)?;
         let address = listener.local_addr().map_err(Failure::new)?;
@@ -90,7 +90,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
                 let state = Arc::clone(&state);
                 async move { Ok::<_, Infallible>(state.answer(request).await) }
             });
-            // A client that breaks off is no concern of anybody's here.
+            // Errors of a client's connection do not matter here.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -116,7 +116,7 @@ impl State {
                 Ok(form) => self.token(&pairs(&form.to_bytes())),
                 Err(_) => plain(StatusCode::PAYLOAD_TOO_LARGE, "too large"),
             },
-            // For curl: a token for whoever is named, issued to the client that is named.
+            // For curl: a token for the named user, issued to the named client.
             (&Method::GET, "/token") => self.token_for(&query),
             _ => plain(StatusCode::NOT_FOUND, "There is nothing here."),
         }
@@ -143,16 +143,16 @@ impl State {
         json!({"keys": [{"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "demo", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)}]})
     }
 
-    /// Asks who is there; with `person`, she has said it.
+    /// Shows the choice of users; with `person`, redirects back with a code for that user.
     fn authorize(&self, query: &HashMap<String, String>) -> Response<Full<Bytes>> {
         let given = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();
         if given("client_id") != BROWSER
             || given("code_challenge_method") != "S256"
             || !given("redirect_uri").starts_with("https://")
         {
-            return plain(StatusCode::BAD_REQUEST, "This is no request of the demo's gateway.");
+            return plain(StatusCode::BAD_REQUEST, "This is not a request of the demo's gateway.");
         }
-        let Some(person) = PEOPLE.iter().position(|(name, _)| *name == given("person")) else {
+        let Some(person) = USERS.iter().position(|(name, _)| *name == given("person")) else {
             return page(query);
         };
         let Ok(code) = random() else {
@@ -174,7 +174,7 @@ impl State {
         answer.body(Full::default()).unwrap_or_default()
     }
 
-    /// Exchanges a code, once, for whoever began the login (RFC 7636 §4.6).
+    /// Exchanges a code, once, for the client that started the login (RFC 7636 §4.6).
     fn token(&self, form: &HashMap<String, String>) -> Response<Full<Bytes>> {
         let given = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
         let login = self.codes.lock().unwrap_or_else(PoisonError::into_inner).remove(given("code"));
@@ -183,7 +183,7 @@ impl State {
             Some(login) => {
                 let token = self.sign(login.person, BROWSER, login.nonce.as_deref());
                 document(
-                    &json!({"access_token": token, "id_token": token, "token_type": "Bearer", "expires_in": LASTS}),
+                    &json!({"access_token": token, "id_token": token, "token_type": "Bearer", "expires_in": LIFETIME}),
                 )
             }
             None => plain(StatusCode::BAD_REQUEST, r#"{"error":"invalid_grant"}"#),
@@ -191,7 +191,7 @@ impl State {
     }
 
     fn token_for(&self, query: &HashMap<String, String>) -> Response<Full<Bytes>> {
-        let person = PEOPLE
+        let person = USERS
             .iter()
             .position(|(name, _)| query.get("person").is_some_and(|person| person == name));
         match person {
@@ -199,15 +199,15 @@ impl State {
                 StatusCode::OK,
                 &self.sign(person, query.get("client").map_or("curl", String::as_str), None),
             ),
-            None => plain(StatusCode::NOT_FOUND, "She does not live here: ann, eve"),
+            None => plain(StatusCode::NOT_FOUND, "unknown person: use ann or eve"),
         }
     }
 
     fn sign(&self, person: usize, client: &str, nonce: Option<&str>) -> String {
-        let (name, email) = PEOPLE.get(person).copied().unwrap_or_default();
+        let (name, email) = USERS.get(person).copied().unwrap_or_default();
         let now = seconds(SystemTime::now());
         let mut claims = json!({
-            "iss": self.url(""), "aud": [AUDIENCE, BROWSER], "sub": name, "azp": client, "iat": now, "exp": now + LASTS,
+            "iss": self.url(""), "aud": [AUDIENCE, BROWSER], "sub": name, "azp": client, "iat": now, "exp": now + LIFETIME,
             "email": email, "email_verified": true, "preferred_username": name, "groups": ["people"],
         });
         if let Some(nonce) = nonce {
@@ -237,15 +237,15 @@ fn random() -> Result<String, aws_lc_rs::error::Unspecified> {
     Ok(URL_SAFE_NO_PAD.encode(octets))
 }
 
-/// Who is there?
+/// The page to choose a user on.
 fn page(query: &HashMap<String, String>) -> Response<Full<Bytes>> {
     let mut people = String::new();
-    for (name, email) in PEOPLE {
+    for (name, email) in USERS {
         let mut parameters = form_urlencoded::Serializer::new(String::new());
         parameters
             .extend_pairs(query.iter().filter(|(name, _)| *name != "person"))
             .append_pair("person", name);
-        // Encoded for a URL there is no character left that means something in HTML but `&`.
+        // URL encoding leaves no character that is special in HTML except `&`.
         people.push_str(&format!(
             "<li><a href=\"/authorize?{}\">{name} ({email})</a></li>\n",
             parameters.finish().replace('&', "&amp;")
@@ -256,7 +256,7 @@ fn page(query: &HashMap<String, String>) -> Response<Full<Bytes>> {
          content=\"width=device-width\">\n<title>Demo \
          provider</title>\n<style>body{{font:1.1rem/1.6 system-ui;max-width:32rem;margin:3rem \
          auto;padding:0 1rem;color-scheme:light dark}}</style>\n<h1>Who are you?</h1>\n<p>This \
-         provider is for the demo alone: it believes you.</p>\n<ul>\n{people}</ul>\n</html>\n"
+         provider is for the demo only and asks for no password.</p>\n<ul>\n{people}</ul>\n</html>\n"
     );
     answer(StatusCode::OK, "text/html; charset=utf-8", html)
 }

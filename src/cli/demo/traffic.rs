@@ -1,4 +1,4 @@
-//! Somebody who calls: one request after the other, each answered by the name of a pod.
+//! Client traffic: sequential requests, each answered with the name of a pod.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,18 +20,18 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use super::gateway::Gateway;
 use crate::cli::problems::Failure;
 
-/// Between two requests.
+/// The pause between two requests.
 const PAUSE: Duration = Duration::from_millis(10);
-/// For one request.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Timeout for a request.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Requests that go on until this is dropped.
+/// Traffic that continues until this is dropped.
 pub(super) struct Traffic {
     tally: Arc<watch::Sender<Tally>>,
     task: JoinHandle<()>,
 }
 
-/// Who has answered.
+/// The number of responses of each pod.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tally {
     pub(super) pods: BTreeMap<String, u64>,
@@ -49,7 +49,7 @@ struct Caller {
 // === impl Traffic ===
 
 impl Traffic {
-    /// Calls `host` through `gateway`, trusting the demo's authority alone.
+    /// Starts to call `host` through `gateway`, trusting the demo's authority only.
     pub(super) fn start(gateway: &Gateway, host: &str) -> Result<Self, Failure> {
         let ca = fs::read(gateway.ca()).map_err(Failure::new)?;
         let mut roots = RootCertStore::empty();
@@ -72,32 +72,31 @@ impl Traffic {
         Ok(Self { tally, task })
     }
 
-    /// Who has answered since [`forget`](Self::forget).
+    /// Returns the responses since the last [`reset`](Self::reset).
     pub(super) fn tally(&self) -> Tally {
         self.tally.borrow().clone()
     }
 
-    /// Counts from zero again.
-    pub(super) fn forget(&self) {
+    /// Resets the tally.
+    pub(super) fn reset(&self) {
         self.tally.send_modify(|tally| {
             *tally = Tally { before: tally.before + tally.sum(), ..Tally::default() }
         });
     }
 
-    /// Counts from zero again after the request that is under way now: it may have been sent before
-    /// something changed.
+    /// Resets the tally after the current request completes: it may have been sent before a change.
     pub(super) async fn settle(&self) -> Result<(), Failure> {
-        let under_way = self.total();
+        let completed = self.total();
         self.tally
             .subscribe()
-            .wait_for(|tally| tally.before + tally.sum() > under_way)
+            .wait_for(|tally| tally.before + tally.sum() > completed)
             .await
             .map_err(Failure::new)?;
-        self.forget();
+        self.reset();
         Ok(())
     }
 
-    /// All requests so far.
+    /// Returns the number of all requests so far.
     pub(super) fn total(&self) -> u64 {
         let tally = self.tally.borrow();
         tally.before + tally.sum()
@@ -112,7 +111,7 @@ impl Drop for Traffic {
 
 async fn call(caller: Caller, tally: Arc<watch::Sender<Tally>>) {
     loop {
-        let answer = tokio::time::timeout(PATIENCE, caller.once()).await;
+        let answer = tokio::time::timeout(TIMEOUT, caller.once()).await;
         let pod = answer.ok().and_then(Result::ok).as_deref().and_then(pod_of);
         tally.send_modify(|tally| match pod {
             Some(pod) => *tally.pods.entry(pod).or_default() += 1,
@@ -122,7 +121,7 @@ async fn call(caller: Caller, tally: Arc<watch::Sender<Tally>>) {
     }
 }
 
-/// The body of a 200.
+/// Returns the body of a response with status 200.
 fn pod_of(answer: &str) -> Option<String> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     head.starts_with("HTTP/1.1 200 ").then(|| body.trim().to_owned())

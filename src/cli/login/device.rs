@@ -1,23 +1,23 @@
-//! Signing in by a browser on another machine: the device authorization grant (RFC 8628).
+//! Sign-in with a browser on another machine: the device authorization grant (RFC 8628).
 
 use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
-use super::provider::{Provider, TokenAnswer};
+use super::provider::{Provider, TokenResponse};
 use crate::cli::output;
 use crate::cli::problems::Failure;
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
-/// How long it is waited between two questions where the provider does not say (§3.2), and at most.
+/// Default (§3.2) and maximum polling interval, in seconds.
 const INTERVAL: (u64, u64) = (5, 60);
-/// What a question that came too soon adds (§3.5).
-const SLOWER: u64 = 5;
+/// What `slow_down` adds to the interval, in seconds (§3.5).
+const SLOW_DOWN: u64 = 5;
 
-/// What the provider answers first (§3.2).
+/// The device authorization response (§3.2).
 #[derive(Deserialize)]
-struct Device {
+struct DeviceAuthorization {
     device_code: String,
     user_code: String,
     verification_uri: String,
@@ -26,25 +26,25 @@ struct Device {
     interval: Option<u64>,
 }
 
-pub(super) async fn sign_in(provider: &Provider<'_>) -> Result<TokenAnswer, Failure> {
+pub(super) async fn sign_in(provider: &Provider<'_>) -> Result<TokenResponse, Failure> {
     let Some(endpoint) = &provider.endpoints.device_authorization_endpoint else {
-        let message = format!("{} has no device flow", provider.registration.issuer);
+        let message = format!("{} does not support the device flow", provider.registration.issuer);
         return Err(Failure::with_help(message, "sign in without --device"));
     };
-    let answer = provider.post(endpoint, &[("scope", &provider.registration.scope)]).await?;
-    if let Ok(refusal) = serde_json::from_slice(&answer.body) {
-        return Err(provider.refused(&refusal));
+    let response = provider.post(endpoint, &[("scope", &provider.registration.scope)]).await?;
+    if let Ok(error) = serde_json::from_slice(&response.body) {
+        return Err(provider.rejected(&error));
     }
-    let device: Device =
-        serde_json::from_slice(&answer.body).map_err(|_| provider.nonsense(&answer))?;
-    let shorter = device
+    let device: DeviceAuthorization =
+        serde_json::from_slice(&response.body).map_err(|_| provider.invalid_response(&response))?;
+    let complete = device
         .verification_uri_complete
         .as_ref()
-        .map_or(String::new(), |url| format!(" (or open {})", plain(url)));
-    output::tell(&format!(
-        "Open {} and type the code {}{shorter}\n",
-        plain(&device.verification_uri),
-        plain(&device.user_code)
+        .map_or(String::new(), |url| format!(" (or open {})", printable(url)));
+    output::report(&format!(
+        "Open {} and type the code {}{complete}\n",
+        printable(&device.verification_uri),
+        printable(&device.user_code)
     ))?;
 
     let end = Instant::now() + Duration::from_secs(device.expires_in.min(3600));
@@ -56,20 +56,20 @@ pub(super) async fn sign_in(provider: &Provider<'_>) -> Result<TokenAnswer, Fail
             .await?
         {
             Ok(tokens) => return Ok(tokens),
-            Err(refusal) if refusal.error == "authorization_pending" => {}
-            Err(refusal) if refusal.error == "slow_down" => {
-                interval = (interval + SLOWER).min(INTERVAL.1)
+            Err(error) if error.error == "authorization_pending" => {}
+            Err(error) if error.error == "slow_down" => {
+                interval = (interval + SLOW_DOWN).min(INTERVAL.1)
             }
-            Err(refusal) => return Err(provider.refused(&refusal)),
+            Err(error) => return Err(provider.rejected(&error)),
         }
     }
     Err(Failure::with_help(
-        "nobody typed the code in time",
+        "the code expired before it was entered",
         "run `portcullis login --device` again",
     ))
 }
 
-/// What a terminal shows as it is.
-fn plain(text: &str) -> String {
+/// Keeps only printable ASCII, since the text goes to a terminal.
+fn printable(text: &str) -> String {
     text.chars().filter(char::is_ascii_graphic).take(512).collect()
 }

@@ -1,5 +1,5 @@
-//! Signing in by a browser on this machine: the authorization code flow with PKCE, back to a port
-//! of the loopback (RFC 8252 §7.3).
+//! Sign-in with a browser on this machine: the authorization code flow with PKCE and a loopback
+//! redirect (RFC 8252 §7.3).
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -14,16 +14,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::provider::{Provider, TokenAnswer};
+use super::provider::{Provider, TokenResponse};
 use crate::cli::output;
 use crate::cli::problems::Failure;
 
-/// How long somebody may take to sign in.
-const PATIENCE: Duration = Duration::from_secs(600);
-/// How long a browser may take to ask for a page, and how much it may say.
-const HEAD: (Duration, usize) = (Duration::from_secs(5), 16 * 1024);
+/// Timeout for the user to sign in.
+const SIGN_IN_TIMEOUT: Duration = Duration::from_secs(600);
+/// Timeout for reading a request head, and for writing a response.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The maximum size of a request head, in octets.
+const MAX_HEAD: usize = 16 * 1024;
 
-pub(super) async fn sign_in(provider: &Provider<'_>, open: bool) -> Result<TokenAnswer, Failure> {
+pub(super) async fn sign_in(provider: &Provider<'_>, open: bool) -> Result<TokenResponse, Failure> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Failure::new)?;
     let redirect_uri = format!(
         "http://127.0.0.1:{}/callback",
@@ -31,30 +33,30 @@ pub(super) async fn sign_in(provider: &Provider<'_>, open: bool) -> Result<Token
     );
     let (state, verifier) = (random()?, random()?);
     let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()));
-    let url = authorization(provider, &redirect_uri, &state, &challenge);
-    output::tell(&format!("Sign in at\n\n  {url}\n\n"))?;
+    let url = authorization_url(provider, &redirect_uri, &state, &challenge);
+    output::report(&format!("Sign in at\n\n  {url}\n\n"))?;
     if open {
         open_browser(&url);
     }
-    let late = || {
-        Failure::with_help("nobody signed in within ten minutes", "run `portcullis login` again")
-    };
-    let returned = timeout(PATIENCE, wait(&listener, &state)).await.map_err(|_| late())??;
+    let timed_out =
+        || Failure::with_help("no sign-in within ten minutes", "run `portcullis login` again");
+    let redirect = wait_for_redirect(&listener, &state);
+    let returned = timeout(SIGN_IN_TIMEOUT, redirect).await.map_err(|_| timed_out())??;
     if returned.get("iss").is_some_and(|issuer| *issuer != provider.registration.issuer) {
         // RFC 9207 §2.4.
-        return Err(Failure::new("another provider answered"));
+        return Err(Failure::new("the redirect came from another issuer"));
     }
     let code = match (returned.get("code"), returned.get("error")) {
         (Some(code), None) => code,
         (_, error) => {
-            let word: String = error
+            let error: String = error
                 .map_or("", String::as_str)
                 .chars()
                 .filter(char::is_ascii_graphic)
                 .take(64)
                 .collect();
             return Err(Failure::new(format!(
-                "{} did not sign you in: {word}",
+                "{} rejected the sign-in: {error}",
                 provider.registration.issuer
             )));
         }
@@ -65,10 +67,10 @@ pub(super) async fn sign_in(provider: &Provider<'_>, open: bool) -> Result<Token
         ("redirect_uri", &redirect_uri),
         ("code_verifier", &verifier),
     ];
-    provider.tokens(&form).await?.map_err(|refusal| provider.refused(&refusal))
+    provider.tokens(&form).await?.map_err(|error| provider.rejected(&error))
 }
 
-fn authorization(
+fn authorization_url(
     provider: &Provider<'_>,
     redirect_uri: &str,
     state: &str,
@@ -86,20 +88,23 @@ fn authorization(
         ("code_challenge_method", "S256"),
     ]);
     if registration.scope.split(' ').any(|scope| scope == "offline_access") {
-        // OpenID Connect Core 1.0 §11: otherwise it is to be ignored.
+        // OpenID Connect Core 1.0 §11: without it, the provider ignores `offline_access`.
         query.append_pair("prompt", "consent");
     }
     let endpoint = &provider.endpoints.authorization_endpoint;
     format!("{endpoint}{}{}", if endpoint.contains('?') { '&' } else { '?' }, query.finish())
 }
 
-/// The parameters of the request that comes back with this state; all others are turned away.
-async fn wait(listener: &TcpListener, state: &str) -> Result<HashMap<String, String>, Failure> {
+/// Waits for the redirect with this `state` and returns its parameters; answers others with 404.
+async fn wait_for_redirect(
+    listener: &TcpListener,
+    state: &str,
+) -> Result<HashMap<String, String>, Failure> {
     loop {
         let (mut stream, _) = listener.accept().await.map_err(Failure::new)?;
-        let asked = timeout(HEAD.0, read(&mut stream)).await.ok().flatten();
-        let returned =
-            asked.filter(|parameters| parameters.get("state").is_some_and(|found| found == state));
+        let parameters = timeout(REQUEST_TIMEOUT, read(&mut stream)).await.ok().flatten();
+        let returned = parameters
+            .filter(|parameters| parameters.get("state").is_some_and(|found| found == state));
         let (status, text) = match &returned {
             Some(parameters) if parameters.contains_key("code") => {
                 ("200 OK", "You are signed in. You can close this window.")
@@ -107,14 +112,14 @@ async fn wait(listener: &TcpListener, state: &str) -> Result<HashMap<String, Str
             Some(_) => ("200 OK", "You are not signed in. You can close this window."),
             None => ("404 Not Found", "There is nothing here."),
         };
-        let answer = format!(
+        let response = format!(
             "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: \
              {}\r\nCache-Control: no-store\r\nReferrer-Policy: no-referrer\r\nConnection: \
              close\r\n\r\n{text}",
             text.len()
         );
-        // Whether the browser reads it or not does not matter.
-        let _ = timeout(HEAD.0, stream.write_all(answer.as_bytes())).await;
+        // The sign-in does not depend on whether the browser reads the page.
+        let _ = timeout(REQUEST_TIMEOUT, stream.write_all(response.as_bytes())).await;
         let _ = stream.shutdown().await;
         if let Some(returned) = returned {
             return Ok(returned);
@@ -122,11 +127,11 @@ async fn wait(listener: &TcpListener, state: &str) -> Result<HashMap<String, Str
     }
 }
 
-/// The parameters of a request for `/callback`.
+/// Reads a request for `/callback` and returns its parameters.
 async fn read(stream: &mut TcpStream) -> Option<HashMap<String, String>> {
     let mut head = Vec::new();
     while !head.windows(4).any(|window| window == b"\r\n\r\n") {
-        if head.len() > HEAD.1 || stream.read_buf(&mut head).await.ok()? == 0 {
+        if head.len() > MAX_HEAD || stream.read_buf(&mut head).await.ok()? == 0 {
             return None;
         }
     }
@@ -135,7 +140,7 @@ async fn read(stream: &mut TcpStream) -> Option<HashMap<String, String>> {
     Some(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
 }
 
-/// Where there is a browser, it opens; where there is none, the address was told.
+/// Tries to open a browser; if there is none, the user opens the printed URL.
 fn open_browser(url: &str) {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     let _ = Command::new(program)
@@ -146,9 +151,9 @@ fn open_browser(url: &str) {
         .spawn();
 }
 
-/// 256 random bits.
+/// Returns 256 random bits, encoded.
 fn random() -> Result<String, Failure> {
     let mut octets = [0_u8; 32];
-    rand::fill(&mut octets).map_err(|_| Failure::new("the system gives no random numbers"))?;
+    rand::fill(&mut octets).map_err(|_| Failure::new("the system returned no random numbers"))?;
     Ok(URL_SAFE_NO_PAD.encode(octets))
 }

@@ -1,4 +1,4 @@
-//! The provider that a person signs in at, as its discovery document describes it (OpenID Connect
+//! The OpenID provider to sign in with, as its discovery document describes it (OpenID Connect
 //! Discovery 1.0 §3).
 
 use portcullis_identity::outbound::{Answer, Client};
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::tokens::Registration;
 use crate::cli::problems::Failure;
 
-/// A provider that was found.
+/// A discovered provider.
 pub(in crate::cli) struct Provider<'r> {
     pub(super) registration: &'r Registration,
     pub(super) endpoints: Endpoints,
@@ -22,37 +22,39 @@ pub(super) struct Endpoints {
     pub(super) device_authorization_endpoint: Option<String>,
 }
 
-/// What a token endpoint answers (RFC 6749 §5.1).
+/// A successful response of the token endpoint (RFC 6749 §5.1).
 #[derive(Deserialize)]
-pub(in crate::cli) struct TokenAnswer {
+pub(in crate::cli) struct TokenResponse {
     pub(super) id_token: Option<String>,
     pub(super) access_token: Option<String>,
     pub(super) refresh_token: Option<String>,
     pub(super) expires_in: Option<u64>,
 }
 
-/// Why there is no token: one of OAuth's words (RFC 6749 §5.2, RFC 8628 §3.5).
+/// An error response: one of OAuth's error codes (RFC 6749 §5.2, RFC 8628 §3.5).
 #[derive(Deserialize)]
-pub(in crate::cli) struct Refusal {
+pub(in crate::cli) struct ErrorResponse {
     pub(in crate::cli) error: String,
 }
 
 // === impl Provider ===
 
 impl<'r> Provider<'r> {
-    pub(in crate::cli) async fn find(registration: &'r Registration) -> Result<Self, Failure> {
+    pub(in crate::cli) async fn discover(registration: &'r Registration) -> Result<Self, Failure> {
         let issuer = &registration.issuer;
-        let client = Client::new(registration.certificate_authorities.as_deref())
-            .map_err(|error| Failure::new(format!("the certificate authorities: {error}")))?;
+        let client =
+            Client::new(registration.certificate_authorities.as_deref()).map_err(|error| {
+                Failure::new(format!("failed to load the certificate authorities: {error}"))
+            })?;
         let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-        let answer = client
+        let response = client
             .get(&url, "application/json")
             .await
             .map_err(|error| Failure::new(format!("{issuer} {error}")))?;
-        let endpoints: Endpoints = serde_json::from_slice(&answer.body).map_err(|_| {
+        let endpoints: Endpoints = serde_json::from_slice(&response.body).map_err(|_| {
             let message = format!(
-                "{url} answered with status {}, and with no discovery document",
-                answer.status.as_u16()
+                "{url} returned status {} without a discovery document",
+                response.status.as_u16()
             );
             Failure::with_help(
                 message,
@@ -61,28 +63,28 @@ impl<'r> Provider<'r> {
         })?;
         if endpoints.issuer != *issuer {
             let help =
-                format!("use --issuer {:?}, if that is the one that you mean", endpoints.issuer);
+                format!("use --issuer {:?} if that is the intended issuer", endpoints.issuer);
             return Err(Failure::with_help(
-                format!("{issuer} says that it is another issuer"),
+                format!("the discovery document of {issuer} is for another issuer"),
                 help,
             ));
         }
         Ok(Self { registration, endpoints, client })
     }
 
-    /// Asks the token endpoint.
+    /// Posts a form to the token endpoint.
     pub(in crate::cli) async fn tokens(
         &self,
         form: &[(&str, &str)],
-    ) -> Result<Result<TokenAnswer, Refusal>, Failure> {
-        let answer = self.post(&self.endpoints.token_endpoint, form).await?;
-        if let Ok(refusal) = serde_json::from_slice(&answer.body) {
-            return Ok(Err(refusal));
+    ) -> Result<Result<TokenResponse, ErrorResponse>, Failure> {
+        let response = self.post(&self.endpoints.token_endpoint, form).await?;
+        if let Ok(error) = serde_json::from_slice(&response.body) {
+            return Ok(Err(error));
         }
-        serde_json::from_slice(&answer.body).map(Ok).map_err(|_| self.nonsense(&answer))
+        serde_json::from_slice(&response.body).map(Ok).map_err(|_| self.invalid_response(&response))
     }
 
-    /// Posts a form, as this client.
+    /// Posts a form with this client's identifier.
     pub(super) async fn post(&self, url: &str, form: &[(&str, &str)]) -> Result<Answer, Failure> {
         let form: Vec<(&str, &str)> =
             form.iter().copied().chain([("client_id", &*self.registration.client_id)]).collect();
@@ -92,20 +94,20 @@ impl<'r> Provider<'r> {
             .map_err(|error| Failure::new(format!("{} {error}", self.registration.issuer)))
     }
 
-    pub(super) fn nonsense(&self, answer: &Answer) -> Failure {
+    pub(super) fn invalid_response(&self, response: &Answer) -> Failure {
         Failure::new(format!(
-            "{} answered with status {}, and not as it should",
+            "{} returned status {} with an invalid body",
             self.registration.issuer,
-            answer.status.as_u16()
+            response.status.as_u16()
         ))
     }
 
-    pub(super) fn refused(&self, refusal: &Refusal) -> Failure {
-        let word: String =
-            refusal.error.chars().filter(|char| char.is_ascii_graphic()).take(64).collect();
+    pub(super) fn rejected(&self, response: &ErrorResponse) -> Failure {
+        let error: String =
+            response.error.chars().filter(|char| char.is_ascii_graphic()).take(64).collect();
         Failure::with_help(
-            format!("{} refused: {word}", self.registration.issuer),
-            "check --client-id, and what that client may do",
+            format!("{} rejected the request: {error}", self.registration.issuer),
+            "check --client-id, and the grants that this client is allowed to use",
         )
     }
 }

@@ -1,4 +1,4 @@
-//! The tokens of who signed in, kept in a file that nobody else may read.
+//! The tokens of the signed-in user, stored in a file that only its owner may read.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -13,10 +13,10 @@ use portcullis_config::unix_time::seconds;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::provider::TokenAnswer;
+use super::provider::TokenResponse;
 use crate::cli::problems::Failure;
 
-/// Where somebody signs in.
+/// A public client that is registered with an issuer.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::cli) struct Registration {
@@ -27,86 +27,88 @@ pub(in crate::cli) struct Registration {
     pub(in crate::cli) certificate_authorities: Option<PathBuf>,
 }
 
-/// What is kept.
+/// The content of the token file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::cli) struct Kept {
+pub(in crate::cli) struct StoredTokens {
     #[serde(flatten)]
     pub(in crate::cli) registration: Registration,
     id_token: Option<String>,
     access_token: Option<String>,
     pub(in crate::cli) refresh_token: Option<String>,
-    /// When the access token ends, in seconds since 1970, if the provider said so.
+    /// When the access token expires, in seconds since 1970, if known.
     access_until: Option<u64>,
 }
 
-/// Which token is asked for.
+/// The kind of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Which {
+pub(in crate::cli) enum TokenKind {
     Id,
     Access,
 }
 
-// === impl Kept ===
+// === impl StoredTokens ===
 
-impl Kept {
-    /// `refresh_token` is the one that stays in use where there is no new one (RFC 6749 §6).
+impl StoredTokens {
+    /// Takes the tokens of a response. Without a new refresh token, `refresh_token` stays in use
+    /// (RFC 6749 §6).
     pub(in crate::cli) fn new(
         registration: Registration,
-        answer: TokenAnswer,
+        response: TokenResponse,
         refresh_token: Option<String>,
         now: SystemTime,
     ) -> Self {
-        let access_until = answer.expires_in.map(|lasts| seconds(now).saturating_add(lasts));
+        let access_until =
+            response.expires_in.map(|lifetime| seconds(now).saturating_add(lifetime));
         Self {
             registration,
-            id_token: answer.id_token,
-            access_token: answer.access_token,
-            refresh_token: answer.refresh_token.or(refresh_token),
+            id_token: response.id_token,
+            access_token: response.access_token,
+            refresh_token: response.refresh_token.or(refresh_token),
             access_until,
         }
     }
 
-    /// The token, however long it will be good.
-    pub(in crate::cli) fn latest(&self, which: Which) -> Option<&str> {
-        match which {
-            Which::Id => self.id_token.as_deref(),
-            Which::Access => self.access_token.as_deref(),
+    /// Returns the token, even if it is expired.
+    pub(in crate::cli) fn latest(&self, kind: TokenKind) -> Option<&str> {
+        match kind {
+            TokenKind::Id => self.id_token.as_deref(),
+            TokenKind::Access => self.access_token.as_deref(),
         }
     }
 
-    /// The token, if it will still be good for a while.
-    pub(in crate::cli) fn token(&self, which: Which, now: SystemTime) -> Option<&str> {
-        let token = self.latest(which)?;
-        let until = match which {
-            Which::Id => claims(token).and_then(|claims| claims.get("exp")?.as_u64()),
-            Which::Access => self.access_until,
+    /// Returns the token if it does not expire within the next 30 seconds.
+    pub(in crate::cli) fn valid(&self, kind: TokenKind, now: SystemTime) -> Option<&str> {
+        let token = self.latest(kind)?;
+        let until = match kind {
+            TokenKind::Id => claims(token).and_then(|claims| claims.get("exp")?.as_u64()),
+            TokenKind::Access => self.access_until,
         };
         let soon = seconds(now + Duration::from_secs(30));
         until.is_none_or(|until| until > soon).then_some(token)
     }
 
-    /// What the person is called.
+    /// Returns the display name of the user.
     pub(in crate::cli) fn name(&self) -> String {
         let claims = self.id_token.as_deref().and_then(claims).unwrap_or_default();
         let text = |name| claims.get(name).and_then(Value::as_str);
         let name = text("email")
             .or_else(|| text("preferred_username"))
             .or_else(|| text("sub"))
-            .unwrap_or("somebody");
+            .unwrap_or("unknown user");
         name.chars().filter(|char| !char.is_control()).take(256).collect()
     }
 }
 
-/// The claims of a token that came from the provider itself, over a connection that is its own:
-/// nothing is decided by them here.
+/// Returns the claims of a token, unverified: the provider itself returned it, and they decide
+/// nothing here.
 fn claims(token: &str) -> Option<Value> {
     let payload = token.split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
 }
 
-/// What was kept last.
-pub(in crate::cli) fn read() -> Result<Kept, Failure> {
+/// Reads the token file.
+pub(in crate::cli) fn read() -> Result<StoredTokens, Failure> {
     let file = file()?;
     let help = "sign in with `portcullis login --issuer URL --client-id ID`";
     let text = match fs::read(&file) {
@@ -116,19 +118,19 @@ pub(in crate::cli) fn read() -> Result<Kept, Failure> {
         text => text.map_err(|error| Failure::new(format!("{}: {error}", file.display())))?,
     };
     serde_json::from_slice(&text)
-        .map_err(|_| Failure::with_help(format!("{} is not understood", file.display()), help))
+        .map_err(|_| Failure::with_help(format!("failed to parse {}", file.display()), help))
 }
 
-/// Keeps it, in the place of what was there.
-pub(in crate::cli) fn write(kept: &Kept) -> Result<(), Failure> {
+/// Replaces the token file.
+pub(in crate::cli) fn write(tokens: &StoredTokens) -> Result<(), Failure> {
     let file = file()?;
-    let text = serde_json::to_vec_pretty(kept).map_err(Failure::new)?;
+    let text = serde_json::to_vec_pretty(tokens).map_err(Failure::new)?;
     atomic_file::replace(&file, &text)
         .map_err(|error| Failure::new(format!("{}: {error}", file.display())))
 }
 
-/// Keeps other runs from changing it, until it is dropped: a refresh token may be good for one use
-/// only.
+/// Locks the token file against other processes until the lock is dropped: a refresh token can be
+/// valid for one use only.
 pub(in crate::cli) fn lock() -> Result<File, Failure> {
     let file = file()?.with_extension("lock");
     let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(&file);
@@ -136,7 +138,7 @@ pub(in crate::cli) fn lock() -> Result<File, Failure> {
         .map_err(|error| Failure::new(format!("{}: {error}", file.display())))
 }
 
-/// Where it is kept; its folder is made.
+/// Returns the path of the token file, and creates its folder.
 fn file() -> Result<PathBuf, Failure> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let folder = set("XDG_CONFIG_HOME")
@@ -159,7 +161,7 @@ mod tests {
 
     use super::*;
 
-    fn kept(exp: u64, access_until: Option<u64>) -> Kept {
+    fn tokens(exp: u64, access_until: Option<u64>) -> StoredTokens {
         let claims =
             URL_SAFE_NO_PAD.encode(format!("{{\"exp\":{exp},\"email\":\"ann@example.com\"}}"));
         let registration = Registration {
@@ -168,7 +170,7 @@ mod tests {
             scope: String::new(),
             certificate_authorities: None,
         };
-        Kept {
+        StoredTokens {
             registration,
             id_token: Some(format!("h.{claims}.s")),
             access_token: Some("opaque".to_owned()),
@@ -178,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_is_about_to_end_is_not_good_enough() {
+    fn a_token_that_expires_soon_is_not_valid() {
         let now = UNIX_EPOCH + Duration::from_secs(1000);
-        let good = |exp, until, which| kept(exp, until).token(which, now).is_some();
-        assert!(good(1031, None, Which::Id));
-        assert!(!good(1030, None, Which::Id));
-        assert!(good(0, Some(1031), Which::Access));
-        assert!(!good(0, Some(1030), Which::Access));
-        assert!(good(0, None, Which::Access), "the provider did not say that it ends");
-        assert_eq!(kept(0, None).name(), "ann@example.com");
+        let valid = |exp, until, kind| tokens(exp, until).valid(kind, now).is_some();
+        assert!(valid(1031, None, TokenKind::Id));
+        assert!(!valid(1030, None, TokenKind::Id));
+        assert!(valid(0, Some(1031), TokenKind::Access));
+        assert!(!valid(0, Some(1030), TokenKind::Access));
+        assert!(valid(0, None, TokenKind::Access), "the provider returned no expiry");
+        assert_eq!(tokens(0, None).name(), "ann@example.com");
     }
 }

@@ -1,15 +1,15 @@
-//! Credentials that must not be accepted.
+//! Credentials that must be rejected.
 
 use serde_json::{Value, json};
 
 use super::issuer::{Issuer, encoded, now};
 
-/// A bad credential: what is wrong with it, and the header fields that carry it.
+/// A bad credential: its defect, and the header fields that carry it.
 pub(super) type Bad = (String, Vec<(&'static str, String)>);
 
 /// All of them. `issuer` is known to the gateway, `other` too, but for another environment;
 /// `stranger` is not. `key` is a client key that is well-formed but unknown, `expired` one whose
-/// time is over.
+/// has expired.
 pub(super) fn all(
     issuer: &Issuer,
     other: &Issuer,
@@ -331,7 +331,7 @@ fn keys(unknown: &str, expired: &str) -> Vec<Bad> {
     texts.into_iter().flat_map(carried).collect()
 }
 
-/// What would be good, if it came in the right place.
+/// Valid credentials in the wrong place.
 fn carriers(issuer: &Issuer, key: &str) -> Vec<Bad> {
     let token = issuer.token(&issuer.header(), &issuer.claims());
     let bad: [(&str, Vec<(&'static str, String)>); 14] = [

@@ -1,4 +1,4 @@
-//! What a client without a grant sees of a host that exists is what it sees of one that was never
+//! A client without a grant observes the same of a host that exists and of one that was never
 //! configured.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::harness::{Gateway, Raw, Response, client, soon, without_ids};
 /// Of the same length.
 const EXISTS: &str = "web--closed.apps.test";
 const ABSENT: &str = "web--absent.apps.test";
-/// Exists too, and has no pod.
+/// Exists too, without a pod.
 const WITHOUT_PODS: &str = "down--closed.apps.test";
 const ABSENT_AS_LONG: &str = "down--absent.apps.test";
 
@@ -43,7 +43,7 @@ const fn shape(
     Shape { method, path, headers, body }
 }
 
-/// Requests as people, programs and scanners make them.
+/// Requests of users, programs and scanners.
 const SHAPES: [Shape; 46] = [
     shape("GET", "/", &[], ""),
     shape("GET", "/a/deep/path?with=a&query", &[], ""),
@@ -125,7 +125,7 @@ const SHAPES: [Shape; 46] = [
 const TRANSPORTS: [Transport; 4] =
     [Transport::Http1, Transport::Http1Tls, Transport::Http2, Transport::Grpc];
 
-/// What one connection showed: each answer as it came, and how the connection went on.
+/// The observations on one connection: each response, and whether the connection stayed open.
 async fn seen(
     gateway: &Gateway,
     host: &str,
@@ -231,7 +231,7 @@ async fn http2(
     told
 }
 
-/// `Date` says when, nothing else.
+/// `Date` differs only by the time.
 fn without_dates(text: &str) -> String {
     let mut text = text.to_owned();
     let mut from = 0;
@@ -251,7 +251,7 @@ fn shuffled<T>(mut items: Vec<T>) -> Vec<T> {
     keyed.into_iter().map(|(_, item)| item).collect()
 }
 
-/// What a caller without a grant may show.
+/// The credentials of a caller without a grant.
 fn credentials(stage: &Stage) -> Vec<(&'static str, Vec<String>)> {
     let mut claims = stage.partner.claims();
     claims["groups"] = serde_json::json!(["ops"]);
@@ -266,7 +266,7 @@ fn credentials(stage: &Stage) -> Vec<(&'static str, Vec<String>)> {
 }
 
 #[tokio::test]
-async fn hosts_that_exist_and_hosts_that_do_not_show_the_same() {
+async fn existing_and_unknown_hosts_are_indistinguishable() {
     let stage = Stage::start().await;
     let before = stage.pod.counts().borrow().started;
     let credentials = credentials(&stage);
@@ -310,7 +310,7 @@ async fn hosts_that_exist_and_hosts_that_do_not_show_the_same() {
 }
 
 #[tokio::test]
-async fn metrics_do_not_tell_which_hosts_exist() {
+async fn metrics_do_not_reveal_which_hosts_exist() {
     let stage = Stage::start().await;
     let credentials = credentials(&stage);
     let mut told = Vec::new();
@@ -337,8 +337,8 @@ async fn metrics_do_not_tell_which_hosts_exist() {
     assert_eq!(told[0], told[1]);
 }
 
-/// The counters that a request moves, but for how long it took and what the listeners of the test
-/// itself did.
+/// The counters that a request changes, except durations and those of requests of the test
+/// itself.
 async fn counters(stage: &Stage) -> BTreeMap<String, i64> {
     let page = stage.gateway.admin_page("/metrics").await.text();
     let lines = page.lines().filter(|line| {

@@ -1,5 +1,5 @@
-//! Tokens that only their issuer can read: what becomes of callers when it is asked too much, is
-//! slow, or away.
+//! Opaque tokens: the effect on callers when their issuer is overloaded,
+//! slow, or unreachable.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::harness::{Answer, Curl, Echo, Gateway, Raw, Response, echo, eventuall
 
 const ABSENT: &str = "web--absent.apps.test";
 const TOKEN: &str = "2YotnFZFEjr1zCsicMWpAA";
-/// Whence the crowd comes, and others.
+/// The addresses of the crowd, and of others.
 const CROWD: [u8; 4] = [127, 0, 0, 2];
 const CALLER: [u8; 4] = [127, 0, 0, 3];
 const NEWCOMER: [u8; 4] = [127, 0, 0, 4];
 
-/// A gateway that asks its issuer about tokens.
+/// A gateway that introspects tokens at its issuer.
 struct Stage {
     pod: Echo,
     issuer: Issuer,
@@ -29,7 +29,7 @@ struct Stage {
     _folder: tempfile::TempDir,
 }
 
-/// Clients of one address that show tokens that nobody has seen before, one after another.
+/// Clients of one address that send a new unknown token with each request.
 struct Crowd {
     is_over: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Vec<Response>>>,
@@ -55,7 +55,7 @@ impl Stage {
         Self { pod, issuer, gateway, _folder: folder }
     }
 
-    /// Makes a token one of Ann's.
+    /// Makes a token valid for Ann.
     fn vouch(&self, token: &str) {
         let mut answer = self.issuer.claims();
         answer["active"] = json!(true);
@@ -73,7 +73,7 @@ impl Stage {
         self.call(CLOSED, "/", token, CALLER).run().await.status
     }
 
-    /// A stream that goes on until it is broken off.
+    /// A stream that stays open until it is aborted.
     async fn stream(&self, token: &str) -> JoinHandle<Answer> {
         let before = self.pod.counts().borrow().started;
         let path = "/stream/100000?interval=20ms";
@@ -89,7 +89,7 @@ impl Stage {
 // === impl Crowd ===
 
 impl Crowd {
-    /// Half of them ask for a host that exists.
+    /// Half of the requests are for a host that exists.
     fn of(size: usize, gateway: SocketAddr) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let clients = (0..size).map(|client| {
@@ -118,7 +118,7 @@ impl Crowd {
         Self { is_over, clients }
     }
 
-    /// All that they were answered.
+    /// All responses.
     async fn leave(self) -> Vec<Response> {
         self.is_over.store(true, Ordering::Relaxed);
         let all = soon("the crowd leaves", futures::future::join_all(self.clients)).await;
@@ -133,7 +133,7 @@ async fn connect(from: [u8; 4], to: SocketAddr) -> TcpStream {
 }
 
 #[tokio::test]
-async fn a_token_that_only_its_issuer_can_read_is_asked_about() {
+async fn an_opaque_token_is_introspected() {
     let stage = Stage::start(json!({})).await;
     assert_eq!(stage.status(TOKEN).await, 404, "the issuer does not know it");
     stage.vouch(TOKEN);
@@ -151,7 +151,7 @@ async fn a_token_that_only_its_issuer_can_read_is_asked_about() {
 }
 
 #[tokio::test]
-async fn a_crowd_with_unknown_tokens_pushes_out_nobody_else() {
+async fn a_flood_of_unknown_tokens_evicts_no_known_caller() {
     const LASTING: Duration = Duration::from_secs(12);
     let stage = Stage::start(json!({})).await;
     stage.vouch(TOKEN);
@@ -177,7 +177,7 @@ async fn a_crowd_with_unknown_tokens_pushes_out_nobody_else() {
     assert!(calls >= 5, "{calls} calls");
     assert!(stage.issuer.most_questions() <= 32, "{}", stage.issuer.most_questions());
 
-    // What is taken away is gone soon all the same.
+    // Revocation takes effect soon nevertheless.
     stage.issuer.say(TOKEN, json!({ "active": false }));
     let ended = tokio::time::timeout(SOON + Duration::from_secs(3), stream)
         .await
@@ -195,9 +195,9 @@ async fn a_crowd_with_unknown_tokens_pushes_out_nobody_else() {
 }
 
 #[tokio::test]
-async fn known_callers_outlast_their_issuer_for_the_stated_time() {
+async fn cached_callers_stay_authenticated_while_the_issuer_is_down() {
     const STATED: Duration = Duration::from_secs(8);
-    /// How long an answer counts in any case.
+    /// How long a response is cached in any case.
     const FRESH: Duration = Duration::from_secs(4);
     let stage = Stage::start(json!({ "staleIfError": "8s" })).await;
     stage.vouch(TOKEN);
@@ -215,7 +215,7 @@ async fn known_callers_outlast_their_issuer_for_the_stated_time() {
     }
     assert!(!stream.is_finished());
 
-    // Whose credentials cannot be checked is asked to come again, wherever she asks.
+    // A caller whose credentials cannot be verified is asked to retry, on every host.
     let closed = call(CLOSED, "nobody-has-seen-this-one").await;
     let absent = call(ABSENT, "nobody-has-seen-that-one").await;
     assert_eq!(face(&closed), face(&absent));
@@ -231,7 +231,7 @@ async fn known_callers_outlast_their_issuer_for_the_stated_time() {
 }
 
 #[tokio::test]
-async fn identical_tokens_share_one_question() {
+async fn identical_tokens_share_one_introspection_request() {
     let stage = Stage::start(json!({})).await;
     stage.issuer.take(Duration::from_secs(2));
     stage.vouch(TOKEN);

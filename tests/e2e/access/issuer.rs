@@ -1,5 +1,5 @@
-//! An issuer of tokens: its keys behind a socket, and everything that can be done with them, right
-//! or wrong.
+//! A token issuer: a server for its keys, and everything that can be signed with them, valid
+//! or not.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// An issuer. Dropped, it is away.
+/// An issuer. Unreachable once dropped.
 pub(super) struct Issuer {
     address: SocketAddr,
     name: String,
@@ -27,18 +27,18 @@ pub(super) struct Issuer {
     task: tokio::task::JoinHandle<()>,
 }
 
-/// What it says, and what it was asked.
+/// Its responses, and the requests that it got.
 struct Says {
     name: String,
     document: watch::Sender<String>,
-    /// What is said of tokens that only the issuer can read.
+    /// The introspection responses for opaque tokens.
     opaque: watch::Sender<Value>,
-    /// How long it takes to say that.
+    /// The delay of introspection responses.
     delay: watch::Sender<Duration>,
     fetches: AtomicUsize,
-    /// How often it was asked about each token that only it can read.
+    /// The number of introspection requests for each opaque token.
     questions: Mutex<HashMap<String, usize>>,
-    /// Such questions now, and the most of them at a time.
+    /// The current number of introspection requests, and the maximum.
     asking: (AtomicUsize, AtomicUsize),
 }
 
@@ -83,43 +83,43 @@ impl Issuer {
         self.name.clone()
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How the gateway is told of it.
+    /// Its entry in the gateway's configuration.
     pub(super) fn settings(&self, name: &str, prefix: &str) -> Value {
         json!({"name": name, "issuer": self.name(), "audiences": ["portcullis"], "prefix": prefix, "algorithms": ["ES256"]})
     }
 
-    /// How often its keys have been fetched.
+    /// The number of fetches of its keys.
     pub(super) fn fetches(&self) -> usize {
         self.says.fetches.load(Ordering::SeqCst)
     }
 
-    /// What it says of an opaque token when it is asked, from now on.
+    /// Sets the introspection response for an opaque token.
     pub(super) fn say(&self, token: &str, answer: Value) {
         self.says.opaque.send_modify(|opaque| opaque[token] = answer);
     }
 
-    /// How long it takes to answer about an opaque token, from now on.
+    /// Sets the delay of introspection responses.
     pub(super) fn take(&self, delay: Duration) {
         self.says.delay.send_replace(delay);
     }
 
-    /// How often it was asked about an opaque token.
+    /// The number of introspection requests for an opaque token.
     pub(super) fn questions(&self, token: &str) -> usize {
         let questions = self.says.questions.lock().expect("no panic");
         questions.get(token).copied().unwrap_or(0)
     }
 
-    /// The most questions about opaque tokens that there were at a time.
+    /// The maximum number of concurrent introspection requests.
     pub(super) fn most_questions(&self) -> usize {
         self.says.asking.1.load(Ordering::SeqCst)
     }
 
-    /// What it says its keys are, from now on.
+    /// Sets its published keys.
     pub(super) fn publish(&self, document: &str) {
         self.says.document.send_replace(document.to_owned());
     }
@@ -129,7 +129,7 @@ impl Issuer {
         json!({"alg": "ES256", "typ": "JWT", "kid": self.kid})
     }
 
-    /// What a token says of Ann, who uses the application `shop`.
+    /// The claims of a token for Ann, who uses the application `shop`.
     pub(super) fn claims(&self) -> Value {
         json!({
             "iss": self.name(), "aud": "portcullis", "sub": "1001", "azp": "shop", "iat": now(), "exp": now() + 600,
@@ -137,12 +137,12 @@ impl Issuer {
         })
     }
 
-    /// A token that is right in everything but what `header` and `claims` say.
+    /// A valid token except for `header` and `claims`.
     pub(super) fn token(&self, header: &Value, claims: &Value) -> String {
         self.sign(&encoded(header.to_string()), &encoded(claims.to_string()))
     }
 
-    /// Signs two parts, whatever is in them.
+    /// Signs two parts, regardless of their content.
     pub(super) fn sign(&self, header: &str, claims: &str) -> String {
         let message = format!("{header}.{claims}");
         let signature =
@@ -151,7 +151,7 @@ impl Issuer {
     }
 
     /// A token "signed" with the public key as a shared secret, in each form in which the key can
-    /// be had.
+    /// be encoded.
     pub(super) fn confused(&self, algorithm: &str) -> Vec<String> {
         let mut header = self.header();
         header["alg"] = json!(algorithm);
@@ -189,7 +189,7 @@ impl Drop for Issuer {
     }
 }
 
-/// Answers each connection with one document, and closes it.
+/// Responds to each connection with one document, and closes it.
 async fn serve(listener: TcpListener, says: Arc<Says>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };

@@ -1,4 +1,4 @@
-//! A proxy that leads each tunnel to one server, and ends the tunnel's TLS itself, so that the server
+//! A proxy that connects each tunnel to one server, and terminates its TLS, so that the server
 //! needs none.
 
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::harness::Authority;
 
-/// The proxy. Dropped, it is away.
+/// The proxy. Unreachable once dropped.
 pub(super) struct OutboundProxy {
     address: SocketAddr,
     requests: Arc<watch::Sender<Vec<String>>>,
@@ -26,7 +26,7 @@ pub(super) struct OutboundProxy {
 // === impl OutboundProxy ===
 
 impl OutboundProxy {
-    /// One that is `host` to clients of the authority, and leads to `server`.
+    /// One that is `host` to clients of the authority, and forwards to `server`.
     pub(super) async fn start(authority: &Authority, host: &str, server: SocketAddr) -> Self {
         let issued = authority.issue(&[host], Duration::from_secs(3600)).expect("a certificate");
         let certificate =
@@ -51,12 +51,12 @@ impl OutboundProxy {
         Self { address, requests, task }
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The heads of the requests for a tunnel that it got so far.
+    /// The heads of the CONNECT requests so far.
     pub(super) fn requests(&self) -> Vec<String> {
         self.requests.borrow().clone()
     }

@@ -1,4 +1,4 @@
-//! A person is a user only on positive evidence: tokens as providers issue them, for people and for
+//! A token identifies a user only with positive evidence: tokens of providers for people and for
 //! programs.
 
 use serde_json::{Value, json};
@@ -8,14 +8,14 @@ use super::bearer;
 use super::issuer::{Issuer, now};
 use crate::harness::{Gateway, Service, World, echo, eventually};
 
-/// Demands application and user, any of them.
+/// Requires an application and a user, any of them.
 const BOTH: &str = "web--both.apps.test";
-/// Demands a user.
+/// Requires a user.
 const USERS: &str = "web--users.apps.test";
-/// Demands an application.
+/// Requires an application.
 const APPS: &str = "web--apps.apps.test";
 
-/// A provider: what is written for it, and what its tokens for programs and for people claim.
+/// A provider: its configuration, and the claims of its tokens for programs and for people.
 struct Provider {
     name: &'static str,
     settings: Value,
@@ -100,7 +100,7 @@ fn providers() -> Vec<Provider> {
             ],
             people: vec![],
         },
-        // Nothing is written about evidence.
+        // No evidence is configured.
         Provider {
             name: "unknown",
             settings: json!({"userClaim": "sub"}),
@@ -129,7 +129,7 @@ fn world(pod: &crate::harness::Echo) -> World {
         .annotation("apps", "allow-apps", "*")
 }
 
-/// What a command that ends well prints.
+/// The output of a command that succeeds.
 async fn portcullis(arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     let output = command.args(arguments).output().await.expect("portcullis runs");
@@ -152,7 +152,7 @@ fn token(issuer: &Issuer, claims: &Value) -> String {
 }
 
 #[tokio::test]
-async fn a_programs_own_token_is_no_users_at_any_provider() {
+async fn a_machine_token_never_authenticates_a_user() {
     let pod = echo("pod-1").await;
     let mut all = Vec::new();
     let mut issuers = Vec::new();
@@ -190,13 +190,13 @@ async fn a_programs_own_token_is_no_users_at_any_provider() {
             assert_eq!(status(USERS, &token).await, 200, "{name}: {person}");
         }
     }
-    // Why, and what is to be written, is said.
+    // The reason and the required configuration are reported.
     let (keycloak, issuer) = &all[0];
     let header = bearer(&token(issuer, &keycloak.programs[0]));
     let (url, admin) = (format!("https://{BOTH}/"), gateway.admin().to_string());
     let explained = portcullis(&["explain", "--admin", &admin, &url, "-H", &header]).await;
     assert!(
-        explained.contains("no user (the token shows no user: it is a program's own"),
+        explained.contains("no user (the token has no user: it is a program's own"),
         "{explained}"
     );
     let configuration = gateway.folder().join("portcullis.yaml");
@@ -208,7 +208,7 @@ async fn a_programs_own_token_is_no_users_at_any_provider() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_for_something_else_is_no_callers() {
+async fn a_token_with_another_purpose_authenticates_no_caller() {
     let pod = echo("pod-1").await;
     let issuer = Issuer::start("key").await;
     let folder = tempfile::tempdir().expect("a folder");
@@ -230,7 +230,7 @@ async fn a_token_that_is_for_something_else_is_no_callers() {
         }
         claims
     };
-    // What only the issuer can read is looked up there.
+    // Opaque tokens are introspected.
     let opaque = |number: usize, mut claims: Value| {
         claims["active"] = json!(true);
         let token = format!("opaque-token-number-{number}");

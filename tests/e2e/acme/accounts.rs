@@ -24,7 +24,7 @@ async fn an_account_gets_a_new_key_and_stays_the_same_account() {
     assert!(pebble.count(KEY_CHANGE) > 0);
     gateway.apply(&World::web(&pod).with(Service::new("later").pod(&pod)));
     is_served(&gateway, LATER).await;
-    assert_eq!(gateway.log().matches("a new account with the authority").count(), 1);
+    assert_eq!(gateway.log().matches("created an account with the authority").count(), 1);
     assert_eq!(
         gateway.log().matches("the account has a new key").count(),
         1,
@@ -33,7 +33,7 @@ async fn an_account_gets_a_new_key_and_stays_the_same_account() {
 }
 
 #[tokio::test]
-async fn an_account_is_bound_to_another_one_where_that_is_demanded_and_a_profile_is_asked_for() {
+async fn external_account_binding_and_profiles_are_supported() {
     const KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
     let dns = Bind::start().await;
     let pebble = Pebble::start_demanding(&dns, "customer-1", KEY).await;
@@ -60,7 +60,7 @@ async fn an_account_is_bound_to_another_one_where_that_is_demanded_and_a_profile
 }
 
 #[tokio::test]
-async fn an_account_whose_new_key_was_lost_on_the_way_is_replaced() {
+async fn an_account_whose_new_key_was_lost_is_replaced() {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;
     let interposer = Interposer::start(&pebble, dns.address(), Fault::Lose(KEY_CHANGE)).await;
@@ -77,5 +77,5 @@ async fn an_account_whose_new_key_was_lost_on_the_way_is_replaced() {
     interposer.set(Fault::None);
     gateway.apply(&World::web(&pod).with(Service::new("later").pod(&pod)));
     is_served(&gateway, LATER).await;
-    assert_eq!(gateway.log().matches("a new account with the authority").count(), 2);
+    assert_eq!(gateway.log().matches("created an account with the authority").count(), 2);
 }

@@ -1,5 +1,5 @@
-//! Pebble, an ACME authority made for tests: it rejects nonces at random and really checks
-//! challenges, each test's on an address of its own.
+//! Pebble, an ACME test authority: it rejects nonces at random and validates
+//! challenges, on a separate address for each test.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::dns::Bind;
 use crate::harness::{Authority, Curl, PATIENCE};
 
-/// Where Pebble looks for challenges: the gateway's listeners.
+/// The ports for challenge validation: the gateway's listeners.
 pub(super) const HTTP_PORT: u16 = 5002;
 pub(super) const HTTPS_PORT: u16 = 5001;
 const PORT: u16 = 14000;
@@ -34,17 +34,17 @@ pub(super) struct Pebble {
 // === impl Pebble ===
 
 impl Pebble {
-    /// On the address of `dns`, by which it finds names. It rejects one nonce in ten.
+    /// Starts it on the address of `dns`, its resolver. It rejects one nonce in ten.
     pub(super) async fn start(dns: &Bind) -> Self {
         Self::start_with(dns, &[], 90 * 24 * 3600).await
     }
 
-    /// The same, with a changed environment, and certificates that are good for so many seconds.
+    /// The same, with environment variables, and certificates that are valid for these seconds.
     pub(super) async fn start_with(dns: &Bind, changed: &[(&str, &str)], validity: u64) -> Self {
         Self::start_for(dns, (HTTP_PORT, HTTPS_PORT), changed, validity).await
     }
 
-    /// The same, looking for challenges at these ports: for `http-01`, and for `tls-alpn-01`.
+    /// The same, with other ports for `http-01` and `tls-alpn-01`.
     pub(super) async fn start_for(
         dns: &Bind,
         ports: (u16, u16),
@@ -62,9 +62,9 @@ impl Pebble {
         .await
     }
 
-    /// One that takes accounts only that are bound to this key (RFC 8555 §7.3.4). Its certificates
-    /// are good for a month, and for a day where the profile `short` is asked for; where none
-    /// is, chance decides among ten.
+    /// One that requires external account binding with this key (RFC 8555 §7.3.4). Its
+    /// certificates are valid for a month, and for a day with the profile `short`; without a
+    /// profile it chooses at random among ten.
     pub(super) async fn start_demanding(dns: &Bind, key_id: &str, key: &str) -> Self {
         const DAY: u64 = 24 * 3600;
         let month = |number| {
@@ -136,18 +136,18 @@ impl Pebble {
         format!("https://{}:{PORT}/dir", self.address)
     }
 
-    /// What its own HTTPS is trusted by.
+    /// The root of its own HTTPS certificate.
     pub(super) fn root_file(&self) -> PathBuf {
         self.folder.path().join("root.pem")
     }
 
-    /// What the certificates that it issues are trusted by, in PEM.
+    /// The root of the certificates that it issues, in PEM.
     pub(super) async fn issuing_root(&self) -> String {
         self.root(0).await
     }
 
-    /// The same of another one of its chains, whose names differ: of as many as
-    /// `PEBBLE_ALTERNATE_ROOTS` says.
+    /// The root of one of its alternate chains, whose names differ; their number is
+    /// `PEBBLE_ALTERNATE_ROOTS`.
     pub(super) async fn root(&self, number: usize) -> String {
         let answer =
             Curl::new(&format!("https://{}:{MANAGEMENT_PORT}/roots/{number}", self.address))
@@ -158,7 +158,7 @@ impl Pebble {
         answer.text()
     }
 
-    /// How often it has written a text.
+    /// How often its log contains a text.
     pub(super) fn count(&self, text: &str) -> usize {
         self.log.borrow().matches(text).count()
     }
@@ -168,12 +168,12 @@ impl Pebble {
         self.count("Issued certificate serial")
     }
 
-    /// Ends it.
+    /// Stops it.
     pub(super) async fn stop(&mut self) {
         self.child.kill().await.expect("Pebble can be ended");
     }
 
-    /// Starts it again, with nothing of what it knew: it keeps all in memory.
+    /// Starts it again, without its state, which is only in memory.
     pub(super) async fn restart(&mut self, dns: &Bind) {
         self.child = spawn(&self.folder, dns, &self.environment, &self.log).await;
         self.is_up().await;
@@ -218,7 +218,7 @@ pub(super) fn ordering(address: Ipv4Addr, authority: &Value, challenge: &str) ->
     })
 }
 
-/// A program that `tests/tools/build` has built.
+/// A program built by `tests/tools/build`.
 pub(super) async fn tool(name: &str) -> PathBuf {
     let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/build");
     let output =

@@ -1,5 +1,5 @@
-//! This machine's clock is wrong by a quarter of a year (libfaketime): noticed and told, and the
-//! certificates that there are go on being served.
+//! A clock that is wrong by a quarter of a year (libfaketime): detected and reported, and the
+//! existing certificates are still served.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ use crate::harness::{Builder, Gateway, Service, WEB, World, echo, eventually};
 
 const LATER: &str = "later--staging.apps.test";
 const RIGHT: &str = "+0";
-/// Longer than a certificate lives.
+/// Longer than the lifetime of a certificate.
 const AHEAD: &str = "+91d";
 const BEHIND: &str = "-91d";
 
-/// A clock that can be set, for the wall's time alone.
+/// A clock that can be set, for wall time only.
 struct Clock {
     folder: TempDir,
 }
@@ -42,7 +42,7 @@ impl Clock {
         self.folder.path().join("clock")
     }
 
-    /// The gateway goes by this clock.
+    /// Makes the gateway use this clock.
     fn of(&self, builder: Builder) -> Builder {
         builder
             .variable("LD_PRELOAD", library())
@@ -53,7 +53,7 @@ impl Clock {
     }
 }
 
-/// libfaketime for programs of many threads, wherever the system keeps it.
+/// The path of libfaketime for multi-threaded programs.
 fn library() -> PathBuf {
     let folders = fs::read_dir("/usr/lib")
         .expect("libraries")
@@ -65,7 +65,7 @@ fn library() -> PathBuf {
     found.next().expect("libfaketime is there: install it by tests/install")
 }
 
-/// The settings of a gateway that finds its certificates again.
+/// The settings of a gateway that keeps its certificates across restarts.
 fn stored(folder: &Path) -> Value {
     json!({ "acme": { "store": { "folder": folder } } })
 }
@@ -78,7 +78,7 @@ async fn is_told(gateway: &Gateway, reason: &str) {
     assert!(gateway.metric("portcullis_certificate_problems").await > 0.0);
 }
 
-/// The clock jumps while the gateway runs, and is set right again.
+/// The clock jumps while the gateway runs, and is corrected later.
 async fn jumps(difference: &str) {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;
@@ -130,21 +130,21 @@ async fn is_wrong_from_the_start(difference: &str, reason: &str) {
 }
 
 #[tokio::test]
-async fn a_clock_that_jumps_ahead_takes_no_certificate_away() {
+async fn a_clock_that_jumps_ahead_removes_no_certificate() {
     jumps(AHEAD).await;
 }
 
 #[tokio::test]
-async fn a_clock_that_falls_behind_takes_no_certificate_away() {
+async fn a_clock_that_jumps_back_removes_no_certificate() {
     jumps(BEHIND).await;
 }
 
 #[tokio::test]
-async fn a_gateway_that_starts_with_its_clock_ahead_serves_what_it_has() {
+async fn a_gateway_that_starts_with_its_clock_ahead_serves_stored_certificates() {
     is_wrong_from_the_start(AHEAD, "CertificateExpired").await;
 }
 
 #[tokio::test]
-async fn a_gateway_that_starts_with_its_clock_behind_serves_what_it_has() {
+async fn a_gateway_that_starts_with_its_clock_behind_serves_stored_certificates() {
     is_wrong_from_the_start(BEHIND, "CertificateNotYetValid").await;
 }

@@ -5,13 +5,13 @@ use serde_json::Value;
 
 use crate::harness::node::kubectl;
 
-/// What `kubectl get` says, in JSON.
+/// The output of `kubectl get`, in JSON.
 pub(super) async fn get(arguments: &[&str]) -> Value {
     let text = kubectl(&[&["get", "--output=json"], arguments].concat(), "").await;
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// Removes all environments that tests before have left, and waits until they are gone: nothing
+/// Removes all environments of earlier tests, and waits until they are deleted: nothing
 /// else is ordered then.
 pub(super) async fn no_environments() {
     kubectl(
@@ -21,8 +21,8 @@ pub(super) async fn no_environments() {
     .await;
 }
 
-/// Applies the environment `name`, which is open, with these Services. Those with a `pod` in it are
-/// of the echo server.
+/// Applies the open environment `name` with these Services. Those with a `pod` are backed by
+/// the echo server.
 pub(super) async fn expose(name: &str, services: &[&str]) {
     let mut manifests = format!(
         "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  labels: \

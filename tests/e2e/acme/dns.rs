@@ -1,7 +1,7 @@
-//! BIND, a DNS server: authoritative for the tests' zones, and takes updates that are signed.
+//! BIND, a DNS server: authoritative for the tests' zones, and accepts signed updates.
 //!
-//! The names of each lead to an address of its own in 127.0.0.0/8, so that authorities may look at
-//! ports that are agreed on.
+//! The names of each resolve to a separate address in 127.0.0.0/8, so that authorities can use
+//! fixed ports.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -30,18 +30,18 @@ pub(super) struct Bind {
 // === impl Bind ===
 
 impl Bind {
-    /// With the zone of all tests, whose names all lead to one address; and with `acme.test`, that
-    /// challenges may be delegated to.
+    /// With the zone of all tests, whose names resolve to one address; and with `acme.test`, to
+    /// which challenges can be delegated.
     pub(super) async fn start() -> Self {
         Self::start_with("").await
     }
 
-    /// The same, with further records of the zone.
+    /// The same, with additional records of the zone.
     pub(super) async fn start_with(records: &str) -> Self {
         Self::start_at(Ipv4Addr::LOCALHOST, address(), records).await
     }
 
-    /// The same, listening at one address, with names that lead to another.
+    /// The same, listening on one address, with names that resolve to another.
     pub(super) async fn start_at(listen: Ipv4Addr, address: Ipv4Addr, records: &str) -> Self {
         let server = free_port(listen);
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -71,23 +71,23 @@ impl Bind {
         bind
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub(super) fn server(&self) -> SocketAddr {
         self.server
     }
 
-    /// Where its names lead: the gateway and the authority listen there.
+    /// The address of its names: the gateway and the authority listen on it.
     pub(super) fn address(&self) -> Ipv4Addr {
         self.address
     }
 
-    /// The records that it tells.
+    /// The records that it returns.
     pub(super) async fn look_up(&self, name: &str, kind: &str) -> Vec<String> {
         let (server, port) = (format!("@{}", self.server.ip()), self.server.port().to_string());
         let mut dig = Command::new("dig");
         dig.args([&*server, "-p", &port, "+short", "+tcp", "+tries=1", "+time=2", name, kind]);
         let output = dig.output().await.expect("dig runs").stdout;
-        // What is no record is a comment.
+        // Other lines are comments.
         String::from_utf8_lossy(&output)
             .lines()
             .filter(|line| !line.starts_with(';'))
@@ -95,7 +95,7 @@ impl Bind {
             .collect()
     }
 
-    /// Leads a name of the zone somewhere else.
+    /// Changes the address of a name of the zone.
     pub(super) async fn point(&self, name: &str, address: &str) {
         let (ip, port) = (self.server.ip(), self.server.port());
         let update = format!(
@@ -119,7 +119,7 @@ impl Bind {
         self.folder.path().join("tsig.key")
     }
 
-    /// The settings of a gateway that makes records here.
+    /// The settings of a gateway that creates records here.
     pub(super) fn settings(&self) -> Value {
         let provider = json!({ "rfc2136": {
             "server": self.server,
@@ -129,7 +129,7 @@ impl Bind {
         json!({ "acme": { "dns": { "provider": provider, "resolvers": [self.server], "nameservers": [self.server] } } })
     }
 
-    /// A program that makes records here by nsupdate.
+    /// A webhook that creates records here with nsupdate.
     pub(super) fn script(&self) -> String {
         let (address, port) = (self.server.ip(), self.server.port());
         format!(
@@ -151,7 +151,7 @@ impl Drop for Bind {
     }
 }
 
-/// One that no other test uses: this process' number, and a number in it.
+/// A unique address: by the process id, and a counter.
 pub(super) fn address() -> Ipv4Addr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -159,8 +159,8 @@ pub(super) fn address() -> Ipv4Addr {
     Ipv4Addr::from(0x7f00_0000 | (0x80_0000 + (process << 7)) | (number % 120 + 2))
 }
 
-/// A port that is free for both of the protocols of DNS. BIND cannot be told to choose one, and to
-/// say which.
+/// A free port for both UDP and TCP. BIND cannot choose one itself and
+/// report it.
 fn free_port(listen: Ipv4Addr) -> SocketAddr {
     loop {
         let listener = TcpListener::bind((listen, 0)).expect("a free port");

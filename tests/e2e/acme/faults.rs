@@ -1,4 +1,4 @@
-//! What goes wrong with authorities, DNS and stores: told, tried again in time, and traffic is
+//! Faults of authorities, DNS and stores: reported and retried, while traffic is
 //! unaffected.
 
 use std::time::Duration;
@@ -16,7 +16,7 @@ fn by_way_of(interposer: &Interposer) -> Value {
     json!({ "acme": { "authorities": [{ "directory": interposer.directory(), "rootFile": interposer.root_file() }] } })
 }
 
-/// Waits until an order has failed, and returns what is told of it.
+/// Waits until an order has failed, and returns the reported problem.
 async fn failure(gateway: &Gateway) -> String {
     eventually("an order fails", || async {
         certificates(gateway).await.iter().any(|one| one["last_error"].is_string())
@@ -26,8 +26,8 @@ async fn failure(gateway: &Gateway) -> String {
     list.iter().find_map(|one| one["last_error"].as_str()).unwrap_or_default().to_owned()
 }
 
-/// A gateway that meets `fault` with its first order; the failure is told, and once all is well a
-/// certificate comes by itself.
+/// A gateway whose first order hits `fault`; the failure is reported, and after the fault a
+/// certificate is issued without intervention.
 async fn mends_itself(fault: Fault, told: &str) {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;
@@ -51,7 +51,7 @@ async fn mends_itself(fault: Fault, told: &str) {
 }
 
 #[tokio::test]
-async fn an_authority_that_breaks_is_asked_again() {
+async fn a_failed_order_is_retried() {
     mends_itself(Fault::Refuse(500, None), "not now").await;
 }
 
@@ -61,12 +61,12 @@ async fn a_certificate_for_another_key_is_not_used() {
         .unwrap()
         .issue(&[WEB], Duration::from_secs(7 * 24 * 3600))
         .unwrap();
-    mends_itself(Fault::Chain(other.certificate), "private key is not that of its certificate")
+    mends_itself(Fault::Chain(other.certificate), "private key does not match its certificate")
         .await;
 }
 
 #[tokio::test]
-async fn a_chain_that_is_garbled_is_not_used() {
+async fn an_invalid_chain_is_not_used() {
     mends_itself(
         Fault::Chain("-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n".to_owned()),
         "not usable",
@@ -75,7 +75,7 @@ async fn a_chain_that_is_garbled_is_not_used() {
 }
 
 #[tokio::test]
-async fn retry_after_is_obeyed_and_the_next_authority_is_asked_meanwhile() {
+async fn retry_after_is_obeyed_and_the_next_authority_is_used() {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;
     let interposer =
@@ -104,7 +104,7 @@ async fn retry_after_is_obeyed_and_the_next_authority_is_asked_meanwhile() {
 }
 
 #[tokio::test]
-async fn an_authority_that_is_away_for_long_costs_nothing_but_new_certificates() {
+async fn a_long_outage_of_the_authority_delays_only_new_certificates() {
     let dns = Bind::start().await;
     let mut pebble = Pebble::start(&dns).await;
     let pod = echo("pod-1").await;
@@ -114,18 +114,18 @@ async fn an_authority_that_is_away_for_long_costs_nothing_but_new_certificates()
     pebble.stop().await;
     gateway.apply(&World::web(&pod).with(Service::new("later").pod(&pod)));
     let error = failure(&gateway).await;
-    assert!(error.contains("cannot be connected to"), "{error}");
+    assert!(error.contains("cannot be reached"), "{error}");
     assert_eq!(served(&gateway, WEB).await, first);
     assert_eq!(call(&gateway, WEB).await, 200);
     assert!(gateway.metric("portcullis_certificate_problems").await > 0.0);
-    // It comes back with nothing of what it knew: the account is not known there, and made anew.
+    // It restarts without its state: the account is unknown, and is created again.
     pebble.restart(&dns).await;
     super::trust(&gateway, &pebble).await;
     is_served(&gateway, "later--staging.apps.test").await;
 }
 
 #[tokio::test]
-async fn most_nonces_may_be_rejected() {
+async fn orders_succeed_although_most_nonces_are_rejected() {
     let dns = Bind::start().await;
     let pebble =
         Pebble::start_with(&dns, &[("PEBBLE_WFE_NONCEREJECT", "60")], 90 * 24 * 3600).await;
@@ -136,7 +136,7 @@ async fn most_nonces_may_be_rejected() {
 }
 
 #[tokio::test]
-async fn a_name_that_cannot_be_proven_does_not_hold_up_the_others() {
+async fn a_name_that_cannot_be_validated_does_not_delay_others() {
     let dns = Bind::start_with("lost--staging A 127.0.0.1").await;
     let pebble = Pebble::start(&dns).await;
     let pod = echo("pod-1").await;
@@ -151,7 +151,7 @@ async fn a_name_that_cannot_be_proven_does_not_hold_up_the_others() {
 }
 
 #[tokio::test]
-async fn dns_that_refuses_is_told() {
+async fn a_dns_server_that_refuses_updates_is_reported() {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;
     let pod = echo("pod-1").await;
@@ -165,7 +165,7 @@ async fn dns_that_refuses_is_told() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_wrong_is_told() {
+async fn a_wrong_clock_is_reported() {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;
     let interposer =
@@ -181,8 +181,8 @@ async fn a_clock_that_is_wrong_is_told() {
 }
 
 #[tokio::test]
-async fn an_authority_that_is_silent_is_told_and_holds_nothing_up() {
-    mends_itself(Fault::Silence, "did not answer within").await;
+async fn an_unresponsive_authority_is_reported_and_blocks_nothing() {
+    mends_itself(Fault::Silence, "did not respond within").await;
 }
 
 fn now() -> u64 {

@@ -1,4 +1,4 @@
-//! Something between the gateway and its authority that goes wrong as it is told.
+//! A proxy between the gateway and its authority that injects faults.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -26,23 +26,23 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::authority::Pebble;
 use crate::harness::{Authority, soon};
 
-/// What goes wrong.
+/// The injected fault.
 #[derive(Debug, Clone)]
 pub(super) enum Fault {
-    /// Nothing.
+    /// No fault.
     None,
-    /// Every order is answered so, with this `Retry-After`.
+    /// Every order gets this response, with this `Retry-After`.
     Refuse(u16, Option<&'static str>),
-    /// No request is answered.
+    /// No request gets a response.
     Silence,
-    /// No request whose path begins so is answered.
+    /// No request with this path prefix gets a response.
     Stall(&'static str),
-    /// What is done at a path that begins so is not answered; what the authority refuses, such as a
-    /// nonce, is.
+    /// Requests with this path prefix are processed, but get no response, unless rejected, as for
+    /// a bad nonce.
     Lose(&'static str),
-    /// This chain is issued in place of the right one.
+    /// This chain is issued instead of the right one.
     Chain(String),
-    /// Every answer has this date.
+    /// Every response has this date.
     Date(&'static str),
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Interposer {
     stalled: Arc<watch::Sender<bool>>,
 }
 
-/// What each connection needs.
+/// The context of each connection.
 struct Way {
     pebble: SocketAddr,
     connector: TlsConnector,
@@ -116,7 +116,7 @@ impl Interposer {
         self.fault.send_replace(fault);
     }
 
-    /// Waits until a request was met by this [`Fault::Stall`] or [`Fault::Lose`].
+    /// Waits until a request has hit this [`Fault::Stall`] or [`Fault::Lose`].
     pub(super) async fn has_stalled(&self) {
         soon("a request stalls", self.stalled.subscribe().wait_for(|stalled| *stalled))
             .await
@@ -131,7 +131,7 @@ impl Interposer {
         self.folder.path().join("root.pem")
     }
 
-    /// How many orders were asked for.
+    /// The number of requested orders.
     pub(super) fn orders(&self) -> usize {
         self.orders.load(Ordering::SeqCst)
     }

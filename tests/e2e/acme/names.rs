@@ -1,4 +1,4 @@
-//! What is ordered, what is not, and how what there is is replaced.
+//! Which certificates are ordered, and how they are renewed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use super::{certificates, certs, is_served, served, start};
 use crate::harness::{Gateway, Service, WEB, World, client, echo, eventually};
 
 #[tokio::test]
-async fn restricted_names_are_never_ordered_and_later_open_ones_are() {
+async fn restricted_names_are_ordered_only_once_they_are_open() {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;
     let pod = echo("pod-1").await;
@@ -33,7 +33,7 @@ async fn restricted_names_are_never_ordered_and_later_open_ones_are() {
 }
 
 #[tokio::test]
-async fn of_several_chains_the_preferred_one_is_served() {
+async fn the_preferred_alternate_chain_is_served() {
     let dns = Bind::start().await;
     let pebble = Pebble::start_with(&dns, &[("PEBBLE_ALTERNATE_ROOTS", "2")], 90 * 24 * 3600).await;
     let pod = echo("pod-1").await;
@@ -64,7 +64,7 @@ fn common_name(pem: &str) -> String {
 }
 
 #[tokio::test]
-async fn names_that_clients_make_up_cause_no_order_and_no_growth() {
+async fn unknown_names_of_clients_cause_no_order_and_no_memory_growth() {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;
     let pod = echo("pod-1").await;
@@ -149,7 +149,7 @@ async fn a_hundred_renewals_under_load_fail_no_handshake() {
 }
 
 #[tokio::test]
-async fn a_certificate_is_renewed_before_it_ends() {
+async fn a_certificate_is_renewed_before_it_expires() {
     let dns = Bind::start().await;
     let pebble = Pebble::start_with(&dns, &[], 40).await;
     let pod = echo("pod-1").await;
@@ -183,8 +183,7 @@ async fn the_command_line_shows_certificates() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_needs_any_more_is_removed_after_a_while_and_none_that_people_have_brought()
- {
+async fn unused_ordered_certificates_are_removed_and_users_certificates_are_not() {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;
     let pod = echo("pod-1").await;
@@ -241,7 +240,7 @@ async fn a_restart_orders_nothing_again() {
 }
 
 #[tokio::test]
-async fn a_challenge_may_be_delegated_to_another_zone() {
+async fn a_challenge_can_be_delegated_to_another_zone() {
     let dns = Bind::start_with("_acme-challenge CNAME apps.acme.test.").await;
     let pebble = Pebble::start(&dns).await;
     let pod = echo("pod-1").await;
@@ -251,7 +250,7 @@ async fn a_challenge_may_be_delegated_to_another_zone() {
 }
 
 #[tokio::test]
-async fn a_program_may_make_the_records() {
+async fn a_webhook_can_create_the_dns_records() {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;
     let pod = echo("pod-1").await;
@@ -264,7 +263,7 @@ async fn a_program_may_make_the_records() {
 }
 
 #[tokio::test]
-async fn the_place_of_challenges_gives_nothing_away() {
+async fn the_challenge_path_reveals_nothing() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::of(World::web(&pod))
         .settings(json!({ "listeners": { "http": { "mode": "redirect" } } }))

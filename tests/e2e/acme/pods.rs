@@ -1,5 +1,5 @@
-//! Two replicas as pods, installed as a user does it, with Pebble and BIND beside the node: from a
-//! Service that is exposed to curl.
+//! Two replicas as pods, installed as by a user, with Pebble and BIND beside the node: from an
+//! exposed Service to curl.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::harness::{Curl, ZONE, eventually};
 const NAMESPACE: &str = "acme";
 const ENVIRONMENT: &str = "shop";
 /// The ports of the listeners, which are the node's ports too, so that an authority finds a pod and
-/// the node by the same ones. They are of the range that the API server gives to nobody by itself.
+/// the node by the same ones. They are from the range that the API server does not assign itself.
 const HTTP: u16 = 30080;
 const HTTPS: u16 = 30043;
 /// Ninety days, in seconds.
@@ -67,7 +67,7 @@ impl Installation {
         Self { folder, node, dns, pebble, interposer }
     }
 
-    /// Installs it, or has its pods replaced by such that prove names otherwise.
+    /// Installs it, or replaces its pods by ones with another challenge type.
     async fn apply(&self, challenge: &str) {
         let mut dns = self.dns.settings()["acme"]["dns"].clone();
         dns["provider"]["rfc2136"]["keyFile"] = json!("/etc/portcullis/tsig.key");
@@ -109,7 +109,7 @@ impl Installation {
         .await;
     }
 
-    /// Exposes a Service, and waits until curl gets an answer of it through the node's port,
+    /// Exposes a Service, and waits until curl gets a response of it through the node's port,
     /// trusting Pebble's root and nothing else.
     async fn serves(&self, service: &str) {
         expose(ENVIRONMENT, &[service]).await;
@@ -173,7 +173,7 @@ impl Drop for Installation {
     }
 }
 
-/// What differs from what users install: names, so that there may be another installation; the
+/// The differences to a regular installation: names, so that there can be another one; the
 /// images; the ports.
 fn kustomization() -> serde_json::Value {
     let replace = |kind: &str, path: &str, value: serde_json::Value| {
@@ -210,7 +210,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Pods of the echo server, which all Services of the environment lead to.
+/// Pods of the echo server, to which all Services of the environment route.
 async fn run_pods() {
     expose(ENVIRONMENT, &[]).await;
     let deployment = json!({
@@ -240,8 +240,7 @@ async fn run_pods() {
 
 #[tokio::test]
 #[ignore = "needs the node that tests/cluster/test starts"]
-async fn a_service_is_exposed_and_answers_with_a_certificate_by_each_challenge_whichever_replica_dies()
- {
+async fn each_challenge_succeeds_although_a_replica_dies() {
     no_environments().await;
     let installation = Installation::prepare().await;
     let Installation { dns, pebble, interposer, .. } = &installation;
@@ -250,14 +249,14 @@ async fn a_service_is_exposed_and_answers_with_a_certificate_by_each_challenge_w
     installation.serves("first").await;
     assert_eq!(pebble.issued(), 1);
 
-    // The name leads to the pod that does not order: nobody else can answer.
+    // The name resolves to the pod that is not the leader: only it can respond.
     let (leader, follower) = installation.leader_and_follower().await;
     dns.point(&format!("follower--{ENVIRONMENT}.{ZONE}"), &follower).await;
     installation.serves("follower").await;
     assert_eq!(pebble.issued(), 2);
     assert_eq!(installation.leader_and_follower().await.0, leader, "it still orders");
 
-    // The leader is killed when all is proven but the certificate is not made.
+    // The leader is killed after validation, before the certificate is issued.
     interposer.set(Fault::Stall("/finalize-order/"));
     expose(ENVIRONMENT, &["later"]).await;
     interposer.has_stalled().await;

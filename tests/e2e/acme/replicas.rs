@@ -1,7 +1,7 @@
 //! Two replicas that share Secrets and a Lease of a real API server, with no more rights than
 //! `deploy/kubernetes/access.yaml` gives.
 //!
-//! They run as processes beside the node, so that each can be looked at; as pods they run in
+//! They run as processes beside the node, so that each can be inspected; as pods they run in
 //! [`super::pods`].
 
 use std::net::Ipv4Addr;
@@ -20,7 +20,7 @@ const LATER: &str = "later--staging.apps.test";
 
 #[tokio::test]
 #[ignore = "needs the node that tests/cluster/test starts"]
-async fn one_of_two_replicas_orders_both_answer_and_a_new_leader_goes_on_with_the_order() {
+async fn the_leader_orders_all_replicas_serve_challenges_and_a_new_leader_continues() {
     no_environments().await;
     let follower = dns::address();
     let dns = Bind::start_with(&format!(
@@ -50,17 +50,17 @@ async fn one_of_two_replicas_orders_both_answer_and_a_new_leader_goes_on_with_th
         &[pebble.settings("http-01"), none.clone(), cluster.clone()],
     )
     .await;
-    first.has_written("\"leads\":true").await;
+    first.has_written("\"leader\":true").await;
     let second =
         start(&pebble, World::empty(), &[pebble.settings("http-01"), none, cluster, elsewhere])
             .await;
 
-    // The name leads to the replica that does not lead.
+    // The name resolves to the replica that is not the leader.
     expose("staging", &["web"]).await;
     is_served(&second, WEB).await;
     is_served(&first, WEB).await;
     assert_eq!(pebble.issued(), 1);
-    assert!(!second.log().contains("\"leads\":true"));
+    assert!(!second.log().contains("\"leader\":true"));
     let secrets = certificate_secrets(NAMESPACE).await;
     assert_eq!(secrets.len(), 1);
     assert_eq!(secrets[0]["type"], "kubernetes.io/tls");
@@ -68,14 +68,14 @@ async fn one_of_two_replicas_orders_both_answer_and_a_new_leader_goes_on_with_th
 
     garbled_and_deleted(&second, &pebble, secrets[0]["metadata"]["name"].as_str().unwrap()).await;
 
-    // The leader dies when all is proven but the certificate is not made.
+    // The leader is killed after validation, before the certificate is issued.
     let before = pebble.issued();
     interposer.set(Fault::Stall("/finalize-order/"));
     expose("staging", &["later"]).await;
     interposer.has_stalled().await;
     drop(first);
     interposer.set(Fault::None);
-    second.has_written("going on with the order that is under way").await;
+    second.has_written("resuming the pending order").await;
     is_served(&second, LATER).await;
     assert_eq!(pebble.issued(), before + 1, "one order, one certificate");
     assert_eq!(certificate_secrets(NAMESPACE).await.len(), 2);
@@ -96,7 +96,7 @@ async fn one_of_two_replicas_orders_both_answer_and_a_new_leader_goes_on_with_th
     is_served(&second, WEB).await;
 }
 
-/// An order that fails, and one that succeeds after that, are Events on the Service.
+/// A failed order and a later successful one are Events on the Service.
 async fn told_on_the_service(gateway: &Gateway, dns: &Bind, address: Ipv4Addr) {
     let told = |kind: &'static str, reason: &'static str| async move {
         let events = get(&["events.events.k8s.io", "--namespace", "staging"]).await;
@@ -114,8 +114,8 @@ async fn told_on_the_service(gateway: &Gateway, dns: &Bind, address: Ipv4Addr) {
     eventually("the success is told", || told("Normal", "CertificateIssued")).await;
 }
 
-/// The API server goes away in the middle of an order: what is served stays, and the same order is
-/// finished when it is back.
+/// The API server fails during an order: certificates stay served, and the same order is
+/// completed after it recovers.
 async fn api_server_away(gateway: &Gateway, pebble: &Pebble, interposer: &Interposer) {
     let issued = pebble.issued();
     let good = served(gateway, WEB).await;
@@ -123,7 +123,7 @@ async fn api_server_away(gateway: &Gateway, pebble: &Pebble, interposer: &Interp
     expose("staging", &["third"]).await;
     interposer.has_stalled().await;
     control(&["stop-apiserver"]).await;
-    gateway.has_written("\"leads\":false").await;
+    gateway.has_written("\"leader\":false").await;
     interposer.set(Fault::None);
     assert_eq!(served(gateway, WEB).await, good);
     assert!(gateway.is_ready().await);
@@ -133,7 +133,7 @@ async fn api_server_away(gateway: &Gateway, pebble: &Pebble, interposer: &Interp
     assert_eq!(pebble.issued(), issued + 1, "one order, one certificate");
 }
 
-/// A Secret that is garbled, then one that is gone: what is served stays, and a new one comes.
+/// An invalid Secret, then a deleted one: the certificate stays served, and a new one is issued.
 async fn garbled_and_deleted(gateway: &Gateway, pebble: &Pebble, secret: &str) {
     let good = served(gateway, WEB).await;
     let issued = pebble.issued();

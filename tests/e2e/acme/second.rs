@@ -1,4 +1,4 @@
-//! step-ca, another authority than Pebble: nothing depends on what one of them does.
+//! step-ca, another authority than Pebble: nothing depends on the behaviour of only one.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ struct StepCa {
 // === impl StepCa ===
 
 impl StepCa {
-    /// On the address of `dns`, by which it finds names. Its certificates are good for a day.
+    /// Starts it on the address of `dns`, its resolver. Its certificates are valid for a day.
     async fn start(dns: &Bind) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let address = dns.address();
@@ -129,7 +129,7 @@ fn write_authority(folder: &TempDir) {
     }
 }
 
-/// A gateway that orders at step-ca, and renews when it is told to.
+/// A gateway that orders at step-ca, and renews on request.
 async fn issues(challenge: &str, further: Option<Value>, dns: &Bind) {
     let authority = StepCa::start(dns).await;
     let pod = echo("pod-1").await;

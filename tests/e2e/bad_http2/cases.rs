@@ -1,22 +1,22 @@
-//! What is sent, and what comes back.
+//! The inputs and the expected results.
 
 use super::frames::*;
 
-/// One bad input.
+/// An invalid input.
 pub(super) struct Case {
     pub(super) name: &'static str,
-    /// All that follows the client's preface; `{host}` cannot be replaced in it, so there is one
+    /// The bytes after the client's preface; `{host}` cannot be replaced in it, so there is one
     /// for each host.
     pub(super) octets: Vec<u8>,
     pub(super) expected: Expected,
 }
 
-/// What a client sees.
+/// The result that a client observes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Expected {
-    /// A response of one of these statuses; the connection goes on.
+    /// A response with one of these statuses; the connection stays open.
     Status(&'static [u16]),
-    /// Stream 1 is reset with this code; the connection goes on.
+    /// Stream 1 is reset with this code; the connection stays open.
     Reset(u32),
     /// GOAWAY with one of these codes, and the connection is closed.
     Goaway(&'static [u32]),
@@ -42,7 +42,7 @@ fn get(host: &str) -> Vec<(&str, &str)> {
     vec![(":method", "GET"), (":scheme", "http"), (":authority", host), (":path", "/")]
 }
 
-/// `GET` with further fields.
+/// `GET` with additional fields.
 fn with<'a>(host: &'a str, fields: &[(&'a str, &'a str)]) -> Vec<u8> {
     headers(WHOLE, 1, &[get(host), fields.to_vec()].concat())
 }
@@ -52,7 +52,7 @@ fn raw(host: &str, name: &[u8], value: &[u8]) -> Vec<u8> {
     frame(HEADERS, WHOLE, 1, [block(&get(host)), raw_field(name, value)].concat())
 }
 
-/// `GET` with one pseudo-header that says something else.
+/// `GET` with another value of one pseudo-header.
 fn changed(host: &str, name: &str, value: &str) -> Vec<u8> {
     headers(WHOLE, 1, &changed_fields(host, name, value))
 }
@@ -69,7 +69,7 @@ fn without(host: &str, names: &[&str]) -> Vec<u8> {
     )
 }
 
-/// `POST` with further fields whose body follows.
+/// `POST` with additional fields, and a body that follows.
 fn post<'a>(host: &'a str, fields: &[(&'a str, &'a str)]) -> Vec<u8> {
     let mut all = get(host);
     all[0].1 = "POST";
@@ -89,7 +89,7 @@ fn malformed(name: &'static str, octets: Vec<u8>) -> Case {
     case(name, Reset(PROTOCOL_ERROR), octets)
 }
 
-/// Well-formed, but refused.
+/// Well-formed, but rejected.
 fn refused(name: &'static str, octets: Vec<u8>) -> Case {
     case(name, Status(&[400]), octets)
 }
@@ -266,7 +266,7 @@ pub(super) fn fields(host: &str) -> Vec<Case> {
     ]
 }
 
-/// h2 finds these while it decodes, and gives the connection up.
+/// h2 detects these while decoding, and closes the connection.
 const MALFORMED_NAME: Expected = Goaway(&[PROTOCOL_ERROR, COMPRESSION_ERROR]);
 
 /// A header block of more than one frame.
@@ -339,7 +339,7 @@ pub(super) fn bodies(host: &str) -> Vec<Case> {
     ]
 }
 
-/// Frames that break the connection, whatever the host.
+/// Frames that are a connection error, regardless of the host.
 pub(super) fn framing(host: &str) -> Vec<Case> {
     let goaway = |name, octets| case(name, Goaway(&[PROTOCOL_ERROR]), octets);
     let size = |name, octets| case(name, Goaway(&[FRAME_SIZE_ERROR, PROTOCOL_ERROR]), octets);

@@ -1,9 +1,9 @@
-//! Well-formed frames, but ever so many of them.
+//! Floods of well-formed frames.
 
 use super::cases::good;
 use super::frames::*;
 
-/// A flood: what is sent first, and what is then sent again and again.
+/// A flood: the bytes to send first, and those to send repeatedly.
 pub(super) struct Flood {
     pub(super) name: &'static str,
     pub(super) first: Vec<u8>,
@@ -83,7 +83,7 @@ fn with_stream(frame: &[u8], stream: u32) -> Vec<u8> {
     frame
 }
 
-/// A header block that is small, but names an entry of the table of 4000 octets over and over.
+/// A small header block that references a table entry of 4000 octets repeatedly.
 pub(super) fn bomb(host: &str) -> Vec<u8> {
     let mut fields =
         block(&[(":method", "GET"), (":scheme", "http"), (":authority", host), (":path", "/")]);

@@ -1,4 +1,4 @@
-//! HTTP/2 frames written by hand, good ones and bad ones, and as much reading as the tests need.
+//! Handwritten HTTP/2 frames, valid and invalid, and as much parsing as the tests need.
 
 /// The client's connection preface (RFC 9113 §3.4), without its SETTINGS.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -31,7 +31,7 @@ pub(super) struct Frame {
     pub(super) payload: Vec<u8>,
 }
 
-/// A frame as it is written, whatever it says.
+/// A serialized frame, valid or not.
 pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: impl AsRef<[u8]>) -> Vec<u8> {
     let payload = payload.as_ref();
     let mut octets = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
@@ -79,7 +79,7 @@ fn length(mut number: usize) -> Vec<u8> {
 // === impl Frame ===
 
 impl Frame {
-    /// Takes the first frame from what was read, once it is whole.
+    /// Removes the first frame from the buffer once it is complete.
     pub(super) fn take(read: &mut Vec<u8>) -> Option<Self> {
         let (head, _) = read.split_first_chunk::<9>()?;
         let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
@@ -98,7 +98,7 @@ impl Frame {
         u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
     }
 
-    /// The status of a response's HEADERS, where it does not come out of the dynamic table.
+    /// The status in a response's HEADERS, unless it is in the dynamic table.
     pub(super) fn status(&self) -> Option<u16> {
         match *self.payload.first()? {
             // RFC 7541, appendix A.

@@ -1,5 +1,5 @@
-//! What a client can make the gateway hold: heads of requests that have been answered, or that
-//! wait, however many and large they are.
+//! The memory that a client can make the gateway use: heads of answered and
+//! waiting requests, of any number and size.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use super::peer::Client;
 use super::{UNKNOWN, connect, frames::*};
 use crate::harness::{Echo, Gateway, WEB, World, echo, eventually, soon};
 
-/// Streams of one connection: as many as may be.
+/// The maximum number of streams of one connection.
 const STREAMS: u32 = 250;
-/// How long a client may take to accept an answer, in these tests.
+/// The timeout for sending a response, in these tests.
 const LOCAL_REPLY: Duration = Duration::from_secs(2);
-/// How long a request's head may take, in these tests.
+/// The timeout for the head of a request, in these tests.
 const HEAD: Duration = Duration::from_secs(2);
 /// SETTINGS_INITIAL_WINDOW_SIZE = 0.
 const NO_WINDOW: [u8; 6] = [0, 4, 0, 0, 0, 0];
@@ -28,7 +28,7 @@ async fn gateway(pod: &Echo) -> Gateway {
         )
         .start()
         .await;
-    // What it needs for requests at all.
+    // The baseline memory for requests.
     for host in [WEB, UNKNOWN] {
         gateway.curl(host, "/whoami").run().await;
     }
@@ -54,12 +54,12 @@ fn large() -> Vec<u8> {
     (0..8).flat_map(|index| raw_field(format!("x-{index}").as_bytes(), &[b'y'; 7_500])).collect()
 }
 
-/// As many fields as a head may have room for.
+/// As many fields as fit into a head.
 fn many() -> Vec<u8> {
     (0..1_500).flat_map(|index| raw_field(format!("x-{index}").as_bytes(), b"")).collect()
 }
 
-/// A field that is in the table, named by an octet over and over (RFC 7541 §6.1).
+/// A field of the dynamic table, referenced repeatedly by one octet (RFC 7541 §6.1).
 fn indexed() -> Vec<u8> {
     // The first entry of the dynamic table, number 62.
     let mut fields = raw_field(b"x", b"");
@@ -68,14 +68,14 @@ fn indexed() -> Vec<u8> {
     fields
 }
 
-/// A connection whose client gives no window.
+/// A connection with a window of 0 for responses.
 async fn greet(gateway: &Gateway) -> Client<TcpStream> {
     let mut client = connect(gateway).await;
     client.send([PREFACE, &frame(SETTINGS, 0, 0, NO_WINDOW)].concat()).await;
     client
 }
 
-/// Sends as many requests as there may be streams.
+/// Sends the maximum number of concurrent requests.
 async fn crowd(client: &mut Client<TcpStream>, host: &str, path: &str, more: &[u8]) {
     for stream in 0..STREAMS {
         client.send(request(stream * 2 + 1, host, path, more)).await;
@@ -91,9 +91,9 @@ async fn all_reset(client: &mut Client<TcpStream>) {
     }
 }
 
-/// Makes `connections` of the crowd, all at once, and gives the most memory that the gateway had
-/// meanwhile, in KiB, and how long it took until the last stream was gone. Another client is served
-/// all the time.
+/// Opens `connections` concurrently, and returns the peak memory of the gateway
+/// in KiB, and the time until the last stream was closed. Another client is served
+/// throughout.
 async fn attack(
     gateway: &Gateway,
     connections: usize,
@@ -126,7 +126,7 @@ async fn attack(
 }
 
 #[tokio::test]
-async fn answered_requests_of_a_client_that_takes_nothing_hold_little_and_are_given_up() {
+async fn local_replies_to_a_client_that_does_not_read_use_little_memory_and_are_reset() {
     let pod = echo("pod-1").await;
     let gateway = gateway(&pod).await;
     for connections in [4, 10] {
@@ -140,7 +140,7 @@ async fn answered_requests_of_a_client_that_takes_nothing_hold_little_and_are_gi
 }
 
 #[tokio::test]
-async fn heads_of_many_small_fields_hold_little() {
+async fn heads_of_many_small_fields_use_little_memory() {
     let pod = echo("pod-1").await;
     let gateway = gateway(&pod).await;
     for fields in [many(), indexed()] {
@@ -150,7 +150,7 @@ async fn heads_of_many_small_fields_hold_little() {
 }
 
 #[tokio::test]
-async fn requests_that_wait_for_a_backend_hold_no_more_than_their_client_may() {
+async fn requests_that_wait_for_a_backend_stay_within_the_memory_limit_of_their_client() {
     let pod = echo("pod-1").await;
     let gateway = gateway(&pod).await;
     let (most, _) = attack(&gateway, 10, WEB, "/delay/3s", &large()).await;
@@ -162,7 +162,7 @@ async fn requests_that_wait_for_a_backend_hold_no_more_than_their_client_may() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_taken_octet_by_octet_is_given_up() {
+async fn a_response_that_is_read_byte_by_byte_is_reset() {
     let pod = echo("pod-1").await;
     let gateway = gateway(&pod).await;
     let mut client = greet(&gateway).await;
@@ -184,7 +184,7 @@ async fn an_answer_that_is_taken_octet_by_octet_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_head_that_comes_octet_by_octet_is_given_up_whatever_else_is_open() {
+async fn a_head_sent_byte_by_byte_times_out_although_other_streams_are_open() {
     let pod = echo("pod-1").await;
     let gateway = gateway(&pod).await;
     let mut client = greet(&gateway).await;
@@ -214,9 +214,9 @@ async fn a_head_that_comes_octet_by_octet_is_given_up_whatever_else_is_open() {
     .await;
 }
 
-/// Answers of a backend's wait for their client no longer than for a while, and hold little.
+/// Responses of a backend wait for their client for a limited time, and use little memory.
 #[tokio::test]
-async fn responses_that_a_client_takes_nothing_of_hold_little_and_are_given_up() {
+async fn responses_to_a_client_that_does_not_read_use_little_memory_and_are_reset() {
     let pod = echo("pod-1").await;
     let gateway = gateway(&pod).await;
     let (most, took) = attack(&gateway, 4, WEB, "/bytes/10000000", b"").await;
@@ -225,7 +225,7 @@ async fn responses_that_a_client_takes_nothing_of_hold_little_and_are_given_up()
 }
 
 #[tokio::test]
-async fn an_answer_without_a_body_needs_no_window() {
+async fn a_response_without_a_body_needs_no_window() {
     let pod = echo("pod-1").await;
     let gateway = gateway(&pod).await;
     let mut client = greet(&gateway).await;
@@ -250,7 +250,7 @@ async fn an_answer_without_a_body_needs_no_window() {
 }
 
 #[tokio::test]
-async fn an_http1_client_that_does_not_read_is_cut() {
+async fn an_http1_client_that_does_not_read_is_closed() {
     let pod = echo("pod-1").await;
     let gateway = gateway(&pod).await;
     let socket = TcpSocket::new_v4().unwrap();

@@ -10,7 +10,7 @@ pub(super) struct Client<T> {
     read: Vec<u8>,
 }
 
-/// What became of stream 1, or of its connection.
+/// The outcome of stream 1, or of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Status(u16),
@@ -26,7 +26,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Client<T> {
         Self { io, read: Vec::new() }
     }
 
-    /// Writes as much as is taken: a gateway that has seen enough closes the connection.
+    /// Writes as much as the gateway accepts before it closes the connection.
     pub(super) async fn send(&mut self, octets: impl AsRef<[u8]>) -> bool {
         self.io.write_all(octets.as_ref()).await.is_ok() && self.io.flush().await.is_ok()
     }
@@ -49,7 +49,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Client<T> {
         }
     }
 
-    /// What becomes of a stream. `closes` says to wait for the connection's end, whatever the
+    /// The outcome of a stream. With `closes`, waits for the end of the connection, whatever the
     /// stream gets before.
     pub(super) async fn outcome(&mut self, stream: u32, closes: bool) -> Outcome {
         let mut status = None;

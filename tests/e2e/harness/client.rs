@@ -1,4 +1,4 @@
-//! Clients made of libraries: TLS, HTTP/2, gRPC.
+//! Clients based on libraries: TLS, HTTP/2, gRPC.
 
 use std::future::Future;
 use std::io;
@@ -20,12 +20,12 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::{Gateway, soon};
 
-/// What a TLS client trusts and offers.
+/// The configuration of a TLS client.
 pub(crate) fn tls_config(gateway: &Gateway, alpn: &[&str]) -> Arc<ClientConfig> {
     tls_config_with(gateway, alpn, rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// The same with cryptography of the test's choice.
+/// The same with a given crypto provider.
 pub(crate) fn tls_config_with(
     gateway: &Gateway,
     alpn: &[&str],
@@ -54,7 +54,7 @@ pub(crate) async fn tls(
     tls_with(gateway, host, tls_config(gateway, alpn)).await
 }
 
-/// The same as `config` has it.
+/// A TLS connection with this `config`.
 ///
 /// # Errors
 /// The handshake failed.
@@ -70,7 +70,7 @@ pub(crate) async fn tls_with(
     soon("the TLS handshake ends", connector.connect(name, stream)).await
 }
 
-/// An HTTP/2 connection over TLS, its work done by a task of its own.
+/// An HTTP/2 connection over TLS, driven by its own task.
 pub(crate) async fn http2(gateway: &Gateway, host: &str) -> SendRequest<Bytes> {
     let stream = tls(gateway, host, &["h2"]).await.expect("a TLS connection");
     let (sender, connection) = soon("the HTTP/2 handshake ends", h2::client::handshake(stream))
@@ -91,7 +91,7 @@ pub(crate) async fn grpc(gateway: &Gateway, host: &str) -> Channel {
     endpoint.connect_with_connector(connector).await.expect("a gRPC channel")
 }
 
-/// Connects to the gateway, whatever the URI's host resolves to.
+/// Connects to the gateway, regardless of DNS.
 struct Connector {
     address: std::net::SocketAddr,
     host: String,

@@ -12,23 +12,23 @@ pub(crate) struct Curl {
     arguments: Vec<String>,
 }
 
-/// What came of it.
+/// The result of a call.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
-    /// curl's exit code: 0 where the transfer was whole.
+    /// The exit code of curl: 0 if the transfer was complete.
     pub(crate) exit: i32,
-    /// The last response's status; 0 where there was none.
+    /// The status of the last response; 0 if there was none.
     pub(crate) status: u16,
     /// `1.0`, `1.1` or `2`.
     pub(crate) version: String,
-    /// The status lines of all responses, interim ones too.
+    /// The status lines of all responses, including interim ones.
     pub(crate) status_lines: Vec<String>,
-    /// The headers of the last response, in their order, names in lower case. Trailers of HTTP/1.1
-    /// come after them.
+    /// The headers of the last response, in order, with lower-case names. Trailers of HTTP/1.1
+    /// follow them.
     pub(crate) headers: Vec<(String, String)>,
     /// The body.
     pub(crate) body: Vec<u8>,
-    /// What curl complained about.
+    /// The error output of curl.
     pub(crate) complaint: String,
 }
 
@@ -48,19 +48,19 @@ impl Curl {
         }
     }
 
-    /// With one more argument.
+    /// Adds an argument.
     pub(crate) fn arg(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
         self
     }
 
-    /// With more arguments.
+    /// Adds arguments.
     pub(crate) fn args<const N: usize>(mut self, arguments: [&str; N]) -> Self {
         self.arguments.extend(arguments.map(str::to_owned));
         self
     }
 
-    /// With a header.
+    /// Adds a header.
     pub(crate) fn header(self, header: &str) -> Self {
         self.args(["--header", header])
     }
@@ -77,7 +77,7 @@ impl Curl {
         command
     }
 
-    /// Calls.
+    /// Runs curl.
     pub(crate) async fn run(self) -> Answer {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let head = folder.path().join("head");

@@ -16,14 +16,14 @@ use tokio::sync::watch;
 
 use super::{Authority, Curl, World, ZONE, eventually, soon};
 
-/// A gateway to be.
+/// A builder for a gateway.
 pub(crate) struct Builder {
     settings: Value,
     world: World,
     environment: Vec<(String, OsString)>,
 }
 
-/// A running gateway with its folder. Dropped, it is killed; its log is printed where the test
+/// A running gateway with its folder. Killed on drop; its log is printed if the test
 /// failed.
 pub(crate) struct Gateway {
     child: Child,
@@ -33,7 +33,7 @@ pub(crate) struct Gateway {
     log: Log,
 }
 
-/// Where it listens.
+/// The addresses that it listens on.
 #[derive(Debug, Clone, Copy, serde::Deserialize)]
 struct Addresses {
     http: SocketAddr,
@@ -48,13 +48,13 @@ type Log = Arc<watch::Sender<String>>;
 // === impl Builder ===
 
 impl Builder {
-    /// Changes settings: what is an object is merged, all else replaced.
+    /// Changes settings: objects are merged, other values are replaced.
     pub(crate) fn settings(mut self, change: Value) -> Self {
         merge(&mut self.settings, change);
         self
     }
 
-    /// With one more variable in its environment.
+    /// Adds an environment variable.
     pub(crate) fn variable(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.environment.push((name.to_owned(), value.into()));
         self
@@ -114,43 +114,43 @@ impl Gateway {
         Builder { settings, world, environment: Vec::new() }
     }
 
-    /// The same, started.
+    /// Starts such a gateway.
     pub(crate) async fn start(world: World) -> Self {
         Self::of(world).start().await
     }
 
-    /// Where plain HTTP is accepted.
+    /// The address of the HTTP listener.
     pub(crate) fn http(&self) -> SocketAddr {
         self.addresses.http
     }
 
-    /// Where HTTPS is accepted.
+    /// The address of the HTTPS listener.
     pub(crate) fn https(&self) -> SocketAddr {
         self.addresses.https
     }
 
-    /// Where the listener for probes is.
+    /// The address of the listener for probes.
     pub(crate) fn probes(&self) -> SocketAddr {
         self.addresses.probes
     }
 
-    /// Where the listener for metrics is.
+    /// The address of the listener for metrics.
     pub(crate) fn telemetry(&self) -> SocketAddr {
         self.addresses.telemetry
     }
 
-    /// Where the admin listener is.
+    /// The address of the admin listener.
     pub(crate) fn admin(&self) -> SocketAddr {
         self.addresses.admin
     }
 
-    /// Puts `world` in the place of what was there. It takes effect by itself, a moment later.
+    /// Replaces the manifests with `world`. The gateway picks it up asynchronously.
     pub(crate) fn apply(&self, world: &World) {
         world.write(&self.folder.path().join("manifests"));
     }
 
-    /// Issues another certificate for `names`, and puts it where the configuration says. It takes
-    /// effect by itself.
+    /// Issues another certificate for `names`, and replaces the configured files. The gateway
+    /// picks it up asynchronously.
     pub(crate) fn renew(&self, names: &[&str], validity: Duration) {
         write_certificate(self.folder.path(), &self.authority, names, validity);
     }
@@ -178,7 +178,7 @@ impl Gateway {
             .args(["--resolve", &format!("{host}:{}:127.0.0.1", self.http().port())])
     }
 
-    /// A page for operators: of the listener for metrics, of that for probes, else of the admin
+    /// A page for operators: of the metrics listener, of the probes listener, else of the admin
     /// listener.
     pub(crate) async fn admin_page(&self, path: &str) -> super::Answer {
         let address = match path {
@@ -199,7 +199,7 @@ impl Gateway {
         values.sum()
     }
 
-    /// Whether it says that it is ready.
+    /// Whether it reports that it is ready.
     pub(crate) async fn is_ready(&self) -> bool {
         self.admin_page("/readyz").await.status == 200
     }
@@ -225,17 +225,17 @@ impl Gateway {
         assert!(killed.success());
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has exited.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         soon("the gateway ends", self.child.wait()).await.expect("its exit status")
     }
 
-    /// All that it has written so far.
+    /// The log so far.
     pub(crate) fn log(&self) -> String {
         self.log.borrow().clone()
     }
 
-    /// Waits until it has written `text`.
+    /// Waits until the log contains `text`.
     pub(crate) async fn has_written(&self, text: &str) {
         soon(text, self.log.subscribe().wait_for(|log| log.contains(text)))
             .await

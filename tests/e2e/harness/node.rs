@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-/// Where the gateway is installed by the tests of the node, or would be.
+/// The Namespace in which the tests of the node install the gateway.
 pub(crate) const NAMESPACE: &str = "portcullis";
 
 /// Runs `kubectl` with an input, and returns what it printed.
@@ -21,15 +21,15 @@ pub(crate) async fn kubectl(arguments: &[&str], input: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Stops, starts and sets back parts of the node: see `tests/cluster/control`.
+/// Stops, starts and restores parts of the node: see `tests/cluster/control`.
 pub(crate) async fn control(arguments: &[&str]) {
     let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/control"));
     let status = command.args(arguments).status().await.expect("control runs");
     assert!(status.success(), "control {arguments:?}");
 }
 
-/// Installs what these manifests of the gateway's say of its rights, and writes a kubeconfig that
-/// has no others.
+/// Installs the RBAC resources of these manifests of the gateway, and writes a kubeconfig that
+/// has no other permissions.
 pub(crate) async fn rights(folder: &Path, manifests: &[&str]) -> PathBuf {
     let apply = ["apply", "--server-side", "--field-manager=tests"];
     let namespace =

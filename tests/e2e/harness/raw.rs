@@ -1,4 +1,4 @@
-//! A client that sends octets as they are given, and reads HTTP/1.1 responses one at a time.
+//! A client that sends raw bytes, and reads HTTP/1.1 responses one at a time.
 
 use std::net::SocketAddr;
 
@@ -20,9 +20,9 @@ pub(crate) struct Response {
     pub(crate) status: u16,
     /// Its head, with the empty line.
     pub(crate) head: String,
-    /// Its body, with chunked coding undone.
+    /// The decoded body.
     pub(crate) body: Vec<u8>,
-    /// What followed a chunked body.
+    /// The trailers of a chunked body.
     pub(crate) trailers: String,
 }
 
@@ -37,12 +37,12 @@ impl Raw {
         Self::over(TcpStream::connect(address).await.expect("the gateway accepts connections"))
     }
 
-    /// Speaks over something that is connected already.
+    /// A client on an existing connection.
     pub(crate) fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         Self { stream: Box::new(stream), pending: Vec::new() }
     }
 
-    /// Sends. That the peer has closed already is seen when reading.
+    /// Sends bytes. A closed connection is detected when reading.
     pub(crate) async fn send(&mut self, octets: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(octets.as_ref()).await;
         let _ = self.stream.flush().await;
@@ -53,7 +53,7 @@ impl Raw {
         let _ = self.stream.shutdown().await;
     }
 
-    /// The next response; `None` where the connection closed before one began.
+    /// The next response; `None` if the connection was closed before it.
     pub(crate) async fn response(&mut self) -> Option<Response> {
         self.response_to("GET").await
     }
@@ -106,7 +106,7 @@ impl Raw {
         }
     }
 
-    /// So many octets; `None` where the connection closed before.
+    /// Reads this many bytes; `None` if the connection was closed before.
     pub(crate) async fn octets(&mut self, count: usize) -> Option<Vec<u8>> {
         while self.pending.len() < count {
             self.fill().await?;
@@ -114,7 +114,7 @@ impl Raw {
         Some(self.pending.drain(..count).collect())
     }
 
-    /// Octets up to and with `mark`; `None` where the connection closed before.
+    /// Reads up to and including `mark`; `None` if the connection was closed before.
     pub(crate) async fn until(&mut self, mark: &[u8]) -> Option<Vec<u8>> {
         loop {
             if let Some(start) = self.pending.windows(mark.len()).position(|window| window == mark)
@@ -125,7 +125,7 @@ impl Raw {
         }
     }
 
-    /// All that comes until the peer closes or resets.
+    /// Reads until the peer closes or resets the connection.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         while self.fill().await.is_some() {}
         std::mem::take(&mut self.pending)

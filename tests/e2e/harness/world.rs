@@ -1,4 +1,4 @@
-//! What is in the cluster, written as a folder of manifests.
+//! The content of the cluster, written as a folder of manifests.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,7 +13,7 @@ pub(crate) struct World {
     services: Vec<Service>,
     /// Annotations of environments, without their prefix.
     annotations: Vec<(String, String, String)>,
-    /// Documents that are written as they are, by file name.
+    /// Raw documents, by file name.
     extra: Vec<(String, String)>,
 }
 
@@ -28,16 +28,16 @@ pub(crate) struct Service {
     pods: Vec<(SocketAddr, Value)>,
 }
 
-/// Something that listens, to be a pod.
+/// A server that acts as a pod.
 pub(crate) trait Pod {
-    /// Where it listens.
+    /// The address that it listens on.
     fn address(&self) -> SocketAddr;
 }
 
 // === impl World ===
 
 impl World {
-    /// Nothing at all.
+    /// An empty world.
     pub(crate) fn empty() -> Self {
         Self::default()
     }
@@ -47,7 +47,7 @@ impl World {
         Self::empty().with(Service::new("web").pod(pod))
     }
 
-    /// With one more service.
+    /// Adds a service.
     pub(crate) fn with(mut self, service: Service) -> Self {
         self.services.push(service);
         self
@@ -59,14 +59,14 @@ impl World {
         self
     }
 
-    /// With one more file.
+    /// Adds a file.
     pub(crate) fn with_file(mut self, name: &str, text: &str) -> Self {
         self.extra.push((name.to_owned(), text.to_owned()));
         self
     }
 
-    /// Writes the manifests. Each file is moved into its place whole, as a careful deployment does
-    /// it; what is there but not in this world is removed.
+    /// Writes the manifests. Each file is replaced atomically, as a careful deployment does
+    /// it; other files are removed.
     pub(crate) fn write(&self, folder: &Path) {
         let mut files: Vec<(String, String)> = self.extra.clone();
         let mut environments: Vec<&str> =
@@ -134,13 +134,13 @@ impl Service {
         }
     }
 
-    /// In another environment. `closed` demands credentials, all others are open.
+    /// In another environment. `closed` requires credentials, all others are open.
     pub(crate) fn environment(mut self, name: &str) -> Self {
         self.environment = name.to_owned();
         self
     }
 
-    /// With its port named otherwise: `grpc`, `h2c`.
+    /// With another port name: `grpc`, `h2c`.
     pub(crate) fn port_name(mut self, name: &str) -> Self {
         self.port_name = name.to_owned();
         self
@@ -158,7 +158,7 @@ impl Service {
         self
     }
 
-    /// With one more pod, which is ready.
+    /// Adds a ready pod.
     pub(crate) fn pod(self, pod: &impl Pod) -> Self {
         self.endpoint(
             pod.address(),
@@ -166,7 +166,7 @@ impl Service {
         )
     }
 
-    /// With one more pod, which is not ready.
+    /// Adds a pod that is not ready.
     pub(crate) fn unready_pod(self, pod: &impl Pod) -> Self {
         self.endpoint(
             pod.address(),
@@ -174,7 +174,7 @@ impl Service {
         )
     }
 
-    /// With one more pod, which is being shut down but still serves.
+    /// Adds a terminating pod that still serves.
     pub(crate) fn draining_pod(self, pod: &impl Pod) -> Self {
         self.endpoint(
             pod.address(),
@@ -202,8 +202,8 @@ impl Service {
             "metadata": { "name": self.name, "namespace": namespace, "annotations": annotations },
             "spec": { "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ipFamilies": ["IPv4"], "ports": [port] },
         });
-        // A slice has one set of ports for all its addresses: pods on one address differ by port,
-        // so each has a slice of its own.
+        // A slice has the same ports for all its addresses: pods on one address differ by port,
+        // so each has a separate slice.
         let slices = self.pods.iter().enumerate().map(|(number, (address, conditions))| {
             json!({
                 "apiVersion": "discovery.k8s.io/v1",

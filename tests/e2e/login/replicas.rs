@@ -1,5 +1,5 @@
-//! Replicas that share a folder, or the Secrets of a cluster: they make their session keys by
-//! themselves, and what one of them ends, all refuse.
+//! Replicas that share a folder, or the Secrets of a cluster: they create their session keys
+//! themselves, and a session that one of them revokes is rejected by all.
 
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::*;
 use crate::harness::node::{control, kubectl, rights};
 
-/// How soon every replica refuses what one of them has ended.
+/// The longest time until every replica rejects a session that one of them has revoked.
 const SOON: Duration = Duration::from_secs(5);
 const DAY: u64 = 24 * 3600;
 
@@ -39,7 +39,7 @@ impl Pair {
         pair
     }
 
-    /// On a folder that has these services, and these files beside them.
+    /// Two gateways on a folder with these services and these other files.
     async fn on_folder(files: &[(&str, &str)]) -> (Self, TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let pod = echo("pod-1").await;
@@ -49,7 +49,7 @@ impl Pair {
         (Self::start(json!({ "directory": folder.path() }), pod).await, folder)
     }
 
-    /// Ends both as a crash does, and starts others in their places.
+    /// Kills both as in a crash, and starts them again.
     async fn restart(&mut self) {
         let settings = self.site.settings();
         for gateway in [&mut self.site.gateway, &mut self.replica] {
@@ -81,13 +81,13 @@ impl Session {
         }
     }
 
-    /// Whether a gateway lets it in, to a pod or to none.
+    /// Whether a gateway accepts it, regardless of whether there is a pod.
     async fn holds_at(&self, gateway: &Gateway) -> bool {
         gateway.curl(self.host, "/whoami").header(&self.cookie).run().await.status != 404
     }
 }
 
-/// What is derived of the session keys.
+/// The keys that are derived from the session keys.
 async fn published_keys(gateway: &Gateway) -> Value {
     let answer = gateway.curl(OPS, "/.well-known/portcullis/jwks.json").run().await;
     serde_json::from_slice(&answer.body).expect("JSON")
@@ -109,7 +109,7 @@ fn entries(folder: &Path, secret: &str) -> Vec<String> {
     secret["data"].as_object().expect("a map").keys().cloned().collect()
 }
 
-/// What is ended at one is refused by both, also when both begin anew; all other sessions go on.
+/// A session revoked at one is rejected by both, also after a restart; others stay valid.
 async fn ends_everywhere(mut pair: Pair) -> Pair {
     let (ann, bob, took) = {
         let (at_ann, at_bob) = (pair.site.browser(), pair.site.browser());
@@ -135,7 +135,7 @@ async fn ends_everywhere(mut pair: Pair) -> Pair {
     for gateway in [&pair.site.gateway, &pair.replica] {
         eventually("sessions are known again", || async {
             let knows = bob.holds_at(gateway).await;
-            // At no time, not even before.
+            // Never, not even before.
             assert!(!ann.holds_at(gateway).await);
             knows
         })
@@ -145,7 +145,7 @@ async fn ends_everywhere(mut pair: Pair) -> Pair {
 }
 
 #[tokio::test]
-async fn who_signs_out_at_one_gateway_is_refused_by_the_other_and_by_both_after_a_restart() {
+async fn signing_out_at_one_gateway_revokes_the_session_at_both_even_after_a_restart() {
     let (pair, folder) = Pair::on_folder(&[]).await;
     assert_eq!(entries(folder.path(), "portcullis-session-keys").len(), 1, "one makes the key");
     let pair = ends_everywhere(pair).await;
@@ -166,7 +166,7 @@ async fn who_signs_out_at_one_gateway_is_refused_by_the_other_and_by_both_after_
 }
 
 #[tokio::test]
-async fn who_signs_out_at_one_gateway_has_her_streams_at_the_other_ended() {
+async fn signing_out_at_one_gateway_closes_streams_at_the_other() {
     let (pair, _folder) = Pair::on_folder(&[]).await;
     let browser = pair.site.browser();
     let ann = Session::of(&browser, OPS, "ann").await;
@@ -188,16 +188,16 @@ async fn who_signs_out_at_one_gateway_has_her_streams_at_the_other_ended() {
 }
 
 #[tokio::test]
-async fn who_signs_out_is_answered_where_others_cannot_be_told_and_they_are_told_later() {
+async fn signing_out_succeeds_while_the_store_is_down_and_is_published_later() {
     let (pair, folder) = Pair::on_folder(&[]).await;
-    // Nothing can be read or written there.
+    // The folder is neither readable nor writable.
     let obstacle = folder.path().join("portcullis-ended-sessions-1.json");
     std::fs::create_dir(&obstacle).unwrap();
     let browser = pair.site.browser();
     let ann = Session::of(&browser, OPS, "ann").await;
     sign_out(&browser).await;
     assert!(!ann.holds_at(&pair.site.gateway).await && ann.holds_at(&pair.replica).await);
-    pair.site.gateway.has_written("others cannot be told").await;
+    pair.site.gateway.has_written("failed to publish revoked sessions").await;
     let failed = "portcullis_session_revocations_total{outcome=\"failed\"}";
     assert!(pair.site.gateway.metric(failed).await >= 1.0);
     assert_eq!(pair.site.gateway.metric("portcullis_session_revocations_pending").await, 1.0);
@@ -207,7 +207,7 @@ async fn who_signs_out_is_answered_where_others_cannot_be_told_and_they_are_told
 }
 
 #[tokio::test]
-async fn a_session_key_is_followed_by_the_next_one_and_taken_away_when_it_is_of_no_use() {
+async fn session_keys_are_rotated_and_removed_when_unused() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let [over, old] = [now - 80 * DAY, now - 40 * DAY].map(|made| made.to_string());
     let metadata = json!({ "name": "portcullis-session-keys", "namespace": "portcullis", "labels": { "portcullis.dev/credential": "session-keys" } });
@@ -232,7 +232,7 @@ async fn a_session_key_is_followed_by_the_next_one_and_taken_away_when_it_is_of_
     }
 }
 
-/// Runs `portcullis sessions` for one of them.
+/// Runs `portcullis sessions` for one gateway.
 async fn sessions(gateway: &Gateway, arguments: &[&str]) -> String {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
     let output = command
@@ -247,7 +247,7 @@ async fn sessions(gateway: &Gateway, arguments: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn on_command_there_is_another_key_and_all_sessions_end_where_that_is_said() {
+async fn a_command_rotates_the_key_and_optionally_revokes_all_sessions() {
     let (pair, folder) = Pair::on_folder(&[]).await;
     let keys = || entries(folder.path(), "portcullis-session-keys");
     let [first] = &keys()[..] else { panic!("one key") };
@@ -255,7 +255,7 @@ async fn on_command_there_is_another_key_and_all_sessions_end_where_that_is_said
     let ann = Session::of(&browser, OPS, "ann").await;
 
     let told = sessions(&pair.replica, &["rotate"]).await;
-    assert!(told.contains("another key was made"), "{told}");
+    assert!(told.contains("created a new session key"), "{told}");
     assert!(keys().len() == 2 && keys().contains(first), "{:?}", keys());
     for gateway in [&pair.site.gateway, &pair.replica] {
         eventually("it is known", || async {
@@ -281,7 +281,7 @@ async fn on_command_there_is_another_key_and_all_sessions_end_where_that_is_said
     assert!(Session::of(&pair.site.browser(), SALES, "bob").await.holds_at(&pair.replica).await);
 }
 
-/// How many entries each of the Secrets has that ended sessions are told in.
+/// The number of entries of each Secret with revoked sessions.
 async fn told_in_cluster() -> Vec<usize> {
     let text = kubectl(
         &[
@@ -307,7 +307,7 @@ async fn told_in_cluster() -> Vec<usize> {
 
 #[tokio::test]
 #[ignore = "needs the node that tests/cluster/test starts"]
-async fn who_signs_out_at_one_replica_is_refused_by_all_of_a_cluster() {
+async fn signing_out_at_one_replica_revokes_the_session_at_all_of_a_cluster() {
     let place = tempfile::tempdir().unwrap();
     let kubeconfig = rights(place.path(), &["access.yaml", "sessions.yaml"]).await;
     let closed = json!({ "portcullis.dev/expose": "all", "portcullis.dev/require": "user", "portcullis.dev/allow-users": "*" });
@@ -328,7 +328,7 @@ async fn who_signs_out_at_one_replica_is_refused_by_all_of_a_cluster() {
             .await;
     let pair = ends_everywhere(pair).await;
 
-    // Each tells of the fewest in its turn, so that all are in use.
+    // Each writes to the Secret with the fewest entries, so that all are used.
     for told in 2..=4 {
         let browser = pair.site.browser();
         Session::of(&browser, OPS, "ann").await;

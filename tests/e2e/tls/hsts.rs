@@ -1,4 +1,4 @@
-//! `Strict-Transport-Security` (RFC 6797): on every answer over TLS, or on none.
+//! `Strict-Transport-Security` (RFC 6797): on every response over TLS, or on none.
 
 use futures::SinkExt;
 use serde_json::json;
@@ -7,24 +7,24 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::harness::{Curl, Gateway, Raw, Recording, Service, Step, WEB, World, client, echo};
 
 const TWO_YEARS: &str = "max-age=63072000";
-/// Exists, and nobody may know of it; and a name of that length that was never configured.
+/// A host that exists but is hidden, and an unknown name of the same length.
 const CLOSED: &str = "web--closed.apps.test";
 const ABSENT: &str = "web--absent.apps.test";
-/// Says something else itself.
+/// Has its own header.
 const LOUD: &str = "loud--staging.apps.test";
 const WITHOUT_PODS: &str = "down--staging.apps.test";
 const PORTAL: &str = "login.apps.test";
 
-/// A pod with a word of its own on HSTS.
+/// A pod with its own HSTS header.
 async fn loud() -> Recording {
     let answer = "HTTP/1.1 200 OK\r\nStrict-Transport-Security: max-age=1; \
                   includeSubDomains\r\nContent-Length: 0\r\n\r\n";
-    Recording::script(vec![Step::head(), Step::write(answer), Step::Again])
+    Recording::script(vec![Step::head(), Step::write(answer), Step::Restart])
         .await
         .expect("a free port")
 }
 
-/// Open, closed, without pods, loud.
+/// Services: open, closed, without pods, with its own header.
 async fn world(loud: &Recording) -> (World, portcullis_echo::Echo) {
     let pod = echo("pod-1").await;
     let closed = Service::new("web").environment("closed").pod(&pod);
@@ -35,7 +35,7 @@ async fn world(loud: &Recording) -> (World, portcullis_echo::Echo) {
     (world, pod)
 }
 
-/// All fields of an answer by curl.
+/// All header fields of a response by curl.
 async fn told(curl: Curl) -> (u16, Vec<String>) {
     let answer = curl.run().await;
     let of = |(name, value): &(String, String)| {
@@ -45,7 +45,7 @@ async fn told(curl: Curl) -> (u16, Vec<String>) {
 }
 
 #[tokio::test]
-async fn every_answer_over_tls_says_the_same() {
+async fn every_response_over_tls_has_the_same_hsts_header() {
     let loud = loud().await;
     let (world, _pod) = world(&loud).await;
     let login = json!({ "access": { "login": { "issuer": "github", "clientId": "gateway" } } });
@@ -80,7 +80,7 @@ async fn every_answer_over_tls_says_the_same() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_and_what_is_a_websocket_say_it_too() {
+async fn bad_requests_and_websockets_get_the_header_too() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let stream = client::tls(&gateway, WEB, &["http/1.1"]).await.expect("a connection");
@@ -102,7 +102,7 @@ async fn what_is_no_http_and_what_is_a_websocket_say_it_too() {
 }
 
 #[tokio::test]
-async fn plain_http_is_never_told() {
+async fn plain_http_never_gets_an_hsts_header() {
     let loud = loud().await;
     let (world, _pod) = world(&loud).await;
     let gateway = Gateway::start(world.clone()).await;
@@ -117,7 +117,7 @@ async fn plain_http_is_never_told() {
 }
 
 #[tokio::test]
-async fn switched_off_no_answer_of_ours_says_it_and_backends_speak_for_themselves() {
+async fn without_hsts_only_headers_of_backends_are_forwarded() {
     let loud = loud().await;
     let (world, _pod) = world(&loud).await;
     let gateway = Gateway::of(world)

@@ -1,4 +1,4 @@
-//! Which versions, cipher suites and groups are agreed to.
+//! Negotiated versions, cipher suites and groups.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use tokio::process::Command;
 
 use crate::harness::{Gateway, WEB, World, client, echo, soon};
 
-/// The group that is agreed on with a client that offers these, the one that it likes best first.
+/// The group that is negotiated with a client that offers these, in its order of preference.
 ///
 /// # Errors
 /// There is none.
@@ -27,7 +27,7 @@ async fn agreed(
 }
 
 #[tokio::test]
-async fn the_group_that_withstands_quantum_computers_is_agreed_on() {
+async fn the_post_quantum_group_is_negotiated() {
     let pod = echo("pod-1").await;
     for policy in ["intermediate", "modern"] {
         let settings = json!({ "listeners": { "https": { "policy": policy } } });
@@ -46,7 +46,7 @@ async fn the_group_that_withstands_quantum_computers_is_agreed_on() {
 }
 
 #[tokio::test]
-async fn modern_is_tls_1_3_alone() {
+async fn the_modern_profile_is_tls_1_3_only() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::of(World::web(&pod))
         .settings(json!({ "listeners": { "https": { "policy": "modern" } } }))
@@ -64,7 +64,7 @@ async fn modern_is_tls_1_3_alone() {
 }
 
 #[tokio::test]
-async fn what_gives_no_forward_secrecy_is_refused_in_tls_1_2() {
+async fn ciphers_without_forward_secrecy_are_rejected_in_tls_1_2() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let call = |ciphers: &str| {
@@ -88,7 +88,7 @@ async fn what_gives_no_forward_secrecy_is_refused_in_tls_1_2() {
     }
 }
 
-/// Where `tests/sslyze/build` has put it.
+/// The path in which `tests/sslyze/build` installs it.
 async fn sslyze() -> PathBuf {
     let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sslyze/build");
     let output =
@@ -126,7 +126,7 @@ async fn sslyze_finds_no_deviation_from_mozillas_profiles() {
             early.lines().map(str::trim).find(|line| !line.is_empty()),
             Some("Not Supported")
         );
-        // It has looked: with the scan of another server these lines would be others.
+        // It did scan: for another server these lines would differ.
         assert_eq!(
             report.contains("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
             policy == "intermediate",

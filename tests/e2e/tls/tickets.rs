@@ -1,4 +1,4 @@
-//! Session tickets: what one replica began another one resumes, and nobody has more rights by them.
+//! Session tickets: replicas resume each other's sessions, and tickets grant no extra access.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,7 +13,7 @@ use tokio::process::Command;
 use crate::harness::{Echo, Gateway, Service, WEB, World, echo, eventually, soon};
 
 const VERSIONS: [&str; 2] = ["-tls1_2", "-tls1_3"];
-/// Where `dns:importer.test` may go, and where it may not.
+/// A host that allows `dns:importer.test`, and one that does not.
 const OURS: &str = "web--machines.apps.test";
 const THEIRS: &str = "web--others.apps.test";
 
@@ -25,7 +25,7 @@ struct Connection {
     told: String,
 }
 
-/// Connects for `name`, and asks for `host`.
+/// Connects with SNI `name`, and requests `host`.
 async fn connect(gateway: &Gateway, name: &str, host: &str, further: &[&str]) -> Connection {
     // Line by line, because openssl writes what it received past what it has buffered.
     let mut command = Command::new("stdbuf");
@@ -113,7 +113,7 @@ async fn a_session_is_resumed_at_another_replica() {
 }
 
 #[tokio::test]
-async fn a_session_key_that_is_taken_away_ends_the_tickets_of_it() {
+async fn removing_a_session_key_invalidates_its_tickets() {
     let pod = echo("pod-1").await;
     let gateway = replica(&pod, Some('1')).await;
     let folder = tempfile::tempdir().expect("a folder");
@@ -131,7 +131,7 @@ async fn a_session_key_that_is_taken_away_ends_the_tickets_of_it() {
 }
 
 #[tokio::test]
-async fn nothing_may_be_sent_before_the_handshake_has_ended() {
+async fn early_data_is_not_accepted() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let connection = connect(&gateway, WEB, WEB, &["-tls1_3"]).await;
@@ -158,7 +158,7 @@ fn put(folder: &Path, name: &str, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_resumed_session_is_judged_by_the_host_that_it_asks_for_and_by_what_holds_now() {
+async fn a_resumed_session_is_authorized_by_its_requested_host_and_the_current_state() {
     let pod = echo("pod-1").await;
     let folder = tempfile::tempdir().expect("a folder");
     let (ours, other) = (authority(), authority());

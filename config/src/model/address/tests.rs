@@ -6,7 +6,7 @@ fn class_of(text: &str) -> Option<AddressClass> {
 }
 
 #[test]
-fn addresses_that_no_pod_has_are_known() {
+fn addresses_that_no_pod_has_are_classified() {
     for (text, expected) in [
         ("0.0.0.0", Unspecified),
         ("0.1.2.3", Unspecified),
@@ -42,7 +42,7 @@ fn addresses_that_no_pod_has_are_known() {
 }
 
 #[test]
-fn addresses_of_pods_are_of_no_such_class() {
+fn addresses_of_pods_have_no_class() {
     for text in [
         "10.0.0.1",
         "172.16.0.1",
@@ -70,7 +70,7 @@ fn addresses_of_pods_are_of_no_such_class() {
 }
 
 #[test]
-fn no_spelling_of_an_ipv4_address_hides_it() {
+fn every_form_of_an_ipv4_address_is_classified() {
     for text in [
         "::ffff:169.254.169.254",
         "::169.254.169.254",
@@ -98,7 +98,7 @@ fn no_spelling_of_an_ipv4_address_hides_it() {
 }
 
 #[test]
-fn an_address_that_is_not_ipv6_in_disguise_is_read_once() {
+fn an_address_without_an_embedded_one_has_one_reading() {
     let once = |text: &str| {
         let address: IpAddr = text.parse().unwrap();
         assert_eq!(readings(address).collect::<Vec<_>>(), [address], "{text}");

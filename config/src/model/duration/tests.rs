@@ -4,15 +4,15 @@ use super::*;
 
 proptest! {
     #[test]
-    fn a_duration_that_is_written_is_read_as_it_was(milliseconds in 0..99_999 * 3_600_000_u64) {
+    fn a_formatted_duration_is_parsed_back(milliseconds in 0..99_999 * 3_600_000_u64) {
         let duration = Duration::from_millis(milliseconds);
         prop_assert_eq!(parse(&format(duration)), Some(duration));
     }
 
     #[test]
-    fn a_duration_is_what_gateway_api_says(text in "[0-9hms]{0,12}|([0-9]{1,6}(h|m|s|ms)){0,5}|\\PC{0,8}") {
-        let said = regex::Regex::new("^([0-9]{1,5}(h|m|s|ms)){1,4}$").unwrap();
-        prop_assert_eq!(parse(&text).is_some(), said.is_match(&text), "{}", text);
+    fn a_duration_matches_the_pattern_of_gateway_api(text in "[0-9hms]{0,12}|([0-9]{1,6}(h|m|s|ms)){0,5}|\\PC{0,8}") {
+        let pattern = regex::Regex::new("^([0-9]{1,5}(h|m|s|ms)){1,4}$").unwrap();
+        prop_assert_eq!(parse(&text).is_some(), pattern.is_match(&text), "{}", text);
     }
 }
 
@@ -33,7 +33,7 @@ fn a_duration_is_the_sum_of_its_parts() {
 }
 
 #[test]
-fn what_is_no_duration_is_refused() {
+fn a_malformed_duration_is_rejected() {
     for text in [
         "",
         "5",

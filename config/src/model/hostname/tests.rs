@@ -4,7 +4,7 @@ use super::*;
 
 proptest! {
     #[test]
-    fn a_hostname_is_what_rfc_1123_says(text in "[aA0.-]{0,6}") {
+    fn a_hostname_matches_rfc_1123(text in "[aA0.-]{0,6}") {
         let label = |label: &str| {
             !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.chars().all(|char| matches!(char, 'a'..='z' | '0'..='9' | '-'))
         };
@@ -13,7 +13,7 @@ proptest! {
 }
 
 #[test]
-fn hostnames_that_are_none_say_why() {
+fn an_invalid_hostname_is_rejected_with_the_reason() {
     let cases = [
         ("", InvalidHostname::EmptyLabel),
         (".", InvalidHostname::EmptyLabel),
@@ -45,7 +45,7 @@ fn a_label_has_63_octets_at_most_and_a_name_253() {
 }
 
 #[test]
-fn a_wildcard_is_the_first_label_alone() {
+fn a_wildcard_is_only_the_whole_first_label() {
     for text in ["*", "*.", "a.*.b", "**.a", "*a.b"] {
         assert!(text.parse::<HostPattern>().is_err(), "{text}");
     }

@@ -1,43 +1,43 @@
-//! What types cannot say about the settings for ACME.
+//! Validation of ACME settings.
 
 use std::fs;
 use std::path::Path;
 
 use super::{AcmeSettings, AuthoritySettings, ChallengeKind, DnsProviderSettings, StoreSettings};
 use crate::model::check_label;
-use crate::settings::check::{Complain, contains, readable};
+use crate::settings::check::{ErrorSink, contains, readable};
 use crate::settings::{Settings, SourceSettings};
 
-/// Checks all that needs no look at other files.
-pub(in crate::settings) fn meaning(settings: &Settings, complain: &mut Complain<'_>) {
+/// Validates everything that does not depend on other files.
+pub(in crate::settings) fn validate(settings: &Settings, report: &mut ErrorSink<'_>) {
     let Some(acme) = &settings.acme else { return };
     if acme.authorities.is_empty() {
-        complain(
+        report(
             &["acme", "authorities"],
             "there is no authority to order from".to_owned(),
             "name one, or leave the key out for Let's Encrypt".to_owned(),
         );
     }
     for (index, authority) in acme.authorities.iter().enumerate() {
-        of_authority(acme, authority, &index.to_string(), complain);
+        validate_authority(acme, authority, &index.to_string(), report);
     }
-    challenge(settings, acme, complain);
+    challenge(settings, acme, report);
     if acme.retry_after.is_zero() {
         let help = "write a duration such as `1m`".to_owned();
-        complain(
+        report(
             &["acme", "retryAfter"],
-            "authorities shut out who asks without a pause".to_owned(),
+            "authorities block clients that retry without a pause".to_owned(),
             help,
         );
     }
-    store(settings, acme, complain);
+    store(settings, acme, report);
 }
 
-fn of_authority(
+fn validate_authority(
     acme: &AcmeSettings,
     authority: &AuthoritySettings,
     index: &str,
-    complain: &mut Complain<'_>,
+    report: &mut ErrorSink<'_>,
 ) {
     for (key, url) in
         [("directory", Some(&authority.directory)), ("staging", authority.staging.as_ref())]
@@ -46,64 +46,64 @@ fn of_authority(
             let help = "write the URL of the authority's directory, beginning with `https://` \
                         (RFC 8555 §6.1)"
                 .to_owned();
-            complain(&["acme", "authorities", index, key], "it is no `https` URL".to_owned(), help);
+            report(
+                &["acme", "authorities", index, key],
+                "it is not an `https` URL".to_owned(),
+                help,
+            );
         }
     }
     if authority.directory(acme.staging).is_none() {
-        let help = "give its `staging` directory, or take `acme.staging` out".to_owned();
-        complain(
-            &["acme", "authorities", index],
-            "no staging directory of it is known".to_owned(),
-            help,
-        );
+        let help = "set its `staging` directory, or remove `acme.staging`".to_owned();
+        report(&["acme", "authorities", index], "it has no staging directory".to_owned(), help);
     }
     for (number, contact) in authority.contact.iter().enumerate() {
         if !contact.contains(':') {
             let help = "write a URL such as `mailto:ops@example.com`".to_owned();
-            complain(
+            report(
                 &["acme", "authorities", index, "contact", &number.to_string()],
-                "it is no URL".to_owned(),
+                "it is not a URL".to_owned(),
                 help,
             );
         }
     }
 }
 
-fn challenge(settings: &Settings, acme: &AcmeSettings, complain: &mut Complain<'_>) {
+fn challenge(settings: &Settings, acme: &AcmeSettings, report: &mut ErrorSink<'_>) {
     let listeners = &settings.listeners;
     let (wrong, help) = match acme.challenge {
         ChallengeKind::Http01 if listeners.http.address.is_none() => {
-            ("there is no listener for plain HTTP", "give `listeners.http.address`")
+            ("there is no listener for plain HTTP", "set `listeners.http.address`")
         }
         ChallengeKind::TlsAlpn01 if listeners.https.address.is_none() => {
-            ("there is no listener for HTTPS", "give `listeners.https.address`")
+            ("there is no listener for HTTPS", "set `listeners.https.address`")
         }
-        ChallengeKind::Dns01 if acme.dns.provider.is_none() => (
-            "nobody makes the DNS records",
-            "give `acme.dns.provider`, or prove names by `http-01`",
-        ),
-        _ => return provider(acme, complain),
+        ChallengeKind::Dns01 if acme.dns.provider.is_none() => {
+            ("there is no provider for DNS records", "set `acme.dns.provider`, or use `http-01`")
+        }
+        _ => return provider(acme, report),
     };
-    complain(&["acme", "challenge"], wrong.to_owned(), help.to_owned());
+    report(&["acme", "challenge"], wrong.to_owned(), help.to_owned());
 }
 
-fn provider(acme: &AcmeSettings, complain: &mut Complain<'_>) {
+fn provider(acme: &AcmeSettings, report: &mut ErrorSink<'_>) {
     match &acme.dns.provider {
         Some(DnsProviderSettings::Exec(exec)) if exec.command.is_empty() => {
             let help = "write the program's path and its first arguments".to_owned();
-            complain(
+            report(
                 &["acme", "dns", "provider", "exec", "command"],
                 "there is no program".to_owned(),
                 help,
             );
         }
         Some(DnsProviderSettings::Webhook(webhook)) if !is_https(&webhook.url) => {
-            let help = "write a URL that begins with `https://`: whoever answers in its place \
-                        could take over the zone"
-                .to_owned();
-            complain(
+            let help =
+                "write a URL that begins with `https://`: a forged response could take over \
+                        the zone"
+                    .to_owned();
+            report(
                 &["acme", "dns", "provider", "webhook", "url"],
-                "it is no `https` URL".to_owned(),
+                "it is not an `https` URL".to_owned(),
                 help,
             );
         }
@@ -111,30 +111,30 @@ fn provider(acme: &AcmeSettings, complain: &mut Complain<'_>) {
     }
     if acme.dns.propagation_timeout.is_zero() {
         let help = "write a duration such as `2m`".to_owned();
-        complain(
+        report(
             &["acme", "dns", "propagationTimeout"],
-            "nothing can be done in no time".to_owned(),
+            "a timeout must be longer than zero".to_owned(),
             help,
         );
     }
 }
 
-fn store(settings: &Settings, acme: &AcmeSettings, complain: &mut Complain<'_>) {
+fn store(settings: &Settings, acme: &AcmeSettings, report: &mut ErrorSink<'_>) {
     match (&acme.store, &settings.source) {
-        (None, SourceSettings::Directory(_)) => complain(
+        (None, SourceSettings::Directory(_)) => report(
             &["acme", "store"],
-            "there is no place for account keys and certificates".to_owned(),
+            "there is no store for account keys and certificates".to_owned(),
             "add `store: {folder: FOLDER}`: a folder that outlives the process".to_owned(),
         ),
-        (Some(StoreSettings::Kubernetes(_)), SourceSettings::Directory(_)) => complain(
+        (Some(StoreSettings::Kubernetes(_)), SourceSettings::Directory(_)) => report(
             &["acme", "store", "kubernetes"],
-            "the gateway has no API server".to_owned(),
-            "write `store: {folder: FOLDER}`, or give `source.kubernetes`".to_owned(),
+            "the source is not a cluster".to_owned(),
+            "write `store: {folder: FOLDER}`, or set `source.kubernetes`".to_owned(),
         ),
         (Some(StoreSettings::Kubernetes(kubernetes)), _) => {
             if let Some(Err(error)) = kubernetes.namespace.as_deref().map(check_label) {
                 let help = "write the name of a Namespace".to_owned();
-                complain(
+                report(
                     &["acme", "store", "kubernetes", "namespace"],
                     format!("no Namespace can have this name: it {error}"),
                     help,
@@ -145,20 +145,20 @@ fn store(settings: &Settings, acme: &AcmeSettings, complain: &mut Complain<'_>) 
     }
 }
 
-/// Checks the files that are named.
-pub(in crate::settings) fn files(settings: &Settings, complain: &mut Complain<'_>) {
+/// Validates the files that the settings refer to.
+pub(in crate::settings) fn files(settings: &Settings, report: &mut ErrorSink<'_>) {
     let Some(acme) = &settings.acme else { return };
     const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
     for (index, authority) in acme.authorities.iter().enumerate() {
         let index = index.to_string();
         if let Some(path) = &authority.root_file {
-            contains(path, CERTIFICATE, &["acme", "authorities", &index, "rootFile"], complain);
+            contains(path, CERTIFICATE, &["acme", "authorities", &index, "rootFile"], report);
         }
         if let Some(account) = &authority.external_account {
             readable(
                 &account.key_file,
                 &["acme", "authorities", &index, "externalAccount", "keyFile"],
-                complain,
+                report,
             );
         }
     }
@@ -167,7 +167,7 @@ pub(in crate::settings) fn files(settings: &Settings, complain: &mut Complain<'_
             readable(
                 &settings.key_file,
                 &["acme", "dns", "provider", "rfc2136", "keyFile"],
-                complain,
+                report,
             );
         }
         Some(DnsProviderSettings::Webhook(settings)) => {
@@ -176,14 +176,14 @@ pub(in crate::settings) fn files(settings: &Settings, complain: &mut Complain<'_
                     path,
                     CERTIFICATE,
                     &["acme", "dns", "provider", "webhook", "rootFile"],
-                    complain,
+                    report,
                 );
             }
             if let Some(path) = &settings.authorization_file {
                 readable(
                     path,
                     &["acme", "dns", "provider", "webhook", "authorizationFile"],
-                    complain,
+                    report,
                 );
             }
         }
@@ -195,7 +195,7 @@ pub(in crate::settings) fn files(settings: &Settings, complain: &mut Complain<'_
             parent == Path::new("") || fs::metadata(parent).is_ok_and(|parent| parent.is_dir())
         })
     {
-        complain(
+        report(
             &["acme", "store", "folder"],
             format!("there is neither {} nor its parent folder", folder.display()),
             "create it, or name another one".to_owned(),

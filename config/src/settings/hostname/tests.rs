@@ -1,4 +1,4 @@
-//! Names and whose they are.
+//! Hostnames, and the environments that own them.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -25,18 +25,18 @@ const LABEL: &str = "a([ab-]{0,3}[ab])?";
 
 proptest! {
     #[test]
-    fn a_name_belongs_to_the_environment_that_it_was_made_for(
+    fn a_name_belongs_to_the_environment_that_it_was_generated_for(
         text in select(&TEMPLATES[..]), service in LABEL, environment in LABEL, default in proptest::option::of(LABEL),
     ) {
         let template = template(text, default.as_deref());
         let name = template.hostname(&service, &environment).unwrap();
-        let made_by_default = default.as_ref() == Some(&environment);
-        prop_assert!(made_by_default || !template.is_foreign(&name, &environment));
-        prop_assert!(made_by_default || template.is_foreign(&name, "other"), "{name}");
+        let is_default = default.as_ref() == Some(&environment);
+        prop_assert!(is_default || !template.is_foreign(&name, &environment));
+        prop_assert!(is_default || template.is_foreign(&name, "other"), "{name}");
     }
 
     #[test]
-    fn names_elsewhere_belong_to_nobody(name in "[a-c]{1,3}(\\.[a-c]{1,3}){0,3}", text in select(&TEMPLATES[..])) {
+    fn names_outside_the_zone_belong_to_no_environment(name in "[a-c]{1,3}(\\.[a-c]{1,3}){0,3}", text in select(&TEMPLATES[..])) {
         prop_assert!(!template(text, Some("production")).is_foreign(&name.parse().unwrap(), "staging"));
     }
 }
@@ -55,7 +55,7 @@ fn a_name_of_the_default_environment_is_a_label_below_the_zone() {
 }
 
 #[test]
-fn no_wildcard_catches_names_of_the_zone() {
+fn no_wildcard_may_match_names_of_the_zone() {
     let template = template(TEMPLATES[0], None);
     let is_shadowed = |pattern: &str| template.is_shadowed_by(&pattern.parse().unwrap());
     assert!(

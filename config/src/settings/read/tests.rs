@@ -7,7 +7,7 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_least_configuration_takes_every_default() {
+fn the_minimal_configuration_has_every_default() {
     let settings = Settings::parse(
         Path::new("gateway.yaml"),
         b"zone: apps.example.com\nsource:\n  kubernetes:\n",
@@ -18,50 +18,50 @@ fn the_least_configuration_takes_every_default() {
 }
 
 #[test]
-fn every_problem_is_told_at_once_with_its_place_and_how_to_mend_it() {
+fn every_problem_is_reported_at_once_with_location_and_fix() {
     insta::assert_snapshot!(problems(include_str!("everything-wrong.yaml")).join("\n"));
 }
 
 #[test]
-fn what_is_missing_is_told_beside_what_is_wrong() {
+fn missing_keys_are_reported_besides_invalid_ones() {
     assert_eq!(
         problems("zoen: apps.example.com\nworkers: 0\n"),
         [
-            "gateway.yaml:1:1: `zoen`: this key is not known here (did you mean `zone`?)",
-            "gateway.yaml:1:1: the key `zone` is missing (add the domain that the gateway answers for, such as `zone: apps.example.com`)",
+            "gateway.yaml:1:1: `zoen`: unknown key (did you mean `zone`?)",
+            "gateway.yaml:1:1: the key `zone` is missing (add the domain that the gateway serves, such as `zone: apps.example.com`)",
             "gateway.yaml:1:1: the key `source` is missing (add `source:` with `kubernetes: {}` or `directory: FOLDER` below it)",
-            "gateway.yaml:2:10: `workers`: found integer `0` where a whole number from 1 on belongs (write a whole number from 1 on)",
+            "gateway.yaml:2:10: `workers`: expected a whole number from 1 on, found integer `0` (write a whole number from 1 on)",
         ]
     );
 }
 
 #[test]
-fn a_file_without_a_document_or_with_two_is_refused() {
+fn a_file_without_a_document_or_with_two_is_rejected() {
     assert_eq!(
         problems("# nothing\n"),
         ["gateway.yaml:1:1: it is empty (write `zone` and `source` at least)"]
     );
     assert_eq!(
         problems("a: 1\n---\nb: 1\n"),
-        ["gateway.yaml:3:1: a second document begins here (put all into one document)"]
+        ["gateway.yaml:3:1: a second document starts here (merge the documents into one)"]
     );
     assert_eq!(problems("- a\n").len(), 1);
 }
 
 #[test]
-fn files_that_are_named_must_be_there_relative_to_the_configuration() {
+fn files_must_exist_relative_to_the_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gateway.yaml");
     let text = "zone: a.example\nsource: {directory: manifests}\ncertificates:\n- files: {certificate: tls.crt, key: tls.key}\n";
     std::fs::write(&path, text).unwrap();
     std::fs::write(folder.path().join("tls.key"), "no key").unwrap();
-    let places: Vec<_> = Settings::read(&path)
+    let locations: Vec<_> = Settings::read(&path)
         .unwrap_err()
         .into_iter()
         .filter_map(|problem| problem.origin.place)
         .collect();
     assert_eq!(
-        places.iter().map(|place| (place.line, place.column)).collect::<Vec<_>>(),
+        locations.iter().map(|location| (location.line, location.column)).collect::<Vec<_>>(),
         [(2, 21), (4, 24), (4, 38)]
     );
 
@@ -73,7 +73,7 @@ fn files_that_are_named_must_be_there_relative_to_the_configuration() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_told() {
+fn a_missing_file_is_reported() {
     let problems = Settings::read(Path::new("nowhere/gateway.yaml")).unwrap_err();
     assert!(
         problems[0].to_string().starts_with("nowhere/gateway.yaml:1:1: it cannot be read: "),
@@ -82,7 +82,7 @@ fn a_file_that_is_not_there_is_told() {
 }
 
 #[test]
-fn what_access_can_be_is_accepted() {
+fn valid_access_settings_are_accepted() {
     let text = "zone: a.example
 source: {directory: manifests}
 access:
@@ -100,7 +100,7 @@ access:
 }
 
 #[test]
-fn files_of_access_must_be_there_relative_to_the_configuration() {
+fn files_of_access_must_exist_relative_to_the_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gateway.yaml");
     let text = "zone: a.example
@@ -126,7 +126,7 @@ access:
     assert_eq!(lines(), [4, 9, 10, 11, 11]);
     std::fs::write(folder.path().join("ca.crt"), "-----BEGIN CERTIFICATE-----\n").unwrap();
     std::fs::write(folder.path().join("secret"), "\n").unwrap();
-    assert_eq!(lines(), [10, 11], "an empty secret is none");
+    assert_eq!(lines(), [10, 11], "an empty secret is rejected");
     std::fs::write(folder.path().join("secret"), "s3cret\n").unwrap();
     let access = Settings::read(&path).unwrap().access;
     assert_eq!(access.login.unwrap().client_secret_file, Some(folder.path().join("secret")));

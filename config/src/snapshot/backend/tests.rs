@@ -1,4 +1,4 @@
-//! The law of weights: shares are exact, and who has none gets nothing.
+//! Weights: shares are exact, and a backend of weight 0 gets no traffic.
 
 use std::sync::Arc;
 

@@ -42,7 +42,7 @@ proptest! {
     }
 
     #[test]
-    fn a_lookup_takes_any_text(patterns in btree_set(pattern(), 0..4), host in "[ab.*:/\\[\\]é]{0,12}") {
+    fn a_lookup_accepts_any_text(patterns in btree_set(pattern(), 0..4), host in "[ab.*:/\\[\\]é]{0,12}") {
         if let Some(found) = table(patterns).find(&host) {
             prop_assert!(found.pattern.to_string() == host || host.ends_with(found.pattern.to_string().trim_start_matches('*')));
         }
@@ -50,7 +50,7 @@ proptest! {
 }
 
 #[test]
-fn a_wildcard_takes_one_or_more_labels() {
+fn a_wildcard_matches_one_or_more_labels() {
     let table = table(["*.example.com".parse().unwrap()]);
     assert!(table.find("a.example.com").is_some());
     assert!(table.find("a.b.example.com").is_some());

@@ -1,4 +1,4 @@
-//! The precedence of routes against a literal reading of Gateway API's text
+//! The precedence of routes, compared with a literal implementation of Gateway API's text
 //! (`HTTPRouteRule.matches`).
 
 use std::cmp::Ordering;
@@ -31,7 +31,7 @@ impl Candidate {
         self.matches.precedence(self.created, self.resource.clone(), self.position)
     }
 
-    fn takes(&self, request: &Request) -> bool {
+    fn matches(&self, request: &Request) -> bool {
         let matches = &self.matches;
         matches.path.matches(&request.path)
             && matches.method.as_ref().is_none_or(|method| *method == request.method)
@@ -49,11 +49,11 @@ impl Candidate {
             })
     }
 
-    /// The text, sentence by sentence; greater is the one that precedence is given to.
+    /// The specification, sentence by sentence; greater is the match with precedence.
     fn compare(&self, other: &Self) -> Ordering {
         let (one, two) = (&self.matches, &other.matches);
         let exact = |matches: &RouteMatch| matches!(matches.path, PathMatch::Exact(_));
-        // Where expressions stand is left to each implementation: here after exact paths, before
+        // The order of expressions is implementation-specific: here after exact paths, before
         // prefixes, the longest first.
         let expression = |matches: &RouteMatch| match &matches.path {
             PathMatch::Regex(pattern) => 1 + pattern.source.len(),
@@ -142,7 +142,7 @@ fn request() -> impl Strategy<Value = Request> {
 
 proptest! {
     #[test]
-    fn precedence_is_what_the_text_says(one in candidate(), two in candidate()) {
+    fn precedence_matches_the_specification(one in candidate(), two in candidate()) {
         prop_assert_eq!(one.precedence().cmp(&two.precedence()), two.compare(&one));
     }
 
@@ -156,16 +156,16 @@ proptest! {
     }
 
     #[test]
-    fn the_first_match_is_the_one_that_precedence_is_given_to(candidates in vec(candidate(), 1..12), request in request()) {
-        let best = candidates.iter().filter(|candidate| candidate.takes(&request)).max_by(|one, two| one.compare(two));
+    fn the_first_match_is_the_one_with_precedence(candidates in vec(candidate(), 1..12), request in request()) {
+        let best = candidates.iter().filter(|candidate| candidate.matches(&request)).max_by(|one, two| one.compare(two));
         let mut sorted = candidates.clone();
         sorted.sort_by_key(Candidate::precedence);
-        let first = sorted.iter().find(|candidate| candidate.takes(&request));
+        let first = sorted.iter().find(|candidate| candidate.matches(&request));
         prop_assert_eq!(first.map(Candidate::precedence), best.map(Candidate::precedence));
     }
 
     #[test]
-    fn the_order_in_which_routes_come_makes_no_difference(candidates in vec(candidate(), 1..12), swaps in vec((any::<Index>(), any::<Index>()), 12)) {
+    fn the_order_of_input_makes_no_difference(candidates in vec(candidate(), 1..12), swaps in vec((any::<Index>(), any::<Index>()), 12)) {
         let sorted = |mut list: Vec<Candidate>| {
             list.sort_by_key(Candidate::precedence);
             list.iter().map(Candidate::precedence).collect::<Vec<_>>()
@@ -188,8 +188,8 @@ proptest! {
 }
 
 #[test]
-fn names_are_in_the_order_in_which_they_are_displayed() {
-    // `-` is before `/`: by namespace alone it would be the other way round.
+fn names_are_ordered_as_displayed() {
+    // `-` is before `/`: by namespace alone the order would be reversed.
     assert!(NamespacedName::new("a-b", "x") < NamespacedName::new("a", "x"));
     assert_ne!(
         NamespacedName::new("a/b", "c").cmp(&NamespacedName::new("a", "b/c")),
@@ -198,7 +198,7 @@ fn names_are_in_the_order_in_which_they_are_displayed() {
 }
 
 #[test]
-fn a_prefix_takes_what_is_below_it() {
+fn a_prefix_matches_paths_below_it() {
     let prefix = PathPrefix::new("/abc/").unwrap();
     assert!(["/abc", "/abc/", "/abc/def"].into_iter().all(|path| prefix.matches(path)));
     assert!(
@@ -209,7 +209,7 @@ fn a_prefix_takes_what_is_below_it() {
 }
 
 #[test]
-fn a_prefix_that_could_be_read_in_two_ways_is_none() {
+fn an_ambiguous_prefix_is_rejected() {
     for text in ["", "abc", "//", "/a//b", "/a//", " /a"] {
         assert_eq!(PathPrefix::new(text), None, "{text}");
     }
@@ -224,7 +224,7 @@ fn an_expression_matches_the_whole_text() {
 }
 
 #[test]
-fn an_expression_cannot_leave_its_anchors() {
+fn an_expression_cannot_escape_its_anchors() {
     for source in ["a)|(b", "(?x)a #", "a)|(?:b", "(", "[", "*"] {
         assert!(Pattern::new(source).is_err(), "{source}");
     }

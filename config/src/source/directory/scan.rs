@@ -1,4 +1,4 @@
-//! What is in a folder, as far as it is new.
+//! Scans a folder for changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};
@@ -8,58 +8,57 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::model::{Origin, Place};
+use crate::model::{Origin, SourceLocation};
 use crate::problem::{Problem, Severity};
 use crate::resources::{Change, Object, ObjectId};
 use crate::source::Secrets;
-use crate::source::file_identity::Stamp;
+use crate::source::file_identity::FileIdentity;
 use crate::source::manifest::{Manifests, read_manifests};
 
-/// The largest file, in bytes.
+/// The maximum size of a file, in bytes.
 pub(super) const MAX_FILE_BYTES: u64 = 16 << 20;
-/// The most files.
+/// The maximum number of files.
 pub(super) const MAX_FILES: usize = 50_000;
-/// The deepest nesting of folders.
+/// The maximum nesting depth of folders.
 pub(super) const MAX_DEPTH: usize = 16;
 
-/// A folder, and what was last read of it.
+/// Folders, and the content read by the last scan.
 #[derive(Debug)]
 pub(super) struct Folder {
     /// Folders, or files.
     paths: Vec<PathBuf>,
     secrets: Secrets,
-    files: BTreeMap<PathBuf, Known>,
-    /// The files that define an object, in order and each as often as it does: the first one
-    /// counts.
+    files: BTreeMap<PathBuf, CachedFile>,
+    /// The files that define an object, sorted, once for each definition: the first takes effect.
     definitions: BTreeMap<ObjectId, Vec<Arc<PathBuf>>>,
-    /// Those of the files in which something is wrong.
-    faulty: BTreeSet<PathBuf>,
-    /// What has more than one definition.
-    doubled: BTreeSet<ObjectId>,
-    /// What is wrong with the folder itself.
+    /// The files that have problems.
+    invalid: BTreeSet<PathBuf>,
+    /// Objects with more than one definition.
+    duplicates: BTreeSet<ObjectId>,
+    /// Problems of the folder itself.
     problems: Vec<Problem>,
-    /// Files are reached through symbolic links: then a change is not always where it shows.
+    /// Whether files are reached through symbolic links: a change can then be at another path.
     has_links: bool,
     scanned: bool,
     readable: bool,
 }
 
-/// What has come of a look at the folder.
+/// The outcome of a scan.
 #[derive(Debug, Default)]
-pub(super) struct News {
-    /// What is new, changed or gone.
+pub(super) struct Diff {
+    /// New, changed and deleted objects.
     pub(super) changes: Vec<Change>,
-    /// All that is wrong now.
+    /// All current problems.
     pub(super) problems: Vec<Problem>,
     /// Whether the folder could be read at all.
     pub(super) readable: bool,
 }
 
-/// One file, as last read.
+/// A file as it was last read.
 #[derive(Debug, Default)]
-struct Known {
-    /// `None` where it must be read again in any case.
-    stamp: Option<Stamp>,
+struct CachedFile {
+    /// `None` if the file must be read again regardless.
+    identity: Option<FileIdentity>,
     manifests: Manifests,
 }
 
@@ -72,8 +71,8 @@ impl Folder {
             secrets,
             files: BTreeMap::new(),
             definitions: BTreeMap::new(),
-            faulty: BTreeSet::new(),
-            doubled: BTreeSet::new(),
+            invalid: BTreeSet::new(),
+            duplicates: BTreeSet::new(),
             problems: Vec::new(),
             has_links: false,
             scanned: false,
@@ -81,48 +80,47 @@ impl Folder {
         }
     }
 
-    /// Reads what has changed since the last time, or `None` where nothing has. `told` are the
-    /// places of all changes, where they are known: then files that have not changed are not
-    /// even looked at.
+    /// Reads what has changed since the last scan; returns `None` if nothing has. `changed` are the
+    /// paths of all changes, if known: then other files are not accessed.
     pub(super) fn scan(
         &mut self,
-        told: Option<&BTreeSet<PathBuf>>,
+        changed: Option<&BTreeSet<PathBuf>>,
         now: SystemTime,
-    ) -> Option<News> {
+    ) -> Option<Diff> {
         let mut affected = BTreeSet::new();
-        let is_news = match told.and_then(|places| self.known_files(places)) {
+        let has_changes = match changed.and_then(|paths| self.known_files(paths)) {
             Some(files) => self.scan_files(files, now, &mut affected),
             None => self.scan_all(now, &mut affected),
         };
-        is_news.then(|| self.news(affected))
+        has_changes.then(|| self.diff(affected))
     }
 
-    /// The files that are meant by `places`, if all of these are known files or nothing that is
-    /// read; `None` where a look at the whole folder must tell.
-    fn known_files(&self, places: &BTreeSet<PathBuf>) -> Option<Vec<(PathBuf, Option<Metadata>)>> {
+    /// The files at `paths`, if each is a known file or is not read at all; `None` if the whole
+    /// folder must be scanned.
+    fn known_files(&self, paths: &BTreeSet<PathBuf>) -> Option<Vec<(PathBuf, Option<Metadata>)>> {
         if !self.scanned || self.has_links {
             return None;
         }
         let mut files = Vec::new();
-        for place in places {
-            let metadata = match fs::symlink_metadata(place) {
+        for path in paths {
+            let metadata = match fs::symlink_metadata(path) {
                 Ok(metadata) if metadata.is_file() => Some(metadata),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 _ => return None,
             };
-            if self.files.contains_key(place) {
-                files.push((place.clone(), metadata));
-            } else if is_manifest(place) || self.is_folder(place) {
+            if self.files.contains_key(path) {
+                files.push((path.clone(), metadata));
+            } else if is_manifest(path) || self.is_folder(path) {
                 return None;
             }
         }
         Some(files)
     }
 
-    /// Whether known files are below `place`.
-    fn is_folder(&self, place: &Path) -> bool {
-        let mut from = self.files.range::<Path, _>((Bound::Excluded(place), Bound::Unbounded));
-        from.next().is_some_and(|(file, _)| file.starts_with(place))
+    /// Whether known files are below `path`.
+    fn is_folder(&self, path: &Path) -> bool {
+        let mut from = self.files.range::<Path, _>((Bound::Excluded(path), Bound::Unbounded));
+        from.next().is_some_and(|(file, _)| file.starts_with(path))
     }
 
     fn scan_files(
@@ -131,18 +129,18 @@ impl Folder {
         now: SystemTime,
         affected: &mut BTreeSet<ObjectId>,
     ) -> bool {
-        let mut is_news = false;
+        let mut has_changes = false;
         for (path, metadata) in files {
-            is_news |= match metadata {
+            has_changes |= match metadata {
                 Some(metadata) => {
-                    // It was told to have changed, whatever its stamp says.
-                    self.files.entry(path.clone()).or_default().stamp = None;
+                    // The file has changed, even if its identity has not.
+                    self.files.entry(path.clone()).or_default().identity = None;
                     self.file(path, &metadata, now, affected)
                 }
                 None => self.forget(&path, affected),
             };
         }
-        is_news
+        has_changes
     }
 
     fn scan_all(&mut self, now: SystemTime, affected: &mut BTreeSet<ObjectId>) -> bool {
@@ -150,26 +148,26 @@ impl Folder {
         for path in &self.paths {
             walk.root(path);
         }
-        let mut is_news = !self.scanned || walk.problems != self.problems;
-        // A folder that cannot be read says nothing of what is in it.
+        let mut has_changes = !self.scanned || walk.problems != self.problems;
+        // If a folder cannot be read, its files count as unchanged.
         if !walk.incomplete {
-            let gone: Vec<PathBuf> =
+            let deleted: Vec<PathBuf> =
                 self.files.keys().filter(|path| !walk.files.contains_key(*path)).cloned().collect();
-            for path in gone {
-                is_news |= self.forget(&path, affected);
+            for path in deleted {
+                has_changes |= self.forget(&path, affected);
             }
         }
         self.problems = walk.problems;
         self.has_links = walk.has_links;
         for (path, metadata) in walk.files {
-            is_news |= self.file(path, &metadata, now, affected);
+            has_changes |= self.file(path, &metadata, now, affected);
         }
         self.scanned = true;
         self.readable |= walk.readable;
-        is_news
+        has_changes
     }
 
-    /// Reads a file, if it is not known as it is now; tells whether anything came of that.
+    /// Reads a file if its identity has changed, and returns whether its content has.
     fn file(
         &mut self,
         path: PathBuf,
@@ -177,12 +175,12 @@ impl Folder {
         now: SystemTime,
         affected: &mut BTreeSet<ObjectId>,
     ) -> bool {
-        let stamp = Stamp::of(metadata);
-        let known = self.files.entry(path.clone()).or_default();
-        if known.stamp == Some(stamp) {
+        let identity = FileIdentity::of(metadata);
+        let cached = self.files.entry(path.clone()).or_default();
+        if cached.identity == Some(identity) {
             return false;
         }
-        known.stamp = stamp.is_settled(now).then_some(stamp);
+        cached.identity = identity.is_settled(now).then_some(identity);
         let file = Arc::new(path);
         let mut manifests = match read_bounded(&file) {
             Ok(bytes) => read_manifests(&file, &bytes, &self.secrets),
@@ -191,47 +189,47 @@ impl Folder {
             }
         };
         manifests.objects =
-            with_last_good(manifests.objects, &manifests.problems, &known.manifests.objects);
-        let is_news = known.manifests.objects != manifests.objects
-            || known.manifests.problems != manifests.problems;
+            with_last_good(manifests.objects, &manifests.problems, &cached.manifests.objects);
+        let has_changes = cached.manifests.objects != manifests.objects
+            || cached.manifests.problems != manifests.problems;
         if manifests.problems.is_empty() {
-            self.faulty.remove(&*file);
+            self.invalid.remove(&*file);
         } else {
-            self.faulty.insert(file.to_path_buf());
+            self.invalid.insert(file.to_path_buf());
         }
-        let before = std::mem::replace(&mut known.manifests, manifests);
+        let before = std::mem::replace(&mut cached.manifests, manifests);
         undefine(&mut self.definitions, &file, &before.objects, affected);
-        for object in &known.manifests.objects {
+        for object in &cached.manifests.objects {
             let files = self.definitions.entry(object.id()).or_default();
             files.insert(files.partition_point(|other| *other <= file), Arc::clone(&file));
             affected.insert(object.id());
         }
-        is_news
+        has_changes
     }
 
-    /// Forgets a file that is gone; tells whether there was any.
+    /// Removes a deleted file from the cache, and returns whether it was there.
     fn forget(&mut self, path: &Path, affected: &mut BTreeSet<ObjectId>) -> bool {
-        let Some(known) = self.files.remove(path) else { return false };
-        self.faulty.remove(path);
-        undefine(&mut self.definitions, path, &known.manifests.objects, affected);
+        let Some(cached) = self.files.remove(path) else { return false };
+        self.invalid.remove(path);
+        undefine(&mut self.definitions, path, &cached.manifests.objects, affected);
         true
     }
 
-    /// What can be read of objects that are wrong in part.
+    /// The valid parts of partly invalid objects.
     pub(super) fn partial(&self) -> impl Iterator<Item = &Object> {
-        self.files.values().flat_map(|known| &known.manifests.partial)
+        self.files.values().flat_map(|cached| &cached.manifests.partial)
     }
 
-    /// What is to be told once the definitions of `affected` may have changed.
-    fn news(&mut self, mut affected: BTreeSet<ObjectId>) -> News {
+    /// The diff after the definitions of `affected` may have changed.
+    fn diff(&mut self, mut affected: BTreeSet<ObjectId>) -> Diff {
         for id in &affected {
             if self.definitions.get(id).is_some_and(|files| files.len() > 1) {
-                self.doubled.insert(id.clone());
+                self.duplicates.insert(id.clone());
             } else {
-                self.doubled.remove(id);
+                self.duplicates.remove(id);
             }
         }
-        // File by file, since one file may define all.
+        // File by file, since one file may define all objects.
         let files: BTreeSet<&PathBuf> =
             affected.iter().filter_map(|id| Some(&**self.definitions.get(id)?.first()?)).collect();
         let mut changes = Vec::with_capacity(affected.len());
@@ -253,20 +251,20 @@ impl Folder {
                 .filter(|id| !self.definitions.contains_key(id))
                 .map(Change::Delete),
         );
-        News { changes, problems: self.all_problems(), readable: self.readable }
+        Diff { changes, problems: self.all_problems(), readable: self.readable }
     }
 
     fn all_problems(&self) -> Vec<Problem> {
         let mut problems = self.problems.clone();
         problems.extend(
-            self.faulty
+            self.invalid
                 .iter()
                 .filter_map(|file| self.files.get(file))
                 .flat_map(|file| &file.manifests.problems)
                 .cloned(),
         );
         let files: BTreeSet<&PathBuf> = self
-            .doubled
+            .duplicates
             .iter()
             .filter_map(|id| self.definitions.get(id))
             .flatten()
@@ -275,11 +273,11 @@ impl Folder {
         let mut first: BTreeMap<ObjectId, &Origin> = BTreeMap::new();
         for (_, object) in self.objects(files.into_iter()) {
             let id = object.id();
-            if !self.doubled.contains(&id) {
+            if !self.duplicates.contains(&id) {
                 continue;
             }
             match first.get(&id) {
-                Some(first) => problems.push(twice(object, first)),
+                Some(first) => problems.push(duplicate(object, first)),
                 None => drop(first.insert(id, object.origin())),
             }
         }
@@ -291,14 +289,14 @@ impl Folder {
         &'a self,
         files: impl Iterator<Item = &'a PathBuf>,
     ) -> impl Iterator<Item = (&'a PathBuf, &'a Object)> {
-        let known = files.filter_map(|file| Some((file, self.files.get(file)?)));
-        known.flat_map(|(file, known)| {
-            known.manifests.objects.iter().map(move |object| (file, object))
+        let cached = files.filter_map(|file| Some((file, self.files.get(file)?)));
+        cached.flat_map(|(file, cached)| {
+            cached.manifests.objects.iter().map(move |object| (file, object))
         })
     }
 }
 
-/// Takes away the definitions of `objects` by a file.
+/// Removes the definitions of `objects` by a file.
 fn undefine(
     definitions: &mut BTreeMap<ObjectId, Vec<Arc<PathBuf>>>,
     file: &Path,
@@ -316,8 +314,8 @@ fn undefine(
     }
 }
 
-/// The objects of a file, and those that it defined before and of which `problems` leave in doubt
-/// what has become. A credential that is in doubt is none: it may have been about to be revoked.
+/// Adds those objects that the file defined before and that `problems` may affect. Credentials are
+/// not kept: the change may have been meant to revoke them.
 fn with_last_good(
     mut objects: Vec<Object>,
     problems: &[Problem],
@@ -325,12 +323,12 @@ fn with_last_good(
 ) -> Vec<Object> {
     let in_doubt = |object: &Object| {
         let origin = object.origin();
-        let lasts = !matches!(object, Object::Credential(_));
-        lasts
-            && problems.iter().map(|problem| &problem.origin).any(|broken| {
-                let unnamed = broken.kind.is_empty() || broken.name.is_empty();
+        let is_kept = !matches!(object, Object::Credential(_));
+        is_kept
+            && problems.iter().map(|problem| &problem.origin).any(|invalid| {
+                let unnamed = invalid.kind.is_empty() || invalid.name.is_empty();
                 unnamed
-                    || (broken.kind, &broken.namespace, &broken.name)
+                    || (invalid.kind, &invalid.namespace, &invalid.name)
                         == (origin.kind, &origin.namespace, &origin.name)
             })
     };
@@ -341,7 +339,7 @@ fn with_last_good(
     objects
 }
 
-/// The files of a folder that may hold manifests.
+/// The files of a folder that may be manifests.
 pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut walk = Walk::default();
     walk.root(folder);
@@ -352,18 +350,18 @@ pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(io::Error::other(format!("it has more than {MAX_FILE_BYTES} bytes")));
+        return Err(io::Error::other(format!("larger than {MAX_FILE_BYTES} bytes")));
     }
     Ok(bytes)
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Problem {
-    problem(path, format!("it cannot be read: {error}"), "make it readable, or take it away")
+    problem(path, format!("failed to read the file: {error}"), "make it readable, or remove it")
 }
 
 fn problem(path: &Path, message: String, help: &str) -> Problem {
-    let place = Place { file: Arc::new(path.to_owned()), line: 1, column: 1 };
-    let origin = Origin { place: Some(place), ..Origin::default() };
+    let location = SourceLocation { file: Arc::new(path.to_owned()), line: 1, column: 1 };
+    let origin = Origin { place: Some(location), ..Origin::default() };
     Problem {
         severity: Severity::Error,
         reason: "Unreadable",
@@ -373,21 +371,21 @@ fn problem(path: &Path, message: String, help: &str) -> Problem {
     }
 }
 
-fn twice(object: &Object, first: &Origin) -> Problem {
+fn duplicate(object: &Object, first: &Origin) -> Problem {
     Problem {
         severity: Severity::Error,
         reason: "DefinedTwice",
         origin: object.origin().clone(),
         message: match &first.place {
-            Some(place) => format!("it is defined at {place} already, which counts"),
-            None => "it is defined already".to_owned(),
+            Some(location) => format!("it is already defined at {location}, which takes effect"),
+            None => "it is already defined".to_owned(),
         },
-        help: "take one of the two away".to_owned(),
+        help: "remove one of the two".to_owned(),
     }
 }
 
-/// Finds the manifests of a folder. Hidden files and folders are left aside: editors and
-/// Kubernetes' volumes keep their own things there. Links are followed to files, not to folders.
+/// Finds the manifests of a folder. Hidden files and folders are skipped: editors and Kubernetes
+/// volumes use them internally. Symbolic links are followed to files, not to folders.
 #[derive(Default)]
 struct Walk {
     files: BTreeMap<PathBuf, Metadata>,
@@ -400,7 +398,7 @@ struct Walk {
 // === impl Walk ===
 
 impl Walk {
-    /// A folder with all that is in it, or a file, whatever its name.
+    /// Adds a folder recursively, or a file regardless of its name.
     fn root(&mut self, path: &Path) {
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_file() => {
@@ -415,18 +413,18 @@ impl Walk {
         if depth > MAX_DEPTH {
             return self.fail(
                 path,
-                format!("folders are in one another more than {MAX_DEPTH} deep"),
-                "keep manifests nearer to the top",
+                format!("folders are nested more than {MAX_DEPTH} deep"),
+                "move the manifests to a higher folder",
             );
         }
         let entries = match fs::read_dir(path) {
             Ok(entries) => entries,
-            // It went away between listing its parent and this: not there, not broken.
+            // It was removed after its parent was listed, which is no error.
             Err(error) if error.kind() == io::ErrorKind::NotFound && depth > 0 => return,
             Err(error) => {
                 return self.fail(
                     path,
-                    format!("the folder cannot be read: {error}"),
+                    format!("failed to read the folder: {error}"),
                     "make the folder readable",
                 );
             }
@@ -451,7 +449,7 @@ impl Walk {
                 if !self.incomplete {
                     let message = format!(
                         "there are more than {MAX_FILES} files; this one and those after it are \
-                         left aside"
+                         ignored"
                     );
                     self.fail(&path, message, "put several manifests into one file");
                 }

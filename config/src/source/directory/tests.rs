@@ -11,8 +11,8 @@ use crate::model::NamespacedName;
 use crate::problem::Problem;
 use crate::resources::Resources;
 
-/// How long a test waits for what must happen; what it waits for takes some 20 ms.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a test waits for an expected update, which normally takes about 20 ms.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 struct Watched {
     folder: TempDir,
@@ -22,7 +22,7 @@ struct Watched {
 }
 
 impl Watched {
-    /// A source that has told all of `files`, which are names and texts.
+    /// A source that has sent all of `files`, given as names and contents.
     async fn new(files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         files.iter().for_each(|(name, text)| write(folder.path(), name, text));
@@ -44,7 +44,7 @@ impl Watched {
     }
 
     async fn next(&mut self) -> Update {
-        let (_, update) = timeout(PATIENCE, self.updates.recv())
+        let (_, update) = timeout(TIMEOUT, self.updates.recv())
             .await
             .expect("an update in time")
             .expect("the source runs");
@@ -83,7 +83,7 @@ fn service(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_file_that_appears_changes_or_goes_is_picked_up() {
+async fn created_changed_and_removed_files_are_picked_up() {
     let mut watched = Watched::new(&[("a.yaml", &service("a"))]).await;
     assert_eq!(watched.services(), ["a"]);
     write(watched.path(), "b.json", &service("b"));
@@ -95,7 +95,7 @@ async fn a_file_that_appears_changes_or_goes_is_picked_up() {
 }
 
 #[tokio::test]
-async fn folders_in_folders_are_read_and_hidden_and_other_files_are_not() {
+async fn subfolders_are_read_and_hidden_and_other_files_are_not() {
     let files = [
         ("team/one/a.yml", &*service("a")),
         (".git/b.yaml", &service("b")),
@@ -110,7 +110,7 @@ async fn folders_in_folders_are_read_and_hidden_and_other_files_are_not() {
 }
 
 #[tokio::test]
-async fn a_broken_file_keeps_what_it_defined_and_the_error_has_its_place() {
+async fn an_invalid_file_keeps_its_objects_and_the_error_has_its_location() {
     let mut watched =
         Watched::new(&[("a.yaml", &(service("a") + &service("b"))), ("c.yaml", &service("c"))])
             .await;
@@ -120,15 +120,18 @@ async fn a_broken_file_keeps_what_it_defined_and_the_error_has_its_place() {
     while watched.problems.is_empty() {
         watched.next().await;
     }
-    let place = watched.problems[0].origin.place.clone().unwrap();
-    assert_eq!((place.file.file_name().unwrap().to_str().unwrap(), place.line), ("a.yaml", 7));
+    let location = watched.problems[0].origin.place.clone().unwrap();
+    assert_eq!(
+        (location.file.file_name().unwrap().to_str().unwrap(), location.line),
+        ("a.yaml", 7)
+    );
     write(watched.path(), "a.yaml", &service("a"));
     watched.until_services(&["a", "c", "d"]).await;
     assert_eq!(watched.problems, []);
 }
 
 #[tokio::test]
-async fn a_broken_object_alone_keeps_its_last_good_meaning() {
+async fn an_invalid_object_keeps_its_last_valid_state() {
     let mut watched = Watched::new(&[("a.yaml", &(service("a") + &service("b")))]).await;
     write(watched.path(), "a.yaml", &(service("a").replace("80", "eighty") + &service("c")));
     watched.until_services(&["a", "c"]).await;
@@ -136,19 +139,21 @@ async fn a_broken_object_alone_keeps_its_last_good_meaning() {
 }
 
 #[tokio::test]
-async fn an_object_that_is_defined_twice_counts_once_and_is_told() {
+async fn a_duplicate_object_is_ignored_and_reported() {
     let watched = Watched::new(&[("a.yaml", &service("a")), ("b.yaml", &service("a"))]).await;
     assert_eq!(watched.services(), ["a"]);
     assert_eq!(watched.problems.len(), 1);
     assert!(
-        watched.problems[0].to_string().contains("b.yaml:1:1: Service shop/a: it is defined at "),
+        watched.problems[0]
+            .to_string()
+            .contains("b.yaml:1:1: Service shop/a: it is already defined at "),
         "{:?}",
         watched.problems
     );
 }
 
 #[tokio::test]
-async fn where_the_definition_that_counted_goes_the_other_one_counts() {
+async fn removing_the_first_definition_of_a_duplicate_activates_the_second() {
     let mut watched =
         Watched::new(&[("a.yaml", &service("a")), ("b.yaml", &service("a").replace("80", "81"))])
             .await;
@@ -164,7 +169,7 @@ async fn where_the_definition_that_counted_goes_the_other_one_counts() {
 }
 
 #[test]
-fn where_changes_are_told_other_files_are_not_looked_at() {
+fn a_scan_of_changed_paths_reads_no_other_files() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (folder.path().join("a.yaml"), folder.path().join("b.yaml"));
     [&a, &b].into_iter().for_each(|file| fs::write(file, service("old")).unwrap());
@@ -175,17 +180,17 @@ fn where_changes_are_told_other_files_are_not_looked_at() {
         .for_each(|(file, name)| fs::write(file, service(name)).unwrap());
 
     let mut resources = Resources::default();
-    let mut look = |places: Option<BTreeSet<PathBuf>>| -> Vec<String> {
-        let news = scanned.scan(places.as_ref(), SystemTime::now()).unwrap();
-        news.changes.into_iter().for_each(|change| drop(resources.apply(change)));
+    let mut scan = |paths: Option<BTreeSet<PathBuf>>| -> Vec<String> {
+        let diff = scanned.scan(paths.as_ref(), SystemTime::now()).unwrap();
+        diff.changes.into_iter().for_each(|change| drop(resources.apply(change)));
         resources.services().map(|service| service.origin.name.to_string()).collect()
     };
-    assert_eq!(look(Some(BTreeSet::from([a]))), ["a", "old"]);
-    assert_eq!(look(None), ["a", "b"]);
+    assert_eq!(scan(Some(BTreeSet::from([a]))), ["a", "old"]);
+    assert_eq!(scan(None), ["a", "b"]);
 }
 
 #[tokio::test]
-async fn the_swap_of_a_mounted_configmap_is_one_change() {
+async fn the_swap_of_a_mounted_configmap_is_picked_up() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "..1/a.yaml", &service("old"));
     write(folder.path(), "..2/a.yaml", &service("new"));
@@ -199,7 +204,7 @@ async fn the_swap_of_a_mounted_configmap_is_one_change() {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_replaced_or_goes_for_a_while_is_followed() {
+async fn a_folder_that_is_replaced_or_removed_for_a_while_is_still_watched() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "one/a.yaml", &service("a"));
     write(folder.path(), "two/b.yaml", &service("b"));
@@ -213,7 +218,7 @@ async fn a_folder_that_is_replaced_or_goes_for_a_while_is_followed() {
     while watched.problems.is_empty() {
         watched.next().await;
     }
-    assert_eq!(watched.services(), ["b"], "what was there stays while the folder is away");
+    assert_eq!(watched.services(), ["b"], "the objects stay while the folder is missing");
     symlink("one", watched.path().join("now")).unwrap();
     watched.until_services(&["a"]).await;
     write(watched.path(), "one/c.yaml", &service("c"));
@@ -227,14 +232,14 @@ async fn a_file_is_not_read_while_it_is_being_written() {
     let mut file = fs::File::create(watched.path().join("a.yaml")).unwrap();
     file.write_all(service("a").as_bytes()).unwrap();
     let early = timeout(Duration::from_millis(300), watched.next()).await;
-    assert!(early.is_err(), "half a file was read: {early:?}");
+    assert!(early.is_err(), "a half-written file was read: {early:?}");
     file.write_all(service("c").as_bytes()).unwrap();
     drop(file);
     watched.until_services(&["a", "c"]).await;
 }
 
 #[tokio::test]
-async fn only_secrets_that_are_referred_to_are_read() {
+async fn only_secrets_in_the_configuration_are_read() {
     let secret = |name: &str| {
         format!(
             "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {{name: {name}, \
@@ -264,25 +269,25 @@ fn client_key(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_credential_that_cannot_be_read_any_more_is_none_and_the_others_live() {
+async fn an_invalid_credential_is_removed_and_the_others_stay() {
     let mut watched = Watched::new(&[
         ("a.yaml", &(client_key("a") + &client_key("b"))),
         ("c.yaml", &(client_key("c") + &service("c"))),
     ])
     .await;
-    let known = |watched: &Watched| {
+    let names = |watched: &Watched| {
         watched.resources.credentials().map(|key| key.origin().name.to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(known(&watched), ["a", "b", "c"]);
+    assert_eq!(names(&watched), ["a", "b", "c"]);
     write(watched.path(), "a.yaml", &(client_key("a").replace("sha256", "md5") + &client_key("b")));
-    while known(&watched) != ["b", "c"] {
+    while names(&watched) != ["b", "c"] {
         watched.next().await;
     }
     assert_eq!(&*watched.problems[0].origin.name, "a");
-    // In a file that is broken as a whole nobody knows what was to become of them.
+    // In a file that cannot be parsed, the intended state of its credentials is unknown.
     write(watched.path(), "c.yaml", "metadata: [");
-    while known(&watched) != ["b"] {
+    while names(&watched) != ["b"] {
         watched.next().await;
     }
-    assert_eq!(watched.services(), ["c"], "a Service keeps its last good meaning");
+    assert_eq!(watched.services(), ["c"], "a Service keeps its last valid state");
 }

@@ -1,4 +1,4 @@
-//! Hears of changes in a folder, and waits until whoever makes them has paused.
+//! Watches a folder for changes, and waits until a burst of them has settled.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,20 +13,20 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::source::SourceError;
 
-/// How long nothing must happen before the folder is read.
+/// The quiet period after which a burst of changes counts as settled.
 const QUIET: Duration = Duration::from_millis(20);
-/// How long a file that is being written is waited for, and changes that do not pause.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// The most events that wait; where there are more, the folder is read in any case.
+/// The longest wait for a file that is being written, and for a burst that does not settle.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+/// The capacity of the event queue; when it is full, the whole folder is read.
 const MAX_EVENTS: usize = 1024;
 
-/// Hears of changes in one folder.
+/// The watch of one folder.
 pub(super) struct Watch {
     path: PathBuf,
-    /// The same from the root, as events name it.
+    /// The absolute path, as in events.
     absolute: PathBuf,
     watcher: Option<RecommendedWatcher>,
-    /// Which folder is watched: another one may have taken its place.
+    /// The device and inode of the watched folder: another one can be moved to its path.
     identity: Option<(u64, u64)>,
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
@@ -36,7 +36,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// # Errors
-    /// The system has no inotify to give.
+    /// The system cannot create an inotify watch.
     pub(super) fn new(path: &Path) -> Result<Self, SourceError> {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -53,17 +53,17 @@ impl Watch {
         let (sender, folder) = (self.sender.clone(), self.absolute.clone());
         let mut watcher =
             notify::recommended_watcher(move |event: Result<Event, notify::Error>| {
-                // A full channel wakes the reader too; an error means that something was missed, so
-                // all is read.
+                // A full channel wakes the reader too. After an error events may be missing, so
+                // everything is read.
                 let event = event.unwrap_or_else(|_| Event::new(EventKind::Any));
-                if matters(&event, &folder) {
+                if is_relevant(&event, &folder) {
                     let _ = sender.try_send(event);
                 }
             })?;
         if self.identity.is_some() {
             watcher.watch(&self.path, RecursiveMode::Recursive)?;
         }
-        // The folder itself may be replaced, by a link that is turned or a rename.
+        // The folder itself may be replaced by a rename or a changed symbolic link.
         if let Some(parent) = self.path.parent().filter(|parent| parent.is_dir()) {
             let _ = watcher.watch(parent, RecursiveMode::NonRecursive);
         }
@@ -71,23 +71,22 @@ impl Watch {
         Ok(())
     }
 
-    /// Watches the folder that is there now, where that is another one than before; tells whether
-    /// it is.
-    pub(super) fn renew(&mut self) -> bool {
-        let is_other = identity(&self.path) != self.identity;
-        if is_other && let Err(error) = self.start() {
-            tracing::warn!(path = %self.path.display(), %error, "the folder cannot be watched; it is looked at from time to time");
+    /// Watches the folder again if it was replaced, and returns whether it was.
+    pub(super) fn restart_if_replaced(&mut self) -> bool {
+        let was_replaced = identity(&self.path) != self.identity;
+        if was_replaced && let Err(error) = self.start() {
+            tracing::warn!(path = %self.path.display(), %error, "failed to watch the folder; it is scanned periodically");
         }
-        is_other
+        was_replaced
     }
 
-    /// Waits for a change and for its end, and tells where there were any; or until `end`, and then
-    /// it may be anywhere, which is `None`.
+    /// Waits until a burst of changes has settled, and returns the changed paths. Returns `None` at
+    /// `end`, or if the changes may be anywhere.
     pub(super) async fn changed(&mut self, end: Instant) -> Option<BTreeSet<PathBuf>> {
         let first = timeout_at(end, self.events.recv()).await.ok()??;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + MAX_WAIT;
         let mut burst = Burst::default();
-        burst.note(first, &self.absolute);
+        burst.add(first, &self.absolute);
         loop {
             let quiet = if burst.writing.is_empty() {
                 deadline.min(Instant::now() + QUIET)
@@ -95,40 +94,40 @@ impl Watch {
                 deadline
             };
             match timeout_at(quiet, self.events.recv()).await {
-                Ok(Some(event)) => burst.note(event, &self.absolute),
+                Ok(Some(event)) => burst.add(event, &self.absolute),
                 Ok(None) | Err(_) => break,
             }
             if Instant::now() >= deadline {
                 break;
             }
         }
-        // Where the channel was full, events have been lost.
-        let is_known = !burst.is_anywhere && burst.events < MAX_EVENTS;
-        let places = burst
-            .places
+        // If the channel was full, events were lost.
+        let is_complete = !burst.is_unknown && burst.events < MAX_EVENTS;
+        let paths = burst
+            .paths
             .iter()
-            .filter_map(|place| Some(self.path.join(place.strip_prefix(&self.absolute).ok()?)));
-        is_known.then(|| places.collect())
+            .filter_map(|path| Some(self.path.join(path.strip_prefix(&self.absolute).ok()?)));
+        is_complete.then(|| paths.collect())
     }
 }
 
-/// Changes that follow each other closely.
+/// Changes in quick succession.
 #[derive(Default)]
 struct Burst {
-    /// Files that are being written: from the first change to the end of writing.
+    /// Files that are being written: changed, but not yet closed.
     writing: BTreeSet<PathBuf>,
-    places: BTreeSet<PathBuf>,
-    is_anywhere: bool,
+    paths: BTreeSet<PathBuf>,
+    is_unknown: bool,
     events: usize,
 }
 
 // === impl Burst ===
 
 impl Burst {
-    fn note(&mut self, event: Event, folder: &Path) {
+    fn add(&mut self, event: Event, folder: &Path) {
         self.events += 1;
-        // Of the folder itself: another one may have taken its place.
-        self.is_anywhere |= event.need_rescan()
+        // Of the folder itself: another one may have been moved to its path.
+        self.is_unknown |= event.need_rescan()
             || event.paths.is_empty()
             || event.paths.iter().any(|path| path == folder);
         match event.kind {
@@ -142,7 +141,7 @@ impl Burst {
             }
             _ => {}
         }
-        self.places.extend(event.paths);
+        self.paths.extend(event.paths);
     }
 }
 
@@ -150,9 +149,9 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// Whether something in the folder may be different after it; reading a file makes events too, and
-/// what is beside the folder is of no interest.
-fn matters(event: &Event, folder: &Path) -> bool {
+/// Whether an event may change the content of the folder: reads cause events too, and so do the
+/// siblings of the folder.
+fn is_relevant(event: &Event, folder: &Path) -> bool {
     if !event.paths.is_empty() && !event.paths.iter().any(|path| path.starts_with(folder)) {
         return false;
     }

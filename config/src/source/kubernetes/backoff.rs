@@ -1,15 +1,15 @@
-//! How long to wait before the next try.
+//! The wait before the next retry.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-/// After the first failure.
+/// The wait after the first failure.
 const FIRST: Duration = Duration::from_millis(500);
-/// The longest wait: an API server that is back is found again within this time.
+/// The longest wait: bounds the time to reconnect to an API server that recovered.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Waits that double, with jitter: gateways that lost the API server together do not come back
-/// together.
+/// Exponential back-off with jitter, so that gateways that lost the API server at the same time do
+/// not reconnect at the same time.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
@@ -18,13 +18,13 @@ pub(super) struct Backoff {
 // === impl Backoff ===
 
 impl Backoff {
-    /// After a success.
+    /// Records a success.
     pub(super) fn reset(&mut self) {
         self.failures = 0;
     }
 
-    /// After a failure: between a half and the whole of what doubling gives. `random` is uniform
-    /// over `u64`.
+    /// Records a failure, and returns the wait: between half and all of the doubled value. `random`
+    /// is uniform over `u64`.
     pub(super) fn next(&mut self, random: u64) -> Duration {
         let whole = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_the_longest_and_start_anew_after_a_success() {
+    fn waits_double_up_to_the_longest_and_reset_after_a_success() {
         let mut backoff = Backoff::default();
         let most: Vec<_> = (0..6).map(|_| backoff.next(u64::MAX).as_millis()).collect();
         assert_eq!(most, [500, 1000, 2000, 4000, 8000, 10_000]);

@@ -1,4 +1,4 @@
-//! The way to the API server.
+//! Connects to the API server.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -11,29 +11,29 @@ use crate::proxies::Proxies;
 use crate::settings::KubernetesSettings;
 use crate::source::SourceError;
 
-/// For a connection, TLS included.
+/// The timeout for a connection, including TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A client by the configuration's kubeconfig; without one by the pod's ServiceAccount, else by
+/// Creates a client from the configured kubeconfig, else the pod's ServiceAccount, else
 /// `KUBECONFIG` or `~/.kube/config`.
 pub(crate) async fn client(settings: &KubernetesSettings) -> Result<Client, SourceError> {
     connect(settings).await.map(|(client, _)| client)
 }
 
-/// The same, with the address of the API server where the client goes by one.
+/// Creates a client, and returns the API server's address if its URL has one.
 pub(super) async fn connect(
     settings: &KubernetesSettings,
 ) -> Result<(Client, Option<SocketAddr>), SourceError> {
     let mut config = config(settings).await?;
     let address = address(&config);
     config.connect_timeout = Some(CONNECT_TIMEOUT);
-    // A quiet watch is not a dead one: each request has a limit of its own.
+    // A watch without events is not dead: each request has its own timeout.
     config.read_timeout = None;
     let client = Client::try_from(config).map_err(|error| {
         SourceError::Kubernetes(match error {
-            // These show the URL, and credentials may be in it.
+            // These errors print the URL, which may contain credentials.
             Error::ProxyProtocolUnsupported { .. } | Error::ProxyProtocolDisabled { .. } => {
-                "the proxy for the API server is no http:// or https:// URL".to_owned()
+                "the proxy for the API server is not an http:// or https:// URL".to_owned()
             }
             error => error.to_string(),
         })
@@ -41,7 +41,7 @@ pub(super) async fn connect(
     Ok((client, address))
 }
 
-/// The address in the API server's URL; `None` where that has a name.
+/// The address in the API server's URL; `None` if it has a hostname.
 fn address(config: &Config) -> Option<SocketAddr> {
     let url = &config.cluster_url;
     let host: IpAddr = url.host()?.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
@@ -69,8 +69,8 @@ async fn config(settings: &KubernetesSettings) -> Result<Config, SourceError> {
     })
 }
 
-/// As the kubeconfig says, and through its proxy. Where it names none, the environment's counts as
-/// everywhere else: `kube` takes that too, but without its exceptions.
+/// Reads the kubeconfig, including its proxy. Without one the environment's proxy applies as
+/// elsewhere: `kube` uses that too, but ignores `NO_PROXY`.
 async fn by_kubeconfig(
     path: Option<&Path>,
     options: &KubeConfigOptions,

@@ -10,77 +10,77 @@ use kube::core::{Status, WatchEvent};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::backoff::{Backoff, random};
-use super::watch_session::{Session, Step, Unbelievable, Watched, is_older};
+use super::watch_session::{ImplausibleList, Step, WatchSession, Watched, is_older};
 use crate::model::Origin;
 use crate::problem::{Problem, Severity};
-use crate::source::{Stopped, Update, Updates};
+use crate::source::{Closed, Update, Updates};
 
-/// How long one watch lasts before it is resumed by another. An API server that went away without a
-/// word is found by that.
+/// How long one watch lasts before it is resumed by another. This detects an API server that
+/// disappeared without closing the connection.
 const WATCH_SECONDS: u32 = 40;
-/// How much later than agreed the API server may end a watch.
+/// The grace period after which a watch that the API server did not end is dropped.
 const GRACE: Duration = Duration::from_secs(5);
-/// A watch that ends before this was not one: the next is not asked for at once.
+/// A watch that ends sooner counts as failed: the next one is delayed by the back-off.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// How long the API server may take to answer a request.
+/// The timeout for a response of the API server.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many objects a page of a list has, where the API server does not stream lists.
+/// The page size of lists, if the API server does not stream them.
 const PAGE: u32 = 500;
-/// How long an answer with a page may take.
+/// The timeout for a page.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One kind, watched.
+/// The watch of one kind.
 pub(super) struct Watch<K> {
     api: Api<K>,
     selection: Selection,
     updates: Updates,
-    session: Session,
-    /// Whether the API server streams lists (KEP-3157), as far as is known.
+    session: WatchSession,
+    /// Whether the API server is believed to stream lists (KEP-3157).
     streams: bool,
     backoff: Backoff,
-    /// Whether the API server was not heard of since something went wrong.
+    /// Whether nothing was received since the last failure.
     interrupted: bool,
-    told: Vec<Problem>,
-    /// What the API server refuses, for whoever may grant it.
-    refused: Option<Problem>,
+    reported: Vec<Problem>,
+    /// The missing permission, as a problem for the operator.
+    forbidden: Option<Problem>,
 }
 
 /// Which objects of a kind are watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Selection {
-    /// All.
+    /// All objects.
     All,
-    /// The one of this name.
+    /// The object with this name.
     Name(String),
-    /// Those with this label, whatever its value.
+    /// Objects with this label, regardless of its value.
     Label(&'static str),
 }
 
-/// Why a watch does not go on.
+/// Why a watch was interrupted.
 #[derive(Debug, thiserror::Error)]
 enum Interrupted {
-    #[error("the API server said: {}", .0.message)]
-    Said(Box<Status>),
+    #[error("the API server reported: {}", .0.message)]
+    Api(Box<Status>),
     #[error("{0}")]
     Client(#[source] Box<kube::Error>),
-    #[error("the API server did not answer in time")]
-    Late,
-    #[error("the API server ended the watch at once")]
-    Short,
-    #[error("the API server did not end the list that it began")]
-    Unended,
+    #[error("the API server did not respond in time")]
+    Timeout,
+    #[error("the API server closed the watch immediately")]
+    ClosedEarly,
+    #[error("the API server did not complete the list")]
+    IncompleteList,
     #[error(transparent)]
-    Unbelievable(#[from] Unbelievable),
-    #[error("nobody listens any more")]
-    Stopped,
+    ImplausibleList(#[from] ImplausibleList),
+    #[error("the receiver of updates was dropped")]
+    Closed,
 }
 
 // === impl Watch ===
 
 impl<K: Watched> Watch<K> {
-    /// Of those objects that `api` reaches.
+    /// Creates a watch of the objects that `api` reaches.
     pub(super) fn new(api: Api<K>, selection: Selection, updates: Updates) -> Self {
-        let (session, backoff) = (Session::default(), Backoff::default());
+        let (session, backoff) = (WatchSession::default(), Backoff::default());
         Self {
             api,
             selection,
@@ -89,12 +89,12 @@ impl<K: Watched> Watch<K> {
             streams: true,
             backoff,
             interrupted: false,
-            told: Vec::new(),
-            refused: None,
+            reported: Vec::new(),
+            forbidden: None,
         }
     }
 
-    /// Tells what there is and what changes, until nobody listens.
+    /// Sends all objects and their changes, until the receiver is dropped.
     pub(super) async fn run(mut self) {
         loop {
             let result = match self.session.version().map(ToOwned::to_owned) {
@@ -104,38 +104,38 @@ impl<K: Watched> Watch<K> {
             };
             match result {
                 Ok(()) => self.backoff.reset(),
-                Err(Interrupted::Stopped) => return,
+                Err(Interrupted::Closed) => return,
                 Err(error) => {
                     let pause = self.interrupted(&error).await;
                     tokio::select! {
                         () = sleep(pause) => {}
-                        () = self.updates.stopped() => return,
+                        () = self.updates.closed() => return,
                     }
                 }
             }
         }
     }
 
-    /// A list by way of a watch: the API server need not hold it in whole. The watch then goes on.
+    /// Streams the list as a watch: the API server need not buffer it. Then the watch continues.
     async fn stream_list(&mut self) -> Result<(), Interrupted> {
         self.session.begin_list();
         let params = self.watch_params().initial_events();
-        // Without a version it is as new as the moment of the request.
+        // Without a version the list is as new as the request.
         let result = match request(REQUEST_TIMEOUT, self.api.watch(&params, "")).await {
-            Ok(events) => self.follow(events).await,
+            Ok(events) => self.watch(events).await,
             Err(error) => Err(error),
         };
         if self.session.version().is_some() {
             return result;
         }
-        // It does not know the parameter: it says so, or it never ends the list. Next time by
-        // pages.
-        let unknown = result.as_ref().map_or_else(Interrupted::is_invalid, |()| true);
-        self.streams = !unknown;
-        result.and(Err(Interrupted::Unended))
+        // The API server does not support the parameter: it returns an error or never completes the
+        // list. Use pages next time.
+        let unsupported = result.as_ref().map_or_else(Interrupted::is_invalid, |()| true);
+        self.streams = !unsupported;
+        result.and(Err(Interrupted::IncompleteList))
     }
 
-    /// A list by pages.
+    /// Lists all objects by pages.
     async fn list(&mut self) -> Result<(), Interrupted> {
         self.session.begin_list();
         let mut params = self.list_params(PAGE);
@@ -148,35 +148,35 @@ impl<K: Watched> Watch<K> {
                     let version = page.metadata.resource_version.unwrap_or_default();
                     let changes =
                         self.session.end_list::<K>(version, self.selection != Selection::All)?;
-                    return self.tell(Step::Changed { changes, whole: true }).await;
+                    return self.report(Step::Changed { changes, whole: true }).await;
                 }
             }
         }
     }
 
-    /// Goes on where the last watch ended.
+    /// Resumes from where the last watch ended.
     async fn resume(&mut self, version: &str) -> Result<(), Interrupted> {
-        if self.is_set_back(version).await? {
-            tracing::warn!(kind = %K::kind(&()), version, "the cluster's store was set back: all is listed again");
-            self.session.lose();
+        if self.was_restored(version).await? {
+            tracing::warn!(kind = %K::kind(&()), version, "the API server has older data than before; listing everything again");
+            self.session.lose_version();
             return Ok(());
         }
-        self.heard();
-        self.send(Update { heard: Some(SystemTime::now()), ..Update::default() }).await?;
+        self.mark_connected();
+        self.send(Update { as_of: Some(SystemTime::now()), ..Update::default() }).await?;
         let events =
             request(REQUEST_TIMEOUT, self.api.watch(&self.watch_params(), version)).await?;
-        self.follow(events).await
+        self.watch(events).await
     }
 
-    /// Whether the API server knows less than we do: a store that was restored from a backup. A
-    /// watch would just be silent then.
-    async fn is_set_back(&self, version: &str) -> Result<bool, Interrupted> {
+    /// Whether etcd was restored from a backup older than `version`. A watch would receive nothing
+    /// in that case.
+    async fn was_restored(&self, version: &str) -> Result<bool, Interrupted> {
         let list = request(REQUEST_TIMEOUT, self.api.list(&self.list_params(1))).await?;
         Ok(list.metadata.resource_version.is_some_and(|now| is_older(&now, version)))
     }
 
-    /// Takes the events of one watch to its end.
-    async fn follow(
+    /// Applies the events of one watch until it ends.
+    async fn watch(
         &mut self,
         events: impl Stream<Item = kube::Result<WatchEvent<K>>>,
     ) -> Result<(), Interrupted> {
@@ -185,67 +185,69 @@ impl<K: Watched> Watch<K> {
         let end = start + Duration::from_secs(u64::from(WATCH_SECONDS)) + GRACE;
         loop {
             let event = tokio::select! {
-                event = timeout_at(end, events.next()) => event.map_err(|_| Interrupted::Late)?,
-                () = self.updates.stopped() => return Err(Interrupted::Stopped),
+                event = timeout_at(end, events.next()) => event.map_err(|_| Interrupted::Timeout)?,
+                () = self.updates.closed() => return Err(Interrupted::Closed),
             };
             let Some(event) = event else {
-                return if start.elapsed() < SHORTEST { Err(Interrupted::Short) } else { Ok(()) };
+                return if start.elapsed() < SHORTEST {
+                    Err(Interrupted::ClosedEarly)
+                } else {
+                    Ok(())
+                };
             };
             let event = event?;
             match self.session.event(event, self.selection != Selection::All)? {
-                Step::Failed(status) => return Err(Interrupted::Said(status)),
+                Step::Failed(status) => return Err(Interrupted::Api(status)),
                 Step::Lost => return Ok(()),
-                step => self.tell(step).await?,
+                step => self.report(step).await?,
             }
         }
     }
 
-    async fn tell(&mut self, step: Step) -> Result<(), Interrupted> {
+    async fn report(&mut self, step: Step) -> Result<(), Interrupted> {
         let (changes, whole) = match step {
             Step::Changed { changes, whole } => (changes, whole),
             _ => (Vec::new(), false),
         };
-        self.heard();
+        self.mark_connected();
         self.backoff.reset();
-        self.refused = None;
-        let heard = self.session.version().map(|_| SystemTime::now());
-        self.send(Update { changes, problems: None, synced: whole, heard }).await
+        self.forbidden = None;
+        let as_of = self.session.version().map(|_| SystemTime::now());
+        self.send(Update { changes, problems: None, synced: whole, as_of }).await
     }
 
-    fn heard(&mut self) {
+    fn mark_connected(&mut self) {
         if std::mem::take(&mut self.interrupted) {
-            tracing::info!(kind = %K::kind(&()), "heard of the API server again");
+            tracing::info!(kind = %K::kind(&()), "the watch was restored");
         }
     }
 
     async fn send(&mut self, update: Update) -> Result<(), Interrupted> {
         let problems: Vec<Problem> =
-            self.session.problems().chain(&self.refused).cloned().collect();
-        let problems = (problems != self.told).then(|| {
-            self.told.clone_from(&problems);
+            self.session.problems().chain(&self.forbidden).cloned().collect();
+        let problems = (problems != self.reported).then(|| {
+            self.reported.clone_from(&problems);
             problems
         });
-        self.updates
-            .tell(Update { problems, ..update })
-            .await
-            .map_err(|Stopped| Interrupted::Stopped)
+        self.updates.send(Update { problems, ..update }).await.map_err(|Closed| Interrupted::Closed)
     }
 
-    /// Says a failure, loudly where it is new; gives the time to wait before the next try.
+    /// Logs a failure, as a warning if it is the first; returns the wait before the next retry.
     async fn interrupted(&mut self, error: &Interrupted) -> Duration {
         if error.is_gone() {
-            self.session.lose();
+            self.session.lose_version();
         }
         let wait = self.backoff.next(random());
         let kind = K::kind(&());
         if !std::mem::replace(&mut self.interrupted, true) {
-            tracing::warn!(%kind, %error, "the watch was interrupted; what is known stays");
+            tracing::warn!(%kind, %error, "the watch was interrupted; the last known state stays");
         } else {
             tracing::debug!(%kind, %error, "the watch is still interrupted");
         }
-        self.refused =
-            error.is_refused().then(|| refused::<K>(&self.selection, self.api.namespace(), error));
-        // That nobody listens any more is found by the next step.
+        self.forbidden = error
+            .is_forbidden()
+            .then(|| forbidden::<K>(&self.selection, self.api.namespace(), error));
+        // If the receiver was dropped, the next step returns.
         let _ = self.send(Update::default()).await;
         wait
     }
@@ -272,11 +274,11 @@ async fn request<T>(
 ) -> Result<T, Interrupted> {
     match timeout(limit, request).await {
         Ok(result) => Ok(result?),
-        Err(_) => Err(Interrupted::Late),
+        Err(_) => Err(Interrupted::Timeout),
     }
 }
 
-fn refused<K: Watched>(
+fn forbidden<K: Watched>(
     selection: &Selection,
     namespace: Option<&str>,
     error: &Interrupted,
@@ -291,7 +293,7 @@ fn refused<K: Watched>(
         severity: Severity::Error,
         reason: "Refused",
         origin: Origin::default(),
-        message: format!("{what} may not be read: {error}"),
+        message: format!("the gateway may not read {what}: {error}"),
         help: format!("grant the gateway's ServiceAccount `list` and `watch` on {what}"),
     }
 }
@@ -299,7 +301,7 @@ fn refused<K: Watched>(
 // === impl Selection ===
 
 impl Selection {
-    /// Of fields, and of labels.
+    /// The field selector and the label selector.
     fn selectors(&self) -> (Option<String>, Option<String>) {
         match self {
             Self::All => (None, None),
@@ -314,7 +316,7 @@ impl Selection {
 impl From<kube::Error> for Interrupted {
     fn from(error: kube::Error) -> Self {
         match error {
-            kube::Error::Api(status) => Self::Said(status),
+            kube::Error::Api(status) => Self::Api(status),
             error => Self::Client(Box::new(error)),
         }
     }
@@ -323,7 +325,7 @@ impl From<kube::Error> for Interrupted {
 impl Interrupted {
     fn code(&self) -> Option<u16> {
         match self {
-            Self::Said(status) => Some(status.code),
+            Self::Api(status) => Some(status.code),
             _ => None,
         }
     }
@@ -336,7 +338,7 @@ impl Interrupted {
         matches!(self.code(), Some(400 | 404 | 422))
     }
 
-    fn is_refused(&self) -> bool {
+    fn is_forbidden(&self) -> bool {
         matches!(self.code(), Some(401 | 403))
     }
 }

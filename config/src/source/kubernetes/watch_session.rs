@@ -1,4 +1,4 @@
-//! What the events of a watch mean, without a network.
+//! Interprets the events of a watch, without network access.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,87 +19,87 @@ use crate::resources::{Change, EndpointSlice, Namespace, Object, ObjectId, Servi
 use crate::settings::CertificateSettings;
 use crate::snapshot::certificate::Certificate;
 
-/// The annotation of the bookmark that ends the events for what was there at the beginning
+/// The annotation of the bookmark that marks the end of the initial events
 /// (KEP-3157).
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
-/// The status of a version that the API server no longer knows.
+/// The status for a resource version that the API server no longer has.
 const GONE: u16 = 410;
 
 /// A kind that is watched.
 pub(super) trait Watched:
     Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static
 {
-    /// Whether a list of it without a selector can be empty in a cluster that works.
+    /// Whether a list without a selector can be empty in a working cluster.
     const CAN_BE_EMPTY: bool;
-    /// Whether one that cannot be understood stays what it was.
-    const LASTS: bool = true;
+    /// Whether an object that becomes invalid keeps its last valid state.
+    const KEEPS_LAST_VALID: bool = true;
 
     /// Its name in the store.
     fn id(&self) -> ObjectId;
 
-    /// What is kept of it.
+    /// The parts of it that are stored.
     fn trim(&self) -> Result<Object, Problem>;
 }
 
-/// What is known of one kind, and where in its history that is.
+/// The known objects of one kind, and the resource version that they are at.
 #[derive(Debug, Default)]
-pub(super) struct Session {
+pub(super) struct WatchSession {
     known: BTreeSet<ObjectId>,
     unreadable: BTreeMap<ObjectId, Problem>,
     version: Option<String>,
-    /// What has come of a list that is not yet whole.
+    /// The received part of an incomplete list.
     list: Option<List>,
 }
 
-/// A list on its way: nothing of it counts before it is whole.
+/// An incomplete list: none of it takes effect before it is complete.
 #[derive(Debug, Default)]
 struct List {
     objects: Vec<Object>,
     unreadable: BTreeMap<ObjectId, Problem>,
 }
 
-/// What an event comes to.
+/// The outcome of an event.
 #[derive(Debug, PartialEq)]
 pub(super) enum Step {
-    /// These changes; for those of a list `whole` says that it is.
+    /// Changes; `whole` if they are those of a complete list.
     Changed { changes: Vec<Change>, whole: bool },
-    /// Nothing, but the history went on.
-    Heard,
-    /// The history is lost: all must be listed again.
+    /// No change, but the version may have advanced.
+    NoChange,
+    /// The version is no longer valid: everything must be listed again.
     Lost,
-    /// The API server says that something is wrong.
+    /// The API server reported an error.
     Failed(Box<Status>),
 }
 
-/// Why a list is not believed.
+/// Why a list is rejected as implausible.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unbelievable {
-    #[error("the list is empty, which it cannot be in a cluster that works")]
+pub(super) enum ImplausibleList {
+    #[error("the list is empty, which it cannot be in a working cluster")]
     Empty,
-    #[error("the list has no version")]
+    #[error("the list has no resource version")]
     Unversioned,
 }
 
-// === impl Session ===
+// === impl WatchSession ===
 
-impl Session {
-    /// The version that a watch can be resumed from; `None` where all must be listed first.
+impl WatchSession {
+    /// The version to resume the watch from; `None` if everything must be listed first.
     pub(super) fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
 
-    /// What is wrong with objects that could not be understood.
+    /// The problems of invalid objects.
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.unreadable.values()
     }
 
-    /// A list begins. What came of one before it that did not end is dropped.
+    /// Begins a list, and drops an incomplete one.
     pub(super) fn begin_list(&mut self) {
         self.version = None;
         self.list = Some(List::default());
     }
 
-    /// Takes a part of a list.
+    /// Adds objects to the incomplete list.
     pub(super) fn listed<K: Watched>(&mut self, objects: &[K]) {
         let list = self.list.get_or_insert_default();
         for object in objects {
@@ -110,25 +110,25 @@ impl Session {
         }
     }
 
-    /// The list is whole, as of `version`. What is not in it is gone; what is in it but cannot be
-    /// understood stays as it was, where its kind lasts.
+    /// Completes the list as of `version`. Objects that are not in it are deleted; invalid ones
+    /// keep their last valid state if their kind does so.
     pub(super) fn end_list<K: Watched>(
         &mut self,
         version: String,
         named: bool,
-    ) -> Result<Vec<Change>, Unbelievable> {
+    ) -> Result<Vec<Change>, ImplausibleList> {
         let List { objects, unreadable } = self.list.take().unwrap_or_default();
         if objects.is_empty() && unreadable.is_empty() && !named && !K::CAN_BE_EMPTY {
-            return Err(Unbelievable::Empty);
+            return Err(ImplausibleList::Empty);
         }
         if version.is_empty() {
-            return Err(Unbelievable::Unversioned);
+            return Err(ImplausibleList::Unversioned);
         }
         let listed: BTreeSet<ObjectId> = objects.iter().map(Object::id).collect();
-        let stays = |id: &ObjectId| K::LASTS && unreadable.contains_key(id);
-        let gone = self.known.iter().filter(|id| !listed.contains(id) && !stays(id)).cloned();
+        let stays = |id: &ObjectId| K::KEEPS_LAST_VALID && unreadable.contains_key(id);
+        let deleted = self.known.iter().filter(|id| !listed.contains(id) && !stays(id)).cloned();
         let changes =
-            gone.map(Change::Delete).chain(objects.into_iter().map(Change::Upsert)).collect();
+            deleted.map(Change::Delete).chain(objects.into_iter().map(Change::Upsert)).collect();
         self.known.retain(stays);
         self.known.extend(listed);
         self.unreadable = unreadable;
@@ -136,20 +136,20 @@ impl Session {
         Ok(changes)
     }
 
-    /// Takes an event of a watch.
+    /// Applies an event of a watch.
     pub(super) fn event<K: Watched>(
         &mut self,
         event: WatchEvent<K>,
         named: bool,
-    ) -> Result<Step, Unbelievable> {
+    ) -> Result<Step, ImplausibleList> {
         match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) if self.list.is_some() => {
                 self.listed(std::slice::from_ref(&object));
-                Ok(Step::Heard)
+                Ok(Step::NoChange)
             }
             WatchEvent::Bookmark(bookmark) if self.list.is_some() => {
                 if !bookmark.metadata.annotations.contains_key(INITIAL_EVENTS_END) {
-                    return Ok(Step::Heard);
+                    return Ok(Step::NoChange);
                 }
                 self.end_list::<K>(bookmark.metadata.resource_version, named)
                     .map(|changes| Step::Changed { changes, whole: true })
@@ -159,7 +159,7 @@ impl Session {
             WatchEvent::Bookmark(bookmark) => {
                 self.version =
                     Some(bookmark.metadata.resource_version).filter(|version| !version.is_empty());
-                Ok(if self.version.is_some() { Step::Heard } else { Step::Lost })
+                Ok(if self.version.is_some() { Step::NoChange } else { Step::Lost })
             }
             WatchEvent::Error(status) if status.code == GONE => {
                 self.version = None;
@@ -169,8 +169,8 @@ impl Session {
         }
     }
 
-    /// Forgets where in the history it is, and not what it knows.
-    pub(super) fn lose(&mut self) {
+    /// Discards the version, and keeps the objects.
+    pub(super) fn lose_version(&mut self) {
         self.version = None;
     }
 
@@ -184,8 +184,8 @@ impl Session {
                 Step::Changed { changes: vec![Change::Upsert(trimmed)], whole: false }
             }
             Err(problem) => {
-                let gone = !K::LASTS && self.known.remove(&id);
-                let changes = gone.then(|| Change::Delete(id.clone())).into_iter().collect();
+                let deleted = !K::KEEPS_LAST_VALID && self.known.remove(&id);
+                let changes = deleted.then(|| Change::Delete(id.clone())).into_iter().collect();
                 self.unreadable.insert(id, problem);
                 Step::Changed { changes, whole: false }
             }
@@ -201,8 +201,8 @@ impl Session {
     }
 }
 
-/// Whether a version is older than another: then the cluster's store was set back, and what was
-/// heard since is void. Versions that are no numbers tell nothing (KEP-5504 makes them comparable).
+/// Whether `version` is older than `other`: then etcd was restored from a backup, and newer events
+/// are void. Versions that are not numbers cannot be compared (KEP-5504 makes them comparable).
 pub(super) fn is_older(version: &str, other: &str) -> bool {
     matches!((version.parse::<u64>(), other.parse::<u64>()), (Ok(version), Ok(other)) if version < other)
 }
@@ -264,7 +264,7 @@ impl Watched for core::Secret {
     }
 }
 
-/// A Secret that is watched for the credential in it. It does not print.
+/// A Secret that is watched for its credential. `Debug` does not print its data.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
 pub(super) struct CredentialSecret(core::Secret);
@@ -304,10 +304,10 @@ impl Debug for CredentialSecret {
     }
 }
 
-/// One that cannot be understood is no credential any more: it may be that it was to be revoked.
+/// An invalid credential is removed: the change may have been meant to revoke it.
 impl Watched for CredentialSecret {
     const CAN_BE_EMPTY: bool = true;
-    const LASTS: bool = false;
+    const KEEPS_LAST_VALID: bool = false;
 
     fn id(&self) -> ObjectId {
         ObjectId::Credential(name(self))

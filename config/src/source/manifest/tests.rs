@@ -43,7 +43,7 @@ fn all_kinds_are_read_from_documents_lists_and_json() {
 }
 
 #[test]
-fn a_wrong_object_is_told_with_place_and_name_and_the_others_are_read() {
+fn an_invalid_object_is_reported_with_location_and_name_and_the_others_are_read() {
     let text = "
 apiVersion: v1
 kind: Service
@@ -66,15 +66,15 @@ metadata: {name: staging}
         problems,
         [
             "shop.yaml:4:81: Service staging/cart: `metadata.annotations.portcullis.dev/expose`: \
-             found boolean `true` where a string belongs (put the value in quotes)",
-            "shop.yaml:11:11: Service staging/shop: `spec.ports[0].port`: found string \"http\" \
-             where a whole number belongs (write a whole number)",
+             expected a string, found boolean `true` (put the value in quotes)",
+            "shop.yaml:11:11: Service staging/shop: `spec.ports[0].port`: expected a whole \
+             number, found string \"http\" (write a whole number)",
         ]
     );
 }
 
 #[test]
-fn what_is_no_manifest_is_told() {
+fn a_document_that_is_not_a_manifest_is_reported() {
     let (_, problems) = read(
         "- a\n---\nkind: Service\n---\napiVersion: v1\n---\napiVersion: v1\nkind: \
          List\n---\n{apiVersion: v1, kind: Namespace, metadata: {}}",
@@ -92,7 +92,7 @@ fn what_is_no_manifest_is_told() {
 }
 
 #[test]
-fn a_secrets_value_is_in_no_message() {
+fn messages_contain_no_value_of_a_secret() {
     let (_, problems) = read(
         "{apiVersion: v1, kind: Secret, type: kubernetes.io/tls, metadata: {name: wildcard, \
          namespace: gateway}, data: {tls.key: \"not base64 SECRET\"}}",
@@ -106,7 +106,7 @@ fn a_secrets_value_is_in_no_message() {
     assert!(problems.len() == 1 && !problems[0].contains("SECRET"), "{problems:?}");
 }
 
-/// A Secret with the key of an application, whose hash is of nothing.
+/// A Secret with a client key, with a dummy hash.
 fn credential(metadata: &str) -> String {
     let hash = format!("sha256:{}", "0".repeat(64));
     format!(
@@ -116,7 +116,7 @@ fn credential(metadata: &str) -> String {
 }
 
 #[test]
-fn credentials_are_read_in_their_namespace_and_with_their_label_alone() {
+fn only_labelled_credentials_of_the_namespace_are_read() {
     let (objects, problems) = read(
         &[
             "{name: a, namespace: gateway, labels: {portcullis.dev/credential: client-key}}",
@@ -133,7 +133,7 @@ fn credentials_are_read_in_their_namespace_and_with_their_label_alone() {
 }
 
 #[test]
-fn a_credentials_value_is_in_no_message() {
+fn messages_contain_no_value_of_a_credential() {
     let labelled = |kind: &str, rest: &str| {
         format!(
             "{{apiVersion: v1, kind: Secret, metadata: {{name: a, namespace: gateway, labels: \

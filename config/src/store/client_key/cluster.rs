@@ -1,4 +1,4 @@
-//! Secrets of a cluster.
+//! Client keys in Secrets of a cluster.
 
 use std::time::SystemTime;
 
@@ -8,7 +8,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{ClientKeys, PATIENCE, StoreError};
+use super::{ClientKeys, REQUEST, StoreError};
 use crate::client_key::secret;
 use crate::model::credential::{CLIENT_KEY, CREDENTIAL, EXPIRES};
 use crate::model::vocabulary::PREFIX;
@@ -58,7 +58,11 @@ impl Cluster {
             .map(drop)
     }
 
-    pub(super) async fn end(&self, key: &ClientKey, expires: SystemTime) -> Result<(), StoreError> {
+    pub(super) async fn expire(
+        &self,
+        key: &ClientKey,
+        expires: SystemTime,
+    ) -> Result<(), StoreError> {
         let patch = json!({"metadata": {"annotations": {format!("{PREFIX}{EXPIRES}"): secret::write_time(expires)}}});
         within(
             "change the Secret",
@@ -79,8 +83,8 @@ async fn within<T>(
     what: &'static str,
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, StoreError> {
-    match timeout(PATIENCE, request).await {
+    match timeout(REQUEST, request).await {
         Ok(result) => result.map_err(|error| StoreError::Cluster(what, Box::new(error))),
-        Err(_) => Err(StoreError::Late(what)),
+        Err(_) => Err(StoreError::Timeout(what)),
     }
 }

@@ -1,4 +1,4 @@
-//! Secrets in a folder of manifests: a file for each that is made here.
+//! Client keys in a folder of manifests: one file for each Secret.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::snapshot::access::ClientKey;
 use crate::source::manifest::Manifests;
 use crate::source::{Secrets, directory};
 
-/// What a folder has of a Namespace.
+/// The Secrets of a Namespace in a folder.
 pub(super) struct Folder {
     path: PathBuf,
     secrets: Secrets,
@@ -48,10 +48,10 @@ impl Folder {
             .map_err(|error| StoreError::File(path, error))
     }
 
-    pub(super) fn end(&self, key: &ClientKey, expires: SystemTime) -> Result<(), StoreError> {
+    pub(super) fn expire(&self, key: &ClientKey, expires: SystemTime) -> Result<(), StoreError> {
         let path = own_file(key)?;
-        let ending = ClientKey { expires: Some(expires), ..key.clone() };
-        atomic_file::replace(&path, secret::manifest(&ending).as_bytes())
+        let expiring = ClientKey { expires: Some(expires), ..key.clone() };
+        atomic_file::replace(&path, secret::manifest(&expiring).as_bytes())
             .map_err(|error| StoreError::File(path, error))
     }
 
@@ -61,9 +61,10 @@ impl Folder {
     }
 }
 
-/// The file of a key, where it holds nothing else.
+/// The file of a key, if it contains nothing else.
 fn own_file(key: &ClientKey) -> Result<PathBuf, StoreError> {
-    let path = key.origin.place.as_ref().map(|place| place.file.to_path_buf()).unwrap_or_default();
+    let path =
+        key.origin.place.as_ref().map(|location| location.file.to_path_buf()).unwrap_or_default();
     match fs::read_to_string(&path) {
         Ok(text) if text == secret::manifest(key) => Ok(path),
         Ok(_) => Err(StoreError::Changed(path)),

@@ -20,7 +20,7 @@ async fn names(store: &Store) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn keys_of_a_folder_are_made_ended_and_taken_away() {
+async fn keys_in_a_folder_are_created_expired_and_revoked() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
     store.create(&key("shop", 2)).await.unwrap();
@@ -29,11 +29,11 @@ async fn keys_of_a_folder_are_made_ended_and_taken_away() {
     let file = folder.path().join("shop-00000002.yaml");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 
-    let ends = NOW + Duration::from_secs(60);
+    let expires = NOW + Duration::from_secs(60);
     let listed = store.list().await.unwrap().keys;
-    store.end(&listed[1].0, ends).await.unwrap();
+    store.expire(&listed[1].0, expires).await.unwrap();
     let listed = store.list().await.unwrap().keys;
-    assert_eq!((listed[0].0.expires, listed[1].0.expires), (None, Some(ends)));
+    assert_eq!((listed[0].0.expires, listed[1].0.expires), (None, Some(expires)));
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 
     store.revoke(&listed[1].0).await.unwrap();
@@ -43,7 +43,7 @@ async fn keys_of_a_folder_are_made_ended_and_taken_away() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_there_is_not_overwritten() {
+async fn an_existing_key_is_not_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
     store.create(&key("shop", 2)).await.unwrap();
@@ -54,20 +54,20 @@ async fn a_key_that_is_there_is_not_overwritten() {
 }
 
 #[tokio::test]
-async fn a_file_that_holds_more_than_a_key_is_left_alone() {
+async fn a_file_with_more_than_one_key_is_not_changed() {
     let folder = tempfile::tempdir().unwrap();
     let text = secret::manifest(&key("shop", 2)) + "---\n" + &secret::manifest(&key("billing", 1));
     fs::write(folder.path().join("keys.yaml"), &text).unwrap();
     let store = store(folder.path());
     let keys = store.list().await.unwrap().keys;
     assert_eq!(keys.len(), 2);
-    assert!(matches!(store.end(&keys[0].0, NOW).await, Err(StoreError::Changed(_))));
+    assert!(matches!(store.expire(&keys[0].0, NOW).await, Err(StoreError::Changed(_))));
     assert!(matches!(store.revoke(&keys[0].0).await, Err(StoreError::Changed(_))));
     assert_eq!(fs::read_to_string(folder.path().join("keys.yaml")).unwrap(), text);
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood_is_told_beside_the_others() {
+async fn invalid_keys_are_reported_with_the_valid_ones() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
     store.create(&key("shop", 2)).await.unwrap();

@@ -13,53 +13,53 @@ fn certificate(name: &str, chain: &str) -> NewCertificate {
 
 fn open(path: &Path) -> (Folder, Option<Term>) {
     let folder = Folder::open(path).unwrap();
-    folder.look();
+    folder.poll();
     let term = *folder.term().borrow();
     (folder, term)
 }
 
-fn held(folder: &Folder) -> Arc<Held> {
-    folder.look();
-    folder.held().borrow().clone().unwrap()
+fn contents(folder: &Folder) -> Arc<StoreState> {
+    folder.poll();
+    folder.contents().borrow().clone().unwrap()
 }
 
 #[tokio::test]
-async fn what_is_saved_is_held_and_is_there_after_a_restart() {
-    let place = tempfile::tempdir().unwrap();
-    let (folder, term) = open(place.path());
-    assert_eq!(*held(&folder), Held::default());
+async fn saved_data_survives_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let (folder, term) = open(directory.path());
+    assert_eq!(*contents(&folder), StoreState::default());
     folder.save_state(term.unwrap(), SecretBytes::from(b"state".to_vec())).await.unwrap();
     folder.save_certificate(term.unwrap(), certificate("one", "first")).await.unwrap();
-    let before = held(&folder);
+    let before = contents(&folder);
     drop(folder);
-    let (folder, next) = open(place.path());
-    assert_eq!(held(&folder), before);
+    let (folder, next) = open(directory.path());
+    assert_eq!(contents(&folder), before);
     assert_eq!(before.state.as_ref().unwrap().expose(), b"state");
-    let kept = &before.certificates["one"].certificate;
-    assert_eq!(*kept.chain, *format!("{CHAIN}\nfirst\n").as_bytes());
-    assert!(kept.key.expose().starts_with(b"-----BEGIN PRIVATE KEY-----\nsecret"));
+    let stored = &before.certificates["one"].certificate;
+    assert_eq!(*stored.chain, *format!("{CHAIN}\nfirst\n").as_bytes());
+    assert!(stored.key.expose().starts_with(b"-----BEGIN PRIVATE KEY-----\nsecret"));
     assert!(next > term, "a later term has a higher number");
 }
 
 #[tokio::test]
-async fn one_process_leads_and_the_other_sees_what_it_writes() {
-    let place = tempfile::tempdir().unwrap();
-    let (one, term) = open(place.path());
-    let (other, none) = open(place.path());
+async fn one_process_is_the_leader_and_others_see_its_writes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, term) = open(directory.path());
+    let (other, none) = open(directory.path());
     assert_eq!(none, None);
     one.save_certificate(term.unwrap(), certificate("one", "first")).await.unwrap();
-    assert_eq!(held(&other).certificates.len(), 1);
-    let refused = other.save_state(term.unwrap(), SecretBytes::from(Vec::new())).await;
-    assert!(matches!(refused, Err(StoreError::Superseded)));
+    assert_eq!(contents(&other).certificates.len(), 1);
+    let result = other.save_state(term.unwrap(), SecretBytes::from(Vec::new())).await;
+    assert!(matches!(result, Err(StoreError::Superseded)));
     drop(one);
-    other.look();
+    other.poll();
     assert!(*other.term().borrow() > term);
 }
 
 #[tokio::test]
-async fn nobody_else_can_read_it() {
-    let place = tempfile::tempdir().unwrap();
-    let path = place.path().join("acme");
+async fn files_are_readable_by_their_owner_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("acme");
     let (folder, term) = open(&path);
     folder.save_state(term.unwrap(), SecretBytes::from(b"state".to_vec())).await.unwrap();
     folder.save_certificate(term.unwrap(), certificate("one", "first")).await.unwrap();
@@ -71,65 +71,65 @@ async fn nobody_else_can_read_it() {
 }
 
 #[tokio::test]
-async fn a_renewal_is_asked_for_until_it_is_done() {
-    let place = tempfile::tempdir().unwrap();
-    let (folder, term) = open(place.path());
-    assert!(matches!(folder.ask_renewal("one".to_owned()).await, Err(StoreError::Unknown)));
+async fn a_renewal_request_is_cleared_by_a_new_certificate() {
+    let directory = tempfile::tempdir().unwrap();
+    let (folder, term) = open(directory.path());
+    assert!(matches!(folder.request_renewal("one".to_owned()).await, Err(StoreError::Unknown)));
     folder.save_certificate(term.unwrap(), certificate("one", "first")).await.unwrap();
-    folder.ask_renewal("one".to_owned()).await.unwrap();
-    assert!(held(&folder).certificates["one"].renewal_asked);
+    folder.request_renewal("one".to_owned()).await.unwrap();
+    assert!(contents(&folder).certificates["one"].renewal_requested);
     folder.save_certificate(term.unwrap(), certificate("one", "second")).await.unwrap();
-    assert!(!held(&folder).certificates["one"].renewal_asked);
+    assert!(!contents(&folder).certificates["one"].renewal_requested);
 }
 
 #[tokio::test]
-async fn what_is_removed_is_gone_with_what_was_asked_for_it() {
-    let place = tempfile::tempdir().unwrap();
-    let (folder, term) = open(place.path());
-    let (other, _) = open(place.path());
+async fn removing_a_certificate_removes_its_renewal_request() {
+    let directory = tempfile::tempdir().unwrap();
+    let (folder, term) = open(directory.path());
+    let (other, _) = open(directory.path());
     for name in ["one", "other"] {
         folder.save_certificate(term.unwrap(), certificate(name, "first")).await.unwrap();
     }
-    folder.ask_renewal("one".to_owned()).await.unwrap();
+    folder.request_renewal("one".to_owned()).await.unwrap();
     assert!(matches!(
         other.remove_certificate(term.unwrap(), "one".to_owned()).await,
         Err(StoreError::Superseded)
     ));
     for _ in 0..2 {
         folder.remove_certificate(term.unwrap(), "one".to_owned()).await.unwrap();
-        assert_eq!(held(&folder).certificates.keys().collect::<Vec<_>>(), ["other"]);
+        assert_eq!(contents(&folder).certificates.keys().collect::<Vec<_>>(), ["other"]);
     }
     folder.save_certificate(term.unwrap(), certificate("one", "second")).await.unwrap();
-    assert!(!held(&folder).certificates["one"].renewal_asked);
+    assert!(!contents(&folder).certificates["one"].renewal_requested);
 }
 
 #[tokio::test]
-async fn what_was_asked_for_the_keys_of_accounts_is_held() {
-    let place = tempfile::tempdir().unwrap();
-    let (folder, _) = open(place.path());
-    assert_eq!(held(&folder).rollover, None);
+async fn the_last_rollover_request_is_stored() {
+    let directory = tempfile::tempdir().unwrap();
+    let (folder, _) = open(directory.path());
+    assert_eq!(contents(&folder).rollover, None);
     for request in ["first", "second"] {
-        folder.ask_rollover(request.to_owned()).await.unwrap();
-        assert_eq!(held(&folder).rollover.as_deref(), Some(request));
+        folder.request_rollover(request.to_owned()).await.unwrap();
+        assert_eq!(contents(&folder).rollover.as_deref(), Some(request));
     }
 }
 
 #[tokio::test]
-async fn a_state_that_is_too_large_leaves_the_one_before() {
-    let place = tempfile::tempdir().unwrap();
-    let (folder, term) = open(place.path());
+async fn a_state_that_is_too_large_is_rejected_and_keeps_the_last_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let (folder, term) = open(directory.path());
     folder.save_state(term.unwrap(), SecretBytes::from(b"state".to_vec())).await.unwrap();
-    let refused = folder.save_state(term.unwrap(), SecretBytes::from(vec![0; MAX_BYTES + 1])).await;
-    assert!(matches!(refused, Err(StoreError::TooLarge)));
-    assert_eq!(held(&folder).state.as_ref().unwrap().expose(), b"state");
+    let result = folder.save_state(term.unwrap(), SecretBytes::from(vec![0; MAX_BYTES + 1])).await;
+    assert!(matches!(result, Err(StoreError::TooLarge)));
+    assert_eq!(contents(&folder).state.as_ref().unwrap().expose(), b"state");
 }
 
 #[test]
-fn strange_files_are_passed_over() {
-    let place = tempfile::tempdir().unwrap();
-    let (folder, _) = open(place.path());
+fn unknown_files_are_ignored() {
+    let directory = tempfile::tempdir().unwrap();
+    let (folder, _) = open(directory.path());
     for name in ["README", "..pem", "UPPER.pem", ".one.pem.new"] {
-        fs::write(place.path().join(name), "x").unwrap();
+        fs::write(directory.path().join(name), "x").unwrap();
     }
-    assert_eq!(*held(&folder), Held::default());
+    assert_eq!(*contents(&folder), StoreState::default());
 }

@@ -1,9 +1,7 @@
-//! Who leads: a Lease of `coordination.k8s.io`, taken and kept as client-go's leader election does
-//! it.
+//! Leader election by a Lease of `coordination.k8s.io`, as in client-go.
 //!
-//! No two machines' clocks are compared: a Lease is abandoned when it has not changed for its
-//! duration by the clock of whoever watches it, and its holder stops by its own clock a while
-//! before that.
+//! Clocks of different machines are never compared: a Lease has expired when it has not changed for
+//! its duration by the observer's clock, and its holder stops by its own clock before that.
 
 use std::time::Duration;
 
@@ -14,43 +12,43 @@ use tokio::time::Instant;
 
 use crate::store::Term;
 
-/// The Lease's name.
+/// The name of the Lease.
 pub(super) const NAME: &str = "portcullis-acme";
-/// How long an abandoned Lease is waited for.
+/// The duration of the Lease: how long it must be unchanged before another replica takes it.
 const DURATION: Duration = Duration::from_secs(15);
-/// How long a holder that cannot renew it still counts as one.
+/// The renew deadline: how long a leader that cannot renew the Lease stays the leader.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How often it is looked at, and renewed.
+/// The interval between attempts to acquire or renew the Lease.
 pub(super) const RETRY: Duration = Duration::from_secs(2);
 
-/// One replica.
+/// A replica that takes part in leader election.
 #[derive(Debug)]
 pub(super) struct Candidate {
     identity: String,
-    /// The version of the Lease that was seen last, and since when.
+    /// The last seen version of the Lease, and when it was first seen.
     seen: Option<(String, Instant)>,
-    /// The term that is held, and when it was renewed.
-    held: Option<(Term, Instant)>,
+    /// The current term, and when it was last renewed.
+    term: Option<(Term, Instant)>,
 }
 
-/// Whether a replica leads.
+/// Whether a replica is the leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// It does.
-    Leads(Term),
-    /// Another one does, or nobody.
-    Follows,
+pub(super) enum LeaderState {
+    /// It is the leader.
+    Leader(Term),
+    /// It is not the leader.
+    Follower,
 }
 
 // === impl Candidate ===
 
 impl Candidate {
     pub(super) fn new(identity: String) -> Self {
-        Self { identity, seen: None, held: None }
+        Self { identity, seen: None, term: None }
     }
 
-    /// What the Lease should become; `None` where it is another's.
-    pub(super) fn look(
+    /// Returns the Lease to write; `None` if another replica holds it.
+    pub(super) fn desired_lease(
         &mut self,
         found: Option<&Lease>,
         now: Instant,
@@ -70,33 +68,34 @@ impl Candidate {
             let acquired = spec.acquire_time.map_or(time, |acquired| acquired.0);
             return Some(self.lease(Some(lease), transitions, acquired, time));
         }
-        self.held = None;
+        self.term = None;
         let duration = spec
             .lease_duration_seconds
             .and_then(|seconds| u64::try_from(seconds).ok())
             .map_or(DURATION, Duration::from_secs);
-        let still =
+        let is_valid =
             self.seen.as_ref().is_some_and(|(_, since)| now.duration_since(*since) < duration);
-        if !holder.is_empty() && still {
+        if !holder.is_empty() && is_valid {
             return None;
         }
         Some(self.lease(Some(lease), transitions.saturating_add(1), time, time))
     }
 
-    /// The Lease was written as it should be; `asked` is when that was begun.
-    pub(super) fn won(&mut self, written: &Lease, asked: Instant) {
+    /// Records that the Lease was written; `requested_at` is when the request was sent.
+    pub(super) fn acquired(&mut self, written: &Lease, requested_at: Instant) {
         let transitions =
             written.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or(0);
-        self.seen = Some((written.metadata.resource_version.clone().unwrap_or_default(), asked));
-        self.held = Some((Term(u64::try_from(transitions).unwrap_or(0)), asked));
+        self.seen =
+            Some((written.metadata.resource_version.clone().unwrap_or_default(), requested_at));
+        self.term = Some((Term(u64::try_from(transitions).unwrap_or(0)), requested_at));
     }
 
-    pub(super) fn standing(&self, now: Instant) -> Standing {
-        match self.held {
+    pub(super) fn state(&self, now: Instant) -> LeaderState {
+        match self.term {
             Some((term, renewed)) if now.duration_since(renewed) < DEADLINE => {
-                Standing::Leads(term)
+                LeaderState::Leader(term)
             }
-            _ => Standing::Follows,
+            _ => LeaderState::Follower,
         }
     }
 
@@ -128,7 +127,7 @@ impl Candidate {
 mod tests {
     use super::*;
 
-    /// The API server: gives each version a number.
+    /// The Lease as the API server returns it, with a version.
     fn written(lease: &Lease, version: u32) -> Lease {
         let mut lease = lease.clone();
         lease.metadata.resource_version = Some(version.to_string());
@@ -140,52 +139,56 @@ mod tests {
     }
 
     #[test]
-    fn the_first_takes_it_and_the_second_waits_until_it_is_abandoned() {
+    fn the_first_acquires_the_lease_and_the_second_waits_until_it_expires() {
         let start = Instant::now();
         let (mut one, mut other) =
             (Candidate::new("one".to_owned()), Candidate::new("other".to_owned()));
-        let lease = written(&one.look(None, start, time()).unwrap(), 1);
-        one.won(&lease, start);
-        assert_eq!(one.standing(start), Standing::Leads(Term(1)));
-        assert!(other.look(Some(&lease), start, time()).is_none());
-        assert!(other.look(Some(&lease), start + DURATION - RETRY, time()).is_none());
-        let taken = other.look(Some(&lease), start + DURATION, time()).unwrap();
-        assert_eq!(taken.metadata.resource_version.as_deref(), Some("1"), "whoever is faster wins");
-        other.won(&written(&taken, 2), start + DURATION);
-        assert_eq!(other.standing(start + DURATION), Standing::Leads(Term(2)));
+        let lease = written(&one.desired_lease(None, start, time()).unwrap(), 1);
+        one.acquired(&lease, start);
+        assert_eq!(one.state(start), LeaderState::Leader(Term(1)));
+        assert!(other.desired_lease(Some(&lease), start, time()).is_none());
+        assert!(other.desired_lease(Some(&lease), start + DURATION - RETRY, time()).is_none());
+        let taken = other.desired_lease(Some(&lease), start + DURATION, time()).unwrap();
+        assert_eq!(
+            taken.metadata.resource_version.as_deref(),
+            Some("1"),
+            "a concurrent write is detected by the version"
+        );
+        other.acquired(&written(&taken, 2), start + DURATION);
+        assert_eq!(other.state(start + DURATION), LeaderState::Leader(Term(2)));
     }
 
     #[test]
-    fn one_that_is_renewed_is_never_taken() {
+    fn a_renewed_lease_is_never_taken_by_another() {
         let start = Instant::now();
         let (mut one, mut other) =
             (Candidate::new("one".to_owned()), Candidate::new("other".to_owned()));
-        let mut lease = written(&one.look(None, start, time()).unwrap(), 1);
+        let mut lease = written(&one.desired_lease(None, start, time()).unwrap(), 1);
         for round in 1..100 {
             let now = start + RETRY * round;
-            assert!(other.look(Some(&lease), now, time()).is_none());
-            lease = written(&one.look(Some(&lease), now, time()).unwrap(), round + 1);
-            one.won(&lease, now);
-            assert_eq!(one.standing(now), Standing::Leads(Term(1)));
+            assert!(other.desired_lease(Some(&lease), now, time()).is_none());
+            lease = written(&one.desired_lease(Some(&lease), now, time()).unwrap(), round + 1);
+            one.acquired(&lease, now);
+            assert_eq!(one.state(now), LeaderState::Leader(Term(1)));
         }
     }
 
     #[test]
-    fn a_holder_that_cannot_renew_stops_before_another_may_begin() {
+    fn a_leader_that_cannot_renew_stops_before_another_can_acquire_the_lease() {
         let start = Instant::now();
         let mut one = Candidate::new("one".to_owned());
-        one.won(&written(&one.lease(None, 1, time(), time()), 1), start);
-        assert_eq!(one.standing(start + DEADLINE), Standing::Follows);
+        one.acquired(&written(&one.lease(None, 1, time(), time()), 1), start);
+        assert_eq!(one.state(start + DEADLINE), LeaderState::Follower);
         assert!(DEADLINE < DURATION);
     }
 
     #[test]
-    fn a_holder_that_sees_another_stops_at_once() {
+    fn a_leader_that_sees_another_holder_stops_immediately() {
         let start = Instant::now();
         let mut one = Candidate::new("one".to_owned());
-        one.won(&written(&one.lease(None, 1, time(), time()), 1), start);
+        one.acquired(&written(&one.lease(None, 1, time(), time()), 1), start);
         let other = written(&Candidate::new("other".to_owned()).lease(None, 2, time(), time()), 2);
-        assert!(one.look(Some(&other), start, time()).is_none());
-        assert_eq!(one.standing(start), Standing::Follows);
+        assert!(one.desired_lease(Some(&other), start, time()).is_none());
+        assert_eq!(one.state(start), LeaderState::Follower);
     }
 }

@@ -1,5 +1,5 @@
-//! What the Secrets look like: a certificate's is of type `kubernetes.io/tls`, with annotations
-//! that tell people what it is.
+//! The format of the Secrets: a certificate is a Secret of type `kubernetes.io/tls`, with
+//! annotations that describe it to users.
 
 use std::collections::BTreeMap;
 
@@ -11,22 +11,21 @@ use serde_json::{Value, json};
 
 use crate::model::vocabulary::{PREFIX, prefixed};
 use crate::snapshot::certificate::{Certificate, SecretBytes};
-use crate::store::{Held, Kept, NewCertificate, Term};
+use crate::store::{NewCertificate, StoreState, StoredCertificate, Term};
 
-/// The label that all Secrets of the store have, and no other one.
+/// The label of all Secrets of the store, and of no others.
 pub(super) const LABEL: &str = prefixed!("acme");
-/// Who made it, as Kubernetes' recommended labels tell it.
+/// The recommended Kubernetes label for the tool that manages an object.
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// The name of the Secret that holds the state.
+/// The name of the Secret with the state.
 pub(super) const STATE: &str = "portcullis-acme";
-/// The state's key in it.
+/// The key of the state in its Secret.
 const STATE_KEY: &str = "state";
-/// The annotation that asks for a renewal.
+/// The annotation that requests a renewal.
 const RENEW: &str = prefixed!("renew");
-/// The annotation that asks to have the keys of accounts replaced, with what tells this time from
-/// others.
+/// The annotation that requests new account keys; its value identifies the request.
 const ROLLOVER: &str = prefixed!("rollover");
-/// The annotation with the term that wrote a Secret.
+/// The annotation with the term that last wrote the Secret.
 const TERM: &str = prefixed!("term");
 
 /// The name of the Secret of a certificate.
@@ -34,20 +33,20 @@ pub(super) fn name(certificate: &str) -> String {
     format!("{STATE}-{certificate}")
 }
 
-/// The term that wrote a Secret; the first of all where none is told.
+/// The term that last wrote a Secret; 0 if it has none.
 pub(super) fn term(secret: &Secret) -> Term {
     Term(secret.annotations().get(TERM).and_then(|term| term.parse().ok()).unwrap_or(0))
 }
 
-/// Whether the gateway has made it, as a certificate: what people have put there lacks the term.
-pub(super) fn is_certificate_of_ours(secret: &Secret) -> bool {
+/// Whether a gateway created the Secret, as a certificate: Secrets of users have no term.
+pub(super) fn is_own_certificate(secret: &Secret) -> bool {
     let is = |label, value| secret.labels().get(label).is_some_and(|found| found == value);
     is(LABEL, "certificate")
         && is(MANAGED_BY, "portcullis")
         && secret.annotations().contains_key(TERM)
 }
 
-/// What others have written on the Secret stays.
+/// The Secret with the state; other annotations of the current Secret stay.
 pub(super) fn state(term: Term, state: &SecretBytes, before: Option<&Secret>) -> Secret {
     let mut annotations = before.map(|secret| secret.annotations().clone()).unwrap_or_default();
     annotations.insert(TERM.to_owned(), term.0.to_string());
@@ -59,7 +58,7 @@ pub(super) fn state(term: Term, state: &SecretBytes, before: Option<&Secret>) ->
     }
 }
 
-/// What others have written on the Secret stays, but for what asked for the renewal.
+/// The Secret with a certificate; other annotations stay, and a renewal request is removed.
 pub(super) fn certificate(
     term: Term,
     certificate: &NewCertificate,
@@ -95,15 +94,14 @@ fn metadata(name: String, kind: &str, annotations: BTreeMap<String, String>) -> 
     }
 }
 
-/// What all Secrets of the store hold together. One that is no certificate any more is told, and is
-/// not there.
-pub(super) fn held<'a>(secrets: impl Iterator<Item = &'a Secret>) -> Held {
-    let mut held = Held::default();
+/// The contents of all Secrets of the store. An invalid certificate is logged and left out.
+pub(super) fn contents<'a>(secrets: impl Iterator<Item = &'a Secret>) -> StoreState {
+    let mut contents = StoreState::default();
     for secret in secrets {
         let full = secret.name_any();
         if full == STATE {
-            held.rollover = secret.annotations().get(ROLLOVER).cloned();
-            held.state = secret
+            contents.rollover = secret.annotations().get(ROLLOVER).cloned();
+            contents.state = secret
                 .data
                 .as_ref()
                 .and_then(|data| data.get(STATE_KEY))
@@ -115,23 +113,25 @@ pub(super) fn held<'a>(secrets: impl Iterator<Item = &'a Secret>) -> Held {
         };
         match Certificate::from_secret(secret, None) {
             Ok(certificate) => {
-                let renewal_asked = secret.annotations().contains_key(RENEW);
-                held.certificates.insert(name.to_owned(), Kept { certificate, renewal_asked });
+                let renewal_requested = secret.annotations().contains_key(RENEW);
+                contents
+                    .certificates
+                    .insert(name.to_owned(), StoredCertificate { certificate, renewal_requested });
             }
             Err(problem) => {
                 tracing::warn!(origin = %problem.origin, help = problem.help, "{}", problem.message)
             }
         }
     }
-    held
+    contents
 }
 
-/// Asks for a renewal.
+/// A patch that requests a renewal.
 pub(super) fn renewal_patch() -> Value {
     json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "annotations": { RENEW: "now" } } })
 }
 
-/// Asks to have the keys of accounts replaced.
+/// A patch that requests new account keys.
 pub(super) fn rollover_patch(request: &str) -> Value {
     json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "annotations": { ROLLOVER: request } } })
 }
@@ -150,57 +150,57 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_what_is_held() {
+    fn written_secrets_are_read_back() {
         let secrets = [
             certificate(Term(3), &new(), None),
             state(Term(4), &SecretBytes::from(b"state".to_vec()), None),
         ];
-        let held = held(secrets.iter());
-        assert_eq!(held.state.unwrap().expose(), b"state");
-        assert_eq!(*held.certificates["one"].certificate.chain, *b"chain");
-        assert!(!held.certificates["one"].renewal_asked);
+        let contents = contents(secrets.iter());
+        assert_eq!(contents.state.unwrap().expose(), b"state");
+        assert_eq!(*contents.certificates["one"].certificate.chain, *b"chain");
+        assert!(!contents.certificates["one"].renewal_requested);
         assert_eq!(secrets.each_ref().map(term), [Term(3), Term(4)]);
         assert_eq!(secrets[0].annotations()["portcullis.dev/alt-names"], "a.example.com");
     }
 
     #[test]
-    fn a_new_certificate_answers_what_asked_for_it_and_keeps_what_others_wrote() {
+    fn a_new_certificate_clears_the_renewal_request_and_keeps_other_annotations() {
         let mut before = certificate(Term(1), &new(), None);
         before
             .annotations_mut()
             .extend([(RENEW.to_owned(), "now".to_owned()), ("team".to_owned(), "shop".to_owned())]);
-        assert!(held([&before].into_iter()).certificates["one"].renewal_asked);
+        assert!(contents([&before].into_iter()).certificates["one"].renewal_requested);
         let after = certificate(Term(2), &new(), Some(&before));
-        assert!(!held([&after].into_iter()).certificates["one"].renewal_asked);
+        assert!(!contents([&after].into_iter()).certificates["one"].renewal_requested);
         assert_eq!(after.annotations()["team"], "shop");
     }
 
     #[test]
-    fn only_certificates_that_the_gateway_made_may_be_removed() {
+    fn only_certificates_that_a_gateway_created_can_be_removed() {
         let ours = certificate(Term(1), &new(), None);
-        assert!(is_certificate_of_ours(&ours));
-        assert!(!is_certificate_of_ours(&state(Term(1), &SecretBytes::from(Vec::new()), None)));
-        let mut brought = ours.clone();
-        brought.annotations_mut().remove(TERM);
+        assert!(is_own_certificate(&ours));
+        assert!(!is_own_certificate(&state(Term(1), &SecretBytes::from(Vec::new()), None)));
+        let mut users = ours.clone();
+        users.annotations_mut().remove(TERM);
         let mut managed = ours;
         managed.labels_mut().insert(MANAGED_BY.to_owned(), "helm".to_owned());
-        assert!(![brought, managed, Secret::default()].iter().any(is_certificate_of_ours));
+        assert!(![users, managed, Secret::default()].iter().any(is_own_certificate));
     }
 
     #[test]
-    fn what_was_asked_for_the_keys_of_accounts_outlives_a_new_state() {
+    fn a_rollover_request_is_kept_when_the_state_is_written() {
         let bytes = SecretBytes::from(Vec::new());
         let mut before = state(Term(1), &bytes, None);
         before.annotations_mut().insert(ROLLOVER.to_owned(), "request".to_owned());
         let after = state(Term(2), &bytes, Some(&before));
-        assert_eq!(held([&after].into_iter()).rollover.as_deref(), Some("request"));
+        assert_eq!(contents([&after].into_iter()).rollover.as_deref(), Some("request"));
         assert_eq!(term(&after), Term(2));
     }
 
     #[test]
-    fn a_garbled_secret_is_not_there() {
-        let mut garbled = certificate(Term(1), &new(), None);
-        garbled.data = None;
-        assert_eq!(held([&garbled].into_iter()), Held::default());
+    fn an_invalid_secret_is_left_out() {
+        let mut invalid = certificate(Term(1), &new(), None);
+        invalid.data = None;
+        assert_eq!(contents([&invalid].into_iter()), StoreState::default());
     }
 }

@@ -1,44 +1,45 @@
-//! What is known of the Secrets, heard in two ways: what this process wrote it knows at once, and
-//! the watch tells it again, perhaps much later.
+//! A cache of Secrets with two inputs: writes of this process, which are visible immediately, and
+//! the watch, which may deliver the same change much later.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
-/// The Secrets as they were last seen, by whichever way; `None` before they were listed.
+/// The newest version of each Secret from either input; `None` before they were listed.
 #[derive(Default)]
-pub(super) struct Known(Option<BTreeMap<String, Secret>>);
+pub(super) struct SecretCache(Option<BTreeMap<String, Secret>>);
 
-// === impl Known ===
+// === impl SecretCache ===
 
-impl Known {
-    /// All of them; `None` before they were listed.
+impl SecretCache {
+    /// All Secrets; `None` before they were listed.
     pub(super) fn secrets(&self) -> Option<impl Iterator<Item = &Secret>> {
         self.0.as_ref().map(BTreeMap::values)
     }
 
-    /// All that there is was listed.
-    pub(super) fn all(&mut self, listed: BTreeMap<String, Secret>) {
+    /// Replaces the cache by a complete list, except for Secrets that are newer in the cache.
+    pub(super) fn replace(&mut self, listed: BTreeMap<String, Secret>) {
         let mut before = self.0.take().unwrap_or_default();
         before.retain(|name, _| listed.contains_key(name));
         self.0 = Some(listed);
         before.into_values().for_each(|secret| self.put(secret));
     }
 
-    /// What is older than what is known says nothing new.
+    /// Adds or replaces a Secret, unless the cached one is newer.
     pub(super) fn put(&mut self, secret: Secret) {
         let Some(secrets) = &mut self.0 else { return };
         let name = secret.name_any();
-        if secrets.get(&name).is_none_or(|known| version(known) <= version(&secret)) {
+        if secrets.get(&name).is_none_or(|cached| version(cached) <= version(&secret)) {
             secrets.insert(name, secret);
         }
     }
 
-    pub(super) fn take(&mut self, secret: &Secret) {
+    /// Removes a Secret, unless the cached one is newer.
+    pub(super) fn remove(&mut self, secret: &Secret) {
         let Some(secrets) = &mut self.0 else { return };
         let name = secret.name_any();
-        if secrets.get(&name).is_some_and(|known| version(known) <= version(secret)) {
+        if secrets.get(&name).is_some_and(|cached| version(cached) <= version(secret)) {
             secrets.remove(&name);
         }
     }
@@ -69,33 +70,33 @@ mod tests {
         secrets.iter().map(|(name, version)| ((*name).to_owned(), secret(name, *version))).collect()
     }
 
-    fn told(known: &Known) -> Option<Vec<(String, u64)>> {
-        known
+    fn cached_versions(cache: &SecretCache) -> Option<Vec<(String, u64)>> {
+        cache
             .secrets()
             .map(|secrets| secrets.map(|secret| (secret.name_any(), version(secret))).collect())
     }
 
     #[test]
-    fn what_was_written_is_known_before_the_watch_tells_it_and_stays_so_when_that_is_behind() {
-        let mut known = Known::default();
-        known.put(secret("a", 1));
-        assert_eq!(told(&known), None, "not before all were listed");
-        known.all(listed(&[("a", 10), ("b", 11)]));
-        known.put(secret("a", 20));
-        known.put(secret("c", 21));
-        known.put(secret("a", 15));
-        known.take(&secret("c", 12));
+    fn a_write_is_visible_immediately_and_is_not_undone_by_older_watch_events() {
+        let mut cache = SecretCache::default();
+        cache.put(secret("a", 1));
+        assert_eq!(cached_versions(&cache), None, "empty before the first list");
+        cache.replace(listed(&[("a", 10), ("b", 11)]));
+        cache.put(secret("a", 20));
+        cache.put(secret("c", 21));
+        cache.put(secret("a", 15));
+        cache.remove(&secret("c", 12));
         assert_eq!(
-            told(&known),
+            cached_versions(&cache),
             Some(vec![("a".to_owned(), 20), ("b".to_owned(), 11), ("c".to_owned(), 21)])
         );
-        known.all(listed(&[("a", 19), ("b", 22)]));
+        cache.replace(listed(&[("a", 19), ("b", 22)]));
         assert_eq!(
-            told(&known),
+            cached_versions(&cache),
             Some(vec![("a".to_owned(), 20), ("b".to_owned(), 22)]),
-            "what is gone is gone"
+            "a deleted Secret is not restored"
         );
-        known.take(&secret("a", 23));
-        assert_eq!(told(&known), Some(vec![("b".to_owned(), 22)]));
+        cache.remove(&secret("a", 23));
+        assert_eq!(cached_versions(&cache), Some(vec![("b".to_owned(), 22)]));
     }
 }

@@ -1,5 +1,5 @@
-//! Secrets of a cluster, changed by merge patches (RFC 7396): the API server takes each into the
-//! Secret as it is then.
+//! Secrets of a cluster, changed by merge patches (RFC 7396): the API server applies each to the
+//! current Secret.
 
 use std::fmt;
 
@@ -58,7 +58,7 @@ impl fmt::Debug for Cluster {
     }
 }
 
-/// A `null` takes an entry away; one that is not there is no error.
+/// A merge patch: `null` removes an entry, and is no error if there is none.
 fn patch(change: &Change) -> Value {
     let removed = change.remove.iter().map(|name| (name.clone(), Value::Null));
     let added = change
@@ -67,7 +67,7 @@ fn patch(change: &Change) -> Value {
         .map(|(name, value)| (name.clone(), json!(ByteString(value.expose().to_vec()))));
     let data: Map<String, Value> = removed.chain(added).collect();
     let mut metadata = json!({ "labels": { CREDENTIAL: change.kind } });
-    // With a version the API server refuses the patch where another one is there by now.
+    // With a version the API server rejects the patch if the Secret has changed since.
     if let Some(version) = change.only_if.as_ref().and_then(|seen| seen.version.as_deref()) {
         metadata["resourceVersion"] = json!(version);
     }
@@ -83,7 +83,7 @@ mod tests {
     use crate::snapshot::certificate::SecretBytes;
 
     #[test]
-    fn a_patch_names_what_is_added_and_what_goes_and_nothing_else() {
+    fn a_patch_contains_only_added_and_removed_entries() {
         let change = Change {
             secret: "one",
             kind: "session-keys",
@@ -94,9 +94,9 @@ mod tests {
         let labels = json!({ "portcullis.dev/credential": "session-keys" });
         let expected = json!({ "metadata": { "labels": labels, "resourceVersion": "7" }, "data": { "a": null, "b": "AQI=" } });
         assert_eq!(patch(&change), expected);
-        let in_any_case = Change { only_if: None, add: BTreeMap::new(), ..change };
+        let unconditional = Change { only_if: None, add: BTreeMap::new(), ..change };
         assert_eq!(
-            patch(&in_any_case),
+            patch(&unconditional),
             json!({ "metadata": { "labels": labels }, "data": { "a": null } })
         );
     }

@@ -1,5 +1,5 @@
-//! Secrets in a folder of manifests: a file of its own for each, changed under a lock that all
-//! gateways on the folder share.
+//! Secrets in a folder of manifests: one file each, changed under a lock that all gateways with
+//! this folder share.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -21,15 +21,16 @@ use crate::atomic_file;
 use crate::model::credential::CREDENTIAL;
 use crate::session::Change;
 
-/// The largest file that is read, in bytes.
+/// The maximum size of a file, in bytes.
 const MAX_BYTES: u64 = 4 << 20;
-/// How long the lock is waited for, and how often it is looked at.
-const PATIENCE: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(10);
-/// The lock's file. Its name begins with a point, so that no gateway takes it for a manifest.
+/// The longest wait for the lock.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// The interval between attempts to lock.
+const LOCK_RETRY: Duration = Duration::from_millis(10);
+/// The lock file. Its name starts with a dot, so that it is not read as a manifest.
 const LOCK: &str = ".portcullis-sessions.lock";
 
-/// What a folder has of a Namespace.
+/// The Secrets of a Namespace in a folder.
 #[derive(Debug, Clone)]
 pub(super) struct Folder {
     path: PathBuf,
@@ -43,7 +44,7 @@ impl Folder {
         Self { path, namespace: namespace.into() }
     }
 
-    /// To be called by whoever has the lock.
+    /// Applies a change. The caller must hold the lock.
     fn apply(&self, change: &Change) -> Result<(), StoreError> {
         let path = self.path.join(format!("{}.json", change.secret));
         let mut entries = self.read(&path, change)?;
@@ -62,7 +63,7 @@ impl Folder {
         atomic_file::replace(&path, &manifest).map_err(|error| StoreError::File(path, error))
     }
 
-    /// Whoever has it keeps it for as long as a small file is being written.
+    /// Acquires the lock, which is held only while a small file is written.
     async fn lock(&self) -> Result<File, StoreError> {
         let path = self.path.join(LOCK);
         let wrong = |error| StoreError::File(path.clone(), error);
@@ -74,17 +75,19 @@ impl Folder {
             .mode(0o600)
             .open(&path)
             .map_err(wrong)?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(LOOK).await,
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    sleep(LOCK_RETRY).await
+                }
                 Err(error) => return Err(wrong(error.into())),
             }
         }
     }
 
-    /// The entries of the file; none where there is none.
+    /// The entries of the file; empty if there is no file.
     fn read(
         &self,
         path: &Path,
@@ -99,7 +102,7 @@ impl Folder {
         let secret: Secret =
             serde_json::from_slice(&bytes).map_err(|_| StoreError::Changed(path.to_owned()))?;
         let own = self.object(change, BTreeMap::new());
-        // Whatever else there is would be lost.
+        // Any other content would be lost.
         if (&secret.metadata, &secret.string_data) != (&own.metadata, &None) {
             return Err(StoreError::Changed(path.to_owned()));
         }
@@ -127,13 +130,13 @@ impl Store for Folder {
             let lock = self.lock().await?;
             let folder = self.clone();
             let apply = move || {
-                // Held here: whoever waits may go away before the file is written.
+                // Held here, because the caller may be dropped before the file is written.
                 let _lock = lock;
                 folder.apply(&change)
             };
-            let ended =
+            let panicked =
                 |error: JoinError| StoreError::File(self.path.clone(), io::Error::other(error));
-            spawn_blocking(apply).await.map_err(ended)?
+            spawn_blocking(apply).await.map_err(panicked)?
         })
     }
 }

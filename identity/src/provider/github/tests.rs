@@ -1,4 +1,4 @@
-//! GitHub as it answers, on a free port.
+//! A fake GitHub on a free port.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-/// What it was asked: method, target, bearer token and body of each request.
+/// The requests that it received: method, target, bearer token and body of each.
 type Asked = Arc<Mutex<Vec<String>>>;
 
 async fn start(token: Value) -> (Github, Asked) {
@@ -51,7 +51,7 @@ async fn answer(request: Request<Incoming>, asked: &Asked, token: Value) -> Resp
     let header = |name| {
         head.headers.get(name).map_or("", |value: &http::HeaderValue| value.to_str().unwrap())
     };
-    assert!(header("user-agent").starts_with("portcullis/"), "GitHub refuses who has none");
+    assert!(header("user-agent").starts_with("portcullis/"), "GitHub requires a user agent");
     asked.lock().unwrap().push(format!(
         "{} {} {} {}",
         head.method,
@@ -82,8 +82,8 @@ async fn answer(request: Request<Incoming>, asked: &Asked, token: Value) -> Resp
     Response::new(Full::from(answer.to_string()))
 }
 
-fn returned() -> Returned<'static> {
-    Returned {
+fn returned() -> AuthorizationResponse<'static> {
+    AuthorizationResponse {
         redirect_uri: "https://login.example.com/callback",
         code: "c",
         issuer: None,
@@ -93,7 +93,7 @@ fn returned() -> Returned<'static> {
 }
 
 #[tokio::test]
-async fn a_person_has_her_organisations_and_teams_for_groups_in_lower_case() {
+async fn organizations_and_teams_are_groups_in_lower_case() {
     let (github, asked) =
         start(json!({"access_token": "t", "token_type": "bearer", "scope": "read:org,user:email"}))
             .await;
@@ -115,31 +115,31 @@ async fn a_person_has_her_organisations_and_teams_for_groups_in_lower_case() {
 }
 
 #[tokio::test]
-async fn a_bot_is_nobody() {
+async fn a_bot_is_not_a_user() {
     let (github, asked) = start(json!({"access_token": "of-a-bot"})).await;
     let error = github.finish(&returned()).await.err().unwrap();
-    assert!(matches!(error, ProviderError::Nobody(_)), "{error}");
-    assert_eq!(asked.lock().unwrap().len(), 2, "nothing more is asked about it");
+    assert!(matches!(error, ProviderError::NoUser(_)), "{error}");
+    assert_eq!(asked.lock().unwrap().len(), 2, "no further requests about it");
 }
 
 #[tokio::test]
-async fn a_refusal_with_status_200_is_one() {
+async fn an_error_with_status_200_is_an_error() {
     let (github, asked) = start(
         json!({"error": "bad_verification_code", "error_description": "The code is incorrect"}),
     )
     .await;
     let error = github.finish(&returned()).await.err().unwrap();
     assert!(
-        matches!(&error, ProviderError::Refused(word) if &**word == "bad_verification_code"),
+        matches!(&error, ProviderError::Refused(code) if &**code == "bad_verification_code"),
         "{error}"
     );
     assert_eq!(asked.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn a_person_is_sent_there_with_pkce() {
+async fn the_authorization_request_uses_pkce() {
     let (github, _) = start(json!({})).await;
-    let sent = Sent {
+    let sent = AuthorizationRequest {
         redirect_uri: "https://login.example.com/callback",
         state: "s&t",
         nonce: "n",

@@ -7,23 +7,23 @@ use http::HeaderValue;
 use portcullis_config::bearer_review::Unavailable;
 use tokio::time::advance;
 
-use super::verdicts::{ALLOWED, OUTLIVES, REFUSED};
+use super::verdicts::{ALLOWED, DENIED, GRACE};
 use super::*;
 
-/// A cluster that knows `good`, and `poor` without a right; it may be away, or slow.
+/// A cluster that allows `good` and forbids `poor`; it may be unavailable, or slow.
 #[derive(Debug, Default)]
 struct Cluster {
-    is_away: AtomicBool,
-    takes: Duration,
-    asked: AtomicUsize,
+    is_unavailable: AtomicBool,
+    delay: Duration,
+    reviews: AtomicUsize,
 }
 
 impl BearerReview for Cluster {
     fn review(&self, token: String) -> BoxFuture<'_, Result<Verdict, Unavailable>> {
         async move {
-            self.asked.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(self.takes).await;
-            match (self.is_away.load(Ordering::Relaxed), &*token) {
+            self.reviews.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(self.delay).await;
+            match (self.is_unavailable.load(Ordering::Relaxed), &*token) {
                 (true, _) => Err(Unavailable::Late),
                 (_, "good") => Ok(Verdict::Allowed),
                 (_, "poor") => Ok(Verdict::Forbidden),
@@ -36,7 +36,7 @@ impl BearerReview for Cluster {
 
 fn bearers(cluster: Cluster) -> (Arc<Cluster>, Bearers) {
     let cluster = Arc::new(cluster);
-    let reviews = Reviews::new(Arc::clone(&cluster) as Arc<dyn BearerReview>);
+    let reviews = TokenReviews::new(Arc::clone(&cluster) as Arc<dyn BearerReview>);
     (cluster, Bearers::Reviewed(Box::new(reviews.unwrap_or_else(|_| panic!("randomness")))))
 }
 
@@ -53,71 +53,71 @@ async fn check(bearers: &Bearers, token: &str, peer: u8) -> Result<(), Denied> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_bearers_whom_the_cluster_admits_may_read() {
+async fn only_bearers_that_the_cluster_allows_may_read() {
     let (cluster, bearers) = bearers(Cluster::default());
     assert_eq!(check(&bearers, "good", 1).await, Ok(()));
     assert_eq!(check(&bearers, "poor", 1).await, Err(Denied::Forbidden));
     assert_eq!(check(&bearers, "junk", 1).await, Err(Denied::Unauthenticated));
-    assert_eq!(cluster.asked.load(Ordering::Relaxed), 3);
+    assert_eq!(cluster.reviews.load(Ordering::Relaxed), 3);
     let peer = IpAddr::from([10, 0, 0, 1]);
     for wrong in [&[][..], &["Basic good"], &["Bearer"], &["Bearer good", "Bearer good"], &["good"]]
     {
         let denied = bearers.check(&fields(wrong), peer).await;
         assert_eq!(denied, Err(Denied::Unauthenticated), "{wrong:?}");
     }
-    assert_eq!(cluster.asked.load(Ordering::Relaxed), 3, "nothing of that was asked about");
+    assert_eq!(cluster.reviews.load(Ordering::Relaxed), 3, "none of these was reviewed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_verdict_is_asked_for_again_after_a_while() {
+async fn a_verdict_is_reviewed_again_after_a_while() {
     let (cluster, bearers) = bearers(Cluster::default());
     for _ in 0..100 {
         assert_eq!(check(&bearers, "good", 1).await, Ok(()));
         assert_eq!(check(&bearers, "poor", 1).await, Err(Denied::Forbidden));
     }
-    assert_eq!(cluster.asked.load(Ordering::Relaxed), 2);
+    assert_eq!(cluster.reviews.load(Ordering::Relaxed), 2);
     advance(ALLOWED).await;
     assert_eq!(check(&bearers, "good", 1).await, Ok(()));
-    assert_eq!(cluster.asked.load(Ordering::Relaxed), 3);
+    assert_eq!(cluster.reviews.load(Ordering::Relaxed), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn admitted_bearers_outlive_the_api_server_for_a_stated_time_and_nobody_else_gets_in() {
+async fn during_an_outage_only_bearers_allowed_before_may_read_for_a_fixed_time() {
     let (cluster, bearers) = bearers(Cluster::default());
     assert_eq!(check(&bearers, "good", 1).await, Ok(()));
     assert_eq!(check(&bearers, "poor", 1).await, Err(Denied::Forbidden));
-    cluster.is_away.store(true, Ordering::Relaxed);
-    advance(ALLOWED.max(REFUSED)).await;
+    cluster.is_unavailable.store(true, Ordering::Relaxed);
+    advance(ALLOWED.max(DENIED)).await;
     assert_eq!(check(&bearers, "good", 1).await, Ok(()));
     assert_eq!(check(&bearers, "poor", 1).await, Err(Denied::Unavailable));
-    advance(OUTLIVES).await;
+    advance(GRACE).await;
     assert_eq!(check(&bearers, "good", 1).await, Err(Denied::Unavailable));
-    cluster.is_away.store(false, Ordering::Relaxed);
-    assert_eq!(check(&bearers, "good", 1).await, Ok(()), "an outage is no refusal");
+    cluster.is_unavailable.store(false, Ordering::Relaxed);
+    assert_eq!(check(&bearers, "good", 1).await, Ok(()), "an outage is not a denial");
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_of_nobody_keep_no_one_else_waiting_and_do_not_flood_the_cluster() {
+async fn invalid_tokens_delay_no_other_client_and_do_not_flood_the_cluster() {
     let (cluster, bearers) =
-        bearers(Cluster { takes: Duration::from_millis(10), ..Cluster::default() });
+        bearers(Cluster { delay: Duration::from_millis(10), ..Cluster::default() });
     assert_eq!(check(&bearers, "good", 1).await, Ok(()));
-    let asked = || cluster.asked.load(Ordering::Relaxed);
+    let reviews = || cluster.reviews.load(Ordering::Relaxed);
     let junk: Vec<String> = (0..200).map(|number| format!("junk-{number}")).collect();
     let flood = futures::future::join_all(junk.iter().map(|token| check(&bearers, token, 66)));
     let (flood, other) = tokio::join!(flood, check(&bearers, "poor", 2));
     assert_eq!(other, Err(Denied::Forbidden));
-    assert_eq!(asked(), 3, "one of the flood at a time");
+    assert_eq!(reviews(), 3, "one of the flood at a time");
     assert_eq!(flood.iter().filter(|denied| **denied == Err(Denied::TooMany)).count(), 199);
     for token in &junk {
         let _ = check(&bearers, token, 66).await;
     }
-    assert!(asked() <= 12, "{} questions in two seconds", asked());
-    assert_eq!(check(&bearers, "good", 66).await, Ok(()), "who is known is not concerned");
+    assert!(reviews() <= 12, "{} reviews in two seconds", reviews());
+    assert_eq!(check(&bearers, "good", 66).await, Ok(()), "a cached bearer is not affected");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_leaves_gives_its_place_back() {
-    let (_, bearers) = bearers(Cluster { takes: Duration::from_secs(9), ..Cluster::default() });
+async fn a_cancelled_request_stops_waiting() {
+    let (_, bearers) = bearers(Cluster { delay: Duration::from_secs(9), ..Cluster::default() });
     for _ in 0..3 {
         let left = tokio::time::timeout(Duration::from_secs(1), check(&bearers, "junk", 1)).await;
         assert!(left.is_err());
@@ -126,7 +126,7 @@ async fn a_caller_that_leaves_gives_its_place_back() {
 }
 
 #[tokio::test]
-async fn the_token_of_a_file_is_the_one_that_is_there_now() {
+async fn a_replaced_token_file_takes_effect_at_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("token");
     let bearers = Bearers::TokenFile(TokenFile::new(&path));
@@ -144,7 +144,7 @@ async fn the_token_of_a_file_is_the_one_that_is_there_now() {
 }
 
 #[tokio::test]
-async fn without_anybody_to_decide_nobody_may_read() {
+async fn without_a_reviewer_every_request_is_denied() {
     assert_eq!(check(&Bearers::Closed, "good", 1).await, Err(Denied::Unavailable));
     let none = Bearers::Closed.check(&HeaderMap::new(), IpAddr::from([10, 0, 0, 1])).await;
     assert_eq!(none, Err(Denied::Unauthenticated));

@@ -1,4 +1,4 @@
-//! What was found out about bearer tokens: for how long it holds, and how many are remembered.
+//! A bounded cache of verdicts on bearer tokens.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,61 +8,61 @@ use tokio::time::Instant;
 
 use portcullis_identity::cache::Fingerprint;
 
-/// How long an admitted bearer is not reviewed again.
+/// How long an allowed bearer is not reviewed again.
 pub(super) const ALLOWED: Duration = Duration::from_secs(60);
-/// How long an admitted bearer stays admitted while no review is to be had, from the last one on.
-pub(super) const OUTLIVES: Duration = Duration::from_secs(600);
-/// How long a refused bearer is not reviewed again.
-pub(super) const REFUSED: Duration = Duration::from_secs(10);
-/// The most admitted bearers that are remembered.
+/// How long after its last review an allowed bearer stays allowed while reviews are unavailable.
+pub(super) const GRACE: Duration = Duration::from_secs(600);
+/// How long a denied bearer is not reviewed again.
+pub(super) const DENIED: Duration = Duration::from_secs(10);
+/// The most allowed bearers in the cache.
 const MAX_ALLOWED: usize = 256;
-/// The most refused ones.
-const MAX_REFUSED: usize = 1024;
+/// The most denied bearers in the cache.
+const MAX_DENIED: usize = 1024;
 
-/// Verdicts by fingerprint of the token. Admitted and refused ones have tables of their own:
-/// whoever sends tokens that are nobody's pushes out no admitted one.
+/// Verdicts by fingerprint of the token, in separate tables for allowed and denied ones: a flood of
+/// invalid tokens evicts no allowed one.
 #[derive(Debug, Default)]
 pub(super) struct Verdicts {
     allowed: HashMap<Fingerprint, Instant>,
-    refused: HashMap<Fingerprint, (Verdict, Instant)>,
+    denied: HashMap<Fingerprint, (Verdict, Instant)>,
 }
 
-/// What is known of a bearer.
+/// The cached verdict on a bearer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Known {
-    /// It need not be reviewed.
+pub(super) enum CachedVerdict {
+    /// No review is needed.
     Decided(Verdict),
-    /// It was admitted, and is to be reviewed again; where that cannot be had, it still is.
+    /// It was allowed and is due for review; it stays allowed if that is unavailable.
     WasAllowed,
     /// It must be reviewed.
-    Nothing,
+    Unknown,
 }
 
 // === impl Verdicts ===
 
 impl Verdicts {
-    pub(super) fn find(&self, bearer: &Fingerprint, now: Instant) -> Known {
+    pub(super) fn find(&self, bearer: &Fingerprint, now: Instant) -> CachedVerdict {
         let age = |since: &Instant| now.saturating_duration_since(*since);
-        match (self.allowed.get(bearer).map(age), self.refused.get(bearer)) {
-            (Some(age), _) if age < ALLOWED => Known::Decided(Verdict::Allowed),
-            (Some(age), _) if age < OUTLIVES => Known::WasAllowed,
-            (_, Some((verdict, since))) if age(since) < REFUSED => Known::Decided(*verdict),
-            _ => Known::Nothing,
+        match (self.allowed.get(bearer).map(age), self.denied.get(bearer)) {
+            (Some(age), _) if age < ALLOWED => CachedVerdict::Decided(Verdict::Allowed),
+            (Some(age), _) if age < GRACE => CachedVerdict::WasAllowed,
+            (_, Some((verdict, since))) if age(since) < DENIED => CachedVerdict::Decided(*verdict),
+            _ => CachedVerdict::Unknown,
         }
     }
 
-    /// Remembers a verdict of `now` in the place of what was known.
-    pub(super) fn learn(&mut self, bearer: Fingerprint, verdict: Verdict, now: Instant) {
+    /// Caches a verdict of `now`, in place of an earlier one.
+    pub(super) fn insert(&mut self, bearer: Fingerprint, verdict: Verdict, now: Instant) {
         self.allowed.remove(&bearer);
-        self.refused.remove(&bearer);
+        self.denied.remove(&bearer);
         match verdict {
             Verdict::Allowed => {
                 make_room(&mut self.allowed, MAX_ALLOWED, |since| *since);
                 self.allowed.insert(bearer, now);
             }
             Verdict::Forbidden | Verdict::Unauthenticated => {
-                make_room(&mut self.refused, MAX_REFUSED, |(_, since)| *since);
-                self.refused.insert(bearer, (verdict, now));
+                make_room(&mut self.denied, MAX_DENIED, |(_, since)| *since);
+                self.denied.insert(bearer, (verdict, now));
             }
         }
     }
@@ -86,37 +86,37 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_hold_for_a_stated_time() {
+    fn verdicts_are_cached_for_a_fixed_time() {
         let mut verdicts = Verdicts::default();
         let now = Instant::now();
-        assert_eq!(verdicts.find(&bearer(1), now), Known::Nothing);
-        verdicts.learn(bearer(1), Verdict::Allowed, now);
+        assert_eq!(verdicts.find(&bearer(1), now), CachedVerdict::Unknown);
+        verdicts.insert(bearer(1), Verdict::Allowed, now);
         let second = Duration::from_secs(1);
         let at = |verdicts: &Verdicts, time| verdicts.find(&bearer(1), now + time);
-        assert_eq!(at(&verdicts, ALLOWED - second), Known::Decided(Verdict::Allowed));
-        assert_eq!(at(&verdicts, ALLOWED), Known::WasAllowed);
-        assert_eq!(at(&verdicts, OUTLIVES - second), Known::WasAllowed);
-        assert_eq!(at(&verdicts, OUTLIVES), Known::Nothing);
+        assert_eq!(at(&verdicts, ALLOWED - second), CachedVerdict::Decided(Verdict::Allowed));
+        assert_eq!(at(&verdicts, ALLOWED), CachedVerdict::WasAllowed);
+        assert_eq!(at(&verdicts, GRACE - second), CachedVerdict::WasAllowed);
+        assert_eq!(at(&verdicts, GRACE), CachedVerdict::Unknown);
         for verdict in [Verdict::Forbidden, Verdict::Unauthenticated] {
-            verdicts.learn(bearer(1), verdict, now);
-            assert_eq!(at(&verdicts, REFUSED - second), Known::Decided(verdict));
-            assert_eq!(at(&verdicts, REFUSED), Known::Nothing, "it was admitted before");
+            verdicts.insert(bearer(1), verdict, now);
+            assert_eq!(at(&verdicts, DENIED - second), CachedVerdict::Decided(verdict));
+            assert_eq!(at(&verdicts, DENIED), CachedVerdict::Unknown, "it was allowed before");
         }
     }
 
     #[test]
-    fn tokens_of_nobody_push_out_no_admitted_one_and_take_no_more_room() {
+    fn invalid_tokens_evict_no_allowed_one_and_the_tables_are_bounded() {
         let mut verdicts = Verdicts::default();
         let now = Instant::now();
-        verdicts.learn(bearer(0), Verdict::Allowed, now);
-        for number in 1..3 * MAX_REFUSED {
+        verdicts.insert(bearer(0), Verdict::Allowed, now);
+        for number in 1..3 * MAX_DENIED {
             let time = now + Duration::from_micros(number as u64);
-            verdicts.learn(bearer(number), Verdict::Unauthenticated, time);
+            verdicts.insert(bearer(number), Verdict::Unauthenticated, time);
         }
-        assert_eq!(verdicts.refused.len(), MAX_REFUSED);
-        assert_eq!(verdicts.find(&bearer(0), now), Known::Decided(Verdict::Allowed));
+        assert_eq!(verdicts.denied.len(), MAX_DENIED);
+        assert_eq!(verdicts.find(&bearer(0), now), CachedVerdict::Decided(Verdict::Allowed));
         for number in 0..3 * MAX_ALLOWED {
-            verdicts.learn(bearer(number), Verdict::Allowed, now);
+            verdicts.insert(bearer(number), Verdict::Allowed, now);
         }
         assert_eq!(verdicts.allowed.len(), MAX_ALLOWED);
     }

@@ -1,4 +1,4 @@
-//! Talking to an authority (RFC 8555): its account, and what it says beside its answers.
+//! The client of an ACME authority (RFC 8555): its account, and hints in its response headers.
 
 use std::fs;
 use std::future::Future;
@@ -20,49 +20,49 @@ use portcullis_config::unix_time::seconds;
 use portcullis_identity::outbound::{Client, FetchError};
 use portcullis_identity::tls_roots::AuthoritiesError;
 
-use super::chain::Received;
+use super::chain::LastChain;
 use super::state::Seconds;
 
-/// The problems of an authority as a whole, by their names under `urn:ietf:params:acme:error:` (RFC
-/// 8555 §6.7).
-const OF_THE_AUTHORITY: [&str; 4] =
+/// The errors that concern an authority as a whole, under `urn:ietf:params:acme:error:` (RFC 8555
+/// §6.7).
+const AUTHORITY_ERRORS: [&str; 4] =
     ["serverInternal", "externalAccountRequired", "userActionRequired", "invalidProfile"];
 
-/// An authority.
+/// A client of one authority.
 #[derive(Clone)]
 pub(super) struct Authority {
-    /// The URL of its directory, which is its name.
+    /// The URL of its directory, which identifies it.
     pub(super) directory: String,
     settings: AuthoritySettings,
     client: Client,
-    heard: Arc<Mutex<Heard>>,
-    received: Arc<Received>,
+    hints: Arc<Mutex<Hints>>,
+    last_chain: Arc<LastChain>,
 }
 
-/// What an authority said beside its answers.
+/// Hints of an authority beside its responses.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Heard {
-    /// Not to be asked again before.
+pub(super) struct Hints {
+    /// The earliest time for another request.
     pub(super) retry_after: Option<Seconds>,
-    /// By how much its clock is ahead of this machine's, in seconds.
+    /// How far its clock is ahead of this machine's, in seconds.
     pub(super) ahead: i64,
-    /// Its own certificate is not valid by this machine's clock, so that it cannot even be asked
-    /// for the time.
-    pub(super) undated: bool,
+    /// Whether its own certificate is not valid by this machine's clock; then its time cannot be
+    /// read either.
+    pub(super) invalid_dates: bool,
 }
 
-/// Why a request came to nothing.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// Its nonces ran out or were not taken (RFC 8555 §6.5): at once again.
+pub(super) enum Rejection {
+    /// There was no nonce, or it was rejected (RFC 8555 §6.5): retry at once.
     Nonce,
-    /// The account is not known there any more.
+    /// The account no longer exists.
     NoAccount,
-    /// There were too many orders like it.
-    Limited(String),
-    /// The authority is away, broken or overloaded, or wants nothing of us.
+    /// The rate limit is exceeded.
+    RateLimited(String),
+    /// The authority is unavailable, or rejects every order.
     Authority(String),
-    /// It does not want this order.
+    /// The authority rejects this order.
     Order(String),
 }
 
@@ -78,8 +78,8 @@ impl Authority {
             directory: directory.to_owned(),
             settings: settings.clone(),
             client,
-            heard: Arc::default(),
-            received: Arc::default(),
+            hints: Arc::default(),
+            last_chain: Arc::default(),
         })
     }
 
@@ -88,13 +88,13 @@ impl Authority {
         self.settings.profile.as_deref()
     }
 
-    /// The account that is kept.
-    pub(super) async fn account(&self, kept: serde_json::Value) -> Result<Account, Error> {
-        let credentials: AccountCredentials = serde_json::from_value(kept)?;
+    /// The account with stored credentials.
+    pub(super) async fn account(&self, stored: serde_json::Value) -> Result<Account, Error> {
+        let credentials: AccountCredentials = serde_json::from_value(stored)?;
         Account::builder_with_http(Box::new(self.transport())).from_credentials(credentials).await
     }
 
-    /// A new account, and what is to be kept of it.
+    /// Creates an account. Returns it and the credentials to store.
     pub(super) async fn new_account(&self) -> Result<(Account, serde_json::Value), Error> {
         let contact: Vec<&str> = self.settings.contact.iter().map(String::as_str).collect();
         let new = NewAccount {
@@ -117,65 +117,63 @@ impl Authority {
         Ok((account, serde_json::to_value(&credentials)?))
     }
 
-    /// Whether the account's key is the one that the authority knows: it is asked to note whom it
-    /// may write to once more.
+    /// Checks that the authority accepts the account's key, by updating the contacts.
     pub(super) async fn confirm(&self, account: &Account) -> Result<(), Error> {
         let contact: Vec<&str> = self.settings.contact.iter().map(String::as_str).collect();
         account.update_contacts(&contact).await
     }
 
-    /// Of all chains that it offers for a certificate of an account's, of which one was just given:
-    /// the one that the settings prefer.
+    /// Of all chains that it offers for the issued certificate, the one that the settings prefer.
     pub(super) async fn preferred_chain(
         &self,
         account: &Account,
-        given: String,
+        default: String,
     ) -> Result<String, Error> {
         match &self.settings.preferred_chain {
-            Some(root) => self.received.preferred(root, account, given).await,
-            None => Ok(given),
+            Some(root) => self.last_chain.preferred(root, account, default).await,
+            None => Ok(default),
         }
     }
 
-    /// What it said beside its answers since the last time.
-    pub(super) fn take_heard(&self) -> Heard {
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        Heard { retry_after: heard.retry_after.take(), ..*heard }
+    /// Returns the current hints, and clears `retry_after`.
+    pub(super) fn take_hints(&self) -> Hints {
+        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        Hints { retry_after: hints.retry_after.take(), ..*hints }
     }
 
     fn transport(&self) -> Transport {
         Transport {
             client: self.client.clone(),
-            heard: Arc::clone(&self.heard),
-            received: Arc::clone(&self.received),
+            hints: Arc::clone(&self.hints),
+            last_chain: Arc::clone(&self.last_chain),
         }
     }
 }
 
-/// What an error of the client means.
-pub(super) fn judge(error: &Error) -> Refusal {
-    let Error::Api(problem) = error else { return Refusal::Authority(error.to_string()) };
+/// Classifies an error of the client.
+pub(super) fn classify(error: &Error) -> Rejection {
+    let Error::Api(problem) = error else { return Rejection::Authority(error.to_string()) };
     let kind = problem
         .r#type
         .as_deref()
         .unwrap_or_default()
         .trim_start_matches("urn:ietf:params:acme:error:");
     let of_authority =
-        OF_THE_AUTHORITY.contains(&kind) || problem.status.is_some_and(|status| status >= 500);
+        AUTHORITY_ERRORS.contains(&kind) || problem.status.is_some_and(|status| status >= 500);
     match kind {
-        "badNonce" => Refusal::Nonce,
-        "accountDoesNotExist" => Refusal::NoAccount,
-        "rateLimited" => Refusal::Limited(problem.to_string()),
-        _ if of_authority => Refusal::Authority(problem.to_string()),
-        _ => Refusal::Order(problem.to_string()),
+        "badNonce" => Rejection::Nonce,
+        "accountDoesNotExist" => Rejection::NoAccount,
+        "rateLimited" => Rejection::RateLimited(problem.to_string()),
+        _ if of_authority => Rejection::Authority(problem.to_string()),
+        _ => Rejection::Order(problem.to_string()),
     }
 }
 
-/// HTTP as the client for ACME wants it.
+/// The HTTP transport of the ACME client.
 struct Transport {
     client: Client,
-    heard: Arc<Mutex<Heard>>,
-    received: Arc<Received>,
+    hints: Arc<Mutex<Hints>>,
+    last_chain: Arc<LastChain>,
 }
 
 // === impl Transport ===
@@ -185,37 +183,37 @@ impl HttpClient for Transport {
         &self,
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
-        let (client, heard, received) =
-            (self.client.clone(), Arc::clone(&self.heard), Arc::clone(&self.received));
+        let (client, hints, last_chain) =
+            (self.client.clone(), Arc::clone(&self.hints), Arc::clone(&self.last_chain));
         Box::pin(async move {
             let (head, body) = request.into_parts();
             let Ok(body) = body.collect().await;
             let headers = head.headers.iter().filter(|(name, _)| **name != header::USER_AGENT);
             let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
             let url = head.uri.to_string();
-            let answer = client.send(head.method, &url, headers, body.to_bytes()).await;
-            let undated = answer.as_ref().is_err_and(FetchError::is_about_dates);
-            heard.lock().unwrap_or_else(PoisonError::into_inner).undated = undated;
-            let answer = answer
+            let response = client.send(head.method, &url, headers, body.to_bytes()).await;
+            let invalid_dates = response.as_ref().is_err_and(FetchError::is_about_dates);
+            hints.lock().unwrap_or_else(PoisonError::into_inner).invalid_dates = invalid_dates;
+            let received = response
                 .map_err(|error: FetchError| Error::Other(format!("{url} {error}").into()))?;
-            heard.lock().unwrap_or_else(PoisonError::into_inner).hear(
-                answer.status.as_u16(),
-                &answer.headers,
+            hints.lock().unwrap_or_else(PoisonError::into_inner).update(
+                received.status.as_u16(),
+                &received.headers,
                 SystemTime::now(),
             );
-            received.look(&answer.headers, &answer.body);
+            last_chain.observe(&received.headers, &received.body);
             let mut response = Response::new(());
-            *response.status_mut() = answer.status;
-            *response.headers_mut() = answer.headers;
-            Ok(BytesResponse { parts: response.into_parts().0, body: Box::new(answer.body) })
+            *response.status_mut() = received.status;
+            *response.headers_mut() = received.headers;
+            Ok(BytesResponse { parts: response.into_parts().0, body: Box::new(received.body) })
         })
     }
 }
 
-// === impl Heard ===
+// === impl Hints ===
 
-impl Heard {
-    fn hear(&mut self, status: u16, headers: &http::HeaderMap, now: SystemTime) {
+impl Hints {
+    fn update(&mut self, status: u16, headers: &http::HeaderMap, now: SystemTime) {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         if let Some(date) = text(header::DATE).and_then(|date| httpdate::parse_http_date(date).ok())
         {
@@ -244,30 +242,30 @@ mod tests {
 
     use super::*;
 
-    fn heard(status: u16, name: header::HeaderName, value: &str) -> Heard {
-        let mut heard = Heard::default();
-        heard.hear(
+    fn hints(status: u16, name: header::HeaderName, value: &str) -> Hints {
+        let mut hints = Hints::default();
+        hints.update(
             status,
             &HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())]),
             UNIX_EPOCH + Duration::from_secs(1_800_000_000),
         );
-        heard
+        hints
     }
 
     #[test]
-    fn retry_after_is_read_in_both_forms_and_from_failures_alone() {
-        assert_eq!(heard(429, header::RETRY_AFTER, "120").retry_after, Some(1_800_000_120));
+    fn retry_after_is_read_in_both_forms_from_failures_only() {
+        assert_eq!(hints(429, header::RETRY_AFTER, "120").retry_after, Some(1_800_000_120));
         assert_eq!(
-            heard(503, header::RETRY_AFTER, "Fri, 15 Jan 2027 08:01:00 GMT").retry_after,
+            hints(503, header::RETRY_AFTER, "Fri, 15 Jan 2027 08:01:00 GMT").retry_after,
             Some(1_800_000_060)
         );
-        assert_eq!(heard(200, header::RETRY_AFTER, "120").retry_after, None);
-        assert_eq!(heard(429, header::RETRY_AFTER, "soon").retry_after, None);
+        assert_eq!(hints(200, header::RETRY_AFTER, "120").retry_after, None);
+        assert_eq!(hints(429, header::RETRY_AFTER, "soon").retry_after, None);
     }
 
     #[test]
-    fn a_clock_that_is_wrong_is_noticed() {
-        assert_eq!(heard(200, header::DATE, "Fri, 15 Jan 2027 08:01:00 GMT").ahead, 60);
-        assert_eq!(heard(200, header::DATE, "Fri, 15 Jan 2027 07:59:00 GMT").ahead, -60);
+    fn a_clock_difference_is_measured() {
+        assert_eq!(hints(200, header::DATE, "Fri, 15 Jan 2027 08:01:00 GMT").ahead, 60);
+        assert_eq!(hints(200, header::DATE, "Fri, 15 Jan 2027 07:59:00 GMT").ahead, -60);
     }
 }

@@ -1,4 +1,4 @@
-//! Which chain is served of those that an authority offers for one certificate (RFC 8555 §7.4.2).
+//! The choice between the chains that an authority offers for a certificate (RFC 8555 §7.4.2).
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,37 +9,37 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::authority::{Refusal, judge};
+use super::authority::{Rejection, classify};
 
-/// What chains are sent as (RFC 8555 §9.1).
+/// The media type of chains (RFC 8555 §9.1).
 const CHAIN: &str = "application/pem-certificate-chain";
-/// More chains than this are not looked at.
-const LOOKED_AT: usize = 8;
-/// How often one is asked for whose nonce was not taken.
+/// The most alternate chains that are considered.
+const MAX_ALTERNATES: usize = 8;
+/// The most attempts to fetch a chain if nonces are rejected.
 const ATTEMPTS: usize = 3;
 
 /// The chain that was received last.
 #[derive(Debug, Default)]
-pub(super) struct Received(Mutex<Option<Chain>>);
+pub(super) struct LastChain(Mutex<Option<Chain>>);
 
-/// A chain, and where others for the same certificate are.
+/// A chain, and the URLs of alternate ones for the same certificate.
 #[derive(Debug, PartialEq, Eq)]
 struct Chain {
     pem: Bytes,
-    others: Vec<String>,
+    alternates: Vec<String>,
 }
 
-// === impl Received ===
+// === impl LastChain ===
 
-impl Received {
-    /// Looks at an answer of the authority.
-    pub(super) fn look(&self, headers: &HeaderMap, body: &Bytes) {
+impl LastChain {
+    /// Stores the chain if a response of the authority contains one.
+    pub(super) fn observe(&self, headers: &HeaderMap, body: &Bytes) {
         let kind = headers
             .get(header::CONTENT_TYPE)
             .and_then(|kind| kind.to_str().ok())
             .unwrap_or_default();
         if kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(CHAIN)) {
-            let chain = Chain { pem: body.clone(), others: others(headers) };
+            let chain = Chain { pem: body.clone(), alternates: alternates(headers) };
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(chain);
         }
     }
@@ -48,23 +48,23 @@ impl Received {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Of all chains for the certificate that was just `given`, the first that ends with a
-    /// certificate issued by `root`, else the given one.
+    /// Of all chains for the issued certificate, the first that ends with a certificate issued by
+    /// `root`, else the `default` one.
     ///
     /// # Errors
-    /// What else the authority offers could not be asked for by chance.
+    /// An alternate chain could not be fetched because nonces were rejected.
     pub(super) async fn preferred(
         &self,
         root: &str,
         account: &Account,
-        given: String,
+        default: String,
     ) -> Result<String, Error> {
-        let others = self.take().map(|chain| chain.others).unwrap_or_default();
-        if is_issued_by(given.as_bytes(), root) {
-            return Ok(given);
+        let alternates = self.take().map(|chain| chain.alternates).unwrap_or_default();
+        if is_issued_by(default.as_bytes(), root) {
+            return Ok(default);
         }
-        for url in others.into_iter().take(LOOKED_AT) {
-            let chain = self.ask(account, &url).await?;
+        for url in alternates.into_iter().take(MAX_ALTERNATES) {
+            let chain = self.fetch(account, &url).await?;
             if let Some(text) = chain
                 .filter(|chain| is_issued_by(&chain.pem, root))
                 .and_then(|chain| String::from_utf8(chain.pem.into()).ok())
@@ -74,17 +74,18 @@ impl Received {
         }
         tracing::warn!(
             root,
-            "the authority offers no chain that ends there; the one that it prefers is taken"
+            "the authority offers no chain to the preferred root: using its default chain"
         );
-        Ok(given)
+        Ok(default)
     }
 
-    /// The client asks for orders alone: what it cannot read as one has gone by here.
-    async fn ask(&self, account: &Account, url: &str) -> Result<Option<Chain>, Error> {
+    /// Fetches a chain. The client can only fetch orders: it fails on a chain, but `observe` has
+    /// stored it before that.
+    async fn fetch(&self, account: &Account, url: &str) -> Result<Option<Chain>, Error> {
         let mut further = 1..ATTEMPTS;
         loop {
             match account.order(url.to_owned()).await {
-                Err(error) if judge(&error) == Refusal::Nonce => {
+                Err(error) if classify(&error) == Rejection::Nonce => {
                     further.next().map(drop).ok_or(error)?
                 }
                 _ => return Ok(self.take()),
@@ -94,13 +95,13 @@ impl Received {
 }
 
 /// The targets of links to alternates (RFC 8288 §3).
-fn others(headers: &HeaderMap) -> Vec<String> {
+fn alternates(headers: &HeaderMap) -> Vec<String> {
     let links = headers
         .get_all(header::LINK)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split('<').skip(1));
-    let alternates = links.filter_map(|link| {
+    let targets = links.filter_map(|link| {
         let (target, parameters) = link.split_once('>')?;
         let mut relations = parameters
             .split([';', ','])
@@ -109,7 +110,7 @@ fn others(headers: &HeaderMap) -> Vec<String> {
             .any(|relation| relation.trim_matches('"').eq_ignore_ascii_case("alternate"))
             .then(|| target.to_owned())
     });
-    alternates.collect()
+    targets.collect()
 }
 
 /// Whether the last certificate of a chain names `root` as the common name of its issuer.
@@ -132,29 +133,29 @@ mod tests {
     }
 
     #[test]
-    fn links_to_other_chains_are_found_among_others() {
+    fn links_to_alternate_chains_are_found() {
         let links = [
             r#"<https://ca.test/dir>;rel="index""#,
             r#"<https://ca.test/1>;rel="alternate", <https://ca.test/up>; rel="up", <https://ca.test/2>; title="a"; rel=alternate"#,
             "https://ca.test/3;rel=alternate",
         ];
-        assert_eq!(others(&headers(&links)), ["https://ca.test/1", "https://ca.test/2"]);
+        assert_eq!(alternates(&headers(&links)), ["https://ca.test/1", "https://ca.test/2"]);
     }
 
     #[test]
-    fn what_is_no_chain_is_not_taken_for_one() {
-        let received = Received::default();
-        received.look(&headers(&[]), &Bytes::from_static(b"a"));
-        received.look(&HeaderMap::new(), &Bytes::from_static(b"b"));
+    fn only_chains_are_stored() {
+        let received = LastChain::default();
+        received.observe(&headers(&[]), &Bytes::from_static(b"a"));
+        received.observe(&HeaderMap::new(), &Bytes::from_static(b"b"));
         assert_eq!(
             received.take(),
-            Some(Chain { pem: Bytes::from_static(b"a"), others: Vec::new() })
+            Some(Chain { pem: Bytes::from_static(b"a"), alternates: Vec::new() })
         );
         assert_eq!(received.take(), None);
     }
 
     #[test]
-    fn the_end_of_a_chain_is_told_by_its_issuer() {
+    fn the_root_of_a_chain_is_the_issuer_of_its_last_certificate() {
         let params = |name: &str| {
             let mut params = CertificateParams::default();
             params.distinguished_name.push(DnType::CommonName, name);
@@ -162,10 +163,11 @@ mod tests {
         };
         let root =
             CertifiedIssuer::self_signed(params("Root X1"), KeyPair::generate().unwrap()).unwrap();
-        let between =
+        let intermediate =
             CertifiedIssuer::signed_by(params("R3"), KeyPair::generate().unwrap(), &root).unwrap();
-        let leaf = params("a.test").signed_by(&KeyPair::generate().unwrap(), &between).unwrap();
-        let chain = leaf.pem() + &between.pem();
+        let leaf =
+            params("a.test").signed_by(&KeyPair::generate().unwrap(), &intermediate).unwrap();
+        let chain = leaf.pem() + &intermediate.pem();
         assert!(is_issued_by(chain.as_bytes(), "Root X1"));
         assert!(!is_issued_by(chain.as_bytes(), "R3"));
         assert!(!is_issued_by(chain.as_bytes(), "Root"));

@@ -1,4 +1,4 @@
-//! What is answered to authorities, by every replica: a page for `http-01`, a certificate for
+//! Responses to ACME challenges, served by every replica: a page for `http-01`, a certificate for
 //! `tls-alpn-01`.
 
 use std::collections::HashMap;
@@ -14,14 +14,14 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::state::Challenge;
 
-/// The protocol that an authority alone speaks, alone (RFC 8737 §6.2).
+/// The ALPN protocol of `tls-alpn-01`, which only authorities offer (RFC 8737 §6.2).
 pub(crate) const ACME_TLS: &[u8] = b"acme-tls/1";
-/// Where an authority looks for a page (RFC 8555 §8.3).
+/// The path of `http-01` pages (RFC 8555 §8.3).
 const WELL_KNOWN: &str = "/.well-known/acme-challenge/";
-/// The most challenges at a time.
+/// The most open challenges.
 const MAX_CHALLENGES: usize = 1_000;
 
-/// The challenges that are open now. Read by workers, written by the control plane.
+/// The open challenges. Read by workers, written by the control plane.
 #[derive(Default)]
 pub(crate) struct Challenges {
     open: ArcSwap<Open>,
@@ -37,20 +37,19 @@ struct Open {
 // === impl Challenges ===
 
 impl Challenges {
-    /// The page that an authority looks for at `path`. Whatever the host is: an authority knows its
-    /// token, and nobody else does.
+    /// The page at `path`, for any host: only the authority knows the token in it.
     pub(crate) fn page(&self, path: &str) -> Option<Bytes> {
         let token = path.strip_prefix(WELL_KNOWN)?;
         self.open.load().pages.get(token).cloned()
     }
 
-    /// The certificate for an authority that asks for `name`.
+    /// The certificate for an authority that requests `name`.
     pub(crate) fn certificate(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         self.open.load().certificates.get(name).cloned()
     }
 
-    /// These are open, and no others.
-    pub(crate) fn open(&self, challenges: &[Challenge]) {
+    /// Replaces the open challenges.
+    pub(crate) fn set(&self, challenges: &[Challenge]) {
         if self.open.load().source != challenges {
             self.open.store(Arc::new(Open::new(challenges)));
         }
@@ -79,7 +78,7 @@ impl Open {
                     }
                     None => tracing::error!(
                         name,
-                        "no certificate could be made for a tls-alpn-01 challenge"
+                        "failed to generate a certificate for a tls-alpn-01 challenge"
                     ),
                 },
                 Challenge::Dns { .. } => {}
@@ -89,7 +88,7 @@ impl Open {
     }
 }
 
-/// A certificate with the digest in it (RFC 8737 §3).
+/// Generates the certificate with the digest of the key authorization (RFC 8737 §3).
 fn certificate(name: &str, digest: &str) -> Option<Arc<CertifiedKey>> {
     let digest = hex::read(digest).filter(|digest| digest.len() == 32)?;
     let mut params = CertificateParams::new(vec![name.to_owned()]).ok()?;
@@ -100,7 +99,7 @@ fn certificate(name: &str, digest: &str) -> Option<Arc<CertifiedKey>> {
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let key =
         rustls::crypto::aws_lc_rs::default_provider().key_provider.load_private_key(key).ok()?;
-    // Not checked against each other: the check refuses the extension, which must be critical.
+    // Not `from_der`: its check rejects the extension, which must be critical.
     Some(Arc::new(CertifiedKey::new(vec![certificate.der().clone()], key)))
 }
 
@@ -109,10 +108,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_there_for_its_token_alone_while_the_challenge_is_open() {
+    fn a_page_is_served_for_its_token_while_the_challenge_is_open() {
         let challenges = Challenges::default();
         challenges
-            .open(&[Challenge::Http { token: "token".to_owned(), answer: "token.key".to_owned() }]);
+            .set(&[Challenge::Http { token: "token".to_owned(), answer: "token.key".to_owned() }]);
         assert_eq!(
             challenges.page("/.well-known/acme-challenge/token").as_deref(),
             Some(&b"token.key"[..])
@@ -126,18 +125,18 @@ mod tests {
         ] {
             assert_eq!(challenges.page(path), None, "{path}");
         }
-        challenges.open(&[]);
+        challenges.set(&[]);
         assert_eq!(challenges.page("/.well-known/acme-challenge/token"), None);
     }
 
     #[test]
-    fn a_certificate_is_there_for_its_name_alone() {
+    fn a_certificate_is_served_for_its_name_alone() {
         let challenges = Challenges::default();
         let challenge =
             |name: &str, digest: String| Challenge::TlsAlpn { name: name.to_owned(), digest };
-        challenges.open(&[
+        challenges.set(&[
             challenge("a.test", hex::write(&[7; 32])),
-            challenge("b.test", "garbled".to_owned()),
+            challenge("b.test", "malformed".to_owned()),
         ]);
         assert!(challenges.certificate("a.test").is_some());
         assert!(challenges.certificate("b.test").is_none());

@@ -1,5 +1,5 @@
-//! Which names the gateway needs certificates for: a function of the snapshot and the settings, and
-//! of nothing that a client sends.
+//! The names that need certificates: a function of the snapshot and the settings, and of nothing
+//! that a client sends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,61 +12,61 @@ use portcullis_config::snapshot::access::Require;
 use portcullis_config::snapshot::host::VirtualHost;
 use portcullis_config::snapshot::{ListenerProtocol, Snapshot};
 
-/// What to order, and what not.
+/// The names to order, and those that are not.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct DesiredNames {
     /// The names.
     pub(crate) names: BTreeSet<HostPattern>,
-    /// The hosts that are served but get no certificate, by environment: how many, and one of
-    /// them.
+    /// The hosts that are served but get no certificate, by environment: their number and one
+    /// example.
     pub(crate) left_out: BTreeMap<Arc<str>, (usize, HostPattern)>,
 }
 
-/// The names to order for the hosts of `snapshot` under `zone`, but for those that the certificates
-/// `brought` by people are for.
+/// The names to order for the hosts of `snapshot` under `zone`, except those that certificates
+/// `provided` by operators cover.
 ///
-/// With `dns-01` the zone's wildcard is wanted at any time, and most names need nothing else. A
-/// name of its own stands in public logs, so that it is wanted only where all of its routes are
-/// open, or where its Namespace says that its names are public. Certificates name the zone
-/// anyway, so that it needs no such permission.
-pub(crate) fn wanted(
+/// With `dns-01` the wildcard of the zone is always ordered, and covers most names. Any other name
+/// appears in public certificate logs, so it is ordered only if all of its routes are open, or if
+/// its Namespace declares its names public. The zone itself is in these logs anyway, so it needs no
+/// such permission.
+pub(crate) fn desired(
     snapshot: &Snapshot,
     zone: &str,
     acme: &AcmeSettings,
-    brought: &[HostPattern],
-) -> Wanted {
-    let mut wanted = Wanted::default();
+    provided: &[HostPattern],
+) -> DesiredNames {
+    let mut desired = DesiredNames::default();
     let zone: Option<Hostname> = zone.parse().ok();
     let wildcards = acme.challenge == ChallengeKind::Dns01;
     if let Some(zone) = zone.clone().filter(|_| wildcards) {
         let wildcard = HostPattern::Wildcard(zone);
-        if !brought.contains(&wildcard) {
-            wanted.names.insert(wildcard);
+        if !provided.contains(&wildcard) {
+            desired.names.insert(wildcard);
         }
     }
     let listeners =
         snapshot.listeners.iter().filter(|listener| listener.protocol == ListenerProtocol::Https);
     for host in listeners.flat_map(|listener| listener.hosts.iter()) {
         let name = &host.pattern;
-        if brought.iter().chain(&wanted.names).any(|other| covers(other, name)) {
+        if provided.iter().chain(&desired.names).any(|other| covers(other, name)) {
             continue;
         }
         let is_zone =
             matches!((name, &zone), (HostPattern::Exact(name), Some(zone)) if name == zone);
-        let can_be_proven = wildcards || matches!(name, HostPattern::Exact(_));
-        if can_be_proven && (is_zone || is_public(host, snapshot)) {
-            wanted.names.insert(name.clone());
+        let can_be_validated = wildcards || matches!(name, HostPattern::Exact(_));
+        if can_be_validated && (is_zone || is_public(host, snapshot)) {
+            desired.names.insert(name.clone());
         } else {
-            let left_out = wanted
+            let left_out = desired
                 .left_out
                 .entry(Arc::clone(&host.environment))
                 .or_insert_with(|| (0, name.clone()));
             left_out.0 += 1;
-            // The first in the alphabet, because hosts come in no order.
+            // The first in alphabetical order, because hosts have none.
             left_out.1 = left_out.1.clone().min(name.clone());
         }
     }
-    wanted
+    desired
 }
 
 fn is_public(host: &VirtualHost, snapshot: &Snapshot) -> bool {
@@ -75,8 +75,8 @@ fn is_public(host: &VirtualHost, snapshot: &Snapshot) -> bool {
     open || snapshot.public_names.contains(&host.origin.namespace)
 }
 
-/// Whether a certificate for `one` is for `other` too: a certificate's wildcard stands for one
-/// label alone (RFC 9525 §6.3).
+/// Whether a certificate for `one` covers `other`: a wildcard matches exactly one label (RFC 9525
+/// §6.3).
 pub(super) fn covers(one: &HostPattern, other: &HostPattern) -> bool {
     match (one, other) {
         (HostPattern::Wildcard(parent), HostPattern::Exact(name)) => {
@@ -86,34 +86,35 @@ pub(super) fn covers(one: &HostPattern, other: &HostPattern) -> bool {
     }
 }
 
-// === impl Wanted ===
+// === impl DesiredNames ===
 
-impl Wanted {
-    /// What the operator is told of hosts that get no certificate.
+impl DesiredNames {
+    /// The problems to report for hosts that get no certificate.
     pub(crate) fn problems(&self, challenge: ChallengeKind) -> Vec<Problem> {
         let instead = match challenge {
-            ChallengeKind::Dns01 => "make hostnames of one label",
-            _ => "prove a wildcard by `dns-01`",
+            ChallengeKind::Dns01 => "use hostnames of one label",
+            _ => "order a wildcard by `dns-01`",
         };
-        let tell = |(environment, (hosts, example)): (&Arc<str>, &(usize, HostPattern))| Problem {
-            severity: Severity::Warning,
-            reason: "CertificateNotOrdered",
-            origin: Origin::default(),
-            message: match hosts {
-                1 => format!(
-                    "no certificate is ordered for {example} in the environment `{environment}`"
-                ),
-                hosts => format!(
-                    "no certificate is ordered for {hosts} hosts of the environment \
+        let problem =
+            |(environment, (hosts, example)): (&Arc<str>, &(usize, HostPattern))| Problem {
+                severity: Severity::Warning,
+                reason: "CertificateNotOrdered",
+                origin: Origin::default(),
+                message: match hosts {
+                    1 => format!(
+                        "no certificate is ordered for {example} in the environment `{environment}`"
+                    ),
+                    hosts => format!(
+                        "no certificate is ordered for {hosts} hosts of the environment \
                      `{environment}`, such as {example}"
-                ),
-            },
-            help: format!(
-                "it would name a restricted environment in public logs: {instead}, or annotate \
+                    ),
+                },
+                help: format!(
+                    "it would name a restricted environment in public logs: {instead}, or annotate \
                  its Namespace with `{PUBLIC_NAMES}`"
-            ),
-        };
-        self.left_out.iter().map(tell).collect()
+                ),
+            };
+        self.left_out.iter().map(problem).collect()
     }
 }
 

@@ -62,114 +62,114 @@ fn acme(challenge: ChallengeKind) -> AcmeSettings {
     AcmeSettings { challenge, ..AcmeSettings::default() }
 }
 
-fn names(wanted: &Wanted) -> Vec<String> {
-    wanted.names.iter().map(ToString::to_string).collect()
+fn names(desired: &DesiredNames) -> Vec<String> {
+    desired.names.iter().map(ToString::to_string).collect()
 }
 
 const OPEN: &[Require] = &[Require::Nothing];
 const CLOSED: &[Require] = &[Require::Application];
-/// With a path that needs no credentials.
+/// With one path that needs no credentials.
 const PARTLY: &[Require] = &[Require::Nothing, Require::User];
 
 #[test]
-fn with_dns_01_the_zones_wildcard_is_all_that_most_need() {
+fn with_dns_01_the_wildcard_of_the_zone_covers_most_hosts() {
     let snapshot = snapshot(vec![
         host("web--staging.apps.test", "staging", OPEN),
         host("cart--prod.apps.test", "prod", CLOSED),
     ]);
-    let wanted = wanted(&snapshot, ZONE, &acme(ChallengeKind::Dns01), &[]);
-    assert_eq!(names(&wanted), ["*.apps.test"]);
-    assert!(wanted.left_out.is_empty());
+    let desired = desired(&snapshot, ZONE, &acme(ChallengeKind::Dns01), &[]);
+    assert_eq!(names(&desired), ["*.apps.test"]);
+    assert!(desired.left_out.is_empty());
 }
 
 #[test]
-fn without_it_only_open_hosts_get_a_name_of_their_own() {
+fn without_dns_01_only_open_hosts_are_ordered() {
     let hosts = vec![
         host("web--staging.apps.test", "staging", OPEN),
         host("cart--prod.apps.test", "prod", CLOSED),
         host("shop--prod.apps.test", "prod", PARTLY),
         host("none--prod.apps.test", "prod", &[]),
     ];
-    let wanted = wanted(&snapshot(hosts), ZONE, &acme(ChallengeKind::Http01), &[]);
-    assert_eq!(names(&wanted), ["web--staging.apps.test"]);
+    let desired = desired(&snapshot(hosts), ZONE, &acme(ChallengeKind::Http01), &[]);
+    assert_eq!(names(&desired), ["web--staging.apps.test"]);
     assert_eq!(
-        wanted.left_out[&Arc::from("prod")],
+        desired.left_out[&Arc::from("prod")],
         (3, "cart--prod.apps.test".parse().expect("a host"))
     );
     assert_eq!(
-        wanted.problems(ChallengeKind::Http01).len(),
+        desired.problems(ChallengeKind::Http01).len(),
         1,
-        "one for an environment, not one for a host"
+        "one for each environment, not for each host"
     );
 }
 
 #[test]
-fn what_a_namespace_says_to_be_public_is_named() {
+fn hosts_of_a_namespace_with_public_names_are_ordered() {
     let hosts = vec![
         host("cart--prod.apps.test", "prod", CLOSED),
         host("cart--dev.apps.test", "dev", CLOSED),
     ];
     let snapshot = Snapshot { public_names: ["prod".into()].into(), ..snapshot(hosts) };
     assert_eq!(
-        names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::Http01), &[])),
+        names(&desired(&snapshot, ZONE, &acme(ChallengeKind::Http01), &[])),
         ["cart--prod.apps.test"]
     );
 }
 
 #[test]
-fn a_name_deeper_than_the_wildcard_is_ordered_only_where_it_may_be_known() {
+fn a_name_deeper_than_the_wildcard_is_ordered_only_if_it_is_public() {
     let hosts = vec![
         host("web.staging.apps.test", "staging", OPEN),
         host("web.prod.apps.test", "prod", CLOSED),
         host("apps.test", "prod", CLOSED),
     ];
-    let wanted = wanted(&snapshot(hosts), ZONE, &acme(ChallengeKind::Dns01), &[]);
+    let desired = desired(&snapshot(hosts), ZONE, &acme(ChallengeKind::Dns01), &[]);
     assert_eq!(
-        names(&wanted),
+        names(&desired),
         ["apps.test", "web.staging.apps.test", "*.apps.test"],
         "the zone itself is in public logs anyway"
     );
-    assert_eq!(wanted.left_out.len(), 1);
+    assert_eq!(desired.left_out.len(), 1);
 }
 
 #[test]
-fn what_people_have_brought_is_not_ordered() {
+fn names_of_provided_certificates_are_not_ordered() {
     let snapshot = snapshot(vec![
         host("web--staging.apps.test", "staging", OPEN),
         host("web.example.com", "staging", OPEN),
     ]);
-    let brought = ["*.apps.test".parse().expect("a name")];
+    let provided = ["*.apps.test".parse().expect("a name")];
     assert_eq!(
-        names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::Dns01), &brought)),
+        names(&desired(&snapshot, ZONE, &acme(ChallengeKind::Dns01), &provided)),
         ["web.example.com"]
     );
     assert_eq!(
-        names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::Http01), &brought)),
+        names(&desired(&snapshot, ZONE, &acme(ChallengeKind::Http01), &provided)),
         ["web.example.com"]
     );
 }
 
 #[test]
-fn a_wildcard_can_be_proven_by_dns_01_alone() {
+fn a_wildcard_is_ordered_by_dns_01_alone() {
     let snapshot = snapshot(vec![host("*.example.com", "staging", OPEN)]);
-    assert!(names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::TlsAlpn01), &[])).is_empty());
+    assert!(names(&desired(&snapshot, ZONE, &acme(ChallengeKind::TlsAlpn01), &[])).is_empty());
     assert_eq!(
-        names(&wanted(&snapshot, ZONE, &acme(ChallengeKind::Dns01), &[])),
+        names(&desired(&snapshot, ZONE, &acme(ChallengeKind::Dns01), &[])),
         ["*.apps.test", "*.example.com"]
     );
 }
 
 #[test]
-fn the_settings_zone_is_what_settings_read() {
+fn nothing_is_ordered_by_default() {
     let settings =
         Settings::parse(std::path::Path::new("x"), b"zone: apps.test\nsource: {directory: .}\n")
             .expect("settings");
-    assert!(settings.acme.is_none(), "nothing is ordered unless it is asked for");
+    assert!(settings.acme.is_none(), "ACME must be enabled");
 }
 
 proptest! {
     #[test]
-    fn no_restricted_environment_is_ever_named(
+    fn no_restricted_environment_is_ever_ordered(
         hosts in proptest::collection::vec(("[a-z]{1,4}", "[a-c]", 0_usize..3, any::<bool>()), 0..20),
         dns: bool,
     ) {
@@ -180,9 +180,9 @@ proptest! {
         });
         let snapshot = snapshot(made.collect());
         let challenge = if dns { ChallengeKind::Dns01 } else { ChallengeKind::Http01 };
-        let wanted = wanted(&snapshot, ZONE, &acme(challenge), &[]);
-        for name in wanted.names.iter().map(ToString::to_string).filter(|name| name != "*.apps.test") {
-            let served = snapshot.listener("https").expect("there").hosts.find(&name).expect("only names that are served are wanted").clone();
+        let desired = desired(&snapshot, ZONE, &acme(challenge), &[]);
+        for name in desired.names.iter().map(ToString::to_string).filter(|name| name != "*.apps.test") {
+            let served = snapshot.listener("https").expect("there").hosts.find(&name).expect("only served names are desired").clone();
             prop_assert!(served.routes.iter().all(|route| route.rule.policy.access.require == Require::Nothing), "{}", name);
         }
     }

@@ -1,11 +1,10 @@
-//! Records for `dns-01` (RFC 8555 §8.4): where they belong, who makes them, and whether everybody
-//! can see them.
+//! TXT records for `dns-01` (RFC 8555 §8.4): their names, their providers, and their propagation.
 //!
 //! | step | module |
 //! | --- | --- |
-//! | one question and its answer | [`message`] |
-//! | where does the record belong, who serves it, do they have it? | [`lookup`] |
-//! | make and remove it | [`update`] (RFC 2136), [`call`] (a program or an HTTPS service) |
+//! | send one query | [`message`] |
+//! | find the record's name and name servers, and check these | [`lookup`] |
+//! | create and remove it | [`update`] (RFC 2136), [`call`] (a program or an HTTPS service) |
 
 mod call;
 mod lookup;
@@ -23,15 +22,15 @@ use self::call::Call;
 use self::lookup::Lookup;
 use self::update::Update;
 
-/// How often servers are asked whether they have a record: first, and at most.
-const LOOK: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// The first and the longest pause between checks of name servers.
+const POLL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
-/// Makes records, and knows when they can be seen.
+/// Creates records, and waits for their propagation.
 pub(super) struct Dns {
     provider: Provider,
     lookup: Lookup,
     nameservers: Vec<SocketAddr>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 enum Provider {
@@ -39,33 +38,33 @@ enum Provider {
     Call(Call),
 }
 
-/// Why a record is not there.
+/// Why a record could not be created, or found.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DnsError {
     /// A file, or a name, cannot be used.
     #[error("{0}")]
     Unusable(String),
-    /// A server did not answer, or not properly.
-    #[error("the DNS server {0} did not answer properly: {1}")]
+    /// A server sent no response, or an invalid one.
+    #[error("no valid response from the DNS server {0}: {1}")]
     Server(SocketAddr, String),
-    /// A server refused.
+    /// A server refused the query or update.
     #[error("the DNS server {0} refused: {1}")]
     Refused(SocketAddr, String),
-    /// Nobody knows the zone.
-    #[error("no zone is known for {0}")]
+    /// No zone was found.
+    #[error("found no DNS zone for {0}")]
     NoZone(String),
     /// The program or the service failed.
     #[error("{0}")]
     Call(String),
-    /// Some servers do not have it.
-    #[error("the record {record} was not seen at {missing} within {} s", patience.as_secs())]
-    NotSeen { record: String, missing: String, patience: Duration },
+    /// Some name servers do not have the record.
+    #[error("{missing} still lack the record {record} after {} s", timeout.as_secs())]
+    NotPropagated { record: String, missing: String, timeout: Duration },
 }
 
 // === impl Dns ===
 
 impl Dns {
-    /// Reads the files that the settings name.
+    /// Creates the provider; reads the files that the settings name.
     pub(super) fn new(settings: &DnsSettings) -> Result<Self, DnsError> {
         let provider = match &settings.provider {
             Some(DnsProviderSettings::Rfc2136(rfc2136)) => {
@@ -73,25 +72,29 @@ impl Dns {
             }
             Some(DnsProviderSettings::Exec(exec)) => Provider::Call(Call::exec(&exec.command)),
             Some(DnsProviderSettings::Webhook(webhook)) => Provider::Call(Call::webhook(webhook)?),
-            None => return Err(DnsError::Unusable("nobody makes the DNS records".to_owned())),
+            None => {
+                return Err(DnsError::Unusable(
+                    "no provider of DNS records is configured: set `acme.dns.provider`".to_owned(),
+                ));
+            }
         };
         let lookup = Lookup::new(&settings.resolvers);
         Ok(Self {
             provider,
             lookup,
             nameservers: settings.nameservers.clone(),
-            patience: settings.propagation_timeout,
+            timeout: settings.propagation_timeout,
         })
     }
 
-    /// Where the record for a name belongs: `_acme-challenge.` before it, or where a CNAME
-    /// delegates that to.
-    pub(super) async fn place(&self, domain: &str) -> Result<String, DnsError> {
+    /// The name of the record for `domain`: `_acme-challenge.` before it, or the target of a CNAME
+    /// there.
+    pub(super) async fn record_name(&self, domain: &str) -> Result<String, DnsError> {
         let name = name(&format!("_acme-challenge.{domain}."))?;
-        Ok(self.lookup.follow(name).await?.to_ascii())
+        Ok(self.lookup.resolve_cname(name).await?.to_ascii())
     }
 
-    /// Makes a record.
+    /// Creates a record.
     pub(super) async fn present(&self, record: &str, value: &str) -> Result<(), DnsError> {
         match &self.provider {
             Provider::Update(update) => update.present(&name(record)?, value).await,
@@ -99,7 +102,7 @@ impl Dns {
         }
     }
 
-    /// Removes it.
+    /// Removes a record.
     pub(super) async fn remove(&self, record: &str, value: &str) -> Result<(), DnsError> {
         match &self.provider {
             Provider::Update(update) => update.remove(&name(record)?, value).await,
@@ -107,43 +110,47 @@ impl Dns {
         }
     }
 
-    /// Waits until all servers of the record's zone have it.
-    pub(super) async fn seen(&self, record: &str, value: &str) -> Result<(), DnsError> {
+    /// Waits until all name servers of the zone have the record.
+    pub(super) async fn wait_until_propagated(
+        &self,
+        record: &str,
+        value: &str,
+    ) -> Result<(), DnsError> {
         let owner = name(record)?;
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         let mut missing = match self.nameservers.as_slice() {
             [] => self.lookup.nameservers(&owner).await?,
             given => given.to_vec(),
         };
-        let mut pause = LOOK.0;
+        let mut pause = POLL.0;
         loop {
-            let mut still = Vec::new();
+            let mut lacking = Vec::new();
             for server in missing {
-                if !lookup::has(server, &owner, value).await {
-                    still.push(server);
+                if !lookup::has_txt(server, &owner, value).await {
+                    lacking.push(server);
                 }
             }
-            missing = still;
+            missing = lacking;
             if missing.is_empty() {
                 return Ok(());
             }
             if Instant::now() + pause > deadline {
                 let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
-                return Err(DnsError::NotSeen {
+                return Err(DnsError::NotPropagated {
                     record: record.to_owned(),
                     missing: missing.join(", "),
-                    patience: self.patience,
+                    timeout: self.timeout,
                 });
             }
             sleep(pause).await;
-            pause = (pause * 2).min(LOOK.1);
+            pause = (pause * 2).min(POLL.1);
         }
     }
 }
 
 fn name(text: &str) -> Result<Name, DnsError> {
     let mut name = Name::from_ascii(text)
-        .map_err(|error| DnsError::Unusable(format!("{text} is no DNS name: {error}")))?;
+        .map_err(|error| DnsError::Unusable(format!("{text} is not a DNS name: {error}")))?;
     name.set_fqdn(true);
     Ok(name)
 }

@@ -1,5 +1,5 @@
-//! How orders went, told to the owners of the Services that they are for: by the leader alone, once
-//! for each order that failed, and once more when one succeeds after that.
+//! Events about orders, for the owners of the Services that need the certificates: the leader
+//! reports each failed order, and the first success after failures.
 
 use std::collections::BTreeSet;
 
@@ -8,32 +8,32 @@ use portcullis_config::snapshot::{ListenerProtocol, Snapshot};
 use portcullis_config::status::Notice;
 
 use super::leader::Leader;
-use super::state::Trouble;
+use super::state::Failure;
 
-/// The most owners that are told of one order.
-const MAX_TOLD: usize = 20;
+/// The most owners that get events about one order.
+const MAX_OWNERS: usize = 20;
 
 // === impl Leader ===
 
 impl Leader<'_> {
-    /// No certificate was issued.
-    pub(super) fn tell_failure(&self, certificate: &str, trouble: &Trouble) {
-        let Trouble { failures, error, .. } = trouble;
+    /// Reports a failed order.
+    pub(super) fn report_failure(&self, certificate: &str, failure: &Failure) {
+        let Failure { failures, error, .. } = failure;
         let note = |names: &str| {
             format!("no certificate was issued for {names}, {failures} times in a row: {error}")
         };
-        self.tell(certificate, true, "CertificateOrderFailed", note);
+        self.report(certificate, true, "CertificateOrderFailed", note);
     }
 
-    /// A certificate was issued after all.
-    pub(super) fn tell_success(&self, certificate: &str, before: &Trouble) {
+    /// Reports a successful order after failures.
+    pub(super) fn report_success(&self, certificate: &str, before: &Failure) {
         let note = |names: &str| {
             format!("a certificate was issued for {names}, after {} failures", before.failures)
         };
-        self.tell(certificate, false, "CertificateIssued", note);
+        self.report(certificate, false, "CertificateIssued", note);
     }
 
-    fn tell(
+    fn report(
         &self,
         certificate: &str,
         warns: bool,
@@ -43,7 +43,7 @@ impl Leader<'_> {
         let Some(record) = self.state.certificates.get(certificate) else { return };
         for (origin, names) in owners(&self.acme.live().snapshot.load(), &record.names) {
             let note = note(&names.join(", "));
-            self.acme.store().tell(Notice {
+            self.acme.store().report(Notice {
                 warns,
                 reason,
                 action: "OrderCertificate",
@@ -54,8 +54,8 @@ impl Leader<'_> {
     }
 }
 
-/// The resources that claim `names`, with those that each claims; the store itself where none does,
-/// as with the zone's wildcard.
+/// The resources that claim `names`, each with its own; the store itself for a name without one,
+/// such as the zone's wildcard.
 fn owners<'n>(snapshot: &Snapshot, names: &'n BTreeSet<String>) -> Vec<(Origin, Vec<&'n str>)> {
     let listeners: Vec<_> = snapshot
         .listeners
@@ -70,7 +70,7 @@ fn owners<'n>(snapshot: &Snapshot, names: &'n BTreeSet<String>) -> Vec<(Origin, 
         let origin = host.map(|host| host.origin.clone()).unwrap_or_default();
         if let Some((_, names)) = owners.iter_mut().find(|(owner, _)| *owner == origin) {
             names.push(name);
-        } else if owners.len() < MAX_TOLD {
+        } else if owners.len() < MAX_OWNERS {
             owners.push((origin, vec![name]));
         }
     }
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn each_owner_is_told_of_its_own_names() {
+    fn each_owner_gets_its_own_names() {
         let snapshot =
             snapshot(&[("a.test", "a"), ("aa.test", "a"), ("b.test", "b"), ("c.test", "c")]);
         let names = names(&["a.test", "aa.test", "b.test"]);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_that_no_service_claims_is_told_on_the_store() {
+    fn an_unclaimed_wildcard_is_reported_on_the_store() {
         assert_eq!(
             owners(&snapshot(&[("a.test", "a")]), &names(&["*.test"])),
             [(Origin::default(), vec!["*.test"])]
@@ -134,9 +134,9 @@ mod tests {
     }
 
     #[test]
-    fn not_all_of_many_owners_are_told() {
+    fn the_number_of_owners_is_bounded() {
         let many: Vec<String> = (0..100).map(|number| format!("s{number}.test")).collect();
         let hosts: Vec<(&str, &str)> = many.iter().map(|name| (&**name, &**name)).collect();
-        assert_eq!(owners(&snapshot(&hosts), &many.iter().cloned().collect()).len(), MAX_TOLD);
+        assert_eq!(owners(&snapshot(&hosts), &many.iter().cloned().collect()).len(), MAX_OWNERS);
     }
 }

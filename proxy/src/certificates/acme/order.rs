@@ -1,5 +1,5 @@
-//! One order, from its names to the certificate in the store (RFC 8555 §7.4). Each step is recorded
-//! before it is acted on, so that whoever leads next goes on with the same order.
+//! One order, from its names to the stored certificate (RFC 8555 §7.4). Each step is saved before
+//! it takes effect, so that the next leader can resume the order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -16,28 +16,28 @@ use portcullis_config::store::{NewCertificate, StoreError};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use tokio::time::sleep;
 
-use super::authority::{Authority, Refusal, judge};
+use super::authority::{Authority, Rejection, classify};
 use super::leader::Leader;
 use super::state::{Challenge, Pending, Seconds};
 use super::verify_issued;
 
-/// How an authority is asked whether it has looked, and whether it has issued.
+/// How to poll an authority for validation and for issuance.
 const POLL: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(180));
 
-/// Why an order came to nothing.
+/// Why an order failed.
 #[derive(Debug)]
-pub(super) enum Failed {
-    /// By chance: at once again.
-    Again,
-    /// The authority takes no order for now.
+pub(super) enum OrderError {
+    /// A nonce was rejected: retry at once.
+    Retry,
+    /// The authority accepts no orders now.
     Authority(String),
-    /// The authority takes this order, but not before a time.
-    Limited(String, Option<Seconds>),
-    /// These names could not be proven.
+    /// The rate limit is exceeded; with the earliest time to retry, if it is known.
+    RateLimited(String, Option<Seconds>),
+    /// The authority could not validate these names.
     Names(BTreeSet<HostPattern>, String),
-    /// Anything else about this order.
+    /// The order failed for another reason.
     Order(String),
-    /// It could not be kept.
+    /// The store failed.
     Store(StoreError),
 }
 
@@ -49,7 +49,7 @@ impl Leader<'_> {
         &mut self,
         certificate: &str,
         authority: &Authority,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), OrderError> {
         let names = self
             .state
             .certificates
@@ -58,51 +58,51 @@ impl Leader<'_> {
             .unwrap_or_default();
         let account = self.account(authority).await?;
         let (mut order, key) = self.begin(certificate, &names, authority, &account).await?;
-        let proven = self.prove(&mut order, authority).await;
+        let validated = self.validate(&mut order, authority).await;
         self.close_challenges().await?;
-        if let Err(failed) = proven {
-            if !matches!(failed, Failed::Again) {
-                self.give_up(certificate).await?;
+        if let Err(error) = validated {
+            if !matches!(error, OrderError::Retry) {
+                self.discard_order(certificate).await?;
             }
-            return Err(failed);
+            return Err(error);
         }
         let chain = issue(&mut order, &names, &key, authority).await?;
         let chain = authority
             .preferred_chain(&account, chain)
             .await
-            .map_err(|error| failed(&error, authority))?;
-        self.keep(certificate, &names, authority, chain, key).await
+            .map_err(|error| order_error(&error, authority))?;
+        self.save_issued(certificate, &names, authority, chain, key).await
     }
 
-    /// The account at an authority: the one that is kept, else a new one.
-    pub(super) async fn account(&mut self, authority: &Authority) -> Result<Account, Failed> {
-        self.settle_key(authority).await?;
-        if let Some(kept) = self.state.accounts.get(&authority.directory) {
+    /// The account with an authority: the stored one, else a new one.
+    pub(super) async fn account(&mut self, authority: &Authority) -> Result<Account, OrderError> {
+        self.resolve_rollover(authority).await?;
+        if let Some(stored) = self.state.accounts.get(&authority.directory) {
             return authority
-                .account(kept.clone())
+                .account(stored.clone())
                 .await
-                .map_err(|error| failed(&error, authority));
+                .map_err(|error| order_error(&error, authority));
         }
         let (account, credentials) =
-            authority.new_account().await.map_err(|error| failed(&error, authority))?;
+            authority.new_account().await.map_err(|error| order_error(&error, authority))?;
         tracing::info!(
             authority = authority.directory,
             account = account.id(),
-            "a new account with the authority"
+            "created an account with the authority"
         );
         self.state.accounts.insert(authority.directory.clone(), credentials);
         self.save().await?;
         Ok(account)
     }
 
-    /// The order that is under way, else a new one; and the key of its certificate.
+    /// The pending order, else a new one; and the key of its certificate.
     async fn begin(
         &mut self,
         certificate: &str,
         names: &BTreeSet<String>,
         authority: &Authority,
         account: &Account,
-    ) -> Result<(Order, String), Failed> {
+    ) -> Result<(Order, String), OrderError> {
         if let Some(pending) =
             self.state.certificates.get(certificate).and_then(|record| record.order.clone())
             && pending.authority == authority.directory
@@ -113,14 +113,16 @@ impl Leader<'_> {
                         tracing::info!(
                             certificate,
                             order = pending.url,
-                            "going on with the order that is under way"
+                            "resuming the pending order"
                         );
                         return Ok((order, pending.key));
                     }
                 }
-                Err(error) if judge(&error) == Refusal::Nonce => return Err(Failed::Again),
+                Err(error) if classify(&error) == Rejection::Nonce => {
+                    return Err(OrderError::Retry);
+                }
                 Err(error) => {
-                    tracing::info!(certificate, %error, "the order that was under way is lost")
+                    tracing::info!(certificate, %error, "failed to resume the pending order")
                 }
             }
         }
@@ -130,10 +132,14 @@ impl Leader<'_> {
         if let Some(profile) = authority.profile() {
             new = new.profile(profile);
         }
-        let order = account.new_order(&new).await.map_err(|error| self.lost(&error, authority))?;
-        let key =
-            KeyPair::generate().map_err(|error| Failed::Order(error.to_string()))?.serialize_pem();
-        tracing::info!(certificate, ?names, order = order.url(), "ordering");
+        let order = account
+            .new_order(&new)
+            .await
+            .map_err(|error| self.new_order_error(&error, authority))?;
+        let key = KeyPair::generate()
+            .map_err(|error| OrderError::Order(error.to_string()))?
+            .serialize_pem();
+        tracing::info!(certificate, ?names, order = order.url(), "created an order");
         let pending = Pending {
             authority: authority.directory.clone(),
             url: order.url().to_owned(),
@@ -146,54 +152,58 @@ impl Leader<'_> {
         Ok((order, key))
     }
 
-    /// An account that the authority has forgotten is forgotten here too.
-    fn lost(&mut self, error: &Error, authority: &Authority) -> Failed {
-        if judge(error) == Refusal::NoAccount {
+    /// The error of a new order. Removes the account if the authority no longer has it.
+    fn new_order_error(&mut self, error: &Error, authority: &Authority) -> OrderError {
+        if classify(error) == Rejection::NoAccount {
             self.state.accounts.remove(&authority.directory);
-            return Failed::Again;
+            return OrderError::Retry;
         }
-        failed(error, authority)
+        order_error(error, authority)
     }
 
-    /// Proves control over all names of an order.
-    async fn prove(&mut self, order: &mut Order, authority: &Authority) -> Result<(), Failed> {
+    /// Completes the challenges for all names of an order.
+    async fn validate(
+        &mut self,
+        order: &mut Order,
+        authority: &Authority,
+    ) -> Result<(), OrderError> {
         let kind = self.acme.acme().challenge;
-        let wrong = |error: Error| failed(&error, authority);
-        let open = self.open(order, kind, authority).await?;
-        if open.is_empty() {
+        let convert = |error: Error| order_error(&error, authority);
+        let challenges = self.challenges(order, kind, authority).await?;
+        if challenges.is_empty() {
             return Ok(());
         }
-        self.state.challenges = open;
+        self.state.challenges = challenges;
         self.save().await?;
-        self.spread().await?;
+        self.deploy_challenges().await?;
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
-            let mut authorization = authorization.map_err(wrong)?;
+            let mut authorization = authorization.map_err(convert)?;
             if authorization.status == AuthorizationStatus::Pending
                 && let Some(mut challenge) = authorization.challenge(challenge_type(kind))
             {
-                challenge.set_ready().await.map_err(wrong)?;
+                challenge.set_ready().await.map_err(convert)?;
             }
         }
         match order.poll_ready(&POLL).await {
             Ok(OrderStatus::Ready) => Ok(()),
-            Ok(_) => Err(refused(order, kind).await),
-            Err(Error::Api(_)) => Err(refused(order, kind).await),
-            Err(error) => Err(failed(&error, authority)),
+            Ok(_) | Err(Error::Api(_)) => Err(validation_error(order, kind).await),
+            Err(error) => Err(order_error(&error, authority)),
         }
     }
 
-    /// What is to be answered for an order.
-    async fn open(
+    /// The challenges of an order that are not validated yet.
+    async fn challenges(
         &self,
         order: &mut Order,
         kind: ChallengeKind,
         authority: &Authority,
-    ) -> Result<Vec<Challenge>, Failed> {
-        let mut open = Vec::new();
+    ) -> Result<Vec<Challenge>, OrderError> {
+        let mut challenges = Vec::new();
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
-            let mut authorization = authorization.map_err(|error| failed(&error, authority))?;
+            let mut authorization =
+                authorization.map_err(|error| order_error(&error, authority))?;
             if authorization.status == AuthorizationStatus::Valid {
                 continue;
             }
@@ -201,54 +211,55 @@ impl Leader<'_> {
                 continue;
             };
             let Some(challenge) = authorization.challenge(challenge_type(kind)) else {
-                return Err(Failed::Order(format!(
-                    "the authority does not take {} for {name}",
+                return Err(OrderError::Order(format!(
+                    "the authority does not offer {} for {name}",
                     challenge_name(kind)
                 )));
             };
-            let answer = challenge.key_authorization();
-            open.push(match kind {
+            let key_authorization = challenge.key_authorization();
+            challenges.push(match kind {
                 ChallengeKind::Http01 => Challenge::Http {
                     token: challenge.token.clone(),
-                    answer: answer.as_str().to_owned(),
+                    answer: key_authorization.as_str().to_owned(),
                 },
-                ChallengeKind::TlsAlpn01 => {
-                    Challenge::TlsAlpn { name, digest: hex::write(answer.digest().as_ref()) }
-                }
+                ChallengeKind::TlsAlpn01 => Challenge::TlsAlpn {
+                    name,
+                    digest: hex::write(key_authorization.digest().as_ref()),
+                },
                 ChallengeKind::Dns01 => {
                     let record = self
                         .acme
                         .dns()?
-                        .place(&name)
+                        .record_name(&name)
                         .await
-                        .map_err(|error| Failed::Order(error.to_string()))?;
-                    Challenge::Dns { record, value: answer.dns_value() }
+                        .map_err(|error| OrderError::Order(error.to_string()))?;
+                    Challenge::Dns { record, value: key_authorization.dns_value() }
                 }
             });
         }
-        Ok(open)
+        Ok(challenges)
     }
 
-    /// Waits until whoever the authority may meet can answer.
-    async fn spread(&self) -> Result<(), Failed> {
-        let wrong = |error: super::dns::DnsError| Failed::Order(error.to_string());
+    /// Creates DNS records, and waits until every replica and name server can respond.
+    async fn deploy_challenges(&self) -> Result<(), OrderError> {
+        let convert = |error: super::dns::DnsError| OrderError::Order(error.to_string());
         for challenge in &self.state.challenges {
             if let Challenge::Dns { record, value } = challenge {
-                self.acme.dns()?.present(record, value).await.map_err(wrong)?;
+                self.acme.dns()?.present(record, value).await.map_err(convert)?;
             }
         }
         for challenge in &self.state.challenges {
             if let Challenge::Dns { record, value } = challenge {
-                self.acme.dns()?.seen(record, value).await.map_err(wrong)?;
+                self.acme.dns()?.wait_until_propagated(record, value).await.map_err(convert)?;
             }
         }
-        self.acme.seen_here(&self.state.challenges).await;
-        sleep(self.acme.store().spread()).await;
+        self.acme.wait_until_served(&self.state.challenges).await;
+        sleep(self.acme.store().propagation_delay()).await;
         Ok(())
     }
 
-    /// Takes back what was to be answered.
-    pub(super) async fn close_challenges(&mut self) -> Result<(), Failed> {
+    /// Closes the open challenges, and removes their DNS records.
+    pub(super) async fn close_challenges(&mut self) -> Result<(), OrderError> {
         if self.state.challenges.is_empty() {
             return Ok(());
         }
@@ -256,37 +267,37 @@ impl Leader<'_> {
             if let (Challenge::Dns { record, value }, Ok(dns)) = (challenge, self.acme.dns())
                 && let Err(error) = dns.remove(&record, &value).await
             {
-                tracing::warn!(record, %error, "a DNS record that is of no use any more could not be removed");
+                tracing::warn!(record, %error, "failed to remove a DNS record of a closed challenge");
             }
         }
         self.save().await
     }
 
-    async fn give_up(&mut self, certificate: &str) -> Result<(), Failed> {
+    async fn discard_order(&mut self, certificate: &str) -> Result<(), OrderError> {
         if let Some(record) = self.state.certificates.get_mut(certificate) {
             record.order = None;
         }
         self.save().await
     }
 
-    /// Checks what was issued, and keeps it where it is good.
-    async fn keep(
+    /// Verifies and saves the issued certificate.
+    async fn save_issued(
         &mut self,
         certificate: &str,
         names: &BTreeSet<String>,
         authority: &Authority,
         chain: String,
         key: String,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), OrderError> {
         let key = SecretBytes::from(key.into_bytes());
         let issued = Certificate {
             origin: Origin::default(),
             chain: chain.into_bytes().into(),
             key: key.clone(),
         };
-        if let Err(wrong) = verify_issued::prove(&issued, names, SystemTime::now()) {
-            self.give_up(certificate).await?;
-            return Err(Failed::Order(wrong));
+        if let Err(reason) = verify_issued::verify(&issued, names, SystemTime::now()) {
+            self.discard_order(certificate).await?;
+            return Err(OrderError::Order(reason));
         }
         let about = BTreeMap::from([
             ("alt-names", names.iter().cloned().collect::<Vec<_>>().join(",")),
@@ -298,37 +309,37 @@ impl Leader<'_> {
             key,
             about,
         };
-        self.acme.store().save_certificate(self.term, new).await.map_err(Failed::Store)?;
+        self.acme.store().save_certificate(self.term, new).await.map_err(OrderError::Store)?;
         if let Some(record) = self.state.certificates.get_mut(certificate) {
-            let trouble = record.trouble.take();
+            let failure = record.failure.take();
             record.order = None;
             record.renewal = None;
             record.authority = Some(authority.directory.clone());
-            if let Some(trouble) = trouble {
-                self.tell_success(certificate, &trouble);
+            if let Some(failure) = failure {
+                self.report_success(certificate, &failure);
             }
         }
         tracing::info!(
             certificate,
             ?names,
             authority = authority.directory,
-            "a certificate was issued"
+            "issued a certificate"
         );
         self.save().await
     }
 }
 
-/// Has the certificate made.
+/// Finalizes an order, and downloads its chain.
 async fn issue(
     order: &mut Order,
     names: &BTreeSet<String>,
     key: &str,
     authority: &Authority,
-) -> Result<String, Failed> {
-    let wrong = |error: Error| failed(&error, authority);
-    if order.refresh().await.map_err(wrong)?.status == OrderStatus::Ready {
+) -> Result<String, OrderError> {
+    let convert = |error: Error| order_error(&error, authority);
+    if order.refresh().await.map_err(convert)?.status == OrderStatus::Ready {
         let unusable = |error: rcgen::Error| {
-            Failed::Order(format!("the request for the certificate could not be made: {error}"))
+            OrderError::Order(format!("failed to create the certificate request: {error}"))
         };
         let key = KeyPair::from_pem(key).map_err(unusable)?;
         let mut params =
@@ -337,13 +348,13 @@ async fn issue(
         order
             .finalize_csr(params.serialize_request(&key).map_err(unusable)?.der())
             .await
-            .map_err(wrong)?;
+            .map_err(convert)?;
     }
-    order.poll_certificate(&POLL).await.map_err(wrong)
+    order.poll_certificate(&POLL).await.map_err(convert)
 }
 
-/// Which names of an order were refused, and why.
-async fn refused(order: &mut Order, kind: ChallengeKind) -> Failed {
+/// The names of an order that failed validation, and why.
+async fn validation_error(order: &mut Order, kind: ChallengeKind) -> OrderError {
     let mut names = BTreeSet::new();
     let mut reasons = Vec::new();
     let mut authorizations = order.authorizations();
@@ -361,21 +372,21 @@ async fn refused(order: &mut Order, kind: ChallengeKind) -> Failed {
         reasons.push(format!("{name}: {error}"));
         names.extend(name.parse::<HostPattern>());
     }
-    Failed::Names(names, format!("the authority could not verify {}", reasons.join("; ")))
+    OrderError::Names(names, format!("the authority failed to validate {}", reasons.join("; ")))
 }
 
-/// What an error of the client means for an order.
-pub(super) fn failed(error: &Error, authority: &Authority) -> Failed {
-    let heard = authority.take_heard();
-    match (judge(error), heard.retry_after) {
-        (Refusal::Nonce, _) => Failed::Again,
-        (Refusal::NoAccount, _) => Failed::Authority(error.to_string()),
-        (Refusal::Limited(error), until) => Failed::Limited(error, until),
-        (Refusal::Authority(error) | Refusal::Order(error), Some(until)) => {
-            Failed::Limited(error, Some(until))
+/// Converts an error of the client.
+pub(super) fn order_error(error: &Error, authority: &Authority) -> OrderError {
+    let hints = authority.take_hints();
+    match (classify(error), hints.retry_after) {
+        (Rejection::Nonce, _) => OrderError::Retry,
+        (Rejection::NoAccount, _) => OrderError::Authority(error.to_string()),
+        (Rejection::RateLimited(error), until) => OrderError::RateLimited(error, until),
+        (Rejection::Authority(error) | Rejection::Order(error), Some(until)) => {
+            OrderError::RateLimited(error, Some(until))
         }
-        (Refusal::Authority(error), None) => Failed::Authority(error),
-        (Refusal::Order(error), None) => Failed::Order(error),
+        (Rejection::Authority(error), None) => OrderError::Authority(error),
+        (Rejection::Order(error), None) => OrderError::Order(error),
     }
 }
 
@@ -395,7 +406,7 @@ fn challenge_name(kind: ChallengeKind) -> &'static str {
     }
 }
 
-impl From<StoreError> for Failed {
+impl From<StoreError> for OrderError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }

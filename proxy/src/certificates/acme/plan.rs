@@ -1,5 +1,5 @@
-//! Which names share a certificate. What is together stays together, so that one new name causes
-//! one order, not many.
+//! The assignment of names to certificates. It is stable, so that one new name causes one order,
+//! not many.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,18 +10,19 @@ use portcullis_config::model::HostPattern;
 /// The names of each certificate, by the certificate's own name.
 pub(crate) type Plan = BTreeMap<String, BTreeSet<HostPattern>>;
 
-/// What there should be of `wanted` names, when there was `before`: each name in one certificate,
-/// at most `most` in each that is new.
+/// Plans certificates for the `desired` names, given the plan `before`: each name is in one
+/// certificate, and at most `most` in each new one.
 ///
-/// A certificate keeps its name and those of its names that are still wanted; one without any is
-/// left out.
-pub(crate) fn plan(wanted: &BTreeSet<HostPattern>, before: &Plan, most: usize) -> Plan {
-    let mut rest = wanted.clone();
+/// A certificate keeps its own name and those of its names that are still desired; one without any
+/// is dropped.
+pub(crate) fn plan(desired: &BTreeSet<HostPattern>, before: &Plan, most: usize) -> Plan {
+    let mut rest = desired.clone();
     let mut plan = Plan::new();
     for (certificate, names) in before {
-        let kept: BTreeSet<HostPattern> = names.iter().filter_map(|name| rest.take(name)).collect();
-        if !kept.is_empty() {
-            plan.insert(certificate.clone(), kept);
+        let remaining: BTreeSet<HostPattern> =
+            names.iter().filter_map(|name| rest.take(name)).collect();
+        if !remaining.is_empty() {
+            plan.insert(certificate.clone(), remaining);
         }
     }
     let rest: Vec<HostPattern> = rest.into_iter().collect();
@@ -31,9 +32,10 @@ pub(crate) fn plan(wanted: &BTreeSet<HostPattern>, before: &Plan, most: usize) -
     plan
 }
 
-/// Takes a certificate apart: those names that cannot be proven for now each stand alone, and no
-/// longer hold up the others. All get new names, so that the certificate that there is stays as it
-/// is.
+/// Splits a certificate: each of the `failed` names gets one of its own, and no longer blocks the
+/// others. All get new certificate names, so the existing certificate stays unchanged.
+///
+/// Returns the names of the certificates of the failed names.
 pub(crate) fn split(
     plan: &mut Plan,
     certificate: &str,
@@ -53,8 +55,7 @@ fn add(plan: &mut Plan, names: BTreeSet<HostPattern>) -> String {
     name
 }
 
-/// The name of a certificate: its first name as people would write it in a label, and a digest of
-/// all.
+/// The name of a certificate: its first DNS name as a readable label, and a digest of all.
 fn name(names: &BTreeSet<HostPattern>) -> String {
     const READABLE: usize = 40;
     let all: Vec<String> = names.iter().map(ToString::to_string).collect();
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_name_leaves_the_certificates_that_there_are() {
+    fn a_new_name_does_not_change_existing_certificates() {
         let before = plan(&names(&["a.test", "c.test"]), &Plan::new(), 100);
         let after = plan(&names(&["a.test", "b.test", "c.test"]), &before, 100);
         assert_eq!(after.len(), 2);
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_fails_no_longer_holds_up_the_others() {
+    fn a_failed_name_does_not_block_the_others() {
         let mut split_plan = plan(&names(&["a.test", "b.test", "c.test"]), &Plan::new(), 100);
         let whole = split_plan.keys().next().expect("one").clone();
         let alone = split(&mut split_plan, &whole, &names(&["b.test"]));
@@ -106,17 +107,17 @@ mod tests {
         assert!(split_plan.values().any(|others| *others == names(&["a.test", "c.test"])));
         assert!(
             !split_plan.contains_key(&whole),
-            "the certificate that there is for all three is not written over"
+            "the existing certificate for all three is not overwritten"
         );
         assert_eq!(
             plan(&names(&["a.test", "b.test", "c.test"]), &split_plan, 100),
             split_plan,
-            "and that lasts"
+            "the split is permanent"
         );
     }
 
     #[test]
-    fn a_long_name_makes_a_label() {
+    fn a_long_name_is_truncated_to_a_label() {
         let long = format!("{}.{}.test", "a".repeat(60), "b".repeat(60));
         let plan = plan(&names(&[&long]), &Plan::new(), 1);
         assert!(plan.keys().all(|name| name.len() < 50));
@@ -124,7 +125,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_wanted_name_is_in_one_certificate_and_no_other_name(
+        fn every_desired_name_is_in_exactly_one_certificate(
             first in proptest::collection::btree_set("[a-z]{1,3}\\.test", 0..20),
             then in proptest::collection::btree_set("[a-z]{1,3}\\.test", 0..20),
             most in 1_usize..5,

@@ -1,62 +1,60 @@
-//! New keys for the accounts with authorities, when somebody asks for them (RFC 8555 §7.3.5):
-//! certificates and orders stay as they are.
+//! Rollover of account keys on request (RFC 8555 §7.3.5): certificates and orders do not change.
 //!
-//! The new key is known only once the authority has it, so that it is recorded before that it is
-//! not known which key is good; whoever meets that later finds it out.
+//! The client returns the new key only after the authority has accepted it. So the rollover is
+//! saved as pending before that, and a leader that finds a pending one checks which key is valid.
 
 use instant_acme::Error;
-use portcullis_config::store::Held;
+use portcullis_config::store::StoreState;
 
-use super::authority::{Authority, Refusal, judge};
-use super::leader::{AGAIN, Leader};
-use super::order::{Failed, failed};
+use super::authority::{Authority, Rejection, classify};
+use super::leader::{Leader, MAX_ATTEMPTS};
+use super::order::{OrderError, order_error};
 use super::state::Rollover;
 
 // === impl Leader ===
 
 impl Leader<'_> {
-    /// Replaces the keys of all accounts where somebody has asked for that since the last time.
-    pub(super) async fn roll_over(&mut self, held: &Held) -> Result<(), Failed> {
-        if held.rollover.is_none() || held.rollover == self.state.rollover.request {
+    /// Replaces the keys of all accounts if there is a new request for that.
+    pub(super) async fn roll_over(&mut self, stored: &StoreState) -> Result<(), OrderError> {
+        if stored.rollover.is_none() || stored.rollover == self.state.rollover.request {
             return Ok(());
         }
         let mut errors = Vec::new();
         for authority in self.acme.authorities() {
-            match self.persist_in_replacing(authority).await {
+            match self.replace_key_with_retries(authority).await {
                 Ok(()) => {}
-                Err(Failed::Store(error)) => return Err(Failed::Store(error)),
+                Err(OrderError::Store(error)) => return Err(OrderError::Store(error)),
                 Err(
-                    Failed::Authority(error)
-                    | Failed::Limited(error, _)
-                    | Failed::Order(error)
-                    | Failed::Names(_, error),
+                    OrderError::Authority(error)
+                    | OrderError::RateLimited(error, _)
+                    | OrderError::Order(error)
+                    | OrderError::Names(_, error),
                 ) => {
                     errors.push(format!("{}: {error}", authority.directory));
                 }
-                Err(Failed::Again) => {
-                    errors.push(format!("{}: it takes none of its own nonces", authority.directory))
-                }
+                Err(OrderError::Retry) => errors
+                    .push(format!("{}: it rejected all of its own nonces", authority.directory)),
             }
         }
         let error = (!errors.is_empty()).then(|| errors.join("; "));
         if let Some(error) = &error {
-            tracing::warn!(error, "keys of accounts were not replaced");
+            tracing::warn!(error, "failed to replace account keys");
         }
-        self.state.rollover = Rollover { request: held.rollover.clone(), error };
+        self.state.rollover = Rollover { request: stored.rollover.clone(), error };
         self.save().await
     }
 
-    async fn persist_in_replacing(&mut self, authority: &Authority) -> Result<(), Failed> {
-        for _ in 0..AGAIN {
+    async fn replace_key_with_retries(&mut self, authority: &Authority) -> Result<(), OrderError> {
+        for _ in 0..MAX_ATTEMPTS {
             match self.replace_key(authority).await {
-                Err(Failed::Again) => {}
+                Err(OrderError::Retry) => {}
                 outcome => return outcome,
             }
         }
-        Err(Failed::Again)
+        Err(OrderError::Retry)
     }
 
-    async fn replace_key(&mut self, authority: &Authority) -> Result<(), Failed> {
+    async fn replace_key(&mut self, authority: &Authority) -> Result<(), OrderError> {
         if !self.state.accounts.contains_key(&authority.directory) {
             return Ok(());
         }
@@ -66,7 +64,7 @@ impl Leader<'_> {
         match account.update_key().await {
             Ok(credentials) => {
                 let credentials = serde_json::to_value(&credentials)
-                    .map_err(|error| Failed::Order(error.to_string()))?;
+                    .map_err(|error| OrderError::Order(error.to_string()))?;
                 self.state.accounts.insert(authority.directory.clone(), credentials);
                 self.state.rolling.remove(&authority.directory);
                 tracing::info!(
@@ -77,37 +75,40 @@ impl Leader<'_> {
                 self.save().await
             }
             Err(error) => {
-                // It was refused for certain; after anything else it may have been taken.
+                // The authority rejected the key; after other errors it may have accepted it.
                 if matches!(error, Error::Api(_)) {
                     self.state.rolling.remove(&authority.directory);
                     self.save().await?;
                 }
-                Err(failed(&error, authority))
+                Err(order_error(&error, authority))
             }
         }
     }
 
-    /// Finds out whether the key that is kept is still good, where that is not known. An account
-    /// whose key was lost is forgotten: another one is made.
-    pub(super) async fn settle_key(&mut self, authority: &Authority) -> Result<(), Failed> {
+    /// Resolves a pending rollover: checks the stored key, and removes the account if that is no
+    /// longer valid, so that a new account is created.
+    pub(super) async fn resolve_rollover(
+        &mut self,
+        authority: &Authority,
+    ) -> Result<(), OrderError> {
         if !self.state.rolling.contains(&authority.directory) {
             return Ok(());
         }
-        if let Some(kept) = self.state.accounts.get(&authority.directory).cloned() {
+        if let Some(stored) = self.state.accounts.get(&authority.directory).cloned() {
             let account =
-                authority.account(kept).await.map_err(|error| failed(&error, authority))?;
+                authority.account(stored).await.map_err(|error| order_error(&error, authority))?;
             match authority.confirm(&account).await {
                 Ok(()) => {}
                 Err(error @ Error::Api(_))
                     if !matches!(
-                        judge(&error),
-                        Refusal::Nonce | Refusal::Limited(_) | Refusal::Authority(_)
+                        classify(&error),
+                        Rejection::Nonce | Rejection::RateLimited(_) | Rejection::Authority(_)
                     ) =>
                 {
-                    tracing::warn!(authority = authority.directory, %error, "the key of the account was lost: another account is made");
+                    tracing::warn!(authority = authority.directory, %error, "the stored account key is not valid: creating another account");
                     self.state.accounts.remove(&authority.directory);
                 }
-                Err(error) => return Err(failed(&error, authority)),
+                Err(error) => return Err(order_error(&error, authority)),
             }
         }
         self.state.rolling.remove(&authority.directory);

@@ -1,5 +1,4 @@
-//! What must not be forgotten between two starts, or when another replica takes the lead: kept as
-//! one document in the store.
+//! The state that survives restarts and changes of the leader: one JSON document in the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,67 +11,68 @@ use super::plan::Plan;
 /// Seconds since 1970.
 pub(crate) type Seconds = u64;
 
-/// The document.
+/// The stored document.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct State {
     /// The accounts, by the authority's directory: secret.
     pub(crate) accounts: BTreeMap<String, serde_json::Value>,
-    /// The accounts whose keys are being replaced, by the authority's directory: it is not known
-    /// which key is good.
+    /// The accounts whose keys are being replaced, by the authority's directory: either key may be
+    /// the valid one.
     pub(crate) rolling: BTreeSet<String>,
-    /// The last request to replace the keys of accounts, and what came of it.
+    /// The last request to replace account keys, and its result.
     pub(crate) rollover: Rollover,
-    /// The certificates that there should be, by name.
+    /// The planned certificates, by name.
     pub(crate) certificates: BTreeMap<String, Record>,
-    /// Certificates that were ordered and that nobody needs any more, and since when.
-    pub(crate) left: BTreeMap<String, Seconds>,
-    /// Authorities that are not asked for a while.
-    pub(crate) authorities: BTreeMap<String, Trouble>,
-    /// What is to be answered to authorities.
+    /// The ordered certificates that are no longer needed, and since when.
+    #[serde(rename = "left")]
+    pub(crate) unneeded: BTreeMap<String, Seconds>,
+    /// The failures of authorities as a whole, which delay further requests.
+    pub(crate) authorities: BTreeMap<String, Failure>,
+    /// The open challenges.
     pub(crate) challenges: Vec<Challenge>,
 }
 
-/// What came of a request to replace the keys of accounts.
+/// A request to replace account keys, and its result.
 #[derive(Default, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Rollover {
-    /// The request.
+    /// The identifier of the request.
     pub(crate) request: Option<String>,
-    /// Why keys were not replaced.
+    /// Why it failed.
     pub(crate) error: Option<String>,
 }
 
-/// A certificate that there should be.
+/// A planned certificate.
 #[derive(Default, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Record {
     /// Its names.
     pub(crate) names: BTreeSet<String>,
-    /// The directory of the authority that issued what there is.
+    /// The directory of the authority that issued the existing one.
     pub(crate) authority: Option<String>,
-    /// Why there is none, or no newer one.
-    pub(crate) trouble: Option<Trouble>,
-    /// The order that is under way.
+    /// The last failure, if there was no success since.
+    #[serde(rename = "trouble")]
+    pub(crate) failure: Option<Failure>,
+    /// The pending order.
     pub(crate) order: Option<Pending>,
-    /// When what there is is to be renewed.
+    /// When to renew the existing certificate.
     pub(crate) renewal: Option<Renewal>,
 }
 
-/// Something that failed.
+/// A failure, with the time of the next retry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Trouble {
-    /// How often in a row.
+pub(crate) struct Failure {
+    /// Consecutive failures.
     pub(crate) failures: u32,
-    /// Not tried again before.
+    /// The time of the next retry.
     pub(crate) until: Seconds,
-    /// What went wrong the last time.
+    /// The last error.
     pub(crate) error: String,
 }
 
-/// An order at an authority, and the key of the certificate that comes of it: whoever leads next
-/// goes on with it.
+/// A pending order, with the key of its certificate: a new leader resumes it.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Pending {
@@ -82,29 +82,30 @@ pub(crate) struct Pending {
     pub(crate) key: String,
 }
 
-/// When a certificate is to be renewed.
+/// When to renew a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Renewal {
-    /// The `notAfter` of the certificate that this is about: for another one it says nothing.
+    /// The `notAfter` of the certificate that this is for; invalid for any other.
     pub(crate) not_after: Seconds,
-    /// The time.
+    /// The time of the renewal.
     pub(crate) at: Seconds,
-    /// The authority is asked again then (RFC 9773 §4.3).
-    pub(crate) ask_again: Seconds,
+    /// When to ask the authority for advice again (RFC 9773 §4.3).
+    #[serde(rename = "askAgain")]
+    pub(crate) next_query: Seconds,
 }
 
-/// An answer that an authority looks for.
+/// A challenge, with the response to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
 pub(crate) enum Challenge {
     /// RFC 8555 §8.3.
     #[serde(rename = "http-01")]
     Http { token: String, answer: String },
-    /// RFC 8737: the digest of the answer, in hexadecimal.
+    /// RFC 8737: the digest of the key authorization, in hexadecimal.
     #[serde(rename = "tls-alpn-01")]
     TlsAlpn { name: String, digest: String },
-    /// RFC 8555 §8.4: a TXT record that was made, to be removed.
+    /// RFC 8555 §8.4: a TXT record, to be removed afterwards.
     #[serde(rename = "dns-01")]
     Dns { record: String, value: String },
 }
@@ -112,18 +113,18 @@ pub(crate) enum Challenge {
 // === impl State ===
 
 impl State {
-    /// Reads what the store holds.
+    /// Parses the stored document.
     pub(crate) fn read(bytes: &SecretBytes) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes.expose())
     }
 
-    /// For the store.
+    /// Serializes the document.
     pub(crate) fn write(&self) -> SecretBytes {
-        // A map with text as its keys can always be written.
+        // Never fails: all map keys are strings.
         SecretBytes::from(serde_json::to_vec(self).unwrap_or_default())
     }
 
-    /// Which names share a certificate.
+    /// The planned names of each certificate.
     pub(crate) fn plan(&self) -> Plan {
         let names = |record: &Record| {
             record.names.iter().filter_map(|name| name.parse::<HostPattern>().ok()).collect()
@@ -131,22 +132,22 @@ impl State {
         self.certificates.iter().map(|(name, record)| (name.clone(), names(record))).collect()
     }
 
-    /// Follows a plan from `now` on. Says whether it is another one.
-    pub(crate) fn follow(&mut self, plan: &Plan, now: Seconds) -> bool {
+    /// Applies a plan at `now`. Returns whether anything changed.
+    pub(crate) fn apply(&mut self, plan: &Plan, now: Seconds) -> bool {
         let dropped: Vec<String> =
             self.certificates.keys().filter(|name| !plan.contains_key(*name)).cloned().collect();
         let mut changed = !dropped.is_empty();
         for name in dropped {
             self.certificates.remove(&name);
-            self.left.insert(name, now);
+            self.unneeded.insert(name, now);
         }
         for (name, names) in plan {
-            self.left.remove(name);
+            self.unneeded.remove(name);
             let names: BTreeSet<String> = names.iter().map(ToString::to_string).collect();
             let record = self.certificates.entry(name.clone()).or_default();
             if record.names != names {
-                // An order for other names is of no use.
-                *record = Record { names, order: None, trouble: None, ..record.clone() };
+                // A pending order for other names is useless.
+                *record = Record { names, order: None, failure: None, ..record.clone() };
                 changed = true;
             }
         }
@@ -159,9 +160,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn a_written_state_can_be_read() {
         let mut state = State::default();
-        state.follow(
+        state.apply(
             &Plan::from([(
                 "one".to_owned(),
                 BTreeSet::from(["*.a.test".parse().expect("a name")]),
@@ -172,32 +173,29 @@ mod tests {
         let read = State::read(&state.write()).expect("readable");
         assert_eq!(read.plan(), state.plan());
         assert_eq!(read.challenges, state.challenges);
-        assert!(
-            State::read(&SecretBytes::from(b"{}".to_vec())).is_ok(),
-            "a later version may have added something"
-        );
+        assert!(State::read(&SecretBytes::from(b"{}".to_vec())).is_ok(), "all fields are optional");
         assert!(State::read(&SecretBytes::from(b"garbled".to_vec())).is_err());
     }
 
     #[test]
-    fn an_order_for_other_names_is_given_up() {
+    fn a_changed_plan_drops_the_pending_order() {
         let plan = |name: &str| {
             Plan::from([("one".to_owned(), BTreeSet::from([name.parse().expect("a name")]))])
         };
         let mut state = State::default();
-        assert!(state.follow(&plan("a.test"), 1));
+        assert!(state.apply(&plan("a.test"), 1));
         let order = Pending { authority: String::new(), url: String::new(), key: String::new() };
         state.certificates.get_mut("one").expect("there").order = Some(order);
-        assert!(!state.follow(&plan("a.test"), 2));
+        assert!(!state.apply(&plan("a.test"), 2));
         assert!(state.certificates["one"].order.is_some());
-        assert!(state.follow(&plan("b.test"), 3));
+        assert!(state.apply(&plan("b.test"), 3));
         assert!(state.certificates["one"].order.is_none());
-        assert!(state.follow(&Plan::new(), 4));
+        assert!(state.apply(&Plan::new(), 4));
         assert!(state.certificates.is_empty());
-        assert_eq!(state.left, BTreeMap::from([("one".to_owned(), 4)]));
-        assert!(!state.follow(&Plan::new(), 5));
-        assert_eq!(state.left["one"], 4, "it counts from when it was left");
-        assert!(state.follow(&plan("b.test"), 6));
-        assert!(state.left.is_empty(), "it is needed again");
+        assert_eq!(state.unneeded, BTreeMap::from([("one".to_owned(), 4)]));
+        assert!(!state.apply(&Plan::new(), 5));
+        assert_eq!(state.unneeded["one"], 4, "the time does not change");
+        assert!(state.apply(&plan("b.test"), 6));
+        assert!(state.unneeded.is_empty(), "the certificate is needed again");
     }
 }

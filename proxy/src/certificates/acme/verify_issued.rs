@@ -1,4 +1,4 @@
-//! Whether what an authority issued is what was ordered.
+//! Verification that an issued certificate is the one that was ordered.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -12,35 +12,35 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use super::schedule::Facts;
 use crate::certificates::check::{Checked, check};
 
-/// What there is to know of a certificate that may be served.
+/// The facts about a certificate; `None` if it is not usable.
 pub(super) fn facts(
     certificate: &Certificate,
-    renewal_asked: bool,
+    renewal_requested: bool,
     now: SystemTime,
 ) -> Option<Facts> {
     check(certificate, now).ok().map(|checked| Facts {
         names: names(&checked),
         not_before: seconds(checked.not_before),
         not_after: seconds(checked.not_after),
-        renewal_asked,
+        renewal_requested,
     })
 }
 
-/// Checks a certificate that was just issued: it may be served, is for all of `wanted`, and its
-/// chain holds together.
-pub(super) fn prove(
+/// Verifies an issued certificate: it is usable, covers all `expected` names, and its chain is
+/// valid.
+pub(super) fn verify(
     certificate: &Certificate,
-    wanted: &BTreeSet<String>,
+    expected: &BTreeSet<String>,
     now: SystemTime,
 ) -> Result<(), String> {
     let checked = check(certificate, now)
-        .map_err(|unusable| format!("the certificate that was issued is not usable: {unusable}"))?;
+        .map_err(|unusable| format!("the issued certificate is not usable: {unusable}"))?;
     let names = names(&checked);
-    if let Some(lacking) = wanted.iter().find(|name| !names.contains(*name)) {
-        return Err(format!("the certificate that was issued is not for {lacking}"));
+    if let Some(lacking) = expected.iter().find(|name| !names.contains(*name)) {
+        return Err(format!("the issued certificate lacks the name {lacking}"));
     }
     let chain = CertificateDer::pem_slice_iter(&certificate.chain).collect::<Result<Vec<_>, _>>();
-    chain_holds(&chain.map_err(|error| error.to_string())?, now)
+    verify_chain(&chain.map_err(|error| error.to_string())?, now)
 }
 
 /// The first certificate, as DER.
@@ -52,18 +52,18 @@ fn names(checked: &Checked) -> BTreeSet<String> {
     checked.names.iter().map(ToString::to_string).collect()
 }
 
-/// Each certificate of a chain is signed by the next. Whether the last one is trusted is for
-/// clients to say.
-fn chain_holds(chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), String> {
+/// Verifies that each certificate of a chain is signed by the next. Whether the last one is trusted
+/// is up to clients.
+fn verify_chain(chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), String> {
     let [leaf, between @ .., last] = chain else { return Ok(()) };
-    let wrong = |error: webpki::Error| format!("the chain that was issued does not hold: {error}");
-    let anchor = anchor_from_trusted_cert(last).map_err(wrong)?;
-    let leaf = EndEntityCert::try_from(leaf).map_err(wrong)?;
+    let invalid = |error: webpki::Error| format!("the issued chain is not valid: {error}");
+    let anchor = anchor_from_trusted_cert(last).map_err(invalid)?;
+    let leaf = EndEntityCert::try_from(leaf).map_err(invalid)?;
     let algorithms =
         rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all;
     let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds(now)));
     leaf.verify_for_usage(algorithms, &[anchor], between, now, KeyUsage::server_auth(), None, None)
-        .map_err(wrong)?;
+        .map_err(invalid)?;
     Ok(())
 }
 
@@ -74,23 +74,23 @@ mod tests {
     use super::*;
     use crate::certificates::testing::{certificate, now, with_key_of};
 
-    fn wanted(names: &[&str]) -> BTreeSet<String> {
+    fn expected(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
     #[test]
-    fn what_was_ordered_is_taken_and_nothing_else() {
+    fn only_what_was_ordered_is_accepted() {
         let issued = certificate("one", &["a.test", "b.test"]);
-        assert_eq!(prove(&issued, &wanted(&["a.test"]), now()), Ok(()));
-        assert!(prove(&issued, &wanted(&["c.test"]), now()).unwrap_err().contains("c.test"));
+        assert_eq!(verify(&issued, &expected(&["a.test"]), now()), Ok(()));
+        assert!(verify(&issued, &expected(&["c.test"]), now()).unwrap_err().contains("c.test"));
         let mixed = with_key_of(&issued, &certificate("two", &["a.test"]));
-        assert!(prove(&mixed, &wanted(&["a.test"]), now()).unwrap_err().contains("private key"));
+        assert!(verify(&mixed, &expected(&["a.test"]), now()).unwrap_err().contains("private key"));
         let later = now() + std::time::Duration::from_secs(40 * 24 * 3600);
-        assert!(prove(&issued, &wanted(&["a.test"]), later).unwrap_err().contains("expired"));
+        assert!(verify(&issued, &expected(&["a.test"]), later).unwrap_err().contains("expired"));
     }
 
     #[test]
-    fn a_chain_of_another_authority_is_refused() {
+    fn a_chain_of_another_authority_is_rejected() {
         let authority = |name: &str| {
             let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -104,12 +104,12 @@ mod tests {
             .unwrap()
             .signed_by(&key, &issuer)
             .unwrap();
-        assert_eq!(chain_holds(&[leaf.der().clone(), good.der().clone()], now()), Ok(()));
-        assert!(chain_holds(&[leaf.der().clone(), other.der().clone()], now()).is_err());
+        assert_eq!(verify_chain(&[leaf.der().clone(), good.der().clone()], now()), Ok(()));
+        assert!(verify_chain(&[leaf.der().clone(), other.der().clone()], now()).is_err());
         assert_eq!(
-            chain_holds(&[leaf.der().clone()], now()),
+            verify_chain(&[leaf.der().clone()], now()),
             Ok(()),
-            "a leaf alone may be all there is"
+            "a chain may consist of the leaf alone"
         );
     }
 }

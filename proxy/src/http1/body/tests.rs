@@ -1,6 +1,6 @@
 use super::*;
 
-/// Decodes `pieces` as they arrive; the data, the trailers as text, and whether the end was
+/// Decodes `pieces` in order; returns the data, the trailers as text, and whether the end was
 /// reached.
 fn decode(mut decoder: Decoder, pieces: &[&[u8]]) -> Result<(Vec<u8>, String, bool), Broken> {
     let mut octets = BytesMut::new();
@@ -24,7 +24,7 @@ fn decode(mut decoder: Decoder, pieces: &[&[u8]]) -> Result<(Vec<u8>, String, bo
 }
 
 #[test]
-fn chunks_are_read_however_they_are_split() {
+fn chunks_are_decoded_at_every_split() {
     let body = b"5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nX-Sum: 1\r\n\r\n";
     for split in 0..=body.len() {
         let (data, trailers, ended) =
@@ -36,7 +36,7 @@ fn chunks_are_read_however_they_are_split() {
 }
 
 #[test]
-fn what_follows_a_body_is_left_alone() {
+fn octets_after_the_body_stay_in_the_buffer() {
     let mut octets = BytesMut::from(&b"abcGET"[..]);
     let mut decoder = Decoder::exact(3);
     assert!(
@@ -47,7 +47,7 @@ fn what_follows_a_body_is_left_alone() {
 }
 
 #[test]
-fn odd_chunks_are_refused() {
+fn malformed_chunks_are_rejected() {
     for body in [
         &b"5 \r\nhello\r\n0\r\n\r\n"[..],
         b"0x5\r\nhello\r\n0\r\n\r\n",
@@ -76,7 +76,7 @@ fn odd_chunks_are_refused() {
 }
 
 #[test]
-fn the_end_of_a_connection_ends_only_bodies_that_it_may_end() {
+fn end_of_input_completes_only_bodies_delimited_by_close() {
     assert!(Decoder::UntilClose.end_of_input().is_ok());
     assert!(Decoder::Tunnel.end_of_input().is_ok());
     assert_eq!(Decoder::exact(1).end_of_input(), Err(Broken::Closed));
@@ -93,7 +93,7 @@ fn sizes_are_written_in_hexadecimal() {
 }
 
 #[test]
-fn a_body_longer_or_shorter_than_announced_is_told() {
+fn a_body_longer_or_shorter_than_announced_is_an_error() {
     let mut out = BytesMut::new();
     let mut encoder = Encoder::Exact(3);
     assert!(encoder.before_data(2, &mut out));

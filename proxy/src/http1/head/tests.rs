@@ -10,14 +10,14 @@ fn reason(text: &str) -> &'static str {
     read(text).expect_err("is refused").reason
 }
 
-fn answer(text: &str, asked: Asked) -> Result<ParsedResponse, Broken> {
-    response(BytesMut::from(text.as_bytes()), LIMITS, asked)
+fn read_response(text: &str, context: ResponseContext) -> Result<ParsedResponse, Broken> {
+    response(BytesMut::from(text.as_bytes()), LIMITS, context)
 }
 
-const GET: Asked = Asked { head: false, upgrade: false };
+const GET: ResponseContext = ResponseContext { head: false, upgrade: false };
 
 #[test]
-fn a_request_is_read_in_all_its_parts() {
+fn a_request_is_parsed() {
     let head = read("POST /a?b=c HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nX-A:  v \r\n\r\n")
         .expect("is well-formed");
     assert_eq!(head.method, Method::POST);
@@ -29,7 +29,7 @@ fn a_request_is_read_in_all_its_parts() {
 }
 
 #[test]
-fn an_absolute_target_gives_its_authority_as_written() {
+fn an_absolute_target_keeps_its_authority_as_written() {
     for (target, path) in
         [("http://H:80/x?y", "/x?y"), ("http://H:80", "/"), ("http://H:80?q", "/?q")]
     {
@@ -46,7 +46,7 @@ fn an_absolute_target_gives_its_authority_as_written() {
 }
 
 #[test]
-fn what_two_parsers_could_frame_differently_is_refused() {
+fn ambiguous_framing_is_rejected() {
     for (fields, expected) in [
         ("Content-Length: 5\r\nTransfer-Encoding: chunked", "length_and_coding"),
         ("Transfer-Encoding: chunked\r\nContent-Length: 5", "length_and_coding"),
@@ -75,7 +75,7 @@ fn what_two_parsers_could_frame_differently_is_refused() {
 }
 
 #[test]
-fn odd_request_lines_are_refused() {
+fn malformed_request_lines_are_rejected() {
     for (line, expected) in [
         ("GET  / HTTP/1.1", "bad_request_line"),
         ("GET / HTTP/1.2", "bad_version"),
@@ -91,13 +91,13 @@ fn odd_request_lines_are_refused() {
 }
 
 #[test]
-fn more_fields_than_allowed_are_refused() {
+fn too_many_fields_are_rejected() {
     let fields = "X: y\r\n".repeat(9);
     assert_eq!(reason(&format!("GET / HTTP/1.1\r\n{fields}\r\n")), "too_many_headers");
 }
 
 #[test]
-fn a_head_is_found_however_it_is_split() {
+fn the_end_of_a_head_is_found_at_every_split() {
     let octets = b"GET / HTTP/1.1\r\nHost: h\r\n\r\nrest";
     for split in 0..octets.len() {
         let mut scanner = HeadScanner::default();
@@ -108,7 +108,7 @@ fn a_head_is_found_however_it_is_split() {
 }
 
 #[test]
-fn line_ends_without_carriage_return_are_refused() {
+fn bare_line_feeds_are_rejected() {
     for octets in [
         &b"GET / HTTP/1.1\nHost: h\r\n\r\n"[..],
         b"GET / HTTP/1.1\r\nHost: h\n\r\n",
@@ -124,7 +124,7 @@ fn line_ends_without_carriage_return_are_refused() {
 }
 
 #[test]
-fn a_head_over_the_limit_is_refused_whether_or_not_its_end_is_there() {
+fn a_head_over_the_limit_is_rejected_complete_or_not() {
     let long_line = [b"GET /".to_vec(), vec![b'a'; 200]].concat();
     assert_eq!(HeadScanner::default().scan(&long_line, 100), Err(HeadFault::TooLong { lines: 0 }));
     let whole = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; 200], b"\r\n\r\n".to_vec()].concat();
@@ -132,9 +132,9 @@ fn a_head_over_the_limit_is_refused_whether_or_not_its_end_is_there() {
 }
 
 #[test]
-fn a_response_body_ends_as_its_head_and_its_request_say() {
-    let head = Asked { head: true, ..GET };
-    for (text, asked, expected) in [
+fn response_framing_depends_on_the_head_and_the_request() {
+    let head = ResponseContext { head: true, ..GET };
+    for (text, context, expected) in [
         ("200 OK\r\nContent-Length: 5", GET, ResponseBody::Exact(5)),
         ("200 OK\r\nTransfer-Encoding: chunked", GET, ResponseBody::Chunked),
         ("200 OK", GET, ResponseBody::UntilClose),
@@ -142,15 +142,16 @@ fn a_response_body_ends_as_its_head_and_its_request_say() {
         ("304 Not Modified\r\nContent-Length: 5", GET, ResponseBody::None),
         ("204 No Content", GET, ResponseBody::None),
         ("103 Early Hints", GET, ResponseBody::None),
-        ("101 Switching Protocols", Asked { upgrade: true, ..GET }, ResponseBody::Tunnel),
+        ("101 Switching Protocols", ResponseContext { upgrade: true, ..GET }, ResponseBody::Tunnel),
     ] {
-        let parsed = answer(&format!("HTTP/1.1 {text}\r\n\r\n"), asked).expect("is well-formed");
+        let parsed =
+            read_response(&format!("HTTP/1.1 {text}\r\n\r\n"), context).expect("is well-formed");
         assert_eq!(parsed.body, expected, "{text}");
     }
 }
 
 #[test]
-fn a_response_that_could_be_read_in_two_ways_is_broken() {
+fn an_ambiguous_response_is_an_error() {
     for text in [
         "200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked",
         "200 OK\r\nContent-Length: 5\r\nContent-Length: 6",
@@ -161,16 +162,16 @@ fn a_response_that_could_be_read_in_two_ways_is_broken() {
         "099 Too Low",
         "20 Short",
     ] {
-        assert!(answer(&format!("HTTP/1.1 {text}\r\n\r\n"), GET).is_err(), "{text}");
+        assert!(read_response(&format!("HTTP/1.1 {text}\r\n\r\n"), GET).is_err(), "{text}");
     }
 }
 
 #[test]
-fn a_connection_is_kept_only_where_both_ends_may_think_so() {
-    let kept = |text: &str| answer(text, GET).expect("is well-formed").keep_alive;
-    assert!(kept("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"));
-    assert!(!kept("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: x, Close\r\n\r\n"));
-    assert!(!kept("HTTP/1.1 200 OK\r\n\r\n"));
-    assert!(!kept("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"));
-    assert!(kept("HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n"));
+fn a_connection_persists_only_if_both_ends_agree() {
+    let persists = |text: &str| read_response(text, GET).expect("is well-formed").keep_alive;
+    assert!(persists("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"));
+    assert!(!persists("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: x, Close\r\n\r\n"));
+    assert!(!persists("HTTP/1.1 200 OK\r\n\r\n"));
+    assert!(!persists("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"));
+    assert!(persists("HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n"));
 }

@@ -1,4 +1,4 @@
-//! Reads header blocks, and keeps the table that the other side writes into.
+//! Decodes header blocks, and maintains the dynamic table.
 
 use std::collections::VecDeque;
 
@@ -6,24 +6,23 @@ use http::{HeaderName, HeaderValue};
 
 use super::{Field, Name, Undecodable, huffman, table};
 
-/// How large the table may become, in octets: what holds where nothing else was said (RFC 9113
-/// §6.5.2).
+/// Maximum size of the dynamic table in octets: the default (RFC 9113 §6.5.2).
 const TABLE: usize = 4096;
-/// What each entry costs beside its octets (RFC 7541 §4.1).
+/// Overhead of each entry in octets (RFC 7541 §4.1).
 const ENTRY: usize = 32;
 
-/// What reads the header blocks of one connection, in their order.
+/// Decodes the header blocks of one connection, in order.
 #[derive(Debug)]
 pub(crate) struct Decoder {
-    /// The newest first.
+    /// Newest first.
     entries: VecDeque<Field>,
-    /// Octets of all entries, and how many there may be now.
+    /// Size of all entries in octets, and its current limit.
     size: usize,
     limit: usize,
     scratch: Vec<u8>,
 }
 
-/// What is left of a header block.
+/// The unread part of a header block.
 struct Rest<'b>(&'b [u8]);
 
 // === impl Decoder ===
@@ -35,29 +34,29 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Hands over the fields of a header block.
+    /// Decodes a header block and calls `take` for each field.
     ///
     /// # Errors
-    /// It cannot be read; the fields before the fault have been handed over.
+    /// It cannot be decoded; `take` was called for the fields before the error.
     pub(crate) fn decode(
         &mut self,
         block: &[u8],
         mut take: impl FnMut(Field),
     ) -> Result<(), Undecodable> {
         let mut rest = Rest(block);
-        let mut is_begun = false;
+        let mut has_fields = false;
         while let Some(first) = rest.0.first().copied() {
             if first & 0xe0 == 0x20 {
                 // RFC 7541 §4.2: only before the first field.
                 let limit = rest.integer(5)?;
-                if is_begun || limit > TABLE {
+                if has_fields || limit > TABLE {
                     return Err(Undecodable);
                 }
                 self.limit = limit;
                 self.evict(0);
                 continue;
             }
-            is_begun = true;
+            has_fields = true;
             if first & 0x80 != 0 {
                 let index = rest.integer(7)?;
                 take(self.entry(index)?);
@@ -110,7 +109,7 @@ impl Decoder {
 
     fn insert(&mut self, field: Field) {
         self.evict(field.octets);
-        // What is larger than the whole table empties it, and that is no error (RFC 7541 §4.4).
+        // An entry larger than the table empties it, which is not an error (RFC 7541 §4.4).
         if field.octets <= self.limit {
             self.size += field.octets;
             self.entries.push_front(field);
@@ -123,7 +122,7 @@ impl Decoder {
         assert!(self.size <= self.limit && self.limit <= TABLE);
     }
 
-    /// Makes room for so many octets.
+    /// Evicts entries until there is room for `octets`.
     fn evict(&mut self, octets: usize) {
         while self.size + octets > self.limit
             && let Some(field) = self.entries.pop_back()
@@ -150,8 +149,8 @@ impl<'b> Rest<'b> {
         Ok(*first)
     }
 
-    /// An integer that begins in the lower `bits` of the next octet (RFC 7541 §5.1). None that
-    /// means something has more than 28 bits.
+    /// Reads an integer with a prefix of `bits` bits (RFC 7541 §5.1). No valid value exceeds 28
+    /// bits beyond the prefix.
     fn integer(&mut self, bits: u32) -> Result<usize, Undecodable> {
         let most = (1_u8 << bits) - 1;
         let mut value = usize::from(self.octet()? & most);

@@ -1,4 +1,4 @@
-//! Writes header blocks: each field for itself, in plain octets.
+//! Encodes header blocks: each field independently, without Huffman coding.
 
 use http::{HeaderName, HeaderValue, header};
 
@@ -6,22 +6,22 @@ use super::table;
 
 /// A literal field without indexing (RFC 7541 §6.2.2).
 const LITERAL: u8 = 0x00;
-/// One that no intermediary may put into a table either (RFC 7541 §6.2.3).
+/// A literal field that intermediaries must not index either (RFC 7541 §6.2.3).
 const NEVER_INDEXED: u8 = 0x10;
 const INDEXED: u8 = 0x80;
 
-/// Writes an entry of the static table.
+/// Writes an entry of the static table by its index.
 pub(crate) fn indexed(index: u8, out: &mut Vec<u8>) {
     out.push(INDEXED | index);
 }
 
-/// Writes a value under the name of an entry of the static table.
+/// Writes a field with the name of a static table entry.
 pub(crate) fn literal(index: u8, value: &[u8], out: &mut Vec<u8>) {
     integer(LITERAL, 4, usize::from(index), out);
     string(value, out);
 }
 
-/// Writes a value under a name that the static table does not have.
+/// Writes a field whose name is not in the static table.
 pub(crate) fn named(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.push(LITERAL);
     string(name.as_bytes(), out);
@@ -48,8 +48,8 @@ fn string(octets: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(octets);
 }
 
-/// An integer in the lower `bits` of an octet whose upper ones are `form`, and as many octets as it
-/// needs (RFC 7541 §5.1).
+/// Writes an integer with a prefix of `bits` bits in an octet whose upper bits are `form` (RFC 7541
+/// §5.1).
 fn integer(form: u8, bits: u32, value: usize, out: &mut Vec<u8>) {
     let most = (1_usize << bits) - 1;
     if value < most {

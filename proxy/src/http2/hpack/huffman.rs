@@ -1,8 +1,8 @@
-//! The Huffman code of HPACK (RFC 7541 §5.2), for reading. What is written is written as it is.
+//! The Huffman decoder of HPACK (RFC 7541 §5.2). The gateway never encodes with it.
 
-/// How many bits the code of each octet has, and that of the end of the string (RFC 7541 Appendix
-/// B). The code is canonical: shorter codes come first, and those of one length in the order of
-/// their octets. So the lengths are all of it.
+/// Code lengths in bits of each octet and of the end of string (RFC 7541 Appendix B).
+///
+/// The code is canonical: ordered by length, then by octet. So the lengths define it.
 const LENGTHS: [u8; 257] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28,
     28, 28, 28, 28, 28, 28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5,
@@ -16,25 +16,25 @@ const LENGTHS: [u8; 257] = [
     22, 25, 25, 24, 24, 26, 23, 26, 27, 26, 26, 27, 27, 27, 27, 27, 28, 27, 27, 27, 27, 27, 26, 30,
 ];
 const LONGEST: usize = 30;
-/// Codes up to this length are looked up at once: those of nearly everything that stands in header
-/// fields.
+/// Codes up to this length are found with one lookup: nearly all that occur in header fields.
 const QUICK: u32 = 8;
 
 static CODE: Code = Code::new();
 
 struct Code {
-    /// By the next eight bits: an octet, and the length of its code; 0 for codes that are longer.
+    /// By the next eight bits: an octet, and the length of its code; 0 for longer codes.
     quick: [(u8, u8); 1 << QUICK],
-    /// By length: the first code of a longer length, moved to the upper end of 32 bits.
+    /// By length: the first longer code, left-aligned in 32 bits.
     ends: [u64; LONGEST + 1],
-    /// By length: what is added to a code to have its place in `octets`.
-    places: [u64; LONGEST + 1],
-    /// In the order of their codes; 256 is the end of the string.
+    /// By length: the difference between a code and its index in `octets`.
+    offsets: [u64; LONGEST + 1],
+    /// In the order of their codes; 256 is the end of string.
     octets: [u16; 257],
 }
 
-/// Appends what `from` stands for. `None` where it stands for nothing: a code that is cut off,
-/// padding that is none, or the end of the string within it.
+/// Decodes `from` and appends it to `into`.
+///
+/// Returns `None` for a truncated code, invalid padding, or an end of string within it.
 pub(super) fn decode(from: &[u8], into: &mut Vec<u8>) -> Option<()> {
     let mut octets = from.iter();
     let (mut window, mut bits) = (0_u64, 0_u32);
@@ -47,8 +47,8 @@ pub(super) fn decode(from: &[u8], into: &mut Vec<u8>) -> Option<()> {
         }
         let (octet, length) = CODE.find((window >> 32) as u32)?;
         if length > bits {
-            // What is left must be the beginning of the end of the string, which is nothing but
-            // ones, and less than an octet.
+            // The padding must be a prefix of the end of string, which is all ones, and shorter
+            // than an octet.
             let is_padding = bits < 8 && window.leading_ones() >= bits;
             return is_padding.then_some(());
         }
@@ -66,16 +66,16 @@ impl Code {
         let mut code = Self {
             quick: [(0, 0); 1 << QUICK],
             ends: [0; LONGEST + 1],
-            places: [0; LONGEST + 1],
+            offsets: [0; LONGEST + 1],
             octets: [0; 257],
         };
-        let (mut next, mut place, mut length) = (0_u64, 0_usize, 1_usize);
+        let (mut next, mut index, mut length) = (0_u64, 0_usize, 1_usize);
         while length <= LONGEST {
-            code.places[length] = (place as u64).wrapping_sub(next);
+            code.offsets[length] = (index as u64).wrapping_sub(next);
             let mut octet = 0;
             while octet < LENGTHS.len() {
                 if LENGTHS[octet] as usize == length {
-                    code.octets[place] = octet as u16;
+                    code.octets[index] = octet as u16;
                     if length <= QUICK as usize {
                         let unused = QUICK as usize - length;
                         let mut rest = 0;
@@ -85,7 +85,7 @@ impl Code {
                             rest += 1;
                         }
                     }
-                    place += 1;
+                    index += 1;
                     next += 1;
                 }
                 octet += 1;
@@ -97,7 +97,7 @@ impl Code {
         code
     }
 
-    /// Which octet's code 32 bits begin with, and how many bits it has.
+    /// Returns the octet whose code starts at the highest bit, and the code's length.
     fn find(&self, bits: u32) -> Option<(u16, u32)> {
         let (octet, length) = self.quick.get((bits >> (32 - QUICK)) as usize).copied()?;
         if length > 0 {
@@ -107,8 +107,9 @@ impl Code {
         let longer = self.ends.iter().enumerate().skip(QUICK as usize + 1);
         let (length, _) = longer.into_iter().find(|(_, end)| bits < **end)?;
         let code = bits >> (32 - length);
-        let octet =
-            self.octets.get(usize::try_from(code.wrapping_add(*self.places.get(length)?)).ok()?)?;
+        let octet = self
+            .octets
+            .get(usize::try_from(code.wrapping_add(*self.offsets.get(length)?)).ok()?)?;
         Some((*octet, u32::try_from(length).ok()?))
     }
 }

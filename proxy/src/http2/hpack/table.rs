@@ -4,10 +4,10 @@ use http::header;
 
 use super::Name;
 
-/// How many entries it has; the first has the index 1.
+/// Number of entries; the first has the index 1.
 pub(super) const LENGTH: usize = 61;
 
-/// Name, the name's length in octets, and value.
+/// The entries: name, the name's length in octets, and value.
 pub(super) static ENTRIES: [(Name, usize, &str); LENGTH] = [
     (Name::Pseudo, 10, ""),
     (Name::Pseudo, 7, "GET"),
@@ -72,7 +72,7 @@ pub(super) static ENTRIES: [(Name, usize, &str); LENGTH] = [
     (Name::Field(header::WWW_AUTHENTICATE), 16, ""),
 ];
 
-/// The index of an entry with this name.
+/// Returns the index of an entry with this name.
 pub(super) fn index(name: &str) -> Option<u8> {
     Some(match name {
         "accept-charset" => 15,

@@ -29,9 +29,9 @@ fn fields(expected: &[(&str, &str)]) -> Result<Vec<(String, String)>, Undecodabl
     Ok(expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
 }
 
-/// RFC 7541 Appendix C.5: responses in plain octets, with a table of 256 octets.
+/// RFC 7541 Appendix C.5: responses without Huffman coding, with a table of 256 octets.
 #[test]
-fn plain_responses_of_the_rfc_are_read() {
+fn rfc_responses_without_huffman_coding_are_decoded() {
     let mut decoder = Decoder::default();
     assert_eq!(decode(&mut decoder, &octets("3fe101")), fields(&[]), "a table of 256 octets");
     let first = "4803 3330 3258 0770 7269 7661 7465 611d 4d6f 6e2c 2032 3120 4f63 7420 3230 3133
@@ -64,9 +64,9 @@ fn plain_responses_of_the_rfc_are_read() {
     );
 }
 
-/// RFC 7541 Appendix C.6: the same, by the Huffman code.
+/// RFC 7541 Appendix C.6: the same with Huffman coding.
 #[test]
-fn coded_responses_of_the_rfc_are_read() {
+fn rfc_responses_with_huffman_coding_are_decoded() {
     let mut decoder = Decoder::default();
     assert_eq!(decode(&mut decoder, &octets("3fe101")), fields(&[]));
     let first = "4882 6402 5885 aec3 771a 4b61 96d0 7abe 9410 54d4 44a8 2005 9504 0b81 66e0 82a6 \
@@ -89,27 +89,27 @@ fn coded_responses_of_the_rfc_are_read() {
 }
 
 #[test]
-fn what_cannot_be_read_is_refused() {
+fn undecodable_blocks_are_rejected() {
     for (block, why) in [
         ("80", "index 0"),
-        ("be", "an entry that is not there"),
-        ("ff80808080 01", "an index beyond all measure"),
-        ("ff", "an integer that is cut off"),
-        ("4003 6162", "a name that is cut off"),
-        ("0003 6162 6301", "a value that is cut off"),
-        ("88 3fe101", "a size after the first field"),
-        ("3fe21f", "a table larger than was allowed"),
-        ("4883 64 0e fe", "padding that is not all ones"),
-        ("4882 64ff ff", "not a string of that length"),
-        ("5881 ff", "eight ones are no padding"),
-        ("5884 ffff fffc", "the end of the string within it"),
+        ("be", "an entry that does not exist"),
+        ("ff80808080 01", "an index that is too large"),
+        ("ff", "a truncated integer"),
+        ("4003 6162", "a truncated name"),
+        ("0003 6162 6301", "a truncated value"),
+        ("88 3fe101", "a size update after the first field"),
+        ("3fe21f", "a table larger than allowed"),
+        ("4883 64 0e fe", "padding with zeros"),
+        ("4882 64ff ff", "a truncated string"),
+        ("5881 ff", "padding of eight ones"),
+        ("5884 ffff fffc", "an end of string within the string"),
     ] {
         assert_eq!(decode(&mut Decoder::default(), &octets(block)), Err(Undecodable), "{why}");
     }
 }
 
 #[test]
-fn what_is_read_but_malformed_keeps_its_place_in_the_table() {
+fn malformed_fields_are_kept_in_the_dynamic_table() {
     let mut decoder = Decoder::default();
     // `A: b`, then `c: d` with a control character in its value, then `e: f`.
     let read = decode(&mut decoder, &octets("4001 4101 62 4001 6301 01 4001 6501 66")).unwrap();
@@ -121,7 +121,7 @@ fn what_is_read_but_malformed_keeps_its_place_in_the_table() {
 }
 
 #[test]
-fn secrets_are_written_so_that_nobody_puts_them_into_a_table() {
+fn secrets_are_never_indexed() {
     let write = |name: HeaderName, value: HeaderValue| {
         let mut out = Vec::new();
         field(&name, &value, &mut out);
@@ -149,7 +149,7 @@ fn any_field() -> impl Strategy<Value = (HeaderName, HeaderValue)> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_again(written in prop::collection::vec(any_field(), 0..20)) {
+    fn encoded_fields_round_trip(written in prop::collection::vec(any_field(), 0..20)) {
         let mut block = Vec::new();
         for (name, value) in &written {
             field(name, value, &mut block);
@@ -161,7 +161,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_comes_the_table_stays_within_its_bound(blocks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..10)) {
+    fn the_table_stays_within_its_limit(blocks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..10)) {
         let mut decoder = Decoder::default();
         for block in blocks {
             let _ = decoder.decode(&block, |field| assert!(field.octets >= 32));

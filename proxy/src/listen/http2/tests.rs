@@ -11,11 +11,11 @@ use super::*;
 use crate::exchange::Source;
 use crate::listen::drain::Drains;
 
-/// What the streams' tasks saw.
+/// What the streams' tasks observed.
 type Seen = Rc<RefCell<Vec<String>>>;
 
 #[tokio::test(start_paused = true)]
-async fn a_request_with_body_and_trailers_is_answered_with_body_and_trailers() {
+async fn bodies_and_trailers_pass_in_both_directions() {
     with_client(echo, async |mut client, _| {
         let request =
             Request::post("https://host/path?query").header("x-field", "value").body(()).unwrap();
@@ -32,7 +32,7 @@ async fn a_request_with_body_and_trailers_is_answered_with_body_and_trailers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_data_frame_ends_the_stream() {
+async fn the_last_data_frame_carries_end_stream() {
     with_client(
         async |_, _, mut respond: Responder| {
             respond.head(head(200), BodyLength::Exact(10));
@@ -75,7 +75,7 @@ async fn a_response_without_a_body_is_one_frame() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn interim_responses_are_sent_before_the_final_one_but_never_a_101() {
+async fn interim_responses_are_sent_except_101() {
     with_client(
         async |_, _, mut respond: Responder| {
             for status in [101, 100, 103] {
@@ -96,7 +96,7 @@ async fn interim_responses_are_sent_before_the_final_one_but_never_a_101() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_websocket_is_a_tunnel_answered_with_200() {
+async fn a_websocket_is_accepted_with_200_and_tunnelled() {
     with_client(
         async |request, mut body: RequestBody, mut respond: Responder| {
             let request: RequestHead = request.unwrap();
@@ -129,7 +129,7 @@ async fn a_websocket_is_a_tunnel_answered_with_200() {
                 stream.send_data(text.into(), false).unwrap();
                 assert_eq!(body.data().await.unwrap().unwrap(), text);
             }
-            // Half-closed, it still echoes, and then ends too.
+            // After the client closes its half, the echo completes and the stream closes.
             stream.send_data("end".into(), true).unwrap();
             assert_eq!(body.data().await.unwrap().unwrap(), "end");
             assert!(
@@ -142,7 +142,7 @@ async fn a_websocket_is_a_tunnel_answered_with_200() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_before_the_end_of_the_request_resets_the_rest_with_no_error() {
+async fn a_response_before_the_end_of_the_request_resets_the_stream_with_no_error() {
     with_client(
         async |_, _, mut respond: Responder| {
             respond.head(head(413), BodyLength::None);
@@ -158,7 +158,7 @@ async fn an_answer_before_the_end_of_the_request_resets_the_rest_with_no_error()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_that_is_broken_off_is_reset() {
+async fn an_aborted_response_resets_the_stream() {
     with_client(
         async |_, _, mut respond: Responder| {
             respond.head(head(200), BodyLength::Exact(10));
@@ -181,7 +181,7 @@ async fn a_response_that_is_broken_off_is_reset() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_ends_without_an_answer_resets_its_stream() {
+async fn a_task_that_returns_without_a_response_resets_its_stream() {
     with_client(
         async |_, _, _| {},
         async |mut client, _| {
@@ -193,7 +193,7 @@ async fn a_task_that_ends_without_an_answer_resets_its_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_cancels_is_gone_before_and_after_the_head() {
+async fn cancellation_is_reported_before_and_after_the_response_head() {
     let seen = Seen::default();
     let tasks = Rc::clone(&seen);
     with_client(
@@ -203,7 +203,7 @@ async fn a_client_that_cancels_is_gone_before_and_after_the_head() {
                 if request.unwrap().method == Method::POST {
                     respond.head(head(200), BodyLength::Unknown);
                 }
-                poll_fn(|cx| respond.poll_gone(cx)).await;
+                poll_fn(|cx| respond.poll_client_closed(cx)).await;
                 seen.borrow_mut().push("gone".to_owned());
             }
         },
@@ -222,14 +222,14 @@ async fn a_client_that_cancels_is_gone_before_and_after_the_head() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_connection_is_gone_too() {
-    let (gone, mut told) = tokio::sync::mpsc::channel(1);
+async fn a_lost_connection_is_reported_as_gone() {
+    let (gone, mut reports) = tokio::sync::mpsc::channel(1);
     in_local_set(async {
         let (_, io, _) = server(
             move |_, _, mut respond: Responder| {
                 let gone = gone.clone();
                 async move {
-                    poll_fn(|cx| respond.poll_gone(cx)).await;
+                    poll_fn(|cx| respond.poll_client_closed(cx)).await;
                     gone.send(()).await.unwrap();
                 }
             },
@@ -240,17 +240,17 @@ async fn a_lost_connection_is_gone_too() {
         let (_response, _stream) = client.send_request(get(), true).unwrap();
         tokio::time::sleep(Duration::from_millis(1)).await;
         connection.abort();
-        told.recv().await.unwrap();
+        reports.recv().await.unwrap();
     })
     .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_sends_no_more_than_its_window_before_the_body_is_read() {
+async fn the_request_window_opens_only_as_the_body_is_read() {
     with_client(
         async |_, mut body: RequestBody, respond: Responder| {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            // The frame counts as read when the next one is asked for.
+            // A frame counts as read when the next one is polled.
             poll_fn(|cx| body.poll_frame(cx)).await;
             pending::<()>().await;
             drop(respond);
@@ -268,8 +268,7 @@ async fn a_client_sends_no_more_than_its_window_before_the_body_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_is_taken_no_faster_than_the_client_reads_and_the_writer_is_woken_when_it_does()
-{
+async fn a_response_is_accepted_no_faster_than_the_client_reads() {
     let pushed = Rc::new(Cell::new(0_usize));
     let counter = Rc::clone(&pushed);
     with_client(
@@ -291,7 +290,7 @@ async fn a_response_is_taken_no_faster_than_the_client_reads_and_the_writer_is_w
             let (response, _) = client.send_request(get(), true).unwrap();
             let body = response.await.unwrap().into_body();
             tokio::time::sleep(Duration::from_secs(1)).await;
-            // The window of 64 KiB less one octet, 64 KiB in h2, and one frame that is held back.
+            // The window of 64 KiB less one octet, 64 KiB in h2, and one frame in the sink.
             assert!((112 * 1024..=144 * 1024).contains(&pushed.get()), "{}", pushed.get());
             let (body, _) = read(body).await.unwrap();
             assert_eq!(body.len(), 1 << 20);
@@ -303,7 +302,7 @@ async fn a_response_is_taken_no_faster_than_the_client_reads_and_the_writer_is_w
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_is_not_flushed_while_the_client_gives_no_window() {
+async fn a_response_is_not_flushed_without_a_window() {
     let flushed = Rc::new(Cell::new(false));
     let flag = Rc::clone(&flushed);
     in_local_set(async {
@@ -344,7 +343,7 @@ async fn a_response_is_not_flushed_while_the_client_gives_no_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_small_responses_are_few_writes() {
+async fn many_small_responses_are_coalesced_into_few_writes() {
     in_local_set(async {
         let (io, theirs) = duplex(1 << 20);
         let (counted, writes) = CountedWrites::new(io);
@@ -380,7 +379,7 @@ async fn many_small_responses_are_few_writes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_says_nothing_is_closed_after_the_handshake_timeout() {
+async fn a_silent_client_is_closed_after_the_handshake_timeout() {
     in_local_set(async {
         let (served, mut io, settings) = server(echo, settings());
         let start = Instant::now();
@@ -394,7 +393,7 @@ async fn a_client_that_says_nothing_is_closed_after_the_handshake_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_without_streams_is_closed_after_its_idle_time_with_goaway() {
+async fn an_idle_connection_is_closed_with_goaway() {
     with_client(echo, async |mut client, settings| {
         let start = Instant::now();
         client.send_request(get(), true).unwrap().0.await.unwrap();
@@ -429,12 +428,12 @@ async fn a_connection_with_a_stream_is_not_idle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_died_is_found_by_a_ping() {
+async fn a_dead_client_is_detected_by_a_ping() {
     in_local_set(async {
         let (served, io, _) = server(
             async |_, _, mut respond: Responder| {
                 respond.head(head(200), BodyLength::Unknown);
-                poll_fn(|cx| respond.poll_gone(cx)).await;
+                poll_fn(|cx| respond.poll_client_closed(cx)).await;
             },
             settings(),
         );
@@ -442,7 +441,7 @@ async fn a_client_that_died_is_found_by_a_ping() {
         let mut connection = Box::pin(connection);
         let (response, _stream) = client.send_request(get(), true).unwrap();
         tokio::select! { _ = &mut connection => panic!("closed"), response = response => { response.unwrap(); } }
-        // From here nobody drives the client.
+        // The client is not polled any more.
         let start = Instant::now();
         served.await.unwrap();
         assert!((50..=70).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
@@ -451,7 +450,7 @@ async fn a_client_that_died_is_found_by_a_ping() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_draining_connection_finishes_its_streams_and_takes_no_new_ones() {
+async fn a_draining_connection_completes_its_streams_and_accepts_no_new_ones() {
     in_local_set(async {
         let (io, theirs) = duplex(1 << 20);
         let settings = settings();
@@ -485,20 +484,20 @@ async fn a_draining_connection_finishes_its_streams_and_takes_no_new_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn resets_by_the_hundred_are_allowed_once_and_then_the_connection_is_closed() {
+async fn a_connection_that_exceeds_the_reset_budget_is_closed() {
     let seen = Rc::new(Cell::new(0_u32));
     let counter = Rc::clone(&seen);
     with_client(
         move |_, _, mut respond: Responder| {
             counter.set(counter.get() + 1);
-            async move { poll_fn(|cx| respond.poll_gone(cx)).await }
+            async move { poll_fn(|cx| respond.poll_client_closed(cx)).await }
         },
         async |mut client, settings| {
             let closed = loop {
                 let Ok((response, mut stream)) = client.send_request(get(), true) else {
                     break client.send_request(get(), true);
                 };
-                // The task of the stream begins before it is reset.
+                // The stream's task starts before the reset.
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 stream.send_reset(Reason::CANCEL);
                 drop(response);
@@ -512,8 +511,8 @@ async fn resets_by_the_hundred_are_allowed_once_and_then_the_connection_is_close
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_h2_leaves_of_a_malformed_head_is_refused() {
-    // Each is a header block without compression.
+async fn malformed_heads_that_h2_accepts_are_rejected() {
+    // Each is an uncompressed header block.
     let method = block(":method", "GET");
     let rest =
         [block(":scheme", "https"), block(":authority", "host"), block(":path", "/")].concat();
@@ -540,7 +539,7 @@ async fn what_h2_leaves_of_a_malformed_head_is_refused() {
             Err("length_repeated"),
         ),
         (
-            "a path that is a question",
+            "a path of a query only",
             [&*method, &block(":scheme", "https"), &block(":path", "?")].concat(),
             Err("path_malformed"),
         ),
@@ -571,7 +570,7 @@ async fn what_h2_leaves_of_a_malformed_head_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_is_as_long_as_the_head_says() {
+async fn the_body_length_follows_from_the_head() {
     let rest =
         [block(":scheme", "https"), block(":authority", "host"), block(":path", "/")].concat();
     let post = [&*block(":method", "POST"), &rest].concat();
@@ -622,7 +621,7 @@ async fn it_works_over_real_sockets() {
     .await;
 }
 
-/// Sends the request back.
+/// Responds with the request's head and body.
 async fn echo(
     request: Result<RequestHead, Refusal>,
     mut body: RequestBody,
@@ -667,7 +666,7 @@ fn settings() -> Rc<Settings> {
     )
 }
 
-/// A handler that takes every request.
+/// A handler that accepts every request.
 fn always<F>(
     handle: impl Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> F,
 ) -> impl Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> Option<F> {
@@ -703,7 +702,7 @@ where
     .await;
 }
 
-/// The head that a header block written by hand is read as.
+/// Parses a raw header block.
 async fn head_of(fields: &[u8]) -> Result<RequestHead, Refusal> {
     head_in(fields, true).await
 }
@@ -728,10 +727,10 @@ async fn head_in(fields: &[u8], end: bool) -> Result<RequestHead, Refusal> {
         tokio::time::sleep(Duration::from_millis(1)).await;
     })
     .await;
-    seen.take().expect("h2 refused it")
+    seen.take().expect("h2 rejected it")
 }
 
-/// A field without compression (RFC 7541 §6.2.2).
+/// Encodes an uncompressed field (RFC 7541 §6.2.2).
 fn block(name: &str, value: &str) -> Vec<u8> {
     let mut field = vec![0, u8::try_from(name.len()).unwrap()];
     field.extend(name.as_bytes());
@@ -766,7 +765,7 @@ async fn read(mut body: RecvStream) -> Result<(Bytes, Option<HeaderMap>), h2::Er
     Ok((all.freeze(), body.trailers().await?))
 }
 
-/// Sends until no window is left, and gives the number of octets.
+/// Sends until no window is left, and returns the number of octets.
 async fn send_all_that_fits(stream: &mut h2::SendStream<Bytes>) -> usize {
     let mut sent = 0;
     stream.reserve_capacity(1 << 20);
@@ -782,7 +781,7 @@ async fn send_all_that_fits(stream: &mut h2::SendStream<Bytes>) -> usize {
     }
 }
 
-/// A transport that counts how often it is written to.
+/// A transport that counts writes.
 struct CountedWrites {
     io: DuplexStream,
     writes: Rc<Cell<usize>>,

@@ -1,9 +1,8 @@
-//! The state of one connection to a backend (RFC 9113): what was sent and received, without the
-//! transport.
+//! The state of one connection to a backend (RFC 9113), independent of the transport.
 //!
-//! What is to be sent is written into one buffer at once; the [`driver`](super::driver) moves it.
-//! So the task of an exchange costs no more than the frames that it writes, and what many of them
-//! wrote goes out together.
+//! Frames are written directly into one buffer, which the [`driver`](super::driver) writes to the
+//! transport. So an exchange's task only pays for its own frames, and the frames of many exchanges
+//! are sent in one write.
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -20,20 +19,20 @@ use crate::http2::frame::{self, MAX_PAYLOAD, MAX_WINDOW, PREFACE, WINDOW, flag, 
 use crate::http2::hpack::Decoder;
 use crate::upstream::exchange::{Failed, Message};
 
-/// Octets that may wait for the transport before streams must keep theirs.
+/// Buffered octets above which streams keep their data queued.
 const BOUND: usize = 64 * 1024;
-/// Octets of all frames together that may wait: answers to a backend that asks and does not read.
+/// Maximum buffered octets of all frames: answers to a backend that sends PINGs and does not read.
 const BACKLOG: usize = 4 * 1024 * 1024;
-/// Streams that are opened before the backend has said how many it takes (RFC 9113 §6.5.2
-/// recommends no less than this).
+/// Maximum streams before the backend's settings arrive (RFC 9113 §6.5.2 recommends a limit of at
+/// least this).
 const STREAMS_BEFORE_SETTINGS: usize = 100;
-/// Streams of one connection, whatever the backend allows: with more, they only wait for each
-/// other.
+/// Maximum streams of one connection, even if the backend allows more: they would only wait for
+/// each other.
 const STREAMS: usize = 250;
-/// Requests that wait for a stream.
+/// Maximum requests that wait for a stream.
 const WAITING: usize = 1024;
 
-/// Codes of errors (RFC 9113 §7).
+/// Error codes (RFC 9113 §7).
 pub(super) mod code {
     pub(in super::super) const NO_ERROR: u32 = 0x0;
     pub(in super::super) const PROTOCOL_ERROR: u32 = 0x1;
@@ -46,7 +45,7 @@ pub(super) mod code {
     pub(in super::super) const ENHANCE_YOUR_CALM: u32 = 0xb;
 }
 
-/// A connection that the backend broke, and the code to tell it.
+/// A protocol violation by the backend, with the error code for GOAWAY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fault(pub(super) u32);
 
@@ -62,46 +61,46 @@ struct Waiting {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) settings: ClientSettings,
-    /// Frames on their way to the transport.
+    /// Frames that wait for the transport.
     pub(super) out: Vec<u8>,
-    /// The task that moves them, while it waits.
+    /// Wakes the driver's task.
     driver: Option<Waker>,
     pub(super) decoder: Decoder,
     scratch: Vec<u8>,
-    /// Those that are open.
+    /// Open streams.
     pub(super) streams: HashMap<u32, Shared, FixedState>,
     waiting: VecDeque<Waiting>,
-    /// Streams with something to send, in turn.
+    /// Streams with something to send, served round-robin.
     sending: VecDeque<Shared>,
     pub(super) next_id: u32,
     /// New requests may be sent.
     pub(super) is_open: bool,
     pub(super) exchanges: usize,
 
-    /// What the backend allows.
+    /// Limits of the backend.
     pub(super) max_streams: usize,
     pub(super) initial_window: u32,
     pub(super) send_window: i64,
 
-    /// What it may still send, and octets that were read without telling it.
+    /// The receive window, and octets that were read and not yet added to it.
     pub(super) receive_window: u32,
     unannounced: u32,
 
-    /// A header block that has not come in whole, and its stream; whether it ends the stream.
+    /// An incomplete header block: its stream, whether it ends the stream, and its octets.
     pub(super) block: Option<(u32, bool, Vec<u8>)>,
     pub(super) has_settings: bool,
-    /// The backend takes extended CONNECT (RFC 8441 §3).
-    pub(super) takes_tunnels: bool,
-    /// Frames in a row that brought nothing, since the driver last looked.
+    /// The backend supports extended CONNECT (RFC 8441 §3).
+    pub(super) supports_tunnels: bool,
+    /// Consecutive frames without effect since the driver's last tick.
     pub(super) idle_frames: u32,
 }
 
 // === impl Connection ===
 
 impl Connection {
-    /// With what is to be sent first (RFC 9113 §3.4).
+    /// Creates a connection, and buffers its preface (RFC 9113 §3.4).
     pub(super) fn new(settings: ClientSettings) -> Self {
-        // As far as the protocol knows such windows.
+        // Limit the windows to what the protocol allows.
         let settings = ClientSettings {
             stream_window: settings.stream_window.min(MAX_WINDOW),
             connection_window: settings.connection_window.clamp(WINDOW, MAX_WINDOW),
@@ -136,27 +135,27 @@ impl Connection {
             unannounced: 0,
             block: None,
             has_settings: false,
-            takes_tunnels: false,
+            supports_tunnels: false,
             idle_frames: 0,
         }
     }
 
-    /// Streams that may be open at a time.
+    /// Returns the maximum number of open streams.
     pub(super) fn capacity(&self) -> usize {
         self.max_streams.min(STREAMS)
     }
 
-    /// Whether nothing is left to be done on it.
+    /// Whether it accepts no more requests, and the last one is complete.
     pub(super) fn is_done(&self) -> bool {
         !self.is_open && self.streams.is_empty() && self.waiting.is_empty()
     }
 
-    /// Whether more waits for the transport than can be asked for in good faith.
+    /// Whether the backend caused more buffered frames than [`BACKLOG`].
     pub(super) fn is_flooded(&self) -> bool {
         self.out.len() > BACKLOG
     }
 
-    /// Has the driver's task woken when there is something to send.
+    /// Registers the driver's task to be woken when there is something to send.
     pub(super) fn register(&mut self, cx: &Context<'_>) {
         if !self.driver.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.driver = Some(cx.waker().clone());
@@ -169,23 +168,23 @@ impl Connection {
         }
     }
 
-    /// Takes no new requests; the driver ends with the last stream.
+    /// Stops accepting requests; the driver closes the connection after the last stream.
     pub(super) fn close(&mut self) {
         self.is_open = false;
         self.wake_driver();
     }
 
-    /// Sends a request's head, or leaves it waiting for a stream.
+    /// Sends a request's head, or queues it until a stream is free.
     ///
     /// # Errors
-    /// Nothing was sent: the connection takes no requests, or too many wait for it.
+    /// Nothing was sent: the connection accepts no requests, or too many are queued.
     pub(super) fn request(&mut self, message: &Message<'_>, tls: bool) -> Result<Shared, Failed> {
         if !self.is_open {
             return Err(Failed::NotSent);
         }
         let is_finished = message.is_finished();
         let is_tunnel = message.body == BodyLength::Tunnel;
-        if is_tunnel && self.has_settings && !self.takes_tunnels {
+        if is_tunnel && self.has_settings && !self.supports_tunnels {
             return Err(Failed::NoWebSocket);
         }
         let stream: Shared =
@@ -197,9 +196,9 @@ impl Connection {
             stream.borrow_mut().tunnel =
                 Some(Tunnel { accept: head::websocket_accept(message.headers) });
         }
-        // Whether it takes a tunnel, the backend says in its settings.
-        let may_open = !is_tunnel || self.has_settings;
-        if may_open && self.waiting.is_empty() && self.streams.len() < self.capacity() {
+        // The backend's settings state whether it supports tunnels.
+        let can_open = !is_tunnel || self.has_settings;
+        if can_open && self.waiting.is_empty() && self.streams.len() < self.capacity() {
             self.open(&stream, &block, is_finished);
             self.scratch = block;
         } else if self.waiting.len() < WAITING {
@@ -215,7 +214,7 @@ impl Connection {
         let id = self.next_id;
         self.next_id += 2;
         if self.next_id > MAX_WINDOW {
-            // RFC 9113 §5.1.1: there are no more identifiers.
+            // RFC 9113 §5.1.1: identifiers are exhausted.
             self.is_open = false;
         }
         frame::headers(id, block, is_finished, &mut self.out);
@@ -225,11 +224,11 @@ impl Connection {
             state.send_window = i64::from(self.initial_window);
         }
         self.streams.insert(id, Rc::clone(stream));
-        self.list(stream);
+        self.schedule(stream);
         self.wake_driver();
     }
 
-    /// Opens streams for requests that wait, as many as may be.
+    /// Opens streams for queued requests, up to the limit.
     pub(super) fn open_waiting(&mut self) {
         while self.streams.len() < self.capacity() && self.next_id <= MAX_WINDOW {
             let is_tunnel = self
@@ -242,7 +241,7 @@ impl Connection {
             let Some(Waiting { stream, block, is_finished }) = self.waiting.pop_front() else {
                 return;
             };
-            if is_tunnel && !self.takes_tunnels {
+            if is_tunnel && !self.supports_tunnels {
                 stream.borrow_mut().fail(Cause::NoWebSocket);
                 continue;
             }
@@ -250,14 +249,14 @@ impl Connection {
         }
     }
 
-    /// Puts those that wait for a stream out of their misery: there will be none.
-    pub(super) fn refuse_waiting(&mut self) {
+    /// Fails all queued requests.
+    pub(super) fn fail_waiting(&mut self) {
         for waiting in self.waiting.drain(..) {
             waiting.stream.borrow_mut().fail(Cause::NotSent);
         }
     }
 
-    /// Queues octets of a request's body, and sends what may be sent now.
+    /// Queues data of a request's body, and sends what can be sent.
     pub(super) fn send(&mut self, stream: &Shared, data: Bytes, is_last: bool) {
         {
             let mut state = stream.borrow_mut();
@@ -272,7 +271,7 @@ impl Connection {
                 state.queue.push_back(data);
             }
         }
-        self.list(stream);
+        self.schedule(stream);
     }
 
     /// Ends a request's body with trailers.
@@ -284,35 +283,35 @@ impl Connection {
             }
             state.end = End::Trailers(trailers);
         }
-        self.list(stream);
+        self.schedule(stream);
     }
 
-    /// Has a stream send in its turn, if it can.
-    pub(super) fn list(&mut self, stream: &Shared) {
+    /// Schedules a stream for sending, if it can send.
+    pub(super) fn schedule(&mut self, stream: &Shared) {
         {
             let mut state = stream.borrow_mut();
-            if state.id == 0 || state.is_listed || !state.can_send() {
+            if state.id == 0 || state.is_scheduled || !state.can_send() {
                 return;
             }
-            state.is_listed = true;
+            state.is_scheduled = true;
         }
         self.sending.push_back(Rc::clone(stream));
         self.pump();
         self.wake_driver();
     }
 
-    /// Writes DATA frames in turn, as far as windows and the buffer have room.
+    /// Writes DATA frames round-robin, as far as windows and the buffer have room.
     pub(super) fn pump(&mut self) {
         while self.out.len() < BOUND
             && let Some(stream) = self.sending.pop_front()
         {
             let mut state = stream.borrow_mut();
-            state.is_listed = false;
+            state.is_scheduled = false;
             if state.cause.is_some() {
                 continue;
             }
             if self.send_window <= 0 && !state.queue.is_empty() {
-                state.is_listed = true;
+                state.is_scheduled = true;
                 drop(state);
                 self.sending.push_front(stream);
                 return;
@@ -322,7 +321,7 @@ impl Connection {
             if state.is_closed() {
                 self.streams.remove(&state.id);
             } else if state.can_send() {
-                state.is_listed = true;
+                state.is_scheduled = true;
                 drop(state);
                 self.sending.push_back(stream);
             }
@@ -330,7 +329,7 @@ impl Connection {
         self.open_waiting();
     }
 
-    /// Writes the next frame of a stream's body: one of octets, or what ends it.
+    /// Writes the next frame of a stream's body: data, or its end.
     fn write_frame(&mut self, state: &mut Stream) {
         let Some(data) = state.queue.front_mut() else {
             match std::mem::replace(&mut state.end, End::Sent) {
@@ -368,15 +367,15 @@ impl Connection {
             state.end = End::Sent;
         }
         state.queued -= length;
-        // Whoever opens windows for octets that are then sent, does no idle work.
+        // Window updates that lead to sent data are not idle frames.
         self.idle_frames = 0;
         let sent = i64::try_from(length).unwrap_or_default();
         state.send_window -= sent;
         self.send_window -= sent;
     }
 
-    /// Forgets a stream that has closed: its place is free.
-    pub(super) fn forget(&mut self, id: u32) {
+    /// Removes a closed stream, and opens a queued one.
+    pub(super) fn remove(&mut self, id: u32) {
         if self.streams.remove(&id).is_some() {
             self.open_waiting();
             if self.is_done() {
@@ -385,18 +384,18 @@ impl Connection {
         }
     }
 
-    /// Resets a stream, and forgets it.
+    /// Resets a stream, and removes it.
     pub(super) fn reset(&mut self, stream: &Shared, code: u32, cause: Cause) {
         let id = stream.borrow().id;
         stream.borrow_mut().fail(cause);
         if self.streams.contains_key(&id) {
             frame::number(kind::RST_STREAM, id, code, &mut self.out);
             self.wake_driver();
-            self.forget(id);
+            self.remove(id);
         }
     }
 
-    /// The exchange of a stream is over: what is left of it is not needed.
+    /// Releases the stream of a finished or dropped exchange, and resets it if it is still open.
     pub(super) fn abandon(&mut self, stream: &Shared) {
         self.exchanges = self.exchanges.saturating_sub(1);
         let (id, unread) = {
@@ -414,7 +413,7 @@ impl Connection {
         }
     }
 
-    /// Octets were read, or thrown away: the backend may send as many more.
+    /// Adds octets that were read or discarded to the connection's window.
     pub(super) fn release(&mut self, octets: usize) {
         self.unannounced =
             self.unannounced.saturating_add(u32::try_from(octets).unwrap_or(u32::MAX));
@@ -426,7 +425,7 @@ impl Connection {
         }
     }
 
-    /// The same for octets of one stream.
+    /// Adds octets that were read to the windows of a stream and of the connection.
     pub(super) fn release_stream(&mut self, stream: &Shared, octets: usize) {
         self.release(octets);
         let mut state = stream.borrow_mut();
@@ -444,21 +443,23 @@ impl Connection {
         }
     }
 
-    /// Asks the backend whether it is there.
+    /// Writes a PING.
     pub(super) fn ping(&mut self) {
         frame::Head { length: 8, kind: kind::PING, flags: 0, stream: 0 }.write(&mut self.out);
         self.out.extend_from_slice(&[0; 8]);
     }
 
-    /// Says goodbye, with the reason (RFC 9113 §6.8). Nothing is sent after it.
+    /// Writes the final GOAWAY (RFC 9113 §6.8).
     pub(super) fn goaway(&mut self, code: u32) {
         frame::Head { length: 8, kind: kind::GOAWAY, flags: 0, stream: 0 }.write(&mut self.out);
         self.out.extend_from_slice(&[0; 4]);
         self.out.extend_from_slice(&code.to_be_bytes());
     }
 
+    /// Checks windows, the schedule and queues.
+    ///
     /// # Panics
-    /// Where windows, lists and queues are not what they must be.
+    /// They are inconsistent.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn assert_is_sound(&self) {
         assert!(
@@ -471,23 +472,23 @@ impl Connection {
             assert!(!state.is_closed() && state.send_window <= i64::from(MAX_WINDOW));
             assert_eq!(state.queued, state.queue.iter().map(Bytes::len).sum::<usize>());
             assert_eq!(
-                state.is_listed,
-                self.sending.iter().any(|listed| Rc::ptr_eq(listed, stream))
+                state.is_scheduled,
+                self.sending.iter().any(|scheduled| Rc::ptr_eq(scheduled, stream))
             );
             assert!(
-                state.is_listed || !state.can_send() || state.send_window <= 0,
-                "it can send, and is not in the list"
+                state.is_scheduled || !state.can_send() || state.send_window <= 0,
+                "it can send, and is not scheduled"
             );
         }
     }
 
-    /// Everything on it ends.
+    /// Fails all streams and queued requests.
     pub(super) fn fail(&mut self, cause: Cause) {
         self.is_open = false;
         self.sending.clear();
         for (_, stream) in self.streams.drain() {
             stream.borrow_mut().fail(cause);
         }
-        self.refuse_waiting();
+        self.fail_waiting();
     }
 }

@@ -1,5 +1,4 @@
-//! The task of one connection: it moves what is sent and received between the connection's state
-//! and its transport.
+//! The task of one connection: moves frames between the connection's state and its transport.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -18,41 +17,43 @@ use super::receive::MALFORMED;
 use super::stream::Cause;
 use crate::http2::liveness::{Liveness, Verdict};
 
-/// Octets that are read at a time.
+/// Octets to reserve for a read.
 const READ: usize = 16 * 1024;
-/// Octets that must fit into what is left of a buffer; else there is a new one.
-const READ_AT_LEAST: usize = 2 * 1024;
-/// Capacity that an idle connection keeps.
+/// A buffer with less spare capacity than this grows before a read.
+const MIN_ROOM: usize = 2 * 1024;
+/// Buffer capacity that an idle connection keeps.
 const IDLE_CAPACITY: usize = 4 * 1024;
-/// How long the last frames may take to go out.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long writing the last frames may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Drives one connection.
 pub(super) struct Driver<T> {
     io: T,
     connection: Rc<RefCell<Connection>>,
     input: BytesMut,
-    /// Octets of the connection's buffer that the transport has taken.
+    /// Octets of the connection's buffer that were written.
     written: usize,
     is_unflushed: bool,
-    /// The transport took no more.
+    /// The last write was pending.
     is_stalled: bool,
     /// Something was written since octets were last read.
     is_unanswered: bool,
-    /// How often the backend showed that it is there.
-    signs_of_life: u64,
+    /// Counts the backend's activity.
+    activity: u64,
     liveness: Liveness,
     idle_since: Option<Instant>,
 }
 
-/// How a connection ends.
-enum Over {
-    /// Nothing is left to be done on it.
+/// Why a connection is closed.
+enum CloseReason {
+    /// It accepts no more requests, and the last one is complete.
     Done,
-    /// The transport broke, or the backend closed it.
+    /// The transport failed, or the backend closed it.
     Closed,
-    Broken(Fault),
-    Dead,
+    /// The backend violated the protocol.
+    Fault(Fault),
+    /// The backend did not answer a PING.
+    TimedOut,
 }
 
 // === impl Driver ===
@@ -60,7 +61,7 @@ enum Over {
 impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     pub(super) fn new(io: T, connection: Rc<RefCell<Connection>>) -> Self {
         let now = Instant::now();
-        let quiet = connection.borrow().settings.quiet;
+        let ping_after = connection.borrow().settings.ping_after;
         Self {
             io,
             connection,
@@ -69,30 +70,30 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             is_unflushed: false,
             is_stalled: false,
             is_unanswered: false,
-            signs_of_life: 0,
-            liveness: Liveness::new(quiet, quiet, now.into_std()),
+            activity: 0,
+            liveness: Liveness::new(ping_after, ping_after, now.into_std()),
             idle_since: Some(now),
         }
     }
 
-    /// Until the connection has ended.
+    /// Runs until the connection is closed.
     pub(super) async fn run(mut self) {
         let mut timer = pin!(sleep_until(self.next_tick()));
-        let over = poll_fn(|cx| self.poll(timer.as_mut(), cx)).await;
-        let (cause, code) = match over {
-            Over::Done => (Cause::Closed, Some(code::NO_ERROR)),
-            Over::Closed => (Cause::Closed, None),
-            Over::Broken(Fault(code)) => {
-                tracing::debug!(code, "a backend broke HTTP/2");
+        let reason = poll_fn(|cx| self.poll(timer.as_mut(), cx)).await;
+        let (cause, code) = match reason {
+            CloseReason::Done => (Cause::Closed, Some(code::NO_ERROR)),
+            CloseReason::Closed => (Cause::Closed, None),
+            CloseReason::Fault(Fault(code)) => {
+                tracing::debug!(code, "the backend violated HTTP/2");
                 (MALFORMED, Some(code))
             }
-            Over::Dead => (Cause::TimedOut, None),
+            CloseReason::TimedOut => (Cause::TimedOut, None),
         };
         self.connection.borrow_mut().fail(cause);
         if let Some(code) = code {
             self.connection.borrow_mut().goaway(code);
-            // Whoever does not take it goes without.
-            let _ = tokio::time::timeout(FAREWELL, poll_fn(|cx| self.poll_farewell(cx))).await;
+            // Best effort: the connection is closed whatever the result.
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, poll_fn(|cx| self.poll_close(cx))).await;
         }
     }
 
@@ -101,15 +102,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         Instant::now() + self.liveness.interval().min(idle / 4).max(Duration::from_millis(1))
     }
 
-    fn poll(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Over> {
+    fn poll(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<CloseReason> {
         loop {
-            if let Poll::Ready(over) = self.poll_read(cx) {
-                return Poll::Ready(over);
+            if let Poll::Ready(reason) = self.poll_read(cx) {
+                return Poll::Ready(reason);
             }
             match self.poll_write(cx) {
-                Poll::Ready(Err(_)) => return Poll::Ready(Over::Closed),
+                Poll::Ready(Err(_)) => return Poll::Ready(CloseReason::Closed),
                 Poll::Ready(Ok(())) if self.connection.borrow().is_done() => {
-                    return Poll::Ready(Over::Done);
+                    return Poll::Ready(CloseReason::Done);
                 }
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
@@ -119,36 +120,36 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                 return Poll::Pending;
             }
             if self.tick() == Verdict::Dead {
-                return Poll::Ready(Over::Dead);
+                return Poll::Ready(CloseReason::TimedOut);
             }
             timer.as_mut().reset(self.next_tick());
         }
     }
 
-    /// Reads until nothing is left. Ready when the connection is over.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+    /// Reads until nothing is left. Ready when the connection must be closed.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         loop {
-            if self.input.capacity() - self.input.len() < READ_AT_LEAST {
+            if self.input.capacity() - self.input.len() < MIN_ROOM {
                 self.input.reserve(READ);
             }
             let read = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input));
             if !matches!(read, Ok(1..)) {
-                return Poll::Ready(Over::Closed);
+                return Poll::Ready(CloseReason::Closed);
             }
-            self.signs_of_life = self.signs_of_life.wrapping_add(1);
+            self.activity = self.activity.wrapping_add(1);
             self.is_unanswered = false;
             let mut connection = self.connection.borrow_mut();
             let received = connection.receive(&mut self.input);
             if let Err(fault) = received {
-                return Poll::Ready(Over::Broken(fault));
+                return Poll::Ready(CloseReason::Fault(fault));
             }
             if connection.is_flooded() {
-                return Poll::Ready(Over::Broken(Fault(code::ENHANCE_YOUR_CALM)));
+                return Poll::Ready(CloseReason::Fault(Fault(code::ENHANCE_YOUR_CALM)));
             }
         }
     }
 
-    /// Writes until nothing is left, and flushes the transport.
+    /// Writes everything that is buffered, and flushes the transport.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let mut connection = self.connection.borrow_mut();
         loop {
@@ -166,12 +167,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                 self.is_unflushed = true;
                 self.is_unanswered = true;
                 if std::mem::take(&mut self.is_stalled) {
-                    self.signs_of_life = self.signs_of_life.wrapping_add(1);
+                    self.activity = self.activity.wrapping_add(1);
                 }
             }
             connection.out.clear();
             self.written = 0;
-            // There is room for what streams had to keep.
+            // There is room again for queued data of streams.
             connection.pump();
             if connection.out.is_empty() {
                 break;
@@ -184,7 +185,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         ready!(self.poll_write(cx))?;
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
@@ -213,9 +214,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             }
         }
         let is_expected = self.is_unanswered && connection.exchanges > 0;
-        let verdict = self.liveness.judge(now.into_std(), self.signs_of_life, is_expected);
-        if verdict == Verdict::Ask {
-            // The answer is a sign of life like everything that is read.
+        let verdict = self.liveness.check(now.into_std(), self.activity, is_expected);
+        if verdict == Verdict::Ping {
+            // The answer counts as activity like everything that is read.
             connection.ping();
         }
         verdict

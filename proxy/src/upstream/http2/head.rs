@@ -1,17 +1,17 @@
-//! Heads as header blocks: a request's is written, a response's or its trailers are read.
+//! Header blocks: encodes request heads, and decodes response heads and trailers.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-use crate::access::identity_headers::Introduction;
+use crate::access::identity_headers::IdentityHeaders;
 use crate::exchange::{BodyLength, ResponseHead};
 use crate::http1;
 use crate::http2::hpack::{self, Decoder, Field, Name, Undecodable};
 use crate::upstream::exchange::Message;
 
-/// Places of pseudo-headers in the static table (RFC 7541 Appendix A).
+/// Indices of pseudo-headers in the static table (RFC 7541 Appendix A).
 mod index {
     pub(super) const AUTHORITY: u8 = 1;
     pub(super) const GET: u8 = 2;
@@ -22,18 +22,17 @@ mod index {
     pub(super) const HTTPS: u8 = 7;
 }
 
-/// A header block as it was read.
+/// A decoded header block.
 #[derive(Debug)]
 pub(super) struct Block {
     status: Option<StatusCode>,
     fields: HeaderMap,
-    /// What it counts for the limit on heads, in octets.
+    /// Its size in octets, as RFC 9113 §6.5.2 counts it.
     octets: usize,
     is_malformed: bool,
 }
 
-/// Writes the head of a request (RFC 9113 §8.3.1); that of a WebSocket is an extended CONNECT (RFC
-/// 8441 §4).
+/// Writes a request's head (RFC 9113 §8.3.1). A WebSocket is an extended CONNECT (RFC 8441 §4).
 pub(super) fn write(message: &Message<'_>, tls: bool, out: &mut Vec<u8>) {
     let is_tunnel = message.body == BodyLength::Tunnel;
     match *message.method {
@@ -55,18 +54,19 @@ pub(super) fn write(message: &Message<'_>, tls: bool, out: &mut Vec<u8>) {
         hpack::field(&header::EXPECT, &HeaderValue::from_static("100-continue"), out);
     }
     for (name, value) in message.headers {
-        let is_meant = !is_of_connection(name) || *name == header::TE && value == "trailers";
-        // RFC 8441 §5.1: what proves the handshake of HTTP/1.1 has no part in this one.
-        if is_meant && !(is_tunnel && *name == header::SEC_WEBSOCKET_KEY) {
+        let is_forwarded =
+            !is_connection_specific(name) || *name == header::TE && value == "trailers";
+        // RFC 8441 §5.1: the key of the HTTP/1.1 handshake is not used in HTTP/2.
+        if is_forwarded && !(is_tunnel && *name == header::SEC_WEBSOCKET_KEY) {
             hpack::field(name, value, out);
         }
     }
-    for (name, value) in message.told.into_iter().flat_map(Introduction::fields) {
+    for (name, value) in message.identity_headers.into_iter().flat_map(IdentityHeaders::fields) {
         hpack::field(name, value, out);
     }
 }
 
-/// What proves to a client of HTTP/1.1 that its handshake was understood (RFC 6455 §4.2.2).
+/// Computes `Sec-WebSocket-Accept` for an HTTP/1.1 client (RFC 6455 §4.2.2).
 pub(super) fn websocket_accept(headers: &HeaderMap) -> Option<HeaderValue> {
     const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     let key = headers.get(header::SEC_WEBSOCKET_KEY)?;
@@ -77,14 +77,14 @@ pub(super) fn websocket_accept(headers: &HeaderMap) -> Option<HeaderValue> {
 /// Writes trailers.
 pub(super) fn write_trailers(trailers: &HeaderMap, out: &mut Vec<u8>) {
     for (name, value) in trailers {
-        if !is_of_connection(name) {
+        if !is_connection_specific(name) {
             hpack::field(name, value, out);
         }
     }
 }
 
-/// What HTTP/2 has no use for (RFC 9113 §8.2.2), and `Host`, which is `:authority` there.
-fn is_of_connection(name: &HeaderName) -> bool {
+/// Whether HTTP/2 forbids the field (RFC 9113 §8.2.2), or it is `Host`, which becomes `:authority`.
+fn is_connection_specific(name: &HeaderName) -> bool {
     matches!(
         *name,
         header::CONNECTION
@@ -98,11 +98,11 @@ fn is_of_connection(name: &HeaderName) -> bool {
 // === impl Block ===
 
 impl Block {
-    /// Reads a header block of at most `limit` octets, as RFC 9113 §6.5.2 counts them; what is
-    /// beyond them is read, and not kept.
+    /// Decodes a header block. Fields beyond `limit` octets, as RFC 9113 §6.5.2 counts them, are
+    /// decoded and dropped, and make the block malformed.
     ///
     /// # Errors
-    /// It cannot be read: the connection is broken.
+    /// It cannot be decoded: the connection is unusable.
     pub(super) fn read(
         octets: &[u8],
         decoder: &mut Decoder,
@@ -129,7 +129,7 @@ impl Block {
                 self.status = StatusCode::from_bytes(field.value.as_bytes()).ok();
                 self.is_malformed |= self.status.is_none();
             }
-            Name::Field(name) if !is_of_connection(&name) || name == header::HOST => {
+            Name::Field(name) if !is_connection_specific(&name) || name == header::HOST => {
                 self.is_malformed |= self.fields.try_append(name, field.value).is_err();
             }
             Name::Field(_) | Name::Status | Name::Pseudo | Name::Malformed => {
@@ -138,19 +138,22 @@ impl Block {
         }
     }
 
-    /// As a response's head. `None` where it is none.
+    /// Converts the block to a response's head; `None` if it is malformed.
     pub(super) fn into_head(self) -> Option<ResponseHead> {
         let status = self.status.filter(|_| !self.is_malformed)?;
         Some(ResponseHead { status, headers: self.fields })
     }
 
-    /// As trailers. `None` where they are none.
+    /// Converts the block to trailers; `None` if they are malformed.
     pub(super) fn into_trailers(self) -> Option<HeaderMap> {
         (self.status.is_none() && !self.is_malformed).then_some(self.fields)
     }
 }
 
-/// What `content-length` says, if it is there; `Err` for what says nothing, or two things.
+/// Parses `content-length`, if present.
+///
+/// # Errors
+/// It is malformed, or occurs more than once.
 pub(super) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, ()> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     match (lengths.next(), lengths.next()) {

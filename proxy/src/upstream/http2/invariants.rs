@@ -1,4 +1,4 @@
-//! What must hold of a connection whatever its backend sends: for [`fuzzing`](crate::fuzzing).
+//! Invariants of a connection, whatever its backend sends: for [`fuzzing`](crate::fuzzing).
 
 use std::task::{Context, Waker};
 
@@ -16,7 +16,7 @@ const SETTINGS: ClientSettings = ClientSettings {
     connection_window: 128 * 1024,
     head_bytes: 1024,
     idle: Duration::from_secs(1),
-    quiet: Duration::from_secs(1),
+    ping_after: Duration::from_secs(1),
 };
 const REQUESTS: [(Method, BodyLength); 3] = [
     (Method::GET, BodyLength::None),
@@ -24,35 +24,35 @@ const REQUESTS: [(Method, BodyLength); 3] = [
     (Method::POST, BodyLength::Exact(9)),
 ];
 
-/// All that came of what was sent.
+/// The observable result of a run.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Outcome {
-    /// The code of the fault that ended the connection.
+    /// The code of the fault that closed the connection.
     fault: Option<u32>,
     sent: Vec<u8>,
-    /// Of each stream: heads, body, trailers, and how it ended.
+    /// Heads, body, trailers and result of each stream.
     streams: Vec<String>,
 }
 
-/// Has a connection with three requests read `pieces`.
+/// Feeds `pieces` to a connection with three requests.
 ///
 /// # Panics
-/// Where something that must hold does not.
-pub(crate) fn law<'o>(pieces: impl Iterator<Item = &'o [u8]>) -> Outcome {
+/// An invariant is violated.
+pub(crate) fn check_invariants<'o>(pieces: impl Iterator<Item = &'o [u8]>) -> Outcome {
     let mut connection = Connection::new(SETTINGS);
     let streams = REQUESTS.map(|(method, body)| request(&mut connection, &method, body));
     let mut input = BytesMut::new();
     let mut fault = None;
     for piece in pieces {
         input.extend_from_slice(piece);
-        if let Err(broken) = connection.receive(&mut input) {
-            fault = Some(broken.0);
+        if let Err(error) = connection.receive(&mut input) {
+            fault = Some(error.0);
             break;
         }
         connection.assert_is_sound();
     }
     let sent = connection.out.clone();
-    let streams = streams.iter().map(told).collect();
+    let streams = streams.iter().map(transcript).collect();
     Outcome { fault, sent, streams }
 }
 
@@ -64,19 +64,19 @@ fn request(connection: &mut Connection, method: &Method, body: BodyLength) -> Sh
         host: &host,
         target: &target,
         headers: &headers,
-        told: None,
+        identity_headers: None,
         body,
         expects_continue: false,
     };
-    let stream = connection.request(&message, false).expect("a new connection takes requests");
+    let stream = connection.request(&message, false).expect("a new connection accepts requests");
     if body != BodyLength::None {
         connection.send(&stream, Bytes::from_static(b"nine more"), true);
     }
     stream
 }
 
-/// All that an exchange would read.
-fn told(stream: &Shared) -> String {
+/// Everything that an exchange would read.
+fn transcript(stream: &Shared) -> String {
     let cx = &Context::from_waker(Waker::noop());
     let mut stream = stream.borrow_mut();
     let mut heads = Vec::new();

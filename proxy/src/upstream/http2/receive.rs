@@ -1,7 +1,6 @@
-//! What a backend's frames do to a connection (RFC 9113 §6).
+//! Processes a backend's frames (RFC 9113 §6).
 //!
-//! A fault on one stream ends that stream; one that leaves in doubt what follows ends the
-//! connection.
+//! A stream error resets that stream; a connection error closes the connection (§5.4).
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -11,23 +10,22 @@ use super::stream::{Cause, Shared};
 use crate::exchange::BodyLength;
 use crate::http2::frame::{HEAD, Head, MAX_PAYLOAD, MAX_WINDOW, flag, kind, setting};
 
-/// What a stream, or all of a connection, is told to have failed by.
+/// The cause of stream failures after a protocol violation.
 pub(super) const MALFORMED: Cause = Cause::Malformed("http2");
-/// Payloads up to this size are copied out of what was read, so that a small one does not hold on
-/// to all of it.
+/// Payloads up to this size are copied, so that a small one does not keep the read buffer alive.
 const COPIED: usize = 2048;
-/// Frames in a row, within seconds, that bring nothing: PINGs, SETTINGS, empty DATA, and what is
-/// for streams that are gone.
+/// Maximum consecutive frames without effect between ticks: PING, SETTINGS, empty DATA, and frames
+/// for closed streams.
 const IDLE_FRAMES: u32 = 10_000;
 
 const PROTOCOL_ERROR: Fault = Fault(code::PROTOCOL_ERROR);
 const FRAME_SIZE_ERROR: Fault = Fault(code::FRAME_SIZE_ERROR);
 
 impl Connection {
-    /// Takes the frames that have come in whole.
+    /// Processes all complete frames in `input`.
     ///
     /// # Errors
-    /// The backend broke the protocol.
+    /// The backend violated the protocol.
     pub(super) fn receive(&mut self, input: &mut BytesMut) -> Result<(), Fault> {
         while let Some(head) = Head::read(input) {
             if head.length > MAX_PAYLOAD {
@@ -50,8 +48,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The first frame is SETTINGS (RFC 9113 §3.4); nothing comes between the parts of a header
-    /// block (§4.3); and no end of frames that bring nothing.
+    /// Checks that the first frame is SETTINGS (RFC 9113 §3.4), that header blocks are contiguous
+    /// (§4.3), and that there are not too many frames without effect.
     fn check_order(&mut self, head: &Head) -> Result<(), Fault> {
         if !self.has_settings && (head.kind != kind::SETTINGS || head.has(flag::ACK)) {
             return Err(PROTOCOL_ERROR);
@@ -74,21 +72,20 @@ impl Connection {
             kind::CONTINUATION => self.continuation(head, payload),
             kind::RST_STREAM => self.rst_stream(head, payload),
             kind::SETTINGS => self.settings(head, payload),
-            kind::PING => self.ping_came(head, payload),
-            kind::GOAWAY => self.goaway_came(head, payload),
+            kind::PING => self.receive_ping(head, payload),
+            kind::GOAWAY => self.receive_goaway(head, payload),
             kind::WINDOW_UPDATE => self.window_update(head, payload),
             kind::PRIORITY if head.stream == 0 => Err(PROTOCOL_ERROR),
-            // We said that we take none.
+            // Our settings disable it.
             kind::PUSH_PROMISE => Err(PROTOCOL_ERROR),
-            // PRIORITY means nothing any more (§5.3.2), and what is not known is passed over
-            // (§5.5).
+            // PRIORITY is deprecated (§5.3.2), and unknown types are ignored (§5.5).
             _ => Ok(()),
         }
     }
 
-    /// The stream of a frame; `None` for one that has closed, whose last frames were under way.
+    /// Returns the stream of a frame; `None` for a closed one, whose last frames were in flight.
     fn stream(&self, id: u32) -> Result<Option<Shared>, Fault> {
-        // Ours have odd numbers, and those that were not opened are idle (§5.1).
+        // Our streams have odd identifiers, and unopened ones are idle (§5.1).
         if id.is_multiple_of(2) || id >= self.next_id {
             Err(PROTOCOL_ERROR)
         } else {
@@ -147,7 +144,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The response has come in whole.
+    /// Completes the response.
     fn complete(&mut self, stream: &Shared) -> Result<(), u32> {
         let mut state = stream.borrow_mut();
         if state.expected.is_some_and(|expected| expected > 0) {
@@ -158,7 +155,7 @@ impl Connection {
         let (id, is_closed) = (state.id, state.is_closed());
         drop(state);
         if is_closed {
-            self.forget(id);
+            self.remove(id);
         }
         Ok(())
     }
@@ -182,8 +179,8 @@ impl Connection {
 
     fn continuation(&mut self, head: &Head, payload: &[u8]) -> Result<(), Fault> {
         let (stream, is_last, mut block) = self.block.take().ok_or(PROTOCOL_ERROR)?;
-        // Compressed it is not larger than it may be, but for the table's size that may come before
-        // it.
+        // The compressed block is not larger than the decoded one may be, except for table size
+        // updates before it.
         if block.len() + payload.len() > self.settings.head_bytes as usize + MAX_PAYLOAD {
             return Err(Fault(code::ENHANCE_YOUR_CALM));
         }
@@ -197,7 +194,7 @@ impl Connection {
 
     fn header_block(&mut self, id: u32, is_last: bool, octets: &[u8]) -> Result<(), Fault> {
         let limit = self.settings.head_bytes as usize;
-        // Read even if nobody waits for it: the table is everybody's.
+        // Decoded even for closed streams: all streams share the dynamic table.
         let block = Block::read(octets, &mut self.decoder, limit)
             .map_err(|_| Fault(code::COMPRESSION_ERROR))?;
         let Some(stream) = self.stream(id)? else { return Ok(()) };
@@ -269,7 +266,7 @@ impl Connection {
             code => Cause::Reset { no_error: code == code::NO_ERROR },
         };
         stream.borrow_mut().fail(cause);
-        self.forget(head.stream);
+        self.remove(head.stream);
         Ok(())
     }
 
@@ -282,7 +279,7 @@ impl Connection {
         }
         if !self.has_settings {
             self.has_settings = true;
-            // It said nothing of a number before, and says none now unless it does (§6.5.2).
+            // No limit, unless the settings contain one (§6.5.2).
             self.max_streams = usize::MAX;
         }
         let (settings, rest) = payload.as_chunks::<6>();
@@ -308,23 +305,25 @@ impl Connection {
                 Err(Fault(code::FLOW_CONTROL_ERROR))
             }
             setting::INITIAL_WINDOW_SIZE => self.initial_window(value),
-            // RFC 8441 §3: what was offered is not taken back.
-            setting::ENABLE_CONNECT_PROTOCOL if value > 1 || value == 0 && self.takes_tunnels => {
+            // RFC 8441 §3: it must not be withdrawn.
+            setting::ENABLE_CONNECT_PROTOCOL
+                if value > 1 || value == 0 && self.supports_tunnels =>
+            {
                 Err(PROTOCOL_ERROR)
             }
             setting::ENABLE_CONNECT_PROTOCOL => {
-                self.takes_tunnels = value == 1;
+                self.supports_tunnels = value == 1;
                 Ok(())
             }
             setting::MAX_FRAME_SIZE if !(MAX_PAYLOAD as u32..1 << 24).contains(&value) => {
                 Err(PROTOCOL_ERROR)
             }
-            // Our frames and header blocks fit whatever it says.
+            // Our frames and header blocks fit any value of the others.
             _ => Ok(()),
         }
     }
 
-    /// §6.9.2: the windows of streams that are open change with it.
+    /// Applies a new initial window to open streams as well (§6.9.2).
     fn initial_window(&mut self, value: u32) -> Result<(), Fault> {
         let change = i64::from(value) - i64::from(self.initial_window);
         self.initial_window = value;
@@ -336,12 +335,12 @@ impl Connection {
                 return Err(Fault(code::FLOW_CONTROL_ERROR));
             }
             drop(state);
-            self.list(&stream);
+            self.schedule(&stream);
         }
         Ok(())
     }
 
-    fn ping_came(&mut self, head: &Head, payload: &[u8]) -> Result<(), Fault> {
+    fn receive_ping(&mut self, head: &Head, payload: &[u8]) -> Result<(), Fault> {
         if head.stream != 0 {
             return Err(PROTOCOL_ERROR);
         }
@@ -354,13 +353,13 @@ impl Connection {
         Ok(())
     }
 
-    fn goaway_came(&mut self, head: &Head, payload: &[u8]) -> Result<(), Fault> {
+    fn receive_goaway(&mut self, head: &Head, payload: &[u8]) -> Result<(), Fault> {
         let last = read_number(payload.get(..4).ok_or(FRAME_SIZE_ERROR)?)? & MAX_WINDOW;
         if head.stream != 0 || payload.len() < 8 {
             return Err(PROTOCOL_ERROR);
         }
         self.close();
-        self.refuse_waiting();
+        self.fail_waiting();
         let refused: Vec<u32> = self.streams.keys().copied().filter(|id| *id > last).collect();
         for id in refused {
             if let Some(stream) = self.streams.remove(&id) {
@@ -389,7 +388,7 @@ impl Connection {
         match window {
             Some(window) => {
                 stream.borrow_mut().send_window = window;
-                self.list(&stream);
+                self.schedule(&stream);
             }
             None => self.reset(
                 &stream,
@@ -401,7 +400,7 @@ impl Connection {
     }
 }
 
-/// Takes the padding off, and says how many octets it was, its length included.
+/// Strips the padding, and returns its number of octets, including the length octet.
 fn strip_padding(head: &Head, payload: &mut Bytes) -> Result<usize, Fault> {
     if !head.has(flag::PADDED) {
         return Ok(0);

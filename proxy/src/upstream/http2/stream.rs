@@ -1,4 +1,4 @@
-//! One request and its response on a connection, as both the connection and the exchange see them.
+//! The state of one stream, shared by its connection and its exchange.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -14,43 +14,43 @@ use crate::upstream::exchange::{Failed, Head};
 /// A stream, shared by its connection and its exchange.
 pub(super) type Shared = Rc<RefCell<Stream>>;
 
-/// Interim responses to one request.
+/// Maximum number of unread heads of one response.
 const INTERIM: usize = 32;
 
-/// What became of a stream before its time.
+/// Why a stream failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// The backend has not begun with it, and will not.
+    /// The backend has not processed the request, and will not.
     NotSent,
-    /// The backend reset it; `no_error` says that it only needs no more of the request.
+    /// The backend reset it; with `no_error`, it only needs no more of the request.
     Reset { no_error: bool },
-    /// The connection ended.
+    /// The connection was closed.
     Closed,
-    /// The backend stood still for too long.
+    /// The backend did not respond in time.
     TimedOut,
-    /// The backend takes no WebSocket.
+    /// The backend does not support WebSocket.
     NoWebSocket,
-    /// The backend broke the protocol.
+    /// The backend violated the protocol.
     Malformed(&'static str),
 }
 
-/// How the request ends.
+/// The end of the request's body.
 #[derive(Debug)]
 pub(super) enum End {
     /// More may follow.
     Open,
-    /// With what is queued.
+    /// The body ends with what is queued.
     Queued,
-    /// With these, after what is queued.
+    /// These trailers follow what is queued.
     Trailers(HeaderMap),
     /// The last frame was written.
     Sent,
 }
 
-/// A WebSocket that was asked for.
+/// A requested WebSocket.
 #[derive(Debug)]
 pub(super) struct Tunnel {
-    /// The proof for a client of HTTP/1.1.
+    /// `Sec-WebSocket-Accept` for an HTTP/1.1 client.
     pub(super) accept: Option<HeaderValue>,
 }
 
@@ -60,35 +60,35 @@ pub(super) struct Stream {
     /// 0 until it is open.
     pub(super) id: u32,
     is_head: bool,
-    /// For a WebSocket: what its client is to be answered with.
+    /// `Some` for a WebSocket without a final head.
     pub(super) tunnel: Option<Tunnel>,
     pub(super) cause: Option<Cause>,
-    /// The task of the exchange.
+    /// Wakes the task of the exchange.
     waker: Option<Waker>,
 
-    /// Heads that have come and were not taken yet. The final one is the last.
+    /// Heads that were received and not read. The final one is the last.
     heads: VecDeque<(ResponseHead, Option<BodyLength>)>,
     pub(super) has_final_head: bool,
     has_begun: bool,
     pub(super) data: VecDeque<Bytes>,
     pub(super) trailers: Option<HeaderMap>,
-    /// END_STREAM has come.
+    /// END_STREAM was received.
     pub(super) is_complete: bool,
-    /// The octets that `content-length` says are still to come.
+    /// Octets of the body that `content-length` announced and that were not received.
     pub(super) expected: Option<u64>,
-    /// What the backend may still send, in octets.
+    /// The receive window: octets that the backend may send.
     pub(super) receive_window: u32,
-    /// Octets that were read, and that the backend was not told of.
+    /// Octets that were read, and not yet added to the receive window.
     pub(super) unannounced: u32,
 
-    /// What the backend lets us send, in octets; settings may make it negative (RFC 9113 §6.9.2).
+    /// The send window, in octets; settings may make it negative (RFC 9113 §6.9.2).
     pub(super) send_window: i64,
     pub(super) queue: VecDeque<Bytes>,
     /// Octets of `queue`.
     pub(super) queued: usize,
     pub(super) end: End,
-    /// It is in the connection's list of those that can send.
-    pub(super) is_listed: bool,
+    /// It is in the connection's queue of streams that can send.
+    pub(super) is_scheduled: bool,
 }
 
 // === impl Stream ===
@@ -114,16 +114,16 @@ impl Stream {
             queue: VecDeque::new(),
             queued: 0,
             end: if is_finished { End::Sent } else { End::Open },
-            is_listed: false,
+            is_scheduled: false,
         }
     }
 
-    /// Whether nothing more goes either way.
+    /// Whether both directions are closed.
     pub(super) fn is_closed(&self) -> bool {
         self.cause.is_some() || self.is_complete && matches!(self.end, End::Sent)
     }
 
-    /// Whether it has something to send that its own window does not forbid.
+    /// Whether it has something to send that its own window permits.
     pub(super) fn can_send(&self) -> bool {
         match self.queue.is_empty() {
             true => matches!(self.end, End::Queued | End::Trailers(_)),
@@ -131,13 +131,13 @@ impl Stream {
         }
     }
 
-    /// Whether a response with this status has no body, whatever it says about its length (RFC 9110
+    /// Whether a response with this status has no body, whatever its `content-length` (RFC 9110
     /// §6.4.1).
     pub(super) fn is_bodiless(&self, status: StatusCode) -> bool {
         self.is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
     }
 
-    /// Has the exchange look again.
+    /// Wakes the task of the exchange.
     pub(super) fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -151,7 +151,7 @@ impl Stream {
         Poll::Pending
     }
 
-    /// Ends it before its time. What has come is still read.
+    /// Fails the stream. What was received can still be read.
     pub(super) fn fail(&mut self, cause: Cause) {
         self.cause.get_or_insert(cause);
         self.queue.clear();
@@ -159,7 +159,7 @@ impl Stream {
         self.wake();
     }
 
-    /// Takes a head that has come; `length` is that of the final one. `false` for too many.
+    /// Stores a received head; `length` is `Some` for the final one. Returns `false` for too many.
     pub(super) fn take_head(&mut self, head: ResponseHead, length: Option<BodyLength>) -> bool {
         self.has_final_head = length.is_some();
         if self.heads.len() >= INTERIM {
@@ -170,7 +170,7 @@ impl Stream {
         true
     }
 
-    /// The next head.
+    /// Returns the next head.
     pub(super) fn poll_head(&mut self, cx: &Context<'_>) -> Poll<Result<Head, Failed>> {
         match (self.heads.pop_front(), self.cause) {
             (Some((head, Some(length))), _) => Poll::Ready(Ok(Head::Final(head, length))),
@@ -185,7 +185,7 @@ impl Stream {
         }
     }
 
-    /// The next octets; `Ok(None)` when the response has ended, but for trailers.
+    /// Returns the next data; `Ok(None)` at the end of the response, before trailers.
     pub(super) fn poll_data(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, Broken>> {
         if let Some(data) = self.data.pop_front() {
             return Poll::Ready(Ok(Some(data)));
@@ -197,7 +197,7 @@ impl Stream {
         }
     }
 
-    /// Ready when no more than `at_most` octets are queued, or none are needed any more.
+    /// Ready when at most `at_most` octets are queued, or the backend needs no more.
     pub(super) fn poll_queued(
         &mut self,
         at_most: usize,
@@ -215,19 +215,19 @@ impl Stream {
 // === impl Cause ===
 
 impl Cause {
-    /// What it means for who waits for a head; `has_begun` says whether something of the response
-    /// has come.
+    /// Returns the error for an exchange that waits for a head; `has_begun` states whether a part
+    /// of the response was received.
     fn failed(self, has_begun: bool) -> Failed {
         match self {
             Self::NotSent => Failed::NotSent,
             Self::NoWebSocket => Failed::NoWebSocket,
-            // Not this stream, but its connection was closed.
-            Self::Closed if !has_begun => Failed::Unanswered,
+            // The whole connection was closed, not only this stream.
+            Self::Closed if !has_begun => Failed::NoResponse,
             cause => Failed::Broken(cause.broken()),
         }
     }
 
-    /// What it means for who reads the body.
+    /// Returns the error for an exchange that reads or writes a body.
     fn broken(self) -> Broken {
         match self {
             Self::NotSent | Self::NoWebSocket | Self::Reset { .. } | Self::Closed => Broken::Closed,
@@ -240,7 +240,7 @@ impl Cause {
 // === impl Tunnel ===
 
 impl Tunnel {
-    /// The head of a response that lets it through, as HTTP/1.1 has it.
+    /// Converts the head of a successful response to that of an HTTP/1.1 upgrade.
     pub(super) fn established(self, mut head: ResponseHead) -> ResponseHead {
         head.status = StatusCode::SWITCHING_PROTOCOLS;
         head.headers.remove(header::CONTENT_LENGTH);

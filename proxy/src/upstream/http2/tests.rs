@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use h2::Reason;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Response as Answer, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response as HttpResponse, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::Instant;
@@ -20,13 +20,13 @@ const SETTINGS: ClientSettings = ClientSettings {
     connection_window: 1024 * 1024,
     head_bytes: 16 * 1024,
     idle: Duration::from_secs(30),
-    quiet: Duration::from_secs(5),
+    ping_after: Duration::from_secs(5),
 };
 
 type Backend = h2::server::Connection<DuplexStream, Bytes>;
 
 #[tokio::test(start_paused = true)]
-async fn bodies_and_trailers_go_both_ways() {
+async fn bodies_and_trailers_pass_in_both_directions() {
     with_backend(async |client, mut backend| {
         let mut exchange = client.send(&post(BodyLength::Unknown), false).unwrap();
         exchange.request.push(data("hello "));
@@ -38,7 +38,7 @@ async fn bodies_and_trailers_go_both_ways() {
         assert_eq!(request.uri().path(), "/path");
         let (body, fields) = read(request.into_body()).await;
         assert_eq!((body.as_str(), fields), ("hello backend", Some(trailers("request"))));
-        let mut stream = respond.send_response(Answer::new(()), false).unwrap();
+        let mut stream = respond.send_response(HttpResponse::new(()), false).unwrap();
         stream.send_data(Bytes::from_static(b"hello client"), false).unwrap();
         stream.send_trailers(trailers("response")).unwrap();
 
@@ -55,12 +55,12 @@ async fn bodies_and_trailers_go_both_ways() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_of_trailers_alone_has_no_body() {
+async fn a_response_with_only_trailers_has_no_body() {
     with_backend(async |client, mut backend| {
         let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
         let (_request, mut respond) = backend.accept().await.unwrap().unwrap();
         drive(backend);
-        let mut answer = Answer::new(());
+        let mut answer = HttpResponse::new(());
         answer.headers_mut().insert("grpc-status", "12".parse().unwrap());
         respond.send_response(answer, true).unwrap();
         let (head, length) = final_head(&mut exchange).await.unwrap();
@@ -74,15 +74,16 @@ async fn a_response_of_trailers_alone_has_no_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn interim_responses_come_before_the_final_one() {
+async fn interim_responses_precede_the_final_one() {
     with_backend(async |client, mut backend| {
         let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
         let (_request, mut respond) = backend.accept().await.unwrap().unwrap();
         drive(backend);
         for status in [100, 103] {
-            respond.send_informational(Answer::builder().status(status).body(()).unwrap()).unwrap();
+            let head = HttpResponse::builder().status(status).body(()).unwrap();
+            respond.send_informational(head).unwrap();
         }
-        respond.send_response(Answer::builder().status(204).body(()).unwrap(), true).unwrap();
+        respond.send_response(HttpResponse::builder().status(204).body(()).unwrap(), true).unwrap();
         for status in [100, 103] {
             assert!(matches!(next_head(&mut exchange).await, Ok(Head::Interim(head)) if head.status == status));
         }
@@ -92,7 +93,7 @@ async fn interim_responses_come_before_the_final_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_exchange_cancels_its_stream_though_its_body_waits_for_a_window() {
+async fn a_dropped_exchange_with_a_queued_body_cancels_its_stream() {
     with_backend(async |client, mut backend| {
         let mut exchange = client.send(&post(BodyLength::Unknown), false).unwrap();
         exchange.request.push(Frame::Data(vec![0; 100_000].into()));
@@ -107,7 +108,7 @@ async fn a_dropped_exchange_cancels_its_stream_though_its_body_waits_for_a_windo
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_is_taken_no_faster_than_the_backend_reads() {
+async fn a_body_is_accepted_no_faster_than_the_backend_reads() {
     with_backend(async |client, mut backend| {
         let mut exchange = client.send(&post(BodyLength::Unknown), false).unwrap();
         let (request, respond) = backend.accept().await.unwrap().unwrap();
@@ -119,8 +120,8 @@ async fn a_body_is_taken_no_faster_than_the_backend_reads() {
             assert!(pushed <= 1024 * 1024, "no bound");
             tokio::task::yield_now().await;
         }
-        // The backend's window of 64 KiB less one octet, and 64 KiB that wait with us; pieces of
-        // which an octet is left count whole.
+        // The backend's window of 64 KiB less one octet, and 64 KiB in our queue; partially sent
+        // pieces count in full.
         assert!((112 * 1024..=128 * 1024).contains(&pushed), "{pushed}");
         let reading = spawn_local(async move { read(request.into_body()).await.0.len() });
         poll_fn(|cx| exchange.request.poll_ready(cx)).await.unwrap();
@@ -132,17 +133,17 @@ async fn a_body_is_taken_no_faster_than_the_backend_reads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_is_sent_no_faster_than_it_is_read() {
+async fn the_response_window_opens_only_as_the_body_is_read() {
     with_backend(async |client, mut backend| {
         let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
         let (_request, mut respond) = backend.accept().await.unwrap().unwrap();
         drive(backend);
-        let mut stream = respond.send_response(Answer::new(()), false).unwrap();
+        let mut stream = respond.send_response(HttpResponse::new(()), false).unwrap();
         final_head(&mut exchange).await.unwrap();
         let window = usize::try_from(SETTINGS.stream_window).unwrap();
         assert_eq!(send_all_that_fits(&mut stream).await, window);
 
-        // A frame that was handed out does not count as read before the next is asked for.
+        // A frame counts as read when the next one is polled.
         assert!(matches!(next_frame(&mut exchange).await, Some(Ok(Frame::Data(_)))));
         assert_eq!(send_all_that_fits(&mut stream).await, 0);
         let mut read = 0;
@@ -158,7 +159,7 @@ async fn a_response_is_sent_no_faster_than_it_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_request_may_be_sent_again_and_a_reset_one_may_not() {
+async fn a_refused_stream_is_retryable_and_a_reset_one_is_not() {
     with_backend(async |client, mut backend| {
         for (reason, failed) in [
             (Reason::REFUSED_STREAM, Failed::NotSent),
@@ -182,11 +183,11 @@ async fn a_refused_request_may_be_sent_again_and_a_reset_one_may_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_goaway_what_was_not_begun_may_be_sent_again_and_what_was_begun_ends() {
+async fn after_goaway_open_streams_complete_and_new_requests_are_rejected() {
     with_backend(async |client, mut backend| {
-        let mut begun = client.send(&post(BodyLength::None), false).unwrap();
+        let mut open = client.send(&post(BodyLength::None), false).unwrap();
         let (_request, mut respond) = backend.accept().await.unwrap().unwrap();
-        // Our own frames, since h2's server cannot be made to name a stream below the last.
+        // h2's server cannot be made to send a GOAWAY that excludes an open stream.
         let mut refused = client.send(&post(BodyLength::None), false).unwrap();
         backend.graceful_shutdown();
         drive(backend);
@@ -194,16 +195,16 @@ async fn after_goaway_what_was_not_begun_may_be_sent_again_and_what_was_begun_en
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(client.send(&post(BodyLength::None), false).unwrap_err(), Failed::NotSent);
-        respond.send_response(Answer::new(()), true).unwrap();
-        assert_eq!(final_head(&mut begun).await.unwrap().0.status, 200);
-        // It was under way before GOAWAY, and the backend's task drops it unanswered.
+        respond.send_response(HttpResponse::new(()), true).unwrap();
+        assert_eq!(final_head(&mut open).await.unwrap().0.status, 200);
+        // It was sent before GOAWAY, and the backend's task drops it without a response.
         assert!(final_head(&mut refused).await.is_err());
     })
     .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_above_the_last_one_of_goaway_was_not_sent() {
+async fn a_stream_above_the_last_one_of_goaway_is_retryable() {
     in_local_set(async {
         let (client, mut backend) = raw_backend().await;
         let mut first = client.send(&post(BodyLength::None), false).unwrap();
@@ -213,14 +214,14 @@ async fn a_stream_above_the_last_one_of_goaway_was_not_sent() {
         assert_eq!(final_head(&mut second).await.unwrap_err(), Failed::NotSent);
         assert!(!client.is_open());
         drop(backend);
-        // It may have been begun with: only what is idempotent may be sent again.
-        assert_eq!(final_head(&mut first).await.unwrap_err(), Failed::Unanswered);
+        // It may have been processed: only idempotent requests may be retried.
+        assert_eq!(final_head(&mut first).await.unwrap_err(), Failed::NoResponse);
     })
     .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cut_link_is_found_by_a_ping() {
+async fn an_unreachable_backend_is_detected_by_a_ping() {
     in_local_set(async {
         let (client, mut backend) = raw_backend().await;
         let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
@@ -239,14 +240,14 @@ async fn a_cut_link_is_found_by_a_ping() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backend_that_is_only_slow_is_kept() {
+async fn a_slow_backend_that_answers_pings_is_kept() {
     with_backend(async |client, mut backend| {
         let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
         let (_request, mut respond) = backend.accept().await.unwrap().unwrap();
         drive(backend);
         spawn_local(async move {
             tokio::time::sleep(Duration::from_secs(120)).await;
-            respond.send_response(Answer::new(()), true).unwrap();
+            respond.send_response(HttpResponse::new(()), true).unwrap();
         });
         assert_eq!(final_head(&mut exchange).await.unwrap().0.status, 200);
     })
@@ -254,7 +255,7 @@ async fn a_backend_that_is_only_slow_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_connection_is_closed_and_says_goodbye() {
+async fn an_idle_connection_is_closed_with_goaway() {
     in_local_set(async {
         let (client, mut backend) = raw_backend().await;
         let start = Instant::now();
@@ -268,7 +269,7 @@ async fn an_idle_connection_is_closed_and_says_goodbye() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_streams_are_opened_than_the_backend_allows() {
+async fn the_backends_stream_limit_is_respected() {
     in_local_set(async {
         let (ours, theirs) = duplex(1 << 20);
         let client = Http2Client::connect(ours, &SETTINGS);
@@ -287,15 +288,15 @@ async fn no_more_streams_are_opened_than_the_backend_allows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_before_the_end_of_the_request_is_read_though_the_rest_is_not_needed() {
+async fn a_response_before_the_end_of_the_request_is_read() {
     with_backend(async |client, mut backend| {
         let mut exchange = client.send(&post(BodyLength::Unknown), false).unwrap();
         exchange.request.push(data("a part"));
         poll_fn(|cx| exchange.request.poll_flush(cx)).await.unwrap();
         let (request, mut respond) = backend.accept().await.unwrap().unwrap();
         drive(backend);
-        respond.send_response(Answer::builder().status(413).body(()).unwrap(), true).unwrap();
-        // h2 resets with NO_ERROR then.
+        respond.send_response(HttpResponse::builder().status(413).body(()).unwrap(), true).unwrap();
+        // h2 then resets the stream with NO_ERROR.
         drop((request, respond));
         assert_eq!(final_head(&mut exchange).await.unwrap().0.status, 413);
         for _ in 0..10 {
@@ -309,7 +310,7 @@ async fn an_answer_before_the_end_of_the_request_is_read_though_the_rest_is_not_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backend_that_speaks_no_http2_breaks_the_exchange() {
+async fn a_backend_without_http2_fails_the_exchange() {
     in_local_set(async {
         let (ours, mut theirs) = duplex(1 << 20);
         let client = Http2Client::connect(ours, &SETTINGS);
@@ -317,7 +318,7 @@ async fn a_backend_that_speaks_no_http2_breaks_the_exchange() {
         theirs.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await.unwrap();
         assert!(
             matches!(final_head(&mut exchange).await.unwrap_err(), Failed::Broken(_)),
-            "not to be sent again"
+            "it is not retryable"
         );
         assert!(!client.is_open());
     })
@@ -330,7 +331,7 @@ async fn a_101_is_malformed() {
         let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
         let (_request, mut respond) = backend.accept().await.unwrap().unwrap();
         drive(backend);
-        respond.send_informational(Answer::builder().status(101).body(()).unwrap()).unwrap();
+        respond.send_informational(HttpResponse::builder().status(101).body(()).unwrap()).unwrap();
         assert_eq!(
             final_head(&mut exchange).await.unwrap_err(),
             Failed::Broken(Broken::Malformed("switching_protocols"))
@@ -353,7 +354,7 @@ async fn with_backend(test: impl AsyncFnOnce(Http2Client, Backend)) {
     .await;
 }
 
-/// A backend whose frames the test writes itself.
+/// A backend whose frames the test writes.
 async fn raw_backend() -> (Http2Client, DuplexStream) {
     let (ours, mut theirs) = duplex(1 << 20);
     let client = Http2Client::connect(ours, &SETTINGS);
@@ -389,7 +390,7 @@ fn message(method: &'static Method, body: BodyLength) -> Message<'static> {
         host: &HOST,
         target: &TARGET,
         headers: &HEADERS,
-        told: None,
+        identity_headers: None,
         body,
         expects_continue: false,
     }
@@ -431,7 +432,7 @@ async fn read(mut body: h2::RecvStream) -> (String, Option<HeaderMap>) {
     (String::from_utf8(all).unwrap(), body.trailers().await.unwrap())
 }
 
-/// Sends until no window is left, and gives the number of octets.
+/// Sends until no window is left, and returns the number of octets.
 async fn send_all_that_fits(stream: &mut h2::SendStream<Bytes>) -> usize {
     let mut sent = 0;
     stream.reserve_capacity(1 << 20);

@@ -11,7 +11,7 @@ use crate::resources::{Change, Object, ObjectId};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The next request of a client: its first line, and the way to answer.
+/// The next request of a client: its first line, and the stream for the response.
 async fn request(listener: &TcpListener) -> (String, TcpStream) {
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut head = Vec::new();
@@ -35,7 +35,7 @@ fn secret(version: &str) -> Value {
 }
 
 #[tokio::test]
-async fn credentials_are_asked_for_by_their_label_in_one_namespace() {
+async fn credentials_are_watched_by_label_in_one_namespace() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = format!("http://{}", listener.local_addr().unwrap());
     let client = Client::try_from(Config::new(server.parse().unwrap())).unwrap();
@@ -73,20 +73,20 @@ async fn credentials_are_asked_for_by_their_label_in_one_namespace() {
     };
     assert_eq!(found.key(), NamespacedName::new("portcullis", "billing"));
 
-    // The API server says so too where a Secret has lost its label.
+    // The API server sends this also if a Secret has lost its label.
     event(&mut stream, "DELETED", &secret("7")).await;
-    let (_, gone) = timeout(PATIENCE, updates.recv()).await.unwrap().unwrap();
-    assert_eq!(gone.changes, [Change::Delete(ObjectId::Credential(found.key()))]);
+    let (_, deleted) = timeout(PATIENCE, updates.recv()).await.unwrap().unwrap();
+    assert_eq!(deleted.changes, [Change::Delete(ObjectId::Credential(found.key()))]);
 
     drop(stream);
     let (line, _) = timeout(PATIENCE, request(&listener)).await.unwrap();
-    assert!(line.contains("labelSelector=portcullis.dev%2Fcredential"), "of every request: {line}");
+    assert!(line.contains("labelSelector=portcullis.dev%2Fcredential"), "{line}");
     drop(updates);
-    timeout(PATIENCE, watch).await.expect("it ends once nobody listens").unwrap();
+    timeout(PATIENCE, watch).await.expect("it stops when the receiver is dropped").unwrap();
 }
 
 #[test]
-fn one_object_is_selected_by_its_name() {
+fn a_single_object_is_selected_by_its_name() {
     assert_eq!(
         Selection::Name("tls".to_owned()).selectors(),
         (Some("metadata.name=tls".to_owned()), None)

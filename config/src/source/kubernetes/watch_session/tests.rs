@@ -7,7 +7,7 @@ fn service(name: &str, version: u64) -> core::Service {
     serde_json::from_value(object).unwrap()
 }
 
-/// One that an API server would not give: it cannot be understood.
+/// An invalid Service, which a real API server would not return.
 fn broken(name: &str, version: u64) -> core::Service {
     let mut service = service(name, version);
     service.spec.as_mut().unwrap().ports.as_mut().unwrap()[0].port = 0;
@@ -28,8 +28,8 @@ fn error(code: u16) -> WatchEvent<core::Service> {
     WatchEvent::Error(Status { code, ..Status::default() }.boxed())
 }
 
-fn listed(names: &[&str], version: u64) -> Session {
-    let mut session = Session::default();
+fn listed(names: &[&str], version: u64) -> WatchSession {
+    let mut session = WatchSession::default();
     session.begin_list();
     names.iter().for_each(|name| session.listed(&[service(name, 1)]));
     session.end_list::<core::Service>(version.to_string(), false).unwrap();
@@ -54,18 +54,18 @@ fn names(changes: &[Change]) -> Vec<String> {
 fn changes(step: Step) -> Vec<String> {
     match step {
         Step::Changed { changes, .. } => names(&changes),
-        other => panic!("{other:?} is no change"),
+        other => panic!("{other:?} is not a change"),
     }
 }
 
 #[test]
-fn nothing_of_a_streamed_list_counts_before_its_end() {
+fn a_streamed_list_takes_effect_only_when_it_is_complete() {
     let mut session = listed(&["old", "kept"], 5);
     session.begin_list();
     assert_eq!(session.version(), None);
-    assert_eq!(session.event(WatchEvent::Added(service("kept", 6)), false), Ok(Step::Heard));
-    assert_eq!(session.event(WatchEvent::Added(service("new", 7)), false), Ok(Step::Heard));
-    assert_eq!(session.event(bookmark(7, &json!({})), false), Ok(Step::Heard));
+    assert_eq!(session.event(WatchEvent::Added(service("kept", 6)), false), Ok(Step::NoChange));
+    assert_eq!(session.event(WatchEvent::Added(service("new", 7)), false), Ok(Step::NoChange));
+    assert_eq!(session.event(bookmark(7, &json!({})), false), Ok(Step::NoChange));
     assert_eq!(session.version(), None);
     let end = session.event(bookmark(9, &json!({INITIAL_EVENTS_END: "true"})), false).unwrap();
     assert_eq!(changes(end), ["-shop/old", "+shop/kept", "+shop/new"]);
@@ -73,7 +73,7 @@ fn nothing_of_a_streamed_list_counts_before_its_end() {
 }
 
 #[test]
-fn a_list_that_broke_off_replaces_nothing_and_leaves_nothing_behind() {
+fn an_incomplete_list_is_discarded() {
     let mut session = listed(&["a", "b"], 5);
     session.begin_list();
     session.listed(&[service("stray", 6)]);
@@ -86,15 +86,18 @@ fn a_list_that_broke_off_replaces_nothing_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn an_empty_or_unversioned_list_is_not_believed() {
+fn an_empty_or_unversioned_list_is_rejected() {
     let mut session = listed(&["a"], 5);
     session.begin_list();
-    assert_eq!(session.end_list::<core::Service>("8".to_owned(), false), Err(Unbelievable::Empty));
+    assert_eq!(
+        session.end_list::<core::Service>("8".to_owned(), false),
+        Err(ImplausibleList::Empty)
+    );
     session.begin_list();
     session.listed(&[service("a", 7)]);
     assert_eq!(
         session.end_list::<core::Service>(String::new(), false),
-        Err(Unbelievable::Unversioned)
+        Err(ImplausibleList::Unversioned)
     );
     assert_eq!(session.version(), None);
     session.begin_list();
@@ -106,14 +109,14 @@ fn an_empty_or_unversioned_list_is_not_believed() {
 }
 
 #[test]
-fn one_object_by_name_may_be_missing() {
-    let mut session = Session::default();
+fn a_list_of_a_single_named_object_may_be_empty() {
+    let mut session = WatchSession::default();
     session.begin_list();
     assert_eq!(session.end_list::<core::Secret>("8".to_owned(), true), Ok(Vec::new()));
 }
 
 #[test]
-fn events_change_what_is_known_and_move_the_version() {
+fn events_change_objects_and_advance_the_version() {
     let mut session = listed(&["a"], 5);
     assert_eq!(
         changes(session.event(WatchEvent::Modified(service("a", 6)), false).unwrap()),
@@ -128,12 +131,12 @@ fn events_change_what_is_known_and_move_the_version() {
         ["-shop/a"]
     );
     assert_eq!(session.version(), Some("8"));
-    assert_eq!(session.event(bookmark(12, &json!({})), false), Ok(Step::Heard));
+    assert_eq!(session.event(bookmark(12, &json!({})), false), Ok(Step::NoChange));
     assert_eq!(session.version(), Some("12"));
 }
 
 #[test]
-fn a_version_that_is_gone_means_a_new_list_and_another_error_does_not() {
+fn only_an_expired_version_causes_a_new_list() {
     let mut session = listed(&["a"], 5);
     assert!(matches!(session.event(error(500), false), Ok(Step::Failed(_))));
     assert_eq!(session.version(), Some("5"));
@@ -142,7 +145,7 @@ fn a_version_that_is_gone_means_a_new_list_and_another_error_does_not() {
 }
 
 #[test]
-fn an_object_that_cannot_be_understood_stays_as_it_was() {
+fn an_invalid_object_keeps_its_last_valid_state() {
     let mut session = listed(&["a", "b"], 5);
     assert_eq!(
         changes(session.event(WatchEvent::Modified(broken("a", 6)), false).unwrap()),
@@ -173,7 +176,7 @@ fn an_object_that_cannot_be_understood_stays_as_it_was() {
 }
 
 #[test]
-fn a_store_that_was_set_back_is_found_by_its_version() {
+fn a_restored_backup_is_detected_by_its_older_version() {
     assert!(is_older("99", "100"));
     assert!(!is_older("100", "100"));
     assert!(!is_older("abc", "100"));
@@ -187,8 +190,8 @@ fn credential(name: &str, version: u64, application: &str) -> CredentialSecret {
 }
 
 #[test]
-fn a_credential_that_cannot_be_understood_is_none_any_more() {
-    let mut session = Session::default();
+fn an_invalid_credential_is_removed() {
+    let mut session = WatchSession::default();
     session.begin_list();
     session.listed(&["a", "b", "c"].map(|name| credential(name, 1, "billing")));
     session.end_list::<CredentialSecret>("5".to_owned(), true).unwrap();
@@ -210,12 +213,12 @@ fn a_credential_that_cannot_be_understood_is_none_any_more() {
         credential("c", 1, "billing"),
     ]);
     let changes = session.end_list::<CredentialSecret>("8".to_owned(), true).unwrap();
-    let [gone, Change::Upsert(kept)] = changes.as_slice() else { panic!("{changes:?}") };
-    assert_eq!((gone, kept.origin().to_string().as_str()), (&delete("b"), "Secret gateway/c"));
+    let [deleted, Change::Upsert(kept)] = changes.as_slice() else { panic!("{changes:?}") };
+    assert_eq!((deleted, kept.origin().to_string().as_str()), (&delete("b"), "Secret gateway/c"));
     assert_eq!(session.problems().count(), 2);
 }
 
 #[test]
-fn a_secret_that_is_watched_does_not_print() {
+fn debug_of_a_watched_secret_prints_only_its_name() {
     assert_eq!(format!("{:?}", credential("a", 1, "billing")), "Secret gateway/a");
 }

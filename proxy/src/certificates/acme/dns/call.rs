@@ -1,4 +1,4 @@
-//! All other DNS services: a program, or an HTTPS service, is told what to make and what to remove.
+//! A program or an HTTPS service that creates and removes records, for all other DNS services.
 
 use std::fs;
 use std::process::Stdio;
@@ -15,11 +15,11 @@ use tokio::time::timeout;
 use super::DnsError;
 
 /// How long a program may take.
-const WITHIN: Duration = Duration::from_secs(60);
-/// How much is told of what a program says.
-const MAX_TOLD: usize = 300;
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// The most octets of a program's error output that are reported.
+const MAX_STDERR: usize = 300;
 
-/// Who is told.
+/// The program or service to call.
 pub(super) enum Call {
     Exec(Vec<String>),
     Webhook { url: String, client: Client, authorization: Option<HeaderValue> },
@@ -34,7 +34,7 @@ impl Call {
 
     pub(super) fn webhook(settings: &WebhookSettings) -> Result<Self, DnsError> {
         let unusable = |error: String| {
-            DnsError::Unusable(format!("the webhook for DNS records cannot be used: {error}"))
+            DnsError::Unusable(format!("the webhook for DNS records is not usable: {error}"))
         };
         let client = Client::new(settings.root_file.as_deref())
             .map_err(|error| unusable(error.to_string()))?;
@@ -42,7 +42,7 @@ impl Call {
             let text = fs::read_to_string(file)
                 .map_err(|error| unusable(format!("{}: {error}", file.display())))?;
             let mut value = HeaderValue::from_str(text.trim())
-                .map_err(|_| unusable(format!("{} is no header", file.display())))?;
+                .map_err(|_| unusable(format!("{} is not a valid header value", file.display())))?;
             value.set_sensitive(true);
             Ok(value)
         });
@@ -53,7 +53,7 @@ impl Call {
         })
     }
 
-    /// `action` is `present` or `cleanup`. Both may come twice for the same record.
+    /// Runs `action`, `present` or `cleanup`. Either may be repeated for the same record.
     pub(super) async fn run(
         &self,
         action: &str,
@@ -75,7 +75,7 @@ impl Call {
                 if answer.status.is_success() {
                     Ok(())
                 } else {
-                    Err(DnsError::Call(format!("{url} answered {}", answer.status)))
+                    Err(DnsError::Call(format!("{url} returned {}", answer.status)))
                 }
             }
         }
@@ -84,23 +84,23 @@ impl Call {
 
 async fn exec(command: &[String], action: &str, record: &str, value: &str) -> Result<(), DnsError> {
     let Some((program, arguments)) = command.split_first() else {
-        return Err(DnsError::Call("there is no program".to_owned()));
+        return Err(DnsError::Call("the command is empty".to_owned()));
     };
     let mut child = Command::new(program);
     child.args(arguments).args([action, record, value]);
     child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-    let output = timeout(WITHIN, child.output()).await;
+    let output = timeout(TIMEOUT, child.output()).await;
     let output = output.map_err(|_| {
-        DnsError::Call(format!("{program} did not end within {} s", WITHIN.as_secs()))
+        DnsError::Call(format!("{program} did not finish within {} s", TIMEOUT.as_secs()))
     })?;
     let output =
         output.map_err(|error| DnsError::Call(format!("{program} cannot be run: {error}")))?;
     if output.status.success() {
         return Ok(());
     }
-    let mut told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    told.truncate(told.floor_char_boundary(MAX_TOLD));
-    Err(DnsError::Call(format!("{program} {action} failed ({}): {told}", output.status)))
+    let mut stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    stderr.truncate(stderr.floor_char_boundary(MAX_STDERR));
+    Err(DnsError::Call(format!("{program} {action} failed ({}): {stderr}", output.status)))
 }
 
 #[cfg(test)]
@@ -108,9 +108,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_program_is_told_what_to_make_and_its_failure_is_told() {
-        let place = tempfile::tempdir().unwrap();
-        let file = place.path().join("told").display().to_string();
+    async fn a_program_gets_the_record_and_its_failure_is_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("arguments").display().to_string();
         let shell = |script: &str| {
             Call::exec(&["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned(), file.clone()])
         };
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_is_not_there_is_told() {
+    async fn a_missing_program_is_reported() {
         assert!(
             Call::exec(&["/no/such/program".to_owned()]).run("present", "a.", "v").await.is_err()
         );

@@ -1,4 +1,4 @@
-//! Where a record belongs, who serves it, and whether they have it.
+//! DNS queries: the name of a record, its name servers, and whether they have it.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -7,16 +7,16 @@ use hickory_proto::op::Message;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::DnsError;
-use super::message::ask;
+use super::message::query;
 
-/// The port of DNS.
+/// The DNS port.
 const PORT: u16 = 53;
 /// The most CNAME records in a row.
 const MAX_CNAMES: usize = 8;
-/// The most servers of a zone.
+/// The most name servers of a zone.
 const MAX_SERVERS: usize = 16;
 
-/// Asks recursive servers.
+/// A client of recursive servers.
 pub(super) struct Lookup {
     resolvers: Vec<SocketAddr>,
 }
@@ -24,7 +24,7 @@ pub(super) struct Lookup {
 // === impl Lookup ===
 
 impl Lookup {
-    /// With the servers that are given, else with those of the system.
+    /// Creates a client of the `given` servers, else of the system's.
     pub(super) fn new(given: &[SocketAddr]) -> Self {
         if !given.is_empty() {
             return Self { resolvers: given.to_vec() };
@@ -33,9 +33,9 @@ impl Lookup {
     }
 
     /// The name at the end of a chain of CNAME records.
-    pub(super) async fn follow(&self, mut name: Name) -> Result<Name, DnsError> {
+    pub(super) async fn resolve_cname(&self, mut name: Name) -> Result<Name, DnsError> {
         for _ in 0..MAX_CNAMES {
-            let answer = self.ask(&name, RecordType::CNAME).await?;
+            let answer = self.query(&name, RecordType::CNAME).await?;
             let target = answer.answers.iter().find_map(|record| match &record.data {
                 RData::CNAME(target) if record.name == name => Some(target.0.clone()),
                 _ => None,
@@ -45,16 +45,14 @@ impl Lookup {
                 None => return Ok(name),
             }
         }
-        Err(DnsError::Unusable(format!(
-            "more than {MAX_CNAMES} CNAME records lead from one to the next"
-        )))
+        Err(DnsError::Unusable(format!("the chain of CNAME records is longer than {MAX_CNAMES}")))
     }
 
-    /// The addresses of all servers of the zone that `name` is in.
+    /// The addresses of all name servers of the zone of `name`.
     pub(super) async fn nameservers(&self, name: &Name) -> Result<Vec<SocketAddr>, DnsError> {
         let mut zone = name.clone();
         let names: Vec<Name> = loop {
-            let answer = self.ask(&zone, RecordType::NS).await?;
+            let answer = self.query(&zone, RecordType::NS).await?;
             let names: Vec<Name> =
                 answer.answers.iter().filter_map(|record| nameserver(record, &zone)).collect();
             if !names.is_empty() {
@@ -68,7 +66,7 @@ impl Lookup {
         let mut servers = Vec::new();
         for name in names.iter().take(MAX_SERVERS) {
             for kind in [RecordType::A, RecordType::AAAA] {
-                let answer = self.ask(name, kind).await?;
+                let answer = self.query(name, kind).await?;
                 servers.extend(
                     answer
                         .answers
@@ -81,13 +79,13 @@ impl Lookup {
         if servers.is_empty() { Err(DnsError::NoZone(name.to_ascii())) } else { Ok(servers) }
     }
 
-    /// Asks one after the other until one answers.
-    async fn ask(&self, name: &Name, kind: RecordType) -> Result<Message, DnsError> {
+    /// Queries the servers in order until one responds.
+    async fn query(&self, name: &Name, kind: RecordType) -> Result<Message, DnsError> {
         let mut failure = DnsError::Unusable(
-            "there is no recursive DNS server: give `acme.dns.resolvers`".to_owned(),
+            "there is no recursive DNS server: set `acme.dns.resolvers`".to_owned(),
         );
         for resolver in &self.resolvers {
-            match ask(*resolver, name, kind, true).await {
+            match query(*resolver, name, kind, true).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => failure = error,
             }
@@ -96,9 +94,9 @@ impl Lookup {
     }
 }
 
-/// Whether a server has a TXT record with that value. One that does not answer has not.
-pub(super) async fn has(server: SocketAddr, owner: &Name, value: &str) -> bool {
-    let Ok(answer) = ask(server, owner, RecordType::TXT, false).await else { return false };
+/// Whether a server has a TXT record with this value; `false` if it does not respond.
+pub(super) async fn has_txt(server: SocketAddr, owner: &Name, value: &str) -> bool {
+    let Ok(answer) = query(server, owner, RecordType::TXT, false).await else { return false };
     answer.answers.iter().any(|record| match &record.data {
         RData::TXT(text) => record.name == *owner && text.txt_data.concat() == value.as_bytes(),
         _ => false,
@@ -120,7 +118,7 @@ fn address(record: &Record) -> Option<IpAddr> {
     }
 }
 
-/// The servers of a `resolv.conf`.
+/// Parses the servers of a `resolv.conf`.
 fn resolvers(text: &str) -> Vec<SocketAddr> {
     let server = |line: &str| {
         let mut words = line.split_whitespace();
@@ -134,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_systems_servers_are_read() {
+    fn the_servers_of_a_resolv_conf_are_parsed() {
         let text = "# mine\nsearch example.com\nnameserver 192.0.2.1\nnameserver\t2001:db8::1 # \
                     the other\nnameserver here\noptions ndots:5\n";
         let expected: Vec<SocketAddr> =

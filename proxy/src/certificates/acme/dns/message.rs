@@ -1,5 +1,5 @@
-//! One question to a DNS server and its answer, over TCP: nothing is cut short, and no address is
-//! forged as easily as with UDP.
+//! DNS queries over TCP: responses are not truncated, and source addresses are harder to forge than
+//! with UDP.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,45 +13,45 @@ use tokio::time::timeout;
 use super::DnsError;
 
 /// How long one exchange may take.
-const WITHIN: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Asks `server` a question.
-pub(super) async fn ask(
+/// Sends a query to `server`, and returns its response.
+pub(super) async fn query(
     server: SocketAddr,
     name: &Name,
     kind: RecordType,
     recursive: bool,
 ) -> Result<Message, DnsError> {
-    let mut question = Message::query();
-    question.metadata.recursion_desired = recursive;
-    question.add_query(Query::query(name.clone(), kind));
-    let octets = question.to_vec().map_err(|error| DnsError::Unusable(error.to_string()))?;
-    let (answer, _) = exchange(server, question.metadata.id, &octets).await?;
+    let mut query = Message::query();
+    query.metadata.recursion_desired = recursive;
+    query.add_query(Query::query(name.clone(), kind));
+    let octets = query.to_vec().map_err(|error| DnsError::Unusable(error.to_string()))?;
+    let (answer, _) = exchange(server, query.metadata.id, &octets).await?;
     match answer.metadata.response_code {
         ResponseCode::NoError | ResponseCode::NXDomain => Ok(answer),
         code => Err(DnsError::Refused(server, code.to_string())),
     }
 }
 
-/// Sends a message, and reads its answer: parsed, and as it came.
+/// Sends a message, and returns the response: parsed, and as received.
 pub(super) async fn exchange(
     server: SocketAddr,
     id: u16,
     message: &[u8],
 ) -> Result<(Message, Vec<u8>), DnsError> {
-    let wrong = |error: String| DnsError::Server(server, error);
-    let octets = timeout(WITHIN, converse(server, message))
+    let invalid = |error: String| DnsError::Server(server, error);
+    let octets = timeout(TIMEOUT, converse(server, message))
         .await
-        .map_err(|_| wrong("not in time".to_owned()))?;
-    let octets = octets.map_err(|error| wrong(error.to_string()))?;
-    let answer = Message::from_vec(&octets).map_err(|error| wrong(error.to_string()))?;
+        .map_err(|_| invalid("timed out".to_owned()))?;
+    let octets = octets.map_err(|error| invalid(error.to_string()))?;
+    let answer = Message::from_vec(&octets).map_err(|error| invalid(error.to_string()))?;
     if answer.metadata.id != id {
-        return Err(wrong("it is the answer to another question".to_owned()));
+        return Err(invalid("the response is to another query".to_owned()));
     }
     Ok((answer, octets))
 }
 
-/// RFC 1035 §4.2.2: each message has its length before it.
+/// RFC 1035 §4.2.2: each message is preceded by its length.
 async fn converse(server: SocketAddr, message: &[u8]) -> std::io::Result<Vec<u8>> {
     let length = u16::try_from(message.len()).map_err(std::io::Error::other)?;
     let mut stream = TcpStream::connect(server).await?;

@@ -14,12 +14,12 @@ use portcullis_config::settings::acme::{Rfc2136Settings, TsigAlgorithm};
 use portcullis_config::unix_time::seconds;
 
 use super::DnsError;
-use super::message::{ask, exchange};
+use super::message::{exchange, query};
 
-/// By how much the server's clock may differ, in seconds (RFC 8945 §10).
+/// The tolerated clock difference, in seconds (RFC 8945 §10).
 const FUDGE: u16 = 300;
 
-/// A server that takes updates.
+/// A server that accepts updates.
 pub(super) struct Update {
     server: SocketAddr,
     signer: TSigner,
@@ -32,11 +32,11 @@ impl Update {
     pub(super) fn new(settings: &Rfc2136Settings, ttl: u32) -> Result<Self, DnsError> {
         let path = settings.key_file.display();
         let text = fs::read_to_string(&settings.key_file)
-            .map_err(|error| DnsError::Unusable(format!("{path} cannot be read: {error}")))?;
-        // What is wrong with a key is not told in detail: the detail could be a part of the key.
+            .map_err(|error| DnsError::Unusable(format!("failed to read {path}: {error}")))?;
+        // The error has no details: these could contain a part of the key.
         let key = STANDARD
             .decode(text.trim())
-            .map_err(|_| DnsError::Unusable(format!("{path} has no key in base64")))?;
+            .map_err(|_| DnsError::Unusable(format!("{path} does not contain a key in base64")))?;
         let algorithm = match settings.algorithm {
             TsigAlgorithm::HmacSha256 => Algorithm::HmacSha256,
             TsigAlgorithm::HmacSha384 => Algorithm::HmacSha384,
@@ -52,7 +52,7 @@ impl Update {
         self.send(update_message::append(self.records(owner, value), zone, false, false)).await
     }
 
-    /// Removes that one value: others may be there for other orders.
+    /// Removes this value only: other orders may have others.
     pub(super) async fn remove(&self, owner: &Name, value: &str) -> Result<(), DnsError> {
         let zone = self.zone(owner).await?;
         self.send(update_message::delete_by_rdata(self.records(owner, value), zone, false)).await
@@ -63,11 +63,11 @@ impl Update {
         RecordSet::from(Record::from_rdata(owner.clone(), self.ttl, data))
     }
 
-    /// The zone that the server itself has the name in.
+    /// The server's zone of the name.
     async fn zone(&self, owner: &Name) -> Result<Name, DnsError> {
         let mut zone = owner.clone();
         while zone.num_labels() > 0 {
-            let answer = ask(self.server, &zone, RecordType::SOA, false).await?;
+            let answer = query(self.server, &zone, RecordType::SOA, false).await?;
             if answer
                 .answers
                 .iter()
@@ -89,15 +89,15 @@ impl Update {
         if answer.metadata.response_code != ResponseCode::NoError {
             return Err(DnsError::Refused(self.server, answer.metadata.response_code.to_string()));
         }
-        // RFC 8945 §5.3: an answer that is not signed by the same key may be anybody's.
+        // RFC 8945 §5.3: a response that is not signed by the same key may be forged.
         let verified = verifier.map(|mut verifier| verifier.verify(&raw));
         match verified {
             Some(Ok(_)) => Ok(()),
             Some(Err(error)) => {
-                Err(DnsError::Server(self.server, format!("its signature is not good: {error}")))
+                Err(DnsError::Server(self.server, format!("its signature is invalid: {error}")))
             }
             None => {
-                Err(DnsError::Server(self.server, "its signature could not be checked".to_owned()))
+                Err(DnsError::Server(self.server, "its signature could not be verified".to_owned()))
             }
         }
     }

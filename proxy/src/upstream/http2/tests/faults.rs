@@ -1,5 +1,4 @@
-//! What a backend gets that breaks the protocol, frame by frame, and what its neighbours notice of
-//! it: nothing.
+//! Protocol violations by a backend: how each is handled, and that other streams are unaffected.
 
 use super::*;
 use crate::http2::frame::{self, HEAD, MAX_PAYLOAD, flag, kind, setting};
@@ -27,7 +26,7 @@ fn number(kind: u8, stream: u32, number: u32) -> Vec<u8> {
     out
 }
 
-/// A header block: a status, unless it is 0, and fields as they are written.
+/// Encodes a header block: a status, unless it is 0, and fields without validation.
 fn block(status: u16, fields: &[(&str, &str)]) -> Vec<u8> {
     let mut out = Vec::new();
     if status > 0 {
@@ -52,8 +51,8 @@ fn head(stream: u32, status: u16, fields: &[(&str, &str)], is_last: bool) -> Vec
     )
 }
 
-/// The frames that the client sent after what it sent at first: type, stream, and the number in the
-/// payload's last four octets.
+/// The frames that the client sent after its preface: type, stream, and the number in the payload's
+/// last four octets.
 async fn sent(backend: &mut DuplexStream) -> Vec<(u8, u32, u32)> {
     tokio::time::sleep(Duration::from_millis(1)).await;
     let mut octets = vec![0; 1 << 20];
@@ -74,22 +73,22 @@ async fn sent(backend: &mut DuplexStream) -> Vec<(u8, u32, u32)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_leaves_in_doubt_what_follows_ends_the_connection() {
+async fn connection_errors_close_the_connection() {
     let large = vec![0; MAX_PAYLOAD + 1];
     let open = head(1, 200, &[], false);
     let bad: Vec<(&str, Vec<u8>, u32)> = vec![
-        ("a response without a stream", head(0, 200, &[], true), code::PROTOCOL_ERROR),
-        ("a response to nothing", head(5, 200, &[], true), code::PROTOCOL_ERROR),
+        ("a response on stream 0", head(0, 200, &[], true), code::PROTOCOL_ERROR),
+        ("a response on an idle stream", head(5, 200, &[], true), code::PROTOCOL_ERROR),
         ("a stream of the backend's own", head(2, 200, &[], true), code::PROTOCOL_ERROR),
-        ("data without a stream", frame(kind::DATA, 0, 0, b"x"), code::PROTOCOL_ERROR),
-        ("data for nothing", frame(kind::DATA, 0, 99, b"x"), code::PROTOCOL_ERROR),
+        ("data on stream 0", frame(kind::DATA, 0, 0, b"x"), code::PROTOCOL_ERROR),
+        ("data on an idle stream", frame(kind::DATA, 0, 99, b"x"), code::PROTOCOL_ERROR),
         (
             "a promise",
             frame(kind::PUSH_PROMISE, flag::END_HEADERS, 1, &[0, 0, 0, 2, 0x88]),
             code::PROTOCOL_ERROR,
         ),
         (
-            "a continuation of nothing",
+            "a continuation without headers",
             frame(kind::CONTINUATION, flag::END_HEADERS, 1, &[0x88]),
             code::PROTOCOL_ERROR,
         ),
@@ -99,7 +98,7 @@ async fn what_leaves_in_doubt_what_follows_ends_the_connection() {
             code::PROTOCOL_ERROR,
         ),
         (
-            "a head that goes on in another stream",
+            "a continuation on another stream",
             [
                 frame(kind::HEADERS, 0, 1, &[0x88]),
                 frame(kind::CONTINUATION, flag::END_HEADERS, 3, &[]),
@@ -108,35 +107,43 @@ async fn what_leaves_in_doubt_what_follows_ends_the_connection() {
             code::PROTOCOL_ERROR,
         ),
         ("half a setting", frame(kind::SETTINGS, 0, 0, &[0; 5]), code::FRAME_SIZE_ERROR),
-        ("settings of a stream", frame(kind::SETTINGS, 0, 1, &[]), code::PROTOCOL_ERROR),
+        ("settings on a stream", frame(kind::SETTINGS, 0, 1, &[]), code::PROTOCOL_ERROR),
         (
-            "settings that are agreed to and say more",
+            "a settings acknowledgement with a payload",
             frame(kind::SETTINGS, flag::ACK, 0, &[0; 6]),
             code::FRAME_SIZE_ERROR,
         ),
         ("push", settings(&[(setting::ENABLE_PUSH, 1)]), code::PROTOCOL_ERROR),
         (
-            "too large a first window",
+            "too large an initial window",
             settings(&[(setting::INITIAL_WINDOW_SIZE, 1 << 31)]),
             code::FLOW_CONTROL_ERROR,
         ),
-        ("too small frames", settings(&[(setting::MAX_FRAME_SIZE, 16_383)]), code::PROTOCOL_ERROR),
-        ("too large frames", settings(&[(setting::MAX_FRAME_SIZE, 1 << 24)]), code::PROTOCOL_ERROR),
         (
-            "a switch that is none",
+            "a small frame size",
+            settings(&[(setting::MAX_FRAME_SIZE, 16_383)]),
+            code::PROTOCOL_ERROR,
+        ),
+        (
+            "a large frame size",
+            settings(&[(setting::MAX_FRAME_SIZE, 1 << 24)]),
+            code::PROTOCOL_ERROR,
+        ),
+        (
+            "a setting that is not a boolean",
             settings(&[(setting::ENABLE_CONNECT_PROTOCOL, 2)]),
             code::PROTOCOL_ERROR,
         ),
         (
-            "an offer that is taken back",
+            "a withdrawn setting",
             [1, 0].map(|value| settings(&[(setting::ENABLE_CONNECT_PROTOCOL, value)])).concat(),
             code::PROTOCOL_ERROR,
         ),
         ("a short ping", frame(kind::PING, 0, 0, &[0; 7]), code::FRAME_SIZE_ERROR),
-        ("a ping of a stream", frame(kind::PING, 0, 1, &[0; 8]), code::PROTOCOL_ERROR),
-        ("no more window", number(kind::WINDOW_UPDATE, 0, 0), code::PROTOCOL_ERROR),
+        ("a ping on a stream", frame(kind::PING, 0, 1, &[0; 8]), code::PROTOCOL_ERROR),
+        ("an empty window update", number(kind::WINDOW_UPDATE, 0, 0), code::PROTOCOL_ERROR),
         (
-            "too much window",
+            "a window overflow",
             number(kind::WINDOW_UPDATE, 0, (1 << 31) - 1),
             code::FLOW_CONTROL_ERROR,
         ),
@@ -145,14 +152,14 @@ async fn what_leaves_in_doubt_what_follows_ends_the_connection() {
             frame(kind::WINDOW_UPDATE, 0, 0, &[0; 3]),
             code::FRAME_SIZE_ERROR,
         ),
-        ("a reset of nothing", number(kind::RST_STREAM, 7, 0), code::PROTOCOL_ERROR),
+        ("a reset of an idle stream", number(kind::RST_STREAM, 7, 0), code::PROTOCOL_ERROR),
         ("a short reset", frame(kind::RST_STREAM, 0, 1, &[0; 3]), code::FRAME_SIZE_ERROR),
-        ("a short goodbye", frame(kind::GOAWAY, 0, 0, &[0; 7]), code::PROTOCOL_ERROR),
-        ("a goodbye of a stream", frame(kind::GOAWAY, 0, 1, &[0; 8]), code::PROTOCOL_ERROR),
-        ("a priority without a stream", frame(kind::PRIORITY, 0, 0, &[0; 5]), code::PROTOCOL_ERROR),
+        ("a short goaway", frame(kind::GOAWAY, 0, 0, &[0; 7]), code::PROTOCOL_ERROR),
+        ("a goaway on a stream", frame(kind::GOAWAY, 0, 1, &[0; 8]), code::PROTOCOL_ERROR),
+        ("a priority on stream 0", frame(kind::PRIORITY, 0, 0, &[0; 5]), code::PROTOCOL_ERROR),
         ("a frame that is too large", frame(kind::DATA, 0, 1, &large), code::FRAME_SIZE_ERROR),
         (
-            "a head that cannot be read",
+            "an undecodable header block",
             frame(kind::HEADERS, flag::END_HEADERS, 1, &[0x80]),
             code::COMPRESSION_ERROR,
         ),
@@ -172,7 +179,7 @@ async fn what_leaves_in_doubt_what_follows_ends_the_connection() {
             code::PROTOCOL_ERROR,
         ),
         (
-            "no end of a head",
+            "an endless header block",
             frame(kind::HEADERS, 0, 1, &[])
                 .into_iter()
                 .chain((0..4).flat_map(|_| frame(kind::CONTINUATION, 0, 1, &large[..MAX_PAYLOAD])))
@@ -180,14 +187,14 @@ async fn what_leaves_in_doubt_what_follows_ends_the_connection() {
             code::ENHANCE_YOUR_CALM,
         ),
         (
-            "no end of empty data",
+            "endless empty data",
             open.into_iter()
                 .chain((0..11_000).flat_map(|_| frame(kind::DATA, 0, 1, &[])))
                 .collect(),
             code::ENHANCE_YOUR_CALM,
         ),
         (
-            "no end of pings",
+            "endless pings",
             (0..11_000).flat_map(|_| frame(kind::PING, 0, 0, &[0; 8])).collect(),
             code::ENHANCE_YOUR_CALM,
         ),
@@ -210,8 +217,8 @@ async fn what_leaves_in_doubt_what_follows_ends_the_connection() {
                 };
             }
             assert_eq!(failed, Err(MALFORMED), "{why}");
-            let told = sent(&mut backend).await;
-            assert_eq!(told.last(), Some(&(kind::GOAWAY, 0, code)), "{why}");
+            let frames = sent(&mut backend).await;
+            assert_eq!(frames.last(), Some(&(kind::GOAWAY, 0, code)), "{why}");
             assert!(!client.is_open(), "{why}");
             drop(neighbour);
         })
@@ -220,7 +227,7 @@ async fn what_leaves_in_doubt_what_follows_ends_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_wrong_on_one_stream_ends_that_stream() {
+async fn stream_errors_reset_only_that_stream() {
     let started = head(1, 200, &[("content-length", "3")], false);
     let after = |frames: &[u8]| [started.as_slice(), frames].concat();
     let over = frame(kind::DATA, 0, 1, &[0; MAX_PAYLOAD]).repeat(5);
@@ -232,27 +239,23 @@ async fn what_is_wrong_on_one_stream_ends_that_stream() {
             frame(kind::HEADERS, flag::END_HEADERS, 1, &[0x88, 0x88]),
             code::PROTOCOL_ERROR,
         ),
-        ("a status that is none", head(1, 0, &[(":status", "20")], true), code::PROTOCOL_ERROR),
+        ("an invalid status", head(1, 0, &[(":status", "20")], true), code::PROTOCOL_ERROR),
         (
             "a status after a field",
             head(1, 0, &[("a", "b"), (":status", "200")], true),
             code::PROTOCOL_ERROR,
         ),
-        (
-            "a pseudo-header of requests",
-            head(1, 200, &[(":path", "/")], true),
-            code::PROTOCOL_ERROR,
-        ),
+        ("a request pseudo-header", head(1, 200, &[(":path", "/")], true), code::PROTOCOL_ERROR),
         ("a name in upper case", head(1, 200, &[("Server", "b")], true), code::PROTOCOL_ERROR),
         ("a control character", head(1, 200, &[("server", "a\u{0}b")], true), code::PROTOCOL_ERROR),
         (
-            "a field of HTTP/1",
+            "a connection-specific field",
             head(1, 200, &[("transfer-encoding", "chunked")], true),
             code::PROTOCOL_ERROR,
         ),
         ("too many fields", head(1, 200, &[("a", "b"); 1000][..500], true), code::PROTOCOL_ERROR),
         (
-            "a length that is none",
+            "an invalid length",
             head(1, 200, &[("content-length", "+3")], false),
             code::PROTOCOL_ERROR,
         ),
@@ -261,33 +264,33 @@ async fn what_is_wrong_on_one_stream_ends_that_stream() {
             head(1, 200, &[("content-length", "3"), ("content-length", "3")], false),
             code::PROTOCOL_ERROR,
         ),
-        ("an interim response that is the last", head(1, 103, &[], true), code::PROTOCOL_ERROR),
-        ("no end of interim responses", interim.repeat(40), code::PROTOCOL_ERROR),
+        ("an interim response that ends the stream", head(1, 103, &[], true), code::PROTOCOL_ERROR),
+        ("too many interim responses", interim.repeat(40), code::PROTOCOL_ERROR),
         (
             "data before a head",
             frame(kind::DATA, flag::END_STREAM, 1, b"abc"),
             code::PROTOCOL_ERROR,
         ),
         (
-            "less than the length",
+            "missing data",
             after(&frame(kind::DATA, flag::END_STREAM, 1, b"ab")),
             code::PROTOCOL_ERROR,
         ),
-        ("more than the length", after(&frame(kind::DATA, 0, 1, b"abcd")), code::PROTOCOL_ERROR),
+        ("excess data", after(&frame(kind::DATA, 0, 1, b"abcd")), code::PROTOCOL_ERROR),
         (
-            "trailers that are not the last",
+            "trailers that do not end the stream",
             after(&head(1, 0, &[("a", "b")], false)),
             code::PROTOCOL_ERROR,
         ),
-        ("a status among trailers", after(&head(1, 200, &[], true)), code::PROTOCOL_ERROR),
+        ("a status in trailers", after(&head(1, 200, &[], true)), code::PROTOCOL_ERROR),
         (
-            "more than the window",
+            "more data than the window",
             [head(1, 200, &[], false), over].concat(),
             code::FLOW_CONTROL_ERROR,
         ),
-        ("no more window", number(kind::WINDOW_UPDATE, 1, 0), code::PROTOCOL_ERROR),
+        ("an empty window update", number(kind::WINDOW_UPDATE, 1, 0), code::PROTOCOL_ERROR),
         (
-            "too much window",
+            "a window overflow",
             number(kind::WINDOW_UPDATE, 1, (1 << 31) - 1),
             code::FLOW_CONTROL_ERROR,
         ),
@@ -333,7 +336,7 @@ async fn what_is_wrong_on_one_stream_ends_that_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backend_that_asks_now_and_then_is_kept_for_days() {
+async fn a_backend_that_sends_occasional_pings_is_kept() {
     in_local_set(async {
         let (client, mut backend) = raw_backend().await;
         let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
@@ -351,7 +354,7 @@ async fn a_backend_that_asks_now_and_then_is_kept_for_days() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_answer_to_head_tells_a_length_and_has_no_body() {
+async fn a_response_to_head_has_a_length_and_no_body() {
     in_local_set(async {
         let (client, mut backend) = raw_backend().await;
         for (stream, method, status) in
@@ -378,7 +381,7 @@ async fn the_answer_to_head_tells_a_length_and_has_no_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nobody_reads_does_not_use_up_the_window_of_the_others() {
+async fn unread_data_is_returned_to_the_connection_window() {
     in_local_set(async {
         let (client, mut backend) = raw_backend().await;
         let mut window = 1024 * 1024;
@@ -391,7 +394,7 @@ async fn what_nobody_reads_does_not_use_up_the_window_of_the_others() {
             window -= MAX_PAYLOAD as u32;
             final_head(&mut exchange).await.unwrap();
             drop(exchange);
-            // And what comes for a stream that is gone.
+            // And data for a closed stream.
             backend
                 .write_all(&frame(kind::DATA, flag::END_STREAM, stream, &[0; MAX_PAYLOAD]))
                 .await
@@ -408,7 +411,7 @@ async fn what_nobody_reads_does_not_use_up_the_window_of_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_beyond_the_backends_streams_waits_for_one() {
+async fn a_request_over_the_stream_limit_waits_for_a_stream() {
     in_local_set(async {
         let (client, mut backend) = raw_backend().await;
         backend.write_all(&settings(&[(setting::MAX_CONCURRENT_STREAMS, 1)])).await.unwrap();
@@ -433,8 +436,8 @@ async fn a_request_beyond_the_backends_streams_waits_for_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_websocket_waits_for_the_settings_and_is_refused_by_who_takes_none() {
-    for (takes, status, expected) in
+async fn a_websocket_waits_for_the_settings_and_fails_without_support() {
+    for (supports, status, expected) in
         [(1, 200, Ok(101)), (1, 403, Ok(403)), (0, 200, Err(Failed::NoWebSocket))]
     {
         in_local_set(async {
@@ -448,25 +451,25 @@ async fn a_websocket_waits_for_the_settings_and_is_refused_by_who_takes_none() {
             let mut exchange = client.send(&message, false).unwrap();
             assert!(sent(&mut backend).await.iter().all(|(kind, ..)| *kind != kind::HEADERS));
             backend
-                .write_all(&settings(&[(setting::ENABLE_CONNECT_PROTOCOL, takes)]))
+                .write_all(&settings(&[(setting::ENABLE_CONNECT_PROTOCOL, supports)]))
                 .await
                 .unwrap();
-            let asked = sent(&mut backend).await.iter().any(|(kind, ..)| *kind == kind::HEADERS);
-            assert_eq!(asked, takes == 1);
-            if asked {
+            let was_sent = sent(&mut backend).await.iter().any(|(kind, ..)| *kind == kind::HEADERS);
+            assert_eq!(was_sent, supports == 1);
+            if was_sent {
                 backend.write_all(&head(1, status, &[], false)).await.unwrap();
             }
-            let answered = final_head(&mut exchange).await;
+            let response = final_head(&mut exchange).await;
             assert_eq!(
-                answered.as_ref().map(|(head, _)| head.status.as_u16()).map_err(|failed| *failed),
+                response.as_ref().map(|(head, _)| head.status.as_u16()).map_err(|failed| *failed),
                 expected
             );
-            if let Ok((head, BodyLength::Tunnel)) = answered {
+            if let Ok((head, BodyLength::Tunnel)) = response {
                 assert_eq!(head.headers["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
             }
             assert_eq!(
                 client.send(&message, false).map(drop),
-                if takes == 1 { Ok(()) } else { Err(Failed::NoWebSocket) }
+                if supports == 1 { Ok(()) } else { Err(Failed::NoWebSocket) }
             );
         })
         .await;
@@ -474,7 +477,7 @@ async fn a_websocket_waits_for_the_settings_and_is_refused_by_who_takes_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fields_that_are_of_http1_alone_do_not_go_out() {
+async fn connection_specific_fields_are_not_sent() {
     with_backend(async |client, mut backend| {
         let fields = ["connection", "keep-alive", "te", "transfer-encoding", "host", "x-kept"];
         let headers = fields

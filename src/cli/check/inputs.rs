@@ -1,4 +1,4 @@
-//! What was given to be checked: which files are configurations, and which manifests.
+//! The inputs of `portcullis check`: sorts paths into configurations and manifests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,33 +10,33 @@ use portcullis_config::source::file_kind::FileKind;
 
 use crate::cli::problems::Failure;
 
-/// Manifests that are translated together, and the settings that they are translated by.
+/// Manifests that are translated together, and the settings to translate them with.
 pub(super) struct Manifests {
     pub(super) settings: Settings,
-    /// Folders and files.
+    /// Folders or files of manifests.
     pub(super) paths: Vec<PathBuf>,
 }
 
-/// All that is to be checked.
+/// Everything to check.
 #[derive(Default)]
-pub(super) struct Given {
+pub(super) struct Inputs {
     pub(super) manifests: Vec<Manifests>,
-    /// What is wrong with configurations.
+    /// Problems that make a configuration unusable.
     pub(super) problems: Vec<Problem>,
-    /// What is doubtful about configurations that can be used.
+    /// Warnings about usable configurations.
     pub(super) warnings: Vec<Problem>,
 }
 
-// === impl Given ===
+// === impl Inputs ===
 
-impl Given {
+impl Inputs {
     /// Reads the configurations among `paths` and in its folders.
     ///
-    /// Files of manifests are one set, each folder is another, and so is the folder that a
-    /// configuration names. A configuration that is given is that of all files and folders; else
-    /// the one in a folder is that folder's, and what has none is translated by the defaults.
+    /// All manifest files are one set; each folder, and each folder that is a configuration's
+    /// source, is a set of its own. A configuration among `paths` applies to all sets; else the one
+    /// in a folder applies to that folder, and the defaults to the rest.
     pub(super) fn read(paths: Vec<PathBuf>) -> Result<Self, Failure> {
-        let mut given = Self::default();
+        let mut inputs = Self::default();
         let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) =
             paths.into_iter().partition(|path| path.is_dir());
         let (manifests, configurations): (Vec<PathBuf>, Vec<PathBuf>) =
@@ -45,30 +45,29 @@ impl Given {
             });
         let mut base = None;
         for configuration in &configurations {
-            let Some(settings) = given.configuration(configuration) else { continue };
+            let Some(settings) = inputs.configuration(configuration) else { continue };
             base.get_or_insert_with(|| settings.clone());
-            given.source(settings, None);
+            inputs.source(settings, None);
         }
         for folder in folders {
             let folder = canonical(&folder);
             let mut own = None;
             for configuration in directory::configurations(&folder) {
-                if configurations.iter().any(|given| canonical(given) == canonical(&configuration))
-                {
+                if configurations.iter().any(|path| canonical(path) == canonical(&configuration)) {
                     continue;
                 }
-                let Some(settings) = given.configuration(&configuration) else { continue };
+                let Some(settings) = inputs.configuration(&configuration) else { continue };
                 own.get_or_insert_with(|| settings.clone());
-                given.source(settings, Some(&folder));
+                inputs.source(settings, Some(&folder));
             }
             let settings = base.clone().or(own).map_or_else(defaults, Ok)?;
-            given.manifests.push(Manifests { settings, paths: vec![folder] });
+            inputs.manifests.push(Manifests { settings, paths: vec![folder] });
         }
         if !manifests.is_empty() {
             let settings = base.map_or_else(defaults, Ok)?;
-            given.manifests.push(Manifests { settings, paths: manifests });
+            inputs.manifests.push(Manifests { settings, paths: manifests });
         }
-        Ok(given)
+        Ok(inputs)
     }
 
     fn configuration(&mut self, path: &Path) -> Option<Settings> {
@@ -84,7 +83,7 @@ impl Given {
         }
     }
 
-    /// The folder that a configuration names, unless it is in one that is checked anyway.
+    /// Adds the source folder of a configuration, unless it is inside `checked`.
     fn source(&mut self, settings: Settings, checked: Option<&Path>) {
         let SourceSettings::Directory(path) = &settings.source else { return };
         if checked.is_none_or(|folder| !canonical(path).starts_with(folder)) {
@@ -97,7 +96,7 @@ fn canonical(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// For a zone of no importance.
+/// Default settings, for a placeholder zone.
 fn defaults() -> Result<Settings, Failure> {
     Settings::parse(Path::new("defaults"), b"zone: apps.example.com\nsource: {directory: .}\n")
         .map_err(Failure::Problems)

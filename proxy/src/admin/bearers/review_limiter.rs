@@ -1,5 +1,5 @@
-//! How often one address may have bearers reviewed, so that tokens of nobody neither flood the API
-//! server nor keep others waiting.
+//! A rate limit of reviews by client address, so that unknown tokens neither flood the API server
+//! nor delay other clients.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,24 +7,24 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Reviews that an address gets at once.
+/// The reviews that an address gets at once.
 const BURST: u32 = 5;
-/// After that, one in this time.
+/// The time for each further review.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The most addresses that are remembered.
+/// The most addresses in the table.
 const MAX_PEERS: usize = 4096;
 
-/// Counts reviews by address: a token bucket for each, kept as the time at which it is full again
-/// (the generic cell rate algorithm, ITU-T I.371).
+/// A token bucket for each address, stored as the time at which it is full (the generic cell rate
+/// algorithm, ITU-T I.371).
 #[derive(Debug, Default)]
-pub(super) struct Questions {
+pub(super) struct ReviewLimiter {
     full_at: HashMap<IpAddr, Instant>,
 }
 
-// === impl Questions ===
+// === impl ReviewLimiter ===
 
-impl Questions {
-    /// Counts a review for `peer`; `false` where it had too many.
+impl ReviewLimiter {
+    /// Takes one review for `peer`; returns whether it is within the limit.
     pub(super) fn take(&mut self, peer: IpAddr, now: Instant) -> bool {
         let peer = peer.to_canonical();
         let full_at = self.full_at.get(&peer).map_or(now, |full_at| now.max(*full_at));
@@ -36,8 +36,7 @@ impl Questions {
         true
     }
 
-    /// Forgets the addresses that have all their reviews again, and where that is not enough the
-    /// one that is nearest to it.
+    /// Evicts the addresses whose buckets are full, or else the one that is next.
     fn make_room(&mut self, peer: &IpAddr, now: Instant) {
         if self.full_at.len() < MAX_PEERS || self.full_at.contains_key(peer) {
             return;
@@ -61,25 +60,25 @@ mod tests {
 
     #[test]
     fn after_a_burst_an_address_waits_and_others_do_not() {
-        let mut questions = Questions::default();
+        let mut limiter = ReviewLimiter::default();
         let now = Instant::now();
-        assert!((0..BURST).all(|_| questions.take(peer(1), now)));
-        assert!(!questions.take(peer(1), now));
-        assert!(questions.take(peer(2), now));
-        assert!(questions.take(peer(1), now + INTERVAL));
-        assert!(!questions.take(peer(1), now + INTERVAL));
+        assert!((0..BURST).all(|_| limiter.take(peer(1), now)));
+        assert!(!limiter.take(peer(1), now));
+        assert!(limiter.take(peer(2), now));
+        assert!(limiter.take(peer(1), now + INTERVAL));
+        assert!(!limiter.take(peer(1), now + INTERVAL));
         let later = now + 100 * INTERVAL;
-        assert!((0..BURST).all(|_| questions.take(peer(1), later)));
-        assert!(!questions.take(peer(1), later));
+        assert!((0..BURST).all(|_| limiter.take(peer(1), later)));
+        assert!(!limiter.take(peer(1), later));
     }
 
     #[test]
-    fn many_addresses_take_no_more_room() {
-        let mut questions = Questions::default();
+    fn the_table_is_bounded() {
+        let mut limiter = ReviewLimiter::default();
         let now = Instant::now();
         for number in 0..2 * MAX_PEERS as u32 {
-            assert!(questions.take(peer(number), now));
+            assert!(limiter.take(peer(number), now));
         }
-        assert_eq!(questions.full_at.len(), MAX_PEERS);
+        assert_eq!(limiter.full_at.len(), MAX_PEERS);
     }
 }
