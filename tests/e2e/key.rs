@@ -163,7 +163,7 @@ fn errors_are_reported_and_change_nothing() {
     printed(&key(folder.path(), &["create", "billing"]));
     let before = names(folder.path());
     for (arguments, expected) in [
-        (&["create", "team-*"][..], "no name of an application"),
+        (&["create", "team-*"][..], "not a valid application name"),
         (&["create", "billing", "--expires", "0d"], "write a duration above zero"),
         (&["create", "billing", "--namespace", "Gateway"], "not a valid Namespace name"),
         (&["rotate", "shop"], "`shop` has no key"),
