@@ -320,21 +320,21 @@ fn response_body(
     version: Version,
     context: ResponseContext,
 ) -> Result<ResponseBody, Broken> {
-    let framing = framing(headers, version).map_err(Broken::Malformed)?;
-    if status == StatusCode::SWITCHING_PROTOCOLS {
-        return if context.upgrade {
-            Ok(ResponseBody::Tunnel)
-        } else {
-            Err(Broken::Malformed("unasked_upgrade"))
-        };
-    }
     if status.is_informational() || status == StatusCode::NO_CONTENT {
-        // RFC 9110 §8.6: neither status may have them. They frame no body, so they are dropped.
+        // RFC 9110 §8.6, RFC 9112 §6.1: neither status may have them. They frame no body, whatever
+        // they say (RFC 9112 §6.3), so they are dropped.
         headers.remove(CONTENT_LENGTH);
         headers.remove(TRANSFER_ENCODING);
-        return Ok(ResponseBody::None);
+        return match status {
+            StatusCode::SWITCHING_PROTOCOLS if context.upgrade => Ok(ResponseBody::Tunnel),
+            StatusCode::SWITCHING_PROTOCOLS => Err(Broken::Malformed("unasked_upgrade")),
+            _ => Ok(ResponseBody::None),
+        };
     }
+    let framing = framing(headers, version).map_err(Broken::Malformed)?;
     if context.head || status == StatusCode::NOT_MODIFIED {
+        // `Content-Length` states what a GET would get; `Transfer-Encoding` frames nothing here.
+        headers.remove(TRANSFER_ENCODING);
         return Ok(ResponseBody::None);
     }
     Ok(match framing {

@@ -175,3 +175,25 @@ fn a_connection_persists_only_if_both_ends_agree() {
     assert!(!persists("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"));
     assert!(persists("HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n"));
 }
+
+#[test]
+fn framing_fields_of_a_status_without_a_body_are_dropped() {
+    let upgrade = ResponseContext { upgrade: true, ..GET };
+    for fields in [
+        "Content-Length: 0",
+        "Content-Length: 5",
+        "Content-Length: 5\r\nContent-Length: 6",
+        "Transfer-Encoding: chunked",
+        "Content-Length: 0\r\nTransfer-Encoding: gzip, chunked",
+    ] {
+        for status in
+            ["100 Continue", "101 Switching Protocols", "103 Early Hints", "204 No Content"]
+        {
+            let text = format!("HTTP/1.1 {status}\r\n{fields}\r\n\r\n");
+            let parsed = read_response(&text, upgrade).expect(&text);
+            assert!(parsed.head.headers.is_empty(), "{text}");
+        }
+    }
+    let parsed = read_response("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", GET);
+    assert!(parsed.expect("is well-formed").head.headers.contains_key(CONTENT_LENGTH));
+}
