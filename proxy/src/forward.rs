@@ -1,5 +1,6 @@
 //! Forwards a request to a backend and the response to the client, and retries where that is safe.
 
+mod interim;
 mod stall;
 
 use std::future::poll_fn;
@@ -13,10 +14,11 @@ use portcullis_config::snapshot::backend::Backend;
 use portcullis_config::snapshot::policy::Policy;
 use smallvec::SmallVec;
 
+use self::interim::InterimResponses;
 use self::stall::StallDetector;
 use crate::exchange::{BodyLength, Broken, Frame, Refusal, Respond, ResponseHead, Source};
 use crate::limit::BodyBudget;
-use crate::proxy_headers;
+use crate::proxy_headers::trailers::{self, ResponseTrailers};
 use crate::random::Random;
 use crate::relay::{BodyCopy, CopyError};
 use crate::telemetry::Meter;
@@ -93,8 +95,12 @@ pub(crate) struct ForwardStats {
     pub(crate) grpc_status: Option<u16>,
 }
 
-/// Modifies the head of the response before it is forwarded.
+/// Modifies the heads of the response before they are forwarded.
 pub(crate) trait OnHead {
+    /// Modifies an interim head (1xx).
+    fn on_interim(&mut self, head: &mut ResponseHead);
+
+    /// Modifies the final head.
     fn on_head(&mut self, head: &mut ResponseHead);
 }
 
@@ -130,11 +136,13 @@ pub(crate) async fn send<B: Source, R: Respond>(
     request: &ForwardRequest<'_>,
     body: &mut B,
     respond: &mut R,
+    on_head: &mut impl OnHead,
     stats: &mut ForwardStats,
 ) -> Result<Answered, Outcome> {
     let budget =
         BodyBudget::new(request.message.body, request.policy.max_body).map_err(Outcome::Refused)?;
     let mut upload = Upload { copy: BodyCopy::empty(), budget };
+    let mut interim = InterimResponses::new(on_head);
     let mut tried = SmallVec::<[SocketAddr; MAX_TRIES]>::new();
     // For the first try, the time at which the request arrived is recent enough.
     let mut now = request.started;
@@ -154,7 +162,9 @@ pub(crate) async fn send<B: Source, R: Respond>(
         };
         let failure = match started {
             Ok(exchange) => {
-                match attempt(request, exchange, &mut upload, body, respond, stats).await {
+                match attempt(request, exchange, &mut upload, body, respond, &mut interim, stats)
+                    .await
+                {
                     Attempt::Answered(exchange, head, length) => {
                         return Ok(Answered { exchange, upload, head, length });
                     }
@@ -267,11 +277,16 @@ async fn attempt<B: Source, R: Respond>(
     upload: &mut Upload,
     body: &mut B,
     respond: &mut R,
+    interim: &mut InterimResponses<'_, impl OnHead>,
     stats: &mut ForwardStats,
 ) -> Attempt {
     let (head, length) = loop {
         match wait_for_head(request, &mut exchange, upload, body, respond).await {
-            Event::Head(Head::Interim(head)) => respond.informational(head),
+            Event::Head(Head::Interim(head)) => {
+                if let Err(failure) = interim.forward(head, respond) {
+                    return Attempt::Failed(failure);
+                }
+            }
             Event::Head(Head::Final(head, length)) => break (head, length),
             Event::Failed(failure) => {
                 if failure == Failed::Broken(Broken::TimedOut) {
@@ -316,12 +331,14 @@ pub(crate) async fn relay<B: Source, R: Respond>(
     stats.status = Some(head.status);
     stats.head_at = Some(Instant::now());
     stats.grpc_status = grpc_status(&head.headers);
+    let allowed = ResponseTrailers::of(&head.headers);
     on_head.on_head(&mut head);
     if length == BodyLength::Tunnel {
         upload.copy = BodyCopy::new();
     }
     respond.head(head, length);
-    let outcome = move_bodies(deadlines, &mut exchange, &mut upload, body, respond, stats).await;
+    let outcome =
+        move_bodies(deadlines, &mut exchange, &mut upload, allowed, body, respond, stats).await;
     match outcome {
         Outcome::Sent => {
             let now = Instant::now();
@@ -407,7 +424,7 @@ fn head_deadline(request: &ForwardRequest<'_>, upload: &Upload, since: Instant) 
 
 fn inspect(frame: &mut Frame, budget: &mut BodyBudget) -> Result<(), Refusal> {
     if let Frame::Trailers(trailers) = frame {
-        proxy_headers::trailers(trailers);
+        trailers::of_request(trailers);
     }
     budget.take(frame)
 }
@@ -417,6 +434,7 @@ async fn move_bodies<B: Source, R: Respond>(
     deadlines: &Deadlines,
     exchange: &mut Exchange,
     upload: &mut Upload,
+    allowed: ResponseTrailers,
     body: &mut B,
     respond: &mut R,
     stats: &mut ForwardStats,
@@ -437,7 +455,12 @@ async fn move_bodies<B: Source, R: Respond>(
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
-        match download.poll(&mut source, respond, |frame| trailers(frame, &mut code), cx) {
+        match download.poll(
+            &mut source,
+            respond,
+            |frame| inspect_response(frame, allowed, &mut code),
+            cx,
+        ) {
             Poll::Ready(Ok(())) => return Poll::Ready(Outcome::Sent),
             Poll::Ready(Err(CopyError::Sink(Broken::Malformed(_)))) => {
                 return Poll::Ready(Outcome::Aborted("upstream_length"));
@@ -467,9 +490,13 @@ async fn move_bodies<B: Source, R: Respond>(
     outcome
 }
 
-fn trailers(frame: &mut Frame, code: &mut Option<u16>) -> Result<(), Refusal> {
+fn inspect_response(
+    frame: &mut Frame,
+    allowed: ResponseTrailers,
+    code: &mut Option<u16>,
+) -> Result<(), Refusal> {
     if let Frame::Trailers(trailers) = frame {
-        proxy_headers::trailers(trailers);
+        allowed.apply(trailers);
         *code = grpc_status(trailers).or(*code);
     }
     Ok(())

@@ -26,6 +26,14 @@ impl Hsts {
             headers.insert(STRICT_TRANSPORT_SECURITY, value.clone());
         }
     }
+
+    /// Removes a backend's field from an interim response (1xx), where [`apply`](Self::apply) would
+    /// replace it: the field belongs to the final one.
+    pub(crate) fn remove(&self, tls: bool, headers: &mut HeaderMap) {
+        if tls && self.0.is_some() {
+            headers.remove(STRICT_TRANSPORT_SECURITY);
+        }
+    }
 }
 
 /// Formats the directives (RFC 6797 §6.1, and `preload` as browsers define it).

@@ -7,6 +7,7 @@ mod fields;
 mod host;
 mod path;
 pub(crate) mod refusals;
+mod reserved;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -1,4 +1,5 @@
-//! Sets the forwarding headers of requests, and removes hop-by-hop fields of responses.
+//! Sets the forwarding headers of requests, and removes hop-by-hop fields of responses and
+//! [`trailers`] that must not be forwarded.
 //!
 //! [`normalize`](crate::normalize) has already removed a request's hop-by-hop fields, and those
 //! that its client must not set. The gateway sets its own fields afterwards, so that no client can
@@ -8,21 +9,22 @@ mod client;
 mod id;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trailers;
 
 use std::fmt::Write;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use ipnet::IpNet;
 use portcullis_config::settings::Settings;
 use smallvec::SmallVec;
 
 pub(crate) use self::client::client;
 pub(crate) use self::id::RequestId;
-use crate::exchange::Peer;
+use crate::exchange::{Peer, ResponseHead};
 use crate::itoa::put_address;
-use crate::normalize::{Request, folded, role, tokens};
+use crate::normalize::{Request, role, tokens};
 
 pub(crate) static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -101,9 +103,11 @@ pub(crate) fn request(
     host
 }
 
-/// Removes hop-by-hop fields of a backend's response, and adds `Date` if it is missing (RFC 9110
-/// §6.6.1). Keeps `Content-Length`, which is meaningful in responses to HEAD.
-pub(crate) fn response(headers: &mut HeaderMap, date: &HeaderValue) {
+/// Removes from a head of a backend's response, interim or final, the hop-by-hop fields, and those
+/// that frame a body which its status cannot have. Keeps `Content-Length` of other responses, which
+/// is meaningful in responses to HEAD.
+pub(crate) fn response(head: &mut ResponseHead) {
+    let headers = &mut head.headers;
     let mut drop = SmallVec::<[HeaderName; 4]>::new();
     for option in headers.get_all(header::CONNECTION).iter().flat_map(tokens) {
         if let Ok(name) = HeaderName::from_bytes(option)
@@ -120,22 +124,16 @@ pub(crate) fn response(headers: &mut HeaderMap, date: &HeaderValue) {
     for name in drop {
         headers.remove(name);
     }
-    if !headers.contains_key(header::DATE) {
-        headers.insert(header::DATE, date.clone());
+    // RFC 9110 §8.6: neither status may have it.
+    if head.status.is_informational() || head.status == StatusCode::NO_CONTENT {
+        headers.remove(header::CONTENT_LENGTH);
     }
 }
 
-/// Removes fields that are not allowed in trailers (RFC 9110 §6.5.1): those for framing, routing,
-/// authentication and forwarding. Some backends would merge them into the checked headers.
-pub(crate) fn trailers(trailers: &mut HeaderMap) {
-    let forbidden = |name: &HeaderName| match folded(name.as_str()) {
-        Some(folded) => std::str::from_utf8(&folded).map_or(true, |name| !role(name).is_free()),
-        None => !role(name.as_str()).is_free() || *name == header::SET_COOKIE,
-    };
-    let drop: SmallVec<[HeaderName; 4]> =
-        trailers.keys().filter(|name| forbidden(name)).cloned().collect();
-    for name in drop {
-        trailers.remove(name);
+/// Adds `Date` to a final head if it is missing (RFC 9110 §6.6.1).
+pub(crate) fn add_date(headers: &mut HeaderMap, date: &HeaderValue) {
+    if !headers.contains_key(header::DATE) {
+        headers.insert(header::DATE, date.clone());
     }
 }
 

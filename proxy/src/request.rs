@@ -6,6 +6,7 @@ mod context;
 mod head_memory;
 mod portal;
 mod reply;
+mod response_headers;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -22,18 +23,16 @@ use portcullis_identity::caller::{Caller, authorize};
 use self::caller::{authenticate, cached, reauthorize};
 use self::context::{LogContext, RequestContext, Routed};
 pub(crate) use self::reply::Reply;
+use self::response_headers::ResponseHeaders;
 use crate::access::assertion::JWKS_PATH;
-use crate::exchange::{
-    BodyLength, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Source,
-};
-use crate::forward::{self, Deadlines, ForwardRequest, ForwardStats, OnHead, Outcome};
-use crate::hsts::Hsts;
+use crate::exchange::{BodyLength, Frame, Peer, Refusal, RequestHead, Respond, Source};
+use crate::forward::{self, Deadlines, ForwardRequest, ForwardStats, Outcome};
 use crate::local_reply::ClientFormat;
 use crate::memory::Charge;
 use crate::normalize::{Kind, Request};
 use crate::upstream::exchange::Message;
 use crate::worker_context::WorkerContext;
-use crate::{access, filter, normalize, proxy_headers, route};
+use crate::{filter, normalize, proxy_headers, route};
 
 static SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -201,7 +200,9 @@ pub(crate) async fn serve<B: Source, R: Respond>(
                 deadlines,
                 started: call.started,
             };
-            let answered = match forward::send(&forward, body, respond, &mut stats).await {
+            let sent =
+                forward::send(&forward, body, respond, &mut response_headers, &mut stats).await;
+            let answered = match sent {
                 Ok(answered) => answered,
                 Err(outcome) => return outcome,
             };
@@ -353,33 +354,4 @@ fn websocket_key(mut random: impl FnMut() -> u64) -> HeaderValue {
     key.extend_from_slice(b"==");
     HeaderValue::from_maybe_shared(Bytes::from(key))
         .unwrap_or(HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA=="))
-}
-
-/// Turns the head of a backend's response into one for the client.
-struct ResponseHeaders<'a> {
-    date: &'a HeaderValue,
-    rule: &'a Rule,
-    backend: &'a [portcullis_config::snapshot::filter::Filter],
-    is_http1: bool,
-    hsts: &'a Hsts,
-    tls: bool,
-    /// The cookie that renews the caller's session.
-    renewal: Option<HeaderValue>,
-}
-
-impl OnHead for ResponseHeaders<'_> {
-    fn on_head(&mut self, head: &mut ResponseHead) {
-        proxy_headers::response(&mut head.headers, self.date);
-        if !self.is_http1 && head.status == StatusCode::SWITCHING_PROTOCOLS {
-            // RFC 8441 §5.1: only the handshake of HTTP/1.1 has this field.
-            head.headers.remove(http::header::SEC_WEBSOCKET_ACCEPT);
-        }
-        filter::response_headers(self.backend, &mut head.headers);
-        filter::response_headers(&self.rule.filters, &mut head.headers);
-        access::strip_set_cookies(&mut head.headers);
-        self.hsts.apply(self.tls, &mut head.headers);
-        if let Some(cookie) = self.renewal.take() {
-            head.headers.append(http::header::SET_COOKIE, cookie);
-        }
-    }
 }

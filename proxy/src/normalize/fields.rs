@@ -3,6 +3,8 @@
 
 use smallvec::SmallVec;
 
+use super::reserved::{SetBy, reserved};
+
 /// The meaning of a header field to the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -45,26 +47,20 @@ pub(crate) fn role(name: &str) -> Role {
             "content-type" => Role::Single,
             "cookie" => Role::Cookie,
             "content-encoding" | "content-range" | "cache-control" => Role::Kept,
-            "cf-connecting-ip" => Role::ProxyHeaderSettings,
-            _ => Role::Free,
+            _ => by_owner(name),
         },
         [b'h', ..] => match name {
             "host" => Role::Host,
             "http2-settings" => Role::Http2Settings,
-            _ => Role::Free,
+            _ => by_owner(name),
         },
         [b't', ..] => match name {
             "te" => Role::Te,
             "transfer-encoding" => Role::HopByHop,
             "trailer" => Role::Kept,
-            "traceparent" | "tracestate" | "true-client-ip" => Role::ProxyHeaderSettings,
-            _ => Role::Free,
+            _ => by_owner(name),
         },
-        [b'f', ..] => match name {
-            "forwarded" | "front-end-https" => Role::ProxyHeaderSettings,
-            _ => Role::Free,
-        },
-        [b'x', b'-', rest @ ..] => extension(rest),
+        [b'f' | b'x', ..] => by_owner(name),
         _ => other(name),
     }
 }
@@ -85,41 +81,16 @@ fn other(name: &str) -> Role {
         | "range"
         | "accept"
         | "origin" => Role::Kept,
-        "remote-user" => Role::Identity,
-        _ => Role::Free,
+        _ => by_owner(name),
     }
 }
 
-fn extension(name: &[u8]) -> Role {
-    match name {
-        b"forwarded-for" | b"forwarded-proto" | b"forwarded-host" | b"forwarded-port"
-        | b"real-ip" | b"request-id" => Role::ProxyHeaderSettings,
-        b"forwarded-user"
-        | b"forwarded-email"
-        | b"forwarded-groups"
-        | b"forwarded-preferred-username"
-        | b"forwarded-access-token"
-        | b"forwarded-client-cert"
-        | b"remote-user"
-        | b"remote-group"
-        | b"remote-groups"
-        | b"webauth-user" => Role::Identity,
-        // These override path, host or scheme in some frameworks.
-        b"original-url"
-        | b"rewrite-url"
-        | b"original-uri"
-        | b"original-host"
-        | b"original-method"
-        | b"original-forwarded-for"
-        | b"url-scheme"
-        | b"client-ip"
-        | b"cluster-client-ip"
-        | b"envoy-external-address" => Role::ProxyHeaderSettings,
-        _ if name.starts_with(b"auth-request-") || name.starts_with(b"portcullis-") => {
-            Role::Identity
-        }
-        _ if name.starts_with(b"forwarded-") => Role::ProxyHeaderSettings,
-        _ => Role::Free,
+/// Returns the role of a field that only some senders may set, or that is free.
+fn by_owner(name: &str) -> Role {
+    match reserved(name) {
+        Some(SetBy::Gateway) => Role::Identity,
+        Some(SetBy::TrustedProxies) => Role::ProxyHeaderSettings,
+        None => Role::Free,
     }
 }
 
