@@ -5,7 +5,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::{flushed, pieces};
 use crate::exchange::{Broken, Frame};
-use crate::http1::body::{Decoded, Decoder, Encoder};
+use crate::http1::body::{Blanks, Decoded, Decoder, Encoder};
 use crate::http1::head::{
     self, HeadLimits, HeadScanner, ParsedResponse, ResponseBody, ResponseContext,
 };
@@ -179,7 +179,7 @@ impl Reader {
         self.decoder = Some(match parsed.body {
             ResponseBody::None => Decoder::Done,
             ResponseBody::Exact(length) => Decoder::exact(length),
-            ResponseBody::Chunked => Decoder::chunked(),
+            ResponseBody::Chunked => Decoder::chunked(Blanks::Accepted),
             ResponseBody::UntilClose => Decoder::UntilClose,
             ResponseBody::Tunnel => Decoder::Tunnel,
         });

@@ -18,7 +18,7 @@ pub(crate) enum Decoder {
     /// This many octets remain; never 0.
     Exact(u64),
     /// Chunked transfer coding.
-    Chunked(Chunk),
+    Chunked(Chunk, Blanks),
     /// All octets until the peer closes: a response as in HTTP/1.0.
     UntilClose,
     /// All octets until the peer closes: a WebSocket. The peer may close its half before ours.
@@ -32,6 +32,16 @@ pub(crate) enum Chunk {
     Data(u64),
     End,
     Trailers(HeadScanner),
+}
+
+/// Whether spaces and tabs around a chunk's size are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blanks {
+    /// Rejected, as in requests: two recipients could read them differently.
+    Rejected,
+    /// Accepted, as in responses: some servers pad the size to a fixed width. Nothing is forwarded
+    /// of them, since chunks are encoded again.
+    Accepted,
 }
 
 /// The result of [`Decoder::decode`].
@@ -66,8 +76,8 @@ impl Decoder {
     }
 
     /// Creates a decoder for a chunked body.
-    pub(crate) fn chunked() -> Self {
-        Self::Chunked(Chunk::Size)
+    pub(crate) fn chunked(blanks: Blanks) -> Self {
+        Self::Chunked(Chunk::Size, blanks)
     }
 
     /// Whether the body is complete.
@@ -88,7 +98,7 @@ impl Decoder {
                 *self = Self::exact(rest);
                 Ok(Decoded::Frame(Frame::Data(data)))
             }
-            Self::Chunked(state) => match state.decode(octets)? {
+            Self::Chunked(state, blanks) => match state.decode(octets, *blanks)? {
                 Chunked::More => Ok(Decoded::More),
                 Chunked::Data(data) => Ok(Decoded::Frame(Frame::Data(data))),
                 Chunked::End(None) => {
@@ -114,7 +124,7 @@ impl Decoder {
                 *self = Self::Done;
                 Ok(())
             }
-            Self::Exact(_) | Self::Chunked(_) => Err(Broken::Closed),
+            Self::Exact(_) | Self::Chunked(..) => Err(Broken::Closed),
         }
     }
 }
@@ -138,10 +148,10 @@ enum Chunked {
 // === impl Chunk ===
 
 impl Chunk {
-    fn decode(&mut self, octets: &mut BytesMut) -> Result<Chunked, Broken> {
+    fn decode(&mut self, octets: &mut BytesMut, blanks: Blanks) -> Result<Chunked, Broken> {
         loop {
             match self {
-                Self::Size => match chunk_line(octets)? {
+                Self::Size => match chunk_line(octets, blanks)? {
                     None => return Ok(Chunked::More),
                     Some(0) => *self = Self::Trailers(HeadScanner::default()),
                     Some(size) => *self = Self::Data(size),
@@ -169,7 +179,7 @@ impl Chunk {
 }
 
 /// Reads a chunk's size; extensions are ignored, as RFC 9112 §7.1.1 requires.
-fn chunk_line(octets: &mut BytesMut) -> Result<Option<u64>, Broken> {
+fn chunk_line(octets: &mut BytesMut, blanks: Blanks) -> Result<Option<u64>, Broken> {
     const BAD: Broken = Broken::Malformed("bad_chunk_size");
     let Some(end) = memchr::memchr(b'\n', octets) else {
         return if octets.len() > MAX_CHUNK_LINE {
@@ -183,10 +193,12 @@ fn chunk_line(octets: &mut BytesMut) -> Result<Option<u64>, Broken> {
     }
     let line = octets.split_to(end + 1);
     let line = line.strip_suffix(b"\r\n").ok_or(Broken::Malformed("bare_line_feed"))?;
+    let line = blanks.skip(line);
     let digits = line.iter().take_while(|octet| octet.is_ascii_hexdigit()).count();
     let (size, extension) = line.split_at_checked(digits).ok_or(BAD)?;
     // 15 digits cannot overflow. An extension is `;` and visible text; whitespace before it (the
-    // "BWS" of RFC 9112) is rejected.
+    // "BWS" of RFC 9112) is rejected in requests.
+    let extension = blanks.skip(extension);
     let is_extension = matches!(extension.first(), None | Some(b';'));
     let is_text = extension.iter().all(|octet| matches!(octet, b'\t' | 0x20..=0x7e));
     if size.is_empty() || size.len() > 15 || !is_extension || !is_text {
@@ -218,6 +230,17 @@ fn trailers(scanner: &mut HeadScanner, octets: &mut BytesMut) -> Result<Chunked,
                 .map_err(|_| Broken::Malformed("bad_trailer"))
         }
         _ => Err(Broken::Malformed("bad_trailer")),
+    }
+}
+
+// === impl Blanks ===
+
+impl Blanks {
+    /// Skips leading blanks, if they are accepted.
+    fn skip(self, line: &[u8]) -> &[u8] {
+        let is_blank = |octet: &&u8| self == Self::Accepted && matches!(octet, b' ' | b'\t');
+        let blanks = line.iter().take_while(is_blank).count();
+        line.get(blanks..).unwrap_or_default()
     }
 }
 

@@ -16,7 +16,7 @@ use super::drain::Drain;
 use crate::exchange::{
     BodyLength, Broken, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Sink, Source,
 };
-use crate::http1::body::{Decoder, Encoder};
+use crate::http1::body::{Blanks, Decoder, Encoder};
 use crate::http1::connection::Shared;
 use crate::http1::head::{self, HeadLimits};
 use crate::http1::inbound::HeadError;
@@ -225,7 +225,7 @@ impl<T> Responder<T> {
         self.connection.borrow().inbound.begin_body(match head.body {
             BodyLength::None | BodyLength::Tunnel => Decoder::Done,
             BodyLength::Exact(length) => Decoder::exact(length),
-            BodyLength::Unknown => Decoder::chunked(),
+            BodyLength::Unknown => Decoder::chunked(Blanks::Rejected),
         });
     }
 

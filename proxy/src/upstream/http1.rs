@@ -9,7 +9,7 @@ use super::connect::Transport;
 use super::exchange::{Failed, Head, Message};
 use crate::access::identity_headers::IdentityHeaders;
 use crate::exchange::{BodyLength, Broken, Frame, Sink, Source};
-use crate::http1::body::{Decoder, Encoder};
+use crate::http1::body::{Blanks, Decoder, Encoder};
 use crate::http1::connection::Shared;
 use crate::http1::head::{self, HeadLimits, ResponseBody, ResponseContext};
 use crate::http1::inbound::HeadError;
@@ -156,7 +156,7 @@ impl Http1Response {
         let (length, decoder) = match parsed.body {
             ResponseBody::None => (BodyLength::None, Decoder::Done),
             ResponseBody::Exact(length) => (BodyLength::Exact(length), Decoder::exact(length)),
-            ResponseBody::Chunked => (BodyLength::Unknown, Decoder::chunked()),
+            ResponseBody::Chunked => (BodyLength::Unknown, Decoder::chunked(Blanks::Accepted)),
             ResponseBody::UntilClose => (BodyLength::Unknown, Decoder::UntilClose),
             ResponseBody::Tunnel => {
                 connection.outbound.switch(Encoder::Raw);

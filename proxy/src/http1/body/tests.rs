@@ -28,7 +28,8 @@ fn chunks_are_decoded_at_every_split() {
     let body = b"5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nX-Sum: 1\r\n\r\n";
     for split in 0..=body.len() {
         let (data, trailers, ended) =
-            decode(Decoder::chunked(), &[&body[..split], &body[split..]]).expect("is well-formed");
+            decode(Decoder::chunked(Blanks::Rejected), &[&body[..split], &body[split..]])
+                .expect("is well-formed");
         assert_eq!(data, b"hello world", "split at {split}");
         assert_eq!(trailers, r#"{"x-sum": "1"}"#, "split at {split}");
         assert!(ended, "split at {split}");
@@ -63,14 +64,14 @@ fn malformed_chunks_are_rejected() {
         b"0\r\nX: y\n\r\n",
     ] {
         assert!(
-            decode(Decoder::chunked(), &[body]).is_err(),
+            decode(Decoder::chunked(Blanks::Rejected), &[body]).is_err(),
             "{:?}",
             String::from_utf8_lossy(body)
         );
     }
     let long = [b"5;".to_vec(), vec![b'a'; 2000]].concat();
     assert_eq!(
-        decode(Decoder::chunked(), &[&long]).expect_err("is too long"),
+        decode(Decoder::chunked(Blanks::Rejected), &[&long]).expect_err("is too long"),
         Broken::Malformed("chunk_line_too_long")
     );
 }
@@ -80,7 +81,7 @@ fn end_of_input_completes_only_bodies_delimited_by_close() {
     assert!(Decoder::UntilClose.end_of_input().is_ok());
     assert!(Decoder::Tunnel.end_of_input().is_ok());
     assert_eq!(Decoder::exact(1).end_of_input(), Err(Broken::Closed));
-    assert_eq!(Decoder::chunked().end_of_input(), Err(Broken::Closed));
+    assert_eq!(Decoder::chunked(Blanks::Rejected).end_of_input(), Err(Broken::Closed));
 }
 
 #[test]
@@ -99,4 +100,23 @@ fn a_body_longer_or_shorter_than_announced_is_an_error() {
     assert!(encoder.before_data(2, &mut out));
     assert!(!encoder.before_data(2, &mut out));
     assert!(!encoder.finish(None, &mut out));
+}
+
+#[test]
+fn blanks_around_a_size_are_accepted_in_responses_only() {
+    for size in ["5 ", "5  \t", " 5", "\t 5 ", "5 ;name=value", "5\t; name"] {
+        let body = format!("{size}\r\nhello\r\n0\r\n\r\n");
+        let accepted = decode(Decoder::chunked(Blanks::Accepted), &[body.as_bytes()]);
+        assert_eq!(accepted.expect(size).0, b"hello", "{size:?}");
+        let rejected = decode(Decoder::chunked(Blanks::Rejected), &[body.as_bytes()]);
+        assert_eq!(rejected.err(), Some(Broken::Malformed("bad_chunk_size")), "{size:?}");
+    }
+    let last = b"5\r\nhello\r\n   0   \r\n\r\n";
+    assert!(decode(Decoder::chunked(Blanks::Accepted), &[last]).expect("is well-formed").2);
+    for size in ["", " ", " \t", "5 0", "5 x", "0x5", "5\x0b", "5\x0c", "\r5", "5 \r", "+5", "5 \0"]
+    {
+        let body = format!("{size}\r\nhello\r\n0\r\n\r\n");
+        let rejected = decode(Decoder::chunked(Blanks::Accepted), &[body.as_bytes()]);
+        assert!(rejected.is_err(), "{size:?}");
+    }
 }
