@@ -10,6 +10,7 @@ pub(crate) mod endpoint;
 pub(crate) mod exchange;
 mod http1;
 mod http2;
+mod keep_alive;
 
 use std::cell::RefCell;
 use std::collections::HashMap;

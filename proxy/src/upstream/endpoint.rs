@@ -94,9 +94,7 @@ impl Endpoint {
     /// Removes connections that reached the idle timeout or were closed by the pod.
     pub(super) fn sweep(&self, now: Instant) {
         let timeout = self.connector.settings.timeouts.upstream_idle;
-        self.idle
-            .borrow_mut()
-            .retain(|idle| now.duration_since(idle.since) < timeout && idle.is_alive());
+        self.idle.borrow_mut().retain(|idle| idle.is_fresh(now, timeout) && idle.is_alive());
         self.http2.borrow_mut().retain(Http2Client::is_open);
     }
 
@@ -135,7 +133,7 @@ impl Endpoint {
         let timeout = self.connector.settings.timeouts.upstream_idle;
         let mut idle = self.idle.borrow_mut();
         while let Some(connection) = idle.pop() {
-            if now.duration_since(connection.since) < timeout && connection.is_alive() {
+            if connection.is_fresh(now, timeout) && connection.is_alive() {
                 return Some(connection);
             }
         }

@@ -1,12 +1,13 @@
 //! HTTP/1.1 to backends: one exchange on one connection.
 
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Method;
 
 use super::connect::Transport;
 use super::exchange::{Failed, Head, Message};
+use super::keep_alive::{self, Reuse};
 use crate::access::identity_headers::IdentityHeaders;
 use crate::exchange::{BodyLength, Broken, Frame, Sink, Source};
 use crate::http1::body::{Blanks, Decoder, Encoder};
@@ -15,13 +16,12 @@ use crate::http1::head::{self, HeadLimits, ResponseBody, ResponseContext};
 use crate::http1::inbound::HeadError;
 use crate::http1::outbound::RequestLine;
 
-/// Maximum interim responses to one request; more are an error of the backend.
-const MAX_INTERIM: u8 = 32;
-
 /// An idle connection.
 pub(super) struct Idle {
     connection: Shared<Transport>,
-    pub(super) since: Instant,
+    since: Instant,
+    /// Until when the backend permits its reuse.
+    until: Option<Instant>,
 }
 
 /// One request and its response over HTTP/1.1.
@@ -36,13 +36,18 @@ pub(crate) struct Http1Response {
     connection: Shared<Transport>,
     context: ResponseContext,
     limits: HeadLimits,
-    interim: u8,
-    keep_alive: bool,
+    reuse: Reuse,
 }
 
 // === impl Idle ===
 
 impl Idle {
+    /// Whether the connection may be reused: it is idle for less than `timeout`, and the backend
+    /// permits it.
+    pub(super) fn is_fresh(&self, now: Instant, timeout: Duration) -> bool {
+        now.duration_since(self.since) < timeout && self.until.is_none_or(|until| now < until)
+    }
+
     /// Whether the peer has neither closed the connection nor sent anything. Costs no system call
     /// if nothing has arrived.
     pub(super) fn is_alive(&self) -> bool {
@@ -83,13 +88,8 @@ impl Http1Exchange {
             head: *message.method == Method::HEAD,
             upgrade: message.body == BodyLength::Tunnel,
         };
-        let response = Http1Response {
-            connection: connection.clone(),
-            context,
-            limits,
-            interim: 0,
-            keep_alive: false,
-        };
+        let response =
+            Http1Response { connection: connection.clone(), context, limits, reuse: Reuse::Never };
         Self { request: Http1Sink(connection), response }
     }
 
@@ -104,7 +104,12 @@ impl Http1Exchange {
                 && connection.inbound.is_empty()
                 && !connection.inbound.is_eof()
         };
-        (is_clean && response.keep_alive).then_some(Idle { connection, since: now })
+        let until = match response.reuse {
+            Reuse::Never => return None,
+            Reuse::For(time) => now.checked_add(time),
+            Reuse::Unlimited => None,
+        };
+        is_clean.then_some(Idle { connection, since: now, until })
     }
 }
 
@@ -145,14 +150,11 @@ impl Http1Response {
                 })?;
         let parsed = head::response(octets, self.limits, self.context).map_err(Failed::Broken)?;
         if parsed.head.status.is_informational() && parsed.body != ResponseBody::Tunnel {
-            self.interim += 1;
-            return Poll::Ready(if self.interim > MAX_INTERIM {
-                Err(Failed::Broken(Broken::Malformed("too_many_interim_responses")))
-            } else {
-                Ok(Head::Interim(parsed.head))
-            });
+            return Poll::Ready(Ok(Head::Interim(parsed.head)));
         }
-        self.keep_alive = parsed.keep_alive;
+        if parsed.keep_alive {
+            self.reuse = keep_alive::reuse(&parsed.head.headers);
+        }
         let (length, decoder) = match parsed.body {
             ResponseBody::None => (BodyLength::None, Decoder::Done),
             ResponseBody::Exact(length) => (BodyLength::Exact(length), Decoder::exact(length)),
@@ -160,7 +162,7 @@ impl Http1Response {
             ResponseBody::UntilClose => (BodyLength::Unknown, Decoder::UntilClose),
             ResponseBody::Tunnel => {
                 connection.outbound.switch(Encoder::Raw);
-                self.keep_alive = false;
+                self.reuse = Reuse::Never;
                 (BodyLength::Tunnel, Decoder::Tunnel)
             }
         };
