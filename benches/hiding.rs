@@ -4,6 +4,13 @@
 //! first octet to the answer's last. Told are the difference of the medians, and the area under the
 //! curve (AUC) of the best guess by time: 0.5 is guessing blindly.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a benchmark fails by a panic"
+)]
 #![allow(clippy::print_stdout, reason = "a bench tells on standard output what it measured")]
 #![allow(clippy::disallowed_methods, reason = "it has a thread of its own to wait on")]
 

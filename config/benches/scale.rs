@@ -3,6 +3,13 @@
 //! `cargo bench -p portcullis-config`. It only prints figures. Times are CPU time of this thread,
 //! which the kernel counts in steps of a few milliseconds.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a benchmark fails by a panic"
+)]
 #![allow(clippy::print_stdout, reason = "it prints figures")]
 #![allow(missing_docs, reason = "a program, not a library")]
 

@@ -24,8 +24,14 @@ pub mod bearer_review;
 pub mod client_key;
 mod control;
 #[cfg(any(test, feature = "fuzzing"))]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "what is fuzzed fails by a panic"
+)]
 pub mod fuzzing;
-pub mod hex;
 pub mod installation;
 pub mod live;
 pub mod model;

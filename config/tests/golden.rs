@@ -6,6 +6,14 @@
 //! cluster. `UPDATE_GOLDEN=1 cargo test -p portcullis-config --test golden` regenerates the
 //! outputs: then review the difference.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by a panic"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -2,12 +2,12 @@
 //! known callers.
 //!
 //! - Known callers come first; at least one of every [`ANONYMOUS_SHARE`] items is anonymous, if one
-//! waits.
+//!   waits.
 //! - Within each class, clients are served round robin.
 //! - A full queue drops the last item of the client with the most waiting items, but never a known
-//! one for an anonymous one.
+//!   one for an anonymous one.
 //! - A part of the concurrency and of the rate is reserved for known callers, and one client's
-//! anonymous items get at most a quarter.
+//!   anonymous items get at most a quarter.
 
 mod pace;
 

@@ -14,6 +14,13 @@ mod revocations;
 pub mod rotation;
 mod sealer;
 #[cfg(any(test, feature = "testing"))]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by a panic"
+)]
 pub mod testing;
 
 use std::fmt;

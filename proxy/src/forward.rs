@@ -178,7 +178,7 @@ pub(crate) async fn send<B: Source, R: Respond>(
         tried.push(endpoint.address());
         // The pool already counts failed connections.
         if let Some(failure) = failure
-            && failure != Failed::ConnectFailed
+            && failure != Failed::Connect
             && let Outcome::Failed { reason, .. } = outcome_of(failure)
         {
             request.meter.upstream_failed(reason);
@@ -237,7 +237,7 @@ fn can_retry(request: &ForwardRequest<'_>, failure: Failed, upload: &Upload, tri
         return false;
     }
     match failure {
-        Failed::ConnectFailed | Failed::Full | Failed::NotSent => true,
+        Failed::Connect | Failed::Full | Failed::NotSent => true,
         // The backend may have started to process it (RFC 9110 §9.2.2).
         Failed::NoResponse => is_replayable(request, upload),
         Failed::NoWebSocket | Failed::Broken(_) => false,
@@ -256,7 +256,7 @@ fn failed(status: StatusCode, reason: &'static str) -> Outcome {
 
 fn outcome_of(failure: Failed) -> Outcome {
     match failure {
-        Failed::ConnectFailed => failed(StatusCode::BAD_GATEWAY, "upstream_unconnected"),
+        Failed::Connect => failed(StatusCode::BAD_GATEWAY, "upstream_unconnected"),
         Failed::Full => failed(StatusCode::SERVICE_UNAVAILABLE, "upstream_full"),
         Failed::NotSent => failed(StatusCode::SERVICE_UNAVAILABLE, "upstream_refused"),
         Failed::NoResponse => failed(StatusCode::BAD_GATEWAY, "upstream_closed"),

@@ -29,6 +29,13 @@ pub mod explain;
 pub(crate) mod filter;
 pub(crate) mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "what is fuzzed fails by a panic"
+)]
 pub mod fuzzing;
 pub mod gateway;
 pub(crate) mod hidden;

@@ -4,6 +4,14 @@
 //! These tests run inside the node that `tests/cluster/run` starts, so plain `cargo test` leaves
 //! them out and says so; `tests/cluster/test` builds what they need and runs them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by a panic"
+)]
+
 mod client;
 mod environment;
 mod gateway;

@@ -3,6 +3,13 @@
 //! One binary, because linking costs more than running. What every test needs is in [`harness`].
 
 #![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by a panic"
+)]
+#![allow(
     clippy::large_futures,
     clippy::needless_pass_by_value,
     clippy::print_stdout,

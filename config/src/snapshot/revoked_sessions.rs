@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-use crate::hex;
 use crate::unix_time::seconds;
 
 /// A revocation of sessions: of those in its scope that began at or before its time.
@@ -49,7 +48,7 @@ impl fmt::Display for Revocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.scope {
             RevocationScope::All => f.write_str(ALL)?,
-            RevocationScope::Hash(hash) => f.write_str(&hex::write(&hash))?,
+            RevocationScope::Hash(hash) => f.write_str(&hex::encode(hash))?,
         }
         write!(f, "-{}", self.at)
     }
@@ -70,8 +69,8 @@ impl FromStr for Revocation {
         if scope == ALL {
             return Ok(Self { scope: RevocationScope::All, at });
         }
-        let hash =
-            hex::read(scope).and_then(|hash| hash.try_into().ok()).ok_or(InvalidRevocation)?;
+        let mut hash = [0; 16];
+        hex::decode_to_slice(scope, &mut hash).map_err(|_| InvalidRevocation)?;
         Ok(Self { scope: RevocationScope::Hash(hash), at })
     }
 }

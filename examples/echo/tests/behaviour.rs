@@ -1,5 +1,13 @@
 //! Tests of the sample service over real sockets.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by a panic"
+)]
+
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};

@@ -25,7 +25,7 @@ use portcullis_config::snapshot::Snapshot;
 use portcullis_config::snapshot::access::SessionKey;
 use portcullis_identity::caller::Caller;
 use portcullis_identity::session::NoRandomness;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::identity;
 
@@ -114,17 +114,20 @@ impl Assertions {
     }
 
     /// All claims except the times.
-    fn claims(&self, caller: &Caller, host: &str) -> serde_json::Value {
-        let mut claims = json!({ "iss": self.issuer, "aud": host });
+    fn claims(&self, caller: &Caller, host: &str) -> Map<String, Value> {
+        let mut claims = Map::new();
+        let mut set = |name: &str, value: Value| claims.insert(name.to_owned(), value);
+        set("iss", json!(self.issuer));
+        set("aud", json!(host));
         if let Some(application) = &caller.application {
-            claims["sub"] = json!(format!("application:{application}"));
-            claims["application"] = json!(application);
+            set("sub", json!(format!("application:{application}")));
+            set("application", json!(application));
         }
         if let Some(user) = &caller.user {
-            claims["sub"] = json!(user.name);
-            claims["email"] = json!(user.email);
-            claims["preferred_username"] = json!(user.preferred_username);
-            claims["groups"] = json!(identity::forwarded_groups(user).collect::<Vec<_>>());
+            set("sub", json!(user.name));
+            set("email", json!(user.email));
+            set("preferred_username", json!(user.preferred_username));
+            set("groups", json!(identity::forwarded_groups(user).collect::<Vec<_>>()));
         }
         claims
     }
@@ -173,22 +176,22 @@ impl Key {
     }
 
     /// The public key as a JSON Web Key.
-    fn public(&self) -> serde_json::Value {
+    fn public(&self) -> Value {
         // The octet 4, then both coordinates (SEC 1 §2.3.3).
         let (x, y) =
             self.point.get(1..).unwrap_or_default().split_at_checked(32).unwrap_or_default();
         json!({ "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": self.id, "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y) })
     }
 
-    fn sign(&self, mut claims: serde_json::Value, now: SystemTime) -> Option<HeaderValue> {
+    fn sign(&self, mut claims: Map<String, Value>, now: SystemTime) -> Option<HeaderValue> {
         let now = now.duration_since(UNIX_EPOCH).ok()?.as_secs();
-        claims["iat"] = json!(now);
-        claims["exp"] = json!(now + LIFETIME.as_secs());
+        claims.insert("iat".to_owned(), json!(now));
+        claims.insert("exp".to_owned(), json!(now + LIFETIME.as_secs()));
         let header = json!({ "alg": "ES256", "typ": "JWT", "kid": self.id });
         let message = format!(
             "{}.{}",
             URL_SAFE_NO_PAD.encode(header.to_string()),
-            URL_SAFE_NO_PAD.encode(claims.to_string())
+            URL_SAFE_NO_PAD.encode(Value::Object(claims).to_string())
         );
         let signature = self.pair.sign(&SystemRandom::new(), message.as_bytes()).ok()?;
         let mut token = HeaderValue::try_from(format!(
@@ -207,7 +210,6 @@ mod tests {
     use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
     use portcullis_config::model::Origin;
     use portcullis_identity::caller::ann;
-    use serde_json::Value;
 
     use super::*;
 

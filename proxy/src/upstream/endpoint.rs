@@ -231,7 +231,7 @@ impl Endpoint {
             "connect"
         });
         self.eject(Instant::now());
-        Failed::ConnectFailed
+        Failed::Connect
     }
 
     fn head_limits(&self) -> HeadLimits {

@@ -42,7 +42,7 @@ pub(crate) enum Head {
 pub(crate) enum Failed {
     /// The connection could not be established.
     #[error("failed to connect to the endpoint")]
-    ConnectFailed,
+    Connect,
     /// The endpoint has reached its connection limit.
     #[error("the endpoint has reached its connection limit")]
     Full,

@@ -9,6 +9,13 @@ mod connection;
 mod driver;
 mod head;
 #[cfg(any(test, feature = "fuzzing"))]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "what is fuzzed fails by a panic"
+)]
 mod invariants;
 mod receive;
 mod stream;

@@ -210,8 +210,8 @@ impl State {
             "iss": self.url(""), "aud": [AUDIENCE, BROWSER], "sub": name, "azp": client, "iat": now, "exp": now + LIFETIME,
             "email": email, "email_verified": true, "preferred_username": name, "groups": ["people"],
         });
-        if let Some(nonce) = nonce {
-            claims["nonce"] = json!(nonce);
+        if let (Some(nonce), Some(claims)) = (nonce, claims.as_object_mut()) {
+            claims.insert("nonce".into(), json!(nonce));
         }
         let header = json!({"alg": "ES256", "typ": "JWT", "kid": "demo"});
         let message = format!(

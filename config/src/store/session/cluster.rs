@@ -66,10 +66,10 @@ fn patch(change: &Change) -> Value {
         .iter()
         .map(|(name, value)| (name.clone(), json!(ByteString(value.expose().to_vec()))));
     let data: Map<String, Value> = removed.chain(added).collect();
-    let mut metadata = json!({ "labels": { CREDENTIAL: change.kind } });
+    let mut metadata = Map::from_iter([("labels".into(), json!({ CREDENTIAL: change.kind }))]);
     // With a version the API server rejects the patch if the Secret has changed since.
     if let Some(version) = change.only_if.as_ref().and_then(|seen| seen.version.as_deref()) {
-        metadata["resourceVersion"] = json!(version);
+        metadata.insert("resourceVersion".into(), json!(version));
     }
     json!({ "metadata": metadata, "data": data })
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use portcullis_config::hex;
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -90,10 +89,11 @@ impl Open {
 
 /// Generates the certificate with the digest of the key authorization (RFC 8737 §3).
 fn certificate(name: &str, digest: &str) -> Option<Arc<CertifiedKey>> {
-    let digest = hex::read(digest).filter(|digest| digest.len() == 32)?;
+    let mut octets = [0; 32];
+    hex::decode_to_slice(digest, &mut octets).ok()?;
     let mut params = CertificateParams::new(vec![name.to_owned()]).ok()?;
     params.distinguished_name = DistinguishedName::new();
-    params.custom_extensions = vec![CustomExtension::new_acme_identifier(&digest)];
+    params.custom_extensions = vec![CustomExtension::new_acme_identifier(&octets)];
     let key = KeyPair::generate().ok()?;
     let certificate = params.self_signed(&key).ok()?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
@@ -135,7 +135,7 @@ mod tests {
         let challenge =
             |name: &str, digest: String| Challenge::TlsAlpn { name: name.to_owned(), digest };
         challenges.set(&[
-            challenge("a.test", hex::write(&[7; 32])),
+            challenge("a.test", hex::encode([7; 32])),
             challenge("b.test", "malformed".to_owned()),
         ]);
         assert!(challenges.certificate("a.test").is_some());

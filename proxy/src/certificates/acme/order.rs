@@ -8,7 +8,6 @@ use instant_acme::{
     Account, AuthorizationStatus, ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus,
     RetryPolicy,
 };
-use portcullis_config::hex;
 use portcullis_config::model::{HostPattern, Origin};
 use portcullis_config::settings::acme::ChallengeKind;
 use portcullis_config::snapshot::certificate::{Certificate, SecretBytes};
@@ -224,7 +223,7 @@ impl Leader<'_> {
                 },
                 ChallengeKind::TlsAlpn01 => Challenge::TlsAlpn {
                     name,
-                    digest: hex::write(key_authorization.digest().as_ref()),
+                    digest: hex::encode(key_authorization.digest().as_ref()),
                 },
                 ChallengeKind::Dns01 => {
                     let record = self

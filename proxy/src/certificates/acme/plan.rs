@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use portcullis_config::hex;
 use portcullis_config::model::HostPattern;
 
 /// The names of each certificate, by the certificate's own name.
@@ -65,7 +64,7 @@ fn name(names: &BTreeSet<HostPattern>) -> String {
         .unwrap_or_default();
     name.truncate(READABLE);
     let digest = digest(&SHA256, all.join(" ").as_bytes());
-    let digest = hex::write(digest.as_ref().get(..4).unwrap_or_default());
+    let digest = hex::encode(digest.as_ref().get(..4).unwrap_or_default());
     format!("{}-{digest}", name.trim_end_matches('-'))
 }
 
