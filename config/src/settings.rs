@@ -6,6 +6,7 @@
 pub mod access;
 pub mod acme;
 mod check;
+mod files;
 pub mod hostname;
 mod read;
 pub mod reference;

@@ -22,6 +22,11 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The maximum size of a response, in octets.
 const MAX_RESPONSE: u64 = 1 << 30;
 
+/// The environment variable with the admin address.
+const ADMIN_VARIABLE: &str = "PORTCULLIS_ADMIN";
+/// The admin address without another one.
+const DEFAULT_ADMIN: &str = "127.0.0.1:9901";
+
 /// Selects a running gateway or a configuration.
 #[derive(Debug, Args)]
 pub(super) struct SourceArgs {
@@ -29,9 +34,9 @@ pub(super) struct SourceArgs {
     #[arg(
         long,
         value_name = "ADDRESS",
-        default_value = "127.0.0.1:9901",
+        default_value = DEFAULT_ADMIN,
         conflicts_with = "config",
-        env = "PORTCULLIS_ADMIN"
+        env = ADMIN_VARIABLE
     )]
     admin: SocketAddr,
     /// Configuration file to translate once, instead of asking a running gateway
@@ -47,8 +52,8 @@ pub(super) struct Admin {
         long,
         global = true,
         value_name = "ADDRESS",
-        default_value = "127.0.0.1:9901",
-        env = "PORTCULLIS_ADMIN"
+        default_value = DEFAULT_ADMIN,
+        env = ADMIN_VARIABLE
     )]
     admin: SocketAddr,
 }
@@ -78,6 +83,16 @@ impl SourceArgs {
 // === impl Admin ===
 
 impl Admin {
+    /// Selects the gateway at `address`, else that of the environment, else that of this machine.
+    pub(super) fn new(address: Option<SocketAddr>) -> Result<Self, Failure> {
+        if let Some(admin) = address {
+            return Ok(Self { admin });
+        }
+        let text = std::env::var(ADMIN_VARIABLE).unwrap_or_else(|_| DEFAULT_ADMIN.to_owned());
+        let invalid = |error| Failure::new(format!("{ADMIN_VARIABLE}={text}: {error}"));
+        text.parse().map(|admin| Self { admin }).map_err(invalid)
+    }
+
     /// Sends a GET request to the admin listener and returns the response.
     pub(super) fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, Failure> {
         self.call("GET", target)

@@ -17,6 +17,15 @@ pub(super) enum Output {
     Json,
 }
 
+/// Escapes control characters: what others wrote must not control a terminal.
+pub(super) fn printable(text: &str) -> String {
+    let escaped = text.chars().map(|character| match character.is_control() {
+        true => character.escape_default().to_string(),
+        false => character.to_string(),
+    });
+    escaped.collect()
+}
+
 /// Writes to standard output. A closed pipe (`| head`) is not a failure.
 pub(super) fn write(text: &str) -> Result<(), Failure> {
     let mut output = io::stdout().lock();

@@ -8,8 +8,10 @@ use std::process::ExitCode;
 use miette::{LabeledSpan, MietteDiagnostic, NamedSource, Report};
 use portcullis_config::model::{Origin, SourceLocation};
 use portcullis_config::problem::{Problem, Severity};
+use portcullis_proxy::live_table::TableProblem;
 
 use super::UNUSABLE;
+use super::output::printable;
 
 /// The maximum size of a file for snippets, in octets.
 const MAX_FILE: usize = 1 << 20;
@@ -67,6 +69,22 @@ pub(super) enum Snippets {
 pub(super) fn print(problems: &[Problem], snippets: Snippets) {
     for problem in problems {
         print_report(&report(problem, snippets));
+    }
+}
+
+/// Prints the problems of a running gateway to standard error.
+pub(super) fn print_live(problems: &[TableProblem]) {
+    for problem in problems {
+        let severity = match &*problem.severity {
+            "warning" => miette::Severity::Warning,
+            _ => miette::Severity::Error,
+        };
+        let message = match &*problem.origin {
+            "" => problem.message.clone(),
+            origin => format!("{origin}: {}", problem.message),
+        };
+        let diagnostic = MietteDiagnostic::new(printable(&message)).with_severity(severity);
+        print_report(&Report::new(diagnostic.with_help(printable(&problem.help))));
     }
 }
 

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use portcullis_proxy::live_table::{Backend, Host, Route, Table};
+use portcullis_proxy::live_table::{Backend, Host, Route, Table, TableProblem};
 
 use super::gateway_access::SourceArgs;
-use super::output::{self, Output};
+use super::output::{self, Output, printable};
 use super::problems::Failure;
 use super::table;
 
@@ -52,11 +52,21 @@ fn text(table: &Table) -> String {
         seen.extend(&listener.hosts);
     }
     let mut text = table::format(&rows);
-    if !table.problems.is_empty() {
-        text.push_str(&format!(
-            "\n{} problems: run with -o json, or run `portcullis check`, to see them\n",
-            table.problems.len()
-        ));
+    text.push_str(&problem_list(&table.problems));
+    text
+}
+
+/// Formats problems as a list with a heading; empty without any.
+fn problem_list(problems: &[TableProblem]) -> String {
+    let mut text = match problems.len() {
+        0 => String::new(),
+        1 => "\n1 problem:\n".to_owned(),
+        number => format!("\n{number} problems:\n"),
+    };
+    for TableProblem { severity, origin, message, help, .. } in problems {
+        let origin = if origin.is_empty() { String::new() } else { format!("{origin}: ") };
+        let [what, help] = [&format!("{origin}{message}"), help].map(|text| printable(text));
+        text.push_str(&format!("  {severity}: {what}\n    help: {help}\n"));
     }
     text
 }

@@ -1,5 +1,7 @@
 //! The command line: standard output, standard error, and the exit code.
 
+mod check;
+
 use std::path::Path;
 use std::process::{Command, Output};
 

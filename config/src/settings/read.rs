@@ -5,7 +5,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{AcmeSettings, CertificateSettings, Settings, SourceSettings, check};
+use super::files::Root;
+use super::{Settings, check, files};
 use crate::model::{Origin, SourceLocation};
 use crate::problem::{Problem, Severity};
 use crate::yaml::{
@@ -29,18 +30,45 @@ impl Settings {
     /// All problems in the order of the file, up to [`MAX_PROBLEMS`].
     pub fn read(path: &Path) -> Result<Self, Vec<Problem>> {
         let reader = Reader::new(path);
-        let bytes = read_bounded(path).map_err(|error| {
-            vec![reader.problem(
-                Position::START,
-                format!("it cannot be read: {error}"),
-                "name a file that can be read",
-            )]
-        })?;
-        let mut parsed = reader.parse(&bytes)?;
-        parsed.settings.resolve(path.parent().unwrap_or(Path::new("")));
+        let mut parsed = reader.open()?;
+        parsed.settings.resolve(path.parent().unwrap_or(Path::new("")), None);
         parsed.check(&reader, check::validate);
         parsed.check(&reader, check::files);
         parsed.done()
+    }
+
+    /// Reads and validates a configuration that a gateway elsewhere will read, as in a pod.
+    ///
+    /// With `root`, a folder with the files of that machine, every path is below it: absolute ones,
+    /// and relative ones too, which are relative to the configuration's folder if that is in
+    /// `root`. Without it, problems with files of a gateway that probably runs in a pod are
+    /// warnings, which are returned besides the settings.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_for_elsewhere(
+        path: &Path,
+        root: Option<&Path>,
+    ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
+        let reader = Reader::new(path);
+        let mut parsed = reader.open()?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        parsed.settings.resolve(folder, root.map(|root| Root::new(root, folder)).as_ref());
+        parsed.check(&reader, check::validate);
+        let others = parsed.problems.len();
+        parsed.check(&reader, check::files);
+        let mut warnings = Vec::new();
+        if root.is_none() && parsed.settings.is_for_a_pod() {
+            warnings = parsed.problems.split_off(others);
+            warnings.iter_mut().for_each(files::downgrade);
+        }
+        match parsed.done() {
+            Ok(settings) => Ok((settings, warnings)),
+            Err(mut problems) => {
+                problems.append(&mut warnings);
+                Err(problems)
+            }
+        }
     }
 
     /// Parses and validates a configuration as [`read`](Self::read) does, without accessing files.
@@ -54,27 +82,6 @@ impl Settings {
         let mut parsed = reader.parse(bytes)?;
         parsed.check(&reader, check::validate);
         parsed.done()
-    }
-
-    fn resolve(&mut self, folder: &Path) {
-        let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
-        match &mut self.source {
-            SourceSettings::Directory(path) => resolve(path),
-            SourceSettings::Kubernetes(kubernetes) => {
-                kubernetes.kubeconfig.iter_mut().for_each(resolve)
-            }
-        }
-        for certificate in &mut self.certificates {
-            if let CertificateSettings::Files { certificate, key } = certificate {
-                resolve(certificate);
-                resolve(key);
-            }
-        }
-        self.upstreams.certificate_authorities.iter_mut().for_each(resolve);
-        self.telemetry.token_file.iter_mut().for_each(resolve);
-        self.access_log.file.iter_mut().for_each(resolve);
-        self.access.files().for_each(resolve);
-        self.acme.iter_mut().flat_map(AcmeSettings::paths).for_each(resolve);
     }
 }
 
@@ -152,6 +159,18 @@ impl Reader {
             message: message.into(),
             help: help.into(),
         }
+    }
+
+    /// Reads and parses the file.
+    fn open(&self) -> Result<Parsed, Vec<Problem>> {
+        let bytes = read_bounded(&self.file).map_err(|error| {
+            vec![self.problem(
+                Position::START,
+                format!("it cannot be read: {error}"),
+                "name a file that can be read",
+            )]
+        })?;
+        self.parse(&bytes)
     }
 
     fn parse(&self, bytes: &[u8]) -> Result<Parsed, Vec<Problem>> {

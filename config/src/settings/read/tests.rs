@@ -1,4 +1,5 @@
 use super::*;
+use crate::settings::SourceSettings;
 
 fn problems(text: &str) -> Vec<String> {
     let problems = Settings::parse(Path::new("gateway.yaml"), text.as_bytes())
