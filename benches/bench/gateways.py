@@ -177,10 +177,8 @@ frontend metrics
 class Portcullis:
     """Portcullis on a folder of manifests, as `kubectl apply -f` would take them."""
 
-    name = "portcullis"
-
-    def __init__(self, program):
-        self.program = program
+    def __init__(self, program, name="portcullis"):
+        self.program, self.name = program, name
 
     def serves(self, _row):
         return True
