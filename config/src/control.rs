@@ -13,6 +13,7 @@ use crate::installation::Installation;
 use crate::live::Live;
 use crate::problem::Problem;
 use crate::resources::Resources;
+use crate::settings::endpoints::EndpointVerification;
 use crate::settings::{Settings, SourceSettings};
 use crate::snapshot::Snapshot;
 use crate::snapshot::endpoints::EndpointCells;
@@ -57,7 +58,8 @@ pub async fn run(
             drop(sources.spawn(Directory::new(path.clone(), Secrets::of(&settings)).run(main)))
         }
         SourceSettings::Kubernetes(kubernetes) => {
-            let source = Kubernetes::new(kubernetes, Secrets::of(&settings)).await?;
+            let pods = settings.endpoints.verify == EndpointVerification::Pods;
+            let source = Kubernetes::new(kubernetes, Secrets::of(&settings), pods).await?;
             installation.api_server.extend(source.address());
             if kubernetes.events {
                 let (sender, mut notices) = mpsc::channel(events::MAX_WAITING);
@@ -110,9 +112,9 @@ impl Control {
         installation: Installation,
     ) -> Self {
         Self {
+            resources: Resources::new(installation, &settings),
             settings,
             live,
-            resources: Resources::new(installation),
             cells: EndpointCells::default(),
             source_problems: BTreeMap::new(),
             translation_problems: Vec::new(),

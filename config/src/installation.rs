@@ -1,8 +1,12 @@
 //! The gateway's own installation, as found in its process's environment.
 
+mod local_addresses;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+
+use self::local_addresses::local_addresses;
 
 /// The Namespace of a gateway where none is set.
 pub const DEFAULT_NAMESPACE: &str = "portcullis";
@@ -16,6 +20,8 @@ pub struct Installation {
     pub namespace: Arc<str>,
     /// Addresses of the API server that its client uses, where they are IP addresses.
     pub api_server: BTreeSet<SocketAddr>,
+    /// The addresses of this process's machine or pod.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 /// The gateway's own Namespace: `POD_NAMESPACE`, else that of the pod's ServiceAccount, else
@@ -40,13 +46,18 @@ impl Installation {
         Self {
             namespace: own_namespace().into(),
             api_server: api_server(variable).into_iter().collect(),
+            addresses: local_addresses().into_iter().chain(pod_addresses(variable)).collect(),
         }
     }
 }
 
 impl Default for Installation {
     fn default() -> Self {
-        Self { namespace: DEFAULT_NAMESPACE.into(), api_server: BTreeSet::new() }
+        Self {
+            namespace: DEFAULT_NAMESPACE.into(),
+            api_server: BTreeSet::new(),
+            addresses: BTreeSet::new(),
+        }
     }
 }
 
@@ -55,6 +66,13 @@ fn api_server(variable: impl Fn(&str) -> Option<String>) -> Option<SocketAddr> {
     let host: IpAddr = variable("KUBERNETES_SERVICE_HOST")?.trim().parse().ok()?;
     let port = variable("KUBERNETES_SERVICE_PORT").and_then(|port| port.trim().parse().ok());
     Some(SocketAddr::new(host, port.unwrap_or(443)))
+}
+
+/// The addresses of the pod in `POD_IPS`, as the Deployment sets it: not every container runtime
+/// shows the network's state to a process.
+fn pod_addresses(variable: impl Fn(&str) -> Option<String>) -> Vec<IpAddr> {
+    let text = variable("POD_IPS").unwrap_or_default();
+    text.split(',').filter_map(|address| address.trim().parse().ok()).collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use crate::installation::Installation;
 use crate::model::Origin;
 use crate::resources::{Change, Resources};
 use crate::settings::Settings;
@@ -24,7 +25,7 @@ pub fn preview(settings: &Settings, paths: Vec<PathBuf>, now: SystemTime) -> Tra
         directory::read(paths, Secrets::of(settings));
     let certificates = CertificateFiles::read(&settings.certificates, now);
     problems.extend(certificates.problems.into_iter().flatten());
-    let mut resources = Resources::default();
+    let mut resources = Resources::new(Installation::default(), settings);
     let partial_origins: BTreeSet<Origin> =
         partial.iter().map(|object| object.origin().clone()).collect();
     // Where an object is defined twice, the valid definition wins.

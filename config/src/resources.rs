@@ -7,12 +7,14 @@
 mod annotations;
 mod certificate;
 pub mod credential;
+mod endpoint_rules;
 mod endpoint_slice;
+mod endpoints;
 mod namespace;
+mod pod;
 mod reserved;
 mod service;
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,16 +23,20 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use self::annotations::{Annotations, MAX_UNKNOWN, MAX_VALUE, Value};
 use self::credential::Credential;
+use self::endpoint_rules::EndpointRules;
 pub use self::endpoint_slice::{
     Conditions, EndpointPort, EndpointSlice, SERVICE_NAME, SliceEndpoint,
 };
+pub use self::endpoints::Unverified;
 pub use self::namespace::Namespace;
+use self::pod::Pods;
+pub use self::pod::{Pod, PodObject};
 pub use self::reserved::{Reserved, ReservedAddresses};
 pub use self::service::{Service, ServicePort};
 use crate::installation::Installation;
 use crate::model::{NamespacedName, Origin, SourceLocation};
 use crate::problem::{Problem, Severity};
-use crate::settings::CertificateSettings;
+use crate::settings::{CertificateSettings, Settings};
 use crate::snapshot::certificate::Certificate;
 
 /// All resources of the cluster, or of the folder.
@@ -38,6 +44,8 @@ use crate::snapshot::certificate::Certificate;
 pub struct Resources {
     installation: Installation,
     reserved: ReservedAddresses,
+    endpoint_rules: EndpointRules,
+    pods: Pods,
     namespaces: BTreeMap<Arc<str>, Namespace>,
     services: BTreeMap<NamespacedName, Service>,
     slices: BTreeMap<NamespacedName, BTreeMap<Arc<str>, EndpointSlice>>,
@@ -56,6 +64,8 @@ pub enum Object {
     Service(Service),
     /// An EndpointSlice.
     EndpointSlice(EndpointSlice),
+    /// A Pod.
+    Pod(Pod),
     /// A certificate, with the setting that names it.
     Certificate(CertificateSettings, Certificate),
     /// A Secret that holds a credential.
@@ -71,6 +81,8 @@ pub enum ObjectId {
     Service(NamespacedName),
     /// An EndpointSlice, by its own name.
     EndpointSlice(NamespacedName),
+    /// A Pod, by its `uid`.
+    Pod(Arc<str>),
     /// A certificate, by the setting that names it.
     Certificate(CertificateSettings),
     /// A Secret that holds a credential.
@@ -86,6 +98,8 @@ pub enum Kind {
     Service,
     /// EndpointSlices.
     EndpointSlice,
+    /// Pods.
+    Pod,
     /// Certificates, of files and of Secrets.
     Certificate,
     /// Secrets that hold credentials.
@@ -128,6 +142,7 @@ impl Object {
             Self::Namespace(namespace) => ObjectId::Namespace(namespace.name().clone()),
             Self::Service(service) => ObjectId::Service(service.key()),
             Self::EndpointSlice(slice) => ObjectId::EndpointSlice(slice.key()),
+            Self::Pod(pod) => ObjectId::Pod(pod.uid.clone()),
             Self::Certificate(settings, _) => ObjectId::Certificate(settings.clone()),
             Self::Credential(credential) => ObjectId::Credential(credential.key()),
         }
@@ -142,6 +157,7 @@ impl Object {
             Self::Namespace(namespace) => &namespace.origin,
             Self::Service(service) => &service.origin,
             Self::EndpointSlice(slice) => &slice.origin,
+            Self::Pod(pod) => &pod.origin,
             Self::Certificate(_, certificate) => &certificate.origin,
             Self::Credential(credential) => credential.origin(),
         }
@@ -158,6 +174,7 @@ impl ObjectId {
             Self::Namespace(_) => Kind::Namespace,
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Pod(_) => Kind::Pod,
             Self::Certificate(_) => Kind::Certificate,
             Self::Credential(_) => Kind::Credential,
         }
@@ -167,11 +184,12 @@ impl ObjectId {
 // === impl Resources ===
 
 impl Resources {
-    /// Creates an empty store for a gateway of this installation.
+    /// Creates an empty store for a gateway of this installation, with these settings.
     #[must_use]
-    pub fn new(installation: Installation) -> Self {
-        let reserved = ReservedAddresses::new(&installation.api_server);
-        Self { installation, reserved, ..Self::default() }
+    pub fn new(installation: Installation, settings: &Settings) -> Self {
+        let reserved = ReservedAddresses::new(&installation, settings);
+        let endpoint_rules = EndpointRules::new(&settings.endpoints);
+        Self { installation, reserved, endpoint_rules, ..Self::default() }
     }
 
     /// The installation of the gateway that reads them.
@@ -253,6 +271,7 @@ impl Resources {
             }
             Object::Service(service) => self.change_service(service.key(), Some(service), changed),
             Object::EndpointSlice(slice) => self.upsert_slice(slice, changed),
+            Object::Pod(pod) => self.change_pod(&pod.uid.clone(), Some(pod), changed),
             Object::Certificate(settings, certificate) => {
                 changed.others |= insert(&mut self.certificates, settings, certificate);
             }
@@ -267,6 +286,7 @@ impl Resources {
             ObjectId::Namespace(name) => changed.others |= self.namespaces.remove(name).is_some(),
             ObjectId::Service(name) => self.change_service(name.clone(), None, changed),
             ObjectId::EndpointSlice(name) => self.delete_slice(name, changed),
+            ObjectId::Pod(uid) => self.change_pod(uid, None, changed),
             ObjectId::Certificate(settings) => {
                 changed.others |= self.certificates.remove(settings).is_some();
             }
@@ -295,6 +315,7 @@ impl Resources {
             Kind::EndpointSlice => {
                 Box::new(self.slice_services.keys().cloned().map(ObjectId::EndpointSlice))
             }
+            Kind::Pod => Box::new(self.pods.uids().cloned().map(ObjectId::Pod)),
             Kind::Certificate => {
                 Box::new(self.certificates.keys().cloned().map(ObjectId::Certificate))
             }
@@ -314,48 +335,22 @@ impl Resources {
         if before == service.as_ref() {
             return;
         }
-        let cluster_ips = |service: Option<&Service>| -> Vec<IpAddr> {
-            service.map(|service| service.cluster_ips.clone()).unwrap_or_default()
+        let (before, after) = (before, service.as_ref());
+        let addresses = |of: fn(&Service) -> &[IpAddr]| {
+            (before.map(of).unwrap_or_default(), after.map(of).unwrap_or_default())
         };
-        let (before, after) = (cluster_ips(before), cluster_ips(service.as_ref()));
-        changed.reserved |= self.reserved.replace_cluster_ips(&before, &after);
+        let (old, new) = addresses(|service| &service.cluster_ips);
+        changed.reserved |= self.reserved.replace_cluster_ips(old, new);
+        // Whoever may write Services elsewhere could reserve the addresses of others' pods.
+        if key.namespace == self.installation.namespace {
+            let (old, new) = addresses(|service| &service.external_ips);
+            changed.reserved |= self.reserved.replace_external(old, new);
+        }
         match service {
             Some(service) => drop(self.services.insert(key.clone(), service)),
             None => drop(self.services.remove(&key)),
         }
         changed.services.insert(key);
-    }
-
-    fn upsert_slice(&mut self, slice: EndpointSlice, changed: &mut Changed) {
-        let (key, service) = (slice.key(), slice.service_key());
-        if self.slice_services.get(&key).is_some_and(|before| *before != service) {
-            self.delete_slice(&key, changed);
-        }
-        let slices = self.slices.entry(service.clone()).or_default();
-        if insert(slices, key.name.clone(), slice) {
-            self.slice_services.insert(key, service.clone());
-            self.slices_changed(service, changed);
-        }
-    }
-
-    fn delete_slice(&mut self, key: &NamespacedName, changed: &mut Changed) {
-        let Some(service) = self.slice_services.remove(key) else { return };
-        if let Entry::Occupied(mut slices) = self.slices.entry(service.clone()) {
-            slices.get_mut().remove(&key.name);
-            if slices.get().is_empty() {
-                slices.remove();
-            }
-        }
-        self.slices_changed(service, changed);
-    }
-
-    fn slices_changed(&mut self, service: NamespacedName, changed: &mut Changed) {
-        if service.is_api_server() {
-            let slices = self.slices.get(&service).into_iter().flat_map(BTreeMap::values);
-            changed.reserved |=
-                self.reserved.set_api_server(slices.flat_map(EndpointSlice::addresses));
-        }
-        changed.slices.insert(service);
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod acme;
 mod check;
+pub mod endpoints;
 mod files;
 pub mod hostname;
 mod read;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::duration;
 
 pub use self::acme::AcmeSettings;
+pub use self::endpoints::EndpointSettings;
 pub use self::read::{MAX_FILE_BYTES, MAX_PROBLEMS};
 pub use self::telemetry::{ProbeSettings, TelemetrySettings};
 pub use self::tls::{HstsSettings, TlsPolicy};
@@ -76,6 +78,9 @@ pub struct Settings {
     /// How callers are authenticated.
     #[serde(default)]
     pub access: access::AccessSettings,
+    /// The addresses that EndpointSlices may have.
+    #[serde(default)]
+    pub endpoints: EndpointSettings,
     /// Connections to backends.
     #[serde(default)]
     pub upstreams: UpstreamSettings,

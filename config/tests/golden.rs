@@ -18,6 +18,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use portcullis_config::installation::Installation;
 use portcullis_config::problem::Problem;
 use portcullis_config::resources::credential::Credential;
 use portcullis_config::resources::{Change, Object, Resources};
@@ -152,7 +153,7 @@ impl Input {
     }
 
     fn output<'a>(&'a self, objects: impl Iterator<Item = &'a Object>) -> String {
-        let mut resources = Resources::default();
+        let mut resources = Resources::new(Installation::default(), &self.settings);
         for object in objects {
             resources.apply(Change::Upsert(object.clone()));
         }
@@ -192,6 +193,7 @@ fn forget_place(object: &mut Object) {
         Object::Namespace(namespace) => &mut namespace.origin,
         Object::Service(service) => &mut service.origin,
         Object::EndpointSlice(slice) => &mut slice.origin,
+        Object::Pod(pod) => &mut pod.origin,
         Object::Certificate(_, certificate) => &mut certificate.origin,
         Object::Credential(Credential::ClientKey(key)) => &mut key.origin,
         Object::Credential(Credential::SessionKey(key)) => &mut key.origin,

@@ -34,7 +34,8 @@ fn snapshot() -> Snapshot {
             .iter()
             .map(|address| Endpoint { address: address.parse().expect("an address"), zone: None })
             .collect();
-        let endpoints = Arc::new(Endpoints::new(key, EndpointSet { ready, draining: Vec::new() }));
+        let endpoints =
+            Arc::new(Endpoints::new(key, EndpointSet { ready, ..EndpointSet::default() }));
         let backend = backend::Backend {
             variant: "stable".into(),
             weight: 1,

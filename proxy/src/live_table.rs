@@ -85,6 +85,9 @@ pub struct Backend {
     pub ready: Vec<SocketAddr>,
     /// Endpoints that are terminating but still serve.
     pub draining: Vec<SocketAddr>,
+    /// How many addresses of its EndpointSlices are rejected.
+    #[serde(default)]
+    pub rejected: usize,
 }
 
 /// A certificate in use.
@@ -167,6 +170,7 @@ impl Backend {
             protocol: protocol(&backend.protocol).to_owned(),
             ready: addresses(&set.ready),
             draining: addresses(&set.draining),
+            rejected: set.rejected,
         }
     }
 }

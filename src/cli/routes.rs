@@ -78,9 +78,12 @@ fn host_rows(host: &Host) -> impl Iterator<Item = Vec<String>> {
 }
 
 fn backend_row(host: &Host, route: &Route, backend: &Backend) -> Vec<String> {
-    let ready = match backend.draining.len() {
-        0 => backend.ready.len().to_string(),
-        draining => format!("{} (+{draining} draining)", backend.ready.len()),
+    let also = [(backend.draining.len(), "draining"), (backend.rejected, "rejected")];
+    let also = also.iter().filter(|(number, _)| *number > 0);
+    let also: Vec<_> = also.map(|(number, state)| format!("+{number} {state}")).collect();
+    let ready = match also.as_slice() {
+        [] => backend.ready.len().to_string(),
+        also => format!("{} ({})", backend.ready.len(), also.join(", ")),
     };
     vec![
         host.host.clone(),

@@ -27,6 +27,7 @@ mod bad_http2;
 mod command_line;
 mod demo;
 mod drain;
+mod endpoints;
 mod grpc;
 mod h2spec;
 mod http;

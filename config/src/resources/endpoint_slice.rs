@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1;
 
 use super::{Metadata, unreadable};
@@ -45,6 +46,9 @@ pub struct SliceEndpoint {
     pub conditions: Conditions,
     /// The topology zone that it runs in.
     pub zone: Option<Arc<str>>,
+    /// The identity (`uid`) of the Pod of the slice's Namespace that it refers to. Whoever writes
+    /// the slice chooses it, so it proves nothing by itself.
+    pub pod: Option<Arc<str>>,
 }
 
 /// The conditions of an endpoint. Defaults are those of Kubernetes (`discovery.k8s.io/v1`,
@@ -100,6 +104,16 @@ impl EndpointSlice {
         })
     }
 
+    /// The identities of the Pods that its endpoints refer to.
+    pub(super) fn pods(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.endpoints.iter().filter_map(|endpoint| endpoint.pod.as_ref())
+    }
+
+    /// Removes the references to Pods, where none verifies its endpoints.
+    pub(super) fn forget_pods(&mut self) {
+        self.endpoints.iter_mut().for_each(|endpoint| endpoint.pod = None);
+    }
+
     /// The namespace and name of its Service.
     #[must_use]
     pub fn service_key(&self) -> NamespacedName {
@@ -146,9 +160,20 @@ fn addresses(object: &v1::EndpointSlice, origin: &Origin) -> Result<Vec<SliceEnd
             address,
             conditions: Conditions::from_object(endpoint.conditions.as_ref()),
             zone,
+            pod: pod(endpoint.target_ref.as_ref(), origin),
         });
     }
     Ok(endpoints)
+}
+
+/// The identity of the Pod of the slice's own Namespace that an endpoint refers to.
+fn pod(target: Option<&ObjectReference>, slice: &Origin) -> Option<Arc<str>> {
+    let target = target.filter(|target| target.kind.as_deref() == Some("Pod"))?;
+    let is_other = |namespace: &str| !namespace.is_empty() && *namespace != *slice.namespace;
+    if target.namespace.as_deref().is_some_and(is_other) {
+        return None;
+    }
+    target.uid.as_deref().filter(|uid| !uid.is_empty()).map(Into::into)
 }
 
 // === impl EndpointPort ===

@@ -27,6 +27,8 @@ pub struct Service {
     pub prefers_ipv6: bool,
     /// Its addresses in the cluster (`spec.clusterIPs`); none for a headless one.
     pub cluster_ips: Vec<IpAddr>,
+    /// Its addresses for clients outside (`spec.externalIPs`, `status.loadBalancer`).
+    pub external_ips: Vec<IpAddr>,
     /// Its TCP ports.
     pub ports: Vec<ServicePort>,
 }
@@ -75,6 +77,7 @@ impl Service {
                 .and_then(|spec| spec.ip_families.as_ref()?.first())
                 .is_some_and(|family| family == "IPv6"),
             cluster_ips: cluster_ips.into_iter().collect(),
+            external_ips: external_ips(object),
             ports,
             origin,
         })
@@ -85,6 +88,16 @@ impl Service {
     pub fn key(&self) -> NamespacedName {
         NamespacedName { namespace: self.origin.namespace.clone(), name: self.origin.name.clone() }
     }
+}
+
+fn external_ips(object: &v1::Service) -> Vec<IpAddr> {
+    let spec = object.spec.iter().flat_map(|spec| spec.external_ips.iter().flatten());
+    let balancer = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = balancer.into_iter().flat_map(|balancer| balancer.ingress.iter().flatten());
+    let addresses = spec.chain(ingress.filter_map(|ingress| ingress.ip.as_ref()));
+    let addresses: BTreeSet<IpAddr> =
+        addresses.filter_map(|address| address.parse().ok()).collect();
+    addresses.into_iter().collect()
 }
 
 // === impl ServicePort ===

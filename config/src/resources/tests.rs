@@ -16,7 +16,12 @@ fn slice(name: &str, service: &str, addresses: &[&str]) -> EndpointSlice {
         ports: vec![EndpointPort { name: "".into(), port: 8080 }],
         endpoints: addresses
             .iter()
-            .map(|text| SliceEndpoint { address: text.parse().unwrap(), conditions, zone: None })
+            .map(|text| SliceEndpoint {
+                address: text.parse().unwrap(),
+                conditions,
+                zone: None,
+                pod: None,
+            })
             .collect(),
     }
 }
@@ -35,6 +40,7 @@ fn service(name: &str) -> Service {
         external: false,
         prefers_ipv6: false,
         cluster_ips: Vec::new(),
+        external_ips: Vec::new(),
         ports: vec![ServicePort { name: "".into(), port: 80, app_protocol: None }],
     }
 }
@@ -112,7 +118,7 @@ fn api_server(addresses: &[&str]) -> EndpointSlice {
 }
 
 fn reserved(resources: &Resources, address: &str) -> Option<Reserved> {
-    resources.reserved().find(address.parse().unwrap())
+    resources.reserved().find(address.parse().unwrap(), false)
 }
 
 #[test]
@@ -142,12 +148,13 @@ fn an_api_server_without_endpoints_stays_reserved() {
 
 #[test]
 fn the_api_server_of_the_gateways_own_client_is_reserved() {
-    let resources = Resources::new(Installation {
+    let installation = Installation {
         api_server: ["10.96.0.1:443", "[::ffff:192.0.2.1]:6443"]
             .map(|address| address.parse().unwrap())
             .into(),
         ..Installation::default()
-    });
+    };
+    let resources = Resources::new(installation, &settings(""));
     assert_eq!(reserved(&resources, "10.96.0.1:443"), Some(Reserved::ApiServer));
     assert_eq!(reserved(&resources, "[64:ff9b::10.96.0.1]:443"), Some(Reserved::ApiServer));
     assert_eq!(reserved(&resources, "192.0.2.1:6443"), Some(Reserved::ApiServer));
@@ -252,4 +259,154 @@ fn a_credential_changes_nothing_else() {
         (resources.apply(deletion.clone()), resources.apply(deletion)),
         (credentials, Changed::default())
     );
+}
+
+fn settings(endpoints: &str) -> Settings {
+    let text = format!("zone: apps.test\nsource: {{kubernetes: {{}}}}\n{endpoints}");
+    Settings::parse(std::path::Path::new("gateway.yaml"), text.as_bytes()).unwrap()
+}
+
+fn pod(namespace: &str, uid: &str, address: &str) -> Pod {
+    Pod {
+        origin: Origin { kind: "Pod", namespace: namespace.into(), name: uid.into(), place: None },
+        uid: uid.into(),
+        addresses: vec![address.parse().unwrap()],
+        host_network: false,
+    }
+}
+
+fn verifying() -> Resources {
+    let allow = "allow: [{network: 10.9.0.0/16, namespaces: [shop]}]";
+    let settings = settings(&format!("endpoints: {{verify: pods, {allow}}}\n"));
+    Resources::new(Installation::default(), &settings)
+}
+
+/// A slice whose only endpoint refers to the Pod `uid`.
+fn slice_of_pod(name: &str, uid: &str, address: &str) -> EndpointSlice {
+    let mut slice = slice(name, "cart", &[address]);
+    slice.endpoints[0].pod = Some(uid.into());
+    slice
+}
+
+fn verdict(resources: &Resources, slice: &EndpointSlice) -> Result<(), Unverified> {
+    resources.verify(slice, &slice.endpoints[0])
+}
+
+#[test]
+fn an_endpoint_is_verified_by_the_pod_of_its_namespace_that_it_refers_to() {
+    let mut resources = verifying();
+    for pod in [
+        pod("shop", "one", "10.0.0.1"),
+        pod("other", "two", "10.0.0.2"),
+        Pod { host_network: true, ..pod("shop", "three", "10.0.0.3") },
+        Pod { addresses: Vec::new(), ..pod("shop", "four", "10.0.0.4") },
+    ] {
+        resources.apply(Change::Upsert(Object::Pod(pod)));
+    }
+    for (uid, address, expected) in [
+        ("one", "10.0.0.1", Ok(())),
+        ("one", "10.0.0.2", Err(Unverified::OtherAddress)),
+        ("two", "10.0.0.2", Err(Unverified::UnknownPod)),
+        ("three", "10.0.0.3", Err(Unverified::HostNetwork)),
+        ("four", "10.0.0.4", Err(Unverified::UnknownPod)),
+        ("five", "10.0.0.5", Err(Unverified::UnknownPod)),
+        ("five", "10.9.0.5", Ok(())),
+    ] {
+        let slice = slice_of_pod("cart-1", uid, address);
+        assert_eq!(verdict(&resources, &slice), expected, "{uid} {address}");
+    }
+    let mut elsewhere = slice("cart-1", "cart", &["10.9.0.5"]);
+    assert_eq!(verdict(&resources, &elsewhere), Ok(()));
+    elsewhere.origin.namespace = "other".into();
+    assert_eq!(verdict(&resources, &elsewhere), Err(Unverified::NoPod));
+}
+
+#[test]
+fn a_pod_affects_the_services_whose_endpoints_refer_to_it() {
+    let mut resources = verifying();
+    let upsert_pod = |pod: Pod| Change::Upsert(Object::Pod(pod));
+    resources.apply(upsert(&slice_of_pod("cart-1", "one", "10.0.0.1")));
+    resources.apply(upsert(&slice_of_pod("cart-2", "one", "10.0.0.1")));
+    assert_eq!(resources.apply(upsert_pod(pod("shop", "one", "10.0.0.1"))), slices(&["cart"]));
+    assert_eq!(
+        resources.apply(upsert_pod(pod("shop", "one", "10.0.0.1"))),
+        Changed::default(),
+        "it has not changed"
+    );
+    assert_eq!(
+        resources.apply(upsert_pod(pod("shop", "two", "10.0.0.2"))),
+        Changed::default(),
+        "no endpoint refers to it"
+    );
+    resources.apply(upsert(&slice_of_pod("cart-1", "two", "10.0.0.2")));
+    let delete = |uid: &str| Change::Delete(ObjectId::Pod(uid.into()));
+    assert_eq!(resources.apply(delete("one")), slices(&["cart"]), "`cart-2` refers to it");
+    resources.apply(upsert_pod(pod("shop", "one", "10.0.0.1")));
+    resources.apply(upsert(&slice_of_pod("cart-2", "two", "10.0.0.2")));
+    assert_eq!(resources.apply(delete("one")), Changed::default());
+    assert_eq!(
+        resources.apply(Change::Replace(Kind::Pod, Vec::new())),
+        slices(&["cart"]),
+        "`two` is gone"
+    );
+}
+
+#[test]
+fn without_verification_pods_are_not_stored() {
+    let mut resources = store();
+    let mut changed = resources.apply(upsert(&slice_of_pod("cart-9", "one", "10.0.0.1")));
+    assert_eq!(std::mem::take(&mut changed.slices), names(&["cart"]));
+    let slice = resources.all_slices().find(|slice| *slice.origin.name == *"cart-9").unwrap();
+    assert_eq!(slice.endpoints[0].pod, None);
+    let pod = Change::Upsert(Object::Pod(pod("shop", "one", "10.0.0.1")));
+    assert_eq!(resources.apply(pod), Changed::default());
+}
+
+#[test]
+fn the_gateways_own_addresses_and_those_of_its_replicas_are_reserved() {
+    let own = Installation {
+        namespace: "gateway".into(),
+        addresses: ["10.0.0.7".parse().unwrap()].into(),
+        ..Installation::default()
+    };
+    let listeners = "listeners: {https: {address: \"10.0.0.8:8443\"}}\n";
+    let mut resources = Resources::new(own, &settings(listeners));
+    for address in ["10.0.0.7:80", "[::ffff:10.0.0.7]:80", "[64:ff9b::a00:7]:80", "10.0.0.8:1"] {
+        assert_eq!(reserved(&resources, address), Some(Reserved::Gateway), "{address}");
+    }
+    let mut of_gateway = slice("gateway-1", "gateway", &["10.0.0.7", "10.0.0.9"]);
+    assert!(!resources.apply(upsert(&of_gateway)).reserved, "it is of another Namespace");
+    assert_eq!(reserved(&resources, "10.0.0.9:80"), None);
+    of_gateway.origin.namespace = "gateway".into();
+    assert!(resources.apply(upsert(&of_gateway)).reserved);
+    assert_eq!(reserved(&resources, "10.0.0.9:9903"), Some(Reserved::Gateway));
+    of_gateway.endpoints.remove(0);
+    assert!(resources.apply(upsert(&of_gateway)).reserved, "of another program there");
+    assert_eq!(reserved(&resources, "10.0.0.9:9903"), None);
+}
+
+#[test]
+fn external_addresses_are_reserved_for_services_of_the_gateways_namespace_alone() {
+    let mut resources = store();
+    let mut balanced = service("gateway");
+    balanced.external_ips = vec!["192.0.2.1".parse().unwrap()];
+    resources.apply(Change::Upsert(Object::Service(balanced.clone())));
+    assert_eq!(reserved(&resources, "192.0.2.1:443"), None);
+    balanced.origin.namespace = Installation::default().namespace;
+    resources.apply(Change::Upsert(Object::Service(balanced)));
+    assert_eq!(reserved(&resources, "192.0.2.1:443"), Some(Reserved::Gateway));
+}
+
+#[test]
+fn an_address_of_this_machine_is_reserved_for_manifests_only_at_the_gateways_listeners() {
+    let own =
+        Installation { addresses: ["10.0.0.7".parse().unwrap()].into(), ..Installation::default() };
+    let resources = Resources::new(own, &settings(""));
+    let find = |address: &str| resources.reserved().find(address.parse().unwrap(), true);
+    for address in ["10.0.0.7:8443", "127.0.0.1:8443", "127.0.0.1:9901"] {
+        assert_eq!(find(address), Some(Reserved::Gateway), "{address}");
+    }
+    for address in ["10.0.0.7:80", "127.0.0.1:80", "10.0.0.8:8443", "127.0.0.2:9901"] {
+        assert_eq!(find(address), None, "{address}");
+    }
 }

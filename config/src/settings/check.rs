@@ -6,7 +6,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use super::{CertificateSettings, Settings, SourceSettings, acme, telemetry, tls};
+use super::{CertificateSettings, Settings, SourceSettings, acme, endpoints, telemetry, tls};
 use crate::model::{Hostname, check_label};
 use crate::problem::Problem;
 use crate::settings::hostname::InvalidTemplate;
@@ -29,6 +29,7 @@ pub(super) fn validate(settings: &Settings, report: &mut ErrorSink<'_>) {
     limits(settings, report);
     timeouts(settings, report);
     access::validate(settings, report);
+    endpoints::validate(settings, report);
     acme::check::validate(settings, report);
 }
 
@@ -36,7 +37,7 @@ impl Settings {
     /// Settings that are valid, but are probably not what was intended.
     #[must_use]
     pub fn warnings(&self) -> Vec<Problem> {
-        access::warnings(self).collect()
+        access::warnings(self).chain(endpoints::warnings(self)).collect()
     }
 }
 

@@ -37,6 +37,9 @@ pub struct EndpointSet {
     /// `terminating`).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub draining: Vec<Endpoint>,
+    /// How many addresses of EndpointSlices are rejected.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub rejected: usize,
 }
 
 /// One address of one pod.
@@ -60,6 +63,11 @@ struct Cell {
     endpoints: Arc<Endpoints>,
     /// The set to store once the next snapshot is published; `None` where that does not need one.
     next: Option<EndpointSet>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 // === impl EndpointCells ===

@@ -1,6 +1,6 @@
 //! A Kubernetes API server: Namespaces, Services and EndpointSlices are watched in the whole
 //! cluster, Secrets of certificates one by one, those of credentials by their label in one
-//! Namespace.
+//! Namespace, and Pods where they verify endpoints.
 //!
 //! - [`connect`] finds the API server and the credentials for it;
 //! - [`watch`] keeps one watch alive: streaming or paged lists, bookmarks, back-off, silently
@@ -30,6 +30,7 @@ use self::watch_session::{CredentialSecret, Watched};
 use super::{Closed, Secrets, Source, SourceError, Update, Updates};
 use crate::model::credential::CREDENTIAL;
 use crate::problem::Problem;
+use crate::resources::PodObject;
 use crate::settings::KubernetesSettings;
 
 /// An API server.
@@ -37,19 +38,25 @@ pub struct Kubernetes {
     client: Client,
     address: Option<SocketAddr>,
     secrets: Secrets,
+    /// Whether Pods are watched.
+    pods: bool,
 }
 
 // === impl Kubernetes ===
 
 impl Kubernetes {
     /// Finds the API server and its credentials, without sending a request. Of all Secrets
-    /// only `secrets` are read.
+    /// only `secrets` are read, and Pods only if `pods`.
     ///
     /// # Errors
     /// There is no kubeconfig, or it is not usable.
-    pub async fn new(settings: &KubernetesSettings, secrets: Secrets) -> Result<Self, SourceError> {
+    pub async fn new(
+        settings: &KubernetesSettings,
+        secrets: Secrets,
+        pods: bool,
+    ) -> Result<Self, SourceError> {
         let (client, address) = connect::connect(settings).await?;
-        Ok(Self { client, address, secrets })
+        Ok(Self { client, address, secrets, pods })
     }
 
     /// The address of the API server; `None` if its URL has a hostname.
@@ -68,7 +75,8 @@ impl Kubernetes {
 impl Source for Kubernetes {
     async fn run(self, updates: Updates) -> Result<(), SourceError> {
         let Secrets { certificates, credentials } = &self.secrets;
-        let mut watches = Watches::new(3 + certificates.len() + usize::from(credentials.is_some()));
+        let optional = usize::from(credentials.is_some()) + usize::from(self.pods);
+        let mut watches = Watches::new(3 + certificates.len() + optional);
         watches.spawn::<core::Namespace>(Api::all(self.client.clone()), Selection::All);
         watches.spawn::<core::Service>(Api::all(self.client.clone()), Selection::All);
         watches.spawn::<discovery::EndpointSlice>(Api::all(self.client.clone()), Selection::All);
@@ -82,6 +90,9 @@ impl Source for Kubernetes {
         if let Some(namespace) = credentials {
             let api = Api::namespaced(self.client.clone(), namespace);
             watches.spawn::<CredentialSecret>(api, Selection::Label(CREDENTIAL));
+        }
+        if self.pods {
+            watches.spawn::<PodObject>(Api::all(self.client.clone()), Selection::All);
         }
         watches.join(&updates).await
     }

@@ -10,7 +10,7 @@ use crate::model::credential::CREDENTIAL;
 use crate::model::{NamespacedName, Origin, SourceLocation};
 use crate::problem::{Problem, Severity};
 use crate::resources::credential::Credential;
-use crate::resources::{EndpointSlice, Namespace, Object, Service};
+use crate::resources::{EndpointSlice, Namespace, Object, Pod, PodObject, Service};
 use crate::settings::CertificateSettings;
 use crate::snapshot::certificate::Certificate;
 use crate::source::{Secrets, file_kind};
@@ -91,6 +91,12 @@ impl Reader<'_> {
             ("discovery.k8s.io/v1", "EndpointSlice") => {
                 self.object("EndpointSlice", node, |object: &discovery::EndpointSlice, location| {
                     EndpointSlice::from_object(object, location).map(Object::EndpointSlice)
+                })
+            }
+            // One without identity is to be created, so it has no address either.
+            ("v1", "Pod") if has_uid(node) => {
+                self.object("Pod", node, |object: &PodObject, location| {
+                    Pod::from_object(object, location).map(Object::Pod)
                 })
             }
             ("v1", "Secret") => self.secret(node),
@@ -219,6 +225,10 @@ impl Reader<'_> {
         };
         self.read.problems.push(problem);
     }
+}
+
+fn has_uid(node: &Node) -> bool {
+    node.get("metadata").is_some_and(|metadata| metadata.get("uid").is_some())
 }
 
 #[cfg(test)]

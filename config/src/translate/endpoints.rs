@@ -1,15 +1,16 @@
 //! The endpoints of a Service's port, from its EndpointSlices.
 
+mod rejection;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use self::rejection::rejection;
 use super::annotations::excerpt;
 use crate::model::NamespacedName;
-use crate::model::address::{AddressClass, class};
 use crate::problem::{Problem, Severity};
-use crate::resources::{Conditions, EndpointSlice, Reserved, Resources, SERVICE_NAME, ServicePort};
+use crate::resources::{Conditions, EndpointSlice, Resources, SERVICE_NAME, ServicePort};
 use crate::snapshot::endpoints::{Endpoint, EndpointKey, EndpointSet};
 
 /// The current endpoints of `key`; empty if there is no such Service or port.
@@ -28,6 +29,7 @@ pub fn endpoint_set(resources: &Resources, key: &EndpointKey) -> EndpointSet {
         return EndpointSet::default();
     };
     let mut families = [Family::default(), Family::default()];
+    let mut rejected = 0;
     for slice in resources.slices(&name) {
         for number in slice
             .ports
@@ -36,12 +38,14 @@ pub fn endpoint_set(resources: &Resources, key: &EndpointKey) -> EndpointSet {
             .map(|offered| offered.port)
         {
             for endpoint in &slice.endpoints {
-                let address = SocketAddr::new(endpoint.address, number);
-                if rejection(resources, slice, address).is_none() {
-                    let [ipv4, ipv6] = &mut families;
-                    let family = if endpoint.address.is_ipv4() { ipv4 } else { ipv6 };
-                    family.add(address, endpoint.conditions, endpoint.zone.as_ref());
+                if rejection(resources, slice, endpoint, number).is_some() {
+                    rejected += 1;
+                    continue;
                 }
+                let [ipv4, ipv6] = &mut families;
+                let family = if endpoint.address.is_ipv4() { ipv4 } else { ipv6 };
+                let address = SocketAddr::new(endpoint.address, number);
+                family.add(address, endpoint.conditions, endpoint.zone.as_ref());
             }
         }
     }
@@ -49,7 +53,8 @@ pub fn endpoint_set(resources: &Resources, key: &EndpointKey) -> EndpointSet {
     let (first, second) = if service.prefers_ipv6 { (ipv6, ipv4) } else { (ipv4, ipv6) };
     let first_has_none =
         first.ready.is_empty() && (first.draining.is_empty() || !second.ready.is_empty());
-    if first_has_none { second } else { first }
+    let used = if first_has_none { second } else { first };
+    EndpointSet { rejected, ..used }
 }
 
 /// The problems of the slices of a Service, for `port` only, or for all its ports.
@@ -113,16 +118,19 @@ fn slice_problem(resources: &Resources, slice: &EndpointSlice) -> Option<Problem
     }
     let mut rejected = slice.endpoints.iter().filter_map(|endpoint| {
         slice.ports.iter().find_map(|port| {
+            let rejection = rejection(resources, slice, endpoint, port.port)?;
             let address = SocketAddr::new(endpoint.address, port.port);
-            rejection(resources, slice, address).map(|rejection| rejection.message(address))
+            rejection.is_problem().then_some((rejection, address))
         })
     });
-    let first = rejected.next()?;
+    let (first, address) = rejected.next()?;
+    let message = first.message(address);
     let message = match rejected.count() {
-        0 => first,
-        more => format!("{first}; the same holds for {more} more addresses"),
+        0 => message,
+        1 => format!("{message}; the same holds for 1 more address"),
+        more => format!("{message}; the same holds for {more} more addresses"),
     };
-    problem("ForbiddenAddress", message, "an endpoint must be the address of a pod")
+    problem("ForbiddenAddress", message, first.help())
 }
 
 /// The problem of slices that have pods, but none with a port of the name: usually a `targetPort`
@@ -159,34 +167,6 @@ fn unmatched(
     })
 }
 
-/// Why an endpoint gets no requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rejection {
-    /// A pod cannot have such an address.
-    Class(AddressClass),
-    /// The address belongs to the cluster.
-    Reserved(Reserved),
-}
-
-/// Why an address gets no requests; `None` if it gets them.
-///
-/// Any user with write access to a Namespace can write a slice in a cluster, so it must not point
-/// to the gateway's own machine. A manifest in a folder is written by the operator of the gateway,
-/// so addresses of this machine are allowed there.
-fn rejection(
-    resources: &Resources,
-    slice: &EndpointSlice,
-    address: SocketAddr,
-) -> Option<Rejection> {
-    let is_manifest = slice.origin.place.is_some();
-    match class(address.ip()) {
-        Some(AddressClass::Loopback | AddressClass::LinkLocal) if is_manifest => {}
-        Some(class) => return Some(Rejection::Class(class)),
-        None => {}
-    }
-    resources.reserved().find(address).map(Rejection::Reserved)
-}
-
 /// The endpoints of one address family, by address.
 #[derive(Default)]
 struct Family(BTreeMap<SocketAddr, (Use, Option<Arc<str>>)>);
@@ -198,36 +178,6 @@ enum Use {
     Ready,
     /// It gets new requests if no endpoint is ready.
     Draining,
-}
-
-// === impl Rejection ===
-
-impl Rejection {
-    /// The message for a slice with `address`.
-    fn message(self, address: SocketAddr) -> String {
-        match self {
-            // Other ports of the address may belong to pods.
-            Self::Reserved(Reserved::ApiServer) => {
-                format!("{address} is {self}, so it gets no requests")
-            }
-            _ => format!("{} is {self}, so it gets no requests", address.ip()),
-        }
-    }
-}
-
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Class(AddressClass::Unspecified) => "the unspecified address",
-            Self::Class(AddressClass::Multicast) => "a multicast address",
-            Self::Class(AddressClass::Broadcast) => "the broadcast address",
-            Self::Class(AddressClass::Metadata) => "an address of a cloud's metadata service",
-            Self::Class(AddressClass::Loopback) => "a loopback address",
-            Self::Class(AddressClass::LinkLocal) => "a link-local address",
-            Self::Reserved(Reserved::ApiServer) => "an address of the Kubernetes API server",
-            Self::Reserved(Reserved::ClusterIp) => "the cluster IP of a Service",
-        })
-    }
 }
 
 // === impl Family ===

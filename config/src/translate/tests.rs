@@ -10,11 +10,12 @@ use proptest::sample::select;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::installation::Installation;
 use crate::model::NamespacedName;
 use crate::model::vocabulary::{PREFIX, VOCABULARY};
 use crate::resources::{
     Annotations, Change, Conditions, EndpointPort, EndpointSlice, Kind, Namespace, Object,
-    ObjectId, Service, ServicePort, SliceEndpoint,
+    ObjectId, Pod, Service, ServicePort, SliceEndpoint,
 };
 use crate::snapshot::access::{Access, Require};
 use crate::snapshot::endpoints::{EndpointKey, EndpointSet, Endpoints};
@@ -57,6 +58,7 @@ fn service(namespace: &str, name: &str, entries: &[(&str, &str)]) -> Service {
         external: false,
         prefers_ipv6: false,
         cluster_ips: Vec::new(),
+        external_ips: Vec::new(),
         ports: vec![ServicePort { name: "".into(), port: 80, app_protocol: None }],
     }
 }
@@ -70,9 +72,21 @@ fn slice(namespace: &str, name: &str, service: &str, addresses: &[&str]) -> Endp
         ports: vec![EndpointPort { name: "".into(), port: 8080 }],
         endpoints: addresses
             .iter()
-            .map(|text| SliceEndpoint { address: text.parse().unwrap(), conditions, zone: None })
+            .map(|text| SliceEndpoint {
+                address: text.parse().unwrap(),
+                conditions,
+                zone: None,
+                pod: None,
+            })
             .collect(),
     }
+}
+
+/// A store of a gateway that verifies endpoints by Pods.
+fn verifying() -> Resources {
+    let mut settings = settings();
+    settings.endpoints.verify = crate::settings::endpoints::EndpointVerification::Pods;
+    Resources::new(Installation::default(), &settings)
 }
 
 fn store(objects: impl IntoIterator<Item = Object>) -> Resources {
@@ -194,14 +208,15 @@ fn any_service() -> impl Strategy<Value = Service> {
 
 fn any_slice() -> impl Strategy<Value = EndpointSlice> {
     let address = select(vec!["10.0.0.1", "10.0.0.2", "fd00::1", "127.0.0.1"]);
-    let endpoint =
-        (address, any::<[bool; 3]>()).prop_map(|(address, [ready, serving, terminating])| {
-            SliceEndpoint {
-                address: address.parse().unwrap(),
-                conditions: Conditions { ready, serving, terminating },
-                zone: None,
-            }
-        });
+    let pod = option::of(select(vec!["one", "two"]));
+    let endpoint = (address, any::<[bool; 3]>(), pod).prop_map(
+        |(address, [ready, serving, terminating], pod)| SliceEndpoint {
+            address: address.parse().unwrap(),
+            conditions: Conditions { ready, serving, terminating },
+            zone: None,
+            pod: pod.map(Into::into),
+        },
+    );
     let port = (select(vec!["", "http", "metrics"]), select(vec![8080, 8081]));
     let names = prop_oneof![
         6 => (select(vec!["a", "b"]), select(vec!["1", "2", "3"]), select(vec!["x", "y", ""])),
@@ -224,11 +239,23 @@ fn any_slice() -> impl Strategy<Value = EndpointSlice> {
     )
 }
 
+fn any_pod() -> impl Strategy<Value = Pod> {
+    let address = select(vec!["10.0.0.1", "10.0.0.2", "fd00::1"]);
+    let parts = (select(vec!["a", "b"]), select(vec!["one", "two"]), vec(address, 0..3));
+    (parts, prop::bool::weighted(0.2)).prop_map(|((namespace, uid, addresses), host_network)| Pod {
+        origin: origin("Pod", namespace, uid),
+        uid: uid.into(),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        host_network,
+    })
+}
+
 fn any_object() -> impl Strategy<Value = Object> {
     prop_oneof![
         1 => any_namespace().prop_map(Object::Namespace),
         2 => any_service().prop_map(Object::Service),
         4 => any_slice().prop_map(Object::EndpointSlice),
+        2 => any_pod().prop_map(Object::Pod),
     ]
 }
 
@@ -386,8 +413,9 @@ fn a_change_of_a_service_updates_the_problems_of_its_slices() {
 
 proptest! {
     #[test]
-    fn incremental_translation_equals_full_translation(changes in vec(any_change(), 1..24)) {
-        let mut incremental = Incremental::default();
+    fn incremental_translation_equals_full_translation(changes in vec(any_change(), 1..24), verifies in any::<bool>()) {
+        let resources = if verifies { verifying() } else { Resources::default() };
+        let mut incremental = Incremental { resources, ..Incremental::default() };
         incremental.routes = routes(&translate(&settings(), &incremental.resources));
         for change in changes {
             incremental.apply(change);
@@ -403,6 +431,24 @@ proptest! {
         let (one, other) = (translate(&settings(), &store(objects)), translate(&settings(), &store(last.into_values())));
         prop_assert_eq!(routes(&one), routes(&other));
         prop_assert_eq!(sets(&one), sets(&other));
+    }
+
+    #[test]
+    fn each_verified_endpoint_has_the_address_of_a_pod_of_its_namespace(objects in vec(any_object(), 0..24)) {
+        let mut resources = verifying();
+        let mut pods = BTreeMap::new();
+        for object in objects {
+            if let Object::Pod(pod) = &object {
+                pods.insert(pod.uid.clone(), pod.clone());
+            }
+            resources.apply(Change::Upsert(object));
+        }
+        for (key, set) in sets(&translate(&settings(), &resources)) {
+            for endpoint in set.ready.iter().chain(&set.draining) {
+                let is_of = |pod: &Pod| pod.origin.namespace == key.namespace && !pod.host_network && pod.addresses.contains(&endpoint.address.ip());
+                prop_assert!(pods.values().any(is_of), "{:?} of {:?}", endpoint, key);
+            }
+        }
     }
 
     #[test]

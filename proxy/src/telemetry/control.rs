@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use portcullis_config::live::Live;
 use portcullis_config::problem::Severity;
+use portcullis_config::snapshot::Snapshot;
 use portcullis_identity::fair_queue::Counts as QueueCounts;
 use portcullis_identity::session::Counts as RevocationCounts;
 use prometheus::core::{Collector, Desc};
@@ -22,6 +23,7 @@ metrics! {
     CONFIGURATION_SYNCED: Gauge "portcullis_configuration_synced" [] "Whether every kind of resource has been read completely: 1 or 0.";
     SNAPSHOTS: Counter "portcullis_snapshots_total" [] "Snapshots of the routing table published.";
     HOSTS: Gauge "portcullis_hosts" ["listener"] "Hostnames and wildcards in the routing table.";
+    ENDPOINTS_REJECTED: Gauge "portcullis_endpoints_rejected" [] "Addresses in EndpointSlices of exposed Services that get no requests because they are forbidden or not verified.";
     PROBLEMS: Gauge "portcullis_problems" ["severity", "reason"] "Current problems with resources, by severity and reason.";
     CERTIFICATE: Gauge "portcullis_certificate_not_after_seconds" ["certificate"] "Time at which a served certificate expires, in seconds since the Unix epoch.";
     CERTIFICATE_PROBLEMS: Gauge "portcullis_certificate_problems" [] "Certificates that are unusable, expire soon, or could not be ordered.";
@@ -86,7 +88,7 @@ where
         Ok(Self { descriptions: descriptions(METRICS)?, live, certificates, revocations, queues })
     }
 
-    fn configuration(&self) -> [MetricFamily; 5] {
+    fn configuration(&self) -> [MetricFamily; 6] {
         let mut age = CONFIGURATION_AGE.family();
         if let Some(since) = self.live.age(SystemTime::now()) {
             age.sample(&[], since.as_secs() as f64);
@@ -106,6 +108,7 @@ where
             CONFIGURATION_SYNCED.value(f64::from(u8::from(self.live.is_synced()))),
             SNAPSHOTS.value(self.live.publications() as f64),
             HOSTS.values(hosts),
+            ENDPOINTS_REJECTED.value(rejected_endpoints(&snapshot) as f64),
             problems.finish(),
         ]
     }
@@ -149,6 +152,17 @@ where
         families.extend(self.queues());
         families
     }
+}
+
+/// The sum over all Service ports: each is counted once, though several hosts share it.
+fn rejected_endpoints(snapshot: &Snapshot) -> usize {
+    let hosts = snapshot.listeners.iter().flat_map(|listener| listener.hosts.iter());
+    let rules = hosts.flat_map(|host| &host.routes).map(|route| &route.rule);
+    let backends = rules.flat_map(|rule| rule.backends.all());
+    let rejected = backends.map(|backend| (backend.endpoints.id(), &backend.endpoints));
+    let rejected = rejected.map(|(id, endpoints)| (id, endpoints.load().rejected));
+    let each: BTreeMap<u64, usize> = rejected.filter(|(_, rejected)| *rejected > 0).collect();
+    each.values().sum()
 }
 
 fn severity(severity: Severity) -> &'static str {

@@ -15,7 +15,9 @@ use serde::de::DeserializeOwned;
 use crate::model::NamespacedName;
 use crate::problem::Problem;
 use crate::resources::credential::Credential;
-use crate::resources::{Change, EndpointSlice, Namespace, Object, ObjectId, Service};
+use crate::resources::{
+    Change, EndpointSlice, Namespace, Object, ObjectId, Pod, PodObject, Service,
+};
 use crate::settings::CertificateSettings;
 use crate::snapshot::certificate::Certificate;
 
@@ -248,6 +250,19 @@ impl Watched for discovery::EndpointSlice {
 
     fn trim(&self) -> Result<Object, Problem> {
         EndpointSlice::from_object(self, None).map(Object::EndpointSlice)
+    }
+}
+
+/// There are always those of the cluster itself.
+impl Watched for PodObject {
+    const CAN_BE_EMPTY: bool = false;
+
+    fn id(&self) -> ObjectId {
+        ObjectId::Pod(self.uid().unwrap_or_default().into())
+    }
+
+    fn trim(&self) -> Result<Object, Problem> {
+        Pod::from_object(self, None).map(Object::Pod)
     }
 }
 

@@ -18,6 +18,7 @@ fn names(objects: &[Object]) -> Vec<String> {
             ObjectId::Namespace(name) => format!("namespace {name}"),
             ObjectId::Service(name) => format!("service {name}"),
             ObjectId::EndpointSlice(name) => format!("slice {name}"),
+            ObjectId::Pod(uid) => format!("pod {uid}"),
             ObjectId::Certificate(settings) => format!("certificate {settings:?}"),
             ObjectId::Credential(name) => format!("credential {name}"),
         })

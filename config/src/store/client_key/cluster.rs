@@ -30,7 +30,7 @@ impl Cluster {
         settings: &KubernetesSettings,
         namespace: &str,
     ) -> Result<Self, StoreError> {
-        let kubernetes = Kubernetes::new(settings, Secrets::default()).await?;
+        let kubernetes = Kubernetes::new(settings, Secrets::default(), false).await?;
         Ok(Self { api: Api::namespaced(kubernetes.client().clone(), namespace) })
     }
 
