@@ -39,15 +39,30 @@ pub struct User {
     pub subject: Box<str>,
 }
 
-/// Whether `access` allows the caller. A denied request gets the hidden answer, like an unknown
-/// host.
-pub fn authorize(access: &Access, caller: &Caller) -> bool {
-    let application = !access.require.application()
-        || caller.application.as_deref().is_some_and(|name| application_granted(access, name));
-    let user = !access.require.user()
-        || caller.user.as_deref().is_some_and(|user| user_granted(access, user));
+/// Whether a caller is allowed. A denied request gets the hidden answer, like an unknown host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Authorization {
+    /// The caller is allowed.
+    Allowed,
+    /// A required application or user is not identified; what is identified is granted access.
+    NotIdentified,
+    /// The application or the user is identified, and not granted access.
+    NotGranted,
+}
+
+/// Whether `access` allows the caller.
+#[must_use]
+pub fn authorize(access: &Access, caller: &Caller) -> Authorization {
+    let application = Authorization::of(
+        access.require.application(),
+        caller.application.as_deref().map(|name| application_granted(access, name)),
+    );
+    let user = Authorization::of(
+        access.require.user(),
+        caller.user.as_deref().map(|user| user_granted(access, user)),
+    );
     // Both are always evaluated: timing must not reveal which of them is missing.
-    application & user
+    application.and(user)
 }
 
 /// Whether the user grants allow this user: for the portal's list of services, where the
@@ -55,6 +70,27 @@ pub fn authorize(access: &Access, caller: &Caller) -> bool {
 pub fn is_granted(access: &Access, user: &User) -> bool {
     matches!(access.require, Require::User | Require::ApplicationAndUser)
         && user_granted(access, user)
+}
+
+// === impl Authorization ===
+
+impl Authorization {
+    /// Whether a part of the caller is allowed; `is_granted` is `None` if it is not identified.
+    fn of(is_required: bool, is_granted: Option<bool>) -> Self {
+        match (is_required, is_granted) {
+            (false, _) | (true, Some(true)) => Self::Allowed,
+            (true, None) => Self::NotIdentified,
+            (true, Some(false)) => Self::NotGranted,
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Allowed, Self::Allowed) => Self::Allowed,
+            (Self::NotGranted, _) | (_, Self::NotGranted) => Self::NotGranted,
+            _ => Self::NotIdentified,
+        }
+    }
 }
 
 fn application_granted(access: &Access, name: &str) -> bool {
@@ -91,6 +127,10 @@ mod tests {
     use portcullis_config::snapshot::access::Subjects;
 
     use super::*;
+
+    fn is_allowed(access: &Access, caller: &Caller) -> bool {
+        authorize(access, caller) == Authorization::Allowed
+    }
 
     fn patterns(list: &str) -> Vec<NamePattern> {
         list.split(',').filter(|item| !item.is_empty()).map(|item| item.parse().unwrap()).collect()
@@ -132,18 +172,18 @@ mod tests {
 
     #[test]
     fn require_nothing_allows_everyone() {
-        assert!(authorize(&access(Require::Nothing, &[], &[]), &Caller::default()));
+        assert!(is_allowed(&access(Require::Nothing, &[], &[]), &Caller::default()));
     }
 
     #[test]
     fn without_a_grant_every_caller_is_denied() {
         for require in [Require::Application, Require::User, Require::ApplicationAndUser] {
             assert!(
-                !authorize(&access(require, &[], &[]), &caller("shop", "ann", &["ops"])),
+                !is_allowed(&access(require, &[], &[]), &caller("shop", "ann", &["ops"])),
                 "{require:?}"
             );
             assert!(
-                !authorize(&access(require, &[""], &[("", "")]), &caller("shop", "ann", &["ops"])),
+                !is_allowed(&access(require, &[""], &[("", "")]), &caller("shop", "ann", &["ops"])),
                 "{require:?}"
             );
         }
@@ -152,24 +192,39 @@ mod tests {
     #[test]
     fn every_list_must_grant_what_is_required() {
         let app = access(Require::Application, &["shop,crm", "shop"], &[]);
-        assert!(authorize(&app, &caller("shop", "", &[])));
-        assert!(!authorize(&app, &caller("crm", "", &[])));
-        assert!(!authorize(&app, &caller("", "shop", &[])), "a user is no application");
+        assert!(is_allowed(&app, &caller("shop", "", &[])));
+        assert!(!is_allowed(&app, &caller("crm", "", &[])));
+        assert!(!is_allowed(&app, &caller("", "shop", &[])), "a user is no application");
 
         let user = access(Require::User, &[], &[("*@example.com", "ops"), ("", "ops,dev")]);
-        assert!(authorize(&user, &caller("", "ann@example.com", &["dev"])));
-        assert!(authorize(&user, &caller("", "bob@example.org", &["ops"])));
-        assert!(!authorize(&user, &caller("", "ann@example.com", &["sales"])));
+        assert!(is_allowed(&user, &caller("", "ann@example.com", &["dev"])));
+        assert!(is_allowed(&user, &caller("", "bob@example.org", &["ops"])));
+        assert!(!is_allowed(&user, &caller("", "ann@example.com", &["sales"])));
         assert!(
-            !authorize(&user, &caller("ann@example.com", "", &["ops"])),
+            !is_allowed(&user, &caller("ann@example.com", "", &["ops"])),
             "an application is no user"
         );
 
         let both = access(Require::ApplicationAndUser, &["shop"], &[("ann", "")]);
-        assert!(authorize(&both, &caller("shop", "ann", &[])));
-        assert!(!authorize(&both, &caller("shop", "", &[])));
-        assert!(!authorize(&both, &caller("", "ann", &[])));
-        assert!(!authorize(&both, &caller("shop", "bob", &[])));
-        assert!(!authorize(&both, &caller("crm", "ann", &[])));
+        assert!(is_allowed(&both, &caller("shop", "ann", &[])));
+        assert!(!is_allowed(&both, &caller("shop", "", &[])));
+        assert!(!is_allowed(&both, &caller("", "ann", &[])));
+        assert!(!is_allowed(&both, &caller("shop", "bob", &[])));
+        assert!(!is_allowed(&both, &caller("crm", "ann", &[])));
+    }
+
+    #[test]
+    fn a_denial_distinguishes_who_is_missing_from_who_is_not_granted() {
+        let both = access(Require::ApplicationAndUser, &["shop"], &[("ann", "")]);
+        for (caller, authorization) in [
+            (caller("shop", "ann", &[]), Authorization::Allowed),
+            (caller("", "", &[]), Authorization::NotIdentified),
+            (caller("shop", "", &[]), Authorization::NotIdentified),
+            (caller("crm", "", &[]), Authorization::NotGranted),
+            (caller("shop", "bob", &[]), Authorization::NotGranted),
+            (caller("crm", "ann", &[]), Authorization::NotGranted),
+        ] {
+            assert_eq!(authorize(&both, &caller), authorization, "{caller:?}");
+        }
     }
 }

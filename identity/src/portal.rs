@@ -22,6 +22,7 @@ mod logout;
 mod pages;
 mod portal_client;
 mod portal_origin;
+mod portal_paths;
 mod refresh_single_flight;
 mod reply;
 mod sign_out_limiter;
@@ -42,6 +43,7 @@ use self::handoff::UsedCodes;
 pub use self::handoff::login_path;
 pub use self::portal_client::PortalClient;
 use self::portal_origin::PortalOrigin;
+pub use self::portal_paths::PortalPaths;
 use self::refresh_single_flight::RefreshSingleFlight;
 pub use self::reply::Reply;
 use self::sign_out_limiter::SignOutLimiter;
@@ -253,35 +255,6 @@ impl Portal {
     fn portal_cookie(&self, session: &Session, now: SystemTime) -> Option<HeaderValue> {
         let sealed = self.sessions.seal(Purpose::Portal, &self.origin.host, session, now)?;
         PORTAL.set(&sealed, self.sessions.cookie_max_age(session, now))
-    }
-}
-
-/// Returns what the portal does with a request and its status, as far as that does not depend on
-/// cookies and the provider; `None` if it is not for the portal.
-pub fn preview(
-    zone: &str,
-    login: &LoginSettings,
-    host: &str,
-    path: &str,
-) -> Option<(&'static str, u16)> {
-    if PortalOrigin::new(zone, login).is_portal(host) {
-        return Some(match path {
-            "/" | "/logout" => ("the login portal responds", 200),
-            "/login" => ("the portal redirects users without a session to the provider", 303),
-            "/callback" | "/backchannel-logout" => {
-                ("the portal accepts only requests from the provider here", 400)
-            }
-            _ => ("the portal has no such page", 404),
-        });
-    }
-    match path {
-        handoff::LOGIN => Some(("on every host, logins start here", 303)),
-        handoff::SESSION => Some((
-            "on every host, logins end here with a code of the portal; without one the response is \
-             the hidden answer",
-            404,
-        )),
-        _ => None,
     }
 }
 

@@ -43,7 +43,8 @@ use self::scrape::Scrape;
 use self::server::Listener;
 use crate::certificates::Certificates;
 use crate::certificates::acme::Acme;
-use crate::explain::{ExplainRequest, Explanation, InvalidExplainRequest, explain_with};
+use crate::decision::LocalPaths;
+use crate::explain::{self, ExplainRequest, Explanation, InvalidExplainRequest};
 use crate::listen::bind::ControlSockets;
 use crate::live_table::{self, Table};
 use crate::telemetry::{ListenerCounts, Telemetry};
@@ -72,6 +73,7 @@ pub(crate) struct Admin {
     certificates: Arc<Certificates>,
     telemetry: Arc<Telemetry>,
     authenticator: Arc<Authenticator>,
+    local_paths: Arc<LocalPaths>,
     acme: Option<Arc<Acme>>,
     /// The store of session keys; `None` where the gateway issues none.
     sessions: Option<Arc<dyn session::Store>>,
@@ -143,6 +145,7 @@ impl Admin {
             certificates,
             telemetry: Arc::clone(&shared.telemetry),
             authenticator: Arc::clone(&shared.authenticator),
+            local_paths: Arc::clone(&shared.local_paths),
             acme,
             sessions,
             draining: AtomicBool::new(false),
@@ -218,7 +221,13 @@ impl Admin {
 
     /// Explains how a request would be routed by the current snapshot.
     fn explain(&self, request: &ExplainRequest) -> Result<Explanation, InvalidExplainRequest> {
-        explain_with(&self.settings, &self.live.snapshot.load(), &self.authenticator, request)
+        let gateway = explain::Gateway {
+            settings: &self.settings,
+            live: &self.live,
+            authenticator: &self.authenticator,
+            local_paths: &self.local_paths,
+        };
+        gateway.explain(request)
     }
 
     /// The live table as JSON has it.

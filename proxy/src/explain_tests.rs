@@ -1,13 +1,13 @@
 use std::sync::Arc;
 
 use portcullis_config::model::Origin;
-use portcullis_config::snapshot::access::{Access, Require};
+use portcullis_config::snapshot::access::{Access, Require, Subjects};
 use portcullis_config::snapshot::backend::{self, UpstreamProtocol, WeightedBackends};
 use portcullis_config::snapshot::endpoints::{Endpoint, EndpointKey, EndpointSet, Endpoints};
-use portcullis_config::snapshot::host::HostTable;
+use portcullis_config::snapshot::host::{HostTable, VirtualHost};
 use portcullis_config::snapshot::policy::Policy;
 use portcullis_config::snapshot::rule::{PathPrefix, RouteMatch};
-use portcullis_config::snapshot::{ListenerProtocol, rule};
+use portcullis_config::snapshot::{ListenerProtocol, Snapshot, rule};
 
 use super::*;
 
@@ -51,7 +51,15 @@ fn snapshot() -> Snapshot {
                 filters: Vec::new(),
                 backends: WeightedBackends::new(vec![backend]),
                 policy: Policy {
-                    access: Access { require, ..Access::default() },
+                    access: Access {
+                        require,
+                        applications: vec![["billing".parse().unwrap()].into()],
+                        users: vec![Arc::new(Subjects {
+                            users: vec!["*@example.com".parse().unwrap()],
+                            groups: vec!["ops".parse().unwrap()],
+                        })],
+                        ..Access::default()
+                    },
                     ..Policy::default()
                 },
             }),
@@ -87,11 +95,18 @@ fn snapshot() -> Snapshot {
     }
 }
 
+fn live() -> Live {
+    let live = Live::default();
+    live.publish(Arc::new(snapshot()), Vec::new());
+    live
+}
+
 fn explained(mode: &str, url: &str, headers: &[(&str, &str)]) -> Explanation {
     let headers =
         headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let request = ExplainRequest { url: url.to_owned(), method: "GET".to_owned(), headers };
-    explain(&settings(mode), &snapshot(), &request).expect("a valid request")
+    let request =
+        ExplainRequest { url: url.to_owned(), method: "GET".to_owned(), headers, caller: None };
+    explain(&settings(mode), &live(), &request).expect("a valid request")
 }
 
 fn steps(explanation: &Explanation) -> Vec<&str> {
@@ -104,11 +119,11 @@ fn an_open_route_is_forwarded_to_its_endpoints() {
         explained("redirect", "https://shop--staging.example.com/open/cart?id=1", &[]);
     assert_eq!(
         steps(&explanation),
-        ["listener", "normalise", "host", "route", "access", "backend", "endpoint"]
+        ["listener", "normalise", "caller", "host", "route", "access", "backend", "endpoint"]
     );
     let Verdict::Forwarded { backends } = &explanation.verdict else { panic!("{explanation:?}") };
     assert_eq!(backends[0].ready.len(), 2);
-    assert_eq!(explanation.steps[3].origin.as_deref(), Some("Service staging/shop"));
+    assert_eq!(explanation.steps[4].origin.as_deref(), Some("Service staging/shop"));
 }
 
 #[test]
@@ -127,6 +142,80 @@ fn a_hidden_route_is_explained_although_clients_receive_404() {
 fn an_unclaimed_host_ends_at_the_host_step() {
     let explanation = explained("redirect", "https://other.example.com/", &[]);
     assert_eq!((steps(&explanation).last(), explanation.verdict.clone()), (Some(&"host"), HIDDEN));
+}
+
+#[test]
+fn the_gateway_s_own_paths_are_explained_as_they_are_served() {
+    for (url, status) in [
+        ("https://other.example.com/.well-known/portcullis/jwks.json", 200),
+        ("https://shop--staging.example.com/.well-known/portcullis/jwks.json", 200),
+        ("https://other.example.com/.well-known/portcullis/other", 404),
+    ] {
+        let explanation = explained("redirect", url, &[]);
+        assert_eq!(explanation.verdict, Verdict::Answered { status }, "{url}");
+    }
+}
+
+#[test]
+fn open_challenges_are_explained_as_they_are_served() {
+    let challenges = Arc::<Challenges>::default();
+    challenges.open_http("token", "token.key");
+    let settings = settings("redirect");
+    let authenticator = Authenticator::new(&settings.access, None).unwrap();
+    let local_paths = LocalPaths::new(&settings, challenges);
+    let gateway = Gateway {
+        settings: &settings,
+        live: &live(),
+        authenticator: &authenticator,
+        local_paths: &local_paths,
+    };
+    for (token, status) in [("token", 200), ("other", 308)] {
+        let request = ExplainRequest {
+            url: format!("http://other.example.com/.well-known/acme-challenge/{token}"),
+            method: "GET".to_owned(),
+            headers: Vec::new(),
+            caller: None,
+        };
+        let explanation = gateway.explain(&request).expect("a valid request");
+        assert_eq!(explanation.verdict, Verdict::Answered { status }, "{token}");
+    }
+}
+
+#[test]
+fn an_assumed_caller_is_authorized_without_credentials() {
+    let explained = |application: Option<&str>, user: Option<&str>, groups: &[&str]| {
+        let caller = AssumedCaller {
+            application: application.map(str::to_owned),
+            user: user.map(str::to_owned),
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        };
+        let request = ExplainRequest {
+            url: "https://shop--staging.example.com/".to_owned(),
+            method: "GET".to_owned(),
+            headers: Vec::new(),
+            caller: Some(caller),
+        };
+        explain(&settings("redirect"), &live(), &request).expect("a valid request")
+    };
+    let allowed = [
+        explained(Some("billing"), Some("ann@example.com"), &[]),
+        explained(Some("billing"), Some("bob@example.org"), &["dev", "ops"]),
+        explained(Some("billing"), None, &["ops"]),
+    ];
+    for explanation in allowed {
+        assert!(matches!(explanation.verdict, Verdict::Forwarded { .. }), "{explanation:?}");
+    }
+    for (explanation, reason) in [
+        (explained(Some("billing"), None, &[]), "not_identified"),
+        (explained(Some("crm"), Some("ann@example.com"), &[]), "not_granted"),
+        (explained(Some("billing"), Some("bob@example.org"), &["dev"]), "not_granted"),
+    ] {
+        assert_eq!(explanation.verdict, HIDDEN);
+        assert!(
+            explanation.steps.last().is_some_and(|step| step.decision.contains(reason)),
+            "{explanation:?}"
+        );
+    }
 }
 
 #[test]
@@ -166,8 +255,9 @@ fn invalid_requests_are_errors() {
             url: url.to_owned(),
             method: method.to_owned(),
             headers: vec![(header.to_owned(), String::new())],
+            caller: None,
         };
-        assert!(explain(&settings("serve"), &snapshot(), &request).is_err(), "{request:?}");
+        assert!(explain(&settings("serve"), &live(), &request).is_err(), "{request:?}");
     }
 }
 

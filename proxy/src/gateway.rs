@@ -22,6 +22,7 @@ use crate::access::identity_headers::IdentityHeadersCache;
 use crate::admin::Admin;
 use crate::certificates::acme::Acme;
 use crate::certificates::{Certificates, PlaceholderError};
+use crate::decision::LocalPaths;
 use crate::listen::admission::Admission;
 use crate::listen::bind::{self, Addresses, BindError, Bound};
 use crate::listen::tickets::Tickets;
@@ -156,7 +157,7 @@ impl Gateway {
                     Arc::clone(&live),
                 )
                 .map_err(StartError::login)?;
-                let portal_client = PortalClient::new(&portal);
+                let portal_client = PortalClient::new();
                 telemetry.expose_queue(portal_client.counts());
                 let serving = portal_client.clone();
                 control.spawn(async move { serving.serve(Arc::new(portal)).await });
@@ -193,7 +194,10 @@ impl Gateway {
             admission: Admission::new(&settings.limits),
             settings: Arc::clone(&settings),
             live: Arc::clone(&live),
-            challenges: Arc::clone(certificates.challenges()),
+            local_paths: Arc::new(LocalPaths::new(
+                &settings,
+                Arc::clone(certificates.challenges()),
+            )),
             phase: phases,
         };
         let admin = Admin::new(

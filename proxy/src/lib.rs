@@ -6,8 +6,8 @@
 //! | --- | --- |
 //! | accept, TLS, HTTP/1.1 or HTTP/2 | `listen` |
 //! | reject ambiguous requests | `normalize` |
-//! | match the route | `route` |
-//! | authenticate and authorize | `access`, and the crate `portcullis_identity` |
+//! | authenticate | `access`, and the crate `portcullis_identity` |
+//! | match the route, and authorize the caller | `decision`, `route` |
 //! | apply the rule's filters | `filter` |
 //! | select the endpoint | `balance` |
 //! | set headers for the backend | `proxy_headers` |
@@ -24,6 +24,7 @@ pub mod admin;
 pub(crate) mod balance;
 pub mod certificates;
 pub(crate) mod clients;
+pub(crate) mod decision;
 pub(crate) mod exchange;
 pub mod explain;
 pub(crate) mod filter;

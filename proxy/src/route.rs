@@ -15,24 +15,24 @@ use portcullis_config::snapshot::rule::{
 
 use crate::normalize::{Reading, Request};
 
-/// Returns the virtual host and its first matching route. Routes are sorted by precedence.
-///
-/// Returns `None` for unclaimed hosts and paths. Also for an ambiguous path ([`Reading::Several`])
-/// if the host has path rules: servers disagree about which of them it matches.
-pub(crate) fn find<'s>(
-    listener: &'s Listener,
-    request: &Request,
-) -> Option<(&'s Arc<VirtualHost>, &'s Route)> {
-    let (host, route) = lookup_uniform(listener, request);
-    host.map(|host| (host, route))
+/// The route of a request.
+#[derive(Clone, Copy)]
+pub(crate) struct Lookup<'s> {
+    /// The virtual host, whether or not one of its routes matches.
+    pub(crate) host: Option<&'s Arc<VirtualHost>>,
+    /// The first matching route; if none matches, one that denies everyone.
+    pub(crate) route: &'s Route,
+    /// Whether a route matches.
+    pub(crate) is_found: bool,
 }
 
-/// Like [`find`], but returns a route that denies everyone if none matches, so that requests for
-/// existing and unknown hosts take the same time.
-pub(crate) fn lookup_uniform<'s>(
-    listener: &'s Listener,
-    request: &Request,
-) -> (Option<&'s Arc<VirtualHost>>, &'s Route) {
+/// Looks up the route of a request. Routes are sorted by precedence. Requests for existing and
+/// unknown hosts take the same time.
+///
+/// No route matches for unclaimed hosts and paths. Neither for an ambiguous path
+/// ([`Reading::Several`]) if the host has path rules: servers disagree about which of them it
+/// matches.
+pub(crate) fn lookup_uniform<'s>(listener: &'s Listener, request: &Request) -> Lookup<'s> {
     let denied = &*DENIED;
     let name = request.authority.host.as_str();
     let host = listener
@@ -42,10 +42,9 @@ pub(crate) fn lookup_uniform<'s>(
     let routes = host.map_or(std::slice::from_ref(denied), |host| &host.routes);
     let is_ambiguous = request.reading == Reading::Several
         && routes.iter().any(|route| is_path_rule(&route.matches.path));
-    match routes.iter().find(|route| is_match(&route.matches, request)).filter(|_| !is_ambiguous) {
-        Some(route) => (host, route),
-        None => (None, denied),
-    }
+    let found =
+        routes.iter().find(|route| is_match(&route.matches, request)).filter(|_| !is_ambiguous);
+    Lookup { host, route: found.unwrap_or(denied), is_found: host.is_some() && found.is_some() }
 }
 
 /// A route that denies everyone, with as many grants to evaluate as a typical route.

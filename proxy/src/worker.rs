@@ -25,7 +25,7 @@ use crate::access::caller_cache::CallerCache;
 use crate::access::identity_headers::IdentityHeadersCache;
 use crate::access::reauthorization::{self, Reauthorization};
 use crate::access::verification_queue::VerificationQueue;
-use crate::certificates::acme::challenges::Challenges;
+use crate::decision::LocalPaths;
 use crate::hsts::Hsts;
 use crate::listen::accept::accept;
 use crate::listen::admission::Admission;
@@ -53,7 +53,7 @@ pub(crate) struct Shared {
     pub(crate) identity_headers: Arc<IdentityHeadersCache>,
     pub(crate) portal: Option<PortalClient>,
     pub(crate) admission: Arc<Admission>,
-    pub(crate) challenges: Arc<Challenges>,
+    pub(crate) local_paths: Arc<LocalPaths>,
     /// The phase of the gateway's life cycle.
     pub(crate) phase: watch::Receiver<Phase>,
 }
@@ -114,7 +114,7 @@ fn context(index: usize, shared: &Shared) -> WorkerContext {
         caller_cache: CallerCache::new(),
         reauthorization: Reauthorization::default(),
         verification_queue: VerificationQueue::default(),
-        challenges: Arc::clone(&shared.challenges),
+        local_paths: Arc::clone(&shared.local_paths),
         hsts: Hsts::new(shared.settings.listeners.https.hsts.as_ref()),
         random: Random::seeded(index),
     }

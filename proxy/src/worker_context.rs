@@ -15,7 +15,7 @@ use crate::access::caller_cache::CallerCache;
 use crate::access::identity_headers::IdentityHeadersCache;
 use crate::access::reauthorization::Reauthorization;
 use crate::access::verification_queue::VerificationQueue;
-use crate::certificates::acme::challenges::Challenges;
+use crate::decision::LocalPaths;
 use crate::hsts::Hsts;
 use crate::proxy_headers::ProxyHeaderSettings;
 use crate::random::Random;
@@ -36,7 +36,7 @@ pub(crate) struct WorkerContext {
     pub(crate) caller_cache: CallerCache,
     pub(crate) reauthorization: Reauthorization,
     pub(crate) verification_queue: VerificationQueue,
-    pub(crate) challenges: Arc<Challenges>,
+    pub(crate) local_paths: Arc<LocalPaths>,
     pub(crate) hsts: Hsts,
     pub(crate) random: Random,
 }

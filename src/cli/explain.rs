@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use portcullis_proxy::explain::{ExplainRequest, Explanation, Verdict, explain};
+use portcullis_proxy::explain::{AssumedCaller, ExplainRequest, Explanation, Verdict, explain};
 
 use super::gateway_access::SourceArgs;
 use super::output::{self, Output};
@@ -24,10 +24,26 @@ pub(super) struct Explain {
     #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = header)]
     headers: Vec<(String, String)>,
     #[command(flatten)]
+    caller: CallerArgs,
+    #[command(flatten)]
     source: SourceArgs,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+}
+
+/// Names the caller, instead of its credentials.
+#[derive(Debug, Args)]
+struct CallerArgs {
+    /// Application to assume as the caller, instead of one that credentials identify
+    #[arg(long, value_name = "NAME")]
+    application: Option<String>,
+    /// User to assume as the caller, by the name in grants
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// Group of the assumed user; can be repeated
+    #[arg(long = "group", value_name = "NAME")]
+    groups: Vec<String>,
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -39,10 +55,13 @@ fn header(text: &str) -> Result<(String, String), String> {
 
 impl Explain {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        let request = ExplainRequest { url: self.url, method: self.method, headers: self.headers };
+        let caller = self.caller.assumed();
+        let request =
+            ExplainRequest { url: self.url, method: self.method, headers: self.headers, caller };
         let explanation = match self.source.offline()? {
-            Some(offline) => explain(&offline.settings, &offline.live.snapshot.load(), &request)
-                .map_err(Failure::new)?,
+            Some(offline) => {
+                explain(&offline.settings, &offline.live, &request).map_err(Failure::new)?
+            }
             None => self.source.get(&target(&request))?,
         };
         match self.output {
@@ -53,12 +72,27 @@ impl Explain {
     }
 }
 
+// === impl CallerArgs ===
+
+impl CallerArgs {
+    fn assumed(self) -> Option<AssumedCaller> {
+        let Self { application, user, groups } = self;
+        let is_given = application.is_some() || user.is_some() || !groups.is_empty();
+        is_given.then_some(AssumedCaller { application, user, groups })
+    }
+}
+
 /// The request as a target of the admin listener.
 fn target(request: &ExplainRequest) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("url", &request.url).append_pair("method", &request.method);
     for (name, value) in &request.headers {
         query.append_pair("header", &format!("{name}:{value}"));
+    }
+    if let Some(AssumedCaller { application, user, groups }) = &request.caller {
+        query.extend_pairs(application.iter().map(|name| ("application", name)));
+        query.extend_pairs(user.iter().map(|name| ("user", name)));
+        query.extend_pairs(groups.iter().map(|name| ("group", name)));
     }
     format!("/explain?{}", query.finish())
 }

@@ -1,6 +1,7 @@
 //! Access: credentials, grants, identity headers for backends, and revocation.
 
 mod bad;
+mod denial;
 mod differential;
 mod introspection;
 mod issuer;
@@ -16,6 +17,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 use self::issuer::Issuer;
 use self::outbound_proxy::OutboundProxy;
@@ -31,6 +33,8 @@ const MACHINES: &str = "web--machines.apps.test";
 const PARTNERS: &str = "web--partners.apps.test";
 /// Requires nothing.
 const OPEN: &str = "web--staging.apps.test";
+/// No such host.
+const ABSENT: &str = "web--absent.apps.test";
 
 /// The longest time until a revocation takes effect.
 const SOON: Duration = Duration::from_secs(5);
@@ -139,6 +143,18 @@ impl Stage {
         assert_eq!(answer.status, 200, "{answer:?}");
         serde_json::from_value(answer.json()["headers"].clone()).expect("pairs")
     }
+}
+
+/// The output of a command that succeeds.
+async fn portcullis(arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    let output = command.args(arguments).output().await.expect("portcullis runs");
+    let text = |octets: &[u8]| {
+        String::from_utf8_lossy(octets).split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let text = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {text}");
+    text
 }
 
 fn bearer(token: &str) -> String {

@@ -5,8 +5,7 @@ use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 
-use super::portal_origin::PortalOrigin;
-use super::{Portal, PortalRequest, Reply, handoff};
+use super::{Portal, PortalRequest, Reply};
 use crate::client_network::ClientNetwork;
 use crate::fair_queue::{Class, Counts, FairQueue, Full, Limits, Queued};
 
@@ -16,7 +15,6 @@ const LIMITS: Limits = Limits { waiting: 256, concurrent: 256, rate: None };
 /// A worker's handle to the portal.
 #[derive(Clone)]
 pub struct PortalClient {
-    origin: Arc<PortalOrigin>,
     queue: FairQueue<PendingRequest>,
 }
 
@@ -30,14 +28,8 @@ struct PendingRequest {
 
 impl PortalClient {
     /// Creates a client of the portal; [`serve`](Self::serve) answers its requests.
-    pub fn new(portal: &Portal) -> Self {
-        let queue = FairQueue::new("portal", LIMITS);
-        Self { origin: Arc::new(portal.origin.clone()), queue }
-    }
-
-    /// Whether a request is for the portal, whether or not its host is known.
-    pub fn is_for(&self, host: &str, path: &str) -> bool {
-        self.origin.is_portal(host) || handoff::is_everywhere(path)
+    pub fn new() -> Self {
+        Self { queue: FairQueue::new("portal", LIMITS) }
     }
 
     /// Sends a request of a client to the portal; `None` stands for the hidden answer.

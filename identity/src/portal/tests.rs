@@ -23,8 +23,8 @@ use super::*;
 use crate::fair_queue;
 use crate::session::testing::at;
 
-const SHOP: &str = "shop.apps.example.com";
-const PORTAL_HOST: &str = "login.apps.example.com";
+pub(super) const SHOP: &str = "shop.apps.example.com";
+pub(super) const PORTAL_HOST: &str = "login.apps.example.com";
 /// Time of most requests.
 const NOW: u64 = 1_795_219_200;
 
@@ -541,7 +541,7 @@ async fn unknown_paths_get_the_hidden_answer() {
 #[tokio::test]
 async fn a_full_queue_rejects_at_once() {
     let trip = Trip::start().await;
-    let portal_client = PortalClient::new(&trip.portal);
+    let portal_client = PortalClient::new();
     let client = |last| std::net::IpAddr::from([192, 0, 2, last]).into();
     let send = |last| portal_client.send(client(last), trip.request(Method::GET, &own("/"), ""));
     let mut crowd: Vec<_> = (0..256).map(|_| Box::pin(send(1))).collect();
@@ -561,20 +561,6 @@ async fn a_full_queue_rejects_at_once() {
     let answered = tokio::time::timeout(Duration::from_secs(60), other).await.unwrap();
     assert_eq!(answered.unwrap().unwrap().status, StatusCode::OK);
     serving.abort();
-}
-
-#[test]
-fn preview_returns_the_status_of_a_request() {
-    let settings = crate::session::testing::settings();
-    let status = |host: &str, path: &str| {
-        preview("apps.example.com", &settings, host, path).map(|(_, status)| status)
-    };
-    assert_eq!(status(PORTAL_HOST, "/"), Some(200));
-    assert_eq!(status(PORTAL_HOST, "/login"), Some(303));
-    assert_eq!(status(PORTAL_HOST, "/nothing"), Some(404));
-    assert_eq!(status(SHOP, "/.well-known/portcullis/login"), Some(303));
-    assert_eq!(status("nothing.example", "/.well-known/portcullis/session"), Some(404));
-    assert_eq!(status(SHOP, "/login"), None);
 }
 
 #[tokio::test]

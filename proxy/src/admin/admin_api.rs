@@ -64,7 +64,8 @@ impl AdminApi {
             }
             _ => text(
                 StatusCode::NOT_FOUND,
-                "/certificates\n/routes\n/explain?url=URL&method=GET&header=NAME:VALUE\n",
+                "/certificates\n/routes\n/explain?url=URL&method=GET&header=NAME:VALUE\n\
+                 /explain?url=URL&application=NAME&user=NAME&group=NAME\n",
             ),
         }
     }
@@ -116,18 +117,27 @@ fn outcome(outcome: Result<impl Serialize, NotRenewed>) -> Reply {
     }
 }
 
-/// Reads `url=…&method=…&header=name:value&…`, the values percent-encoded.
+/// Reads `url=…&method=…&header=name:value&…`, the values percent-encoded. With `application=…`,
+/// `user=…` or `group=…&…`, that caller is assumed.
 fn explain_request(query: &str) -> ExplainRequest {
-    let mut request =
-        ExplainRequest { url: String::new(), method: "GET".to_owned(), headers: Vec::new() };
+    let mut request = ExplainRequest {
+        url: String::new(),
+        method: "GET".to_owned(),
+        headers: Vec::new(),
+        caller: None,
+    };
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let value = value.into_owned();
         match &*name {
-            "url" => request.url = value.into_owned(),
-            "method" => request.method = value.into_owned(),
+            "url" => request.url = value,
+            "method" => request.method = value,
             "header" => {
                 let (name, value) = value.split_once(':').unwrap_or((&value, ""));
                 request.headers.push((name.trim().to_owned(), value.trim().to_owned()));
             }
+            "application" => request.caller.get_or_insert_default().application = Some(value),
+            "user" => request.caller.get_or_insert_default().user = Some(value),
+            "group" => request.caller.get_or_insert_default().groups.push(value),
             _ => {}
         }
     }

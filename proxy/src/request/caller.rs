@@ -4,12 +4,12 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use portcullis_identity::authenticator::Authenticated;
-use portcullis_identity::caller::authorize;
+use portcullis_identity::caller::{Authorization, authorize};
 use portcullis_identity::client_network::ClientNetwork;
 
-use super::context::Routed;
 use crate::access::caller_cache::CachedCaller;
 use crate::access::{Fields, PresentedCredentials};
+use crate::decision::Routed;
 use crate::exchange::Peer;
 use crate::normalize::{Authority, Request};
 use crate::worker_context::WorkerContext;
@@ -100,6 +100,6 @@ pub(super) async fn reauthorize(
         .filter(|route| route.matches.path.matches(path));
     routes.any(|route| {
         route.rule.origin.is_same(&routed.rule.origin)
-            && authorize(&route.rule.policy.access, &caller)
+            && authorize(&route.rule.policy.access, &caller) == Authorization::Allowed
     })
 }

@@ -1,21 +1,20 @@
 //! The context of one request: the gateway's own replies, the outcome, and the access log record.
 
-use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Version};
-use portcullis_config::snapshot::rule::Rule;
 use portcullis_identity::caller::Caller;
 use portcullis_identity::rejected::Rejected;
 
 use super::MAX_DISCARD;
 use super::reply::Reply;
+use crate::decision::Routed;
 use crate::exchange::{BodyLength, Peer, Refusal, RequestHead, Respond, ResponseHead};
 use crate::forward::{ForwardStats, Outcome};
 use crate::hidden;
 use crate::local_reply::{self, ClientFormat, ReplyContext};
-use crate::normalize::{Kind, Request};
+use crate::normalize::Request;
 use crate::proxy_headers::{self, RequestId};
 use crate::telemetry::{InFlight, Record};
 use crate::worker_context::WorkerContext;
@@ -34,12 +33,6 @@ pub(super) struct RequestContext<'a> {
     _in_flight: InFlight,
 }
 
-/// The route of a request, by the snapshot at its arrival.
-pub(super) struct Routed {
-    pub(super) environment: Arc<str>,
-    pub(super) rule: Arc<Rule>,
-}
-
 /// What is logged of a request in addition to its context.
 #[derive(Default)]
 pub(super) struct LogContext<'a> {
@@ -48,6 +41,7 @@ pub(super) struct LogContext<'a> {
     pub(super) variant: &'a str,
     pub(super) caller: Option<&'a Caller>,
     pub(super) rejected: Option<Rejected>,
+    pub(super) denied: Option<&'static str>,
     pub(super) login: Option<&'static str>,
     pub(super) refusal: Option<&'static str>,
     pub(super) failure: Option<&'static str>,
@@ -94,41 +88,15 @@ impl<'a> RequestContext<'a> {
         ReplyContext { client: &self.format, id: &self.id, date: &self.date }
     }
 
-    pub(super) fn hide<R: Respond>(
-        &self,
-        request: &Request,
-        rejected: Option<Rejected>,
-        respond: &mut R,
-    ) -> Reply {
-        let log = LogContext { request: Some(request), rejected, ..LogContext::default() };
+    /// The 404 for what does not exist, and for what the caller must not learn of.
+    pub(super) fn hidden(&self, request: &Request) -> (ResponseHead, Bytes) {
         let target = self.worker.portal.as_ref().map(|_| request.target.as_str());
-        self.reply(hidden::answer(&self.reply_context(), target), log, respond)
+        hidden::answer(&self.reply_context(), target)
     }
 
-    /// Replies to a caller whose credentials could not be checked. Like the hidden 404 that it
-    /// replaces, the reply depends on nothing that the gateway knows about the host.
-    pub(super) fn unchecked<R: Respond>(
-        &self,
-        request: &Request,
-        rejected: Option<Rejected>,
-        respond: &mut R,
-    ) -> Reply {
-        let log = LogContext { request: Some(request), rejected, ..LogContext::default() };
-        self.fail(StatusCode::SERVICE_UNAVAILABLE, log, respond)
-    }
-
-    /// Serves the key set for assertions, on every host alike.
-    pub(super) fn serve_jwks<R: Respond>(
-        &self,
-        jwks: Bytes,
-        request: &Request,
-        respond: &mut R,
-    ) -> Reply {
+    pub(super) fn hide<R: Respond>(&self, request: &Request, respond: &mut R) -> Reply {
         let log = LogContext { request: Some(request), ..LogContext::default() };
-        if !matches!(request.method, Method::GET | Method::HEAD) || request.kind != Kind::Http {
-            return self.hide(request, None, respond);
-        }
-        self.reply(local_reply::document(jwks, &self.reply_context()), log, respond)
+        self.reply(self.hidden(request), log, respond)
     }
 
     pub(super) fn refuse<R: Respond>(
@@ -144,56 +112,15 @@ impl<'a> RequestContext<'a> {
         self.reply(local_reply::refusal(refusal, &self.reply_context()), log, respond)
     }
 
-    pub(super) fn redirect_to_https<R: Respond>(
-        &self,
-        request: &Request,
-        respond: &mut R,
-    ) -> Reply {
-        let port = self.worker.settings.listeners.http.redirect_port;
-        let location =
-            local_reply::https_location(&request.authority, request.target.as_str(), port);
-        let log = LogContext { request: Some(request), ..LogContext::default() };
-        self.reply(
-            local_reply::redirect(StatusCode::PERMANENT_REDIRECT, location, &self.reply_context()),
-            log,
-            respond,
-        )
-    }
-
-    pub(super) fn redirect_to_portal<R: Respond>(
-        &self,
-        location: HeaderValue,
-        request: &Request,
-        respond: &mut R,
-    ) -> Reply {
-        let log = LogContext { request: Some(request), ..LogContext::default() };
-        self.reply(
-            local_reply::redirect(StatusCode::SEE_OTHER, location, &self.reply_context()),
-            log,
-            respond,
-        )
-    }
-
-    pub(super) fn serve_challenge<R: Respond>(
-        &self,
-        page: Bytes,
-        request: &Request,
-        respond: &mut R,
-    ) -> Reply {
-        let log = LogContext { request: Some(request), ..LogContext::default() };
-        self.reply(local_reply::challenge(page, &self.reply_context()), log, respond)
-    }
-
     pub(super) fn redirect<R: Respond>(
         &self,
         status: StatusCode,
         location: HeaderValue,
         request: &Request,
-        routed: &Routed,
+        routed: Option<&Routed>,
         respond: &mut R,
     ) -> Reply {
-        let log =
-            LogContext { request: Some(request), routed: Some(routed), ..LogContext::default() };
+        let log = LogContext { request: Some(request), routed, ..LogContext::default() };
         self.reply(local_reply::redirect(status, location, &self.reply_context()), log, respond)
     }
 
@@ -299,6 +226,7 @@ impl<'a> RequestContext<'a> {
                 .and_then(|caller| caller.user.as_deref())
                 .map_or("", |user| &user.name),
             rejected: log.rejected.map(Rejected::label),
+            denied: log.denied,
             login: log.login,
             refusal: log.refusal,
             failure: log.failure,

@@ -43,7 +43,8 @@ fn listener(host: &str, only: Option<&str>, routes: Vec<(&str, RouteMatch)>) -> 
 }
 
 fn found(listener: &Listener, text: &str) -> Option<String> {
-    find(listener, &read(text).unwrap()).map(|(_, route)| route.rule.service.to_string())
+    let lookup = lookup_uniform(listener, &read(text).unwrap());
+    lookup.is_found.then(|| lookup.route.rule.service.to_string())
 }
 
 #[test]

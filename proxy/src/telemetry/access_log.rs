@@ -47,6 +47,7 @@ pub(super) fn json(lines: &mut Vec<u8>, record: &Record<'_>, timestamp: &str, mi
     text(lines, "application", record.application);
     text(lines, "user", record.user);
     text(lines, "credential", record.rejected.unwrap_or_default());
+    text(lines, "denied", record.denied.unwrap_or_default());
     text(lines, "login", record.login.unwrap_or_default());
     text(lines, "refusal", record.refusal.unwrap_or_default());
     text(lines, "failure", record.failure.unwrap_or_default());

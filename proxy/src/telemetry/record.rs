@@ -40,11 +40,14 @@ pub(crate) struct Record<'r> {
     pub(crate) upstream: Option<SocketAddr>,
     /// The number of tries.
     pub(crate) tries: u32,
-    /// The authenticated application and user; empty if none.
+    /// The authenticated application and user, whether or not they are allowed; empty if none.
     pub(crate) application: &'r str,
     pub(crate) user: &'r str,
     /// Why a presented credential is invalid, if the request received 404.
     pub(crate) rejected: Option<&'static str>,
+    /// Why the request received the hidden answer: a
+    /// [`DenialReason`](crate::decision::DenialReason).
+    pub(crate) denied: Option<&'static str>,
     /// The outcome of a login or logout, in snake case.
     pub(crate) login: Option<&'static str>,
     /// Why the gateway rejected the request before routing: the reason of a

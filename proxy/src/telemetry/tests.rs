@@ -32,6 +32,7 @@ pub(super) fn record() -> Record<'static> {
         application: "",
         user: "",
         rejected: None,
+        denied: None,
         login: None,
         refusal: None,
         failure: None,

@@ -10,11 +10,10 @@ use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::{CLOSED, SOON, face, world};
+use super::{ABSENT, CLOSED, SOON, face, world};
 use crate::access::issuer::Issuer;
 use crate::harness::{Answer, Curl, Echo, Gateway, Raw, Response, echo, eventually, soon};
 
-const ABSENT: &str = "web--absent.apps.test";
 const TOKEN: &str = "2YotnFZFEjr1zCsicMWpAA";
 /// The addresses of the crowd, and of others.
 const CROWD: [u8; 4] = [127, 0, 0, 2];

@@ -2,10 +2,9 @@
 //! programs.
 
 use serde_json::{Value, json};
-use tokio::process::Command;
 
-use super::bearer;
 use super::issuer::{Issuer, now};
+use super::{bearer, portcullis};
 use crate::harness::{Gateway, Service, World, echo, eventually};
 
 /// Requires an application and a user, any of them.
@@ -127,18 +126,6 @@ fn world(pod: &crate::harness::Echo) -> World {
         .with(Service::new("web").environment("apps").pod(pod))
         .annotation("apps", "require", "app")
         .annotation("apps", "allow-apps", "*")
-}
-
-/// The output of a command that succeeds.
-async fn portcullis(arguments: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    let output = command.args(arguments).output().await.expect("portcullis runs");
-    let text = |octets: &[u8]| {
-        String::from_utf8_lossy(octets).split_whitespace().collect::<Vec<_>>().join(" ")
-    };
-    let text = text(&output.stdout) + &text(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {text}");
-    text
 }
 
 /// A token of this issuer with these claims beside those that all have.

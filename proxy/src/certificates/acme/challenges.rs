@@ -47,6 +47,12 @@ impl Challenges {
         self.open.load().certificates.get(name).cloned()
     }
 
+    /// Opens one `http-01` challenge, for tests.
+    #[cfg(test)]
+    pub(crate) fn open_http(&self, token: &str, answer: &str) {
+        self.set(&[Challenge::Http { token: token.to_owned(), answer: answer.to_owned() }]);
+    }
+
     /// Replaces the open challenges.
     pub(crate) fn set(&self, challenges: &[Challenge]) {
         if self.open.load().source != challenges {

@@ -1,0 +1,76 @@
+//! The words of an explanation.
+
+use http::HeaderValue;
+use portcullis_config::model::NamePattern;
+use portcullis_config::snapshot::access::Access;
+use portcullis_config::snapshot::host::VirtualHost;
+use portcullis_identity::authenticator::Authenticated;
+use portcullis_identity::person::NoUser;
+
+use crate::live_table::{Backend, variant_name};
+
+/// Describes the access rule.
+pub(super) fn requirement(access: &Access) -> String {
+    let mut requirement = format!("`require: {}`", variant_name(&access.require));
+    for list in access.applications.iter().filter(|_| access.require.application()) {
+        requirement.push_str(&format!(", application one of: {}", names(list)));
+    }
+    for subjects in access.users.iter().filter(|_| access.require.user()) {
+        requirement.push_str(&format!(
+            ", user one of: {}; or of the groups: {}",
+            names(&subjects.users),
+            names(&subjects.groups)
+        ));
+    }
+    requirement
+}
+
+fn names(patterns: &[NamePattern]) -> String {
+    if patterns.is_empty() {
+        "none".to_owned()
+    } else {
+        patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Describes the authenticated caller.
+pub(super) fn identity(authenticated: &Authenticated, no_user: Option<NoUser>) -> String {
+    let Authenticated { caller, rejected, .. } = authenticated;
+    let application = caller
+        .application
+        .as_ref()
+        .map_or("no application".to_owned(), |name| format!("the application {name}"));
+    let user =
+        caller.user.as_ref().map_or("no user".to_owned(), |user| format!("the user {}", user.name));
+    let rejected =
+        rejected.map_or(String::new(), |reason| format!(" (invalid credential: {reason})"));
+    let no_user =
+        no_user.map_or(String::new(), |reason| format!(" (the token has no user: {reason})"));
+    format!("{application}, {user}{rejected}{no_user}")
+}
+
+pub(super) fn host(host: &VirtualHost) -> String {
+    match &*host.environment {
+        "" => host.pattern.to_string(),
+        environment => format!("{}, in the environment {environment}", host.pattern),
+    }
+}
+
+pub(super) fn endpoints(backend: &Backend) -> String {
+    let list = |addresses: &[std::net::SocketAddr]| {
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    match (backend.ready.as_slice(), backend.draining.as_slice()) {
+        ([], []) => format!("no pod of {} is ready: 503", backend.service),
+        ([], draining) => {
+            format!("no pod is ready; terminating pods still serve: {}", list(draining))
+        }
+        (ready, _) => {
+            format!("the less loaded of two random ones of {} ready: {}", ready.len(), list(ready))
+        }
+    }
+}
+
+pub(super) fn lossy(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}

@@ -1,0 +1,80 @@
+//! The headers of a request, as a backend receives them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use portcullis_config::snapshot::backend::Backend;
+
+use super::context::RequestContext;
+use crate::access::identity_headers::IdentityHeaders;
+use crate::decision::Admitted;
+use crate::normalize::{Kind, Request};
+use crate::{filter, proxy_headers};
+
+static SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
+
+/// The headers for a backend that are not among the request's.
+pub(super) struct BackendHeaders {
+    pub(super) host: HeaderValue,
+    /// `None` for anonymous callers, and if the headers are among the request's.
+    pub(super) identity: Option<Arc<IdentityHeaders>>,
+}
+
+// === impl RequestContext ===
+
+impl RequestContext<'_> {
+    /// Sets the headers for the backend; the filters of the rule are applied last.
+    pub(super) fn backend_headers(
+        &self,
+        request: &mut Request,
+        client: IpAddr,
+        admitted: &Admitted,
+        backend: &Backend,
+    ) -> BackendHeaders {
+        let (worker, rule) = (self.worker, &admitted.routed.rule);
+        let host = proxy_headers::request(
+            request,
+            self.peer,
+            client,
+            &self.id,
+            true,
+            &worker.proxy_headers,
+        );
+        if request.kind == Kind::WebSocket && !request.headers.contains_key(&SEC_WEBSOCKET_KEY) {
+            // RFC 8441 §5.1: an extended CONNECT has no key; HTTP/1.1 to the backend needs one.
+            request.headers.insert(&SEC_WEBSOCKET_KEY, websocket_key(|| worker.random.next()));
+        }
+        let caller = &admitted.caller;
+        caller.presented.strip(
+            &mut request.headers,
+            caller.authenticated.token,
+            rule.policy.access.pass_credentials,
+        );
+        let name = request.authority.host.as_str();
+        let mut identity = caller.identity_headers(&worker.identity_headers, name, self.at);
+        if (!rule.filters.is_empty() || !backend.filters.is_empty())
+            && let Some(identity) = identity.take()
+        {
+            // Filters apply to the identity headers too.
+            let fields = identity.fields().iter();
+            request.headers.extend(fields.map(|(name, value)| ((*name).clone(), value.clone())));
+        }
+        filter::request_headers(&rule.filters, &mut request.headers);
+        filter::request_headers(&backend.filters, &mut request.headers);
+        BackendHeaders { host, identity }
+    }
+}
+
+/// A nonce of 16 octets in base64 (RFC 6455 §4.1): 21 digits of six bits, one of two, and padding.
+fn websocket_key(mut random: impl FnMut() -> u64) -> HeaderValue {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut digit =
+        |set: &[u8]| set.get(random() as usize % set.len().max(1)).copied().unwrap_or(b'A');
+    let mut key: Vec<u8> = (0..21).map(|_| digit(DIGITS)).collect();
+    key.push(digit(b"AQgw"));
+    key.extend_from_slice(b"==");
+    HeaderValue::from_maybe_shared(Bytes::from(key))
+        .unwrap_or(HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA=="))
+}
