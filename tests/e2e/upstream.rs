@@ -152,6 +152,35 @@ async fn a_service_can_have_a_shorter_timeout() {
 }
 
 #[tokio::test]
+async fn a_service_can_have_a_longer_timeout_than_the_defaults() {
+    let chunk = |text: &str| Step::write(format!("{:x}\r\n{text}\r\n", text.len()));
+    let backend = pod(vec![
+        Step::head(),
+        Step::Pause(Duration::from_millis(600)),
+        Step::write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        chunk("one"),
+        Step::Pause(Duration::from_millis(600)),
+        chunk("two"),
+        Step::write("0\r\n\r\n"),
+        Step::Restart,
+    ])
+    .await;
+    let defaults = json!({ "timeouts": { "responseHead": "200ms", "streamIdle": "200ms" } });
+    let with_timeout = Service::new("web").annotation("timeout", "10m").pod(&backend);
+    let without = Service::new("other").pod(&backend);
+    let gateway = Gateway::of(World::empty().with(with_timeout).with(without))
+        .settings(defaults)
+        .start()
+        .await;
+    for option in ["--http1.1", "--http2"] {
+        let answer = gateway.curl(WEB, "/").arg(option).run().await;
+        assert_eq!((answer.status, answer.exit, answer.text().as_str()), (200, 0, "onetwo"));
+        let answer = gateway.curl("other--staging.apps.test", "/").arg(option).run().await;
+        assert_eq!(answer.status, 504, "the defaults hold for other services");
+    }
+}
+
+#[tokio::test]
 async fn an_incomplete_response_is_aborted_to_the_client() {
     let backend = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&backend)).await;

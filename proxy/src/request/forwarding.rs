@@ -5,8 +5,9 @@ use portcullis_config::snapshot::backend::Backend;
 
 use super::backend_headers::BackendHeaders;
 use super::context::RequestContext;
+use super::deadlines::deadlines;
+use super::head_memory;
 use super::response_headers::ResponseHeaders;
-use super::{deadlines, head_memory};
 use crate::decision::Admitted;
 use crate::exchange::{BodyLength, Respond, Source};
 use crate::forward::{self, ForwardRequest, ForwardStats, Outcome};
@@ -37,7 +38,8 @@ impl RequestContext<'_> {
         let (worker, rule) = (self.worker, &to.admitted.routed.rule);
         let mut response_headers = self.response_headers(to, request);
         let is_tunnel = request.kind == Kind::WebSocket;
-        let deadlines = deadlines::deadlines(worker, request, rule, self.started);
+        let deadlines =
+            deadlines(&worker.settings.timeouts, &rule.policy.timeouts, request, self.started);
         let forward = ForwardRequest {
             upstreams: &worker.upstreams,
             meter: &worker.meter,
