@@ -239,6 +239,9 @@ pub struct Limits {
     /// Bytes of memory for the request heads of one client address (IPv6: one /64), for all of its
     /// connections together; each connection has 16 KiB in addition.
     pub request_memory_per_client: NonZeroUsize,
+    /// Bytes of a request that are read and discarded after an early response over HTTP/1.1, before
+    /// the connection is closed: many clients read the response only when they have sent everything.
+    pub unread_body_bytes: NonZeroUsize,
     /// Idle connections of one worker to one endpoint.
     pub idle_connections_per_endpoint: NonZeroUsize,
     /// All connections of one worker to one endpoint; requests beyond it get 503.
@@ -261,7 +264,8 @@ pub struct TimeoutSettings {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub client_idle: Duration,
-    /// How long a body may be idle in either direction, also of a WebSocket or an HTTP/2 stream.
+    /// How long a body may be idle in either direction, also of a WebSocket or an HTTP/2 stream; a
+    /// longer `portcullis.dev/timeout` of a Service replaces it.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub stream_idle: Duration,
@@ -274,11 +278,17 @@ pub struct TimeoutSettings {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub local_reply: Duration,
+    /// How long the rest of a request is read and discarded after an early response over HTTP/1.1,
+    /// before the connection is closed.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
+    pub unread_body: Duration,
     /// Timeout of connecting to a backend, including TLS.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub connect: Duration,
-    /// Timeout from the request sent to a backend to the head of its response.
+    /// Timeout from the request sent to a backend to the head of its response;
+    /// `portcullis.dev/timeout` of a Service replaces it.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub response_head: Duration,
@@ -387,6 +397,7 @@ impl Default for Limits {
             http2_stream_window: count(256 * 1024),
             request_memory_per_connection: size(2 * 1024 * 1024),
             request_memory_per_client: size(16 * 1024 * 1024),
+            unread_body_bytes: size(128 * 1024 * 1024),
             idle_connections_per_endpoint: size(256),
             connections_per_endpoint: size(1_024),
         }
@@ -402,6 +413,7 @@ impl Default for TimeoutSettings {
             stream_idle: Duration::from_secs(300),
             client_read: Duration::from_secs(60),
             local_reply: Duration::from_secs(10),
+            unread_body: Duration::from_secs(10),
             connect: Duration::from_secs(5),
             response_head: Duration::from_secs(60),
             upstream_idle: Duration::from_secs(30),

@@ -17,7 +17,9 @@ use tokio::time::timeout;
 use self::cases::{Case, Expected};
 use self::frames::*;
 use self::peer::{Client, Outcome};
-use crate::harness::{Gateway, Recording, Step, WEB, World, client, echo, eventually, soon};
+use crate::harness::{
+    Gateway, Recording, Service, Step, WEB, World, client, echo, eventually, soon,
+};
 
 /// A host that was never configured.
 const UNKNOWN: &str = "nothing--staging.apps.test";
@@ -336,4 +338,35 @@ async fn responses_that_a_client_does_not_read_are_bounded_and_reset() {
     assert_eq!(answered, 200);
     let grown = gateway.memory().saturating_sub(before);
     assert!(grown < 60 << 10, "{grown} KiB more");
+}
+
+#[tokio::test]
+async fn an_early_response_is_followed_by_a_reset_without_error() {
+    let response = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 5\r\n\r\nearly";
+    let hasty = Recording::script(vec![Step::head(), Step::write(response), Step::Restart]);
+    let hasty = hasty.await.unwrap();
+    let small = Service::new("small").annotation("max-body", "3").pod(&hasty);
+    let gateway = Gateway::start(World::web(&hasty).with(small)).await;
+    for (host, expected) in [(WEB, 401), ("small--staging.apps.test", 413), (UNKNOWN, 404)] {
+        let mut client = greet(&gateway).await;
+        let fields =
+            [(":method", "POST"), (":scheme", "http"), (":authority", host), (":path", "/")];
+        client.send(headers(END_HEADERS, 1, &fields)).await;
+        client.send(frame(DATA, 0, 1, "abcdefgh")).await;
+        let (mut status, mut is_complete) = (None, false);
+        let code = loop {
+            let frame = soon("a reset", client.frame()).await.expect("the connection stays open");
+            match frame.kind {
+                HEADERS if frame.stream == 1 => status = frame.status(),
+                RST_STREAM if frame.stream == 1 => break frame.code(),
+                _ => {}
+            }
+            is_complete |= frame.stream == 1 && frame.flags & END_STREAM != 0;
+        };
+        assert_eq!((status, is_complete, code), (Some(expected), true, 0), "{host}");
+        // What was in flight is ignored, and the connection can be used.
+        client.send(frame(DATA, END_STREAM, 1, "late")).await;
+        client.send(cases::good(3, UNKNOWN)).await;
+        assert_eq!(soon("a response", client.outcome(3, false)).await, Outcome::Status(404));
+    }
 }

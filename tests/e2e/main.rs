@@ -27,6 +27,7 @@ mod bad_http2;
 mod command_line;
 mod demo;
 mod drain;
+mod early_responses;
 mod endpoints;
 mod grpc;
 mod h2spec;

@@ -158,6 +158,7 @@ fn timeouts(settings: &Settings, report: &mut ErrorSink<'_>) {
         ("streamIdle", timeouts.stream_idle),
         ("clientRead", timeouts.client_read),
         ("localReply", timeouts.local_reply),
+        ("unreadBody", timeouts.unread_body),
         ("connect", timeouts.connect),
         ("responseHead", timeouts.response_head),
         ("upstreamIdle", timeouts.upstream_idle),

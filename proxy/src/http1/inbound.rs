@@ -104,6 +104,21 @@ impl Inbound {
         }
     }
 
+    /// Discards what is buffered, or else what one read returns. Returns the number of octets; 0
+    /// when the peer has closed its half.
+    pub(crate) fn poll_discard<T: AsyncRead + Unpin>(
+        &mut self,
+        io: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<usize, Broken>> {
+        if self.octets.is_empty() {
+            ready!(self.poll_fill(io, cx))?;
+        }
+        let octets = self.octets.len();
+        self.octets.clear();
+        Poll::Ready(Ok(octets))
+    }
+
     /// Waits for the first octet of the next head, or for the peer to close.
     pub(crate) fn poll_first<T: AsyncRead + Unpin>(
         &mut self,

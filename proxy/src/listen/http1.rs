@@ -4,7 +4,6 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Method, StatusCode, Version};
@@ -13,6 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::connection::LATE;
 use super::drain::Drain;
+use super::linger::Linger;
 use crate::exchange::{
     BodyLength, Broken, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Sink, Source,
 };
@@ -24,10 +24,6 @@ use crate::memory::{Account, Charge};
 use crate::normalize::refusals;
 use crate::worker_context::WorkerContext;
 use crate::{proxy_headers, request};
-
-/// How long a client may take to read the last response before its connection is closed, and how
-/// many octets it may send until then.
-const LINGER: (Duration, usize) = (Duration::from_secs(2), 256 * 1024);
 
 /// A head took longer than `timeouts.requestHead`.
 const HEAD_LATE: Refusal =
@@ -74,9 +70,12 @@ pub(crate) async fn serve<T>(
     };
     let mut timer = pin!(tokio::time::sleep(worker.settings.timeouts.client_idle));
     let mut charge = Charge::new(account);
+    let mut is_incomplete;
     loop {
         let mut responder = Responder::new(connection.clone());
         let next = next(&connection, limits, &worker, &drain, &mut charge, timer.as_mut()).await;
+        // What could not be read as a request may be followed by more of it.
+        is_incomplete = matches!(next, Next::Refused(_));
         let reply = match next {
             Next::Request(head)
                 if !charge.cover(&head, || {
@@ -84,6 +83,7 @@ pub(crate) async fn serve<T>(
                 }) =>
             {
                 responder.keep = false;
+                is_incomplete = head.body != BodyLength::None;
                 request::refuse(&worker, &peer, &refusals::REQUEST_MEMORY, &mut responder)
             }
             Next::Request(head) => {
@@ -107,7 +107,15 @@ pub(crate) async fn serve<T>(
             break;
         }
     }
-    linger(&connection).await;
+    is_incomplete |= !connection.borrow().inbound.is_body_done();
+    let linger = if is_incomplete {
+        Linger::within_request(&worker.settings)
+    } else {
+        Linger::after_request()
+    };
+    if !linger.close(&connection).await && is_incomplete {
+        worker.meter.refused("unread_body");
+    }
 }
 
 /// Reads the next request head: its first octet within `timeouts.clientIdle`, the rest within
@@ -168,32 +176,6 @@ where
             Err(refusal) => Next::Refused(refusal),
         },
     }
-}
-
-/// Closes our half and drains input for a short time: closing a connection with unread octets
-/// resets it, and the reset may overtake the response (RFC 9112 §9.6).
-async fn linger<T: AsyncRead + AsyncWrite + Unpin>(connection: &Shared<T>) {
-    let mut left = LINGER.1;
-    let lingering = async {
-        let shut = poll_fn(|cx| Pin::new(&mut connection.borrow().io).poll_shutdown(cx)).await;
-        if shut.is_err() || connection.borrow().inbound.is_eof() {
-            return;
-        }
-        let mut octets = [0; 4096];
-        while left > 0 {
-            let read = poll_fn(|cx| {
-                let mut buffer = tokio::io::ReadBuf::new(&mut octets);
-                Pin::new(&mut connection.borrow().io)
-                    .poll_read(cx, &mut buffer)
-                    .map_ok(|()| buffer.filled().len())
-            });
-            match read.await {
-                Ok(0) | Err(_) => return,
-                Ok(length) => left = left.saturating_sub(length),
-            }
-        }
-    };
-    let _ = tokio::time::timeout(LINGER.0, lingering).await;
 }
 
 // === impl Body ===
