@@ -23,6 +23,7 @@ mod access;
 mod audit;
 mod changes;
 mod disruptions;
+mod documentation;
 mod endpoints;
 mod installation;
 mod rollouts;

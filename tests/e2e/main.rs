@@ -26,6 +26,7 @@ mod bad_http1;
 mod bad_http2;
 mod command_line;
 mod demo;
+mod documentation;
 mod drain;
 mod early_responses;
 mod endpoints;

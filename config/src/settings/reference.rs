@@ -69,6 +69,7 @@ certificates:
 Connections to issuers, GitHub, certificate authorities and webhooks go through the proxy that the
 environment sets when the gateway starts; `portcullis login` and `portcullis token` do the same.
 
+<!-- untested: tests/e2e/access/outbound_proxy.rs sets both for a gateway -->
 ```sh
 HTTPS_PROXY=http://proxy.example.com:3128
 NO_PROXY=.svc,.cluster.local,10.0.0.0/8

@@ -206,7 +206,11 @@ fn copy(from: &Path, to: &Path) {
     fs::create_dir(to).expect("a folder");
     for entry in fs::read_dir(from).expect("the manifests") {
         let entry = entry.expect("a manifest");
-        fs::copy(entry.path(), to.join(entry.file_name())).expect("it can be copied");
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).expect("it can be copied")),
+        }
     }
 }
 
