@@ -1,5 +1,7 @@
 //! A whole gateway: what it starts, in which order, and how it stops.
 
+mod startup;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -8,28 +10,17 @@ use std::thread;
 use portcullis_config::bearer_review::BearerReview;
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
+use portcullis_config::store::Store;
 use portcullis_config::store::session;
-use portcullis_config::store::{Store, StoreState};
-use portcullis_config::unix_time::seconds;
-use portcullis_identity::authenticator::Authenticator;
-use portcullis_identity::portal::{Portal, PortalClient};
-use portcullis_identity::session::{RevocationQueue, Sessions, rotation};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::access::assertion::Assertions;
-use crate::access::identity_headers::IdentityHeadersCache;
+use self::startup::Startup;
 use crate::admin::Admin;
-use crate::certificates::acme::Acme;
-use crate::certificates::{Certificates, PlaceholderError};
-use crate::decision::LocalPaths;
-use crate::listen::admission::Admission;
+use crate::certificates::PlaceholderError;
 use crate::listen::bind::{self, Addresses, BindError, Bound};
-use crate::listen::tickets::Tickets;
-use crate::listen::tls;
-use crate::telemetry::{CertificateStatus, ServedCertificate, Telemetry, TelemetryError};
-use crate::upstream::Authorities;
-use crate::worker::{self, Phase, Shared};
+use crate::telemetry::{Telemetry, TelemetryError};
+use crate::worker::{self, Phase};
 
 /// A running gateway.
 pub struct Gateway {
@@ -91,115 +82,18 @@ impl Gateway {
         live: Arc<Live>,
         stores: Stores,
     ) -> Result<Self, StartError> {
-        let workers = settings
+        let count = settings
             .workers
             .map_or_else(|| thread::available_parallelism().map_or(1, Into::into), Into::into);
         let Bound { addresses, workers: sockets, admin: admin_sockets } =
-            bind::bind(&settings, workers).map_err(StartError::Bind)?;
-        let certificates = Certificates::new().map_err(StartError::Placeholder)?;
-        certificates.update(&live, &StoreState::default(), std::time::SystemTime::now());
-        let acme = stores
-            .certificates
-            .and_then(|store| Acme::new(&settings, &live, store, &certificates).transpose())
-            .transpose();
-        let acme = acme.map_err(|error| StartError::Acme(error.to_string()))?;
+            bind::bind(&settings, count).map_err(StartError::Bind)?;
+        let mut startup = Startup::new(settings, live)?;
+        let acme = startup.acme(stores.certificates)?;
+        let telemetry = startup.telemetry(acme.clone())?;
+        let (authenticator, portal) = startup.access(stores.sessions.as_ref(), &telemetry)?;
         let (phase, phases) = watch::channel(Phase::Serving);
-        let authorities = settings
-            .upstreams
-            .certificate_authorities
-            .as_deref()
-            .map(Authorities::read)
-            .transpose();
-        let telemetry = Telemetry::new(
-            &settings,
-            Arc::clone(&live),
-            certificate_status(Arc::clone(&certificates), acme.clone()),
-            std::time::SystemTime::now(),
-        )
-        .map_err(StartError::Telemetry)?;
-        let mut control = JoinSet::new();
-        let login = settings.access.login.as_ref();
-        if let Some(store) = &stores.sessions {
-            control.spawn(rotation::rotate(
-                Arc::clone(store),
-                Arc::clone(&live),
-                Arc::clone(&settings),
-            ));
-        }
-        let revocation_queue = login.zip(stores.sessions.clone()).map(|(login, store)| {
-            let (queue, publisher) = RevocationQueue::new(
-                store,
-                Arc::clone(&live),
-                login.absolute,
-                Arc::clone(telemetry.revocations()),
-            );
-            control.spawn(publisher.run());
-            queue
-        });
-        let sessions = login
-            .map(|login| Sessions::new(login, revocation_queue))
-            .transpose()
-            .map_err(StartError::login)?
-            .map(Arc::new);
-        let authenticator = Authenticator::new(&settings.access, sessions.clone());
-        let authenticator = Arc::new(
-            authenticator.map_err(|_| StartError::Tls(rustls::Error::FailedToGetRandomBytes))?,
-        );
-        authenticator.load(&live.snapshot.load().credentials);
-        authenticator.queues().for_each(|queue| telemetry.expose_queue(queue));
-        let portal_client = match (&settings.access.login, sessions) {
-            (Some(login), Some(sessions)) => {
-                let portal = Portal::new(
-                    &settings,
-                    login,
-                    &authenticator,
-                    Arc::clone(&sessions),
-                    Arc::clone(&live),
-                )
-                .map_err(StartError::login)?;
-                let portal_client = PortalClient::new();
-                telemetry.expose_queue(portal_client.counts());
-                let serving = portal_client.clone();
-                control.spawn(async move { serving.serve(Arc::new(portal)).await });
-                let followed = Arc::clone(&live);
-                control.spawn(async move { sessions.watch(&followed).await });
-                Some(portal_client)
-            }
-            _ => None,
-        };
-        let tickets = Tickets::new(std::time::SystemTime::now())
-            .map_err(|_| StartError::Tls(rustls::Error::FailedToGetRandomBytes))?;
-        let tickets = Arc::new(tickets);
-        let assertions = match settings.access.assertion.enabled {
-            true => Some(Arc::new(Assertions::new(&settings.zone).map_err(StartError::login)?)),
-            false => None,
-        };
-        if let Some(assertions) = assertions.clone() {
-            let followed = Arc::clone(&live);
-            control.spawn(async move { assertions.watch(&followed).await });
-        }
-        let shared = Shared {
-            identity_headers: Arc::new(IdentityHeadersCache::new(assertions)),
-            authenticator: Arc::clone(&authenticator),
-            portal: portal_client,
-            authorities: authorities.map_err(|error| StartError::Authorities(error.to_string()))?,
-            telemetry: Arc::clone(&telemetry),
-            tls: tls::acceptor(
-                &settings,
-                Arc::clone(&certificates),
-                authenticator.client_verifier(),
-                Arc::clone(&tickets),
-            )
-            .map_err(StartError::Tls)?,
-            admission: Admission::new(&settings.limits),
-            settings: Arc::clone(&settings),
-            live: Arc::clone(&live),
-            local_paths: Arc::new(LocalPaths::new(
-                &settings,
-                Arc::clone(certificates.challenges()),
-            )),
-            phase: phases,
-        };
+        let shared = startup.shared(phases, authenticator, portal, Arc::clone(&telemetry))?;
+        let Startup { settings, live, certificates, mut control } = startup;
         let admin = Admin::new(
             &shared,
             Arc::clone(&certificates),
@@ -210,10 +104,6 @@ impl Gateway {
         let admin =
             Arc::new(admin.map_err(|_| StartError::Tls(rustls::Error::FailedToGetRandomBytes))?);
         telemetry.expose_listeners(admin.listener_counts()).map_err(StartError::Telemetry)?;
-        let followed = Arc::clone(&live);
-        control.spawn(async move { tickets.watch(&followed).await });
-        let followed = Arc::clone(&live);
-        control.spawn(async move { authenticator.watch(&followed).await });
         let ordered =
             acme.as_ref().map_or_else(|| watch::channel(None).1, |acme| acme.store().contents());
         control.spawn(async move { certificates.watch(&live, ordered).await });
@@ -265,26 +155,6 @@ impl Gateway {
         }
         self.control.shutdown().await;
         self.telemetry.close();
-        tracing::info!("drained");
-    }
-}
-
-/// Returns the certificates and the number of problems to expose as metrics.
-fn certificate_status(
-    certificates: Arc<Certificates>,
-    acme: Option<Arc<Acme>>,
-) -> impl Fn() -> CertificateStatus {
-    move || CertificateStatus {
-        served: certificates
-            .in_use()
-            .iter()
-            .map(|certificate| ServedCertificate {
-                origin: certificate.origin.to_string(),
-                not_after: seconds(certificate.not_after),
-            })
-            .collect(),
-        problems: certificates.problems().len()
-            + acme.iter().map(|acme| acme.problems().len()).sum::<usize>(),
     }
 }
 

@@ -49,6 +49,9 @@ impl Gateway {
         let code = runtime.block_on(self.serve(settings))?;
         // Abandon what the control plane still waits for.
         runtime.shutdown_background();
+        if code == ExitCode::SUCCESS {
+            tracing::info!("drained");
+        }
         Ok(code)
     }
 
