@@ -2,11 +2,13 @@
 //! ([`upstream`](crate::upstream)).
 //!
 //! The server side uses the h2 crate, and adds a transport that coalesces writes
-//! ([`write_coalescer`]), detection of unfinished header blocks ([`block_watch`]), a bounded sink
-//! ([`sink`]) and a source ([`source`]) for bodies, and a budget for resets ([`reset_budget`]).
+//! ([`write_coalescer`]), detection of unfinished header blocks ([`block_watch`]) and of irregular ones
+//! ([`block_inspector`]), a bounded sink ([`sink`]) and a source ([`source`]) for bodies, and a budget
+//! for resets ([`reset_budget`]).
 //! The client side is implemented here: [`frame`] and [`hpack`]. Both detect dead peers with
 //! [`liveness`].
 
+pub(crate) mod block_inspector;
 pub(crate) mod block_watch;
 pub(crate) mod counted_bytes;
 pub(crate) mod frame;

@@ -162,37 +162,39 @@ async fn an_invalid_preface_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn frames_that_h2_ignores_reach_no_backend() {
-    let backend = Recording::script(vec![
-        Step::Until(b"\r\n0\r\n"),
-        Step::write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
-        Step::Restart,
-    ]);
-    let backend = backend.await.unwrap();
+async fn malformed_trailers_reset_a_stream_that_is_being_forwarded() {
+    let backend = Recording::script(vec![Step::Until(b"abc\r\n"), Step::End]).await.unwrap();
     let gateway = Gateway::start(World::web(&backend)).await;
     let mut client = greet(&gateway).await;
-    client
-        .send(headers(
-            END_HEADERS,
-            1,
-            &[
-                (":method", "POST"),
-                (":scheme", "http"),
-                (":authority", WEB),
-                (":path", "/path#fragment"),
-            ],
-        ))
-        .await;
+    let fields = [(":method", "POST"), (":scheme", "http"), (":authority", WEB), (":path", "/")];
+    client.send(headers(END_HEADERS, 1, &fields)).await;
     client.send(frame(DATA, 0, 1, "abc")).await;
-    client.send(headers(WHOLE, 1, &[(":path", "/smuggled"), ("x-trailer", "y")])).await;
-    assert_eq!(soon("the answer", client.outcome(1, false)).await, Outcome::Status(200));
+    let mut watch = backend.watch();
+    let is_forwarded = |all: &Vec<Vec<u8>>| all.iter().any(|octets| octets.ends_with(b"abc\r\n"));
+    soon("the body is forwarded", watch.wait_for(is_forwarded)).await.unwrap();
+    client.send(headers(WHOLE, 1, &[(":path", "/smuggled"), ("x-checksum", "y")])).await;
+    assert_eq!(soon("a reset", client.outcome(1, false)).await, Outcome::Reset(1));
     let seen = String::from_utf8(backend.received().concat()).unwrap();
-    assert!(
-        seen.starts_with("POST /path HTTP/1.1\r\n")
-            && !seen.contains("fragment")
-            && !seen.contains("smuggled"),
-        "{seen}"
-    );
+    assert!(!seen.contains("smuggled") && seen.ends_with("abc\r\n"), "{seen}");
+    client.send(cases::good(3, UNKNOWN)).await;
+    assert_eq!(soon("a response", client.outcome(3, false)).await, Outcome::Status(404));
+}
+
+#[tokio::test]
+async fn a_fragment_is_rejected_as_in_http1() {
+    let backend = Recording::start().await.unwrap();
+    let gateway = Gateway::start(World::web(&backend)).await;
+    for host in [WEB, UNKNOWN] {
+        for path in ["/path#fragment", "/#", "/?query#", "/a?b=/#c"] {
+            let mut client = greet(&gateway).await;
+            let fields =
+                [(":method", "GET"), (":scheme", "http"), (":authority", host), (":path", path)];
+            client.send(headers(WHOLE, 1, &fields)).await;
+            let outcome = soon("a response", client.outcome(1, false)).await;
+            assert_eq!(outcome, Outcome::Status(400), "{host}{path}");
+        }
+    }
+    assert!(backend.received().is_empty());
 }
 
 /// Sends the flood until the gateway closes the connection or stops reading, at most

@@ -1,6 +1,10 @@
 //! Detects unfinished header blocks: h2 waits for the rest of one without a timeout, and until then
-//! nothing else on the connection is processed (RFC 9113 §4.3).
+//! nothing else on the connection is processed (RFC 9113 §4.3). Passes the blocks to a
+//! [`BlockInspector`].
 
+use std::rc::Rc;
+
+use super::block_inspector::{BlockInspector, Irregular};
 use super::frame::{self, Head, flag, kind};
 
 /// Tracks the frame boundaries of the input.
@@ -14,6 +18,7 @@ pub(crate) struct BlockWatch {
     /// Number of header blocks so far.
     blocks: u64,
     state: State,
+    inspector: BlockInspector,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +40,13 @@ impl BlockWatch {
             head_len: 0,
             blocks: 0,
             state: State::Outside,
+            inspector: BlockInspector::new(),
         }
+    }
+
+    /// Returns the streams whose blocks h2 takes for others than they are.
+    pub(crate) fn irregular(&self) -> Rc<Irregular> {
+        self.inspector.irregular()
     }
 
     /// Returns the number of the header block that is unfinished.
@@ -46,11 +57,12 @@ impl BlockWatch {
     /// Processes octets that were read.
     pub(crate) fn read(&mut self, mut octets: &[u8]) {
         loop {
-            let Some(rest) = octets.get(self.left..) else {
-                self.left -= octets.len();
+            let (payload, rest) = octets.split_at(self.left.min(octets.len()));
+            self.left -= payload.len();
+            self.inspector.payload(payload, self.left == 0);
+            if self.left > 0 {
                 return;
-            };
-            self.left = 0;
+            }
             if self.state == State::Ending && self.head_len == 0 {
                 self.state = State::Outside;
             }
@@ -76,6 +88,7 @@ impl BlockWatch {
             kind::CONTINUATION => {}
             _ => return,
         }
+        self.inspector.begin(head);
         self.state = if head.has(flag::END_HEADERS) { State::Ending } else { State::Within };
     }
 }

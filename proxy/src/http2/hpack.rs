@@ -6,8 +6,10 @@
 //! the cheapest encoding.
 
 mod decode;
+mod dynamic_table;
 mod encode;
 mod huffman;
+mod scan;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -16,6 +18,7 @@ use http::{HeaderName, HeaderValue};
 
 pub(crate) use self::decode::Decoder;
 pub(crate) use self::encode::{field, indexed, literal, named};
+pub(crate) use self::scan::{Findings, Scanner};
 
 /// The name of a response field.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,9 +1,11 @@
 //! The receiving half of a stream as a [`Source`].
 
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use h2::RecvStream;
 
+use super::block_inspector::Irregular;
 use super::broken;
 use crate::exchange::{Broken, Frame, Source};
 
@@ -11,6 +13,7 @@ use crate::exchange::{Broken, Frame, Source};
 #[derive(Debug)]
 pub(crate) struct StreamSource {
     stream: RecvStream,
+    irregular: Rc<Irregular>,
     /// Octets that were returned and not yet added to the receive window.
     unreleased: usize,
     is_done: bool,
@@ -19,8 +22,9 @@ pub(crate) struct StreamSource {
 // === impl StreamSource ===
 
 impl StreamSource {
-    pub(crate) fn new(stream: RecvStream) -> Self {
-        Self { stream, unreleased: 0, is_done: false }
+    /// Reads a stream of the connection that `irregular` is of.
+    pub(crate) fn new(stream: RecvStream, irregular: Rc<Irregular>) -> Self {
+        Self { stream, irregular, unreleased: 0, is_done: false }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>> {
@@ -34,6 +38,10 @@ impl StreamSource {
                 Some(Err(error)) => return Poll::Ready(Some(Err(broken(&error)))),
                 None => {
                     let trailers = ready!(self.stream.poll_trailers(cx));
+                    // The responder resets the stream.
+                    if self.irregular.has_malformed_trailers(self.stream.stream_id().as_u32()) {
+                        return Poll::Ready(Some(Err(Broken::Closed)));
+                    }
                     return Poll::Ready(
                         trailers
                             .map_err(|error| broken(&error))

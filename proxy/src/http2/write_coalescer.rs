@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::block_inspector::Irregular;
 use super::block_watch::BlockWatch;
 
 /// Buffered octets above which they are written without a flush.
@@ -86,6 +87,11 @@ impl<T> WriteCoalescer<T> {
     /// Returns the number of the header block that the peer has not finished.
     pub(crate) fn unfinished_block(&self) -> Option<u64> {
         self.0.blocks.borrow().unfinished()
+    }
+
+    /// Returns the streams whose header blocks h2 takes for others than they are.
+    pub(crate) fn irregular(&self) -> Rc<Irregular> {
+        self.0.blocks.borrow().irregular()
     }
 
     /// Releases the memory of an idle connection.

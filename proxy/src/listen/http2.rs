@@ -22,6 +22,7 @@ use super::drain::{Drain, Draining};
 use crate::exchange::{
     BodyLength, Broken, Frame, Refusal, RequestHead, Respond, ResponseHead, Sink, Target,
 };
+use crate::http2::block_inspector::Irregular;
 use crate::http2::counted_bytes::Chunk;
 use crate::http2::liveness::{Liveness, Verdict};
 use crate::http2::reset_budget::ResetBudget;
@@ -65,12 +66,14 @@ struct Shared {
     tasks: Cell<usize>,
     /// Octets of responses that h2 buffers.
     buffered: Rc<Cell<usize>>,
+    irregular: Rc<Irregular>,
 }
 
 /// The client's end of one stream.
 #[derive(Debug)]
 pub(crate) struct Responder {
     state: ResponseState,
+    stream: u32,
     shared: Rc<Shared>,
 }
 
@@ -211,8 +214,8 @@ where
         Self {
             pings: connection.ping_pong(),
             connection,
+            shared: Rc::new(Shared { irregular: coalescer.irregular(), ..Shared::default() }),
             coalescer,
-            shared: Rc::default(),
             handle,
             drain: Some(drain.draining()),
             liveness: Liveness::new(PING_AFTER, PING_TIMEOUT, now.into_std()),
@@ -276,8 +279,10 @@ where
     }
 
     fn charge_resets(&mut self) {
-        let resets = self.shared.resets.take();
-        let is_flood = resets > 0 && !self.budget.take(resets, Instant::now().into_std());
+        let irregular = &self.shared.irregular;
+        let resets = self.shared.resets.take().saturating_add(irregular.take_uncharged());
+        let is_flood = resets > 0
+            && (!self.budget.take(resets, Instant::now().into_std()) || irregular.has_overflowed());
         if is_flood || self.shared.tasks.get() > self.max_tasks {
             self.shut_down(FLOOD);
         }
@@ -290,9 +295,20 @@ where
 
     fn begin(&self, request: Request<RecvStream>, respond: SendResponse<Chunk>) {
         let (parts, body) = request.into_parts();
-        let head = request_head(parts, &body);
         let responder = Responder::new(respond, Rc::clone(&self.shared));
-        if let Some(serving) = (self.handle)(head, StreamSource::new(body), responder) {
+        if responder.is_malformed() {
+            // Dropping the responder resets the stream.
+            return;
+        }
+        let irregular = &self.shared.irregular;
+        let head = if irregular.has_fragment(responder.stream) {
+            // As in HTTP/1.1; h2 drops the fragment.
+            Err(refusals::PATH_MALFORMED)
+        } else {
+            request_head(parts, &body)
+        };
+        let body = StreamSource::new(body, Rc::clone(irregular));
+        if let Some(serving) = (self.handle)(head, body, responder) {
             // Boxed: the runtime would otherwise move the future, several kilobytes, into the task
             // and out of it.
             tokio::task::spawn_local(Box::pin(serving));
@@ -363,8 +379,8 @@ fn blame(error: &h2::Error) -> Option<&'static str> {
 /// Converts a request's head for [`normalize`](crate::normalize). h2 has rejected what RFC 9113 §8
 /// calls malformed, except for what is rejected here.
 ///
-/// h2 silently drops a fragment of `:path`, a `:scheme` without `:authority`, and pseudo-headers in
-/// trailers. None of these reaches a backend.
+/// h2 silently drops a `:scheme` without `:authority`, which reaches no backend. What else it drops,
+/// [`Irregular`] has.
 fn request_head(parts: request::Parts, body: &RecvStream) -> Result<RequestHead, Refusal> {
     let request::Parts { method, uri, headers, mut extensions, .. } = parts;
     let protocol =
@@ -429,7 +445,8 @@ fn body_length(headers: &HeaderMap) -> Result<BodyLength, Refusal> {
 impl Responder {
     fn new(respond: SendResponse<Chunk>, shared: Rc<Shared>) -> Self {
         shared.tasks.set(shared.tasks.get() + 1);
-        Self { state: ResponseState::Pending(respond), shared }
+        let stream = respond.stream_id().as_u32();
+        Self { state: ResponseState::Pending(respond), stream, shared }
     }
 
     /// Resets the stream with REFUSED_STREAM: the request was not processed and may be retried (RFC
@@ -440,6 +457,11 @@ impl Responder {
         {
             respond.send_reset(Reason::REFUSED_STREAM);
         }
+    }
+
+    /// Whether the request has malformed trailers: a stream error (RFC 9113 §8.1.1).
+    fn is_malformed(&self) -> bool {
+        self.shared.irregular.has_malformed_trailers(self.stream)
     }
 
     fn is_complete(&self) -> bool {
@@ -497,6 +519,9 @@ impl Respond for Responder {
     }
 
     fn head(&mut self, mut head: ResponseHead, body: BodyLength) {
+        if self.is_malformed() {
+            return self.abort();
+        }
         let ResponseState::Pending(respond) = &mut self.state else { return };
         if body == BodyLength::Tunnel {
             // RFC 8441 §5: 200 replaces 101.
@@ -514,14 +539,19 @@ impl Respond for Responder {
     }
 
     fn abort(&mut self) {
+        let reason =
+            if self.is_malformed() { Reason::PROTOCOL_ERROR } else { Reason::INTERNAL_ERROR };
         match std::mem::replace(&mut self.state, ResponseState::Aborted) {
-            ResponseState::Pending(mut respond) => respond.send_reset(Reason::INTERNAL_ERROR),
-            ResponseState::Streaming(mut sink) => sink.reset(Reason::INTERNAL_ERROR),
+            ResponseState::Pending(mut respond) => respond.send_reset(reason),
+            ResponseState::Streaming(mut sink) => sink.reset(reason),
             ResponseState::Complete | ResponseState::Aborted => {}
         }
     }
 
     fn poll_client_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_malformed() && !self.is_complete() {
+            self.abort();
+        }
         match &mut self.state {
             ResponseState::Pending(respond) => respond.poll_reset(cx).map(|_| ()),
             ResponseState::Streaming(sink) => sink.poll_reset(cx),
@@ -534,16 +564,16 @@ impl Respond for Responder {
 impl Drop for Responder {
     fn drop(&mut self) {
         self.shared.tasks.set(self.shared.tasks.get().saturating_sub(1));
-        if self.is_complete() {
-            // If the request was not read to its end, h2 resets the stream with NO_ERROR (RFC 9113
-            // §8.1).
-            return;
+        // If the request was not read to its end, h2 resets the stream of a complete response with
+        // NO_ERROR (RFC 9113 §8.1).
+        if !self.is_complete() {
+            if self.is_reset() {
+                self.shared.resets.set(self.shared.resets.get().saturating_add(1));
+            } else {
+                self.abort();
+            }
         }
-        if self.is_reset() {
-            self.shared.resets.set(self.shared.resets.get().saturating_add(1));
-        } else {
-            self.abort();
-        }
+        self.shared.irregular.remove(self.stream);
     }
 }
 

@@ -318,6 +318,34 @@ pub(super) fn bodies(host: &str) -> Vec<Case> {
             [good(1, host), trailers(WHOLE, &[("x-trailer", "y")])].concat(),
         ),
         malformed(
+            "trailers with a pseudo-header of a request",
+            [post(host, &[]), trailers(WHOLE, &[(":path", "/smuggled"), ("x-trailer", "y")])]
+                .concat(),
+        ),
+        malformed(
+            "trailers with a pseudo-header alone, after data",
+            [post(host, &[]), chunk(0, "abc"), trailers(WHOLE, &[(":authority", "other")])]
+                .concat(),
+        ),
+        malformed(
+            "trailers with the pseudo-header of a response",
+            [post(host, &[]), trailers(WHOLE, &[(":status", "200")])].concat(),
+        ),
+        malformed(
+            "trailers with an indexed pseudo-header",
+            [post(host, &[]), frame(HEADERS, WHOLE, 1, [0x82])].concat(),
+        ),
+        malformed(
+            "trailers with a pseudo-header in padded fragments",
+            [
+                post(host, &[]),
+                frame(HEADERS, END_STREAM | PADDED, 1, b"\x02\x00\x01\x00\x00"),
+                frame(CONTINUATION, 0, 1, b"x\x01y\x04"),
+                frame(CONTINUATION, END_HEADERS, 1, b"\x01/"),
+            ]
+            .concat(),
+        ),
+        malformed(
             "trailers with a field of the connection",
             [post(host, &[]), trailers(WHOLE, &[("connection", "close")])].concat(),
         ),

@@ -1,37 +1,21 @@
 //! Decodes header blocks, and maintains the dynamic table.
 
-use std::collections::VecDeque;
-
 use http::{HeaderName, HeaderValue};
 
+use super::dynamic_table::{DynamicTable, Entry, OVERHEAD};
 use super::{Field, Name, Undecodable, huffman, table};
 
-/// Maximum size of the dynamic table in octets: the default (RFC 9113 §6.5.2).
-const TABLE: usize = 4096;
-/// Overhead of each entry in octets (RFC 7541 §4.1).
-const ENTRY: usize = 32;
-
 /// Decodes the header blocks of one connection, in order.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Decoder {
-    /// Newest first.
-    entries: VecDeque<Field>,
-    /// Size of all entries in octets, and its current limit.
-    size: usize,
-    limit: usize,
+    table: DynamicTable<Field>,
     scratch: Vec<u8>,
 }
 
 /// The unread part of a header block.
-struct Rest<'b>(&'b [u8]);
+pub(super) struct Rest<'b>(pub(super) &'b [u8]);
 
 // === impl Decoder ===
-
-impl Default for Decoder {
-    fn default() -> Self {
-        Self { entries: VecDeque::new(), size: 0, limit: TABLE, scratch: Vec::new() }
-    }
-}
 
 impl Decoder {
     /// Decodes a header block and calls `take` for each field.
@@ -49,11 +33,10 @@ impl Decoder {
             if first & 0xe0 == 0x20 {
                 // RFC 7541 §4.2: only before the first field.
                 let limit = rest.integer(5)?;
-                if has_fields || limit > TABLE {
+                if has_fields {
                     return Err(Undecodable);
                 }
-                self.limit = limit;
-                self.evict(0);
+                self.table.resize(limit).ok_or(Undecodable)?;
                 continue;
             }
             has_fields = true;
@@ -62,7 +45,7 @@ impl Decoder {
                 take(self.entry(index)?);
             } else if first & 0x40 != 0 {
                 let field = self.literal(&mut rest, 6)?;
-                self.insert(field.clone());
+                self.table.insert(field.clone());
                 take(field);
             } else {
                 take(self.literal(&mut rest, 4)?);
@@ -80,7 +63,7 @@ impl Decoder {
             index => self.name(index)?,
         };
         let octets = rest.string(&mut self.scratch)?;
-        let size = name_octets + octets.len() + ENTRY;
+        let size = name_octets + octets.len() + OVERHEAD;
         Ok(match HeaderValue::from_bytes(octets) {
             Ok(value) => Field { name, value, octets: size },
             Err(_) => {
@@ -91,7 +74,7 @@ impl Decoder {
 
     fn name(&self, index: usize) -> Result<(Name, usize), Undecodable> {
         let field = self.entry(index)?;
-        let octets = field.octets.saturating_sub(ENTRY + field.value.len());
+        let octets = field.octets.saturating_sub(OVERHEAD + field.value.len());
         Ok((field.name, octets))
     }
 
@@ -101,34 +84,21 @@ impl Decoder {
             return Ok(Field {
                 name: name.clone(),
                 value: HeaderValue::from_static(value),
-                octets: length + value.len() + ENTRY,
+                octets: length + value.len() + OVERHEAD,
             });
         }
-        self.entries.get(index - table::LENGTH).cloned().ok_or(Undecodable)
-    }
-
-    fn insert(&mut self, field: Field) {
-        self.evict(field.octets);
-        // An entry larger than the table empties it, which is not an error (RFC 7541 §4.4).
-        if field.octets <= self.limit {
-            self.size += field.octets;
-            self.entries.push_front(field);
-        }
+        self.table.get(index - table::LENGTH).cloned().ok_or(Undecodable)
     }
 
     #[cfg(test)]
     pub(super) fn assert_is_sound(&self) {
-        assert_eq!(self.size, self.entries.iter().map(|field| field.octets).sum::<usize>());
-        assert!(self.size <= self.limit && self.limit <= TABLE);
+        self.table.assert_is_sound();
     }
+}
 
-    /// Evicts entries until there is room for `octets`.
-    fn evict(&mut self, octets: usize) {
-        while self.size + octets > self.limit
-            && let Some(field) = self.entries.pop_back()
-        {
-            self.size -= field.octets;
-        }
+impl Entry for Field {
+    fn octets(&self) -> usize {
+        self.octets
     }
 }
 
@@ -151,7 +121,7 @@ impl<'b> Rest<'b> {
 
     /// Reads an integer with a prefix of `bits` bits (RFC 7541 §5.1). No valid value exceeds 28
     /// bits beyond the prefix.
-    fn integer(&mut self, bits: u32) -> Result<usize, Undecodable> {
+    pub(super) fn integer(&mut self, bits: u32) -> Result<usize, Undecodable> {
         let most = (1_u8 << bits) - 1;
         let mut value = usize::from(self.octet()? & most);
         if value < usize::from(most) {
@@ -171,15 +141,21 @@ impl<'b> Rest<'b> {
     where
         'b: 's,
     {
-        let is_coded = self.0.first().is_some_and(|first| first & 0x80 != 0);
-        let length = self.integer(7)?;
-        let (octets, rest) = self.0.split_at_checked(length).ok_or(Undecodable)?;
-        self.0 = rest;
+        let (octets, is_coded) = self.raw_string()?;
         if !is_coded {
             return Ok(octets);
         }
         scratch.clear();
-        huffman::decode(octets, scratch).ok_or(Undecodable)?;
+        huffman::decode(octets, |octet| scratch.push(octet)).ok_or(Undecodable)?;
         Ok(scratch)
+    }
+
+    /// Reads a string (RFC 7541 §5.2); returns its octets, and whether they are Huffman-coded.
+    pub(super) fn raw_string(&mut self) -> Result<(&'b [u8], bool), Undecodable> {
+        let is_coded = self.0.first().is_some_and(|first| first & 0x80 != 0);
+        let length = self.integer(7)?;
+        let (octets, rest) = self.0.split_at_checked(length).ok_or(Undecodable)?;
+        self.0 = rest;
+        Ok((octets, is_coded))
     }
 }

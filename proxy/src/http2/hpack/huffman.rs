@@ -32,10 +32,10 @@ struct Code {
     octets: [u16; 257],
 }
 
-/// Decodes `from` and appends it to `into`.
+/// Decodes `from`, and calls `take` for each octet.
 ///
 /// Returns `None` for a truncated code, invalid padding, or an end of string within it.
-pub(super) fn decode(from: &[u8], into: &mut Vec<u8>) -> Option<()> {
+pub(super) fn decode(from: &[u8], mut take: impl FnMut(u8)) -> Option<()> {
     let mut octets = from.iter();
     let (mut window, mut bits) = (0_u64, 0_u32);
     loop {
@@ -52,7 +52,7 @@ pub(super) fn decode(from: &[u8], into: &mut Vec<u8>) -> Option<()> {
             let is_padding = bits < 8 && window.leading_ones() >= bits;
             return is_padding.then_some(());
         }
-        into.push(u8::try_from(octet).ok()?);
+        take(u8::try_from(octet).ok()?);
         window <<= length;
         bits -= length;
     }
