@@ -281,32 +281,36 @@ async fn verified(stage: &Stage, token: &str, audience: &str) -> Value {
 }
 
 #[tokio::test]
-async fn credentials_are_forwarded_if_the_service_enables_it() {
+async fn tokens_are_forwarded_if_service_and_namespace_enable_it_and_keys_never() {
     let stage = Stage::start().await;
-    stage.gateway.apply(
-        &World::empty()
-            .with(
-                Service::new("web")
-                    .environment("machines")
-                    .annotation("pass-credentials", "true")
-                    .pod(&stage.pod),
-            )
+    let world = |name: &str| {
+        let service = Service::new(name).environment("machines");
+        World::empty()
+            .with(service.annotation("pass-credentials", "true").pod(&stage.pod))
             .annotation("machines", "require", "app")
             .annotation("machines", "allow-apps", "crm")
             .with_file(
                 "keys.json",
                 &Stage::keys(&stage.shop, &stage.crm, &stage.expired).to_string(),
-            ),
-    );
-    let key = api_key(&stage.crm);
-    eventually("the key goes on", || async {
-        stage
-            .received(MACHINES, &[&key])
-            .await
-            .iter()
-            .any(|(name, value)| name == "x-api-key" && value == stage.crm.expose())
-    })
-    .await;
+            )
+    };
+    let (token, key) = (stage.ann_with("azp", json!("crm")), api_key(&stage.crm));
+    let received = async |host: &str| {
+        eventually("the Service is there", || async {
+            stage.status(host, &[&token, &key]).await == 200
+        })
+        .await;
+        stage.received(host, &[&token, &key]).await
+    };
+    let has =
+        |headers: &[(String, String)], wanted: &str| headers.iter().any(|(name, _)| name == wanted);
+    stage.gateway.apply(&world("tenant"));
+    let headers = received("tenant--machines.apps.test").await;
+    assert!(!has(&headers, "authorization"), "a tenant alone collects no tokens: {headers:?}");
+    assert!(!has(&headers, "x-api-key"), "{headers:?}");
+    stage.gateway.apply(&world("both").annotation("machines", "pass-credentials", "true"));
+    let headers = received("both--machines.apps.test").await;
+    assert!(has(&headers, "authorization") && !has(&headers, "x-api-key"), "{headers:?}");
 }
 
 #[tokio::test]

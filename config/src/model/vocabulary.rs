@@ -60,7 +60,7 @@ pub const ALLOW_GROUPS: Key = Key { name: "allow-groups", place: KeyPlace::Both,
 pub const PUBLIC_PATHS: Key = Key { name: "public-paths", place: KeyPlace::Service, served: true };
 /// Whether presented credentials are forwarded to backends.
 pub const PASS_CREDENTIALS: Key =
-    Key { name: "pass-credentials", place: KeyPlace::Service, served: true };
+    Key { name: "pass-credentials", place: KeyPlace::Both, served: true };
 /// The port of a Service that is exposed.
 pub const PORT: Key = Key { name: "port", place: KeyPlace::Service, served: true };
 /// Further hostnames.

@@ -24,7 +24,8 @@ pub struct Access {
     /// Without an entry, none is allowed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<Arc<Subjects>>,
-    /// Whether the presented credentials are forwarded to the backend.
+    /// Whether the presented credentials, except client keys and sessions, are forwarded to the
+    /// backend.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pass_credentials: bool,
 }

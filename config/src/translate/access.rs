@@ -22,6 +22,8 @@ pub(super) struct NamespaceAccess {
     /// The credentials that are required at least, if set.
     require: Option<Require>,
     grants: Grants,
+    /// Whether its Services may receive presented credentials.
+    pass_credentials: bool,
     /// The credentials that are required but granted to no caller, which was reported.
     reported: Require,
 }
@@ -38,7 +40,7 @@ impl NamespaceAccess {
     /// The policy of a Namespace without annotations.
     pub(super) fn unset() -> Self {
         let grants = Grants { applications: None, users: None };
-        Self { require: None, grants, reported: Require::Nothing }
+        Self { require: None, grants, pass_credentials: false, reported: Require::Nothing }
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
@@ -55,7 +57,7 @@ impl NamespaceAccess {
                 &format!("add {}, for instance `*`, or require less", keys(reported)),
             );
         }
-        Self { require, grants, reported }
+        Self { require, grants, pass_credentials: pass_credentials(reader), reported }
     }
 
     /// The access policy of a Service of the Namespace.
@@ -69,8 +71,25 @@ impl NamespaceAccess {
             require,
             applications: both(own.applications.filter(|_| self.grants.applications.is_some())),
             users: subjects(own.users.filter(|_| self.grants.users.is_some())),
-            pass_credentials: pass_credentials(service),
+            pass_credentials: self.passes_credentials(service),
         }
+    }
+
+    /// Whether a Service receives presented credentials: it asks for them, and its Namespace, which
+    /// the operator controls, consents. A writer of Services alone could collect callers' tokens.
+    fn passes_credentials(&self, service: &mut Reader<'_>) -> bool {
+        let is_requested = pass_credentials(service);
+        if is_requested && !self.pass_credentials {
+            service.warn(
+                "NoEffect",
+                format!("`{PASS_CREDENTIALS}` has no effect: the Namespace does not allow it"),
+                &format!(
+                    "set `{PASS_CREDENTIALS}` on the Namespace too if its Services may receive \
+                     callers' tokens; client keys are never passed on"
+                ),
+            );
+        }
+        is_requested && self.pass_credentials
     }
 
     /// The required credentials: a Service may require more than its Namespace, never less.

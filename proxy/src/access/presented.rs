@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use portcullis_config::client_key::{self, is_well_formed};
 use portcullis_identity::presented::{Bearer, Presented, is_client_key};
 use smallvec::SmallVec;
 
@@ -145,37 +146,38 @@ impl PresentedCredentials {
         }
     }
 
-    /// Removes from `headers` the credentials that must not reach a backend: session cookies
-    /// always; client keys, and the bearer token if it is `ours`, unless `pass` is set.
+    /// Removes from `headers` the credentials that must not reach a backend: session cookies and
+    /// client keys always, and the bearer token if it is `ours`, unless `pass` is set.
     pub(crate) fn strip(&self, headers: &mut HeaderMap, ours: bool, pass: bool) {
         if self.present.cookie {
             strip_cookies(headers);
         }
-        if pass {
-            return;
-        }
-        let is_key = |value: &HeaderValue| credential(value).is_some_and(is_client_key);
-        if self.present.api_key && headers.get_all(&X_API_KEY).iter().any(is_key) {
+        let has = |headers: &HeaderMap, name, is_consumed: &dyn Fn(&HeaderValue) -> bool| {
+            headers.get_all(name).iter().any(is_consumed)
+        };
+        if self.present.api_key && has(headers, &X_API_KEY, &holds_client_key) {
             headers.remove(&X_API_KEY);
         }
-        if !self.present.authorization {
-            return;
-        }
-        let is_consumed = |bearer: Bearer<'_>| ours || matches!(bearer, Bearer::ClientKey(_));
-        let is_removed = match self.presented().bearer {
-            Some(bearer) => is_consumed(bearer),
-            // The field is repeated: check each value.
-            None => headers
-                .get_all(header::AUTHORIZATION)
-                .iter()
-                .filter_map(bearer)
-                .map(Bearer::of)
-                .any(is_consumed),
+        let is_removed = |value: &HeaderValue| {
+            ours && !pass && bearer(value).is_some() || holds_client_key(value)
         };
-        if is_removed {
+        if self.present.authorization && has(headers, &header::AUTHORIZATION, &is_removed) {
             headers.remove(header::AUTHORIZATION);
         }
     }
+}
+
+/// Whether a value is a client key, valid or not, or has one in it: a key that was sent in a wrong
+/// form does not reach a backend either.
+fn holds_client_key(value: &HeaderValue) -> bool {
+    let octets = value.as_bytes();
+    let key = |start: usize| octets.get(start..)?.get(..client_key::LENGTH);
+    let is_key = |start: usize| {
+        key(start).and_then(|key| std::str::from_utf8(key).ok()).is_some_and(is_well_formed)
+    };
+    let is_whole = |text: &str| is_client_key(text.rsplit(' ').next().unwrap_or(text));
+    credential(value).is_some_and(is_whole)
+        || memchr::memmem::find_iter(octets, client_key::PREFIX).any(is_key)
 }
 
 /// Removes all cookies of the gateway, whatever their values; the others stay unchanged.
@@ -308,11 +310,48 @@ mod tests {
 
         let mut passed = headers(&all);
         strip(&mut passed, false, true);
-        assert_eq!(passed, headers(&[all[0], all[1], ("cookie", "a=b; c=d")]));
+        assert_eq!(passed, headers(&[("cookie", "a=b; c=d")]), "keys never");
+        for pass in [false, true] {
+            let mut token = headers(&[("authorization", "Bearer a.b.c")]);
+            strip(&mut token, true, pass);
+            assert_eq!(token.contains_key("authorization"), pass);
+        }
 
         let mut only_ours = headers(&[("cookie", "__Host-portcullis=s")]);
         strip(&mut only_ours, false, false);
         assert!(only_ours.is_empty());
+    }
+
+    #[test]
+    fn client_keys_reach_no_backend_in_any_form() {
+        let key = client_key::Key::new(&[7; 32]);
+        let key = key.expose();
+        for (name, value) in [
+            ("authorization", format!("Bearer {key}")),
+            ("authorization", format!("bearer   {key} ")),
+            ("authorization", key.to_owned()),
+            ("authorization", format!("Bearer {key} x")),
+            ("authorization", format!("Token token={key}, nonce=1")),
+            ("authorization", format!("Bearer \"{key}\"")),
+            ("x-api-key", key.to_owned()),
+            ("x-api-key", format!("Bearer {key}")),
+            ("x-api-key", format!("\"{key}\"")),
+            ("x-api-key", format!("\u{e9}{key}")),
+            ("x-api-key", "pck_mistyped".to_owned()),
+        ] {
+            for (ours, pass) in [(false, false), (false, true), (true, true)] {
+                let mut stripped = headers(&[(name, &value)]);
+                strip(&mut stripped, ours, pass);
+                assert!(stripped.is_empty(), "{name}: {value}");
+                let mut stripped = headers(&[(name, "other"), (name, &value)]);
+                strip(&mut stripped, ours, pass);
+                assert!(stripped.is_empty(), "{name}: other, {value}");
+            }
+        }
+        let foreign = [("authorization", "Bearer xpck_y"), ("x-api-key", "my-pck_key")];
+        let mut forwarded = headers(&foreign);
+        strip(&mut forwarded, false, true);
+        assert_eq!(forwarded, headers(&foreign));
     }
 
     #[test]
