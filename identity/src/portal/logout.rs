@@ -2,10 +2,12 @@
 
 use std::time::SystemTime;
 
+use futures::future::join_all;
 use http::StatusCode;
 
 use super::browser::hash;
 use super::{Portal, PortalRequest, Reply, clear_cookies, pages};
+use crate::provider::LogoutToken;
 use crate::session::{Revoked, Session};
 
 // === impl Portal ===
@@ -59,20 +61,18 @@ impl Portal {
         let logout = match logout {
             Some(Ok(logout)) => logout,
             Some(Err(rejected)) => {
-                tracing::warn!(%rejected, "rejected a logout token");
-                return Reply::bad_logout().with_outcome("bad_logout_token");
+                if let Some(suppressed) = self.logs.logout_tokens.permit(now) {
+                    tracing::warn!(%rejected, suppressed, "rejected a logout token");
+                }
+                return Reply::bad_logout("invalid_request").with_outcome("bad_logout_token");
             }
-            None => return Reply::bad_logout().with_outcome("bad_logout_token"),
+            None => return Reply::bad_logout("invalid_request").with_outcome("bad_logout_token"),
         };
         let issuer = &*logout.issuer;
-        match (&logout.session, &logout.subject) {
-            (Some(sid), _) => {
-                self.sessions.revoke(Revoked::ProviderSession { issuer, sid }, now).await
-            }
-            (None, Some(subject)) => {
-                self.sessions.revoke(Revoked::User { issuer, subject }, now).await
-            }
-            (None, None) => {}
+        let revocations = meant(&logout).into_iter().map(|whose| self.sessions.revoke(whose, now));
+        if !join_all(revocations).await.into_iter().all(|is_published| is_published) {
+            // §2.8: 200 means that the user is signed out, on all replicas.
+            return Reply::bad_logout("server_error").with_outcome("logout_not_published");
         }
         tracing::info!(issuer, "revoked sessions for the provider");
         Reply::empty(StatusCode::OK).with_outcome("ended_by_provider")
@@ -80,6 +80,24 @@ impl Portal {
 
     fn signed_out(&self) -> Reply {
         Reply::page(StatusCode::OK, pages::signed_out(self.provider.sign_out().as_deref()))
+    }
+}
+
+/// Returns all sessions that a logout token may mean (§2.7). A session whose ID token had no `sid`
+/// may be any of the user's, or without `sub` any user's. Providers with `sid` have it in ID tokens
+/// too (OpenID Connect Back-Channel Logout 1.0 §2.1), so usually there is no such session.
+fn meant(logout: &LogoutToken) -> Vec<Revoked<'_>> {
+    let issuer = &*logout.issuer;
+    match (logout.session.as_deref(), logout.subject.as_deref()) {
+        (Some(sid), Some(subject)) => vec![
+            Revoked::ProviderSession { issuer, sid },
+            Revoked::UserWithoutSid { issuer, subject },
+        ],
+        (Some(sid), None) => {
+            vec![Revoked::ProviderSession { issuer, sid }, Revoked::WithoutSid { issuer }]
+        }
+        (None, Some(subject)) => vec![Revoked::User { issuer, subject }],
+        (None, None) => Vec::new(),
     }
 }
 

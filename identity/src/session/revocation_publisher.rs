@@ -82,15 +82,18 @@ impl RevocationQueue {
         (Self { sender, counts }, publisher)
     }
 
-    /// Queues a revocation, and waits up to a second for its publication.
-    pub(super) async fn publish(&self, revocation: Revocation) {
+    /// Queues a revocation, and waits up to a second for its publication. Returns whether it is
+    /// published; if not, publication is retried.
+    pub(super) async fn publish(&self, revocation: Revocation) -> bool {
         let deadline = Instant::now() + PUBLISH_TIMEOUT;
         let (done, published) = oneshot::channel();
         match timeout_at(deadline, self.sender.send(QueuedRevocation { revocation, done })).await {
             Ok(Ok(())) => {
-                if timeout_at(deadline, published).await.is_err() {
+                let is_published = matches!(timeout_at(deadline, published).await, Ok(Ok(())));
+                if !is_published {
                     tracing::warn!("revoked sessions here, but not yet on other replicas");
                 }
+                is_published
             }
             _ => {
                 self.counts.failed.fetch_add(1, Ordering::Relaxed);
@@ -98,6 +101,7 @@ impl RevocationQueue {
                     "failed to publish revoked sessions: too many are pending; other replicas \
                      still accept them"
                 );
+                false
             }
         }
     }

@@ -45,6 +45,18 @@ pub enum Revoked<'a> {
         /// The provider's session (`sid`).
         sid: &'a str,
     },
+    /// The sessions of a user that belong to an unknown session at the provider.
+    UserWithoutSid {
+        /// The issuer's name in the configuration.
+        issuer: &'a str,
+        /// The user's subject.
+        subject: &'a str,
+    },
+    /// The sessions of all users that belong to an unknown session at the provider.
+    WithoutSid {
+        /// The issuer's name in the configuration.
+        issuer: &'a str,
+    },
 }
 
 #[derive(Clone, Default)]
@@ -111,7 +123,7 @@ impl Revocations {
         let table = self.table.load();
         table.all_before > session.issued_at
             || !table.revoked.is_empty()
-                && keys(session).flatten().any(|key| table.has(&key, session.issued_at))
+                && keys(session).any(|key| table.has(&key, session.issued_at))
     }
 
     /// Grows with each revocation.
@@ -121,18 +133,19 @@ impl Revocations {
 }
 
 /// The keys by which a session may be revoked.
-fn keys(session: &Session) -> impl Iterator<Item = Option<Key>> + '_ {
-    let issuer = &*session.user.issuer;
-    let sid = session
-        .provider_session
-        .as_deref()
-        .map(|sid| Revoked::ProviderSession { issuer, sid }.key());
-    [
-        Some(Revoked::Session(&session.id).key()),
-        Some(Revoked::User { issuer, subject: &session.user.subject }.key()),
-        sid,
-    ]
-    .into_iter()
+fn keys(session: &Session) -> impl Iterator<Item = Key> + '_ {
+    let (issuer, subject) = (&*session.user.issuer, &*session.user.subject);
+    let by_provider = match session.provider_session.as_deref() {
+        Some(sid) => [Some(Revoked::ProviderSession { issuer, sid }), None],
+        None => [
+            Some(Revoked::UserWithoutSid { issuer, subject }),
+            Some(Revoked::WithoutSid { issuer }),
+        ],
+    };
+    [Revoked::Session(&session.id), Revoked::User { issuer, subject }]
+        .into_iter()
+        .chain(by_provider.into_iter().flatten())
+        .map(Revoked::key)
 }
 
 // === impl Table ===
@@ -187,6 +200,8 @@ impl Revoked<'_> {
             Self::Session(id) => ("session", id.expose(), ""),
             Self::User { issuer, subject } => ("user", issuer, subject),
             Self::ProviderSession { issuer, sid } => ("provider", issuer, sid),
+            Self::UserWithoutSid { issuer, subject } => ("user without sid", issuer, subject),
+            Self::WithoutSid { issuer } => ("without sid", issuer, ""),
         };
         let text = format!("{kind} {} {one} {other}", one.len());
         digest(&SHA256, text.as_bytes()).as_ref().first_chunk().copied().unwrap_or_default()
@@ -233,6 +248,23 @@ mod tests {
         revocations.revoke(Revoked::ProviderSession { issuer: "corp", sid: "s1" }, at(200));
         assert!(revocations.contains(&one));
         assert!(!revocations.contains(&session("ann", 100)));
+    }
+
+    #[test]
+    fn sessions_without_a_provider_session_are_revoked_by_user_or_issuer() {
+        let (without, mut with) = (session("ann", 100), session("ann", 100));
+        with.provider_session = Some("s1".into());
+        for (whose, is_meant) in [
+            (Revoked::UserWithoutSid { issuer: "corp", subject: "ann" }, true),
+            (Revoked::UserWithoutSid { issuer: "corp", subject: "bob" }, false),
+            (Revoked::WithoutSid { issuer: "corp" }, true),
+            (Revoked::WithoutSid { issuer: "other" }, false),
+        ] {
+            let revocations = Revocations::new(LIFETIME);
+            revocations.revoke(whose, at(200));
+            assert_eq!(revocations.contains(&without), is_meant, "{whose:?}");
+            assert!(!revocations.contains(&with), "{whose:?}");
+        }
     }
 
     #[test]

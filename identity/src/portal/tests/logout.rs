@@ -1,0 +1,49 @@
+//! Sign-out by the provider.
+
+use super::*;
+
+impl Trip {
+    /// Sends a logout token with these claims besides the usual ones.
+    async fn logout(&mut self, claims: Value) -> StatusCode {
+        let mut all = json!({
+            "iss": self.fake.url, "aud": "portcullis", "exp": NOW + 120, "iat": NOW, "jti": "1",
+            "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+        });
+        merge(&mut all, &claims);
+        let body = format!("logout_token={}", self.fake.sign("logout+jwt", &all));
+        let url = own("/backchannel-logout");
+        self.call(Method::POST, &url, &body, NOW).await.unwrap().status
+    }
+
+    async fn log_in_with(&mut self, claims: Value) {
+        let sent = self.begin_again().await;
+        let mut all = json!({"nonce": sent["nonce"]});
+        merge(&mut all, &claims);
+        self.fake.returns("r", &all);
+        assert_eq!(self.callback(&sent["state"], "").await.status, StatusCode::SEE_OTHER);
+    }
+}
+
+#[tokio::test]
+async fn an_acknowledged_logout_revokes_every_session_that_it_may_mean() {
+    let without = json!({"sid": null});
+    for (login, logout, is_meant) in [
+        (json!({}), json!({"sid": "s1"}), true),
+        (json!({}), json!({"sid": "s1", "sub": "7"}), true),
+        (json!({}), json!({"sub": "7"}), true),
+        (json!({}), json!({"sid": "other"}), false),
+        (json!({}), json!({"sid": "other", "sub": "7"}), false),
+        (json!({}), json!({"sub": "8"}), false),
+        // The ID token did not say which session it belongs to.
+        (without.clone(), json!({"sid": "s1", "sub": "7"}), true),
+        (without.clone(), json!({"sid": "s1"}), true),
+        (without.clone(), json!({"sub": "7"}), true),
+        (without.clone(), json!({"sid": "s1", "sub": "8"}), false),
+        (json!({"sid": ""}), json!({"sid": "s1", "sub": "7"}), true),
+    ] {
+        let mut trip = Trip::start().await;
+        trip.log_in_with(login.clone()).await;
+        assert_eq!(trip.logout(logout.clone()).await, StatusCode::OK);
+        assert_eq!(trip.is_signed_in(NOW).await, !is_meant, "{login} {logout}");
+    }
+}
