@@ -41,10 +41,13 @@ impl Claims {
         one.into_iter().chain(list.iter().filter_map(Value::as_str)).filter(|text| !text.is_empty())
     }
 
-    /// Adds those claims of `other` that are missing.
+    /// Adds those claims of `other` that are missing or `null`.
     pub fn filled(mut self, other: Self) -> Self {
         for (name, value) in other.0 {
-            self.0.entry(name).or_insert(value);
+            let known = self.0.entry(name).or_insert(Value::Null);
+            if known.is_null() {
+                *known = value;
+            }
         }
         self
     }

@@ -67,6 +67,9 @@ pub struct Discovery {
     pub userinfo_endpoint: Option<String>,
     /// URL for logout (OpenID Connect RP-Initiated Logout 1.0 §2.1).
     pub end_session_endpoint: Option<String>,
+    /// The scopes that it offers, as far as it lists them.
+    #[serde(default)]
+    pub scopes_supported: Vec<String>,
     /// RFC 9207 §3.
     #[serde(default)]
     pub authorization_response_iss_parameter_supported: bool,
@@ -203,6 +206,15 @@ impl Issuer {
             until: Instant::now() + lasts,
         })));
         Ok(discovery)
+    }
+
+    /// Whether the issuer cannot be reached at the moment, whatever is cached.
+    pub async fn is_unavailable(&self, client: &Client) -> bool {
+        match discover(client, &self.settings.issuer).await {
+            Ok(_) => false,
+            Err(KeysError::Status(_, status)) => status >= 500,
+            Err(error) => matches!(error, KeysError::Fetch(_)),
+        }
     }
 }
 

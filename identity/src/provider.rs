@@ -5,6 +5,7 @@
 mod github;
 mod openid;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -151,14 +152,10 @@ impl Provider {
         if let Some(issuer) =
             authenticator.issuers().iter().find(|issuer| issuer.settings.name == login.issuer)
         {
-            return Ok(Self::OpenId(Box::new(OpenId::new(
-                issuer.clone(),
-                registration,
-                login.scopes.join(" "),
-            )?)));
+            return Ok(Self::OpenId(Box::new(OpenId::new(issuer.clone(), registration, login)?)));
         }
         if login.issuer == GITHUB {
-            return Ok(Self::Github(Box::new(Github::new(&login.github, registration)?)));
+            return Ok(Self::Github(Box::new(Github::new(login, registration)?)));
         }
         Err(UnusableProvider::Unknown(login.issuer.clone()))
     }
@@ -197,6 +194,14 @@ impl Provider {
         }
     }
 
+    /// Whether the provider cannot be reached at the moment.
+    pub async fn is_unavailable(&self) -> bool {
+        match self {
+            Self::OpenId(openid) => openid.is_unavailable().await,
+            Self::Github(github) => github.is_unavailable().await,
+        }
+    }
+
     /// Returns the provider's logout URL; never waits for the network.
     pub fn sign_out(&self) -> Option<String> {
         match self {
@@ -231,6 +236,18 @@ impl ProviderError {
             Self::Mismatch => "other_login",
             Self::NoUser(_) => "nobody",
             Self::Secret(_) => "client_secret",
+        }
+    }
+
+    /// Whether the provider could not be asked, or could not answer, and would have denied nobody
+    /// that it knows.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Fetch(_) | Self::Discovery(_) | Self::Secret(_) => true,
+            Self::Status(status) => *status >= 500 || *status == 429,
+            // RFC 6749 §4.1.2.1.
+            Self::Refused(code) => matches!(&**code, "temporarily_unavailable" | "server_error"),
+            _ => false,
         }
     }
 
@@ -279,6 +296,9 @@ impl Tokens {
         struct Refusal {
             error: String,
         }
+        if answer.status.is_server_error() {
+            return Err(ProviderError::Status(answer.status.as_u16()));
+        }
         if let Ok(refusal) = serde_json::from_slice::<Refusal>(&answer.body) {
             let is_plain = |char: &char| char.is_ascii_alphanumeric() || *char == '_';
             return Err(ProviderError::Refused(
@@ -297,6 +317,19 @@ fn json<T: for<'de> Deserialize<'de>>(
         return Err(ProviderError::Status(answer.status.as_u16()));
     }
     serde_json::from_slice(&answer.body).map_err(|_| ProviderError::Missing(what))
+}
+
+/// Returns the URL of an authorization request: `own` parameters and configured ones, which replace
+/// those of the same name. An empty value removes a parameter.
+fn authorization_url(
+    endpoint: &str,
+    own: &[(&str, &str)],
+    configured: &BTreeMap<String, String>,
+) -> String {
+    let is_kept = |(name, _): &&(&str, &str)| !configured.contains_key(*name);
+    let more = configured.iter().filter(|(_, value)| !value.is_empty());
+    let more = more.map(|(name, value)| (name.as_str(), value.as_str()));
+    with_query(endpoint, &own.iter().filter(is_kept).copied().chain(more).collect::<Vec<_>>())
 }
 
 /// Appends query parameters to `url`.

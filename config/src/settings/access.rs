@@ -1,6 +1,7 @@
 //! Settings of authentication: token issuers, client keys, client certificates, and the login
 //! portal.
 
+use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -159,7 +160,8 @@ pub struct LoginSettings {
     /// A file with the gateway's client secret; without it, the client is a public one.
     #[serde(default)]
     pub client_secret_file: Option<PathBuf>,
-    /// The scopes that are requested.
+    /// The scopes that are requested; `offline_access` only if the provider's discovery document
+    /// has it in `scopes_supported`.
     #[serde(default = "default_scopes")]
     pub scopes: Vec<String>,
     /// How long a session lasts without a request.
@@ -170,6 +172,19 @@ pub struct LoginSettings {
     #[serde(default = "default_absolute", with = "duration")]
     #[schemars(with = "duration::Text")]
     pub absolute: Duration,
+    /// How long a session is accepted after the provider last confirmed its user. After that a
+    /// navigation asks the provider first, and other requests are rejected.
+    #[serde(default = "default_revalidate_within", with = "duration")]
+    #[schemars(with = "duration::Text")]
+    pub revalidate_within: Duration,
+    /// How much longer a session is accepted while the provider is unavailable.
+    #[serde(default = "default_login_stale_if_error", with = "duration")]
+    #[schemars(with = "duration::Text")]
+    pub stale_if_error: Duration,
+    /// Further parameters of the authorization request, such as `access_type: offline` for Google;
+    /// an empty value removes `prompt=consent`, which `offline_access` needs at some providers.
+    #[serde(default)]
+    pub authorization_parameters: BTreeMap<String, String>,
     /// GitHub, or a GitHub Enterprise server, where `issuer` is `github`.
     #[serde(default)]
     pub github: GithubSettings,
@@ -226,6 +241,14 @@ const fn default_introspection_concurrency() -> NonZeroUsize {
 
 const fn default_introspection_rate() -> NonZeroU32 {
     count(500)
+}
+
+const fn default_revalidate_within() -> Duration {
+    Duration::from_secs(3600)
+}
+
+const fn default_login_stale_if_error() -> Duration {
+    Duration::from_secs(8 * 3600)
 }
 
 const fn default_port() -> u16 {

@@ -2,12 +2,14 @@
 //!
 //! The user, organizations and teams are read by its REST API.
 
-use portcullis_config::settings::access::{GITHUB, GithubSettings};
+use std::collections::BTreeMap;
+
+use portcullis_config::settings::access::{GITHUB, LoginSettings};
 use serde::Deserialize;
 
 use super::{
     AuthorizationRequest, AuthorizationResponse, Person, ProviderError, Registration, Tokens,
-    UnusableProvider, json, with_query,
+    UnusableProvider, authorization_url, json,
 };
 use crate::caller::User;
 use crate::outbound::Client;
@@ -24,6 +26,7 @@ pub struct Github {
     api_url: String,
     client: Client,
     registration: Registration,
+    parameters: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -57,9 +60,10 @@ struct Team {
 
 impl Github {
     pub(super) fn new(
-        settings: &GithubSettings,
+        login: &LoginSettings,
         registration: Registration,
     ) -> Result<Self, UnusableProvider> {
+        let settings = &login.github;
         let client = Client::new(settings.certificate_authorities.as_deref())?;
         let plain = |url: &str| url.trim_end_matches('/').to_owned();
         Ok(Self {
@@ -67,11 +71,12 @@ impl Github {
             api_url: plain(&settings.api_url),
             client,
             registration,
+            parameters: login.authorization_parameters.clone(),
         })
     }
 
     pub(super) fn begin(&self, request: &AuthorizationRequest<'_>) -> String {
-        with_query(
+        authorization_url(
             &format!("{}/login/oauth/authorize", self.url),
             &[
                 ("client_id", &self.registration.id),
@@ -81,7 +86,15 @@ impl Github {
                 ("code_challenge", request.challenge),
                 ("code_challenge_method", "S256"),
             ],
+            &self.parameters,
         )
+    }
+
+    pub(super) async fn is_unavailable(&self) -> bool {
+        match self.client.get(&self.api_url, MEDIA_TYPE).await {
+            Ok(answer) => answer.status.is_server_error(),
+            Err(_) => true,
+        }
     }
 
     pub(super) async fn finish(

@@ -1,16 +1,19 @@
 //! Login at an OpenID provider: authorization code flow (OpenID Connect Core 1.0 §3.1) with PKCE.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use portcullis_config::settings::access::LoginSettings;
 use tokio::time::sleep;
 
 use super::{
     AuthorizationRequest, AuthorizationResponse, LogoutToken, Person, ProviderError, RefreshToken,
-    Registration, Tokens, UnusableProvider, json, with_query,
+    Registration, Tokens, UnusableProvider, authorization_url, json, with_query,
 };
 use crate::claims::Claims;
 use crate::issuers::{Discovery, Issuer};
+use crate::log_limiter::LogLimiter;
 use crate::outbound::Client;
 use crate::rejected::Rejected;
 use crate::token::Parts;
@@ -21,12 +24,24 @@ const KEY_WAIT: (Duration, usize) = (Duration::from_millis(100), 30);
 /// The member of `events` that marks a logout token (OpenID Connect Back-Channel Logout 1.0 §2.4).
 const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
+/// The scope of refresh tokens (OpenID Connect Core 1.0 §11).
+const OFFLINE: &str = "offline_access";
+
+/// What a user is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Login,
+    Refresh,
+}
+
 /// An OpenID provider.
 pub struct OpenId {
     issuer: Arc<Issuer>,
     client: Client,
     registration: Registration,
-    scopes: String,
+    scopes: Vec<String>,
+    parameters: BTreeMap<String, String>,
+    userinfo_log: LogLimiter,
 }
 
 // === impl OpenId ===
@@ -35,10 +50,17 @@ impl OpenId {
     pub(super) fn new(
         issuer: Arc<Issuer>,
         registration: Registration,
-        scopes: String,
+        login: &LoginSettings,
     ) -> Result<Self, UnusableProvider> {
         let client = Client::new(issuer.settings.certificate_authorities.as_deref())?;
-        Ok(Self { issuer, client, registration, scopes })
+        Ok(Self {
+            issuer,
+            client,
+            registration,
+            scopes: login.scopes.clone(),
+            parameters: login.authorization_parameters.clone(),
+            userinfo_log: LogLimiter::default(),
+        })
     }
 
     pub(super) async fn begin(
@@ -50,21 +72,27 @@ impl OpenId {
             .authorization_endpoint
             .as_deref()
             .ok_or(ProviderError::Missing("authorization_endpoint"))?;
+        // Google and others refuse logins with a scope that they do not know.
+        let is_offered = |scope: &&str| {
+            *scope != OFFLINE || discovery.scopes_supported.iter().any(|it| it == *scope)
+        };
+        let scopes: Vec<&str> = self.scopes.iter().map(String::as_str).filter(is_offered).collect();
+        let scope = scopes.join(" ");
         let mut parameters = vec![
             ("response_type", "code"),
             ("client_id", &self.registration.id),
             ("redirect_uri", request.redirect_uri),
-            ("scope", &self.scopes),
+            ("scope", &scope),
             ("state", request.state),
             ("nonce", request.nonce),
             ("code_challenge", request.challenge),
             ("code_challenge_method", "S256"),
         ];
-        if self.scopes.split(' ').any(|scope| scope == "offline_access") {
+        if scopes.contains(&OFFLINE) {
             // OpenID Connect Core 1.0 §11: `offline_access` is ignored without it.
             parameters.push(("prompt", "consent"));
         }
-        Ok(with_query(endpoint, &parameters))
+        Ok(authorization_url(endpoint, &parameters, &self.parameters))
     }
 
     pub(super) async fn finish(
@@ -89,7 +117,7 @@ impl OpenId {
         if claims.text("nonce") != Some(response.nonce) {
             return Err(ProviderError::Mismatch);
         }
-        self.person(&discovery, Some(claims), tokens).await
+        self.person(&discovery, Some(claims), tokens, Purpose::Login).await
     }
 
     pub(super) async fn refresh(
@@ -106,13 +134,17 @@ impl OpenId {
             Some(token) => Some(self.verified(token, now).await?),
             None => None,
         };
-        let mut person = self.person(&discovery, claims, tokens).await?;
+        let mut person = self.person(&discovery, claims, tokens, Purpose::Refresh).await?;
         if &*person.user.subject != subject {
             return Err(ProviderError::Mismatch);
         }
         // RFC 6749 §6: without a new refresh token, the old one stays valid.
         person.refresh_token = person.refresh_token.or_else(|| Some(token.clone()));
         Ok(person)
+    }
+
+    pub(super) async fn is_unavailable(&self) -> bool {
+        self.issuer.is_unavailable(&self.client).await
     }
 
     pub(super) fn sign_out(&self) -> Option<String> {
@@ -196,13 +228,28 @@ impl OpenId {
         discovery: &Discovery,
         claims: Option<Claims>,
         tokens: Tokens,
+        purpose: Purpose,
     ) -> Result<Person, ProviderError> {
         let settings = &self.issuer.settings;
-        let has = |claim: &str| claims.as_ref().is_some_and(|claims| claims.get(claim).is_some());
-        let complete = has(&settings.user_claim) && has(&settings.group_claim);
+        let is_named =
+            claims.as_ref().is_some_and(|claims| person::of_login(claims, settings).is_ok());
+        let has_groups = claims.as_ref().is_some_and(|claims| {
+            claims.get(&settings.group_claim).is_some_and(|value| !value.is_null())
+        });
         let more = match (&discovery.userinfo_endpoint, &tokens.access_token) {
-            (Some(endpoint), Some(token)) if !complete => {
-                Some(self.userinfo(endpoint, token).await?)
+            (Some(endpoint), Some(token)) if !(is_named && has_groups) => {
+                match self.userinfo(endpoint, token).await {
+                    Ok(more) => Some(more),
+                    // The ID token is sufficient. A refresh is repeated later instead: the user's
+                    // groups may come from here.
+                    Err(error)
+                        if is_named && !(error.is_unavailable() && purpose == Purpose::Refresh) =>
+                    {
+                        self.report_userinfo(&error);
+                        None
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             _ => None,
         };
@@ -217,6 +264,12 @@ impl OpenId {
         let session = claims.text("sid").map(Into::into);
         let user = person::of_login(&claims, settings).map_err(ProviderError::NoUser)?;
         Ok(Person { user, session, refresh_token: tokens.refresh_token })
+    }
+
+    fn report_userinfo(&self, error: &ProviderError) {
+        if let Some(suppressed) = self.userinfo_log.permit(SystemTime::now()) {
+            tracing::warn!(%error, suppressed, "failed to fetch userinfo: the user is known by the ID token alone, which may lack groups");
+        }
     }
 
     async fn userinfo(&self, endpoint: &str, token: &str) -> Result<Claims, ProviderError> {

@@ -42,6 +42,23 @@ const EVERY_TOKEN: [&str; 16] = [
     "acr",
 ];
 
+/// Parameters of the authorization request that protect the login, or select how it returns.
+const OWN_PARAMETERS: [&str; 13] = [
+    "response_type",
+    "response_mode",
+    "client_id",
+    "redirect_uri",
+    "scope",
+    "state",
+    "nonce",
+    "code_challenge",
+    "code_challenge_method",
+    "request",
+    "request_uri",
+    "registration",
+    "dpop_jkt",
+];
+
 /// Validates everything that does not depend on other files.
 pub(super) fn validate(settings: &Settings, report: &mut ErrorSink<'_>) {
     let access = &settings.access;
@@ -270,6 +287,22 @@ fn validate_login(login: &LoginSettings, settings: &Settings, report: &mut Secti
             "a session would expire before it may be idle".to_owned(),
             "write at least `idle`, which must be longer than zero",
         );
+    }
+    if login.revalidate_within.is_zero() {
+        report(
+            &["revalidateWithin"],
+            "every session would be rejected at once".to_owned(),
+            "write a time such as `1h`, or leave the key out",
+        );
+    }
+    for name in login.authorization_parameters.keys() {
+        if name.is_empty() || OWN_PARAMETERS.contains(&name.as_str()) {
+            report(
+                &["authorizationParameters", name],
+                format!("`{name}` cannot be set: logins depend on it"),
+                "remove it; `scope` is set by `scopes`",
+            );
+        }
     }
     url(&login.github.url, &["github", "url"], report);
     url(&login.github.api_url, &["github", "apiUrl"], report);

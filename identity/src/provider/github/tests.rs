@@ -33,16 +33,16 @@ async fn start(token: Value) -> (Github, Asked) {
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });
-    let settings = GithubSettings {
-        api_url: format!("{url}/api/v3/"),
-        url: format!("{url}/"),
-        certificate_authorities: None,
-    };
+    let login = json!({
+        "issuer": "github", "clientId": "app",
+        "github": { "apiUrl": format!("{url}/api/v3/"), "url": format!("{url}/") },
+    });
+    let login: LoginSettings = serde_json::from_value(login).unwrap();
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), "shh\n").unwrap();
     let registration =
         Registration { id: "app".to_owned(), secret_file: Some(secret.keep().unwrap().1) };
-    (Github::new(&settings, registration).unwrap(), asked)
+    (Github::new(&login, registration).unwrap(), asked)
 }
 
 async fn answer(request: Request<Incoming>, asked: &Asked, token: Value) -> Response<Full<Bytes>> {
