@@ -71,8 +71,11 @@ pub struct Authenticated {
     pub caller: Caller,
     /// Whether the bearer token is of a configured issuer, valid or not.
     pub token: bool,
-    /// The session, if a valid one was presented.
+    /// The session, if a valid one was presented; it identifies the user only if the provider
+    /// confirmed them recently enough.
     pub session: Option<Arc<Session>>,
+    /// When the portal must have the provider confirm the session's user, by a navigation.
+    pub revalidate_at: Option<SystemTime>,
     /// Why the first invalid credential was rejected.
     pub rejected: Option<Rejected>,
 }
@@ -238,11 +241,18 @@ impl Authenticator {
             found.add_first(self.client_keys.load().find(key, now));
         }
         if let (Some(sessions), Some(value)) = (&self.sessions, presented.session) {
-            let login = sessions.find(host, value, now);
-            found.session = login.as_ref().ok().map(|(_, session)| Arc::clone(session));
+            let session = sessions.find(host, value, now);
             // Other credentials take precedence: the session only identifies the portal's own
             // client.
-            found.add(login.map(|(caller, _)| caller));
+            found.add(
+                session
+                    .as_ref()
+                    .map_err(|rejected| *rejected)
+                    .and_then(|session| sessions.caller(session, now)),
+            );
+            found.revalidate_at =
+                session.as_ref().ok().map(|session| sessions.revalidate_at(session));
+            found.session = session.ok();
         }
         Ok(found)
     }

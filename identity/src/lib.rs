@@ -39,6 +39,7 @@ pub mod header_text;
 pub mod introspection;
 pub mod issuers;
 pub mod keys;
+mod log_limiter;
 pub mod outbound;
 pub mod page;
 pub mod person;

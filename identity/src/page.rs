@@ -3,7 +3,10 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+static CROSS_ORIGIN_OPENER_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-opener-policy");
 
 const STYLE: &str = include_str!("page/style.css");
 
@@ -28,6 +31,13 @@ pub fn content_security_policy(forms: &str) -> HeaderValue {
     );
     HeaderValue::try_from(policy)
         .unwrap_or(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"))
+}
+
+/// Adds the fields that keep the URL of a page or redirect from other pages: no `Referer` is sent
+/// from it, and a page that opened it in a window loses the reference to that window (HTML §7.1.3).
+pub fn isolate(headers: &mut HeaderMap) {
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(&CROSS_ORIGIN_OPENER_POLICY, HeaderValue::from_static("same-origin"));
 }
 
 /// Escapes text for HTML text and quoted attribute values.

@@ -28,6 +28,9 @@ pub enum NoUser {
     NoEvidence,
 }
 
+/// Maximum number of groups that are read at a login, of which those that matter most are kept.
+const MAX_LOGIN_GROUPS: usize = 8 * 1024;
+
 /// Claims with the client that a token was issued to.
 const CLIENTS: [&str; 6] = ["azp", "client_id", "clientId", "cid", "appid", "app_id"];
 
@@ -81,7 +84,7 @@ const PROGRAM_NAMES: [(&str, &str); 8] = [
 /// # Errors
 /// It identifies no person, or lacks a name.
 pub(super) fn of_bearer(claims: &Claims, issuer: &IssuerSettings) -> Result<User, NoUser> {
-    let user = of_login(claims, issuer)?;
+    let user = user(claims, issuer, MAX_GROUPS)?;
     if has_evidence(claims, issuer.user_evidence.as_deref()) {
         Ok(user)
     } else {
@@ -94,6 +97,10 @@ pub(super) fn of_bearer(claims: &Claims, issuer: &IssuerSettings) -> Result<User
 /// # Errors
 /// It is a program's token, or lacks a name.
 pub fn of_login(claims: &Claims, issuer: &IssuerSettings) -> Result<User, NoUser> {
+    user(claims, issuer, MAX_LOGIN_GROUPS)
+}
+
+fn user(claims: &Claims, issuer: &IssuerSettings, max_groups: usize) -> Result<User, NoUser> {
     let subject = claims.text("sub").ok_or(NoUser::Unnamed)?;
     let email = verified_email(claims);
     let name = match issuer.user_claim.as_str() {
@@ -109,7 +116,7 @@ pub fn of_login(claims: &Claims, issuer: &IssuerSettings) -> Result<User, NoUser
         name: prefixed(name),
         email: email.map(Into::into),
         preferred_username: claims.text("preferred_username").map(Into::into),
-        groups: claims.texts(&issuer.group_claim).take(MAX_GROUPS).map(prefixed).collect(),
+        groups: claims.texts(&issuer.group_claim).take(max_groups).map(prefixed).collect(),
         issuer: issuer.name.as_str().into(),
         subject: subject.into(),
     })

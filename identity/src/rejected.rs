@@ -33,6 +33,8 @@ pub enum Rejected {
     UnknownClientKey,
     /// The session cannot be opened, has expired, or was revoked.
     Session,
+    /// The provider has not confirmed the session's user recently enough.
+    SessionUnconfirmed,
     /// Its issuer did not answer.
     Unanswered,
 }
@@ -57,6 +59,7 @@ impl Rejected {
             Self::Audience => "audience",
             Self::UnknownClientKey => "unknown_client_key",
             Self::Session => "session",
+            Self::SessionUnconfirmed => "session_unconfirmed",
             Self::Unanswered => "unanswered",
         }
     }

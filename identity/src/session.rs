@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 pub use self::revocation_publisher::{Counts, RevocationQueue};
 pub use self::revocations::{Revocations, Revoked};
 pub use self::sealer::{Purpose, Sealer};
-use crate::caller::User;
+use crate::caller::{MAX_GROUPS, User};
 
 /// How often the provider is asked to confirm a user.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
@@ -63,8 +63,14 @@ pub struct Session {
     pub expires_at: u64,
     /// Last use, to a tenth of the idle time.
     pub renewed_at: u64,
-    /// When the provider last confirmed the user.
+    /// When the portal was last asked to confirm the user, whether it could or not.
     pub asked_at: u64,
+    /// When the provider last confirmed the user.
+    #[serde(default)]
+    pub confirmed_at: u64,
+    /// When the provider was last found to be unavailable, after it had confirmed the user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unavailable_at: Option<u64>,
 }
 
 /// A random identifier of 128 bits, known to the browser and the gateway alone.
@@ -92,6 +98,8 @@ pub struct Sessions {
     queue: Option<RevocationQueue>,
     idle: Duration,
     absolute: Duration,
+    revalidate_within: Duration,
+    stale_if_error: Duration,
 }
 
 // === impl Sessions ===
@@ -108,6 +116,8 @@ impl Sessions {
             queue,
             idle: settings.idle,
             absolute: settings.absolute,
+            revalidate_within: settings.revalidate_within,
+            stale_if_error: settings.stale_if_error,
         })
     }
 
@@ -131,11 +141,12 @@ impl Sessions {
     }
 
     /// Revokes sessions that began until now: here at once, and on other replicas by the publisher,
-    /// for which this waits up to a second.
-    pub async fn revoke(&self, whose: Revoked<'_>, now: SystemTime) {
+    /// for which this waits up to a second. Returns whether other replicas can know of it.
+    pub async fn revoke(&self, whose: Revoked<'_>, now: SystemTime) -> bool {
         let revocation = self.revocations.revoke(whose, now);
-        if let Some(queue) = &self.queue {
-            queue.publish(revocation).await;
+        match &self.queue {
+            Some(queue) => queue.publish(revocation).await,
+            None => true,
         }
     }
 
@@ -144,13 +155,16 @@ impl Sessions {
         self.absolute
     }
 
-    /// Begins a session. Groups that do not fit are left out, which can only remove permissions.
+    /// Begins a session. It may be too large for a cookie: see [`fitted`](Session::fitted).
+    ///
+    /// # Errors
+    /// The system returned no random numbers.
     pub fn begin(
         &self,
         user: User,
         provider_session: Option<Box<str>>,
         now: SystemTime,
-    ) -> Result<Session, BeginError> {
+    ) -> Result<Session, NoRandomness> {
         let now = seconds(now);
         let expires_at = now.saturating_add(self.absolute.as_secs());
         let id = Id::random()?;
@@ -162,8 +176,44 @@ impl Sessions {
             expires_at,
             renewed_at: now,
             asked_at: now,
+            confirmed_at: now,
+            unavailable_at: None,
         };
-        Ok(session.fitted()?)
+        Ok(session)
+    }
+
+    /// Whether the provider is due to confirm the user, when the user navigates.
+    pub fn is_stale(&self, session: &Session, now: SystemTime) -> bool {
+        self.revalidate_at(session) <= now
+    }
+
+    /// Returns when a navigation asks the provider: some time after it was last asked, or at once if
+    /// its last word is too old.
+    pub fn revalidate_at(&self, session: &Session) -> SystemTime {
+        let interval = REFRESH_INTERVAL.min(self.revalidate_within);
+        let asked = UNIX_EPOCH + Duration::from_secs(session.asked_at);
+        (asked + interval).min(self.trusted_until(session))
+    }
+
+    /// Whether the provider confirmed the user recently enough. A session that is not trusted is
+    /// still good for a navigation to the portal.
+    pub fn is_trusted(&self, session: &Session, now: SystemTime) -> bool {
+        now < self.trusted_until(session)
+    }
+
+    /// Returns when the provider's last word is too old: some time after it confirmed the user; or,
+    /// if it was unavailable since, after that, within limits.
+    fn trusted_until(&self, session: &Session) -> SystemTime {
+        let within = self.revalidate_within.as_secs();
+        let confirmed = session.confirmed_at.saturating_add(within);
+        let latest = confirmed.saturating_add(self.stale_if_error.as_secs());
+        let excused = session.unavailable_at.map_or(0, |at| at.saturating_add(within).min(latest));
+        UNIX_EPOCH + Duration::from_secs(confirmed.max(excused))
+    }
+
+    /// Returns when requests with this session must be authorized again.
+    pub fn accepted_until(&self, session: &Session) -> SystemTime {
+        self.until(session).min(self.trusted_until(session))
     }
 
     /// Opens the session in a cookie of this host, if it is valid now.
@@ -221,45 +271,34 @@ impl Sessions {
     }
 }
 
-/// Why a session could not begin.
-#[derive(Debug, thiserror::Error)]
-pub enum BeginError {
-    /// It does not fit into a cookie.
-    #[error(transparent)]
-    Oversized(#[from] Oversized),
-    /// The system returned no random numbers.
-    #[error(transparent)]
-    NoRandomness(#[from] NoRandomness),
-}
-
 // === impl Session ===
 
 impl Session {
-    /// Whether the provider is due to confirm the user.
-    pub fn is_stale(&self, now: SystemTime) -> bool {
-        seconds(now).saturating_sub(self.asked_at) >= REFRESH_INTERVAL.as_secs()
-    }
-
-    /// Keeps as many groups as fit into a cookie.
-    pub fn fitted(mut self) -> Result<Self, Oversized> {
+    /// Keeps as many groups as fit into a cookie, which can only remove permissions. If some do not
+    /// fit, `arrange` puts the most important ones first.
+    ///
+    /// # Errors
+    /// The user does not fit, even without groups.
+    pub fn fitted(mut self, arrange: impl FnOnce(&mut Vec<Box<str>>)) -> Result<Self, Oversized> {
         let mut user = Arc::unwrap_or_clone(self.user);
-        let groups = std::mem::take(&mut user.groups);
+        let mut groups = Vec::from(std::mem::take(&mut user.groups));
         self.user = Arc::new(user);
-        let mut left = MAX_OCTETS.checked_sub(length(&self)).ok_or(Oversized)?;
+        let left = MAX_OCTETS.checked_sub(length(&self)).ok_or(Oversized)?;
         let given = groups.len();
-        let mut kept = Vec::with_capacity(given);
-        for group in groups {
-            // The quotation marks are counted, the comma is not.
-            match left.checked_sub(length(&group) + 1) {
-                Some(rest) => left = rest,
-                None => break,
-            }
-            kept.push(group);
+        if groups.iter().map(|group| size(group)).sum::<usize>() > left || given > MAX_GROUPS {
+            arrange(&mut groups);
+            let mut used = 0;
+            groups.truncate(MAX_GROUPS);
+            groups.retain(|group| {
+                let is_kept = used + size(group) <= left;
+                used += if is_kept { size(group) } else { 0 };
+                is_kept
+            });
         }
-        if kept.len() < given {
-            tracing::warn!(user = %self.user.name, given, kept = kept.len(), "left out groups of a user: they do not fit into the session cookie");
+        if groups.len() < given {
+            tracing::warn!(user = %self.user.name, given, kept = groups.len(), "left out groups of a user: they do not fit into the session cookie");
         }
-        self.user = Arc::new(User { groups: kept.into(), ..Arc::unwrap_or_clone(self.user) });
+        self.user = Arc::new(User { groups: groups.into(), ..Arc::unwrap_or_clone(self.user) });
         Ok(self)
     }
 }
@@ -292,6 +331,11 @@ pub fn random_text<const N: usize>() -> Result<String, NoRandomness> {
     let mut octets = [0_u8; N];
     rand::fill(&mut octets).map_err(|_| NoRandomness)?;
     Ok(URL_SAFE_NO_PAD.encode(octets))
+}
+
+/// Size of a group in a session: its quotation marks count as much as they do, the comma too.
+fn size(group: &str) -> usize {
+    length(&group) + 1
 }
 
 /// Length in JSON.

@@ -50,13 +50,13 @@ impl SessionAuthenticator {
         self.sessions.revocations.generation() + self.sessions.sealer.generation()
     }
 
-    /// Returns the caller of a session cookie of this host.
+    /// Returns the session of a cookie of this host, trusted or not.
     pub(super) fn find(
         &self,
         host: &str,
         value: &str,
         now: SystemTime,
-    ) -> Result<(Caller, Arc<Session>), Rejected> {
+    ) -> Result<Arc<Session>, Rejected> {
         let fingerprint =
             self.fingerprints.of("session", &[host, value]).ok_or(Rejected::Session)?;
         // Read before the lookups that they stand for: a later change causes another lookup.
@@ -87,15 +87,27 @@ impl SessionAuthenticator {
                 session
             }
         };
-        let until = Some(self.sessions.until(&session));
-        Ok((
-            Caller {
-                application: Some(Arc::clone(&self.application)),
-                user: Some(Arc::clone(&session.user)),
-                until,
-            },
-            session,
-        ))
+        Ok(session)
+    }
+
+    /// Returns the caller of a session.
+    ///
+    /// # Errors
+    /// The provider has not confirmed the user recently enough.
+    pub(super) fn caller(&self, session: &Session, now: SystemTime) -> Result<Caller, Rejected> {
+        if !self.sessions.is_trusted(session, now) {
+            return Err(Rejected::SessionUnconfirmed);
+        }
+        Ok(Caller {
+            application: Some(Arc::clone(&self.application)),
+            user: Some(Arc::clone(&session.user)),
+            until: Some(self.sessions.accepted_until(session)),
+        })
+    }
+
+    /// Returns when the portal must have the provider confirm the user.
+    pub(super) fn revalidate_at(&self, session: &Session) -> SystemTime {
+        self.sessions.revalidate_at(session)
     }
 
     /// Returns the `Set-Cookie` that renews a session in use; `None` while that is not due.

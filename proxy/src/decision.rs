@@ -116,8 +116,7 @@ impl Undecided<'_> {
     /// not see get the same decision, after the same work.
     pub(crate) fn decide(self, caller: Rc<CachedCaller>, trace: &mut impl Trace) -> Decision {
         let Arrived { request, listener, tls, at } = self.arrived;
-        let session = caller.authenticated.session.as_deref();
-        if let Some(location) = revalidation::redirect(request, session, at) {
+        if let Some(location) = revalidation::redirect(request, &caller.authenticated, at) {
             return Decision::Revalidate(location);
         }
         let snapshot = self.live.snapshot.load();

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use portcullis_identity::page::content_security_policy;
+use portcullis_identity::page::{content_security_policy, isolate};
 
 use self::accept::Format;
 use crate::exchange::{Refusal, RequestHead, ResponseHead};
@@ -80,13 +80,23 @@ pub(crate) fn refusal(refusal: &Refusal, context: &ReplyContext<'_>) -> (Respons
     error(refusal.status, context)
 }
 
-/// Creates a redirect.
+/// Creates a redirect. The page that it leads to may see who opened it.
 pub(crate) fn redirect(
     status: StatusCode,
     location: HeaderValue,
     context: &ReplyContext<'_>,
 ) -> (ResponseHead, Bytes) {
-    let mut reply = page(status, context, None);
+    let mut reply = unisolated_page(status, context, None);
+    reply.0.headers.insert(header::LOCATION, location);
+    reply
+}
+
+/// Creates a redirect in a login.
+pub(crate) fn portal_redirect(
+    location: HeaderValue,
+    context: &ReplyContext<'_>,
+) -> (ResponseHead, Bytes) {
+    let mut reply = page(StatusCode::SEE_OTHER, context, None);
     reply.0.headers.insert(header::LOCATION, location);
     reply
 }
@@ -129,7 +139,18 @@ pub(crate) fn document(json: Bytes, context: &ReplyContext<'_>) -> (ResponseHead
     )
 }
 
+/// Creates a page whose URL other pages do not learn, because it may have a code.
 fn page(
+    status: StatusCode,
+    context: &ReplyContext<'_>,
+    return_to: Option<&str>,
+) -> (ResponseHead, Bytes) {
+    let mut reply = unisolated_page(status, context, return_to);
+    isolate(&mut reply.0.headers);
+    reply
+}
+
+fn unisolated_page(
     status: StatusCode,
     context: &ReplyContext<'_>,
     return_to: Option<&str>,
@@ -140,7 +161,7 @@ fn page(
         .as_ref()
         .map_or(Format::Text, |accept| accept::format(accept.as_bytes()));
     let body = Bytes::from(body::render(status, format, context.id.as_str(), return_to));
-    let mut headers = HeaderMap::with_capacity(8);
+    let mut headers = HeaderMap::with_capacity(10);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

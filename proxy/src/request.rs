@@ -69,7 +69,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
         Decision::Forward(admitted) => admitted,
         Decision::Denied(denied) => return call.deny(&denied, &request, respond),
         Decision::Revalidate(location) => {
-            return call.redirect(StatusCode::SEE_OTHER, location, &request, None, respond);
+            return call.redirect_to_portal(location, &request, respond);
         }
         Decision::Redirect(Admitted { routed, .. }, status, location) => {
             return call.redirect(status, location, &request, Some(&routed), respond);

@@ -64,6 +64,12 @@ impl NamePattern {
         }
     }
 
+    /// Returns the name if the pattern has no `*`.
+    #[must_use]
+    pub fn exact(&self) -> Option<&str> {
+        (self.kind == NamePatternKind::Exact).then_some(&self.text)
+    }
+
     /// Whether `name` matches.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {

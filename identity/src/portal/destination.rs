@@ -6,8 +6,17 @@ use portcullis_config::snapshot::Snapshot;
 use super::portal_origin::PortalOrigin;
 use crate::caller::{User, is_granted};
 
-/// Maximum length of a destination in octets; a longer one is replaced by the portal's first page.
-const MAX: usize = 1024;
+/// Maximum length of the path and query of a destination, in octets. Sealed into `state` it makes a
+/// URL of 6 KB, of the 8 KB that providers accept.
+const MAX: usize = 4096;
+
+/// Why a text is not a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unusable {
+    /// It would be one if it were shorter.
+    TooLong,
+    Invalid,
+}
 
 /// A path on a host that browsers reach by HTTPS on the gateway's port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +31,16 @@ pub(super) struct Destination {
 impl Destination {
     /// Parses an `https` URL. It is always rebuilt from its parts, so the browser goes where this
     /// parser understood it to.
-    pub(super) fn parse(url: &str, origin: &PortalOrigin) -> Option<Self> {
-        let rest = url.strip_prefix("https://").filter(|_| url.len() <= MAX)?;
+    ///
+    /// # Errors
+    /// It is too long, or not a URL of the gateway.
+    pub(super) fn parse(url: &str, origin: &PortalOrigin) -> Result<Self, Unusable> {
+        let (host, path) = Self::split(url, origin).ok_or(Unusable::Invalid)?;
+        Ok(Self { host: host.as_str().into(), path: local(path)?.into() })
+    }
+
+    fn split<'u>(url: &'u str, origin: &PortalOrigin) -> Option<(Hostname, &'u str)> {
+        let rest = url.strip_prefix("https://")?;
         let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at_checked(end)?;
         let (host, port) = match authority.split_once(':') {
@@ -32,13 +49,7 @@ impl Destination {
         };
         let host: Hostname =
             host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase().parse().ok()?;
-        if !origin.is_port(port) {
-            return None;
-        }
-        Some(Self {
-            host: host.as_str().into(),
-            path: local(if path.is_empty() { "/" } else { path })?.into(),
-        })
+        origin.is_port(port).then_some((host, if path.is_empty() { "/" } else { path }))
     }
 
     /// Whether a user may be redirected there: anywhere in the zone, whether it exists or not, and
@@ -66,10 +77,16 @@ fn decimal_port(text: &str) -> Option<u16> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// Returns a path with its query, if it is printable ASCII without a fragment.
-pub(super) fn local(path: &str) -> Option<&str> {
+/// Returns a path with its query, if it is printable ASCII without a fragment, and not too long.
+pub(super) fn local(path: &str) -> Result<&str, Unusable> {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#');
-    (path.starts_with('/') && path.len() <= MAX && path.bytes().all(is_plain)).then_some(path)
+    if !path.starts_with('/') || !path.bytes().all(is_plain) {
+        Err(Unusable::Invalid)
+    } else if path.len() > MAX {
+        Err(Unusable::TooLong)
+    } else {
+        Ok(path)
+    }
 }
 
 #[cfg(test)]
@@ -79,7 +96,7 @@ mod tests {
     use crate::session::testing::user;
 
     fn read(url: &str) -> Option<(String, String)> {
-        Destination::parse(url, &portal_origin()).map(|to| (to.host.into(), to.path.into()))
+        Destination::parse(url, &portal_origin()).ok().map(|to| (to.host.into(), to.path.into()))
     }
 
     #[test]
@@ -127,7 +144,17 @@ mod tests {
         ] {
             assert_eq!(read(url), None, "{url:?}");
         }
-        assert_eq!(read(&format!("https://shop.apps.example.com:8443/{}", "a".repeat(MAX))), None);
+    }
+
+    #[test]
+    fn a_url_that_is_too_long_is_reported_as_such() {
+        let parse = |path: &str| {
+            let url = format!("https://shop.apps.example.com:8443{path}");
+            Destination::parse(&url, &portal_origin()).map(drop)
+        };
+        assert_eq!(parse(&format!("/{}", "a".repeat(MAX - 1))), Ok(()));
+        assert_eq!(parse(&format!("/{}", "a".repeat(MAX))), Err(Unusable::TooLong));
+        assert_eq!(parse(&format!("/#{}", "a".repeat(MAX))), Err(Unusable::Invalid));
     }
 
     #[test]

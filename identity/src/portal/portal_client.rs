@@ -6,7 +6,6 @@ use std::time::SystemTime;
 use tokio::sync::oneshot;
 
 use super::{Portal, PortalRequest, Reply};
-use crate::client_network::ClientNetwork;
 use crate::fair_queue::{Class, Counts, FairQueue, Full, Limits, Queued};
 
 /// Queued and concurrent requests (a quarter for one client): some wait for the provider.
@@ -32,23 +31,20 @@ impl PortalClient {
         Self { queue: FairQueue::new("portal", LIMITS) }
     }
 
-    /// Sends a request of a client to the portal; `None` stands for the hidden answer.
+    /// Sends a request to the portal; `None` stands for the hidden answer.
     ///
     /// # Errors
     /// The queue is full.
-    pub async fn send(
-        &self,
-        client: ClientNetwork,
-        request: PortalRequest,
-    ) -> Result<Option<Reply>, Full> {
+    pub async fn send(&self, request: PortalRequest) -> Result<Option<Reply>, Full> {
         let (reply, answered) = oneshot::channel();
-        self.queue.push(Class::Anonymous, client, PendingRequest { request, reply })?;
+        self.queue.push(Class::Anonymous, request.client, PendingRequest { request, reply })?;
         // The request was displaced by another client's.
         answered.await.map_err(|_| Full)
     }
 
     /// Serves requests forever: a task of the control plane.
     pub async fn serve(&self, portal: Arc<Portal>) {
+        let serving = Arc::clone(&portal);
         let respond = |PendingRequest { request, reply }: PendingRequest| {
             let portal = Arc::clone(&portal);
             async move {
@@ -56,12 +52,12 @@ impl PortalClient {
                 let _ = reply.send(portal.respond(&request, SystemTime::now()).await);
             }
         };
-        self.queue.serve(respond).await;
+        tokio::join!(self.queue.serve(respond), serving.slots.serve());
     }
 
-    /// Returns the counters of the queue, for metrics.
-    pub fn counts(&self) -> &Arc<Counts> {
-        self.queue.counts()
+    /// Returns the counters of the queues, for metrics.
+    pub fn queues<'q>(&'q self, portal: &'q Portal) -> [&'q Arc<Counts>; 2] {
+        [self.queue.counts(), portal.slots.counts()]
     }
 }
 

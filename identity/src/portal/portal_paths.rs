@@ -24,6 +24,20 @@ impl PortalPaths {
         self.0.is_portal(host) || handoff::is_everywhere(path)
     }
 
+    /// Returns where to redirect a request that cannot be served, if its URL has a code, which must
+    /// not become the URL of a page.
+    #[must_use]
+    pub fn without_code(&self, host: &str, path: &str, query: &str) -> Option<&'static str> {
+        match path {
+            _ if query.is_empty() => None,
+            "/callback" | handoff::HANDOFF if self.0.is_portal(host) => {
+                Some("/sign-in-failed?why=begun_elsewhere")
+            }
+            handoff::SESSION => Some(handoff::SESSION),
+            _ => None,
+        }
+    }
+
     /// Returns what the portal does with a request and its status, as far as that does not depend
     /// on cookies and the provider; `None` if it is not for the portal.
     #[must_use]
@@ -32,7 +46,9 @@ impl PortalPaths {
             return Some(match path {
                 "/" | "/logout" => ("the login portal responds", 200),
                 "/login" => ("the portal redirects users without a session to the provider", 303),
-                "/callback" | "/backchannel-logout" => {
+                "/callback" => ("the provider redirects users here, who are redirected on", 303),
+                handoff::HANDOFF => ("hosts redirect users here, who are redirected on", 303),
+                "/backchannel-logout" => {
                     ("the portal accepts only requests from the provider here", 400)
                 }
                 _ => ("the portal has no such page", 404),
@@ -42,7 +58,7 @@ impl PortalPaths {
             handoff::LOGIN => Some(("on every host, logins start here", 303)),
             handoff::SESSION => Some((
                 "on every host, logins end here with a code of the portal; without one the \
-                 response is the hidden answer",
+                 response is the hidden answer, and with an invalid one a redirect to it",
                 404,
             )),
             _ => None,

@@ -3,15 +3,13 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::pages;
 use crate::page;
 
 static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> =
     LazyLock::new(|| page::content_security_policy("'self'"));
-static CROSS_ORIGIN_OPENER_POLICY: HeaderName =
-    HeaderName::from_static("cross-origin-opener-policy");
 
 /// A reply of the portal; the sender adds `Date`.
 #[derive(Debug)]
@@ -33,8 +31,7 @@ impl Reply {
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        // Codes and states are in URLs.
-        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        page::isolate(&mut headers);
         Self { status, headers, body: Bytes::new(), outcome: None }
     }
 
@@ -44,7 +41,6 @@ impl Reply {
             .headers
             .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
         reply.headers.insert(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY.clone());
-        reply.headers.insert(&CROSS_ORIGIN_OPENER_POLICY, HeaderValue::from_static("same-origin"));
         Self { body: html.into(), ..reply }
     }
 
@@ -68,11 +64,11 @@ impl Reply {
         reply
     }
 
-    /// The error response of OpenID Connect Back-Channel Logout 1.0 §2.8.
-    pub(super) fn bad_logout() -> Self {
+    /// The error response of OpenID Connect Back-Channel Logout 1.0 §2.8, with an error code.
+    pub(super) fn bad_logout(error: &'static str) -> Self {
         let mut reply = Self::empty(StatusCode::BAD_REQUEST);
         reply.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Self { body: Bytes::from_static(b"{\"error\":\"invalid_request\"}\n"), ..reply }
+        Self { body: format!("{{\"error\":\"{error}\"}}\n").into(), ..reply }
     }
 
     /// Sets the outcome of a login.

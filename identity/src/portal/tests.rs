@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
@@ -20,8 +21,14 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::fair_queue;
+use crate::fair_queue::{self, Class};
+use crate::session::Revoked;
 use crate::session::testing::at;
+
+mod handoff;
+mod logout;
+mod providers;
+mod revalidation;
 
 pub(super) const SHOP: &str = "shop.apps.example.com";
 pub(super) const PORTAL_HOST: &str = "login.apps.example.com";
@@ -41,17 +48,26 @@ struct Fake {
     key: EcdsaKeyPair,
     /// The response of the token endpoint.
     answer: Mutex<(u16, Value)>,
+    /// Members that replace those of the discovery document.
+    changed: Value,
+    /// The response of the userinfo endpoint.
+    userinfo: Mutex<(u16, Value)>,
+    /// Whether it responds to everything with an error.
+    is_down: AtomicBool,
     /// The requests that it received.
     asked: Mutex<Vec<HashMap<String, String>>>,
 }
 
 impl Fake {
-    async fn start() -> Arc<Self> {
+    async fn start(changed: Value) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let fake = Arc::new(Self {
             url: format!("http://{}", listener.local_addr().unwrap()),
             key: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
             answer: Mutex::new((500, json!({}))),
+            changed,
+            userinfo: Mutex::new((200, json!({}))),
+            is_down: AtomicBool::new(false),
             asked: Mutex::default(),
         });
         let served = Arc::clone(&fake);
@@ -72,8 +88,10 @@ impl Fake {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let (status, answer) = match head.uri.path() {
+            _ if self.is_down.load(Ordering::Relaxed) => (503, json!({})),
             "/.well-known/openid-configuration" => (200, self.discovery()),
             "/keys" => (200, self.keys()),
+            "/userinfo" => self.userinfo.lock().unwrap().clone(),
             _ => {
                 self.asked.lock().unwrap().push(parameters(&body));
                 self.answer.lock().unwrap().clone()
@@ -84,13 +102,17 @@ impl Fake {
 
     fn discovery(&self) -> Value {
         let url = &self.url;
-        json!({
+        let mut discovery = json!({
             "issuer": url,
             "jwks_uri": format!("{url}/keys"),
             "authorization_endpoint": format!("{url}/authorize"),
             "token_endpoint": format!("{url}/token"),
+            "userinfo_endpoint": format!("{url}/userinfo"),
             "end_session_endpoint": format!("{url}/end?a=b"),
-        })
+            "scopes_supported": ["openid", "email", "profile", "offline_access"],
+        });
+        merge(&mut discovery, &self.changed);
+        discovery
     }
 
     fn keys(&self) -> Value {
@@ -113,10 +135,16 @@ impl Fake {
             "iss": self.url, "aud": "portcullis", "sub": "7", "exp": NOW + 300, "iat": NOW, "sid": "s1",
             "email": "ann@example.com", "email_verified": true, "groups": ["ops"],
         });
-        for (name, value) in changes.as_object().unwrap() {
-            claims[name] = value.clone();
+        merge(&mut claims, changes);
+        self.returns_claims(refresh_token, &claims);
+    }
+
+    /// Sets the response to an ID token with these claims, without a refresh token if it is empty.
+    fn returns_claims(&self, refresh_token: &str, claims: &Value) {
+        let mut answer = json!({"id_token": self.sign("JWT", claims), "access_token": "a"});
+        if !refresh_token.is_empty() {
+            answer["refresh_token"] = json!(refresh_token);
         }
-        let answer = json!({"id_token": self.sign("JWT", &claims), "access_token": "a", "refresh_token": refresh_token});
         *self.answer.lock().unwrap() = (200, answer);
     }
 
@@ -142,16 +170,23 @@ struct Trip {
 
 impl Trip {
     async fn start() -> Self {
-        let fake = Fake::start().await;
-        let settings: Settings = serde_json::from_value(json!({
+        Self::with(json!({}), json!({}), json!({})).await
+    }
+
+    /// With changed settings of the login and the issuer, and another discovery document.
+    async fn with(login: Value, issuer: Value, discovery: Value) -> Self {
+        let fake = Fake::start(discovery).await;
+        let mut settings = json!({
             "zone": "apps.example.com",
             "source": {"directory": "."},
             "access": {
                 "issuers": [{"name": "corp", "issuer": fake.url, "audiences": ["others"]}],
                 "login": {"issuer": "corp", "clientId": "portcullis", "port": 8443, "idle": "1h", "absolute": "8h"},
             },
-        }))
-        .unwrap();
+        });
+        merge(&mut settings["access"]["login"], &login);
+        merge(&mut settings["access"]["issuers"][0], &issuer);
+        let settings: Settings = serde_json::from_value(settings).unwrap();
         let login = settings.access.login.clone().unwrap();
         let sessions = Arc::new(Sessions::new(&login, None).unwrap());
         let authenticator =
@@ -159,6 +194,8 @@ impl Trip {
         authenticator.issuers()[0].load(fake.keys().to_string().as_bytes()).unwrap();
         let portal =
             Portal::new(&settings, &login, &authenticator, sessions, Arc::default()).unwrap();
+        let slots = portal.slots.clone();
+        tokio::spawn(async move { slots.serve().await });
         Self { fake, portal, jar: BTreeMap::new() }
     }
 
@@ -178,6 +215,7 @@ impl Trip {
             HeaderValue::from_static("application/x-www-form-urlencoded"),
         );
         PortalRequest {
+            client: client(1),
             method,
             host: host.into(),
             path: uri.path().into(),
@@ -226,9 +264,29 @@ impl Trip {
     }
 
     async fn callback(&mut self, state: &str, further: &str) -> Reply {
-        self.get(&format!("https://{PORTAL_HOST}:8443/callback?code=c&state={state}{further}"), NOW)
-            .await
-            .unwrap()
+        self.settled(&own(&format!("/callback?code=c&state={state}{further}")), NOW).await
+    }
+
+    /// The reply to a request; of a failed login, its page.
+    async fn settled(&mut self, url: &str, now: u64) -> Reply {
+        let reply = self.get(url, now).await.unwrap();
+        let to = location(&reply);
+        if to.contains(failure::PATH) { self.get(&to, now).await.unwrap() } else { reply }
+    }
+
+    /// Follows redirects up to a URL that contains `stop`; returns all URLs.
+    async fn follow(&mut self, url: &str, stop: &str, now: u64) -> Vec<String> {
+        let mut way = vec![url.to_owned()];
+        while !way.last().unwrap().contains(stop) {
+            assert!(way.len() < 20, "{way:?}");
+            let Some(reply) = self.get(&way.last().unwrap().clone(), now).await else { break };
+            let to = location(&reply);
+            if to.is_empty() {
+                break;
+            }
+            way.push(if to.starts_with('/') { format!("https://{SHOP}:8443{to}") } else { to });
+        }
+        way
     }
 
     async fn log_in(&mut self, refresh_token: &str) {
@@ -242,6 +300,17 @@ impl Trip {
     async fn is_signed_in(&mut self, now: u64) -> bool {
         let page = self.get(&own("/"), now).await.unwrap();
         String::from_utf8_lossy(&page.body).contains("Signed in as")
+    }
+}
+
+fn client(last: u8) -> ClientNetwork {
+    std::net::IpAddr::from([192, 0, 2, last]).into()
+}
+
+/// Replaces members of an object.
+fn merge(object: &mut Value, changes: &Value) {
+    for (name, value) in changes.as_object().unwrap() {
+        object[name] = value.clone();
     }
 }
 
@@ -331,9 +400,9 @@ async fn a_login_must_be_finished_in_ten_minutes_in_the_same_browser() {
     let sent = trip.begin(&own("/login")).await;
     trip.fake.returns("r", &json!({"nonce": sent["nonce"]}));
     let back = own(&format!("/callback?code=c&state={}", sent["state"]));
-    assert_eq!(trip.get(&back, NOW + 600).await.unwrap().status, StatusCode::BAD_REQUEST);
+    assert_eq!(trip.settled(&back, NOW + 600).await.status, StatusCode::BAD_REQUEST);
     let jar = std::mem::take(&mut trip.jar);
-    assert_eq!(trip.get(&back, NOW).await.unwrap().status, StatusCode::BAD_REQUEST);
+    assert_eq!(trip.settled(&back, NOW).await.status, StatusCode::BAD_REQUEST);
     assert_eq!(trip.fake.requests(), 0, "the code was not even used");
     trip.jar = jar;
     assert_eq!(trip.get(&back, NOW).await.unwrap().status, StatusCode::SEE_OTHER);
@@ -345,14 +414,11 @@ async fn a_code_is_valid_for_a_minute() {
     trip.log_in("r").await;
     let there = format!("https://{SHOP}:8443");
     for (after, holds) in [(59, true), (60, false)] {
-        let begun =
-            trip.get(&format!("{there}/.well-known/portcullis/login?to=/a"), NOW).await.unwrap();
-        let given = trip.get(&location(&begun), NOW).await.unwrap();
-        assert!(
-            location(&given).starts_with(&format!("{there}/.well-known/portcullis/session?code="))
-        );
-        let taken = trip.get(&location(&given), NOW + after).await;
-        assert_eq!(taken.as_ref().map(location), holds.then(|| format!("{there}/a")));
+        let begun = format!("{there}/.well-known/portcullis/login?to=/a");
+        let code = trip.follow(&begun, "/session?code=", NOW).await.pop().unwrap();
+        let taken = trip.get(&code, NOW + after).await.unwrap();
+        let to = if holds { format!("{there}/a") } else { super::handoff::SESSION.to_owned() };
+        assert_eq!(location(&taken), to);
     }
 }
 
@@ -360,14 +426,17 @@ async fn a_code_is_valid_for_a_minute() {
 async fn a_code_of_a_revoked_session_is_rejected() {
     let mut trip = Trip::start().await;
     trip.log_in("r").await;
-    let begun =
-        trip.get(&format!("https://{SHOP}:8443/.well-known/portcullis/login"), NOW).await.unwrap();
-    let given = trip.get(&location(&begun), NOW).await.unwrap();
+    let begun = format!("https://{SHOP}:8443/.well-known/portcullis/login");
+    let code = trip.follow(&begun, "/session?code=", NOW).await.pop().unwrap();
     trip.portal
         .sessions
         .revocations
         .revoke(Revoked::User { issuer: "corp", subject: "7" }, at(NOW));
-    assert!(trip.get(&location(&given), NOW).await.is_none());
+    let taken = trip.get(&code, NOW).await.unwrap();
+    assert!(
+        location(&taken) == super::handoff::SESSION
+            && trip.jar.keys().all(|(_, name)| name != "__Host-portcullis")
+    );
 }
 
 #[tokio::test]
@@ -523,7 +592,6 @@ async fn unknown_paths_get_the_hidden_answer() {
         own("/admin"),
         own("/.well-known/portcullis/session?code=x"),
         own("/.well-known/portcullis/login"),
-        format!("https://{SHOP}/.well-known/portcullis/session?code=x"),
         format!("https://{SHOP}/.well-known/portcullis/session"),
         format!("https://{SHOP}/.well-known/portcullis/login/"),
         format!("https://{SHOP}/login"),
@@ -542,8 +610,10 @@ async fn unknown_paths_get_the_hidden_answer() {
 async fn a_full_queue_rejects_at_once() {
     let trip = Trip::start().await;
     let portal_client = PortalClient::new();
-    let client = |last| std::net::IpAddr::from([192, 0, 2, last]).into();
-    let send = |last| portal_client.send(client(last), trip.request(Method::GET, &own("/"), ""));
+    let send = |last| {
+        let client = client(last);
+        portal_client.send(PortalRequest { client, ..trip.request(Method::GET, &own("/"), "") })
+    };
     let mut crowd: Vec<_> = (0..256).map(|_| Box::pin(send(1))).collect();
     assert!(crowd.iter_mut().all(|asked| asked.as_mut().now_or_never().is_none()));
     assert_eq!(send(1).await.unwrap_err(), fair_queue::Full);
@@ -564,28 +634,29 @@ async fn a_full_queue_rejects_at_once() {
 }
 
 #[tokio::test]
-async fn a_slow_provider_delays_only_logins() {
+async fn a_client_with_many_logins_delays_no_other_client() {
     let mut trip = Trip::start().await;
     trip.log_in("r").await;
-    let taken =
-        trip.portal.at_provider.acquire_many(u32::try_from(AT_PROVIDER).unwrap()).await.unwrap();
+    let acquire = |last| trip.portal.slots.acquire(Class::Anonymous, client(last));
+    let mut crowd = Vec::new();
+    for _ in 0..8 {
+        crowd.push(acquire(9).await.expect("a slot"));
+    }
+    let mut next = Box::pin(acquire(9));
+    assert!(next.as_mut().now_or_never().is_none(), "a quarter of them at most");
     let stranger = PortalRequest {
+        client: client(2),
         headers: HeaderMap::new(),
         ..trip.request(Method::GET, &own("/login"), "")
     };
-    assert_eq!(
-        trip.portal.respond(&stranger, at(NOW)).await.unwrap().status,
-        StatusCode::SERVICE_UNAVAILABLE
-    );
+    let status = async |request: &PortalRequest, now| {
+        trip.portal.respond(request, at(now)).await.unwrap().status
+    };
+    assert_eq!(status(&stranger, NOW).await, StatusCode::SEE_OTHER);
     trip.fake.returns("next", &json!({"exp": NOW + 3000}));
-    for path in ["/", "/login", "/logout"] {
-        let reply = trip
-            .portal
-            .respond(&trip.request(Method::GET, &own(path), ""), at(NOW + 400))
-            .await
-            .unwrap();
-        assert!(!reply.status.is_server_error(), "{path}");
-    }
+    let known = PortalRequest { client: client(9), ..trip.request(Method::GET, &own("/"), "") };
+    assert_eq!(status(&known, NOW + 400).await, StatusCode::OK);
     assert_eq!(trip.fake.requests(), 2, "sessions are still refreshed");
-    drop(taken);
+    crowd.pop();
+    assert!(next.await.is_some(), "slots are released");
 }

@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use super::NoRandomness;
 
 /// Maximum length of a sealed value, in octets.
-const MAX_VALUE: usize = 8 * 1024;
+const MAX_VALUE: usize = 12 * 1024;
 const NAME_LEN: usize = 4;
 
 /// The purpose of a sealed value.
@@ -39,6 +39,10 @@ pub enum Purpose {
     Browser,
     /// A login in progress, during the redirect to the provider.
     State,
+    /// The portal's intent to hand a session to a service's host.
+    Intent,
+    /// The proof of a browser at a service's host, on its way to the portal.
+    Ticket,
     /// A session on its way from the portal to a service's host.
     Code,
 }
@@ -69,6 +73,8 @@ impl Purpose {
             Self::Refresh => "refresh",
             Self::Browser => "browser",
             Self::State => "state",
+            Self::Intent => "intent",
+            Self::Ticket => "ticket",
             Self::Code => "code",
         }
     }
@@ -219,9 +225,15 @@ mod tests {
             Some("ann")
         );
         assert_eq!(open(&sealer, Purpose::Session, "crm.example.com", &value), None);
-        for purpose in
-            [Purpose::Portal, Purpose::Refresh, Purpose::Browser, Purpose::State, Purpose::Code]
-        {
+        for purpose in [
+            Purpose::Portal,
+            Purpose::Refresh,
+            Purpose::Browser,
+            Purpose::State,
+            Purpose::Intent,
+            Purpose::Ticket,
+            Purpose::Code,
+        ] {
             assert_eq!(open(&sealer, purpose, "shop.example.com", &value), None, "{purpose:?}");
         }
         assert!(!value.contains("ann"));

@@ -37,6 +37,8 @@ pub fn session(name: &str, issued_at: u64) -> Session {
         expires_at: issued_at + 1000,
         renewed_at: issued_at,
         asked_at: issued_at,
+        confirmed_at: issued_at,
+        unavailable_at: None,
     }
 }
 

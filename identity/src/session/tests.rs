@@ -41,13 +41,34 @@ fn groups_that_do_not_fit_into_a_cookie_are_left_out() {
     let sessions = sessions();
     let mut ann = user("ann");
     ann.groups = (0..1000).map(|number| format!("group-\"{number}\"").into_boxed_str()).collect();
-    let session = sessions.begin(ann.clone(), None, at(5000)).unwrap();
+    let begin = |user: &User| sessions.begin(user.clone(), None, at(5000)).unwrap();
+    let session = begin(&ann).fitted(|groups| groups.reverse()).unwrap();
     assert!((10..1000).contains(&session.user.groups.len()));
-    assert_eq!(session.user.groups.first(), ann.groups.first());
+    assert_eq!(session.user.groups.first(), ann.groups.last(), "the important ones are kept");
     let value = sessions.seal(Purpose::Session, &"a".repeat(253), &session, at(5000)).unwrap();
     assert!((3000..3584).contains(&value.len()), "{}", value.len());
+    let again = session.clone().fitted(|_| unreachable!("all fit")).unwrap();
+    assert_eq!(again, session);
     ann.name = "a".repeat(MAX_OCTETS).into();
-    assert!(sessions.begin(ann, None, at(5000)).is_err());
+    assert!(begin(&ann).fitted(|_| ()).is_err());
+}
+
+#[test]
+fn a_session_is_trusted_for_a_time_after_the_provider_confirmed_its_user() {
+    let settings = serde_json::json!({
+        "issuer": "corp", "clientId": "portcullis", "revalidateWithin": "1h", "staleIfError": "3h",
+    });
+    let sessions = Sessions::new(&serde_json::from_value(settings).unwrap(), None).unwrap();
+    let session = sessions.begin(user("ann"), None, at(0)).unwrap();
+    let holds = |session: &Session, now| sessions.is_trusted(session, at(now));
+    assert!(holds(&session, 3599) && !holds(&session, 3600));
+    assert_eq!(sessions.accepted_until(&session), at(3600), "streams end then too");
+    assert!(sessions.is_valid(&session, at(3600)), "but the portal knows it");
+    let away = |at| Session { unavailable_at: Some(at), ..session.clone() };
+    assert!(holds(&away(3600), 7199) && !holds(&away(3600), 7200));
+    assert!(holds(&away(14_000), 14_399) && !holds(&away(14_000), 14_400), "limited");
+    let used = Session { renewed_at: 3000, asked_at: 3000, ..session };
+    assert!(!holds(&used, 3600), "use does not extend it");
 }
 
 #[test]

@@ -76,6 +76,13 @@ impl LocalPaths {
         None
     }
 
+    /// Returns where to redirect a request that the portal cannot serve, if its URL has a code.
+    pub(crate) fn without_code(&self, request: &Request) -> Option<HeaderValue> {
+        let (host, target) = (request.authority.host.as_str(), &request.target);
+        let query = target.query().unwrap_or_default();
+        self.portal.as_ref()?.without_code(host, target.path(), query).map(HeaderValue::from_static)
+    }
+
     /// Returns what the portal does with a request and its status; `None` if it is not for the
     /// portal.
     pub(crate) fn preview_portal(&self, request: &Request) -> Option<(&'static str, u16)> {

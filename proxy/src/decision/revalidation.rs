@@ -3,8 +3,8 @@
 use std::time::SystemTime;
 
 use http::{HeaderName, HeaderValue, Method};
+use portcullis_identity::authenticator::Authenticated;
 use portcullis_identity::portal;
-use portcullis_identity::session::Session;
 
 use crate::normalize::Request;
 
@@ -12,13 +12,13 @@ static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 static SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// The redirect to the portal for a session that must be revalidated; `None` unless the request is
-/// a browser navigation, which returns after the redirect.
+/// a browser navigation, which returns after the redirect, to a path that is short enough for that.
 pub(super) fn redirect(
     request: &Request,
-    session: Option<&Session>,
+    authenticated: &Authenticated,
     now: SystemTime,
 ) -> Option<HeaderValue> {
-    if !session?.is_stale(now) {
+    if authenticated.revalidate_at? > now {
         return None;
     }
     let is = |name, value: &str| {
@@ -30,44 +30,49 @@ pub(super) fn redirect(
     if !navigates {
         return None;
     }
-    HeaderValue::try_from(portal::login_path(request.target.as_str())).ok()
+    HeaderValue::try_from(portal::revalidation_path(request.target.as_str())?).ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use portcullis_identity::session::testing::{at, session};
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
     use crate::normalize::tests::read;
 
     const NAVIGATION: &str = "Host: a\nsec-fetch-mode: navigate\nsec-fetch-dest: document";
 
-    fn location(line: &str, headers: &str, session: Option<&Session>, now: u64) -> Option<String> {
+    fn location(line: &str, headers: &str, is_due: bool) -> Option<String> {
         let request = read(&format!("{line} HTTP/1.1\n{headers}")).unwrap();
-        redirect(&request, session, at(now)).map(|location| location.to_str().unwrap().to_owned())
+        let revalidate_at = Some(UNIX_EPOCH + Duration::from_secs(1000));
+        let authenticated = Authenticated { revalidate_at, ..Authenticated::default() };
+        let now = UNIX_EPOCH + Duration::from_secs(if is_due { 1000 } else { 999 });
+        let location = redirect(&request, &authenticated, now);
+        location.map(|location| location.to_str().unwrap().to_owned())
     }
 
     #[test]
     fn navigations_with_a_stale_session_are_redirected_to_the_portal() {
-        let session = session("ann", 1000);
-        let location = |line, headers, now| location(line, headers, Some(&session), now);
         assert_eq!(
-            location("GET /a?b=c", NAVIGATION, 1300).as_deref(),
+            location("GET /a?b=c", NAVIGATION, true).as_deref(),
             Some("/.well-known/portcullis/login?to=%2Fa%3Fb%3Dc")
         );
-        assert_eq!(location("GET /a?b=c", NAVIGATION, 1299), None);
-        assert_eq!(location("POST /a?b=c", NAVIGATION, 1300), None, "the body would be lost");
+        assert_eq!(location("GET /a?b=c", NAVIGATION, false), None);
+        assert_eq!(location("POST /a?b=c", NAVIGATION, true), None, "the body would be lost");
         for headers in [
             "Host: a",
             "Host: a\nsec-fetch-mode: cors\nsec-fetch-dest: empty",
             "Host: a\nsec-fetch-mode: navigate\nsec-fetch-dest: iframe",
         ] {
-            assert_eq!(location("GET /a?b=c", headers, 1300), None, "{headers}");
+            assert_eq!(location("GET /a?b=c", headers, true), None, "{headers}");
         }
+        let long = format!("GET /{}", "a".repeat(5000));
+        assert_eq!(location(&long, NAVIGATION, true), None, "the user would not come back");
     }
 
     #[test]
     fn requests_without_a_session_are_not_redirected() {
-        assert_eq!(location("GET /", NAVIGATION, None, 1300), None);
+        let request = read(&format!("GET / HTTP/1.1\n{NAVIGATION}")).unwrap();
+        assert_eq!(redirect(&request, &Authenticated::default(), SystemTime::now()), None);
     }
 }

@@ -43,6 +43,8 @@ fn replies_are_short_and_have_the_request_id() {
         "cache-control: no-store",
         "x-content-type-options: nosniff",
         "date: Sat, 21 Nov 2026 10:00:00 GMT",
+        "referrer-policy: no-referrer",
+        "cross-origin-opener-policy: same-origin",
     ];
     assert_eq!(headers, expected);
 }

@@ -124,6 +124,16 @@ impl<'a> RequestContext<'a> {
         self.reply(local_reply::redirect(status, location, &self.reply_context()), log, respond)
     }
 
+    pub(super) fn redirect_to_portal<R: Respond>(
+        &self,
+        location: HeaderValue,
+        request: &Request,
+        respond: &mut R,
+    ) -> Reply {
+        let log = LogContext { request: Some(request), ..LogContext::default() };
+        self.reply(local_reply::portal_redirect(location, &self.reply_context()), log, respond)
+    }
+
     pub(super) fn fail<R: Respond>(
         &self,
         status: StatusCode,

@@ -32,7 +32,9 @@ impl RequestContext<'_> {
             Ok(Err(status)) => return self.fail(status, log, respond),
             Err(_late) => return self.fail(StatusCode::REQUEST_TIMEOUT, log, respond),
         };
+        let client = proxy_headers::client(&request.headers, self.peer, &self.worker.proxy_headers);
         let portal_request = PortalRequest {
+            client: client.into(),
             method: request.method.clone(),
             host: request.authority.host.as_str().into(),
             path: request.target.path().into(),
@@ -40,8 +42,7 @@ impl RequestContext<'_> {
             headers: request.headers.clone(),
             body: body.freeze(),
         };
-        let client = proxy_headers::client(&request.headers, self.peer, &self.worker.proxy_headers);
-        match portal.send(client.into(), portal_request).await {
+        match portal.send(portal_request).await {
             Ok(Some(reply)) => {
                 let mut headers = reply.headers;
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
@@ -52,7 +53,10 @@ impl RequestContext<'_> {
                 self.reply((ResponseHead { status: reply.status, headers }, body), log, respond)
             }
             Ok(None) => self.hide(request, respond),
-            Err(Full) => self.fail(StatusCode::SERVICE_UNAVAILABLE, log, respond),
+            Err(Full) => match self.worker.local_paths.without_code(request) {
+                Some(location) => self.redirect_to_portal(location, request, respond),
+                None => self.fail(StatusCode::SERVICE_UNAVAILABLE, log, respond),
+            },
         }
     }
 }
