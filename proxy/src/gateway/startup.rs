@@ -138,7 +138,7 @@ impl Startup {
         )
         .map_err(StartError::login)?;
         let client = PortalClient::new();
-        telemetry.expose_queue(client.counts());
+        client.queues(&portal).into_iter().for_each(|queue| telemetry.expose_queue(queue));
         let serving = client.clone();
         self.control.spawn(async move { serving.serve(Arc::new(portal)).await });
         let live = Arc::clone(&self.live);
