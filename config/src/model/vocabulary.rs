@@ -71,11 +71,14 @@ pub const PATHS: Key = Key { name: "paths", place: KeyPlace::Service, served: tr
 pub const TIMEOUT: Key = Key { name: "timeout", place: KeyPlace::Service, served: true };
 /// How often a failed attempt is retried.
 pub const RETRIES: Key = Key { name: "retries", place: KeyPlace::Service, served: true };
+/// Whether requests whose methods are not idempotent may be processed twice.
+pub const RETRY_NON_IDEMPOTENT: Key =
+    Key { name: "retry-non-idempotent", place: KeyPlace::Service, served: true };
 /// The largest request body.
 pub const MAX_BODY: Key = Key { name: "max-body", place: KeyPlace::Service, served: true };
 
 /// Every known key.
-pub const VOCABULARY: [Key; 23] = [
+pub const VOCABULARY: [Key; 24] = [
     ENVIRONMENT,
     EXPOSE,
     REQUIRE,
@@ -90,6 +93,7 @@ pub const VOCABULARY: [Key; 23] = [
     PATHS,
     TIMEOUT,
     RETRIES,
+    RETRY_NON_IDEMPOTENT,
     MAX_BODY,
     Key { name: "affinity", place: KeyPlace::Service, served: false },
     Key { name: "rate-limit", place: KeyPlace::Service, served: false },

@@ -272,16 +272,8 @@ fn require(reader: &mut Reader<'_>) -> Option<Require> {
 }
 
 fn pass_credentials(reader: &mut Reader<'_>) -> bool {
-    let read = reader.read(
-        PASS_CREDENTIALS,
-        "write \"true\" or \"false\"; until then they are not passed on",
-        |text| match text {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            _ => Err("is invalid".to_owned()),
-        },
-    );
-    read == Reading::Good(true)
+    let help = "write \"true\" or \"false\"; until then they are not passed on";
+    reader.read_flag(PASS_CREDENTIALS, help) == Reading::Good(true)
 }
 
 fn required(require: Require) -> &'static str {

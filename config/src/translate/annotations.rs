@@ -69,6 +69,15 @@ impl Reader<'_> {
         }
     }
 
+    /// Reads `true` or `false`.
+    pub(super) fn read_flag(&mut self, key: Key, help: &str) -> Reading<bool> {
+        self.read(key, help, |text| match text {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err("is invalid".to_owned()),
+        })
+    }
+
     /// Reads a comma-separated list. Invalid items are reported and left out; an empty list is
     /// invalid.
     pub(super) fn read_list<T>(

@@ -187,11 +187,7 @@ impl Environment {
         }
         let help = "write \"true\" or \"false\"; until then no hostname that requires credentials \
                     gets a certificate of its own";
-        let public_names = annotations.read(PUBLIC_NAMES, help, |text| match text {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            _ => Err("is invalid".to_owned()),
-        });
+        let public_names = annotations.read_flag(PUBLIC_NAMES, help);
         Self {
             name,
             all: all && !reserved,
@@ -389,11 +385,7 @@ fn reject_api_server(
 /// Whether a Service is exposed, and in which environment.
 fn exposure(environment: Option<&Environment>, reader: &mut Reader<'_>) -> Exposure {
     let help = "write \"true\" or \"false\"; until then it is not exposed";
-    let annotation = reader.read(EXPOSE, help, |text| match text {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        _ => Err("is invalid".to_owned()),
-    });
+    let annotation = reader.read_flag(EXPOSE, help);
     let is_wanted = match annotation {
         Reading::Absent => environment.is_some_and(|environment| environment.all),
         Reading::Good(annotation) => annotation,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::access::NamespaceAccess;
 use super::annotations::{Reader, Reading};
 use crate::model::duration;
-use crate::model::vocabulary::{MAX_BODY, PATHS, RETRIES, TIMEOUT};
+use crate::model::vocabulary::{MAX_BODY, PATHS, RETRIES, RETRY_NON_IDEMPOTENT, TIMEOUT};
 use crate::snapshot::policy::{Policy, Retries, Timeouts};
 use crate::snapshot::rule::PathPrefix;
 
@@ -50,6 +50,7 @@ fn retries(reader: &mut Reader<'_>) -> Retries {
             .filter(|tries| *tries <= MAX_RETRIES)
             .ok_or_else(|| "is not a number of retries".to_owned())
     };
+    let non_idempotent = retry_non_idempotent(reader);
     match reader
         .read(
             RETRIES,
@@ -58,9 +59,14 @@ fn retries(reader: &mut Reader<'_>) -> Retries {
         )
         .good()
     {
-        None | Some(0) => Retries::default(),
-        Some(attempts) => Retries { attempts, codes: RETRY_CODES.to_vec() },
+        None | Some(0) => Retries { non_idempotent, ..Retries::default() },
+        Some(attempts) => Retries { attempts, codes: RETRY_CODES.to_vec(), non_idempotent },
     }
+}
+
+fn retry_non_idempotent(reader: &mut Reader<'_>) -> bool {
+    let help = "write \"true\" or \"false\"; until then only idempotent requests are repeated";
+    reader.read_flag(RETRY_NON_IDEMPOTENT, help) == Reading::Good(true)
 }
 
 fn max_body(reader: &mut Reader<'_>) -> Option<NonZeroU64> {
