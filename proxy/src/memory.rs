@@ -49,12 +49,30 @@ enum Owner {
     Proxy(Arc<Clients>),
 }
 
-/// The memory charged for a head, until this is dropped.
+/// The memory charged for a request, until this is dropped: its head, and what is held of its body.
 pub(crate) struct Charge {
     account: Rc<Account>,
     octets: usize,
     /// The client behind a proxy that is charged, too, and how much.
     proxied: Option<(Client, usize)>,
+}
+
+/// How much of a limit may be used.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Whole,
+    Quarter,
+}
+
+// === impl Part ===
+
+impl Part {
+    fn of(self, limit: usize) -> usize {
+        match self {
+            Self::Whole => limit,
+            Self::Quarter => limit / 4,
+        }
+    }
 }
 
 // === impl Account ===
@@ -80,16 +98,17 @@ impl Account {
         })
     }
 
-    fn take(&self, octets: usize) -> bool {
+    /// Takes `octets`. Returns `false` if more than that part of a limit would be in use.
+    fn take(&self, octets: usize, part: Part) -> bool {
         let Some(used) = self.used.get().checked_add(octets) else { return false };
         if let Owner::Client(client) = &self.owner {
-            if used > self.per_connection {
+            if used > part.of(self.per_connection) {
                 return false;
             }
             let missing = used.saturating_sub(FREE + self.granted.get());
             if missing > 0 {
                 let step = missing.next_multiple_of(STEP);
-                if !client.take(step, self.per_client) {
+                if !client.take(step, part.of(self.per_client)) {
                     return false;
                 }
                 self.granted.set(self.granted.get() + step);
@@ -149,7 +168,11 @@ impl Charge {
             self.shrink(octets);
             return true;
         }
-        let taken = self.account.take(octets - self.octets);
+        self.grow(octets, Part::Whole)
+    }
+
+    fn grow(&mut self, octets: usize, part: Part) -> bool {
+        let taken = self.account.take(octets - self.octets, part);
         if taken {
             self.octets = octets;
         }
@@ -163,11 +186,30 @@ impl Charge {
         }
         self.account.release(self.octets - octets);
         self.octets = octets;
-        if octets <= SMALL
-            && let Some((client, octets)) = self.proxied.take()
-        {
-            client.release(octets);
+        if let Some((client, taken)) = &mut self.proxied {
+            let needed = if octets <= SMALL { 0 } else { octets };
+            client.release(taken.saturating_sub(needed));
+            *taken = needed.min(*taken);
         }
+    }
+
+    /// Charges `octets` more, for a part of the request's body; `client` is the client behind a
+    /// proxy. Returns `false` if the rest of the memory is for heads: requests can do without held
+    /// bodies.
+    #[must_use]
+    pub(crate) fn extend(&mut self, octets: usize, client: IpAddr) -> bool {
+        let octets = self.octets + octets;
+        if let Owner::Proxy(clients) = &self.account.owner
+            && octets > SMALL
+        {
+            let (client, taken) = self.proxied.get_or_insert_with(|| (clients.client(client), 0));
+            let per_client = Part::Quarter.of(self.account.per_client);
+            if !client.take(octets.saturating_sub(*taken), per_client) {
+                return false;
+            }
+            *taken = octets.max(*taken);
+        }
+        self.grow(octets, Part::Quarter)
     }
 
     /// Charges for a head; `client` returns the client behind a proxy. Returns `false` if that
@@ -302,6 +344,22 @@ pub(crate) mod tests {
         assert!(!client.take(LIMITS.1, LIMITS.1));
         drop(second);
         assert!(client.take(LIMITS.1, LIMITS.1), "the whole budget");
+    }
+
+    #[test]
+    fn bodies_leave_three_quarters_of_a_budget_to_heads() {
+        for by_proxy in [false, true] {
+            let (clients, [account]) = accounts(by_proxy);
+            let mut charge = Charge::new(&account);
+            let held = (0..).take_while(|_| charge.extend(1_000, address(1))).count();
+            let limit = if by_proxy { LIMITS.1 } else { LIMITS.0 };
+            assert_eq!(held, limit / 4 / 1_000);
+            assert!(by_proxy || charged(&account, LIMITS.0 - held * 1_000).is_some());
+            charge.shrink(5_000);
+            assert!(charge.extend(1_000, address(1)), "what was released is there again");
+            drop((charge, account));
+            assert!(clients.client(address(1)).take(LIMITS.1, LIMITS.1), "the whole budget");
+        }
     }
 
     #[test]

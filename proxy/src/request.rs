@@ -95,7 +95,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     let mut stats = ForwardStats::default();
     let backend_headers = call.backend_headers(&mut request, client, &admitted, backend);
     let authority = request.authority.clone();
-    let forwarding = Forwarding { admitted: &admitted, backend, headers: backend_headers };
+    let forwarding = Forwarding { admitted: &admitted, backend, headers: backend_headers, client };
     let outcome = {
         let forwarded =
             pin!(call.forward(&forwarding, &mut request, charge, body, respond, &mut stats));

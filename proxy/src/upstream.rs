@@ -8,9 +8,11 @@
 mod connect;
 pub(crate) mod endpoint;
 pub(crate) mod exchange;
+mod group;
 mod http1;
 mod http2;
 mod keep_alive;
+mod probe;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -27,9 +29,10 @@ use portcullis_config::snapshot::endpoints::{EndpointSet, Endpoints};
 pub(crate) use self::connect::Authorities;
 use self::connect::Connector;
 use self::endpoint::Endpoint;
+use self::group::Group;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::http2::check_invariants as check_http2_invariants;
-use crate::balance;
+use crate::balance::{Candidate, Selection};
 use crate::telemetry::Meter;
 
 /// All backends of a worker.
@@ -43,6 +46,8 @@ pub(crate) struct Balancer {
     set: Arc<EndpointSet>,
     protocol: UpstreamProtocol,
     endpoints: Vec<Rc<Endpoint>>,
+    group: Rc<Group>,
+    connector: Rc<Connector>,
 }
 
 // === impl Upstreams ===
@@ -111,30 +116,51 @@ impl Balancer {
                 previous.endpoints.iter().map(|endpoint| (endpoint.address(), endpoint)).collect()
             })
             .unwrap_or_default();
+        let group = Rc::new(Group::new(set.eligible().len()));
         let endpoints = set
             .eligible()
             .iter()
-            .map(|endpoint| match reusable.get(&endpoint.address) {
-                Some(endpoint) => Rc::clone(endpoint),
-                None => {
-                    Rc::new(Endpoint::new(endpoint.address, protocol.clone(), Rc::clone(connector)))
-                }
+            .map(|endpoint| {
+                let endpoint = match reusable.get(&endpoint.address) {
+                    Some(endpoint) => Rc::clone(endpoint),
+                    None => Rc::new(Endpoint::new(
+                        endpoint.address,
+                        protocol.clone(),
+                        Rc::clone(connector),
+                        &group,
+                    )),
+                };
+                endpoint.join(&group);
+                endpoint
             })
             .collect();
-        Self { set, protocol: protocol.clone(), endpoints }
+        let connector = Rc::clone(connector);
+        Self { set, protocol: protocol.clone(), endpoints, group, connector }
     }
 
-    /// Chooses the endpoint for the next attempt; `None` if there is none. Endpoints in `tried` and
-    /// ejected ones are chosen only if no other is left: ejection never removes all of them.
+    /// Chooses the endpoint for a request's next attempt, not one of those that it has tried; `None`
+    /// if there is none. Ejected endpoints are avoided, but never all of them.
     pub(crate) fn choose(
         &self,
         random: u64,
-        now: Instant,
-        tried: &[SocketAddr],
+        is_first: bool,
+        is_tried: impl Fn(SocketAddr) -> bool,
     ) -> Option<&Rc<Endpoint>> {
-        let is_avoided = |endpoint: &Rc<Endpoint>| {
-            tried.contains(&endpoint.address()) || endpoint.is_ejected(now)
+        let selection =
+            Selection { endpoints: &self.endpoints, ejected: self.group.ejected(), is_first };
+        if selection.panics() {
+            self.connector.meter.upstream_panicked();
+        }
+        let candidate = |endpoint: &Rc<Endpoint>| Candidate {
+            health: endpoint.health(),
+            in_flight: endpoint.in_flight(),
+            is_tried: is_tried(endpoint.address()),
         };
-        balance::endpoint(&self.endpoints, |endpoint| endpoint.in_flight(), is_avoided, random)
+        selection.choose(candidate, random)
+    }
+
+    /// Returns the endpoint at an address, if it is eligible.
+    pub(crate) fn endpoint(&self, address: SocketAddr) -> Option<&Rc<Endpoint>> {
+        self.endpoints.iter().find(|endpoint| endpoint.address() == address)
     }
 }

@@ -30,6 +30,7 @@ mod documentation;
 mod drain;
 mod early_responses;
 mod endpoints;
+mod failover;
 mod grpc;
 mod h2spec;
 mod http;

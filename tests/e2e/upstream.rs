@@ -196,6 +196,8 @@ async fn an_incomplete_response_is_aborted_to_the_client() {
     let cut = pod(vec![
         Step::head(),
         Step::write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"),
+        // At once, it would not be forwarded: a small response is waited for.
+        Step::Pause(Duration::from_millis(100)),
         Step::Shutdown,
     ])
     .await;

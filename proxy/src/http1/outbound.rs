@@ -33,6 +33,8 @@ pub(crate) struct Outbound {
     is_broken: bool,
     /// The body ends with our half of the connection.
     ends_by_close: bool,
+    /// Nothing was written to the transport since the last request's head.
+    is_unwritten: bool,
 }
 
 /// The parts of a request's head.
@@ -59,6 +61,7 @@ impl Outbound {
             encoder: Encoder::Done,
             is_broken: false,
             ends_by_close: false,
+            is_unwritten: true,
         }
     }
 
@@ -70,6 +73,11 @@ impl Outbound {
     /// Whether everything has been written to the transport.
     pub(crate) fn is_flushed(&self) -> bool {
         self.waiting == 0
+    }
+
+    /// Whether no octet of the last request was written to the transport.
+    pub(crate) fn is_unwritten(&self) -> bool {
+        self.is_unwritten
     }
 
     /// Writes a request's head. Framing is derived from the body's length, never from the header
@@ -114,6 +122,7 @@ impl Outbound {
             }
         };
         out.put_slice(b"\r\n");
+        self.is_unwritten = true;
         self.begin(encoder);
     }
 
@@ -250,6 +259,7 @@ impl Outbound {
 
     fn advance(&mut self, mut written: usize) {
         self.waiting -= written;
+        self.is_unwritten = false;
         while let Some(piece) = self.pieces.front_mut() {
             if written < piece.len() {
                 piece.advance(written);

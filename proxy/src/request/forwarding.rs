@@ -1,5 +1,7 @@
 //! Forwards a request, and relays the response.
 
+use std::net::IpAddr;
+
 use http::Version;
 use portcullis_config::snapshot::backend::Backend;
 
@@ -10,7 +12,7 @@ use super::head_memory;
 use super::response_headers::ResponseHeaders;
 use crate::decision::Admitted;
 use crate::exchange::{BodyLength, Respond, Source};
-use crate::forward::{self, ForwardRequest, ForwardStats, Outcome};
+use crate::forward::{self, ClientSide, ForwardRequest, ForwardStats, Outcome};
 use crate::memory::Charge;
 use crate::normalize::{Kind, Request};
 use crate::upstream::exchange::Message;
@@ -20,6 +22,7 @@ pub(super) struct Forwarding<'a> {
     pub(super) admitted: &'a Admitted,
     pub(super) backend: &'a Backend,
     pub(super) headers: BackendHeaders,
+    pub(super) client: IpAddr,
 }
 
 // === impl RequestContext ===
@@ -57,15 +60,16 @@ impl RequestContext<'_> {
             policy: &rule.policy,
             deadlines,
             started: self.started,
+            client: to.client,
         };
-        let sent = forward::send(&forward, body, respond, &mut response_headers, stats).await;
-        let answered = match sent {
-            Ok(answered) => answered,
+        let client = ClientSide::new(body, respond, charge, &mut response_headers);
+        let forwarded = match forward::send(&forward, client, stats).await {
+            Ok(forwarded) => forwarded,
             Err(outcome) => return outcome,
         };
         // The response has begun: there is no further attempt.
         head_memory::release(&mut request.headers, charge);
-        forward::relay(answered, &deadlines, body, respond, &mut response_headers, stats).await
+        forward::relay(forwarded, &deadlines, body, respond, &mut response_headers, stats).await
     }
 
     fn response_headers<'f>(

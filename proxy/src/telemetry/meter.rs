@@ -56,6 +56,9 @@ pub(super) struct Counts {
     pub(super) upstream_retries: Counter,
     pub(super) upstream_failures: LabeledCounter<&'static str>,
     pub(super) upstream_ejections: Counter,
+    pub(super) upstream_returns: Counter,
+    pub(super) upstream_probes: LabeledCounter<&'static str>,
+    pub(super) upstream_panics: Counter,
 }
 
 /// Counts a request as in flight until it is dropped.
@@ -205,6 +208,21 @@ impl Meter {
     /// Counts the ejection of an endpoint.
     pub(crate) fn upstream_ejected(&self) {
         self.counts.upstream_ejections.add(1);
+    }
+
+    /// Counts an endpoint that is not ejected any more, or was removed.
+    pub(crate) fn upstream_returned(&self) {
+        self.counts.upstream_returns.add(1);
+    }
+
+    /// Counts a probe of an ejected endpoint; `outcome` is `connected` or `failed`.
+    pub(crate) fn upstream_probed(&self, outcome: &'static str) {
+        self.counts.upstream_probes.add(outcome);
+    }
+
+    /// Counts a choice among all endpoints, because more than half were ejected.
+    pub(crate) fn upstream_panicked(&self) {
+        self.counts.upstream_panics.add(1);
     }
 }
 

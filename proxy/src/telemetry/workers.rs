@@ -18,7 +18,7 @@ metrics! {
     BYTES_IN: Counter "portcullis_request_body_bytes_total" ["environment", "service", "variant"] "Size of request bodies, in bytes.";
     BYTES_OUT: Counter "portcullis_response_body_bytes_total" ["environment", "service", "variant"] "Size of response bodies, in bytes.";
     IN_FLIGHT: Gauge "portcullis_requests_in_flight" [] "Requests currently in progress.";
-    REQUEST_MEMORY: Gauge "portcullis_request_memory_bytes" [] "Memory held by the heads of requests in progress, in bytes.";
+    REQUEST_MEMORY: Gauge "portcullis_request_memory_bytes" [] "Memory held by the heads of requests in progress, and by bodies that may be sent again, in bytes.";
     REFUSALS: Counter "portcullis_requests_refused_total" ["reason"] "Requests rejected before they were routed, by reason.";
     REJECTED: Counter "portcullis_credentials_rejected_total" ["reason"] "Requests that presented an invalid credential and received 404, by reason.";
     LOGINS: Counter "portcullis_logins_total" ["outcome"] "Login steps, and sessions ended by the user or the identity provider, by outcome.";
@@ -36,6 +36,9 @@ metrics! {
     UPSTREAM_RETRIES: Counter "portcullis_upstream_retries_total" [] "Attempts after the first attempt of a request.";
     UPSTREAM_FAILURES: Counter "portcullis_upstream_failures_total" ["reason"] "Attempts that failed, by reason.";
     UPSTREAM_EJECTIONS: Counter "portcullis_upstream_ejections_total" [] "Endpoints ejected from load balancing because of failures.";
+    UPSTREAM_EJECTED: Gauge "portcullis_upstream_endpoints_ejected" [] "Endpoints currently ejected, summed over workers.";
+    UPSTREAM_PROBES: Counter "portcullis_upstream_probes_total" ["outcome"] "Connections to ejected endpoints attempted to find out whether they respond again, by outcome (`connected`, `failed`).";
+    UPSTREAM_PANICS: Counter "portcullis_upstream_panic_total" [] "First attempts whose endpoint was chosen among all, because more than half were ejected.";
 }
 
 /// The counters of all workers.
@@ -175,15 +178,19 @@ impl Collected {
         ]
     }
 
-    fn upstreams(&self) -> [MetricFamily; 6] {
+    fn upstreams(&self) -> [MetricFamily; 9] {
         let opened = |counts: &Counts| counts.upstream_opened.get();
+        let ejected = |counts: &Counts| counts.upstream_ejections.get();
         [
             UPSTREAM_OPEN.value(self.open(opened, |counts| counts.upstream_closed.get())),
             UPSTREAM_CONNECTIONS.value(self.total(opened)),
             UPSTREAM_REUSED.value(self.total(|counts| counts.upstream_reused.get())),
             UPSTREAM_RETRIES.value(self.total(|counts| counts.upstream_retries.get())),
             self.by_label(&UPSTREAM_FAILURES, |counts| &counts.upstream_failures),
-            UPSTREAM_EJECTIONS.value(self.total(|counts| counts.upstream_ejections.get())),
+            UPSTREAM_EJECTIONS.value(self.total(ejected)),
+            UPSTREAM_EJECTED.value(self.open(ejected, |counts| counts.upstream_returns.get())),
+            self.by_label(&UPSTREAM_PROBES, |counts| &counts.upstream_probes),
+            UPSTREAM_PANICS.value(self.total(|counts| counts.upstream_panics.get())),
         ]
     }
 

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::random::Random;
 use crate::telemetry::{Meter, UpstreamConnection};
 
 /// TCP keepalive: idle time before the first probe, and interval of probes.
@@ -32,6 +33,8 @@ pub(crate) struct Authorities(Arc<ClientConfig>);
 pub(super) struct Connector {
     pub(super) settings: Arc<Settings>,
     pub(super) meter: Rc<Meter>,
+    /// Spreads the probes of ejected endpoints.
+    pub(super) random: Random,
     tls: Option<TlsConnector>,
 }
 
@@ -72,6 +75,7 @@ impl Connector {
         Self {
             settings,
             meter,
+            random: Random::seeded(0),
             tls: authorities.map(|authorities| TlsConnector::from(authorities.0)),
         }
     }

@@ -1,6 +1,7 @@
 //! One endpoint of a worker: its load, its connections, and its ejection.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -10,14 +11,24 @@ use tokio::sync::Notify;
 
 use super::connect::{Connector, Transport};
 use super::exchange::{Exchange, Failed, Kind, Message};
+use super::group::Group;
 use super::http1::{Http1Exchange, Idle};
 use super::http2::{ClientSettings, Http2Client};
+use super::probe;
+use crate::balance::health::{Era, Failure, Health};
 use crate::http1::head::HeadLimits;
 
-/// How long an unreachable endpoint is ejected.
-const EJECTION: Duration = Duration::from_secs(5);
 /// Maximum HTTP/2 connections to one endpoint; further requests wait in the last of them.
 const HTTP2_CONNECTIONS: usize = 8;
+
+/// Whether a request may use a pooled connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pool {
+    Use,
+    /// Connections of the pool seem to be closed. Of HTTP/2, open ones are shared all the same: one
+    /// that was closed is known.
+    Bypass,
+}
 
 /// One address of a backend.
 pub(crate) struct Endpoint {
@@ -25,7 +36,9 @@ pub(crate) struct Endpoint {
     protocol: UpstreamProtocol,
     connector: Rc<Connector>,
     in_flight: Cell<u32>,
-    ejected_until: Cell<Option<Instant>>,
+    health: Cell<Health>,
+    group: RefCell<Rc<Group>>,
+    connect_failures: Cell<u32>,
     /// The most recently used connection is reused first, so that surplus ones reach their timeout.
     idle: RefCell<Vec<Idle>>,
     http2: RefCell<Vec<Http2Client>>,
@@ -40,13 +53,16 @@ impl Endpoint {
         address: SocketAddr,
         protocol: UpstreamProtocol,
         connector: Rc<Connector>,
+        group: &Rc<Group>,
     ) -> Self {
         Self {
             address,
             protocol,
             connector,
             in_flight: Cell::new(0),
-            ejected_until: Cell::new(None),
+            health: Cell::default(),
+            group: RefCell::new(Rc::clone(group)),
+            connect_failures: Cell::new(0),
             idle: RefCell::default(),
             http2: RefCell::default(),
             connecting: RefCell::default(),
@@ -62,17 +78,68 @@ impl Endpoint {
         self.in_flight.get()
     }
 
-    /// Whether the endpoint is ejected.
-    pub(super) fn is_ejected(&self, now: Instant) -> bool {
-        self.ejected_until.get().is_some_and(|until| now < until)
+    pub(super) fn health(&self) -> Health {
+        self.health.get()
     }
 
-    /// Ejects the endpoint for a while because it was unreachable or did not respond.
-    pub(crate) fn eject(&self, now: Instant) {
-        if !self.is_ejected(now) {
-            self.connector.meter.upstream_ejected();
+    /// Counts the endpoint in the set that it now belongs to.
+    pub(super) fn join(&self, group: &Rc<Group>) {
+        if self.health().is_ejected() {
+            group.eject();
         }
-        self.ejected_until.set(Some(now + EJECTION));
+        *self.group.borrow_mut() = Rc::clone(group);
+    }
+
+    /// Records that a request that began in `era` was responded to.
+    pub(super) fn responded(self: &Rc<Self>, era: Era) {
+        if !self.health().is_good() {
+            self.update(self.health().responded(era));
+        }
+    }
+
+    /// Records that a request that began in `era` failed.
+    pub(super) fn failed(self: &Rc<Self>, era: Era, failure: Failure) {
+        let may_eject = self.group.borrow().allows_for_errors();
+        self.update(self.health().failed(era, failure, may_eject));
+    }
+
+    fn update(self: &Rc<Self>, health: Health) {
+        let was_ejected = self.health.replace(health).is_ejected();
+        if health.is_ejected() && !was_ejected {
+            tracing::debug!(address = %self.address, "ejected the endpoint");
+            self.connector.meter.upstream_ejected();
+            self.group.borrow().eject();
+            probe::start(self);
+        } else if was_ejected && !health.is_ejected() {
+            tracing::debug!(address = %self.address, "the endpoint responds again");
+            self.connector.meter.upstream_returned();
+            self.group.borrow().release();
+        }
+    }
+
+    /// The time until the next probe, if the endpoint is ejected.
+    pub(super) fn until_probe(&self) -> Option<Duration> {
+        self.health().until_probe(self.connector.random.next())
+    }
+
+    /// Connects to find out whether the endpoint responds again, and keeps the connection.
+    pub(super) async fn probe(self: &Rc<Self>) {
+        match self.transport().await {
+            Ok(transport) => {
+                self.connector.meter.upstream_probed("connected");
+                if self.protocol == UpstreamProtocol::H2c || transport.is_http2() {
+                    self.add(transport);
+                } else {
+                    self.keep(Idle::unused(transport, Instant::now()));
+                }
+                self.update(self.health().probed());
+            }
+            Err(error) => {
+                tracing::debug!(address = %self.address, %error, "a probe of the endpoint failed");
+                self.connector.meter.upstream_probed("failed");
+                self.update(self.health().probe_failed());
+            }
+        }
     }
 
     pub(super) fn begin(&self) {
@@ -98,81 +165,87 @@ impl Endpoint {
         self.http2.borrow_mut().retain(Http2Client::is_open);
     }
 
-    /// Sends a request's head over a pooled or a new connection. Connecting is boxed: it is rare,
-    /// and would make the future of every request several times as large.
+    /// Sends a request's head over a pooled or a new connection.
     ///
     /// # Errors
     /// Nothing was sent: the request may be sent to another endpoint.
     pub(crate) async fn start(
         self: &Rc<Self>,
         message: &Message<'_>,
+        pool: Pool,
         now: Instant,
     ) -> Result<Exchange, Failed> {
         let kind = match &self.protocol {
-            UpstreamProtocol::Http1 => self.http1(message, now).await?,
+            UpstreamProtocol::Http1 => self.http1(message, pool, now).await?,
             UpstreamProtocol::H2c => self.http2(message).await?,
-            UpstreamProtocol::Tls { server_name } => self.tls(server_name, message, now).await?,
+            UpstreamProtocol::Tls { .. } => self.tls(message, pool, now).await?,
         };
         Ok(Exchange::new(kind, Rc::clone(self)))
     }
 
-    async fn http1(&self, message: &Message<'_>, now: Instant) -> Result<Kind, Failed> {
-        if let Some(idle) = self.checkout(now) {
-            self.connector.meter.upstream_reused();
+    async fn http1(
+        self: &Rc<Self>,
+        message: &Message<'_>,
+        pool: Pool,
+        now: Instant,
+    ) -> Result<Kind, Failed> {
+        if let Some(idle) = self.checkout(pool, now) {
             return Ok(Kind::Http1(Http1Exchange::on_idle(idle, message, self.head_limits())));
         }
         self.check_room()?;
-        let transport = Box::pin(self.connector.plain(self.address))
-            .await
-            .map_err(|error| self.connect_failed(&error))?;
+        let transport = self.connect().await?;
         Ok(Kind::Http1(Http1Exchange::on_new(transport, message, self.head_limits())))
     }
 
     /// Takes a live idle connection from the pool.
-    fn checkout(&self, now: Instant) -> Option<Idle> {
+    fn checkout(&self, pool: Pool, now: Instant) -> Option<Idle> {
+        if pool == Pool::Bypass {
+            return None;
+        }
         let timeout = self.connector.settings.timeouts.upstream_idle;
         let mut idle = self.idle.borrow_mut();
         while let Some(connection) = idle.pop() {
             if connection.is_fresh(now, timeout) && connection.is_alive() {
+                self.connector.meter.upstream_reused();
                 return Some(connection);
             }
         }
         None
     }
 
-    async fn http2(&self, message: &Message<'_>) -> Result<Kind, Failed> {
+    async fn http2(self: &Rc<Self>, message: &Message<'_>) -> Result<Kind, Failed> {
         loop {
             if let Some(client) = self.usable() {
                 return client.send(message, false).map(Kind::Http2);
             }
+            let failures = self.connect_failures.get();
             if self.wait_for_connection().await {
+                if self.connect_failures.get() != failures {
+                    return Err(Failed::Connect);
+                }
                 continue;
             }
             let _connecting = self.connecting();
-            let transport = Box::pin(self.connector.plain(self.address))
-                .await
-                .map_err(|error| self.connect_failed(&error))?;
+            let transport = self.connect().await?;
             self.add(transport);
         }
     }
 
     async fn tls(
-        &self,
-        server_name: &str,
+        self: &Rc<Self>,
         message: &Message<'_>,
+        pool: Pool,
         now: Instant,
     ) -> Result<Kind, Failed> {
         loop {
             if let Some(client) = self.usable() {
                 return client.send(message, true).map(Kind::Http2);
             }
-            if let Some(idle) = self.checkout(now) {
+            if let Some(idle) = self.checkout(pool, now) {
                 return Ok(Kind::Http1(Http1Exchange::on_idle(idle, message, self.head_limits())));
             }
             self.check_room()?;
-            let transport = Box::pin(self.connector.tls(self.address, server_name))
-                .await
-                .map_err(|error| self.connect_failed(&error))?;
+            let transport = self.connect().await?;
             if !transport.is_http2() {
                 return Ok(Kind::Http1(Http1Exchange::on_new(
                     transport,
@@ -223,21 +296,46 @@ impl Endpoint {
         if self.in_flight.get() as usize >= limit { Err(Failed::Full) } else { Ok(()) }
     }
 
-    fn connect_failed(&self, error: &std::io::Error) -> Failed {
-        tracing::debug!(address = %self.address, %error, "failed to connect to the endpoint");
-        self.connector.meter.upstream_failed(if error.kind() == std::io::ErrorKind::TimedOut {
-            "timeout"
-        } else {
-            "connect"
-        });
-        self.eject(Instant::now());
-        Failed::Connect
+    /// Connects for a request. This is boxed: it is rare, and would make the future of every request
+    /// several times as large.
+    async fn connect(self: &Rc<Self>) -> Result<Transport, Failed> {
+        let era = self.health().era();
+        Box::pin(self.transport()).await.map_err(|error| {
+            tracing::debug!(address = %self.address, %error, "failed to connect to the endpoint");
+            self.connector.meter.upstream_failed(if error.kind() == io::ErrorKind::TimedOut {
+                "timeout"
+            } else {
+                "connect"
+            });
+            self.connect_failures.set(self.connect_failures.get().wrapping_add(1));
+            self.failed(era, Failure::Unreachable);
+            Failed::Connect
+        })
+    }
+
+    async fn transport(&self) -> io::Result<Transport> {
+        match &self.protocol {
+            UpstreamProtocol::Http1 | UpstreamProtocol::H2c => {
+                self.connector.plain(self.address).await
+            }
+            UpstreamProtocol::Tls { server_name } => {
+                self.connector.tls(self.address, server_name).await
+            }
+        }
     }
 
     fn head_limits(&self) -> HeadLimits {
         HeadLimits {
             bytes: self.connector.settings.limits.response_head_bytes.get(),
             headers: crate::http1::head::MAX_HEADERS,
+        }
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        if self.health().is_ejected() {
+            self.connector.meter.upstream_returned();
         }
     }
 }

@@ -5,12 +5,13 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::endpoint::Endpoint;
 use super::http1::{Http1Exchange, Http1Response, Http1Sink};
 use super::http2::{self, Http2Exchange};
 use crate::access::identity_headers::IdentityHeaders;
+use crate::balance::health::{Era, Failure};
 use crate::exchange::{BodyLength, Broken, Frame, ResponseHead, Sink, Source};
 
 /// A request to a backend; it can be sent more than once.
@@ -69,7 +70,11 @@ pub(crate) struct Exchange {
 }
 
 /// Counts one exchange as load of its endpoint until it is dropped.
-struct Load(Rc<Endpoint>);
+struct Load {
+    endpoint: Rc<Endpoint>,
+    /// When it began, relative to ejections of the endpoint.
+    era: Era,
+}
 
 pub(super) enum Kind {
     Http1(Http1Exchange),
@@ -102,12 +107,48 @@ impl Message<'_> {
 impl Exchange {
     pub(super) fn new(kind: Kind, endpoint: Rc<Endpoint>) -> Self {
         endpoint.begin();
-        Self { kind, load: Load(endpoint) }
+        let era = endpoint.health().era();
+        Self { kind, load: Load { endpoint, era } }
     }
 
-    /// Returns the endpoint of the exchange.
-    pub(crate) fn endpoint(&self) -> &Rc<Endpoint> {
-        &self.load.0
+    /// Whether its connection was used before.
+    pub(crate) fn is_kept(&self) -> bool {
+        match &self.kind {
+            Kind::Http1(exchange) => exchange.is_kept,
+            Kind::Http2(exchange) => exchange.is_kept,
+        }
+    }
+
+    /// Records that the endpoint responded with this status.
+    pub(crate) fn responded(&self, status: StatusCode) {
+        let Load { endpoint, era } = &self.load;
+        // These two are about the request.
+        let is_error = status.is_server_error()
+            && !matches!(
+                status,
+                StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED
+            );
+        if is_error {
+            endpoint.failed(*era, Failure::ServerError);
+        } else {
+            endpoint.responded(*era);
+        }
+    }
+
+    /// Records that the endpoint failed to respond.
+    pub(crate) fn failed(&self, failed: Failed) {
+        let Load { endpoint, era } = &self.load;
+        match failed {
+            // An old connection, or this request alone, is no sign of the endpoint's state.
+            Failed::NoResponse if self.is_kept() => {}
+            Failed::Full | Failed::NotSent | Failed::NoWebSocket => {}
+            Failed::NoResponse | Failed::Broken(Broken::Closed | Broken::Malformed(_)) => {
+                endpoint.failed(*era, Failure::Closed);
+            }
+            Failed::Connect | Failed::Broken(Broken::TimedOut) => {
+                endpoint.failed(*era, Failure::Unreachable);
+            }
+        }
     }
 
     /// Returns both halves, to be polled by one task.
@@ -129,7 +170,7 @@ impl Exchange {
         if let Kind::Http1(exchange) = self.kind
             && let Some(idle) = exchange.into_idle(now)
         {
-            self.load.0.keep(idle);
+            self.load.endpoint.keep(idle);
         }
     }
 }
@@ -138,7 +179,7 @@ impl Exchange {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.0.end();
+        self.endpoint.end();
     }
 }
 

@@ -22,10 +22,13 @@ pub(super) struct Idle {
     since: Instant,
     /// Until when the backend permits its reuse.
     until: Option<Instant>,
+    was_used: bool,
 }
 
 /// One request and its response over HTTP/1.1.
 pub(crate) struct Http1Exchange {
+    /// Whether the connection was used before.
+    pub(super) is_kept: bool,
     pub(crate) request: Http1Sink,
     pub(crate) response: Http1Response,
 }
@@ -48,6 +51,11 @@ impl Idle {
         now.duration_since(self.since) < timeout && self.until.is_none_or(|until| now < until)
     }
 
+    /// A connection that was not used yet.
+    pub(super) fn unused(transport: Transport, now: Instant) -> Self {
+        Self { connection: Shared::new(transport), since: now, until: None, was_used: false }
+    }
+
     /// Whether the peer has neither closed the connection nor sent anything. Costs no system call
     /// if nothing has arrived.
     pub(super) fn is_alive(&self) -> bool {
@@ -66,15 +74,20 @@ impl Idle {
 impl Http1Exchange {
     /// Starts a request on a new connection.
     pub(super) fn on_new(transport: Transport, message: &Message<'_>, limits: HeadLimits) -> Self {
-        Self::begin(Shared::new(transport), message, limits)
+        Self::begin(Shared::new(transport), false, message, limits)
     }
 
     /// Starts a request on an idle connection.
     pub(super) fn on_idle(idle: Idle, message: &Message<'_>, limits: HeadLimits) -> Self {
-        Self::begin(idle.connection, message, limits)
+        Self::begin(idle.connection, idle.was_used, message, limits)
     }
 
-    fn begin(connection: Shared<Transport>, message: &Message<'_>, limits: HeadLimits) -> Self {
+    fn begin(
+        connection: Shared<Transport>,
+        is_kept: bool,
+        message: &Message<'_>,
+        limits: HeadLimits,
+    ) -> Self {
         connection.borrow().outbound.request(&RequestLine {
             method: message.method,
             target: message.target.as_str(),
@@ -90,12 +103,12 @@ impl Http1Exchange {
         };
         let response =
             Http1Response { connection: connection.clone(), context, limits, reuse: Reuse::Never };
-        Self { request: Http1Sink(connection), response }
+        Self { is_kept, request: Http1Sink(connection), response }
     }
 
     /// Returns the connection for reuse, if both messages are complete and nothing followed them.
     pub(super) fn into_idle(self, now: Instant) -> Option<Idle> {
-        let Self { request: Http1Sink(connection), response } = self;
+        let Self { request: Http1Sink(connection), response, .. } = self;
         let is_clean = {
             let connection = connection.borrow();
             !connection.outbound.is_incomplete()
@@ -109,7 +122,7 @@ impl Http1Exchange {
             Reuse::For(time) => now.checked_add(time),
             Reuse::Unlimited => None,
         };
-        is_clean.then_some(Idle { connection, since: now, until })
+        is_clean.then_some(Idle { connection, since: now, until, was_used: true })
     }
 }
 
@@ -144,6 +157,7 @@ impl Http1Response {
         let octets =
             ready!(connection.inbound.poll_head(&mut connection.io, self.limits.bytes, cx))
                 .map_err(|error| match error {
+                    HeadError::Closed if connection.outbound.is_unwritten() => Failed::NotSent,
                     HeadError::Closed => Failed::NoResponse,
                     HeadError::Truncated => Failed::Broken(Broken::Closed),
                     HeadError::Fault(fault) => Failed::Broken(fault.broken()),

@@ -68,6 +68,8 @@ struct Handle(Rc<RefCell<Connection>>);
 /// One request and its response. Dropping it before both are complete resets the stream (CANCEL).
 #[derive(Debug)]
 pub(crate) struct Http2Exchange {
+    /// Whether the backend has used the connection before.
+    pub(super) is_kept: bool,
     /// The request's body.
     pub(crate) request: RequestBody,
     /// The response's head and body.
@@ -145,8 +147,10 @@ impl Http2Client {
     /// [`Failed::Full`] if too many are queued.
     pub(crate) fn send(&self, message: &Message<'_>, tls: bool) -> Result<Http2Exchange, Failed> {
         let connection = &self.0.0;
+        let is_kept = connection.borrow().has_settings;
         let stream = connection.borrow_mut().request(message, tls)?;
         Ok(Http2Exchange {
+            is_kept,
             request: RequestBody {
                 connection: Rc::clone(connection),
                 stream: Rc::clone(&stream),

@@ -1,0 +1,176 @@
+//! One attempt to forward a request to an endpoint, up to the head of the response.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Instant;
+
+use http::StatusCode;
+
+use super::attempts::{Attempts, Repeatable};
+use super::prefetch::{self, Interrupted, Prefetched};
+use super::upload::{self, Upload};
+use super::{
+    Answered, ClientSide, ForwardRequest, ForwardStats, OnHead, Outcome, failed, repeatable,
+};
+use crate::exchange::{Respond, Source};
+use crate::relay::CopyError;
+use crate::upstream::endpoint::{Endpoint, Pool};
+use crate::upstream::exchange::{Exchange, Failed, Head};
+
+/// The result of an attempt.
+pub(super) enum Attempt {
+    Answered(Answered),
+    Finished(Outcome),
+    /// It failed, on a connection that was used before or not.
+    Failed(Failed, bool),
+    /// The backend returned a status to retry.
+    Rejected,
+}
+
+enum Event {
+    Head(Head),
+    Failed(Failed),
+    Upload(CopyError),
+    ClientClosed,
+    TimedOut,
+}
+
+/// Performs one attempt.
+pub(super) async fn perform<B: Source, R: Respond, H: OnHead>(
+    request: &ForwardRequest<'_>,
+    endpoint: &Rc<Endpoint>,
+    attempts: &Attempts,
+    upload: &mut Upload,
+    client: &mut ClientSide<'_, B, R, H>,
+    stats: &ForwardStats,
+) -> Attempt {
+    // For the first attempt, the time at which the request arrived is recent enough.
+    let now = if attempts.is_first() { request.started } else { Instant::now() };
+    let pool = if attempts.needs_new_connection() { Pool::Bypass } else { Pool::Use };
+    let starting = endpoint.start(&request.message, pool, now);
+    let exchange = match unless_client_closed(starting, client.respond).await {
+        Some(Ok(exchange)) => exchange,
+        Some(Err(failure)) => return Attempt::Failed(failure, false),
+        None => return Attempt::Finished(Outcome::ClientClosed),
+    };
+    upload.rewind();
+    respond(request, exchange, upload, client, stats).await
+}
+
+/// Returns the result of `work`, or `None` if the client disconnects first.
+async fn unless_client_closed<T, R: Respond>(
+    work: impl Future<Output = T>,
+    respond: &mut R,
+) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        respond.poll_client_closed(cx).map(|()| None)
+    })
+    .await
+}
+
+/// Sends the request, and reads the response's head.
+async fn respond<B: Source, R: Respond, H: OnHead>(
+    request: &ForwardRequest<'_>,
+    mut exchange: Exchange,
+    upload: &mut Upload,
+    client: &mut ClientSide<'_, B, R, H>,
+    stats: &ForwardStats,
+) -> Attempt {
+    let (head, length) = loop {
+        match wait_for_head(request, &mut exchange, upload, client).await {
+            Event::Head(Head::Interim(head)) => {
+                if let Err(failure) = client.interim.forward(head, client.respond) {
+                    return fail(&exchange, failure);
+                }
+            }
+            Event::Head(Head::Final(head, length)) => break (head, length),
+            Event::Failed(failure) => return fail(&exchange, failure),
+            Event::Upload(error) => return Attempt::Finished(upload::outcome_of(error)),
+            Event::ClientClosed => return Attempt::Finished(Outcome::ClientClosed),
+            Event::TimedOut if upload.is_done() => {
+                return Attempt::Finished(failed(StatusCode::GATEWAY_TIMEOUT, "upstream_late"));
+            }
+            Event::TimedOut => return Attempt::Finished(Outcome::Refused(upload::LATE)),
+        }
+    };
+    let mut prefetched = Prefetched::default();
+    if repeatable(request, upload) == Repeatable::Always {
+        let retries = &request.policy.retries;
+        if stats.tries <= u32::from(retries.attempts)
+            && retries.codes.contains(&head.status.as_u16())
+        {
+            exchange.responded(head.status);
+            return Attempt::Rejected;
+        }
+        if prefetch::is_candidate(length, &head.headers) {
+            match prefetch::read(&mut exchange, client.respond).await {
+                Ok(read) => prefetched = read,
+                Err(Interrupted::Broken(broken)) => return fail(&exchange, Failed::Broken(broken)),
+                Err(Interrupted::ClientClosed) => {
+                    return Attempt::Finished(Outcome::ClientClosed);
+                }
+            }
+        }
+    }
+    exchange.responded(head.status);
+    Attempt::Answered(Answered { exchange, head, length, prefetched })
+}
+
+fn fail(exchange: &Exchange, failure: Failed) -> Attempt {
+    exchange.failed(failure);
+    Attempt::Failed(failure, exchange.is_kept())
+}
+
+/// Forwards the request's body and concurrently waits for a response head: a backend may respond
+/// before it has read everything.
+async fn wait_for_head<B: Source, R: Respond, H: OnHead>(
+    request: &ForwardRequest<'_>,
+    exchange: &mut Exchange,
+    upload: &mut Upload,
+    client: &mut ClientSide<'_, B, R, H>,
+) -> Event {
+    let started = Instant::now();
+    let mut last_progress = (upload.octets(), upload.is_done());
+    let mut since = started;
+    let mut timer = pin!(tokio::time::sleep_until(head_deadline(request, upload, since).into()));
+    poll_fn(|cx| {
+        let (mut sink, mut source) = exchange.halves();
+        let memory = Some((&mut *client.charge, request.client));
+        if let Poll::Ready(Err(error)) = upload.poll(client.body, memory, &mut sink, cx) {
+            return Poll::Ready(Event::Upload(error));
+        }
+        match source.poll_head(cx) {
+            Poll::Ready(Ok(head)) => return Poll::Ready(Event::Head(head)),
+            Poll::Ready(Err(failure)) => return Poll::Ready(Event::Failed(failure)),
+            Poll::Pending => {}
+        }
+        // Nothing waits for interim responses; a client that does not read is detected later.
+        let _ = client.respond.poll_flush(cx);
+        if client.respond.poll_client_closed(cx).is_ready() {
+            return Poll::Ready(Event::ClientClosed);
+        }
+        let progress = (upload.octets(), upload.is_done());
+        if progress != last_progress {
+            last_progress = progress;
+            since = Instant::now();
+            timer.as_mut().reset(head_deadline(request, upload, since).into());
+        }
+        timer.as_mut().poll(cx).map(|()| Event::TimedOut)
+    })
+    .await
+}
+
+fn head_deadline(request: &ForwardRequest<'_>, upload: &Upload, since: Instant) -> Instant {
+    let allowed = match request.deadlines.head {
+        Some(head) if upload.is_done() => head,
+        _ => request.deadlines.idle,
+    };
+    let deadline = since + allowed;
+    request.deadlines.whole.map_or(deadline, |whole| deadline.min(whole))
+}

@@ -1,0 +1,125 @@
+//! Which further attempt a failed one may be followed by: a pure policy.
+//!
+//! While one endpoint responds, no idempotent request fails: each attempt goes to an endpoint that
+//! was not tried, until one responds or none is left.
+
+use std::net::SocketAddr;
+
+use smallvec::SmallVec;
+
+use crate::exchange::Broken;
+use crate::upstream::exchange::Failed;
+
+/// The maximum number of attempts of one request.
+const MAX: usize = 64;
+/// The maximum number of attempts that a backend may have processed. A request that makes each
+/// backend crash must not reach all of a large service.
+const MAX_SENT: usize = 11;
+
+/// The attempts of one request.
+#[derive(Debug, Default)]
+pub(super) struct Attempts {
+    tried: SmallVec<[Tried; 3]>,
+    count: usize,
+    /// How many of them a backend may have processed.
+    sent: usize,
+    needs_new_connection: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Tried {
+    address: SocketAddr,
+    /// Another attempt may succeed: what failed was an old connection, or one request.
+    is_inconclusive: bool,
+}
+
+/// What a failed attempt was.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FailedAttempt {
+    pub(super) address: SocketAddr,
+    pub(super) failure: Failed,
+    /// Whether the connection had been used before. The backend may have closed it for its age.
+    pub(super) was_kept: bool,
+}
+
+/// How often a request may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeatable {
+    /// Not again: part of its body is not available any more.
+    Never,
+    /// Again, if no backend has processed it.
+    Unprocessed,
+    /// Again in any case: it is idempotent (RFC 9110 §9.2.2), or its Service declares it so.
+    Always,
+}
+
+// === impl Attempts ===
+
+impl Attempts {
+    /// Whether this is the first attempt.
+    pub(super) fn is_first(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether the endpoint was tried, so that another one must be.
+    pub(super) fn has_tried(&self, address: SocketAddr) -> bool {
+        self.tried.iter().any(|tried| tried.address == address)
+    }
+
+    /// Whether the next attempt must not use a kept connection, because one has failed already. What
+    /// closed it may have closed others.
+    pub(super) fn needs_new_connection(&self) -> bool {
+        self.needs_new_connection
+    }
+
+    /// An endpoint that was tried, and may be tried once more because none is left. `is_current` says
+    /// which endpoints are still there.
+    pub(super) fn retry(&mut self, is_current: impl Fn(SocketAddr) -> bool) -> Option<SocketAddr> {
+        let tried = self
+            .tried
+            .iter_mut()
+            .find(|tried| tried.is_inconclusive && is_current(tried.address))?;
+        tried.is_inconclusive = false;
+        Some(tried.address)
+    }
+
+    /// Records a failed attempt. Returns whether another one may follow.
+    pub(super) fn failed(&mut self, attempt: FailedAttempt, request: Repeatable) -> bool {
+        let FailedAttempt { address, failure, was_kept } = attempt;
+        let is_processed = is_processed(failure);
+        let is_stale = was_kept && failure == Failed::NoResponse;
+        self.count += 1;
+        self.sent += usize::from(is_processed != Some(false));
+        self.needs_new_connection |= was_kept;
+        if !self.has_tried(address) {
+            let is_inconclusive = is_stale || failure == Failed::NotSent;
+            self.tried.push(Tried { address, is_inconclusive });
+        }
+        let may_follow = match is_processed {
+            Some(false) => request != Repeatable::Never,
+            None => request == Repeatable::Always && self.sent < MAX_SENT,
+            Some(true) => false,
+        };
+        may_follow && self.count < MAX
+    }
+
+    /// Records a response that is not forwarded because of its status. The policy of the route
+    /// limits how often that happens, not this.
+    pub(super) fn rejected(&mut self, address: SocketAddr) {
+        self.count += 1;
+        match self.tried.iter_mut().find(|tried| tried.address == address) {
+            Some(tried) => tried.is_inconclusive = true,
+            None => self.tried.push(Tried { address, is_inconclusive: true }),
+        }
+    }
+}
+
+/// Whether the backend has processed the request; `None` if that is unknown.
+fn is_processed(failure: Failed) -> Option<bool> {
+    match failure {
+        Failed::Connect | Failed::Full | Failed::NotSent => Some(false),
+        Failed::NoResponse | Failed::Broken(Broken::Closed | Broken::TimedOut) => None,
+        // It has responded, although not with a response that could be forwarded.
+        Failed::NoWebSocket | Failed::Broken(Broken::Malformed(_)) => Some(true),
+    }
+}

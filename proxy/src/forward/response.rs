@@ -1,0 +1,136 @@
+//! Forwards a backend's response to the client.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderName};
+
+use super::prefetch::{Prefetched, Resumed};
+use super::stall::StallDetector;
+use super::upload::Upload;
+use super::{Answered, Deadlines, ForwardStats, Forwarded, OnHead, Outcome};
+use crate::exchange::{BodyLength, Broken, Frame, Refusal, Respond, Source};
+use crate::proxy_headers::trailers::ResponseTrailers;
+use crate::relay::{BodyCopy, CopyError};
+use crate::upstream::exchange::Exchange;
+
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// Both bodies of an exchange, as far as they are not forwarded yet.
+struct Bodies<'a> {
+    exchange: &'a mut Exchange,
+    prefetched: Prefetched,
+    /// The response's trailers that are forwarded.
+    allowed: ResponseTrailers,
+    upload: &'a mut Upload,
+}
+
+/// Forwards a backend's response, and concurrently the rest of the request's body.
+pub(crate) async fn relay<B: Source, R: Respond>(
+    forwarded: Forwarded,
+    deadlines: &Deadlines,
+    body: &mut B,
+    respond: &mut R,
+    on_head: &mut impl OnHead,
+    stats: &mut ForwardStats,
+) -> Outcome {
+    let Forwarded { answered, mut upload } = forwarded;
+    let Answered { mut exchange, mut head, length, prefetched } = answered;
+    stats.status = Some(head.status);
+    stats.head_at = Some(Instant::now());
+    stats.grpc_status = grpc_status(&head.headers);
+    let allowed = ResponseTrailers::of(&head.headers);
+    on_head.on_head(&mut head);
+    if length == BodyLength::Tunnel {
+        upload.open_tunnel();
+    }
+    respond.head(head, length);
+    let bodies = Bodies { exchange: &mut exchange, prefetched, allowed, upload: &mut upload };
+    let outcome = move_bodies(deadlines, bodies, body, respond, stats).await;
+    match outcome {
+        Outcome::Sent => {
+            let now = Instant::now();
+            stats.ended_at = Some(now);
+            exchange.finish(now);
+        }
+        Outcome::Aborted(_) => {
+            // Flush what arrived before the failure: it may be the last line of a log.
+            poll_fn(|cx| Poll::Ready(respond.poll_flush(cx).is_ready())).await;
+            respond.abort();
+        }
+        _ => {}
+    }
+    outcome
+}
+
+/// Forwards both bodies until the end of the response.
+async fn move_bodies<B: Source, R: Respond>(
+    deadlines: &Deadlines,
+    bodies: Bodies<'_>,
+    body: &mut B,
+    respond: &mut R,
+    stats: &mut ForwardStats,
+) -> Outcome {
+    let Bodies { exchange, mut prefetched, allowed, upload } = bodies;
+    let mut download = BodyCopy::new();
+    let mut waiting = None;
+    let mut code = stats.grpc_status;
+    let outcome = poll_fn(|cx| {
+        let (mut sink, source) = exchange.halves();
+        match upload.poll(body, None, &mut sink, cx) {
+            Poll::Ready(Err(CopyError::Source(Broken::Closed))) => {
+                return Poll::Ready(Outcome::ClientClosed);
+            }
+            Poll::Ready(Err(_)) => return Poll::Ready(Outcome::Aborted("request_body")),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        let mut source = Resumed { prefetched: &mut prefetched, source };
+        match download.poll(&mut source, respond, |frame| inspect(frame, allowed, &mut code), cx) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Outcome::Sent),
+            Poll::Ready(Err(CopyError::Sink(Broken::Malformed(_)))) => {
+                return Poll::Ready(Outcome::Aborted("upstream_length"));
+            }
+            Poll::Ready(Err(CopyError::Sink(_))) => return Poll::Ready(Outcome::ClientClosed),
+            Poll::Ready(Err(_)) => return Poll::Ready(Outcome::Aborted("upstream_broken_off")),
+            Poll::Pending => {}
+        }
+        if respond.poll_client_closed(cx).is_ready() {
+            return Poll::Ready(Outcome::ClientClosed);
+        }
+        let moved = (upload.octets(), download.octets());
+        let (stall, timer) = waiting.get_or_insert_with(|| {
+            let stall = StallDetector::new(moved, Instant::now());
+            let (until, _) = stall.deadline(deadlines);
+            (stall, Box::pin(tokio::time::sleep_until(until.into())))
+        });
+        if stall.update(moved, download.waits_for_sink(), Instant::now) {
+            timer.as_mut().reset(stall.deadline(deadlines).0.into());
+        }
+        timer.as_mut().poll(cx).map(|()| Outcome::Aborted(stall.deadline(deadlines).1))
+    })
+    .await;
+    stats.received = upload.octets();
+    stats.sent = download.octets();
+    stats.grpc_status = code;
+    outcome
+}
+
+fn inspect(
+    frame: &mut Frame,
+    allowed: ResponseTrailers,
+    code: &mut Option<u16>,
+) -> Result<(), Refusal> {
+    if let Frame::Trailers(trailers) = frame {
+        allowed.apply(trailers);
+        *code = grpc_status(trailers).or(*code);
+    }
+    Ok(())
+}
+
+/// Returns the status of a gRPC call, from trailers or from a Trailers-Only head. An invalid value
+/// becomes `u16::MAX`.
+fn grpc_status(fields: &HeaderMap) -> Option<u16> {
+    let value = fields.get(&GRPC_STATUS)?;
+    Some(value.to_str().ok().and_then(|value| value.parse().ok()).unwrap_or(u16::MAX))
+}
