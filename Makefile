@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick fmt lint doc deny unit cluster bench bench-hiding fuzz setup
+.PHONY: help demo test test-quick fmt lint doc deny unit cluster bench bench-failover bench-hiding fuzz setup
 
 CARGO ?= cargo
 DENY_VERSION := 0.20.2
@@ -54,6 +54,11 @@ bench: ## Compare cost with nginx and HAProxy on this machine
 	benches/install
 	$(CARGO) build --release --locked
 	python3 benches/compare
+
+bench-failover: ## Count the requests that fail while backends are killed, beside HAProxy and nginx
+	benches/install
+	$(CARGO) build --release --locked
+	python3 benches/failover
 
 bench-hiding: ## Measure whether timing reveals which hosts exist
 	$(CARGO) bench --locked --bench hiding

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from .process import Failed, pinned
 
 LIMIT_SECONDS = 120
+LEAST_PER_SECOND = 500
 BODY_BYTES = 1024
 CIPHER = "TLS_AES_128_GCM_SHA256"
+DATA = r"\((\d+)\) data"
+RATE = r"finished in .*?, ([\d.]+) req/s"
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,39 @@ class Shape:
     grpc: bool = False
 
 
+@dataclass(frozen=True)
+class Counted:
+    """The result of a load whose requests may fail."""
+
+    requests: int
+    failed: int
+    per_second: float
+
+
 def run(shape, cpu, port, host, path, requests, grpc_message, headers=()):
     """Sends `requests` requests and returns how many were answered in a second.
 
     Raises `Failed` unless every one was answered with a 200 and a body of `BODY_BYTES` bytes.
     """
+    output = _send(shape, cpu, port, host, path, requests, grpc_message, headers)
+    if int(_number(r"status codes: (\d+) 2xx", output)) != requests or int(_number(r" (\d+) succeeded", output)) != requests:
+        raise Failed(f"not every request was answered with a 200:\n{output}")
+    if int(_number(DATA, output)) != requests * BODY_BYTES:
+        raise Failed(f"not every body had {BODY_BYTES} bytes:\n{output}")
+    if shape.tls and _number(r"Cipher: (\S+)", output) != CIPHER:
+        raise Failed(f"another cipher than {CIPHER}:\n{output}")
+    return float(_number(RATE, output))
+
+
+def count(shape, cpu, port, host, path, requests, grpc_message):
+    """Sends `requests` requests, and counts those that fail: without a 200, or without a body of `BODY_BYTES` bytes."""
+    output = _send(shape, cpu, port, host, path, requests, grpc_message, ())
+    succeeded = int(_number(r"status codes: (\d+) 2xx", output))
+    whole = int(_number(DATA, output)) // BODY_BYTES
+    return Counted(requests, requests - min(succeeded, whole), float(_number(RATE, output)))
+
+
+def _send(shape, cpu, port, host, path, requests, grpc_message, headers):
     command = ["h2load", "--requests", requests, "--clients", shape.connections, "--max-concurrent-streams", shape.streams, "--threads", 1]
     command += ["--tls13-ciphers", CIPHER]
     if not shape.http2:
@@ -38,21 +69,13 @@ def run(shape, cpu, port, host, path, requests, grpc_message, headers=()):
     command += [f"--header={header}" for header in headers]
     scheme = "https" if shape.tls else "http"
     command += ["--connect-to", f"127.0.0.1:{port}", f"{scheme}://{host}:{port}{path}"]
-    done = subprocess.run(pinned(cpu, command), capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
-    return _check(done.stdout, done.stderr, requests, shape)
+    limit = LIMIT_SECONDS + requests / LEAST_PER_SECOND
+    done = subprocess.run(pinned(cpu, command), capture_output=True, text=True, timeout=limit, check=False)
+    return done.stdout + done.stderr
 
 
-def _check(output, errors, requests, shape):
-    def number(pattern):
-        found = re.search(pattern, output)
-        if found is None:
-            raise Failed(f"h2load said no {pattern}: {output}{errors}")
-        return found.group(1)
-
-    if int(number(r"status codes: (\d+) 2xx")) != requests or int(number(r" (\d+) succeeded")) != requests:
-        raise Failed(f"not every request was answered with a 200:\n{output}{errors}")
-    if int(number(r"\((\d+)\) data")) != requests * BODY_BYTES:
-        raise Failed(f"not every body had {BODY_BYTES} bytes:\n{output}{errors}")
-    if shape.tls and number(r"Cipher: (\S+)") != CIPHER:
-        raise Failed(f"another cipher than {CIPHER}:\n{output}")
-    return float(number(r"finished in .*?, ([\d.]+) req/s"))
+def _number(pattern, output):
+    found = re.search(pattern, output)
+    if found is None:
+        raise Failed(f"h2load said no {pattern}: {output}")
+    return found.group(1)
