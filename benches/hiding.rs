@@ -31,14 +31,36 @@ use self::issuer::{Issuer, encoded, now};
 
 const PAIRS: usize = 20_000;
 const WARM_UP: usize = 2_000;
-const EXISTS: &str = "web--closed.apps.test";
-const ABSENT: &str = "web--absent.apps.test";
+/// A host with short lists of grants and no path rules.
+const SHORT: Pair =
+    Pair { exists: "web--closed.apps.test", absent: "web--absent.apps.test", path: "/" };
+/// A host whose lists of grants are as long as they may be.
+const GRANTS: Pair =
+    Pair { exists: "lists--closed.apps.test", absent: "lists--absent.apps.test", path: "/" };
+/// A host with a thousand path rules, and a path of none of them.
+const PATHS: Pair = Pair {
+    exists: "paths--closed.apps.test",
+    absent: "paths--absent.apps.test",
+    path: "/p1/a/b/c/d/e/f/g/h",
+};
+/// How many groups the user has who is granted none of the long lists.
+const GROUPS: usize = 512;
+/// The longest value of an annotation, in octets.
+const LONGEST: usize = 8 * 1024;
 /// What is asked of the outcome.
 const MOST_NANOSECONDS: f64 = 1000.0;
 const AUC: std::ops::RangeInclusive<f64> = 0.49..=0.51;
 
-/// A kind of credentials: its name, and the header line of a request by the request's number.
-type Kind = (&'static str, Box<dyn Fn(usize) -> String>);
+/// A host that exists, a name of the same length that was never configured, and a path.
+#[derive(Clone, Copy)]
+struct Pair {
+    exists: &'static str,
+    absent: &'static str,
+    path: &'static str,
+}
+
+/// A kind of request: its name, its hosts, and its header line by the request's number.
+type Kind = (&'static str, Pair, Box<dyn Fn(usize) -> String>);
 
 struct Gateway(Child);
 
@@ -77,11 +99,22 @@ fn main() -> ExitCode {
             (0..8).flat_map(|part: u64| random.hash_one((number, part)).to_be_bytes()).collect();
         format!("Authorization: Bearer {unsigned}.{}\r\n", encoded(octets))
     };
-    let kinds: [Kind; 4] = [
-        ("no credential", Box::new(|_| String::new())),
-        ("bad signature", Box::new(bad)),
-        ("expired", Box::new(move |_| format!("Authorization: Bearer {expired}\r\n"))),
-        ("other environment", Box::new(move |_| format!("Authorization: Bearer {elsewhere}\r\n"))),
+    let mut claims = other.claims();
+    claims["groups"] = (0..GROUPS).map(|number| json!(format!("team-{number}"))).collect();
+    let crowd = other.token(&other.header(), &claims);
+    let bearer = |token: String| {
+        Box::new(move |_| format!("Authorization: Bearer {token}\r\n"))
+            as Box<dyn Fn(usize) -> String>
+    };
+    let kinds: [Kind; 8] = [
+        ("no credential", SHORT, Box::new(|_| String::new())),
+        ("bad signature", SHORT, Box::new(bad)),
+        ("expired", SHORT, bearer(expired)),
+        ("other environment", SHORT, bearer(elsewhere.clone())),
+        ("no credential, long grants", GRANTS, Box::new(|_| String::new())),
+        ("other environment, long grants", GRANTS, bearer(elsewhere)),
+        ("512 groups, long grants", GRANTS, bearer(crowd)),
+        ("no credential, 1,000 paths", PATHS, Box::new(|_| String::new())),
     ];
     println!("{PAIRS} interleaved pairs each, HTTP/1.1 on one connection\n");
     println!(
@@ -89,8 +122,8 @@ fn main() -> ExitCode {
          --- | --- | --- | --- |"
     );
     let mut well = true;
-    for (kind, credentials) in &kinds {
-        let (mut exists, mut absent) = measure(address, credentials);
+    for (kind, pair, credentials) in &kinds {
+        let (mut exists, mut absent) = measure(address, *pair, credentials);
         let auc = auc(&exists, &absent);
         let (one, two) = (median(&mut exists), median(&mut absent));
         well &= (one - two).abs() < MOST_NANOSECONDS && AUC.contains(&auc);
@@ -158,34 +191,65 @@ fn manifest() -> Value {
         "portcullis.dev/expose": "all", "portcullis.dev/require": "app+user",
         "portcullis.dev/allow-apps": "shop", "portcullis.dev/allow-users": "*@example.com", "portcullis.dev/allow-groups": "ops",
     });
-    json!({ "apiVersion": "v1", "kind": "List", "items": [
-        { "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "closed", "labels": { "portcullis.dev/environment": "closed" }, "annotations": annotations } },
-        { "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web", "namespace": "closed" }, "spec": { "ports": [{ "name": "http", "port": 80 }] } },
-        { "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": { "name": "web", "namespace": "closed", "labels": { "kubernetes.io/service-name": "web" } },
-          "addressType": "IPv4", "ports": [{ "name": "http", "port": 9 }], "endpoints": [{ "addresses": ["127.0.0.1"], "conditions": { "ready": true } }] },
-    ]})
+    let long = |item: &dyn Fn(usize) -> String| {
+        let mut list = item(0);
+        for next in (1..).map(item).take_while(|next| next.len() < LONGEST) {
+            if list.len() + 1 + next.len() > LONGEST {
+                break;
+            }
+            list = format!("{list},{next}");
+        }
+        list
+    };
+    let grants = json!({
+        "portcullis.dev/allow-apps": long(&|number| format!("a{number}")),
+        "portcullis.dev/allow-users": long(&|number| format!("u{number}@example.com")),
+        "portcullis.dev/allow-groups": long(&|number| format!("g{number}*")),
+    });
+    let paths: Vec<String> = (0..1000).map(|number| format!("/p{number}")).collect();
+    let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "closed", "labels": { "portcullis.dev/environment": "closed" }, "annotations": annotations } });
+    let mut items = vec![namespace];
+    items.extend(service("web", &json!({})));
+    items.extend(service("lists", &grants));
+    items.extend(service("paths", &json!({ "portcullis.dev/paths": paths.join(",") })));
+    json!({ "apiVersion": "v1", "kind": "List", "items": items })
+}
+
+/// A Service with these annotations, and its pod, which is not there.
+fn service(name: &str, annotations: &Value) -> [Value; 2] {
+    [
+        json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": name, "namespace": "closed", "annotations": annotations }, "spec": { "ports": [{ "name": "http", "port": 80 }] } }),
+        json!({ "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": { "name": name, "namespace": "closed", "labels": { "kubernetes.io/service-name": name } },
+          "addressType": "IPv4", "ports": [{ "name": "http", "port": 9 }], "endpoints": [{ "addresses": ["127.0.0.1"], "conditions": { "ready": true } }] }),
+    ]
 }
 
 /// The issuer's keys are known once a good token leads to the pod, which is not there: 502.
 fn await_keys(address: SocketAddr, token: &str) {
     let deadline = Instant::now() + Duration::from_secs(30);
     let mut client = Client::new(address);
-    while client.ask(EXISTS, &format!("Authorization: Bearer {token}\r\n")).1 == 404 {
+    while client.ask(SHORT.exists, SHORT.path, &format!("Authorization: Bearer {token}\r\n")).1
+        == 404
+    {
         assert!(Instant::now() < deadline, "the issuer's keys are not known");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
 /// Nanoseconds of each request to the host that exists, and to the one that does not.
-fn measure(address: SocketAddr, credentials: &dyn Fn(usize) -> String) -> (Vec<f64>, Vec<f64>) {
+fn measure(
+    address: SocketAddr,
+    pair: Pair,
+    credentials: &dyn Fn(usize) -> String,
+) -> (Vec<f64>, Vec<f64>) {
     let mut client = Client::new(address);
     let random = RandomState::new();
     let (mut exists, mut absent) = (Vec::with_capacity(PAIRS), Vec::with_capacity(PAIRS));
     for number in 0..WARM_UP + PAIRS {
         let first = random.hash_one(number) & 1 == 0;
         for (place, is_first) in [first, !first].into_iter().enumerate() {
-            let host = if is_first { EXISTS } else { ABSENT };
-            let (time, status) = client.ask(host, &credentials(number * 2 + place));
+            let host = if is_first { pair.exists } else { pair.absent };
+            let (time, status) = client.ask(host, pair.path, &credentials(number * 2 + place));
             assert_eq!(status, 404);
             if number >= WARM_UP {
                 if is_first { exists.push(time) } else { absent.push(time) }
@@ -208,8 +272,8 @@ impl Client {
     }
 
     /// How long the answer took, and its status.
-    fn ask(&mut self, host: &str, credentials: &str) -> (f64, u16) {
-        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n{credentials}\r\n");
+    fn ask(&mut self, host: &str, path: &str, credentials: &str) -> (f64, u16) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{credentials}\r\n");
         let start = Instant::now();
         self.stream.write_all(request.as_bytes()).expect("it can be written to");
         let mut length = 0;

@@ -14,5 +14,6 @@ pub use self::hostname::{
     HostPattern, Hostname, InvalidHostname, MAX_HOSTNAME, MAX_LABEL, check_label,
 };
 pub use self::name::NamespacedName;
+pub(crate) use self::name_pattern::NamePatternKind;
 pub use self::name_pattern::{InvalidNamePattern, NamePattern};
 pub use self::origin::{Origin, SourceLocation};

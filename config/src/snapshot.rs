@@ -10,6 +10,7 @@ pub mod backend;
 pub mod certificate;
 pub mod endpoints;
 pub mod filter;
+pub mod grants;
 pub mod host;
 pub mod policy;
 pub mod revoked_sessions;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use portcullis_config::snapshot::access::{Access, Require};
+use portcullis_config::snapshot::grants::{GrantIndex, Granted};
+use portcullis_config::snapshot::host::GrantedRoute;
 
 /// Maximum number of groups of a user; further ones are ignored.
 pub const MAX_GROUPS: usize = 512;
@@ -50,37 +51,48 @@ pub enum Authorization {
     NotGranted,
 }
 
-/// Whether `access` allows the caller.
+/// Evaluates all grants of a host table for a caller.
 #[must_use]
-pub fn authorize(access: &Access, caller: &Caller) -> Authorization {
-    let application = Authorization::of(
-        access.require.application(),
-        caller.application.as_deref().map(|name| application_granted(access, name)),
-    );
-    let user = Authorization::of(
-        access.require.user(),
-        caller.user.as_deref().map(|user| user_granted(access, user)),
-    );
-    // Both are always evaluated: timing must not reveal which of them is missing.
-    application.and(user)
+pub fn granted(index: &GrantIndex, caller: &Caller) -> Granted {
+    let user = caller.user.as_deref();
+    let groups = user.into_iter().flat_map(|user| &user.groups).map(|group| &**group);
+    index.evaluate(caller.application.as_deref(), user.map(|user| &*user.name), groups)
 }
 
-/// Whether the user grants allow this user: for the portal's list of services, where the
+/// Whether a route allows the caller; `granted` is the caller's.
+#[must_use]
+pub fn authorize(route: GrantedRoute<'_>, caller: &Caller, granted: &Granted) -> Authorization {
+    let require = route.route.rule.policy.access.require;
+    // All are always evaluated: timing must not reveal which of them is missing.
+    let (application, user) =
+        (route.grants.has_application(granted), route.grants.has_user(granted));
+    let application =
+        Authorization::of(require.application(), caller.application.is_some(), application);
+    application.and(Authorization::of(require.user(), caller.user.is_some(), user))
+}
+
+/// Whether the user grants of a route allow this user: for the portal's list of services, where the
 /// application of later requests is unknown.
-pub fn is_granted(access: &Access, user: &User) -> bool {
-    matches!(access.require, Require::User | Require::ApplicationAndUser)
-        && user_granted(access, user)
+#[must_use]
+pub fn is_granted(route: GrantedRoute<'_>, granted: &Granted) -> bool {
+    route.route.rule.policy.access.require.user() && route.grants.has_user(granted)
+}
+
+/// Evaluates all user grants of a host table for a user.
+#[must_use]
+pub fn granted_to_user(index: &GrantIndex, user: &User) -> Granted {
+    index.evaluate(None, Some(&user.name), user.groups.iter().map(|group| &**group))
 }
 
 // === impl Authorization ===
 
 impl Authorization {
-    /// Whether a part of the caller is allowed; `is_granted` is `None` if it is not identified.
-    fn of(is_required: bool, is_granted: Option<bool>) -> Self {
-        match (is_required, is_granted) {
-            (false, _) | (true, Some(true)) => Self::Allowed,
-            (true, None) => Self::NotIdentified,
-            (true, Some(false)) => Self::NotGranted,
+    /// Whether a part of the caller is allowed.
+    fn of(is_required: bool, is_identified: bool, is_granted: bool) -> Self {
+        match (is_required, is_identified, is_granted) {
+            (false, _, _) | (true, true, true) => Self::Allowed,
+            (true, false, _) => Self::NotIdentified,
+            (true, true, false) => Self::NotGranted,
         }
     }
 
@@ -91,19 +103,6 @@ impl Authorization {
             _ => Self::NotIdentified,
         }
     }
-}
-
-fn application_granted(access: &Access, name: &str) -> bool {
-    !access.applications.is_empty()
-        && access.applications.iter().all(|list| list.iter().any(|pattern| pattern.matches(name)))
-}
-
-fn user_granted(access: &Access, user: &User) -> bool {
-    !access.users.is_empty()
-        && access
-            .users
-            .iter()
-            .all(|subjects| subjects.has(&user.name, user.groups.iter().map(|group| &**group)))
 }
 
 /// A user who calls through an application, for tests.
@@ -123,13 +122,37 @@ pub fn ann() -> Caller {
 
 #[cfg(test)]
 mod tests {
-    use portcullis_config::model::NamePattern;
-    use portcullis_config::snapshot::access::Subjects;
+    use portcullis_config::model::{NamePattern, Origin};
+    use portcullis_config::snapshot::access::{Access, Require, Subjects};
+    use portcullis_config::snapshot::backend::WeightedBackends;
+    use portcullis_config::snapshot::host::{HostTable, VirtualHost};
+    use portcullis_config::snapshot::policy::Policy;
+    use portcullis_config::snapshot::rule::{PathPrefix, Route, RouteMatch, Rule};
 
     use super::*;
 
     fn is_allowed(access: &Access, caller: &Caller) -> bool {
-        authorize(access, caller) == Authorization::Allowed
+        authorization(access, caller) == Authorization::Allowed
+    }
+
+    fn authorization(access: &Access, caller: &Caller) -> Authorization {
+        let rule = Rule {
+            origin: Origin::default(),
+            service: "".into(),
+            filters: Vec::new(),
+            backends: WeightedBackends::default(),
+            policy: Policy { access: access.clone(), ..Policy::default() },
+        };
+        let route = Route { matches: RouteMatch::prefix(PathPrefix::root()), rule: Arc::new(rule) };
+        let host = VirtualHost {
+            pattern: "a.example".parse().unwrap(),
+            environment: "".into(),
+            origin: Origin::default(),
+            routes: vec![route],
+        };
+        let table: HostTable = [Arc::new(host)].into_iter().collect();
+        let route = table.entry("a.example").unwrap().routes().next().unwrap();
+        authorize(route, caller, &granted(table.grants(), caller))
     }
 
     fn patterns(list: &str) -> Vec<NamePattern> {
@@ -216,7 +239,7 @@ mod tests {
     #[test]
     fn a_denial_distinguishes_who_is_missing_from_who_is_not_granted() {
         let both = access(Require::ApplicationAndUser, &["shop"], &[("ann", "")]);
-        for (caller, authorization) in [
+        for (caller, expected) in [
             (caller("shop", "ann", &[]), Authorization::Allowed),
             (caller("", "", &[]), Authorization::NotIdentified),
             (caller("shop", "", &[]), Authorization::NotIdentified),
@@ -224,7 +247,7 @@ mod tests {
             (caller("shop", "bob", &[]), Authorization::NotGranted),
             (caller("crm", "ann", &[]), Authorization::NotGranted),
         ] {
-            assert_eq!(authorize(&both, &caller), authorization, "{caller:?}");
+            assert_eq!(authorization(&both, &caller), expected, "{caller:?}");
         }
     }
 }

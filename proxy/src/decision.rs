@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use portcullis_config::live::Live;
 use portcullis_config::snapshot::Listener;
 use portcullis_config::snapshot::rule::{PathMatch, Route, Rule};
@@ -75,6 +75,8 @@ pub(crate) struct Admitted {
     pub(crate) routed: Routed,
     /// The path that the route matches.
     pub(crate) matched: PathMatch,
+    /// The fields that routes of the host match.
+    pub(crate) matched_headers: Arc<[HeaderName]>,
 }
 
 /// The route of a request, by the snapshot at its arrival.
@@ -120,12 +122,13 @@ impl Undecided<'_> {
             return Decision::Revalidate(location);
         }
         let snapshot = self.live.snapshot.load();
-        let (routed, matched) = match admit(snapshot.listener(listener), request, &caller, trace) {
+        let admitted = admit(snapshot.listener(listener), request, &caller, trace);
+        let (routed, matched, matched_headers) = match admitted {
             Ok(admitted) => admitted,
             Err(reason) => return Decision::Denied(Denied { caller, reason }),
         };
         let redirect = filter::redirect(&routed.rule.filters, &matched, request, tls);
-        let admitted = Admitted { caller, routed, matched };
+        let admitted = Admitted { caller, routed, matched, matched_headers };
         match redirect {
             Some((status, location)) => Decision::Redirect(admitted, status, location),
             None => Decision::Forward(admitted),
@@ -139,13 +142,16 @@ fn admit(
     request: &Request,
     caller: &CachedCaller,
     trace: &mut impl Trace,
-) -> Result<(Routed, PathMatch), DenialReason> {
+) -> Result<(Routed, PathMatch, Arc<[HeaderName]>), DenialReason> {
     let listener = listener.ok_or(DenialReason::NoRoute)?;
-    let lookup = route::lookup_uniform(listener, request);
+    // Before the host is looked up, whatever grants it has.
+    let granted = caller.granted(listener.hosts.grants());
+    let lookup = route::lookup_uniform(listener, request.into());
     trace.route(&lookup);
-    let route = lookup.route;
-    let authorization = authorize(&route.rule.policy.access, &caller.authenticated.caller);
-    let host = lookup.host.filter(|_| lookup.is_found).ok_or(DenialReason::NoRoute)?;
+    let Lookup { granted: route, .. } = lookup;
+    let authorization = authorize(route, &caller.authenticated.caller, &granted);
+    let entry = lookup.host.filter(|_| lookup.is_found).ok_or(DenialReason::NoRoute)?;
+    let (host, route) = (entry.host(), route.route);
     trace.access(route, authorization);
     match authorization {
         Authorization::Allowed => {
@@ -153,7 +159,7 @@ fn admit(
                 environment: Arc::clone(&host.environment),
                 rule: Arc::clone(&route.rule),
             };
-            Ok((routed, route.matches.path.clone()))
+            Ok((routed, route.matches.path.clone(), Arc::clone(entry.header_names())))
         }
         Authorization::NotIdentified => Err(DenialReason::NotIdentified),
         Authorization::NotGranted => Err(DenialReason::NotGranted),

@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
 use portcullis_config::snapshot::Listener;
+use portcullis_config::snapshot::host::HostEntry;
 use portcullis_config::snapshot::rule::{Route, Rule};
 use portcullis_identity::authenticator::{Authenticated, Authenticator};
 use portcullis_identity::caller::Authorization;
@@ -283,12 +284,12 @@ impl Tracer {
 
 impl Trace for Tracer {
     fn route(&mut self, lookup: &Lookup<'_>) {
-        let Some(host) = lookup.host else {
+        let Some(host) = lookup.host.map(HostEntry::host) else {
             self.step("host", "no resource claims this host or a matching wildcard", None);
             return;
         };
         self.step("host", describe::host(host), Some(origin(&host.origin)));
-        let (count, route) = (host.routes.len(), lookup.route);
+        let (count, route) = (host.routes.len(), lookup.granted.route);
         if !lookup.is_found {
             let decision = format!("none of the host's {count} routes matches this request");
             self.step("route", decision, Some(origin(&host.origin)));

@@ -70,15 +70,10 @@ fn snapshot() -> Snapshot {
         route("/empty", Require::Nothing, &[]),
         route("/", Require::ApplicationAndUser, &["10.0.0.1:8080"]),
     ];
-    let mut hosts = HostTable::default();
     let pattern = "shop--staging.example.com".parse().expect("a pattern");
-    hosts.insert(Arc::new(VirtualHost {
-        pattern,
-        environment: "staging".into(),
-        origin: service("shop"),
-        routes,
-    }));
-    let hosts = Arc::new(hosts);
+    let host =
+        VirtualHost { pattern, environment: "staging".into(), origin: service("shop"), routes };
+    let hosts: Arc<HostTable> = Arc::new([Arc::new(host)].into_iter().collect());
     let listener = |name: &str, protocol| portcullis_config::snapshot::Listener {
         name: name.into(),
         protocol,

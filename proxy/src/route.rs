@@ -2,73 +2,74 @@
 
 use std::sync::{Arc, LazyLock};
 
-use http::HeaderMap;
-use portcullis_config::model::{HostPattern, NamePattern, Origin};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method};
+use portcullis_config::model::{HostPattern, Origin};
 use portcullis_config::snapshot::Listener;
-use portcullis_config::snapshot::access::{Access, Require, Subjects};
 use portcullis_config::snapshot::backend::WeightedBackends;
-use portcullis_config::snapshot::host::VirtualHost;
+use portcullis_config::snapshot::grants::RouteGrants;
+use portcullis_config::snapshot::host::{GrantedRoute, HostEntry};
 use portcullis_config::snapshot::policy::Policy;
 use portcullis_config::snapshot::rule::{
-    HeaderMatch, PathMatch, PathPrefix, QueryMatch, Route, RouteMatch, Rule,
+    HeaderMatch, PathPrefix, QueryMatch, Route, RouteMatch, Rule,
 };
 
 use crate::normalize::{Reading, Request};
+
+/// What routes match of a request.
+#[derive(Clone, Copy)]
+pub(crate) struct RouteInput<'r> {
+    pub(crate) host: &'r str,
+    pub(crate) target: &'r PathAndQuery,
+    pub(crate) reading: Reading,
+    pub(crate) method: &'r Method,
+    pub(crate) headers: &'r HeaderMap,
+}
 
 /// The route of a request.
 #[derive(Clone, Copy)]
 pub(crate) struct Lookup<'s> {
     /// The virtual host, whether or not one of its routes matches.
-    pub(crate) host: Option<&'s Arc<VirtualHost>>,
+    pub(crate) host: Option<&'s HostEntry>,
     /// The first matching route; if none matches, one that denies everyone.
-    pub(crate) route: &'s Route,
+    pub(crate) granted: GrantedRoute<'s>,
     /// Whether a route matches.
     pub(crate) is_found: bool,
 }
 
-/// Looks up the route of a request. Routes are sorted by precedence. Requests for existing and
-/// unknown hosts take the same time.
+/// Looks up the route of a request, by precedence. Requests for existing and unknown hosts take the
+/// same time, whatever the number of their routes.
 ///
 /// No route matches for unclaimed hosts and paths. Neither for an ambiguous path
 /// ([`Reading::Several`]) if the host has path rules: servers disagree about which of them it
 /// matches.
-pub(crate) fn lookup_uniform<'s>(listener: &'s Listener, request: &Request) -> Lookup<'s> {
-    let denied = &*DENIED;
-    let name = request.authority.host.as_str();
-    let host = listener
+pub(crate) fn lookup_uniform<'s>(listener: &'s Listener, input: RouteInput<'_>) -> Lookup<'s> {
+    let is_served = |_: &&HostEntry| {
+        listener.hostname.as_ref().is_none_or(|pattern| covers(pattern, input.host))
+    };
+    let host = listener.hosts.entry(input.host).filter(is_served);
+    let is_ambiguous =
+        input.reading == Reading::Several && host.is_some_and(HostEntry::has_path_rules);
+    let found = listener
         .hosts
-        .find(name)
-        .filter(|_| listener.hostname.as_ref().is_none_or(|pattern| covers(pattern, name)));
-    let routes = host.map_or(std::slice::from_ref(denied), |host| &host.routes);
-    let is_ambiguous = request.reading == Reading::Several
-        && routes.iter().any(|route| is_path_rule(&route.matches.path));
-    let found =
-        routes.iter().find(|route| is_match(&route.matches, request)).filter(|_| !is_ambiguous);
-    Lookup { host, route: found.unwrap_or(denied), is_found: host.is_some() && found.is_some() }
+        .route(host, input.target.path(), |matches| is_match(matches, input))
+        .filter(|_| !is_ambiguous);
+    let (route, grants) = &*DENIED;
+    let denied = GrantedRoute { route, grants };
+    Lookup { host, granted: found.unwrap_or(denied), is_found: found.is_some() }
 }
 
 /// A route that denies everyone, with as many grants to evaluate as a typical route.
-static DENIED: LazyLock<Route> = LazyLock::new(|| {
-    let origin = Origin { kind: "Service", namespace: "".into(), name: "".into(), place: None };
-    let pattern = |text: &str| text.parse::<NamePattern>().into_iter().collect::<Vec<_>>();
-    let access = Access {
-        require: Require::ApplicationAndUser,
-        applications: vec![pattern("nobody").into()],
-        users: vec![Arc::new(Subjects {
-            users: pattern("*@nowhere.invalid"),
-            groups: pattern("nobody"),
-        })],
-        ..Access::default()
-    };
-    let policy = Policy { access, ..Policy::default() };
+static DENIED: LazyLock<(Route, RouteGrants)> = LazyLock::new(|| {
     let rule = Rule {
-        origin,
+        origin: Origin { kind: "Service", namespace: "".into(), name: "".into(), place: None },
         service: "".into(),
         filters: Vec::new(),
         backends: WeightedBackends::new(Vec::new()),
-        policy,
+        policy: Policy::default(),
     };
-    Route { matches: RouteMatch::prefix(PathPrefix::root()), rule: Arc::new(rule) }
+    let route = Route { matches: RouteMatch::prefix(PathPrefix::root()), rule: Arc::new(rule) };
+    (route, RouteGrants::of_no_route())
 });
 
 fn covers(pattern: &HostPattern, name: &str) -> bool {
@@ -80,15 +81,11 @@ fn covers(pattern: &HostPattern, name: &str) -> bool {
     }
 }
 
-fn is_path_rule(path: &PathMatch) -> bool {
-    !matches!(path, PathMatch::Prefix(prefix) if *prefix == PathPrefix::root())
-}
-
-fn is_match(matches: &RouteMatch, request: &Request) -> bool {
-    matches.path.matches(request.target.path())
-        && matches.method.as_ref().is_none_or(|method| *method == request.method)
-        && matches.headers.iter().all(|expected| has_header(&request.headers, expected))
-        && matches.query.iter().all(|expected| has_parameter(request.target.query(), expected))
+fn is_match(matches: &RouteMatch, input: RouteInput<'_>) -> bool {
+    matches.path.matches(input.target.path())
+        && matches.method.as_ref().is_none_or(|method| method == input.method)
+        && matches.headers.iter().all(|expected| has_header(input.headers, expected))
+        && matches.query.iter().all(|expected| has_parameter(input.target.query(), expected))
 }
 
 fn has_header(headers: &HeaderMap, expected: &HeaderMatch) -> bool {
@@ -115,6 +112,20 @@ fn has_parameter(query: Option<&str>, expected: &QueryMatch) -> bool {
         (!parameter.is_empty() && name == &*expected.name).then_some(value)
     });
     values.next().is_some_and(|value| expected.value.matches(value))
+}
+
+// === impl RouteInput ===
+
+impl<'r> From<&'r Request> for RouteInput<'r> {
+    fn from(request: &'r Request) -> Self {
+        Self {
+            host: request.authority.host.as_str(),
+            target: &request.target,
+            reading: request.reading,
+            method: &request.method,
+            headers: &request.headers,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -16,10 +16,14 @@ pub struct NamePattern {
     text: Box<str>,
 }
 
+/// Which names a pattern matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum NamePatternKind {
+pub(crate) enum NamePatternKind {
+    /// The text.
     Exact,
+    /// Those that begin with the text.
     StartsWith,
+    /// Those that end with the text.
     EndsWith,
 }
 
@@ -46,6 +50,16 @@ const MAX_NAME: usize = 256;
 // === impl NamePattern ===
 
 impl NamePattern {
+    /// Which names it matches.
+    pub(crate) fn kind(&self) -> NamePatternKind {
+        self.kind
+    }
+
+    /// The text beside the `*`.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Whether some name may match both; `false` where certainly none does.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {

@@ -31,7 +31,7 @@ pub struct Access {
 }
 
 /// Users, matched by their names or by their groups.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Subjects {
     /// Patterns of user names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -186,9 +186,11 @@ impl Credentials {
 
 // === impl Subjects ===
 
+#[cfg(test)]
 impl Subjects {
-    /// Whether it matches a user with this name, or with one of these groups.
-    pub fn has<'g>(&self, user: &str, mut groups: impl Iterator<Item = &'g str>) -> bool {
+    /// Whether it matches a user with this name, or with one of these groups: the definition that
+    /// [`grants`](super::grants) implements.
+    pub(crate) fn has<'g>(&self, user: &str, mut groups: impl Iterator<Item = &'g str>) -> bool {
         self.users.iter().any(|pattern| pattern.matches(user))
             || !self.groups.is_empty()
                 && groups.any(|group| self.groups.iter().any(|pattern| pattern.matches(group)))

@@ -117,7 +117,7 @@ fn is_reserved(settings: &Settings, resources: &Resources, namespace: &str) -> b
 fn resolve_conflicts(mut claims: Vec<Claim<'_>>, problems: &mut Vec<Problem>) -> HostTable {
     // The sort is stable, and Services are in the order of namespace and name.
     claims.sort_by_key(|claim| claim.service.created);
-    let mut hosts = HostTable::default();
+    let mut hosts: BTreeMap<HostPattern, Arc<VirtualHost>> = BTreeMap::new();
     for Claim { service, environment, hostnames, routes } in claims {
         for pattern in hostnames {
             if let Some(owner) = hosts.get(&pattern) {
@@ -139,16 +139,16 @@ fn resolve_conflicts(mut claims: Vec<Claim<'_>>, problems: &mut Vec<Problem>) ->
                 }
                 continue;
             }
-            let origin = service.origin.clone();
-            hosts.insert(Arc::new(VirtualHost {
-                pattern,
+            let host = VirtualHost {
+                pattern: pattern.clone(),
                 environment: environment.clone(),
-                origin,
+                origin: service.origin.clone(),
                 routes: routes.clone(),
-            }));
+            };
+            hosts.insert(pattern, Arc::new(host));
         }
     }
-    hosts
+    hosts.into_values().collect()
 }
 
 // === impl Environment ===

@@ -1,10 +1,11 @@
 //! The destination after login: only hosts of the gateway are allowed.
 
 use portcullis_config::model::Hostname;
-use portcullis_config::snapshot::Snapshot;
+use portcullis_config::snapshot::host::HostEntry;
+use portcullis_config::snapshot::{Listener, Snapshot};
 
 use super::portal_origin::PortalOrigin;
-use crate::caller::{User, is_granted};
+use crate::caller::{User, granted_to_user, is_granted};
 
 /// Maximum length of the path and query of a destination, in octets. Sealed into `state` it makes a
 /// URL of 6 KB, of the 8 KB that providers accept.
@@ -58,12 +59,14 @@ impl Destination {
         if origin.is_portal(&self.host) {
             return false;
         }
-        let hosts =
-            || snapshot.listeners.iter().filter_map(|listener| listener.hosts.find(&self.host));
-        origin.is_in_zone(&self.host)
-            || hosts()
-                .flat_map(|host| &host.routes)
-                .any(|route| is_granted(&route.rule.policy.access, user))
+        let is_granted_by = |listener: &Listener| {
+            // Before the host is looked up: hosts that exist take as long as those that do not.
+            let granted = granted_to_user(listener.hosts.grants(), user);
+            let mut routes =
+                listener.hosts.entry(&self.host).into_iter().flat_map(HostEntry::routes);
+            routes.any(|route| is_granted(route, &granted))
+        };
+        origin.is_in_zone(&self.host) || snapshot.listeners.iter().any(is_granted_by)
     }
 
     /// The URL.

@@ -5,12 +5,13 @@ use std::time::SystemTime;
 
 use http::StatusCode;
 use portcullis_config::model::HostPattern;
-use portcullis_config::snapshot::Snapshot;
+use portcullis_config::snapshot::host::GrantedRoute;
+use portcullis_config::snapshot::{Listener, Snapshot};
 
 use super::pages::{self, Service};
 use super::portal_origin::PortalOrigin;
 use super::{Portal, PortalRequest, Reply};
-use crate::caller::{User, is_granted};
+use crate::caller::{User, granted_to_user, is_granted};
 
 /// Maximum number of services on the page.
 const MAX: usize = 1000;
@@ -34,10 +35,16 @@ impl Portal {
 /// Returns the services that grants allow the user, by environment and name.
 fn services(snapshot: &Snapshot, user: &User, origin: &PortalOrigin) -> Vec<Service> {
     let mut found = BTreeMap::new();
-    for host in snapshot.listeners.iter().flat_map(|listener| listener.hosts.iter()) {
+    let granted = |listener: &Listener| granted_to_user(listener.hosts.grants(), user);
+    let listeners = snapshot.listeners.iter().map(|listener| (listener, granted(listener)));
+    let entries = listeners.flat_map(|(listener, granted)| {
+        listener.hosts.entries().map(move |entry| (entry, granted.clone()))
+    });
+    for (entry, granted) in entries {
+        let host = entry.host();
         let HostPattern::Exact(name) = &host.pattern else { continue };
-        let Some(route) =
-            host.routes.iter().find(|route| is_granted(&route.rule.policy.access, user))
+        let Some(GrantedRoute { route, .. }) =
+            entry.routes().find(|route| is_granted(*route, &granted))
         else {
             continue;
         };

@@ -4,7 +4,7 @@
 //! This cache is in front of the one that all workers share: a hit there costs a fingerprint and
 //! several look-ups, a hit here one comparison.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::fmt;
 use std::hash::BuildHasher;
 use std::rc::Rc;
@@ -13,7 +13,9 @@ use std::time::SystemTime;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use foldhash::quality::RandomState;
+use portcullis_config::snapshot::grants::{GrantIndex, Granted};
 use portcullis_identity::authenticator::Authenticated;
+use portcullis_identity::caller::granted;
 
 use super::identity_headers::{IdentityHeaders, IdentityHeadersCache};
 use super::presented::{FIELDS, Fields, PresentedCredentials};
@@ -36,6 +38,7 @@ pub(crate) struct CachedCaller {
     pub(crate) presented: PresentedCredentials,
     pub(crate) authenticated: Authenticated,
     identity_headers: RefCell<Option<Arc<IdentityHeaders>>>,
+    granted: RefCell<Granted>,
 }
 
 /// A cached caller with its key: the host and the credential headers.
@@ -139,7 +142,21 @@ impl CallerCache {
 
 impl CachedCaller {
     pub(crate) fn new(presented: PresentedCredentials, authenticated: Authenticated) -> Self {
-        Self { presented, authenticated, identity_headers: RefCell::default() }
+        Self {
+            presented,
+            authenticated,
+            identity_headers: RefCell::default(),
+            granted: RefCell::default(),
+        }
+    }
+
+    /// The grants of a host table that the caller satisfies. They do not depend on the host.
+    pub(crate) fn granted(&self, index: &GrantIndex) -> Ref<'_, Granted> {
+        let is_current = self.granted.borrow().is_by(index);
+        if !is_current && self.authenticated.is_identified() {
+            *self.granted.borrow_mut() = granted(index, &self.authenticated.caller);
+        }
+        self.granted.borrow()
     }
 
     /// The caller's identity headers for backends of `host`; `None` where it is anonymous.

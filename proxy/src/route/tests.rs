@@ -1,9 +1,9 @@
 use portcullis_config::model::Origin;
 use portcullis_config::snapshot::ListenerProtocol;
 use portcullis_config::snapshot::backend::WeightedBackends;
-use portcullis_config::snapshot::host::HostTable;
+use portcullis_config::snapshot::host::{HostTable, VirtualHost};
 use portcullis_config::snapshot::policy::Policy;
-use portcullis_config::snapshot::rule::{Pattern, Rule, ValueMatch};
+use portcullis_config::snapshot::rule::{PathMatch, Pattern, ValueMatch};
 
 use super::*;
 use crate::normalize::tests::read;
@@ -14,7 +14,6 @@ fn prefix(path: &str) -> RouteMatch {
 
 /// A listener with one host and routes with these names.
 fn listener(host: &str, only: Option<&str>, routes: Vec<(&str, RouteMatch)>) -> Listener {
-    let mut hosts = HostTable::default();
     let rule = |name: &str| {
         Arc::new(Rule {
             origin: Origin::default(),
@@ -24,7 +23,7 @@ fn listener(host: &str, only: Option<&str>, routes: Vec<(&str, RouteMatch)>) -> 
             policy: Policy::default(),
         })
     };
-    hosts.insert(Arc::new(VirtualHost {
+    let host = VirtualHost {
         pattern: host.parse().unwrap(),
         environment: "".into(),
         origin: Origin::default(),
@@ -32,7 +31,8 @@ fn listener(host: &str, only: Option<&str>, routes: Vec<(&str, RouteMatch)>) -> 
             .into_iter()
             .map(|(name, matches)| Route { matches, rule: rule(name) })
             .collect(),
-    }));
+    };
+    let hosts: HostTable = [Arc::new(host)].into_iter().collect();
     let hostname = only.map(|only| only.parse().unwrap());
     Listener {
         name: "https".into(),
@@ -43,8 +43,8 @@ fn listener(host: &str, only: Option<&str>, routes: Vec<(&str, RouteMatch)>) -> 
 }
 
 fn found(listener: &Listener, text: &str) -> Option<String> {
-    let lookup = lookup_uniform(listener, &read(text).unwrap());
-    lookup.is_found.then(|| lookup.route.rule.service.to_string())
+    let lookup = lookup_uniform(listener, RouteInput::from(&read(text).unwrap()));
+    lookup.is_found.then(|| lookup.granted.route.rule.service.to_string())
 }
 
 #[test]

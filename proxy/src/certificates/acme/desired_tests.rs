@@ -43,10 +43,7 @@ fn host(pattern: &str, environment: &str, require: &[Require]) -> VirtualHost {
 }
 
 fn snapshot(hosts: Vec<VirtualHost>) -> Snapshot {
-    let mut table = HostTable::default();
-    for host in hosts {
-        table.insert(Arc::new(host));
-    }
+    let table: HostTable = hosts.into_iter().map(Arc::new).collect();
     let listener = |name: &str, protocol| Listener {
         name: name.into(),
         protocol,

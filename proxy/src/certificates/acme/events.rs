@@ -91,16 +91,13 @@ mod tests {
     }
 
     fn snapshot(hosts: &[(&str, &str)]) -> Snapshot {
-        let mut table = HostTable::default();
-        for (name, owner) in hosts {
-            let pattern = name.parse().expect("a name");
-            table.insert(Arc::new(VirtualHost {
-                pattern,
-                environment: "shop".into(),
-                origin: service(owner),
-                routes: Vec::new(),
-            }));
-        }
+        let host = |(name, owner): &(&str, &str)| VirtualHost {
+            pattern: name.parse().expect("a name"),
+            environment: "shop".into(),
+            origin: service(owner),
+            routes: Vec::new(),
+        };
+        let table: HostTable = hosts.iter().map(host).map(Arc::new).collect();
         let listener = Listener {
             name: "https".into(),
             protocol: ListenerProtocol::Https,

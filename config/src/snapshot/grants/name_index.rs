@@ -1,0 +1,132 @@
+//! Finds the lists that have a name. The work depends on the name, and hardly on the lists.
+
+use std::collections::{BTreeMap, HashMap};
+
+use foldhash::fast::RandomState;
+
+use super::prefixes::Prefixes;
+use crate::model::{NamePattern, NamePatternKind};
+
+/// All patterns of one kind of name: applications, users or groups.
+#[derive(Debug, Clone, Default)]
+pub(super) struct NameIndex {
+    /// For names without an `@`, which are compared octet by octet.
+    plain: Patterns,
+    /// For names with an `@`, which are compared ignoring ASCII case: in lower case.
+    folded: Patterns,
+}
+
+/// Collects patterns.
+#[derive(Default)]
+pub(super) struct NameIndexBuilder {
+    plain: PatternsBuilder,
+    folded: PatternsBuilder,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Patterns {
+    exact: HashMap<Box<[u8]>, u32, RandomState>,
+    starts: Prefixes,
+    /// The texts are reversed.
+    ends: Prefixes,
+    /// The lists of each pattern.
+    lists: Vec<Vec<u32>>,
+}
+
+#[derive(Default)]
+struct PatternsBuilder {
+    texts: BTreeMap<NamePatternKind, BTreeMap<Box<[u8]>, u32>>,
+    lists: Vec<Vec<u32>>,
+}
+
+// === impl NameIndexBuilder ===
+
+impl NameIndexBuilder {
+    /// Adds the patterns of the list with this number.
+    pub(super) fn add(&mut self, patterns: &[NamePattern], list: u32) {
+        for pattern in patterns {
+            let (kind, text) = (pattern.kind(), pattern.text().as_bytes());
+            let has_at = text.contains(&b'@');
+            if !has_at {
+                self.plain.add(kind, text.to_vec(), list);
+            }
+            if has_at || kind != NamePatternKind::Exact {
+                self.folded.add(kind, text.to_ascii_lowercase(), list);
+            }
+        }
+    }
+
+    pub(super) fn build(self) -> NameIndex {
+        NameIndex { plain: self.plain.build(), folded: self.folded.build() }
+    }
+}
+
+// === impl PatternsBuilder ===
+
+impl PatternsBuilder {
+    fn add(&mut self, kind: NamePatternKind, mut text: Vec<u8>, list: u32) {
+        if kind == NamePatternKind::EndsWith {
+            text.reverse();
+        }
+        let next = u32::try_from(self.lists.len()).unwrap_or(u32::MAX);
+        let number = *self.texts.entry(kind).or_default().entry(text.into()).or_insert(next);
+        if number == next {
+            self.lists.push(Vec::new());
+        }
+        if let Some(lists) = self.lists.get_mut(number as usize)
+            && lists.last() != Some(&list)
+        {
+            lists.push(list);
+        }
+    }
+
+    fn build(mut self) -> Patterns {
+        let mut texts = |kind| self.texts.remove(&kind).unwrap_or_default();
+        Patterns {
+            exact: texts(NamePatternKind::Exact).into_iter().collect(),
+            starts: Prefixes::new(texts(NamePatternKind::StartsWith)),
+            ends: Prefixes::new(texts(NamePatternKind::EndsWith)),
+            lists: self.lists,
+        }
+    }
+}
+
+// === impl NameIndex ===
+
+impl NameIndex {
+    /// Calls `found` with the number of each list that has one of `names`.
+    pub(super) fn find<'n>(&self, names: impl Iterator<Item = &'n str>, found: impl FnMut(u32)) {
+        let (mut plain, mut folded) = (Vec::new(), Vec::new());
+        for name in names.map(str::as_bytes) {
+            if name.contains(&b'@') {
+                self.folded.find(&name.to_ascii_lowercase(), &mut folded);
+            } else {
+                self.plain.find(name, &mut plain);
+            }
+        }
+        let plain = self.plain.lists_of(plain);
+        plain.chain(self.folded.lists_of(folded)).for_each(found);
+    }
+}
+
+// === impl Patterns ===
+
+impl Patterns {
+    /// Adds the patterns that match a name.
+    fn find(&self, name: &[u8], found: &mut Vec<u32>) {
+        found.extend(self.exact.get(name));
+        self.starts.find(name, found);
+        if !self.ends.is_empty() {
+            let reversed: Vec<u8> = name.iter().rev().copied().collect();
+            self.ends.find(&reversed, found);
+        }
+    }
+
+    /// The lists of these patterns. One that many names match counts once.
+    fn lists_of(&self, mut patterns: Vec<u32>) -> impl Iterator<Item = u32> {
+        patterns.sort_unstable();
+        patterns.dedup();
+        let lists = patterns.into_iter().filter_map(|pattern| self.lists.get(pattern as usize));
+        lists.flatten().copied()
+    }
+}
