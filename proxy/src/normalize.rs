@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use smallvec::SmallVec;
 
 pub(crate) use self::fields::{Role, folded, role};
-pub(crate) use self::host::Authority;
+pub(crate) use self::host::{Authority, Host};
 pub(crate) use self::path::Reading;
 use crate::exchange::{BodyLength, Refusal, RequestHead, Target};
 

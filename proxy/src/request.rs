@@ -8,6 +8,7 @@ mod deadlines;
 mod discard;
 mod forwarding;
 mod head_memory;
+mod lasting;
 mod local;
 mod portal;
 mod reply;
@@ -16,11 +17,11 @@ mod response_headers;
 use std::pin::pin;
 
 use http::StatusCode;
-use portcullis_config::snapshot::access::Require;
 
 use self::context::{LogContext, RequestContext};
 pub(crate) use self::discard::{MAX_DISCARD, discard_body};
 use self::forwarding::Forwarding;
+use self::lasting::Lasting;
 pub(crate) use self::reply::Reply;
 use crate::decision::{self, Admitted, Arrived, Decision, Untraced};
 use crate::exchange::{Peer, Refusal, RequestHead, Respond, Source};
@@ -61,6 +62,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
         Err(path) => return call.serve_local(path, &request, body, respond).await,
     };
     let client = proxy_headers::client(&request.headers, peer, &worker.proxy_headers);
+    let since = worker.reauthorization.version();
     let caller = match caller::cached(worker, peer, &request, call.at) {
         Some(caller) => caller,
         None => caller::authenticate(worker, peer, &request, client.into(), call.at).await,
@@ -75,16 +77,15 @@ pub(crate) async fn serve<B: Source, R: Respond>(
             return call.redirect(status, location, &request, Some(&routed), respond);
         }
     };
-    let original_target = request.target.clone();
+    let lasting = Lasting::new(worker, peer, client.into(), &request, &admitted);
     filter::rewrite(&admitted.routed.rule.filters, &admitted.matched, &mut request);
     let Admitted { caller, routed, .. } = &admitted;
-    let rule = &routed.rule;
 
     // Choose the variant; the endpoint is chosen for each attempt.
-    let Some(backend) = rule.backends.choose(worker.random.next()) else {
+    let Some(backend) = routed.rule.backends.choose(worker.random.next()) else {
         let log = LogContext {
             request: Some(&request),
-            routed: Some(&admitted.routed),
+            routed: Some(routed),
             failure: Some("no_backend"),
             ..LogContext::default()
         };
@@ -94,28 +95,19 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     // Build the headers for the backend, and forward the request for as long as access lasts.
     let mut stats = ForwardStats::default();
     let backend_headers = call.backend_headers(&mut request, client, &admitted, backend);
-    let authority = request.authority.clone();
     let forwarding = Forwarding { admitted: &admitted, backend, headers: backend_headers, client };
     let outcome = {
         let forwarded =
             pin!(call.forward(&forwarding, &mut request, charge, body, respond, &mut stats));
-        let is_allowed = async || {
-            let (presented, path) = (&caller.presented, original_target.path());
-            caller::reauthorize(worker, peer, presented, client.into(), &authority, path, routed)
-                .await
-        };
-        if rule.policy.access.require == Require::Nothing {
-            forwarded.await
-        } else {
-            let until = caller.authenticated.caller.until;
-            let guarded = worker.reauthorization.guard(until, forwarded, is_allowed);
-            guarded.await.unwrap_or(Outcome::Revoked)
-        }
+        let until = caller.authenticated.caller.until;
+        let is_allowed = async || lasting.is_allowed(&admitted).await;
+        let guarded = worker.reauthorization.guard(since, until, forwarded, is_allowed);
+        guarded.await.unwrap_or(Outcome::Revoked)
     };
 
     let log = LogContext {
         request: Some(&request),
-        routed: Some(&admitted.routed),
+        routed: Some(routed),
         caller: Some(&caller.authenticated.caller),
         variant: &backend.variant,
         stats,

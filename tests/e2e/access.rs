@@ -5,6 +5,7 @@ mod denial;
 mod differential;
 mod introspection;
 mod issuer;
+mod lasting;
 mod outbound_proxy;
 mod person;
 

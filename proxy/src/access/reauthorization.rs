@@ -1,5 +1,5 @@
-//! Reauthorization of requests that last: when grants or credentials change, and when a credential
-//! expires.
+//! Reauthorization of requests that last, anonymous ones too: when routes, grants or credentials
+//! change, and when a credential expires.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -13,7 +13,7 @@ use slab::Slab;
 /// of the check.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The pending requests of one worker that were authorized by credentials.
+/// The pending requests of one worker.
 #[derive(Default)]
 pub(crate) struct Reauthorization {
     pending: RefCell<Slab<Pending>>,
@@ -30,6 +30,7 @@ struct Pending {
 /// The registration of one request, removed on drop.
 struct Registration<'r> {
     reauthorization: &'r Reauthorization,
+    since: u64,
     until: Option<SystemTime>,
     key: Option<usize>,
 }
@@ -37,7 +38,13 @@ struct Registration<'r> {
 // === impl Reauthorization ===
 
 impl Reauthorization {
-    /// Wakes the requests to reauthorize: all if `version`, which changes with grants and
+    /// The version of the last tick. Read before a request is authorized, it tells
+    /// [`guard`](Self::guard) since when changes matter.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.get()
+    }
+
+    /// Wakes the requests to reauthorize: all if `version`, which changes with routes, grants and
     /// credentials, is a new one, else those whose credentials have expired.
     pub(crate) fn tick(&self, version: u64, now: SystemTime) {
         let changed = self.version.replace(version) != version;
@@ -51,14 +58,18 @@ impl Reauthorization {
 
     /// Runs `work` for as long as `is_allowed` returns true; it is called whenever the request is
     /// due, and not before `work` had to wait. Returns `None` where it returned false.
+    ///
+    /// `since` is the version from before the request was authorized: changes are noticed from then
+    /// on, not only from when `work` had to wait.
     pub(crate) async fn guard<F: Future>(
         &self,
+        since: u64,
         until: Option<SystemTime>,
         work: F,
         mut is_allowed: impl AsyncFnMut() -> bool,
     ) -> Option<F::Output> {
         let mut work = pin!(work);
-        let mut registration = Registration { reauthorization: self, until, key: None };
+        let mut registration = Registration { reauthorization: self, since, until, key: None };
         loop {
             let done = std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
                 Poll::Ready(output) => Poll::Ready(Some(output)),
@@ -93,8 +104,8 @@ impl Registration<'_> {
                     due: false,
                     waker: cx.waker().clone(),
                 }));
-                // A change between authorization and this registration is not noticed.
-                false
+                // A tick between the authorization and this registration did not see the request.
+                self.reauthorization.version.get() != self.since
             }
         }
     }
@@ -121,7 +132,7 @@ mod tests {
         let reauthorization = Reauthorization::default();
         assert_eq!(
             reauthorization
-                .guard(None, std::future::ready(7), async || unreachable!())
+                .guard(0, None, std::future::ready(7), async || unreachable!())
                 .now_or_never(),
             Some(Some(7))
         );
@@ -133,7 +144,7 @@ mod tests {
         let reauthorization = Reauthorization::default();
         let (calls, allowed) = (Cell::new(0), Cell::new(true));
         let mut guarded =
-            Box::pin(reauthorization.guard(None, std::future::pending::<()>(), async || {
+            Box::pin(reauthorization.guard(0, None, std::future::pending::<()>(), async || {
                 calls.set(calls.get() + 1);
                 allowed.get()
             }));
@@ -158,6 +169,7 @@ mod tests {
         let reauthorization = Reauthorization::default();
         let until = UNIX_EPOCH + Duration::from_secs(100);
         let mut guarded = Box::pin(reauthorization.guard(
+            0,
             Some(until),
             std::future::pending::<()>(),
             async || false,
@@ -167,6 +179,22 @@ mod tests {
         reauthorization.tick(0, until - Duration::from_secs(1));
         assert!(guarded.as_mut().poll(&mut cx).is_pending());
         reauthorization.tick(0, until);
+        assert_eq!(guarded.as_mut().poll(&mut cx), Poll::Ready(None));
+    }
+
+    #[test]
+    fn a_change_before_the_registration_is_noticed() {
+        let reauthorization = Reauthorization::default();
+        // The request is authorized; then grants change, before it has to wait.
+        let since = reauthorization.version();
+        reauthorization.tick(1, UNIX_EPOCH);
+        let mut guarded = Box::pin(reauthorization.guard(
+            since,
+            None,
+            std::future::pending::<()>(),
+            async || false,
+        ));
+        let mut cx = Context::from_waker(Waker::noop());
         assert_eq!(guarded.as_mut().poll(&mut cx), Poll::Ready(None));
     }
 }

@@ -4,14 +4,12 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use portcullis_identity::authenticator::Authenticated;
-use portcullis_identity::caller::{Authorization, authorize};
 use portcullis_identity::client_network::ClientNetwork;
 
 use crate::access::caller_cache::CachedCaller;
 use crate::access::{Fields, PresentedCredentials};
-use crate::decision::Routed;
 use crate::exchange::Peer;
-use crate::normalize::{Authority, Request};
+use crate::normalize::Request;
 use crate::worker_context::WorkerContext;
 
 /// The caller, where the worker's cache has it: an anonymous one, or one authenticated recently.
@@ -58,7 +56,7 @@ pub(super) async fn authenticate(
 }
 
 /// Checks credentials; waits for a permit where that needs a signature check.
-async fn check(
+pub(super) async fn check(
     worker: &WorkerContext,
     presented: &PresentedCredentials,
     client: ClientNetwork,
@@ -76,30 +74,4 @@ async fn check(
     }
     worker.verification_queue.acquire(client).await;
     authenticator.authenticate(&presented, host, now, &introspected, || true).unwrap_or_default()
-}
-
-/// Whether these credentials still authorize the request to its route.
-pub(super) async fn reauthorize(
-    worker: &WorkerContext,
-    peer: &Peer,
-    presented: &PresentedCredentials,
-    client: ClientNetwork,
-    authority: &Authority,
-    path: &str,
-    routed: &Routed,
-) -> bool {
-    let caller =
-        check(worker, presented, client, authority.host.as_str(), SystemTime::now()).await.caller;
-    let snapshot = worker.live.snapshot.load();
-    let host = snapshot
-        .listener(peer.listener)
-        .and_then(|listener| listener.hosts.find(authority.host.as_str()));
-    let mut routes = host
-        .into_iter()
-        .flat_map(|host| &host.routes)
-        .filter(|route| route.matches.path.matches(path));
-    routes.any(|route| {
-        route.rule.origin.is_same(&routed.rule.origin)
-            && authorize(&route.rule.policy.access, &caller) == Authorization::Allowed
-    })
 }

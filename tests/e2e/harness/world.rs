@@ -13,6 +13,8 @@ pub(crate) struct World {
     services: Vec<Service>,
     /// Annotations of environments, without their prefix.
     annotations: Vec<(String, String, String)>,
+    /// Environments whose Namespace lacks the label.
+    unlabelled: Vec<String>,
     /// Raw documents, by file name.
     extra: Vec<(String, String)>,
 }
@@ -56,6 +58,12 @@ impl World {
     /// With an annotation, without its prefix, on an environment's Namespace.
     pub(crate) fn annotation(mut self, environment: &str, name: &str, value: &str) -> Self {
         self.annotations.push((environment.to_owned(), name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Without the label that makes the Namespace an environment.
+    pub(crate) fn without_label(mut self, environment: &str) -> Self {
+        self.unlabelled.push(environment.to_owned());
         self
     }
 
@@ -111,10 +119,14 @@ impl World {
         {
             annotations[format!("portcullis.dev/{key}")] = json!(value);
         }
+        let labels = match self.unlabelled.iter().any(|unlabelled| unlabelled == name) {
+            true => json!({}),
+            false => json!({ "portcullis.dev/environment": name }),
+        };
         json!({
             "apiVersion": "v1",
             "kind": "Namespace",
-            "metadata": { "name": name, "labels": { "portcullis.dev/environment": name }, "annotations": annotations },
+            "metadata": { "name": name, "labels": labels, "annotations": annotations },
         })
     }
 }
