@@ -79,7 +79,7 @@ pub fn planned(
         snapshot.certificates.iter().filter_map(|certificate| check::check(certificate, now).ok());
     let provided: Vec<HostPattern> = usable.flat_map(|checked| checked.names).collect();
     let desired = acme::desired::desired(snapshot, &settings.zone, acme, &provided);
-    (desired.problems(acme.challenge), desired.names.into_iter().collect())
+    (desired.problems(acme.challenge), desired.names.into_keys().collect())
 }
 
 // === impl Certificates ===

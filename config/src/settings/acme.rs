@@ -39,6 +39,12 @@ pub struct AcmeSettings {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub retry_after: Duration,
+    /// How many certificates are ordered at a time. The names of one Namespace use at most half of
+    /// them.
+    pub concurrent_orders: NonZeroUsize,
+    /// The most failed orders for names of one Namespace within an hour; after that, the Namespace
+    /// waits, so that it uses up neither the time nor the authority's quota of others.
+    pub failed_orders_per_hour: NonZeroUsize,
     /// How long an ordered certificate that is no longer needed is kept.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
@@ -219,6 +225,8 @@ impl Default for AcmeSettings {
             dns: DnsSettings::default(),
             names_per_certificate: size(100),
             retry_after: Duration::from_secs(60),
+            concurrent_orders: size(4),
+            failed_orders_per_hour: size(10),
             keep_unwanted: Duration::from_secs(7 * 24 * 3600),
             store: None,
         }

@@ -8,16 +8,19 @@
 //! | the names that need a certificate | [`mod@desired`] |
 //! | the names of each certificate | [`plan`] |
 //! | the time to order, renew and retry | [`schedule`] |
+//! | which of the due ones are ordered now | [`queue`], by [`failed_orders`] |
 //! | the stored state | [`state`] |
 //! | the one replica that orders | [`leader`] |
+//! | renewal advice | [`renewal`] |
 //! | removal of unneeded certificates | [`cleanup`] |
 //! | new keys for accounts | [`rollover`] |
 //! | events for owners of Services | [`events`] |
-//! | one order | [`order`], with [`authority`], [`dns`], [`chain`] and [`verify_issued`] |
+//! | an attempt and its failure, one order | [`attempt`], [`order`], [`validation`], with [`authority`], [`dns`], [`chain`] and [`verify_issued`] |
 //! | responses to challenges, on every replica | [`challenges`] |
 //!
 //! All of it runs on the control plane's runtime. Nothing that a client sends causes an order.
 
+mod attempt;
 mod authority;
 mod chain;
 pub(crate) mod challenges;
@@ -25,12 +28,16 @@ mod cleanup;
 pub(crate) mod desired;
 mod dns;
 mod events;
+mod failed_orders;
 mod leader;
 mod order;
 pub(crate) mod plan;
+mod queue;
+mod renewal;
 mod rollover;
 mod schedule;
 pub(crate) mod state;
+mod validation;
 mod verify_issued;
 
 use std::fmt;
@@ -232,7 +239,9 @@ impl Acme {
     /// Waits until this replica serves `challenges`.
     async fn wait_until_served(&self, challenges: &[Challenge]) {
         let wait = async {
-            while self.state().challenges != challenges {
+            let is_open =
+                |state: &State| challenges.iter().all(|one| state.challenges.contains(one));
+            while !is_open(&self.state()) {
                 tokio::time::sleep(POLL).await;
             }
         };

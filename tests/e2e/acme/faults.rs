@@ -151,6 +151,31 @@ async fn a_name_that_cannot_be_validated_does_not_delay_others() {
 }
 
 #[tokio::test]
+async fn names_of_a_namespace_that_cannot_be_validated_cost_others_nothing() {
+    let dns = Bind::start_with("lost--other A 127.0.0.1").await;
+    let pebble = Pebble::start(&dns).await;
+    let pod = echo("pod-1").await;
+    let lost = Service::new("lost").environment("other").pod(&pod);
+    let world = World::web(&pod).with(lost).with(Service::new("shop").pod(&pod));
+    let limited = json!({ "acme": { "failedOrdersPerHour": 2 } });
+    let gateway = start(&pebble, world.clone(), &[pebble.settings("http-01"), limited]).await;
+    is_served(&gateway, WEB).await;
+    is_served(&gateway, "shop--staging.apps.test").await;
+    assert_eq!(pebble.issued(), 1, "one certificate of the Namespace, which never failed");
+    let error = failure(&gateway).await;
+    assert!(error.contains("lost--other") && !error.contains("staging"), "{error}");
+    let failures = || async {
+        let list = certificates(&gateway).await;
+        list.iter().filter_map(|one| one["failures"].as_u64()).max().unwrap_or_default()
+    };
+    eventually("it is retried", || async { failures().await == 2 }).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(failures().await, 2, "no further order of the Namespace within the hour");
+    gateway.apply(&world.with(Service::new("later").pod(&pod)));
+    is_served(&gateway, "later--staging.apps.test").await;
+}
+
+#[tokio::test]
 async fn a_dns_server_that_refuses_updates_is_reported() {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;

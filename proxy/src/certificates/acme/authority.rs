@@ -83,6 +83,11 @@ impl Authority {
         })
     }
 
+    /// The same authority for one order: its hints are those of the order's own requests.
+    pub(super) fn for_order(&self) -> Self {
+        Self { hints: Arc::default(), last_chain: Arc::default(), ..self.clone() }
+    }
+
     /// The profile that orders ask for.
     pub(super) fn profile(&self) -> Option<&str> {
         self.settings.profile.as_deref()

@@ -17,12 +17,12 @@ use super::state::{Seconds, State};
 
 impl Leader<'_> {
     /// Removes certificates that have been unneeded for long enough.
-    pub(super) async fn clean_up(&mut self, stored: &StoreState) -> Result<(), OrderError> {
+    pub(super) async fn clean_up(&self, stored: &StoreState) -> Result<(), OrderError> {
         let removable =
-            removable(&self.state, stored, self.acme.acme().keep_unwanted, SystemTime::now());
+            removable(&self.state(), stored, self.acme.acme().keep_unwanted, SystemTime::now());
         for certificate in &removable {
             self.acme.store().remove_certificate(self.term, certificate.clone()).await?;
-            self.state.unneeded.remove(certificate);
+            self.state().unneeded.remove(certificate);
             tracing::info!(certificate, "removed an unneeded certificate");
         }
         if removable.is_empty() { Ok(()) } else { self.save().await }
@@ -31,7 +31,8 @@ impl Leader<'_> {
     /// The time of the next removal, in seconds since 1970.
     pub(super) fn next_clean_up(&self) -> Seconds {
         let (keep, now) = (self.acme.acme().keep_unwanted.as_secs(), seconds(SystemTime::now()));
-        let ends = self.state.unneeded.values().map(|since| since.saturating_add(keep));
+        let state = self.state();
+        let ends = state.unneeded.values().map(|since| since.saturating_add(keep));
         ends.filter(|end| *end > now).min().unwrap_or(Seconds::MAX)
     }
 }

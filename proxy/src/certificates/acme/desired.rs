@@ -1,7 +1,7 @@
 //! The names that need certificates: a function of the snapshot and the settings, and of nothing
 //! that a client sends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use portcullis_config::model::vocabulary::PUBLIC_NAMES;
@@ -15,8 +15,9 @@ use portcullis_config::snapshot::{ListenerProtocol, Snapshot};
 /// The names to order, and those that are not.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct DesiredNames {
-    /// The names.
-    pub(crate) names: BTreeSet<HostPattern>,
+    /// The names, each with the Namespace that claims it; the gateway itself claims the zone's
+    /// wildcard, for no Namespace.
+    pub(crate) names: BTreeMap<HostPattern, Arc<str>>,
     /// The hosts that are served but get no certificate, by environment: their number and one
     /// example.
     pub(crate) left_out: BTreeMap<Arc<str>, (usize, HostPattern)>,
@@ -41,21 +42,21 @@ pub(crate) fn desired(
     if let Some(zone) = zone.clone().filter(|_| wildcards) {
         let wildcard = HostPattern::Wildcard(zone);
         if !provided.contains(&wildcard) {
-            desired.names.insert(wildcard);
+            desired.names.insert(wildcard, Arc::from(""));
         }
     }
     let listeners =
         snapshot.listeners.iter().filter(|listener| listener.protocol == ListenerProtocol::Https);
     for host in listeners.flat_map(|listener| listener.hosts.iter()) {
         let name = &host.pattern;
-        if provided.iter().chain(&desired.names).any(|other| covers(other, name)) {
+        if provided.iter().chain(desired.names.keys()).any(|other| covers(other, name)) {
             continue;
         }
         let is_zone =
             matches!((name, &zone), (HostPattern::Exact(name), Some(zone)) if name == zone);
         let can_be_validated = wildcards || matches!(name, HostPattern::Exact(_));
         if can_be_validated && (is_zone || is_public(host, snapshot)) {
-            desired.names.insert(name.clone());
+            desired.names.insert(name.clone(), Arc::clone(&host.origin.namespace));
         } else {
             let left_out = desired
                 .left_out

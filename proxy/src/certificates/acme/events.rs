@@ -40,7 +40,7 @@ impl Leader<'_> {
         reason: &'static str,
         note: impl Fn(&str) -> String,
     ) {
-        let Some(record) = self.state.certificates.get(certificate) else { return };
+        let Some(record) = self.record(certificate) else { return };
         for (origin, names) in owners(&self.acme.live().snapshot.load(), &record.names) {
             let note = note(&names.join(", "));
             self.acme.store().report(Notice {

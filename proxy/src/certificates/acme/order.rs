@@ -4,24 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use instant_acme::{
-    Account, AuthorizationStatus, ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus,
-    RetryPolicy,
-};
+use instant_acme::{Account, Error, Identifier, NewOrder, Order, OrderStatus, RetryPolicy};
 use portcullis_config::model::{HostPattern, Origin};
-use portcullis_config::settings::acme::ChallengeKind;
 use portcullis_config::snapshot::certificate::{Certificate, SecretBytes};
 use portcullis_config::store::{NewCertificate, StoreError};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
-use tokio::time::sleep;
 
 use super::authority::{Authority, Rejection, classify};
 use super::leader::Leader;
-use super::state::{Challenge, Pending, Seconds};
+use super::state::{Pending, Seconds};
 use super::verify_issued;
 
 /// How to poll an authority for validation and for issuance.
-const POLL: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(180));
+pub(super) const POLL: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(180));
 
 /// Why an order failed.
 #[derive(Debug)]
@@ -45,20 +40,16 @@ pub(super) enum OrderError {
 impl Leader<'_> {
     /// Orders a certificate of the state at an authority.
     pub(super) async fn order(
-        &mut self,
+        &self,
         certificate: &str,
         authority: &Authority,
     ) -> Result<(), OrderError> {
-        let names = self
-            .state
-            .certificates
-            .get(certificate)
-            .map(|record| record.names.clone())
-            .unwrap_or_default();
+        let names = self.record(certificate).map(|record| record.names).unwrap_or_default();
         let account = self.account(authority).await?;
         let (mut order, key) = self.begin(certificate, &names, authority, &account).await?;
-        let validated = self.validate(&mut order, authority).await;
-        self.close_challenges().await?;
+        let mut challenges = Vec::new();
+        let validated = self.validate(&mut order, &mut challenges, authority).await;
+        self.close_challenges(&challenges).await?;
         if let Err(error) = validated {
             if !matches!(error, OrderError::Retry) {
                 self.discard_order(certificate).await?;
@@ -74,13 +65,15 @@ impl Leader<'_> {
     }
 
     /// The account with an authority: the stored one, else a new one.
-    pub(super) async fn account(&mut self, authority: &Authority) -> Result<Account, OrderError> {
+    pub(super) async fn account(&self, authority: &Authority) -> Result<Account, OrderError> {
+        if let Some(account) = self.stored_account(authority).await? {
+            return Ok(account);
+        }
+        let _creating = self.accounts.lock().await;
         self.resolve_rollover(authority).await?;
-        if let Some(stored) = self.state.accounts.get(&authority.directory) {
-            return authority
-                .account(stored.clone())
-                .await
-                .map_err(|error| order_error(&error, authority));
+        // Another order may have created it.
+        if let Some(account) = self.stored_account(authority).await? {
+            return Ok(account);
         }
         let (account, credentials) =
             authority.new_account().await.map_err(|error| order_error(&error, authority))?;
@@ -89,21 +82,33 @@ impl Leader<'_> {
             account = account.id(),
             "created an account with the authority"
         );
-        self.state.accounts.insert(authority.directory.clone(), credentials);
+        self.state().accounts.insert(authority.directory.clone(), credentials);
         self.save().await?;
         Ok(account)
     }
 
+    /// The stored account, unless its key is being replaced.
+    async fn stored_account(&self, authority: &Authority) -> Result<Option<Account>, OrderError> {
+        let stored = {
+            let state = self.state();
+            let is_valid = !state.rolling.contains(&authority.directory);
+            state.accounts.get(&authority.directory).filter(|_| is_valid).cloned()
+        };
+        let Some(stored) = stored else { return Ok(None) };
+        let account = authority.account(stored).await;
+        account.map(Some).map_err(|error| order_error(&error, authority))
+    }
+
     /// The pending order, else a new one; and the key of its certificate.
     async fn begin(
-        &mut self,
+        &self,
         certificate: &str,
         names: &BTreeSet<String>,
         authority: &Authority,
         account: &Account,
     ) -> Result<(Order, String), OrderError> {
-        if let Some(pending) =
-            self.state.certificates.get(certificate).and_then(|record| record.order.clone())
+        let pending = self.record(certificate).and_then(|record| record.order);
+        if let Some(pending) = pending
             && pending.authority == authority.directory
         {
             match account.order(pending.url.clone()).await {
@@ -134,7 +139,7 @@ impl Leader<'_> {
         let order = account
             .new_order(&new)
             .await
-            .map_err(|error| self.new_order_error(&error, authority))?;
+            .map_err(|error| self.new_order_error(&error, authority, account))?;
         let key = KeyPair::generate()
             .map_err(|error| OrderError::Order(error.to_string()))?
             .serialize_pem();
@@ -144,144 +149,38 @@ impl Leader<'_> {
             url: order.url().to_owned(),
             key: key.clone(),
         };
-        if let Some(record) = self.state.certificates.get_mut(certificate) {
-            record.order = Some(pending);
-        }
+        self.update(certificate, |record| record.order = Some(pending));
         self.save().await?;
         Ok((order, key))
     }
 
     /// The error of a new order. Removes the account if the authority no longer has it.
-    fn new_order_error(&mut self, error: &Error, authority: &Authority) -> OrderError {
-        if classify(error) == Rejection::NoAccount {
-            self.state.accounts.remove(&authority.directory);
-            return OrderError::Retry;
-        }
-        order_error(error, authority)
-    }
-
-    /// Completes the challenges for all names of an order.
-    async fn validate(
-        &mut self,
-        order: &mut Order,
-        authority: &Authority,
-    ) -> Result<(), OrderError> {
-        let kind = self.acme.acme().challenge;
-        let convert = |error: Error| order_error(&error, authority);
-        let challenges = self.challenges(order, kind, authority).await?;
-        if challenges.is_empty() {
-            return Ok(());
-        }
-        self.state.challenges = challenges;
-        self.save().await?;
-        self.deploy_challenges().await?;
-        let mut authorizations = order.authorizations();
-        while let Some(authorization) = authorizations.next().await {
-            let mut authorization = authorization.map_err(convert)?;
-            if authorization.status == AuthorizationStatus::Pending
-                && let Some(mut challenge) = authorization.challenge(challenge_type(kind))
-            {
-                challenge.set_ready().await.map_err(convert)?;
-            }
-        }
-        match order.poll_ready(&POLL).await {
-            Ok(OrderStatus::Ready) => Ok(()),
-            Ok(_) | Err(Error::Api(_)) => Err(validation_error(order, kind).await),
-            Err(error) => Err(order_error(&error, authority)),
-        }
-    }
-
-    /// The challenges of an order that are not validated yet.
-    async fn challenges(
+    fn new_order_error(
         &self,
-        order: &mut Order,
-        kind: ChallengeKind,
+        error: &Error,
         authority: &Authority,
-    ) -> Result<Vec<Challenge>, OrderError> {
-        let mut challenges = Vec::new();
-        let mut authorizations = order.authorizations();
-        while let Some(authorization) = authorizations.next().await {
-            let mut authorization =
-                authorization.map_err(|error| order_error(&error, authority))?;
-            if authorization.status == AuthorizationStatus::Valid {
-                continue;
-            }
-            let Identifier::Dns(name) = authorization.identifier().identifier.clone() else {
-                continue;
-            };
-            let Some(challenge) = authorization.challenge(challenge_type(kind)) else {
-                return Err(OrderError::Order(format!(
-                    "the authority does not offer {} for {name}",
-                    challenge_name(kind)
-                )));
-            };
-            let key_authorization = challenge.key_authorization();
-            challenges.push(match kind {
-                ChallengeKind::Http01 => Challenge::Http {
-                    token: challenge.token.clone(),
-                    answer: key_authorization.as_str().to_owned(),
-                },
-                ChallengeKind::TlsAlpn01 => Challenge::TlsAlpn {
-                    name,
-                    digest: hex::encode(key_authorization.digest().as_ref()),
-                },
-                ChallengeKind::Dns01 => {
-                    let record = self
-                        .acme
-                        .dns()?
-                        .record_name(&name)
-                        .await
-                        .map_err(|error| OrderError::Order(error.to_string()))?;
-                    Challenge::Dns { record, value: key_authorization.dns_value() }
-                }
-            });
+        account: &Account,
+    ) -> OrderError {
+        if classify(error) != Rejection::NoAccount {
+            return order_error(error, authority);
         }
-        Ok(challenges)
+        let mut state = self.state();
+        let stored = state.accounts.get(&authority.directory);
+        // Another order may have replaced it.
+        if stored.is_some_and(|stored| stored["id"] == account.id()) {
+            state.accounts.remove(&authority.directory);
+        }
+        OrderError::Retry
     }
 
-    /// Creates DNS records, and waits until every replica and name server can respond.
-    async fn deploy_challenges(&self) -> Result<(), OrderError> {
-        let convert = |error: super::dns::DnsError| OrderError::Order(error.to_string());
-        for challenge in &self.state.challenges {
-            if let Challenge::Dns { record, value } = challenge {
-                self.acme.dns()?.present(record, value).await.map_err(convert)?;
-            }
-        }
-        for challenge in &self.state.challenges {
-            if let Challenge::Dns { record, value } = challenge {
-                self.acme.dns()?.wait_until_propagated(record, value).await.map_err(convert)?;
-            }
-        }
-        self.acme.wait_until_served(&self.state.challenges).await;
-        sleep(self.acme.store().propagation_delay()).await;
-        Ok(())
-    }
-
-    /// Closes the open challenges, and removes their DNS records.
-    pub(super) async fn close_challenges(&mut self) -> Result<(), OrderError> {
-        if self.state.challenges.is_empty() {
-            return Ok(());
-        }
-        for challenge in std::mem::take(&mut self.state.challenges) {
-            if let (Challenge::Dns { record, value }, Ok(dns)) = (challenge, self.acme.dns())
-                && let Err(error) = dns.remove(&record, &value).await
-            {
-                tracing::warn!(record, %error, "failed to remove a DNS record of a closed challenge");
-            }
-        }
-        self.save().await
-    }
-
-    async fn discard_order(&mut self, certificate: &str) -> Result<(), OrderError> {
-        if let Some(record) = self.state.certificates.get_mut(certificate) {
-            record.order = None;
-        }
+    async fn discard_order(&self, certificate: &str) -> Result<(), OrderError> {
+        self.update(certificate, |record| record.order = None);
         self.save().await
     }
 
     /// Verifies and saves the issued certificate.
     async fn save_issued(
-        &mut self,
+        &self,
         certificate: &str,
         names: &BTreeSet<String>,
         authority: &Authority,
@@ -309,14 +208,16 @@ impl Leader<'_> {
             about,
         };
         self.acme.store().save_certificate(self.term, new).await.map_err(OrderError::Store)?;
-        if let Some(record) = self.state.certificates.get_mut(certificate) {
-            let failure = record.failure.take();
+        let mut failure = None;
+        self.update(certificate, |record| {
+            failure = record.failure.take();
             record.order = None;
             record.renewal = None;
             record.authority = Some(authority.directory.clone());
-            if let Some(failure) = failure {
-                self.report_success(certificate, &failure);
-            }
+        });
+        self.state().failed_names.validated(names);
+        if let Some(failure) = failure {
+            self.report_success(certificate, &failure);
         }
         tracing::info!(
             certificate,
@@ -349,29 +250,12 @@ async fn issue(
             .await
             .map_err(convert)?;
     }
-    order.poll_certificate(&POLL).await.map_err(convert)
-}
-
-/// The names of an order that failed validation, and why.
-async fn validation_error(order: &mut Order, kind: ChallengeKind) -> OrderError {
-    let mut names = BTreeSet::new();
-    let mut reasons = Vec::new();
-    let mut authorizations = order.authorizations();
-    while let Some(Ok(mut authorization)) = authorizations.next().await {
-        let Ok(state) = authorization.refresh().await else { continue };
-        if state.status != AuthorizationStatus::Invalid {
-            continue;
+    match order.poll_certificate(&POLL).await {
+        Err(Error::Timeout(_)) => {
+            Err(OrderError::Order("the authority did not issue it in time".to_owned()))
         }
-        let name = state.identifier().to_string();
-        let error =
-            state.challenges.iter().find(|challenge| challenge.r#type == challenge_type(kind));
-        let error = error
-            .and_then(|challenge| challenge.error.as_ref())
-            .map_or_else(String::new, ToString::to_string);
-        reasons.push(format!("{name}: {error}"));
-        names.extend(name.parse::<HostPattern>());
+        chain => chain.map_err(convert),
     }
-    OrderError::Names(names, format!("the authority failed to validate {}", reasons.join("; ")))
 }
 
 /// Converts an error of the client.
@@ -386,22 +270,6 @@ pub(super) fn order_error(error: &Error, authority: &Authority) -> OrderError {
         }
         (Rejection::Authority(error), None) => OrderError::Authority(error),
         (Rejection::Order(error), None) => OrderError::Order(error),
-    }
-}
-
-fn challenge_type(kind: ChallengeKind) -> ChallengeType {
-    match kind {
-        ChallengeKind::Dns01 => ChallengeType::Dns01,
-        ChallengeKind::Http01 => ChallengeType::Http01,
-        ChallengeKind::TlsAlpn01 => ChallengeType::TlsAlpn01,
-    }
-}
-
-fn challenge_name(kind: ChallengeKind) -> &'static str {
-    match kind {
-        ChallengeKind::Dns01 => "dns-01",
-        ChallengeKind::Http01 => "http-01",
-        ChallengeKind::TlsAlpn01 => "tls-alpn-01",
     }
 }
 

@@ -2,6 +2,7 @@
 //! not many.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use portcullis_config::model::HostPattern;
@@ -9,23 +10,39 @@ use portcullis_config::model::HostPattern;
 /// The names of each certificate, by the certificate's own name.
 pub(crate) type Plan = BTreeMap<String, BTreeSet<HostPattern>>;
 
-/// Plans certificates for the `desired` names, given the plan `before`: each name is in one
-/// certificate, and at most `most` in each new one.
+/// Plans certificates for the `desired` names of Namespaces, given the plan `before`: each name is
+/// in one certificate, and at most `most` in each new one. Names of different Namespaces share
+/// none: one that cannot be validated would delay the others, and its owner would learn of them.
+/// Each of the names in `alone` gets one of its own.
 ///
-/// A certificate keeps its own name and those of its names that are still desired; one without any
-/// is dropped.
-pub(crate) fn plan(desired: &BTreeSet<HostPattern>, before: &Plan, most: usize) -> Plan {
+/// A certificate keeps its own name and those of its names that are still desired, of the first
+/// one's Namespace; one without any is dropped.
+pub(crate) fn plan(
+    desired: &BTreeMap<HostPattern, Arc<str>>,
+    before: &Plan,
+    alone: &BTreeSet<HostPattern>,
+    most: usize,
+) -> Plan {
     let mut rest = desired.clone();
     let mut plan = Plan::new();
     for (certificate, names) in before {
-        let remaining: BTreeSet<HostPattern> =
-            names.iter().filter_map(|name| rest.take(name)).collect();
-        if !remaining.is_empty() {
-            plan.insert(certificate.clone(), remaining);
+        let Some(namespace) = names.iter().find_map(|name| rest.get(name)).cloned() else {
+            continue;
+        };
+        let is_kept = |name: &&HostPattern| rest.get(name).is_some_and(|of| *of == namespace);
+        let kept: BTreeSet<HostPattern> = names.iter().filter(is_kept).cloned().collect();
+        rest.retain(|name, _| !kept.contains(name));
+        plan.insert(certificate.clone(), kept);
+    }
+    let mut new: BTreeMap<Arc<str>, Vec<HostPattern>> = BTreeMap::new();
+    for (name, namespace) in rest {
+        if alone.contains(&name) {
+            add(&mut plan, BTreeSet::from([name]));
+        } else {
+            new.entry(namespace).or_default().push(name);
         }
     }
-    let rest: Vec<HostPattern> = rest.into_iter().collect();
-    for names in rest.chunks(most.max(1)) {
+    for names in new.values().flat_map(|names| names.chunks(most.max(1))) {
         add(&mut plan, names.iter().cloned().collect());
     }
     plan
@@ -74,13 +91,18 @@ mod tests {
 
     use super::*;
 
-    fn names(names: &[&str]) -> BTreeSet<HostPattern> {
+    /// Names of one Namespace.
+    fn names(names: &[&str]) -> BTreeMap<HostPattern, Arc<str>> {
+        set(names).into_iter().map(|name| (name, "shop".into())).collect()
+    }
+
+    fn set(names: &[&str]) -> BTreeSet<HostPattern> {
         names.iter().map(|name| name.parse().expect("a name")).collect()
     }
 
     #[test]
     fn names_share_certificates_up_to_the_limit() {
-        let plan = plan(&names(&["a.test", "b.test", "c.test"]), &Plan::new(), 2);
+        let plan = plan(&names(&["a.test", "b.test", "c.test"]), &Plan::new(), &set(&[]), 2);
         assert_eq!(plan.values().map(BTreeSet::len).collect::<Vec<_>>(), [2, 1]);
         assert!(
             plan.keys().all(|name| portcullis_config::model::check_label(name).is_ok()),
@@ -90,35 +112,57 @@ mod tests {
 
     #[test]
     fn a_new_name_does_not_change_existing_certificates() {
-        let before = plan(&names(&["a.test", "c.test"]), &Plan::new(), 100);
-        let after = plan(&names(&["a.test", "b.test", "c.test"]), &before, 100);
+        let before = plan(&names(&["a.test", "c.test"]), &Plan::new(), &set(&[]), 100);
+        let after = plan(&names(&["a.test", "b.test", "c.test"]), &before, &set(&[]), 100);
         assert_eq!(after.len(), 2);
         assert!(before.iter().all(|(name, names)| after.get(name) == Some(names)));
     }
 
     #[test]
     fn a_failed_name_does_not_block_the_others() {
-        let mut split_plan = plan(&names(&["a.test", "b.test", "c.test"]), &Plan::new(), 100);
+        let mut split_plan =
+            plan(&names(&["a.test", "b.test", "c.test"]), &Plan::new(), &set(&[]), 100);
         let whole = split_plan.keys().next().expect("one").clone();
-        let alone = split(&mut split_plan, &whole, &names(&["b.test"]));
+        let alone = split(&mut split_plan, &whole, &set(&["b.test"]));
         assert_eq!(alone.len(), 1);
-        assert_eq!(split_plan[&alone[0]], names(&["b.test"]));
-        assert!(split_plan.values().any(|others| *others == names(&["a.test", "c.test"])));
+        assert_eq!(split_plan[&alone[0]], set(&["b.test"]));
+        assert!(split_plan.values().any(|others| *others == set(&["a.test", "c.test"])));
         assert!(
             !split_plan.contains_key(&whole),
             "the existing certificate for all three is not overwritten"
         );
         assert_eq!(
-            plan(&names(&["a.test", "b.test", "c.test"]), &split_plan, 100),
+            plan(&names(&["a.test", "b.test", "c.test"]), &split_plan, &set(&[]), 100),
             split_plan,
             "the split is permanent"
         );
     }
 
     #[test]
+    fn names_of_different_namespaces_share_no_certificate() {
+        let mut desired = names(&["a.test", "c.test"]);
+        desired.insert("b.test".parse().expect("a name"), "bank".into());
+        let fresh = plan(&desired, &Plan::new(), &set(&[]), 100);
+        let groups: Vec<_> = fresh.into_values().collect();
+        assert_eq!(groups, [set(&["a.test", "c.test"]), set(&["b.test"])]);
+        let mixed = Plan::from([("old".to_owned(), set(&["a.test", "b.test", "c.test"]))]);
+        let parted = plan(&desired, &mixed, &set(&[]), 100);
+        assert_eq!(parted["old"], set(&["a.test", "c.test"]), "it keeps its name");
+        assert_eq!(parted.len(), 2);
+    }
+
+    #[test]
+    fn a_name_that_failed_before_shares_no_certificate() {
+        let desired = names(&["a.test", "b.test", "c.test"]);
+        let plan = plan(&desired, &Plan::new(), &set(&["b.test"]), 100);
+        assert!(plan.values().any(|names| *names == set(&["b.test"])), "{plan:?}");
+        assert_eq!(plan.len(), 2);
+    }
+
+    #[test]
     fn a_long_name_is_truncated_to_a_label() {
         let long = format!("{}.{}.test", "a".repeat(60), "b".repeat(60));
-        let plan = plan(&names(&[&long]), &Plan::new(), 1);
+        let plan = plan(&names(&[&long]), &Plan::new(), &set(&[]), 1);
         assert!(plan.keys().all(|name| name.len() < 50));
     }
 
@@ -129,13 +173,20 @@ mod tests {
             then in proptest::collection::btree_set("[a-z]{1,3}\\.test", 0..20),
             most in 1_usize..5,
         ) {
-            let parse = |set: BTreeSet<String>| -> BTreeSet<HostPattern> { set.iter().map(|name| name.parse().expect("a name")).collect() };
+            let namespace = |name: &str| -> Arc<str> { if name < "n" { "one" } else { "two" }.into() };
+            let parse = |set: BTreeSet<String>| -> BTreeMap<HostPattern, Arc<str>> {
+                set.iter().map(|name| (name.parse().expect("a name"), namespace(name))).collect()
+            };
             let (first, then) = (parse(first), parse(then));
-            let before = plan(&first, &Plan::new(), most);
-            let after = plan(&then, &before, most);
+            let before = plan(&first, &Plan::new(), &set(&[]), most);
+            let after = plan(&then, &before, &set(&[]), most);
             let all: Vec<&HostPattern> = after.values().flatten().collect();
             prop_assert_eq!(all.len(), then.len());
-            prop_assert_eq!(all.into_iter().cloned().collect::<BTreeSet<_>>(), then);
+            prop_assert_eq!(after.values().flatten().collect::<BTreeSet<_>>(), then.keys().collect());
+            for names in after.values() {
+                let namespaces: BTreeSet<_> = names.iter().map(|name| &then[name]).collect();
+                prop_assert_eq!(namespaces.len(), 1, "names of one Namespace");
+            }
             prop_assert!(after.values().all(|names| names.len() <= most));
         }
     }

@@ -6,17 +6,23 @@
 use instant_acme::Error;
 use portcullis_config::store::StoreState;
 
+use super::attempt::MAX_ATTEMPTS;
 use super::authority::{Authority, Rejection, classify};
-use super::leader::{Leader, MAX_ATTEMPTS};
+use super::leader::Leader;
 use super::order::{OrderError, order_error};
 use super::state::Rollover;
 
 // === impl Leader ===
 
 impl Leader<'_> {
+    /// Whether there is a new request to replace the keys of all accounts.
+    pub(super) fn is_rollover_requested(&self, stored: &StoreState) -> bool {
+        stored.rollover.is_some() && stored.rollover != self.state().rollover.request
+    }
+
     /// Replaces the keys of all accounts if there is a new request for that.
-    pub(super) async fn roll_over(&mut self, stored: &StoreState) -> Result<(), OrderError> {
-        if stored.rollover.is_none() || stored.rollover == self.state.rollover.request {
+    pub(super) async fn roll_over(&self, stored: &StoreState) -> Result<(), OrderError> {
+        if !self.is_rollover_requested(stored) {
             return Ok(());
         }
         let mut errors = Vec::new();
@@ -40,11 +46,11 @@ impl Leader<'_> {
         if let Some(error) = &error {
             tracing::warn!(error, "failed to replace account keys");
         }
-        self.state.rollover = Rollover { request: stored.rollover.clone(), error };
+        self.state().rollover = Rollover { request: stored.rollover.clone(), error };
         self.save().await
     }
 
-    async fn replace_key_with_retries(&mut self, authority: &Authority) -> Result<(), OrderError> {
+    async fn replace_key_with_retries(&self, authority: &Authority) -> Result<(), OrderError> {
         for _ in 0..MAX_ATTEMPTS {
             match self.replace_key(authority).await {
                 Err(OrderError::Retry) => {}
@@ -54,19 +60,19 @@ impl Leader<'_> {
         Err(OrderError::Retry)
     }
 
-    async fn replace_key(&mut self, authority: &Authority) -> Result<(), OrderError> {
-        if !self.state.accounts.contains_key(&authority.directory) {
+    async fn replace_key(&self, authority: &Authority) -> Result<(), OrderError> {
+        if !self.state().accounts.contains_key(&authority.directory) {
             return Ok(());
         }
         let mut account = self.account(authority).await?;
-        self.state.rolling.insert(authority.directory.clone());
+        self.state().rolling.insert(authority.directory.clone());
         self.save().await?;
         match account.update_key().await {
             Ok(credentials) => {
                 let credentials = serde_json::to_value(&credentials)
                     .map_err(|error| OrderError::Order(error.to_string()))?;
-                self.state.accounts.insert(authority.directory.clone(), credentials);
-                self.state.rolling.remove(&authority.directory);
+                self.state().accounts.insert(authority.directory.clone(), credentials);
+                self.state().rolling.remove(&authority.directory);
                 tracing::info!(
                     authority = authority.directory,
                     account = account.id(),
@@ -77,7 +83,7 @@ impl Leader<'_> {
             Err(error) => {
                 // The authority rejected the key; after other errors it may have accepted it.
                 if matches!(error, Error::Api(_)) {
-                    self.state.rolling.remove(&authority.directory);
+                    self.state().rolling.remove(&authority.directory);
                     self.save().await?;
                 }
                 Err(order_error(&error, authority))
@@ -87,14 +93,12 @@ impl Leader<'_> {
 
     /// Resolves a pending rollover: checks the stored key, and removes the account if that is no
     /// longer valid, so that a new account is created.
-    pub(super) async fn resolve_rollover(
-        &mut self,
-        authority: &Authority,
-    ) -> Result<(), OrderError> {
-        if !self.state.rolling.contains(&authority.directory) {
+    pub(super) async fn resolve_rollover(&self, authority: &Authority) -> Result<(), OrderError> {
+        if !self.state().rolling.contains(&authority.directory) {
             return Ok(());
         }
-        if let Some(stored) = self.state.accounts.get(&authority.directory).cloned() {
+        let stored = self.state().accounts.get(&authority.directory).cloned();
+        if let Some(stored) = stored {
             let account =
                 authority.account(stored).await.map_err(|error| order_error(&error, authority))?;
             match authority.confirm(&account).await {
@@ -106,12 +110,12 @@ impl Leader<'_> {
                     ) =>
                 {
                     tracing::warn!(authority = authority.directory, %error, "the stored account key is not valid: creating another account");
-                    self.state.accounts.remove(&authority.directory);
+                    self.state().accounts.remove(&authority.directory);
                 }
                 Err(error) => return Err(order_error(&error, authority)),
             }
         }
-        self.state.rolling.remove(&authority.directory);
+        self.state().rolling.remove(&authority.directory);
         self.save().await
     }
 }

@@ -1,11 +1,13 @@
 //! The state that survives restarts and changes of the leader: one JSON document in the store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use portcullis_config::model::HostPattern;
 use portcullis_config::snapshot::certificate::SecretBytes;
 use serde::{Deserialize, Serialize};
 
+use super::failed_orders::{FailedNames, FailedOrders};
 use super::plan::Plan;
 
 /// Seconds since 1970.
@@ -31,6 +33,10 @@ pub(crate) struct State {
     pub(crate) authorities: BTreeMap<String, Failure>,
     /// The open challenges.
     pub(crate) challenges: Vec<Challenge>,
+    /// The failed orders of the last hour.
+    pub(crate) failed_orders: FailedOrders,
+    /// The names that could not be validated.
+    pub(crate) failed_names: FailedNames,
 }
 
 /// A request to replace account keys, and its result.
@@ -49,6 +55,8 @@ pub(crate) struct Rollover {
 pub(crate) struct Record {
     /// Its names.
     pub(crate) names: BTreeSet<String>,
+    /// The Namespace that they belong to; empty for the gateway itself.
+    pub(crate) namespace: String,
     /// The directory of the authority that issued the existing one.
     pub(crate) authority: Option<String>,
     /// The last failure, if there was no success since.
@@ -146,12 +154,58 @@ impl State {
             let names: BTreeSet<String> = names.iter().map(ToString::to_string).collect();
             let record = self.certificates.entry(name.clone()).or_default();
             if record.names != names {
+                // A name that is added again continues its back-off.
+                let only = names.first().filter(|_| names.len() == 1);
+                let failure = only.and_then(|name| self.failed_names.get(name)).cloned();
                 // A pending order for other names is useless.
-                *record = Record { names, order: None, failure: None, ..record.clone() };
+                *record = Record { names, order: None, failure, ..record.clone() };
                 changed = true;
             }
         }
         changed
+    }
+
+    /// Records the Namespaces that the names of each certificate belong to.
+    pub(crate) fn assign(&mut self, desired: &BTreeMap<HostPattern, Arc<str>>) -> bool {
+        let mut changed = false;
+        for record in self.certificates.values_mut() {
+            let names = record.names.iter().filter_map(|name| name.parse::<HostPattern>().ok());
+            let found = names.into_iter().find_map(|name| desired.get(&name));
+            if let Some(namespace) = found.filter(|found| record.namespace != ***found) {
+                record.namespace = namespace.to_string();
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// Gives new certificates, which have no Namespace yet, that of the certificate they are from.
+    pub(crate) fn inherit(&mut self, namespace: String) {
+        for record in self.certificates.values_mut().filter(|record| record.namespace.is_empty()) {
+            record.namespace.clone_from(&namespace);
+        }
+    }
+
+    /// Records the failure of a certificate, and of its names if they are the reason.
+    pub(crate) fn fail(
+        &mut self,
+        certificate: &str,
+        failure: &Failure,
+        is_rejected: bool,
+        now: Seconds,
+    ) {
+        let Some(record) = self.certificates.get_mut(certificate) else { return };
+        record.failure = Some(failure.clone());
+        for name in record.names.iter().filter(|_| is_rejected) {
+            self.failed_names.record(name, failure, now);
+        }
+    }
+
+    /// Records that an order failed at an authority, or that its names could not be validated.
+    pub(crate) fn count_failure(&mut self, certificate: &str, now: Seconds) {
+        if let Some(record) = self.certificates.get(certificate) {
+            self.failed_orders.record(&record.namespace, now);
+        }
     }
 }
 
