@@ -1,6 +1,8 @@
 //! Login by a browser, with a real OpenID provider.
 
+mod codes;
 mod replicas;
+mod revalidation;
 
 use std::path::PathBuf;
 use std::process::Stdio;

@@ -61,6 +61,12 @@ impl PortalClient {
     }
 }
 
+impl Default for PortalClient {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Queued for PendingRequest {
     fn is_abandoned(&self) -> bool {
         self.reply.is_closed()
