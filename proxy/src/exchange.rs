@@ -4,14 +4,18 @@
 //! [`Sink`]; both are polled, never spawned, so that one task drives both directions of an exchange
 //! and backpressure is `Poll::Pending`.
 
+pub(crate) mod cookies;
+mod path_and_query;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode, Version};
 use portcullis_identity::client_certificate::ClientCertificate;
+
+pub(crate) use self::path_and_query::PathAndQuery;
 
 /// A request's head as the codec parsed it: well-formed, but not yet normalized.
 #[derive(Debug)]

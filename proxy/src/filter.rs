@@ -4,11 +4,11 @@
 
 use std::borrow::Cow;
 
-use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use portcullis_config::snapshot::filter::{Filter, HeaderChanges, PathChange, Redirect};
 use portcullis_config::snapshot::rule::PathMatch;
 
+use crate::exchange::PathAndQuery;
 use crate::normalize::{Request, Role, role};
 
 /// Returns the status and `Location` of the rule's redirect, if any. `tls` is whether the request
@@ -131,8 +131,8 @@ fn with_path(
     };
     let path = if path.is_empty() { "/" } else { &*path };
     match target.query() {
-        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")).ok(),
-        None => PathAndQuery::try_from(path).ok(),
+        Some(query) => PathAndQuery::new(format!("{path}?{query}")),
+        None => PathAndQuery::new(path.to_owned()),
     }
 }
 

@@ -239,7 +239,7 @@ impl Drop for Charge {
 /// Returns the memory of a head, in octets. Many small fields need much more than their octets.
 fn head_weight(head: &RequestHead) -> usize {
     let target = match &head.target {
-        Target::Path(path) => path.as_str().len(),
+        Target::Path(path) => path.len(),
         Target::Asterisk | Target::Authority => 0,
     };
     target + weight(&head.headers)

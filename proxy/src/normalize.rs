@@ -3,6 +3,7 @@
 //!
 //! All later steps use the normalized [`Request`], from which the forwarded request is serialized.
 
+mod characters;
 mod fields;
 mod host;
 mod path;
@@ -13,14 +14,16 @@ pub(crate) mod tests;
 
 use std::num::NonZeroUsize;
 
-use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use smallvec::SmallVec;
 
 pub(crate) use self::fields::{Role, folded, role};
 pub(crate) use self::host::{Authority, Host};
 pub(crate) use self::path::Reading;
-use crate::exchange::{BodyLength, Refusal, RequestHead, Target};
+use crate::exchange::{BodyLength, PathAndQuery, Refusal, RequestHead, Target};
+
+/// Maximum length of a method, in octets.
+const MAX_METHOD: usize = 32;
 
 /// A normalized request.
 #[derive(Debug)]
@@ -71,16 +74,15 @@ pub(crate) fn request(
     if !matches!(head.version, Version::HTTP_10 | Version::HTTP_11 | Version::HTTP_2) {
         return Err(refusals::VERSION);
     }
-    if head.headers.len() > max_headers.get() {
-        return Err(refusals::FIELDS_MANY);
-    }
+    check_number(&head, max_headers)?;
     check_scheme(head.scheme.as_deref())?;
     let tunnel = is_extended_connect(&head)?;
     check_method(&head.method, tunnel)?;
     let (target, reading) = check_target(head.target, &head.method)?;
 
     let fields = Fields::collect(&head.headers, head.version, trusted)?;
-    let authority = fields.authority(head.authority.as_deref())?;
+    let authority =
+        fields.authority(head.version, head.authority.as_deref(), head.scheme.as_deref())?;
     let upgrade =
         !tunnel && head.version == Version::HTTP_11 && fields.wants_websocket(&head.headers)?;
     let kind = match fields.content_type {
@@ -95,14 +97,11 @@ pub(crate) fn request(
     };
     let expects_continue = fields.expects_continue(head.version)?;
     let method = if tunnel { Method::GET } else { head.method };
-    let (drop, cookies) = fields.into_parts();
+    let drop = fields.into_drop();
 
     let mut headers = head.headers;
     for name in drop {
         headers.remove(name);
-    }
-    if cookies > 1 {
-        join_cookies(&mut headers);
     }
     Ok(Request {
         method,
@@ -131,6 +130,14 @@ pub(crate) fn kind_of(content_type: &HeaderValue) -> Kind {
         },
         _ => Kind::Http,
     }
+}
+
+/// The limit is the same in both versions of HTTP: `:authority` counts as `Host`.
+fn check_number(head: &RequestHead, max_headers: NonZeroUsize) -> Result<(), Refusal> {
+    let number = head.headers.len();
+    let max = max_headers.get();
+    let is_exceeded = number > max || (number == max && !head.headers.contains_key(header::HOST));
+    if is_exceeded { Err(refusals::FIELDS_MANY) } else { Ok(()) }
 }
 
 fn check_scheme(scheme: Option<&[u8]>) -> Result<(), Refusal> {
@@ -168,7 +175,7 @@ fn check_method(method: &Method, tunnel: bool) -> Result<(), Refusal> {
         _ => {
             let name = method.as_str();
             // Methods are case-sensitive (RFC 9110 §9.1), but not for every backend: reject `get`.
-            name.len() > 32
+            name.len() > MAX_METHOD
                 || !name.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_'))
         }
     };
@@ -182,7 +189,7 @@ fn check_target(target: Target, method: &Method) -> Result<(PathAndQuery, Readin
             Ok((target, reading))
         }
         Target::Asterisk if *method == Method::OPTIONS => {
-            Ok((PathAndQuery::from_static("*"), Reading::Plain))
+            Ok((PathAndQuery::asterisk(), Reading::Plain))
         }
         Target::Asterisk | Target::Authority => Err(refusals::TARGET),
     }
@@ -196,7 +203,6 @@ struct Fields<'h> {
     expect: Option<&'h HeaderValue>,
     upgrade: SmallVec<[&'h HeaderValue; 1]>,
     connection: SmallVec<[&'h HeaderValue; 1]>,
-    cookies: usize,
     drop: SmallVec<[HeaderName; 8]>,
 }
 
@@ -229,11 +235,7 @@ impl<'h> Fields<'h> {
             Some(folded) => folded_role(&folded)?,
         };
         match role {
-            Role::Free | Role::Kept => return Ok(()),
-            Role::Cookie => {
-                self.cookies += 1;
-                return Ok(());
-            }
+            Role::Free | Role::Kept | Role::Cookie => return Ok(()),
             Role::Single => {
                 if *name == header::CONTENT_TYPE {
                     self.content_type = Some(value);
@@ -243,8 +245,7 @@ impl<'h> Fields<'h> {
             Role::Te if value == "trailers" && !repeated => return Ok(()),
             Role::Host if repeated => return Err(refusals::HOST_REPEATED),
             Role::Expect if repeated => return Err(refusals::FIELD_REPEATED),
-            Role::Http2Settings => return Err(refusals::UPGRADE_H2C),
-            Role::Connection | Role::Upgrade | Role::HopByHop
+            Role::Connection | Role::Upgrade | Role::Http2Settings | Role::HopByHop
                 if version == Version::HTTP_2 && !name.as_str().starts_with("proxy-auth") =>
             {
                 return Err(refusals::FIELD_OF_CONNECTION);
@@ -255,6 +256,7 @@ impl<'h> Fields<'h> {
             Role::Connection => self.connection.push(value),
             Role::Upgrade => self.upgrade.push(value),
             Role::Te
+            | Role::Http2Settings
             | Role::Length
             | Role::HopByHop
             | Role::Identity
@@ -279,35 +281,50 @@ impl<'h> Fields<'h> {
         }
     }
 
-    fn authority(&self, target: Option<&[u8]>) -> Result<Authority, Refusal> {
+    /// Returns the host that the request is for.
+    fn authority(
+        &self,
+        version: Version,
+        target: Option<&[u8]>,
+        scheme: Option<&[u8]>,
+    ) -> Result<Authority, Refusal> {
         let host = self.host.map(|host| Authority::parse(host.as_bytes())).transpose()?;
         let target = target.map(Authority::parse).transpose()?;
         match (host, target) {
+            // RFC 9112 §3.2: HTTP/1.1 requires `Host`, whatever the target.
             (None, None) => Err(refusals::HOST_MISSING),
+            (None, Some(_)) if version == Version::HTTP_11 => Err(refusals::HOST_MISSING),
             (Some(only), None) | (None, Some(only)) => Ok(only),
-            (Some(host), Some(target)) if host == target => Ok(host),
-            (Some(_), Some(_)) => Err(refusals::HOST_MISMATCH),
+            // RFC 9113 §8.3.1: both must identify the same entity.
+            (Some(host), Some(target)) if version == Version::HTTP_2 => {
+                if target.is_same(&host, default_port(scheme)) {
+                    Ok(target)
+                } else {
+                    Err(refusals::HOST_MISMATCH)
+                }
+            }
+            // RFC 9112 §3.2.2: the target replaces a valid `Host`.
+            (Some(_), Some(target)) => Ok(target),
         }
     }
 
+    /// Whether the request is a WebSocket handshake. Other protocols in `Upgrade` are optional
+    /// offers, which a server may ignore (RFC 9110 §7.8).
     fn wants_websocket(&self, headers: &HeaderMap) -> Result<bool, Refusal> {
-        let mut upgrades = self.upgrade.iter().flat_map(|value| tokens(value));
-        let (first, others) = (upgrades.next(), upgrades.count());
-        let mut upgrades = self.upgrade.iter().flat_map(|value| tokens(value));
-        if upgrades.any(|token| token.eq_ignore_ascii_case(b"h2c")) {
-            return Err(refusals::UPGRADE_H2C);
-        }
-        let mut upgrades = self.upgrade.iter().flat_map(|value| tokens(value));
-        if !upgrades.any(|token| token.eq_ignore_ascii_case(b"websocket")) {
+        let lists = |fields: &[&HeaderValue], wanted: &[u8]| {
+            let mut tokens = fields.iter().flat_map(|value| tokens(value));
+            tokens.any(|token| token.eq_ignore_ascii_case(wanted))
+        };
+        if !lists(&self.upgrade, b"websocket") {
             return Ok(false);
         }
-        let connected = self
-            .connection
-            .iter()
-            .flat_map(|value| tokens(value))
-            .any(|token| token.eq_ignore_ascii_case(b"upgrade"));
-        let alone = first.is_some() && others == 0;
-        if alone && connected && has_key(headers) { Ok(true) } else { Err(refusals::WEBSOCKET) }
+        let is_valid = lists(&self.connection, b"upgrade") && has_key(headers);
+        if is_valid { Ok(true) } else { Err(refusals::WEBSOCKET) }
+    }
+
+    /// Returns the names of the fields to drop.
+    fn into_drop(self) -> SmallVec<[HeaderName; 8]> {
+        self.drop
     }
 
     fn expects_continue(&self, version: Version) -> Result<bool, Refusal> {
@@ -320,10 +337,17 @@ impl<'h> Fields<'h> {
             Some(_) => Err(refusals::EXPECT),
         }
     }
+}
 
-    /// Returns the fields to drop, and the number of cookie fields.
-    fn into_parts(self) -> (SmallVec<[HeaderName; 8]>, usize) {
-        (self.drop, self.cookies)
+/// Returns the port that URLs of this scheme imply.
+fn default_port(scheme: Option<&[u8]>) -> Option<u16> {
+    let is = |other: &[u8]| scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(other));
+    if is(b"https") {
+        Some(443)
+    } else if is(b"http") {
+        Some(80)
+    } else {
+        None
     }
 }
 
@@ -365,19 +389,4 @@ fn websocket_body(
         !upgrade || matches!(body, BodyLength::None | BodyLength::Exact(0) | BodyLength::Tunnel);
     let get = !upgrade || *method == Method::GET;
     if version && empty && get { Ok(BodyLength::Tunnel) } else { Err(refusals::WEBSOCKET) }
-}
-
-/// Joins `Cookie` fields into one: HTTP/2 allows several (RFC 9113 §8.2.3), HTTP/1.1 does not.
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut joined = Vec::new();
-    for crumb in headers.get_all(header::COOKIE).iter().filter(|crumb| !crumb.is_empty()) {
-        if !joined.is_empty() {
-            joined.extend_from_slice(b"; ");
-        }
-        joined.extend_from_slice(crumb.as_bytes());
-    }
-    if let Ok(mut value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
-        value.set_sensitive(true);
-        headers.insert(header::COOKIE, value);
-    }
 }

@@ -16,6 +16,9 @@ pub(super) type ErrorSink<'a> = dyn FnMut(&[&str], String, String) + 'a;
 
 /// The marker of certificates in a PEM file.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+/// The most header fields of a request: the map of fields has a limit of its own, which includes the
+/// fields that the gateway adds.
+const MAX_HEADERS: usize = 10_000;
 /// The largest window of an HTTP/2 stream (RFC 9113 §6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 
@@ -123,6 +126,10 @@ fn limits(settings: &Settings, report: &mut ErrorSink<'_>) {
     if limits.http2_stream_window.get() > MAX_WINDOW {
         let message = format!("{} is more than HTTP/2 allows", limits.http2_stream_window);
         report(&["limits", "http2StreamWindow"], message, format!("write at most {MAX_WINDOW}"));
+    }
+    if limits.request_headers.get() > MAX_HEADERS {
+        let message = format!("a request cannot have {} header fields", limits.request_headers);
+        report(&["limits", "requestHeaders"], message, format!("write at most {MAX_HEADERS}"));
     }
     let head = limits.request_head_bytes.get();
     for (name, memory) in [

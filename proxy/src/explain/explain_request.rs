@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use portcullis_identity::caller::{Caller, User};
 use serde::{Deserialize, Serialize};
 
-use crate::exchange::{BodyLength, RequestHead, Target};
+use crate::exchange::{BodyLength, PathAndQuery, RequestHead, Target};
 
 /// A request to explain, from an untrusted client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,15 +53,9 @@ impl ExplainRequest {
     /// Returns the head, as HTTP/1.1 sends it, and whether it is sent over TLS.
     pub(super) fn head(&self) -> Result<(RequestHead, bool), InvalidExplainRequest> {
         let invalid = || InvalidExplainRequest::Url(self.url.clone());
-        let uri: Uri = self.url.parse().map_err(|_| invalid())?;
-        let tls = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
-            _ => return Err(invalid()),
-        };
-        let host = uri.authority().ok_or_else(invalid)?;
+        let (tls, host, target) = self.url_parts().ok_or_else(invalid)?;
         let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, HeaderValue::from_str(host.as_str()).map_err(|_| invalid())?);
+        headers.insert(header::HOST, HeaderValue::from_str(host).map_err(|_| invalid())?);
         let mut extra = HeaderMap::new();
         for (name, value) in &self.headers {
             let invalid = || InvalidExplainRequest::Header(name.clone());
@@ -76,21 +70,33 @@ impl ExplainRequest {
         headers.extend(extra);
         let method = Method::from_bytes(self.method.as_bytes())
             .map_err(|_| InvalidExplainRequest::Method(self.method.clone()))?;
-        let target = uri
-            .into_parts()
-            .path_and_query
-            .map_or(Target::Path(http::uri::PathAndQuery::from_static("/")), Target::Path);
         let head = RequestHead {
             method,
             version: Version::HTTP_11,
             authority: None,
             scheme: None,
-            target,
+            target: Target::Path(target),
             headers,
             body: BodyLength::None,
             protocol: None,
         };
         Ok((head, tls))
+    }
+
+    /// Returns whether the URL is of `https`, its host with the port, and its path with the query.
+    fn url_parts(&self) -> Option<(bool, &str, PathAndQuery)> {
+        let (scheme, rest) = self.url.split_once("://")?;
+        let tls = scheme.eq_ignore_ascii_case("https");
+        if !tls && !scheme.eq_ignore_ascii_case("http") {
+            return None;
+        }
+        // Clients do not send the fragment (RFC 9110 §4.2.5).
+        let rest = rest.split('#').next()?;
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (host, path) = rest.split_at_checked(end)?;
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        let target = PathAndQuery::new(format!("{slash}{path}"))?;
+        (!host.is_empty()).then_some((tls, host, target))
     }
 }
 

@@ -6,9 +6,9 @@ use super::head::{self, HeadFault, HeadLimits, HeadScanner};
 use crate::exchange::{Broken, Frame};
 
 /// Maximum length of a line with a chunk's size and extensions.
-const MAX_CHUNK_LINE: usize = 1024;
+pub(crate) const MAX_CHUNK_LINE: usize = 1024;
 /// Limits of a trailer section.
-const TRAILERS: HeadLimits = HeadLimits { bytes: 16 * 1024, headers: 64 };
+pub(crate) const TRAILERS: HeadLimits = HeadLimits { bytes: 16 * 1024, headers: 64 };
 
 /// Decodes one body from a connection's buffer.
 #[derive(Debug)]

@@ -3,16 +3,25 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::uri::PathAndQuery;
+use http::header::{CONTENT_LENGTH, COOKIE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
-use crate::exchange::{BodyLength, Broken, Refusal, RequestHead, ResponseHead, Target};
+use crate::exchange::{
+    BodyLength, Broken, PathAndQuery, Refusal, RequestHead, ResponseHead, Target, cookies,
+};
 
 /// Capacity for the fields that the gateway adds: proxy headers and identity headers.
 const ADDED: usize = 16;
-/// Upper bound on header fields, regardless of the configuration: the table is on the stack.
-pub(crate) const MAX_HEADERS: usize = 256;
+/// Fields of a table on the stack. A request with more gets a table on the heap.
+const TABLE: usize = 256;
+/// Maximum number of header fields of a response.
+pub(crate) const MAX_RESPONSE_FIELDS: usize = TABLE;
+
+const TOO_MANY: Refusal = Refusal {
+    status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    reason: "too_many_headers",
+    close: true,
+};
 
 /// Limits of a head.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +38,7 @@ pub(crate) struct HeadScanner {
     scanned: usize,
     line_start: usize,
     lines: usize,
+    cookies: usize,
 }
 
 /// Why octets cannot become a head.
@@ -78,8 +88,10 @@ impl HeadScanner {
         let fresh = octets.get(self.scanned..).unwrap_or_default();
         for offset in memchr::memchr_iter(b'\n', fresh) {
             let end = self.scanned + offset;
-            if end > limit {
-                break;
+            let is_cookie = octets.get(self.line_start..).is_some_and(is_cookie);
+            let cookies = self.cookies + usize::from(is_cookie);
+            if end > limit + saved(cookies, limit) {
+                return Err(HeadFault::TooLong { lines: self.lines });
             }
             if end == 0 || octets.get(end - 1) != Some(&b'\r') {
                 return Err(HeadFault::BareLineFeed);
@@ -87,12 +99,29 @@ impl HeadScanner {
             if end - 1 == self.line_start && self.lines > 0 {
                 return Ok(Some(end + 1));
             }
+            self.cookies = cookies;
             self.line_start = end + 1;
             self.lines += 1;
         }
         self.scanned = octets.len();
-        if octets.len() > limit { Err(HeadFault::TooLong { lines: self.lines }) } else { Ok(None) }
+        // The incomplete line may be a further cookie.
+        let is_too_long = octets.len() > limit + saved(self.cookies + 1, limit);
+        if is_too_long { Err(HeadFault::TooLong { lines: self.lines }) } else { Ok(None) }
     }
+}
+
+/// Returns the octets that joining `cookies` fields saves, which do not count: at most as many as the
+/// limit.
+fn saved(cookies: usize, limit: usize) -> usize {
+    const EACH: usize = "Cookie: \r\n".len() - cookies::SEPARATOR.len();
+    (cookies.saturating_sub(1) * EACH).min(limit)
+}
+
+/// Whether a line is a `Cookie` field.
+fn is_cookie(line: &[u8]) -> bool {
+    line.get(..COOKIE.as_str().len() + 1)
+        .and_then(|start| start.strip_suffix(b":"))
+        .is_some_and(|name| name.eq_ignore_ascii_case(COOKIE.as_str().as_bytes()))
 }
 
 // === impl HeadFault ===
@@ -117,15 +146,54 @@ impl HeadFault {
     }
 }
 
-/// Parses a request's head, complete as [`HeadScanner`] found it.
+/// Parses a request's head, complete as [`HeadScanner`] found it, and joins its cookies.
 ///
 /// # Errors
 /// RFC 9112 forbids it, or leaves it to the recipient to repair.
 pub(crate) fn request(octets: BytesMut, limits: HeadLimits) -> Result<RequestHead, Refusal> {
     let octets = octets.freeze();
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut table = [const { MaybeUninit::uninit() }; TABLE];
     let mut parsed = httparse::Request::new(&mut []);
-    match parsed.parse_with_uninit_headers(&octets, &mut fields) {
+    match parsed.parse_with_uninit_headers(&octets, &mut table) {
+        Err(httparse::Error::TooManyHeaders) => many_fields(&octets, limits),
+        result => request_head(&octets, &parsed, result, limits),
+    }
+}
+
+/// Parses a head with more fields than the table on the stack has.
+fn many_fields(octets: &Bytes, limits: HeadLimits) -> Result<RequestHead, Refusal> {
+    let lines = || octets.split(|octet| *octet == b'\n');
+    if counted(lines()) > limits.headers {
+        return Err(TOO_MANY);
+    }
+    let mut table = vec![MaybeUninit::uninit(); lines().count()];
+    let mut parsed = httparse::Request::new(&mut []);
+    let result = parsed.parse_with_uninit_headers(octets, &mut table);
+    request_head(octets, &parsed, result, limits)
+}
+
+/// Counts the fields in lines of a head, which may be malformed. Any number of `Cookie` fields counts
+/// as one.
+fn counted<'o>(lines: impl Iterator<Item = &'o [u8]>) -> usize {
+    let (mut fields, mut has_cookie) = (0, false);
+    // The first line is not a field, and the last one is followed by two line ends.
+    for line in lines.skip(1).filter(|line| !matches!(line, [] | [b'\r'])) {
+        if is_cookie(line) {
+            has_cookie = true;
+        } else {
+            fields += 1;
+        }
+    }
+    fields + usize::from(has_cookie)
+}
+
+fn request_head(
+    octets: &Bytes,
+    parsed: &httparse::Request<'_, '_>,
+    result: httparse::Result<usize>,
+    limits: HeadLimits,
+) -> Result<RequestHead, Refusal> {
+    match result {
         Ok(httparse::Status::Complete(length)) if length == octets.len() => {}
         Ok(_) => return Err(Refusal::bad("bad_head")),
         Err(error) => return Err(refusal(error)),
@@ -136,17 +204,14 @@ pub(crate) fn request(octets: BytesMut, limits: HeadLimits) -> Result<RequestHea
     };
     let version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::bad("bad_method"))?;
-    let headers =
-        header_map(&octets, parsed.headers, limits.headers).map_err(|fault| match fault {
-            FieldFault::TooMany => Refusal {
-                status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                reason: "too_many_headers",
-                close: true,
-            },
-            FieldFault::Malformed => Refusal::bad("bad_header"),
-        })?;
+    // Cookies beyond the limit are joined below.
+    let mut headers = fields(octets, parsed.headers, limits.headers).map_err(request_fault)?;
+    cookies::join(&mut headers);
+    if headers.len() > limits.headers {
+        return Err(TOO_MANY);
+    }
     let body = request_length(&headers, version)?;
-    let line = request_target(&octets, &method, target)?;
+    let line = request_target(octets, &method, target)?;
     Ok(RequestHead {
         method,
         version,
@@ -159,14 +224,17 @@ pub(crate) fn request(octets: BytesMut, limits: HeadLimits) -> Result<RequestHea
     })
 }
 
+fn request_fault(fault: FieldFault) -> Refusal {
+    match fault {
+        FieldFault::TooMany => TOO_MANY,
+        FieldFault::Malformed => Refusal::bad("bad_header"),
+    }
+}
+
 fn refusal(error: httparse::Error) -> Refusal {
     use httparse::Error;
     match error {
-        Error::TooManyHeaders => Refusal {
-            status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            reason: "too_many_headers",
-            close: true,
-        },
+        Error::TooManyHeaders => TOO_MANY,
         Error::Version => Refusal {
             status: StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             reason: "bad_version",
@@ -188,12 +256,10 @@ struct RequestLine {
 /// Parses the request target (RFC 9112 §3.2).
 fn request_target(octets: &Bytes, method: &Method, target: &str) -> Result<RequestLine, Refusal> {
     const BAD: Refusal = Refusal::bad("bad_target");
-    // A fragment is never sent (RFC 9110 §4.2.5), and the path parser would drop it silently.
-    if !target.bytes().all(|octet| matches!(octet, 0x21..=0x7e) && octet != b'#') {
-        return Err(BAD);
-    }
     let slice = |text: &str| octets.slice_ref(text.as_bytes());
     let bare = |target| Ok(RequestLine { scheme: None, authority: None, target });
+    // A fragment is never sent (RFC 9110 §4.2.5).
+    let path = |octets: Bytes| PathAndQuery::new(octets).map(Target::Path).ok_or(BAD);
     if *method == Method::CONNECT {
         return Ok(RequestLine {
             scheme: None,
@@ -205,22 +271,19 @@ fn request_target(octets: &Bytes, method: &Method, target: &str) -> Result<Reque
         return if *method == Method::OPTIONS { bare(Target::Asterisk) } else { Err(BAD) };
     }
     if target.starts_with('/') {
-        return bare(Target::Path(
-            PathAndQuery::from_maybe_shared(slice(target)).map_err(|_| BAD)?,
-        ));
+        return bare(path(slice(target))?);
     }
     let (scheme, rest) = target.split_once("://").ok_or(BAD)?;
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at_checked(end).ok_or(BAD)?;
-    let path = match path.as_bytes().first() {
-        Some(b'/') => PathAndQuery::from_maybe_shared(slice(path)),
-        Some(_) => PathAndQuery::try_from(format!("/{path}")),
-        None => Ok(PathAndQuery::from_static("/")),
-    };
+    let (authority, rest) = rest.split_at_checked(end).ok_or(BAD)?;
     Ok(RequestLine {
         scheme: Some(slice(scheme)),
         authority: Some(slice(authority)),
-        target: Target::Path(path.map_err(|_| BAD)?),
+        target: match rest.as_bytes().first() {
+            Some(b'/') => path(slice(rest))?,
+            Some(_) => path(format!("/{rest}").into())?,
+            None => Target::Path(PathAndQuery::root()),
+        },
     })
 }
 
@@ -292,7 +355,7 @@ pub(crate) fn response(
     context: ResponseContext,
 ) -> Result<ParsedResponse, Broken> {
     let octets = octets.freeze();
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut fields = [const { MaybeUninit::uninit() }; TABLE];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     match config.parse_response_with_uninit_headers(&mut parsed, &octets, &mut fields) {
@@ -367,14 +430,21 @@ pub(crate) enum FieldFault {
 /// Converts the fields to a map whose values are slices of `octets`.
 pub(crate) fn header_map(
     octets: &Bytes,
-    fields: &[httparse::Header<'_>],
+    parsed: &[httparse::Header<'_>],
     limit: usize,
 ) -> Result<HeaderMap, FieldFault> {
-    if fields.len() > limit {
-        return Err(FieldFault::TooMany);
-    }
-    let mut headers = HeaderMap::with_capacity(fields.len() + ADDED);
-    for field in fields {
+    if parsed.len() > limit { Err(FieldFault::TooMany) } else { fields(octets, parsed, limit) }
+}
+
+/// The same, of any number; `usual` is the number up to which capacity is reserved.
+fn fields(
+    octets: &Bytes,
+    parsed: &[httparse::Header<'_>],
+    usual: usize,
+) -> Result<HeaderMap, FieldFault> {
+    let mut headers = HeaderMap::try_with_capacity(parsed.len().min(usual) + ADDED)
+        .map_err(|_| FieldFault::TooMany)?;
+    for field in parsed {
         let name =
             HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| FieldFault::Malformed)?;
         let value = HeaderValue::from_maybe_shared(octets.slice_ref(field.value))

@@ -17,8 +17,19 @@ pub(crate) struct BlockWatch {
     head_len: usize,
     /// Number of header blocks so far.
     blocks: u64,
+    /// Octets of the payloads of the current block, as far as frame heads have arrived.
+    octets: usize,
     state: State,
     inspector: BlockInspector,
+}
+
+/// An unfinished header block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unfinished {
+    /// Its number on the connection.
+    pub(crate) number: u64,
+    /// Octets of its frames, without their heads.
+    pub(crate) octets: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +50,7 @@ impl BlockWatch {
             head: [0; frame::HEAD],
             head_len: 0,
             blocks: 0,
+            octets: 0,
             state: State::Outside,
             inspector: BlockInspector::new(),
         }
@@ -49,9 +61,10 @@ impl BlockWatch {
         self.inspector.irregular()
     }
 
-    /// Returns the number of the header block that is unfinished.
-    pub(crate) fn unfinished(&self) -> Option<u64> {
-        (self.state != State::Outside).then_some(self.blocks)
+    /// Returns the header block that is unfinished.
+    pub(crate) fn unfinished(&self) -> Option<Unfinished> {
+        let block = Unfinished { number: self.blocks, octets: self.octets };
+        (self.state != State::Outside).then_some(block)
     }
 
     /// Processes octets that were read.
@@ -84,8 +97,11 @@ impl BlockWatch {
         let Some(head) = Head::read(&self.head) else { return };
         self.left = head.length;
         match head.kind {
-            kind::HEADERS => self.blocks += 1,
-            kind::CONTINUATION => {}
+            kind::HEADERS => {
+                self.blocks += 1;
+                self.octets = head.length;
+            }
+            kind::CONTINUATION => self.octets = self.octets.saturating_add(head.length),
             _ => return,
         }
         self.inspector.begin(head);
@@ -112,7 +128,7 @@ mod tests {
             .chunks(1)
             .map(|octet| {
                 watch.read(octet);
-                watch.unfinished()
+                watch.unfinished().map(|block| block.number)
             })
             .collect()
     }
@@ -149,7 +165,8 @@ mod tests {
         for size in 1..octets.len() {
             let mut watch = BlockWatch::new();
             octets.chunks(size).for_each(|octets| watch.read(octets));
-            assert_eq!(watch.unfinished(), Some(2), "{size}");
+            let unfinished = Some(Unfinished { number: 2, octets: 87 });
+            assert_eq!(watch.unfinished(), unfinished, "{size}");
         }
     }
 }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::block_inspector::Irregular;
-use super::block_watch::BlockWatch;
+use super::block_watch::{BlockWatch, Unfinished};
 
 /// Buffered octets above which they are written without a flush.
 pub(crate) const BOUND: usize = 64 * 1024;
@@ -84,8 +84,8 @@ impl<T> WriteCoalescer<T> {
         self.0.allowed.set(octets);
     }
 
-    /// Returns the number of the header block that the peer has not finished.
-    pub(crate) fn unfinished_block(&self) -> Option<u64> {
+    /// Returns the header block that the peer has not finished.
+    pub(crate) fn unfinished_block(&self) -> Option<Unfinished> {
         self.0.blocks.borrow().unfinished()
     }
 

@@ -1,5 +1,7 @@
 //! HTTP/2 from clients: one task per connection, and one per stream.
 
+mod request_head;
+
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -7,20 +9,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::ext::Protocol;
 use h2::server::{Connection, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request,
-};
+use http::{Request, Response, StatusCode};
 use portcullis_config::settings::Settings;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::drain::{Drain, Draining};
 use crate::exchange::{
-    BodyLength, Broken, Frame, Refusal, RequestHead, Respond, ResponseHead, Sink, Target,
+    BodyLength, Broken, Frame, Refusal, RequestHead, Respond, ResponseHead, Sink,
 };
 use crate::http2::block_inspector::Irregular;
 use crate::http2::counted_bytes::Chunk;
@@ -42,6 +40,8 @@ const READ: usize = 64 * 1024;
 const FLOOD: &str = "http2_flood";
 /// It did not finish a header block within `timeouts.requestHead`.
 const HEAD_LATE: &str = "http2_head_late";
+/// Its header block is larger than any head within `limits.requestHeadBytes`.
+const HEAD_LARGE: &str = "http2_head_large";
 /// How long a client may take to close a connection after our last frame, and how many octets it
 /// may send until then.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 256 * 1024);
@@ -166,7 +166,7 @@ fn builder(settings: &Settings) -> h2::server::Builder {
         .max_concurrent_streams(limits.http2_streams.get())
         .initial_window_size(window)
         .initial_connection_window_size(window.saturating_mul(WINDOWS).min((1 << 31) - 1))
-        .max_header_list_size(u32::try_from(limits.request_head_bytes.get()).unwrap_or(u32::MAX))
+        .max_header_list_size(request_head::list_size(limits.request_head_bytes.get()))
         .max_pending_accept_reset_streams(RESETS_BEFORE_ACCEPT)
         .max_local_error_reset_streams(Some(ERROR_RESETS))
         .enable_connect_protocol();
@@ -188,6 +188,8 @@ struct Server<T, H> {
     idle: Duration,
     idle_since: Option<Instant>,
     head_timeout: Duration,
+    /// `limits.requestHeadBytes`.
+    head_bytes: usize,
     /// The unfinished header block, and since when.
     block: Option<(u64, Instant)>,
     /// The client's fault for which the connection is being shut down.
@@ -224,6 +226,7 @@ where
             idle: settings.timeouts.client_idle,
             idle_since: Some(now),
             head_timeout: settings.timeouts.request_head,
+            head_bytes: settings.limits.request_head_bytes.get(),
             block: None,
             blame: None,
         }
@@ -251,8 +254,7 @@ where
                 Poll::Ready(Ok(Flushed::All)) | Poll::Pending => {}
             }
             self.note_idle();
-            self.note_block();
-            if self.poll_drain(cx).is_ready() {
+            if self.note_block() || self.poll_drain(cx).is_ready() {
                 continue;
             }
             if timer.as_mut().poll(cx).is_pending() {
@@ -305,7 +307,7 @@ where
             // As in HTTP/1.1; h2 drops the fragment.
             Err(refusals::PATH_MALFORMED)
         } else {
-            request_head(parts, &body)
+            request_head::read(parts, &body, self.head_bytes)
         };
         let body = StreamSource::new(body, Rc::clone(irregular));
         if let Some(serving) = (self.handle)(head, body, responder) {
@@ -333,11 +335,22 @@ where
         }
     }
 
-    fn note_block(&mut self) {
+    /// Notes when an unfinished header block began. Returns whether the connection is shut down because
+    /// it is too large: h2 would buffer as much as the cookies of a head may count before they are
+    /// joined.
+    fn note_block(&mut self) -> bool {
         let unfinished = self.coalescer.unfinished_block();
+        let max = self.head_bytes.saturating_add(READ);
+        let is_too_large =
+            self.blame.is_none() && unfinished.is_some_and(|block| block.octets > max);
+        if is_too_large {
+            self.shut_down(HEAD_LARGE);
+        }
+        let unfinished = unfinished.map(|block| block.number);
         if unfinished != self.block.map(|(number, _)| number) {
             self.block = unfinished.map(|number| (number, Instant::now()));
         }
+        is_too_large
     }
 
     fn tick(&mut self) -> Verdict {
@@ -374,70 +387,6 @@ fn blame(error: &h2::Error) -> Option<&'static str> {
     }
     tracing::debug!(%error, "HTTP/2 connection error");
     Some(if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) { FLOOD } else { "http2_malformed" })
-}
-
-/// Converts a request's head for [`normalize`](crate::normalize). h2 has rejected what RFC 9113 §8
-/// calls malformed, except for what is rejected here.
-///
-/// h2 silently drops a `:scheme` without `:authority`, which reaches no backend. What else it drops,
-/// [`Irregular`] has.
-fn request_head(parts: request::Parts, body: &RecvStream) -> Result<RequestHead, Refusal> {
-    let request::Parts { method, uri, headers, mut extensions, .. } = parts;
-    let protocol =
-        extensions.remove::<Protocol>().map(|protocol| Bytes::copy_from_slice(protocol.as_ref()));
-    if headers.values().any(has_outer_whitespace) {
-        return Err(refusals::FIELD_WHITESPACE);
-    }
-    let length = body_length(&headers)?;
-    let body = if body.is_end_stream() { BodyLength::None } else { length };
-    let uri = uri.into_parts();
-    let target = match uri.path_and_query {
-        Some(path) if path == "*" => Target::Asterisk,
-        Some(path) if path.as_str().starts_with('/') => Target::Path(path),
-        // The `http` crate accepts `?query` as if it followed a slash.
-        Some(_) => return Err(refusals::PATH_MALFORMED),
-        None if method == Method::CONNECT && protocol.is_none() => Target::Authority,
-        None => return Err(refusals::PATH_MISSING),
-    };
-    Ok(RequestHead {
-        method,
-        version: Version::HTTP_2,
-        authority: uri
-            .authority
-            .map(|authority| Bytes::copy_from_slice(authority.as_str().as_bytes())),
-        scheme: uri.scheme.map(|scheme| match scheme.as_str() {
-            "https" => Bytes::from_static(b"https"),
-            "http" => Bytes::from_static(b"http"),
-            other => Bytes::copy_from_slice(other.as_bytes()),
-        }),
-        target,
-        headers,
-        body,
-        protocol,
-    })
-}
-
-/// Whether a value starts or ends with whitespace. Such a field is malformed (RFC 9113 §8.2.1), and
-/// an HTTP/1.1 backend would read another value than our rules.
-fn has_outer_whitespace(value: &HeaderValue) -> bool {
-    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    is_space(value.as_bytes().first()) || is_space(value.as_bytes().last())
-}
-
-fn body_length(headers: &HeaderMap) -> Result<BodyLength, Refusal> {
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let Some(length) = lengths.next() else { return Ok(BodyLength::Unknown) };
-    // h2 accepts several equal ones.
-    if lengths.next().is_some() {
-        return Err(refusals::LENGTH_REPEATED);
-    }
-    // h2 has checked that it is a number, and checks the body against it.
-    length
-        .to_str()
-        .ok()
-        .and_then(|length| length.parse().ok())
-        .map(BodyLength::Exact)
-        .ok_or(refusals::LENGTH_MALFORMED)
 }
 
 // === impl Responder ===

@@ -37,6 +37,12 @@ impl Authority {
         Ok(Self { host, port })
     }
 
+    /// Whether both identify the same entity, if URLs without a port mean `default_port` (RFC 3986
+    /// §6.2.3).
+    pub(super) fn is_same(&self, other: &Self, default_port: Option<u16>) -> bool {
+        self.host == other.host && self.port.or(default_port) == other.port.or(default_port)
+    }
+
     /// Returns the value of `Host` and `:authority` for a backend.
     pub(crate) fn to_value(&self) -> HeaderValue {
         let mut text = Vec::with_capacity(self.host.0.len() + ":65535".len());

@@ -34,15 +34,15 @@ refusals! {
     TARGET_LONG = Refusal { status: StatusCode::URI_TOO_LONG, reason: "target_long", close: true };
     /// The request heads of the connection or client exceed the memory limit: `limits.requestMemoryPerConnection`, `limits.requestMemoryPerClient`. Over HTTP/2 the stream is reset (`REFUSED_STREAM`).
     REQUEST_MEMORY = Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason: "request_memory", close: true };
-    /// Neither `Host` nor `:authority`, even in HTTP/1.0: routing requires a host.
+    /// Neither `Host` nor `:authority`, even in HTTP/1.0: routing requires a host. In HTTP/1.1, no `Host`, even with an absolute-form target.
     HOST_MISSING = Refusal::bad("host_missing");
     /// More than one `Host`.
     HOST_REPEATED = Refusal::bad("host_repeated");
     /// A `Host` that is not a name or address with an optional port: user information, spaces, `%`, empty labels, a port outside of 1 to 65535.
     HOST_MALFORMED = Refusal::bad("host_malformed");
-    /// A `Host` that differs from the absolute-form target or `:authority`.
+    /// In HTTP/2, a `host` that differs from `:authority` in more than the scheme's own port (RFC 9113 §8.3.1).
     HOST_MISMATCH = Refusal::bad("host_mismatch");
-    /// A path that does not start with `/`, or contains a control character, a space, a non-ASCII octet, or a `%` without two hexadecimal digits; a query with a control character, a space or a non-ASCII octet.
+    /// A path that does not start with `/`, or contains a control character, a space, a non-ASCII octet, or a `%` without two hexadecimal digits; a query with a control character, a space or a non-ASCII octet; a fragment (`#`).
     PATH_MALFORMED = bad("path_malformed");
     /// A backslash in the path.
     PATH_BACKSLASH = bad("path_backslash");
@@ -50,8 +50,10 @@ refusals! {
     PATH_CONTROL = bad("path_control");
     /// A segment `.` or `..`, even if encoded (`%2e`), between encoded separators (`..%2f`) or with a parameter (`..;x`).
     PATH_DOTS = bad("path_dots");
-    /// More header fields than the limit `limits.requestHeaders`.
+    /// More header fields than `limits.requestHeaders`; `Cookie` counts as one field in any number of pieces.
     FIELDS_MANY = Refusal { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason: "fields_many", close: true };
+    /// In HTTP/2, a head that exceeds `limits.requestHeadBytes` as HTTP/1.1 would write it, with its cookies in one field.
+    HEAD_LARGE = Refusal { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason: "head_large", close: true };
     /// A field that must not be repeated is repeated: `Content-Type`, `Authorization`, `Expect`, `Sec-WebSocket-Key`, `Sec-WebSocket-Version`.
     FIELD_REPEATED = Refusal::bad("field_repeated");
     /// Another spelling of a field that frames or routes the request, such as `Content_Length`.
@@ -60,9 +62,7 @@ refusals! {
     FIELD_OF_CONNECTION = Refusal::bad("field_of_connection");
     /// An `Expect` other than `100-continue`.
     EXPECT = Refusal { status: StatusCode::EXPECTATION_FAILED, reason: "expect", close: true };
-    /// `Upgrade: h2c`, or an `HTTP2-Settings` field (both are obsolete: RFC 9113 §3.1).
-    UPGRADE_H2C = Refusal::bad("upgrade_h2c");
-    /// A WebSocket handshake that violates RFC 6455 §4.1, which requires `GET`, no body, `Connection: upgrade`, only `Upgrade: websocket`, version 13, and a key of 16 octets.
+    /// A WebSocket handshake that violates RFC 6455 §4.1, which requires `GET`, no body, `Connection: upgrade`, version 13, and a key of 16 octets.
     WEBSOCKET = Refusal::bad("websocket");
     /// In HTTP/2, a field whose value starts or ends with whitespace (RFC 9113 §8.2.1).
     FIELD_WHITESPACE = bad("field_whitespace");

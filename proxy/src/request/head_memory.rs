@@ -1,25 +1,21 @@
 //! Memory of large request heads: most of it is released once a backend has responded.
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use crate::exchange::PathAndQuery;
 use crate::memory::{self, Charge};
-use crate::proxy_headers::{X_FORWARDED_FOR, X_REAL_IP};
 
 /// Copies the target of a large head: a slice of the head would keep the whole head in memory.
 pub(super) fn detach(target: &mut PathAndQuery, charge: &Charge) {
-    if charge.octets() > memory::SMALL
-        && let Ok(own) = PathAndQuery::from_maybe_shared(copied(target.as_str().as_bytes()))
-    {
-        *target = own;
+    if charge.octets() > memory::SMALL {
+        *target = target.detached();
     }
 }
 
 /// Releases the fields of a large head, except those that the access log records.
 pub(super) fn release(headers: &mut HeaderMap, charge: &mut Charge) {
-    static RECORDED: [&HeaderName; 4] =
-        [&header::USER_AGENT, &header::REFERER, &X_FORWARDED_FOR, &X_REAL_IP];
+    static RECORDED: [&HeaderName; 2] = [&header::USER_AGENT, &header::REFERER];
     if charge.octets() <= memory::SMALL {
         return;
     }
@@ -55,7 +51,7 @@ mod tests {
         let mut charge = memory::tests::charge(&head);
         let before = charge.octets();
         release(&mut head.headers, &mut charge);
-        assert_eq!(head.headers.len(), 3);
+        assert_eq!(head.headers.len(), 1);
         assert_eq!(head.headers[header::USER_AGENT], "curl");
         assert!(before > 9_000 && charge.octets() < 6_000, "{before}, {}", charge.octets());
     }

@@ -327,7 +327,7 @@ impl Endpoint {
     fn head_limits(&self) -> HeadLimits {
         HeadLimits {
             bytes: self.connector.settings.limits.response_head_bytes.get(),
-            headers: crate::http1::head::MAX_HEADERS,
+            headers: crate::http1::head::MAX_RESPONSE_FIELDS,
         }
     }
 }

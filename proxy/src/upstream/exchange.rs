@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::endpoint::Endpoint;
@@ -12,7 +11,7 @@ use super::http1::{Http1Exchange, Http1Response, Http1Sink};
 use super::http2::{self, Http2Exchange};
 use crate::access::identity_headers::IdentityHeaders;
 use crate::balance::health::{Era, Failure};
-use crate::exchange::{BodyLength, Broken, Frame, ResponseHead, Sink, Source};
+use crate::exchange::{BodyLength, Broken, Frame, PathAndQuery, ResponseHead, Sink, Source};
 
 /// A request to a backend; it can be sent more than once.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ fn a_request_is_parsed() {
         .expect("is well-formed");
     assert_eq!(head.method, Method::POST);
     assert_eq!(head.version, Version::HTTP_11);
-    assert_eq!(head.target, Target::Path(PathAndQuery::from_static("/a?b=c")));
+    assert_eq!(head.target, Target::Path(PathAndQuery::new("/a?b=c").unwrap()));
     assert_eq!(head.body, BodyLength::Exact(5));
     assert_eq!(head.headers["x-a"], "v");
     assert_eq!(head.authority, None);
@@ -39,7 +39,7 @@ fn an_absolute_target_keeps_its_authority_as_written() {
         assert_eq!(head.scheme.as_deref(), Some(&b"http"[..]), "{target}");
         assert_eq!(
             head.target,
-            Target::Path(PathAndQuery::try_from(path).expect("is a path")),
+            Target::Path(PathAndQuery::new(path).expect("is a path")),
             "{target}"
         );
     }
@@ -97,6 +97,45 @@ fn too_many_fields_are_rejected() {
 }
 
 #[test]
+fn a_limit_beyond_the_table_on_the_stack_holds() {
+    let limits = |headers| HeadLimits { bytes: 64 * 1024, headers };
+    for limit in [300, 1_000, 5_000] {
+        let with = |fields: usize| {
+            let lines: String = (1..fields).map(|number| format!("X-{number}: y\r\n")).collect();
+            let text = format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
+            request(BytesMut::from(text.as_bytes()), limits(limit))
+        };
+        assert_eq!(with(limit).expect("is within the limit").headers.len(), limit);
+        assert_eq!(with(limit + 1).expect_err("is refused").reason, "too_many_headers");
+    }
+}
+
+#[test]
+fn cookie_fields_count_as_one() {
+    for number in [1, 7, 8, 9, 300, 3_000] {
+        let cookies: Vec<_> = (0..number).map(|number| format!("c{number}=v")).collect();
+        let lines: String = cookies.iter().map(|cookie| format!("cookie: {cookie}\r\n")).collect();
+        let others: String = (1..7).map(|number| format!("X-{number}: y\r\n")).collect();
+        let text = |other: &str| format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}{others}{other}\r\n");
+        let head = read(&text("")).expect("is within the limit");
+        assert_eq!(head.headers[COOKIE], cookies.join("; "));
+        assert_eq!(head.headers.get_all(COOKIE).iter().count(), 1);
+        assert!(head.headers.capacity() < 64, "{}", head.headers.capacity());
+        assert_eq!(reason(&text("Cookies: y\r\n")), "too_many_headers", "{number}");
+    }
+}
+
+#[test]
+fn every_printable_character_but_a_fragment_passes_in_a_target() {
+    for octet in 0x21..=0x7e_u8 {
+        let target = format!("/a?b={}", char::from(octet));
+        let head = read(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        let expected = (octet != b'#').then(|| Target::Path(PathAndQuery::new(target).unwrap()));
+        assert_eq!(head.ok().map(|head| head.target), expected, "{octet}");
+    }
+}
+
+#[test]
 fn the_end_of_a_head_is_found_at_every_split() {
     let octets = b"GET / HTTP/1.1\r\nHost: h\r\n\r\nrest";
     for split in 0..octets.len() {
@@ -129,6 +168,29 @@ fn a_head_over_the_limit_is_rejected_complete_or_not() {
     assert_eq!(HeadScanner::default().scan(&long_line, 100), Err(HeadFault::TooLong { lines: 0 }));
     let whole = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; 200], b"\r\n\r\n".to_vec()].concat();
     assert_eq!(HeadScanner::default().scan(&whole, 100), Err(HeadFault::TooLong { lines: 1 }));
+}
+
+#[test]
+fn joined_cookies_count_for_the_length_of_a_head() {
+    let line = "Cookie: aaaaaaaaaa\r\n";
+    let head = |number| format!("GET / HTTP/1.1\r\n{}\r\n", line.repeat(number)).into_bytes();
+    let scan = |octets: &[u8], limit| HeadScanner::default().scan(octets, limit);
+    // 18 octets, and 12 for each further cookie.
+    for (number, limit, fits) in [(1, 37, true), (1, 36, false), (5, 85, true), (5, 84, false)] {
+        let octets = head(number);
+        let expected = fits.then_some(octets.len());
+        assert_eq!(scan(&octets, limit).unwrap_or_default(), expected, "{number} {limit}");
+        let mut scanner = HeadScanner::default();
+        let found =
+            (1..=octets.len()).find_map(|end| scanner.scan(&octets[..end], limit).transpose());
+        assert_eq!(
+            found.is_some_and(|found| found.is_ok()),
+            fits,
+            "octet by octet: {number} {limit}"
+        );
+    }
+    let empty = format!("GET / HTTP/1.1\r\n{}\r\n", "Cookie:\r\n".repeat(1_000)).into_bytes();
+    assert!(scan(&empty, 4_000).is_err(), "at most twice the limit is read");
 }
 
 #[test]

@@ -2,13 +2,15 @@ use std::cell::RefCell;
 use std::future::pending;
 use std::net::SocketAddr;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
+use h2::ext::Protocol;
+use http::{HeaderMap, Method};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use super::*;
-use crate::exchange::Source;
+use crate::exchange::{PathAndQuery, Source, Target};
 use crate::listen::drain::Drains;
 
 /// What the streams' tasks observed.
@@ -104,7 +106,7 @@ async fn a_websocket_is_accepted_with_200_and_tunnelled() {
                 (request.method, request.protocol.as_deref()),
                 (Method::CONNECT, Some(&b"websocket"[..]))
             );
-            assert_eq!(request.target, Target::Path("/chat".parse().unwrap()));
+            assert_eq!(request.target, Target::Path(PathAndQuery::new("/chat").unwrap()));
             respond.head(head(101), BodyLength::Tunnel);
             while let Some(Ok(frame)) = poll_fn(|cx| body.poll_frame(cx)).await {
                 poll_fn(|cx| respond.poll_ready(cx)).await.unwrap();

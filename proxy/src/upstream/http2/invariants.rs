@@ -3,13 +3,12 @@
 use std::task::{Context, Waker};
 
 use bytes::{Bytes, BytesMut};
-use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::connection::Connection;
 use super::stream::Shared;
 use super::*;
-use crate::exchange::BodyLength;
+use crate::exchange::{BodyLength, PathAndQuery};
 
 const SETTINGS: ClientSettings = ClientSettings {
     stream_window: 1024,
@@ -58,7 +57,7 @@ pub(crate) fn check_invariants<'o>(pieces: impl Iterator<Item = &'o [u8]>) -> Ou
 
 fn request(connection: &mut Connection, method: &Method, body: BodyLength) -> Shared {
     let (host, target, headers) =
-        (HeaderValue::from_static("pod"), PathAndQuery::from_static("/"), HeaderMap::new());
+        (HeaderValue::from_static("pod"), PathAndQuery::root(), HeaderMap::new());
     let message = Message {
         method,
         host: &host,

@@ -4,14 +4,13 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use h2::Reason;
-use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Response as HttpResponse, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::Instant;
 
 use super::*;
-use crate::exchange::{BodyLength, ResponseHead};
+use crate::exchange::{BodyLength, PathAndQuery, ResponseHead};
 
 mod faults;
 
@@ -383,7 +382,7 @@ fn post(body: BodyLength) -> Message<'static> {
 
 fn message(method: &'static Method, body: BodyLength) -> Message<'static> {
     static HOST: HeaderValue = HeaderValue::from_static("pod");
-    static TARGET: LazyLock<PathAndQuery> = LazyLock::new(|| PathAndQuery::from_static("/path"));
+    static TARGET: LazyLock<PathAndQuery> = LazyLock::new(|| PathAndQuery::new("/path").unwrap());
     static HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
     Message {
         method,
