@@ -4,7 +4,7 @@
 use portcullis_config::client_key::{Key, secret};
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Echo, Gateway, Service, World, echo};
+use crate::harness::{Answer, Echo, Gateway, Service, World, echo, without_ids};
 
 const HOST: &str = "web--team.apps.test";
 
@@ -37,6 +37,13 @@ async fn with(key: &Key, gateway: &Gateway, host: &str, path: &str) -> Answer {
     gateway.curl(host, path).header(&format!("Authorization: Bearer {}", key.expose())).run().await
 }
 
+/// What a client sees, without the request's id and the date.
+fn comparable(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
+    let mut headers = answer.headers.clone();
+    headers.retain(|(name, _)| name != "date");
+    (answer.status, headers, without_ids(&answer.text()))
+}
+
 #[tokio::test]
 async fn a_public_path_needs_no_credentials_and_opens_no_other_path() {
     let pod = echo("pod-1").await;
@@ -67,9 +74,41 @@ async fn a_public_path_needs_no_credentials_and_opens_no_other_path() {
         "/%73tatus/204",
         "/STATUS/204",
         "/status.",
+        "/status/%c0%ae%c0%ae/echo",
+        "/status/..%c0%afecho",
+        "/status/%e0%80%ae%e0%80%ae/echo",
+        "/status/%ff",
+        "/status/204%ff",
+        "/status/204%20",
+        "/status/..%20/echo",
+        "/status/.%20./echo",
+        "/status/204%09",
+        "/status/.../echo",
+        "/status/%252e%252e/echo",
+        "/status/..%252fecho",
+        "/status/..%255cecho",
+        "/status/%25%32%65%25%32%65/echo",
+        "/status/%25u002e%25u002e/echo",
+        "/status/%u002e%u002e/echo",
+        "/status/204%3f",
+        "/status/204%23",
+        "/status/204%00",
+        "/status/204%5c",
+        "/status/%ef%bc%8e%ef%bc%8e/echo",
+        "/status/..%ef%bc%8fecho",
+        "/status/..%ef%bc%bcecho",
+        "/status/%e2%80%a5/echo",
+        "/status/..%e2%88%95echo",
+        "/status/..;/echo",
+        "/status/204;x",
+        "/status/..%3b/echo",
+        "/status/204%3bx",
     ] {
         let answer = without(&gateway, path).await;
         assert!(matches!(answer.status, 400 | 404), "{path}: {}", answer.status);
+        // What is refused for the host's path rules looks as for a host that does not exist.
+        let unknown = gateway.curl("nothing--team.apps.test", path).arg("--path-as-is").run().await;
+        assert_eq!(comparable(&answer), comparable(&unknown), "{path}");
     }
     assert_eq!(pod.counts().borrow().started, before, "none of them reaches the pod");
     assert_eq!(with(&key, &gateway, HOST, "/echo").await.status, 200);
