@@ -218,7 +218,8 @@ impl Authenticator {
         introspected: &Introspected,
         may_verify: impl FnOnce() -> bool,
     ) -> Result<Authenticated, VerificationDenied> {
-        let mut found = Authenticated::default();
+        let mut found =
+            Authenticated { rejected: presented.unreadable, ..Authenticated::default() };
         if presented.is_empty() {
             return Ok(found);
         }

@@ -3,6 +3,7 @@
 use portcullis_config::client_key;
 
 use crate::client_certificate::ClientCertificate;
+use crate::rejected::Rejected;
 
 /// The credentials of one request, none of them verified.
 #[derive(Clone, Copy, Default)]
@@ -15,6 +16,8 @@ pub struct Presented<'a> {
     pub session: Option<&'a str>,
     /// The certificate of the TLS connection.
     pub certificate: Option<&'a ClientCertificate>,
+    /// Why another credential could not be read.
+    pub unreadable: Option<Rejected>,
 }
 
 /// A bearer credential, classified by its form alone.

@@ -35,6 +35,10 @@ pub enum Rejected {
     Session,
     /// The provider has not confirmed the session's user recently enough.
     SessionUnconfirmed,
+    /// It is presented more than once.
+    Repeated,
+    /// It is longer than any credential.
+    TooLong,
     /// Its issuer did not answer.
     Unanswered,
 }
@@ -60,6 +64,8 @@ impl Rejected {
             Self::UnknownClientKey => "unknown_client_key",
             Self::Session => "session",
             Self::SessionUnconfirmed => "session_unconfirmed",
+            Self::Repeated => "repeated",
+            Self::TooLong => "too_long",
             Self::Unanswered => "unanswered",
         }
     }

@@ -17,6 +17,8 @@ mod presented;
 pub(crate) mod reauthorization;
 pub(crate) mod verification_queue;
 
+#[cfg(test)]
+pub(crate) use self::presented::MAX_CREDENTIAL;
 pub(crate) use self::presented::{
     Fields, PresentedCredentials, bearer as bearer_token, strip_set_cookies,
 };

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::header_text::ascii;
-
 /// A cookie by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cookie(&'static str);
+
+/// A cookie's name occurs more than once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repeated;
 
 /// The prefix of all names.
 pub const PREFIX: &str = "__Host-portcullis";
@@ -25,21 +27,32 @@ pub const BROWSER: Cookie = Cookie("__Host-portcullis-browser");
 // === impl Cookie ===
 
 impl Cookie {
-    /// Returns its value among the cookies of a request.
+    /// Returns its value among the cookies of a request; `None` if it is repeated.
     pub fn find(self, headers: &HeaderMap) -> Option<&str> {
-        self.find_in(headers.get_all(header::COOKIE))
+        self.read(headers.get_all(header::COOKIE)).ok().flatten()
     }
 
-    /// Returns its value among these fields. A duplicate name has no value: a sibling host may have
-    /// set the other one.
-    pub fn find_in<'h>(self, fields: impl IntoIterator<Item = &'h HeaderValue>) -> Option<&'h str> {
-        let pairs = fields.into_iter().filter_map(ascii).flat_map(|text| text.split(';'));
-        let mut values = pairs
-            .filter_map(|pair| pair.trim().split_once('='))
-            .filter(|(name, _)| *name == self.0)
-            .map(|(_, value)| value);
-        let first = values.next()?;
-        values.next().is_none().then_some(first)
+    /// Returns its value among these fields, whatever the other cookies contain: a sibling host may
+    /// have set them.
+    ///
+    /// # Errors
+    /// The name is repeated: a sibling host may have set the other cookie.
+    pub fn read<'h>(
+        self,
+        fields: impl IntoIterator<Item = &'h HeaderValue>,
+    ) -> Result<Option<&'h str>, Repeated> {
+        let pairs = fields.into_iter().flat_map(|field| pairs(field.as_bytes()));
+        let mut values = pairs.filter_map(|pair| self.value(pair));
+        let first = values.next();
+        match values.next() {
+            // No value of the gateway's cookies is beyond ASCII, so such a one is as invalid as none.
+            None => Ok(first.map(|value| std::str::from_utf8(value).unwrap_or_default())),
+            Some(_) => Err(Repeated),
+        }
+    }
+
+    fn value(self, pair: &[u8]) -> Option<&[u8]> {
+        pair.trim_ascii().strip_prefix(self.0.as_bytes())?.strip_prefix(b"=")
     }
 
     /// Returns the `Set-Cookie` for a value, which must be base64.
@@ -101,5 +114,23 @@ mod tests {
         );
         headers.append(header::COOKIE, HeaderValue::from_static("__Host-portcullis=z"));
         assert_eq!((SESSION.find(&headers), PORTAL.find(&headers)), (None, Some("y")));
+    }
+
+    #[test]
+    fn other_cookies_do_not_hide_it() {
+        let long = format!("a={}", "x".repeat(60_000));
+        for other in ["caf\u{e9}=\u{e9}", "a=\"b;", "=", ";;", "__Host-portcullisx=y", "\t", &long]
+        {
+            for text in
+                [format!("{other}; __Host-portcullis=v"), format!("__Host-portcullis=v;{other}")]
+            {
+                let value = HeaderValue::from_bytes(text.as_bytes()).unwrap();
+                assert_eq!(SESSION.read([&value]), Ok(Some("v")), "{other}");
+            }
+        }
+        let twice = HeaderValue::from_static("__Host-portcullis=v; __Host-portcullis=v");
+        assert_eq!(SESSION.read([&twice]), Err(Repeated));
+        let foreign = HeaderValue::from_bytes(b"__Host-portcullis=\xe9").unwrap();
+        assert_eq!(SESSION.read([&foreign]), Ok(Some("")));
     }
 }

@@ -55,6 +55,13 @@ struct Entry {
 /// The value of each field that may carry credentials.
 type FieldValues<T> = [Option<T>; FIELDS];
 
+/// Returns the values of fields that an entry may have.
+fn cacheable<'h>(fields: &Fields<'h>) -> Option<FieldValues<&'h [u8]>> {
+    fields.values().filter(|values| {
+        values.iter().flatten().map(|value| value.len()).sum::<usize>() <= MAX_VALUES
+    })
+}
+
 // === impl CallerCache ===
 
 impl CallerCache {
@@ -81,7 +88,7 @@ impl CallerCache {
         generation: u64,
         now: SystemTime,
     ) -> Option<Rc<CachedCaller>> {
-        let values = fields.values()?;
+        let values = cacheable(fields)?;
         let slots = self.slots.borrow();
         let entry = slots.get(self.slot(host, &values))?.as_ref()?;
         if entry.generation != generation
@@ -103,11 +110,7 @@ impl CallerCache {
         generation: u64,
         caller: &Rc<CachedCaller>,
     ) {
-        let Some(values) = fields.values().filter(|values| {
-            values.iter().flatten().map(|value| value.len()).sum::<usize>() <= MAX_VALUES
-        }) else {
-            return;
-        };
+        let Some(values) = cacheable(fields) else { return };
         if !caller.authenticated.is_identified() || caller.authenticated.rejected.is_some() {
             return;
         }

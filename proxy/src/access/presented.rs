@@ -19,7 +19,8 @@ use smallvec::SmallVec;
 
 use portcullis_identity::client_certificate::ClientCertificate;
 use portcullis_identity::header_text::ascii;
-use portcullis_identity::session::cookie::{self, SESSION};
+use portcullis_identity::rejected::Rejected;
+use portcullis_identity::session::cookie::{self, Repeated, SESSION};
 
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// The number of fields that may carry credentials.
@@ -39,8 +40,8 @@ pub(crate) struct Fields<'h> {
 enum Field<'h> {
     Absent,
     Single(&'h HeaderValue),
-    /// Repeated, or too long: ignored.
-    Ignored,
+    /// Ignored, and why. The value is the first one.
+    Unreadable(&'h HeaderValue, Rejected),
 }
 
 /// The credentials of a request, not validated yet. Cheap to clone: the values are shared.
@@ -52,6 +53,8 @@ pub(crate) struct PresentedCredentials {
     /// The session's sealed value.
     session: Option<Rc<str>>,
     certificate: Option<Rc<ClientCertificate>>,
+    /// Why another credential could not be read.
+    unreadable: Option<Rejected>,
     /// Which of the fields are present, whatever their values.
     present: PresentFields,
 }
@@ -67,11 +70,12 @@ struct PresentFields {
 
 impl<'h> Fields<'h> {
     pub(crate) fn of(headers: &'h HeaderMap) -> Self {
-        let field = |name| Field::of(headers, name);
+        let field = |name, max| Field::of(headers, name, max);
         Self {
-            authorization: field(&header::AUTHORIZATION),
-            api_key: field(&X_API_KEY),
-            cookie: field(&header::COOKIE),
+            authorization: field(&header::AUTHORIZATION, MAX_CREDENTIAL),
+            api_key: field(&X_API_KEY, MAX_CREDENTIAL),
+            // It holds cookies of others, too; the limit of a head applies.
+            cookie: field(&header::COOKIE, usize::MAX),
         }
     }
 
@@ -82,8 +86,16 @@ impl<'h> Fields<'h> {
 
     /// The value of each; `None` where one is ignored.
     pub(crate) fn values(&self) -> Option<[Option<&'h [u8]>; FIELDS]> {
-        let is_usable = !self.all().contains(&Field::Ignored);
+        let is_usable = !self.all().iter().any(|field| matches!(field, Field::Unreadable(..)));
         is_usable.then(|| self.all().map(|field| field.value().map(HeaderValue::as_bytes)))
+    }
+
+    /// Why a credential could not be read from `Authorization` or `X-Api-Key`, if there is one.
+    fn unreadable(&self) -> Option<Rejected> {
+        let is_key = |value: &HeaderValue| credential(value).is_some_and(is_client_key);
+        self.authorization
+            .unreadable(|value| bearer(value).is_some())
+            .or_else(|| self.api_key.unreadable(is_key))
     }
 
     fn all(&self) -> [Field<'h>; FIELDS] {
@@ -94,12 +106,20 @@ impl<'h> Fields<'h> {
 // === impl Field ===
 
 impl<'h> Field<'h> {
-    fn of(headers: &'h HeaderMap, name: &HeaderName) -> Self {
+    fn of(headers: &'h HeaderMap, name: &HeaderName, max: usize) -> Self {
         let mut values = headers.get_all(name).iter();
         match (values.next(), values.next()) {
             (None, _) => Self::Absent,
-            (Some(value), None) if value.len() <= MAX_CREDENTIAL => Self::Single(value),
-            _ => Self::Ignored,
+            (Some(value), None) if value.len() <= max => Self::Single(value),
+            (Some(value), None) => Self::Unreadable(value, Rejected::TooLong),
+            (Some(value), Some(_)) => Self::Unreadable(value, Rejected::Repeated),
+        }
+    }
+
+    fn unreadable(self, is_credential: impl FnOnce(&HeaderValue) -> bool) -> Option<Rejected> {
+        match self {
+            Self::Unreadable(value, rejected) if is_credential(value) => Some(rejected),
+            _ => None,
         }
     }
 
@@ -119,6 +139,7 @@ impl PresentedCredentials {
     /// fields are ignored.
     pub(crate) fn read(fields: &Fields<'_>, certificate: Option<Rc<ClientCertificate>>) -> Self {
         let Fields { authorization, api_key, cookie } = fields;
+        let session = SESSION.read(cookie.value());
         Self {
             bearer: authorization.value().and_then(bearer).map(Rc::from),
             api_key: api_key
@@ -126,7 +147,8 @@ impl PresentedCredentials {
                 .and_then(credential)
                 .filter(|key| is_client_key(key))
                 .map(Rc::from),
-            session: cookie.value().and_then(|value| SESSION.find_in([value])).map(Rc::from),
+            unreadable: fields.unreadable().or(session.err().map(|Repeated| Rejected::Repeated)),
+            session: session.ok().flatten().map(Rc::from),
             certificate,
             present: PresentFields {
                 authorization: authorization.is_present(),
@@ -143,6 +165,7 @@ impl PresentedCredentials {
             api_key: self.api_key.as_deref(),
             session: self.session.as_deref(),
             certificate: self.certificate.as_deref(),
+            unreadable: self.unreadable,
         }
     }
 
@@ -252,7 +275,7 @@ mod tests {
         fields
             .iter()
             .map(|(name, value)| {
-                (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+                (HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap())
             })
             .collect()
     }
@@ -293,8 +316,35 @@ mod tests {
         ] {
             assert!(read(fields).presented().is_empty(), "{fields:?}");
         }
-        let long = format!("Bearer {}", "a".repeat(MAX_CREDENTIAL));
-        assert!(read(&[("authorization", &long)]).presented().is_empty());
+    }
+
+    #[test]
+    fn why_a_credential_is_ignored_is_known() {
+        let long = "a".repeat(MAX_CREDENTIAL);
+        let (bearer, key) = (format!("Bearer {long}"), format!("{KEY}{long}"));
+        for (fields, rejected) in [
+            (
+                &[("cookie", "__Host-portcullis=a; __Host-portcullis=b")][..],
+                Some(Rejected::Repeated),
+            ),
+            (&[("x-api-key", KEY), ("x-api-key", KEY)], Some(Rejected::Repeated)),
+            (&[("authorization", &bearer)], Some(Rejected::TooLong)),
+            (&[("x-api-key", &key)], Some(Rejected::TooLong)),
+            (&[("x-api-key", &long)], None),
+            (&[("x-api-key", "other"), ("x-api-key", "other")], None),
+            (&[("cookie", &long)], None),
+            (&[("cookie", "a=b; a=b")], None),
+        ] {
+            let read = read(fields);
+            assert!(read.presented().is_empty());
+            assert_eq!(read.presented().unreadable, rejected);
+        }
+    }
+
+    #[test]
+    fn the_session_is_found_in_a_field_of_any_length() {
+        let long = format!("a={}; __Host-portcullis=s; \u{e9}=b", "x".repeat(4 * MAX_CREDENTIAL));
+        assert_eq!(read(&[("cookie", &long)]).presented().session, Some("s"));
     }
 
     #[test]
