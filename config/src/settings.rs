@@ -75,6 +75,10 @@ pub struct Settings {
     /// ones.
     #[serde(default)]
     pub forwarded_header: bool,
+    /// Which header of trusted networks describes the client: its address, scheme and host. The
+    /// proxies must set or extend this one, and the other one has no effect.
+    #[serde(default)]
+    pub trusted_header: TrustedHeader,
     /// How callers are authenticated.
     #[serde(default)]
     pub access: access::AccessSettings,
@@ -137,6 +141,17 @@ pub struct ListenerSettings {
     pub https: HttpsListenerSettings,
     /// Whether every connection must begin with a PROXY protocol header, version 1 or 2.
     pub proxy_protocol: bool,
+}
+
+/// Which header of trusted networks describes the client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrustedHeader {
+    /// `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`, else `X-Real-IP`.
+    #[default]
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
 }
 
 /// The listener for plain HTTP.
@@ -225,7 +240,7 @@ pub struct Limits {
     pub connections_per_client: NonZeroUsize,
     /// Bytes of the request line and headers.
     pub request_head_bytes: NonZeroUsize,
-    /// Header fields of a request.
+    /// Header fields of a request, at most 10,000; `Cookie` counts as one, in any number of pieces.
     pub request_headers: NonZeroUsize,
     /// Bytes of the status line and headers of a backend's response.
     pub response_head_bytes: NonZeroUsize,

@@ -115,14 +115,16 @@ impl Gateway<'_> {
     ) -> Result<Explanation, InvalidExplainRequest> {
         let mut tracer = Tracer::default();
         let (head, tls) = explain.head()?;
-        let listener = if tls { Listener::HTTPS } else { Listener::HTTP };
-        if self.live.snapshot.load().listener(listener).is_none() {
+        let own = if tls { Listener::HTTPS } else { Listener::HTTP };
+        let Some(listener) = self.listener(own) else {
+            let listener = own;
             let decision =
                 format!("there is no listener `{listener}`: see `listeners` in the configuration");
             tracer.step("listener", decision, None);
             return Ok(Explanation { steps: tracer.steps, verdict: Verdict::Unreachable });
-        }
-        tracer.step("listener", format!("the listener `{listener}`"), None);
+        };
+        let proxy = if listener == own { "" } else { ", from a trusted proxy that ends TLS" };
+        tracer.step("listener", format!("the listener `{listener}`{proxy}"), None);
         let verdict = match normalize::request(head, false, self.settings.limits.request_headers) {
             Ok(request) => {
                 tracer.normalised(&request);
@@ -136,6 +138,14 @@ impl Gateway<'_> {
             }
         };
         Ok(Explanation { steps: tracer.steps, verdict })
+    }
+
+    /// Returns the listener `own`, or the one that gets its requests from a trusted proxy that ends
+    /// TLS.
+    fn listener(&self, own: &'static str) -> Option<&'static str> {
+        let exists = |name: &&str| self.live.snapshot.load().listener(name).is_some();
+        let has_proxies = own == Listener::HTTPS && !self.settings.trusted_networks.is_empty();
+        Some(own).filter(exists).or(Some(Listener::HTTP).filter(exists).filter(|_| has_proxies))
     }
 
     fn decide(

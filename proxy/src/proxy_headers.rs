@@ -6,10 +6,12 @@
 //! have them removed.
 
 mod client;
+mod forwarded;
 mod id;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trailers;
+mod trusted;
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -17,20 +19,20 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use ipnet::IpNet;
-use portcullis_config::settings::Settings;
+use portcullis_config::settings::{Settings, TrustedHeader};
 use smallvec::SmallVec;
 
-pub(crate) use self::client::client;
+pub(crate) use self::client::{ClientFacts, client};
 pub(crate) use self::id::RequestId;
 use crate::exchange::{Peer, ResponseHead};
 use crate::itoa::put_address;
 use crate::normalize::{Request, role, tokens};
 
-pub(crate) static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-pub(crate) static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -40,6 +42,8 @@ static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 pub(crate) struct ProxyHeaderSettings {
     forwarded: bool,
     trusted: Vec<IpNet>,
+    /// The header that trusted proxies describe clients with.
+    believed: TrustedHeader,
 }
 
 // === impl ProxyHeaderSettings ===
@@ -54,7 +58,11 @@ impl ProxyHeaderSettings {
 
 impl From<&Settings> for ProxyHeaderSettings {
     fn from(settings: &Settings) -> Self {
-        Self { forwarded: settings.forwarded_header, trusted: settings.trusted_networks.clone() }
+        Self {
+            forwarded: settings.forwarded_header,
+            trusted: settings.trusted_networks.clone(),
+            believed: settings.trusted_header,
+        }
     }
 }
 
@@ -66,41 +74,45 @@ impl From<&Settings> for ProxyHeaderSettings {
 pub(crate) fn request(
     request: &mut Request,
     peer: &Peer,
-    client: IpAddr,
+    client: ClientFacts,
     id: &RequestId,
     http2: bool,
     settings: &ProxyHeaderSettings,
 ) -> HeaderValue {
-    let scheme = if peer.tls { "https" } else { "http" };
     let hop = address(peer.client.ip().to_canonical());
     let host = request.authority.to_value();
+    let own_port = || port(request.authority.port, client.tls);
     let headers = &mut request.headers;
 
-    if settings.forwarded {
-        append(headers, &header::FORWARDED, &element(peer, &host, scheme));
+    let real = if client.address == peer.client.ip().to_canonical() {
+        hop.clone()
     } else {
-        headers.remove(header::FORWARDED);
-    }
-    let real =
-        if client == peer.client.ip().to_canonical() { hop.clone() } else { address(client) };
-    headers.insert(&X_REAL_IP, real);
+        address(client.address)
+    };
     if peer.trusted {
-        append(headers, &X_FORWARDED_FOR, &hop);
-        keep_or_set(headers, &X_FORWARDED_PROTO, is_scheme, || HeaderValue::from_static(scheme));
-        keep_or_set(headers, &X_FORWARDED_PORT, is_port, || port(request.authority.port, peer.tls));
-        keep_or_set(headers, &X_FORWARDED_HOST, |value| !value.is_empty(), || host.clone());
+        trusted::set(headers, client, &hop, &host, own_port, settings);
         keep_trace(headers);
     } else {
         headers.insert(&X_FORWARDED_FOR, hop);
-        headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
-        headers.insert(&X_FORWARDED_PORT, port(request.authority.port, peer.tls));
+        headers.insert(&X_FORWARDED_PORT, own_port());
         headers.insert(&X_FORWARDED_HOST, host.clone());
+    }
+    headers.insert(&X_REAL_IP, real);
+    headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme(client.tls)));
+    if settings.forwarded {
+        append(headers, &header::FORWARDED, &element(peer, &host, scheme(peer.tls)));
+    } else {
+        headers.remove(header::FORWARDED);
     }
     headers.insert(&X_REQUEST_ID, id.to_value());
     if !http2 {
         headers.remove(header::TE);
     }
     host
+}
+
+fn scheme(tls: bool) -> &'static str {
+    if tls { "https" } else { "http" }
 }
 
 /// Removes from a head of a backend's response, interim or final, the hop-by-hop fields, and those
@@ -169,29 +181,6 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, last: &HeaderValue) {
     if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
         headers.insert(name, value);
     }
-}
-
-/// Keeps a single well-formed value, and replaces anything else.
-fn keep_or_set(
-    headers: &mut HeaderMap,
-    name: &HeaderName,
-    well_formed: impl Fn(&[u8]) -> bool,
-    default: impl FnOnce() -> HeaderValue,
-) {
-    let mut values = headers.get_all(name).iter();
-    let keep =
-        values.next().is_some_and(|value| well_formed(value.as_bytes())) && values.next().is_none();
-    if !keep {
-        headers.insert(name, default());
-    }
-}
-
-fn is_scheme(value: &[u8]) -> bool {
-    matches!(value, b"http" | b"https")
-}
-
-fn is_port(value: &[u8]) -> bool {
-    std::str::from_utf8(value).is_ok_and(|value| value.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 /// Removes a malformed trace context (W3C Trace Context §4.3): the backend then starts a new trace.

@@ -28,8 +28,9 @@ use crate::exchange::{Peer, Refusal, RequestHead, Respond, Source};
 use crate::forward::{ForwardStats, Outcome};
 use crate::local_reply::ClientFormat;
 use crate::memory::Charge;
+use crate::proxy_headers::ClientFacts;
 use crate::worker_context::WorkerContext;
-use crate::{filter, normalize, proxy_headers};
+use crate::{filter, normalize};
 
 /// Serves one request.
 ///
@@ -55,17 +56,17 @@ pub(crate) async fn serve<B: Source, R: Respond>(
 
     // Decide: what the gateway serves itself, then who calls, then whether there is a route that
     // the caller may use.
-    let (listener, tls) = (peer.listener, peer.tls);
+    let (listener, tls) = (peer.listener, call.client.tls);
     let arrived = Arrived { request: &request, listener, tls, at: call.at };
     let undecided = match decision::begin(arrived, &worker.local_paths, &worker.live) {
         Ok(undecided) => undecided,
         Err(path) => return call.serve_local(path, &request, body, respond).await,
     };
-    let client = proxy_headers::client(&request.headers, peer, &worker.proxy_headers);
+    let network = call.client.address.into();
     let since = worker.reauthorization.version();
     let caller = match caller::cached(worker, peer, &request, call.at) {
         Some(caller) => caller,
-        None => caller::authenticate(worker, peer, &request, client.into(), call.at).await,
+        None => caller::authenticate(worker, peer, &request, network, call.at).await,
     };
     let admitted = match undecided.decide(caller, &mut Untraced) {
         Decision::Forward(admitted) => admitted,
@@ -77,7 +78,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
             return call.redirect(status, location, &request, Some(&routed), respond);
         }
     };
-    let lasting = Lasting::new(worker, peer, client.into(), &request, &admitted);
+    let lasting = Lasting::new(worker, peer, network, &request, &admitted);
     filter::rewrite(&admitted.routed.rule.filters, &admitted.matched, &mut request);
     let Admitted { caller, routed, .. } = &admitted;
 
@@ -94,8 +95,8 @@ pub(crate) async fn serve<B: Source, R: Respond>(
 
     // Build the headers for the backend, and forward the request for as long as access lasts.
     let mut stats = ForwardStats::default();
-    let backend_headers = call.backend_headers(&mut request, client, &admitted, backend);
-    let forwarding = Forwarding { admitted: &admitted, backend, headers: backend_headers, client };
+    let backend_headers = call.backend_headers(&mut request, &admitted, backend);
+    let forwarding = Forwarding { admitted: &admitted, backend, headers: backend_headers };
     let outcome = {
         let forwarded =
             pin!(call.forward(&forwarding, &mut request, charge, body, respond, &mut stats));
@@ -123,5 +124,7 @@ pub(crate) fn refuse<R: Respond>(
     refusal: &Refusal,
     respond: &mut R,
 ) -> Reply {
-    RequestContext::new(worker, peer, ClientFormat::default()).refuse(refusal, None, respond)
+    let client = ClientFacts::of_connection(peer);
+    RequestContext::new(worker, peer, ClientFormat::default(), client)
+        .refuse(refusal, None, respond)
 }

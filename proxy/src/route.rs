@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, LazyLock};
 
-use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
 use portcullis_config::model::{HostPattern, Origin};
 use portcullis_config::snapshot::Listener;
@@ -14,6 +13,7 @@ use portcullis_config::snapshot::rule::{
     HeaderMatch, PathPrefix, QueryMatch, Route, RouteMatch, Rule,
 };
 
+use crate::exchange::PathAndQuery;
 use crate::normalize::{Reading, Request};
 
 /// What routes match of a request.

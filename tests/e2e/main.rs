@@ -39,6 +39,7 @@ mod limits;
 mod listeners;
 mod login;
 mod public_paths;
+mod reading;
 mod response_heads;
 mod routing;
 mod tls;

@@ -232,7 +232,7 @@ async fn serve_http<I>(
                 let mut charge = Charge::new(&account);
                 if let Ok(head) = &head
                     && !charge.cover(head, || {
-                        proxy_headers::client(&head.headers, &peer, &worker.proxy_headers)
+                        proxy_headers::client(&head.headers, &peer, &worker.proxy_headers).address
                     })
                 {
                     worker.meter.refused(refusals::REQUEST_MEMORY.reason);

@@ -79,7 +79,7 @@ pub(crate) async fn serve<T>(
         let reply = match next {
             Next::Request(head)
                 if !charge.cover(&head, || {
-                    proxy_headers::client(&head.headers, &peer, &worker.proxy_headers)
+                    proxy_headers::client(&head.headers, &peer, &worker.proxy_headers).address
                 }) =>
             {
                 responder.keep = false;

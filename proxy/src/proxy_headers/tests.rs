@@ -8,6 +8,7 @@ fn settings(forwarded: bool) -> ProxyHeaderSettings {
     ProxyHeaderSettings {
         forwarded,
         trusted: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+        believed: TrustedHeader::XForwarded,
     }
 }
 
@@ -79,7 +80,7 @@ fn headers_of_trusted_proxies_are_extended() {
 #[test]
 fn malformed_headers_of_trusted_proxies_are_replaced() {
     let claims = "\nX-Forwarded-Proto: gopher\nX-Forwarded-Port: x\nX-Forwarded-Host: \
-                  b\nX-Forwarded-Host: c\nX-Request-Id: a b\ntraceparent: \
+                  b c\nX-Request-Id: a b\ntraceparent: \
                   00-00000000000000000000000000000000-b7ad6b7169203331-01\ntracestate: a=b";
     let expected = [
         "x-forwarded-for: 10.3.3.3",
@@ -106,6 +107,123 @@ fn the_client_is_the_last_untrusted_address() {
         let lines = forwarded("10.3.3.3:5000", list, &settings(false));
         assert!(lines.contains(&format!("x-real-ip: {client}")), "{list}: {lines:?}");
     }
+}
+
+/// What is known of the client of a request with these fields, from a proxy over `tls`.
+fn facts(fields: &str, tls: bool, believed: TrustedHeader) -> (String, bool) {
+    let settings = ProxyHeaderSettings { believed, ..settings(false) };
+    let head = head(&format!("GET / HTTP/1.1\nHost: a{fields}"));
+    let client = client(&head.headers, &peer("10.3.3.3:5000", tls), &settings);
+    (client.address.to_string(), client.tls)
+}
+
+#[test]
+fn the_scheme_is_that_of_the_client() {
+    for (fields, tls) in [
+        ("\nX-Forwarded-Proto: https", true),
+        ("\nX-Forwarded-Proto: HTTPS", true),
+        ("\nX-Forwarded-Proto: https,http", true),
+        ("\nX-Forwarded-Proto: https , http", true),
+        ("\nX-Forwarded-Proto: https\nX-Forwarded-Proto: http", true),
+        ("\nX-Forwarded-Proto: http\nX-Forwarded-Proto: https", false),
+        ("\nX-Forwarded-Proto: http, https", false),
+        ("\nX-Forwarded-Proto: wss", true),
+        ("\nX-Forwarded-Proto: ws", false),
+        ("\nX-Forwarded-Proto: http", false),
+        ("\nX-Forwarded-Proto: gopher", false),
+        ("\nX-Forwarded-Proto:", false),
+        // As long as the list of addresses: the element of the client.
+        ("\nX-Forwarded-For: 192.0.2.9, 10.1.1.1\nX-Forwarded-Proto: https, http", true),
+        ("\nX-Forwarded-For: 1.1.1.1, 192.0.2.9\nX-Forwarded-Proto: https, http", false),
+        (
+            "\nX-Forwarded-For: 1.1.1.1, 192.0.2.9\nX-Forwarded-Proto: http\nX-Forwarded-Proto: https",
+            true,
+        ),
+        ("\nX-Forwarded-For: 192.0.2.9, 10.1.1.1\nX-Forwarded-Proto: https", true),
+        ("\nX-Forwarded-For: 192.0.2.9\nX-Forwarded-Proto: https,http", true),
+        ("\nForwarded: proto=https", false),
+        ("", false),
+    ] {
+        assert_eq!(facts(fields, false, TrustedHeader::XForwarded).1, tls, "{fields}");
+    }
+    assert!(facts("", true, TrustedHeader::XForwarded).1);
+    assert!(!facts("\nX-Forwarded-Proto: http", true, TrustedHeader::XForwarded).1);
+}
+
+#[test]
+fn rfc_7239_is_read_if_the_settings_say_so() {
+    for (fields, address, tls) in [
+        ("\nForwarded: for=192.0.2.9;proto=https;host=b", "192.0.2.9", true),
+        ("\nForwarded: For=\"192.0.2.9:4711\"; Proto=HTTPS", "192.0.2.9", true),
+        ("\nForwarded: for=\"[2001:db8::1]:4711\";proto=http", "2001:db8::1", false),
+        (
+            "\nForwarded: for=1.1.1.1;proto=http, for=192.0.2.9;proto=https, for=10.1.1.1;proto=http",
+            "192.0.2.9",
+            true,
+        ),
+        (
+            "\nForwarded: for=192.0.2.9;proto=https\nForwarded: for=10.1.1.1;proto=http",
+            "192.0.2.9",
+            true,
+        ),
+        ("\nForwarded: for=_hidden;proto=https", "10.3.3.3", true),
+        ("\nForwarded: for=unknown;proto=https, for=10.1.1.1", "10.1.1.1", true),
+        ("\nForwarded: for=192.0.2.9;proto=https;by=\"a,b;c\"", "192.0.2.9", true),
+        ("\nForwarded: , for=192.0.2.9;proto=https;;, ", "192.0.2.9", true),
+        ("\nForwarded: for=192.0.2.9", "192.0.2.9", false),
+        // In doubt, nothing is taken from it.
+        ("\nForwarded: for=192.0.2.9;proto=\"https", "10.3.3.3", false),
+        ("\nForwarded: for=192.0.2.9;for=1.1.1.1;proto=https", "10.3.3.3", false),
+        ("\nForwarded: for=192.0.2.9 proto=https", "10.3.3.3", false),
+        ("\nForwarded: 192.0.2.9;proto=https", "10.3.3.3", false),
+        ("\nForwarded: for=\"192.0.2.9\\\"\";proto=https", "10.3.3.3", false),
+        (
+            "\nX-Forwarded-For: 192.0.2.9\nX-Forwarded-Proto: https\nX-Real-IP: 192.0.2.9",
+            "10.3.3.3",
+            false,
+        ),
+    ] {
+        let expected = (address.to_owned(), tls);
+        assert_eq!(facts(fields, false, TrustedHeader::Forwarded), expected, "{fields}");
+    }
+}
+
+#[test]
+fn rfc_7239_is_translated_for_backends() {
+    let settings = ProxyHeaderSettings { believed: TrustedHeader::Forwarded, ..settings(false) };
+    let claims = "\nX-Forwarded-For: 9.9.9.9\nX-Forwarded-Proto: http\nX-Forwarded-Host: \
+                  evil\nX-Forwarded-Port: 1\nForwarded: for=1.1.1.1;host=c, \
+                  for=192.0.2.9;proto=https;host=\"B.example:444\", for=10.1.1.1";
+    let expected = [
+        "x-forwarded-for: 192.0.2.9, 10.1.1.1, 10.3.3.3",
+        "x-forwarded-host: b.example:444",
+        "x-forwarded-port: 444",
+        "x-forwarded-proto: https",
+        "x-real-ip: 192.0.2.9",
+    ];
+    assert_eq!(forwarded("10.3.3.3:5000", claims, &settings), expected);
+    let expected = [
+        "x-forwarded-for: 10.3.3.3",
+        "x-forwarded-host: a.example:8443",
+        "x-forwarded-port: 8443",
+        "x-forwarded-proto: https",
+        "x-real-ip: 10.3.3.3",
+    ];
+    assert_eq!(forwarded("10.3.3.3:5000", "", &settings), expected);
+}
+
+#[test]
+fn lists_become_one_value() {
+    let claims = "\nX-Forwarded-For: 192.0.2.9, 10.1.1.1\nX-Forwarded-Proto: HTTPS, \
+                  http\nX-Forwarded-Host: b.example, c\nX-Forwarded-Port: 444, 80";
+    let expected = [
+        "x-forwarded-for: 192.0.2.9, 10.1.1.1, 10.3.3.3",
+        "x-forwarded-host: b.example",
+        "x-forwarded-port: 444",
+        "x-forwarded-proto: https",
+        "x-real-ip: 192.0.2.9",
+    ];
+    assert_eq!(forwarded("10.3.3.3:5000", claims, &settings(false)), expected);
 }
 
 #[test]
@@ -149,7 +267,8 @@ fn te_trailers_is_sent_over_http2_only() {
         let mut read =
             crate::normalize::tests::read("GET / HTTP/1.1\nHost: a\nTE: trailers").unwrap();
         let peer = peer("192.0.2.1:1", false);
-        request(&mut read, &peer, peer.client.ip(), &RequestId::new(0, 0), http2, &settings(false));
+        let client = ClientFacts::of_connection(&peer);
+        request(&mut read, &peer, client, &RequestId::new(0, 0), http2, &settings(false));
         assert_eq!(read.headers.contains_key(header::TE), expected);
     }
 }

@@ -1,6 +1,5 @@
 //! The headers of a request, as a backend receives them.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,7 +28,6 @@ impl RequestContext<'_> {
     pub(super) fn backend_headers(
         &self,
         request: &mut Request,
-        client: IpAddr,
         admitted: &Admitted,
         backend: &Backend,
     ) -> BackendHeaders {
@@ -37,7 +35,7 @@ impl RequestContext<'_> {
         let host = proxy_headers::request(
             request,
             self.peer,
-            client,
+            self.client,
             &self.id,
             true,
             &worker.proxy_headers,

@@ -15,7 +15,7 @@ use crate::forward::{ForwardStats, Outcome};
 use crate::hidden;
 use crate::local_reply::{self, ClientFormat, ReplyContext};
 use crate::normalize::Request;
-use crate::proxy_headers::{self, RequestId};
+use crate::proxy_headers::{self, ClientFacts, RequestId};
 use crate::telemetry::{InFlight, Record};
 use crate::worker_context::WorkerContext;
 
@@ -23,6 +23,7 @@ use crate::worker_context::WorkerContext;
 pub(super) struct RequestContext<'a> {
     pub(super) worker: &'a WorkerContext,
     pub(super) peer: &'a Peer,
+    pub(super) client: ClientFacts,
     format: ClientFormat,
     method: Method,
     version: Version,
@@ -54,7 +55,8 @@ pub(super) struct LogContext<'a> {
 
 impl<'a> RequestContext<'a> {
     pub(super) fn begin(worker: &'a WorkerContext, peer: &'a Peer, head: &RequestHead) -> Self {
-        let new = Self::new(worker, peer, ClientFormat::of(head));
+        let client = proxy_headers::client(&head.headers, peer, &worker.proxy_headers);
+        let new = Self::new(worker, peer, ClientFormat::of(head), client);
         let given_id = if peer.trusted { RequestId::given(&head.headers) } else { None };
         Self {
             method: head.method.clone(),
@@ -64,7 +66,12 @@ impl<'a> RequestContext<'a> {
         }
     }
 
-    pub(super) fn new(worker: &'a WorkerContext, peer: &'a Peer, format: ClientFormat) -> Self {
+    pub(super) fn new(
+        worker: &'a WorkerContext,
+        peer: &'a Peer,
+        format: ClientFormat,
+        client: ClientFacts,
+    ) -> Self {
         let at = SystemTime::now();
         let milliseconds = at
             .duration_since(UNIX_EPOCH)
@@ -73,6 +80,7 @@ impl<'a> RequestContext<'a> {
         Self {
             worker,
             peer,
+            client,
             format,
             method: Method::GET,
             version: Version::HTTP_11,
@@ -192,7 +200,7 @@ impl<'a> RequestContext<'a> {
         if log.request.is_some_and(|request| !is_discarded(request)) {
             respond.close();
         }
-        self.worker.hsts.apply(self.peer.tls, &mut head.headers);
+        self.worker.hsts.apply(self.client.tls, &mut head.headers);
         log.status = head.status.as_u16();
         log.sent = body.len() as u64;
         self.record(&log);
@@ -204,12 +212,7 @@ impl<'a> RequestContext<'a> {
         let header = |name| request.and_then(|request| request.headers.get(name));
         let record = Record {
             id: self.id.as_str(),
-            client: request.map_or_else(
-                || self.peer.client.ip().to_canonical(),
-                |request| {
-                    proxy_headers::client(&request.headers, self.peer, &self.worker.proxy_headers)
-                },
-            ),
+            client: self.client.address,
             listener: self.peer.listener,
             tls: self.peer.tls,
             version: self.version,

@@ -1,7 +1,5 @@
 //! Forwards a request, and relays the response.
 
-use std::net::IpAddr;
-
 use http::Version;
 use portcullis_config::snapshot::backend::Backend;
 
@@ -22,7 +20,6 @@ pub(super) struct Forwarding<'a> {
     pub(super) admitted: &'a Admitted,
     pub(super) backend: &'a Backend,
     pub(super) headers: BackendHeaders,
-    pub(super) client: IpAddr,
 }
 
 // === impl RequestContext ===
@@ -60,7 +57,7 @@ impl RequestContext<'_> {
             policy: &rule.policy,
             deadlines,
             started: self.started,
-            client: to.client,
+            client: self.client.address,
         };
         let client = ClientSide::new(body, respond, charge, &mut response_headers);
         let forwarded = match forward::send(&forward, client, stats).await {
@@ -85,7 +82,7 @@ impl RequestContext<'_> {
             backend: &to.backend.filters,
             is_http1: request.version != Version::HTTP_2,
             hsts: &self.worker.hsts,
-            tls: self.peer.tls,
+            tls: self.client.tls,
             renewal: self.worker.authenticator.renewal(authenticated, host, self.at),
         }
     }

@@ -3,7 +3,6 @@
 
 use std::time::SystemTime;
 
-use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
 use portcullis_config::snapshot::access::Require;
 use portcullis_identity::caller::{Authorization, Caller, authorize, granted};
@@ -11,7 +10,7 @@ use portcullis_identity::client_network::ClientNetwork;
 
 use super::caller;
 use crate::decision::Admitted;
-use crate::exchange::Peer;
+use crate::exchange::{PathAndQuery, Peer};
 use crate::normalize::{Host, Reading, Request};
 use crate::route::{self, RouteInput};
 use crate::worker_context::WorkerContext;

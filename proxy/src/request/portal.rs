@@ -12,7 +12,6 @@ use super::context::{LogContext, RequestContext};
 use super::reply::Reply;
 use crate::exchange::{Frame, Respond, ResponseHead, Source};
 use crate::normalize::Request;
-use crate::proxy_headers;
 
 // === impl RequestContext ===
 
@@ -32,9 +31,8 @@ impl RequestContext<'_> {
             Ok(Err(status)) => return self.fail(status, log, respond),
             Err(_late) => return self.fail(StatusCode::REQUEST_TIMEOUT, log, respond),
         };
-        let client = proxy_headers::client(&request.headers, self.peer, &self.worker.proxy_headers);
         let portal_request = PortalRequest {
-            client: client.into(),
+            client: self.client.address.into(),
             method: request.method.clone(),
             host: request.authority.host.as_str().into(),
             path: request.target.path().into(),
