@@ -43,6 +43,7 @@ $(DENY):
 
 unit: setup ## Run all tests except those on a Kubernetes node
 	tests/tools/build
+	tests/chart/build
 	tests/openid/build
 	tests/sslyze/build
 	$(CARGO) test --workspace --locked --no-fail-fast

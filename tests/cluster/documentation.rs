@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use self::blocks::{Block, WALK};
+use self::blocks::{Block, START, WALK};
 use crate::node::{eventually, kubectl, output, report, repository, state};
 
 /// Where the first route leads, as README.md has it.
@@ -34,12 +34,17 @@ async fn walk() {
     let began = std::time::Instant::now();
     name_images();
     let folder = Folder::new();
-    let mut key = None;
-    for page in WALK {
+    let run = |page: &str| {
         for block in blocks::of(page).iter().filter(|block| block.is_tested("node")) {
             folder.run(block);
             available();
         }
+    };
+    run(START);
+    report(&format!("getting started took {:?}", began.elapsed()));
+    let mut key = None;
+    for page in WALK {
+        run(page);
         // Created on the first page, and valid to the last one, whatever was uninstalled between.
         let key = key.get_or_insert_with(|| folder.bash("portcullis key create importer"));
         folder.is_served(Some(key.trim()), "200").await;
@@ -99,7 +104,10 @@ impl Folder {
     fn bash(&self, commands: &str) -> String {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_portcullis"));
         let programs = program.parent().expect("a folder").display().to_string();
-        let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
+        let build = repository("tests/chart/build");
+        let helm = output(Command::new(build).arg("--print-dir"));
+        let rest = std::env::var("PATH").unwrap_or_default();
+        let path = format!("{programs}:{}:{rest}", helm.trim());
         std::fs::write(self.path().join(".curlrc"), curl_settings()).expect("the settings");
         let mut bash = Command::new("bash");
         bash.args(["-euo", "pipefail", "-c", commands]).current_dir(self.path());

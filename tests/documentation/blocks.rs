@@ -46,7 +46,9 @@ pub(crate) fn of(page: &str) -> Vec<Block> {
     blocks
 }
 
-/// The pages whose blocks a node runs, in this order: from a cluster without a gateway to one.
+/// The page that begins and ends with a cluster without a gateway.
+pub(crate) const START: &str = "docs/getting-started.md";
+/// The pages whose blocks a node runs after it, in this order: from such a cluster to a gateway.
 pub(crate) const WALK: [&str; 4] =
     ["README.md", "docs/install.md", "docs/operate.md", "docs/upgrade.md"];
 

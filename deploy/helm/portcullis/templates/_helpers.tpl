@@ -1,0 +1,52 @@
+{{- define "portcullis.name" -}}
+{{- if contains "portcullis" .Release.Name -}}{{ .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- else -}}{{ printf "%s-portcullis" .Release.Name | trunc 52 | trimSuffix "-" }}{{- end -}}
+{{- end }}
+
+{{- define "portcullis.selector" -}}
+app.kubernetes.io/name: portcullis
+app.kubernetes.io/component: gateway
+{{- end }}
+
+{{- define "portcullis.labels" -}}
+{{ include "portcullis.selector" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{- define "portcullis.subjects" -}}
+subjects:
+  - {kind: ServiceAccount, name: {{ include "portcullis.name" . }}, namespace: {{ .Release.Namespace }}}
+{{- end }}
+
+{{/* The configuration file: what the values imply, and then what they state. */}}
+{{- define "portcullis.configuration" -}}
+{{- $access := dict "credentialsNamespace" .Release.Namespace -}}
+{{- if .Values.login.enabled }}{{ $_ := set $access "login" .Values.login.settings }}{{ end -}}
+{{- $listeners := dict
+  "http" (dict "address" "[::]:8080" "mode" "redirect")
+  "https" (dict "address" "[::]:8443") -}}
+{{- if .Values.exposure.proxyProtocol }}{{ $_ := set $listeners "proxyProtocol" true }}{{ end -}}
+{{- $configuration := dict
+  "zone" .Values.zone
+  "source" (dict "kubernetes" (dict))
+  "listeners" $listeners
+  "probes" (dict "address" "[::]:9902")
+  "telemetry" (dict "address" "[::]:9903")
+  "access" $access
+  "drain" (dict "delay" "5s" "deadline" "30s") -}}
+{{- with .Values.exposure.trustedNetworks }}{{ $_ := set $configuration "trustedNetworks" . }}{{ end -}}
+{{- with .Values.certificate.secretName -}}
+{{- $secret := dict "namespace" $.Release.Namespace "name" . -}}
+{{- $_ := set $configuration "certificates" (list (dict "secret" $secret)) -}}
+{{- end -}}
+{{- if .Values.acme.enabled }}{{ $_ := set $configuration "acme" .Values.acme.settings }}{{ end -}}
+{{- toYaml (mergeOverwrite $configuration (deepCopy .Values.configuration)) -}}
+{{- end }}
+
+{{/* A changed configuration is another ConfigMap, so it rolls the pods, and earlier pods keep theirs. */}}
+{{- define "portcullis.configurationName" -}}
+{{ include "portcullis.name" . }}-{{ include "portcullis.configuration" . | sha256sum | trunc 10 }}
+{{- end }}
