@@ -174,6 +174,11 @@ impl Authenticator {
         Some(introspection.ask(token, client, now).await)
     }
 
+    /// Whether the issuer of a presented token has to be asked about it.
+    pub fn needs_introspection(&self, presented: &Presented<'_>) -> bool {
+        self.introspected(presented).is_some()
+    }
+
     /// Like [`introspect`](Self::introspect), but from the cache alone.
     pub fn introspect_cached(
         &self,

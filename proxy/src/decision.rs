@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use http::{HeaderName, HeaderValue, StatusCode};
 use portcullis_config::live::Live;
 use portcullis_config::snapshot::Listener;
+use portcullis_config::snapshot::access::Require;
 use portcullis_config::snapshot::rule::{PathMatch, Route, Rule};
 use portcullis_identity::caller::{Authorization, authorize};
 
@@ -114,6 +115,16 @@ pub(crate) fn begin<'a>(
 // === impl Undecided ===
 
 impl Undecided<'_> {
+    /// Whether the request's rule requires nothing, so that no caller is needed. It takes as long
+    /// for hosts that do not exist, which are not open.
+    pub(crate) fn is_open(&self) -> bool {
+        let snapshot = self.live.snapshot.load();
+        snapshot.listener(self.arrived.listener).is_some_and(|listener| {
+            let lookup = route::lookup_uniform(listener, self.arrived.request.into());
+            lookup.is_found && lookup.granted.route.rule.policy.access.require == Require::Nothing
+        })
+    }
+
     /// Decides the request of this caller. Hosts that do not exist and hosts that the caller may
     /// not see get the same decision, after the same work.
     pub(crate) fn decide(self, caller: Rc<CachedCaller>, trace: &mut impl Trace) -> Decision {

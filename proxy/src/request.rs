@@ -66,7 +66,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     let since = worker.reauthorization.version();
     let caller = match caller::cached(worker, peer, &request, call.at) {
         Some(caller) => caller,
-        None => caller::authenticate(worker, peer, &request, network, call.at).await,
+        None => caller::authenticate(worker, peer, &request, &undecided, network, call.at).await,
     };
     let admitted = match undecided.decide(caller, &mut Untraced) {
         Decision::Forward(admitted) => admitted,

@@ -3,11 +3,13 @@
 use std::rc::Rc;
 use std::time::SystemTime;
 
-use portcullis_identity::authenticator::Authenticated;
+use portcullis_identity::authenticator::{Authenticated, Introspected};
 use portcullis_identity::client_network::ClientNetwork;
+use portcullis_identity::rejected::Rejected;
 
 use crate::access::caller_cache::CachedCaller;
 use crate::access::{Fields, PresentedCredentials};
+use crate::decision::Undecided;
 use crate::exchange::Peer;
 use crate::normalize::Request;
 use crate::worker_context::WorkerContext;
@@ -35,11 +37,15 @@ pub(super) fn cached(
     }
 }
 
-/// Authenticates the caller. It takes the same time for every host.
+/// Authenticates the caller. It takes the same time for every host, except those that are open.
+///
+/// A service that requires nothing needs no caller, and its clients' tokens may be its own: its
+/// issuer is not asked about them.
 pub(super) async fn authenticate(
     worker: &WorkerContext,
     peer: &Peer,
     request: &Request,
+    undecided: &Undecided<'_>,
     client: ClientNetwork,
     now: SystemTime,
 ) -> Rc<CachedCaller> {
@@ -47,7 +53,15 @@ pub(super) async fn authenticate(
     // Read before the look-ups: a change during them makes the entry stale.
     let generation = worker.authenticator.generation();
     let presented = PresentedCredentials::read(&fields, peer.certificate.clone());
-    let authenticated = check(worker, &presented, client, host, now).await;
+    // The route is looked up for every host alike.
+    let is_unneeded =
+        worker.authenticator.needs_introspection(&presented.presented()) && undecided.is_open();
+    let authenticated = if is_unneeded {
+        let unanswered = Some(Err(Rejected::Unanswered));
+        verify(worker, &presented, client, host, now, &unanswered).await
+    } else {
+        check(worker, &presented, client, host, now).await
+    };
     let caller = Rc::new(CachedCaller::new(presented, authenticated));
     if peer.certificate.is_none() {
         worker.caller_cache.insert(&fields, host, generation, &caller);
@@ -55,7 +69,7 @@ pub(super) async fn authenticate(
     caller
 }
 
-/// Checks credentials; waits for a permit where that needs a signature check.
+/// Checks credentials; an opaque token by asking its issuer.
 pub(super) async fn check(
     worker: &WorkerContext,
     presented: &PresentedCredentials,
@@ -63,15 +77,26 @@ pub(super) async fn check(
     host: &str,
     now: SystemTime,
 ) -> Authenticated {
-    let authenticator = &worker.authenticator;
-    let presented = presented.presented();
-    let introspected = authenticator.introspect(&presented, client, now).await;
+    let introspected = worker.authenticator.introspect(&presented.presented(), client, now).await;
+    verify(worker, presented, client, host, now, &introspected).await
+}
+
+/// Verifies credentials; waits for a permit where that needs a signature check.
+async fn verify(
+    worker: &WorkerContext,
+    presented: &PresentedCredentials,
+    client: ClientNetwork,
+    host: &str,
+    now: SystemTime,
+    introspected: &Introspected,
+) -> Authenticated {
+    let (authenticator, presented) = (&worker.authenticator, presented.presented());
     let try_acquire = || worker.verification_queue.try_acquire();
     if let Ok(authenticated) =
-        authenticator.authenticate(&presented, host, now, &introspected, try_acquire)
+        authenticator.authenticate(&presented, host, now, introspected, try_acquire)
     {
         return authenticated;
     }
     worker.verification_queue.acquire(client).await;
-    authenticator.authenticate(&presented, host, now, &introspected, || true).unwrap_or_default()
+    authenticator.authenticate(&presented, host, now, introspected, || true).unwrap_or_default()
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::{ABSENT, CLOSED, SOON, face, world};
+use super::{ABSENT, CLOSED, OPEN, SOON, face, world};
 use crate::access::issuer::Issuer;
 use crate::harness::{Answer, Curl, Echo, Gateway, Raw, Response, echo, eventually, soon};
 
@@ -238,4 +238,23 @@ async fn identical_tokens_share_one_introspection_request() {
     let statuses = futures::future::join_all(calls).await;
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
     assert!(stage.issuer.questions(TOKEN) <= 3, "{}", stage.issuer.questions(TOKEN));
+}
+
+#[tokio::test]
+async fn a_token_for_an_open_service_is_not_introspected() {
+    let stage = Stage::start(json!({})).await;
+    stage.vouch(TOKEN);
+    for token in [TOKEN, "a-token-of-the-service-itself"] {
+        let answer = stage.call(OPEN, "/echo", token, CALLER).run().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(!answer.text().contains(token), "it may be the gateway's: {answer:?}");
+        assert_eq!(stage.issuer.questions(token), 0, "{token}");
+    }
+    // Hidden and unknown hosts are alike: the issuer is asked.
+    for (host, token) in [(CLOSED, "a-token-for-a-hidden-host"), (ABSENT, "a-token-for-no-host")] {
+        assert_eq!(stage.call(host, "/", token, CALLER).run().await.status, 404);
+        assert_eq!(stage.issuer.questions(token), 1, "{host}");
+    }
+    // The same client at a service that requires a caller.
+    eventually("the token is valid", || async { stage.status(TOKEN).await == 200 }).await;
 }
