@@ -6,6 +6,7 @@
 pub mod access;
 pub mod acme;
 mod check;
+pub mod cors;
 pub mod endpoints;
 mod files;
 pub mod hostname;
@@ -85,6 +86,9 @@ pub struct Settings {
     /// The addresses that EndpointSlices may have.
     #[serde(default)]
     pub endpoints: EndpointSettings,
+    /// Which web pages of other origins may call services.
+    #[serde(default)]
+    pub cors: cors::CorsSettings,
     /// Connections to backends.
     #[serde(default)]
     pub upstreams: UpstreamSettings,

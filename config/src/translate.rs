@@ -4,6 +4,7 @@
 //! are reported as a [`Problem`]. If such a part controls access, access is denied.
 
 pub mod annotations;
+mod cors;
 pub mod endpoints;
 
 mod access;

@@ -241,6 +241,9 @@ impl Tracer {
             LocalPath::Portal => paths
                 .preview_portal(request)
                 .map_or_else(Default::default, |(decision, status)| (decision.to_owned(), status)),
+            LocalPath::Preflight(_) => {
+                ("on every host, preflights of the configured origins are allowed".to_owned(), 204)
+            }
             LocalPath::Jwks => ("on every host, the key set of assertions".to_owned(), 200),
             LocalPath::Hidden => {
                 ("a path of the gateway, which has no such method or protocol".to_owned(), 404)

@@ -1,6 +1,8 @@
 //! Applies the filters of a rule to requests and responses.
 //!
-//! `Mirror` and `Cors` are not implemented: no translation produces them.
+//! `Mirror` is not implemented: no translation produces it.
+
+pub(crate) mod cors;
 
 use std::borrow::Cow;
 
@@ -41,6 +43,11 @@ pub(crate) fn rewrite(filters: &[Filter], matched: &PathMatch, request: &mut Req
             request.target = target;
         }
     }
+}
+
+/// Whether a filter modifies the request's headers.
+pub(crate) fn has_request_headers(filters: &[Filter]) -> bool {
+    filters.iter().any(|filter| matches!(filter, Filter::RequestHeaders(_)))
 }
 
 /// Modifies the request's headers. Call after the headers for the backend are set, so that the rule

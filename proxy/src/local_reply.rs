@@ -101,6 +101,16 @@ pub(crate) fn portal_redirect(
     reply
 }
 
+/// Creates a reply without content, with these headers.
+pub(crate) fn no_content(
+    mut headers: HeaderMap,
+    context: &ReplyContext<'_>,
+) -> (ResponseHead, Bytes) {
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::DATE, context.date.clone());
+    (ResponseHead { status: StatusCode::NO_CONTENT, headers }, Bytes::new())
+}
+
 /// Creates the response to an ACME `http-01` challenge (RFC 8555 §8.3).
 pub(crate) fn challenge(page: Bytes, context: &ReplyContext<'_>) -> (ResponseHead, Bytes) {
     let mut headers = HeaderMap::with_capacity(4);

@@ -26,6 +26,7 @@ mod bad_http1;
 mod bad_http2;
 mod chart;
 mod command_line;
+mod cors;
 mod demo;
 mod documentation;
 mod drain;

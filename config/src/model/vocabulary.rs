@@ -67,6 +67,8 @@ pub const PORT: Key = Key { name: "port", place: KeyPlace::Service, served: true
 pub const HOSTNAMES: Key = Key { name: "hostnames", place: KeyPlace::Service, served: true };
 /// The only path prefixes that are served.
 pub const PATHS: Key = Key { name: "paths", place: KeyPlace::Service, served: true };
+/// The origins whose scripts may read responses.
+pub const CORS_ORIGINS: Key = Key { name: "cors-origins", place: KeyPlace::Service, served: true };
 /// The timeout of a request.
 pub const TIMEOUT: Key = Key { name: "timeout", place: KeyPlace::Service, served: true };
 /// How often a failed attempt is retried.
@@ -78,7 +80,7 @@ pub const RETRY_NON_IDEMPOTENT: Key =
 pub const MAX_BODY: Key = Key { name: "max-body", place: KeyPlace::Service, served: true };
 
 /// Every known key.
-pub const VOCABULARY: [Key; 24] = [
+pub const VOCABULARY: [Key; 25] = [
     ENVIRONMENT,
     EXPOSE,
     REQUIRE,
@@ -91,6 +93,7 @@ pub const VOCABULARY: [Key; 24] = [
     PORT,
     HOSTNAMES,
     PATHS,
+    CORS_ORIGINS,
     TIMEOUT,
     RETRIES,
     RETRY_NON_IDEMPOTENT,

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::{Serialize, Serializer};
 
 use super::backend::Backend;
-use crate::model::Hostname;
+use crate::model::{Hostname, OriginSet};
 
 /// One filter. Filters apply in order.
 #[derive(Debug, Clone, Serialize)]
@@ -23,7 +23,7 @@ pub enum Filter {
     Rewrite(Rewrite),
     /// Sends a copy of the request to another backend, whose response is ignored.
     Mirror(Mirror),
-    /// Cross-origin resource sharing, handled by the gateway (Fetch standard, "CORS protocol").
+    /// Cross-origin resource sharing: who may read the response (Fetch standard, "CORS protocol").
     Cors(Cors),
 }
 
@@ -91,21 +91,12 @@ pub struct Mirror {
     pub per_million: u32,
 }
 
-/// Cross-origin rules (Gateway API `HTTPCORSFilter`).
+/// Which scripts of other origins may read responses (Gateway API `HTTPCORSFilter`). They send no
+/// cookies, so that all methods, and all headers of requests and responses, are theirs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Cors {
-    /// Allowed origins: exact, `scheme://*.host`, or `*`.
-    pub allow_origins: Vec<Arc<str>>,
-    /// Whether credentials are allowed.
-    pub allow_credentials: bool,
-    /// Allowed methods; `*` is all.
-    pub allow_methods: Vec<Arc<str>>,
-    /// Allowed request headers; `*` is all.
-    pub allow_headers: Vec<Arc<str>>,
-    /// Response headers that scripts may read.
-    pub expose_headers: Vec<Arc<str>>,
-    /// How long the response to a preflight may be cached, in seconds.
-    pub max_age: u32,
+    /// The origins.
+    pub allow_origins: Arc<OriginSet>,
 }
 
 fn headers<S: Serializer>(

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::access::NamespaceAccess;
 use super::annotations::{Reader, Reading, check_keys, excerpt, is_about_annotations};
 use super::endpoints::{self, endpoint_set};
-use super::{policy, port};
+use super::{cors, policy, port};
 use crate::model::vocabulary::{ENVIRONMENT, EXPOSE, HOSTNAMES, PUBLIC_NAMES};
-use crate::model::{HostPattern, Hostname, InvalidHostname, check_label};
+use crate::model::{HostPattern, Hostname, InvalidHostname, OriginSet, check_label};
 use crate::problem::Problem;
 use crate::resources::{Namespace, Resources, Service, ServicePort, Value};
 use crate::settings::Settings;
@@ -16,6 +16,7 @@ use crate::settings::hostname::HostnameTemplate;
 use crate::snapshot::access::{Access, Require};
 use crate::snapshot::backend::{Backend, UpstreamProtocol, WeightedBackends};
 use crate::snapshot::endpoints::{EndpointCells, EndpointKey};
+use crate::snapshot::filter::Filter;
 use crate::snapshot::host::{HostTable, VirtualHost};
 use crate::snapshot::policy::Policy;
 use crate::snapshot::rule::{PathPrefix, Precedence, Route, RouteMatch, Rule};
@@ -53,6 +54,7 @@ struct ServiceSettings<'a> {
     backend: Option<(&'a ServicePort, UpstreamProtocol)>,
     hostnames: Vec<HostPattern>,
     policy: Policy,
+    filters: Vec<Filter>,
     paths: Vec<PathPrefix>,
     /// The paths that need no credentials.
     public: Vec<PathPrefix>,
@@ -95,8 +97,15 @@ pub(super) fn hosts(
         })
         .cloned()
         .collect();
-    let mut translator =
-        Translator { settings, resources, template, stable: STABLE.into(), cells, problems };
+    let mut translator = Translator {
+        settings,
+        resources,
+        template,
+        stable: STABLE.into(),
+        cors_origins: settings.cors.origins.iter().cloned().collect(),
+        cells,
+        problems,
+    };
     let mut claims: Vec<Claim<'_>> = Vec::new();
     for service in resources.services() {
         let environment = environments.get(&*service.origin.namespace);
@@ -204,6 +213,8 @@ struct Translator<'a> {
     template: HostnameTemplate,
     /// [`STABLE`], allocated once.
     stable: Arc<str>,
+    /// The origins of the configuration.
+    cors_origins: OriginSet,
     cells: &'a mut EndpointCells,
     problems: &'a mut Vec<Problem>,
 }
@@ -238,7 +249,7 @@ impl Translator<'_> {
             Exposure::NoEnvironment | Exposure::No => None,
         };
         // Everything is read first, so that all problems are reported at once.
-        let ServiceSettings { backend, hostnames, policy, paths, public } =
+        let ServiceSettings { backend, hostnames, policy, filters, paths, public } =
             self.read(service, environment, name, &mut reader);
         if matches!(exposure, Exposure::No) {
             // Invalid values are reported in any case; other problems have no effect.
@@ -251,7 +262,7 @@ impl Translator<'_> {
         let (Exposure::In(environment), Some((port, protocol))) = (exposure, backend) else {
             return None;
         };
-        let rule = self.rule(service, port, protocol, policy);
+        let rule = Rule { filters, ..self.rule(service, port, protocol, policy) };
         let routes = routes(service, public, paths, rule);
         Some(Claim { service, environment, hostnames, routes })
     }
@@ -281,7 +292,8 @@ impl Translator<'_> {
             found.retain(is_about_annotations);
             reader.problems.append(&mut found);
         }
-        ServiceSettings { backend, hostnames, policy, paths, public }
+        let filters = cors::filter(&self.cors_origins, reader).into_iter().collect();
+        ServiceSettings { backend, hostnames, policy, filters, paths, public }
     }
 
     /// The port for requests and its protocol; `None` if there is none.

@@ -4,17 +4,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method};
+use portcullis_config::model::OriginSet;
 use portcullis_config::settings::{PlainHttp, Settings};
 use portcullis_identity::portal::PortalPaths;
 
 use crate::access::assertion::JWKS_PATH;
 use crate::certificates::acme::challenges::Challenges;
+use crate::filter::cors;
 use crate::local_reply;
 use crate::normalize::{Kind, Request};
 
 /// Finds what the gateway serves itself.
 pub(crate) struct LocalPaths {
     challenges: Arc<Challenges>,
+    /// The origins whose preflights are answered.
+    cors_origins: OriginSet,
     /// The port of HTTPS, if plain HTTP is redirected to it.
     redirect_port: Option<u16>,
     /// `None` without login.
@@ -30,6 +34,8 @@ pub(crate) enum LocalPath {
     Challenge(Bytes),
     /// Plain HTTP is redirected to this location.
     HttpsRedirect(HeaderValue),
+    /// The answer to a preflight of this origin.
+    Preflight(HeaderValue),
     /// A page or a step of the login portal.
     Portal,
     /// The key set that backends verify assertions with.
@@ -46,6 +52,7 @@ impl LocalPaths {
         let login = settings.access.login.as_ref();
         Self {
             challenges,
+            cors_origins: settings.cors.origins.iter().cloned().collect(),
             redirect_port: (http.mode == PlainHttp::Redirect).then_some(http.redirect_port),
             portal: login.map(|login| PortalPaths::new(&settings.zone, login)),
             jwks: settings.access.assertion.enabled,
@@ -64,6 +71,9 @@ impl LocalPaths {
                 let location = local_reply::https_location(&request.authority, target, port);
                 return Some(LocalPath::HttpsRedirect(location));
             }
+        }
+        if let Some(origin) = cors::preflight(&self.cors_origins, request) {
+            return Some(LocalPath::Preflight(origin));
         }
         let is_http = request.kind == Kind::Http;
         if self.portal.as_ref().is_some_and(|portal| portal.is_for(host, path)) {

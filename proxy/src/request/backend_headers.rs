@@ -52,7 +52,9 @@ impl RequestContext<'_> {
         );
         let name = request.authority.host.as_str();
         let mut identity = caller.identity_headers(&worker.identity_headers, name, self.at);
-        if (!rule.filters.is_empty() || !backend.filters.is_empty())
+        if [&rule.filters, &backend.filters]
+            .into_iter()
+            .any(|filters| filter::has_request_headers(filters))
             && let Some(identity) = identity.take()
         {
             // Filters apply to the identity headers too.

@@ -12,12 +12,12 @@ use super::reply::Reply;
 use crate::decision::Routed;
 use crate::exchange::{BodyLength, Peer, Refusal, RequestHead, Respond, ResponseHead};
 use crate::forward::{ForwardStats, Outcome};
-use crate::hidden;
 use crate::local_reply::{self, ClientFormat, ReplyContext};
 use crate::normalize::Request;
 use crate::proxy_headers::{self, ClientFacts, RequestId};
 use crate::telemetry::{InFlight, Record};
 use crate::worker_context::WorkerContext;
+use crate::{filter, hidden};
 
 /// One request from its head to the last octet of its response.
 pub(super) struct RequestContext<'a> {
@@ -199,6 +199,11 @@ impl<'a> RequestContext<'a> {
     ) -> Reply {
         if log.request.is_some_and(|request| !is_discarded(request)) {
             respond.close();
+        }
+        if let Some((routed, request)) = log.routed.zip(log.request) {
+            let filters = &routed.rule.filters;
+            let origin = filter::cors::origin(filters, &request.headers);
+            filter::cors::apply(filters, origin.as_ref(), &mut head.headers);
         }
         self.worker.hsts.apply(self.client.tls, &mut head.headers);
         log.status = head.status.as_u16();

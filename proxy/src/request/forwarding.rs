@@ -10,6 +10,7 @@ use super::head_memory;
 use super::response_headers::ResponseHeaders;
 use crate::decision::Admitted;
 use crate::exchange::{BodyLength, Respond, Source};
+use crate::filter;
 use crate::forward::{self, ClientSide, ForwardRequest, ForwardStats, Outcome};
 use crate::memory::Charge;
 use crate::normalize::{Kind, Request};
@@ -74,12 +75,14 @@ impl RequestContext<'_> {
         to: &Forwarding<'f>,
         request: &Request,
     ) -> ResponseHeaders<'f> {
+        let rule = &to.admitted.routed.rule;
         let host = request.authority.host.as_str();
         let authenticated = &to.admitted.caller.authenticated;
         ResponseHeaders {
             date: &self.date,
-            rule: &to.admitted.routed.rule,
+            rule,
             backend: &to.backend.filters,
+            origin: filter::cors::origin(&rule.filters, &request.headers),
             is_http1: request.version != Version::HTTP_2,
             hsts: &self.worker.hsts,
             tls: self.client.tls,

@@ -6,8 +6,8 @@ use super::context::{LogContext, RequestContext};
 use super::reply::Reply;
 use crate::decision::{Denied, LocalPath};
 use crate::exchange::{Respond, Source};
-use crate::local_reply;
 use crate::normalize::Request;
+use crate::{filter, local_reply};
 
 // === impl RequestContext ===
 
@@ -26,6 +26,9 @@ impl RequestContext<'_> {
             LocalPath::Challenge(page) => local_reply::challenge(page, &context),
             LocalPath::HttpsRedirect(location) => {
                 local_reply::redirect(StatusCode::PERMANENT_REDIRECT, location, &context)
+            }
+            LocalPath::Preflight(origin) => {
+                local_reply::no_content(filter::cors::allow(origin), &context)
             }
             LocalPath::Portal => match &self.worker.portal {
                 Some(portal) => return self.portal(portal, request, body, respond).await,

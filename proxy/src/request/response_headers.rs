@@ -17,6 +17,8 @@ pub(super) struct ResponseHeaders<'a> {
     pub(super) is_http1: bool,
     pub(super) hsts: &'a Hsts,
     pub(super) tls: bool,
+    /// The request's `Origin`, if the rule has a CORS filter.
+    pub(super) origin: Option<HeaderValue>,
     /// The cookie that renews the caller's session.
     pub(super) renewal: Option<HeaderValue>,
 }
@@ -33,6 +35,7 @@ impl ResponseHeaders<'_> {
         }
         filter::response_headers(self.backend, &mut head.headers);
         filter::response_headers(&self.rule.filters, &mut head.headers);
+        filter::cors::apply(&self.rule.filters, self.origin.as_ref(), &mut head.headers);
         access::strip_set_cookies(&mut head.headers);
     }
 }
