@@ -17,7 +17,7 @@ use std::num::NonZeroUsize;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use smallvec::SmallVec;
 
-pub(crate) use self::fields::{Role, folded, role};
+pub(crate) use self::fields::{Role, folded, is_reserved, role};
 pub(crate) use self::host::{Authority, Host};
 pub(crate) use self::path::Reading;
 use crate::exchange::{BodyLength, PathAndQuery, Refusal, RequestHead, Target};

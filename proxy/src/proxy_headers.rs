@@ -26,7 +26,7 @@ pub(crate) use self::client::{ClientFacts, client};
 pub(crate) use self::id::RequestId;
 use crate::exchange::{Peer, ResponseHead};
 use crate::itoa::put_address;
-use crate::normalize::{Request, role, tokens};
+use crate::normalize::{Request, is_reserved, role, tokens};
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -140,6 +140,12 @@ pub(crate) fn response(head: &mut ResponseHead) {
     if head.status.is_informational() || head.status == StatusCode::NO_CONTENT {
         headers.remove(header::CONTENT_LENGTH);
     }
+}
+
+/// Removes the fields that clients must not send from an interim head, in every spelling: such a
+/// head is for hints, and some recipients merge it into the final one.
+pub(crate) fn interim_response(headers: &mut HeaderMap) {
+    trailers::keep(headers, |name| !is_reserved(name.as_str()));
 }
 
 /// Adds `Date` to a final head if it is missing (RFC 9110 §6.6.1).

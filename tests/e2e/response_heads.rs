@@ -19,7 +19,8 @@ async fn interim_responses_pass_the_filter_of_final_ones() {
     let fields = "Link: </style.css>; rel=preload\r\nSet-Cookie: a=b\r\nSet-Cookie: \
                   __Host-portcullis=evil; Path=/; Secure\r\nStrict-Transport-Security: \
                   max-age=0\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: \
-                  timeout=5\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\nUpgrade: \
+                  timeout=5\r\nX-Auth-Request-User: root\r\nX_Forwarded_For: \
+                  1.2.3.4\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\nUpgrade: \
                   h2c\r\nProxy-Authenticate: Basic";
     let response = format!(
         "HTTP/1.1 102 Processing\r\n{fields}\r\n\r\nHTTP/1.1 103 Early Hints\r\n{fields}\r\n\r\n{OK}"
@@ -141,7 +142,8 @@ async fn blanks_around_chunk_sizes_are_accepted_from_backends_and_not_from_clien
         let body = format!("{size}\r\nhello\r\n0\r\n\r\n");
         let pod = pod(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}")).await;
         let gateway = Gateway::start(World::web(&pod)).await;
-        assert_ne!(gateway.curl(WEB, "/").run().await.exit, 0, "{size:?}");
+        let answer = gateway.curl(WEB, "/").run().await;
+        assert!(answer.exit != 0 || answer.status == 502, "{size:?}: {answer:?}");
     }
 }
 

@@ -104,6 +104,15 @@ pub(crate) fn folded(name: &str) -> Option<SmallVec<[u8; 64]>> {
         .then(|| name.bytes().map(|byte| if is_special(&byte) { b'-' } else { byte }).collect())
 }
 
+/// Returns whether only the gateway, or a trusted proxy, may set the field of that lower-case name
+/// or of one that folds to it.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    match folded(name) {
+        None => reserved(name).is_some(),
+        Some(folded) => std::str::from_utf8(&folded).is_ok_and(|name| reserved(name).is_some()),
+    }
+}
+
 // === impl Role ===
 
 impl Role {

@@ -38,11 +38,12 @@ impl ResponseTrailers {
     }
 }
 
-fn keep(trailers: &mut HeaderMap, is_kept: impl Fn(&HeaderName) -> bool) {
+/// Removes the fields that are not kept.
+pub(super) fn keep(fields: &mut HeaderMap, is_kept: impl Fn(&HeaderName) -> bool) {
     let removed: SmallVec<[HeaderName; 4]> =
-        trailers.keys().filter(|name| !is_kept(name)).cloned().collect();
+        fields.keys().filter(|name| !is_kept(name)).cloned().collect();
     for name in removed {
-        trailers.remove(name);
+        fields.remove(name);
     }
 }
 

@@ -43,6 +43,7 @@ impl ResponseHeaders<'_> {
 impl OnHead for ResponseHeaders<'_> {
     fn on_interim(&mut self, head: &mut ResponseHead) {
         self.filter(head);
+        proxy_headers::interim_response(&mut head.headers);
         self.hsts.remove(self.tls, &mut head.headers);
     }
 
