@@ -8,10 +8,9 @@
 //!
 //! The state is opaque here: bytes that must not be lost, disclosed or partly written.
 
-pub mod client_key;
+pub mod credentials;
 pub mod folder;
 pub mod kubernetes;
-pub mod session;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -30,7 +30,7 @@ use portcullis_config::bearer_review::BearerReview;
 use portcullis_config::live::Live;
 use portcullis_config::problem::Problem;
 use portcullis_config::settings::Settings;
-use portcullis_config::store::session;
+use portcullis_config::store::credentials;
 use portcullis_identity::authenticator::Authenticator;
 use portcullis_identity::session::NoRandomness;
 use tokio::net::TcpListener;
@@ -76,7 +76,7 @@ pub(crate) struct Admin {
     local_paths: Arc<LocalPaths>,
     acme: Option<Arc<Acme>>,
     /// The store of session keys; `None` where the gateway issues none.
-    sessions: Option<Arc<dyn session::Store>>,
+    sessions: Option<Arc<dyn credentials::Store>>,
     draining: AtomicBool,
     bearers: Bearers,
     listeners: Arc<Listeners>,
@@ -136,7 +136,7 @@ impl Admin {
         shared: &Shared,
         certificates: Arc<Certificates>,
         acme: Option<Arc<Acme>>,
-        sessions: Option<Arc<dyn session::Store>>,
+        sessions: Option<Arc<dyn credentials::Store>>,
         reviewer: Option<Arc<dyn BearerReview>>,
     ) -> Result<Self, NoRandomness> {
         Ok(Self {

@@ -11,7 +11,7 @@ use portcullis_config::bearer_review::BearerReview;
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
 use portcullis_config::store::Store;
-use portcullis_config::store::session;
+use portcullis_config::store::credentials;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -40,7 +40,7 @@ pub struct Stores {
     /// For issued certificates. Without it, none are ordered.
     pub certificates: Option<Arc<dyn Store>>,
     /// For session keys and revoked sessions. Without it, each replica has its own.
-    pub sessions: Option<Arc<dyn session::Store>>,
+    pub sessions: Option<Arc<dyn credentials::Store>>,
     /// Authorizes bearers to read telemetry. Without it, none may if the settings require
     /// authorization.
     pub reviewer: Option<Arc<dyn BearerReview>>,

@@ -60,7 +60,7 @@ impl Gateway {
         let mut signals = StopSignals::new()?;
         let stores = gateway::Stores {
             certificates: store::open(&settings).await.map_err(Failure::new)?,
-            sessions: store::session::open(&settings).await.map_err(Failure::new)?,
+            sessions: store::credentials::open(&settings).await.map_err(Failure::new)?,
             reviewer: bearer_review::open(&settings).await.map_err(Failure::new)?,
         };
         let mut gateway = gateway::Gateway::start(Arc::clone(&settings), Arc::clone(&live), stores)

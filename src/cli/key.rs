@@ -11,7 +11,7 @@ use portcullis_config::client_key::{self, secret};
 use portcullis_config::model::{check_label, duration};
 use portcullis_config::settings::KubernetesSettings;
 use portcullis_config::snapshot::access::ClientKey;
-use portcullis_config::store::client_key::Store;
+use portcullis_config::store::credentials::Credentials;
 use serde::Serialize;
 use tokio::runtime::Builder;
 
@@ -152,7 +152,7 @@ impl Create {
 
 impl List {
     async fn run(self, now: SystemTime) -> Result<(), Failure> {
-        let found = self.location.store().await?.list().await.map_err(Failure::new)?;
+        let found = self.location.store().await?.client_keys().await.map_err(Failure::new)?;
         problems::print(&found.problems, Snippets::Hidden);
         let rows: Vec<Row> =
             found.keys.iter().map(|(key, created)| Row::new(key, *created, now)).collect();
@@ -193,7 +193,7 @@ impl Rotate {
     async fn run(self, now: SystemTime) -> Result<(), Failure> {
         let store = self.location.store().await?;
         let end = secret::expiry(now, self.overlap).ok_or_else(year_out_of_range)?;
-        let keys = store.list().await.map_err(Failure::new)?.keys;
+        let keys = store.client_keys().await.map_err(Failure::new)?.keys;
         let older: Vec<ClientKey> = keys
             .into_iter()
             .map(|(key, _)| key)
@@ -229,7 +229,7 @@ impl Rotate {
 impl Revoke {
     async fn run(self) -> Result<(), Failure> {
         let store = self.location.store().await?;
-        let keys = store.list().await.map_err(Failure::new)?.keys;
+        let keys = store.client_keys().await.map_err(Failure::new)?.keys;
         // Look up all keys before revoking any.
         let mut found = Vec::new();
         for name in &self.names {
@@ -257,16 +257,16 @@ impl Revoke {
 // === impl SecretLocation ===
 
 impl SecretLocation {
-    async fn store(&self) -> Result<Store, Failure> {
+    async fn store(&self) -> Result<Credentials, Failure> {
         let help = "set KUBECONFIG to a kubeconfig, or --folder to a folder of manifests";
         match &self.folder {
-            Some(folder) => Ok(Store::folder(folder.clone(), &self.namespace)),
+            Some(folder) => Ok(Credentials::folder(folder.clone(), &self.namespace)),
             None => {
                 let settings = KubernetesSettings {
                     context: self.context.clone(),
                     ..KubernetesSettings::default()
                 };
-                Store::cluster(&settings, &self.namespace)
+                Credentials::cluster(&settings, &self.namespace)
                     .await
                     .map_err(|error| Failure::with_help(error, help))
             }

@@ -107,11 +107,10 @@ impl Rotation {
     pub fn change(self, random: [u8; 32]) -> Change {
         let add = self.make.then(|| (self.now.to_string(), SecretBytes::from(random.to_vec())));
         Change {
-            secret: SECRET,
-            kind: SESSION_KEYS,
             add: BTreeMap::from_iter(add),
             remove: self.retire.iter().map(u64::to_string).collect(),
             only_if: Some(self.seen),
+            ..Change::of(SECRET.into(), SESSION_KEYS)
         }
     }
 }

@@ -61,11 +61,9 @@ pub fn revoke(
             (add, entries(secret).copied().filter(|entry| !is_needed(entry)).collect())
         };
     Change {
-        secret,
-        kind: REVOKED_SESSIONS,
         remove: remove.difference(&add).map(Revocation::to_string).collect(),
         add: add.iter().map(|entry| (entry.to_string(), SecretBytes::from(Vec::new()))).collect(),
-        only_if: None,
+        ..Change::of(secret.into(), REVOKED_SESSIONS)
     }
 }
 
@@ -86,6 +84,8 @@ fn is_needed(
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -122,7 +122,7 @@ mod tests {
         stored: &[RevokedSessions],
         new: &[Revocation],
         now: u64,
-    ) -> (&'static str, Vec<String>, Vec<String>) {
+    ) -> (Cow<'static, str>, Vec<String>, Vec<String>) {
         let change = revoke(
             stored,
             &new.iter().copied().collect(),
@@ -139,12 +139,12 @@ mod tests {
     #[test]
     fn a_revocation_goes_to_the_secret_with_the_fewest() {
         let (one, new) = (revocation(1, 100), [revocation(9, 200)]);
-        assert_eq!(change(&[], &new, 200), (SECRETS[0], names(&new), vec![]));
+        assert_eq!(change(&[], &new, 200), (SECRETS[0].into(), names(&new), vec![]));
         let others = [stored(0, [one]), stored(1, []), stored(2, [])];
         assert_eq!(change(&others, &new, 200).0, SECRETS[1]);
         assert_eq!(
             change(&others[..1], &new, 200).0,
-            SECRETS[0],
+            Cow::Borrowed(SECRETS[0]),
             "an existing Secret comes before a missing one"
         );
     }
@@ -153,7 +153,7 @@ mod tests {
     fn expired_revocations_are_removed_from_the_changed_secret() {
         let (expired, needed, new) = (revocation(1, 100), revocation(2, 101), revocation(3, 1400));
         let changed = change(&[stored(0, [expired, needed])], &[new], 1401);
-        assert_eq!(changed, (SECRETS[0], names(&[new]), names(&[expired])));
+        assert_eq!(changed, (SECRETS[0].into(), names(&[new]), names(&[expired])));
     }
 
     #[test]
@@ -162,7 +162,11 @@ mod tests {
         let changed = change(&others, &[revocation(3, 400), revocation(4, 600)], 600);
         assert_eq!(
             changed,
-            (SECRETS[0], names(&[revocation(4, 600)]), names(&[revocation(1, 100), all(300)]))
+            (
+                SECRETS[0].into(),
+                names(&[revocation(4, 600)]),
+                names(&[revocation(1, 100), all(300)])
+            )
         );
     }
 
@@ -175,7 +179,7 @@ mod tests {
         assert_eq!(
             change(&others, &[revocation(1, 200)], 200),
             (
-                SECRETS[1],
+                SECRETS[1].into(),
                 names(&[revocation(1, 200)]),
                 names(&[revocation(1, 150), revocation(2, 50)])
             )

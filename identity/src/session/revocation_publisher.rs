@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use portcullis_config::live::Live;
 use portcullis_config::session::revocations::{MAX_IN_SECRET, revoke};
 use portcullis_config::snapshot::revoked_sessions::{Revocation, RevocationScope};
-use portcullis_config::store::session::{self, Store, StoreError};
+use portcullis_config::store::credentials::{self, Store, StoreError};
 use portcullis_config::unix_time::seconds;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -157,7 +157,7 @@ impl RevocationPublisher {
             self.lifetime,
             SystemTime::now(),
         );
-        match session::change(&*self.store, change).await {
+        match credentials::change(&*self.store, change).await {
             Ok(()) => {
                 self.counts.published.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
                 self.pending.clear();
@@ -211,7 +211,7 @@ mod tests {
 
     use futures::future::BoxFuture;
     use portcullis_config::session::Change;
-    use portcullis_config::store::session::REQUEST;
+    use portcullis_config::store::credentials::REQUEST;
     use tokio::task::JoinHandle;
 
     use super::*;

@@ -12,7 +12,7 @@ use portcullis_config::model::Origin;
 use portcullis_config::session::keys::{self, due};
 use portcullis_config::settings::Settings;
 use portcullis_config::settings::access::AccessSettings;
-use portcullis_config::store::session::{self, Store, StoreError};
+use portcullis_config::store::credentials::{self, Store, StoreError};
 use tokio::time::{sleep, timeout};
 
 use super::NoRandomness;
@@ -65,8 +65,11 @@ async fn rotate_once(store: &dyn Store, live: &Live, end: bool) -> Result<Vec<Or
     }
     let snapshot = live.snapshot.load_full();
     let credentials = &snapshot.credentials;
-    session::change(store, keys::rotate_now(credentials, end, SystemTime::now()).change(random()?))
-        .await?;
+    credentials::change(
+        store,
+        keys::rotate_now(credentials, end, SystemTime::now()).change(random()?),
+    )
+    .await?;
     tracing::info!(end, "rotated session keys on command");
     let own = credentials.key_ring.as_ref().map(|ring| &ring.origin);
     Ok(credentials
@@ -129,7 +132,7 @@ async fn tick(
         return Ok(Duration::ZERO);
     };
     let make = rotation.make;
-    match session::change(store, rotation.change(random().map_err(|error| error.to_string())?))
+    match credentials::change(store, rotation.change(random().map_err(|error| error.to_string())?))
         .await
     {
         Ok(()) => tracing::info!(make, "rotated session keys"),
@@ -164,7 +167,7 @@ mod tests {
         fn change(&self, change: Change) -> BoxFuture<'_, Result<(), StoreError>> {
             Box::pin(async move {
                 if self.missing {
-                    return Err(StoreError::Missing(change.secret));
+                    return Err(StoreError::Missing(change.secret.into_owned()));
                 }
                 let mut others = self.others.lock().unwrap();
                 if let Some(rest) = others.checked_sub(1) {

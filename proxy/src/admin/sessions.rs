@@ -1,6 +1,6 @@
 //! Rotation of session keys by `portcullis sessions rotate`.
 
-use portcullis_config::store::session::StoreError;
+use portcullis_config::store::credentials::StoreError;
 use portcullis_identity::session::rotation::{self, NotRotated};
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +47,7 @@ impl RotateError {
             Self::NotRotated(
                 NotRotated::Unread
                     | NotRotated::Store(
-                        StoreError::Superseded | StoreError::Timeout | StoreError::Cluster(_)
+                        StoreError::Superseded | StoreError::Timeout(_) | StoreError::Cluster(..)
                     )
             )
         )

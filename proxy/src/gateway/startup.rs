@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
 use portcullis_config::settings::access::LoginSettings;
-use portcullis_config::store::{Store, StoreState, session};
+use portcullis_config::store::{Store, StoreState, credentials};
 use portcullis_config::unix_time::seconds;
 use portcullis_identity::authenticator::Authenticator;
 use portcullis_identity::portal::{Portal, PortalClient};
@@ -70,7 +70,7 @@ impl Startup {
     /// What authenticates callers, and the portal if login is configured.
     pub(super) fn access(
         &mut self,
-        store: Option<&Arc<dyn session::Store>>,
+        store: Option<&Arc<dyn credentials::Store>>,
         telemetry: &Telemetry,
     ) -> Result<(Arc<Authenticator>, Option<PortalClient>), StartError> {
         let settings = Arc::clone(&self.settings);
@@ -96,7 +96,7 @@ impl Startup {
     fn sessions(
         &mut self,
         login: Option<&LoginSettings>,
-        store: Option<&Arc<dyn session::Store>>,
+        store: Option<&Arc<dyn credentials::Store>>,
         telemetry: &Telemetry,
     ) -> Result<Option<Arc<Sessions>>, StartError> {
         if let Some(store) = store {
