@@ -2,17 +2,18 @@
 //! ([`upstream`](crate::upstream)).
 //!
 //! The server side uses the h2 crate, and adds a transport that coalesces writes
-//! ([`write_coalescer`]), detection of unfinished header blocks ([`block_watch`]) and of irregular ones
-//! ([`block_inspector`]), a bounded sink ([`sink`]) and a source ([`source`]) for bodies, and a budget
-//! for resets ([`reset_budget`]).
+//! ([`write_coalescer`]), detection of unfinished header blocks ([`block_watch`]), what h2 does not
+//! report about them ([`block_filter`], [`irregular`]), a bounded sink ([`sink`]) and a source
+//! ([`source`]) for bodies, and a budget for resets ([`reset_budget`]).
 //! The client side is implemented here: [`frame`] and [`hpack`]. Both detect dead peers with
 //! [`liveness`].
 
-pub(crate) mod block_inspector;
+mod block_filter;
 pub(crate) mod block_watch;
 pub(crate) mod counted_bytes;
 pub(crate) mod frame;
 pub(crate) mod hpack;
+pub(crate) mod irregular;
 pub(crate) mod liveness;
 pub(crate) mod reset_budget;
 pub(crate) mod sink;

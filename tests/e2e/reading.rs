@@ -159,7 +159,26 @@ async fn a_query_passes_as_the_client_wrote_it() {
         assert_eq!(send(&gateway, &request).await.status, 200, "{target}");
         let line = format!("GET {target} HTTP/1.1\r\n");
         assert!(received(&pod).contains(&line), "{target}: {}", received(&pod));
+        // curl compresses paths with the Huffman code.
+        let http2 =
+            gateway.curl(WEB, "/").args(["--http2", "--request-target", target]).run().await;
+        assert_eq!((http2.status, http2.version.as_str()), (200, "2"), "{target}");
+        assert_eq!(received(&pod).matches(&line).count(), 2, "{target}: {}", received(&pod));
     }
+}
+
+#[tokio::test]
+async fn a_fragment_is_refused_in_both_versions() {
+    let pod = Recording::start().await.unwrap();
+    let gateway = Gateway::start(World::web(&pod)).await;
+    for target in ["/a#b", "/a?b#c", "/#"] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {WEB}\r\n\r\n");
+        assert_eq!(send(&gateway, &request).await.status, 400, "{target}");
+        let http2 =
+            gateway.curl(WEB, "/").args(["--http2", "--request-target", target]).run().await;
+        assert_eq!((http2.status, http2.version.as_str()), (400, "2"), "{target}");
+    }
+    assert!(received(&pod).is_empty(), "{}", received(&pod));
 }
 
 /// A gateway behind a proxy that ends TLS, whose plain HTTP is redirected.

@@ -1,10 +1,6 @@
 //! Detects unfinished header blocks: h2 waits for the rest of one without a timeout, and until then
-//! nothing else on the connection is processed (RFC 9113 §4.3). Passes the blocks to a
-//! [`BlockInspector`].
+//! nothing else on the connection is processed (RFC 9113 §4.3).
 
-use std::rc::Rc;
-
-use super::block_inspector::{BlockInspector, Irregular};
 use super::frame::{self, Head, flag, kind};
 
 /// Tracks the frame boundaries of the input.
@@ -20,7 +16,6 @@ pub(crate) struct BlockWatch {
     /// Octets of the payloads of the current block, as far as frame heads have arrived.
     octets: usize,
     state: State,
-    inspector: BlockInspector,
 }
 
 /// An unfinished header block.
@@ -52,13 +47,7 @@ impl BlockWatch {
             blocks: 0,
             octets: 0,
             state: State::Outside,
-            inspector: BlockInspector::new(),
         }
-    }
-
-    /// Returns the streams whose blocks h2 takes for others than they are.
-    pub(crate) fn irregular(&self) -> Rc<Irregular> {
-        self.inspector.irregular()
     }
 
     /// Returns the header block that is unfinished.
@@ -70,12 +59,11 @@ impl BlockWatch {
     /// Processes octets that were read.
     pub(crate) fn read(&mut self, mut octets: &[u8]) {
         loop {
-            let (payload, rest) = octets.split_at(self.left.min(octets.len()));
-            self.left -= payload.len();
-            self.inspector.payload(payload, self.left == 0);
-            if self.left > 0 {
+            let Some(rest) = octets.get(self.left..) else {
+                self.left -= octets.len();
                 return;
-            }
+            };
+            self.left = 0;
             if self.state == State::Ending && self.head_len == 0 {
                 self.state = State::Outside;
             }
@@ -104,7 +92,6 @@ impl BlockWatch {
             kind::CONTINUATION => self.octets = self.octets.saturating_add(head.length),
             _ => return,
         }
-        self.inspector.begin(head);
         self.state = if head.has(flag::END_HEADERS) { State::Ending } else { State::Within };
     }
 }

@@ -18,7 +18,7 @@ use http::{HeaderName, HeaderValue};
 
 pub(crate) use self::decode::Decoder;
 pub(crate) use self::encode::{field, indexed, literal, named};
-pub(crate) use self::scan::{Findings, Scanner};
+pub(crate) use self::scan::Scanner;
 
 /// The name of a response field.
 #[derive(Debug, Clone, PartialEq, Eq)]

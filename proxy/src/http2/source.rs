@@ -5,8 +5,8 @@ use std::task::{Context, Poll, ready};
 
 use h2::RecvStream;
 
-use super::block_inspector::Irregular;
 use super::broken;
+use super::irregular::Irregular;
 use crate::exchange::{Broken, Frame, Source};
 
 /// Reads the frames of one body.

@@ -8,10 +8,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::block_inspector::Irregular;
+use super::block_filter::BlockFilter;
 use super::block_watch::{BlockWatch, Unfinished};
+use super::frame;
+use super::irregular::Irregular;
 
 /// Buffered octets above which they are written without a flush.
 pub(crate) const BOUND: usize = 64 * 1024;
@@ -29,6 +32,7 @@ struct Shared<T> {
     /// Octets that may be read before the next [`WriteCoalescer::allow`].
     allowed: Cell<usize>,
     blocks: RefCell<BlockWatch>,
+    filter: RefCell<BlockFilter>,
 }
 
 #[derive(Debug)]
@@ -56,7 +60,9 @@ pub(crate) enum Flushed {
 // === impl WriteCoalescer ===
 
 impl<T> WriteCoalescer<T> {
-    pub(crate) fn new(io: T) -> Self {
+    /// `head_bytes` is the maximum size of a request's head.
+    pub(crate) fn new(io: T, head_bytes: usize) -> Self {
+        let max_held = head_bytes.saturating_add(2 * frame::MAX_PAYLOAD);
         Self(Rc::new(Shared {
             transport: RefCell::new(Transport {
                 io,
@@ -69,6 +75,7 @@ impl<T> WriteCoalescer<T> {
             activity: Cell::new(0),
             allowed: Cell::new(usize::MAX),
             blocks: RefCell::new(BlockWatch::new()),
+            filter: RefCell::new(BlockFilter::new(max_held)),
         }))
     }
 
@@ -91,7 +98,18 @@ impl<T> WriteCoalescer<T> {
 
     /// Returns the streams whose header blocks h2 takes for others than they are.
     pub(crate) fn irregular(&self) -> Rc<Irregular> {
-        self.0.blocks.borrow().irregular()
+        self.0.filter.borrow().irregular()
+    }
+
+    /// Returns the path of the request of a stream, if h2 got another one in its place. Must be called
+    /// for requests in the order of their streams.
+    pub(crate) fn take_path(&self, stream: u32) -> Option<Bytes> {
+        self.0.filter.borrow_mut().take(stream)
+    }
+
+    /// Whether the peer's header blocks cannot be decoded any more.
+    pub(crate) fn is_undecodable(&self) -> bool {
+        self.0.filter.borrow().is_blind()
     }
 
     /// Releases the memory of an idle connection.
@@ -176,19 +194,32 @@ impl<T: AsyncRead + Unpin> AsyncRead for WriteCoalescer<T> {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let allowed = self.0.allowed.get();
-        if allowed == 0 {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
+        let mut filter = self.0.filter.borrow_mut();
         let before = into.filled().len();
-        ready!(Pin::new(&mut self.0.transport.borrow_mut().io).poll_read(cx, into))?;
-        if let Some(read) = into.filled().get(before..).filter(|read| !read.is_empty()) {
+        loop {
+            let ready = filter.ready(into.remaining());
+            if !ready.is_empty() {
+                into.put_slice(ready);
+                return Poll::Ready(Ok(()));
+            }
+            let allowed = self.0.allowed.get();
+            if allowed == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            ready!(Pin::new(&mut self.0.transport.borrow_mut().io).poll_read(cx, into))?;
+            let Some(read) = into.filled().get(before..).filter(|read| !read.is_empty()) else {
+                return Poll::Ready(Ok(()));
+            };
             self.0.note_activity();
             self.0.allowed.set(allowed.saturating_sub(read.len()));
             self.0.blocks.borrow_mut().read(read);
+            let passed = filter.read(read);
+            into.set_filled(before + passed);
+            if passed > 0 {
+                return Poll::Ready(Ok(()));
+            }
         }
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -249,7 +280,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_written_before_the_task_flushes() {
         let (ours, mut theirs) = duplex(1024);
-        let mut coalescer = WriteCoalescer::new(ours);
+        let mut coalescer = WriteCoalescer::new(ours, 1024);
         coalescer.write_all(b"one ").await.unwrap();
         coalescer.flush().await.unwrap();
         coalescer.write_all(b"two").await.unwrap();
@@ -264,7 +295,7 @@ mod tests {
     #[tokio::test]
     async fn no_more_than_the_bound_is_buffered() {
         let (ours, mut theirs) = duplex(1);
-        let mut coalescer = WriteCoalescer::new(ours);
+        let mut coalescer = WriteCoalescer::new(ours, 1024);
         let octets = vec![b'x'; 2 * BOUND];
         assert_eq!(coalescer.write(&octets).await.unwrap(), BOUND);
         assert!(coalescer.write(&octets).now_or_never().is_none());
@@ -284,7 +315,7 @@ mod tests {
     #[tokio::test]
     async fn a_shutdown_writes_buffered_octets() {
         let (ours, mut theirs) = duplex(1024);
-        let mut coalescer = WriteCoalescer::new(ours);
+        let mut coalescer = WriteCoalescer::new(ours, 1024);
         coalescer.write_all(b"goodbye").await.unwrap();
         coalescer.shutdown().await.unwrap();
         let mut all = Vec::new();
@@ -295,7 +326,7 @@ mod tests {
     #[tokio::test]
     async fn reading_counts_as_activity() {
         let (ours, mut theirs) = duplex(1024);
-        let mut coalescer = WriteCoalescer::new(ours);
+        let mut coalescer = WriteCoalescer::new(ours, 1024);
         theirs.write_all(b"!").await.unwrap();
         assert_eq!(coalescer.read(&mut [0; 8]).await.unwrap(), 1);
         assert_eq!(coalescer.activity(), 1);
@@ -304,7 +335,7 @@ mod tests {
     #[tokio::test]
     async fn reading_stops_at_the_allowance() {
         let (ours, mut theirs) = duplex(1024);
-        let mut coalescer = WriteCoalescer::new(ours);
+        let mut coalescer = WriteCoalescer::new(ours, 1024);
         theirs.write_all(b"one and two").await.unwrap();
         coalescer.allow(1);
         let mut buffer = [0; 3];
@@ -317,7 +348,7 @@ mod tests {
     #[tokio::test]
     async fn a_write_after_a_pending_one_counts_as_activity() {
         let (ours, mut theirs) = duplex(4);
-        let mut coalescer = WriteCoalescer::new(ours);
+        let mut coalescer = WriteCoalescer::new(ours, 1024);
         coalescer.write_all(b"12345678").await.unwrap();
         assert!(flush(&coalescer).now_or_never().is_none());
         assert_eq!(coalescer.activity(), 0);
@@ -329,7 +360,7 @@ mod tests {
     #[tokio::test]
     async fn an_idle_connection_releases_its_memory() {
         let (ours, _theirs) = duplex(2 * BOUND);
-        let mut coalescer = WriteCoalescer::new(ours);
+        let mut coalescer = WriteCoalescer::new(ours, 1024);
         coalescer.write_all(&vec![b'x'; BOUND]).await.unwrap();
         coalescer.shrink();
         assert!(coalescer.0.transport.borrow().buffered.capacity() >= BOUND);

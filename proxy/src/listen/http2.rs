@@ -20,14 +20,13 @@ use super::drain::{Drain, Draining};
 use crate::exchange::{
     BodyLength, Broken, Frame, Refusal, RequestHead, Respond, ResponseHead, Sink,
 };
-use crate::http2::block_inspector::Irregular;
 use crate::http2::counted_bytes::Chunk;
+use crate::http2::irregular::Irregular;
 use crate::http2::liveness::{Liveness, Verdict};
 use crate::http2::reset_budget::ResetBudget;
 use crate::http2::sink::StreamSink;
 use crate::http2::source::StreamSource;
 use crate::http2::write_coalescer::{Flushed, WriteCoalescer};
-use crate::normalize::refusals;
 
 /// How long a client may be inactive while a stream is open before a PING is sent.
 const PING_AFTER: Duration = Duration::from_secs(20);
@@ -40,6 +39,8 @@ const READ: usize = 64 * 1024;
 const FLOOD: &str = "http2_flood";
 /// It did not finish a header block within `timeouts.requestHead`.
 const HEAD_LATE: &str = "http2_head_late";
+/// The client violated the protocol.
+const MALFORMED: &str = "http2_malformed";
 /// Its header block is larger than any head within `limits.requestHeadBytes`.
 const HEAD_LARGE: &str = "http2_head_large";
 /// How long a client may take to close a connection after our last frame, and how many octets it
@@ -106,7 +107,7 @@ where
     H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> Option<F>,
     F: Future<Output = ()> + 'static,
 {
-    let coalescer = WriteCoalescer::new(io);
+    let coalescer = WriteCoalescer::new(io, settings.limits.request_head_bytes.get());
     let Ok(Some(connection)) =
         timeout(settings.timeouts.handshake, handshake(settings, &coalescer)).await
     else {
@@ -270,6 +271,11 @@ where
     /// Starts the requests that have arrived. Ready when the connection is closed.
     fn poll_streams(&mut self, cx: &mut Context<'_>) -> Poll<Option<&'static str>> {
         self.charge_resets();
+        if self.coalescer.is_undecodable() && self.blame.is_none() {
+            // h2 has read the same octets, and closes the connection if it cannot decode them, which
+            // must not be left to it alone: it would cut paths.
+            self.shut_down(MALFORMED);
+        }
         while let Some(stream) = ready!(self.connection.poll_accept(cx)) {
             match stream {
                 Ok((request, respond)) => self.begin(request, respond),
@@ -303,12 +309,8 @@ where
             return;
         }
         let irregular = &self.shared.irregular;
-        let head = if irregular.has_fragment(responder.stream) {
-            // As in HTTP/1.1; h2 drops the fragment.
-            Err(refusals::PATH_MALFORMED)
-        } else {
-            request_head::read(parts, &body, self.head_bytes)
-        };
+        let path = self.coalescer.take_path(responder.stream);
+        let head = request_head::read(parts, &body, path, self.head_bytes);
         let body = StreamSource::new(body, Rc::clone(irregular));
         if let Some(serving) = (self.handle)(head, body, responder) {
             // Boxed: the runtime would otherwise move the future, several kilobytes, into the task
@@ -386,7 +388,7 @@ fn blame(error: &h2::Error) -> Option<&'static str> {
         return None;
     }
     tracing::debug!(%error, "HTTP/2 connection error");
-    Some(if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) { FLOOD } else { "http2_malformed" })
+    Some(if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) { FLOOD } else { MALFORMED })
 }
 
 // === impl Responder ===

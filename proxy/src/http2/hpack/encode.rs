@@ -43,7 +43,7 @@ pub(crate) fn field(name: &HeaderName, value: &HeaderValue, out: &mut Vec<u8>) {
     string(value.as_bytes(), out);
 }
 
-fn string(octets: &[u8], out: &mut Vec<u8>) {
+pub(super) fn string(octets: &[u8], out: &mut Vec<u8>) {
     integer(0, 7, octets.len(), out);
     out.extend_from_slice(octets);
 }

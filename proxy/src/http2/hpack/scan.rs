@@ -1,28 +1,50 @@
-//! Finds what h2 does not report about header blocks, without keeping any field.
+//! Finds what h2 does not report about header blocks, without keeping any field but paths that it
+//! would cut or reject.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::decode::Rest;
 use super::dynamic_table::{DynamicTable, Entry, OVERHEAD};
-use super::{Undecodable, huffman, table};
+use super::{Undecodable, encode, huffman, table};
+
+/// Octets for paths that an idle connection keeps.
+const SCRATCH: usize = 1024;
 
 /// Reads the header blocks of one connection, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Scanner(DynamicTable<Outline>);
+pub(crate) struct Scanner {
+    table: DynamicTable<Outline>,
+    scratch: Vec<u8>,
+}
 
 /// What a block contains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Findings {
     /// A pseudo-header.
     pub(crate) has_pseudo: bool,
-    /// A `:path` with a fragment.
-    pub(crate) has_fragment: bool,
+    /// Paths that h2 must not see; a valid request has at most one.
+    pub(crate) odd_paths: SmallVec<[OddPath; 1]>,
+}
+
+/// A path that h2 must not see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OddPath {
+    pub(crate) path: Bytes,
+    /// The place in the block of the string that contains it, and another string of the same decoded
+    /// size. `None` if the block refers to an entry of the dynamic table, which was replaced before.
+    pub(crate) replacement: Option<(Range<usize>, Vec<u8>)>,
 }
 
 /// What is kept of a field in the dynamic table.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Outline {
     name: Name,
-    /// Its value contains `#`.
-    has_hash: bool,
+    /// Its value, if it is a path that h2 has another one for. Boxed, because it is rare, and each
+    /// connection keeps many outlines.
+    odd_path: Option<Box<Bytes>>,
     octets: Octets,
 }
 
@@ -56,47 +78,66 @@ impl Scanner {
         let mut findings = Findings::default();
         while let Some(first) = rest.0.first().copied() {
             if first & 0xe0 == 0x20 {
-                self.0.resize(rest.integer(5)?).ok_or(Undecodable)?;
+                self.table.resize(rest.integer(5)?).ok_or(Undecodable)?;
                 continue;
             }
-            let is_added = first & 0xc0 == 0x40;
-            let field = if first & 0x80 != 0 {
-                self.entry(rest.integer(7)?)?
-            } else {
-                self.literal(&mut rest, if is_added { 6 } else { 4 })?
-            };
-            findings.add(&field);
+            if first & 0x80 != 0 {
+                let field = self.entry(rest.integer(7)?)?;
+                findings.add(&field, None);
+                continue;
+            }
+            let is_added = first & 0x40 != 0;
+            let (field, value) = self.literal(block, &mut rest, if is_added { 6 } else { 4 })?;
+            findings.add(&field, Some(value));
             if is_added {
-                self.0.insert(field);
+                self.table.insert(field);
             }
         }
+        self.scratch.clear();
+        self.scratch.shrink_to(SCRATCH);
         Ok(findings)
     }
 
-    fn literal(&self, rest: &mut Rest<'_>, bits: u32) -> Result<Outline, Undecodable> {
+    /// Reads a literal field; also returns the place of its value.
+    fn literal(
+        &mut self,
+        block: &[u8],
+        rest: &mut Rest<'_>,
+        bits: u32,
+    ) -> Result<(Outline, Range<usize>), Undecodable> {
         let name = match rest.integer(bits)? {
             0 => Name::read(rest)?,
             index => self.entry(index)?.name,
         };
-        let (mut octets, mut has_hash) = (name.octets.get() + OVERHEAD, false);
-        match rest.raw_string()? {
-            (value, false) => {
-                octets += value.len();
-                has_hash = name.kind == Kind::Path && memchr::memchr(b'#', value).is_some();
+        let is_path = name.kind == Kind::Path;
+        let start = block.len() - rest.0.len();
+        let (value, is_coded) = rest.raw_string()?;
+        let place = start..block.len() - rest.0.len();
+        let (scratch, mut octets) = (&mut self.scratch, 0);
+        scratch.clear();
+        let mut take = |octet| {
+            octets += 1;
+            if is_path {
+                scratch.push(octet);
             }
-            (value, true) => huffman::decode(value, |octet| {
-                octets += 1;
-                has_hash |= octet == b'#';
-            })
-            .ok_or(Undecodable)?,
+        };
+        if is_coded {
+            huffman::decode(value, take).ok_or(Undecodable)?;
+        } else if is_path {
+            value.iter().copied().for_each(&mut take);
+        } else {
+            octets = value.len();
         }
-        Ok(Outline { name, has_hash, octets: Octets::new(octets) })
+        let odd_path =
+            (is_path && is_odd(scratch)).then(|| Box::new(Bytes::copy_from_slice(scratch)));
+        let octets = Octets::new(name.octets.get() + octets + OVERHEAD);
+        Ok((Outline { name, odd_path, octets }, place))
     }
 
     fn entry(&self, index: usize) -> Result<Outline, Undecodable> {
         let index = index.checked_sub(1).ok_or(Undecodable)?;
         let Some((name, length, value)) = table::ENTRIES.get(index) else {
-            return self.0.get(index - table::LENGTH).copied().ok_or(Undecodable);
+            return self.table.get(index - table::LENGTH).cloned().ok_or(Undecodable);
         };
         let kind = match name {
             // `:path` (RFC 7541 Appendix A).
@@ -106,16 +147,39 @@ impl Scanner {
         };
         let name = Name { kind, octets: Octets::new(*length) };
         let octets = Octets::new(length + value.len() + OVERHEAD);
-        Ok(Outline { name, has_hash: false, octets })
+        Ok(Outline { name, odd_path: None, octets })
     }
+}
+
+/// Whether the `http` crate rejects a path for characters that [`normalize`](crate::normalize)
+/// decides about, or drops a part of it.
+fn is_odd(path: &[u8]) -> bool {
+    let is_odd = |octet: &u8| matches!(octet, b'"' | b'<' | b'>' | b'`' | b'#');
+    path.first() == Some(&b'/') && path.iter().any(is_odd)
+}
+
+/// Returns a string that decodes to `length` octets, which the `http` crate accepts as a path and
+/// nothing else does: if it were taken for one, the request would be rejected.
+fn substitute(length: usize) -> Vec<u8> {
+    let mut value = vec![b'x'; length];
+    if let Some(first) = value.first_mut() {
+        *first = b'?';
+    }
+    let mut string = Vec::with_capacity(length + 4);
+    encode::string(&value, &mut string);
+    string
 }
 
 // === impl Findings ===
 
 impl Findings {
-    fn add(&mut self, field: &Outline) {
+    /// Adds a field; `value` is the place of its value if it is a literal.
+    fn add(&mut self, field: &Outline, value: Option<Range<usize>>) {
         self.has_pseudo |= field.name.kind != Kind::Field;
-        self.has_fragment |= field.name.kind == Kind::Path && field.has_hash;
+        if let Some(path) = &field.odd_path {
+            let replacement = value.map(|place| (place, substitute(path.len())));
+            self.odd_paths.push(OddPath { path: (**path).clone(), replacement });
+        }
     }
 }
 
@@ -170,40 +234,82 @@ mod tests {
     use super::*;
     use crate::http2::hpack::Decoder;
 
-    const PSEUDO: Findings = Findings { has_pseudo: true, has_fragment: false };
-    const FRAGMENT: Findings = Findings { has_pseudo: true, has_fragment: true };
-    const NOTHING: Findings = Findings { has_pseudo: false, has_fragment: false };
+    /// Whether there is a pseudo-header, and the odd path.
+    type Summary = (bool, Option<&'static str>);
+
+    const PSEUDO: Summary = (true, None);
+    const NOTHING: Summary = (false, None);
+
+    const fn odd(path: &'static str) -> Summary {
+        (true, Some(path))
+    }
+
+    fn assert_finds(scanner: &mut Scanner, block: &[u8], (has_pseudo, path): Summary) {
+        let findings = scanner.scan(block).unwrap();
+        let paths: Vec<_> = findings.odd_paths.iter().map(|odd| &*odd.path).collect();
+        let expected: Vec<_> = path.iter().map(|path| path.as_bytes()).collect();
+        assert_eq!((findings.has_pseudo, paths), (has_pseudo, expected), "{block:02x?}");
+    }
+
+    /// The block as h2 gets it.
+    fn replaced(findings: &Findings, block: &[u8]) -> Vec<u8> {
+        let mut replaced = block.to_vec();
+        for odd in findings.odd_paths.iter().rev() {
+            if let Some((place, string)) = odd.replacement.clone() {
+                replaced.splice(place, string);
+            }
+        }
+        replaced
+    }
 
     #[test]
     fn fields_are_recognized_in_every_representation() {
         let mut scanner = Scanner::default();
         // `:method: GET` of the static table; three fields for the dynamic table.
         let request = [&b"\x82"[..], b"\x44\x04/a#b", b"\x44\x02/a", b"\x40\x01x\x01#"].concat();
-        assert_eq!(scanner.scan(&request), Ok(FRAGMENT));
+        assert_finds(&mut scanner, &request, odd("/a#b"));
         for (block, expected) in [
             (&b"\xbe"[..], NOTHING),
             (b"\xbf", PSEUDO),
-            (b"\xc0", FRAGMENT),
+            (b"\xc0", odd("/a#b")),
             (b"\x82", PSEUDO),
             (b"\x84", PSEUDO),
             (b"\x04\x02/a", PSEUDO),
-            (b"\x14\x02/#", FRAGMENT),
+            (b"\x14\x02/#", odd("/#")),
             (b"\x01\x02a#", PSEUDO),
             (b"\x0f\x2f\x01#", NOTHING),
             (b"\x0f\x30\x01y", PSEUDO),
-            (b"\x0f\x31\x01#", FRAGMENT),
+            (b"\x0f\x31\x02/<", odd("/<")),
+            (b"\x0f\x31\x01#", PSEUDO),
             (b"\x00\x01x\x01#", NOTHING),
-            (b"\x00\x05:path\x01#", FRAGMENT),
+            (b"\x00\x05:path\x02/`", odd("/`")),
+            (b"\x00\x05:path\x02?<", PSEUDO),
             (b"\x00\x06:paths\x01#", PSEUDO),
             (b"\x00\x04:pat\x01#", PSEUDO),
             (b"\x00\x01x\x01y\x10\x05:path\x01/", PSEUDO),
             // `:path` and `/#` with Huffman codes.
             (b"\x00\x84\xb9\x58\xd3\x3f\x01/", PSEUDO),
-            (b"\x04\x83\x63\xfe\xbf", FRAGMENT),
+            (b"\x04\x83\x63\xfe\xbf", odd("/#")),
+            (b"\x04\x06/a?b=\"", odd("/a?b=\"")),
+            (b"\x04\x0a/|{}'[]\\^~", PSEUDO),
             (b"\x8f", NOTHING),
             (b"", NOTHING),
         ] {
-            assert_eq!(scanner.scan(block), Ok(expected), "{block:02x?}");
+            assert_finds(&mut scanner, block, expected);
+        }
+    }
+
+    #[test]
+    fn odd_paths_are_replaced_by_strings_of_the_same_size() {
+        for (block, expected) in [
+            (&b"\x82\x04\x04/a#b\x87"[..], &b"\x82\x04\x04?xxx\x87"[..]),
+            (b"\x44\x03/<>", b"\x44\x03?xx"),
+            (b"\x00\x05:path\x02/#", b"\x00\x05:path\x02?x"),
+            (b"\x04\x83\x63\xfe\xbf\x84", b"\x04\x02?x\x84"),
+            (b"\x04\x02/a", b"\x04\x02/a"),
+        ] {
+            let findings = Scanner::default().scan(block).unwrap();
+            assert_eq!(replaced(&findings, block), expected, "{block:02x?}");
         }
     }
 
@@ -232,6 +338,9 @@ mod tests {
             (0x81_u8..0xd0).prop_map(|octet| vec![octet]),
             (0x41_u8..0x7f).prop_map(|octet| vec![octet, 1, b'z']),
             Just(b"\x40\x84\xb9\x58\xd3\x3f\x01/".to_vec()),
+            Just(b"\x44\x83\x63\xfe\xbf".to_vec()),
+            "/[a<#]{1,9}"
+                .prop_map(|path| { [&[0x45, path.len() as u8], path.as_bytes()].concat() }),
             added,
         ]
     }
@@ -242,18 +351,25 @@ mod tests {
             blocks in prop::collection::vec(prop::collection::vec(field(), 0..20), 0..40),
         ) {
             let (mut decoder, mut scanner) = (Decoder::default(), Scanner::default());
+            let mut h2 = Decoder::default();
             for block in blocks.into_iter().map(|fields| fields.concat()) {
-                let mut has_pseudo = false;
+                let (mut has_pseudo, mut sizes) = (false, Vec::new());
                 let decoded = decoder.decode(&block, |field| {
                     has_pseudo |=
                         matches!(field.name, super::super::Name::Status | super::super::Name::Pseudo);
+                    sizes.push(field.octets);
                 });
-                let scanned = scanner.scan(&block).map(|findings| findings.has_pseudo);
-                prop_assert_eq!(scanned, decoded.as_ref().map(|()| has_pseudo).map_err(|_| Undecodable));
-                scanner.0.assert_is_sound();
-                if decoded.is_err() {
-                    break;
-                }
+                let scanned = scanner.scan(&block);
+                prop_assert_eq!(
+                    scanned.as_ref().map(|findings| findings.has_pseudo),
+                    decoded.as_ref().map(|()| has_pseudo)
+                );
+                scanner.table.assert_is_sound();
+                let Ok(findings) = scanned else { break };
+                // What h2 gets has the same sizes, so that all tables stay in step.
+                let mut same = Vec::new();
+                h2.decode(&replaced(&findings, &block), |field| same.push(field.octets)).unwrap();
+                prop_assert_eq!(sizes, same);
             }
         }
     }

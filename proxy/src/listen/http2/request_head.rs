@@ -20,14 +20,15 @@ pub(super) fn list_size(head_bytes: usize) -> u32 {
 }
 
 /// Converts a request's head for [`normalize`](crate::normalize), with its cookies joined. h2 has
-/// rejected what RFC 9113 §8 calls malformed, except for what is rejected here. `limit` is the
-/// maximum size of a head in octets, as HTTP/1.1 would write it.
+/// rejected what RFC 9113 §8 calls malformed, except for what is rejected here. `path` is the path
+/// if h2 got another one in its place (see [`http2`](crate::http2)), and `limit` the maximum size of a
+/// head in octets, as HTTP/1.1 would write it.
 ///
-/// h2 silently drops a `:scheme` without `:authority`, which reaches no backend. What else it drops,
-/// [`Irregular`](crate::http2::block_inspector::Irregular) has.
+/// h2 silently drops a `:scheme` without `:authority`, which reaches no backend.
 pub(super) fn read(
     parts: request::Parts,
     body: &RecvStream,
+    path: Option<Bytes>,
     limit: usize,
 ) -> Result<RequestHead, Refusal> {
     let request::Parts { method, uri, mut headers, mut extensions, .. } = parts;
@@ -44,9 +45,13 @@ pub(super) fn read(
         return Err(refusals::HEAD_LARGE);
     }
     let target = match uri.path_and_query {
-        Some(path) if path == "*" => Target::Asterisk,
-        // The `http` crate accepts `?query` as if it followed a slash.
-        Some(path) => PathAndQuery::new(Bytes::copy_from_slice(path.as_str().as_bytes()))
+        Some(seen) if seen == "*" => Target::Asterisk,
+        // The `http` crate accepts `?query` as if it followed a slash. Only such a path may stand
+        // for another one.
+        Some(seen) => path
+            .filter(|_| seen.as_str().starts_with('?'))
+            .or_else(|| Some(Bytes::copy_from_slice(seen.as_str().as_bytes())))
+            .and_then(PathAndQuery::new)
             .map(Target::Path)
             .ok_or(refusals::PATH_MALFORMED)?,
         None if method == Method::CONNECT && protocol.is_none() => Target::Authority,

@@ -546,6 +546,26 @@ async fn malformed_heads_that_h2_accepts_are_rejected() {
             Err("path_malformed"),
         ),
         (
+            "a query with all characters",
+            [&*method, &block(":scheme", "https"), &block(":path", "/a?b=\"<c>\"")].concat(),
+            Ok(Target::Path(PathAndQuery::new("/a?b=\"<c>\"").unwrap())),
+        ),
+        (
+            "a path with all characters",
+            [&*method, &block(":scheme", "https"), &block(":path", "/<`>\"")].concat(),
+            Ok(Target::Path(PathAndQuery::new("/<`>\"").unwrap())),
+        ),
+        (
+            "a fragment",
+            [&*method, &block(":scheme", "https"), &block(":path", "/a#b")].concat(),
+            Err("path_malformed"),
+        ),
+        (
+            "a fragment in a query",
+            [&*method, &block(":scheme", "https"), &block(":path", "/a?b#")].concat(),
+            Err("path_malformed"),
+        ),
+        (
             "a plain CONNECT",
             [block(":method", "CONNECT"), block(":authority", "host:443")].concat(),
             Ok(Target::Authority),
