@@ -1,11 +1,17 @@
 //! Heads: the first line and header fields of requests and responses (RFC 9112 §2 to §6).
 
+mod scanner;
+#[cfg(test)]
+mod tests;
+
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, COOKIE, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
+use self::scanner::is_cookie;
+pub(crate) use self::scanner::{HeadFault, HeadScanner};
 use crate::exchange::{
     BodyLength, Broken, PathAndQuery, Refusal, RequestHead, ResponseHead, Target, cookies,
 };
@@ -32,24 +38,6 @@ pub(crate) struct HeadLimits {
     pub(crate) headers: usize,
 }
 
-/// Finds the end of a head that arrives in pieces, without scanning any octet twice.
-#[derive(Debug, Default)]
-pub(crate) struct HeadScanner {
-    scanned: usize,
-    line_start: usize,
-    lines: usize,
-    cookies: usize,
-}
-
-/// Why octets cannot become a head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HeadFault {
-    /// A line ends with a bare LF.
-    BareLineFeed,
-    /// It exceeds the limit; the number of complete lines seen determines the status.
-    TooLong { lines: usize },
-}
-
 /// A response's head, with its body framing and connection persistence.
 #[derive(Debug)]
 pub(crate) struct ParsedResponse {
@@ -74,76 +62,6 @@ pub(crate) enum ResponseBody {
 pub(crate) struct ResponseContext {
     pub(crate) head: bool,
     pub(crate) upgrade: bool,
-}
-
-// === impl HeadScanner ===
-
-impl HeadScanner {
-    /// Returns the head's length including its empty line; `None` while it is incomplete.
-    ///
-    /// # Errors
-    /// RFC 9112 §2.2 lets a recipient accept a bare LF as a line end; one that does and one that
-    /// does not would read two different requests, so it is rejected.
-    pub(crate) fn scan(&mut self, octets: &[u8], limit: usize) -> Result<Option<usize>, HeadFault> {
-        let fresh = octets.get(self.scanned..).unwrap_or_default();
-        for offset in memchr::memchr_iter(b'\n', fresh) {
-            let end = self.scanned + offset;
-            let is_cookie = octets.get(self.line_start..).is_some_and(is_cookie);
-            let cookies = self.cookies + usize::from(is_cookie);
-            if end > limit + saved(cookies, limit) {
-                return Err(HeadFault::TooLong { lines: self.lines });
-            }
-            if end == 0 || octets.get(end - 1) != Some(&b'\r') {
-                return Err(HeadFault::BareLineFeed);
-            }
-            if end - 1 == self.line_start && self.lines > 0 {
-                return Ok(Some(end + 1));
-            }
-            self.cookies = cookies;
-            self.line_start = end + 1;
-            self.lines += 1;
-        }
-        self.scanned = octets.len();
-        // The incomplete line may be a further cookie.
-        let is_too_long = octets.len() > limit + saved(self.cookies + 1, limit);
-        if is_too_long { Err(HeadFault::TooLong { lines: self.lines }) } else { Ok(None) }
-    }
-}
-
-/// Returns the octets that joining `cookies` fields saves, which do not count: at most as many as the
-/// limit.
-fn saved(cookies: usize, limit: usize) -> usize {
-    const EACH: usize = "Cookie: \r\n".len() - cookies::SEPARATOR.len();
-    (cookies.saturating_sub(1) * EACH).min(limit)
-}
-
-/// Whether a line is a `Cookie` field.
-fn is_cookie(line: &[u8]) -> bool {
-    line.get(..COOKIE.as_str().len() + 1)
-        .and_then(|start| start.strip_suffix(b":"))
-        .is_some_and(|name| name.eq_ignore_ascii_case(COOKIE.as_str().as_bytes()))
-}
-
-// === impl HeadFault ===
-
-impl HeadFault {
-    /// The refusal to send to a client.
-    pub(crate) fn refusal(self) -> Refusal {
-        let (status, reason) = match self {
-            Self::BareLineFeed => (StatusCode::BAD_REQUEST, "bare_line_feed"),
-            Self::TooLong { lines: 0 } => (StatusCode::URI_TOO_LONG, "request_line_too_long"),
-            Self::TooLong { .. } => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large"),
-        };
-        Refusal { status, reason, close: true }
-    }
-
-    /// The error for a backend's response.
-    pub(crate) fn broken(self) -> Broken {
-        Broken::Malformed(match self {
-            Self::BareLineFeed => "bare_line_feed",
-            Self::TooLong { .. } => "head_too_large",
-        })
-    }
 }
 
 /// Parses a request's head, complete as [`HeadScanner`] found it, and joins its cookies.
@@ -453,6 +371,3 @@ fn fields(
     }
     Ok(headers)
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,3 +1,5 @@
+use http::header::COOKIE;
+
 use super::*;
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 8 * 1024, headers: 8 };
