@@ -5,6 +5,7 @@
 
 #[path = "../documentation/blocks.rs"]
 mod blocks;
+mod exposures;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -51,6 +52,7 @@ async fn walk() {
         folder.is_served(None, "404").await;
     }
     report(&format!("the documentation's commands took {:?}", began.elapsed()));
+    exposures::each_responds().await;
 }
 
 /// Gives the images that the suite built the names in the documentation: the cluster "has the
@@ -131,7 +133,7 @@ impl Folder {
     }
 }
 
-/// Settings of curl: every name leads to the gateway's node port, once it has one.
+/// Settings of curl: every name leads to the gateway's node port, or to its pod's port of the node.
 fn curl_settings() -> String {
     let find = |arguments: &[&str]| {
         let found = Command::new("kubectl").args(arguments).output().expect("kubectl runs");
@@ -141,5 +143,6 @@ fn curl_settings() -> String {
     let port = find(&["get", "service", "portcullis", "--namespace=portcullis", "--output", port]);
     let address = r#"jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}"#;
     let address = find(&["get", "nodes", "--output", address]);
+    let port = if port.is_empty() { "443" } else { &port };
     format!("insecure\nconnect-to = \"::{address}:{port}\"\n")
 }

@@ -149,6 +149,8 @@ fn what_is_rendered_is_valid_for_kubernetes_and_for_the_gateway() {
     let minimal = chart("portcullis", "portcullis", &FEATURES[..1]);
     let complete = chart("edge", "ingress", &[&FEATURES[..], &everything].concat());
     assert!(!complete.contains("namespace: portcullis"), "another Namespace appears nowhere");
+    // A name that looks like a number stays a name.
+    validate(&chart("portcullis", "123", &[FEATURES[0], FEATURES[1]]));
     for manifests in [&minimal, &complete, &overlay(&["node-port"], CONFIGURATION)] {
         validate(manifests);
         check(manifests);
@@ -205,6 +207,7 @@ fn wrong_values_are_rejected_before_anything_is_applied() {
         (&["zone=apps.example.com", "log.format=xml"], "/log/format"),
         (&["zone=apps.example.com", "acme.enabled=yes"], "/acme/enabled"),
         (&["zone=apps.example.com", "image.repository="], "/image/repository"),
+        (&["zone=apps.example.com", "login.enabled=true"], "/login/settings"),
     ] {
         let folder = format!("{DEPLOY}/helm/portcullis");
         let mut arguments = vec!["template", "portcullis", &folder];

@@ -18,7 +18,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{- define "portcullis.subjects" -}}
 subjects:
-  - {kind: ServiceAccount, name: {{ include "portcullis.name" . }}, namespace: {{ .Release.Namespace }}}
+  - {kind: ServiceAccount, name: {{ include "portcullis.name" . }}, namespace: {{ .Release.Namespace | quote }}}
 {{- end }}
 
 {{/* The configuration file: what the values imply, and then what they state. */}}
