@@ -378,6 +378,18 @@ async fn a_login_returns_to_the_requested_page() {
 }
 
 #[tokio::test]
+async fn of_many_groups_those_that_grants_name_are_kept() {
+    let site = Site::start().await;
+    let many = site.browser();
+    let page = many.log_in(OPS, "/echo", "many").await;
+    assert_eq!(page.answer.status, 200, "the last of 201 groups is granted: {:?}", page.way);
+    let text = page.answer.text();
+    assert!(text.contains("[\"x-auth-request-groups\",\"ops,department-0-"), "{text}");
+    let log = site.gateway.log();
+    assert!(log.contains("left out groups") && log.contains("\"given\":201"), "{log}");
+}
+
+#[tokio::test]
 async fn an_unknown_host_is_indistinguishable_from_a_denied_one() {
     let site = Site::start().await;
     for (host, name) in [(OPS, "bob"), (NOTHING, "bob")] {

@@ -1,7 +1,7 @@
 // provider.mjs MODULES PORT: an OpenID provider on a free port of the loopback, for a gateway whose HTTPS is on PORT.
 //
 // Prints its own port, and then every request that it gets, a line each. Accounts are what is typed: `ann` is ann@example.com of the groups
-// `ops` and `dev`, `bob` is bob@example.com of `sales`, `mallory` has an address that nobody verified. POST /tests/forget makes it forget all grants.
+// `ops` and `dev`, `bob` is bob@example.com of `sales`, `many` is of 200 groups and then `ops`, `mallory` has an address that nobody verified. POST /tests/forget makes it forget all grants.
 import { createRequire } from "node:module";
 import { createServer } from "node:http";
 import { request } from "node:https";
@@ -11,7 +11,8 @@ const [modules, gatewayPort] = process.argv.slice(2);
 const require = createRequire(`${modules}/`);
 const { Provider } = await import(require.resolve("oidc-provider"));
 
-const groups = { ann: ["ops", "dev"], bob: ["sales"] };
+const many = Array.from({ length: 200 }, (_, number) => `department-${number}-of-a-large-company`);
+const groups = { ann: ["ops", "dev"], bob: ["sales"], many: [...many, "ops"] };
 const portal = `https://login.apps.test:${gatewayPort}`;
 const grants = new Set();
 

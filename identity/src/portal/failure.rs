@@ -12,6 +12,9 @@ use super::{Portal, PortalRequest, Reply, internal_error, pages};
 /// The path of the pages.
 pub(super) const PATH: &str = "/sign-in-failed";
 
+/// The page of [`Failure::BegunElsewhere`].
+pub(super) const BEGUN_ELSEWHERE: &str = "/sign-in-failed?why=begun_elsewhere";
+
 /// Why a login failed, as far as the user can know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {

@@ -2,8 +2,8 @@
 
 use portcullis_config::settings::access::LoginSettings;
 
-use super::handoff;
 use super::portal_origin::PortalOrigin;
+use super::{failure, handoff};
 
 /// The portal's host, and its paths on every host.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl PortalPaths {
         match path {
             _ if query.is_empty() => None,
             "/callback" | handoff::HANDOFF if self.0.is_portal(host) => {
-                Some("/sign-in-failed?why=begun_elsewhere")
+                Some(failure::BEGUN_ELSEWHERE)
             }
             handoff::SESSION => Some(handoff::SESSION),
             _ => None,
@@ -48,6 +48,7 @@ impl PortalPaths {
                 "/login" => ("the portal redirects users without a session to the provider", 303),
                 "/callback" => ("the provider redirects users here, who are redirected on", 303),
                 handoff::HANDOFF => ("hosts redirect users here, who are redirected on", 303),
+                failure::PATH => ("the portal explains why a login failed", 400),
                 "/backchannel-logout" => {
                     ("the portal accepts only requests from the provider here", 400)
                 }

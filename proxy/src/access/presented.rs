@@ -175,16 +175,15 @@ impl PresentedCredentials {
         if self.present.cookie {
             strip_cookies(headers);
         }
-        let has = |headers: &HeaderMap, name, is_consumed: &dyn Fn(&HeaderValue) -> bool| {
-            headers.get_all(name).iter().any(is_consumed)
-        };
-        if self.present.api_key && has(headers, &X_API_KEY, &holds_client_key) {
+        if self.present.api_key && headers.get_all(&X_API_KEY).iter().any(holds_client_key) {
             headers.remove(&X_API_KEY);
         }
         let is_removed = |value: &HeaderValue| {
             ours && !pass && bearer(value).is_some() || holds_client_key(value)
         };
-        if self.present.authorization && has(headers, &header::AUTHORIZATION, &is_removed) {
+        if self.present.authorization
+            && headers.get_all(header::AUTHORIZATION).iter().any(is_removed)
+        {
             headers.remove(header::AUTHORIZATION);
         }
     }

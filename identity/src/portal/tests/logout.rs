@@ -1,6 +1,20 @@
 //! Sign-out by the provider.
 
+use futures::future::BoxFuture;
+use portcullis_config::session::Change;
+use portcullis_config::store::credentials::{Store, StoreError};
+
 use super::*;
+use crate::session::RevocationQueue;
+
+#[derive(Debug)]
+struct Unavailable;
+
+impl Store for Unavailable {
+    fn change(&self, _: Change) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async { Err(StoreError::Superseded) })
+    }
+}
 
 impl Trip {
     /// Sends a logout token with these claims besides the usual ones.
@@ -46,4 +60,21 @@ async fn an_acknowledged_logout_revokes_every_session_that_it_may_mean() {
         assert_eq!(trip.logout(logout.clone()).await, StatusCode::OK);
         assert_eq!(trip.is_signed_in(NOW).await, !is_meant, "{login} {logout}");
     }
+}
+
+#[tokio::test]
+async fn a_logout_that_other_replicas_cannot_know_of_is_not_acknowledged() {
+    let mut trip = Trip::start().await;
+    let settings = crate::session::testing::settings();
+    let (queue, publisher) = RevocationQueue::new(
+        Arc::new(Unavailable),
+        Arc::default(),
+        settings.absolute,
+        Arc::default(),
+    );
+    tokio::spawn(publisher.run());
+    trip.portal.sessions = Arc::new(Sessions::new(&settings, Some(queue)).unwrap());
+    trip.log_in("r").await;
+    assert_eq!(trip.logout(json!({"sid": "s1"})).await, StatusCode::BAD_REQUEST);
+    assert!(!trip.is_signed_in(NOW).await, "it applies here");
 }
