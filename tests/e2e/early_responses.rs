@@ -100,3 +100,28 @@ async fn a_client_that_goes_on_sending_is_closed() {
         .await;
     }
 }
+
+#[tokio::test]
+async fn early_responses_reach_curl() {
+    let open = hasty(vec![Step::Pause(Duration::from_secs(60))]).await;
+    let pod = echo("pod-1").await;
+    let h2c = Service::new("h2c").app_protocol("kubernetes.io/h2c").annotation("max-body", "1Mi");
+    let world = World::empty()
+        .with(Service::new("web").pod(&open))
+        .with(Service::new("small").annotation("max-body", "1k").pod(&pod))
+        .with(h2c.pod(&pod))
+        .with(Service::new("down"));
+    let gateway = Gateway::start(world).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(BODY as u64).unwrap();
+    let upload = ["--upload-file", &file.path().to_string_lossy()];
+    for (host, status) in
+        [(WEB, 401), (SMALL, 413), ("h2c--staging.apps.test", 413), (DOWN, 503), (UNKNOWN, 404)]
+    {
+        for header in ["X-Framing: length", "Transfer-Encoding: chunked"] {
+            let curl = gateway.curl(host, "/echo").arg("--http1.1").header(header).args(upload);
+            let answer = curl.run().await;
+            assert_eq!((answer.status, answer.exit), (status, 0), "{host}, {header}: {answer:?}");
+        }
+    }
+}
