@@ -19,7 +19,7 @@ use http::{Method, StatusCode};
 use portcullis_config::snapshot::backend::Backend;
 use portcullis_config::snapshot::policy::Policy;
 
-use self::attempt::Attempt;
+use self::attempt::Unanswered;
 use self::attempts::{Attempts, FailedAttempt, Repeatable};
 use self::interim::InterimResponses;
 use self::prefetch::Prefetched;
@@ -177,10 +177,10 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
             request.meter.upstream_retried();
         }
         match attempt::perform(request, &endpoint, &attempts, upload, client, stats).await {
-            Attempt::Answered(answered) => return Ok(answered),
-            Attempt::Finished(outcome) => return Err(outcome),
-            Attempt::Rejected => attempts.rejected(address),
-            Attempt::Failed(failure, was_kept) => {
+            Ok(answered) => return Ok(answered),
+            Err(Unanswered::Finished(outcome)) => return Err(outcome),
+            Err(Unanswered::Rejected) => attempts.rejected(address),
+            Err(Unanswered::Failed(failure, was_kept)) => {
                 count(request.meter, failure);
                 outcome = outcome_of(failure);
                 let failed = FailedAttempt { address, failure, was_kept };

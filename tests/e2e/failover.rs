@@ -141,9 +141,8 @@ async fn send_http2(mut sender: SendRequest<Bytes>, counts: Arc<Counts>) {
 
 /// One GET over HTTP/2, to its end.
 async fn get(sender: &mut SendRequest<Bytes>) -> Result<(), String> {
-    let request = Request::get(format!("https://calls--staging.apps.test/whoami"))
-        .body(())
-        .expect("a request");
+    let request =
+        Request::get("https://calls--staging.apps.test/whoami").body(()).expect("a request");
     let (response, _) = sender.send_request(request, true).map_err(|error| error.to_string())?;
     let response = response.await.map_err(|error| error.to_string())?;
     let status = response.status();
@@ -286,6 +285,46 @@ async fn a_put_is_sent_again_with_its_body() {
         assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
     }
     assert!(!crashing.received().is_empty(), "it was tried");
+}
+
+/// A pod that speaks HTTP/2. It reads the first request of all, refuses it, and echoes the others.
+async fn refusing_once() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move {
+        let mut has_refused = false;
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let refuses = !std::mem::replace(&mut has_refused, true);
+                tokio::spawn(async move {
+                    let mut body = request.into_body();
+                    let mut octets = Vec::new();
+                    while let Some(Ok(data)) = body.data().await {
+                        octets.extend_from_slice(&data);
+                    }
+                    if refuses {
+                        respond.send_reset(h2::Reason::REFUSED_STREAM);
+                    } else {
+                        let mut body = respond.send_response(http::Response::new(()), false)?;
+                        body.send_data(octets.into(), true)?;
+                    }
+                    Ok::<(), h2::Error>(())
+                });
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_post_that_was_refused_is_sent_again_with_its_body() {
+    let pod = refusing_once().await;
+    let service = Service::new("web").app_protocol("kubernetes.io/h2c").pod(&pod);
+    let gateway = Gateway::start(World::empty().with(service)).await;
+    let answer = gateway.curl_plain(WEB, "/").args(["--data", "the body"]).run().await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "the body"));
+    assert_eq!(gateway.metric("portcullis_upstream_retries_total").await, 1.0);
 }
 
 #[tokio::test]

@@ -19,9 +19,9 @@ use crate::relay::CopyError;
 use crate::upstream::endpoint::{Endpoint, Pool};
 use crate::upstream::exchange::{Exchange, Failed, Head};
 
-/// The result of an attempt.
-pub(super) enum Attempt {
-    Answered(Answered),
+/// Why an attempt has no response to forward.
+pub(super) enum Unanswered {
+    /// The request is finished.
     Finished(Outcome),
     /// It failed, on a connection that was used before or not.
     Failed(Failed, bool),
@@ -38,6 +38,9 @@ enum Event {
 }
 
 /// Performs one attempt.
+///
+/// # Errors
+/// There is no response to forward.
 pub(super) async fn perform<B: Source, R: Respond, H: OnHead>(
     request: &ForwardRequest<'_>,
     endpoint: &Rc<Endpoint>,
@@ -45,15 +48,15 @@ pub(super) async fn perform<B: Source, R: Respond, H: OnHead>(
     upload: &mut Upload,
     client: &mut ClientSide<'_, B, R, H>,
     stats: &ForwardStats,
-) -> Attempt {
+) -> Result<Answered, Unanswered> {
     // For the first attempt, the time at which the request arrived is recent enough.
     let now = if attempts.is_first() { request.started } else { Instant::now() };
     let pool = if attempts.needs_new_connection() { Pool::Bypass } else { Pool::Use };
     let starting = endpoint.start(&request.message, pool, now);
     let exchange = match unless_client_closed(starting, client.respond).await {
         Some(Ok(exchange)) => exchange,
-        Some(Err(failure)) => return Attempt::Failed(failure, false),
-        None => return Attempt::Finished(Outcome::ClientClosed),
+        Some(Err(failure)) => return Err(Unanswered::Failed(failure, false)),
+        None => return Err(Unanswered::Finished(Outcome::ClientClosed)),
     };
     upload.rewind();
     respond(request, exchange, upload, client, stats).await
@@ -81,22 +84,25 @@ async fn respond<B: Source, R: Respond, H: OnHead>(
     upload: &mut Upload,
     client: &mut ClientSide<'_, B, R, H>,
     stats: &ForwardStats,
-) -> Attempt {
+) -> Result<Answered, Unanswered> {
     let (head, length) = loop {
         match wait_for_head(request, &mut exchange, upload, client).await {
             Event::Head(Head::Interim(head)) => {
                 if let Err(failure) = client.interim.forward(head, client.respond) {
-                    return fail(&exchange, failure);
+                    return Err(fail(&exchange, failure));
                 }
             }
             Event::Head(Head::Final(head, length)) => break (head, length),
-            Event::Failed(failure) => return fail(&exchange, failure),
-            Event::Upload(error) => return Attempt::Finished(upload::outcome_of(error)),
-            Event::ClientClosed => return Attempt::Finished(Outcome::ClientClosed),
+            Event::Failed(failure) => return Err(fail(&exchange, failure)),
+            Event::Upload(error) => return Err(Unanswered::Finished(upload::outcome_of(error))),
+            Event::ClientClosed => return Err(Unanswered::Finished(Outcome::ClientClosed)),
             Event::TimedOut if upload.is_done() => {
-                return Attempt::Finished(failed(StatusCode::GATEWAY_TIMEOUT, "upstream_late"));
+                return Err(Unanswered::Finished(failed(
+                    StatusCode::GATEWAY_TIMEOUT,
+                    "upstream_late",
+                )));
             }
-            Event::TimedOut => return Attempt::Finished(Outcome::Refused(upload::LATE)),
+            Event::TimedOut => return Err(Unanswered::Finished(Outcome::Refused(upload::LATE))),
         }
     };
     let mut prefetched = Prefetched::default();
@@ -106,25 +112,27 @@ async fn respond<B: Source, R: Respond, H: OnHead>(
             && retries.codes.contains(&head.status.as_u16())
         {
             exchange.responded(head.status);
-            return Attempt::Rejected;
+            return Err(Unanswered::Rejected);
         }
         if prefetch::is_candidate(length, &head.headers) {
             match prefetch::read(&mut exchange, client.respond).await {
                 Ok(read) => prefetched = read,
-                Err(Interrupted::Broken(broken)) => return fail(&exchange, Failed::Broken(broken)),
+                Err(Interrupted::Broken(broken)) => {
+                    return Err(fail(&exchange, Failed::Broken(broken)));
+                }
                 Err(Interrupted::ClientClosed) => {
-                    return Attempt::Finished(Outcome::ClientClosed);
+                    return Err(Unanswered::Finished(Outcome::ClientClosed));
                 }
             }
         }
     }
     exchange.responded(head.status);
-    Attempt::Answered(Answered { exchange, head, length, prefetched })
+    Ok(Answered { exchange, head, length, prefetched })
 }
 
-fn fail(exchange: &Exchange, failure: Failed) -> Attempt {
+fn fail(exchange: &Exchange, failure: Failed) -> Unanswered {
     exchange.failed(failure);
-    Attempt::Failed(failure, exchange.is_kept())
+    Unanswered::Failed(failure, exchange.is_kept())
 }
 
 /// Forwards the request's body and concurrently waits for a response head: a backend may respond
