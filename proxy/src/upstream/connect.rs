@@ -127,6 +127,11 @@ impl Connector {
 // === impl Transport ===
 
 impl Transport {
+    /// Whether it is not encrypted.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.stream, Stream::Plain(_))
+    }
+
     /// Whether ALPN negotiated HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
         match &self.stream {

@@ -157,7 +157,12 @@ impl Http1Response {
         let octets =
             ready!(connection.inbound.poll_head(&mut connection.io, self.limits.bytes, cx))
                 .map_err(|error| match error {
-                    HeadError::Closed if connection.outbound.is_unwritten() => Failed::NotSent,
+                    // A failed write of TLS may have sent some records.
+                    HeadError::Closed
+                        if connection.outbound.is_unwritten() && connection.io.is_plain() =>
+                    {
+                        Failed::NotSent
+                    }
                     HeadError::Closed => Failed::NoResponse,
                     HeadError::Truncated => Failed::Broken(Broken::Closed),
                     HeadError::Fault(fault) => Failed::Broken(fault.broken()),
