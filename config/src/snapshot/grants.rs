@@ -44,8 +44,13 @@ pub struct Granted {
     users: Bits,
 }
 
+/// One bit for each list.
 #[derive(Debug, Clone, Default)]
-struct Bits(Vec<u64>);
+struct Bits {
+    /// Of the first lists, which are all that most installations have.
+    first: u64,
+    rest: Vec<u64>,
+}
 
 /// Collects the grants of a host table.
 #[derive(Default)]
@@ -137,10 +142,12 @@ impl GrantIndex {
         groups: impl Iterator<Item = &'n str>,
     ) -> Granted {
         let mut applications = Bits::new(self.lists.0);
-        self.applications.find(application.into_iter(), |list| applications.set(list));
+        application
+            .iter()
+            .for_each(|name| self.applications.find(name, |list| applications.set(list)));
         let mut users = Bits::new(self.lists.1);
-        self.users.find(user.into_iter(), |list| users.set(list));
-        self.groups.find(groups, |list| users.set(list));
+        user.iter().for_each(|name| self.users.find(name, |list| users.set(list)));
+        self.groups.find_any(groups, |list| users.set(list));
         Granted { index: self.id, applications, users }
     }
 }
@@ -181,21 +188,30 @@ impl Granted {
 
 impl Bits {
     fn new(lists: usize) -> Self {
-        Self(vec![0; lists.div_ceil(64)])
+        Self { first: 0, rest: vec![0; lists.div_ceil(64).saturating_sub(1)] }
     }
 
     fn set(&mut self, list: u32) {
-        if let Some(word) = self.0.get_mut(list as usize / 64) {
+        let word = match list as usize / 64 {
+            0 => Some(&mut self.first),
+            word => self.rest.get_mut(word - 1),
+        };
+        if let Some(word) = word {
             *word |= 1 << (list % 64);
         }
     }
 
-    fn has_all(&self, lists: &[u32]) -> bool {
-        let has = |list: &u32| {
-            self.0.get(*list as usize / 64).is_some_and(|word| word & 1 << (list % 64) != 0)
+    fn has(&self, list: u32) -> bool {
+        let word = match list as usize / 64 {
+            0 => Some(&self.first),
+            word => self.rest.get(word - 1),
         };
+        word.is_some_and(|word| word & 1 << (list % 64) != 0)
+    }
+
+    fn has_all(&self, lists: &[u32]) -> bool {
         // All are tested: the time must not show which of them lacks the caller.
-        !lists.is_empty() & lists.iter().fold(true, |all, list| all & has(list))
+        !lists.is_empty() & lists.iter().fold(true, |all, list| all & self.has(*list))
     }
 }
 

@@ -94,39 +94,58 @@ impl PatternsBuilder {
 // === impl NameIndex ===
 
 impl NameIndex {
-    /// Calls `found` with the number of each list that has one of `names`.
-    pub(super) fn find<'n>(&self, names: impl Iterator<Item = &'n str>, found: impl FnMut(u32)) {
-        let (mut plain, mut folded) = (Vec::new(), Vec::new());
-        for name in names.map(str::as_bytes) {
-            if name.contains(&b'@') {
-                self.folded.find(&name.to_ascii_lowercase(), &mut folded);
-            } else {
-                self.plain.find(name, &mut plain);
-            }
-        }
-        let plain = self.plain.lists_of(plain);
-        plain.chain(self.folded.lists_of(folded)).for_each(found);
+    /// Calls `found` with the number of each list that has this name.
+    pub(super) fn find(&self, name: &str, mut found: impl FnMut(u32)) {
+        self.patterns(name, |patterns, pattern| patterns.lists(pattern).for_each(&mut found));
     }
+
+    /// Calls `found` with the number of each list that has one of `names`. A pattern that many of
+    /// them match counts once.
+    pub(super) fn find_any<'n>(
+        &self,
+        names: impl Iterator<Item = &'n str>,
+        mut found: impl FnMut(u32),
+    ) {
+        let (mut plain, mut folded) = (Vec::new(), Vec::new());
+        for name in names {
+            let matched = if has_at(name) { &mut folded } else { &mut plain };
+            self.patterns(name, |_, pattern| matched.push(pattern));
+        }
+        for (patterns, mut matched) in [(&self.plain, plain), (&self.folded, folded)] {
+            matched.sort_unstable();
+            matched.dedup();
+            let lists = matched.into_iter().flat_map(|pattern| patterns.lists(pattern));
+            lists.for_each(&mut found);
+        }
+    }
+
+    /// Calls `found` with each pattern that matches a name.
+    fn patterns<'i>(&'i self, name: &str, mut found: impl FnMut(&'i Patterns, u32)) {
+        if has_at(name) {
+            let name = name.to_ascii_lowercase();
+            self.folded.find(name.as_bytes(), |pattern| found(&self.folded, pattern));
+        } else {
+            self.plain.find(name.as_bytes(), |pattern| found(&self.plain, pattern));
+        }
+    }
+}
+
+fn has_at(name: &str) -> bool {
+    name.as_bytes().contains(&b'@')
 }
 
 // === impl Patterns ===
 
 impl Patterns {
-    /// Adds the patterns that match a name.
-    fn find(&self, name: &[u8], found: &mut Vec<u32>) {
-        found.extend(self.exact.get(name));
-        self.starts.find(name, found);
-        if !self.ends.is_empty() {
-            let reversed: Vec<u8> = name.iter().rev().copied().collect();
-            self.ends.find(&reversed, found);
-        }
+    /// Calls `found` with each pattern that matches a name.
+    fn find(&self, name: &[u8], mut found: impl FnMut(u32)) {
+        self.exact.get(name).copied().into_iter().for_each(&mut found);
+        self.starts.find(&name.iter().copied(), &mut found);
+        self.ends.find(&name.iter().rev().copied(), &mut found);
     }
 
-    /// The lists of these patterns. One that many names match counts once.
-    fn lists_of(&self, mut patterns: Vec<u32>) -> impl Iterator<Item = u32> {
-        patterns.sort_unstable();
-        patterns.dedup();
-        let lists = patterns.into_iter().filter_map(|pattern| self.lists.get(pattern as usize));
-        lists.flatten().copied()
+    /// The lists that have a pattern.
+    fn lists(&self, pattern: u32) -> impl Iterator<Item = u32> {
+        self.lists.get(pattern as usize).into_iter().flatten().copied()
     }
 }

@@ -32,21 +32,22 @@ impl Prefixes {
         Self(all)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Adds the value of each prefix of `text`.
+    /// Calls `found` with the value of each prefix of `text`.
     ///
     /// They are the last one that is not greater than `text`, and its parents, as far as they are
     /// prefixes of `text`: whatever is between a prefix of `text` and `text` begins with that
     /// prefix.
-    pub(super) fn find(&self, text: &[u8], found: &mut Vec<u32>) {
-        let greater = self.0.partition_point(|prefix| *prefix.text <= *text);
-        let mut next = greater.checked_sub(1);
+    pub(super) fn find(
+        &self,
+        text: &(impl Iterator<Item = u8> + Clone),
+        mut found: impl FnMut(u32),
+    ) {
+        let is_not_greater =
+            |prefix: &Prefix| prefix.text.iter().copied().cmp(text.clone()).is_le();
+        let mut next = self.0.partition_point(is_not_greater).checked_sub(1);
         while let Some(prefix) = next.and_then(|index| self.0.get(index)) {
-            if text.starts_with(&prefix.text) {
-                found.push(prefix.value);
+            if prefix.text.iter().copied().eq(text.clone().take(prefix.text.len())) {
+                found(prefix.value);
             }
             next = prefix.parent;
         }
@@ -68,7 +69,7 @@ mod tests {
                 (0..).zip(&all).map(|(value, text)| (text.as_bytes().into(), value)).collect(),
             );
             let mut found = Vec::new();
-            prefixes.find(text.as_bytes(), &mut found);
+            prefixes.find(&text.bytes(), |value| found.push(value));
             found.sort_unstable();
             let expected: Vec<u32> = (0..)
                 .zip(&all)
