@@ -6,6 +6,10 @@ use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Ta
 
 use super::{Entry, MAX_DEPTH, MAX_NODES, MAX_REPEATED, Node, Position, Value, scalar};
 
+/// How many bytes of a text count as one more value where it is repeated, so that few aliases of a
+/// long text are as bounded as many aliases of a short one.
+const NODE_BYTES: usize = 100;
+
 /// Why a file, or one document of it, is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SyntaxError {
@@ -75,7 +79,7 @@ struct Collection {
     extent: Extent,
 }
 
-/// The size of a value, including itself.
+/// The size of a value, including itself. A long text counts as several values.
 #[derive(Clone, Copy)]
 struct Extent {
     nodes: usize,
@@ -90,7 +94,7 @@ enum Content {
 // === impl Extent ===
 
 impl Extent {
-    /// The extent of a scalar or an empty collection.
+    /// The extent of a short scalar or an empty collection.
     const ONE: Self = Self { nodes: 1, depth: 1 };
 }
 
@@ -104,7 +108,8 @@ impl Builder {
             Event::Scalar(text, style, anchor, tag) => {
                 let value = scalar_value(&text, style, tag.as_deref(), at)?;
                 self.count(at)?;
-                self.complete(Node { value, at }, anchor, Extent::ONE)
+                let nodes = 1 + text.len() / NODE_BYTES;
+                self.complete(Node { value, at }, anchor, Extent { nodes, ..Extent::ONE })
             }
             Event::SequenceStart(_, anchor, tag) => {
                 check_tag(tag.as_deref(), at)?;

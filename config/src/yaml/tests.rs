@@ -153,3 +153,14 @@ fn aliases_do_not_bypass_the_depth_limit() {
         read(text.as_bytes()).remove(0).unwrap_err().message.starts_with("the file is too large")
     );
 }
+
+#[test]
+fn aliases_of_a_long_text_are_bounded_by_its_length() {
+    let repeated = |length: usize, times: usize| {
+        let text = format!("- &a {}\n{}", "x".repeat(length), "- *a\n".repeat(times));
+        read(text.as_bytes()).into_iter().all(|document| document.is_ok())
+    };
+    assert!(repeated(10, 10_000));
+    assert!(repeated(100_000, 50));
+    assert!(!repeated(100_000, 1_000));
+}
