@@ -47,7 +47,7 @@ pub mod status;
 pub mod store;
 pub mod translate;
 pub mod unix_time;
-mod yaml;
+pub mod yaml;
 
 pub use self::control::{MAX_PROBLEMS, run};
 pub use self::preview::preview;

@@ -6,6 +6,7 @@
 mod amend;
 mod build;
 mod decode;
+mod document;
 mod scalar;
 
 use granit_parser::Marker;
@@ -13,6 +14,7 @@ use granit_parser::Marker;
 pub(crate) use self::amend::{Amended, decode_amending, original_path};
 pub(crate) use self::build::{SyntaxError, read};
 pub(crate) use self::decode::{DecodeError, Step, decode};
+pub use self::document::{InvalidDocument, documents, read_file};
 
 /// The maximum nesting depth of a document.
 pub(crate) const MAX_DEPTH: usize = 64;

@@ -1,0 +1,126 @@
+//! Bodies and queries of requests, and bodies of responses.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{App, Problem};
+
+/// The largest body, in bytes.
+pub(super) const MAX_BODY: usize = 1024 * 1024;
+
+/// A JSON body, with a hash of path and body that identifies the request.
+pub(super) struct Json<T> {
+    pub(super) value: T,
+    pub(super) fingerprint: String,
+}
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request<Body>, _: &Arc<App>) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let content_type = parts.headers.get(header::CONTENT_TYPE);
+        let is_json = content_type.and_then(|value| value.to_str().ok()).is_some_and(|value| {
+            let essence = value.split(';').next().unwrap_or_default().trim();
+            essence.eq_ignore_ascii_case("application/json")
+        });
+        if !is_json {
+            return Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "send the body as `Content-Type: application/json`",
+            ));
+        }
+        let bytes = read(body).await?;
+        let value = serde_json::from_slice(&bytes).map_err(|error| {
+            let status = match error.classify() {
+                serde_json::error::Category::Data => StatusCode::UNPROCESSABLE_ENTITY,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            Problem::new(status, format!("the body is not valid: {error}"))
+        })?;
+        let mut hashed = format!("{} {}\n", parts.method, parts.uri.path()).into_bytes();
+        hashed.extend_from_slice(&bytes);
+        Ok(Self { value, fingerprint: hex::encode(digest(&SHA256, &hashed)) })
+    }
+}
+
+async fn read(body: Body) -> Result<Bytes, Problem> {
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body has more than {MAX_BODY} bytes"),
+        )),
+        Err(_) => Err(Problem::bad_request("the body is incomplete")),
+    }
+}
+
+/// The parameters of a query, each at most once.
+pub(super) struct Query(HashMap<String, String>);
+
+// === impl Query ===
+
+impl Query {
+    /// A parameter of any type, if it is there.
+    pub(super) fn get<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Problem> {
+        let invalid = |_| Problem::bad_request(format!("the parameter `{name}` is not valid"));
+        self.0.get(name).map(|value| value.parse().map_err(invalid)).transpose()
+    }
+
+    /// A parameter that must be there.
+    pub(super) fn require<T: std::str::FromStr>(&self, name: &str) -> Result<T, Problem> {
+        let missing = || Problem::bad_request(format!("the parameter `{name}` is missing"));
+        self.get(name)?.ok_or_else(missing)
+    }
+
+    /// The size of a page.
+    pub(super) fn limit(&self) -> Result<u32, Problem> {
+        let limit: u32 = self.get("limit")?.unwrap_or(super::PAGE);
+        if (1..=super::PAGE).contains(&limit) {
+            Ok(limit)
+        } else {
+            Err(Problem::bad_request(format!("`limit` is not between 1 and {}", super::PAGE)))
+        }
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Query {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Problem> {
+        let mut parameters = HashMap::new();
+        let query = parts.uri.query().unwrap_or_default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            if parameters.insert(name.clone().into_owned(), value.into_owned()).is_some() {
+                return Err(Problem::bad_request(format!("`{name}` is there more than once")));
+            }
+        }
+        Ok(Self(parameters))
+    }
+}
+
+/// A JSON body of a response.
+pub(super) struct Answer<T>(pub(super) T);
+
+impl<T: Serialize> IntoResponse for Answer<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_vec(&self.0) {
+            Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+            Err(error) => {
+                tracing::error!(%error, "failed to write a response");
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Environments, and the audit log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::body::{Answer, Json, Query};
+use super::{App, IdempotencyKey, Page, Problem, by};
+use crate::access::Principal;
+use crate::model::{EnvironmentName, Scope, Time};
+use crate::store::{AuditCursor, AuditEntry, Freeze, PlacementStatus};
+
+/// An environment that releases were deployed to, or that is frozen.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct EnvironmentStatus {
+    /// The environment.
+    pub name: EnvironmentName,
+    /// Who froze it and why, if it is frozen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<Freeze>,
+    /// Its services, and what runs.
+    pub services: Vec<PlacementStatus>,
+}
+
+/// A freeze that begins or ends.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FreezeChange {
+    /// Whether the environment refuses deployments. Rollbacks are always accepted.
+    pub frozen: bool,
+    /// Why; for the audit log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// List environments, and what runs in them
+#[utoipa::path(
+    get, path = "/api/v1/environments",
+    responses((status = 200, description = "All of them", body = Page<EnvironmentStatus>))
+)]
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+) -> Result<Answer<Page<EnvironmentStatus>>, Problem> {
+    let mut environments: BTreeMap<EnvironmentName, EnvironmentStatus> = BTreeMap::new();
+    let empty = |name: &EnvironmentName| EnvironmentStatus {
+        name: name.clone(),
+        frozen: None,
+        services: Vec::new(),
+    };
+    for freeze in app.store.frozen().await? {
+        if principal.may_any_of(Scope::Read, &freeze.environment) {
+            let name = freeze.environment.clone();
+            environments.entry(name).or_insert_with_key(empty).frozen = Some(freeze);
+        }
+    }
+    for status in app.store.placements().await? {
+        if principal.may(Scope::Read, &status.placement) {
+            let name = status.placement.environment.clone();
+            environments.entry(name).or_insert_with_key(empty).services.push(status);
+        }
+    }
+    Ok(Answer(Page { items: environments.into_values().collect(), next: None }))
+}
+
+/// Freeze an environment, or end its freeze
+#[utoipa::path(
+    put, path = "/api/v1/environments/{name}", request_body = FreezeChange,
+    params(("name" = String, Path, description = "The environment")),
+    responses(
+        (status = 204, description = "Done"),
+        (status = 403, description = "It needs the scope admin for all services", body = Problem),
+    )
+)]
+pub(super) async fn freeze(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    Path(name): Path<String>,
+    Json { value, fingerprint }: Json<FreezeChange>,
+) -> Result<StatusCode, Problem> {
+    let environment: EnvironmentName = name.parse().map_err(|_| Problem::not_found())?;
+    if !principal.may_all_of(Scope::Admin, &environment) {
+        return Err(match principal.may_any_of(Scope::Read, &environment) {
+            true => Problem::forbidden("admin for all services"),
+            false => Problem::not_found(),
+        });
+    }
+    let by = by(&principal, value.reason, IdempotencyKey(None), &fingerprint)?;
+    app.store.freeze(&environment, value.frozen, by).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Read the audit log, the newest entry first
+#[utoipa::path(
+    get, path = "/api/v1/audit",
+    params(
+        ("limit" = Option<u32>, Query, description = "1 to 50"),
+        ("after" = Option<String>, Query, description = "`next` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "A page", body = Page<AuditEntry>),
+        (status = 403, description = "It needs the scope admin for everything", body = Problem),
+    )
+)]
+pub(super) async fn audit(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    query: Query,
+) -> Result<Answer<Page<AuditEntry>>, Problem> {
+    if !principal.may_everything(Scope::Admin) {
+        return Err(Problem::forbidden("admin for everything"));
+    }
+    let limit = query.limit()?;
+    let after = match query.get::<String>("after")? {
+        Some(text) => Some(cursor(&text)?),
+        None => None,
+    };
+    let items = app.store.audit(after.as_ref(), limit).await?;
+    let is_full = u32::try_from(items.len()).is_ok_and(|count| count == limit);
+    let next = items.last().filter(|_| is_full).map(|last| format!("{}.{}", last.at.0, last.id));
+    Ok(Answer(Page { items, next }))
+}
+
+fn cursor(text: &str) -> Result<AuditCursor, Problem> {
+    let parsed = text.split_once('.').and_then(|(at, id)| Some((at.parse().ok()?, id)));
+    let (at, id) =
+        parsed.ok_or_else(|| Problem::bad_request("the parameter `after` is not valid"))?;
+    Ok(AuditCursor { at: Time(at), id: id.to_owned() })
+}

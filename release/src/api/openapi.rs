@@ -1,0 +1,35 @@
+//! The description of the API (OpenAPI 3.1), from its types.
+
+use utoipa::OpenApi;
+
+use super::body::Answer;
+use crate::access::Principal;
+
+/// Releases of Portcullis
+#[derive(OpenApi)]
+#[openapi(paths(
+    super::releases::create,
+    super::releases::list,
+    super::releases::show,
+    super::deployments::deploy,
+    super::deployments::promote,
+    super::deployments::roll_back,
+    super::deployments::pin,
+    super::deployments::list,
+    super::deployments::show,
+    super::environments::list,
+    super::environments::freeze,
+    super::environments::audit,
+))]
+struct Api;
+
+/// The description.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    Api::openapi()
+}
+
+/// Serves the description to callers with a key.
+pub(super) async fn serve(_: Principal) -> Answer<utoipa::openapi::OpenApi> {
+    Answer(document())
+}

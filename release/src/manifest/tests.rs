@@ -1,0 +1,133 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+const IMAGE: &str = "registry.test/web@sha256:0123";
+
+fn deployment() -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+        "spec": {"template": {"spec": {"containers": [{"name": "web", "image": "{{image}}"}]}}},
+    })
+}
+
+fn with(pointer: &str, value: Value) -> Value {
+    let mut object = deployment();
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    object.pointer_mut(parent).unwrap()[key] = value;
+    object
+}
+
+/// The pointers and lines of all problems.
+fn places(template: &Value) -> Vec<String> {
+    let problems = Template::parse(template).expect_err("it has a problem");
+    let place = |problem: TemplateProblem| {
+        problem.line.map_or_else(|| problem.pointer.unwrap_or_default(), |line| line.to_string())
+    };
+    problems.into_iter().map(place).collect()
+}
+
+#[test]
+fn text_and_json_in_any_spelling_are_the_same_template() {
+    let expected = Template::parse(&deployment()).unwrap();
+    let yaml = |image: &str| {
+        format!(
+            "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  \
+             template:\n    spec:\n      containers:\n      - name: web\n        image: {image}\n"
+        )
+    };
+    for image in ["{{image}}", "{{ image }}", "\"{{image}}\"", "'{{ image }}'"] {
+        assert_eq!(Template::parse(&yaml(image).into()).as_ref(), Ok(&expected), "{image}");
+    }
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [deployment()]});
+    for template in [json!([deployment()]), deployment().to_string().into(), list] {
+        assert_eq!(Template::parse(&template).as_ref(), Ok(&expected));
+    }
+}
+
+#[test]
+fn rendering_sets_image_namespace_and_marks() {
+    let mut service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}});
+    service["metadata"]["labels"] = json!({"team": "a"});
+    let template = Template::parse(&json!([deployment(), service])).unwrap();
+    assert_eq!(template.only_service().unwrap().as_str(), "web");
+    let manifests = template.render(&"web.7".parse().unwrap(), IMAGE, "staging");
+    assert_eq!(manifests[0]["spec"]["template"]["spec"]["containers"][0]["image"], IMAGE);
+    assert_eq!(
+        manifests[1]["metadata"],
+        json!({
+            "name": "web", "namespace": "staging",
+            "labels": {"team": "a", "releases.portcullis.dev/service": "web"},
+            "annotations": {"releases.portcullis.dev/release": "web.7"},
+        })
+    );
+}
+
+#[test]
+fn every_problem_is_reported_with_its_place() {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "web"}});
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": "web"},
+    });
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "web"}});
+    let weight = with("/metadata/annotations", json!({"portcullis.dev/canary-weight": "5"}));
+    for (template, expected) in [
+        (json!([deployment(), namespace, role, secret]), vec!["/1/kind", "/2/kind", "/3/kind"]),
+        (with("/metadata/namespace", "other".into()), vec!["/0/metadata/namespace"]),
+        (with("/metadata/generateName", "web-".into()), vec!["/0/metadata/generateName"]),
+        (with("/metadata/name", "No Name".into()), vec!["/0/metadata/name"]),
+        (with("/metadata/labels", json!([])), vec!["/0/metadata/labels"]),
+        (weight, vec!["/0/metadata/annotations/portcullis.dev~1canary-weight"]),
+        (
+            with("/metadata/labels", json!({"releases.portcullis.dev/service": "other"})),
+            vec!["/0/metadata/labels/releases.portcullis.dev~1service"],
+        ),
+        (json!([deployment(), deployment()]), vec!["/1"]),
+        (json!([deployment(), 5]), vec!["/1"]),
+        (json!([deployment(), {}]), vec!["/1/apiVersion", "/1/kind", "/1/metadata/name"]),
+        (json!([]), vec!["", ""]),
+        ("a: b\nc: ]\n".into(), vec!["2"]),
+    ] {
+        assert_eq!(places(&template), expected, "{template}");
+    }
+    let missing =
+        with("/spec/template/spec/containers", json!([{"name": "web", "image": "web:1"}]));
+    assert_eq!(
+        Template::parse(&missing).unwrap_err()[0].to_string(),
+        "the placeholder `{{image}}` is missing (write `image: \"{{image}}\"` where the image of \
+         the release belongs)"
+    );
+}
+
+#[test]
+fn large_templates_are_bounded() {
+    let many = json!(vec![deployment(); MAX_OBJECTS + 1]);
+    assert_eq!(places(&many), [""]);
+    let keys: Map<String, Value> =
+        (0..10_000).map(|key| (format!("key-{key}"), "x".repeat(60).into())).collect();
+    assert_eq!(places(&with("/metadata/labels", keys.into())), [""]);
+    let deep = format!("{}{{{{image}}}}{}", "[".repeat(1000), "]".repeat(1000));
+    assert!(Template::parse(&deep.into()).is_err());
+    let problems = json!(vec![json!({"kind": "x"}); MAX_OBJECTS]);
+    assert_eq!(places(&problems).len(), MAX_PROBLEMS);
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "[-a{}:\\[\\], \n\"'&*!|>#?%@`]{0,60}") {
+        let _ = Template::parse(&text.into());
+    }
+
+    #[test]
+    fn rendering_leaves_no_placeholder_and_is_repeatable(name in "[a-z]{1,10}", times in 1..4_usize) {
+        let template = with("/metadata/name", name.into());
+        let template =
+            { let mut t = template; t["spec"]["note"] = "{{image}} ".repeat(times).into(); t };
+        let template = Template::parse(&template).unwrap();
+        let render = || template.render(&"web.1".parse().unwrap(), IMAGE, "dev");
+        prop_assert!(!serde_json::to_string(&render()).unwrap().contains(PLACEHOLDER));
+        prop_assert_eq!(render(), render());
+    }
+}

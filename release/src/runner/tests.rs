@@ -1,0 +1,265 @@
+//! Deployments to a simulated cluster, by a builder that is killed at every point.
+
+mod fuse;
+mod simulation;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use self::fuse::{Faulty, Fuse};
+use self::simulation::Simulation;
+use super::*;
+use crate::state::{Intent, State};
+use crate::store::sqlite::SqliteStore;
+use crate::store::suite::{by, order, placement, release};
+
+/// What a caller does.
+#[derive(Debug, Clone, Copy)]
+enum Operation {
+    Create,
+    Deploy,
+    Promote,
+    Rollback,
+}
+
+const OPERATIONS: [Operation; 4] =
+    [Operation::Create, Operation::Deploy, Operation::Promote, Operation::Rollback];
+
+/// A closed store in which releases 1 and 2 ran in staging and 2 runs, with its cluster. Release 2
+/// has lost the object `old` of release 1, and release 3 has a new one.
+struct Scene {
+    folder: TempDir,
+    cluster: Simulation,
+}
+
+// === impl Scene ===
+
+impl Scene {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = Simulation::default();
+        let store = open(folder.path()).await;
+        for (at, objects) in [(1, &["old", "both"][..]), (2, &["both"]), (3, &["both", "new"])] {
+            store.create_release(release("web", by(at, ""), objects)).await.unwrap();
+        }
+        let runner = Runner::new(store.clone(), Arc::new(cluster.clone()));
+        for number in [1, 2] {
+            let order = order("web.staging", Some(number), Intent::Deploy, by(10, ""));
+            let deployment = store.create_deployment(order).await.unwrap();
+            runner.drive(&deployment.id).await.unwrap();
+        }
+        assert_eq!(cluster.objects("staging"), ["ConfigMap both", "Deployment web"]);
+        Self { folder, cluster }
+    }
+
+    /// A copy that shares nothing with this one.
+    fn copy(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(self.folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        Self { folder, cluster: self.cluster.copy() }
+    }
+}
+
+async fn open(folder: &Path) -> Arc<SqliteStore> {
+    Arc::new(SqliteStore::open(&folder.join("releases.db")).await.expect("the store opens"))
+}
+
+/// Performs the operation as the API does, with an idempotency key, and works until nothing is open.
+async fn perform(
+    operation: Operation,
+    store: Arc<dyn Store>,
+    cluster: Arc<dyn Cluster>,
+    acknowledged: &std::sync::Mutex<Option<String>>,
+) {
+    let by = || by(20, "operation");
+    let made = match operation {
+        Operation::Create => {
+            store.create_release(release("web", by(), &[])).await.unwrap().id.to_string()
+        }
+        Operation::Deploy => {
+            let order = order("web.staging", Some(3), Intent::Deploy, by());
+            store.create_deployment(order).await.unwrap().id.to_string()
+        }
+        Operation::Promote => {
+            let order = order("web.production", Some(2), Intent::Promote, by());
+            store.create_deployment(order).await.unwrap().id.to_string()
+        }
+        Operation::Rollback => {
+            let order = order("web.staging", None, Intent::Rollback, by());
+            store.create_deployment(order).await.unwrap().id.to_string()
+        }
+    };
+    *acknowledged.lock().unwrap() = Some(made);
+    resume(store, cluster).await;
+}
+
+/// Works until nothing is open.
+async fn resume(store: Arc<dyn Store>, cluster: Arc<dyn Cluster>) {
+    let runner = Runner::new(Arc::clone(&store), cluster);
+    for deployment in store.open_deployments().await.unwrap() {
+        runner.drive(&deployment.id).await.unwrap();
+    }
+}
+
+/// Checks that the operation happened exactly once and that the cluster is what the store says.
+async fn check(operation: Operation, store: &dyn Store, cluster: &Simulation) {
+    let count = |at: &'static str| async move {
+        store.deployments(&placement(at), None, 50).await.unwrap().len()
+    };
+    let releases = store.releases(None, None, 50).await.unwrap().len();
+    let counts = (releases, count("web.staging").await, count("web.production").await);
+    let (expected, staging) = match operation {
+        Operation::Create => ((4, 2, 0), &["ConfigMap both", "Deployment web"][..]),
+        Operation::Deploy => {
+            ((3, 3, 0), &["ConfigMap both", "ConfigMap new", "Deployment web"][..])
+        }
+        Operation::Promote => ((3, 2, 1), &["ConfigMap both", "Deployment web"][..]),
+        Operation::Rollback => {
+            ((3, 3, 0), &["ConfigMap both", "ConfigMap old", "Deployment web"][..])
+        }
+    };
+    assert_eq!(counts, expected, "nothing is lost or done twice");
+    assert_eq!(cluster.objects("staging"), staging);
+    for status in store.placements().await.unwrap() {
+        let running = status.running.expect("it became ready");
+        let release = store.release(&running).await.unwrap().unwrap();
+        let namespace = status.placement.environment.as_str();
+        assert_eq!(cluster.image(namespace), Some(release.summary.image));
+    }
+    assert!(store.open_deployments().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_builder_killed_at_any_point_resumes_and_nothing_is_lost_or_done_twice() {
+    let scene = Scene::new().await;
+    let mut points = 0;
+    for operation in OPERATIONS {
+        for point in 0.. {
+            let scene = scene.copy();
+            let fuse = Fuse::after(point);
+            let acknowledged = std::sync::Mutex::new(None);
+            let store = open(scene.folder.path()).await;
+            let work = perform(
+                operation,
+                Arc::new(Faulty::new(store.clone() as Arc<dyn Store>, &fuse)),
+                Arc::new(Faulty::new(Arc::new(scene.cluster.clone()) as Arc<dyn Cluster>, &fuse)),
+                &acknowledged,
+            );
+            let survived = tokio::select! {
+                () = work => true,
+                () = fuse.blown() => false,
+            };
+            drop(store);
+            let store = open(scene.folder.path()).await;
+            let made = acknowledged.lock().unwrap().clone();
+            if let Some(made) = made {
+                let known = match operation {
+                    Operation::Create => {
+                        store.release(&made.parse().unwrap()).await.unwrap().is_some()
+                    }
+                    _ => store.deployment(&made.parse().unwrap()).await.unwrap().is_some(),
+                };
+                assert!(known, "{operation:?} at {point}: {made} was acknowledged");
+            }
+            // The caller repeats its request, as it has no response.
+            perform(operation, store.clone(), Arc::new(scene.cluster.clone()), &acknowledged).await;
+            check(operation, &*store, &scene.cluster).await;
+            if survived {
+                break;
+            }
+            points += 1;
+        }
+    }
+    assert!(points >= 150, "only {points} points");
+}
+
+#[tokio::test]
+async fn the_same_release_twice_writes_nothing() {
+    let scene = Scene::new().await;
+    let store = open(scene.folder.path()).await;
+    let writes = scene.cluster.writes();
+    let order = order("web.staging", Some(2), Intent::Deploy, by(30, ""));
+    let deployment = store.create_deployment(order).await.unwrap();
+    Runner::new(store.clone(), Arc::new(scene.cluster.clone()))
+        .drive(&deployment.id)
+        .await
+        .unwrap();
+    assert_eq!(store.deployment(&deployment.id).await.unwrap().unwrap().state, State::Ready);
+    assert_eq!(scene.cluster.writes(), writes);
+}
+
+#[tokio::test]
+async fn a_builder_whose_store_a_later_one_has_opened_changes_nothing() {
+    let scene = Scene::new().await;
+    let late = open(scene.folder.path()).await.epoch();
+    let store = open(scene.folder.path()).await;
+    let order = order("web.staging", Some(3), Intent::Deploy, by(30, ""));
+    let deployment = store.create_deployment(order).await.unwrap();
+    Runner::new(store.clone(), Arc::new(scene.cluster.clone()))
+        .drive(&deployment.id)
+        .await
+        .unwrap();
+    let owner = Owner { service: "web".parse().unwrap(), epoch: late };
+    let manifest = crate::store::suite::template(&["both"])
+        .render(&"web.1".parse().unwrap(), "delayed", "staging")
+        .remove(0);
+    let delayed = scene.cluster.apply(&manifest, &owner, Mode::Apply).await;
+    assert!(matches!(delayed, Err(ClusterError::Rejected(_))), "{delayed:?}");
+    let image = store.release(&"web.3".parse().unwrap()).await.unwrap().unwrap().summary.image;
+    assert_eq!(scene.cluster.image("staging"), Some(image));
+}
+
+#[tokio::test]
+async fn a_superseded_deployment_stops_and_its_successor_runs() {
+    let scene = Scene::new().await;
+    let store = open(scene.folder.path()).await;
+    scene.cluster.hold_back("crash loop");
+    let runner = Runner::new(store.clone(), Arc::new(scene.cluster.clone()));
+    let running = tokio::spawn(Arc::clone(&runner).run());
+    let bad = order("web.staging", Some(3), Intent::Deploy, by(30, ""));
+    let bad = store.create_deployment(bad).await.unwrap();
+    runner.wake();
+    let reaches = |id: DeploymentId, name: &'static str| {
+        let store = store.clone();
+        async move {
+            while store.deployment(&id).await.unwrap().unwrap().state.name() != name {
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+    };
+    reaches(bad.id.clone(), "waiting").await;
+    scene.cluster.let_through();
+    let back = order("web.staging", None, Intent::Rollback, by(31, ""));
+    let back = store.create_deployment(back).await.unwrap();
+    assert_eq!(back.release.number, 2, "the one that ran");
+    runner.wake();
+    reaches(back.id.clone(), "ready").await;
+    assert_eq!(store.deployment(&bad.id).await.unwrap().unwrap().state, State::Superseded);
+    assert_eq!(scene.cluster.objects("staging"), ["ConfigMap both", "Deployment web"]);
+    running.abort();
+}
+
+#[tokio::test]
+async fn an_unreachable_cluster_is_tried_again_and_a_rejection_is_not() {
+    let scene = Scene::new().await;
+    let store = open(scene.folder.path()).await;
+    let runner = Runner::new(store.clone(), Arc::new(scene.cluster.clone()));
+    scene.cluster.be_away(1);
+    let deploy = |number, at| order("web.staging", Some(number), Intent::Deploy, by(at, ""));
+    let deployment = store.create_deployment(deploy(3, 30)).await.unwrap();
+    runner.drive(&deployment.id).await.unwrap();
+    assert_eq!(store.deployment(&deployment.id).await.unwrap().unwrap().state, State::Ready);
+    scene.cluster.reject("ConfigMap new: conflict with kubectl");
+    let deployment = store.create_deployment(deploy(3, 40)).await.unwrap();
+    let writes = scene.cluster.writes();
+    runner.drive(&deployment.id).await.unwrap();
+    let state = store.deployment(&deployment.id).await.unwrap().unwrap().state;
+    assert_eq!(state.reason(), Some("ConfigMap new: conflict with kubectl"));
+    assert_eq!(scene.cluster.writes(), writes, "the dry run found it");
+}

@@ -1,0 +1,37 @@
+//! One builder per store: a lock on a file beside it, which ends with its process.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::Path;
+
+use super::StoreError;
+
+/// The lock; dropping it releases it.
+#[derive(Debug)]
+pub struct Leadership {
+    _file: File,
+}
+
+// === impl Leadership ===
+
+impl Leadership {
+    /// Takes the lock of the store at `database`.
+    ///
+    /// # Errors
+    /// Another process has it, or the file cannot be created.
+    pub fn take(database: &Path) -> Result<Self, StoreError> {
+        let mut path = database.as_os_str().to_owned();
+        path.push(".lock");
+        let failed = |error| StoreError::File(path.to_string_lossy().into_owned(), error);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::InUse),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::suite::{self, by, release};
+
+async fn open(folder: &TempDir) -> SqliteStore {
+    SqliteStore::open(&folder.path().join("releases.db")).await.expect("the store opens")
+}
+
+#[tokio::test]
+async fn the_suite_of_all_stores() {
+    let folder = tempfile::tempdir().unwrap();
+    let number = Mutex::new(0);
+    suite::run(|| {
+        let mut number = number.lock().unwrap();
+        *number += 1;
+        let path: PathBuf = folder.path().join(format!("{number}.db"));
+        async move { std::sync::Arc::new(SqliteStore::open(&path).await.unwrap()) as _ }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_recorded_is_there_after_reopening_with_a_later_epoch() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    assert_eq!(store.epoch(), 1);
+    let created = store.create_release(release("web", by(1, ""), &[])).await.unwrap();
+    drop(store);
+    let store = open(&folder).await;
+    assert_eq!(store.epoch(), 2);
+    assert_eq!(store.release(&created.id).await.unwrap().unwrap().summary, created);
+}
+
+#[tokio::test]
+async fn a_second_builder_is_refused_until_the_first_has_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    let second = SqliteStore::open(&folder.path().join("releases.db")).await;
+    assert!(matches!(second, Err(StoreError::InUse)));
+    drop(store);
+    open(&folder).await;
+}
+
+#[tokio::test]
+async fn every_commit_is_synchronized_to_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    let pragma = |name: &'static str| {
+        let writer = store.writer.clone();
+        async move { sqlx::query(name).fetch_one(&writer).await.unwrap() }
+    };
+    assert_eq!(
+        row::get::<String>(&pragma("PRAGMA journal_mode").await, "journal_mode").unwrap(),
+        "wal"
+    );
+    // 2 is FULL (<https://sqlite.org/pragma.html#pragma_synchronous>).
+    assert_eq!(row::get::<i64>(&pragma("PRAGMA synchronous").await, "synchronous").unwrap(), 2);
+}
+
+#[tokio::test]
+async fn the_audit_log_cannot_be_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    store.create_release(release("web", by(1, ""), &[])).await.unwrap();
+    for statement in ["DELETE FROM audit", "UPDATE audit SET actor = 'another'"] {
+        let error = sqlx::query(statement).execute(&store.writer).await.unwrap_err();
+        assert!(error.to_string().contains("append only"), "{error}");
+    }
+    assert_eq!(store.audit(None, 9).await.unwrap()[0].actor, "ci");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_the_change_and_leaves_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    store.create_release(release("web", by(1, ""), &[])).await.unwrap();
+    let pages: i64 =
+        sqlx::query_scalar("PRAGMA page_count").fetch_one(&store.writer).await.unwrap();
+    let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+    sqlx::query(limit).execute(&store.writer).await.unwrap();
+    let mut recorded = 1;
+    let error = loop {
+        let names: Vec<String> =
+            (0..50).map(|name| format!("{0}.{0}.{0}-{name}", "x".repeat(60))).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        match store.create_release(release("web", by(2, ""), &names)).await {
+            Ok(_) => recorded += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, StoreError::Full), "{error}");
+    assert_eq!(store.releases(None, None, 50).await.unwrap().len(), recorded);
+    assert_eq!(store.audit(None, 50).await.unwrap().len(), recorded);
+}
+
+#[tokio::test]
+async fn a_hundred_releases_at_once_are_all_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = std::sync::Arc::new(open(&folder).await);
+    let mut tasks = tokio::task::JoinSet::new();
+    for at in 0..100 {
+        let store = std::sync::Arc::clone(&store);
+        tasks.spawn(async move { store.create_release(release("web", by(at, ""), &[])).await });
+    }
+    let created = tasks.join_all().await;
+    let mut numbers: Vec<u32> =
+        created.into_iter().map(|created| created.unwrap().id.number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=100).collect::<Vec<_>>());
+}
