@@ -1,9 +1,15 @@
 //! The command line of `portcullis`: one module per subcommand.
 
+mod audit;
+mod builder;
+mod builder_api;
 mod certs;
 mod check;
 mod completion;
 mod demo;
+mod deploy;
+mod deployment;
+mod env;
 mod explain;
 mod gateway;
 mod gateway_access;
@@ -11,7 +17,11 @@ mod key;
 mod log;
 mod login;
 mod output;
+mod pin;
 mod problems;
+mod promote;
+mod release;
+mod rollback;
 mod routes;
 mod sessions;
 mod table;
@@ -44,6 +54,15 @@ enum Command {
     Sessions(sessions::Sessions),
     Login(login::Login),
     Token(token::Token),
+    Builder(builder::Builder),
+    Release(release::Release),
+    Deploy(deploy::Deploy),
+    Promote(promote::Promote),
+    Rollback(rollback::Rollback),
+    Pin(pin::Pin),
+    Unpin(pin::Unpin),
+    Env(env::Env),
+    Audit(audit::Audit),
     Completion(completion::Completion),
 }
 
@@ -60,6 +79,15 @@ pub(crate) fn run() -> ExitCode {
         Command::Sessions(command) => command.run(),
         Command::Login(command) => command.run(),
         Command::Token(command) => command.run(),
+        Command::Builder(command) => command.run(),
+        Command::Release(command) => command.run(),
+        Command::Deploy(command) => command.run(),
+        Command::Promote(command) => command.run(),
+        Command::Rollback(command) => command.run(),
+        Command::Pin(command) => command.run(),
+        Command::Unpin(command) => command.run(),
+        Command::Env(command) => command.run(),
+        Command::Audit(command) => command.run(),
         Command::Completion(command) => command.run(&mut Cli::command()),
     };
     outcome.unwrap_or_else(|failure| {

@@ -266,7 +266,7 @@ fn the_bash_completion_script_works() {
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
         String::from_utf8(output.stdout).expect("text").trim_end().to_owned()
     };
-    assert_eq!(completed("portcullis ro"), "routes");
+    assert_eq!(completed("portcullis rou"), "routes");
     assert_eq!(completed("portcullis ch"), "check");
     assert_eq!(completed("portcullis routes --ad"), "--admin");
     assert_eq!(completed("portcullis routes --output j"), "json");

@@ -42,6 +42,7 @@ mod listeners;
 mod login;
 mod public_paths;
 mod reading;
+mod releases;
 mod response_heads;
 mod routing;
 mod tls;

@@ -1,0 +1,167 @@
+//! The API of a release builder, for the commands that call it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use clap::Args;
+use http::{HeaderValue, Method, header};
+use portcullis_identity::outbound::Client;
+use portcullis_release::api::{DeploymentDetails, Problem};
+use portcullis_release::model::{DeploymentId, Time};
+use portcullis_release::store::Deployment;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::runtime::Builder;
+
+use super::problems::Failure;
+
+/// How often a deployment is looked at by `--wait`.
+const POLLED_EVERY: Duration = Duration::from_millis(500);
+
+/// Selects a builder and the key for it.
+#[derive(Args)]
+pub(super) struct BuilderApi {
+    /// URL of the builder
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8470",
+        env = "PORTCULLIS_SERVER"
+    )]
+    server: String,
+    /// Key for the builder; the environment variable keeps it out of lists of processes
+    #[arg(long, value_name = "KEY", env = "PORTCULLIS_TOKEN", hide_env_values = true)]
+    token: String,
+    /// Authorities of the builder's certificate in PEM, instead of those of the system
+    #[arg(long, value_name = "FILE", env = "PORTCULLIS_AUTHORITIES")]
+    certificate_authorities: Option<PathBuf>,
+}
+
+impl fmt::Debug for BuilderApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BuilderApi").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+// === impl BuilderApi ===
+
+impl BuilderApi {
+    /// Reads a resource.
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.block_on(self.exchange(Method::GET, path, Bytes::new()))
+    }
+
+    /// Sends a value and returns what was created.
+    pub(super) fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        value: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let body = serde_json::to_vec(value).map_err(Failure::new)?;
+        self.block_on(self.exchange(Method::POST, path, body.into()))
+    }
+
+    /// Sends a change that has no result.
+    pub(super) fn change(
+        &self,
+        method: Method,
+        path: &str,
+        value: &impl Serialize,
+    ) -> Result<(), Failure> {
+        let body = serde_json::to_vec(value).map_err(Failure::new)?;
+        self.block_on(async { self.bytes(method, path, body.into()).await.map(drop) })
+    }
+
+    /// Reports each state of a deployment to `report` until it is closed.
+    pub(super) fn wait(
+        &self,
+        id: &DeploymentId,
+        mut report: impl FnMut(&Deployment) -> Result<(), Failure>,
+    ) -> Result<Deployment, Failure> {
+        self.block_on(async {
+            let mut version = None;
+            loop {
+                let path = format!("/api/v1/deployments/{id}");
+                let details: DeploymentDetails =
+                    self.exchange(Method::GET, &path, Bytes::new()).await?;
+                let deployment = details.deployment;
+                if version.replace(deployment.version) != Some(deployment.version) {
+                    report(&deployment)?;
+                }
+                if !deployment.state.is_open() {
+                    return Ok(deployment);
+                }
+                tokio::time::sleep(POLLED_EVERY).await;
+            }
+        })
+    }
+
+    fn block_on<T>(&self, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::new)?;
+        runtime.block_on(call)
+    }
+
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, Failure> {
+        let bytes = self.bytes(method, path, body).await?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Failure::new(format!("failed to parse the response of {}: {error}", self.server))
+        })
+    }
+
+    async fn bytes(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+        let authorities = self.certificate_authorities.as_deref();
+        let client = Client::new(authorities).map_err(Failure::new)?;
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", self.token))
+            .map_err(|_| Failure::new("the key has characters that a header cannot carry"))?;
+        bearer.set_sensitive(true);
+        let headers = vec![
+            (header::AUTHORIZATION, bearer),
+            (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        ];
+        let url = format!("{}{path}", self.server.trim_end_matches('/'));
+        let answer = client.send(method, &url, headers, body).await.map_err(|error| {
+            Failure::with_help(
+                format!("{}: {error}", self.server),
+                "set --server to the URL of the builder",
+            )
+        })?;
+        if answer.status.is_success() {
+            return Ok(answer.body);
+        }
+        Err(match serde_json::from_slice::<Problem>(&answer.body) {
+            Ok(problem) => failure(&problem),
+            Err(_) => Failure::new(format!("{} returned status {}", self.server, answer.status)),
+        })
+    }
+}
+
+/// A problem with all its parts, one a line.
+fn failure(problem: &Problem) -> Failure {
+    let mut message = problem.detail.clone();
+    for part in &problem.problems {
+        message.push_str(&format!("\n  {part}"));
+    }
+    match problem.status {
+        401 => Failure::with_help(message, "set PORTCULLIS_TOKEN to a key of the builder"),
+        _ => Failure::new(message),
+    }
+}
+
+/// The time since `time`, in its largest unit: `5m`.
+pub(super) fn age(time: Time) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seconds = now.saturating_sub(time.0 / 1000);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}

@@ -1,0 +1,223 @@
+//! The release builder: the built binary, a real registry with TLS and basic authentication, curl
+//! and the command line. On the test node also a real Kubernetes.
+
+mod builder;
+mod node;
+mod registry;
+
+use serde_json::{Value, json};
+
+use self::builder::Builder;
+use self::registry::Registry;
+
+/// Manifests of a service in YAML, with the placeholder as kubernaut's users write it.
+fn manifests(service: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {service}}}\nspec:\n  selector: {{app: \
+         {service}}}\n  ports: [{{port: 80, targetPort: 8080}}]\n---\napiVersion: apps/v1\nkind: \
+         Deployment\nmetadata: {{name: {service}}}\nspec:\n  selector: {{matchLabels: {{app: \
+         {service}}}}}\n  template:\n    metadata: {{labels: {{app: {service}}}}}\n    spec:\n      \
+         containers:\n      - name: {service}\n        image: {{{{image}}}}\n"
+    )
+}
+
+#[tokio::test]
+async fn a_release_has_the_verified_digest_of_its_tag() {
+    let registry = Registry::start().await;
+    let digest = registry.push("web", "1").await;
+    let builder = Builder::start(&registry, None).await;
+    let image = registry.image("web", "1");
+    let yaml = json!({ "template": manifests("web"), "image": image });
+    let created = builder.post("ci", "/api/releases", &yaml).await;
+    assert_eq!(created.status, 201, "{}", created.text());
+    let by_digest = format!("{}/web@{digest}", registry.host());
+    assert_eq!(
+        (&created.json()["id"], &created.json()["image"]),
+        (&json!("web.1"), &json!(by_digest))
+    );
+    // The tag moves on, and the release does not.
+    let later = registry.push("web", "1").await;
+    assert_ne!(later, digest);
+    let object = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web" },
+        "spec": { "image": "{{image}}" },
+    });
+    let request = json!({ "service": "web", "template": [object], "image": image });
+    let second = builder.post("ci", "/api/v1/releases", &request).await.json();
+    assert_eq!(second["image"], format!("{}/web@{later}", registry.host()));
+    let shown = builder.get("ci", "/api/v1/releases/web.1").await.json();
+    assert_eq!(shown["image"], by_digest);
+    assert_eq!(shown["template"][1]["kind"], "Deployment");
+    let pinned = format!("{}/web@{digest}", registry.host());
+    let request = json!({ "service": "web", "template": [object], "image": pinned });
+    assert_eq!(builder.post("ci", "/api/v1/releases", &request).await.json()["image"], by_digest);
+}
+
+#[tokio::test]
+async fn bad_requests_are_refused_with_every_problem_and_make_no_release() {
+    let registry = Registry::start().await;
+    let digest = registry.push("web", "1").await;
+    let builder = Builder::start(&registry, None).await;
+    let image = registry.image("web", "1");
+    let post = |body: Value| {
+        let builder = &builder;
+        async move {
+            let answer = builder.post("ci", "/api/v1/releases", &body).await;
+            (answer.status, answer.json())
+        }
+    };
+    let template =
+        json!([{ "kind": "Namespace", "apiVersion": "v1", "metadata": { "name": "web" } }]);
+    let (status, problem) =
+        post(json!({ "service": "web", "image": image, "template": template })).await;
+    assert_eq!(status, 422);
+    assert_eq!(problem["problems"][0]["pointer"], "/template/0/kind");
+    assert_eq!(problem["problems"][1]["message"], "the placeholder `{{image}}` is missing");
+    let (status, problem) = post(json!({ "image": image, "template": "a: b\nc: ]\n" })).await;
+    assert_eq!((status, &problem["problems"][0]["line"]), (422, &json!(2)));
+    let elsewhere = digest.replace(|digit: char| digit.is_ascii_digit(), "0");
+    for (image, expected) in [
+        (registry.image("web", "2"), 422),
+        (format!("{}/web@{elsewhere}", registry.host()), 422),
+        ("127.0.0.1:1/web:1".to_owned(), 422),
+        ("docker.io/library/web:1".to_owned(), 422),
+        ("\u{0}".to_owned(), 422),
+    ] {
+        let (status, problem) = post(json!({ "image": image, "template": manifests("web") })).await;
+        assert_eq!(status, expected, "{image}: {problem}");
+    }
+    let (status, _) = post(json!({ "unknown": 1, "image": image, "template": "" })).await;
+    assert_eq!(status, 422);
+    let large = json!({ "image": image, "template": "x".repeat(10 << 20) });
+    assert_eq!(post(large).await.0, 413);
+    let (open, close) = ("[".repeat(100_000), "]".repeat(100_000));
+    let deep = format!("{{\"image\": \"{image}\", \"template\": {open}{close}}}");
+    let raw = builder.raw("ci", "/api/v1/releases", &deep).await;
+    assert_eq!(raw.status, 400, "{}", raw.text());
+    let keys: serde_json::Map<String, Value> =
+        (0..10_000).map(|key| (format!("key-{key}"), json!("x"))).collect();
+    let many = json!({ "service": "web", "image": image, "template": keys });
+    assert_eq!(post(many).await.0, 422);
+    assert_eq!(builder.get("ci", "/api/v1/releases").await.json()["items"], json!([]));
+}
+
+#[tokio::test]
+async fn what_a_caller_may_not_read_does_not_exist() {
+    let registry = Registry::start().await;
+    registry.push("web", "1").await;
+    let builder = Builder::start(&registry, None).await;
+    let request = json!({ "template": manifests("web"), "image": registry.image("web", "1") });
+    builder.post("ci", "/api/v1/releases", &request).await;
+    let deploy = json!({ "release": "web.1", "environment": "staging" });
+    assert_eq!(builder.post("ci", "/api/v1/deployments", &deploy).await.status, 202);
+
+    // The stranger has a grant for another service only.
+    let unknown = builder.get("stranger", "/api/v1/releases/none.1").await;
+    assert_eq!(unknown.status, 404);
+    for path in ["/api/v1/releases/web.1", "/api/v1/deployments/web.staging.1", "/api/v1/none"] {
+        let answer = builder.get("stranger", path).await;
+        assert_eq!((answer.status, answer.text()), (404, unknown.text()), "{path}");
+    }
+    for path in [
+        "/api/v1/releases",
+        "/api/v1/releases?service=web",
+        "/api/v1/deployments?service=web&environment=staging",
+        "/api/v1/environments",
+    ] {
+        let answer = builder.get("stranger", path).await.json();
+        assert_eq!(answer, json!({ "items": [] }), "{path}");
+    }
+    assert_eq!(builder.post("stranger", "/api/v1/deployments", &deploy).await.status, 404);
+    assert_eq!(builder.post("stranger", "/api/v1/releases", &request).await.status, 403);
+    // A reader sees, and may not change.
+    assert_eq!(builder.get("reader", "/api/v1/releases/web.1").await.status, 200);
+    assert_eq!(builder.post("reader", "/api/v1/deployments", &deploy).await.status, 403);
+    let frozen = json!({ "frozen": true });
+    assert_eq!(builder.put("ci", "/api/v1/environments/staging", &frozen).await.status, 403);
+    assert_eq!(builder.get("ci", "/api/v1/audit").await.status, 403);
+    for path in ["/api/v1/releases", "/api/v1/openapi.json", "/api/v1/audit"] {
+        let answer = builder.get("nobody", path).await;
+        assert_eq!((answer.status, answer.header("www-authenticate")), (401, Some("Bearer")));
+    }
+    let description = builder.get("reader", "/api/v1/openapi.json").await.json();
+    assert!(description["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")));
+    assert!(description["paths"]["/api/v1/rollbacks"]["post"].is_object());
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill_and_waits_for_the_cluster() {
+    let registry = Registry::start().await;
+    registry.push("web", "1").await;
+    let mut builder = Builder::start(&registry, None).await;
+    let request = json!({ "template": manifests("web"), "image": registry.image("web", "1") });
+    let created = builder.post("ci", "/api/v1/releases", &request).await.json();
+    let deploy = json!({ "release": "web.1", "environment": "staging", "reason": "first" });
+    let deployment = builder.post("ci", "/api/v1/deployments", &deploy).await.json();
+    assert_eq!(
+        (&deployment["id"], &deployment["state"]),
+        (&json!("web.staging.1"), &json!("recorded"))
+    );
+    for _ in 0..3 {
+        builder.kill_and_restart().await;
+    }
+    let listed = builder.get("ci", "/api/v1/releases").await.json();
+    assert_eq!(listed["items"], json!([created]));
+    let shown = builder.get("ci", "/api/v1/deployments/web.staging.1").await.json();
+    assert_eq!(
+        (&shown["state"], &shown["steps"][0]["state"]),
+        (&json!("recorded"), &json!("recorded"))
+    );
+    let audit = builder.get("admin", "/api/v1/audit").await.json();
+    let actions: Vec<&str> =
+        audit["items"].as_array().unwrap().iter().filter_map(|e| e["action"].as_str()).collect();
+    assert_eq!(actions, ["deployment.deploy", "release.create"]);
+}
+
+#[tokio::test]
+async fn the_command_line_creates_lists_and_freezes() {
+    let registry = Registry::start().await;
+    let digest = registry.push("web", "1").await;
+    let builder = Builder::start(&registry, None).await;
+    let image = registry.image("web", "1");
+    std::fs::write(builder.folder().join("web.yaml"), manifests("web")).unwrap();
+    let run = async |caller: &str, arguments: &[&str]| builder.cli(caller, arguments).await;
+    let create = ["release", "create", "--manifest", "web.yaml", "--image", &image];
+    assert_eq!(run("ci", &create).await, Ok("web.1\n".to_owned()));
+    let listed = run("reader", &["release", "list", "web"]).await.unwrap();
+    assert!(listed.starts_with("RELEASE  IMAGE"), "{listed}");
+    assert!(listed.contains(&digest), "{listed}");
+    let deployed = run("ci", &["deploy", "web.1", "--to", "staging"]).await;
+    assert_eq!(deployed, Ok("web.staging.1: web.1\n".to_owned()));
+    run("admin", &["env", "freeze", "staging", "--reason", "audit"]).await.unwrap();
+    let refused = run("ci", &["deploy", "web.1", "--to", "staging"]).await.unwrap_err();
+    assert!(refused.contains("the environment is frozen"), "{refused}");
+    let environments = run("ci", &["env", "list"]).await.unwrap();
+    assert!(environments.contains("staging      frozen  web"), "{environments}");
+    run("admin", &["env", "thaw", "staging"]).await.unwrap();
+    let refused = run("ci", &["promote", "web", "--from", "staging", "--to", "dev"]).await;
+    assert!(refused.unwrap_err().contains("no release of web runs in staging"));
+    let refused = run("ci", &["rollback", "web", "--in", "staging"]).await.unwrap_err();
+    assert!(refused.contains("no earlier release has been ready"), "{refused}");
+    let audit = run("admin", &["audit", "list"]).await.unwrap();
+    assert!(audit.contains("environment.freeze"), "{audit}");
+    let refused = run("nobody", &["release", "list"]).await.unwrap_err();
+    assert!(refused.contains("no valid key"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_registry_that_is_away_or_rejects_the_builder_makes_no_release() {
+    let mut registry = Registry::start().await;
+    registry.push("web", "1").await;
+    let builder = Builder::start(&registry, None).await;
+    let request = json!({ "template": manifests("web"), "image": registry.image("web", "1") });
+    builder.write_credentials("another");
+    let rejected = builder.post("ci", "/api/v1/releases", &request).await;
+    assert_eq!(rejected.status, 503, "{}", rejected.text());
+    assert!(!rejected.text().contains("another"), "{}", rejected.text());
+    builder.write_credentials(registry::PASSWORD);
+    assert_eq!(builder.post("ci", "/api/v1/releases", &request).await.status, 201);
+    registry.stop().await;
+    assert_eq!(builder.post("ci", "/api/v1/releases", &request).await.status, 503);
+    let listed = builder.get("ci", "/api/v1/releases").await.json();
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(1));
+}

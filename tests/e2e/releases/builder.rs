@@ -1,0 +1,195 @@
+//! The running builder, and calls of its API.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use portcullis_config::client_key::{Key, write_hash};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use super::registry::{self, Registry};
+use crate::harness::{Answer, Authority, Curl, eventually, soon};
+
+/// The callers, each with a number from which its key is made.
+const CALLERS: [(&str, u8); 5] =
+    [("ci", 1), ("reader", 2), ("stranger", 3), ("admin", 4), ("nobody", 5)];
+
+/// A running builder over TLS. Killed on drop.
+pub(super) struct Builder {
+    child: Child,
+    folder: TempDir,
+    host: String,
+    url: String,
+}
+
+// === impl Builder ===
+
+impl Builder {
+    /// Starts a builder for images of `registry`, and for the cluster of a kubeconfig; without one,
+    /// for a cluster that is away.
+    pub(super) async fn start(registry: &Registry, kubeconfig: Option<&Path>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let authority = Authority::new("Builder tests").expect("an authority");
+        let hours = Duration::from_secs(2 * 3600);
+        let issued = authority.issue(&["127.0.0.1"], hours).expect("a certificate");
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("ca.pem"), authority.certificate()).expect("the authority");
+        fs::write(path("tls.crt"), issued.certificate).expect("the certificate");
+        fs::write(path("tls.key"), issued.key).expect("the key");
+        fs::write(path("away.json"), away().to_string()).expect("a kubeconfig");
+        let grant = |scope: &str, service: &str, environment: &str| json!({ "scope": scope, "services": [service], "environments": [environment] });
+        let caller = |(name, number): (&str, u8)| {
+            let grants = match name {
+                "ci" => json!([grant("deploy", "web", "*")]),
+                "reader" => json!([grant("read", "web", "*")]),
+                "stranger" => json!([grant("admin", "shop", "*")]),
+                _ => json!([grant("admin", "*", "*")]),
+            };
+            let hash = write_hash(&key(number).hash());
+            json!({ "name": name, "keys": [{ "hash": hash }], "grants": grants })
+        };
+        let callers: Vec<Value> =
+            CALLERS.into_iter().filter(|(name, _)| *name != "nobody").map(caller).collect();
+        let kubeconfig = kubeconfig.map_or_else(|| PathBuf::from("away.json"), Path::to_owned);
+        let settings = json!({
+            "address": "127.0.0.1:0",
+            "tls": { "certificate": "tls.crt", "key": "tls.key" },
+            "store": "releases.db",
+            "kubernetes": { "kubeconfig": kubeconfig },
+            "registries": [{
+                "host": registry.host(),
+                "credentials": "registry.json",
+                "certificateAuthorities": registry.authority(),
+            }],
+            "callers": callers,
+        });
+        fs::write(path("builder.yaml"), settings.to_string()).expect("the configuration");
+        let host = registry.host();
+        write_credentials(folder.path(), &host, registry::PASSWORD);
+        let (child, url) = run(folder.path()).await;
+        Self { child, folder, host, url }
+    }
+
+    /// Its folder, in which commands run.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Replaces the password that it presents to the registry.
+    pub(super) fn write_credentials(&self, password: &str) {
+        write_credentials(self.folder.path(), &self.host, password);
+    }
+
+    /// Kills it by SIGKILL, and starts another one with the same store.
+    pub(super) async fn kill_and_restart(&mut self) {
+        soon("the builder ends", self.child.kill()).await.expect("it is killed");
+        fs::remove_file(self.folder.path().join("ready.json")).expect("the ready file");
+        (self.child, self.url) = run(self.folder.path()).await;
+    }
+
+    fn call(&self, caller: &str, path: &str) -> Curl {
+        Curl::new(&format!("{}{path}", self.url))
+            .args(["--cacert", &self.folder.path().join("ca.pem").to_string_lossy()])
+            .header(&format!("Authorization: Bearer {}", token(caller)))
+    }
+
+    pub(super) async fn get(&self, caller: &str, path: &str) -> Answer {
+        self.call(caller, path).run().await
+    }
+
+    pub(super) async fn post(&self, caller: &str, path: &str, body: &Value) -> Answer {
+        self.raw(caller, path, &body.to_string()).await
+    }
+
+    pub(super) async fn put(&self, caller: &str, path: &str, body: &Value) -> Answer {
+        self.send("PUT", caller, path, &body.to_string()).await
+    }
+
+    /// Posts a body that need not be valid.
+    pub(super) async fn raw(&self, caller: &str, path: &str, body: &str) -> Answer {
+        self.send("POST", caller, path, body).await
+    }
+
+    async fn send(&self, method: &str, caller: &str, path: &str, body: &str) -> Answer {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), body).expect("the body");
+        self.call(caller, path)
+            .args(["-X", method, "--data-binary", &format!("@{}", file.path().display())])
+            .header("Content-Type: application/json")
+            .run()
+            .await
+    }
+
+    /// Runs a command; returns its standard output, or its error output if it fails.
+    pub(super) async fn cli(&self, caller: &str, arguments: &[&str]) -> Result<String, String> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env("PORTCULLIS_SERVER", &self.url)
+            .env("PORTCULLIS_TOKEN", token(caller))
+            .env("PORTCULLIS_AUTHORITIES", "ca.pem")
+            .env("NO_COLOR", "1")
+            .env("COLUMNS", "200")
+            .kill_on_drop(true);
+        let output = soon("the command ends", command.output()).await.expect("it runs");
+        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            // A failed deployment is reported on standard output. The lines of a failure are wrapped.
+            let message = text(&output.stdout) + &text(&output.stderr).replace('│', "");
+            Err(message.split_whitespace().collect::<Vec<_>>().join(" "))
+        }
+    }
+}
+
+async fn run(folder: &Path) -> (Child, String) {
+    let ready = folder.join("ready.json");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(["builder", "--log-format", "json", "--config"])
+        .arg(folder.join("builder.yaml"))
+        .arg("--ready-file")
+        .arg(&ready)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the builder starts");
+    tokio::select! {
+        () = eventually("the builder is ready", || async { ready.exists() }) => {}
+        status = child.wait() => panic!("the builder ended at once: {status:?}"),
+    }
+    let text = fs::read(&ready).expect("the ready file can be read");
+    let ready: Value = serde_json::from_slice(&text).expect("it names the address");
+    (child, format!("https://{}", ready["api"].as_str().expect("an address")))
+}
+
+fn key(number: u8) -> Key {
+    Key::new(&[number; 32])
+}
+
+fn token(caller: &str) -> String {
+    let (_, number) = CALLERS.into_iter().find(|(name, _)| *name == caller).expect("a caller");
+    key(number).expose().to_owned()
+}
+
+fn write_credentials(folder: &Path, host: &str, password: &str) {
+    let auth = STANDARD.encode(format!("ci:{password}"));
+    let config = json!({ "auths": { host: { "auth": auth } } });
+    fs::write(folder.join("registry.json"), config.to_string()).expect("the credentials");
+}
+
+/// A kubeconfig of a cluster that refuses connections: nothing listens on port 1.
+fn away() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "away",
+        "clusters": [{ "name": "away", "cluster": { "server": "http://127.0.0.1:1" } }],
+        "contexts": [{ "name": "away", "context": { "cluster": "away", "user": "away" } }],
+        "users": [{ "name": "away", "user": {} }],
+    })
+}

@@ -1,0 +1,145 @@
+//! The registry `docker-registry`, with TLS and basic authentication.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::harness::{Authority, Curl, soon};
+
+/// The password of the only user, `ci`.
+pub(super) const PASSWORD: &str = "registry-secret";
+/// Its bcrypt hash, as in a file of htpasswd.
+const HASHED: &str = "$2b$05$abcdefghijklmnopqrstuubNCCgMNqYiQA5BMGxm7McAPft53drSm";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// A running registry. Killed on drop.
+pub(super) struct Registry {
+    child: Child,
+    folder: TempDir,
+    address: SocketAddr,
+}
+
+// === impl Registry ===
+
+impl Registry {
+    pub(super) async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let authority = Authority::new("Registry tests").expect("an authority");
+        let hour = Duration::from_secs(2 * 3600);
+        let issued = authority.issue(&["127.0.0.1"], hour).expect("a certificate");
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("ca.pem"), authority.certificate()).expect("the authority");
+        fs::write(path("tls.crt"), issued.certificate).expect("the certificate");
+        fs::write(path("tls.key"), issued.key).expect("the key");
+        fs::write(path("htpasswd"), format!("ci:{HASHED}\n")).expect("the password's hash");
+        let configuration = json!({
+            "version": 0.1,
+            "log": { "level": "info" },
+            "storage": { "filesystem": { "rootdirectory": path("data") } },
+            "http": {
+                "addr": "127.0.0.1:0",
+                "tls": { "certificate": path("tls.crt"), "key": path("tls.key") },
+            },
+            "auth": { "htpasswd": { "realm": "tests", "path": path("htpasswd") } },
+        });
+        fs::write(path("config.json"), configuration.to_string()).expect("the configuration");
+        let mut child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(path("config.json"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("docker-registry is installed");
+        let mut lines = BufReader::new(child.stderr.take().expect("its log")).lines();
+        let address = soon("the registry listens", async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if let Some((_, rest)) = line.split_once("listening on ") {
+                    let end = rest.find([',', '"']).unwrap_or(rest.len());
+                    return rest[..end].parse().expect("an address");
+                }
+            }
+            panic!("the registry ended at once");
+        })
+        .await;
+        // Its log must not block it.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Self { child, folder, address }
+    }
+
+    /// Its host, as in the names of images.
+    pub(super) fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// The name of an image.
+    pub(super) fn image(&self, name: &str, tag: &str) -> String {
+        format!("{}/{name}:{tag}", self.address)
+    }
+
+    /// The file of the authority of its certificate.
+    pub(super) fn authority(&self) -> std::path::PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// Pushes an image that differs from all others, and returns its digest.
+    pub(super) async fn push(&self, name: &str, tag: &str) -> String {
+        let file = self.folder.path().join("blob");
+        let mut random = [0; 16];
+        aws_lc_rs::rand::fill(&mut random).expect("randomness");
+        let config =
+            json!({ "architecture": "amd64", "os": "linux", "author": format!("{random:?}"),
+            "rootfs": { "type": "layers", "diff_ids": [] } })
+            .to_string();
+        let blob = sha256(config.as_bytes());
+        let start = self.call(&format!("/v2/{name}/blobs/uploads/")).args(["-X", "POST"]);
+        let location = start.run().await.header("location").expect("an upload").to_owned();
+        let join = if location.contains('?') { '&' } else { '?' };
+        fs::write(&file, &config).expect("the blob");
+        let data = format!("@{}", file.display());
+        let put = Curl::new(&format!("{location}{join}digest={blob}"))
+            .args(["--cacert", &self.authority().to_string_lossy()])
+            .args(["--user", &format!("ci:{PASSWORD}"), "-X", "PUT", "--data-binary", &data])
+            .header("Content-Type: application/octet-stream");
+        assert_eq!(put.run().await.status, 201);
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
+            "config": {
+                "mediaType": "application/vnd.oci.image.config.v1+json",
+                "digest": blob, "size": config.len(),
+            },
+        })
+        .to_string();
+        fs::write(&file, &manifest).expect("the manifest");
+        let put = self
+            .call(&format!("/v2/{name}/manifests/{tag}"))
+            .args(["-X", "PUT", "--data-binary", &data])
+            .header(&format!("Content-Type: {MANIFEST}"));
+        let answer = put.run().await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        sha256(manifest.as_bytes())
+    }
+
+    fn call(&self, path: &str) -> Curl {
+        Curl::new(&format!("https://{}{path}", self.address))
+            .args(["--cacert", &self.authority().to_string_lossy()])
+            .args(["--user", &format!("ci:{PASSWORD}")])
+    }
+
+    /// Stops it.
+    pub(super) async fn stop(&mut self) {
+        self.child.kill().await.expect("it ends");
+    }
+}
+
+fn sha256(octets: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(digest(&SHA256, octets)))
+}
