@@ -13,8 +13,10 @@ const PERIOD: Seconds = 3600;
 /// How long the failure of a name is kept after its next retry, so that a name that is removed and
 /// added again continues its back-off.
 const KEPT: Seconds = 24 * 3600;
-/// The most names whose failures are kept.
-const MAX_NAMES: usize = 10_000;
+/// The most names whose failures are kept: the state is one Secret of at most 1 MiB.
+const MAX_NAMES: usize = 1_000;
+/// The longest error that is kept of a name, in bytes, for the same reason.
+const MAX_ERROR: usize = 100;
 
 /// The failed orders of each Namespace, by time, the oldest first.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +80,9 @@ impl FailedNames {
     /// Records the failure of a name.
     pub(crate) fn record(&mut self, name: &str, failure: &Failure, now: Seconds) {
         self.0.retain(|_, failure| failure.until.saturating_add(KEPT) > now);
-        self.0.insert(name.to_owned(), failure.clone());
+        let mut failure = failure.clone();
+        failure.error.truncate(failure.error.floor_char_boundary(MAX_ERROR));
+        self.0.insert(name.to_owned(), failure);
         while self.0.len() > MAX_NAMES {
             let first = self.0.iter().min_by_key(|(_, failure)| failure.until);
             let Some(name) = first.map(|(name, _)| name.clone()) else { return };

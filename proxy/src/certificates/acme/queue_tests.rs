@@ -173,7 +173,7 @@ fn a_tenant_with_many_names_that_hang_delays_nobody_and_spends_a_bounded_number_
 
 #[test]
 fn many_tenants_with_names_that_hang_delay_others_for_minutes_at_most() {
-    let good: Vec<(Seconds, bool)> = (0..30).map(|number| (number * 300, true)).collect();
+    let good: Vec<(Seconds, bool)> = (0..20).map(|number| (number * 300, true)).collect();
     let (waits, failures) = simulate(20, 20, &good);
     let longest = waits.iter().max().copied().unwrap_or_default();
     assert!(longest <= 3_600, "a renewal has weeks: {longest} s of {waits:?}");
