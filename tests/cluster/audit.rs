@@ -22,8 +22,7 @@ type Permission = String;
 #[ignore = "needs the node that tests/cluster/test starts"]
 fn the_gateway_is_refused_nothing_and_may_do_nothing_that_it_does_not_do() {
     in_cluster(Company::Unwelcome, async |cluster| {
-        // The same kind of problem on one object again and again: an Event is written, and then
-        // counted up.
+        // A new problem again and again, each of which is an Event.
         let environment = Environment::open(cluster, "garbage");
         let service = |value: &str| {
             let namespace = &environment.name;

@@ -3,13 +3,15 @@
 //!
 //! They are best effort: bounded in number and rate, and never retried.
 
+mod object;
+
 use std::fmt::Debug;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::core::v1::{Namespace, ObjectReference, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::ListParams;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -27,21 +29,16 @@ const BURST: u32 = 20;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Timeout for writing one Event.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest note that the API server accepts, in bytes.
-const MAX_NOTE: usize = 1024;
 /// The `reportingController` of the Events.
-const CONTROLLER: &str = prefixed!("gateway");
+pub(super) const CONTROLLER: &str = prefixed!("gateway");
 
 /// Writes notices as Events until the channel is closed.
 pub async fn write(client: Client, notices: &mut mpsc::Receiver<Notice>) {
-    // The pod's name distinguishes the Events of replicas.
-    let reporter =
-        Reporter { controller: CONTROLLER.to_owned(), instance: std::env::var("HOSTNAME").ok() };
-    let recorder = Recorder::new(client.clone(), reporter);
+    let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| CONTROLLER.to_owned());
     let mut rate = Rate::new(Instant::now());
     while let Some(notice) = notices.recv().await {
         sleep_until(rate.next(Instant::now())).await;
-        match timeout(TIMEOUT, write_one(&client, &recorder, &notice)).await {
+        match timeout(TIMEOUT, write_one(&client, &instance, &notice)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::debug!(origin = %notice.origin, %error, "failed to write the Event")
@@ -51,26 +48,16 @@ pub async fn write(client: Client, notices: &mut mpsc::Receiver<Notice>) {
     }
 }
 
-async fn write_one(
-    client: &Client,
-    recorder: &Recorder,
-    notice: &Notice,
-) -> Result<(), kube::Error> {
+async fn write_one(client: &Client, instance: &str, notice: &Notice) -> Result<(), kube::Error> {
     let Some(regarding) = regarding(client, &notice.origin).await? else { return Ok(()) };
-    let event = Event {
-        type_: if notice.warns { EventType::Warning } else { EventType::Normal },
-        reason: notice.reason.to_owned(),
-        note: Some(note(notice)),
-        action: notice.action.to_owned(),
-        secondary: None,
-    };
-    recorder.publish(&event, &regarding).await
-}
-
-fn note(notice: &Notice) -> String {
-    let mut note = notice.note.clone();
-    note.truncate(note.floor_char_boundary(MAX_NOTE));
-    note
+    let event = object::event(notice, regarding, instance, SystemTime::now());
+    let namespace = event.metadata.namespace.clone().unwrap_or_default();
+    let events = Api::<Event>::namespaced(client.clone(), &namespace);
+    match events.create(&PostParams::default(), &event).await {
+        // Another replica has written it, or this one has within the hour that Events are kept.
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        written => written.map(drop),
+    }
 }
 
 /// The current object that a notice is about; `None` where it was deleted, or where its kind has no
@@ -161,17 +148,5 @@ mod tests {
         let later = start + Duration::from_secs(3600);
         let burst = (0..=BURST).filter(|_| rate.next(later) == later).count();
         assert_eq!(burst, 20);
-    }
-
-    #[test]
-    fn a_long_note_is_cut_between_characters() {
-        let notice = Notice {
-            warns: true,
-            reason: "Long",
-            action: "Route",
-            origin: Origin::default(),
-            note: "ä".repeat(600),
-        };
-        assert_eq!(note(&notice).len(), MAX_NOTE);
     }
 }
