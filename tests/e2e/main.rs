@@ -40,6 +40,7 @@ mod key;
 mod limits;
 mod listeners;
 mod login;
+mod manifests;
 mod public_paths;
 mod reading;
 mod releases;

@@ -196,6 +196,7 @@ fn kustomization() -> serde_json::Value {
         "namespace": NAMESPACE,
         "nameSuffix": "-acme",
         "resources": ["../base"],
+        "components": ["../base/components/acme"],
         "images": [{ "name": "portcullis", "newName": "local/portcullis", "newTag": "test" }],
         "configMapGenerator": [{ "name": "portcullis", "behavior": "replace", "files": ["gateway.yaml", "root.pem", "tsig.key"] }],
         "patches": [replace("Service", "/spec/ports", service), replace("Deployment", "/spec/template/spec/containers/0/ports", container)],

@@ -1,5 +1,5 @@
 //! Two replicas that share Secrets and a Lease of a real API server, with no more rights than
-//! `deploy/kubernetes/access.yaml` gives.
+//! `deploy/kubernetes` gives, with the component `acme`.
 //!
 //! They run as processes beside the node, so that each can be inspected; as pods they run in
 //! [`super::pods`].
@@ -30,7 +30,7 @@ async fn the_leader_orders_all_replicas_serve_challenges_and_a_new_leader_contin
     let pebble = Pebble::start(&dns).await;
     let interposer = Interposer::start(&pebble, dns.address(), Fault::None).await;
     let place = tempfile::tempdir().expect("a folder");
-    let kubeconfig = rights(place.path(), &["access.yaml"]).await;
+    let kubeconfig = rights(place.path(), &["access.yaml", "components/acme/access.yaml"]).await;
     let cluster = json!({
         "source": { "kubernetes": { "kubeconfig": kubeconfig } },
         "acme": {
