@@ -8,6 +8,7 @@ pub mod acme;
 mod check;
 pub mod cors;
 pub mod endpoints;
+pub mod environments;
 mod files;
 pub mod hostname;
 mod read;
@@ -16,7 +17,7 @@ pub mod telemetry;
 pub mod tls;
 
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::model::duration;
 
 pub use self::acme::AcmeSettings;
 pub use self::endpoints::EndpointSettings;
+pub use self::environments::EnvironmentSettings;
 pub use self::read::{MAX_FILE_BYTES, MAX_PROBLEMS};
 pub use self::telemetry::{ProbeSettings, TelemetrySettings};
 pub use self::tls::{HstsSettings, TlsPolicy};
@@ -48,6 +50,9 @@ pub struct Settings {
     pub default_environment: Option<String>,
     /// The source of resources.
     pub source: SourceSettings,
+    /// The environments that this gateway serves.
+    #[serde(default)]
+    pub environments: EnvironmentSettings,
     /// The listeners for clients.
     #[serde(default)]
     pub listeners: ListenerSettings,
@@ -169,6 +174,19 @@ pub struct HttpListenerSettings {
     /// The public port of HTTPS, for redirects; it differs from the listener's where ports are
     /// mapped in front of the gateway.
     pub redirect_port: u16,
+    /// Further public ports of HTTP, such as those of nodes, each with that of HTTPS. A request
+    /// whose `Host` has a port that is not listed is redirected to `redirectPort`.
+    pub redirect_ports: Vec<RedirectPorts>,
+}
+
+/// The public ports of clients that share a way to the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RedirectPorts {
+    /// That of HTTP.
+    pub http: NonZeroU16,
+    /// That of HTTPS.
+    pub https: NonZeroU16,
 }
 
 /// How plain HTTP is handled.
@@ -384,6 +402,7 @@ impl Default for HttpListenerSettings {
             address: Some(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], 8080))),
             mode: PlainHttp::Redirect,
             redirect_port: 443,
+            redirect_ports: Vec::new(),
         }
     }
 }

@@ -250,3 +250,19 @@ async fn the_live_table_can_be_read() {
     );
     assert_eq!(gateway.admin_page("/livez").await.status, 200);
 }
+
+#[tokio::test]
+async fn a_redirect_to_https_keeps_clients_of_node_ports_on_these() {
+    let ports = json!([{ "http": 30080, "https": 30443 }]);
+    let http = json!({ "mode": "redirect", "redirectPorts": ports });
+    let settings = json!({ "listeners": { "http": http } });
+    let gateway = Gateway::of(World::empty()).settings(settings).start().await;
+    for host in [WEB, "nothing--nowhere.apps.test"] {
+        for (port, expected) in [(":30080", ":30443"), (":80", ""), (":30081", ""), ("", "")] {
+            let field = format!("Host: {host}{port}");
+            let answer = gateway.curl_plain(host, "/a?b").args(["--header", &field]).run().await;
+            let location = format!("https://{host}{expected}/a?b");
+            assert_eq!(answer.header("location"), Some(&*location), "{port}");
+        }
+    }
+}

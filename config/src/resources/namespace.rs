@@ -1,5 +1,6 @@
 //! Namespaces, each an environment.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1;
@@ -17,6 +18,8 @@ pub struct Namespace {
     pub created: i64,
     /// Its labels with the prefix of Portcullis.
     pub labels: Annotations,
+    /// All of its labels, by which environments are selected.
+    pub all_labels: BTreeMap<String, String>,
     /// Its annotations with the prefix of Portcullis.
     pub annotations: Annotations,
 }
@@ -36,7 +39,8 @@ impl Namespace {
             Metadata::read("Namespace", false, &object.metadata, place)?;
         let labels = Annotations::filter(object.metadata.labels.as_ref());
         let annotations = Annotations::filter(object.metadata.annotations.as_ref());
-        Ok(Self { origin, created, labels, annotations })
+        let all_labels = object.metadata.labels.clone().unwrap_or_default();
+        Ok(Self { origin, created, labels, all_labels, annotations })
     }
 
     /// Its name.

@@ -6,7 +6,9 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use super::{CertificateSettings, Settings, SourceSettings, acme, endpoints, telemetry, tls};
+use super::{
+    CertificateSettings, Settings, SourceSettings, acme, endpoints, environments, telemetry, tls,
+};
 use crate::model::{Hostname, check_label};
 use crate::problem::Problem;
 use crate::settings::hostname::InvalidTemplate;
@@ -33,6 +35,7 @@ pub(super) fn validate(settings: &Settings, report: &mut ErrorSink<'_>) {
     timeouts(settings, report);
     access::validate(settings, report);
     endpoints::validate(settings, report);
+    environments::validate(settings, report);
     acme::check::validate(settings, report);
 }
 

@@ -8,7 +8,7 @@ use super::annotations::{Reader, Reading, check_keys, excerpt, is_about_annotati
 use super::endpoints::{self, endpoint_set};
 use super::{cors, policy, port};
 use crate::model::vocabulary::{ENVIRONMENT, EXPOSE, HOSTNAMES, PUBLIC_NAMES};
-use crate::model::{HostPattern, Hostname, InvalidHostname, OriginSet, check_label};
+use crate::model::{HostPattern, Hostname, InvalidHostname, Origin, OriginSet, check_label};
 use crate::problem::Problem;
 use crate::resources::{Namespace, Resources, Service, ServicePort, Value};
 use crate::settings::Settings;
@@ -83,14 +83,16 @@ pub(super) fn hosts(
             return Default::default();
         }
     };
-    let environments: BTreeMap<&str, Environment> = resources
-        .namespaces()
+    let selector = &settings.environments.selector;
+    let selected =
+        || resources.namespaces().filter(|namespace| selector.selects(&namespace.all_labels));
+    let environments: BTreeMap<&str, Environment> = selected()
         .map(|namespace| {
             let reserved = is_reserved(settings, resources, namespace.name());
             (&**namespace.name(), Environment::read(namespace, reserved, problems))
         })
         .collect();
-    let public = resources.namespaces().map(|namespace| namespace.name());
+    let public = selected().map(|namespace| namespace.name());
     let public = public
         .filter(|name| {
             environments.get(&***name).is_some_and(|environment| environment.public_names)
@@ -108,7 +110,11 @@ pub(super) fn hosts(
     };
     let mut claims: Vec<Claim<'_>> = Vec::new();
     for service in resources.services() {
-        let environment = environments.get(&*service.origin.namespace);
+        let environment = match resources.namespace(&service.origin.namespace) {
+            // Another gateway serves it, and reports its problems.
+            Some(namespace) if !selector.selects(&namespace.all_labels) => continue,
+            _ => environments.get(&*service.origin.namespace),
+        };
         claims.extend(translator.claim(service, environment));
     }
     (resolve_conflicts(claims, problems), public)
@@ -131,10 +137,7 @@ fn resolve_conflicts(mut claims: Vec<Claim<'_>>, problems: &mut Vec<Problem>) ->
         for pattern in hostnames {
             if let Some(owner) = hosts.get(&pattern) {
                 if owner.origin != service.origin {
-                    let message = format!(
-                        "`{pattern}` belongs to Service {}/{}",
-                        owner.origin.namespace, owner.origin.name
-                    );
+                    let message = taken(&pattern, &owner.origin, &service.origin);
                     let mut reader = Reader {
                         origin: &service.origin,
                         annotations: &service.annotations,
@@ -143,7 +146,8 @@ fn resolve_conflicts(mut claims: Vec<Claim<'_>>, problems: &mut Vec<Problem>) ->
                     reader.error(
                         "HostnameTaken",
                         message,
-                        "the oldest Service keeps a hostname: rename this one, or remove that one",
+                        "the oldest Service keeps a hostname: choose another, or ask the gateway's \
+                         operator, who finds its owner with `portcullis routes`",
                     );
                 }
                 continue;
@@ -158,6 +162,16 @@ fn resolve_conflicts(mut claims: Vec<Claim<'_>>, problems: &mut Vec<Problem>) ->
         }
     }
     hosts.into_values().collect()
+}
+
+/// That a hostname has an owner. The problem becomes an Event on the claimant, whose readers may not
+/// know objects of other Namespaces.
+fn taken(pattern: &HostPattern, owner: &Origin, claimant: &Origin) -> String {
+    if owner.namespace == claimant.namespace {
+        format!("`{pattern}` belongs to Service {}/{}", owner.namespace, owner.name)
+    } else {
+        format!("`{pattern}` belongs to an older Service of another Namespace")
+    }
 }
 
 // === impl Environment ===

@@ -45,6 +45,7 @@ fn namespace(name: &str, entries: &[(&str, &str)]) -> Namespace {
         origin: origin("Namespace", "", name),
         created: 0,
         labels,
+        all_labels: BTreeMap::new(),
         annotations: annotations(entries),
     }
 }

@@ -5,22 +5,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, Method};
 use portcullis_config::model::OriginSet;
-use portcullis_config::settings::{PlainHttp, Settings};
+use portcullis_config::settings::{HttpListenerSettings, PlainHttp, RedirectPorts, Settings};
 use portcullis_identity::portal::PortalPaths;
 
 use crate::access::assertion::JWKS_PATH;
 use crate::certificates::acme::challenges::Challenges;
 use crate::filter::cors;
 use crate::local_reply;
-use crate::normalize::{Kind, Request};
+use crate::normalize::{Authority, Kind, Request};
 
 /// Finds what the gateway serves itself.
 pub(crate) struct LocalPaths {
     challenges: Arc<Challenges>,
     /// The origins whose preflights are answered.
     cors_origins: OriginSet,
-    /// The port of HTTPS, if plain HTTP is redirected to it.
-    redirect_port: Option<u16>,
+    /// The ports of HTTPS, if plain HTTP is redirected to them.
+    redirect: Option<HttpsPorts>,
     /// `None` without login.
     portal: Option<PortalPaths>,
     /// Whether the key set of assertions is served.
@@ -44,6 +44,26 @@ pub(crate) enum LocalPath {
     Hidden,
 }
 
+/// The public ports of HTTPS.
+struct HttpsPorts {
+    default: u16,
+    /// For clients of other public ports of HTTP.
+    others: Vec<RedirectPorts>,
+}
+
+// === impl HttpsPorts ===
+
+impl HttpsPorts {
+    fn new(http: &HttpListenerSettings) -> Self {
+        Self { default: http.redirect_port, others: http.redirect_ports.clone() }
+    }
+
+    fn of(&self, authority: &Authority) -> u16 {
+        let same = |ports: &&RedirectPorts| Some(ports.http.get()) == authority.port;
+        self.others.iter().find(same).map_or(self.default, |ports| ports.https.get())
+    }
+}
+
 // === impl LocalPaths ===
 
 impl LocalPaths {
@@ -53,7 +73,7 @@ impl LocalPaths {
         Self {
             challenges,
             cors_origins: settings.cors.origins.iter().cloned().collect(),
-            redirect_port: (http.mode == PlainHttp::Redirect).then_some(http.redirect_port),
+            redirect: (http.mode == PlainHttp::Redirect).then(|| HttpsPorts::new(http)),
             portal: login.map(|login| PortalPaths::new(&settings.zone, login)),
             jwks: settings.access.assertion.enabled,
         }
@@ -66,8 +86,9 @@ impl LocalPaths {
             if let Some(page) = self.challenges.page(path) {
                 return Some(LocalPath::Challenge(page));
             }
-            if let Some(port) = self.redirect_port {
+            if let Some(ports) = &self.redirect {
                 let target = request.target.as_str();
+                let port = ports.of(&request.authority);
                 let location = local_reply::https_location(&request.authority, target, port);
                 return Some(LocalPath::HttpsRedirect(location));
             }

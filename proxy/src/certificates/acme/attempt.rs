@@ -29,7 +29,8 @@ impl Leader<'_> {
         for authority in self.acme.authorities() {
             let directory = &authority.directory;
             if let Some(failure) = self.blocked(authority) {
-                errors.push(format!("{directory}: {}", failure.error));
+                // Not its error, which may name hosts of other Namespaces.
+                errors.push(format!("{directory}: it failed before, and is tried again later"));
                 until = earlier(until, Some(failure.until));
                 continue;
             }
