@@ -129,7 +129,10 @@ impl Certificates {
         }
         if !active.serves_the_same(&previous) {
             for certificate in active.added_since(&previous) {
-                tracing::info!(origin = %certificate.origin, names = ?certificate.names, "serving certificate");
+                let names: Vec<String> =
+                    certificate.names.iter().map(ToString::to_string).collect();
+                let names = names.join(", ");
+                tracing::info!(origin = %certificate.origin, names, "serving certificate");
             }
             self.table.store(Arc::new(Table::new(&active.in_use, Arc::clone(&self.placeholder))));
         }

@@ -71,12 +71,16 @@ fn text(certificates: &[Certificate]) -> String {
     rows.extend(certificates.iter().map(row));
     let mut text = table::format(&rows);
     for certificate in certificates {
+        let names = certificate.names.join(", ");
+        if let Some(problem) = &certificate.problem {
+            text.push_str(&format!("\n{names}: {problem}\n"));
+        }
         if let Some(error) = &certificate.last_error {
-            text.push_str(&format!(
-                "\n{}: failed {} times in a row: {error}\n",
-                certificate.names.join(", "),
-                certificate.failures
-            ));
+            let failed = match certificate.failures {
+                1 => "failed once".to_owned(),
+                failures => format!("failed {failures} times in a row"),
+            };
+            text.push_str(&format!("\n{names}: {failed}: {error}\n"));
         }
     }
     text
@@ -143,10 +147,22 @@ mod tests {
             last_error: Some("no".to_owned()),
             ..certificate("bad")
         };
+        let gone = Certificate {
+            origin: "Secret shop/tls".to_owned(),
+            expires_in_seconds: Some(90),
+            problem: Some("the certificate has been removed".to_owned()),
+            failures: 1,
+            last_error: Some("why".to_owned()),
+            name: String::new(),
+            ..certificate("gone")
+        };
         let expected = "NAMES      EXPIRES IN      NEXT            ISSUER            SOURCE\n\
                         good.test  3 d             renewed in 2 h  https://ca.test/  good\n\
                         bad.test   not issued yet  retried                           bad\n\
-                        \nbad.test: failed 2 times in a row: no\n";
-        assert_eq!(text(&[good, bad]), expected);
+                        gone.test  90 s                                              Secret shop/tls\n\
+                        \nbad.test: failed 2 times in a row: no\n\
+                        \ngone.test: the certificate has been removed\n\
+                        \ngone.test: failed once: why\n";
+        assert_eq!(text(&[good, bad, gone]), expected);
     }
 }

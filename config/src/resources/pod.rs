@@ -190,7 +190,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(status: serde_json::Value) -> Pod {
+    fn pod(status: &serde_json::Value) -> Pod {
         let object = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn a_pod_is_decoded_to_what_verifies_endpoints() {
         let read =
-            pod(json!({"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]}));
+            pod(&json!({"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]}));
         assert_eq!((&*read.uid, read.host_network), ("one", false));
         assert_eq!(
             read.addresses,
@@ -224,10 +224,10 @@ mod tests {
 
     #[test]
     fn a_pod_without_addresses_or_that_has_terminated_verifies_none() {
-        assert_eq!(pod(json!({"phase": "Pending"})).addresses, [] as [IpAddr; 0]);
+        assert_eq!(pod(&json!({"phase": "Pending"})).addresses, [] as [IpAddr; 0]);
         for phase in ["Succeeded", "Failed"] {
             let status = json!({"phase": phase, "podIPs": [{"ip": "10.0.0.1"}]});
-            assert_eq!(pod(status).addresses, [] as [IpAddr; 0]);
+            assert_eq!(pod(&status).addresses, [] as [IpAddr; 0]);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::time::SystemTime;
 
+use portcullis_config::model::Origin;
 use portcullis_config::store::StoreError;
 use portcullis_config::unix_time::seconds;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,9 @@ pub struct Certificate {
     pub failures: u32,
     /// The error of the last failed order.
     pub last_error: Option<String>,
+    /// What is wrong with the certificate that is served, such as that its Secret is gone.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 /// Why a renewal was not requested.
@@ -53,11 +57,17 @@ impl Admin {
     pub(super) fn certificate_list(&self) -> Vec<Certificate> {
         let now = SystemTime::now();
         let in_use = self.certificates.in_use();
+        let problems = self.certificates.problems();
+        let problem = |of: &Origin| {
+            let found = problems.iter().find(|problem| problem.origin == *of);
+            found.map(|problem| problem.message.clone())
+        };
         let served = |checked: &crate::certificates::Checked| Certificate {
             names: checked.names.iter().map(ToString::to_string).collect(),
             origin: origin(&checked.origin),
             not_after: Some(seconds(checked.not_after)),
             expires_in_seconds: Some(checked.remaining(now).as_secs()),
+            problem: problem(&checked.origin),
             ..Certificate::default()
         };
         let mut list = Vec::new();
@@ -117,7 +127,7 @@ impl Admin {
     }
 }
 
-fn stored_origin(acme: &Acme, name: &str) -> Option<portcullis_config::model::Origin> {
+fn stored_origin(acme: &Acme, name: &str) -> Option<Origin> {
     let stored = acme.store().contents().borrow().clone()?;
     stored.certificates.get(name).map(|stored| stored.certificate.origin.clone())
 }

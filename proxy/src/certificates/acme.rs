@@ -144,9 +144,9 @@ impl Acme {
                 problem(
                     "CertificateOrderFailed",
                     format!(
-                        "no certificate was issued for {}, {} times in a row: {}",
+                        "no certificate was issued for {}, {}: {}",
                         names.join(", "),
-                        failure.failures,
+                        failure.times(),
                         failure.error
                     ),
                     "fix what the authority reports; the order is retried automatically, and the \

@@ -22,6 +22,8 @@ const WATCH_SECONDS: u32 = 40;
 const GRACE: Duration = Duration::from_secs(5);
 /// A watch that ends sooner counts as failed: the next one is delayed by the back-off.
 const SHORTEST: Duration = Duration::from_secs(1);
+/// How long an API server may refuse what it allowed before.
+const ROLES_GRACE: Duration = Duration::from_secs(30);
 /// The timeout for a response of the API server.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The page size of lists, if the API server does not stream them.
@@ -43,6 +45,10 @@ pub(super) struct Watch<K> {
     reported: Vec<Problem>,
     /// The missing permission, as a problem for the operator.
     forbidden: Option<Problem>,
+    /// Since when every response is that a permission is missing.
+    forbidden_since: Option<Instant>,
+    /// Whether the API server has ever responded otherwise, or was unavailable.
+    was_different: bool,
 }
 
 /// Which objects of a kind are watched.
@@ -91,6 +97,8 @@ impl<K: Watched> Watch<K> {
             interrupted: false,
             reported: Vec::new(),
             forbidden: None,
+            forbidden_since: None,
+            was_different: false,
         }
     }
 
@@ -103,7 +111,10 @@ impl<K: Watched> Watch<K> {
                 None => self.list().await,
             };
             match result {
-                Ok(()) => self.backoff.reset(),
+                Ok(()) => {
+                    self.backoff.reset();
+                    (self.forbidden_since, self.was_different) = (None, true);
+                }
                 Err(Interrupted::Closed) => return,
                 Err(error) => {
                     let pause = self.interrupted(&error).await;
@@ -244,12 +255,23 @@ impl<K: Watched> Watch<K> {
         } else {
             tracing::debug!(%kind, %error, "the watch is still interrupted");
         }
-        self.forbidden = error
-            .is_forbidden()
+        self.forbidden = self
+            .lacks_permission(error, Instant::now())
             .then(|| forbidden::<K>(&self.selection, self.api.namespace(), error));
         // If the receiver was dropped, the next step returns.
         let _ = self.send(Update::default()).await;
         wait
+    }
+
+    /// Whether a permission is missing, rather than not loaded yet: until an API server that starts
+    /// has read the roles, it refuses everyone.
+    fn lacks_permission(&mut self, error: &Interrupted, now: Instant) -> bool {
+        if !error.is_forbidden() {
+            (self.forbidden_since, self.was_different) = (None, true);
+            return false;
+        }
+        let since = *self.forbidden_since.get_or_insert(now);
+        !self.was_different || now.duration_since(since) >= ROLES_GRACE
     }
 
     fn watch_params(&self) -> WatchParams {

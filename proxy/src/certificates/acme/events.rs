@@ -18,17 +18,15 @@ const MAX_OWNERS: usize = 20;
 impl Leader<'_> {
     /// Reports a failed order.
     pub(super) fn report_failure(&self, certificate: &str, failure: &Failure) {
-        let Failure { failures, error, .. } = failure;
-        let note = |names: &str| {
-            format!("no certificate was issued for {names}, {failures} times in a row: {error}")
-        };
+        let (times, error) = (failure.times(), &failure.error);
+        let note = |names: &str| format!("no certificate was issued for {names}, {times}: {error}");
         self.report(certificate, true, "CertificateOrderFailed", note);
     }
 
     /// Reports a successful order after failures.
     pub(super) fn report_success(&self, certificate: &str, before: &Failure) {
         let note = |names: &str| {
-            format!("a certificate was issued for {names}, after {} failures", before.failures)
+            format!("a certificate was issued for {names}; before, it failed {}", before.times())
         };
         self.report(certificate, false, "CertificateIssued", note);
     }

@@ -143,7 +143,7 @@ impl Leader<'_> {
         let key = KeyPair::generate()
             .map_err(|error| OrderError::Order(error.to_string()))?
             .serialize_pem();
-        tracing::info!(certificate, ?names, order = order.url(), "created an order");
+        tracing::info!(certificate, names = joined(names), order = order.url(), "created an order");
         let pending = Pending {
             authority: authority.directory.clone(),
             url: order.url().to_owned(),
@@ -221,12 +221,16 @@ impl Leader<'_> {
         }
         tracing::info!(
             certificate,
-            ?names,
+            names = joined(names),
             authority = authority.directory,
             "issued a certificate"
         );
         self.save().await
     }
+}
+
+fn joined(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// Finalizes an order, and downloads its chain.

@@ -118,6 +118,18 @@ pub(crate) enum Challenge {
     Dns { record: String, value: String },
 }
 
+// === impl Failure ===
+
+impl Failure {
+    /// How often it failed, as the end of a sentence.
+    pub(super) fn times(&self) -> String {
+        match self.failures {
+            1 => "once".to_owned(),
+            failures => format!("{failures} times in a row"),
+        }
+    }
+}
+
 // === impl State ===
 
 impl State {
