@@ -12,6 +12,7 @@ mod stall;
 mod upload;
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -118,10 +119,11 @@ pub(crate) trait OnHead {
     fn on_head(&mut self, head: &mut ResponseHead);
 }
 
-/// A backend's response of which nothing is forwarded yet, and the rest of the request's body.
-pub(crate) struct Forwarded {
-    answered: Answered,
+/// Both directions of a forwarded request: the request's body, and the backend's response once
+/// there is one. It stays in place, since it is large.
+pub(crate) struct Transfer {
     upload: Upload,
+    answered: Option<Answered>,
 }
 
 /// A backend's response. It does not borrow the request's head.
@@ -130,6 +132,19 @@ struct Answered {
     head: ResponseHead,
     length: BodyLength,
     prefetched: Prefetched,
+}
+
+// === impl Transfer ===
+
+impl Transfer {
+    /// Creates the transfer of a request with a body of `length`, of at most `max` octets.
+    ///
+    /// # Errors
+    /// The body is too large.
+    pub(crate) fn new(length: BodyLength, max: Option<NonZeroU64>) -> Result<Self, Outcome> {
+        let upload = Upload::new(length, max).map_err(Outcome::Refused)?;
+        Ok(Self { upload, answered: None })
+    }
 }
 
 // === impl ClientSide ===
@@ -145,28 +160,28 @@ impl<'a, B, R, H: OnHead> ClientSide<'a, B, R, H> {
     }
 }
 
-/// Sends a request to endpoints of the backend until one responds.
+/// Sends a request to endpoints of the backend until one responds. Then [`relay`] forwards the
+/// response.
 ///
 /// # Errors
 /// Returns the outcome if there is no response.
 pub(crate) async fn send<B: Source, R: Respond, H: OnHead>(
     request: &ForwardRequest<'_>,
+    transfer: &mut Transfer,
     mut client: ClientSide<'_, B, R, H>,
     stats: &mut ForwardStats,
-) -> Result<Forwarded, Outcome> {
-    let mut upload =
-        Upload::new(request.message.body, request.policy.max_body).map_err(Outcome::Refused)?;
-    let answered = attempt_all(request, &mut upload, &mut client, stats).await;
-    upload.release(client.charge);
-    answered.map(|answered| Forwarded { answered, upload })
+) -> Result<(), Outcome> {
+    let sent = attempt_all(request, transfer, &mut client, stats).await;
+    transfer.upload.release(client.charge);
+    sent
 }
 
 async fn attempt_all<B: Source, R: Respond, H: OnHead>(
     request: &ForwardRequest<'_>,
-    upload: &mut Upload,
+    transfer: &mut Transfer,
     client: &mut ClientSide<'_, B, R, H>,
     stats: &mut ForwardStats,
-) -> Result<Answered, Outcome> {
+) -> Result<(), Outcome> {
     let mut attempts = Attempts::default();
     let mut outcome = failed(StatusCode::SERVICE_UNAVAILABLE, "no_ready_endpoint");
     while let Some(endpoint) = choose(request, &mut attempts) {
@@ -176,15 +191,15 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
         if !attempts.is_first() {
             request.meter.upstream_retried();
         }
-        match attempt::perform(request, &endpoint, &attempts, upload, client, stats).await {
-            Ok(answered) => return Ok(answered),
+        match attempt::perform(request, &endpoint, &attempts, transfer, client, stats).await {
+            Ok(()) => return Ok(()),
             Err(Unanswered::Finished(outcome)) => return Err(outcome),
             Err(Unanswered::Rejected) => attempts.rejected(address),
             Err(Unanswered::Failed(failure, was_kept)) => {
                 count(request.meter, failure);
                 outcome = outcome_of(failure);
                 let failed = FailedAttempt { address, failure, was_kept };
-                if !attempts.failed(failed, repeatable(request, upload)) {
+                if !attempts.failed(failed, repeatable(request, &transfer.upload)) {
                     break;
                 }
             }

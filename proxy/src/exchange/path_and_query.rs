@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 
 /// A path with its query: printable ASCII without `#`, and it starts with `/`; or the `*` of
 /// `OPTIONS *`.
@@ -11,7 +12,7 @@ use bytes::Bytes;
 /// crate would decide, too: it drops a fragment, and rejects `<`, `>` and, in a query, `"`.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct PathAndQuery {
-    octets: Bytes,
+    text: ByteString,
     /// Octets before the `?`.
     path: usize,
 }
@@ -27,51 +28,47 @@ impl PathAndQuery {
             .iter()
             .fold(true, |all, octet| all & matches!(octet, 0x21..=0x7e) & (*octet != b'#'));
         let is_valid = is_printable && octets.first() == Some(&b'/');
-        is_valid.then(|| {
-            let path = memchr::memchr(b'?', &octets).unwrap_or(octets.len());
-            Self { octets, path }
-        })
+        if !is_valid {
+            return None;
+        }
+        let path = memchr::memchr(b'?', &octets).unwrap_or(octets.len());
+        Some(Self { text: ByteString::try_from(octets).ok()?, path })
     }
 
     /// `/`.
     pub(crate) const fn root() -> Self {
-        Self { octets: Bytes::from_static(b"/"), path: 1 }
+        Self { text: ByteString::from_static("/"), path: 1 }
     }
 
     /// `*`.
     pub(crate) const fn asterisk() -> Self {
-        Self { octets: Bytes::from_static(b"*"), path: 1 }
+        Self { text: ByteString::from_static("*"), path: 1 }
     }
 
     /// Returns a copy with memory of its own: this one may be a slice of a whole head.
     pub(crate) fn detached(&self) -> Self {
-        Self { octets: Bytes::copy_from_slice(&self.octets), path: self.path }
+        Self { text: ByteString::from(&*self.text), path: self.path }
     }
 
     /// The path.
     pub(crate) fn path(&self) -> &str {
-        text(self.octets.get(..self.path))
+        self.text.get(..self.path).unwrap_or_default()
     }
 
     /// The query, without its `?`; `None` if there is no `?`.
     pub(crate) fn query(&self) -> Option<&str> {
-        self.octets.get(self.path + 1..).map(|query| text(Some(query)))
+        self.text.get(self.path + 1..)
     }
 
     /// Path and query.
     pub(crate) fn as_str(&self) -> &str {
-        text(Some(&self.octets))
+        &self.text
     }
 
     /// Octets of path and query.
     pub(crate) fn len(&self) -> usize {
-        self.octets.len()
+        self.text.len()
     }
-}
-
-/// All octets are ASCII.
-fn text(octets: Option<&[u8]>) -> &str {
-    octets.and_then(|octets| std::str::from_utf8(octets).ok()).unwrap_or_default()
 }
 
 impl fmt::Display for PathAndQuery {

@@ -4,13 +4,13 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::prefetch::{Prefetched, Resumed};
 use super::stall::StallDetector;
 use super::upload::Upload;
-use super::{Answered, Deadlines, ForwardStats, Forwarded, OnHead, Outcome};
-use crate::exchange::{BodyLength, Broken, Frame, Refusal, Respond, Source};
+use super::{Answered, Deadlines, ForwardStats, OnHead, Outcome, Transfer};
+use crate::exchange::{BodyLength, Broken, Frame, Refusal, Respond, ResponseHead, Source};
 use crate::proxy_headers::trailers::ResponseTrailers;
 use crate::relay::{BodyCopy, CopyError};
 use crate::upstream::exchange::Exchange;
@@ -20,7 +20,7 @@ static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Both bodies of an exchange, as far as they are not forwarded yet.
 struct Bodies<'a> {
     exchange: &'a mut Exchange,
-    prefetched: Prefetched,
+    prefetched: &'a mut Prefetched,
     /// The response's trailers that are forwarded.
     allowed: ResponseTrailers,
     upload: &'a mut Upload,
@@ -28,31 +28,37 @@ struct Bodies<'a> {
 
 /// Forwards a backend's response, and concurrently the rest of the request's body.
 pub(crate) async fn relay<B: Source, R: Respond>(
-    forwarded: Forwarded,
+    transfer: &mut Transfer,
     deadlines: &Deadlines,
     body: &mut B,
     respond: &mut R,
     on_head: &mut impl OnHead,
     stats: &mut ForwardStats,
 ) -> Outcome {
-    let Forwarded { answered, mut upload } = forwarded;
-    let Answered { mut exchange, mut head, length, prefetched } = answered;
+    let Transfer { upload, answered: Some(answered) } = transfer else {
+        return super::failed(StatusCode::BAD_GATEWAY, "upstream_closed");
+    };
+    let Answered { exchange, head, length, prefetched } = answered;
+    let length = *length;
     stats.status = Some(head.status);
     stats.head_at = Some(Instant::now());
     stats.grpc_status = grpc_status(&head.headers);
     let allowed = ResponseTrailers::of(&head.headers);
-    on_head.on_head(&mut head);
+    on_head.on_head(head);
     if length == BodyLength::Tunnel {
         upload.open_tunnel();
     }
-    respond.head(head, length);
-    let bodies = Bodies { exchange: &mut exchange, prefetched, allowed, upload: &mut upload };
+    let headers = std::mem::take(&mut head.headers);
+    respond.head(ResponseHead { status: head.status, headers }, length);
+    let bodies = Bodies { exchange, prefetched, allowed, upload };
     let outcome = move_bodies(deadlines, bodies, body, respond, stats).await;
     match outcome {
         Outcome::Sent => {
             let now = Instant::now();
             stats.ended_at = Some(now);
-            exchange.finish(now);
+            if let Some(answered) = transfer.answered.take() {
+                answered.exchange.finish(now);
+            }
         }
         Outcome::Aborted(_) => {
             // Flush what arrived before the failure: it may be the last line of a log.
@@ -72,7 +78,7 @@ async fn move_bodies<B: Source, R: Respond>(
     respond: &mut R,
     stats: &mut ForwardStats,
 ) -> Outcome {
-    let Bodies { exchange, mut prefetched, allowed, upload } = bodies;
+    let Bodies { exchange, prefetched, allowed, upload } = bodies;
     let mut download = BodyCopy::new();
     let mut waiting = None;
     let mut code = stats.grpc_status;
@@ -85,7 +91,7 @@ async fn move_bodies<B: Source, R: Respond>(
             Poll::Ready(Err(_)) => return Poll::Ready(Outcome::Aborted("request_body")),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        let mut source = Resumed { prefetched: &mut prefetched, source };
+        let mut source = Resumed { prefetched, source };
         match download.poll(&mut source, respond, |frame| inspect(frame, allowed, &mut code), cx) {
             Poll::Ready(Ok(())) => return Poll::Ready(Outcome::Sent),
             Poll::Ready(Err(CopyError::Sink(Broken::Malformed(_)))) => {

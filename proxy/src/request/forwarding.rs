@@ -11,7 +11,7 @@ use super::response_headers::ResponseHeaders;
 use crate::decision::Admitted;
 use crate::exchange::{BodyLength, Respond, Source};
 use crate::filter;
-use crate::forward::{self, ClientSide, ForwardRequest, ForwardStats, Outcome};
+use crate::forward::{self, ClientSide, ForwardRequest, ForwardStats, Outcome, Transfer};
 use crate::memory::Charge;
 use crate::normalize::{Kind, Request};
 use crate::upstream::exchange::Message;
@@ -60,14 +60,17 @@ impl RequestContext<'_> {
             started: self.started,
             client: self.client.address,
         };
-        let client = ClientSide::new(body, respond, charge, &mut response_headers);
-        let forwarded = match forward::send(&forward, client, stats).await {
-            Ok(forwarded) => forwarded,
+        let mut transfer = match Transfer::new(forward.message.body, rule.policy.max_body) {
+            Ok(transfer) => transfer,
             Err(outcome) => return outcome,
         };
+        let client = ClientSide::new(body, respond, charge, &mut response_headers);
+        if let Err(outcome) = forward::send(&forward, &mut transfer, client, stats).await {
+            return outcome;
+        }
         // The response has begun: there is no further attempt.
         head_memory::release(&mut request.headers, charge);
-        forward::relay(forwarded, &deadlines, body, respond, &mut response_headers, stats).await
+        forward::relay(&mut transfer, &deadlines, body, respond, &mut response_headers, stats).await
     }
 
     fn response_headers<'f>(
