@@ -62,11 +62,12 @@ struct Reader {
 }
 
 /// The part of a segment that determines whether it is `.` or `..`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 enum Segment {
     /// Only dots and blanks so far, this many.
     Dots { dots: u8, blanks: u8 },
     /// Something else, or the parameter of something else.
+    #[default]
     Other,
 }
 
@@ -132,11 +133,5 @@ impl Segment {
             Self::Dots { dots, .. } => Ok(dots > 0),
             Self::Other => Ok(false),
         }
-    }
-}
-
-impl Default for Segment {
-    fn default() -> Self {
-        Self::Other
     }
 }

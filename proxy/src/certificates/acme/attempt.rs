@@ -129,7 +129,7 @@ impl Leader<'_> {
                     state.certificates.get(certificate).map(|one| one.namespace.clone());
                 let alone = split(&mut plan, certificate, names);
                 state.apply(&plan, seconds(SystemTime::now()));
-                state.inherit(namespace.unwrap_or_default());
+                state.inherit(namespace.as_deref().unwrap_or_default());
                 alone.into_iter().collect()
             }
         };

@@ -192,9 +192,9 @@ impl State {
     }
 
     /// Gives new certificates, which have no Namespace yet, that of the certificate they are from.
-    pub(crate) fn inherit(&mut self, namespace: String) {
+    pub(crate) fn inherit(&mut self, namespace: &str) {
         for record in self.certificates.values_mut().filter(|record| record.namespace.is_empty()) {
-            record.namespace.clone_from(&namespace);
+            namespace.clone_into(&mut record.namespace);
         }
     }
 
