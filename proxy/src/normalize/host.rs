@@ -14,7 +14,7 @@ use crate::itoa::put_decimal;
 
 /// A normalized host: lower case, without port and trailing dot. A name, an IPv4 address, or an
 /// IPv6 address in brackets.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(crate) struct Host(SmallVec<[u8; 64]>);
 
 /// A host with its explicit port.
@@ -111,6 +111,13 @@ impl Host {
     /// Returns the host as text.
     pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl Clone for Host {
+    fn clone(&self) -> Self {
+        // One copy; `SmallVec` clones octet by octet.
+        Self(SmallVec::from_slice(&self.0))
     }
 }
 

@@ -35,9 +35,10 @@ impl HeadScanner {
         let fresh = octets.get(self.scanned..).unwrap_or_default();
         for offset in memchr::memchr_iter(b'\n', fresh) {
             let end = self.scanned + offset;
-            let is_cookie = octets.get(self.line_start..).is_some_and(is_cookie);
+            let line = octets.get(self.line_start..).unwrap_or_default();
+            let is_cookie = matches!(line.first(), Some(b'C' | b'c')) && is_cookie(line);
             let cookies = self.cookies + usize::from(is_cookie);
-            if end > limit + saved(cookies, limit) {
+            if end > limit && end > limit + saved(cookies, limit) {
                 return Err(HeadFault::TooLong { lines: self.lines });
             }
             if end == 0 || octets.get(end - 1) != Some(&b'\r') {

@@ -13,11 +13,17 @@ use super::{Undecodable, encode, huffman, table};
 /// Octets for paths that an idle connection keeps.
 const SCRATCH: usize = 1024;
 
+/// Octets of a block that is remembered.
+const LAST: usize = 64;
+
 /// Reads the header blocks of one connection, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Scanner {
     table: DynamicTable<Outline>,
     scratch: Vec<u8>,
+    /// The last block that had no odd path and left the table as it was. Clients send the same block
+    /// many times, and it need not be read again.
+    last: Option<(SmallVec<[u8; LAST]>, Findings)>,
 }
 
 /// What a block contains.
@@ -74,11 +80,18 @@ impl Scanner {
     /// # Errors
     /// It cannot be decoded.
     pub(crate) fn scan(&mut self, block: &[u8]) -> Result<Findings, Undecodable> {
+        if let Some((last, findings)) = &self.last
+            && **last == *block
+        {
+            return Ok(findings.clone());
+        }
         let mut rest = Rest(block);
         let mut findings = Findings::default();
+        let mut is_table_unchanged = true;
         while let Some(first) = rest.0.first().copied() {
             if first & 0xe0 == 0x20 {
                 self.table.resize(rest.integer(5)?).ok_or(Undecodable)?;
+                is_table_unchanged = false;
                 continue;
             }
             if first & 0x80 != 0 {
@@ -91,7 +104,13 @@ impl Scanner {
             findings.add(&field, Some(value));
             if is_added {
                 self.table.insert(field);
+                is_table_unchanged = false;
             }
+        }
+        if !is_table_unchanged {
+            self.last = None;
+        } else if block.len() <= LAST && findings.odd_paths.is_empty() {
+            self.last = Some((SmallVec::from_slice(block), findings.clone()));
         }
         self.scratch.clear();
         self.scratch.shrink_to(SCRATCH);
