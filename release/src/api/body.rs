@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::body::Body;
@@ -13,11 +14,16 @@ use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use super::{App, Problem};
 
 /// The largest body, in bytes.
 pub(super) const MAX_BODY: usize = 1024 * 1024;
+/// How much of a larger body is read without being used, in bytes.
+const MAX_DISCARD: usize = 64 * MAX_BODY;
+/// How long it is read.
+const DISCARD: Duration = Duration::from_secs(10);
 
 /// A JSON body, with a hash of path and body that identifies the request.
 pub(super) struct Json<T> {
@@ -55,15 +61,34 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
     }
 }
 
-async fn read(body: Body) -> Result<Bytes, Problem> {
-    match Limited::new(body, MAX_BODY).collect().await {
+async fn read(mut body: Body) -> Result<Bytes, Problem> {
+    match Limited::new(&mut body, MAX_BODY).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body has more than {MAX_BODY} bytes"),
-        )),
+        Err(error) if error.is::<LengthLimitError>() => {
+            discard(body).await;
+            Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the body has more than {MAX_BODY} bytes"),
+            ))
+        }
         Err(_) => Err(Problem::bad_request("the body is incomplete")),
     }
+}
+
+/// Reads on for a while, so that the client can read the response: closing a connection with unread
+/// octets resets it.
+async fn discard(mut body: Body) {
+    let all = async {
+        let mut octets = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            octets += frame.data_ref().map_or(0, Bytes::len);
+            if octets > MAX_DISCARD {
+                break;
+            }
+        }
+    };
+    // A client that is slower loses the response.
+    let _ = timeout(DISCARD, all).await;
 }
 
 /// The parameters of a query, each at most once.
