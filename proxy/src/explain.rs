@@ -1,6 +1,6 @@
 //! Explains how a request would be routed, or why it would be rejected, without sending it.
 //!
-//! [`decision`](crate::decision) decides, as it does for requests that are served. Here each of its
+//! [`decision`] decides, as it does for requests that are served. Here each of its
 //! decisions is put into words.
 
 mod describe;
