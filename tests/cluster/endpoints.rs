@@ -116,7 +116,7 @@ pub(crate) async fn point(
         .expect("the slice is accepted");
 }
 
-/// When the slice's events came, and the address that each told.
+/// When the slice's events came, and the address that each reported.
 async fn events(cluster: &Cluster, environment: &Environment) -> mpsc::Receiver<(Instant, String)> {
     let slices: Api<EndpointSlice> = Api::namespaced(cluster.kube.clone(), &environment.name);
     let params = WatchParams::default().fields("metadata.name=moving-by-hand").timeout(280);

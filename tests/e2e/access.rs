@@ -502,18 +502,18 @@ async fn secrets_appear_in_no_output() {
     ];
     let kept = [&*seals, "introspection-secret", "login-secret"];
     let portal = ["/", "/login", "/callback?code=x&state=y", "/logout", "/nothing"];
-    let mut told = String::new();
+    let mut reported = String::new();
     for header in &shown {
         for host in [OPEN, CLOSED, MACHINES, "web--absent.apps.test"] {
             let answer = gateway.curl(host, "/echo").header(header).run().await;
-            told.push_str(&format!("{:?} {}", answer.headers, answer.text()));
+            reported.push_str(&format!("{:?} {}", answer.headers, answer.text()));
         }
         let answer = gateway
             .curl("login.apps.test", portal[header.len() % portal.len()])
             .header(header)
             .run()
             .await;
-        told.push_str(&format!("{:?} {}", answer.headers, answer.text()));
+        reported.push_str(&format!("{:?} {}", answer.headers, answer.text()));
     }
     // An opaque token belongs to the backend, unless the issuer accepts it.
     issuer.say(
@@ -522,18 +522,19 @@ async fn secrets_appear_in_no_output() {
     );
     gateway.curl(OPEN, "/echo").header(&bearer(OPAQUE)).run().await;
     for path in ["/metrics", "/routes", "/readyz"] {
-        told.push_str(&gateway.admin_page(path).await.text());
+        reported.push_str(&gateway.admin_page(path).await.text());
     }
     soon("the access log is written", async { gateway.has_written("web--absent").await }).await;
-    told.push_str(&gateway.log());
+    reported.push_str(&gateway.log());
     let secrets: Vec<&str> = shown.iter().map(|header| secret_of(header)).chain(kept).collect();
     assert!(secrets.len() >= 20, "{}", secrets.len());
     for secret in secrets {
-        assert!(secret.len() > 10 && !told.contains(secret), "{secret} was told");
+        assert!(secret.len() > 10 && !reported.contains(secret), "{secret} was reported");
     }
     assert!(!gateway.log().contains(OPAQUE));
     assert!(
-        told.contains("\"user\":\"ann@example.com\"") && told.contains("\"application\":\"crm\""),
+        reported.contains("\"user\":\"ann@example.com\"")
+            && reported.contains("\"application\":\"crm\""),
         "but who was let in is"
     );
 }

@@ -148,7 +148,7 @@ async fn a_second_sigterm_stops_the_gateway_immediately() {
     assert_eq!(
         gateway.ended().await.code(),
         Some(1),
-        "what was under way is lost, and whoever waits for it is told"
+        "what was under way is lost, and whoever waits for it is reported"
     );
     assert_ne!(slow.await.unwrap().exit, 0);
 }

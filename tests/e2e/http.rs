@@ -38,13 +38,14 @@ async fn h2c_pods_get_http2() {
     )
     .await;
     for option in ["--http1.1", "--http2"] {
-        let told = gateway.curl(WEB, "/echo").args([option, "--data", "hello"]).run().await.json();
-        assert_eq!(told["version"], "HTTP/2.0", "{option}: {told}");
-        assert_eq!(told["octets"], 5, "{option}: {told}");
+        let reported =
+            gateway.curl(WEB, "/echo").args([option, "--data", "hello"]).run().await.json();
+        assert_eq!(reported["version"], "HTTP/2.0", "{option}: {reported}");
+        assert_eq!(reported["octets"], 5, "{option}: {reported}");
         assert_eq!(
-            told["authority"].as_str().unwrap().split(':').next().unwrap(),
+            reported["authority"].as_str().unwrap().split(':').next().unwrap(),
             WEB,
-            "{option}: {told}"
+            "{option}: {reported}"
         );
     }
 }
@@ -62,8 +63,9 @@ async fn a_backend_gets_the_forwarded_headers() {
     ];
     let curl =
         forged.iter().fold(gateway.curl(WEB, "/echo?a=1"), |curl, header| curl.header(header));
-    let told = curl.run().await.json();
-    let headers: Vec<(String, String)> = serde_json::from_value(told["headers"].clone()).unwrap();
+    let reported = curl.run().await.json();
+    let headers: Vec<(String, String)> =
+        serde_json::from_value(reported["headers"].clone()).unwrap();
     let all = |name: &str| {
         headers
             .iter()
@@ -71,7 +73,7 @@ async fn a_backend_gets_the_forwarded_headers() {
             .map(|(_, value)| value.as_str())
             .collect::<Vec<_>>()
     };
-    assert_eq!(told["path"], "/echo?a=1");
+    assert_eq!(reported["path"], "/echo?a=1");
     assert_eq!(all("x-forwarded-for"), ["127.0.0.1"]);
     assert_eq!(all("x-real-ip"), ["127.0.0.1"]);
     assert_eq!(all("x-forwarded-proto"), ["https"]);
@@ -186,9 +188,9 @@ async fn chunked_uploads_arrive_completely() {
         client.send(chunk).await;
     }
     let response = client.response().await.unwrap();
-    let told: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
-    assert_eq!(told["octets"], 13, "{told}");
-    assert_eq!(told["trailers"], serde_json::json!([["x-sum", "13"]]), "{told}");
+    let reported: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+    assert_eq!(reported["octets"], 13, "{reported}");
+    assert_eq!(reported["trailers"], serde_json::json!([["x-sum", "13"]]), "{reported}");
 }
 
 #[tokio::test]

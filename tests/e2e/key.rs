@@ -30,12 +30,12 @@ fn key(folder: &Path, arguments: &[&str]) -> Output {
 
 /// The printed key, which is alone on standard output and not on standard error.
 fn printed(output: &Output) -> String {
-    let (text, told) =
+    let (text, reported) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{told}");
+    assert!(output.status.success(), "{reported}");
     let key = text.strip_suffix('\n').expect("a line");
     assert!(client_key::is_well_formed(key), "it is a key and nothing else");
-    assert!(!told.contains(key), "it is printed once");
+    assert!(!reported.contains(key), "it is printed once");
     key.to_owned()
 }
 
@@ -146,10 +146,10 @@ fn a_printed_manifest_is_that_of_the_key_and_nothing_is_stored() {
         .args(["key", "create", "billing", "--print"])
         .output()
         .unwrap();
-    let (manifest, told) =
+    let (manifest, reported) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let made = told.lines().last().unwrap();
-    assert!(client_key::is_well_formed(made), "{told}");
+    let made = reported.lines().last().unwrap();
+    assert!(client_key::is_well_formed(made), "{reported}");
     assert!(
         manifest.contains(&client_key::write_hash(&client_key::hash(made)))
             && !manifest.contains(made),
@@ -169,8 +169,8 @@ fn errors_are_reported_and_change_nothing() {
         (&["rotate", "shop"], "`shop` has no key"),
         (&["revoke", &before[0], "nobody"], "there is no client key `nobody`"),
     ] {
-        let told = refusal(&key(folder.path(), arguments));
-        assert!(told.contains(expected), "{told}");
+        let reported = refusal(&key(folder.path(), arguments));
+        assert!(reported.contains(expected), "{reported}");
     }
     assert!(
         refusal(&key(&folder.path().join("nowhere"), &["create", "billing"])).contains("nowhere")
@@ -209,23 +209,23 @@ fn through_proxy(server: &str, userinfo: &str, exceptions: &str) -> (String, Str
         .output()
         .unwrap();
     assert!(!output.status.success());
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    (receiver.try_iter().collect(), told)
+    let reported = String::from_utf8_lossy(&output.stderr).into_owned();
+    (receiver.try_iter().collect(), reported)
 }
 
 #[test]
 fn the_api_server_is_reached_through_the_proxy_unless_excluded() {
-    let (asked, told) = through_proxy("https://cluster.test:6443", "http://ann:hush@", "");
-    assert!(asked.starts_with("CONNECT cluster.test:6443 HTTP/1.1\r\n"), "{asked} {told}");
+    let (asked, reported) = through_proxy("https://cluster.test:6443", "http://ann:hush@", "");
+    assert!(asked.starts_with("CONNECT cluster.test:6443 HTTP/1.1\r\n"), "{asked} {reported}");
     assert!(asked.contains("Basic YW5uOmh1c2g="), "{asked}");
-    assert!(!told.contains("hush"), "{told}");
+    assert!(!reported.contains("hush"), "{reported}");
     let (asked, _) = through_proxy("https://0.0.0.0:1", "http://", "0.0.0.0");
     assert_eq!(asked, "");
     // This machine is always excluded.
     let (asked, _) = through_proxy("http://PROXY", "http://", "");
     assert!(asked.starts_with("GET /"), "{asked}");
     // An unsupported proxy is rejected without printing its credentials.
-    let (asked, told) = through_proxy("https://cluster.test", "socks5://ann:hush@", "");
+    let (asked, reported) = through_proxy("https://cluster.test", "socks5://ann:hush@", "");
     assert_eq!(asked, "");
-    assert!(told.contains("proxy") && !told.contains("hush"), "{told}");
+    assert!(reported.contains("proxy") && !reported.contains("hush"), "{reported}");
 }

@@ -341,7 +341,7 @@ impl Page {
 }
 
 /// The properties of a response that a client can observe.
-fn told(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
+fn reported(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
     let headers = answer.headers.iter().filter(|(name, _)| name != "date").cloned().collect();
     (answer.status, headers, without_ids(&answer.text()))
 }
@@ -358,13 +358,13 @@ async fn a_login_returns_to_the_requested_page() {
     let page = ann.log_in(OPS, "/echo/deep?a=b%20c", "ann").await;
     assert_eq!(page.answer.status, 200, "{:?} {:?}", page.way, page.answer);
     assert_eq!(page.last(), site.url(OPS, "/echo/deep?a=b%20c"), "{:?}", page.way);
-    let told = page.answer.text();
+    let reported = page.answer.text();
     for [name, value] in
         [["x-auth-request-user", "ann@example.com"], ["x-auth-request-groups", "ops,dev"]]
     {
-        assert!(told.contains(&format!("[\"{name}\",\"{value}\"]")), "{told}");
+        assert!(reported.contains(&format!("[\"{name}\",\"{value}\"]")), "{reported}");
     }
-    assert!(!told.contains("__Host-"), "no cookie of the gateway's goes on: {told}");
+    assert!(!reported.contains("__Host-"), "no cookie of the gateway's goes on: {reported}");
     assert_eq!(ann.cookies(OPS), ["__Host-portcullis", "__Host-portcullis-browser"]);
     for outcome in ["begun", "logged_in", "handed_over"] {
         assert_eq!(
@@ -407,14 +407,14 @@ async fn an_unknown_host_is_indistinguishable_from_a_denied_one() {
         hidden.log_in(OPS, "/whoami", "bob").await,
         nothing.log_in(NOTHING, "/whoami", "bob").await,
     ];
-    let [one, other] = ways.map(|page| (page.way.len(), told(&page.answer)));
+    let [one, other] = ways.map(|page| (page.way.len(), reported(&page.answer)));
     assert_eq!(one, other);
     assert!(one.1.2.contains("Sign in"));
     let before = [
         site.browser().get(&site.url(OPS, "/a")).await,
         site.browser().get(&site.url(NOTHING, "/a")).await,
     ];
-    let [one, other] = before.map(|page| told(&page.answer));
+    let [one, other] = before.map(|page| reported(&page.answer));
     assert_eq!(one, other);
 }
 
@@ -425,19 +425,23 @@ async fn a_code_is_valid_once_for_one_host_and_one_browser() {
     let way =
         ann.log_in_until(OPS, "/whoami", "ann", Some("/.well-known/portcullis/session?")).await.way;
     let code = way.last().unwrap();
-    let hidden = told(
+    let hidden = reported(
         &site.browser().get(&site.url(OPS, "/.well-known/portcullis/session?code=x")).await.answer,
     );
     assert_eq!(hidden.0, 404);
 
     let mallory = site.browser();
-    assert_eq!(told(&mallory.get(code).await.answer), hidden, "in another browser");
+    assert_eq!(reported(&mallory.get(code).await.answer), hidden, "in another browser");
     assert!(mallory.cookies(OPS).is_empty());
     // Nor in a browser with a pending login.
     mallory.get(&site.url(OPS, "/.well-known/portcullis/login?to=/")).await;
-    assert_eq!(told(&mallory.get(code).await.answer), hidden, "in another browser that logs in");
+    assert_eq!(
+        reported(&mallory.get(code).await.answer),
+        hidden,
+        "in another browser that logs in"
+    );
     let elsewhere = code.replace(OPS, NOTHING);
-    assert_eq!(told(&ann.get(&elsewhere).await.answer), hidden, "on another host");
+    assert_eq!(reported(&ann.get(&elsewhere).await.answer), hidden, "on another host");
     let posted = ann.call(code).args(["--data", ""]).run().await;
     assert_eq!(posted.status, 404, "by another method");
 
@@ -448,8 +452,12 @@ async fn a_code_is_valid_once_for_one_host_and_one_browser() {
         "{:?}",
         page.answer
     );
-    assert_eq!(told(&ann.get(code).await.answer), hidden, "a second time");
-    assert_eq!(ann.get(&site.url(OPS, "/whoami")).await.answer.status, 200, "she stays signed in");
+    assert_eq!(reported(&ann.get(code).await.answer), hidden, "a second time");
+    assert_eq!(
+        ann.get(&site.url(OPS, "/whoami")).await.answer.status,
+        200,
+        "the user stays signed in"
+    );
 }
 
 #[tokio::test]
@@ -527,7 +535,7 @@ async fn a_cookie_is_invalid_on_another_host() {
             .header(&format!("Cookie: __Host-portcullis={value}"))
     };
     assert_eq!(asked(SALES, &session).run().await.status, 200);
-    let without = told(&site.browser().get(&site.url(SALES, "/whoami")).await.answer);
+    let without = reported(&site.browser().get(&site.url(SALES, "/whoami")).await.answer);
     let twice = format!("{session}; __Host-portcullis={session}");
     let portal = bob.cookie(PORTAL, "__Host-portcullis-portal");
     for (host, value) in [
@@ -537,7 +545,7 @@ async fn a_cookie_is_invalid_on_another_host() {
         (SALES, &twice),
         (SALES, ""),
     ] {
-        assert_eq!(told(&asked(host, value).run().await), without, "{host} {value}");
+        assert_eq!(reported(&asked(host, value).run().await), without, "{host} {value}");
     }
 }
 
@@ -566,7 +574,7 @@ async fn every_replica_accepts_a_session_while_its_key_exists() {
     assert_eq!(
         ann.get(&site.url(OPS, "/whoami")).await.answer.status,
         200,
-        "the other replica was not told yet"
+        "the other replica was not reported yet"
     );
 }
 
@@ -630,7 +638,7 @@ async fn the_provider_can_revoke_sessions() {
     let confirm = format!("{}/session/end/confirm", site.provider.issuer());
     ann.post(&confirm, &[("xsrf", &page.field("xsrf")), ("logout", "yes")], None).await;
     let log = site.provider.log.borrow().clone();
-    eventually("her session ends", || async {
+    eventually("the session ends", || async {
         ann.get(&site.url(OPS, "/whoami")).await.answer.status == 404
     })
     .await;
@@ -797,8 +805,8 @@ async fn travel(site: &Site, journey: &str) {
         .await
         .expect("Chromium ends")
         .expect("node runs");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told} (pictures: {})", pictures.display());
+    let reported = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{reported} (pictures: {})", pictures.display());
 }
 
 #[tokio::test]
@@ -823,8 +831,8 @@ fn portcullis(folder: &TempDir, arguments: &[&str]) -> Command {
 async fn token(folder: &TempDir) -> (String, String) {
     let output =
         soon("a token", portcullis(folder, &["token"]).output()).await.expect("portcullis runs");
-    let told = |octets: &[u8]| String::from_utf8_lossy(octets).trim().to_owned();
-    (told(&output.stdout), told(&output.stderr))
+    let reported = |octets: &[u8]| String::from_utf8_lossy(octets).trim().to_owned();
+    (reported(&output.stdout), reported(&output.stderr))
 }
 
 /// Runs `portcullis login` until it prints the login URL; returns that line and the process.
@@ -880,8 +888,8 @@ async fn the_command_line_logs_in_by_a_browser_on_this_machine() {
     let at_provider = browser.get(&url).await;
     let page = browser.post(at_provider.last(), &[("login", "ann"), ("answer", "yes")], None).await;
     assert!(page.answer.text().contains("You are signed in"), "{:?} {:?}", page.way, page.answer);
-    let (success, told) = soon("it ends", ended).await.unwrap();
-    assert!(success && told.contains("Signed in as ann"), "{told}");
+    let (success, reported) = soon("it ends", ended).await.unwrap();
+    assert!(success && reported.contains("Signed in as ann"), "{reported}");
 
     let file = folder.path().join("portcullis/tokens.json");
     let mode =
@@ -928,8 +936,8 @@ async fn the_command_line_logs_in_by_a_browser_on_another_machine() {
         .await;
     let page = browser.post(page.last(), &[("login", "ann"), ("answer", "yes")], None).await;
     assert_eq!(page.answer.status, 200, "{:?}", page.answer);
-    let (success, told) = soon("it ends", ended).await.unwrap();
-    assert!(success && told.contains("Signed in as ann"), "{told}");
+    let (success, reported) = soon("it ends", ended).await.unwrap();
+    assert!(success && reported.contains("Signed in as ann"), "{reported}");
     assert!(!token(&folder).await.0.is_empty());
 }
 
@@ -939,7 +947,7 @@ async fn the_command_line_reports_what_it_cannot_do() {
     let folder = tempfile::tempdir().unwrap();
     let issuer = site.provider.issuer();
     let other = issuer.replace("127.0.0.1", "localhost");
-    for (arguments, told) in [
+    for (arguments, reported) in [
         (&["login"][..], "you are not signed in"),
         (&["login", "--issuer", &issuer], "--client-id"),
         (&["login", "--issuer", &other, "--client-id", "portcullis-cli"], "another issuer"),
@@ -952,6 +960,9 @@ async fn the_command_line_reports_what_it_cannot_do() {
     ] {
         let output = soon("it ends", portcullis(&folder, arguments).output()).await.unwrap();
         let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && complaint.contains(told), "{arguments:?}: {complaint}");
+        assert!(
+            !output.status.success() && complaint.contains(reported),
+            "{arguments:?}: {complaint}"
+        );
     }
 }

@@ -87,10 +87,10 @@ async fn world() -> (Gateway, Vec<portcullis_echo::Echo>) {
 async fn fields_of_the_gateway_reach_a_backend_neither_in_heads_nor_in_trailers() {
     let (gateway, _pods) = world().await;
     for (host, is_http2) in [(WEB, false), (WEB, true), (H2C, false), (H2C, true)] {
-        let told = echoed(&gateway, host, is_http2, &RESERVED).await;
-        assert_eq!(told["octets"], 3, "{told}");
-        assert_eq!(seen(&told["headers"], &RESERVED), [""; 0], "{host}, HTTP/2: {is_http2}");
-        assert_eq!(told["trailers"], serde_json::json!([]), "{host}, HTTP/2: {is_http2}");
+        let reported = echoed(&gateway, host, is_http2, &RESERVED).await;
+        assert_eq!(reported["octets"], 3, "{reported}");
+        assert_eq!(seen(&reported["headers"], &RESERVED), [""; 0], "{host}, HTTP/2: {is_http2}");
+        assert_eq!(reported["trailers"], serde_json::json!([]), "{host}, HTTP/2: {is_http2}");
     }
 }
 
@@ -98,14 +98,14 @@ async fn fields_of_the_gateway_reach_a_backend_neither_in_heads_nor_in_trailers(
 async fn only_checksums_reach_a_backend_in_trailers() {
     let (gateway, _pods) = world().await;
     for (host, is_http2) in [(WEB, false), (WEB, true), (H2C, false), (H2C, true)] {
-        let told = echoed(&gateway, host, is_http2, &ONLY_IN_HEADS).await;
-        let mut names = seen(&told["headers"], &ONLY_IN_HEADS);
+        let reported = echoed(&gateway, host, is_http2, &ONLY_IN_HEADS).await;
+        let mut names = seen(&reported["headers"], &ONLY_IN_HEADS);
         names.retain(|name| *name != "cookie");
         assert_eq!(names.len(), ONLY_IN_HEADS.len() - 1, "{names:?}");
-        assert_eq!(told["trailers"], serde_json::json!([]), "{host}, HTTP/2: {is_http2}");
-        let told = echoed(&gateway, host, is_http2, &["content-digest", "repr-digest"]).await;
+        assert_eq!(reported["trailers"], serde_json::json!([]), "{host}, HTTP/2: {is_http2}");
+        let reported = echoed(&gateway, host, is_http2, &["content-digest", "repr-digest"]).await;
         let digests = [["content-digest", "forged"], ["repr-digest", "forged"]];
-        assert_eq!(told["trailers"], serde_json::json!(digests), "{host}, HTTP/2: {is_http2}");
+        assert_eq!(reported["trailers"], serde_json::json!(digests), "{host}, HTTP/2: {is_http2}");
     }
 }
 

@@ -133,7 +133,7 @@ async fn seen(
     transport: Transport,
     credentials: &[String],
 ) -> String {
-    let told = match transport {
+    let reported = match transport {
         Transport::Http1 => {
             http1(Raw::connect(gateway.http()).await, host, shape, credentials).await
         }
@@ -149,8 +149,8 @@ async fn seen(
         Transport::Http2 => http2(gateway, host, shape, credentials, None).await,
         Transport::Grpc => http2(gateway, host, shape, credentials, Some("application/grpc")).await,
     };
-    let told = without_dates(&without_ids(&told));
-    told.replace(host, "HOST")
+    let reported = without_dates(&without_ids(&reported));
+    reported.replace(host, "HOST")
 }
 
 async fn http1(mut raw: Raw, host: &str, shape: Shape, credentials: &[String]) -> String {
@@ -170,10 +170,10 @@ async fn http1(mut raw: Raw, host: &str, shape: Shape, credentials: &[String]) -
     let unfinished = first.as_ref().is_some_and(|first| first.header("connection").is_some());
     let second = if unfinished { None } else { raw.response().await };
     let rest = raw.rest().await;
-    let told = |answer: Option<Response>| {
+    let reported = |answer: Option<Response>| {
         answer.map(|answer| format!("{}{}{}", answer.head, answer.text(), answer.trailers))
     };
-    format!("{:?}\n{:?}\n{}", told(first), told(second), String::from_utf8_lossy(&rest))
+    format!("{:?}\n{:?}\n{}", reported(first), reported(second), String::from_utf8_lossy(&rest))
 }
 
 async fn http2(
@@ -184,7 +184,7 @@ async fn http2(
     content_type: Option<&str>,
 ) -> String {
     let mut sender = client::http2(gateway, host).await;
-    let mut told = String::new();
+    let mut reported = String::new();
     for (path, shape) in [(shape.path, shape), ("/again", shape)] {
         let Ok(uri) = http::Uri::try_from(format!("https://{host}{path}")) else {
             return "no URI".to_owned();
@@ -206,29 +206,29 @@ async fn http2(
             .send_request(request.body(()).expect("a request"), shape.body.is_empty())
         {
             Ok(sent) => sent,
-            Err(error) => return format!("{told}{error}"),
+            Err(error) => return format!("{reported}{error}"),
         };
         if !shape.body.is_empty() {
             let _ = body.send_data(Bytes::from_static(shape.body.as_bytes()), true);
         }
         match soon("an answer", answer).await {
-            Err(error) => told.push_str(&format!("{error}\n")),
+            Err(error) => reported.push_str(&format!("{error}\n")),
             Ok(answer) => {
                 let (head, mut body) = answer.into_parts();
-                told.push_str(&format!(
+                reported.push_str(&format!(
                     "{} {:?} {}\n",
                     head.status,
                     head.headers.iter().collect::<Vec<_>>(),
                     body.is_end_stream()
                 ));
                 while let Some(data) = body.data().await {
-                    told.push_str(&format!("{data:?}\n"));
+                    reported.push_str(&format!("{data:?}\n"));
                 }
-                told.push_str(&format!("{:?}\n", body.trailers().await));
+                reported.push_str(&format!("{:?}\n", body.trailers().await));
             }
         }
     }
-    told
+    reported
 }
 
 /// `Date` differs only by the time.
@@ -293,8 +293,8 @@ async fn existing_and_unknown_hosts_are_indistinguishable() {
         .collect()
         .await;
     let mut pairs: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (case, host, told, shape, transport) in seen {
-        pairs.entry(case).or_default().push((host, told, shape, transport));
+    for (case, host, reported, shape, transport) in seen {
+        pairs.entry(case).or_default().push((host, reported, shape, transport));
     }
     for ((_, _, shown), pair) in &pairs {
         let [(one, first, shape, transport), (other, second, ..)] = &pair[..] else {
@@ -313,7 +313,7 @@ async fn existing_and_unknown_hosts_are_indistinguishable() {
 async fn metrics_do_not_reveal_which_hosts_exist() {
     let stage = Stage::start().await;
     let credentials = credentials(&stage);
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for host in [EXISTS, ABSENT] {
         let before = counters(&stage).await;
         for shape in SHAPES.into_iter().step_by(3) {
@@ -331,10 +331,10 @@ async fn metrics_do_not_reveal_which_hosts_exist() {
             .filter(|(_, grown)| *grown != 0)
             .collect();
         assert!(!grown.keys().any(|series| series.contains("closed")), "{grown:?}");
-        told.push(grown);
+        reported.push(grown);
     }
-    assert!(told[0].len() > 5);
-    assert_eq!(told[0], told[1]);
+    assert!(reported[0].len() > 5);
+    assert_eq!(reported[0], reported[1]);
 }
 
 /// The counters that a request changes, except durations and those of requests of the test

@@ -188,9 +188,9 @@ async fn a_machine_token_never_authenticates_a_user() {
     );
     let configuration = gateway.folder().join("portcullis.yaml");
     let checked = portcullis(&["check", &configuration.to_string_lossy()]).await;
-    for told in [checked, gateway.log()] {
-        assert!(told.contains("access.issuers[7].userEvidence"), "{told}");
-        assert!(!told.contains("access.issuers[0].userEvidence"), "{told}");
+    for reported in [checked, gateway.log()] {
+        assert!(reported.contains("access.issuers[7].userEvidence"), "{reported}");
+        assert!(!reported.contains("access.issuers[0].userEvidence"), "{reported}");
     }
 }
 

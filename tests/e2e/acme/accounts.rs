@@ -70,7 +70,7 @@ async fn an_account_whose_new_key_was_lost_is_replaced() {
     is_served(&gateway, WEB).await;
     certs(&gateway, &["rollover"]).await;
     interposer.has_stalled().await;
-    eventually("it is told", || async {
+    eventually("it is reported", || async {
         gateway.admin_page("/routes").await.text().contains("AccountKeyNotReplaced")
     })
     .await;

@@ -71,7 +71,7 @@ fn stored(folder: &Path) -> Value {
 }
 
 async fn is_told(gateway: &Gateway, reason: &str) {
-    eventually(&format!("{reason} is told"), || async {
+    eventually(&format!("{reason} is reported"), || async {
         gateway.admin_page("/routes").await.text().contains(reason)
     })
     .await;
@@ -95,7 +95,7 @@ async fn jumps(difference: &str) {
     assert!(gateway.is_ready().await);
     clock.set(RIGHT);
     is_served(&gateway, LATER).await;
-    eventually("what is over is not told any more", || async {
+    eventually("what is over is not reported any more", || async {
         !gateway.admin_page("/routes").await.text().contains("ClockWrong")
     })
     .await;

@@ -28,7 +28,7 @@ async fn failure(gateway: &Gateway) -> String {
 
 /// A gateway whose first order hits `fault`; the failure is reported, and after the fault a
 /// certificate is issued without intervention.
-async fn mends_itself(fault: Fault, told: &str) {
+async fn mends_itself(fault: Fault, reported: &str) {
     let dns = Bind::start().await;
     let pebble = Pebble::start(&dns).await;
     let interposer = Interposer::start(&pebble, dns.address(), fault).await;
@@ -37,14 +37,14 @@ async fn mends_itself(fault: Fault, told: &str) {
         start(&pebble, World::web(&pod), &[pebble.settings("http-01"), by_way_of(&interposer)])
             .await;
     let error = failure(&gateway).await;
-    assert!(error.contains(told), "{error}");
+    assert!(error.contains(reported), "{error}");
     assert!(gateway.is_ready().await, "readiness does not depend on authorities");
     assert!(served(&gateway, WEB).await.is_none(), "what is bad is not served");
     let page = gateway.admin_page("/routes").await.text();
     assert!(page.contains("CertificateOrderFailed"), "{page}");
     interposer.set(Fault::None);
     is_served(&gateway, WEB).await;
-    eventually("what is over is not told any more", || async {
+    eventually("what is over is not reported any more", || async {
         certificates(&gateway).await.iter().all(|one| one["last_error"].is_null())
     })
     .await;

@@ -98,7 +98,7 @@ async fn the_leader_orders_all_replicas_serve_challenges_and_a_new_leader_contin
 
 /// A failed order and a later successful one are Events on the Service.
 async fn told_on_the_service(gateway: &Gateway, dns: &Bind, address: Ipv4Addr) {
-    let told = |kind: &'static str, reason: &'static str| async move {
+    let reported = |kind: &'static str, reason: &'static str| async move {
         let events = get(&["events.events.k8s.io", "--namespace", "staging"]).await;
         let events = events["items"].as_array().cloned().unwrap_or_default();
         events.iter().any(|event| {
@@ -108,10 +108,10 @@ async fn told_on_the_service(gateway: &Gateway, dns: &Bind, address: Ipv4Addr) {
         })
     };
     expose("staging", &["lost"]).await;
-    eventually("the failure is told", || told("Warning", "CertificateOrderFailed")).await;
+    eventually("the failure is reported", || reported("Warning", "CertificateOrderFailed")).await;
     dns.point("lost--staging.apps.test", &address.to_string()).await;
     is_served(gateway, "lost--staging.apps.test").await;
-    eventually("the success is told", || told("Normal", "CertificateIssued")).await;
+    eventually("the success is reported", || reported("Normal", "CertificateIssued")).await;
 }
 
 /// The API server fails during an order: certificates stay served, and the same order is

@@ -89,8 +89,8 @@ impl Curl {
         ]);
         let output = soon("curl ends", curl.command().output()).await.expect("curl runs");
         let head = std::fs::read_to_string(&head).unwrap_or_default();
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        let (complaint, facts) = told.rsplit_once('\n').unwrap_or(("", &told));
+        let reported = String::from_utf8_lossy(&output.stderr).into_owned();
+        let (complaint, facts) = reported.rsplit_once('\n').unwrap_or(("", &reported));
         let mut facts = facts.split(' ');
         let (status_lines, headers) = read_heads(&head);
         Answer {

@@ -244,8 +244,8 @@ async fn a_command_rotates_the_key_and_optionally_revokes_all_sessions() {
     let browser = pair.site.browser();
     let ann = Session::of(&browser, OPS, "ann").await;
 
-    let told = sessions(&pair.replica, &["rotate"]).await;
-    assert!(told.contains("created a new session key"), "{told}");
+    let reported = sessions(&pair.replica, &["rotate"]).await;
+    assert!(reported.contains("created a new session key"), "{reported}");
     assert!(keys().len() == 2 && keys().contains(first), "{:?}", keys());
     for gateway in [&pair.site.gateway, &pair.replica] {
         eventually("it is known", || async {
@@ -262,11 +262,14 @@ async fn a_command_rotates_the_key_and_optionally_revokes_all_sessions() {
         published_keys(&pair.replica).await["keys"].as_array().unwrap().len() == 3
     })
     .await;
-    let told = sessions(&pair.replica, &["rotate", "--end-sessions"]).await;
-    assert!(told.contains("their sessions are revoked") && told.contains("by-hand"), "{told}");
+    let reported = sessions(&pair.replica, &["rotate", "--end-sessions"]).await;
+    assert!(
+        reported.contains("their sessions are revoked") && reported.contains("by-hand"),
+        "{reported}"
+    );
     assert!(keys().len() == 1 && !keys().contains(first), "{:?}", keys());
     for gateway in [&pair.site.gateway, &pair.replica] {
-        eventually("her session has ended", || async { !ann.holds_at(gateway).await }).await;
+        eventually("the session is revoked", || async { !ann.holds_at(gateway).await }).await;
     }
     assert!(Session::of(&pair.site.browser(), SALES, "bob").await.holds_at(&pair.replica).await);
 }
@@ -319,12 +322,12 @@ async fn signing_out_at_one_replica_revokes_the_session_at_all_of_a_cluster() {
     let pair = ends_everywhere(pair).await;
 
     // Each writes to the Secret with the fewest entries, so that all are used.
-    for told in 2..=4 {
+    for reported in 2..=4 {
         let browser = pair.site.browser();
         Session::of(&browser, OPS, "ann").await;
         sign_out(&browser).await;
-        eventually("it is told", || async {
-            told_in_cluster().await.iter().sum::<usize>() == told
+        eventually("it is reported", || async {
+            told_in_cluster().await.iter().sum::<usize>() == reported
         })
         .await;
     }
@@ -336,7 +339,7 @@ async fn signing_out_at_one_replica_revokes_the_session_at_all_of_a_cluster() {
     sign_out(&browser).await;
     assert!(
         !ann.holds_at(&pair.site.gateway).await && ann.holds_at(&pair.replica).await,
-        "it can only be told later"
+        "it can only be reported later"
     );
     control(&["start-apiserver"]).await;
     eventually("the other refuses it", || async { !ann.holds_at(&pair.replica).await }).await;

@@ -36,7 +36,7 @@ async fn world(loud: &Recording) -> (World, portcullis_echo::Echo) {
 }
 
 /// All header fields of a response by curl.
-async fn told(curl: Curl) -> (u16, Vec<String>) {
+async fn reported(curl: Curl) -> (u16, Vec<String>) {
     let answer = curl.run().await;
     let of = |(name, value): &(String, String)| {
         (name == "strict-transport-security").then(|| value.clone())
@@ -64,7 +64,7 @@ async fn every_response_over_tls_has_the_same_hsts_header() {
     ];
     for (host, path, status) in pages {
         for version in ["--http1.0", "--http1.1", "--http2"] {
-            let found = told(gateway.curl(host, path).arg(version)).await;
+            let found = reported(gateway.curl(host, path).arg(version)).await;
             assert_eq!(found, (status, vec![TWO_YEARS.to_owned()]), "{host}{path} {version}");
         }
         let call = gateway.curl(host, "/a.B/c").args([
@@ -74,7 +74,7 @@ async fn every_response_over_tls_has_the_same_hsts_header() {
             "",
             "--http2",
         ]);
-        let (status, fields) = told(call.header("te: trailers")).await;
+        let (status, fields) = reported(call.header("te: trailers")).await;
         assert_eq!(fields, [TWO_YEARS], "gRPC at {host}, status {status}");
     }
 }
@@ -107,12 +107,12 @@ async fn plain_http_never_gets_an_hsts_header() {
     let (world, _pod) = world(&loud).await;
     let gateway = Gateway::start(world.clone()).await;
     for (host, status) in [(WEB, 200), (CLOSED, 404), (ABSENT, 404), (WITHOUT_PODS, 503)] {
-        assert_eq!(told(gateway.curl_plain(host, "/")).await, (status, vec![]), "{host}");
+        assert_eq!(reported(gateway.curl_plain(host, "/")).await, (status, vec![]), "{host}");
     }
     let redirecting = json!({ "listeners": { "http": { "mode": "redirect" } } });
     let gateway = Gateway::of(world).settings(redirecting).start().await;
     for host in [WEB, CLOSED, ABSENT, LOUD] {
-        assert_eq!(told(gateway.curl_plain(host, "/")).await, (308, vec![]), "{host}");
+        assert_eq!(reported(gateway.curl_plain(host, "/")).await, (308, vec![]), "{host}");
     }
 }
 
@@ -125,10 +125,10 @@ async fn without_hsts_only_headers_of_backends_are_forwarded() {
         .start()
         .await;
     for (host, status) in [(WEB, 200), (CLOSED, 404), (ABSENT, 404), (WITHOUT_PODS, 503)] {
-        assert_eq!(told(gateway.curl(host, "/")).await, (status, vec![]), "{host}");
+        assert_eq!(reported(gateway.curl(host, "/")).await, (status, vec![]), "{host}");
     }
     assert_eq!(
-        told(gateway.curl(LOUD, "/")).await,
+        reported(gateway.curl(LOUD, "/")).await,
         (200, vec!["max-age=1; includeSubDomains".to_owned()])
     );
 }

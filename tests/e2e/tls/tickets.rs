@@ -22,7 +22,7 @@ const THEIRS: &str = "web--others.apps.test";
 struct Connection {
     is_resumed: bool,
     status: u16,
-    told: String,
+    reported: String,
 }
 
 /// Connects with SNI `name`, and requests `host`.
@@ -48,17 +48,17 @@ async fn connect(gateway: &Gateway, name: &str, host: &str, further: &[&str]) ->
     stdin.write_all(request.as_bytes()).await.expect("it reads");
     let output = soon("openssl ends", child.wait_with_output()).await.expect("its output");
     drop(stdin);
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    let status = told
+    let reported = String::from_utf8_lossy(&output.stdout).into_owned();
+    let status = reported
         .lines()
         .find_map(|line| line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok())
         .unwrap_or(0);
-    let is_resumed = told.lines().any(|line| line.starts_with("Reused, TLSv1."));
+    let is_resumed = reported.lines().any(|line| line.starts_with("Reused, TLSv1."));
     assert!(
-        is_resumed || told.lines().any(|line| line.starts_with("New, TLSv1.")),
-        "no handshake: {told}"
+        is_resumed || reported.lines().any(|line| line.starts_with("New, TLSv1.")),
+        "no handshake: {reported}"
     );
-    Connection { is_resumed, status, told }
+    Connection { is_resumed, status, reported }
 }
 
 /// A Secret with a key of 32 octets.
@@ -135,10 +135,10 @@ async fn early_data_is_not_accepted() {
     let pod = echo("pod-1").await;
     let gateway = Gateway::start(World::web(&pod)).await;
     let connection = connect(&gateway, WEB, WEB, &["-tls1_3"]).await;
-    assert!(connection.told.contains("Max Early Data: 0"), "{connection:?}");
+    assert!(connection.reported.contains("Max Early Data: 0"), "{connection:?}");
     assert!(
         !connection
-            .told
+            .reported
             .lines()
             .any(|line| line.trim().starts_with("Max Early Data: ") && !line.ends_with(" 0")),
         "{connection:?}"

@@ -19,7 +19,7 @@ async fn a_link_of_another_browser_leaves_nothing_that_it_can_use() {
     let mallory_way = trip.follow(&begin("/a"), "/authorize", NOW).await;
     let mut mallory = std::mem::take(&mut trip.jar);
     trip.log_in("r").await;
-    // Mallory's link, with the hash of her browser added as well.
+    // Mallory's link, with the hash of their browser added as well.
     let hash = browser::hash("mallory");
     for link in [mallory_way[1].clone(), format!("{}&browser={hash}", mallory_way[1])] {
         let way = trip.follow(&link, "/session?code=", NOW).await;
