@@ -75,6 +75,9 @@ pub enum StoreError {
     /// The Secret does not exist, and the gateway may not create it.
     #[error("there is no Secret `{0}`: apply it from the gateway's manifests (sessions.yaml)")]
     Missing(String),
+    /// The client key was deleted since it was listed.
+    #[error("there is no client key `{0}` any more")]
+    KeyGone(String),
     /// The API server returned an error, or cannot be reached.
     #[error("the API server failed to {0}: {reason}", reason = reason(.1))]
     Cluster(&'static str, #[source] Box<kube::Error>),
@@ -177,7 +180,7 @@ impl Credentials {
         let annotate = [(format!("{PREFIX}{EXPIRES}"), secret::write_time(expires))].into();
         let name = key.origin.name.to_string().into();
         let change = Change { annotate, ..Change::of(name, CLIENT_KEY) };
-        within(COMMAND, self.change(change)).await
+        within(COMMAND, self.change(change)).await.map_err(key_gone)
     }
 
     /// Deletes the Secret of a key.
@@ -187,7 +190,7 @@ impl Credentials {
     pub async fn revoke(&self, key: &ClientKey) -> Result<(), StoreError> {
         match self {
             Self::Cluster(cluster) => within(COMMAND, cluster.delete(&key.origin.name)).await,
-            Self::Folder(folder) => folder.delete(&key.origin.name),
+            Self::Folder(folder) => folder.delete(&key.origin.name).map_err(key_gone),
         }
     }
 }
@@ -200,6 +203,14 @@ impl Store for Credentials {
                 Self::Folder(folder) => folder.change(change).await,
             }
         })
+    }
+}
+
+/// A client key is not applied from the gateway's manifests.
+fn key_gone(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Missing(name) => StoreError::KeyGone(name),
+        error => error,
     }
 }
 

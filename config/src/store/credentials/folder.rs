@@ -80,15 +80,19 @@ impl Folder {
     }
 
     pub(super) fn delete(&self, name: &str) -> Result<(), StoreError> {
-        let path = self.file(name);
+        let path = self.file(name, CLIENT_KEY);
         self.read(&path, name)?.ok_or_else(|| StoreError::Missing(name.to_owned()))?;
         atomic_file::remove(&path).map_err(|error| failed(&path, error))
     }
 
     fn change_now(&self, change: &Change) -> Result<(), StoreError> {
-        let path = self.file(&change.secret);
+        let path = self.file(&change.secret, change.kind);
         let mut secret = match self.read(&path, &change.secret)? {
             Some(secret) => secret,
+            // Only the gateway's own Secrets come into being by a change.
+            None if change.kind == CLIENT_KEY => {
+                return Err(StoreError::Missing(change.secret.to_string()));
+            }
             None => self.empty(&change.secret),
         };
         if !applies(change, &secret) {
@@ -132,11 +136,11 @@ impl Folder {
         }
     }
 
-    /// The file of a Secret: one that the gateway writes, else the one that contains the client
-    /// key of this name, else a new one.
-    fn file(&self, name: &str) -> PathBuf {
+    /// The file of a Secret: for a client key the one that contains it, anywhere in the folder; the
+    /// gateway's own Secrets have their names.
+    fn file(&self, name: &str, kind: &str) -> PathBuf {
         let own = self.path.join(format!("{name}.json"));
-        if own.exists() {
+        if kind != CLIENT_KEY {
             return own;
         }
         let keys = self.client_keys().unwrap_or_default().keys.into_iter();

@@ -130,6 +130,8 @@ async fn client_keys_are_created_expired_and_revoked() {
         store.revoke(&key("shop", 2)).await.unwrap();
         assert_eq!(listed(&store).await, [(billing, None)], "{kind}");
         assert!(store.revoke(&key("shop", 2)).await.is_err(), "{kind}");
+        let gone = store.expire(&key("shop", 2), expires).await;
+        assert!(matches!(gone, Err(StoreError::KeyGone(_))), "{kind}: {gone:?}");
     }
 }
 
