@@ -19,6 +19,7 @@ mod login;
 mod output;
 mod pin;
 mod problems;
+mod process;
 mod promote;
 mod release;
 mod rollback;

@@ -1,54 +1,36 @@
 //! `portcullis gateway`: runs the gateway until a signal stops it.
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
-use portcullis_config::{atomic_file, bearer_review, store};
+use portcullis_config::{bearer_review, store};
 use portcullis_proxy::gateway;
-use tokio::runtime::Builder;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::log::{self, LogFormat};
 use super::problems::Failure;
+use super::process::{Process, StopSignals};
 
 /// Run the gateway
 ///
 /// SIGTERM or SIGINT drains it; a second signal stops it immediately.
 #[derive(Debug, Args)]
 pub(super) struct Gateway {
-    /// Configuration file
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// Format of the log on standard error; RUST_LOG sets its level
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t, env = "PORTCULLIS_LOG_FORMAT")]
-    log_format: LogFormat,
-    /// File to write when the gateway is ready: a JSON object with its listen addresses
-    #[arg(long, value_name = "FILE")]
-    ready_file: Option<PathBuf>,
+    #[command(flatten)]
+    process: Process,
 }
 
 // === impl Gateway ===
 
 impl Gateway {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        let settings = Arc::new(Settings::read(&self.config).map_err(Failure::Problems)?);
-        log::start(self.log_format)?;
+        let settings = Arc::new(Settings::read(&self.process.config).map_err(Failure::Problems)?);
+        self.process.start_log()?;
         for warning in settings.warnings() {
             tracing::warn!(help = warning.help, "{}", warning.message);
         }
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("control")
-            .enable_all()
-            .build()
-            .map_err(Failure::new)?;
-        let code = runtime.block_on(self.serve(settings))?;
-        // Abandon what the control plane still waits for.
-        runtime.shutdown_background();
+        let code = Process::block_on("control", self.serve(settings))?;
         if code == ExitCode::SUCCESS {
             tracing::info!("drained");
         }
@@ -80,7 +62,7 @@ impl Gateway {
         let announced = async {
             gateway.ready().await;
             tracing::info!("ready");
-            self.ready_file.as_deref().map_or(Ok(()), |file| announce(file, &addresses))
+            self.process.announce(&addresses)
         };
         tokio::select! {
             announced = announced => announced?,
@@ -112,43 +94,5 @@ fn control_stopped(
         Ok(Ok(())) => Failure::new("the source of resources has stopped"),
         Ok(Err(error)) => Failure::new(error),
         Err(error) => Failure::new(format!("the control plane has stopped: {error}")),
-    }
-}
-
-/// Writes the addresses to `file`, atomically.
-fn announce(file: &Path, addresses: &impl serde::Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_vec(addresses).map_err(Failure::new)?;
-    atomic_file::replace(file, &text).map_err(|error| {
-        Failure::new(format!("failed to write the ready file {}: {error}", file.display()))
-    })
-}
-
-/// SIGTERM and SIGINT.
-struct StopSignals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-// === impl StopSignals ===
-
-impl StopSignals {
-    fn new() -> Result<Self, Failure> {
-        let on = |kind| {
-            signal(kind).map_err(|error| {
-                Failure::new(format!("failed to install a signal handler: {error}"))
-            })
-        };
-        Ok(Self {
-            terminate: on(SignalKind::terminate())?,
-            interrupt: on(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Waits for the next signal.
-    async fn received(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
