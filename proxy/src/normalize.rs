@@ -4,6 +4,7 @@
 //! All later steps use the normalized [`Request`], from which the forwarded request is serialized.
 
 mod characters;
+mod client_keys;
 mod fields;
 mod host;
 mod path;
@@ -17,6 +18,7 @@ use std::num::NonZeroUsize;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use smallvec::SmallVec;
 
+pub(crate) use self::client_keys::has_client_key;
 pub(crate) use self::fields::{Role, folded, is_reserved, role};
 pub(crate) use self::host::{Authority, Host};
 pub(crate) use self::path::Reading;
@@ -186,6 +188,9 @@ fn check_target(target: Target, method: &Method) -> Result<(PathAndQuery, Readin
     match target {
         Target::Path(target) => {
             let reading = path::check(&target)?;
+            if client_keys::is_in_target(&target) {
+                return Err(refusals::TARGET_KEY);
+            }
             Ok((target, reading))
         }
         Target::Asterisk if *method == Method::OPTIONS => {

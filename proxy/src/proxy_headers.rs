@@ -145,7 +145,7 @@ pub(crate) fn response(head: &mut ResponseHead) {
 /// Removes the fields that clients must not send from an interim head, in every spelling: such a
 /// head is for hints, and some recipients merge it into the final one.
 pub(crate) fn interim_response(headers: &mut HeaderMap) {
-    trailers::keep(headers, |name| !is_reserved(name.as_str()));
+    trailers::keep(headers, |name, _| !is_reserved(name.as_str()));
 }
 
 /// Adds `Date` to a final head if it is missing (RFC 9110 §6.6.1).

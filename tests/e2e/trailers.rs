@@ -1,5 +1,6 @@
 //! Which fields reach a backend, in heads and in trailers, and which trailers reach a client.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
@@ -106,6 +107,42 @@ async fn only_checksums_reach_a_backend_in_trailers() {
         let reported = echoed(&gateway, host, is_http2, &["content-digest", "repr-digest"]).await;
         let digests = [["content-digest", "forged"], ["repr-digest", "forged"]];
         assert_eq!(reported["trailers"], serde_json::json!(digests), "{host}, HTTP/2: {is_http2}");
+    }
+}
+
+#[tokio::test]
+async fn client_keys_reach_no_backend_of_an_open_service() {
+    const KEY: &str = "pck_003aUlTJC7tjlCTQj2uNU3MFagCXG9LRKRcwGkBIDlf1T7Jj1";
+    let (gateway, _pods) = world().await;
+    let basic = |text: &str| format!("Basic {}", BASE64_STANDARD.encode(text));
+    let fields = [
+        ("authorization", basic(&format!("{KEY}:"))),
+        ("authorization", basic(&format!("api:{KEY}"))),
+        ("authorization", format!("Digest username=\"{KEY}\"")),
+        ("x_api_key", KEY.to_owned()),
+        ("x-auth-token", KEY.to_owned()),
+        ("x-anything", format!("key={KEY};")),
+        ("cookie", format!("a=b; key={KEY}; c=d")),
+    ];
+    for (host, is_http2) in [(WEB, false), (WEB, true), (H2C, false), (H2C, true)] {
+        let version = if is_http2 { "--http2" } else { "--http1.1" };
+        for (name, value) in &fields {
+            let answer =
+                gateway.curl(host, "/echo").arg(version).header(&format!("{name}: {value}"));
+            let answer = answer.run().await;
+            assert_eq!(answer.status, 200, "{name}: {value}");
+            let reported = answer.text();
+            assert!(!reported.contains(KEY), "{reported}");
+            assert!(!reported.contains(value), "{reported}");
+            assert_eq!(reported.contains("a=b; c=d"), *name == "cookie", "{reported}");
+        }
+        let encoded = KEY.replace('_', "%5f");
+        for target in [format!("/?key={KEY}"), format!("/a/{KEY}"), format!("/?k={encoded}")] {
+            for host in [host, "nothing--staging.apps.test"] {
+                let answer = gateway.curl(host, &target).arg(version).run().await;
+                assert_eq!(answer.status, 400, "{host}{target}");
+            }
+        }
     }
 }
 

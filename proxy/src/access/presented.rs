@@ -11,16 +11,14 @@
 
 use std::rc::Rc;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use portcullis_config::client_key::{self, is_well_formed};
-use portcullis_identity::presented::{Bearer, Presented, is_client_key};
-use smallvec::SmallVec;
-
 use portcullis_identity::client_certificate::ClientCertificate;
 use portcullis_identity::header_text::ascii;
+use portcullis_identity::presented::{Bearer, Presented, is_client_key};
 use portcullis_identity::rejected::Rejected;
-use portcullis_identity::session::cookie::{self, Repeated, SESSION};
+use portcullis_identity::session::cookie::{Repeated, SESSION};
+
+use super::credential_filter::{is_key, strip_client_keys, strip_cookies};
 
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// The number of fields that may carry credentials.
@@ -170,89 +168,27 @@ impl PresentedCredentials {
     }
 
     /// Removes from `headers` the credentials that must not reach a backend: session cookies and
-    /// client keys always, and the bearer token if it is `ours`, unless `pass` is set.
+    /// client keys always, wherever they are, and the bearer token if it is `ours`, unless `pass` is
+    /// set.
     pub(crate) fn strip(&self, headers: &mut HeaderMap, ours: bool, pass: bool) {
         if self.present.cookie {
             strip_cookies(headers);
         }
-        if self.present.api_key && headers.get_all(&X_API_KEY).iter().any(holds_client_key) {
-            headers.remove(&X_API_KEY);
-        }
-        let is_removed = |value: &HeaderValue| {
-            ours && !pass && bearer(value).is_some() || holds_client_key(value)
-        };
-        if self.present.authorization
-            && headers.get_all(header::AUTHORIZATION).iter().any(is_removed)
+        let is_token =
+            |value: &HeaderValue| ours && !pass && bearer(value).is_some() || is_key(value);
+        if self.present.authorization && headers.get_all(header::AUTHORIZATION).iter().any(is_token)
         {
             headers.remove(header::AUTHORIZATION);
         }
-    }
-}
-
-/// Whether a value is a client key, valid or not, or has one in it: a key that was sent in a wrong
-/// form does not reach a backend either.
-fn holds_client_key(value: &HeaderValue) -> bool {
-    let octets = value.as_bytes();
-    let key = |start: usize| octets.get(start..)?.get(..client_key::LENGTH);
-    let is_key = |start: usize| {
-        key(start).and_then(|key| std::str::from_utf8(key).ok()).is_some_and(is_well_formed)
-    };
-    let is_whole = |text: &str| is_client_key(text.rsplit(' ').next().unwrap_or(text));
-    credential(value).is_some_and(is_whole)
-        || memchr::memmem::find_iter(octets, client_key::PREFIX).any(is_key)
-}
-
-/// Removes all cookies of the gateway, whatever their values; the others stay unchanged.
-fn strip_cookies(headers: &mut HeaderMap) {
-    let is_ours = |pair: &[u8]| pair.trim_ascii_start().starts_with(cookie::PREFIX.as_bytes());
-    let Some(value) = headers.get(header::COOKIE) else { return };
-    let (mut others, mut has_ours) = (SmallVec::<[&[u8]; 8]>::new(), false);
-    for pair in cookie::pairs(value.as_bytes()) {
-        if is_ours(pair) {
-            has_ours = true;
-        } else {
-            others.push(pair.trim_ascii());
+        if self.present.api_key && headers.get_all(&X_API_KEY).iter().any(is_key) {
+            headers.remove(&X_API_KEY);
         }
-    }
-    if !has_ours {
-        return;
-    }
-    let joined = others.join(&b"; "[..]);
-    drop(others);
-    match HeaderValue::from_maybe_shared(Bytes::from(joined)) {
-        Ok(value) if !value.is_empty() => drop(headers.insert(header::COOKIE, value)),
-        _ => drop(headers.remove(header::COOKIE)),
+        strip_client_keys(headers);
     }
 }
 
-/// Removes from a response the cookies that would replace the gateway's own: a backend must not
-/// sign a user in as another one.
-pub(crate) fn strip_set_cookies(headers: &mut HeaderMap) {
-    // A cookie without a name is sent back as its value alone.
-    let is_nothing = |byte: &u8| matches!(byte, b' ' | b'\t' | b'=');
-    let is_ours = |value: &HeaderValue| {
-        let start = value.as_bytes().iter().position(|byte| !is_nothing(byte)).unwrap_or_default();
-        value
-            .as_bytes()
-            .get(start..)
-            .is_some_and(|rest| rest.starts_with(cookie::PREFIX.as_bytes()))
-    };
-    if !headers.get_all(header::SET_COOKIE).iter().any(is_ours) {
-        return;
-    }
-    let others: Vec<HeaderValue> = headers
-        .get_all(header::SET_COOKIE)
-        .iter()
-        .filter(|value| !is_ours(value))
-        .cloned()
-        .collect();
-    headers.remove(header::SET_COOKIE);
-    for value in others {
-        headers.append(header::SET_COOKIE, value);
-    }
-}
-
-fn credential(value: &HeaderValue) -> Option<&str> {
+/// The value of a field for credentials as text; `None` if it is not ASCII.
+pub(super) fn credential(value: &HeaderValue) -> Option<&str> {
     ascii(value).map(str::trim)
 }
 
@@ -265,12 +201,12 @@ pub(crate) fn bearer(value: &HeaderValue) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const KEY: &str = "pck_x";
 
-    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+    pub(crate) fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
         fields
             .iter()
             .map(|(name, value)| {
@@ -283,7 +219,7 @@ mod tests {
         PresentedCredentials::read(&Fields::of(&headers(fields)), None)
     }
 
-    fn strip(headers: &mut HeaderMap, ours: bool, pass: bool) {
+    pub(crate) fn strip(headers: &mut HeaderMap, ours: bool, pass: bool) {
         PresentedCredentials::read(&Fields::of(headers), None).strip(headers, ours, pass);
     }
 
@@ -369,58 +305,6 @@ mod tests {
         let mut only_ours = headers(&[("cookie", "__Host-portcullis=s")]);
         strip(&mut only_ours, false, false);
         assert!(only_ours.is_empty());
-    }
-
-    #[test]
-    fn client_keys_reach_no_backend_in_any_form() {
-        let key = client_key::Key::new(&[7; 32]);
-        let key = key.expose();
-        for (name, value) in [
-            ("authorization", format!("Bearer {key}")),
-            ("authorization", format!("bearer   {key} ")),
-            ("authorization", key.to_owned()),
-            ("authorization", format!("Bearer {key} x")),
-            ("authorization", format!("Token token={key}, nonce=1")),
-            ("authorization", format!("Bearer \"{key}\"")),
-            ("x-api-key", key.to_owned()),
-            ("x-api-key", format!("Bearer {key}")),
-            ("x-api-key", format!("\"{key}\"")),
-            ("x-api-key", format!("\u{e9}{key}")),
-            ("x-api-key", "pck_mistyped".to_owned()),
-        ] {
-            for (ours, pass) in [(false, false), (false, true), (true, true)] {
-                let mut stripped = headers(&[(name, &value)]);
-                strip(&mut stripped, ours, pass);
-                assert!(stripped.is_empty(), "{name}: {value}");
-                let mut stripped = headers(&[(name, "other"), (name, &value)]);
-                strip(&mut stripped, ours, pass);
-                assert!(stripped.is_empty(), "{name}: other, {value}");
-            }
-        }
-        let foreign = [("authorization", "Bearer xpck_y"), ("x-api-key", "my-pck_key")];
-        let mut forwarded = headers(&foreign);
-        strip(&mut forwarded, false, true);
-        assert_eq!(forwarded, headers(&foreign));
-    }
-
-    #[test]
-    fn a_backend_cannot_set_cookies_of_the_gateway() {
-        let mut response = headers(&[
-            ("set-cookie", "a=b; Path=/"),
-            ("set-cookie", "__Host-portcullis=evil; Path=/; Secure"),
-            ("set-cookie", " =__Host-portcullis-browser=evil"),
-            ("set-cookie", ""),
-            ("set-cookie", "c=__Host-portcullis"),
-        ]);
-        strip_set_cookies(&mut response);
-        assert_eq!(
-            response,
-            headers(&[
-                ("set-cookie", "a=b; Path=/"),
-                ("set-cookie", ""),
-                ("set-cookie", "c=__Host-portcullis")
-            ])
-        );
     }
 
     #[test]

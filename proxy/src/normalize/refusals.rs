@@ -32,6 +32,8 @@ refusals! {
     TARGET = Refusal::bad("target");
     /// Path and query longer than 16 KiB.
     TARGET_LONG = Refusal { status: StatusCode::URI_TOO_LONG, reason: "target_long", close: true };
+    /// A client key in the path or the query: URLs are recorded in logs and histories, and a backend would receive it.
+    TARGET_KEY = bad("target_key");
     /// The request heads of the connection or client exceed the memory limit: `limits.requestMemoryPerConnection`, `limits.requestMemoryPerClient`. Over HTTP/2 the stream is reset (`REFUSED_STREAM`).
     REQUEST_MEMORY = Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason: "request_memory", close: true };
     /// Neither `Host` nor `:authority`, even in HTTP/1.0: routing requires a host. In HTTP/1.1, no `Host`, even with an absolute-form target.

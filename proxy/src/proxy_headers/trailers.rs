@@ -1,10 +1,10 @@
 //! Which fields may be trailers: by allow-list, since some recipients merge trailers into the head,
 //! after everything about the head was checked (RFC 9110 §6.5.1).
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
-use crate::normalize::{Kind, folded, kind_of, role};
+use crate::normalize::{Kind, folded, has_client_key, kind_of, role};
 
 /// Which trailers of a response are forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,9 +16,10 @@ pub(crate) enum ResponseTrailers {
 }
 
 /// Removes the trailers of a request that are not forwarded to backends: all but checksums of the
-/// content. A checksum is what a client can know only after the body; gRPC clients send no trailers.
+/// content. A checksum is what a client can know only after the body; gRPC clients send no trailers. A
+/// client key is none.
 pub(crate) fn of_request(trailers: &mut HeaderMap) {
-    keep(trailers, |name| is_checksum(name.as_str()));
+    keep(trailers, |name, value| is_checksum(name.as_str()) && !has_client_key(value.as_bytes()));
 }
 
 // === impl ResponseTrailers ===
@@ -34,14 +35,17 @@ impl ResponseTrailers {
 
     /// Removes the trailers of a response that are not forwarded to clients.
     pub(crate) fn apply(self, trailers: &mut HeaderMap) {
-        keep(trailers, |name| is_listed(name.as_str()) || self == Self::Grpc && is_metadata(name));
+        keep(trailers, |name, _| {
+            is_listed(name.as_str()) || self == Self::Grpc && is_metadata(name)
+        });
     }
 }
 
 /// Removes the fields that are not kept.
-pub(super) fn keep(fields: &mut HeaderMap, is_kept: impl Fn(&HeaderName) -> bool) {
+pub(super) fn keep(fields: &mut HeaderMap, is_kept: impl Fn(&HeaderName, &HeaderValue) -> bool) {
+    let is_removed = |(name, value): &(&HeaderName, &HeaderValue)| !is_kept(name, value);
     let removed: SmallVec<[HeaderName; 4]> =
-        fields.keys().filter(|name| !is_kept(name)).cloned().collect();
+        fields.iter().filter(is_removed).map(|(name, _)| name.clone()).collect();
     for name in removed {
         fields.remove(name);
     }
@@ -99,8 +103,6 @@ fn is_custom(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     /// Fields that no trailer may carry in any direction.
@@ -173,6 +175,18 @@ mod tests {
             "server-timing",
         ];
         assert_eq!(kept(&others, of_request), [""; 0]);
+    }
+
+    #[test]
+    fn a_client_key_is_no_checksum() {
+        let key = portcullis_config::client_key::Key::new(&[7; 32]);
+        let mut trailers = HeaderMap::new();
+        for value in ["sha256:0", key.expose()] {
+            trailers.append("x-checksum", HeaderValue::from_str(value).unwrap());
+        }
+        trailers.insert("digest", HeaderValue::from_static("sha-256=x"));
+        of_request(&mut trailers);
+        assert_eq!(trailers.keys().collect::<Vec<_>>(), ["digest"]);
     }
 
     #[test]
