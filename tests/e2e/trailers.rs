@@ -10,7 +10,7 @@ use crate::harness::{Gateway, Raw, Recording, Service, Step, WEB, World, client,
 const H2C: &str = "h2c--staging.apps.test";
 
 /// Fields that only the gateway may send to backends, and some of their spellings.
-const RESERVED: [&str; 20] = [
+const RESERVED: [&str; 30] = [
     "proxy",
     "client-cert",
     "client_cert",
@@ -31,6 +31,16 @@ const RESERVED: [&str; 20] = [
     "x-webauth-user",
     "x-goog-iap-jwt-assertion",
     "x-original-url",
+    "client-ip",
+    "client_ip",
+    "shib-session-id",
+    "ssl-client-subject-dn",
+    "ssl_client_verify",
+    "tailscale-user-login",
+    "x-consumer-username",
+    "x-envoy-original-path",
+    "x-remote-extra-scopes",
+    "x-vouch-user",
 ];
 
 /// Fields that are forwarded in a head and must not be in trailers.

@@ -22,8 +22,9 @@ pub(crate) fn reserved(name: &str) -> Option<SetBy> {
         [b'c', ..] => match name {
             // RFC 9440 §4: a gateway that terminates TLS removes both from requests.
             "client-cert" | "client-cert-chain" => Some(Gateway),
-            "cf-connecting-ip" | "cf-connecting-ipv6" => Some(TrustedProxies),
-            _ => proxies(name.starts_with("cf-access-")),
+            // `HTTP_CLIENT_IP` is what PHP applications look at first.
+            "client-ip" | "cf-visitor" => Some(TrustedProxies),
+            _ => proxies(name.starts_with("cf-access-") || name.starts_with("cf-connecting-")),
         },
         [b'f', ..] => proxies(matches!(name, "forwarded" | "front-end-https" | "fastly-client-ip")),
         [b'p', ..] => match name {
@@ -37,7 +38,16 @@ pub(crate) fn reserved(name: &str) -> Option<SetBy> {
             "remote-user" | "remote-group" | "remote-groups" | "remote-name" | "remote-email"
         )
         .then_some(Gateway),
-        [b't', ..] => proxies(matches!(name, "traceparent" | "tracestate" | "true-client-ip")),
+        // ingress-nginx, and products that run behind agents of their own.
+        [b's', ..] => proxies(
+            ["ssl-client-", "sm-user", "shib-"].iter().any(|prefix| name.starts_with(prefix)),
+        ),
+        [b't', ..] => match name {
+            "traceparent" | "tracestate" | "true-client-ip" | "teleport-jwt-assertion" => {
+                Some(TrustedProxies)
+            }
+            _ => proxies(name.starts_with("tailscale-")),
+        },
         [b'w', ..] => proxies(name == "wl-proxy-client-ip"),
         _ => None,
     }
@@ -59,6 +69,7 @@ fn extension(name: &[u8]) -> Option<SetBy> {
         | b"remote-user"
         | b"remote-group"
         | b"remote-groups"
+        | b"remote-uid"
         | b"webauth-user" => Some(Gateway),
         b"real-ip"
         | b"request-id"
@@ -68,7 +79,12 @@ fn extension(name: &[u8]) -> Option<SetBy> {
         | b"original-uri"
         | b"original-host"
         | b"original-method"
+        | b"original-path"
+        | b"original-proto"
+        | b"original-port"
+        | b"original-remote-addr"
         | b"original-forwarded-for"
+        | b"replaced-path"
         | b"url-scheme"
         | b"scheme"
         | b"host"
@@ -77,34 +93,55 @@ fn extension(name: &[u8]) -> Option<SetBy> {
         | b"originating-ip"
         | b"remote-ip"
         | b"remote-addr"
-        | b"envoy-external-address"
+        | b"azure-clientip"
+        | b"azure-socketip"
+        | b"proxyuser-ip"
         // These state who was authenticated, under the names of other gateways.
         | b"auth-email"
         | b"auth-groups"
         | b"auth-roles"
+        | b"auth-subject"
+        | b"auth-name"
+        | b"userinfo"
+        | b"credential-identifier"
+        | b"anonymous-consumer"
+        | b"client-dn"
         | b"arr-clientcert"
         | b"client-verify" => Some(TrustedProxies),
         _ if GATEWAY.iter().any(|prefix| name.starts_with(prefix)) => Some(Gateway),
-        _ => proxies(TRUSTED_PROXIES.iter().any(|prefix| name.starts_with(prefix))),
+        _ => {
+            let prefixes = name.first().map_or(&[][..], |first| of_trusted_proxies(*first));
+            proxies(prefixes.iter().any(|prefix| name.starts_with(prefix)))
+        }
     }
 }
 
-const GATEWAY: [&[u8]; 2] = [b"auth-request-", b"portcullis-"];
+const GATEWAY: [&[u8]; 3] = [b"auth-request-", b"portcullis-", b"remote-extra-"];
 
-const TRUSTED_PROXIES: [&[u8]; 12] = [
-    b"forwarded",
-    b"auth-user",
-    b"authenticated-",
-    b"webauth-",
-    b"authentik-",
-    b"pomerium-",
-    b"goog-authenticated-user-",
-    b"goog-iap-",
-    b"amzn-oidc-",
-    b"ms-client-principal",
-    b"ssl-client-",
-    b"client-cert",
-];
+/// The prefixes that begin with this letter, of names that trusted proxies may set.
+fn of_trusted_proxies(first: u8) -> &'static [&'static [u8]] {
+    match first {
+        b'a' => &[
+            b"auth-user",
+            b"authenticated-",
+            b"authentik-",
+            b"amzn-oidc-",
+            b"amzn-mtls-",
+            b"appengine-",
+        ],
+        b'c' => &[b"client-cert", b"consumer-"],
+        b'e' => &[b"envoy-"],
+        b'f' => &[b"forwarded"],
+        b'g' => &[b"goog-authenticated-user-", b"goog-iap-"],
+        b'm' => &[b"ms-client-principal", b"ms-token-"],
+        b'p' => &[b"pomerium-"],
+        b's' => &[b"ssl-"],
+        b't' => &[b"tls-client-"],
+        b'v' => &[b"vouch-"],
+        b'w' => &[b"webauth-"],
+        _ => &[],
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -122,6 +159,8 @@ mod tests {
             "x-auth-request-user",
             "x-auth-request-anything",
             "x-portcullis-jwt-assertion",
+            "x-remote-extra-scopes",
+            "x-remote-uid",
         ] {
             assert_eq!(reserved(name), Some(Gateway), "{name}");
         }
@@ -142,7 +181,26 @@ mod tests {
             "x-client-cert-subject",
             "cf-connecting-ip",
             "cf-access-jwt-assertion",
+            "cf-visitor",
+            "client-ip",
+            "shib-identity-provider",
+            "sm-user",
+            "ssl-client-subject-dn",
+            "ssl-client-verify",
+            "tailscale-user-login",
+            "teleport-jwt-assertion",
             "traceparent",
+            "x-amzn-mtls-clientcert-subject",
+            "x-appengine-user-email",
+            "x-auth-subject",
+            "x-consumer-username",
+            "x-envoy-original-path",
+            "x-ms-token-aad-id-token",
+            "x-original-path",
+            "x-ssl-cert",
+            "x-tls-client-cert",
+            "x-userinfo",
+            "x-vouch-user",
         ] {
             assert_eq!(reserved(name), Some(TrustedProxies), "{name}");
         }
@@ -157,6 +215,10 @@ mod tests {
             "x-requested-with",
             "x-client-version",
             "client-version",
+            "client-id",
+            "ssl",
+            "x-original-filename",
+            "x-consume",
             "proxy-id",
             "from",
             "forward",
