@@ -37,6 +37,32 @@ struct Provider {
     child: Child,
 }
 
+#[tokio::test]
+async fn a_client_that_waits_to_send_a_form_is_told_to_continue() {
+    let (pod, secret) = (echo("pod-1").await, tempfile::NamedTempFile::new().unwrap());
+    std::fs::write(secret.path(), "secret").unwrap();
+    // The provider is not needed to read a form.
+    let issuer =
+        json!({ "name": "corp", "issuer": "http://127.0.0.1:1", "audiences": ["portcullis"] });
+    let access = json!({
+        "credentialsNamespace": "portcullis",
+        "issuers": [issuer],
+        "login": { "issuer": "corp", "clientId": "portcullis", "clientSecretFile": secret.path() },
+    });
+    let settings = json!({ "source": { "directory": "manifests" }, "access": access });
+    let gateway = start(&pod, settings).await;
+    for (version, line) in [("--http1.1", "HTTP/1.1 100 Continue"), ("--http2", "HTTP/2 100")] {
+        let curl = gateway.curl(PORTAL, "/logout").arg(version);
+        let answer = curl
+            .args(["--data", "token=x", "--header", "Expect: 100-continue"])
+            .args(["--expect100-timeout", "60"])
+            .run()
+            .await;
+        assert_eq!(answer.status_lines.first().map(|line| line.trim()), Some(line));
+        assert_eq!(answer.status, 200);
+    }
+}
+
 /// A gateway with login, and its provider.
 struct Site {
     gateway: Gateway,

@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 
 use bytes::BytesMut;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use portcullis_identity::fair_queue::Full;
 use portcullis_identity::portal::{self, PortalClient, PortalRequest};
 
@@ -23,8 +23,15 @@ impl RequestContext<'_> {
         body: &mut B,
         respond: &mut R,
     ) -> Reply {
-        let reading =
-            tokio::time::timeout(self.worker.settings.timeouts.stream_idle, read_body(body));
+        if request.expects_continue {
+            // The client waits for it before it sends the body.
+            let status = StatusCode::CONTINUE;
+            respond.informational(ResponseHead { status, headers: HeaderMap::new() });
+        }
+        let reading = tokio::time::timeout(
+            self.worker.settings.timeouts.stream_idle,
+            read_body(body, respond),
+        );
         let log = LogContext { request: Some(request), ..LogContext::default() };
         let body = match reading.await {
             Ok(Ok(body)) => body,
@@ -63,9 +70,20 @@ impl RequestContext<'_> {
 ///
 /// # Errors
 /// The status to reply with if the body is too large or incomplete.
-async fn read_body<B: Source>(body: &mut B) -> Result<BytesMut, StatusCode> {
+async fn read_body<B: Source, R: Respond>(
+    body: &mut B,
+    respond: &mut R,
+) -> Result<BytesMut, StatusCode> {
     let mut body_bytes = BytesMut::new();
-    while let Some(frame) = poll_fn(|cx| body.poll_frame(cx)).await {
+    let mut next = async || {
+        poll_fn(|cx| {
+            // An interim response must not wait for the body; a client that is gone is noticed there.
+            let _ = respond.poll_flush(cx);
+            body.poll_frame(cx)
+        })
+        .await
+    };
+    while let Some(frame) = next().await {
         match frame {
             Ok(Frame::Data(data)) if body_bytes.len() + data.len() > portal::MAX_BODY => {
                 return Err(StatusCode::PAYLOAD_TOO_LARGE);
