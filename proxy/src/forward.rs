@@ -12,7 +12,6 @@ mod stall;
 mod upload;
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +24,7 @@ use self::attempts::{Attempts, FailedAttempt, Repeatable};
 use self::interim::InterimResponses;
 use self::prefetch::Prefetched;
 pub(crate) use self::response::relay;
-use self::upload::Upload;
+pub(crate) use self::upload::Upload;
 use crate::exchange::{BodyLength, Broken, Refusal, Respond, ResponseHead, Source};
 use crate::memory::Charge;
 use crate::random::Random;
@@ -119,32 +118,12 @@ pub(crate) trait OnHead {
     fn on_head(&mut self, head: &mut ResponseHead);
 }
 
-/// Both directions of a forwarded request: the request's body, and the backend's response once
-/// there is one. It stays in place, since it is large.
-pub(crate) struct Transfer {
-    upload: Upload,
-    answered: Option<Answered>,
-}
-
-/// A backend's response. It does not borrow the request's head.
-struct Answered {
+/// A backend's response, to be [relayed](relay). It does not borrow the request's head.
+pub(crate) struct Answered {
     exchange: Exchange,
     head: ResponseHead,
     length: BodyLength,
     prefetched: Prefetched,
-}
-
-// === impl Transfer ===
-
-impl Transfer {
-    /// Creates the transfer of a request with a body of `length`, of at most `max` octets.
-    ///
-    /// # Errors
-    /// The body is too large.
-    pub(crate) fn new(length: BodyLength, max: Option<NonZeroU64>) -> Result<Self, Outcome> {
-        let upload = Upload::new(length, max).map_err(Outcome::Refused)?;
-        Ok(Self { upload, answered: None })
-    }
 }
 
 // === impl ClientSide ===
@@ -160,28 +139,28 @@ impl<'a, B, R, H: OnHead> ClientSide<'a, B, R, H> {
     }
 }
 
-/// Sends a request to endpoints of the backend until one responds. Then [`relay`] forwards the
-/// response.
+/// Sends a request to endpoints of the backend until one responds. Returns the response, which
+/// [`relay`] forwards together with the rest of `upload`.
 ///
 /// # Errors
 /// Returns the outcome if there is no response.
 pub(crate) async fn send<B: Source, R: Respond, H: OnHead>(
     request: &ForwardRequest<'_>,
-    transfer: &mut Transfer,
+    upload: &mut Upload,
     mut client: ClientSide<'_, B, R, H>,
     stats: &mut ForwardStats,
-) -> Result<(), Outcome> {
-    let sent = attempt_all(request, transfer, &mut client, stats).await;
-    transfer.upload.release(client.charge);
-    sent
+) -> Result<Answered, Outcome> {
+    let answered = attempt_all(request, upload, &mut client, stats).await;
+    upload.release(client.charge);
+    answered
 }
 
 async fn attempt_all<B: Source, R: Respond, H: OnHead>(
     request: &ForwardRequest<'_>,
-    transfer: &mut Transfer,
+    upload: &mut Upload,
     client: &mut ClientSide<'_, B, R, H>,
     stats: &mut ForwardStats,
-) -> Result<(), Outcome> {
+) -> Result<Answered, Outcome> {
     let mut attempts = Attempts::default();
     let mut outcome = failed(StatusCode::SERVICE_UNAVAILABLE, "no_ready_endpoint");
     while let Some(endpoint) = choose(request, &mut attempts) {
@@ -191,15 +170,15 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
         if !attempts.is_first() {
             request.meter.upstream_retried();
         }
-        match attempt::perform(request, &endpoint, &attempts, transfer, client, stats).await {
-            Ok(()) => return Ok(()),
+        match attempt::perform(request, &endpoint, &attempts, upload, client, stats).await {
+            Ok(answered) => return Ok(answered),
             Err(Unanswered::Finished(outcome)) => return Err(outcome),
             Err(Unanswered::Rejected) => attempts.rejected(address),
             Err(Unanswered::Failed(failure, was_kept)) => {
                 count(request.meter, failure);
                 outcome = outcome_of(failure);
                 let failed = FailedAttempt { address, failure, was_kept };
-                if !attempts.failed(failed, repeatable(request, &transfer.upload)) {
+                if !attempts.failed(failed, repeatable(request, upload)) {
                     break;
                 }
             }

@@ -12,8 +12,7 @@ use super::attempts::{Attempts, Repeatable};
 use super::prefetch::{self, Interrupted, Prefetched};
 use super::upload::{self, Upload};
 use super::{
-    Answered, ClientSide, ForwardRequest, ForwardStats, OnHead, Outcome, Transfer, failed,
-    repeatable,
+    Answered, ClientSide, ForwardRequest, ForwardStats, OnHead, Outcome, failed, repeatable,
 };
 use crate::exchange::{Respond, Source};
 use crate::relay::CopyError;
@@ -46,10 +45,10 @@ pub(super) async fn perform<B: Source, R: Respond, H: OnHead>(
     request: &ForwardRequest<'_>,
     endpoint: &Rc<Endpoint>,
     attempts: &Attempts,
-    transfer: &mut Transfer,
+    upload: &mut Upload,
     client: &mut ClientSide<'_, B, R, H>,
     stats: &ForwardStats,
-) -> Result<(), Unanswered> {
+) -> Result<Answered, Unanswered> {
     // For the first attempt, the time at which the request arrived is recent enough.
     let now = if attempts.is_first() { request.started } else { Instant::now() };
     let pool = if attempts.needs_new_connection() { Pool::Bypass } else { Pool::Use };
@@ -59,8 +58,8 @@ pub(super) async fn perform<B: Source, R: Respond, H: OnHead>(
         Some(Err(failure)) => return Err(Unanswered::Failed(failure, false)),
         None => return Err(Unanswered::Finished(Outcome::ClientClosed)),
     };
-    transfer.upload.rewind();
-    respond(request, exchange, transfer, client, stats).await
+    upload.rewind();
+    respond(request, exchange, upload, client, stats).await
 }
 
 /// Returns the result of `work`, or `None` if the client disconnects first.
@@ -82,11 +81,10 @@ async fn unless_client_closed<T, R: Respond>(
 async fn respond<B: Source, R: Respond, H: OnHead>(
     request: &ForwardRequest<'_>,
     mut exchange: Exchange,
-    transfer: &mut Transfer,
+    upload: &mut Upload,
     client: &mut ClientSide<'_, B, R, H>,
     stats: &ForwardStats,
-) -> Result<(), Unanswered> {
-    let upload = &mut transfer.upload;
+) -> Result<Answered, Unanswered> {
     let (head, length) = loop {
         match wait_for_head(request, &mut exchange, upload, client).await {
             Event::Head(Head::Interim(head)) => {
@@ -129,8 +127,7 @@ async fn respond<B: Source, R: Respond, H: OnHead>(
         }
     }
     exchange.responded(head.status);
-    transfer.answered = Some(Answered { exchange, head, length, prefetched });
-    Ok(())
+    Ok(Answered { exchange, head, length, prefetched })
 }
 
 fn fail(exchange: &Exchange, failure: Failed) -> Unanswered {

@@ -4,13 +4,13 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName};
 
 use super::prefetch::{Prefetched, Resumed};
 use super::stall::StallDetector;
 use super::upload::Upload;
-use super::{Answered, Deadlines, ForwardStats, OnHead, Outcome, Transfer};
-use crate::exchange::{BodyLength, Broken, Frame, Refusal, Respond, ResponseHead, Source};
+use super::{Answered, Deadlines, ForwardStats, OnHead, Outcome};
+use crate::exchange::{BodyLength, Broken, Frame, Refusal, Respond, Source};
 use crate::proxy_headers::trailers::ResponseTrailers;
 use crate::relay::{BodyCopy, CopyError};
 use crate::upstream::exchange::Exchange;
@@ -28,37 +28,31 @@ struct Bodies<'a> {
 
 /// Forwards a backend's response, and concurrently the rest of the request's body.
 pub(crate) async fn relay<B: Source, R: Respond>(
-    transfer: &mut Transfer,
+    answered: Answered,
+    upload: &mut Upload,
     deadlines: &Deadlines,
     body: &mut B,
     respond: &mut R,
     on_head: &mut impl OnHead,
     stats: &mut ForwardStats,
 ) -> Outcome {
-    let Transfer { upload, answered: Some(answered) } = transfer else {
-        return super::failed(StatusCode::BAD_GATEWAY, "upstream_closed");
-    };
-    let Answered { exchange, head, length, prefetched } = answered;
-    let length = *length;
+    let Answered { mut exchange, mut head, length, mut prefetched } = answered;
     stats.status = Some(head.status);
     stats.head_at = Some(Instant::now());
     stats.grpc_status = grpc_status(&head.headers);
     let allowed = ResponseTrailers::of(&head.headers);
-    on_head.on_head(head);
+    on_head.on_head(&mut head);
     if length == BodyLength::Tunnel {
         upload.open_tunnel();
     }
-    let headers = std::mem::take(&mut head.headers);
-    respond.head(ResponseHead { status: head.status, headers }, length);
-    let bodies = Bodies { exchange, prefetched, allowed, upload };
+    respond.head(head, length);
+    let bodies = Bodies { exchange: &mut exchange, prefetched: &mut prefetched, allowed, upload };
     let outcome = move_bodies(deadlines, bodies, body, respond, stats).await;
     match outcome {
         Outcome::Sent => {
             let now = Instant::now();
             stats.ended_at = Some(now);
-            if let Some(answered) = transfer.answered.take() {
-                answered.exchange.finish(now);
-            }
+            exchange.finish(now);
         }
         Outcome::Aborted(_) => {
             // Flush what arrived before the failure: it may be the last line of a log.

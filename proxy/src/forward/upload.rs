@@ -15,7 +15,7 @@ use crate::proxy_headers::trailers;
 use crate::relay::{BodyCopy, CopyError};
 
 /// A request's body, how much of it is allowed, and what can be sent again.
-pub(super) struct Upload {
+pub(crate) struct Upload {
     length: BodyLength,
     copy: BodyCopy,
     /// What is left of the whole budget in this attempt.
@@ -31,7 +31,7 @@ impl Upload {
     ///
     /// # Errors
     /// The body is too large.
-    pub(super) fn new(length: BodyLength, max: Option<NonZeroU64>) -> Result<Self, Refusal> {
+    pub(crate) fn new(length: BodyLength, max: Option<NonZeroU64>) -> Result<Self, Refusal> {
         let budget = BodyBudget::new(length, max)?;
         Ok(Self {
             length,

@@ -11,7 +11,7 @@ use super::response_headers::ResponseHeaders;
 use crate::decision::Admitted;
 use crate::exchange::{BodyLength, Respond, Source};
 use crate::filter;
-use crate::forward::{self, ClientSide, ForwardRequest, ForwardStats, Outcome, Transfer};
+use crate::forward::{self, ClientSide, ForwardRequest, ForwardStats, Outcome, Upload};
 use crate::memory::Charge;
 use crate::normalize::{Kind, Request};
 use crate::upstream::exchange::Message;
@@ -60,17 +60,19 @@ impl RequestContext<'_> {
             started: self.started,
             client: self.client.address,
         };
-        let mut transfer = match Transfer::new(forward.message.body, rule.policy.max_body) {
-            Ok(transfer) => transfer,
-            Err(outcome) => return outcome,
+        let mut upload = match Upload::new(forward.message.body, rule.policy.max_body) {
+            Ok(upload) => upload,
+            Err(refusal) => return Outcome::Refused(refusal),
         };
         let client = ClientSide::new(body, respond, charge, &mut response_headers);
-        if let Err(outcome) = forward::send(&forward, &mut transfer, client, stats).await {
-            return outcome;
-        }
+        let answered = match forward::send(&forward, &mut upload, client, stats).await {
+            Ok(answered) => answered,
+            Err(outcome) => return outcome,
+        };
         // The response has begun: there is no further attempt.
         head_memory::release(&mut request.headers, charge);
-        forward::relay(&mut transfer, &deadlines, body, respond, &mut response_headers, stats).await
+        let on_head = &mut response_headers;
+        forward::relay(answered, &mut upload, &deadlines, body, respond, on_head, stats).await
     }
 
     fn response_headers<'f>(
