@@ -22,6 +22,9 @@ use super::irregular::Irregular;
 /// Maximum number of paths that are kept. They belong to requests that h2 has not returned yet; the
 /// request of a forgotten one is rejected.
 const KEPT: usize = 256;
+/// Maximum octets of those paths. h2 does not return all requests: it refuses streams over the limit,
+/// and resets malformed ones.
+const KEPT_OCTETS: usize = 256 * 1024;
 /// Octets of a header block per frame that a client must not go below on average, after a few
 /// frames: h2 closes the connection for many small ones.
 const FRAME: usize = 4 * 1024;
@@ -44,6 +47,7 @@ pub(crate) struct BlockFilter {
     irregular: Rc<Irregular>,
     /// The paths that were replaced, by stream.
     kept: VecDeque<(u32, Bytes)>,
+    kept_octets: usize,
     max_held: usize,
     /// Whether header blocks cannot be decoded any more. So h2 cannot decode them either.
     is_blind: bool,
@@ -85,6 +89,7 @@ impl BlockFilter {
             last: 0,
             irregular: Rc::default(),
             kept: VecDeque::new(),
+            kept_octets: 0,
             max_held,
             is_blind: false,
         }
@@ -103,10 +108,15 @@ impl BlockFilter {
     /// Returns the path of a request of `stream`, if it was replaced. Requests must be asked for in
     /// the order of their streams.
     pub(crate) fn take(&mut self, stream: u32) -> Option<Bytes> {
-        while self.kept.front().is_some_and(|(kept, _)| *kept < stream) {
-            self.kept.pop_front();
-        }
-        self.kept.pop_front_if(|(kept, _)| *kept == stream).map(|(_, path)| path)
+        while self.take_first(|kept| kept < stream).is_some() {}
+        self.take_first(|kept| kept == stream)
+    }
+
+    /// Takes the first path that is kept, if it is of such a stream.
+    fn take_first(&mut self, is_wanted: impl Fn(u32) -> bool) -> Option<Bytes> {
+        let (_, path) = self.kept.pop_front_if(|(stream, _)| is_wanted(*stream))?;
+        self.kept_octets -= path.len();
+        Some(path)
     }
 
     /// Returns octets that are ready for h2, up to `room`.
@@ -228,10 +238,11 @@ impl BlockFilter {
     }
 
     fn keep(&mut self, stream: u32, path: Bytes) {
-        if self.kept.len() == KEPT {
-            self.kept.pop_front();
-        }
+        self.kept_octets += path.len();
         self.kept.push_back((stream, path));
+        while self.kept.len() > KEPT || self.kept_octets > KEPT_OCTETS {
+            self.take_first(|_| true);
+        }
     }
 }
 

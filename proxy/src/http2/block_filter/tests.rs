@@ -144,4 +144,14 @@ fn little_is_held_back_and_kept() {
     passed(&mut filter, &sent, 5_000);
     assert_eq!(filter.kept.len(), KEPT);
     assert_eq!((filter.take(1), filter.take(1999).is_some()), (None, true));
+    assert_eq!(filter.kept_octets, 0);
+
+    let mut filter = BlockFilter::new(64 * 1024);
+    let mut sent = frame::PREFACE.to_vec();
+    let large = format!("/<{}", "x".repeat(10_000));
+    (0..200).for_each(|number| sent.extend(request(2 * number + 1, &large)));
+    passed(&mut filter, &sent, 5_000);
+    let octets: usize = filter.kept.iter().map(|(_, path)| path.len()).sum();
+    assert!(octets > KEPT_OCTETS - large.len() && octets <= KEPT_OCTETS, "{octets}");
+    assert_eq!((filter.kept_octets, filter.take(399).is_some()), (octets, true));
 }
