@@ -283,7 +283,8 @@ fn frame_at(octets: &[u8], start: usize) -> Option<(Head, &[u8])> {
     Some((head, octets.get(frame::HEAD..frame::HEAD + head.length)?))
 }
 
-/// Returns the payload of a HEADERS frame without padding and priority (RFC 9113 §6.2).
+/// Returns the payload of a HEADERS frame without padding and priority (RFC 9113 §6.2); `None` if its
+/// header block cannot be decoded.
 fn fragment(head: Head, payload: &[u8]) -> Option<&[u8]> {
     let mut fragment = payload;
     if head.has(flag::PADDED) {
@@ -291,7 +292,11 @@ fn fragment(head: Head, payload: &[u8]) -> Option<&[u8]> {
         fragment = rest.get(..rest.len().checked_sub(usize::from(*padding))?)?;
     }
     if head.has(flag::PRIORITY) {
-        fragment = fragment.get(5..)?;
+        let (dependency, rest) = fragment.split_first_chunk()?;
+        // h2 resets a stream that depends on itself without decoding its block. From then on it reads
+        // other fields than the client wrote.
+        let is_own = u32::from_be_bytes(*dependency) & frame::MAX_WINDOW == head.stream;
+        fragment = rest.get(1..).filter(|_| !is_own)?;
     }
     Some(fragment)
 }

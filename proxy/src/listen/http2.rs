@@ -255,7 +255,7 @@ where
                 Poll::Ready(Ok(Flushed::All)) | Poll::Pending => {}
             }
             self.note_idle();
-            if self.note_block() || self.poll_drain(cx).is_ready() {
+            if self.note_undecodable() || self.note_block() || self.poll_drain(cx).is_ready() {
                 continue;
             }
             if timer.as_mut().poll(cx).is_pending() {
@@ -271,11 +271,6 @@ where
     /// Starts the requests that have arrived. Ready when the connection is closed.
     fn poll_streams(&mut self, cx: &mut Context<'_>) -> Poll<Option<&'static str>> {
         self.charge_resets();
-        if self.coalescer.is_undecodable() && self.blame.is_none() {
-            // h2 has read the same octets, and closes the connection if it cannot decode them, which
-            // must not be left to it alone: it would cut paths.
-            self.shut_down(MALFORMED);
-        }
         while let Some(stream) = ready!(self.connection.poll_accept(cx)) {
             match stream {
                 Ok((request, respond)) => self.begin(request, respond),
@@ -298,13 +293,16 @@ where
 
     fn shut_down(&mut self, blame: &'static str) {
         self.blame = Some(blame);
-        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        self.connection.abrupt_shutdown(match blame {
+            MALFORMED => Reason::PROTOCOL_ERROR,
+            _ => Reason::ENHANCE_YOUR_CALM,
+        });
     }
 
     fn begin(&self, request: Request<RecvStream>, respond: SendResponse<Chunk>) {
         let (parts, body) = request.into_parts();
         let responder = Responder::new(respond, Rc::clone(&self.shared));
-        if responder.is_malformed() {
+        if responder.is_malformed() || self.coalescer.is_undecodable() {
             // Dropping the responder resets the stream.
             return;
         }
@@ -335,6 +333,19 @@ where
         } else if self.idle_since.is_none() {
             self.idle_since = Some(Instant::now());
         }
+    }
+
+    /// Shuts the connection down when header blocks cannot be decoded any more; returns whether it did.
+    /// h2 has read the same octets, but that must not be left to it alone: it would cut paths, or read
+    /// other fields than the client wrote.
+    fn note_undecodable(&mut self) -> bool {
+        if self.blame.is_some() || !self.coalescer.is_undecodable() {
+            return false;
+        }
+        // The rest of one that is too large may still be to come.
+        let is_unfinished = self.coalescer.unfinished_block().is_some();
+        self.shut_down(if is_unfinished { HEAD_LARGE } else { MALFORMED });
+        true
     }
 
     /// Notes when an unfinished header block began. Returns whether the connection is shut down because

@@ -425,7 +425,7 @@ pub(super) fn framing(host: &str) -> Vec<Case> {
             "padding of HEADERS longer than the frame",
             frame(HEADERS, WHOLE | PADDED, 1, [&[255], &block(&get(host))[..]].concat()),
         ),
-        malformed(
+        goaway(
             "a stream that depends on itself",
             frame(
                 HEADERS,

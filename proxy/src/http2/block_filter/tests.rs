@@ -121,7 +121,12 @@ fn what_h2_rejects_passes_unchanged() {
     padded.push(9);
     let mut undecodable = Vec::new();
     frame::headers(1, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff], true, &mut undecodable);
-    for invalid in [endless, other, padded, undecodable] {
+    let mut of_itself = Vec::new();
+    let payload = [&[0x80, 0, 0, 1, 0, 0x82][..], &[0x87]].concat();
+    let flags = flag::PRIORITY | flag::END_HEADERS;
+    Head { length: payload.len(), kind: kind::HEADERS, flags, stream: 1 }.write(&mut of_itself);
+    of_itself.extend(payload);
+    for invalid in [endless, other, padded, undecodable, of_itself] {
         let sent = [frame::PREFACE, &invalid, &request(3, "/<")].concat();
         let mut filter = BlockFilter::new(64 * 1024);
         assert_eq!(passed(&mut filter, &sent, 11), sent);

@@ -591,6 +591,42 @@ async fn malformed_heads_that_h2_accepts_are_rejected() {
     }
 }
 
+/// h2 does not decode the block of a stream that depends on itself, and would take the path of another
+/// request for that of the next one.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_served_after_a_header_block_that_h2_skips() {
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let heads = Rc::clone(&seen);
+    let request = |stream: u8, dependency: &[u8], path: &[u8]| {
+        let payload = [dependency, b"\x82\x87", path, &block("host", "a")].concat();
+        let flags = 5 | if dependency.is_empty() { 0 } else { 0x20 };
+        [&[0, 0, payload.len() as u8, 1, flags, 0, 0, 0, stream][..], &payload].concat()
+    };
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let first = [&preface[..], &request(1, b"", b"\x44\x04/one")].concat();
+    let skipped = request(3, &[0, 0, 0, 3, 0], b"\x44\x04/two");
+    let misread = request(5, b"", b"\xbe");
+    in_local_set(async {
+        let (task, mut io, _) = server(
+            move |head, _, respond| {
+                heads.borrow_mut().push(head.unwrap().target);
+                async { drop(respond) }
+            },
+            settings(),
+        );
+        io.write_all(&first).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        io.write_all(&[skipped, misread].concat()).await.unwrap();
+        let mut frames = Vec::new();
+        io.read_to_end(&mut frames).await.unwrap();
+        assert!(frames.windows(4).any(|head| head == [0, 0, 8, 7]), "no GOAWAY");
+        drop(io);
+        task.await.unwrap();
+    })
+    .await;
+    assert_eq!(*seen.borrow(), [Target::Path(PathAndQuery::new("/one").unwrap())]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_body_length_follows_from_the_head() {
     let rest =
