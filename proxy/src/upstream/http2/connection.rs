@@ -21,8 +21,10 @@ use crate::upstream::exchange::{Failed, Message};
 
 /// Buffered octets above which streams keep their data queued.
 const BOUND: usize = 64 * 1024;
-/// Maximum buffered octets of all frames: answers to a backend that sends PINGs and does not read.
+/// Maximum buffered octets of answers to a backend that sends PINGs or SETTINGS and does not read.
 const BACKLOG: usize = 4 * 1024 * 1024;
+/// Buffered octets above which requests wait instead of being written: heads have no window.
+const HEADS: usize = 1024 * 1024;
 /// Maximum streams before the backend's settings arrive (RFC 9113 §6.5.2 recommends a limit of at
 /// least this).
 const STREAMS_BEFORE_SETTINGS: usize = 100;
@@ -93,6 +95,10 @@ pub(super) struct Connection {
     pub(super) supports_tunnels: bool,
     /// Consecutive frames without effect since the driver's last tick.
     pub(super) idle_frames: u32,
+    /// Changes of the initial window since the driver's last tick.
+    pub(super) window_changes: u32,
+    /// Octets of `out` that answer frames of the backend.
+    pub(super) answered: usize,
 }
 
 // === impl Connection ===
@@ -137,6 +143,8 @@ impl Connection {
             has_settings: false,
             supports_tunnels: false,
             idle_frames: 0,
+            window_changes: 0,
+            answered: 0,
         }
     }
 
@@ -150,9 +158,16 @@ impl Connection {
         !self.is_open && self.streams.is_empty() && self.waiting.is_empty()
     }
 
-    /// Whether the backend caused more buffered frames than [`BACKLOG`].
+    /// Whether the backend caused more buffered frames than [`BACKLOG`]. What clients send does not
+    /// count: it must not cost others their connection.
     pub(super) fn is_flooded(&self) -> bool {
-        self.out.len() > BACKLOG
+        self.answered > BACKLOG
+    }
+
+    /// Forgets all buffered frames, which were written.
+    pub(super) fn clear_written(&mut self) {
+        self.out.clear();
+        self.answered = 0;
     }
 
     /// Registers the driver's task to be woken when there is something to send.
@@ -198,7 +213,7 @@ impl Connection {
         }
         // The backend's settings state whether it supports tunnels.
         let can_open = !is_tunnel || self.has_settings;
-        if can_open && self.waiting.is_empty() && self.streams.len() < self.capacity() {
+        if can_open && self.waiting.is_empty() && self.has_room() {
             self.open(&stream, &block, is_finished);
             self.scratch = block;
         } else if self.waiting.len() < WAITING {
@@ -228,9 +243,14 @@ impl Connection {
         self.wake_driver();
     }
 
+    /// Whether another stream can be opened, and its head be buffered.
+    fn has_room(&self) -> bool {
+        self.streams.len() < self.capacity() && self.out.len() < HEADS
+    }
+
     /// Opens streams for queued requests, up to the limit.
     pub(super) fn open_waiting(&mut self) {
-        while self.streams.len() < self.capacity() && self.next_id <= MAX_WINDOW {
+        while self.has_room() && self.next_id <= MAX_WINDOW {
             let is_tunnel = self
                 .waiting
                 .front()
@@ -314,7 +334,7 @@ impl Connection {
                 state.is_scheduled = true;
                 drop(state);
                 self.sending.push_front(stream);
-                return;
+                break;
             }
             self.write_frame(&mut state);
             state.wake();

@@ -170,7 +170,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                     self.activity = self.activity.wrapping_add(1);
                 }
             }
-            connection.out.clear();
+            connection.clear_written();
             self.written = 0;
             // There is room again for queued data of streams.
             connection.pump();
@@ -202,6 +202,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         let now = Instant::now();
         let mut connection = self.connection.borrow_mut();
         connection.idle_frames = 0;
+        connection.window_changes = 0;
         if let Some(since) = self.idle_since {
             if connection.out.is_empty() {
                 connection.out.shrink_to(IDLE_CAPACITY);

@@ -17,6 +17,8 @@ const COPIED: usize = 2048;
 /// Maximum consecutive frames without effect between ticks: PING, SETTINGS, empty DATA, and frames
 /// for closed streams.
 const IDLE_FRAMES: u32 = 10_000;
+/// Maximum changes of the initial window between ticks: each costs as much as there are streams.
+const WINDOW_CHANGES: u32 = 100;
 
 const PROTOCOL_ERROR: Fault = Fault(code::PROTOCOL_ERROR);
 const FRAME_SIZE_ERROR: Fault = Fault(code::FRAME_SIZE_ERROR);
@@ -286,10 +288,21 @@ impl Connection {
         if !rest.is_empty() {
             return Err(FRAME_SIZE_ERROR);
         }
+        let mut initial_window = self.initial_window;
         for [n1, n2, v1, v2, v3, v4] in settings {
-            self.setting(u16::from_be_bytes([*n1, *n2]), u32::from_be_bytes([*v1, *v2, *v3, *v4]))?;
+            let value = u32::from_be_bytes([*v1, *v2, *v3, *v4]);
+            match u16::from_be_bytes([*n1, *n2]) {
+                setting::INITIAL_WINDOW_SIZE if value > MAX_WINDOW => {
+                    return Err(Fault(code::FLOW_CONTROL_ERROR));
+                }
+                // A frame may repeat it thousands of times; the last value counts (§6.5.3).
+                setting::INITIAL_WINDOW_SIZE => initial_window = value,
+                name => self.setting(name, value)?,
+            }
         }
+        self.change_initial_window(initial_window)?;
         Head { length: 0, kind: kind::SETTINGS, flags: flag::ACK, stream: 0 }.write(&mut self.out);
+        self.answered += HEAD;
         self.open_waiting();
         Ok(())
     }
@@ -301,10 +314,6 @@ impl Connection {
                 self.max_streams = value as usize;
                 Ok(())
             }
-            setting::INITIAL_WINDOW_SIZE if value > MAX_WINDOW => {
-                Err(Fault(code::FLOW_CONTROL_ERROR))
-            }
-            setting::INITIAL_WINDOW_SIZE => self.initial_window(value),
             // RFC 8441 §3: it must not be withdrawn.
             setting::ENABLE_CONNECT_PROTOCOL
                 if value > 1 || value == 0 && self.supports_tunnels =>
@@ -324,8 +333,15 @@ impl Connection {
     }
 
     /// Applies a new initial window to open streams as well (§6.9.2).
-    fn initial_window(&mut self, value: u32) -> Result<(), Fault> {
+    fn change_initial_window(&mut self, value: u32) -> Result<(), Fault> {
         let change = i64::from(value) - i64::from(self.initial_window);
+        if change == 0 {
+            return Ok(());
+        }
+        self.window_changes += 1;
+        if self.window_changes > WINDOW_CHANGES {
+            return Err(Fault(code::ENHANCE_YOUR_CALM));
+        }
         self.initial_window = value;
         let streams: Vec<Shared> = self.streams.values().cloned().collect();
         for stream in streams {
@@ -349,6 +365,7 @@ impl Connection {
             Head { length: payload.len(), kind: kind::PING, flags: flag::ACK, stream: 0 }
                 .write(&mut self.out);
             self.out.extend_from_slice(payload);
+            self.answered += HEAD + payload.len();
         }
         Ok(())
     }

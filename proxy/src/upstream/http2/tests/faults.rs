@@ -72,6 +72,22 @@ async fn sent(backend: &mut DuplexStream) -> Vec<(u8, u32, u32)> {
     frames
 }
 
+/// The types of the frames that the client sent, up to a part of the last one, which is read to its
+/// end.
+async fn sent_in_pieces(backend: &mut DuplexStream) -> Vec<u8> {
+    let mut kinds = Vec::new();
+    let mut head = [0; HEAD];
+    loop {
+        let read = tokio::time::timeout(Duration::from_millis(1), backend.read_exact(&mut head));
+        if read.await.is_err() {
+            return kinds;
+        }
+        let head = frame::Head::read(&head).unwrap();
+        backend.read_exact(&mut vec![0; head.length]).await.unwrap();
+        kinds.push(head.kind);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn connection_errors_close_the_connection() {
     let large = vec![0; MAX_PAYLOAD + 1];
@@ -406,6 +422,49 @@ async fn unread_data_is_returned_to_the_connection_window() {
             assert!(window > 256 * 1024, "{window} after stream {stream}");
         }
         assert!(client.is_usable());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_heads_of_clients_do_not_cost_others_their_connection() {
+    in_local_set(async {
+        let (client, mut backend) = raw_backend().await;
+        sent(&mut backend).await;
+        let mut other = client.send(&post(BodyLength::None), false).unwrap();
+        let value = HeaderValue::from_bytes(&vec![b'~'; 60_000]).unwrap();
+        let headers = HeaderMap::from_iter([(http::header::REFERER, value)]);
+        let large = Message { headers: &headers, ..post(BodyLength::None) };
+        let exchanges: Vec<_> = (0..99).map(|_| client.send(&large, false).unwrap()).collect();
+        assert!(client.0.0.borrow().out.len() < 2 * 1024 * 1024, "the others wait");
+        // The backend sends something before it has read everything.
+        backend.write_all(&frame(kind::PING, 0, 0, &[0; 8])).await.unwrap();
+        backend.write_all(&head(1, 200, &[], true)).await.unwrap();
+        assert_eq!(final_head(&mut other).await.unwrap().0.status, 200);
+        let mut streams = 0;
+        while streams < exchanges.len() {
+            let frames = sent_in_pieces(&mut backend).await;
+            streams += frames.iter().filter(|kind| **kind == kind::HEADERS).count();
+        }
+        assert!(client.is_open());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_of_the_initial_window_are_bounded() {
+    in_local_set(async {
+        let (client, mut backend) = raw_backend().await;
+        // In one frame, only the last one counts.
+        let many: Vec<_> = (0..2_000).map(|n| (setting::INITIAL_WINDOW_SIZE, n)).collect();
+        backend.write_all(&settings(&many)).await.unwrap();
+        sent(&mut backend).await;
+        assert_eq!(client.0.0.borrow().initial_window, 1_999);
+        let changes = (0..200).map(|n| settings(&[(setting::INITIAL_WINDOW_SIZE, n % 2)]));
+        backend.write_all(&changes.collect::<Vec<_>>().concat()).await.unwrap();
+        let frames = sent(&mut backend).await;
+        assert_eq!(frames.last(), Some(&(kind::GOAWAY, 0, code::ENHANCE_YOUR_CALM)));
+        assert!(!client.is_open());
     })
     .await;
 }
