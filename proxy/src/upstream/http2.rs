@@ -19,6 +19,7 @@ mod head;
 mod invariants;
 mod receive;
 mod stream;
+mod windows;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -43,10 +44,10 @@ const BOUND: usize = 64 * 1024;
 /// The settings of a connection to a backend.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientSettings {
-    /// Octets of one stream's response that the backend may send before they are read.
+    /// Octets of one stream's response that the backend may send before they are read, at most.
     pub(crate) stream_window: u32,
-    /// The same for all streams of the connection together.
-    pub(crate) connection_window: u32,
+    /// Octets that streams may use together, in addition to a small window that each has.
+    pub(crate) spare_window: u32,
     /// Octets of a response's head, as HPACK counts them (RFC 9113 §6.5.2).
     pub(crate) head_bytes: u32,
     /// How long the connection is kept without a request.
@@ -104,7 +105,7 @@ impl ClientSettings {
         let stream_window = settings.limits.http2_stream_window.get();
         Self {
             stream_window,
-            connection_window: stream_window.saturating_mul(16),
+            spare_window: stream_window.saturating_mul(16),
             head_bytes: u32::try_from(settings.limits.response_head_bytes.get())
                 .unwrap_or(u32::MAX),
             idle: settings.timeouts.upstream_idle,

@@ -13,7 +13,7 @@ use foldhash::fast::FixedState;
 use http::HeaderMap;
 
 use super::stream::{Cause, End, Shared, Stream, Tunnel};
-use super::{ClientSettings, head};
+use super::{ClientSettings, head, windows};
 use crate::exchange::BodyLength;
 use crate::http2::frame::{self, MAX_PAYLOAD, MAX_WINDOW, PREFACE, WINDOW, flag, kind, setting};
 use crate::http2::hpack::Decoder;
@@ -30,7 +30,7 @@ const HEADS: usize = 1024 * 1024;
 const STREAMS_BEFORE_SETTINGS: usize = 100;
 /// Maximum streams of one connection, even if the backend allows more: they would only wait for
 /// each other.
-const STREAMS: usize = 250;
+pub(super) const STREAMS: usize = 250;
 /// Maximum requests that wait for a stream.
 const WAITING: usize = 1024;
 
@@ -86,7 +86,10 @@ pub(super) struct Connection {
 
     /// The receive window, and octets that were read and not yet added to it.
     pub(super) receive_window: u32,
-    unannounced: u32,
+    pub(super) unannounced: u32,
+    /// Octets by which streams' windows may still grow together. A stream that is read grows to
+    /// [`ClientSettings::stream_window`], and returns them at its end.
+    pub(super) spare_window: u32,
 
     /// An incomplete header block: its stream, whether it ends the stream, and its octets.
     pub(super) block: Option<(u32, bool, Vec<u8>)>,
@@ -107,21 +110,18 @@ impl Connection {
     /// Creates a connection, and buffers its preface (RFC 9113 §3.4).
     pub(super) fn new(settings: ClientSettings) -> Self {
         // Limit the windows to what the protocol allows.
-        let settings = ClientSettings {
-            stream_window: settings.stream_window.min(MAX_WINDOW),
-            connection_window: settings.connection_window.clamp(WINDOW, MAX_WINDOW),
-            ..settings
-        };
+        let stream_window = settings.stream_window.min(MAX_WINDOW);
+        let settings = ClientSettings { stream_window, ..settings };
+        let spare_window = windows::spare(&settings);
+        let receive_window = windows::connection(&settings);
         let mut out = PREFACE.to_vec();
         let ours = [
             (setting::ENABLE_PUSH, 0),
-            (setting::INITIAL_WINDOW_SIZE, settings.stream_window),
+            (setting::INITIAL_WINDOW_SIZE, windows::guaranteed(&settings)),
             (setting::MAX_HEADER_LIST_SIZE, settings.head_bytes),
         ];
         frame::settings(&ours, &mut out);
-        if settings.connection_window > WINDOW {
-            frame::number(kind::WINDOW_UPDATE, 0, settings.connection_window - WINDOW, &mut out);
-        }
+        frame::number(kind::WINDOW_UPDATE, 0, receive_window - WINDOW, &mut out);
         Self {
             settings,
             out,
@@ -137,8 +137,9 @@ impl Connection {
             max_streams: STREAMS_BEFORE_SETTINGS,
             initial_window: WINDOW,
             send_window: i64::from(WINDOW),
-            receive_window: settings.connection_window,
+            receive_window,
             unannounced: 0,
+            spare_window,
             block: None,
             has_settings: false,
             supports_tunnels: false,
@@ -177,7 +178,7 @@ impl Connection {
         }
     }
 
-    fn wake_driver(&mut self) {
+    pub(super) fn wake_driver(&mut self) {
         if let Some(waker) = self.driver.take() {
             waker.wake();
         }
@@ -202,8 +203,9 @@ impl Connection {
         if is_tunnel && self.has_settings && !self.supports_tunnels {
             return Err(Failed::NoWebSocket);
         }
-        let stream: Shared =
-            Rc::new(Stream::new(message.method, is_finished, self.settings.stream_window).into());
+        let stream: Shared = Rc::new(
+            Stream::new(message.method, is_finished, windows::guaranteed(&self.settings)).into(),
+        );
         let mut block = std::mem::take(&mut self.scratch);
         block.clear();
         head::write(message, tls, &mut block);
@@ -420,6 +422,7 @@ impl Connection {
         self.exchanges = self.exchanges.saturating_sub(1);
         let (id, unread) = {
             let mut state = stream.borrow_mut();
+            self.return_spare(&mut state);
             (state.id, std::mem::take(&mut state.data).iter().map(Bytes::len).sum())
         };
         if id == 0 {
@@ -429,36 +432,6 @@ impl Connection {
         }
         self.release(unread);
         if self.is_done() {
-            self.wake_driver();
-        }
-    }
-
-    /// Adds octets that were read or discarded to the connection's window.
-    pub(super) fn release(&mut self, octets: usize) {
-        self.unannounced =
-            self.unannounced.saturating_add(u32::try_from(octets).unwrap_or(u32::MAX));
-        if self.unannounced >= self.settings.connection_window / 2 {
-            let octets = std::mem::take(&mut self.unannounced);
-            self.receive_window = self.receive_window.saturating_add(octets);
-            frame::number(kind::WINDOW_UPDATE, 0, octets, &mut self.out);
-            self.wake_driver();
-        }
-    }
-
-    /// Adds octets that were read to the windows of a stream and of the connection.
-    pub(super) fn release_stream(&mut self, stream: &Shared, octets: usize) {
-        self.release(octets);
-        let mut state = stream.borrow_mut();
-        state.unannounced =
-            state.unannounced.saturating_add(u32::try_from(octets).unwrap_or(u32::MAX));
-        if state.unannounced >= self.settings.stream_window / 2
-            && !state.is_complete
-            && state.cause.is_none()
-        {
-            let octets = std::mem::take(&mut state.unannounced);
-            state.receive_window = state.receive_window.saturating_add(octets);
-            frame::number(kind::WINDOW_UPDATE, state.id, octets, &mut self.out);
-            drop(state);
             self.wake_driver();
         }
     }

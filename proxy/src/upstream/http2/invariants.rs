@@ -12,7 +12,7 @@ use crate::exchange::{BodyLength, PathAndQuery};
 
 const SETTINGS: ClientSettings = ClientSettings {
     stream_window: 1024,
-    connection_window: 128 * 1024,
+    spare_window: 128 * 1024,
     head_bytes: 1024,
     idle: Duration::from_secs(1),
     ping_after: Duration::from_secs(1),

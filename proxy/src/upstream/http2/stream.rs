@@ -76,7 +76,8 @@ pub(super) struct Stream {
     pub(super) is_complete: bool,
     /// Octets of the body that `content-length` announced and that were not received.
     pub(super) expected: Option<u64>,
-    /// The receive window: octets that the backend may send.
+    /// The whole receive window, and octets of it that the backend may send now.
+    pub(super) window: u32,
     pub(super) receive_window: u32,
     /// Octets that were read, and not yet added to the receive window.
     pub(super) unannounced: u32,
@@ -94,7 +95,7 @@ pub(super) struct Stream {
 // === impl Stream ===
 
 impl Stream {
-    pub(super) fn new(method: &Method, is_finished: bool, receive_window: u32) -> Self {
+    pub(super) fn new(method: &Method, is_finished: bool, window: u32) -> Self {
         Self {
             id: 0,
             is_head: *method == Method::HEAD,
@@ -108,7 +109,8 @@ impl Stream {
             trailers: None,
             is_complete: false,
             expected: None,
-            receive_window,
+            window,
+            receive_window: window,
             unannounced: 0,
             send_window: 0,
             queue: VecDeque::new(),

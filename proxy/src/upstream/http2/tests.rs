@@ -16,7 +16,7 @@ mod faults;
 
 const SETTINGS: ClientSettings = ClientSettings {
     stream_window: 64 * 1024,
-    connection_window: 1024 * 1024,
+    spare_window: 64 * 1024,
     head_bytes: 16 * 1024,
     idle: Duration::from_secs(30),
     ping_after: Duration::from_secs(5),
@@ -140,19 +140,55 @@ async fn the_response_window_opens_only_as_the_body_is_read() {
         let mut stream = respond.send_response(HttpResponse::new(()), false).unwrap();
         final_head(&mut exchange).await.unwrap();
         let window = usize::try_from(SETTINGS.stream_window).unwrap();
-        assert_eq!(send_all_that_fits(&mut stream).await, window);
+        assert_eq!(send_all_that_fits(&mut stream).await, window / 2, "the guaranteed one");
 
         // A frame counts as read when the next one is polled.
         assert!(matches!(next_frame(&mut exchange).await, Some(Ok(Frame::Data(_)))));
         assert_eq!(send_all_that_fits(&mut stream).await, 0);
-        let mut read = 0;
-        while read < window / 2 + 16 * 1024 {
-            let Some(Ok(Frame::Data(data))) = next_frame(&mut exchange).await else {
-                panic!("no data")
-            };
-            read += data.len();
+        read_octets(&mut exchange, 16 * 1024).await;
+        // It is opened for the first frame, and grows.
+        assert_eq!(send_all_that_fits(&mut stream).await, 16 * 1024 + window / 2);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_are_not_read_do_not_stop_others() {
+    in_local_set(async {
+        let (ours, theirs) = duplex(1 << 20);
+        let client = Http2Client::connect(ours, &SETTINGS);
+        let mut builder = h2::server::Builder::new();
+        let mut backend: Backend =
+            builder.max_concurrent_streams(1000).handshake(theirs).await.unwrap();
+        let (accepted, mut requests) = tokio::sync::mpsc::unbounded_channel();
+        spawn_local(async move {
+            while let Some(request) = backend.accept().await {
+                accepted.send(request.unwrap()).unwrap();
+            }
+        });
+        let mut open = Vec::new();
+        for number in 0..240 {
+            let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
+            let (_request, mut respond) = requests.recv().await.unwrap();
+            let stream = respond.send_response(HttpResponse::new(()), false).unwrap();
+            final_head(&mut exchange).await.unwrap();
+            open.push((number, exchange, stream));
         }
-        assert!(send_all_that_fits(&mut stream).await >= window / 2);
+        // Some are read until their windows have grown.
+        for (number, exchange, stream) in &mut open {
+            send_all_that_fits(stream).await;
+            if *number % 2 == 0 {
+                read_octets(exchange, 20 * 1024).await;
+                send_all_that_fits(stream).await;
+            }
+        }
+        let (_, mut first, mut stream) = open.remove(0);
+        let mut octets = 0;
+        for _ in 0..100 {
+            octets += send_all_that_fits(&mut stream).await;
+            read_octets(&mut first, 16 * 1024).await;
+        }
+        assert!(octets >= 1024 * 1024, "{octets}");
     })
     .await;
 }
@@ -429,6 +465,16 @@ async fn read(mut body: h2::RecvStream) -> (String, Option<HeaderMap>) {
         all.extend_from_slice(&data);
     }
     (String::from_utf8(all).unwrap(), body.trailers().await.unwrap())
+}
+
+/// Reads this many octets or more, and returns how many.
+async fn read_octets(exchange: &mut Http2Exchange, at_least: usize) -> usize {
+    let mut read = 0;
+    while read < at_least {
+        let Some(Ok(Frame::Data(data))) = next_frame(exchange).await else { panic!("no data") };
+        read += data.len();
+    }
+    read
 }
 
 /// Sends until no window is left, and returns the number of octets.

@@ -401,7 +401,7 @@ async fn unread_data_is_returned_to_the_connection_window() {
     in_local_set(async {
         let (client, mut backend) = raw_backend().await;
         let mut window = 1024 * 1024;
-        for stream in (1..200).step_by(2) {
+        for stream in (1..800).step_by(2) {
             let mut exchange = client.send(&post(BodyLength::None), false).unwrap();
             let answer =
                 [head(stream, 200, &[], false), frame(kind::DATA, 0, stream, &[0; MAX_PAYLOAD])]
