@@ -276,8 +276,9 @@ pub struct Limits {
     /// Bytes of memory for the request heads of one client address (IPv6: one /64), for all of its
     /// connections together; each connection has 16 KiB in addition.
     pub request_memory_per_client: NonZeroUsize,
-    /// Bytes of a request that are read and discarded after an early response over HTTP/1.1, before
-    /// the connection is closed: many clients read the response only when they have sent everything.
+    /// Bytes of a request that are read and discarded after an early response, before the connection
+    /// is closed or the HTTP/2 stream reset: many clients read the response only when they have sent
+    /// everything.
     pub unread_body_bytes: NonZeroUsize,
     /// Idle connections of one worker to one endpoint.
     pub idle_connections_per_endpoint: NonZeroUsize,
@@ -315,8 +316,8 @@ pub struct TimeoutSettings {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub local_reply: Duration,
-    /// How long the rest of a request is read and discarded after an early response over HTTP/1.1,
-    /// before the connection is closed.
+    /// How long the rest of a request is read and discarded after an early response, before the
+    /// connection is closed or the HTTP/2 stream reset.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub unread_body: Duration,

@@ -19,7 +19,7 @@ use std::pin::pin;
 use http::StatusCode;
 
 use self::context::{LogContext, RequestContext};
-pub(crate) use self::discard::{MAX_DISCARD, discard_body};
+pub(crate) use self::discard::{DiscardLimit, Discarded, MAX_DISCARD, discard_body};
 use self::forwarding::Forwarding;
 use self::lasting::Lasting;
 pub(crate) use self::reply::Reply;

@@ -348,7 +348,10 @@ async fn an_early_response_is_followed_by_a_reset_without_error() {
     let hasty = Recording::script(vec![Step::head(), Step::write(response), Step::Restart]);
     let hasty = hasty.await.unwrap();
     let small = Service::new("small").annotation("max-body", "3").pod(&hasty);
-    let gateway = Gateway::start(World::web(&hasty).with(small)).await;
+    let gateway = Gateway::of(World::web(&hasty).with(small))
+        .settings(json!({ "timeouts": { "unreadBody": "300ms" } }))
+        .start()
+        .await;
     for (host, expected) in [(WEB, 401), ("small--staging.apps.test", 413), (UNKNOWN, 404)] {
         let mut client = greet(&gateway).await;
         let fields =

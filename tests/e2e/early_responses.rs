@@ -119,9 +119,13 @@ async fn early_responses_reach_curl() {
         [(WEB, 401), (SMALL, 413), ("h2c--staging.apps.test", 413), (DOWN, 503), (UNKNOWN, 404)]
     {
         for header in ["X-Framing: length", "Transfer-Encoding: chunked"] {
-            let curl = gateway.curl(host, "/echo").arg("--http1.1").header(header).args(upload);
-            let answer = curl.run().await;
-            assert_eq!((answer.status, answer.exit), (status, 0), "{host}, {header}: {answer:?}");
+            // `Transfer-Encoding` is not sent over HTTP/2.
+            for version in ["--http1.1", "--http2"] {
+                let curl = gateway.curl(host, "/echo").arg(version).header(header).args(upload);
+                let answer = curl.run().await;
+                let case = format!("{host}, {version}, {header}: {answer:?}");
+                assert_eq!((answer.status, answer.exit), (status, 0), "{case}");
+            }
         }
     }
 }

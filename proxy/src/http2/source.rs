@@ -27,6 +27,11 @@ impl StreamSource {
         Self { stream, irregular, unreleased: 0, is_done: false }
     }
 
+    /// Whether the body was read to its end.
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_done
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>> {
         loop {
             match ready!(self.stream.poll_data(cx)) {

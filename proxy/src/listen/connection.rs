@@ -20,7 +20,7 @@ use super::tls;
 use crate::exchange::{BodyLength, Peer, Refusal, RequestHead};
 use crate::memory::{Account, Charge};
 use crate::normalize::refusals;
-use crate::request::MAX_DISCARD;
+use crate::request::{DiscardLimit, Discarded, MAX_DISCARD};
 use crate::worker_context::WorkerContext;
 use crate::{proxy_headers, request, telemetry};
 
@@ -257,6 +257,7 @@ async fn stream(
     mut body: RequestBody,
     mut respond: Responder,
 ) {
+    let has_body = !head.as_ref().is_ok_and(|head| head.body == BodyLength::None);
     let is_small =
         head.as_ref().is_ok_and(|head| matches!(head.body, BodyLength::Exact(1..=MAX_DISCARD)));
     let reply = match head {
@@ -266,23 +267,27 @@ async fn stream(
         Err(refusal) => request::refuse(&worker, &peer, &refusal, &mut respond),
     };
     drop(charge);
-    // Some clients treat a reset of a stream that they are sending on as a failure, even after a
-    // response. Nothing of a larger body is kept while the response is pending.
-    let rest = is_small.then_some(body);
-    if reply.is_flushed(&mut respond).await {
-        discard_body(rest).await;
+    let is_flushed = reply.is_flushed(&mut respond).await;
+    // Nothing of a larger body is kept while the response is pending.
+    let rest = (has_body && (is_flushed || is_small) && !body.is_done()).then_some(body);
+    if is_flushed && rest.is_none() {
         return;
     }
     // The request's task is several times as large as one for the rest of the work.
     tokio::task::spawn_local(async move {
         reply.deliver(&worker, &mut respond).await;
-        discard_body(rest).await;
+        drop(respond);
+        discard_body(&worker, rest).await;
     });
 }
 
-async fn discard_body(body: Option<RequestBody>) {
-    if let Some(mut body) = body {
-        request::discard_body(&mut body).await;
+/// Reads on after an early response. Some clients treat a reset of a stream that they are sending on
+/// as a failure, even after a complete response.
+async fn discard_body(worker: &WorkerContext, body: Option<RequestBody>) {
+    let Some(mut body) = body else { return };
+    let limit = DiscardLimit::of_stream(&worker.settings);
+    if request::discard_body(&mut body, limit).await == Discarded::Exceeded {
+        worker.meter.refused("unread_body");
     }
 }
 

@@ -22,6 +22,7 @@ use crate::http1::head::{self, HeadLimits};
 use crate::http1::inbound::HeadError;
 use crate::memory::{Account, Charge};
 use crate::normalize::refusals;
+use crate::request::{DiscardLimit, Discarded};
 use crate::worker_context::WorkerContext;
 use crate::{proxy_headers, request};
 
@@ -102,8 +103,13 @@ pub(crate) async fn serve<T>(
         if responder.is_aborted {
             return;
         }
+        if !responder.keep {
+            break;
+        }
         // A body that was read already ends immediately.
-        if !responder.keep || !request::discard_body(&mut Body(connection.clone())).await {
+        let limit = DiscardLimit::KEPT_CONNECTION;
+        let rest = request::discard_body(&mut Body(connection.clone()), limit).await;
+        if rest != Discarded::Whole {
             break;
         }
     }
