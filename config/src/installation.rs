@@ -22,6 +22,17 @@ pub struct Installation {
     pub api_server: BTreeSet<SocketAddr>,
     /// The addresses of this process's machine or pod.
     pub addresses: BTreeSet<IpAddr>,
+    /// Where it runs.
+    pub location: Location,
+}
+
+/// Where a gateway runs in the cluster, as far as it is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Location {
+    /// The topology zone.
+    pub zone: Option<Arc<str>>,
+    /// The node.
+    pub node: Option<Arc<str>>,
 }
 
 /// The gateway's own Namespace: `POD_NAMESPACE`, else that of the pod's ServiceAccount, else
@@ -47,6 +58,7 @@ impl Installation {
             namespace: own_namespace().into(),
             api_server: api_server(variable).into_iter().collect(),
             addresses: local_addresses().into_iter().chain(pod_addresses(variable)).collect(),
+            location: location(variable),
         }
     }
 }
@@ -57,6 +69,7 @@ impl Default for Installation {
             namespace: DEFAULT_NAMESPACE.into(),
             api_server: BTreeSet::new(),
             addresses: BTreeSet::new(),
+            location: Location::default(),
         }
     }
 }
@@ -73,6 +86,15 @@ fn api_server(variable: impl Fn(&str) -> Option<String>) -> Option<SocketAddr> {
 fn pod_addresses(variable: impl Fn(&str) -> Option<String>) -> Vec<IpAddr> {
     let text = variable("POD_IPS").unwrap_or_default();
     text.split(',').filter_map(|address| address.trim().parse().ok()).collect()
+}
+
+/// The zone and the node in `POD_ZONE` and `NODE_NAME`, as the Deployment sets them.
+fn location(variable: impl Fn(&str) -> Option<String>) -> Location {
+    let given = |name| {
+        let text = variable(name)?;
+        Some(text.trim().into()).filter(|text: &Arc<str>| !text.is_empty())
+    };
+    Location { zone: given("POD_ZONE"), node: given("NODE_NAME") }
 }
 
 #[cfg(test)]

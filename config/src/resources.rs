@@ -25,15 +25,15 @@ pub use self::annotations::{Annotations, MAX_UNKNOWN, MAX_VALUE, Value};
 use self::credential::Credential;
 use self::endpoint_rules::EndpointRules;
 pub use self::endpoint_slice::{
-    Conditions, EndpointPort, EndpointSlice, SERVICE_NAME, SliceEndpoint,
+    Conditions, EndpointPort, EndpointSlice, Hints, SERVICE_NAME, SliceEndpoint,
 };
 pub use self::endpoints::Unverified;
 pub use self::namespace::Namespace;
 use self::pod::Pods;
 pub use self::pod::{Pod, PodObject};
 pub use self::reserved::{Reserved, ReservedAddresses};
-pub use self::service::{Service, ServicePort};
-use crate::installation::Installation;
+pub use self::service::{Service, ServicePort, TrafficDistribution};
+use crate::installation::{Installation, Location};
 use crate::model::{NamespacedName, Origin, SourceLocation};
 use crate::problem::{Problem, Severity};
 use crate::settings::{CertificateSettings, Settings};
@@ -45,6 +45,7 @@ pub struct Resources {
     installation: Installation,
     reserved: ReservedAddresses,
     endpoint_rules: EndpointRules,
+    location: Location,
     pods: Pods,
     namespaces: BTreeMap<Arc<str>, Namespace>,
     services: BTreeMap<NamespacedName, Service>,
@@ -189,7 +190,19 @@ impl Resources {
     pub fn new(installation: Installation, settings: &Settings) -> Self {
         let reserved = ReservedAddresses::new(&installation, settings);
         let endpoint_rules = EndpointRules::new(&settings.endpoints);
-        Self { installation, reserved, endpoint_rules, ..Self::default() }
+        let given = |text: &Option<String>| text.as_deref().map(Into::into);
+        let Location { zone, node } = installation.location.clone();
+        let location = Location {
+            zone: given(&settings.upstreams.zone).or(zone),
+            node: given(&settings.upstreams.node).or(node),
+        };
+        Self { installation, reserved, endpoint_rules, location, ..Self::default() }
+    }
+
+    /// Where the gateway runs, by its settings, else by its installation.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
     }
 
     /// The installation of the gateway that reads them.

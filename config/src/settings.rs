@@ -244,12 +244,22 @@ pub enum CertificateSettings {
 }
 
 /// Connections to backends.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct UpstreamSettings {
     /// A PEM file with the authorities that certificates of pods with `appProtocol: https` are
     /// verified against; without it, such pods are not reachable.
     pub certificate_authorities: Option<PathBuf>,
+    /// How long a pod that is new in its Service gets fewer requests than the others, up to `1h`;
+    /// `0s` for no such slow start.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
+    pub slow_start: Duration,
+    /// The topology zone of the gateway, for EndpointSlices with hints and Services with a
+    /// `trafficDistribution`; without it, that of the variable `POD_ZONE`.
+    pub zone: Option<String>,
+    /// The node of the gateway; without it, that of the variable `NODE_NAME`.
+    pub node: Option<String>,
 }
 
 /// Limits on numbers and sizes.
@@ -421,6 +431,17 @@ impl Default for HttpsListenerSettings {
 impl Default for AdminSettings {
     fn default() -> Self {
         Self { address: Some(SocketAddr::from(([127, 0, 0, 1], 9901))) }
+    }
+}
+
+impl Default for UpstreamSettings {
+    fn default() -> Self {
+        Self {
+            certificate_authorities: None,
+            slow_start: Duration::from_secs(30),
+            zone: None,
+            node: None,
+        }
     }
 }
 

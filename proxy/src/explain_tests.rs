@@ -32,7 +32,12 @@ fn snapshot() -> Snapshot {
         let key = EndpointKey { namespace: "staging".into(), service: "shop".into(), port: 80 };
         let ready = ready
             .iter()
-            .map(|address| Endpoint { address: address.parse().expect("an address"), zone: None })
+            .map(|address| Endpoint {
+                address: address.parse().expect("an address"),
+                zone: None,
+                pod: None,
+                near: false,
+            })
             .collect();
         let endpoints =
             Arc::new(Endpoints::new(key, EndpointSet { ready, ..EndpointSet::default() }));

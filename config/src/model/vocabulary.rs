@@ -79,8 +79,12 @@ pub const RETRY_NON_IDEMPOTENT: Key =
 /// The largest request body.
 pub const MAX_BODY: Key = Key { name: "max-body", place: KeyPlace::Service, served: true };
 
+/// How an endpoint is chosen.
+pub const LOAD_BALANCING: Key =
+    Key { name: "load-balancing", place: KeyPlace::Service, served: true };
+
 /// Every known key.
-pub const VOCABULARY: [Key; 25] = [
+pub const VOCABULARY: [Key; 26] = [
     ENVIRONMENT,
     EXPOSE,
     REQUIRE,
@@ -98,6 +102,7 @@ pub const VOCABULARY: [Key; 25] = [
     RETRIES,
     RETRY_NON_IDEMPOTENT,
     MAX_BODY,
+    LOAD_BALANCING,
     Key { name: "affinity", place: KeyPlace::Service, served: false },
     Key { name: "rate-limit", place: KeyPlace::Service, served: false },
     Key { name: "canary-of", place: KeyPlace::Service, served: false },

@@ -49,6 +49,17 @@ pub struct SliceEndpoint {
     /// The identity (`uid`) of the Pod of the slice's Namespace that it refers to. Whoever writes
     /// the slice chooses it, so it proves nothing by itself.
     pub pod: Option<Arc<str>>,
+    /// From where it is to be used.
+    pub hints: Hints,
+}
+
+/// From where an endpoint is to be used (`hints`). Empty lists are no hint.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// The zones.
+    pub zones: Box<[Arc<str>]>,
+    /// The nodes.
+    pub nodes: Box<[Arc<str>]>,
 }
 
 /// The conditions of an endpoint. Defaults are those of Kubernetes (`discovery.k8s.io/v1`,
@@ -109,11 +120,6 @@ impl EndpointSlice {
         self.endpoints.iter().filter_map(|endpoint| endpoint.pod.as_ref())
     }
 
-    /// Removes the references to Pods, where none verifies its endpoints.
-    pub(super) fn forget_pods(&mut self) {
-        self.endpoints.iter_mut().for_each(|endpoint| endpoint.pod = None);
-    }
-
     /// The namespace and name of its Service.
     #[must_use]
     pub fn service_key(&self) -> NamespacedName {
@@ -161,6 +167,7 @@ fn addresses(object: &v1::EndpointSlice, origin: &Origin) -> Result<Vec<SliceEnd
             conditions: Conditions::from_object(endpoint.conditions.as_ref()),
             zone,
             pod: pod(endpoint.target_ref.as_ref(), origin),
+            hints: Hints::from_object(endpoint.hints.as_ref()),
         });
     }
     Ok(endpoints)
@@ -192,6 +199,17 @@ impl EndpointPort {
                 "write a port from 1 to 65535".to_owned(),
             )),
         })
+    }
+}
+
+// === impl Hints ===
+
+impl Hints {
+    fn from_object(hints: Option<&v1::EndpointHints>) -> Self {
+        let Some(hints) = hints else { return Self::default() };
+        let zones = hints.for_zones.iter().flatten().map(|zone| zone.name.as_str().into());
+        let nodes = hints.for_nodes.iter().flatten().map(|node| node.name.as_str().into());
+        Self { zones: zones.collect(), nodes: nodes.collect() }
     }
 }
 

@@ -56,13 +56,10 @@ impl Resources {
         }
     }
 
-    pub(super) fn upsert_slice(&mut self, mut slice: EndpointSlice, changed: &mut Changed) {
+    pub(super) fn upsert_slice(&mut self, slice: EndpointSlice, changed: &mut Changed) {
         let (key, service) = (slice.key(), slice.service_key());
         if self.slice_services.get(&key).is_some_and(|before| *before != service) {
             self.delete_slice(&key, changed);
-        }
-        if !self.endpoint_rules.verifies() {
-            slice.forget_pods();
         }
         let slices = self.slices.entry(service.clone()).or_default();
         let before = slices.get(&key.name).cloned();

@@ -31,6 +31,17 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// Its TCP ports.
     pub ports: Vec<ServicePort>,
+    /// Which endpoints are preferred; `None` where all are the same.
+    pub traffic_distribution: Option<TrafficDistribution>,
+}
+
+/// Which endpoints of a Service are preferred (`spec.trafficDistribution`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrafficDistribution {
+    /// Those of the same zone (`PreferSameZone`, `PreferClose`).
+    SameZone,
+    /// Those of the same node, then those of the same zone (`PreferSameNode`).
+    SameNode,
 }
 
 /// A TCP port of a Service.
@@ -79,6 +90,8 @@ impl Service {
             cluster_ips: cluster_ips.into_iter().collect(),
             external_ips: external_ips(object),
             ports,
+            traffic_distribution: spec
+                .and_then(|spec| TrafficDistribution::parse(spec.traffic_distribution.as_deref()?)),
             origin,
         })
     }
@@ -98,6 +111,19 @@ fn external_ips(object: &v1::Service) -> Vec<IpAddr> {
     let addresses: BTreeSet<IpAddr> =
         addresses.filter_map(|address| address.parse().ok()).collect();
     addresses.into_iter().collect()
+}
+
+// === impl TrafficDistribution ===
+
+impl TrafficDistribution {
+    /// `None` for a value that is not known: Kubernetes allows others, of other implementations.
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "PreferSameZone" | "PreferClose" => Some(Self::SameZone),
+            "PreferSameNode" => Some(Self::SameNode),
+            _ => None,
+        }
+    }
 }
 
 // === impl ServicePort ===

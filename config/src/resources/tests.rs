@@ -21,6 +21,7 @@ fn slice(name: &str, service: &str, addresses: &[&str]) -> EndpointSlice {
                 conditions,
                 zone: None,
                 pod: None,
+                hints: Hints::default(),
             })
             .collect(),
     }
@@ -42,6 +43,7 @@ fn service(name: &str) -> Service {
         cluster_ips: Vec::new(),
         external_ips: Vec::new(),
         ports: vec![ServicePort { name: "".into(), port: 80, app_protocol: None }],
+        traffic_distribution: None,
     }
 }
 
@@ -357,7 +359,7 @@ fn without_verification_pods_are_not_stored() {
     let mut changed = resources.apply(upsert(&slice_of_pod("cart-9", "one", "10.0.0.1")));
     assert_eq!(std::mem::take(&mut changed.slices), names(&["cart"]));
     let slice = resources.all_slices().find(|slice| *slice.origin.name == *"cart-9").unwrap();
-    assert_eq!(slice.endpoints[0].pod, None);
+    assert_eq!(slice.endpoints[0].pod.as_deref(), Some("one"), "the endpoint's identity");
     let pod = Change::Upsert(Object::Pod(pod("shop", "one", "10.0.0.1")));
     assert_eq!(resources.apply(pod), Changed::default());
 }

@@ -5,6 +5,7 @@ mod access;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use super::{
     CertificateSettings, Settings, SourceSettings, acme, endpoints, environments, telemetry, tls,
@@ -23,6 +24,8 @@ const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 const MAX_HEADERS: usize = 10_000;
 /// The largest window of an HTTP/2 stream (RFC 9113 §6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
+/// The longest slow start: an endpoint that is new for longer is only loaded less.
+const MAX_SLOW_START: Duration = Duration::from_secs(3_600);
 
 /// Validates everything that does not depend on other files.
 pub(super) fn validate(settings: &Settings, report: &mut ErrorSink<'_>) {
@@ -33,6 +36,7 @@ pub(super) fn validate(settings: &Settings, report: &mut ErrorSink<'_>) {
     secrets(settings, report);
     limits(settings, report);
     timeouts(settings, report);
+    upstreams(settings, report);
     access::validate(settings, report);
     endpoints::validate(settings, report);
     environments::validate(settings, report);
@@ -181,6 +185,16 @@ fn timeouts(settings: &Settings, report: &mut ErrorSink<'_>) {
                 "write a duration such as `5s`".to_owned(),
             );
         }
+    }
+}
+
+fn upstreams(settings: &Settings, report: &mut ErrorSink<'_>) {
+    if settings.upstreams.slow_start > MAX_SLOW_START {
+        report(
+            &["upstreams", "slowStart"],
+            "a slow start of more than an hour is not allowed".to_owned(),
+            "write a duration such as `30s`".to_owned(),
+        );
     }
 }
 

@@ -50,6 +50,13 @@ pub struct Endpoint {
     /// The topology zone that it runs in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<Arc<str>>,
+    /// The identity (`uid`) of its pod, where known. Another pod at the same address is another
+    /// endpoint: it inherits neither connections nor records of failures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Arc<str>>,
+    /// Whether it is preferred, because it is near the gateway.
+    #[serde(skip_serializing_if = "is_false")]
+    pub near: bool,
 }
 
 /// The cells of a snapshot by key, so that the next snapshot reuses those that it needs.
@@ -68,6 +75,11 @@ struct Cell {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
 fn is_zero(number: &usize) -> bool {
     *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 // === impl EndpointCells ===

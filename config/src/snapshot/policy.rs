@@ -22,6 +22,20 @@ pub struct Policy {
     /// The largest request body in bytes; `None` is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_body: Option<NonZeroU64>,
+    /// How an endpoint is chosen.
+    #[serde(skip_serializing_if = "is_default")]
+    pub load_balancing: LoadBalancing,
+}
+
+/// How the endpoint of a request is chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoadBalancing {
+    /// The one with the least latency × requests in flight, of two at random.
+    #[default]
+    LeastLatency,
+    /// One after the other.
+    RoundRobin,
 }
 
 /// Timeouts of one request; `None` is the default in the configuration.

@@ -1,16 +1,18 @@
 //! The endpoints of a Service's port, from its EndpointSlices.
 
+mod locality;
 mod rejection;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
+use self::locality::Locality;
 use self::rejection::rejection;
 use super::annotations::excerpt;
 use crate::model::NamespacedName;
 use crate::problem::{Problem, Severity};
-use crate::resources::{Conditions, EndpointSlice, Resources, SERVICE_NAME, ServicePort};
+use crate::resources::{Conditions, EndpointSlice, Hints, Resources, SERVICE_NAME, ServicePort};
 use crate::snapshot::endpoints::{Endpoint, EndpointKey, EndpointSet};
 
 /// The current endpoints of `key`; empty if there is no such Service or port.
@@ -45,11 +47,15 @@ pub fn endpoint_set(resources: &Resources, key: &EndpointKey) -> EndpointSet {
                 let [ipv4, ipv6] = &mut families;
                 let family = if endpoint.address.is_ipv4() { ipv4 } else { ipv6 };
                 let address = SocketAddr::new(endpoint.address, number);
-                family.add(address, endpoint.conditions, endpoint.zone.as_ref());
+                let (zone, pod) = (endpoint.zone.clone(), endpoint.pod.clone());
+                let offered = Endpoint { address, zone, pod, near: false };
+                family.add(endpoint.conditions, offered, &endpoint.hints);
             }
         }
     }
-    let [ipv4, ipv6] = families.map(Family::into_set);
+    let distribution = service.traffic_distribution;
+    let locality = Locality { location: resources.location(), distribution };
+    let [ipv4, ipv6] = families.map(|family| family.into_set(&locality));
     let (first, second) = if service.prefers_ipv6 { (ipv6, ipv4) } else { (ipv4, ipv6) };
     let first_has_none =
         first.ready.is_empty() && (first.draining.is_empty() || !second.ready.is_empty());
@@ -169,7 +175,7 @@ fn unmatched(
 
 /// The endpoints of one address family, by address.
 #[derive(Default)]
-struct Family(BTreeMap<SocketAddr, (Use, Option<Arc<str>>)>);
+struct Family<'a>(BTreeMap<SocketAddr, (Use, Endpoint, &'a Hints)>);
 
 /// The use of an endpoint, the best first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -182,26 +188,34 @@ enum Use {
 
 // === impl Family ===
 
-impl Family {
+impl<'a> Family<'a> {
     /// Adds an address. If it is in several slices, as while Kubernetes moves it between them, the
     /// best use applies.
-    fn add(&mut self, address: SocketAddr, conditions: Conditions, zone: Option<&Arc<str>>) {
+    fn add(&mut self, conditions: Conditions, endpoint: Endpoint, hints: &'a Hints) {
         let Some(usage) = Use::of(conditions) else { return };
-        let entry = self.0.entry(address).or_insert_with(|| (usage, zone.cloned()));
-        if usage < entry.0 {
-            *entry = (usage, zone.cloned());
+        match self.0.entry(endpoint.address) {
+            Entry::Vacant(entry) => {
+                entry.insert((usage, endpoint, hints));
+            }
+            Entry::Occupied(mut entry) if usage < entry.get().0 => {
+                entry.insert((usage, endpoint, hints));
+            }
+            Entry::Occupied(_) => {}
         }
     }
 
-    fn into_set(self) -> EndpointSet {
-        let mut set = EndpointSet::default();
-        for (address, (usage, zone)) in self.0 {
-            let list = match usage {
-                Use::Ready => &mut set.ready,
-                Use::Draining => &mut set.draining,
-            };
-            list.push(Endpoint { address, zone });
+    fn into_set(self, locality: &Locality<'_>) -> EndpointSet {
+        let (mut set, mut ready_hints) = (EndpointSet::default(), Vec::new());
+        for (usage, endpoint, hints) in self.0.into_values() {
+            match usage {
+                Use::Ready => {
+                    set.ready.push(endpoint);
+                    ready_hints.push(hints);
+                }
+                Use::Draining => set.draining.push(endpoint),
+            }
         }
+        locality.mark(&mut set.ready, &ready_hints);
         set
     }
 }

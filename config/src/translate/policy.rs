@@ -7,8 +7,10 @@ use std::time::Duration;
 use super::access::NamespaceAccess;
 use super::annotations::{Reader, Reading};
 use crate::model::duration;
-use crate::model::vocabulary::{MAX_BODY, PATHS, RETRIES, RETRY_NON_IDEMPOTENT, TIMEOUT};
-use crate::snapshot::policy::{Policy, Retries, Timeouts};
+use crate::model::vocabulary::{
+    LOAD_BALANCING, MAX_BODY, PATHS, RETRIES, RETRY_NON_IDEMPOTENT, TIMEOUT,
+};
+use crate::snapshot::policy::{LoadBalancing, Policy, Retries, Timeouts};
 use crate::snapshot::rule::PathPrefix;
 
 /// The maximum number of retries that can be configured.
@@ -24,7 +26,18 @@ pub(super) fn policy(namespace: &NamespaceAccess, service: &mut Reader<'_>) -> P
         timeouts: Timeouts { request: timeout(service), backend_request: None },
         retries: retries(service),
         max_body: max_body(service),
+        load_balancing: load_balancing(service),
     }
+}
+
+fn load_balancing(reader: &mut Reader<'_>) -> LoadBalancing {
+    let help = "write least-latency or round-robin; until then it is least-latency";
+    let parse = |text: &str| match text {
+        "least-latency" => Ok(LoadBalancing::LeastLatency),
+        "round-robin" => Ok(LoadBalancing::RoundRobin),
+        _ => Err("is not a way of load balancing".to_owned()),
+    };
+    reader.read(LOAD_BALANCING, help, parse).good().unwrap_or_default()
 }
 
 fn timeout(reader: &mut Reader<'_>) -> Option<Duration> {

@@ -14,7 +14,7 @@ use crate::installation::Installation;
 use crate::model::NamespacedName;
 use crate::model::vocabulary::{PREFIX, VOCABULARY};
 use crate::resources::{
-    Annotations, Change, Conditions, EndpointPort, EndpointSlice, Kind, Namespace, Object,
+    Annotations, Change, Conditions, EndpointPort, EndpointSlice, Hints, Kind, Namespace, Object,
     ObjectId, Pod, Service, ServicePort, SliceEndpoint,
 };
 use crate::snapshot::access::{Access, Require};
@@ -61,6 +61,7 @@ fn service(namespace: &str, name: &str, entries: &[(&str, &str)]) -> Service {
         cluster_ips: Vec::new(),
         external_ips: Vec::new(),
         ports: vec![ServicePort { name: "".into(), port: 80, app_protocol: None }],
+        traffic_distribution: None,
     }
 }
 
@@ -78,6 +79,7 @@ fn slice(namespace: &str, name: &str, service: &str, addresses: &[&str]) -> Endp
                 conditions,
                 zone: None,
                 pod: None,
+                hints: Hints::default(),
             })
             .collect(),
     }
@@ -216,6 +218,7 @@ fn any_slice() -> impl Strategy<Value = EndpointSlice> {
             conditions: Conditions { ready, serving, terminating },
             zone: None,
             pod: pod.map(Into::into),
+            hints: Hints::default(),
         },
     );
     let port = (select(vec!["", "http", "metrics"]), select(vec![8080, 8081]));
