@@ -1,15 +1,29 @@
-//! Chooses the endpoint of an attempt: the less loaded of two at random, among those to avoid
-//! least.
+//! Chooses the endpoint of an attempt among those to avoid least: the less loaded of two at random,
+//! or the next in turn. Load is latency × requests in flight.
 //!
 //! Pure functions: the clock, random numbers and the state of endpoints are arguments.
 
+pub(crate) mod answer;
 pub(crate) mod health;
+mod in_turn;
+pub(crate) mod latency;
+pub(crate) mod warm_up;
+
+use std::time::{Duration, Instant};
 
 use self::health::Health;
+use self::latency::{Latency, MAX_RATIO, Typical};
+use self::warm_up::WarmUp;
 
 /// The number of endpoints drawn at random before all are searched. Up to half can be ejected, so
 /// that few draws find two good ones, however many endpoints there are.
 const DRAWS: u64 = 16;
+/// Endpoints whose latencies differ by less than this factor are equally fast. Otherwise one of them
+/// would get every request while there is only one at a time.
+const SAME_RATIO: f64 = 2.0;
+/// How many times the load of a far endpoint that of a near one may be: a zone with few endpoints
+/// sends what is too much for them elsewhere.
+const NEAR_RATIO: f64 = 4.0;
 
 /// How much an endpoint is to be avoided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +38,8 @@ pub(crate) enum Avoidance {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Candidate {
     pub(crate) health: Health,
+    pub(crate) latency: Latency,
+    pub(crate) warm_up: WarmUp,
     /// The number of requests in flight.
     pub(crate) in_flight: u32,
     /// Whether this request has tried it already: then it is not chosen again.
@@ -33,11 +49,35 @@ pub(crate) struct Candidate {
 /// The endpoints to choose from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Selection<'a, T> {
+    /// All of them, the preferred ones first, which are near.
     pub(crate) endpoints: &'a [T],
+    /// The number of those that are near; 0 if all are the same.
+    pub(crate) near: usize,
     /// The number of ejected endpoints.
     pub(crate) ejected: usize,
     /// Whether this is the request's first attempt.
     pub(crate) is_first: bool,
+    pub(crate) now: Instant,
+    pub(crate) typical: Typical,
+    /// How long new endpoints start slowly.
+    pub(crate) slow_start: Duration,
+}
+
+/// The load of an endpoint.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    /// Its latency, in seconds.
+    latency: f64,
+    /// The number of requests in flight, and this one.
+    requests: f64,
+}
+
+/// An endpoint that was chosen of some.
+#[derive(Debug)]
+struct Chosen<'a, T> {
+    endpoint: &'a T,
+    avoidance: Avoidance,
+    load: Load,
 }
 
 // === impl Selection ===
@@ -56,35 +96,84 @@ impl<'a, T> Selection<'a, T> {
     ///
     /// `random` is uniform over `u64`.
     pub(crate) fn choose(&self, candidate: impl Fn(&T) -> Candidate, random: u64) -> Option<&'a T> {
-        let drawn = if self.endpoints.len() > 2 { self.draw(&candidate, random) } else { None };
-        drawn.or_else(|| self.search(&candidate, random))
+        self.choose_near(&candidate, random)
+            .or_else(|| Some(self.choose_of(self.endpoints, &candidate, random)?.endpoint))
+    }
+
+    /// Chooses a good one of those that are near, or a far one with much less load.
+    fn choose_near(&self, candidate: &impl Fn(&T) -> Candidate, random: u64) -> Option<&'a T> {
+        let (near, far) = self.near_and_far()?;
+        let near = self.choose_of(near, candidate, random)?;
+        if near.avoidance != Avoidance::Good {
+            return None;
+        }
+        let other = far.get(below(far.len(), mixed(random, DRAWS)))?;
+        let candidate = candidate(other);
+        let is_much_less = || {
+            let load = self.load(&candidate, random);
+            Load { requests: load.requests * NEAR_RATIO, ..load }.is_less(near.load)
+        };
+        let is_good = self.avoidance(&candidate) == Some(Avoidance::Good);
+        Some(if is_good && is_much_less() { other } else { near.endpoint })
+    }
+
+    /// `None` if all endpoints are treated alike.
+    fn near_and_far(&self) -> Option<(&'a [T], &'a [T])> {
+        if self.near == 0 || self.panics() {
+            None
+        } else {
+            self.endpoints.split_at_checked(self.near)
+        }
+    }
+
+    fn choose_of(
+        &self,
+        endpoints: &'a [T],
+        candidate: &impl Fn(&T) -> Candidate,
+        random: u64,
+    ) -> Option<Chosen<'a, T>> {
+        let drawn =
+            if endpoints.len() > 2 { self.draw(endpoints, candidate, random) } else { None };
+        drawn.or_else(|| self.search(endpoints, candidate, random))
     }
 
     /// Draws endpoints until two of them are good, and returns the less loaded one.
-    fn draw(&self, candidate: &impl Fn(&T) -> Candidate, random: u64) -> Option<&'a T> {
-        let mut first: Option<(&T, u32)> = None;
+    fn draw(
+        &self,
+        endpoints: &'a [T],
+        candidate: &impl Fn(&T) -> Candidate,
+        random: u64,
+    ) -> Option<Chosen<'a, T>> {
+        let mut first: Option<Chosen<'a, T>> = None;
         for number in 0..DRAWS {
-            let endpoint =
-                self.endpoints.get(below(self.endpoints.len(), mixed(random, number)))?;
+            let endpoint = endpoints.get(below(endpoints.len(), mixed(random, number)))?;
             let candidate = candidate(endpoint);
             if self.avoidance(&candidate) != Some(Avoidance::Good) {
                 continue;
             }
+            let drawn = || Chosen {
+                endpoint,
+                avoidance: Avoidance::Good,
+                load: self.load(&candidate, random),
+            };
             match first {
-                None => first = Some((endpoint, candidate.load(random))),
-                Some((other, _)) if std::ptr::eq(other, endpoint) => {}
-                Some((other, load)) => {
-                    return Some(if candidate.load(random) < load { endpoint } else { other });
-                }
+                None => first = Some(drawn()),
+                Some(other) if std::ptr::eq(other.endpoint, endpoint) => {}
+                Some(other) => return Some(other.or_less_loaded(drawn())),
             }
         }
         None
     }
 
     /// Chooses among all that are to be avoided least.
-    fn search(&self, candidate: &impl Fn(&T) -> Candidate, random: u64) -> Option<&'a T> {
+    fn search(
+        &self,
+        endpoints: &'a [T],
+        candidate: &impl Fn(&T) -> Candidate,
+        random: u64,
+    ) -> Option<Chosen<'a, T>> {
         let (mut least, mut count) = (None, 0);
-        for endpoint in self.endpoints {
+        for endpoint in endpoints {
             let Some(avoidance) = self.avoidance(&candidate(endpoint)) else { continue };
             if least.is_none_or(|least| avoidance < least) {
                 (least, count) = (Some(avoidance), 1);
@@ -97,17 +186,18 @@ impl<'a, T> Selection<'a, T> {
             1 => (0, 0),
             count => two_of(count, random),
         };
-        let mut among = self.endpoints.iter().filter_map(|endpoint| {
+        let mut among = endpoints.iter().filter_map(|endpoint| {
             let candidate = candidate(endpoint);
-            (self.avoidance(&candidate) == least).then(|| (endpoint, candidate.load(random)))
+            let avoidance = self.avoidance(&candidate).filter(|found| Some(*found) == least)?;
+            Some(Chosen { endpoint, avoidance, load: self.load(&candidate, random) })
         });
-        let near = among.nth(first.min(second))?;
-        let far = match first.abs_diff(second) {
-            0 => near,
+        let one = among.nth(first.min(second))?;
+        let other = match first.abs_diff(second) {
+            0 => one,
             distance => among.nth(distance - 1)?,
         };
-        let (first, second) = if first < second { (near, far) } else { (far, near) };
-        Some(if second.1 < first.1 { second.0 } else { first.0 })
+        let (first, second) = if first < second { (one, other) } else { (other, one) };
+        Some(first.or_less_loaded(second))
     }
 
     /// `None` for an endpoint that was tried.
@@ -121,18 +211,48 @@ impl<'a, T> Selection<'a, T> {
             candidate.health.avoidance(candidate.in_flight)
         })
     }
+
+    /// The load of an endpoint, divided by its share if it is new. One that fails is finished early,
+    /// so that it has little in flight: its recent failures count as load. They are ignored in one
+    /// choice of eight, or it would never get the request that shows that it responds.
+    fn load(&self, candidate: &Candidate, random: u64) -> Load {
+        let penalty = if random.is_multiple_of(8) { 0 } else { candidate.health.penalty() };
+        Load {
+            latency: candidate.latency.estimate(self.now, self.typical),
+            requests: (f64::from(candidate.in_flight) + 1.0) * (1.0 + f64::from(penalty))
+                / candidate.warm_up.share(self.now, self.slow_start),
+        }
+    }
 }
 
-// === impl Candidate ===
+// === impl Chosen ===
 
-impl Candidate {
-    /// The load to compare. An endpoint that fails is finished early, so that it has little in
-    /// flight: its recent failures count as load. They are ignored in one choice of eight, or it
-    /// would never get the request that shows that it responds.
-    fn load(&self, random: u64) -> u32 {
-        let penalty = if random.is_multiple_of(8) { 0 } else { self.health.penalty() };
-        self.in_flight.saturating_add(1).saturating_mul(1 + u32::from(penalty))
+impl<T> Clone for Chosen<'_, T> {
+    fn clone(&self) -> Self {
+        *self
     }
+}
+
+impl<T> Copy for Chosen<'_, T> {}
+
+impl<T> Chosen<'_, T> {
+    fn or_less_loaded(self, other: Self) -> Self {
+        if other.load.is_less(self.load) { other } else { self }
+    }
+}
+
+// === impl Load ===
+
+impl Load {
+    fn is_less(self, other: Self) -> bool {
+        let ratio = self.latency / other.latency;
+        self.requests * slowness(ratio) < other.requests * slowness(ratio.recip())
+    }
+}
+
+/// What a request counts on an endpoint that is `ratio` times as slow as another one.
+fn slowness(ratio: f64) -> f64 {
+    (ratio.min(MAX_RATIO) / SAME_RATIO).max(1.0)
 }
 
 /// Two different indices below `count`, which is at least 2, each pair as likely as any other.
@@ -156,5 +276,7 @@ fn mixed(random: u64, number: u64) -> u64 {
     state ^ (state >> 31)
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -29,9 +29,9 @@ use crate::exchange::{BodyLength, Broken, Refusal, Respond, ResponseHead, Source
 use crate::memory::Charge;
 use crate::random::Random;
 use crate::telemetry::Meter;
-use crate::upstream::Upstreams;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::exchange::{Exchange, Failed, Message};
+use crate::upstream::{Choice, Upstreams};
 
 /// A request to forward, and what is needed for it.
 pub(crate) struct ForwardRequest<'a> {
@@ -122,6 +122,10 @@ pub(crate) trait OnHead {
 pub(crate) struct Answered {
     exchange: Exchange,
     head: ResponseHead,
+    /// The `grpc-status` of the head.
+    grpc_status: Option<u16>,
+    /// When the head arrived.
+    at: Instant,
     length: BodyLength,
     prefetched: Prefetched,
 }
@@ -163,14 +167,16 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
 ) -> Result<Answered, Outcome> {
     let mut attempts = Attempts::default();
     let mut outcome = failed(StatusCode::SERVICE_UNAVAILABLE, "no_ready_endpoint");
-    while let Some(endpoint) = choose(request, &mut attempts) {
+    // For the first attempt, the time at which the request arrived is recent enough.
+    let mut now = request.started;
+    while let Some(endpoint) = choose(request, &mut attempts, now) {
         let address = endpoint.address();
         stats.upstream = Some(address);
         stats.tries += 1;
         if !attempts.is_first() {
             request.meter.upstream_retried();
         }
-        match attempt::perform(request, &endpoint, &attempts, upload, client, stats).await {
+        match attempt::perform(request, &endpoint, &attempts, now, upload, client, stats).await {
             Ok(answered) => return Ok(answered),
             Err(Unanswered::Finished(outcome)) => return Err(outcome),
             Err(Unanswered::Rejected) => attempts.rejected(address),
@@ -183,7 +189,8 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
                 }
             }
         }
-        if request.deadlines.whole.is_some_and(|whole| whole <= Instant::now()) {
+        now = Instant::now();
+        if request.deadlines.whole.is_some_and(|whole| whole <= now) {
             break;
         }
     }
@@ -191,11 +198,21 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
 }
 
 /// Chooses the endpoint of the next attempt.
-fn choose(request: &ForwardRequest<'_>, attempts: &mut Attempts) -> Option<Rc<Endpoint>> {
-    let balancer =
-        request.upstreams.balancer(&request.backend.endpoints, &request.backend.protocol);
+fn choose(
+    request: &ForwardRequest<'_>,
+    attempts: &mut Attempts,
+    now: Instant,
+) -> Option<Rc<Endpoint>> {
+    let Backend { endpoints, protocol, .. } = request.backend;
+    let balancer = request.upstreams.balancer(endpoints, protocol, now);
     let is_tried = |address| attempts.has_tried(address);
-    if let Some(endpoint) = balancer.choose(request.random.next(), attempts.is_first(), is_tried) {
+    let choice = Choice {
+        algorithm: request.policy.load_balancing,
+        random: request.random.next(),
+        now,
+        is_first: attempts.is_first(),
+    };
+    if let Some(endpoint) = balancer.choose(choice, is_tried) {
         return Some(Rc::clone(endpoint));
     }
     let again = attempts.retry(|address| balancer.endpoint(address).is_some())?;

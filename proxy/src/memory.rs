@@ -280,7 +280,8 @@ pub(crate) mod tests {
         (clients, accounts)
     }
 
-    fn meter() -> Meter {
+    /// A worker's meter, without an access log.
+    pub(crate) fn meter() -> Meter {
         let settings = r#"{"zone": "apps.example.com", "source": {"directory": "manifests"}, "accessLog": {"format": "none"}}"#;
         let settings = serde_json::from_str(settings).expect("settings");
         let certificates = CertificateStatus::default;

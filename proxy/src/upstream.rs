@@ -1,9 +1,9 @@
 //! Upstream connections: selects the endpoint for each attempt, and pools connections.
 //!
-//! For each endpoint set that it has sent a request to, a worker keeps a [`Balancer`] with one
-//! [`Endpoint`] per address: its load and its connections. When the set changes, endpoints in both
-//! sets keep them; removed endpoints close idle connections immediately, and requests in flight
-//! complete.
+//! For each endpoint set and protocol that it has sent a request to, a worker keeps a [`Balancer`]
+//! with one [`Endpoint`] per pod and address: its load and its connections. When the set changes,
+//! endpoints in both sets keep them; removed endpoints close idle connections within seconds, and
+//! requests in flight complete.
 
 mod connect;
 pub(crate) mod endpoint;
@@ -14,7 +14,7 @@ mod http2;
 mod keep_alive;
 mod probe;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -23,8 +23,11 @@ use std::time::Instant;
 
 use foldhash::fast::RandomState;
 use portcullis_config::settings::Settings;
-use portcullis_config::snapshot::backend::UpstreamProtocol;
+use portcullis_config::snapshot;
+use portcullis_config::snapshot::backend::{Backend, UpstreamProtocol};
 use portcullis_config::snapshot::endpoints::{EndpointSet, Endpoints};
+use portcullis_config::snapshot::policy::LoadBalancing;
+use smallvec::SmallVec;
 
 pub(crate) use self::connect::Authorities;
 use self::connect::Connector;
@@ -32,20 +35,38 @@ use self::endpoint::Endpoint;
 use self::group::Group;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::http2::check_invariants as check_http2_invariants;
+use crate::balance::warm_up::WarmUp;
 use crate::balance::{Candidate, Selection};
 use crate::telemetry::Meter;
 
 /// All backends of a worker.
 pub(crate) struct Upstreams {
-    balancers: RefCell<HashMap<u64, Rc<Balancer>, RandomState>>,
+    /// By endpoint set, and then by protocol, of which a set hardly has more than one.
+    balancers: RefCell<HashMap<u64, SmallVec<[Rc<Balancer>; 1]>, RandomState>>,
     connector: Rc<Connector>,
+}
+
+/// What is known when the endpoint of an attempt is chosen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Choice {
+    pub(crate) algorithm: LoadBalancing,
+    /// Uniform over `u64`.
+    pub(crate) random: u64,
+    pub(crate) now: Instant,
+    /// Whether this is the request's first attempt.
+    pub(crate) is_first: bool,
 }
 
 /// The eligible endpoints of one set.
 pub(crate) struct Balancer {
     set: Arc<EndpointSet>,
     protocol: UpstreamProtocol,
+    /// The near ones first.
     endpoints: Vec<Rc<Endpoint>>,
+    /// The number of near ones.
+    near: usize,
+    /// The position of the next endpoint in turn.
+    turn: Cell<usize>,
     group: Rc<Group>,
     connector: Rc<Connector>,
 }
@@ -65,40 +86,63 @@ impl Upstreams {
         }
     }
 
-    /// Returns the balancer for the current endpoints.
+    /// Returns the balancer for the current endpoints. `now` is when endpoints that were not there
+    /// before begin their slow start.
     pub(crate) fn balancer(
         &self,
         endpoints: &Endpoints,
         protocol: &UpstreamProtocol,
+        now: Instant,
     ) -> Rc<Balancer> {
         let set = endpoints.load();
         let mut balancers = self.balancers.borrow_mut();
-        let current = balancers.get(&endpoints.id());
-        if let Some(current) = current
-            && Arc::ptr_eq(&current.set, &set)
-            && current.protocol == *protocol
-        {
+        let of_set = balancers.entry(endpoints.id()).or_default();
+        let current = of_set.iter_mut().find(|balancer| balancer.protocol == *protocol);
+        if let Some(current) = current {
+            if !Arc::ptr_eq(&current.set, &set) {
+                let set = Arc::clone(&set);
+                *current =
+                    Rc::new(Balancer::new(set, protocol, Some(&**current), &self.connector, now));
+            }
             return Rc::clone(current);
         }
-        let previous = current.filter(|current| current.protocol == *protocol);
-        let balancer = Rc::new(Balancer::new(
-            Arc::clone(&set),
-            protocol,
-            previous.map(|previous| &**previous),
-            &self.connector,
-        ));
-        balancers.insert(endpoints.id(), Rc::clone(&balancer));
+        let set = Arc::clone(&set);
+        let balancer = Rc::new(Balancer::new(set, protocol, None, &self.connector, now));
+        of_set.push(Rc::clone(&balancer));
         balancer
     }
 
-    /// Closes idle connections after their timeout, and removes endpoint sets that are not in the
-    /// snapshot (`is_current`). Must be called every few seconds.
-    pub(crate) fn sweep(&self, now: Instant, is_current: impl Fn(u64) -> bool) {
-        let mut balancers = self.balancers.borrow_mut();
-        balancers.retain(|id, _| is_current(*id));
-        for endpoint in balancers.values().flat_map(|balancer| &balancer.endpoints) {
-            endpoint.sweep(now);
+    /// Closes idle connections after their timeout, takes over changed endpoint sets that get no
+    /// requests, and removes those that none of the snapshot's `backends` uses. Must be called every
+    /// few seconds.
+    pub(crate) fn sweep<'a>(&self, now: Instant, backends: impl Iterator<Item = &'a Backend>) {
+        let mut current: HashMap<u64, SmallVec<[&UpstreamProtocol; 1]>, RandomState> =
+            HashMap::default();
+        for Backend { endpoints, protocol, .. } in backends {
+            let protocols = current.entry(endpoints.id()).or_default();
+            if protocols.contains(&protocol) {
+                continue;
+            }
+            protocols.push(protocol);
+            if self.has(endpoints.id(), protocol) {
+                self.balancer(endpoints, protocol, now);
+            }
         }
+        let mut balancers = self.balancers.borrow_mut();
+        balancers.retain(|id, of_set| {
+            let protocols = current.get(id).map_or(&[][..], |protocols| protocols);
+            of_set.retain(|balancer| protocols.contains(&&balancer.protocol));
+            !of_set.is_empty()
+        });
+        let balancers = balancers.values().flatten();
+        balancers.flat_map(|balancer| &balancer.endpoints).for_each(|one| one.sweep(now));
+    }
+
+    fn has(&self, id: u64, protocol: &UpstreamProtocol) -> bool {
+        let balancers = self.balancers.borrow();
+        balancers
+            .get(&id)
+            .is_some_and(|of_set| of_set.iter().any(|balancer| balancer.protocol == *protocol))
     }
 }
 
@@ -110,53 +154,88 @@ impl Balancer {
         protocol: &UpstreamProtocol,
         previous: Option<&Self>,
         connector: &Rc<Connector>,
+        now: Instant,
     ) -> Self {
-        let reusable: HashMap<SocketAddr, &Rc<Endpoint>> = previous
-            .map(|previous| {
-                previous.endpoints.iter().map(|endpoint| (endpoint.address(), endpoint)).collect()
-            })
-            .unwrap_or_default();
-        let group = Rc::new(Group::new(set.eligible().len()));
-        let endpoints = set
-            .eligible()
-            .iter()
-            .map(|endpoint| {
-                let endpoint = match reusable.get(&endpoint.address) {
-                    Some(endpoint) => Rc::clone(endpoint),
-                    None => Rc::new(Endpoint::new(
-                        endpoint.address,
-                        protocol.clone(),
-                        Rc::clone(connector),
-                        &group,
-                    )),
-                };
-                endpoint.join(&group);
-                endpoint
-            })
+        let previous_endpoints = previous.map_or(&[][..], |previous| &previous.endpoints);
+        let by_address: HashMap<SocketAddr, &Rc<Endpoint>> =
+            previous_endpoints.iter().map(|endpoint| (endpoint.address(), endpoint)).collect();
+        let (near, far): (Vec<_>, Vec<_>) = set.eligible().iter().partition(|one| one.near);
+        let ordered = || near.iter().chain(&far).copied();
+        let known: Vec<Option<&Rc<Endpoint>>> = ordered()
+            .map(|one| by_address.get(&one.address).copied().filter(|endpoint| endpoint.is(one)))
             .collect();
-        let connector = Rc::clone(connector);
-        Self { set, protocol: protocol.clone(), endpoints, group, connector }
+        // If all are new, there is none that could take the load meanwhile.
+        let starts_slowly =
+            known.iter().any(Option::is_some) && !connector.settings.upstreams.slow_start.is_zero();
+        let warm_up = if starts_slowly { WarmUp::since(now) } else { WarmUp::default() };
+        if starts_slowly {
+            let new = known.iter().filter(|known| known.is_none()).count();
+            connector.meter.upstream_slow_started(new);
+        }
+        let typical = previous.map(|previous| previous.group.typical()).unwrap_or_default();
+        let group = Rc::new(Group::new(known.len(), typical));
+        let endpoint = |(one, known): (&snapshot::endpoints::Endpoint, Option<&Rc<Endpoint>>)| {
+            let endpoint = known.cloned().unwrap_or_else(|| {
+                let connector = Rc::clone(connector);
+                Rc::new(Endpoint::new(one, protocol.clone(), connector, &group, warm_up))
+            });
+            endpoint.join(&group, one.near);
+            endpoint
+        };
+        let endpoints = ordered().zip(known).map(endpoint).collect();
+        let near = near.len();
+        // Workers and replicas do not all begin with the same endpoint.
+        let turn = || usize::try_from(connector.random.next()).unwrap_or_default();
+        Self {
+            turn: Cell::new(previous.map_or_else(turn, |previous| previous.turn.get())),
+            protocol: protocol.clone(),
+            connector: Rc::clone(connector),
+            set,
+            endpoints,
+            near,
+            group,
+        }
     }
 
     /// Chooses the endpoint for a request's next attempt, not one of those that it has tried; `None`
     /// if there is none. Ejected endpoints are avoided, but never all of them.
     pub(crate) fn choose(
         &self,
-        random: u64,
-        is_first: bool,
+        choice: Choice,
         is_tried: impl Fn(SocketAddr) -> bool,
     ) -> Option<&Rc<Endpoint>> {
-        let selection =
-            Selection { endpoints: &self.endpoints, ejected: self.group.ejected(), is_first };
+        let selection = Selection {
+            endpoints: &self.endpoints,
+            near: self.near,
+            ejected: self.group.ejected(),
+            is_first: choice.is_first,
+            now: choice.now,
+            typical: self.group.typical(),
+            slow_start: self.connector.settings.upstreams.slow_start,
+        };
         if selection.panics() {
             self.connector.meter.upstream_panicked();
         }
         let candidate = |endpoint: &Rc<Endpoint>| Candidate {
             health: endpoint.health(),
+            latency: endpoint.latency(),
+            warm_up: endpoint.warm_up(),
             in_flight: endpoint.in_flight(),
             is_tried: is_tried(endpoint.address()),
         };
-        selection.choose(candidate, random)
+        let endpoint = match choice.algorithm {
+            LoadBalancing::LeastLatency => selection.choose(candidate, choice.random)?,
+            LoadBalancing::RoundRobin => {
+                let turn = self.turn.get();
+                let (turn, endpoint) = selection.choose_in_turn(candidate, turn, choice.random)?;
+                self.turn.set(turn + 1);
+                endpoint
+            }
+        };
+        if self.near > 0 && !endpoint.is_near() {
+            self.connector.meter.upstream_went_far();
+        }
+        Some(endpoint)
     }
 
     /// Returns the endpoint at an address, if it is eligible.
@@ -164,3 +243,6 @@ impl Balancer {
         self.endpoints.iter().find(|endpoint| endpoint.address() == address)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,6 @@
 //!
 //! Its connections share a [`WorkerContext`].
 
-use std::collections::HashSet;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -170,9 +169,7 @@ async fn sweep(worker: Rc<WorkerContext>) {
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;
         let snapshot = worker.live.snapshot.load_full();
-        let current: HashSet<u64> =
-            snapshot.backends().map(|backend| backend.endpoints.id()).collect();
-        worker.upstreams.sweep(Instant::now(), |id| current.contains(&id));
+        worker.upstreams.sweep(Instant::now(), snapshot.backends());
         worker.caller_cache.evict_unused();
     }
 }

@@ -18,12 +18,24 @@ fn health(kind: u8) -> Health {
 }
 
 fn candidate((kind, in_flight, is_tried): &(u8, u32, bool)) -> Candidate {
-    Candidate { health: health(*kind), in_flight: *in_flight, is_tried: *is_tried }
+    Candidate {
+        health: health(*kind),
+        latency: Latency::default(),
+        warm_up: WarmUp::default(),
+        in_flight: *in_flight,
+        is_tried: *is_tried,
+    }
 }
 
 fn selection(endpoints: &[(u8, u32, bool)], is_first: bool) -> Selection<'_, (u8, u32, bool)> {
     let ejected = endpoints.iter().filter(|(kind, ..)| *kind > 1).count();
-    Selection { endpoints, ejected, is_first }
+    select(endpoints, ejected, is_first)
+}
+
+/// A selection among endpoints of the same latency.
+fn select<T>(endpoints: &[T], ejected: usize, is_first: bool) -> Selection<'_, T> {
+    let (now, typical) = (Instant::now(), Typical::default());
+    Selection { endpoints, near: 0, ejected, is_first, now, typical, slow_start: Duration::ZERO }
 }
 
 /// Random numbers as good as those of the request path.
@@ -32,6 +44,30 @@ fn randoms() -> impl Iterator<Item = u64> {
 }
 
 proptest! {
+    #[test]
+    fn in_turn_the_endpoints_to_avoid_least_get_the_same(
+        endpoints in proptest::collection::vec((0..3_u8, 0..3_u32, any::<bool>()), 0..16),
+        is_first: bool,
+        turn: usize,
+        random: u64,
+    ) {
+        let selection = selection(&endpoints, is_first);
+        let avoidance = |endpoint: &(u8, u32, bool)| selection.avoidance(&candidate(endpoint));
+        let least = endpoints.iter().filter_map(avoidance).min();
+        let mut counts = vec![0_u32; endpoints.len()];
+        let mut turn = turn / 2;
+        let among = endpoints.iter().filter(|one| avoidance(one).is_some_and(|one| Some(one) == least));
+        for _ in 0..among.count() * 3 {
+            let (position, endpoint) = selection.choose_in_turn(candidate, turn, random).unwrap();
+            prop_assert!(std::ptr::eq(endpoint, &raw const endpoints[position]));
+            prop_assert_eq!(avoidance(endpoint), least);
+            counts[position] += 1;
+            turn = position + 1;
+        }
+        prop_assert!(counts.iter().all(|count| matches!(count, 0 | 3)), "{counts:?}");
+        prop_assert_eq!(least.is_none(), selection.choose_in_turn(candidate, turn, random).is_none());
+    }
+
     #[test]
     fn an_endpoint_is_chosen_in_the_order_of_avoidance(
         endpoints in proptest::collection::vec((0..3_u8, 0..3_u32, any::<bool>()), 0..16),
@@ -108,6 +144,74 @@ fn equal_load_is_spread_evenly() {
 }
 
 #[test]
+fn in_turn_a_new_endpoint_is_passed_over_at_first() {
+    let endpoints = [false, false, true];
+    let begin = Instant::now();
+    let passed = |seconds, slow_start| {
+        let now = begin + Duration::from_secs(seconds);
+        let selection = Selection { now, slow_start, ..select(&endpoints, 0, true) };
+        let candidate = |is_new: &bool| Candidate {
+            warm_up: if *is_new { WarmUp::since(begin) } else { WarmUp::default() },
+            ..candidate(&(0, 0, false))
+        };
+        let chosen = |random| selection.choose_in_turn(candidate, 2, random).unwrap().0;
+        randoms().take(1_000).filter(|random| chosen(*random) != 2).count()
+    };
+    let window = Duration::from_secs(30);
+    assert!((850..950).contains(&passed(0, window)), "{}", passed(0, window));
+    assert_eq!((passed(30, window), passed(0, Duration::ZERO)), (0, 0));
+}
+
+#[test]
+fn far_endpoints_are_used_if_no_near_one_is_good() {
+    let among = |near: [u8; 2]| {
+        let endpoints = [(near[0], 0, false), (near[1], 0, false), (0, 0, false), (0, 0, false)];
+        let selection = Selection { near: 2, ..selection(&endpoints, true) };
+        let position = |random| {
+            let chosen = selection.choose(candidate, random).unwrap();
+            let in_turn = selection.choose_in_turn(candidate, 0, random).unwrap();
+            assert!(std::ptr::eq(in_turn.1, &raw const endpoints[in_turn.0]));
+            let position = endpoints.iter().position(|endpoint| std::ptr::eq(endpoint, chosen));
+            [position.unwrap(), in_turn.0]
+        };
+        randoms().take(1_000).flat_map(position).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(among([0, 0]), [0, 1].into());
+    assert_eq!(among([0, 2]), [0].into());
+    assert_eq!(among([2, 2]), [2, 3].into());
+}
+
+#[test]
+fn latencies_count_from_twice_as_long_on() {
+    let load = |latency, requests| Load { latency, requests };
+    assert!(!load(0.01, 1.0).is_less(load(0.019, 1.0)), "equally fast");
+    assert!(load(0.01, 1.0).is_less(load(0.021, 1.0)));
+    assert!(load(0.01, 2.0).is_less(load(0.05, 1.0)) && load(0.05, 1.0).is_less(load(0.01, 3.0)));
+    assert!(load(10.0, 1.0).is_less(load(0.01, 33.0)), "by a factor of 64 at most");
+    assert!(load(0.01, 31.0).is_less(load(10.0, 1.0)));
+}
+
+#[test]
+fn one_request_at_a_time_reaches_all_equally_fast_endpoints() {
+    let begin = Instant::now();
+    let mut latencies = [Latency::default(); 3];
+    let (mut typical, mut counts) = (Typical::default(), [0_u32; 3]);
+    for (number, random) in randoms().enumerate().take(3_000) {
+        let now = begin + Duration::from_millis(10 * number as u64);
+        let numbers = [0, 1, 2];
+        let selection = Selection { now, typical, ..select(&numbers, 0, true) };
+        let candidate =
+            |number: &usize| Candidate { latency: latencies[*number], ..candidate(&(0, 0, false)) };
+        let chosen = *selection.choose(candidate, random).unwrap();
+        let taken = Duration::from_micros(5_000 + mixed(random, 99) % 5_000);
+        latencies[chosen] = latencies[chosen].responded(taken, now, typical);
+        typical = typical.responded(latencies[chosen], now);
+        counts[chosen] += 1;
+    }
+    assert!(counts.iter().all(|count| (800..1_200).contains(count)), "{counts:?}");
+}
+
+#[test]
 fn few_of_a_thousand_endpoints_are_looked_at() {
     // Just short of panic, which is the worst case.
     let endpoints: Vec<_> =
@@ -149,9 +253,11 @@ fn an_endpoint_that_fails_fast_is_not_attractive() {
     let health = Health::default();
     let failing = health.failed(health.era(), Failure::Closed, true);
     let endpoints = [(failing, 0), (health, 8)];
-    let selection = Selection { endpoints: &endpoints, ejected: 0, is_first: true };
+    let selection = select(&endpoints, 0, true);
     let candidate = |(health, in_flight): &(Health, u32)| Candidate {
         health: *health,
+        latency: Latency::default(),
+        warm_up: WarmUp::default(),
         in_flight: *in_flight,
         is_tried: false,
     };

@@ -10,6 +10,7 @@ use http::StatusCode;
 
 use super::attempts::{Attempts, Repeatable};
 use super::prefetch::{self, Interrupted, Prefetched};
+use super::response::grpc_status;
 use super::upload::{self, Upload};
 use super::{
     Answered, ClientSide, ForwardRequest, ForwardStats, OnHead, Outcome, failed, repeatable,
@@ -37,7 +38,7 @@ enum Event {
     TimedOut,
 }
 
-/// Performs one attempt.
+/// Performs one attempt, which begins at `now`.
 ///
 /// # Errors
 /// There is no response to forward.
@@ -45,12 +46,11 @@ pub(super) async fn perform<B: Source, R: Respond, H: OnHead>(
     request: &ForwardRequest<'_>,
     endpoint: &Rc<Endpoint>,
     attempts: &Attempts,
+    now: Instant,
     upload: &mut Upload,
     client: &mut ClientSide<'_, B, R, H>,
     stats: &ForwardStats,
 ) -> Result<Answered, Unanswered> {
-    // For the first attempt, the time at which the request arrived is recent enough.
-    let now = if attempts.is_first() { request.started } else { Instant::now() };
     let pool = if attempts.needs_new_connection() { Pool::Bypass } else { Pool::Use };
     let starting = endpoint.start(&request.message, pool, now);
     let exchange = match unless_client_closed(starting, client.respond).await {
@@ -105,13 +105,15 @@ async fn respond<B: Source, R: Respond, H: OnHead>(
             Event::TimedOut => return Err(Unanswered::Finished(Outcome::Refused(upload::LATE))),
         }
     };
+    let at = Instant::now();
+    let grpc_status = grpc_status(&head.headers);
     let mut prefetched = Prefetched::default();
     if repeatable(request, upload) == Repeatable::Always {
         let retries = &request.policy.retries;
         if stats.tries <= u32::from(retries.attempts)
             && retries.codes.contains(&head.status.as_u16())
         {
-            exchange.responded(head.status);
+            exchange.responded(head.status, grpc_status, at);
             return Err(Unanswered::Rejected);
         }
         if prefetch::is_candidate(length, &head.headers) {
@@ -126,8 +128,8 @@ async fn respond<B: Source, R: Respond, H: OnHead>(
             }
         }
     }
-    exchange.responded(head.status);
-    Ok(Answered { exchange, head, length, prefetched })
+    exchange.responded(head.status, grpc_status, at);
+    Ok(Answered { exchange, head, grpc_status, at, length, prefetched })
 }
 
 fn fail(exchange: &Exchange, failure: Failed) -> Unanswered {
@@ -146,6 +148,9 @@ async fn wait_for_head<B: Source, R: Respond, H: OnHead>(
     let started = Instant::now();
     let mut last_progress = (upload.octets(), upload.is_done());
     let mut since = started;
+    if upload.is_done() {
+        exchange.sent(started);
+    }
     let mut timer = pin!(tokio::time::sleep_until(head_deadline(request, upload, since).into()));
     poll_fn(|cx| {
         let (mut sink, mut source) = exchange.halves();
@@ -167,6 +172,9 @@ async fn wait_for_head<B: Source, R: Respond, H: OnHead>(
         if progress != last_progress {
             last_progress = progress;
             since = Instant::now();
+            if upload.is_done() {
+                exchange.sent(since);
+            }
             timer.as_mut().reset(head_deadline(request, upload, since).into());
         }
         timer.as_mut().poll(cx).map(|()| Event::TimedOut)

@@ -2,11 +2,14 @@
 //! never empties the set; and probes return an endpoint that responds again.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
 use super::attempts::{Attempts, FailedAttempt, Repeatable};
 use crate::balance::health::{Failure, Health};
+use crate::balance::latency::{Latency, Typical};
+use crate::balance::warm_up::WarmUp;
 use crate::balance::{Candidate, Selection};
 use crate::exchange::Broken;
 use crate::random::Random;
@@ -126,11 +129,17 @@ impl Cluster {
             (0..self.pods.len()).map(|number| (number, (self.random.next() % 4) as u32)).collect();
         let selection = Selection {
             endpoints: &loads,
+            near: 0,
             ejected: self.pods.iter().filter(|pod| pod.health.is_ejected()).count(),
             is_first: attempts.is_first(),
+            now: Instant::now(),
+            typical: Typical::default(),
+            slow_start: Duration::ZERO,
         };
         let candidate = |(number, in_flight): &(usize, u32)| Candidate {
             health: self.pods[*number].health,
+            latency: Latency::default(),
+            warm_up: WarmUp::default(),
             in_flight: *in_flight,
             is_tried: attempts.has_tried(self.pods[*number].address),
         };

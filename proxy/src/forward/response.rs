@@ -36,10 +36,10 @@ pub(crate) async fn relay<B: Source, R: Respond>(
     on_head: &mut impl OnHead,
     stats: &mut ForwardStats,
 ) -> Outcome {
-    let Answered { mut exchange, mut head, length, mut prefetched } = answered;
+    let Answered { mut exchange, mut head, grpc_status, at, length, mut prefetched } = answered;
     stats.status = Some(head.status);
-    stats.head_at = Some(Instant::now());
-    stats.grpc_status = grpc_status(&head.headers);
+    stats.head_at = Some(at);
+    stats.grpc_status = grpc_status;
     let allowed = ResponseTrailers::of(&head.headers);
     on_head.on_head(&mut head);
     if length == BodyLength::Tunnel {
@@ -130,7 +130,7 @@ fn inspect(
 
 /// Returns the status of a gRPC call, from trailers or from a Trailers-Only head. An invalid value
 /// becomes `u16::MAX`.
-fn grpc_status(fields: &HeaderMap) -> Option<u16> {
+pub(super) fn grpc_status(fields: &HeaderMap) -> Option<u16> {
     let value = fields.get(&GRPC_STATUS)?;
     Some(value.to_str().ok().and_then(|value| value.parse().ok()).unwrap_or(u16::MAX))
 }

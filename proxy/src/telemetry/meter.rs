@@ -58,6 +58,8 @@ pub(super) struct Counts {
     pub(super) upstream_ejections: Counter,
     pub(super) upstream_returns: Counter,
     pub(super) upstream_probes: LabeledCounter<&'static str>,
+    pub(super) upstream_slow_starts: Counter,
+    pub(super) upstream_far: Counter,
     pub(super) upstream_panics: Counter,
 }
 
@@ -218,6 +220,16 @@ impl Meter {
     /// Counts a probe of an ejected endpoint; `outcome` is `connected` or `failed`.
     pub(crate) fn upstream_probed(&self, outcome: &'static str) {
         self.counts.upstream_probes.add(outcome);
+    }
+
+    /// Counts endpoints that begin a slow start.
+    pub(crate) fn upstream_slow_started(&self, count: usize) {
+        self.counts.upstream_slow_starts.add(count as u64);
+    }
+
+    /// Counts an attempt at an endpoint that is not one of the preferred ones.
+    pub(crate) fn upstream_went_far(&self) {
+        self.counts.upstream_far.add(1);
     }
 
     /// Counts a choice among all endpoints, because more than half were ejected.

@@ -38,6 +38,8 @@ metrics! {
     UPSTREAM_EJECTIONS: Counter "portcullis_upstream_ejections_total" [] "Endpoints ejected from load balancing because of failures.";
     UPSTREAM_EJECTED: Gauge "portcullis_upstream_endpoints_ejected" [] "Endpoints currently ejected, summed over workers.";
     UPSTREAM_PROBES: Counter "portcullis_upstream_probes_total" ["outcome"] "Connections to ejected endpoints attempted to find out whether they respond again, by outcome (`connected`, `failed`).";
+    UPSTREAM_SLOW_STARTS: Counter "portcullis_upstream_slow_starts_total" [] "Endpoints that began a slow start because they are new in their Service, summed over workers.";
+    UPSTREAM_FAR: Counter "portcullis_upstream_far_total" [] "Attempts sent to an endpoint outside the gateway's zone or node, although the Service has preferred ones inside.";
     UPSTREAM_PANICS: Counter "portcullis_upstream_panic_total" [] "First attempts whose endpoint was chosen among all, because more than half were ejected.";
 }
 
@@ -178,7 +180,7 @@ impl Collected {
         ]
     }
 
-    fn upstreams(&self) -> [MetricFamily; 9] {
+    fn upstreams(&self) -> [MetricFamily; 11] {
         let opened = |counts: &Counts| counts.upstream_opened.get();
         let ejected = |counts: &Counts| counts.upstream_ejections.get();
         [
@@ -190,6 +192,8 @@ impl Collected {
             UPSTREAM_EJECTIONS.value(self.total(ejected)),
             UPSTREAM_EJECTED.value(self.open(ejected, |counts| counts.upstream_returns.get())),
             self.by_label(&UPSTREAM_PROBES, |counts| &counts.upstream_probes),
+            UPSTREAM_SLOW_STARTS.value(self.total(|counts| counts.upstream_slow_starts.get())),
+            UPSTREAM_FAR.value(self.total(|counts| counts.upstream_far.get())),
             UPSTREAM_PANICS.value(self.total(|counts| counts.upstream_panics.get())),
         ]
     }

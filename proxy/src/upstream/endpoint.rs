@@ -4,18 +4,22 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portcullis_config::snapshot;
 use portcullis_config::snapshot::backend::UpstreamProtocol;
 use tokio::sync::Notify;
 
 use super::connect::{Connector, Transport};
-use super::exchange::{Exchange, Failed, Kind, Message};
+use super::exchange::{Exchange, Failed, Kind, Load, Message};
 use super::group::Group;
 use super::http1::{Http1Exchange, Idle};
 use super::http2::{ClientSettings, Http2Client};
 use super::probe;
 use crate::balance::health::{Era, Failure, Health};
+use crate::balance::latency::Latency;
+use crate::balance::warm_up::WarmUp;
 use crate::http1::head::HeadLimits;
 
 /// Maximum HTTP/2 connections to one endpoint; further requests wait in the last of them.
@@ -33,10 +37,13 @@ pub(crate) enum Pool {
 /// One address of a backend.
 pub(crate) struct Endpoint {
     address: SocketAddr,
+    /// The identity of its pod, where known.
+    pod: Option<Arc<str>>,
     protocol: UpstreamProtocol,
     connector: Rc<Connector>,
     in_flight: Cell<u32>,
     health: Cell<Health>,
+    latency: Cell<Latency>,
     group: RefCell<Rc<Group>>,
     connect_failures: Cell<u32>,
     /// The most recently used connection is reused first, so that surplus ones reach their timeout.
@@ -44,36 +51,49 @@ pub(crate) struct Endpoint {
     http2: RefCell<Vec<Http2Client>>,
     /// Set while a connection is being established that many requests may share.
     connecting: RefCell<Option<Rc<Notify>>>,
+    warm_up: WarmUp,
+    /// Whether its set prefers it, because it is near the gateway.
+    is_near: Cell<bool>,
 }
 
 // === impl Endpoint ===
 
 impl Endpoint {
     pub(super) fn new(
-        address: SocketAddr,
+        endpoint: &snapshot::endpoints::Endpoint,
         protocol: UpstreamProtocol,
         connector: Rc<Connector>,
         group: &Rc<Group>,
+        warm_up: WarmUp,
     ) -> Self {
         Self {
-            address,
+            address: endpoint.address,
+            pod: endpoint.pod.clone(),
             protocol,
             connector,
             in_flight: Cell::new(0),
             health: Cell::default(),
+            latency: Cell::default(),
             group: RefCell::new(Rc::clone(group)),
             connect_failures: Cell::new(0),
             idle: RefCell::default(),
             http2: RefCell::default(),
             connecting: RefCell::default(),
+            warm_up,
+            is_near: Cell::new(false),
         }
+    }
+
+    /// Whether it is that endpoint of a set: the same pod at the same address.
+    pub(super) fn is(&self, endpoint: &snapshot::endpoints::Endpoint) -> bool {
+        self.address == endpoint.address && self.pod == endpoint.pod
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Exchanges in flight from this worker.
+    /// Attempts in flight from this worker, including those that wait for a connection.
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.get()
     }
@@ -82,8 +102,34 @@ impl Endpoint {
         self.health.get()
     }
 
-    /// Counts the endpoint in the set that it now belongs to.
-    pub(super) fn join(&self, group: &Rc<Group>) {
+    pub(super) fn warm_up(&self) -> WarmUp {
+        self.warm_up
+    }
+
+    pub(super) fn latency(&self) -> Latency {
+        self.latency.get()
+    }
+
+    /// Records that a response took so long after the request was sent.
+    pub(super) fn responded_in(&self, taken: Duration, now: Instant) {
+        let group = self.group.borrow();
+        self.latency.set(self.latency().responded(taken, now, group.typical()));
+        group.responded(self.latency(), now);
+    }
+
+    /// Records that so long after a request was sent there is no response, or an error.
+    pub(super) fn unanswered(&self, taken: Duration, now: Instant) {
+        let typical = self.group.borrow().typical();
+        self.latency.set(self.latency().unanswered(taken, now, typical));
+    }
+
+    pub(super) fn is_near(&self) -> bool {
+        self.is_near.get()
+    }
+
+    /// Counts the endpoint in the set that it now belongs to, which prefers it if it `is_near`.
+    pub(super) fn join(&self, group: &Rc<Group>, is_near: bool) {
+        self.is_near.set(is_near);
         if self.health().is_ejected() {
             group.eject();
         }
@@ -175,12 +221,14 @@ impl Endpoint {
         pool: Pool,
         now: Instant,
     ) -> Result<Exchange, Failed> {
+        // An endpoint that is being connected to is loaded already, or it would attract requests.
+        let load = Load::begin(self);
         let kind = match &self.protocol {
             UpstreamProtocol::Http1 => self.http1(message, pool, now).await?,
             UpstreamProtocol::H2c => self.http2(message).await?,
             UpstreamProtocol::Tls { .. } => self.tls(message, pool, now).await?,
         };
-        Ok(Exchange::new(kind, Rc::clone(self)))
+        Ok(Exchange::new(kind, load))
     }
 
     async fn http1(
@@ -293,7 +341,8 @@ impl Endpoint {
 
     fn check_room(&self) -> Result<(), Failed> {
         let limit = self.connector.settings.limits.connections_per_endpoint.get();
-        if self.in_flight.get() as usize >= limit { Err(Failed::Full) } else { Ok(()) }
+        // This request is one of them.
+        if self.in_flight.get() as usize > limit { Err(Failed::Full) } else { Ok(()) }
     }
 
     /// Connects for a request. This is boxed: it is rare, and would make the future of every request

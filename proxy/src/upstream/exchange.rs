@@ -1,5 +1,6 @@
 //! One request to a backend and its response, independent of the HTTP version.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -10,6 +11,7 @@ use super::endpoint::Endpoint;
 use super::http1::{Http1Exchange, Http1Response, Http1Sink};
 use super::http2::{self, Http2Exchange};
 use crate::access::identity_headers::IdentityHeaders;
+use crate::balance::answer::Answer;
 use crate::balance::health::{Era, Failure};
 use crate::exchange::{BodyLength, Broken, Frame, PathAndQuery, ResponseHead, Sink, Source};
 
@@ -68,11 +70,13 @@ pub(crate) struct Exchange {
     load: Load,
 }
 
-/// Counts one exchange as load of its endpoint until it is dropped.
-struct Load {
+/// Counts one attempt as load of its endpoint until it is dropped.
+pub(super) struct Load {
     endpoint: Rc<Endpoint>,
     /// When it began, relative to ejections of the endpoint.
     era: Era,
+    /// When the request was sent in whole, while there is no response.
+    sent: Cell<Option<Instant>>,
 }
 
 pub(super) enum Kind {
@@ -104,10 +108,10 @@ impl Message<'_> {
 // === impl Exchange ===
 
 impl Exchange {
-    pub(super) fn new(kind: Kind, endpoint: Rc<Endpoint>) -> Self {
-        endpoint.begin();
-        let era = endpoint.health().era();
-        Self { kind, load: Load { endpoint, era } }
+    pub(super) fn new(kind: Kind, mut load: Load) -> Self {
+        // Whatever happened to the endpoint until now was not due to this request.
+        load.era = load.endpoint.health().era();
+        Self { kind, load }
     }
 
     /// Whether its connection was used before.
@@ -118,16 +122,24 @@ impl Exchange {
         }
     }
 
-    /// Records that the endpoint responded with this status.
-    pub(crate) fn responded(&self, status: StatusCode) {
-        let Load { endpoint, era } = &self.load;
-        // These two are about the request.
-        let is_error = status.is_server_error()
-            && !matches!(
-                status,
-                StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED
-            );
-        if is_error {
+    /// Records that the request was sent in whole: from now on, the endpoint's latency counts. How
+    /// long the client takes for its body is not a matter of the endpoint.
+    pub(crate) fn sent(&self, now: Instant) {
+        let sent = &self.load.sent;
+        sent.set(sent.get().or(Some(now)));
+    }
+
+    /// Records that the endpoint responded at `now`, with this status and, if the head has one, with
+    /// this status of gRPC.
+    pub(crate) fn responded(&self, status: StatusCode, grpc_status: Option<u16>, now: Instant) {
+        let Load { endpoint, era, sent } = &self.load;
+        let answer = Answer::of(status, grpc_status);
+        match sent.take().map(|sent| now.saturating_duration_since(sent)) {
+            Some(taken) if answer == Answer::Success => endpoint.responded_in(taken, now),
+            Some(taken) => endpoint.unanswered(taken, now),
+            None => {}
+        }
+        if answer == Answer::ServerError {
             endpoint.failed(*era, Failure::ServerError);
         } else {
             endpoint.responded(*era);
@@ -136,7 +148,7 @@ impl Exchange {
 
     /// Records that the endpoint failed to respond.
     pub(crate) fn failed(&self, failed: Failed) {
-        let Load { endpoint, era } = &self.load;
+        let Load { endpoint, era, .. } = &self.load;
         match failed {
             // An old connection, or this request alone, is no sign of the endpoint's state.
             Failed::NoResponse if self.is_kept() => {}
@@ -176,8 +188,20 @@ impl Exchange {
 
 // === impl Load ===
 
+impl Load {
+    pub(super) fn begin(endpoint: &Rc<Endpoint>) -> Self {
+        endpoint.begin();
+        let era = endpoint.health().era();
+        Self { endpoint: Rc::clone(endpoint), era, sent: Cell::new(None) }
+    }
+}
+
 impl Drop for Load {
     fn drop(&mut self) {
+        if let Some(sent) = self.sent.take() {
+            let now = Instant::now();
+            self.endpoint.unanswered(now.saturating_duration_since(sent), now);
+        }
         self.endpoint.end();
     }
 }

@@ -1,0 +1,115 @@
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use portcullis_config::snapshot::endpoints::{Endpoint as Address, EndpointKey};
+
+use super::*;
+use crate::memory::tests;
+
+fn upstreams() -> Upstreams {
+    let settings = serde_json::json!({ "zone": "example.com", "source": { "directory": "." } });
+    let settings: Arc<Settings> = Arc::new(serde_json::from_value(settings).unwrap());
+    Upstreams::new(&settings, None, Rc::new(tests::meter()))
+}
+
+/// Endpoints on this machine, each with its port and the identity of its pod.
+fn set(pods: &[(u16, &str)]) -> EndpointSet {
+    let ready = pods.iter().map(|(port, uid)| Address {
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, *port)),
+        zone: None,
+        pod: Some((*uid).into()).filter(|uid: &Arc<str>| !uid.is_empty()),
+        near: false,
+    });
+    EndpointSet { ready: ready.collect(), ..EndpointSet::default() }
+}
+
+fn endpoints(pods: &[(u16, &str)]) -> Endpoints {
+    let key = EndpointKey { namespace: "shop".into(), service: "web".into(), port: 80 };
+    Endpoints::new(key, set(pods))
+}
+
+fn endpoint(balancer: &Balancer, port: u16) -> Rc<Endpoint> {
+    Rc::clone(balancer.endpoint(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).unwrap())
+}
+
+/// The share of its usual requests that an endpoint gets.
+fn share(balancer: &Balancer, port: u16, now: Instant) -> f64 {
+    endpoint(balancer, port).warm_up().share(now, Duration::from_secs(30))
+}
+
+#[test]
+fn an_endpoint_of_both_sets_is_kept() {
+    let (upstreams, now) = (upstreams(), Instant::now());
+    let endpoints = endpoints(&[(1, "one"), (2, "")]);
+    let balancer =
+        |endpoints: &Endpoints| upstreams.balancer(endpoints, &UpstreamProtocol::Http1, now);
+    let before = balancer(&endpoints);
+    assert!(Rc::ptr_eq(&before, &balancer(&endpoints)));
+    endpoints.store(set(&[(2, ""), (1, "one"), (3, "three")]));
+    let after = balancer(&endpoints);
+    for port in [1, 2] {
+        assert!(Rc::ptr_eq(&endpoint(&before, port), &endpoint(&after, port)), "{port}");
+    }
+}
+
+#[test]
+fn another_pod_at_the_same_address_is_another_endpoint() {
+    let (upstreams, now) = (upstreams(), Instant::now());
+    let endpoints = endpoints(&[(1, "one"), (2, "two")]);
+    let balancer = || upstreams.balancer(&endpoints, &UpstreamProtocol::Http1, now);
+    let before = endpoint(&balancer(), 1);
+    before.responded_in(Duration::from_secs(5), now);
+    endpoints.store(set(&[(1, "three"), (2, "two")]));
+    let after = endpoint(&balancer(), 1);
+    assert!(!Rc::ptr_eq(&before, &after));
+    assert!(before.latency().is_known() && !after.latency().is_known());
+}
+
+#[test]
+fn protocols_of_one_set_have_connections_of_their_own() {
+    let (upstreams, now) = (upstreams(), Instant::now());
+    let endpoints = endpoints(&[(1, "")]);
+    let balancer = |protocol: &UpstreamProtocol| upstreams.balancer(&endpoints, protocol, now);
+    let (http1, h2c) = (balancer(&UpstreamProtocol::Http1), balancer(&UpstreamProtocol::H2c));
+    assert!(!Rc::ptr_eq(&endpoint(&http1, 1), &endpoint(&h2c, 1)));
+    assert!(Rc::ptr_eq(&http1, &balancer(&UpstreamProtocol::Http1)), "it is not replaced");
+    assert!(Rc::ptr_eq(&h2c, &balancer(&UpstreamProtocol::H2c)));
+}
+
+#[test]
+fn an_endpoint_that_joins_others_starts_slowly() {
+    let (upstreams, now) = (upstreams(), Instant::now());
+    let endpoints = endpoints(&[(1, "one")]);
+    let balancer = || upstreams.balancer(&endpoints, &UpstreamProtocol::Http1, now);
+    assert!(share(&balancer(), 1, now) > 0.9, "the first ones");
+    endpoints.store(set(&[(1, "one"), (2, "two")]));
+    assert!(share(&balancer(), 1, now) > 0.9 && share(&balancer(), 2, now) < 0.2);
+    assert!(share(&balancer(), 2, now + Duration::from_secs(30)) > 0.9);
+    endpoints.store(set(&[(1, "three"), (3, "four")]));
+    assert!(share(&balancer(), 1, now) > 0.9 && share(&balancer(), 3, now) > 0.9, "all are new");
+}
+
+#[test]
+fn a_set_that_gets_no_requests_takes_over_its_changes() {
+    let (upstreams, begin) = (upstreams(), Instant::now());
+    let endpoints = Arc::new(endpoints(&[(1, "one")]));
+    let backend = Backend {
+        variant: "stable".into(),
+        weight: 1,
+        protocol: UpstreamProtocol::Http1,
+        filters: Vec::new(),
+        endpoints: Arc::clone(&endpoints),
+    };
+    let gone = Rc::downgrade(&endpoint(
+        &upstreams.balancer(&endpoints, &UpstreamProtocol::Http1, begin),
+        1,
+    ));
+    endpoints.store(set(&[(1, "one"), (2, "two")]));
+    upstreams.sweep(begin, std::iter::once(&backend));
+    let later = begin + Duration::from_secs(60);
+    let balancer = upstreams.balancer(&endpoints, &UpstreamProtocol::Http1, later);
+    assert!(share(&balancer, 2, later) > 0.9, "it has been there for a minute");
+    drop(balancer);
+    upstreams.sweep(later, std::iter::empty());
+    assert!(gone.upgrade().is_none(), "the snapshot has no such backend");
+}
