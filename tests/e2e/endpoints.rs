@@ -80,6 +80,20 @@ async fn with_verification_only_the_pods_of_a_namespace_are_its_endpoints() {
 }
 
 #[tokio::test]
+async fn another_pod_at_the_same_address_gets_connections_of_its_own() {
+    let backend = echo("pod-1").await;
+    let gateway = Gateway::of(manifests(backend.address(), "one", &[])).start().await;
+    let opened = || gateway.metric("portcullis_upstream_connections_total");
+    assert_eq!((status(&gateway).await, status(&gateway).await), (200, 200));
+    assert_eq!(opened().await, 1.0, "the connection is kept");
+    gateway.apply(&manifests(backend.address(), "two", &[]));
+    eventually("it is not used for the other pod", || async {
+        status(&gateway).await == 200 && opened().await == 2.0
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn endpoints_in_a_denied_network_get_no_requests_and_an_allowed_one_needs_no_pod() {
     let backend = echo("pod-1").await;
     let address = backend.address();

@@ -24,6 +24,7 @@ mod acme;
 mod api_server;
 mod bad_http1;
 mod bad_http2;
+mod balancing;
 mod chart;
 mod command_line;
 mod cors;
