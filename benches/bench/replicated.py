@@ -18,6 +18,7 @@ class Place:
     certificate: object
     key: object
     cpu: int
+    nginx_balancing: str = ""
 
 
 def nginx(place, shape, _upstream, _program):
@@ -48,7 +49,7 @@ http {{
     ssl_certificate {place.certificate};
     ssl_certificate_key {place.key};
     ssl_protocols TLSv1.2 TLSv1.3;
-    upstream backend {{ {servers} keepalive 256; keepalive_requests 100000000; keepalive_time 1h; }}
+    upstream backend {{ {place.nginx_balancing} {servers} keepalive 256; keepalive_requests 100000000; keepalive_time 1h; }}
     server {{
         {listen};
         server_name {HOST};

@@ -1,0 +1,59 @@
+"""A load of requests at random times, so many a second on average, by a separate process on one CPU.
+
+The time of a request counts from when it was due, so that no delay hides in one that was sent late.
+"""
+
+import asyncio
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from .process import Failed, pinned
+
+
+def start(cpu, port, host, a_second, seconds):
+    """Begins to send requests to 127.0.0.1, on kept connections, as many as are needed."""
+    order = {"port": port, "host": host, "a_second": a_second, "seconds": seconds}
+    folder = Path(__file__).resolve().parents[1]
+    command = pinned(cpu, [sys.executable, "-m", "bench.paced", json.dumps(order)])
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
+
+
+def end(process):
+    """Waits until it finishes. Returns the time of each request in milliseconds, and the body of its response."""
+    output, _ = process.communicate(timeout=600)
+    if process.returncode != 0:
+        raise Failed(f"the load ended with {process.returncode}")
+    return json.loads(output)
+
+
+async def _main(order):
+    idle, results = [], []
+    request = f"GET / HTTP/1.1\r\nHost: {order['host']}\r\n\r\n".encode()
+    loop = asyncio.get_running_loop()
+    begin = due = loop.time()
+    chance = random.Random(1)
+    async with asyncio.TaskGroup() as tasks:
+        while due < begin + order["seconds"]:
+            await asyncio.sleep(due - loop.time())
+            tasks.create_task(_send(order["port"], request, due, idle, results))
+            due += chance.expovariate(order["a_second"])
+    print(json.dumps(results))
+
+
+async def _send(port, request, due, idle, results):
+    reader, writer = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    head = await reader.readuntil(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200 "):
+        raise Failed(f"a request was answered with {head[:40]}")
+    (length,) = [line.partition(b":")[2] for line in head.lower().splitlines() if line.startswith(b"content-length:")]
+    body = await reader.readexactly(int(length))
+    results.append(((asyncio.get_running_loop().time() - due) * 1e3, body.decode()))
+    idle.append((reader, writer))
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(json.loads(sys.argv[1])))
