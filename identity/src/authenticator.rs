@@ -91,8 +91,7 @@ impl Authenticator {
         settings: &AccessSettings,
         sessions: Option<Arc<Sessions>>,
     ) -> Result<Self, NoRandomness> {
-        let issuers: Vec<_> =
-            settings.issuers.iter().cloned().map(Issuer::new).map(Arc::new).collect();
+        let issuers = Issuer::all(settings);
         let fingerprints = Arc::new(Fingerprints::new()?);
         Ok(Self {
             client_keys: ArcSwap::default(),
@@ -277,7 +276,10 @@ impl Authenticator {
     pub fn why_no_user(&self, presented: &Presented<'_>) -> Option<NoUser> {
         let Some(Bearer::Token(token)) = presented.bearer else { return None };
         let (parts, _, issuer) = self.read(token).ok()?;
-        person::of_bearer(parts.unverified(), &issuer.settings).err()
+        match person::of_bearer(parts.unverified(), &issuer.settings) {
+            Ok(user) => issuer.own_user(user).is_none().then_some(NoUser::Foreign),
+            Err(no_user) => Some(no_user),
+        }
     }
 
     fn token(
@@ -326,7 +328,7 @@ impl Authenticator {
         let generation = keys.generation;
         Ok(match signed.verify() {
             Ok((claims, until)) => {
-                let caller = caller(&claims, &issuer.settings, until);
+                let caller = issuer.own(caller(&claims, &issuer.settings, until));
                 self.accepted_cache.insert(
                     fingerprint,
                     CachedVerdict { verdict: caller.clone(), issuer: index, generation },

@@ -1,9 +1,10 @@
 //! The caller of a request: an application, a user, or both.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use portcullis_config::snapshot::grants::{GrantIndex, Granted};
+use portcullis_config::snapshot::grants::{GrantIndex, Granted, Name};
 use portcullis_config::snapshot::host::GrantedRoute;
 
 /// Maximum number of groups of a user; further ones are ignored.
@@ -12,12 +13,20 @@ pub const MAX_GROUPS: usize = 512;
 /// The caller, as identified by its valid credentials.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// The calling program's name.
-    pub application: Option<Arc<str>>,
+    /// The calling program.
+    pub application: Option<Application>,
     /// The user.
     pub user: Option<Arc<User>>,
     /// When the first of the credentials expires.
     pub until: Option<SystemTime>,
+}
+
+/// A program, by the name that grants match.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Application {
+    name: Arc<str>,
+    /// Length of the issuer's prefix, with which the name begins.
+    prefix: usize,
 }
 
 /// A user, as identified by an issuer.
@@ -25,6 +34,9 @@ pub struct Caller {
 pub struct User {
     /// The name that grants match: the user claim with the issuer's prefix.
     pub name: Box<str>,
+    /// Length of the issuer's prefix, with which the name and those of the groups begin.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub prefix: usize,
     /// The verified e-mail address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<Box<str>>,
@@ -55,8 +67,8 @@ pub enum Authorization {
 #[must_use]
 pub fn granted(index: &GrantIndex, caller: &Caller) -> Granted {
     let user = caller.user.as_deref();
-    let groups = user.into_iter().flat_map(|user| &user.groups).map(|group| &**group);
-    index.evaluate(caller.application.as_deref(), user.map(|user| &*user.name), groups)
+    let groups = user.into_iter().flat_map(User::group_names);
+    index.evaluate(caller.application.as_ref().map(Application::name), user.map(User::name), groups)
 }
 
 /// Whether a route allows the caller; `granted` is the caller's.
@@ -81,7 +93,64 @@ pub fn is_granted(route: GrantedRoute<'_>, granted: &Granted) -> bool {
 /// Evaluates all user grants of a host table for a user.
 #[must_use]
 pub fn granted_to_user(index: &GrantIndex, user: &User) -> Granted {
-    index.evaluate(None, Some(&user.name), user.groups.iter().map(|group| &**group))
+    index.evaluate(None, Some(user.name()), user.group_names())
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(length: &usize) -> bool {
+    *length == 0
+}
+
+// === impl Application ===
+
+impl Application {
+    /// The application that an issuer with this prefix calls `name`.
+    #[must_use]
+    pub fn of_issuer(prefix: &str, name: &str) -> Self {
+        Self { name: format!("{prefix}{name}").into(), prefix: prefix.len() }
+    }
+
+    /// The name that grants match.
+    #[must_use]
+    pub fn name(&self) -> Name<'_> {
+        Name::with_prefix(&self.name, self.prefix)
+    }
+}
+
+impl From<Arc<str>> for Application {
+    /// An application that no issuer names.
+    fn from(name: Arc<str>) -> Self {
+        Self { name, prefix: 0 }
+    }
+}
+
+impl From<&str> for Application {
+    fn from(name: &str) -> Self {
+        Arc::<str>::from(name).into()
+    }
+}
+
+impl Deref for Application {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.name
+    }
+}
+
+// === impl User ===
+
+impl User {
+    /// The name that grants match.
+    #[must_use]
+    pub fn name(&self) -> Name<'_> {
+        Name::with_prefix(&self.name, self.prefix)
+    }
+
+    /// The groups that grants match.
+    pub fn group_names(&self) -> impl Iterator<Item = Name<'_>> {
+        self.groups.iter().map(|group| Name::with_prefix(group, self.prefix))
+    }
 }
 
 // === impl Authorization ===
@@ -111,6 +180,7 @@ impl Authorization {
 pub fn ann() -> Caller {
     let user = User {
         name: "ann@example.com".into(),
+        prefix: 0,
         email: Some("ann@example.com".into()),
         preferred_username: None,
         groups: ["dev".into()].into(),
@@ -179,6 +249,7 @@ mod tests {
             let groups = groups.iter().map(|group| (*group).into()).collect();
             Arc::new(User {
                 name,
+                prefix: 0,
                 email: None,
                 preferred_username: None,
                 groups,

@@ -181,7 +181,7 @@ impl ClientAuthorities {
         let end = u64::try_from(parsed.validity().not_after.timestamp())
             .map_err(|_| Rejected::Expired)?;
         Ok(Caller {
-            application: Some(name.into()),
+            application: Some(name.as_str().into()),
             user: None,
             until: Some(UNIX_EPOCH + Duration::from_secs(end)),
         })

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use portcullis_config::client_key;
 use portcullis_config::snapshot::access::ClientKey;
 
-use super::caller::Caller;
+use super::caller::{Application, Caller};
 use super::rejected::Rejected;
 
 /// All client keys, by SHA-256. The time of a lookup reveals at most the hash, which a client
@@ -16,7 +16,7 @@ use super::rejected::Rejected;
 pub struct ClientKeys(HashMap<[u8; 32], Entry>);
 
 struct Entry {
-    application: Arc<str>,
+    application: Application,
     expires: Option<SystemTime>,
 }
 
@@ -30,7 +30,10 @@ impl ClientKeys {
                 .map(|key| {
                     (
                         key.hash,
-                        Entry { application: Arc::clone(&key.application), expires: key.expires },
+                        Entry {
+                            application: Arc::clone(&key.application).into(),
+                            expires: key.expires,
+                        },
                     )
                 })
                 .collect(),
@@ -52,7 +55,7 @@ impl ClientKeys {
             return Err(Rejected::Expired);
         }
         Ok(Caller {
-            application: Some(Arc::clone(&entry.application)),
+            application: Some(entry.application.clone()),
             user: None,
             until: entry.expires,
         })

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use portcullis_config::settings::access::IssuerSettings;
+use portcullis_config::settings::access::{AccessSettings, IssuerSettings};
 use serde::Deserialize;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::caller::{Caller, User};
 use super::keys::{Keys, UnusableKeys};
 use crate::outbound::{Client, FetchError};
 
@@ -24,6 +25,8 @@ const RETRY_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::fro
 pub struct Issuer {
     /// The settings of the issuer.
     pub settings: IssuerSettings,
+    /// The prefixes of the names of other issuers, with which no name of this one may begin.
+    foreign_prefixes: Box<[Box<str>]>,
     keys: ArcSwap<IssuerKeys>,
     discovered: ArcSwapOption<Discovered>,
     /// Notified when a token is signed by an unknown key.
@@ -104,14 +107,61 @@ struct Schedule {
 // === impl Issuer ===
 
 impl Issuer {
+    /// Creates all configured issuers.
+    pub fn all(access: &AccessSettings) -> Vec<Arc<Self>> {
+        let foreign = |own: &IssuerSettings| {
+            access.name_prefixes().filter(|prefix| *prefix != own.prefix).map(Into::into).collect()
+        };
+        let issuers = access.issuers.iter();
+        issuers
+            .map(|settings| Self {
+                foreign_prefixes: foreign(settings),
+                ..Self::new(settings.clone())
+            })
+            .map(Arc::new)
+            .collect()
+    }
+
     /// Creates an issuer without keys; [`watch`](Self::watch) fetches them.
     pub fn new(settings: IssuerSettings) -> Self {
         Self {
             settings,
+            foreign_prefixes: Box::default(),
             keys: ArcSwap::default(),
             discovered: ArcSwapOption::empty(),
             refresh_requested: Notify::new(),
         }
+    }
+
+    /// Returns what a caller is to the gateway: names that look like another issuer's are left out.
+    /// Only an issuer without a prefix can issue such names.
+    pub fn own(&self, caller: Caller) -> Caller {
+        Caller {
+            application: caller.application.filter(|application| self.owns(application)),
+            user: caller
+                .user
+                .and_then(|user| self.own_user(Arc::unwrap_or_clone(user)).map(Arc::new)),
+            until: caller.until,
+        }
+    }
+
+    /// Returns a user without groups that look like another issuer's; `None` if the name does.
+    pub fn own_user(&self, user: User) -> Option<User> {
+        if !self.owns(&user.name) {
+            return None;
+        }
+        let groups = user.groups.into_iter().filter(|group| self.owns(group)).collect();
+        Some(User { groups, ..user })
+    }
+
+    /// Whether no other issuer issues such a name. E-mail addresses are compared without regard to
+    /// case in grants, and so are prefixes here.
+    fn owns(&self, name: &str) -> bool {
+        !self.foreign_prefixes.iter().any(|prefix| {
+            name.as_bytes()
+                .get(..prefix.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+        })
     }
 
     /// Returns the current keys.
@@ -272,7 +322,51 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::caller::{Application, ann};
+
+    #[test]
+    fn names_that_look_like_those_of_another_issuer_are_left_out() {
+        let access = json!({
+            "issuers": [
+                {"name": "corp", "issuer": "https://corp.example", "audiences": ["a"]},
+                {"name": "partner", "issuer": "https://partner.example", "audiences": ["a"], "prefix": "partner:"},
+            ],
+            "login": {"issuer": "github", "clientId": "portcullis"},
+        });
+        let issuers = Issuer::all(&serde_json::from_value(access).unwrap());
+        let named = |application: &str, user: &str, groups: &[&str]| {
+            let ann = ann();
+            let user = User {
+                name: user.into(),
+                groups: groups.iter().map(|group| (*group).into()).collect(),
+                ..User::clone(ann.user.as_deref().unwrap())
+            };
+            Caller { application: Some(application.into()), user: Some(user.into()), until: None }
+        };
+        let own = |caller: Caller| {
+            let Caller { application, user, .. } = issuers[0].own(caller);
+            let groups = user.as_ref().map(|user| user.groups.concat());
+            (application.as_deref().map(str::to_owned), user.map(|user| user.name.clone()), groups)
+        };
+        assert_eq!(
+            own(named("shop", "ann", &["ops"])),
+            (Some("shop".to_owned()), Some("ann".into()), Some("ops".to_owned()))
+        );
+        assert_eq!(
+            own(named("partner", "part:ann", &["partner:ops", "partner", "github:org"])),
+            (Some("partner".to_owned()), Some("part:ann".into()), Some("partner".to_owned()))
+        );
+        for name in ["partner:ann", "Partner:ann@example.com", "github:ann", "partner:"] {
+            assert_eq!(own(named(name, name, &[])), (None, None, None), "{name}");
+        }
+        let theirs = Application::of_issuer("partner:", "shop");
+        let caller =
+            Caller { application: Some(theirs), ..named("", "partner:ann", &["partner:ops"]) };
+        assert_eq!(issuers[1].own(caller.clone()), caller);
+    }
 
     #[test]
     fn an_unknown_key_causes_at_most_one_fetch_in_thirty_seconds() {

@@ -26,6 +26,8 @@ pub enum NoUser {
     Program(&'static str),
     /// It has no evidence of a person.
     NoEvidence,
+    /// Its name begins with the prefix of another issuer.
+    Foreign,
 }
 
 /// Maximum number of groups that are read at a login, of which those that matter most are kept.
@@ -114,6 +116,7 @@ fn user(claims: &Claims, issuer: &IssuerSettings, max_groups: usize) -> Result<U
     let prefixed = |name: &str| format!("{}{name}", issuer.prefix).into_boxed_str();
     Ok(User {
         name: prefixed(name),
+        prefix: issuer.prefix.len(),
         email: email.map(Into::into),
         preferred_username: claims.text("preferred_username").map(Into::into),
         groups: claims.texts(&issuer.group_claim).take(max_groups).map(prefixed).collect(),
@@ -226,6 +229,7 @@ impl fmt::Display for NoUser {
             Self::NoEvidence => {
                 f.write_str("nothing in it shows a person: see `userEvidence` of its issuer")
             }
+            Self::Foreign => f.write_str("its name begins with the `prefix` of another issuer"),
         }
     }
 }

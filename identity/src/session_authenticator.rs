@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::HeaderValue;
-use portcullis_config::settings::access::{AccessSettings, LoginSettings};
+use portcullis_config::settings::access::{AccessSettings, GITHUB_PREFIX, LoginSettings};
 
 use super::cache::{Cache, Fingerprints};
-use super::caller::Caller;
+use super::caller::{Application, Caller};
 use super::rejected::Rejected;
 use crate::session::{Purpose, Session, Sessions, cookie};
 
@@ -15,7 +15,7 @@ use crate::session::{Purpose, Session, Sessions, cookie};
 pub(super) struct SessionAuthenticator {
     sessions: Arc<Sessions>,
     /// The application of callers with a session: the gateway's client at the provider.
-    application: Arc<str>,
+    application: Application,
     fingerprints: Arc<Fingerprints>,
     opened: Cache<Opened>,
 }
@@ -40,8 +40,8 @@ impl SessionAuthenticator {
         capacity: usize,
     ) -> Self {
         let issuer = settings.issuers.iter().find(|issuer| issuer.name == login.issuer);
-        let prefix = issuer.map_or("github:", |issuer| &issuer.prefix);
-        let application = format!("{prefix}{}", login.client_id).into();
+        let prefix = issuer.map_or(GITHUB_PREFIX, |issuer| &issuer.prefix);
+        let application = Application::of_issuer(prefix, &login.client_id);
         Self { sessions, application, fingerprints, opened: Cache::new(capacity) }
     }
 
@@ -99,7 +99,7 @@ impl SessionAuthenticator {
             return Err(Rejected::SessionUnconfirmed);
         }
         Ok(Caller {
-            application: Some(Arc::clone(&self.application)),
+            application: Some(self.application.clone()),
             user: Some(Arc::clone(&session.user)),
             until: Some(self.sessions.accepted_until(session)),
         })

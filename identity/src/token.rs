@@ -12,7 +12,7 @@ use portcullis_config::settings::access::{IssuerSettings, SignatureAlgorithm};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
-use super::caller::Caller;
+use super::caller::{Application, Caller};
 use super::claims::Claims;
 use super::keys::{Keys, registered};
 use super::person;
@@ -154,7 +154,7 @@ fn algorithm(name: &str) -> Option<SignatureAlgorithm> {
 pub fn caller(claims: &Claims, issuer: &IssuerSettings, until: SystemTime) -> Caller {
     let application = issuer.application_claims.iter().find_map(|claim| claims.text(claim));
     Caller {
-        application: application.map(|name| format!("{}{name}", issuer.prefix).into()),
+        application: application.map(|name| Application::of_issuer(&issuer.prefix, name)),
         user: person::of_bearer(claims, issuer).ok().map(Into::into),
         until: Some(until),
     }

@@ -17,7 +17,7 @@ use portcullis_config::snapshot::Listener;
 use portcullis_config::snapshot::host::HostEntry;
 use portcullis_config::snapshot::rule::{Route, Rule};
 use portcullis_identity::authenticator::{Authenticated, Authenticator};
-use portcullis_identity::caller::Authorization;
+use portcullis_identity::caller::{Authorization, Caller};
 use serde::{Deserialize, Serialize};
 
 pub use self::explain_request::{AssumedCaller, ExplainRequest, InvalidExplainRequest};
@@ -159,7 +159,9 @@ impl Gateway<'_> {
             Err(path) => return tracer.local(path, self.local_paths, arrived.request),
         };
         let caller = match &explain.caller {
-            Some(assumed) => tracer.assumed(assumed),
+            Some(assumed) => {
+                tracer.assumed(assumed, assumed.caller(self.settings.access.name_prefixes()))
+            }
             None => self.authenticate(arrived, tracer),
         };
         match undecided.decide(Rc::new(caller), tracer) {
@@ -253,8 +255,8 @@ impl Tracer {
         Verdict::Answered { status }
     }
 
-    fn assumed(&mut self, assumed: &AssumedCaller) -> CachedCaller {
-        let authenticated = Authenticated { caller: assumed.caller(), ..Authenticated::default() };
+    fn assumed(&mut self, assumed: &AssumedCaller, caller: Caller) -> CachedCaller {
+        let authenticated = Authenticated { caller, ..Authenticated::default() };
         let identity = describe::identity(&authenticated, None);
         let groups = match assumed.groups.as_slice() {
             [] => String::new(),

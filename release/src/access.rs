@@ -72,9 +72,9 @@ impl Callers {
     /// Authenticates the bearer of a key.
     #[must_use]
     pub fn authenticate(&self, key: &str, now: SystemTime) -> Option<Principal> {
-        let name = self.keys.find(key, now).ok()?.application?;
-        let grants = Arc::clone(self.grants.get(&name)?);
-        Some(Principal { name, grants })
+        let application = self.keys.find(key, now).ok()?.application?;
+        let (name, grants) = self.grants.get_key_value(&*application)?;
+        Some(Principal { name: Arc::clone(name), grants: Arc::clone(grants) })
     }
 }
 

@@ -200,6 +200,8 @@ async fn credentials_allow_only_what_they_are_granted() {
         (CLOSED, &[&shop], 404),
         (CLOSED, &[&shop_as_bearer], 404),
         (CLOSED, &[&ops], 404),
+        // An address of example.com that only the partner's issuer vouches for.
+        (CLOSED, &[&ops, &shop], 404),
         (CLOSED, &[], 404),
         (MACHINES, &[&crm], 200),
         (MACHINES, &[&of_crm], 200),
@@ -209,6 +211,7 @@ async fn credentials_allow_only_what_they_are_granted() {
         (PARTNERS, &[&sales], 404),
         // A group of the same name from another issuer.
         (PARTNERS, &[&stage.ann_with("groups", json!(["ops"]))], 404),
+        (PARTNERS, &[&stage.ann_with("groups", json!(["partner:ops", "Partner:ops"]))], 404),
         ("web--nowhere.apps.test", &[&ann, &shop], 404),
     ] {
         assert_eq!(stage.status(host, headers).await, status, "{host} {headers:?}");

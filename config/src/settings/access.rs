@@ -14,6 +14,8 @@ use crate::model::{NamePattern, duration};
 
 /// The `login.issuer` for GitHub, which does not support OpenID Connect.
 pub const GITHUB: &str = "github";
+/// The prefix of names of users and groups of GitHub.
+pub const GITHUB_PREFIX: &str = "github:";
 
 /// How callers are authenticated. By default, only services that require no credentials are
 /// reachable.
@@ -284,6 +286,13 @@ impl AccessSettings {
     #[must_use]
     pub fn session_lifetime(&self) -> Duration {
         self.login.as_ref().map_or(default_absolute(), |login| login.absolute)
+    }
+
+    /// The prefixes by which names of different issuers are distinguished, none of them empty.
+    pub fn name_prefixes(&self) -> impl Iterator<Item = &str> + Clone {
+        let of_github = self.login.iter().filter(|login| login.issuer == GITHUB);
+        let prefixes = self.issuers.iter().map(|issuer| issuer.prefix.as_str());
+        prefixes.filter(|prefix| !prefix.is_empty()).chain(of_github.map(|_| GITHUB_PREFIX))
     }
 
     /// The paths of all files that it names.

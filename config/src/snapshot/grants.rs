@@ -7,6 +7,8 @@
 mod name_index;
 mod prefixes;
 
+pub use self::name_index::Name;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -137,16 +139,16 @@ impl GrantIndex {
     #[must_use]
     pub fn evaluate<'n>(
         &self,
-        application: Option<&'n str>,
-        user: Option<&'n str>,
-        groups: impl Iterator<Item = &'n str>,
+        application: Option<Name<'n>>,
+        user: Option<Name<'n>>,
+        groups: impl Iterator<Item = Name<'n>>,
     ) -> Granted {
         let mut applications = Bits::new(self.lists.0);
         application
-            .iter()
+            .into_iter()
             .for_each(|name| self.applications.find(name, |list| applications.set(list)));
         let mut users = Bits::new(self.lists.1);
-        user.iter().for_each(|name| self.users.find(name, |list| users.set(list)));
+        user.into_iter().for_each(|name| self.users.find(name, |list| users.set(list)));
         self.groups.find_any(groups, |list| users.set(list));
         Granted { index: self.id, applications, users }
     }

@@ -166,7 +166,7 @@ impl Endpoint {
             return Err(Rejected::Audience);
         }
         purpose::check_bearer(claims)?;
-        Ok(Caller { until: end, ..caller(claims, settings, now) })
+        Ok(Caller { until: end, ..self.issuer.own(caller(claims, settings, now)) })
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use portcullis_config::settings::access::{GITHUB, LoginSettings};
+use portcullis_config::settings::access::{GITHUB, GITHUB_PREFIX, LoginSettings};
 use serde::Deserialize;
 
 use super::{
@@ -170,12 +170,14 @@ fn user(
     organisations: &[Organisation],
     teams: &[Team],
 ) -> User {
-    let named = |name: &str| format!("{GITHUB}:{}", name.to_lowercase()).into_boxed_str();
+    let named =
+        |name: &str| format!("{GITHUB_PREFIX}{}", name.to_ascii_lowercase()).into_boxed_str();
     let organisations = organisations.iter().map(|organisation| named(&organisation.login));
     let teams =
         teams.iter().map(|team| named(&format!("{}/{}", team.organization.login, team.slug)));
     User {
         name: named(&account.login),
+        prefix: GITHUB_PREFIX.len(),
         email,
         preferred_username: Some(account.login.into()),
         groups: organisations.chain(teams).collect(),

@@ -15,6 +15,7 @@ use crate::claims::Claims;
 use crate::issuers::{Discovery, Issuer};
 use crate::log_limiter::LogLimiter;
 use crate::outbound::Client;
+use crate::person::NoUser;
 use crate::rejected::Rejected;
 use crate::token::Parts;
 use crate::{person, purpose};
@@ -263,6 +264,7 @@ impl OpenId {
         };
         let session = claims.text("sid").map(Into::into);
         let user = person::of_login(&claims, settings).map_err(ProviderError::NoUser)?;
+        let user = self.issuer.own_user(user).ok_or(ProviderError::NoUser(NoUser::Foreign))?;
         Ok(Person { user, session, refresh_token: tokens.refresh_token })
     }
 

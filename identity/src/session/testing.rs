@@ -18,6 +18,7 @@ pub fn at(seconds: u64) -> SystemTime {
 pub fn user(name: &str) -> User {
     User {
         name: name.into(),
+        prefix: 0,
         email: None,
         preferred_username: None,
         groups: Box::default(),

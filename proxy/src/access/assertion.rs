@@ -120,8 +120,8 @@ impl Assertions {
         set("iss", json!(self.issuer));
         set("aud", json!(host));
         if let Some(application) = &caller.application {
-            set("sub", json!(format!("application:{application}")));
-            set("application", json!(application));
+            set("sub", json!(format!("application:{}", &**application)));
+            set("application", json!(&**application));
         }
         if let Some(user) = &caller.user {
             set("sub", json!(user.name));

@@ -120,6 +120,7 @@ mod tests {
         let groups = groups.iter().map(|group| (*group).into()).collect();
         User {
             name: name.into(),
+            prefix: 0,
             email: Some("a@b".into()),
             preferred_username: None,
             groups,

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use bytes::BytesMut;
 use foldhash::quality::RandomState;
 use portcullis_identity::cache::Cache;
-use portcullis_identity::caller::{Caller, User};
+use portcullis_identity::caller::{Application, Caller, User};
 
 use super::assertion::{Assertions, Key};
 use super::identity::{self, Field};
@@ -31,7 +31,7 @@ pub(crate) struct IdentityHeadersCache {
 
 /// The identity headers of one caller for the backends of one host.
 pub(crate) struct IdentityHeaders {
-    application: Option<Arc<str>>,
+    application: Option<Application>,
     user: Option<Arc<User>>,
     host: Box<str>,
     /// The key that the assertion is signed with.

@@ -38,7 +38,7 @@ pub(super) fn identity(authenticated: &Authenticated, no_user: Option<NoUser>) -
     let Authenticated { caller, rejected, .. } = authenticated;
     let application = caller
         .application
-        .as_ref()
+        .as_deref()
         .map_or("no application".to_owned(), |name| format!("the application {name}"));
     let user =
         caller.user.as_ref().map_or("no user".to_owned(), |user| format!("the user {}", user.name));

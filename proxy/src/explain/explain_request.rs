@@ -3,7 +3,7 @@
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
-use portcullis_identity::caller::{Caller, User};
+use portcullis_identity::caller::{Application, Caller, User};
 use serde::{Deserialize, Serialize};
 
 use crate::exchange::{BodyLength, PathAndQuery, RequestHead, Target};
@@ -103,12 +103,18 @@ impl ExplainRequest {
 // === impl AssumedCaller ===
 
 impl AssumedCaller {
-    /// The caller. Groups without a user are those of a user without a name.
-    pub(super) fn caller(&self) -> Caller {
+    /// The caller, whose names may begin with one of these prefixes of issuers. Groups without a
+    /// user are those of a user without a name.
+    pub(super) fn caller<'p>(&self, prefixes: impl Iterator<Item = &'p str> + Clone) -> Caller {
+        let prefix = |name: &str| {
+            prefixes.clone().find(|prefix| name.starts_with(prefix)).unwrap_or_default().len()
+        };
         let is_user = self.user.is_some() || !self.groups.is_empty();
         let name = self.user.as_deref().unwrap_or_default();
+        let first = self.user.iter().chain(&self.groups).next();
         let user = is_user.then(|| User {
             name: name.into(),
+            prefix: first.map_or(0, |name| prefix(name)),
             email: None,
             preferred_username: None,
             groups: self.groups.iter().map(|group| group.as_str().into()).collect(),
@@ -116,7 +122,10 @@ impl AssumedCaller {
             subject: "".into(),
         });
         Caller {
-            application: self.application.as_deref().map(Into::into),
+            application: self.application.as_deref().map(|name| {
+                let (prefix, name) = name.split_at_checked(prefix(name)).unwrap_or_default();
+                Application::of_issuer(prefix, name)
+            }),
             user: user.map(Into::into),
             until: None,
         }

@@ -9,7 +9,9 @@ use crate::model::{Hostname, Origin, check_label};
 use crate::problem::{Problem, Severity};
 use crate::proxies::is_loopback;
 use crate::settings::Settings;
-use crate::settings::access::{GITHUB, IssuerSettings, LoginSettings, UserEvidence};
+use crate::settings::access::{
+    AccessSettings, GITHUB, GITHUB_PREFIX, IssuerSettings, LoginSettings, UserEvidence,
+};
 
 /// The longest name of an issuer, in bytes: it is a label of metrics.
 const MAX_NAME: usize = 63;
@@ -87,6 +89,7 @@ pub(super) fn validate(settings: &Settings, report: &mut ErrorSink<'_>) {
         };
         validate_issuer(issuer, &mut report);
         validate_unique(issuer, before, &mut report);
+        validate_beside_github(issuer, access, &mut report);
     }
     if let Some(login) = &access.login {
         let mut report = |keys: &[&str], message: String, help: &str| {
@@ -236,6 +239,24 @@ fn validate_unique(
             &["prefix"],
             message,
             "write a prefix such as `partner:` that no other starts with; one issuer may have none",
+        );
+    }
+}
+
+/// Checks that callers of an issuer can be distinguished from users who log in at GitHub.
+fn validate_beside_github(
+    issuer: &IssuerSettings,
+    access: &AccessSettings,
+    report: &mut SectionErrorSink<'_>,
+) {
+    let prefix = issuer.prefix.as_str();
+    let is_ambiguous = GITHUB_PREFIX.starts_with(prefix) || prefix.starts_with(GITHUB_PREFIX);
+    let logs_in_there = access.login.as_ref().is_some_and(|login| login.issuer == GITHUB);
+    if logs_in_there && !prefix.is_empty() && is_ambiguous {
+        report(
+            &["prefix"],
+            format!("its callers could be confused with users of GitHub, `{GITHUB_PREFIX}…`"),
+            "write another prefix, such as `partner:`",
         );
     }
 }

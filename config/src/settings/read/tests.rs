@@ -101,6 +101,36 @@ access:
 }
 
 #[test]
+fn no_issuer_has_the_prefix_of_users_of_github_where_they_log_in() {
+    let settings = |prefix: &str, login: &str| {
+        format!(
+            "zone: a.example\nsource: {{directory: .}}\naccess:\n  issuers: [{{name: corp, issuer: \
+             \"https://id.example\", audiences: [a], prefix: \"{prefix}\"}}]\n  login: {{issuer: {login}, \
+             clientId: x}}\n"
+        )
+    };
+    for (prefix, login, is_rejected) in [
+        ("", "github", false),
+        ("partner:", "github", false),
+        ("git", "github", true),
+        ("github:", "github", true),
+        ("github:corp:", "github", true),
+        ("github:", "corp", false),
+    ] {
+        let text = settings(prefix, login);
+        let found: Vec<String> = Settings::parse(Path::new("gateway.yaml"), text.as_bytes())
+            .err()
+            .into_iter()
+            .flatten()
+            .map(|problem| problem.to_string())
+            .collect();
+        let is_about = |problem: &String| problem.contains("confused with users of GitHub");
+        assert_eq!(found.iter().any(is_about), is_rejected, "{prefix} {login}: {found:?}");
+        assert!(found.iter().all(is_about), "{found:?}");
+    }
+}
+
+#[test]
 fn files_of_access_must_exist_relative_to_the_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gateway.yaml");

@@ -7,6 +7,18 @@ use foldhash::fast::RandomState;
 use super::prefixes::Prefixes;
 use crate::model::{NamePattern, NamePatternKind};
 
+/// The name of an application, a user or a group.
+///
+/// A `*` does not match the prefix of an issuer, or a part of it: `*@example.com` is for the issuer
+/// whose names have no prefix, and another issuer must not be able to issue such names. A pattern
+/// for names of an issuer with a prefix begins with that prefix. Only `*` alone matches all names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Name<'n> {
+    text: &'n str,
+    /// Length of the issuer's prefix, with which the text begins.
+    prefix: usize,
+}
+
 /// All patterns of one kind of name: applications, users or groups.
 #[derive(Debug, Clone, Default)]
 pub(super) struct NameIndex {
@@ -37,6 +49,23 @@ struct Patterns {
 struct PatternsBuilder {
     texts: BTreeMap<NamePatternKind, BTreeMap<Box<[u8]>, u32>>,
     lists: Vec<Vec<u32>>,
+}
+
+// === impl Name ===
+
+impl<'n> Name<'n> {
+    /// A name that begins with a prefix of this length.
+    #[must_use]
+    pub fn with_prefix(text: &'n str, prefix: usize) -> Self {
+        Self { text, prefix }
+    }
+}
+
+impl<'n> From<&'n str> for Name<'n> {
+    /// A name without a prefix.
+    fn from(text: &'n str) -> Self {
+        Self { text, prefix: 0 }
+    }
 }
 
 // === impl NameIndexBuilder ===
@@ -95,7 +124,7 @@ impl PatternsBuilder {
 
 impl NameIndex {
     /// Calls `found` with the number of each list that has this name.
-    pub(super) fn find(&self, name: &str, mut found: impl FnMut(u32)) {
+    pub(super) fn find(&self, name: Name<'_>, mut found: impl FnMut(u32)) {
         self.patterns(name, |patterns, pattern| patterns.lists(pattern).for_each(&mut found));
     }
 
@@ -103,12 +132,12 @@ impl NameIndex {
     /// them match counts once.
     pub(super) fn find_any<'n>(
         &self,
-        names: impl Iterator<Item = &'n str>,
+        names: impl Iterator<Item = Name<'n>>,
         mut found: impl FnMut(u32),
     ) {
         let (mut plain, mut folded) = (Vec::new(), Vec::new());
         for name in names {
-            let matched = if has_at(name) { &mut folded } else { &mut plain };
+            let matched = if has_at(name.text) { &mut folded } else { &mut plain };
             self.patterns(name, |_, pattern| matched.push(pattern));
         }
         for (patterns, mut matched) in [(&self.plain, plain), (&self.folded, folded)] {
@@ -120,12 +149,13 @@ impl NameIndex {
     }
 
     /// Calls `found` with each pattern that matches a name.
-    fn patterns<'i>(&'i self, name: &str, mut found: impl FnMut(&'i Patterns, u32)) {
-        if has_at(name) {
-            let name = name.to_ascii_lowercase();
-            self.folded.find(name.as_bytes(), |pattern| found(&self.folded, pattern));
+    fn patterns<'i>(&'i self, name: Name<'_>, mut found: impl FnMut(&'i Patterns, u32)) {
+        let Name { text, prefix } = name;
+        if has_at(text) {
+            let text = text.to_ascii_lowercase();
+            self.folded.find(text.as_bytes(), prefix, |pattern| found(&self.folded, pattern));
         } else {
-            self.plain.find(name.as_bytes(), |pattern| found(&self.plain, pattern));
+            self.plain.find(text.as_bytes(), prefix, |pattern| found(&self.plain, pattern));
         }
     }
 }
@@ -137,11 +167,19 @@ fn has_at(name: &str) -> bool {
 // === impl Patterns ===
 
 impl Patterns {
-    /// Calls `found` with each pattern that matches a name.
-    fn find(&self, name: &[u8], mut found: impl FnMut(u32)) {
+    /// Calls `found` with each pattern that matches a name with a prefix of this length.
+    fn find(&self, name: &[u8], prefix: usize, mut found: impl FnMut(u32)) {
         self.exact.get(name).copied().into_iter().for_each(&mut found);
-        self.starts.find(&name.iter().copied(), &mut found);
-        self.ends.find(&name.iter().rev().copied(), &mut found);
+        self.starts.find(&name.iter().copied(), |text, pattern| {
+            if text.len() >= prefix {
+                found(pattern);
+            }
+        });
+        self.ends.find(&name.iter().rev().copied(), |text, pattern| {
+            if text.is_empty() || prefix == 0 {
+                found(pattern);
+            }
+        });
     }
 
     /// The lists that have a pattern.

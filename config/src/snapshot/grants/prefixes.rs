@@ -32,7 +32,7 @@ impl Prefixes {
         Self(all)
     }
 
-    /// Calls `found` with the value of each prefix of `text`.
+    /// Calls `found` with each prefix of `text` and its value.
     ///
     /// They are the last one that is not greater than `text`, and its parents, as far as they are
     /// prefixes of `text`: whatever is between a prefix of `text` and `text` begins with that
@@ -40,14 +40,14 @@ impl Prefixes {
     pub(super) fn find(
         &self,
         text: &(impl Iterator<Item = u8> + Clone),
-        mut found: impl FnMut(u32),
+        mut found: impl FnMut(&[u8], u32),
     ) {
         let is_not_greater =
             |prefix: &Prefix| prefix.text.iter().copied().cmp(text.clone()).is_le();
         let mut next = self.0.partition_point(is_not_greater).checked_sub(1);
         while let Some(prefix) = next.and_then(|index| self.0.get(index)) {
             if prefix.text.iter().copied().eq(text.clone().take(prefix.text.len())) {
-                found(prefix.value);
+                found(&prefix.text, prefix.value);
             }
             next = prefix.parent;
         }
@@ -69,7 +69,7 @@ mod tests {
                 (0..).zip(&all).map(|(value, text)| (text.as_bytes().into(), value)).collect(),
             );
             let mut found = Vec::new();
-            prefixes.find(&text.bytes(), |value| found.push(value));
+            prefixes.find(&text.bytes(), |_, value| found.push(value));
             found.sort_unstable();
             let expected: Vec<u32> = (0..)
                 .zip(&all)

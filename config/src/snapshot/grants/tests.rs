@@ -43,8 +43,12 @@ proptest! {
     ) {
         let mut builder = GrantIndexBuilder::default();
         let grants: Vec<RouteGrants> = all.iter().map(|access| builder.add(access)).collect();
-        let names = groups.iter().map(String::as_str);
-        let granted = builder.build().evaluate(Some(&application), Some(&user), names);
+        let names = groups.iter().map(|group| group.as_str().into());
+        let granted = builder.build().evaluate(
+            Some(application.as_str().into()),
+            Some(user.as_str().into()),
+            names,
+        );
         for (access, grants) in all.iter().zip(&grants) {
             prop_assert_eq!(
                 (grants.has_application(&granted), grants.has_user(&granted)),
@@ -76,11 +80,61 @@ fn an_anonymous_caller_and_the_grants_of_no_route_match_nothing() {
     let index = builder.build();
     assert!(!grants.has_application(&Granted::default()));
     assert!(!Granted::default().is_by(&index));
-    let granted = index.evaluate(Some("a"), Some("a"), ["a"].into_iter());
+    let granted = index.evaluate(Some("a".into()), Some("a".into()), ["a".into()].into_iter());
     assert!(granted.is_by(&index) && grants.has_application(&granted));
     assert!(!grants.has_user(&granted), "no list of users");
     let of_no_route = RouteGrants::of_no_route();
     assert!(!of_no_route.has_application(&granted) && !of_no_route.has_user(&granted));
+}
+
+#[test]
+fn a_star_matches_no_prefix_of_an_issuer() {
+    let is_granted = |patterns: &str, text: &str, prefix: usize| {
+        let mut builder = GrantIndexBuilder::default();
+        let users = Subjects { users: list(patterns).to_vec(), groups: Vec::new() };
+        let groups = Subjects { users: Vec::new(), groups: list(patterns).to_vec() };
+        let grants =
+            [Access { applications: vec![list(patterns)], ..Access::default() }]
+                .into_iter()
+                .chain([users, groups].map(|subjects| Access {
+                    users: vec![Arc::new(subjects)],
+                    ..Access::default()
+                }))
+                .map(|access| builder.add(&access))
+                .collect::<Vec<_>>();
+        let index = builder.build();
+        let name = Name::with_prefix(text, prefix);
+        let application = index.evaluate(Some(name), None, std::iter::empty());
+        let user = index.evaluate(None, Some(name), std::iter::empty());
+        let group = index.evaluate(None, None, [name].into_iter());
+        let is = [
+            grants[0].has_application(&application),
+            grants[1].has_user(&user),
+            grants[2].has_user(&group),
+        ];
+        assert!(is.iter().all(|it| *it == is[0]), "{patterns} {text}: {is:?}");
+        is[0]
+    };
+    for (patterns, text, prefix, expected) in [
+        ("*@example.com", "ann@example.com", 0, true),
+        ("*@example.com", "partner:ann@example.com", 8, false),
+        ("*@Example.com", "partner:ann@example.com", 8, false),
+        ("*ops", "partner:ops", 8, false),
+        ("*:ops", "partner:ops", 8, false),
+        ("*partner:ops", "partner:ops", 8, false),
+        ("p*", "partner:ops", 8, false),
+        ("partner*", "partner:ops", 8, false),
+        ("p*,partner:*", "partner:ops", 8, true),
+        ("partner:*", "partner:ann@example.com", 8, true),
+        ("partner:o*", "partner:ops", 8, true),
+        ("partner:ops", "partner:ops", 8, true),
+        ("*", "partner:ops", 8, true),
+        ("*", "partner:ann@example.com", 8, true),
+        // Certificates and client keys have no issuer.
+        ("*.example.com", "dns:a.example.com", 0, true),
+    ] {
+        assert_eq!(is_granted(patterns, text, prefix), expected, "{patterns} {text}");
+    }
 }
 
 /// For a host there is one bit for each list, of which a route has as many as Namespace and Service
