@@ -1,14 +1,17 @@
 //! Token issuers and their keys: fetched on the control runtime, and kept while an issuer is down.
 
+mod discovery;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use portcullis_config::settings::access::{AccessSettings, IssuerSettings};
-use serde::Deserialize;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+pub use self::discovery::Discovery;
+use self::discovery::discover;
 use super::caller::{Caller, User};
 use super::keys::{Keys, UnusableKeys};
 use crate::outbound::{Client, FetchError};
@@ -49,35 +52,6 @@ struct Discovered {
     until: Instant,
 }
 
-/// The endpoints of an issuer (OpenID Connect Discovery 1.0 §3, RFC 8414 §2).
-#[derive(Debug, Clone, Deserialize)]
-pub struct Discovery {
-    /// The issuer identifier.
-    pub issuer: String,
-    /// URL of the key set.
-    pub jwks_uri: String,
-    /// URL of the introspection endpoint (RFC 8414 §2).
-    #[serde(default)]
-    pub introspection_endpoint: Option<String>,
-    /// URL of the authorization endpoint.
-    pub authorization_endpoint: Option<String>,
-    /// URL of the token endpoint.
-    pub token_endpoint: Option<String>,
-    /// How clients may authenticate at the token endpoint.
-    #[serde(default)]
-    pub token_endpoint_auth_methods_supported: Vec<String>,
-    /// URL of the userinfo endpoint (OpenID Connect Core 1.0 §5.3).
-    pub userinfo_endpoint: Option<String>,
-    /// URL for logout (OpenID Connect RP-Initiated Logout 1.0 §2.1).
-    pub end_session_endpoint: Option<String>,
-    /// The scopes that it offers, as far as it lists them.
-    #[serde(default)]
-    pub scopes_supported: Vec<String>,
-    /// RFC 9207 §3.
-    #[serde(default)]
-    pub authorization_response_iss_parameter_supported: bool,
-}
-
 /// Why an issuer's keys could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
@@ -88,7 +62,9 @@ pub enum KeysError {
     #[error("{0} answered with status {1}")]
     Status(String, u16),
     /// The discovery document is invalid.
-    #[error("the discovery document is invalid: it must be JSON with `issuer` and `jwks_uri`")]
+    #[error(
+        "the discovery document is invalid: it must be JSON with `issuer` and an https `jwks_uri`"
+    )]
     Discovery,
     /// The discovery document belongs to another issuer.
     #[error("the discovery document belongs to the issuer `{0}`")]
@@ -268,18 +244,7 @@ impl Issuer {
     }
 }
 
-/// Fetches an issuer's discovery document, and checks that it is the issuer's own.
-async fn discover(client: &Client, issuer: &str) -> Result<Discovery, KeysError> {
-    let uri = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-    let discovery: Discovery =
-        serde_json::from_slice(&get(client, &uri).await?).map_err(|_| KeysError::Discovery)?;
-    if discovery.issuer == issuer {
-        Ok(discovery)
-    } else {
-        Err(KeysError::OtherIssuer(discovery.issuer.chars().take(200).collect()))
-    }
-}
-
+/// Fetches a document that is sent with status 200.
 async fn get(client: &Client, uri: &str) -> Result<bytes::Bytes, KeysError> {
     let answer = client.get(uri, "application/json").await?;
     if answer.status == http::StatusCode::OK {
