@@ -33,6 +33,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis_config::live::Live;
 use portcullis_config::settings::access::LoginSettings;
 use portcullis_config::snapshot::access::Credentials;
+use portcullis_config::snapshot::revoked_sessions::Revocation;
 use portcullis_config::unix_time::seconds;
 use serde::{Deserialize, Serialize};
 
@@ -143,7 +144,22 @@ impl Sessions {
     /// Revokes sessions that began until now: here at once, and on other replicas by the publisher,
     /// for which this waits up to a second. Returns whether other replicas can know of it.
     pub async fn revoke(&self, whose: Revoked<'_>, now: SystemTime) -> bool {
-        let revocation = self.revocations.revoke(whose, now);
+        self.publish(self.revocations.revoke(whose, now)).await
+    }
+
+    /// Like [`revoke`](Self::revoke), for a scope that includes this session. It may have begun
+    /// later than now: by the clock of another replica, or before this clock was set back.
+    pub async fn revoke_with(
+        &self,
+        session: &Session,
+        whose: Revoked<'_>,
+        now: SystemTime,
+    ) -> bool {
+        let began = UNIX_EPOCH + Duration::from_secs(session.issued_at);
+        self.publish(self.revocations.revoke_until(whose, began.max(now), now)).await
+    }
+
+    async fn publish(&self, revocation: Revocation) -> bool {
         match &self.queue {
             Some(queue) => queue.publish(revocation).await,
             None => true,

@@ -36,17 +36,22 @@ impl Portal {
                 pages::sign_out(&session.user.name, &token(&session)),
             );
         }
+        self.end(&session, form.contains_key("everywhere"), now).await;
+        tracing::info!(user = %session.user.name, "signed out");
+        self.signed_out().with(clear_cookies()).with_outcome("signed_out")
+    }
+
+    /// Revokes a session; with `everywhere`, or if too many of its user were revoked singly, all
+    /// sessions of the user, which is one revocation.
+    pub(super) async fn end(&self, session: &Session, everywhere: bool, now: SystemTime) {
         let (issuer, subject) = (&*session.user.issuer, &*session.user.subject);
         let is_exceeded =
             self.sign_outs.is_exceeded(issuer, subject, self.sessions.max_lifetime(), now);
-        // A revocation by user replaces those of single sessions.
-        let whose = match is_exceeded || form.contains_key("everywhere") {
+        let whose = match is_exceeded || everywhere {
             true => Revoked::User { issuer, subject },
             false => Revoked::Session(&session.id),
         };
-        self.sessions.revoke(whose, now).await;
-        tracing::info!(user = %session.user.name, "signed out");
-        self.signed_out().with(clear_cookies()).with_outcome("signed_out")
+        self.sessions.revoke_with(session, whose, now).await;
     }
 
     /// Revokes sessions for the provider (OpenID Connect Back-Channel Logout 1.0 §2.5 to §2.8).

@@ -12,7 +12,7 @@ use super::{Portal, PortalRequest, clear_cookies, granted_groups};
 use crate::fair_queue::Class;
 use crate::provider::{Person, ProviderError, RefreshToken};
 use crate::session::cookie::{PORTAL, REFRESH};
-use crate::session::{Oversized, Purpose, Revoked, Session};
+use crate::session::{Oversized, Purpose, Session};
 
 /// The user at the portal, and the cookies to set.
 #[derive(Default)]
@@ -142,7 +142,7 @@ impl Portal {
         let user = &*session.user.name;
         if error.is_final() {
             tracing::info!(user, %error, "revoked a session: the provider no longer confirms its user");
-            self.sessions.revoke(Revoked::Session(&session.id), now).await;
+            self.end(session, false, now).await;
             return Confirmation::Denied;
         }
         if let Some(suppressed) = self.logs.refreshes.permit(now) {

@@ -85,7 +85,18 @@ impl Revocations {
 
     /// Revokes sessions that began until now, and returns the revocation to publish.
     pub fn revoke(&self, whose: Revoked<'_>, now: SystemTime) -> Revocation {
-        let revocation = Revocation { scope: RevocationScope::Hash(whose.key()), at: seconds(now) };
+        self.revoke_until(whose, now, now)
+    }
+
+    /// Revokes sessions that began until `until`, and returns the revocation to publish.
+    pub fn revoke_until(
+        &self,
+        whose: Revoked<'_>,
+        until: SystemTime,
+        now: SystemTime,
+    ) -> Revocation {
+        let scope = RevocationScope::Hash(whose.key());
+        let revocation = Revocation { scope, at: seconds(until) };
         self.add(&[revocation], now);
         revocation
     }
