@@ -41,8 +41,17 @@ impl Claims {
         one.into_iter().chain(list.iter().filter_map(Value::as_str)).filter(|text| !text.is_empty())
     }
 
-    /// Adds those claims of `other` that are missing or `null`.
-    pub fn filled(mut self, other: Self) -> Self {
+    /// Adds those claims of `other` that are missing or `null`. Whether an e-mail address is
+    /// verified is what the document with the address says, else one without another address.
+    pub fn filled(mut self, mut other: Self) -> Self {
+        let has_word = |claims: &Self| claims.get("email_verified").is_some_and(|it| !it.is_null());
+        match (self.text("email"), other.text("email")) {
+            (None, Some(_)) if has_word(&other) => drop(self.0.remove("email_verified")),
+            (Some(own), Some(address)) if own != address => {
+                drop(other.0.remove("email_verified"));
+            }
+            _ => {}
+        }
         for (name, value) in other.0 {
             let known = self.0.entry(name).or_insert(Value::Null);
             if known.is_null() {
@@ -163,6 +172,33 @@ mod tests {
             (r#"{"exp":9000,"iat":5000}"#, Err(Rejected::NotYetValid)),
         ] {
             assert_eq!(claims(json).valid_until(at(1000)), wanted, "{json}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_verified_by_the_document_that_has_it() {
+        let verified = r#"{"email":"a@b","email_verified":true}"#;
+        for (own, other, email, is_verified) in [
+            ("{}", verified, "a@b", true),
+            (verified, r#"{"email":"c@d","email_verified":false}"#, "a@b", true),
+            (r#"{"email":"a@b"}"#, verified, "a@b", true),
+            (r#"{"email":null,"email_verified":null}"#, verified, "a@b", true),
+            (r#"{"email":"c@d"}"#, verified, "c@d", false),
+            (r#"{"email":"c@d"}"#, r#"{"email_verified":true}"#, "c@d", true),
+            (r#"{"email_verified":true}"#, r#"{"email":"c@d"}"#, "c@d", true),
+            (r#"{"email":"a@b","email_verified":false}"#, verified, "a@b", false),
+            (
+                r#"{"email_verified":true}"#,
+                r#"{"email":"c@d","email_verified":false}"#,
+                "c@d",
+                false,
+            ),
+            (r#"{"email":"c@d","email_verified":false}"#, verified, "c@d", false),
+        ] {
+            let filled = claims(own).filled(claims(other));
+            assert_eq!(filled.text("email"), Some(email), "{own} {other}");
+            let found = filled.get("email_verified") == Some(&Value::Bool(true));
+            assert_eq!(found, is_verified, "{own} {other}");
         }
     }
 

@@ -65,7 +65,7 @@ const GRANTS: [&str; 3] = ["gty", "grant_type", "grantType"];
 const KINDS: [(&str, &str); 2] = [("sub_type", "client"), ("aut", "APPLICATION")];
 
 /// Prefixes and suffixes of names that only programs have.
-const PROGRAM_NAMES: [(&str, &str); 8] = [
+const PROGRAM_NAMES: [(&str, &str); 11] = [
     // Keycloak.
     ("service-account-", ""),
     // authentik.
@@ -75,6 +75,11 @@ const PROGRAM_NAMES: [(&str, &str); 8] = [
     // Google.
     ("", "@gserviceaccount.com"),
     ("", ".gserviceaccount.com"),
+    // ForgeRock.
+    ("(age!", ")"),
+    // The gateway's own name of a program, in the assertion for backends.
+    ("application:", ""),
+    ("client:", ""),
     // Kubernetes, SPIFFE.
     ("system:serviceaccount:", ""),
     ("system:node:", ""),
@@ -190,9 +195,14 @@ fn program_mark(
     let is_client = |name: &str| {
         let applications = issuer.application_claims.iter().map(String::as_str);
         let mut clients = CLIENTS.into_iter().chain(["aud"]).chain(applications);
-        clients.any(|claim| has_value(claim, name))
+        clients.any(|claim| has_value(claim, name) || is_number(claims.get(claim), name))
     };
     names.into_iter().any(|name| is_program_name(name) || is_client(name)).then_some("sub")
+}
+
+/// Whether a claim is a number with these digits, as some issuers write identifiers.
+fn is_number(value: Option<&Value>, digits: &str) -> bool {
+    matches!(value, Some(Value::Number(number)) if number.to_string() == digits)
 }
 
 fn is_client_credentials(grant: &str) -> bool {

@@ -362,6 +362,7 @@ async fn a_token_of_another_login_is_rejected() {
         (json!({"nonce": null}), StatusCode::FORBIDDEN),
         (json!({"aud": "others"}), StatusCode::FORBIDDEN),
         (json!({"aud": ["portcullis", "others"], "azp": "others"}), StatusCode::FORBIDDEN),
+        (json!({"aud": ["portcullis", "others"], "azp": ["others"]}), StatusCode::FORBIDDEN),
         (json!({"iss": "https://evil.example"}), StatusCode::FORBIDDEN),
         (json!({"exp": NOW - 61}), StatusCode::FORBIDDEN),
         (json!({"exp": null}), StatusCode::FORBIDDEN),

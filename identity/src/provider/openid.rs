@@ -199,8 +199,9 @@ impl OpenId {
             match parts.verify(&self.issuer.settings, &keys.keys, audience, now) {
                 Ok((claims, _)) => {
                     purpose::check_identity(&claims).map_err(ProviderError::Token)?;
+                    let party = claims.get("azp").filter(|party| !party.is_null());
                     let is_ours =
-                        claims.text("azp").is_none_or(|party| party == self.registration.id);
+                        party.is_none_or(|party| party.as_str() == Some(&self.registration.id));
                     return if is_ours {
                         Ok(claims)
                     } else {
