@@ -54,12 +54,9 @@ pub(super) fn fields(caller: &Caller, assertion: Option<HeaderValue>) -> Vec<Fie
 
 /// The groups as a list. A name with a comma is left out: a backend would read it as two.
 fn groups(user: &User) -> Option<HeaderValue> {
-    value(
-        &forwarded_groups(user)
-            .filter(|group| !group.contains(',') && is_plain(group))
-            .collect::<Vec<_>>()
-            .join(","),
-    )
+    let groups: Vec<_> =
+        forwarded_groups(user).filter(|group| !group.contains(',') && is_plain(group)).collect();
+    if groups.is_empty() { None } else { HeaderValue::from_maybe_shared(groups.join(",")).ok() }
 }
 
 /// The groups to send to backends: as many as fit.
@@ -76,13 +73,14 @@ pub(super) fn forwarded_groups(user: &User) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Encodes a header value: printable ASCII is sent unchanged. Text with other octets (RFC 9110 §5.5
-/// leaves them without a meaning) is percent-encoded, including `%`, so that no two names collide.
+/// Encodes a header value: printable ASCII is sent unchanged, but for `%`. Text with other octets
+/// (RFC 9110 §5.5 leaves them without a meaning), or with `%`, is percent-encoded, so that no two
+/// names collide.
 fn value(text: &str) -> Option<HeaderValue> {
     if text.is_empty() {
         return None;
     }
-    if is_plain(text) {
+    if is_plain(text) && !text.contains('%') {
         return HeaderValue::from_str(text).ok();
     }
     let mut encoded = Vec::with_capacity(text.len() * 3);
@@ -149,6 +147,12 @@ mod tests {
                 .contains(&"x-auth-request-groups: ops".to_owned())
         );
         assert!(sent(None, Some(user("zoë%", &[])))[0].ends_with("user: zo%C3%AB%25"));
+        assert!(sent(None, Some(user("zo%C3%AB", &[])))[0].ends_with("user: zo%25C3%25AB"));
+        assert_eq!(sent(Some("%20a"), None), ["x-auth-request-app: %2520a"]);
+        assert!(
+            sent(None, Some(user("ann", &["100%", "ops"])))
+                .contains(&"x-auth-request-groups: 100%,ops".to_owned())
+        );
         assert!(
             sent(None, Some(user("a\r\nx-forwarded-user: root", &[])))[0]
                 .ends_with("user: a%0D%0Ax-forwarded-user: root")
