@@ -25,7 +25,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use super::caller::Caller;
+use super::caller::{Application, Caller};
 use super::rejected::Rejected;
 
 /// Poll interval of the authorities file.
@@ -63,7 +63,15 @@ pub enum UnusableAuthorities {
 /// A client's certificate chain, with the last verdict about it.
 pub struct ClientCertificate {
     chain: Vec<CertificateDer<'static>>,
-    verdict: RefCell<Option<(u64, Result<Caller, Rejected>)>>,
+    verdict: RefCell<Option<Verdict>>,
+}
+
+struct Verdict {
+    /// Generation of the authorities.
+    generation: u64,
+    /// When another verdict is due, since a certificate of the chain expires or becomes valid.
+    until: Option<SystemTime>,
+    result: Result<Caller, Rejected>,
 }
 
 /// Accepts every certificate with proof of possession of its key; it is verified later.
@@ -142,21 +150,26 @@ impl ClientAuthorities {
     ) -> Result<Caller, Rejected> {
         let generation = self.generation();
         let mut verdict = certificate.verdict.borrow_mut();
-        let (_, result) = match verdict.take() {
-            Some(cached) if cached.0 == generation => verdict.insert(cached),
-            _ => verdict.insert((generation, self.verify_chain(&certificate.chain, now))),
+        let is_current = |cached: &&Verdict| {
+            cached.generation == generation && cached.until.is_none_or(|until| now < until)
         };
-        match result {
-            Ok(caller) if caller.until.is_some_and(|until| until <= now) => Err(Rejected::Expired),
-            result => result.clone(),
+        if let Some(cached) = verdict.as_ref().filter(is_current) {
+            return cached.result.clone();
         }
+        let until = next_change(&certificate.chain, now);
+        let result = self.verify_chain(&certificate.chain, now).map(|application| Caller {
+            application: Some(application),
+            user: None,
+            until,
+        });
+        verdict.insert(Verdict { generation, until, result }).result.clone()
     }
 
     fn verify_chain(
         &self,
         chain: &[CertificateDer<'static>],
         now: SystemTime,
-    ) -> Result<Caller, Rejected> {
+    ) -> Result<Application, Rejected> {
         let (leaf, intermediates) = chain.split_first().ok_or(Rejected::Malformed)?;
         let certificate = EndEntityCert::try_from(leaf).map_err(|_| Rejected::Malformed)?;
         let time = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
@@ -177,15 +190,25 @@ impl ClientAuthorities {
                 _ => Rejected::Signature,
             })?;
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| Rejected::Malformed)?;
-        let name = name(&parsed).ok_or(Rejected::Claims)?;
-        let end = u64::try_from(parsed.validity().not_after.timestamp())
-            .map_err(|_| Rejected::Expired)?;
-        Ok(Caller {
-            application: Some(name.as_str().into()),
-            user: None,
-            until: Some(UNIX_EPOCH + Duration::from_secs(end)),
-        })
+        name(&parsed).map(|name| name.as_str().into()).ok_or(Rejected::Claims)
     }
+}
+
+/// Returns when a certificate of the chain expires or becomes valid next (RFC 5280 §4.1.2.5: both
+/// ends are included). A chain may have certificates that are not needed, so such a change only
+/// causes another verification.
+fn next_change(chain: &[CertificateDer<'static>], now: SystemTime) -> Option<SystemTime> {
+    let parsed = chain.iter().filter_map(|der| X509Certificate::from_der(der).ok());
+    parsed
+        .flat_map(|(_, certificate)| {
+            let validity = certificate.validity();
+            let after = validity.not_after.timestamp().saturating_add(1);
+            [validity.not_before.timestamp(), after]
+        })
+        .filter_map(|time| u64::try_from(time).ok())
+        .map(|time| UNIX_EPOCH + Duration::from_secs(time))
+        .filter(|time| now < *time)
+        .min()
 }
 
 fn anchors(pem: &[u8]) -> Result<Vec<TrustAnchor<'static>>, UnusableAuthorities> {

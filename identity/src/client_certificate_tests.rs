@@ -104,6 +104,37 @@ fn certificates_of_other_authorities_or_purposes_are_rejected() {
 }
 
 #[test]
+fn a_chain_is_verified_again_when_one_of_its_certificates_expires() {
+    let ours = authority("ours");
+    let (_file, authorities) = trusting(&ours.pem());
+    let now = SystemTime::now();
+    let later = |hours: u32| now + Duration::from_secs(3600) * hours;
+    let intermediate = |end: SystemTime| {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "intermediate");
+        params.not_after = end.into();
+        let key = KeyPair::generate().unwrap();
+        CertifiedIssuer::signed_by(params, key, &ours).unwrap()
+    };
+    let (needed, other) = (intermediate(later(2)), intermediate(later(1)));
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.distinguished_name.push(DnType::CommonName, "Importer");
+    params.not_after = later(3).into();
+    let leaf = params.signed_by(&KeyPair::generate().unwrap(), &needed).unwrap();
+    let chain = [leaf.der(), needed.der(), other.der()].map(Clone::clone);
+    let certificate = ClientCertificate::new(Some(&chain)).unwrap();
+    let verify = |time| authorities.verify(&certificate, time);
+    assert!(verify(now).unwrap().until.unwrap() <= later(1) + Duration::from_secs(1));
+    let second = Duration::from_secs(1);
+    assert!(verify(later(1) + second).is_ok(), "another certificate expired");
+    assert_eq!(verify(later(2) + second), Err(Rejected::Expired));
+    let alone = ClientCertificate::new(Some(&[client(&ours, |_| {}).chain[0].clone()])).unwrap();
+    assert!(authorities.verify(&alone, now).is_ok());
+}
+
+#[test]
 fn authorities_are_reloaded_and_without_them_all_certificates_are_rejected() {
     let (ours, next) = (authority("ours"), authority("next"));
     let (file, authorities) = trusting(&ours.pem());

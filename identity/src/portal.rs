@@ -45,6 +45,7 @@ use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
 use portcullis_config::settings::access::LoginSettings;
 
+use self::failure::Failure;
 pub use self::handoff::{login_path, revalidation_path};
 pub use self::portal_client::PortalClient;
 use self::portal_origin::PortalOrigin;
@@ -156,6 +157,10 @@ impl Portal {
             "/logout" if request.method == Method::POST => Some(self.sign_out(request, now).await),
             "/backchannel-logout" if request.method == Method::POST => {
                 Some(self.backchannel_logout(request, now).await)
+            }
+            // A provider that redirects a form by 307 has the browser post to a URL with a code.
+            "/callback" | handoff::HANDOFF if !request.query.is_empty() => {
+                Some(Failure::BegunElsewhere.redirect(None, &self.origin))
             }
             "/" | "/login" | "/callback" | handoff::HANDOFF | failure::PATH => {
                 Some(Reply::not_allowed("GET"))

@@ -97,6 +97,8 @@ pub struct Sessions {
     pub revocations: Revocations,
     /// Publishes revocations to other replicas; `None` without a namespace for them.
     queue: Option<RevocationQueue>,
+    /// The name of the identity provider that logs users in.
+    issuer: Box<str>,
     idle: Duration,
     absolute: Duration,
     revalidate_within: Duration,
@@ -115,6 +117,7 @@ impl Sessions {
             sealer: Sealer::new()?,
             revocations: Revocations::new(settings.absolute),
             queue,
+            issuer: settings.issuer.as_str().into(),
             idle: settings.idle,
             absolute: settings.absolute,
             revalidate_within: settings.revalidate_within,
@@ -255,9 +258,11 @@ impl Sessions {
         self.sealer.seal(purpose, host, session, now)
     }
 
-    /// Whether it is neither expired nor revoked.
+    /// Whether it is neither expired nor revoked, and of the provider that logs users in now.
     pub fn is_valid(&self, session: &Session, now: SystemTime) -> bool {
-        !self.is_expired(session, now) && !self.revocations.contains(session)
+        *session.user.issuer == *self.issuer
+            && !self.is_expired(session, now)
+            && !self.revocations.contains(session)
     }
 
     /// Whether it has expired.

@@ -196,11 +196,12 @@ impl Portal {
                 &(session.id.expose(), token),
                 now,
             )?;
-            // Browsers store no larger cookie; without it the session is not refreshed.
+            // Browsers store no larger cookie; without it the session is not refreshed. An earlier
+            // token may have been used up, and the provider takes another use for theft.
             if sealed.len() <= 3584 {
                 REFRESH.set(&sealed, self.sessions.cookie_max_age(session, now))
             } else {
-                None
+                REFRESH.clear()
             }
         });
         self.portal_cookie(session, now).into_iter().chain(token).collect()

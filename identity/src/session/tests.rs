@@ -37,6 +37,15 @@ fn a_cookie_opens_while_its_session_is_valid() {
 }
 
 #[test]
+fn a_session_of_a_provider_that_logs_nobody_in_any_more_is_rejected() {
+    let sessions = sessions();
+    let former = User { issuer: "former".into(), ..user("ann") };
+    let session = sessions.begin(former, None, at(5000)).unwrap();
+    let value = sessions.seal(Purpose::Session, "shop", &session, at(5000)).unwrap();
+    assert_eq!(sessions.open(Purpose::Session, "shop", &value, at(5001)), None);
+}
+
+#[test]
 fn groups_that_do_not_fit_into_a_cookie_are_left_out() {
     let sessions = sessions();
     let mut ann = user("ann");

@@ -35,8 +35,8 @@ impl RequestContext<'_> {
         let log = LogContext { request: Some(request), ..LogContext::default() };
         let body = match reading.await {
             Ok(Ok(body)) => body,
-            Ok(Err(status)) => return self.fail(status, log, respond),
-            Err(_late) => return self.fail(StatusCode::REQUEST_TIMEOUT, log, respond),
+            Ok(Err(status)) => return self.fail_portal(status, request, respond),
+            Err(_late) => return self.fail_portal(StatusCode::REQUEST_TIMEOUT, request, respond),
         };
         let portal_request = PortalRequest {
             client: self.client.address.into(),
@@ -58,10 +58,23 @@ impl RequestContext<'_> {
                 self.reply((ResponseHead { status: reply.status, headers }, body), log, respond)
             }
             Ok(None) => self.hide(request, respond),
-            Err(Full) => match self.worker.local_paths.without_code(request) {
-                Some(location) => self.redirect_to_portal(location, request, respond),
-                None => self.fail(StatusCode::SERVICE_UNAVAILABLE, log, respond),
-            },
+            Err(Full) => self.fail_portal(StatusCode::SERVICE_UNAVAILABLE, request, respond),
+        }
+    }
+
+    /// Replies with an error; to a URL with a code, by a redirect to one without.
+    fn fail_portal<R: Respond>(
+        &self,
+        status: StatusCode,
+        request: &Request,
+        respond: &mut R,
+    ) -> Reply {
+        match self.worker.local_paths.without_code(request) {
+            Some(location) => self.redirect_to_portal(location, request, respond),
+            None => {
+                let log = LogContext { request: Some(request), ..LogContext::default() };
+                self.fail(status, log, respond)
+            }
         }
     }
 }

@@ -84,6 +84,21 @@ async fn every_reply_of_a_login_keeps_its_url_from_other_pages() {
 }
 
 #[tokio::test]
+async fn no_method_leaves_a_code_of_the_provider_in_the_url_of_a_page() {
+    let mut trip = Trip::start().await;
+    for method in [Method::POST, Method::HEAD, Method::PUT, Method::OPTIONS] {
+        for (url, to) in [
+            (own("/callback?code=x&state=y"), own(failure::BEGUN_ELSEWHERE)),
+            (own("/handoff?ticket=x"), own(failure::BEGUN_ELSEWHERE)),
+        ] {
+            let reply = trip.call(method.clone(), &url, "", NOW).await.unwrap();
+            let found = (reply.status, location(&reply), reply.body.is_empty());
+            assert_eq!(found, (StatusCode::SEE_OTHER, to, true), "{method} {url}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_state_is_used_once_whatever_comes_of_it() {
     let mut trip = Trip::start().await;
     let sent = trip.begin(&own("/login")).await;
