@@ -31,7 +31,7 @@ pub(super) async fn sign_in(provider: &Provider<'_>) -> Result<TokenResponse, Fa
         let message = format!("{} does not support the device flow", provider.registration.issuer);
         return Err(Failure::with_help(message, "sign in without --device"));
     };
-    let response = provider.post(endpoint, &[("scope", &provider.registration.scope)]).await?;
+    let response = provider.post(endpoint, &[("scope", &provider.scope())]).await?;
     if let Ok(error) = serde_json::from_slice(&response.body) {
         return Err(provider.rejected(&error));
     }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::provider::{Provider, TokenResponse};
+use super::provider::{OFFLINE, Provider, TokenResponse};
 use crate::cli::output;
 use crate::cli::problems::Failure;
 
@@ -42,8 +42,7 @@ pub(super) async fn sign_in(provider: &Provider<'_>, open: bool) -> Result<Token
         || Failure::with_help("no sign-in within ten minutes", "run `portcullis login` again");
     let redirect = wait_for_redirect(&listener, &state);
     let returned = timeout(SIGN_IN_TIMEOUT, redirect).await.map_err(|_| timed_out())??;
-    if returned.get("iss").is_some_and(|issuer| *issuer != provider.registration.issuer) {
-        // RFC 9207 §2.4.
+    if !provider.is_issuer(returned.get("iss").map(String::as_str)) {
         return Err(Failure::new("the redirect came from another issuer"));
     }
     let code = match (returned.get("code"), returned.get("error")) {
@@ -76,18 +75,18 @@ fn authorization_url(
     state: &str,
     challenge: &str,
 ) -> String {
-    let registration = provider.registration;
+    let (registration, scope) = (provider.registration, provider.scope());
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs([
         ("response_type", "code"),
         ("client_id", &registration.client_id),
         ("redirect_uri", redirect_uri),
-        ("scope", &registration.scope),
+        ("scope", &scope),
         ("state", state),
         ("code_challenge", challenge),
         ("code_challenge_method", "S256"),
     ]);
-    if registration.scope.split(' ').any(|scope| scope == "offline_access") {
+    if scope.split(' ').any(|scope| scope == OFFLINE) {
         // OpenID Connect Core 1.0 §11: without it, the provider ignores `offline_access`.
         query.append_pair("prompt", "consent");
     }
