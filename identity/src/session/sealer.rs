@@ -51,7 +51,9 @@ pub enum Purpose {
 pub struct Sealer {
     ring: ArcSwap<Ring>,
     generation: AtomicU64,
-    own: Arc<Key>,
+    /// Seals while there are no others. What it sealed opens until one of the others is removed,
+    /// which ends all that was sealed before.
+    own: ArcSwap<Key>,
 }
 
 /// The keys; each can open.
@@ -91,13 +93,10 @@ impl Purpose {
 impl Sealer {
     /// Creates a sealer with a random key, until others are loaded.
     pub fn new() -> Result<Self, NoRandomness> {
-        let mut octets = [0; 32];
-        rand::fill(&mut octets).map_err(|_| NoRandomness)?;
-        let own = Arc::new(Key::new(&octets, None).ok_or(NoRandomness)?);
         Ok(Self {
             ring: ArcSwap::from_pointee(Ring(Vec::new())),
             generation: AtomicU64::new(0),
-            own,
+            own: ArcSwap::from_pointee(Key::random()?),
         })
     }
 
@@ -109,6 +108,13 @@ impl Sealer {
                 .map(Arc::new)
                 .collect(),
         );
+        let is_removed = |name: &[u8; NAME_LEN]| ring.names().all(|other| other != *name);
+        if self.ring.load().names().any(|name| is_removed(&name)) {
+            match Key::random() {
+                Ok(key) => self.own.store(Arc::new(key)),
+                Err(error) => tracing::error!(%error, "failed to replace this process' own key"),
+            }
+        }
         let before = self.ring.swap(Arc::new(ring));
         if before.names().ne(self.ring.load().names()) {
             self.generation.fetch_add(1, Ordering::Release);
@@ -128,8 +134,8 @@ impl Sealer {
         what: &impl Serialize,
         now: SystemTime,
     ) -> Option<String> {
-        let ring = self.ring.load();
-        let key = in_use(&ring.0, |key| key.created, now).unwrap_or(&self.own);
+        let (ring, own) = (self.ring.load(), self.own.load());
+        let key = in_use(&ring.0, |key| key.created, now).unwrap_or(&own);
         let mut text = serde_json::to_vec(what).ok()?;
         let nonce =
             key.key.seal_in_place_append_tag(Aad::from(purpose.bound_to(host)), &mut text).ok()?;
@@ -157,9 +163,9 @@ impl Sealer {
         }
         let (name, rest) = octets.split_at_mut_checked(NAME_LEN)?;
         let (nonce, sealed) = rest.split_at_mut_checked(NONCE_LEN)?;
-        let ring = self.ring.load();
-        let named = ring.0.iter().chain([&self.own]).find(|key| key.name == name);
-        let key = named.unwrap_or(&self.own);
+        let (ring, own) = (self.ring.load(), self.own.load());
+        let named = ring.0.iter().chain([&*own]).find(|key| key.name == name);
+        let key = named.unwrap_or(&own);
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let text = key.key.open_in_place(nonce, Aad::from(purpose.bound_to(host)), sealed).ok()?;
         serde_json::from_slice(text).ok()
@@ -177,6 +183,12 @@ impl Ring {
 // === impl Key ===
 
 impl Key {
+    fn random() -> Result<Self, NoRandomness> {
+        let mut octets = [0; 32];
+        rand::fill(&mut octets).map_err(|_| NoRandomness)?;
+        Self::new(&octets, None).ok_or(NoRandomness)
+    }
+
     /// Returns `None` unless the key has 32 octets.
     fn new(octets: &[u8], created: Option<SystemTime>) -> Option<Self> {
         let key = RandomizedNonceKey::new(&AES_256_GCM_SIV, octets).ok()?;
@@ -312,6 +324,16 @@ mod tests {
             open(&one, Purpose::Session, "a", &value).is_some(),
             "sessions from before the first key stay valid"
         );
+        one.load(&[key(1, 0), key(2, 0)]);
+        assert!(open(&one, Purpose::Session, "a", &value).is_some());
+        one.load(&[key(2, 0)]);
+        assert!(
+            open(&one, Purpose::Session, "a", &value).is_none(),
+            "removing a key ends all that was sealed before"
+        );
+        one.load(&[]);
+        let next = one.seal(Purpose::Session, "a", &"ann", at(100)).unwrap();
+        assert!(open(&one, Purpose::Session, "a", &next).is_some());
     }
 
     #[test]
