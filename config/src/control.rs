@@ -21,7 +21,8 @@ use crate::source::certificates::CertificateFiles;
 use crate::source::directory::Directory;
 use crate::source::kubernetes::Kubernetes;
 use crate::source::{Secrets, Source, SourceError, Update, Updates};
-use crate::status::{Reporter, events};
+use crate::status::notice_queue::NoticeQueue;
+use crate::status::{Reporter, events, fair_share};
 use crate::translate::{Dirty, Translation, credentials, endpoint_set, translate_apart};
 
 /// How long to wait for further updates after one, so that a burst costs one translation.
@@ -62,10 +63,10 @@ pub async fn run(
             let source = Kubernetes::new(kubernetes, Secrets::of(&settings), pods).await?;
             installation.api_server.extend(source.address());
             if kubernetes.events {
-                let (sender, mut notices) = mpsc::channel(events::MAX_WAITING);
-                reporter = Reporter::with_events(sender);
+                let notices = NoticeQueue::default();
+                reporter = Reporter::with_events(notices.clone());
                 let client = source.client().clone();
-                helpers.spawn(async move { events::write(client, &mut notices).await });
+                helpers.spawn(async move { events::write(client, &notices).await });
             }
             sources.spawn(source.run(main));
         }
@@ -233,12 +234,12 @@ impl Control {
             .chain(&self.translation_problems)
             .chain(&self.credential_problems)
             .collect();
-        all.into_iter().take(MAX_PROBLEMS).cloned().collect()
+        fair_share(all, MAX_PROBLEMS)
     }
 
     fn report(&mut self) {
         self.problems_changed = false;
-        self.reporter.report(&self.live.problems.load());
+        self.reporter.report(&self.live.problems.load(), Instant::now());
     }
 }
 

@@ -41,6 +41,12 @@ fn is_empty(text: &str) -> bool {
 // === impl Origin ===
 
 impl Origin {
+    /// The Namespace whose writers it belongs to: of a Namespace, itself; empty for the operator.
+    #[must_use]
+    pub fn owner(&self) -> &Arc<str> {
+        if self.kind == "Namespace" { &self.name } else { &self.namespace }
+    }
+
     /// Whether both are the same resource, regardless of location.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {

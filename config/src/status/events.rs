@@ -14,15 +14,13 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Notice;
+use super::notice_queue::NoticeQueue;
 use crate::model::Origin;
 use crate::model::vocabulary::prefixed;
 
-/// The most notices in the queue.
-pub const MAX_WAITING: usize = 256;
 /// How many Events may be written in a burst.
 const BURST: u32 = 20;
 /// The interval of Events after a burst.
@@ -32,11 +30,12 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The `reportingController` of the Events.
 pub(super) const CONTROLLER: &str = prefixed!("gateway");
 
-/// Writes notices as Events until the channel is closed.
-pub async fn write(client: Client, notices: &mut mpsc::Receiver<Notice>) {
+/// Writes notices as Events; never returns.
+pub async fn write(client: Client, notices: &NoticeQueue) {
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| CONTROLLER.to_owned());
     let mut rate = Rate::new(Instant::now());
-    while let Some(notice) = notices.recv().await {
+    loop {
+        let notice = notices.pop().await;
         sleep_until(rate.next(Instant::now())).await;
         match timeout(TIMEOUT, write_one(&client, &instance, &notice)).await {
             Ok(Ok(())) => {}

@@ -26,7 +26,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client, ResourceExt};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::lease::{Candidate, LeaderState};
@@ -38,6 +38,7 @@ use crate::settings::KubernetesSettings;
 use crate::snapshot::certificate::SecretBytes;
 use crate::source::SourceError;
 use crate::source::kubernetes::client;
+use crate::status::notice_queue::NoticeQueue;
 use crate::status::{Notice, events};
 
 /// The timeout of a request.
@@ -57,9 +58,8 @@ pub struct Secrets {
     cache: std::sync::Mutex<SecretCache>,
     contents: watch::Sender<Option<Arc<StoreState>>>,
     term: watch::Sender<Option<Term>>,
-    /// Without Events nothing receives from this queue.
-    notices: mpsc::Sender<Notice>,
-    events: Option<Mutex<mpsc::Receiver<Notice>>>,
+    /// The notices to write as Events, if any are written.
+    notices: Option<NoticeQueue>,
 }
 
 // === impl Secrets ===
@@ -78,7 +78,6 @@ impl Secrets {
     }
 
     fn with(client: Client, namespace: &str, events: bool) -> Self {
-        let (notices, receiver) = mpsc::channel(events::MAX_WAITING);
         // A pod's name is unique at a time; the suffix distinguishes processes on one machine.
         let machine = std::env::var("HOSTNAME").unwrap_or_else(|_| "gateway".to_owned());
         Self {
@@ -86,8 +85,7 @@ impl Secrets {
             leases: Api::namespaced(client.clone(), namespace),
             client,
             namespace: namespace.into(),
-            notices,
-            events: events.then(|| Mutex::new(receiver)),
+            notices: events.then(NoticeQueue::default),
             identity: format!("{machine}_{:016x}", RandomState::new().hash_one(std::process::id())),
             cache: std::sync::Mutex::default(),
             contents: watch::Sender::new(None),
@@ -97,8 +95,8 @@ impl Secrets {
 
     /// Writes Events; never returns.
     async fn write_events(&self) {
-        if let Some(notices) = &self.events {
-            events::write(self.client.clone(), &mut *notices.lock().await).await;
+        if let Some(notices) = &self.notices {
+            events::write(self.client.clone(), notices).await;
         }
     }
 
@@ -340,7 +338,9 @@ impl Store for Secrets {
             notice.origin = Origin { kind: "Secret", namespace, name, place: None };
         }
         // Events are best effort: a notice that is dropped here is in the log too.
-        let _ = self.notices.try_send(notice);
+        if let Some(notices) = &self.notices {
+            notices.push(notice);
+        }
     }
 
     fn propagation_delay(&self) -> Duration {
