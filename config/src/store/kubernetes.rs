@@ -168,10 +168,13 @@ impl Secrets {
     }
 
     async fn try_acquire_or_renew(&self, candidate: &mut Candidate) -> Result<(), kube::Error> {
+        // Not before the Secrets are listed.
+        let Some(stored) = self.stored_term() else { return Ok(()) };
         let found = self.leases.get_opt(lease::NAME).await?;
         let requested_at = Instant::now();
         let Some(desired) = candidate.desired_lease(
             found.as_ref(),
+            stored,
             requested_at,
             k8s_openapi::jiff::Timestamp::now(),
         ) else {
@@ -183,6 +186,12 @@ impl Secrets {
         };
         candidate.acquired(&written, requested_at);
         Ok(())
+    }
+
+    /// The latest term that has written a Secret; `None` before they were listed.
+    fn stored_term(&self) -> Option<Term> {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(cache.secrets()?.map(object::term).max().unwrap_or(Term(0)))
     }
 
     /// Writes the Secret that `build` returns for the current one; rejected if a later term has

@@ -48,14 +48,19 @@ impl Candidate {
     }
 
     /// Returns the Lease to write; `None` if another replica holds it.
+    ///
+    /// A new term is later than `stored`, the last one that has written: a Lease that was deleted,
+    /// or restored from a backup, would begin again with terms that the store rejects.
     pub(super) fn desired_lease(
         &mut self,
         found: Option<&Lease>,
+        stored: Term,
         now: Instant,
         time: Timestamp,
     ) -> Option<Lease> {
+        let least = i32::try_from(stored.0).unwrap_or(i32::MAX).saturating_add(1);
         let Some(lease) = found else {
-            return Some(self.lease(None, 1, time, time));
+            return Some(self.lease(None, least, time, time));
         };
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
         if self.seen.as_ref().is_none_or(|(seen, _)| *seen != version) {
@@ -66,6 +71,8 @@ impl Candidate {
         let transitions = spec.lease_transitions.unwrap_or(0);
         if holder == self.identity {
             let acquired = spec.acquire_time.map_or(time, |acquired| acquired.0);
+            let is_superseded = transitions.saturating_add(1) < least;
+            let transitions = if is_superseded { least } else { transitions };
             return Some(self.lease(Some(lease), transitions, acquired, time));
         }
         self.term = None;
@@ -78,7 +85,7 @@ impl Candidate {
         if !holder.is_empty() && is_valid {
             return None;
         }
-        Some(self.lease(Some(lease), transitions.saturating_add(1), time, time))
+        Some(self.lease(Some(lease), transitions.saturating_add(1).max(least), time, time))
     }
 
     /// Records that the Lease was written; `requested_at` is when the request was sent.
@@ -143,12 +150,14 @@ mod tests {
         let start = Instant::now();
         let (mut one, mut other) =
             (Candidate::new("one".to_owned()), Candidate::new("other".to_owned()));
-        let lease = written(&one.desired_lease(None, start, time()).unwrap(), 1);
+        let lease = written(&one.desired_lease(None, Term(0), start, time()).unwrap(), 1);
         one.acquired(&lease, start);
         assert_eq!(one.state(start), LeaderState::Leader(Term(1)));
-        assert!(other.desired_lease(Some(&lease), start, time()).is_none());
-        assert!(other.desired_lease(Some(&lease), start + DURATION - RETRY, time()).is_none());
-        let taken = other.desired_lease(Some(&lease), start + DURATION, time()).unwrap();
+        assert!(other.desired_lease(Some(&lease), Term(1), start, time()).is_none());
+        assert!(
+            other.desired_lease(Some(&lease), Term(1), start + DURATION - RETRY, time()).is_none()
+        );
+        let taken = other.desired_lease(Some(&lease), Term(1), start + DURATION, time()).unwrap();
         assert_eq!(
             taken.metadata.resource_version.as_deref(),
             Some("1"),
@@ -163,11 +172,12 @@ mod tests {
         let start = Instant::now();
         let (mut one, mut other) =
             (Candidate::new("one".to_owned()), Candidate::new("other".to_owned()));
-        let mut lease = written(&one.desired_lease(None, start, time()).unwrap(), 1);
+        let mut lease = written(&one.desired_lease(None, Term(0), start, time()).unwrap(), 1);
         for round in 1..100 {
             let now = start + RETRY * round;
-            assert!(other.desired_lease(Some(&lease), now, time()).is_none());
-            lease = written(&one.desired_lease(Some(&lease), now, time()).unwrap(), round + 1);
+            assert!(other.desired_lease(Some(&lease), Term(1), now, time()).is_none());
+            lease =
+                written(&one.desired_lease(Some(&lease), Term(1), now, time()).unwrap(), round + 1);
             one.acquired(&lease, now);
             assert_eq!(one.state(now), LeaderState::Leader(Term(1)));
         }
@@ -188,7 +198,32 @@ mod tests {
         let mut one = Candidate::new("one".to_owned());
         one.acquired(&written(&one.lease(None, 1, time(), time()), 1), start);
         let other = written(&Candidate::new("other".to_owned()).lease(None, 2, time(), time()), 2);
-        assert!(one.desired_lease(Some(&other), start, time()).is_none());
+        assert!(one.desired_lease(Some(&other), Term(1), start, time()).is_none());
         assert_eq!(one.state(start), LeaderState::Follower);
+    }
+
+    #[test]
+    fn a_lease_that_was_deleted_or_restored_begins_a_later_term_than_the_last() {
+        let start = Instant::now();
+        let mut one = Candidate::new("one".to_owned());
+        let mut term_after = |found: Option<&Lease>, now| {
+            let lease = written(&one.desired_lease(found, Term(7), now, time()).unwrap(), 9);
+            one.acquired(&lease, now);
+            (one.state(now), lease)
+        };
+        let (state, lease) = term_after(None, start);
+        assert_eq!(state, LeaderState::Leader(Term(8)), "it was deleted");
+        assert_eq!(term_after(Some(&lease), start).0, LeaderState::Leader(Term(8)), "renewed");
+        let old = Candidate::new("other".to_owned()).lease(None, 3, time(), time());
+        let old = written(&old, 8);
+        one.desired_lease(Some(&old), Term(7), start, time());
+        let mut term_after = |found: &Lease, now| {
+            let lease = written(&one.desired_lease(Some(found), Term(7), now, time()).unwrap(), 9);
+            one.acquired(&lease, now);
+            one.state(now)
+        };
+        assert_eq!(term_after(&old, start + DURATION), LeaderState::Leader(Term(8)), "restored");
+        let own = written(&Candidate::new("one".to_owned()).lease(None, 3, time(), time()), 8);
+        assert_eq!(term_after(&own, start), LeaderState::Leader(Term(8)), "restored to its holder");
     }
 }
