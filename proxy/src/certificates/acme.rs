@@ -40,6 +40,7 @@ pub(crate) mod state;
 mod validation;
 mod verify_issued;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -85,6 +86,8 @@ pub(crate) struct Acme {
     ahead: AtomicI64,
     /// Whether an authority's own certificate is not valid by this machine's clock.
     invalid_dates: AtomicBool,
+    /// How many certificates of each Namespace the leader does not order for lack of room.
+    left_out: ArcSwap<BTreeMap<Arc<str>, usize>>,
 }
 
 // === impl Acme ===
@@ -114,6 +117,7 @@ impl Acme {
             state: ArcSwap::default(),
             ahead: AtomicI64::new(0),
             invalid_dates: AtomicBool::new(false),
+            left_out: ArcSwap::default(),
         })))
     }
 
@@ -154,6 +158,17 @@ impl Acme {
                 )
             })
             .collect();
+        problems.extend(self.left_out.load().iter().map(|(namespace, certificates)| {
+            problem(
+                "CertificateNotOrdered",
+                format!(
+                    "{certificates} certificates for names of the Namespace `{namespace}` are not \
+                     ordered: it claims more than there is room for"
+                ),
+                "use hostnames that the wildcard of the zone covers, or raise \
+                 `acme.namesPerCertificate`",
+            )
+        }));
         if let Some(error) = &state.rollover.error {
             let help = "fix the cause and run `portcullis certs rollover` again; the existing keys \
                         stay in use until then";
@@ -221,6 +236,10 @@ impl Acme {
             &self.acme,
             &self.certificates.provided_names(),
         )
+    }
+
+    fn set_left_out(&self, left_out: BTreeMap<Arc<str>, usize>) {
+        self.left_out.store(Arc::new(left_out));
     }
 
     fn update_clock(&self, authority: &Authority) {

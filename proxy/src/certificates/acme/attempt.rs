@@ -12,7 +12,7 @@ use super::leader::Leader;
 use super::order::OrderError;
 use super::plan::split;
 use super::schedule;
-use super::state::{Failure, Seconds};
+use super::state::{Failure, MAX_ERROR, Seconds};
 
 /// The most attempts for one order while nonces are rejected.
 pub(super) const MAX_ATTEMPTS: usize = 20;
@@ -167,7 +167,6 @@ impl Leader<'_> {
         error: String,
         demanded: Option<Seconds>,
     ) -> Failure {
-        const MAX_ERROR: usize = 1000;
         let mut error = error;
         error.truncate(error.floor_char_boundary(MAX_ERROR));
         schedule::after_failure(

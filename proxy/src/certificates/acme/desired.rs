@@ -1,7 +1,7 @@
 //! The names that need certificates: a function of the snapshot and the settings, and of nothing
 //! that a client sends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use portcullis_config::model::vocabulary::PUBLIC_NAMES;
@@ -37,11 +37,12 @@ pub(crate) fn desired(
     provided: &[HostPattern],
 ) -> DesiredNames {
     let mut desired = DesiredNames::default();
+    let mut covered: Covered = provided.iter().cloned().collect();
     let zone: Option<Hostname> = zone.parse().ok();
     let wildcards = acme.challenge == ChallengeKind::Dns01;
     if let Some(zone) = zone.clone().filter(|_| wildcards) {
         let wildcard = HostPattern::Wildcard(zone);
-        if !provided.contains(&wildcard) {
+        if covered.insert(&wildcard) {
             desired.names.insert(wildcard, Arc::from(""));
         }
     }
@@ -49,13 +50,14 @@ pub(crate) fn desired(
         snapshot.listeners.iter().filter(|listener| listener.protocol == ListenerProtocol::Https);
     for host in listeners.flat_map(|listener| listener.hosts.iter()) {
         let name = &host.pattern;
-        if provided.iter().chain(desired.names.keys()).any(|other| covers(other, name)) {
+        if covered.has(name) {
             continue;
         }
         let is_zone =
             matches!((name, &zone), (HostPattern::Exact(name), Some(zone)) if name == zone);
         let can_be_validated = wildcards || matches!(name, HostPattern::Exact(_));
         if can_be_validated && (is_zone || is_public(host, snapshot)) {
+            covered.insert(name);
             desired.names.insert(name.clone(), Arc::clone(&host.origin.namespace));
         } else {
             let left_out = desired
@@ -76,9 +78,51 @@ fn is_public(host: &VirtualHost, snapshot: &Snapshot) -> bool {
     open || snapshot.public_names.contains(&host.origin.namespace)
 }
 
+/// The names that certificates cover. A lookup takes the same time for any number of them: a tenant
+/// may claim thousands.
+#[derive(Default)]
+struct Covered {
+    exact: HashSet<Hostname>,
+    wildcard: HashSet<Hostname>,
+}
+
+// === impl Covered ===
+
+impl Covered {
+    /// Adds a name; returns whether it is new.
+    fn insert(&mut self, name: &HostPattern) -> bool {
+        match name {
+            HostPattern::Exact(name) => self.exact.insert(name.clone()),
+            HostPattern::Wildcard(parent) => self.wildcard.insert(parent.clone()),
+        }
+    }
+
+    /// Whether one of the names [`covers`] `name`.
+    fn has(&self, name: &HostPattern) -> bool {
+        match name {
+            HostPattern::Wildcard(parent) => self.wildcard.contains(parent),
+            HostPattern::Exact(name) => {
+                let parent = name.as_str().split_once('.').map(|(_, parent)| parent);
+                self.exact.contains(name)
+                    || parent.is_some_and(|parent| self.wildcard.contains(parent))
+            }
+        }
+    }
+}
+
+impl FromIterator<HostPattern> for Covered {
+    fn from_iter<I: IntoIterator<Item = HostPattern>>(names: I) -> Self {
+        let mut covered = Self::default();
+        for name in names {
+            covered.insert(&name);
+        }
+        covered
+    }
+}
+
 /// Whether a certificate for `one` covers `other`: a wildcard matches exactly one label (RFC 9525
 /// §6.3).
-pub(super) fn covers(one: &HostPattern, other: &HostPattern) -> bool {
+pub(crate) fn covers(one: &HostPattern, other: &HostPattern) -> bool {
     match (one, other) {
         (HostPattern::Wildcard(parent), HostPattern::Exact(name)) => {
             name.as_str().split_once('.').is_some_and(|(_, rest)| rest == parent.as_str())

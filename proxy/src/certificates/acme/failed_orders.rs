@@ -13,8 +13,8 @@ const PERIOD: Seconds = 3600;
 /// How long the failure of a name is kept after its next retry, so that a name that is removed and
 /// added again continues its back-off.
 const KEPT: Seconds = 24 * 3600;
-/// The most names whose failures are kept: the state is one Secret of at most 1 MiB.
-const MAX_NAMES: usize = 1_000;
+/// The most octets of failures that are kept: the state is one Secret of at most 1 MiB.
+const MAX_KEPT: usize = 128 * 1024;
 /// The longest error that is kept of a name, in bytes, for the same reason.
 const MAX_ERROR: usize = 100;
 
@@ -83,10 +83,13 @@ impl FailedNames {
         let mut failure = failure.clone();
         failure.error.truncate(failure.error.floor_char_boundary(MAX_ERROR));
         self.0.insert(name.to_owned(), failure);
-        while self.0.len() > MAX_NAMES {
+        let size = |(name, failure): (&String, &Failure)| name.len() + failure.error.len() + 64;
+        let mut kept: usize = self.0.iter().map(size).sum();
+        while kept > MAX_KEPT {
             let first = self.0.iter().min_by_key(|(_, failure)| failure.until);
             let Some(name) = first.map(|(name, _)| name.clone()) else { return };
-            self.0.remove(&name);
+            let removed = self.0.remove(&name);
+            kept -= removed.map_or(0, |failure| size((&name, &failure)));
         }
     }
 

@@ -12,10 +12,10 @@ use tokio::time::{sleep, timeout};
 
 use super::Acme;
 use super::order::OrderError;
-use super::plan::plan;
+use super::plan::{bound, plan};
 use super::queue::{Due, OrderQueue, QueueLimits, blocked_until};
 use super::schedule::{self, Facts, Step};
-use super::state::{Record, Seconds, State};
+use super::state::{MAX_PLANNED, Record, Seconds, State};
 use super::verify_issued;
 
 /// How long to collect changes before acting on them.
@@ -194,7 +194,9 @@ impl<'a> Leader<'a> {
         let changed = {
             let mut state = self.state();
             let most = self.acme.acme().names_per_certificate.get();
-            let next = plan(&desired.names, &state.plan(), &state.failed_names.names(), most);
+            let mut next = plan(&desired.names, &state.plan(), &state.failed_names.names(), most);
+            let left_out = bound(&mut next, &desired.names, &state.issued(), MAX_PLANNED);
+            self.acme.set_left_out(left_out);
             let is_planned = state.apply(&next, seconds(SystemTime::now()));
             state.assign(&desired.names) || is_planned
         };

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use portcullis_config::model::HostPattern;
 
+use super::state::MAX_ERROR;
+
 /// The names of each certificate, by the certificate's own name.
 pub(crate) type Plan = BTreeMap<String, BTreeSet<HostPattern>>;
 
@@ -31,7 +33,7 @@ pub(crate) fn plan(
         };
         let is_kept = |name: &&HostPattern| rest.get(name).is_some_and(|of| *of == namespace);
         let kept: BTreeSet<HostPattern> = names.iter().filter(is_kept).cloned().collect();
-        rest.retain(|name, _| !kept.contains(name));
+        kept.iter().for_each(|name| drop(rest.remove(name)));
         plan.insert(certificate.clone(), kept);
     }
     let mut new: BTreeMap<Arc<str>, Vec<HostPattern>> = BTreeMap::new();
@@ -46,6 +48,57 @@ pub(crate) fn plan(
         add(&mut plan, names.iter().cloned().collect());
     }
     plan
+}
+
+/// Removes certificates from a plan until its [`cost`] is within `most` octets; returns how many of
+/// each Namespace. A tenant may claim more names than the stored state has room for: then those of
+/// the Namespace with the most are left out, and of these first the ones that are not `issued` yet.
+pub(crate) fn bound(
+    plan: &mut Plan,
+    desired: &BTreeMap<HostPattern, Arc<str>>,
+    issued: &BTreeSet<String>,
+    most: usize,
+) -> BTreeMap<Arc<str>, usize> {
+    let total: usize = plan.values().map(cost).sum();
+    if total <= most {
+        return BTreeMap::new();
+    }
+    let namespace = |names: &BTreeSet<HostPattern>| {
+        names.first().and_then(|name| desired.get(name)).cloned().unwrap_or_default()
+    };
+    let mut all: Vec<(bool, &String, &BTreeSet<HostPattern>)> =
+        plan.iter().map(|(name, names)| (!issued.contains(name), name, names)).collect();
+    all.sort_unstable();
+    // Each is ranked by what its Namespace has used before it.
+    let mut used: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+    let mut ranked: Vec<(usize, bool, &String, Arc<str>)> = Vec::new();
+    for (is_new, name, names) in all {
+        let namespace = namespace(names);
+        let used = used.entry(Arc::clone(&namespace)).or_default();
+        ranked.push((*used, is_new, name, namespace));
+        *used += cost(names);
+    }
+    ranked.sort_unstable();
+    let (mut sum, mut left_out, mut removed) = (0, BTreeMap::new(), Vec::new());
+    for (_, _, name, namespace) in ranked {
+        sum += plan.get(name).map_or(0, cost);
+        if sum > most {
+            *left_out.entry(namespace).or_default() += 1;
+            removed.push(name.clone());
+        }
+    }
+    removed.iter().for_each(|name| drop(plan.remove(name)));
+    left_out
+}
+
+/// The octets of a planned certificate in the stored state, with the error of a failed order.
+fn cost(names: &BTreeSet<HostPattern>) -> usize {
+    const RECORD: usize = 400 + MAX_ERROR;
+    let length = |name: &HostPattern| {
+        let (HostPattern::Exact(name) | HostPattern::Wildcard(name)) = name;
+        name.as_str().len() + 5
+    };
+    RECORD + names.iter().map(length).sum::<usize>()
 }
 
 /// Splits a certificate: each of the `failed` names gets one of its own, and no longer blocks the
@@ -157,6 +210,25 @@ mod tests {
         let plan = plan(&desired, &Plan::new(), &set(&["b.test"]), 100);
         assert!(plan.values().any(|names| *names == set(&["b.test"])), "{plan:?}");
         assert_eq!(plan.len(), 2);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_of_the_namespace_with_the_most() {
+        let mut desired: BTreeMap<HostPattern, Arc<str>> = (0..1000)
+            .map(|number| (format!("a{number:03}.test").parse().expect("a name"), "evil".into()))
+            .collect();
+        desired.extend(names(&["x.test", "y.test", "z.test"]));
+        let mut plan = plan(&desired, &Plan::new(), &set(&[]), 1);
+        let last = plan.keys().filter(|name| name.starts_with("a999")).cloned();
+        let issued: BTreeSet<String> = last.collect();
+        let most = 100 * cost(&set(&["a000.test"]));
+        let left_out = bound(&mut plan, &desired, &issued, most);
+        assert_eq!(left_out.into_iter().collect::<Vec<_>>(), [("evil".into(), 903)]);
+        assert!(plan.values().map(cost).sum::<usize>() <= most);
+        for name in ["x.test", "y.test", "z.test", "a999.test"] {
+            assert!(plan.values().any(|names| *names == set(&[name])), "{name}");
+        }
+        assert!(bound(&mut plan, &desired, &issued, most).is_empty());
     }
 
     #[test]

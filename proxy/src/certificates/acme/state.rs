@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use portcullis_config::model::HostPattern;
 use portcullis_config::snapshot::certificate::SecretBytes;
+use portcullis_config::store::MAX_BYTES;
 use serde::{Deserialize, Serialize};
 
 use super::failed_orders::{FailedNames, FailedOrders};
@@ -12,6 +13,12 @@ use super::plan::Plan;
 
 /// Seconds since 1970.
 pub(crate) type Seconds = u64;
+
+/// The longest error of a failed order that is stored, in octets.
+pub(super) const MAX_ERROR: usize = 400;
+/// The most octets of planned certificates: half of a Secret. The rest is for accounts, challenges
+/// and failed names.
+pub(super) const MAX_PLANNED: usize = MAX_BYTES / 2;
 
 /// The stored document.
 #[derive(Default, Serialize, Deserialize)]
@@ -152,14 +159,23 @@ impl State {
         self.certificates.iter().map(|(name, record)| (name.clone(), names(record))).collect()
     }
 
+    /// The certificates that exist.
+    pub(crate) fn issued(&self) -> BTreeSet<String> {
+        let issued = self.certificates.iter().filter(|(_, record)| record.authority.is_some());
+        issued.map(|(name, _)| name.clone()).collect()
+    }
+
     /// Applies a plan at `now`. Returns whether anything changed.
     pub(crate) fn apply(&mut self, plan: &Plan, now: Seconds) -> bool {
         let dropped: Vec<String> =
             self.certificates.keys().filter(|name| !plan.contains_key(*name)).cloned().collect();
         let mut changed = !dropped.is_empty();
         for name in dropped {
-            self.certificates.remove(&name);
-            self.unneeded.insert(name, now);
+            let record = self.certificates.remove(&name);
+            // One that was never issued need not be removed: a tenant may change names often.
+            if record.is_some_and(|record| record.authority.is_some() || record.order.is_some()) {
+                self.unneeded.insert(name, now);
+            }
         }
         for (name, names) in plan {
             self.unneeded.remove(name);
@@ -224,6 +240,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::certificates::acme::plan::{bound, plan};
 
     #[test]
     fn a_written_state_can_be_read() {
@@ -256,6 +273,7 @@ mod tests {
         assert!(state.certificates["one"].order.is_some());
         assert!(state.apply(&plan("b.test"), 3));
         assert!(state.certificates["one"].order.is_none());
+        state.certificates.get_mut("one").expect("there").authority = Some(String::new());
         assert!(state.apply(&Plan::new(), 4));
         assert!(state.certificates.is_empty());
         assert_eq!(state.unneeded, BTreeMap::from([("one".to_owned(), 4)]));
@@ -263,5 +281,32 @@ mod tests {
         assert_eq!(state.unneeded["one"], 4, "the time does not change");
         assert!(state.apply(&plan("b.test"), 6));
         assert!(state.unneeded.is_empty(), "the certificate is needed again");
+        assert!(state.apply(&Plan::new(), 7));
+        assert!(state.unneeded.is_empty(), "it was not issued since");
+    }
+
+    #[test]
+    fn the_names_of_a_tenant_do_not_fill_the_store() {
+        let mut state = State::default();
+        let failure = Failure { failures: 1, until: 1, error: "e".repeat(MAX_ERROR) };
+        for round in 0..20 {
+            let name = |number| format!("{number:04}-{round:02}.{}.test", "a.".repeat(110));
+            let mut desired: BTreeMap<HostPattern, Arc<str>> = (0..3000)
+                .map(|number| (name(number), "evil"))
+                .chain([("shop.test".to_owned(), "shop")])
+                .filter_map(|(name, of)| Some((name.replace("..", ".").parse().ok()?, of.into())))
+                .collect();
+            assert_eq!(desired.len(), 3001);
+            let alone = desired.keys().cloned().collect();
+            let mut next = plan(&desired, &state.plan(), &alone, 100);
+            bound(&mut next, &desired, &state.issued(), MAX_PLANNED);
+            state.apply(&next, round);
+            state.assign(&desired);
+            let all: Vec<String> = state.certificates.keys().cloned().collect();
+            all.iter().for_each(|certificate| state.fail(certificate, &failure, true, round));
+            desired.retain(|_, namespace| &**namespace == "shop");
+            assert!(state.plan().values().any(|names| names.iter().eq(desired.keys())));
+            assert!(state.write().expose().len() < MAX_BYTES, "{}", state.write().expose().len());
+        }
     }
 }
