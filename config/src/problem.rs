@@ -39,9 +39,27 @@ pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) 
         return None;
     }
     let word = word.to_lowercase();
+    let most = |name: &str| name.len().div_ceil(3);
+    // The distance of most names is too expensive to find only that they are far.
+    let candidates = names.into_iter().filter(|name| least_distance(&word, name) <= most(name));
     let distance = |name: &'a str| (strsim::damerau_levenshtein(&word, &name.to_lowercase()), name);
-    let (distance, name) = names.into_iter().map(distance).min()?;
-    (distance <= name.len().div_ceil(3)).then_some(name)
+    let (distance, name) = candidates.map(distance).min()?;
+    (distance <= most(name)).then_some(name)
+}
+
+/// A lower bound of the edit distance: the letters that one has more often than the other.
+fn least_distance(word: &str, name: &str) -> usize {
+    let mut counts = [0_i32; 32];
+    let mut count = |byte: u8, one| {
+        // Letters differ in their last five bits, in both cases.
+        if let Some(count) = counts.get_mut(usize::from(byte % 32)) {
+            *count += one;
+        }
+    };
+    word.bytes().filter(u8::is_ascii).for_each(|byte| count(byte, 1));
+    name.bytes().for_each(|byte| count(byte, -1));
+    let sum = |sign: i32| counts.iter().map(|count| (count * sign).max(0)).sum::<i32>();
+    usize::try_from(sum(1).max(sum(-1))).unwrap_or(usize::MAX)
 }
 
 // === impl Problem ===
@@ -49,5 +67,19 @@ pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} ({})", self.origin, self.message, self.help)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_lower_bound_of_a_distance_is_one(word in "[a-f-]{0,12}", name in "[a-f-]{1,12}") {
+            prop_assert!(least_distance(&word, &name) <= strsim::damerau_levenshtein(&word, &name));
+        }
     }
 }

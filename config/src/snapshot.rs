@@ -41,6 +41,10 @@ pub struct Snapshot {
     /// credentials.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub public_names: BTreeSet<Arc<str>>,
+    /// The environments with Secrets among `certificates`: a certificate of theirs is for their own
+    /// hosts alone.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub tenants: BTreeSet<Arc<str>>,
 }
 
 /// A listener, as in Gateway API: where connections are accepted, and which hosts it serves.
@@ -78,10 +82,11 @@ impl Snapshot {
         self.listeners.iter().find(|listener| &*listener.name == name)
     }
 
-    /// The backends of all routes; one that several routes share is repeated.
+    /// The backends of all routes; one that several routes share is repeated. A list of routes that
+    /// several hosts share is read once.
     pub fn backends(&self) -> impl Iterator<Item = &Backend> {
-        let hosts = self.listeners.iter().flat_map(|listener| listener.hosts.iter());
-        hosts.flat_map(|host| &host.routes).flat_map(|route| route.rule.backends.all())
+        let lists = self.listeners.iter().flat_map(|listener| listener.hosts.route_lists());
+        lists.flatten().flat_map(|route| route.rule.backends.all())
     }
 }
 

@@ -9,18 +9,20 @@ pub mod endpoints;
 
 mod access;
 mod dirty;
+mod hostnames;
 mod implicit;
 mod policy;
 mod port;
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::Origin;
+use crate::model::vocabulary::ENVIRONMENT;
 use crate::problem::{Problem, Severity};
-use crate::resources::Resources;
 use crate::resources::credential::Credential;
+use crate::resources::{Namespace, Resources};
 use crate::session::keys;
 use crate::settings::hostname::InvalidTemplate;
 use crate::settings::{CertificateSettings, Settings};
@@ -94,6 +96,7 @@ pub(crate) fn translate_apart(
         certificates: certificates(settings, resources, &mut problems),
         credentials,
         public_names,
+        tenants: tenants(settings, resources),
     };
     (Translation { snapshot, problems }, credential_problems)
 }
@@ -127,6 +130,20 @@ fn certificates(
         found
     };
     settings.certificates.iter().filter_map(&mut find).collect()
+}
+
+/// The environments with Secrets among the certificates. Whoever may write such a Secret must not
+/// replace the certificate of another Namespace's host, or of the zone.
+fn tenants(settings: &Settings, resources: &Resources) -> BTreeSet<Arc<str>> {
+    let namespaces = settings.certificates.iter().filter_map(|certificate| match certificate {
+        CertificateSettings::Secret { namespace, .. } => resources.namespace(namespace),
+        CertificateSettings::Files { .. } => None,
+    });
+    let is_tenant = |namespace: &&Namespace| {
+        namespace.labels.get(ENVIRONMENT.name).is_some()
+            && !implicit::is_reserved(settings, resources, namespace.name())
+    };
+    namespaces.filter(is_tenant).map(|namespace| namespace.name().clone()).collect()
 }
 
 /// All credentials, in the order of their Secrets' names, and their problems. Of two Secrets with

@@ -218,7 +218,7 @@ mod tests {
             pattern: "a.example".parse().unwrap(),
             environment: "".into(),
             origin: Origin::default(),
-            routes: vec![route],
+            routes: [route].into(),
         };
         let table: HostTable = [Arc::new(host)].into_iter().collect();
         let route = table.entry("a.example").unwrap().routes().next().unwrap();

@@ -76,8 +76,12 @@ fn snapshot() -> Snapshot {
         route("/", Require::ApplicationAndUser, &["10.0.0.1:8080"]),
     ];
     let pattern = "shop--staging.example.com".parse().expect("a pattern");
-    let host =
-        VirtualHost { pattern, environment: "staging".into(), origin: service("shop"), routes };
+    let host = VirtualHost {
+        pattern,
+        environment: "staging".into(),
+        origin: service("shop"),
+        routes: routes.into(),
+    };
     let hosts: Arc<HostTable> = Arc::new([Arc::new(host)].into_iter().collect());
     let listener = |name: &str, protocol| portcullis_config::snapshot::Listener {
         name: name.into(),

@@ -89,6 +89,13 @@ impl ReservedAddresses {
         })
     }
 
+    /// Whether an address may be reserved with this port and not with others.
+    #[must_use]
+    pub fn has_port(&self, port: u16) -> bool {
+        let mut all = self.client.iter().chain(&self.slices).chain(&self.listeners);
+        all.any(|address| address.port() == port)
+    }
+
     fn is_gateway(&self, address: SocketAddr, local: bool) -> bool {
         let (ip, port) = (address.ip(), address.port());
         let is_own = self.own.contains(&ip);

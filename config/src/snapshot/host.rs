@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use http::HeaderName;
 use serde::{Serialize, Serializer};
 
-use self::path_index::{HostNumber, PathIndex};
+use self::path_index::{ListNumber, PathIndex};
 use super::grants::{GrantIndex, GrantIndexBuilder, RouteGrants};
 use super::rule::{PathMatch, Route, RouteMatch};
 use crate::model::{HostPattern, Hostname, Origin};
@@ -23,8 +23,9 @@ pub struct VirtualHost {
     pub environment: Arc<str>,
     /// The resource that claims the name.
     pub origin: Origin,
-    /// Its routes, in the order in which they are matched.
-    pub routes: Vec<Route>,
+    /// Its routes, in the order in which they are matched. All hosts of a Service share one list: a
+    /// Service may have thousands of both.
+    pub routes: Arc<[Route]>,
 }
 
 /// Finds the virtual host of a name: the exact one, else that of the longest wildcard.
@@ -34,20 +35,36 @@ pub struct HostTable {
     wildcard: HashMap<Hostname, Arc<HostEntry>, RandomState>,
     paths: PathIndex,
     grants: GrantIndex,
+    lists: Vec<Arc<[Route]>>,
 }
 
 /// A virtual host, and what is known of its routes.
 #[derive(Debug)]
 pub struct HostEntry {
     host: Arc<VirtualHost>,
-    number: HostNumber,
+    routes: KnownRoutes,
+}
+
+/// What is known of a list of routes. Hosts that share the list share this.
+#[derive(Debug, Clone)]
+struct KnownRoutes {
+    number: ListNumber,
     /// The grants of each route.
-    grants: Box<[RouteGrants]>,
+    grants: Arc<[RouteGrants]>,
     /// The positions of routes that match paths by regular expressions.
-    regexes: Box<[u32]>,
+    regexes: Arc<[u32]>,
     has_path_rules: bool,
     /// The header fields that routes match.
     header_names: Arc<[HeaderName]>,
+}
+
+/// Indexes each list of routes once.
+#[derive(Default)]
+struct Builder {
+    paths: PathIndex,
+    grants: GrantIndexBuilder,
+    /// By the address of the list, which is kept, so that no address is reused.
+    lists: HashMap<usize, (Arc<[Route]>, KnownRoutes), RandomState>,
 }
 
 /// A route, and its grants.
@@ -93,7 +110,7 @@ impl HostTable {
         path: &str,
         is_match: impl Fn(&RouteMatch) -> bool,
     ) -> Option<GrantedRoute<'t>> {
-        let number = entry.map_or(HostNumber::NONE, |entry| entry.number);
+        let number = entry.map_or(ListNumber::NONE, |entry| entry.routes.number);
         let first = |positions: &[u32]| {
             let mut routes = positions.iter().filter_map(|position| entry?.route(*position));
             routes.find(|found| is_match(&found.route.matches))
@@ -105,7 +122,7 @@ impl HostTable {
             longest = first(positions).or(longest);
         }
         // The precedence of Gateway API: exact paths, regular expressions, then prefixes.
-        let regexes = entry.map_or(&[][..], |entry| &entry.regexes);
+        let regexes = entry.map_or(&[][..], |entry| &entry.routes.regexes);
         first(exact).or_else(|| first(regexes)).or(longest)
     }
 
@@ -135,6 +152,11 @@ impl HostTable {
         self.exact.values().chain(self.wildcard.values()).map(|entry| &**entry)
     }
 
+    /// The routes of all hosts: each list once, however many hosts share it.
+    pub fn route_lists(&self) -> impl Iterator<Item = &[Route]> {
+        self.lists.iter().map(|list| &**list)
+    }
+
     /// How many virtual hosts there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -151,19 +173,18 @@ impl HostTable {
 impl FromIterator<Arc<VirtualHost>> for HostTable {
     /// Of several hosts with the same pattern, the last one counts.
     fn from_iter<I: IntoIterator<Item = Arc<VirtualHost>>>(hosts: I) -> Self {
-        let (mut table, mut grants) = (Self::default(), GrantIndexBuilder::default());
-        for (number, host) in (0..).map(HostNumber).zip(hosts) {
-            for (position, route) in (0..).zip(&host.routes) {
-                table.paths.add(number, &route.matches.path, position);
-            }
+        let (mut table, mut builder) = (Self::default(), Builder::default());
+        for host in hosts {
+            let routes = builder.known(&host.routes);
             let pattern = host.pattern.clone();
-            let entry = Arc::new(HostEntry::new(host, number, &mut grants));
+            let entry = Arc::new(HostEntry { host, routes });
             match pattern {
                 HostPattern::Exact(name) => table.exact.insert(name, entry),
                 HostPattern::Wildcard(name) => table.wildcard.insert(name, entry),
             };
         }
-        table.grants = grants.build();
+        (table.paths, table.grants) = (builder.paths, builder.grants.build());
+        table.lists = builder.lists.into_values().map(|(list, _)| list).collect();
         table
     }
 }
@@ -176,27 +197,49 @@ impl Serialize for HostTable {
     }
 }
 
-// === impl HostEntry ===
+// === impl Builder ===
 
-impl HostEntry {
-    fn new(host: Arc<VirtualHost>, number: HostNumber, grants: &mut GrantIndexBuilder) -> Self {
-        let paths = || host.routes.iter().map(|route| &route.matches.path);
+impl Builder {
+    /// What is known of a list of routes.
+    fn known(&mut self, list: &Arc<[Route]>) -> KnownRoutes {
+        let address = Arc::as_ptr(list).addr();
+        if let Some((_, known)) = self.lists.get(&address) {
+            return known.clone();
+        }
+        let number = ListNumber(u32::try_from(self.lists.len()).unwrap_or(u32::MAX));
+        for (position, route) in (0..).zip(&**list) {
+            self.paths.add(number, &route.matches.path, position);
+        }
+        let known = KnownRoutes::new(list, number, &mut self.grants);
+        self.lists.insert(address, (Arc::clone(list), known.clone()));
+        known
+    }
+}
+
+// === impl KnownRoutes ===
+
+impl KnownRoutes {
+    fn new(list: &[Route], number: ListNumber, grants: &mut GrantIndexBuilder) -> Self {
+        let paths = || list.iter().map(|route| &route.matches.path);
         let is_root = |path: &PathMatch| matches!(path, PathMatch::Prefix(prefix) if prefix.as_str().is_empty());
         let regexes = (0..).zip(paths()).filter(|(_, path)| matches!(path, PathMatch::Regex(_)));
-        let headers = host.routes.iter().flat_map(|route| &route.matches.headers);
+        let headers = list.iter().flat_map(|route| &route.matches.headers);
         let mut header_names: Vec<HeaderName> = headers.map(|header| header.name.clone()).collect();
         header_names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
         header_names.dedup();
         Self {
             number,
-            grants: host.routes.iter().map(|route| grants.add(&route.rule.policy.access)).collect(),
+            grants: list.iter().map(|route| grants.add(&route.rule.policy.access)).collect(),
             regexes: regexes.map(|(position, _)| position).collect(),
             has_path_rules: !paths().all(is_root),
             header_names: header_names.into(),
-            host,
         }
     }
+}
 
+// === impl HostEntry ===
+
+impl HostEntry {
     /// The virtual host.
     #[must_use]
     pub fn host(&self) -> &Arc<VirtualHost> {
@@ -205,25 +248,25 @@ impl HostEntry {
 
     /// Its routes, in the order in which they are matched.
     pub fn routes(&self) -> impl Iterator<Item = GrantedRoute<'_>> {
-        let all = self.host.routes.iter().zip(&self.grants);
+        let all = self.host.routes.iter().zip(&*self.routes.grants);
         all.map(|(route, grants)| GrantedRoute { route, grants })
     }
 
     /// Whether a route has a path other than `/`.
     #[must_use]
     pub fn has_path_rules(&self) -> bool {
-        self.has_path_rules
+        self.routes.has_path_rules
     }
 
     /// The header fields that routes match.
     #[must_use]
     pub fn header_names(&self) -> &Arc<[HeaderName]> {
-        &self.header_names
+        &self.routes.header_names
     }
 
     fn route(&self, position: u32) -> Option<GrantedRoute<'_>> {
         let position = position as usize;
-        let (route, grants) = (self.host.routes.get(position)?, self.grants.get(position)?);
+        let (route, grants) = (self.host.routes.get(position)?, self.routes.grants.get(position)?);
         Some(GrantedRoute { route, grants })
     }
 }

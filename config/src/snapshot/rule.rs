@@ -3,7 +3,9 @@
 //! The precedence of Gateway API (`HTTPRouteRule.matches`) is the [`Ord`] of [`Precedence`]: the
 //! routes of a host are sorted by it once, and the first that matches wins.
 
+use std::borrow::Borrow;
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::{HeaderName, Method};
@@ -208,10 +210,24 @@ impl PathPrefix {
         &self.0
     }
 
+    /// Whether one of `prefixes` matches it.
+    #[must_use]
+    pub fn is_within(&self, prefixes: &BTreeSet<Self>) -> bool {
+        let path = self.as_str();
+        let above = path.match_indices('/').filter_map(|(end, _)| path.get(..end));
+        above.chain([path]).any(|prefix| prefixes.contains(prefix))
+    }
+
     /// Whether `path` is below it.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
         path.strip_prefix(&*self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+impl Borrow<str> for PathPrefix {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -161,15 +161,14 @@ impl NamespaceAccess {
     /// Namespace requires any.
     pub(super) fn public_paths(
         &self,
-        paths: &[PathPrefix],
+        paths: &BTreeSet<PathPrefix>,
         service: &mut Reader<'_>,
-    ) -> Vec<PathPrefix> {
+    ) -> BTreeSet<PathPrefix> {
         let help = "write paths such as /health, separated by commas, within the paths of the \
                     Service; until then they need credentials";
         let read = service.read_list(PUBLIC_PATHS, help, |text| {
             let public = path(text)?;
-            let exists = paths.iter().any(|path| path.matches(public.as_str()));
-            if exists {
+            if public.is_within(paths) {
                 Ok(public)
             } else {
                 Err("is not within the paths of the Service".to_owned())
@@ -184,9 +183,9 @@ impl NamespaceAccess {
                 "remove `{REQUIRE}` from the Namespace, and set it on each of its Services"
             );
             service.warn("CannotWiden", message, &help);
-            return Vec::new();
+            return BTreeSet::new();
         }
-        BTreeSet::from_iter(public).into_iter().collect()
+        BTreeSet::from_iter(public)
     }
 }
 

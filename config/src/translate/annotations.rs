@@ -12,6 +12,9 @@ pub(super) struct Reader<'a> {
     pub(super) problems: &'a mut Vec<Problem>,
 }
 
+/// The most items of a list that are reported. An object may have thousands, and its problems must
+/// not hide those of others.
+pub(super) const MAX_REPORTED: usize = 10;
 /// The reason of problems with invalid values.
 const INVALID: &str = "InvalidAnnotation";
 
@@ -24,6 +27,43 @@ pub(super) enum Reading<T> {
     Good(T),
     /// The value is invalid, which was reported: what it controls is denied.
     Bad,
+}
+
+/// The problems of a list's items, of which the first are reported.
+pub(super) struct ItemProblems {
+    key: Key,
+    reason: &'static str,
+    found: usize,
+}
+
+// === impl ItemProblems ===
+
+impl ItemProblems {
+    pub(super) fn new(key: Key, reason: &'static str) -> Self {
+        Self { key, reason, found: 0 }
+    }
+
+    /// Reports the problem of an item.
+    pub(super) fn report(
+        &mut self,
+        reader: &mut Reader<'_>,
+        help: &str,
+        message: impl FnOnce() -> String,
+    ) {
+        self.found += 1;
+        if self.found <= MAX_REPORTED {
+            reader.error(self.reason, message(), help);
+        }
+    }
+
+    /// Reports how many more there are.
+    pub(super) fn finish(self, reader: &mut Reader<'_>, help: &str) {
+        let more = self.found.saturating_sub(MAX_REPORTED);
+        if more > 0 {
+            let message = format!("{more} more items of `{}` have no effect", self.key);
+            reader.error(self.reason, message, help);
+        }
+    }
 }
 
 // === impl Reading ===
@@ -78,8 +118,8 @@ impl Reader<'_> {
         })
     }
 
-    /// Reads a comma-separated list. Invalid items are reported and left out; an empty list is
-    /// invalid.
+    /// Reads a comma-separated list. Invalid items are left out, and the first of them reported; an
+    /// empty list is invalid.
     pub(super) fn read_list<T>(
         &mut self,
         key: Key,
@@ -94,14 +134,16 @@ impl Reader<'_> {
             Reading::Bad => return Reading::Bad,
         };
         let mut items = Vec::new();
+        let mut invalid = ItemProblems::new(key, INVALID);
         for item in text.split(',').map(str::trim) {
             match parse(item) {
                 Ok(item) => items.push(item),
                 Err(wrong) => {
-                    self.error(INVALID, format!("`{}` in `{key}` {wrong}", excerpt(item)), help)
+                    invalid.report(self, help, || format!("`{}` in `{key}` {wrong}", excerpt(item)))
                 }
             }
         }
+        invalid.finish(self, help);
         if items.is_empty() { Reading::Bad } else { Reading::Good(items) }
     }
 

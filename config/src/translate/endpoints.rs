@@ -3,8 +3,8 @@
 mod locality;
 mod rejection;
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use self::locality::Locality;
@@ -75,7 +75,9 @@ pub(super) fn problems(
         resources.slices(service).filter_map(|slice| slice_problem(resources, slice)).collect();
     let ports = resources.service(service).into_iter().flat_map(|service| &service.ports);
     let ports = ports.filter(|candidate| port.is_none_or(|port| candidate.port == port));
-    problems.extend(ports.filter_map(|port| unmatched(resources, service, port)));
+    if let Some(offered) = offered(resources, service) {
+        problems.extend(ports.filter_map(|port| unmatched(resources, service, port, &offered)));
+    }
     problems.extend(resources.slices(service).filter_map(|slice| orphan(resources, slice)));
     problems
 }
@@ -122,10 +124,14 @@ fn slice_problem(resources: &Resources, slice: &EndpointSlice) -> Option<Problem
             "write IP addresses, with `addressType: IPv4` or `IPv6`",
         );
     }
+    // A slice may have 1,000 endpoints and 100 ports: only few ports make a difference.
+    let is_special = |port: &u16| resources.reserved().has_port(*port);
+    let mut ports = slice.ports.iter().map(|port| port.port);
+    let ports: Vec<u16> = ports.next().into_iter().chain(ports.filter(is_special)).collect();
     let mut rejected = slice.endpoints.iter().filter_map(|endpoint| {
-        slice.ports.iter().find_map(|port| {
-            let rejection = rejection(resources, slice, endpoint, port.port)?;
-            let address = SocketAddr::new(endpoint.address, port.port);
+        ports.iter().find_map(|port| {
+            let rejection = rejection(resources, slice, endpoint, *port)?;
+            let address = SocketAddr::new(endpoint.address, *port);
             rejection.is_problem().then_some((rejection, address))
         })
     });
@@ -139,17 +145,23 @@ fn slice_problem(resources: &Resources, slice: &EndpointSlice) -> Option<Problem
     problem("ForbiddenAddress", message, first.help())
 }
 
+/// The names of the ports of a Service's slices; `None` if none of them has pods.
+fn offered<'r>(resources: &'r Resources, service: &NamespacedName) -> Option<BTreeSet<&'r str>> {
+    let mut slices =
+        resources.slices(service).filter(|slice| !slice.endpoints.is_empty()).peekable();
+    slices.peek()?;
+    Some(slices.flat_map(|slice| &slice.ports).map(|port| &*port.name).collect())
+}
+
 /// The problem of slices that have pods, but none with a port of the name: usually a `targetPort`
 /// that no pod has.
 fn unmatched(
     resources: &Resources,
     service: &NamespacedName,
     port: &ServicePort,
+    offered: &BTreeSet<&str>,
 ) -> Option<Problem> {
-    let mut slices =
-        resources.slices(service).filter(|slice| !slice.endpoints.is_empty()).peekable();
-    slices.peek()?;
-    if slices.any(|slice| slice.ports.iter().any(|offered| offered.name == port.name)) {
+    if offered.contains(&*port.name) {
         return None;
     }
     let message = match &*port.name {

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::access::NamespaceAccess;
-use super::annotations::{Reader, Reading, check_keys, excerpt, is_about_annotations};
+use super::annotations::{Reader, Reading, check_keys, is_about_annotations};
 use super::endpoints::{self, endpoint_set};
+use super::hostnames::{Claim, Hostnames, resolve_conflicts};
 use super::{cors, policy, port};
-use crate::model::vocabulary::{ENVIRONMENT, EXPOSE, HOSTNAMES, PUBLIC_NAMES};
-use crate::model::{HostPattern, Hostname, InvalidHostname, Origin, OriginSet, check_label};
+use crate::model::vocabulary::{ENVIRONMENT, EXPOSE, PUBLIC_NAMES};
+use crate::model::{OriginSet, check_label};
 use crate::problem::Problem;
 use crate::resources::{Namespace, Resources, Service, ServicePort, Value};
 use crate::settings::Settings;
@@ -17,14 +18,14 @@ use crate::snapshot::access::{Access, Require};
 use crate::snapshot::backend::{Backend, UpstreamProtocol, WeightedBackends};
 use crate::snapshot::endpoints::{EndpointCells, EndpointKey};
 use crate::snapshot::filter::Filter;
-use crate::snapshot::host::{HostTable, VirtualHost};
+use crate::snapshot::host::HostTable;
 use crate::snapshot::policy::Policy;
 use crate::snapshot::rule::{PathPrefix, Precedence, Route, RouteMatch, Rule};
 
 /// The variant for requests that match no other one.
 const STABLE: &str = "stable";
-/// The error for a hostname that the template generates for another environment.
-const FOREIGN: &str = "is a name of another environment";
+/// The most routes of a Service, over all of its hostnames: some work is done for each of them.
+const MAX_ROUTES: usize = 10_000;
 
 /// The settings of a Namespace for its Services.
 struct Environment {
@@ -52,20 +53,12 @@ enum Exposure {
 struct ServiceSettings<'a> {
     /// The port for requests, and its protocol.
     backend: Option<(&'a ServicePort, UpstreamProtocol)>,
-    hostnames: Vec<HostPattern>,
+    hostnames: Hostnames,
     policy: Policy,
     filters: Vec<Filter>,
-    paths: Vec<PathPrefix>,
+    paths: BTreeSet<PathPrefix>,
     /// The paths that need no credentials.
-    public: Vec<PathPrefix>,
-}
-
-/// The claim of a Service to its hostnames.
-struct Claim<'a> {
-    service: &'a Service,
-    environment: Arc<str>,
-    hostnames: Vec<HostPattern>,
-    routes: Vec<Route>,
+    public: BTreeSet<PathPrefix>,
 }
 
 /// The virtual hosts of all exposed Services, and the Namespaces whose hostnames may appear in
@@ -122,56 +115,10 @@ pub(super) fn hosts(
 
 /// Whether a Namespace belongs to the cluster or to the gateway. Its Services are rarely meant for
 /// external clients, so each must be exposed by its own annotation.
-fn is_reserved(settings: &Settings, resources: &Resources, namespace: &str) -> bool {
+pub(super) fn is_reserved(settings: &Settings, resources: &Resources, namespace: &str) -> bool {
     matches!(namespace, "kube-system" | "kube-public" | "kube-node-lease")
         || *resources.installation().namespace == *namespace
         || settings.access.credentials_namespace.as_deref() == Some(namespace)
-}
-
-/// Assigns each hostname to the oldest Service that claims it, and reports the conflicts.
-fn resolve_conflicts(mut claims: Vec<Claim<'_>>, problems: &mut Vec<Problem>) -> HostTable {
-    // The sort is stable, and Services are in the order of namespace and name.
-    claims.sort_by_key(|claim| claim.service.created);
-    let mut hosts: BTreeMap<HostPattern, Arc<VirtualHost>> = BTreeMap::new();
-    for Claim { service, environment, hostnames, routes } in claims {
-        for pattern in hostnames {
-            if let Some(owner) = hosts.get(&pattern) {
-                if owner.origin != service.origin {
-                    let message = taken(&pattern, &owner.origin, &service.origin);
-                    let mut reader = Reader {
-                        origin: &service.origin,
-                        annotations: &service.annotations,
-                        problems,
-                    };
-                    reader.error(
-                        "HostnameTaken",
-                        message,
-                        "the oldest Service keeps a hostname: choose another, or ask the gateway's \
-                         operator, who finds its owner with `portcullis routes`",
-                    );
-                }
-                continue;
-            }
-            let host = VirtualHost {
-                pattern: pattern.clone(),
-                environment: environment.clone(),
-                origin: service.origin.clone(),
-                routes: routes.clone(),
-            };
-            hosts.insert(pattern, Arc::new(host));
-        }
-    }
-    hosts.into_values().collect()
-}
-
-/// That a hostname has an owner. The problem becomes an Event on the claimant, whose readers may not
-/// know objects of other Namespaces.
-fn taken(pattern: &HostPattern, owner: &Origin, claimant: &Origin) -> String {
-    if owner.namespace == claimant.namespace {
-        format!("`{pattern}` belongs to Service {}/{}", owner.namespace, owner.name)
-    } else {
-        format!("`{pattern}` belongs to an older Service of another Namespace")
-    }
 }
 
 // === impl Environment ===
@@ -263,8 +210,11 @@ impl Translator<'_> {
             Exposure::NoEnvironment | Exposure::No => None,
         };
         // Everything is read first, so that all problems are reported at once.
-        let ServiceSettings { backend, hostnames, policy, filters, paths, public } =
+        let ServiceSettings { backend, mut hostnames, policy, filters, paths, public } =
             self.read(service, environment, name, &mut reader);
+        let paths = paths.difference(&public).cloned().collect::<BTreeSet<_>>();
+        let most = MAX_ROUTES / (paths.len() + public.len()).max(1);
+        hostnames.limit(most.max(1), &mut reader);
         if matches!(exposure, Exposure::No) {
             // Invalid values are reported in any case; other problems have no effect.
             problems.retain(is_about_annotations);
@@ -292,8 +242,7 @@ impl Translator<'_> {
         let backend = self.backend(service, reader);
         let portal =
             self.settings.access.login.as_ref().map(|login| login.hostname(&self.settings.zone));
-        let mut hostnames = hostnames(&self.template, service, name, reader);
-        hostnames.retain(|pattern| !is_portal(pattern, portal.as_deref(), reader));
+        let hostnames = Hostnames::read(&self.template, service, name, portal.as_deref(), reader);
         let before = reader.problems.len();
         let unset = NamespaceAccess::unset();
         let access = environment.map_or(&unset, |environment| &environment.access);
@@ -436,100 +385,13 @@ fn exposure(environment: Option<&Environment>, reader: &mut Reader<'_>) -> Expos
     }
 }
 
-/// The hostnames that a Service claims: the one from the template, if its environment is known, and
-/// those of its annotation.
-fn hostnames(
-    template: &HostnameTemplate,
-    service: &Service,
-    environment: Option<&str>,
-    reader: &mut Reader<'_>,
-) -> Vec<HostPattern> {
-    let name = &*service.origin.name;
-    let mut hostnames = BTreeSet::new();
-    match environment
-        .map(|environment| (environment, template_hostname(template, name, environment)))
-    {
-        None => {}
-        Some((_, Ok(hostname))) => {
-            hostnames.insert(HostPattern::Exact(hostname));
-        }
-        Some((environment, Err(error))) => {
-            let message = format!(
-                "the hostname of `{}` in environment `{environment}` {error}",
-                excerpt(name)
-            );
-            let help = format!("give it another name, or name it by the annotation `{HOSTNAMES}`");
-            reader.error("InvalidHostname", message, &help);
-        }
-    }
-    let help = "write hostnames such as shop.example.com, separated by commas";
-    let additional = reader
-        .read_list(HOSTNAMES, help, |text| additional_hostname(template, environment, text))
-        .good();
-    hostnames.extend(additional.into_iter().flatten());
-    hostnames.into_iter().collect()
-}
-
-/// Whether a Service claims the hostname of the login portal: it could steal credentials there.
-fn is_portal(pattern: &HostPattern, portal: Option<&str>, reader: &mut Reader<'_>) -> bool {
-    let found = matches!(pattern, HostPattern::Exact(name) if portal == Some(name.as_str()));
-    if found {
-        let message = format!("`{pattern}` is the hostname of the login portal");
-        reader.error(
-            "HostnameTaken",
-            message,
-            "give it another name, or set `access.login.host` in the gateway's configuration",
-        );
-    }
-    found
-}
-
-fn template_hostname(
-    template: &HostnameTemplate,
-    service: &str,
-    environment: &str,
-) -> Result<Hostname, String> {
-    let hostname = check_label(service)
-        .and_then(|()| template.hostname(service, environment))
-        .map_err(|error| error.to_string())?;
-    // In the default environment, `a--b` would have the hostname of `a` in environment `b`.
-    if template.is_foreign(&hostname, environment) { Err(FOREIGN.to_owned()) } else { Ok(hostname) }
-}
-
-fn additional_hostname(
-    template: &HostnameTemplate,
-    environment: Option<&str>,
-    text: &str,
-) -> Result<HostPattern, String> {
-    let pattern: HostPattern =
-        text.to_ascii_lowercase().parse().map_err(|error: InvalidHostname| error.to_string())?;
-    if template.is_shadowed_by(&pattern) {
-        return Err("would match names of the gateway's zone".to_owned());
-    }
-    let (HostPattern::Exact(name) | HostPattern::Wildcard(name)) = &pattern;
-    // URL Standard, "ends in a number": browsers take such a name for an IPv4 address.
-    if name
-        .as_str()
-        .rsplit('.')
-        .next()
-        .is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()))
-    {
-        return Err("is an address, not a name".to_owned());
-    }
-    if environment.is_some_and(|environment| template.is_foreign(name, environment)) {
-        return Err(FOREIGN.to_owned());
-    }
-    Ok(pattern)
-}
-
-/// One route for each path prefix, in matching order. A path in both lists is only public.
+/// One route for each path prefix, in matching order.
 fn routes(
     service: &Service,
-    public: Vec<PathPrefix>,
-    mut paths: Vec<PathPrefix>,
+    public: BTreeSet<PathPrefix>,
+    paths: BTreeSet<PathPrefix>,
     rule: Rule,
-) -> Vec<Route> {
-    paths.retain(|path| !public.contains(path));
+) -> Arc<[Route]> {
     let mut open = rule.clone();
     open.policy.access = Access {
         require: Require::Nothing,

@@ -19,6 +19,9 @@ pub const MAX_RETRIES: u8 = 10;
 /// the service, and of an overloaded service.
 pub const RETRY_CODES: [u16; 3] = [502, 503, 504];
 
+/// The most segments of a path prefix: as many as the longest has are looked up for each request.
+const MAX_SEGMENTS: usize = 64;
+
 /// All policies of a Service.
 pub(super) fn policy(namespace: &NamespaceAccess, service: &mut Reader<'_>) -> Policy {
     Policy {
@@ -110,12 +113,12 @@ fn size(text: &str) -> Option<NonZeroU64> {
 }
 
 /// The path prefixes to serve: all without the annotation, none if it is invalid.
-pub(super) fn paths(reader: &mut Reader<'_>) -> Vec<PathPrefix> {
+pub(super) fn paths(reader: &mut Reader<'_>) -> BTreeSet<PathPrefix> {
     let help = "write paths such as /api, separated by commas; until then they are not served";
     match reader.read_list(PATHS, help, path) {
-        Reading::Absent => vec![PathPrefix::root()],
-        Reading::Good(paths) => BTreeSet::from_iter(paths).into_iter().collect(),
-        Reading::Bad => Vec::new(),
+        Reading::Absent => BTreeSet::from([PathPrefix::root()]),
+        Reading::Good(paths) => BTreeSet::from_iter(paths),
+        Reading::Bad => BTreeSet::new(),
     }
 }
 
@@ -143,6 +146,9 @@ pub(super) fn path(text: &str) -> Result<PathPrefix, String> {
         || text.split('/').any(|segment| matches!(segment, "." | ".."))
     {
         return Err("has a segment with `%2F`, or one that is `.` or `..`".to_owned());
+    }
+    if text.matches('/').count() > MAX_SEGMENTS {
+        return Err(format!("has more than {MAX_SEGMENTS} segments"));
     }
     PathPrefix::new(text).ok_or_else(|| "has an empty segment".to_owned())
 }

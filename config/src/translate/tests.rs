@@ -103,7 +103,8 @@ fn store(objects: impl IntoIterator<Item = Object>) -> Resources {
 /// All cells of a snapshot.
 fn cells(snapshot: &Snapshot) -> BTreeMap<EndpointKey, Arc<Endpoints>> {
     let hosts = snapshot.listeners.iter().flat_map(|listener| listener.hosts.iter());
-    let backends = hosts.flat_map(|host| &host.routes).flat_map(|route| route.rule.backends.all());
+    let backends =
+        hosts.flat_map(|host| host.routes.iter()).flat_map(|route| route.rule.backends.all());
     backends.map(|backend| (backend.endpoints.key().clone(), backend.endpoints.clone())).collect()
 }
 
@@ -487,7 +488,7 @@ proptest! {
         let resources = store([Object::Namespace(namespace("dev", &entries(&one))), Object::Service(service("dev", "x", &of_service))]);
         let snapshot = translate(&settings(), &resources).snapshot;
         let hosts = snapshot.listeners[0].hosts.iter();
-        let routes: Vec<_> = hosts.flat_map(|host| &host.routes).map(|route| (&route.matches.path, &route.rule.policy.access)).collect();
+        let routes: Vec<_> = hosts.flat_map(|host| host.routes.iter()).map(|route| (&route.matches.path, &route.rule.policy.access)).collect();
         let (root, open) = (routes.last().unwrap().1, &routes[..routes.len() - 1]);
         let required = |grants: &Grants| grants.require.map(demand);
         let least = required(&one).unwrap_or(Require::Nothing);
@@ -508,7 +509,7 @@ proptest! {
         let resources = store([Object::Namespace(namespace("dev", &[("expose", "all")])), Object::Service(service("dev", "x", &entries))]);
         let translation = translate(&settings(), &resources);
         for host in translation.snapshot.listeners.iter().flat_map(|listener| listener.hosts.iter()) {
-            for route in &host.routes {
+            for route in &*host.routes {
                 let is_public = matches!(&route.matches.path, PathMatch::Prefix(prefix) if public.contains(&prefix.as_str()));
                 prop_assert!(route.rule.policy.access.require != Require::Nothing || value_of("require") == "none" || is_public);
                 prop_assert!(route.rule.policy.access.require == Require::Nothing || value_of("require") != "none");
@@ -582,4 +583,66 @@ fn a_misspelled_annotation_gets_a_suggestion() {
         "docs/annotations.md lists all annotations",
     ];
     assert_eq!(help, expected);
+}
+
+/// Distinct items, joined to a value as long as is read.
+fn longest_list(item: impl Fn(usize) -> String) -> String {
+    let mut list = item(0);
+    for number in 1.. {
+        let item = item(number);
+        if list.len() + 1 + item.len() > crate::resources::MAX_VALUE {
+            break;
+        }
+        list = format!("{list},{item}");
+    }
+    list
+}
+
+#[test]
+fn the_routes_of_a_service_are_bounded_and_shared_by_its_hostnames() {
+    let hostnames = longest_list(|number| format!("h{number:x}"));
+    let paths = longest_list(|number| format!("/{number:x}"));
+    let entries: &[(&str, &str)] =
+        &[("hostnames", &hostnames), ("paths", &paths), ("public-paths", &paths)];
+    let resources = store([
+        Object::Namespace(namespace("dev", &[("expose", "all")])),
+        Object::Service(service("dev", "cart", entries)),
+        Object::Service(service("dev", "few", &[("hostnames", &hostnames), ("paths", "/a,/b")])),
+    ]);
+    let Translation { snapshot, problems } = translate(&settings(), &resources);
+    let hosts = &snapshot.listeners[0].hosts;
+    let of =
+        |name: &str| hosts.iter().filter(|host| &*host.origin.name == name).collect::<Vec<_>>();
+    let (cart, few) = (of("cart"), of("few"));
+    assert!(cart.iter().any(|host| host.pattern.to_string() == "cart--dev.apps.example.com"));
+    assert!(cart.len() < 10 && few.len() > 1000, "{} and {}", cart.len(), few.len());
+    for hosts in [cart, few] {
+        assert!(hosts.len() * hosts[0].routes.len() <= 10_000);
+        assert!(hosts.iter().all(|host| Arc::ptr_eq(&host.routes, &hosts[0].routes)));
+    }
+    assert_eq!(hosts.route_lists().count(), 2);
+    let reasons: Vec<_> = problems.iter().map(|problem| problem.reason).collect();
+    assert!(reasons.contains(&"TooManyRoutes"), "{reasons:?}");
+}
+
+#[test]
+fn the_invalid_items_of_a_list_are_reported_in_a_few_problems() {
+    let list = longest_list(|number| format!("*{number:x}"));
+    let lists = ["hostnames", "paths", "public-paths", "allow-apps", "allow-users", "cors-origins"];
+    let entries: Vec<(&str, &str)> = lists.iter().map(|key| (*key, &*list)).collect();
+    let hostnames = longest_list(|number| format!("h{number:x}"));
+    let taken = [("hostnames", &*hostnames)];
+    let mut second = service("dev", "second", &taken);
+    second.created = 1;
+    let resources = store([
+        Object::Namespace(namespace("dev", &[("expose", "all"), ("require", "none")])),
+        Object::Service(service("dev", "cart", &entries)),
+        Object::Service(service("dev", "first", &taken)),
+        Object::Service(second),
+    ]);
+    let problems = translate(&settings(), &resources).problems;
+    let of = |name: &str| problems.iter().filter(|one| &*one.origin.name == name).count();
+    assert!(of("cart") <= 11 * lists.len() + 2, "{}", of("cart"));
+    assert_eq!(of("second"), 11);
+    assert!(problems.iter().any(|problem| problem.message.contains("more items of")));
 }

@@ -60,8 +60,8 @@ fn arrange_by<'s>(lists: impl Iterator<Item = (Rank, &'s Arc<Subjects>)>, groups
 /// those of Services, however many a tenant writes.
 fn lists(snapshot: &Snapshot) -> impl Iterator<Item = (Rank, &Arc<Subjects>)> {
     let lists = || {
-        let hosts = snapshot.listeners.iter().flat_map(|listener| listener.hosts.iter());
-        hosts.flat_map(|host| &host.routes).map(|route| &route.rule.policy.access.users)
+        let lists = snapshot.listeners.iter().flat_map(|listener| listener.hosts.route_lists());
+        lists.flatten().map(|route| &route.rule.policy.access.users)
     };
     let of_namespaces =
         lists().flat_map(|users| users.first()).map(|list| (Rank::ByNamespace, list));

@@ -156,9 +156,7 @@ where
 
 /// The sum over all Service ports: each is counted once, though several hosts share it.
 fn rejected_endpoints(snapshot: &Snapshot) -> usize {
-    let hosts = snapshot.listeners.iter().flat_map(|listener| listener.hosts.iter());
-    let rules = hosts.flat_map(|host| &host.routes).map(|route| &route.rule);
-    let backends = rules.flat_map(|rule| rule.backends.all());
+    let backends = snapshot.backends();
     let rejected = backends.map(|backend| (backend.endpoints.id(), &backend.endpoints));
     let rejected = rejected.map(|(id, endpoints)| (id, endpoints.load().rejected));
     let each: BTreeMap<u64, usize> = rejected.filter(|(_, rejected)| *rejected > 0).collect();

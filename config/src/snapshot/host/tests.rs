@@ -15,7 +15,7 @@ fn table(patterns: impl IntoIterator<Item = HostPattern>) -> HostTable {
         pattern,
         environment: "".into(),
         origin: Origin::default(),
-        routes: Vec::new(),
+        routes: Arc::default(),
     };
     patterns.into_iter().map(host).map(Arc::new).collect()
 }

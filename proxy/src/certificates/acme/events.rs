@@ -93,7 +93,7 @@ mod tests {
             pattern: name.parse().expect("a name"),
             environment: "shop".into(),
             origin: service(owner),
-            routes: Vec::new(),
+            routes: Arc::default(),
         };
         let table: HostTable = hosts.iter().map(host).map(Arc::new).collect();
         let listener = Listener {
