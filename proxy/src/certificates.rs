@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | check a certificate | [`check`] |
 //! | choose the active set after a change | [`active_set`] |
+//! | limit a tenant's certificate to its own hosts | [`scope`] |
 //! | select the certificate for a client | [`table`] |
 //! | serve names without a certificate | [`placeholder`] |
 //! | order certificates by ACME | [`acme`] |
@@ -13,6 +14,7 @@ pub(crate) mod acme;
 mod active_set;
 mod check;
 mod placeholder;
+mod scope;
 mod table;
 
 #[cfg(test)]
@@ -37,6 +39,7 @@ use tokio::sync::watch;
 use self::acme::challenges::{ACME_TLS, Challenges};
 use self::active_set::{ActiveSet, Available};
 pub(crate) use self::check::Checked;
+use self::scope::Scopes;
 use self::table::Table;
 
 /// How often dates are checked: certificates become valid, and expire, without any other change.
@@ -77,7 +80,8 @@ pub fn planned(
     let Some(acme) = &settings.acme else { return (Vec::new(), Vec::new()) };
     let usable =
         snapshot.certificates.iter().filter_map(|certificate| check::check(certificate, now).ok());
-    let provided: Vec<HostPattern> = usable.flat_map(|checked| checked.names).collect();
+    let scopes = Scopes::new(snapshot);
+    let provided: Vec<HostPattern> = usable.flat_map(|checked| scopes.names(&checked)).collect();
     let desired = acme::desired::desired(snapshot, &settings.zone, acme, &provided);
     (desired.problems(acme.challenge), desired.names.into_keys().collect())
 }
@@ -89,7 +93,11 @@ impl Certificates {
     pub(crate) fn new() -> Result<Arc<Self>, PlaceholderError> {
         let placeholder = placeholder::generate()?;
         Ok(Arc::new(Self {
-            table: ArcSwap::from_pointee(Table::new(&[], Arc::clone(&placeholder))),
+            table: ArcSwap::from_pointee(Table::new(
+                &[],
+                &Scopes::default(),
+                Arc::clone(&placeholder),
+            )),
             active: ArcSwap::from_pointee(ActiveSet::default()),
             provided_names: ArcSwap::default(),
             placeholder,
@@ -120,21 +128,28 @@ impl Certificates {
         let (needed, unneeded) = acme::partition(ordered);
         let available =
             Available { provided: &snapshot.certificates, ordered: &needed, unneeded: &unneeded };
-        let active = previous.next(&available, now);
-        self.provided_names.store(Arc::new(active.names_of(&snapshot.certificates)));
+        let mut active = previous.next(&available, now);
+        let scopes = Scopes::new(&snapshot);
+        active.problems.extend(active.in_use.iter().filter_map(|checked| scopes.problem(checked)));
+        self.provided_names.store(Arc::new(active.names_of(&snapshot.certificates, &scopes)));
         if active.problems != previous.problems {
             for problem in &active.problems {
                 tracing::warn!(reason = problem.reason, origin = %problem.origin, help = problem.help, "{}", problem.message);
             }
         }
-        if !active.serves_the_same(&previous) {
+        let serves_the_same = active.serves_the_same(&previous);
+        if !serves_the_same {
             for certificate in active.added_since(&previous) {
                 let names: Vec<String> =
                     certificate.names.iter().map(ToString::to_string).collect();
                 let names = names.join(", ");
                 tracing::info!(origin = %certificate.origin, names, "serving certificate");
             }
-            self.table.store(Arc::new(Table::new(&active.in_use, Arc::clone(&self.placeholder))));
+        }
+        // The hosts that limit a certificate may have changed.
+        if !serves_the_same || active.in_use.iter().any(|checked| scopes.limits(checked)) {
+            let table = Table::new(&active.in_use, &scopes, Arc::clone(&self.placeholder));
+            self.table.store(Arc::new(table));
         }
         self.active.store(Arc::new(active));
     }

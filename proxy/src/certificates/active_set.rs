@@ -11,6 +11,7 @@ use portcullis_config::problem::{Problem, Severity};
 use portcullis_config::snapshot::certificate::Certificate;
 
 use super::check::{Checked, Unusable, check, check_undated};
+use super::scope::Scopes;
 
 /// The certificates that exist after a change.
 #[derive(Debug, Default)]
@@ -163,13 +164,17 @@ impl ActiveSet {
         self.in_use.iter().filter(move |checked| !before.contains(&Arc::as_ptr(checked)))
     }
 
-    /// The names of those in use that are from the same sources as `certificates`.
-    pub(super) fn names_of(&self, certificates: &[Certificate]) -> Vec<HostPattern> {
+    /// The names that those in use from the same sources as `certificates` are used for.
+    pub(super) fn names_of(
+        &self,
+        certificates: &[Certificate],
+        scopes: &Scopes<'_>,
+    ) -> Vec<HostPattern> {
         let sources: HashSet<Source<'_>> =
             certificates.iter().map(|certificate| source(&certificate.origin)).collect();
         let in_use =
             self.in_use.iter().filter(|checked| sources.contains(&source(&checked.origin)));
-        in_use.flat_map(|checked| checked.names.clone()).collect()
+        in_use.flat_map(|checked| scopes.names(checked)).collect()
     }
 }
 
@@ -272,7 +277,10 @@ mod tests {
         };
         let (before, moved, other) = (at(1), at(9), certificate("two", &["b.example.com"]));
         let active = ActiveSet::default().next(&provided(&[before, other]), now());
-        assert_eq!(active.names_of(&[moved]), ["a.example.com".parse::<HostPattern>().unwrap()]);
+        assert_eq!(
+            active.names_of(&[moved], &Scopes::default()),
+            ["a.example.com".parse::<HostPattern>().unwrap()]
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use rustls::SignatureScheme;
 use rustls::sign::CertifiedKey;
 
 use super::check::Checked;
+use super::scope::Scopes;
 
 /// Certificates by SNI: those of the exact name, else those of its wildcard, else the placeholder.
 pub(super) struct Table {
@@ -21,12 +22,16 @@ pub(super) struct Table {
 impl Table {
     /// Of several certificates for one name the first is used, but ECDSA before RSA: its signatures
     /// cost a tenth.
-    pub(super) fn new(certificates: &[Arc<Checked>], placeholder: Arc<CertifiedKey>) -> Self {
+    pub(super) fn new(
+        certificates: &[Arc<Checked>],
+        scopes: &Scopes<'_>,
+        placeholder: Arc<CertifiedKey>,
+    ) -> Self {
         let mut table = Self { exact: HashMap::new(), wildcard: HashMap::new(), placeholder };
         let (ecdsa, others): (Vec<&Arc<Checked>>, Vec<_>) =
             certificates.iter().partition(|certificate| certificate.is_ecdsa());
         for certificate in ecdsa.into_iter().chain(others) {
-            for name in &certificate.names {
+            for name in &scopes.names(certificate) {
                 let (map, name) = match name {
                     HostPattern::Exact(name) => (&mut table.exact, name),
                     HostPattern::Wildcard(name) => (&mut table.wildcard, name),
@@ -78,7 +83,11 @@ mod tests {
     }
 
     fn table(certificates: &[Arc<Checked>]) -> Table {
-        Table::new(certificates, placeholder::generate().expect("a placeholder"))
+        Table::new(
+            certificates,
+            &Scopes::default(),
+            placeholder::generate().expect("a placeholder"),
+        )
     }
 
     #[test]
