@@ -160,10 +160,10 @@ async fn streams_that_are_not_read_do_not_stop_others() {
         let mut builder = h2::server::Builder::new();
         let mut backend: Backend =
             builder.max_concurrent_streams(1000).handshake(theirs).await.unwrap();
-        let (accepted, mut requests) = tokio::sync::mpsc::unbounded_channel();
+        let (accepted, mut requests) = tokio::sync::mpsc::channel(240);
         spawn_local(async move {
             while let Some(request) = backend.accept().await {
-                accepted.send(request.unwrap()).unwrap();
+                accepted.send(request.unwrap()).await.unwrap();
             }
         });
         let mut open = Vec::new();
