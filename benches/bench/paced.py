@@ -44,15 +44,23 @@ async def _main(order):
 
 
 async def _send(port, request, due, idle, results):
-    reader, writer = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request)
-    head = await reader.readuntil(b"\r\n\r\n")
+    connection, head = None, b""
+    while not head:
+        # A kept connection may have been closed for its age: then another one is used.
+        is_kept = bool(idle)
+        connection = idle.pop() if is_kept else await asyncio.open_connection("127.0.0.1", port)
+        try:
+            connection[1].write(request)
+            head = await connection[0].readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            if not is_kept:
+                raise
     if not head.startswith(b"HTTP/1.1 200 "):
         raise Failed(f"a request was answered with {head[:40]}")
     (length,) = [line.partition(b":")[2] for line in head.lower().splitlines() if line.startswith(b"content-length:")]
-    body = await reader.readexactly(int(length))
+    body = await connection[0].readexactly(int(length))
     results.append(((asyncio.get_running_loop().time() - due) * 1e3, body.decode()))
-    idle.append((reader, writer))
+    idle.append(connection)
 
 
 if __name__ == "__main__":
