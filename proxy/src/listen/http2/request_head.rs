@@ -34,14 +34,18 @@ pub(super) fn read(
     let request::Parts { method, uri, mut headers, mut extensions, .. } = parts;
     let protocol =
         extensions.remove::<Protocol>().map(|protocol| Bytes::copy_from_slice(protocol.as_ref()));
-    if headers.values().any(has_outer_whitespace) {
+    let mut fields = Fields::of(&headers);
+    if fields.has_outer_whitespace {
         return Err(refusals::FIELD_WHITESPACE);
     }
-    cookies::join(&mut headers);
-    let length = body_length(&headers)?;
+    if fields.cookies > 1 {
+        cookies::join(&mut headers);
+        fields = Fields::of(&headers);
+    }
+    let length = fields.body_length()?;
     let body = if body.is_end_stream() { BodyLength::None } else { length };
     let uri = uri.into_parts();
-    if size(&method, &uri, &headers) > limit {
+    if size(&method, &uri, &fields) > limit {
         return Err(refusals::HEAD_LARGE);
     }
     let target = match uri.path_and_query {
@@ -73,17 +77,61 @@ pub(super) fn read(
 
 /// Returns the size of a head as HTTP/1.1 would write it, which is what `limits.requestHeadBytes`
 /// counts in both versions.
-fn size(method: &Method, uri: &uri::Parts, headers: &HeaderMap) -> usize {
+fn size(method: &Method, uri: &uri::Parts, fields: &Fields<'_>) -> usize {
     const LINE: usize = "  HTTP/1.1\r\n\r\n".len();
     let path = uri.path_and_query.as_ref().map_or(1, |path| path.as_str().len());
     let host =
         uri.authority.as_ref().map_or(0, |authority| field("host", authority.as_str().len()));
-    let fields: usize = headers.iter().map(|(name, value)| field(name.as_str(), value.len())).sum();
-    LINE + method.as_str().len() + path + host + fields
+    LINE + method.as_str().len() + path + host + fields.octets
 }
 
 fn field(name: &str, value: usize) -> usize {
     name.len() + value + ": \r\n".len()
+}
+
+/// The result of one pass over the header fields.
+#[derive(Default)]
+struct Fields<'h> {
+    has_outer_whitespace: bool,
+    /// The number of `Cookie` fields.
+    cookies: usize,
+    length: Option<&'h HeaderValue>,
+    is_length_repeated: bool,
+    /// Their size as HTTP/1.1 would write them.
+    octets: usize,
+}
+
+// === impl Fields ===
+
+impl<'h> Fields<'h> {
+    fn of(headers: &'h HeaderMap) -> Self {
+        let mut fields = Self::default();
+        for (name, value) in headers {
+            fields.has_outer_whitespace |= has_outer_whitespace(value);
+            fields.octets += field(name.as_str(), value.len());
+            if *name == header::COOKIE {
+                fields.cookies += 1;
+            } else if *name == header::CONTENT_LENGTH {
+                fields.is_length_repeated |= fields.length.replace(value).is_some();
+            }
+        }
+        fields
+    }
+
+    fn body_length(&self) -> Result<BodyLength, Refusal> {
+        let Some(length) = self.length else { return Ok(BodyLength::Unknown) };
+        // h2 accepts several equal ones.
+        if self.is_length_repeated {
+            return Err(refusals::LENGTH_REPEATED);
+        }
+        // h2 has checked that it is a number, and checks the body against it.
+        length
+            .to_str()
+            .ok()
+            .and_then(|length| length.parse().ok())
+            .map(BodyLength::Exact)
+            .ok_or(refusals::LENGTH_MALFORMED)
+    }
 }
 
 fn copied_scheme(scheme: &Scheme) -> Bytes {
@@ -99,20 +147,4 @@ fn copied_scheme(scheme: &Scheme) -> Bytes {
 fn has_outer_whitespace(value: &HeaderValue) -> bool {
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     is_space(value.as_bytes().first()) || is_space(value.as_bytes().last())
-}
-
-fn body_length(headers: &HeaderMap) -> Result<BodyLength, Refusal> {
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let Some(length) = lengths.next() else { return Ok(BodyLength::Unknown) };
-    // h2 accepts several equal ones.
-    if lengths.next().is_some() {
-        return Err(refusals::LENGTH_REPEATED);
-    }
-    // h2 has checked that it is a number, and checks the body against it.
-    length
-        .to_str()
-        .ok()
-        .and_then(|length| length.parse().ok())
-        .map(BodyLength::Exact)
-        .ok_or(refusals::LENGTH_MALFORMED)
 }
