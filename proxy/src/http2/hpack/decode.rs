@@ -146,6 +146,7 @@ impl<'b> Rest<'b> {
             return Ok(octets);
         }
         scratch.clear();
+        scratch.reserve(huffman::max_decoded(octets.len()));
         huffman::decode(octets, |octet| scratch.push(octet)).ok_or(Undecodable)?;
         Ok(scratch)
     }

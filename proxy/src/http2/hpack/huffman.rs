@@ -18,6 +18,8 @@ const LENGTHS: [u8; 257] = [
 const LONGEST: usize = 30;
 /// Codes up to this length are found with one lookup: nearly all that occur in header fields.
 const QUICK: u32 = 8;
+/// Octets read at once.
+const READ: usize = 4;
 
 static CODE: Code = Code::new();
 
@@ -32,19 +34,33 @@ struct Code {
     octets: [u16; 257],
 }
 
+/// The maximum number of octets that `coded` octets decode to: the shortest code has five bits.
+pub(super) fn max_decoded(coded: usize) -> usize {
+    coded.saturating_mul(8) / 5
+}
+
 /// Decodes `from`, and calls `take` for each octet.
 ///
 /// Returns `None` for a truncated code, invalid padding, or an end of string within it.
-pub(super) fn decode(from: &[u8], mut take: impl FnMut(u8)) -> Option<()> {
-    let mut octets = from.iter();
+pub(super) fn decode(mut from: &[u8], mut take: impl FnMut(u8)) -> Option<()> {
     let (mut window, mut bits) = (0_u64, 0_u32);
-    loop {
-        while bits <= 56
-            && let Some(octet) = octets.next()
-        {
-            window |= u64::from(*octet) << (56 - bits);
-            bits += 8;
+    // As long as there are octets, several codes are decoded after one read, each of them complete.
+    while let Some((octets, rest)) = from.split_first_chunk::<READ>() {
+        window |= u64::from(u32::from_be_bytes(*octets)) << (32 - bits);
+        bits += 8 * READ as u32;
+        from = rest;
+        while bits > 32 {
+            let (octet, length) = CODE.find((window >> 32) as u32)?;
+            take(u8::try_from(octet).ok()?);
+            window <<= length;
+            bits -= length;
         }
+    }
+    for octet in from {
+        window |= u64::from(*octet) << (56 - bits);
+        bits += 8;
+    }
+    loop {
         let (octet, length) = CODE.find((window >> 32) as u32)?;
         if length > bits {
             // The padding must be a prefix of the end of string, which is all ones, and shorter
