@@ -7,7 +7,7 @@ mod tests;
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use self::scanner::is_cookie;
@@ -16,8 +16,9 @@ use crate::exchange::{
     BodyLength, Broken, PathAndQuery, Refusal, RequestHead, ResponseHead, Target, cookies,
 };
 
-/// Capacity for the fields that the gateway adds: proxy headers and identity headers.
-const ADDED: usize = 16;
+/// Capacity for the fields that the gateway adds to most heads. Those for backends are written
+/// separately, unless a rule has filters for them.
+const ADDED: usize = 4;
 /// Fields of a table on the stack. A request with more gets a table on the heap.
 const TABLE: usize = 256;
 /// Maximum number of header fields of a response.
@@ -123,7 +124,8 @@ fn request_head(
     let version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::bad("bad_method"))?;
     // Cookies beyond the limit are joined below.
-    let mut headers = fields(octets, parsed.headers, limits.headers).map_err(request_fault)?;
+    let usual = parsed.headers.len().min(limits.headers);
+    let mut headers = fields(octets, parsed.headers.iter(), usual).map_err(request_fault)?;
     cookies::join(&mut headers);
     if headers.len() > limits.headers {
         return Err(TOO_MANY);
@@ -273,10 +275,10 @@ pub(crate) fn response(
     context: ResponseContext,
 ) -> Result<ParsedResponse, Broken> {
     let octets = octets.freeze();
-    let mut fields = [const { MaybeUninit::uninit() }; TABLE];
+    let mut table = [const { MaybeUninit::uninit() }; TABLE];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    match config.parse_response_with_uninit_headers(&mut parsed, &octets, &mut fields) {
+    match config.parse_response_with_uninit_headers(&mut parsed, &octets, &mut table) {
         Ok(httparse::Status::Complete(length)) if length == octets.len() => {}
         _ => return Err(Broken::Malformed("bad_head")),
     }
@@ -285,14 +287,25 @@ pub(crate) fn response(
     };
     let version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let status = StatusCode::from_u16(code).map_err(|_| Broken::Malformed("bad_status"))?;
-    let mut headers =
-        header_map(&octets, parsed.headers, limits.headers).map_err(|fault| match fault {
-            FieldFault::TooMany => Broken::Malformed("too_many_headers"),
-            FieldFault::Malformed => Broken::Malformed("bad_header"),
-        })?;
+    if parsed.headers.len() > limits.headers {
+        return Err(Broken::Malformed("too_many_headers"));
+    }
+    let kept = parsed.headers.iter().filter(|field| !is_default(field, version));
+    let mut headers = fields(&octets, kept, parsed.headers.len()).map_err(|fault| match fault {
+        FieldFault::TooMany => Broken::Malformed("too_many_headers"),
+        FieldFault::Malformed => Broken::Malformed("bad_header"),
+    })?;
     let body = response_body(status, &mut headers, version, context)?;
     let keep_alive = is_kept_alive(&headers, version) && body != ResponseBody::UntilClose;
     Ok(ParsedResponse { head: ResponseHead { status, headers }, body, keep_alive })
+}
+
+/// Whether a field says no more than its absence: `Connection: keep-alive` in HTTP/1.1 (RFC 9112
+/// §9.3), which some servers send with each response.
+fn is_default(field: &httparse::Header<'_>, version: Version) -> bool {
+    version == Version::HTTP_11
+        && field.name.eq_ignore_ascii_case(CONNECTION.as_str())
+        && field.value.eq_ignore_ascii_case(b"keep-alive")
 }
 
 fn response_body(
@@ -328,7 +341,7 @@ fn response_body(
 /// Whether the connection persists after this message (RFC 9112 §9.3).
 pub(crate) fn is_kept_alive(headers: &HeaderMap, version: Version) -> bool {
     let has_option = |option: &str| {
-        headers.get_all(http::header::CONNECTION).iter().any(|value| {
+        headers.get_all(CONNECTION).iter().any(|value| {
             value
                 .as_bytes()
                 .split(|octet| *octet == b',')
@@ -351,17 +364,20 @@ pub(crate) fn header_map(
     parsed: &[httparse::Header<'_>],
     limit: usize,
 ) -> Result<HeaderMap, FieldFault> {
-    if parsed.len() > limit { Err(FieldFault::TooMany) } else { fields(octets, parsed, limit) }
+    if parsed.len() > limit {
+        return Err(FieldFault::TooMany);
+    }
+    fields(octets, parsed.iter(), parsed.len())
 }
 
-/// The same, of any number; `usual` is the number up to which capacity is reserved.
-fn fields(
+/// The same, of any number; `usual` is the number for which capacity is reserved.
+fn fields<'h>(
     octets: &Bytes,
-    parsed: &[httparse::Header<'_>],
+    parsed: impl Iterator<Item = &'h httparse::Header<'h>>,
     usual: usize,
 ) -> Result<HeaderMap, FieldFault> {
-    let mut headers = HeaderMap::try_with_capacity(parsed.len().min(usual) + ADDED)
-        .map_err(|_| FieldFault::TooMany)?;
+    let mut headers =
+        HeaderMap::try_with_capacity(usual + ADDED).map_err(|_| FieldFault::TooMany)?;
     for field in parsed {
         let name =
             HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| FieldFault::Malformed)?;
