@@ -222,6 +222,9 @@ impl BlockFilter {
         if is_trailers && findings.has_pseudo {
             self.irregular.insert(block.stream);
         }
+        if findings.odd_paths.is_empty() {
+            return None;
+        }
         let mut fragment = None::<Vec<u8>>;
         // From the last one on, so that places stay valid.
         for odd in findings.odd_paths.into_iter().rev() {

@@ -21,13 +21,13 @@ const LAST: usize = 64;
 pub(crate) struct Scanner {
     table: DynamicTable<Outline>,
     scratch: Vec<u8>,
-    /// The last block that had no odd path and left the table as it was. Clients send the same block
-    /// many times, and it need not be read again.
-    last: Option<(SmallVec<[u8; LAST]>, Findings)>,
+    /// The last block that had no odd path and left the table as it was, and whether it has a
+    /// pseudo-header. Clients send the same block many times, and it need not be read again.
+    last: Option<(SmallVec<[u8; LAST]>, bool)>,
 }
 
 /// What a block contains.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, PartialEq, Eq, Default)]
 pub(crate) struct Findings {
     /// A pseudo-header.
     pub(crate) has_pseudo: bool,
@@ -80,10 +80,10 @@ impl Scanner {
     /// # Errors
     /// It cannot be decoded.
     pub(crate) fn scan(&mut self, block: &[u8]) -> Result<Findings, Undecodable> {
-        if let Some((last, findings)) = &self.last
+        if let Some((last, has_pseudo)) = &self.last
             && **last == *block
         {
-            return Ok(findings.clone());
+            return Ok(Findings { has_pseudo: *has_pseudo, ..Findings::default() });
         }
         let mut rest = Rest(block);
         let mut findings = Findings::default();
@@ -110,7 +110,7 @@ impl Scanner {
         if !is_table_unchanged {
             self.last = None;
         } else if block.len() <= LAST && findings.odd_paths.is_empty() {
-            self.last = Some((SmallVec::from_slice(block), findings.clone()));
+            self.last = Some((SmallVec::from_slice(block), findings.has_pseudo));
         }
         self.scratch.clear();
         self.scratch.shrink_to(SCRATCH);
