@@ -5,8 +5,6 @@
 
 use std::net::SocketAddr;
 
-use smallvec::SmallVec;
-
 use crate::exchange::Broken;
 use crate::upstream::exchange::Failed;
 
@@ -19,7 +17,8 @@ const MAX_SENT: usize = 11;
 /// The attempts of one request.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
-    tried: SmallVec<[Tried; 3]>,
+    /// Not inline: most requests have no failed attempt.
+    tried: Vec<Tried>,
     count: usize,
     /// How many of them a backend may have processed.
     sent: usize,
