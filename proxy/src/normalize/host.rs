@@ -72,26 +72,42 @@ fn split_literal(text: &[u8]) -> Result<(Host, Option<&[u8]>), Refusal> {
 }
 
 fn split_name(text: &[u8]) -> Result<(Host, Option<&[u8]>), Refusal> {
-    let mut halves = text.splitn(2, |byte| *byte == b':');
-    let name = halves.next().unwrap_or_default();
-    let port = halves.next();
+    let colon = memchr::memchr(b':', text);
+    let name = colon.map_or(text, |colon| text.get(..colon).unwrap_or_default());
+    let port = colon.and_then(|colon| text.get(colon + 1..));
     let name = name.strip_suffix(b".").unwrap_or(name);
     if name.is_empty() || name.len() > MAX_HOSTNAME {
         return Err(refusals::HOST_MALFORMED);
     }
-    // Do not stop early, so that the compiler can vectorize this.
-    let has_invalid = name.iter().fold(false, |invalid, byte| {
-        invalid | !(byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'_' | b'.'))
-    });
-    let pairs = name.iter().zip(name.iter().skip(1));
-    let has_empty_label =
-        pairs.fold(false, |empty, (left, right)| empty | ((*left == b'.') & (*right == b'.')));
-    if has_invalid || has_empty_label || name.starts_with(b".") || name.ends_with(b".") {
+    // One pass, without an early end. An empty label precedes a dot, or the end.
+    let (mut previous, mut is_invalid) = (b'.', false);
+    let mut lower = |octet: &u8| {
+        let octet = LOWER.get(usize::from(*octet)).copied().unwrap_or_default();
+        is_invalid |= (octet == 0) | ((octet == b'.') & (previous == b'.'));
+        previous = octet;
+        octet
+    };
+    let host = name.iter().map(&mut lower).collect();
+    if is_invalid || previous == b'.' {
         return Err(refusals::HOST_MALFORMED);
     }
-    let mut host = SmallVec::from_slice(name);
-    host.make_ascii_lowercase();
     Ok((Host(host), port))
+}
+
+/// By octet: its lower case if it may be in a name, else 0.
+static LOWER: [u8; 256] = lower();
+
+#[expect(clippy::indexing_slicing, reason = "the compiler evaluates it")]
+const fn lower() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut octet = 0_u8;
+    while octet < 0x80 {
+        if octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.') {
+            table[octet as usize] = octet.to_ascii_lowercase();
+        }
+        octet += 1;
+    }
+    table
 }
 
 fn parse_port(digits: &[u8]) -> Result<u16, Refusal> {
