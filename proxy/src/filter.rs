@@ -45,6 +45,11 @@ pub(crate) fn rewrite(filters: &[Filter], matched: &PathMatch, request: &mut Req
     }
 }
 
+/// Whether a filter rewrites host or path.
+pub(crate) fn has_rewrite(filters: &[Filter]) -> bool {
+    filters.iter().any(|filter| matches!(filter, Filter::Rewrite(_)))
+}
+
 /// Whether a filter modifies the request's headers.
 pub(crate) fn has_request_headers(filters: &[Filter]) -> bool {
     filters.iter().any(|filter| matches!(filter, Filter::RequestHeaders(_)))

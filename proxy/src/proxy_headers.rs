@@ -8,6 +8,7 @@
 mod client;
 mod forwarded;
 mod id;
+pub(crate) mod prepared;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trailers;
@@ -66,48 +67,33 @@ impl From<&Settings> for ProxyHeaderSettings {
     }
 }
 
-/// Sets the headers of `request` for the backend, except `Host` and framing, which the codec
-/// writes. Returns the value of `Host`.
+/// Sets the proxy headers of a request from a trusted proxy for the backend. Returns the value of
+/// `Host`, which the codec writes.
 ///
-/// `client` is the result of [`client()`]. `http2` is whether the backend uses HTTP/2, where `TE:
-/// trailers` needs no `Connection: TE`.
-pub(crate) fn request(
+/// `client` is the result of [`client()`]. The headers of other requests are [`prepared`].
+pub(crate) fn extend(
     request: &mut Request,
     peer: &Peer,
     client: ClientFacts,
     id: &RequestId,
-    http2: bool,
     settings: &ProxyHeaderSettings,
 ) -> HeaderValue {
-    let hop = address(peer.client.ip().to_canonical());
+    let proxy = peer.client.ip().to_canonical();
+    let hop = address(proxy);
     let host = request.authority.to_value();
     let own_port = || port(request.authority.port, client.tls);
     let headers = &mut request.headers;
-
-    let real = if client.address == peer.client.ip().to_canonical() {
-        hop.clone()
-    } else {
-        address(client.address)
-    };
-    if peer.trusted {
-        trusted::set(headers, client, &hop, &host, own_port, settings);
-        keep_trace(headers);
-    } else {
-        headers.insert(&X_FORWARDED_FOR, hop);
-        headers.insert(&X_FORWARDED_PORT, own_port());
-        headers.insert(&X_FORWARDED_HOST, host.clone());
-    }
+    let real = if client.address == proxy { hop.clone() } else { address(client.address) };
+    trusted::set(headers, client, &hop, &host, own_port, settings);
+    keep_trace(headers);
     headers.insert(&X_REAL_IP, real);
     headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme(client.tls)));
     if settings.forwarded {
-        append(headers, &header::FORWARDED, &element(peer, &host, scheme(peer.tls)));
+        append(headers, &header::FORWARDED, &element(proxy, &host, scheme(peer.tls)));
     } else {
         headers.remove(header::FORWARDED);
     }
-    headers.insert(&X_REQUEST_ID, id.to_value());
-    if !http2 {
-        headers.remove(header::TE);
-    }
+    id.set(headers);
     host
 }
 
@@ -227,9 +213,9 @@ fn is_traceparent(value: &[u8]) -> bool {
 
 /// Formats an element of `Forwarded` (RFC 7239 §4). IPv6 addresses and hosts with a port must be
 /// quoted (§6).
-fn element(peer: &Peer, host: &HeaderValue, scheme: &str) -> HeaderValue {
+fn element(client: IpAddr, host: &HeaderValue, scheme: &str) -> HeaderValue {
     let mut text = String::with_capacity(96);
-    let written = match peer.client.ip().to_canonical() {
+    let written = match client {
         IpAddr::V4(client) => write!(text, "for={client}"),
         IpAddr::V6(client) => write!(text, "for=\"[{client}]\""),
     };

@@ -21,7 +21,7 @@ use http::StatusCode;
 use self::context::{LogContext, RequestContext};
 pub(crate) use self::discard::{DiscardLimit, Discarded, MAX_DISCARD, discard_body};
 use self::forwarding::Forwarding;
-use self::lasting::Lasting;
+use self::lasting::{Lasting, Original};
 pub(crate) use self::reply::Reply;
 use crate::decision::{self, Admitted, Arrived, Decision, Untraced};
 use crate::exchange::{Peer, Refusal, RequestHead, Respond, Source};
@@ -78,7 +78,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
             return call.redirect(status, location, &request, Some(&routed), respond);
         }
     };
-    let lasting = Lasting::new(worker, peer, network, &request, &admitted);
+    let original = Original::of(&request, &admitted);
     filter::rewrite(&admitted.routed.rule.filters, &admitted.matched, &mut request);
     let Admitted { caller, routed, .. } = &admitted;
 
@@ -95,16 +95,18 @@ pub(crate) async fn serve<B: Source, R: Respond>(
 
     // Build the headers for the backend, and forward the request for as long as access lasts.
     let mut stats = ForwardStats::default();
-    let backend_headers = call.backend_headers(&mut request, &admitted, backend);
-    let forwarding = Forwarding { admitted: &admitted, backend, headers: backend_headers };
+    let headers = call.backend_headers(&mut request, &admitted, backend);
+    let mut forwarding = Forwarding { admitted: &admitted, backend, request: &request, headers };
     let outcome = {
-        let forwarded =
-            pin!(call.forward(&forwarding, &mut request, charge, body, respond, &mut stats));
+        let forwarded = pin!(call.forward(&mut forwarding, charge, body, respond, &mut stats));
         let until = caller.authenticated.caller.until;
-        let is_allowed = async || lasting.is_allowed(&admitted).await;
+        let lasting = Lasting { worker, peer, client: network, request: &request, original };
+        // Boxed: it is rare, and would make the future of every request larger.
+        let is_allowed = async || Box::pin(lasting.is_allowed(&admitted)).await;
         let guarded = worker.reauthorization.guard(since, until, forwarded, is_allowed);
         guarded.await.unwrap_or(Outcome::Revoked)
     };
+    request.headers = forwarding.headers.fields;
 
     let log = LogContext {
         request: Some(&request),

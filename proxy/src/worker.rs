@@ -32,6 +32,7 @@ use crate::listen::bind::Sockets;
 use crate::listen::connection::ListenerContext;
 use crate::listen::drain::Drains;
 use crate::proxy_headers::ProxyHeaderSettings;
+use crate::proxy_headers::prepared::PreparedCache;
 use crate::random::Random;
 use crate::telemetry::Telemetry;
 use crate::upstream::{Authorities, Upstreams};
@@ -105,6 +106,7 @@ fn context(index: usize, shared: &Shared) -> WorkerContext {
         settings: Arc::clone(&shared.settings),
         live: Arc::clone(&shared.live),
         proxy_headers: ProxyHeaderSettings::from(&*shared.settings),
+        prepared_headers: PreparedCache::new(),
         upstreams: Upstreams::new(&shared.settings, shared.authorities.clone(), Rc::clone(&meter)),
         meter,
         authenticator: Arc::clone(&shared.authenticator),

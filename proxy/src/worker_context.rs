@@ -18,6 +18,7 @@ use crate::access::verification_queue::VerificationQueue;
 use crate::decision::LocalPaths;
 use crate::hsts::Hsts;
 use crate::proxy_headers::ProxyHeaderSettings;
+use crate::proxy_headers::prepared::PreparedCache;
 use crate::random::Random;
 use crate::telemetry::Meter;
 use crate::upstream::Upstreams;
@@ -27,6 +28,7 @@ pub(crate) struct WorkerContext {
     pub(crate) settings: Arc<Settings>,
     pub(crate) live: Arc<Live>,
     pub(crate) proxy_headers: ProxyHeaderSettings,
+    pub(crate) prepared_headers: PreparedCache,
     pub(crate) upstreams: Upstreams,
     pub(crate) meter: Rc<Meter>,
     pub(crate) authenticator: Arc<Authenticator>,

@@ -98,12 +98,12 @@ fn as_http2(mut head: RequestHead, extended_connect: bool) -> RequestHead {
 fn serialize(request: &Request) -> Vec<u8> {
     let host = request.authority.to_value();
     let mut outbound = Outbound::new();
-    outbound.request(&RequestLine {
+    outbound.request(RequestLine {
         method: &request.method,
         target: request.target.as_str(),
         host: &host,
         headers: &request.headers,
-        identity_lines: &[],
+        put_added: |_: &mut BytesMut| {},
         body: if request.kind == Kind::WebSocket { BodyLength::Tunnel } else { request.body },
         expects_continue: request.expects_continue,
     });

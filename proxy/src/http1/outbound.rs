@@ -39,13 +39,13 @@ pub(crate) struct Outbound {
 
 /// The parts of a request's head.
 #[derive(Debug)]
-pub(crate) struct RequestLine<'a> {
+pub(crate) struct RequestLine<'a, A> {
     pub(crate) method: &'a Method,
     pub(crate) target: &'a str,
     pub(crate) host: &'a HeaderValue,
     pub(crate) headers: &'a HeaderMap,
-    /// Serialized identity header lines.
-    pub(crate) identity_lines: &'a [u8],
+    /// Writes further lines, under names that `headers` does not contain.
+    pub(crate) put_added: A,
     pub(crate) body: BodyLength,
     pub(crate) expects_continue: bool,
 }
@@ -82,7 +82,10 @@ impl Outbound {
 
     /// Writes a request's head. Framing is derived from the body's length, never from the header
     /// fields.
-    pub(crate) fn request(&mut self, request: &RequestLine<'_>) {
+    pub(crate) fn request<A>(&mut self, request: RequestLine<'_, A>)
+    where
+        A: FnOnce(&mut BytesMut),
+    {
         let out = &mut self.tail;
         out.reserve(1024);
         out.put_slice(request.method.as_str().as_bytes());
@@ -96,7 +99,7 @@ impl Outbound {
                 put_field(name, value, out);
             }
         }
-        out.put_slice(request.identity_lines);
+        (request.put_added)(out);
         if request.expects_continue {
             out.put_slice(b"expect: 100-continue\r\n");
         }

@@ -17,7 +17,7 @@ mod tests;
 use http::{HeaderName, HeaderValue};
 
 pub(crate) use self::decode::Decoder;
-pub(crate) use self::encode::{field, indexed, literal, named};
+pub(crate) use self::encode::{field, indexed, literal, named, never_indexed};
 pub(crate) use self::scan::Scanner;
 
 /// The name of a response field.

@@ -124,6 +124,11 @@ fn parse_port(digits: &[u8]) -> Result<u16, Refusal> {
 // === impl Host ===
 
 impl Host {
+    /// Returns the host as octets.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Returns the host as text.
     pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()

@@ -1,5 +1,13 @@
+use std::rc::Rc;
+
+use bytes::BytesMut;
+
+use super::prepared::{PreparedCache, PreparedHeaders, ProxyHeaders};
 use super::*;
+use crate::http1::outbound::put_field;
+use crate::http2::hpack;
 use crate::normalize;
+use crate::normalize::Authority;
 use crate::normalize::tests::head;
 
 const DATE: HeaderValue = HeaderValue::from_static("Sat, 21 Nov 2026 10:00:00 GMT");
@@ -30,7 +38,12 @@ fn forwarded(from: &str, fields: &str, settings: &ProxyHeaderSettings) -> Vec<St
     let mut read = normalize::request(head, peer.trusted, std::num::NonZeroUsize::MAX).unwrap();
     let id = RequestId::given(&read.headers).unwrap_or_else(|| RequestId::new(0, 0));
     let address = client(&read.headers, &peer, settings);
-    request(&mut read, &peer, address, &id, true, settings);
+    if peer.trusted {
+        extend(&mut read, &peer, address, &id, settings);
+    } else {
+        let prepared = PreparedCache::new().of(address, &read.authority, settings);
+        ProxyHeaders { prepared: &prepared, id: &id }.set(&mut read.headers);
+    }
     let mut lines: Vec<String> = read
         .headers
         .iter()
@@ -261,15 +274,64 @@ fn clients_cannot_remove_proxy_headers() {
     );
 }
 
+fn prepared(client: &str, host: &str, settings: &ProxyHeaderSettings) -> Rc<PreparedHeaders> {
+    let facts = ClientFacts::of_connection(&peer(client, true));
+    PreparedCache::new().of(facts, &Authority::parse(host.as_bytes()).unwrap(), settings)
+}
+
 #[test]
-fn te_trailers_is_sent_over_http2_only() {
-    for (http2, expected) in [(true, true), (false, false)] {
-        let mut read =
-            crate::normalize::tests::read("GET / HTTP/1.1\nHost: a\nTE: trailers").unwrap();
-        let peer = peer("192.0.2.1:1", false);
-        let client = ClientFacts::of_connection(&peer);
-        request(&mut read, &peer, client, &RequestId::new(0, 0), http2, &settings(false));
-        assert_eq!(read.headers.contains_key(header::TE), expected);
+fn prepared_headers_are_the_same_in_all_forms() {
+    for (client, host) in [("192.0.2.1:5000", "a.example"), ("[2001:db8::1]:5000", "[::1]:8443")] {
+        let (prepared, id) = (prepared(client, host, &settings(true)), RequestId::new(7, 9));
+        let headers = ProxyHeaders { prepared: &prepared, id: &id };
+        let (mut map, mut lines, mut block) = (HeaderMap::new(), BytesMut::new(), Vec::new());
+        headers.set(&mut map);
+        headers.put_lines(&mut lines);
+        headers.put_block(&mut block);
+        assert_eq!((map.len(), prepared.host()), (7, &map[&X_FORWARDED_HOST]));
+        let (mut map_lines, mut map_block) = (BytesMut::new(), Vec::new());
+        for (name, value) in &map {
+            put_field(name, value, &mut map_lines);
+            hpack::field(name, value, &mut map_block);
+        }
+        let sorted = |lines: &[u8]| {
+            let mut lines: Vec<_> =
+                lines.split(|octet| *octet == b'\n').map(<[u8]>::to_vec).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(sorted(&lines), sorted(&map_lines));
+        assert_eq!(block, map_block);
+    }
+}
+
+#[test]
+fn prepared_headers_are_of_one_client_and_host() {
+    let cache = PreparedCache::new();
+    let of = |client: &str, tls, host: &str| {
+        let facts = ClientFacts::of_connection(&peer(client, tls));
+        cache.of(facts, &Authority::parse(host.as_bytes()).unwrap(), &settings(false))
+    };
+    let first = of("192.0.2.1:1", true, "a");
+    assert!(Rc::ptr_eq(&first, &of("192.0.2.1:2", true, "A.")), "another connection");
+    for (client, tls, host) in [
+        ("192.0.2.2:1", true, "a"),
+        ("192.0.2.1:1", false, "a"),
+        ("192.0.2.1:1", true, "b"),
+        ("192.0.2.1:1", true, "a:443"),
+    ] {
+        let other = of(client, tls, host);
+        let fields = |prepared: &PreparedHeaders| {
+            let mut map = HeaderMap::new();
+            ProxyHeaders { prepared, id: &RequestId::new(0, 0) }.set(&mut map);
+            map
+        };
+        assert_ne!(fields(&first), fields(&other), "{client} {tls} {host}");
+    }
+    // More hosts than slots.
+    for number in 0..1_000 {
+        let host = format!("host{number}");
+        assert_eq!(of("192.0.2.1:1", true, &host).host(), &*host);
     }
 }
 

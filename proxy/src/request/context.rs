@@ -56,14 +56,15 @@ pub(super) struct LogContext<'a> {
 impl<'a> RequestContext<'a> {
     pub(super) fn begin(worker: &'a WorkerContext, peer: &'a Peer, head: &RequestHead) -> Self {
         let client = proxy_headers::client(&head.headers, peer, &worker.proxy_headers);
-        let new = Self::new(worker, peer, ClientFormat::of(head), client);
-        let given_id = if peer.trusted { RequestId::given(&head.headers) } else { None };
-        Self {
-            method: head.method.clone(),
-            version: head.version,
-            id: given_id.unwrap_or_else(|| new.id.clone()),
-            ..new
+        let mut call = Self::new(worker, peer, ClientFormat::of(head), client);
+        call.method = head.method.clone();
+        call.version = head.version;
+        if peer.trusted
+            && let Some(given) = RequestId::given(&head.headers)
+        {
+            call.id = given;
         }
+        call
     }
 
     pub(super) fn new(

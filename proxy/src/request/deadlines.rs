@@ -2,35 +2,33 @@
 
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use portcullis_config::settings::TimeoutSettings;
 use portcullis_config::snapshot::policy::Timeouts;
 
 use crate::forward::Deadlines;
-use crate::normalize::{Kind, Request};
+use crate::normalize::Kind;
 
 static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Returns the timeouts of `request`, which arrived at `started`.
+/// Returns the timeouts of a request of this kind with these fields, which arrived at `started`.
 ///
 /// A timeout of the route replaces the defaults, whether it is shorter or longer: until it has
 /// passed, neither a late head nor an idle body ends the exchange.
 pub(super) fn deadlines(
     defaults: &TimeoutSettings,
     route: &Timeouts,
-    request: &Request,
+    kind: Kind,
+    fields: &HeaderMap,
     started: Instant,
 ) -> Deadlines {
-    let call_timeout = if request.kind == Kind::Grpc {
-        request.headers.get(&GRPC_TIMEOUT).and_then(grpc_timeout)
-    } else {
-        None
-    };
+    let call_timeout =
+        if kind == Kind::Grpc { fields.get(&GRPC_TIMEOUT).and_then(grpc_timeout) } else { None };
     let allowed = match (route.request, call_timeout) {
         (Some(route), Some(call)) => Some(route.min(call)),
         (route, call) => route.or(call),
     };
-    let head = match (route.backend_request, request.kind) {
+    let head = match (route.backend_request, kind) {
         // A streaming call sends its head with the first message, however late.
         (None, Kind::Grpc | Kind::GrpcWeb) => None,
         (None, _) => Some(route.request.unwrap_or(defaults.response_head)),
@@ -76,7 +74,8 @@ mod tests {
     fn seconds(route: &Timeouts, request: &str) -> (Option<u64>, Option<u64>, u64) {
         let started = Instant::now();
         let request = read(request).unwrap();
-        let deadlines = deadlines(&TimeoutSettings::default(), route, &request, started);
+        let (defaults, kind) = (TimeoutSettings::default(), request.kind);
+        let deadlines = deadlines(&defaults, route, kind, &request.headers, started);
         (
             deadlines.whole.map(|whole| whole.duration_since(started).as_secs()),
             deadlines.head.map(|head| head.as_secs()),

@@ -1,6 +1,6 @@
 //! Forwards a request, and relays the response.
 
-use http::Version;
+use http::{HeaderMap, Version};
 use portcullis_config::snapshot::backend::Backend;
 
 use super::backend_headers::BackendHeaders;
@@ -14,12 +14,15 @@ use crate::filter;
 use crate::forward::{self, ClientSide, ForwardRequest, ForwardStats, Outcome, Upload};
 use crate::memory::Charge;
 use crate::normalize::{Kind, Request};
-use crate::upstream::exchange::Message;
+use crate::proxy_headers::prepared::ProxyHeaders;
+use crate::upstream::exchange::{AddedFields, Message};
 
 /// Where an admitted request is forwarded.
 pub(super) struct Forwarding<'a> {
     pub(super) admitted: &'a Admitted,
     pub(super) backend: &'a Backend,
+    /// Without its header fields.
+    pub(super) request: &'a Request,
     pub(super) headers: BackendHeaders,
 }
 
@@ -29,32 +32,34 @@ impl RequestContext<'_> {
     /// Forwards a request to an endpoint of the backend, and the response to the client.
     pub(super) async fn forward<B: Source, R: Respond>(
         &self,
-        to: &Forwarding<'_>,
-        request: &mut Request,
+        to: &mut Forwarding<'_>,
         charge: &mut Charge,
         body: &mut B,
         respond: &mut R,
         stats: &mut ForwardStats,
     ) -> Outcome {
-        let (worker, rule) = (self.worker, &to.admitted.routed.rule);
-        let mut response_headers = self.response_headers(to, request);
+        let Forwarding { admitted, backend, request, headers } = to;
+        let BackendHeaders { fields, host, proxy, identity } = headers;
+        let (worker, rule) = (self.worker, &admitted.routed.rule);
+        let mut response_headers = self.response_headers(admitted, backend, request, fields);
         let is_tunnel = request.kind == Kind::WebSocket;
-        let deadlines =
-            deadlines(&worker.settings.timeouts, &rule.policy.timeouts, request, self.started);
+        let (defaults, route) = (&worker.settings.timeouts, &rule.policy.timeouts);
+        let deadlines = deadlines(defaults, route, request.kind, fields, self.started);
+        let proxy = proxy.as_deref().map(|prepared| ProxyHeaders { prepared, id: &self.id });
         let forward = ForwardRequest {
             upstreams: &worker.upstreams,
             meter: &worker.meter,
             random: &worker.random,
             message: Message {
                 method: &request.method,
-                host: &to.headers.host,
+                host,
                 target: &request.target,
-                headers: &request.headers,
-                identity_headers: to.headers.identity.as_deref(),
+                headers: fields,
+                added: AddedFields { proxy, identity: identity.as_deref() },
                 body: if is_tunnel { BodyLength::Tunnel } else { request.body },
                 expects_continue: request.expects_continue,
             },
-            backend: to.backend,
+            backend,
             policy: &rule.policy,
             deadlines,
             started: self.started,
@@ -70,24 +75,26 @@ impl RequestContext<'_> {
             Err(outcome) => return outcome,
         };
         // The response has begun: there is no further attempt.
-        head_memory::release(&mut request.headers, charge);
+        head_memory::release(fields, charge);
         let on_head = &mut response_headers;
         forward::relay(answered, &mut upload, &deadlines, body, respond, on_head, stats).await
     }
 
     fn response_headers<'f>(
         &'f self,
-        to: &Forwarding<'f>,
+        admitted: &'f Admitted,
+        backend: &'f Backend,
         request: &Request,
+        fields: &HeaderMap,
     ) -> ResponseHeaders<'f> {
-        let rule = &to.admitted.routed.rule;
+        let rule = &admitted.routed.rule;
         let host = request.authority.host.as_str();
-        let authenticated = &to.admitted.caller.authenticated;
+        let authenticated = &admitted.caller.authenticated;
         ResponseHeaders {
             date: &self.date,
             rule,
-            backend: &to.backend.filters,
-            origin: filter::cors::origin(&rule.filters, &request.headers),
+            backend: &backend.filters,
+            origin: filter::cors::origin(&rule.filters, fields),
             is_http1: request.version != Version::HTTP_2,
             hsts: &self.worker.hsts,
             tls: self.client.tls,

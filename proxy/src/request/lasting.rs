@@ -3,7 +3,7 @@
 
 use std::time::SystemTime;
 
-use http::{HeaderMap, Method};
+use http::HeaderMap;
 use portcullis_config::snapshot::access::Require;
 use portcullis_identity::caller::{Authorization, Caller, authorize, granted};
 use portcullis_identity::client_network::ClientNetwork;
@@ -11,20 +11,25 @@ use portcullis_identity::client_network::ClientNetwork;
 use super::caller;
 use crate::decision::Admitted;
 use crate::exchange::{PathAndQuery, Peer};
-use crate::normalize::{Host, Reading, Request};
+use crate::filter;
+use crate::normalize::{Host, Request};
 use crate::route::{self, RouteInput};
 use crate::worker_context::WorkerContext;
 
-/// What is retained of an admitted request to decide it again.
+/// An admitted request, to decide it again.
 pub(super) struct Lasting<'a> {
-    worker: &'a WorkerContext,
-    peer: &'a Peer,
-    client: ClientNetwork,
-    /// The request as it was routed, before a rule rewrites it.
+    pub(super) worker: &'a WorkerContext,
+    pub(super) peer: &'a Peer,
+    pub(super) client: ClientNetwork,
+    /// Without its header fields.
+    pub(super) request: &'a Request,
+    pub(super) original: Option<Box<Original>>,
+}
+
+/// A request as it was routed, where that differs from what is forwarded.
+pub(super) struct Original {
     host: Host,
     target: PathAndQuery,
-    reading: Reading,
-    method: Method,
     /// The fields that routes of the host match.
     headers: HeaderMap,
 }
@@ -38,33 +43,30 @@ enum Verdict {
     NeedsCaller,
 }
 
-// === impl Lasting ===
+// === impl Original ===
 
-impl<'a> Lasting<'a> {
-    pub(super) fn new(
-        worker: &'a WorkerContext,
-        peer: &'a Peer,
-        client: ClientNetwork,
-        request: &Request,
-        admitted: &Admitted,
-    ) -> Self {
+impl Original {
+    /// Copies what is forwarded differently; `None` if routes match no header fields and the rule
+    /// does not rewrite the request, as most do not.
+    pub(super) fn of(request: &Request, admitted: &Admitted) -> Option<Box<Self>> {
+        let is_forwarded = admitted.matched_headers.is_empty()
+            && !filter::has_rewrite(&admitted.routed.rule.filters);
+        if is_forwarded {
+            return None;
+        }
         let mut headers = HeaderMap::new();
         for name in &*admitted.matched_headers {
             let values = request.headers.get_all(name).iter();
             headers.extend(values.map(|value| (Some(name.clone()), value.clone())));
         }
-        Self {
-            worker,
-            peer,
-            client,
-            host: request.authority.host.clone(),
-            target: request.target.clone(),
-            reading: request.reading,
-            method: request.method.clone(),
-            headers,
-        }
+        let (host, target) = (request.authority.host.clone(), request.target.clone());
+        Some(Box::new(Self { host, target, headers }))
     }
+}
 
+// === impl Lasting ===
+
+impl Lasting<'_> {
     /// Whether the request would still be admitted, by the rule that matches it now.
     pub(super) async fn is_allowed(&self, admitted: &Admitted) -> bool {
         match self.verdict(admitted, None) {
@@ -72,7 +74,7 @@ impl<'a> Lasting<'a> {
             Verdict::Denied => return false,
             Verdict::NeedsCaller => {}
         }
-        let (presented, host) = (&admitted.caller.presented, self.host.as_str());
+        let (presented, host) = (&admitted.caller.presented, self.input().host);
         let now = SystemTime::now();
         let caller = caller::check(self.worker, presented, self.client, host, now).await.caller;
         // The snapshot may be another one now.
@@ -99,12 +101,16 @@ impl<'a> Lasting<'a> {
     }
 
     fn input(&self) -> RouteInput<'_> {
-        RouteInput {
-            host: self.host.as_str(),
-            target: &self.target,
-            reading: self.reading,
-            method: &self.method,
-            headers: &self.headers,
+        let Self { request, original, .. } = self;
+        let forwarded = RouteInput::from(*request);
+        match original {
+            None => forwarded,
+            Some(original) => RouteInput {
+                host: original.host.as_str(),
+                target: &original.target,
+                headers: &original.headers,
+                ..forwarded
+            },
         }
     }
 }

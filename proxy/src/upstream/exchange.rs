@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::endpoint::Endpoint;
@@ -14,6 +15,8 @@ use crate::access::identity_headers::IdentityHeaders;
 use crate::balance::answer::Answer;
 use crate::balance::health::{Era, Failure};
 use crate::exchange::{BodyLength, Broken, Frame, PathAndQuery, ResponseHead, Sink, Source};
+use crate::http2::hpack;
+use crate::proxy_headers::prepared::ProxyHeaders;
 
 /// A request to a backend; it can be sent more than once.
 #[derive(Debug)]
@@ -24,11 +27,21 @@ pub(crate) struct Message<'a> {
     pub(crate) target: &'a PathAndQuery,
     /// End-to-end fields, without those that frame the body.
     pub(crate) headers: &'a HeaderMap,
-    /// The caller's identity, under names that `headers` does not contain.
-    pub(crate) identity_headers: Option<&'a IdentityHeaders>,
+    /// Fields of the gateway's own, under names that `headers` does not contain.
+    pub(crate) added: AddedFields<'a>,
     /// [`BodyLength::Tunnel`] requests a WebSocket.
     pub(crate) body: BodyLength,
     pub(crate) expects_continue: bool,
+}
+
+/// Fields that the gateway adds to those of a request. They are serialized already, because many
+/// requests have them in common.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct AddedFields<'a> {
+    /// Those that describe the client and the request.
+    pub(crate) proxy: Option<ProxyHeaders<'a>>,
+    /// The caller's identity.
+    pub(crate) identity: Option<&'a IdentityHeaders>,
 }
 
 /// A response's head.
@@ -102,6 +115,30 @@ impl Message<'_> {
     /// Whether the request has no body.
     pub(crate) fn is_finished(&self) -> bool {
         matches!(self.body, BodyLength::None)
+    }
+}
+
+// === impl AddedFields ===
+
+impl AddedFields<'_> {
+    /// Writes them as lines of HTTP/1.1.
+    pub(super) fn put_lines(&self, out: &mut BytesMut) {
+        if let Some(proxy) = &self.proxy {
+            proxy.put_lines(out);
+        }
+        if let Some(identity) = self.identity {
+            out.put_slice(identity.lines());
+        }
+    }
+
+    /// Writes them as fields of HTTP/2.
+    pub(super) fn put_block(&self, out: &mut Vec<u8>) {
+        if let Some(proxy) = &self.proxy {
+            proxy.put_block(out);
+        }
+        for (name, value) in self.identity.into_iter().flat_map(IdentityHeaders::fields) {
+            hpack::field(name, value, out);
+        }
     }
 }
 

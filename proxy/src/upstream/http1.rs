@@ -3,12 +3,12 @@
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use http::Method;
 
 use super::connect::Transport;
 use super::exchange::{Failed, Head, Message};
 use super::keep_alive::{self, Reuse};
-use crate::access::identity_headers::IdentityHeaders;
 use crate::exchange::{BodyLength, Broken, Frame, Sink, Source};
 use crate::http1::body::{Blanks, Decoder, Encoder};
 use crate::http1::connection::Shared;
@@ -88,12 +88,12 @@ impl Http1Exchange {
         message: &Message<'_>,
         limits: HeadLimits,
     ) -> Self {
-        connection.borrow().outbound.request(&RequestLine {
+        connection.borrow().outbound.request(RequestLine {
             method: message.method,
             target: message.target.as_str(),
             host: message.host,
             headers: message.headers,
-            identity_lines: message.identity_headers.map_or(&[], IdentityHeaders::lines),
+            put_added: |out: &mut BytesMut| message.added.put_lines(out),
             body: message.body,
             expects_continue: message.expects_continue,
         });

@@ -28,6 +28,13 @@ pub(crate) fn named(name: &str, value: &[u8], out: &mut Vec<u8>) {
     string(value, out);
 }
 
+/// Writes a field whose name is not in the static table, and which no recipient may index.
+pub(crate) fn never_indexed(name: &str, value: &[u8], out: &mut Vec<u8>) {
+    out.push(NEVER_INDEXED);
+    string(name.as_bytes(), out);
+    string(value, out);
+}
+
 /// Writes a header field.
 pub(crate) fn field(name: &HeaderName, value: &HeaderValue, out: &mut Vec<u8>) {
     let is_secret = value.is_sensitive()

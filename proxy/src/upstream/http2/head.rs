@@ -5,7 +5,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-use crate::access::identity_headers::IdentityHeaders;
 use crate::exchange::{BodyLength, ResponseHead};
 use crate::http1;
 use crate::http2::hpack::{self, Decoder, Field, Name, Undecodable};
@@ -61,9 +60,7 @@ pub(super) fn write(message: &Message<'_>, tls: bool, out: &mut Vec<u8>) {
             hpack::field(name, value, out);
         }
     }
-    for (name, value) in message.identity_headers.into_iter().flat_map(IdentityHeaders::fields) {
-        hpack::field(name, value, out);
-    }
+    message.added.put_block(out);
 }
 
 /// Computes `Sec-WebSocket-Accept` for an HTTP/1.1 client (RFC 6455 §4.2.2).

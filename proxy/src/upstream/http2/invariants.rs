@@ -9,6 +9,7 @@ use super::connection::Connection;
 use super::stream::Shared;
 use super::*;
 use crate::exchange::{BodyLength, PathAndQuery};
+use crate::upstream::exchange::AddedFields;
 
 const SETTINGS: ClientSettings = ClientSettings {
     stream_window: 1024,
@@ -63,7 +64,7 @@ fn request(connection: &mut Connection, method: &Method, body: BodyLength) -> Sh
         host: &host,
         target: &target,
         headers: &headers,
-        identity_headers: None,
+        added: AddedFields::default(),
         body,
         expects_continue: false,
     };

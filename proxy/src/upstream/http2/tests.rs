@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::exchange::{BodyLength, PathAndQuery, ResponseHead};
+use crate::upstream::exchange::AddedFields;
 
 mod faults;
 
@@ -425,7 +426,7 @@ fn message(method: &'static Method, body: BodyLength) -> Message<'static> {
         host: &HOST,
         target: &TARGET,
         headers: &HEADERS,
-        identity_headers: None,
+        added: AddedFields::default(),
         body,
         expects_continue: false,
     }
