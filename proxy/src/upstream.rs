@@ -39,10 +39,13 @@ use crate::balance::warm_up::WarmUp;
 use crate::balance::{Candidate, Selection};
 use crate::telemetry::Meter;
 
+/// The balancers of one set, each with its protocol: a set hardly has more than one.
+type Balancers = SmallVec<[Rc<Balancer>; 1]>;
+
 /// All backends of a worker.
 pub(crate) struct Upstreams {
-    /// By endpoint set, and then by protocol, of which a set hardly has more than one.
-    balancers: RefCell<HashMap<u64, SmallVec<[Rc<Balancer>; 1]>, RandomState>>,
+    /// By endpoint set.
+    balancers: RefCell<HashMap<u64, Balancers, RandomState>>,
     connector: Rc<Connector>,
 }
 
