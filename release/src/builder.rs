@@ -46,8 +46,6 @@ impl Builder {
     /// # Errors
     /// A part cannot be set up.
     pub async fn start(settings: &Settings) -> Result<Self, StartError> {
-        // The registries' client takes the process's default; an earlier one is the same.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&settings.store).await?);
         let source = Source::new(&settings.kubernetes, Secrets::default(), false).await?;
         let cluster = Arc::new(Kubernetes::new(source.client().clone()));

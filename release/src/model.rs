@@ -230,6 +230,29 @@ macro_rules! text_schema {
 text_schema!(ReleaseId, "web.17");
 text_schema!(DeploymentId, "web.staging.3");
 
+/// Whether a text is a host with an optional port. In the name of an image, a
+/// first part without dot and port would be a repository of Docker Hub.
+pub(crate) fn is_host(text: &str) -> bool {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) => (name, Some(port)),
+        None => (text, None),
+    };
+    let is_name = |name: &str| {
+        name.split('.').all(|label| {
+            let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+            !label.is_empty() && label.bytes().all(is_inner)
+        })
+    };
+    let is_address = |name: &str| {
+        name.strip_prefix('[')
+            .and_then(|name| name.strip_suffix(']'))
+            .is_some_and(|name| name.parse::<std::net::Ipv6Addr>().is_ok())
+    };
+    (is_name(name) || is_address(name))
+        && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|number| number > 0))
+        && (port.is_some() || name.contains('.') || name == "localhost")
+}
+
 /// A number from 1 in its only spelling: no sign, no leading zero.
 fn number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|number: &u32| *number > 0 && number.to_string() == text)

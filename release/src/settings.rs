@@ -1,5 +1,6 @@
 //! The configuration of `portcullis builder`.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -11,7 +12,7 @@ use portcullis_config::settings::KubernetesSettings;
 use portcullis_config::yaml;
 use serde::Deserialize;
 
-use crate::model::Scope;
+use crate::model::{Scope, is_host};
 
 /// The configuration of `portcullis builder`. `docs/releases.md` describes it.
 #[derive(Debug, Clone, Deserialize)]
@@ -56,6 +57,10 @@ pub struct RegistrySettings {
     /// The authorities of its certificate in PEM; without it, those of the system.
     #[serde(default)]
     pub certificate_authorities: Option<PathBuf>,
+    /// The host and port of its token server, if that is another host: no other one receives the
+    /// credentials.
+    #[serde(default)]
+    pub token_server: Option<String>,
 }
 
 /// A caller of the API.
@@ -151,6 +156,35 @@ impl Settings {
                  readably",
             );
         }
+        for registry in &self.registries {
+            for host in std::iter::once(&registry.host).chain(&registry.token_server) {
+                if !is_host(host) {
+                    report(
+                        format!("{host:?} is not the host of a registry"),
+                        "write host and port alone, as in the names of images",
+                    );
+                }
+            }
+        }
+        // A second entry would replace the first one: its keys would get other grants.
+        let names = || self.callers.iter().map(|caller| caller.name.as_str());
+        let hashes = self.callers.iter().flat_map(|caller| &caller.keys).map(|key| &*key.hash);
+        let hosts = self.registries.iter().map(|registry| registry.host.as_str());
+        for (what, twice) in [
+            ("caller", repeated(names())),
+            ("key", repeated(hashes)),
+            ("registry", repeated(hosts)),
+        ] {
+            for name in twice {
+                report(format!("the {what} {name:?} is there twice"), "keep one of them");
+            }
+        }
+        if names().any(|name| name.is_empty() || name.chars().any(char::is_control)) {
+            report(
+                "a caller has an empty `name`, or one with control characters".to_owned(),
+                "write the name that the audit log shows",
+            );
+        }
         for caller in &self.callers {
             for key in &caller.keys {
                 if client_key::read_hash(&key.hash).is_none() {
@@ -177,11 +211,52 @@ impl Settings {
     }
 }
 
+/// What is there more than once.
+fn repeated<'t>(texts: impl Iterator<Item = &'t str>) -> Vec<&'t str> {
+    let mut seen = HashSet::new();
+    texts.filter(|text| !seen.insert(*text)).collect()
+}
+
 fn check_name(caller: &str, name: &str, report: &mut impl FnMut(String, &str)) {
     if name != "*" && portcullis_config::model::check_label(name).is_err() {
         report(
             format!("the caller `{caller}` has a grant for {name:?}, which is not a name"),
             "write a name, or `*` for all",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_twice_or_is_no_host_is_reported() {
+        let hash = format!("sha256:{}", "0".repeat(64));
+        let caller =
+            |name: &str| format!("{{name: {name:?}, keys: [{{hash: {hash}}}], grants: []}}");
+        let problems = |registries: &str, callers: &[&str]| -> Vec<String> {
+            let callers = callers.iter().map(|name| caller(name)).collect::<Vec<_>>().join(", ");
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("builder.yaml");
+            let text = format!("store: s\nregistries: [{registries}]\ncallers: [{callers}]\n");
+            std::fs::write(&path, text).unwrap();
+            let read = Settings::read(&path).err().unwrap_or_default();
+            read.into_iter().map(|problem| problem.message).collect()
+        };
+        assert_eq!(problems("{host: r.test:5000, tokenServer: t.test}", &["ci"]), [""; 0]);
+        assert_eq!(
+            problems("{host: r.test}, {host: r.test}", &["ci", "ci"]),
+            [
+                "the caller \"ci\" is there twice".to_owned(),
+                format!("the key {hash:?} is there twice"),
+                "the registry \"r.test\" is there twice".to_owned(),
+            ]
+        );
+        assert_eq!(
+            problems("{host: 'https://r.test'}, {host: r.test, tokenServer: t.test/x}", &[""])
+                .len(),
+            3
         );
     }
 }
