@@ -22,6 +22,7 @@
 //! | [`portal`] | the pages and redirects of the login portal |
 //! | [`outbound`], [`tls_roots`] | the HTTP client, and the authorities that it trusts |
 //! | [`fair_queue`], [`client_network`] | queues for the background part, fair between clients |
+//! | [`connections`] | the connections of listeners beside the request path, fair between peers |
 //! | [`page`] | the frame and style of all HTML pages |
 //!
 //! This crate does not depend on listeners, routes or upstreams; the gateway's request path calls
@@ -34,6 +35,7 @@ pub mod claims;
 pub mod client_certificate;
 pub mod client_keys;
 pub mod client_network;
+pub mod connections;
 pub mod fair_queue;
 pub mod header_text;
 pub mod introspection;

@@ -7,13 +7,13 @@
 //! | telemetry ([`scrape`]) | `/metrics` | authorized [`bearers`] |
 //! | admin ([`admin_api`]) | live table, explanations, commands | this machine, but no web page |
 //!
-//! They share a [`server`]; no client can use up all of its [`connections`].
+//! They share a [`server`]; no client can use up all of its
+//! [`connections`](portcullis_identity::connections).
 
 mod admin_api;
 mod bearers;
 mod browser;
 pub mod certificates;
-mod connections;
 mod probes;
 mod readiness;
 mod reply;

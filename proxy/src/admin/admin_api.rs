@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use portcullis_identity::connections::Capacity;
 use serde::Serialize;
 
 use super::Admin;
 use super::browser::{self, Hosts};
 use super::certificates::NotRenewed;
-use super::connections::Capacity;
 use super::reply::{Renderer, Reply, foreign, json, not_allowed, text};
 use super::server::Handler;
 use crate::explain::ExplainRequest;

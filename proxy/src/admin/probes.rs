@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use portcullis_identity::connections::Capacity;
 
 use super::Admin;
-use super::connections::Capacity;
 use super::reply::{Reply, not_allowed, text};
 use super::server::Handler;
 

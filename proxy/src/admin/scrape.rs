@@ -8,11 +8,11 @@ use std::time::Duration;
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
+use portcullis_identity::connections::Capacity;
 
 use super::Admin;
 use super::bearers::Denied;
 use super::browser::{self, Hosts};
-use super::connections::Capacity;
 use super::reply::{Renderer, Reply, foreign, not_allowed, reply, text};
 use super::server::Handler;
 

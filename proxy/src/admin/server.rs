@@ -5,8 +5,8 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,11 +16,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use portcullis_identity::connections::{Capacity, ConnectionGuard, ConnectionTasks};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{AbortHandle, JoinSet, yield_now};
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
-use super::connections::{Capacity, Connections, Id};
 use crate::listen::accept::is_of_one_connection;
 
 /// The longest request head, and the size of a write, in octets.
@@ -53,33 +53,23 @@ pub(super) trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
 }
 
-/// One connection, removed from the table on drop.
-struct ConnectionGuard {
-    connections: Arc<Mutex<Connections<AbortHandle>>>,
-    id: Id,
-}
-
 /// Serves forever; connections are closed with the task.
 pub(super) async fn serve(
     socket: TcpListener,
     listener: Arc<Listener>,
     handler: Arc<impl Handler>,
 ) {
-    let connections = Arc::new(Mutex::new(Connections::<AbortHandle>::new(listener.capacity)));
+    let connections = ConnectionTasks::new(listener.capacity);
     let mut tasks = JoinSet::new();
     loop {
         match socket.accept().await {
             Ok((stream, peer)) => {
                 let peer = peer.ip();
-                let (id, victim) = lock(&connections).admit(peer);
-                if let Some(victim) = victim {
-                    listener.evicted.fetch_add(1, Ordering::Relaxed);
-                    victim.abort();
-                }
-                let guard = ConnectionGuard { connections: Arc::clone(&connections), id };
-                let connection = connection(stream, peer, guard, Arc::clone(&handler));
-                let task = tasks.spawn(timeout(listener.lifetime, connection));
-                lock(&connections).set_handle(id, task);
+                let evicted = connections.spawn(&mut tasks, peer, |guard| {
+                    let connection = connection(stream, peer, guard, Arc::clone(&handler));
+                    timeout(listener.lifetime, connection)
+                });
+                listener.evicted.fetch_add(u64::from(evicted), Ordering::Relaxed);
                 // Read its request before others are accepted, which might evict it.
                 yield_now().await;
             }
@@ -102,7 +92,7 @@ async fn connection(
     handler: Arc<impl Handler>,
 ) {
     let service = service_fn(|request| {
-        guard.has_request();
+        guard.set_has_request(true);
         let handler = &handler;
         async move { Ok::<_, Infallible>(handler.handle(&request, peer).await) }
     });
@@ -116,28 +106,10 @@ async fn connection(
         .await;
 }
 
-fn lock<H>(connections: &Mutex<Connections<H>>) -> MutexGuard<'_, Connections<H>> {
-    connections.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 // === impl Listener ===
 
 impl Listener {
     pub(super) fn new(name: &'static str, capacity: Capacity, lifetime: Duration) -> Arc<Self> {
         Arc::new(Self { name, capacity, lifetime, evicted: AtomicU64::new(0) })
-    }
-}
-
-// === impl ConnectionGuard ===
-
-impl ConnectionGuard {
-    fn has_request(&self) {
-        lock(&self.connections).set_has_request(self.id);
-    }
-}
-
-impl Drop for ConnectionGuard {
-    fn drop(&mut self) {
-        lock(&self.connections).remove(self.id);
     }
 }

@@ -1,30 +1,40 @@
-//! The listener of the API.
+//! The listener of the API. No peer can use up its connections.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use portcullis_identity::connections::{Capacity, ConnectionGuard, ConnectionTasks};
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::settings::TlsSettings;
 
-/// The most connections; more wait in the backlog.
-const MAX_CONNECTIONS: usize = 256;
-/// The longest that a TLS handshake, or the header of a request, may take.
-const MAX_HANDSHAKE: Duration = Duration::from_secs(10);
-/// The longest that a connection lasts.
+/// The most connections; for a further one, the peer with the most loses one.
+const CAPACITY: Capacity = Capacity { connections: 256, per_peer: 64 };
+/// The longest that a TLS handshake may take, and the longest from the end of a response to the end
+/// of the next request's header.
+const MAX_IDLE: Duration = Duration::from_secs(10);
+/// How long a connection accepts requests.
 const MAX_CONNECTION: Duration = Duration::from_secs(120);
+/// The longest that the last request of a connection may take.
+const MAX_REQUEST: Duration = Duration::from_secs(60);
+/// The longest header of a request, in octets.
+const MAX_HEADER: usize = 32 * 1024;
 /// How long accepting pauses when the process has no file descriptor left.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -71,49 +81,72 @@ impl Listener {
 
     /// Serves connections until it is dropped.
     pub async fn serve(self, router: Router) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let connections = ConnectionTasks::new(CAPACITY);
+        let mut tasks = JoinSet::new();
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let stream = match self.tcp.accept().await {
-                Ok((stream, _)) => stream,
+            match self.tcp.accept().await {
+                Ok((stream, peer)) => {
+                    let (tls, router) = (self.tls.clone(), router.clone());
+                    let evicted = connections.spawn(&mut tasks, peer.ip(), |guard| {
+                        connection(stream, tls, router, guard)
+                    });
+                    if evicted {
+                        tracing::debug!("closed a connection to make room for another one");
+                    }
+                    // Read its request before others are accepted, which might evict it.
+                    yield_now().await;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "failed to accept a connection");
                     sleep(PAUSE).await;
-                    continue;
                 }
-            };
-            let (tls, router) = (self.tls.clone(), router.clone());
-            tokio::spawn(async move {
-                let _place = place;
-                // A connection that lasts longer is closed; clients connect again.
-                let _ = timeout(MAX_CONNECTION, connection(stream, tls, router)).await;
-            });
+            }
+            while tasks.try_join_next().is_some() {}
         }
     }
 }
 
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router) {
+async fn connection(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    guard: ConnectionGuard,
+) {
     let _ = stream.set_nodelay(true);
     match tls {
-        None => requests(stream, router).await,
+        None => requests(stream, router, &guard).await,
         Some(tls) => {
-            if let Ok(Ok(stream)) = timeout(MAX_HANDSHAKE, tls.accept(stream)).await {
-                requests(stream, router).await;
+            if let Ok(Ok(stream)) = timeout(MAX_IDLE, tls.accept(stream)).await {
+                requests(stream, router, &guard).await;
             }
         }
     }
 }
 
-async fn requests<S>(stream: S, router: Router)
+async fn requests<S>(stream: S, router: Router, guard: &ConnectionGuard)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|request: Request<Incoming>| {
+        guard.set_has_request(true);
+        let call = router.call(request);
+        async move {
+            let response = call.await;
+            guard.set_has_request(false);
+            response
+        }
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(MAX_HANDSHAKE)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    if let Err(error) = served.await {
-        tracing::debug!(%error, "a connection to the API ended");
+        .header_read_timeout(MAX_IDLE)
+        .max_buf_size(MAX_HEADER)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut served = pin!(served);
+    // A late or broken connection need not be reported. After its time, clients connect again.
+    if timeout(MAX_CONNECTION, &mut served).await.is_err() {
+        served.as_mut().graceful_shutdown();
+        let _ = timeout(MAX_REQUEST, served).await;
     }
 }
 

@@ -1,24 +1,38 @@
 //! The connections of a listener, bounded by eviction: a new connection is never rejected, an old
 //! one is evicted instead.
 //!
-//! The invariant: the peer with the most connections loses one, preferably the oldest that has not
-//! sent a whole request yet. A peer with few connections loses none to a peer with many.
+//! The invariant: the peer with the most connections loses one, preferably the oldest that has no
+//! request. A peer with few connections loses none to a peer with many.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::task::{AbortHandle, JoinSet};
 
 /// The most connections.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Capacity {
+pub struct Capacity {
     /// In total.
-    pub(super) connections: usize,
+    pub connections: usize,
     /// From one address.
-    pub(super) per_peer: usize,
+    pub per_peer: usize,
+}
+
+/// The tasks of one listener's connections.
+#[derive(Debug, Clone)]
+pub struct ConnectionTasks(Arc<Mutex<Connections<AbortHandle>>>);
+
+/// One connection of [`ConnectionTasks`], removed on drop.
+#[derive(Debug)]
+pub struct ConnectionGuard {
+    tasks: ConnectionTasks,
+    id: Id,
 }
 
 /// The open connections of one listener. `H` is a handle that closes one.
 #[derive(Debug)]
-pub(super) struct Connections<H> {
+struct Connections<H> {
     capacity: Capacity,
     /// By age, oldest first.
     open: BTreeMap<Id, Connection<H>>,
@@ -28,7 +42,7 @@ pub(super) struct Connections<H> {
 
 /// The number of a connection, in order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Id(u64);
+struct Id(u64);
 
 #[derive(Debug)]
 struct Connection<H> {
@@ -37,16 +51,66 @@ struct Connection<H> {
     handle: Option<H>,
 }
 
+// === impl ConnectionTasks ===
+
+impl ConnectionTasks {
+    /// The tasks of a listener that has no connection yet.
+    #[must_use]
+    pub fn new(capacity: Capacity) -> Self {
+        Self(Arc::new(Mutex::new(Connections::new(capacity))))
+    }
+
+    /// Spawns the task of a connection of `peer`. If there is no room for it, another connection is
+    /// evicted: its task is aborted. Returns whether one was. `connection` keeps the guard as long
+    /// as the connection is open.
+    pub fn spawn<F>(
+        &self,
+        tasks: &mut JoinSet<F::Output>,
+        peer: IpAddr,
+        connection: impl FnOnce(ConnectionGuard) -> F,
+    ) -> bool
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        let (id, victim) = self.lock().admit(peer);
+        if let Some(victim) = &victim {
+            victim.abort();
+        }
+        let task = tasks.spawn(connection(ConnectionGuard { tasks: self.clone(), id }));
+        self.lock().set_handle(id, task);
+        victim.is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connections<AbortHandle>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl ConnectionGuard ===
+
+impl ConnectionGuard {
+    /// Records whether the connection has a request: one without is evicted first.
+    pub fn set_has_request(&self, has_request: bool) {
+        self.tasks.lock().set_has_request(self.id, has_request);
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.tasks.lock().remove(self.id);
+    }
+}
+
 // === impl Connections ===
 
 impl<H> Connections<H> {
-    pub(super) fn new(capacity: Capacity) -> Self {
+    fn new(capacity: Capacity) -> Self {
         Self { capacity, open: BTreeMap::new(), peers: HashMap::new(), next: 0 }
     }
 
     /// Adds a connection of `peer`. Returns its number, and the handle of the connection evicted
     /// for it, which the caller must close.
-    pub(super) fn admit(&mut self, peer: IpAddr) -> (Id, Option<H>) {
+    fn admit(&mut self, peer: IpAddr) -> (Id, Option<H>) {
         let peer = peer.to_canonical();
         let victim = self.victim(peer).and_then(|victim| self.remove(victim));
         let id = Id(self.next);
@@ -57,21 +121,21 @@ impl<H> Connections<H> {
     }
 
     /// Sets the handle that closes the connection.
-    pub(super) fn set_handle(&mut self, id: Id, handle: H) {
+    fn set_handle(&mut self, id: Id, handle: H) {
         if let Some(connection) = self.open.get_mut(&id) {
             connection.handle = Some(handle);
         }
     }
 
-    /// Records that the connection's request has arrived.
-    pub(super) fn set_has_request(&mut self, id: Id) {
+    /// Records whether the connection has a request.
+    fn set_has_request(&mut self, id: Id, has_request: bool) {
         if let Some(connection) = self.open.get_mut(&id) {
-            connection.has_request = true;
+            connection.has_request = has_request;
         }
     }
 
     /// Removes a connection that is closed or about to be. Returns its handle.
-    pub(super) fn remove(&mut self, id: Id) -> Option<H> {
+    fn remove(&mut self, id: Id) -> Option<H> {
         let connection = self.open.remove(&id)?;
         if let Some(count) = self.peers.get_mut(&connection.peer) {
             *count -= 1;
@@ -129,10 +193,39 @@ mod tests {
         let (second, _) = listener.admit(1);
         let (_, none) = listener.admit(1);
         assert_eq!(none, None);
-        listener.0.set_has_request(first);
+        listener.0.set_has_request(first, true);
         let (_, victim) = listener.admit(1);
         assert_eq!(victim, Some(second), "the first one has a request");
         assert_eq!(listener.admit(2).1, None, "another peer is not affected");
+    }
+
+    #[test]
+    fn a_connection_whose_request_is_answered_is_idle_again() {
+        let mut listener = Listener::new(9, 2);
+        let (first, _) = listener.admit(1);
+        let (second, _) = listener.admit(1);
+        listener.0.set_has_request(first, true);
+        listener.0.set_has_request(second, true);
+        listener.0.set_has_request(second, false);
+        assert_eq!(listener.admit(1).1, Some(second));
+    }
+
+    #[tokio::test]
+    async fn an_evicted_connection_ends_and_all_that_end_are_removed() {
+        let open = ConnectionTasks::new(Capacity { connections: 2, per_peer: 2 });
+        let mut tasks = JoinSet::new();
+        let spawn = |tasks: &mut JoinSet<()>| {
+            open.spawn(tasks, peer(1), |guard| async move {
+                let _guard = guard;
+                std::future::pending::<()>().await;
+            })
+        };
+        assert!(!spawn(&mut tasks) && !spawn(&mut tasks));
+        assert!(spawn(&mut tasks), "a third one has no room");
+        let ended = tasks.join_next().await.expect("a task");
+        assert!(ended.is_err_and(|error| error.is_cancelled()));
+        tasks.shutdown().await;
+        assert!(open.lock().open.is_empty());
     }
 
     #[test]
@@ -140,8 +233,8 @@ mod tests {
         let mut listener = Listener::new(9, 2);
         let (first, _) = listener.admit(1);
         let (second, _) = listener.admit(1);
-        listener.0.set_has_request(first);
-        listener.0.set_has_request(second);
+        listener.0.set_has_request(first, true);
+        listener.0.set_has_request(second, true);
         assert_eq!(listener.admit(1).1, Some(first));
     }
 
@@ -186,7 +279,7 @@ mod tests {
                 let (id, victim) = listener.admit(number);
                 prop_assert_ne!(victim, Some(alone));
                 if sends {
-                    listener.0.set_has_request(id);
+                    listener.0.set_has_request(id, true);
                 }
                 prop_assert!(listener.0.open.len() <= 8);
                 prop_assert!(listener.0.peers.values().all(|count| *count <= 4));
