@@ -9,10 +9,13 @@ mod completion;
 mod demo;
 mod deploy;
 mod deployment;
+mod differences;
 mod env;
 mod explain;
+mod format;
 mod gateway;
 mod gateway_access;
+mod image;
 mod key;
 mod log;
 mod login;
@@ -63,6 +66,7 @@ enum Command {
     Pin(pin::Pin),
     Unpin(pin::Unpin),
     Env(env::Env),
+    Image(image::Image),
     Audit(audit::Audit),
     Completion(completion::Completion),
 }
@@ -88,6 +92,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Pin(command) => command.run(),
         Command::Unpin(command) => command.run(),
         Command::Env(command) => command.run(),
+        Command::Image(command) => command.run(),
         Command::Audit(command) => command.run(),
         Command::Completion(command) => command.run(&mut Cli::command()),
     };

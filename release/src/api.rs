@@ -5,7 +5,9 @@
 
 mod body;
 mod deployments;
+mod diffs;
 mod environments;
+mod images;
 mod openapi;
 mod problem;
 mod releases;
@@ -16,7 +18,7 @@ use std::time::SystemTime;
 
 use axum::Router;
 use axum::extract::FromRequestParts;
-use axum::routing::{get, post, put};
+use axum::routing::{get, post};
 use http::header;
 use http::request::Parts;
 
@@ -27,7 +29,9 @@ use crate::runner::Runner;
 use crate::store::{By, Idempotency, Store};
 
 pub use self::deployments::{DeploymentDetails, NewDeployment, NewPin, NewPromotion, NewRollback};
-pub use self::environments::{EnvironmentStatus, FreezeChange};
+pub use self::diffs::{DryRun, NewDryRun, ReleaseDiff};
+pub use self::environments::{EnvironmentDetails, EnvironmentStatus, FreezeChange};
+pub use self::images::ImageStatus;
 pub use self::openapi::document;
 pub use self::problem::Problem;
 pub use self::releases::{NewReleaseRequest, ReleaseDetails};
@@ -75,7 +79,10 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/rollbacks", post(deployments::roll_back))
         .route("/api/v1/pins", post(deployments::pin))
         .route("/api/v1/environments", get(environments::list))
-        .route("/api/v1/environments/{name}", put(environments::freeze))
+        .route("/api/v1/environments/{name}", get(environments::show).put(environments::freeze))
+        .route("/api/v1/diffs", get(diffs::show))
+        .route("/api/v1/dry-runs", post(diffs::dry_run))
+        .route("/api/v1/images", get(images::list))
         .route("/api/v1/audit", get(environments::audit))
         .fallback(|| async { Problem::not_found() })
         .method_not_allowed_fallback(|| async {

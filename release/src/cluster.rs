@@ -6,12 +6,14 @@ mod apply;
 mod objects;
 mod pods;
 mod readiness;
+#[cfg(test)]
+mod tests;
 
 use futures::future::BoxFuture;
 use serde_json::Value;
 
 use crate::manifest::ObjectRef;
-use crate::model::{EnvironmentName, ServiceName};
+use crate::model::{DeploymentId, EnvironmentName, ServiceName};
 use crate::state::Readiness;
 
 pub use self::apply::Kubernetes;
@@ -49,6 +51,10 @@ pub struct Owner {
     pub service: ServiceName,
     /// The epoch of the builder. An object with a later one is not changed.
     pub epoch: u64,
+    /// The deployment, if calls of earlier ones may still be under way: then its name is written
+    /// into each object, also into one that needs no change. So the server rejects a call that
+    /// arrives late, as it is for an earlier version of the object.
+    pub fence: Option<DeploymentId>,
 }
 
 /// A cluster that releases are deployed to.

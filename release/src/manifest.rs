@@ -5,6 +5,8 @@
 //! result in the same manifests.
 
 mod check;
+mod configuration;
+mod diff;
 mod problem;
 
 use portcullis_config::model::vocabulary::PREFIX;
@@ -15,10 +17,13 @@ use utoipa::ToSchema;
 
 use crate::model::{ReleaseId, ServiceName};
 
+pub use self::diff::{Change, FieldDiff, ObjectDiff, diff};
 pub use self::problem::TemplateProblem;
 
 /// What is replaced by the image and its digest, in any string of a template.
 pub const PLACEHOLDER: &str = "{{image}}";
+/// Its other spelling.
+const SPACED: &str = "{{ image }}";
 /// The largest template, in bytes of JSON.
 pub const MAX_BYTES: usize = 512 * 1024;
 /// The most objects of a template.
@@ -68,11 +73,12 @@ impl Template {
     /// # Errors
     /// All problems, up to 50, each with a line or a JSON pointer.
     pub fn parse(template: &Value) -> Result<Self, Vec<TemplateProblem>> {
-        let documents = match template {
+        let mut documents = match template {
             Value::String(text) => from_text(text)?,
             Value::Array(objects) => objects.clone(),
             object => vec![object.clone()],
         };
+        documents.iter_mut().for_each(|document| replace(document, SPACED, PLACEHOLDER));
         let mut objects = Vec::new();
         for (index, document) in documents.into_iter().enumerate() {
             let pointer = format!("/{index}");
@@ -87,13 +93,8 @@ impl Template {
             }
         }
         let mut problems = check::objects(&objects);
-        if !objects.iter().any(|(_, object)| strings(object).any(|text| text.contains(PLACEHOLDER)))
-        {
-            problems.push(TemplateProblem::whole(
-                "the placeholder `{{image}}` is missing",
-                "write `image: \"{{image}}\"` where the image of the release belongs",
-            ));
-        }
+        problems
+            .extend(check::placeholders(objects.iter().flat_map(|(_, object)| strings(object))));
         let template = Self(objects.into_iter().map(|(_, object)| object).collect());
         if serde_json::to_vec(&template).is_ok_and(|bytes| bytes.len() > MAX_BYTES) {
             problems.push(TemplateProblem::whole(
@@ -105,7 +106,7 @@ impl Template {
         if problems.is_empty() { Ok(template) } else { Err(problems) }
     }
 
-    /// The objects.
+    /// The objects, by the names that the template gives them.
     pub fn objects(&self) -> impl Iterator<Item = ObjectRef> {
         self.0.iter().filter_map(ObjectRef::of)
     }
@@ -120,20 +121,28 @@ impl Template {
         services.next().is_none().then(|| first.name.parse().ok())?
     }
 
-    /// The manifests of a release with this image, for a namespace.
+    /// The manifests as they are written, with this image.
+    #[must_use]
+    pub fn with_image(&self, image: &str) -> Vec<Value> {
+        let mut manifests = self.0.clone();
+        manifests.iter_mut().for_each(|manifest| replace(manifest, PLACEHOLDER, image));
+        manifests
+    }
+
+    /// The manifests of a release with this image, for a namespace. ConfigMaps that their pods refer
+    /// to are named after their content.
     #[must_use]
     pub fn render(&self, release: &ReleaseId, image: &str, namespace: &str) -> Vec<Value> {
-        let render = |object: &Value| {
-            let mut object = object.clone();
-            replace(&mut object, image);
-            if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        let mut manifests = self.with_image(image);
+        for manifest in &mut manifests {
+            if let Some(metadata) = manifest.get_mut("metadata").and_then(Value::as_object_mut) {
                 metadata.insert("namespace".to_owned(), namespace.into());
                 entry(metadata, "labels", service_label(), release.service.as_str());
                 entry(metadata, "annotations", release_annotation(), &release.to_string());
             }
-            object
-        };
-        self.0.iter().map(render).collect()
+        }
+        configuration::rename(&mut manifests);
+        manifests
     }
 }
 
@@ -174,15 +183,15 @@ impl std::fmt::Display for ObjectRef {
 /// word while the text is parsed.
 fn from_text(text: &str) -> Result<Vec<Value>, Vec<TemplateProblem>> {
     const WORD: &str = "portcullis-image-placeholder";
-    let text = text.replace("{{ image }}", WORD).replace(PLACEHOLDER, WORD);
+    let text = text.replace(SPACED, WORD).replace(PLACEHOLDER, WORD);
     let mut documents = yaml::documents(text.as_bytes())
         .map_err(|errors| errors.into_iter().map(TemplateProblem::from).collect::<Vec<_>>())?;
-    for document in &mut documents {
-        each_string(document, &mut |text| {
-            if text.contains(WORD) {
-                *text = text.replace(WORD, PLACEHOLDER);
-            }
-        });
+    documents.iter_mut().for_each(|document| replace(document, WORD, PLACEHOLDER));
+    if documents.iter().any(|document| document.to_string().contains(WORD)) {
+        return Err(vec![TemplateProblem::whole(
+            "the placeholder `{{image}}` is in a key",
+            "write it in values alone",
+        )]);
     }
     Ok(documents)
 }
@@ -191,10 +200,10 @@ fn items(list: &Value) -> Vec<Value> {
     list.get("items").and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
-fn replace(object: &mut Value, image: &str) {
+fn replace(object: &mut Value, from: &str, to: &str) {
     each_string(object, &mut |text| {
-        if text.contains(PLACEHOLDER) {
-            *text = text.replace(PLACEHOLDER, image);
+        if text.contains(from) {
+            *text = text.replace(from, to);
         }
     });
 }

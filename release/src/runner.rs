@@ -9,15 +9,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::cluster::{Answer, Cluster, ClusterError, Mode, Owner};
-use crate::manifest::{ObjectRef, Template};
-use crate::model::{DeploymentId, Placement, Time};
-use crate::state::{Action, Event, Readiness, step};
-use crate::store::{Deployment, Store, StoreError};
+use crate::manifest::ObjectRef;
+use crate::model::{DeploymentId, EnvironmentName, Placement, Time};
+use crate::state::{Action, Event, Readiness, State, step};
+use crate::store::{Deployment, Release, ReleaseSummary, Store, StoreError};
 
 /// How often readiness is observed.
 const OBSERVED_EVERY: Duration = Duration::from_millis(500);
@@ -25,6 +26,8 @@ const OBSERVED_EVERY: Duration = Duration::from_millis(500);
 const RETRIED_AFTER: Duration = Duration::from_secs(2);
 /// The longest that one call to the cluster may take.
 const MAX_CALL: Duration = Duration::from_secs(30);
+/// The longest that a dry run may take. Clients of the API wait for it.
+const MAX_DRY_RUN: Duration = Duration::from_secs(8);
 /// The most deployments that are worked on at the same time; more wait.
 const MAX_TASKS: usize = 64;
 
@@ -79,6 +82,29 @@ impl Runner {
                 }
             }
         }
+    }
+
+    /// Lets the server check what a release would apply to an environment, and changes nothing.
+    ///
+    /// # Errors
+    /// The cluster rejects it, or does not answer within 8 seconds.
+    pub async fn dry_run(
+        &self,
+        release: &Release,
+        environment: &EnvironmentName,
+    ) -> Result<(), ClusterError> {
+        let ReleaseSummary { id, image, .. } = &release.summary;
+        let owner = Owner { service: id.service.clone(), epoch: self.store.epoch(), fence: None };
+        let checked = async {
+            let namespace = self.cluster.namespace(environment).await?;
+            for manifest in release.template.render(id, image, &namespace) {
+                self.cluster.apply(&manifest, &owner, Mode::DryRun).await?;
+            }
+            Ok(())
+        };
+        timeout(MAX_DRY_RUN, checked).await.unwrap_or_else(|_| {
+            Err(ClusterError::Unreachable(format!("no response in {} s", MAX_DRY_RUN.as_secs())))
+        })
     }
 
     async fn work(self: Arc<Self>, id: DeploymentId) {
@@ -178,10 +204,8 @@ impl Runner {
         deployment: &Deployment,
         mode: Mode,
     ) -> Result<Option<Outcome>, StoreError> {
-        let (template, image) = self.template(deployment).await?;
-        let namespace = namespace(deployment)?;
-        let owner = self.owner(deployment);
-        for manifest in template.render(&deployment.release, &image, namespace) {
+        let owner = self.owner(deployment).await?;
+        for manifest in self.manifests(deployment).await? {
             if !self.is_current(deployment).await? {
                 return Ok(None);
             }
@@ -201,7 +225,7 @@ impl Runner {
     async fn prune(&self, deployment: &Deployment) -> Result<Option<Outcome>, StoreError> {
         let placement = &deployment.id.placement;
         let kept = self.objects(deployment).await?;
-        let owner = self.owner(deployment);
+        let owner = self.owner(deployment).await?;
         let mut inventory = self.store.inventory(placement).await?;
         inventory.retain(|object| !kept.iter().any(|kept| kept.is_same(object)));
         for object in inventory {
@@ -222,19 +246,27 @@ impl Runner {
         Ok(recorded.is_some_and(|recorded| recorded.version == deployment.version))
     }
 
-    async fn template(&self, deployment: &Deployment) -> Result<(Template, String), StoreError> {
+    async fn manifests(&self, deployment: &Deployment) -> Result<Vec<Value>, StoreError> {
         let release = self.store.release(&deployment.release).await?;
         let release = release.ok_or(StoreError::NotFound("release"))?;
-        Ok((release.template, release.summary.image))
+        let namespace = namespace(deployment)?;
+        Ok(release.template.render(&deployment.release, &release.summary.image, namespace))
     }
 
     async fn objects(&self, deployment: &Deployment) -> Result<Vec<ObjectRef>, StoreError> {
-        Ok(self.template(deployment).await?.0.objects().collect())
+        Ok(self.manifests(deployment).await?.iter().filter_map(ObjectRef::of).collect())
     }
 
-    fn owner(&self, deployment: &Deployment) -> Owner {
-        let service = deployment.id.placement.service.clone();
-        Owner { service, epoch: self.store.epoch() }
+    async fn owner(&self, deployment: &Deployment) -> Result<Owner, StoreError> {
+        let DeploymentId { placement, number } = &deployment.id;
+        let earlier = self.store.deployments(placement, Some(*number), 1).await?;
+        // One that did not become ready may have been stopped during a call.
+        let is_settled = earlier.iter().all(|earlier| earlier.state == State::Ready);
+        Ok(Owner {
+            service: placement.service.clone(),
+            epoch: self.store.epoch(),
+            fence: (!is_settled).then(|| deployment.id.clone()),
+        })
     }
 }
 

@@ -39,6 +39,9 @@ pub enum StoreError {
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
+    /// The subject has another version than the change is for.
+    #[error("it has been changed since it was read")]
+    Outdated,
     /// The disk is full.
     #[error("the disk of the store is full")]
     Full,
@@ -67,10 +70,14 @@ pub trait Store: Send + Sync {
     /// Records a release.
     fn create_release(&self, release: NewRelease) -> Answer<'_, ReleaseSummary>;
 
+    /// The release that the caller's idempotency key made, if it did.
+    fn made_release<'a>(&'a self, by: &'a By) -> Answer<'a, Option<ReleaseSummary>>;
+
     /// A release, with its template.
     fn release<'a>(&'a self, id: &'a ReleaseId) -> Answer<'a, Option<Release>>;
 
-    /// Releases of these services or of all, the newest first, from after `after`.
+    /// Releases of these services or of all, the newest first, from after `after`. The time depends
+    /// on these services alone.
     fn releases<'a>(
         &'a self,
         services: Option<&'a [ServiceName]>,
@@ -121,17 +128,22 @@ pub trait Store: Send + Sync {
     /// Removes pruned objects from the inventory.
     fn pruned<'a>(&'a self, placement: &'a Placement, objects: &'a [ObjectRef]) -> Answer<'a, ()>;
 
-    /// What runs where, ordered by environment and service.
-    fn placements(&self) -> Answer<'_, Vec<PlacementStatus>>;
+    /// Where these services or all run, ordered by environment and service. The time depends on
+    /// these services alone.
+    fn placements<'a>(
+        &'a self,
+        services: Option<&'a [ServiceName]>,
+    ) -> Answer<'a, Vec<PlacementStatus>>;
 
     /// Pins the newest release of a service in an environment, or removes its pin.
     fn pin<'a>(&'a self, placement: &'a Placement, pinned: bool, by: By) -> Answer<'a, ()>;
 
-    /// Freezes an environment, or ends its freeze.
+    /// Freezes an environment, or ends its freeze; only if its settings have the version `expected`.
     fn freeze<'a>(
         &'a self,
         environment: &'a EnvironmentName,
         frozen: bool,
+        expected: Option<String>,
         by: By,
     ) -> Answer<'a, ()>;
 

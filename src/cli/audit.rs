@@ -7,7 +7,8 @@ use portcullis_release::api::Page;
 use portcullis_release::store::AuditEntry;
 
 use super::builder_api::{BuilderApi, age};
-use super::output::{self, Output};
+use super::format::FormatArgs;
+use super::output::printable;
 use super::problems::Failure;
 use super::table;
 
@@ -29,9 +30,8 @@ struct List {
     /// How many
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=50))]
     limit: u32,
-    /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    #[command(flatten)]
+    format: FormatArgs,
     #[command(flatten)]
     api: BuilderApi,
 }
@@ -50,24 +50,28 @@ impl Audit {
 
 impl List {
     fn run(self) -> Result<(), Failure> {
-        let page: Page<AuditEntry> =
-            self.api.get(&format!("/api/v1/audit?limit={}", self.limit))?;
-        if self.output == Output::Json {
-            return output::write_json(&page.items);
-        }
-        let header = ["AGE", "ACTOR", "ACTION", "SUBJECT", "BEFORE", "AFTER", "REASON"];
-        let mut rows = vec![header.map(str::to_owned).to_vec()];
-        rows.extend(page.items.into_iter().map(|entry| {
-            vec![
-                age(entry.at),
-                entry.actor,
-                entry.action,
-                entry.subject,
-                entry.before.unwrap_or_default(),
-                entry.after.unwrap_or_default(),
-                entry.reason,
-            ]
-        }));
-        output::write(&table::format(&rows))
+        let path = format!("/api/v1/audit?limit={}", self.limit);
+        let read = || Ok(self.api.get::<Page<AuditEntry>>(&path)?.items);
+        let names = |entries: &Vec<AuditEntry>| {
+            entries.iter().map(|entry| printable(&entry.subject)).collect()
+        };
+        self.format.show(read, names, |entries| text(entries))
     }
+}
+
+fn text(entries: &[AuditEntry]) -> String {
+    let header = ["AGE", "ACTOR", "ACTION", "SUBJECT", "BEFORE", "AFTER", "REASON"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    rows.extend(entries.iter().map(|entry| {
+        vec![
+            age(entry.at),
+            entry.actor.clone(),
+            entry.action.clone(),
+            entry.subject.clone(),
+            entry.before.clone().unwrap_or_default(),
+            entry.after.clone().unwrap_or_default(),
+            entry.reason.clone(),
+        ]
+    }));
+    table::format(&rows)
 }

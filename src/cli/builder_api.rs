@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Builder;
 
+use super::output::printable_lines;
 use super::problems::Failure;
 
 /// How often a deployment is looked at by `--wait`.
@@ -144,9 +145,9 @@ impl BuilderApi {
 
 /// A problem with all its parts, one a line.
 fn failure(problem: &Problem) -> Failure {
-    let mut message = problem.detail.clone();
+    let mut message = printable_lines(&problem.detail);
     for part in &problem.problems {
-        message.push_str(&format!("\n  {part}"));
+        message.push_str(&format!("\n  {}", printable_lines(&part.to_string())));
     }
     match problem.status {
         401 => Failure::with_help(message, "set PORTCULLIS_TOKEN to a key of the builder"),

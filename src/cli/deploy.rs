@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use portcullis_release::api::NewDeployment;
+use portcullis_release::api::{NewDeployment, NewDryRun};
 use portcullis_release::model::{EnvironmentName, ReleaseId};
 
 use super::deployment::DeploymentArgs;
@@ -17,6 +17,9 @@ pub(super) struct Deploy {
     /// Environment
     #[arg(long, value_name = "ENVIRONMENT")]
     to: EnvironmentName,
+    /// Show what would change, let the cluster check it, and change nothing
+    #[arg(long, conflicts_with_all = ["wait", "reason"])]
+    dry_run: bool,
     #[command(flatten)]
     deployment: DeploymentArgs,
 }
@@ -25,6 +28,10 @@ pub(super) struct Deploy {
 
 impl Deploy {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        if self.dry_run {
+            let request = NewDryRun { release: self.release, environment: self.to };
+            return self.deployment.dry_run(&request);
+        }
         let request = NewDeployment {
             release: self.release,
             environment: self.to,

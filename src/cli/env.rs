@@ -4,15 +4,17 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use http::Method;
-use portcullis_release::api::{EnvironmentStatus, FreezeChange, Page};
-use portcullis_release::model::EnvironmentName;
+use portcullis_release::api::{EnvironmentDetails, EnvironmentStatus, FreezeChange, Page};
+use portcullis_release::model::{EnvironmentName, ReleaseId};
+use portcullis_release::store::Deployment;
 
-use super::builder_api::BuilderApi;
-use super::output::{self, Output};
+use super::builder_api::{BuilderApi, age};
+use super::format::FormatArgs;
+use super::output::printable;
 use super::problems::Failure;
 use super::table;
 
-/// List, freeze and thaw environments
+/// List, show, freeze and thaw environments
 #[derive(Debug, Args)]
 pub(super) struct Env {
     #[command(subcommand)]
@@ -22,6 +24,7 @@ pub(super) struct Env {
 #[derive(Debug, Subcommand)]
 enum Command {
     List(List),
+    Show(Show),
     /// Freeze an environment: it refuses deployments and promotions, never rollbacks
     Freeze(Change),
     /// End the freeze of an environment
@@ -31,9 +34,19 @@ enum Command {
 /// List environments, their services and what runs
 #[derive(Debug, Args)]
 struct List {
-    /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
+    api: BuilderApi,
+}
+
+/// Show an environment: what runs, and the last deployment of each service
+#[derive(Debug, Args)]
+struct Show {
+    /// Environment
+    environment: EnvironmentName,
+    #[command(flatten)]
+    format: FormatArgs,
     #[command(flatten)]
     api: BuilderApi,
 }
@@ -55,6 +68,7 @@ impl Env {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         match self.command {
             Command::List(command) => command.run()?,
+            Command::Show(command) => command.run()?,
             Command::Freeze(change) => change.send(true)?,
             Command::Thaw(change) => change.send(false)?,
         }
@@ -66,35 +80,82 @@ impl Env {
 
 impl List {
     fn run(self) -> Result<(), Failure> {
-        let page: Page<EnvironmentStatus> = self.api.get("/api/v1/environments")?;
-        if self.output == Output::Json {
-            return output::write_json(&page.items);
-        }
-        let header = ["ENVIRONMENT", "STATE", "SERVICE", "RUNNING", "PINNED"];
-        let mut rows = vec![header.map(str::to_owned).to_vec()];
-        for environment in page.items {
-            let state = if environment.frozen.is_some() { "frozen" } else { "open" };
-            let name = environment.name.to_string();
-            if environment.services.is_empty() {
-                rows.push(vec![name.clone(), state.to_owned()]);
-            }
-            rows.extend(environment.services.into_iter().map(|service| {
-                let text = |release: Option<_>| {
-                    release.map_or_else(String::new, |id: portcullis_release::model::ReleaseId| {
-                        id.to_string()
-                    })
-                };
-                vec![
-                    name.clone(),
-                    state.to_owned(),
-                    service.placement.service.to_string(),
-                    text(service.running),
-                    text(service.pinned),
-                ]
-            }));
-        }
-        output::write(&table::format(&rows))
+        let read = || Ok(self.api.get::<Page<EnvironmentStatus>>("/api/v1/environments")?.items);
+        let names = |environments: &Vec<EnvironmentStatus>| {
+            environments.iter().map(|environment| environment.name.to_string()).collect()
+        };
+        self.format.show(read, names, |environments| text(environments))
     }
+}
+
+fn text(environments: &[EnvironmentStatus]) -> String {
+    let header = ["ENVIRONMENT", "STATE", "SERVICE", "RUNNING", "PINNED"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    for environment in environments {
+        let state = if environment.frozen.is_some() { "frozen" } else { "open" };
+        let name = environment.name.to_string();
+        if environment.services.is_empty() {
+            rows.push(vec![name.clone(), state.to_owned()]);
+        }
+        rows.extend(environment.services.iter().map(|service| {
+            vec![
+                name.clone(),
+                state.to_owned(),
+                service.placement.service.to_string(),
+                release(service.running.as_ref()),
+                release(service.pinned.as_ref()),
+            ]
+        }));
+    }
+    table::format(&rows)
+}
+
+fn release(id: Option<&ReleaseId>) -> String {
+    id.map_or_else(String::new, ToString::to_string)
+}
+
+// === impl Show ===
+
+impl Show {
+    fn run(self) -> Result<(), Failure> {
+        let path = format!("/api/v1/environments/{}", self.environment);
+        let read = || self.api.get::<EnvironmentDetails>(&path);
+        let names = |details: &EnvironmentDetails| vec![details.status.name.to_string()];
+        self.format.show(read, names, details)
+    }
+}
+
+fn details(details: &EnvironmentDetails) -> String {
+    let frozen = details.status.frozen.as_ref().map_or_else(String::new, |freeze| {
+        let reason = printable(&freeze.reason);
+        format!("frozen by {} {} ago: {reason}\n", printable(&freeze.frozen_by), age(freeze.at))
+    });
+    let header =
+        ["SERVICE", "RUNNING", "PINNED", "LAST DEPLOYMENT", "STATE", "BY", "AGE", "REASON"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    for service in &details.status.services {
+        let mut row = vec![
+            service.placement.service.to_string(),
+            release(service.running.as_ref()),
+            release(service.pinned.as_ref()),
+        ];
+        let is_of_it = |last: &&Deployment| last.id.placement == service.placement;
+        if let Some(last) = details.deployments.iter().find(is_of_it) {
+            row.extend([
+                format!("{} ({})", last.id, last.release),
+                last.state.name().to_owned(),
+                last.requested_by.clone(),
+                age(last.updated_at),
+                last.state
+                    .reason()
+                    .and_then(|reason| reason.lines().next())
+                    .unwrap_or_default()
+                    .to_owned(),
+            ]);
+        }
+        rows.push(row);
+    }
+    frozen + &table::format(&rows)
 }
 
 // === impl Change ===

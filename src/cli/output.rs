@@ -26,6 +26,11 @@ pub(super) fn printable(text: &str) -> String {
     escaped.collect()
 }
 
+/// Escapes control characters except line feeds.
+pub(super) fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
 /// Writes to standard output. A closed pipe (`| head`) is not a failure.
 pub(super) fn write(text: &str) -> Result<(), Failure> {
     let mut output = io::stdout().lock();

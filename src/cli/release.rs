@@ -5,17 +5,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use portcullis_release::api::{NewReleaseRequest, Page, ReleaseDetails};
+use portcullis_release::api::{NewReleaseRequest, Page, ReleaseDetails, ReleaseDiff};
 use portcullis_release::manifest::MAX_BYTES;
 use portcullis_release::model::{ReleaseId, ServiceName};
 use portcullis_release::store::ReleaseSummary;
 
 use super::builder_api::{BuilderApi, age};
-use super::output::{self, Output};
+use super::differences;
+use super::format::{Format, FormatArgs};
+use super::output;
 use super::problems::Failure;
 use super::table;
 
-/// Create, list and show releases
+/// Create, list, show and compare releases
 ///
 /// A release is an image by its digest, and the manifests that run it.
 #[derive(Debug, Args)]
@@ -29,6 +31,7 @@ enum Command {
     Create(Create),
     List(List),
     Show(Show),
+    Diff(Diff),
 }
 
 /// Record a release and print its name
@@ -53,7 +56,7 @@ struct Create {
     reason: Option<String>,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    output: Format,
     #[command(flatten)]
     api: BuilderApi,
 }
@@ -66,9 +69,8 @@ struct List {
     /// How many
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=50))]
     limit: u32,
-    /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    #[command(flatten)]
+    format: FormatArgs,
     #[command(flatten)]
     api: BuilderApi,
 }
@@ -78,6 +80,23 @@ struct List {
 struct Show {
     /// Release, such as web.17
     release: ReleaseId,
+    /// Output format
+    #[arg(short, long, value_enum, default_value = "json")]
+    output: Format,
+    #[command(flatten)]
+    api: BuilderApi,
+}
+
+/// Show what differs between two releases of a service
+#[derive(Debug, Args)]
+struct Diff {
+    /// Earlier release, such as web.16
+    from: ReleaseId,
+    /// Later release, such as web.17
+    to: ReleaseId,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
     #[command(flatten)]
     api: BuilderApi,
 }
@@ -89,10 +108,8 @@ impl Release {
         match self.command {
             Command::Create(command) => command.run()?,
             Command::List(command) => command.run()?,
-            Command::Show(command) => {
-                let path = format!("/api/v1/releases/{}", command.release);
-                output::write_json(&command.api.get::<ReleaseDetails>(&path)?)?;
-            }
+            Command::Show(command) => command.run()?,
+            Command::Diff(command) => command.run()?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -110,10 +127,30 @@ impl Create {
             reason: self.reason,
         };
         let release: ReleaseSummary = self.api.post("/api/v1/releases", &request)?;
-        match self.output {
-            Output::Json => output::write_json(&release),
-            Output::Text => output::write(&format!("{}\n", release.id)),
-        }
+        let names = |release: &ReleaseSummary| vec![release.id.to_string()];
+        output::write(&self.output.render(&release, names, |release| format!("{}\n", release.id))?)
+    }
+}
+
+// === impl Show ===
+
+impl Show {
+    fn run(self) -> Result<(), Failure> {
+        let path = format!("/api/v1/releases/{}", self.release);
+        let details: ReleaseDetails = self.api.get(&path)?;
+        let names = |details: &ReleaseDetails| vec![details.summary.id.to_string()];
+        let text = |details: &ReleaseDetails| text(std::slice::from_ref(&details.summary));
+        output::write(&self.output.render(&details, names, text)?)
+    }
+}
+
+// === impl Diff ===
+
+impl Diff {
+    fn run(self) -> Result<(), Failure> {
+        let path = format!("/api/v1/diffs?from={}&to={}", self.from, self.to);
+        let found: ReleaseDiff = self.api.get(&path)?;
+        output::write(&self.output.render(&found, differences::names, differences::text)?)
     }
 }
 
@@ -139,21 +176,24 @@ impl List {
     fn run(self) -> Result<(), Failure> {
         let service = self.service.map(|service| format!("&service={service}")).unwrap_or_default();
         let path = format!("/api/v1/releases?limit={}{service}", self.limit);
-        let page: Page<ReleaseSummary> = self.api.get(&path)?;
-        if self.output == Output::Json {
-            return output::write_json(&page.items);
-        }
-        let mut rows =
-            vec![["RELEASE", "IMAGE", "COMMIT", "BY", "AGE"].map(str::to_owned).to_vec()];
-        rows.extend(page.items.into_iter().map(|release| {
-            vec![
-                release.id.to_string(),
-                release.image,
-                release.commit.unwrap_or_default(),
-                release.created_by,
-                age(release.created_at),
-            ]
-        }));
-        output::write(&table::format(&rows))
+        let read = || Ok(self.api.get::<Page<ReleaseSummary>>(&path)?.items);
+        let names = |releases: &Vec<ReleaseSummary>| {
+            releases.iter().map(|release| release.id.to_string()).collect()
+        };
+        self.format.show(read, names, |releases| text(releases))
     }
+}
+
+fn text(releases: &[ReleaseSummary]) -> String {
+    let mut rows = vec![["RELEASE", "IMAGE", "COMMIT", "BY", "AGE"].map(str::to_owned).to_vec()];
+    rows.extend(releases.iter().map(|release| {
+        vec![
+            release.id.to_string(),
+            release.image.clone(),
+            release.commit.clone().unwrap_or_default(),
+            release.created_by.clone(),
+            age(release.created_at),
+        ]
+    }));
+    table::format(&rows)
 }

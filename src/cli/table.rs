@@ -2,8 +2,13 @@
 
 use std::fmt::Write;
 
-/// Formats rows in columns, each as wide as its widest cell, two spaces apart.
+use super::output::printable;
+
+/// Formats rows in columns, each as wide as its widest cell, two spaces apart. Control characters
+/// are escaped.
 pub(super) fn format(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
         rows.iter()
@@ -14,7 +19,7 @@ pub(super) fn format(rows: &[Vec<String>]) -> String {
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             // Writing to a String cannot fail.
@@ -38,6 +43,7 @@ mod tests {
             row(["a.example.com", "/*", "a"]),
             row(["", "/b", ""]),
         ]);
+        assert_eq!(format(&[vec!["\u{1b}[2J\n".to_owned()]]), "\\u{1b}[2J\\n\n");
         assert_eq!(text, "HOST           PATH  TO\na.example.com  /*    a\n               /b\n");
     }
 }

@@ -145,6 +145,81 @@ async fn what_a_caller_may_not_read_does_not_exist() {
 }
 
 #[tokio::test]
+async fn a_caller_with_a_grant_for_one_environment_learns_of_no_other() {
+    let registry = Registry::start().await;
+    registry.push("web", "1").await;
+    let builder = Builder::start(&registry, None).await;
+    let request = json!({ "template": manifests("web"), "image": registry.image("web", "1") });
+    assert_eq!(builder.post("narrow", "/api/v1/releases", &request).await.status, 201);
+    for environment in ["staging", "production"] {
+        let deploy = json!({ "release": "web.1", "environment": environment });
+        assert_eq!(builder.post("ci", "/api/v1/deployments", &deploy).await.status, 202);
+    }
+    let frozen = json!({ "frozen": true, "reason": "secret" });
+    for environment in ["production", "other"] {
+        builder.put("admin", &format!("/api/v1/environments/{environment}"), &frozen).await;
+    }
+
+    // What is there is the same as what is not, in every spelling.
+    let get = async |path: String| {
+        let answer = builder.get("narrow", &path).await;
+        (answer.status, answer.text())
+    };
+    let missing = get("/api/v1/deployments/web.nowhere.1".to_owned()).await;
+    assert_eq!(missing.0, 404);
+    for path in [
+        "deployments/web.production.1",
+        "deployments/web.production%2e1",
+        "deployments/web%2Eproduction.1",
+        "deployments/WEB.production.1",
+        "deployments/web.production.01",
+        "deployments/web.production.1%00",
+        "deployments/shop.staging.1",
+        "environments/production",
+        "environments/other",
+        "environments/*",
+        "releases/shop.1",
+        "releases/*.1",
+        "releases/web.1%20",
+        "releases/..%2fweb.1",
+    ] {
+        assert_eq!(get(format!("/api/v1/{path}")).await, missing, "{path}");
+    }
+    let post = async |path: &str, body: Value| {
+        let answer = builder.post("narrow", &format!("/api/v1/{path}"), &body).await;
+        (answer.status, answer.text())
+    };
+    for environment in ["production", "nowhere"] {
+        let release = json!({ "release": "web.1", "environment": environment });
+        let here = json!({ "service": "web", "environment": environment });
+        let pin = json!({ "service": "web", "environment": environment, "pinned": true });
+        let promote = json!({ "service": "web", "from": environment, "to": "staging" });
+        for (path, body) in [
+            ("deployments", release.clone()),
+            ("dry-runs", release),
+            ("rollbacks", here),
+            ("pins", pin),
+            ("promotions", promote),
+        ] {
+            assert_eq!(post(path, body).await, missing, "{path} {environment}");
+        }
+        let path = format!("/api/v1/environments/{environment}");
+        let answer = builder.put("narrow", &path, &frozen).await;
+        assert_eq!((answer.status, answer.text()), missing, "{environment}");
+        let path = format!("/api/v1/deployments?service=web&environment={environment}");
+        assert_eq!(get(path).await, (200, r#"{"items":[]}"#.to_owned()), "{environment}");
+    }
+    let (_, environments) = get("/api/v1/environments".to_owned()).await;
+    assert!(environments.contains("staging"), "{environments}");
+    for hidden in ["production", "other", "secret"] {
+        assert!(!environments.contains(hidden), "{environments}");
+    }
+    assert_eq!(get("/api/v1/audit".to_owned()).await.0, 403);
+    let pin = json!({ "service": "web", "environment": "staging", "pinned": true });
+    assert_eq!(post("pins", pin).await.0, 403, "it may know of it, and not do it");
+}
+
+#[tokio::test]
 async fn what_was_acknowledged_survives_a_kill_and_waits_for_the_cluster() {
     let registry = Registry::start().await;
     registry.push("web", "1").await;
@@ -216,8 +291,107 @@ async fn a_registry_that_is_away_or_rejects_the_builder_makes_no_release() {
     assert!(!rejected.text().contains("another"), "{}", rejected.text());
     builder.write_credentials(registry::PASSWORD);
     assert_eq!(builder.post("ci", "/api/v1/releases", &request).await.status, 201);
+    let first = builder.post_once("ci", "/api/v1/releases", &request).await;
+    assert_eq!(first.status, 201);
     registry.stop().await;
+    let again = builder.post_once("ci", "/api/v1/releases", &request).await;
+    assert_eq!((again.status, again.text()), (201, first.text()), "it needs no registry");
     assert_eq!(builder.post("ci", "/api/v1/releases", &request).await.status, 503);
     let listed = builder.get("ci", "/api/v1/releases").await.json();
-    assert_eq!(listed["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
+async fn what_a_release_changes_is_shown_before_it_is_deployed() {
+    let registry = Registry::start().await;
+    let first = registry.push("web", "1").await;
+    let builder = Builder::start(&registry, None).await;
+    let image = registry.image("web", "1");
+    let run = async |caller: &str, arguments: &[&str]| builder.cli(caller, arguments).await;
+    let create = ["release", "create", "--manifest", "web.yaml", "--image", &image, "-o", "name"];
+    std::fs::write(builder.folder().join("web.yaml"), manifests("web")).unwrap();
+    assert_eq!(run("ci", &create).await, Ok("web.1\n".to_owned()));
+    let later = manifests("web").replace("port: 80", "port: 81");
+    std::fs::write(builder.folder().join("web.yaml"), later).unwrap();
+    let second = registry.push("web", "1").await;
+    run("ci", &create).await.unwrap();
+    let diff = run("reader", &["release", "diff", "web.1", "web.2"]).await.unwrap();
+    let host = registry.host();
+    assert_eq!(
+        diff,
+        format!(
+            "web.1 → web.2\n~ Service web\n    spec.ports[0].port: 80 → 81\n~ Deployment web\n    \
+             spec.template.spec.containers[web].image: \"{host}/web@{first}\" → \
+             \"{host}/web@{second}\"\n"
+        )
+    );
+    let yaml = run("reader", &["release", "diff", "web.1", "web.2", "-o", "yaml"]).await.unwrap();
+    let yaml: Value = serde_saphyr::from_str(&yaml).unwrap();
+    assert_eq!(yaml["objects"][0]["fields"][0]["after"], 81);
+    let unseen = run("stranger", &["release", "diff", "web.1", "web.2"]).await.unwrap_err();
+    let none = run("stranger", &["release", "diff", "none.1", "none.2"]).await.unwrap_err();
+    assert_eq!(unseen, none);
+
+    // The cluster is away, and says so; nothing is recorded.
+    let dry = ["deploy", "web.2", "--to", "staging", "--dry-run"];
+    let refused = run("ci", &dry).await.unwrap_err();
+    assert!(refused.contains("nothing → web.2 + Service web + Deployment web"), "{refused}");
+    assert!(refused.contains("the cluster cannot be reached"), "{refused}");
+    assert!(run("reader", &dry).await.unwrap_err().contains("does not have the scope deploy"));
+    let listed = builder.get("ci", "/api/v1/deployments?service=web&environment=staging").await;
+    assert_eq!(listed.json()["items"], json!([]));
+
+    // The tag has moved since web.1, and moves on.
+    let images = run("reader", &["image", "list", "web"]).await.unwrap();
+    assert!(images.contains("web.2    ") && images.contains("the same"), "{images}");
+    let third = registry.push("web", "1").await;
+    let images = run("reader", &["image", "list", "web"]).await.unwrap();
+    let moved = format!("moved to {}", &third["sha256:".len()..][..12]);
+    assert!(images.contains(&moved), "{images}");
+    assert_eq!(run("stranger", &["image", "list", "web", "-o", "name"]).await, Ok(String::new()));
+}
+
+#[tokio::test]
+async fn an_environment_is_shown_followed_and_changed_at_its_version() {
+    let registry = Registry::start().await;
+    registry.push("web", "1").await;
+    let builder = Builder::start(&registry, None).await;
+    let (_child, mut lines) = builder.follow("ci", &["env", "list", "-o", "name", "--watch"]);
+    let request = json!({ "template": manifests("web"), "image": registry.image("web", "1") });
+    builder.post("ci", "/api/v1/releases", &request).await;
+    let deploy = json!({ "release": "web.1", "environment": "staging" });
+    builder.post("ci", "/api/v1/deployments", &deploy).await;
+    let line = crate::harness::soon("the change is printed", lines.next_line()).await;
+    assert_eq!(line.unwrap().as_deref(), Some("staging"));
+    let shown = builder.cli("ci", &["env", "show", "staging"]).await.unwrap();
+    assert!(shown.contains("web.staging.1 (web.1)  recorded  ci"), "{shown}");
+    let path = "/api/v1/environments/staging";
+    let version = |answer: crate::harness::Answer| answer.header("etag").unwrap().to_owned();
+    let open = version(builder.get("admin", path).await);
+    let freeze = json!({ "frozen": true, "reason": "audit" });
+    let frozen = builder.put_if("admin", path, &freeze, &open).await;
+    assert_eq!(frozen.status, 204, "{}", frozen.text());
+    assert_eq!(builder.put_if("admin", path, &freeze, &open).await.status, 412);
+    let shown = builder.cli("ci", &["env", "show", "staging"]).await.unwrap();
+    assert!(shown.starts_with("frozen by admin"), "{shown}");
+    let current = version(builder.get("admin", path).await);
+    let thaw = json!({ "frozen": false });
+    assert_eq!(builder.put_if("admin", path, &thaw, &current).await.status, 204);
+    assert_eq!(builder.put_if("admin", path, &thaw, "unquoted").await.status, 400);
+    for name in ["staging", "none"] {
+        let answer = builder.get("stranger", &format!("/api/v1/environments/{name}")).await;
+        assert_eq!((answer.status, answer.header("etag")), (404, None), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_of_one_peer_keep_no_one_out() {
+    let registry = Registry::start().await;
+    let builder = Builder::start(&registry, None).await;
+    let idle = builder.idle_connections(300).await;
+    for address in ["127.0.0.2", "127.0.0.1"] {
+        let answer = builder.get_from(address, "ci", "/api/v1/releases").await;
+        assert_eq!(answer.status, 200, "{address}");
+    }
+    drop(idle);
 }

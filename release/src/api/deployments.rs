@@ -125,7 +125,7 @@ pub(super) async fn promote(
     if !principal.may(Scope::Read, &source) {
         return Err(Problem::not_found());
     }
-    let placements = app.store.placements().await?;
+    let placements = app.store.placements(Some(&[value.service.clone()])).await?;
     let running = placements
         .into_iter()
         .find(|status| status.placement == source)
@@ -178,7 +178,7 @@ async fn order(
     Ok((StatusCode::ACCEPTED, Answer(deployment)))
 }
 
-fn authorize(
+pub(super) fn authorize(
     principal: &Principal,
     scope: Scope,
     name: &str,

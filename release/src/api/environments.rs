@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
-use http::StatusCode;
+use axum::extract::{FromRequestParts, Path, State};
+use axum::response::IntoResponse;
+use http::request::Parts;
+use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -12,10 +14,10 @@ use super::body::{Answer, Json, Query};
 use super::{App, IdempotencyKey, Page, Problem, by};
 use crate::access::Principal;
 use crate::model::{EnvironmentName, Scope, Time};
-use crate::store::{AuditCursor, AuditEntry, Freeze, PlacementStatus};
+use crate::store::{AuditCursor, AuditEntry, Deployment, Freeze, PlacementStatus};
 
 /// An environment that releases were deployed to, or that is frozen.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EnvironmentStatus {
     /// The environment.
     pub name: EnvironmentName,
@@ -24,6 +26,16 @@ pub struct EnvironmentStatus {
     pub frozen: Option<Freeze>,
     /// Its services, and what runs.
     pub services: Vec<PlacementStatus>,
+}
+
+/// An environment with the last deployment of each service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EnvironmentDetails {
+    /// The environment.
+    #[serde(flatten)]
+    pub status: EnvironmentStatus,
+    /// The last deployments, in the order of `services`.
+    pub deployments: Vec<Deployment>,
 }
 
 /// A freeze that begins or ends.
@@ -46,6 +58,40 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     principal: Principal,
 ) -> Result<Answer<Page<EnvironmentStatus>>, Problem> {
+    let environments = readable(&app, &principal).await?;
+    Ok(Answer(Page { items: environments.into_values().collect(), next: None }))
+}
+
+/// Show an environment with the last deployment of each service
+#[utoipa::path(
+    get, path = "/api/v1/environments/{name}",
+    params(("name" = String, Path, description = "The environment")),
+    responses(
+        (status = 200, description = "The environment; its `ETag` is that of its settings",
+            body = EnvironmentDetails),
+        (status = 404, description = "There is none", body = Problem),
+    )
+)]
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    Path(name): Path<String>,
+) -> Result<impl IntoResponse, Problem> {
+    let name: EnvironmentName = name.parse().map_err(|_| Problem::not_found())?;
+    let status = readable(&app, &principal).await?.remove(&name).ok_or_else(Problem::not_found)?;
+    let mut deployments = Vec::new();
+    for service in &status.services {
+        deployments.extend(app.store.deployments(&service.placement, None, 1).await?);
+    }
+    let tag = format!("\"{}\"", Freeze::version(status.frozen.as_ref()));
+    Ok(([(header::ETAG, tag)], Answer(EnvironmentDetails { status, deployments })))
+}
+
+/// The environments that a caller may read.
+async fn readable(
+    app: &App,
+    principal: &Principal,
+) -> Result<BTreeMap<EnvironmentName, EnvironmentStatus>, Problem> {
     let mut environments: BTreeMap<EnvironmentName, EnvironmentStatus> = BTreeMap::new();
     let empty = |name: &EnvironmentName| EnvironmentStatus {
         name: name.clone(),
@@ -58,13 +104,14 @@ pub(super) async fn list(
             environments.entry(name).or_insert_with_key(empty).frozen = Some(freeze);
         }
     }
-    for status in app.store.placements().await? {
+    let services = principal.services();
+    for status in app.store.placements(services.as_deref()).await? {
         if principal.may(Scope::Read, &status.placement) {
             let name = status.placement.environment.clone();
             environments.entry(name).or_insert_with_key(empty).services.push(status);
         }
     }
-    Ok(Answer(Page { items: environments.into_values().collect(), next: None }))
+    Ok(environments)
 }
 
 /// Freeze an environment, or end its freeze
@@ -74,12 +121,14 @@ pub(super) async fn list(
     responses(
         (status = 204, description = "Done"),
         (status = 403, description = "It needs the scope admin for all services", body = Problem),
+        (status = 412, description = "Its `ETag` is not that of `If-Match`", body = Problem),
     )
 )]
 pub(super) async fn freeze(
     State(app): State<Arc<App>>,
     principal: Principal,
     Path(name): Path<String>,
+    IfMatch(expected): IfMatch,
     Json { value, fingerprint }: Json<FreezeChange>,
 ) -> Result<StatusCode, Problem> {
     let environment: EnvironmentName = name.parse().map_err(|_| Problem::not_found())?;
@@ -90,8 +139,30 @@ pub(super) async fn freeze(
         });
     }
     let by = by(&principal, value.reason, IdempotencyKey(None), &fingerprint)?;
-    app.store.freeze(&environment, value.frozen, by).await?;
+    app.store.freeze(&environment, value.frozen, expected, by).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The version that `If-Match` names, if any (RFC 9110 §13.1.1). `*` matches every environment:
+/// each has settings.
+pub(super) struct IfMatch(Option<String>);
+
+impl FromRequestParts<Arc<App>> for IfMatch {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Problem> {
+        let mut values = parts.headers.get_all(header::IF_MATCH).iter();
+        let Some(value) = values.next() else { return Ok(Self(None)) };
+        let text = value.to_str().ok().filter(|_| values.next().is_none()).map(str::trim);
+        if text == Some("*") {
+            return Ok(Self(None));
+        }
+        let tag = text.and_then(|text| text.strip_prefix('"')?.strip_suffix('"'));
+        let tag = tag
+            .filter(|tag| !tag.contains('"'))
+            .ok_or_else(|| Problem::bad_request("If-Match is not one entity tag in quotes"))?;
+        Ok(Self(Some(tag.to_owned())))
+    }
 }
 
 /// Read the audit log, the newest entry first

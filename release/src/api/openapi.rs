@@ -17,7 +17,11 @@ use crate::access::Principal;
     super::deployments::pin,
     super::deployments::list,
     super::deployments::show,
+    super::diffs::show,
+    super::diffs::dry_run,
+    super::images::list,
     super::environments::list,
+    super::environments::show,
     super::environments::freeze,
     super::environments::audit,
 ))]

@@ -102,6 +102,7 @@ impl From<StoreError> for Problem {
             StoreError::Refused(_) => StatusCode::CONFLICT,
             StoreError::NotFound(_) => return Self::not_found(),
             StoreError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            StoreError::Outdated => StatusCode::PRECONDITION_FAILED,
             error => {
                 tracing::error!(%error, "the store failed");
                 // Nothing was recorded, so nothing was done: the request can be repeated.

@@ -78,6 +78,10 @@ pub(super) async fn create(
     if !principal.may_anywhere(Scope::Deploy, &service) {
         return Err(Problem::forbidden("deploy"));
     }
+    // What was made before needs no registry.
+    if let Some(made) = app.store.made_release(&by).await? {
+        return Ok((StatusCode::CREATED, Answer(made)));
+    }
     let image = app.registries.resolve(&request.image).await?;
     let release = NewRelease {
         service,

@@ -9,7 +9,7 @@ use super::objects::{self, Kinds};
 use super::readiness;
 use super::{Answer, Cluster, ClusterError, FIELD_MANAGER, Mode, Owner};
 use crate::manifest::{ObjectRef, service_label};
-use crate::model::EnvironmentName;
+use crate::model::{DeploymentId, EnvironmentName};
 use crate::state::Readiness;
 
 /// How often a write is tried again after the object has changed since it was read.
@@ -75,11 +75,16 @@ impl Kubernetes {
             let live = api.get_opt(&object.name).await.map_err(|error| objects::failed(&error))?;
             if let Some(live) = &live {
                 check_owner(&object, live, owner)?;
+                // It would vanish with what is written to it.
+                if is_being_deleted(live) {
+                    return Err(ClusterError::Unreachable(format!("{object} is being deleted")));
+                }
             }
-            if mode == Mode::Apply && self.is_applied(&api, manifest, &object, &live).await? {
+            let can_skip = mode == Mode::Apply && owner.fence.is_none();
+            if can_skip && self.is_applied(&api, manifest, &object, &live).await? {
                 return Ok(());
             }
-            let marked = marked(manifest, live.as_ref(), owner.epoch);
+            let marked = marked(manifest, live.as_ref(), owner.epoch, owner.fence.as_ref());
             match api.patch(&object.name, &parameters(mode), &Patch::Apply(&marked)).await {
                 Ok(_) => return Ok(()),
                 Err(error) if objects::has_changed(&error) => {}
@@ -98,7 +103,7 @@ impl Kubernetes {
         live: &Option<DynamicObject>,
     ) -> Result<bool, ClusterError> {
         let Some(live) = live else { return Ok(false) };
-        let same = marked(manifest, Some(live), objects::epoch(live).unwrap_or_default());
+        let same = marked(manifest, Some(live), objects::epoch(live).unwrap_or_default(), None);
         match api.patch(&object.name, &parameters(Mode::DryRun), &Patch::Apply(&same)).await {
             Ok(result) => Ok(objects::is_same_content(&result, live)),
             Err(error) if objects::has_changed(&error) => Ok(false),
@@ -117,24 +122,27 @@ impl Kubernetes {
             Err(ClusterError::Rejected(_)) => return Ok(()),
             api => api?,
         };
-        let Some(live) =
-            api.get_opt(&object.name).await.map_err(|error| objects::failed(&error))?
-        else {
-            return Ok(());
-        };
-        // What someone else has taken over is theirs.
-        if live.labels().get(&service_label()).map(String::as_str) != Some(owner.service.as_str()) {
-            return Ok(());
+        for _ in 0..ATTEMPTS {
+            let live = api.get_opt(&object.name).await.map_err(|error| objects::failed(&error))?;
+            let Some(live) = live else { return Ok(()) };
+            // What someone else has taken over is theirs.
+            let service = live.labels().get(&service_label()).map(String::as_str);
+            if service != Some(owner.service.as_str()) || is_being_deleted(&live) {
+                return Ok(());
+            }
+            check_owner(object, &live, owner)?;
+            // A later deployment may have applied it again since: then its version has changed.
+            let preconditions =
+                Preconditions { uid: live.uid(), resource_version: live.resource_version() };
+            let parameters = DeleteParams::background().preconditions(preconditions);
+            match api.delete(&object.name, &parameters).await {
+                Ok(_) => return Ok(()),
+                Err(Error::Api(status)) if status.code == 404 => return Ok(()),
+                Err(error) if objects::has_changed(&error) => {}
+                Err(error) => return Err(about(object, &error)),
+            }
         }
-        check_owner(object, &live, owner)?;
-        let preconditions = Preconditions { uid: live.uid(), resource_version: None };
-        let parameters = DeleteParams::background().preconditions(preconditions);
-        match api.delete(&object.name, &parameters).await {
-            Ok(_) => Ok(()),
-            // Deleted meanwhile, or created anew by someone else.
-            Err(Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-            Err(error) => Err(about(object, &error)),
-        }
+        Err(ClusterError::Unreachable(format!("{object} changes faster than it can be deleted")))
     }
 }
 
@@ -180,6 +188,10 @@ impl Cluster for Kubernetes {
     }
 }
 
+fn is_being_deleted(live: &DynamicObject) -> bool {
+    live.metadata.deletion_timestamp.is_some()
+}
+
 fn parameters(mode: Mode) -> PatchParams {
     let parameters = PatchParams::apply(FIELD_MANAGER);
     match mode {
@@ -221,9 +233,14 @@ fn check_owner(
     Ok(())
 }
 
-/// The manifest with the builder's epoch. The version makes the server reject the write if the
-/// object has changed since it was read.
-fn marked(manifest: &Value, live: Option<&DynamicObject>, epoch: u64) -> Value {
+/// The manifest with the builder's epoch, and the fence or the one that the object has. The version
+/// makes the server reject the write if the object has changed since it was read.
+fn marked(
+    manifest: &Value,
+    live: Option<&DynamicObject>,
+    epoch: u64,
+    fence: Option<&DeploymentId>,
+) -> Value {
     let mut manifest = manifest.clone();
     if let Some(metadata) = manifest.get_mut("metadata") {
         if let Some(version) = live.and_then(ResourceExt::resource_version) {
@@ -231,6 +248,11 @@ fn marked(manifest: &Value, live: Option<&DynamicObject>, epoch: u64) -> Value {
         }
         let mut annotations = metadata.get("annotations").cloned().unwrap_or_else(|| json!({}));
         merge(&mut annotations, &objects::epoch_annotation(), epoch.to_string().into());
+        let key = objects::fence_annotation();
+        let known = || live?.annotations().get(&key).cloned();
+        if let Some(fence) = fence.map(ToString::to_string).or_else(known) {
+            merge(&mut annotations, &key, fence.into());
+        }
         merge(metadata, "annotations", annotations);
     }
     manifest

@@ -66,6 +66,11 @@ pub(super) fn epoch_annotation() -> String {
     format!("{OWN}{PREFIX}epoch")
 }
 
+/// The annotation of the deployment that made earlier calls invalid.
+pub(super) fn fence_annotation() -> String {
+    format!("{OWN}{PREFIX}fence")
+}
+
 /// The epoch of the builder that wrote an object last.
 pub(super) fn epoch(object: &DynamicObject) -> Option<u64> {
     object.annotations().get(&epoch_annotation())?.parse().ok()

@@ -6,7 +6,7 @@ use portcullis_config::model::check_label;
 use portcullis_config::model::vocabulary::PREFIX;
 use serde_json::Value;
 
-use super::{MAX_OBJECTS, OWN, ObjectRef, TemplateProblem};
+use super::{MAX_OBJECTS, OWN, ObjectRef, TemplateProblem, configuration};
 
 /// Kinds that Kubernetes itself defines for whole clusters. The server's own list decides about all
 /// others when a release is deployed.
@@ -37,17 +37,36 @@ const CLUSTER_WIDE: [(&str, &str); 24] = [
     ("storage.k8s.io", "VolumeAttachment"),
 ];
 
+/// Kinds of a Namespace by which it reaches beyond itself, and why.
+const BEYOND: [(&str, &str, &str); 3] = [
+    // Kubernetes' own role `edit` does not have them since CVE-2021-25740.
+    ("", "Endpoints", "it sends requests to any address, also of another Namespace"),
+    (
+        "discovery.k8s.io",
+        "EndpointSlice",
+        "it sends requests to any address, also of another Namespace",
+    ),
+    ("gateway.networking.k8s.io", "ReferenceGrant", "it opens the Namespace to others"),
+];
+
+/// The most placeholders: each becomes as long as the name of an image.
+const MAX_PLACEHOLDERS: usize = 1000;
+
 /// Annotations that move traffic: a release that sets one would reset a rollout.
 const TRAFFIC: [&str; 3] = ["canary-weight", "split", "mirror-percent"];
 
 /// What only the server or its controllers write.
-const SERVER_FIELDS: [&str; 9] = [
+const SERVER_FIELDS: [&str; 11] = [
     "creationTimestamp",
     "deletionGracePeriodSeconds",
     "deletionTimestamp",
+    // An object with one stays when it leaves the release.
+    "finalizers",
     "generateName",
     "generation",
     "managedFields",
+    // An object with one is deleted with an object that the release may not bring.
+    "ownerReferences",
     "resourceVersion",
     "selfLink",
     "uid",
@@ -76,10 +95,12 @@ pub(super) fn objects(objects: &[(String, Value)]) -> Vec<TemplateProblem> {
         return problems;
     }
     let mut seen: BTreeMap<(String, String, String), &str> = BTreeMap::new();
+    let services = services(objects);
     for (pointer, object) in objects {
         let Some(reference) = identified(pointer, object, &mut problems) else { continue };
         kind(pointer, &reference, &mut problems);
         metadata(pointer, object, &mut problems);
+        service(pointer, object, &reference, &services, &mut problems);
         let identity =
             (reference.group().to_owned(), reference.kind.clone(), reference.name.clone());
         if let Some(first) = seen.insert(identity, pointer) {
@@ -108,11 +129,12 @@ fn identified(
         return None;
     }
     let before = problems.len();
-    for key in ["apiVersion", "kind"] {
-        if object.get(key).and_then(Value::as_str).is_none_or(str::is_empty) {
+    for (key, is_valid) in [("apiVersion", is_api_version as fn(&str) -> bool), ("kind", is_kind)] {
+        // Both become parts of URLs of the API server.
+        if !object.get(key).and_then(Value::as_str).is_some_and(is_valid) {
             problems.push(TemplateProblem::at(
                 format!("{pointer}/{key}"),
-                format!("`{key}` is missing, or not a text"),
+                format!("`{key}` is missing, or not one of Kubernetes"),
                 "write it as for `kubectl apply`",
             ));
         }
@@ -128,6 +150,22 @@ fn identified(
     if problems.len() > before { None } else { ObjectRef::of(object) }
 }
 
+/// A version, with a group before it unless it is the core group: `v1`, `apps/v1`.
+fn is_api_version(text: &str) -> bool {
+    let is_group =
+        |group: &str| group.len() <= 253 && group.split('.').all(|part| check_label(part).is_ok());
+    let (group, version) =
+        text.split_once('/').map_or((None, text), |(group, version)| (Some(group), version));
+    group.is_none_or(is_group) && check_label(version).is_ok()
+}
+
+/// A name of one word: `Deployment`.
+fn is_kind(text: &str) -> bool {
+    text.len() <= 63
+        && text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
 /// RFC 1123 subdomains, and the colons of RBAC.
 fn is_object_name(name: &str) -> bool {
     name.len() <= 253 && name.split(['.', ':']).all(|part| check_label(part).is_ok())
@@ -135,7 +173,13 @@ fn is_object_name(name: &str) -> bool {
 
 fn kind(pointer: &str, reference: &ObjectRef, problems: &mut Vec<TemplateProblem>) {
     let kind = (reference.group(), reference.kind.as_str());
-    let (message, help) = if CLUSTER_WIDE.contains(&kind) {
+    let beyond = BEYOND.iter().find(|(group, name, _)| (*group, *name) == kind);
+    let (message, help) = if let Some((_, name, why)) = beyond {
+        (
+            format!("a release may not bring {name}: {why}"),
+            "let an administrator of the Namespace apply it",
+        )
+    } else if CLUSTER_WIDE.contains(&kind) {
         (
             format!("{} belongs to the whole cluster", reference.kind),
             "let an administrator apply it: a release may only bring what belongs to a Namespace",
@@ -183,6 +227,10 @@ fn metadata(pointer: &str, object: &Value, problems: &mut Vec<TemplateProblem>) 
             let place = format!("{path}/{}", key.replace('~', "~0").replace('/', "~1"));
             if !value.is_string() {
                 report(place, "the value is not a text".to_owned(), "write it in quotes");
+            } else if map == "annotations" && *key == configuration::keep_name() {
+                if !matches!(value.as_str(), Some("true" | "false")) {
+                    report(place, "the value is neither true nor false".to_owned(), "correct it");
+                }
             } else if key.strip_prefix(OWN).is_some_and(|key| key.starts_with(PREFIX)) {
                 report(place, format!("`{key}` is written by the builder"), "leave it out");
             } else if key.strip_prefix(PREFIX).is_some_and(|name| TRAFFIC.contains(&name)) {
@@ -195,5 +243,61 @@ fn metadata(pointer: &str, object: &Value, problems: &mut Vec<TemplateProblem>) 
                 );
             }
         }
+    }
+}
+
+/// The names of the Services of a template.
+fn services(objects: &[(String, Value)]) -> Vec<&str> {
+    let services = objects.iter().filter(|(_, object)| {
+        ["apiVersion", "kind"].map(|key| object.get(key).and_then(Value::as_str))
+            == [Some("v1"), Some("Service")]
+    });
+    services.filter_map(|(_, object)| object.pointer("/metadata/name")?.as_str()).collect()
+}
+
+/// What a Service may not do with traffic that is not its own.
+fn service(
+    pointer: &str,
+    object: &Value,
+    reference: &ObjectRef,
+    services: &[&str],
+    problems: &mut Vec<TemplateProblem>,
+) {
+    if (reference.group(), reference.kind.as_str()) != ("", "Service") {
+        return;
+    }
+    // CVE-2020-8554: every node sends packets for these addresses to the Service.
+    if object.pointer("/spec/externalIPs").is_some() {
+        problems.push(TemplateProblem::at(
+            format!("{pointer}/spec/externalIPs"),
+            "`externalIPs` take over addresses of the whole cluster",
+            "leave them out",
+        ));
+    }
+    let key = format!("{PREFIX}canary-of");
+    let target =
+        object.pointer("/metadata/annotations").and_then(|entries| entries.get(&key)?.as_str());
+    if let Some(target) = target.filter(|target| !services.contains(&target.trim())) {
+        problems.push(TemplateProblem::at(
+            format!("{pointer}/metadata/annotations/{}", key.replace('/', "~1")),
+            format!("`{key}`: {target:?} is not a Service of this template, so its traffic is not the release's"),
+            "name a Service of the same template",
+        ));
+    }
+}
+
+/// The placeholders of a template: at least one, and not so many that rendering grows it much.
+pub(super) fn placeholders<'t>(texts: impl Iterator<Item = &'t str>) -> Option<TemplateProblem> {
+    let count: usize = texts.map(|text| text.matches(super::PLACEHOLDER).count()).sum();
+    match count {
+        0 => Some(TemplateProblem::whole(
+            "the placeholder `{{image}}` is missing",
+            "write `image: \"{{image}}\"` where the image of the release belongs",
+        )),
+        1..=MAX_PLACEHOLDERS => None,
+        _ => Some(TemplateProblem::whole(
+            format!("the placeholder `{{{{image}}}}` is there more than {MAX_PLACEHOLDERS} times"),
+            "write it only where the image belongs",
+        )),
     }
 }

@@ -92,6 +92,26 @@ fn every_problem_is_reported_with_its_place() {
     ] {
         assert_eq!(places(&template), expected, "{template}");
     }
+    let object = |api_version: &str, kind: &str| json!([deployment(), {"apiVersion": api_version, "kind": kind, "metadata": {"name": "x"}}]);
+    for (version, kind, expected) in [
+        ("v1", "Endpoints", "/1/kind"),
+        ("discovery.k8s.io/v1", "EndpointSlice", "/1/kind"),
+        ("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", "/1/kind"),
+        // Texts that would be another path of the API server, or the core group by another name.
+        ("apps/../../api/v1", "Secret", "/1/apiVersion"),
+        ("x/v1?", "Secret", "/1/apiVersion"),
+        ("/v1", "Secret", "/1/apiVersion"),
+        ("v1%3F", "Secret", "/1/apiVersion"),
+        ("{{image}}", "ConfigMap", "/1/apiVersion"),
+        ("v1", "{{image}}", "/1/kind"),
+        ("v1", "../Secret", "/1/kind"),
+    ] {
+        assert_eq!(places(&object(version, kind)), [expected], "{version} {kind}");
+    }
+    for field in ["finalizers", "ownerReferences"] {
+        let place = format!("/metadata/{field}");
+        assert_eq!(places(&with(&place, json!([]))), [format!("/0{place}")]);
+    }
     let missing =
         with("/spec/template/spec/containers", json!([{"name": "web", "image": "web:1"}]));
     assert_eq!(
@@ -102,7 +122,36 @@ fn every_problem_is_reported_with_its_place() {
 }
 
 #[test]
+fn a_service_takes_over_no_other_traffic() {
+    let service = |name: &str, annotations: Value, spec: Value| {
+        json!({"apiVersion": "v1", "kind": "Service", "spec": spec,
+            "metadata": {"name": name, "annotations": annotations}})
+    };
+    let stable = service("web", json!({}), json!({}));
+    let canary =
+        |of: &str| service("web-canary", json!({"portcullis.dev/canary-of": of}), json!({}));
+    assert!(Template::parse(&json!([deployment(), stable, canary("web")])).is_ok());
+    assert_eq!(
+        places(&json!([deployment(), stable, canary("shop")])),
+        ["/2/metadata/annotations/portcullis.dev~1canary-of"]
+    );
+    let outside = service("web", json!({}), json!({"externalIPs": ["192.0.2.1"]}));
+    assert_eq!(places(&json!([deployment(), outside])), ["/1/spec/externalIPs"]);
+}
+
+#[test]
+fn a_placeholder_is_a_value_in_both_spellings() {
+    let spaced =
+        with("/spec/template/spec/containers", json!([{"name": "web", "image": "{{ image }}"}]));
+    assert_eq!(Template::parse(&spaced), Template::parse(&deployment()));
+    let text = format!("{}\n---\nx: {{{{{{image}}}}: y}}\n", deployment());
+    let problems = Template::parse(&text.into()).unwrap_err();
+    assert_eq!(problems[0].message, "the placeholder `{{image}}` is in a key");
+}
+
+#[test]
 fn large_templates_are_bounded() {
+    assert_eq!(places(&with("/spec/note", PLACEHOLDER.repeat(1001).into())), [""]);
     let many = json!(vec![deployment(); MAX_OBJECTS + 1]);
     assert_eq!(places(&many), [""]);
     let keys: Map<String, Value> =

@@ -12,7 +12,9 @@ use tempfile::TempDir;
 use self::fuse::{Faulty, Fuse};
 use self::simulation::Simulation;
 use super::*;
-use crate::state::{Intent, State};
+use crate::manifest::Template;
+use crate::state::Intent;
+use crate::store::NewRelease;
 use crate::store::sqlite::SqliteStore;
 use crate::store::suite::{by, order, placement, release};
 
@@ -126,7 +128,7 @@ async fn check(operation: Operation, store: &dyn Store, cluster: &Simulation) {
     };
     assert_eq!(counts, expected, "nothing is lost or done twice");
     assert_eq!(cluster.objects("staging"), staging);
-    for status in store.placements().await.unwrap() {
+    for status in store.placements(None).await.unwrap() {
         let running = status.running.expect("it became ready");
         let release = store.release(&running).await.unwrap().unwrap();
         let namespace = status.placement.environment.as_str();
@@ -192,6 +194,42 @@ async fn the_same_release_twice_writes_nothing() {
         .unwrap();
     assert_eq!(store.deployment(&deployment.id).await.unwrap().unwrap().state, State::Ready);
     assert_eq!(scene.cluster.writes(), writes);
+    assert_eq!(scene.cluster.fences(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_rollback_brings_the_configuration_back() {
+    let scene = Scene::new().await;
+    let store = open(scene.folder.path()).await;
+    let runner = Runner::new(store.clone(), Arc::new(scene.cluster.clone()));
+    let template = |data: &str| {
+        Template::parse(&serde_json::json!([
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"},
+                "data": {"key": data}},
+            {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+                "spec": {"image": "{{image}}", "template": {"spec": {"containers": [
+                    {"name": "web", "envFrom": [{"configMapRef": {"name": "settings"}}]},
+                ]}}}},
+        ]))
+        .unwrap()
+    };
+    let mut seen = Vec::new();
+    for (number, data) in [(Some(4), "first"), (Some(5), "second"), (None, "")] {
+        let intent = if number.is_some() { Intent::Deploy } else { Intent::Rollback };
+        if number.is_some() {
+            let new = NewRelease { template: template(data), ..release("web", by(40, ""), &[]) };
+            store.create_release(new).await.unwrap();
+        }
+        let order = order("web.staging", number, intent, by(41, ""));
+        let deployment = store.create_deployment(order).await.unwrap();
+        runner.drive(&deployment.id).await.unwrap();
+        let objects = scene.cluster.objects("staging");
+        assert_eq!(objects.len(), 2, "what left the release is pruned: {objects:?}");
+        assert!(objects[0].starts_with("ConfigMap settings-"), "{objects:?}");
+        seen.push(objects);
+    }
+    assert_ne!(seen[0], seen[1]);
+    assert_eq!(seen[0], seen[2]);
 }
 
 #[tokio::test]
@@ -205,7 +243,7 @@ async fn a_builder_whose_store_a_later_one_has_opened_changes_nothing() {
         .drive(&deployment.id)
         .await
         .unwrap();
-    let owner = Owner { service: "web".parse().unwrap(), epoch: late };
+    let owner = Owner { service: "web".parse().unwrap(), epoch: late, fence: None };
     let manifest = crate::store::suite::template(&["both"])
         .render(&"web.1".parse().unwrap(), "delayed", "staging")
         .remove(0);
@@ -241,6 +279,7 @@ async fn a_superseded_deployment_stops_and_its_successor_runs() {
     runner.wake();
     reaches(back.id.clone(), "ready").await;
     assert_eq!(store.deployment(&bad.id).await.unwrap().unwrap().state, State::Superseded);
+    assert_eq!(scene.cluster.fences(), ["web.staging.4"], "calls of the bad one are invalid");
     assert_eq!(scene.cluster.objects("staging"), ["ConfigMap both", "Deployment web"]);
     running.abort();
 }

@@ -1,5 +1,6 @@
 //! The records of a store.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -161,6 +162,19 @@ pub struct Freeze {
     pub frozen_by: String,
     /// When.
     pub at: Time,
+}
+
+// === impl Freeze ===
+
+impl Freeze {
+    /// The version of an environment's settings: another one for each freeze.
+    #[must_use]
+    pub fn version(freeze: Option<&Self>) -> String {
+        let text = serde_json::to_string(&freeze).unwrap_or_default();
+        let mut digits = hex::encode(digest(&SHA256, text.as_bytes()));
+        digits.truncate(16);
+        digits
+    }
 }
 
 /// An entry of the audit log.

@@ -90,6 +90,10 @@ impl Store for SqliteStore {
         })
     }
 
+    fn made_release<'a>(&'a self, by: &'a By) -> Answer<'a, Option<ReleaseSummary>> {
+        Box::pin(async move { releases::made(&mut *self.read().await?, by).await })
+    }
+
     fn release<'a>(&'a self, id: &'a ReleaseId) -> Answer<'a, Option<Release>> {
         Box::pin(async move { releases::find(&mut *self.read().await?, id).await })
     }
@@ -178,8 +182,11 @@ impl Store for SqliteStore {
         })
     }
 
-    fn placements(&self) -> Answer<'_, Vec<PlacementStatus>> {
-        Box::pin(async move { placements::list(&mut *self.read().await?).await })
+    fn placements<'a>(
+        &'a self,
+        services: Option<&'a [ServiceName]>,
+    ) -> Answer<'a, Vec<PlacementStatus>> {
+        Box::pin(async move { placements::list(&mut *self.read().await?, services).await })
     }
 
     fn pin<'a>(&'a self, placement: &'a Placement, pinned: bool, by: By) -> Answer<'a, ()> {
@@ -194,11 +201,12 @@ impl Store for SqliteStore {
         &'a self,
         environment: &'a EnvironmentName,
         frozen: bool,
+        expected: Option<String>,
         by: By,
     ) -> Answer<'a, ()> {
         Box::pin(async move {
             let mut transaction = self.write().await?;
-            placements::freeze(&mut transaction, environment, frozen, &by).await?;
+            placements::freeze(&mut transaction, environment, frozen, expected, &by).await?;
             Ok(transaction.commit().await?)
         })
     }

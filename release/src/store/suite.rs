@@ -78,6 +78,13 @@ async fn releases_are_numbered_by_service(store: &dyn Store) {
         let found = store.release(&created.id).await.unwrap().unwrap();
         assert_eq!((&found.summary, &found.template), (&created, &template(&[])));
     }
+    deploy(store, "web.dev", 1).await.unwrap();
+    let of = |services: &'static [&'static str]| async move {
+        let services: Vec<ServiceName> =
+            services.iter().map(|name| name.parse().unwrap()).collect();
+        store.placements(Some(&services)).await.unwrap().len()
+    };
+    assert_eq!((of(&["web", "shop"]).await, of(&["shop"]).await, of(&[]).await), (1, 0, 0));
     assert_eq!(store.release(&"web.3".parse().unwrap()).await.unwrap(), None);
     assert!(matches!(deploy(store, "web.dev", 3).await, Err(StoreError::NotFound("release"))));
 }
@@ -107,6 +114,8 @@ async fn pages_are_complete_and_do_not_overlap(store: &dyn Store) {
 async fn an_idempotency_key_makes_one_thing(store: &dyn Store) {
     let first = store.create_release(release("web", by(1, "build-7"), &[])).await.unwrap();
     assert_eq!(store.create_release(release("web", by(2, "build-7"), &[])).await.unwrap(), first);
+    assert_eq!(store.made_release(&by(2, "build-7")).await.unwrap(), Some(first.clone()));
+    assert_eq!(store.made_release(&by(2, "build-8")).await.unwrap(), None);
     let mut other = release("web", by(3, "build-7"), &[]);
     other.by.idempotency.as_mut().unwrap().fingerprint = "another".to_owned();
     assert!(matches!(store.create_release(other).await, Err(StoreError::KeyReused)));
@@ -146,7 +155,7 @@ async fn an_outdated_writer_changes_nothing(store: &dyn Store) {
     assert_eq!(store.advance(&old, State::Ready, Time(12)).await.unwrap(), None);
     assert!(!store.plan(&old, "dev", &[]).await.unwrap());
     assert_eq!(store.deployment(&old.id).await.unwrap(), Some(new));
-    assert_eq!(store.placements().await.unwrap()[0].running, None);
+    assert_eq!(store.placements(None).await.unwrap()[0].running, None);
 }
 
 async fn freezes_and_pins_refuse_and_are_audited(store: &dyn Store) {
@@ -157,20 +166,24 @@ async fn freezes_and_pins_refuse_and_are_audited(store: &dyn Store) {
         finish(store, &deploy(store, "web.dev", number).await.unwrap()).await;
     }
     let dev: EnvironmentName = "dev".parse().unwrap();
-    store.freeze(&dev, true, by(30, "")).await.unwrap();
+    let open = Freeze::version(None);
+    store.freeze(&dev, true, Some(open.clone()), by(30, "")).await.unwrap();
+    let late = store.freeze(&dev, false, Some(open), by(30, "")).await;
+    assert!(matches!(late, Err(StoreError::Outdated)));
     assert!(matches!(deploy(store, "web.dev", 3).await, Err(StoreError::Refused(Refusal::Frozen))));
     assert_eq!(store.frozen().await.unwrap()[0].environment, dev);
+    let frozen = Freeze::version(store.frozen().await.unwrap().first());
     let back = order("web.dev", None, Intent::Rollback, by(31, ""));
     let back = store.create_deployment(back).await.unwrap();
     assert_eq!(back.release.number, 1);
     finish(store, &back).await;
-    store.freeze(&dev, false, by(32, "")).await.unwrap();
+    store.freeze(&dev, false, Some(frozen), by(32, "")).await.unwrap();
     let refused = deploy(store, "web.dev", 2).await;
     assert!(matches!(refused, Err(StoreError::Refused(Refusal::Pinned(2)))));
     store.pin(&placement("web.dev"), false, by(33, "")).await.unwrap();
     deploy(store, "web.dev", 2).await.unwrap();
     store.pin(&placement("web.dev"), true, by(34, "")).await.unwrap();
-    let status = store.placements().await.unwrap().remove(0);
+    let status = store.placements(None).await.unwrap().remove(0);
     let text = |id: Option<ReleaseId>| id.map(|id| id.to_string()).unwrap_or_default();
     assert_eq!((text(status.running), text(status.pinned)), ("web.1".into(), "web.3".into()));
     assert!(matches!(

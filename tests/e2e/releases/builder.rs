@@ -10,14 +10,16 @@ use base64::engine::general_purpose::STANDARD;
 use portcullis_config::client_key::{Key, write_hash};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use super::registry::{self, Registry};
 use crate::harness::{Answer, Authority, Curl, eventually, soon};
 
 /// The callers, each with a number from which its key is made.
-const CALLERS: [(&str, u8); 5] =
-    [("ci", 1), ("reader", 2), ("stranger", 3), ("admin", 4), ("nobody", 5)];
+const CALLERS: [(&str, u8); 6] =
+    [("ci", 1), ("reader", 2), ("stranger", 3), ("admin", 4), ("nobody", 5), ("narrow", 6)];
 
 /// A running builder over TLS. Killed on drop.
 pub(super) struct Builder {
@@ -46,6 +48,7 @@ impl Builder {
         let caller = |(name, number): (&str, u8)| {
             let grants = match name {
                 "ci" => json!([grant("deploy", "web", "*")]),
+                "narrow" => json!([grant("deploy", "web", "staging")]),
                 "reader" => json!([grant("read", "web", "*")]),
                 "stranger" => json!([grant("admin", "shop", "*")]),
                 _ => json!([grant("admin", "*", "*")]),
@@ -102,12 +105,53 @@ impl Builder {
         self.call(caller, path).run().await
     }
 
+    /// Opens connections that send nothing.
+    pub(super) async fn idle_connections(&self, count: usize) -> Vec<TcpStream> {
+        let address = self.url.trim_start_matches("https://");
+        let mut connections = Vec::new();
+        for _ in 0..count {
+            connections.push(TcpStream::connect(address).await.expect("a connection"));
+        }
+        connections
+    }
+
+    /// Reads from another address of this machine; fails if it takes longer than a few seconds.
+    pub(super) async fn get_from(&self, address: &str, caller: &str, path: &str) -> Answer {
+        self.call(caller, path).args(["--interface", address, "--max-time", "5"]).run().await
+    }
+
+    /// Posts with an idempotency key.
+    pub(super) async fn post_once(&self, caller: &str, path: &str, body: &Value) -> Answer {
+        self.call(caller, path)
+            .args(["--data-binary", &body.to_string()])
+            .header("Content-Type: application/json")
+            .header("Idempotency-Key: once")
+            .run()
+            .await
+    }
+
     pub(super) async fn post(&self, caller: &str, path: &str, body: &Value) -> Answer {
         self.raw(caller, path, &body.to_string()).await
     }
 
     pub(super) async fn put(&self, caller: &str, path: &str, body: &Value) -> Answer {
         self.send("PUT", caller, path, &body.to_string()).await
+    }
+
+    /// Puts a body if the resource has this version.
+    pub(super) async fn put_if(
+        &self,
+        caller: &str,
+        path: &str,
+        body: &Value,
+        version: &str,
+    ) -> Answer {
+        self.call(caller, path)
+            .args(["-X", "PUT", "--data-binary", &body.to_string()])
+            .header("Content-Type: application/json")
+            .header(&format!("If-Match: {version}"))
+            .run()
+            .await
     }
 
     /// Posts a body that need not be valid.
@@ -125,8 +169,7 @@ impl Builder {
             .await
     }
 
-    /// Runs a command; returns its standard output, or its error output if it fails.
-    pub(super) async fn cli(&self, caller: &str, arguments: &[&str]) -> Result<String, String> {
+    fn command(&self, caller: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
         command
             .args(arguments)
@@ -137,6 +180,23 @@ impl Builder {
             .env("NO_COLOR", "1")
             .env("COLUMNS", "200")
             .kill_on_drop(true);
+        command
+    }
+
+    /// Starts a command that runs until it is dropped, and returns its lines.
+    pub(super) fn follow(&self, caller: &str, arguments: &[&str]) -> (Child, Lines) {
+        let mut child = self
+            .command(caller, arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the command starts");
+        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        (child, lines)
+    }
+
+    /// Runs a command; returns its standard output, or its error output if it fails.
+    pub(super) async fn cli(&self, caller: &str, arguments: &[&str]) -> Result<String, String> {
+        let mut command = self.command(caller, arguments);
         let output = soon("the command ends", command.output()).await.expect("it runs");
         let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
         if output.status.success() {
@@ -148,6 +208,9 @@ impl Builder {
         }
     }
 }
+
+/// The lines of a command's standard output.
+pub(super) type Lines = tokio::io::Lines<BufReader<tokio::process::ChildStdout>>;
 
 async fn run(folder: &Path) -> (Child, String) {
     let ready = folder.join("ready.json");

@@ -81,6 +81,10 @@ impl Store for Faulty<dyn Store> {
         call!(self.release(id))
     }
 
+    fn made_release<'a>(&'a self, by: &'a By) -> Answer<'a, Option<ReleaseSummary>> {
+        call!(self.made_release(by))
+    }
+
     fn releases<'a>(
         &'a self,
         services: Option<&'a [ServiceName]>,
@@ -141,8 +145,11 @@ impl Store for Faulty<dyn Store> {
         call!(self.pruned(placement, objects))
     }
 
-    fn placements(&self) -> Answer<'_, Vec<PlacementStatus>> {
-        call!(self.placements())
+    fn placements<'a>(
+        &'a self,
+        services: Option<&'a [ServiceName]>,
+    ) -> Answer<'a, Vec<PlacementStatus>> {
+        call!(self.placements(services))
     }
 
     fn pin<'a>(&'a self, placement: &'a Placement, pinned: bool, by: By) -> Answer<'a, ()> {
@@ -153,9 +160,10 @@ impl Store for Faulty<dyn Store> {
         &'a self,
         environment: &'a EnvironmentName,
         frozen: bool,
+        expected: Option<String>,
         by: By,
     ) -> Answer<'a, ()> {
-        call!(self.freeze(environment, frozen, by))
+        call!(self.freeze(environment, frozen, expected, by))
     }
 
     fn frozen(&self) -> Answer<'_, Vec<Freeze>> {

@@ -1,6 +1,6 @@
 //! A cluster in memory: each environment is the Namespace of its name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::Value;
@@ -19,6 +19,7 @@ struct Content {
     /// By namespace and reference: the manifest, and the epoch of its last writer.
     objects: BTreeMap<(String, ObjectRef), (Value, u64)>,
     writes: usize,
+    fences: BTreeSet<String>,
     held_back: Option<String>,
     away: usize,
     rejection: Option<String>,
@@ -52,6 +53,11 @@ impl Simulation {
     /// How many writes changed something.
     pub(super) fn writes(&self) -> usize {
         self.content().writes
+    }
+
+    /// The deployments that made earlier calls invalid.
+    pub(super) fn fences(&self) -> Vec<String> {
+        self.content().fences.iter().cloned().collect()
     }
 
     /// Lets nothing become ready.
@@ -106,6 +112,7 @@ impl Cluster for Simulation {
             if content.objects.get(&key).is_some_and(|(_, epoch)| *epoch > owner.epoch) {
                 return Err(ClusterError::Rejected("a later builder works on it".to_owned()));
             }
+            content.fences.extend(owner.fence.as_ref().map(ToString::to_string));
             let is_same = content.objects.get(&key).is_some_and(|(live, _)| live == manifest);
             if mode == Mode::Apply && !is_same {
                 content.objects.insert(key, (manifest.clone(), owner.epoch));

@@ -5,7 +5,7 @@ use sqlx::sqlite::SqliteRow;
 use super::row::{self, get};
 use super::{Connection, audit};
 use crate::manifest::ObjectRef;
-use crate::model::{EnvironmentName, Placement, ReleaseId};
+use crate::model::{EnvironmentName, Placement, ReleaseId, ServiceName};
 use crate::state::Standing;
 use crate::store::{AuditEntry, By, Deployment, Freeze, PlacementStatus, StoreError};
 
@@ -60,15 +60,23 @@ async fn find(
     row.as_ref().map(read).transpose()
 }
 
+/// All placements.
+const LIST: &str = "SELECT service, environment, running, pinned FROM placements \
+                    ORDER BY environment, service";
+/// Those of the services in the JSON list `$1`, read by the index of services.
+pub(super) const LIST_OF: &str = "SELECT service, environment, running, pinned FROM placements \
+     WHERE service IN (SELECT value FROM json_each($1)) ORDER BY environment, service";
+
 /// What runs where.
-pub(super) async fn list(connection: &mut Connection) -> Result<Vec<PlacementStatus>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT service, environment, running, pinned FROM placements \
-         ORDER BY environment, service",
-    )
-    .fetch_all(connection)
-    .await?;
-    rows.iter().map(read).collect()
+pub(super) async fn list(
+    connection: &mut Connection,
+    services: Option<&[ServiceName]>,
+) -> Result<Vec<PlacementStatus>, StoreError> {
+    let query = match services {
+        None => sqlx::query(LIST),
+        Some(services) => sqlx::query(LIST_OF).bind(row::to_json(&services)?),
+    };
+    query.fetch_all(connection).await?.iter().map(read).collect()
 }
 
 fn read(row: &SqliteRow) -> Result<PlacementStatus, StoreError> {
@@ -203,8 +211,16 @@ pub(super) async fn freeze(
     connection: &mut Connection,
     environment: &EnvironmentName,
     frozen: bool,
+    expected: Option<String>,
     by: &By,
 ) -> Result<(), StoreError> {
+    if let Some(expected) = expected {
+        let known = self::frozen(connection).await?;
+        let freeze = known.iter().find(|freeze| freeze.environment == *environment);
+        if Freeze::version(freeze) != expected {
+            return Err(StoreError::Outdated);
+        }
+    }
     sqlx::query("DELETE FROM frozen WHERE environment = $1")
         .bind(environment.as_str())
         .execute(&mut *connection)

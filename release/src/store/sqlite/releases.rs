@@ -6,7 +6,7 @@ use super::row::{self, get};
 use super::{Connection, audit};
 use crate::model::{ReleaseId, ServiceName};
 use crate::store::{
-    AuditEntry, MAX_PAGE, NewRelease, Release, ReleaseCursor, ReleaseSummary, StoreError,
+    AuditEntry, By, MAX_PAGE, NewRelease, Release, ReleaseCursor, ReleaseSummary, StoreError,
 };
 
 /// Records a release, or returns the one that its idempotency key made.
@@ -14,10 +14,8 @@ pub(super) async fn create(
     connection: &mut Connection,
     new: NewRelease,
 ) -> Result<ReleaseSummary, StoreError> {
-    if let Some(made) = audit::made(connection, &new.by).await? {
-        let id = made.parse().map_err(|_| StoreError::Invalid(made))?;
-        let release = find(connection, &id).await?.ok_or(StoreError::NotFound("release"))?;
-        return Ok(release.summary);
+    if let Some(made) = made(connection, &new.by).await? {
+        return Ok(made);
     }
     let newest: Option<i64> =
         sqlx::query_scalar("SELECT MAX(number) FROM releases WHERE service = $1")
@@ -57,6 +55,17 @@ pub(super) async fn create(
     Ok(summary)
 }
 
+/// The release that an idempotency key made.
+pub(super) async fn made(
+    connection: &mut Connection,
+    by: &By,
+) -> Result<Option<ReleaseSummary>, StoreError> {
+    let Some(made) = audit::made(connection, by).await? else { return Ok(None) };
+    let id = made.parse().map_err(|_| StoreError::Invalid(made))?;
+    let release = find(connection, &id).await?.ok_or(StoreError::NotFound("release"))?;
+    Ok(Some(release.summary))
+}
+
 /// A release with its template.
 pub(super) async fn find(
     connection: &mut Connection,
@@ -71,6 +80,18 @@ pub(super) async fn find(
         .transpose()
 }
 
+/// A page of all releases; `$1` is the services, which are not asked for.
+const LIST: &str = "SELECT service, number, source_commit, requested, image, created_at, created_by \
+     FROM releases WHERE $1 IS NULL \
+     AND ($2 IS NULL OR (created_at, service, number) < ($2, $3, $4)) \
+     ORDER BY created_at DESC, service DESC, number DESC LIMIT $5";
+/// A page of those of the services in the JSON list `$1`. The sign before `created_at` makes them be
+/// read by the index of services: by that of times, those of all others would be, too.
+pub(super) const LIST_OF: &str = "SELECT service, number, source_commit, requested, image, created_at, created_by \
+     FROM releases WHERE service IN (SELECT value FROM json_each($1)) \
+     AND ($2 IS NULL OR (+created_at, service, number) < ($2, $3, $4)) \
+     ORDER BY +created_at DESC, service DESC, number DESC LIMIT $5";
+
 /// A page of releases, the newest first.
 pub(super) async fn list(
     connection: &mut Connection,
@@ -78,19 +99,15 @@ pub(super) async fn list(
     after: Option<&ReleaseCursor>,
     limit: u32,
 ) -> Result<Vec<ReleaseSummary>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT service, number, source_commit, requested, image, created_at, created_by \
-         FROM releases WHERE ($1 IS NULL OR service IN (SELECT value FROM json_each($1))) \
-         AND ($2 IS NULL OR (created_at, service, number) < ($2, $3, $4)) \
-         ORDER BY created_at DESC, service DESC, number DESC LIMIT $5",
-    )
-    .bind(services.map(|services| row::to_json(&services)).transpose()?)
-    .bind(after.map(|after| row::milliseconds(after.created_at)))
-    .bind(after.map(|after| after.id.service.as_str()))
-    .bind(after.map(|after| i64::from(after.id.number)))
-    .bind(i64::from(limit.min(MAX_PAGE)))
-    .fetch_all(connection)
-    .await?;
+    let query = sqlx::query(if services.is_some() { LIST_OF } else { LIST })
+        .bind(services.map(|services| row::to_json(&services)).transpose()?);
+    let rows = query
+        .bind(after.map(|after| row::milliseconds(after.created_at)))
+        .bind(after.map(|after| after.id.service.as_str()))
+        .bind(after.map(|after| i64::from(after.id.number)))
+        .bind(i64::from(limit.min(MAX_PAGE)))
+        .fetch_all(connection)
+        .await?;
     rows.iter().map(summary).collect()
 }
 

@@ -74,6 +74,21 @@ async fn the_audit_log_cannot_be_changed() {
 }
 
 #[tokio::test]
+async fn lists_read_no_row_of_another_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    for query in [releases::LIST_OF, placements::LIST_OF] {
+        let explained = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}"));
+        let plan = sqlx::query(explained).fetch_all(&store.writer).await.unwrap();
+        let steps: Vec<String> =
+            plan.iter().map(|step| row::get(step, "detail").unwrap()).collect();
+        let is_search = |step: &String| step.starts_with("SEARCH") && step.contains("(service=?");
+        assert!(steps.iter().any(is_search), "{steps:?}");
+        assert!(!steps.iter().any(|step| step.starts_with("SCAN releases")), "{steps:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_full_disk_refuses_the_change_and_leaves_the_rest() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder).await;

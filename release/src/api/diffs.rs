@@ -1,0 +1,117 @@
+//! What a release would change.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::body::{Answer, Json, Query};
+use super::deployments::authorize;
+use super::{App, Problem};
+use crate::access::Principal;
+use crate::manifest::{ObjectDiff, diff};
+use crate::model::{EnvironmentName, Placement, ReleaseId, Scope};
+use crate::store::Release;
+
+/// The differences between two releases of a service.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ReleaseDiff {
+    /// The earlier release; without it, everything is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<ReleaseId>,
+    /// The later release.
+    pub to: ReleaseId,
+    /// The objects that differ.
+    pub objects: Vec<ObjectDiff>,
+}
+
+/// A deployment that is only checked.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewDryRun {
+    /// The release.
+    pub release: ReleaseId,
+    /// Where to.
+    pub environment: EnvironmentName,
+}
+
+/// What a deployment would change.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DryRun {
+    /// The differences from the release that runs there.
+    #[serde(flatten)]
+    pub diff: ReleaseDiff,
+    /// Why the cluster would not accept it, or cannot say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// Compare two releases of a service
+#[utoipa::path(
+    get, path = "/api/v1/diffs",
+    params(
+        ("from" = String, Query, description = "Such as `web.16`"),
+        ("to" = String, Query, description = "Such as `web.17`"),
+    ),
+    responses(
+        (status = 200, description = "What differs", body = ReleaseDiff),
+        (status = 404, description = "There is no such release", body = Problem),
+    )
+)]
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    query: Query,
+) -> Result<Answer<ReleaseDiff>, Problem> {
+    let from = readable(&app, &principal, &query.require("from")?).await?;
+    let to = readable(&app, &principal, &query.require("to")?).await?;
+    Ok(Answer(compare(Some(&from), &to)))
+}
+
+/// Show what a deployment would change, and let the cluster check it
+#[utoipa::path(
+    post, path = "/api/v1/dry-runs", request_body = NewDryRun,
+    responses(
+        (status = 200, description = "What would change. Nothing is recorded", body = DryRun),
+        (status = 404, description = "There is no such release", body = Problem),
+    )
+)]
+pub(super) async fn dry_run(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    Json { value, .. }: Json<NewDryRun>,
+) -> Result<Answer<DryRun>, Problem> {
+    let service = value.release.service.clone();
+    let placement = Placement { service: service.clone(), environment: value.environment };
+    authorize(&principal, Scope::Deploy, "deploy", &placement)?;
+    let to = readable(&app, &principal, &value.release).await?;
+    let placements = app.store.placements(Some(&[service])).await?;
+    let running = placements
+        .into_iter()
+        .find(|status| status.placement == placement)
+        .and_then(|status| status.running);
+    let from = match &running {
+        Some(running) => app.store.release(running).await?,
+        None => None,
+    };
+    let checked = app.runner.dry_run(&to, &placement.environment).await;
+    let problem = checked.err().map(|error| error.to_string());
+    Ok(Answer(DryRun { diff: compare(from.as_ref(), &to), problem }))
+}
+
+async fn readable(app: &App, principal: &Principal, id: &ReleaseId) -> Result<Release, Problem> {
+    if !principal.may_anywhere(Scope::Read, &id.service) {
+        return Err(Problem::not_found());
+    }
+    app.store.release(id).await?.ok_or_else(Problem::not_found)
+}
+
+fn compare(from: Option<&Release>, to: &Release) -> ReleaseDiff {
+    let manifests = |release: &Release| release.template.with_image(&release.summary.image);
+    ReleaseDiff {
+        objects: diff(&from.map(manifests).unwrap_or_default(), &manifests(to)),
+        from: from.map(|release| release.summary.id.clone()),
+        to: to.summary.id.clone(),
+    }
+}
