@@ -13,6 +13,7 @@ pub mod filter;
 pub mod grants;
 pub mod host;
 pub mod policy;
+pub mod rate_limit;
 pub mod revoked_sessions;
 pub mod rule;
 

@@ -13,6 +13,7 @@ mod hostnames;
 mod implicit;
 mod policy;
 mod port;
+mod rate_limit;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};

@@ -42,7 +42,7 @@ pub struct Explanation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// The name of the step: `listener`, `normalise`, `local`, `caller`, `host`, `route`, `access`,
-    /// `filters`, `backend`, `endpoint`.
+    /// `filters`, `limits`, `backend`, `endpoint`.
     pub step: String,
     /// The decision.
     pub decision: String,
@@ -184,7 +184,11 @@ impl Gateway<'_> {
                 tracer.step("filters", decision, Some(rule));
                 Verdict::Answered { status: status.as_u16() }
             }
-            Decision::Forward(admitted) => tracer.backend(&admitted.routed.rule),
+            Decision::Forward(admitted) => {
+                let rule = &admitted.routed.rule;
+                tracer.limits(rule);
+                tracer.backend(rule)
+            }
         }
     }
 
@@ -271,6 +275,13 @@ impl Tracer {
         let decision = "the token could not be checked, so the caller is asked to retry; its \
                         issuer may not have been asked yet";
         self.step("caller", decision, None);
+    }
+
+    /// The limits on the number of requests. How much is left of them is not asked.
+    fn limits(&mut self, rule: &Rule) {
+        for limit in &*rule.policy.rate_limits {
+            self.step("limits", describe::rate(limit), Some(origin(&limit.owner)));
+        }
     }
 
     fn backend(&mut self, rule: &Rule) -> Verdict {

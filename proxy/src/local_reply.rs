@@ -11,6 +11,7 @@ use portcullis_identity::page::{content_security_policy, isolate};
 
 use self::accept::Format;
 use crate::exchange::{Refusal, RequestHead, ResponseHead};
+use crate::limit::RateExceeded;
 use crate::normalize::{Authority, Kind, kind_of};
 use crate::proxy_headers::RequestId;
 
@@ -18,6 +19,9 @@ static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> =
     LazyLock::new(|| content_security_policy("'none'"));
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+static GRPC_RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// The properties of a request that determine the format of a local reply. Read before the request
 /// is validated, so that rejections have a format, too.
@@ -60,6 +64,34 @@ pub(crate) fn error(status: StatusCode, context: &ReplyContext<'_>) -> (Response
     if status == StatusCode::SERVICE_UNAVAILABLE {
         reply.0.headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
+    reply
+}
+
+/// Creates the reply to a request that exceeds a rate limit: when to come again (RFC 9110 §10.2.3),
+/// and which limit it was (draft-ietf-httpapi-ratelimit-headers). gRPC clients that retry read the
+/// time as push-back (gRFC A6).
+pub(crate) fn rate_limited(
+    exceeded: &RateExceeded,
+    context: &ReplyContext<'_>,
+) -> (ResponseHead, Bytes) {
+    let mut reply = error(StatusCode::TOO_MANY_REQUESTS, context);
+    let RateExceeded { limit, wait, .. } = exceeded;
+    // Rounded up: who comes at that time is allowed.
+    let milliseconds = wait.as_nanos().div_ceil(1_000_000);
+    let mut insert = |name: &HeaderName, text: String| {
+        if let Ok(value) = HeaderValue::try_from(text) {
+            reply.0.headers.insert(name, value);
+        }
+    };
+    if context.client.kind == Kind::Grpc {
+        insert(&GRPC_RETRY_PUSHBACK, milliseconds.to_string());
+        return reply;
+    }
+    let seconds = milliseconds.div_ceil(1_000);
+    let (per, quota, window) = (limit.per, limit.requests, limit.window.duration().as_secs());
+    insert(&header::RETRY_AFTER, seconds.to_string());
+    insert(&RATE_LIMIT_POLICY, format!("\"{per}\";q={quota};w={window}"));
+    insert(&RATE_LIMIT, format!("\"{per}\";r=0;t={seconds}"));
     reply
 }
 
@@ -205,7 +237,7 @@ fn grpc_status(status: StatusCode) -> (StatusCode, &'static str) {
         StatusCode::NOT_FOUND => (status, "12"),
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => (StatusCode::OK, "14"),
         StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => (StatusCode::OK, "4"),
-        StatusCode::PAYLOAD_TOO_LARGE => (StatusCode::OK, "8"),
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => (StatusCode::OK, "8"),
         StatusCode::NOT_IMPLEMENTED => (status, "12"),
         status => (status, "13"),
     }

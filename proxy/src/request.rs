@@ -1,5 +1,5 @@
-//! The request path, on one page: normalize → decide (authenticate → route → authorize) → balance
-//! → forward → telemetry.
+//! The request path, on one page: normalize → decide (authenticate → route → authorize) → limits →
+//! balance → forward → telemetry.
 
 mod backend_headers;
 mod caller;
@@ -11,6 +11,7 @@ mod head_memory;
 mod lasting;
 mod local;
 mod portal;
+mod rate;
 mod reply;
 mod response_headers;
 
@@ -78,6 +79,10 @@ pub(crate) async fn serve<B: Source, R: Respond>(
             return call.redirect(status, location, &request, Some(&routed), respond);
         }
     };
+    // Limit: no one else learns that there is a limit.
+    if let Err(exceeded) = call.check_rate(&admitted) {
+        return call.reject_rate(&exceeded, &admitted, &request, respond);
+    }
     let original = Original::of(&request, &admitted);
     filter::rewrite(&admitted.routed.rule.filters, &admitted.matched, &mut request);
     let Admitted { caller, routed, .. } = &admitted;

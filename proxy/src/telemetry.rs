@@ -32,7 +32,7 @@ use self::listeners::ListenerCollector;
 pub(crate) use self::listeners::ListenerCounts;
 pub(crate) use self::meter::{InFlight, Meter, Protocol, UpstreamConnection};
 use self::process::ProcessCollector;
-pub(crate) use self::record::Record;
+pub(crate) use self::record::{RATE_LIMITED, Record};
 use self::workers::{WorkerCollector, Workers};
 use self::writer::AccessLog;
 

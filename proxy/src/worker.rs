@@ -26,6 +26,7 @@ use crate::access::reauthorization::{self, Reauthorization};
 use crate::access::verification_queue::VerificationQueue;
 use crate::decision::LocalPaths;
 use crate::hsts::Hsts;
+use crate::limit::{RateLimiter, RateLimits};
 use crate::listen::accept::accept;
 use crate::listen::admission::Admission;
 use crate::listen::bind::Sockets;
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) identity_headers: Arc<IdentityHeadersCache>,
     pub(crate) portal: Option<PortalClient>,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) rate_limits: Arc<RateLimits>,
     pub(crate) local_paths: Arc<LocalPaths>,
     /// The phase of the gateway's life cycle.
     pub(crate) phase: watch::Receiver<Phase>,
@@ -115,6 +117,7 @@ fn context(index: usize, shared: &Shared) -> WorkerContext {
         caller_cache: CallerCache::new(),
         reauthorization: Reauthorization::default(),
         verification_queue: VerificationQueue::default(),
+        rate_limiter: RateLimiter::new(Arc::clone(&shared.rate_limits)),
         local_paths: Arc::clone(&shared.local_paths),
         hsts: Hsts::new(shared.settings.listeners.https.hsts.as_ref()),
         random: Random::seeded(index),
@@ -173,6 +176,7 @@ async fn sweep(worker: Rc<WorkerContext>) {
         let snapshot = worker.live.snapshot.load_full();
         worker.upstreams.sweep(Instant::now(), snapshot.backends());
         worker.caller_cache.evict_unused();
+        worker.rate_limiter.sweep();
     }
 }
 

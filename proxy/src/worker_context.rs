@@ -17,6 +17,7 @@ use crate::access::reauthorization::Reauthorization;
 use crate::access::verification_queue::VerificationQueue;
 use crate::decision::LocalPaths;
 use crate::hsts::Hsts;
+use crate::limit::RateLimiter;
 use crate::proxy_headers::ProxyHeaderSettings;
 use crate::proxy_headers::prepared::PreparedCache;
 use crate::random::Random;
@@ -38,6 +39,7 @@ pub(crate) struct WorkerContext {
     pub(crate) caller_cache: CallerCache,
     pub(crate) reauthorization: Reauthorization,
     pub(crate) verification_queue: VerificationQueue,
+    pub(crate) rate_limiter: RateLimiter,
     pub(crate) local_paths: Arc<LocalPaths>,
     pub(crate) hsts: Hsts,
     pub(crate) random: Random,

@@ -43,6 +43,7 @@ mod listeners;
 mod login;
 mod manifests;
 mod public_paths;
+mod rate_limits;
 mod reading;
 mod releases;
 mod response_heads;

@@ -78,6 +78,8 @@ pub const RETRY_NON_IDEMPOTENT: Key =
     Key { name: "retry-non-idempotent", place: KeyPlace::Service, served: true };
 /// The largest request body.
 pub const MAX_BODY: Key = Key { name: "max-body", place: KeyPlace::Service, served: true };
+/// Limits on the number of requests.
+pub const RATE_LIMIT: Key = Key { name: "rate-limit", place: KeyPlace::Both, served: true };
 
 /// How an endpoint is chosen.
 pub const LOAD_BALANCING: Key =
@@ -103,8 +105,8 @@ pub const VOCABULARY: [Key; 26] = [
     RETRY_NON_IDEMPOTENT,
     MAX_BODY,
     LOAD_BALANCING,
+    RATE_LIMIT,
     Key { name: "affinity", place: KeyPlace::Service, served: false },
-    Key { name: "rate-limit", place: KeyPlace::Service, served: false },
     Key { name: "canary-of", place: KeyPlace::Service, served: false },
     Key { name: "canary-weight", place: KeyPlace::Service, served: false },
     Key { name: "canary-header", place: KeyPlace::Service, served: false },

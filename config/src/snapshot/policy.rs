@@ -1,11 +1,13 @@
 //! Policies of a rule: access, timeouts, retries and limits.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
 use super::access::Access;
+use super::rate_limit::RateLimit;
 use crate::model::duration;
 
 /// All policies of a rule.
@@ -25,6 +27,9 @@ pub struct Policy {
     /// How an endpoint is chosen.
     #[serde(skip_serializing_if = "is_default")]
     pub load_balancing: LoadBalancing,
+    /// The limits on the number of requests, in the order in which they are checked.
+    #[serde(skip_serializing_if = "<[RateLimit]>::is_empty")]
+    pub rate_limits: Arc<[RateLimit]>,
 }
 
 /// How the endpoint of a request is chosen.

@@ -7,7 +7,7 @@ use super::access::NamespaceAccess;
 use super::annotations::{Reader, Reading, check_keys, is_about_annotations};
 use super::endpoints::{self, endpoint_set};
 use super::hostnames::{Claim, Hostnames, resolve_conflicts};
-use super::{cors, policy, port};
+use super::{cors, policy, port, rate_limit};
 use crate::model::vocabulary::{ENVIRONMENT, EXPOSE, PUBLIC_NAMES};
 use crate::model::{OriginSet, check_label};
 use crate::problem::Problem;
@@ -20,6 +20,7 @@ use crate::snapshot::endpoints::{EndpointCells, EndpointKey};
 use crate::snapshot::filter::Filter;
 use crate::snapshot::host::HostTable;
 use crate::snapshot::policy::Policy;
+use crate::snapshot::rate_limit::RateLimit;
 use crate::snapshot::rule::{PathPrefix, Precedence, Route, RouteMatch, Rule};
 
 /// The variant for requests that match no other one.
@@ -37,6 +38,8 @@ struct Environment {
     public_names: bool,
     /// Who may call its Services.
     access: NamespaceAccess,
+    /// How often they may be called.
+    limits: Vec<RateLimit>,
 }
 
 /// Whether a Service is exposed.
@@ -163,6 +166,7 @@ impl Environment {
             all: all && !reserved,
             public_names: public_names == Reading::Good(true),
             access: NamespaceAccess::read(&mut annotations),
+            limits: rate_limit::read(&mut annotations),
         }
     }
 }
@@ -246,7 +250,8 @@ impl Translator<'_> {
         let before = reader.problems.len();
         let unset = NamespaceAccess::unset();
         let access = environment.map_or(&unset, |environment| &environment.access);
-        let policy = policy::policy(access, reader);
+        let limits = environment.map_or(&[][..], |environment| &environment.limits);
+        let policy = policy::policy(access, limits, reader);
         let paths = policy::paths(reader);
         let public = access.public_paths(&paths, reader);
         if environment.is_none() {

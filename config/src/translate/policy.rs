@@ -1,4 +1,4 @@
-//! Request policies from annotations: timeout, retries, body size, paths.
+//! Request policies from annotations: timeout, retries, limits, paths.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use super::access::NamespaceAccess;
 use super::annotations::{Reader, Reading};
+use super::rate_limit;
 use crate::model::duration;
 use crate::model::vocabulary::{
     LOAD_BALANCING, MAX_BODY, PATHS, RETRIES, RETRY_NON_IDEMPOTENT, TIMEOUT,
 };
 use crate::snapshot::policy::{LoadBalancing, Policy, Retries, Timeouts};
+use crate::snapshot::rate_limit::RateLimit;
 use crate::snapshot::rule::PathPrefix;
 
 /// The maximum number of retries that can be configured.
@@ -22,14 +24,19 @@ pub const RETRY_CODES: [u16; 3] = [502, 503, 504];
 /// The most segments of a path prefix: as many as the longest has are looked up for each request.
 const MAX_SEGMENTS: usize = 64;
 
-/// All policies of a Service.
-pub(super) fn policy(namespace: &NamespaceAccess, service: &mut Reader<'_>) -> Policy {
+/// All policies of a Service, with the access policy and the limits of its Namespace.
+pub(super) fn policy(
+    access: &NamespaceAccess,
+    limits: &[RateLimit],
+    service: &mut Reader<'_>,
+) -> Policy {
     Policy {
-        access: namespace.of_service(service),
+        access: access.of_service(service),
         timeouts: Timeouts { request: timeout(service), backend_request: None },
         retries: retries(service),
         max_body: max_body(service),
         load_balancing: load_balancing(service),
+        rate_limits: rate_limit::of_service(limits, service),
     }
 }
 

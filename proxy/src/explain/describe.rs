@@ -4,6 +4,7 @@ use http::HeaderValue;
 use portcullis_config::model::NamePattern;
 use portcullis_config::snapshot::access::Access;
 use portcullis_config::snapshot::host::VirtualHost;
+use portcullis_config::snapshot::rate_limit::RateLimit;
 use portcullis_identity::authenticator::Authenticated;
 use portcullis_identity::person::NoUser;
 
@@ -31,6 +32,13 @@ fn names(patterns: &[NamePattern]) -> String {
     } else {
         patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Describes a limit on the number of requests.
+pub(super) fn rate(limit: &RateLimit) -> String {
+    let RateLimit { per, requests, window, burst, .. } = limit;
+    let window = variant_name(window);
+    format!("at most {requests} requests a {window} per {per}, and {burst} at once")
 }
 
 /// Describes the authenticated caller.

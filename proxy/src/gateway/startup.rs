@@ -20,6 +20,7 @@ use crate::access::identity_headers::IdentityHeadersCache;
 use crate::certificates::Certificates;
 use crate::certificates::acme::Acme;
 use crate::decision::LocalPaths;
+use crate::limit::RateLimits;
 use crate::listen::admission::Admission;
 use crate::listen::tickets::Tickets;
 use crate::listen::tls;
@@ -183,6 +184,7 @@ impl Startup {
             telemetry,
             tls,
             admission: Admission::new(&settings.limits),
+            rate_limits: RateLimits::new(),
             local_paths: Arc::new(LocalPaths::new(&settings, challenges)),
             settings,
             live: Arc::clone(&self.live),

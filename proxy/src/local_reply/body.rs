@@ -18,6 +18,7 @@ pub(super) fn sentence(status: StatusCode) -> &'static str {
         414 => "The request's path is too long.",
         417 => "The request expects what is not supported.",
         421 => "This connection does not serve that host.",
+        429 => "There were too many requests.",
         431 => "The request's headers are too large.",
         501 => "The request's method is not supported.",
         502 => "The service did not answer properly.",
@@ -44,6 +45,7 @@ fn advice(status: StatusCode, can_sign_in: bool) -> &'static str {
         404 => "Check the address for mistakes, or ask the person who gave it to you.",
         408 => "Check your connection to the network and try again.",
         413 => "Try again with less data, for example with a smaller file.",
+        429 => "Wait a moment and try again.",
         431 => "Delete the cookies of this site and try again.",
         502..=504 => {
             "Try again in a moment. If this keeps happening, report it to the people who run this \

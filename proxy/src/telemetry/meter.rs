@@ -50,6 +50,7 @@ pub(super) struct Counts {
     pub(super) turned_away: LabeledCounter<(&'static str, &'static str)>,
     pub(super) handshakes: LabeledCounter<&'static str>,
     pub(super) handshake_failures: LabeledCounter<&'static str>,
+    pub(super) rate_limits_displaced: Counter,
     pub(super) upstream_opened: Counter,
     pub(super) upstream_closed: Counter,
     pub(super) upstream_reused: Counter,
@@ -184,6 +185,11 @@ impl Meter {
     /// Counts a failed TLS handshake; `reason` is in snake case.
     pub(crate) fn handshake_failed(&self, reason: &'static str) {
         self.counts.handshake_failures.add(reason);
+    }
+
+    /// Counts clients that took the place of others in the full table of a rate limit.
+    pub(crate) fn rate_limit_displaced(&self, clients: u32) {
+        self.counts.rate_limits_displaced.add(clients.into());
     }
 
     /// Counts a new upstream connection.

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, Version};
 
+/// The [failure](Record::failure) of a request that exceeds a rate limit.
+pub(crate) const RATE_LIMITED: &str = "rate_limited";
+
 /// What metrics and the access log report about a completed request. It contains no credentials,
 /// bodies or queries.
 #[derive(Debug, Clone)]

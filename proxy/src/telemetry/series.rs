@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use foldhash::fast::RandomState;
 
 use super::counter::{Counter, Distribution, Histogram};
-use super::record::Record;
+use super::record::{RATE_LIMITED, Record};
 
 /// The maximum number of services (environment, service and variant) with their own metrics;
 /// further ones count as [`OTHER`].
@@ -41,6 +41,7 @@ pub(super) struct Series {
     grpc: [Counter; GRPC_CODES],
     bytes_in: Counter,
     bytes_out: Counter,
+    rate_limited: Counter,
     duration: Histogram,
     upstream: Histogram,
     last_used: AtomicU64,
@@ -53,6 +54,7 @@ pub(super) struct Sum {
     pub(super) grpc: [u64; GRPC_CODES],
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
+    pub(super) rate_limited: u64,
     pub(super) duration: Distribution,
     pub(super) upstream: Distribution,
 }
@@ -121,6 +123,9 @@ impl Series {
         }
         self.bytes_in.add(record.bytes_in);
         self.bytes_out.add(record.bytes_out);
+        if record.failure == Some(RATE_LIMITED) {
+            self.rate_limited.add(1);
+        }
         self.duration.observe(record.duration);
         if let Some(duration) = record.upstream_duration {
             self.upstream.observe(duration);
@@ -141,6 +146,7 @@ impl Sum {
         }
         self.bytes_in += series.bytes_in.get();
         self.bytes_out += series.bytes_out.get();
+        self.rate_limited += series.rate_limited.get();
         self.duration.add(&series.duration);
         self.upstream.add(&series.upstream);
     }

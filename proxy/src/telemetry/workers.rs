@@ -17,12 +17,14 @@ metrics! {
     GRPC: Counter "portcullis_grpc_responses_total" ["environment", "service", "variant", "grpc_status"] "Responses with a grpc-status, by its number, or `unknown` if it is not a number from 0 to 16.";
     BYTES_IN: Counter "portcullis_request_body_bytes_total" ["environment", "service", "variant"] "Size of request bodies, in bytes.";
     BYTES_OUT: Counter "portcullis_response_body_bytes_total" ["environment", "service", "variant"] "Size of response bodies, in bytes.";
+    RATE_LIMITED: Counter "portcullis_rate_limited_total" ["environment", "service"] "Requests rejected because they exceeded a rate limit.";
     IN_FLIGHT: Gauge "portcullis_requests_in_flight" [] "Requests currently in progress.";
     REQUEST_MEMORY: Gauge "portcullis_request_memory_bytes" [] "Memory held by the heads of requests in progress, and by bodies that may be sent again, in bytes.";
     REFUSALS: Counter "portcullis_requests_refused_total" ["reason"] "Requests rejected before they were routed, by reason.";
     REJECTED: Counter "portcullis_credentials_rejected_total" ["reason"] "Requests that presented an invalid credential and received 404, by reason.";
     LOGINS: Counter "portcullis_logins_total" ["outcome"] "Login steps, and sessions ended by the user or the identity provider, by outcome.";
     FAILURES: Counter "portcullis_requests_failed_total" ["reason"] "Requests that failed after they were routed, by reason.";
+    RATE_LIMITS_DISPLACED: Counter "portcullis_rate_limit_displacements_total" [] "Clients that took the place, and the debt, of another client in the full table of a rate limit.";
     ACCEPTED: Counter "portcullis_connections_accepted_total" ["listener"] "Client connections accepted.";
     ACCEPT_ERRORS: Counter "portcullis_accept_errors_total" ["listener", "reason"] "Client connections that could not be accepted, by reason; `exhausted` means out of file descriptors or memory.";
     CONNECTIONS: Counter "portcullis_connections_total" ["listener", "protocol"] "Client connections on which HTTP was spoken, by protocol.";
@@ -112,13 +114,14 @@ impl Collector for WorkerCollector {
 // === impl Collected ===
 
 impl Collected {
-    fn services(&self) -> [MetricFamily; 6] {
+    fn services(&self) -> [MetricFamily; 7] {
         const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
         let mut requests = REQUESTS.family();
         let mut duration = REQUEST_DURATION.family();
         let mut upstream = UPSTREAM_DURATION.family();
         let mut grpc = GRPC.family();
         let (mut bytes_in, mut bytes_out) = (BYTES_IN.family(), BYTES_OUT.family());
+        let mut rate_limited = RATE_LIMITED.family();
         for (Labels { environment, service, variant }, sum) in &self.series {
             let names: [&str; 3] = [environment, service, variant];
             for (class, count) in CLASSES.into_iter().zip(sum.classes) {
@@ -138,11 +141,16 @@ impl Collected {
             }
             bytes_in.sample(&names, sum.bytes_in as f64);
             bytes_out.sample(&names, sum.bytes_out as f64);
+            // Before a variant is chosen: no service has two such series.
+            if sum.rate_limited > 0 {
+                rate_limited.sample(&[environment, service], sum.rate_limited as f64);
+            }
         }
-        [requests, duration, upstream, grpc, bytes_in, bytes_out].map(|family| family.finish())
+        [requests, duration, upstream, grpc, bytes_in, bytes_out, rate_limited]
+            .map(|family| family.finish())
     }
 
-    fn requests(&self) -> [MetricFamily; 6] {
+    fn requests(&self) -> [MetricFamily; 7] {
         [
             IN_FLIGHT
                 .value(self.open(|counts| counts.started.get(), |counts| counts.completed.get())),
@@ -153,6 +161,7 @@ impl Collected {
             self.by_label(&REJECTED, |counts| &counts.rejected),
             self.by_label(&LOGINS, |counts| &counts.logins),
             self.by_label(&FAILURES, |counts| &counts.failures),
+            RATE_LIMITS_DISPLACED.value(self.total(|counts| counts.rate_limits_displaced.get())),
         ]
     }
 

@@ -1,0 +1,329 @@
+//! The rate limits of services: exact for all workers of a gateway together.
+//!
+//! A limit without traffic has no state. A service without a limit costs one comparison, and touches
+//! nothing that workers share.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::num::NonZeroU64;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use portcullis_config::snapshot::rate_limit::{RateLimit, RateScope};
+use portcullis_identity::caller::Caller;
+use portcullis_identity::client_network::ClientNetwork;
+use smallvec::SmallVec;
+
+use super::gcra::Gcra;
+use super::table::{Place, Table, update};
+
+/// The number of limits with state beyond which those that no snapshot has are forgotten, even if
+/// clients still owe them something.
+const MAX_STATES: usize = 16_384;
+
+/// The state of all limits, which workers share.
+#[derive(Debug)]
+pub(crate) struct RateLimits {
+    /// The zero of all times.
+    epoch: Instant,
+    hasher: RandomState,
+    states: Mutex<HashMap<RateLimit, Arc<State>>>,
+}
+
+/// A worker's access to [`RateLimits`].
+#[derive(Debug)]
+pub(crate) struct RateLimiter {
+    shared: Arc<RateLimits>,
+    /// By the address of the limits, which they keep while they are here.
+    cache: RefCell<HashMap<usize, Cached, foldhash::fast::RandomState>>,
+}
+
+/// A request that exceeds a limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RateExceeded {
+    /// The limit.
+    pub(crate) limit: RateLimit,
+    /// The time until the request would be allowed.
+    pub(crate) wait: Duration,
+    /// How many clients took the place of others that still owed something.
+    pub(crate) displaced: u32,
+}
+
+/// The limits of a service, and their state.
+#[derive(Debug, Clone)]
+struct Cached {
+    limits: Arc<[RateLimit]>,
+    states: Rc<[Arc<State>]>,
+}
+
+/// What the clients of a limit owe.
+#[derive(Debug)]
+enum State {
+    /// All requests are counted together.
+    Whole(AtomicU64),
+    PerClient(Table),
+}
+
+/// Who calls.
+#[derive(Debug, Clone, Copy)]
+struct Client<'a> {
+    caller: &'a Caller,
+    address: IpAddr,
+}
+
+// === impl RateLimits ===
+
+impl RateLimits {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            epoch: Instant::now(),
+            hasher: RandomState::new(),
+            states: Mutex::default(),
+        })
+    }
+
+    fn nanoseconds(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.epoch).as_nanos();
+        u64::try_from(since).unwrap_or(u64::MAX)
+    }
+
+    /// The states of `limits`, as other workers have them.
+    fn states(&self, limits: &[RateLimit], now: u64) -> Rc<[Arc<State>]> {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = limits.iter().map(|limit| match states.get(limit) {
+            Some(state) => Arc::clone(state),
+            None => {
+                forget(&mut states, now);
+                let state = Arc::new(State::of(limit.per));
+                states.insert(limit.clone(), Arc::clone(&state));
+                state
+            }
+        });
+        found.collect()
+    }
+}
+
+/// Removes the states of limits that no worker has used since they left the snapshot, once nobody
+/// owes anything, or there are too many.
+fn forget(states: &mut HashMap<RateLimit, Arc<State>>, now: u64) {
+    let is_full = states.len() >= MAX_STATES;
+    if is_full || states.len().is_power_of_two() {
+        states.retain(|_, state| Arc::strong_count(state) > 1 || !(is_full || state.is_idle(now)));
+    }
+}
+
+// === impl RateLimiter ===
+
+impl RateLimiter {
+    pub(crate) fn new(shared: Arc<RateLimits>) -> Self {
+        Self { shared, cache: RefCell::default() }
+    }
+
+    /// Counts a request at `now`, if all `limits` allow it. Returns how many clients took the place
+    /// of others that still owed something, because a table was full.
+    ///
+    /// # Errors
+    /// The request exceeds a limit. It counts for none.
+    pub(crate) fn admit(
+        &self,
+        limits: &Arc<[RateLimit]>,
+        caller: &Caller,
+        address: IpAddr,
+        now: Instant,
+    ) -> Result<u32, Box<RateExceeded>> {
+        if limits.is_empty() {
+            return Ok(0);
+        }
+        let now = self.shared.nanoseconds(now);
+        let states = self.states(limits, now);
+        let client = Client { caller, address };
+        let mut counted: SmallVec<[(&AtomicU64, u64); 4]> = SmallVec::new();
+        let mut displaced = 0;
+        for (limit, state) in limits.iter().zip(&*states) {
+            let gcra = Gcra::of(limit);
+            let decided = state.decide(gcra, now, || client.key(&self.shared.hasher, limit.per));
+            let (decided, place) = match decided {
+                Ok((due, place)) => (Ok(due), place),
+                Err((wait, place)) => (Err(wait), place),
+            };
+            displaced += u32::from(place == Place::Displacing);
+            match decided {
+                Ok(due) => counted.push((due, gcra.interval())),
+                Err(wait) => {
+                    for (due, interval) in counted {
+                        due.fetch_sub(interval, Ordering::Relaxed);
+                    }
+                    let wait = Duration::from_nanos(wait);
+                    return Err(Box::new(RateExceeded { limit: limit.clone(), wait, displaced }));
+                }
+            }
+        }
+        Ok(displaced)
+    }
+
+    fn states(&self, limits: &Arc<[RateLimit]>, now: u64) -> Rc<[Arc<State>]> {
+        let address = limits.as_ptr().addr();
+        if let Some(cached) = self.cache.borrow().get(&address) {
+            return Rc::clone(&cached.states);
+        }
+        let states = self.shared.states(limits, now);
+        let cached = Cached { limits: Arc::clone(limits), states: Rc::clone(&states) };
+        self.cache.borrow_mut().insert(address, cached);
+        states
+    }
+
+    /// Drops limits that no snapshot has any more. Must be called every few seconds.
+    pub(crate) fn sweep(&self) {
+        self.cache.borrow_mut().retain(|_, cached| Arc::strong_count(&cached.limits) > 1);
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn of(scope: RateScope) -> Self {
+        match scope {
+            RateScope::Service | RateScope::Namespace => Self::Whole(AtomicU64::new(0)),
+            RateScope::User | RateScope::Application | RateScope::Source => {
+                Self::PerClient(Table::default())
+            }
+        }
+    }
+
+    fn decide(
+        &self,
+        gcra: Gcra,
+        now: u64,
+        key: impl FnOnce() -> NonZeroU64,
+    ) -> Result<(&AtomicU64, Place), (u64, Place)> {
+        let decide = |due| gcra.decide(due, now);
+        match self {
+            Self::Whole(due) => match update(due, decide) {
+                Ok(()) => Ok((due, Place::Own)),
+                Err(wait) => Err((wait, Place::Own)),
+            },
+            Self::PerClient(table) => table.update(key(), now, decide),
+        }
+    }
+
+    fn is_idle(&self, now: u64) -> bool {
+        match self {
+            Self::Whole(due) => due.load(Ordering::Relaxed) <= now,
+            Self::PerClient(table) => table.is_idle(now),
+        }
+    }
+}
+
+// === impl Client ===
+
+impl Client<'_> {
+    /// The identity that a limit counts. A request without one is counted by the next that it has,
+    /// so that no request is outside a limit.
+    fn key(&self, hasher: &RandomState, scope: RateScope) -> NonZeroU64 {
+        let Caller { application, user, .. } = self.caller;
+        let user = user.as_deref().filter(|_| scope == RateScope::User);
+        let application = application.as_deref().filter(|_| scope != RateScope::Source);
+        let hash = match (user, application) {
+            (Some(user), _) => hasher.hash_one((0_u8, &*user.name)),
+            (None, Some(application)) => hasher.hash_one((1_u8, application)),
+            (None, None) => hasher.hash_one((2_u8, ClientNetwork::from(self.address))),
+        };
+        NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use portcullis_identity::caller::ann;
+
+    use super::*;
+    use crate::limit::gcra::tests::limit;
+
+    fn address(last: u8) -> IpAddr {
+        Ipv4Addr::new(192, 0, 2, last).into()
+    }
+
+    /// How many of ten requests are allowed.
+    fn allowed(
+        limiter: &RateLimiter,
+        limits: &Arc<[RateLimit]>,
+        caller: &Caller,
+        last: u8,
+    ) -> usize {
+        let now = limiter.shared.epoch;
+        (0..10).filter(|_| limiter.admit(limits, caller, address(last), now).is_ok()).count()
+    }
+
+    #[test]
+    fn a_request_is_counted_for_the_best_identity_of_its_scope() {
+        let (both, nobody) = (ann(), Caller::default());
+        let application = Caller { user: None, ..ann() };
+        for (scope, expected) in [
+            // Twice each, from another address: both, the application alone, and nobody.
+            (RateScope::User, [(3, 0), (3, 0), (3, 3)]),
+            (RateScope::Application, [(3, 0), (0, 0), (3, 3)]),
+            (RateScope::Source, [(3, 3), (0, 0), (0, 0)]),
+            (RateScope::Service, [(3, 0), (0, 0), (0, 0)]),
+        ] {
+            let limiter = RateLimiter::new(RateLimits::new());
+            let limits: Arc<[RateLimit]> = [limit(1, 3, scope)].into();
+            for (caller, expected) in [&both, &application, &nobody].into_iter().zip(expected) {
+                let counts = [1, 2].map(|last| allowed(&limiter, &limits, caller, last));
+                assert_eq!(counts, <[usize; 2]>::from(expected), "{scope} {caller:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_that_one_limit_rejects_counts_for_no_other() {
+        let limiter = RateLimiter::new(RateLimits::new());
+        let wide = limit(1, 10, RateScope::Service);
+        let both: Arc<[RateLimit]> = [wide.clone(), limit(1, 2, RateScope::Source)].into();
+        assert_eq!(allowed(&limiter, &both, &Caller::default(), 1), 2);
+        assert_eq!(allowed(&limiter, &[wide].into(), &Caller::default(), 1), 8);
+    }
+
+    #[test]
+    fn workers_and_snapshots_share_the_state_of_a_limit() {
+        let shared = RateLimits::new();
+        let limits = || -> Arc<[RateLimit]> { [limit(1, 3, RateScope::User)].into() };
+        let (first, second) =
+            (RateLimiter::new(Arc::clone(&shared)), RateLimiter::new(Arc::clone(&shared)));
+        assert_eq!(allowed(&first, &limits(), &ann(), 1), 3);
+        first.sweep();
+        assert_eq!(allowed(&first, &limits(), &ann(), 1), 0, "of a later snapshot");
+        assert_eq!(allowed(&second, &limits(), &ann(), 1), 0);
+        assert!(first.cache.borrow().len() <= 1, "what left the snapshot was swept");
+    }
+
+    #[test]
+    fn the_limits_of_deleted_services_are_forgotten() {
+        let limiter = RateLimiter::new(RateLimits::new());
+        for number in 0..5_000 {
+            let limits: Arc<[RateLimit]> = [limit(1 + number, 1, RateScope::Service)].into();
+            let later = limiter.shared.epoch + Duration::from_secs(10 * u64::from(number));
+            assert!(limiter.admit(&limits, &Caller::default(), address(1), later).is_ok());
+            drop(limits);
+            limiter.sweep();
+        }
+        assert!(limiter.shared.states.lock().unwrap().len() <= 4_096);
+    }
+
+    #[test]
+    fn a_rejected_request_learns_when_to_come_again() {
+        let limiter = RateLimiter::new(RateLimits::new());
+        let limits: Arc<[RateLimit]> = [limit(4, 1, RateScope::User)].into();
+        let (now, caller) = (limiter.shared.epoch, ann());
+        let admit = |now| limiter.admit(&limits, &caller, address(1), now);
+        assert_eq!(admit(now), Ok(0));
+        let exceeded = admit(now).unwrap_err();
+        assert_eq!(exceeded.wait, Duration::from_millis(250));
+        assert_eq!(admit(now + exceeded.wait), Ok(0));
+    }
+}
