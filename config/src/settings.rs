@@ -312,8 +312,9 @@ pub struct TimeoutSettings {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub client_idle: Duration,
-    /// How long a body may be idle in either direction, also of a WebSocket or an HTTP/2 stream; a
-    /// longer `portcullis.dev/timeout` of a Service replaces it.
+    /// How long a body may be idle in either direction, also of a WebSocket or an HTTP/2 stream;
+    /// `portcullis.dev/idle-timeout` of a Service replaces it, else a longer
+    /// `portcullis.dev/timeout`.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub stream_idle: Duration,
@@ -331,12 +332,13 @@ pub struct TimeoutSettings {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub unread_body: Duration,
-    /// Timeout of connecting to a backend, including TLS.
+    /// Timeout of connecting to a backend, including TLS; `portcullis.dev/connect-timeout` of a
+    /// Service replaces it.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub connect: Duration,
     /// Timeout from the request sent to a backend to the head of its response;
-    /// `portcullis.dev/timeout` of a Service replaces it.
+    /// `portcullis.dev/first-byte-timeout` of a Service replaces it, else `portcullis.dev/timeout`.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub response_head: Duration,

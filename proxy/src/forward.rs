@@ -62,6 +62,8 @@ pub(crate) struct ClientSide<'a, B, R, H> {
 pub(crate) struct Deadlines {
     /// The time by which the whole response must be sent.
     pub(crate) whole: Option<Instant>,
+    /// Timeout of connecting to an endpoint.
+    pub(crate) connect: Duration,
     /// Timeout from the end of the request to the response's head; `None` for calls whose response
     /// may start only after the request ends.
     pub(crate) head: Option<Duration>,
@@ -191,7 +193,7 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
         }
         now = Instant::now();
         if request.deadlines.whole.is_some_and(|whole| whole <= now) {
-            break;
+            return Err(attempt::LATE);
         }
     }
     Err(outcome)

@@ -48,6 +48,7 @@ mod reading;
 mod releases;
 mod response_heads;
 mod routing;
+mod timeouts;
 mod tls;
 mod trailers;
 mod upstream;

@@ -71,6 +71,14 @@ pub const PATHS: Key = Key { name: "paths", place: KeyPlace::Service, served: tr
 pub const CORS_ORIGINS: Key = Key { name: "cors-origins", place: KeyPlace::Service, served: true };
 /// The timeout of a request.
 pub const TIMEOUT: Key = Key { name: "timeout", place: KeyPlace::Service, served: true };
+/// The timeout of connecting to a pod.
+pub const CONNECT_TIMEOUT: Key =
+    Key { name: "connect-timeout", place: KeyPlace::Service, served: true };
+/// The timeout from the request sent to the head of its response.
+pub const FIRST_BYTE_TIMEOUT: Key =
+    Key { name: "first-byte-timeout", place: KeyPlace::Service, served: true };
+/// The timeout without progress of a body.
+pub const IDLE_TIMEOUT: Key = Key { name: "idle-timeout", place: KeyPlace::Service, served: true };
 /// How often a failed attempt is retried.
 pub const RETRIES: Key = Key { name: "retries", place: KeyPlace::Service, served: true };
 /// Whether requests whose methods are not idempotent may be processed twice.
@@ -86,7 +94,7 @@ pub const LOAD_BALANCING: Key =
     Key { name: "load-balancing", place: KeyPlace::Service, served: true };
 
 /// Every known key.
-pub const VOCABULARY: [Key; 26] = [
+pub const VOCABULARY: [Key; 29] = [
     ENVIRONMENT,
     EXPOSE,
     REQUIRE,
@@ -101,6 +109,9 @@ pub const VOCABULARY: [Key; 26] = [
     PATHS,
     CORS_ORIGINS,
     TIMEOUT,
+    CONNECT_TIMEOUT,
+    FIRST_BYTE_TIMEOUT,
+    IDLE_TIMEOUT,
     RETRIES,
     RETRY_NON_IDEMPOTENT,
     MAX_BODY,

@@ -53,6 +53,12 @@ pub struct Timeouts {
     /// `timeouts.backendRequest`).
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "duration")]
     pub backend_request: Option<Duration>,
+    /// Of connecting to a backend, including TLS.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "duration")]
+    pub connect: Option<Duration>,
+    /// Without progress of a body in either direction.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "duration")]
+    pub idle: Option<Duration>,
 }
 
 /// When a failed attempt is retried on another endpoint (Gateway API `HTTPRouteRetry`).

@@ -9,7 +9,8 @@ use super::annotations::{Reader, Reading};
 use super::rate_limit;
 use crate::model::duration;
 use crate::model::vocabulary::{
-    LOAD_BALANCING, MAX_BODY, PATHS, RETRIES, RETRY_NON_IDEMPOTENT, TIMEOUT,
+    CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, Key, LOAD_BALANCING, MAX_BODY, PATHS,
+    RETRIES, RETRY_NON_IDEMPOTENT, TIMEOUT,
 };
 use crate::snapshot::policy::{LoadBalancing, Policy, Retries, Timeouts};
 use crate::snapshot::rate_limit::RateLimit;
@@ -32,7 +33,7 @@ pub(super) fn policy(
 ) -> Policy {
     Policy {
         access: access.of_service(service),
-        timeouts: Timeouts { request: timeout(service), backend_request: None },
+        timeouts: timeouts(service),
         retries: retries(service),
         max_body: max_body(service),
         load_balancing: load_balancing(service),
@@ -50,20 +51,24 @@ fn load_balancing(reader: &mut Reader<'_>) -> LoadBalancing {
     reader.read(LOAD_BALANCING, help, parse).good().unwrap_or_default()
 }
 
-fn timeout(reader: &mut Reader<'_>) -> Option<Duration> {
+fn timeouts(reader: &mut Reader<'_>) -> Timeouts {
+    const DEFAULT: &str = "until then the gateway's default applies";
+    Timeouts {
+        request: timeout(reader, TIMEOUT, "until then there is no timeout"),
+        backend_request: timeout(reader, FIRST_BYTE_TIMEOUT, DEFAULT),
+        connect: timeout(reader, CONNECT_TIMEOUT, DEFAULT),
+        idle: timeout(reader, IDLE_TIMEOUT, DEFAULT),
+    }
+}
+
+fn timeout(reader: &mut Reader<'_>, key: Key, until_then: &str) -> Option<Duration> {
     let parse = |text: &str| {
         duration::parse(text)
             .filter(|time| !time.is_zero())
             .ok_or_else(|| "is not a duration".to_owned())
     };
-    reader
-        .read(
-            TIMEOUT,
-            "write a duration above zero, such as 500ms, 30s or 1h30m; until then there is no \
-             timeout",
-            parse,
-        )
-        .good()
+    let help = format!("write a duration above zero, such as 500ms, 30s or 1h30m; {until_then}");
+    reader.read(key, &help, parse).good()
 }
 
 fn retries(reader: &mut Reader<'_>) -> Retries {

@@ -12,9 +12,7 @@ use super::attempts::{Attempts, Repeatable};
 use super::prefetch::{self, Interrupted, Prefetched};
 use super::response::grpc_status;
 use super::upload::{self, Upload};
-use super::{
-    Answered, ClientSide, ForwardRequest, ForwardStats, OnHead, Outcome, failed, repeatable,
-};
+use super::{Answered, ClientSide, ForwardRequest, ForwardStats, OnHead, Outcome, repeatable};
 use crate::exchange::{Respond, Source};
 use crate::relay::CopyError;
 use crate::upstream::endpoint::{Endpoint, Pool};
@@ -29,6 +27,10 @@ pub(super) enum Unanswered {
     /// The backend returned a status to retry.
     Rejected,
 }
+
+/// No endpoint responded in time.
+pub(super) const LATE: Outcome =
+    Outcome::Failed { status: StatusCode::GATEWAY_TIMEOUT, reason: "upstream_late" };
 
 enum Event {
     Head(Head),
@@ -53,26 +55,38 @@ pub(super) async fn perform<B: Source, R: Respond, H: OnHead>(
 ) -> Result<Answered, Unanswered> {
     let pool = if attempts.needs_new_connection() { Pool::Bypass } else { Pool::Use };
     let starting = endpoint.start(&request.message, pool, now);
-    let exchange = match unless_client_closed(starting, client.respond).await {
-        Some(Ok(exchange)) => exchange,
-        Some(Err(failure)) => return Err(Unanswered::Failed(failure, false)),
-        None => return Err(Unanswered::Finished(Outcome::ClientClosed)),
+    let exchange = match unless_ended(starting, request.deadlines.whole, client.respond).await {
+        Ok(Ok(exchange)) => exchange,
+        Ok(Err(failure)) => return Err(Unanswered::Failed(failure, false)),
+        Err(outcome) => return Err(Unanswered::Finished(outcome)),
     };
     upload.rewind();
     respond(request, exchange, upload, client, stats).await
 }
 
-/// Returns the result of `work`, or `None` if the client disconnects first.
-async fn unless_client_closed<T, R: Respond>(
+/// Returns the result of `work`.
+///
+/// # Errors
+/// The deadline passes, or the client disconnects first.
+async fn unless_ended<T, R: Respond>(
     work: impl Future<Output = T>,
+    deadline: Option<Instant>,
     respond: &mut R,
-) -> Option<T> {
+) -> Result<T, Outcome> {
     let mut work = pin!(work);
+    let mut timer = None;
     poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
-            return Poll::Ready(Some(done));
+            return Poll::Ready(Ok(done));
         }
-        respond.poll_client_closed(cx).map(|()| None)
+        if respond.poll_client_closed(cx).is_ready() {
+            return Poll::Ready(Err(Outcome::ClientClosed));
+        }
+        let Some(deadline) = deadline else { return Poll::Pending };
+        // Only what has to wait needs a timer.
+        let timer =
+            timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        timer.as_mut().poll(cx).map(|()| Err(LATE))
     })
     .await
 }
@@ -97,10 +111,7 @@ async fn respond<B: Source, R: Respond, H: OnHead>(
             Event::Upload(error) => return Err(Unanswered::Finished(upload::outcome_of(error))),
             Event::ClientClosed => return Err(Unanswered::Finished(Outcome::ClientClosed)),
             Event::TimedOut if upload.is_done() => {
-                return Err(Unanswered::Finished(failed(
-                    StatusCode::GATEWAY_TIMEOUT,
-                    "upstream_late",
-                )));
+                return Err(Unanswered::Finished(LATE));
             }
             Event::TimedOut => return Err(Unanswered::Finished(Outcome::Refused(upload::LATE))),
         }

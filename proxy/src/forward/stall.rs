@@ -66,6 +66,7 @@ mod tests {
 
     const DEADLINES: Deadlines = Deadlines {
         whole: None,
+        connect: Duration::from_secs(5),
         head: None,
         idle: Duration::from_secs(300),
         client_read: Duration::from_secs(60),

@@ -1,15 +1,14 @@
 //! The timeouts of a request: those of its route, else the configured defaults.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use portcullis_config::settings::TimeoutSettings;
 use portcullis_config::snapshot::policy::Timeouts;
 
+use crate::exchange::grpc_timeout::{self, GRPC_TIMEOUT};
 use crate::forward::Deadlines;
 use crate::normalize::Kind;
-
-static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Returns the timeouts of a request of this kind with these fields, which arrived at `started`.
 ///
@@ -22,8 +21,8 @@ pub(super) fn deadlines(
     fields: &HeaderMap,
     started: Instant,
 ) -> Deadlines {
-    let call_timeout =
-        if kind == Kind::Grpc { fields.get(&GRPC_TIMEOUT).and_then(grpc_timeout) } else { None };
+    let value = if kind == Kind::Grpc { fields.get(&GRPC_TIMEOUT) } else { None };
+    let call_timeout = value.and_then(grpc_timeout::parse);
     let allowed = match (route.request, call_timeout) {
         (Some(route), Some(call)) => Some(route.min(call)),
         (route, call) => route.or(call),
@@ -34,36 +33,22 @@ pub(super) fn deadlines(
         (None, _) => Some(route.request.unwrap_or(defaults.response_head)),
         (given, _) => given,
     };
+    let idle = || route.request.map_or(defaults.stream_idle, |all| all.max(defaults.stream_idle));
+    // What cannot be connected to leaves time for another endpoint, and is ejected.
+    let connect = || route.request.map_or(defaults.connect, |all| (all / 2).min(defaults.connect));
     Deadlines {
         whole: allowed.and_then(|allowed| started.checked_add(allowed)),
+        connect: route.connect.unwrap_or_else(connect),
         head,
-        idle: route.request.map_or(defaults.stream_idle, |route| route.max(defaults.stream_idle)),
+        idle: route.idle.unwrap_or_else(idle),
         client_read: defaults.client_read,
     }
 }
 
-/// Parses `grpc-timeout` (gRPC over HTTP/2, "Timeout"): up to eight digits and a unit.
-fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
-    let text = value.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit())
-    {
-        return None;
-    }
-    let number: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(number * 3600),
-        "M" => Duration::from_secs(number * 60),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::normalize::tests::read;
 
@@ -87,6 +72,7 @@ mod tests {
         Timeouts {
             request: Some(Duration::from_secs(request)),
             backend_request: backend_request.map(Duration::from_secs),
+            ..Timeouts::default()
         }
     }
 
@@ -108,5 +94,21 @@ mod tests {
     fn a_client_can_shorten_the_timeout_of_the_route_and_not_extend_it() {
         assert_eq!(seconds(&route(600, None), CALL), (Some(5), None, 600));
         assert_eq!(seconds(&route(2, None), CALL), (Some(2), None, 300));
+    }
+
+    #[test]
+    fn each_timeout_of_the_route_replaces_its_default() {
+        let of = |route: &Timeouts| {
+            let request = read(GET).unwrap();
+            let (defaults, kind, now) = (TimeoutSettings::default(), request.kind, Instant::now());
+            let deadlines = deadlines(&defaults, route, kind, &request.headers, now);
+            (deadlines.connect.as_secs(), deadlines.idle.as_secs())
+        };
+        assert_eq!(of(&Timeouts::default()), (5, 300));
+        let (connect, idle) = (Some(Duration::from_secs(20)), Some(Duration::from_secs(7200)));
+        assert_eq!(of(&Timeouts { connect, idle, ..route(60, None) }), (20, 7200));
+        let (connect, idle) = (Some(Duration::from_secs(1)), Some(Duration::from_secs(2)));
+        assert_eq!(of(&Timeouts { connect, idle, ..route(600, None) }), (1, 2));
+        assert_eq!(of(&route(4, None)), (2, 300), "there is time for another endpoint");
     }
 }

@@ -58,6 +58,8 @@ impl RequestContext<'_> {
                 added: AddedFields { proxy, identity: identity.as_deref() },
                 body: if is_tunnel { BodyLength::Tunnel } else { request.body },
                 expects_continue: request.expects_continue,
+                connect_timeout: deadlines.connect,
+                call_deadline: deadlines.whole.filter(|_| request.kind == Kind::Grpc),
             },
             backend,
             policy: &rule.policy,

@@ -81,8 +81,12 @@ impl Connector {
     }
 
     /// Connects without TLS.
-    pub(super) async fn plain(&self, address: SocketAddr) -> io::Result<Transport> {
-        let stream = self.within(self.tcp(address)).await?;
+    pub(super) async fn plain(
+        &self,
+        address: SocketAddr,
+        timeout: Duration,
+    ) -> io::Result<Transport> {
+        let stream = within(timeout, self.tcp(address)).await?;
         Ok(self.transport(Stream::Plain(stream)))
     }
 
@@ -91,24 +95,19 @@ impl Connector {
         &self,
         address: SocketAddr,
         server_name: &str,
+        timeout: Duration,
     ) -> io::Result<Transport> {
         let connector = self.tls.as_ref().ok_or_else(|| {
             io::Error::other("upstreams.certificateAuthorities is not configured")
         })?;
         let name = ServerName::try_from(server_name.to_owned()).map_err(io::Error::other)?;
-        let stream =
-            self.within(async { connector.connect(name, self.tcp(address).await?).await }).await?;
+        let connecting = async { connector.connect(name, self.tcp(address).await?).await };
+        let stream = within(timeout, connecting).await?;
         Ok(self.transport(Stream::Tls(Box::new(stream))))
     }
 
     fn transport(&self, stream: Stream) -> Transport {
         Transport { stream, _open: self.meter.upstream_connection() }
-    }
-
-    async fn within<T>(&self, connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-        tokio::time::timeout(self.settings.timeouts.connect, connecting)
-            .await
-            .map_err(|_| io::ErrorKind::TimedOut)?
     }
 
     async fn tcp(&self, address: SocketAddr) -> io::Result<TcpStream> {
@@ -122,6 +121,13 @@ impl Connector {
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval))?;
         Ok(stream)
     }
+}
+
+async fn within<T>(
+    timeout: Duration,
+    connecting: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    tokio::time::timeout(timeout, connecting).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 // === impl Transport ===

@@ -170,7 +170,7 @@ impl Endpoint {
 
     /// Connects to find out whether the endpoint responds again, and keeps the connection.
     pub(super) async fn probe(self: &Rc<Self>) {
-        match self.transport().await {
+        match self.transport(self.connector.settings.timeouts.connect).await {
             Ok(transport) => {
                 self.connector.meter.upstream_probed("connected");
                 if self.protocol == UpstreamProtocol::H2c || transport.is_http2() {
@@ -241,7 +241,7 @@ impl Endpoint {
             return Ok(Kind::Http1(Http1Exchange::on_idle(idle, message, self.head_limits())));
         }
         self.check_room()?;
-        let transport = self.connect().await?;
+        let transport = self.connect(message).await?;
         Ok(Kind::Http1(Http1Exchange::on_new(transport, message, self.head_limits())))
     }
 
@@ -274,7 +274,7 @@ impl Endpoint {
                 continue;
             }
             let _connecting = self.connecting();
-            let transport = self.connect().await?;
+            let transport = self.connect(message).await?;
             self.add(transport);
         }
     }
@@ -293,7 +293,7 @@ impl Endpoint {
                 return Ok(Kind::Http1(Http1Exchange::on_idle(idle, message, self.head_limits())));
             }
             self.check_room()?;
-            let transport = self.connect().await?;
+            let transport = self.connect(message).await?;
             if !transport.is_http2() {
                 return Ok(Kind::Http1(Http1Exchange::on_new(
                     transport,
@@ -347,9 +347,9 @@ impl Endpoint {
 
     /// Connects for a request. This is boxed: it is rare, and would make the future of every request
     /// several times as large.
-    async fn connect(self: &Rc<Self>) -> Result<Transport, Failed> {
+    async fn connect(self: &Rc<Self>, message: &Message<'_>) -> Result<Transport, Failed> {
         let era = self.health().era();
-        Box::pin(self.transport()).await.map_err(|error| {
+        Box::pin(self.transport(message.connect_timeout)).await.map_err(|error| {
             tracing::debug!(address = %self.address, %error, "failed to connect to the endpoint");
             self.connector.meter.upstream_failed(if error.kind() == io::ErrorKind::TimedOut {
                 "timeout"
@@ -362,13 +362,13 @@ impl Endpoint {
         })
     }
 
-    async fn transport(&self) -> io::Result<Transport> {
+    async fn transport(&self, timeout: Duration) -> io::Result<Transport> {
         match &self.protocol {
             UpstreamProtocol::Http1 | UpstreamProtocol::H2c => {
-                self.connector.plain(self.address).await
+                self.connector.plain(self.address, timeout).await
             }
             UpstreamProtocol::Tls { server_name } => {
-                self.connector.tls(self.address, server_name).await
+                self.connector.tls(self.address, server_name, timeout).await
             }
         }
     }

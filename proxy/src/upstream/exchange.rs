@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -32,6 +32,10 @@ pub(crate) struct Message<'a> {
     /// [`BodyLength::Tunnel`] requests a WebSocket.
     pub(crate) body: BodyLength,
     pub(crate) expects_continue: bool,
+    /// How long connecting to an endpoint may take.
+    pub(crate) connect_timeout: Duration,
+    /// For gRPC: by when the caller wants the response. The backend gets what is left of it.
+    pub(crate) call_deadline: Option<Instant>,
 }
 
 /// Fields that the gateway adds to those of a request. They are serialized already, because many

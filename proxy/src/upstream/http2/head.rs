@@ -1,10 +1,13 @@
 //! Header blocks: encodes request heads, and decodes response heads and trailers.
 
+use std::time::Instant;
+
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
+use crate::exchange::grpc_timeout::{self, GRPC_TIMEOUT};
 use crate::exchange::{BodyLength, ResponseHead};
 use crate::http1;
 use crate::http2::hpack::{self, Decoder, Field, Name, Undecodable};
@@ -53,12 +56,17 @@ pub(super) fn write(message: &Message<'_>, tls: bool, out: &mut Vec<u8>) {
         hpack::field(&header::EXPECT, &HeaderValue::from_static("100-continue"), out);
     }
     for (name, value) in message.headers {
-        let is_forwarded =
-            !is_connection_specific(name) || *name == header::TE && value == "trailers";
+        let is_replaced = message.call_deadline.is_some() && *name == GRPC_TIMEOUT;
+        let is_forwarded = !is_replaced
+            && (!is_connection_specific(name) || *name == header::TE && value == "trailers");
         // RFC 8441 §5.1: the key of the HTTP/1.1 handshake is not used in HTTP/2.
         if is_forwarded && !(is_tunnel && *name == header::SEC_WEBSOCKET_KEY) {
             hpack::field(name, value, out);
         }
+    }
+    if let Some(deadline) = message.call_deadline {
+        let left = deadline.saturating_duration_since(Instant::now());
+        hpack::field(&GRPC_TIMEOUT, &grpc_timeout::format(left), out);
     }
     message.added.put_block(out);
 }

@@ -67,6 +67,8 @@ fn request(connection: &mut Connection, method: &Method, body: BodyLength) -> Sh
         added: AddedFields::default(),
         body,
         expects_continue: false,
+        connect_timeout: std::time::Duration::from_secs(5),
+        call_deadline: None,
     };
     let stream = connection.request(&message, false).expect("a new connection accepts requests");
     if body != BodyLength::None {

@@ -429,6 +429,8 @@ fn message(method: &'static Method, body: BodyLength) -> Message<'static> {
         added: AddedFields::default(),
         body,
         expects_continue: false,
+        connect_timeout: std::time::Duration::from_secs(5),
+        call_deadline: None,
     }
 }
 
