@@ -14,6 +14,7 @@ mod implicit;
 mod policy;
 mod port;
 mod rate_limit;
+mod retry_on;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +35,8 @@ use crate::snapshot::{Listener, ListenerProtocol, Snapshot};
 
 pub(crate) use self::dirty::Dirty;
 pub use self::endpoints::endpoint_set;
-pub use self::policy::{MAX_RETRIES, RETRY_CODES};
+pub use self::policy::MAX_RETRIES;
+pub use self::retry_on::RETRY_CODES;
 
 /// The result of a translation.
 #[derive(Debug, Default)]

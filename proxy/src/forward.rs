@@ -6,6 +6,7 @@ mod interim;
 #[cfg(test)]
 mod law_tests;
 mod prefetch;
+mod rejection;
 mod replay;
 mod response;
 mod stall;
@@ -20,7 +21,7 @@ use portcullis_config::snapshot::backend::Backend;
 use portcullis_config::snapshot::policy::Policy;
 
 use self::attempt::Unanswered;
-use self::attempts::{Attempts, FailedAttempt, Repeatable};
+use self::attempts::{Attempts, Cost, FailedAttempt, Repeatable};
 use self::interim::InterimResponses;
 use self::prefetch::Prefetched;
 pub(crate) use self::response::relay;
@@ -132,6 +133,15 @@ pub(crate) struct Answered {
     prefetched: Prefetched,
 }
 
+// === impl Answered ===
+
+impl Answered {
+    /// Gives the connection back to the pool, if the response was read to its end.
+    fn discard(self) {
+        self.exchange.finish(Instant::now());
+    }
+}
+
 // === impl ClientSide ===
 
 impl<'a, B, R, H: OnHead> ClientSide<'a, B, R, H> {
@@ -156,22 +166,36 @@ pub(crate) async fn send<B: Source, R: Respond, H: OnHead>(
     mut client: ClientSide<'_, B, R, H>,
     stats: &mut ForwardStats,
 ) -> Result<Answered, Outcome> {
-    let answered = attempt_all(request, upload, &mut client, stats).await;
+    let mut rejected = None;
+    let mut answered = attempt_all(request, upload, &mut client, &mut rejected, stats).await;
+    match rejected {
+        // What a backend responded is better than what went wrong after it.
+        Some(rejected) if matches!(answered, Err(Outcome::Failed { .. })) => {
+            upload.stop();
+            answered = Ok(*rejected);
+        }
+        Some(rejected) => rejected.discard(),
+        None => {}
+    }
     upload.release(client.charge);
     answered
 }
 
+/// Attempts the request until a response is to be forwarded. The last one that is not, because its
+/// status is retried, is `rejected`.
 async fn attempt_all<B: Source, R: Respond, H: OnHead>(
     request: &ForwardRequest<'_>,
     upload: &mut Upload,
     client: &mut ClientSide<'_, B, R, H>,
+    rejected: &mut Option<Box<Answered>>,
     stats: &mut ForwardStats,
 ) -> Result<Answered, Outcome> {
     let mut attempts = Attempts::default();
+    let mut cost = Cost::Free;
     let mut outcome = failed(StatusCode::SERVICE_UNAVAILABLE, "no_ready_endpoint");
     // For the first attempt, the time at which the request arrived is recent enough.
     let mut now = request.started;
-    while let Some(endpoint) = choose(request, &mut attempts, now) {
+    while let Some(endpoint) = choose(request, &mut attempts, cost, now) {
         let address = endpoint.address();
         stats.upstream = Some(address);
         stats.tries += 1;
@@ -181,13 +205,23 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
         match attempt::perform(request, &endpoint, &attempts, now, upload, client, stats).await {
             Ok(answered) => return Ok(answered),
             Err(Unanswered::Finished(outcome)) => return Err(outcome),
-            Err(Unanswered::Rejected) => attempts.rejected(address),
+            Err(Unanswered::Rejected(back_off, response)) => {
+                attempts.rejected(address);
+                if let Some(earlier) = rejected.replace(response) {
+                    earlier.discard();
+                }
+                attempt::pause(back_off, request, client).await?;
+                // It was paid for when the response was rejected.
+                cost = Cost::Free;
+            }
             Err(Unanswered::Failed(failure, was_kept)) => {
                 count(request.meter, failure);
                 outcome = outcome_of(failure);
-                let failed = FailedAttempt { address, failure, was_kept };
-                if !attempts.failed(failed, repeatable(request, upload)) {
-                    break;
+                let is_ejected = endpoint.is_ejected();
+                let failed = FailedAttempt { address, failure, was_kept, is_ejected };
+                match attempts.failed(failed, repeatable(request, upload)) {
+                    Some(next) => cost = next,
+                    None => break,
                 }
             }
         }
@@ -199,26 +233,48 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
     Err(outcome)
 }
 
-/// Chooses the endpoint of the next attempt.
+/// Chooses the endpoint of the next attempt, which may cost part of the retry budget.
 fn choose(
     request: &ForwardRequest<'_>,
     attempts: &mut Attempts,
+    cost: Cost,
     now: Instant,
 ) -> Option<Rc<Endpoint>> {
     let Backend { endpoints, protocol, .. } = request.backend;
     let balancer = request.upstreams.balancer(endpoints, protocol, now);
-    let is_tried = |address| attempts.has_tried(address);
-    let choice = Choice {
-        algorithm: request.policy.load_balancing,
-        random: request.random.next(),
-        now,
-        is_first: attempts.is_first(),
-    };
-    if let Some(endpoint) = balancer.choose(choice, is_tried) {
-        return Some(Rc::clone(endpoint));
+    if attempts.is_first() {
+        balancer.retry_budget.deposit(now);
     }
-    let again = attempts.retry(|address| balancer.endpoint(address).is_some())?;
-    balancer.endpoint(again).cloned()
+    loop {
+        let is_tried = |address| attempts.has_tried(address);
+        let choice = Choice {
+            algorithm: request.policy.load_balancing,
+            random: request.random.next(),
+            now,
+            is_first: attempts.is_first(),
+        };
+        let endpoint = match balancer.choose(choice, is_tried) {
+            Some(endpoint) => endpoint,
+            None => {
+                let again = attempts.retry(|address| balancer.endpoint(address).is_some())?;
+                balancer.endpoint(again)?
+            }
+        };
+        let is_free = match cost {
+            Cost::Free => true,
+            Cost::FreeIfGood => endpoint.is_good(),
+            Cost::Paid => false,
+        };
+        if is_free || balancer.retry_budget.withdraw(now) {
+            return Some(Rc::clone(endpoint));
+        }
+        request.meter.upstream_retry_denied();
+        if cost == Cost::Paid {
+            return None;
+        }
+        // Another endpoint may be good.
+        attempts.skipped(endpoint.address());
+    }
 }
 
 /// Returns how often the request may be sent.

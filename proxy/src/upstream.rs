@@ -13,6 +13,7 @@ mod http1;
 mod http2;
 mod keep_alive;
 mod probe;
+mod retry_budget;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -35,6 +36,7 @@ use self::endpoint::Endpoint;
 use self::group::Group;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::http2::check_invariants as check_http2_invariants;
+use self::retry_budget::RetryBudget;
 use crate::balance::warm_up::WarmUp;
 use crate::balance::{Candidate, Selection};
 use crate::telemetry::Meter;
@@ -72,6 +74,8 @@ pub(crate) struct Balancer {
     turn: Cell<usize>,
     group: Rc<Group>,
     connector: Rc<Connector>,
+    /// That of the backend, whatever its endpoints are.
+    pub(crate) retry_budget: Rc<RetryBudget>,
 }
 
 // === impl Upstreams ===
@@ -189,7 +193,9 @@ impl Balancer {
         let near = near.len();
         // Workers and replicas do not all begin with the same endpoint.
         let turn = || usize::try_from(connector.random.next()).unwrap_or_default();
+        let budget = previous.map(|previous| Rc::clone(&previous.retry_budget));
         Self {
+            retry_budget: budget.unwrap_or_else(|| Rc::new(RetryBudget::new(now))),
             turn: Cell::new(previous.map_or_else(turn, |previous| previous.turn.get())),
             protocol: protocol.clone(),
             connector: Rc::clone(connector),

@@ -47,6 +47,7 @@ mod rate_limits;
 mod reading;
 mod releases;
 mod response_heads;
+mod retries;
 mod routing;
 mod timeouts;
 mod tls;

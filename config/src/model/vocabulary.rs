@@ -81,6 +81,8 @@ pub const FIRST_BYTE_TIMEOUT: Key =
 pub const IDLE_TIMEOUT: Key = Key { name: "idle-timeout", place: KeyPlace::Service, served: true };
 /// How often a failed attempt is retried.
 pub const RETRIES: Key = Key { name: "retries", place: KeyPlace::Service, served: true };
+/// The responses that are retried.
+pub const RETRY_ON: Key = Key { name: "retry-on", place: KeyPlace::Service, served: true };
 /// Whether requests whose methods are not idempotent may be processed twice.
 pub const RETRY_NON_IDEMPOTENT: Key =
     Key { name: "retry-non-idempotent", place: KeyPlace::Service, served: true };
@@ -94,7 +96,7 @@ pub const LOAD_BALANCING: Key =
     Key { name: "load-balancing", place: KeyPlace::Service, served: true };
 
 /// Every known key.
-pub const VOCABULARY: [Key; 29] = [
+pub const VOCABULARY: [Key; 30] = [
     ENVIRONMENT,
     EXPOSE,
     REQUIRE,
@@ -113,6 +115,7 @@ pub const VOCABULARY: [Key; 29] = [
     FIRST_BYTE_TIMEOUT,
     IDLE_TIMEOUT,
     RETRIES,
+    RETRY_ON,
     RETRY_NON_IDEMPOTENT,
     MAX_BODY,
     LOAD_BALANCING,

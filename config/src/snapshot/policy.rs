@@ -71,6 +71,8 @@ pub struct Retries {
     pub attempts: u8,
     /// Response status codes that are retried, for idempotent methods (RFC 9110 §9.2.2).
     pub codes: Vec<u16>,
+    /// gRPC status codes that are retried, if the response has no message.
+    pub grpc_codes: Vec<u16>,
     /// Requests whose methods are not idempotent may be processed twice, too.
     #[serde(skip_serializing_if = "is_default")]
     pub non_idempotent: bool,

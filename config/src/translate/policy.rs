@@ -7,10 +7,11 @@ use std::time::Duration;
 use super::access::NamespaceAccess;
 use super::annotations::{Reader, Reading};
 use super::rate_limit;
+use super::retry_on::{self, RetryOn};
 use crate::model::duration;
 use crate::model::vocabulary::{
     CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, Key, LOAD_BALANCING, MAX_BODY, PATHS,
-    RETRIES, RETRY_NON_IDEMPOTENT, TIMEOUT,
+    RETRIES, RETRY_NON_IDEMPOTENT, RETRY_ON, TIMEOUT,
 };
 use crate::snapshot::policy::{LoadBalancing, Policy, Retries, Timeouts};
 use crate::snapshot::rate_limit::RateLimit;
@@ -18,9 +19,6 @@ use crate::snapshot::rule::PathPrefix;
 
 /// The maximum number of retries that can be configured.
 pub const MAX_RETRIES: u8 = 10;
-/// Response status codes that are retried if retries are configured: those of a gateway in front of
-/// the service, and of an overloaded service.
-pub const RETRY_CODES: [u16; 3] = [502, 503, 504];
 
 /// The most segments of a path prefix: as many as the longest has are looked up for each request.
 const MAX_SEGMENTS: usize = 64;
@@ -79,17 +77,23 @@ fn retries(reader: &mut Reader<'_>) -> Retries {
             .ok_or_else(|| "is not a number of retries".to_owned())
     };
     let non_idempotent = retry_non_idempotent(reader);
-    match reader
-        .read(
-            RETRIES,
-            &format!("write a number from 0 to {MAX_RETRIES}; until then it is 0"),
-            parse,
-        )
-        .good()
-    {
-        None | Some(0) => Retries { non_idempotent, ..Retries::default() },
-        Some(attempts) => Retries { attempts, codes: RETRY_CODES.to_vec(), non_idempotent },
+    let on = retry_on::read(reader);
+    let help = format!("write a number from 0 to {MAX_RETRIES}; until then it is 0");
+    let attempts = match reader.read(RETRIES, &help, parse) {
+        // What says on which responses wants a retry.
+        Reading::Absent => u8::from(on.is_some()),
+        Reading::Good(attempts) => attempts,
+        Reading::Bad => 0,
+    };
+    if attempts == 0 {
+        if on.is_some() {
+            let message = format!("`{RETRY_ON}` has no effect: there are no `{RETRIES}`");
+            reader.warn("NoEffect", message, "write a number above 0, or remove the annotation");
+        }
+        return Retries { non_idempotent, ..Retries::default() };
     }
+    let RetryOn { codes, grpc_codes } = on.unwrap_or_default();
+    Retries { attempts, codes, grpc_codes, non_idempotent }
 }
 
 fn retry_non_idempotent(reader: &mut Reader<'_>) -> bool {

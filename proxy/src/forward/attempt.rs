@@ -4,16 +4,19 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use portcullis_config::snapshot::backend::Backend;
 
 use super::attempts::{Attempts, Repeatable};
 use super::prefetch::{self, Interrupted, Prefetched};
 use super::response::grpc_status;
 use super::upload::{self, Upload};
-use super::{Answered, ClientSide, ForwardRequest, ForwardStats, OnHead, Outcome, repeatable};
-use crate::exchange::{Respond, Source};
+use super::{
+    Answered, ClientSide, ForwardRequest, ForwardStats, OnHead, Outcome, rejection, repeatable,
+};
+use crate::exchange::{Respond, ResponseHead, Source};
 use crate::relay::CopyError;
 use crate::upstream::endpoint::{Endpoint, Pool};
 use crate::upstream::exchange::{Exchange, Failed, Head};
@@ -24,8 +27,8 @@ pub(super) enum Unanswered {
     Finished(Outcome),
     /// It failed, on a connection that was used before or not.
     Failed(Failed, bool),
-    /// The backend returned a status to retry.
-    Rejected,
+    /// The response's status is to be retried after this time.
+    Rejected(Duration, Box<Answered>),
 }
 
 /// No endpoint responded in time.
@@ -61,7 +64,7 @@ pub(super) async fn perform<B: Source, R: Respond, H: OnHead>(
         Err(outcome) => return Err(Unanswered::Finished(outcome)),
     };
     upload.rewind();
-    respond(request, exchange, upload, client, stats).await
+    respond(request, exchange, attempts, upload, client, stats).await
 }
 
 /// Returns the result of `work`.
@@ -95,6 +98,7 @@ async fn unless_ended<T, R: Respond>(
 async fn respond<B: Source, R: Respond, H: OnHead>(
     request: &ForwardRequest<'_>,
     mut exchange: Exchange,
+    attempts: &Attempts,
     upload: &mut Upload,
     client: &mut ClientSide<'_, B, R, H>,
     stats: &ForwardStats,
@@ -110,37 +114,72 @@ async fn respond<B: Source, R: Respond, H: OnHead>(
             Event::Failed(failure) => return Err(fail(&exchange, failure)),
             Event::Upload(error) => return Err(Unanswered::Finished(upload::outcome_of(error))),
             Event::ClientClosed => return Err(Unanswered::Finished(Outcome::ClientClosed)),
-            Event::TimedOut if upload.is_done() => {
-                return Err(Unanswered::Finished(LATE));
-            }
+            Event::TimedOut if upload.is_done() => return Err(Unanswered::Finished(LATE)),
             Event::TimedOut => return Err(Unanswered::Finished(Outcome::Refused(upload::LATE))),
         }
     };
     let at = Instant::now();
     let grpc_status = grpc_status(&head.headers);
     let mut prefetched = Prefetched::default();
-    if repeatable(request, upload) == Repeatable::Always {
-        let retries = &request.policy.retries;
-        if stats.tries <= u32::from(retries.attempts)
-            && retries.codes.contains(&head.status.as_u16())
-        {
-            exchange.responded(head.status, grpc_status, at);
-            return Err(Unanswered::Rejected);
-        }
-        if prefetch::is_candidate(length, &head.headers) {
-            match prefetch::read(&mut exchange, client.respond).await {
-                Ok(read) => prefetched = read,
-                Err(Interrupted::Broken(broken)) => {
-                    return Err(fail(&exchange, Failed::Broken(broken)));
-                }
-                Err(Interrupted::ClientClosed) => {
-                    return Err(Unanswered::Finished(Outcome::ClientClosed));
-                }
+    let is_repeatable = repeatable(request, upload) == Repeatable::Always;
+    if is_repeatable && prefetch::is_candidate(length, &head.headers) {
+        match prefetch::read(&mut exchange, client.respond).await {
+            Ok(read) => prefetched = read,
+            Err(Interrupted::Broken(broken)) => {
+                return Err(fail(&exchange, Failed::Broken(broken)));
+            }
+            Err(Interrupted::ClientClosed) => {
+                return Err(Unanswered::Finished(Outcome::ClientClosed));
             }
         }
     }
     exchange.responded(head.status, grpc_status, at);
-    Ok(Answered { exchange, head, grpc_status, at, length, prefetched })
+    let back_off = if is_repeatable { retry_after(request, &head, attempts, stats) } else { None };
+    let answered = Answered { exchange, head, grpc_status, at, length, prefetched };
+    match back_off {
+        Some(back_off) => Err(Unanswered::Rejected(back_off, Box::new(answered))),
+        None => Ok(answered),
+    }
+}
+
+/// After what time another attempt is to follow a response; `None` if it is forwarded: its status is
+/// none that is retried, there is no time left, or no retry budget.
+fn retry_after(
+    request: &ForwardRequest<'_>,
+    head: &ResponseHead,
+    attempts: &Attempts,
+    stats: &ForwardStats,
+) -> Option<Duration> {
+    let retries = &request.policy.retries;
+    if stats.tries > u32::from(retries.attempts) {
+        return None;
+    }
+    let (earlier, random) = (attempts.rejections(), request.random.next());
+    let back_off = rejection::back_off(retries, head, earlier, random)?;
+    let now = Instant::now();
+    if request.deadlines.whole.is_some_and(|whole| whole <= now + back_off) {
+        return None;
+    }
+    let Backend { endpoints, protocol, .. } = request.backend;
+    if request.upstreams.balancer(endpoints, protocol, now).retry_budget.withdraw(now) {
+        return Some(back_off);
+    }
+    request.meter.upstream_retry_denied();
+    None
+}
+
+/// Waits before the next attempt.
+///
+/// # Errors
+/// The client disconnects.
+pub(super) async fn pause<B, R: Respond, H: OnHead>(
+    time: Duration,
+    request: &ForwardRequest<'_>,
+    client: &mut ClientSide<'_, B, R, H>,
+) -> Result<(), Outcome> {
+    // Rare, so it must not make the future of every request larger.
+    let sleep = Box::pin(tokio::time::sleep(time));
+    unless_ended(sleep, request.deadlines.whole, client.respond).await
 }
 
 fn fail(exchange: &Exchange, failure: Failed) -> Unanswered {

@@ -1,7 +1,8 @@
 //! Which further attempt a failed one may be followed by: a pure policy.
 //!
 //! While one endpoint responds, no idempotent request fails: each attempt goes to an endpoint that
-//! was not tried, until one responds or none is left.
+//! was not tried, until one responds or none is left. What would multiply the load of a failing
+//! backend costs part of its retry budget: see [`Cost`].
 
 use std::net::SocketAddr;
 
@@ -20,6 +21,8 @@ pub(super) struct Attempts {
     /// Not inline: most requests have no failed attempt.
     tried: Vec<Tried>,
     count: usize,
+    /// How many of them were responded to with a status that is retried.
+    rejected: u32,
     /// How many of them a backend may have processed.
     sent: usize,
     needs_new_connection: bool,
@@ -39,6 +42,21 @@ pub(super) struct FailedAttempt {
     pub(super) failure: Failed,
     /// Whether the connection had been used before. The backend may have closed it for its age.
     pub(super) was_kept: bool,
+    /// Whether the endpoint is ejected now, so that it gets no more load.
+    pub(super) is_ejected: bool,
+}
+
+/// What a further attempt takes from the retry budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cost {
+    /// Nothing: no backend has processed the request, or it was sent on a kept connection that the
+    /// backend had closed.
+    Free,
+    /// Nothing, if it goes to an endpoint that responds: the failure was that of an endpoint which
+    /// is ejected, not of the backend.
+    FreeIfGood,
+    /// One retry.
+    Paid,
 }
 
 /// How often a request may be sent.
@@ -82,9 +100,9 @@ impl Attempts {
         Some(tried.address)
     }
 
-    /// Records a failed attempt. Returns whether another one may follow.
-    pub(super) fn failed(&mut self, attempt: FailedAttempt, request: Repeatable) -> bool {
-        let FailedAttempt { address, failure, was_kept } = attempt;
+    /// Records a failed attempt. Returns what another one costs; `None` if none may follow.
+    pub(super) fn failed(&mut self, attempt: FailedAttempt, request: Repeatable) -> Option<Cost> {
+        let FailedAttempt { address, failure, was_kept, is_ejected } = attempt;
         let is_processed = is_processed(failure);
         let is_stale = was_kept && failure == Failed::NoResponse;
         self.count += 1;
@@ -99,13 +117,30 @@ impl Attempts {
             None => request == Repeatable::Always && self.sent < MAX_SENT,
             Some(true) => false,
         };
-        may_follow && self.count < MAX
+        let cost = match is_processed {
+            Some(false) => Cost::Free,
+            _ if is_stale => Cost::Free,
+            _ if is_ejected => Cost::FreeIfGood,
+            _ => Cost::Paid,
+        };
+        (may_follow && self.count < MAX).then_some(cost)
+    }
+
+    /// Records an endpoint that is not tried, because that would exceed the retry budget.
+    pub(super) fn skipped(&mut self, address: SocketAddr) {
+        self.tried.push(Tried { address, is_inconclusive: false });
+    }
+
+    /// How many responses were not forwarded because of their status.
+    pub(super) fn rejections(&self) -> u32 {
+        self.rejected
     }
 
     /// Records a response that is not forwarded because of its status. The policy of the route
     /// limits how often that happens, not this.
     pub(super) fn rejected(&mut self, address: SocketAddr) {
         self.count += 1;
+        self.rejected += 1;
         match self.tried.iter_mut().find(|tried| tried.address == address) {
             Some(tried) => tried.is_inconclusive = true,
             None => self.tried.push(Tried { address, is_inconclusive: true }),

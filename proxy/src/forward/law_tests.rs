@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::attempts::{Attempts, FailedAttempt, Repeatable};
+use super::attempts::{Attempts, Cost, FailedAttempt, Repeatable};
 use crate::balance::health::{Failure, Health};
 use crate::balance::latency::{Latency, Typical};
 use crate::balance::warm_up::WarmUp;
@@ -172,10 +172,10 @@ impl Cluster {
                 }
                 _ => self.fail(chosen, Failure::Unreachable),
             }
-            let failed = FailedAttempt { address: self.pods[chosen].address, failure, was_kept };
-            if !attempts.failed(failed, Repeatable::Always) {
-                return None;
-            }
+            let pod = &self.pods[chosen];
+            let is_ejected = pod.health.is_ejected();
+            let failed = FailedAttempt { address: pod.address, failure, was_kept, is_ejected };
+            attempts.failed(failed, Repeatable::Always)?;
             let changed = (changes % 16) as usize % self.pods.len();
             if changed != steady {
                 self.pods[changed].behaviour =
@@ -284,8 +284,8 @@ fn what_may_be_processed_is_not_repeated_unless_it_is_idempotent() {
     for (failure, unprocessed, always) in failures {
         for was_kept in [false, true] {
             let may_follow = |request| {
-                let attempt = FailedAttempt { address, failure, was_kept };
-                Attempts::default().failed(attempt, request)
+                let attempt = FailedAttempt { address, failure, was_kept, is_ejected: false };
+                Attempts::default().failed(attempt, request).is_some()
             };
             assert!(!may_follow(Repeatable::Never), "{failure:?}");
             assert_eq!(may_follow(Repeatable::Unprocessed), unprocessed, "{failure:?}");
@@ -299,8 +299,9 @@ fn a_request_that_makes_backends_crash_does_not_reach_all_of_a_large_service() {
     let mut attempts = Attempts::default();
     let crashed = (1..).take_while(|port| {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
-        let attempt = FailedAttempt { address, failure: Failed::NoResponse, was_kept: false };
-        attempts.failed(attempt, Repeatable::Always)
+        let failure = Failed::NoResponse;
+        let attempt = FailedAttempt { address, failure, was_kept: false, is_ejected: false };
+        attempts.failed(attempt, Repeatable::Always).is_some()
     });
     assert_eq!(crashed.count() + 1, 11);
 }
@@ -309,11 +310,30 @@ fn a_request_that_makes_backends_crash_does_not_reach_all_of_a_large_service() {
 fn a_kept_connection_that_was_closed_is_followed_by_a_new_one_if_there_is_no_other_endpoint() {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let mut attempts = Attempts::default();
-    let stale = FailedAttempt { address, failure: Failed::NoResponse, was_kept: true };
-    assert!(attempts.failed(stale, Repeatable::Always));
+    let failure = Failed::NoResponse;
+    let stale = FailedAttempt { address, failure, was_kept: true, is_ejected: false };
+    assert_eq!(attempts.failed(stale, Repeatable::Always), Some(Cost::Free));
     assert!(attempts.needs_new_connection());
     assert_eq!(attempts.retry(|_| false), None, "the endpoint is gone");
     assert_eq!(attempts.retry(|_| true), Some(address));
-    assert!(attempts.failed(FailedAttempt { was_kept: false, ..stale }, Repeatable::Always));
+    let fresh = FailedAttempt { was_kept: false, ..stale };
+    assert_eq!(attempts.failed(fresh, Repeatable::Always), Some(Cost::Paid));
     assert_eq!(attempts.retry(|_| true), None, "once");
+}
+
+#[test]
+fn what_may_add_to_the_load_of_a_failing_backend_takes_from_its_retry_budget() {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    let cost = |failure, was_kept, is_ejected| {
+        let attempt = FailedAttempt { address, failure, was_kept, is_ejected };
+        Attempts::default().failed(attempt, Repeatable::Always)
+    };
+    for failure in [Failed::Connect, Failed::Full, Failed::NotSent] {
+        assert_eq!(cost(failure, false, false), Some(Cost::Free), "{failure:?}: not processed");
+    }
+    assert_eq!(cost(Failed::NoResponse, true, false), Some(Cost::Free), "an old connection");
+    for failure in [Failed::NoResponse, Failed::Broken(Broken::Closed)] {
+        assert_eq!(cost(failure, false, false), Some(Cost::Paid), "{failure:?}");
+        assert_eq!(cost(failure, false, true), Some(Cost::FreeIfGood), "{failure:?}");
+    }
 }

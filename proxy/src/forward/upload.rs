@@ -59,6 +59,11 @@ impl Upload {
         self.copy = BodyCopy::new();
     }
 
+    /// Sends nothing more.
+    pub(super) fn stop(&mut self) {
+        self.copy.stop();
+    }
+
     /// Whether the whole body can be sent again.
     pub(super) fn can_repeat(&self) -> bool {
         self.replay.is_possible()

@@ -55,6 +55,7 @@ pub(super) struct Counts {
     pub(super) upstream_closed: Counter,
     pub(super) upstream_reused: Counter,
     pub(super) upstream_retries: Counter,
+    pub(super) upstream_retries_denied: Counter,
     pub(super) upstream_failures: LabeledCounter<&'static str>,
     pub(super) upstream_ejections: Counter,
     pub(super) upstream_returns: Counter,
@@ -206,6 +207,11 @@ impl Meter {
     /// Counts a retry.
     pub(crate) fn upstream_retried(&self) {
         self.counts.upstream_retries.add(1);
+    }
+
+    /// Counts a retry that the retry budget did not allow.
+    pub(crate) fn upstream_retry_denied(&self) {
+        self.counts.upstream_retries_denied.add(1);
     }
 
     /// Counts a failed try; `reason` is in snake case, such as `upstream_closed`.

@@ -36,6 +36,7 @@ metrics! {
     UPSTREAM_OPEN: Gauge "portcullis_upstream_connections_open" [] "Connections to backends currently open.";
     UPSTREAM_REUSED: Counter "portcullis_upstream_connections_reused_total" [] "Requests sent on a backend connection that was already open.";
     UPSTREAM_RETRIES: Counter "portcullis_upstream_retries_total" [] "Attempts after the first attempt of a request.";
+    UPSTREAM_RETRIES_DENIED: Counter "portcullis_upstream_retries_denied_total" [] "Attempts that were not made because of the retry budget.";
     UPSTREAM_FAILURES: Counter "portcullis_upstream_failures_total" ["reason"] "Attempts that failed, by reason.";
     UPSTREAM_EJECTIONS: Counter "portcullis_upstream_ejections_total" [] "Endpoints ejected from load balancing because of failures.";
     UPSTREAM_EJECTED: Gauge "portcullis_upstream_endpoints_ejected" [] "Endpoints currently ejected, summed over workers.";
@@ -189,7 +190,7 @@ impl Collected {
         ]
     }
 
-    fn upstreams(&self) -> [MetricFamily; 11] {
+    fn upstreams(&self) -> [MetricFamily; 12] {
         let opened = |counts: &Counts| counts.upstream_opened.get();
         let ejected = |counts: &Counts| counts.upstream_ejections.get();
         [
@@ -197,6 +198,8 @@ impl Collected {
             UPSTREAM_CONNECTIONS.value(self.total(opened)),
             UPSTREAM_REUSED.value(self.total(|counts| counts.upstream_reused.get())),
             UPSTREAM_RETRIES.value(self.total(|counts| counts.upstream_retries.get())),
+            UPSTREAM_RETRIES_DENIED
+                .value(self.total(|counts| counts.upstream_retries_denied.get())),
             self.by_label(&UPSTREAM_FAILURES, |counts| &counts.upstream_failures),
             UPSTREAM_EJECTIONS.value(self.total(ejected)),
             UPSTREAM_EJECTED.value(self.open(ejected, |counts| counts.upstream_returns.get())),

@@ -98,6 +98,15 @@ impl Endpoint {
         self.in_flight.get()
     }
 
+    /// Whether it responds, as far as this worker knows.
+    pub(crate) fn is_good(&self) -> bool {
+        self.health().is_good()
+    }
+
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.health().is_ejected()
+    }
+
     pub(super) fn health(&self) -> Health {
         self.health.get()
     }
