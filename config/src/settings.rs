@@ -81,6 +81,10 @@ pub struct Settings {
     /// ones.
     #[serde(default)]
     pub forwarded_header: bool,
+    /// Whether responses of services with variants name the one that answered, in
+    /// `X-Portcullis-Variant`.
+    #[serde(default)]
+    pub variant_header: bool,
     /// Which header of trusted networks describes the client: its address, scheme and host. The
     /// proxies must set or extend this one, and the other one has no effect.
     #[serde(default)]

@@ -16,6 +16,7 @@ pub mod policy;
 pub mod rate_limit;
 pub mod revoked_sessions;
 pub mod rule;
+pub mod split;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -15,6 +15,7 @@ mod policy;
 mod port;
 mod rate_limit;
 mod retry_on;
+mod variants;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};

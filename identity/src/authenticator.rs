@@ -28,6 +28,7 @@ use super::token::{CALLERS, Parts, caller};
 use crate::client_network::ClientNetwork;
 use crate::fair_queue;
 use crate::session::{NoRandomness, Session, Sessions};
+use crate::visitor::Visitors;
 
 /// Capacity of each cache: accepted and rejected credentials.
 const CACHE_CAPACITY: usize = 16 * 1024;
@@ -45,6 +46,7 @@ pub struct Authenticator {
     introspection: Option<Introspection>,
     /// `None` if client certificates are not requested.
     authorities: Option<ClientAuthorities>,
+    visitors: Visitors,
     /// Grows when credentials may have been revoked.
     generation: AtomicU64,
 }
@@ -113,8 +115,14 @@ impl Authenticator {
                 .client_certificate_authorities
                 .as_deref()
                 .map(ClientAuthorities::new),
+            visitors: Visitors::new()?,
             generation: AtomicU64::new(0),
         })
+    }
+
+    /// Returns what seals the cookies of anonymous browsers.
+    pub fn visitors(&self) -> &Visitors {
+        &self.visitors
     }
 
     /// Returns the issuers whose tokens are accepted.
@@ -148,6 +156,7 @@ impl Authenticator {
     /// Loads the credentials of a snapshot.
     pub fn load(&self, credentials: &Credentials) {
         self.client_keys.store(Arc::new(ClientKeys::new(&credentials.client_keys)));
+        self.visitors.load(&credentials.session_keys);
         self.generation.fetch_add(1, Ordering::Release);
     }
 

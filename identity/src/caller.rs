@@ -211,6 +211,7 @@ mod tests {
             service: "".into(),
             filters: Vec::new(),
             backends: WeightedBackends::default(),
+            split: None,
             policy: Policy { access: access.clone(), ..Policy::default() },
         };
         let route = Route { matches: RouteMatch::prefix(PathPrefix::root()), rule: Arc::new(rule) };

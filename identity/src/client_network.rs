@@ -12,6 +12,14 @@ pub struct ClientNetwork(IpAddr);
 
 // === impl ClientNetwork ===
 
+impl ClientNetwork {
+    /// Its address: that of an IPv6 network has no bits after the prefix.
+    #[must_use]
+    pub fn address(self) -> IpAddr {
+        self.0
+    }
+}
+
 impl From<IpAddr> for ClientNetwork {
     fn from(address: IpAddr) -> Self {
         Self(match address.to_canonical() {

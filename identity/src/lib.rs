@@ -11,6 +11,7 @@
 //! | [`claims`], [`keys`] | the claims of a token, and the keys that verify it |
 //! | [`purpose`], [`person`] | whether a token identifies its caller, and whether that is a person |
 //! | [`session`] | login sessions: sealed into cookies, opened, revoked |
+//! | [`visitor`] | anonymous browsers, which keep their variants by a cookie |
 //!
 //! The background part runs on the control plane's runtime.
 //!
@@ -55,3 +56,4 @@ pub mod session;
 mod session_authenticator;
 pub mod tls_roots;
 pub mod token;
+pub mod visitor;

@@ -16,14 +16,18 @@ use portcullis_config::settings::Settings;
 use portcullis_config::snapshot::Listener;
 use portcullis_config::snapshot::host::HostEntry;
 use portcullis_config::snapshot::rule::{Route, Rule};
+use portcullis_config::snapshot::split::Split;
 use portcullis_identity::authenticator::{Authenticated, Authenticator};
 use portcullis_identity::caller::{Authorization, Caller};
+use portcullis_identity::session::cookie::VISITOR;
+use portcullis_identity::visitor::Visitor;
 use serde::{Deserialize, Serialize};
 
 pub use self::explain_request::{AssumedCaller, ExplainRequest, InvalidExplainRequest};
 use crate::access::caller_cache::CachedCaller;
 use crate::access::{Fields, PresentedCredentials};
 use crate::certificates::acme::challenges::Challenges;
+use crate::choose::{self, Reason, Traits};
 use crate::decision::{self, Arrived, Decision, DenialReason, LocalPath, LocalPaths, Trace};
 use crate::live_table::{Backend, describe as describe_match, origin};
 use crate::normalize::{self, Reading, Request};
@@ -42,7 +46,7 @@ pub struct Explanation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// The name of the step: `listener`, `normalise`, `local`, `caller`, `host`, `route`, `access`,
-    /// `filters`, `limits`, `backend`, `endpoint`.
+    /// `filters`, `limits`, `variant`, `backend`, `endpoint`.
     pub step: String,
     /// The decision.
     pub decision: String,
@@ -187,9 +191,24 @@ impl Gateway<'_> {
             Decision::Forward(admitted) => {
                 let rule = &admitted.routed.rule;
                 tracer.limits(rule);
-                tracer.backend(rule)
+                let variant = rule.split.as_ref().and_then(|split| {
+                    let traits = Traits {
+                        headers: &arrived.request.headers,
+                        user: admitted.caller.user_name(),
+                        browser: self.visitor(arrived.request).map(Visitor::id),
+                        client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                    };
+                    tracer.variant(rule, split, traits)
+                });
+                tracer.backend(rule, variant)
             }
         }
+    }
+
+    /// The browser of the request's cookie.
+    fn visitor(&self, request: &Request) -> Option<Visitor> {
+        let value = VISITOR.find(&request.headers)?;
+        self.authenticator.visitors().open(request.authority.host.as_str(), value)
     }
 
     /// Authenticates the credentials of a request. Issuers are not asked: what they said recently
@@ -284,10 +303,36 @@ impl Tracer {
         }
     }
 
-    fn backend(&mut self, rule: &Rule) -> Verdict {
+    /// The position of the variant that the request gets; `None` if it is dealt by weight.
+    fn variant(&mut self, rule: &Rule, split: &Split, traits: Traits<'_>) -> Option<usize> {
+        let assignment = choose::assign(split, &rule.policy.affinity, traits, || 0);
+        let position = assignment.variant.position();
+        let variant = rule.backends.all().get(position).map_or("", |backend| &backend.variant);
+        let decision = describe::assignment(&assignment, variant, split);
+        self.step("variant", decision, Some(origin(&rule.origin)));
+        // The address of the client is not known here.
+        let is_known = !matches!(assignment.reason, Reason::Weight | Reason::SourceIp);
+        is_known.then_some(position)
+    }
+
+    /// The backends that the request can reach: the one of the `variant`, else all with a weight.
+    fn backend(&mut self, rule: &Rule, variant: Option<usize>) -> Verdict {
         let all: Vec<Backend> = rule.backends.all().iter().map(Backend::new).collect();
         let total: u64 = all.iter().map(|backend| u64::from(backend.weight)).sum();
-        let chosen: Vec<Backend> = all.into_iter().filter(|backend| backend.weight > 0).collect();
+        let is_empty = |backend: &Backend| backend.ready.is_empty() && backend.draining.is_empty();
+        let is_chosen = |(position, backend): &(usize, Backend)| match variant {
+            Some(variant) => *position == variant,
+            None => backend.weight > 0,
+        };
+        let mut positions: Vec<(usize, Backend)> =
+            all.iter().cloned().enumerate().filter(is_chosen).collect();
+        let falls_back = rule.split.is_some()
+            && positions.iter().any(|(position, backend)| *position > 0 && is_empty(backend))
+            && positions.iter().all(|(position, _)| *position > 0);
+        if falls_back {
+            positions.extend(all.into_iter().take(1).map(|stable| (0, stable)));
+        }
+        let chosen: Vec<Backend> = positions.into_iter().map(|(_, backend)| backend).collect();
         if chosen.is_empty() {
             self.step("backend", "no backend has a weight above 0", Some(origin(&rule.origin)));
             return UNAVAILABLE;
@@ -301,7 +346,7 @@ impl Tracer {
             );
             self.step("endpoint", describe::endpoints(backend), None);
         }
-        if chosen.iter().all(|backend| backend.ready.is_empty() && backend.draining.is_empty()) {
+        if chosen.iter().all(is_empty) {
             return UNAVAILABLE;
         }
         Verdict::Forwarded { backends: chosen }

@@ -7,6 +7,7 @@ use portcullis_config::snapshot::endpoints::{Endpoint, EndpointKey, EndpointSet,
 use portcullis_config::snapshot::host::{HostTable, VirtualHost};
 use portcullis_config::snapshot::policy::Policy;
 use portcullis_config::snapshot::rule::{PathPrefix, RouteMatch};
+use portcullis_config::snapshot::split::{Forced, ForcedBy, Generation, Ranges, VariantIndex};
 use portcullis_config::snapshot::{ListenerProtocol, Snapshot, rule};
 
 use super::*;
@@ -55,6 +56,7 @@ fn snapshot() -> Snapshot {
                 service: "shop".into(),
                 filters: Vec::new(),
                 backends: WeightedBackends::new(vec![backend]),
+                split: None,
                 policy: Policy {
                     access: Access {
                         require,
@@ -70,7 +72,23 @@ fn snapshot() -> Snapshot {
             }),
         }
     };
+    let split = |route: rule::Route| {
+        let mut rule = (*route.rule).clone();
+        let mut canary = rule.backends.all()[0].clone();
+        canary.variant = "canary".into();
+        let key = EndpointKey { namespace: "staging".into(), service: "canary".into(), port: 80 };
+        canary.endpoints = Arc::new(Endpoints::new(key, EndpointSet::default()));
+        rule.backends = WeightedBackends::new(vec![rule.backends.all()[0].clone(), canary]);
+        let by = ForcedBy::Header(http::HeaderName::from_static("x-canary"));
+        let variant = VariantIndex::new(1).unwrap();
+        let forced = vec![Forced { by, value: "always".into(), variant }];
+        let ranges = Ranges::by_weight(&[5_000]).unwrap();
+        rule.split =
+            Some(Arc::new(Split::new("rollout-5".into(), ranges, forced, Generation::new(3))));
+        rule::Route { rule: Arc::new(rule), ..route }
+    };
     let routes = vec![
+        split(route("/split", Require::Nothing, &["10.0.0.1:8080"])),
         route("/open", Require::Nothing, &["10.0.0.1:8080", "10.0.0.2:8080"]),
         route("/empty", Require::Nothing, &[]),
         route("/", Require::ApplicationAndUser, &["10.0.0.1:8080"]),
@@ -220,6 +238,43 @@ fn an_assumed_caller_is_authorized_without_credentials() {
             "{explanation:?}"
         );
     }
+}
+
+#[test]
+fn the_variant_of_a_caller_is_explained_with_bucket_salt_and_reason() {
+    let variant = |user: Option<&str>, headers: &[(&str, &str)]| {
+        let caller = AssumedCaller { user: user.map(str::to_owned), ..AssumedCaller::default() };
+        let headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        let request = ExplainRequest {
+            url: "https://shop--staging.example.com/split".to_owned(),
+            method: "GET".to_owned(),
+            headers: headers.collect(),
+            caller: Some(caller),
+        };
+        let explanation = explain(&settings("redirect"), &live(), &request).unwrap();
+        let step = explanation.steps.into_iter().find(|step| step.step == "variant").unwrap();
+        let Verdict::Forwarded { backends } = explanation.verdict else { panic!("forwarded") };
+        let backends: Vec<String> = backends.into_iter().map(|backend| backend.variant).collect();
+        (step.decision, backends)
+    };
+    let split = "salt `rollout-5`, generation 3";
+    let both = vec!["canary".to_owned(), "stable".to_owned()];
+    assert_eq!(
+        variant(Some("ann"), &[]),
+        (format!("canary: the user is in bucket 3726; {split}"), both.clone()),
+        "the canary has no pod, so that the stable variant answers"
+    );
+    assert_eq!(
+        variant(Some("bob"), &[]),
+        (format!("stable: the user is in bucket 7134; {split}"), vec!["stable".to_owned()])
+    );
+    assert_eq!(
+        variant(Some("bob"), &[("x-canary", "always")]),
+        (format!("canary: a header asks for it; {split}"), both)
+    );
+    let (dealt, backends) = variant(None, &[]);
+    assert_eq!(dealt, format!("one by weight, for each request anew; {split}"));
+    assert_eq!(backends.len(), 2);
 }
 
 #[test]

@@ -32,7 +32,7 @@ use crate::random::Random;
 use crate::telemetry::Meter;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::exchange::{Exchange, Failed, Message};
-use crate::upstream::{Choice, Upstreams};
+use crate::upstream::{Balancer, Choice, Upstreams};
 
 /// A request to forward, and what is needed for it.
 pub(crate) struct ForwardRequest<'a> {
@@ -41,6 +41,8 @@ pub(crate) struct ForwardRequest<'a> {
     pub(crate) random: &'a Random,
     pub(crate) message: Message<'a>,
     pub(crate) backend: &'a Backend,
+    /// The backend for the request if nothing of `backend` answers.
+    pub(crate) fallback: Option<&'a Backend>,
     pub(crate) policy: &'a Policy,
     pub(crate) deadlines: Deadlines,
     /// When the request arrived.
@@ -96,6 +98,8 @@ pub(crate) enum Outcome {
 pub(crate) struct ForwardStats {
     /// The endpoint of the last attempt.
     pub(crate) upstream: Option<SocketAddr>,
+    /// Whether nothing of the chosen backend answered, so that the other one was to.
+    pub(crate) crossed: bool,
     /// The number of attempts, including the first.
     pub(crate) tries: u32,
     /// The status of the backend's response.
@@ -140,6 +144,14 @@ impl Answered {
     fn discard(self) {
         self.exchange.finish(Instant::now());
     }
+}
+
+/// Why no endpoint of a backend is chosen.
+enum NoEndpoint {
+    /// Each was tried.
+    Exhausted,
+    /// Another attempt would exceed the retry budget.
+    Denied,
 }
 
 // === impl ClientSide ===
@@ -195,7 +207,7 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
     let mut outcome = failed(StatusCode::SERVICE_UNAVAILABLE, "no_ready_endpoint");
     // For the first attempt, the time at which the request arrived is recent enough.
     let mut now = request.started;
-    while let Some(endpoint) = choose(request, &mut attempts, cost, now) {
+    while let Some(endpoint) = choose(request, &mut attempts, cost, now, &mut stats.crossed) {
         let address = endpoint.address();
         stats.upstream = Some(address);
         stats.tries += 1;
@@ -233,18 +245,46 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
     Err(outcome)
 }
 
-/// Chooses the endpoint of the next attempt, which may cost part of the retry budget.
+/// Chooses the endpoint of the next attempt. If no endpoint of the backend is left, none of which has
+/// answered, the request crosses over to the fallback, and stays there.
 fn choose(
     request: &ForwardRequest<'_>,
     attempts: &mut Attempts,
     cost: Cost,
     now: Instant,
+    crossed: &mut bool,
 ) -> Option<Rc<Endpoint>> {
-    let Backend { endpoints, protocol, .. } = request.backend;
-    let balancer = request.upstreams.balancer(endpoints, protocol, now);
-    if attempts.is_first() {
-        balancer.retry_budget.deposit(now);
+    let upstreams = request.upstreams;
+    let balancer =
+        |backend: &Backend| upstreams.balancer(&backend.endpoints, &backend.protocol, now);
+    if !*crossed {
+        let own = balancer(request.backend);
+        if attempts.is_first() {
+            own.retry_budget.deposit(now);
+        }
+        let chosen = choose_of(&own, request, attempts, cost, now);
+        return match (chosen, request.fallback) {
+            (Err(NoEndpoint::Exhausted), Some(fallback)) if attempts.rejections() == 0 => {
+                *crossed = true;
+                // To the fallback, it is not a retry.
+                let other = balancer(fallback);
+                other.retry_budget.deposit(now);
+                choose_of(&other, request, attempts, Cost::Free, now).ok()
+            }
+            (chosen, _) => chosen.ok(),
+        };
     }
+    choose_of(&balancer(request.fallback?), request, attempts, cost, now).ok()
+}
+
+/// Chooses among the endpoints of one backend. It may cost part of the retry budget.
+fn choose_of(
+    balancer: &Balancer,
+    request: &ForwardRequest<'_>,
+    attempts: &mut Attempts,
+    cost: Cost,
+    now: Instant,
+) -> Result<Rc<Endpoint>, NoEndpoint> {
     loop {
         let is_tried = |address| attempts.has_tried(address);
         let choice = Choice {
@@ -256,8 +296,9 @@ fn choose(
         let endpoint = match balancer.choose(choice, is_tried) {
             Some(endpoint) => endpoint,
             None => {
-                let again = attempts.retry(|address| balancer.endpoint(address).is_some())?;
-                balancer.endpoint(again)?
+                let again = attempts.retry(|address| balancer.endpoint(address).is_some());
+                let again = again.and_then(|again| balancer.endpoint(again));
+                again.ok_or(NoEndpoint::Exhausted)?
             }
         };
         let is_free = match cost {
@@ -266,11 +307,11 @@ fn choose(
             Cost::Paid => false,
         };
         if is_free || balancer.retry_budget.withdraw(now) {
-            return Some(Rc::clone(endpoint));
+            return Ok(Rc::clone(endpoint));
         }
         request.meter.upstream_retry_denied();
         if cost == Cost::Paid {
-            return None;
+            return Err(NoEndpoint::Denied);
         }
         // Another endpoint may be good.
         attempts.skipped(endpoint.address());

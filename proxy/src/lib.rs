@@ -23,6 +23,7 @@ pub(crate) mod access;
 pub mod admin;
 pub(crate) mod balance;
 pub mod certificates;
+pub(crate) mod choose;
 pub(crate) mod clients;
 pub(crate) mod decision;
 pub(crate) mod exchange;

@@ -1,5 +1,5 @@
 //! The request path, on one page: normalize → decide (authenticate → route → authorize) → limits →
-//! balance → forward → telemetry.
+//! choose → balance → forward → telemetry.
 
 mod backend_headers;
 mod caller;
@@ -14,6 +14,7 @@ mod portal;
 mod rate;
 mod reply;
 mod response_headers;
+mod visitor;
 
 use std::pin::pin;
 
@@ -31,7 +32,7 @@ use crate::local_reply::ClientFormat;
 use crate::memory::Charge;
 use crate::proxy_headers::ClientFacts;
 use crate::worker_context::WorkerContext;
-use crate::{filter, normalize};
+use crate::{choose, filter, normalize};
 
 /// Serves one request.
 ///
@@ -88,7 +89,10 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     let Admitted { caller, routed, .. } = &admitted;
 
     // Choose the variant; the endpoint is chosen for each attempt.
-    let Some(backend) = routed.rule.backends.choose(worker.random.next()) else {
+    let visitor = call.visitor(&request, &routed.rule, caller);
+    let traits = call.traits(&request, caller, visitor);
+    let random = || worker.random.next();
+    let Some(choice) = choose::choose(&routed.rule, traits, &worker.dealer, random) else {
         let log = LogContext {
             request: Some(&request),
             routed: Some(routed),
@@ -100,8 +104,10 @@ pub(crate) async fn serve<B: Source, R: Respond>(
 
     // Build the headers for the backend, and forward the request for as long as access lasts.
     let mut stats = ForwardStats::default();
-    let headers = call.backend_headers(&mut request, &admitted, backend);
-    let mut forwarding = Forwarding { admitted: &admitted, backend, request: &request, headers };
+    let cookie = call.visitor_cookie(visitor, &choice, &request);
+    let headers = call.backend_headers(&mut request, &admitted, choice.backend);
+    let mut forwarding =
+        Forwarding { admitted: &admitted, choice, cookie, request: &request, headers };
     let outcome = {
         let forwarded = pin!(call.forward(&mut forwarding, charge, body, respond, &mut stats));
         let until = caller.authenticated.caller.until;
@@ -117,7 +123,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
         request: Some(&request),
         routed: Some(routed),
         caller: Some(&caller.authenticated.caller),
-        variant: &backend.variant,
+        choice: Some(choice),
         stats,
         ..LogContext::default()
     };

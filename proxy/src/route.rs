@@ -66,6 +66,7 @@ static DENIED: LazyLock<(Route, RouteGrants)> = LazyLock::new(|| {
         service: "".into(),
         filters: Vec::new(),
         backends: WeightedBackends::new(Vec::new()),
+        split: None,
         policy: Policy::default(),
     };
     let route = Route { matches: RouteMatch::prefix(PathPrefix::root()), rule: Arc::new(rule) };

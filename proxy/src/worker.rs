@@ -24,6 +24,7 @@ use crate::access::caller_cache::CallerCache;
 use crate::access::identity_headers::IdentityHeadersCache;
 use crate::access::reauthorization::{self, Reauthorization};
 use crate::access::verification_queue::VerificationQueue;
+use crate::choose::Dealer;
 use crate::decision::LocalPaths;
 use crate::hsts::Hsts;
 use crate::limit::{RateLimiter, RateLimits};
@@ -104,6 +105,7 @@ pub(crate) fn start(
 /// Creates the context of a worker.
 fn context(index: usize, shared: &Shared) -> WorkerContext {
     let meter = Rc::new(shared.telemetry.meter());
+    let random = Random::seeded(index);
     WorkerContext {
         settings: Arc::clone(&shared.settings),
         live: Arc::clone(&shared.live),
@@ -120,7 +122,8 @@ fn context(index: usize, shared: &Shared) -> WorkerContext {
         rate_limiter: RateLimiter::new(Arc::clone(&shared.rate_limits)),
         local_paths: Arc::clone(&shared.local_paths),
         hsts: Hsts::new(shared.settings.listeners.https.hsts.as_ref()),
-        random: Random::seeded(index),
+        dealer: Dealer::new(|| random.next()),
+        random,
     }
 }
 

@@ -15,6 +15,7 @@ use crate::access::caller_cache::CallerCache;
 use crate::access::identity_headers::IdentityHeadersCache;
 use crate::access::reauthorization::Reauthorization;
 use crate::access::verification_queue::VerificationQueue;
+use crate::choose::Dealer;
 use crate::decision::LocalPaths;
 use crate::hsts::Hsts;
 use crate::limit::RateLimiter;
@@ -43,4 +44,5 @@ pub(crate) struct WorkerContext {
     pub(crate) local_paths: Arc<LocalPaths>,
     pub(crate) hsts: Hsts,
     pub(crate) random: Random,
+    pub(crate) dealer: Dealer,
 }

@@ -3,6 +3,7 @@
 mod codes;
 mod replicas;
 mod revalidation;
+mod variants;
 
 use std::path::PathBuf;
 use std::process::Stdio;

@@ -53,4 +53,5 @@ mod timeouts;
 mod tls;
 mod trailers;
 mod upstream;
+mod variants;
 mod websocket;

@@ -94,9 +94,32 @@ pub const RATE_LIMIT: Key = Key { name: "rate-limit", place: KeyPlace::Both, ser
 /// How an endpoint is chosen.
 pub const LOAD_BALANCING: Key =
     Key { name: "load-balancing", place: KeyPlace::Service, served: true };
+/// The Service that this one is a variant of.
+pub const CANARY_OF: Key = Key { name: "canary-of", place: KeyPlace::Service, served: true };
+/// The share of a variant, in percent.
+pub const CANARY_WEIGHT: Key =
+    Key { name: "canary-weight", place: KeyPlace::Service, served: true };
+/// The header in which requests ask for a variant.
+pub const CANARY_HEADER: Key =
+    Key { name: "canary-header", place: KeyPlace::Service, served: true };
+/// The value of that header.
+pub const CANARY_HEADER_VALUE: Key =
+    Key { name: "canary-header-value", place: KeyPlace::Service, served: true };
+/// The cookie in which browsers ask for a variant.
+pub const CANARY_COOKIE: Key =
+    Key { name: "canary-cookie", place: KeyPlace::Service, served: true };
+/// The salt of a rollout.
+pub const CANARY_SALT: Key = Key { name: "canary-salt", place: KeyPlace::Service, served: true };
+/// The ranges of buckets of all variants.
+pub const SPLIT: Key = Key { name: "split", place: KeyPlace::Service, served: true };
+/// The version of a split.
+pub const SPLIT_GENERATION: Key =
+    Key { name: "split-generation", place: KeyPlace::Service, served: true };
+/// What callers are assigned to variants by.
+pub const AFFINITY: Key = Key { name: "affinity", place: KeyPlace::Service, served: true };
 
 /// Every known key.
-pub const VOCABULARY: [Key; 30] = [
+pub const VOCABULARY: [Key; 33] = [
     ENVIRONMENT,
     EXPOSE,
     REQUIRE,
@@ -120,12 +143,15 @@ pub const VOCABULARY: [Key; 30] = [
     MAX_BODY,
     LOAD_BALANCING,
     RATE_LIMIT,
-    Key { name: "affinity", place: KeyPlace::Service, served: false },
-    Key { name: "canary-of", place: KeyPlace::Service, served: false },
-    Key { name: "canary-weight", place: KeyPlace::Service, served: false },
-    Key { name: "canary-header", place: KeyPlace::Service, served: false },
-    Key { name: "canary-header-value", place: KeyPlace::Service, served: false },
-    Key { name: "canary-cookie", place: KeyPlace::Service, served: false },
+    CANARY_OF,
+    CANARY_WEIGHT,
+    CANARY_HEADER,
+    CANARY_HEADER_VALUE,
+    CANARY_COOKIE,
+    CANARY_SALT,
+    SPLIT,
+    SPLIT_GENERATION,
+    AFFINITY,
     Key { name: "mirror-percent", place: KeyPlace::Service, served: false },
 ];
 

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::access::Access;
 use super::rate_limit::RateLimit;
+use super::split::Affinity;
 use crate::model::duration;
 
 /// All policies of a rule.
@@ -30,6 +31,9 @@ pub struct Policy {
     /// The limits on the number of requests, in the order in which they are checked.
     #[serde(skip_serializing_if = "<[RateLimit]>::is_empty")]
     pub rate_limits: Arc<[RateLimit]>,
+    /// What callers are assigned to variants by.
+    #[serde(skip_serializing_if = "is_default")]
+    pub affinity: Affinity,
 }
 
 /// How the endpoint of a request is chosen.

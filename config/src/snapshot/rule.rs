@@ -15,6 +15,7 @@ use serde::{Serialize, Serializer};
 use super::backend::WeightedBackends;
 use super::filter::Filter;
 use super::policy::Policy;
+use super::split::Split;
 use crate::model::{NamespacedName, Origin};
 
 /// A match and its rule. A rule with several matches is listed once for each.
@@ -38,6 +39,9 @@ pub struct Rule {
     pub filters: Vec<Filter>,
     /// Where requests are forwarded.
     pub backends: WeightedBackends,
+    /// How they share the requests, where they are variants of a service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<Arc<Split>>,
     /// Access, timeouts, retries and limits.
     pub policy: Policy,
 }

@@ -7,9 +7,10 @@ use super::access::NamespaceAccess;
 use super::annotations::{Reader, Reading, check_keys, is_about_annotations};
 use super::endpoints::{self, endpoint_set};
 use super::hostnames::{Claim, Hostnames, resolve_conflicts};
+use super::variants::{self, STABLE, SplitSettings, Variant, Variants};
 use super::{cors, policy, port, rate_limit};
 use crate::model::vocabulary::{ENVIRONMENT, EXPOSE, PUBLIC_NAMES};
-use crate::model::{OriginSet, check_label};
+use crate::model::{NamespacedName, OriginSet, check_label};
 use crate::problem::Problem;
 use crate::resources::{Namespace, Resources, Service, ServicePort, Value};
 use crate::settings::Settings;
@@ -23,8 +24,6 @@ use crate::snapshot::policy::Policy;
 use crate::snapshot::rate_limit::RateLimit;
 use crate::snapshot::rule::{PathPrefix, Precedence, Route, RouteMatch, Rule};
 
-/// The variant for requests that match no other one.
-const STABLE: &str = "stable";
 /// The most routes of a Service, over all of its hostnames: some work is done for each of them.
 const MAX_ROUTES: usize = 10_000;
 
@@ -58,6 +57,7 @@ struct ServiceSettings<'a> {
     backend: Option<(&'a ServicePort, UpstreamProtocol)>,
     hostnames: Hostnames,
     policy: Policy,
+    split: SplitSettings,
     filters: Vec<Filter>,
     paths: BTreeSet<PathPrefix>,
     /// The paths that need no credentials.
@@ -104,14 +104,19 @@ pub(super) fn hosts(
         cells,
         problems,
     };
+    // Another gateway serves the others, and reports their problems.
+    let services = resources.services().filter(|service| {
+        let namespace = resources.namespace(&service.origin.namespace);
+        namespace.is_none_or(|namespace| selector.selects(&namespace.all_labels))
+    });
+    let (variants, services): (Vec<_>, Vec<_>) = services
+        .partition(|service| variants::is_variant(service) && !service.key().is_api_server());
+    let variants = translator.variants(&variants);
     let mut claims: Vec<Claim<'_>> = Vec::new();
-    for service in resources.services() {
-        let environment = match resources.namespace(&service.origin.namespace) {
-            // Another gateway serves it, and reports its problems.
-            Some(namespace) if !selector.selects(&namespace.all_labels) => continue,
-            _ => environments.get(&*service.origin.namespace),
-        };
-        claims.extend(translator.claim(service, environment));
+    for service in services {
+        let environment = environments.get(&*service.origin.namespace);
+        let variants = variants.get(&service.key()).map_or(&[][..], Vec::as_slice);
+        claims.extend(translator.claim(service, environment, variants));
     }
     (resolve_conflicts(claims, problems), public)
 }
@@ -187,11 +192,35 @@ struct Translator<'a> {
 // === impl Translator ===
 
 impl Translator<'_> {
-    /// The claim of a Service; `None` if it is not exposed.
+    /// The variants of each Service.
+    fn variants<'s>(&mut self, services: &[&'s Service]) -> Variants<'s> {
+        let mut variants = Variants::new();
+        for service in services {
+            check_keys(&service.origin, &service.labels, &service.annotations, self.problems);
+            let mut problems = Vec::new();
+            let mut reader = Reader {
+                origin: &service.origin,
+                annotations: &service.annotations,
+                problems: &mut problems,
+            };
+            let backend = self.backend(service, &mut reader);
+            let read = variants::read(service, backend, self.resources, &mut reader);
+            self.problems.append(&mut problems);
+            if let Some((target, variant)) = read {
+                variants.entry(target).or_default().push(variant);
+            }
+        }
+        // The sort is stable, and Services are in the order of namespace and name.
+        variants.values_mut().for_each(|all| all.sort_by_key(|variant| variant.service.created));
+        variants
+    }
+
+    /// The claim of a Service with these variants; `None` if it is not exposed.
     fn claim<'s>(
         &mut self,
         service: &'s Service,
         environment: Option<&Environment>,
+        variants: &[Variant<'_>],
     ) -> Option<Claim<'s>> {
         check_keys(&service.origin, &service.labels, &service.annotations, self.problems);
         let mut problems = Vec::new();
@@ -202,19 +231,22 @@ impl Translator<'_> {
         };
         if service.key().is_api_server() {
             reject_api_server(service, environment, &mut reader);
+            variants::report_unused(service, variants, reader.problems);
             self.problems.append(&mut problems);
             return None;
         }
         let exposure = exposure(environment, &mut reader);
         if matches!(exposure, Exposure::No) && service.annotations.iter().next().is_none() {
+            variants::report_unused(service, variants, self.problems);
             return None;
         }
+        variants::check_stable(service, &mut reader);
         let name = match &exposure {
             Exposure::In(name) => Some(&**name),
             Exposure::NoEnvironment | Exposure::No => None,
         };
         // Everything is read first, so that all problems are reported at once.
-        let ServiceSettings { backend, mut hostnames, policy, filters, paths, public } =
+        let ServiceSettings { backend, mut hostnames, policy, split, filters, paths, public } =
             self.read(service, environment, name, &mut reader);
         let paths = paths.difference(&public).cloned().collect::<BTreeSet<_>>();
         let most = MAX_ROUTES / (paths.len() + public.len()).max(1);
@@ -227,10 +259,12 @@ impl Translator<'_> {
             problems.extend(endpoints::problems(self.resources, &key, Some(port.port)));
         }
         self.problems.append(&mut problems);
-        let (Exposure::In(environment), Some((port, protocol))) = (exposure, backend) else {
+        let (Exposure::In(environment), Some(backend)) = (exposure, backend) else {
+            variants::report_unused(service, variants, self.problems);
             return None;
         };
-        let rule = Rule { filters, ..self.rule(service, port, protocol, policy) };
+        let rule = self.rule(service, backend, policy, (&split, variants));
+        let rule = Rule { filters, ..rule };
         let routes = routes(service, public, paths, rule);
         Some(Claim { service, environment, hostnames, routes })
     }
@@ -261,7 +295,8 @@ impl Translator<'_> {
             reader.problems.append(&mut found);
         }
         let filters = cors::filter(&self.cors_origins, reader).into_iter().collect();
-        ServiceSettings { backend, hostnames, policy, filters, paths, public }
+        let split = SplitSettings::read(reader);
+        ServiceSettings { backend, hostnames, policy, split, filters, paths, public }
     }
 
     /// The port for requests and its protocol; `None` if there is none.
@@ -309,31 +344,48 @@ impl Translator<'_> {
     fn rule(
         &mut self,
         service: &Service,
-        port: &ServicePort,
-        protocol: UpstreamProtocol,
+        backend: (&ServicePort, UpstreamProtocol),
         policy: Policy,
+        (settings, variants): (&SplitSettings, &[Variant<'_>]),
     ) -> Rule {
-        let key = EndpointKey {
-            namespace: service.origin.namespace.clone(),
-            service: service.origin.name.clone(),
-            port: port.port,
-        };
-        let set = endpoint_set(self.resources, &key);
-        let endpoints = self.cells.cell(key, set);
-        let backend = Backend {
-            variant: self.stable.clone(),
-            weight: 1,
-            protocol,
-            filters: Vec::new(),
-            endpoints,
-        };
+        let mut variants: Vec<_> =
+            variants.iter().filter(|variant| variant.backend.is_some()).collect();
+        let split = variants::assemble(service, settings, &mut variants, self.problems);
+        let weight = |position| split.as_ref().map_or(1, |split| split.weight(position));
+        let stable = self.variant_backend(self.stable.clone(), service, backend, weight(0));
+        let mut backends = vec![stable];
+        for (position, variant) in (1..).zip(variants) {
+            let Some((port, protocol)) = variant.backend.clone() else { continue };
+            let name = variant.service.origin.name.clone();
+            let key = variant.service.key();
+            self.problems.extend(endpoints::problems(self.resources, &key, Some(port.port)));
+            let backend = (port, protocol);
+            let weight = weight(position);
+            backends.push(self.variant_backend(name, variant.service, backend, weight));
+        }
         Rule {
             origin: service.origin.clone(),
             service: service.origin.name.clone(),
             filters: Vec::new(),
-            backends: WeightedBackends::new(vec![backend]),
+            backends: WeightedBackends::new(backends),
+            split: split.map(Arc::new),
             policy,
         }
+    }
+
+    /// The backend of a variant, whose pods are those of `service`.
+    fn variant_backend(
+        &mut self,
+        variant: Arc<str>,
+        service: &Service,
+        (port, protocol): (&ServicePort, UpstreamProtocol),
+        weight: u32,
+    ) -> Backend {
+        let NamespacedName { namespace, name } = service.key();
+        let key = EndpointKey { namespace, service: name, port: port.port };
+        let set = endpoint_set(self.resources, &key);
+        let endpoints = self.cells.cell(key, set);
+        Backend { variant, weight, protocol, filters: Vec::new(), endpoints }
     }
 }
 

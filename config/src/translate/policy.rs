@@ -8,6 +8,7 @@ use super::access::NamespaceAccess;
 use super::annotations::{Reader, Reading};
 use super::rate_limit;
 use super::retry_on::{self, RetryOn};
+use super::variants;
 use crate::model::duration;
 use crate::model::vocabulary::{
     CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, Key, LOAD_BALANCING, MAX_BODY, PATHS,
@@ -36,6 +37,7 @@ pub(super) fn policy(
         max_body: max_body(service),
         load_balancing: load_balancing(service),
         rate_limits: rate_limit::of_service(limits, service),
+        affinity: variants::affinity(service),
     }
 }
 

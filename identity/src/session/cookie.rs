@@ -24,6 +24,9 @@ pub const REFRESH: Cookie = Cookie("__Host-portcullis-refresh");
 /// Binds a login in progress to its browser, on either kind of host.
 pub const BROWSER: Cookie = Cookie("__Host-portcullis-browser");
 
+/// Identifies an anonymous browser on the host of a service.
+pub const VISITOR: Cookie = Cookie("__Host-portcullis-visitor");
+
 // === impl Cookie ===
 
 impl Cookie {
@@ -41,18 +44,9 @@ impl Cookie {
         self,
         fields: impl IntoIterator<Item = &'h HeaderValue>,
     ) -> Result<Option<&'h str>, Repeated> {
-        let pairs = fields.into_iter().flat_map(|field| pairs(field.as_bytes()));
-        let mut values = pairs.filter_map(|pair| self.value(pair));
-        let first = values.next();
-        match values.next() {
-            // No value of the gateway's cookies is beyond ASCII, so such a one is as invalid as none.
-            None => Ok(first.map(|value| std::str::from_utf8(value).unwrap_or_default())),
-            Some(_) => Err(Repeated),
-        }
-    }
-
-    fn value(self, pair: &[u8]) -> Option<&[u8]> {
-        pair.trim_ascii().strip_prefix(self.0.as_bytes())?.strip_prefix(b"=")
+        // No value of the gateway's cookies is beyond ASCII, so such a one is as invalid as none.
+        let text = |value| std::str::from_utf8(value).unwrap_or_default();
+        Ok(value(self.0, fields)?.map(text))
     }
 
     /// Returns the `Set-Cookie` for a value, which must be base64.
@@ -71,6 +65,21 @@ impl Cookie {
     pub fn clear(self) -> Option<HeaderValue> {
         self.set("", Duration::ZERO)
     }
+}
+
+/// Returns the value of the cookie of this name among these fields.
+///
+/// # Errors
+/// The name is repeated.
+pub fn value<'h>(
+    name: &str,
+    fields: impl IntoIterator<Item = &'h HeaderValue>,
+) -> Result<Option<&'h [u8]>, Repeated> {
+    let pairs = fields.into_iter().flat_map(|field| pairs(field.as_bytes()));
+    let mut values = pairs
+        .filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    let first = values.next();
+    if values.next().is_some() { Err(Repeated) } else { Ok(first) }
 }
 
 /// Splits a `Cookie` field at its semicolons.

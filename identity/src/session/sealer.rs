@@ -45,6 +45,8 @@ pub enum Purpose {
     Ticket,
     /// A session on its way from the portal to a service's host.
     Code,
+    /// An anonymous browser on the host of a service.
+    Visitor,
 }
 
 /// Seals and opens values, with the cluster's keys or else with a key of this process.
@@ -78,6 +80,7 @@ impl Purpose {
             Self::Intent => "intent",
             Self::Ticket => "ticket",
             Self::Code => "code",
+            Self::Visitor => "visitor",
         }
     }
 
@@ -245,6 +248,7 @@ mod tests {
             Purpose::Intent,
             Purpose::Ticket,
             Purpose::Code,
+            Purpose::Visitor,
         ] {
             assert_eq!(open(&sealer, purpose, "shop.example.com", &value), None, "{purpose:?}");
         }

@@ -153,6 +153,11 @@ impl CachedCaller {
         }
     }
 
+    /// The name of the user.
+    pub(crate) fn user_name(&self) -> Option<&str> {
+        self.authenticated.caller.user.as_deref().map(|user| &*user.name)
+    }
+
     /// The grants of a host table that the caller satisfies. They do not depend on the host.
     pub(crate) fn granted(&self, index: &GrantIndex) -> Ref<'_, Granted> {
         let is_current = self.granted.borrow().is_by(index);

@@ -5,9 +5,11 @@ use portcullis_config::model::NamePattern;
 use portcullis_config::snapshot::access::Access;
 use portcullis_config::snapshot::host::VirtualHost;
 use portcullis_config::snapshot::rate_limit::RateLimit;
+use portcullis_config::snapshot::split::{Bucket, Split};
 use portcullis_identity::authenticator::Authenticated;
 use portcullis_identity::person::NoUser;
 
+use crate::choose::{Assignment, Reason};
 use crate::live_table::{Backend, variant_name};
 
 /// Describes the access rule.
@@ -62,6 +64,23 @@ pub(super) fn host(host: &VirtualHost) -> String {
         "" => host.pattern.to_string(),
         environment => format!("{}, in the environment {environment}", host.pattern),
     }
+}
+
+/// Describes why a request gets `variant`.
+pub(super) fn assignment(assignment: &Assignment, variant: &str, split: &Split) -> String {
+    let (salt, generation) = (split.salt(), split.generation());
+    let split = format!("salt `{salt}`, generation {generation}");
+    let bucket = assignment.bucket.map_or(0, Bucket::number);
+    let by = match assignment.reason {
+        Reason::ForcedHeader => return format!("{variant}: a header asks for it; {split}"),
+        Reason::ForcedCookie => return format!("{variant}: a cookie asks for it; {split}"),
+        Reason::Weight => return format!("one by weight, for each request anew; {split}"),
+        Reason::User => "the user",
+        Reason::Browser => "the browser",
+        Reason::SourceIp => return format!("one by the client's address; {split}"),
+        Reason::Header => "the value of the header",
+    };
+    format!("{variant}: {by} is in bucket {bucket}; {split}")
 }
 
 pub(super) fn endpoints(backend: &Backend) -> String {

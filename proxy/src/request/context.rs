@@ -4,11 +4,15 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Version};
+use portcullis_config::snapshot::backend::Backend;
 use portcullis_identity::caller::Caller;
 use portcullis_identity::rejected::Rejected;
+use portcullis_identity::visitor::Visitor;
 
 use super::MAX_DISCARD;
 use super::reply::Reply;
+use crate::access::caller_cache::CachedCaller;
+use crate::choose::{Choice, Traits};
 use crate::decision::Routed;
 use crate::exchange::{BodyLength, Peer, Refusal, RequestHead, Respond, ResponseHead};
 use crate::forward::{ForwardStats, Outcome};
@@ -39,7 +43,7 @@ pub(super) struct RequestContext<'a> {
 pub(super) struct LogContext<'a> {
     pub(super) request: Option<&'a Request>,
     pub(super) routed: Option<&'a Routed>,
-    pub(super) variant: &'a str,
+    pub(super) choice: Option<Choice<'a>>,
     pub(super) caller: Option<&'a Caller>,
     pub(super) rejected: Option<Rejected>,
     pub(super) denied: Option<&'static str>,
@@ -90,6 +94,21 @@ impl<'a> RequestContext<'a> {
             started: Instant::now(),
             at,
             _in_flight: worker.meter.request(),
+        }
+    }
+
+    /// What the variant of a request is chosen by.
+    pub(super) fn traits<'r>(
+        &self,
+        request: &'r Request,
+        caller: &'r CachedCaller,
+        visitor: Option<Visitor>,
+    ) -> Traits<'r> {
+        Traits {
+            headers: &request.headers,
+            user: caller.user_name(),
+            browser: visitor.map(Visitor::id),
+            client: self.client.address,
         }
     }
 
@@ -233,7 +252,9 @@ impl<'a> RequestContext<'a> {
             upstream_duration: log.stats.head_at.map(|at| at.duration_since(self.started)),
             environment: log.routed.map_or("", |routed| &routed.environment),
             service: log.routed.map_or("", |routed| &routed.rule.service),
-            variant: log.variant,
+            variant: log.answered().map_or("", |backend| &backend.variant),
+            assignment: log.choice.and_then(|choice| choice.assignment),
+            missed_variant: log.missed().map_or("", |backend| &backend.variant),
             upstream: log.stats.upstream,
             tries: log.stats.tries,
             application: log
@@ -253,6 +274,18 @@ impl<'a> RequestContext<'a> {
             referer: header(http::header::REFERER),
         };
         self.worker.meter.record(&record, self.at);
+    }
+}
+
+// === impl LogContext ===
+
+impl<'a> LogContext<'a> {
+    fn answered(&self) -> Option<&'a Backend> {
+        Some(self.choice?.answered(self.stats.crossed))
+    }
+
+    fn missed(&self) -> Option<&'a Backend> {
+        self.choice?.missed(self.stats.crossed)
     }
 }
 

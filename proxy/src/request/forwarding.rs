@@ -1,13 +1,14 @@
 //! Forwards a request, and relays the response.
 
-use http::{HeaderMap, Version};
-use portcullis_config::snapshot::backend::Backend;
+use http::{HeaderMap, HeaderValue, Version};
+use portcullis_config::snapshot::filter::Filter;
 
 use super::backend_headers::BackendHeaders;
 use super::context::RequestContext;
 use super::deadlines::deadlines;
 use super::head_memory;
 use super::response_headers::ResponseHeaders;
+use crate::choose::Choice;
 use crate::decision::Admitted;
 use crate::exchange::{BodyLength, Respond, Source};
 use crate::filter;
@@ -20,7 +21,9 @@ use crate::upstream::exchange::{AddedFields, Message};
 /// Where an admitted request is forwarded.
 pub(super) struct Forwarding<'a> {
     pub(super) admitted: &'a Admitted,
-    pub(super) backend: &'a Backend,
+    pub(super) choice: Choice<'a>,
+    /// The `Set-Cookie` of an anonymous browser.
+    pub(super) cookie: Option<HeaderValue>,
     /// Without its header fields.
     pub(super) request: &'a Request,
     pub(super) headers: BackendHeaders,
@@ -38,10 +41,12 @@ impl RequestContext<'_> {
         respond: &mut R,
         stats: &mut ForwardStats,
     ) -> Outcome {
-        let Forwarding { admitted, backend, request, headers } = to;
+        let Forwarding { admitted, choice, cookie, request, headers } = to;
         let BackendHeaders { fields, host, proxy, identity } = headers;
         let (worker, rule) = (self.worker, &admitted.routed.rule);
-        let mut response_headers = self.response_headers(admitted, backend, request, fields);
+        let filters = &choice.backend.filters;
+        let mut response_headers = self.response_headers(admitted, filters, request, fields);
+        response_headers.visitor = cookie.take();
         let is_tunnel = request.kind == Kind::WebSocket;
         let (defaults, route) = (&worker.settings.timeouts, &rule.policy.timeouts);
         let deadlines = deadlines(defaults, route, request.kind, fields, self.started);
@@ -61,7 +66,8 @@ impl RequestContext<'_> {
                 connect_timeout: deadlines.connect,
                 call_deadline: deadlines.whole.filter(|_| request.kind == Kind::Grpc),
             },
-            backend,
+            backend: choice.backend,
+            fallback: choice.fallback,
             policy: &rule.policy,
             deadlines,
             started: self.started,
@@ -78,6 +84,10 @@ impl RequestContext<'_> {
         };
         // The response has begun: there is no further attempt.
         head_memory::release(fields, charge);
+        if worker.settings.variant_header && rule.split.is_some() {
+            let variant = &choice.answered(stats.crossed).variant;
+            response_headers.variant = HeaderValue::try_from(&**variant).ok();
+        }
         let on_head = &mut response_headers;
         forward::relay(answered, &mut upload, &deadlines, body, respond, on_head, stats).await
     }
@@ -85,7 +95,7 @@ impl RequestContext<'_> {
     fn response_headers<'f>(
         &'f self,
         admitted: &'f Admitted,
-        backend: &'f Backend,
+        backend: &'f [Filter],
         request: &Request,
         fields: &HeaderMap,
     ) -> ResponseHeaders<'f> {
@@ -95,11 +105,13 @@ impl RequestContext<'_> {
         ResponseHeaders {
             date: &self.date,
             rule,
-            backend: &backend.filters,
+            backend,
             origin: filter::cors::origin(&rule.filters, fields),
             is_http1: request.version != Version::HTTP_2,
             hsts: &self.worker.hsts,
             tls: self.client.tls,
+            variant: None,
+            visitor: None,
             renewal: self.worker.authenticator.renewal(authenticated, host, self.at),
         }
     }

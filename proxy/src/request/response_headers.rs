@@ -1,6 +1,6 @@
 //! Turns the heads of a backend's response into those for the client: one filter for all of them.
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use portcullis_config::snapshot::filter::Filter;
 use portcullis_config::snapshot::rule::Rule;
 
@@ -8,6 +8,8 @@ use crate::exchange::ResponseHead;
 use crate::forward::OnHead;
 use crate::hsts::Hsts;
 use crate::{access, filter, proxy_headers};
+
+static X_PORTCULLIS_VARIANT: HeaderName = HeaderName::from_static("x-portcullis-variant");
 
 /// The filter for the response to one request.
 pub(super) struct ResponseHeaders<'a> {
@@ -19,6 +21,10 @@ pub(super) struct ResponseHeaders<'a> {
     pub(super) tls: bool,
     /// The request's `Origin`, if the rule has a CORS filter.
     pub(super) origin: Option<HeaderValue>,
+    /// The variant that answers, if clients learn it.
+    pub(super) variant: Option<HeaderValue>,
+    /// The cookie of an anonymous browser.
+    pub(super) visitor: Option<HeaderValue>,
     /// The cookie that renews the caller's session.
     pub(super) renewal: Option<HeaderValue>,
 }
@@ -51,7 +57,10 @@ impl OnHead for ResponseHeaders<'_> {
         proxy_headers::add_date(&mut head.headers, self.date);
         self.filter(head);
         self.hsts.apply(self.tls, &mut head.headers);
-        if let Some(cookie) = self.renewal.take() {
+        if let Some(variant) = self.variant.take() {
+            head.headers.insert(&X_PORTCULLIS_VARIANT, variant);
+        }
+        for cookie in [self.visitor.take(), self.renewal.take()].into_iter().flatten() {
             head.headers.append(header::SET_COOKIE, cookie);
         }
     }

@@ -20,6 +20,7 @@ fn listener(host: &str, only: Option<&str>, routes: Vec<(&str, RouteMatch)>) -> 
             service: name.into(),
             filters: Vec::new(),
             backends: WeightedBackends::default(),
+            split: None,
             policy: Policy::default(),
         })
     };

@@ -40,6 +40,8 @@ pub(super) fn json(lines: &mut Vec<u8>, record: &Record<'_>, timestamp: &str, mi
     text(lines, "environment", record.environment);
     text(lines, "service", record.service);
     text(lines, "variant", record.variant);
+    text(lines, "assignedBy", record.assignment.map_or("", |assignment| assignment.reason.label()));
+    text(lines, "missedVariant", record.missed_variant);
     if let Some(upstream) = record.upstream {
         let _ = write!(lines, ",\"upstream\":\"{upstream}\"");
         number(lines, "tries", u64::from(record.tries));

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, Version};
 
+use crate::choose::Assignment;
+
 /// The [failure](Record::failure) of a request that exceeds a rate limit.
 pub(crate) const RATE_LIMITED: &str = "rate_limited";
 
@@ -39,6 +41,10 @@ pub(crate) struct Record<'r> {
     pub(crate) environment: &'r str,
     pub(crate) service: &'r str,
     pub(crate) variant: &'r str,
+    /// The variant that was chosen, and why; `None` where the service has no variants.
+    pub(crate) assignment: Option<Assignment>,
+    /// The variant that was chosen, if nothing of it answered; empty if none.
+    pub(crate) missed_variant: &'r str,
     /// The endpoint of the last try.
     pub(crate) upstream: Option<SocketAddr>,
     /// The number of tries.

@@ -44,6 +44,7 @@ pub(super) struct Series {
     rate_limited: Counter,
     duration: Histogram,
     upstream: Histogram,
+    missed: Counter,
     last_used: AtomicU64,
 }
 
@@ -57,6 +58,7 @@ pub(super) struct Sum {
     pub(super) rate_limited: u64,
     pub(super) duration: Distribution,
     pub(super) upstream: Distribution,
+    pub(super) missed: u64,
 }
 
 /// The series of all services.
@@ -132,6 +134,11 @@ impl Series {
         }
         self.last_used.store(now, Ordering::Relaxed);
     }
+
+    fn miss(&self, now: u64) {
+        self.missed.add(1);
+        self.last_used.store(now, Ordering::Relaxed);
+    }
 }
 
 // === impl Sum ===
@@ -149,6 +156,7 @@ impl Sum {
         self.rate_limited += series.rate_limited.get();
         self.duration.add(&series.duration);
         self.upstream.add(&series.upstream);
+        self.missed += series.missed.get();
     }
 }
 
@@ -237,8 +245,24 @@ impl WorkerSeries {
         Self { worker, hasher: RandomState::default(), series: HashMap::default(), generation: 0 }
     }
 
-    /// Counts a request; `now` is in seconds since 1970.
+    /// Counts a request; `now` is in seconds since 1970. One that its variant missed counts there,
+    /// too.
     pub(super) fn count(&mut self, registry: &SeriesRegistry, record: &Record<'_>, now: u64) {
+        self.update(registry, record, now, |series| series.count(record, now));
+        if !record.missed_variant.is_empty() {
+            let missed = Record { variant: record.missed_variant, ..record.clone() };
+            self.update(registry, &missed, now, |series| series.miss(now));
+        }
+    }
+
+    /// Updates the series of a record's service and variant.
+    fn update(
+        &mut self,
+        registry: &SeriesRegistry,
+        record: &Record<'_>,
+        now: u64,
+        update: impl FnOnce(&Series),
+    ) {
         let generation = registry.generation.load(Ordering::Relaxed);
         // Clear the cache after evictions, and when it contains many deleted services.
         if self.generation != generation || self.series.len() > registry.limit.saturating_mul(2) {
@@ -249,10 +273,10 @@ impl WorkerSeries {
         if let Some((labels, series)) = self.series.get(&hash)
             && labels.match_record(record)
         {
-            return series.count(record, now);
+            return update(series);
         }
         let series = registry.series(self.worker, Labels::of(record), now);
-        series.count(record, now);
+        update(&series);
         self.series.insert(hash, (Labels::of(record), series));
     }
 }
@@ -285,6 +309,19 @@ mod tests {
         let mut counts = counted(&registry);
         counts.sort();
         assert_eq!(counts, [("a".to_owned(), 4), ("b".to_owned(), 2), ("other".to_owned(), 4)]);
+    }
+
+    #[test]
+    fn a_missed_request_counts_for_the_variant_that_it_was_chosen_for() {
+        let registry = SeriesRegistry::new(9);
+        let record = Record { missed_variant: "canary", ..record() };
+        WorkerSeries::new(1).count(&registry, &record, 0);
+        let counts: Vec<_> = registry
+            .all()
+            .into_iter()
+            .map(|(labels, sum)| (labels.variant, sum.classes.iter().sum::<u64>(), sum.missed))
+            .collect();
+        assert_eq!(counts, [("canary".into(), 0, 1), ("stable".into(), 1, 0)]);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(super) fn record() -> Record<'static> {
         environment: "staging",
         service: "shop",
         variant: "stable",
+        assignment: None,
+        missed_variant: "",
         upstream: Some(([10, 0, 0, 7], 8080).into()),
         tries: 1,
         application: "",

@@ -18,6 +18,7 @@ metrics! {
     BYTES_IN: Counter "portcullis_request_body_bytes_total" ["environment", "service", "variant"] "Size of request bodies, in bytes.";
     BYTES_OUT: Counter "portcullis_response_body_bytes_total" ["environment", "service", "variant"] "Size of response bodies, in bytes.";
     RATE_LIMITED: Counter "portcullis_rate_limited_total" ["environment", "service"] "Requests rejected because they exceeded a rate limit.";
+    MISSED: Counter "portcullis_variant_missed_requests_total" ["environment", "service", "variant"] "Requests for this variant that went to the stable one, because no endpoint of this one answered.";
     IN_FLIGHT: Gauge "portcullis_requests_in_flight" [] "Requests currently in progress.";
     REQUEST_MEMORY: Gauge "portcullis_request_memory_bytes" [] "Memory held by the heads of requests in progress, and by bodies that may be sent again, in bytes.";
     REFUSALS: Counter "portcullis_requests_refused_total" ["reason"] "Requests rejected before they were routed, by reason.";
@@ -115,12 +116,13 @@ impl Collector for WorkerCollector {
 // === impl Collected ===
 
 impl Collected {
-    fn services(&self) -> [MetricFamily; 7] {
+    fn services(&self) -> [MetricFamily; 8] {
         const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
         let mut requests = REQUESTS.family();
         let mut duration = REQUEST_DURATION.family();
         let mut upstream = UPSTREAM_DURATION.family();
         let mut grpc = GRPC.family();
+        let mut missed = MISSED.family();
         let (mut bytes_in, mut bytes_out) = (BYTES_IN.family(), BYTES_OUT.family());
         let mut rate_limited = RATE_LIMITED.family();
         for (Labels { environment, service, variant }, sum) in &self.series {
@@ -146,8 +148,11 @@ impl Collected {
             if sum.rate_limited > 0 {
                 rate_limited.sample(&[environment, service], sum.rate_limited as f64);
             }
+            if sum.missed > 0 {
+                missed.sample(&names, sum.missed as f64);
+            }
         }
-        [requests, duration, upstream, grpc, bytes_in, bytes_out, rate_limited]
+        [requests, duration, upstream, grpc, bytes_in, bytes_out, rate_limited, missed]
             .map(|family| family.finish())
     }
 

@@ -90,6 +90,7 @@ fn host_with(paths: Vec<PathMatch>) -> VirtualHost {
         service: position.to_string().into(),
         filters: Vec::new(),
         backends: WeightedBackends::default(),
+        split: None,
         policy: Policy::default(),
     };
     let routes = sorted

@@ -19,6 +19,7 @@ fn host(pattern: &str, environment: &str, require: &[Require]) -> VirtualHost {
             service: "service".into(),
             filters: Vec::new(),
             backends: WeightedBackends::default(),
+            split: None,
             policy: Policy { access, ..Policy::default() },
         };
         let matches = RouteMatch {

@@ -1,0 +1,302 @@
+//! Variants of Services: which Service is a variant of which, and how they share the traffic.
+//!
+//! An invalid variant gets no traffic, and has no hostname: the stable one gets its share.
+
+mod split;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::HeaderName;
+
+pub(super) use self::split::{SplitSettings, assemble};
+use super::annotations::{Reader, Reading};
+use crate::model::vocabulary::{
+    AFFINITY, CANARY_COOKIE, CANARY_HEADER, CANARY_HEADER_VALUE, CANARY_OF, CANARY_SALT,
+    CANARY_WEIGHT, Key, KeyPlace, PORT, VOCABULARY,
+};
+use crate::model::{NamespacedName, check_label};
+use crate::problem::Problem;
+use crate::resources::{Resources, Service, ServicePort};
+use crate::snapshot::backend::UpstreamProtocol;
+use crate::snapshot::split::{Affinity, BUCKETS, ForcedBy};
+
+/// The name of the variant that is no canary.
+pub(super) const STABLE: &str = "stable";
+/// The longest salt, in bytes.
+const MAX_SALT: usize = 256;
+/// The keys that a variant has of its own. All others are those of its service.
+const OWN: [Key; 7] = [
+    PORT,
+    CANARY_OF,
+    CANARY_WEIGHT,
+    CANARY_HEADER,
+    CANARY_HEADER_VALUE,
+    CANARY_COOKIE,
+    CANARY_SALT,
+];
+/// The keys that have an effect on a variant alone.
+const OF_VARIANTS: [Key; 4] = [CANARY_WEIGHT, CANARY_HEADER, CANARY_HEADER_VALUE, CANARY_COOKIE];
+
+/// A Service that is a variant of another one.
+pub(super) struct Variant<'a> {
+    pub(super) service: &'a Service,
+    /// The port for requests, and its protocol; without them it gets no traffic.
+    pub(super) backend: Option<(&'a ServicePort, UpstreamProtocol)>,
+    /// Its share in buckets.
+    weight: u16,
+    /// The requests that ask for it, and those that ask for the stable one instead.
+    forced: Vec<Asked>,
+    salt: Option<Arc<str>>,
+}
+
+/// A way to ask for a variant.
+struct Asked {
+    by: ForcedBy,
+    value: Arc<str>,
+    /// Whether it is the variant that is asked for, not the stable one.
+    is_own: bool,
+}
+
+/// The variants of each Service, the oldest first.
+pub(super) type Variants<'a> = BTreeMap<NamespacedName, Vec<Variant<'a>>>;
+
+/// Whether a Service is a variant of another one, even of one that does not exist: then it has no
+/// hostname.
+pub(super) fn is_variant(service: &Service) -> bool {
+    service.annotations.get(CANARY_OF.name).is_some()
+}
+
+/// Reads what a Service says of itself as a variant, and which Service it is a variant of; `None`
+/// where it is of none, which was reported.
+pub(super) fn read<'a>(
+    service: &'a Service,
+    backend: Option<(&'a ServicePort, UpstreamProtocol)>,
+    resources: &Resources,
+    reader: &mut Reader<'_>,
+) -> Option<(NamespacedName, Variant<'a>)> {
+    for key in VOCABULARY.into_iter().filter(is_of_the_service) {
+        if service.annotations.get(key.name).is_some() {
+            let help = "set it on the Service that this one is a variant of, or remove it";
+            reader.warn("NoEffect", format!("`{key}` has no effect on a variant"), help);
+        }
+    }
+    let (weight, forced, salt) = (weight(reader), forced(reader), salt(reader));
+    let target = target(service, resources, reader)?;
+    Some((target, Variant { service, backend, weight, forced, salt }))
+}
+
+fn is_of_the_service(key: &Key) -> bool {
+    key.served && matches!(key.place, KeyPlace::Service | KeyPlace::Both) && !OWN.contains(key)
+}
+
+/// Reports the keys of variants on a Service that is none.
+pub(super) fn check_stable(service: &Service, reader: &mut Reader<'_>) {
+    for key in OF_VARIANTS {
+        if service.annotations.get(key.name).is_some() {
+            let message = format!("`{key}` has no effect without `{CANARY_OF}`");
+            reader.warn("NoEffect", message, "set it on the Service that is the variant");
+        }
+    }
+}
+
+/// Reports the variants of a Service that is not exposed.
+pub(super) fn report_unused(
+    service: &Service,
+    variants: &[Variant<'_>],
+    problems: &mut Vec<Problem>,
+) {
+    for Variant { service: Service { origin, annotations, .. }, .. } in variants {
+        let message = format!("it gets no traffic: Service {} is not exposed", service.origin.name);
+        let help = format!("expose that Service, or remove `{CANARY_OF}`");
+        Reader { origin, annotations, problems }.warn("NoEffect", message, &help);
+    }
+}
+
+/// Reads what callers are assigned by.
+pub(super) fn affinity(reader: &mut Reader<'_>) -> Affinity {
+    let help = "write user, cookie, source-ip, header:NAME or none; until then it is user";
+    let parse = |text: &str| match text {
+        "user" => Ok(Affinity::User),
+        "cookie" => Ok(Affinity::Cookie),
+        "source-ip" => Ok(Affinity::SourceIp),
+        "none" => Ok(Affinity::None),
+        _ => match text.strip_prefix("header:") {
+            Some(name) => header(name).map(Affinity::Header),
+            None => Err("is invalid".to_owned()),
+        },
+    };
+    reader.read(AFFINITY, help, parse).good().unwrap_or_default()
+}
+
+fn target(
+    service: &Service,
+    resources: &Resources,
+    reader: &mut Reader<'_>,
+) -> Option<NamespacedName> {
+    let help = "write the name of a Service of the same Namespace; until then this one gets no \
+                traffic, and has no hostname";
+    let parse = |text: &str| {
+        if text.contains('/') {
+            return Err("names a Namespace: a variant is in that of its service".to_owned());
+        }
+        check_label(text).map_err(|error| error.to_string())?;
+        let target = NamespacedName::new(service.origin.namespace.clone(), text);
+        match resources.service(&target) {
+            _ if *text == *service.origin.name => Err("names this Service itself".to_owned()),
+            None => Err("names a Service that does not exist".to_owned()),
+            Some(found) if is_variant(found) => Err("names a variant of another one".to_owned()),
+            Some(_) => Ok(target),
+        }
+    };
+    let target = reader.read(CANARY_OF, help, parse).good()?;
+    if *service.origin.name == *STABLE {
+        let message = format!("a variant cannot have the name `{STABLE}`, which metrics use");
+        reader.error("InvalidVariant", message, "give the Service another name");
+        return None;
+    }
+    Some(target)
+}
+
+/// The weight in buckets; 0 without one, and if it is invalid.
+fn weight(reader: &mut Reader<'_>) -> u16 {
+    let help = "write a percentage from 0 to 100 with two decimals at most, such as 5 or 0.25; \
+                until then it is 0";
+    let parse = |text: &str| buckets(text).ok_or_else(|| "is not a percentage".to_owned());
+    reader.read(CANARY_WEIGHT, help, parse).good().unwrap_or_default()
+}
+
+/// Parses a percentage with two decimals at most, in buckets.
+fn buckets(text: &str) -> Option<u16> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |text: &str, length| {
+        (1..=length).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    if !is_number(whole, 3) || !is_number(decimals, 2) {
+        return None;
+    }
+    let hundredths = decimals.parse::<u16>().ok()? * if decimals.len() == 1 { 10 } else { 1 };
+    whole.parse::<u16>().ok()?.checked_mul(100)?.checked_add(hundredths).filter(|n| *n <= BUCKETS)
+}
+
+/// The ways to ask for a variant. A header without a value, and a cookie, ask for it by `always`,
+/// and for the stable one by `never`.
+fn forced(reader: &mut Reader<'_>) -> Vec<Asked> {
+    let help = "write the name of a header that carries no credential, such as X-Canary; until \
+                then no header asks for this variant";
+    let name = reader.read(CANARY_HEADER, help, header);
+    let help = "write a text of printable ASCII characters; until then no header asks for this \
+                variant";
+    let value = reader.read(CANARY_HEADER_VALUE, help, |text| {
+        let is_value = !text.is_empty() && text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if is_value { Ok(text.into()) } else { Err("is not a value of a header".to_owned()) }
+    });
+    let help = "write the name of a cookie, such as canary; until then no cookie asks for this \
+                variant";
+    let cookie = reader.read(CANARY_COOKIE, help, cookie).good();
+    let mut forced = Vec::new();
+    match (name, value) {
+        (Reading::Good(name), Reading::Good(value)) => {
+            forced.push(Asked { by: ForcedBy::Header(name), value, is_own: true });
+        }
+        (Reading::Good(name), Reading::Absent) => {
+            forced.extend(always_and_never(&ForcedBy::Header(name)));
+        }
+        (Reading::Absent, Reading::Good(_) | Reading::Bad) => {
+            let message =
+                format!("`{CANARY_HEADER_VALUE}` has no effect without `{CANARY_HEADER}`");
+            reader.warn("NoEffect", message, "name the header, or remove the annotation");
+        }
+        (Reading::Absent, Reading::Absent)
+        | (Reading::Bad, _)
+        | (Reading::Good(_), Reading::Bad) => {}
+    }
+    forced.extend(cookie.iter().flat_map(|name| always_and_never(&ForcedBy::Cookie(name.clone()))));
+    forced
+}
+
+fn always_and_never(by: &ForcedBy) -> [Asked; 2] {
+    [("always", true), ("never", false)].map(|(value, is_own)| Asked {
+        by: by.clone(),
+        value: value.into(),
+        is_own,
+    })
+}
+
+/// Parses the name of a header that neither carries a credential nor belongs to the connection.
+fn header(text: &str) -> Result<HeaderName, String> {
+    const RESERVED: [&str; 10] = [
+        "authorization",
+        "connection",
+        "content-length",
+        "cookie",
+        "host",
+        "proxy-authorization",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+        "x-api-key",
+    ];
+    let name = HeaderName::try_from(text).map_err(|_| "is not the name of a header".to_owned())?;
+    if RESERVED.contains(&name.as_str()) {
+        return Err("is a header that cannot be used for this".to_owned());
+    }
+    Ok(name)
+}
+
+/// Parses the name of a cookie (RFC 6265 §4.1.1), which is none of the gateway's.
+fn cookie(text: &str) -> Result<Arc<str>, String> {
+    let is_token = HeaderName::try_from(text).is_ok();
+    if !is_token || text.to_ascii_lowercase().starts_with("__host-portcullis") {
+        return Err("is not the name of a cookie".to_owned());
+    }
+    Ok(text.into())
+}
+
+/// Reads the salt of a rollout.
+fn salt(reader: &mut Reader<'_>) -> Option<Arc<str>> {
+    let help = format!(
+        "write a text of {MAX_SALT} bytes at most, another one for each rollout; until then the \
+         service's name is used"
+    );
+    let parse = |text: &str| match text.len() {
+        0 => Err("is empty".to_owned()),
+        1..=MAX_SALT => Ok(text.into()),
+        length => Err(format!("has {length} bytes")),
+    };
+    reader.read(CANARY_SALT, &help, parse).good()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_hundredths_of_a_percent() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("5", Some(500)),
+            ("0.25", Some(25)),
+            ("0.5", Some(50)),
+            ("0.01", Some(1)),
+            ("99.99", Some(9_999)),
+            ("100", Some(10_000)),
+            ("100.00", Some(10_000)),
+            ("007", Some(700)),
+            ("100.01", None),
+            ("101", None),
+            ("-1", None),
+            ("+1", None),
+            ("0.001", None),
+            ("1.", None),
+            (".5", None),
+            ("5%", None),
+            ("1e1", None),
+            ("", None),
+            ("NaN", None),
+            ("99999999999999999999", None),
+        ] {
+            assert_eq!(buckets(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The split of a Service among its variants.
+
+use std::sync::Arc;
+
+use super::{STABLE, Variant};
+use crate::model::vocabulary::{
+    CANARY_COOKIE, CANARY_HEADER, CANARY_SALT, CANARY_WEIGHT, SPLIT, SPLIT_GENERATION,
+};
+use crate::problem::Problem;
+use crate::resources::Service;
+use crate::snapshot::split::{
+    Bucket, Forced, ForcedBy, Generation, InvalidRanges, MAX_VARIANTS, Range, Ranges, Split,
+    VariantIndex,
+};
+use crate::translate::annotations::{Reader, Reading, excerpt};
+
+/// What a Service says of the split among its variants.
+pub(in crate::translate) struct SplitSettings {
+    salt: Option<Arc<str>>,
+    ranges: Reading<Vec<NamedRange>>,
+    generation: Option<Generation>,
+}
+
+/// A range of buckets of the variant of that name.
+struct NamedRange {
+    name: Box<str>,
+    first: Bucket,
+    last: Bucket,
+}
+
+// === impl SplitSettings ===
+
+impl SplitSettings {
+    pub(in crate::translate) fn read(reader: &mut Reader<'_>) -> Self {
+        let help = "write ranges of the buckets 0 to 9999 such as web-canary=0-499, separated by \
+                    commas; until then the stable variant gets all the traffic";
+        let before = reader.problems.len();
+        let mut ranges = reader.read_list(SPLIT, help, NamedRange::parse);
+        if reader.problems.len() > before {
+            // The others would get what the invalid one was to get.
+            ranges = Reading::Bad;
+        }
+        let help = "write a whole number that grows with each change; until then it is a hash of \
+                    ranges and salt";
+        let generation = reader.read(SPLIT_GENERATION, help, |text| {
+            let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+            let counter = text.parse().ok().filter(|_| is_number).and_then(Generation::new);
+            counter.ok_or_else(|| "is not a number below 2^53".to_owned())
+        });
+        Self { salt: super::salt(reader), ranges, generation: generation.good() }
+    }
+
+    fn reports_unused(&self, reader: &mut Reader<'_>) {
+        if !matches!(self.ranges, Reading::Absent) || self.generation.is_some() {
+            let message = format!("`{SPLIT}` has no effect: the Service has no variants");
+            reader.warn("NoEffect", message, "remove it, or add the variants");
+        }
+    }
+}
+
+// === impl NamedRange ===
+
+impl NamedRange {
+    fn parse(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('=').and_then(|(name, range)| {
+            let (first, last) = range.split_once('-')?;
+            Some((name, number(first)?, number(last)?))
+        });
+        match parts {
+            Some((name, first, last)) if first <= last && !name.is_empty() => {
+                Ok(Self { name: name.into(), first, last })
+            }
+            _ => Err("is not a range of buckets".to_owned()),
+        }
+    }
+}
+
+fn number(text: &str) -> Option<Bucket> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_number).and_then(Bucket::new)
+}
+
+/// The split of a Service among its variants, in the order of `variants`; `None` if it has none.
+/// At most [`MAX_VARIANTS`] are used: further ones are removed from `variants`.
+pub(in crate::translate) fn assemble(
+    service: &Service,
+    settings: &SplitSettings,
+    variants: &mut Vec<&Variant<'_>>,
+    problems: &mut Vec<Problem>,
+) -> Option<Split> {
+    if variants.is_empty() {
+        settings.reports_unused(&mut of(service, problems));
+        return None;
+    }
+    for extra in variants.drain((MAX_VARIANTS - 1).min(variants.len())..) {
+        let message =
+            format!("Service {} has {MAX_VARIANTS} older variants already", service.origin.name);
+        of(extra.service, problems).error("TooManyVariants", message, "remove some of them");
+    }
+    let salt = salt(service, settings, variants, problems);
+    let ranges = match &settings.ranges {
+        Reading::Good(named) => named_ranges(service, named, variants, problems),
+        Reading::Bad => Ranges::default(),
+        Reading::Absent => ranges_by_weight(service, variants, problems),
+    };
+    let forced = forced(variants, problems);
+    Some(Split::new(salt, ranges, forced, settings.generation))
+}
+
+fn of<'a>(service: &'a Service, problems: &'a mut Vec<Problem>) -> Reader<'a> {
+    Reader { origin: &service.origin, annotations: &service.annotations, problems }
+}
+
+/// The salt of the Service, else of its oldest variant that has one, else its name.
+fn salt(
+    service: &Service,
+    settings: &SplitSettings,
+    variants: &[&Variant<'_>],
+    problems: &mut Vec<Problem>,
+) -> Arc<str> {
+    let mut salts = variants.iter().filter_map(|variant| Some((variant, variant.salt.as_ref()?)));
+    let salt = settings.salt.clone().or_else(|| Some(salts.next()?.1.clone()));
+    let Some(salt) = salt else { return service.key().to_string().into() };
+    for (variant, other) in salts.filter(|(_, other)| **other != salt) {
+        let message = format!(
+            "`{CANARY_SALT}: {}` has no effect: `{}` is used",
+            excerpt(other),
+            excerpt(&salt)
+        );
+        let help = "all variants of a Service share one salt: write the same one, or none";
+        of(variant.service, problems).warn("NoEffect", message, help);
+    }
+    salt
+}
+
+fn ranges_by_weight(
+    service: &Service,
+    variants: &[&Variant<'_>],
+    problems: &mut Vec<Problem>,
+) -> Ranges {
+    let weights: Vec<u16> = variants.iter().map(|variant| variant.weight).collect();
+    match Ranges::by_weight(&weights) {
+        Ok(ranges) => {
+            if weights.iter().filter(|weight| **weight > 0).count() > 2 {
+                let message = "a change of weights moves callers between variants: there are more \
+                               than two beside the stable one";
+                let help = format!("give the Service their ranges by `{SPLIT}`");
+                of(service, problems).warn("UnstableSplit", message.to_owned(), &help);
+            }
+            ranges
+        }
+        Err(_) => {
+            let sum: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+            for variant in variants.iter().filter(|variant| variant.weight > 0) {
+                let message = format!(
+                    "the weights of the variants of Service {} add up to {} %",
+                    service.origin.name,
+                    percent(sum)
+                );
+                let help = format!(
+                    "lower `{CANARY_WEIGHT}` until the sum is 100 or less; until then the stable \
+                     variant gets all the traffic"
+                );
+                of(variant.service, problems).error("InvalidSplit", message, &help);
+            }
+            Ranges::default()
+        }
+    }
+}
+
+/// Formats hundredths of a percent.
+fn percent(hundredths: u64) -> String {
+    let (whole, rest) = (hundredths / 100, hundredths % 100);
+    if rest == 0 { whole.to_string() } else { format!("{whole}.{rest:02}") }
+}
+
+fn named_ranges(
+    service: &Service,
+    named: &[NamedRange],
+    variants: &[&Variant<'_>],
+    problems: &mut Vec<Problem>,
+) -> Ranges {
+    let (mut ranges, mut unknown) = (Vec::new(), None);
+    for NamedRange { name, first, last } in named {
+        let is_stable = **name == *STABLE || **name == *service.origin.name;
+        let position = variants.iter().position(|variant| *variant.service.origin.name == **name);
+        let index = position.map_or(VariantIndex::STABLE, |position| index(position));
+        if position.is_none() && !is_stable {
+            unknown = unknown.or(Some(name));
+        }
+        ranges.extend(Range::new(*first, *last, index));
+    }
+    if let Some(name) = unknown {
+        let message = format!("`{}` in `{SPLIT}` is no variant that gets traffic", excerpt(name));
+        let help =
+            "remove its range, or mend the variant; until then the stable one gets its share";
+        of(service, problems).warn("NoSuchVariant", message, help);
+    }
+    let ranges = Ranges::new(ranges).unwrap_or_else(|invalid| {
+        if let InvalidRanges::Overlap(one, other) = invalid {
+            let message = format!(
+                "the ranges {}-{} and {}-{} in `{SPLIT}` overlap",
+                one.first().number(),
+                one.last().number(),
+                other.first().number(),
+                other.last().number()
+            );
+            let help = "give each bucket to one variant; until then the stable one gets all the \
+                        traffic";
+            of(service, problems).error("InvalidSplit", message, help);
+        }
+        Ranges::default()
+    });
+    for (position, variant) in variants.iter().enumerate() {
+        if variant.weight != 0 && ranges.share(index(position)) != variant.weight {
+            let message = format!(
+                "`{CANARY_WEIGHT}` has no effect: `{SPLIT}` of Service {} gives this one {} %",
+                service.origin.name,
+                percent(ranges.share(index(position)).into())
+            );
+            of(variant.service, problems).warn("NoEffect", message, "remove one of the two");
+        }
+    }
+    ranges
+}
+
+/// The index of the variant at a position among those that are not stable.
+fn index(position: usize) -> VariantIndex {
+    VariantIndex::new(position + 1).unwrap_or(VariantIndex::STABLE)
+}
+
+/// The requests that ask for variants. What two of them claim belongs to the older one.
+fn forced(variants: &[&Variant<'_>], problems: &mut Vec<Problem>) -> Vec<Forced> {
+    let mut forced: Vec<Forced> = Vec::new();
+    for (position, variant) in variants.iter().enumerate() {
+        for asked in &variant.forced {
+            let index = if asked.is_own { index(position) } else { VariantIndex::STABLE };
+            let other = forced.iter().find(|one| one.by == asked.by && one.value == asked.value);
+            match other.map(|other| other.variant) {
+                None => forced.push(Forced {
+                    by: asked.by.clone(),
+                    value: asked.value.clone(),
+                    variant: index,
+                }),
+                Some(other) if other == index => {}
+                Some(other) => {
+                    let older = other.position().checked_sub(1).and_then(|at| variants.get(at));
+                    let older = older.map_or(STABLE, |older| &older.service.origin.name);
+                    let key = match asked.by {
+                        ForcedBy::Header(_) => CANARY_HEADER,
+                        ForcedBy::Cookie(_) => CANARY_COOKIE,
+                    };
+                    let message = format!(
+                        "`{key}` has no effect: requests with the value `{}` ask for `{older}`, \
+                         which is older",
+                        excerpt(&asked.value)
+                    );
+                    let help = "choose another name or value";
+                    of(variant.service, problems).error("InvalidSplit", message, help);
+                }
+            }
+        }
+    }
+    forced
+}
