@@ -184,7 +184,7 @@ fn named_ranges(
     for NamedRange { name, first, last } in named {
         let is_stable = **name == *STABLE || **name == *service.origin.name;
         let position = variants.iter().position(|variant| *variant.service.origin.name == **name);
-        let index = position.map_or(VariantIndex::STABLE, |position| index(position));
+        let index = position.map_or(VariantIndex::STABLE, index);
         if position.is_none() && !is_stable {
             unknown = unknown.or(Some(name));
         }
