@@ -164,7 +164,7 @@ impl Gateway<'_> {
         };
         let caller = match &explain.caller {
             Some(assumed) => {
-                tracer.assumed(assumed, assumed.caller(self.settings.access.name_prefixes()))
+                tracer.assumed(assumed, assumed.caller(&self.settings.access.name_prefixes()))
             }
             None => self.authenticate(arrived, tracer),
         };

@@ -105,7 +105,7 @@ impl ExplainRequest {
 impl AssumedCaller {
     /// The caller, whose names may begin with one of these prefixes of issuers. Groups without a
     /// user are those of a user without a name.
-    pub(super) fn caller<'p>(&self, prefixes: impl Iterator<Item = &'p str> + Clone) -> Caller {
+    pub(super) fn caller<'p>(&self, prefixes: &(impl Iterator<Item = &'p str> + Clone)) -> Caller {
         let prefix = |name: &str| {
             prefixes.clone().find(|prefix| name.starts_with(prefix)).unwrap_or_default().len()
         };

@@ -125,7 +125,7 @@ pub(super) async fn promote(
     if !principal.may(Scope::Read, &source) {
         return Err(Problem::not_found());
     }
-    let placements = app.store.placements(Some(&[value.service.clone()])).await?;
+    let placements = app.store.placements(Some(std::slice::from_ref(&value.service))).await?;
     let running = placements
         .into_iter()
         .find(|status| status.placement == source)

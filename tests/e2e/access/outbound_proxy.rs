@@ -28,7 +28,8 @@ pub(super) struct OutboundProxy {
 impl OutboundProxy {
     /// One that is `host` to clients of the authority, and forwards to `server`.
     pub(super) async fn start(authority: &Authority, host: &str, server: SocketAddr) -> Self {
-        let issued = authority.issue(&[host], Duration::from_secs(3600)).expect("a certificate");
+        let issued =
+            authority.issue(&[host], Duration::from_secs(2 * 3600)).expect("a certificate");
         let certificate =
             CertificateDer::from_pem_slice(issued.certificate.as_bytes()).expect("a certificate");
         let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).expect("a key");

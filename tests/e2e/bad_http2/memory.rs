@@ -115,7 +115,7 @@ async fn attack(
     while !attackers.is_empty() {
         most = most.max(gateway.memory().saturating_sub(before));
         let other = soon("another client is served", gateway.curl(WEB, "/whoami").run()).await;
-        assert_eq!(other.status, 200);
+        assert_eq!(other.status, 200, "{}", failures(gateway));
         let next = timeout(Duration::from_millis(50), attackers.join_next());
         if let Ok(Some(ended)) = next.await {
             ended.unwrap();
@@ -123,6 +123,12 @@ async fn attack(
         assert!(begun.elapsed() < Duration::from_secs(60), "{} are left", attackers.len());
     }
     (most, begun.elapsed())
+}
+
+/// The lines of the log about requests that failed at the gateway's end.
+fn failures(gateway: &Gateway) -> String {
+    let log = gateway.log();
+    log.lines().filter(|line| line.contains(r#""status":50"#)).collect::<Vec<_>>().join("\n")
 }
 
 #[tokio::test]
