@@ -61,6 +61,10 @@ impl Format {
 
 impl FormatArgs {
     /// Writes what `read` returns, and with `--watch` again whenever it has changed.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "there is no runtime between two reads, and the API has no events to wait for"
+    )]
     pub(super) fn show<T: Serialize + PartialEq>(
         &self,
         read: impl Fn() -> Result<T, Failure>,

@@ -121,8 +121,10 @@ mod tests {
     use super::*;
 
     fn config_map(name: &str, annotations: Value, data: &str) -> Value {
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"key": data},
-            "metadata": {"name": name, "annotations": annotations}})
+        let mut object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"key": data},
+            "metadata": {"name": name}});
+        object["metadata"]["annotations"] = annotations;
+        object
     }
 
     fn pods(names: [&str; 4]) -> Value {

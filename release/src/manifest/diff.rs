@@ -151,7 +151,9 @@ mod tests {
     use super::*;
 
     fn object(kind: &str, spec: Value) -> Value {
-        json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "web"}, "spec": spec})
+        let mut object = json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "web"}});
+        object["spec"] = spec;
+        object
     }
 
     fn paths(before: Value, after: Value) -> Vec<String> {
