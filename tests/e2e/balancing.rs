@@ -35,7 +35,7 @@ async fn a_slow_pod_gets_few_requests() {
     let service = Service::new("web").pod(&first).pod(&slow).pod(&second);
     let gateway = Gateway::start(World::empty().with(service)).await;
     let counts = spread(&gateway, 200).await;
-    assert!(counts.get("slow").is_none_or(|count| *count <= 2), "{counts:?}");
+    assert!(counts.get("slow").is_none_or(|count| *count <= 10), "{counts:?}");
     assert!(counts["first"] > 0 && counts["second"] > 0, "{counts:?}");
 }
 
