@@ -5,12 +5,10 @@ import json
 import os
 import selectors
 import socket
-import subprocess
 import sys
 import time
-from pathlib import Path
 
-from .process import Failed, pinned
+from .process import result, start_module
 
 CONNECTIONS = 200
 TICK_SECONDS = 0.001
@@ -19,18 +17,13 @@ TICK_SECONDS = 0.001
 def start(cpu, port, host, header, a_second, seconds):
     """Begins a flood at 127.0.0.1. `{random}` in `header` is 64 octets in base64url, others for each request."""
     order = {"port": port, "host": host, "header": header, "a_second": a_second, "seconds": seconds}
-    folder = Path(__file__).resolve().parents[1]
-    command = pinned(cpu, [sys.executable, "-m", "bench.flood", json.dumps(order)])
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
+    return start_module(cpu, "flood", order)
 
 
 def end(process):
     """Waits until it finishes. Returns how many requests a second were sent, and how many of them were answered."""
-    output, _ = process.communicate(timeout=120)
-    if process.returncode != 0:
-        raise Failed(f"the flood ended with {process.returncode}")
-    told = json.loads(output)
-    return told["sent"], told["answered"]
+    counted = result(process, "the flood", 120)
+    return counted["sent"], counted["answered"]
 
 
 def _main():

@@ -6,27 +6,19 @@ The time of a request counts from when it was due, so that no delay hides in one
 import asyncio
 import json
 import random
-import subprocess
 import sys
-from pathlib import Path
 
-from .process import Failed, pinned
+from .process import Failed, result, start_module
 
 
 def start(cpu, port, host, a_second, seconds):
     """Begins to send requests to 127.0.0.1, on kept connections, as many as are needed."""
-    order = {"port": port, "host": host, "a_second": a_second, "seconds": seconds}
-    folder = Path(__file__).resolve().parents[1]
-    command = pinned(cpu, [sys.executable, "-m", "bench.paced", json.dumps(order)])
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
+    return start_module(cpu, "paced", {"port": port, "host": host, "a_second": a_second, "seconds": seconds})
 
 
 def end(process):
     """Waits until it finishes. Returns the time of each request in milliseconds, and the body of its response."""
-    output, _ = process.communicate(timeout=600)
-    if process.returncode != 0:
-        raise Failed(f"the load ended with {process.returncode}")
-    return json.loads(output)
+    return result(process, "the load", 600)
 
 
 async def _main(order):

@@ -1,10 +1,12 @@
 """A server under test: its processes, their CPU time and their memory, as the kernel accounts for them."""
 
 import http.client
+import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -33,6 +35,21 @@ def free_ports(number):
 def pinned(cpu, command):
     """`command` on one CPU."""
     return ["taskset", "--cpu-list", str(cpu), *map(str, command)]
+
+
+def start_module(cpu, name, order):
+    """Begins a module of this folder on one CPU, as a process of its own: it reads `order` as JSON, and prints its result."""
+    folder = Path(__file__).resolve().parents[1]
+    command = pinned(cpu, [sys.executable, "-m", f"bench.{name}", json.dumps(order)])
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
+
+
+def result(process, what, seconds):
+    """Waits until a module finishes, and returns its result. `what` names it in `Failed`."""
+    output, _ = process.communicate(timeout=seconds)
+    if process.returncode != 0:
+        raise Failed(f"{what} ended with {process.returncode}")
+    return json.loads(output)
 
 
 def status(port, host, path):

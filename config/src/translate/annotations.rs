@@ -3,7 +3,7 @@
 use crate::model::Origin;
 use crate::model::vocabulary::{Key, KeyPlace, PREFIX, VOCABULARY};
 use crate::problem::{Problem, Severity, nearest};
-use crate::resources::{Annotations, MAX_VALUE, Value};
+use crate::resources::{Annotations, MAX_VALUE, Service, Value};
 
 /// The labels or annotations of one object, and the list for its problems.
 pub(super) struct Reader<'a> {
@@ -80,7 +80,12 @@ impl<T> Reading<T> {
 
 // === impl Reader ===
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// A reader of the annotations of a Service.
+    pub(super) fn of(service: &'a Service, problems: &'a mut Vec<Problem>) -> Self {
+        Self { origin: &service.origin, annotations: &service.annotations, problems }
+    }
+
     /// Reads one value. The error of `parse` is the end of a sentence that starts with the value;
     /// `help` describes how to fix it.
     pub(super) fn read<T>(

@@ -96,8 +96,7 @@ impl Claim<'_> {
 
     /// Reports hostnames that other Services have.
     fn report(&self, lost: &[Lost<'_>], problems: &mut Vec<Problem>) {
-        let (origin, annotations) = (&self.service.origin, &self.service.annotations);
-        let mut reader = Reader { origin, annotations, problems };
+        let mut reader = Reader::of(self.service, problems);
         for lost in lost.iter().take(MAX_REPORTED) {
             let help = if lost.by_age {
                 "the oldest Service keeps a hostname: choose another, or ask the gateway's \

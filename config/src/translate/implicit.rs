@@ -198,11 +198,7 @@ impl Translator<'_> {
         for service in services {
             check_keys(&service.origin, &service.labels, &service.annotations, self.problems);
             let mut problems = Vec::new();
-            let mut reader = Reader {
-                origin: &service.origin,
-                annotations: &service.annotations,
-                problems: &mut problems,
-            };
+            let mut reader = Reader::of(service, &mut problems);
             let backend = self.backend(service, &mut reader);
             let read = variants::read(service, backend, self.resources, &mut reader);
             self.problems.append(&mut problems);
@@ -224,11 +220,7 @@ impl Translator<'_> {
     ) -> Option<Claim<'s>> {
         check_keys(&service.origin, &service.labels, &service.annotations, self.problems);
         let mut problems = Vec::new();
-        let mut reader = Reader {
-            origin: &service.origin,
-            annotations: &service.annotations,
-            problems: &mut problems,
-        };
+        let mut reader = Reader::of(service, &mut problems);
         if service.key().is_api_server() {
             reject_api_server(service, environment, &mut reader);
             variants::report_unused(service, variants, reader.problems);

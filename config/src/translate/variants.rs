@@ -106,10 +106,10 @@ pub(super) fn report_unused(
     variants: &[Variant<'_>],
     problems: &mut Vec<Problem>,
 ) {
-    for Variant { service: Service { origin, annotations, .. }, .. } in variants {
+    for variant in variants {
         let message = format!("it gets no traffic: Service {} is not exposed", service.origin.name);
         let help = format!("expose that Service, or remove `{CANARY_OF}`");
-        Reader { origin, annotations, problems }.warn("NoEffect", message, &help);
+        Reader::of(variant.service, problems).warn("NoEffect", message, &help);
     }
 }
 

@@ -125,17 +125,12 @@ pub(super) async fn promote(
     if !principal.may(Scope::Read, &source) {
         return Err(Problem::not_found());
     }
-    let placements = app.store.placements(Some(std::slice::from_ref(&value.service))).await?;
-    let running = placements
-        .into_iter()
-        .find(|status| status.placement == source)
-        .and_then(|status| status.running)
-        .ok_or_else(|| {
-            Problem::new(
-                StatusCode::CONFLICT,
-                format!("no release of {} runs in {}", source.service, source.environment),
-            )
-        })?;
+    let running = running(&app, &source).await?.ok_or_else(|| {
+        Problem::new(
+            StatusCode::CONFLICT,
+            format!("no release of {} runs in {}", source.service, source.environment),
+        )
+    })?;
     let placement = Placement { service: value.service, environment: value.to };
     order(&app, &principal, placement, Some(running.number), Intent::Promote, by).await
 }
@@ -161,6 +156,17 @@ pub(super) async fn roll_back(
     let release = value.release.map(|release| release.number);
     let placement = Placement { service: value.service, environment: value.environment };
     order(&app, &principal, placement, release, Intent::Rollback, by).await
+}
+
+/// The release that runs in an environment; `None` if none of the service does.
+pub(super) async fn running(
+    app: &App,
+    placement: &Placement,
+) -> Result<Option<ReleaseId>, Problem> {
+    let service = std::slice::from_ref(&placement.service);
+    let placements = app.store.placements(Some(service)).await?;
+    let status = placements.into_iter().find(|status| status.placement == *placement);
+    Ok(status.and_then(|status| status.running))
 }
 
 async fn order(

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::body::{Answer, Json, Query};
-use super::deployments::authorize;
+use super::deployments::{authorize, running};
 use super::{App, Problem};
 use crate::access::Principal;
 use crate::manifest::{ObjectDiff, diff};
@@ -83,16 +83,11 @@ pub(super) async fn dry_run(
     Json { value, .. }: Json<NewDryRun>,
 ) -> Result<Answer<DryRun>, Problem> {
     let service = value.release.service.clone();
-    let placement = Placement { service: service.clone(), environment: value.environment };
+    let placement = Placement { service, environment: value.environment };
     authorize(&principal, Scope::Deploy, "deploy", &placement)?;
     let to = readable(&app, &principal, &value.release).await?;
-    let placements = app.store.placements(Some(&[service])).await?;
-    let running = placements
-        .into_iter()
-        .find(|status| status.placement == placement)
-        .and_then(|status| status.running);
-    let from = match &running {
-        Some(running) => app.store.release(running).await?,
+    let from = match running(&app, &placement).await? {
+        Some(running) => app.store.release(&running).await?,
         None => None,
     };
     let checked = app.runner.dry_run(&to, &placement.environment).await;

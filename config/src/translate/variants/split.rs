@@ -89,13 +89,17 @@ pub(in crate::translate) fn assemble(
     problems: &mut Vec<Problem>,
 ) -> Option<Split> {
     if variants.is_empty() {
-        settings.reports_unused(&mut of(service, problems));
+        settings.reports_unused(&mut Reader::of(service, problems));
         return None;
     }
     for extra in variants.drain((MAX_VARIANTS - 1).min(variants.len())..) {
         let message =
             format!("Service {} has {MAX_VARIANTS} older variants already", service.origin.name);
-        of(extra.service, problems).error("TooManyVariants", message, "remove some of them");
+        Reader::of(extra.service, problems).error(
+            "TooManyVariants",
+            message,
+            "remove some of them",
+        );
     }
     let salt = salt(service, settings, variants, problems);
     let ranges = match &settings.ranges {
@@ -105,10 +109,6 @@ pub(in crate::translate) fn assemble(
     };
     let forced = forced(variants, problems);
     Some(Split::new(salt, ranges, forced, settings.generation))
-}
-
-fn of<'a>(service: &'a Service, problems: &'a mut Vec<Problem>) -> Reader<'a> {
-    Reader { origin: &service.origin, annotations: &service.annotations, problems }
 }
 
 /// The salt of the Service, else of its oldest variant that has one, else its name.
@@ -128,7 +128,7 @@ fn salt(
             excerpt(&salt)
         );
         let help = "all variants of a Service share one salt: write the same one, or none";
-        of(variant.service, problems).warn("NoEffect", message, help);
+        Reader::of(variant.service, problems).warn("NoEffect", message, help);
     }
     salt
 }
@@ -145,7 +145,7 @@ fn ranges_by_weight(
                 let message = "a change of weights moves callers between variants: there are more \
                                than two beside the stable one";
                 let help = format!("give the Service their ranges by `{SPLIT}`");
-                of(service, problems).warn("UnstableSplit", message.to_owned(), &help);
+                Reader::of(service, problems).warn("UnstableSplit", message.to_owned(), &help);
             }
             ranges
         }
@@ -161,7 +161,7 @@ fn ranges_by_weight(
                     "lower `{CANARY_WEIGHT}` until the sum is 100 or less; until then the stable \
                      variant gets all the traffic"
                 );
-                of(variant.service, problems).error("InvalidSplit", message, &help);
+                Reader::of(variant.service, problems).error("InvalidSplit", message, &help);
             }
             Ranges::default()
         }
@@ -194,7 +194,7 @@ fn named_ranges(
         let message = format!("`{}` in `{SPLIT}` is no variant that gets traffic", excerpt(name));
         let help =
             "remove its range, or mend the variant; until then the stable one gets its share";
-        of(service, problems).warn("NoSuchVariant", message, help);
+        Reader::of(service, problems).warn("NoSuchVariant", message, help);
     }
     let ranges = Ranges::new(ranges).unwrap_or_else(|invalid| {
         if let InvalidRanges::Overlap(one, other) = invalid {
@@ -207,7 +207,7 @@ fn named_ranges(
             );
             let help = "give each bucket to one variant; until then the stable one gets all the \
                         traffic";
-            of(service, problems).error("InvalidSplit", message, help);
+            Reader::of(service, problems).error("InvalidSplit", message, help);
         }
         Ranges::default()
     });
@@ -218,7 +218,11 @@ fn named_ranges(
                 service.origin.name,
                 percent(ranges.share(index(position)).into())
             );
-            of(variant.service, problems).warn("NoEffect", message, "remove one of the two");
+            Reader::of(variant.service, problems).warn(
+                "NoEffect",
+                message,
+                "remove one of the two",
+            );
         }
     }
     ranges
@@ -256,7 +260,7 @@ fn forced(variants: &[&Variant<'_>], problems: &mut Vec<Problem>) -> Vec<Forced>
                         excerpt(&asked.value)
                     );
                     let help = "choose another name or value";
-                    of(variant.service, problems).error("InvalidSplit", message, help);
+                    Reader::of(variant.service, problems).error("InvalidSplit", message, help);
                 }
             }
         }
