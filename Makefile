@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick fmt lint doc deny unit cluster bench bench-failover bench-hiding bench-slow-pod fuzz setup
+.PHONY: help demo test test-quick fmt lint doc deny unit cluster bench bench-failover bench-hiding bench-rollout bench-slow-pod fuzz setup
 
 CARGO ?= cargo
 DENY_VERSION := 0.20.2
@@ -60,6 +60,9 @@ bench-failover: ## Count the requests that fail while backends are killed, besid
 	benches/install
 	$(CARGO) build --release --locked
 	python3 benches/failover
+
+bench-rollout: ## Count the requests that fail over rolling updates, kills and changes, on the Kubernetes node (needs root)
+	PORTCULLIS_CLUSTER_FULL=1 tests/cluster/test rollouts:: killed:: moves::
 
 bench-slow-pod: ## Measure what one slow backend of ten costs, beside HAProxy and nginx
 	benches/install

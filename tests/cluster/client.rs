@@ -2,17 +2,21 @@
 //! every wait bounded.
 
 use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Uri};
+use http::{Method, Request, Uri};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::gateway::Gateway;
 
@@ -61,6 +65,26 @@ pub(crate) async fn get(
     Connection::open(gateway, to, version, host).await?.get(path).await
 }
 
+/// Connects to `to`, whose certificate has to name `host`.
+pub(crate) async fn secured(
+    config: Arc<ClientConfig>,
+    to: SocketAddr,
+    host: String,
+) -> io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(to).await?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::try_from(host).map_err(io::Error::other)?;
+    TlsConnector::from(config).connect(name, stream).await
+}
+
+/// Asks a pod for `path`, past the gateway.
+pub(crate) async fn plain(to: SocketAddr, path: &str) -> Result<Answer, Failure> {
+    let stream = TokioIo::new(TcpStream::connect(to).await?);
+    let (sender, connection) = http1::handshake(stream).await?;
+    tokio::spawn(connection);
+    Connection { host: to.to_string(), sender: Sender::Http1(sender) }.get(path).await
+}
+
 // === impl Connection ===
 
 impl Connection {
@@ -82,11 +106,7 @@ impl Connection {
         version: Version,
         host: &str,
     ) -> Result<Self, Failure> {
-        let stream = TcpStream::connect(to).await?;
-        stream.set_nodelay(true)?;
-        let connector = TlsConnector::from(gateway.tls(version));
-        let stream =
-            TokioIo::new(connector.connect(ServerName::try_from(host.to_owned())?, stream).await?);
+        let stream = TokioIo::new(secured(gateway.tls(version), to, host.to_owned()).await?);
         let sender = match version {
             Version::Http1 => {
                 let (sender, connection) = http1::handshake(stream).await?;
@@ -122,15 +142,21 @@ impl Connection {
 
     /// Asks for `path`, and waits for the whole answer.
     pub(crate) async fn get(&mut self, path: &str) -> Result<Answer, Failure> {
-        tokio::time::timeout(PATIENCE, self.exchange(path))
+        self.request(Method::GET, path).await
+    }
+
+    /// Sends a request without a body, and waits for the whole answer.
+    pub(crate) async fn request(&mut self, method: Method, path: &str) -> Result<Answer, Failure> {
+        tokio::time::timeout(PATIENCE, self.exchange(method, path))
             .await
             .map_err(|_| "no answer in time")?
     }
 
-    async fn exchange(&mut self, path: &str) -> Result<Answer, Failure> {
+    async fn exchange(&mut self, method: Method, path: &str) -> Result<Answer, Failure> {
+        let request = Request::builder().method(method);
         let response = match &mut self.sender {
             Sender::Http1(sender) => {
-                let request = Request::get(path).header("host", &self.host).body(Empty::new())?;
+                let request = request.uri(path).header("host", &self.host).body(Empty::new())?;
                 sender.ready().await?;
                 sender.send_request(request).await?
             }
@@ -141,7 +167,7 @@ impl Connection {
                     .path_and_query(path)
                     .build()?;
                 sender.ready().await?;
-                sender.send_request(Request::get(uri).body(Empty::new())?).await?
+                sender.send_request(request.uri(uri).body(Empty::new())?).await?
             }
         };
         let status = response.status().as_u16();

@@ -77,11 +77,30 @@ spec:
       containers:
         - name: echo
           image: local/portcullis-echo:test
-          env: [{{name: ECHO_SHUTDOWN_DELAY, value: 2s}}]
+          env: [{{name: ECHO_SHUTDOWN_DELAY, value: 2s}}, {{name: ECHO_RECORDS, value: /records}}]
+          volumeMounts: [{{name: records, mountPath: /records}}]
           ports: [{{name: http, containerPort: 8080}}]
           readinessProbe: {{httpGet: {{path: /ready, port: http}}, periodSeconds: 1, failureThreshold: 1}}
+      volumes: [{{name: records, emptyDir: {{}}}}]
 "#
         ));
+    }
+
+    /// A second Service for the pods of `service`, which receives gRPC. Returns its name.
+    pub(crate) async fn add_grpc(&self, service: &str) -> String {
+        let (name, namespace) = (format!("{service}-grpc"), &self.name);
+        node::apply(&format!(
+            r#"
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  selector: {{app: {service}}}
+  ports: [{{name: grpc, port: 80, targetPort: http}}]
+"#
+        ));
+        self.answers(&name).await;
+        name
     }
 
     /// Deploys, and waits until every pod is ready and the URL answers.

@@ -26,5 +26,7 @@ mod disruptions;
 mod documentation;
 mod endpoints;
 mod installation;
+mod killed;
+mod moves;
 mod rollouts;
 mod telemetry;

@@ -122,6 +122,11 @@ where
     }
 }
 
+/// How much a test does: `full` in `make bench-rollout`, else `short`.
+pub(crate) fn scale<T>(short: T, full: T) -> T {
+    if env::var_os("PORTCULLIS_CLUSTER_FULL").is_some() { full } else { short }
+}
+
 /// Tells a measured fact to whoever watches the run; kept with the node's logs too.
 pub(crate) fn report(fact: &str) {
     let _ = writeln!(std::io::stderr(), "    {fact}");

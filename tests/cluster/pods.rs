@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::node::kubectl;
+use crate::node::{control, kubectl};
 
 /// A pod that is not on its way out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,11 @@ pub(crate) fn of(namespace: &str, selector: &str) -> Vec<Pod> {
         _ => None,
     });
     pods.collect()
+}
+
+/// Kills the process of a pod's container with SIGKILL; the kubelet starts it anew.
+pub(crate) fn kill(pod: &Pod) {
+    control(&["kill", &pod.name]);
 }
 
 // === impl Pod ===

@@ -6,46 +6,50 @@ use std::time::Duration;
 use crate::client::Version;
 use crate::environment::Environment;
 use crate::gateway::NAMESPACE;
-use crate::load::{Load, Plan};
-use crate::node::{Cluster, Company, in_cluster, kubectl, report};
+use crate::load::{Load, Plan, Work};
+use crate::node::{self, Cluster, Company, in_cluster, kubectl, report};
 
-/// Requests over all versions together.
-const REQUESTS: u64 = 100_000;
-const FEWEST_UPDATES: u64 = 5;
+/// Requests over all kinds together, and updates: in the tests, and in `make bench-rollout`.
+const SHORT: (u64, u64) = (50_000, 3);
+const FULL: (u64, u64) = (1_000_000, 20);
 
 #[test]
 #[ignore = "needs the node that tests/cluster/test starts"]
-fn rolling_updates_of_pods_lose_no_request_of_a_hundred_thousand() {
+fn rolling_updates_of_pods_lose_no_request_of_any_kind() {
     in_cluster(Company::Unwelcome, async |cluster| {
         let environment = Environment::open(cluster, "rollout");
         environment.serve("web", 3).await;
-        let loads = both_versions(cluster, &environment.host("web"), Duration::ZERO);
+        let calls = environment.add_grpc("web").await;
+        let (http, grpc) = (environment.host("web"), environment.host(&calls));
+        let loads = every_kind(cluster, &http, &grpc, Duration::ZERO);
+        let (requests, fewest) = node::scale(SHORT, FULL);
         let mut updates = 0;
-        while updates < FEWEST_UPDATES || loads.iter().any(|load| load.answered() < REQUESTS / 2) {
+        while updates < fewest || loads.iter().map(Load::answered).sum::<u64>() < requests {
             environment.restart("web");
             environment.rolled_out("web");
             updates += 1;
-            assert!(
-                loads.iter().all(Load::goes_on),
-                "too slow a machine: {:?}",
-                loads.map(|load| load.report())
-            );
+            let running = loads.iter().all(Load::goes_on);
+            assert!(running, "too slow a machine: {:?}", loads.each_ref().map(Load::report));
         }
+        let mut sum = 0;
         for load in loads {
+            let work = load.work();
             let result = load.stop().await;
+            report(&format!(
+                "{work:?}: {} requests over {updates} rolling updates and {} pods, {} failed",
+                result.answered,
+                result.pods.len(),
+                result.failed
+            ));
             result.assert_flawless();
             assert!(
                 result.pods.len() as u64 > 3 * updates,
                 "every update's pods got requests: {:?}",
                 result.pods
             );
-            report(&format!(
-                "{} requests over {updates} rolling updates and {} pods, {} failed",
-                result.answered,
-                result.pods.len(),
-                result.failed
-            ));
+            sum += result.answered;
         }
+        report(&format!("{sum} requests of all kinds over {updates} rolling updates, 0 failed"));
     });
 }
 
@@ -84,9 +88,25 @@ fn a_rolling_update_of_the_gateway_loses_no_request() {
     });
 }
 
+/// `GET`s over both versions, gRPC calls and streams, and WebSockets.
+pub(crate) fn every_kind(cluster: &Cluster, http: &str, grpc: &str, pause: Duration) -> [Load; 5] {
+    [
+        (http, Work::Get(Version::Http1), 8, 1),
+        (http, Work::Get(Version::Http2), 2, 8),
+        (grpc, Work::Unary, 2, 4),
+        (grpc, Work::Streams, 2, 4),
+        (http, Work::WebSockets, 2, 1),
+    ]
+    .map(|(host, work, connections, streams)| {
+        let plan = Plan { host: host.to_owned(), work, connections, streams, pause };
+        Load::start(cluster.gateway, plan)
+    })
+}
+
 fn both_versions(cluster: &Cluster, host: &str, pause: Duration) -> [Load; 2] {
     [(Version::Http1, 8, 1), (Version::Http2, 2, 8)].map(|(version, connections, streams)| {
-        let plan = Plan { host: host.to_owned(), version, connections, streams, pause };
+        let work = Work::Get(version);
+        let plan = Plan { host: host.to_owned(), work, connections, streams, pause };
         Load::start(cluster.gateway, plan)
     })
 }

@@ -9,6 +9,7 @@ mod body;
 mod count;
 mod duration;
 pub mod grpc;
+mod record;
 mod recording;
 mod server;
 pub mod service;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::count::Counts;
+use crate::record::Record;
 use crate::{duration, service};
 
 /// The options of a server.
@@ -28,6 +30,8 @@ pub struct Options {
     pub shutdown_delay: Duration,
     /// How long requests in progress may take after that.
     pub shutdown_deadline: Duration,
+    /// The folder that `POST /record/ID` writes to.
+    pub records: Option<PathBuf>,
 }
 
 /// A running server. It stops accepting on drop.
@@ -46,6 +50,7 @@ pub(crate) struct State {
     pub(crate) name: String,
     pub(crate) ready: AtomicBool,
     pub(crate) counts: Arc<watch::Sender<Counts>>,
+    pub(crate) record: Record,
 }
 
 // === impl Options ===
@@ -59,6 +64,7 @@ impl Options {
             name: name.to_owned(),
             shutdown_delay: Duration::ZERO,
             shutdown_deadline: Duration::from_secs(10),
+            records: None,
         }
     }
 
@@ -69,6 +75,7 @@ impl Options {
     /// | `ECHO_ADDRESS` | address to listen on | `[::]:8080` |
     /// | `POD_NAME` | name of the pod | `HOSTNAME` |
     /// | `ECHO_SHUTDOWN_DELAY` | how long it serves, unready, after SIGTERM | `5s` |
+    /// | `ECHO_RECORDS` | folder of the records, which `POST /record/ID` writes | none |
     ///
     /// # Errors
     /// Returns a message about an invalid variable.
@@ -88,6 +95,7 @@ impl Options {
                 format!("ECHO_SHUTDOWN_DELAY: `{delay}` is not a duration, such as `5s`")
             })?,
             shutdown_deadline: Duration::from_secs(20),
+            records: variable("ECHO_RECORDS").map(PathBuf::from),
         })
     }
 }
@@ -106,6 +114,7 @@ impl Echo {
             name: options.name.clone(),
             ready: AtomicBool::new(true),
             counts: Arc::new(watch::Sender::new(Counts::default())),
+            record: Record::new(options.records.as_deref()),
         });
         let (stop, stopped) = oneshot::channel();
         let task =

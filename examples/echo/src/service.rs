@@ -14,6 +14,8 @@
 //! | `/trailers` | a body and the trailers `x-checksum` and `x-pod` |
 //! | `/close` | the greeting, then closes the connection |
 //! | `/counts` | the number of exchanges, as JSON |
+//! | `POST /record/7` | the pod's name, after writing `7` to the records |
+//! | `/records` | the records, one a line |
 //! | `/ready` | 200 or 503; `POST /ready/off` and `POST /ready/on` switch it |
 //! | any path with a WebSocket handshake | echoes each message; responds to the text `whoami` with the pod's name |
 //! | `/greet` with a WebSocket handshake | a greeting, then closes |
@@ -73,7 +75,7 @@ async fn serve(state: &Arc<State>, request: Request<Incoming>) -> Response<Respo
     let mut elements = path.trim_start_matches('/').splitn(2, '/');
     match (elements.next().unwrap_or_default(), elements.next()) {
         ("", None) => greeting(state),
-        ("whoami", None) => Response::new(body::full(format!("{}\n", state.name))),
+        ("whoami", None) => name(state),
         ("echo", _) => echo(state, request).await,
         ("status", Some(code)) => status(code),
         ("delay", Some(time)) => delay(state, time).await,
@@ -94,6 +96,8 @@ async fn serve(state: &Arc<State>, request: Request<Incoming>) -> Response<Respo
             with_header(greeting(state), CONNECTION, HeaderValue::from_static("close"))
         }
         ("counts", None) => counts(state),
+        ("record", Some(id)) if request.method() == Method::POST => record(state, id),
+        ("records", None) => records(state),
         ("ready", None) => ready(state),
         ("ready", Some(switch)) if request.method() == Method::POST => switch_ready(state, switch),
         _ => code(StatusCode::NOT_FOUND),
@@ -106,6 +110,18 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 
 fn greeting(state: &State) -> Response<ResponseBody> {
     Response::new(body::full(format!("Hello from {}\n", state.name)))
+}
+
+fn name(state: &State) -> Response<ResponseBody> {
+    Response::new(body::full(format!("{}\n", state.name)))
+}
+
+fn record(state: &State, id: &str) -> Response<ResponseBody> {
+    state.record.add(id).map_or_else(code, |()| name(state))
+}
+
+fn records(state: &State) -> Response<ResponseBody> {
+    state.record.read().map_or_else(code, |records| Response::new(body::full(records)))
 }
 
 async fn echo(state: &State, request: Request<Incoming>) -> Response<ResponseBody> {
