@@ -3,6 +3,7 @@
 
 mod builder;
 mod node;
+mod npm;
 mod registry;
 
 use serde_json::{Value, json};

@@ -83,6 +83,11 @@ impl Builder {
         self.folder.path()
     }
 
+    /// The URL of its API.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Replaces the password that it presents to the registry.
     pub(super) fn write_credentials(&self, password: &str) {
         write_credentials(self.folder.path(), &self.host, password);
@@ -236,7 +241,8 @@ fn key(number: u8) -> Key {
     Key::new(&[number; 32])
 }
 
-fn token(caller: &str) -> String {
+/// The key of a caller.
+pub(super) fn token(caller: &str) -> String {
     let (_, number) = CALLERS.into_iter().find(|(name, _)| *name == caller).expect("a caller");
     key(number).expose().to_owned()
 }
