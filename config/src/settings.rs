@@ -296,8 +296,12 @@ pub struct Limits {
     pub unread_body_bytes: NonZeroUsize,
     /// Idle connections of one worker to one endpoint.
     pub idle_connections_per_endpoint: NonZeroUsize,
-    /// All connections of one worker to one endpoint; requests beyond it get 503.
+    /// Requests of one worker in flight to one endpoint, and so its connections; those beyond it
+    /// wait. Over HTTP/2, what the endpoint allows in 8 connections.
     pub connections_per_endpoint: NonZeroUsize,
+    /// Requests of one worker that wait, for `timeouts.connect`, because all endpoints of their
+    /// service are full; those beyond it get 503.
+    pub waiting_per_service: NonZeroUsize,
 }
 
 /// Timeouts.
@@ -336,8 +340,8 @@ pub struct TimeoutSettings {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub unread_body: Duration,
-    /// Timeout of connecting to a backend, including TLS; `portcullis.dev/connect-timeout` of a
-    /// Service replaces it.
+    /// Timeout of connecting to a backend, including TLS, and of waiting for one of its endpoints
+    /// if all are full; `portcullis.dev/connect-timeout` of a Service replaces it.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub connect: Duration,
@@ -466,6 +470,7 @@ impl Default for Limits {
             unread_body_bytes: size(128 * 1024 * 1024),
             idle_connections_per_endpoint: size(256),
             connections_per_endpoint: size(1_024),
+            waiting_per_service: size(1_024),
         }
     }
 }

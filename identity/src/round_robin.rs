@@ -1,20 +1,22 @@
 //! Items queued per client; clients are served round robin.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 
 use crate::client_network::ClientNetwork;
 
-/// Queues of items per client, served round robin. It has no bound of its own.
-pub struct RoundRobin<T> {
+/// Queues of items per client, served round robin. It has no bound of its own, but see
+/// [`push_within`](Self::push_within).
+pub struct RoundRobin<T, C = ClientNetwork> {
     /// Clients in the order of their next turns, each once, without those whose queue is empty.
-    order: VecDeque<ClientNetwork>,
-    queues: HashMap<ClientNetwork, VecDeque<T>>,
+    order: VecDeque<C>,
+    queues: HashMap<C, VecDeque<T>>,
     len: usize,
 }
 
 // === impl RoundRobin ===
 
-impl<T> RoundRobin<T> {
+impl<T, C: Copy + Eq + Hash> RoundRobin<T, C> {
     /// Number of queued items.
     pub fn len(&self) -> usize {
         self.len
@@ -26,12 +28,12 @@ impl<T> RoundRobin<T> {
     }
 
     /// Number of queued items of `client`.
-    pub fn len_of(&self, client: ClientNetwork) -> usize {
+    pub fn len_of(&self, client: C) -> usize {
         self.queues.get(&client).map_or(0, VecDeque::len)
     }
 
     /// Appends an item to its client's queue.
-    pub fn push(&mut self, client: ClientNetwork, item: T) {
+    pub fn push(&mut self, client: C, item: T) {
         let queue = self.queues.entry(client).or_default();
         if queue.is_empty() {
             self.order.push_back(client);
@@ -40,11 +42,23 @@ impl<T> RoundRobin<T> {
         self.len += 1;
     }
 
+    /// Appends an item if fewer than `limit` are queued, else in place of the last item of the
+    /// longest queue. Returns the item that is not queued: the displaced one, or this one if it
+    /// would not make the lengths more equal.
+    pub fn push_within(&mut self, limit: usize, client: C, item: T) -> Option<T> {
+        // Two clients with almost equal queues would displace each other in turn.
+        let is_fairer = || self.longest() > self.len_of(client) + 1;
+        let displaced = match self.len < limit {
+            true => None,
+            false if is_fairer() => self.pop_longest(),
+            false => return Some(item),
+        };
+        self.push(client, item);
+        displaced
+    }
+
     /// Takes the next item of an eligible client; the clients before it keep their positions.
-    pub fn pop(
-        &mut self,
-        is_eligible: impl Fn(ClientNetwork) -> bool,
-    ) -> Option<(ClientNetwork, T)> {
+    pub fn pop(&mut self, is_eligible: impl Fn(C) -> bool) -> Option<(C, T)> {
         let index = self.order.iter().position(|client| is_eligible(*client))?;
         let client = self.order.remove(index)?;
         let queue = self.queues.get_mut(&client)?;
@@ -59,7 +73,7 @@ impl<T> RoundRobin<T> {
     }
 
     /// Whether an item of an eligible client is queued.
-    pub fn has(&self, is_eligible: impl Fn(ClientNetwork) -> bool) -> bool {
+    pub fn has(&self, is_eligible: impl Fn(C) -> bool) -> bool {
         self.order.iter().any(|client| is_eligible(*client))
     }
 
@@ -95,7 +109,7 @@ impl<T> RoundRobin<T> {
     }
 }
 
-impl<T> Default for RoundRobin<T> {
+impl<T, C> Default for RoundRobin<T, C> {
     fn default() -> Self {
         Self { order: VecDeque::new(), queues: HashMap::new(), len: 0 }
     }
@@ -144,6 +158,16 @@ mod tests {
         assert_eq!(all.len(), 3);
         assert_eq!(drained(&mut all), [10, 20, 21]);
         assert_eq!(all.pop_longest(), None);
+    }
+
+    #[test]
+    fn a_full_queue_takes_from_the_longest() {
+        let mut all = filled(&[(1, 10), (1, 11), (1, 12)]);
+        assert_eq!(all.push_within(3, client(1), 13), Some(13));
+        assert_eq!(all.push_within(3, client(2), 20), Some(12));
+        assert_eq!(all.push_within(3, client(2), 21), Some(21), "it would only swap the lengths");
+        assert_eq!(all.push_within(4, client(2), 21), None);
+        assert_eq!(drained(&mut all), [10, 20, 11, 21]);
     }
 
     #[test]

@@ -11,8 +11,9 @@ mod replay;
 mod response;
 mod stall;
 mod upload;
+mod waiting;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -27,11 +28,12 @@ use self::prefetch::Prefetched;
 pub(crate) use self::response::relay;
 pub(crate) use self::upload::Upload;
 use crate::exchange::{BodyLength, Broken, Refusal, Respond, ResponseHead, Source};
+use crate::limit::Requester;
 use crate::memory::Charge;
 use crate::random::Random;
 use crate::telemetry::Meter;
 use crate::upstream::endpoint::Endpoint;
-use crate::upstream::exchange::{Exchange, Failed, Message};
+use crate::upstream::exchange::{Exchange, Failed, Load, Message};
 use crate::upstream::{Balancer, Choice, Upstreams};
 
 /// A request to forward, and what is needed for it.
@@ -47,8 +49,8 @@ pub(crate) struct ForwardRequest<'a> {
     pub(crate) deadlines: Deadlines,
     /// When the request arrived.
     pub(crate) started: Instant,
-    /// The client, whose memory holds the body.
-    pub(crate) client: IpAddr,
+    /// Who sends it: the client's memory holds the body.
+    pub(crate) requester: Requester<'a>,
 }
 
 /// The client's side of a request.
@@ -207,14 +209,33 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
     let mut outcome = failed(StatusCode::SERVICE_UNAVAILABLE, "no_ready_endpoint");
     // For the first attempt, the time at which the request arrived is recent enough.
     let mut now = request.started;
-    while let Some(endpoint) = choose(request, &mut attempts, cost, now, &mut stats.crossed) {
+    let mut until = None;
+    loop {
+        let load = match admit(request, &mut attempts, cost, now, stats) {
+            Some(load) => load,
+            None if attempts.any_was_full() => {
+                let (crossed, respond) = (stats.crossed, &mut *client.respond);
+                let waiting = waiting::wait(request, &attempts, cost, crossed, &mut until, respond);
+                // Boxed: it is rare, and would make the future of every request larger.
+                match Box::pin(waiting).await? {
+                    Some(load) => load,
+                    None => {
+                        count(request.meter, Failed::Full);
+                        outcome = outcome_of(Failed::Full);
+                        break;
+                    }
+                }
+            }
+            None => break,
+        };
+        let endpoint = Rc::clone(load.endpoint());
         let address = endpoint.address();
         stats.upstream = Some(address);
-        stats.tries += 1;
-        if !attempts.is_first() {
+        if stats.tries > 0 {
             request.meter.upstream_retried();
         }
-        match attempt::perform(request, &endpoint, &attempts, now, upload, client, stats).await {
+        stats.tries += 1;
+        match attempt::perform(request, load, &attempts, now, upload, client, stats).await {
             Ok(answered) => return Ok(answered),
             Err(Unanswered::Finished(outcome)) => return Err(outcome),
             Err(Unanswered::Rejected(back_off, response)) => {
@@ -243,6 +264,28 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
         }
     }
     Err(outcome)
+}
+
+/// Takes a place for the next attempt at an endpoint that is not full.
+fn admit(
+    request: &ForwardRequest<'_>,
+    attempts: &mut Attempts,
+    mut cost: Cost,
+    now: Instant,
+    stats: &mut ForwardStats,
+) -> Option<Load> {
+    while attempts.may_go_on()
+        && let Some(endpoint) = choose(request, attempts, cost, now, &mut stats.crossed)
+    {
+        if let Some(load) = endpoint.admit(request.requester) {
+            return Some(load);
+        }
+        stats.upstream = Some(endpoint.address());
+        attempts.found_full(endpoint.address());
+        // It was paid for when the endpoint was chosen.
+        cost = Cost::Free;
+    }
+    None
 }
 
 /// Chooses the endpoint of the next attempt. If no endpoint of the backend is left, none of which has

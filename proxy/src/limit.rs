@@ -3,7 +3,9 @@
 mod body;
 mod gcra;
 mod rate;
+mod requester;
 mod table;
 
 pub(crate) use self::body::BodyBudget;
 pub(crate) use self::rate::{RateExceeded, RateLimiter, RateLimits};
+pub(crate) use self::requester::Requester;

@@ -12,8 +12,10 @@ mod group;
 mod http1;
 mod http2;
 mod keep_alive;
+mod places;
 mod probe;
 mod retry_budget;
+mod wait_queue;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -29,16 +31,20 @@ use portcullis_config::snapshot::backend::{Backend, UpstreamProtocol};
 use portcullis_config::snapshot::endpoints::{EndpointSet, Endpoints};
 use portcullis_config::snapshot::policy::LoadBalancing;
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
 
 pub(crate) use self::connect::Authorities;
 use self::connect::Connector;
 use self::endpoint::Endpoint;
+use self::exchange::Load;
 use self::group::Group;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::http2::check_invariants as check_http2_invariants;
 use self::retry_budget::RetryBudget;
+use self::wait_queue::WaitQueue;
 use crate::balance::warm_up::WarmUp;
 use crate::balance::{Candidate, Selection};
+use crate::limit::Requester;
 use crate::telemetry::Meter;
 
 /// The balancers of one set, each with its protocol: a set hardly has more than one.
@@ -141,8 +147,10 @@ impl Upstreams {
             of_set.retain(|balancer| protocols.contains(&&balancer.protocol));
             !of_set.is_empty()
         });
-        let balancers = balancers.values().flatten();
-        balancers.flat_map(|balancer| &balancer.endpoints).for_each(|one| one.sweep(now));
+        for balancer in balancers.values().flatten() {
+            balancer.group.queue.sweep();
+            balancer.endpoints.iter().for_each(|one| one.sweep(now));
+        }
     }
 
     fn has(&self, id: u64, protocol: &UpstreamProtocol) -> bool {
@@ -180,7 +188,10 @@ impl Balancer {
             connector.meter.upstream_slow_started(new);
         }
         let typical = previous.map(|previous| previous.group.typical()).unwrap_or_default();
-        let group = Rc::new(Group::new(known.len(), typical));
+        let waiting = || WaitQueue::new(connector.settings.limits.waiting_per_service.get());
+        let queue = previous.map(|previous| Rc::clone(&previous.group.queue));
+        let queue = queue.unwrap_or_else(|| Rc::new(waiting()));
+        let group = Rc::new(Group::new(known.len(), typical, queue));
         let endpoint = |(one, known): (&snapshot::endpoints::Endpoint, Option<&Rc<Endpoint>>)| {
             let endpoint = known.cloned().unwrap_or_else(|| {
                 let connector = Rc::clone(connector);
@@ -189,7 +200,13 @@ impl Balancer {
             endpoint.join(&group, one.near);
             endpoint
         };
-        let endpoints = ordered().zip(known).map(endpoint).collect();
+        let endpoints: Vec<_> = ordered().zip(known).map(endpoint).collect();
+        if let Some(previous) = previous {
+            previous.group.replace();
+        }
+        if group.has_waiting() {
+            endpoints.iter().for_each(Endpoint::offer);
+        }
         let near = near.len();
         // Workers and replicas do not all begin with the same endpoint.
         let turn = || usize::try_from(connector.random.next()).unwrap_or_default();
@@ -245,6 +262,18 @@ impl Balancer {
             self.connector.meter.upstream_went_far();
         }
         Some(endpoint)
+    }
+
+    /// Takes a place for a request at an endpoint that was full, as `was_full` says, and has one now;
+    /// else queues the request for the first place there is.
+    pub(crate) fn queue(
+        &self,
+        requester: Requester<'_>,
+        was_full: impl Fn(SocketAddr) -> bool,
+    ) -> Result<Load, oneshot::Receiver<Load>> {
+        let mut full = self.endpoints.iter().filter(|endpoint| was_full(endpoint.address()));
+        let admitted = full.find_map(|endpoint| endpoint.admit(requester));
+        admitted.ok_or_else(|| self.group.queue.join(self.connector.key(requester)))
     }
 
     /// Returns the endpoint at an address, if it is eligible.

@@ -89,22 +89,38 @@ async fn more_connections_of_one_client_than_the_limit_are_closed() {
 }
 
 #[tokio::test]
-async fn requests_above_the_limit_of_an_endpoint_are_503() {
+async fn requests_above_the_limit_of_an_endpoint_wait_and_are_503_if_that_is_too_long() {
     let pod = echo("pod-1").await;
-    let gateway = Gateway::of(World::web(&pod))
-        .settings(
-            json!({ "limits": { "connectionsPerEndpoint": 2, "idleConnectionsPerEndpoint": 2 } }),
-        )
+    let world = |pod| {
+        let patient = Service::new("patient").annotation("connect-timeout", "1m").pod(pod);
+        World::web(pod).with(patient)
+    };
+    let gateway = Gateway::of(world(&pod))
+        .settings(json!({
+            "limits": { "connectionsPerEndpoint": 2, "idleConnectionsPerEndpoint": 2 },
+            "timeouts": { "connect": "200ms" },
+        }))
         .start()
         .await;
-    let slow: Vec<_> = (0..2).map(|_| tokio::spawn(gateway.curl(WEB, "/delay/2s").run())).collect();
-    let mut counts = pod.counts();
-    soon("both are under way", counts.wait_for(|counts| counts.started == 2)).await.unwrap();
-    assert_eq!(gateway.curl(WEB, "/whoami").run().await.status, 503);
-    for slow in slow {
-        assert_eq!(slow.await.unwrap().status, 200);
+    let mut started = 0;
+    for (host, status) in [(WEB, 503), ("patient--staging.apps.test", 200)] {
+        let slow = || tokio::spawn(gateway.curl(host, "/delay/2s").run());
+        let slow = [slow(), slow()];
+        started += 2;
+        let mut counts = pod.counts();
+        soon("both are under way", counts.wait_for(|counts| counts.started == started))
+            .await
+            .unwrap();
+        let third = gateway.curl(host, "/whoami").run().await;
+        assert_eq!(third.status, status);
+        assert_eq!(third.header("retry-after").is_some(), status == 503);
+        for slow in slow {
+            assert_eq!(slow.await.unwrap().status, 200);
+        }
+        assert_eq!(gateway.curl(host, "/whoami").run().await.status, 200);
+        started = pod.counts().borrow().started;
     }
-    assert_eq!(gateway.curl(WEB, "/whoami").run().await.status, 200);
+    assert_eq!(gateway.metric("portcullis_upstream_waits_total").await, 2.0);
 }
 
 #[tokio::test]

@@ -34,6 +34,7 @@ mod drain;
 mod early_responses;
 mod endpoints;
 mod failover;
+mod fairness;
 mod grpc;
 mod h2spec;
 mod http;

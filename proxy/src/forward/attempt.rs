@@ -18,8 +18,8 @@ use super::{
 };
 use crate::exchange::{Respond, ResponseHead, Source};
 use crate::relay::CopyError;
-use crate::upstream::endpoint::{Endpoint, Pool};
-use crate::upstream::exchange::{Exchange, Failed, Head};
+use crate::upstream::endpoint::Pool;
+use crate::upstream::exchange::{Exchange, Failed, Head, Load};
 
 /// Why an attempt has no response to forward.
 pub(super) enum Unanswered {
@@ -43,13 +43,13 @@ enum Event {
     TimedOut,
 }
 
-/// Performs one attempt, which begins at `now`.
+/// Performs one attempt at the endpoint of `load`, which begins at `now`.
 ///
 /// # Errors
 /// There is no response to forward.
 pub(super) async fn perform<B: Source, R: Respond, H: OnHead>(
     request: &ForwardRequest<'_>,
-    endpoint: &Rc<Endpoint>,
+    load: Load,
     attempts: &Attempts,
     now: Instant,
     upload: &mut Upload,
@@ -57,7 +57,8 @@ pub(super) async fn perform<B: Source, R: Respond, H: OnHead>(
     stats: &ForwardStats,
 ) -> Result<Answered, Unanswered> {
     let pool = if attempts.needs_new_connection() { Pool::Bypass } else { Pool::Use };
-    let starting = endpoint.start(&request.message, pool, now);
+    let endpoint = Rc::clone(load.endpoint());
+    let starting = endpoint.start(load, &request.message, pool, now);
     let exchange = match unless_ended(starting, request.deadlines.whole, client.respond).await {
         Ok(Ok(exchange)) => exchange,
         Ok(Err(failure)) => return Err(Unanswered::Failed(failure, false)),
@@ -71,7 +72,7 @@ pub(super) async fn perform<B: Source, R: Respond, H: OnHead>(
 ///
 /// # Errors
 /// The deadline passes, or the client disconnects first.
-async fn unless_ended<T, R: Respond>(
+pub(super) async fn unless_ended<T, R: Respond>(
     work: impl Future<Output = T>,
     deadline: Option<Instant>,
     respond: &mut R,
@@ -204,7 +205,7 @@ async fn wait_for_head<B: Source, R: Respond, H: OnHead>(
     let mut timer = pin!(tokio::time::sleep_until(head_deadline(request, upload, since).into()));
     poll_fn(|cx| {
         let (mut sink, mut source) = exchange.halves();
-        let memory = Some((&mut *client.charge, request.client));
+        let memory = Some((&mut *client.charge, request.requester.address));
         if let Poll::Ready(Err(error)) = upload.poll(client.body, memory, &mut sink, cx) {
             return Poll::Ready(Event::Upload(error));
         }

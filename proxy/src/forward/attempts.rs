@@ -33,6 +33,8 @@ struct Tried {
     address: SocketAddr,
     /// Another attempt may succeed: what failed was an old connection, or one request.
     is_inconclusive: bool,
+    /// It was full, so that nothing was attempted.
+    was_full: bool,
 }
 
 /// What a failed attempt was.
@@ -108,9 +110,12 @@ impl Attempts {
         self.count += 1;
         self.sent += usize::from(is_processed != Some(false));
         self.needs_new_connection |= was_kept;
-        if !self.has_tried(address) {
-            let is_inconclusive = is_stale || failure == Failed::NotSent;
-            self.tried.push(Tried { address, is_inconclusive });
+        let is_inconclusive = is_stale || failure == Failed::NotSent;
+        let tried = Tried { address, is_inconclusive, was_full: false };
+        match self.tried.iter_mut().find(|tried| tried.address == address) {
+            Some(earlier) if earlier.was_full => *earlier = tried,
+            Some(_) => {}
+            None => self.tried.push(tried),
         }
         let may_follow = match is_processed {
             Some(false) => request != Repeatable::Never,
@@ -123,12 +128,36 @@ impl Attempts {
             _ if is_ejected => Cost::FreeIfGood,
             _ => Cost::Paid,
         };
-        (may_follow && self.count < MAX).then_some(cost)
+        (may_follow && self.may_go_on()).then_some(cost)
     }
 
     /// Records an endpoint that is not tried, because that would exceed the retry budget.
     pub(super) fn skipped(&mut self, address: SocketAddr) {
-        self.tried.push(Tried { address, is_inconclusive: false });
+        self.tried.push(Tried { address, is_inconclusive: false, was_full: false });
+    }
+
+    /// Whether there may be another attempt at all.
+    pub(super) fn may_go_on(&self) -> bool {
+        self.count < MAX
+    }
+
+    /// Records an endpoint that is full.
+    pub(super) fn found_full(&mut self, address: SocketAddr) {
+        self.count += 1;
+        match self.tried.iter_mut().find(|tried| tried.address == address) {
+            Some(tried) => tried.was_full = true,
+            None => self.tried.push(Tried { address, is_inconclusive: false, was_full: true }),
+        }
+    }
+
+    /// Whether an endpoint was full.
+    pub(super) fn was_full(&self, address: SocketAddr) -> bool {
+        self.tried.iter().any(|tried| tried.was_full && tried.address == address)
+    }
+
+    /// Whether any endpoint was full, so that it may be worth waiting.
+    pub(super) fn any_was_full(&self) -> bool {
+        self.tried.iter().any(|tried| tried.was_full)
     }
 
     /// How many responses were not forwarded because of their status.
@@ -142,8 +171,10 @@ impl Attempts {
         self.count += 1;
         self.rejected += 1;
         match self.tried.iter_mut().find(|tried| tried.address == address) {
-            Some(tried) => tried.is_inconclusive = true,
-            None => self.tried.push(Tried { address, is_inconclusive: true }),
+            Some(tried) => (tried.is_inconclusive, tried.was_full) = (true, false),
+            None => {
+                self.tried.push(Tried { address, is_inconclusive: true, was_full: false });
+            }
         }
     }
 }

@@ -5,8 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
+use std::hash::RandomState;
 use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,11 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use portcullis_config::snapshot::rate_limit::{RateLimit, RateScope};
-use portcullis_identity::caller::Caller;
-use portcullis_identity::client_network::ClientNetwork;
 use smallvec::SmallVec;
 
 use super::gcra::Gcra;
+use super::requester::Requester;
 use super::table::{Place, Table, update};
 
 /// The number of limits with state beyond which those that no snapshot has are forgotten, even if
@@ -66,13 +64,6 @@ enum State {
     /// All requests are counted together.
     Whole(AtomicU64),
     PerClient(Table),
-}
-
-/// Who calls.
-#[derive(Debug, Clone, Copy)]
-struct Client<'a> {
-    caller: &'a Caller,
-    address: IpAddr,
 }
 
 // === impl RateLimits ===
@@ -131,8 +122,7 @@ impl RateLimiter {
     pub(crate) fn admit(
         &self,
         limits: &Arc<[RateLimit]>,
-        caller: &Caller,
-        address: IpAddr,
+        client: Requester<'_>,
         now: Instant,
     ) -> Result<u32, Box<RateExceeded>> {
         if limits.is_empty() {
@@ -140,7 +130,6 @@ impl RateLimiter {
         }
         let now = self.shared.nanoseconds(now);
         let states = self.states(limits, now);
-        let client = Client { caller, address };
         let mut counted: SmallVec<[(&AtomicU64, u64); 4]> = SmallVec::new();
         let mut displaced = 0;
         for (limit, state) in limits.iter().zip(&*states) {
@@ -218,29 +207,11 @@ impl State {
     }
 }
 
-// === impl Client ===
-
-impl Client<'_> {
-    /// The identity that a limit counts. A request without one is counted by the next that it has,
-    /// so that no request is outside a limit.
-    fn key(&self, hasher: &RandomState, scope: RateScope) -> NonZeroU64 {
-        let Caller { application, user, .. } = self.caller;
-        let user = user.as_deref().filter(|_| scope == RateScope::User);
-        let application = application.as_deref().filter(|_| scope != RateScope::Source);
-        let hash = match (user, application) {
-            (Some(user), _) => hasher.hash_one((0_u8, &*user.name)),
-            (None, Some(application)) => hasher.hash_one((1_u8, application)),
-            (None, None) => hasher.hash_one((2_u8, ClientNetwork::from(self.address))),
-        };
-        NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
-    use portcullis_identity::caller::ann;
+    use portcullis_identity::caller::{Caller, ann};
 
     use super::*;
     use crate::limit::gcra::tests::limit;
@@ -257,7 +228,8 @@ mod tests {
         last: u8,
     ) -> usize {
         let now = limiter.shared.epoch;
-        (0..10).filter(|_| limiter.admit(limits, caller, address(last), now).is_ok()).count()
+        let requester = Requester { caller, address: address(last) };
+        (0..10).filter(|_| limiter.admit(limits, requester, now).is_ok()).count()
     }
 
     #[test]
@@ -308,7 +280,8 @@ mod tests {
         for number in 0..5_000 {
             let limits: Arc<[RateLimit]> = [limit(1 + number, 1, RateScope::Service)].into();
             let later = limiter.shared.epoch + Duration::from_secs(10 * u64::from(number));
-            assert!(limiter.admit(&limits, &Caller::default(), address(1), later).is_ok());
+            let nobody = Requester { caller: &Caller::default(), address: address(1) };
+            assert!(limiter.admit(&limits, nobody, later).is_ok());
             drop(limits);
             limiter.sweep();
         }
@@ -320,7 +293,8 @@ mod tests {
         let limiter = RateLimiter::new(RateLimits::new());
         let limits: Arc<[RateLimit]> = [limit(4, 1, RateScope::User)].into();
         let (now, caller) = (limiter.shared.epoch, ann());
-        let admit = |now| limiter.admit(&limits, &caller, address(1), now);
+        let requester = Requester { caller: &caller, address: address(1) };
+        let admit = |now| limiter.admit(&limits, requester, now);
         assert_eq!(admit(now), Ok(0));
         let exceeded = admit(now).unwrap_err();
         assert_eq!(exceeded.wait, Duration::from_millis(250));

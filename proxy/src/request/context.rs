@@ -13,9 +13,10 @@ use super::MAX_DISCARD;
 use super::reply::Reply;
 use crate::access::caller_cache::CachedCaller;
 use crate::choose::{Choice, Traits};
-use crate::decision::Routed;
+use crate::decision::{Admitted, Routed};
 use crate::exchange::{BodyLength, Peer, Refusal, RequestHead, Respond, ResponseHead};
 use crate::forward::{ForwardStats, Outcome};
+use crate::limit::Requester;
 use crate::local_reply::{self, ClientFormat, ReplyContext};
 use crate::normalize::Request;
 use crate::proxy_headers::{self, ClientFacts, RequestId};
@@ -110,6 +111,11 @@ impl<'a> RequestContext<'a> {
             browser: visitor.map(Visitor::id),
             client: self.client.address,
         }
+    }
+
+    /// By whom an admitted request is counted.
+    pub(super) fn requester<'r>(&self, admitted: &'r Admitted) -> Requester<'r> {
+        Requester { caller: &admitted.caller.authenticated.caller, address: self.client.address }
     }
 
     pub(super) fn reply_context(&self) -> ReplyContext<'_> {

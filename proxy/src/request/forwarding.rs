@@ -71,7 +71,7 @@ impl RequestContext<'_> {
             policy: &rule.policy,
             deadlines,
             started: self.started,
-            client: self.client.address,
+            requester: self.requester(admitted),
         };
         let mut upload = match Upload::new(forward.message.body, rule.policy.max_body) {
             Ok(upload) => upload,

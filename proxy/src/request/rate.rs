@@ -19,9 +19,8 @@ impl RequestContext<'_> {
     /// The request exceeds a limit.
     pub(super) fn check_rate(&self, admitted: &Admitted) -> Result<(), Box<RateExceeded>> {
         let limits = &admitted.routed.rule.policy.rate_limits;
-        let caller = &admitted.caller.authenticated.caller;
         let limiter = &self.worker.rate_limiter;
-        let checked = limiter.admit(limits, caller, self.client.address, self.started);
+        let checked = limiter.admit(limits, self.requester(admitted), self.started);
         let displaced = match &checked {
             Ok(displaced) => *displaced,
             Err(exceeded) => exceeded.displaced,

@@ -62,6 +62,8 @@ pub(super) struct Counts {
     pub(super) upstream_probes: LabeledCounter<&'static str>,
     pub(super) upstream_slow_starts: Counter,
     pub(super) upstream_far: Counter,
+    pub(super) upstream_waits: Counter,
+    pub(super) upstream_waits_ended: Counter,
     pub(super) upstream_panics: Counter,
 }
 
@@ -79,6 +81,10 @@ pub(crate) struct OpenConnection {
 /// Counts an upstream connection as open until it is dropped.
 #[derive(Debug)]
 pub(crate) struct UpstreamConnection(Arc<Counts>);
+
+/// Counts a request as waiting for an endpoint until it is dropped.
+#[derive(Debug)]
+pub(crate) struct UpstreamWait(Arc<Counts>);
 
 // === impl Meter ===
 
@@ -244,6 +250,12 @@ impl Meter {
         self.counts.upstream_far.add(1);
     }
 
+    /// Counts a request that waits because all endpoints are full.
+    pub(crate) fn upstream_wait(&self) -> UpstreamWait {
+        self.counts.upstream_waits.add(1);
+        UpstreamWait(Arc::clone(&self.counts))
+    }
+
     /// Counts a choice among all endpoints, because more than half were ejected.
     pub(crate) fn upstream_panicked(&self) {
         self.counts.upstream_panics.add(1);
@@ -277,5 +289,11 @@ impl Drop for OpenConnection {
 impl Drop for UpstreamConnection {
     fn drop(&mut self) {
         self.0.upstream_closed.add(1);
+    }
+}
+
+impl Drop for UpstreamWait {
+    fn drop(&mut self) {
+        self.0.upstream_waits_ended.add(1);
     }
 }

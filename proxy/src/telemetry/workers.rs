@@ -44,6 +44,8 @@ metrics! {
     UPSTREAM_PROBES: Counter "portcullis_upstream_probes_total" ["outcome"] "Connections to ejected endpoints attempted to find out whether they respond again, by outcome (`connected`, `failed`).";
     UPSTREAM_SLOW_STARTS: Counter "portcullis_upstream_slow_starts_total" [] "Endpoints that began a slow start because they are new in their Service, summed over workers.";
     UPSTREAM_FAR: Counter "portcullis_upstream_far_total" [] "Attempts sent to an endpoint outside the gateway's zone or node, although the Service has preferred ones inside.";
+    UPSTREAM_WAITS: Counter "portcullis_upstream_waits_total" [] "Requests that waited because all endpoints of their service were full, or those left were for other clients.";
+    UPSTREAM_WAITING: Gauge "portcullis_upstream_waiting" [] "Requests currently waiting for an endpoint that is not full.";
     UPSTREAM_PANICS: Counter "portcullis_upstream_panic_total" [] "First attempts whose endpoint was chosen among all, because more than half were ejected.";
 }
 
@@ -195,9 +197,10 @@ impl Collected {
         ]
     }
 
-    fn upstreams(&self) -> [MetricFamily; 12] {
+    fn upstreams(&self) -> [MetricFamily; 14] {
         let opened = |counts: &Counts| counts.upstream_opened.get();
         let ejected = |counts: &Counts| counts.upstream_ejections.get();
+        let waits = |counts: &Counts| counts.upstream_waits.get();
         [
             UPSTREAM_OPEN.value(self.open(opened, |counts| counts.upstream_closed.get())),
             UPSTREAM_CONNECTIONS.value(self.total(opened)),
@@ -211,6 +214,8 @@ impl Collected {
             self.by_label(&UPSTREAM_PROBES, |counts| &counts.upstream_probes),
             UPSTREAM_SLOW_STARTS.value(self.total(|counts| counts.upstream_slow_starts.get())),
             UPSTREAM_FAR.value(self.total(|counts| counts.upstream_far.get())),
+            UPSTREAM_WAITS.value(self.total(waits)),
+            UPSTREAM_WAITING.value(self.open(waits, |counts| counts.upstream_waits_ended.get())),
             UPSTREAM_PANICS.value(self.total(|counts| counts.upstream_panics.get())),
         ]
     }

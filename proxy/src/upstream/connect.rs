@@ -1,7 +1,9 @@
 //! Connections to pods: TCP, and TLS if the Service requires it.
 
+use std::hash::RandomState;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use portcullis_config::settings::Settings;
+use portcullis_config::snapshot::rate_limit::RateScope;
 use portcullis_identity::tls_roots::{self, AuthoritiesError};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -19,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::limit::Requester;
 use crate::random::Random;
 use crate::telemetry::{Meter, UpstreamConnection};
 
@@ -35,6 +39,7 @@ pub(super) struct Connector {
     pub(super) meter: Rc<Meter>,
     /// Spreads the probes of ejected endpoints.
     pub(super) random: Random,
+    hasher: RandomState,
     tls: Option<TlsConnector>,
 }
 
@@ -76,8 +81,14 @@ impl Connector {
             settings,
             meter,
             random: Random::seeded(0),
+            hasher: RandomState::new(),
             tls: authorities.map(|authorities| TlsConnector::from(authorities.0)),
         }
+    }
+
+    /// By whom a request is counted where endpoints are almost full.
+    pub(super) fn key(&self, requester: Requester<'_>) -> NonZeroU64 {
+        requester.key(&self.hasher, RateScope::User)
     }
 
     /// Connects without TLS.

@@ -16,11 +16,13 @@ use super::exchange::{Exchange, Failed, Kind, Load, Message};
 use super::group::Group;
 use super::http1::{Http1Exchange, Idle};
 use super::http2::{ClientSettings, Http2Client};
+use super::places::{Place, Places};
 use super::probe;
 use crate::balance::health::{Era, Failure, Health};
 use crate::balance::latency::Latency;
 use crate::balance::warm_up::WarmUp;
 use crate::http1::head::HeadLimits;
+use crate::limit::Requester;
 
 /// Maximum HTTP/2 connections to one endpoint; further requests wait in the last of them.
 const HTTP2_CONNECTIONS: usize = 8;
@@ -41,7 +43,7 @@ pub(crate) struct Endpoint {
     pod: Option<Arc<str>>,
     protocol: UpstreamProtocol,
     connector: Rc<Connector>,
-    in_flight: Cell<u32>,
+    places: Places,
     health: Cell<Health>,
     latency: Cell<Latency>,
     group: RefCell<Rc<Group>>,
@@ -66,12 +68,13 @@ impl Endpoint {
         group: &Rc<Group>,
         warm_up: WarmUp,
     ) -> Self {
+        let places = Places::new(connector.settings.limits.connections_per_endpoint.get());
         Self {
             address: endpoint.address,
             pod: endpoint.pod.clone(),
             protocol,
             connector,
-            in_flight: Cell::new(0),
+            places,
             health: Cell::default(),
             latency: Cell::default(),
             group: RefCell::new(Rc::clone(group)),
@@ -95,7 +98,7 @@ impl Endpoint {
 
     /// Attempts in flight from this worker, including those that wait for a connection.
     pub(crate) fn in_flight(&self) -> u32 {
-        self.in_flight.get()
+        u32::try_from(self.places.taken()).unwrap_or(u32::MAX)
     }
 
     /// Whether it responds, as far as this worker knows.
@@ -197,12 +200,45 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn begin(&self) {
-        self.in_flight.set(self.in_flight.get().saturating_add(1));
+    /// Takes a place for a request; `None` if the endpoint is full, or what is left is for others.
+    pub(crate) fn admit(self: &Rc<Self>, requester: Requester<'_>) -> Option<Load> {
+        let take = || self.places.take(|| self.connector.key(requester));
+        let place = take().or_else(|| {
+            self.count_places();
+            take()
+        });
+        place.map(|place| Load::new(self, place))
     }
 
-    pub(super) fn end(&self) {
-        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+    /// Over HTTP/2, streams are scarce: their number is that of the places.
+    fn count_places(&self) {
+        let clients = self.http2.borrow();
+        let open = clients.iter().filter(|client| client.is_open());
+        if let Some(streams) = open.map(Http2Client::capacity).max() {
+            self.places.resize(streams.max(1) * HTTP2_CONNECTIONS);
+        }
+    }
+
+    /// Gives up a place, to a request that waits if there is one.
+    pub(super) fn release(self: &Rc<Self>, place: &Place) {
+        self.places.release(place);
+        if self.group.borrow().has_waiting() {
+            self.offer();
+        }
+    }
+
+    /// Gives free places to requests that wait.
+    pub(super) fn offer(self: &Rc<Self>) {
+        let group = Rc::clone(&self.group.borrow());
+        if !group.offers(self.is_ejected()) {
+            return;
+        }
+        self.count_places();
+        while let Some((client, waiter)) = group.queue.next(|key| self.places.has_place(key)) {
+            let Some(place) = self.places.take(|| client) else { return };
+            // If the request is gone, this gives up the place again.
+            drop(waiter.send(Load::new(self, place)));
+        }
     }
 
     /// Returns an idle connection to the pool, if there is room.
@@ -220,18 +256,18 @@ impl Endpoint {
         self.http2.borrow_mut().retain(Http2Client::is_open);
     }
 
-    /// Sends a request's head over a pooled or a new connection.
+    /// Sends a request's head over a pooled or a new connection. `load` is its place here: an
+    /// endpoint that is being connected to is loaded already, or it would attract requests.
     ///
     /// # Errors
     /// Nothing was sent: the request may be sent to another endpoint.
     pub(crate) async fn start(
         self: &Rc<Self>,
+        load: Load,
         message: &Message<'_>,
         pool: Pool,
         now: Instant,
     ) -> Result<Exchange, Failed> {
-        // An endpoint that is being connected to is loaded already, or it would attract requests.
-        let load = Load::begin(self);
         let kind = match &self.protocol {
             UpstreamProtocol::Http1 => self.http1(message, pool, now).await?,
             UpstreamProtocol::H2c => self.http2(message).await?,
@@ -249,7 +285,6 @@ impl Endpoint {
         if let Some(idle) = self.checkout(pool, now) {
             return Ok(Kind::Http1(Http1Exchange::on_idle(idle, message, self.head_limits())));
         }
-        self.check_room()?;
         let transport = self.connect(message).await?;
         Ok(Kind::Http1(Http1Exchange::on_new(transport, message, self.head_limits())))
     }
@@ -301,7 +336,6 @@ impl Endpoint {
             if let Some(idle) = self.checkout(pool, now) {
                 return Ok(Kind::Http1(Http1Exchange::on_idle(idle, message, self.head_limits())));
             }
-            self.check_room()?;
             let transport = self.connect(message).await?;
             if !transport.is_http2() {
                 return Ok(Kind::Http1(Http1Exchange::on_new(
@@ -317,6 +351,12 @@ impl Endpoint {
     /// Returns the first HTTP/2 connection with a free stream, or the last one if no more
     /// connections are allowed.
     fn usable(&self) -> Option<Http2Client> {
+        if let Some(first) = self.http2.borrow().first()
+            && first.is_usable()
+        {
+            return Some(first.clone());
+        }
+        self.count_places();
         let mut clients = self.http2.borrow_mut();
         if let Some(client) = clients.iter().find(|client| client.is_usable()) {
             return Some(client.clone());
@@ -346,12 +386,6 @@ impl Endpoint {
     fn add(&self, transport: Transport) {
         let settings = ClientSettings::new(&self.connector.settings);
         self.http2.borrow_mut().push(Http2Client::connect(transport, &settings));
-    }
-
-    fn check_room(&self) -> Result<(), Failed> {
-        let limit = self.connector.settings.limits.connections_per_endpoint.get();
-        // This request is one of them.
-        if self.in_flight.get() as usize > limit { Err(Failed::Full) } else { Ok(()) }
     }
 
     /// Connects for a request. This is boxed: it is rare, and would make the future of every request

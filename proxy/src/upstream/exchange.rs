@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use super::endpoint::Endpoint;
 use super::http1::{Http1Exchange, Http1Response, Http1Sink};
 use super::http2::{self, Http2Exchange};
+use super::places::Place;
 use crate::access::identity_headers::IdentityHeaders;
 use crate::balance::answer::Answer;
 use crate::balance::health::{Era, Failure};
@@ -62,8 +63,8 @@ pub(crate) enum Failed {
     /// The connection could not be established.
     #[error("failed to connect to the endpoint")]
     Connect,
-    /// The endpoint has reached its connection limit.
-    #[error("the endpoint has reached its connection limit")]
+    /// The endpoint has no place for the request.
+    #[error("the endpoint is full")]
     Full,
     /// The backend has not processed the request and will not: it may be retried, whatever its
     /// method (RFC 9113 §8.7).
@@ -87,9 +88,10 @@ pub(crate) struct Exchange {
     load: Load,
 }
 
-/// Counts one attempt as load of its endpoint until it is dropped.
-pub(super) struct Load {
+/// One attempt's place at its endpoint, which it loads until this is dropped.
+pub(crate) struct Load {
     endpoint: Rc<Endpoint>,
+    place: Place,
     /// When it began, relative to ejections of the endpoint.
     era: Era,
     /// When the request was sent in whole, while there is no response.
@@ -173,7 +175,7 @@ impl Exchange {
     /// Records that the endpoint responded at `now`, with this status and, if the head has one, with
     /// this status of gRPC.
     pub(crate) fn responded(&self, status: StatusCode, grpc_status: Option<u16>, now: Instant) {
-        let Load { endpoint, era, sent } = &self.load;
+        let Load { endpoint, era, sent, .. } = &self.load;
         let answer = Answer::of(status, grpc_status);
         match sent.take().map(|sent| now.saturating_duration_since(sent)) {
             Some(taken) if answer == Answer::Success => endpoint.responded_in(taken, now),
@@ -230,10 +232,13 @@ impl Exchange {
 // === impl Load ===
 
 impl Load {
-    pub(super) fn begin(endpoint: &Rc<Endpoint>) -> Self {
-        endpoint.begin();
+    pub(super) fn new(endpoint: &Rc<Endpoint>, place: Place) -> Self {
         let era = endpoint.health().era();
-        Self { endpoint: Rc::clone(endpoint), era, sent: Cell::new(None) }
+        Self { endpoint: Rc::clone(endpoint), place, era, sent: Cell::new(None) }
+    }
+
+    pub(crate) fn endpoint(&self) -> &Rc<Endpoint> {
+        &self.endpoint
     }
 }
 
@@ -243,7 +248,7 @@ impl Drop for Load {
             let now = Instant::now();
             self.endpoint.unanswered(now.saturating_duration_since(sent), now);
         }
-        self.endpoint.end();
+        self.endpoint.release(&self.place);
     }
 }
 

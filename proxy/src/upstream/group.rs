@@ -1,24 +1,51 @@
-//! What the endpoints of one set share: how many of them are ejected, and their typical latency.
+//! What the endpoints of one set share: how many of them are ejected, their typical latency, and the
+//! requests that wait for one of them.
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Instant;
 
+use super::wait_queue::WaitQueue;
 use crate::balance::latency::{Latency, Typical};
 
 /// The state of one set.
-#[derive(Debug)]
 pub(super) struct Group {
     size: usize,
     ejected: Cell<usize>,
     typical: Cell<Typical>,
+    /// That of the backend, whatever its endpoints are.
+    pub(super) queue: Rc<WaitQueue>,
+    /// Another set has replaced this one.
+    is_replaced: Cell<bool>,
 }
 
 // === impl Group ===
 
 impl Group {
-    /// Creates the state of a set of `size` endpoints that replaces one with the `typical` latency.
-    pub(super) fn new(size: usize, typical: Typical) -> Self {
-        Self { size, ejected: Cell::new(0), typical: Cell::new(typical) }
+    /// Creates the state of a set of `size` endpoints that replaces one with the `typical` latency
+    /// and these waiting requests.
+    pub(super) fn new(size: usize, typical: Typical, queue: Rc<WaitQueue>) -> Self {
+        Self {
+            size,
+            ejected: Cell::new(0),
+            typical: Cell::new(typical),
+            queue,
+            is_replaced: Cell::new(false),
+        }
+    }
+
+    /// Another set replaces this one: endpoints that are not in it get no more requests.
+    pub(super) fn replace(&self) {
+        self.is_replaced.set(true);
+    }
+
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Whether an endpoint, which is ejected or not, gets requests that wait.
+    pub(super) fn offers(&self, is_ejected: bool) -> bool {
+        !self.is_replaced.get() && (!is_ejected || self.ejected.get() >= self.size)
     }
 
     pub(super) fn typical(&self) -> Typical {

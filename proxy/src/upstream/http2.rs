@@ -134,6 +134,11 @@ impl Http2Client {
         connection.is_open && connection.exchanges < connection.capacity()
     }
 
+    /// Returns the maximum number of open streams.
+    pub(crate) fn capacity(&self) -> usize {
+        self.0.0.borrow().capacity()
+    }
+
     /// Whether it accepts requests. If not, it closes after its exchanges in flight, and the handle
     /// may be dropped.
     pub(crate) fn is_open(&self) -> bool {
