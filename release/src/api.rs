@@ -7,6 +7,7 @@ mod body;
 mod deployments;
 mod diffs;
 mod environments;
+mod events;
 mod images;
 mod openapi;
 mod problem;
@@ -75,6 +76,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/releases/{id}", get(releases::show))
         .route("/api/v1/deployments", get(deployments::list).post(deployments::deploy))
         .route("/api/v1/deployments/{id}", get(deployments::show))
+        .route("/api/v1/deployments/{id}/events", get(events::follow))
         .route("/api/v1/promotions", post(deployments::promote))
         .route("/api/v1/rollbacks", post(deployments::roll_back))
         .route("/api/v1/pins", post(deployments::pin))

@@ -91,8 +91,8 @@ pub trait Store: Send + Sync {
     /// A deployment.
     fn deployment<'a>(&'a self, id: &'a DeploymentId) -> Answer<'a, Option<Deployment>>;
 
-    /// The states that a deployment had, the first one first.
-    fn steps<'a>(&'a self, id: &'a DeploymentId) -> Answer<'a, Vec<Step>>;
+    /// The states that a deployment had after its first `after` ones, in their order.
+    fn steps<'a>(&'a self, id: &'a DeploymentId, after: u32) -> Answer<'a, Vec<Step>>;
 
     /// Deployments of a placement, the newest first, with numbers below `before`.
     fn deployments<'a>(

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use self::builder::Builder;
 use self::registry::Registry;
+use crate::harness::soon;
 
 /// Manifests of a service in YAML, with the placeholder as kubernaut's users write it.
 fn manifests(service: &str) -> String {
@@ -247,6 +248,37 @@ async fn what_was_acknowledged_survives_a_kill_and_waits_for_the_cluster() {
     let actions: Vec<&str> =
         audit["items"].as_array().unwrap().iter().filter_map(|e| e["action"].as_str()).collect();
     assert_eq!(actions, ["deployment.deploy", "release.create"]);
+}
+
+#[tokio::test]
+async fn the_progress_of_a_deployment_is_followed_and_continued() {
+    let registry = Registry::start().await;
+    registry.push("web", "1").await;
+    let builder = Builder::start(&registry, None).await;
+    let request = json!({ "template": manifests("web"), "image": registry.image("web", "1") });
+    assert_eq!(builder.post("ci", "/api/v1/releases", &request).await.status, 201);
+    let order = json!({ "release": "web.1", "environment": "staging" });
+    assert_eq!(builder.post("ci", "/api/v1/deployments", &order).await.status, 202);
+    let path = "/api/v1/deployments/web.staging.1/events";
+    assert_eq!(builder.get("stranger", path).await.status, 404);
+    // The cluster is away: the second deployment ends the first one.
+    let following = builder.get("reader", path);
+    let superseding = async {
+        let accepted = builder.post("ci", "/api/v1/deployments", &order).await;
+        assert_eq!(accepted.status, 202);
+    };
+    let (followed, ()) =
+        soon("the stream ends", async { tokio::join!(following, superseding) }).await;
+    assert_eq!(followed.header("content-type"), Some("text/event-stream"));
+    let events = followed.text();
+    for (id, state) in [(1, "recorded"), (2, "superseded")] {
+        let event = format!("id: {id}\nevent: step\ndata: {{\"state\":\"{state}\"");
+        assert!(events.contains(&event), "{event} in {events}");
+    }
+    let continued = builder.get_after("reader", path, "1").await.text();
+    assert!(!continued.contains("recorded") && continued.contains("id: 2\n"), "{continued}");
+    assert_eq!(builder.get_after("reader", path, "2").await.status, 204);
+    assert_eq!(builder.get_after("reader", path, "x").await.status, 400);
 }
 
 #[tokio::test]

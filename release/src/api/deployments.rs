@@ -263,11 +263,20 @@ pub(super) async fn show(
     principal: Principal,
     Path(id): Path<String>,
 ) -> Result<Answer<DeploymentDetails>, Problem> {
+    let deployment = find(&app, &principal, &id).await?;
+    let steps = app.store.steps(&deployment.id, 0).await?;
+    Ok(Answer(DeploymentDetails { deployment, steps }))
+}
+
+/// A deployment that the caller may read.
+pub(super) async fn find(
+    app: &App,
+    principal: &Principal,
+    id: &str,
+) -> Result<Deployment, Problem> {
     let id: DeploymentId = id.parse().map_err(|_| Problem::not_found())?;
     if !principal.may(Scope::Read, &id.placement) {
         return Err(Problem::not_found());
     }
-    let deployment = app.store.deployment(&id).await?.ok_or_else(Problem::not_found)?;
-    let steps = app.store.steps(&id).await?;
-    Ok(Answer(DeploymentDetails { deployment, steps }))
+    app.store.deployment(&id).await?.ok_or_else(Problem::not_found)
 }

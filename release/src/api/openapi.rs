@@ -17,6 +17,7 @@ use crate::access::Principal;
     super::deployments::pin,
     super::deployments::list,
     super::deployments::show,
+    super::events::follow,
     super::diffs::show,
     super::diffs::dry_run,
     super::images::list,

@@ -18,6 +18,7 @@ fn the_description_is_openapi_3_1_and_names_every_path() {
             "get /api/v1/audit",
             "get /api/v1/deployments",
             "get /api/v1/deployments/{id}",
+            "get /api/v1/deployments/{id}/events",
             "get /api/v1/diffs",
             "get /api/v1/environments",
             "get /api/v1/environments/{name}",

@@ -122,8 +122,8 @@ impl Store for SqliteStore {
         Box::pin(async move { deployments::find(&mut *self.read().await?, id).await })
     }
 
-    fn steps<'a>(&'a self, id: &'a DeploymentId) -> Answer<'a, Vec<Step>> {
-        Box::pin(async move { deployments::steps(&mut *self.read().await?, id).await })
+    fn steps<'a>(&'a self, id: &'a DeploymentId, after: u32) -> Answer<'a, Vec<Step>> {
+        Box::pin(async move { deployments::steps(&mut *self.read().await?, id, after).await })
     }
 
     fn deployments<'a>(

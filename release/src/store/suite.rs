@@ -144,8 +144,10 @@ async fn a_later_deployment_supersedes_the_open_one(store: &dyn Store) {
     let listed = store.deployments(&placement("web.dev"), Some(2), 9).await.unwrap();
     assert_eq!(listed.iter().map(|d| &d.id).collect::<Vec<_>>(), [&first.id]);
     let steps: Vec<_> =
-        store.steps(&first.id).await.unwrap().into_iter().map(|step| step.state).collect();
+        store.steps(&first.id, 0).await.unwrap().into_iter().map(|step| step.state).collect();
     assert_eq!(steps, [State::Recorded, State::Superseded]);
+    let later = store.steps(&first.id, 1).await.unwrap();
+    assert_eq!(later.into_iter().map(|step| step.state).collect::<Vec<_>>(), [State::Superseded]);
 }
 
 async fn an_outdated_writer_changes_nothing(store: &dyn Store) {

@@ -110,6 +110,11 @@ impl Builder {
         self.call(caller, path).run().await
     }
 
+    /// Continues a stream of events after the one with this `id`.
+    pub(super) async fn get_after(&self, caller: &str, path: &str, id: &str) -> Answer {
+        self.call(caller, path).header(&format!("Last-Event-ID: {id}")).run().await
+    }
+
     /// Opens connections that send nothing.
     pub(super) async fn idle_connections(&self, count: usize) -> Vec<TcpStream> {
         let address = self.url.trim_start_matches("https://");

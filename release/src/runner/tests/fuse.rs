@@ -102,8 +102,8 @@ impl Store for Faulty<dyn Store> {
         call!(self.deployment(id))
     }
 
-    fn steps<'a>(&'a self, id: &'a DeploymentId) -> Answer<'a, Vec<Step>> {
-        call!(self.steps(id))
+    fn steps<'a>(&'a self, id: &'a DeploymentId, after: u32) -> Answer<'a, Vec<Step>> {
+        call!(self.steps(id, after))
     }
 
     fn deployments<'a>(

@@ -219,18 +219,20 @@ pub(super) async fn find(
     row.as_ref().map(read).transpose()
 }
 
-/// The states that a deployment had.
+/// The states that a deployment had after its first `after` ones: versions count from 0.
 pub(super) async fn steps(
     connection: &mut Connection,
     id: &DeploymentId,
+    after: u32,
 ) -> Result<Vec<Step>, StoreError> {
     let rows = sqlx::query(
         "SELECT state, at FROM steps WHERE service = $1 AND environment = $2 AND number = $3 \
-         ORDER BY version",
+         AND version >= $4 ORDER BY version",
     )
     .bind(id.placement.service.as_str())
     .bind(id.placement.environment.as_str())
     .bind(i64::from(id.number))
+    .bind(i64::from(after))
     .fetch_all(connection)
     .await?;
     rows.iter()
