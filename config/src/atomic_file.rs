@@ -17,6 +17,18 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_folder(path)
 }
 
+/// Replaces a file as [`replace`] does, and keeps who may read and write it.
+///
+/// # Errors
+/// There is no such file, or another I/O error; the old file is then unchanged.
+pub fn rewrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let permissions = std::fs::metadata(path)?.permissions();
+    let file = write_temporary(path, bytes)?;
+    file.as_file().set_permissions(permissions)?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync_folder(path)
+}
+
 /// Creates a file as [`replace`] does, and fails where one exists.
 ///
 /// # Errors
@@ -70,6 +82,11 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"three");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(replace(&folder.path().join("missing/file"), b"").is_err());
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        rewrite(&path, b"four").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"four");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(rewrite(&folder.path().join("missing"), b"").is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         remove(&path).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

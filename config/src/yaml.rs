@@ -7,6 +7,7 @@ mod amend;
 mod build;
 mod decode;
 mod document;
+mod edit;
 mod scalar;
 
 use granit_parser::Marker;
@@ -15,6 +16,7 @@ pub(crate) use self::amend::{Amended, decode_amending, original_path};
 pub(crate) use self::build::{SyntaxError, read};
 pub(crate) use self::decode::{DecodeError, Step, decode};
 pub use self::document::{InvalidDocument, documents, read_file};
+pub(crate) use self::edit::{NotEditable, ObjectName, annotate};
 
 /// The maximum nesting depth of a document.
 pub(crate) const MAX_DEPTH: usize = 64;
