@@ -30,6 +30,7 @@ mod routes;
 mod sessions;
 mod table;
 mod token;
+mod traffic;
 
 use std::process::ExitCode;
 
@@ -58,6 +59,7 @@ enum Command {
     Sessions(sessions::Sessions),
     Login(login::Login),
     Token(token::Token),
+    Traffic(traffic::Traffic),
     Builder(builder::Builder),
     Release(release::Release),
     Deploy(deploy::Deploy),
@@ -84,6 +86,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Sessions(command) => command.run(),
         Command::Login(command) => command.run(),
         Command::Token(command) => command.run(),
+        Command::Traffic(command) => command.run(),
         Command::Builder(command) => command.run(),
         Command::Release(command) => command.run(),
         Command::Deploy(command) => command.run(),

@@ -10,6 +10,8 @@
 //!    where nothing else changed;
 //! 4. [`status`] reports problems to the owners of resources.
 //!
+//! [`traffic`] sets the weights of variants, for the command line and for rollouts.
+//!
 //! Besides, [`store`] persists what the gateway orders or generates, [`session`] shares state of
 //! login sessions between replicas, and [`bearer_review`] asks a cluster who may read telemetry.
 //!
@@ -45,6 +47,7 @@ pub mod snapshot;
 pub mod source;
 pub mod status;
 pub mod store;
+pub mod traffic;
 pub mod translate;
 pub mod unix_time;
 pub mod yaml;

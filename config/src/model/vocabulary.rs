@@ -115,11 +115,14 @@ pub const SPLIT: Key = Key { name: "split", place: KeyPlace::Service, served: tr
 /// The version of a split.
 pub const SPLIT_GENERATION: Key =
     Key { name: "split-generation", place: KeyPlace::Service, served: true };
+/// The ranges before the last change of the split, for whoever sets weights.
+pub const SPLIT_PREVIOUS: Key =
+    Key { name: "split-previous", place: KeyPlace::Service, served: true };
 /// What callers are assigned to variants by.
 pub const AFFINITY: Key = Key { name: "affinity", place: KeyPlace::Service, served: true };
 
 /// Every known key.
-pub const VOCABULARY: [Key; 33] = [
+pub const VOCABULARY: [Key; 34] = [
     ENVIRONMENT,
     EXPOSE,
     REQUIRE,
@@ -151,6 +154,7 @@ pub const VOCABULARY: [Key; 33] = [
     CANARY_SALT,
     SPLIT,
     SPLIT_GENERATION,
+    SPLIT_PREVIOUS,
     AFFINITY,
     Key { name: "mirror-percent", place: KeyPlace::Service, served: false },
 ];

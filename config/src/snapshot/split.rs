@@ -6,6 +6,7 @@
 //! changes its variant only where the range of that bucket does.
 
 mod ranges;
+mod weight;
 
 use std::fmt;
 use std::hash::Hasher;
@@ -19,6 +20,7 @@ use http::HeaderName;
 use serde::{Serialize, Serializer};
 
 pub use self::ranges::{InvalidRanges, Range, Ranges};
+pub use self::weight::{InvalidWeight, Weight, percent};
 
 /// The number of buckets: a weight in hundredths of a percent is a number of buckets.
 pub const BUCKETS: u16 = 10_000;

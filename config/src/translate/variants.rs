@@ -3,6 +3,7 @@
 //! An invalid variant gets no traffic, and has no hostname: the stable one gets its share.
 
 mod split;
+mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 pub(super) use self::split::{SplitSettings, assemble};
+pub use self::view::{SplitView, split_view};
 use super::annotations::{Reader, Reading};
 use crate::model::vocabulary::{
     AFFINITY, CANARY_COOKIE, CANARY_HEADER, CANARY_HEADER_VALUE, CANARY_OF, CANARY_SALT,
@@ -19,10 +21,10 @@ use crate::model::{NamespacedName, check_label};
 use crate::problem::Problem;
 use crate::resources::{Resources, Service, ServicePort};
 use crate::snapshot::backend::UpstreamProtocol;
-use crate::snapshot::split::{Affinity, BUCKETS, ForcedBy};
+use crate::snapshot::split::{Affinity, ForcedBy, InvalidWeight, Weight};
 
 /// The name of the variant that is no canary.
-pub(super) const STABLE: &str = "stable";
+pub const STABLE: &str = "stable";
 /// The longest salt, in bytes.
 const MAX_SALT: usize = 256;
 /// The keys that a variant has of its own. All others are those of its service.
@@ -162,21 +164,8 @@ fn target(
 fn weight(reader: &mut Reader<'_>) -> u16 {
     let help = "write a percentage from 0 to 100 with two decimals at most, such as 5 or 0.25; \
                 until then it is 0";
-    let parse = |text: &str| buckets(text).ok_or_else(|| "is not a percentage".to_owned());
-    reader.read(CANARY_WEIGHT, help, parse).good().unwrap_or_default()
-}
-
-/// Parses a percentage with two decimals at most, in buckets.
-fn buckets(text: &str) -> Option<u16> {
-    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
-    let is_number = |text: &str, length| {
-        (1..=length).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
-    };
-    if !is_number(whole, 3) || !is_number(decimals, 2) {
-        return None;
-    }
-    let hundredths = decimals.parse::<u16>().ok()? * if decimals.len() == 1 { 10 } else { 1 };
-    whole.parse::<u16>().ok()?.checked_mul(100)?.checked_add(hundredths).filter(|n| *n <= BUCKETS)
+    let parse = |text: &str| text.parse().map_err(|InvalidWeight| "is not a percentage".to_owned());
+    reader.read(CANARY_WEIGHT, help, parse).good().map_or(0, Weight::buckets)
 }
 
 /// The ways to ask for a variant. A header without a value, and a cookie, ask for it by `always`,
@@ -265,38 +254,4 @@ fn salt(reader: &mut Reader<'_>) -> Option<Arc<str>> {
         length => Err(format!("has {length} bytes")),
     };
     reader.read(CANARY_SALT, &help, parse).good()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn weights_are_hundredths_of_a_percent() {
-        for (text, expected) in [
-            ("0", Some(0)),
-            ("5", Some(500)),
-            ("0.25", Some(25)),
-            ("0.5", Some(50)),
-            ("0.01", Some(1)),
-            ("99.99", Some(9_999)),
-            ("100", Some(10_000)),
-            ("100.00", Some(10_000)),
-            ("007", Some(700)),
-            ("100.01", None),
-            ("101", None),
-            ("-1", None),
-            ("+1", None),
-            ("0.001", None),
-            ("1.", None),
-            (".5", None),
-            ("5%", None),
-            ("1e1", None),
-            ("", None),
-            ("NaN", None),
-            ("99999999999999999999", None),
-        ] {
-            assert_eq!(buckets(text), expected, "{text}");
-        }
-    }
 }

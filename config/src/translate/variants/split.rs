@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::{STABLE, Variant};
 use crate::model::vocabulary::{
     CANARY_COOKIE, CANARY_HEADER, CANARY_SALT, CANARY_WEIGHT, SPLIT, SPLIT_GENERATION,
+    SPLIT_PREVIOUS,
 };
 use crate::problem::Problem;
 use crate::resources::Service;
 use crate::snapshot::split::{
     Bucket, Forced, ForcedBy, Generation, InvalidRanges, MAX_VARIANTS, Range, Ranges, Split,
-    VariantIndex,
+    VariantIndex, percent,
 };
 use crate::translate::annotations::{Reader, Reading, excerpt};
 
@@ -18,8 +19,11 @@ use crate::translate::annotations::{Reader, Reading, excerpt};
 pub(in crate::translate) struct SplitSettings {
     salt: Option<Arc<str>>,
     ranges: Reading<Vec<NamedRange>>,
-    generation: Option<Generation>,
+    pub(super) generation: Option<Generation>,
 }
+
+/// What a Service says of the split before the last change.
+pub(super) struct PreviousSplit(Reading<Vec<NamedRange>>);
 
 /// A range of buckets of the variant of that name.
 struct NamedRange {
@@ -55,6 +59,37 @@ impl SplitSettings {
             let message = format!("`{SPLIT}` has no effect: the Service has no variants");
             reader.warn("NoEffect", message, "remove it, or add the variants");
         }
+    }
+}
+
+// === impl PreviousSplit ===
+
+impl PreviousSplit {
+    /// Invalid ones have no effect on the gateway, and are not reported.
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let mut ignored = Vec::new();
+        let mut reader = Reader { problems: &mut ignored, ..*reader };
+        let ranges = reader.read_list(SPLIT_PREVIOUS, "", NamedRange::parse);
+        Self(if ignored.is_empty() { ranges } else { Reading::Bad })
+    }
+
+    /// Its ranges, or why they cannot be restored; `None` without any.
+    pub(super) fn ranges(
+        &self,
+        service: &Service,
+        variants: &[&Variant<'_>],
+    ) -> Option<Result<Ranges, String>> {
+        let named = match &self.0 {
+            Reading::Absent => return None,
+            Reading::Bad => return Some(Err(format!("`{SPLIT_PREVIOUS}` is invalid"))),
+            Reading::Good(named) => named,
+        };
+        let (ranges, unknown) = resolve(service, named, variants);
+        Some(match (unknown, Ranges::new(ranges)) {
+            (Some(name), _) => Err(format!("`{}` is no variant any more", excerpt(name))),
+            (None, Err(_)) => Err(format!("the ranges of `{SPLIT_PREVIOUS}` overlap")),
+            (None, Ok(ranges)) => Ok(ranges),
+        })
     }
 }
 
@@ -144,7 +179,9 @@ fn ranges_by_weight(
             if weights.iter().filter(|weight| **weight > 0).count() > 2 {
                 let message = "a change of weights moves callers between variants: there are more \
                                than two beside the stable one";
-                let help = format!("give the Service their ranges by `{SPLIT}`");
+                let help = format!(
+                    "set them by `portcullis traffic set`, which gives them ranges by `{SPLIT}`"
+                );
                 Reader::of(service, problems).warn("UnstableSplit", message.to_owned(), &help);
             }
             ranges
@@ -168,10 +205,23 @@ fn ranges_by_weight(
     }
 }
 
-/// Formats hundredths of a percent.
-fn percent(hundredths: u64) -> String {
-    let (whole, rest) = (hundredths / 100, hundredths % 100);
-    if rest == 0 { whole.to_string() } else { format!("{whole}.{rest:02}") }
+/// The ranges of the variants of these names, and the first name that is none.
+fn resolve<'n>(
+    service: &Service,
+    named: &'n [NamedRange],
+    variants: &[&Variant<'_>],
+) -> (Vec<Range>, Option<&'n str>) {
+    let (mut ranges, mut unknown) = (Vec::new(), None);
+    for NamedRange { name, first, last } in named {
+        let is_stable = **name == *STABLE || **name == *service.origin.name;
+        let position = variants.iter().position(|variant| *variant.service.origin.name == **name);
+        let index = position.map_or(VariantIndex::STABLE, index);
+        if position.is_none() && !is_stable {
+            unknown = unknown.or(Some(&**name));
+        }
+        ranges.extend(Range::new(*first, *last, index));
+    }
+    (ranges, unknown)
 }
 
 fn named_ranges(
@@ -180,16 +230,7 @@ fn named_ranges(
     variants: &[&Variant<'_>],
     problems: &mut Vec<Problem>,
 ) -> Ranges {
-    let (mut ranges, mut unknown) = (Vec::new(), None);
-    for NamedRange { name, first, last } in named {
-        let is_stable = **name == *STABLE || **name == *service.origin.name;
-        let position = variants.iter().position(|variant| *variant.service.origin.name == **name);
-        let index = position.map_or(VariantIndex::STABLE, index);
-        if position.is_none() && !is_stable {
-            unknown = unknown.or(Some(name));
-        }
-        ranges.extend(Range::new(*first, *last, index));
-    }
+    let (ranges, unknown) = resolve(service, named, variants);
     if let Some(name) = unknown {
         let message = format!("`{}` in `{SPLIT}` is no variant that gets traffic", excerpt(name));
         let help =

@@ -1,0 +1,140 @@
+//! Plans of changes, from the objects that users write.
+
+use k8s_openapi::api::core::v1;
+
+use super::*;
+use crate::resources::{self, Object, Resources, Service};
+use crate::translate::split_view;
+
+/// A Service of the Namespace `shop` with these annotations, without their prefix.
+fn service(name: &str, annotations: &[(&str, &str)]) -> Object {
+    let annotations: serde_json::Map<String, serde_json::Value> = annotations
+        .iter()
+        .map(|(key, value)| (format!("portcullis.dev/{key}"), (*value).into()))
+        .collect();
+    let object: v1::Service = serde_json::from_value(serde_json::json!({
+        "metadata": { "name": name, "namespace": "shop", "annotations": annotations },
+        "spec": { "ports": [{ "port": 80 }] },
+    }))
+    .unwrap();
+    Object::Service(Service::from_object(&object, None).unwrap())
+}
+
+fn planned(objects: Vec<Object>, change: &Change) -> Result<Plan, InvalidChange> {
+    let mut resources = Resources::default();
+    for object in objects {
+        resources.apply(resources::Change::Upsert(object));
+    }
+    let name = NamespacedName::new("shop", "web");
+    let view = split_view(resources.service(&name).unwrap(), &resources);
+    plan(&name, &view, change)
+}
+
+fn set(weights: &[(&str, &str)]) -> Change {
+    let weights =
+        weights.iter().map(|(name, weight)| ((*name).to_owned(), weight.parse().unwrap()));
+    Change::Weights(weights.collect())
+}
+
+fn canary(name: &str) -> Object {
+    service(name, &[("canary-of", "web")])
+}
+
+/// The values of the annotations: split, generation, previous split.
+fn written(plan: Result<Plan, InvalidChange>) -> [String; 3] {
+    plan.unwrap().edit.unwrap().annotations.map(|(_, value)| value)
+}
+
+fn state(state: &State) -> String {
+    let weights = state.weights.iter().map(|(name, weight)| format!("{name} {weight}"));
+    weights.collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn the_first_change_takes_over_the_weights_of_the_canaries() {
+    let weighted = service("web-canary", &[("canary-of", "web"), ("canary-weight", "5")]);
+    let objects = vec![service("web", &[]), weighted, canary("web-b")];
+    let plan = planned(objects, &set(&[("b", "0.25")]));
+    let found = plan.clone().unwrap();
+    assert_eq!(state(&found.before), "stable 95, web-b 0, web-canary 5");
+    assert_eq!(state(&found.after), "stable 94.75, web-b 0.25, web-canary 5");
+    // The canary keeps each of its buckets.
+    let expected = ["web-b=0-24,web-canary=9500-9999", "1", "web-canary=9500-9999"];
+    assert_eq!(written(plan), expected);
+}
+
+#[test]
+fn the_previous_split_is_restored_and_restored_again() {
+    let split = [
+        ("split", "web-a=0-499,web-b=500-999,web-c=5000-5999"),
+        ("split-generation", "12"),
+        ("split-previous", "web-a=0-9999"),
+    ];
+    let variants = || vec![canary("web-a"), canary("web-b"), canary("web-c")];
+    let objects = [vec![service("web", &split)], variants()].concat();
+    let [now, generation, before] = written(planned(objects, &Change::Previous));
+    assert_eq!(now, "web-a=0-9999");
+    assert_eq!((&*generation, &*before), ("13", split[0].1));
+    let again =
+        [("split", &*now), ("split-generation", &*generation), ("split-previous", &*before)];
+    let objects = [vec![service("web", &again)], variants()].concat();
+    assert_eq!(written(planned(objects, &Change::Previous)), [split[0].1, "14", "web-a=0-9999"]);
+}
+
+#[test]
+fn nothing_is_written_if_nothing_changes() {
+    let weighted = service("web-canary", &[("canary-of", "web"), ("canary-weight", "5")]);
+    let plan =
+        planned(vec![service("web", &[]), weighted], &set(&[("web-canary", "5.00")])).unwrap();
+    assert_eq!((plan.edit, plan.after), (None, plan.before));
+}
+
+#[test]
+fn an_invalid_split_is_replaced() {
+    for split in ["web-canary=0-99,web-canary=50-200", "web-canary", "web-gone=0-99"] {
+        let web = service("web", &[("split", split), ("split-generation", "3")]);
+        let [now, generation, before] =
+            written(planned(vec![web, canary("web-canary")], &set(&[("canary", "1")])));
+        assert_eq!((&*now, &*generation, &*before), ("web-canary=0-99", "4", "stable=0-9999"));
+    }
+}
+
+#[test]
+fn invalid_changes_are_reported_with_what_is_there() {
+    let objects = || vec![service("web", &[]), canary("web-canary"), canary("web-b")];
+    for (weights, expected) in [
+        (
+            vec![("x", "5")],
+            "there is no variant `x`: the variants of Service shop/web are web-b, web-canary",
+        ),
+        (vec![("canary", "5"), ("web-canary", "6")], "variant `web-canary` is named twice"),
+        (vec![("stable", "5")], "the stable variant gets what the others leave: set their weights"),
+        (vec![("web", "5")], "the stable variant gets what the others leave: set their weights"),
+        (
+            vec![("canary", "60"), ("b", "40.01")],
+            "the weights add up to 100.01 %: web-b 40.01 %, web-canary 60 %",
+        ),
+    ] {
+        assert_eq!(planned(objects(), &set(&weights)).unwrap_err().to_string(), expected);
+    }
+    let alone = planned(vec![service("web", &[])], &set(&[("canary", "5")])).unwrap_err();
+    let expected =
+        "Service shop/web has no variants: annotate one with `portcullis.dev/canary-of: web`";
+    assert_eq!(alone.to_string(), expected);
+    let none = planned(objects(), &Change::Previous).unwrap_err().to_string();
+    assert_eq!(none, "there is no previous split of Service shop/web");
+    let lost = service("web", &[("split-previous", "web-gone=0-5")]);
+    let lost = planned(vec![lost, canary("web-b")], &Change::Previous).unwrap_err().to_string();
+    assert!(lost.ends_with("cannot be restored: `web-gone` is no variant any more"), "{lost}");
+}
+
+#[test]
+fn a_variant_that_cannot_get_traffic_gets_no_weight() {
+    let portless = service("web-canary", &[("canary-of", "web"), ("port", "8080")]);
+    let objects = vec![service("web", &[]), portless, canary("web-b")];
+    let error = planned(objects, &set(&[("canary", "5")])).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "variant `web-canary` cannot get traffic: `portcullis.dev/port: 8080` is not a TCP port of this Service"
+    );
+}
