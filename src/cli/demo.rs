@@ -144,6 +144,7 @@ impl Verdict {
     ) -> Result<(), Failure> {
         traffic.settle().await?;
         tokio::time::sleep(STEP_DURATION).await;
+        traffic.heard_from(expected, 5 * STEP_DURATION).await;
         let tally = traffic.tally();
         output::write(&format!("    {:<28} {tally}\n", format!("{title}:")))?;
         self.failed += tally.failed;

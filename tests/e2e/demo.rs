@@ -7,7 +7,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::harness::soon;
+use crate::harness::{eventually, soon};
 
 fn command(folder: &tempfile::TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
@@ -81,6 +81,7 @@ async fn every_command_that_the_demo_prints_works() {
         paste(line).await;
     }
 
+    traffic_moves_to_the_canary_and_ann_stays(&lines).await;
     ann_logs_in(&lines, folder.path()).await;
 
     let id = demo.id().unwrap().to_string();
@@ -89,6 +90,42 @@ async fn every_command_that_the_demo_prints_works() {
     let left: Vec<PathBuf> =
         std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// Follows the lines about the canary: counts follow the weight, and one person has one variant.
+async fn traffic_moves_to_the_canary_and_ann_stays(lines: &[String]) {
+    let command = |title: &str| {
+        let position = lines.iter().position(|line| line.contains(title));
+        lines[position.unwrap_or_else(|| panic!("no line: {title}")) + 1].clone()
+    };
+    let count = |said: &str, canary: bool| -> u32 {
+        let lines = said.lines().filter(|line| line.contains("canary") == canary);
+        lines.map(|line| line.split_whitespace().next().unwrap().parse::<u32>().unwrap()).sum()
+    };
+    let answers = command("who answers 20 callers");
+    assert_eq!(count(&paste(&answers).await, true), 0, "before");
+    let said = paste(&command("half of the callers")).await;
+    assert!(said.contains("web-canary  50 %    0 %"), "{said}");
+    let mut said = String::new();
+    eventually("the canary gets requests", || async { count(&paste(&answers).await, true) > 0 })
+        .await;
+    // Workers deal on their own, and to other clients, too.
+    for _ in 0..3 {
+        said += &paste(&answers).await;
+    }
+    assert!((15..=45).contains(&count(&said, true)), "{said}");
+    assert_eq!(count(&said, true) + count(&said, false), 60, "{said}");
+    let ann = paste(&command("the same variant for Ann")).await;
+    let is_canary = count(&ann, true) > 0;
+    assert_eq!(count(&ann, is_canary), 20, "{ann}");
+    let why = paste(&command("her bucket")).await;
+    assert!(
+        why.contains("the user is in bucket") && why.contains("salt `shop-staging/web`"),
+        "{why}"
+    );
+    assert_eq!(why.contains("web-canary: the user"), is_canary, "{why}");
+    paste(&command("back to the stable variant")).await;
+    eventually("the canary gets none", || async { count(&paste(&answers).await, true) == 0 }).await;
 }
 
 /// Logs in like a browser: from a deep link to the provider's page, to the link of a user there,

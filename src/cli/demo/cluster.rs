@@ -26,8 +26,9 @@ const MANIFESTS: [(&str, &str); 2] = [
 ];
 
 /// Namespace, Service, the name of its port, and its pods.
-const SERVICES: [(&str, &str, &str, &[&str]); 6] = [
+const SERVICES: [(&str, &str, &str, &[&str]); 7] = [
     ("shop-staging", "web", "http", &["web-1", "web-2", "web-3"]),
+    ("shop-staging", "web-canary", "http", &["web-canary-1"]),
     ("shop-staging", "calls", "grpc", &["calls-1"]),
     ("shop-staging", "chat", "http", &["chat-1"]),
     ("shop-production", "web", "http", &["web-live-1", "web-live-2"]),

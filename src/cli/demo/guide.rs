@@ -99,6 +99,7 @@ pub(super) fn text(gateway: &Gateway, cluster: &Cluster, provider: &Provider) ->
         let _ = write!(text, "\n# {}\n{}\n", call.title, call.command(gateway));
     }
     text.push_str(&credentials(gateway, cluster, &provider.url()));
+    text.push_str(&canary(gateway, cluster, &provider.url()));
     let _ = write!(
         text,
         "\n# plain HTTP is redirected\ncurl --silent --include --resolve web--staging.{ZONE}:{http}:127.0.0.1 http://web--staging.{ZONE}:{http}/\n\
@@ -150,6 +151,37 @@ fn credentials(gateway: &Gateway, cluster: &Cluster, provider: &str) -> String {
         call("back-office--production", &(api_key.clone() + &token("ann"))),
         call("back-office--production", &(api_key.clone() + &token("eve"))),
         ca.display(),
+    )
+}
+
+/// The commands that move traffic to a canary.
+fn canary(gateway: &Gateway, cluster: &Cluster, provider: &str) -> String {
+    let (port, ca, folder) = (gateway.https(), gateway.ca(), cluster.folder());
+    let (ca, folder, admin) = (ca.display(), folder.display(), gateway.admin());
+    let program = std::env::current_exe()
+        .map_or_else(|_| "portcullis".to_owned(), |path| path.display().to_string());
+    let set = |change: &str| {
+        format!("{program} traffic set web {change} --environment staging --folder {folder}")
+    };
+    let count = |header: &str| {
+        format!(
+            "for i in $(seq 20); do curl --silent --cacert {ca} --resolve \
+             web--staging.{ZONE}:{port}:127.0.0.1 {header}'https://web--staging.{ZONE}:{port}/whoami'; done | sort | uniq -c"
+        )
+    };
+    let ann = format!(
+        "token=$(curl --silent '{provider}/token?person=ann'); {}",
+        count("--header \"Authorization: Bearer $token\" ")
+    );
+    format!(
+        "\n# a canary: half of the callers of web in staging\n{}\n\
+         \n# ... and who answers 20 callers\n{}\n\
+         \n# ... but the same variant for Ann each time\n{ann}\n\
+         \n# ... and why: her bucket, and the salt of the rollout\n{program} explain --admin 127.0.0.1:{admin} --user ann@shop.example https://web--staging.{ZONE}/\n\
+         \n# all traffic back to the stable variant\n{}\n",
+        set("canary=50"),
+        count(""),
+        set("--previous"),
     )
 }
 

@@ -96,6 +96,15 @@ impl Traffic {
         Ok(())
     }
 
+    /// Waits until each of these pods has responded since the last [`reset`](Self::reset), at most
+    /// for `limit`: a pod that is new gets few requests at first.
+    pub(super) async fn heard_from(&self, pods: &[&str], limit: Duration) {
+        let mut tally = self.tally.subscribe();
+        let all = tally.wait_for(|tally| pods.iter().all(|pod| tally.pods.contains_key(*pod)));
+        // Whoever reads the tally then sees which have not.
+        let _ = tokio::time::timeout(limit, all).await;
+    }
+
     /// Returns the number of all requests so far.
     pub(super) fn total(&self) -> u64 {
         let tally = self.tally.borrow();
