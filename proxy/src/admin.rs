@@ -4,8 +4,8 @@
 //! | listener | serves | to |
 //! | --- | --- | --- |
 //! | [`probes`] | `/livez`, `/readyz` | everyone |
-//! | telemetry ([`scrape`]) | `/metrics` | authorized [`bearers`] |
-//! | admin ([`admin_api`]) | live table, explanations, commands | this machine, but no web page |
+//! | telemetry ([`scrape`]) | `/metrics`, `/v1/traffic` | authorized [`bearers`] |
+//! | admin ([`admin_api`]) | live table, explanations, the traffic feed, commands | this machine, but no web page |
 //!
 //! They share a [`server`]; no client can use up all of its
 //! [`connections`](portcullis_identity::connections).
@@ -20,6 +20,7 @@ mod reply;
 mod scrape;
 mod server;
 pub mod sessions;
+mod traffic;
 
 use std::io;
 use std::sync::Arc;

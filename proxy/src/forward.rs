@@ -32,6 +32,7 @@ use crate::limit::Requester;
 use crate::memory::Charge;
 use crate::random::Random;
 use crate::telemetry::Meter;
+use crate::telemetry::traffic::{Attempt, Response};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::exchange::{Exchange, Failed, Load, Message};
 use crate::upstream::{Balancer, Choice, Upstreams};
@@ -104,6 +105,8 @@ pub(crate) struct ForwardStats {
     pub(crate) crossed: bool,
     /// The number of attempts, including the first.
     pub(crate) tries: u32,
+    /// The first attempt that failed by the backend's fault, if it did not end the request.
+    pub(crate) first_failed: Option<Attempt>,
     /// The status of the backend's response.
     pub(crate) status: Option<StatusCode>,
     /// When the head of the response arrived.
@@ -142,6 +145,15 @@ pub(crate) struct Answered {
 // === impl Answered ===
 
 impl Answered {
+    /// What the traffic feed counts of it, if it is not forwarded.
+    fn attempt(&self, started: Instant) -> Attempt {
+        Attempt::Rejected(Response {
+            status: self.head.status.as_u16(),
+            grpc_status: self.grpc_status,
+            latency: self.at.duration_since(started),
+        })
+    }
+
     /// Gives the connection back to the pool, if the response was read to its end.
     fn discard(self) {
         self.exchange.finish(Instant::now());
@@ -240,6 +252,7 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
             Err(Unanswered::Finished(outcome)) => return Err(outcome),
             Err(Unanswered::Rejected(back_off, response)) => {
                 attempts.rejected(address);
+                stats.first_failed.get_or_insert_with(|| response.attempt(request.started));
                 if let Some(earlier) = rejected.replace(response) {
                     earlier.discard();
                 }
@@ -249,6 +262,9 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
             }
             Err(Unanswered::Failed(failure, was_kept)) => {
                 count(request.meter, failure);
+                if is_conclusive(failure, was_kept) {
+                    stats.first_failed.get_or_insert(Attempt::Failed);
+                }
                 outcome = outcome_of(failure);
                 let is_ejected = endpoint.is_ejected();
                 let failed = FailedAttempt { address, failure, was_kept, is_ejected };
@@ -379,6 +395,16 @@ fn count(meter: &Meter, failure: Failed) {
         && let Outcome::Failed { reason, .. } = outcome_of(failure)
     {
         meter.upstream_failed(reason);
+    }
+}
+
+/// Whether a failed attempt says something about the backend: not if it was never processed, or only
+/// an old connection was closed.
+fn is_conclusive(failure: Failed, was_kept: bool) -> bool {
+    match failure {
+        Failed::NotSent | Failed::Full => false,
+        Failed::NoResponse => !was_kept,
+        _ => true,
     }
 }
 

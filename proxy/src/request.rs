@@ -6,6 +6,7 @@ mod caller;
 mod context;
 mod deadlines;
 mod discard;
+mod evidence;
 mod forwarding;
 mod head_memory;
 mod lasting;
@@ -103,6 +104,8 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     };
 
     // Build the headers for the backend, and forward the request for as long as access lasts.
+    let entered =
+        worker.meter.traffic().enter(&routed.environment, &routed.rule, choice.backend, call.at);
     let mut stats = ForwardStats::default();
     let cookie = call.visitor_cookie(visitor, &choice, &request);
     let headers = call.backend_headers(&mut request, &admitted, choice.backend);
@@ -124,6 +127,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
         routed: Some(routed),
         caller: Some(&caller.authenticated.caller),
         choice: Some(choice),
+        entered: Some(&entered),
         stats,
         ..LogContext::default()
     };

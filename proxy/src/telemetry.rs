@@ -13,6 +13,7 @@ mod metric;
 mod process;
 mod record;
 mod series;
+pub mod traffic;
 mod workers;
 mod writer;
 
@@ -22,6 +23,7 @@ use std::time::SystemTime;
 
 use portcullis_config::live::Live;
 use portcullis_config::settings::{AccessLogFormat, Settings};
+use portcullis_config::unix_time::seconds;
 use portcullis_identity::fair_queue::Counts as QueueCounts;
 use portcullis_identity::session::Counts as RevocationCounts;
 use prometheus::{Registry, TextEncoder};
@@ -45,6 +47,7 @@ pub struct Telemetry {
     log: Option<Arc<AccessLog>>,
     revocations: Arc<RevocationCounts>,
     queues: Arc<Queues>,
+    traffic: Arc<traffic::Registry>,
 }
 
 /// Why telemetry could not be started.
@@ -56,6 +59,9 @@ pub enum TelemetryError {
     /// A metric could not be registered, which is a bug.
     #[error("failed to register a metric: {0}")]
     Metrics(#[source] prometheus::Error),
+    /// The operating system provides no random octets.
+    #[error("the operating system provides no random octets")]
+    NoRandomness,
 }
 
 // === impl Telemetry ===
@@ -65,7 +71,8 @@ impl Telemetry {
     /// state of the control plane from `live` and `certificates`.
     ///
     /// # Errors
-    /// Returns why the access log could not be opened, or a metric not be registered.
+    /// Returns why the access log could not be opened, or a metric not be registered, or that there
+    /// is no randomness.
     pub(crate) fn new(
         settings: &Settings,
         live: Arc<Live>,
@@ -86,6 +93,9 @@ impl Telemetry {
             log,
             revocations: Arc::default(),
             queues: Arc::default(),
+            traffic: traffic::Registry::new(seconds(now))
+                .map(Arc::new)
+                .map_err(|_| TelemetryError::NoRandomness)?,
         };
         telemetry.register(live, certificates, now).map_err(TelemetryError::Metrics)?;
         Ok(Arc::new(telemetry))
@@ -109,7 +119,12 @@ impl Telemetry {
     pub(crate) fn meter(&self) -> Meter {
         let (worker, counts) = self.workers.add();
         let log = self.log.as_ref().map(|log| (self.format, log.buffer()));
-        Meter::new(worker, counts, Arc::clone(self.workers.series()), log)
+        Meter::new(worker, counts, Arc::clone(self.workers.series()), self.traffic.recorder(), log)
+    }
+
+    /// Returns what all workers have counted of each service and variant.
+    pub(crate) fn traffic(&self) -> &traffic::Registry {
+        &self.traffic
     }
 
     /// Returns the counters of published session revocations.

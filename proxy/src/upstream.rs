@@ -113,13 +113,13 @@ impl Upstreams {
         let current = of_set.iter_mut().find(|balancer| balancer.protocol == *protocol);
         if let Some(current) = current {
             if !Arc::ptr_eq(&current.set, &set) {
-                let set = Arc::clone(&set);
+                let set = (endpoints.id(), Arc::clone(&set));
                 *current =
                     Rc::new(Balancer::new(set, protocol, Some(&**current), &self.connector, now));
             }
             return Rc::clone(current);
         }
-        let set = Arc::clone(&set);
+        let set = (endpoints.id(), Arc::clone(&set));
         let balancer = Rc::new(Balancer::new(set, protocol, None, &self.connector, now));
         of_set.push(Rc::clone(&balancer));
         balancer
@@ -165,7 +165,7 @@ impl Upstreams {
 
 impl Balancer {
     fn new(
-        set: Arc<EndpointSet>,
+        (id, set): (u64, Arc<EndpointSet>),
         protocol: &UpstreamProtocol,
         previous: Option<&Self>,
         connector: &Rc<Connector>,
@@ -191,7 +191,7 @@ impl Balancer {
         let waiting = || WaitQueue::new(connector.settings.limits.waiting_per_service.get());
         let queue = previous.map(|previous| Rc::clone(&previous.group.queue));
         let queue = queue.unwrap_or_else(|| Rc::new(waiting()));
-        let group = Rc::new(Group::new(known.len(), typical, queue));
+        let group = Rc::new(Group::new(id, known.len(), typical, queue));
         let endpoint = |(one, known): (&snapshot::endpoints::Endpoint, Option<&Rc<Endpoint>>)| {
             let endpoint = known.cloned().unwrap_or_else(|| {
                 let connector = Rc::clone(connector);

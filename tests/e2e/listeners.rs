@@ -126,6 +126,9 @@ async fn each_listener_serves_only_its_own_pages() {
         assert_eq!(status(gateway.admin(), path).await, 404, "{path}");
     }
     assert_eq!(status(gateway.telemetry(), "/metrics").await, 200);
+    assert_eq!(status(gateway.telemetry(), "/v1/traffic").await, 200);
+    assert_eq!(status(gateway.admin(), "/v1/traffic").await, 200);
+    assert_eq!(status(gateway.probes(), "/v1/traffic").await, 404);
     assert_eq!(status(gateway.probes(), "/metrics").await, 404);
     assert_eq!(status(gateway.admin(), "/metrics").await, 404);
     let url = "/explain?url=https%3A%2F%2Fa.apps.test%2F";
@@ -157,7 +160,12 @@ async fn no_web_page_can_read_or_trigger_anything() {
     };
     let port = gateway.admin().port();
     let rebound = format!("Host: evil.example:{port}");
-    for (address, path) in [(gateway.admin(), "/routes"), (gateway.telemetry(), "/metrics")] {
+    for (address, path) in [
+        (gateway.admin(), "/routes"),
+        (gateway.admin(), "/v1/traffic"),
+        (gateway.telemetry(), "/metrics"),
+        (gateway.telemetry(), "/v1/traffic"),
+    ] {
         for host in [&*rebound, "Host: evil.example", "Host: localhost.evil.example", "Host:"] {
             assert_eq!(ask(address, "GET", path, &[host]).await, 421, "{path} {host}");
         }

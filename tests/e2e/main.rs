@@ -52,6 +52,7 @@ mod retries;
 mod routing;
 mod timeouts;
 mod tls;
+mod traffic_feed;
 mod traffic_set;
 mod trailers;
 mod upstream;

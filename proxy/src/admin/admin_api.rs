@@ -1,4 +1,4 @@
-//! The admin listener: the live table, explanations, and commands. It listens on this machine alone
+//! The admin listener: the live table, explanations, the traffic feed, and commands. It listens on this machine alone
 //! and needs no credentials: everyone who can run a program here, as by `kubectl exec`, has access.
 //! Web pages in a browser here have none.
 
@@ -16,6 +16,7 @@ use super::browser::{self, Hosts};
 use super::certificates::NotRenewed;
 use super::reply::{Renderer, Reply, foreign, json, not_allowed, text};
 use super::server::Handler;
+use super::traffic;
 use crate::explain::ExplainRequest;
 
 /// All clients have the same address.
@@ -53,6 +54,10 @@ impl AdminApi {
         match request.uri().path() {
             "/certificates" => self.renderer.render(move || json(&admin.certificate_list())).await,
             "/routes" => self.renderer.render(move || json(&admin.table())).await,
+            traffic::PATH => {
+                let filter = traffic::filter(request.uri().query().unwrap_or_default());
+                self.renderer.render(move || traffic::feed(&admin, &filter)).await
+            }
             "/explain" => {
                 let explain = explain_request(request.uri().query().unwrap_or_default());
                 self.renderer
@@ -65,7 +70,8 @@ impl AdminApi {
             _ => text(
                 StatusCode::NOT_FOUND,
                 "/certificates\n/routes\n/explain?url=URL&method=GET&header=NAME:VALUE\n\
-                 /explain?url=URL&application=NAME&user=NAME&group=NAME\n",
+                 /explain?url=URL&application=NAME&user=NAME&group=NAME\n\
+                 /v1/traffic?namespace=NAME&service=NAME&windows=false\n",
             ),
         }
     }

@@ -1,5 +1,5 @@
-//! The listener for metrics. Their labels name environments and services, hidden ones too, so that
-//! [`super::bearers`] authorizes each request.
+//! The listener for metrics and the traffic feed. Both name environments and services, hidden ones
+//! too, so that [`super::bearers`] authorizes each request.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use super::bearers::Denied;
 use super::browser::{self, Hosts};
 use super::reply::{Renderer, Reply, foreign, not_allowed, reply, text};
 use super::server::Handler;
+use super::traffic;
 
 /// Metrics have few readers, and each response is in memory until its reader has received it.
 pub(super) const CAPACITY: Capacity = Capacity { connections: 64, per_peer: 8 };
@@ -23,7 +24,7 @@ pub(super) const LIFETIME: Duration = Duration::from_secs(30);
 
 const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// `/metrics`.
+/// `/metrics` and `/v1/traffic`.
 pub(super) struct Scrape {
     admin: Arc<Admin>,
     renderer: Renderer,
@@ -59,11 +60,17 @@ impl Handler for Scrape {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return not_allowed("GET, HEAD");
         }
-        if request.uri().path() != portcullis_config::bearer_review::PATH {
-            return text(StatusCode::NOT_FOUND, "/metrics\n");
-        }
         let admin = Arc::clone(&self.admin);
-        self.renderer.render(move || metrics(&admin)).await
+        match request.uri().path() {
+            portcullis_config::bearer_review::PATH => {
+                self.renderer.render(move || metrics(&admin)).await
+            }
+            traffic::PATH => {
+                let filter = traffic::filter(request.uri().query().unwrap_or_default());
+                self.renderer.render(move || traffic::feed(&admin, &filter)).await
+            }
+            _ => text(StatusCode::NOT_FOUND, "/metrics\n/v1/traffic\n"),
+        }
     }
 }
 

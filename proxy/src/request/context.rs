@@ -20,6 +20,7 @@ use crate::limit::Requester;
 use crate::local_reply::{self, ClientFormat, ReplyContext};
 use crate::normalize::Request;
 use crate::proxy_headers::{self, ClientFacts, RequestId};
+use crate::telemetry::traffic::Entered;
 use crate::telemetry::{InFlight, Record};
 use crate::worker_context::WorkerContext;
 use crate::{filter, hidden};
@@ -45,6 +46,7 @@ pub(super) struct LogContext<'a> {
     pub(super) request: Option<&'a Request>,
     pub(super) routed: Option<&'a Routed>,
     pub(super) choice: Option<Choice<'a>>,
+    pub(super) entered: Option<&'a Entered>,
     pub(super) caller: Option<&'a Caller>,
     pub(super) rejected: Option<Rejected>,
     pub(super) denied: Option<&'static str>,
@@ -183,6 +185,8 @@ impl<'a> RequestContext<'a> {
         mut log: LogContext<'_>,
         respond: &mut R,
     ) -> Reply {
+        log.stats.ended_at.get_or_insert_with(Instant::now);
+        self.count_evidence(outcome, &log);
         log.status = log.stats.status.map_or(499, |status| status.as_u16());
         log.sent = log.stats.sent;
         match outcome {

@@ -13,6 +13,7 @@ use super::clock::Clock;
 use super::counter::{Counter, LabeledCounter};
 use super::record::Record;
 use super::series::{SeriesRegistry, WorkerSeries};
+use super::traffic::Recorder;
 use super::writer::Buffer;
 
 /// A worker's counters and access log buffer, for use on that worker's thread only.
@@ -22,6 +23,7 @@ pub(crate) struct Meter {
     counts: Arc<Counts>,
     registry: Arc<SeriesRegistry>,
     series: RefCell<WorkerSeries>,
+    traffic: Recorder,
     log: Option<(AccessLogFormat, Arc<Buffer>)>,
 }
 
@@ -93,6 +95,7 @@ impl Meter {
         worker: usize,
         counts: Arc<Counts>,
         registry: Arc<SeriesRegistry>,
+        traffic: Recorder,
         log: Option<(AccessLogFormat, Arc<Buffer>)>,
     ) -> Self {
         Self {
@@ -100,6 +103,7 @@ impl Meter {
             counts,
             registry,
             series: RefCell::new(WorkerSeries::new(worker)),
+            traffic,
             log,
         }
     }
@@ -107,6 +111,11 @@ impl Meter {
     /// Returns the value of a `Date` header.
     pub(crate) fn date(&self, now: SystemTime) -> HeaderValue {
         self.clock.date(now)
+    }
+
+    /// Returns the counts of services and variants.
+    pub(crate) fn traffic(&self) -> &Recorder {
+        &self.traffic
     }
 
     /// Counts a request whose head was read.
@@ -225,9 +234,10 @@ impl Meter {
         self.counts.upstream_failures.add(reason);
     }
 
-    /// Counts the ejection of an endpoint.
-    pub(crate) fn upstream_ejected(&self) {
+    /// Counts the ejection of an endpoint of a set, by the id of the set.
+    pub(crate) fn upstream_ejected(&self, set: u64) {
         self.counts.upstream_ejections.add(1);
+        self.traffic.ejected(set);
     }
 
     /// Counts an endpoint that is not ejected any more, or was removed.

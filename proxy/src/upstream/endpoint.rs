@@ -165,7 +165,7 @@ impl Endpoint {
         let was_ejected = self.health.replace(health).is_ejected();
         if health.is_ejected() && !was_ejected {
             tracing::debug!(address = %self.address, "ejected the endpoint");
-            self.connector.meter.upstream_ejected();
+            self.connector.meter.upstream_ejected(self.group.borrow().set());
             self.group.borrow().eject();
             probe::start(self);
         } else if was_ejected && !health.is_ejected() {

@@ -10,6 +10,8 @@ use crate::balance::latency::{Latency, Typical};
 
 /// The state of one set.
 pub(super) struct Group {
+    /// The id of its endpoint set.
+    set: u64,
     size: usize,
     ejected: Cell<usize>,
     typical: Cell<Typical>,
@@ -24,8 +26,9 @@ pub(super) struct Group {
 impl Group {
     /// Creates the state of a set of `size` endpoints that replaces one with the `typical` latency
     /// and these waiting requests.
-    pub(super) fn new(size: usize, typical: Typical, queue: Rc<WaitQueue>) -> Self {
+    pub(super) fn new(set: u64, size: usize, typical: Typical, queue: Rc<WaitQueue>) -> Self {
         Self {
+            set,
             size,
             ejected: Cell::new(0),
             typical: Cell::new(typical),
@@ -46,6 +49,11 @@ impl Group {
     /// Whether an endpoint, which is ejected or not, gets requests that wait.
     pub(super) fn offers(&self, is_ejected: bool) -> bool {
         !self.is_replaced.get() && (!is_ejected || self.ejected.get() >= self.size)
+    }
+
+    /// The id of the endpoint set.
+    pub(super) fn set(&self) -> u64 {
+        self.set
     }
 
     pub(super) fn typical(&self) -> Typical {
