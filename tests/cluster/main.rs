@@ -21,6 +21,7 @@ mod pods;
 
 mod access;
 mod audit;
+mod builder;
 mod changes;
 mod disruptions;
 mod documentation;
