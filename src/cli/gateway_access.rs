@@ -23,9 +23,9 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_RESPONSE: u64 = 1 << 30;
 
 /// The environment variable with the admin address.
-const ADMIN_VARIABLE: &str = "PORTCULLIS_ADMIN";
+pub(super) const ADMIN_VARIABLE: &str = "PORTCULLIS_ADMIN";
 /// The admin address without another one.
-const DEFAULT_ADMIN: &str = "127.0.0.1:9901";
+pub(super) const DEFAULT_ADMIN: &str = "127.0.0.1:9901";
 
 /// Selects a running gateway or a configuration.
 #[derive(Debug, Args)]
@@ -95,16 +95,30 @@ impl Admin {
 
     /// Sends a GET request to the admin listener and returns the response.
     pub(super) fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, Failure> {
-        self.call("GET", target)
+        self.call("GET", target, ADMIN_TIMEOUT)
+    }
+
+    /// As [`get`](Self::get), with another timeout for connecting, and for each read and write.
+    pub(super) fn get_within<T: DeserializeOwned>(
+        &self,
+        target: &str,
+        timeout: Duration,
+    ) -> Result<T, Failure> {
+        self.call("GET", target, timeout)
     }
 
     /// Sends a POST request to the admin listener and returns the response.
     pub(super) fn post<T: DeserializeOwned>(&self, target: &str) -> Result<T, Failure> {
-        self.call("POST", target)
+        self.call("POST", target, ADMIN_TIMEOUT)
     }
 
-    fn call<T: DeserializeOwned>(&self, method: &str, target: &str) -> Result<T, Failure> {
-        let response = self.exchange(method, target).map_err(|error| {
+    fn call<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        target: &str,
+        timeout: Duration,
+    ) -> Result<T, Failure> {
+        let response = self.exchange(method, target, timeout).map_err(|error| {
             let help = "set --admin to the address of its `admin` listener, or --config to a \
                         configuration file";
             Failure::with_help(format!("no gateway responds at {}: {error}", self.admin), help)
@@ -124,10 +138,10 @@ impl Admin {
     }
 
     /// Sends an HTTP/1.0 request: its response ends with the connection.
-    fn exchange(&self, method: &str, target: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&self.admin, ADMIN_TIMEOUT)?;
-        stream.set_read_timeout(Some(ADMIN_TIMEOUT))?;
-        stream.set_write_timeout(Some(ADMIN_TIMEOUT))?;
+    fn exchange(&self, method: &str, target: &str, timeout: Duration) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&self.admin, timeout)?;
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(timeout))?;
         write!(stream, "{method} {target} HTTP/1.0\r\nHost: {}\r\n\r\n", self.admin)?;
         let mut response = String::new();
         stream.take(MAX_RESPONSE).read_to_string(&mut response)?;

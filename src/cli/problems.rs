@@ -44,6 +44,19 @@ impl Failure {
     }
 }
 
+impl fmt::Display for Failure {
+    /// The message alone, on one line for each problem.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Problems(problems) => {
+                let messages = problems.iter().map(|problem| &*problem.message);
+                f.write_str(&messages.collect::<Vec<_>>().join("\n"))
+            }
+            Self::Other { message, .. } => f.write_str(message),
+        }
+    }
+}
+
 /// Prints a failure to standard error.
 pub(super) fn print_failure(failure: &Failure) {
     match failure {

@@ -1,20 +1,28 @@
 //! `portcullis traffic`: how the requests of services are split among their variants.
 
+mod list;
 mod place;
+mod pods;
+mod replicas;
 mod set;
+mod wait;
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+use self::list::List;
 use self::set::Set;
 use super::problems::Failure;
 
-/// Set the weights of variants
+/// List the variants of services with their traffic, and set their weights
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Traffic {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    list: List,
 }
 
 #[derive(Debug, Subcommand)]
@@ -27,7 +35,8 @@ enum Command {
 impl Traffic {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         match self.command {
-            Command::Set(command) => command.run(),
+            None => self.list.run(),
+            Some(Command::Set(command)) => command.run(),
         }
     }
 }

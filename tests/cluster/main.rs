@@ -31,3 +31,4 @@ mod killed;
 mod moves;
 mod rollouts;
 mod telemetry;
+mod weights;

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::harness::{eventually, soon};
+use crate::harness::soon;
 
 fn command(folder: &tempfile::TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
@@ -107,8 +107,6 @@ async fn traffic_moves_to_the_canary_and_ann_stays(lines: &[String]) {
     let said = paste(&command("half of the callers")).await;
     assert!(said.contains("web-canary  50 %    0 %"), "{said}");
     let mut said = String::new();
-    eventually("the canary gets requests", || async { count(&paste(&answers).await, true) > 0 })
-        .await;
     // Workers deal on their own, and to other clients, too.
     for _ in 0..3 {
         said += &paste(&answers).await;
@@ -124,8 +122,10 @@ async fn traffic_moves_to_the_canary_and_ann_stays(lines: &[String]) {
         "{why}"
     );
     assert_eq!(why.contains("web-canary: the user"), is_canary, "{why}");
+    let weights = paste(&command("the weights, and the requests")).await;
+    assert!(weights.contains("web-canary  50 %"), "{weights}");
     paste(&command("back to the stable variant")).await;
-    eventually("the canary gets none", || async { count(&paste(&answers).await, true) == 0 }).await;
+    assert_eq!(count(&paste(&answers).await, true), 0, "after");
 }
 
 /// Logs in like a browser: from a deep link to the provider's page, to the link of a user there,

@@ -105,3 +105,89 @@ async fn what_cannot_be_set_changes_nothing() {
     assert!(refusal(&output).contains("there is no Service `web` in the Namespace `other`"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
 }
+
+#[tokio::test]
+async fn a_wait_ends_when_every_replica_has_applied_the_weights_and_names_those_that_have_not() {
+    let (stable, canary) = (echo("stable").await, echo("canary").await);
+    let world = World::web(&stable).with(variant("web-canary").pod(&canary));
+    let first = Gateway::start(world).await;
+    let manifests = first.folder().join("manifests");
+    let source = json!({ "source": { "directory": manifests } });
+    let second = Gateway::of(World::empty()).settings(source).start().await;
+    let admins = [first.admin().to_string(), second.admin().to_string()];
+    let wait = ["--wait", "--admin", &admins[0], "--admin", &admins[1]];
+    for (weight, expected) in [("100", "canary"), ("0", "stable"), ("100", "canary")] {
+        let output = set(&manifests, &[&[&*format!("canary={weight}")], &wait[..]].concat()).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && said.ends_with("applied by all replicas: 2\n"),
+            "{said}"
+        );
+        // Nothing is left to wait for.
+        assert_eq!([pod(&first).await, pod(&second).await], [expected, expected]);
+    }
+    let both = &wait[1..];
+    let rows = json_of(&traffic(&[&["web", "-o", "json"], both].concat()).await);
+    let row = &rows[0];
+    assert_eq!(
+        (&row["generation"], &row["applied"], &row["replicas"]),
+        (&json!("3"), &json!(2), &json!(2))
+    );
+    let variants = row["variants"].as_array().unwrap();
+    let of = |position: usize, key: &str| variants[position][key].as_f64().unwrap();
+    assert_eq!(
+        [of(0, "requests"), of(1, "requests"), of(0, "weight"), of(1, "weight")],
+        [2.0, 4.0, 0.0, 100.0]
+    );
+    let table = traffic(both).await;
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(table.contains("web-canary  100 %   4         0       3           2/2"), "{table}");
+
+    signal(&second, "STOP");
+    let short = ["--timeout", "1s", "-o", "name"];
+    let output = set(&manifests, &[&["canary=50"], &wait[..], &short[..]].concat()).await;
+    signal(&second, "CONT");
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "staging/web\n", "it is written");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains(&admins[1]) && said.contains("not applied by"), "{said}");
+    let output = set(&manifests, &[&["canary=50"], &wait[..]].concat()).await;
+    assert!(output.status.success(), "unchanged, and applied: {output:?}");
+}
+
+fn signal(gateway: &Gateway, name: &str) {
+    let id = gateway.id().to_string();
+    let sent = std::process::Command::new("kill").args([&format!("-{name}"), &id]).status();
+    assert!(sent.expect("kill runs").success());
+}
+
+#[tokio::test]
+async fn the_pods_of_a_gateway_are_reached_by_kubectl() {
+    let (stable, canary) = (echo("stable").await, echo("canary").await);
+    let world = World::web(&stable).with(variant("web-canary").pod(&canary));
+    let gateway = Gateway::start(world).await;
+    let manifests = gateway.folder().join("manifests");
+    let tools = tempfile::tempdir().unwrap();
+    let kubectl = tools.path().join("kubectl");
+    let pods = json!({ "items": [{ "metadata": { "name": "portcullis-1" } }] });
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in\n'--namespace gateway get pods '*) echo '{pods}' ;;\n\
+         '--namespace gateway port-forward pod/portcullis-1 :9901') echo 'Forwarding from {} -> \
+         9901'; exec sleep 60 ;;\n*) exit 1 ;;\nesac\n",
+        gateway.admin()
+    );
+    std::fs::write(&kubectl, script).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&kubectl, executable).unwrap();
+    let path = format!("{}:{}", tools.path().display(), std::env::var("PATH").unwrap());
+    let folder = manifests.to_string_lossy();
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(["traffic", "set", "web", "canary=5", "--folder", &folder, "--wait", "--gateway"])
+        .arg("gateway")
+        .env("PATH", path)
+        .output()
+        .await
+        .expect("portcullis runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("applied by all replicas: 1"), "{said}");
+}

@@ -161,7 +161,9 @@ fn canary(gateway: &Gateway, cluster: &Cluster, provider: &str) -> String {
     let program = std::env::current_exe()
         .map_or_else(|_| "portcullis".to_owned(), |path| path.display().to_string());
     let set = |change: &str| {
-        format!("{program} traffic set web {change} --environment staging --folder {folder}")
+        format!(
+            "{program} traffic set web {change} --environment staging --folder {folder} --wait --admin 127.0.0.1:{admin}"
+        )
     };
     let count = |header: &str| {
         format!(
@@ -178,6 +180,7 @@ fn canary(gateway: &Gateway, cluster: &Cluster, provider: &str) -> String {
          \n# ... and who answers 20 callers\n{}\n\
          \n# ... but the same variant for Ann each time\n{ann}\n\
          \n# ... and why: her bucket, and the salt of the rollout\n{program} explain --admin 127.0.0.1:{admin} --user ann@shop.example https://web--staging.{ZONE}/\n\
+         \n# the weights, and the requests of each variant\n{program} traffic --admin 127.0.0.1:{admin}\n\
          \n# all traffic back to the stable variant\n{}\n",
         set("canary=50"),
         count(""),

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use portcullis_config::model::NamespacedName;
 use portcullis_config::settings::KubernetesSettings;
 use portcullis_config::traffic::cluster::Cluster;
 use portcullis_config::traffic::folder::Folder;
 use portcullis_config::traffic::{Change, Outcome, Selector, TrafficError};
+use portcullis_config::translate::SplitView;
 
 use crate::cli::problems::Failure;
 
@@ -41,6 +43,11 @@ enum Source {
 // === impl PlaceArgs ===
 
 impl PlaceArgs {
+    /// The context of the kubeconfig, if one is named.
+    pub(super) fn context(&self) -> Option<&str> {
+        self.context.as_deref()
+    }
+
     /// The place of the Service of that name.
     pub(super) async fn open(self, service: String) -> Result<Place, Failure> {
         let Self { namespace, environment, folder, context } = self;
@@ -70,6 +77,15 @@ impl Place {
             Source::Folder(folder) => folder.set(&self.selector, change, expected),
         };
         outcome.map_err(|error| failure(&error))
+    }
+
+    /// The Service and its variants.
+    pub(super) async fn view(&self) -> Result<(NamespacedName, SplitView), Failure> {
+        let view = match &self.source {
+            Source::Cluster(cluster) => cluster.view(&self.selector).await,
+            Source::Folder(folder) => folder.view(&self.selector),
+        };
+        view.map_err(|error| failure(&error))
     }
 }
 

@@ -1,17 +1,21 @@
 //! `portcullis traffic set`: new weights, in one write.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
+use portcullis_config::model::duration;
 use portcullis_config::snapshot::split::Weight;
 use portcullis_config::traffic::{Change, Outcome, Plan};
 use serde::Serialize;
 use tokio::runtime::Builder;
 
 use super::place::PlaceArgs;
+use super::replicas::ReplicaArgs;
+use super::wait::{self, Applied};
 use crate::cli::format::Format;
-use crate::cli::output;
-use crate::cli::problems::Failure;
+use crate::cli::output::{self, printable};
+use crate::cli::problems::{Failure, print_failure};
 use crate::cli::table;
 
 /// Set the weights of a service's variants
@@ -35,12 +39,23 @@ pub(super) struct Set {
     /// Take the weights over from whoever set them, such as Helm
     #[arg(long)]
     force: bool,
+    /// Wait until every replica of the gateway has applied the weights
+    #[arg(long)]
+    wait: bool,
+    /// Longest wait, such as 30s or 5m; after it the exit code is 3
+    #[arg(long, value_name = "DURATION", default_value = "60s", requires = "wait", value_parser = timeout)]
+    timeout: Duration,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
     #[command(flatten)]
     place: PlaceArgs,
+    #[command(flatten)]
+    replicas: ReplicaArgs,
 }
+
+/// The exit code if weights were written, and a replica has not applied them in time.
+const NOT_APPLIED: u8 = 3;
 
 /// The result, for programs.
 #[derive(Serialize)]
@@ -65,6 +80,10 @@ fn weight(text: &str) -> Result<(String, Weight), String> {
     Ok((name.to_owned(), weight.parse().map_err(|error| format!("{error}"))?))
 }
 
+fn timeout(text: &str) -> Result<Duration, String> {
+    duration::parse(text).ok_or_else(|| "write a duration such as 30s or 5m".to_owned())
+}
+
 // === impl Set ===
 
 impl Set {
@@ -78,12 +97,34 @@ impl Set {
             true => Change::Previous,
             false => Change::Weights(self.weights),
         };
+        let mut replicas = self.replicas.open(self.place.context());
         let place = self.place.open(self.service).await?;
         let outcome = place.set(&change, self.if_generation, self.force).await?;
         let report = Report::new(&outcome);
         let names = |report: &Report| vec![format!("{}/{}", report.namespace, report.service)];
         output::write(&self.output.render(&report, names, |_| text(&outcome))?)?;
-        Ok(ExitCode::SUCCESS)
+        if !self.wait {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let generation = outcome.plan.after.generation;
+        match wait::applied(&place, &outcome.service, generation, &mut replicas, self.timeout)
+            .await?
+        {
+            Applied::By(count) => {
+                output::report(&format!("applied by all replicas: {count}\n"))?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Applied::NotBy(behind) => {
+                let message = format!(
+                    "the weights are set, and not applied by {}",
+                    printable(&behind.join("; "))
+                );
+                let help = "set --gateway to the gateway's Namespace, or --admin to the addresses of \
+                            its replicas; --previous restores the weights before";
+                print_failure(&Failure::with_help(message, help));
+                Ok(ExitCode::from(NOT_APPLIED))
+            }
+        }
     }
 }
 
