@@ -5,6 +5,7 @@
 //! and backpressure is `Poll::Pending`.
 
 pub(crate) mod cookies;
+pub(crate) mod grpc_status;
 pub(crate) mod grpc_timeout;
 mod path_and_query;
 

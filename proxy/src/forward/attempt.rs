@@ -11,11 +11,11 @@ use portcullis_config::snapshot::backend::Backend;
 
 use super::attempts::{Attempts, Repeatable};
 use super::prefetch::{self, Interrupted, Prefetched};
-use super::response::grpc_status;
 use super::upload::{self, Upload};
 use super::{
     Answered, ClientSide, ForwardRequest, ForwardStats, OnHead, Outcome, rejection, repeatable,
 };
+use crate::exchange::grpc_status::grpc_status;
 use crate::exchange::{Respond, ResponseHead, Source};
 use crate::relay::CopyError;
 use crate::upstream::endpoint::Pool;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::HeaderName;
 use portcullis_config::snapshot::policy::Retries;
 
-use super::response::grpc_status;
 use crate::exchange::ResponseHead;
+use crate::exchange::grpc_status::grpc_status;
 
 /// The longest time before the first retry. Each further one is twice as long.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(25);

@@ -4,18 +4,15 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderName};
-
 use super::prefetch::{Prefetched, Resumed};
 use super::stall::StallDetector;
 use super::upload::Upload;
 use super::{Answered, Deadlines, ForwardStats, OnHead, Outcome};
+use crate::exchange::grpc_status::grpc_status;
 use crate::exchange::{BodyLength, Broken, Frame, Refusal, Respond, Source};
 use crate::proxy_headers::trailers::ResponseTrailers;
 use crate::relay::{BodyCopy, CopyError};
 use crate::upstream::exchange::Exchange;
-
-static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Both bodies of an exchange, as far as they are not forwarded yet.
 struct Bodies<'a> {
@@ -126,11 +123,4 @@ fn inspect(
         *code = grpc_status(trailers).or(*code);
     }
     Ok(())
-}
-
-/// Returns the status of a gRPC call, from trailers or from a Trailers-Only head. An invalid value
-/// becomes `u16::MAX`.
-pub(super) fn grpc_status(fields: &HeaderMap) -> Option<u16> {
-    let value = fields.get(&GRPC_STATUS)?;
-    Some(value.to_str().ok().and_then(|value| value.parse().ok()).unwrap_or(u16::MAX))
 }
