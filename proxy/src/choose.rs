@@ -84,7 +84,7 @@ pub(crate) fn choose<'a>(
         let backend = rule.backends.choose(random())?;
         return Some(Choice { backend, fallback: None, assignment: None });
     };
-    let point = || dealer.next(split);
+    let point = || dealer.next(split.hash());
     let assignment = assign(split, &rule.policy.affinity, traits, point);
     let all = rule.backends.all();
     let stable = all.first()?;

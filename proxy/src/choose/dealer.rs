@@ -2,8 +2,6 @@
 
 use std::cell::Cell;
 
-use portcullis_config::snapshot::split::Split;
-
 /// The number of splits that do not share a sequence. Those that do share one are dealt by weight
 /// nevertheless.
 const SEQUENCES: usize = 64;
@@ -23,16 +21,16 @@ impl Dealer {
         Self(std::array::from_fn(|_| Cell::new(random())))
     }
 
-    /// The point of the next request of a split, uniform over `u64`.
-    pub(crate) fn next(&self, split: &Split) -> u64 {
-        let sequence = self.0.get(split.hash() as usize % SEQUENCES);
+    /// The point of the next request of the split with this `hash`, uniform over `u64`.
+    pub(crate) fn next(&self, hash: u64) -> u64 {
+        let sequence = self.0.get(hash as usize % SEQUENCES);
         sequence.map_or(0, |point| point.replace(point.get().wrapping_add(STEP)))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use portcullis_config::snapshot::split::{BUCKETS, Bucket, Ranges, VariantIndex};
+    use portcullis_config::snapshot::split::{BUCKETS, Bucket, Ranges, Split, VariantIndex};
 
     use super::*;
 
@@ -44,7 +42,7 @@ mod tests {
             let dealer = Dealer::new(|| 12_345);
             let mut count = 0_u32;
             for number in 1..=1_000_000_u32 {
-                let variant = split.variant(Bucket::at(dealer.next(&split)));
+                let variant = split.variant(Bucket::at(dealer.next(split.hash())));
                 count += u32::from(variant != VariantIndex::STABLE);
                 let expected = f64::from(number) * f64::from(weight) / f64::from(BUCKETS);
                 let difference = (f64::from(count) - expected).abs();
