@@ -302,6 +302,14 @@ pub struct Limits {
     /// Requests of one worker that wait, for `timeouts.connect`, because all endpoints of their
     /// service are full; those beyond it get 503.
     pub waiting_per_service: NonZeroUsize,
+    /// Copies of requests to shadows that are in flight from one worker. Half of them may be of one
+    /// Namespace, and a quarter of one service; requests beyond it are not copied.
+    pub shadows: NonZeroUsize,
+    /// Bytes of memory for copies of requests on one worker, in the same shares.
+    pub shadow_memory: NonZeroUsize,
+    /// Bytes of a shadow's response that are read, before its connection is closed or the HTTP/2
+    /// stream reset.
+    pub shadow_response_bytes: NonZeroUsize,
 }
 
 /// Timeouts.
@@ -354,6 +362,11 @@ pub struct TimeoutSettings {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub upstream_idle: Duration,
+    /// How long a copy of a request to a shadow may take, from connecting to the end of the
+    /// response.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
+    pub shadow: Duration,
 }
 
 /// How the gateway stops after SIGTERM.
@@ -471,6 +484,9 @@ impl Default for Limits {
             idle_connections_per_endpoint: size(256),
             connections_per_endpoint: size(1_024),
             waiting_per_service: size(1_024),
+            shadows: size(256),
+            shadow_memory: size(16 * 1024 * 1024),
+            shadow_response_bytes: size(1024 * 1024),
         }
     }
 }
@@ -488,6 +504,7 @@ impl Default for TimeoutSettings {
             connect: Duration::from_secs(5),
             response_head: Duration::from_secs(60),
             upstream_idle: Duration::from_secs(30),
+            shadow: Duration::from_secs(10),
         }
     }
 }

@@ -84,11 +84,14 @@ impl Snapshot {
         self.listeners.iter().find(|listener| &*listener.name == name)
     }
 
-    /// The backends of all routes; one that several routes share is repeated. A list of routes that
-    /// several hosts share is read once.
+    /// The backends of all routes, those that get copies of requests included; one that several
+    /// routes share is repeated. A list of routes that several hosts share is read once.
     pub fn backends(&self) -> impl Iterator<Item = &Backend> {
         let lists = self.listeners.iter().flat_map(|listener| listener.hosts.route_lists());
-        lists.flatten().flat_map(|route| route.rule.backends.all())
+        lists.flatten().flat_map(|route| {
+            let mirrors = route.rule.mirrors().map(|mirror| &mirror.backend);
+            route.rule.backends.all().iter().chain(mirrors)
+        })
     }
 }
 

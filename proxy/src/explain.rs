@@ -46,7 +46,7 @@ pub struct Explanation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// The name of the step: `listener`, `normalise`, `local`, `caller`, `host`, `route`, `access`,
-    /// `filters`, `limits`, `variant`, `backend`, `endpoint`.
+    /// `filters`, `limits`, `variant`, `shadow`, `backend`, `endpoint`.
     pub step: String,
     /// The decision.
     pub decision: String,
@@ -200,6 +200,7 @@ impl Gateway<'_> {
                     };
                     tracer.variant(rule, split, traits)
                 });
+                tracer.shadows(rule, arrived.request);
                 tracer.backend(rule, variant)
             }
         }
@@ -313,6 +314,13 @@ impl Tracer {
         // The address of the client is not known here.
         let is_known = !matches!(assignment.reason, Reason::Weight | Reason::SourceIp);
         is_known.then_some(position)
+    }
+
+    /// The shadows that get copies of such requests.
+    fn shadows(&mut self, rule: &Rule, request: &Request) {
+        for mirror in rule.mirrors() {
+            self.step("shadow", describe::mirror(mirror, request), Some(origin(&rule.origin)));
+        }
     }
 
     /// The backends that the request can reach: the one of the `variant`, else all with a weight.

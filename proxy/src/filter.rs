@@ -1,17 +1,17 @@
 //! Applies the filters of a rule to requests and responses.
 //!
-//! `Mirror` is not implemented: no translation produces it.
+//! Copies of requests ([`Mirror`]) are sent by [`shadow`](crate::shadow).
 
 pub(crate) mod cors;
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderValue, StatusCode};
-use portcullis_config::snapshot::filter::{Filter, HeaderChanges, PathChange, Redirect};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use portcullis_config::snapshot::filter::{Filter, HeaderChanges, Mirror, PathChange, Redirect};
 use portcullis_config::snapshot::rule::PathMatch;
 
 use crate::exchange::PathAndQuery;
-use crate::normalize::{Request, Role, role};
+use crate::normalize::{Kind, Request, Role, role};
 
 /// Returns the status and `Location` of the rule's redirect, if any. `tls` is whether the request
 /// used TLS.
@@ -43,6 +43,13 @@ pub(crate) fn rewrite(filters: &[Filter], matched: &PathMatch, request: &mut Req
             request.target = target;
         }
     }
+}
+
+/// Whether requests like this one are copied: a WebSocket never is, and a request that may change
+/// something only where that is allowed.
+pub(crate) fn is_mirrored(mirror: &Mirror, request: &Request) -> bool {
+    let is_safe = matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS);
+    request.kind != Kind::WebSocket && (is_safe || mirror.unsafe_methods)
 }
 
 /// Whether a filter rewrites host or path.

@@ -56,6 +56,7 @@ pub(crate) mod random;
 pub(crate) mod relay;
 pub(crate) mod request;
 pub(crate) mod route;
+mod shadow;
 pub mod telemetry;
 pub(crate) mod upstream;
 pub(crate) mod worker;

@@ -15,6 +15,7 @@ mod portal;
 mod rate;
 mod reply;
 mod response_headers;
+mod shadow;
 mod visitor;
 
 use std::pin::pin;
@@ -32,6 +33,7 @@ use crate::forward::{ForwardStats, Outcome};
 use crate::local_reply::ClientFormat;
 use crate::memory::Charge;
 use crate::proxy_headers::ClientFacts;
+use crate::shadow::CopiedBody;
 use crate::worker_context::WorkerContext;
 use crate::{choose, filter, normalize};
 
@@ -109,10 +111,13 @@ pub(crate) async fn serve<B: Source, R: Respond>(
     let mut stats = ForwardStats::default();
     let cookie = call.visitor_cookie(visitor, &choice, &request);
     let headers = call.backend_headers(&mut request, &admitted, choice.backend);
+    let mut copies = call.copies(&request, &headers, &admitted, &choice);
     let mut forwarding =
         Forwarding { admitted: &admitted, choice, cookie, request: &request, headers };
     let outcome = {
-        let forwarded = pin!(call.forward(&mut forwarding, charge, body, respond, &mut stats));
+        let mut body = CopiedBody { body, copies: copies.as_deref_mut() };
+        let forwarded = call.forward(&mut forwarding, charge, &mut body, respond, &mut stats);
+        let forwarded = pin!(forwarded);
         let until = caller.authenticated.caller.until;
         let lasting = Lasting { worker, peer, client: network, request: &request, original };
         // Boxed: it is rare, and would make the future of every request larger.
@@ -120,6 +125,9 @@ pub(crate) async fn serve<B: Source, R: Respond>(
         let guarded = worker.reauthorization.guard(since, until, forwarded, is_allowed);
         guarded.await.unwrap_or(Outcome::Revoked)
     };
+    if let Some(copies) = copies {
+        copies.original_responded(shadow::answer(outcome, &stats));
+    }
     request.headers = forwarding.headers.fields;
 
     let log = LogContext {

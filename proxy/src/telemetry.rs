@@ -13,6 +13,7 @@ mod metric;
 mod process;
 mod record;
 mod series;
+mod shadows;
 pub mod traffic;
 mod workers;
 mod writer;
@@ -35,6 +36,8 @@ pub(crate) use self::listeners::ListenerCounts;
 pub(crate) use self::meter::{InFlight, Meter, Protocol, UpstreamConnection};
 use self::process::ProcessCollector;
 pub(crate) use self::record::{RATE_LIMITED, Record};
+use self::shadows::ShadowCollector;
+pub(crate) use self::shadows::{AnswerClass, ShadowAnswer, ShadowLabels};
 use self::workers::{WorkerCollector, Workers};
 use self::writer::AccessLog;
 
@@ -111,6 +114,7 @@ impl Telemetry {
         let queues = Arc::clone(&self.queues);
         let control = ControlCollector::new(live, certificates, revocations, queues)?;
         self.registry.register(Box::new(WorkerCollector::new(Arc::clone(&self.workers))?))?;
+        self.registry.register(Box::new(ShadowCollector::new(Arc::clone(&self.workers))?))?;
         self.registry.register(Box::new(control))?;
         self.registry.register(Box::new(ProcessCollector::new(started, self.log.clone())?))
     }

@@ -36,6 +36,7 @@ use crate::listen::drain::Drains;
 use crate::proxy_headers::ProxyHeaderSettings;
 use crate::proxy_headers::prepared::PreparedCache;
 use crate::random::Random;
+use crate::shadow::Shadows;
 use crate::telemetry::Telemetry;
 use crate::upstream::{Authorities, Upstreams};
 use crate::worker_context::WorkerContext;
@@ -106,12 +107,21 @@ pub(crate) fn start(
 fn context(index: usize, shared: &Shared) -> WorkerContext {
     let meter = Rc::new(shared.telemetry.meter());
     let random = Random::seeded(index);
+    let authorities = shared.authorities.clone();
+    let upstreams = Rc::new(Upstreams::new(&shared.settings, authorities, Rc::clone(&meter)));
+    let shadows = Shadows::new(
+        &shared.settings,
+        Rc::clone(&upstreams),
+        Rc::clone(&meter),
+        Random::seeded(index),
+    );
     WorkerContext {
         settings: Arc::clone(&shared.settings),
         live: Arc::clone(&shared.live),
         proxy_headers: ProxyHeaderSettings::from(&*shared.settings),
         prepared_headers: PreparedCache::new(),
-        upstreams: Upstreams::new(&shared.settings, shared.authorities.clone(), Rc::clone(&meter)),
+        upstreams,
+        shadows,
         meter,
         authenticator: Arc::clone(&shared.authenticator),
         identity_headers: Arc::clone(&shared.identity_headers),

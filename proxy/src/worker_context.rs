@@ -22,6 +22,7 @@ use crate::limit::RateLimiter;
 use crate::proxy_headers::ProxyHeaderSettings;
 use crate::proxy_headers::prepared::PreparedCache;
 use crate::random::Random;
+use crate::shadow::Shadows;
 use crate::telemetry::Meter;
 use crate::upstream::Upstreams;
 
@@ -31,7 +32,8 @@ pub(crate) struct WorkerContext {
     pub(crate) live: Arc<Live>,
     pub(crate) proxy_headers: ProxyHeaderSettings,
     pub(crate) prepared_headers: PreparedCache,
-    pub(crate) upstreams: Upstreams,
+    pub(crate) upstreams: Rc<Upstreams>,
+    pub(crate) shadows: Shadows,
     pub(crate) meter: Rc<Meter>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) identity_headers: Arc<IdentityHeadersCache>,

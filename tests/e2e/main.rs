@@ -50,6 +50,7 @@ mod releases;
 mod response_heads;
 mod retries;
 mod routing;
+mod shadow;
 mod timeouts;
 mod tls;
 mod traffic_feed;

@@ -121,8 +121,15 @@ pub const SPLIT_PREVIOUS: Key =
 /// What callers are assigned to variants by.
 pub const AFFINITY: Key = Key { name: "affinity", place: KeyPlace::Service, served: true };
 
+/// The share of a service's requests that a shadow gets copies of, in percent.
+pub const MIRROR_PERCENT: Key =
+    Key { name: "mirror-percent", place: KeyPlace::Service, served: true };
+/// Whether a shadow gets copies of requests that may change something.
+pub const MIRROR_UNSAFE_METHODS: Key =
+    Key { name: "mirror-unsafe-methods", place: KeyPlace::Service, served: true };
+
 /// Every known key.
-pub const VOCABULARY: [Key; 34] = [
+pub const VOCABULARY: [Key; 35] = [
     ENVIRONMENT,
     EXPOSE,
     REQUIRE,
@@ -156,7 +163,8 @@ pub const VOCABULARY: [Key; 34] = [
     SPLIT_GENERATION,
     SPLIT_PREVIOUS,
     AFFINITY,
-    Key { name: "mirror-percent", place: KeyPlace::Service, served: false },
+    MIRROR_PERCENT,
+    MIRROR_UNSAFE_METHODS,
 ];
 
 /// Whether `name`, without prefix, is a known key.

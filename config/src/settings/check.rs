@@ -176,6 +176,7 @@ fn timeouts(settings: &Settings, report: &mut ErrorSink<'_>) {
         ("connect", timeouts.connect),
         ("responseHead", timeouts.response_head),
         ("upstreamIdle", timeouts.upstream_idle),
+        ("shadow", timeouts.shadow),
     ];
     for (name, timeout) in all {
         if timeout.is_zero() {

@@ -82,13 +82,16 @@ pub enum PathChange {
     Prefix(Arc<str>),
 }
 
-/// A copy to another backend.
+/// A copy to another backend, which never gets a WebSocket.
 #[derive(Debug, Clone, Serialize)]
 pub struct Mirror {
     /// Where the copy goes.
     pub backend: Backend,
     /// The share of requests that are copied, in requests per million.
     pub per_million: u32,
+    /// Whether requests with other methods than GET, HEAD and OPTIONS are copied, too.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unsafe_methods: bool,
 }
 
 /// Which scripts of other origins may read responses (Gateway API `HTTPCORSFilter`). They send no

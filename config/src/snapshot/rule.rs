@@ -13,7 +13,7 @@ use regex::{Regex, RegexBuilder};
 use serde::{Serialize, Serializer};
 
 use super::backend::WeightedBackends;
-use super::filter::Filter;
+use super::filter::{Filter, Mirror};
 use super::policy::Policy;
 use super::split::Split;
 use crate::model::{NamespacedName, Origin};
@@ -136,6 +136,18 @@ enum PathPrecedence {
     Exact,
     Regex(Reverse<usize>),
     Prefix(Reverse<usize>),
+}
+
+// === impl Rule ===
+
+impl Rule {
+    /// Where copies of its requests go.
+    pub fn mirrors(&self) -> impl Iterator<Item = &Mirror> {
+        self.filters.iter().filter_map(|filter| match filter {
+            Filter::Mirror(mirror) => Some(mirror),
+            _ => None,
+        })
+    }
 }
 
 // === impl RouteMatch ===

@@ -255,8 +255,8 @@ impl Translator<'_> {
             variants::report_unused(service, variants, self.problems);
             return None;
         };
-        let rule = self.rule(service, backend, policy, (&split, variants));
-        let rule = Rule { filters, ..rule };
+        let mut rule = self.rule(service, backend, policy, (&split, variants));
+        rule.filters.extend(filters);
         let routes = routes(service, public, paths, rule);
         Some(Claim { service, environment, hostnames, routes })
     }
@@ -340,29 +340,42 @@ impl Translator<'_> {
         policy: Policy,
         (settings, variants): (&SplitSettings, &[Variant<'_>]),
     ) -> Rule {
-        let mut variants: Vec<_> =
-            variants.iter().filter(|variant| variant.backend.is_some()).collect();
+        for (variant, (port, _)) in
+            variants.iter().filter_map(|variant| variant.backend.as_ref().map(|to| (variant, to)))
+        {
+            let key = variant.service.key();
+            self.problems.extend(endpoints::problems(self.resources, &key, Some(port.port)));
+        }
+        let mirrors = variants::mirroring(variants, self.problems);
+        let mut variants: Vec<_> = variants
+            .iter()
+            .filter(|variant| variant.backend.is_some() && variant.answers())
+            .collect();
         let split = variants::assemble(service, settings, &mut variants, self.problems);
         let weight = |position| split.as_ref().map_or(1, |split| split.weight(position));
         let stable = self.variant_backend(self.stable.clone(), service, backend, weight(0));
         let mut backends = vec![stable];
         for (position, variant) in (1..).zip(variants) {
-            let Some((port, protocol)) = variant.backend.clone() else { continue };
-            let name = variant.service.origin.name.clone();
-            let key = variant.service.key();
-            self.problems.extend(endpoints::problems(self.resources, &key, Some(port.port)));
-            let backend = (port, protocol);
-            let weight = weight(position);
-            backends.push(self.variant_backend(name, variant.service, backend, weight));
+            backends.extend(self.backend_of(variant, weight(position)));
         }
+        let mirrors = mirrors
+            .into_iter()
+            .filter_map(|(variant, settings)| Some(settings.filter(self.backend_of(variant, 0)?)));
         Rule {
             origin: service.origin.clone(),
             service: service.origin.name.clone(),
-            filters: Vec::new(),
+            filters: mirrors.collect(),
             backends: WeightedBackends::new(backends),
             split: split.map(Arc::new),
             policy,
         }
+    }
+
+    /// The backend of a variant; `None` if it has no port for requests.
+    fn backend_of(&mut self, variant: &Variant<'_>, weight: u32) -> Option<Backend> {
+        let backend = variant.backend.clone()?;
+        let name = variant.service.origin.name.clone();
+        Some(self.variant_backend(name, variant.service, backend, weight))
     }
 
     /// The backend of a variant, whose pods are those of `service`.

@@ -2,6 +2,7 @@
 //!
 //! An invalid variant gets no traffic, and has no hostname: the stable one gets its share.
 
+mod mirror;
 mod split;
 mod view;
 
@@ -10,12 +11,14 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
+use self::mirror::MirrorSettings;
+pub(super) use self::mirror::mirroring;
 pub(super) use self::split::{SplitSettings, assemble};
 pub use self::view::{SplitView, split_view};
 use super::annotations::{Reader, Reading};
 use crate::model::vocabulary::{
     AFFINITY, CANARY_COOKIE, CANARY_HEADER, CANARY_HEADER_VALUE, CANARY_OF, CANARY_SALT,
-    CANARY_WEIGHT, Key, KeyPlace, PORT, VOCABULARY,
+    CANARY_WEIGHT, Key, KeyPlace, MIRROR_PERCENT, MIRROR_UNSAFE_METHODS, PORT, VOCABULARY,
 };
 use crate::model::{NamespacedName, check_label};
 use crate::problem::Problem;
@@ -28,7 +31,7 @@ pub const STABLE: &str = "stable";
 /// The longest salt, in bytes.
 const MAX_SALT: usize = 256;
 /// The keys that a variant has of its own. All others are those of its service.
-const OWN: [Key; 7] = [
+const OWN: [Key; 9] = [
     PORT,
     CANARY_OF,
     CANARY_WEIGHT,
@@ -36,9 +39,13 @@ const OWN: [Key; 7] = [
     CANARY_HEADER_VALUE,
     CANARY_COOKIE,
     CANARY_SALT,
+    MIRROR_PERCENT,
+    MIRROR_UNSAFE_METHODS,
 ];
-/// The keys that have an effect on a variant alone.
-const OF_VARIANTS: [Key; 4] = [CANARY_WEIGHT, CANARY_HEADER, CANARY_HEADER_VALUE, CANARY_COOKIE];
+/// The keys by which a variant answers requests.
+const ANSWERING: [Key; 4] = [CANARY_WEIGHT, CANARY_HEADER, CANARY_HEADER_VALUE, CANARY_COOKIE];
+/// The keys by which a variant gets copies of requests.
+const MIRRORING: [Key; 2] = [MIRROR_PERCENT, MIRROR_UNSAFE_METHODS];
 
 /// A Service that is a variant of another one.
 pub(super) struct Variant<'a> {
@@ -50,6 +57,17 @@ pub(super) struct Variant<'a> {
     /// The requests that ask for it, and those that ask for the stable one instead.
     forced: Vec<Asked>,
     salt: Option<Arc<str>>,
+    mirror: Option<MirrorSettings>,
+}
+
+// === impl Variant ===
+
+impl Variant<'_> {
+    /// Whether it answers requests. A Service that only gets copies of them does not.
+    pub(super) fn answers(&self) -> bool {
+        let has = |key: &Key| self.service.annotations.get(key.name).is_some();
+        ANSWERING.iter().any(has) || !MIRRORING.iter().any(has)
+    }
 }
 
 /// A way to ask for a variant.
@@ -84,8 +102,9 @@ pub(super) fn read<'a>(
         }
     }
     let (weight, forced, salt) = (weight(reader), forced(reader), salt(reader));
+    let mirror = MirrorSettings::read(reader);
     let target = target(service, resources, reader)?;
-    Some((target, Variant { service, backend, weight, forced, salt }))
+    Some((target, Variant { service, backend, weight, forced, salt, mirror }))
 }
 
 fn is_of_the_service(key: &Key) -> bool {
@@ -94,7 +113,7 @@ fn is_of_the_service(key: &Key) -> bool {
 
 /// Reports the keys of variants on a Service that is none.
 pub(super) fn check_stable(service: &Service, reader: &mut Reader<'_>) {
-    for key in OF_VARIANTS {
+    for key in ANSWERING.into_iter().chain(MIRRORING) {
         if service.annotations.get(key.name).is_some() {
             let message = format!("`{key}` has no effect without `{CANARY_OF}`");
             reader.warn("NoEffect", message, "set it on the Service that is the variant");
@@ -164,8 +183,12 @@ fn target(
 fn weight(reader: &mut Reader<'_>) -> u16 {
     let help = "write a percentage from 0 to 100 with two decimals at most, such as 5 or 0.25; \
                 until then it is 0";
-    let parse = |text: &str| text.parse().map_err(|InvalidWeight| "is not a percentage".to_owned());
-    reader.read(CANARY_WEIGHT, help, parse).good().map_or(0, Weight::buckets)
+    reader.read(CANARY_WEIGHT, help, percentage).good().map_or(0, Weight::buckets)
+}
+
+/// Parses a percentage for [`Reader::read`].
+fn percentage(text: &str) -> Result<Weight, String> {
+    text.parse().map_err(|InvalidWeight| "is not a percentage".to_owned())
 }
 
 /// The ways to ask for a variant. A header without a value, and a cookie, ask for it by `always`,

@@ -3,6 +3,7 @@
 use http::HeaderValue;
 use portcullis_config::model::NamePattern;
 use portcullis_config::snapshot::access::Access;
+use portcullis_config::snapshot::filter::Mirror;
 use portcullis_config::snapshot::host::VirtualHost;
 use portcullis_config::snapshot::rate_limit::RateLimit;
 use portcullis_config::snapshot::split::{Bucket, Split};
@@ -10,7 +11,9 @@ use portcullis_identity::authenticator::Authenticated;
 use portcullis_identity::person::NoUser;
 
 use crate::choose::{Assignment, Reason};
+use crate::filter;
 use crate::live_table::{Backend, variant_name};
+use crate::normalize::Request;
 
 /// Describes the access rule.
 pub(super) fn requirement(access: &Access) -> String {
@@ -81,6 +84,21 @@ pub(super) fn assignment(assignment: &Assignment, variant: &str, split: &Split) 
         Reason::Header => "the value of the header",
     };
     format!("{variant}: {by} is in bucket {bucket}; {split}")
+}
+
+/// Describes the copies of such requests.
+pub(super) fn mirror(mirror: &Mirror, request: &Request) -> String {
+    let Backend { service, variant, protocol, .. } = Backend::new(&mirror.backend);
+    let shadow = format!("{service} ({variant}, {protocol})");
+    if !filter::is_mirrored(mirror, request) {
+        return format!(
+            "{shadow} gets no copy: the request may change something, or is a WebSocket"
+        );
+    }
+    let (whole, rest) = (mirror.per_million / 10_000, mirror.per_million % 10_000);
+    let percent = format!("{whole}.{rest:04}");
+    let percent = percent.trim_end_matches('0').trim_end_matches('.');
+    format!("{shadow} gets a copy of {percent} % of such requests, without credentials")
 }
 
 pub(super) fn endpoints(backend: &Backend) -> String {

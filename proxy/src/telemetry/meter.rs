@@ -13,6 +13,7 @@ use super::clock::Clock;
 use super::counter::{Counter, LabeledCounter};
 use super::record::Record;
 use super::series::{SeriesRegistry, WorkerSeries};
+use super::shadows::ShadowCounts;
 use super::traffic::Recorder;
 use super::writer::Buffer;
 
@@ -67,6 +68,7 @@ pub(super) struct Counts {
     pub(super) upstream_waits: Counter,
     pub(super) upstream_waits_ended: Counter,
     pub(super) upstream_panics: Counter,
+    pub(super) shadows: ShadowCounts,
 }
 
 /// Counts a request as in flight until it is dropped.
@@ -264,6 +266,11 @@ impl Meter {
     pub(crate) fn upstream_wait(&self) -> UpstreamWait {
         self.counts.upstream_waits.add(1);
         UpstreamWait(Arc::clone(&self.counts))
+    }
+
+    /// Returns the counters of copies of requests.
+    pub(crate) fn shadows(&self) -> &ShadowCounts {
+        &self.counts.shadows
     }
 
     /// Counts a choice among all endpoints, because more than half were ejected.

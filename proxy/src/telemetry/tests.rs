@@ -154,22 +154,26 @@ fn the_documentation_lists_all_metrics() {
         .lines()
         .filter(|line| line.starts_with("| `portcullis_") || line.starts_with("| `process_"))
         .collect();
-    let expected: Vec<String> =
-        [workers::METRICS, control::METRICS, process::METRICS, listeners::METRICS]
-            .concat()
-            .into_iter()
-            .map(|metric| {
-                let labels: Vec<String> =
-                    metric.labels.iter().map(|label| format!("`{label}`")).collect();
-                format!(
-                    "| `{}` | {} | {} | {} |",
-                    metric.name,
-                    format!("{:?}", metric.kind).to_lowercase(),
-                    labels.join(", "),
-                    metric.help
-                )
-            })
-            .collect();
+    let expected: Vec<String> = [
+        workers::METRICS,
+        shadows::METRICS,
+        control::METRICS,
+        process::METRICS,
+        listeners::METRICS,
+    ]
+    .concat()
+    .into_iter()
+    .map(|metric| {
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        format!(
+            "| `{}` | {} | {} | {} |",
+            metric.name,
+            format!("{:?}", metric.kind).to_lowercase(),
+            labels.join(", "),
+            metric.help
+        )
+    })
+    .collect();
     assert_eq!(rows, expected);
 }
 
@@ -179,7 +183,8 @@ fn metrics_without_labels_always_have_a_sample() {
     // No source has been read.
     let unknown = "portcullis_configuration_age_seconds";
     for metric in
-        [workers::METRICS, control::METRICS, process::METRICS, listeners::METRICS].concat()
+        [workers::METRICS, shadows::METRICS, control::METRICS, process::METRICS, listeners::METRICS]
+            .concat()
     {
         if metric.labels.is_empty() && metric.name != unknown {
             let sample = format!("\n{} ", metric.name);

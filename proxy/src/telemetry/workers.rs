@@ -85,6 +85,11 @@ impl Workers {
         (all.len(), counts)
     }
 
+    /// Returns the counters of all workers.
+    pub(super) fn counts(&self) -> Vec<Arc<Counts>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Returns the series of all services.
     pub(super) fn series(&self) -> &Arc<SeriesRegistry> {
         &self.series
@@ -105,8 +110,8 @@ impl Collector for WorkerCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let counts = self.workers.counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let collected = Collected { counts, series: self.workers.series.all() };
+        let collected =
+            Collected { counts: self.workers.counts(), series: self.workers.series.all() };
         let mut families = Vec::from(collected.services());
         families.extend(collected.requests());
         families.extend(collected.clients());
