@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick fmt lint doc deny unit cluster bench bench-failover bench-hiding bench-rollout bench-slow-pod fuzz setup
+.PHONY: help demo test test-quick fmt lint doc deny unit cluster bench bench-failover bench-hiding bench-rollout bench-shadow bench-slow-pod fuzz setup
 
 CARGO ?= cargo
 DENY_VERSION := 0.20.2
@@ -68,6 +68,11 @@ bench-slow-pod: ## Measure what one slow backend of ten costs, beside HAProxy an
 	benches/install
 	$(CARGO) build --release --locked
 	python3 benches/slow-pod
+
+bench-shadow: ## Measure what a shadow costs the requests that it gets copies of
+	benches/install
+	$(CARGO) build --release --locked
+	python3 benches/shadow
 
 bench-hiding: ## Measure whether timing reveals which hosts exist
 	$(CARGO) bench --locked --bench hiding

@@ -19,6 +19,8 @@ class Place:
     key: object
     cpu: int
     nginx_balancing: str = ""
+    # The port of a shadow, which gets copies of all requests.
+    shadow_port: int | None = None
 
 
 def nginx(place, shape, _upstream, _program):
@@ -87,17 +89,15 @@ def portcullis(place, shape, upstream, program):
     manifests = place.folder / "manifests"
     manifests.mkdir()
     protocol = "kubernetes.io/h2c" if upstream == "h2c" else "http"
-    slices = "".join(
-        f"""---
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: web-{port}, namespace: bench, labels: {{kubernetes.io/service-name: web}}}}
-addressType: IPv4
-ports: [{{name: web, port: {port}, protocol: TCP}}]
-endpoints: [{{addresses: [127.0.0.1], conditions: {{ready: true}}}}]
-"""
-        for port in place.backend_ports
-    )
+    slices = "".join(_slice("web", port) for port in place.backend_ports)
+    if place.shadow_port:
+        slices += f"""---
+apiVersion: v1
+kind: Service
+metadata: {{name: next, namespace: bench, annotations: {{portcullis.dev/canary-of: web, portcullis.dev/mirror-percent: "100"}}}}
+spec:
+  ports: [{{name: web, port: 80, appProtocol: {protocol}}}]
+{_slice("next", place.shadow_port)}"""
     annotations = '{portcullis.dev/retry-non-idempotent: "true"}' if shape.grpc else "{}"
     (manifests / "bench.yaml").write_text(f"""
 apiVersion: v1
@@ -129,6 +129,17 @@ accessLog: {{format: none}}
     process = Process("portcullis", [program, "gateway", "--config", file], place.cpu, place.folder, [place.port, place.admin_port])
     wait_for(lambda: status(place.admin_port, "localhost", "/readyz") == 200, "portcullis is ready")
     return process
+
+
+def _slice(service, port):
+    return f"""---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {service}-{port}, namespace: bench, labels: {{kubernetes.io/service-name: {service}}}}}
+addressType: IPv4
+ports: [{{name: web, port: {port}, protocol: TCP}}]
+endpoints: [{{addresses: [127.0.0.1], conditions: {{ready: true}}}}]
+"""
 
 
 GATEWAYS = {"portcullis": portcullis, "haproxy": haproxy, "nginx": nginx}
