@@ -5,6 +5,7 @@
 //! additional authenticated data. A sealed value is the base64 of a key name (4 octets), a nonce
 //! (12), the ciphertext, and a tag (16).
 
+use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -19,12 +20,18 @@ use portcullis_config::session::keys::in_use;
 use portcullis_config::snapshot::access::SessionKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use smallvec::{SmallVec, smallvec};
 
 use super::NoRandomness;
 
 /// Maximum length of a sealed value, in octets.
 const MAX_VALUE: usize = 12 * 1024;
 const NAME_LEN: usize = 4;
+/// The octets of a sealed value that are opened without an allocation: the cookie of an anonymous
+/// browser has fewer, and is opened for each of its requests.
+const SMALL_VALUE: usize = 192;
+/// The octets of a purpose and a host, whose name has 253 at most.
+const MAX_BOUND: usize = 320;
 
 /// The purpose of a sealed value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +55,9 @@ pub enum Purpose {
     /// An anonymous browser on the host of a service.
     Visitor,
 }
+
+/// Text that is written to memory.
+struct Octets(SmallVec<[u8; MAX_BOUND]>);
 
 /// Seals and opens values, with the cluster's keys or else with a key of this process.
 pub struct Sealer {
@@ -85,9 +95,20 @@ impl Purpose {
     }
 
     /// Each part is prefixed by its length: no two pairs of purpose and host have the same octets.
-    fn bound_to(self, host: &str) -> Vec<u8> {
-        let label = self.label();
-        format!("portcullis 1 {} {label} {} {host}", label.len(), host.len()).into_bytes()
+    fn bound_to(self, host: &str) -> SmallVec<[u8; MAX_BOUND]> {
+        let (label, mut bound) = (self.label(), Octets(SmallVec::new()));
+        // Writing to memory cannot fail.
+        let _ = write!(bound, "portcullis 1 {} {label} {} {host}", label.len(), host.len());
+        bound.0
+    }
+}
+
+// === impl Octets ===
+
+impl Write for Octets {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
     }
 }
 
@@ -157,9 +178,7 @@ impl Sealer {
         host: &str,
         value: &str,
     ) -> Option<T> {
-        let well_formed = value.len() <= MAX_VALUE;
-        let decoded = if well_formed { URL_SAFE_NO_PAD.decode(value).ok() } else { None };
-        let mut octets = decoded.unwrap_or_else(|| vec![0; value.len().min(MAX_VALUE) / 4 * 3]);
+        let mut octets = decoded(value);
         let shortest = NAME_LEN + NONCE_LEN + AES_256_GCM_SIV.tag_len();
         if octets.len() < shortest {
             octets.resize(shortest, 0);
@@ -173,6 +192,23 @@ impl Sealer {
         let text = key.key.open_in_place(nonce, Aad::from(purpose.bound_to(host)), sealed).ok()?;
         serde_json::from_slice(text).ok()
     }
+}
+
+/// Decodes a value; an invalid one becomes as many zeros.
+fn decoded(value: &str) -> SmallVec<[u8; SMALL_VALUE]> {
+    let length = value.len().min(MAX_VALUE);
+    let mut octets: SmallVec<[u8; SMALL_VALUE]> =
+        smallvec![0; base64::decoded_len_estimate(length)];
+    let decoded = if value.len() > MAX_VALUE {
+        None
+    } else {
+        URL_SAFE_NO_PAD.decode_slice(value, &mut octets).ok()
+    };
+    match decoded {
+        Some(length) => octets.truncate(length),
+        None => octets = smallvec![0; length / 4 * 3],
+    }
+    octets
 }
 
 // === impl Ring ===
@@ -253,6 +289,18 @@ mod tests {
             assert_eq!(open(&sealer, purpose, "shop.example.com", &value), None, "{purpose:?}");
         }
         assert!(!value.contains("ann"));
+    }
+
+    #[test]
+    fn the_cookie_of_a_browser_opens_without_an_allocation() {
+        let (host, largest) = ("x".repeat(253), (u64::MAX, u64::MAX, u64::MAX));
+        let value = sealer(&[]).seal(Purpose::Visitor, &host, &largest, at(0)).unwrap();
+        assert!(!decoded(&value).spilled(), "{} octets", value.len());
+        assert!(!Purpose::Visitor.bound_to(&host).spilled());
+        for invalid in ["", "a", "\u{e9}", &"x".repeat(13), &"x".repeat(MAX_VALUE + 4)] {
+            let expected = invalid.len().min(MAX_VALUE) / 4 * 3;
+            assert!(decoded(invalid).len().abs_diff(expected) <= 2, "{} octets", invalid.len());
+        }
     }
 
     #[test]
