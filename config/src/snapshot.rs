@@ -17,6 +17,7 @@ pub mod rate_limit;
 pub mod revoked_sessions;
 pub mod rule;
 pub mod split;
+mod stable_hash;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

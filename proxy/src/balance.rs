@@ -1,5 +1,5 @@
 //! Chooses the endpoint of an attempt among those to avoid least: the less loaded of two at random,
-//! or the next in turn. Load is latency × requests in flight.
+//! the next in turn, or the one that the caller keeps. Load is latency × requests in flight.
 //!
 //! Pure functions: the clock, random numbers and the state of endpoints are arguments.
 
@@ -7,6 +7,7 @@ pub(crate) mod answer;
 pub(crate) mod health;
 mod in_turn;
 pub(crate) mod latency;
+pub(crate) mod ring;
 pub(crate) mod warm_up;
 
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! Chooses the variant that answers a request: the one that it asks for, else that of its caller's
-//! bucket, else one by weight.
+//! bucket, else one by weight. Finds what the caller keeps its endpoint by.
 //!
 //! Pure functions: the identity of the caller and random numbers are arguments. Nothing here
-//! allocates. A service without variants costs one comparison.
+//! allocates. A service without variants or affinity costs one comparison for each.
 
 mod dealer;
 
@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderValue, header};
 use portcullis_config::snapshot::backend::Backend;
+use portcullis_config::snapshot::policy::Policy;
 use portcullis_config::snapshot::rule::Rule;
 use portcullis_config::snapshot::split::{
     Affinity, Bucket, Forced, ForcedBy, Generation, Identity, Split, VariantIndex,
@@ -39,6 +40,8 @@ pub(crate) struct Choice<'a> {
     pub(crate) fallback: Option<&'a Backend>,
     /// How it was chosen; `None` where the service has no variants.
     pub(crate) assignment: Option<Assignment>,
+    /// The hash of what the caller keeps its endpoint by; `None` where it keeps none.
+    pub(crate) caller: Option<u64>,
 }
 
 /// The variant that a request is to be answered by, and why.
@@ -80,9 +83,10 @@ pub(crate) fn choose<'a>(
     dealer: &Dealer,
     random: impl FnOnce() -> u64,
 ) -> Option<Choice<'a>> {
+    let caller = caller(&rule.policy, traits);
     let Some(split) = &rule.split else {
         let backend = rule.backends.choose(random())?;
-        return Some(Choice { backend, fallback: None, assignment: None });
+        return Some(Choice { backend, fallback: None, assignment: None, caller });
     };
     let point = || dealer.next(split.hash());
     let assignment = assign(split, &rule.policy.affinity, traits, point);
@@ -90,7 +94,7 @@ pub(crate) fn choose<'a>(
     let stable = all.first()?;
     let backend = all.get(assignment.variant.position()).unwrap_or(stable);
     let fallback = (assignment.variant != VariantIndex::STABLE).then_some(stable);
-    Some(Choice { backend, fallback, assignment: Some(assignment) })
+    Some(Choice { backend, fallback, assignment: Some(assignment), caller })
 }
 
 /// Assigns a request to a variant. `point` is where the request is dealt on the line.
@@ -117,7 +121,15 @@ pub(crate) fn assign(
     Assignment { variant: split.variant(bucket), reason, bucket: Some(bucket), generation }
 }
 
-/// What the caller keeps its variant by; `None` where each of its requests is dealt by itself.
+/// The hash of what the caller keeps its endpoint by; `None` where it keeps none.
+fn caller(policy: &Policy, traits: Traits<'_>) -> Option<u64> {
+    if !policy.keeps_endpoint {
+        return None;
+    }
+    identity(&policy.affinity, traits).map(|(identity, _)| identity.endpoint_hash())
+}
+
+/// What the caller keeps its variant and endpoint by; `None` where each of its requests is dealt by itself.
 fn identity<'a>(affinity: &Affinity, traits: Traits<'a>) -> Option<(Identity<'a>, Reason)> {
     let browser = || Some((Identity::Browser(traits.browser?), Reason::Browser));
     match affinity {

@@ -352,7 +352,7 @@ impl Tracer {
                 format!("{service} ({variant}, {protocol}), weight {weight} of {total}"),
                 Some(origin(&rule.origin)),
             );
-            self.step("endpoint", describe::endpoints(backend), None);
+            self.step("endpoint", describe::endpoints(backend, &rule.policy), None);
         }
         if chosen.iter().all(is_empty) {
             return UNAVAILABLE;

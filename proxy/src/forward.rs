@@ -47,6 +47,8 @@ pub(crate) struct ForwardRequest<'a> {
     /// The backend for the request if nothing of `backend` answers.
     pub(crate) fallback: Option<&'a Backend>,
     pub(crate) policy: &'a Policy,
+    /// The hash of the caller, if it keeps its endpoint.
+    pub(crate) caller: Option<u64>,
     pub(crate) deadlines: Deadlines,
     /// When the request arrived.
     pub(crate) started: Instant,
@@ -348,6 +350,7 @@ fn choose_of(
         let is_tried = |address| attempts.has_tried(address);
         let choice = Choice {
             algorithm: request.policy.load_balancing,
+            caller: request.caller,
             random: request.random.next(),
             now,
             is_first: attempts.is_first(),

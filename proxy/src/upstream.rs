@@ -17,7 +17,7 @@ mod probe;
 mod retry_budget;
 mod wait_queue;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -42,6 +42,7 @@ use self::group::Group;
 pub(crate) use self::http2::check_invariants as check_http2_invariants;
 use self::retry_budget::RetryBudget;
 use self::wait_queue::WaitQueue;
+use crate::balance::ring::Ring;
 use crate::balance::warm_up::WarmUp;
 use crate::balance::{Candidate, Selection};
 use crate::limit::Requester;
@@ -61,6 +62,8 @@ pub(crate) struct Upstreams {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Choice {
     pub(crate) algorithm: LoadBalancing,
+    /// The hash of the caller, if it keeps its endpoint, whatever the algorithm is.
+    pub(crate) caller: Option<u64>,
     /// Uniform over `u64`.
     pub(crate) random: u64,
     pub(crate) now: Instant,
@@ -78,6 +81,8 @@ pub(crate) struct Balancer {
     near: usize,
     /// The position of the next endpoint in turn.
     turn: Cell<usize>,
+    /// Where callers keep their endpoint; created when the first one comes.
+    ring: OnceCell<Ring>,
     group: Rc<Group>,
     connector: Rc<Connector>,
     /// That of the backend, whatever its endpoints are.
@@ -207,6 +212,8 @@ impl Balancer {
         if group.has_waiting() {
             endpoints.iter().for_each(Endpoint::offer);
         }
+        let ring = previous.and_then(|previous| previous.ring.get());
+        let ring = ring.map(|ring| OnceCell::from(ring.changed(hashes(&endpoints))));
         let near = near.len();
         // Workers and replicas do not all begin with the same endpoint.
         let turn = || usize::try_from(connector.random.next()).unwrap_or_default();
@@ -219,8 +226,14 @@ impl Balancer {
             set,
             endpoints,
             near,
+            ring: ring.unwrap_or_default(),
             group,
         }
+    }
+
+    /// Where callers keep their endpoint.
+    fn ring(&self) -> &Ring {
+        self.ring.get_or_init(|| Ring::new(hashes(&self.endpoints)))
     }
 
     /// Chooses the endpoint for a request's next attempt, not one of those that it has tried; `None`
@@ -249,6 +262,14 @@ impl Balancer {
             in_flight: endpoint.in_flight(),
             is_tried: is_tried(endpoint.address()),
         };
+        if let Some(caller) = choice.caller {
+            let (ring, in_flight) = (self.ring(), self.group.in_flight());
+            let kept = selection.choose_kept(ring, caller, in_flight, candidate, choice.random)?;
+            if choice.is_first && !kept.is_own {
+                self.connector.meter.upstream_moved();
+            }
+            return Some(kept.endpoint);
+        }
         let endpoint = match choice.algorithm {
             LoadBalancing::LeastLatency => selection.choose(candidate, choice.random)?,
             LoadBalancing::RoundRobin => {
@@ -280,6 +301,10 @@ impl Balancer {
     pub(crate) fn endpoint(&self, address: SocketAddr) -> Option<&Rc<Endpoint>> {
         self.endpoints.iter().find(|endpoint| endpoint.address() == address)
     }
+}
+
+fn hashes(endpoints: &[Rc<Endpoint>]) -> Vec<u64> {
+    endpoints.iter().map(|endpoint| endpoint.stable_hash()).collect()
 }
 
 #[cfg(test)]

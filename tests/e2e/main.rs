@@ -21,6 +21,7 @@ mod harness;
 
 mod access;
 mod acme;
+mod affinity;
 mod api_server;
 mod bad_http1;
 mod bad_http2;

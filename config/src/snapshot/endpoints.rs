@@ -1,12 +1,15 @@
 //! Endpoint sets: the addresses of a backend's pods, swapped without rebuilding the table.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::hash::Hasher;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use serde::{Serialize, Serializer};
+
+use super::stable_hash::stable_hasher;
 
 /// The identity of an endpoint set: a Service's port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -58,6 +61,9 @@ pub struct Endpoint {
     #[serde(skip_serializing_if = "is_false")]
     pub near: bool,
 }
+
+/// The key of the hash of endpoints: the fractions of the square roots of 5 and 7.
+const ENDPOINT_KEY: (u64, u64) = (0x3c6e_f372_fe94_f82b, 0xa54f_f53a_5f1d_36f1);
 
 /// The cells of a snapshot by key, so that the next snapshot reuses those that it needs.
 #[derive(Debug, Default)]
@@ -178,6 +184,23 @@ impl Serialize for Endpoints {
             set: &'a EndpointSet,
         }
         View { key: &self.key, set: &self.load() }.serialize(serializer)
+    }
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// A hash of its pod and address, the same in every process, by which callers keep it.
+    #[must_use]
+    pub fn stable_hash(&self) -> u64 {
+        let mut hasher = stable_hasher(ENDPOINT_KEY);
+        match self.address.ip() {
+            IpAddr::V4(address) => hasher.write(&address.octets()),
+            IpAddr::V6(address) => hasher.write(&address.octets()),
+        }
+        hasher.write(&self.address.port().to_be_bytes());
+        hasher.write(self.pod.as_deref().unwrap_or_default().as_bytes());
+        hasher.finish()
     }
 }
 

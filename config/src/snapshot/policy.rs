@@ -34,6 +34,9 @@ pub struct Policy {
     /// What callers are assigned to variants by.
     #[serde(skip_serializing_if = "is_default")]
     pub affinity: Affinity,
+    /// Whether callers keep their endpoint by it, too, while that is good and not overloaded.
+    #[serde(skip_serializing_if = "is_default")]
+    pub keeps_endpoint: bool,
 }
 
 /// How the endpoint of a request is chosen.

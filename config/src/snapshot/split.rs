@@ -10,8 +10,6 @@ mod weight;
 
 use std::fmt;
 use std::hash::Hasher;
-#[expect(deprecated, reason = "std offers SipHash-2-4 with a key under no other name")]
-use std::hash::SipHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -21,6 +19,7 @@ use serde::{Serialize, Serializer};
 
 pub use self::ranges::{InvalidRanges, Range, Ranges};
 pub use self::weight::{InvalidWeight, Weight, percent};
+use super::stable_hash::stable_hasher;
 
 /// The number of buckets: a weight in hundredths of a percent is a number of buckets.
 pub const BUCKETS: u16 = 10_000;
@@ -68,7 +67,7 @@ pub enum Identity<'a> {
     Header(&'a [u8]),
 }
 
-/// What callers are assigned by, if they do not ask for a variant.
+/// What callers keep their variant by, if they do not ask for one, and their endpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Affinity {
@@ -170,30 +169,7 @@ impl Split {
     /// The bucket of an identity.
     #[must_use]
     pub fn bucket(&self, identity: Identity<'_>) -> Bucket {
-        let mut hasher = self.key.hasher();
-        match identity {
-            Identity::User(name) => {
-                hasher.write(b"u");
-                write_lower_case(&mut hasher, name.as_bytes());
-            }
-            Identity::Browser(id) => {
-                hasher.write(b"b");
-                hasher.write(&id.to_be_bytes());
-            }
-            Identity::Network(IpAddr::V4(address)) => {
-                hasher.write(b"4");
-                hasher.write(&address.octets());
-            }
-            Identity::Network(IpAddr::V6(address)) => {
-                hasher.write(b"6");
-                hasher.write(&address.octets());
-            }
-            Identity::Header(value) => {
-                hasher.write(b"h");
-                hasher.write(value);
-            }
-        }
-        Bucket::at(hasher.finish())
+        Bucket::at(identity.hash(self.key))
     }
 
     /// The variant that has a bucket.
@@ -212,6 +188,45 @@ fn write_lower_case(hasher: &mut impl Hasher, name: &[u8]) {
             piece.make_ascii_lowercase();
             hasher.write(piece);
         }
+    }
+}
+
+// === impl Identity ===
+
+impl Identity<'_> {
+    /// A hash by which it keeps its endpoint. It depends on nothing else: the identity stays at an
+    /// endpoint whatever the variants and their salts are.
+    #[must_use]
+    pub fn endpoint_hash(self) -> u64 {
+        // The fractions of the square roots of 2 and 3: that they are known does no harm.
+        self.hash(Key(0x6a09_e667_f3bc_c908, 0xbb67_ae85_84ca_a73b))
+    }
+
+    fn hash(self, key: Key) -> u64 {
+        let mut hasher = key.hasher();
+        match self {
+            Self::User(name) => {
+                hasher.write(b"u");
+                write_lower_case(&mut hasher, name.as_bytes());
+            }
+            Self::Browser(id) => {
+                hasher.write(b"b");
+                hasher.write(&id.to_be_bytes());
+            }
+            Self::Network(IpAddr::V4(address)) => {
+                hasher.write(b"4");
+                hasher.write(&address.octets());
+            }
+            Self::Network(IpAddr::V6(address)) => {
+                hasher.write(b"6");
+                hasher.write(&address.octets());
+            }
+            Self::Header(value) => {
+                hasher.write(b"h");
+                hasher.write(value);
+            }
+        }
+        hasher.finish()
     }
 }
 
@@ -305,11 +320,8 @@ impl Key {
         Self(half(0), half(8))
     }
 
-    /// Only the functions of SipHash-2-4 count here, not the type: the result is the same in every
-    /// version, or people would change their variants with an upgrade.
-    #[expect(deprecated, reason = "std offers SipHash-2-4 with a key under no other name")]
-    fn hasher(self) -> SipHasher {
-        SipHasher::new_with_keys(self.0, self.1)
+    fn hasher(self) -> impl Hasher {
+        stable_hasher((self.0, self.1))
     }
 }
 

@@ -30,6 +30,7 @@ pub(super) fn policy(
     limits: &[RateLimit],
     service: &mut Reader<'_>,
 ) -> Policy {
+    let (affinity, keeps_endpoint) = variants::affinity(service);
     Policy {
         access: access.of_service(service),
         timeouts: timeouts(service),
@@ -37,7 +38,8 @@ pub(super) fn policy(
         max_body: max_body(service),
         load_balancing: load_balancing(service),
         rate_limits: rate_limit::of_service(limits, service),
-        affinity: variants::affinity(service),
+        affinity,
+        keeps_endpoint,
     }
 }
 

@@ -134,9 +134,11 @@ pub(super) fn report_unused(
     }
 }
 
-/// Reads what callers are assigned by.
-pub(super) fn affinity(reader: &mut Reader<'_>) -> Affinity {
-    let help = "write user, cookie, source-ip, header:NAME or none; until then it is user";
+/// Reads what callers keep their variant by, and whether they keep their endpoint by it: only where
+/// the Service says so, since that balances load less well.
+pub(super) fn affinity(reader: &mut Reader<'_>) -> (Affinity, bool) {
+    let help = "write user, cookie, source-ip, header:NAME or none; until then callers keep their \
+                variant by user, and no endpoint";
     let parse = |text: &str| match text {
         "user" => Ok(Affinity::User),
         "cookie" => Ok(Affinity::Cookie),
@@ -147,7 +149,11 @@ pub(super) fn affinity(reader: &mut Reader<'_>) -> Affinity {
             None => Err("is invalid".to_owned()),
         },
     };
-    reader.read(AFFINITY, help, parse).good().unwrap_or_default()
+    match reader.read(AFFINITY, help, parse).good() {
+        Some(Affinity::None) => (Affinity::None, false),
+        Some(affinity) => (affinity, true),
+        None => (Affinity::default(), false),
+    }
 }
 
 fn target(

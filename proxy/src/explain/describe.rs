@@ -5,8 +5,9 @@ use portcullis_config::model::NamePattern;
 use portcullis_config::snapshot::access::Access;
 use portcullis_config::snapshot::filter::Mirror;
 use portcullis_config::snapshot::host::VirtualHost;
+use portcullis_config::snapshot::policy::{LoadBalancing, Policy};
 use portcullis_config::snapshot::rate_limit::RateLimit;
-use portcullis_config::snapshot::split::{Bucket, Split};
+use portcullis_config::snapshot::split::{Affinity, Bucket, Split};
 use portcullis_identity::authenticator::Authenticated;
 use portcullis_identity::person::NoUser;
 
@@ -101,7 +102,8 @@ pub(super) fn mirror(mirror: &Mirror, request: &Request) -> String {
     format!("{shadow} gets a copy of {percent} % of such requests, without credentials")
 }
 
-pub(super) fn endpoints(backend: &Backend) -> String {
+/// How the endpoint of a backend is chosen.
+pub(super) fn endpoints(backend: &Backend, policy: &Policy) -> String {
     let list = |addresses: &[std::net::SocketAddr]| {
         addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     };
@@ -111,9 +113,26 @@ pub(super) fn endpoints(backend: &Backend) -> String {
             format!("no pod is ready; terminating pods still serve: {}", list(draining))
         }
         (ready, _) => {
-            format!("the less loaded of two random ones of {} ready: {}", ready.len(), list(ready))
+            let how = match policy.load_balancing {
+                LoadBalancing::LeastLatency => "the less loaded of two random ones of",
+                LoadBalancing::RoundRobin => "the next in turn of",
+            };
+            let (kept, count) = (kept_by(policy), ready.len());
+            format!("{kept}{how} {count} ready: {}", list(ready))
         }
     }
+}
+
+/// Which callers keep their endpoint, as the beginning of a sentence.
+fn kept_by(policy: &Policy) -> String {
+    let by = match &policy.affinity {
+        Affinity::User => "its user, else of its browser",
+        Affinity::Cookie => "its browser",
+        Affinity::SourceIp => "its address",
+        Affinity::Header(name) => &format!("its header {name}"),
+        Affinity::None => "",
+    };
+    if policy.keeps_endpoint { format!("that of {by}, else ") } else { String::new() }
 }
 
 pub(super) fn lossy(value: &HeaderValue) -> String {

@@ -69,6 +69,7 @@ impl RequestContext<'_> {
             backend: choice.backend,
             fallback: choice.fallback,
             policy: &rule.policy,
+            caller: choice.caller,
             deadlines,
             started: self.started,
             requester: self.requester(admitted),

@@ -1,4 +1,4 @@
-//! The cookie by which an anonymous browser keeps its variant.
+//! The cookie by which an anonymous browser keeps its variant and endpoint.
 
 use http::{HeaderName, HeaderValue, Method, header};
 use portcullis_config::snapshot::rule::Rule;
@@ -17,14 +17,17 @@ static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 impl RequestContext<'_> {
     /// The browser that a request is assigned by: the one of its cookie, or a new one if it
-    /// navigates. `None` where the rule has no variants, or assigns the caller by something else.
+    /// navigates. `None` where callers keep neither variant nor endpoint, or this one keeps them by
+    /// something else.
     pub(super) fn visitor(
         &self,
         request: &Request,
         rule: &Rule,
         caller: &CachedCaller,
     ) -> Option<Visitor> {
-        rule.split.as_ref()?;
+        if rule.split.is_none() && !rule.policy.keeps_endpoint {
+            return None;
+        }
         let is_assigned_by = match rule.policy.affinity {
             Affinity::User => caller.user_name().is_none(),
             Affinity::Cookie => true,
@@ -43,7 +46,7 @@ impl RequestContext<'_> {
         })
     }
 
-    /// The `Set-Cookie` of a browser that keeps its variant from now on, or still.
+    /// The `Set-Cookie` of a browser that keeps its variant or endpoint from now on, or still.
     pub(super) fn visitor_cookie(
         &self,
         visitor: Option<Visitor>,
@@ -51,7 +54,7 @@ impl RequestContext<'_> {
         request: &Request,
     ) -> Option<HeaderValue> {
         let is_assigned = choice.assignment.is_some_and(|by| by.reason == Reason::Browser);
-        let visitor = visitor.filter(|_| is_assigned)?;
+        let visitor = visitor.filter(|_| is_assigned || choice.caller.is_some())?;
         let host = request.authority.host.as_str();
         self.worker.authenticator.visitors().cookie(visitor, host, self.at)
     }

@@ -96,7 +96,8 @@ async fn begin(
     let Backend { endpoints, protocol, .. } = &target.backend;
     let balancer = context.upstreams.balancer(endpoints, protocol, now);
     let random = context.random.next();
-    let choice = Choice { algorithm: target.load_balancing, random, now, is_first: true };
+    let algorithm = target.load_balancing;
+    let choice = Choice { algorithm, caller: None, random, now, is_first: true };
     let endpoint = balancer.choose(choice, |_| false).map(Rc::clone).ok_or("no_endpoint")?;
     // All copies are of one client: they leave places to those whose requests it answers.
     let requester =

@@ -68,6 +68,7 @@ pub(super) struct Counts {
     pub(super) upstream_waits: Counter,
     pub(super) upstream_waits_ended: Counter,
     pub(super) upstream_panics: Counter,
+    pub(super) upstream_moves: Counter,
     pub(super) shadows: ShadowCounts,
 }
 
@@ -276,6 +277,11 @@ impl Meter {
     /// Counts a choice among all endpoints, because more than half were ejected.
     pub(crate) fn upstream_panicked(&self) {
         self.counts.upstream_panics.add(1);
+    }
+
+    /// Counts a request that did not go to the endpoint that its caller keeps.
+    pub(crate) fn upstream_moved(&self) {
+        self.counts.upstream_moves.add(1);
     }
 }
 

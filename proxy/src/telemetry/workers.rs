@@ -47,6 +47,7 @@ metrics! {
     UPSTREAM_WAITS: Counter "portcullis_upstream_waits_total" [] "Requests that waited because all endpoints of their service were full, or those left were for other clients.";
     UPSTREAM_WAITING: Gauge "portcullis_upstream_waiting" [] "Requests currently waiting for an endpoint that is not full.";
     UPSTREAM_PANICS: Counter "portcullis_upstream_panic_total" [] "First attempts whose endpoint was chosen among all, because more than half were ejected.";
+    UPSTREAM_MOVES: Counter "portcullis_upstream_affinity_moves_total" [] "Requests of callers that keep an endpoint, whose first attempt went to another one, because that one was ejected, starting slowly or overloaded.";
 }
 
 /// The counters of all workers.
@@ -202,7 +203,7 @@ impl Collected {
         ]
     }
 
-    fn upstreams(&self) -> [MetricFamily; 14] {
+    fn upstreams(&self) -> [MetricFamily; 15] {
         let opened = |counts: &Counts| counts.upstream_opened.get();
         let ejected = |counts: &Counts| counts.upstream_ejections.get();
         let waits = |counts: &Counts| counts.upstream_waits.get();
@@ -222,6 +223,7 @@ impl Collected {
             UPSTREAM_WAITS.value(self.total(waits)),
             UPSTREAM_WAITING.value(self.open(waits, |counts| counts.upstream_waits_ended.get())),
             UPSTREAM_PANICS.value(self.total(|counts| counts.upstream_panics.get())),
+            UPSTREAM_MOVES.value(self.total(|counts| counts.upstream_moves.get())),
         ]
     }
 

@@ -41,6 +41,8 @@ pub(crate) struct Endpoint {
     address: SocketAddr,
     /// The identity of its pod, where known.
     pod: Option<Arc<str>>,
+    /// See [`snapshot::endpoints::Endpoint::stable_hash`].
+    stable_hash: u64,
     protocol: UpstreamProtocol,
     connector: Rc<Connector>,
     places: Places,
@@ -72,6 +74,7 @@ impl Endpoint {
         Self {
             address: endpoint.address,
             pod: endpoint.pod.clone(),
+            stable_hash: endpoint.stable_hash(),
             protocol,
             connector,
             places,
@@ -94,6 +97,11 @@ impl Endpoint {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// By this, callers keep it.
+    pub(super) fn stable_hash(&self) -> u64 {
+        self.stable_hash
     }
 
     /// Attempts in flight from this worker, including those that wait for a connection.
@@ -145,6 +153,7 @@ impl Endpoint {
         if self.health().is_ejected() {
             group.eject();
         }
+        group.begin(self.places.taken());
         *self.group.borrow_mut() = Rc::clone(group);
     }
 
@@ -219,9 +228,15 @@ impl Endpoint {
         }
     }
 
+    /// Counts a request that has a place.
+    pub(super) fn begin(&self) {
+        self.group.borrow().begin(1);
+    }
+
     /// Gives up a place, to a request that waits if there is one.
     pub(super) fn release(self: &Rc<Self>, place: &Place) {
         self.places.release(place);
+        self.group.borrow().end();
         if self.group.borrow().has_waiting() {
             self.offer();
         }

@@ -233,6 +233,7 @@ impl Exchange {
 
 impl Load {
     pub(super) fn new(endpoint: &Rc<Endpoint>, place: Place) -> Self {
+        endpoint.begin();
         let era = endpoint.health().era();
         Self { endpoint: Rc::clone(endpoint), place, era, sent: Cell::new(None) }
     }

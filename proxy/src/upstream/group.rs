@@ -1,5 +1,5 @@
-//! What the endpoints of one set share: how many of them are ejected, their typical latency, and the
-//! requests that wait for one of them.
+//! What the endpoints of one set share: how many of them are ejected, their requests in flight, their
+//! typical latency, and the requests that wait for one of them.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -14,6 +14,7 @@ pub(super) struct Group {
     set: u64,
     size: usize,
     ejected: Cell<usize>,
+    in_flight: Cell<usize>,
     typical: Cell<Typical>,
     /// That of the backend, whatever its endpoints are.
     pub(super) queue: Rc<WaitQueue>,
@@ -31,6 +32,7 @@ impl Group {
             set,
             size,
             ejected: Cell::new(0),
+            in_flight: Cell::new(0),
             typical: Cell::new(typical),
             queue,
             is_replaced: Cell::new(false),
@@ -75,6 +77,21 @@ impl Group {
 
     pub(super) fn release(&self) {
         self.ejected.set(self.ejected.get().saturating_sub(1));
+    }
+
+    /// The requests in flight at all endpoints.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.get()
+    }
+
+    /// Records requests that begin, or those of an endpoint that joins the set.
+    pub(super) fn begin(&self, requests: usize) {
+        self.in_flight.set(self.in_flight.get().saturating_add(requests));
+    }
+
+    /// Records that a request has ended.
+    pub(super) fn end(&self) {
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
     }
 
     /// Whether server errors may eject one more endpoint: one or a tenth of the set, because a

@@ -2,6 +2,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use portcullis_config::snapshot::endpoints::{Endpoint as Address, EndpointKey};
+use portcullis_identity::caller::Caller;
 
 use super::*;
 use crate::memory::tests;
@@ -112,4 +113,38 @@ fn a_set_that_gets_no_requests_takes_over_its_changes() {
     drop(balancer);
     upstreams.sweep(later, std::iter::empty());
     assert!(gone.upgrade().is_none(), "the snapshot has no such backend");
+}
+
+#[test]
+fn requests_in_flight_are_counted_for_the_current_set() {
+    let (upstreams, now) = (upstreams(), Instant::now());
+    let endpoints = endpoints(&[(1, "one"), (2, "two")]);
+    let balancer = || upstreams.balancer(&endpoints, &UpstreamProtocol::Http1, now);
+    let caller = Caller::default();
+    let requester = Requester { caller: &caller, address: Ipv4Addr::LOCALHOST.into() };
+    let admit = |port| endpoint(&balancer(), port).admit(requester).unwrap();
+    let loads = [admit(1), admit(1), admit(2)];
+    assert_eq!(balancer().group.in_flight(), 3);
+    endpoints.store(set(&[(1, "one"), (3, "three")]));
+    assert_eq!(balancer().group.in_flight(), 2);
+    drop(loads);
+    assert_eq!(balancer().group.in_flight(), 0);
+}
+
+#[test]
+fn a_caller_keeps_its_endpoint_when_another_one_joins_elsewhere() {
+    let (upstreams, now) = (upstreams(), Instant::now());
+    let endpoints = endpoints(&[(1, "one"), (2, "two"), (3, "three")]);
+    let port = |caller| {
+        let algorithm = LoadBalancing::LeastLatency;
+        let choice = Choice { algorithm, caller: Some(caller), random: 0, now, is_first: true };
+        let balancer = upstreams.balancer(&endpoints, &UpstreamProtocol::Http1, now);
+        balancer.choose(choice, |_| false).unwrap().address().port()
+    };
+    let callers = || (0..100).map(|number: u64| number << 57);
+    let before: Vec<u16> = callers().map(port).collect();
+    endpoints.store(set(&[(4, "four"), (3, "three"), (2, "two"), (1, "one")]));
+    let after: Vec<u16> = callers().map(port).collect();
+    assert!(before.iter().zip(&after).all(|(before, after)| before == after || *after == 4));
+    assert!(after.contains(&4), "{after:?}");
 }
