@@ -181,6 +181,7 @@ impl Control {
             // A problem may be the reason why a source is not synced.
             return self.publish_problems();
         }
+        self.live.set_replicas(self.resources.replicas());
         for service in std::mem::take(&mut self.dirty.endpoints) {
             for cell in self.cells.of_service(&service.namespace, &service.name) {
                 cell.update(endpoint_set(&self.resources, cell.key()));

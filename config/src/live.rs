@@ -1,7 +1,8 @@
 //! Live state of a gateway: the current snapshot, its problems, and their age.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -21,6 +22,7 @@ pub struct Live {
     synced: AtomicBool,
     as_of: AtomicU64,
     publications: AtomicU64,
+    replicas: AtomicU32,
     published: watch::Sender<()>,
 }
 
@@ -56,6 +58,20 @@ impl Live {
         self.snapshot.store(snapshot);
         self.publications.fetch_add(1, Ordering::Relaxed);
         self.published.send_replace(());
+    }
+
+    /// Records how many replicas of this gateway there are. Where that is not known any more, the
+    /// last number stays.
+    pub fn set_replicas(&self, replicas: Option<NonZeroU32>) {
+        if let Some(replicas) = replicas {
+            self.replicas.store(replicas.get(), Ordering::Relaxed);
+        }
+    }
+
+    /// How many replicas of this gateway there are, itself included; `None` if that is not known.
+    #[must_use]
+    pub fn replicas(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.replicas.load(Ordering::Relaxed))
     }
 
     /// How many snapshots have been published.

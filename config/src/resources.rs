@@ -12,6 +12,7 @@ mod endpoint_slice;
 mod endpoints;
 mod namespace;
 mod pod;
+mod replicas;
 mod reserved;
 mod service;
 

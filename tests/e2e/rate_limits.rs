@@ -88,3 +88,49 @@ async fn a_call_over_the_limit_is_resource_exhausted_with_push_back() {
     let pushback = status.metadata().get("grpc-retry-pushback-ms").unwrap().to_str().unwrap();
     assert!(pushback.parse::<u64>().unwrap() > 3_000_000, "{pushback}");
 }
+
+/// The Service of the gateway, with replicas at these addresses.
+fn replicas(addresses: &[&str]) -> String {
+    let endpoints: Vec<_> =
+        addresses.iter().map(|address| json!({ "addresses": [address] })).collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": "portcullis-1",
+            "namespace": "portcullis",
+            "labels": { "kubernetes.io/service-name": "portcullis" },
+        },
+        "addressType": "IPv4",
+        "ports": [{ "name": "https", "port": 8443 }],
+        "endpoints": endpoints,
+    })
+    .to_string()
+}
+
+#[tokio::test]
+async fn replicas_divide_a_limit_as_they_come_and_go() {
+    let pod = echo("pod-1").await;
+    let limited = |name, limit| Service::new(name).annotation("rate-limit", limit).pod(&pod);
+    let world = |addresses: &[&str]| {
+        World::empty()
+            .with(limited("web", "6/h per service divided"))
+            .with(limited("whole", "6/h per service"))
+            .with(limited("later", "6/h per service divided"))
+            .with_file("gateway.json", &replicas(addresses))
+    };
+    let gateway = Gateway::of(world(&["10.9.0.1", "10.9.0.2"]))
+        .variable("POD_IPS", "10.9.0.1")
+        .variable("POD_NAMESPACE", "portcullis")
+        .start()
+        .await;
+    assert_eq!(gateway.metric("portcullis_replicas").await, 2.0);
+    assert_eq!(allowed(&statuses(&gateway, WEB, 8).await), 3);
+    assert_eq!(allowed(&statuses(&gateway, "whole--staging.apps.test", 8).await), 6);
+    gateway.apply(&world(&["10.9.0.1"]));
+    eventually("the other replica is gone", || async {
+        gateway.metric("portcullis_replicas").await == 1.0
+    })
+    .await;
+    assert_eq!(allowed(&statuses(&gateway, "later--staging.apps.test", 8).await), 6);
+}

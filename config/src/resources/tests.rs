@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn slice(name: &str, service: &str, addresses: &[&str]) -> EndpointSlice {
+pub(super) fn slice(name: &str, service: &str, addresses: &[&str]) -> EndpointSlice {
     let conditions = Conditions { ready: true, serving: true, terminating: false };
     EndpointSlice {
         origin: Origin {

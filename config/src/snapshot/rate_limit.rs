@@ -23,6 +23,9 @@ pub struct RateLimit {
     pub window: RateWindow,
     /// How many are allowed at once, after a time without any.
     pub burst: NonZeroU32,
+    /// Whether replicas share it: each allows its part.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub divided: bool,
 }
 
 /// Which requests are counted together.

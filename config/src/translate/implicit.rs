@@ -13,8 +13,8 @@ use crate::model::vocabulary::{ENVIRONMENT, EXPOSE, PUBLIC_NAMES};
 use crate::model::{NamespacedName, OriginSet, check_label};
 use crate::problem::Problem;
 use crate::resources::{Namespace, Resources, Service, ServicePort, Value};
-use crate::settings::Settings;
 use crate::settings::hostname::HostnameTemplate;
+use crate::settings::{Settings, SourceSettings};
 use crate::snapshot::access::{Access, Require};
 use crate::snapshot::backend::{Backend, UpstreamProtocol, WeightedBackends};
 use crate::snapshot::endpoints::{EndpointCells, EndpointKey};
@@ -278,6 +278,9 @@ impl Translator<'_> {
         let access = environment.map_or(&unset, |environment| &environment.access);
         let limits = environment.map_or(&[][..], |environment| &environment.limits);
         let policy = policy::policy(access, limits, reader);
+        let is_folder = matches!(self.settings.source, SourceSettings::Directory(_));
+        let is_unknown = is_folder && self.resources.replicas().is_none();
+        rate_limit::check_divided(&policy.rate_limits, is_unknown, reader);
         let paths = policy::paths(reader);
         let public = access.public_paths(&paths, reader);
         if environment.is_none() {

@@ -32,10 +32,20 @@ pub(super) fn of_service(namespace: &[RateLimit], service: &mut Reader<'_>) -> A
     limits.into()
 }
 
+/// Reports that a limit is not divided, because the number of replicas is `unknown`.
+pub(super) fn check_divided(limits: &[RateLimit], unknown: bool, service: &mut Reader<'_>) {
+    if unknown && limits.iter().any(|limit| limit.divided) {
+        let message = "`divided` has no effect in a gateway that reads a folder: it does not know \
+                       the number of replicas, so that each allows the whole limit";
+        let help = "let the gateway read the cluster, or write a lower limit";
+        service.warn("NotDivided", message.to_owned(), help);
+    }
+}
+
 /// The limits of a Namespace or a Service.
 pub(super) fn read(reader: &mut Reader<'_>) -> Vec<RateLimit> {
-    let help = "write limits such as `100/s` or `1000/m burst 50 per application`, separated by \
-                commas; until then this limit does not apply";
+    let help = "write limits such as `100/s` or `1000/m burst 50 per application divided`, separated \
+                by commas; until then this limit does not apply";
     let owner = owner(reader.origin);
     let mut count = 0;
     let read = reader.read_list(RATE_LIMIT, help, |text| {
@@ -54,7 +64,7 @@ fn owner(origin: &Origin) -> Origin {
     Origin { place: None, ..origin.clone() }
 }
 
-/// Parses `REQUESTS/UNIT [burst REQUESTS] [per SCOPE]`.
+/// Parses `REQUESTS/UNIT [burst REQUESTS] [per SCOPE] [divided]`.
 fn limit(owner: &Origin, text: &str) -> Result<RateLimit, String> {
     let mut words = text.split_ascii_whitespace();
     let rate = words.next().and_then(|rate| rate.split_once('/'));
@@ -66,8 +76,12 @@ fn limit(owner: &Origin, text: &str) -> Result<RateLimit, String> {
         "h" => RateWindow::Hour,
         _ => return Err("has a unit that is not `s`, `m` or `h`".to_owned()),
     };
-    let (mut burst, mut per) = (None, None);
+    let (mut burst, mut per, mut divided) = (None, None, false);
     while let Some(word) = words.next() {
+        if word == "divided" && !divided {
+            divided = true;
+            continue;
+        }
         match (word, words.next()) {
             ("burst", Some(value)) if burst.is_none() => burst = Some(number(value)?),
             ("per", Some(value)) if per.is_none() => per = Some(scope(owner, value)?),
@@ -75,7 +89,7 @@ fn limit(owner: &Origin, text: &str) -> Result<RateLimit, String> {
         }
     }
     let (per, burst) = (per.unwrap_or(RateScope::User), burst.unwrap_or(requests));
-    Ok(RateLimit { owner: owner.clone(), per, requests, window, burst })
+    Ok(RateLimit { owner: owner.clone(), per, requests, window, burst, divided })
 }
 
 fn number(text: &str) -> Result<NonZeroU32, String> {
@@ -123,6 +137,16 @@ mod tests {
         ] {
             assert_eq!(parsed(text), Some(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn a_limit_is_divided_where_it_says_so() {
+        let divided = |text| limit(&Origin::default(), text).map(|limit| limit.divided);
+        for text in ["9/s divided", "9/s per user divided", "9/s divided burst 3 per user"] {
+            assert_eq!(divided(text), Ok(true), "{text}");
+        }
+        assert_eq!(divided("9/s per user"), Ok(false));
+        assert!(divided("9/s divided divided").is_err() && divided("9/s per divided").is_err());
     }
 
     #[test]

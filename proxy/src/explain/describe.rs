@@ -42,9 +42,10 @@ fn names(patterns: &[NamePattern]) -> String {
 
 /// Describes a limit on the number of requests.
 pub(super) fn rate(limit: &RateLimit) -> String {
-    let RateLimit { per, requests, window, burst, .. } = limit;
+    let RateLimit { per, requests, window, burst, divided, .. } = limit;
+    let divided = if *divided { ", divided by the number of replicas" } else { "" };
     let window = variant_name(window);
-    format!("at most {requests} requests a {window} per {per}, and {burst} at once")
+    format!("at most {requests} requests a {window} per {per}, and {burst} at once{divided}")
 }
 
 /// Describes the authenticated caller.

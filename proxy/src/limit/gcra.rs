@@ -4,6 +4,8 @@
 //! requests came evenly. A request may come early by the time of a burst. A pure policy: the clock
 //! is an argument.
 
+use std::num::NonZeroU32;
+
 use portcullis_config::snapshot::rate_limit::RateLimit;
 
 /// A rate and a burst, in nanoseconds.
@@ -18,10 +20,13 @@ pub(super) struct Gcra {
 // === impl Gcra ===
 
 impl Gcra {
-    pub(super) fn of(limit: &RateLimit) -> Self {
+    /// The part of a limit that one of `replicas` allows.
+    pub(super) fn of(limit: &RateLimit, replicas: NonZeroU32) -> Self {
         let window = u64::try_from(limit.window.duration().as_nanos()).unwrap_or(u64::MAX);
-        let interval = window / u64::from(limit.requests.get());
-        Self { interval, burst: interval.saturating_mul(u64::from(limit.burst.get())) }
+        let replicas = if limit.divided { replicas.get() } else { 1 };
+        let interval = window.saturating_mul(replicas.into()) / u64::from(limit.requests.get());
+        let burst = (limit.burst.get() / replicas).max(1);
+        Self { interval, burst: interval.saturating_mul(burst.into()) }
     }
 
     /// Decides a request at `now` of a client whose next request is `due`. Returns when its next
@@ -45,8 +50,6 @@ impl Gcra {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::num::NonZeroU32;
-
     use portcullis_config::model::Origin;
     use portcullis_config::snapshot::rate_limit::{RateScope, RateWindow};
     use proptest::prelude::*;
@@ -62,11 +65,12 @@ pub(super) mod tests {
             requests: NonZeroU32::new(requests).unwrap(),
             window: RateWindow::Second,
             burst: NonZeroU32::new(burst).unwrap(),
+            divided: false,
         }
     }
 
     fn gcra(requests: u32, burst: u32) -> Gcra {
-        Gcra::of(&limit(requests, burst, RateScope::User))
+        Gcra::of(&limit(requests, burst, RateScope::User), NonZeroU32::MIN)
     }
 
     #[test]
@@ -79,6 +83,17 @@ pub(super) mod tests {
         assert_eq!(gcra.decide(due, now + SECOND / 10 - 1), Err(1));
         due = gcra.decide(due, now + SECOND / 10).unwrap();
         assert_eq!(gcra.decide(due, now + SECOND / 10), Err(SECOND / 10));
+    }
+
+    #[test]
+    fn replicas_share_a_limit_that_is_divided() {
+        let whole = limit(12, 6, RateScope::User);
+        let divided = RateLimit { divided: true, ..whole.clone() };
+        let of = |limit, replicas| Gcra::of(limit, NonZeroU32::new(replicas).unwrap());
+        assert_eq!(of(&divided, 1), gcra(12, 6));
+        assert_eq!(of(&divided, 3), gcra(4, 2));
+        assert_eq!(of(&divided, 12), gcra(1, 1), "at least one request");
+        assert_eq!(of(&whole, 3), gcra(12, 6));
     }
 
     proptest! {

@@ -1,4 +1,5 @@
-//! The rate limits of services: exact for all workers of a gateway together.
+//! The rate limits of services: exact for all workers of a gateway together, and divided among its
+//! replicas where a limit says so.
 //!
 //! A limit without traffic has no state. A service without a limit costs one comparison, and touches
 //! nothing that workers share.
@@ -6,7 +7,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::RandomState;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -114,7 +115,8 @@ impl RateLimiter {
         Self { shared, cache: RefCell::default() }
     }
 
-    /// Counts a request at `now`, if all `limits` allow it. Returns how many clients took the place
+    /// Counts a request at `now`, if all `limits` allow it, of which some are divided by the number
+    /// of `replicas`. Returns how many clients took the place
     /// of others that still owed something, because a table was full.
     ///
     /// # Errors
@@ -123,17 +125,19 @@ impl RateLimiter {
         &self,
         limits: &Arc<[RateLimit]>,
         client: Requester<'_>,
+        replicas: impl FnOnce() -> NonZeroU32,
         now: Instant,
     ) -> Result<u32, Box<RateExceeded>> {
         if limits.is_empty() {
             return Ok(0);
         }
+        let replicas = replicas();
         let now = self.shared.nanoseconds(now);
         let states = self.states(limits, now);
         let mut counted: SmallVec<[(&AtomicU64, u64); 4]> = SmallVec::new();
         let mut displaced = 0;
         for (limit, state) in limits.iter().zip(&*states) {
-            let gcra = Gcra::of(limit);
+            let gcra = Gcra::of(limit, replicas);
             let decided = state.decide(gcra, now, || client.key(&self.shared.hasher, limit.per));
             let (decided, place) = match decided {
                 Ok((due, place)) => (Ok(due), place),
@@ -229,7 +233,8 @@ mod tests {
     ) -> usize {
         let now = limiter.shared.epoch;
         let requester = Requester { caller, address: address(last) };
-        (0..10).filter(|_| limiter.admit(limits, requester, now).is_ok()).count()
+        let admit = || limiter.admit(limits, requester, || NonZeroU32::MIN, now);
+        (0..10).filter(|_| admit().is_ok()).count()
     }
 
     #[test]
@@ -281,7 +286,7 @@ mod tests {
             let limits: Arc<[RateLimit]> = [limit(1 + number, 1, RateScope::Service)].into();
             let later = limiter.shared.epoch + Duration::from_secs(10 * u64::from(number));
             let nobody = Requester { caller: &Caller::default(), address: address(1) };
-            assert!(limiter.admit(&limits, nobody, later).is_ok());
+            assert!(limiter.admit(&limits, nobody, || NonZeroU32::MIN, later).is_ok());
             drop(limits);
             limiter.sweep();
         }
@@ -294,7 +299,7 @@ mod tests {
         let limits: Arc<[RateLimit]> = [limit(4, 1, RateScope::User)].into();
         let (now, caller) = (limiter.shared.epoch, ann());
         let requester = Requester { caller: &caller, address: address(1) };
-        let admit = |now| limiter.admit(&limits, requester, now);
+        let admit = |now| limiter.admit(&limits, requester, || NonZeroU32::MIN, now);
         assert_eq!(admit(now), Ok(0));
         let exceeded = admit(now).unwrap_err();
         assert_eq!(exceeded.wait, Duration::from_millis(250));

@@ -137,6 +137,8 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use std::sync::atomic::AtomicU32;
 
     use portcullis_config::snapshot::rate_limit::RateScope;
@@ -159,7 +161,8 @@ mod tests {
 
     #[test]
     fn each_client_has_a_limit_of_its_own() {
-        let (table, gcra) = (Table::default(), Gcra::of(&limit(10, 2, RateScope::User)));
+        let (table, gcra) =
+            (Table::default(), Gcra::of(&limit(10, 2, RateScope::User), NonZeroU32::MIN));
         for number in 0..PLACES as u64 {
             let allowed = (0..5).filter(|_| is_allowed(&table, gcra, number, NOW)).count();
             assert_eq!(allowed, 2, "client {number}");
@@ -168,7 +171,8 @@ mod tests {
 
     #[test]
     fn a_flood_of_clients_makes_the_table_forget_nothing() {
-        let (table, gcra) = (Table::default(), Gcra::of(&limit(1, 5, RateScope::User)));
+        let (table, gcra) =
+            (Table::default(), Gcra::of(&limit(1, 5, RateScope::User), NonZeroU32::MIN));
         while is_allowed(&table, gcra, 0, NOW) {}
         for number in 1..10_000 {
             is_allowed(&table, gcra, number, NOW);
@@ -180,7 +184,8 @@ mod tests {
 
     #[test]
     fn a_light_flood_does_not_exclude_new_clients() {
-        let (table, gcra) = (Table::default(), Gcra::of(&limit(10, 10, RateScope::User)));
+        let (table, gcra) =
+            (Table::default(), Gcra::of(&limit(10, 10, RateScope::User), NonZeroU32::MIN));
         for number in 1..=4 * PLACES as u64 {
             is_allowed(&table, gcra, number, NOW);
         }
@@ -189,7 +194,8 @@ mod tests {
 
     #[test]
     fn in_a_full_table_each_client_gets_no_more_than_its_limit() {
-        let (table, gcra) = (Table::default(), Gcra::of(&limit(1_000, 3, RateScope::User)));
+        let (table, gcra) =
+            (Table::default(), Gcra::of(&limit(1_000, 3, RateScope::User), NonZeroU32::MIN));
         let random = Random::seeded(0);
         let mut allowed = vec![0_u32; 100];
         let (mut now, end) = (NOW, NOW + NOW);
@@ -203,7 +209,8 @@ mod tests {
 
     #[test]
     fn workers_share_the_limit_of_a_client_exactly() {
-        let (table, gcra) = (Table::default(), Gcra::of(&limit(1, 1_000, RateScope::User)));
+        let (table, gcra) =
+            (Table::default(), Gcra::of(&limit(1, 1_000, RateScope::User), NonZeroU32::MIN));
         let allowed = AtomicU32::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {

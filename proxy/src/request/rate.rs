@@ -1,5 +1,7 @@
 //! Rate limits of admitted requests.
 
+use std::num::NonZeroU32;
+
 use super::context::{LogContext, RequestContext};
 use super::reply::Reply;
 use crate::decision::Admitted;
@@ -20,7 +22,8 @@ impl RequestContext<'_> {
     pub(super) fn check_rate(&self, admitted: &Admitted) -> Result<(), Box<RateExceeded>> {
         let limits = &admitted.routed.rule.policy.rate_limits;
         let limiter = &self.worker.rate_limiter;
-        let checked = limiter.admit(limits, self.requester(admitted), self.started);
+        let replicas = || self.worker.live.replicas().unwrap_or(NonZeroU32::MIN);
+        let checked = limiter.admit(limits, self.requester(admitted), replicas, self.started);
         let displaced = match &checked {
             Ok(displaced) => *displaced,
             Err(exceeded) => exceeded.displaced,

@@ -21,6 +21,7 @@ metrics! {
     QUEUE_REJECTED: Counter "portcullis_queue_rejected_total" ["queue"] "Requests rejected because a queue was full, or displaced by those of other clients.";
     CONFIGURATION_AGE: Gauge "portcullis_configuration_age_seconds" [] "Time since the last contact with the source of resources, in seconds.";
     CONFIGURATION_SYNCED: Gauge "portcullis_configuration_synced" [] "Whether every kind of resource has been read completely: 1 or 0.";
+    REPLICAS: Gauge "portcullis_replicas" [] "Ready replicas of this gateway, as the EndpointSlices of its Service have them; 0 if they are not known.";
     SNAPSHOTS: Counter "portcullis_snapshots_total" [] "Snapshots of the routing table published.";
     HOSTS: Gauge "portcullis_hosts" ["listener"] "Hostnames and wildcards in the routing table.";
     ENDPOINTS_REJECTED: Gauge "portcullis_endpoints_rejected" [] "Addresses in EndpointSlices of exposed Services that get no requests because they are forbidden or not verified.";
@@ -88,7 +89,7 @@ where
         Ok(Self { descriptions: descriptions(METRICS)?, live, certificates, revocations, queues })
     }
 
-    fn configuration(&self) -> [MetricFamily; 6] {
+    fn configuration(&self) -> [MetricFamily; 7] {
         let mut age = CONFIGURATION_AGE.family();
         if let Some(since) = self.live.age(SystemTime::now()) {
             age.sample(&[], since.as_secs() as f64);
@@ -106,6 +107,7 @@ where
         [
             age.finish(),
             CONFIGURATION_SYNCED.value(f64::from(u8::from(self.live.is_synced()))),
+            REPLICAS.value(self.live.replicas().map_or(0.0, |count| count.get().into())),
             SNAPSHOTS.value(self.live.publications() as f64),
             HOSTS.values(hosts),
             ENDPOINTS_REJECTED.value(rejected_endpoints(&snapshot) as f64),
