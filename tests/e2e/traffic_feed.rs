@@ -83,6 +83,10 @@ async fn a_split_is_listed_before_its_first_request_and_after_each_change() {
         counted(&gateway).await.generation.as_deref() == Some("12")
     })
     .await;
+    let info =
+        "portcullis_split_info{environment=\"staging\",namespace=\"staging\",service=\"web\",";
+    assert_eq!(gateway.metric(&format!("{info}generation=\"12\"}}")).await, 1.0);
+    assert_eq!(gateway.metric(info).await, 1.0, "no other generation");
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ pub struct ProbeSettings {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct TelemetrySettings {
-    /// The address; `null` for no such listener. It serves `/metrics`.
+    /// The address; `null` for no such listener. It serves `/metrics` and `/v1/traffic`.
     pub address: Option<SocketAddr>,
     /// The credential that readers must present. The default is `tokenFile` where one is set, else
     /// `tokenReview` where the source is a cluster, else `none`, which requires a loopback address.

@@ -13,6 +13,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
 use super::metric::{descriptions, metrics};
+use super::traffic;
 
 metrics! {
     REVOCATIONS: Counter "portcullis_session_revocations_total" ["outcome"] "Session revocations published to other replicas (`told`), and failed attempts to publish them (`failed`).";
@@ -25,6 +26,7 @@ metrics! {
     SNAPSHOTS: Counter "portcullis_snapshots_total" [] "Snapshots of the routing table published.";
     HOSTS: Gauge "portcullis_hosts" ["listener"] "Hostnames and wildcards in the routing table.";
     ENDPOINTS_REJECTED: Gauge "portcullis_endpoints_rejected" [] "Addresses in EndpointSlices of exposed Services that get no requests because they are forbidden or not verified.";
+    SPLITS: Gauge "portcullis_split_info" ["environment", "namespace", "service", "generation"] "Constant 1 for each service with variants, labeled by the generation of the split that is applied.";
     PROBLEMS: Gauge "portcullis_problems" ["severity", "reason"] "Current problems with resources, by severity and reason.";
     CERTIFICATE: Gauge "portcullis_certificate_not_after_seconds" ["certificate"] "Time at which a served certificate expires, in seconds since the Unix epoch.";
     CERTIFICATE_PROBLEMS: Gauge "portcullis_certificate_problems" [] "Certificates that are unusable, expire soon, or could not be ordered.";
@@ -111,6 +113,7 @@ where
             SNAPSHOTS.value(self.live.publications() as f64),
             HOSTS.values(hosts),
             ENDPOINTS_REJECTED.value(rejected_endpoints(&snapshot) as f64),
+            splits(&snapshot),
             problems.finish(),
         ]
     }
@@ -163,6 +166,17 @@ fn rejected_endpoints(snapshot: &Snapshot) -> usize {
     let rejected = rejected.map(|(id, endpoints)| (id, endpoints.load().rejected));
     let each: BTreeMap<u64, usize> = rejected.filter(|(_, rejected)| *rejected > 0).collect();
     each.values().sum()
+}
+
+/// The splits that are applied.
+fn splits(snapshot: &Snapshot) -> MetricFamily {
+    let mut family = SPLITS.family();
+    for (service, split) in traffic::splits(snapshot) {
+        let generation = split.generation().to_string();
+        let labels = [&*service.environment, &service.namespace, &service.name, &generation];
+        family.sample(&labels, 1.0);
+    }
+    family.finish()
 }
 
 fn severity(severity: Severity) -> &'static str {

@@ -20,6 +20,7 @@ pub(crate) use self::evidence::{Attempt, Ended, Ending, Response};
 pub(crate) use self::recorder::{Entered, Recorder, Request};
 pub(crate) use self::registry::Registry;
 pub(crate) use self::view::Filter;
+pub(super) use self::view::splits;
 
 #[cfg(test)]
 mod tests;

@@ -42,10 +42,10 @@ pub(super) struct Start {
 
 /// The name of a service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ServiceKey {
-    pub(super) environment: Arc<str>,
-    pub(super) namespace: Arc<str>,
-    pub(super) name: Arc<str>,
+pub(in crate::telemetry) struct ServiceKey {
+    pub(in crate::telemetry) environment: Arc<str>,
+    pub(in crate::telemetry) namespace: Arc<str>,
+    pub(in crate::telemetry) name: Arc<str>,
 }
 
 /// The counts of a service.

@@ -64,6 +64,13 @@ impl Registry {
     }
 }
 
+/// The splits of all services.
+pub(in crate::telemetry) fn splits(
+    snapshot: &Snapshot,
+) -> impl Iterator<Item = (ServiceKey, &Split)> {
+    rules(snapshot).into_iter().filter_map(|(key, rule)| Some((key, rule.split.as_deref()?)))
+}
+
 /// The rules of all services. Of several rules of a service, one with variants counts.
 fn rules(snapshot: &Snapshot) -> BTreeMap<ServiceKey, &Rule> {
     let mut rules: BTreeMap<ServiceKey, &Rule> = BTreeMap::new();
