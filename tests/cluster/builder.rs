@@ -41,6 +41,11 @@ impl Installation {
         let deploy = new.folder.path().join("deploy");
         output(Command::new("cp").arg("-r").arg(repository("deploy")).arg(&deploy));
         new.configure(&deploy.join("kubernetes/builder/builder.yaml"));
+        let gateway = deploy.join("kubernetes/gateway.yaml");
+        let text = fs::read_to_string(&gateway).expect("the gateway's configuration");
+        let own = format!("credentialsNamespace: {namespace}");
+        fs::write(&gateway, text.replace("credentialsNamespace: portcullis", &own))
+            .expect("the gateway's configuration");
         let place = deploy.join("tested");
         fs::create_dir(&place).expect("a folder");
         let header = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n";
