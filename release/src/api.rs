@@ -13,6 +13,7 @@ mod openapi;
 mod problem;
 mod releases;
 mod serve;
+mod slots;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -37,6 +38,7 @@ pub use self::openapi::document;
 pub use self::problem::Problem;
 pub use self::releases::{NewReleaseRequest, ReleaseDetails};
 pub use self::serve::{Listener, ServeError};
+pub(crate) use self::slots::Slots;
 
 /// The longest reason of a change, in characters.
 const MAX_REASON: usize = 1000;
@@ -53,6 +55,8 @@ pub struct App {
     pub callers: Callers,
     /// What works on deployments.
     pub runner: Arc<Runner>,
+    /// The requests that wait for a cluster or a registry.
+    pub(crate) slots: Slots,
 }
 
 /// A page of a list.

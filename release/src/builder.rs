@@ -7,7 +7,7 @@ use portcullis_config::source::kubernetes::Kubernetes as Source;
 use portcullis_config::source::{Secrets, SourceError};
 
 use crate::access::Callers;
-use crate::api::{self, App, Listener, ServeError};
+use crate::api::{self, App, Listener, ServeError, Slots};
 use crate::cluster::Kubernetes;
 use crate::registry::{Registries, RegistryError};
 use crate::runner::Runner;
@@ -53,7 +53,8 @@ impl Builder {
         let registries = Registries::new(&settings.registries)?;
         let callers = Callers::new(&settings.callers);
         let listener = Listener::bind(settings.address, settings.tls.as_ref()).await?;
-        Ok(Self { listener, app: Arc::new(App { store, registries, callers, runner }) })
+        let app = App { store, registries, callers, runner, slots: Slots::default() };
+        Ok(Self { listener, app: Arc::new(app) })
     }
 
     /// The address of the API.

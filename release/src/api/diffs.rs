@@ -75,6 +75,7 @@ pub(super) async fn show(
     responses(
         (status = 200, description = "What would change. Nothing is recorded", body = DryRun),
         (status = 404, description = "There is no such release", body = Problem),
+        (status = 429, description = "Too many dry runs are in progress", body = Problem),
     )
 )]
 pub(super) async fn dry_run(
@@ -85,6 +86,7 @@ pub(super) async fn dry_run(
     let service = value.release.service.clone();
     let placement = Placement { service, environment: value.environment };
     authorize(&principal, Scope::Deploy, "deploy", &placement)?;
+    let _slot = app.slots.take(&principal)?;
     let to = readable(&app, &principal, &value.release).await?;
     let from = match running(&app, &placement).await? {
         Some(running) => app.store.release(&running).await?,

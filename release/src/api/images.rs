@@ -51,7 +51,10 @@ impl ImageStatus {
 #[utoipa::path(
     get, path = "/api/v1/images",
     params(("service" = String, Query, description = "The service")),
-    responses((status = 200, description = "At most 10, the newest first", body = Page<ImageStatus>))
+    responses(
+        (status = 200, description = "At most 10, the newest first", body = Page<ImageStatus>),
+        (status = 429, description = "Too many such requests are in progress", body = Problem),
+    )
 )]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
@@ -62,6 +65,7 @@ pub(super) async fn list(
     if !principal.may_anywhere(Scope::Read, &service) {
         return Ok(Answer(Page { items: Vec::new(), next: None }));
     }
+    let _slot = app.slots.take(&principal)?;
     let services = [service];
     let mut releases = app.store.releases(Some(&services), None, PAGE).await?;
     let mut seen = HashSet::new();
