@@ -310,6 +310,9 @@ pub struct Limits {
     /// Bytes of a shadow's response that are read, before its connection is closed or the HTTP/2
     /// stream reset.
     pub shadow_response_bytes: NonZeroUsize,
+    /// Bytes of memory to count the clients of all rate limits. A Namespace gets at most as much as
+    /// it leaves to others; its limits then count further clients together.
+    pub rate_limit_memory: NonZeroUsize,
 }
 
 /// Timeouts.
@@ -487,6 +490,7 @@ impl Default for Limits {
             shadows: size(256),
             shadow_memory: size(16 * 1024 * 1024),
             shadow_response_bytes: size(1024 * 1024),
+            rate_limit_memory: size(64 * 1024 * 1024),
         }
     }
 }

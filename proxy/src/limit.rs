@@ -1,6 +1,7 @@
 //! Limits of requests: the size of their bodies, and their number.
 
 mod body;
+mod budget;
 mod gcra;
 mod rate;
 mod requester;

@@ -20,6 +20,7 @@ mod writer;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
 
 use portcullis_config::live::Live;
@@ -51,6 +52,7 @@ pub struct Telemetry {
     revocations: Arc<RevocationCounts>,
     queues: Arc<Queues>,
     traffic: Arc<traffic::Registry>,
+    rate_limit_memory: Arc<AtomicU64>,
 }
 
 /// Why telemetry could not be started.
@@ -99,6 +101,7 @@ impl Telemetry {
             traffic: traffic::Registry::new(seconds(now))
                 .map(Arc::new)
                 .map_err(|_| TelemetryError::NoRandomness)?,
+            rate_limit_memory: Arc::default(),
         };
         telemetry.register(live, certificates, now).map_err(TelemetryError::Metrics)?;
         Ok(Arc::new(telemetry))
@@ -112,7 +115,8 @@ impl Telemetry {
     ) -> prometheus::Result<()> {
         let revocations = Arc::clone(&self.revocations);
         let queues = Arc::clone(&self.queues);
-        let control = ControlCollector::new(live, certificates, revocations, queues)?;
+        let memory = self.rate_limit_memory();
+        let control = ControlCollector::new(live, certificates, revocations, queues, memory)?;
         self.registry.register(Box::new(WorkerCollector::new(Arc::clone(&self.workers))?))?;
         self.registry.register(Box::new(ShadowCollector::new(Arc::clone(&self.workers))?))?;
         self.registry.register(Box::new(control))?;
@@ -147,6 +151,11 @@ impl Telemetry {
         ListenerCollector::new(counts)
             .and_then(|collector| self.registry.register(Box::new(collector)))
             .map_err(TelemetryError::Metrics)
+    }
+
+    /// Returns the gauge of the memory of rate limits, in octets.
+    pub(crate) fn rate_limit_memory(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.rate_limit_memory)
     }
 
     /// Exposes a queue as metrics.

@@ -176,6 +176,7 @@ impl Startup {
         let live = Arc::clone(&self.live);
         self.control.spawn(async move { tickets.watch(&live).await });
         let challenges = Arc::clone(self.certificates.challenges());
+        let rate_limits = RateLimits::new(&settings.limits, telemetry.rate_limit_memory());
         Ok(Shared {
             identity_headers: Arc::new(IdentityHeadersCache::new(self.assertions()?)),
             authenticator,
@@ -184,7 +185,7 @@ impl Startup {
             telemetry,
             tls,
             admission: Admission::new(&settings.limits),
-            rate_limits: RateLimits::new(),
+            rate_limits,
             local_paths: Arc::new(LocalPaths::new(&settings, challenges)),
             settings,
             live: Arc::clone(&self.live),

@@ -13,9 +13,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use portcullis_config::settings::Limits;
 use portcullis_config::snapshot::rate_limit::{RateLimit, RateScope};
 use smallvec::SmallVec;
 
+use super::budget::{Memory, MemoryBudget};
 use super::gcra::Gcra;
 use super::requester::Requester;
 use super::table::{Place, Table, update};
@@ -23,6 +25,8 @@ use super::table::{Place, Table, update};
 /// The number of limits with state beyond which those that no snapshot has are forgotten, even if
 /// clients still owe them something.
 const MAX_STATES: usize = 16_384;
+/// The number of limits with state at which those that no snapshot has are first searched for.
+const FIRST_SEARCH: usize = 64;
 
 /// The state of all limits, which workers share.
 #[derive(Debug)]
@@ -30,7 +34,15 @@ pub(crate) struct RateLimits {
     /// The zero of all times.
     epoch: Instant,
     hasher: RandomState,
-    states: Mutex<HashMap<RateLimit, Arc<State>>>,
+    budget: Arc<MemoryBudget>,
+    states: Mutex<States>,
+}
+
+#[derive(Debug)]
+struct States {
+    by_limit: HashMap<RateLimit, Arc<State>>,
+    /// The number of states at which unused ones are searched for: so each costs a constant time.
+    search_at: usize,
 }
 
 /// A worker's access to [`RateLimits`].
@@ -70,10 +82,12 @@ enum State {
 // === impl RateLimits ===
 
 impl RateLimits {
-    pub(crate) fn new() -> Arc<Self> {
+    /// Creates the state of no limit. The memory for clients of all limits is counted in `gauge`.
+    pub(crate) fn new(limits: &Limits, gauge: Arc<AtomicU64>) -> Arc<Self> {
         Arc::new(Self {
             epoch: Instant::now(),
             hasher: RandomState::new(),
+            budget: MemoryBudget::new(limits.rate_limit_memory.get(), gauge),
             states: Mutex::default(),
         })
     }
@@ -85,26 +99,50 @@ impl RateLimits {
 
     /// The states of `limits`, as other workers have them.
     fn states(&self, limits: &[RateLimit], now: u64) -> Rc<[Arc<State>]> {
+        let mut unused = Vec::new();
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = limits.iter().map(|limit| match states.get(limit) {
+        let found = limits.iter().map(|limit| match states.by_limit.get(limit) {
             Some(state) => Arc::clone(state),
             None => {
-                forget(&mut states, now);
-                let state = Arc::new(State::of(limit.per));
-                states.insert(limit.clone(), Arc::clone(&state));
+                unused.extend(states.take_unused(now));
+                let state = Arc::new(State::of(limit, &self.budget));
+                states.by_limit.insert(limit.clone(), Arc::clone(&state));
                 state
             }
         });
-        found.collect()
+        let found = found.collect();
+        drop(states);
+        // Not while other workers wait for the lock.
+        drop(unused);
+        found
     }
 }
 
-/// Removes the states of limits that no worker has used since they left the snapshot, once nobody
-/// owes anything, or there are too many.
-fn forget(states: &mut HashMap<RateLimit, Arc<State>>, now: u64) {
-    let is_full = states.len() >= MAX_STATES;
-    if is_full || states.len().is_power_of_two() {
-        states.retain(|_, state| Arc::strong_count(state) > 1 || !(is_full || state.is_idle(now)));
+// === impl States ===
+
+impl States {
+    /// Takes the states of limits that no worker has used since they left the snapshot, once nobody
+    /// owes anything, or there are too many. Looks for them only if there are many more states than
+    /// after the last time.
+    fn take_unused(&mut self, now: u64) -> Vec<Arc<State>> {
+        let count = self.by_limit.len();
+        if count < self.search_at {
+            return Vec::new();
+        }
+        let is_full = count >= MAX_STATES;
+        let is_unused = |_: &RateLimit, state: &mut Arc<State>| {
+            Arc::strong_count(state) == 1 && (is_full || state.is_idle(now))
+        };
+        let unused = self.by_limit.extract_if(is_unused).map(|(_, state)| state).collect();
+        let left = self.by_limit.len();
+        self.search_at = (2 * left).clamp(FIRST_SEARCH, MAX_STATES).max(left + left / 4);
+        unused
+    }
+}
+
+impl Default for States {
+    fn default() -> Self {
+        Self { by_limit: HashMap::new(), search_at: FIRST_SEARCH }
     }
 }
 
@@ -178,11 +216,11 @@ impl RateLimiter {
 // === impl State ===
 
 impl State {
-    fn of(scope: RateScope) -> Self {
-        match scope {
+    fn of(limit: &RateLimit, budget: &Arc<MemoryBudget>) -> Self {
+        match limit.per {
             RateScope::Service | RateScope::Namespace => Self::Whole(AtomicU64::new(0)),
             RateScope::User | RateScope::Application | RateScope::Source => {
-                Self::PerClient(Table::default())
+                Self::PerClient(Table::new(Memory::new(budget, limit.owner.owner())))
             }
         }
     }
@@ -213,12 +251,17 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    use std::num::NonZeroUsize;
 
     use portcullis_identity::caller::{Caller, ann};
 
     use super::*;
     use crate::limit::gcra::tests::limit;
+
+    fn rate_limits() -> Arc<RateLimits> {
+        RateLimits::new(&Limits::default(), Arc::default())
+    }
 
     fn address(last: u8) -> IpAddr {
         Ipv4Addr::new(192, 0, 2, last).into()
@@ -248,7 +291,7 @@ mod tests {
             (RateScope::Source, [(3, 3), (0, 0), (0, 0)]),
             (RateScope::Service, [(3, 0), (0, 0), (0, 0)]),
         ] {
-            let limiter = RateLimiter::new(RateLimits::new());
+            let limiter = RateLimiter::new(rate_limits());
             let limits: Arc<[RateLimit]> = [limit(1, 3, scope)].into();
             for (caller, expected) in [&both, &application, &nobody].into_iter().zip(expected) {
                 let counts = [1, 2].map(|last| allowed(&limiter, &limits, caller, last));
@@ -259,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_request_that_one_limit_rejects_counts_for_no_other() {
-        let limiter = RateLimiter::new(RateLimits::new());
+        let limiter = RateLimiter::new(rate_limits());
         let wide = limit(1, 10, RateScope::Service);
         let both: Arc<[RateLimit]> = [wide.clone(), limit(1, 2, RateScope::Source)].into();
         assert_eq!(allowed(&limiter, &both, &Caller::default(), 1), 2);
@@ -268,7 +311,7 @@ mod tests {
 
     #[test]
     fn workers_and_snapshots_share_the_state_of_a_limit() {
-        let shared = RateLimits::new();
+        let shared = rate_limits();
         let limits = || -> Arc<[RateLimit]> { [limit(1, 3, RateScope::User)].into() };
         let (first, second) =
             (RateLimiter::new(Arc::clone(&shared)), RateLimiter::new(Arc::clone(&shared)));
@@ -281,7 +324,7 @@ mod tests {
 
     #[test]
     fn the_limits_of_deleted_services_are_forgotten() {
-        let limiter = RateLimiter::new(RateLimits::new());
+        let limiter = RateLimiter::new(rate_limits());
         for number in 0..5_000 {
             let limits: Arc<[RateLimit]> = [limit(1 + number, 1, RateScope::Service)].into();
             let later = limiter.shared.epoch + Duration::from_secs(10 * u64::from(number));
@@ -290,12 +333,63 @@ mod tests {
             drop(limits);
             limiter.sweep();
         }
-        assert!(limiter.shared.states.lock().unwrap().len() <= 4_096);
+        assert!(limiter.shared.states.lock().unwrap().by_limit.len() <= FIRST_SEARCH);
+    }
+
+    #[test]
+    fn many_limits_are_rarely_searched_for_unused_ones() {
+        let mut states = States::default();
+        let budget = MemoryBudget::new(0, Arc::default());
+        let mut in_use = Vec::new();
+        let searches = (1..=100_000).filter(|number| {
+            let (limit, search_at) = (limit(*number, 1, RateScope::Service), states.search_at);
+            assert!(states.take_unused(0).is_empty());
+            let state = Arc::new(State::of(&limit, &budget));
+            in_use.push(Arc::clone(&state));
+            states.by_limit.insert(limit, state);
+            states.search_at != search_at
+        });
+        assert!(searches.count() <= 8 + 9, "at 64 × 2^n, then at each 5/4");
+        in_use.clear();
+        states.search_at = 0;
+        assert_eq!(states.take_unused(0).len(), 100_000);
+        assert_eq!(states.search_at, FIRST_SEARCH);
+    }
+
+    /// A Namespace with many limits and an IPv6 /48 of clients uses its share of the memory, and
+    /// other Namespaces' limits still count each client by itself.
+    #[test]
+    fn limits_of_one_namespace_leave_memory_to_those_of_others() {
+        let settings =
+            Limits { rate_limit_memory: NonZeroUsize::new(1 << 20).unwrap(), ..Limits::default() };
+        let gauge = Arc::default();
+        let shared = RateLimits::new(&settings, Arc::clone(&gauge));
+        let limiter = RateLimiter::new(Arc::clone(&shared));
+        let nobody = Caller::default();
+        let admit = |limits: &Arc<[RateLimit]>, client: u32| {
+            let network = (0x2001_0db8_u128 << 96) | u128::from(client) << 64;
+            let address = IpAddr::from(Ipv6Addr::from_bits(network));
+            let requester = Requester { caller: &nobody, address };
+            limiter.admit(limits, requester, || NonZeroU32::MIN, shared.epoch).is_ok()
+        };
+        for number in 0..20 {
+            let limits: Arc<[RateLimit]> = [limit(1 + number, 3, RateScope::Source)].into();
+            for client in 0..20_000 {
+                admit(&limits, client);
+            }
+        }
+        assert!(gauge.load(Ordering::Relaxed) <= 512 << 10);
+        let mut of_another = limit(1, 3, RateScope::Source);
+        of_another.owner.namespace = "another".into();
+        let limits: Arc<[RateLimit]> = [of_another].into();
+        for client in 0..500 {
+            assert_eq!((0..5).filter(|_| admit(&limits, client)).count(), 3, "{client}");
+        }
     }
 
     #[test]
     fn a_rejected_request_learns_when_to_come_again() {
-        let limiter = RateLimiter::new(RateLimits::new());
+        let limiter = RateLimiter::new(rate_limits());
         let limits: Arc<[RateLimit]> = [limit(4, 1, RateScope::User)].into();
         let (now, caller) = (limiter.shared.epoch, ann());
         let requester = Requester { caller: &caller, address: address(1) };

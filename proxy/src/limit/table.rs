@@ -7,9 +7,16 @@
 //! returns after it was displaced finds no smaller debt than it left (compare "Space-Saving",
 //! Metwally et al. 2005). The price is paid by new clients while the table is full.
 
+//!
+//! A table has one segment of places for all clients until there is [`Memory`] for more. Once that is
+//! used up, clients without a segment share the first one, for as long as the table exists: they
+//! compete with each other, as in a full table.
+
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+
+use super::budget::Memory;
 
 /// The number of segments. Memory is allocated for those in use.
 const SEGMENTS: usize = 512;
@@ -19,7 +26,12 @@ const PLACES: usize = 32;
 /// The due times of up to 16,384 clients.
 #[derive(Debug)]
 pub(super) struct Table {
+    /// That of clients without one of their own.
+    first: Box<Segment>,
     segments: Box<[OnceLock<Box<Segment>>]>,
+    memory: Memory,
+    /// There was no memory for another segment.
+    is_confined: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -60,13 +72,18 @@ pub(super) fn update(due: &AtomicU64, decide: impl Fn(u64) -> Result<u64, u64>) 
 
 // === impl Table ===
 
-impl Default for Table {
-    fn default() -> Self {
-        Self { segments: (0..SEGMENTS).map(|_| OnceLock::new()).collect() }
-    }
-}
-
 impl Table {
+    pub(super) fn new(memory: Memory) -> Self {
+        let has_memory = memory.take(SEGMENTS * size_of::<OnceLock<Box<Segment>>>());
+        let segments = if has_memory { SEGMENTS } else { 0 };
+        Self {
+            first: Box::default(),
+            segments: (0..segments).map(|_| OnceLock::new()).collect(),
+            memory,
+            is_confined: AtomicBool::new(false),
+        }
+    }
+
     /// Applies `decide` to the due time of a client, which is a uniform hash, and stores the result.
     /// Returns the due time, and how the client got its place.
     ///
@@ -79,9 +96,7 @@ impl Table {
         decide: impl Fn(u64) -> Result<u64, u64>,
     ) -> Result<(&AtomicU64, Place), (u64, Place)> {
         let mut place = Place::Own;
-        let index = (client.get() >> 32) as usize % SEGMENTS;
-        // The index is below the length.
-        let segment = self.segments.get(index).ok_or((0, place))?.get_or_init(Box::default);
+        let segment = self.segment(client);
         loop {
             let entry = match segment.find(client) {
                 Some(entry) => entry,
@@ -99,10 +114,36 @@ impl Table {
         }
     }
 
+    /// Returns the segment of a client.
+    fn segment(&self, client: NonZeroU64) -> &Segment {
+        let index = (client.get() >> 32) as usize % SEGMENTS;
+        let Some(segment) = self.segments.get(index) else { return &self.first };
+        if let Some(segment) = segment.get() {
+            return segment;
+        }
+        // A client never moves from the first segment to another one, which would forget its debt.
+        if self.is_confined.load(Ordering::Relaxed) || !self.memory.take(size_of::<Segment>()) {
+            self.is_confined.store(true, Ordering::Relaxed);
+            return &self.first;
+        }
+        let mut is_new = false;
+        let segment = segment.get_or_init(|| {
+            is_new = true;
+            Box::default()
+        });
+        if !is_new {
+            // Another worker was faster.
+            self.memory.release(size_of::<Segment>());
+        }
+        segment
+    }
+
     /// Whether no client owes anything any more, so that the table can be dropped.
     pub(super) fn is_idle(&self, now: u64) -> bool {
-        let segments = self.segments.iter().filter_map(OnceLock::get);
-        segments.flat_map(|segment| &segment.entries).all(|entry| !entry.owes(now))
+        let more = self.segments.iter().filter_map(OnceLock::get).map(|segment| &**segment);
+        let mut entries =
+            std::iter::once(&*self.first).chain(more).flat_map(|segment| &segment.entries);
+        entries.all(|entry| !entry.owes(now))
     }
 }
 
@@ -144,11 +185,16 @@ mod tests {
     use portcullis_config::snapshot::rate_limit::RateScope;
 
     use super::*;
+    use crate::limit::budget::tests::memory;
     use crate::limit::gcra::Gcra;
     use crate::limit::gcra::tests::limit;
     use crate::random::Random;
 
     const NOW: u64 = 1_000_000_000;
+
+    fn table() -> Table {
+        Table::new(memory(1 << 20))
+    }
 
     fn client(number: u64) -> NonZeroU64 {
         // All in one segment.
@@ -161,8 +207,7 @@ mod tests {
 
     #[test]
     fn each_client_has_a_limit_of_its_own() {
-        let (table, gcra) =
-            (Table::default(), Gcra::of(&limit(10, 2, RateScope::User), NonZeroU32::MIN));
+        let (table, gcra) = (table(), Gcra::of(&limit(10, 2, RateScope::User), NonZeroU32::MIN));
         for number in 0..PLACES as u64 {
             let allowed = (0..5).filter(|_| is_allowed(&table, gcra, number, NOW)).count();
             assert_eq!(allowed, 2, "client {number}");
@@ -171,8 +216,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_clients_makes_the_table_forget_nothing() {
-        let (table, gcra) =
-            (Table::default(), Gcra::of(&limit(1, 5, RateScope::User), NonZeroU32::MIN));
+        let (table, gcra) = (table(), Gcra::of(&limit(1, 5, RateScope::User), NonZeroU32::MIN));
         while is_allowed(&table, gcra, 0, NOW) {}
         for number in 1..10_000 {
             is_allowed(&table, gcra, number, NOW);
@@ -184,8 +228,7 @@ mod tests {
 
     #[test]
     fn a_light_flood_does_not_exclude_new_clients() {
-        let (table, gcra) =
-            (Table::default(), Gcra::of(&limit(10, 10, RateScope::User), NonZeroU32::MIN));
+        let (table, gcra) = (table(), Gcra::of(&limit(10, 10, RateScope::User), NonZeroU32::MIN));
         for number in 1..=4 * PLACES as u64 {
             is_allowed(&table, gcra, number, NOW);
         }
@@ -194,8 +237,7 @@ mod tests {
 
     #[test]
     fn in_a_full_table_each_client_gets_no_more_than_its_limit() {
-        let (table, gcra) =
-            (Table::default(), Gcra::of(&limit(1_000, 3, RateScope::User), NonZeroU32::MIN));
+        let (table, gcra) = (table(), Gcra::of(&limit(1_000, 3, RateScope::User), NonZeroU32::MIN));
         let random = Random::seeded(0);
         let mut allowed = vec![0_u32; 100];
         let (mut now, end) = (NOW, NOW + NOW);
@@ -208,9 +250,28 @@ mod tests {
     }
 
     #[test]
+    fn without_memory_clients_share_a_segment_and_nothing_is_forgotten() {
+        let gcra = Gcra::of(&limit(1, 2, RateScope::User), NonZeroU32::MIN);
+        // For none, and for the directory and one segment.
+        for octets in [0, 3 * (SEGMENTS * 16 + 1_000)] {
+            let table = Table::new(memory(octets));
+            let spread = |number: u64| NonZeroU64::new(number << 32 | 1).unwrap();
+            let is_allowed =
+                |number| table.update(spread(number), NOW, |due| gcra.decide(due, NOW)).is_ok();
+            let allowed = (0..PLACES as u64).filter(|number| is_allowed(*number)).count();
+            assert_eq!(allowed, PLACES, "each its first request");
+            let rest = (0..PLACES as u64).cycle().take(1_000).filter(|number| is_allowed(*number));
+            assert_eq!(rest.count(), PLACES, "and its second one");
+            assert!((0..10_000).filter(|number| is_allowed(*number)).count() < 1_000);
+            assert!((0..PLACES as u64).all(|number| !is_allowed(number)));
+            assert!(!table.is_idle(NOW));
+            assert!(table.is_idle(NOW + 3 * NOW));
+        }
+    }
+
+    #[test]
     fn workers_share_the_limit_of_a_client_exactly() {
-        let (table, gcra) =
-            (Table::default(), Gcra::of(&limit(1, 1_000, RateScope::User), NonZeroU32::MIN));
+        let (table, gcra) = (table(), Gcra::of(&limit(1, 1_000, RateScope::User), NonZeroU32::MIN));
         let allowed = AtomicU32::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {

@@ -1,6 +1,7 @@
 //! The metrics of the control plane: configuration, certificates, and what replicas exchange.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -20,6 +21,7 @@ metrics! {
     REVOCATIONS_PENDING: Gauge "portcullis_session_revocations_pending" [] "Session revocations that are not yet published to other replicas.";
     QUEUE_WAITING: Gauge "portcullis_queue_waiting" ["queue"] "Requests waiting in a queue for the control plane: `portal`, or `introspection:` and the name of an issuer.";
     QUEUE_REJECTED: Counter "portcullis_queue_rejected_total" ["queue"] "Requests rejected because a queue was full, or displaced by those of other clients.";
+    RATE_LIMIT_MEMORY: Gauge "portcullis_rate_limit_memory_bytes" [] "Memory held to count the clients of rate limits, in bytes.";
     CONFIGURATION_AGE: Gauge "portcullis_configuration_age_seconds" [] "Time since the last contact with the source of resources, in seconds.";
     CONFIGURATION_SYNCED: Gauge "portcullis_configuration_synced" [] "Whether every kind of resource has been read completely: 1 or 0.";
     REPLICAS: Gauge "portcullis_replicas" [] "Ready replicas of this gateway, as the EndpointSlices of its Service have them; 0 if they are not known.";
@@ -61,6 +63,7 @@ pub(super) struct ControlCollector<F> {
     certificates: F,
     revocations: Arc<RevocationCounts>,
     queues: Arc<Queues>,
+    rate_limit_memory: Arc<AtomicU64>,
 }
 
 // === impl Queues ===
@@ -87,8 +90,16 @@ where
         certificates: F,
         revocations: Arc<RevocationCounts>,
         queues: Arc<Queues>,
+        rate_limit_memory: Arc<AtomicU64>,
     ) -> prometheus::Result<Self> {
-        Ok(Self { descriptions: descriptions(METRICS)?, live, certificates, revocations, queues })
+        Ok(Self {
+            descriptions: descriptions(METRICS)?,
+            live,
+            certificates,
+            revocations,
+            queues,
+            rate_limit_memory,
+        })
     }
 
     fn configuration(&self) -> [MetricFamily; 7] {
@@ -155,6 +166,8 @@ where
         families.extend(self.certificates());
         families.extend(self.revocations());
         families.extend(self.queues());
+        let memory = self.rate_limit_memory.load(Ordering::Relaxed);
+        families.push(RATE_LIMIT_MEMORY.value(memory as f64));
         families
     }
 }
