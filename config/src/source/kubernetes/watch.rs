@@ -45,8 +45,15 @@ pub(super) struct Watch<K> {
     reported: Vec<Problem>,
     /// The missing permission, as a problem for the operator.
     forbidden: Option<Problem>,
-    /// Since when every response is that a permission is missing.
-    forbidden_since: Option<Instant>,
+    permission: Permission,
+}
+
+/// Whether a permission is missing, rather than not loaded yet: until an API server that starts has
+/// read the roles, it refuses everyone.
+#[derive(Debug, Default)]
+struct Permission {
+    /// Since when every response is that it is missing.
+    refused_since: Option<Instant>,
     /// Whether the API server has ever responded otherwise, or was unavailable.
     was_different: bool,
 }
@@ -97,8 +104,7 @@ impl<K: Watched> Watch<K> {
             interrupted: false,
             reported: Vec::new(),
             forbidden: None,
-            forbidden_since: None,
-            was_different: false,
+            permission: Permission::default(),
         }
     }
 
@@ -113,7 +119,7 @@ impl<K: Watched> Watch<K> {
             match result {
                 Ok(()) => {
                     self.backoff.reset();
-                    (self.forbidden_since, self.was_different) = (None, true);
+                    self.permission.is_missing(false, Instant::now());
                 }
                 Err(Interrupted::Closed) => return,
                 Err(error) => {
@@ -256,22 +262,12 @@ impl<K: Watched> Watch<K> {
             tracing::debug!(%kind, %error, "the watch is still interrupted");
         }
         self.forbidden = self
-            .lacks_permission(error, Instant::now())
+            .permission
+            .is_missing(error.is_forbidden(), Instant::now())
             .then(|| forbidden::<K>(&self.selection, self.api.namespace(), error));
         // If the receiver was dropped, the next step returns.
         let _ = self.send(Update::default()).await;
         wait
-    }
-
-    /// Whether a permission is missing, rather than not loaded yet: until an API server that starts
-    /// has read the roles, it refuses everyone.
-    fn lacks_permission(&mut self, error: &Interrupted, now: Instant) -> bool {
-        if !error.is_forbidden() {
-            (self.forbidden_since, self.was_different) = (None, true);
-            return false;
-        }
-        let since = *self.forbidden_since.get_or_insert(now);
-        !self.was_different || now.duration_since(since) >= ROLES_GRACE
     }
 
     fn watch_params(&self) -> WatchParams {
@@ -287,6 +283,21 @@ impl<K: Watched> Watch<K> {
     fn list_params(&self, limit: u32) -> ListParams {
         let (field_selector, label_selector) = self.selection.selectors();
         ListParams { field_selector, label_selector, limit: Some(limit), ..ListParams::default() }
+    }
+}
+
+// === impl Permission ===
+
+impl Permission {
+    /// Records a response at `now`, which is that the permission is missing, or another one. Returns
+    /// whether it is.
+    fn is_missing(&mut self, is_refused: bool, now: Instant) -> bool {
+        if !is_refused {
+            (self.refused_since, self.was_different) = (None, true);
+            return false;
+        }
+        let since = *self.refused_since.get_or_insert(now);
+        !self.was_different || now.duration_since(since) >= ROLES_GRACE
     }
 }
 

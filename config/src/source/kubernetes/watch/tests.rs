@@ -93,3 +93,20 @@ fn a_single_object_is_selected_by_its_name() {
     );
     assert_eq!(Selection::All.selectors(), (None, None));
 }
+
+#[test]
+fn a_refusal_in_the_moments_after_an_outage_is_no_missing_permission() {
+    let start = Instant::now();
+    let mut permission = Permission::default();
+    assert!(permission.is_missing(true, start), "it was never there");
+    // An outage, or a response, and then an API server that has not read the roles yet.
+    for after in [0_u64, 1_000] {
+        let at = |seconds: u64| start + Duration::from_secs(after + seconds);
+        assert!(!permission.is_missing(false, at(0)));
+        assert!(!permission.is_missing(true, at(1)));
+        assert!(!permission.is_missing(true, at(30)));
+        assert!(permission.is_missing(true, at(31)), "it was withdrawn");
+    }
+    assert!(!permission.is_missing(false, start + Duration::from_secs(2_000)), "it is back");
+    assert!(!permission.is_missing(true, start + Duration::from_secs(3_000)));
+}
