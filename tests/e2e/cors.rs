@@ -1,6 +1,11 @@
 //! Calls from web pages of other origins.
 
+use std::process::Stdio;
+use std::time::Duration;
+
+use portcullis_config::client_key::{Key, write_hash};
 use serde_json::json;
+use tokio::process::Command;
 
 use crate::harness::{Answer, Echo, Gateway, Service, World, echo, without_ids};
 
@@ -110,4 +115,45 @@ async fn scripts_read_responses_to_admitted_requests_alone() {
     }
     let (closed, absent) = (get(&gateway, CLOSED, APP).await, get(&gateway, ABSENT, APP).await);
     assert_eq!(face(&closed), face(&absent));
+}
+
+#[tokio::test]
+async fn chromium_lets_a_listed_origin_call_with_a_bearer_token() {
+    let pod = echo("pod-1").await;
+    let mut random = [1; 32];
+    aws_lc_rs::rand::fill(&mut random).expect("randomness");
+    let key = Key::new(&random);
+    let secret = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": "shop",
+            "namespace": "portcullis",
+            "labels": { "portcullis.dev/credential": "client-key" },
+        },
+        "stringData": { "application": "shop", "hash": write_hash(&key.hash()) },
+    });
+    let service = Service::new("web").environment("closed").annotation("cors-origins", APP);
+    let world = World::empty()
+        .with(service.pod(&pod))
+        .annotation("closed", "require", "app")
+        .annotation("closed", "allow-apps", "shop")
+        .with_file("key.json", &secret.to_string());
+    let settings = json!({
+        "cors": { "origins": [APP] },
+        "access": { "credentialsNamespace": "portcullis" },
+    });
+    let gateway = Gateway::of(world).settings(settings).start().await;
+    let mut command = Command::new("node");
+    command
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openid/cors.mjs"))
+        .arg(crate::login::modules().await)
+        .args(["/usr/bin/chromium", &gateway.https().port().to_string(), key.expose()])
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(Duration::from_secs(120), command.output())
+        .await
+        .expect("Chromium ends")
+        .expect("node runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -128,7 +128,7 @@ async fn kill(gateway: &mut Gateway) {
 }
 
 /// The folder in which `tests/openid/build` installs the node modules.
-async fn modules() -> PathBuf {
+pub(crate) async fn modules() -> PathBuf {
     let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openid/build");
     let output =
         Command::new(build).arg("--print-dir").output().await.expect("tests/openid/build runs");
