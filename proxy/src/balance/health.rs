@@ -90,6 +90,11 @@ impl Health {
         }
     }
 
+    /// Whether it starts slowly, and already has as many requests in flight as that allows.
+    pub(crate) fn is_slowed(self, in_flight: u32) -> bool {
+        self.avoidance(in_flight) == Avoidance::SlowStarting
+    }
+
     /// A request of `era` was responded to. Another one is allowed in flight during a slow start.
     #[must_use]
     pub(crate) fn responded(self, era: Era) -> Self {

@@ -181,6 +181,7 @@ impl Endpoint {
             tracing::debug!(address = %self.address, "the endpoint responds again");
             self.connector.meter.upstream_returned();
             self.group.borrow().release();
+            self.offer();
         }
     }
 
@@ -249,7 +250,10 @@ impl Endpoint {
             return;
         }
         self.count_places();
-        while let Some((client, waiter)) = group.queue.next(|key| self.places.has_place(key)) {
+        let is_slowed = || group.has_others() && self.health().is_slowed(self.in_flight());
+        while !is_slowed()
+            && let Some((client, waiter)) = group.queue.next(|key| self.places.has_place(key))
+        {
             let Some(place) = self.places.take(|| client) else { return };
             // If the request is gone, this gives up the place again.
             drop(waiter.send(Load::new(self, place)));

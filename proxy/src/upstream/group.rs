@@ -44,6 +44,11 @@ impl Group {
         self.is_replaced.set(true);
     }
 
+    /// Whether the set has more than one endpoint.
+    pub(super) fn has_others(&self) -> bool {
+        self.size > 1
+    }
+
     pub(super) fn has_waiting(&self) -> bool {
         !self.queue.is_empty()
     }

@@ -8,7 +8,16 @@ use super::*;
 use crate::memory::tests;
 
 fn upstreams() -> Upstreams {
-    let settings = serde_json::json!({ "zone": "example.com", "source": { "directory": "." } });
+    upstreams_with(1_024)
+}
+
+/// Endpoints get so many requests at a time.
+fn upstreams_with(places: usize) -> Upstreams {
+    let settings = serde_json::json!({
+        "zone": "example.com",
+        "source": { "directory": "." },
+        "limits": { "connectionsPerEndpoint": places },
+    });
     let settings: Arc<Settings> = Arc::new(serde_json::from_value(settings).unwrap());
     Upstreams::new(&settings, None, Rc::new(tests::meter()))
 }
@@ -147,4 +156,27 @@ fn a_caller_keeps_its_endpoint_when_another_one_joins_elsewhere() {
     let after: Vec<u16> = callers().map(port).collect();
     assert!(before.iter().zip(&after).all(|(before, after)| before == after || *after == 4));
     assert!(after.contains(&4), "{after:?}");
+}
+
+#[test]
+fn a_request_that_waits_gets_a_place_at_a_new_endpoint_and_none_at_a_removed_one() {
+    let (upstreams, now, nobody) = (upstreams_with(1), Instant::now(), Caller::default());
+    let endpoints = endpoints(&[(1, "one")]);
+    let balancer = || upstreams.balancer(&endpoints, &UpstreamProtocol::Http1, now);
+    let requester = |last| Requester { caller: &nobody, address: [192, 0, 2, last].into() };
+    let port = |load: &Load| load.endpoint().address().port();
+    let held = endpoint(&balancer(), 1).admit(requester(1)).unwrap();
+    assert!(endpoint(&balancer(), 1).admit(requester(2)).is_none());
+    let wait = |last| balancer().queue(requester(last), |_| true).err().unwrap();
+    let (mut second, mut third, mut fourth) = (wait(2), wait(3), wait(4));
+    endpoints.store(set(&[(2, "two")]));
+    balancer();
+    let load = second.try_recv().unwrap();
+    assert_eq!(port(&load), 2);
+    drop(held);
+    assert!(third.try_recv().is_err(), "the place of an endpoint that is gone");
+    third.close();
+    drop(load);
+    assert_eq!(port(&fourth.try_recv().unwrap()), 2, "the third one waits no more");
+    assert!(endpoint(&balancer(), 2).admit(requester(5)).is_some(), "and it is free again");
 }
