@@ -102,7 +102,7 @@ where
         })
     }
 
-    fn configuration(&self) -> [MetricFamily; 7] {
+    fn configuration(&self) -> [MetricFamily; 8] {
         let mut age = CONFIGURATION_AGE.family();
         if let Some(since) = self.live.age(SystemTime::now()) {
             age.sample(&[], since.as_secs() as f64);
