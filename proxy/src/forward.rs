@@ -227,7 +227,8 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
     loop {
         let load = match admit(request, &mut attempts, cost, now, stats) {
             Some(load) => load,
-            None if attempts.any_was_full() => {
+            // A response that is at hand has a place itself: requests would wait for each other.
+            None if attempts.any_was_full() && rejected.is_none() => {
                 let (crossed, respond) = (stats.crossed, &mut *client.respond);
                 let waiting = waiting::wait(request, &attempts, cost, crossed, &mut until, respond);
                 // Boxed: it is rare, and would make the future of every request larger.

@@ -99,6 +99,19 @@ async fn a_failed_retry_does_not_replace_the_first_response() {
 }
 
 #[tokio::test]
+async fn a_retry_does_not_wait_for_the_place_of_the_first_response() {
+    let pod = busy().await;
+    let world = World::empty().with(Service::new("web").annotation("retry-on", "503").pod(&pod));
+    let settings =
+        json!({ "limits": { "connectionsPerEndpoint": 1, "idleConnectionsPerEndpoint": 1 } });
+    let gateway = Gateway::of(world).settings(settings).start().await;
+    let answer = gateway.curl(WEB, "/").run().await;
+    assert_eq!((answer.status, answer.text().as_str()), (503, "busy"));
+    assert_eq!(gateway.metric("portcullis_upstream_waits_total").await, 0.0);
+    assert_eq!(gateway.curl(WEB, "/").run().await.status, 503, "and the place is free again");
+}
+
+#[tokio::test]
 async fn only_the_listed_statuses_are_retried() {
     let retries = async |retry_on: &str| {
         let pod = busy().await;
