@@ -171,14 +171,14 @@ fn only<'h>(values: impl IntoIterator<Item = &'h HeaderValue>) -> Option<&'h Hea
 
 impl<'a> Choice<'a> {
     /// The backend of the last attempt. A request has crossed over if nothing of the chosen one
-    /// answered.
+    /// answered, or had a place for it.
     pub(crate) fn answered(&self, crossed: bool) -> &'a Backend {
         self.fallback.filter(|_| crossed).unwrap_or(self.backend)
     }
 
-    /// The backend that was chosen, if another one was to answer.
-    pub(crate) fn missed(&self, crossed: bool) -> Option<&'a Backend> {
-        crossed.then_some(self.backend)
+    /// The backend that was chosen, if nothing of it answered.
+    pub(crate) fn missed(&self, is_missed: bool) -> Option<&'a Backend> {
+        is_missed.then_some(self.backend)
     }
 }
 

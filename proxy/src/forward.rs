@@ -37,6 +37,9 @@ use crate::upstream::endpoint::Endpoint;
 use crate::upstream::exchange::{Exchange, Failed, Load, Message};
 use crate::upstream::{Balancer, Choice, Upstreams};
 
+/// The reason of requests that got no place in time.
+pub(crate) const UPSTREAM_FULL: &str = "upstream_full";
+
 /// A request to forward, and what is needed for it.
 pub(crate) struct ForwardRequest<'a> {
     pub(crate) upstreams: &'a Upstreams,
@@ -44,7 +47,7 @@ pub(crate) struct ForwardRequest<'a> {
     pub(crate) random: &'a Random,
     pub(crate) message: Message<'a>,
     pub(crate) backend: &'a Backend,
-    /// The backend for the request if nothing of `backend` answers.
+    /// The backend for the request if nothing of `backend` answers, or has a place in time.
     pub(crate) fallback: Option<&'a Backend>,
     pub(crate) policy: &'a Policy,
     /// The hash of the caller, if it keeps its endpoint.
@@ -103,8 +106,8 @@ pub(crate) enum Outcome {
 pub(crate) struct ForwardStats {
     /// The endpoint of the last attempt.
     pub(crate) upstream: Option<SocketAddr>,
-    /// Whether nothing of the chosen backend answered, so that the other one was to.
-    pub(crate) crossed: bool,
+    /// Why the other backend was to answer, if it was.
+    pub(crate) crossing: Option<Crossing>,
     /// The number of attempts, including the first.
     pub(crate) tries: u32,
     /// The first attempt that failed by the backend's fault, if it did not end the request.
@@ -121,6 +124,15 @@ pub(crate) struct ForwardStats {
     pub(crate) sent: u64,
     /// The `grpc-status` of the response's head or trailers.
     pub(crate) grpc_status: Option<u16>,
+}
+
+/// Why a request goes to the other backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Crossing {
+    /// Nothing of the chosen one answers.
+    Missed,
+    /// It is full, as far as this client may fill it: that says nothing about the backend.
+    Full,
 }
 
 /// Modifies the heads of the response before they are forwarded.
@@ -168,6 +180,18 @@ enum NoEndpoint {
     Exhausted,
     /// Another attempt would exceed the retry budget.
     Denied,
+}
+
+// === impl ForwardStats ===
+
+impl ForwardStats {
+    /// Records an attempt that failed by the fault of the chosen backend, unless another one has
+    /// been asked.
+    fn failed_by(&mut self, attempt: impl FnOnce() -> Attempt) {
+        if self.crossing.is_none() {
+            self.first_failed.get_or_insert_with(attempt);
+        }
+    }
 }
 
 // === impl ClientSide ===
@@ -229,14 +253,20 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
             Some(load) => load,
             // A response that is at hand has a place itself: requests would wait for each other.
             None if attempts.any_was_full() && rejected.is_none() => {
-                let (crossed, respond) = (stats.crossed, &mut *client.respond);
+                let (crossed, respond) = (stats.crossing.is_some(), &mut *client.respond);
                 let waiting = waiting::wait(request, &attempts, cost, crossed, &mut until, respond);
                 // Boxed: it is rare, and would make the future of every request larger.
                 match Box::pin(waiting).await? {
                     Some(load) => load,
                     None => {
-                        count(request.meter, Failed::Full);
                         outcome = outcome_of(Failed::Full);
+                        if !crossed && request.fallback.is_some() {
+                            (now, cost) = (Instant::now(), Cost::Free);
+                            attempts.cross();
+                            cross(request, Crossing::Full, now, stats);
+                            continue;
+                        }
+                        count(request.meter, Failed::Full);
                         break;
                     }
                 }
@@ -255,7 +285,7 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
             Err(Unanswered::Finished(outcome)) => return Err(outcome),
             Err(Unanswered::Rejected(back_off, response)) => {
                 attempts.rejected(address);
-                stats.first_failed.get_or_insert_with(|| response.attempt(request.started));
+                stats.failed_by(|| response.attempt(request.started));
                 if let Some(earlier) = rejected.replace(response) {
                     earlier.discard();
                 }
@@ -266,7 +296,7 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
             Err(Unanswered::Failed(failure, was_kept)) => {
                 count(request.meter, failure);
                 if is_conclusive(failure, was_kept) {
-                    stats.first_failed.get_or_insert(Attempt::Failed);
+                    stats.failed_by(|| Attempt::Failed);
                 }
                 outcome = outcome_of(failure);
                 let is_ejected = endpoint.is_ejected();
@@ -294,7 +324,7 @@ fn admit(
     stats: &mut ForwardStats,
 ) -> Option<Load> {
     while attempts.may_go_on()
-        && let Some(endpoint) = choose(request, attempts, cost, now, &mut stats.crossed)
+        && let Some(endpoint) = choose(request, attempts, cost, now, stats)
     {
         if let Some(load) = endpoint.admit(request.requester) {
             return Some(load);
@@ -308,35 +338,48 @@ fn admit(
 }
 
 /// Chooses the endpoint of the next attempt. If no endpoint of the backend is left, none of which has
-/// answered, the request crosses over to the fallback, and stays there.
+/// answered or is full, the request crosses over to the fallback, and stays there.
 fn choose(
     request: &ForwardRequest<'_>,
     attempts: &mut Attempts,
     cost: Cost,
     now: Instant,
-    crossed: &mut bool,
+    stats: &mut ForwardStats,
 ) -> Option<Rc<Endpoint>> {
-    let upstreams = request.upstreams;
-    let balancer =
-        |backend: &Backend| upstreams.balancer(&backend.endpoints, &backend.protocol, now);
-    if !*crossed {
-        let own = balancer(request.backend);
+    if stats.crossing.is_none() {
+        let own = balancer(request, request.backend, now);
         if attempts.is_first() {
             own.retry_budget.deposit(now);
         }
         let chosen = choose_of(&own, request, attempts, cost, now);
         return match (chosen, request.fallback) {
-            (Err(NoEndpoint::Exhausted), Some(fallback)) if attempts.rejections() == 0 => {
-                *crossed = true;
-                // To the fallback, it is not a retry.
-                let other = balancer(fallback);
-                other.retry_budget.deposit(now);
+            (Err(NoEndpoint::Exhausted), Some(fallback)) if attempts.may_cross() => {
+                cross(request, Crossing::Missed, now, stats);
+                let other = balancer(request, fallback, now);
                 choose_of(&other, request, attempts, Cost::Free, now).ok()
             }
             (chosen, _) => chosen.ok(),
         };
     }
-    choose_of(&balancer(request.fallback?), request, attempts, cost, now).ok()
+    let other = balancer(request, request.fallback?, now);
+    choose_of(&other, request, attempts, cost, now).ok()
+}
+
+/// Goes over to the fallback. There, it is not a retry.
+fn cross(
+    request: &ForwardRequest<'_>,
+    crossing: Crossing,
+    now: Instant,
+    stats: &mut ForwardStats,
+) {
+    stats.crossing = Some(crossing);
+    if let Some(fallback) = request.fallback {
+        balancer(request, fallback, now).retry_budget.deposit(now);
+    }
+}
+
+fn balancer(request: &ForwardRequest<'_>, backend: &Backend, now: Instant) -> Rc<Balancer> {
+    request.upstreams.balancer(&backend.endpoints, &backend.protocol, now)
 }
 
 /// Chooses among the endpoints of one backend. It may cost part of the retry budget.
@@ -419,7 +462,7 @@ fn failed(status: StatusCode, reason: &'static str) -> Outcome {
 fn outcome_of(failure: Failed) -> Outcome {
     match failure {
         Failed::Connect => failed(StatusCode::BAD_GATEWAY, "upstream_unconnected"),
-        Failed::Full => failed(StatusCode::SERVICE_UNAVAILABLE, "upstream_full"),
+        Failed::Full => failed(StatusCode::SERVICE_UNAVAILABLE, UPSTREAM_FULL),
         Failed::NotSent => failed(StatusCode::SERVICE_UNAVAILABLE, "upstream_refused"),
         Failed::NoResponse => failed(StatusCode::BAD_GATEWAY, "upstream_closed"),
         Failed::NoWebSocket => failed(StatusCode::BAD_GATEWAY, "upstream_no_websocket"),

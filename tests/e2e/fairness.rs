@@ -80,6 +80,33 @@ async fn a_client_that_floods_a_slow_service_excludes_no_other_client() {
 }
 
 #[tokio::test]
+async fn a_client_that_fills_a_canary_makes_it_no_failure() {
+    let (stable, other) = (echo("stable").await, echo("canary").await);
+    let canary = Service::new("web-canary")
+        .annotation("canary-of", "web")
+        .annotation("canary-weight", "100")
+        .pod(&other);
+    let web = Service::new("web").annotation("connect-timeout", "300ms").pod(&stable);
+    let gateway = gateway(World::empty().with(web).with(canary)).await;
+    let flood = flood(&gateway, "/delay/1m", None).await;
+    let mut counts = stable.counts();
+    soon("what waited in vain is answered", counts.wait_for(|counts| counts.started > 0))
+        .await
+        .expect("the pod runs");
+    drop(flood);
+    eventually("all have ended", || async {
+        gateway.metric("portcullis_requests_in_flight").await == 0.0
+    })
+    .await;
+    assert!(gateway.metric("portcullis_upstream_waits_total").await > 0.0, "at the canary");
+    assert_eq!(gateway.metric("portcullis_variant_missed_requests_total").await, 0.0);
+    let feed = gateway.admin_page("/v1/traffic?windows=false").await.json();
+    let variant = &feed["services"][0]["variants"][1];
+    assert_eq!((&variant["label"], &variant["missed"]), (&json!("web-canary"), &json!(0)));
+    assert_eq!(variant["errors"], json!(0), "{variant}");
+}
+
+#[tokio::test]
 async fn callers_with_credentials_are_clients_of_their_own_at_one_address() {
     let pod = echo("pod-1").await;
     let keys = [(1, "greedy"), (2, "modest")].map(|(number, application)| {

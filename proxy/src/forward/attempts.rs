@@ -160,6 +160,19 @@ impl Attempts {
         self.tried.iter().any(|tried| tried.was_full)
     }
 
+    /// Whether the request may go to another backend, because there is nothing left to hope for from
+    /// its own: none has responded, and none is worth waiting for.
+    pub(super) fn may_cross(&self) -> bool {
+        self.rejected == 0 && !self.any_was_full()
+    }
+
+    /// Forgets endpoints that were full, because from now on those of another backend are tried.
+    pub(super) fn cross(&mut self) {
+        let before = self.tried.len();
+        self.tried.retain(|tried| !tried.was_full);
+        self.count = self.count.saturating_sub(before - self.tried.len());
+    }
+
     /// How many responses were not forwarded because of their status.
     pub(super) fn rejections(&self) -> u32 {
         self.rejected

@@ -322,6 +322,27 @@ fn a_kept_connection_that_was_closed_is_followed_by_a_new_one_if_there_is_no_oth
 }
 
 #[test]
+fn a_request_goes_to_another_backend_only_if_none_of_its_own_is_full_or_has_responded() {
+    let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut attempts = Attempts::default();
+    let refused = FailedAttempt {
+        address: address(1),
+        failure: Failed::Connect,
+        was_kept: false,
+        is_ejected: true,
+    };
+    attempts.failed(refused, Repeatable::Always);
+    assert!(attempts.may_cross());
+    (2..100).for_each(|port| attempts.found_full(address(port)));
+    assert!(!attempts.may_cross() && !attempts.may_go_on(), "one may have a place in time");
+    attempts.cross();
+    assert!(!attempts.any_was_full() && attempts.may_go_on());
+    assert!(attempts.has_tried(address(1)) && !attempts.has_tried(address(2)));
+    attempts.rejected(address(2));
+    assert!(!attempts.may_cross());
+}
+
+#[test]
 fn what_may_add_to_the_load_of_a_failing_backend_takes_from_its_retry_budget() {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let cost = |failure, was_kept, is_ejected| {

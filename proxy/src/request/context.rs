@@ -15,7 +15,7 @@ use crate::access::caller_cache::CachedCaller;
 use crate::choose::{Choice, Traits};
 use crate::decision::{Admitted, Routed};
 use crate::exchange::{BodyLength, Peer, Refusal, RequestHead, Respond, ResponseHead};
-use crate::forward::{ForwardStats, Outcome};
+use crate::forward::{Crossing, ForwardStats, Outcome};
 use crate::limit::Requester;
 use crate::local_reply::{self, ClientFormat, ReplyContext};
 use crate::normalize::Request;
@@ -291,11 +291,11 @@ impl<'a> RequestContext<'a> {
 
 impl<'a> LogContext<'a> {
     fn answered(&self) -> Option<&'a Backend> {
-        Some(self.choice?.answered(self.stats.crossed))
+        Some(self.choice?.answered(self.stats.crossing.is_some()))
     }
 
     fn missed(&self) -> Option<&'a Backend> {
-        self.choice?.missed(self.stats.crossed)
+        self.choice?.missed(self.stats.crossing == Some(Crossing::Missed))
     }
 }
 

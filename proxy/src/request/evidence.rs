@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::context::{LogContext, RequestContext};
 use crate::choose::Reason;
-use crate::forward::{ForwardStats, Outcome};
+use crate::forward::{Crossing, ForwardStats, Outcome, UPSTREAM_FULL};
 use crate::telemetry::traffic::{Ended, Ending, Request, Response};
 
 // === impl RequestContext ===
@@ -15,7 +15,7 @@ impl RequestContext<'_> {
         let (Some(entered), Some(routed)) = (log.entered, log.routed) else { return };
         let assignment = log.choice.and_then(|choice| choice.assignment);
         let reason = assignment.map(|assignment| assignment.reason);
-        let ForwardStats { crossed, first_failed, tries, .. } = log.stats;
+        let ForwardStats { crossing, first_failed, tries, .. } = log.stats;
         let since = |at: Instant| at.duration_since(self.started);
         let response = log.stats.status.zip(log.stats.head_at).map(|(status, at)| Response {
             status: status.as_u16(),
@@ -24,14 +24,15 @@ impl RequestContext<'_> {
         });
         let ended = Ended {
             is_forced: matches!(reason, Some(Reason::ForcedHeader | Reason::ForcedCookie)),
-            is_missed: crossed,
+            is_missed: crossing == Some(Crossing::Missed),
             first: first_failed,
             response,
-            ending: ending(outcome),
+            // A client fills its share of a backend by itself.
+            ending: if crossing.is_some() { Ending::OwnReply } else { ending(outcome) },
             duration: log.stats.ended_at.map(since).unwrap_or_default(),
         };
         // To the stable variant, it is not a retry.
-        let retries = if crossed { 0 } else { tries.saturating_sub(1) };
+        let retries = if crossing.is_some() { 0 } else { tries.saturating_sub(1) };
         let (rule, arrived) = (&routed.rule, self.at);
         let request = Request { rule, assignment, ended, retries, arrived };
         self.worker.meter.traffic().end(entered, &request);
@@ -44,6 +45,7 @@ fn ending(outcome: Outcome) -> Ending {
         Outcome::ClientClosed | Outcome::Aborted("client_stalled" | "request_body") => {
             Ending::ClientLeft
         }
+        Outcome::Failed { reason: UPSTREAM_FULL, .. } => Ending::OwnReply,
         Outcome::Failed { .. } | Outcome::Aborted(_) => Ending::Failed,
         Outcome::Refused(_) | Outcome::Revoked => Ending::OwnReply,
     }

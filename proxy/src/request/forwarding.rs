@@ -86,7 +86,7 @@ impl RequestContext<'_> {
         // The response has begun: there is no further attempt.
         head_memory::release(fields, charge);
         if worker.settings.variant_header && rule.split.is_some() {
-            let variant = &choice.answered(stats.crossed).variant;
+            let variant = &choice.answered(stats.crossing.is_some()).variant;
             response_headers.variant = HeaderValue::try_from(&**variant).ok();
         }
         let on_head = &mut response_headers;
