@@ -40,6 +40,9 @@ use crate::upstream::{Balancer, Choice, Upstreams};
 /// The reason of requests that got no place in time.
 pub(crate) const UPSTREAM_FULL: &str = "upstream_full";
 
+/// The reason of calls whose caller waits no longer, by its own `grpc-timeout`.
+pub(crate) const CALL_EXPIRED: &str = "call_expired";
+
 /// A request to forward, and what is needed for it.
 pub(crate) struct ForwardRequest<'a> {
     pub(crate) upstreams: &'a Upstreams,
@@ -73,6 +76,8 @@ pub(crate) struct ClientSide<'a, B, R, H> {
 pub(crate) struct Deadlines {
     /// The time by which the whole response must be sent.
     pub(crate) whole: Option<Instant>,
+    /// Whether the caller has set that time by itself, shorter than the route's.
+    pub(crate) is_callers: bool,
     /// Timeout of connecting to an endpoint.
     pub(crate) connect: Duration,
     /// Timeout from the end of the request to the response's head; `None` for calls whose response
@@ -180,6 +185,23 @@ enum NoEndpoint {
     Exhausted,
     /// Another attempt would exceed the retry budget.
     Denied,
+}
+
+// === impl Deadlines ===
+
+impl Deadlines {
+    /// The outcome of a request whose whole time has passed.
+    fn expired(&self) -> Outcome {
+        if !self.is_callers {
+            return attempt::LATE;
+        }
+        failed(StatusCode::GATEWAY_TIMEOUT, CALL_EXPIRED)
+    }
+
+    /// The outcome if no head arrived until `now`, in time or in the whole time.
+    fn late(&self, now: Instant) -> Outcome {
+        if self.whole.is_some_and(|whole| whole <= now) { self.expired() } else { attempt::LATE }
+    }
 }
 
 // === impl ForwardStats ===
@@ -309,7 +331,7 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
         }
         now = Instant::now();
         if request.deadlines.whole.is_some_and(|whole| whole <= now) {
-            return Err(attempt::LATE);
+            return Err(request.deadlines.expired());
         }
     }
     Err(outcome)
@@ -366,12 +388,7 @@ fn choose(
 }
 
 /// Goes over to the fallback. There, it is not a retry.
-fn cross(
-    request: &ForwardRequest<'_>,
-    crossing: Crossing,
-    now: Instant,
-    stats: &mut ForwardStats,
-) {
+fn cross(request: &ForwardRequest<'_>, crossing: Crossing, now: Instant, stats: &mut ForwardStats) {
     stats.crossing = Some(crossing);
     if let Some(fallback) = request.fallback {
         balancer(request, fallback, now).retry_budget.deposit(now);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use portcullis_echo::grpc::{Client, EchoRequest};
+use serde_json::json;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -175,6 +176,12 @@ async fn the_deadline_is_forwarded_and_enforced() {
         (Code::DeadlineExceeded as i32).to_string(),
         "{response:?}"
     );
+    // A caller can make its calls expire, so that is no failure of the service.
+    let feed = gateway.admin_page("/v1/traffic").await.json();
+    let variant = &feed["services"][0]["variants"][0];
+    assert_eq!((&variant["requests"], &variant["errors"]), (&json!(1), &json!(0)), "{variant}");
+    let left = variant["leftOut"]["clientsLeft"].as_object().expect("a histogram");
+    assert_eq!(left.values().collect::<Vec<_>>(), [&json!(1)]);
 }
 
 #[tokio::test]

@@ -13,7 +13,8 @@ use super::attempts::{Attempts, Repeatable};
 use super::prefetch::{self, Interrupted, Prefetched};
 use super::upload::{self, Upload};
 use super::{
-    Answered, ClientSide, ForwardRequest, ForwardStats, OnHead, Outcome, rejection, repeatable,
+    Answered, ClientSide, Deadlines, ForwardRequest, ForwardStats, OnHead, Outcome, rejection,
+    repeatable,
 };
 use crate::exchange::grpc_status::grpc_status;
 use crate::exchange::{Respond, ResponseHead, Source};
@@ -31,7 +32,7 @@ pub(super) enum Unanswered {
     Rejected(Duration, Box<Answered>),
 }
 
-/// No endpoint responded in time.
+/// No endpoint responded in the time of the route.
 pub(super) const LATE: Outcome =
     Outcome::Failed { status: StatusCode::GATEWAY_TIMEOUT, reason: "upstream_late" };
 
@@ -59,7 +60,7 @@ pub(super) async fn perform<B: Source, R: Respond, H: OnHead>(
     let pool = if attempts.needs_new_connection() { Pool::Bypass } else { Pool::Use };
     let endpoint = Rc::clone(load.endpoint());
     let starting = endpoint.start(load, &request.message, pool, now);
-    let exchange = match unless_ended(starting, request.deadlines.whole, client.respond).await {
+    let exchange = match unless_ended(starting, &request.deadlines, client.respond).await {
         Ok(Ok(exchange)) => exchange,
         Ok(Err(failure)) => return Err(Unanswered::Failed(failure, false)),
         Err(outcome) => return Err(Unanswered::Finished(outcome)),
@@ -71,10 +72,10 @@ pub(super) async fn perform<B: Source, R: Respond, H: OnHead>(
 /// Returns the result of `work`.
 ///
 /// # Errors
-/// The deadline passes, or the client disconnects first.
+/// The time of the whole request passes, or the client disconnects first.
 pub(super) async fn unless_ended<T, R: Respond>(
     work: impl Future<Output = T>,
-    deadline: Option<Instant>,
+    deadlines: &Deadlines,
     respond: &mut R,
 ) -> Result<T, Outcome> {
     let mut work = pin!(work);
@@ -86,11 +87,11 @@ pub(super) async fn unless_ended<T, R: Respond>(
         if respond.poll_client_closed(cx).is_ready() {
             return Poll::Ready(Err(Outcome::ClientClosed));
         }
-        let Some(deadline) = deadline else { return Poll::Pending };
+        let Some(deadline) = deadlines.whole else { return Poll::Pending };
         // Only what has to wait needs a timer.
         let timer =
             timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
-        timer.as_mut().poll(cx).map(|()| Err(LATE))
+        timer.as_mut().poll(cx).map(|()| Err(deadlines.expired()))
     })
     .await
 }
@@ -115,7 +116,9 @@ async fn respond<B: Source, R: Respond, H: OnHead>(
             Event::Failed(failure) => return Err(fail(&exchange, failure)),
             Event::Upload(error) => return Err(Unanswered::Finished(upload::outcome_of(error))),
             Event::ClientClosed => return Err(Unanswered::Finished(Outcome::ClientClosed)),
-            Event::TimedOut if upload.is_done() => return Err(Unanswered::Finished(LATE)),
+            Event::TimedOut if upload.is_done() => {
+                return Err(Unanswered::Finished(request.deadlines.late(Instant::now())));
+            }
             Event::TimedOut => return Err(Unanswered::Finished(Outcome::Refused(upload::LATE))),
         }
     };
@@ -180,7 +183,7 @@ pub(super) async fn pause<B, R: Respond, H: OnHead>(
 ) -> Result<(), Outcome> {
     // Rare, so it must not make the future of every request larger.
     let sleep = Box::pin(tokio::time::sleep(time));
-    unless_ended(sleep, request.deadlines.whole, client.respond).await
+    unless_ended(sleep, &request.deadlines, client.respond).await
 }
 
 fn fail(exchange: &Exchange, failure: Failed) -> Unanswered {

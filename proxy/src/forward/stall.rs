@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::Deadlines;
+use super::{CALL_EXPIRED, Deadlines};
 
 /// Tracks the progress of both bodies.
 #[derive(Debug)]
@@ -50,7 +50,8 @@ impl StallDetector {
         let idle = (self.since + deadlines.idle, "stood_still");
         let unread =
             self.unread_since.map(|since| (since + deadlines.client_read, "client_stalled"));
-        let whole = deadlines.whole.map(|whole| (whole, "stood_still"));
+        let reason = if deadlines.is_callers { CALL_EXPIRED } else { "stood_still" };
+        let whole = deadlines.whole.map(|whole| (whole, reason));
         [unread, whole]
             .into_iter()
             .flatten()
@@ -66,6 +67,7 @@ mod tests {
 
     const DEADLINES: Deadlines = Deadlines {
         whole: None,
+        is_callers: false,
         connect: Duration::from_secs(5),
         head: None,
         idle: Duration::from_secs(300),
@@ -110,6 +112,9 @@ mod tests {
         let begun = Instant::now();
         let deadlines = Deadlines { whole: Some(begun + Duration::from_secs(5)), ..DEADLINES };
         let stall = StallDetector::new((0, 0), begun);
-        assert_eq!(stall.deadline(&deadlines).0, begun + Duration::from_secs(5));
+        let until = begun + Duration::from_secs(5);
+        assert_eq!(stall.deadline(&deadlines), (until, "stood_still"));
+        let deadlines = Deadlines { is_callers: true, ..deadlines };
+        assert_eq!(stall.deadline(&deadlines), (until, "call_expired"));
     }
 }

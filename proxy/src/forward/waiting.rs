@@ -41,6 +41,6 @@ pub(super) async fn wait<R: Respond>(
     };
     let _waiting = request.meter.upstream_wait();
     let waiting = tokio::time::timeout_at(until.into(), place);
-    let waited = unless_ended(waiting, request.deadlines.whole, respond).await?;
+    let waited = unless_ended(waiting, &request.deadlines, respond).await?;
     Ok(waited.ok().and_then(Result::ok))
 }

@@ -36,7 +36,9 @@ pub(super) fn deadlines(
     let idle = || route.request.map_or(defaults.stream_idle, |all| all.max(defaults.stream_idle));
     // What cannot be connected to leaves time for another endpoint, and is ejected.
     let connect = || route.request.map_or(defaults.connect, |all| (all / 2).min(defaults.connect));
+    let is_shorter = |call| route.request.is_none_or(|route| call < route);
     Deadlines {
+        is_callers: call_timeout.is_some_and(is_shorter),
         whole: allowed.and_then(|allowed| started.checked_add(allowed)),
         connect: route.connect.unwrap_or_else(connect),
         head,
@@ -94,6 +96,19 @@ mod tests {
     fn a_client_can_shorten_the_timeout_of_the_route_and_not_extend_it() {
         assert_eq!(seconds(&route(600, None), CALL), (Some(5), None, 600));
         assert_eq!(seconds(&route(2, None), CALL), (Some(2), None, 300));
+    }
+
+    #[test]
+    fn the_caller_is_the_one_that_waits_no_longer_if_its_time_is_shorter() {
+        let is_callers = |route: &Timeouts, request: &str| {
+            let request = read(request).unwrap();
+            let (defaults, kind, now) = (TimeoutSettings::default(), request.kind, Instant::now());
+            deadlines(&defaults, route, kind, &request.headers, now).is_callers
+        };
+        assert!(is_callers(&Timeouts::default(), CALL));
+        assert!(is_callers(&route(6, None), CALL));
+        assert!(!is_callers(&route(5, None), CALL));
+        assert!(!is_callers(&route(6, None), GET));
     }
 
     #[test]

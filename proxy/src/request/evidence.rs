@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::context::{LogContext, RequestContext};
 use crate::choose::Reason;
-use crate::forward::{Crossing, ForwardStats, Outcome, UPSTREAM_FULL};
+use crate::forward::{CALL_EXPIRED, Crossing, ForwardStats, Outcome, UPSTREAM_FULL};
 use crate::telemetry::traffic::{Ended, Ending, Request, Response};
 
 // === impl RequestContext ===
@@ -42,9 +42,9 @@ impl RequestContext<'_> {
 fn ending(outcome: Outcome) -> Ending {
     match outcome {
         Outcome::Sent => Ending::Complete,
-        Outcome::ClientClosed | Outcome::Aborted("client_stalled" | "request_body") => {
-            Ending::ClientLeft
-        }
+        Outcome::ClientClosed
+        | Outcome::Aborted("client_stalled" | "request_body" | CALL_EXPIRED)
+        | Outcome::Failed { reason: CALL_EXPIRED, .. } => Ending::ClientLeft,
         Outcome::Failed { reason: UPSTREAM_FULL, .. } => Ending::OwnReply,
         Outcome::Failed { .. } | Outcome::Aborted(_) => Ending::Failed,
         Outcome::Refused(_) | Outcome::Revoked => Ending::OwnReply,
