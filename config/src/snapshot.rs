@@ -11,6 +11,7 @@ pub mod certificate;
 pub mod endpoints;
 pub mod filter;
 pub mod grants;
+pub mod health_check;
 pub mod host;
 pub mod policy;
 pub mod rate_limit;
@@ -28,6 +29,7 @@ use self::access::Credentials;
 use self::backend::Backend;
 use self::certificate::Certificate;
 use self::host::HostTable;
+use self::rule::Rule;
 use crate::model::HostPattern;
 
 /// All configuration that the request path reads, at one instant.
@@ -83,6 +85,12 @@ impl Snapshot {
     #[must_use]
     pub fn listener(&self, name: &str) -> Option<&Listener> {
         self.listeners.iter().find(|listener| &*listener.name == name)
+    }
+
+    /// The rules of all routes; one that several routes share is repeated.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        let lists = self.listeners.iter().flat_map(|listener| listener.hosts.route_lists());
+        lists.flatten().map(|route| &*route.rule)
     }
 
     /// The backends of all routes, those that get copies of requests included; one that several

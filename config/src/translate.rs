@@ -9,6 +9,7 @@ pub mod endpoints;
 
 mod access;
 mod dirty;
+mod health_check;
 mod hostnames;
 mod implicit;
 mod policy;

@@ -4,6 +4,7 @@
 //! Pure functions: the clock, random numbers and the state of endpoints are arguments.
 
 pub(crate) mod answer;
+pub(crate) mod check;
 pub(crate) mod health;
 mod in_turn;
 pub(crate) mod latency;

@@ -5,6 +5,7 @@
 //! endpoints in both sets keep them; removed endpoints close idle connections within seconds, and
 //! requests in flight complete.
 
+pub(crate) mod active_check;
 mod connect;
 pub(crate) mod endpoint;
 pub(crate) mod exchange;
@@ -33,6 +34,7 @@ use portcullis_config::snapshot::policy::LoadBalancing;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
+use self::active_check::{CheckKey, Failing};
 pub(crate) use self::connect::Authorities;
 use self::connect::Connector;
 use self::endpoint::Endpoint;
@@ -56,6 +58,8 @@ pub(crate) struct Upstreams {
     /// By endpoint set.
     balancers: RefCell<HashMap<u64, Balancers, RandomState>>,
     connector: Rc<Connector>,
+    /// The endpoints whose active check fails.
+    failing: RefCell<Arc<Failing>>,
 }
 
 /// What is known when the endpoint of an attempt is chosen.
@@ -101,6 +105,7 @@ impl Upstreams {
         Self {
             balancers: RefCell::default(),
             connector: Rc::new(Connector::new(Arc::clone(settings), authorities, meter)),
+            failing: RefCell::default(),
         }
     }
 
@@ -121,13 +126,23 @@ impl Upstreams {
                 let set = (endpoints.id(), Arc::clone(&set));
                 *current =
                     Rc::new(Balancer::new(set, protocol, Some(&**current), &self.connector, now));
+                current.apply_checks(endpoints.id(), &self.failing.borrow());
             }
             return Rc::clone(current);
         }
         let set = (endpoints.id(), Arc::clone(&set));
         let balancer = Rc::new(Balancer::new(set, protocol, None, &self.connector, now));
+        balancer.apply_checks(endpoints.id(), &self.failing.borrow());
         of_set.push(Rc::clone(&balancer));
         balancer
+    }
+
+    /// Ejects the endpoints whose active check fails, and lets the others return.
+    pub(crate) fn apply_checks(&self, failing: Arc<Failing>) {
+        for (id, balancers) in &*self.balancers.borrow() {
+            balancers.iter().for_each(|balancer| balancer.apply_checks(*id, &failing));
+        }
+        *self.failing.borrow_mut() = failing;
     }
 
     /// Closes idle connections after their timeout, takes over changed endpoint sets that get no
@@ -295,6 +310,14 @@ impl Balancer {
         let mut full = self.endpoints.iter().filter(|endpoint| was_full(endpoint.address()));
         let admitted = full.find_map(|endpoint| endpoint.admit(requester));
         admitted.ok_or_else(|| self.group.queue.join(self.connector.key(requester)))
+    }
+
+    /// Records which endpoints of this set, which has an `id`, fail their active check.
+    fn apply_checks(&self, id: u64, failing: &Failing) {
+        for endpoint in &self.endpoints {
+            let key = || CheckKey::new(id, &self.protocol, endpoint.stable_hash());
+            endpoint.checked(!failing.is_empty() && failing.contains(&key()));
+        }
     }
 
     /// Returns the endpoint at an address, if it is eligible.

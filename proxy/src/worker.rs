@@ -38,11 +38,15 @@ use crate::proxy_headers::prepared::PreparedCache;
 use crate::random::Random;
 use crate::shadow::Shadows;
 use crate::telemetry::Telemetry;
+use crate::upstream::active_check::{self, Failing};
 use crate::upstream::{Authorities, Upstreams};
 use crate::worker_context::WorkerContext;
 
 /// The interval at which a worker evicts unused upstream connections and cached callers.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The worker that checks endpoints for all of them.
+const CHECKING_WORKER: usize = 0;
 
 /// The state that all workers of a gateway share.
 #[derive(Clone)]
@@ -58,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) admission: Arc<Admission>,
     pub(crate) rate_limits: Arc<RateLimits>,
     pub(crate) local_paths: Arc<LocalPaths>,
+    /// The endpoints whose active check fails.
+    pub(crate) failing: Arc<watch::Sender<Arc<Failing>>>,
     /// The phase of the gateway's life cycle.
     pub(crate) phase: watch::Receiver<Phase>,
 }
@@ -165,6 +171,13 @@ async fn run(index: usize, shared: Shared, sockets: Sockets) -> io::Result<()> {
     }
     spawn_local(sweep(Rc::clone(&worker)));
     spawn_local(reauthorize(Rc::clone(&worker)));
+    spawn_local(apply_checks(Rc::clone(&worker), shared.failing.subscribe()));
+    if index == CHECKING_WORKER {
+        let (checking, failing) = (Rc::clone(&worker), Arc::clone(&shared.failing));
+        spawn_local(async move {
+            active_check::run(&checking.upstreams, &checking.live, &failing).await;
+        });
+    }
     let queue_worker = Rc::clone(&worker);
     spawn_local(async move { queue_worker.verification_queue.run().await });
     // If the gateway was dropped without draining, these waits fail at once.
@@ -190,6 +203,15 @@ async fn sweep(worker: Rc<WorkerContext>) {
         worker.upstreams.sweep(Instant::now(), snapshot.backends());
         worker.caller_cache.evict_unused();
         worker.rate_limiter.sweep();
+    }
+}
+
+/// Takes over the verdicts of active checks, as long as there are any to come.
+async fn apply_checks(worker: Rc<WorkerContext>, mut failing: watch::Receiver<Arc<Failing>>) {
+    failing.mark_changed();
+    while failing.changed().await.is_ok() {
+        let failing = Arc::clone(&failing.borrow_and_update());
+        worker.upstreams.apply_checks(failing);
     }
 }
 

@@ -38,6 +38,7 @@ mod failover;
 mod fairness;
 mod grpc;
 mod h2spec;
+mod health_checks;
 mod http;
 mod key;
 mod limits;

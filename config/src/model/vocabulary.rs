@@ -94,6 +94,17 @@ pub const RATE_LIMIT: Key = Key { name: "rate-limit", place: KeyPlace::Both, ser
 /// How an endpoint is chosen.
 pub const LOAD_BALANCING: Key =
     Key { name: "load-balancing", place: KeyPlace::Service, served: true };
+/// What of pods is checked.
+pub const HEALTH_CHECK: Key = Key { name: "health-check", place: KeyPlace::Service, served: true };
+/// The time between two checks of a pod.
+pub const HEALTH_CHECK_INTERVAL: Key =
+    Key { name: "health-check-interval", place: KeyPlace::Service, served: true };
+/// How long a check may take.
+pub const HEALTH_CHECK_TIMEOUT: Key =
+    Key { name: "health-check-timeout", place: KeyPlace::Service, served: true };
+/// The failures in a row after which a pod gets no requests.
+pub const HEALTH_CHECK_FAILURES: Key =
+    Key { name: "health-check-failures", place: KeyPlace::Service, served: true };
 /// The Service that this one is a variant of.
 pub const CANARY_OF: Key = Key { name: "canary-of", place: KeyPlace::Service, served: true };
 /// The share of a variant, in percent.
@@ -129,7 +140,7 @@ pub const MIRROR_UNSAFE_METHODS: Key =
     Key { name: "mirror-unsafe-methods", place: KeyPlace::Service, served: true };
 
 /// Every known key.
-pub const VOCABULARY: [Key; 35] = [
+pub const VOCABULARY: [Key; 39] = [
     ENVIRONMENT,
     EXPOSE,
     REQUIRE,
@@ -152,6 +163,10 @@ pub const VOCABULARY: [Key; 35] = [
     RETRY_NON_IDEMPOTENT,
     MAX_BODY,
     LOAD_BALANCING,
+    HEALTH_CHECK,
+    HEALTH_CHECK_INTERVAL,
+    HEALTH_CHECK_TIMEOUT,
+    HEALTH_CHECK_FAILURES,
     RATE_LIMIT,
     CANARY_OF,
     CANARY_WEIGHT,

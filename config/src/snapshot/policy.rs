@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::access::Access;
+use super::health_check::HealthCheck;
 use super::rate_limit::RateLimit;
 use super::split::Affinity;
 use crate::model::duration;
@@ -28,6 +29,9 @@ pub struct Policy {
     /// How an endpoint is chosen.
     #[serde(skip_serializing_if = "is_default")]
     pub load_balancing: LoadBalancing,
+    /// How endpoints are checked besides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
     /// The limits on the number of requests, in the order in which they are checked.
     #[serde(skip_serializing_if = "<[RateLimit]>::is_empty")]
     pub rate_limits: Arc<[RateLimit]>,

@@ -8,7 +8,7 @@ use super::annotations::{Reader, Reading, check_keys, is_about_annotations};
 use super::endpoints::{self, endpoint_set};
 use super::hostnames::{Claim, Hostnames, resolve_conflicts};
 use super::variants::{self, STABLE, SplitSettings, Variant, Variants};
-use super::{cors, policy, port, rate_limit};
+use super::{cors, health_check, policy, port, rate_limit};
 use crate::model::vocabulary::{ENVIRONMENT, EXPOSE, PUBLIC_NAMES};
 use crate::model::{NamespacedName, OriginSet, check_label};
 use crate::problem::Problem;
@@ -277,7 +277,10 @@ impl Translator<'_> {
         let unset = NamespaceAccess::unset();
         let access = environment.map_or(&unset, |environment| &environment.access);
         let limits = environment.map_or(&[][..], |environment| &environment.limits);
-        let policy = policy::policy(access, limits, reader);
+        let mut policy = policy::policy(access, limits, reader);
+        let protocol = backend.as_ref().map(|(_, protocol)| protocol);
+        policy.health_check =
+            health_check::check_protocol(policy.health_check.take(), protocol, reader);
         let is_folder = matches!(self.settings.source, SourceSettings::Directory(_));
         let is_unknown = is_folder && self.resources.replicas().is_none();
         rate_limit::check_divided(&policy.rate_limits, is_unknown, reader);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::access::NamespaceAccess;
 use super::annotations::{Reader, Reading};
+use super::health_check;
 use super::rate_limit;
 use super::retry_on::{self, RetryOn};
 use super::variants;
@@ -37,6 +38,7 @@ pub(super) fn policy(
         retries: retries(service),
         max_body: max_body(service),
         load_balancing: load_balancing(service),
+        health_check: health_check::read(service),
         rate_limits: rate_limit::of_service(limits, service),
         affinity,
         keeps_endpoint,

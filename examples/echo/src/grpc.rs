@@ -1,10 +1,12 @@
-//! The gRPC service `portcullis.echo.v1.Echo`, with one method of each kind, and a client.
+//! The gRPC service `portcullis.echo.v1.Echo`, with one method of each kind, and a client; and
+//! `grpc.health.v1.Health/Check`, which says whether the pod is ready.
 //!
 //! `proto/echo.proto` defines it for other clients. The messages are written by hand to avoid a
 //! dependency on protoc.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -26,6 +28,7 @@ const UNARY: &str = "/portcullis.echo.v1.Echo/Unary";
 const SERVER_STREAM: &str = "/portcullis.echo.v1.Echo/ServerStream";
 const CLIENT_STREAM: &str = "/portcullis.echo.v1.Echo/ClientStream";
 const BIDI_STREAM: &str = "/portcullis.echo.v1.Echo/BidiStream";
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
 /// A request, which determines the response.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -61,6 +64,21 @@ pub struct EchoResponse {
     pub timeout: String,
 }
 
+/// `grpc.health.v1.HealthCheckRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct HealthRequest {
+    #[prost(string, tag = "1")]
+    service: String,
+}
+
+/// `grpc.health.v1.HealthCheckResponse`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct HealthResponse {
+    /// 1 is SERVING, 2 is NOT_SERVING.
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
+
 type Responses = Pin<Box<dyn Stream<Item = Result<EchoResponse, Status>> + Send>>;
 
 /// A client of the echo service over any gRPC transport, such as a [`tonic::transport::Channel`].
@@ -78,6 +96,10 @@ pub(crate) async fn serve(
     request: http::Request<Incoming>,
 ) -> http::Response<Body> {
     let methods = Methods(Arc::clone(state));
+    if request.uri().path() == HEALTH {
+        let codec = ProstCodec::<HealthResponse, HealthRequest>::default();
+        return tonic::server::Grpc::new(codec).unary(methods, request).await;
+    }
     let mut grpc = tonic::server::Grpc::new(ProstCodec::<EchoResponse, EchoRequest>::default());
     match request.uri().path() {
         UNARY => grpc.unary(methods, request).await,
@@ -153,6 +175,16 @@ impl UnaryService<EchoRequest> for Methods {
             request.outcome()?;
             Ok(Response::new(EchoResponse { message: request.message, ..template }))
         })
+    }
+}
+
+impl UnaryService<HealthRequest> for Methods {
+    type Response = HealthResponse;
+    type Future = std::future::Ready<Result<Response<HealthResponse>, Status>>;
+
+    fn call(&mut self, _: Request<HealthRequest>) -> Self::Future {
+        let status = if self.0.ready.load(Ordering::Acquire) { 1 } else { 2 };
+        std::future::ready(Ok(Response::new(HealthResponse { status })))
     }
 }
 

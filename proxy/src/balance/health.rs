@@ -32,6 +32,8 @@ pub(crate) struct Health {
 enum Phase {
     Good,
     Ejected,
+    /// Ejected because its active check fails: only a check that succeeds ends this.
+    Failing,
     /// A probe succeeded; so many requests may be in flight.
     Starting(u8),
 }
@@ -61,7 +63,7 @@ impl Default for Health {
 
 impl Health {
     pub(crate) fn is_ejected(self) -> bool {
-        self.phase == Phase::Ejected
+        matches!(self.phase, Phase::Ejected | Phase::Failing)
     }
 
     /// Whether it responds and never failed since it last did.
@@ -86,7 +88,7 @@ impl Health {
             Phase::Good => Avoidance::Good,
             Phase::Starting(window) if in_flight < u32::from(window) => Avoidance::Good,
             Phase::Starting(_) => Avoidance::SlowStarting,
-            Phase::Ejected => Avoidance::Ejected,
+            Phase::Ejected | Phase::Failing => Avoidance::Ejected,
         }
     }
 
@@ -102,6 +104,7 @@ impl Health {
             return self;
         }
         let phase = match self.phase {
+            Phase::Failing => return self,
             // Although ejected, it was chosen, because there were not enough others.
             Phase::Ejected => Phase::Starting(2),
             Phase::Starting(window) if window < FULL => Phase::Starting(window + 1),
@@ -129,7 +132,7 @@ impl Health {
     /// fails.
     #[must_use]
     pub(crate) fn probed(self) -> Self {
-        if !self.is_ejected() {
+        if self.phase != Phase::Ejected {
             return self;
         }
         let strikes = LIMIT - Failure::ServerError.strikes();
@@ -139,13 +142,32 @@ impl Health {
     /// A probe failed: the next one follows after a longer time.
     #[must_use]
     pub(crate) fn probe_failed(self) -> Self {
-        Self { level: self.level.saturating_add(u8::from(self.is_ejected())), ..self }
+        let is_probed = self.phase == Phase::Ejected;
+        Self { level: self.level.saturating_add(u8::from(is_probed)), ..self }
     }
 
-    /// How long it is ejected before the next probe; `None` if it is not ejected. `random` is
+    /// Its active check fails: it is ejected until [`check_passed`](Self::check_passed).
+    #[must_use]
+    pub(crate) fn check_failed(self) -> Self {
+        if self.phase == Phase::Failing {
+            return self;
+        }
+        Self { phase: Phase::Failing, era: self.era.wrapping_add(1), ..self }
+    }
+
+    /// Its active check succeeds again: it starts slowly.
+    #[must_use]
+    pub(crate) fn check_passed(self) -> Self {
+        if self.phase != Phase::Failing {
+            return self;
+        }
+        Self { phase: Phase::Ejected, ..self }.probed()
+    }
+
+    /// How long it is ejected before the next probe; `None` if it gets none. `random` is
     /// uniform over `u64`, and spreads the probes of workers and replicas by a quarter either way.
     pub(crate) fn until_probe(self, random: u64) -> Option<Duration> {
-        if !self.is_ejected() {
+        if self.phase != Phase::Ejected {
             return None;
         }
         let doubled = FIRST_EJECTION.saturating_mul(1 << self.level.min(16));

@@ -328,3 +328,24 @@ fn results_of_requests_from_before_an_ejection_are_ignored() {
     assert_eq!(ejected.probed().failed(before, Failure::Unreachable, true), ejected.probed());
     assert!(!ejected.responded(ejected.era()).is_ejected(), "it was chosen although ejected");
 }
+
+#[test]
+fn an_active_check_alone_ends_the_ejection_that_it_began() {
+    for before in [health(0), health(1), health(2)] {
+        let failing = before.check_failed();
+        assert_eq!(failing.avoidance(0), Avoidance::Ejected);
+        assert_eq!(failing.until_probe(0), None, "it is not probed");
+        assert_eq!(failing.probed(), failing);
+        assert_eq!(failing.responded(failing.era()), failing, "in panic, a request may succeed");
+        assert_eq!(failing.failed(failing.era(), Failure::Unreachable, true), failing);
+        assert_eq!(failing.check_failed(), failing);
+        let passed = failing.check_passed();
+        assert_eq!(
+            (passed.avoidance(0), passed.avoidance(1)),
+            (Avoidance::Good, Avoidance::SlowStarting)
+        );
+        assert_eq!(passed.responded(before.era()), passed, "that request began before");
+        assert!(passed.failed(passed.era(), Failure::Closed, true).is_ejected());
+    }
+    assert_eq!(health(2).check_passed(), health(2), "another cause has another end");
+}

@@ -186,6 +186,7 @@ impl Startup {
             tls,
             admission: Admission::new(&settings.limits),
             rate_limits,
+            failing: Arc::default(),
             local_paths: Arc::new(LocalPaths::new(&settings, challenges)),
             settings,
             live: Arc::clone(&self.live),

@@ -64,6 +64,7 @@ pub(super) struct Counts {
     pub(super) upstream_returns: Counter,
     pub(super) upstream_probes: LabeledCounter<&'static str>,
     pub(super) upstream_slow_starts: Counter,
+    pub(super) health_checks: LabeledCounter<&'static str>,
     pub(super) upstream_far: Counter,
     pub(super) upstream_waits: Counter,
     pub(super) upstream_waits_ended: Counter,
@@ -251,6 +252,11 @@ impl Meter {
     /// Counts a probe of an ejected endpoint; `outcome` is `connected` or `failed`.
     pub(crate) fn upstream_probed(&self, outcome: &'static str) {
         self.counts.upstream_probes.add(outcome);
+    }
+
+    /// Counts an active check of an endpoint; `outcome` is `passed` or `failed`.
+    pub(crate) fn health_checked(&self, outcome: &'static str) {
+        self.counts.health_checks.add(outcome);
     }
 
     /// Counts endpoints that begin a slow start.

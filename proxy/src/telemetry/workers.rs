@@ -42,6 +42,7 @@ metrics! {
     UPSTREAM_EJECTIONS: Counter "portcullis_upstream_ejections_total" [] "Endpoints ejected from load balancing because of failures.";
     UPSTREAM_EJECTED: Gauge "portcullis_upstream_endpoints_ejected" [] "Endpoints currently ejected, summed over workers.";
     UPSTREAM_PROBES: Counter "portcullis_upstream_probes_total" ["outcome"] "Connections to ejected endpoints attempted to find out whether they respond again, by outcome (`connected`, `failed`).";
+    HEALTH_CHECKS: Counter "portcullis_upstream_health_checks_total" ["outcome"] "Active checks of endpoints, by outcome (`passed`, `failed`).";
     UPSTREAM_SLOW_STARTS: Counter "portcullis_upstream_slow_starts_total" [] "Endpoints that began a slow start because they are new in their Service, summed over workers.";
     UPSTREAM_FAR: Counter "portcullis_upstream_far_total" [] "Attempts sent to an endpoint outside the gateway's zone or node, although the Service has preferred ones inside.";
     UPSTREAM_WAITS: Counter "portcullis_upstream_waits_total" [] "Requests that waited because all endpoints of their service were full, or those left were for other clients.";
@@ -203,7 +204,7 @@ impl Collected {
         ]
     }
 
-    fn upstreams(&self) -> [MetricFamily; 15] {
+    fn upstreams(&self) -> [MetricFamily; 16] {
         let opened = |counts: &Counts| counts.upstream_opened.get();
         let ejected = |counts: &Counts| counts.upstream_ejections.get();
         let waits = |counts: &Counts| counts.upstream_waits.get();
@@ -218,6 +219,7 @@ impl Collected {
             UPSTREAM_EJECTIONS.value(self.total(ejected)),
             UPSTREAM_EJECTED.value(self.open(ejected, |counts| counts.upstream_returns.get())),
             self.by_label(&UPSTREAM_PROBES, |counts| &counts.upstream_probes),
+            self.by_label(&HEALTH_CHECKS, |counts| &counts.health_checks),
             UPSTREAM_SLOW_STARTS.value(self.total(|counts| counts.upstream_slow_starts.get())),
             UPSTREAM_FAR.value(self.total(|counts| counts.upstream_far.get())),
             UPSTREAM_WAITS.value(self.total(waits)),

@@ -170,6 +170,15 @@ impl Endpoint {
         self.update(self.health().failed(era, failure, may_eject));
     }
 
+    /// Records whether the endpoint's active check fails.
+    pub(super) fn checked(self: &Rc<Self>, is_failing: bool) {
+        let health = self.health();
+        let next = if is_failing { health.check_failed() } else { health.check_passed() };
+        if next != health {
+            self.update(next);
+        }
+    }
+
     fn update(self: &Rc<Self>, health: Health) {
         let was_ejected = self.health.replace(health).is_ejected();
         if health.is_ejected() && !was_ejected {

@@ -180,3 +180,33 @@ fn a_request_that_waits_gets_a_place_at_a_new_endpoint_and_none_at_a_removed_one
     assert_eq!(port(&fourth.try_recv().unwrap()), 2, "the third one waits no more");
     assert!(endpoint(&balancer(), 2).admit(requester(5)).is_some(), "and it is free again");
 }
+
+#[tokio::test]
+async fn endpoints_whose_checks_fail_are_ejected_until_they_pass_or_are_checked_no_more() {
+    let checked = async {
+        let (upstreams, now) = (upstreams(), Instant::now());
+        let endpoints = endpoints(&[(1, "one"), (2, "two")]);
+        let balancer = || upstreams.balancer(&endpoints, &UpstreamProtocol::Http1, now);
+        let key = |port, protocol: &UpstreamProtocol| {
+            CheckKey::new(endpoints.id(), protocol, endpoint(&balancer(), port).stable_hash())
+        };
+        let is_ejected = |port| endpoint(&balancer(), port).is_ejected();
+        let failing = Arc::new(Failing::from([key(1, &UpstreamProtocol::Http1)]));
+        upstreams.apply_checks(Arc::clone(&failing));
+        assert_eq!((is_ejected(1), is_ejected(2)), (true, false));
+        upstreams.apply_checks(Arc::new(Failing::from([key(1, &UpstreamProtocol::H2c)])));
+        assert!(!is_ejected(1), "checks by another protocol say nothing of this one");
+        upstreams.apply_checks(Arc::clone(&failing));
+        let other = upstreams.balancer(&endpoints, &UpstreamProtocol::H2c, now);
+        assert!(!endpoint(&other, 1).is_ejected());
+        upstreams.apply_checks(Arc::default());
+        assert!(!is_ejected(1));
+        // It is known before the endpoint gets its first request.
+        upstreams.balancers.borrow_mut().clear();
+        upstreams.apply_checks(failing);
+        assert_eq!((is_ejected(1), is_ejected(2)), (true, false));
+        endpoints.store(set(&[(1, "another"), (2, "two")]));
+        assert!(!is_ejected(1), "the pod that replaced it is another one");
+    };
+    tokio::task::LocalSet::new().run_until(checked).await;
+}
