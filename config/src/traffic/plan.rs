@@ -11,7 +11,7 @@ use crate::resources::MAX_VALUE;
 use crate::snapshot::split::{
     BUCKETS, Generation, InvalidRanges, Ranges, VariantIndex, Weight, percent,
 };
-use crate::translate::{STABLE, SplitView};
+use crate::translate::{STABLE, SplitView, UnusableVariant};
 
 /// A wanted change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +118,7 @@ pub fn plan(
 ) -> Result<Plan, InvalidChange> {
     let Some(split) = &view.split else {
         return Err(match view.unusable.first() {
-            Some(name) => unusable(view, name),
+            Some(variant) => unusable(variant),
             None => InvalidChange::NoVariants(service.clone()),
         });
     };
@@ -188,8 +188,8 @@ fn position(
     if let Some(position) = view.variants.iter().position(is_it) {
         return Ok(position);
     }
-    if let Some(name) = view.unusable.iter().find(|known| is_it(known)) {
-        return Err(unusable(view, name));
+    if let Some(variant) = view.unusable.iter().find(|known| is_it(&known.name)) {
+        return Err(unusable(variant));
     }
     if name == STABLE || *name == *service.name {
         return Err(InvalidChange::Stable);
@@ -201,11 +201,8 @@ fn position(
     })
 }
 
-fn unusable(view: &SplitView, name: &str) -> InvalidChange {
-    let problem = view.problems.iter().find(|problem| *problem.origin.name == *name);
-    let reason =
-        problem.map_or_else(|| "it has no TCP port".to_owned(), |found| found.message.clone());
-    InvalidChange::Unusable { name: name.to_owned(), reason }
+fn unusable(UnusableVariant { name, reason }: &UnusableVariant) -> InvalidChange {
+    InvalidChange::Unusable { name: name.to_string(), reason: reason.clone() }
 }
 
 fn too_much(view: &SplitView, weights: &[u16], error: InvalidRanges) -> InvalidChange {

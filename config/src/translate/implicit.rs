@@ -353,10 +353,7 @@ impl Translator<'_> {
             self.problems.extend(endpoints::problems(self.resources, &key, Some(port.port)));
         }
         let mirrors = variants::mirroring(variants, self.problems);
-        let mut variants: Vec<_> = variants
-            .iter()
-            .filter(|variant| variant.backend.is_some() && variant.answers())
-            .collect();
+        let mut variants = variants::answering(variants);
         let split = variants::assemble(service, settings, &mut variants, self.problems);
         let weight = |position| split.as_ref().map_or(1, |split| split.weight(position));
         let stable = self.variant_backend(self.stable.clone(), service, backend, weight(0));

@@ -14,7 +14,7 @@ use http::HeaderName;
 use self::mirror::MirrorSettings;
 pub(super) use self::mirror::mirroring;
 pub(super) use self::split::{SplitSettings, assemble};
-pub use self::view::{SplitView, split_view};
+pub use self::view::{SplitView, UnusableVariant, split_view};
 use super::annotations::{Reader, Reading};
 use crate::model::vocabulary::{
     AFFINITY, CANARY_COOKIE, CANARY_HEADER, CANARY_HEADER_VALUE, CANARY_OF, CANARY_SALT,
@@ -63,11 +63,20 @@ pub(super) struct Variant<'a> {
 // === impl Variant ===
 
 impl Variant<'_> {
-    /// Whether it answers requests. A Service that only gets copies of them does not.
-    pub(super) fn answers(&self) -> bool {
-        let has = |key: &Key| self.service.annotations.get(key.name).is_some();
-        ANSWERING.iter().any(has) || !MIRRORING.iter().any(has)
+    fn name(&self) -> Arc<str> {
+        self.service.origin.name.clone()
     }
+
+    /// Whether it only gets copies of requests, and answers none.
+    fn is_shadow(&self) -> bool {
+        let has = |key: &Key| self.service.annotations.get(key.name).is_some();
+        MIRRORING.iter().any(has) && !ANSWERING.iter().any(has)
+    }
+}
+
+/// The variants that can answer requests, in the same order: those among which a split is.
+pub(super) fn answering<'v, 's>(variants: &'v [Variant<'s>]) -> Vec<&'v Variant<'s>> {
+    variants.iter().filter(|variant| variant.backend.is_some() && !variant.is_shadow()).collect()
 }
 
 /// A way to ask for a variant.

@@ -40,6 +40,15 @@ fn canary(name: &str) -> Object {
     service(name, &[("canary-of", "web")])
 }
 
+/// A Service that was created at a time, in seconds since 1970.
+fn created(at: i64, name: &str, annotations: &[(&str, &str)]) -> Object {
+    let mut object = service(name, annotations);
+    if let Object::Service(service) = &mut object {
+        service.created = at;
+    }
+    object
+}
+
 /// The values of the annotations: split, generation, previous split.
 fn written(plan: Result<Plan, InvalidChange>) -> [String; 3] {
     plan.unwrap().edit.unwrap().annotations.map(|(_, value)| value)
@@ -137,4 +146,20 @@ fn a_variant_that_cannot_get_traffic_gets_no_weight() {
         error,
         "variant `web-canary` cannot get traffic: `portcullis.dev/port: 8080` is not a TCP port of this Service"
     );
+}
+
+#[test]
+fn a_service_that_only_gets_copies_has_no_part_in_the_split() {
+    let next = created(1, "web-next", &[("canary-of", "web"), ("mirror-percent", "10")]);
+    let weighted = created(2, "web-canary", &[("canary-of", "web"), ("canary-weight", "5")]);
+    let objects = || vec![service("web", &[]), next.clone(), weighted.clone()];
+    // The canary has the buckets from 0 up, as at the gateway, where the older one has none.
+    let plan = planned(objects(), &set(&[("canary", "20")]));
+    assert_eq!(state(&plan.clone().unwrap().before), "stable 95, web-canary 5");
+    assert_eq!(written(plan), ["web-canary=0-1999", "1", "web-canary=0-499"]);
+    let copies = "variant `web-next` cannot get traffic: it only gets copies; annotate it with \
+                  `portcullis.dev/canary-weight: \"0\"`, too";
+    for objects in [objects(), vec![service("web", &[]), next.clone()]] {
+        assert_eq!(planned(objects, &set(&[("next", "20")])).unwrap_err().to_string(), copies);
+    }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::split::{PreviousSplit, SplitSettings, assemble};
-use super::{Variant, is_variant, read};
+use super::{Variant, answering, is_variant, read};
+use crate::model::vocabulary::CANARY_WEIGHT;
 use crate::problem::Problem;
 use crate::resources::{Resources, Service};
 use crate::snapshot::split::{Generation, Ranges, Split};
@@ -15,16 +16,23 @@ use crate::translate::port;
 pub struct SplitView {
     /// The Services that are its variants and can get traffic, in the order of their indexes from 1.
     pub variants: Vec<Arc<str>>,
-    /// Its variants that cannot get traffic, by their problems.
-    pub unusable: Vec<Arc<str>>,
+    /// Its variants that cannot get traffic.
+    pub unusable: Vec<UnusableVariant>,
     /// Its split; `None` if it has no variants that can get traffic.
     pub split: Option<Split>,
     /// The counter of whoever wrote the split.
     pub counter: Option<Generation>,
     /// The ranges before the last change, if they were kept.
     pub previous: Option<Result<Ranges, String>>,
-    /// What is wrong with the split and the variants.
-    pub problems: Vec<Problem>,
+}
+
+/// A variant that cannot get traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnusableVariant {
+    /// The name of its Service.
+    pub name: Arc<str>,
+    /// Why.
+    pub reason: String,
 }
 
 /// Reads the variants of a Service among all Services.
@@ -46,19 +54,35 @@ pub fn split_view(service: &Service, resources: &Resources) -> SplitView {
     }
     // As the gateway does: the oldest first, then by name.
     all.sort_by_key(|variant| variant.service.created);
-    let mut variants: Vec<_> = all.iter().filter(|variant| variant.backend.is_some()).collect();
+    let mut variants = answering(&all);
     let mut reader = Reader::of(service, &mut problems);
     let (settings, previous) = (SplitSettings::read(&mut reader), PreviousSplit::read(&mut reader));
     let split = assemble(service, &settings, &mut variants, &mut problems);
-    let name = |variant: &Variant<'_>| variant.service.origin.name.clone();
-    let names: Vec<Arc<str>> = variants.iter().map(|variant| name(variant)).collect();
-    let unusable = all.iter().map(name).filter(|name| !names.contains(name));
+    let names: Vec<Arc<str>> = variants.iter().map(|variant| variant.name()).collect();
+    let unusable = all.iter().filter(|variant| !names.contains(&variant.name()));
     SplitView {
-        unusable: unusable.collect(),
+        unusable: unusable.map(|variant| UnusableVariant::new(variant, &problems)).collect(),
         split,
         counter: settings.generation,
         previous: previous.ranges(service, &variants),
         variants: names,
-        problems,
+    }
+}
+
+// === impl UnusableVariant ===
+
+impl UnusableVariant {
+    /// Finds the reason among the problems of all variants.
+    fn new(variant: &Variant<'_>, problems: &[Problem]) -> Self {
+        let name = variant.name();
+        let problem = problems.iter().find(|problem| problem.origin.name == name);
+        let reason = match problem {
+            _ if variant.is_shadow() => {
+                format!("it only gets copies; annotate it with `{CANARY_WEIGHT}: \"0\"`, too")
+            }
+            Some(found) => found.message.clone(),
+            None => "it has no TCP port".to_owned(),
+        };
+        Self { name, reason }
     }
 }
