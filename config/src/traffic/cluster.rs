@@ -73,7 +73,7 @@ impl Cluster {
     }
 
     /// Changes weights. `expected` is the generation that the split has to have; with `force`, weights
-    /// that someone else has set are overwritten.
+    /// that someone else has set are overwritten, and those of missing variants are lost.
     ///
     /// # Errors
     /// The change is not possible, someone else sets the weights, or the API server does not respond.
@@ -88,7 +88,7 @@ impl Cluster {
         for _ in 0..ATTEMPTS {
             let Found { name, version, view } = self.read(selector).await?;
             super::check_generation(&name, &view, expected)?;
-            let plan = plan(&name, &view, change)?;
+            let plan = plan(&name, &view, change, force)?;
             // A later attempt is for the same split: only something else may have changed.
             expected = Some(plan.before.generation.number());
             let written = match &plan.edit {

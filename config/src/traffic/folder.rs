@@ -38,7 +38,8 @@ impl Folder {
         Ok((name, split_view(service, &resources)))
     }
 
-    /// Changes weights. `expected` is the generation that the split has to have.
+    /// Changes weights. `expected` is the generation that the split has to have; with `force`, the
+    /// weights of missing variants are lost.
     ///
     /// # Errors
     /// The change is not possible, the file cannot be changed, or another process changes it.
@@ -47,6 +48,7 @@ impl Folder {
         selector: &Selector,
         change: &Change,
         expected: Option<u64>,
+        force: bool,
     ) -> Result<Outcome, TrafficError> {
         let _lock = self.lock()?;
         let resources = self.read();
@@ -54,7 +56,7 @@ impl Folder {
         let object = resources.service(&service).ok_or_else(|| unreadable(&self.path))?;
         let view = split_view(object, &resources);
         super::check_generation(&service, &view, expected)?;
-        let plan = plan(&service, &view, change)?;
+        let plan = plan(&service, &view, change, force)?;
         if let Some(edit) = &plan.edit {
             let place = object.origin.place.as_ref().ok_or_else(|| unreadable(&self.path))?;
             write(&place.file, &service, &edit.annotations)?;
@@ -164,7 +166,7 @@ spec: {ports: [{port: 80}]}
     #[test]
     fn a_weight_is_written_into_the_file_of_the_service_and_nothing_else_changes() {
         let (path, folder) = folder();
-        let outcome = folder.set(&web(None, None), &canary("5"), None).unwrap();
+        let outcome = folder.set(&web(None, None), &canary("5"), None, false).unwrap();
         assert_eq!(outcome.plan.after.generation.number(), 1);
         let file = path.path().join("shop.yaml");
         let added = "  namespace: shop\n  annotations:\n    portcullis.dev/split: \
@@ -173,9 +175,11 @@ spec: {ports: [{port: 80}]}
         let expected = SHOP.replacen("  namespace: shop\nspec", added, 1);
         assert_eq!(fs::read_to_string(&file).unwrap(), expected);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
-        let again = folder.set(&web(Some("shop"), Some("staging")), &canary("5"), None).unwrap();
+        let again =
+            folder.set(&web(Some("shop"), Some("staging")), &canary("5"), None, false).unwrap();
         assert_eq!(again.plan.edit, None);
-        let before = folder.set(&web(None, Some("staging")), &Change::Previous, Some(1)).unwrap();
+        let before =
+            folder.set(&web(None, Some("staging")), &Change::Previous, Some(1), false).unwrap();
         assert_eq!(before.plan.after.generation.number(), 2);
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.contains("split: \"stable=0-9999\""), "{text}");
@@ -186,11 +190,11 @@ spec: {ports: [{port: 80}]}
     fn a_change_by_someone_else_is_noticed() {
         let (_path, folder) = folder();
         let held = folder.lock().unwrap();
-        let set = |expected| folder.set(&web(None, None), &canary("5"), expected);
+        let set = |expected| folder.set(&web(None, None), &canary("5"), expected, false);
         assert!(matches!(set(None), Err(TrafficError::Conflict(_))));
         drop(held);
         set(None).unwrap();
-        let late = folder.set(&web(None, None), &canary("10"), Some(7));
+        let late = folder.set(&web(None, None), &canary("10"), Some(7), false);
         assert!(matches!(late, Err(TrafficError::Generation { found: 1, expected: 7, .. })));
     }
 

@@ -1,7 +1,6 @@
 //! Plans a change of weights.
 
-use std::collections::BTreeSet;
-use std::fmt::Write;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::rebalance::rebalance;
@@ -9,9 +8,9 @@ use crate::model::NamespacedName;
 use crate::model::vocabulary::{SPLIT, SPLIT_GENERATION, SPLIT_PREVIOUS};
 use crate::resources::MAX_VALUE;
 use crate::snapshot::split::{
-    BUCKETS, Generation, InvalidRanges, Ranges, VariantIndex, Weight, percent,
+    BUCKETS, Generation, InvalidRanges, Range, Ranges, VariantIndex, Weight, percent,
 };
-use crate::translate::{STABLE, SplitView, UnusableVariant};
+use crate::translate::{NamedRange, STABLE, SplitView, UnusableVariant};
 
 /// A wanted change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +87,17 @@ pub enum InvalidChange {
         /// Each variant with its weight.
         weights: Vec<String>,
     },
+    /// Variants that have weights cannot get traffic now.
+    #[error(
+        "the split of Service {service} has weights that would be lost, of variants that are \
+         missing: {}", weights.join(", ")
+    )]
+    Missing {
+        /// The Service.
+        service: NamespacedName,
+        /// Each of these variants with its weight.
+        weights: Vec<String>,
+    },
     /// There is nothing to restore.
     #[error("there is no previous split of Service {0}")]
     NoPrevious(NamespacedName),
@@ -107,7 +117,8 @@ pub enum InvalidChange {
     LastGeneration,
 }
 
-/// Plans a change of the variants of a Service.
+/// Plans a change of the variants of a Service. With `force`, variants that are missing lose their
+/// weights.
 ///
 /// # Errors
 /// The change is not possible.
@@ -115,6 +126,7 @@ pub fn plan(
     service: &NamespacedName,
     view: &SplitView,
     change: &Change,
+    force: bool,
 ) -> Result<Plan, InvalidChange> {
     let Some(split) = &view.split else {
         return Err(match view.unusable.first() {
@@ -138,12 +150,17 @@ pub fn plan(
         },
     };
     let before = State::new(split.generation(), current, view);
-    if ranges == *current {
+    if ranges == *current && (view.missing.is_empty() || !force) {
         return Ok(Plan { after: before.clone(), before, edit: None });
+    }
+    if matches!(change, Change::Weights(_)) && !view.missing.is_empty() && !force {
+        let (service, weights) = (service.clone(), missing(view));
+        return Err(InvalidChange::Missing { service, weights });
     }
     let next = view.counter.map_or(0, Generation::number) + 1;
     let generation = Generation::new(next).ok_or(InvalidChange::LastGeneration)?;
-    let values = [text(&ranges, view), generation.to_string(), text(current, view)];
+    let now = [named(current, view), view.missing.clone()].concat();
+    let values = [text(named(&ranges, view)), generation.to_string(), text(now)];
     if values.iter().any(|value| value.len() > MAX_VALUE) {
         return Err(InvalidChange::TooLong);
     }
@@ -215,18 +232,36 @@ fn too_much(view: &SplitView, weights: &[u16], error: InvalidRanges) -> InvalidC
     InvalidChange::TooMuch { sum, weights: weights.collect() }
 }
 
-/// The ranges as `split` has them. Without any, all buckets are named as those of the stable one.
-fn text(ranges: &Ranges, view: &SplitView) -> String {
-    let mut text = String::new();
-    for range in ranges.iter() {
-        let name = range.variant().position().checked_sub(1);
-        let Some(name) = name.and_then(|position| view.variants.get(position)) else { continue };
-        let separator = if text.is_empty() { "" } else { "," };
-        // Writing to a String cannot fail.
-        let _ =
-            write!(text, "{separator}{name}={}-{}", range.first().number(), range.last().number());
+/// Each missing variant with its weight.
+fn missing(view: &SplitView) -> Vec<String> {
+    let mut weights: BTreeMap<&str, u64> = BTreeMap::new();
+    for NamedRange { name, first, last } in &view.missing {
+        let count = last.number().saturating_sub(first.number()) + 1;
+        *weights.entry(name).or_default() += u64::from(count);
     }
-    if text.is_empty() { format!("{STABLE}=0-{}", BUCKETS - 1) } else { text }
+    let weight = |(name, sum): (&str, u64)| format!("{} {} %", name.escape_debug(), percent(sum));
+    weights.into_iter().map(weight).collect()
+}
+
+/// The ranges with the names of their variants.
+fn named(ranges: &Ranges, view: &SplitView) -> Vec<NamedRange> {
+    let named = |range: &Range| {
+        let name = view.variants.get(range.variant().position().checked_sub(1)?)?;
+        Some(NamedRange { name: Box::from(&**name), first: range.first(), last: range.last() })
+    };
+    ranges.iter().filter_map(named).collect()
+}
+
+/// The ranges as `split` has them. Without any, all buckets are named as those of the stable one.
+fn text(mut ranges: Vec<NamedRange>) -> String {
+    if ranges.is_empty() {
+        return format!("{STABLE}=0-{}", BUCKETS - 1);
+    }
+    ranges.sort_by_key(|range| range.first);
+    let text = |NamedRange { name, first, last }: &NamedRange| {
+        format!("{name}={}-{}", first.number(), last.number())
+    };
+    ranges.iter().map(text).collect::<Vec<_>>().join(",")
 }
 
 // === impl State ===

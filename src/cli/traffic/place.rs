@@ -7,7 +7,7 @@ use portcullis_config::model::NamespacedName;
 use portcullis_config::settings::KubernetesSettings;
 use portcullis_config::traffic::cluster::Cluster;
 use portcullis_config::traffic::folder::Folder;
-use portcullis_config::traffic::{Change, Outcome, Selector, TrafficError};
+use portcullis_config::traffic::{Change, InvalidChange, Outcome, Selector, TrafficError};
 use portcullis_config::translate::SplitView;
 
 use crate::cli::problems::Failure;
@@ -74,7 +74,7 @@ impl Place {
     ) -> Result<Outcome, Failure> {
         let outcome = match &self.source {
             Source::Cluster(cluster) => cluster.set(&self.selector, change, expected, force).await,
-            Source::Folder(folder) => folder.set(&self.selector, change, expected),
+            Source::Folder(folder) => folder.set(&self.selector, change, expected, force),
         };
         outcome.map_err(|error| failure(&error))
     }
@@ -92,6 +92,9 @@ impl Place {
 fn failure(error: &TrafficError) -> Failure {
     let help = match error {
         TrafficError::Owned { .. } => "set the weights there, or take over with --force",
+        TrafficError::Invalid(InvalidChange::Missing { .. }) => {
+            "set the weights when these Services are back, or let --force drop theirs"
+        }
         TrafficError::NotFound(_) => "name the Namespace with -n, or the environment with -e",
         TrafficError::Source(_) => "set KUBECONFIG, or name a folder of manifests with --folder",
         _ => return Failure::new(error),

@@ -36,7 +36,8 @@ pub(super) struct Set {
     /// Change nothing unless the split has this generation
     #[arg(long, value_name = "NUMBER")]
     if_generation: Option<u64>,
-    /// Take the weights over from whoever set them, such as Helm
+    /// Take the weights over from whoever set them, such as Helm, and drop those of variants that
+    /// are missing
     #[arg(long)]
     force: bool,
     /// Wait until every replica of the gateway has applied the weights

@@ -21,13 +21,21 @@ fn service(name: &str, annotations: &[(&str, &str)]) -> Object {
 }
 
 fn planned(objects: Vec<Object>, change: &Change) -> Result<Plan, InvalidChange> {
+    planned_by(objects, change, false)
+}
+
+fn forced(objects: Vec<Object>, change: &Change) -> Result<Plan, InvalidChange> {
+    planned_by(objects, change, true)
+}
+
+fn planned_by(objects: Vec<Object>, change: &Change, force: bool) -> Result<Plan, InvalidChange> {
     let mut resources = Resources::default();
     for object in objects {
         resources.apply(resources::Change::Upsert(object));
     }
     let name = NamespacedName::new("shop", "web");
     let view = split_view(resources.service(&name).unwrap(), &resources);
-    plan(&name, &view, change)
+    plan(&name, &view, change, force)
 }
 
 fn set(weights: &[(&str, &str)]) -> Change {
@@ -100,7 +108,7 @@ fn nothing_is_written_if_nothing_changes() {
 
 #[test]
 fn an_invalid_split_is_replaced() {
-    for split in ["web-canary=0-99,web-canary=50-200", "web-canary", "web-gone=0-99"] {
+    for split in ["web-canary=0-99,web-canary=50-200", "web-canary"] {
         let web = service("web", &[("split", split), ("split-generation", "3")]);
         let [now, generation, before] =
             written(planned(vec![web, canary("web-canary")], &set(&[("canary", "1")])));
@@ -162,4 +170,29 @@ fn a_service_that_only_gets_copies_has_no_part_in_the_split() {
     for objects in [objects(), vec![service("web", &[]), next.clone()]] {
         assert_eq!(planned(objects, &set(&[("next", "20")])).unwrap_err().to_string(), copies);
     }
+}
+
+#[test]
+fn the_weight_of_a_missing_variant_is_lost_only_by_force() {
+    let split = "web-a=0-499,web-b=9000-9499,web-b=9900-9999";
+    let web = || service("web", &[("split", split), ("split-generation", "3")]);
+    let portless = service("web-b", &[("canary-of", "web"), ("port", "8080")]);
+    for objects in [vec![web(), canary("web-a")], vec![web(), canary("web-a"), portless]] {
+        let change = set(&[("a", "10")]);
+        let expected = "the split of Service shop/web has weights that would be lost, of variants \
+                        that are missing: web-b 6 %";
+        assert_eq!(planned(objects.clone(), &change).unwrap_err().to_string(), expected);
+        // The previous split still has it: it can come back.
+        assert_eq!(written(forced(objects.clone(), &change)), ["web-a=0-999", "4", split]);
+        let same = set(&[("a", "5")]);
+        assert_eq!(planned(objects.clone(), &same).unwrap().edit, None);
+        assert_eq!(written(forced(objects, &same)), ["web-a=0-499", "4", split]);
+    }
+}
+
+#[test]
+fn going_back_needs_no_missing_variant() {
+    let split = [("split", "web-a=0-499,web-b=9000-9999"), ("split-previous", "web-a=0-99")];
+    let objects = vec![service("web", &split), canary("web-a")];
+    assert_eq!(written(planned(objects, &Change::Previous)), ["web-a=0-99", "1", split[0].1]);
 }

@@ -26,10 +26,14 @@ pub(in crate::translate) struct SplitSettings {
 pub(super) struct PreviousSplit(Reading<Vec<NamedRange>>);
 
 /// A range of buckets of the variant of that name.
-struct NamedRange {
-    name: Box<str>,
-    first: Bucket,
-    last: Bucket,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedRange {
+    /// The name, as it is written.
+    pub name: Box<str>,
+    /// The first bucket.
+    pub first: Bucket,
+    /// The last bucket, which is not before the first one.
+    pub last: Bucket,
 }
 
 // === impl SplitSettings ===
@@ -52,6 +56,13 @@ impl SplitSettings {
             counter.ok_or_else(|| "is not a number below 2^53".to_owned())
         });
         Self { salt: super::salt(reader), ranges, generation: generation.good() }
+    }
+
+    /// The ranges of names that are none of the variants: what these would get if they were.
+    pub(super) fn missing(&self, service: &Service, variants: &[&Variant<'_>]) -> Vec<NamedRange> {
+        let Reading::Good(named) = &self.ranges else { return Vec::new() };
+        let is_missing = |range: &&NamedRange| find(service, &range.name, variants).is_none();
+        named.iter().filter(is_missing).cloned().collect()
     }
 
     fn reports_unused(&self, reader: &mut Reader<'_>) {
@@ -213,15 +224,22 @@ fn resolve<'n>(
 ) -> (Vec<Range>, Option<&'n str>) {
     let (mut ranges, mut unknown) = (Vec::new(), None);
     for NamedRange { name, first, last } in named {
-        let is_stable = **name == *STABLE || **name == *service.origin.name;
-        let position = variants.iter().position(|variant| *variant.service.origin.name == **name);
-        let index = position.map_or(VariantIndex::STABLE, index);
-        if position.is_none() && !is_stable {
+        let found = find(service, name, variants);
+        if found.is_none() {
             unknown = unknown.or(Some(&**name));
         }
-        ranges.extend(Range::new(*first, *last, index));
+        ranges.extend(Range::new(*first, *last, found.unwrap_or(VariantIndex::STABLE)));
     }
     (ranges, unknown)
+}
+
+/// The index of the variant of that name.
+fn find(service: &Service, name: &str, variants: &[&Variant<'_>]) -> Option<VariantIndex> {
+    match variants.iter().position(|variant| *variant.service.origin.name == *name) {
+        Some(position) => Some(index(position)),
+        None if name == STABLE || *name == *service.origin.name => Some(VariantIndex::STABLE),
+        None => None,
+    }
 }
 
 fn named_ranges(

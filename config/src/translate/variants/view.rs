@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::split::{PreviousSplit, SplitSettings, assemble};
+use super::split::{NamedRange, PreviousSplit, SplitSettings, assemble};
 use super::{Variant, answering, is_variant, read};
 use crate::model::vocabulary::CANARY_WEIGHT;
 use crate::problem::Problem;
@@ -20,6 +20,9 @@ pub struct SplitView {
     pub unusable: Vec<UnusableVariant>,
     /// Its split; `None` if it has no variants that can get traffic.
     pub split: Option<Split>,
+    /// The ranges of `split` of names that are none of `variants`, such as those of a Service that
+    /// is being replaced.
+    pub missing: Vec<NamedRange>,
     /// The counter of whoever wrote the split.
     pub counter: Option<Generation>,
     /// The ranges before the last change, if they were kept.
@@ -63,6 +66,7 @@ pub fn split_view(service: &Service, resources: &Resources) -> SplitView {
     SplitView {
         unusable: unusable.map(|variant| UnusableVariant::new(variant, &problems)).collect(),
         split,
+        missing: settings.missing(service, &variants),
         counter: settings.generation,
         previous: previous.ranges(service, &variants),
         variants: names,
