@@ -16,7 +16,7 @@ use crate::translate::{NamedRange, STABLE, SplitView, UnusableVariant};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Variants by name get these weights; others keep theirs, and the stable one gets the rest. The
-    /// name is that of the variant's Service, or what follows the service's name and a hyphen.
+    /// name is that of the variant's Service, else what follows the service's name and a hyphen.
     Weights(Vec<(String, Weight)>),
     /// The ranges before the last change, which are restored as they were.
     Previous,
@@ -201,15 +201,16 @@ fn position(
     name: &str,
 ) -> Result<usize, InvalidChange> {
     let long = format!("{}-{name}", service.name);
-    let is_it = |known: &Arc<str>| **known == *name || **known == *long;
-    if let Some(position) = view.variants.iter().position(is_it) {
-        return Ok(position);
-    }
-    if let Some(variant) = view.unusable.iter().find(|known| is_it(&known.name)) {
-        return Err(unusable(variant));
-    }
-    if name == STABLE || *name == *service.name {
-        return Err(InvalidChange::Stable);
+    for wanted in [name, &long] {
+        if let Some(position) = view.variants.iter().position(|known| **known == *wanted) {
+            return Ok(position);
+        }
+        if let Some(variant) = view.unusable.iter().find(|known| *known.name == *wanted) {
+            return Err(unusable(variant));
+        }
+        if *wanted == *STABLE || *wanted == *service.name {
+            return Err(InvalidChange::Stable);
+        }
     }
     Err(InvalidChange::UnknownVariant {
         name: name.to_owned(),

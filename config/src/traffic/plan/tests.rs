@@ -196,3 +196,22 @@ fn going_back_needs_no_missing_variant() {
     let objects = vec![service("web", &split), canary("web-a")];
     assert_eq!(written(planned(objects, &Change::Previous)), ["web-a=0-99", "1", split[0].1]);
 }
+
+#[test]
+fn a_name_is_that_of_a_service_before_it_is_a_short_one() {
+    let stable = || canary("web-stable");
+    let objects = || vec![service("web", &[]), canary("canary"), canary("web-canary"), stable()];
+    for (name, expected) in [
+        ("canary", "canary=0-499"),
+        ("web-canary", "web-canary=0-499"),
+        ("web-stable", "web-stable=0-499"),
+    ] {
+        assert_eq!(written(planned(objects(), &set(&[(name, "5")])))[0], expected);
+    }
+    let error = planned(objects(), &set(&[("stable", "5")])).unwrap_err();
+    assert_eq!(error, InvalidChange::Stable);
+    let portless = service("canary", &[("canary-of", "web"), ("port", "8080")]);
+    let objects = vec![service("web", &[]), portless, canary("web-canary")];
+    let error = planned(objects, &set(&[("canary", "5")])).unwrap_err();
+    assert!(matches!(error, InvalidChange::Unusable { name, .. } if name == "canary"));
+}
