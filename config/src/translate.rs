@@ -39,7 +39,7 @@ pub(crate) use self::dirty::Dirty;
 pub use self::endpoints::endpoint_set;
 pub use self::policy::MAX_RETRIES;
 pub use self::retry_on::RETRY_CODES;
-pub use self::variants::{NamedRange, STABLE, SplitView, UnusableVariant, split_view};
+pub use self::variants::{NamedRange, Previous, STABLE, SplitView, UnusableVariant, split_view};
 
 /// The result of a translation.
 #[derive(Debug, Default)]

@@ -171,7 +171,7 @@ spec: {ports: [{port: 80}]}
         let file = path.path().join("shop.yaml");
         let added = "  namespace: shop\n  annotations:\n    portcullis.dev/split: \
                      \"web-canary=0-499\"\n    portcullis.dev/split-generation: \"1\"\n    \
-                     portcullis.dev/split-previous: \"stable=0-9999\"\nspec";
+                     portcullis.dev/split-previous: \"0: stable=0-9999\"\nspec";
         let expected = SHOP.replacen("  namespace: shop\nspec", added, 1);
         assert_eq!(fs::read_to_string(&file).unwrap(), expected);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
@@ -183,7 +183,7 @@ spec: {ports: [{port: 80}]}
         assert_eq!(before.plan.after.generation.number(), 2);
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.contains("split: \"stable=0-9999\""), "{text}");
-        assert!(text.contains("split-previous: \"web-canary=0-499\""), "{text}");
+        assert!(text.contains("split-previous: \"1: web-canary=0-499\""), "{text}");
     }
 
     #[test]

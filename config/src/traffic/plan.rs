@@ -10,7 +10,7 @@ use crate::resources::MAX_VALUE;
 use crate::snapshot::split::{
     BUCKETS, Generation, InvalidRanges, Range, Ranges, VariantIndex, Weight, percent,
 };
-use crate::translate::{NamedRange, STABLE, SplitView, UnusableVariant};
+use crate::translate::{NamedRange, Previous, STABLE, SplitView, UnusableVariant};
 
 /// A wanted change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +109,14 @@ pub enum InvalidChange {
         /// Why.
         reason: String,
     },
+    /// The previous split is restored only by force.
+    #[error("the previous split of Service {service} is not restored: {reason}")]
+    DoubtfulPrevious {
+        /// The Service.
+        service: NamespacedName,
+        /// Why.
+        reason: String,
+    },
     /// The annotation would be too long.
     #[error("the split has too many ranges: set the weights of all variants to 0, then anew")]
     TooLong,
@@ -118,7 +126,7 @@ pub enum InvalidChange {
 }
 
 /// Plans a change of the variants of a Service. With `force`, variants that are missing lose their
-/// weights.
+/// weights, and a previous split is restored even if it is not the last one.
 ///
 /// # Errors
 /// The change is not possible.
@@ -140,14 +148,7 @@ pub fn plan(
             let weights = weights(service, view, current, wanted)?;
             rebalance(current, &weights).map_err(|error| too_much(view, &weights, error))?
         }
-        Change::Previous => match &view.previous {
-            None => return Err(InvalidChange::NoPrevious(service.clone())),
-            Some(Ok(ranges)) => ranges.clone(),
-            Some(Err(reason)) => {
-                let (service, reason) = (service.clone(), reason.clone());
-                return Err(InvalidChange::LostPrevious { service, reason });
-            }
-        },
+        Change::Previous => previous(service, view, force)?,
     };
     let before = State::new(split.generation(), current, view);
     if ranges == *current && (view.missing.is_empty() || !force) {
@@ -157,10 +158,11 @@ pub fn plan(
         let (service, weights) = (service.clone(), missing(view));
         return Err(InvalidChange::Missing { service, weights });
     }
-    let next = view.counter.map_or(0, Generation::number) + 1;
-    let generation = Generation::new(next).ok_or(InvalidChange::LastGeneration)?;
+    let last = view.counter.map_or(0, Generation::number);
+    let generation = Generation::new(last + 1).ok_or(InvalidChange::LastGeneration)?;
     let now = [named(current, view), view.missing.clone()].concat();
-    let values = [text(named(&ranges, view)), generation.to_string(), text(now)];
+    let values =
+        [text(named(&ranges, view)), generation.to_string(), format!("{last}: {}", text(now))];
     if values.iter().any(|value| value.len() > MAX_VALUE) {
         return Err(InvalidChange::TooLong);
     }
@@ -170,6 +172,23 @@ pub fn plan(
     let annotations = [(key, split), (counter_key, counter), (previous_key, previous)];
     let after = State::new(generation, &ranges, view);
     Ok(Plan { before, after, edit: Some(Edit { annotations }) })
+}
+
+/// The ranges before the last change.
+fn previous(
+    service: &NamespacedName,
+    view: &SplitView,
+    force: bool,
+) -> Result<Ranges, InvalidChange> {
+    let service = service.clone();
+    match &view.previous {
+        None => Err(InvalidChange::NoPrevious(service)),
+        Some(Err(reason)) => Err(InvalidChange::LostPrevious { service, reason: reason.clone() }),
+        Some(Ok(Previous { doubt: Some(reason), .. })) if !force => {
+            Err(InvalidChange::DoubtfulPrevious { service, reason: reason.clone() })
+        }
+        Some(Ok(previous)) => Ok(previous.ranges.clone()),
+    }
 }
 
 /// The weights of all variants after the change, in the order of their indexes.

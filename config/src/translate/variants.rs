@@ -13,7 +13,7 @@ use http::HeaderName;
 
 use self::mirror::MirrorSettings;
 pub(super) use self::mirror::mirroring;
-pub use self::split::NamedRange;
+pub use self::split::{NamedRange, Previous};
 pub(super) use self::split::{SplitSettings, assemble};
 pub use self::view::{SplitView, UnusableVariant, split_view};
 use super::annotations::{Reader, Reading};

@@ -95,6 +95,9 @@ fn failure(error: &TrafficError) -> Failure {
         TrafficError::Invalid(InvalidChange::Missing { .. }) => {
             "set the weights when these Services are back, or let --force drop theirs"
         }
+        TrafficError::Invalid(InvalidChange::DoubtfulPrevious { .. }) => {
+            "set the weights, or restore with --force what is left of that split"
+        }
         TrafficError::NotFound(_) => "name the Namespace with -n, or the environment with -e",
         TrafficError::Source(_) => "set KUBECONFIG, or name a folder of manifests with --folder",
         _ => return Failure::new(error),

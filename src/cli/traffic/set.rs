@@ -37,7 +37,7 @@ pub(super) struct Set {
     #[arg(long, value_name = "NUMBER")]
     if_generation: Option<u64>,
     /// Take the weights over from whoever set them, such as Helm, and drop those of variants that
-    /// are missing
+    /// are missing; with --previous, restore a split that is not the last one
     #[arg(long)]
     force: bool,
     /// Wait until every replica of the gateway has applied the weights

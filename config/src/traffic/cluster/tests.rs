@@ -147,7 +147,7 @@ async fn weights_are_applied_under_a_field_manager_of_their_own_in_one_write() {
     let expected = json!({
         "portcullis.dev/split": "web-canary=0-499",
         "portcullis.dev/split-generation": "1",
-        "portcullis.dev/split-previous": "stable=0-9999",
+        "portcullis.dev/split-previous": "0: stable=0-9999",
     });
     assert_eq!(server.content().services[0]["metadata"]["annotations"], expected);
     assert!(server.content().owners.values().all(|owner| owner == FIELD_MANAGER));

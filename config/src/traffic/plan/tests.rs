@@ -76,7 +76,7 @@ fn the_first_change_takes_over_the_weights_of_the_canaries() {
     assert_eq!(state(&found.before), "stable 95, web-b 0, web-canary 5");
     assert_eq!(state(&found.after), "stable 94.75, web-b 0.25, web-canary 5");
     // The canary keeps each of its buckets.
-    let expected = ["web-b=0-24,web-canary=9500-9999", "1", "web-canary=9500-9999"];
+    let expected = ["web-b=0-24,web-canary=9500-9999", "1", "0: web-canary=9500-9999"];
     assert_eq!(written(plan), expected);
 }
 
@@ -85,17 +85,20 @@ fn the_previous_split_is_restored_and_restored_again() {
     let split = [
         ("split", "web-a=0-499,web-b=500-999,web-c=5000-5999"),
         ("split-generation", "12"),
-        ("split-previous", "web-a=0-9999"),
+        ("split-previous", "11: web-a=0-9999"),
     ];
     let variants = || vec![canary("web-a"), canary("web-b"), canary("web-c")];
     let objects = [vec![service("web", &split)], variants()].concat();
     let [now, generation, before] = written(planned(objects, &Change::Previous));
     assert_eq!(now, "web-a=0-9999");
-    assert_eq!((&*generation, &*before), ("13", split[0].1));
+    assert_eq!((&*generation, &*before), ("13", &*format!("12: {}", split[0].1)));
     let again =
         [("split", &*now), ("split-generation", &*generation), ("split-previous", &*before)];
     let objects = [vec![service("web", &again)], variants()].concat();
-    assert_eq!(written(planned(objects, &Change::Previous)), [split[0].1, "14", "web-a=0-9999"]);
+    assert_eq!(
+        written(planned(objects, &Change::Previous)),
+        [split[0].1, "14", "13: web-a=0-9999"]
+    );
 }
 
 #[test]
@@ -112,7 +115,7 @@ fn an_invalid_split_is_replaced() {
         let web = service("web", &[("split", split), ("split-generation", "3")]);
         let [now, generation, before] =
             written(planned(vec![web, canary("web-canary")], &set(&[("canary", "1")])));
-        assert_eq!((&*now, &*generation, &*before), ("web-canary=0-99", "4", "stable=0-9999"));
+        assert_eq!((&*now, &*generation, &*before), ("web-canary=0-99", "4", "3: stable=0-9999"));
     }
 }
 
@@ -142,7 +145,7 @@ fn invalid_changes_are_reported_with_what_is_there() {
     assert_eq!(none, "there is no previous split of Service shop/web");
     let lost = service("web", &[("split-previous", "web-gone=0-5")]);
     let lost = planned(vec![lost, canary("web-b")], &Change::Previous).unwrap_err().to_string();
-    assert!(lost.ends_with("cannot be restored: `web-gone` is no variant any more"), "{lost}");
+    assert!(lost.ends_with("is not restored: `web-gone` is no variant any more"), "{lost}");
 }
 
 #[test]
@@ -164,7 +167,7 @@ fn a_service_that_only_gets_copies_has_no_part_in_the_split() {
     // The canary has the buckets from 0 up, as at the gateway, where the older one has none.
     let plan = planned(objects(), &set(&[("canary", "20")]));
     assert_eq!(state(&plan.clone().unwrap().before), "stable 95, web-canary 5");
-    assert_eq!(written(plan), ["web-canary=0-1999", "1", "web-canary=0-499"]);
+    assert_eq!(written(plan), ["web-canary=0-1999", "1", "0: web-canary=0-499"]);
     let copies = "variant `web-next` cannot get traffic: it only gets copies; annotate it with \
                   `portcullis.dev/canary-weight: \"0\"`, too";
     for objects in [objects(), vec![service("web", &[]), next.clone()]] {
@@ -175,6 +178,7 @@ fn a_service_that_only_gets_copies_has_no_part_in_the_split() {
 #[test]
 fn the_weight_of_a_missing_variant_is_lost_only_by_force() {
     let split = "web-a=0-499,web-b=9000-9499,web-b=9900-9999";
+    let last = format!("3: {split}");
     let web = || service("web", &[("split", split), ("split-generation", "3")]);
     let portless = service("web-b", &[("canary-of", "web"), ("port", "8080")]);
     for objects in [vec![web(), canary("web-a")], vec![web(), canary("web-a"), portless]] {
@@ -183,10 +187,10 @@ fn the_weight_of_a_missing_variant_is_lost_only_by_force() {
                         that are missing: web-b 6 %";
         assert_eq!(planned(objects.clone(), &change).unwrap_err().to_string(), expected);
         // The previous split still has it: it can come back.
-        assert_eq!(written(forced(objects.clone(), &change)), ["web-a=0-999", "4", split]);
+        assert_eq!(written(forced(objects.clone(), &change)), ["web-a=0-999", "4", &last]);
         let same = set(&[("a", "5")]);
         assert_eq!(planned(objects.clone(), &same).unwrap().edit, None);
-        assert_eq!(written(forced(objects, &same)), ["web-a=0-499", "4", split]);
+        assert_eq!(written(forced(objects, &same)), ["web-a=0-499", "4", &last]);
     }
 }
 
@@ -194,7 +198,10 @@ fn the_weight_of_a_missing_variant_is_lost_only_by_force() {
 fn going_back_needs_no_missing_variant() {
     let split = [("split", "web-a=0-499,web-b=9000-9999"), ("split-previous", "web-a=0-99")];
     let objects = vec![service("web", &split), canary("web-a")];
-    assert_eq!(written(planned(objects, &Change::Previous)), ["web-a=0-99", "1", split[0].1]);
+    assert_eq!(
+        written(planned(objects, &Change::Previous)),
+        ["web-a=0-99", "1", "0: web-a=0-499,web-b=9000-9999"]
+    );
 }
 
 #[test]
@@ -214,4 +221,37 @@ fn a_name_is_that_of_a_service_before_it_is_a_short_one() {
     let objects = vec![service("web", &[]), portless, canary("web-canary")];
     let error = planned(objects, &set(&[("canary", "5")])).unwrap_err();
     assert!(matches!(error, InvalidChange::Unusable { name, .. } if name == "canary"));
+}
+
+#[test]
+fn a_split_that_is_not_the_last_one_is_restored_only_by_force() {
+    let at = |annotations: &[(&str, &str)]| vec![service("web", annotations), canary("web-a")];
+    let previous = ("split-previous", "11: web-a=0-99");
+    let split = ("split", "web-a=0-499");
+    let last = at(&[split, ("split-generation", "12"), previous]);
+    assert_eq!(written(planned(last, &Change::Previous))[0], "web-a=0-99");
+    for objects in [
+        at(&[split, ("split-generation", "13"), previous]),
+        at(&[split, previous]),
+        at(&[("split-generation", "12"), previous]),
+    ] {
+        let error = planned(objects.clone(), &Change::Previous).unwrap_err().to_string();
+        let expected = "the previous split of Service shop/web is not restored: the split was \
+                        changed by someone else after generation 12";
+        assert_eq!(error, expected);
+        assert_eq!(written(forced(objects, &Change::Previous))[0], "web-a=0-99");
+    }
+    let gone = at(&[split, ("split-previous", "0: web-gone=0-99,web-a=200-299")]);
+    assert_eq!(written(forced(gone, &Change::Previous))[0], "web-a=200-299");
+}
+
+#[test]
+fn generations_are_counted_on_after_a_split_was_removed() {
+    let weighted = service("web-a", &[("canary-of", "web"), ("canary-weight", "5")]);
+    let objects = vec![service("web", &[("split-generation", "12")]), weighted];
+    let plan = planned(objects, &set(&[("a", "10")]));
+    let before = plan.clone().unwrap().before;
+    assert_eq!(state(&before), "stable 95, web-a 5");
+    assert!(before.generation.number() > 12, "a hash of the ranges");
+    assert_eq!(written(plan), ["web-a=0-999", "13", "12: web-a=0-499"]);
 }

@@ -23,7 +23,16 @@ pub(in crate::translate) struct SplitSettings {
 }
 
 /// What a Service says of the split before the last change.
-pub(super) struct PreviousSplit(Reading<Vec<NamedRange>>);
+pub(super) struct PreviousSplit(Reading<Vec<(Option<u64>, NamedRange)>>);
+
+/// The split before the last change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Previous {
+    /// Its ranges; those of missing variants are the stable one's.
+    pub ranges: Ranges,
+    /// Why restoring it may not be what is wanted.
+    pub doubt: Option<String>,
+}
 
 /// A range of buckets of the variant of that name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,12 +59,17 @@ impl SplitSettings {
         }
         let help = "write a whole number that grows with each change; until then it is a hash of \
                     ranges and salt";
-        let generation = reader.read(SPLIT_GENERATION, help, |text| {
-            let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-            let counter = text.parse().ok().filter(|_| is_number).and_then(Generation::new);
-            counter.ok_or_else(|| "is not a number below 2^53".to_owned())
-        });
+        let generation = reader.read(SPLIT_GENERATION, help, counter);
         Self { salt: super::salt(reader), ranges, generation: generation.good() }
+    }
+
+    fn is_present(&self) -> bool {
+        !matches!(self.ranges, Reading::Absent)
+    }
+
+    /// The version of the ranges. Without ranges there is none, though the annotation may remain.
+    fn applied_generation(&self) -> Option<Generation> {
+        self.generation.filter(|_| self.is_present())
     }
 
     /// The ranges of names that are none of the variants: what these would get if they were.
@@ -66,7 +80,7 @@ impl SplitSettings {
     }
 
     fn reports_unused(&self, reader: &mut Reader<'_>) {
-        if !matches!(self.ranges, Reading::Absent) || self.generation.is_some() {
+        if self.is_present() {
             let message = format!("`{SPLIT}` has no effect: the Service has no variants");
             reader.warn("NoEffect", message, "remove it, or add the variants");
         }
@@ -76,31 +90,45 @@ impl SplitSettings {
 // === impl PreviousSplit ===
 
 impl PreviousSplit {
-    /// Invalid ones have no effect on the gateway, and are not reported.
+    /// Reads ranges, before which their generation may be, as in `12: web-canary=0-499`. Invalid
+    /// ones have no effect on the gateway, and are not reported.
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let mut ignored = Vec::new();
         let mut reader = Reader { problems: &mut ignored, ..*reader };
-        let ranges = reader.read_list(SPLIT_PREVIOUS, "", NamedRange::parse);
+        let ranges = reader.read_list(SPLIT_PREVIOUS, "", |text| match text.split_once(':') {
+            None => Ok((None, NamedRange::parse(text)?)),
+            Some((generation, range)) => {
+                Ok((Some(counter(generation)?.number()), NamedRange::parse(range.trim_start())?))
+            }
+        });
         Self(if ignored.is_empty() { ranges } else { Reading::Bad })
     }
 
-    /// Its ranges, or why they cannot be restored; `None` without any.
-    pub(super) fn ranges(
+    /// The split before the `current` one, or why it cannot be restored; `None` without any.
+    pub(super) fn split(
         &self,
         service: &Service,
         variants: &[&Variant<'_>],
-    ) -> Option<Result<Ranges, String>> {
-        let named = match &self.0 {
+        current: &SplitSettings,
+    ) -> Option<Result<Previous, String>> {
+        let items = match &self.0 {
             Reading::Absent => return None,
             Reading::Bad => return Some(Err(format!("`{SPLIT_PREVIOUS}` is invalid"))),
-            Reading::Good(named) => named,
+            Reading::Good(items) => items,
         };
-        let (ranges, unknown) = resolve(service, named, variants);
-        Some(match (unknown, Ranges::new(ranges)) {
-            (Some(name), _) => Err(format!("`{}` is no variant any more", excerpt(name))),
-            (None, Err(_)) => Err(format!("the ranges of `{SPLIT_PREVIOUS}` overlap")),
-            (None, Ok(ranges)) => Ok(ranges),
-        })
+        let (ranges, unknown) = resolve(service, items.iter().map(|(_, range)| range), variants);
+        let next = items.iter().find_map(|(generation, _)| Some((*generation)? + 1));
+        let applied = current.applied_generation().map(Generation::number);
+        let doubt = match (next, unknown) {
+            (Some(next), _) if applied != Some(next) => {
+                Some(format!("the split was changed by someone else after generation {next}"))
+            }
+            (_, Some(name)) => Some(format!("`{}` is no variant any more", excerpt(name))),
+            (_, None) => None,
+        };
+        let ranges = Ranges::new(ranges);
+        let overlap = |_| format!("the ranges of `{SPLIT_PREVIOUS}` overlap");
+        Some(ranges.map(|ranges| Previous { ranges, doubt }).map_err(overlap))
     }
 }
 
@@ -119,6 +147,13 @@ impl NamedRange {
             _ => Err("is not a range of buckets".to_owned()),
         }
     }
+}
+
+/// Parses the counter of whoever wrote a split.
+fn counter(text: &str) -> Result<Generation, String> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    let counter = text.parse().ok().filter(|_| is_number).and_then(Generation::new);
+    counter.ok_or_else(|| "is not a number below 2^53".to_owned())
 }
 
 fn number(text: &str) -> Option<Bucket> {
@@ -154,7 +189,7 @@ pub(in crate::translate) fn assemble(
         Reading::Absent => ranges_by_weight(service, variants, problems),
     };
     let forced = forced(variants, problems);
-    Some(Split::new(salt, ranges, forced, settings.generation))
+    Some(Split::new(salt, ranges, forced, settings.applied_generation()))
 }
 
 /// The salt of the Service, else of its oldest variant that has one, else its name.
@@ -219,7 +254,7 @@ fn ranges_by_weight(
 /// The ranges of the variants of these names, and the first name that is none.
 fn resolve<'n>(
     service: &Service,
-    named: &'n [NamedRange],
+    named: impl IntoIterator<Item = &'n NamedRange>,
     variants: &[&Variant<'_>],
 ) -> (Vec<Range>, Option<&'n str>) {
     let (mut ranges, mut unknown) = (Vec::new(), None);

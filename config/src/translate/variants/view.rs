@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::split::{NamedRange, PreviousSplit, SplitSettings, assemble};
+use super::split::{NamedRange, Previous, PreviousSplit, SplitSettings, assemble};
 use super::{Variant, answering, is_variant, read};
 use crate::model::vocabulary::CANARY_WEIGHT;
 use crate::problem::Problem;
 use crate::resources::{Resources, Service};
-use crate::snapshot::split::{Generation, Ranges, Split};
+use crate::snapshot::split::{Generation, Split};
 use crate::translate::annotations::Reader;
 use crate::translate::port;
 
@@ -23,10 +23,10 @@ pub struct SplitView {
     /// The ranges of `split` of names that are none of `variants`, such as those of a Service that
     /// is being replaced.
     pub missing: Vec<NamedRange>,
-    /// The counter of whoever wrote the split.
+    /// The counter of whoever wrote the split, or a split that was removed.
     pub counter: Option<Generation>,
-    /// The ranges before the last change, if they were kept.
-    pub previous: Option<Result<Ranges, String>>,
+    /// The split before the last change, if it was kept, or what is wrong with it.
+    pub previous: Option<Result<Previous, String>>,
 }
 
 /// A variant that cannot get traffic.
@@ -68,7 +68,7 @@ pub fn split_view(service: &Service, resources: &Resources) -> SplitView {
         split,
         missing: settings.missing(service, &variants),
         counter: settings.generation,
-        previous: previous.ranges(service, &variants),
+        previous: previous.split(service, &variants, &settings),
         variants: names,
     }
 }
