@@ -44,7 +44,7 @@ use self::group::Group;
 pub(crate) use self::http2::check_invariants as check_http2_invariants;
 use self::retry_budget::RetryBudget;
 use self::wait_queue::WaitQueue;
-use crate::balance::ring::Ring;
+use crate::balance::ring::{self, Ring};
 use crate::balance::warm_up::WarmUp;
 use crate::balance::{Candidate, Selection};
 use crate::limit::Requester;
@@ -228,6 +228,7 @@ impl Balancer {
             endpoints.iter().for_each(Endpoint::offer);
         }
         let ring = previous.and_then(|previous| previous.ring.get());
+        let ring = ring.filter(|_| endpoints.len() <= ring::MAX_ENDPOINTS);
         let ring = ring.map(|ring| OnceCell::from(ring.changed(hashes(&endpoints))));
         let near = near.len();
         // Workers and replicas do not all begin with the same endpoint.
@@ -246,9 +247,10 @@ impl Balancer {
         }
     }
 
-    /// Where callers keep their endpoint.
-    fn ring(&self) -> &Ring {
-        self.ring.get_or_init(|| Ring::new(hashes(&self.endpoints)))
+    /// Where callers keep their endpoint; `None` if there are too many to keep one.
+    fn ring(&self) -> Option<&Ring> {
+        let has_ring = self.endpoints.len() <= ring::MAX_ENDPOINTS;
+        has_ring.then(|| self.ring.get_or_init(|| Ring::new(hashes(&self.endpoints))))
     }
 
     /// Chooses the endpoint for a request's next attempt, not one of those that it has tried; `None`
@@ -277,8 +279,10 @@ impl Balancer {
             in_flight: endpoint.in_flight(),
             is_tried: is_tried(endpoint.address()),
         };
-        if let Some(caller) = choice.caller {
-            let (ring, in_flight) = (self.ring(), self.group.in_flight());
+        if let Some(caller) = choice.caller
+            && let Some(ring) = self.ring()
+        {
+            let in_flight = self.group.in_flight();
             let kept = selection.choose_kept(ring, caller, in_flight, candidate, choice.random)?;
             if choice.is_first && !kept.is_own {
                 self.connector.meter.upstream_moved();

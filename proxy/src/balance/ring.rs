@@ -10,8 +10,13 @@ use std::collections::HashMap;
 
 use super::{Avoidance, Candidate, Selection, below};
 
-/// The points of an endpoint. Its share of the callers varies by 1/√64 of the mean.
-const POINTS: u64 = 64;
+/// The most points of an endpoint. Its share of the callers varies by 1/√64 of the mean.
+const POINTS: usize = 64;
+/// The most points of a circle: beyond 1,024 endpoints, each has fewer. To build it takes 6 ms, in
+/// which a worker does nothing else.
+const ALL_POINTS: usize = 65_536;
+/// The most endpoints of a set whose callers keep theirs: each has 16 points at least.
+pub(crate) const MAX_ENDPOINTS: usize = 4_096;
 /// The lower bits of a point, which are the position of its endpoint in the set.
 const POSITION: u64 = (1 << 20) - 1;
 /// How many points are looked at before any endpoint that has room is taken. Full ones that follow
@@ -49,6 +54,10 @@ impl Ring {
     /// Creates the circle of a set that replaces this one. It takes time in proportion to the
     /// points, apart from those that are new.
     pub(crate) fn changed(&self, hashes: Vec<u64>) -> Self {
+        let number = points_of_each(hashes.len());
+        if !self.points.is_empty() && points_of_each(self.hashes.len()) != number {
+            return Self::new(hashes);
+        }
         let mut added: HashMap<u64, u64> = hashes.iter().copied().zip(0..=POSITION).collect();
         let position = |hash: &u64| added.remove(hash);
         let kept: Vec<Option<u64>> = self.hashes.iter().map(position).collect();
@@ -58,7 +67,7 @@ impl Ring {
         };
         let mut points: Vec<u64> = self.points.iter().filter_map(moved).collect();
         let points_of = |(hash, position): (u64, u64)| {
-            (1..=POINTS).map(move |number| super::mixed(hash, number) & !POSITION | position)
+            (1..=number).map(move |number| super::mixed(hash, number) & !POSITION | position)
         };
         let mut new: Vec<u64> = added.into_iter().flat_map(points_of).collect();
         new.sort_unstable();
@@ -76,6 +85,12 @@ impl Ring {
         let position = |point: &u64| usize::try_from(point & POSITION).unwrap_or_default();
         after.iter().chain(before).map(position)
     }
+}
+
+/// The points of each of so many endpoints. They depend on nothing else, so that the circle is the
+/// same everywhere.
+fn points_of_each(endpoints: usize) -> u64 {
+    (ALL_POINTS / endpoints.max(1)).clamp(1, POINTS) as u64
 }
 
 // === impl Selection ===

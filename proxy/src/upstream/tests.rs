@@ -159,6 +159,29 @@ fn a_caller_keeps_its_endpoint_when_another_one_joins_elsewhere() {
 }
 
 #[test]
+fn callers_of_a_service_with_very_many_endpoints_keep_none() {
+    let (upstreams, now) = (upstreams(), Instant::now());
+    let pods = |count| (0..count).map(|number| (1 + number, "")).collect::<Vec<_>>();
+    let most = u16::try_from(ring::MAX_ENDPOINTS).unwrap();
+    let endpoints = endpoints(&pods(most));
+    let ports = || {
+        let port = |number: u64| {
+            let algorithm = LoadBalancing::LeastLatency;
+            let random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let choice = Choice { algorithm, caller: Some(7), random, now, is_first: true };
+            let balancer = upstreams.balancer(&endpoints, &UpstreamProtocol::Http1, now);
+            balancer.choose(choice, |_| false).unwrap().address().port()
+        };
+        (1..100).map(port).collect::<std::collections::BTreeSet<_>>().len()
+    };
+    assert_eq!(ports(), 1);
+    endpoints.store(set(&pods(most + 1)));
+    assert!(ports() > 10);
+    endpoints.store(set(&pods(most)));
+    assert_eq!(ports(), 1);
+}
+
+#[test]
 fn a_request_that_waits_gets_a_place_at_a_new_endpoint_and_none_at_a_removed_one() {
     let (upstreams, now, nobody) = (upstreams_with(1), Instant::now(), Caller::default());
     let endpoints = endpoints(&[(1, "one")]);

@@ -160,6 +160,19 @@ fn callers_are_spread_over_all_endpoints() {
 }
 
 #[test]
+fn a_circle_of_many_endpoints_is_bounded_and_the_same_on_any_way_to_it() {
+    let hashes = |count: usize| (0..count as u64).map(hash_of).collect::<Vec<_>>();
+    for count in [1_000, 1_025, 3_000, MAX_ENDPOINTS] {
+        let ring = Ring::new(hashes(count));
+        assert!((count * 15..=65_536).contains(&ring.points.len()), "{count}");
+        for before in [900, 1_100, MAX_ENDPOINTS] {
+            let changed = Ring::new(hashes(before)).changed(hashes(count));
+            assert_eq!(changed.points, ring.points, "{before} → {count}");
+        }
+    }
+}
+
+#[test]
 fn parallel_requests_of_one_caller_stay_until_they_are_many() {
     let mut endpoints = idle(0..3);
     let ring = ring(&endpoints);
