@@ -162,6 +162,7 @@ async fn a_dead_shadow_changes_nothing() {
     assert_eq!(page.lines().find(of_services), None, "it counts nowhere else");
     assert_eq!(gateway.metric("portcullis_requests_total{environment=\"staging\"").await, 3.0);
     assert!(!gateway.log().contains("web-next"), "{}", gateway.log());
+    assert_eq!(gateway.metric("portcullis_upstream_ejections_total").await, 0.0);
 
     // Without a ready pod there is nobody to send to.
     gateway.apply(&World::web(&pod).with(next("100").unready_pod(&nowhere())));
@@ -170,6 +171,23 @@ async fn a_dead_shadow_changes_nothing() {
         dropped(&gateway, "no_endpoint").await > 0.0
     })
     .await;
+}
+
+#[tokio::test]
+async fn failed_copies_eject_no_pod_of_a_canary() {
+    const REQUESTS: usize = 10;
+    let pod = echo("stable").await;
+    let error = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
+    let failing = Recording::script(vec![Step::head(), Step::write(error), Step::Restart]);
+    let failing = failing.await.unwrap();
+    let canary = next("100").annotation("canary-header", "X-Canary").pod(&failing);
+    let gateway = Gateway::start(World::web(&pod).with(canary)).await;
+    for _ in 0..REQUESTS {
+        assert_eq!(gateway.curl(WEB, "/whoami").run().await.status, 200);
+    }
+    is_idle(&gateway).await;
+    assert_eq!(compared(&gateway, "5xx", "2xx").await, REQUESTS as f64);
+    assert_eq!(gateway.metric("portcullis_upstream_ejections_total").await, 0.0);
 }
 
 #[tokio::test]

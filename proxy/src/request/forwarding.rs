@@ -65,6 +65,7 @@ impl RequestContext<'_> {
                 expects_continue: request.expects_continue,
                 connect_timeout: deadlines.connect,
                 call_deadline: deadlines.whole.filter(|_| request.kind == Kind::Grpc),
+                is_copy: false,
             },
             backend: choice.backend,
             fallback: choice.fallback,

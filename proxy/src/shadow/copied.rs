@@ -19,19 +19,28 @@ static X_PORTCULLIS_SHADOW: HeaderName = HeaderName::from_static("x-portcullis-s
 
 /// Parts of the names of fields that carry credentials, by their specification or by wide use: a
 /// shadow is not to act in the name of callers. The gateway's signed assertion is one of them.
-const CREDENTIALS: [&str; 11] = [
+const CREDENTIALS: [&str; 15] = [
     "api-key",
     "apikey",
     "api_key",
+    "authentication",
     "authorization",
+    "bearer",
     "cookie",
     "credential",
     "jwt",
+    "passphrase",
     "password",
     "secret",
     "session",
+    "signature",
     "token",
 ];
+/// Fields whose names end like those of keys that authenticate, such as
+/// `Ocp-Apim-Subscription-Key`, and which are none.
+const KEYS_OF_OTHER_KINDS: [&str; 2] = ["idempotency-key", "sec-websocket-key"];
+/// What the gateway says about the caller. Other fields that begin with `X-Auth-` are credentials.
+const IDENTITY: &str = "x-auth-request-";
 
 /// The largest body that is copied, in octets.
 const MAX_BODY: usize = 64 * 1024;
@@ -136,7 +145,12 @@ fn detached(value: &HeaderValue, buffer: &mut BytesMut) -> Result<HeaderValue, I
 
 fn carries_credential(name: &HeaderName) -> bool {
     let name = name.as_str();
-    name == "dpop" || CREDENTIALS.iter().any(|part| name.contains(part))
+    let is_key = name.ends_with("-key") || name.ends_with("_key");
+    name == "dpop"
+        || CREDENTIALS.iter().any(|part| name.contains(part))
+        || is_key && !KEYS_OF_OTHER_KINDS.contains(&name)
+        || name == "x-auth"
+        || name.starts_with("x-auth-") && !name.starts_with(IDENTITY)
 }
 
 #[cfg(test)]
@@ -159,10 +173,30 @@ mod tests {
             "x-csrf-token",
             "x-portcullis-jwt-assertion",
             "x-session-id",
+            "authentication",
+            "ocp-apim-subscription-key",
+            "x-functions-key",
+            "x-access-key",
+            "x_access_key",
+            "x-auth",
+            "x-auth-email",
+            "signature-input",
+            "x-hub-signature-256",
+            "x-passphrase",
+            "x-bearer",
         ] {
             assert!(carries_credential(&HeaderName::from_static(name)), "{name}");
         }
-        for name in ["accept", "host", "idempotency-key", "x-auth-request-user", "x-request-id"] {
+        for name in [
+            "accept",
+            "host",
+            "idempotency-key",
+            "sec-websocket-key",
+            "x-auth-request-user",
+            "x-author",
+            "x-keyboard",
+            "x-request-id",
+        ] {
             assert!(!carries_credential(&HeaderName::from_static(name)), "{name}");
         }
     }

@@ -70,12 +70,10 @@ pub(super) async fn send(
                 comparison.shadow_responded(class, responded.at);
                 discard(context, exchange, upload, responded, comparison).await;
             }
-            Err(failure) => {
-                exchange.failed(failure);
-                if is_inconclusive(failure, &exchange) {
-                    comparison.dropped("connection_closed");
-                }
+            Err(failure) if is_inconclusive(failure, &exchange) => {
+                comparison.dropped("connection_closed");
             }
+            Err(_) => {}
         }
     };
     // Whatever has no response by then has failed.
@@ -117,6 +115,7 @@ async fn begin(
         expects_continue: false,
         connect_timeout: context.connect_timeout.min(context.timeout),
         call_deadline: Some(deadline).filter(|_| request.is_grpc),
+        is_copy: true,
     };
     match endpoint.start(load, &message, Pool::Use, now).await {
         Ok(exchange) => Ok((exchange, Upload::new(request))),
@@ -126,21 +125,19 @@ async fn begin(
     }
 }
 
-/// Sends the body, and reads the head of the response.
+/// Sends the body, and reads the head of the response. The endpoint may be one of a canary, which
+/// must not suffer from what copies meet: they count neither for its health nor for its latency.
 ///
 /// # Errors
 /// There is none.
 async fn head(exchange: &mut Exchange, upload: &mut Upload) -> Result<Responded, Failed> {
     for _ in 0..=MAX_INTERIM {
         let head = poll_fn(|cx| {
-            if upload.poll(exchange, cx).is_ready() {
-                exchange.sent(Instant::now());
-            }
+            let _ = upload.poll(exchange, cx);
             exchange.halves().1.poll_head(cx)
         });
         if let Head::Final(head, _) = head.await? {
             let (grpc_status, at) = (grpc_status(&head.headers), Instant::now());
-            exchange.responded(head.status, grpc_status, at);
             return Ok(Responded { status: head.status, grpc_status, at });
         }
     }

@@ -428,7 +428,9 @@ impl Endpoint {
                 "connect"
             });
             self.connect_failures.set(self.connect_failures.get().wrapping_add(1));
-            self.failed(era, Failure::Unreachable);
+            if !message.is_copy {
+                self.failed(era, Failure::Unreachable);
+            }
             Failed::Connect
         })
     }

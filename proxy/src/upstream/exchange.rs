@@ -37,6 +37,8 @@ pub(crate) struct Message<'a> {
     pub(crate) connect_timeout: Duration,
     /// For gRPC: by when the caller wants the response. The backend gets what is left of it.
     pub(crate) call_deadline: Option<Instant>,
+    /// Whether it is a copy for a shadow, which ejects no endpoint.
+    pub(crate) is_copy: bool,
 }
 
 /// Fields that the gateway adds to those of a request. They are serialized already, because many

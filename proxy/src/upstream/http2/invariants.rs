@@ -69,6 +69,7 @@ fn request(connection: &mut Connection, method: &Method, body: BodyLength) -> Sh
         expects_continue: false,
         connect_timeout: std::time::Duration::from_secs(5),
         call_deadline: None,
+        is_copy: false,
     };
     let stream = connection.request(&message, false).expect("a new connection accepts requests");
     if body != BodyLength::None {

@@ -431,6 +431,7 @@ fn message(method: &'static Method, body: BodyLength) -> Message<'static> {
         expects_continue: false,
         connect_timeout: std::time::Duration::from_secs(5),
         call_deadline: None,
+        is_copy: false,
     }
 }
 
