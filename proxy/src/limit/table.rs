@@ -28,7 +28,9 @@ const PLACES: usize = 32;
 pub(super) struct Table {
     /// That of clients without one of their own.
     first: Box<Segment>,
-    segments: Box<[OnceLock<Box<Segment>>]>,
+    /// `None` where there was no memory when the first client came: it never moves from the first
+    /// segment to another one, which would forget its debt.
+    segments: Box<[OnceLock<Option<Box<Segment>>>]>,
     memory: Memory,
     /// There was no memory for another segment.
     is_confined: AtomicBool,
@@ -74,7 +76,7 @@ pub(super) fn update(due: &AtomicU64, decide: impl Fn(u64) -> Result<u64, u64>) 
 
 impl Table {
     pub(super) fn new(memory: Memory) -> Self {
-        let has_memory = memory.take(SEGMENTS * size_of::<OnceLock<Box<Segment>>>());
+        let has_memory = memory.take(SEGMENTS * size_of::<OnceLock<Option<Box<Segment>>>>());
         let segments = if has_memory { SEGMENTS } else { 0 };
         Self {
             first: Box::default(),
@@ -118,29 +120,23 @@ impl Table {
     fn segment(&self, client: NonZeroU64) -> &Segment {
         let index = (client.get() >> 32) as usize % SEGMENTS;
         let Some(segment) = self.segments.get(index) else { return &self.first };
-        if let Some(segment) = segment.get() {
-            return segment;
-        }
-        // A client never moves from the first segment to another one, which would forget its debt.
+        // One worker decides for all.
+        segment.get_or_init(|| self.create()).as_deref().unwrap_or(&self.first)
+    }
+
+    /// Creates a segment, unless the memory is used up.
+    fn create(&self) -> Option<Box<Segment>> {
         if self.is_confined.load(Ordering::Relaxed) || !self.memory.take(size_of::<Segment>()) {
             self.is_confined.store(true, Ordering::Relaxed);
-            return &self.first;
+            return None;
         }
-        let mut is_new = false;
-        let segment = segment.get_or_init(|| {
-            is_new = true;
-            Box::default()
-        });
-        if !is_new {
-            // Another worker was faster.
-            self.memory.release(size_of::<Segment>());
-        }
-        segment
+        Some(Box::default())
     }
 
     /// Whether no client owes anything any more, so that the table can be dropped.
     pub(super) fn is_idle(&self, now: u64) -> bool {
-        let more = self.segments.iter().filter_map(OnceLock::get).map(|segment| &**segment);
+        let more =
+            self.segments.iter().filter_map(OnceLock::get).flatten().map(|segment| &**segment);
         let mut entries =
             std::iter::once(&*self.first).chain(more).flat_map(|segment| &segment.entries);
         entries.all(|entry| !entry.owes(now))
@@ -266,6 +262,28 @@ mod tests {
             assert!((0..PLACES as u64).all(|number| !is_allowed(number)));
             assert!(!table.is_idle(NOW));
             assert!(table.is_idle(NOW + 3 * NOW));
+        }
+    }
+
+    #[test]
+    fn workers_that_compete_for_the_last_memory_give_a_client_one_burst() {
+        let gcra = Gcra::of(&limit(1, 1, RateScope::User), NonZeroU32::MIN);
+        for _ in 0..500 {
+            // For the directory and one segment.
+            let table = Table::new(memory(2 * (SEGMENTS * 16 + size_of::<Segment>())));
+            let (allowed, start) = (AtomicU32::new(0), std::sync::Barrier::new(4));
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        start.wait();
+                        for _ in 0..3 {
+                            let is_allowed = is_allowed(&table, gcra, 0, NOW);
+                            allowed.fetch_add(u32::from(is_allowed), Ordering::Relaxed);
+                        }
+                    });
+                }
+            });
+            assert_eq!(allowed.into_inner(), 1);
         }
     }
 
