@@ -71,7 +71,7 @@ impl List {
         let read = || {
             let mut replicas = replicas.borrow_mut();
             runtime.block_on(replicas.refresh())?;
-            let replicas = replicas.read(RESPONSE);
+            let replicas = replicas.read(None, RESPONSE);
             for replica in &replicas {
                 if let Err(failure) = &replica.feed {
                     output::report(&format!(

@@ -71,8 +71,9 @@ impl Replicas {
         }
     }
 
-    /// Reads the traffic of all replicas at once.
-    pub(super) fn read(&self, timeout: Duration) -> Vec<Replica> {
+    /// Reads the traffic of all replicas at once, without windows: that of one service, or of all.
+    pub(super) fn read(&self, service: Option<&NamespacedName>, timeout: Duration) -> Vec<Replica> {
+        let target = target(service);
         let all: Vec<(String, Result<SocketAddr, Failure>)> = match self {
             Self::Addresses(all) => {
                 all.iter().map(|address| (address.to_string(), Ok(*address))).collect()
@@ -80,7 +81,7 @@ impl Replicas {
             Self::Pods(pods) => pods.addresses(),
         };
         let read = |address: Result<SocketAddr, Failure>| {
-            Admin::new(Some(address?))?.get_within("/v1/traffic", timeout)
+            Admin::new(Some(address?))?.get_within(&target, timeout)
         };
         thread::scope(|scope| {
             let reads: Vec<_> = all
@@ -95,6 +96,16 @@ impl Replicas {
             joined.collect()
         })
     }
+}
+
+/// The feed of one service, or of all.
+fn target(service: Option<&NamespacedName>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("windows", "false");
+    if let Some(NamespacedName { namespace, name }) = service {
+        query.append_pair("namespace", namespace).append_pair("service", name);
+    }
+    format!("/v1/traffic?{}", query.finish())
 }
 
 // === impl Replica ===
@@ -120,5 +131,39 @@ impl Replica {
             },
         };
         Some(format!("{}: {why}", self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// The target of the request by which a replica is asked.
+    fn requested(service: Option<&NamespacedName>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let replicas = Replicas::Addresses(vec![listener.local_addr().unwrap()]);
+        thread::scope(|scope| {
+            let server = scope.spawn(move || {
+                let (mut connection, _) = listener.accept().unwrap();
+                let head = BufReader::new(connection.try_clone().unwrap()).lines();
+                let lines: Vec<String> =
+                    head.map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
+                connection.write_all(b"HTTP/1.1 503 Unavailable\r\n\r\n").unwrap();
+                lines[0].split(' ').nth(1).unwrap().to_owned()
+            });
+            let found = replicas.read(service, Duration::from_secs(30));
+            assert!(found[0].feed.is_err());
+            server.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn no_more_is_read_than_what_is_needed() {
+        assert_eq!(requested(None), "/v1/traffic?windows=false");
+        let expected = "/v1/traffic?windows=false&namespace=shop&service=web";
+        assert_eq!(requested(Some(&NamespacedName::new("shop", "web"))), expected);
     }
 }

@@ -11,7 +11,7 @@ use crate::cli::output::{self, printable};
 use crate::cli::problems::Failure;
 
 /// How often replicas are asked.
-const POLLED_EVERY: Duration = Duration::from_millis(100);
+const POLLED_EVERY: Duration = Duration::from_millis(250);
 /// How often the written split is read again, to notice a later one.
 const REREAD_EVERY: Duration = Duration::from_secs(2);
 /// The longest wait for one response.
@@ -42,7 +42,7 @@ pub(super) async fn applied(
     let (mut reported, mut reread) = (Vec::new(), start);
     loop {
         let left = timeout.saturating_sub(start.elapsed());
-        let found = replicas.read(left.clamp(POLLED_EVERY, RESPONSE));
+        let found = replicas.read(Some(service), left.clamp(POLLED_EVERY, RESPONSE));
         let number = generation.to_string();
         let behind: Vec<String> =
             found.iter().filter_map(|replica| replica.behind(service, &number)).collect();

@@ -69,7 +69,7 @@ pub struct Service {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Incomplete {
-    /// Too many services: the requests of this one are not counted.
+    /// Too many variants in all workers: requests of this service are not counted, or only some.
     pub counts: bool,
     /// Too many splits: this one has no windows.
     pub windows: bool,

@@ -35,7 +35,7 @@ type OfSet = SmallVec<[Rc<WorkerVariant>; 1]>;
 #[derive(Debug)]
 struct WorkerVariant {
     service: ServiceKey,
-    /// `None` if there is no place for its service.
+    /// `None` if there is no place for them.
     counts: Option<Arc<VariantCounts>>,
     windows: RefCell<WindowPlace>,
 }

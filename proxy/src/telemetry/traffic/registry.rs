@@ -13,10 +13,12 @@ use super::recorder::Recorder;
 use super::share::{Place, place};
 use super::window::{self, Windows};
 
-/// The maximum number of services whose requests are counted, shared fairly by Namespaces.
-const MAX_SERVICES: usize = 5_000;
+/// The maximum number of counts, one for each variant and worker, shared fairly by Namespaces. One
+/// takes 1 to 2 KiB as a rule, and 9 KiB at most.
+const MAX_COUNTS: usize = 10_000;
 /// The memory for windows of all splits in all workers, in octets, shared fairly by Namespaces.
-const MAX_WINDOW_OCTETS: usize = 128 * 1024 * 1024;
+/// While the feed is read, they take about three times as much.
+const MAX_WINDOW_OCTETS: usize = 24 * 1024 * 1024;
 /// The number of variants of a service from which on those that were removed are forgotten.
 const MANY_VARIANTS: usize = 2 * MAX_VARIANTS;
 
@@ -24,7 +26,7 @@ const MANY_VARIANTS: usize = 2 * MAX_VARIANTS;
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(super) start: Start,
-    max_services: usize,
+    max_counts: usize,
     max_window_octets: usize,
     workers: AtomicUsize,
     /// Changes when services are removed: then workers clear their caches.
@@ -57,6 +59,8 @@ pub(super) struct Entry {
     pub(super) variants: Vec<(Arc<str>, usize, Arc<VariantCounts>)>,
     /// By worker.
     pub(super) windows: Vec<(usize, Arc<Mutex<Windows>>)>,
+    /// Whether there was no place for some of its counts, since it has some.
+    pub(super) lacks_counts: bool,
     /// Whether there was no place for its windows.
     pub(super) lacks_windows: bool,
 }
@@ -90,13 +94,13 @@ impl Registry {
     pub(crate) fn new(now: u64) -> Result<Self, Unspecified> {
         let mut id = [0; 16];
         aws_lc_rs::rand::fill(&mut id)?;
-        Ok(Self::with(Start { id: hex::encode(id), at: now }, MAX_SERVICES, MAX_WINDOW_OCTETS))
+        Ok(Self::with(Start { id: hex::encode(id), at: now }, MAX_COUNTS, MAX_WINDOW_OCTETS))
     }
 
-    pub(super) fn with(start: Start, max_services: usize, max_window_octets: usize) -> Self {
+    pub(super) fn with(start: Start, max_counts: usize, max_window_octets: usize) -> Self {
         Self {
             start,
-            max_services,
+            max_counts,
             max_window_octets,
             workers: AtomicUsize::new(0),
             epoch: AtomicU64::new(0),
@@ -114,9 +118,9 @@ impl Registry {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    /// The number of services that a worker may have cached.
+    /// The number of variants that a worker may have cached.
     pub(super) fn max_cached(&self) -> usize {
-        2 * self.max_services
+        2 * self.max_counts
     }
 
     /// The number of splits that have windows at once.
@@ -125,7 +129,7 @@ impl Registry {
         (self.max_window_octets / window::MAX_OCTETS / workers).max(1)
     }
 
-    /// The counts of a variant in one worker; `None` if there is no place for its service.
+    /// The counts of a variant in one worker; `None` if there is no place for them.
     pub(super) fn counts(
         &self,
         key: &ServiceKey,
@@ -135,29 +139,45 @@ impl Registry {
         now: u64,
     ) -> Option<Arc<VariantCounts>> {
         let mut services = self.lock();
-        if !services.contains_key(key) {
-            let in_use = services.keys().map(|key| Arc::clone(&key.namespace));
-            match place(in_use, &key.namespace, self.max_services) {
-                Place::Free => {}
-                Place::Of(namespace) => {
-                    let last = services.keys().rfind(|key| key.namespace == namespace).cloned();
-                    services.remove(&last?);
-                    self.clear_caches();
-                }
-                Place::None => return None,
+        if let Some(entry) = services.get_mut(key) {
+            let is_it = |(name, of, _): &&(Arc<str>, usize, _)| name == variant && *of == worker;
+            if let Some((_, _, counts)) = entry.variants.iter().find(is_it) {
+                return Some(Arc::clone(counts));
+            }
+            if entry.forget_removed(rule, worker) {
+                self.clear_caches();
             }
         }
+        if !self.find_count(&mut services, &key.namespace) {
+            if let Some(entry) = services.get_mut(key) {
+                entry.lacks_counts = true;
+            }
+            return None;
+        }
         let entry = services.entry(key.clone()).or_insert_with(|| Entry::new(now));
-        let is_it = |(name, of, _): &&(Arc<str>, usize, _)| name == variant && *of == worker;
-        if let Some((_, _, counts)) = entry.variants.iter().find(is_it) {
-            return Some(Arc::clone(counts));
-        }
-        if entry.forget_removed(rule, worker) {
-            self.clear_caches();
-        }
         let counts = Arc::new(VariantCounts::default());
         entry.variants.push((Arc::clone(variant), worker, Arc::clone(&counts)));
         Some(counts)
+    }
+
+    /// Finds a place for one more count; it may remove a service of another Namespace.
+    fn find_count(&self, services: &mut BTreeMap<ServiceKey, Entry>, namespace: &Arc<str>) -> bool {
+        let in_use = services.iter().filter(|(_, entry)| !entry.variants.is_empty());
+        let sizes = in_use.map(|(key, entry)| (Arc::clone(&key.namespace), entry.variants.len()));
+        match place(sizes, namespace, self.max_counts) {
+            Place::Free => true,
+            Place::Of(most) => {
+                let is_its = |(key, entry): &(&ServiceKey, &Entry)| {
+                    key.namespace == most && !entry.variants.is_empty()
+                };
+                let last = services.iter().rfind(is_its).map(|(key, _)| key.clone());
+                last.and_then(|last| services.remove(&last)).is_some_and(|_| {
+                    self.clear_caches();
+                    true
+                })
+            }
+            Place::None => false,
+        }
     }
 
     /// The windows of a split in one worker; `None` if there is no place for them.
@@ -189,7 +209,7 @@ impl Registry {
     ) -> bool {
         let limit = self.max_splits();
         let with_windows = |(key, entry): (&ServiceKey, &Entry)| {
-            (!entry.windows.is_empty()).then(|| Arc::clone(&key.namespace))
+            (!entry.windows.is_empty()).then(|| (Arc::clone(&key.namespace), 1))
         };
         if services.iter().filter_map(with_windows).count() >= limit {
             services.values_mut().for_each(|entry| entry.sweep(now));
@@ -228,7 +248,8 @@ impl Registry {
 
     /// Whether requests of services without an entry may be missing.
     pub(super) fn is_full(&self) -> bool {
-        self.lock().len() >= self.max_services
+        let count: usize = self.lock().values().map(|entry| entry.variants.len()).sum();
+        count >= self.max_counts
     }
 
     fn clear_caches(&self) {
@@ -244,7 +265,13 @@ impl Registry {
 
 impl Entry {
     fn new(now: u64) -> Self {
-        Self { since: now, variants: Vec::new(), windows: Vec::new(), lacks_windows: false }
+        Self {
+            since: now,
+            variants: Vec::new(),
+            windows: Vec::new(),
+            lacks_counts: false,
+            lacks_windows: false,
+        }
     }
 
     /// Forgets variants that the rule does not have, if a worker has counted many. Returns whether

@@ -87,9 +87,9 @@ fn snapshot(rules: &[&Arc<Rule>]) -> Snapshot {
     Snapshot { listeners: vec![listener], ..Snapshot::default() }
 }
 
-fn registry(max_services: usize, max_splits: usize) -> Arc<Registry> {
+fn registry(max_counts: usize, max_splits: usize) -> Arc<Registry> {
     let start = Start { id: "start".to_owned(), at: NOW };
-    Arc::new(Registry::with(start, max_services, max_splits * MAX_OCTETS))
+    Arc::new(Registry::with(start, max_counts, max_splits * MAX_OCTETS))
 }
 
 fn count(recorder: &Recorder, rule: &Arc<Rule>, event: Event) {
@@ -302,6 +302,20 @@ fn a_service_beyond_the_limit_is_without_data_and_says_so() {
 }
 
 #[test]
+fn each_worker_takes_a_place_and_a_service_that_lacks_some_says_so() {
+    let registry = registry(3, 9);
+    let workers = [registry.recorder(), registry.recorder()];
+    let rules = ["a", "b"].map(|name| rule("shop", name, Some(split(500, 1))));
+    workers.iter().for_each(|worker| rules.iter().for_each(|rule| count(worker, rule, EVENT)));
+    let services = feed(&registry, &[&rules[0], &rules[1]], NOW).services;
+    let seen = services.iter().map(|service| {
+        let requests: u64 = service.variants.iter().map(|variant| variant.requests).sum();
+        (requests, service.incomplete.is_some_and(|incomplete| incomplete.counts))
+    });
+    assert_eq!(seen.collect::<Vec<_>>(), [(2, false), (1, true)]);
+}
+
+#[test]
 fn windows_beyond_the_limit_are_missing_and_the_feed_says_so() {
     let registry = registry(9, 2);
     let worker = registry.recorder();
@@ -359,7 +373,7 @@ fn a_request_is_in_flight_until_it_is_dropped() {
 
 #[test]
 fn variants_that_were_removed_are_forgotten_once_there_are_many() {
-    let registry = registry(9, 9);
+    let registry = registry(99, 9);
     let worker = registry.recorder();
     let of = |number: u16| {
         let mut rule = Rule::clone(&canary(10_000));

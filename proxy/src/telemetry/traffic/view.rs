@@ -104,6 +104,9 @@ fn view(key: &ServiceKey, rule: &Rule, entry: Option<&Entry>, filter: &Filter) -
     };
     if let Some(entry) = entry {
         entry.add_to(&mut service, filter);
+        if entry.lacks_counts {
+            service.incomplete.get_or_insert_default().counts = true;
+        }
         if entry.lacks_windows && split.is_some_and(window::is_running) {
             service.incomplete.get_or_insert_default().windows = true;
         }
