@@ -70,6 +70,7 @@ async fn ask(
         expects_continue: false,
         connect_timeout: check.timeout,
         call_deadline: None,
+        is_copy: false,
     };
     if is_http2 {
         let is_tls = !transport.is_plain();
