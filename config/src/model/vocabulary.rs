@@ -22,9 +22,6 @@ pub struct Key {
     pub name: &'static str,
     /// Where it is read.
     pub place: KeyPlace,
-    /// Whether it has an effect. A key that has none yet is reported as a warning, and never grants
-    /// access.
-    pub served: bool,
 }
 
 /// Where a key is read.
@@ -41,103 +38,90 @@ pub enum KeyPlace {
 }
 
 /// The name of the environment that a Namespace is.
-pub const ENVIRONMENT: Key =
-    Key { name: "environment", place: KeyPlace::NamespaceLabel, served: true };
+pub const ENVIRONMENT: Key = Key { name: "environment", place: KeyPlace::NamespaceLabel };
 /// Whether Services are exposed.
-pub const EXPOSE: Key = Key { name: "expose", place: KeyPlace::Both, served: true };
+pub const EXPOSE: Key = Key { name: "expose", place: KeyPlace::Both };
 /// The credentials that are required.
-pub const REQUIRE: Key = Key { name: "require", place: KeyPlace::Both, served: true };
+pub const REQUIRE: Key = Key { name: "require", place: KeyPlace::Both };
 /// Whether hostnames that require credentials may appear in public certificate logs.
-pub const PUBLIC_NAMES: Key =
-    Key { name: "public-names", place: KeyPlace::Namespace, served: true };
+pub const PUBLIC_NAMES: Key = Key { name: "public-names", place: KeyPlace::Namespace };
 /// The applications that are allowed.
-pub const ALLOW_APPS: Key = Key { name: "allow-apps", place: KeyPlace::Both, served: true };
+pub const ALLOW_APPS: Key = Key { name: "allow-apps", place: KeyPlace::Both };
 /// The users that are allowed, by name.
-pub const ALLOW_USERS: Key = Key { name: "allow-users", place: KeyPlace::Both, served: true };
+pub const ALLOW_USERS: Key = Key { name: "allow-users", place: KeyPlace::Both };
 /// The users that are allowed, by group.
-pub const ALLOW_GROUPS: Key = Key { name: "allow-groups", place: KeyPlace::Both, served: true };
+pub const ALLOW_GROUPS: Key = Key { name: "allow-groups", place: KeyPlace::Both };
 /// The path prefixes that need no credentials.
-pub const PUBLIC_PATHS: Key = Key { name: "public-paths", place: KeyPlace::Service, served: true };
+pub const PUBLIC_PATHS: Key = Key { name: "public-paths", place: KeyPlace::Service };
 /// Whether presented credentials are forwarded to backends.
-pub const PASS_CREDENTIALS: Key =
-    Key { name: "pass-credentials", place: KeyPlace::Both, served: true };
+pub const PASS_CREDENTIALS: Key = Key { name: "pass-credentials", place: KeyPlace::Both };
 /// The port of a Service that is exposed.
-pub const PORT: Key = Key { name: "port", place: KeyPlace::Service, served: true };
+pub const PORT: Key = Key { name: "port", place: KeyPlace::Service };
 /// Further hostnames.
-pub const HOSTNAMES: Key = Key { name: "hostnames", place: KeyPlace::Service, served: true };
+pub const HOSTNAMES: Key = Key { name: "hostnames", place: KeyPlace::Service };
 /// The only path prefixes that are served.
-pub const PATHS: Key = Key { name: "paths", place: KeyPlace::Service, served: true };
+pub const PATHS: Key = Key { name: "paths", place: KeyPlace::Service };
 /// The origins whose scripts may read responses.
-pub const CORS_ORIGINS: Key = Key { name: "cors-origins", place: KeyPlace::Service, served: true };
+pub const CORS_ORIGINS: Key = Key { name: "cors-origins", place: KeyPlace::Service };
 /// The timeout of a request.
-pub const TIMEOUT: Key = Key { name: "timeout", place: KeyPlace::Service, served: true };
+pub const TIMEOUT: Key = Key { name: "timeout", place: KeyPlace::Service };
 /// The timeout of connecting to a pod.
-pub const CONNECT_TIMEOUT: Key =
-    Key { name: "connect-timeout", place: KeyPlace::Service, served: true };
+pub const CONNECT_TIMEOUT: Key = Key { name: "connect-timeout", place: KeyPlace::Service };
 /// The timeout from the request sent to the head of its response.
-pub const FIRST_BYTE_TIMEOUT: Key =
-    Key { name: "first-byte-timeout", place: KeyPlace::Service, served: true };
+pub const FIRST_BYTE_TIMEOUT: Key = Key { name: "first-byte-timeout", place: KeyPlace::Service };
 /// The timeout without progress of a body.
-pub const IDLE_TIMEOUT: Key = Key { name: "idle-timeout", place: KeyPlace::Service, served: true };
+pub const IDLE_TIMEOUT: Key = Key { name: "idle-timeout", place: KeyPlace::Service };
 /// How often a failed attempt is retried.
-pub const RETRIES: Key = Key { name: "retries", place: KeyPlace::Service, served: true };
+pub const RETRIES: Key = Key { name: "retries", place: KeyPlace::Service };
 /// The responses that are retried.
-pub const RETRY_ON: Key = Key { name: "retry-on", place: KeyPlace::Service, served: true };
+pub const RETRY_ON: Key = Key { name: "retry-on", place: KeyPlace::Service };
 /// Whether requests whose methods are not idempotent may be processed twice.
 pub const RETRY_NON_IDEMPOTENT: Key =
-    Key { name: "retry-non-idempotent", place: KeyPlace::Service, served: true };
+    Key { name: "retry-non-idempotent", place: KeyPlace::Service };
 /// The largest request body.
-pub const MAX_BODY: Key = Key { name: "max-body", place: KeyPlace::Service, served: true };
+pub const MAX_BODY: Key = Key { name: "max-body", place: KeyPlace::Service };
 /// Limits on the number of requests.
-pub const RATE_LIMIT: Key = Key { name: "rate-limit", place: KeyPlace::Both, served: true };
+pub const RATE_LIMIT: Key = Key { name: "rate-limit", place: KeyPlace::Both };
 
 /// How an endpoint is chosen.
-pub const LOAD_BALANCING: Key =
-    Key { name: "load-balancing", place: KeyPlace::Service, served: true };
+pub const LOAD_BALANCING: Key = Key { name: "load-balancing", place: KeyPlace::Service };
 /// What of pods is checked.
-pub const HEALTH_CHECK: Key = Key { name: "health-check", place: KeyPlace::Service, served: true };
+pub const HEALTH_CHECK: Key = Key { name: "health-check", place: KeyPlace::Service };
 /// The time between two checks of a pod.
 pub const HEALTH_CHECK_INTERVAL: Key =
-    Key { name: "health-check-interval", place: KeyPlace::Service, served: true };
+    Key { name: "health-check-interval", place: KeyPlace::Service };
 /// How long a check may take.
 pub const HEALTH_CHECK_TIMEOUT: Key =
-    Key { name: "health-check-timeout", place: KeyPlace::Service, served: true };
+    Key { name: "health-check-timeout", place: KeyPlace::Service };
 /// The failures in a row after which a pod gets no requests.
 pub const HEALTH_CHECK_FAILURES: Key =
-    Key { name: "health-check-failures", place: KeyPlace::Service, served: true };
+    Key { name: "health-check-failures", place: KeyPlace::Service };
 /// The Service that this one is a variant of.
-pub const CANARY_OF: Key = Key { name: "canary-of", place: KeyPlace::Service, served: true };
+pub const CANARY_OF: Key = Key { name: "canary-of", place: KeyPlace::Service };
 /// The share of a variant, in percent.
-pub const CANARY_WEIGHT: Key =
-    Key { name: "canary-weight", place: KeyPlace::Service, served: true };
+pub const CANARY_WEIGHT: Key = Key { name: "canary-weight", place: KeyPlace::Service };
 /// The header in which requests ask for a variant.
-pub const CANARY_HEADER: Key =
-    Key { name: "canary-header", place: KeyPlace::Service, served: true };
+pub const CANARY_HEADER: Key = Key { name: "canary-header", place: KeyPlace::Service };
 /// The value of that header.
-pub const CANARY_HEADER_VALUE: Key =
-    Key { name: "canary-header-value", place: KeyPlace::Service, served: true };
+pub const CANARY_HEADER_VALUE: Key = Key { name: "canary-header-value", place: KeyPlace::Service };
 /// The cookie in which browsers ask for a variant.
-pub const CANARY_COOKIE: Key =
-    Key { name: "canary-cookie", place: KeyPlace::Service, served: true };
+pub const CANARY_COOKIE: Key = Key { name: "canary-cookie", place: KeyPlace::Service };
 /// The salt of a rollout.
-pub const CANARY_SALT: Key = Key { name: "canary-salt", place: KeyPlace::Service, served: true };
+pub const CANARY_SALT: Key = Key { name: "canary-salt", place: KeyPlace::Service };
 /// The ranges of buckets of all variants.
-pub const SPLIT: Key = Key { name: "split", place: KeyPlace::Service, served: true };
+pub const SPLIT: Key = Key { name: "split", place: KeyPlace::Service };
 /// The version of a split.
-pub const SPLIT_GENERATION: Key =
-    Key { name: "split-generation", place: KeyPlace::Service, served: true };
+pub const SPLIT_GENERATION: Key = Key { name: "split-generation", place: KeyPlace::Service };
 /// The ranges before the last change of the split, for whoever sets weights.
-pub const SPLIT_PREVIOUS: Key =
-    Key { name: "split-previous", place: KeyPlace::Service, served: true };
+pub const SPLIT_PREVIOUS: Key = Key { name: "split-previous", place: KeyPlace::Service };
 /// What callers are assigned to variants by.
-pub const AFFINITY: Key = Key { name: "affinity", place: KeyPlace::Service, served: true };
+pub const AFFINITY: Key = Key { name: "affinity", place: KeyPlace::Service };
 
 /// The share of a service's requests that a shadow gets copies of, in percent.
-pub const MIRROR_PERCENT: Key =
-    Key { name: "mirror-percent", place: KeyPlace::Service, served: true };
+pub const MIRROR_PERCENT: Key = Key { name: "mirror-percent", place: KeyPlace::Service };
 /// Whether a shadow gets copies of requests that may change something.
 pub const MIRROR_UNSAFE_METHODS: Key =
-    Key { name: "mirror-unsafe-methods", place: KeyPlace::Service, served: true };
+    Key { name: "mirror-unsafe-methods", place: KeyPlace::Service };
 
 /// Every known key.
 pub const VOCABULARY: [Key; 39] = [
@@ -222,7 +206,7 @@ mod tests {
             section.split("Understood, but").next().unwrap_or_default().to_owned()
         };
         let (namespace, service) = (rows("On a Namespace"), rows("On a Service"));
-        for key in VOCABULARY.into_iter().filter(|key| key.served) {
+        for key in VOCABULARY {
             let row = format!("\n| `{key}`");
             assert_eq!(namespace.contains(&row), key.place != KeyPlace::Service, "{key}");
             assert_eq!(

@@ -173,10 +173,10 @@ impl<'a> Reader<'a> {
 
 /// Whether a problem concerns only the value of a label or annotation, regardless of other state.
 pub(crate) fn is_about_annotations(problem: &Problem) -> bool {
-    matches!(problem.reason, INVALID | "UnknownAnnotation" | "MisplacedAnnotation" | "NotServedYet")
+    matches!(problem.reason, INVALID | "UnknownAnnotation" | "MisplacedAnnotation")
 }
 
-/// Reports keys that are unknown, misplaced, or without effect yet.
+/// Reports keys that are unknown or misplaced.
 pub(super) fn check_keys(
     origin: &Origin,
     labels: &Annotations,
@@ -210,13 +210,6 @@ fn check_key(reader: &mut Reader<'_>, name: &str, is_label: bool) {
             "write it as an annotation of the Namespace"
         }
         (KeyPlace::Service, _, true) => "write it as an annotation of the Service",
-        _ if !key.served => {
-            return reader.warn(
-                "NotServedYet",
-                format!("`{key}` has no effect yet"),
-                "remove it, or leave it for later",
-            );
-        }
         _ => return,
     };
     reader.warn("MisplacedAnnotation", format!("`{key}` has no effect here"), help);

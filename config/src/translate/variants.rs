@@ -118,7 +118,7 @@ pub(super) fn read<'a>(
 }
 
 fn is_of_the_service(key: &Key) -> bool {
-    key.served && matches!(key.place, KeyPlace::Service | KeyPlace::Both) && !OWN.contains(key)
+    matches!(key.place, KeyPlace::Service | KeyPlace::Both) && !OWN.contains(key)
 }
 
 /// Reports the keys of variants on a Service that is none.
