@@ -2,7 +2,8 @@
 //!
 //! Objects are parsed once, and trimmed to the fields that are read before they are stored. An
 //! object that cannot be parsed is a [`Problem`], and its source keeps the last valid version. The
-//! store reports what each [`Change`] has [`Changed`].
+//! store keeps the last valid value of some annotations that become invalid. It reports what each
+//! [`Change`] has [`Changed`].
 
 mod annotations;
 mod certificate;
@@ -15,6 +16,7 @@ mod pod;
 mod replicas;
 mod reserved;
 mod service;
+pub(crate) mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -279,11 +281,24 @@ impl Resources {
 
     fn upsert(&mut self, object: Object, changed: &mut Changed) {
         match object {
-            Object::Namespace(namespace) => {
+            Object::Namespace(mut namespace) => {
                 let name = namespace.name().clone();
+                let Namespace { origin, created, annotations, .. } = &mut namespace;
+                let before = self.namespaces.get(&name).filter(|old| old.created == *created);
+                if let Some(before) = before {
+                    annotations.keep_last_valid(origin, &before.annotations);
+                }
                 changed.others |= insert(&mut self.namespaces, name, namespace);
             }
-            Object::Service(service) => self.change_service(service.key(), Some(service), changed),
+            Object::Service(mut service) => {
+                let key = service.key();
+                let Service { origin, created, annotations, .. } = &mut service;
+                let before = self.services.get(&key).filter(|old| old.created == *created);
+                if let Some(before) = before {
+                    annotations.keep_last_valid(origin, &before.annotations);
+                }
+                self.change_service(key, Some(service), changed);
+            }
             Object::EndpointSlice(slice) => self.upsert_slice(slice, changed),
             Object::Pod(pod) => self.change_pod(&pod.uid.clone(), Some(pod), changed),
             Object::Certificate(settings, certificate) => {

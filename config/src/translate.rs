@@ -50,7 +50,8 @@ pub struct Translation {
     pub problems: Vec<Problem>,
 }
 
-/// Translates all resources. The result does not depend on the order in which they were added.
+/// Translates all resources. The result does not depend on the order in which objects were added,
+/// but on earlier versions of each (`Annotations::last_valid`).
 #[must_use]
 pub fn translate(settings: &Settings, resources: &Resources) -> Translation {
     translate_reusing(settings, resources, &mut EndpointCells::default())

@@ -338,12 +338,13 @@ async fn a_share_of_the_requests_is_copied_and_a_shadow_has_no_hostname() {
     assert_eq!(own.status, 404);
     assert_eq!(observed(&own), observed(&nothing));
 
-    // An invalid share is reported, and nothing is copied.
+    // An invalid share is reported, and the last valid one stays in effect.
     gateway.apply(&world("101"));
     eventually("it is reported", || async {
         let routes: Value = gateway.admin_page("/routes").await.json();
         routes["problems"].to_string().contains("mirror-percent: 101")
     })
     .await;
-    assert_eq!(copies(&gateway, &shadow, 10).await, 0);
+    let count = copies(&gateway, &shadow, 40).await;
+    assert!((9..=11).contains(&count), "{count} of 40");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Answer, Echo, Gateway, Service, WEB, World, echo, eventually, without_ids};
 
@@ -199,4 +199,43 @@ async fn the_stable_variant_answers_for_a_dead_canary_which_counts_as_its_failur
     let before = gateway.metric(missed).await;
     assert_eq!(gateway.curl(WEB, "/status/503").run().await.status, 503);
     assert_eq!(gateway.metric(missed).await, before);
+}
+
+/// The problems that the gateway reports.
+async fn problems(gateway: &Gateway) -> String {
+    let routes: Value = gateway.admin_page("/routes").await.json();
+    routes["problems"].to_string()
+}
+
+/// How many of 40 requests the canary answers.
+async fn of_40(gateway: &Gateway) -> u32 {
+    let mut count = 0;
+    for _ in 0..40 {
+        count += u32::from(pod(gateway, &[]).await == "canary");
+    }
+    count
+}
+
+#[tokio::test]
+async fn a_weight_that_becomes_invalid_is_reported_and_the_last_valid_one_stays() {
+    let (stable, other) = both().await;
+    let world = |weight| World::web(&stable).with(canary(weight).pod(&other));
+    let gateway = start(world("50")).await;
+    for invalid in ["abc", "-1"] {
+        gateway.apply(&world(invalid));
+        let reported = format!("canary-weight: {invalid}` is not a percentage");
+        eventually("it is reported", || async { problems(&gateway).await.contains(&reported) })
+            .await;
+        let reported = problems(&gateway).await;
+        assert!(reported.contains("last valid value stays in effect: `50`"), "{reported}");
+        let count = of_40(&gateway).await;
+        assert!((19..=21).contains(&count), "{count} of 40 with `{invalid}`");
+    }
+    gateway.apply(&world("10"));
+    eventually("it is mended", || async { problems(&gateway).await == "[]" }).await;
+    let count = of_40(&gateway).await;
+    assert!((3..=5).contains(&count), "{count} of 40");
+    // A gateway that has seen no valid one sends everything to the stable variant.
+    let fresh = start(world("abc")).await;
+    assert_eq!(of_40(&fresh).await, 0);
 }

@@ -1,6 +1,7 @@
 //! The effects of changes, as the store returns them; `translate/tests.rs` tests the consequences.
 
 use super::*;
+use crate::model::vocabulary::{CANARY_WEIGHT, PREFIX, RATE_LIMIT, VOCABULARY};
 
 pub(super) fn slice(name: &str, service: &str, addresses: &[&str]) -> EndpointSlice {
     let conditions = Conditions { ready: true, serving: true, terminating: false };
@@ -411,4 +412,99 @@ fn an_address_of_this_machine_is_reserved_for_manifests_only_at_the_gateways_lis
     for address in ["10.0.0.7:80", "127.0.0.1:80", "10.0.0.8:8443", "127.0.0.2:9901"] {
         assert_eq!(find(address), None, "{address}");
     }
+}
+
+/// What a Service `cart` keeps of `key` after it had these values in turn; `None` is no annotation.
+fn kept(key: &str, values: &[Option<&str>]) -> Option<String> {
+    let mut resources = store();
+    for value in values {
+        let annotation = value.map(|value| (format!("{PREFIX}{key}"), value.to_owned()));
+        let mut cart = service("cart");
+        cart.annotations = Annotations::filter(Some(&annotation.into_iter().collect()));
+        resources.apply(Change::Upsert(Object::Service(cart)));
+    }
+    let key = VOCABULARY.into_iter().find(|known| known.name == key).unwrap();
+    let cart = resources.service(&NamespacedName::new("shop", "cart")).unwrap();
+    cart.annotations.last_valid(key).map(str::to_owned)
+}
+
+#[test]
+fn an_annotation_that_becomes_invalid_keeps_its_last_valid_value() {
+    let too_long = "1".repeat(MAX_VALUE + 1);
+    for (key, valid, other, invalid) in [
+        ("canary-weight", "50", "10", "abc"),
+        ("canary-weight", "0", "100", "-1"),
+        ("canary-header", "X-Canary", "X-Beta", "Authorization"),
+        ("canary-header-value", "beta", "b", "\u{e9}"),
+        ("canary-cookie", "canary", "beta", "__Host-portcullis"),
+        ("canary-salt", "one", "two", ""),
+        ("mirror-percent", "0.25", "1", "5%"),
+        ("split", "a=0-9,b=10-19", "a=0-9", "a=0-9,b=10"),
+        ("rate-limit", "5/s, 9/m per service", "1/h", "5/s, fast"),
+        ("rate-limit", "5/s", "1/h", "1/s,2/s,3/s,4/s,5/s"),
+        ("rate-limit", "5/s", "1/h", "5/s per namespace"),
+    ] {
+        let (valid, other, invalid) = (Some(valid), Some(other), Some(invalid));
+        let last = |values: &[Option<&str>]| kept(key, values);
+        assert_eq!(last(&[valid, invalid]).as_deref(), valid, "{key}");
+        assert_eq!(last(&[other, valid, invalid, Some(&too_long), invalid]).as_deref(), valid);
+        assert_eq!(last(&[valid, invalid, other]), None, "a valid one replaces it");
+        assert_eq!(last(&[valid, invalid, other, invalid]).as_deref(), other, "{key}");
+        assert_eq!(last(&[valid, invalid, None, invalid]), None, "a removed one is forgotten");
+        assert_eq!(last(&[invalid, invalid]), None, "none was ever valid");
+    }
+}
+
+#[test]
+fn annotations_that_control_access_keep_nothing() {
+    for (key, valid, invalid) in
+        [("require", "none", "nobody"), ("expose", "true", "yes"), ("public-paths", "/a", "a")]
+    {
+        assert_eq!(kept(key, &[Some(valid), Some(invalid)]), None, "{key}");
+    }
+}
+
+#[test]
+fn an_object_that_was_created_anew_keeps_nothing_of_the_old_one() {
+    let with = |weight: &str, created| {
+        let annotation = (format!("{PREFIX}canary-weight"), weight.to_owned());
+        let annotations = Annotations::filter(Some(&[annotation].into()));
+        Object::Service(Service { created, annotations, ..service("cart") })
+    };
+    let id = ObjectId::Service(NamespacedName::new("shop", "cart"));
+    let last = |resources: &Resources| {
+        let cart = resources.service(&NamespacedName::new("shop", "cart")).unwrap();
+        cart.annotations.last_valid(CANARY_WEIGHT).map(str::to_owned)
+    };
+    let mut resources = store();
+    resources.apply(Change::Upsert(with("50", 1)));
+    resources.apply(Change::Replace(Kind::Service, vec![with("abc", 1)]));
+    assert_eq!(last(&resources).as_deref(), Some("50"), "a new list of all objects");
+    assert_eq!(resources.apply(Change::Upsert(with("abc", 1))), Changed::default());
+    resources.apply(Change::Upsert(with("abc", 2)));
+    assert_eq!(last(&resources), None, "it was created later");
+    resources.apply(Change::Upsert(with("50", 2)));
+    resources.apply(Change::Delete(id));
+    resources.apply(Change::Upsert(with("abc", 2)));
+    assert_eq!(last(&resources), None, "it was deleted");
+}
+
+#[test]
+fn a_namespace_keeps_its_last_valid_rate_limits() {
+    let with = |limits: &str| {
+        let annotation = (format!("{PREFIX}rate-limit"), limits.to_owned());
+        Object::Namespace(Namespace {
+            origin: Origin { kind: "Namespace", name: "shop".into(), ..Origin::default() },
+            created: 0,
+            labels: Annotations::default(),
+            all_labels: BTreeMap::new(),
+            annotations: Annotations::filter(Some(&[annotation].into())),
+        })
+    };
+    let mut resources = store();
+    for limits in ["5/s per namespace", "fast"] {
+        resources.apply(Change::Upsert(with(limits)));
+    }
+    let shop = resources.namespace("shop").unwrap();
+    assert_eq!(shop.annotations.last_valid(RATE_LIMIT), Some("5/s per namespace"));
 }

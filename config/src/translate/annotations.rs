@@ -152,6 +152,32 @@ impl<'a> Reader<'a> {
         if items.is_empty() { Reading::Bad } else { Reading::Good(items) }
     }
 
+    /// The help for a key whose last valid value stays in effect: how to fix it, then what applies
+    /// until then, which is `otherwise` where there is no such value.
+    pub(super) fn lasting_help(&self, key: Key, fix: &str, otherwise: &str) -> String {
+        match self.annotations.last_valid(key) {
+            Some(text) => {
+                let text = excerpt(text);
+                format!("{fix}; until then the last valid value stays in effect: `{text}`")
+            }
+            None => format!("{fix}; until then {otherwise}"),
+        }
+    }
+
+    /// Reads one value, or the last valid one while it is invalid.
+    pub(super) fn read_lasting<T>(
+        &mut self,
+        key: Key,
+        fix: &str,
+        otherwise: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Reading<T> {
+        let help = self.lasting_help(key, fix, otherwise);
+        let current = self.read(key, &help, &parse);
+        let last = self.annotations.last_valid(key).and_then(|text| parse(text).ok());
+        last.map_or(current, Reading::Good)
+    }
+
     pub(super) fn error(&mut self, reason: &'static str, message: String, help: &str) {
         self.report(Severity::Error, reason, message, help);
     }

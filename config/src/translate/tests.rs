@@ -565,6 +565,72 @@ fn the_endpoint_set_of_a_missing_service_or_port_is_empty() {
     assert_eq!(set("search", 80), EndpointSet::default());
 }
 
+/// What a Service `web` and its variant `web-canary` have.
+type Entries<'a> = (&'a [(&'a str, &'a str)], &'a [(&'a str, &'a str)]);
+
+/// Snapshot and problems after Services had these annotations in turn.
+fn after(versions: &[Entries<'_>]) -> (Value, String) {
+    let open = namespace("a", &[("expose", "all"), ("require", "none")]);
+    let mut resources = store([Object::Namespace(open)]);
+    for (stable, variant) in versions {
+        let variant = [&[("canary-of", "web")], *variant].concat();
+        for service in [service("a", "web", stable), service("a", "web-canary", &variant)] {
+            resources.apply(Change::Upsert(Object::Service(service)));
+        }
+    }
+    let translation = translate(&settings(), &resources);
+    let mut routes = routes(&translation);
+    (routes[0].take(), format!("{:?}", translation.problems))
+}
+
+#[test]
+fn an_annotation_that_becomes_invalid_keeps_its_last_valid_meaning() {
+    let cases: [(Entries<'_>, Entries<'_>); 6] = [
+        ((&[], &[("canary-weight", "50")]), (&[], &[("canary-weight", "abc")])),
+        ((&[], &[("canary-header", "X-A")]), (&[], &[("canary-header", "Host")])),
+        ((&[], &[("canary-cookie", "a")]), (&[], &[("canary-cookie", "a b")])),
+        ((&[], &[("mirror-percent", "5")]), (&[], &[("mirror-percent", "5%")])),
+        ((&[("split", "web-canary=0-9")], &[]), (&[("split", "web-canary=0-9,x")], &[])),
+        ((&[("rate-limit", "5/s")], &[]), (&[("rate-limit", "5/s, 1/d")], &[])),
+    ];
+    for (valid, invalid) in cases {
+        let (expected, problems) = after(&[valid]);
+        assert_eq!(problems, "[]", "{valid:?}");
+        let (kept, problems) = after(&[valid, invalid]);
+        assert_eq!(kept, expected, "{invalid:?}");
+        let (key, text) = valid.0.iter().chain(valid.1).next().unwrap();
+        assert!(problems.contains(&format!("portcullis.dev/{key}")), "{problems}");
+        assert!(
+            problems.contains(&format!("the last valid value stays in effect: `{text}`")),
+            "{problems}"
+        );
+        let (mended, problems) = after(&[valid, invalid, valid]);
+        assert_eq!((mended, &*problems), (expected, "[]"));
+    }
+}
+
+#[test]
+fn a_split_whose_ranges_overlap_keeps_nothing() {
+    let (stable, _) = after(&[(&[], &[("canary-weight", "0")])]);
+    let (over, problems) = after(&[
+        (&[], &[("canary-weight", "50")]),
+        (&[("split", "web-canary=0-9,web-canary=5-19")], &[("canary-weight", "50")]),
+    ]);
+    assert!(problems.contains("overlap"), "{problems}");
+    assert_eq!(over, stable);
+}
+
+#[test]
+fn a_split_that_becomes_invalid_has_not_the_generation_of_the_new_one() {
+    let split = ("split", "web-canary=0-9");
+    let (expected, _) = after(&[(&[split], &[])]);
+    let (first, _) = after(&[(&[split, ("split-generation", "6")], &[])]);
+    assert_ne!(first, expected);
+    let garbage = [("split", "web-canary=0-"), ("split-generation", "7")];
+    let (kept, _) = after(&[(&[split, ("split-generation", "6")], &[]), (&garbage, &[])]);
+    assert_eq!(kept, expected, "its generation is a hash of what is in effect");
+}
+
 #[test]
 fn a_misspelled_annotation_gets_a_suggestion() {
     let resources = store([Object::Service(service(

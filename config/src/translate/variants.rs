@@ -9,11 +9,9 @@ mod view;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::HeaderName;
-
 use self::mirror::MirrorSettings;
 pub(super) use self::mirror::mirroring;
-pub use self::split::{NamedRange, Previous};
+pub use self::split::Previous;
 pub(super) use self::split::{SplitSettings, assemble};
 pub use self::view::{SplitView, UnusableVariant, split_view};
 use super::annotations::{Reader, Reading};
@@ -23,14 +21,14 @@ use crate::model::vocabulary::{
 };
 use crate::model::{NamespacedName, check_label};
 use crate::problem::Problem;
+pub use crate::resources::values::NamedRange;
+use crate::resources::values::{self, MAX_SALT};
 use crate::resources::{Resources, Service, ServicePort};
 use crate::snapshot::backend::UpstreamProtocol;
-use crate::snapshot::split::{Affinity, ForcedBy, InvalidWeight, Weight};
+use crate::snapshot::split::{Affinity, ForcedBy, Weight};
 
 /// The name of the variant that is no canary.
 pub const STABLE: &str = "stable";
-/// The longest salt, in bytes.
-const MAX_SALT: usize = 256;
 /// The keys that a variant has of its own. All others are those of its service.
 const OWN: [Key; 9] = [
     PORT,
@@ -155,7 +153,7 @@ pub(super) fn affinity(reader: &mut Reader<'_>) -> (Affinity, bool) {
         "source-ip" => Ok(Affinity::SourceIp),
         "none" => Ok(Affinity::None),
         _ => match text.strip_prefix("header:") {
-            Some(name) => header(name).map(Affinity::Header),
+            Some(name) => values::header(name).map(Affinity::Header),
             None => Err("is invalid".to_owned()),
         },
     };
@@ -195,33 +193,24 @@ fn target(
     Some(target)
 }
 
-/// The weight in buckets; 0 without one, and if it is invalid.
+/// The weight in buckets; 0 without one, and if there is no valid one.
 fn weight(reader: &mut Reader<'_>) -> u16 {
-    let help = "write a percentage from 0 to 100 with two decimals at most, such as 5 or 0.25; \
-                until then it is 0";
-    reader.read(CANARY_WEIGHT, help, percentage).good().map_or(0, Weight::buckets)
-}
-
-/// Parses a percentage for [`Reader::read`].
-fn percentage(text: &str) -> Result<Weight, String> {
-    text.parse().map_err(|InvalidWeight| "is not a percentage".to_owned())
+    let fix = "write a percentage from 0 to 100 with two decimals at most, such as 5 or 0.25";
+    let read = reader.read_lasting(CANARY_WEIGHT, fix, "it is 0", values::percentage);
+    read.good().map_or(0, Weight::buckets)
 }
 
 /// The ways to ask for a variant. A header without a value, and a cookie, ask for it by `always`,
 /// and for the stable one by `never`.
 fn forced(reader: &mut Reader<'_>) -> Vec<Asked> {
-    let help = "write the name of a header that carries no credential, such as X-Canary; until \
-                then no header asks for this variant";
-    let name = reader.read(CANARY_HEADER, help, header);
-    let help = "write a text of printable ASCII characters; until then no header asks for this \
-                variant";
-    let value = reader.read(CANARY_HEADER_VALUE, help, |text| {
-        let is_value = !text.is_empty() && text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-        if is_value { Ok(text.into()) } else { Err("is not a value of a header".to_owned()) }
-    });
-    let help = "write the name of a cookie, such as canary; until then no cookie asks for this \
-                variant";
-    let cookie = reader.read(CANARY_COOKIE, help, cookie).good();
+    let no_header = "no header asks for this variant";
+    let fix = "write the name of a header that carries no credential, such as X-Canary";
+    let name = reader.read_lasting(CANARY_HEADER, fix, no_header, values::header);
+    let fix = "write a text of printable ASCII characters";
+    let value = reader.read_lasting(CANARY_HEADER_VALUE, fix, no_header, values::header_value);
+    let fix = "write the name of a cookie, such as canary";
+    let no_cookie = "no cookie asks for this variant";
+    let cookie = reader.read_lasting(CANARY_COOKIE, fix, no_cookie, values::cookie).good();
     let mut forced = Vec::new();
     match (name, value) {
         (Reading::Good(name), Reading::Good(value)) => {
@@ -251,46 +240,8 @@ fn always_and_never(by: &ForcedBy) -> [Asked; 2] {
     })
 }
 
-/// Parses the name of a header that neither carries a credential nor belongs to the connection.
-fn header(text: &str) -> Result<HeaderName, String> {
-    const RESERVED: [&str; 10] = [
-        "authorization",
-        "connection",
-        "content-length",
-        "cookie",
-        "host",
-        "proxy-authorization",
-        "te",
-        "transfer-encoding",
-        "upgrade",
-        "x-api-key",
-    ];
-    let name = HeaderName::try_from(text).map_err(|_| "is not the name of a header".to_owned())?;
-    if RESERVED.contains(&name.as_str()) {
-        return Err("is a header that cannot be used for this".to_owned());
-    }
-    Ok(name)
-}
-
-/// Parses the name of a cookie (RFC 6265 §4.1.1), which is none of the gateway's.
-fn cookie(text: &str) -> Result<Arc<str>, String> {
-    let is_token = HeaderName::try_from(text).is_ok();
-    if !is_token || text.to_ascii_lowercase().starts_with("__host-portcullis") {
-        return Err("is not the name of a cookie".to_owned());
-    }
-    Ok(text.into())
-}
-
 /// Reads the salt of a rollout.
 fn salt(reader: &mut Reader<'_>) -> Option<Arc<str>> {
-    let help = format!(
-        "write a text of {MAX_SALT} bytes at most, another one for each rollout; until then the \
-         service's name is used"
-    );
-    let parse = |text: &str| match text.len() {
-        0 => Err("is empty".to_owned()),
-        1..=MAX_SALT => Ok(text.into()),
-        length => Err(format!("has {length} bytes")),
-    };
-    reader.read(CANARY_SALT, &help, parse).good()
+    let fix = format!("write a text of {MAX_SALT} bytes at most, another one for each rollout");
+    reader.read_lasting(CANARY_SALT, &fix, "the service's name is used", values::salt).good()
 }

@@ -3,6 +3,7 @@
 use super::Variant;
 use crate::model::vocabulary::{MIRROR_PERCENT, MIRROR_UNSAFE_METHODS};
 use crate::problem::Problem;
+use crate::resources::values;
 use crate::snapshot::backend::Backend;
 use crate::snapshot::filter::{Filter, Mirror};
 use crate::snapshot::split::{BUCKETS, Weight};
@@ -25,9 +26,9 @@ pub(in crate::translate) struct MirrorSettings {
 impl MirrorSettings {
     /// Reads them; `None` where it gets no copies.
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let help = "write a percentage from 0 to 100 with two decimals at most, such as 5 or 0.25; \
-                    until then no request is copied";
-        let share = reader.read(MIRROR_PERCENT, help, super::percentage);
+        let fix = "write a percentage from 0 to 100 with two decimals at most, such as 5 or 0.25";
+        let share =
+            reader.read_lasting(MIRROR_PERCENT, fix, "no request is copied", values::percentage);
         let help = "write \"true\" or \"false\"; until then only GET, HEAD and OPTIONS are copied";
         let unsafe_methods = reader.read_flag(MIRROR_UNSAFE_METHODS, help);
         if matches!((&share, &unsafe_methods), (Reading::Absent, Reading::Good(_))) {

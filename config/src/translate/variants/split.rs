@@ -9,9 +9,10 @@ use crate::model::vocabulary::{
 };
 use crate::problem::Problem;
 use crate::resources::Service;
+use crate::resources::values::{self, NamedRange};
 use crate::snapshot::split::{
-    Bucket, Forced, ForcedBy, Generation, InvalidRanges, MAX_VARIANTS, Range, Ranges, Split,
-    VariantIndex, percent,
+    Forced, ForcedBy, Generation, InvalidRanges, MAX_VARIANTS, Range, Ranges, Split, VariantIndex,
+    percent,
 };
 use crate::translate::annotations::{Reader, Reading, excerpt};
 
@@ -19,6 +20,8 @@ use crate::translate::annotations::{Reader, Reading, excerpt};
 pub(in crate::translate) struct SplitSettings {
     salt: Option<Arc<str>>,
     ranges: Reading<Vec<NamedRange>>,
+    /// Whether the ranges are those that the Service has now; else the generation is not theirs.
+    is_current: bool,
     pub(super) generation: Option<Generation>,
 }
 
@@ -34,33 +37,25 @@ pub struct Previous {
     pub doubt: Option<String>,
 }
 
-/// A range of buckets of the variant of that name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamedRange {
-    /// The name, as it is written.
-    pub name: Box<str>,
-    /// The first bucket.
-    pub first: Bucket,
-    /// The last bucket, which is not before the first one.
-    pub last: Bucket,
-}
-
 // === impl SplitSettings ===
 
 impl SplitSettings {
     pub(in crate::translate) fn read(reader: &mut Reader<'_>) -> Self {
-        let help = "write ranges of the buckets 0 to 9999 such as web-canary=0-499, separated by \
-                    commas; until then the stable variant gets all the traffic";
+        let fix = "write ranges of the buckets 0 to 9999 such as web-canary=0-499, separated by \
+                   commas";
+        let help = reader.lasting_help(SPLIT, fix, "the stable variant gets all the traffic");
         let before = reader.problems.len();
-        let mut ranges = reader.read_list(SPLIT, help, NamedRange::parse);
-        if reader.problems.len() > before {
-            // The others would get what the invalid one was to get.
-            ranges = Reading::Bad;
+        let mut ranges = reader.read_list(SPLIT, &help, NamedRange::parse);
+        let is_current = reader.problems.len() == before;
+        if !is_current {
+            // Not the valid ones of its ranges: the others would get what the invalid one was to get.
+            let last = reader.annotations.last_valid(SPLIT).and_then(values::ranges);
+            ranges = last.map_or(Reading::Bad, Reading::Good);
         }
         let help = "write a whole number that grows with each change; until then it is a hash of \
                     ranges and salt";
         let generation = reader.read(SPLIT_GENERATION, help, counter);
-        Self { salt: super::salt(reader), ranges, generation: generation.good() }
+        Self { salt: super::salt(reader), ranges, is_current, generation: generation.good() }
     }
 
     fn is_present(&self) -> bool {
@@ -69,7 +64,7 @@ impl SplitSettings {
 
     /// The version of the ranges. Without ranges there is none, though the annotation may remain.
     fn applied_generation(&self) -> Option<Generation> {
-        self.generation.filter(|_| self.is_present())
+        self.generation.filter(|_| self.is_present() && self.is_current)
     }
 
     /// The ranges of names that are none of the variants: what these would get if they were.
@@ -132,33 +127,11 @@ impl PreviousSplit {
     }
 }
 
-// === impl NamedRange ===
-
-impl NamedRange {
-    fn parse(text: &str) -> Result<Self, String> {
-        let parts = text.split_once('=').and_then(|(name, range)| {
-            let (first, last) = range.split_once('-')?;
-            Some((name, number(first)?, number(last)?))
-        });
-        match parts {
-            Some((name, first, last)) if first <= last && !name.is_empty() => {
-                Ok(Self { name: name.into(), first, last })
-            }
-            _ => Err("is not a range of buckets".to_owned()),
-        }
-    }
-}
-
 /// Parses the counter of whoever wrote a split.
 fn counter(text: &str) -> Result<Generation, String> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     let counter = text.parse().ok().filter(|_| is_number).and_then(Generation::new);
     counter.ok_or_else(|| "is not a number below 2^53".to_owned())
-}
-
-fn number(text: &str) -> Option<Bucket> {
-    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|_| is_number).and_then(Bucket::new)
 }
 
 /// The split of a Service among its variants, in the order of `variants`; `None` if it has none.

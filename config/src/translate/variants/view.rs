@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::split::{NamedRange, Previous, PreviousSplit, SplitSettings, assemble};
+use super::NamedRange;
+use super::split::{Previous, PreviousSplit, SplitSettings, assemble};
 use super::{Variant, answering, is_variant, read};
 use crate::model::vocabulary::CANARY_WEIGHT;
 use crate::problem::Problem;
