@@ -15,7 +15,7 @@ use super::connect::{Connector, Transport};
 use super::exchange::{Exchange, Failed, Kind, Load, Message};
 use super::group::Group;
 use super::http1::{Http1Exchange, Idle};
-use super::http2::{ClientSettings, Http2Client};
+use super::http2::{ClientSettings, Http2Client, STREAMS_BEFORE_SETTINGS};
 use super::places::{Place, Places};
 use super::probe;
 use crate::balance::health::{Era, Failure, Health};
@@ -53,6 +53,8 @@ pub(crate) struct Endpoint {
     /// The most recently used connection is reused first, so that surplus ones reach their timeout.
     idle: RefCell<Vec<Idle>>,
     http2: RefCell<Vec<Http2Client>>,
+    /// Maximum streams of its HTTP/2 connections, as its settings had it last.
+    streams: Cell<usize>,
     /// Set while a connection is being established that many requests may share.
     connecting: RefCell<Option<Rc<Notify>>>,
     warm_up: WarmUp,
@@ -84,6 +86,7 @@ impl Endpoint {
             connect_failures: Cell::new(0),
             idle: RefCell::default(),
             http2: RefCell::default(),
+            streams: Cell::new(STREAMS_BEFORE_SETTINGS),
             connecting: RefCell::default(),
             warm_up,
             is_near: Cell::new(false),
@@ -232,6 +235,9 @@ impl Endpoint {
     /// Over HTTP/2, streams are scarce: their number is that of the places.
     fn count_places(&self) {
         let clients = self.http2.borrow();
+        if let Some(streams) = clients.iter().filter_map(Http2Client::known_capacity).max() {
+            self.streams.set(streams.max(1));
+        }
         let open = clients.iter().filter(|client| client.is_open());
         if let Some(streams) = open.map(Http2Client::capacity).max() {
             self.places.resize(streams.max(1) * HTTP2_CONNECTIONS);
@@ -281,6 +287,7 @@ impl Endpoint {
     pub(super) fn sweep(&self, now: Instant) {
         let timeout = self.connector.settings.timeouts.upstream_idle;
         self.idle.borrow_mut().retain(|idle| idle.is_fresh(now, timeout) && idle.is_alive());
+        self.count_places();
         self.http2.borrow_mut().retain(Http2Client::is_open);
     }
 
@@ -412,7 +419,10 @@ impl Endpoint {
     }
 
     fn add(&self, transport: Transport) {
-        let settings = ClientSettings::new(&self.connector.settings);
+        let settings = ClientSettings {
+            streams: self.streams.get(),
+            ..ClientSettings::new(&self.connector.settings)
+        };
         self.http2.borrow_mut().push(Http2Client::connect(transport, &settings));
     }
 

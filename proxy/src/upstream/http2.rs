@@ -41,6 +41,10 @@ use crate::exchange::{Broken, Frame, Sink, Source};
 /// Buffered octets of one request's body above which no more are accepted.
 const BOUND: usize = 64 * 1024;
 
+/// Maximum streams before a backend's first settings arrive (RFC 9113 §6.5.2 recommends a limit of
+/// at least this).
+pub(crate) const STREAMS_BEFORE_SETTINGS: usize = 100;
+
 /// The settings of a connection to a backend.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientSettings {
@@ -50,6 +54,8 @@ pub(crate) struct ClientSettings {
     pub(crate) spare_window: u32,
     /// Octets of a response's head, as HPACK counts them (RFC 9113 §6.5.2).
     pub(crate) head_bytes: u32,
+    /// Maximum streams before the backend's settings arrive. It refuses what is beyond its own limit.
+    pub(crate) streams: usize,
     /// How long the connection is kept without a request.
     pub(crate) idle: Duration,
     /// How long a backend may be inactive after something was sent before a PING is sent, and how
@@ -108,6 +114,7 @@ impl ClientSettings {
             spare_window: stream_window.saturating_mul(16),
             head_bytes: u32::try_from(settings.limits.response_head_bytes.get())
                 .unwrap_or(u32::MAX),
+            streams: STREAMS_BEFORE_SETTINGS,
             idle: settings.timeouts.upstream_idle,
             ping_after: settings.timeouts.connect,
         }
@@ -137,6 +144,12 @@ impl Http2Client {
     /// Returns the maximum number of open streams.
     pub(crate) fn capacity(&self) -> usize {
         self.0.0.borrow().capacity()
+    }
+
+    /// Returns the maximum number of open streams, if the backend's settings have arrived.
+    pub(crate) fn known_capacity(&self) -> Option<usize> {
+        let connection = self.0.0.borrow();
+        connection.has_settings.then(|| connection.capacity())
     }
 
     /// Whether it accepts requests. If not, it closes after its exchanges in flight, and the handle

@@ -25,9 +25,6 @@ const BOUND: usize = 64 * 1024;
 const BACKLOG: usize = 4 * 1024 * 1024;
 /// Buffered octets above which requests wait instead of being written: heads have no window.
 const HEADS: usize = 1024 * 1024;
-/// Maximum streams before the backend's settings arrive (RFC 9113 §6.5.2 recommends a limit of at
-/// least this).
-const STREAMS_BEFORE_SETTINGS: usize = 100;
 /// Maximum streams of one connection, even if the backend allows more: they would only wait for
 /// each other.
 pub(super) const STREAMS: usize = 250;
@@ -134,7 +131,7 @@ impl Connection {
             next_id: 1,
             is_open: true,
             exchanges: 0,
-            max_streams: STREAMS_BEFORE_SETTINGS,
+            max_streams: settings.streams,
             initial_window: WINDOW,
             send_window: i64::from(WINDOW),
             receive_window,

@@ -15,6 +15,7 @@ const SETTINGS: ClientSettings = ClientSettings {
     stream_window: 1024,
     spare_window: 128 * 1024,
     head_bytes: 1024,
+    streams: STREAMS_BEFORE_SETTINGS,
     idle: Duration::from_secs(1),
     ping_after: Duration::from_secs(1),
 };

@@ -19,6 +19,7 @@ const SETTINGS: ClientSettings = ClientSettings {
     stream_window: 64 * 1024,
     spare_window: 64 * 1024,
     head_bytes: 16 * 1024,
+    streams: STREAMS_BEFORE_SETTINGS,
     idle: Duration::from_secs(30),
     ping_after: Duration::from_secs(5),
 };
