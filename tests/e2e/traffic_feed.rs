@@ -236,7 +236,7 @@ async fn grpc_calls_count_by_their_status() {
     let hello = tonic::Request::new(EchoRequest::new("hello"));
     Client::new(channel).unary(hello).await.unwrap();
     let unknown = gateway.curl("calls--staging.apps.test", "/unknown.Service/Method");
-    let unknown = unknown.args(["--http2", "--data", "x"]).header("te: trailers");
+    let unknown = unknown.args(["--http2", "--request", "POST"]).header("te: trailers");
     unknown.header("content-type: application/grpc").run().await;
     let service = counted(&gateway).await;
     let counted = &service.variants[0];

@@ -10,8 +10,10 @@ use tokio::time::timeout;
 
 use super::peer::Client;
 use super::{UNKNOWN, connect, frames::*};
-use crate::harness::{Echo, Gateway, WEB, World, echo, eventually, soon};
+use crate::harness::{Echo, Gateway, Service, WEB, World, echo, eventually, soon};
 
+/// The service of clients that do no harm.
+const OTHER: &str = "other--staging.apps.test";
 /// The maximum number of streams of one connection.
 const STREAMS: u32 = 250;
 /// The timeout for sending a response, in these tests.
@@ -21,8 +23,12 @@ const HEAD: Duration = Duration::from_secs(2);
 /// SETTINGS_INITIAL_WINDOW_SIZE = 0.
 const NO_WINDOW: [u8; 6] = [0, 4, 0, 0, 0, 0];
 
-async fn gateway(pod: &Echo) -> Gateway {
-    let gateway = Gateway::of(World::web(pod))
+/// A gateway of two services: that of `pod`, and one with a pod of its own.
+async fn gateway(pod: &Echo) -> (Gateway, Echo) {
+    // What the attackers do to their own pod is not what is tested.
+    let other = echo("other").await;
+    let world = World::web(pod).with(Service::new("other").pod(&other));
+    let gateway = Gateway::of(world)
         .settings(
             json!({ "timeouts": { "localReply": "2s", "clientRead": "2s", "requestHead": "2s" } }),
         )
@@ -32,7 +38,7 @@ async fn gateway(pod: &Echo) -> Gateway {
     for host in [WEB, UNKNOWN] {
         gateway.curl(host, "/whoami").run().await;
     }
-    gateway
+    (gateway, other)
 }
 
 /// A request's HEADERS, and CONTINUATIONs where they are large.
@@ -114,8 +120,7 @@ async fn attack(
     let mut most = 0;
     while !attackers.is_empty() {
         most = most.max(gateway.memory().saturating_sub(before));
-        // At another address: clients share the places at the pod.
-        let other = gateway.curl(WEB, "/whoami").args(["--interface", "127.0.0.2"]);
+        let other = gateway.curl(OTHER, "/whoami");
         let other = soon("another client is served", other.run()).await;
         assert_eq!(other.status, 200, "{}", failures(gateway));
         let next = timeout(Duration::from_millis(50), attackers.join_next());
@@ -136,7 +141,7 @@ fn failures(gateway: &Gateway) -> String {
 #[tokio::test]
 async fn local_replies_to_a_client_that_does_not_read_use_little_memory_and_are_reset() {
     let pod = echo("pod-1").await;
-    let gateway = gateway(&pod).await;
+    let (gateway, _other) = gateway(&pod).await;
     for connections in [4, 10] {
         let (most, took) = attack(&gateway, connections, UNKNOWN, "/", &large()).await;
         assert!(most < 32 << 10, "{connections} connections: {most} KiB more");
@@ -150,18 +155,17 @@ async fn local_replies_to_a_client_that_does_not_read_use_little_memory_and_are_
 #[tokio::test]
 async fn heads_of_many_small_fields_use_little_memory() {
     let pod = echo("pod-1").await;
-    let gateway = gateway(&pod).await;
+    let (gateway, _other) = gateway(&pod).await;
     for fields in [many(), indexed()] {
         let (most, _) = attack(&gateway, 4, UNKNOWN, "/", &fields).await;
         assert!(most < 48 << 10, "{most} KiB more");
     }
 }
 
-// The pod must accept connections while the attackers are busy, or they fail after a while.
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test]
 async fn requests_that_wait_for_a_backend_stay_within_the_memory_limit_of_their_client() {
     let pod = echo("pod-1").await;
-    let gateway = gateway(&pod).await;
+    let (gateway, _other) = gateway(&pod).await;
     let (most, _) = attack(&gateway, 10, WEB, "/delay/3s", &large()).await;
     assert!(most < 48 << 10, "{most} KiB more");
     let refused =
@@ -173,7 +177,7 @@ async fn requests_that_wait_for_a_backend_stay_within_the_memory_limit_of_their_
 #[tokio::test]
 async fn a_response_that_is_read_byte_by_byte_is_reset() {
     let pod = echo("pod-1").await;
-    let gateway = gateway(&pod).await;
+    let (gateway, _other) = gateway(&pod).await;
     let mut client = greet(&gateway).await;
     client.send(request(1, UNKNOWN, "/", &large())).await;
     let begun = Instant::now();
@@ -195,7 +199,7 @@ async fn a_response_that_is_read_byte_by_byte_is_reset() {
 #[tokio::test]
 async fn a_head_sent_byte_by_byte_times_out_although_other_streams_are_open() {
     let pod = echo("pod-1").await;
-    let gateway = gateway(&pod).await;
+    let (gateway, _other) = gateway(&pod).await;
     let mut client = greet(&gateway).await;
     let open = [(":method", "POST"), (":scheme", "http"), (":authority", WEB), (":path", "/echo")];
     client.send(headers(END_HEADERS, 1, &open)).await;
@@ -228,7 +232,7 @@ async fn a_head_sent_byte_by_byte_times_out_although_other_streams_are_open() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn responses_to_a_client_that_does_not_read_use_little_memory_and_are_reset() {
     let pod = echo("pod-1").await;
-    let gateway = gateway(&pod).await;
+    let (gateway, _other) = gateway(&pod).await;
     let (most, took) = attack(&gateway, 4, WEB, "/bytes/10000000", b"").await;
     assert!(most < 48 << 10, "{most} KiB more");
     assert!(took < HEAD + Duration::from_secs(40), "{took:?}");
@@ -237,7 +241,7 @@ async fn responses_to_a_client_that_does_not_read_use_little_memory_and_are_rese
 #[tokio::test]
 async fn a_response_without_a_body_needs_no_window() {
     let pod = echo("pod-1").await;
-    let gateway = gateway(&pod).await;
+    let (gateway, _other) = gateway(&pod).await;
     let mut client = greet(&gateway).await;
     let grpc = [raw_field(b"content-type", b"application/grpc"), raw_field(b"te", b"trailers")];
     let call = [
@@ -262,7 +266,7 @@ async fn a_response_without_a_body_needs_no_window() {
 #[tokio::test]
 async fn an_http1_client_that_does_not_read_is_closed() {
     let pod = echo("pod-1").await;
-    let gateway = gateway(&pod).await;
+    let (gateway, _other) = gateway(&pod).await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let mut client = socket.connect(gateway.http()).await.unwrap();
