@@ -5,7 +5,7 @@
 //! replica has applied. New ranges are computed from those that are there ([`rebalance`]), so that
 //! raising and lowering weights moves as few callers as possible.
 //!
-//! [`plan`] is pure. [`cluster`] and [`folder`] read, plan and write.
+//! [`plan()`] is pure. [`cluster`] and [`folder`] read, plan and write.
 
 pub mod cluster;
 pub mod folder;
