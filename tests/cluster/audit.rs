@@ -133,7 +133,13 @@ fn received(entry: &Value) -> String {
 
 fn is_refused(entry: &Value) -> bool {
     let decision = &entry["annotations"]["authorization.k8s.io/decision"];
-    decision == "forbid" || matches!(entry["responseStatus"]["code"].as_u64(), Some(401 | 403))
+    match entry["responseStatus"]["code"].as_u64() {
+        Some(401) => true,
+        // What is allowed may be forbidden for another reason: a Namespace that is being deleted
+        // takes no Event.
+        Some(403) => decision != "allow",
+        _ => decision == "forbid",
+    }
 }
 
 /// What a request needs: the permission for that one resource, where it is granted.
