@@ -68,12 +68,19 @@ fn name_images() {
     }
 }
 
-/// Waits until every Deployment has its pods.
+/// Waits until every Deployment has its pods, and no other pod is left.
 fn available() {
     let deployments = kubectl(&["get", "deployments", "--all-namespaces", "--output=name"]);
     if !deployments.trim().is_empty() {
         let wait = ["wait", "--for=condition=Available", "deployments", "--all"];
         kubectl(&[&wait[..], &["--all-namespaces", "--timeout=180s"]].concat());
+    }
+    // A pod that is ending may be gone before a command that lists pods asks for its log.
+    let template = "jsonpath={range .items[?(@.metadata.deletionTimestamp)]}{.metadata.namespace} \
+                    pod/{.metadata.name}{\"\\n\"}{end}";
+    let ending = kubectl(&["get", "pods", "--all-namespaces", "--output", template]);
+    for (namespace, pod) in ending.lines().filter_map(|line| line.split_once(' ')) {
+        kubectl(&["wait", "--for=delete", pod, "--namespace", namespace, "--timeout=180s"]);
     }
 }
 
