@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use portcullis_config::settings::Settings;
+use portcullis_config::snapshot::backend::UpstreamProtocol;
 use portcullis_config::snapshot::rate_limit::RateScope;
 use portcullis_identity::tls_roots::{self, AuthoritiesError};
 use rustls::ClientConfig;
@@ -91,18 +92,26 @@ impl Connector {
         requester.key(&self.hasher, RateScope::User)
     }
 
-    /// Connects without TLS.
-    pub(super) async fn plain(
+    /// Connects to a pod, with TLS if the protocol requires it.
+    pub(super) async fn connect(
         &self,
         address: SocketAddr,
+        protocol: &UpstreamProtocol,
         timeout: Duration,
     ) -> io::Result<Transport> {
+        match protocol {
+            UpstreamProtocol::Http1 | UpstreamProtocol::H2c => self.plain(address, timeout).await,
+            UpstreamProtocol::Tls { server_name } => self.tls(address, server_name, timeout).await,
+        }
+    }
+
+    async fn plain(&self, address: SocketAddr, timeout: Duration) -> io::Result<Transport> {
         let stream = within(timeout, self.tcp(address)).await?;
         Ok(self.transport(Stream::Plain(stream)))
     }
 
-    /// Connects with TLS to a pod whose certificate is valid for `server_name`.
-    pub(super) async fn tls(
+    /// Connects to a pod whose certificate is valid for `server_name`.
+    async fn tls(
         &self,
         address: SocketAddr,
         server_name: &str,

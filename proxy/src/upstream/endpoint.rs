@@ -446,14 +446,7 @@ impl Endpoint {
     }
 
     async fn transport(&self, timeout: Duration) -> io::Result<Transport> {
-        match &self.protocol {
-            UpstreamProtocol::Http1 | UpstreamProtocol::H2c => {
-                self.connector.plain(self.address, timeout).await
-            }
-            UpstreamProtocol::Tls { server_name } => {
-                self.connector.tls(self.address, server_name, timeout).await
-            }
-        }
+        self.connector.connect(self.address, &self.protocol, timeout).await
     }
 
     fn head_limits(&self) -> HeadLimits {

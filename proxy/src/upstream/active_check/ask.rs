@@ -1,10 +1,8 @@
 //! One active check: a request of the gateway's own, on a connection of its own.
 
 use std::future::poll_fn;
-use std::io;
 use std::net::SocketAddr;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, TE, USER_AGENT};
@@ -12,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use portcullis_config::snapshot::backend::UpstreamProtocol;
 use portcullis_config::snapshot::health_check::{HealthCheck, HealthProbe};
 
-use super::super::connect::{Connector, Transport};
+use super::super::connect::Connector;
 use super::super::exchange::{AddedFields, Head, Message, RequestSink, ResponseSource};
 use super::super::http1::Http1Exchange;
 use super::super::http2::{ClientSettings, Http2Client};
@@ -56,7 +54,7 @@ async fn ask(
     protocol: &UpstreamProtocol,
     check: &HealthCheck,
 ) -> Option<bool> {
-    let transport = connect(connector, address, protocol, check.timeout).await.ok()?;
+    let transport = connector.connect(address, protocol, check.timeout).await.ok()?;
     let is_http2 = *protocol == UpstreamProtocol::H2c || transport.is_http2();
     let Question { method, target, headers, body } = Question::of(&check.probe)?;
     let host = HeaderValue::try_from(address.to_string()).ok()?;
@@ -83,18 +81,6 @@ async fn ask(
         let mut exchange = Http1Exchange::on_new(transport, &message, limits);
         let sink = RequestSink::Http1(&mut exchange.request);
         converse(sink, ResponseSource::Http1(&mut exchange.response), body, &check.probe).await
-    }
-}
-
-async fn connect(
-    connector: &Connector,
-    address: SocketAddr,
-    protocol: &UpstreamProtocol,
-    timeout: Duration,
-) -> io::Result<Transport> {
-    match protocol {
-        UpstreamProtocol::Http1 | UpstreamProtocol::H2c => connector.plain(address, timeout).await,
-        UpstreamProtocol::Tls { server_name } => connector.tls(address, server_name, timeout).await,
     }
 }
 
