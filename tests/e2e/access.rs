@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use portcullis_config::client_key::{Key, write_hash};
+use portcullis_config::client_key::Key;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
@@ -22,6 +22,7 @@ use tokio::process::Command;
 
 use self::issuer::Issuer;
 use self::outbound_proxy::OutboundProxy;
+use crate::harness::credentials::{client_key, client_key_secret};
 use crate::harness::{
     Answer, Authority, Curl, Echo, Gateway, Service, World, echo, eventually, soon, without_ids,
 };
@@ -51,24 +52,10 @@ struct Stage {
     gateway: Gateway,
 }
 
-fn key(number: u8) -> Key {
-    let mut random = [number; 32];
-    aws_lc_rs::rand::fill(&mut random).expect("randomness");
-    Key::new(&random)
-}
-
-fn secret(name: &str, application: &str, key: &Key, annotations: Value) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {
-            "name": name,
-            "namespace": "portcullis",
-            "labels": { "portcullis.dev/credential": "client-key" },
-            "annotations": annotations,
-        },
-        "stringData": { "application": application, "hash": write_hash(&key.hash()) },
-    })
+fn expired_secret(key: &Key) -> Value {
+    let mut secret = client_key_secret("old", "shop", key);
+    secret["metadata"]["annotations"] = json!({ "portcullis.dev/expires": "2020-01-01T00:00:00Z" });
+    secret
 }
 
 fn world(pod: &Echo) -> World {
@@ -92,7 +79,7 @@ impl Stage {
     async fn start() -> Self {
         let pod = echo("pod-1").await;
         let (issuer, partner) = (Issuer::start("key").await, Issuer::start("other").await);
-        let (shop, crm, expired) = (key(1), key(2), key(3));
+        let (shop, crm, expired) = (client_key(), client_key(), client_key());
         let gateway = Gateway::of(
             world(&pod).with_file("keys.json", &Self::keys(&shop, &crm, &expired).to_string()),
         )
@@ -112,9 +99,9 @@ impl Stage {
 
     fn keys(shop: &Key, crm: &Key, expired: &Key) -> Value {
         json!({ "apiVersion": "v1", "kind": "List", "items": [
-            secret("shop", "shop", shop, json!({})),
-            secret("crm", "crm", crm, json!({})),
-            secret("old", "shop", expired, json!({ "portcullis.dev/expires": "2020-01-01T00:00:00Z" })),
+            client_key_secret("shop", "shop", shop),
+            client_key_secret("crm", "crm", crm),
+            expired_secret(expired),
         ]})
     }
 
@@ -321,8 +308,13 @@ async fn tokens_are_forwarded_if_service_and_namespace_enable_it_and_keys_never(
 async fn every_bad_credential_is_rejected_with_the_same_response() {
     let stage = Stage::start().await;
     let stranger = Issuer::start("key").await;
-    let all =
-        bad::all(&stage.issuer, &stage.partner, &stranger, key(9).expose(), stage.expired.expose());
+    let all = bad::all(
+        &stage.issuer,
+        &stage.partner,
+        &stranger,
+        client_key().expose(),
+        stage.expired.expose(),
+    );
     assert!(all.len() >= 120, "{}", all.len());
     let before = stage.pod.counts().borrow().started;
     let nothing = face(&stage.gateway.curl("web--absent.apps.test", "/").run().await);
@@ -446,7 +438,7 @@ async fn secrets_appear_in_no_output() {
     const OPAQUE: &str = "2YotnFZFEjr1zCsicMWpAA";
     let pod = echo("pod-1").await;
     let (issuer, partner) = (Issuer::start("key").await, Issuer::start("other").await);
-    let (shop, crm, expired) = (key(1), key(2), key(3));
+    let (shop, crm, expired) = (client_key(), client_key(), client_key());
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str, text: &str| {
         std::fs::write(folder.path().join(name), text).expect("a file");
@@ -490,14 +482,14 @@ async fn secrets_appear_in_no_output() {
         bearer(&token_with("aud", json!("other"))),
         bearer(&format!("{}x", token_with("sub", json!("2002")))),
         bearer(&partner.token(&partner.header(), &partner.claims())),
-        bearer(key(4).expose()),
+        bearer(client_key().expose()),
         bearer(shop.expose()),
-        format!("X-Portcullis-Anything: {}", key(5).expose()),
-        format!("Proxy-Authorization: Bearer {}", key(6).expose()),
+        format!("X-Portcullis-Anything: {}", client_key().expose()),
+        format!("Proxy-Authorization: Bearer {}", client_key().expose()),
         format!("X-Forwarded-Access-Token: {}", issuer::encoded([9; 50])),
         api_key(&crm),
         api_key(&expired),
-        api_key(&key(7)),
+        api_key(&client_key()),
         cookie("", 10),
         cookie("-portal", 11),
         cookie("-refresh", 12),

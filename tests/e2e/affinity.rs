@@ -5,25 +5,17 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 
+use crate::harness::credentials::session_key_secret;
 use crate::harness::{Answer, Echo, Gateway, Options, Raw, Service, WEB, World, echo, eventually};
 
 const VISITOR: &str = "__Host-portcullis-visitor";
-
-/// A key of 32 octets, as every replica has it.
-fn session_key() -> String {
-    let labels = json!({ "portcullis.dev/credential": "session-key" });
-    let metadata = json!({ "name": "key", "namespace": "portcullis", "labels": labels });
-    let data = json!({ "key": "1".repeat(32) });
-    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data })
-        .to_string()
-}
 
 /// The service `web` with these pods, whose callers keep one by `affinity`.
 fn world(affinity: &str, pods: &[SocketAddr]) -> World {
     let service = Service::new("web").annotation("affinity", affinity);
     World::empty()
         .with(pods.iter().fold(service, Service::pod))
-        .with_file("key.json", &session_key())
+        .with_file("key.json", &session_key_secret("key", '1').to_string())
 }
 
 async fn pods(count: usize) -> Vec<Echo> {

@@ -3,10 +3,10 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use portcullis_config::client_key::{Key, write_hash};
 use serde_json::json;
 use tokio::process::Command;
 
+use crate::harness::credentials::{client_key, client_key_secret};
 use crate::harness::{Answer, Echo, Gateway, Service, World, echo, without_ids};
 
 const APP: &str = "https://app.example.com";
@@ -120,19 +120,8 @@ async fn scripts_read_responses_to_admitted_requests_alone() {
 #[tokio::test]
 async fn chromium_lets_a_listed_origin_call_with_a_bearer_token() {
     let pod = echo("pod-1").await;
-    let mut random = [1; 32];
-    aws_lc_rs::rand::fill(&mut random).expect("randomness");
-    let key = Key::new(&random);
-    let secret = json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {
-            "name": "shop",
-            "namespace": "portcullis",
-            "labels": { "portcullis.dev/credential": "client-key" },
-        },
-        "stringData": { "application": "shop", "hash": write_hash(&key.hash()) },
-    });
+    let key = client_key();
+    let secret = client_key_secret("shop", "shop", &key);
     let service = Service::new("web").environment("closed").annotation("cors-origins", APP);
     let world = World::empty()
         .with(service.pod(&pod))

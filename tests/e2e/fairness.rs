@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
-use portcullis_config::client_key::{Key, write_hash};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::harness::client::http2;
+use crate::harness::credentials::{client_key, client_key_secret};
 use crate::harness::{Gateway, Service, WEB, World, echo, eventually, soon};
 
 /// Requests in flight to one endpoint, in these tests.
@@ -109,20 +109,9 @@ async fn a_client_that_fills_a_canary_makes_it_no_failure() {
 #[tokio::test]
 async fn callers_with_credentials_are_clients_of_their_own_at_one_address() {
     let pod = echo("pod-1").await;
-    let keys = [(1, "greedy"), (2, "modest")].map(|(number, application)| {
-        let mut random = [number; 32];
-        aws_lc_rs::rand::fill(&mut random).expect("randomness");
-        let key = Key::new(&random);
-        let secret = json!({
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {
-                "name": application,
-                "namespace": "portcullis",
-                "labels": { "portcullis.dev/credential": "client-key" },
-            },
-            "stringData": { "application": application, "hash": write_hash(&key.hash()) },
-        });
+    let keys = ["greedy", "modest"].map(|application| {
+        let key = client_key();
+        let secret = client_key_secret(application, application, &key);
         (key, secret)
     });
     let [(greedy, first), (modest, second)] = &keys;

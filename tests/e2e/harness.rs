@@ -7,6 +7,7 @@
 #[path = "../../src/cli/demo/authority.rs"]
 mod authority;
 pub(crate) mod client;
+pub(crate) mod credentials;
 mod curl;
 mod gateway;
 pub(crate) mod node;

@@ -17,6 +17,7 @@ use tokio::net::TcpSocket;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
+use crate::harness::credentials::session_key_secret;
 use crate::harness::{
     Answer, Curl, Echo, Gateway, Service, World, ZONE, echo, eventually, soon, without_ids,
 };
@@ -88,7 +89,8 @@ struct Page {
 
 /// The services of the users, and a session key.
 fn world(pod: &Echo) -> World {
-    services(pod).with_file("session-key-1.json", &session_key("session-key-1", '1'))
+    services(pod)
+        .with_file("session-key-1.json", &session_key_secret("session-key-1", '1').to_string())
 }
 
 /// The services of the users.
@@ -107,12 +109,6 @@ fn services(pod: &Echo) -> World {
         .with(Service::new("web").pod(pod))
         .annotation("closed", "require", "user")
         .annotation("closed", "allow-users", "*")
-}
-
-/// A key of 32 octets.
-fn session_key(name: &str, octet: char) -> String {
-    let metadata = json!({ "name": name, "namespace": "portcullis", "labels": { "portcullis.dev/credential": "session-key" } });
-    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": { "key": octet.to_string().repeat(32) } }).to_string()
 }
 
 /// A gateway with these settings, which include the source of resources.
@@ -586,8 +582,8 @@ async fn every_replica_accepts_a_session_while_its_key_exists() {
     let status = async || replica.curl(OPS, "/whoami").header(&cookie).run().await.status;
     assert_eq!(status().await, 200);
     // Rotated: another key seals, and the old one still opens.
-    let rotated =
-        world(&site.pod).with_file("session-key-2.json", &session_key("session-key-2", '2'));
+    let rotated = world(&site.pod)
+        .with_file("session-key-2.json", &session_key_secret("session-key-2", '2').to_string());
     let before = replica.metric("portcullis_snapshots_total").await;
     replica.apply(&rotated);
     eventually("the new key is known", || async {
@@ -596,7 +592,10 @@ async fn every_replica_accepts_a_session_while_its_key_exists() {
     .await;
     assert_eq!(status().await, 200);
     // Without the old key, sessions sealed with it are invalid.
-    replica.apply(&rotated.with_file("session-key-1.json", &session_key("session-key-1", '3')));
+    replica.apply(
+        &rotated
+            .with_file("session-key-1.json", &session_key_secret("session-key-1", '3').to_string()),
+    );
     eventually("the session ends", || async { status().await == 404 }).await;
     assert_eq!(
         ann.get(&site.url(OPS, "/whoami")).await.answer.status,

@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use portcullis_config::client_key::{Key, write_hash};
 use portcullis_echo::grpc::{Client, EchoRequest};
 use serde_json::{Value, json};
 use tonic::{Code, Request};
 
+use crate::harness::credentials::{client_key, client_key_secret};
 use crate::harness::{
     Answer, Echo, Gateway, Raw, Recording, Service, Step, WEB, World, client, echo, eventually,
     soon, without_ids,
@@ -61,17 +61,8 @@ fn observed(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
 #[tokio::test]
 async fn a_copy_is_marked_and_carries_no_credential() {
     let (original, shadow) = (Recording::start().await.unwrap(), Recording::start().await.unwrap());
-    let key = Key::new(&[7; 32]);
-    let secret = json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {
-            "name": "shop",
-            "namespace": "portcullis",
-            "labels": { "portcullis.dev/credential": "client-key" },
-        },
-        "stringData": { "application": "shop", "hash": write_hash(&key.hash()) },
-    });
+    let key = client_key();
+    let secret = client_key_secret("shop", "shop", &key);
     let web = Service::new("web")
         .environment("machines")
         .annotation("require", "app")

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::harness::credentials::session_key_secret;
 use crate::harness::{Answer, Echo, Gateway, Service, WEB, World, echo, eventually, without_ids};
 
 const VISITOR: &str = "__Host-portcullis-visitor";
@@ -14,21 +15,15 @@ fn canary(weight: &str) -> Service {
     Service::new("web-canary").annotation("canary-of", "web").annotation("canary-weight", weight)
 }
 
-/// A key of 32 octets, as every replica has it.
-fn session_key() -> String {
-    let labels = json!({ "portcullis.dev/credential": "session-key" });
-    let metadata = json!({ "name": "key", "namespace": "portcullis", "labels": labels });
-    let data = json!({ "key": "1".repeat(32) });
-    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data })
-        .to_string()
-}
-
 async fn start(world: World) -> Gateway {
     let settings = json!({
         "access": { "credentialsNamespace": "portcullis" },
         "variantHeader": true,
     });
-    Gateway::of(world.with_file("key.json", &session_key())).settings(settings).start().await
+    Gateway::of(world.with_file("key.json", &session_key_secret("key", '1').to_string()))
+        .settings(settings)
+        .start()
+        .await
 }
 
 /// The pod that answers.
@@ -181,7 +176,9 @@ async fn the_stable_variant_answers_for_a_dead_canary_which_counts_as_its_failur
     // Bound and released: nothing listens there.
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     gateway.apply(
-        &World::web(&stable).with(canary("100").pod(&gone)).with_file("key.json", &session_key()),
+        &World::web(&stable)
+            .with(canary("100").pod(&gone))
+            .with_file("key.json", &session_key_secret("key", '1').to_string()),
     );
     eventually("the other address is tried", || async {
         let answer = gateway.curl(WEB, "/whoami").args(["-X", "POST"]).run().await;
@@ -193,7 +190,9 @@ async fn the_stable_variant_answers_for_a_dead_canary_which_counts_as_its_failur
 
     // A canary that answers, even with an error, keeps its requests.
     gateway.apply(
-        &World::web(&stable).with(canary("100").pod(&other)).with_file("key.json", &session_key()),
+        &World::web(&stable)
+            .with(canary("100").pod(&other))
+            .with_file("key.json", &session_key_secret("key", '1').to_string()),
     );
     eventually("the canary answers", || async { pod(&gateway, &[]).await == "canary" }).await;
     let before = gateway.metric(missed).await;

@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use crate::harness::credentials::session_key_secret;
 use crate::harness::{Echo, Gateway, Service, WEB, World, echo, eventually, soon};
 
 const VERSIONS: [&str; 2] = ["-tls1_2", "-tls1_3"];
@@ -61,16 +62,10 @@ async fn connect(gateway: &Gateway, name: &str, host: &str, further: &[&str]) ->
     Connection { is_resumed, status, reported }
 }
 
-/// A Secret with a key of 32 octets.
-fn session_key(octet: char) -> String {
-    let metadata = json!({ "name": "key", "namespace": "portcullis", "labels": { "portcullis.dev/credential": "session-key" } });
-    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": { "key": octet.to_string().repeat(32) } }).to_string()
-}
-
 async fn replica(pod: &Echo, key: Option<char>) -> Gateway {
     let world = World::web(pod);
     let world = match key {
-        Some(octet) => world.with_file("key.json", &session_key(octet)),
+        Some(octet) => world.with_file("key.json", &session_key_secret("key", octet).to_string()),
         None => world,
     };
     Gateway::of(world)
@@ -120,7 +115,9 @@ async fn removing_a_session_key_invalidates_its_tickets() {
     let file = folder.path().join("session").to_string_lossy().into_owned();
     for (version, octet) in VERSIONS.into_iter().zip(['2', '3']) {
         connect(&gateway, WEB, WEB, &[version, "-sess_out", &file]).await;
-        gateway.apply(&World::web(&pod).with_file("key.json", &session_key(octet)));
+        gateway.apply(
+            &World::web(&pod).with_file("key.json", &session_key_secret("key", octet).to_string()),
+        );
         eventually("it is not resumed any more", || async {
             let again = connect(&gateway, WEB, WEB, &[version, "-sess_in", &file]).await;
             assert_eq!(again.status, 200, "{again:?}");
