@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use self::cluster::Cluster;
+use crate::rbac;
 use crate::settings::telemetry::TelemetryAccess;
 use crate::settings::{Settings, SourceSettings};
 use crate::source::SourceError;
@@ -42,7 +43,7 @@ pub enum Unavailable {
     #[error("the API server did not answer in time")]
     Late,
     /// The API server could not be reached, or returned an error.
-    #[error("the API server returned no review: {0}")]
+    #[error("the API server returned no review: {}", rbac::reason(.0))]
     Cluster(#[source] Box<kube::Error>),
 }
 

@@ -40,6 +40,7 @@ pub mod model;
 mod preview;
 pub mod problem;
 pub mod proxies;
+mod rbac;
 pub mod resources;
 pub mod session;
 pub mod settings;

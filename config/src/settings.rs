@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::duration;
 
 pub use self::acme::AcmeSettings;
+pub use self::check::issuer_problems;
 pub use self::endpoints::EndpointSettings;
 pub use self::environments::EnvironmentSettings;
 pub use self::read::{MAX_FILE_BYTES, MAX_PROBLEMS};

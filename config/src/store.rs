@@ -20,6 +20,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
+use crate::rbac;
 use crate::settings::acme::StoreSettings;
 use crate::settings::{Settings, SourceSettings};
 use crate::snapshot::certificate::{Certificate, SecretBytes};
@@ -131,7 +132,7 @@ pub enum StoreError {
         error: std::io::Error,
     },
     /// The API server returned an error or did not respond.
-    #[error("the API server: {0}")]
+    #[error("the API server: {}", rbac::reason(.0))]
     Kubernetes(#[source] Box<kube::Error>),
 }
 

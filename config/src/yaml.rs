@@ -15,7 +15,7 @@ use granit_parser::Marker;
 pub(crate) use self::amend::{Amended, decode_amending, original_path};
 pub(crate) use self::build::{SyntaxError, read};
 pub(crate) use self::decode::{DecodeError, Step, decode};
-pub use self::document::{InvalidDocument, documents, read_file};
+pub use self::document::{InvalidDocument, documents, read_file, read_text};
 pub(crate) use self::edit::{NotEditable, ObjectName, annotate};
 
 /// The maximum nesting depth of a document.

@@ -40,6 +40,8 @@ pub struct Client {
     /// Connects to servers and to proxies.
     direct: HttpsConnector<HttpConnector>,
     proxies: Arc<Proxies>,
+    /// Whether `http` is allowed for every host.
+    is_plain_allowed: bool,
 }
 
 /// A response of any status.
@@ -149,7 +151,15 @@ impl Client {
         let mut tcp = HttpConnector::new();
         // The connector must also accept `https` URLs.
         tcp.enforce_http(false);
-        Ok(Self { direct: HttpsConnector::from((tcp, Arc::clone(&tls))), tls, proxies })
+        let direct = HttpsConnector::from((tcp, Arc::clone(&tls)));
+        Ok(Self { direct, tls, proxies, is_plain_allowed: false })
+    }
+
+    /// Also allows `http` URLs of every host: for servers of the own cluster that the operator names,
+    /// and that are read over its network like metrics.
+    #[must_use]
+    pub fn with_plain_http(self) -> Self {
+        Self { is_plain_allowed: true, ..self }
     }
 
     /// Sends `GET` to an `https` URL (or `http` on a loopback host).
@@ -219,7 +229,7 @@ impl Client {
         headers: Vec<(HeaderName, HeaderValue)>,
         body: Bytes,
     ) -> Result<Answer, FetchError> {
-        let uri = allowed(url).ok_or_else(|| FetchError::Url(url.into()))?;
+        let uri = allowed(url, self.is_plain_allowed).ok_or_else(|| FetchError::Url(url.into()))?;
         let proxy = self.proxies.proxy(&uri)?;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
@@ -239,13 +249,14 @@ impl Client {
     }
 }
 
-/// Parses a URL that is allowed: `https`, or `http` on a loopback host, without user info.
-fn allowed(url: &str) -> Option<Uri> {
+/// Parses a URL that is allowed: `https`, or `http` on a loopback host or where it is allowed for
+/// every host, without user info.
+fn allowed(url: &str, is_plain_allowed: bool) -> Option<Uri> {
     let uri: Uri = url.parse().ok()?;
     let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
     let allowed = match uri.scheme_str()? {
         "https" => true,
-        "http" => is_loopback(authority.host()),
+        "http" => is_plain_allowed || is_loopback(authority.host()),
         _ => false,
     };
     allowed.then_some(uri)

@@ -20,6 +20,9 @@ use self::warm_up::WarmUp;
 /// The number of endpoints drawn at random before all are searched. Up to half can be ejected, so
 /// that few draws find two good ones, however many endpoints there are.
 const DRAWS: u64 = 16;
+/// The number of the random number that decides about new endpoints, after those of the draws and of
+/// the far endpoint.
+const SHARE_DRAW: u64 = DRAWS + 1;
 /// Endpoints whose latencies differ by less than this factor are equally fast. Otherwise one of them
 /// would get every request while there is only one at a time.
 const SAME_RATIO: f64 = 2.0;
@@ -222,8 +225,17 @@ impl<'a, T> Selection<'a, T> {
         Load {
             latency: candidate.latency.estimate(self.now, self.typical),
             requests: (f64::from(candidate.in_flight) + 1.0) * (1.0 + f64::from(penalty))
-                / candidate.warm_up.share(self.now, self.slow_start),
+                / self.share(candidate, random),
         }
+    }
+
+    /// The share of the usual requests that an endpoint gets. While there is only one request at a
+    /// time, all endpoints are idle, and one with any smaller share would never be the less loaded
+    /// one: an idle endpoint has the whole share in that share of the choices.
+    fn share(&self, candidate: &Candidate, random: u64) -> f64 {
+        let share = candidate.warm_up.share(self.now, self.slow_start);
+        let is_whole = || candidate.in_flight == 0 && uniform(mixed(random, SHARE_DRAW)) < share;
+        if share < 1.0 && is_whole() { 1.0 } else { share }
     }
 }
 
@@ -268,6 +280,11 @@ fn two_of(count: usize, random: u64) -> (usize, usize) {
 fn below(count: usize, random: u64) -> usize {
     let scaled = (u128::from(random >> 32) * count as u128) >> 32;
     usize::try_from(scaled).unwrap_or_default()
+}
+
+/// Maps `random` onto numbers from 0 to 1.
+fn uniform(random: u64) -> f64 {
+    random as f64 / u64::MAX as f64
 }
 
 /// The `number`th random number that follows from `random` (splitmix64).

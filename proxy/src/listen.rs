@@ -7,6 +7,7 @@ pub(crate) mod connection;
 pub(crate) mod drain;
 pub(crate) mod http1;
 pub(crate) mod http2;
+mod lazy_timer;
 mod linger;
 pub(crate) mod proxy_protocol;
 pub(crate) mod socket;

@@ -116,8 +116,7 @@ pub(crate) async fn serve<B: Source, R: Respond>(
         Forwarding { admitted: &admitted, choice, cookie, request: &request, headers };
     let outcome = {
         let mut body = CopiedBody { body, copies: copies.as_deref_mut() };
-        let forwarded = call.forward(&mut forwarding, charge, &mut body, respond, &mut stats);
-        let forwarded = pin!(forwarded);
+        let forwarded = pin!(call.forward(&mut forwarding, charge, &mut body, respond, &mut stats));
         let until = caller.authenticated.caller.until;
         let lasting = Lasting { worker, peer, client: network, request: &request, original };
         // Boxed: it is rare, and would make the future of every request larger.

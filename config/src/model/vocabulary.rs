@@ -114,6 +114,9 @@ pub const SPLIT: Key = Key { name: "split", place: KeyPlace::Service };
 pub const SPLIT_GENERATION: Key = Key { name: "split-generation", place: KeyPlace::Service };
 /// The ranges before the last change of the split, for whoever sets weights.
 pub const SPLIT_PREVIOUS: Key = Key { name: "split-previous", place: KeyPlace::Service };
+/// From which latency on a request counts as slow.
+pub const SPLIT_LATENCY_THRESHOLD: Key =
+    Key { name: "split-latency-threshold", place: KeyPlace::Service };
 /// What callers are assigned to variants by.
 pub const AFFINITY: Key = Key { name: "affinity", place: KeyPlace::Service };
 
@@ -124,7 +127,7 @@ pub const MIRROR_UNSAFE_METHODS: Key =
     Key { name: "mirror-unsafe-methods", place: KeyPlace::Service };
 
 /// Every known key.
-pub const VOCABULARY: [Key; 39] = [
+pub const VOCABULARY: [Key; 40] = [
     ENVIRONMENT,
     EXPOSE,
     REQUIRE,
@@ -161,6 +164,7 @@ pub const VOCABULARY: [Key; 39] = [
     SPLIT,
     SPLIT_GENERATION,
     SPLIT_PREVIOUS,
+    SPLIT_LATENCY_THRESHOLD,
     AFFINITY,
     MIRROR_PERCENT,
     MIRROR_UNSAFE_METHODS,

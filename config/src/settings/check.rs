@@ -43,6 +43,8 @@ pub(super) fn validate(settings: &Settings, report: &mut ErrorSink<'_>) {
     acme::check::validate(settings, report);
 }
 
+pub use self::access::issuer_problems;
+
 impl Settings {
     /// Settings that are valid, but are probably not what was intended.
     #[must_use]

@@ -12,6 +12,7 @@ use std::fmt;
 use std::hash::Hasher;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderName;
@@ -20,6 +21,7 @@ use serde::{Serialize, Serializer};
 pub use self::ranges::{InvalidRanges, Range, Ranges};
 pub use self::weight::{InvalidWeight, Weight, percent};
 use super::stable_hash::stable_hasher;
+use crate::model::duration;
 
 /// The number of buckets: a weight in hundredths of a percent is a number of buckets.
 pub const BUCKETS: u16 = 10_000;
@@ -36,6 +38,8 @@ pub struct Split {
     ranges: Ranges,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     forced: Vec<Forced>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "duration")]
+    latency_threshold: Option<Duration>,
 }
 
 /// A variant, by the position of its backend in the rule.
@@ -114,6 +118,10 @@ fn header_name<S: Serializer>(name: &HeaderName, serializer: S) -> Result<S::Ok,
     name.as_str().serialize(serializer)
 }
 
+fn duration<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    duration.map(duration::format).serialize(serializer)
+}
+
 // === impl Split ===
 
 impl Split {
@@ -127,7 +135,19 @@ impl Split {
     ) -> Self {
         forced.sort_by_key(|forced| matches!(forced.by, ForcedBy::Cookie(_)));
         let generation = counter.unwrap_or_else(|| Generation::of(&salt, &ranges));
-        Self { generation, key: Key::of(&salt), salt, ranges, forced }
+        Self { generation, key: Key::of(&salt), salt, ranges, forced, latency_threshold: None }
+    }
+
+    /// Changes from which latency on a request counts as slow in the traffic feed.
+    #[must_use]
+    pub fn with_latency_threshold(self, latency_threshold: Option<Duration>) -> Self {
+        Self { latency_threshold, ..self }
+    }
+
+    /// From which latency on a request counts as slow in the traffic feed.
+    #[must_use]
+    pub fn latency_threshold(&self) -> Option<Duration> {
+        self.latency_threshold
     }
 
     /// Its version.

@@ -20,6 +20,7 @@ use super::Notice;
 use super::notice_queue::NoticeQueue;
 use crate::model::Origin;
 use crate::model::vocabulary::prefixed;
+use crate::rbac;
 
 /// How many Events may be written in a burst.
 const BURST: u32 = 20;
@@ -34,12 +35,18 @@ pub(super) const CONTROLLER: &str = prefixed!("gateway");
 pub async fn write(client: Client, notices: &NoticeQueue) {
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| CONTROLLER.to_owned());
     let mut rate = Rate::new(Instant::now());
+    let mut is_refused = false;
     loop {
         let notice = notices.pop().await;
         sleep_until(rate.next(Instant::now())).await;
         match timeout(TIMEOUT, write_one(&client, &instance, &notice)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => is_refused = false,
             Ok(Err(error)) => {
+                let rule = rbac::missing_rule(&error).filter(|_| !is_refused);
+                if let Some(rule) = rule {
+                    tracing::warn!(origin = %notice.origin, help = %rule, "the API server refuses Events: problems are only in this log, in metrics, and in `portcullis routes`");
+                    is_refused = true;
+                }
                 tracing::debug!(origin = %notice.origin, %error, "failed to write the Event")
             }
             Err(_) => tracing::debug!(origin = %notice.origin, "timed out while writing the Event"),

@@ -25,6 +25,7 @@ use crate::client_key::secret;
 use crate::model::credential::{CLIENT_KEY, CREDENTIAL, EXPIRES};
 use crate::model::vocabulary::PREFIX;
 use crate::problem::Problem;
+use crate::rbac;
 use crate::session::Change;
 use crate::settings::{KubernetesSettings, Settings, SourceSettings};
 use crate::snapshot::access::ClientKey;
@@ -79,7 +80,7 @@ pub enum StoreError {
     #[error("there is no client key `{0}` any more")]
     KeyGone(String),
     /// The API server returned an error, or cannot be reached.
-    #[error("the API server failed to {0}: {reason}", reason = reason(.1))]
+    #[error("the API server failed to {0}: {reason}", reason = rbac::reason(.1))]
     Cluster(&'static str, #[source] Box<kube::Error>),
     /// The operation took too long.
     #[error("no response within {} s", .0.as_secs())]
@@ -90,14 +91,6 @@ pub enum StoreError {
     /// A file is not as Portcullis wrote it, and may contain more than the Secret.
     #[error("{0} was edited, or contains more than this Secret")]
     Changed(PathBuf),
-}
-
-/// The message of the API server, else that of the client.
-fn reason(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        error => error.to_string(),
-    }
 }
 
 /// Applies a change within [`REQUEST`].

@@ -34,6 +34,7 @@ use self::secret_cache::SecretCache;
 use super::{MAX_BYTES, MAX_CERTIFICATES, NewCertificate, Store, StoreError, StoreState, Term};
 use crate::installation::own_namespace;
 use crate::model::Origin;
+use crate::rbac;
 use crate::settings::KubernetesSettings;
 use crate::snapshot::certificate::SecretBytes;
 use crate::source::SourceError;
@@ -115,6 +116,7 @@ impl Secrets {
                 Ok(Event::Apply(secret)) => self.update_cache(|cache| cache.put(secret)),
                 Ok(Event::Delete(secret)) => self.update_cache(|cache| cache.remove(&secret)),
                 Err(error) => {
+                    let error = watch_error(&error);
                     tracing::warn!(%error, "failed to watch the Secrets of ordered certificates; the last contents stay")
                 }
             }
@@ -138,10 +140,12 @@ impl Secrets {
     /// Runs leader election; never returns.
     async fn campaign(&self) {
         let mut candidate = Candidate::new(self.identity.clone());
+        let mut was_refused = false;
         loop {
             let state = match timeout(REQUEST, self.try_acquire_or_renew(&mut candidate)).await {
                 Ok(Ok(())) => candidate.state(Instant::now()),
                 Ok(Err(error)) => {
+                    report_refusal(&mut was_refused, &error);
                     tracing::debug!(%error, "failed to acquire or renew the lease");
                     candidate.state(Instant::now())
                 }
@@ -373,6 +377,27 @@ fn unchanged(secret: &Secret) -> DeleteParams {
     let preconditions =
         Preconditions { resource_version: secret.resource_version(), uid: secret.uid() };
     DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() }
+}
+
+/// The message of a watch's error, with the rule that it lacks.
+fn watch_error(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => rbac::reason(error),
+        error => error.to_string(),
+    }
+}
+
+/// Logs that this replica can never be the leader, once for each time that its permissions are
+/// withdrawn.
+fn report_refusal(was_refused: &mut bool, error: &kube::Error) {
+    let rule = rbac::missing_rule(error);
+    let is_new = rule.is_some() && !*was_refused;
+    *was_refused = rule.is_some();
+    if let (true, Some(rule)) = (is_new, rule) {
+        tracing::error!(lease = lease::NAME, help = %rule, "no certificate is ordered: the API server refuses the lease");
+    }
 }
 
 fn is_conflict(error: &kube::Error) -> bool {

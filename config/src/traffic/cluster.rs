@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Change, Edit, Outcome, Selector, TrafficError, plan};
 use crate::model::NamespacedName;
-use crate::model::vocabulary::{ENVIRONMENT, PREFIX};
+use crate::model::vocabulary::{ENVIRONMENT, PREFIX, SPLIT};
 use crate::resources::{self, Object, Resources};
 use crate::settings::KubernetesSettings;
 use crate::source::kubernetes::client;
@@ -33,6 +33,7 @@ struct Found {
     name: NamespacedName,
     version: Option<String>,
     view: SplitView,
+    writer: Option<String>,
 }
 
 /// The outcome of one write.
@@ -72,6 +73,19 @@ impl Cluster {
         Ok((name, view))
     }
 
+    /// The variants of a Service, as [`view`](Self::view), and the field manager that has set its
+    /// weights last.
+    ///
+    /// # Errors
+    /// As [`view`](Self::view).
+    pub async fn view_with_writer(
+        &self,
+        selector: &Selector,
+    ) -> Result<(SplitView, Option<String>), TrafficError> {
+        let Found { view, writer, .. } = self.read(selector).await?;
+        Ok((view, writer))
+    }
+
     /// Changes weights. `expected` is the generation that the split has to have; with `force`, weights
     /// that someone else has set are overwritten, and those of missing variants are lost.
     ///
@@ -86,7 +100,7 @@ impl Cluster {
     ) -> Result<Outcome, TrafficError> {
         let mut expected = expected;
         for _ in 0..ATTEMPTS {
-            let Found { name, version, view } = self.read(selector).await?;
+            let Found { name, version, view, .. } = self.read(selector).await?;
             super::check_generation(&name, &view, expected)?;
             let plan = plan(&name, &view, change, force)?;
             // A later attempt is for the same split: only something else may have changed.
@@ -127,20 +141,21 @@ impl Cluster {
             for service in listed.map_err(|error| failed("list Services", error))? {
                 let read = resources::Service::from_object(&service, None);
                 if let Ok(read) = &read {
-                    versions.push((read.key(), service.metadata.resource_version.clone()));
+                    let version = service.metadata.resource_version.clone();
+                    versions.push((read.key(), version, writer(&service)));
                 }
                 upsert(&mut resources, read.map(Object::Service));
             }
         }
         let name = selector.find(&resources)?;
-        let version = versions.into_iter().find(|(key, _)| *key == name);
-        let version = version.and_then(|(_, version)| version);
+        let found = versions.into_iter().find(|(key, ..)| *key == name);
+        let (version, writer) = found.map_or((None, None), |(_, version, by)| (version, by));
         let missing = || super::NotFound::Missing {
             service: name.name.to_string(),
             place: format!("the Namespace `{}`", name.namespace),
         };
         let service = resources.service(&name).ok_or_else(missing)?;
-        Ok(Found { view: split_view(service, &resources), version, name })
+        Ok(Found { view: split_view(service, &resources), version, name, writer })
     }
 
     /// The Namespaces of the environment, if one is named.
@@ -185,6 +200,18 @@ fn upsert<E>(resources: &mut Resources, object: Result<Object, E>) {
     if let Ok(object) = object {
         resources.apply(resources::Change::Upsert(object));
     }
+}
+
+/// The field manager that has set a Service's weights last.
+fn writer(service: &Service) -> Option<String> {
+    let annotation = format!("f:{PREFIX}{}", SPLIT.name);
+    let sets =
+        |fields: &Value| fields.get("f:metadata")?.get("f:annotations")?.get(&annotation).map(drop);
+    let managers = service.metadata.managed_fields.iter().flatten();
+    let last = managers
+        .filter(|entry| entry.fields_v1.as_ref().is_some_and(|fields| sets(&fields.0).is_some()))
+        .max_by_key(|entry| entry.time.as_ref().map(|time| time.0))?;
+    last.manager.clone()
 }
 
 /// The field managers that the API server names in a conflict; none if the object has changed since

@@ -65,7 +65,8 @@ fn timeouts(reader: &mut Reader<'_>) -> Timeouts {
     }
 }
 
-fn timeout(reader: &mut Reader<'_>, key: Key, until_then: &str) -> Option<Duration> {
+/// Reads a duration above zero.
+pub(super) fn timeout(reader: &mut Reader<'_>, key: Key, until_then: &str) -> Option<Duration> {
     let parse = |text: &str| {
         duration::parse(text)
             .filter(|time| !time.is_zero())

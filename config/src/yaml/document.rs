@@ -64,17 +64,26 @@ pub fn documents(text: &[u8]) -> Result<Vec<Value>, Vec<InvalidDocument>> {
 /// # Errors
 /// All problems in the order of the file.
 pub fn read_file<T: DeserializeOwned>(path: &Path) -> Result<T, Vec<Problem>> {
-    let file = Arc::new(path.to_owned());
     let bytes = read_bounded(path).map_err(|error| {
         vec![problem(
-            &file,
+            &Arc::new(path.to_owned()),
             Position::START,
             format!("it cannot be read: {error}"),
             "name a file that can be read".to_owned(),
         )]
     })?;
+    read_text(path, &bytes)
+}
+
+/// Reads the text of a configuration file of one document, which may be in no file. Problems name it
+/// by `path`.
+///
+/// # Errors
+/// All problems in the order of the text.
+pub fn read_text<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, Vec<Problem>> {
+    let file = Arc::new(path.to_owned());
     let mut nodes = Vec::new();
-    for document in read(&bytes) {
+    for document in read(text) {
         nodes.push(document.map_err(|error| {
             vec![problem(&file, error.at, error.message, error.help.to_owned())]
         })?);

@@ -1,6 +1,6 @@
 //! Chooses endpoints in turn (round robin).
 
-use super::{Avoidance, Candidate, Selection};
+use super::{Avoidance, Candidate, Selection, uniform};
 
 /// An endpoint, and its position among those to choose from.
 type Positioned<'a, T> = (usize, &'a T);
@@ -52,9 +52,4 @@ impl<'a, T> Selection<'a, T> {
         }
         least
     }
-}
-
-/// Maps `random` onto numbers from 0 to 1.
-fn uniform(random: u64) -> f64 {
-    random as f64 / u64::MAX as f64
 }

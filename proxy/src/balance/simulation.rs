@@ -235,6 +235,22 @@ proptest! {
     }
 
     #[test]
+    fn a_new_endpoint_gets_some_requests_of_light_traffic_and_its_share_after_the_slow_start(
+        count in 1..10_usize,
+    ) {
+        let mut cluster = with(Behaviour::Responds(10.0), count);
+        cluster.pods[0].warm_up = WarmUp::since(cluster.begin);
+        let mut share = |seconds| {
+            cluster.reset();
+            cluster.run(4.0, seconds);
+            cluster.share(0) * (count + 1) as f64
+        };
+        let (first, _, last) = (share(15), share(15), share(600));
+        prop_assert!(first > 0.0 && first < last, "{first} {last}");
+        prop_assert!((0.7..1.4).contains(&last), "{last}");
+    }
+
+    #[test]
     fn an_endpoint_that_is_fast_again_gets_its_share_again(count in 2..20_usize, load in 0.5..3.0) {
         let mut cluster = with(Behaviour::Responds(500.0), count);
         cluster.run(100.0 * load * count as f64, 30);

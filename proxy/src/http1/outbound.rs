@@ -35,6 +35,8 @@ pub(crate) struct Outbound {
     ends_by_close: bool,
     /// Nothing was written to the transport since the last request's head.
     is_unwritten: bool,
+    /// The transport, such as TLS, may hold octets back.
+    is_unflushed: bool,
 }
 
 /// The parts of a request's head.
@@ -62,6 +64,7 @@ impl Outbound {
             is_broken: false,
             ends_by_close: false,
             is_unwritten: true,
+            is_unflushed: false,
         }
     }
 
@@ -70,9 +73,9 @@ impl Outbound {
         self.is_broken || self.encoder != Encoder::Done
     }
 
-    /// Whether everything has been written to the transport.
+    /// Whether the transport has sent everything.
     pub(crate) fn is_flushed(&self) -> bool {
-        self.waiting == 0
+        self.waiting == 0 && !self.is_unflushed
     }
 
     /// Whether no octet of the last request was written to the transport.
@@ -216,12 +219,12 @@ impl Outbound {
         io: &mut T,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Broken>> {
-        let needs_flush = self.waiting > 0;
         while self.waiting > 0 {
             ready!(self.poll_write(io, cx))?;
         }
-        if needs_flush {
+        if self.is_unflushed {
             ready!(Pin::new(&mut *io).poll_flush(cx)).map_err(|_| Broken::Closed)?;
+            self.is_unflushed = false;
         }
         if self.ends_by_close {
             ready!(Pin::new(io).poll_shutdown(cx)).map_err(|_| Broken::Closed)?;
@@ -263,6 +266,7 @@ impl Outbound {
     fn advance(&mut self, mut written: usize) {
         self.waiting -= written;
         self.is_unwritten = false;
+        self.is_unflushed = true;
         while let Some(piece) = self.pieces.front_mut() {
             if written < piece.len() {
                 piece.advance(written);
@@ -289,4 +293,52 @@ pub(crate) fn put_field(name: &HeaderName, value: &HeaderValue, out: &mut BytesM
     out.put_slice(b": ");
     out.put_slice(value.as_bytes());
     out.put_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use futures::FutureExt;
+    use tokio::io::{AsyncReadExt, BufWriter, duplex};
+
+    use super::*;
+
+    /// A transport that takes everything at once, and sends it as its peer reads, as TLS does.
+    #[tokio::test(start_paused = true)]
+    async fn what_the_transport_holds_back_is_flushed() {
+        let (ours, mut theirs) = duplex(16);
+        let mut transport = BufWriter::new(ours);
+        let mut outbound = Outbound::new();
+        outbound.response(StatusCode::OK, &HeaderMap::new(), Encoder::Exact(1000));
+        outbound.push(Frame::Data(Bytes::from(vec![b'a'; 1000])));
+        outbound.finish();
+        let mut flush = Box::pin(poll_fn(|cx| outbound.poll_flush(&mut transport, cx)));
+        assert!((&mut flush).now_or_never().is_none(), "the peer has read nothing");
+
+        let read = async {
+            let mut octets = vec![0; "HTTP/1.1 200 OK\r\n\r\n".len() + 1000];
+            theirs.read_exact(&mut octets).await.unwrap();
+        };
+        let both = async { futures::join!(flush, read) };
+        let (flushed, ()) = tokio::time::timeout(Duration::from_secs(1), both).await.unwrap();
+        flushed.unwrap();
+        assert!(outbound.is_flushed());
+    }
+
+    #[tokio::test]
+    async fn octets_written_to_make_room_are_flushed_at_the_end() {
+        let (ours, mut theirs) = duplex(2 * BOUND);
+        let mut transport = BufWriter::with_capacity(4 * BOUND, ours);
+        let mut outbound = Outbound::new();
+        outbound.response(StatusCode::OK, &HeaderMap::new(), Encoder::Raw);
+        outbound.push(Frame::Data(Bytes::from(vec![b'a'; BOUND])));
+        poll_fn(|cx| outbound.poll_ready(&mut transport, cx)).await.unwrap();
+        assert!(!outbound.is_flushed());
+        poll_fn(|cx| outbound.poll_flush(&mut transport, cx)).await.unwrap();
+        assert!(outbound.is_flushed());
+        let mut octets = vec![0; BOUND];
+        theirs.read_exact(&mut octets).await.unwrap();
+    }
 }

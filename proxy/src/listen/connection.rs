@@ -239,7 +239,8 @@ async fn serve_http<I>(
                     respond.refuse();
                     return None;
                 }
-                Some(stream(Rc::clone(&worker), Rc::clone(&peer), head, charge, body, respond))
+                let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
+                Some(Box::pin(stream(worker, peer, head, charge, body, respond)))
             };
             if let Some(reason) = super::http2::serve(io, &settings, &drain, handle).await {
                 counter.meter.refused(reason);

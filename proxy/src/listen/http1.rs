@@ -1,18 +1,19 @@
 //! HTTP/1.1 and HTTP/1.0 from clients: sequential requests on one connection.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Method, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::connection::LATE;
 use super::drain::Drain;
-use super::linger::Linger;
+use super::lazy_timer::LazyTimer;
+use super::linger::{self, Linger};
 use crate::exchange::{
     BodyLength, Broken, Frame, Peer, Refusal, RequestHead, Respond, ResponseHead, Sink, Source,
 };
@@ -51,6 +52,8 @@ struct Responder<T> {
     is_head: bool,
     /// Whether the connection may carry another request.
     keep: bool,
+    /// Whether the client sends no further request.
+    is_last: bool,
     is_aborted: bool,
 }
 
@@ -69,12 +72,16 @@ pub(crate) async fn serve<T>(
         bytes: worker.settings.limits.request_head_bytes.get(),
         headers: worker.settings.limits.request_headers.get(),
     };
-    let mut timer = pin!(tokio::time::sleep(worker.settings.timeouts.client_idle));
+    let sleep = pin!(tokio::time::sleep(worker.settings.timeouts.client_idle));
+    let mut timer = LazyTimer::new(sleep);
     let mut charge = Charge::new(account);
     let mut is_incomplete;
+    let mut is_last = false;
+    let mut idle_since = Instant::now();
     loop {
         let mut responder = Responder::new(connection.clone());
-        let next = next(&connection, limits, &worker, &drain, &mut charge, timer.as_mut()).await;
+        timer.reset(idle_since + worker.settings.timeouts.client_idle);
+        let next = next(&connection, limits, &worker, &drain, &mut charge, &mut timer).await;
         // What could not be read as a request may be followed by more of it.
         is_incomplete = matches!(next, Next::Refused(_));
         let reply = match next {
@@ -99,10 +106,13 @@ pub(crate) async fn serve<T>(
             Next::End => break,
         };
         charge.shrink(0);
+        let ended_at = reply.ended_at();
         reply.deliver(&worker, &mut responder).await;
+        idle_since = ended_at.map_or_else(Instant::now, Instant::from_std);
         if responder.is_aborted {
             return;
         }
+        is_last = responder.is_last;
         if !responder.keep {
             break;
         }
@@ -113,9 +123,16 @@ pub(crate) async fn serve<T>(
             break;
         }
     }
-    is_incomplete |= !connection.borrow().inbound.is_body_done();
+    let unread = {
+        let inbound = &connection.borrow().inbound;
+        is_incomplete |= !inbound.is_body_done();
+        !inbound.is_empty()
+    };
     let linger = if is_incomplete {
         Linger::within_request(&worker.settings)
+    } else if is_last && !unread {
+        // Nothing is left to read.
+        return linger::close(&connection, peer.tls).await;
     } else {
         Linger::after_request()
     };
@@ -124,7 +141,7 @@ pub(crate) async fn serve<T>(
     }
 }
 
-/// Reads the next request head: its first octet within `timeouts.clientIdle`, the rest within
+/// Reads the next request head: its first octet until `timer` fires, the rest within
 /// `timeouts.requestHead`.
 async fn next<T>(
     connection: &Shared<T>,
@@ -132,13 +149,12 @@ async fn next<T>(
     worker: &WorkerContext,
     drain: &Drain,
     charge: &mut Charge,
-    mut timer: Pin<&mut Sleep>,
+    timer: &mut LazyTimer<'_>,
 ) -> Next
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let timeouts = &worker.settings.timeouts;
-    timer.as_mut().reset(Instant::now() + timeouts.client_idle);
     let mut draining = pin!(drain.draining());
     let mut is_draining = false;
     let first = poll_fn(|cx| {
@@ -149,9 +165,9 @@ where
         // A request may be in flight already: its response then closes the connection.
         if !is_draining && draining.as_mut().poll(cx).is_ready() {
             is_draining = true;
-            timer.as_mut().reset(Instant::now() + LATE);
+            timer.reset(Instant::now() + LATE);
         }
-        timer.as_mut().poll(cx).map(|()| false)
+        timer.poll(cx).map(|()| false)
     });
     if !first.await {
         return Next::End;
@@ -169,8 +185,8 @@ where
             return Poll::Ready(Err(refusals::REQUEST_MEMORY));
         }
         // Most heads arrive in one read: the timer is set only for the others.
-        is_late.get_or_insert_with(|| timer.as_mut().reset(Instant::now() + timeouts.request_head));
-        timer.as_mut().poll(cx).map(|()| Err(HEAD_LATE))
+        is_late.get_or_insert_with(|| timer.reset(Instant::now() + timeouts.request_head));
+        timer.poll(cx).map(|()| Err(HEAD_LATE))
     })
     .await;
     match octets {
@@ -202,6 +218,7 @@ impl<T> Responder<T> {
             version: Version::HTTP_11,
             is_head: false,
             keep: true,
+            is_last: false,
             is_aborted: false,
         }
     }
@@ -209,7 +226,8 @@ impl<T> Responder<T> {
     fn begin(&mut self, head: &RequestHead, drain: &Drain) {
         self.version = head.version;
         self.is_head = head.method == Method::HEAD;
-        self.keep = head::is_kept_alive(&head.headers, head.version) && !drain.is_announced();
+        self.is_last = !head::is_kept_alive(&head.headers, head.version);
+        self.keep = !self.is_last && !drain.is_announced();
         self.connection.borrow().inbound.begin_body(match head.body {
             BodyLength::None | BodyLength::Tunnel => Decoder::Done,
             BodyLength::Exact(length) => Decoder::exact(length),

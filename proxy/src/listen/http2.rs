@@ -91,7 +91,8 @@ enum ResponseState {
 /// Serves one connection until it is closed.
 ///
 /// Each request runs the future that `handle` returns, if any, in a local task; if the responder is
-/// dropped before it has responded, the stream is reset.
+/// dropped before it has responded, the stream is reset. The future is boxed where it is created: it
+/// has several kilobytes, and each move on the way into the task would copy them.
 ///
 /// It returns when the client has closed the connection, violated the protocol, or been idle for
 /// too long; and when the gateway drains and the last stream is closed: the caller sets the
@@ -104,7 +105,7 @@ pub(crate) async fn serve<T, H, F>(
 ) -> Option<&'static str>
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> Option<F>,
+    H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> Option<Pin<Box<F>>>,
     F: Future<Output = ()> + 'static,
 {
     let coalescer = WriteCoalescer::new(io, settings.limits.request_head_bytes.get());
@@ -129,7 +130,8 @@ async fn linger<T: AsyncRead + AsyncWrite + Unpin>(mut coalescer: WriteCoalescer
     coalescer.allow(left);
     let drained = async {
         coalescer.shutdown().await?;
-        let mut buffer = [0; 4096];
+        // Not in the future, which would be larger for the whole life of the connection.
+        let mut buffer = vec![0; 4096];
         while left > 0 {
             match coalescer.read(&mut buffer).await? {
                 0 => break,
@@ -202,7 +204,7 @@ struct Server<T, H> {
 impl<T, H, F> Server<T, H>
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> Option<F>,
+    H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> Option<Pin<Box<F>>>,
     F: Future<Output = ()> + 'static,
 {
     fn new(
@@ -311,9 +313,7 @@ where
         let head = request_head::read(parts, &body, path, self.head_bytes);
         let body = StreamSource::new(body, Rc::clone(irregular));
         if let Some(serving) = (self.handle)(head, body, responder) {
-            // Boxed: the runtime would otherwise move the future, several kilobytes, into the task
-            // and out of it.
-            tokio::task::spawn_local(Box::pin(serving));
+            tokio::task::spawn_local(serving);
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Closing a connection with unread octets resets it, and the reset may overtake the response (RFC
 //! 9112 §9.6). So our half is closed first, and what the client still sends is read for a while.
+//! After a request that the client announced as its last one, there is nothing to read.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -21,6 +22,16 @@ const AFTER_REQUEST: Linger = Linger { time: Duration::from_secs(2), octets: 256
 pub(super) struct Linger {
     time: Duration,
     octets: usize,
+}
+
+/// Closes a connection whose client sends nothing more. TLS ends with an alert, so that the client
+/// knows that nothing was cut off (RFC 8446 §6.1).
+pub(super) async fn close<T: AsyncWrite + Unpin>(connection: &Shared<T>, is_tls: bool) {
+    if is_tls {
+        let shutdown = poll_fn(|cx| Pin::new(&mut connection.borrow().io).poll_shutdown(cx));
+        // Whether the client still reads makes no difference.
+        let _ = tokio::time::timeout(AFTER_REQUEST.time, shutdown).await;
+    }
 }
 
 // === impl Linger ===

@@ -13,8 +13,8 @@ use super::proxy_protocol::{self, Header, Malformed, Progress};
 /// The start of the HTTP/2 preface (RFC 9113 §3.4), long enough to differ from any HTTP/1 request.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
-/// Octets per read-ahead.
-const CHUNK: usize = 1024;
+/// Octets per read-ahead: as many as most heads have.
+const CHUNK: usize = 4 * 1024;
 
 /// A socket, and octets that were read ahead: readers receive them first.
 pub(crate) struct Socket {

@@ -80,7 +80,8 @@ impl<'a> RequestContext<'a> {
         format: ClientFormat,
         client: ClientFacts,
     ) -> Self {
-        let at = SystemTime::now();
+        let started = Instant::now();
+        let at = worker.meter.time_of_day(started);
         let milliseconds = at
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
@@ -94,7 +95,7 @@ impl<'a> RequestContext<'a> {
             version: Version::HTTP_11,
             id: RequestId::new(milliseconds, random),
             date: worker.meter.date(at),
-            started: Instant::now(),
+            started,
             at,
             _in_flight: worker.meter.request(),
         }
@@ -185,7 +186,7 @@ impl<'a> RequestContext<'a> {
         mut log: LogContext<'_>,
         respond: &mut R,
     ) -> Reply {
-        log.stats.ended_at.get_or_insert_with(Instant::now);
+        let ended_at = *log.stats.ended_at.get_or_insert_with(Instant::now);
         self.count_evidence(outcome, &log);
         log.status = log.stats.status.map_or(499, |status| status.as_u16());
         log.sent = log.stats.sent;
@@ -217,7 +218,7 @@ impl<'a> RequestContext<'a> {
             }
         }
         self.record(&log);
-        Reply::none()
+        Reply::forwarded(ended_at)
     }
 
     /// Begins a reply of the gateway's own and records it; the request is not needed after that.

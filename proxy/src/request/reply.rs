@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -13,8 +14,8 @@ use crate::worker_context::WorkerContext;
 #[derive(Debug)]
 #[must_use = "a reply must be delivered"]
 pub(crate) struct Reply {
-    /// Whether it is the gateway's own; a backend's response is already complete.
-    is_own: bool,
+    /// When a backend's response was complete; `None` for the gateway's own, which is not yet.
+    ended_at: Option<Instant>,
 }
 
 // === impl Reply ===
@@ -30,17 +31,22 @@ impl Reply {
             respond.push(Frame::Data(body));
         }
         respond.finish();
-        Self { is_own: true }
+        Self { ended_at: None }
     }
 
     /// For a backend's response, which is already complete.
-    pub(super) fn none() -> Self {
-        Self { is_own: false }
+    pub(super) fn forwarded(ended_at: Instant) -> Self {
+        Self { ended_at: Some(ended_at) }
+    }
+
+    /// When a backend's response was complete.
+    pub(crate) fn ended_at(&self) -> Option<Instant> {
+        self.ended_at
     }
 
     /// Whether the reply is flushed, or needs no flush.
     pub(crate) async fn is_flushed<R: Respond>(&self, respond: &mut R) -> bool {
-        !self.is_own
+        self.ended_at.is_some()
             || poll_fn(|cx| Poll::Ready(matches!(respond.poll_flush(cx), Poll::Ready(Ok(())))))
                 .await
     }
@@ -49,7 +55,7 @@ impl Reply {
     /// resets the stream, or closes the connection. Progress does not extend the time: a reply is
     /// small.
     pub(crate) async fn deliver<R: Respond>(self, worker: &WorkerContext, respond: &mut R) {
-        if !self.is_own {
+        if self.ended_at.is_some() {
             return;
         }
         let limit = worker.settings.timeouts.local_reply;

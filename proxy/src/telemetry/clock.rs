@@ -1,13 +1,18 @@
-//! The current time as text, formatted once per second.
+//! The current time as one reading of the clock gives it, and as text, formatted once per second.
 
 use std::cell::{Cell, RefCell};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
+
+/// How long the difference between both clocks of the system is relied on.
+const STEADY: Duration = Duration::from_secs(1);
 
 /// A worker's clock.
 #[derive(Debug)]
 pub(crate) struct Clock {
+    /// One moment by both clocks of the system.
+    moment: Cell<Option<(Instant, SystemTime)>>,
     second: Cell<Option<u64>>,
     date: RefCell<HeaderValue>,
     timestamp: RefCell<String>,
@@ -19,11 +24,25 @@ pub(crate) struct Clock {
 impl Clock {
     pub(crate) fn new() -> Self {
         Self {
+            moment: Cell::new(None),
             second: Cell::new(None),
             date: RefCell::new(HeaderValue::from_static("")),
             timestamp: RefCell::default(),
             combined: RefCell::default(),
         }
+    }
+
+    /// Returns the time of day at `now`, without another reading of the clock. It is off by as much
+    /// as the system's clock was set in the second before.
+    pub(crate) fn time_of_day(&self, now: Instant) -> SystemTime {
+        if let Some((instant, time)) = self.moment.get()
+            && let Some(since) = now.checked_duration_since(instant).filter(|since| *since < STEADY)
+        {
+            return time + since;
+        }
+        let time = SystemTime::now();
+        self.moment.set(Some((now, time)));
+        time
     }
 
     /// Returns the value of a `Date` header (RFC 9110 §5.6.7).

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use http::HeaderValue;
 use portcullis_config::settings::AccessLogFormat;
@@ -110,6 +110,11 @@ impl Meter {
             traffic,
             log,
         }
+    }
+
+    /// Returns the time of day at `now`.
+    pub(crate) fn time_of_day(&self, now: Instant) -> SystemTime {
+        self.clock.time_of_day(now)
     }
 
     /// Returns the value of a `Date` header.

@@ -81,21 +81,38 @@ pub(super) fn validate(settings: &Settings, report: &mut ErrorSink<'_>) {
         let help = "write at least an hour, and a sixteenth of `login.absolute`".to_owned();
         report(&["access", "keyRotation"], message, help);
     }
-    for (index, issuer) in access.issuers.iter().enumerate() {
-        let before = access.issuers.get(..index).unwrap_or_default();
-        let position = index.to_string();
-        let mut report = |keys: &[&str], message: String, help: &str| {
-            report(&[&["access", "issuers", &position], keys].concat(), message, help.to_owned());
-        };
-        validate_issuer(issuer, &mut report);
-        validate_unique(issuer, before, &mut report);
-        validate_beside_github(issuer, access, &mut report);
-    }
+    validate_issuers(access, &mut |keys, message, help| {
+        report(&[&["access"], keys].concat(), message, help.to_owned());
+    });
     if let Some(login) = &access.login {
         let mut report = |keys: &[&str], message: String, help: &str| {
             report(&[&["access", "login"], keys].concat(), message, help.to_owned());
         };
         validate_login(login, settings, &mut report);
+    }
+}
+
+/// The problems of issuers, each with the key of the list, the message and its help, for other
+/// configurations that have such a list.
+#[must_use]
+pub fn issuer_problems(access: &AccessSettings) -> Vec<(String, String, String)> {
+    let mut problems = Vec::new();
+    validate_issuers(access, &mut |keys, message, help| {
+        problems.push((keys.join("."), message, help.to_owned()));
+    });
+    problems
+}
+
+fn validate_issuers(access: &AccessSettings, report: &mut SectionErrorSink<'_>) {
+    for (index, issuer) in access.issuers.iter().enumerate() {
+        let before = access.issuers.get(..index).unwrap_or_default();
+        let position = index.to_string();
+        let mut report = |keys: &[&str], message: String, help: &str| {
+            report(&[&["issuers", &position], keys].concat(), message, help);
+        };
+        validate_issuer(issuer, &mut report);
+        validate_unique(issuer, before, &mut report);
+        validate_beside_github(issuer, access, &mut report);
     }
 }
 

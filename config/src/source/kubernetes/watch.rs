@@ -13,6 +13,7 @@ use super::backoff::{Backoff, random};
 use super::watch_session::{ImplausibleList, Step, WatchSession, Watched, is_older};
 use crate::model::Origin;
 use crate::problem::{Problem, Severity};
+use crate::rbac::MissingRule;
 use crate::source::{Closed, Update, Updates};
 
 /// How long one watch lasts before it is resumed by another. This detects an API server that
@@ -261,12 +262,16 @@ impl<K: Watched> Watch<K> {
         } else {
             tracing::debug!(%kind, %error, "the watch is still interrupted");
         }
+        let now = Instant::now();
         self.forbidden = self
             .permission
-            .is_missing(error.is_forbidden(), Instant::now())
+            .is_missing(error.is_forbidden(), now)
             .then(|| forbidden::<K>(&self.selection, self.api.namespace(), error));
+        let is_refused = error.missing_rule().is_some() && self.permission.is_lasting(now);
+        let is_done_without = is_refused && self.selection.is_optional();
+        let as_of = is_done_without.then(SystemTime::now);
         // If the receiver was dropped, the next step returns.
-        let _ = self.send(Update::default()).await;
+        let _ = self.send(Update { synced: is_done_without, as_of, ..Update::default() }).await;
         wait
     }
 
@@ -296,8 +301,13 @@ impl Permission {
             (self.refused_since, self.was_different) = (None, true);
             return false;
         }
-        let since = *self.refused_since.get_or_insert(now);
-        !self.was_different || now.duration_since(since) >= ROLES_GRACE
+        let _ = self.refused_since.get_or_insert(now);
+        !self.was_different || self.is_lasting(now)
+    }
+
+    /// Whether it has been missing for longer than an API server takes to read the roles.
+    fn is_lasting(&self, now: Instant) -> bool {
+        self.refused_since.is_some_and(|since| now.duration_since(since) >= ROLES_GRACE)
     }
 }
 
@@ -327,13 +337,23 @@ fn forbidden<K: Watched>(
         reason: "Refused",
         origin: Origin::default(),
         message: format!("the gateway may not read {what}: {error}"),
-        help: format!("grant the gateway's ServiceAccount `list` and `watch` on {what}"),
+        help: error.missing_rule().map_or_else(
+            || format!("grant the gateway's ServiceAccount `list` and `watch` on {what}"),
+            |rule| rule.to_string(),
+        ),
     }
 }
 
 // === impl Selection ===
 
 impl Selection {
+    /// Whether the gateway starts without what it may not read: one certificate of several, whose
+    /// Role the owner of another Namespace can delete. Without routes or credentials it would reject
+    /// what the replicas before it serve.
+    fn is_optional(&self) -> bool {
+        matches!(self, Self::Name(_))
+    }
+
     /// The field selector and the label selector.
     fn selectors(&self) -> (Option<String>, Option<String>) {
         match self {
@@ -373,6 +393,13 @@ impl Interrupted {
 
     fn is_forbidden(&self) -> bool {
         matches!(self.code(), Some(401 | 403))
+    }
+
+    fn missing_rule(&self) -> Option<MissingRule<'_>> {
+        match self {
+            Self::Api(status) => MissingRule::of(status),
+            _ => None,
+        }
     }
 }
 

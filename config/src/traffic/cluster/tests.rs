@@ -197,3 +197,21 @@ async fn a_service_of_another_namespace_is_not_found() {
     let error = cluster.set(&other, &canary("5"), None, false).await.unwrap_err().to_string();
     assert_eq!(error, "there is no Service `web` in the environment `production`");
 }
+
+#[test]
+fn the_writer_of_a_split_is_the_last_one_that_set_its_annotation() {
+    let entry = |manager: &str, time: &str, annotation: &str| {
+        json!({ "manager": manager, "operation": "Apply", "apiVersion": "v1", "time": time,
+            "fieldsType": "FieldsV1", "fieldsV1": { "f:metadata": { "f:annotations": {
+                format!("f:portcullis.dev/{annotation}"): {} } } } })
+    };
+    let of = |entries: Vec<Value>| {
+        let service = json!({ "metadata": { "name": "web", "managedFields": entries } });
+        writer(&serde_json::from_value(service).unwrap())
+    };
+    assert_eq!(of(vec![]), None);
+    let helm = entry("helm", "2026-01-02T00:00:00Z", "split");
+    let other = entry("kubectl", "2026-01-03T00:00:00Z", "expose");
+    let own = entry(FIELD_MANAGER, "2026-01-01T00:00:00Z", "split");
+    assert_eq!(of(vec![own, helm, other]).as_deref(), Some("helm"));
+}

@@ -1,11 +1,12 @@
 //! The split of a Service among its variants.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{STABLE, Variant};
 use crate::model::vocabulary::{
     CANARY_COOKIE, CANARY_HEADER, CANARY_SALT, CANARY_WEIGHT, SPLIT, SPLIT_GENERATION,
-    SPLIT_PREVIOUS,
+    SPLIT_LATENCY_THRESHOLD, SPLIT_PREVIOUS,
 };
 use crate::problem::Problem;
 use crate::resources::Service;
@@ -15,6 +16,7 @@ use crate::snapshot::split::{
     percent,
 };
 use crate::translate::annotations::{Reader, Reading, excerpt};
+use crate::translate::policy::timeout;
 
 /// What a Service says of the split among its variants.
 pub(in crate::translate) struct SplitSettings {
@@ -23,6 +25,7 @@ pub(in crate::translate) struct SplitSettings {
     /// Whether the ranges are those that the Service has now; else the generation is not theirs.
     is_current: bool,
     pub(super) generation: Option<Generation>,
+    latency_threshold: Option<Duration>,
 }
 
 /// What a Service says of the split before the last change.
@@ -55,7 +58,14 @@ impl SplitSettings {
         let help = "write a whole number that grows with each change; until then it is a hash of \
                     ranges and salt";
         let generation = reader.read(SPLIT_GENERATION, help, counter);
-        Self { salt: super::salt(reader), ranges, is_current, generation: generation.good() }
+        let until_then = "until then the feed does not say who met slow responses";
+        Self {
+            salt: super::salt(reader),
+            ranges,
+            is_current,
+            generation: generation.good(),
+            latency_threshold: timeout(reader, SPLIT_LATENCY_THRESHOLD, until_then),
+        }
     }
 
     fn is_present(&self) -> bool {
@@ -162,7 +172,8 @@ pub(in crate::translate) fn assemble(
         Reading::Absent => ranges_by_weight(service, variants, problems),
     };
     let forced = forced(variants, problems);
-    Some(Split::new(salt, ranges, forced, settings.applied_generation()))
+    let split = Split::new(salt, ranges, forced, settings.applied_generation());
+    Some(split.with_latency_threshold(settings.latency_threshold))
 }
 
 /// The salt of the Service, else of its oldest variant that has one, else its name.

@@ -727,8 +727,8 @@ fn settings() -> Rc<Settings> {
 /// A handler that accepts every request.
 fn always<F>(
     handle: impl Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> F,
-) -> impl Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> Option<F> {
-    move |head, body, respond| Some(handle(head, body, respond))
+) -> impl Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> Option<Pin<Box<F>>> {
+    move |head, body, respond| Some(Box::pin(handle(head, body, respond)))
 }
 
 fn server<H, F>(handle: H, settings: Rc<Settings>) -> (JoinHandle<()>, DuplexStream, Rc<Settings>)

@@ -123,6 +123,14 @@ impl Evidence {
             Self::ClientLeft(_) | Self::Forced | Self::OwnReply => None,
         }
     }
+
+    /// How long the client waited for the head of the response, at least.
+    pub(super) fn waited(self) -> Option<Step> {
+        match self {
+            Self::Response { latency: waited, .. } | Self::ClientLeft(waited) => Some(waited),
+            Self::Failed | Self::Missed | Self::Forced | Self::OwnReply => None,
+        }
+    }
 }
 
 /// Whether a call failed by the fault of its server, as OpenTelemetry's conventions for gRPC have it:

@@ -138,11 +138,15 @@ pub struct LeftOut {
 
 /// What ended in 10 seconds, of the requests that were assigned by one generation of the split.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Window {
     /// The start of the 10 seconds, in seconds since 1970: a multiple of 10.
     pub start: u64,
     /// The generation by which the requests were assigned.
     pub generation: String,
+    /// The edge from which on a latency is slow, in microseconds, if one is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_threshold: Option<u64>,
     /// The variants that had requests.
     pub variants: Vec<WindowVariant>,
 }
@@ -176,6 +180,10 @@ pub struct Tally {
     /// The buckets that had errors.
     #[serde(skip_serializing_if = "BucketMap::is_empty")]
     pub erred: BucketMap,
+    /// The buckets that waited for the head of a response for the threshold of the window or
+    /// longer, be it in vain.
+    #[serde(skip_serializing_if = "BucketMap::is_empty")]
+    pub slow: BucketMap,
 }
 
 // === impl Service ===
@@ -215,9 +223,9 @@ impl Variant {
 
 // === impl Window ===
 
-/// Adds a window to the one of the same time and generation, in order.
+/// Adds a window to the one of the same time, generation and threshold, in order.
 pub(super) fn add_window(windows: &mut Vec<Window>, window: &Window) {
-    let key = |window: &Window| (window.start, window.generation.clone());
+    let key = |window: &Window| (window.start, window.generation.clone(), window.latency_threshold);
     match windows.binary_search_by_key(&key(window), key) {
         Ok(at) => {
             if let Some(one) = windows.get_mut(at) {
@@ -254,6 +262,7 @@ impl Tally {
         add_counts(&mut self.clients_left, &other.clients_left);
         self.seen.add(&other.seen);
         self.erred.add(&other.erred);
+        self.slow.add(&other.slow);
     }
 }
 

@@ -42,6 +42,11 @@ impl Step {
         Self((octave * STEPS + step % STEPS) as u16)
     }
 
+    /// The step that ends at a threshold, or has it within: later steps are slower than that.
+    pub(super) fn up_to(threshold: Duration) -> Self {
+        Self::of(threshold.saturating_sub(Duration::from_micros(1)))
+    }
+
     /// The shortest latency that is above the step, in microseconds.
     pub(super) fn edge(self) -> u64 {
         let (octave, step) = (u64::from(self.0) / STEPS, u64::from(self.0) % STEPS);

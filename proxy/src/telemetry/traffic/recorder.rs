@@ -26,6 +26,8 @@ pub(crate) struct Recorder {
     epoch: Cell<u64>,
     /// By endpoint set: hardly any belongs to several services.
     variants: RefCell<HashMap<u64, OfSet, RandomState>>,
+    /// The one that was found last, with its endpoint set: the next request often goes there, too.
+    last: RefCell<Option<(u64, Rc<WorkerVariant>)>>,
 }
 
 /// The variants that have one endpoint set.
@@ -69,7 +71,13 @@ pub(crate) struct Request<'a> {
 
 impl Recorder {
     pub(super) fn new(registry: Arc<Registry>, worker: usize) -> Self {
-        Self { registry, worker, epoch: Cell::new(0), variants: RefCell::default() }
+        Self {
+            registry,
+            worker,
+            epoch: Cell::new(0),
+            variants: RefCell::default(),
+            last: RefCell::default(),
+        }
     }
 
     /// Counts a request that was assigned to `backend` as in flight.
@@ -80,25 +88,43 @@ impl Recorder {
         backend: &Backend,
         arrived: SystemTime,
     ) -> Entered {
-        let mut variants = self.variants.borrow_mut();
-        let epoch = self.registry.epoch();
-        if self.epoch.replace(epoch) != epoch || variants.len() > self.registry.max_cached() {
-            variants.clear();
-        }
-        let of_set = variants.entry(backend.endpoints.id()).or_default();
-        let found = of_set.iter().find(|variant| variant.service.is_of(environment, rule));
-        let variant = match found {
-            Some(found) => Rc::clone(found),
-            None => {
-                let created = Rc::new(self.create(environment, rule, backend, seconds(arrived)));
-                of_set.push(Rc::clone(&created));
-                created
-            }
-        };
+        let variant = self.variant(environment, rule, backend, arrived);
         if let Some(counts) = &variant.counts {
             counts.started.add(1);
         }
         Entered(variant)
+    }
+
+    fn variant(
+        &self,
+        environment: &Arc<str>,
+        rule: &Rule,
+        backend: &Backend,
+        arrived: SystemTime,
+    ) -> Rc<WorkerVariant> {
+        let set = backend.endpoints.id();
+        let is_it = |variant: &&Rc<WorkerVariant>| variant.service.is_of(environment, rule);
+        let epoch = self.registry.epoch();
+        if self.epoch.replace(epoch) != epoch {
+            self.variants.borrow_mut().clear();
+        } else if let Some((of, last)) = &*self.last.borrow()
+            && *of == set
+            && is_it(&last)
+        {
+            return Rc::clone(last);
+        }
+        let mut variants = self.variants.borrow_mut();
+        if variants.len() > self.registry.max_cached() {
+            variants.clear();
+        }
+        let of_set = variants.entry(set).or_default();
+        let found = of_set.iter().find(is_it).cloned().unwrap_or_else(|| {
+            let created = Rc::new(self.create(environment, rule, backend, seconds(arrived)));
+            of_set.push(Rc::clone(&created));
+            created
+        });
+        *self.last.borrow_mut() = Some((set, Rc::clone(&found)));
+        found
     }
 
     fn create(

@@ -13,6 +13,7 @@ use portcullis_config::snapshot::split::{Bucket, Generation, Ranges, Split};
 use portcullis_config::snapshot::{Listener, ListenerProtocol, Snapshot};
 use proptest::prelude::*;
 
+use super::bucket_map::BucketMap;
 use super::feed::{Feed, Service, Tally};
 use super::registry::Start;
 use super::window::MAX_OCTETS;
@@ -114,7 +115,8 @@ fn count(recorder: &Recorder, rule: &Arc<Rule>, event: Event) {
             latency,
         }),
         ending: if event.status > 0 { Ending::Complete } else { Ending::ClientLeft },
-        duration: Duration::ZERO,
+        // Short, so that each ends in the window of its arrival.
+        duration: latency.min(Duration::from_millis(100)),
     };
     recorder.end(&entered, &Request { rule, assignment, ended, retries: 0, arrived });
 }
@@ -197,6 +199,40 @@ proptest! {
         prop_assert_eq!((sum.errors, sum.erred.len()), (errors as u64, 1));
         prop_assert!(sum.erred.has(Bucket::new(bucket).unwrap()));
     }
+}
+
+#[test]
+fn slow_is_who_waited_for_the_threshold_whether_or_not_there_was_a_response() {
+    // 40 ms is rounded up to the edge of a step.
+    let threshold = Some(Duration::from_millis(40));
+    let of =
+        |threshold| rule("shop", "web", Some(split(5_000, 1).with_latency_threshold(threshold)));
+    let (rule, registry) = (of(threshold), registry(9, 9));
+    let worker = registry.recorder();
+    let event = |bucket, milliseconds, status| Event { bucket, milliseconds, status, ..EVENT };
+    for event in [
+        event(1, 39, 200),
+        event(2, 40, 200),
+        event(3, 80, 200),
+        event(4, 80, 503),
+        event(5, 80, 0),
+        event(6, 1, 0),
+        Event { is_sticky: false, ..event(7, 80, 200) },
+    ] {
+        count(&worker, &rule, event);
+    }
+    let service = only(&registry, &rule, NOW);
+    assert_eq!(service.windows[0].latency_threshold, Some(40_960));
+    let numbers = |map: &BucketMap| map.iter().map(Bucket::number).collect::<Vec<_>>();
+    let tally = sticky(&service);
+    assert_eq!((numbers(&tally.seen), numbers(&tally.slow)), (vec![1, 2, 3, 4], vec![3, 4, 5]));
+    // What is counted with another threshold, or none, is another window.
+    count(&worker, &of(None), event(8, 80, 200));
+    count(&worker, &of(threshold), event(9, 80, 200));
+    let service = only(&registry, &rule, NOW);
+    let thresholds: Vec<_> = service.windows.iter().map(|one| one.latency_threshold).collect();
+    assert_eq!(thresholds, [None, Some(40_960)]);
+    assert_eq!(numbers(&sticky(&service).slow), [3, 4, 5, 9]);
 }
 
 #[test]

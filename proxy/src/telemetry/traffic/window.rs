@@ -39,6 +39,8 @@ struct Window {
     /// A bucket is that of one variant, so that all share one map.
     seen: BucketMap,
     erred: BucketMap,
+    /// Those that waited for longer than the threshold.
+    slow: BucketMap,
     variants: Vec<WindowVariant>,
 }
 
@@ -153,12 +155,14 @@ fn is_kept(number: u64, newest: u64) -> bool {
     number + MAX_WINDOWS as u64 > newest
 }
 
-/// Whether two splits assign alike. Of a split that is published again, only the pointer differs.
+/// Whether two splits assign and count alike. Of a split that is published again, only the pointer
+/// differs.
 fn is_same(one: &Arc<Split>, other: &Arc<Split>) -> bool {
     Arc::ptr_eq(one, other)
         || (one.generation() == other.generation()
             && one.hash() == other.hash()
-            && one.ranges() == other.ranges())
+            && one.ranges() == other.ranges()
+            && one.latency_threshold() == other.latency_threshold())
 }
 
 // === impl Window ===
@@ -175,6 +179,7 @@ impl Window {
             split: Arc::clone(split),
             seen: BucketMap::default(),
             erred: BucketMap::default(),
+            slow: BucketMap::default(),
             variants: variants.collect(),
         }
     }
@@ -185,18 +190,27 @@ impl Window {
         let bucket = assigned.bucket.filter(|_| assigned.reason != Reason::Weight);
         let tally = if bucket.is_some() { &mut variant.sticky } else { &mut variant.dealt };
         tally.count(ended);
-        if let Some((bucket, is_error)) = bucket.zip(ended.is_error()) {
+        let Some(bucket) = bucket else { return };
+        if let Some(is_error) = ended.is_error() {
             self.seen.insert(bucket);
             if is_error {
                 self.erred.insert(bucket);
             }
         }
+        if ended.waited().zip(self.limit()).is_some_and(|(waited, limit)| waited > limit) {
+            self.slow.insert(bucket);
+        }
+    }
+
+    /// The slowest step that is not slow.
+    fn limit(&self) -> Option<Step> {
+        self.split.latency_threshold().map(Step::up_to)
     }
 
     fn octets(&self) -> usize {
         let tallies = self.variants.iter().flat_map(|variant| [&variant.sticky, &variant.dealt]);
         let histograms: usize = tallies.map(Tally::octets).sum();
-        self.seen.octets() + self.erred.octets() + histograms
+        self.seen.octets() + self.erred.octets() + self.slow.octets() + histograms
     }
 
     fn view(&self) -> feed::Window {
@@ -206,6 +220,7 @@ impl Window {
             let sticky = feed::Tally {
                 seen: self.seen.iter().filter(is_its).collect(),
                 erred: self.erred.iter().filter(is_its).collect(),
+                slow: self.slow.iter().filter(is_its).collect(),
                 ..variant.sticky.view()
             };
             let dealt = variant.dealt.view();
@@ -219,6 +234,7 @@ impl Window {
         feed::Window {
             start: self.number * LENGTH,
             generation: self.split.generation().to_string(),
+            latency_threshold: self.limit().map(Step::edge),
             variants,
         }
     }

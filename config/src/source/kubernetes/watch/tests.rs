@@ -110,3 +110,35 @@ fn a_refusal_in_the_moments_after_an_outage_is_no_missing_permission() {
     assert!(!permission.is_missing(false, start + Duration::from_secs(2_000)), "it is back");
     assert!(!permission.is_missing(true, start + Duration::from_secs(3_000)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn only_a_certificate_that_may_not_be_read_holds_up_nothing_else() {
+    let message = "secrets \"tls\" is forbidden: User \"system:serviceaccount:edge:portcullis\" \
+                   cannot list resource \"secrets\" in API group \"\" in the namespace \"shop\"";
+    let status = json!({"code": 403, "message": message, "details": {"name": "tls"}});
+    let refused = Interrupted::Api(serde_json::from_value(status).unwrap());
+    for (selection, is_optional) in
+        [(Selection::Name("tls".to_owned()), true), (Selection::Label(CREDENTIAL), false)]
+    {
+        let client = Client::try_from(Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        let (mut ends, mut updates) = Updates::channel(1);
+        let api = Api::<CredentialSecret>::namespaced(client, "shop");
+        let mut watch = Watch::new(api, selection, ends.remove(0));
+        let mut after = async |error: &Interrupted, wait: Duration| {
+            tokio::time::advance(wait).await;
+            let _ = watch.interrupted(error).await;
+            updates.recv().await.unwrap().1
+        };
+        let first = after(&refused, Duration::ZERO).await;
+        assert!(!first.synced && first.as_of.is_none(), "the API server may have started just now");
+        let problem = &first.problems.unwrap()[0];
+        let rule = "resources: [secrets], resourceNames: [tls], verbs: [list, watch]";
+        assert!(problem.help.contains(rule) && problem.help.contains("`shop`"), "{problem}");
+
+        let unreachable = after(&Interrupted::Timeout, ROLES_GRACE).await;
+        assert!(!unreachable.synced, "an outage is no refusal");
+        let _ = after(&refused, Duration::ZERO).await;
+        let lasting = after(&refused, ROLES_GRACE).await;
+        assert_eq!((lasting.synced, lasting.as_of.is_some()), (is_optional, is_optional));
+    }
+}
