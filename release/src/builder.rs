@@ -1,24 +1,33 @@
-//! Everything combined: store, cluster, registries, runner and API.
+//! Everything combined: store, cluster, registries, runner, repositories and API.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portcullis_config::source::kubernetes::Kubernetes as Source;
 use portcullis_config::source::{Secrets, SourceError};
+use portcullis_identity::session::NoRandomness;
+use portcullis_identity::tls_roots::AuthoritiesError;
 
-use crate::access::Callers;
+use crate::access::{Callers, KeyUses};
 use crate::api::{self, App, Listener, ServeError, Slots};
+use crate::builds::followers::Followers;
+use crate::builds::queue::{Queue, SetupError};
 use crate::cluster::Kubernetes;
+use crate::gateway::{Gateway, GatewayError, Replicas};
+use crate::query::{Prometheus, Queries};
 use crate::registry::{Registries, RegistryError};
-use crate::runner::Runner;
+use crate::runner::{Runner, Sensors};
+use crate::sealing::{InvalidKey, SealingKeys};
 use crate::settings::Settings;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Store, StoreError};
+use crate::store::{BuildStore, Store, StoreError};
+use crate::tags::Tags;
 
 /// A builder that is ready to run.
 pub struct Builder {
     listener: Listener,
     app: Arc<App>,
+    tags: Tags,
 }
 
 /// Why a builder cannot start.
@@ -27,12 +36,27 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A key that seals Secrets cannot be used.
+    #[error(transparent)]
+    Sealing(#[from] InvalidKey),
     /// The API server cannot be found.
     #[error(transparent)]
     Cluster(#[from] SourceError),
+    /// The system returned no random numbers.
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
+    /// The gateway cannot be used.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    /// The authorities of Prometheus cannot be used.
+    #[error("prometheus: {0}")]
+    Prometheus(#[from] AuthoritiesError),
     /// A registry cannot be used.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// Nothing can be built.
+    #[error(transparent)]
+    Builds(#[from] SetupError),
     /// The API cannot be served.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -46,15 +70,50 @@ impl Builder {
     /// # Errors
     /// A part cannot be set up.
     pub async fn start(settings: &Settings) -> Result<Self, StartError> {
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&settings.store).await?);
+        let builds: Arc<dyn BuildStore> = Arc::new(SqliteStore::open(&settings.store).await?);
+        let store: Arc<dyn Store> = Arc::<dyn BuildStore>::clone(&builds);
         let source = Source::new(&settings.kubernetes, Secrets::default(), false).await?;
         let cluster = Arc::new(Kubernetes::new(source.client().clone()));
-        let runner = Runner::new(Arc::clone(&store), cluster);
-        let registries = Registries::new(&settings.registries)?;
-        let callers = Callers::new(&settings.callers);
+        let keys = Arc::new(SealingKeys::read(&settings.sealing_keys)?);
+        let gateway: Option<Arc<dyn Gateway>> = match settings.gateway.clone() {
+            Some(gateway) => {
+                let client = source.client().clone();
+                Some(Arc::new(Replicas::new(client, &settings.kubernetes, gateway).await?))
+            }
+            None => None,
+        };
+        let queries: Option<Arc<dyn Queries>> = match settings.prometheus.clone() {
+            Some(prometheus) => Some(Arc::new(Prometheus::new(prometheus)?)),
+            None => None,
+        };
+        let sensors = Sensors { gateway, queries };
+        let runner = Runner::new(Arc::clone(&store), cluster, sensors, Arc::clone(&keys));
+        let registries = Arc::new(Registries::new(&settings.registries)?);
+        let tags = Tags::new(Arc::clone(&store), Arc::clone(&registries), &settings.tags);
+        let callers = Callers::new(&settings.callers, &settings.access(), &settings.users)?;
+        let followers = Arc::new(Followers::new(settings.builds.as_ref()));
+        let queue = Queue::new(
+            Arc::clone(&builds),
+            Arc::clone(&registries),
+            Arc::clone(&followers),
+            settings.builds.as_ref(),
+        )
+        .await?;
         let listener = Listener::bind(settings.address, settings.tls.as_ref()).await?;
-        let app = App { store, registries, callers, runner, slots: Slots::default() };
-        Ok(Self { listener, app: Arc::new(app) })
+        let app = App {
+            store,
+            registries,
+            callers,
+            settings: settings.callers.clone(),
+            uses: KeyUses::default(),
+            keys,
+            runner,
+            followers,
+            builds,
+            queue,
+            slots: Slots::default(),
+        };
+        Ok(Self { listener, app: Arc::new(app), tags })
     }
 
     /// The address of the API.
@@ -65,10 +124,18 @@ impl Builder {
         self.listener.address()
     }
 
-    /// Serves the API and works on deployments until it is dropped. What is open then is resumed by
-    /// the next builder.
+    /// Serves the API, works on deployments, follows repositories and builds them until it is dropped. What is
+    /// open then is resumed by the next builder.
     pub async fn run(self) {
         let runner = Arc::clone(&self.app.runner).run();
-        tokio::join!(runner, self.listener.serve(api::router(self.app)));
+        let app = Arc::clone(&self.app);
+        tokio::join!(
+            runner,
+            self.tags.run(),
+            app.followers.run(),
+            Arc::clone(&app.queue).run(),
+            app.callers.watch(),
+            self.listener.serve(api::router(self.app))
+        );
     }
 }

@@ -3,11 +3,14 @@
 //! [`Cluster`] is what the runner knows; [`Kubernetes`] is the real one.
 
 mod apply;
+mod events;
 mod objects;
 mod pods;
 mod readiness;
 #[cfg(test)]
 mod tests;
+
+use std::collections::BTreeMap;
 
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -57,6 +60,34 @@ pub struct Owner {
     pub fence: Option<DeploymentId>,
 }
 
+/// What is known of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspected {
+    /// What tells it from an earlier or later object, or specification, of the same name.
+    pub version: String,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// The replicas that it is to have; 1 where it says nothing of them.
+    pub replicas: u32,
+    /// Whether it works.
+    pub readiness: Readiness,
+}
+
+/// Something that happened to an object, for those who look at it with `kubectl describe`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectEvent {
+    /// What tells it from all others about the object: reporting it again changes nothing.
+    pub identity: String,
+    /// Why, as a word such as `RolloutWatching`.
+    pub reason: String,
+    /// What was done.
+    pub action: String,
+    /// A sentence.
+    pub note: String,
+    /// Whether it warns.
+    pub warns: bool,
+}
+
 /// A cluster that releases are deployed to.
 pub trait Cluster: Send + Sync {
     /// The Namespace of an environment.
@@ -69,11 +100,32 @@ pub trait Cluster: Send + Sync {
     fn observe<'a>(&'a self, namespace: &'a str, objects: &'a [ObjectRef])
     -> Answer<'a, Readiness>;
 
+    /// What is known of objects, in their order; `None` for one that does not exist.
+    fn inspect<'a>(
+        &'a self,
+        namespace: &'a str,
+        objects: &'a [ObjectRef],
+    ) -> Answer<'a, Vec<Option<Inspected>>>;
+
+    /// The objects of a Namespace that select pods, such as Services, as they are.
+    fn selecting<'a>(&'a self, namespace: &'a str) -> Answer<'a, Vec<Value>>;
+
     /// Deletes an object, if it exists and belongs to the owner.
     fn prune<'a>(
         &'a self,
         namespace: &'a str,
         object: &'a ObjectRef,
         owner: &'a Owner,
+    ) -> Answer<'a, ()>;
+
+    /// The end of the log of a workload's newest pod; empty if it has none.
+    fn log<'a>(&'a self, namespace: &'a str, object: &'a ObjectRef) -> Answer<'a, String>;
+
+    /// Writes an Event on an object, if the object exists.
+    fn report<'a>(
+        &'a self,
+        namespace: &'a str,
+        object: &'a ObjectRef,
+        event: &'a ObjectEvent,
     ) -> Answer<'a, ()>;
 }

@@ -4,10 +4,19 @@
 //! with their place. [`Template::render`] is pure: the same release, environment and namespace
 //! result in the same manifests.
 
+pub mod autoscaler;
+mod bounds;
+pub mod canary;
 mod check;
 mod configuration;
 mod diff;
+mod placeholder;
 mod problem;
+mod rollout;
+mod secret;
+mod setting;
+
+use std::collections::BTreeMap;
 
 use portcullis_config::model::vocabulary::PREFIX;
 use portcullis_config::yaml;
@@ -16,28 +25,40 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::model::{ReleaseId, ServiceName};
+use crate::sealing::{NotOpened, NotSealed, SealingKeys};
 
 pub use self::diff::{Change, FieldDiff, ObjectDiff, diff};
+use self::placeholder::{Part, written};
 pub use self::problem::TemplateProblem;
+pub use self::rollout::Declaration as RolloutDeclaration;
+pub use self::setting::{
+    Declaration, Layers, Setting, SettingType, Source, Values, resolve as resolve_settings,
+};
+pub(crate) use self::setting::{MAX_SETTINGS, MAX_SIZE as MAX_SETTINGS_SIZE, size as setting_size};
 
 /// What is replaced by the image and its digest, in any string of a template.
 pub const PLACEHOLDER: &str = "{{image}}";
-/// Its other spelling.
-const SPACED: &str = "{{ image }}";
 /// The largest template, in bytes of JSON.
 pub const MAX_BYTES: usize = 512 * 1024;
 /// The most objects of a template.
 pub const MAX_OBJECTS: usize = 100;
+/// The most values of a template: scalars, lists and mappings. Each takes 72 bytes of memory, however
+/// short it is.
+pub const MAX_VALUES: usize = 20_000;
 /// What precedes [`PREFIX`] in the builder's own marks, so that the gateway, which reads those with
 /// the prefix alone, does not take them for misspelled settings.
 pub(crate) const OWN: &str = "releases.";
 /// The most problems that are reported at once.
-const MAX_PROBLEMS: usize = 50;
+pub(crate) const MAX_PROBLEMS: usize = 50;
 
-/// A checked template: manifests without namespaces, in which [`PLACEHOLDER`] stands for the image.
+/// A checked template: manifests without namespaces, in which [`PLACEHOLDER`] stands for the image,
+/// and `{{settings.NAME}}` for a setting that one of its documents declares.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Template(Vec<Value>);
+
+/// A checked template whose Secrets are not sealed yet. It is neither stored nor shown.
+pub struct Unsealed(Template);
 
 /// An object in Kubernetes, within its namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
@@ -58,6 +79,12 @@ pub fn service_label() -> String {
     format!("{OWN}{PREFIX}service")
 }
 
+/// The label of the Namespace that releases are deployed to, where an environment has several.
+#[must_use]
+pub fn namespace_label() -> String {
+    format!("{OWN}{PREFIX}namespace")
+}
+
 /// The annotation of every object that a release brings: the release.
 #[must_use]
 pub fn release_annotation() -> String {
@@ -67,18 +94,32 @@ pub fn release_annotation() -> String {
 // === impl Template ===
 
 impl Template {
-    /// Parses a template: a YAML or JSON text of one or more documents, an object, or a list of
-    /// objects. Kubernetes' `List`s are flattened.
+    /// Parses a template without Secrets: a YAML or JSON text of one or more documents, an object, or
+    /// a list of objects. Kubernetes' `List`s are flattened.
     ///
     /// # Errors
     /// All problems, up to 50, each with a line or a JSON pointer.
     pub fn parse(template: &Value) -> Result<Self, Vec<TemplateProblem>> {
+        Self::parse_unsealed(template, false).map(|template| template.0)
+    }
+
+    /// Parses a template that may have Secrets, if `may_have_secrets`. They are not sealed yet.
+    ///
+    /// # Errors
+    /// Those of [`parse`](Self::parse).
+    pub fn parse_unsealed(
+        template: &Value,
+        may_have_secrets: bool,
+    ) -> Result<Unsealed, Vec<TemplateProblem>> {
+        bounds::check(template)?;
         let mut documents = match template {
             Value::String(text) => from_text(text)?,
             Value::Array(objects) => objects.clone(),
             object => vec![object.clone()],
         };
-        documents.iter_mut().for_each(|document| replace(document, SPACED, PLACEHOLDER));
+        for document in &mut documents {
+            each_string(document, &mut |text| *text = placeholder::replaced(text, written));
+        }
         let mut objects = Vec::new();
         for (index, document) in documents.into_iter().enumerate() {
             let pointer = format!("/{index}");
@@ -92,23 +133,40 @@ impl Template {
                 None => objects.push((pointer, document)),
             }
         }
-        let mut problems = check::objects(&objects);
-        problems
-            .extend(check::placeholders(objects.iter().flat_map(|(_, object)| strings(object))));
+        let mut problems = check::objects(&objects, may_have_secrets);
+        problems.extend(check::placeholders(&objects));
         let template = Self(objects.into_iter().map(|(_, object)| object).collect());
         if serde_json::to_vec(&template).is_ok_and(|bytes| bytes.len() > MAX_BYTES) {
-            problems.push(TemplateProblem::whole(
-                format!("the template has more than {MAX_BYTES} bytes"),
-                "move large files out of ConfigMaps into the image",
-            ));
+            problems.push(bounds::too_long());
         }
         problems.truncate(MAX_PROBLEMS);
-        if problems.is_empty() { Ok(template) } else { Err(problems) }
+        if problems.is_empty() { Ok(Unsealed(template)) } else { Err(problems) }
     }
 
     /// The objects, by the names that the template gives them.
     pub fn objects(&self) -> impl Iterator<Item = ObjectRef> {
-        self.0.iter().filter_map(ObjectRef::of)
+        self.manifests().filter_map(ObjectRef::of)
+    }
+
+    /// The settings that the template declares.
+    #[must_use]
+    pub fn settings(&self) -> BTreeMap<String, Declaration> {
+        let mut documents = self.0.iter().filter(|document| setting::is_declaration(document));
+        documents.next().map(setting::declarations).unwrap_or_default()
+    }
+
+    /// The rollouts that the template declares, if it does.
+    #[must_use]
+    pub fn rollout(&self) -> Option<RolloutDeclaration> {
+        let mut documents = self.0.iter().enumerate();
+        documents.find_map(|(index, document)| RolloutDeclaration::of(index, document))
+    }
+
+    fn manifests(&self) -> impl Iterator<Item = &Value> {
+        let is_declaration = |document: &Value| {
+            setting::is_declaration(document) || rollout::is_declaration(document)
+        };
+        self.0.iter().filter(move |document| !is_declaration(document))
     }
 
     /// The name of the only Service, which names the service of a release that does not.
@@ -121,19 +179,68 @@ impl Template {
         services.next().is_none().then(|| first.name.parse().ok())?
     }
 
-    /// The manifests as they are written, with this image.
+    /// All documents as they are written, with this image and these settings, for people: the
+    /// placeholders of other settings stay, and Secrets have hashes in the place of their data.
     #[must_use]
-    pub fn with_image(&self, image: &str) -> Vec<Value> {
-        let mut manifests = self.0.clone();
-        manifests.iter_mut().for_each(|manifest| replace(manifest, PLACEHOLDER, image));
+    pub fn with_values(&self, image: &str, settings: &[Setting]) -> Vec<Value> {
+        let mut documents = self.filled(self.0.iter(), image, settings);
+        documents.iter_mut().for_each(secret::redact);
+        documents
+    }
+
+    /// All documents as they are written, for people: Secrets have hashes in the place of their data.
+    #[must_use]
+    pub fn redacted(&self) -> Vec<Value> {
+        let mut documents = self.0.clone();
+        documents.iter_mut().for_each(secret::redact);
+        documents
+    }
+
+    fn filled<'t>(
+        &self,
+        manifests: impl Iterator<Item = &'t Value>,
+        image: &str,
+        settings: &[Setting],
+    ) -> Vec<Value> {
+        let declared = self.settings();
+        let setting = |name: &str| {
+            let name = placeholder::setting(name)?;
+            let setting = settings.iter().find(|setting| setting.name == name)?;
+            Some((setting, declared.get(name)?.kind))
+        };
+        let mut manifests: Vec<Value> = manifests.cloned().collect();
+        let text = |name: &str| match (name == placeholder::IMAGE, setting(name)) {
+            (true, _) => image.to_owned(),
+            (false, Some((setting, _))) => setting.text(),
+            (false, None) => written(name),
+        };
+        for manifest in &mut manifests {
+            each_value(manifest, &mut |value| {
+                let Value::String(old) = value else { return };
+                let new = match placeholder::parts(old).as_slice() {
+                    [Part::Placeholder(name)] if setting(name).is_some() => {
+                        setting(name).map(|(setting, kind)| setting.rendered(kind))
+                    }
+                    _ => Some(placeholder::replaced(old, text).into()),
+                };
+                *value = new.unwrap_or_default();
+            });
+        }
         manifests
     }
 
-    /// The manifests of a release with this image, for a namespace. ConfigMaps that their pods refer
-    /// to are named after their content.
+    /// The manifests of a release with this image and these settings, for a namespace. ConfigMaps and
+    /// Secrets that their pods refer to are named after their content. Secrets are sealed. What an
+    /// autoscaler scales has no replicas.
     #[must_use]
-    pub fn render(&self, release: &ReleaseId, image: &str, namespace: &str) -> Vec<Value> {
-        let mut manifests = self.with_image(image);
+    pub fn render(
+        &self,
+        release: &ReleaseId,
+        image: &str,
+        settings: &[Setting],
+        namespace: &str,
+    ) -> Vec<Value> {
+        let mut manifests = self.filled(self.manifests(), image, settings);
         for manifest in &mut manifests {
             if let Some(metadata) = manifest.get_mut("metadata").and_then(Value::as_object_mut) {
                 metadata.insert("namespace".to_owned(), namespace.into());
@@ -142,7 +249,58 @@ impl Template {
             }
         }
         configuration::rename(&mut manifests);
+        autoscaler::remove_replicas(&mut manifests);
         manifests
+    }
+
+    /// Opens the Secrets among the rendered manifests of a service, for the cluster alone.
+    ///
+    /// # Errors
+    /// One was sealed by another key.
+    pub fn unseal(
+        &self,
+        manifests: &mut [Value],
+        keys: &SealingKeys,
+        service: &ServiceName,
+    ) -> Result<(), NotOpened> {
+        for (rendered, manifest) in manifests.iter_mut().zip(self.manifests()) {
+            if let Some(object) = ObjectRef::of(manifest).filter(|_| secret::is_secret(manifest)) {
+                secret::open(rendered, &object.name, keys, service)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The ConfigMaps and Secrets among the rendered manifests that are named after their content.
+    #[must_use]
+    pub fn copies(&self, manifests: &[Value]) -> Vec<ObjectRef> {
+        let both = manifests.iter().filter_map(ObjectRef::of).zip(self.objects());
+        both.filter(|(rendered, own)| rendered.name != own.name).map(|(copy, _)| copy).collect()
+    }
+}
+
+// === impl Unsealed ===
+
+impl Unsealed {
+    /// The name of the only Service, which names the service of a release that does not.
+    #[must_use]
+    pub fn only_service(&self) -> Option<ServiceName> {
+        self.0.only_service()
+    }
+
+    /// Seals the data of Secrets as that of a service.
+    ///
+    /// # Errors
+    /// There are Secrets, and no key, or no randomness.
+    pub fn seal(
+        mut self,
+        keys: &SealingKeys,
+        service: &ServiceName,
+    ) -> Result<Template, NotSealed> {
+        for manifest in self.0.0.iter_mut().filter(|manifest| secret::is_secret(manifest)) {
+            secret::seal(manifest, keys, service)?;
+        }
+        Ok(self.0)
     }
 }
 
@@ -182,15 +340,17 @@ impl std::fmt::Display for ObjectRef {
 /// Parses a text. A placeholder that is not quoted would be a YAML mapping, so it is replaced by a
 /// word while the text is parsed.
 fn from_text(text: &str) -> Result<Vec<Value>, Vec<TemplateProblem>> {
-    const WORD: &str = "portcullis-image-placeholder";
-    let text = text.replace(SPACED, WORD).replace(PLACEHOLDER, WORD);
+    let text = placeholder::protected(text);
     let mut documents = yaml::documents(text.as_bytes())
         .map_err(|errors| errors.into_iter().map(TemplateProblem::from).collect::<Vec<_>>())?;
-    documents.iter_mut().for_each(|document| replace(document, WORD, PLACEHOLDER));
-    if documents.iter().any(|document| document.to_string().contains(WORD)) {
+    bounds::check_documents(&documents)?;
+    for document in &mut documents {
+        each_string(document, &mut |text| *text = placeholder::restored(text));
+    }
+    if documents.iter().any(|document| placeholder::is_protected(&document.to_string())) {
         return Err(vec![TemplateProblem::whole(
-            "the placeholder `{{image}}` is in a key",
-            "write it in values alone",
+            "a placeholder is in a key",
+            "write `{{image}}` and `{{settings.NAME}}` in values alone",
         )]);
     }
     Ok(documents)
@@ -200,38 +360,46 @@ fn items(list: &Value) -> Vec<Value> {
     list.get("items").and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
-fn replace(object: &mut Value, from: &str, to: &str) {
-    each_string(object, &mut |text| {
-        if text.contains(from) {
-            *text = text.replace(from, to);
+/// Calls `change` with each string that is a value.
+fn each_string(value: &mut Value, change: &mut impl FnMut(&mut String)) {
+    each_value(value, &mut |value| {
+        if let Value::String(text) = value {
+            change(text);
         }
     });
 }
 
-/// Calls `change` with each string that is a value. The depth of values is bounded by the parsers.
-fn each_string(value: &mut Value, change: &mut impl FnMut(&mut String)) {
+/// Calls `change` with each value that is neither a list nor a mapping. The depth of values is
+/// bounded by the parsers.
+fn each_value(value: &mut Value, change: &mut impl FnMut(&mut Value)) {
     match value {
-        Value::String(text) => change(text),
-        Value::Array(values) => values.iter_mut().for_each(|value| each_string(value, change)),
-        Value::Object(map) => map.values_mut().for_each(|value| each_string(value, change)),
+        Value::Array(values) => values.iter_mut().for_each(|value| each_value(value, change)),
+        Value::Object(map) => map.values_mut().for_each(|value| each_value(value, change)),
+        value => change(value),
+    }
+}
+
+/// Calls `see` with each string that is a value, and its JSON pointer.
+fn each_text(pointer: &str, value: &Value, see: &mut impl FnMut(&str, &str)) {
+    match value {
+        Value::String(text) => see(pointer, text),
+        Value::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                each_text(&format!("{pointer}/{index}"), value, see);
+            }
+        }
+        Value::Object(map) => {
+            for (key, value) in map {
+                each_text(&format!("{pointer}/{}", pointer_part(key)), value, see);
+            }
+        }
         _ => {}
     }
 }
 
-/// All strings that are values.
-fn strings(value: &Value) -> impl Iterator<Item = &str> {
-    let mut open = vec![value];
-    std::iter::from_fn(move || {
-        while let Some(value) = open.pop() {
-            match value {
-                Value::String(text) => return Some(text.as_str()),
-                Value::Array(values) => open.extend(values),
-                Value::Object(map) => open.extend(map.values()),
-                _ => {}
-            }
-        }
-        None
-    })
+/// A key as a part of a JSON pointer (RFC 6901 §3).
+fn pointer_part(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
 }
 
 /// Sets a key of a map in `metadata`, such as a label.

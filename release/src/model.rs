@@ -1,4 +1,8 @@
-//! Names and identifiers of services, environments, releases and deployments; times and scopes.
+//! Names and identifiers of services, environments, releases, deployments and commits; times and
+//! scopes.
+
+mod commit;
+mod git_url;
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
+
+pub use self::commit::{Branch, CommitId, InvalidName};
+pub use self::git_url::{GitUrl, InvalidGitUrl, Transport};
 
 /// A type for names that are one DNS label.
 macro_rules! label {
@@ -67,6 +74,10 @@ label! {
     /// The name of an environment: one DNS label.
     EnvironmentName
 }
+label! {
+    /// The name of a repository that is followed: one DNS label.
+    RepositoryName
+}
 
 /// A service in an environment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
@@ -75,6 +86,15 @@ pub struct Placement {
     pub service: ServiceName,
     /// The environment.
     pub environment: EnvironmentName,
+}
+
+/// Services in environments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Placements {
+    /// The services; `None` for all.
+    pub services: Option<Vec<ServiceName>>,
+    /// The environments; `None` for all.
+    pub environments: Option<Vec<EnvironmentName>>,
 }
 
 /// A release: the service and a number that counts from 1, written `web.17`.
@@ -99,6 +119,16 @@ pub struct DeploymentId {
     pub number: u32,
 }
 
+/// A build: the repository and a number that counts from 1, written `shop.17`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BuildId {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// Its number.
+    pub number: u32,
+}
+
 /// Why a text is not an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
@@ -108,6 +138,9 @@ pub enum InvalidId {
     /// Not a deployment.
     #[error("{0:?} is not a deployment: write it as `SERVICE.ENVIRONMENT.NUMBER`")]
     Deployment(String),
+    /// Not a build.
+    #[error("{0:?} is not a build: write its repository and number, such as `shop.17`")]
+    Build(String),
 }
 
 /// What a caller may do. Each scope includes those before it.
@@ -121,6 +154,9 @@ pub enum Scope {
     /// Freeze environments, pin, and read the audit log.
     Admin,
 }
+
+/// What the names of users begin with in the audit log, so that none is that of a caller with keys.
+pub const USER_PREFIX: &str = "user:";
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(
@@ -214,6 +250,41 @@ impl fmt::Display for DeploymentId {
     }
 }
 
+// === impl BuildId ===
+
+impl FromStr for BuildId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let parsed = text
+            .split_once('.')
+            .and_then(|(repository, count)| Some((repository.parse().ok()?, number(count)?)));
+        parsed
+            .map(|(repository, number)| Self { repository, number })
+            .ok_or_else(|| InvalidId::Build(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for BuildId {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
+impl From<BuildId> for String {
+    fn from(id: BuildId) -> Self {
+        id.to_string()
+    }
+}
+
+impl fmt::Display for BuildId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.repository, self.number)
+    }
+}
+
 /// The schema of identifiers: a text, such as `example`.
 macro_rules! text_schema {
     ($name:ident, $example:literal) => {
@@ -229,6 +300,7 @@ macro_rules! text_schema {
 }
 text_schema!(ReleaseId, "web.17");
 text_schema!(DeploymentId, "web.staging.3");
+text_schema!(BuildId, "shop.17");
 
 /// Whether a text is a host with an optional port. In the name of an image, a
 /// first part without dot and port would be a repository of Docker Hub.
@@ -253,6 +325,12 @@ pub(crate) fn is_host(text: &str) -> bool {
         && (port.is_some() || name.contains('.') || name == "localhost")
 }
 
+/// Whether a text is a tag of an image, by the OCI distribution specification.
+pub(crate) fn is_tag(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    (1..=128).contains(&text.len()) && !text.starts_with(['.', '-']) && text.bytes().all(is_inner)
+}
+
 /// A number from 1 in its only spelling: no sign, no leading zero.
 fn number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|number: &u32| *number > 0 && number.to_string() == text)
@@ -269,6 +347,7 @@ mod tests {
         }
         for bad in ["", "web", "web.", "web.0", "web.01", "web.+1", "Web.1", "web.1.1", ".1"] {
             assert!(bad.parse::<ReleaseId>().is_err(), "{bad}");
+            assert!(bad.parse::<BuildId>().is_err(), "{bad}");
         }
         assert_eq!("web.staging.3".parse::<DeploymentId>().unwrap().to_string(), "web.staging.3");
         for bad in ["web.3", "web.staging.0", "web.staging.3.4", "web..3"] {

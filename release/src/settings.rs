@@ -1,5 +1,7 @@
 //! The configuration of `portcullis builder`.
 
+mod builds;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,11 +10,14 @@ use std::time::SystemTime;
 use k8s_openapi::jiff::Timestamp;
 use portcullis_config::client_key;
 use portcullis_config::problem::{Problem, Severity};
-use portcullis_config::settings::KubernetesSettings;
+use portcullis_config::settings::access::{AccessSettings, IssuerSettings};
+use portcullis_config::settings::{KubernetesSettings, issuer_problems};
 use portcullis_config::yaml;
 use serde::Deserialize;
 
-use crate::model::{Scope, is_host};
+use crate::model::{EnvironmentName, Scope, USER_PREFIX, is_host, is_tag};
+
+pub use self::builds::{BuildSettings, RepositorySettings};
 
 /// The configuration of `portcullis builder`. `docs/releases.md` describes it.
 #[derive(Debug, Clone, Deserialize)]
@@ -26,13 +31,36 @@ pub struct Settings {
     pub tls: Option<TlsSettings>,
     /// The file of the store; created if it does not exist.
     pub store: PathBuf,
+    /// Files of keys that seal the data of Secrets in the store: the first one seals, each can open.
+    /// Without one, templates may not have Secrets.
+    #[serde(default)]
+    pub sealing_keys: Vec<PathBuf>,
     /// The cluster that releases are deployed to.
     #[serde(default)]
     pub kubernetes: KubernetesSettings,
     /// The registries that images may come from.
     pub registries: Vec<RegistrySettings>,
-    /// The callers of the API.
+    /// The tags that are moved to what runs.
+    #[serde(default)]
+    pub tags: Vec<TagSettings>,
+    /// The callers of the API that have keys.
+    #[serde(default)]
     pub callers: Vec<CallerSettings>,
+    /// The issuers of the tokens of users, as in the gateway's `access.issuers`.
+    #[serde(default)]
+    pub issuers: Vec<IssuerSettings>,
+    /// What users may do.
+    #[serde(default)]
+    pub users: Vec<UserSettings>,
+    /// The gateway that splits the traffic of rollouts; without it, there are none.
+    #[serde(default)]
+    pub gateway: Option<GatewaySettings>,
+    /// The Prometheus that the queries of rollouts are sent to; without it, they have none.
+    #[serde(default)]
+    pub prometheus: Option<PrometheusSettings>,
+    /// The repositories that are followed; without it, none.
+    #[serde(default)]
+    pub builds: Option<BuildSettings>,
 }
 
 /// The certificate of the API.
@@ -43,6 +71,37 @@ pub struct TlsSettings {
     pub certificate: PathBuf,
     /// The private key in PEM.
     pub key: PathBuf,
+}
+
+/// How the replicas of the gateway are found.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GatewaySettings {
+    /// The Namespace of its pods.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// Instead of it, the addresses of the telemetry listeners of all of its replicas.
+    #[serde(default)]
+    pub replicas: Vec<SocketAddr>,
+    /// A file with the token that they admit; by default that of the pod's ServiceAccount, for pods
+    /// of a Namespace.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+}
+
+/// A server of Prometheus' HTTP API.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PrometheusSettings {
+    /// Its URL, before `/api/v1/query`. `{namespace}` and `{environment}` in it stand for those of the
+    /// service.
+    pub url: String,
+    /// A file with a bearer token for it.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// The authorities of its certificate in PEM; without it, those of the system.
+    #[serde(default)]
+    pub certificate_authorities: Option<PathBuf>,
 }
 
 /// A registry.
@@ -63,6 +122,22 @@ pub struct RegistrySettings {
     pub token_server: Option<String>,
 }
 
+/// What stands for the name of a service in the repository of a tag.
+pub(crate) const SERVICE: &str = "{service}";
+
+/// A tag that is moved to the image of the release that runs in an environment.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TagSettings {
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// The tag.
+    pub tag: String,
+    /// The repository of each service's images, such as `registry.example.com/{service}`. An image
+    /// of another one gets no tag: whoever may deploy a service must not move the tags of others.
+    pub repository: String,
+}
+
 /// A caller of the API.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -72,6 +147,20 @@ pub struct CallerSettings {
     /// The hashes of its keys: `sha256:` and 64 hexadecimal digits.
     pub keys: Vec<KeySettings>,
     /// What it may do.
+    pub grants: Vec<GrantSettings>,
+}
+
+/// What users may do.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UserSettings {
+    /// Names of users, with the prefix of their issuer.
+    #[serde(default)]
+    pub users: Vec<String>,
+    /// Names of groups, with the prefix of their issuer.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// What they may do.
     pub grants: Vec<GrantSettings>,
 }
 
@@ -124,15 +213,34 @@ impl Settings {
     fn resolve(&mut self, folder: &Path) {
         let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
         resolve(&mut self.store);
+        self.sealing_keys.iter_mut().for_each(resolve);
         if let Some(tls) = &mut self.tls {
             resolve(&mut tls.certificate);
             resolve(&mut tls.key);
         }
         self.kubernetes.kubeconfig.iter_mut().for_each(resolve);
+        for issuer in &mut self.issuers {
+            issuer.certificate_authorities.iter_mut().for_each(resolve);
+        }
         for registry in &mut self.registries {
             registry.credentials.iter_mut().for_each(resolve);
             registry.certificate_authorities.iter_mut().for_each(resolve);
         }
+        self.gateway
+            .iter_mut()
+            .filter_map(|gateway| gateway.token_file.as_mut())
+            .for_each(|path| *path = folder.join(&*path));
+        self.prometheus
+            .iter_mut()
+            .flat_map(|one| one.token_file.iter_mut().chain(&mut one.certificate_authorities))
+            .for_each(|path| *path = folder.join(&*path));
+        self.builds.iter_mut().for_each(|builds| builds.resolve(folder));
+    }
+
+    /// The issuers as the gateway's settings have them.
+    #[must_use]
+    pub fn access(&self) -> AccessSettings {
+        AccessSettings { issuers: self.issuers.clone(), ..AccessSettings::default() }
     }
 
     fn problems(&self) -> Vec<Problem> {
@@ -156,6 +264,46 @@ impl Settings {
                  readably",
             );
         }
+        self.check_registries(&mut report);
+        self.check_tags(&mut report);
+        self.check_names(&mut report);
+        for caller in &self.callers {
+            check_keys(caller, &mut report);
+            check_grants(&format!("the caller `{}`", caller.name), &caller.grants, &mut report);
+        }
+        for (key, message, help) in issuer_problems(&self.access()) {
+            report(format!("`{key}`: {message}"), &help);
+        }
+        for issuer in self.issuers.iter().filter(|issuer| issuer.introspection.is_some()) {
+            report(
+                format!("the issuer `{}` has `introspection`", issuer.name),
+                "leave it out: the builder reads signed tokens alone",
+            );
+        }
+        self.check_users(&mut report);
+        if self
+            .gateway
+            .as_ref()
+            .is_some_and(|one| one.namespace.is_some() != one.replicas.is_empty())
+        {
+            report(
+                "`gateway` has neither or both of `namespace` and `replicas`".to_owned(),
+                "write the `namespace` of the gateway's pods, or the addresses of the telemetry \
+                 listeners of all `replicas`",
+            );
+        }
+        let url = self.prometheus.as_ref().map(|one| one.url.as_str());
+        if url.is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+            report(
+                "`prometheus.url` is no URL".to_owned(),
+                "write one such as `http://prometheus.monitoring.svc:9090`",
+            );
+        }
+        self.builds.iter().for_each(|builds| builds.check(&self.registries, &mut report));
+        problems
+    }
+
+    fn check_registries(&self, report: &mut impl FnMut(String, &str)) {
         for registry in &self.registries {
             for host in std::iter::once(&registry.host).chain(&registry.token_server) {
                 if !is_host(host) {
@@ -166,11 +314,38 @@ impl Settings {
                 }
             }
         }
+    }
+
+    fn check_tags(&self, report: &mut impl FnMut(String, &str)) {
+        for entry in self.tags.iter().filter(|entry| !is_tag(&entry.tag)) {
+            report(
+                format!("{:?} is not a tag", entry.tag),
+                "write letters, digits, `_`, `.` and `-`, such as `production`",
+            );
+        }
+        for entry in self.tags.iter().filter(|entry| !entry.repository.contains(SERVICE)) {
+            report(
+                format!(
+                    "the repository {:?} of a tag does not contain `{SERVICE}`",
+                    entry.repository
+                ),
+                "write the repository of each service's images, such as \
+                 `registry.example.com/{service}`",
+            );
+        }
+    }
+
+    /// Reports what is there twice, and names that the audit log cannot show.
+    fn check_names(&self, report: &mut impl FnMut(String, &str)) {
         // A second entry would replace the first one: its keys would get other grants.
         let names = || self.callers.iter().map(|caller| caller.name.as_str());
         let hashes = self.callers.iter().flat_map(|caller| &caller.keys).map(|key| &*key.hash);
         let hosts = self.registries.iter().map(|registry| registry.host.as_str());
+        let tagged = self.tags.iter().map(|entry| entry.environment.as_str());
+        let tags = self.tags.iter().map(|entry| entry.tag.as_str());
         for (what, twice) in [
+            ("tag", repeated(tags)),
+            ("environment of a tag", repeated(tagged)),
             ("caller", repeated(names())),
             ("key", repeated(hashes)),
             ("registry", repeated(hosts)),
@@ -179,35 +354,35 @@ impl Settings {
                 report(format!("the {what} {name:?} is there twice"), "keep one of them");
             }
         }
+        if names().any(|name| name.starts_with("portcullis:")) {
+            report(
+                "a caller has a `name` that starts with `portcullis:`".to_owned(),
+                "write another one: the builder itself has these names in the audit log",
+            );
+        }
         if names().any(|name| name.is_empty() || name.chars().any(char::is_control)) {
             report(
                 "a caller has an empty `name`, or one with control characters".to_owned(),
                 "write the name that the audit log shows",
             );
         }
-        for caller in &self.callers {
-            for key in &caller.keys {
-                if client_key::read_hash(&key.hash).is_none() {
-                    report(
-                        format!("the caller `{}` has a key without a valid `hash`", caller.name),
-                        "write the hash that `portcullis key create NAME --print` prints",
-                    );
-                }
-                if key.expires.as_deref().is_some_and(|text| time(text).is_none()) {
-                    report(
-                        format!("the caller `{}` has a key with an invalid `expires`", caller.name),
-                        "write a time such as `2027-01-31T00:00:00Z`",
-                    );
-                }
-            }
-            for name in caller.grants.iter().flat_map(|grant| &grant.services) {
-                check_name(&caller.name, name, &mut report);
-            }
-            for name in caller.grants.iter().flat_map(|grant| &grant.environments) {
-                check_name(&caller.name, name, &mut report);
+    }
+
+    fn check_users(&self, report: &mut impl FnMut(String, &str)) {
+        for (index, entry) in self.users.iter().enumerate() {
+            let what = format!("`users.{index}`");
+            check_grants(&what, &entry.grants, report);
+            let mut names = entry.users.iter().chain(&entry.groups);
+            let is_name = |name: &String| {
+                !name.is_empty() && !name.contains(|char| char == '*' || char <= ' ')
+            };
+            if !names.clone().all(is_name) || names.next().is_none() {
+                report(
+                    format!("{what} has no `users` and no `groups`, or one that is not a name"),
+                    "write names as tokens have them, without `*`",
+                );
             }
         }
-        problems
     }
 }
 
@@ -217,12 +392,47 @@ fn repeated<'t>(texts: impl Iterator<Item = &'t str>) -> Vec<&'t str> {
     texts.filter(|text| !seen.insert(*text)).collect()
 }
 
-fn check_name(caller: &str, name: &str, report: &mut impl FnMut(String, &str)) {
-    if name != "*" && portcullis_config::model::check_label(name).is_err() {
+fn check_keys(caller: &CallerSettings, report: &mut impl FnMut(String, &str)) {
+    /// One in use, and one that replaces it.
+    const MAX: usize = 2;
+    let name = &caller.name;
+    if caller.keys.len() > MAX {
         report(
-            format!("the caller `{caller}` has a grant for {name:?}, which is not a name"),
-            "write a name, or `*` for all",
+            format!("the caller `{name}` has more than {MAX} keys"),
+            "keep the one in use and the one that replaces it; give each program its own caller",
         );
+    }
+    if name.starts_with(USER_PREFIX) {
+        report(
+            format!("the caller `{name}` could be confused with a user"),
+            "write another name: those of users begin with `user:` in the audit log",
+        );
+    }
+    for key in &caller.keys {
+        if client_key::read_hash(&key.hash).is_none() {
+            report(
+                format!("the caller `{name}` has a key without a valid `hash`"),
+                "write the hash that `portcullis key create NAME --print` prints",
+            );
+        }
+        if key.expires.as_deref().is_some_and(|text| time(text).is_none()) {
+            report(
+                format!("the caller `{name}` has a key with an invalid `expires`"),
+                "write a time such as `2027-01-31T00:00:00Z`",
+            );
+        }
+    }
+}
+
+fn check_grants(who: &str, grants: &[GrantSettings], report: &mut impl FnMut(String, &str)) {
+    let names = grants.iter().flat_map(|grant| grant.services.iter().chain(&grant.environments));
+    for name in names {
+        if name != "*" && portcullis_config::model::check_label(name).is_err() {
+            report(
+                format!("{who} has a grant for {name:?}, which is not a name"),
+                "write a name, or `*` for all",
+            );
+        }
     }
 }
 
@@ -253,6 +463,7 @@ mod tests {
                 "the registry \"r.test\" is there twice".to_owned(),
             ]
         );
+        assert_eq!(problems("", &["portcullis:build"]).len(), 1);
         assert_eq!(
             problems("{host: 'https://r.test'}, {host: r.test, tokenServer: t.test/x}", &[""])
                 .len(),

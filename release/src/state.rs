@@ -5,8 +5,9 @@
 //! with [`Event::Resumed`] continues where the last one was killed.
 //!
 //! ```text
-//! recorded → applying → waiting → pruning → ready
-//!     └──────────┴─────────┴─────────┴────→ failed, superseded
+//! recorded → applying ───→ waiting → pruning → ready
+//!     ├──→ rolling out ────┘  │         │
+//!     └──────────┴────────────┴─────────┴────→ failed, superseded
 //! ```
 
 mod admission;
@@ -26,6 +27,9 @@ pub enum State {
     Recorded,
     /// The server accepted all manifests in a dry run. They are being applied.
     Applying,
+    /// The server accepted all manifests in a dry run. The release gets traffic step by step: its
+    /// rollout has its own record.
+    RollingOut,
     /// All manifests are applied. Their pods are not ready yet.
     Waiting {
         /// When it fails.
@@ -53,6 +57,10 @@ pub enum Event {
     Resumed,
     /// The dry run ended: with success, or the reason for the rejection.
     Checked(Result<(), String>),
+    /// The dry run ended with success, and a rollout was recorded.
+    RolloutBegan,
+    /// The rollout ended.
+    RolledOut(RolloutEnd),
     /// Applying ended.
     Applied(Result<(), String>),
     /// The readiness of what was applied.
@@ -62,6 +70,17 @@ pub enum Event {
     /// The cluster cannot be reached: the reason.
     Unreachable(String),
     /// A later deployment was recorded.
+    Superseded,
+}
+
+/// How a rollout ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RolloutEnd {
+    /// The stable Deployment has the release, and all of the traffic.
+    Promoted,
+    /// The earlier release runs: why.
+    RolledBack(String),
+    /// The earlier release runs, and a later deployment takes its turn.
     Superseded,
 }
 
@@ -81,6 +100,8 @@ pub enum Readiness {
 pub enum Action {
     /// Let the server check all manifests in a dry run.
     Check,
+    /// Work on the rollout.
+    RollOut,
     /// Apply all manifests.
     Apply,
     /// Observe whether they are ready.
@@ -98,9 +119,17 @@ pub const READY_WITHIN: u64 = 15 * 60 * 1000;
 pub fn step(state: State, event: Event, now: Time) -> (State, Option<Action>) {
     let next = match (state, event) {
         (state, _) if !state.is_open() => state,
+        // A rollout goes back first, or is waited for.
+        (State::RollingOut, Event::Superseded) => State::RollingOut,
         (_, Event::Superseded) => State::Superseded,
         (State::Recorded, Event::Checked(Ok(()))) => State::Applying,
-        (State::Applying, Event::Applied(Ok(()))) => State::Waiting {
+        (State::Recorded, Event::RolloutBegan) => State::RollingOut,
+        (State::RollingOut, Event::RolledOut(RolloutEnd::RolledBack(reason))) => {
+            State::Failed { reason }
+        }
+        (State::RollingOut, Event::RolledOut(RolloutEnd::Superseded)) => State::Superseded,
+        (State::RollingOut, Event::RolledOut(RolloutEnd::Promoted))
+        | (State::Applying, Event::Applied(Ok(()))) => State::Waiting {
             deadline: Time(now.0.saturating_add(READY_WITHIN)),
             reason: "the manifests have just been applied".to_owned(),
         },
@@ -121,6 +150,32 @@ pub fn step(state: State, event: Event, now: Time) -> (State, Option<Action>) {
     };
     let action = next.action();
     (next, action)
+}
+
+/// How often another reason of a state is recorded, in milliseconds: pods may have a new one each
+/// time that they are looked at.
+const REASON_EVERY: u64 = 10_000;
+
+/// When a reason was recorded that changed nothing else.
+#[derive(Debug, Default)]
+pub struct Reasons(Option<Time>);
+
+// === impl Reasons ===
+
+impl Reasons {
+    /// Whether a state is recorded in place of another one: if it is not the same, but one that
+    /// differs in its reason alone not more often than every 10 seconds.
+    pub fn is_recorded(&mut self, before: &State, after: &State, now: Time) -> bool {
+        let is_waiting = |state: &State| matches!(state, State::Waiting { .. });
+        if before == after || !is_waiting(before) || !is_waiting(after) {
+            return before != after;
+        }
+        let is_due = self.0.is_none_or(|last| last.0.saturating_add(REASON_EVERY) <= now.0);
+        if is_due {
+            self.0 = Some(now);
+        }
+        is_due
+    }
 }
 
 fn waiting(deadline: Time, reason: String, now: Time) -> State {
@@ -146,6 +201,7 @@ impl State {
         match self {
             Self::Recorded => "recorded",
             Self::Applying => "applying",
+            Self::RollingOut => "rollingOut",
             Self::Waiting { .. } => "waiting",
             Self::Pruning => "pruning",
             Self::Ready => "ready",
@@ -167,6 +223,7 @@ impl State {
         match self {
             Self::Recorded => Some(Action::Check),
             Self::Applying => Some(Action::Apply),
+            Self::RollingOut => Some(Action::RollOut),
             Self::Waiting { .. } => Some(Action::Observe),
             Self::Pruning => Some(Action::Prune),
             Self::Ready | Self::Failed { .. } | Self::Superseded => None,

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts};
 use axum::response::{IntoResponse, Response};
@@ -17,9 +16,12 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::{App, Problem};
+use crate::manifest::MAX_VALUES;
 
 /// The largest body, in bytes.
 pub(super) const MAX_BODY: usize = 1024 * 1024;
+/// The most values of a body: those of a template, and of what stands beside it.
+const MAX_BODY_VALUES: usize = MAX_VALUES + 1000;
 /// How much of a larger body is read without being used, in bytes.
 const MAX_DISCARD: usize = 64 * MAX_BODY;
 /// How long it is read.
@@ -34,7 +36,7 @@ pub(super) struct Json<T> {
 impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request<Body>, _: &Arc<App>) -> Result<Self, Problem> {
+    async fn from_request(request: Request<Body>, app: &Arc<App>) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let content_type = parts.headers.get(header::CONTENT_TYPE);
         let is_json = content_type.and_then(|value| value.to_str().ok()).is_some_and(|value| {
@@ -48,6 +50,12 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
             ));
         }
         let bytes = read(body).await?;
+        if values(&bytes) > MAX_BODY_VALUES {
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the body has more than {MAX_BODY_VALUES} values"),
+            ));
+        }
         let value = serde_json::from_slice(&bytes).map_err(|error| {
             let status = match error.classify() {
                 serde_json::error::Category::Data => StatusCode::UNPROCESSABLE_ENTITY,
@@ -57,11 +65,27 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
         })?;
         let mut hashed = format!("{} {}\n", parts.method, parts.uri.path()).into_bytes();
         hashed.extend_from_slice(&bytes);
-        Ok(Self { value, fingerprint: hex::encode(digest(&SHA256, &hashed)) })
+        Ok(Self { value, fingerprint: app.keys.fingerprint(&hashed) })
     }
 }
 
-async fn read(mut body: Body) -> Result<Bytes, Problem> {
+/// How many values a JSON text has at most: each but the first follows a bracket, a brace or a comma.
+/// They are counted before any is decoded, as one takes more memory than it has octets.
+fn values(text: &[u8]) -> usize {
+    let (mut count, mut is_in_string, mut is_escaped) = (1, false, false);
+    for octet in text {
+        match octet {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_in_string => is_escaped = true,
+            b'"' => is_in_string = !is_in_string,
+            b'[' | b'{' | b',' if !is_in_string => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
+pub(super) async fn read(mut body: Body) -> Result<Bytes, Problem> {
     match Limited::new(&mut body, MAX_BODY).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
@@ -146,6 +170,23 @@ impl<T: Serialize> IntoResponse for Answer<T> {
                 tracing::error!(%error, "failed to write a response");
                 StatusCode::INTERNAL_SERVER_ERROR.into_response()
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_counted_outside_of_strings() {
+        for (text, count) in [
+            ("5", 1),
+            ("[1,2]", 3),
+            (r#"{"a":[{"b":1},2]}"#, 5),
+            (r#"{"a":"[,{,\"[,","b":"\\","c":","}"#, 4),
+        ] {
+            assert_eq!(values(text.as_bytes()), count, "{text}");
         }
     }
 }

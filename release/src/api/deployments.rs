@@ -12,7 +12,7 @@ use super::{App, IdempotencyKey, Page, Problem, by};
 use crate::access::Principal;
 use crate::model::{DeploymentId, EnvironmentName, Placement, ReleaseId, Scope, ServiceName};
 use crate::state::Intent;
-use crate::store::{By, Deployment, DeploymentOrder, Step};
+use crate::store::{Deployment, DeploymentOrder, Step};
 
 /// A release to deploy.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -53,6 +53,9 @@ pub struct NewRollback {
     /// A release that ran there; by default, the one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<ReleaseId>,
+    /// Whether it may undo releases that are marked as ones that cannot be undone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
     /// Why; for the audit log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -103,7 +106,9 @@ pub(super) async fn deploy(
 ) -> Created {
     let by = by(&principal, value.reason, key, &fingerprint)?;
     let placement = Placement { service: value.release.service, environment: value.environment };
-    order(&app, &principal, placement, Some(value.release.number), Intent::Deploy, by).await
+    let (release, intent) = (Some(value.release.number), Intent::Deploy);
+    let order = DeploymentOrder { placement, release, intent, force: false, by };
+    create(&app, &principal, order).await
 }
 
 /// Promote the release that runs in one environment to another
@@ -132,7 +137,9 @@ pub(super) async fn promote(
         )
     })?;
     let placement = Placement { service: value.service, environment: value.to };
-    order(&app, &principal, placement, Some(running.number), Intent::Promote, by).await
+    let (release, intent) = (Some(running.number), Intent::Promote);
+    let order = DeploymentOrder { placement, release, intent, force: false, by };
+    create(&app, &principal, order).await
 }
 
 /// Roll a service back to a release that ran there before
@@ -140,7 +147,8 @@ pub(super) async fn promote(
     post, path = "/api/v1/rollbacks", request_body = NewRollback,
     responses(
         (status = 202, description = "It is recorded and will be performed", body = Deployment),
-        (status = 409, description = "There is no such earlier release", body = Problem),
+        (status = 409, body = Problem,
+            description = "There is no such earlier release, or a later one cannot be undone"),
     )
 )]
 pub(super) async fn roll_back(
@@ -155,7 +163,8 @@ pub(super) async fn roll_back(
     }
     let release = value.release.map(|release| release.number);
     let placement = Placement { service: value.service, environment: value.environment };
-    order(&app, &principal, placement, release, Intent::Rollback, by).await
+    let (intent, force) = (Intent::Rollback, value.force);
+    create(&app, &principal, DeploymentOrder { placement, release, intent, force, by }).await
 }
 
 /// The release that runs in an environment; `None` if none of the service does.
@@ -169,16 +178,8 @@ pub(super) async fn running(
     Ok(status.and_then(|status| status.running))
 }
 
-async fn order(
-    app: &App,
-    principal: &Principal,
-    placement: Placement,
-    release: Option<u32>,
-    intent: Intent,
-    by: By,
-) -> Created {
-    authorize(principal, Scope::Deploy, "deploy", &placement)?;
-    let order = DeploymentOrder { placement, release, intent, by };
+async fn create(app: &App, principal: &Principal, order: DeploymentOrder) -> Created {
+    authorize(principal, Scope::Deploy, "deploy", &order.placement)?;
     let deployment = app.store.create_deployment(order).await?;
     app.runner.wake();
     Ok((StatusCode::ACCEPTED, Answer(deployment)))

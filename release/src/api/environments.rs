@@ -13,7 +13,8 @@ use utoipa::ToSchema;
 use super::body::{Answer, Json, Query};
 use super::{App, IdempotencyKey, Page, Problem, by};
 use crate::access::Principal;
-use crate::model::{EnvironmentName, Scope, Time};
+use crate::manifest::Values;
+use crate::model::{EnvironmentName, Scope, ServiceName, Time};
 use crate::store::{AuditCursor, AuditEntry, Deployment, Freeze, PlacementStatus};
 
 /// An environment that releases were deployed to, or that is frozen.
@@ -36,6 +37,10 @@ pub struct EnvironmentDetails {
     pub status: EnvironmentStatus,
     /// The last deployments, in the order of `services`.
     pub deployments: Vec<Deployment>,
+    /// The values of settings for all its services, for callers that may read all of them.
+    #[serde(default, skip_serializing_if = "Values::is_empty")]
+    #[schema(value_type = Object)]
+    pub settings: Values,
 }
 
 /// A freeze that begins or ends.
@@ -79,12 +84,15 @@ pub(super) async fn show(
 ) -> Result<impl IntoResponse, Problem> {
     let name: EnvironmentName = name.parse().map_err(|_| Problem::not_found())?;
     let status = readable(&app, &principal).await?.remove(&name).ok_or_else(Problem::not_found)?;
-    let mut deployments = Vec::new();
-    for service in &status.services {
-        deployments.extend(app.store.deployments(&service.placement, None, 1).await?);
-    }
+    let services: Vec<ServiceName> =
+        status.services.iter().map(|service| service.placement.service.clone()).collect();
+    let deployments = app.store.last_deployments(&name, &services).await?;
+    let settings = match principal.may_all_of(Scope::Read, &name) {
+        true => app.store.values(&name, None).await?,
+        false => Values::new(),
+    };
     let tag = format!("\"{}\"", Freeze::version(status.frozen.as_ref()));
-    Ok(([(header::ETAG, tag)], Answer(EnvironmentDetails { status, deployments })))
+    Ok(([(header::ETAG, tag)], Answer(EnvironmentDetails { status, deployments, settings })))
 }
 
 /// The environments that a caller may read.
@@ -132,15 +140,23 @@ pub(super) async fn freeze(
     Json { value, fingerprint }: Json<FreezeChange>,
 ) -> Result<StatusCode, Problem> {
     let environment: EnvironmentName = name.parse().map_err(|_| Problem::not_found())?;
-    if !principal.may_all_of(Scope::Admin, &environment) {
-        return Err(match principal.may_any_of(Scope::Read, &environment) {
-            true => Problem::forbidden("admin for all services"),
-            false => Problem::not_found(),
-        });
-    }
+    authorize_all(&principal, &environment)?;
     let by = by(&principal, value.reason, IdempotencyKey(None), &fingerprint)?;
     app.store.freeze(&environment, value.frozen, expected, by).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Requires the scope admin for all services of an environment.
+pub(super) fn authorize_all(
+    principal: &Principal,
+    environment: &EnvironmentName,
+) -> Result<(), Problem> {
+    let may_read = principal.may_any_of(Scope::Read, environment);
+    match principal.may_all_of(Scope::Admin, environment) {
+        true => Ok(()),
+        false if may_read => Err(Problem::forbidden("admin for all services")),
+        false => Err(Problem::not_found()),
+    }
 }
 
 /// The version that `If-Match` names, if any (RFC 9110 §13.1.1). `*` matches every environment:
@@ -191,9 +207,7 @@ pub(super) async fn audit(
         None => None,
     };
     let items = app.store.audit(after.as_ref(), limit).await?;
-    let is_full = u32::try_from(items.len()).is_ok_and(|count| count == limit);
-    let next = items.last().filter(|_| is_full).map(|last| format!("{}.{}", last.at.0, last.id));
-    Ok(Answer(Page { items, next }))
+    Ok(Answer(Page::new(items, limit, |last| format!("{}.{}", last.at.0, last.id))))
 }
 
 fn cursor(text: &str) -> Result<AuditCursor, Problem> {

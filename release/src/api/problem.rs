@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::manifest::TemplateProblem;
 use crate::registry::ImageError;
+use crate::releases::ReleaseError;
 use crate::store::StoreError;
 
 /// An error (RFC 9457): what went wrong and, for an invalid request, where.
@@ -43,7 +44,7 @@ impl Problem {
     pub(super) fn unauthorized() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,
-            "the request has no valid key: send `Authorization: Bearer KEY`",
+            "the request has no valid key or token: send `Authorization: Bearer KEY`",
         )
     }
 
@@ -102,8 +103,11 @@ impl IntoResponse for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let status = match &error {
-            StoreError::Refused(_) => StatusCode::CONFLICT,
+            StoreError::Refused(_) | StoreError::Order(_) => StatusCode::CONFLICT,
             StoreError::NotFound(_) => return Self::not_found(),
+            StoreError::Settings(problems) => {
+                return Self { problems: problems.clone(), ..Self::unprocessable() };
+            }
             StoreError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             StoreError::Outdated => StatusCode::PRECONDITION_FAILED,
             error => {
@@ -119,13 +123,25 @@ impl From<StoreError> for Problem {
     }
 }
 
+impl From<ReleaseError> for Problem {
+    fn from(error: ReleaseError) -> Self {
+        match error {
+            ReleaseError::Template(problems) => Self::template(problems),
+            ReleaseError::Image(error) => error.into(),
+            ReleaseError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<ImageError> for Problem {
     fn from(error: ImageError) -> Self {
         match &error {
             ImageError::Invalid(_) | ImageError::UnknownRegistry(_) | ImageError::NotFound(_) => {
                 Self::invalid("/image", error.to_string())
             }
-            ImageError::Unauthorized(_) | ImageError::Unavailable(..) => {
+            ImageError::Unauthorized(_)
+            | ImageError::Rejected(..)
+            | ImageError::Unavailable(..) => {
                 tracing::warn!(%error, "failed to resolve an image");
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
             }

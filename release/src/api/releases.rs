@@ -1,5 +1,6 @@
 //! Releases.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -11,9 +12,10 @@ use utoipa::ToSchema;
 use super::body::{Answer, Json, Query};
 use super::{App, IdempotencyKey, Page, Problem, by};
 use crate::access::Principal;
-use crate::manifest::Template;
+use crate::manifest::{Declaration, Template};
 use crate::model::{ReleaseId, Scope, ServiceName, Time};
-use crate::store::{NewRelease, ReleaseCursor, ReleaseSummary};
+use crate::releases::{self, RequestedRelease};
+use crate::store::{ReleaseCursor, ReleaseSummary};
 
 /// The longest name of an image or a commit.
 const MAX_TEXT: usize = 512;
@@ -34,6 +36,10 @@ pub struct NewReleaseRequest {
     /// The source commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
+    /// Why it cannot be undone, if it cannot, such as `migrates the orders`: rollbacks across it are
+    /// refused unless they are forced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub irreversible: Option<String>,
     /// Why; for the audit log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -45,6 +51,9 @@ pub struct ReleaseDetails {
     /// The release.
     #[serde(flatten)]
     pub summary: ReleaseSummary,
+    /// The settings that it declares.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, Declaration>,
     /// Its manifests.
     #[schema(value_type = Vec<Object>)]
     pub template: Value,
@@ -56,6 +65,7 @@ pub struct ReleaseDetails {
     responses(
         (status = 201, description = "It is recorded", body = ReleaseSummary),
         (status = 422, description = "The template or the image is not valid", body = Problem),
+        (status = 429, description = "Too many such requests are in progress", body = Problem),
         (status = 503, description = "The registry or the store cannot be used", body = Problem),
     )
 )]
@@ -68,31 +78,39 @@ pub(super) async fn create(
     let Json { value: request, fingerprint } = request;
     let by = by(&principal, request.reason, key, &fingerprint)?;
     check("/image", &request.image)?;
-    if let Some(commit) = &request.commit {
-        check("/commit", commit)?;
+    for (pointer, text) in [("/commit", &request.commit), ("/irreversible", &request.irreversible)]
+    {
+        text.as_deref().map_or(Ok(()), |text| check(pointer, text))?;
     }
-    let template = Template::parse(&request.template).map_err(Problem::template)?;
+    authorize(&principal, request.service.as_ref())?;
+    let template = Template::parse_unsealed(&request.template, !app.keys.is_empty())
+        .map_err(Problem::template)?;
     let service = request.service.or_else(|| template.only_service()).ok_or_else(|| {
         Problem::invalid("/service", "it is missing, and the template has not exactly one Service")
     })?;
-    if !principal.may_anywhere(Scope::Deploy, &service) {
-        return Err(Problem::forbidden("deploy"));
-    }
-    // What was made before needs no registry.
-    if let Some(made) = app.store.made_release(&by).await? {
-        return Ok((StatusCode::CREATED, Answer(made)));
-    }
-    let image = app.registries.resolve(&request.image).await?;
-    let release = NewRelease {
+    authorize(&principal, Some(&service))?;
+    let template = template
+        .seal(&app.keys, &service)
+        .map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    let release = RequestedRelease {
         service,
         commit: request.commit,
-        requested: request.image,
-        image,
+        image: request.image,
         template,
-        by,
+        irreversible: request.irreversible,
     };
-    let created = app.store.create_release(release).await?;
+    let created = releases::record(&*app.store, &app.registries, release, by).await?;
     Ok((StatusCode::CREATED, Answer(created)))
+}
+
+/// Checks the scope for a service, or before the template names it, for any: who has none gets no
+/// template read.
+fn authorize(principal: &Principal, service: Option<&ServiceName>) -> Result<(), Problem> {
+    let is_allowed = match service {
+        Some(service) => principal.may_anywhere(Scope::Deploy, service),
+        None => principal.may_anything(Scope::Deploy),
+    };
+    is_allowed.then_some(()).ok_or_else(|| Problem::forbidden("deploy"))
 }
 
 fn check(pointer: &str, text: &str) -> Result<(), Problem> {
@@ -128,11 +146,9 @@ pub(super) async fn list(
         None => principal.services(),
     };
     let items = app.store.releases(services.as_deref(), after.as_ref(), limit).await?;
-    let is_full = u32::try_from(items.len()).is_ok_and(|count| count == limit);
-    let next = items.last().filter(|_| is_full).map(|last| {
+    Ok(Answer(Page::new(items, limit, |last| {
         Cursor(ReleaseCursor { created_at: last.created_at, id: last.id.clone() }).to_string()
-    });
-    Ok(Answer(Page { items, next }))
+    })))
 }
 
 /// Show a release with its template
@@ -154,8 +170,9 @@ pub(super) async fn show(
         return Err(Problem::not_found());
     }
     let release = app.store.release(&id).await?.ok_or_else(Problem::not_found)?;
-    let template = serde_json::to_value(&release.template).unwrap_or_default();
-    Ok(Answer(ReleaseDetails { summary: release.summary, template }))
+    let template = release.template.redacted().into();
+    let settings = release.template.settings();
+    Ok(Answer(ReleaseDetails { summary: release.summary, settings, template }))
 }
 
 /// The text form of a position in the list.

@@ -24,8 +24,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::settings::TlsSettings;
 
-/// The most connections; for a further one, the peer with the most loses one.
-const CAPACITY: Capacity = Capacity { connections: 256, per_peer: 64 };
+/// The most connections; for a further one, the peer with the most loses one. One peer may have
+/// those of a hundred builds that end at once.
+const CAPACITY: Capacity = Capacity { connections: 256, per_peer: 128 };
 /// The longest that a TLS handshake may take, and the longest from the end of a response to the end
 /// of the next request's header.
 const MAX_IDLE: Duration = Duration::from_secs(10);

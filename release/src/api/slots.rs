@@ -1,4 +1,6 @@
-//! Bounds the requests that make the builder wait for a cluster or a registry.
+//! Bounds the requests that make the builder wait for a cluster or a registry, or hold templates.
+//!
+//! Each caller gets a [fair share](crate::fair_share) of them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,6 +9,7 @@ use http::StatusCode;
 
 use super::Problem;
 use crate::access::Principal;
+use crate::fair_share::has_place;
 
 /// Such requests in progress, of all callers together.
 const ALL: usize = 16;
@@ -39,18 +42,23 @@ impl Slots {
         let mut taken = self.lock();
         let own = taken.get(caller).copied().unwrap_or(0);
         let all: usize = taken.values().sum();
-        let (limit, whose) = match (own >= PER_CALLER, all >= ALL) {
-            (true, _) => (PER_CALLER, "of the caller"),
-            (false, true) => (ALL, "of all callers"),
-            (false, false) => {
-                taken.insert(caller.to_owned(), own + 1);
-                return Ok(Slot { slots: self.clone(), caller: caller.to_owned() });
-            }
+        if own < PER_CALLER && has_place(ALL, all, own) {
+            taken.insert(caller.to_owned(), own + 1);
+            return Ok(Slot { slots: self.clone(), caller: caller.to_owned() });
+        }
+        let reason = if own >= PER_CALLER {
+            format!(
+                "{PER_CALLER} requests of the caller that need a cluster, a registry or templates"
+            )
+        } else if all >= ALL {
+            format!("{ALL} requests of all callers that need a cluster, a registry or templates")
+        } else {
+            format!(
+                "{all} of {ALL} requests that need a cluster, a registry or templates, and {own} of \
+                 the caller,"
+            )
         };
-        Err(Problem::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            format!("{limit} requests {whose} that ask a cluster or a registry are in progress"),
-        ))
+        Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, format!("{reason} are in progress")))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
@@ -86,14 +94,27 @@ mod tests {
         let response = refused.into_response();
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert!(response.headers().contains_key(RETRY_AFTER));
-        for caller in ["b", "c", "d"] {
-            taken.extend((0..PER_CALLER).map(|_| slots.take_for(caller).unwrap()));
-        }
-        assert_eq!(taken.len(), ALL);
-        assert!(slots.take_for("e").unwrap_err().detail.contains("of all callers"));
-        taken.pop();
-        assert!(slots.take_for("e").is_ok());
         taken.clear();
         assert!(slots.lock().is_empty());
+    }
+
+    #[test]
+    fn callers_with_many_requests_leave_slots_to_others() {
+        let slots = Slots::default();
+        let mut taken = Vec::new();
+        let mut fill = |caller: &str| {
+            let before = taken.len();
+            taken.extend(std::iter::from_fn(|| slots.take_for(caller).ok()));
+            taken.len() - before
+        };
+        assert_eq!(["a", "b", "c", "d", "e", "f"].map(&mut fill), [4, 4, 4, 2, 1, 1]);
+        assert_eq!(fill("g"), 0);
+        let refused = slots.take_for("g").unwrap_err();
+        assert!(refused.detail.contains("16 requests of all callers"), "{}", refused.detail);
+        assert_eq!(taken.len(), ALL);
+        taken.pop();
+        let refused = slots.take_for("d").unwrap_err();
+        assert!(refused.detail.contains("and 2 of the caller"), "{}", refused.detail);
+        assert!(slots.take_for("g").is_ok());
     }
 }

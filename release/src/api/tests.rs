@@ -1,3 +1,9 @@
+mod permissions;
+
+use std::time::SystemTime;
+
+use portcullis_config::settings::access::AccessSettings;
+
 use super::*;
 
 #[test]
@@ -16,21 +22,40 @@ fn the_description_is_openapi_3_1_and_names_every_path() {
         operations,
         [
             "get /api/v1/audit",
+            "get /api/v1/builds",
+            "get /api/v1/builds/{id}",
+            "get /api/v1/builds/{id}/log",
             "get /api/v1/deployments",
             "get /api/v1/deployments/{id}",
+            "get /api/v1/deployments/{id}/diff",
             "get /api/v1/deployments/{id}/events",
             "get /api/v1/diffs",
             "get /api/v1/environments",
             "get /api/v1/environments/{name}",
             "get /api/v1/images",
+            "get /api/v1/keys",
             "get /api/v1/releases",
             "get /api/v1/releases/{id}",
+            "get /api/v1/repositories",
+            "get /api/v1/repositories/{name}",
+            "get /api/v1/rollouts",
+            "get /api/v1/rollouts/{id}",
+            "get /api/v1/rollouts/{id}/events",
+            "get /api/v1/rollouts/{id}/history",
+            "get /api/v1/rollouts/{id}/looks",
+            "get /api/v1/rollouts/{id}/picture.svg",
+            "get /api/v1/settings",
+            "patch /api/v1/settings",
+            "post /api/v1/builds",
+            "post /api/v1/builds/{id}/cancellations",
             "post /api/v1/deployments",
             "post /api/v1/dry-runs",
             "post /api/v1/pins",
             "post /api/v1/promotions",
             "post /api/v1/releases",
+            "post /api/v1/repositories/{name}/fetches",
             "post /api/v1/rollbacks",
+            "post /api/v1/rollouts/{id}/orders",
             "put /api/v1/environments/{name}",
         ]
     );
@@ -51,7 +76,8 @@ fn a_reason_is_bounded() {
         }],
         grants: Vec::new(),
     };
-    let principal = Callers::new(&[caller]).authenticate(key.expose(), SystemTime::now()).unwrap();
+    let callers = Callers::new(&[caller], &AccessSettings::default(), &[]).unwrap();
+    let principal = callers.authenticate(key.expose(), SystemTime::now()).unwrap();
     let status = |reason: String| {
         by(&principal, Some(reason), IdempotencyKey(None), "").err().map(|problem| problem.status)
     };

@@ -7,7 +7,7 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::discovery::{Scope, pinned_kind};
 use kube::{Client, Error, ResourceExt};
 use portcullis_config::model::vocabulary::PREFIX;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::ClusterError;
 use crate::causes::causes;
@@ -98,6 +98,36 @@ pub(super) fn has_changed(error: &Error) -> bool {
     status.code == 409 && causes == 0
 }
 
+/// What of an object says which pods it selects, and whose it is. The rest may be large, and is the
+/// tenant's. The items of a list say nothing of their kind.
+pub(super) fn selecting(api_version: &str, kind: &str, object: &DynamicObject) -> Value {
+    let keys: &[&str] = match kind {
+        "NetworkPolicy" => &["podSelector", "ingress", "egress"],
+        _ => &["selector"],
+    };
+    let spec = keys.iter().filter_map(|key| {
+        let value = object.data.get("spec")?.get(*key)?;
+        Some(((*key).to_owned(), value.clone()))
+    });
+    let spec: serde_json::Map<String, Value> = spec.collect();
+    let metadata = json!({ "name": object.name_any(), "labels": object.labels() });
+    json!({ "apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec })
+}
+
+/// Whether a write failed only because an autoscaler sets the replicas: the one that is not in the
+/// template, whose controller writes them by the subresource `scale`.
+pub(super) fn is_scaled_by_autoscaler(error: &Error) -> bool {
+    const CONTROLLER: &str = "conflict with \"kube-controller-manager\" with subresource \"scale\"";
+    let Error::Api(status) = error else { return false };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let mut is_any = false;
+    let is_by_it = causes.into_iter().all(|cause| {
+        is_any = true;
+        cause.field == ".spec.replicas" && cause.message.starts_with(CONTROLLER)
+    });
+    status.code == 409 && is_any && is_by_it
+}
+
 /// The failure of a call: the server's decision, or that there was none.
 pub(super) fn failed(error: &Error) -> ClusterError {
     match error {
@@ -118,5 +148,43 @@ pub(super) fn bounded(text: &str) -> String {
     match text.char_indices().nth(MAX) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_selects_pods_nothing_else_is_kept() {
+        let object = json!({ "metadata": { "name": "web", "labels": { "a": "b" },
+            "annotations": { "large": "x" } }, "spec": { "selector": { "app": "web" }, "ports": [] } });
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        assert_eq!(
+            selecting("v1", "Service", &object),
+            json!({ "apiVersion": "v1", "kind": "Service", "spec": { "selector": { "app": "web" } },
+                "metadata": { "name": "web", "labels": { "a": "b" } } })
+        );
+    }
+
+    #[test]
+    fn replicas_are_left_to_an_autoscaler_and_to_nobody_else() {
+        let conflict = |causes: &[(&str, &str)]| {
+            let causes = causes.iter().map(|(field, message)| {
+                json!({ "reason": "FieldManagerConflict", "field": field, "message": message })
+            });
+            let status = json!({ "status": "Failure", "code": 409, "reason": "Conflict",
+                "message": "", "details": { "causes": causes.collect::<Vec<Value>>() } });
+            let status = serde_json::from_value(status).unwrap();
+            is_scaled_by_autoscaler(&Error::Api(Box::new(status)))
+        };
+        let by = |manager: &str| {
+            format!("conflict with \"{manager}\" with subresource \"scale\" using apps/v1")
+        };
+        let (hpa, kubectl) = (by("kube-controller-manager"), by("kubectl"));
+        assert!(conflict(&[(".spec.replicas", &hpa)]));
+        assert!(!conflict(&[(".spec.replicas", &kubectl)]), "a person has scaled it");
+        assert!(!conflict(&[(".spec.replicas", &hpa), (".spec.paused", &kubectl)]));
+        assert!(!conflict(&[]), "it has changed since it was read");
     }
 }

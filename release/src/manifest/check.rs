@@ -6,7 +6,13 @@ use portcullis_config::model::check_label;
 use portcullis_config::model::vocabulary::PREFIX;
 use serde_json::Value;
 
-use super::{MAX_OBJECTS, OWN, ObjectRef, TemplateProblem, configuration};
+use super::placeholder::{self, Part, written};
+use super::rollout;
+use super::secret;
+use super::setting::{self, Declaration, SettingType};
+use super::{
+    MAX_OBJECTS, OWN, ObjectRef, TemplateProblem, bounds, configuration, each_text, pointer_part,
+};
 
 /// Kinds that Kubernetes itself defines for whole clusters. The server's own list decides about all
 /// others when a release is deployed.
@@ -79,7 +85,7 @@ pub(super) fn is_list(document: &Value) -> bool {
 }
 
 /// All problems of the objects, which are given with their pointers.
-pub(super) fn objects(objects: &[(String, Value)]) -> Vec<TemplateProblem> {
+pub(super) fn objects(objects: &[(String, Value)], may_have_secrets: bool) -> Vec<TemplateProblem> {
     let mut problems = Vec::new();
     if objects.is_empty() {
         problems.push(TemplateProblem::whole(
@@ -88,17 +94,35 @@ pub(super) fn objects(objects: &[(String, Value)]) -> Vec<TemplateProblem> {
         ));
     }
     if objects.len() > MAX_OBJECTS {
-        problems.push(TemplateProblem::whole(
-            format!("the template has more than {MAX_OBJECTS} manifests"),
-            "split it into several services",
-        ));
+        problems.push(bounds::too_many_objects());
         return problems;
     }
     let mut seen: BTreeMap<(String, String, String), &str> = BTreeMap::new();
     let services = services(objects);
+    let (mut declarations, mut rollouts) = (None, None);
     for (pointer, object) in objects {
         let Some(reference) = identified(pointer, object, &mut problems) else { continue };
-        kind(pointer, &reference, &mut problems);
+        if setting::is_declaration(object) {
+            problems.extend(setting::problems(pointer, object));
+            if declarations.replace(pointer).is_some() {
+                let message = "the settings are declared twice";
+                problems.push(TemplateProblem::at(pointer.clone(), message, "declare them once"));
+            }
+            continue;
+        }
+        if rollout::is_declaration(object) {
+            problems.extend(rollout::problems(pointer, object));
+            if rollouts.replace(pointer).is_some() {
+                let message = "the rollout is declared twice";
+                problems.push(TemplateProblem::at(pointer.clone(), message, "declare it once"));
+            }
+            continue;
+        }
+        if may_have_secrets && secret::is_secret(object) {
+            problems.extend(secret::problems(pointer, object));
+        } else {
+            kind(pointer, &reference, &mut problems);
+        }
         metadata(pointer, object, &mut problems);
         service(pointer, object, &reference, &services, &mut problems);
         let identity =
@@ -167,7 +191,7 @@ fn is_kind(text: &str) -> bool {
 }
 
 /// RFC 1123 subdomains, and the colons of RBAC.
-fn is_object_name(name: &str) -> bool {
+pub(super) fn is_object_name(name: &str) -> bool {
     name.len() <= 253 && name.split(['.', ':']).all(|part| check_label(part).is_ok())
 }
 
@@ -186,8 +210,8 @@ fn kind(pointer: &str, reference: &ObjectRef, problems: &mut Vec<TemplateProblem
         )
     } else if kind == ("", "Secret") {
         (
-            "a release may not bring a Secret: templates are stored readably".to_owned(),
-            "create the Secret in the Namespace, and refer to it by name",
+            "the builder has no key that seals Secrets, and stores none readably".to_owned(),
+            "configure `sealingKeys`, or create the Secret in the Namespace, and refer to it by name",
         )
     } else {
         return;
@@ -223,8 +247,7 @@ fn metadata(pointer: &str, object: &Value, problems: &mut Vec<TemplateProblem>) 
             continue;
         };
         for (key, value) in entries {
-            // RFC 6901 §3: `~` and `/` are escaped.
-            let place = format!("{path}/{}", key.replace('~', "~0").replace('/', "~1"));
+            let place = format!("{path}/{}", pointer_part(key));
             if !value.is_string() {
                 report(place, "the value is not a text".to_owned(), "write it in quotes");
             } else if map == "annotations" && *key == configuration::keep_name() {
@@ -279,25 +302,79 @@ fn service(
         object.pointer("/metadata/annotations").and_then(|entries| entries.get(&key)?.as_str());
     if let Some(target) = target.filter(|target| !services.contains(&target.trim())) {
         problems.push(TemplateProblem::at(
-            format!("{pointer}/metadata/annotations/{}", key.replace('/', "~1")),
+            format!("{pointer}/metadata/annotations/{}", pointer_part(&key)),
             format!("`{key}`: {target:?} is not a Service of this template, so its traffic is not the release's"),
             "name a Service of the same template",
         ));
     }
 }
 
-/// The placeholders of a template: at least one, and not so many that rendering grows it much.
-pub(super) fn placeholders<'t>(texts: impl Iterator<Item = &'t str>) -> Option<TemplateProblem> {
-    let count: usize = texts.map(|text| text.matches(super::PLACEHOLDER).count()).sum();
-    match count {
-        0 => Some(TemplateProblem::whole(
-            "the placeholder `{{image}}` is missing",
-            "write `image: \"{{image}}\"` where the image of the release belongs",
+/// The problems of placeholders: the image needs one, settings have to be declared, and there are
+/// not so many that rendering grows the template much.
+pub(super) fn placeholders(objects: &[(String, Value)]) -> Vec<TemplateProblem> {
+    let declared: BTreeMap<String, Declaration> = objects
+        .iter()
+        .filter(|(_, object)| setting::is_declaration(object))
+        .flat_map(|(_, object)| setting::declarations(object))
+        .collect();
+    let (mut problems, mut count, mut images) = (Vec::new(), 0, 0);
+    let manifests = objects
+        .iter()
+        .filter(|(_, object)| !setting::is_declaration(object) && !secret::is_secret(object));
+    for (pointer, object) in manifests {
+        each_text(pointer, object, &mut |place, text| {
+            let parts = placeholder::parts(text);
+            for part in &parts {
+                let Part::Placeholder(name) = part else { continue };
+                count += 1;
+                images += usize::from(*name == placeholder::IMAGE);
+                let problem = undeclared(name, parts.len() == 1, &declared);
+                problems.extend(
+                    problem.map(|(message, help)| {
+                        TemplateProblem::at(place.to_owned(), message, help)
+                    }),
+                );
+            }
+            problems.extend(placeholder::misspelled(text).map(|start| {
+                let message = format!("{start:?} is not a placeholder");
+                TemplateProblem::at(place.to_owned(), message, "write `{{settings.NAME}}`")
+            }));
+        });
+    }
+    if images == 0 {
+        problems.insert(
+            0,
+            TemplateProblem::whole(
+                "the placeholder `{{image}}` is missing",
+                "write `image: \"{{image}}\"` where the image of the release belongs",
+            ),
+        );
+    }
+    if count > MAX_PLACEHOLDERS {
+        problems.push(TemplateProblem::whole(
+            format!("there are more than {MAX_PLACEHOLDERS} placeholders"),
+            "write them only where they belong",
+        ));
+    }
+    problems
+}
+
+/// What is wrong with a placeholder of a setting, and how to fix it.
+fn undeclared(
+    name: &str,
+    is_alone: bool,
+    declared: &BTreeMap<String, Declaration>,
+) -> Option<(String, &'static str)> {
+    let setting = placeholder::setting(name)?;
+    match declared.get(setting) {
+        None => Some((
+            format!("the setting `{setting}` is not declared"),
+            "declare it in a document of the kind Settings of this template",
         )),
-        1..=MAX_PLACEHOLDERS => None,
-        _ => Some(TemplateProblem::whole(
-            format!("the placeholder `{{{{image}}}}` is there more than {MAX_PLACEHOLDERS} times"),
-            "write it only where the image belongs",
+        Some(Declaration { kind: SettingType::Secret, .. }) if !is_alone => Some((
+            format!("`{}` refers to a Secret, and cannot be a part of a text", written(name)),
+            "write it alone, as the value of `secretKeyRef`",
         )),
+        Some(_) => None,
     }
 }

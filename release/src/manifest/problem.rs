@@ -24,8 +24,17 @@ pub struct TemplateProblem {
 
 impl TemplateProblem {
     /// A problem at a JSON pointer.
-    pub(super) fn at(pointer: String, message: impl Into<String>, help: impl Into<String>) -> Self {
+    pub(crate) fn at(pointer: String, message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { pointer: Some(pointer), line: None, message: message.into(), help: help.into() }
+    }
+
+    /// A problem at a JSON pointer of a request.
+    pub(crate) fn in_request(
+        pointer: String,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
+        Self::at(pointer, message, help)
     }
 
     /// A problem of the whole template.

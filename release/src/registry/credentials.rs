@@ -47,6 +47,12 @@ impl Credentials {
         login.credentials().ok_or_else(|| format!("{file} has no valid credentials for {host}"))
     }
 
+    /// The password, and both parts as they are sent.
+    pub(super) fn secrets(self) -> [String; 2] {
+        let pair = STANDARD.encode(format!("{}:{}", self.username, self.password));
+        [self.password, pair]
+    }
+
     /// The value of `Authorization` (RFC 7617).
     pub(super) fn basic(&self) -> Option<HeaderValue> {
         let pair = STANDARD.encode(format!("{}:{}", self.username, self.password));

@@ -6,7 +6,10 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The manifest of an image for one platform.
+pub(crate) const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Its configuration.
+pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
@@ -14,8 +17,7 @@ const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json
 pub(super) const MEDIA_TYPES: [&str; 4] = [OCI_INDEX, OCI_IMAGE, DOCKER_LIST, DOCKER_IMAGE];
 
 /// What the configuration of an image is. That of a chart or a signature is something else.
-const CONFIGURATIONS: [&str; 2] =
-    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
+const CONFIGURATIONS: [&str; 2] = [OCI_CONFIG, "application/vnd.docker.container.image.v1+json"];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -2,12 +2,10 @@
 
 use std::str::FromStr;
 
-use crate::model::is_host;
+use crate::model::{is_host, is_tag};
 
 /// The longest repository: that of the registries' own implementations.
 const MAX_REPOSITORY: usize = 255;
-/// The longest tag.
-const MAX_TAG: usize = 128;
 
 /// The name of an image: registry, repository, and a tag or a digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,13 +62,6 @@ fn is_component(text: &str) -> bool {
     ends && text
         .split(|character: char| u8::try_from(character).is_ok_and(is_word))
         .all(|gap| matches!(gap, "" | "." | "_" | "__") || gap.bytes().all(|byte| byte == b'-'))
-}
-
-fn is_tag(text: &str) -> bool {
-    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-    (1..=MAX_TAG).contains(&text.len())
-        && !text.starts_with(['.', '-'])
-        && text.bytes().all(is_inner)
 }
 
 /// Whether a text is a SHA-256 digest in its only spelling.

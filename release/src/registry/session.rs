@@ -4,7 +4,7 @@
 //! registry decides neither where the builder sends requests nor who receives its password.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use portcullis_identity::outbound::{Answer, Client};
 use serde::Deserialize;
 
@@ -20,9 +20,21 @@ pub(super) struct Session<'r> {
     /// Where tokens may come from besides the registry.
     token_server: Option<&'r str>,
     repository: &'r str,
+    access: Access,
     credentials: Option<Credentials>,
     authorization: Option<HeaderValue>,
 }
+
+/// What is done with a repository.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Access {
+    /// Images are read.
+    Pull,
+    /// Tags are written, too.
+    Push,
+}
+
+type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// A token server's response (<https://distribution.github.io/distribution/spec/auth/token/>).
 #[derive(Deserialize)]
@@ -39,9 +51,10 @@ impl<'r> Session<'r> {
         host: &'r str,
         token_server: Option<&'r str>,
         repository: &'r str,
+        access: Access,
         credentials: Option<Credentials>,
     ) -> Self {
-        Self { client, host, token_server, repository, credentials, authorization: None }
+        Self { client, host, token_server, repository, access, credentials, authorization: None }
     }
 
     /// Reads a path of the repository, such as `manifests/1.4`. Authenticates if the registry asks
@@ -51,36 +64,161 @@ impl<'r> Session<'r> {
         path: &str,
         accept: &'static [&'static str],
     ) -> Result<Answer, ImageError> {
-        let url = format!("https://{}/v2/{}/{path}", endpoint(self.host), self.repository);
-        let mut answer = self.send(&url, accept, self.authorization.clone()).await?;
-        if answer.status == StatusCode::UNAUTHORIZED && self.authorization.is_none() {
-            let challenge = Challenge::read(&answer.headers).ok_or_else(|| self.unauthorized())?;
-            self.authorization = Some(self.authorize(challenge).await?);
-            answer = self.send(&url, accept, self.authorization.clone()).await?;
-        }
+        let answer = self.exchange(Method::GET, path, accepting(accept), Bytes::new()).await?;
         match answer.status {
             StatusCode::OK => Ok(answer),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self.unauthorized()),
+            status => Err(self.failed(status)),
+        }
+    }
+
+    /// Writes a path of the repository.
+    pub(super) async fn put(
+        &mut self,
+        path: &str,
+        content_type: HeaderValue,
+        body: Bytes,
+    ) -> Result<(), ImageError> {
+        let headers = vec![(header::CONTENT_TYPE, content_type)];
+        let answer = self.exchange(Method::PUT, path, headers, body).await?;
+        match answer.status {
+            StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED => Ok(()),
+            status => Err(self.failed(status)),
+        }
+    }
+
+    /// Sends a request, and authenticates if the registry asks for it.
+    async fn exchange(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: Headers,
+        body: Bytes,
+    ) -> Result<Answer, ImageError> {
+        let url = format!("https://{}/v2/{}/{path}", endpoint(self.host), self.repository);
+        self.exchange_at(method, &url, headers, body).await
+    }
+
+    /// Sends a request to a URL of the registry.
+    async fn exchange_at(
+        &mut self,
+        method: Method,
+        url: &str,
+        headers: Headers,
+        body: Bytes,
+    ) -> Result<Answer, ImageError> {
+        let authorization = self.authorization.clone();
+        let first = self.send(&method, url, headers.clone(), authorization, body.clone()).await?;
+        // A token may expire during a long upload; a password does not.
+        let is_final = |value: &HeaderValue| !value.as_bytes().starts_with(b"Bearer ");
+        if first.status != StatusCode::UNAUTHORIZED
+            || self.authorization.as_ref().is_some_and(is_final)
+        {
+            return Ok(first);
+        }
+        let challenge = Challenge::read(&first.headers).ok_or_else(|| self.unauthorized())?;
+        self.authorization = Some(self.authorize(challenge).await?);
+        self.send(&method, url, headers, self.authorization.clone(), body).await
+    }
+
+    /// Whether the repository has a blob.
+    pub(super) async fn has_blob(&mut self, digest: &str) -> Result<bool, ImageError> {
+        let path = format!("blobs/{digest}");
+        let answer = self.exchange(Method::HEAD, &path, Vec::new(), Bytes::new()).await?;
+        match answer.status {
+            StatusCode::OK => Ok(true),
+            // Some have nothing of a repository before the first upload to it.
+            StatusCode::NOT_FOUND => Ok(false),
+            status => Err(self.failed(status)),
+        }
+    }
+
+    /// Starts the upload of a blob. Returns the URL of its first part.
+    pub(super) async fn start_upload(&mut self) -> Result<String, ImageError> {
+        let answer =
+            self.exchange(Method::POST, "blobs/uploads/", Vec::new(), Bytes::new()).await?;
+        match answer.status {
+            StatusCode::ACCEPTED => self.location(&answer),
+            status => Err(self.failed(status)),
+        }
+    }
+
+    /// Uploads a part of a blob that begins at `offset`. Returns the URL of the next part.
+    pub(super) async fn upload_part(
+        &mut self,
+        url: &str,
+        offset: u64,
+        part: Bytes,
+    ) -> Result<String, ImageError> {
+        let last = offset.saturating_add(part.len() as u64).saturating_sub(1);
+        let range = HeaderValue::from_str(&format!("{offset}-{last}"));
+        let range = range.map_err(|_| self.unavailable("the blob is too large"))?;
+        let headers = vec![
+            (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+            (header::CONTENT_RANGE, range),
+        ];
+        let answer = self.exchange_at(Method::PATCH, url, headers, part).await?;
+        match answer.status {
+            StatusCode::ACCEPTED => self.location(&answer),
+            status => Err(self.failed(status)),
+        }
+    }
+
+    /// Ends the upload of a blob, which the registry compares with its digest.
+    pub(super) async fn end_upload(&mut self, url: &str, digest: &str) -> Result<(), ImageError> {
+        let join = if url.contains('?') { '&' } else { '?' };
+        let url = format!("{url}{join}digest={digest}");
+        let answer = self.exchange_at(Method::PUT, &url, Vec::new(), Bytes::new()).await?;
+        match answer.status {
+            StatusCode::CREATED => Ok(()),
+            status => Err(self.failed(status)),
+        }
+    }
+
+    /// Where an upload continues, if that is at the registry: no other host gets its credentials.
+    fn location(&self, answer: &Answer) -> Result<String, ImageError> {
+        let location = answer.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+        let location =
+            location.ok_or_else(|| self.unavailable("it named no place to upload to"))?;
+        let own = format!("https://{}/", endpoint(self.host));
+        if location.starts_with('/') && !location.starts_with("//") {
+            return Ok(format!("{own}{}", location.trim_start_matches('/')));
+        }
+        let is_own = location.starts_with(&own);
+        is_own.then(|| location.to_owned()).ok_or_else(|| {
+            self.unavailable("it redirects uploads to another host, which is not followed")
+        })
+    }
+
+    /// The error of a response with another status than expected.
+    fn failed(&self, status: StatusCode) -> ImageError {
+        match status {
+            StatusCode::UNAUTHORIZED => self.unauthorized(),
             StatusCode::NOT_FOUND => {
-                Err(ImageError::NotFound(format!("{}/{}", self.host, self.repository)))
+                ImageError::NotFound(format!("{}/{}", self.host, self.repository))
             }
             status if status.is_redirection() => {
-                Err(self.unavailable("it redirects, and redirects are not followed"))
+                self.unavailable("it redirects, and redirects are not followed")
             }
-            status => Err(self.unavailable(&format!("it returned status {}", status.as_u16()))),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+                self.unavailable(&format!("it returned status {}", status.as_u16()))
+            }
+            status if status.is_client_error() => {
+                ImageError::Rejected(self.host.to_owned(), status.as_u16())
+            }
+            status => self.unavailable(&format!("it returned status {}", status.as_u16())),
         }
     }
 
     async fn send(
         &self,
+        method: &Method,
         url: &str,
-        accept: &'static [&'static str],
+        mut headers: Headers,
         authorization: Option<HeaderValue>,
+        body: Bytes,
     ) -> Result<Answer, ImageError> {
-        let accept = accept.iter().map(|kind| (header::ACCEPT, HeaderValue::from_static(kind)));
-        let authorization = authorization.map(|value| (header::AUTHORIZATION, value));
-        let headers = accept.chain(authorization).collect();
-        let answer = self.client.send(Method::GET, url, headers, Bytes::new()).await;
+        headers.extend(authorization.map(|value| (header::AUTHORIZATION, value)));
+        let answer = self.client.send(method.clone(), url, headers, body).await;
         answer.map_err(|error| self.unavailable(&error.to_string()))
     }
 
@@ -91,7 +229,8 @@ impl<'r> Session<'r> {
             Challenge::Bearer { realm, service } => (realm, service),
         };
         let url = self.token_url(&realm, service.as_deref())?;
-        let answer = self.send(&url, &["application/json"], basic).await?;
+        let headers = accepting(&["application/json"]);
+        let answer = self.send(&Method::GET, &url, headers, basic, Bytes::new()).await?;
         match answer.status {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(self.unauthorized()),
@@ -125,7 +264,8 @@ impl<'r> Session<'r> {
         if let Some(service) = service {
             query.append_pair("service", service);
         }
-        query.append_pair("scope", &format!("repository:{}:pull", self.repository));
+        let actions = self.access.actions();
+        query.append_pair("scope", &format!("repository:{}:{actions}", self.repository));
         let join = if realm.query().is_some() { '&' } else { '?' };
         let path = realm.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         Ok(format!("https://{authority}{path}{join}{}", query.finish()))
@@ -138,6 +278,22 @@ impl<'r> Session<'r> {
     fn unauthorized(&self) -> ImageError {
         ImageError::Unauthorized(self.host.to_owned())
     }
+}
+
+// === impl Access ===
+
+impl Access {
+    /// The actions of a token's scope.
+    fn actions(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "pull,push",
+        }
+    }
+}
+
+fn accepting(kinds: &'static [&'static str]) -> Headers {
+    kinds.iter().map(|kind| (header::ACCEPT, HeaderValue::from_static(kind))).collect()
 }
 
 /// Where a registry is served. That of Docker Hub has another name than in its images.

@@ -17,9 +17,9 @@ const IMAGE: &str = r#"{"schemaVersion":2,"layers":[],
     "config":{"mediaType":"application/vnd.oci.image.config.v1+json"}}"#;
 
 /// A server on loopback, and the requests that it received: path and `Authorization`.
-struct Server {
+pub(crate) struct Server {
     folder: TempDir,
-    host: String,
+    pub(crate) host: String,
     heard: Arc<Mutex<Vec<(String, String)>>>,
 }
 
@@ -27,7 +27,7 @@ struct Server {
 
 impl Server {
     /// Starts a server that answers all requests by `answer`, from path and `Authorization`.
-    async fn start(
+    pub(crate) async fn start(
         answer: impl Fn(&str, &str) -> Response + Clone + Send + Sync + 'static,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -56,6 +56,27 @@ impl Server {
         Self { folder, host, heard }
     }
 
+    pub(crate) fn registries(&self) -> Registries {
+        let settings = RegistrySettings {
+            host: self.host.clone(),
+            credentials: Some(self.folder.path().join("auths.json")),
+            certificate_authorities: Some(self.folder.path().join("tls.crt")),
+            token_server: None,
+        };
+        Registries::new(&[settings]).unwrap()
+    }
+
+    /// Pushes an image with one blob of ten octets.
+    async fn push(&self) -> Result<String, String> {
+        let path = self.folder.path().join("blob");
+        std::fs::write(&path, "0123456789").unwrap();
+        let blob = Blob { digest: "sha256:1".to_owned(), size: 10, path };
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let upload = Upload { blobs: vec![blob], manifest: IMAGE.into(), digest };
+        let image = format!("{}/web:1", self.host);
+        self.registries().push(&image, &upload).await.map_err(|error| error.to_string())
+    }
+
     async fn resolve(&self, token_server: Option<&str>) -> Result<String, String> {
         let settings = RegistrySettings {
             host: self.host.clone(),
@@ -73,7 +94,7 @@ impl Server {
     }
 }
 
-fn image() -> Response {
+pub(crate) fn image() -> Response {
     ([(header::CONTENT_TYPE, image_manifest::MEDIA_TYPES[1])], IMAGE).into_response()
 }
 
@@ -168,5 +189,67 @@ async fn only_configured_registries_are_contacted() {
     ] {
         let error = registries.resolve(image).await.unwrap_err().to_string();
         assert!(error.contains(expected), "{image}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_goes_to_the_registry_alone() {
+    let elsewhere = Server::start(|_, _| StatusCode::CREATED.into_response()).await;
+    let other = elsewhere.host.clone();
+    for location in [
+        format!("https://{other}/v2/web/blobs/uploads/1"),
+        format!("//{other}/upload"),
+        "http://169.254.169.254/latest".to_owned(),
+    ] {
+        let registry = Server::start(move |path, authorization| match (path, authorization) {
+            (_, "") => challenge("Basic".to_owned()),
+            (path, _) if path.ends_with("/blobs/uploads/") => {
+                (StatusCode::ACCEPTED, [(header::LOCATION, location.clone())]).into_response()
+            }
+            _ => StatusCode::NOT_FOUND.into_response(),
+        })
+        .await;
+        let error = registry.push().await.unwrap_err();
+        assert!(error.contains("redirects uploads to another host"), "{error}");
+    }
+    assert!(elsewhere.heard().is_empty());
+}
+
+#[tokio::test]
+async fn an_image_is_pushed_only_if_the_registry_has_what_was_sent() {
+    // It has the blob, accepts the manifest, and then names another one by the tag.
+    let registry = Server::start(|path, _| match path {
+        path if path.contains("/manifests/") => image(),
+        _ => StatusCode::OK.into_response(),
+    })
+    .await;
+    let error = registry.push().await.unwrap_err();
+    assert!(error.contains("another digest than what was sent"), "{error}");
+    // It fails in the middle.
+    let registry = Server::start(|path, _| match path {
+        path if path.ends_with("/blobs/uploads/") => {
+            (StatusCode::ACCEPTED, [(header::LOCATION, "/v2/web/blobs/uploads/1?state=x")])
+                .into_response()
+        }
+        path if path.contains("/blobs/uploads/1") => {
+            StatusCode::SERVICE_UNAVAILABLE.into_response()
+        }
+        _ => StatusCode::NOT_FOUND.into_response(),
+    })
+    .await;
+    let error = registry.push().await.unwrap_err();
+    assert!(error.ends_with("cannot be used: it returned status 503"), "{error}");
+    assert!(!registry.heard().iter().any(|(path, _)| path.contains("/manifests/")));
+}
+
+#[tokio::test]
+async fn what_a_registry_rejects_for_itself_is_not_what_it_cannot_do_now() {
+    for (status, is_rejected) in [(400, true), (403, true), (413, true), (408, false), (429, false)]
+    {
+        let status = StatusCode::from_u16(status).unwrap();
+        let registry = Server::start(move |_, _| status.into_response()).await;
+        let image = format!("{}/web:1", registry.host);
+        let error = registry.registries().resolve(&image).await.unwrap_err();
+        assert_eq!(matches!(error, ImageError::Rejected(..)), is_rejected, "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! Deployments to a simulated cluster, by a builder that is killed at every point.
 
 mod fuse;
+mod rollouts;
 mod simulation;
 
 use std::path::Path;
@@ -47,7 +48,12 @@ impl Scene {
         for (at, objects) in [(1, &["old", "both"][..]), (2, &["both"]), (3, &["both", "new"])] {
             store.create_release(release("web", by(at, ""), objects)).await.unwrap();
         }
-        let runner = Runner::new(store.clone(), Arc::new(cluster.clone()));
+        let runner = Runner::new(
+            store.clone(),
+            Arc::new(cluster.clone()),
+            Sensors::default(),
+            Arc::default(),
+        );
         for number in [1, 2] {
             let order = order("web.staging", Some(number), Intent::Deploy, by(10, ""));
             let deployment = store.create_deployment(order).await.unwrap();
@@ -68,8 +74,18 @@ impl Scene {
     }
 }
 
+/// Opens the store of a builder that was just killed. Other tests start processes, and a child has the
+/// lock, too, from its fork until its program starts.
 async fn open(folder: &Path) -> Arc<SqliteStore> {
-    Arc::new(SqliteStore::open(&folder.join("releases.db")).await.expect("the store opens"))
+    let opened = async {
+        loop {
+            match SqliteStore::open(&folder.join("releases.db")).await {
+                Err(StoreError::InUse) => tokio::time::sleep(Duration::from_millis(1)).await,
+                opened => return opened.expect("the store opens"),
+            }
+        }
+    };
+    Arc::new(tokio::time::timeout(Duration::from_secs(10), opened).await.expect("the lock is free"))
 }
 
 /// Performs the operation as the API does, with an idempotency key, and works until nothing is open.
@@ -103,9 +119,9 @@ async fn perform(
 
 /// Works until nothing is open.
 async fn resume(store: Arc<dyn Store>, cluster: Arc<dyn Cluster>) {
-    let runner = Runner::new(Arc::clone(&store), cluster);
-    for deployment in store.open_deployments().await.unwrap() {
-        runner.drive(&deployment.id).await.unwrap();
+    let runner = Runner::new(Arc::clone(&store), cluster, Sensors::default(), Arc::default());
+    for id in store.open_deployments().await.unwrap() {
+        runner.drive(&id).await.unwrap();
     }
 }
 
@@ -138,6 +154,7 @@ async fn check(operation: Operation, store: &dyn Store, cluster: &Simulation) {
 }
 
 #[tokio::test]
+#[allow(clippy::print_stdout, reason = "the number of points is a result of the test")]
 async fn a_builder_killed_at_any_point_resumes_and_nothing_is_lost_or_done_twice() {
     let scene = Scene::new().await;
     let mut points = 0;
@@ -178,6 +195,7 @@ async fn a_builder_killed_at_any_point_resumes_and_nothing_is_lost_or_done_twice
             points += 1;
         }
     }
+    println!("killed at {points} points");
     assert!(points >= 150, "only {points} points");
 }
 
@@ -188,7 +206,7 @@ async fn the_same_release_twice_writes_nothing() {
     let writes = scene.cluster.writes();
     let order = order("web.staging", Some(2), Intent::Deploy, by(30, ""));
     let deployment = store.create_deployment(order).await.unwrap();
-    Runner::new(store.clone(), Arc::new(scene.cluster.clone()))
+    Runner::new(store.clone(), Arc::new(scene.cluster.clone()), Sensors::default(), Arc::default())
         .drive(&deployment.id)
         .await
         .unwrap();
@@ -201,7 +219,12 @@ async fn the_same_release_twice_writes_nothing() {
 async fn a_rollback_brings_the_configuration_back() {
     let scene = Scene::new().await;
     let store = open(scene.folder.path()).await;
-    let runner = Runner::new(store.clone(), Arc::new(scene.cluster.clone()));
+    let runner = Runner::new(
+        store.clone(),
+        Arc::new(scene.cluster.clone()),
+        Sensors::default(),
+        Arc::default(),
+    );
     let template = |data: &str| {
         Template::parse(&serde_json::json!([
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"},
@@ -224,12 +247,70 @@ async fn a_rollback_brings_the_configuration_back() {
         let deployment = store.create_deployment(order).await.unwrap();
         runner.drive(&deployment.id).await.unwrap();
         let objects = scene.cluster.objects("staging");
-        assert_eq!(objects.len(), 2, "what left the release is pruned: {objects:?}");
-        assert!(objects[0].starts_with("ConfigMap settings-"), "{objects:?}");
-        seen.push(objects);
+        let copies = objects.iter().filter(|object| object.starts_with("ConfigMap settings-"));
+        seen.push((copies.count(), scene.cluster.configuration("staging")));
     }
-    assert_ne!(seen[0], seen[1]);
-    assert_eq!(seen[0], seen[2]);
+    let [(one, first), (two, second), (again, third)] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!([one, two, again], [&1, &2, &2], "a ReplicaSet may refer to the earlier one");
+    assert!(first != second && first == third, "{seen:?}");
+    // It is pruned when as many later ones ran as a Deployment keeps ReplicaSets.
+    for number in 6..=6 + KEPT_COPIES {
+        let new = NewRelease {
+            template: template(&number.to_string()),
+            ..release("web", by(50, ""), &[])
+        };
+        store.create_release(new).await.unwrap();
+        let order = order("web.staging", Some(number), Intent::Deploy, by(51, ""));
+        runner.drive(&store.create_deployment(order).await.unwrap().id).await.unwrap();
+    }
+    let objects = scene.cluster.objects("staging");
+    assert_eq!(objects.len(), 1 + 1 + KEPT_COPIES as usize, "{objects:?}");
+}
+
+#[tokio::test]
+async fn the_data_of_a_secret_is_readable_in_the_cluster_alone() {
+    let scene = Scene::new().await;
+    let store = open(scene.folder.path()).await;
+    let keys = Arc::new(crate::sealing::tests::keys(&[1]));
+    let secret = serde_json::json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "database"},
+        "stringData": {"password": "hunter2"}, "data": {"user": "d2Vi"},
+    });
+    let object = serde_json::json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "web"},
+        "data": {"image": "{{image}}"},
+    });
+    let unsealed = Template::parse_unsealed(&serde_json::json!([object, secret]), true).unwrap();
+    let template = unsealed.seal(&keys, &"web".parse().unwrap()).unwrap();
+    let new = NewRelease { template: template.clone(), ..release("web", by(40, ""), &[]) };
+    store.create_release(new).await.unwrap();
+    for readable in ["hunter2", "aHVudGVyMg", "d2Vi"] {
+        for texts in
+            [serde_json::to_string(&template).unwrap(), format!("{:?}", template.redacted())]
+        {
+            assert!(!texts.contains(readable), "{texts}");
+        }
+        for entry in std::fs::read_dir(scene.folder.path()).unwrap() {
+            let octets = std::fs::read(entry.unwrap().path()).unwrap();
+            let is_there = octets.windows(readable.len()).any(|part| part == readable.as_bytes());
+            assert!(!is_there, "the store has {readable}");
+        }
+    }
+    let deploy = async |keys: Arc<crate::sealing::SealingKeys>| {
+        let order = order("web.staging", Some(4), Intent::Deploy, by(41, ""));
+        let id = store.create_deployment(order).await.unwrap().id;
+        Runner::new(store.clone(), Arc::new(scene.cluster.clone()), Sensors::default(), keys)
+            .drive(&id)
+            .await
+            .unwrap();
+        store.deployment(&id).await.unwrap().unwrap().state
+    };
+    let failed = deploy(Arc::default()).await;
+    assert!(failed.reason().is_some_and(|reason| reason.contains("sealingKeys")), "{failed:?}");
+    assert_eq!(deploy(keys).await, State::Ready);
+    let applied = scene.cluster.data("staging", "Secret database");
+    let expected = serde_json::json!({"user": "d2Vi", "password": "aHVudGVyMg=="});
+    assert_eq!(applied, Some(expected));
 }
 
 #[tokio::test]
@@ -239,13 +320,13 @@ async fn a_builder_whose_store_a_later_one_has_opened_changes_nothing() {
     let store = open(scene.folder.path()).await;
     let order = order("web.staging", Some(3), Intent::Deploy, by(30, ""));
     let deployment = store.create_deployment(order).await.unwrap();
-    Runner::new(store.clone(), Arc::new(scene.cluster.clone()))
+    Runner::new(store.clone(), Arc::new(scene.cluster.clone()), Sensors::default(), Arc::default())
         .drive(&deployment.id)
         .await
         .unwrap();
     let owner = Owner { service: "web".parse().unwrap(), epoch: late, fence: None };
     let manifest = crate::store::suite::template(&["both"])
-        .render(&"web.1".parse().unwrap(), "delayed", "staging")
+        .render(&"web.1".parse().unwrap(), "delayed", &[], "staging")
         .remove(0);
     let delayed = scene.cluster.apply(&manifest, &owner, Mode::Apply).await;
     assert!(matches!(delayed, Err(ClusterError::Rejected(_))), "{delayed:?}");
@@ -254,11 +335,49 @@ async fn a_builder_whose_store_a_later_one_has_opened_changes_nothing() {
 }
 
 #[tokio::test]
+async fn what_a_late_call_creates_again_is_deleted_unless_a_release_brings_it() {
+    let scene = Scene::new().await;
+    let late = open(scene.folder.path()).await.epoch();
+    let store = open(scene.folder.path()).await;
+    let runner = Runner::new(
+        store.clone(),
+        Arc::new(scene.cluster.clone()),
+        Sensors::default(),
+        Arc::default(),
+    );
+    for (release, intent) in [(Some(3), Intent::Deploy), (None, Intent::Rollback)] {
+        let order = order("web.staging", release, intent, by(30, ""));
+        runner.drive(&store.create_deployment(order).await.unwrap().id).await.unwrap();
+    }
+    assert_eq!(scene.cluster.objects("staging"), ["ConfigMap both", "Deployment web"]);
+    // The call of the builder before, which created what is pruned now.
+    let owner = Owner { service: "web".parse().unwrap(), epoch: late, fence: None };
+    let template = crate::store::suite::template(&["new"]);
+    let manifest = template.render(&"web.3".parse().unwrap(), "delayed", &[], "staging").remove(1);
+    scene.cluster.apply(&manifest, &owner, Mode::Apply).await.unwrap();
+    assert_eq!(scene.cluster.objects("staging").len(), 3);
+    assert_eq!(store.watched_placements().await.unwrap(), [placement("web.staging")]);
+    Arc::clone(&runner).sweep(placement("web.staging")).await;
+    assert_eq!(scene.cluster.objects("staging"), ["ConfigMap both", "Deployment web"]);
+    // A later release has it again.
+    store.create_release(release("web", by(40, ""), &["both", "new"])).await.unwrap();
+    let order = order("web.staging", Some(4), Intent::Deploy, by(41, ""));
+    runner.drive(&store.create_deployment(order).await.unwrap().id).await.unwrap();
+    Arc::clone(&runner).sweep(placement("web.staging")).await;
+    assert_eq!(scene.cluster.objects("staging").len(), 3);
+}
+
+#[tokio::test]
 async fn a_superseded_deployment_stops_and_its_successor_runs() {
     let scene = Scene::new().await;
     let store = open(scene.folder.path()).await;
     scene.cluster.hold_back("crash loop");
-    let runner = Runner::new(store.clone(), Arc::new(scene.cluster.clone()));
+    let runner = Runner::new(
+        store.clone(),
+        Arc::new(scene.cluster.clone()),
+        Sensors::default(),
+        Arc::default(),
+    );
     let running = tokio::spawn(Arc::clone(&runner).run());
     let bad = order("web.staging", Some(3), Intent::Deploy, by(30, ""));
     let bad = store.create_deployment(bad).await.unwrap();
@@ -288,7 +407,12 @@ async fn a_superseded_deployment_stops_and_its_successor_runs() {
 async fn an_unreachable_cluster_is_tried_again_and_a_rejection_is_not() {
     let scene = Scene::new().await;
     let store = open(scene.folder.path()).await;
-    let runner = Runner::new(store.clone(), Arc::new(scene.cluster.clone()));
+    let runner = Runner::new(
+        store.clone(),
+        Arc::new(scene.cluster.clone()),
+        Sensors::default(),
+        Arc::default(),
+    );
     scene.cluster.be_away(1);
     let deploy = |number, at| order("web.staging", Some(number), Intent::Deploy, by(at, ""));
     let deployment = store.create_deployment(deploy(3, 30)).await.unwrap();

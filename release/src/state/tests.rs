@@ -14,15 +14,19 @@ fn events() -> impl Strategy<Value = Event> {
         1 => Just(Event::Observed(Readiness::Failed("crash".to_owned()))),
         2 => Just(Event::Unreachable("away".to_owned())),
         1 => Just(Event::Superseded),
+        2 => Just(Event::RolloutBegan),
+        1 => Just(Event::RolledOut(RolloutEnd::Promoted)),
+        1 => Just(Event::RolledOut(RolloutEnd::RolledBack("worse".to_owned()))),
+        1 => Just(Event::RolledOut(RolloutEnd::Superseded)),
     ]
 }
 
-/// The place of a state on the way; closed states share the last one.
+/// The place of a state on the way; closed states share the last one. What is rolled out is not
+/// applied at once.
 fn place(state: &State) -> usize {
-    ["recorded", "applying", "waiting", "pruning"]
-        .iter()
-        .position(|name| *name == state.name())
-        .unwrap_or(4)
+    let name = state.name().replace("rollingOut", "applying");
+    let places = ["recorded", "applying", "waiting", "pruning"];
+    places.iter().position(|place| *place == name).unwrap_or(4)
 }
 
 proptest! {
@@ -94,4 +98,15 @@ fn an_unreachable_cluster_is_waited_for_until_the_deadline() {
     let (failed, action) = step(waiting, away(), Time(100));
     assert_eq!(failed.reason(), Some("it was not ready in time: connection refused"));
     assert_eq!(action, None);
+}
+
+#[test]
+fn a_rollout_ends_its_deployment_and_is_not_superseded_before() {
+    let (state, action) = step(State::Recorded, Event::RolloutBegan, Time(5));
+    assert_eq!((&state, action), (&State::RollingOut, Some(Action::RollOut)));
+    assert_eq!(step(state.clone(), Event::Superseded, Time(6)).0, State::RollingOut);
+    let end = |end| step(state.clone(), Event::RolledOut(end), Time(7)).0;
+    assert_eq!(end(RolloutEnd::Promoted).name(), "waiting");
+    assert_eq!(end(RolloutEnd::RolledBack("worse".to_owned())).reason(), Some("worse"));
+    assert_eq!(end(RolloutEnd::Superseded), State::Superseded);
 }

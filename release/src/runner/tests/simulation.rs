@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::Value;
 
-use crate::cluster::{Answer, Cluster, ClusterError, Mode, Owner};
+use crate::cluster::{Answer, Cluster, ClusterError, Inspected, Mode, ObjectEvent, Owner};
 use crate::manifest::ObjectRef;
 use crate::model::EnvironmentName;
 use crate::state::Readiness;
@@ -14,7 +14,7 @@ use crate::state::Readiness;
 #[derive(Clone, Default)]
 pub(super) struct Simulation(Arc<Mutex<Content>>);
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Content {
     /// By namespace and reference: the manifest, and the epoch of its last writer.
     objects: BTreeMap<(String, ObjectRef), (Value, u64)>,
@@ -23,6 +23,24 @@ struct Content {
     held_back: Option<String>,
     away: usize,
     rejection: Option<String>,
+    events: Vec<(String, ObjectEvent)>,
+    /// How far each Job is.
+    job: Readiness,
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Self {
+            objects: BTreeMap::new(),
+            writes: 0,
+            fences: BTreeSet::new(),
+            held_back: None,
+            away: 0,
+            rejection: None,
+            events: Vec::new(),
+            job: Readiness::Ready,
+        }
+    }
 }
 
 // === impl Simulation ===
@@ -50,6 +68,35 @@ impl Simulation {
         Some(manifest["spec"]["image"].as_str()?.to_owned())
     }
 
+    /// The name of the ConfigMap that the pods of the Deployment refer to.
+    pub(super) fn configuration(&self, namespace: &str) -> Option<String> {
+        let content = self.content();
+        let mut objects = content.objects.iter();
+        let (_, (manifest, _)) =
+            objects.find(|((of, object), _)| of == namespace && object.kind == "Deployment")?;
+        let source = "/spec/template/spec/containers/0/envFrom/0/configMapRef/name";
+        Some(manifest.pointer(source)?.as_str()?.to_owned())
+    }
+
+    /// The replicas of a Deployment.
+    pub(super) fn replicas(&self, namespace: &str, name: &str) -> Option<u64> {
+        let content = self.content();
+        let mut objects = content.objects.iter();
+        let (_, (manifest, _)) = objects.find(|((of, object), _)| {
+            of == namespace && object.kind == "Deployment" && object.name == name
+        })?;
+        manifest["spec"]["replicas"].as_u64()
+    }
+
+    /// The data of an object.
+    pub(super) fn data(&self, namespace: &str, name: &str) -> Option<Value> {
+        let content = self.content();
+        let mut objects = content.objects.iter();
+        let (_, (manifest, _)) =
+            objects.find(|((of, object), _)| of == namespace && object.to_string() == name)?;
+        Some(manifest["data"].clone())
+    }
+
     /// How many writes changed something.
     pub(super) fn writes(&self) -> usize {
         self.content().writes
@@ -58,6 +105,27 @@ impl Simulation {
     /// The deployments that made earlier calls invalid.
     pub(super) fn fences(&self) -> Vec<String> {
         self.content().fences.iter().cloned().collect()
+    }
+
+    /// The Events, each with its object and its reason.
+    pub(super) fn events(&self) -> Vec<(String, String)> {
+        let content = self.content();
+        let events = content.events.iter();
+        events.map(|(object, event)| (object.clone(), event.reason.clone())).collect()
+    }
+
+    /// Lets Jobs be as far as this.
+    pub(super) fn set_job(&self, readiness: Readiness) {
+        self.content().job = readiness;
+    }
+
+    /// An object.
+    pub(super) fn object(&self, namespace: &str, kind: &str) -> Option<Value> {
+        let content = self.content();
+        let mut objects = content.objects.iter();
+        let (_, (manifest, _)) =
+            objects.find(|((of, object), _)| of == namespace && object.kind == kind)?;
+        Some(manifest.clone())
     }
 
     /// Lets nothing become ready.
@@ -137,6 +205,49 @@ impl Cluster for Simulation {
         })
     }
 
+    fn inspect<'a>(
+        &'a self,
+        namespace: &'a str,
+        objects: &'a [ObjectRef],
+    ) -> Answer<'a, Vec<Option<Inspected>>> {
+        Box::pin(async move {
+            let content = self.reached()?;
+            let held_back = content.held_back.clone();
+            let inspected = objects.iter().map(|object| {
+                let (live, _) = content.objects.get(&(namespace.to_owned(), object.clone()))?;
+                let annotations = live["metadata"]["annotations"].as_object().into_iter().flatten();
+                let text = |(key, value): (&String, &Value)| {
+                    Some((key.clone(), value.as_str()?.to_owned()))
+                };
+                Some(Inspected {
+                    version: live["spec"].to_string(),
+                    annotations: annotations.filter_map(text).collect(),
+                    replicas: live["spec"]["replicas"].as_u64().unwrap_or(1) as u32,
+                    readiness: match object.kind.as_str() {
+                        "Job" => content.job.clone(),
+                        _ => held_back
+                            .clone()
+                            .filter(|_| object.name.ends_with("-canary"))
+                            .map_or(Readiness::Ready, Readiness::Progressing),
+                    },
+                })
+            });
+            Ok(inspected.collect())
+        })
+    }
+
+    fn log<'a>(&'a self, _: &'a str, object: &'a ObjectRef) -> Answer<'a, String> {
+        Box::pin(async move { self.reached().map(|_| format!("log of {object}")) })
+    }
+
+    fn selecting<'a>(&'a self, namespace: &'a str) -> Answer<'a, Vec<Value>> {
+        Box::pin(async move {
+            let content = self.reached()?;
+            let objects = content.objects.iter().filter(|((of, _), _)| of == namespace);
+            Ok(objects.map(|(_, (manifest, _))| manifest.clone()).collect())
+        })
+    }
+
     fn prune<'a>(
         &'a self,
         namespace: &'a str,
@@ -147,6 +258,18 @@ impl Cluster for Simulation {
             let mut content = self.reached()?;
             let removed = content.objects.remove(&(namespace.to_owned(), object.clone()));
             content.writes += usize::from(removed.is_some());
+            Ok(())
+        })
+    }
+
+    fn report<'a>(
+        &'a self,
+        _: &'a str,
+        object: &'a ObjectRef,
+        event: &'a ObjectEvent,
+    ) -> Answer<'a, ()> {
+        Box::pin(async move {
+            self.reached()?.events.push((object.to_string(), event.clone()));
             Ok(())
         })
     }

@@ -4,10 +4,10 @@ use sqlx::sqlite::SqliteRow;
 
 use super::row::{self, get};
 use super::{Connection, audit, placements, releases};
-use crate::manifest::ObjectRef;
-use crate::model::{DeploymentId, Placement, ReleaseId, Time};
+use crate::manifest::{self, ObjectRef, Setting};
+use crate::model::{DeploymentId, EnvironmentName, Placement, ReleaseId, ServiceName, Time};
 use crate::state::{self, Event, Intent, Pin, State, step};
-use crate::store::{AuditEntry, Deployment, DeploymentOrder, MAX_PAGE, Step, StoreError};
+use crate::store::{AuditEntry, Deployment, DeploymentOrder, MAX_PAGE, Release, Step, StoreError};
 
 /// Records a deployment, or returns the one that its idempotency key made.
 pub(super) async fn create(
@@ -18,28 +18,38 @@ pub(super) async fn create(
         let id = made.parse().map_err(|_| StoreError::Invalid(made))?;
         return find(connection, &id).await?.ok_or(StoreError::NotFound("deployment"));
     }
-    let DeploymentOrder { placement, release, intent, by } = order;
+    let DeploymentOrder { placement, release, intent, force, by } = order;
     let standing = placements::standing(connection, &placement).await?;
     let number = match release {
         Some(number) => number,
         None => state::rollback_target(&standing)?,
     };
     let release = ReleaseId { service: placement.service.clone(), number };
-    if releases::find(connection, &release).await?.is_none() {
-        return Err(StoreError::NotFound("release"));
-    }
-    let pin = match state::admit(intent, number, &standing)? {
+    let found = releases::find(connection, &release).await?;
+    let found = found.ok_or(StoreError::NotFound("release"))?;
+    let pin = match state::admit(intent, number, force, &standing)? {
         Pin::Removed => None,
         Pin::Set(pinned) => Some(pinned),
     };
+    // What ran is what a rollback brings back, with its settings.
+    let settings = match intent {
+        Intent::Rollback => ready_settings(connection, &release, &placement.environment).await?,
+        Intent::Deploy | Intent::Promote => {
+            settings(connection, &found, &placement.environment).await?
+        }
+    };
     placements::set_pin(connection, &placement, pin).await?;
     supersede(connection, &placement, by.at).await?;
+    let replaces = last_ready(connection, &placement).await?;
+    let replaces = replaces.map(|number| DeploymentId { placement: placement.clone(), number });
     let deployment = Deployment {
         id: DeploymentId { number: next(connection, &placement).await?, placement },
         release,
         intent,
+        replaces,
         state: State::Recorded,
         version: 0,
+        settings,
         namespace: None,
         requested_by: by.actor.clone(),
         requested_because: by.reason.clone(),
@@ -59,6 +69,38 @@ pub(super) async fn create(
     };
     audit::record(connection, &by, &entry).await?;
     Ok(deployment)
+}
+
+/// The values that a deployment of a release would have now.
+pub(super) async fn settings(
+    connection: &mut Connection,
+    release: &Release,
+    environment: &EnvironmentName,
+) -> Result<Vec<Setting>, StoreError> {
+    let declared = release.template.settings();
+    let service = release.summary.id.service.clone();
+    let placement = Placement { service, environment: environment.clone() };
+    let layers = super::settings::layers(connection, &placement).await?;
+    manifest::resolve_settings(&declared, &layers).map_err(StoreError::Settings)
+}
+
+/// The values of the last deployment of a release that became ready in an environment.
+pub(super) async fn ready_settings(
+    connection: &mut Connection,
+    release: &ReleaseId,
+    environment: &EnvironmentName,
+) -> Result<Vec<Setting>, StoreError> {
+    let row = sqlx::query(
+        "SELECT settings FROM deployments WHERE service = $1 AND environment = $2 \
+         AND release = $3 AND state = $4 ORDER BY number DESC LIMIT 1",
+    )
+    .bind(release.service.as_str())
+    .bind(environment.as_str())
+    .bind(i64::from(release.number))
+    .bind(row::to_json(&State::Ready)?)
+    .fetch_optional(connection)
+    .await?;
+    row.map_or_else(|| Ok(Vec::new()), |row| row::json(&row, "settings"))
 }
 
 fn action(intent: Intent) -> &'static str {
@@ -85,9 +127,29 @@ async fn supersede(
     for row in &rows {
         let deployment = read(row)?;
         let (state, _) = step(deployment.state.clone(), Event::Superseded, now);
-        advance(connection, &deployment, state, now).await?;
+        // A rollout is not superseded at once: it goes back first, or is waited for.
+        if state != deployment.state {
+            advance(connection, &deployment, state, now).await?;
+        }
     }
     Ok(())
+}
+
+/// The number of the last deployment of a placement that became ready.
+async fn last_ready(
+    connection: &mut Connection,
+    placement: &Placement,
+) -> Result<Option<u32>, StoreError> {
+    let number: Option<i64> = sqlx::query_scalar(
+        "SELECT MAX(number) FROM deployments WHERE service = $1 AND environment = $2 \
+         AND state = $3",
+    )
+    .bind(placement.service.as_str())
+    .bind(placement.environment.as_str())
+    .bind(row::to_json(&State::Ready)?)
+    .fetch_one(connection)
+    .await?;
+    Ok(number.and_then(|number| u32::try_from(number).ok()))
 }
 
 async fn next(connection: &mut Connection, placement: &Placement) -> Result<u32, StoreError> {
@@ -104,8 +166,8 @@ async fn next(connection: &mut Connection, placement: &Placement) -> Result<u32,
 async fn insert(connection: &mut Connection, deployment: &Deployment) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO deployments (service, environment, number, release, intent, version, is_open, \
-         state, requested_by, reason, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, 0, 1, $6, $7, $8, $9, $9)",
+         state, requested_by, reason, created_at, updated_at, settings, \
+         replaces) VALUES ($1, $2, $3, $4, $5, 0, 1, $6, $7, $8, $9, $9, $10, $11)",
     )
     .bind(deployment.id.placement.service.as_str())
     .bind(deployment.id.placement.environment.as_str())
@@ -116,6 +178,8 @@ async fn insert(connection: &mut Connection, deployment: &Deployment) -> Result<
     .bind(&deployment.requested_by)
     .bind(&deployment.requested_because)
     .bind(row::milliseconds(deployment.created_at))
+    .bind(row::to_json(&deployment.settings)?)
+    .bind(deployment.replaces.as_ref().map(|replaced| i64::from(replaced.number)))
     .execute(&mut *connection)
     .await?;
     record_step(connection, deployment).await
@@ -173,8 +237,26 @@ pub(super) async fn advance(
     record_step(connection, &next).await?;
     if next.state == State::Ready {
         placements::set_running(connection, &next).await?;
+        replaced_by_later(connection, &next.id).await?;
     }
     Ok(Some(next))
+}
+
+/// Deployments that waited for this one replace it.
+async fn replaced_by_later(
+    connection: &mut Connection,
+    id: &DeploymentId,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE deployments SET replaces = $3 WHERE service = $1 AND environment = $2 \
+         AND number > $3 AND is_open = 1",
+    )
+    .bind(id.placement.service.as_str())
+    .bind(id.placement.environment.as_str())
+    .bind(i64::from(id.number))
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Records the namespace, and adds the objects to the inventory of the placement.
@@ -260,26 +342,82 @@ pub(super) async fn list(
     rows.iter().map(read).collect()
 }
 
-/// All open deployments, the oldest first.
-pub(super) async fn open(connection: &mut Connection) -> Result<Vec<Deployment>, StoreError> {
+/// The last deployments of the services in the JSON list `$1`, each found by the primary key.
+pub(super) const LAST_OF: &str = "SELECT deployments.* FROM json_each($1) AS wanted \
+     JOIN deployments ON deployments.service = wanted.value AND deployments.environment = $2 \
+     AND deployments.number = (SELECT MAX(number) FROM deployments AS later \
+     WHERE later.service = wanted.value AND later.environment = $2) ORDER BY deployments.service";
+
+/// The last deployment of each service in an environment.
+pub(super) async fn last(
+    connection: &mut Connection,
+    environment: &EnvironmentName,
+    services: &[ServiceName],
+) -> Result<Vec<Deployment>, StoreError> {
+    let rows = sqlx::query(LAST_OF)
+        .bind(row::to_json(&services)?)
+        .bind(environment.as_str())
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(read).collect()
+}
+
+/// The last deployments of a placement that became ready, the newest first.
+pub(super) async fn ready(
+    connection: &mut Connection,
+    placement: &Placement,
+    before: u32,
+    limit: u32,
+) -> Result<Vec<Deployment>, StoreError> {
     let rows = sqlx::query(
-        "SELECT * FROM deployments WHERE is_open = 1 ORDER BY created_at, service, environment",
+        "SELECT * FROM deployments WHERE service = $1 AND environment = $2 AND number < $3 \
+         AND state = $4 ORDER BY number DESC LIMIT $5",
     )
+    .bind(placement.service.as_str())
+    .bind(placement.environment.as_str())
+    .bind(i64::from(before))
+    .bind(row::to_json(&State::Ready)?)
+    .bind(i64::from(limit.min(MAX_PAGE)))
     .fetch_all(connection)
     .await?;
     rows.iter().map(read).collect()
 }
 
-fn read(row: &SqliteRow) -> Result<Deployment, StoreError> {
-    let service = row::service(row)?;
+/// The open deployments, the oldest first: of each environment a page. Those of a placement with an
+/// open rollout wait for it.
+pub(super) async fn open(connection: &mut Connection) -> Result<Vec<DeploymentId>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT service, environment, number FROM (SELECT service, environment, number, created_at, \
+         ROW_NUMBER() OVER (PARTITION BY environment ORDER BY created_at, service, number) AS place \
+         FROM deployments WHERE is_open = 1 AND NOT EXISTS (SELECT 1 FROM rollouts \
+         WHERE rollouts.is_open = 1 AND rollouts.service = deployments.service \
+         AND rollouts.environment = deployments.environment)) WHERE place <= $1 \
+         ORDER BY created_at, service, environment, number",
+    )
+    .bind(i64::from(MAX_PAGE))
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(id).collect()
+}
+
+pub(super) fn id(row: &SqliteRow) -> Result<DeploymentId, StoreError> {
     let placement =
-        Placement { service: service.clone(), environment: row::name(row, "environment")? };
+        Placement { service: row::service(row)?, environment: row::name(row, "environment")? };
+    Ok(DeploymentId { placement, number: row::number(row, "number")? })
+}
+
+fn read(row: &SqliteRow) -> Result<Deployment, StoreError> {
+    let id = id(row)?;
+    let replaces = row::optional(row, "replaces")?;
+    let service = id.placement.service.clone();
     Ok(Deployment {
-        id: DeploymentId { placement, number: row::number(row, "number")? },
+        replaces: replaces.map(|number| DeploymentId { number, ..id.clone() }),
+        id,
         release: ReleaseId { service, number: row::number(row, "release")? },
         intent: row::json(row, "intent")?,
         state: row::json(row, "state")?,
         version: row::number(row, "version")?,
+        settings: row::json(row, "settings")?,
         namespace: get(row, "namespace")?,
         requested_by: get(row, "requested_by")?,
         requested_because: get(row, "reason")?,

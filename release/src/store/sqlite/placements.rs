@@ -37,6 +37,15 @@ pub(super) async fn standing(
     .bind(placement.service.as_str())
     .bind(placement.environment.as_str())
     .bind(ready)
+    .fetch_all(&mut *connection)
+    .await?;
+    let irreversible: Vec<(i64, String)> = sqlx::query_as(
+        "SELECT DISTINCT number, irreversible FROM releases WHERE service = $1 \
+         AND irreversible IS NOT NULL AND number IN \
+         (SELECT release FROM deployments WHERE service = $1 AND environment = $2)",
+    )
+    .bind(placement.service.as_str())
+    .bind(placement.environment.as_str())
     .fetch_all(connection)
     .await?;
     Ok(Standing {
@@ -45,10 +54,15 @@ pub(super) async fn standing(
         running: status.and_then(|status| number(status.running)),
         attempted: attempted.and_then(|number| u32::try_from(number).ok()),
         ran: ran.into_iter().filter_map(|number| u32::try_from(number).ok()).collect(),
+        irreversible: irreversible
+            .into_iter()
+            .filter_map(|(number, reason)| Some((u32::try_from(number).ok()?, reason)))
+            .collect(),
     })
 }
 
-async fn find(
+/// What is recorded of a placement.
+pub(super) async fn find(
     connection: &mut Connection,
     placement: &Placement,
 ) -> Result<Option<PlacementStatus>, StoreError> {
@@ -190,18 +204,26 @@ pub(super) async fn pin(
             .fetch_one(&mut *connection)
             .await?;
     let pin = u32::try_from(newest).ok().filter(|_| pinned);
+    record_pin(connection, placement, status.pinned, pin, by).await
+}
+
+/// Sets the pin to a release, or removes it, with its audit entry.
+pub(super) async fn record_pin(
+    connection: &mut Connection,
+    placement: &Placement,
+    before: Option<ReleaseId>,
+    pin: Option<u32>,
+    by: &By,
+) -> Result<(), StoreError> {
     set_pin(connection, placement, pin).await?;
     let Placement { service, environment } = placement;
+    let action = if pin.is_some() { "service.pin" } else { "service.unpin" };
     let entry = AuditEntry {
         service: Some(service.clone()),
         environment: Some(environment.clone()),
-        before: status.pinned.map(|release| release.to_string()),
+        before: before.map(|release| release.to_string()),
         after: pin.map(|number| ReleaseId { service: service.clone(), number }.to_string()),
-        ..audit::entry(
-            by,
-            if pinned { "service.pin" } else { "service.unpin" },
-            format!("{service}.{environment}"),
-        )?
+        ..audit::entry(by, action, format!("{service}.{environment}"))?
     };
     audit::record(connection, by, &entry).await
 }

@@ -3,7 +3,7 @@
 use sqlx::sqlite::SqliteRow;
 
 use super::row::{self, get};
-use super::{Connection, audit};
+use super::{Connection, audit, settings};
 use crate::model::{ReleaseId, ServiceName};
 use crate::store::{
     AuditEntry, By, MAX_PAGE, NewRelease, Release, ReleaseCursor, ReleaseSummary, StoreError,
@@ -25,7 +25,7 @@ pub(super) async fn create(
     let number = row::next(newest);
     sqlx::query(
         "INSERT INTO releases (service, number, source_commit, requested, image, template, \
-         created_at, created_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+         irreversible, created_at, created_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(new.service.as_str())
     .bind(number)
@@ -33,16 +33,19 @@ pub(super) async fn create(
     .bind(&new.requested)
     .bind(&new.image)
     .bind(row::to_json(&new.template)?)
+    .bind(&new.irreversible)
     .bind(row::milliseconds(new.by.at))
     .bind(&new.by.actor)
     .execute(&mut *connection)
     .await?;
+    settings::declare(connection, &new.service, &new.template.settings()).await?;
     let number = u32::try_from(number).map_err(|_| StoreError::Full)?;
     let summary = ReleaseSummary {
         id: ReleaseId { service: new.service.clone(), number },
         commit: new.commit,
         requested: new.requested,
         image: new.image,
+        irreversible: new.irreversible,
         created_at: new.by.at,
         created_by: new.by.actor.clone(),
     };
@@ -81,14 +84,14 @@ pub(super) async fn find(
 }
 
 /// A page of all releases; `$1` is the services, which are not asked for.
-const LIST: &str = "SELECT service, number, source_commit, requested, image, created_at, created_by \
-     FROM releases WHERE $1 IS NULL \
+const LIST: &str = "SELECT service, number, source_commit, requested, image, irreversible, \
+     created_at, created_by FROM releases WHERE $1 IS NULL \
      AND ($2 IS NULL OR (created_at, service, number) < ($2, $3, $4)) \
      ORDER BY created_at DESC, service DESC, number DESC LIMIT $5";
 /// A page of those of the services in the JSON list `$1`. The sign before `created_at` makes them be
 /// read by the index of services: by that of times, those of all others would be, too.
-pub(super) const LIST_OF: &str = "SELECT service, number, source_commit, requested, image, created_at, created_by \
-     FROM releases WHERE service IN (SELECT value FROM json_each($1)) \
+pub(super) const LIST_OF: &str = "SELECT service, number, source_commit, requested, image, \
+     irreversible, created_at, created_by FROM releases WHERE service IN (SELECT value FROM json_each($1)) \
      AND ($2 IS NULL OR (+created_at, service, number) < ($2, $3, $4)) \
      ORDER BY +created_at DESC, service DESC, number DESC LIMIT $5";
 
@@ -117,6 +120,7 @@ fn summary(row: &SqliteRow) -> Result<ReleaseSummary, StoreError> {
         commit: get(row, "source_commit")?,
         requested: get(row, "requested")?,
         image: get(row, "image")?,
+        irreversible: get(row, "irreversible")?,
         created_at: row::time(row, "created_at")?,
         created_by: get(row, "created_by")?,
     })

@@ -1,0 +1,339 @@
+//! Real buildah in real sandboxes, with what a repository could try.
+
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::builds::git::tests::WorkTree;
+use crate::builds::log::Mask;
+use crate::builds::path::RepositoryPath;
+
+const LIMITS: Limits =
+    Limits { time: Duration::from_secs(60), memory: 1 << 30, disk: 256 << 20, processes: 100 };
+const DOCKERFILE: &str = "FROM scratch\nCOPY busybox /bin/busybox\nCOPY script /script\n\
+                          RUN [\"/bin/busybox\", \"sh\", \"/script\"]\n";
+
+/// A repository with a target in its root, and what its build left.
+struct Built {
+    work: WorkTree,
+    folder: TempDir,
+    outcome: Result<Upload, BuildError>,
+    log: String,
+}
+
+// === impl Built ===
+
+impl Built {
+    /// Builds an image by a shell script.
+    async fn script(script: &str, limits: Limits) -> Self {
+        let work = WorkTree::new();
+        work.write("Dockerfile", DOCKERFILE);
+        let install = "/bin/busybox --install -s /bin\n";
+        work.write("script", &format!("{install}{script}\n"));
+        Self::new(work, limits, None).await
+    }
+
+    async fn new(work: WorkTree, limits: Limits, base: Option<PathBuf>) -> Self {
+        for path in ["/usr/bin/busybox", "/bin/busybox"] {
+            if Path::new(path).exists() {
+                std::fs::copy(path, work.path().join("busybox")).unwrap();
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository::discover(work.path()).await.unwrap();
+        let target = Target {
+            service: "web".parse().unwrap(),
+            recipe: Recipe::Dockerfile("Dockerfile".parse().unwrap()),
+            context: RepositoryPath::root(),
+            inputs: Vec::new(),
+            manifests: Vec::new(),
+        };
+        let path = folder.path().join("log");
+        let mut log = Log::open(&path, 1 << 20, Mask::default()).await.unwrap();
+        let commit = work.commit();
+        let source = Source {
+            repository: &repository,
+            url: "https://git.test/x",
+            commit: &commit,
+            target: &target,
+        };
+        let outcome = Buildah { limits, base }.build(&source, folder.path(), &mut log).await;
+        log.close().await;
+        let log = String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
+        Self { work, folder, outcome, log }
+    }
+
+    fn error(&self) -> String {
+        match &self.outcome {
+            Ok(_) => panic!("it was built: {}", self.log),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[track_caller]
+    fn is_built(&self) {
+        assert!(self.outcome.is_ok(), "{:?}: {}", self.outcome.as_ref().err(), self.log);
+    }
+}
+
+/// The processes of this machine whose command has a text.
+fn processes_with(text: &str) -> usize {
+    let mut count = 0;
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        count += usize::from(String::from_utf8_lossy(&command).contains(text));
+    }
+    count
+}
+
+#[tokio::test]
+async fn an_image_is_built_of_the_files_of_the_commit() {
+    let work = WorkTree::new();
+    work.write("Dockerfile", DOCKERFILE);
+    work.write("script", "/bin/busybox cat /context.txt; /bin/busybox echo built > /file");
+    work.write("context.txt", "$Format:%H$\n");
+    work.write(".gitattributes", "context.txt export-subst\nscript export-ignore\n");
+    work.write("Dockerfile", &DOCKERFILE.replace("RUN", "COPY context.txt /\nRUN"));
+    // The mirror of a repository overrides its attributes.
+    let info = work.path().join(".git/info/attributes");
+    std::fs::write(info, "* -export-ignore -export-subst\n").unwrap();
+    let built = Built::new(work, LIMITS, None).await;
+    built.is_built();
+    assert!(built.log.contains("$Format:%H$"), "{}", built.log);
+    let image = built.outcome.as_ref().unwrap();
+    assert!(image.blobs.iter().all(|blob| blob.path.starts_with(built.folder.path())));
+    let manifest = String::from_utf8_lossy(&image.manifest);
+    assert!(manifest.contains(&built.work.git(&["rev-parse", "HEAD"])), "{manifest}");
+}
+
+#[tokio::test]
+async fn an_image_starts_from_a_base_image_and_no_other() {
+    let first = Built::script("echo x > /x", LIMITS).await;
+    first.is_built();
+    // A layout that each user can read.
+    let base = tempfile::tempdir_in("/var/tmp").unwrap();
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(base.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let image = first.outcome.as_ref().unwrap();
+    let blobs = base.path().join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).unwrap();
+    for blob in &image.blobs {
+        std::fs::copy(&blob.path, blobs.join(&blob.digest["sha256:".len()..])).unwrap();
+    }
+    std::fs::write(blobs.join(&image.digest["sha256:".len()..]), &image.manifest).unwrap();
+    std::fs::write(base.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    let index = serde_json::json!({
+        "schemaVersion": 2,
+        "manifests": [{
+            "mediaType": crate::registry::OCI_IMAGE, "digest": image.digest,
+            "size": image.manifest.len(), "annotations": { NAME: "docker.io/library/busybox:1.36" },
+        }],
+    });
+    std::fs::write(base.path().join("index.json"), index.to_string()).unwrap();
+    let from = async |name: &str| {
+        let work = WorkTree::new();
+        work.write("Dockerfile", &format!("FROM {name}\nRUN cat /x && id > /y\n"));
+        Built::new(work, LIMITS, Some(base.path().to_owned())).await
+    };
+    from("docker.io/library/busybox:1.36").await.is_built();
+    let other = from("docker.io/library/alpine:3").await;
+    assert!(matches!(other.outcome, Err(BuildError::Failed(_))), "{}", other.log);
+}
+
+#[tokio::test]
+async fn a_failed_build_says_why_in_its_log() {
+    let built = Built::script("echo first; echo no such thing >&2; exit 3", LIMITS).await;
+    assert!(matches!(built.outcome, Err(BuildError::Failed(_))));
+    assert!(
+        built.log.contains("first\n") && built.log.contains("no such thing\n"),
+        "{}",
+        built.log
+    );
+    let work = WorkTree::new();
+    work.write("Dockerfile", "FROM scratch\nCOPY missing /\n");
+    let built = Built::new(work, LIMITS, None).await;
+    assert!(built.log.contains("missing"), "{}", built.log);
+    assert!(built.error().starts_with("the build failed: "), "{}", built.error());
+}
+
+/// What belongs to the builder: files, its environment, its processes, other builds.
+#[tokio::test]
+async fn nothing_of_the_machine_is_in_reach() {
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "a-secret-of-the-builder").unwrap();
+    let built = Built::script(
+        &format!(
+            "cat {path} /proc/*/root{path} /proc/*/cwd{path}\n\
+             for it in /proc/[0-9]*; do cat $it/environ | tr '\\0' '\\n'; done\n\
+             ls /proc/*/root/var/tmp /proc/*/root/root /proc/*/root/run /var/run /run\n\
+             cat /etc/shadow /proc/*/root/etc/shadow /proc/kcore /proc/keys\n\
+             cat /proc/*/mounts\n\
+             echo users: $(cat /proc/self/uid_map)\n\
+             echo processes: $(ls -d /proc/[0-9]* | wc -l)\n\
+             ls -l /dev\n\
+             mknod /disk b 254 0 && echo made a device\n\
+             mkdir /m; mount -t proc proc /m && echo mounted\n\
+             unshare -Ur true && echo unshared\n\
+             nsenter -t 1 -m true && echo entered\n\
+             echo 1 > /proc/sys/kernel/sysrq && echo a setting\n\
+             echo x > /proc/sysrq-trigger && echo a key\n\
+             echo 9 > /proc/sys/user/max_user_namespaces && echo a limit\n\
+             exit 0",
+            path = token.display()
+        ),
+        LIMITS,
+    )
+    .await;
+    built.is_built();
+    let log = &built.log;
+    assert!(!log.contains("a-secret-of-the-builder"), "{log}");
+    // The environment of this test has it.
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some() && !log.contains("CARGO_"), "{log}");
+    assert!(!log.contains("root:$") && !log.contains("root:*"), "{log}");
+    for word in ["made a device", "mounted", "unshared", "entered", "a setting", "a key", "a limit"]
+    {
+        assert!(!log.lines().any(|line| line == word), "{word}: {log}");
+    }
+    // Of the machine, its programs alone are there, and cannot be changed.
+    let is_of_disk = |line: &&str| line.starts_with("/dev/");
+    for line in log.lines().filter(is_of_disk) {
+        let mut words = line.split(' ').skip(1);
+        let (place, options) = (words.next().unwrap(), words.nth(1).unwrap());
+        let is_program = ["/usr", "/bin", "/sbin", "/lib"].iter().any(|it| place.starts_with(it));
+        assert!(is_program && options.starts_with("ro,"), "{line}");
+    }
+    let count = |name: &str| {
+        log.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
+    };
+    assert!(count("processes: ").parse::<u32>().unwrap() < 15, "{log}");
+    let first: u32 = count("users: ").split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(first >= 65_536, "{log}");
+}
+
+#[tokio::test]
+async fn there_is_no_network_and_no_socket_of_the_machine() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let name = SocketAddr::from_abstract_name(format!("portcullis-test-{port}")).unwrap();
+    let socket = UnixListener::bind_addr(&name).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let built = Built::script(
+        &format!(
+            "ifconfig lo up 127.0.0.1\n\
+             wget -T 2 -O - http://127.0.0.1:{port}/ && echo reached\n\
+             wget -T 2 -O - http://169.254.169.254/latest/meta-data/ && echo reached\n\
+             nc -w 2 1.1.1.1 53 < /dev/null && echo reached\n\
+             nslookup example.com && echo reached\n\
+             cat /proc/net/unix; cat /proc/net/route\n\
+             exit 0"
+        ),
+        LIMITS,
+    )
+    .await;
+    built.is_built();
+    assert!(!built.log.lines().any(|line| line == "reached"), "{}", built.log);
+    assert!(!built.log.contains("portcullis-test"), "{}", built.log);
+    assert!(listener.accept().is_err() && socket.accept().is_err());
+}
+
+#[tokio::test]
+async fn links_lead_nowhere() {
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "a-secret-of-the-builder").unwrap();
+    let work = WorkTree::new();
+    std::os::unix::fs::symlink(secret.path(), work.path().join("file")).unwrap();
+    std::os::unix::fs::symlink("/", work.path().join("root")).unwrap();
+    work.write("script", "");
+    work.write(
+        "Dockerfile",
+        &format!("{DOCKERFILE}COPY file /a\nCOPY root{} /b\n", secret.path().display()),
+    );
+    let built = Built::new(work, LIMITS, None).await;
+    assert!(matches!(built.outcome, Err(BuildError::Failed(_))), "{}", built.log);
+    // A Dockerfile that is one is that of the sandbox, if there is one.
+    let work = WorkTree::new();
+    std::os::unix::fs::symlink("/etc/shadow", work.path().join("Dockerfile")).unwrap();
+    let built = Built::new(work, LIMITS, None).await;
+    assert!(!built.log.contains("root:"), "{}", built.log);
+    assert!(matches!(built.outcome, Err(BuildError::Failed(_))), "{}", built.log);
+}
+
+#[tokio::test]
+async fn a_build_that_hangs_is_stopped_with_all_it_started() {
+    let started = Instant::now();
+    let limits = Limits { time: Duration::from_secs(4), ..LIMITS };
+    let script = "(trap '' TERM HUP INT; setsid sleep 98765) & sleep 98765";
+    let built = Built::script(script, limits).await;
+    assert_eq!(built.error(), "the build took longer than 4 s, and was stopped");
+    assert!(started.elapsed() < Duration::from_secs(30));
+    let ended = async {
+        while processes_with("98765") > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), ended).await.expect("its processes end");
+}
+
+#[tokio::test]
+async fn a_build_whose_builder_does_not_wait_ends() {
+    let limits = Limits { time: Duration::from_secs(50), ..LIMITS };
+    let building = Built::script("sleep 87654", limits);
+    let started = async {
+        while processes_with("87654") == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        built = building => panic!("it ended: {}", built.log),
+        () = started => {}
+    }
+    let ended = async {
+        while processes_with("87654") > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), ended).await.expect("its processes end");
+}
+
+#[tokio::test]
+async fn a_greedy_build_is_stopped_by_its_limits() {
+    // Processes: by the kernel, for all users of the build together.
+    let script = "for user in 0 1 2 3; do for it in $(seq 60); do \
+                  setpriv --reuid $user sleep 5 2> /dev/null & sleep 5 & done; done\n\
+                  echo now: $(ls -d /proc/[0-9]* | wc -l); exit 1";
+    let built = Built::script(script, LIMITS).await;
+    assert!(built.log.contains("can't fork"), "{}", built.log);
+    assert!(matches!(built.outcome, Err(BuildError::Failed(_))));
+    // A bomb ends at the latest with its time.
+    let limits = Limits { time: Duration::from_secs(5), ..LIMITS };
+    let built = Built::script("bomb() { bomb | bomb & }; bomb; sleep 77777", limits).await;
+    assert!(matches!(built.outcome, Err(BuildError::Failed(_))), "{}", built.log);
+    // Memory of one process: by the kernel; of many: by the builder.
+    let limits = Limits { memory: 200 << 20, ..LIMITS };
+    let one =
+        Built::script("head -c 400000000 /dev/zero | tail -c 399999999 | wc -c", limits.clone());
+    let built = one.await;
+    assert!(built.log.contains("out of memory"), "{}", built.log);
+    let many = "for it in 1 2 3 4 5; do (x=$(head -c 60000000 /dev/zero | tr '\\0' x); sleep 20) & \
+                done; wait";
+    let built = Built::script(many, limits).await;
+    assert_eq!(built.error(), "the build used more than 200 MiB of memory, and was stopped");
+    // Files: by the size of their file system.
+    let limits = Limits { disk: 32 << 20, ..LIMITS };
+    let built = Built::script("cat /dev/zero > /large || exit 4", limits).await;
+    assert!(built.log.contains("No space left on device"), "{}", built.log);
+    assert!(matches!(built.outcome, Err(BuildError::Failed(_))));
+    // What it prints: cut off.
+    let built = Built::script("yes | head -c 5000000", LIMITS).await;
+    built.is_built();
+    assert!(built.log.len() < (1 << 20) + 1000, "{}", built.log.len());
+    assert!(built.log.ends_with("the rest is left out\n"));
+}

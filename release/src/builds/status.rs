@@ -1,0 +1,143 @@
+//! What is known of repositories, for the API and the command line.
+
+use portcullis_config::problem::{Problem, Severity};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::survey::{Survey, Surveyed};
+use super::targets::Recipe;
+use crate::model::{Branch, CommitId, GitUrl, RepositoryName, ServiceName, Time};
+
+/// A repository that is followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RepositorySummary {
+    /// Its name.
+    pub name: RepositoryName,
+    /// Where it is.
+    #[schema(value_type = String)]
+    pub url: GitUrl,
+    /// The branch that is followed.
+    #[schema(value_type = String)]
+    pub branch: Branch,
+    /// The newest commit of the branch, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub commit: Option<CommitId>,
+    /// Since when the builder knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// When the repository was fetched last, with or without success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetched_at: Option<Time>,
+    /// Why the last fetch failed, or the commit cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// How many targets the commit has.
+    pub targets: usize,
+    /// How many errors the commit has.
+    pub errors: usize,
+}
+
+/// A repository that is followed, with what its newest commit would build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RepositoryDetails {
+    /// The repository.
+    #[serde(flatten)]
+    pub summary: RepositorySummary,
+    /// What its newest commit would build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<CommitStatus>,
+}
+
+/// What a commit would build, and every problem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CommitStatus {
+    /// The commit.
+    #[schema(value_type = String)]
+    pub commit: CommitId,
+    /// The targets without an error.
+    pub targets: Vec<TargetStatus>,
+    /// All problems, up to 100 of targets and 50 of each target's manifests.
+    pub problems: Vec<CommitProblem>,
+}
+
+/// An image that a commit has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetStatus {
+    /// The service whose image it is.
+    pub service: ServiceName,
+    /// Its Dockerfile.
+    pub dockerfile: String,
+    /// The folder that its build gets.
+    pub context: String,
+    /// What else it depends on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<String>,
+    /// Its files of manifests.
+    pub manifests: Vec<String>,
+    /// The key of the files that it depends on: as long as it is the same, the image is.
+    pub key: String,
+}
+
+/// A problem of a commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CommitProblem {
+    /// Whether a target is not built because of it.
+    pub is_error: bool,
+    /// The file, its line and column.
+    pub place: String,
+    /// What is wrong.
+    pub message: String,
+    /// How to fix it.
+    pub help: String,
+}
+
+// === impl CommitStatus ===
+
+impl CommitStatus {
+    /// How many problems are errors.
+    #[must_use]
+    pub fn errors(&self) -> usize {
+        self.problems.iter().filter(|problem| problem.is_error).count()
+    }
+}
+
+impl From<&Survey> for CommitStatus {
+    fn from(survey: &Survey) -> Self {
+        Self {
+            commit: survey.commit.clone(),
+            targets: survey.targets.iter().map(TargetStatus::from).collect(),
+            problems: survey.problems.iter().map(CommitProblem::from).collect(),
+        }
+    }
+}
+
+impl From<&Surveyed> for TargetStatus {
+    fn from(Surveyed { target, key, .. }: &Surveyed) -> Self {
+        let Recipe::Dockerfile(dockerfile) = &target.recipe;
+        Self {
+            service: target.service.clone(),
+            dockerfile: dockerfile.to_string(),
+            context: target.context.to_string(),
+            inputs: target.inputs.iter().map(ToString::to_string).collect(),
+            manifests: target.manifests.iter().map(ToString::to_string).collect(),
+            key: key.to_string(),
+        }
+    }
+}
+
+impl From<&Problem> for CommitProblem {
+    fn from(problem: &Problem) -> Self {
+        Self {
+            is_error: problem.severity == Severity::Error,
+            place: problem.origin.to_string(),
+            message: problem.message.clone(),
+            help: problem.help.clone(),
+        }
+    }
+}
