@@ -1,6 +1,7 @@
 //! The command line of `portcullis`: one module per subcommand.
 
 mod audit;
+mod build;
 mod builder;
 mod builder_api;
 mod certs;
@@ -10,13 +11,16 @@ mod demo;
 mod deploy;
 mod deployment;
 mod differences;
+mod doctor;
 mod env;
 mod explain;
 mod format;
 mod gateway;
 mod gateway_access;
 mod image;
+mod install;
 mod key;
+mod kubectl;
 mod log;
 mod login;
 mod output;
@@ -25,10 +29,13 @@ mod problems;
 mod process;
 mod promote;
 mod release;
+mod repo;
 mod rollback;
+mod rollout;
 mod routes;
 mod sessions;
 mod table;
+mod timeout;
 mod token;
 mod traffic;
 
@@ -50,6 +57,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Demo),
+    Install(install::Install),
+    Doctor(doctor::Doctor),
     Gateway(gateway::Gateway),
     Check(check::Check),
     Certs(certs::Certs),
@@ -65,10 +74,13 @@ enum Command {
     Deploy(deploy::Deploy),
     Promote(promote::Promote),
     Rollback(rollback::Rollback),
+    Rollout(rollout::Rollout),
     Pin(pin::Pin),
     Unpin(pin::Unpin),
     Env(env::Env),
     Image(image::Image),
+    Repo(repo::Repo),
+    Build(build::Build),
     Audit(audit::Audit),
     Completion(completion::Completion),
 }
@@ -77,6 +89,8 @@ enum Command {
 pub(crate) fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(command) => command.run(),
+        Command::Install(command) => command.run(),
+        Command::Doctor(command) => command.run(),
         Command::Gateway(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Certs(command) => command.run(),
@@ -92,10 +106,13 @@ pub(crate) fn run() -> ExitCode {
         Command::Deploy(command) => command.run(),
         Command::Promote(command) => command.run(),
         Command::Rollback(command) => command.run(),
+        Command::Rollout(command) => command.run(),
         Command::Pin(command) => command.run(),
         Command::Unpin(command) => command.run(),
         Command::Env(command) => command.run(),
         Command::Image(command) => command.run(),
+        Command::Repo(command) => command.run(),
+        Command::Build(command) => command.run(),
         Command::Audit(command) => command.run(),
         Command::Completion(command) => command.run(&mut Cli::command()),
     };

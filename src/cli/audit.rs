@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use portcullis_release::api::Page;
+use portcullis_release::api::KeyStatus;
 use portcullis_release::store::AuditEntry;
 
 use super::builder_api::{BuilderApi, age};
@@ -22,6 +22,7 @@ pub(super) struct Audit {
 #[derive(Debug, Subcommand)]
 enum Command {
     List(List),
+    Keys(Keys),
 }
 
 /// List entries, the newest first
@@ -36,12 +37,23 @@ struct List {
     api: BuilderApi,
 }
 
+/// List the keys of callers, when they expire and when they were used last
+#[derive(Debug, Args)]
+struct Keys {
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
+    api: BuilderApi,
+}
+
 // === impl Audit ===
 
 impl Audit {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        let Command::List(command) = self.command;
-        command.run()?;
+        match self.command {
+            Command::List(command) => command.run()?,
+            Command::Keys(command) => command.run()?,
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -51,7 +63,7 @@ impl Audit {
 impl List {
     fn run(self) -> Result<(), Failure> {
         let path = format!("/api/v1/audit?limit={}", self.limit);
-        let read = || Ok(self.api.get::<Page<AuditEntry>>(&path)?.items);
+        let read = || self.api.page::<AuditEntry>(&path);
         let names = |entries: &Vec<AuditEntry>| {
             entries.iter().map(|entry| printable(&entry.subject)).collect()
         };
@@ -71,6 +83,29 @@ fn text(entries: &[AuditEntry]) -> String {
             entry.before.clone().unwrap_or_default(),
             entry.after.clone().unwrap_or_default(),
             entry.reason.clone(),
+        ]
+    }));
+    table::format(&rows)
+}
+
+// === impl Keys ===
+
+impl Keys {
+    fn run(self) -> Result<(), Failure> {
+        let read = || self.api.page::<KeyStatus>("/api/v1/keys");
+        let names = |keys: &Vec<KeyStatus>| keys.iter().map(|key| key.key.clone()).collect();
+        self.format.show(read, names, |keys| keys_text(keys))
+    }
+}
+
+fn keys_text(keys: &[KeyStatus]) -> String {
+    let mut rows = vec![["CALLER", "KEY", "EXPIRES", "LAST USED"].map(str::to_owned).to_vec()];
+    rows.extend(keys.iter().map(|key| {
+        vec![
+            printable(&key.caller),
+            key.key.clone(),
+            key.expires.clone().unwrap_or_else(|| "never".to_owned()),
+            key.used_at.map_or_else(|| "never".to_owned(), |at| format!("{} ago", age(at))),
         ]
     }));
     table::format(&rows)

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use clap::Args;
-use http::{HeaderValue, Method, header};
-use portcullis_identity::outbound::Client;
-use portcullis_release::api::{DeploymentDetails, Problem};
+use http::{HeaderValue, Method, StatusCode, header};
+use portcullis_identity::outbound::{Answer, Client};
+use portcullis_release::api::{DeploymentDetails, Page, Problem};
 use portcullis_release::model::{DeploymentId, Time};
 use portcullis_release::store::Deployment;
 use serde::Serialize;
@@ -20,6 +20,11 @@ use super::problems::Failure;
 
 /// How often a deployment is looked at by `--wait`.
 const POLLED_EVERY: Duration = Duration::from_millis(500);
+
+/// How often a request is sent again for which the builder had no place.
+const RETRIES: u32 = 10;
+/// The longest time that the builder may let a command wait before each of them.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// Selects a builder and the key for it.
 #[derive(Args)]
@@ -62,6 +67,11 @@ impl BuilderApi {
     ) -> Result<T, Failure> {
         let body = serde_json::to_vec(value).map_err(Failure::new)?;
         self.block_on(self.exchange(Method::POST, path, body.into()))
+    }
+
+    /// Reads the items of a page.
+    pub(super) fn page<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Failure> {
+        Ok(self.get::<Page<T>>(path)?.items)
     }
 
     /// Sends a change that has no result.
@@ -116,7 +126,27 @@ impl BuilderApi {
         })
     }
 
+    /// The body of a successful response. A request for which the builder has no place yet is sent
+    /// again after the time that it names.
     async fn bytes(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+        let mut tries = 0;
+        let answer = loop {
+            let answer = self.send(method.clone(), path, body.clone()).await?;
+            let pause = retry_after(&answer).filter(|_| tries < RETRIES);
+            let Some(pause) = pause else { break answer };
+            tries += 1;
+            tokio::time::sleep(pause).await;
+        };
+        if answer.status.is_success() {
+            return Ok(answer.body);
+        }
+        Err(match serde_json::from_slice::<Problem>(&answer.body) {
+            Ok(problem) => failure(&problem),
+            Err(_) => Failure::new(format!("{} returned status {}", self.server, answer.status)),
+        })
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, Failure> {
         let authorities = self.certificate_authorities.as_deref();
         let client = Client::new(authorities).map_err(Failure::new)?;
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", self.token))
@@ -127,20 +157,22 @@ impl BuilderApi {
             (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
         ];
         let url = format!("{}{path}", self.server.trim_end_matches('/'));
-        let answer = client.send(method, &url, headers, body).await.map_err(|error| {
+        client.send(method, &url, headers, body).await.map_err(|error| {
             Failure::with_help(
                 format!("{}: {error}", self.server),
                 "set --server to the URL of the builder",
             )
-        })?;
-        if answer.status.is_success() {
-            return Ok(answer.body);
-        }
-        Err(match serde_json::from_slice::<Problem>(&answer.body) {
-            Ok(problem) => failure(&problem),
-            Err(_) => Failure::new(format!("{} returned status {}", self.server, answer.status)),
         })
     }
+}
+
+/// After what time a request is to be sent again that was not processed (RFC 6585 §4).
+fn retry_after(answer: &Answer) -> Option<Duration> {
+    if answer.status != StatusCode::TOO_MANY_REQUESTS {
+        return None;
+    }
+    let seconds = answer.headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(MAX_PAUSE))
 }
 
 /// A problem with all its parts, one a line.
@@ -164,5 +196,52 @@ pub(super) fn age(time: Time) -> String {
         120..7200 => format!("{}m", seconds / 60),
         7200..172_800 => format!("{}h", seconds / 3600),
         _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// A command for a builder that answers with these heads and bodies, one a connection.
+    fn answered(answers: &'static [&'static str]) -> Result<Vec<u32>, Failure> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                lines.map(Result::unwrap).take_while(|line| !line.is_empty()).for_each(drop);
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        let api = BuilderApi {
+            server: format!("http://{address}"),
+            token: "key".to_owned(),
+            certificate_authorities: None,
+        };
+        let items = api.get("/api/v1/images");
+        server.join().unwrap();
+        items
+    }
+
+    const LATER: &str = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 0\r\n\
+                         Connection: close\r\nContent-Length: 0\r\n\r\n";
+    const FULL: &str = "HTTP/1.1 429 Too Many Requests\r\n\
+                        Connection: close\r\nContent-Length: 0\r\n\r\n";
+    const ITEMS: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\n[1,2]";
+
+    #[test]
+    fn a_request_without_a_place_is_sent_again_when_the_builder_says() {
+        assert_eq!(answered(&[LATER, LATER, ITEMS]).ok(), Some(vec![1, 2]));
+    }
+
+    #[test]
+    fn a_request_is_not_sent_again_without_a_word_of_when() {
+        assert!(answered(&[FULL]).is_err());
     }
 }

@@ -11,10 +11,12 @@ mod guide;
 mod provider;
 mod traffic;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::cluster::Cluster;
@@ -45,6 +47,16 @@ pub(super) struct Demo {
     /// Exit after the scripted steps, with code 1 if one failed, instead of running until Ctrl-C
     #[arg(long)]
     once: bool,
+    /// Folder that is kept, instead of a temporary one; manifests in its folder `manifests` are used
+    /// as they are
+    #[arg(long, value_name = "PATH")]
+    folder: Option<PathBuf>,
+}
+
+/// Where the demo's files are.
+enum Folder {
+    Temporary(TempDir),
+    Kept(PathBuf),
 }
 
 /// The outcome of the scripted steps.
@@ -69,8 +81,7 @@ impl Demo {
     async fn start(self) -> Result<ExitCode, Failure> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::new)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::new)?;
-        let folder =
-            tempfile::Builder::new().prefix("portcullis-demo-").tempdir().map_err(Failure::new)?;
+        let folder = Folder::open(self.folder.as_deref()).map_err(Failure::new)?;
         let cluster = Cluster::start(folder.path()).await?;
         let provider = Provider::start().await?;
         let gateway = Gateway::start(folder.path(), &provider.url()).await?;
@@ -130,6 +141,36 @@ async fn steps(
     verdict.observe("all three pods serve", traffic, &["web-1", "web-2", "web-3"]).await?;
     output::write(&format!("  {} requests, {} failed\n", traffic.total(), verdict.failed))?;
     Ok(verdict)
+}
+
+// === impl Folder ===
+
+impl Folder {
+    fn open(kept: Option<&Path>) -> std::io::Result<Self> {
+        match kept {
+            Some(path) => {
+                std::fs::create_dir_all(path)?;
+                Ok(Self::Kept(path.canonicalize()?))
+            }
+            None => {
+                tempfile::Builder::new().prefix("portcullis-demo-").tempdir().map(Self::Temporary)
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(folder) => folder.path(),
+            Self::Kept(path) => path,
+        }
+    }
+
+    fn close(self) -> std::io::Result<()> {
+        match self {
+            Self::Temporary(folder) => folder.close(),
+            Self::Kept(_) => Ok(()),
+        }
+    }
 }
 
 // === impl Verdict ===

@@ -70,6 +70,10 @@ impl DeploymentArgs {
         let reason = deployment.state.reason().map(|reason| format!(": {reason}"));
         // It may quote the log of a pod, which must not control a terminal.
         let reason = printable_lines(&reason.unwrap_or_default());
+        if deployment.state == State::RollingOut {
+            let id = &deployment.id;
+            output::report(&format!("`portcullis rollout status {id} --watch` shows more\n"))?;
+        }
         output::write(&format!("{}{reason}\n", deployment.state.name()))
     }
 }

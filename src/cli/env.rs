@@ -1,10 +1,12 @@
 //! `portcullis env`: environments, and what runs in them.
 
+mod settings;
+
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use http::Method;
-use portcullis_release::api::{EnvironmentDetails, EnvironmentStatus, FreezeChange, Page};
+use portcullis_release::api::{EnvironmentDetails, EnvironmentStatus, FreezeChange};
 use portcullis_release::model::{EnvironmentName, ReleaseId};
 use portcullis_release::store::Deployment;
 
@@ -14,7 +16,7 @@ use super::output::printable;
 use super::problems::Failure;
 use super::table;
 
-/// List, show, freeze and thaw environments
+/// List, show, configure, freeze and thaw environments
 #[derive(Debug, Args)]
 pub(super) struct Env {
     #[command(subcommand)]
@@ -25,6 +27,9 @@ pub(super) struct Env {
 enum Command {
     List(List),
     Show(Show),
+    Settings(settings::Settings),
+    Set(settings::Set),
+    Unset(settings::Unset),
     /// Freeze an environment: it refuses deployments and promotions, never rollbacks
     Freeze(Change),
     /// End the freeze of an environment
@@ -69,6 +74,9 @@ impl Env {
         match self.command {
             Command::List(command) => command.run()?,
             Command::Show(command) => command.run()?,
+            Command::Settings(command) => command.run()?,
+            Command::Set(command) => command.run()?,
+            Command::Unset(command) => command.run()?,
             Command::Freeze(change) => change.send(true)?,
             Command::Thaw(change) => change.send(false)?,
         }
@@ -80,7 +88,7 @@ impl Env {
 
 impl List {
     fn run(self) -> Result<(), Failure> {
-        let read = || Ok(self.api.get::<Page<EnvironmentStatus>>("/api/v1/environments")?.items);
+        let read = || self.api.page::<EnvironmentStatus>("/api/v1/environments");
         let names = |environments: &Vec<EnvironmentStatus>| {
             environments.iter().map(|environment| environment.name.to_string()).collect()
         };
@@ -155,7 +163,10 @@ fn details(details: &EnvironmentDetails) -> String {
         }
         rows.push(row);
     }
-    frozen + &table::format(&rows)
+    let settings = details.settings.iter();
+    let settings =
+        settings.map(|(name, value)| format!("setting {name}: {}\n", settings::value(value)));
+    frozen + &settings.collect::<String>() + &table::format(&rows)
 }
 
 // === impl Change ===

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use portcullis_release::api::{ImageStatus, Page};
+use portcullis_release::api::ImageStatus;
 use portcullis_release::model::ServiceName;
 
 use super::builder_api::BuilderApi;
@@ -49,7 +49,7 @@ impl Image {
 impl List {
     fn run(self) -> Result<(), Failure> {
         let path = format!("/api/v1/images?service={}", self.service);
-        let read = || Ok(self.api.get::<Page<ImageStatus>>(&path)?.items);
+        let read = || self.api.page::<ImageStatus>(&path);
         let names = |images: &Vec<ImageStatus>| {
             images.iter().map(|image| image.requested.clone()).collect()
         };

@@ -8,13 +8,14 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::rand;
 use clap::{Args, Subcommand};
 use portcullis_config::client_key::{self, secret};
-use portcullis_config::model::{check_label, duration};
+use portcullis_config::model::duration;
 use portcullis_config::settings::KubernetesSettings;
 use portcullis_config::snapshot::access::ClientKey;
 use portcullis_config::store::credentials::Credentials;
 use serde::Serialize;
 use tokio::runtime::Builder;
 
+use super::kubectl::namespace;
 use super::output::{self, Output};
 use super::problems::{self, Failure, Snippets};
 use super::table;
@@ -327,12 +328,6 @@ fn parse_validity(text: &str) -> Result<Duration, String> {
     parsed
         .filter(|time| !time.is_zero())
         .ok_or_else(|| "write a duration above zero, such as 90d, 12h or 1h30m".to_owned())
-}
-
-fn namespace(text: &str) -> Result<String, String> {
-    check_label(text)
-        .map(|()| text.to_owned())
-        .map_err(|error| format!("not a valid Namespace name: it {error}"))
 }
 
 #[cfg(test)]

@@ -1,15 +1,17 @@
 //! `portcullis release`: releases of services.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use portcullis_release::api::{NewReleaseRequest, Page, ReleaseDetails, ReleaseDiff};
-use portcullis_release::manifest::MAX_BYTES;
+use portcullis_release::api::{NewReleaseRequest, ReleaseDetails, ReleaseDiff};
+use portcullis_release::manifest::{Declaration, MAX_BYTES};
 use portcullis_release::model::{ReleaseId, ServiceName};
 use portcullis_release::store::ReleaseSummary;
 
+use super::build;
 use super::builder_api::{BuilderApi, age};
 use super::differences;
 use super::format::{Format, FormatArgs};
@@ -17,7 +19,7 @@ use super::output;
 use super::problems::Failure;
 use super::table;
 
-/// Create, list, show and compare releases
+/// Create, build, list, show and compare releases
 ///
 /// A release is an image by its digest, and the manifests that run it.
 #[derive(Debug, Args)]
@@ -32,6 +34,8 @@ enum Command {
     List(List),
     Show(Show),
     Diff(Diff),
+    Build(build::Request),
+    Logs(build::Logs),
 }
 
 /// Record a release and print its name
@@ -51,6 +55,9 @@ struct Create {
     /// Source commit
     #[arg(long)]
     commit: Option<String>,
+    /// Why the release cannot be undone, such as a migration; a rollback across it needs --force
+    #[arg(long, value_name = "WHY")]
+    irreversible: Option<String>,
     /// Reason, for the audit log
     #[arg(long)]
     reason: Option<String>,
@@ -110,6 +117,8 @@ impl Release {
             Command::List(command) => command.run()?,
             Command::Show(command) => command.run()?,
             Command::Diff(command) => command.run()?,
+            Command::Build(command) => command.run()?,
+            Command::Logs(command) => return command.run(),
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -124,6 +133,7 @@ impl Create {
             image: self.image,
             template: read(&self.manifest)?.into(),
             commit: self.commit,
+            irreversible: self.irreversible,
             reason: self.reason,
         };
         let release: ReleaseSummary = self.api.post("/api/v1/releases", &request)?;
@@ -139,7 +149,9 @@ impl Show {
         let path = format!("/api/v1/releases/{}", self.release);
         let details: ReleaseDetails = self.api.get(&path)?;
         let names = |details: &ReleaseDetails| vec![details.summary.id.to_string()];
-        let text = |details: &ReleaseDetails| text(std::slice::from_ref(&details.summary));
+        let text = |details: &ReleaseDetails| {
+            text(std::slice::from_ref(&details.summary)) + &settings(&details.settings)
+        };
         output::write(&self.output.render(&details, names, text)?)
     }
 }
@@ -152,6 +164,19 @@ impl Diff {
         let found: ReleaseDiff = self.api.get(&path)?;
         output::write(&self.output.render(&found, differences::names, differences::text)?)
     }
+}
+
+/// The settings that a release declares, if any.
+fn settings(declared: &BTreeMap<String, Declaration>) -> String {
+    if declared.is_empty() {
+        return String::new();
+    }
+    let mut rows = vec![["SETTING", "TYPE", "DEFAULT"].map(str::to_owned).to_vec()];
+    rows.extend(declared.iter().map(|(name, declaration)| {
+        let default = declaration.default.as_ref().map(ToString::to_string).unwrap_or_default();
+        vec![name.clone(), declaration.kind.name().to_owned(), output::printable(&default)]
+    }));
+    format!("\n{}", table::format(&rows))
 }
 
 /// Reads manifests, which have at most [`MAX_BYTES`].
@@ -176,7 +201,7 @@ impl List {
     fn run(self) -> Result<(), Failure> {
         let service = self.service.map(|service| format!("&service={service}")).unwrap_or_default();
         let path = format!("/api/v1/releases?limit={}{service}", self.limit);
-        let read = || Ok(self.api.get::<Page<ReleaseSummary>>(&path)?.items);
+        let read = || self.api.page::<ReleaseSummary>(&path);
         let names = |releases: &Vec<ReleaseSummary>| {
             releases.iter().map(|release| release.id.to_string()).collect()
         };

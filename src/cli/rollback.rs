@@ -23,6 +23,9 @@ pub(super) struct Rollback {
     /// Release, such as web.16; by default the one before
     #[arg(long)]
     to: Option<ReleaseId>,
+    /// Roll back even across releases that are marked as ones that cannot be undone
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     deployment: DeploymentArgs,
 }
@@ -35,6 +38,7 @@ impl Rollback {
             service: self.service,
             environment: self.environment,
             release: self.to,
+            force: self.force,
             reason: self.deployment.reason.clone(),
         };
         self.deployment.start("/api/v1/rollbacks", &request)

@@ -59,9 +59,12 @@ impl Cluster {
     /// Starts all pods, with `web-3` unready, and writes the manifests below `folder`.
     pub(super) async fn start(folder: &Path) -> Result<Self, Failure> {
         let folder = folder.join("manifests");
-        fs::create_dir(&folder).map_err(Failure::new)?;
-        for (name, text) in MANIFESTS {
-            fs::write(folder.join(name), text).map_err(Failure::new)?;
+        fs::create_dir_all(&folder).map_err(Failure::new)?;
+        for (name, text) in MANIFESTS.map(|(name, text)| (folder.join(name), text)) {
+            // A kept folder has those that a developer has changed.
+            if !name.exists() {
+                fs::write(name, text).map_err(Failure::new)?;
+            }
         }
         let mut services = Vec::new();
         for (namespace, name, port, pods) in SERVICES {

@@ -1,6 +1,7 @@
 //! The gateway of the demo: a child process of this program, with its own configuration.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -57,6 +58,7 @@ impl Gateway {
         fs::write(&configuration, ports.configuration(issuer)).map_err(Failure::new)?;
         let log = fs::File::create(folder.join("gateway.log")).map_err(Failure::new)?;
         let ready = folder.join("ready.json");
+        remove_if_exists(&ready).map_err(Failure::new)?;
         let mut command = Command::new(std::env::current_exe().map_err(Failure::new)?);
         command.arg("gateway").arg("--config").arg(&configuration).arg("--ready-file").arg(&ready);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
@@ -195,6 +197,14 @@ impl Ports {
 fn free(preferred: u16) -> std::io::Result<u16> {
     let bind = |port| TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     bind(preferred).or_else(|_| bind(0))?.local_addr().map(|address| address.port())
+}
+
+/// Removes the file of an earlier run in the same folder.
+fn remove_if_exists(file: &Path) -> std::io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn write_certificates(folder: &Path) -> Result<(), Failure> {

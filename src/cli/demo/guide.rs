@@ -9,7 +9,8 @@ use super::provider::Provider;
 
 /// Printed after the scripted steps.
 pub(super) const INTERACTIVE: &str = "\nNow try it: paste any command above, or switch a pod. \
-                                      Ctrl-C stops everything and cleans up.\n";
+                                      Ctrl-C stops everything and cleans up.\n`make demo-release` shows \
+                                      how releases are rolled out, on a Kubernetes node.\n";
 
 /// A curl command, and what it demonstrates.
 struct Call {

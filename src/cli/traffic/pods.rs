@@ -8,15 +8,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
+use crate::cli::kubectl::{GATEWAYS, Kubectl, items, text_at};
 use crate::cli::problems::Failure;
 
-/// The pods of a gateway, as all ways to install it label them.
-const SELECTOR: &str = "app.kubernetes.io/name=portcullis,app.kubernetes.io/component=gateway";
 /// The port of the admin listener in a pod.
 const ADMIN_PORT: u16 = 9901;
-/// The longest wait for kubectl to list pods, or to forward a port.
+/// The longest wait for kubectl to forward a port.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// The most pods that are asked: each needs a process.
 const MAX_PODS: usize = 100;
@@ -24,7 +23,7 @@ const MAX_PODS: usize = 100;
 /// The running pods of a gateway.
 pub(super) struct Pods {
     namespace: String,
-    context: Option<String>,
+    kubectl: Kubectl,
     forwarded: BTreeMap<String, Result<Forwarded, String>>,
 }
 
@@ -38,8 +37,8 @@ struct Forwarded {
 
 impl Pods {
     pub(super) fn new(namespace: &str, context: Option<&str>) -> Self {
-        let (namespace, context) = (namespace.to_owned(), context.map(str::to_owned));
-        Self { namespace, context, forwarded: BTreeMap::new() }
+        let (namespace, kubectl) = (namespace.to_owned(), Kubectl::new(context));
+        Self { namespace, kubectl, forwarded: BTreeMap::new() }
     }
 
     /// Lists the pods, and forwards a port of each that is new.
@@ -67,36 +66,22 @@ impl Pods {
         self.forwarded.iter().map(|(pod, forwarded)| (pod.clone(), address(forwarded))).collect()
     }
 
-    fn kubectl(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
-        command.args(self.context.iter().flat_map(|context| ["--context", context]));
-        command.args(["--namespace", &self.namespace]).args(arguments);
-        command.stdin(Stdio::null()).kill_on_drop(true);
-        command
-    }
-
     /// The names of the pods that run, and are not about to stop.
     async fn running(&self) -> Result<Vec<String>, Failure> {
-        let mut command = self.kubectl(&[
+        let arguments = [
+            "--namespace",
+            &self.namespace,
             "get",
             "pods",
-            "--output=json",
             "--selector",
-            SELECTOR,
+            GATEWAYS,
             "--field-selector=status.phase=Running",
-        ]);
-        let output = tokio::time::timeout(TIMEOUT, command.output()).await;
+        ];
         let failed = |why: &str| {
             let help = "install kubectl, or set --admin to the addresses of the replicas";
             Failure::with_help(format!("kubectl failed to list the gateway's pods: {why}"), help)
         };
-        let output = output.map_err(|_| failed("it timed out"))?;
-        let output = output.map_err(|error| failed(&error.to_string()))?;
-        if !output.status.success() {
-            return Err(failed(String::from_utf8_lossy(&output.stderr).trim()));
-        }
-        let list: Value =
-            serde_json::from_slice(&output.stdout).map_err(|error| failed(&error.to_string()))?;
+        let list = self.kubectl.json(&arguments).await.map_err(|error| failed(&error))?;
         let pods = names(&list);
         match pods.len() {
             0 => Err(failed(&format!("there are none in the Namespace {}", self.namespace))),
@@ -106,8 +91,9 @@ impl Pods {
     }
 
     async fn forward(&self, pod: &str) -> Result<Forwarded, String> {
-        let mut command =
-            self.kubectl(&["port-forward", &format!("pod/{pod}"), &format!(":{ADMIN_PORT}")]);
+        let (pod, port) = (format!("pod/{pod}"), format!(":{ADMIN_PORT}"));
+        let arguments = ["--namespace", &self.namespace, "port-forward", &pod, &port];
+        let mut command = self.kubectl.command(&arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         let failed = |why: &str| format!("kubectl failed to forward its port: {why}");
         let mut child = command.spawn().map_err(|error| failed(&error.to_string()))?;
@@ -133,11 +119,9 @@ impl Forwarded {
 }
 
 fn names(list: &Value) -> Vec<String> {
-    let pods = list.get("items").and_then(Value::as_array).into_iter().flatten();
     let is_stopping = |pod: &&Value| pod.pointer("/metadata/deletionTimestamp").is_some();
-    let running = pods.filter(|pod| !is_stopping(pod));
-    let name = |pod: &Value| Some(pod.pointer("/metadata/name")?.as_str()?.to_owned());
-    running.filter_map(name).collect()
+    let running = items(list).filter(|pod| !is_stopping(pod));
+    running.map(|pod| text_at(pod, "/metadata/name").to_owned()).collect()
 }
 
 /// The address in `Forwarding from 127.0.0.1:41234 -> 9901`.

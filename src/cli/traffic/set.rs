@@ -4,7 +4,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use portcullis_config::model::duration;
 use portcullis_config::snapshot::split::Weight;
 use portcullis_config::traffic::{Change, Outcome, Plan};
 use serde::Serialize;
@@ -16,7 +15,7 @@ use super::wait::{self, Applied};
 use crate::cli::format::Format;
 use crate::cli::output::{self, printable};
 use crate::cli::problems::{Failure, print_failure};
-use crate::cli::table;
+use crate::cli::{table, timeout};
 
 /// Set the weights of a service's variants
 ///
@@ -44,7 +43,7 @@ pub(super) struct Set {
     #[arg(long)]
     wait: bool,
     /// Longest wait, such as 30s or 5m; after it the exit code is 3
-    #[arg(long, value_name = "DURATION", default_value = "60s", requires = "wait", value_parser = timeout)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", requires = "wait", value_parser = timeout::parse)]
     timeout: Duration,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
@@ -79,10 +78,6 @@ fn weight(text: &str) -> Result<(String, Weight), String> {
     let (name, weight) = text.split_once('=').ok_or("write VARIANT=WEIGHT, such as canary=5")?;
     let weight = weight.strip_suffix('%').unwrap_or(weight);
     Ok((name.to_owned(), weight.parse().map_err(|error| format!("{error}"))?))
-}
-
-fn timeout(text: &str) -> Result<Duration, String> {
-    duration::parse(text).ok_or_else(|| "write a duration such as 30s or 5m".to_owned())
 }
 
 // === impl Set ===
