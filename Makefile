@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick fmt lint doc deny unit cluster bench bench-failover bench-hiding bench-rollout bench-shadow bench-slow-pod fuzz setup
+.PHONY: help demo demo-release dev image test test-quick fmt lint doc deny unit cluster bench bench-analysis bench-failover bench-hiding bench-releases bench-rollout bench-shadow bench-slow-pod fuzz setup
 
 CARGO ?= cargo
 DENY_VERSION := 0.20.2
@@ -14,6 +14,15 @@ help: ## List the targets
 
 demo: ## Run the demo on this machine: gateway, sample services, certificates, ready curl lines
 	$(CARGO) run -- demo
+
+demo-release: ## Show on a Kubernetes node how a good release is rolled out, and how bad ones are taken back (needs root)
+	tests/cluster/demo
+
+dev: ## Run the demo, and build and start it again when a source changes
+	examples/dev
+
+image: ## Build the image, its digest and its bill of materials, into target/image (needs buildah)
+	deploy/image
 
 test: lint doc deny unit cluster ## Check format, lints, documentation and licences, and run all tests
 
@@ -45,7 +54,9 @@ unit: setup ## Run all tests except those on a Kubernetes node
 	tests/tools/build
 	tests/chart/build
 	tests/openid/build
+	tests/pulumi/build
 	tests/sslyze/build
+	tests/schemathesis/build
 	$(CARGO) test --workspace --locked --no-fail-fast
 
 cluster: ## Run the tests on a real Kubernetes node (needs root)
@@ -62,7 +73,7 @@ bench-failover: ## Count the requests that fail while backends are killed, besid
 	python3 benches/failover
 
 bench-rollout: ## Count the requests that fail over rolling updates, kills and changes, on the Kubernetes node (needs root)
-	PORTCULLIS_CLUSTER_FULL=1 tests/cluster/test rollouts:: killed:: moves::
+	PORTCULLIS_CLUSTER_FULL=1 tests/cluster/test rollouts:: killed:: moves:: upgrades::
 
 bench-slow-pod: ## Measure what one slow backend of ten costs, beside HAProxy and nginx
 	benches/install
@@ -73,6 +84,13 @@ bench-shadow: ## Measure what a shadow costs the requests that it gets copies of
 	benches/install
 	$(CARGO) build --release --locked
 	python3 benches/shadow
+
+bench-releases: ## Measure the release builder with 100,000 releases
+	$(CARGO) build --release --locked
+	python3 benches/releases
+
+bench-analysis: ## Simulate how often canaries are judged wrongly, 10,000 runs a cell (`RUNS=1000` for fewer)
+	$(CARGO) bench --locked --bench analysis
 
 bench-hiding: ## Measure whether timing reveals which hosts exist
 	$(CARGO) bench --locked --bench hiding

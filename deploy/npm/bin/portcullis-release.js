@@ -15,6 +15,8 @@ Usage: portcullis-release --manifest FILE --image REF [--server URL]
   --server URL      URL of the builder [env: PORTCULLIS_SERVER]
   --service NAME    Service; by default the name of the only Service in the manifests
   --commit COMMIT   Source commit
+  --irreversible WHY
+                    Why the release cannot be undone, such as a migration
   --reason TEXT     Reason, for the audit log
   --help            Print this help
 
@@ -22,7 +24,7 @@ The key for the builder is read from PORTCULLIS_TOKEN, and authorities of its ce
 file that PORTCULLIS_AUTHORITIES names. Exit status 1 means that there is no release.
 `;
 
-const NAMES = ["manifest", "image", "server", "service", "commit", "reason"];
+const NAMES = ["manifest", "image", "server", "service", "commit", "irreversible", "reason"];
 
 try {
   const options = Object.fromEntries(NAMES.map((name) => [name, { type: "string" }]));

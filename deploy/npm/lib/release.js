@@ -29,20 +29,21 @@ const TEMPORARY = [
  * @param {string} options.token a key of the builder
  * @param {string} [options.service] the service; by default the only Service of the manifests
  * @param {string} [options.commit] the source commit
+ * @param {string} [options.irreversible] why the release cannot be undone, if it cannot
  * @param {string} [options.reason] for the audit log
  * @param {string} [options.authorities] the content of a PEM file with the authorities of the
  *   builder's certificate, instead of those of Node.js
  * @throws {Error} with every problem that the builder reports
  */
 export async function createRelease(options) {
-  const { manifest, image, service, commit, reason, token, authorities } = options;
+  const { manifest, image, service, commit, irreversible, reason, token, authorities } = options;
   const url = endpoint(options.server);
   if (!token) throw new Error("set PORTCULLIS_TOKEN to a key of the builder");
   const template = await readFile(manifest, "utf8");
   if (Buffer.byteLength(template) > MAX_MANIFEST) {
     throw new Error(`${manifest} has more than ${MAX_MANIFEST} bytes`);
   }
-  const body = JSON.stringify({ template, image, service, commit, reason });
+  const body = JSON.stringify({ template, image, service, commit, irreversible, reason });
   const headers = {
     authorization: `Bearer ${token}`,
     "content-type": "application/json",

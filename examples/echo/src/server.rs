@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -32,6 +32,10 @@ pub struct Options {
     pub shutdown_deadline: Duration,
     /// The folder that `POST /record/ID` writes to.
     pub records: Option<PathBuf>,
+    /// Every request of this number fails, such as every fifth; none if it is 0. Probes do not.
+    pub fail_every: u64,
+    /// How long every response takes. Probes are answered at once.
+    pub delay: Duration,
 }
 
 /// A running server. It stops accepting on drop.
@@ -51,6 +55,9 @@ pub(crate) struct State {
     pub(crate) ready: AtomicBool,
     pub(crate) counts: Arc<watch::Sender<Counts>>,
     pub(crate) record: Record,
+    pub(crate) delay: Duration,
+    fail_every: u64,
+    requests: AtomicU64,
 }
 
 // === impl Options ===
@@ -65,6 +72,8 @@ impl Options {
             shutdown_delay: Duration::ZERO,
             shutdown_deadline: Duration::from_secs(10),
             records: None,
+            fail_every: 0,
+            delay: Duration::ZERO,
         }
     }
 
@@ -76,12 +85,19 @@ impl Options {
     /// | `POD_NAME` | name of the pod | `HOSTNAME` |
     /// | `ECHO_SHUTDOWN_DELAY` | how long it serves, unready, after SIGTERM | `5s` |
     /// | `ECHO_RECORDS` | folder of the records, which `POST /record/ID` writes | none |
+    /// | `ECHO_FAIL_EVERY` | every request of this number fails with 500, such as every `5`th | none |
+    /// | `ECHO_DELAY` | how long every response takes | `0s` |
     ///
     /// # Errors
     /// Returns a message about an invalid variable.
     pub fn from_environment() -> Result<Self, String> {
         let address = variable("ECHO_ADDRESS").unwrap_or_else(|| "[::]:8080".to_owned());
-        let delay = variable("ECHO_SHUTDOWN_DELAY").unwrap_or_else(|| "5s".to_owned());
+        let duration = |name: &str, default: &str| {
+            let text = variable(name).unwrap_or_else(|| default.to_owned());
+            duration::parse(&text)
+                .ok_or_else(|| format!("{name}: `{text}` is not a duration, such as `5s`"))
+        };
+        let fail_every = variable("ECHO_FAIL_EVERY").unwrap_or_else(|| "0".to_owned());
         Ok(Self {
             address: address.parse().map_err(|_| {
                 format!(
@@ -91,12 +107,24 @@ impl Options {
             name: variable("POD_NAME")
                 .or_else(|| variable("HOSTNAME"))
                 .unwrap_or_else(|| "echo".to_owned()),
-            shutdown_delay: duration::parse(&delay).ok_or_else(|| {
-                format!("ECHO_SHUTDOWN_DELAY: `{delay}` is not a duration, such as `5s`")
-            })?,
+            shutdown_delay: duration("ECHO_SHUTDOWN_DELAY", "5s")?,
             shutdown_deadline: Duration::from_secs(20),
             records: variable("ECHO_RECORDS").map(PathBuf::from),
+            fail_every: fail_every.parse().map_err(|_| {
+                format!("ECHO_FAIL_EVERY: `{fail_every}` is not a number, such as `5`")
+            })?,
+            delay: duration("ECHO_DELAY", "0s")?,
         })
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Counts a request, and returns whether it is one that fails.
+    pub(crate) fn fails(&self) -> bool {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        self.fail_every > 0 && number.is_multiple_of(self.fail_every)
     }
 }
 
@@ -115,6 +143,9 @@ impl Echo {
             ready: AtomicBool::new(true),
             counts: Arc::new(watch::Sender::new(Counts::default())),
             record: Record::new(options.records.as_deref()),
+            delay: options.delay,
+            fail_every: options.fail_every,
+            requests: AtomicU64::new(0),
         });
         let (stop, stopped) = oneshot::channel();
         let task =

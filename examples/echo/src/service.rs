@@ -54,9 +54,20 @@ pub(crate) fn of(
     hyper::service::service_fn(move |request: Request<Incoming>| {
         let state = Arc::clone(&state);
         async move {
-            let exchange = (!request.uri().path().starts_with("/ready"))
-                .then(|| Exchange::start(&state.counts));
-            let response = serve(&state, request).await;
+            let is_probe = request.uri().path().starts_with("/ready");
+            let exchange = (!is_probe).then(|| Exchange::start(&state.counts));
+            let response = if is_probe {
+                serve(&state, request).await
+            } else {
+                if !state.delay.is_zero() {
+                    tokio::time::sleep(state.delay).await;
+                }
+                if state.fails() {
+                    code(StatusCode::INTERNAL_SERVER_ERROR)
+                } else {
+                    serve(&state, request).await
+                }
+            };
             Ok(response.map(|body| Counted::new(body, exchange).settled()))
         }
     })

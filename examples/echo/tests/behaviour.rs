@@ -55,6 +55,20 @@ async fn the_path_selects_the_response() {
 }
 
 #[tokio::test]
+async fn a_bad_version_fails_and_is_slow_and_its_probes_are_not() {
+    let delay = Duration::from_millis(50);
+    let options = Options { fail_every: 3, delay, ..Options::loopback("pod-1") };
+    let echo = Echo::start(options).await.unwrap();
+    let began = std::time::Instant::now();
+    for expected in [200, 200, 500, 200, 200, 500] {
+        let answer = get(&echo, "/whoami").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{answer}");
+        assert!(get(&echo, "/ready").await.starts_with("HTTP/1.1 200 "));
+    }
+    assert!(began.elapsed() >= delay * 6);
+}
+
+#[tokio::test]
 async fn echo_reports_the_request() {
     let echo = Echo::start(Options::loopback("pod-1")).await.unwrap();
     let answer = exchange(

@@ -28,7 +28,7 @@ subjects:
 {{- $listeners := dict
   "http" (dict "address" "[::]:8080" "mode" "redirect")
   "https" (dict "address" "[::]:8443") -}}
-{{- if .Values.exposure.proxyProtocol }}{{ $_ := set $listeners "proxyProtocol" true }}{{ end -}}
+{{- if or .Values.exposure.proxyProtocol .Values.exposure.awsCertificate }}{{ $_ := set $listeners "proxyProtocol" true }}{{ end -}}
 {{- $configuration := dict
   "zone" .Values.zone
   "source" (dict "kubernetes" (dict))
