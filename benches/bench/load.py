@@ -1,4 +1,4 @@
-"""The load: h2load, a counted number of requests, and the check that every response was right."""
+"""The load: h2load, or ab where each request has a connection of its own; a counted number of requests, and the check that every response was right."""
 
 import re
 import subprocess
@@ -23,6 +23,8 @@ class Shape:
     connections: int
     streams: int = 1
     grpc: bool = False
+    # A new connection for each request.
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ def run(shape, cpu, port, host, path, requests, grpc_message, headers=()):
 
     Raises `Failed` unless every one was answered with a 200 and a body of `BODY_BYTES` bytes.
     """
+    if shape.fresh:
+        return _run_fresh(shape, cpu, port, host, path, requests)
     output = _send(shape, cpu, port, host, path, requests, grpc_message, headers)
     if int(_number(r"status codes: (\d+) 2xx", output)) != requests or int(_number(r" (\d+) succeeded", output)) != requests:
         raise Failed(f"not every request was answered with a 200:\n{output}")
@@ -47,6 +51,22 @@ def run(shape, cpu, port, host, path, requests, grpc_message, headers=()):
     if shape.tls and _number(r"Cipher: (\S+)", output) != CIPHER:
         raise Failed(f"another cipher than {CIPHER}:\n{output}")
     return float(_number(RATE, output))
+
+
+def _run_fresh(shape, cpu, port, host, path, requests):
+    command = ["ab", "-q", "-n", requests, "-c", shape.connections, "-H", f"Host: {host}"]
+    if shape.tls:
+        command += ["-f", "TLS1.3", "-Z", CIPHER]
+    command.append(f"{'https' if shape.tls else 'http'}://127.0.0.1:{port}{path}")
+    output = _output(pinned(cpu, command), requests)
+    failed = "Non-2xx responses" in output or int(_number(r"Failed requests:\s+(\d+)", output)) > 0
+    if failed or int(_number(r"Complete requests:\s+(\d+)", output)) != requests:
+        raise Failed(f"not every request was answered with a 200:\n{output}")
+    if int(_number(r"HTML transferred:\s+(\d+)", output)) != requests * BODY_BYTES:
+        raise Failed(f"not every body had {BODY_BYTES} bytes:\n{output}")
+    if shape.tls and CIPHER not in output:
+        raise Failed(f"another cipher than {CIPHER}:\n{output}")
+    return float(_number(r"Requests per second:\s+([\d.]+)", output))
 
 
 def count(shape, cpu, port, host, path, requests, grpc_message):
@@ -69,8 +89,12 @@ def _send(shape, cpu, port, host, path, requests, grpc_message, headers):
     command += [f"--header={header}" for header in headers]
     scheme = "https" if shape.tls else "http"
     command += ["--connect-to", f"127.0.0.1:{port}", f"{scheme}://{host}:{port}{path}"]
+    return _output(pinned(cpu, command), requests)
+
+
+def _output(command, requests):
     limit = LIMIT_SECONDS + requests / LEAST_PER_SECOND
-    done = subprocess.run(pinned(cpu, command), capture_output=True, text=True, timeout=limit, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
     return done.stdout + done.stderr
 
 

@@ -150,8 +150,11 @@ spec:
     /// Whether the builder's account may do something in a Namespace.
     fn may(&self, verb: &str, resource: &str, namespace: &str) -> bool {
         let account = format!("system:serviceaccount:{}:portcullis-builder", self.namespace);
+        // `kubectl` takes what follows a `/` for an object's name.
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         let mut command = Command::new("kubectl");
-        command.args(["auth", "can-i", verb, resource, "--as", &account, "--namespace", namespace]);
+        command.args(["auth", "can-i", verb, resource, "--subresource", subresource]);
+        command.args(["--as", &account, "--namespace", namespace]);
         command.output().expect("kubectl runs").status.success()
     }
 }
@@ -187,7 +190,16 @@ fn the_builder_runs_in_a_deployment_of_its_own() {
             "--serviceaccount=builder:portcullis-builder",
             "--namespace=builder-environment",
         ]);
-        for (verb, resource) in [("create", "deployments.apps"), ("patch", "services")] {
+        for (verb, resource) in [
+            ("create", "deployments.apps"),
+            ("patch", "services"),
+            // The check of a canary, its log, and what becomes of a rollout.
+            ("create", "jobs.batch"),
+            ("get", "pods/log"),
+            ("create", "events.events.k8s.io"),
+            // What else selects the canary's pods.
+            ("list", "networkpolicies.networking.k8s.io"),
+        ] {
             assert!(builder.may(verb, resource, "builder-environment"), "{verb} {resource}");
             assert!(!builder.may(verb, resource, "default"), "{verb} {resource}");
         }

@@ -6,6 +6,7 @@
 #[path = "../documentation/blocks.rs"]
 mod blocks;
 mod exposures;
+mod installer;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -53,6 +54,7 @@ async fn walk() {
     }
     report(&format!("the documentation's commands took {:?}", began.elapsed()));
     exposures::each_responds().await;
+    installer::what_install_prints_responds().await;
 }
 
 /// Gives the images that the suite built the names in the documentation: the cluster "has the

@@ -80,7 +80,7 @@ spec:
           env: [{{name: ECHO_SHUTDOWN_DELAY, value: 2s}}, {{name: ECHO_RECORDS, value: /records}}]
           volumeMounts: [{{name: records, mountPath: /records}}]
           ports: [{{name: http, containerPort: 8080}}]
-          readinessProbe: {{httpGet: {{path: /ready, port: http}}, periodSeconds: 1, failureThreshold: 1}}
+          readinessProbe: {{httpGet: {{path: /ready, port: http}}, periodSeconds: 1, failureThreshold: 1, timeoutSeconds: 5}}
       volumes: [{{name: records, emptyDir: {{}}}}]
 "#
         ));

@@ -32,6 +32,7 @@ pub(crate) struct Gateway {
     pub(crate) http: SocketAddr,
     /// A PEM file with the authority of the zone's certificate.
     pub(crate) authority: PathBuf,
+    namespace: String,
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
 }
@@ -48,20 +49,27 @@ impl Gateway {
             if !authority.exists() {
                 install(&authority);
             }
-            Self::find(authority)
+            Self::find(authority, NAMESPACE)
         })
     }
 
-    fn find(authority: PathBuf) -> Self {
+    /// Another installation with the same certificate, whose Namespace has its name.
+    pub(crate) fn of_release(&self, name: &str) -> Self {
+        Self::find(self.authority.clone(), name)
+    }
+
+    /// Finds an installation whose Namespace has its name.
+    fn find(authority: PathBuf, name: &str) -> Self {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_file_iter(&authority).expect("the authority's file")
         {
             roots.add(certificate.expect("PEM")).expect("an authority");
         }
         Self {
-            https: node_port("https"),
-            http: node_port("http"),
+            https: node_port(name, "https"),
+            http: node_port(name, "http"),
             authority,
+            namespace: name.to_owned(),
             http1: tls(roots.clone(), b"http/1.1"),
             http2: tls(roots, b"h2"),
         }
@@ -78,7 +86,7 @@ impl Gateway {
     /// Waits until there are so many replicas, all ready and none on its way out.
     pub(crate) async fn settled(&self, replicas: usize) {
         eventually(&format!("{replicas} replicas of the gateway"), PODS, || async {
-            let pods = kubectl(&["get", "pods", "--namespace", NAMESPACE, "--output=name"])
+            let pods = kubectl(&["get", "pods", "--namespace", &self.namespace, "--output=name"])
                 .lines()
                 .count();
             let ready = self.replicas().len();
@@ -93,7 +101,7 @@ impl Gateway {
 
     /// The replicas that are ready now.
     pub(crate) fn replicas(&self) -> Vec<Pod> {
-        let mut pods = pods::of(NAMESPACE, "app.kubernetes.io/component=gateway");
+        let mut pods = pods::of(&self.namespace, "app.kubernetes.io/component=gateway");
         pods.retain(|pod| pod.is_ready);
         pods
     }
@@ -103,24 +111,11 @@ impl Gateway {
 /// manifests.
 fn install(authority_file: &Path) {
     let (authority, certificate, key) = issue();
-    let file = |name: &str, content: &str| {
-        let path = node::state().join(name);
-        fs::write(&path, content).expect("the state folder takes files");
-        path
-    };
-    let certificate = format!("--cert={}", file("zone.crt", &certificate).display());
-    let key = format!("--key={}", file("zone.key", &key).display());
+    for (name, content) in [("zone.crt", &certificate), ("zone.key", &key)] {
+        fs::write(node::state().join(name), content).expect("the state folder takes files");
+    }
     kubectl(&["create", "namespace", NAMESPACE]);
-    kubectl(&[
-        "create",
-        "secret",
-        "tls",
-        "portcullis-tls",
-        "--namespace",
-        NAMESPACE,
-        &certificate,
-        &key,
-    ]);
+    create_certificate(NAMESPACE);
     let overlay = node::repository("tests/cluster/overlay");
     node::output(Command::new("kubectl").args(["apply", "--server-side", "-k"]).arg(overlay));
     kubectl(&[
@@ -132,6 +127,22 @@ fn install(authority_file: &Path) {
         "--timeout=180s",
     ]);
     fs::write(authority_file, authority).expect("the state folder takes files");
+}
+
+/// Creates the Secret with the zone's certificate in a Namespace.
+pub(crate) fn create_certificate(namespace: &str) {
+    let file =
+        |option: &str, name: &str| format!("{option}={}", node::state().join(name).display());
+    kubectl(&[
+        "create",
+        "secret",
+        "tls",
+        "portcullis-tls",
+        "--namespace",
+        namespace,
+        &file("--cert", "zone.crt"),
+        &file("--key", "zone.key"),
+    ]);
 }
 
 /// An authority, and a certificate of it for every name of the zone with its key, as PEM.
@@ -151,10 +162,10 @@ fn issue() -> (String, String, String) {
     (authority, certificate.pem(), key.serialize_pem())
 }
 
-fn node_port(name: &str) -> SocketAddr {
+fn node_port(installation: &str, name: &str) -> SocketAddr {
     let port = format!(r#"jsonpath={{.spec.ports[?(@.name=="{name}")].nodePort}}"#);
     let port =
-        kubectl(&["get", "service", "portcullis", "--namespace", NAMESPACE, "--output", &port]);
+        kubectl(&["get", "service", installation, "--namespace", installation, "--output", &port]);
     let address = kubectl(&[
         "get",
         "nodes",

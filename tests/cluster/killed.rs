@@ -29,7 +29,7 @@ fn pods_killed_in_turn_fail_no_get_and_process_no_post_twice() {
             for pod in environment.pods("web") {
                 pods::kill(&pod);
                 posts.pass(100).await;
-                ready_again(&environment, 4).await;
+                started_again(&environment, &pod).await;
             }
         }
         for load in gets {
@@ -202,6 +202,20 @@ fn start(cluster: &Cluster, host: &str, work: Work) -> Load {
     let pause = Duration::from_millis(2);
     let plan = Plan { host: host.to_owned(), work, connections: 4, streams: 1, pause };
     Load::start(cluster.gateway, plan)
+}
+
+/// Waits until a pod that was killed is ready after its container was started anew. Until the kubelet
+/// has noticed, it still counts as ready.
+async fn started_again(environment: &Environment, killed: &Pod) {
+    eventually(&format!("{} is started anew", killed.name), PODS, || async {
+        let pods = environment.pods("web");
+        let pod = pods.iter().find(|pod| pod.name == killed.name);
+        match pod {
+            Some(pod) if pod.is_ready && pod.restarts > killed.restarts => Ok(()),
+            other => Err(format!("it is {other:?}")),
+        }
+    })
+    .await;
 }
 
 /// Waits until so many pods are ready, and no other is left.

@@ -140,11 +140,16 @@ impl Load {
 
     /// Waits until `more` further requests were answered; a failed one does not count.
     pub(crate) async fn pass(&self, more: u64) {
-        let goal = self.answered() + more;
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while self.answered() < goal {
-            assert!(Instant::now() < deadline, "the load stands still: {:?}", self.report());
+        let mut last = (self.answered(), Instant::now());
+        let goal = last.0 + more;
+        while last.0 < goal {
+            let stands_still = last.1.elapsed() > Duration::from_secs(60);
+            assert!(!stands_still, "the load stands still: {:?}", self.report());
             tokio::time::sleep(Duration::from_millis(5)).await;
+            let answered = self.answered();
+            if answered > last.0 {
+                last = (answered, Instant::now());
+            }
         }
     }
 

@@ -31,4 +31,5 @@ mod killed;
 mod moves;
 mod rollouts;
 mod telemetry;
+mod upgrades;
 mod weights;

@@ -10,13 +10,16 @@ pub(crate) struct Pod {
     pub(crate) name: String,
     pub(crate) address: String,
     pub(crate) is_ready: bool,
+    /// How often its container was started anew.
+    pub(crate) restarts: u32,
 }
 
 /// The pods of a namespace that a label selector selects.
 pub(crate) fn of(namespace: &str, selector: &str) -> Vec<Pod> {
     let template = concat!(
         "jsonpath={range .items[*]}{.metadata.name} {.status.podIP} {.metadata.deletionTimestamp} ",
-        r#"{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#
+        r#"{.status.conditions[?(@.type=="Ready")].status} "#,
+        r#"{.status.containerStatuses[0].restartCount}{"\n"}{end}"#
     );
     let pods = kubectl(&[
         "get",
@@ -29,10 +32,11 @@ pub(crate) fn of(namespace: &str, selector: &str) -> Vec<Pod> {
         template,
     ]);
     let pods = pods.lines().filter_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
-        [name, address, "", ready] => Some(Pod {
+        [name, address, "", ready, restarts] => Some(Pod {
             name: name.to_owned(),
             address: address.to_owned(),
             is_ready: ready == "True",
+            restarts: restarts.parse().unwrap_or(0),
         }),
         _ => None,
     });

@@ -103,7 +103,8 @@ pub(crate) fn every_kind(cluster: &Cluster, http: &str, grpc: &str, pause: Durat
     })
 }
 
-fn both_versions(cluster: &Cluster, host: &str, pause: Duration) -> [Load; 2] {
+/// `GET`s over both versions.
+pub(crate) fn both_versions(cluster: &Cluster, host: &str, pause: Duration) -> [Load; 2] {
     [(Version::Http1, 8, 1), (Version::Http2, 2, 8)].map(|(version, connections, streams)| {
         let work = Work::Get(version);
         let plan = Plan { host: host.to_owned(), work, connections, streams, pause };

@@ -1,7 +1,8 @@
 //! The command blocks of the documentation, and how each is tested.
 //!
 //! A comment before a block, which readers do not see, says it: `<!-- tested: node -->`,
-//! `<!-- tested: here -->`, or `<!-- untested: REASON -->`.
+//! `<!-- tested: releases -->` (on a node with a registry), `<!-- tested: here -->`, or
+//! `<!-- untested: REASON -->`.
 
 use std::path::PathBuf;
 
@@ -51,7 +52,6 @@ pub(crate) const START: &str = "docs/getting-started.md";
 /// The pages whose blocks a node runs after it, in this order: from such a cluster to a gateway.
 pub(crate) const WALK: [&str; 4] =
     ["README.md", "docs/install.md", "docs/operate.md", "docs/upgrade.md"];
-
 // === impl Block ===
 
 impl Block {

@@ -4,7 +4,7 @@ mod bad;
 mod denial;
 mod differential;
 mod introspection;
-mod issuer;
+pub(crate) mod issuer;
 mod lasting;
 mod outbound_proxy;
 mod person;

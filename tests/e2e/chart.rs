@@ -25,7 +25,7 @@ acme: {challenge: http-01}
 ";
 
 /// A program that `tests/chart/build` built, or its folder of schemas.
-fn built(name: &str) -> PathBuf {
+pub(crate) fn built(name: &str) -> PathBuf {
     let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chart/build");
     let output = Command::new(build).arg("--print-dir").output().expect("tests/chart/build runs");
     let path = PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim()).join(name);
@@ -51,7 +51,7 @@ fn chart(release: &str, namespace: &str, values: &[&str]) -> String {
 }
 
 /// Renders the overlay with components and further configuration.
-fn overlay(components: &[&str], configuration: &str) -> String {
+pub(crate) fn overlay(components: &[&str], configuration: &str) -> String {
     let folder = copy_of_deploy();
     let append = |file: &str, text: &str| {
         let path = folder.path().join("deploy/overlay").join(file);
@@ -59,11 +59,20 @@ fn overlay(components: &[&str], configuration: &str) -> String {
         fs::write(path, before + text).expect("a file of the overlay");
     };
     append("gateway.yaml", configuration);
+    if components.contains(&"builder-sidecar") {
+        let path = folder.path().join("deploy/overlay/kustomization.yaml");
+        let text = fs::read_to_string(&path).expect("a kustomization");
+        let resources = "  - ../kubernetes\n  - ../kubernetes/builder\n";
+        fs::write(&path, text.replace("  - ../kubernetes\n", resources)).expect("a kustomization");
+    }
     let paths = components.iter().map(|name| format!("  - ../kubernetes/components/{name}\n"));
     append("kustomization.yaml", &format!("components:\n{}", paths.collect::<String>()));
+    kustomize(&folder.path().join("deploy/overlay"))
+}
+
+fn kustomize(folder: &Path) -> String {
     let mut kustomize = Command::new(built("kustomize"));
-    kustomize.arg("build").arg(folder.path().join("deploy/overlay"));
-    text(kustomize.output().expect("kustomize runs"))
+    text(kustomize.arg("build").arg(folder).output().expect("kustomize runs"))
 }
 
 fn copy_of_deploy() -> TempDir {
@@ -75,7 +84,7 @@ fn copy_of_deploy() -> TempDir {
 /// The objects by kind and name, without what differs by the tool: Helm's labels, the hash in the
 /// configuration's name, and the Namespace, which is an object for kustomize and an option for
 /// Helm.
-fn objects(manifests: &str) -> BTreeMap<String, Value> {
+pub(crate) fn objects(manifests: &str) -> BTreeMap<String, Value> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(manifests).expect("YAML");
     let mut objects = BTreeMap::new();
     for mut object in documents.into_iter().filter(|object| object["kind"] != "Namespace") {
@@ -90,20 +99,71 @@ fn objects(manifests: &str) -> BTreeMap<String, Value> {
                         .any(|own| *key == format!("app.kubernetes.io/{own}"))
             });
         }
-        if let Some(file) = object.pointer_mut("/data/gateway.yaml") {
-            let settings: Value =
-                serde_saphyr::from_str(file.as_str().expect("a file")).expect("YAML");
-            *file = settings;
-            object["metadata"]["name"] = json!("portcullis");
+        for file in ["gateway.yaml", "builder.yaml"] {
+            if let Some(text) = object.pointer_mut(&format!("/data/{file}")) {
+                let settings: Value =
+                    serde_saphyr::from_str(text.as_str().expect("a file")).expect("YAML");
+                *text = settings;
+                unhash(&mut object["metadata"]["name"]);
+            }
         }
-        let volumes = "/spec/template/spec/volumes/0/configMap/name";
-        if let Some(name) = object.pointer_mut(volumes) {
-            *name = json!("portcullis");
+        let volumes = object.pointer_mut("/spec/template/spec/volumes");
+        for volume in volumes.and_then(Value::as_array_mut).into_iter().flatten() {
+            volume.pointer_mut("/configMap/name").map(unhash);
         }
         let key = format!("{} {}", object["kind"], object["metadata"]["name"]);
         assert!(objects.insert(key.clone(), object).is_none(), "{key} is there twice");
     }
     objects
+}
+
+/// Removes the hash from the name of a configuration's ConfigMap.
+fn unhash(name: &mut Value) {
+    let text = name.as_str().expect("a name");
+    let end = if text.contains("-builder-") { "portcullis-builder" } else { "portcullis" };
+    *name = json!(end);
+}
+
+fn assert_same(of_chart: &str, of_kustomize: &str, what: &str) {
+    let (of_chart, of_kustomize) = (objects(of_chart), objects(of_kustomize));
+    let names = |objects: &BTreeMap<String, Value>| objects.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&of_chart), names(&of_kustomize), "{what}: objects");
+    for (name, object) in of_chart {
+        assert_eq!(object, of_kustomize[&name], "{what}: {name}");
+    }
+}
+
+/// The values of a builder with the configuration of the base.
+const BUILDER: [&str; 3] = [
+    "builder.enabled=true",
+    "builder.configuration.registries[0].host=registry.example.com",
+    "builder.configuration.registries[0].credentials=/etc/portcullis-registry/.dockerconfigjson",
+];
+
+#[test]
+fn the_builder_is_the_same_alone_and_as_a_sidecar() {
+    let values = [&FEATURES[..], &BUILDER, &["builder.sidecar=true"]].concat();
+    let of_chart = chart("portcullis", "portcullis", &values);
+    let components = ["acme", "load-balancer", "builder-sidecar"];
+    assert_same(&of_chart, &overlay(&components, CONFIGURATION), "sidecar");
+
+    let without = objects(&chart("portcullis", "portcullis", &FEATURES));
+    let manifests = chart("portcullis", "portcullis", &[&FEATURES[..], &BUILDER].concat());
+    validate(&manifests);
+    // The base's names of objects without a Namespace are those of its only installation.
+    let manifests = manifests.replace("-builder:portcullis", "-builder");
+    let manifests = manifests.replace("-environment:portcullis", "-environment");
+    let manifests = manifests.replace("-secrets:portcullis", "-secrets");
+    let manifests = manifests.replace("-gateway:portcullis", "-gateway");
+    let mut alone = objects(&manifests);
+    alone.retain(|name, _| !without.contains_key(name));
+    let folder = copy_of_deploy();
+    let base = objects(&kustomize(&folder.path().join("deploy/kubernetes/builder")));
+    assert_eq!(alone.keys().collect::<Vec<_>>(), base.keys().collect::<Vec<_>>());
+    for (name, object) in alone {
+        assert_eq!(object, base[&name], "alone: {name}");
+    }
+    assert!(manifests.contains("namespace: \"portcullis-builder\""), "in a Namespace of its own");
 }
 
 #[test]
@@ -119,12 +179,7 @@ fn chart_and_overlay_have_the_same_meaning() {
         let count = 2 + usize::from(exposure != component);
         let of_overlay = overlay(components.get(..count).unwrap_or(components), CONFIGURATION);
         let of_chart = chart("portcullis", "portcullis", &[&FEATURES[..], values].concat());
-        let (of_chart, of_overlay) = (objects(&of_chart), objects(&of_overlay));
-        let names = |objects: &BTreeMap<String, Value>| objects.keys().cloned().collect::<Vec<_>>();
-        assert_eq!(names(&of_chart), names(&of_overlay), "{component}: objects");
-        for (name, object) in of_chart {
-            assert_eq!(object, of_overlay[&name], "{component}: {name}");
-        }
+        assert_same(&of_chart, &of_overlay, component);
     }
 }
 
@@ -133,6 +188,7 @@ fn what_is_rendered_is_valid_for_kubernetes_and_for_the_gateway() {
     let everything = [
         "autoscaling.enabled=true",
         "podMonitor.enabled=true",
+        "prometheusRule.enabled=true",
         "exposure.externalDns=true",
         "exposure.proxyProtocol=true",
         "exposure.trustedNetworks={10.0.0.0/8}",
@@ -167,7 +223,15 @@ fn validate(manifests: &str) {
     let schemas =
         format!("{schemas}/{{{{.Group}}}}/{{{{.ResourceKind}}}}_{{{{.ResourceAPIVersion}}}}.json");
     let mut kubeconform = Command::new(built("kubeconform"))
-        .args(["-strict", "-summary", "-skip", "PodMonitor", "-schema-location", &schemas, "-"])
+        .args([
+            "-strict",
+            "-summary",
+            "-skip",
+            "PodMonitor,PrometheusRule",
+            "-schema-location",
+            &schemas,
+            "-",
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -202,6 +266,7 @@ fn wrong_values_are_rejected_before_anything_is_applied() {
             "'LoadBalancer', 'NodePort', 'HostPort'",
         ),
         (&["zone=apps.example.com", "exposure.nodePorts.http=70000"], "/exposure/nodePorts/http"),
+        (&["zone=apps.example.com", "exposure.awsCertificate=x"], "/exposure/awsCertificate"),
         (&["zone=apps.example.com", "replicas=0"], "/replicas"),
         (&["zone=apps.example.com", "log.format=xml"], "/log/format"),
         (&["zone=apps.example.com", "acme.enabled=yes"], "/acme/enabled"),
@@ -214,5 +279,50 @@ fn wrong_values_are_rejected_before_anything_is_applied() {
         let output = helm(&arguments);
         let message = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && message.contains(reason), "{values:?}: {message}");
+    }
+}
+
+#[test]
+fn alerts_name_metrics_that_exist() {
+    let values = [FEATURES[0], "prometheusRule.enabled=true"];
+    let objects = objects(&chart("portcullis", "portcullis", &values));
+    let rules = objects[r#""PrometheusRule" "portcullis""#]["spec"]["groups"][0]["rules"].clone();
+    let metrics = include_str!("../../docs/metrics.md");
+    let rules = rules.as_array().expect("rules");
+    assert!(rules.len() >= 4, "{rules:?}");
+    for rule in rules {
+        let expression = rule["expr"].as_str().expect("an expression");
+        assert!(expression.contains(r#"{namespace="portcullis"}"#), "{expression}");
+        let is_of_metric = |char: char| char.is_ascii_lowercase() || char == '_';
+        let words = expression.split(|char| !is_of_metric(char));
+        for name in words.filter(|word| word.starts_with("portcullis_")) {
+            assert!(metrics.contains(&format!("| `{name}` |")), "{name}");
+        }
+    }
+}
+
+#[test]
+fn one_value_turns_a_feature_on() {
+    let of = |values: &[&str]| objects(&chart("portcullis", "portcullis", values));
+    let configuration = |values: &[&str]| {
+        let manifests = chart("portcullis", "portcullis", values);
+        check(&manifests);
+        objects(&manifests)[r#""ConfigMap" "portcullis""#]["data"]["gateway.yaml"].clone()
+    };
+    let roles = |values: &[&str], name: &str| {
+        of(values).contains_key(&format!("\"Role\" \"portcullis-{name}\""))
+    };
+    let acme = [FEATURES[0], "acme.enabled=true"];
+    assert!(configuration(&acme)["acme"].is_object() && roles(&acme, "acme"));
+    let brought = [FEATURES[0], FEATURES[1]];
+    assert_eq!(configuration(&brought)["certificates"][0]["secret"]["name"], "portcullis-tls");
+    assert!(roles(&brought, "certificates") && !roles(&brought, "acme"));
+
+    // The balancer of AWS ends TLS, and names the clients by the PROXY protocol.
+    let aws = [FEATURES[0], "exposure.awsCertificate=arn:aws:acm:eu-west-1:1:certificate/1"];
+    assert_eq!(configuration(&aws)["listeners"]["proxyProtocol"], true);
+    let service = chart("portcullis", "portcullis", &aws);
+    for line in ["ssl-cert: arn:aws:acm", "ssl-ports: https", "proxy-protocol: '*'"] {
+        assert!(service.contains(&format!("aws-load-balancer-{line}")), "{line}: {service}");
     }
 }

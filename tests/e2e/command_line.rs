@@ -1,6 +1,7 @@
 //! The command line: standard output, standard error, and the exit code.
 
 mod check;
+mod repo;
 
 use std::path::Path;
 use std::process::{Command, Output};

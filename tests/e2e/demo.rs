@@ -92,6 +92,24 @@ async fn every_command_that_the_demo_prints_works() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+#[tokio::test]
+async fn a_kept_folder_has_the_manifests_that_were_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join("kept");
+    let manifest = kept.join("manifests/production.yaml");
+    for run in ["first", "second"] {
+        let mut demo = command(&folder).arg("--folder").arg(&kept).spawn().unwrap();
+        lines_until(&mut demo, "Requests to web in staging").await;
+        let text = std::fs::read_to_string(&manifest).unwrap();
+        assert_eq!(text.contains("# changed"), run == "second");
+        std::fs::write(&manifest, text + "# changed\n").unwrap();
+        let id = demo.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
+        assert!(soon("the demo ends", demo.wait()).await.unwrap().success());
+        assert!(manifest.exists(), "it is kept");
+    }
+}
+
 /// Follows the lines about the canary: counts follow the weight, and one person has one variant.
 async fn traffic_moves_to_the_canary_and_ann_stays(lines: &[String]) {
     let command = |title: &str| {

@@ -2,7 +2,7 @@
 //! run in `tests/cluster/documentation.rs`.
 
 #[path = "../documentation/blocks.rs"]
-mod blocks;
+pub(crate) mod blocks;
 
 use std::fs;
 use std::path::Path;
@@ -11,9 +11,13 @@ use std::process::Command;
 use self::blocks::{Block, START, WALK};
 use crate::harness::{Gateway, World, echo};
 
+/// The page with the commands of the first release, which `releases::walk` runs.
+pub(crate) const RELEASES: &str = "docs/releases.md";
+
 fn pages() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut pages = vec!["README.md".to_owned(), "deploy/README.md".to_owned()];
+    let mut pages =
+        ["README.md", "deploy/README.md", "deploy/pulumi/README.md"].map(str::to_owned).to_vec();
     for entry in fs::read_dir(root.join("docs")).expect("the documentation") {
         let name = entry.expect("a page").file_name().to_string_lossy().into_owned();
         pages.extend(name.ends_with(".md").then(|| format!("docs/{name}")));
@@ -30,7 +34,9 @@ fn every_command_block_is_tested_or_says_why_not() {
             let reason = block.mark.as_deref().and_then(|mark| mark.strip_prefix("untested: "));
             let is_walked =
                 block.is_tested("node") && (block.page == START || WALK.contains(&&*block.page));
-            !is_walked && !block.is_tested("here") && reason.is_none_or(str::is_empty)
+            let is_released = block.is_tested("releases") && block.page == RELEASES;
+            let is_run = is_walked || is_released || block.is_tested("here");
+            !is_run && reason.is_none_or(str::is_empty)
         })
         .map(|block| format!("{}:{}: {:?}", block.page, block.line, block.mark))
         .collect();

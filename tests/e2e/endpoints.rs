@@ -1,5 +1,7 @@
 //! EndpointSlices that point to where their writer has no pod.
 
+mod node;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Gateway, World, echo, eventually};

@@ -1,10 +1,23 @@
 //! The release builder: the built binary, a real registry with TLS and basic authentication, curl
 //! and the command line. On the test node also a real Kubernetes.
 
+mod api_server;
 mod builder;
+mod builds;
+mod callers;
+mod canaries;
+mod git_server;
+mod in_memory;
+mod killed;
 mod node;
 mod npm;
 mod registry;
+mod repositories;
+mod rollouts;
+mod schema;
+mod ssh_server;
+mod tags;
+mod walk;
 
 use serde_json::{Value, json};
 
@@ -92,10 +105,12 @@ async fn bad_requests_are_refused_with_every_problem_and_make_no_release() {
     assert_eq!(status, 422);
     let large = json!({ "image": image, "template": "x".repeat(10 << 20) });
     assert_eq!(post(large).await.0, 413);
-    let (open, close) = ("[".repeat(100_000), "]".repeat(100_000));
-    let deep = format!("{{\"image\": \"{image}\", \"template\": {open}{close}}}");
-    let raw = builder.raw("ci", "/api/v1/releases", &deep).await;
-    assert_eq!(raw.status, 400, "{}", raw.text());
+    for (depth, expected) in [(10_000, 400), (100_000, 413)] {
+        let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+        let deep = format!("{{\"image\": \"{image}\", \"template\": {open}{close}}}");
+        let raw = builder.raw("ci", "/api/v1/releases", &deep).await;
+        assert_eq!(raw.status, expected, "{}", raw.text());
+    }
     let keys: serde_json::Map<String, Value> =
         (0..10_000).map(|key| (format!("key-{key}"), json!("x"))).collect();
     let many = json!({ "service": "web", "image": image, "template": keys });
@@ -427,4 +442,140 @@ async fn idle_connections_of_one_peer_keep_no_one_out() {
         assert_eq!(answer.status, 200, "{address}");
     }
     drop(idle);
+}
+
+#[tokio::test]
+async fn settings_are_layered_typed_and_shown_with_their_source() {
+    let registry = Registry::start().await;
+    registry.push("web", "1").await;
+    let builder = Builder::start(&registry, None).await;
+    let run = async |caller: &str, arguments: &[&str]| builder.cli(caller, arguments).await;
+    let declared = "---\napiVersion: releases.portcullis.dev/v1\nkind: Settings\nmetadata: {name: \
+                    web}\nsettings:\n  replicas: {type: integer, default: 2}\n  host: {type: string}\n";
+    let template = manifests("web").replace(
+        "  selector: {matchLabels",
+        "  replicas: {{settings.replicas}}\n  paused: {{settings.host}}\n  selector: {matchLabels",
+    );
+    let file = builder.folder().join("web.yaml");
+    let image = registry.image("web", "1");
+    let create = ["release", "create", "--manifest", "web.yaml", "--image", &image];
+    std::fs::write(&file, &template).unwrap();
+    let refused = run("ci", &create).await.unwrap_err();
+    assert!(refused.contains("/template/1/spec/replicas"), "{refused}");
+    std::fs::write(&file, format!("{template}{declared}")).unwrap();
+    run("ci", &create).await.unwrap();
+    let shown = run("reader", &["release", "show", "web.1", "-o", "text"]).await.unwrap();
+    assert!(shown.contains("replicas  integer  2"), "{shown}");
+
+    // Without a value, there is no deployment; with one, it has its layer.
+    let deploy = ["deploy", "web.1", "--to", "staging"];
+    let refused = run("ci", &deploy).await.unwrap_err();
+    assert!(refused.contains("/settings/host"), "{refused}");
+    let set = |more: &[&'static str]| [&["env", "set", "staging"], more].concat();
+    run("admin", &set(&["host=all.test"])).await.unwrap();
+    run("ci", &set(&["--service", "web", "replicas=4"])).await.unwrap();
+    for (caller, arguments, expected) in [
+        ("ci", set(&["host=all.test"]), "the scope admin for all services"),
+        ("reader", set(&["--service", "web", "replicas=4"]), "the scope deploy"),
+        ("stranger", set(&["--service", "web", "replicas=4"]), "nothing here"),
+        ("ci", set(&["--service", "web", "--string", "replicas=4"]), "/values/replicas"),
+        ("ci", set(&["--service", "web", "relicas=4"]), "does not declare it"),
+    ] {
+        let refused = run(caller, &arguments).await.unwrap_err();
+        assert!(refused.contains(expected), "{refused}");
+    }
+    let listed = run("reader", &["env", "settings", "staging", "--service", "web"]).await.unwrap();
+    for line in ["host      string   all.test  environment", "replicas  integer  4         service"]
+    {
+        assert!(listed.contains(line), "{listed}");
+    }
+    let environment = run("admin", &["env", "show", "staging"]).await;
+    assert!(environment.is_err(), "nothing was deployed there");
+    run("ci", &deploy).await.unwrap();
+    let shown = builder.get("reader", "/api/v1/deployments/web.staging.1").await.json();
+    assert_eq!(
+        shown["settings"][1],
+        json!({ "name": "replicas", "value": 4, "source": "service" })
+    );
+    let environment = run("admin", &["env", "show", "staging"]).await.unwrap();
+    assert!(environment.starts_with("setting host: all.test\n"), "{environment}");
+    let dry = ["deploy", "web.1", "--to", "staging", "--dry-run"];
+    let dry = run("ci", &dry).await.unwrap_err();
+    assert!(dry.contains("+ Deployment web"), "{dry}");
+    run("ci", &["env", "unset", "staging", "--service", "web", "replicas"]).await.unwrap();
+    let listed = run("reader", &["env", "settings", "staging", "--service", "web"]).await.unwrap();
+    assert!(listed.contains("replicas  integer  2         default"), "{listed}");
+}
+
+#[tokio::test]
+async fn a_hundred_releases_at_once_are_all_there_on_whole_pages() {
+    let registry = Registry::start().await;
+    registry.push("web", "1").await;
+    let builder = Builder::start(&registry, None).await;
+    let request =
+        |name: &str| json!({ "template": manifests(name), "image": registry.image("web", "1") });
+    let requests: Vec<_> = (0..100)
+        .map(|number| ("admin", if number % 2 == 0 { "web" } else { "shop" }))
+        .map(|(caller, name)| (caller, request(name)))
+        .collect();
+    let posts =
+        requests.iter().map(|(caller, body)| builder.post(caller, "/api/v1/releases", body));
+    for created in futures::future::join_all(posts).await {
+        assert_eq!(created.status, 201, "{}", created.text());
+    }
+    // Releases of the other service leave no gaps in the pages of those who may not see them.
+    for (caller, limit, expected) in [("reader", 7, 50), ("stranger", 50, 50), ("admin", 50, 100)] {
+        let (mut seen, mut after) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/api/v1/releases?limit={limit}{after}");
+            let page = builder.get(caller, &path).await.json();
+            let items = page["items"].as_array().unwrap();
+            seen.extend(items.iter().map(|release| release["id"].to_string()));
+            let Some(next) = page["next"].as_str() else { break };
+            assert_eq!(items.len(), limit, "only the last page is shorter");
+            after = format!("&after={next}");
+        }
+        assert_eq!(seen.len(), expected, "{caller}");
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), expected, "{caller}: none is there twice");
+    }
+    for bad in ["limit=0", "limit=51", "limit=1&limit=2", "after=x", "after=1.web.0"] {
+        let answer = builder.get("admin", &format!("/api/v1/releases?{bad}")).await;
+        assert_eq!(answer.status, 400, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn each_list_has_every_format() {
+    let registry = Registry::start().await;
+    registry.push("web", "1").await;
+    let builder = Builder::start(&registry, None).await;
+    let request = json!({ "template": manifests("web"), "image": registry.image("web", "1") });
+    assert_eq!(builder.post("ci", "/api/v1/releases", &request).await.status, 201);
+    let order = json!({ "release": "web.1", "environment": "staging" });
+    assert_eq!(builder.post("ci", "/api/v1/deployments", &order).await.status, 202);
+    let image = registry.image("web", "1");
+    for (list, name, header) in [
+        (&["release", "list"][..], "web.1", "RELEASE"),
+        (&["env", "list"], "staging", "ENVIRONMENT"),
+        (&["env", "show", "staging"], "staging", "SERVICE"),
+        (&["image", "list", "web"], &image, "IMAGE"),
+        (&["audit", "keys"], "", "CALLER"),
+        (&["audit", "list"], "web.staging.1\nweb.1", ""),
+    ] {
+        let run = async |format: &str| {
+            builder.cli("admin", &[list, &["-o", format]].concat()).await.unwrap()
+        };
+        let json: Value = serde_json::from_str(&run("json").await).unwrap();
+        let yaml: Value = serde_saphyr::from_str(&run("yaml").await).unwrap();
+        assert_eq!(json, yaml, "{list:?}");
+        assert!(run("name").await.starts_with(name), "{list:?}");
+        assert!(run("text").await.starts_with(header), "{list:?}");
+    }
+    // A repeated request returns what the first one made, and another one with its key is refused.
+    let again = builder.post_once("ci", "/api/v1/deployments", &order).await.text();
+    assert_eq!(builder.post_once("ci", "/api/v1/deployments", &order).await.text(), again);
+    let other = json!({ "release": "web.1", "environment": "dev" });
+    assert_eq!(builder.post_once("ci", "/api/v1/deployments", &other).await.status, 422);
 }

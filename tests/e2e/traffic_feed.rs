@@ -13,6 +13,8 @@ const PATH: &str = "/v1/traffic";
 async fn feed(gateway: &Gateway) -> Feed {
     let answer = gateway.admin_page(PATH).await;
     assert_eq!(answer.status, 200, "{answer:?}");
+    let read: Result<portcullis_release::feed::Feed, _> = serde_json::from_slice(&answer.body);
+    read.expect("the part that rollouts read");
     serde_json::from_slice(&answer.body).expect("the documented format")
 }
 

@@ -33,7 +33,7 @@ pub(super) async fn each_responds() {
     }
 }
 
-async fn responds(folder: &Folder, what: &str) {
+pub(super) async fn responds(folder: &Folder, what: &str) {
     folder
         .bash("kubectl rollout status deployment/portcullis --namespace portcullis --timeout 180s");
     available();

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// An issuer. Unreachable once dropped.
-pub(super) struct Issuer {
+pub(crate) struct Issuer {
     address: SocketAddr,
     name: String,
     key: EcdsaKeyPair,
@@ -42,23 +42,23 @@ struct Says {
     asking: (AtomicUsize, AtomicUsize),
 }
 
-pub(super) fn encoded(bytes: impl AsRef<[u8]>) -> String {
+pub(crate) fn encoded(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-pub(super) fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs()
 }
 
 // === impl Issuer ===
 
 impl Issuer {
-    pub(super) async fn start(kid: &str) -> Self {
+    pub(crate) async fn start(kid: &str) -> Self {
         Self::named(kid, None).await
     }
 
     /// One whose `iss` is not the address that it listens on.
-    pub(super) async fn named(kid: &str, name: Option<&str>) -> Self {
+    pub(crate) async fn named(kid: &str, name: Option<&str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
         let name = name.map_or_else(|| format!("http://{address}"), str::to_owned);
@@ -79,58 +79,58 @@ impl Issuer {
     }
 
     /// Its `iss`.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         self.name.clone()
     }
 
     /// The address that it listens on.
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Its entry in the gateway's configuration.
-    pub(super) fn settings(&self, name: &str, prefix: &str) -> Value {
+    pub(crate) fn settings(&self, name: &str, prefix: &str) -> Value {
         json!({"name": name, "issuer": self.name(), "audiences": ["portcullis"], "prefix": prefix, "algorithms": ["ES256"]})
     }
 
     /// The number of fetches of its keys.
-    pub(super) fn fetches(&self) -> usize {
+    pub(crate) fn fetches(&self) -> usize {
         self.says.fetches.load(Ordering::SeqCst)
     }
 
     /// Sets the introspection response for an opaque token.
-    pub(super) fn say(&self, token: &str, answer: Value) {
+    pub(crate) fn say(&self, token: &str, answer: Value) {
         self.says.opaque.send_modify(|opaque| opaque[token] = answer);
     }
 
     /// Sets the delay of introspection responses.
-    pub(super) fn take(&self, delay: Duration) {
+    pub(crate) fn take(&self, delay: Duration) {
         self.says.delay.send_replace(delay);
     }
 
     /// The number of introspection requests for an opaque token.
-    pub(super) fn questions(&self, token: &str) -> usize {
+    pub(crate) fn questions(&self, token: &str) -> usize {
         let questions = self.says.questions.lock().expect("no panic");
         questions.get(token).copied().unwrap_or(0)
     }
 
     /// The maximum number of concurrent introspection requests.
-    pub(super) fn most_questions(&self) -> usize {
+    pub(crate) fn most_questions(&self) -> usize {
         self.says.asking.1.load(Ordering::SeqCst)
     }
 
     /// Sets its published keys.
-    pub(super) fn publish(&self, document: &str) {
+    pub(crate) fn publish(&self, document: &str) {
         self.says.document.send_replace(document.to_owned());
     }
 
     /// The header of its tokens.
-    pub(super) fn header(&self) -> Value {
+    pub(crate) fn header(&self) -> Value {
         json!({"alg": "ES256", "typ": "JWT", "kid": self.kid})
     }
 
     /// The claims of a token for Ann, who uses the application `shop`.
-    pub(super) fn claims(&self) -> Value {
+    pub(crate) fn claims(&self) -> Value {
         json!({
             "iss": self.name(), "aud": "portcullis", "sub": "1001", "azp": "shop", "iat": now(), "exp": now() + 600,
             "email": "ann@example.com", "email_verified": true, "preferred_username": "ann", "groups": ["dev"]
@@ -138,12 +138,12 @@ impl Issuer {
     }
 
     /// A valid token except for `header` and `claims`.
-    pub(super) fn token(&self, header: &Value, claims: &Value) -> String {
+    pub(crate) fn token(&self, header: &Value, claims: &Value) -> String {
         self.sign(&encoded(header.to_string()), &encoded(claims.to_string()))
     }
 
     /// Signs two parts, regardless of their content.
-    pub(super) fn sign(&self, header: &str, claims: &str) -> String {
+    pub(crate) fn sign(&self, header: &str, claims: &str) -> String {
         let message = format!("{header}.{claims}");
         let signature =
             self.key.sign(&SystemRandom::new(), message.as_bytes()).expect("a signature");
@@ -152,7 +152,7 @@ impl Issuer {
 
     /// A token "signed" with the public key as a shared secret, in each form in which the key can
     /// be encoded.
-    pub(super) fn confused(&self, algorithm: &str) -> Vec<String> {
+    pub(crate) fn confused(&self, algorithm: &str) -> Vec<String> {
         let mut header = self.header();
         header["alg"] = json!(algorithm);
         let message =

@@ -35,6 +35,15 @@ impl Builder {
     /// Starts a builder for images of `registry`, and for the cluster of a kubeconfig; without one,
     /// for a cluster that is away.
     pub(super) async fn start(registry: &Registry, kubeconfig: Option<&Path>) -> Self {
+        Self::start_with(registry, kubeconfig, &json!({})).await
+    }
+
+    /// Starts one with further settings.
+    pub(super) async fn start_with(
+        registry: &Registry,
+        kubeconfig: Option<&Path>,
+        further: &Value,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let authority = Authority::new("Builder tests").expect("an authority");
         let hours = Duration::from_secs(2 * 3600);
@@ -43,7 +52,9 @@ impl Builder {
         fs::write(path("ca.pem"), authority.certificate()).expect("the authority");
         fs::write(path("tls.crt"), issued.certificate).expect("the certificate");
         fs::write(path("tls.key"), issued.key).expect("the key");
-        fs::write(path("away.json"), away().to_string()).expect("a kubeconfig");
+        // Nothing listens on port 1.
+        let away = kubeconfig_of("http://127.0.0.1:1");
+        fs::write(path("away.json"), away.to_string()).expect("a kubeconfig");
         let grant = |scope: &str, service: &str, environment: &str| json!({ "scope": scope, "services": [service], "environments": [environment] });
         let caller = |(name, number): (&str, u8)| {
             let grants = match name {
@@ -59,7 +70,7 @@ impl Builder {
         let callers: Vec<Value> =
             CALLERS.into_iter().filter(|(name, _)| *name != "nobody").map(caller).collect();
         let kubeconfig = kubeconfig.map_or_else(|| PathBuf::from("away.json"), Path::to_owned);
-        let settings = json!({
+        let mut settings = json!({
             "address": "127.0.0.1:0",
             "tls": { "certificate": "tls.crt", "key": "tls.key" },
             "store": "releases.db",
@@ -71,6 +82,9 @@ impl Builder {
             }],
             "callers": callers,
         });
+        for (key, value) in further.as_object().expect("settings") {
+            settings[key] = value.clone();
+        }
         fs::write(path("builder.yaml"), settings.to_string()).expect("the configuration");
         let host = registry.host();
         write_credentials(folder.path(), &host, registry::PASSWORD);
@@ -100,10 +114,28 @@ impl Builder {
         (self.child, self.url) = run(self.folder.path()).await;
     }
 
+    /// Reads with this bearer credential.
+    pub(super) async fn get_as(&self, bearer: &str, path: &str) -> Answer {
+        self.anonymous(path).header(&format!("Authorization: Bearer {bearer}")).run().await
+    }
+
+    /// Posts with this bearer credential.
+    pub(super) async fn post_as(&self, bearer: &str, path: &str, body: &Value) -> Answer {
+        self.anonymous(path)
+            .args(["--data-binary", &body.to_string()])
+            .header("Content-Type: application/json")
+            .header(&format!("Authorization: Bearer {bearer}"))
+            .run()
+            .await
+    }
+
     fn call(&self, caller: &str, path: &str) -> Curl {
+        self.anonymous(path).header(&format!("Authorization: Bearer {}", token(caller)))
+    }
+
+    fn anonymous(&self, path: &str) -> Curl {
         Curl::new(&format!("{}{path}", self.url))
             .args(["--cacert", &self.folder.path().join("ca.pem").to_string_lossy()])
-            .header(&format!("Authorization: Bearer {}", token(caller)))
     }
 
     pub(super) async fn get(&self, caller: &str, path: &str) -> Answer {
@@ -258,12 +290,12 @@ fn write_credentials(folder: &Path, host: &str, password: &str) {
     fs::write(folder.join("registry.json"), config.to_string()).expect("the credentials");
 }
 
-/// A kubeconfig of a cluster that refuses connections: nothing listens on port 1.
-fn away() -> Value {
+/// A kubeconfig of a cluster.
+pub(super) fn kubeconfig_of(server: &str) -> Value {
     json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "away",
-        "clusters": [{ "name": "away", "cluster": { "server": "http://127.0.0.1:1" } }],
-        "contexts": [{ "name": "away", "context": { "cluster": "away", "user": "away" } }],
-        "users": [{ "name": "away", "user": {} }],
+        "apiVersion": "v1", "kind": "Config", "current-context": "tests",
+        "clusters": [{ "name": "tests", "cluster": { "server": server } }],
+        "contexts": [{ "name": "tests", "context": { "cluster": "tests", "user": "tests" } }],
+        "users": [{ "name": "tests", "user": {} }],
     })
 }

@@ -3,12 +3,18 @@
 //! The pods run the node's own image under the release's name and digest, because this registry's
 //! certificate is not one that the node trusts.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::builder::Builder;
 use super::registry::Registry;
-use crate::harness::node::kubectl;
+use crate::harness::node::{kubectl, rights};
+use crate::harness::{Gateway, WEB, World, eventually};
+
+/// The image of pods that do nothing.
+const PAUSE: &str = "docker.io/local/pause:1";
 
 /// Creates an environment, anew.
 async fn environment(name: &str) {
@@ -18,6 +24,22 @@ async fn environment(name: &str) {
         "metadata": { "name": name, "labels": { "portcullis.dev/environment": name } },
     });
     kubectl(&["apply", "-f", "-"], &namespace.to_string()).await;
+}
+
+/// The same, with all of its services exposed to everyone.
+pub(super) async fn open_environment(name: &str) {
+    environment(name).await;
+    let open = ["portcullis.dev/expose=all", "portcullis.dev/require=none"];
+    kubectl(&[&["annotate", "namespace", name][..], &open].concat(), "").await;
+}
+
+/// A gateway in front of the node.
+pub(super) async fn gateway(kubeconfig: &Path) -> Gateway {
+    Gateway::of(World::empty())
+        .settings(json!({ "source": null }))
+        .settings(json!({ "source": { "kubernetes": { "kubeconfig": kubeconfig } } }))
+        .start()
+        .await
 }
 
 /// A Deployment of the placeholder, and ConfigMaps of these names.
@@ -44,7 +66,7 @@ fn template(configurations: &[&str]) -> Value {
     objects.into()
 }
 
-async fn names(kind: &str, namespace: &str) -> Vec<String> {
+pub(super) async fn names(kind: &str, namespace: &str) -> Vec<String> {
     let text = kubectl(
         &["get", kind, "-n", namespace, "-l", "releases.portcullis.dev/service=web", "-o", "name"],
         "",
@@ -61,6 +83,16 @@ async fn changed(namespace: &str) -> String {
 
 /// Pushes an image, gives its name to the node's own one, and records a release of it.
 async fn release(builder: &Builder, registry: &Registry, configurations: &[&str]) -> String {
+    release_of(builder, registry, template(configurations), PAUSE).await
+}
+
+/// The same of any template, and of another image of the node.
+pub(super) async fn release_of(
+    builder: &Builder,
+    registry: &Registry,
+    template: Value,
+    program: &str,
+) -> String {
     let digest = registry.push("web", "1").await;
     let image = format!("{}/web@{digest}", registry.host());
     let state = std::env::var("PORTCULLIS_CLUSTER_STATE").expect("the node's folder");
@@ -72,7 +104,7 @@ async fn release(builder: &Builder, registry: &Registry, configurations: &[&str]
             "k8s.io",
             "images",
             "tag",
-            "docker.io/local/pause:1",
+            program,
             &image,
         ])
         .status()
@@ -80,14 +112,14 @@ async fn release(builder: &Builder, registry: &Registry, configurations: &[&str]
         .expect("ctr runs");
     assert!(tagged.success(), "{image}");
     let request = json!({
-        "service": "web", "template": template(configurations), "image": registry.image("web", "1"),
+        "service": "web", "template": template, "image": registry.image("web", "1"),
     });
     let created = builder.post("ci", "/api/v1/releases", &request).await;
     assert_eq!(created.status, 201, "{}", created.text());
     image
 }
 
-async fn image(namespace: &str) -> String {
+pub(super) async fn image(namespace: &str) -> String {
     let path = "jsonpath={.spec.template.spec.containers[0].image}";
     kubectl(&["get", "deployment", "web", "-n", namespace, "-o", path], "").await
 }
@@ -129,8 +161,14 @@ async fn releases_are_deployed_promoted_and_rolled_back_on_a_node() {
     run(&promote).await.unwrap();
     assert_eq!(image("release-production").await, second);
 
+    // A frozen environment accepts rollbacks alone.
+    let admin = async |arguments: &[&str]| builder.cli("admin", arguments).await.unwrap();
+    admin(&["env", "freeze", "release-staging", "--reason", "an audit"]).await;
+    let frozen = run(&[&["deploy", "web.1"][..], &to_staging].concat()).await.unwrap_err();
+    assert!(frozen.contains("the environment is frozen"), "{frozen}");
     run(&["rollback", "web", "--in", "release-staging", "--wait"]).await.unwrap();
     assert_eq!(image("release-staging").await, first);
+    admin(&["env", "thaw", "release-staging"]).await;
     assert_eq!(names("configmap", "release-staging").await, ["both", "old"]);
     let pinned = run(&[&["deploy", "web.2"][..], &to_staging].concat()).await.unwrap_err();
     assert!(pinned.contains("were rolled back here"), "{pinned}");
@@ -178,11 +216,113 @@ async fn releases_are_deployed_promoted_and_rolled_back_on_a_node() {
     builder.post("ci", "/api/v1/releases", &request).await;
     let id = builder.cli("ci", &["deploy", "web.6", "--to", "release-production"]).await.unwrap();
     let id = id.split(':').next().unwrap_or_default().to_owned();
-    crate::harness::eventually("the reason is reported", || async {
+    eventually("the reason is reported", || async {
         let shown = builder.get("ci", &format!("/api/v1/deployments/{id}")).await.json();
         shown["reason"].as_str().is_some_and(|reason| reason.contains("Image"))
     })
     .await;
     run(&["rollback", "web", "--in", "release-production", "--wait"]).await.unwrap();
     assert_eq!(image("release-production").await, second);
+}
+
+/// A Service with pods that a Namespace of the level `restricted` admits, and a check that does not
+/// start.
+fn checked_template() -> Value {
+    let pod = json!({
+        "terminationGracePeriodSeconds": 0,
+        "securityContext": { "runAsNonRoot": true, "runAsUser": 65534,
+            "seccompProfile": { "type": "RuntimeDefault" } },
+        "containers": [{ "name": "web", "image": "{{image}}", "imagePullPolicy": "IfNotPresent",
+            "securityContext": { "allowPrivilegeEscalation": false,
+                "capabilities": { "drop": ["ALL"] } } }],
+    });
+    json!([
+        { "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web" },
+            "spec": { "selector": { "app": "web" },
+                "ports": [{ "name": "http", "port": 80, "targetPort": 8080 }] } },
+        { "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web" },
+            "spec": { "replicas": 1, "selector": { "matchLabels": { "app": "web" } },
+                "template": { "metadata": { "labels": { "app": "web" } }, "spec": pod } } },
+        { "apiVersion": "releases.portcullis.dev/v1", "kind": "Rollout",
+            "metadata": { "name": "web" },
+            "rollout": { "steps": [{ "weight": 50 }, { "weight": 100 }], "warmUp": "0s",
+                "gate": { "command": ["/no-such-program"], "timeout": "60s",
+                    "runAsUser": 65534 } } },
+    ])
+}
+
+#[tokio::test]
+#[ignore = "needs the node of tests/cluster/run"]
+async fn a_check_runs_as_a_job_on_a_node_and_takes_the_canary_back() {
+    open_environment("staging").await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let gateway = gateway(&rights(folder.path(), &["access.yaml"]).await).await;
+    let registry = Registry::start().await;
+    let kubeconfig = std::env::var_os("KUBECONFIG").expect("the node's kubeconfig");
+    let settings = json!({ "gateway": { "replicas": [gateway.telemetry()] } });
+    let builder = Builder::start_with(&registry, Some(kubeconfig.as_ref()), &settings).await;
+    let level = "pod-security.kubernetes.io/enforce=restricted";
+    kubectl(&["label", "namespace", "staging", level], "").await;
+    for _ in 0..2 {
+        release_of(&builder, &registry, checked_template(), PAUSE).await;
+    }
+    let run = async |arguments: &[&str]| builder.cli("ci", arguments).await;
+    run(&["deploy", "web.1", "--to", "staging", "--wait"]).await.expect("it is ready");
+    // The feed has services that have had a request, whatever became of it.
+    eventually("the gateway has the service", || async {
+        gateway.curl(WEB, "/").run().await.status != 404
+    })
+    .await;
+    let failed = run(&["deploy", "web.2", "--to", "staging", "--wait"]).await.unwrap_err();
+    assert!(failed.contains("the check before the first request failed"), "{failed}");
+    let rollout = builder.get("ci", "/api/v1/rollouts/web.staging.2").await.json();
+    assert_eq!(rollout["cause"]["cause"], "gate", "{rollout}");
+    assert!(rollout["gate"]["failure"].is_string(), "{rollout}");
+    for kind in ["jobs", "deployments", "services"] {
+        let left = names(kind, "staging").await;
+        assert!(left.iter().all(|name| name == "web"), "{kind}: {left:?}");
+    }
+    let events = kubectl(&["events", "-n", "staging", "--for", "deployment/web"], "").await;
+    assert!(events.contains("RolloutGate") && events.contains("RolloutRolledBack"), "{events}");
+    kubectl(&["delete", "namespace", "staging", "--wait=false"], "").await;
+}
+
+/// What `kubectl apply --server-side` says of a ConfigMap `late` with these metadata.
+async fn apply(namespace: &str, metadata: Value) -> String {
+    let mut object = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata });
+    object["metadata"]["name"] = "late".into();
+    let mut command = Command::new("kubectl");
+    command
+        .args(["apply", "--server-side", "--field-manager=portcullis-releases", "-f", "-"])
+        .args(["-n", namespace, "-o", "jsonpath={.metadata.uid} {.metadata.resourceVersion}"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("kubectl runs");
+    let mut input = child.stdin.take().expect("its input");
+    tokio::io::AsyncWriteExt::write_all(&mut input, object.to_string().as_bytes())
+        .await
+        .expect("it reads");
+    drop(input);
+    let output = child.wait_with_output().await.expect("kubectl ends");
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+#[tokio::test]
+#[ignore = "needs the node of tests/cluster/run"]
+async fn a_real_server_rejects_what_arrives_late() {
+    environment("release-late").await;
+    let creation = json!({ "resourceVersion": "1", "labels": { "by": "creation" } });
+    let created = apply("release-late", creation.clone()).await;
+    let (uid, version) = created.split_once(' ').expect("it is created");
+    // It is there now: a late creation of it is rejected.
+    let again = apply("release-late", creation).await;
+    assert!(again.contains("the object has been modified"), "{again}");
+    kubectl(&["delete", "configmap", "late", "-n", "release-late"], "").await;
+    // It is gone: a late change of it does not create it.
+    let change = json!({ "uid": uid, "resourceVersion": version, "labels": { "by": "change" } });
+    let late = apply("release-late", change).await;
+    assert!(late.contains("uid mismatch"), "{late}");
+    let left = kubectl(&["get", "configmap", "-n", "release-late", "-o", "name"], "").await;
+    assert!(!left.contains("late"), "{left}");
 }

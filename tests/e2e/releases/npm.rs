@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::Output;
 
+use serde_json::json;
 use tokio::process::Command;
 
 use super::builder::{self, Builder};
@@ -37,12 +38,24 @@ async fn an_npm_script_creates_a_release_or_fails_the_build() {
     let builder = Builder::start(&registry, None).await;
     let (image, url) = (registry.image("web", "1"), builder.url());
     std::fs::write(builder.folder().join("web.yaml"), manifests("web")).unwrap();
-    let arguments = ["--manifest", "web.yaml", "--image", &image, "--commit", "0a1b2c"];
+    let arguments = [
+        "--manifest",
+        "web.yaml",
+        "--image",
+        &image,
+        "--commit",
+        "0a1b2c",
+        "--irreversible",
+        "migrates",
+    ];
     let created = run(&builder, "ci", url, &arguments).await;
     assert_eq!(String::from_utf8_lossy(&created.stdout), "web.1\n", "{created:?}");
     let release = builder.get("ci", "/api/v1/releases/web.1").await.json();
     assert!(release["image"].as_str().unwrap().ends_with(&digest), "{release}");
-    assert_eq!(release["commit"], "0a1b2c");
+    assert_eq!(
+        (&release["commit"], &release["irreversible"]),
+        (&json!("0a1b2c"), &json!("migrates"))
+    );
 
     let refused = error(&run(&builder, "nobody", url, &arguments).await);
     assert!(refused.contains("no valid key"), "{refused}");

@@ -23,17 +23,29 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(super) struct Registry {
     child: Child,
     folder: TempDir,
-    address: SocketAddr,
+    host: String,
 }
 
 // === impl Registry ===
 
 impl Registry {
+    /// Starts one on a free port.
     pub(super) async fn start() -> Self {
+        let (mut registry, address) = Self::listen("127.0.0.1:0", "127.0.0.1").await;
+        registry.host = address.to_string();
+        registry
+    }
+
+    /// Starts one with a name, on the default port of an address; only where no one else has it.
+    pub(super) async fn named(name: &str, address: &str) -> Self {
+        Self::listen(&format!("{address}:443"), name).await.0
+    }
+
+    async fn listen(address: &str, name: &str) -> (Self, SocketAddr) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let authority = Authority::new("Registry tests").expect("an authority");
         let hour = Duration::from_secs(2 * 3600);
-        let issued = authority.issue(&["127.0.0.1"], hour).expect("a certificate");
+        let issued = authority.issue(&[name], hour).expect("a certificate");
         let path = |name: &str| folder.path().join(name);
         fs::write(path("ca.pem"), authority.certificate()).expect("the authority");
         fs::write(path("tls.crt"), issued.certificate).expect("the certificate");
@@ -44,7 +56,7 @@ impl Registry {
             "log": { "level": "info" },
             "storage": { "filesystem": { "rootdirectory": path("data") } },
             "http": {
-                "addr": "127.0.0.1:0",
+                "addr": address,
                 "tls": { "certificate": path("tls.crt"), "key": path("tls.key") },
             },
             "auth": { "htpasswd": { "realm": "tests", "path": path("htpasswd") } },
@@ -72,17 +84,17 @@ impl Registry {
         .await;
         // Its log must not block it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, folder, address }
+        (Self { child, folder, host: name.to_owned() }, address)
     }
 
     /// Its host, as in the names of images.
     pub(super) fn host(&self) -> String {
-        self.address.to_string()
+        self.host.clone()
     }
 
     /// The name of an image.
     pub(super) fn image(&self, name: &str, tag: &str) -> String {
-        format!("{}/{name}:{tag}", self.address)
+        format!("{}/{name}:{tag}", self.host)
     }
 
     /// The file of the authority of its certificate.
@@ -129,9 +141,32 @@ impl Registry {
     }
 
     fn call(&self, path: &str) -> Curl {
-        Curl::new(&format!("https://{}{path}", self.address))
+        Curl::new(&format!("https://{}{path}", self.host))
             .args(["--cacert", &self.authority().to_string_lossy()])
             .args(["--user", &format!("ci:{PASSWORD}")])
+    }
+
+    /// Lets it answer nothing until [`resume`](Self::resume).
+    pub(super) fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it answer again.
+    pub(super) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let process = self.child.id().expect("it runs").to_string();
+        let kill = std::process::Command::new("kill").args(["-s", name, &process]).status();
+        assert!(kill.expect("kill runs").success());
+    }
+
+    /// The digest that a tag names; `None` if there is no such tag.
+    pub(super) async fn digest(&self, name: &str, tag: &str) -> Option<String> {
+        let head = self.call(&format!("/v2/{name}/manifests/{tag}")).arg("--head");
+        let answer = head.header(&format!("Accept: {MANIFEST}")).run().await;
+        (answer.status == 200).then(|| answer.header("docker-content-digest").unwrap().to_owned())
     }
 
     /// Stops it.
