@@ -251,10 +251,12 @@ impl<K: Watched> Watch<K> {
     }
 
     /// Logs a failure, as a warning if it is the first; returns the wait before the next retry.
+    ///
+    /// Then everything is listed again: during an outage etcd can be restored from a backup, and the
+    /// cluster's own writes can pass the known version before the next request. A watch from there
+    /// would never hear of what was undone.
     async fn interrupted(&mut self, error: &Interrupted) -> Duration {
-        if error.is_gone() {
-            self.session.lose_version();
-        }
+        self.session.lose_version();
         let wait = self.backoff.next(random());
         let kind = K::kind(&());
         if !std::mem::replace(&mut self.interrupted, true) {
@@ -381,10 +383,6 @@ impl Interrupted {
             Self::Api(status) => Some(status.code),
             _ => None,
         }
-    }
-
-    fn is_gone(&self) -> bool {
-        self.code() == Some(410)
     }
 
     fn is_invalid(&self) -> bool {

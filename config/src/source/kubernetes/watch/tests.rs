@@ -21,6 +21,18 @@ async fn request(listener: &TcpListener) -> (String, TcpStream) {
     (String::from_utf8(head).unwrap().lines().next().unwrap().to_owned(), stream)
 }
 
+async fn head(stream: &mut TcpStream) {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+}
+
+async fn end_of_list(stream: &mut TcpStream, version: &str) {
+    let metadata =
+        json!({"resourceVersion": version, "annotations": {"k8s.io/initial-events-end": "true"}});
+    let bookmark = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata});
+    event(stream, "BOOKMARK", &bookmark).await;
+}
+
 async fn event(stream: &mut TcpStream, kind: &str, object: &Value) {
     stream
         .write_all(format!("{}\n", json!({"type": kind, "object": object})).as_bytes())
@@ -54,16 +66,9 @@ async fn credentials_are_watched_by_label_in_one_namespace() {
             || line.contains("labelSelector=portcullis.dev%2Fcredential "),
         "{line}"
     );
-    stream
-        .write_all(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n",
-        )
-        .await
-        .unwrap();
+    head(&mut stream).await;
     event(&mut stream, "ADDED", &secret("5")).await;
-    let end = json!({"resourceVersion": "6", "annotations": {"k8s.io/initial-events-end": "true"}});
-    event(&mut stream, "BOOKMARK", &json!({"apiVersion": "v1", "kind": "Secret", "metadata": end}))
-        .await;
+    end_of_list(&mut stream, "6").await;
     let mut changes = Vec::new();
     while changes.is_empty() {
         changes = timeout(PATIENCE, updates.recv()).await.unwrap().unwrap().1.changes;
@@ -83,6 +88,40 @@ async fn credentials_are_watched_by_label_in_one_namespace() {
     assert!(line.contains("labelSelector=portcullis.dev%2Fcredential"), "{line}");
     drop(updates);
     timeout(PATIENCE, watch).await.expect("it stops when the receiver is dropped").unwrap();
+}
+
+/// The cluster's own writes can pass the known version before the gateway asks for the first time.
+#[tokio::test]
+async fn a_cluster_restored_during_an_outage_is_listed_again_however_far_it_has_come_since() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    let client = Client::try_from(Config::new(server.parse().unwrap())).unwrap();
+    let (mut ends, mut updates) = Updates::channel(1);
+    let api = Api::<CredentialSecret>::namespaced(client, "portcullis");
+    let watch = Watch::new(api, Selection::Label(CREDENTIAL), ends.remove(0));
+    let watch = tokio::spawn(watch.run());
+    let mut next_changes = async || loop {
+        let (_, update) = timeout(PATIENCE, updates.recv()).await.unwrap().unwrap();
+        if !update.changes.is_empty() {
+            return update.changes;
+        }
+    };
+
+    let (_, mut stream) = timeout(PATIENCE, request(&listener)).await.unwrap();
+    head(&mut stream).await;
+    event(&mut stream, "ADDED", &secret("5")).await;
+    end_of_list(&mut stream, "6").await;
+    assert!(matches!(next_changes().await.as_slice(), [Change::Upsert(_)]));
+
+    // The API server dies in the middle of the watch.
+    drop(stream);
+    let (line, mut stream) = timeout(PATIENCE, request(&listener)).await.unwrap();
+    assert!(line.contains("sendInitialEvents=true"), "{line}");
+    head(&mut stream).await;
+    end_of_list(&mut stream, "9").await;
+    let key = NamespacedName::new("portcullis", "billing");
+    assert_eq!(next_changes().await, [Change::Delete(ObjectId::Credential(key))]);
+    watch.abort();
 }
 
 #[test]
