@@ -15,9 +15,9 @@ use self::simulation::Simulation;
 use super::*;
 use crate::manifest::Template;
 use crate::state::Intent;
-use crate::store::NewRelease;
 use crate::store::sqlite::SqliteStore;
 use crate::store::suite::{by, order, placement, release};
+use crate::store::{AuditEntry, NewRelease};
 
 /// What a caller does.
 #[derive(Debug, Clone, Copy)]

@@ -32,6 +32,26 @@ pub struct By {
     pub idempotency: Option<Idempotency>,
 }
 
+// === impl By ===
+
+impl By {
+    /// The actor of what a rollout does by itself. Names of callers have no colon before them.
+    const ROLLOUT: &str = "portcullis:rollout";
+    /// The longest reason of it, in characters.
+    const MAX_REASON: usize = 1000;
+
+    /// A rollout that acts by itself, with the sentence of its state as the reason.
+    #[must_use]
+    pub fn rollout(sentence: &str, at: Time) -> Self {
+        Self {
+            actor: Self::ROLLOUT.to_owned(),
+            reason: sentence.chars().take(Self::MAX_REASON).collect(),
+            at,
+            idempotency: None,
+        }
+    }
+}
+
 /// An idempotency key: what it made is returned for the same request again.
 #[derive(Debug, Clone)]
 pub struct Idempotency {

@@ -11,9 +11,6 @@ use crate::runner::late_calls::WATCHED_FOR;
 use crate::runner::{Runner, call};
 use crate::store::{By, Deployment, Rollout, StoreError};
 
-/// Who does what a rollout does by itself, in the audit log. Names of callers have no colon before
-/// them.
-const ACTOR: &str = "portcullis:rollout";
 /// 100 %, in hundredths of a percent.
 const ALL: u32 = 10_000;
 
@@ -53,12 +50,7 @@ impl Runner {
             }
             Action::RemoveCanary => self.remove_canary(course, rollout).await,
             Action::Pin => {
-                let by = By {
-                    actor: ACTOR.to_owned(),
-                    reason: rollout.state.sentence.chars().take(1000).collect(),
-                    at: Time::now(),
-                    idempotency: None,
-                };
+                let by = By::rollout(&rollout.state.sentence, Time::now());
                 self.store.pin_out(rollout, by).await?;
                 Ok(Ok(()))
             }

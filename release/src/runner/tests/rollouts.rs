@@ -135,6 +135,10 @@ impl Course {
     }
 }
 
+fn web(number: u32) -> Option<String> {
+    Some(format!("web.{number}"))
+}
+
 fn is_watching(step: usize) -> impl Fn(&Rollout) -> bool {
     move |rollout| {
         matches!(rollout.state.stage, Stage::Watching { step: at, .. } if at == step)
@@ -180,6 +184,9 @@ async fn a_good_release_is_rolled_out_and_leaves_nothing_behind() {
     let stages: Vec<&str> = steps.iter().map(|step| step.stage.name()).collect();
     assert_eq!((stages[0], stages[stages.len() - 1]), ("scaling", "promoted"), "{stages:?}");
     assert!(steps.iter().map(|step| step.number).eq(1..=steps.len() as u32));
+    let audit = store.audit(None, 1).await.unwrap().remove(0);
+    assert_eq!((&*audit.action, &*audit.actor), ("rollout.promoted", "portcullis:rollout"));
+    assert_eq!((audit.before, audit.after), (web(1), web(2)));
     assert_eq!(store.rollout_steps(&course.id, 2).await.unwrap(), steps[2..]);
 }
 
@@ -195,8 +202,12 @@ async fn a_bad_release_is_taken_back_and_pinned_out() {
     let deployment = store.deployment(&course.id).await.unwrap().unwrap();
     let reason = deployment.state.reason().unwrap().to_owned();
     assert!(reason.starts_with("rolled back: alarm: "), "{reason}");
-    let audit = store.audit(None, 1).await.unwrap().remove(0);
-    assert_eq!((&*audit.action, &*audit.actor), ("service.pin", "portcullis:rollout"));
+    let audit = store.audit(None, 50).await.unwrap();
+    let own = audit.iter().filter(|entry| entry.actor == "portcullis:rollout");
+    let own: Vec<_> = own.map(|entry| (&*entry.action, &*entry.subject)).collect();
+    assert_eq!(own, [("rollout.rolled-back", "web.staging.2"), ("service.pin", "web.staging")]);
+    assert!(audit[0].reason.starts_with("rolled back: alarm: "), "{:?}", audit[0]);
+    assert_eq!((&audit[0].before, &audit[0].after), (&web(1), &web(1)), "web.1 runs again");
     let again = store.create_deployment(order("web.staging", Some(2), Intent::Deploy, by(90, "")));
     assert!(again.await.is_err(), "it is pinned out");
 }
@@ -381,11 +392,21 @@ async fn the_services_own_query_holds_while_it_is_blind_and_takes_the_release_ba
     let rollout = course.turns(&blind, 20).await;
     let why = "holding: blind: the builder has no `prometheus` in its configuration";
     assert_eq!((rollout.state.sentence.as_str(), course.traffic.weights()), (why, vec![1_000]));
-    let said = Said::new(Err(NoValue::Several(3)));
+    let said = Said::new(Ok(0.0));
     let runner = course.runner_with(&store, Some(said.clone()));
-    let rollout = course.turns(&runner, 10).await;
-    let sentence = rollout.state.sentence;
-    assert!(sentence.starts_with("holding: blind: the query returned 3 series"), "{sentence}");
+    for (why, part) in [
+        (NoValue::Several(3), "the query returned 3 series"),
+        (NoValue::Nothing, "the query returned nothing"),
+        (NoValue::NotANumber("NaN".to_owned()), "the query returned NaN"),
+        (NoValue::Apart(3_600), "Prometheus is 3600 s away from the builder's clock"),
+        (NoValue::Away("cannot be reached".to_owned()), "Prometheus cannot be reached"),
+    ] {
+        *said.0.lock().unwrap() = Err(why);
+        let rollout = course.turns(&runner, 10).await;
+        let (sentence, weights) = (rollout.state.sentence, course.traffic.weights());
+        assert!(sentence.starts_with(&format!("holding: blind: {part}")), "{sentence}");
+        assert_eq!(weights, [1_000], "{part}");
+    }
     *said.0.lock().unwrap() = Ok(0.7);
     let rollout = course.run(&runner).await;
     let back = "rolled back: the service's query is 0.7, and 0.5 is the most";
@@ -535,6 +556,11 @@ async fn a_builder_killed_at_any_write_of_a_rollout_resumes() {
             }
             runner.drive(&course.id).await.unwrap();
             course.check(&store, is_promoted, &format!("killed at {points}")).await;
+            let audit = store.audit(None, 50).await.unwrap();
+            let ended = |entry: &&AuditEntry| entry.subject == course.id.to_string();
+            let ended =
+                audit.iter().filter(ended).filter(|entry| entry.action != "deployment.deploy");
+            assert_eq!(ended.count(), 1, "killed at {points}: it ends once");
             let weights = course.traffic.weights();
             let expected = if is_promoted { vec![1_000, 10_000, 0] } else { vec![1_000, 0] };
             assert_eq!(weights, expected, "killed at {points}: each weight once");

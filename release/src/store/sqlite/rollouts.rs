@@ -105,8 +105,38 @@ pub(super) async fn advance(
         let deployment = found.ok_or(StoreError::NotFound("deployment"))?;
         let (state, _) = step(deployment.state.clone(), Event::RolledOut(end), now);
         deployments::advance(connection, &deployment, state, now).await?;
+        record_end(connection, &next, now).await?;
     }
     Ok(Some(next))
+}
+
+/// Appends the end of a rollout to the audit log.
+async fn record_end(
+    connection: &mut Connection,
+    rollout: &Rollout,
+    now: Time,
+) -> Result<(), StoreError> {
+    let action = match rollout.state.stage {
+        Stage::Promoted => "rollout.promoted",
+        _ => "rollout.rolled-back",
+    };
+    let by = By::rollout(&rollout.state.sentence, now);
+    let Placement { service, environment } = rollout.id.placement.clone();
+    let (stable, release) =
+        (rollout.stable.as_ref().map(ToString::to_string), rollout.release.to_string());
+    // What ran in the environment before, and what runs there now.
+    let after = match rollout.state.stage {
+        Stage::Promoted => Some(release),
+        _ => stable.clone(),
+    };
+    let entry = AuditEntry {
+        service: Some(service),
+        environment: Some(environment),
+        before: stable,
+        after,
+        ..audit::entry(&by, action, rollout.id.to_string())?
+    };
+    audit::record(connection, &by, &entry).await
 }
 
 /// How a rollout ended, if it has.
