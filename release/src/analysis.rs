@@ -22,7 +22,7 @@ mod report;
 mod trial;
 mod votes;
 
-pub use self::band::{Band, band};
+pub use self::band::{Band, Quantile, band};
 pub use self::buckets::Buckets;
 pub use self::counts::{Counts, Sides, Tally};
 pub use self::latency::{Latencies, edge, slower, threshold};

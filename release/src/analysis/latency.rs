@@ -53,6 +53,14 @@ pub fn slower(latencies: &Latencies, clients_left: &Latencies, threshold: u64) -
     Tally { at_risk, events: beyond(latencies).saturating_add(left) }
 }
 
+/// Adds the latencies of other requests.
+pub(super) fn add(latencies: &mut Latencies, others: &Latencies) {
+    for (edge, count) in others {
+        let sum = latencies.entry(*edge).or_default();
+        *sum = sum.saturating_add(*count);
+    }
+}
+
 /// The number of requests.
 pub(super) fn total(latencies: &Latencies) -> u64 {
     sum(latencies.values())

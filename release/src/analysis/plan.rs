@@ -54,6 +54,14 @@ impl Share {
     pub const ONE_PERCENT: Self = Self(0.01);
     /// 5 %.
     pub const FIVE_PERCENT: Self = Self(0.05);
+    /// 10 %.
+    pub const TEN_PERCENT: Self = Self(0.1);
+    /// 50 %.
+    pub const HALF: Self = Self(0.5);
+    /// 90 %.
+    pub const NINE_TENTHS: Self = Self(0.9);
+    /// 99 %.
+    pub const NINETY_NINE_PERCENT: Self = Self(0.99);
 
     /// A share; `None` if it is not between 0 and 1.
     #[must_use]

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::band::Quantile;
 use super::counts::{Counts, Sides};
 use super::plan::Plan;
 use super::trial::{MIN_BUCKETS, least_weight};
@@ -31,6 +32,9 @@ pub struct Report {
     pub people: Sides<u64>,
     /// The metrics, in the order of the plan.
     pub metrics: Vec<MetricReport>,
+    /// Where quantiles of all latencies so far are. They decide nothing.
+    #[serde(default)]
+    pub quantiles: Vec<Quantile>,
 }
 
 /// One metric in a report.
@@ -133,6 +137,7 @@ impl Report {
             clear_limit: plan.beta.limit(),
             people,
             metrics,
+            quantiles: Vec::new(),
         };
         report.clear = report.least();
         report.verdict = report.judge();

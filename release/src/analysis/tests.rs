@@ -39,7 +39,7 @@ fn people(seen: Sides<Vec<u16>>, erred: Sides<Vec<u16>>) -> Look {
         stable: tally(&seen.stable, &erred.stable),
     };
     let metric = MetricLook { sticky, buckets: Some(erred.map(set)), ..MetricLook::default() };
-    Look { seconds: 10, seen: seen.map(set), metrics: vec![metric] }
+    Look { seconds: 10, seen: seen.map(set), metrics: vec![metric], ..Look::default() }
 }
 
 fn sides<T>(canary: T, stable: T) -> Sides<T> {

@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::band::quantiles;
 use super::buckets::Buckets;
 use super::counts::{Counts, Sides};
 use super::evidence::Sums;
+use super::latency::{Latencies, add};
 use super::numeric::ln_sum;
 use super::plan::{Metric, Plan, Share};
 use super::report::{MetricReport, Population, PopulationReport, Report, Standing};
@@ -38,6 +40,8 @@ pub struct Look {
     pub seen: Sides<Buckets>,
     /// What was counted of each metric, in the order of the plan.
     pub metrics: Vec<MetricLook>,
+    /// The latencies of all requests, for the picture.
+    pub latencies: Sides<Latencies>,
 }
 
 /// One metric in a look.
@@ -60,6 +64,8 @@ pub struct Trial {
     seconds: u64,
     active: Active,
     metrics: Vec<MetricTrial>,
+    #[serde(default)]
+    latencies: Sides<Latencies>,
 }
 
 /// The evidence of one metric.
@@ -88,13 +94,17 @@ impl Trial {
     pub fn new(plan: Plan) -> Self {
         let metric = || MetricTrial { buckets: Some(Sums::default()), ..MetricTrial::default() };
         let metrics = plan.metrics.iter().map(|_| metric()).collect();
-        Self { plan, seconds: 0, active: Active::default(), metrics }
+        let (active, latencies) = (Active::default(), Sides::default());
+        Self { plan, seconds: 0, active, metrics, latencies }
     }
 
     /// Adds the counts of a look, and judges. The looks must follow each other in time.
     pub fn look(&mut self, look: &Look) -> Report {
         self.seconds = self.seconds.saturating_add(look.seconds);
         self.active.add(&look.seen);
+        add(&mut self.latencies.canary, &look.latencies.canary);
+        add(&mut self.latencies.stable, &look.latencies.stable);
+        let quantiles = quantiles(&self.latencies, self.plan.alpha);
         let people = self.active.len();
         let metrics = self.plan.metrics.iter().zip(&mut self.metrics).zip(&look.metrics);
         let reports = metrics.map(|((metric, trial), counts)| {
@@ -108,7 +118,8 @@ impl Trial {
         });
         let weighted: Vec<f64> = weighted.collect();
         let alarm = (!weighted.is_empty()).then(|| ln_sum(&weighted));
-        Report::new(&self.plan, self.seconds, people, alarm, reports)
+        let report = Report::new(&self.plan, self.seconds, people, alarm, reports);
+        Report { quantiles, ..report }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use portcullis_config::snapshot::split::percent;
 
 use super::{RolloutDetails, RolloutStatus};
-use crate::analysis::Report;
+use crate::analysis::{Band, Report};
 use crate::rollout::Stage;
 
 const WIDTH: usize = 760;
@@ -15,6 +15,10 @@ const RIGHT: usize = WIDTH - LEFT;
 /// The top and the bottom of the curves: nothing is at the bottom, the limit at the top.
 const TOP: usize = 130;
 const BOTTOM: usize = 270;
+/// The top of the first quantile, the distance between two, and the edges of their bars.
+const QUANTILES: usize = 395;
+const ROW: usize = 24;
+const BARS: (usize, usize) = (80, 480);
 /// The most steps that have a box of their own.
 const MAX_STEPS: usize = 10;
 /// The most characters of a line, and the most lines of the sentence.
@@ -29,8 +33,8 @@ const STYLE: &str = "text{font:13px sans-serif;fill:#222}.t{font-size:16px;font-
 pub(super) fn svg(details: &RolloutDetails) -> String {
     let status = &details.status;
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} 400\" width=\"{WIDTH}\" \
-         height=\"400\" role=\"img\"><title>{id}</title><style>{STYLE}</style>\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} 480\" width=\"{WIDTH}\" \
+         height=\"480\" role=\"img\"><title>{id}</title><style>{STYLE}</style>\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>",
         id = escaped(&status.id.to_string()),
     );
@@ -41,6 +45,7 @@ pub(super) fn svg(details: &RolloutDetails) -> String {
     if let Some(look) = details.looks.first() {
         curves(&mut svg, details, &look.report);
         text(&mut svg, "", LEFT, 310, &numbers(&look.report));
+        quantiles(&mut svg, &look.report);
     }
     let sentence = status.question.as_ref().unwrap_or(&status.sentence);
     for (line, part) in lines(sentence).iter().enumerate() {
@@ -109,6 +114,35 @@ fn curves(svg: &mut String, details: &RolloutDetails, last: &Report) {
         TOP - 6,
         "red: it is worse; green: it is not bad; the upper line is the limit of each",
     );
+}
+
+/// The bands of the quantiles: the canary's above the stable one, on one logarithmic scale.
+fn quantiles(svg: &mut String, report: &Report) {
+    let sides = report.quantiles.iter().flat_map(|one| [one.canary, one.stable]).flatten();
+    let edges = sides.flat_map(|band| [Some(band.low), band.high]).flatten().filter(|one| *one > 0);
+    let edges: Vec<f64> = edges.map(|edge| (edge as f64).ln()).collect();
+    let least = edges.iter().copied().fold(f64::INFINITY, f64::min);
+    let span = edges.iter().copied().fold(f64::NEG_INFINITY, f64::max) - least;
+    let place = |edge: u64| {
+        let part = if span > 0.0 { ((edge.max(1) as f64).ln() - least) / span } else { 0.0 };
+        BARS.0 as f64 + part.clamp(0.0, 1.0) * (BARS.1 - BARS.0) as f64
+    };
+    for (index, quantile) in report.quantiles.iter().enumerate() {
+        let y = QUANTILES + index * ROW;
+        let mut bar = |class: &str, y: usize, band: Option<Band>| {
+            let Some(band) = band else { return "none".to_owned() };
+            let (from, to) = (place(band.low), band.high.map_or(BARS.1 as f64, place));
+            let width = (to - from).max(2.0);
+            let _ = write!(
+                svg,
+                "<rect class=\"{class}\" x=\"{from:.1}\" y=\"{y}\" width=\"{width:.1}\" height=\"7\"/>"
+            );
+            band.to_string()
+        };
+        let (canary, stable) = (bar("n", y, quantile.canary), bar("o", y + 8, quantile.stable));
+        text(svg, "", LEFT, y + 12, &quantile.name);
+        text(svg, "", BARS.1 + 12, y + 12, &format!("{canary}; stable: {stable}"));
+    }
 }
 
 fn numbers(report: &Report) -> String {
@@ -181,7 +215,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::{Counts, Look, MetricLook, Tally, Trial};
+    use crate::analysis::{Counts, Look, MetricLook, Sides, Tally, Trial};
     use crate::model::Time;
     use crate::rollout::{self, Settings, Split};
     use crate::store::{self, Rollout};
@@ -200,6 +234,7 @@ mod tests {
             report: trial.look(&Look {
                 seconds: 10,
                 metrics: vec![MetricLook { dealt, ..MetricLook::default() }],
+                latencies: Sides { canary: [(5_120, 20)].into(), stable: [(2_560, 200)].into() },
                 ..Look::default()
             }),
         };
@@ -226,6 +261,8 @@ mod tests {
         for part in [
             "web.production.7: web.17 beside web.16",
             "watching, 10 % of the traffic",
+            ">p50</text>",
+            ">5.1 ms; stable: 2.6 ms</text>",
             "<rect class=\"d\" x=\"40\"",
             "<rect class=\"n\" x=\"210\"",
             "<polyline class=\"w\" points=\"40.0,270.0 ",

@@ -80,7 +80,16 @@ pub(super) fn look<'a>(
         dealt: sum.map(|(_, dealt)| measure.count(dealt)),
     });
     let metrics = metrics.collect();
-    Look { seconds: WINDOW, seen: sum.map(|(sticky, _)| sticky.seen.clone()), metrics }
+    let latencies = sum.map(|(sticky, dealt)| {
+        let mut sum = sticky.latency.clone();
+        for (edge, count) in &dealt.latency {
+            let slot = sum.entry(*edge).or_default();
+            *slot = slot.saturating_add(*count);
+        }
+        sum
+    });
+    let seen = sum.map(|(sticky, _)| sticky.seen.clone());
+    Look { seconds: WINDOW, seen, metrics, latencies }
 }
 
 // === impl Measure ===

@@ -80,8 +80,33 @@ pub struct QuerySettings {
 pub struct Objectives {
     /// The ratio of requests with an error.
     pub error_ratio: Share,
-    /// The latency that 99 % of requests are below, in microseconds; `None` for no objective.
+    /// The latency that 50 % of requests are below, in microseconds; `None` for no objective.
+    #[serde(default)]
+    pub p50: Option<u64>,
+    /// The same of 90 %.
+    #[serde(default)]
+    pub p90: Option<u64>,
+    /// The same of 99 %.
     pub p99: Option<u64>,
+}
+
+// === impl Objectives ===
+
+impl Objectives {
+    /// Those of latency: their metrics' names, the latencies, and the requests that may be slower.
+    fn latencies(&self) -> impl Iterator<Item = (&'static str, u64, Share)> {
+        let all = [
+            ("p50", self.p50, Share::HALF),
+            ("p90", self.p90, Share::TEN_PERCENT),
+            ("p99", self.p99, Share::ONE_PERCENT),
+        ];
+        all.into_iter().filter_map(|(name, latency, share)| Some((name, latency?, share)))
+    }
+
+    /// The latencies in microseconds, in the order of their metrics.
+    pub fn thresholds(&self) -> impl Iterator<Item = u64> {
+        self.latencies().map(|(_, latency, _)| latency)
+    }
 }
 
 // === impl Step ===
@@ -124,7 +149,12 @@ impl Default for Settings {
         };
         Self {
             steps: vec![step(1, 10), step(10, 30), step(50, 5), Step { hold: 0, ..Step::ALL }],
-            objectives: Objectives { error_ratio: Share::ONE_PERCENT, p99: None },
+            objectives: Objectives {
+                error_ratio: Share::ONE_PERCENT,
+                p50: None,
+                p90: None,
+                p99: None,
+            },
             alpha: Share::ONE_PERCENT,
             beta: Share::FIVE_PERCENT,
             ratio: Ratio::THREE,
@@ -215,9 +245,9 @@ impl Settings {
             let objective = Some(Share::ONE_PERCENT);
             metrics.push(metric("slow", "waited longer than the stable p99", objective));
         }
-        if self.objectives.p99.is_some() {
-            let phrase = "waited longer than the objective";
-            metrics.push(metric("objective", phrase, Some(Share::ONE_PERCENT)));
+        for (name, _, share) in self.objectives.latencies() {
+            let phrase = format!("waited longer than the objective of {name}");
+            metrics.push(metric(name, &phrase, Some(share)));
         }
         Plan { alpha: self.alpha, beta: self.beta, ratio: self.ratio, metrics }
     }
@@ -344,16 +374,20 @@ impl Reader {
             self.report(
                 "/rollout/objectives",
                 "is no map",
-                "write `{errorRatio: 0.01, p99: 500ms}`",
+                "write `{errorRatio: 0.01, p50: 50ms, p99: 500ms}`",
             );
             return default;
         };
-        self.check_keys("/rollout/objectives", map, &["errorRatio", "p99"]);
-        let (mut error_ratio, mut p99) = (default.error_ratio, 0);
+        self.check_keys("/rollout/objectives", map, &["errorRatio", "p50", "p90", "p99"]);
+        let mut error_ratio = default.error_ratio;
         let at = |key: &str| format!("/rollout/objectives/{key}");
         self.read(map, "errorRatio", &at, share, &mut error_ratio, SHARE_HELP);
-        self.read(map, "p99", &at, time, &mut p99, TIME_HELP);
-        Objectives { error_ratio, p99: (p99 > 0).then(|| p99.saturating_mul(1000)) }
+        let [p50, p90, p99] = ["p50", "p90", "p99"].map(|key| {
+            let mut latency = 0;
+            self.read(map, key, &at, time, &mut latency, TIME_HELP);
+            (latency > 0).then(|| latency.saturating_mul(1000))
+        });
+        Objectives { error_ratio, p50, p90, p99 }
     }
 
     fn steps(&mut self, at: &str, value: &Value) -> Vec<Step> {

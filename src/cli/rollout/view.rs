@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use portcullis_config::model::duration;
 use portcullis_config::snapshot::split::percent;
-use portcullis_release::analysis::{Report, Tally};
+use portcullis_release::analysis::{Band, Report, Tally};
 use portcullis_release::api::{RolloutDetails, RolloutStatus};
 use portcullis_release::rollout::Stage;
 use portcullis_release::store::{GateResult, RolloutStep};
@@ -114,6 +114,11 @@ fn numbers(report: &Report) -> String {
         sum.add(dealt.total);
         let share = |tally: Tally| format!("{} ({:.2} %)", tally.events, tally.ratio() * 100.0);
         rows.push(vec![metric.name.clone(), share(sum.canary), share(sum.stable)]);
+    }
+    for quantile in &report.quantiles {
+        let band = |band: Option<Band>| band.map_or_else(String::new, |band| band.to_string());
+        let (canary, stable) = (band(quantile.canary), band(quantile.stable));
+        rows.push(vec![format!("{} latency", quantile.name), canary, stable]);
     }
     table::format(&rows)
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::super::evidence::Sums;
 use super::super::numeric::{ln_gamma, ln_sum};
 use super::random::Random;
-use super::{Latencies, Ratio, assert_close, band, counts, share};
+use super::{Band, Latencies, Ratio, assert_close, band, counts, share};
 
 fn ln_choose(n: u64, k: u64) -> f64 {
     let (n, k) = (n as f64, k as f64);
@@ -134,6 +134,9 @@ fn a_band_narrows_with_requests_and_has_an_upper_bound_once_there_are_enough() {
     assert!(many.high.is_some_and(|high| (990..=1_000).contains(&high)), "{many:?}");
     assert!(few.high.is_none_or(|high| high >= many.high.unwrap()), "{few:?} {many:?}");
     assert_eq!(band(&Latencies::new(), share(0.5), share(0.01)), None);
+    let shown = |low, high| Band { low, high }.to_string();
+    assert_eq!(shown(1_280, Some(14_336)), "1.3–14 ms");
+    assert_eq!([shown(5_120, Some(5_120)), shown(0, None)], ["5.1 ms", "0.0 ms or more"]);
     assert_eq!(band(&Latencies::from([(1, 0)]), share(0.5), share(0.01)), None);
     // All below one edge: the quantile is in its step.
     let step = of(&Latencies::from([(10, 10_000), (20, 10_000)]));

@@ -191,7 +191,8 @@ fn sticky(callers: &[Caller], share: u16, random: &mut Random) -> Look {
         }
     }
     look.buckets = Some(erred);
-    Look { seconds: LOOK, seen, metrics: vec![look, MetricLook::default()] }
+    let metrics = vec![look, MetricLook::default()];
+    Look { seconds: LOOK, seen, metrics, ..Look::default() }
 }
 
 fn dealt(cell: &Cell, share: u16, random: &mut Random) -> Look {
@@ -204,7 +205,8 @@ fn dealt(cell: &Cell, share: u16, random: &mut Random) -> Look {
     let canary = tally(part, cell.base * cell.times);
     let stable = tally(1.0 - part, cell.base);
     let look = MetricLook { dealt: Counts { canary, stable }, ..MetricLook::default() };
-    Look { seconds: LOOK, seen: Sides::default(), metrics: vec![look, MetricLook::default()] }
+    let metrics = vec![look, MetricLook::default()];
+    Look { seconds: LOOK, metrics, ..Look::default() }
 }
 
 /// As rollouts are judged elsewhere: a minute fails if the canary's error ratio in it is above a

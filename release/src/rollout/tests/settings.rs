@@ -35,15 +35,17 @@ fn steps_are_a_list_and_the_rest_has_defaults() {
 fn a_map_has_objectives_and_error_rates() {
     let settings = Settings::parse(&json!({
         "steps": [{ "weight": 100, "hold": "1h" }],
-        "objectives": { "errorRatio": 0.001, "p99": "250ms" },
+        "objectives": { "errorRatio": 0.001, "p50": "20ms", "p99": "250ms" },
         "alpha": 0.05, "beta": 0.1, "ratio": 2, "maxHold": "2h", "warmUp": "0s", "replaceBelow": 0,
     }));
     let settings = settings.unwrap();
-    assert_eq!(settings.objectives.p99, Some(250_000));
+    assert!(settings.objectives.thresholds().eq([20_000, 250_000]));
     assert_eq!((settings.max_hold, settings.warm_up, settings.replace_below), (120 * MINUTE, 0, 0));
     let plan = settings.plan(true);
     let names: Vec<&str> = plan.metrics.iter().map(|metric| metric.name.as_str()).collect();
-    assert_eq!(names, ["errors", "slow", "objective"]);
+    assert_eq!(names, ["errors", "slow", "p50", "p99"]);
+    let shares = plan.metrics[2..].iter().map(|metric| metric.objective.unwrap().value());
+    assert!(shares.eq([0.5, 0.01]));
     assert_eq!(plan.metrics[0].objective.unwrap().value(), 0.001);
     assert_eq!((plan.alpha.value(), plan.ratio.guard().value()), (0.05, 1.5));
 }
@@ -60,7 +62,7 @@ fn all_problems_are_reported_at_once() {
             "all",
         ],
         "alpha": 0, "beta": 1, "ratio": 1, "replaceBelow": 200, "maxHold": "1m",
-        "objectives": { "errorRatio": -1, "p99": "fast", "p50": "1s" },
+        "objectives": { "errorRatio": -1, "p99": "fast", "p10": "1s" },
         "sptes": [],
     }));
     let expected = [
@@ -74,7 +76,7 @@ fn all_problems_are_reported_at_once() {
         "/rollout/steps/4 has no `weight`",
         "/rollout/steps/4/manual \"yes\" is not valid",
         "/rollout/steps/5 is no step",
-        "/rollout/objectives/p50 is not known",
+        "/rollout/objectives/p10 is not known",
         "/rollout/objectives/errorRatio -1 is not valid",
         "/rollout/objectives/p99 \"fast\" is not valid",
         "/rollout/alpha 0 is not valid",

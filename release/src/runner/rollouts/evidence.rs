@@ -96,7 +96,7 @@ impl Sensor {
         let slow = slow.map(|edge| edge.div_ceil(1000));
         let mut measures = vec![Measure::Errors];
         let edges = slow.map(|slow| slow.saturating_mul(1000)).into_iter();
-        let edges = edges.chain(settings.objectives.p99).map(analysis::edge);
+        let edges = edges.chain(settings.objectives.thresholds()).map(analysis::edge);
         measures.extend(edges.map(Measure::SlowerThan));
         Self {
             watch: Watch::new(service.clone(), measures),

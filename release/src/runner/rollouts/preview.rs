@@ -131,7 +131,8 @@ mod tests {
         let tally = Tally { at_risk: u64::from(people), events: 0 };
         let sticky = Counts { canary: tally, stable: tally };
         let metric = MetricLook { sticky, ..MetricLook::default() };
-        Trial::new(settings.plan(false)).look(&Look { seconds: 600, seen, metrics: vec![metric] })
+        let look = Look { seconds: 600, seen, metrics: vec![metric], ..Look::default() };
+        Trial::new(settings.plan(false)).look(&look)
     }
 
     #[test]
