@@ -117,6 +117,8 @@ pub const SPLIT_PREVIOUS: Key = Key { name: "split-previous", place: KeyPlace::S
 /// From which latency on a request counts as slow.
 pub const SPLIT_LATENCY_THRESHOLD: Key =
     Key { name: "split-latency-threshold", place: KeyPlace::Service };
+/// Which responses count as errors of their variant.
+pub const SPLIT_ERRORS: Key = Key { name: "split-errors", place: KeyPlace::Service };
 /// What callers are assigned to variants by.
 pub const AFFINITY: Key = Key { name: "affinity", place: KeyPlace::Service };
 
@@ -127,7 +129,7 @@ pub const MIRROR_UNSAFE_METHODS: Key =
     Key { name: "mirror-unsafe-methods", place: KeyPlace::Service };
 
 /// Every known key.
-pub const VOCABULARY: [Key; 40] = [
+pub const VOCABULARY: [Key; 41] = [
     ENVIRONMENT,
     EXPOSE,
     REQUIRE,
@@ -165,6 +167,7 @@ pub const VOCABULARY: [Key; 40] = [
     SPLIT_GENERATION,
     SPLIT_PREVIOUS,
     SPLIT_LATENCY_THRESHOLD,
+    SPLIT_ERRORS,
     AFFINITY,
     MIRROR_PERCENT,
     MIRROR_UNSAFE_METHODS,

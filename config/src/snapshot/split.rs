@@ -5,6 +5,7 @@
 //! that is keyed with the salt of the rollout: the same on every replica, and after a restart. It
 //! changes its variant only where the range of that bucket does.
 
+mod counted_errors;
 mod ranges;
 mod weight;
 
@@ -18,6 +19,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderName;
 use serde::{Serialize, Serializer};
 
+pub use self::counted_errors::CountedErrors;
 pub use self::ranges::{InvalidRanges, Range, Ranges};
 pub use self::weight::{InvalidWeight, Weight, percent};
 use super::stable_hash::stable_hasher;
@@ -40,6 +42,8 @@ pub struct Split {
     forced: Vec<Forced>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "duration")]
     latency_threshold: Option<Duration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<CountedErrors>,
 }
 
 /// A variant, by the position of its backend in the rule.
@@ -135,13 +139,26 @@ impl Split {
     ) -> Self {
         forced.sort_by_key(|forced| matches!(forced.by, ForcedBy::Cookie(_)));
         let generation = counter.unwrap_or_else(|| Generation::of(&salt, &ranges));
-        Self { generation, key: Key::of(&salt), salt, ranges, forced, latency_threshold: None }
+        let (latency_threshold, errors) = (None, None);
+        Self { generation, key: Key::of(&salt), salt, ranges, forced, latency_threshold, errors }
     }
 
     /// Changes from which latency on a request counts as slow in the traffic feed.
     #[must_use]
     pub fn with_latency_threshold(self, latency_threshold: Option<Duration>) -> Self {
         Self { latency_threshold, ..self }
+    }
+
+    /// Changes which responses count as errors in the traffic feed; `None` for those of the default.
+    #[must_use]
+    pub fn with_errors(self, errors: Option<CountedErrors>) -> Self {
+        Self { errors, ..self }
+    }
+
+    /// Which responses count as errors in the traffic feed; `None` for those of the default.
+    #[must_use]
+    pub fn errors(&self) -> Option<&CountedErrors> {
+        self.errors.as_ref()
     }
 
     /// From which latency on a request counts as slow in the traffic feed.

@@ -2,6 +2,7 @@
 //!
 //! An invalid variant gets no traffic, and has no hostname: the stable one gets its share.
 
+mod counted_errors;
 mod mirror;
 mod split;
 mod view;

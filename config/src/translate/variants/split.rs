@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{STABLE, Variant};
+use super::{STABLE, Variant, counted_errors};
 use crate::model::vocabulary::{
     CANARY_COOKIE, CANARY_HEADER, CANARY_SALT, CANARY_WEIGHT, SPLIT, SPLIT_GENERATION,
     SPLIT_LATENCY_THRESHOLD, SPLIT_PREVIOUS,
@@ -12,8 +12,8 @@ use crate::problem::Problem;
 use crate::resources::Service;
 use crate::resources::values::{self, NamedRange};
 use crate::snapshot::split::{
-    Forced, ForcedBy, Generation, InvalidRanges, MAX_VARIANTS, Range, Ranges, Split, VariantIndex,
-    percent,
+    CountedErrors, Forced, ForcedBy, Generation, InvalidRanges, MAX_VARIANTS, Range, Ranges, Split,
+    VariantIndex, percent,
 };
 use crate::translate::annotations::{Reader, Reading, excerpt};
 use crate::translate::policy::timeout;
@@ -26,6 +26,7 @@ pub(in crate::translate) struct SplitSettings {
     is_current: bool,
     pub(super) generation: Option<Generation>,
     latency_threshold: Option<Duration>,
+    errors: Option<CountedErrors>,
 }
 
 /// What a Service says of the split before the last change.
@@ -65,6 +66,7 @@ impl SplitSettings {
             is_current,
             generation: generation.good(),
             latency_threshold: timeout(reader, SPLIT_LATENCY_THRESHOLD, until_then),
+            errors: counted_errors::read(reader),
         }
     }
 
@@ -173,6 +175,7 @@ pub(in crate::translate) fn assemble(
     };
     let forced = forced(variants, problems);
     let split = Split::new(salt, ranges, forced, settings.applied_generation());
+    let split = split.with_errors(settings.errors.clone());
     Some(split.with_latency_threshold(settings.latency_threshold))
 }
 

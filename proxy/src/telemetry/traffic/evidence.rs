@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use portcullis_config::snapshot::split::CountedErrors;
+
 use super::latency::Step;
 use crate::telemetry::series::GRPC_CODES;
 
@@ -77,7 +79,8 @@ pub(crate) enum Evidence {
 
 impl Ended {
     /// Returns what the request says about its variant.
-    pub(crate) fn evidence(self) -> Evidence {
+    /// `errors` are the responses that are errors, if not those of the default.
+    pub(crate) fn evidence(self, errors: Option<&CountedErrors>) -> Evidence {
         if self.is_forced {
             return Evidence::Forced;
         }
@@ -85,12 +88,12 @@ impl Ended {
             return Evidence::Missed;
         }
         match self.first {
-            Some(Attempt::Rejected(response)) => return response.evidence(),
+            Some(Attempt::Rejected(response)) => return response.evidence(errors),
             Some(Attempt::Failed) => return Evidence::Failed,
             None => {}
         }
         match (self.ending, self.response) {
-            (Ending::Complete | Ending::ClientLeft, Some(response)) => response.evidence(),
+            (Ending::Complete | Ending::ClientLeft, Some(response)) => response.evidence(errors),
             (Ending::ClientLeft, None) => Evidence::ClientLeft(Step::of(self.duration)),
             (Ending::Failed, _) | (Ending::Complete, None) => Evidence::Failed,
             (Ending::OwnReply, _) => Evidence::OwnReply,
@@ -101,12 +104,15 @@ impl Ended {
 // === impl Response ===
 
 impl Response {
-    fn evidence(self) -> Evidence {
+    fn evidence(self, errors: Option<&CountedErrors>) -> Evidence {
         let grpc_code = self.grpc_status.map(|code| usize::from(code).min(GRPC_CODES - 1));
         Evidence::Response {
             status: self.status,
             grpc_code,
-            is_error: self.status >= 500 || grpc_code.is_some_and(is_grpc_error),
+            is_error: match errors {
+                None => self.status >= 500 || grpc_code.is_some_and(is_grpc_error),
+                Some(errors) => errors.has(self.status, self.grpc_status),
+            },
             latency: Step::of(self.latency),
         }
     }
@@ -157,7 +163,7 @@ mod tests {
     };
 
     fn is_error(ended: Ended) -> Option<bool> {
-        ended.evidence().is_error()
+        ended.evidence(None).is_error()
     }
 
     #[test]
@@ -187,10 +193,13 @@ mod tests {
     fn the_first_attempt_counts_and_not_its_retry() {
         let rejected = Response { status: 503, latency: Duration::from_millis(1), ..RESPONSE };
         let ended = Ended { first: Some(Attempt::Rejected(rejected)), ..ENDED };
-        assert_eq!(ended.evidence(), rejected.evidence());
-        assert_eq!(Ended { first: Some(Attempt::Failed), ..ENDED }.evidence(), Evidence::Failed);
+        assert_eq!(ended.evidence(None), rejected.evidence(None));
+        assert_eq!(
+            Ended { first: Some(Attempt::Failed), ..ENDED }.evidence(None),
+            Evidence::Failed
+        );
         let left = Ended { ending: Ending::ClientLeft, ..ended };
-        assert_eq!(left.evidence(), rejected.evidence(), "whatever came after it");
+        assert_eq!(left.evidence(None), rejected.evidence(None), "whatever came after it");
     }
 
     #[test]
@@ -199,16 +208,29 @@ mod tests {
         assert_eq!(is_error(Ended { ending: Ending::Failed, response: None, ..ENDED }), Some(true));
         assert_eq!(is_error(Ended { ending: Ending::ClientLeft, ..ENDED }), Some(false));
         let left = Ended { ending: Ending::ClientLeft, response: None, ..ENDED };
-        assert_eq!(left.evidence(), Evidence::ClientLeft(Step::of(ENDED.duration)));
+        assert_eq!(left.evidence(None), Evidence::ClientLeft(Step::of(ENDED.duration)));
         assert_eq!(is_error(left), None);
     }
 
     #[test]
     fn forced_requests_and_own_replies_are_no_evidence_but_a_missed_variant_is() {
         let missed = Ended { is_missed: true, ..ENDED };
-        assert_eq!(missed.evidence(), Evidence::Missed);
+        assert_eq!(missed.evidence(None), Evidence::Missed);
         assert_eq!(is_error(missed), Some(true));
         assert_eq!(is_error(Ended { is_forced: true, ..missed }), None);
         assert_eq!(is_error(Ended { ending: Ending::OwnReply, ..ENDED }), None);
+    }
+
+    #[test]
+    fn a_service_says_which_responses_are_errors() {
+        let errors = CountedErrors::new(vec![429], vec![8]);
+        let is_error = |status, grpc_status| {
+            let response = Some(Response { status, grpc_status, ..RESPONSE });
+            Ended { response, ..ENDED }.evidence(Some(&errors)).is_error()
+        };
+        assert_eq!([429, 500].map(|status| is_error(status, None)), [Some(true), Some(false)]);
+        assert_eq!([8, 14].map(|code| is_error(200, Some(code))), [Some(true), Some(false)]);
+        let failed = Ended { ending: Ending::Failed, ..ENDED };
+        assert_eq!(failed.evidence(Some(&errors)).is_error(), Some(true), "whatever counts");
     }
 }

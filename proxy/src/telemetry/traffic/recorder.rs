@@ -142,8 +142,9 @@ impl Recorder {
 
     /// Counts a request that has ended.
     pub(crate) fn end(&self, entered: &Entered, request: &Request<'_>) {
-        let evidence = request.ended.evidence();
         let Some(counts) = &entered.0.counts else { return };
+        let errors = request.rule.split.as_ref().and_then(|split| split.errors());
+        let evidence = request.ended.evidence(errors);
         counts.count(evidence);
         if request.retries > 0 {
             counts.retries.add(request.retries.into());

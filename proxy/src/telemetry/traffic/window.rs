@@ -162,7 +162,8 @@ fn is_same(one: &Arc<Split>, other: &Arc<Split>) -> bool {
         || (one.generation() == other.generation()
             && one.hash() == other.hash()
             && one.ranges() == other.ranges()
-            && one.latency_threshold() == other.latency_threshold())
+            && one.latency_threshold() == other.latency_threshold()
+            && one.errors() == other.errors())
 }
 
 // === impl Window ===
