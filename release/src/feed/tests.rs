@@ -171,6 +171,33 @@ fn windows_that_are_not_complete_are_left_out() {
 }
 
 #[test]
+fn counts_that_fall_back_are_a_restart_and_never_counted_twice() {
+    let mut watch = watch();
+    read(&mut watch, both(NOW, same), NOW);
+    read(&mut watch, both(NOW + 20, same), NOW + 20);
+    // Windows that were looked at are not looked at again, whatever they say now.
+    let emptied = |feed: &mut Feed| {
+        let windows = feed.services[0].windows.iter_mut();
+        windows.flat_map(|window| &mut window.variants).for_each(|variant| {
+            (variant.sticky, variant.dealt) = (Requests::default(), Requests::default());
+        });
+    };
+    let (_, result) = read(&mut watch, both(NOW + 24, emptied), NOW + 24);
+    assert_eq!(starts(&result), [0; 0]);
+    let (_, result) = read(&mut watch, both(NOW + 30, emptied), NOW + 30);
+    let at_risk = result.looks[0].1.metrics[0].dealt.canary.at_risk;
+    assert_eq!((starts(&result), at_risk), (vec![10], 10), "what b counts now is what it says");
+    // The feed says that it began to count anew: what it had counted before is lost.
+    let anew = |feed: &mut Feed| {
+        emptied(feed);
+        feed.services[0].counted_since = Some(NOW + 35);
+    };
+    let (_, result) = read(&mut watch, both(NOW + 40, anew), NOW + 40);
+    assert_eq!(starts(&result), [0; 0]);
+    assert_eq!(result.left_out.unwrap().reason, "b was restarted");
+}
+
+#[test]
 fn other_replicas_than_before_leave_a_gap() {
     let mut watch = watch();
     read(&mut watch, both(NOW, same), NOW);

@@ -118,7 +118,7 @@ fn a_silent_replica_does_not_keep_an_abort_for_ever() {
 fn whatever_is_missing_is_a_hold_with_a_sentence() {
     let clear = || Observation { judged: judged(Verdict::Clear, 170_000), ..well(1_000, 4) };
     let pods = |pods: Pods| Some(pods);
-    let cases: [(&str, Observation); 11] = [
+    let cases: [(&str, Observation); 12] = [
         (
             "holding: blind: gateway-2 does not answer",
             Observation {
@@ -153,6 +153,14 @@ fn whatever_is_missing_is_a_hold_with_a_sentence() {
                     exists: true,
                     scaled_for: 1_000,
                 }),
+                ..clear()
+            },
+        ),
+        (
+            // Its Deployment was deleted, and its Service is there.
+            "waiting for the canary's pods",
+            Observation {
+                canary: pods(Pods { ready_since: None, exists: true, scaled_for: 0 }),
                 ..clear()
             },
         ),

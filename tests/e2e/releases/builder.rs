@@ -109,8 +109,18 @@ impl Builder {
 
     /// Kills it by SIGKILL, and starts another one with the same store.
     pub(super) async fn kill_and_restart(&mut self) {
+        self.kill().await;
+        self.restart().await;
+    }
+
+    /// Kills it by SIGKILL.
+    pub(super) async fn kill(&mut self) {
         soon("the builder ends", self.child.kill()).await.expect("it is killed");
         fs::remove_file(self.folder.path().join("ready.json")).expect("the ready file");
+    }
+
+    /// Starts another one with the same store, after the last one was killed.
+    pub(super) async fn restart(&mut self) {
         (self.child, self.url) = run(self.folder.path()).await;
     }
 

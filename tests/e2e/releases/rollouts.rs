@@ -2,6 +2,7 @@
 //! and the feed between them. The API server is one in memory.
 
 mod cluster;
+mod killed;
 mod replica;
 
 use std::net::SocketAddr;
@@ -387,6 +388,10 @@ async fn what_others_do_meanwhile_holds_a_rollout_with_a_sentence() {
     scene.says("the stable Deployment does not exist").await;
     scene.cluster.put_back("web", removed);
     assert_eq!(scene.cluster.replicas("web-canary"), Some(3));
+    let removed = scene.cluster.remove("web-canary");
+    scene.says("waiting for the canary's pods").await;
+    assert_eq!(scene.cluster.splits().len(), 3, "nobody changes the weight");
+    scene.cluster.put_back("web-canary", removed);
     scene.order("abort").await;
     scene.reaches("rolledBack").await;
     scene.check(1).await;

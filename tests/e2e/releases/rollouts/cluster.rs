@@ -1,13 +1,14 @@
 //! An API server in memory with Services, Deployments that are ready at once, and gateways that read
 //! its Services from their folders.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use hyper::Method;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::super::in_memory::{self, Call, Kubeconfig, kinds, status};
 
@@ -18,7 +19,27 @@ const NAMESPACE: &str = "staging";
 #[derive(Clone)]
 pub(super) struct Cluster {
     content: Arc<Mutex<Content>>,
+    is_held: Arc<Notify>,
     kubeconfig: Kubeconfig,
+}
+
+/// When a change is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    /// When it is made, and before the builder has the response.
+    Made,
+    /// By turns: one before it is made, the next when it is made.
+    ByTurns,
+}
+
+/// Each change is held once, so that its builder can be killed at it.
+#[derive(Default)]
+struct Holding {
+    when: Option<When>,
+    /// The changes that were held.
+    held: BTreeSet<String>,
+    /// A call that was held before its change was made.
+    late: Option<Call>,
 }
 
 #[derive(Default)]
@@ -38,6 +59,7 @@ struct Content {
     jobs_fail: bool,
     /// The reasons of the Events on Deployments.
     events: Vec<String>,
+    holding: Holding,
 }
 
 // === impl Cluster ===
@@ -45,12 +67,35 @@ struct Content {
 impl Cluster {
     pub(super) async fn start() -> Self {
         let content: Arc<Mutex<Content>> = Arc::default();
-        let shared = Arc::clone(&content);
+        let is_held: Arc<Notify> = Arc::default();
+        let (shared, holds) = (Arc::clone(&content), Arc::clone(&is_held));
         let kubeconfig = in_memory::serve(move |call| {
-            Some(shared.lock().expect("no test panics with it").answer(&call))
+            let answer = shared.lock().expect("no test panics with it").answer_or_hold(&call);
+            if answer.is_none() {
+                holds.notify_one();
+            }
+            answer
         })
         .await;
-        Self { content, kubeconfig }
+        Self { content, is_held, kubeconfig }
+    }
+
+    /// Holds each change from now on, once.
+    pub(super) fn hold_changes(&self, when: When) {
+        self.content().holding.when = Some(when);
+    }
+
+    /// Waits until a change is held.
+    pub(super) async fn held(&self) {
+        self.is_held.notified().await;
+    }
+
+    /// The call of a killed builder arrives that was held before it was performed, if there is one.
+    pub(super) fn deliver(&self) {
+        let mut content = self.content();
+        if let Some(call) = content.holding.late.take() {
+            content.perform(&call);
+        }
     }
 
     /// A kubeconfig for it.
@@ -155,6 +200,20 @@ impl Cluster {
 // === impl Content ===
 
 impl Content {
+    /// The response; `None` if the call is held.
+    fn answer_or_hold(&mut self, call: &Call) -> Option<(u16, Value)> {
+        if !self.holding.holds(call) {
+            return Some(self.answer(call));
+        }
+        let is_odd = !self.holding.held.len().is_multiple_of(2);
+        if self.holding.when == Some(When::ByTurns) && is_odd {
+            self.holding.late = Some(call.clone());
+        } else {
+            self.answer(call);
+        }
+        None
+    }
+
     fn answer(&mut self, call: &Call) -> (u16, Value) {
         let list = |kind: &str, version: &str, items: Vec<Value>| {
             (200, json!({ "kind": kind, "apiVersion": version, "metadata": {}, "items": items }))
@@ -296,6 +355,27 @@ impl Content {
                 std::fs::rename(&scratch, file).expect("the manifests");
             }
         }
+    }
+}
+
+// === impl Holding ===
+
+impl Holding {
+    /// Whether a call makes a change that was not held before, apart from what tells builders apart.
+    fn holds(&mut self, call: &Call) -> bool {
+        let is_change = matches!(call.method, Method::PATCH | Method::DELETE) && !call.is_dry;
+        if self.when.is_none() || !is_change {
+            return false;
+        }
+        let mut body = call.body.clone();
+        for key in ["uid", "resourceVersion"] {
+            body["metadata"][key] = Value::Null;
+        }
+        for key in ["epoch", "fence"] {
+            body["metadata"]["annotations"][format!("releases.portcullis.dev/{key}")] = Value::Null;
+        }
+        let content = if call.method == Method::PATCH { body.to_string() } else { String::new() };
+        self.held.insert(format!("{} {} {content}", call.method, call.path))
     }
 }
 
