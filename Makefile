@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-release dev image test test-quick fmt lint doc deny unit cluster bench bench-analysis bench-failover bench-hiding bench-releases bench-rollout bench-shadow bench-slow-pod fuzz setup
+.PHONY: help demo demo-release dev image test test-quick fmt lint doc deny unit cluster bench bench-analysis bench-failover bench-feed bench-hiding bench-releases bench-rollout bench-shadow bench-slow-pod fuzz setup
 
 CARGO ?= cargo
 DENY_VERSION := 0.20.2
@@ -91,6 +91,9 @@ bench-releases: ## Measure the release builder with 100,000 releases
 
 bench-analysis: ## Simulate how often canaries are judged wrongly, 10,000 runs a cell (`RUNS=1000` for fewer)
 	$(CARGO) bench --locked --bench analysis
+
+bench-feed: ## Measure what it costs the builder to read the traffic feed, and to judge 1,000 rollouts
+	$(CARGO) bench --locked --bench feed
 
 bench-hiding: ## Measure whether timing reveals which hosts exist
 	$(CARGO) bench --locked --bench hiding
