@@ -19,7 +19,7 @@ use crate::registry::{Registries, RegistryError};
 use crate::runner::{Runner, Sensors};
 use crate::sealing::{InvalidKey, SealingKeys};
 use crate::settings::Settings;
-use crate::store::sqlite::SqliteStore;
+use crate::store::sql::SqlStore;
 use crate::store::{BuildStore, Store, StoreError};
 use crate::tags::Tags;
 
@@ -70,7 +70,7 @@ impl Builder {
     /// # Errors
     /// A part cannot be set up.
     pub async fn start(settings: &Settings) -> Result<Self, StartError> {
-        let builds: Arc<dyn BuildStore> = Arc::new(SqliteStore::open(&settings.store).await?);
+        let builds: Arc<dyn BuildStore> = Arc::new(SqlStore::open_file(&settings.store).await?);
         let store: Arc<dyn Store> = Arc::<dyn BuildStore>::clone(&builds);
         let source = Source::new(&settings.kubernetes, Secrets::default(), false).await?;
         let cluster = Arc::new(Kubernetes::new(source.client().clone()));

@@ -1,14 +1,12 @@
 //! What was accepted, durably.
 //!
-//! [`Store`] and [`BuildStore`] are what the rest of the crate knows; [`sqlite`] is their
-//! implementation in one file. A
-//! method returns after its change is on disk, or fails and has changed nothing. Each change and its
-//! audit entry are one transaction.
+//! [`Store`] and [`BuildStore`] are what the rest of the crate knows; [`sql`] is their
+//! implementation. A method returns after its change is on disk, or fails and has changed nothing.
+//! Each change and its audit entry are one transaction.
 
 mod builds;
-pub mod leadership;
 mod record;
-pub mod sqlite;
+pub mod sql;
 #[cfg(test)]
 pub(crate) mod suite;
 

@@ -76,12 +76,12 @@ mod tests {
     use super::*;
     use crate::model::DeploymentId;
     use crate::state::State;
-    use crate::store::sqlite::SqliteStore;
+    use crate::store::sql::SqlStore;
     use crate::store::suite::{by, release};
     use crate::store::{BuildChange, BuildState, BuildTarget, Store, TargetState};
 
     /// Records a release of a build that is to be deployed.
-    async fn released(store: &SqliteStore, number: u32) {
+    async fn released(store: &SqlStore, number: u32) {
         let release = store.create_release(release("web", by(1, ""), &[])).await.unwrap();
         assert_eq!(release.id.number, number);
         let shop = "shop".parse().unwrap();
@@ -109,12 +109,12 @@ mod tests {
         assert!(store.record_target(&build, &target, Time(2)).await.unwrap());
     }
 
-    async fn autopushed(store: &SqliteStore, build: &str) -> Option<String> {
+    async fn autopushed(store: &SqlStore, build: &str) -> Option<String> {
         let targets = store.build_targets(&build.parse().unwrap()).await.unwrap();
         targets[0].autopushed.clone()
     }
 
-    async fn finish(store: &SqliteStore, id: &str, state: State) {
+    async fn finish(store: &SqlStore, id: &str, state: State) {
         let id: DeploymentId = id.parse().unwrap();
         let deployment = store.deployment(&id).await.unwrap().unwrap();
         store.advance(&deployment, state, Time(3)).await.unwrap().unwrap();
@@ -123,7 +123,7 @@ mod tests {
     #[tokio::test]
     async fn a_release_that_cannot_be_deployed_stops_no_other_one() {
         let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(&folder.path().join("releases.db")).await.unwrap();
+        let store = SqlStore::open_file(&folder.path().join("releases.db")).await.unwrap();
         released(&store, 1).await;
         // There is no such release.
         let build = store.open_builds(&"shop".parse().unwrap()).await.unwrap().remove(0);
@@ -143,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn a_deployment_that_is_open_is_not_cut_off_and_the_newest_release_follows_it() {
         let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(&folder.path().join("releases.db")).await.unwrap();
+        let store = SqlStore::open_file(&folder.path().join("releases.db")).await.unwrap();
         released(&store, 1).await;
         perform(&store).await.unwrap();
         assert_eq!(autopushed(&store, "shop.1").await.unwrap(), "web.staging.1");

@@ -376,7 +376,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::store::sqlite::SqliteStore;
+    use crate::store::sql::SqlStore;
 
     #[test]
     fn the_folder_of_builds_is_for_the_builder_alone() {
@@ -394,7 +394,7 @@ mod tests {
     #[tokio::test]
     async fn a_queue_continues_with_what_was_recorded_and_one_record_stops_no_other_one() {
         let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(&folder.path().join("releases.db")).await.unwrap();
+        let store = SqlStore::open_file(&folder.path().join("releases.db")).await.unwrap();
         let store: Arc<dyn BuildStore> = Arc::new(store);
         let commit: CommitId = "1".repeat(40).parse().unwrap();
         let limits = Limits { per_hour: 9, per_day: 9 };

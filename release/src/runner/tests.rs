@@ -15,7 +15,7 @@ use self::simulation::Simulation;
 use super::*;
 use crate::manifest::Template;
 use crate::state::Intent;
-use crate::store::sqlite::SqliteStore;
+use crate::store::sql::SqlStore;
 use crate::store::suite::{by, order, placement, release};
 use crate::store::{AuditEntry, NewRelease};
 
@@ -76,10 +76,10 @@ impl Scene {
 
 /// Opens the store of a builder that was just killed. Other tests start processes, and a child has the
 /// lock, too, from its fork until its program starts.
-async fn open(folder: &Path) -> Arc<SqliteStore> {
+async fn open(folder: &Path) -> Arc<SqlStore> {
     let opened = async {
         loop {
-            match SqliteStore::open(&folder.join("releases.db")).await {
+            match SqlStore::open_file(&folder.join("releases.db")).await {
                 Err(StoreError::InUse) => tokio::time::sleep(Duration::from_millis(1)).await,
                 opened => return opened.expect("the store opens"),
             }

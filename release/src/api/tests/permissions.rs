@@ -20,7 +20,7 @@ use crate::rollout;
 use crate::runner::Sensors;
 use crate::settings::{BuildSettings, CallerSettings, GrantSettings, KeySettings};
 use crate::state::{Intent, State};
-use crate::store::sqlite::SqliteStore;
+use crate::store::sql::SqlStore;
 use crate::store::suite::{by, order, release};
 use crate::store::{BuildChange, NewRelease};
 
@@ -125,7 +125,7 @@ fn callers() -> Vec<CallerSettings> {
 /// A release of `web`, which runs in both environments. No cluster can be reached.
 async fn app() -> (TempDir, Arc<App>) {
     let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(SqliteStore::open(&folder.path().join("releases.db")).await.unwrap());
+    let store = Arc::new(SqlStore::open_file(&folder.path().join("releases.db")).await.unwrap());
     let template = Template::parse(&json!([
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "web"},
             "data": {"image": "{{image}}"}},
@@ -167,7 +167,7 @@ async fn app() -> (TempDir, Arc<App>) {
     store.record_schedule(&live, json!({}), changes, by(1, "")).await.unwrap();
     let followers = Arc::new(Followers::new(Some(&builds)));
     let registries = Arc::new(Registries::new(&[]).unwrap());
-    let recorded: Arc<dyn BuildStore> = Arc::<SqliteStore>::clone(&store);
+    let recorded: Arc<dyn BuildStore> = Arc::<SqlStore>::clone(&store);
     let queue = Queue::new(
         Arc::clone(&recorded),
         Arc::clone(&registries),

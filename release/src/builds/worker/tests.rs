@@ -11,7 +11,7 @@ use crate::builds::followers::Followers;
 use crate::builds::git::tests::WorkTree;
 use crate::model::CommitId;
 use crate::registry::tests::{Server, image};
-use crate::store::sqlite::SqliteStore;
+use crate::store::sql::SqlStore;
 use crate::store::suite::by;
 use crate::store::{BuildChange, BuildState};
 
@@ -19,7 +19,7 @@ use crate::store::{BuildChange, BuildState};
 struct Shop {
     _folder: TempDir,
     registry: Server,
-    store: Arc<SqliteStore>,
+    store: Arc<SqlStore>,
     followers: Followers,
     commit: CommitId,
     settings: BuildSettings,
@@ -52,7 +52,7 @@ impl Shop {
             ],
         }))
         .unwrap();
-        let store = SqliteStore::open(&folder.path().join("releases.db")).await.unwrap();
+        let store = SqlStore::open_file(&folder.path().join("releases.db")).await.unwrap();
         let followers = Followers::new(Some(&settings));
         Self { _folder: folder, registry, store: Arc::new(store), followers, commit, settings }
     }
@@ -97,7 +97,7 @@ impl Shop {
     }
 
     async fn build(&self, build: &Build) -> Verdict {
-        let store = Arc::<SqliteStore>::clone(&self.store);
+        let store = Arc::<SqlStore>::clone(&self.store);
         let registries = Arc::new(self.registry.registries());
         let worker = Worker::new(store, registries, self.settings.clone()).unwrap();
         worker.build(build, self.follower()).await

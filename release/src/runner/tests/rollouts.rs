@@ -78,11 +78,11 @@ impl Course {
         Self { folder, cluster, traffic, id: self.id.clone() }
     }
 
-    fn runner(&self, store: &Arc<SqliteStore>) -> Arc<Runner> {
+    fn runner(&self, store: &Arc<SqlStore>) -> Arc<Runner> {
         self.runner_with(store, Some(Said::new(Ok(0.0))))
     }
 
-    fn runner_with(&self, store: &Arc<SqliteStore>, said: Option<Arc<Said>>) -> Arc<Runner> {
+    fn runner_with(&self, store: &Arc<SqlStore>, said: Option<Arc<Said>>) -> Arc<Runner> {
         let traffic = Arc::new(self.traffic.clone());
         let cluster = Arc::new(self.cluster.clone());
         let queries = said.map(|said| -> Arc<dyn Queries> { said });
@@ -118,7 +118,7 @@ impl Course {
     }
 
     /// Checks that the release arrived, or that it is gone without a trace.
-    async fn check(&self, store: &SqliteStore, is_promoted: bool, at: &str) {
+    async fn check(&self, store: &SqlStore, is_promoted: bool, at: &str) {
         let number = if is_promoted { 2 } else { 1 };
         let image = release("web", by(number, ""), &[]).image;
         assert_eq!(self.cluster.image("staging"), Some(image), "{at}");

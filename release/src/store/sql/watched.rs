@@ -1,7 +1,8 @@
 //! Pruned objects that a late call may create again.
 
+use super::placements;
+use super::query::{Connection, query};
 use super::row;
-use super::{Connection, placements};
 use crate::manifest::ObjectRef;
 use crate::model::{Placement, Time};
 use crate::store::{StoreError, WatchedObject};
@@ -15,7 +16,7 @@ pub(super) async fn add(
     until: Time,
 ) -> Result<(), StoreError> {
     for object in objects {
-        sqlx::query(
+        query(
             "INSERT INTO pruned (service, environment, namespace, object, watched_until) \
              VALUES ($1, $2, $3, $4, $5) ON CONFLICT (service, environment, namespace, object) \
              DO UPDATE SET watched_until = excluded.watched_until",
@@ -37,7 +38,7 @@ pub(super) async fn forget(
     watched: &WatchedObject,
     now: Time,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "DELETE FROM pruned WHERE service = $1 AND environment = $2 AND namespace = $3 \
          AND object = $4 AND watched_until <= $5",
     )
@@ -53,11 +54,10 @@ pub(super) async fn forget(
 
 /// The placements with objects that are watched.
 pub(super) async fn placements(connection: &mut Connection) -> Result<Vec<Placement>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT DISTINCT service, environment FROM pruned ORDER BY service, environment",
-    )
-    .fetch_all(connection)
-    .await?;
+    let rows =
+        query("SELECT DISTINCT service, environment FROM pruned ORDER BY service, environment")
+            .fetch_all(connection)
+            .await?;
     let placement = |row| {
         let environment = row::name(row, "environment")?;
         Ok(Placement { service: row::service(row)?, environment })
@@ -71,14 +71,13 @@ pub(super) async fn list(
     placement: &Placement,
     now: Time,
 ) -> Result<Vec<WatchedObject>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT namespace, object, watched_until <= $3 AS is_over FROM pruned \
+    let rows = query(
+        "SELECT namespace, object, watched_until FROM pruned \
          WHERE service = $1 AND environment = $2 ORDER BY namespace, object",
     )
     .bind(placement.service.as_str())
     .bind(placement.environment.as_str())
-    .bind(row::milliseconds(now))
-    .fetch_all(&mut *connection)
+    .fetch_all(connection)
     .await?;
     let inventory = placements::inventory(connection, placement).await?;
     let watched = |row| {
@@ -87,7 +86,7 @@ pub(super) async fn list(
             placement: placement.clone(),
             namespace: row::get(row, "namespace")?,
             is_back: inventory.iter().any(|known| known.is_same(&object)),
-            is_over: row::get(row, "is_over")?,
+            is_over: row::time(row, "watched_until")? <= now,
             object,
         })
     };

@@ -1,13 +1,20 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tempfile::TempDir;
 
+use super::query::Row;
 use super::*;
 use crate::store::suite::{self, by, release};
 
-async fn open(folder: &TempDir) -> SqliteStore {
-    SqliteStore::open(&folder.path().join("releases.db")).await.expect("the store opens")
+async fn open(folder: &TempDir) -> SqlStore {
+    SqlStore::open_file(&folder.path().join("releases.db")).await.expect("the store opens")
+}
+
+/// The pool of a store in a file that writes.
+fn writer(store: &SqlStore) -> &SqlitePool {
+    &store.database.writer
 }
 
 #[tokio::test]
@@ -18,7 +25,7 @@ async fn the_suite_of_all_stores() {
         let mut number = number.lock().unwrap();
         *number += 1;
         let path: PathBuf = folder.path().join(format!("{number}.db"));
-        async move { std::sync::Arc::new(SqliteStore::open(&path).await.unwrap()) as _ }
+        async move { std::sync::Arc::new(SqlStore::open_file(&path).await.unwrap()) as _ }
     })
     .await;
 }
@@ -39,7 +46,7 @@ async fn what_was_recorded_is_there_after_reopening_with_a_later_epoch() {
 async fn a_second_builder_is_refused_until_the_first_has_gone() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder).await;
-    let second = SqliteStore::open(&folder.path().join("releases.db")).await;
+    let second = SqlStore::open_file(&folder.path().join("releases.db")).await;
     assert!(matches!(second, Err(StoreError::InUse)));
     drop(store);
     open(&folder).await;
@@ -50,8 +57,8 @@ async fn every_commit_is_synchronized_to_the_disk() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder).await;
     let pragma = |name: &'static str| {
-        let writer = store.writer.clone();
-        async move { sqlx::query(name).fetch_one(&writer).await.unwrap() }
+        let writer = writer(&store).clone();
+        async move { Row::Sqlite(sqlx::query(name).fetch_one(&writer).await.unwrap()) }
     };
     assert_eq!(
         row::get::<String>(&pragma("PRAGMA journal_mode").await, "journal_mode").unwrap(),
@@ -67,7 +74,7 @@ async fn the_audit_log_cannot_be_changed() {
     let store = open(&folder).await;
     store.create_release(release("web", by(1, ""), &[])).await.unwrap();
     for statement in ["DELETE FROM audit", "UPDATE audit SET actor = 'another'"] {
-        let error = sqlx::query(statement).execute(&store.writer).await.unwrap_err();
+        let error = sqlx::query(statement).execute(writer(&store)).await.unwrap_err();
         assert!(error.to_string().contains("append only"), "{error}");
     }
     assert_eq!(store.audit(None, 9).await.unwrap()[0].actor, "ci");
@@ -79,9 +86,9 @@ async fn lists_read_no_row_of_another_service() {
     let store = open(&folder).await;
     for query in [releases::LIST_OF, placements::LIST_OF, deployments::LAST_OF, rollouts::LIST_OF] {
         let explained = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}"));
-        let plan = sqlx::query(explained).fetch_all(&store.writer).await.unwrap();
+        let plan = sqlx::query(explained).fetch_all(writer(&store)).await.unwrap();
         let steps: Vec<String> =
-            plan.iter().map(|step| row::get(step, "detail").unwrap()).collect();
+            plan.into_iter().map(|step| Row::Sqlite(step).get("detail").unwrap()).collect();
         let is_search = |step: &String| step.starts_with("SEARCH") && step.contains("(service=?");
         assert!(steps.iter().any(is_search), "{steps:?}");
         let is_scan = |step: &String| step.starts_with("SCAN") && !step.starts_with("SCAN wanted");
@@ -97,9 +104,9 @@ async fn a_full_disk_refuses_the_change_and_leaves_the_rest() {
     let store = open(&folder).await;
     store.create_release(release("web", by(1, ""), &[])).await.unwrap();
     let pages: i64 =
-        sqlx::query_scalar("PRAGMA page_count").fetch_one(&store.writer).await.unwrap();
+        sqlx::query_scalar("PRAGMA page_count").fetch_one(writer(&store)).await.unwrap();
     let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
-    sqlx::query(limit).execute(&store.writer).await.unwrap();
+    sqlx::query(limit).execute(writer(&store)).await.unwrap();
     let mut recorded = 1;
     let error = loop {
         let names: Vec<String> =
@@ -138,7 +145,7 @@ async fn a_store_of_every_earlier_schema_is_migrated_and_loses_nothing() {
         let path = folder.path().join("releases.db");
         let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
         let pool = SqlitePool::connect_with(options).await.unwrap();
-        migrations::migrator_to(count).run(&pool).await.unwrap();
+        migrations::sqlite_to(count).run(&pool).await.unwrap();
         // The columns of the first schema, which all later ones have.
         for statement in [
             "UPDATE epoch SET epoch = 5",

@@ -3,22 +3,19 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
-use super::StoreError;
+use crate::store::StoreError;
 
 /// The lock; dropping it releases it.
 #[derive(Debug)]
-pub struct Leadership {
+pub(super) struct FileLock {
     _file: File,
 }
 
-// === impl Leadership ===
+// === impl FileLock ===
 
-impl Leadership {
+impl FileLock {
     /// Takes the lock of the store at `database`.
-    ///
-    /// # Errors
-    /// Another process has it, or the file cannot be created.
-    pub fn take(database: &Path) -> Result<Self, StoreError> {
+    pub(super) fn take(database: &Path) -> Result<Self, StoreError> {
         let mut path = database.as_os_str().to_owned();
         path.push(".lock");
         let failed = |error| StoreError::File(path.to_string_lossy().into_owned(), error);

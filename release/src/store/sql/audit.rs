@@ -1,10 +1,8 @@
 //! The audit log, and idempotency keys.
 
 use aws_lc_rs::rand;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
-use super::Connection;
+use super::query::{Connection, Row, query};
 use super::row::{self, get};
 use crate::model::Time;
 use crate::store::{AuditCursor, AuditEntry, By, MAX_PAGE, StoreError};
@@ -37,7 +35,7 @@ pub(super) async fn record(
     by: &By,
     entry: &AuditEntry,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO audit (id, at, actor, action, service, environment, subject, reason, before, \
          after) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
@@ -54,11 +52,11 @@ pub(super) async fn record(
     .execute(&mut *connection)
     .await?;
     let Some(idempotency) = &by.idempotency else { return Ok(()) };
-    sqlx::query("DELETE FROM idempotency WHERE at < $1")
+    query("DELETE FROM idempotency WHERE at < $1")
         .bind(row::milliseconds(Time(by.at.0.saturating_sub(REMEMBERED))))
         .execute(&mut *connection)
         .await?;
-    sqlx::query(
+    query(
         "INSERT INTO idempotency (caller, key, fingerprint, made, at) VALUES ($1, $2, $3, $4, $5)",
     )
     .bind(&by.actor)
@@ -77,15 +75,14 @@ pub(super) async fn made(
     by: &By,
 ) -> Result<Option<String>, StoreError> {
     let Some(idempotency) = &by.idempotency else { return Ok(None) };
-    let row =
-        sqlx::query("SELECT fingerprint, made FROM idempotency WHERE caller = $1 AND key = $2")
-            .bind(&by.actor)
-            .bind(&idempotency.key)
-            .fetch_optional(connection)
-            .await?;
+    let row = query("SELECT fingerprint, made FROM idempotency WHERE caller = $1 AND key = $2")
+        .bind(&by.actor)
+        .bind(&idempotency.key)
+        .fetch_optional(connection)
+        .await?;
     let Some(row) = row else { return Ok(None) };
-    if row.try_get::<String, _>("fingerprint")? == idempotency.fingerprint {
-        Ok(Some(row.try_get("made")?))
+    if get::<String>(&row, "fingerprint")? == idempotency.fingerprint {
+        Ok(Some(get(&row, "made")?))
     } else {
         Err(StoreError::KeyReused)
     }
@@ -97,7 +94,7 @@ pub(super) async fn list(
     after: Option<&AuditCursor>,
     limit: u32,
 ) -> Result<Vec<AuditEntry>, StoreError> {
-    let rows = sqlx::query(
+    let rows = query(
         "SELECT * FROM audit WHERE ($1 IS NULL OR (at, id) < ($1, $2)) \
          ORDER BY at DESC, id DESC LIMIT $3",
     )
@@ -109,7 +106,7 @@ pub(super) async fn list(
     rows.iter().map(read).collect()
 }
 
-fn read(row: &SqliteRow) -> Result<AuditEntry, StoreError> {
+fn read(row: &Row) -> Result<AuditEntry, StoreError> {
     let is_present = |column| Ok::<_, StoreError>(get::<Option<String>>(row, column)?.is_some());
     Ok(AuditEntry {
         id: get(row, "id")?,

@@ -1,9 +1,8 @@
 //! Services in environments: what runs, pins, inventories, freezes.
 
-use sqlx::sqlite::SqliteRow;
-
+use super::audit;
+use super::query::{Connection, Row, query};
 use super::row::{self, get};
-use super::{Connection, audit};
 use crate::manifest::ObjectRef;
 use crate::model::{EnvironmentName, Placement, ReleaseId, ServiceName};
 use crate::state::Standing;
@@ -14,23 +13,22 @@ pub(super) async fn standing(
     connection: &mut Connection,
     placement: &Placement,
 ) -> Result<Standing, StoreError> {
-    let frozen: bool =
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM frozen WHERE environment = $1)")
-            .bind(placement.environment.as_str())
-            .fetch_one(&mut *connection)
-            .await?;
+    let frozen: i64 = query("SELECT COUNT(*) FROM frozen WHERE environment = $1")
+        .bind(placement.environment.as_str())
+        .fetch_scalar(connection)
+        .await?;
     let status = find(connection, placement).await?;
     let number = |release: Option<ReleaseId>| release.map(|release| release.number);
-    let attempted: Option<i64> = sqlx::query_scalar(
+    let attempted: Option<i64> = query(
         "SELECT release FROM deployments WHERE service = $1 AND environment = $2 \
          ORDER BY number DESC LIMIT 1",
     )
     .bind(placement.service.as_str())
     .bind(placement.environment.as_str())
-    .fetch_optional(&mut *connection)
+    .fetch_optional_scalar(&mut *connection)
     .await?;
     let ready = row::to_json(&crate::state::State::Ready)?;
-    let ran: Vec<i64> = sqlx::query_scalar(
+    let ran = query(
         "SELECT DISTINCT release FROM deployments WHERE service = $1 AND environment = $2 \
          AND state = $3 ORDER BY release",
     )
@@ -39,7 +37,7 @@ pub(super) async fn standing(
     .bind(ready)
     .fetch_all(&mut *connection)
     .await?;
-    let irreversible: Vec<(i64, String)> = sqlx::query_as(
+    let irreversible = query(
         "SELECT DISTINCT number, irreversible FROM releases WHERE service = $1 \
          AND irreversible IS NOT NULL AND number IN \
          (SELECT release FROM deployments WHERE service = $1 AND environment = $2)",
@@ -49,15 +47,15 @@ pub(super) async fn standing(
     .fetch_all(connection)
     .await?;
     Ok(Standing {
-        frozen,
+        frozen: frozen > 0,
         pinned: status.as_ref().and_then(|status| number(status.pinned.clone())),
         running: status.and_then(|status| number(status.running)),
         attempted: attempted.and_then(|number| u32::try_from(number).ok()),
-        ran: ran.into_iter().filter_map(|number| u32::try_from(number).ok()).collect(),
+        ran: ran.iter().map(|row| row::number(row, "release")).collect::<Result<_, _>>()?,
         irreversible: irreversible
-            .into_iter()
-            .filter_map(|(number, reason)| Some((u32::try_from(number).ok()?, reason)))
-            .collect(),
+            .iter()
+            .map(|row| Ok((row::number(row, "number")?, get(row, "irreversible")?)))
+            .collect::<Result<_, StoreError>>()?,
     })
 }
 
@@ -66,7 +64,7 @@ pub(super) async fn find(
     connection: &mut Connection,
     placement: &Placement,
 ) -> Result<Option<PlacementStatus>, StoreError> {
-    let row = sqlx::query("SELECT * FROM placements WHERE service = $1 AND environment = $2")
+    let row = query("SELECT * FROM placements WHERE service = $1 AND environment = $2")
         .bind(placement.service.as_str())
         .bind(placement.environment.as_str())
         .fetch_optional(connection)
@@ -87,13 +85,13 @@ pub(super) async fn list(
     services: Option<&[ServiceName]>,
 ) -> Result<Vec<PlacementStatus>, StoreError> {
     let query = match services {
-        None => sqlx::query(LIST),
-        Some(services) => sqlx::query(LIST_OF).bind(row::to_json(&services)?),
+        None => query(LIST),
+        Some(services) => query(LIST_OF).bind(row::to_json(&services)?),
     };
     query.fetch_all(connection).await?.iter().map(read).collect()
 }
 
-fn read(row: &SqliteRow) -> Result<PlacementStatus, StoreError> {
+fn read(row: &Row) -> Result<PlacementStatus, StoreError> {
     let service = row::service(row)?;
     let release = |column| -> Result<Option<ReleaseId>, StoreError> {
         let number = row::optional(row, column)?;
@@ -112,7 +110,7 @@ pub(super) async fn set_pin(
     placement: &Placement,
     pinned: Option<u32>,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO placements (service, environment, pinned, inventory) VALUES ($1, $2, $3, '[]') \
          ON CONFLICT (service, environment) DO UPDATE SET pinned = excluded.pinned",
     )
@@ -130,7 +128,7 @@ pub(super) async fn set_running(
     deployment: &Deployment,
 ) -> Result<(), StoreError> {
     let placement = &deployment.id.placement;
-    sqlx::query("UPDATE placements SET running = $3 WHERE service = $1 AND environment = $2")
+    query("UPDATE placements SET running = $3 WHERE service = $1 AND environment = $2")
         .bind(placement.service.as_str())
         .bind(placement.environment.as_str())
         .bind(i64::from(deployment.release.number))
@@ -144,12 +142,11 @@ pub(super) async fn inventory(
     connection: &mut Connection,
     placement: &Placement,
 ) -> Result<Vec<ObjectRef>, StoreError> {
-    let row =
-        sqlx::query("SELECT inventory FROM placements WHERE service = $1 AND environment = $2")
-            .bind(placement.service.as_str())
-            .bind(placement.environment.as_str())
-            .fetch_optional(connection)
-            .await?;
+    let row = query("SELECT inventory FROM placements WHERE service = $1 AND environment = $2")
+        .bind(placement.service.as_str())
+        .bind(placement.environment.as_str())
+        .fetch_optional(connection)
+        .await?;
     row.map_or_else(|| Ok(Vec::new()), |row| row::json(&row, "inventory"))
 }
 
@@ -181,7 +178,7 @@ async fn write_inventory(
     placement: &Placement,
     inventory: &[ObjectRef],
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE placements SET inventory = $3 WHERE service = $1 AND environment = $2")
+    query("UPDATE placements SET inventory = $3 WHERE service = $1 AND environment = $2")
         .bind(placement.service.as_str())
         .bind(placement.environment.as_str())
         .bind(row::to_json(&inventory)?)
@@ -198,11 +195,10 @@ pub(super) async fn pin(
     by: &By,
 ) -> Result<(), StoreError> {
     let status = find(connection, placement).await?.ok_or(StoreError::NotFound("service there"))?;
-    let newest: i64 =
-        sqlx::query_scalar("SELECT COALESCE(MAX(number), 0) FROM releases WHERE service = $1")
-            .bind(placement.service.as_str())
-            .fetch_one(&mut *connection)
-            .await?;
+    let newest: i64 = query("SELECT COALESCE(MAX(number), 0) FROM releases WHERE service = $1")
+        .bind(placement.service.as_str())
+        .fetch_scalar(&mut *connection)
+        .await?;
     let pin = u32::try_from(newest).ok().filter(|_| pinned);
     record_pin(connection, placement, status.pinned, pin, by).await
 }
@@ -243,20 +239,18 @@ pub(super) async fn freeze(
             return Err(StoreError::Outdated);
         }
     }
-    sqlx::query("DELETE FROM frozen WHERE environment = $1")
+    query("DELETE FROM frozen WHERE environment = $1")
         .bind(environment.as_str())
         .execute(&mut *connection)
         .await?;
     if frozen {
-        sqlx::query(
-            "INSERT INTO frozen (environment, reason, frozen_by, at) VALUES ($1, $2, $3, $4)",
-        )
-        .bind(environment.as_str())
-        .bind(&by.reason)
-        .bind(&by.actor)
-        .bind(row::milliseconds(by.at))
-        .execute(&mut *connection)
-        .await?;
+        query("INSERT INTO frozen (environment, reason, frozen_by, at) VALUES ($1, $2, $3, $4)")
+            .bind(environment.as_str())
+            .bind(&by.reason)
+            .bind(&by.actor)
+            .bind(row::milliseconds(by.at))
+            .execute(&mut *connection)
+            .await?;
     }
     let action = if frozen { "environment.freeze" } else { "environment.thaw" };
     let entry = AuditEntry {
@@ -268,8 +262,7 @@ pub(super) async fn freeze(
 
 /// The frozen environments.
 pub(super) async fn frozen(connection: &mut Connection) -> Result<Vec<Freeze>, StoreError> {
-    let rows =
-        sqlx::query("SELECT * FROM frozen ORDER BY environment").fetch_all(connection).await?;
+    let rows = query("SELECT * FROM frozen ORDER BY environment").fetch_all(connection).await?;
     rows.iter()
         .map(|row| {
             Ok(Freeze {

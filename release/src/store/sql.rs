@@ -1,30 +1,28 @@
-//! A store in one SQLite file: write-ahead log, one writer, every commit on disk.
+//! The store in an SQL database.
 
 mod audit;
 mod builds;
 mod deployments;
+mod file_lock;
 mod keys;
 mod migrations;
 mod placements;
+mod query;
 mod releases;
 mod rollouts;
 mod row;
 mod settings;
+mod sqlite;
 mod tags;
 mod watched;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::Value;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
-};
-use sqlx::{Sqlite, Transaction};
 
-use super::leadership::Leadership;
+use self::query::{Connection, query};
+use self::sqlite::SqliteFile;
 use super::{
     Answer, AuditCursor, AuditEntry, Autopush, Build, BuildChange, BuildStore, BuildTarget, By,
     Deployment, DeploymentOrder, Freeze, Look, NewRelease, PlacementStatus, Release, ReleaseCursor,
@@ -38,58 +36,41 @@ use crate::model::{
 use crate::rollout::{self, Order};
 use crate::state::State;
 
-/// How many lists are read at the same time.
-const READERS: u32 = 4;
-/// How long a call waits for the file and for a connection.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A store in a file.
-#[derive(Debug)]
-pub struct SqliteStore {
-    writer: SqlitePool,
-    readers: SqlitePool,
+/// A store in an SQL database.
+pub struct SqlStore {
+    database: SqliteFile,
     epoch: u64,
-    _leadership: Leadership,
 }
 
-// === impl SqliteStore ===
+// === impl SqlStore ===
 
-impl SqliteStore {
-    /// Opens the file, or creates it; migrates its schema, and increments its epoch.
+impl SqlStore {
+    /// Opens the SQLite file, or creates it; migrates its schema, and increments its epoch.
     ///
     /// # Errors
     /// Another builder has it open, or it cannot be read, written or migrated.
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let leadership = Leadership::take(path)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(PATIENCE);
-        let pool = |connections| {
-            SqlitePoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE)
-        };
-        let writer = pool(1).connect_with(options.clone().create_if_missing(true)).await?;
-        migrations::migrator().run(&writer).await?;
-        let readers = pool(READERS).connect_with(options.read_only(true)).await?;
-        let epoch: i64 = sqlx::query_scalar("UPDATE epoch SET epoch = epoch + 1 RETURNING epoch")
-            .fetch_one(&writer)
+    pub async fn open_file(path: &Path) -> Result<Self, StoreError> {
+        let database = SqliteFile::open(path).await?;
+        let mut transaction = database.write().await?;
+        let epoch: i64 = query("UPDATE epoch SET epoch = epoch + 1 RETURNING epoch")
+            .fetch_scalar(&mut transaction)
             .await?;
-        Ok(Self { writer, readers, epoch: epoch.unsigned_abs(), _leadership: leadership })
+        transaction.commit().await?;
+        Ok(Self { database, epoch: epoch.unsigned_abs() })
     }
 
     /// Starts a transaction that writes.
-    async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    async fn write(&self) -> Result<Connection, StoreError> {
+        self.database.write().await
     }
 
-    async fn read(&self) -> Result<sqlx::pool::PoolConnection<Sqlite>, StoreError> {
-        Ok(self.readers.acquire().await?)
+    /// Starts a transaction that reads one state.
+    async fn read(&self) -> Result<Connection, StoreError> {
+        self.database.read().await
     }
 }
 
-impl Store for SqliteStore {
+impl Store for SqlStore {
     fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -104,11 +85,11 @@ impl Store for SqliteStore {
     }
 
     fn made_release<'a>(&'a self, by: &'a By) -> Answer<'a, Option<ReleaseSummary>> {
-        Box::pin(async move { releases::made(&mut *self.read().await?, by).await })
+        Box::pin(async move { releases::made(&mut self.read().await?, by).await })
     }
 
     fn release<'a>(&'a self, id: &'a ReleaseId) -> Answer<'a, Option<Release>> {
-        Box::pin(async move { releases::find(&mut *self.read().await?, id).await })
+        Box::pin(async move { releases::find(&mut self.read().await?, id).await })
     }
 
     fn releases<'a>(
@@ -118,7 +99,7 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Answer<'a, Vec<ReleaseSummary>> {
         Box::pin(
-            async move { releases::list(&mut *self.read().await?, services, after, limit).await },
+            async move { releases::list(&mut self.read().await?, services, after, limit).await },
         )
     }
 
@@ -132,11 +113,11 @@ impl Store for SqliteStore {
     }
 
     fn deployment<'a>(&'a self, id: &'a DeploymentId) -> Answer<'a, Option<Deployment>> {
-        Box::pin(async move { deployments::find(&mut *self.read().await?, id).await })
+        Box::pin(async move { deployments::find(&mut self.read().await?, id).await })
     }
 
     fn steps<'a>(&'a self, id: &'a DeploymentId, after: u32) -> Answer<'a, Vec<Step>> {
-        Box::pin(async move { deployments::steps(&mut *self.read().await?, id, after).await })
+        Box::pin(async move { deployments::steps(&mut self.read().await?, id, after).await })
     }
 
     fn deployments<'a>(
@@ -146,7 +127,7 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Answer<'a, Vec<Deployment>> {
         Box::pin(async move {
-            deployments::list(&mut *self.read().await?, placement, before, limit).await
+            deployments::list(&mut self.read().await?, placement, before, limit).await
         })
     }
 
@@ -156,12 +137,12 @@ impl Store for SqliteStore {
         services: &'a [ServiceName],
     ) -> Answer<'a, Vec<Deployment>> {
         Box::pin(
-            async move { deployments::last(&mut *self.read().await?, environment, services).await },
+            async move { deployments::last(&mut self.read().await?, environment, services).await },
         )
     }
 
     fn open_deployments(&self) -> Answer<'_, Vec<DeploymentId>> {
-        Box::pin(async move { deployments::open(&mut *self.read().await?).await })
+        Box::pin(async move { deployments::open(&mut self.read().await?).await })
     }
 
     fn ready_deployments<'a>(
@@ -171,7 +152,7 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Answer<'a, Vec<Deployment>> {
         Box::pin(async move {
-            deployments::ready(&mut *self.read().await?, placement, before, limit).await
+            deployments::ready(&mut self.read().await?, placement, before, limit).await
         })
     }
 
@@ -204,11 +185,11 @@ impl Store for SqliteStore {
     }
 
     fn open_rollouts(&self) -> Answer<'_, Vec<DeploymentId>> {
-        Box::pin(async move { rollouts::open(&mut *self.read().await?).await })
+        Box::pin(async move { rollouts::open(&mut self.read().await?).await })
     }
 
     fn rollout<'a>(&'a self, id: &'a DeploymentId) -> Answer<'a, Option<Rollout>> {
-        Box::pin(async move { rollouts::find(&mut *self.read().await?, id).await })
+        Box::pin(async move { rollouts::find(&mut self.read().await?, id).await })
     }
 
     fn rollouts<'a>(
@@ -217,9 +198,7 @@ impl Store for SqliteStore {
         after: Option<&'a RolloutCursor>,
         limit: u32,
     ) -> Answer<'a, Vec<Rollout>> {
-        Box::pin(
-            async move { rollouts::list(&mut *self.read().await?, wanted, after, limit).await },
-        )
+        Box::pin(async move { rollouts::list(&mut self.read().await?, wanted, after, limit).await })
     }
 
     fn advance_rollout<'a>(
@@ -255,7 +234,7 @@ impl Store for SqliteStore {
         id: &'a DeploymentId,
         after: u32,
     ) -> Answer<'a, Vec<RolloutStep>> {
-        Box::pin(async move { rollouts::steps(&mut *self.read().await?, id, after).await })
+        Box::pin(async move { rollouts::steps(&mut self.read().await?, id, after).await })
     }
 
     fn last_rollout_steps<'a>(
@@ -265,7 +244,7 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Answer<'a, Vec<RolloutStep>> {
         Box::pin(
-            async move { rollouts::last_steps(&mut *self.read().await?, id, before, limit).await },
+            async move { rollouts::last_steps(&mut self.read().await?, id, before, limit).await },
         )
     }
 
@@ -275,14 +254,14 @@ impl Store for SqliteStore {
         before: Option<Time>,
         limit: u32,
     ) -> Answer<'a, Vec<Look>> {
-        Box::pin(async move { rollouts::looks(&mut *self.read().await?, id, before, limit).await })
+        Box::pin(async move { rollouts::looks(&mut self.read().await?, id, before, limit).await })
     }
 
     fn pin_out<'a>(&'a self, rollout: &'a Rollout, by: By) -> Answer<'a, ()> {
         Box::pin(async move {
             let mut transaction = self.write().await?;
             rollouts::pin_out(&mut transaction, rollout, &by).await?;
-            Ok(transaction.commit().await?)
+            transaction.commit().await
         })
     }
 
@@ -302,7 +281,7 @@ impl Store for SqliteStore {
     }
 
     fn inventory<'a>(&'a self, placement: &'a Placement) -> Answer<'a, Vec<ObjectRef>> {
-        Box::pin(async move { placements::inventory(&mut *self.read().await?, placement).await })
+        Box::pin(async move { placements::inventory(&mut self.read().await?, placement).await })
     }
 
     fn pruned<'a>(
@@ -316,12 +295,12 @@ impl Store for SqliteStore {
             let mut transaction = self.write().await?;
             placements::pruned(&mut transaction, placement, objects).await?;
             watched::add(&mut transaction, placement, namespace, objects, watched_until).await?;
-            Ok(transaction.commit().await?)
+            transaction.commit().await
         })
     }
 
     fn watched_placements(&self) -> Answer<'_, Vec<Placement>> {
-        Box::pin(async move { watched::placements(&mut *self.read().await?).await })
+        Box::pin(async move { watched::placements(&mut self.read().await?).await })
     }
 
     fn watched<'a>(
@@ -329,14 +308,14 @@ impl Store for SqliteStore {
         placement: &'a Placement,
         now: Time,
     ) -> Answer<'a, Vec<WatchedObject>> {
-        Box::pin(async move { watched::list(&mut *self.read().await?, placement, now).await })
+        Box::pin(async move { watched::list(&mut self.read().await?, placement, now).await })
     }
 
     fn unwatch<'a>(&'a self, watched: &'a WatchedObject, now: Time) -> Answer<'a, ()> {
         Box::pin(async move {
             let mut transaction = self.write().await?;
             watched::forget(&mut transaction, watched, now).await?;
-            Ok(transaction.commit().await?)
+            transaction.commit().await
         })
     }
 
@@ -344,14 +323,14 @@ impl Store for SqliteStore {
         &'a self,
         services: Option<&'a [ServiceName]>,
     ) -> Answer<'a, Vec<PlacementStatus>> {
-        Box::pin(async move { placements::list(&mut *self.read().await?, services).await })
+        Box::pin(async move { placements::list(&mut self.read().await?, services).await })
     }
 
     fn pin<'a>(&'a self, placement: &'a Placement, pinned: bool, by: By) -> Answer<'a, ()> {
         Box::pin(async move {
             let mut transaction = self.write().await?;
             placements::pin(&mut transaction, placement, pinned, &by).await?;
-            Ok(transaction.commit().await?)
+            transaction.commit().await
         })
     }
 
@@ -365,7 +344,7 @@ impl Store for SqliteStore {
         Box::pin(async move {
             let mut transaction = self.write().await?;
             placements::freeze(&mut transaction, environment, frozen, expected, &by).await?;
-            Ok(transaction.commit().await?)
+            transaction.commit().await
         })
     }
 
@@ -375,7 +354,7 @@ impl Store for SqliteStore {
         service: Option<&'a ServiceName>,
     ) -> Answer<'a, Values> {
         Box::pin(
-            async move { settings::values(&mut *self.read().await?, environment, service).await },
+            async move { settings::values(&mut self.read().await?, environment, service).await },
         )
     }
 
@@ -383,7 +362,7 @@ impl Store for SqliteStore {
         Box::pin(async move {
             let mut transaction = self.write().await?;
             settings::change(&mut transaction, change, &by).await?;
-            Ok(transaction.commit().await?)
+            transaction.commit().await
         })
     }
 
@@ -393,7 +372,7 @@ impl Store for SqliteStore {
         environment: &'a EnvironmentName,
     ) -> Answer<'a, Vec<Setting>> {
         Box::pin(async move {
-            deployments::settings(&mut *self.read().await?, release, environment).await
+            deployments::settings(&mut self.read().await?, release, environment).await
         })
     }
 
@@ -403,12 +382,12 @@ impl Store for SqliteStore {
         environment: &'a EnvironmentName,
     ) -> Answer<'a, Vec<Setting>> {
         Box::pin(async move {
-            deployments::ready_settings(&mut *self.read().await?, release, environment).await
+            deployments::ready_settings(&mut self.read().await?, release, environment).await
         })
     }
 
     fn frozen(&self) -> Answer<'_, Vec<Freeze>> {
-        Box::pin(async move { placements::frozen(&mut *self.read().await?).await })
+        Box::pin(async move { placements::frozen(&mut self.read().await?).await })
     }
 
     fn untagged<'a>(
@@ -417,7 +396,7 @@ impl Store for SqliteStore {
         repository: &'a str,
     ) -> Answer<'a, Vec<(ServiceName, String)>> {
         Box::pin(
-            async move { tags::pending(&mut *self.read().await?, environment, repository).await },
+            async move { tags::pending(&mut self.read().await?, environment, repository).await },
         )
     }
 
@@ -431,7 +410,7 @@ impl Store for SqliteStore {
         Box::pin(async move {
             let mut transaction = self.write().await?;
             tags::moved(&mut transaction, placement, image, tag, &by).await?;
-            Ok(transaction.commit().await?)
+            transaction.commit().await
         })
     }
 
@@ -439,12 +418,12 @@ impl Store for SqliteStore {
         Box::pin(async move {
             let mut transaction = self.write().await?;
             keys::used(&mut transaction, key, at).await?;
-            Ok(transaction.commit().await?)
+            transaction.commit().await
         })
     }
 
     fn key_uses(&self) -> Answer<'_, BTreeMap<String, Time>> {
-        Box::pin(async move { keys::list(&mut *self.read().await?).await })
+        Box::pin(async move { keys::list(&mut self.read().await?).await })
     }
 
     fn audit<'a>(
@@ -452,13 +431,13 @@ impl Store for SqliteStore {
         after: Option<&'a AuditCursor>,
         limit: u32,
     ) -> Answer<'a, Vec<AuditEntry>> {
-        Box::pin(async move { audit::list(&mut *self.read().await?, after, limit).await })
+        Box::pin(async move { audit::list(&mut self.read().await?, after, limit).await })
     }
 }
 
-impl BuildStore for SqliteStore {
+impl BuildStore for SqlStore {
     fn schedules(&self) -> Answer<'_, BTreeMap<RepositoryName, Value>> {
-        Box::pin(async move { builds::schedules(&mut *self.read().await?).await })
+        Box::pin(async move { builds::schedules(&mut self.read().await?).await })
     }
 
     fn record_schedule<'a>(
@@ -479,11 +458,11 @@ impl BuildStore for SqliteStore {
     }
 
     fn build<'a>(&'a self, id: &'a BuildId) -> Answer<'a, Option<Build>> {
-        Box::pin(async move { builds::find(&mut *self.read().await?, id).await })
+        Box::pin(async move { builds::find(&mut self.read().await?, id).await })
     }
 
     fn made_build<'a>(&'a self, by: &'a By) -> Answer<'a, Option<Build>> {
-        Box::pin(async move { builds::made(&mut *self.read().await?, by).await })
+        Box::pin(async move { builds::made(&mut self.read().await?, by).await })
     }
 
     fn builds<'a>(
@@ -493,16 +472,16 @@ impl BuildStore for SqliteStore {
         limit: u32,
     ) -> Answer<'a, Vec<Build>> {
         Box::pin(
-            async move { builds::list(&mut *self.read().await?, repository, before, limit).await },
+            async move { builds::list(&mut self.read().await?, repository, before, limit).await },
         )
     }
 
     fn open_builds<'a>(&'a self, repository: &'a RepositoryName) -> Answer<'a, Vec<Build>> {
-        Box::pin(async move { builds::open(&mut *self.read().await?, repository).await })
+        Box::pin(async move { builds::open(&mut self.read().await?, repository).await })
     }
 
     fn build_targets<'a>(&'a self, id: &'a BuildId) -> Answer<'a, Vec<BuildTarget>> {
-        Box::pin(async move { builds::targets(&mut *self.read().await?, id).await })
+        Box::pin(async move { builds::targets(&mut self.read().await?, id).await })
     }
 
     fn record_target<'a>(
@@ -526,25 +505,22 @@ impl BuildStore for SqliteStore {
         key: Option<&'a str>,
     ) -> Answer<'a, Option<BuildTarget>> {
         Box::pin(async move {
-            builds::released_target(&mut *self.read().await?, repository, service, key).await
+            builds::released_target(&mut self.read().await?, repository, service, key).await
         })
     }
 
     fn open_autopushes(&self) -> Answer<'_, Vec<Autopush>> {
-        Box::pin(async move { builds::open_autopushes(&mut *self.read().await?).await })
+        Box::pin(async move { builds::open_autopushes(&mut self.read().await?).await })
     }
 
     fn close_autopush<'a>(&'a self, autopush: &'a Autopush, outcome: &'a str) -> Answer<'a, ()> {
         Box::pin(async move {
             let mut transaction = self.write().await?;
             builds::close_autopush(&mut transaction, autopush, outcome).await?;
-            Ok(transaction.commit().await?)
+            transaction.commit().await
         })
     }
 }
-
-/// A connection that a query runs on.
-type Connection = SqliteConnection;
 
 #[cfg(test)]
 mod tests;

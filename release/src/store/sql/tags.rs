@@ -1,7 +1,8 @@
 //! Tags that follow what runs.
 
+use super::audit;
+use super::query::{Connection, query};
 use super::row::{self, get};
-use super::{Connection, audit};
 use crate::model::{EnvironmentName, Placement, ServiceName};
 use crate::settings::SERVICE;
 use crate::store::{AuditEntry, By, MAX_PAGE, StoreError};
@@ -14,7 +15,7 @@ pub(super) async fn pending(
     environment: &EnvironmentName,
     repository: &str,
 ) -> Result<Vec<(ServiceName, String)>, StoreError> {
-    let rows = sqlx::query(
+    let rows = query(
         "SELECT placements.service, releases.image FROM placements \
          JOIN releases ON releases.service = placements.service \
          AND releases.number = placements.running \
@@ -45,12 +46,12 @@ pub(super) async fn moved(
 ) -> Result<(), StoreError> {
     let Placement { service, environment } = placement;
     let before: Option<String> =
-        sqlx::query_scalar("SELECT image FROM tagged WHERE service = $1 AND environment = $2")
+        query("SELECT image FROM tagged WHERE service = $1 AND environment = $2")
             .bind(service.as_str())
             .bind(environment.as_str())
-            .fetch_optional(&mut *connection)
+            .fetch_optional_scalar(&mut *connection)
             .await?;
-    sqlx::query(
+    query(
         "INSERT INTO tagged (service, environment, image) VALUES ($1, $2, $3) \
          ON CONFLICT (service, environment) DO UPDATE SET image = excluded.image",
     )

@@ -1,10 +1,10 @@
 //! Rollouts: their state, what became of them, and each look.
 
 use serde_json::Value;
-use sqlx::sqlite::SqliteRow;
 
+use super::query::{Connection, Row, query};
 use super::row::{self, get};
-use super::{Connection, audit, deployments, placements};
+use super::{audit, deployments, placements};
 use crate::model::{DeploymentId, Placement, ReleaseId, Time};
 use crate::rollout::{self, Cause, Order, Stage};
 use crate::state::{Event, RolloutEnd, State, step};
@@ -43,7 +43,7 @@ pub(super) async fn begin(
         return Ok(None);
     }
     let DeploymentId { placement, number } = &deployment.id;
-    sqlx::query(
+    query(
         "INSERT INTO rollouts (service, environment, number, version, is_open, state, evidence, \
          created_at, updated_at) VALUES ($1, $2, $3, 0, 1, $4, 'null', $5, $5)",
     )
@@ -61,7 +61,7 @@ pub(super) async fn begin(
 
 /// Removes the looks of all but the last rollouts of a placement.
 async fn forget_looks(connection: &mut Connection, id: &DeploymentId) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "DELETE FROM looks WHERE service = $1 AND environment = $2 AND number NOT IN \
          (SELECT number FROM rollouts WHERE service = $1 AND environment = $2 \
          ORDER BY number DESC LIMIT $3)",
@@ -189,7 +189,7 @@ async fn write(
     version: u32,
     next: &Rollout,
 ) -> Result<bool, StoreError> {
-    let changed = sqlx::query(
+    let changed = query(
         "UPDATE rollouts SET version = $5, is_open = $6, state = $7, evidence = $8, problem = $9, \
          updated_at = $10, gate = $11 \
          WHERE service = $1 AND environment = $2 AND number = $3 AND version = $4",
@@ -207,7 +207,7 @@ async fn write(
     .bind(next.gate.as_ref().map(row::to_json).transpose()?)
     .execute(connection)
     .await?;
-    Ok(changed.rows_affected() > 0)
+    Ok(changed > 0)
 }
 
 async fn record_step(
@@ -218,7 +218,7 @@ async fn record_step(
     at: Time,
 ) -> Result<(), StoreError> {
     let order = ordered.map(|(order, _)| row::to_json(&order)).transpose()?;
-    sqlx::query(
+    query(
         "INSERT INTO rollout_steps (service, environment, number, step, at, stage, weight, \
          sentence, ordered, actor, reason) SELECT $1, $2, $3, COALESCE(MAX(step), 0) + 1, $4, $5, \
          $6, $7, $8, $9, $10 FROM rollout_steps \
@@ -244,7 +244,7 @@ async fn record_look(
     id: &DeploymentId,
     look: &Look,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO looks (service, environment, number, at, weight, report) \
          VALUES ($1, $2, $3, $4, $5, $6)",
     )
@@ -280,7 +280,7 @@ pub(super) async fn find(
     connection: &mut Connection,
     id: &DeploymentId,
 ) -> Result<Option<Rollout>, StoreError> {
-    let row = sqlx::query(select!(
+    let row = query(select!(
         "WHERE rollouts.service = $1 AND rollouts.environment = $2 AND rollouts.number = $3"
     ))
     .bind(id.placement.service.as_str())
@@ -293,7 +293,7 @@ pub(super) async fn find(
 
 /// The open rollouts, the oldest first: of each environment a page.
 pub(super) async fn open(connection: &mut Connection) -> Result<Vec<DeploymentId>, StoreError> {
-    let rows = sqlx::query(
+    let rows = query(
         "SELECT service, environment, number FROM (SELECT service, environment, number, created_at, \
          ROW_NUMBER() OVER (PARTITION BY environment ORDER BY created_at, service) AS place \
          FROM rollouts WHERE is_open = 1) WHERE place <= $1 \
@@ -342,7 +342,7 @@ pub(super) async fn list(
 ) -> Result<Vec<Rollout>, StoreError> {
     let WantedRollouts { services, environment, readable } = wanted;
     let placement = after.map(|after| &after.id.placement);
-    let query = sqlx::query(if services.is_some() { LIST_OF } else { LIST })
+    let query = query(if services.is_some() { LIST_OF } else { LIST })
         .bind(services.as_ref().map(row::to_json).transpose()?)
         .bind(environment.as_ref().map(|environment| environment.as_str()))
         .bind(row::to_json(readable)?)
@@ -360,7 +360,7 @@ pub(super) async fn steps(
     id: &DeploymentId,
     after: u32,
 ) -> Result<Vec<RolloutStep>, StoreError> {
-    let query = sqlx::query(
+    let query = query(
         "SELECT * FROM rollout_steps WHERE service = $1 AND environment = $2 AND number = $3 \
          AND step > $4 ORDER BY step LIMIT $5",
     )
@@ -379,7 +379,7 @@ pub(super) async fn last_steps(
     before: Option<u32>,
     limit: u32,
 ) -> Result<Vec<RolloutStep>, StoreError> {
-    let query = sqlx::query(
+    let query = query(
         "SELECT * FROM rollout_steps WHERE service = $1 AND environment = $2 AND number = $3 \
          AND ($4 IS NULL OR step < $4) ORDER BY step DESC LIMIT $5",
     )
@@ -391,7 +391,7 @@ pub(super) async fn last_steps(
     query.fetch_all(connection).await?.iter().map(read_step).collect()
 }
 
-fn read_step(row: &SqliteRow) -> Result<RolloutStep, StoreError> {
+fn read_step(row: &Row) -> Result<RolloutStep, StoreError> {
     let ordered: Option<String> = get(row, "ordered")?;
     Ok(RolloutStep {
         number: row::number(row, "step")?,
@@ -412,7 +412,7 @@ pub(super) async fn looks(
     before: Option<Time>,
     limit: u32,
 ) -> Result<Vec<Look>, StoreError> {
-    let rows = sqlx::query(
+    let rows = query(
         "SELECT at, weight, report FROM looks WHERE service = $1 AND environment = $2 \
          AND number = $3 AND ($4 IS NULL OR at < $4) ORDER BY at DESC LIMIT $5",
     )
@@ -433,12 +433,12 @@ pub(super) async fn looks(
     rows.iter().map(read).collect()
 }
 
-fn weight(row: &SqliteRow) -> Result<u16, StoreError> {
+fn weight(row: &Row) -> Result<u16, StoreError> {
     let weight = row::number(row, "weight")?;
     u16::try_from(weight).map_err(|_| StoreError::Invalid(format!("weight: {weight}")))
 }
 
-fn read(row: &SqliteRow) -> Result<Rollout, StoreError> {
+fn read(row: &Row) -> Result<Rollout, StoreError> {
     let gate: Option<String> = get(row, "gate")?;
     let id = deployments::id(row)?;
     let service = id.placement.service.clone();

@@ -1,9 +1,8 @@
 //! Deployments.
 
-use sqlx::sqlite::SqliteRow;
-
+use super::query::{Connection, Row, query};
 use super::row::{self, get};
-use super::{Connection, audit, placements, releases};
+use super::{audit, placements, releases};
 use crate::manifest::{self, ObjectRef, Setting};
 use crate::model::{DeploymentId, EnvironmentName, Placement, ReleaseId, ServiceName, Time};
 use crate::state::{self, Event, Intent, Pin, State, step};
@@ -90,7 +89,7 @@ pub(super) async fn ready_settings(
     release: &ReleaseId,
     environment: &EnvironmentName,
 ) -> Result<Vec<Setting>, StoreError> {
-    let row = sqlx::query(
+    let row = query(
         "SELECT settings FROM deployments WHERE service = $1 AND environment = $2 \
          AND release = $3 AND state = $4 ORDER BY number DESC LIMIT 1",
     )
@@ -117,13 +116,12 @@ async fn supersede(
     placement: &Placement,
     now: Time,
 ) -> Result<(), StoreError> {
-    let rows = sqlx::query(
-        "SELECT * FROM deployments WHERE service = $1 AND environment = $2 AND is_open = 1",
-    )
-    .bind(placement.service.as_str())
-    .bind(placement.environment.as_str())
-    .fetch_all(&mut *connection)
-    .await?;
+    let rows =
+        query("SELECT * FROM deployments WHERE service = $1 AND environment = $2 AND is_open = 1")
+            .bind(placement.service.as_str())
+            .bind(placement.environment.as_str())
+            .fetch_all(&mut *connection)
+            .await?;
     for row in &rows {
         let deployment = read(row)?;
         let (state, _) = step(deployment.state.clone(), Event::Superseded, now);
@@ -140,31 +138,30 @@ async fn last_ready(
     connection: &mut Connection,
     placement: &Placement,
 ) -> Result<Option<u32>, StoreError> {
-    let number: Option<i64> = sqlx::query_scalar(
+    let number: Option<i64> = query(
         "SELECT MAX(number) FROM deployments WHERE service = $1 AND environment = $2 \
          AND state = $3",
     )
     .bind(placement.service.as_str())
     .bind(placement.environment.as_str())
     .bind(row::to_json(&State::Ready)?)
-    .fetch_one(connection)
+    .fetch_scalar(connection)
     .await?;
     Ok(number.and_then(|number| u32::try_from(number).ok()))
 }
 
 async fn next(connection: &mut Connection, placement: &Placement) -> Result<u32, StoreError> {
-    let newest: Option<i64> = sqlx::query_scalar(
-        "SELECT MAX(number) FROM deployments WHERE service = $1 AND environment = $2",
-    )
-    .bind(placement.service.as_str())
-    .bind(placement.environment.as_str())
-    .fetch_one(connection)
-    .await?;
+    let newest: Option<i64> =
+        query("SELECT MAX(number) FROM deployments WHERE service = $1 AND environment = $2")
+            .bind(placement.service.as_str())
+            .bind(placement.environment.as_str())
+            .fetch_scalar(connection)
+            .await?;
     u32::try_from(row::next(newest)).map_err(|_| StoreError::Full)
 }
 
 async fn insert(connection: &mut Connection, deployment: &Deployment) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO deployments (service, environment, number, release, intent, version, is_open, \
          state, requested_by, reason, created_at, updated_at, settings, \
          replaces) VALUES ($1, $2, $3, $4, $5, 0, 1, $6, $7, $8, $9, $9, $10, $11)",
@@ -189,7 +186,7 @@ async fn record_step(
     connection: &mut Connection,
     deployment: &Deployment,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO steps (service, environment, number, version, state, at) \
          VALUES ($1, $2, $3, $4, $5, $6)",
     )
@@ -217,7 +214,7 @@ pub(super) async fn advance(
         updated_at: now,
         ..deployment.clone()
     };
-    let changed = sqlx::query(
+    let changed = query(
         "UPDATE deployments SET version = $5, state = $6, is_open = $7, updated_at = $8 \
          WHERE service = $1 AND environment = $2 AND number = $3 AND version = $4",
     )
@@ -231,7 +228,7 @@ pub(super) async fn advance(
     .bind(row::milliseconds(now))
     .execute(&mut *connection)
     .await?;
-    if changed.rows_affected() == 0 {
+    if changed == 0 {
         return Ok(None);
     }
     record_step(connection, &next).await?;
@@ -247,7 +244,7 @@ async fn replaced_by_later(
     connection: &mut Connection,
     id: &DeploymentId,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "UPDATE deployments SET replaces = $3 WHERE service = $1 AND environment = $2 \
          AND number > $3 AND is_open = 1",
     )
@@ -267,7 +264,7 @@ pub(super) async fn plan(
     objects: &[ObjectRef],
 ) -> Result<bool, StoreError> {
     let placement = &deployment.id.placement;
-    let changed = sqlx::query(
+    let changed = query(
         "UPDATE deployments SET namespace = $5 \
          WHERE service = $1 AND environment = $2 AND number = $3 AND version = $4",
     )
@@ -278,7 +275,7 @@ pub(super) async fn plan(
     .bind(namespace)
     .execute(&mut *connection)
     .await?;
-    if changed.rows_affected() == 0 {
+    if changed == 0 {
         return Ok(false);
     }
     placements::add_to_inventory(connection, placement, objects).await?;
@@ -290,14 +287,13 @@ pub(super) async fn find(
     connection: &mut Connection,
     id: &DeploymentId,
 ) -> Result<Option<Deployment>, StoreError> {
-    let row = sqlx::query(
-        "SELECT * FROM deployments WHERE service = $1 AND environment = $2 AND number = $3",
-    )
-    .bind(id.placement.service.as_str())
-    .bind(id.placement.environment.as_str())
-    .bind(i64::from(id.number))
-    .fetch_optional(connection)
-    .await?;
+    let row =
+        query("SELECT * FROM deployments WHERE service = $1 AND environment = $2 AND number = $3")
+            .bind(id.placement.service.as_str())
+            .bind(id.placement.environment.as_str())
+            .bind(i64::from(id.number))
+            .fetch_optional(connection)
+            .await?;
     row.as_ref().map(read).transpose()
 }
 
@@ -307,7 +303,7 @@ pub(super) async fn steps(
     id: &DeploymentId,
     after: u32,
 ) -> Result<Vec<Step>, StoreError> {
-    let rows = sqlx::query(
+    let rows = query(
         "SELECT state, at FROM steps WHERE service = $1 AND environment = $2 AND number = $3 \
          AND version >= $4 ORDER BY version",
     )
@@ -329,7 +325,7 @@ pub(super) async fn list(
     before: Option<u32>,
     limit: u32,
 ) -> Result<Vec<Deployment>, StoreError> {
-    let rows = sqlx::query(
+    let rows = query(
         "SELECT * FROM deployments WHERE service = $1 AND environment = $2 \
          AND ($3 IS NULL OR number < $3) ORDER BY number DESC LIMIT $4",
     )
@@ -354,7 +350,7 @@ pub(super) async fn last(
     environment: &EnvironmentName,
     services: &[ServiceName],
 ) -> Result<Vec<Deployment>, StoreError> {
-    let rows = sqlx::query(LAST_OF)
+    let rows = query(LAST_OF)
         .bind(row::to_json(&services)?)
         .bind(environment.as_str())
         .fetch_all(connection)
@@ -369,7 +365,7 @@ pub(super) async fn ready(
     before: u32,
     limit: u32,
 ) -> Result<Vec<Deployment>, StoreError> {
-    let rows = sqlx::query(
+    let rows = query(
         "SELECT * FROM deployments WHERE service = $1 AND environment = $2 AND number < $3 \
          AND state = $4 ORDER BY number DESC LIMIT $5",
     )
@@ -386,7 +382,7 @@ pub(super) async fn ready(
 /// The open deployments, the oldest first: of each environment a page. Those of a placement with an
 /// open rollout wait for it.
 pub(super) async fn open(connection: &mut Connection) -> Result<Vec<DeploymentId>, StoreError> {
-    let rows = sqlx::query(
+    let rows = query(
         "SELECT service, environment, number FROM (SELECT service, environment, number, created_at, \
          ROW_NUMBER() OVER (PARTITION BY environment ORDER BY created_at, service, number) AS place \
          FROM deployments WHERE is_open = 1 AND NOT EXISTS (SELECT 1 FROM rollouts \
@@ -400,13 +396,13 @@ pub(super) async fn open(connection: &mut Connection) -> Result<Vec<DeploymentId
     rows.iter().map(id).collect()
 }
 
-pub(super) fn id(row: &SqliteRow) -> Result<DeploymentId, StoreError> {
+pub(super) fn id(row: &Row) -> Result<DeploymentId, StoreError> {
     let placement =
         Placement { service: row::service(row)?, environment: row::name(row, "environment")? };
     Ok(DeploymentId { placement, number: row::number(row, "number")? })
 }
 
-fn read(row: &SqliteRow) -> Result<Deployment, StoreError> {
+fn read(row: &Row) -> Result<Deployment, StoreError> {
     let id = id(row)?;
     let replaces = row::optional(row, "replaces")?;
     let service = id.placement.service.clone();

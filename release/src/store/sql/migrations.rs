@@ -18,8 +18,8 @@ const MIGRATIONS: [(i64, &str, &str); 10] = [
 ];
 
 /// The migrator to the newest schema.
-pub(super) fn migrator() -> Migrator {
-    migrator_to(MIGRATIONS.len())
+pub(super) fn sqlite() -> Migrator {
+    sqlite_to(MIGRATIONS.len())
 }
 
 /// The number of schemas.
@@ -27,7 +27,7 @@ pub(super) fn migrator() -> Migrator {
 pub(super) const COUNT: usize = MIGRATIONS.len();
 
 /// The migrator to the schema after this many migrations.
-pub(super) fn migrator_to(count: usize) -> Migrator {
+pub(super) fn sqlite_to(count: usize) -> Migrator {
     let migration = |(version, description, sql): (i64, &'static str, &'static str)| {
         Migration::new(
             version,

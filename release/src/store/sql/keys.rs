@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Connection;
+use super::query::{Connection, query};
 use super::row::{self, get};
 use crate::model::Time;
 use crate::store::StoreError;
@@ -13,7 +13,7 @@ pub(super) async fn used(
     key: &str,
     at: Time,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO key_uses (key, at) VALUES ($1, $2) \
          ON CONFLICT (key) DO UPDATE SET at = excluded.at",
     )
@@ -28,6 +28,6 @@ pub(super) async fn used(
 pub(super) async fn list(
     connection: &mut Connection,
 ) -> Result<BTreeMap<String, Time>, StoreError> {
-    let rows = sqlx::query("SELECT key, at FROM key_uses").fetch_all(connection).await?;
+    let rows = query("SELECT key, at FROM key_uses").fetch_all(connection).await?;
     rows.iter().map(|row| Ok((get(row, "key")?, row::time(row, "at")?))).collect()
 }

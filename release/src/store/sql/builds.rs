@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use sqlx::sqlite::SqliteRow;
 
+use super::audit;
+use super::query::{Connection, Row, query};
 use super::row::{self, get};
-use super::{Connection, audit};
 use crate::model::{
     BuildId, CommitId, EnvironmentName, Placement, ReleaseId, RepositoryName, ServiceName, Time,
 };
@@ -18,8 +18,7 @@ use crate::store::{
 pub(super) async fn schedules(
     connection: &mut Connection,
 ) -> Result<BTreeMap<RepositoryName, Value>, StoreError> {
-    let rows =
-        sqlx::query("SELECT repository, schedule FROM schedules").fetch_all(connection).await?;
+    let rows = query("SELECT repository, schedule FROM schedules").fetch_all(connection).await?;
     rows.iter()
         .map(|row| Ok((row::name(row, "repository")?, row::json(row, "schedule")?)))
         .collect()
@@ -33,7 +32,7 @@ pub(super) async fn record_schedule(
     changes: Vec<BuildChange>,
     by: &By,
 ) -> Result<Vec<Build>, StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO schedules (repository, schedule) VALUES ($1, $2) \
          ON CONFLICT (repository) DO UPDATE SET schedule = excluded.schedule",
     )
@@ -62,11 +61,10 @@ async fn create(
     is_requested: bool,
     by: &By,
 ) -> Result<Build, StoreError> {
-    let newest: Option<i64> =
-        sqlx::query_scalar("SELECT MAX(number) FROM builds WHERE repository = $1")
-            .bind(repository.as_str())
-            .fetch_one(&mut *connection)
-            .await?;
+    let newest: Option<i64> = query("SELECT MAX(number) FROM builds WHERE repository = $1")
+        .bind(repository.as_str())
+        .fetch_scalar(&mut *connection)
+        .await?;
     let number = u32::try_from(row::next(newest)).map_err(|_| StoreError::Full)?;
     let build = Build {
         id: BuildId { repository: repository.clone(), number },
@@ -81,7 +79,7 @@ async fn create(
         started_at: None,
         updated_at: by.at,
     };
-    sqlx::query(
+    query(
         "INSERT INTO builds (repository, number, source_commit, is_requested, version, is_open, \
          state, attempts, created_by, created_at, updated_at) \
          VALUES ($1, $2, $3, $4, 1, 1, $5, 0, $6, $7, $7)",
@@ -122,7 +120,7 @@ async fn advance(
         reason,
         ..build.clone()
     };
-    let changed = sqlx::query(
+    let changed = query(
         "UPDATE builds SET version = $4, is_open = $5, state = $6, reason = $7, attempts = $8, \
          started_at = $9, updated_at = $10 WHERE repository = $1 AND number = $2 AND version = $3",
     )
@@ -138,7 +136,7 @@ async fn advance(
     .bind(row::milliseconds(by.at))
     .execute(&mut *connection)
     .await?;
-    if changed.rows_affected() == 0 {
+    if changed == 0 {
         return Err(StoreError::Outdated);
     }
     // One that runs is told to stop, and has stopped later: only the order is that of a person.
@@ -162,7 +160,7 @@ pub(super) async fn find(
     connection: &mut Connection,
     id: &BuildId,
 ) -> Result<Option<Build>, StoreError> {
-    let row = sqlx::query("SELECT * FROM builds WHERE repository = $1 AND number = $2")
+    let row = query("SELECT * FROM builds WHERE repository = $1 AND number = $2")
         .bind(id.repository.as_str())
         .bind(i64::from(id.number))
         .fetch_optional(connection)
@@ -187,7 +185,7 @@ pub(super) async fn list(
     before: Option<u32>,
     limit: u32,
 ) -> Result<Vec<Build>, StoreError> {
-    let rows = sqlx::query(
+    let rows = query(
         "SELECT * FROM builds WHERE repository = $1 AND ($2 IS NULL OR number < $2) \
          ORDER BY number DESC LIMIT $3",
     )
@@ -204,11 +202,10 @@ pub(super) async fn open(
     connection: &mut Connection,
     repository: &RepositoryName,
 ) -> Result<Vec<Build>, StoreError> {
-    let rows =
-        sqlx::query("SELECT * FROM builds WHERE repository = $1 AND is_open = 1 ORDER BY number")
-            .bind(repository.as_str())
-            .fetch_all(connection)
-            .await?;
+    let rows = query("SELECT * FROM builds WHERE repository = $1 AND is_open = 1 ORDER BY number")
+        .bind(repository.as_str())
+        .fetch_all(connection)
+        .await?;
     rows.iter().map(read).collect()
 }
 
@@ -217,13 +214,12 @@ pub(super) async fn targets(
     connection: &mut Connection,
     id: &BuildId,
 ) -> Result<Vec<BuildTarget>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT * FROM build_targets WHERE repository = $1 AND number = $2 ORDER BY service",
-    )
-    .bind(id.repository.as_str())
-    .bind(i64::from(id.number))
-    .fetch_all(connection)
-    .await?;
+    let rows =
+        query("SELECT * FROM build_targets WHERE repository = $1 AND number = $2 ORDER BY service")
+            .bind(id.repository.as_str())
+            .bind(i64::from(id.number))
+            .fetch_all(connection)
+            .await?;
     rows.iter().map(read_target).collect()
 }
 
@@ -234,7 +230,7 @@ pub(super) async fn record_target(
     target: &BuildTarget,
     now: Time,
 ) -> Result<bool, StoreError> {
-    let found = sqlx::query(
+    let found = query(
         "UPDATE builds SET updated_at = $4 \
          WHERE repository = $1 AND number = $2 AND version = $3 AND is_open = 1",
     )
@@ -244,11 +240,11 @@ pub(super) async fn record_target(
     .bind(row::milliseconds(now))
     .execute(&mut *connection)
     .await?;
-    if found.rows_affected() == 0 {
+    if found == 0 {
         return Ok(false);
     }
     let number = |release: &Option<ReleaseId>| release.as_ref().map(|id| i64::from(id.number));
-    sqlx::query(
+    query(
         "INSERT INTO build_targets (repository, number, service, key, manifests, state, image, \
          release, unchanged_since, problem, autopush, autopushed) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
@@ -282,7 +278,7 @@ pub(super) async fn released_target(
     service: &ServiceName,
     key: Option<&str>,
 ) -> Result<Option<BuildTarget>, StoreError> {
-    let row = sqlx::query(
+    let row = query(
         "SELECT * FROM build_targets WHERE repository = $1 AND service = $2 \
          AND release IS NOT NULL AND ($3 IS NULL OR key = $3) ORDER BY number DESC LIMIT 1",
     )
@@ -298,7 +294,7 @@ pub(super) async fn released_target(
 pub(super) async fn open_autopushes(
     connection: &mut Connection,
 ) -> Result<Vec<Autopush>, StoreError> {
-    let rows = sqlx::query(
+    let rows = query(
         "SELECT repository, number, service, release, autopush FROM build_targets \
          WHERE autopush IS NOT NULL AND release IS NOT NULL ORDER BY service, release DESC",
     )
@@ -322,7 +318,7 @@ pub(super) async fn close_autopush(
     autopush: &Autopush,
     outcome: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "UPDATE build_targets SET autopush = NULL, autopushed = \
          CASE WHEN release = $3 THEN $4 ELSE 'superseded by ' || $1 || '.' || $3 END \
          WHERE service = $1 AND autopush = $2 AND release <= $3",
@@ -336,16 +332,16 @@ pub(super) async fn close_autopush(
     Ok(())
 }
 
-fn id(row: &SqliteRow) -> Result<BuildId, StoreError> {
+fn id(row: &Row) -> Result<BuildId, StoreError> {
     Ok(BuildId { repository: row::name(row, "repository")?, number: row::number(row, "number")? })
 }
 
-fn read(row: &SqliteRow) -> Result<Build, StoreError> {
+fn read(row: &Row) -> Result<Build, StoreError> {
     let has_started = get::<Option<i64>>(row, "started_at")?.is_some();
     Ok(Build {
         id: id(row)?,
         commit: row::name(row, "source_commit")?,
-        is_requested: get(row, "is_requested")?,
+        is_requested: get::<i64>(row, "is_requested")? != 0,
         state: row::json(row, "state")?,
         reason: get(row, "reason")?,
         attempts: row::number(row, "attempts")?,
@@ -357,7 +353,7 @@ fn read(row: &SqliteRow) -> Result<Build, StoreError> {
     })
 }
 
-fn read_target(row: &SqliteRow) -> Result<BuildTarget, StoreError> {
+fn read_target(row: &Row) -> Result<BuildTarget, StoreError> {
     let service = row::service(row)?;
     let release = |column| {
         let number = row::optional(row, column)?;

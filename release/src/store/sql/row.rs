@@ -2,22 +2,18 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
+use super::query::{Column, Row};
 use crate::model::{ServiceName, Time};
 use crate::store::StoreError;
 
 /// Reads a column.
-pub(super) fn get<'r, T>(row: &'r SqliteRow, column: &str) -> Result<T, StoreError>
-where
-    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-{
-    Ok(row.try_get(column)?)
+pub(super) fn get<T: Column>(row: &Row, column: &str) -> Result<T, StoreError> {
+    row.get(column)
 }
 
 /// Reads a column of text as a type that has this text form.
-pub(super) fn name<T: TryFrom<String>>(row: &SqliteRow, column: &str) -> Result<T, StoreError>
+pub(super) fn name<T: TryFrom<String>>(row: &Row, column: &str) -> Result<T, StoreError>
 where
     T::Error: std::fmt::Display,
 {
@@ -25,19 +21,19 @@ where
 }
 
 /// Reads a number of a release, a deployment or a version.
-pub(super) fn number(row: &SqliteRow, column: &str) -> Result<u32, StoreError> {
+pub(super) fn number(row: &Row, column: &str) -> Result<u32, StoreError> {
     u32::try_from(get::<i64>(row, column)?).map_err(|error| invalid(column, error))
 }
 
 /// Reads a number that may be absent.
-pub(super) fn optional(row: &SqliteRow, column: &str) -> Result<Option<u32>, StoreError> {
+pub(super) fn optional(row: &Row, column: &str) -> Result<Option<u32>, StoreError> {
     get::<Option<i64>>(row, column)?
         .map(|value| u32::try_from(value).map_err(|error| invalid(column, error)))
         .transpose()
 }
 
 /// Reads a time.
-pub(super) fn time(row: &SqliteRow, column: &str) -> Result<Time, StoreError> {
+pub(super) fn time(row: &Row, column: &str) -> Result<Time, StoreError> {
     Ok(Time(get::<i64>(row, column)?.unsigned_abs()))
 }
 
@@ -47,7 +43,7 @@ pub(super) fn milliseconds(time: Time) -> i64 {
 }
 
 /// Reads a column of JSON.
-pub(super) fn json<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, StoreError> {
+pub(super) fn json<T: DeserializeOwned>(row: &Row, column: &str) -> Result<T, StoreError> {
     serde_json::from_str(&get::<String>(row, column)?).map_err(|error| invalid(column, error))
 }
 
@@ -62,7 +58,7 @@ pub(super) fn next(newest: Option<i64>) -> i64 {
 }
 
 /// The service of a row.
-pub(super) fn service(row: &SqliteRow) -> Result<ServiceName, StoreError> {
+pub(super) fn service(row: &Row) -> Result<ServiceName, StoreError> {
     name(row, "service")
 }
 

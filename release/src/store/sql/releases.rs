@@ -1,9 +1,8 @@
 //! Releases.
 
-use sqlx::sqlite::SqliteRow;
-
+use super::query::{Connection, Row, query};
 use super::row::{self, get};
-use super::{Connection, audit, settings};
+use super::{audit, settings};
 use crate::model::{ReleaseId, ServiceName};
 use crate::store::{
     AuditEntry, By, MAX_PAGE, NewRelease, Release, ReleaseCursor, ReleaseSummary, StoreError,
@@ -17,13 +16,12 @@ pub(super) async fn create(
     if let Some(made) = made(connection, &new.by).await? {
         return Ok(made);
     }
-    let newest: Option<i64> =
-        sqlx::query_scalar("SELECT MAX(number) FROM releases WHERE service = $1")
-            .bind(new.service.as_str())
-            .fetch_one(&mut *connection)
-            .await?;
+    let newest: Option<i64> = query("SELECT MAX(number) FROM releases WHERE service = $1")
+        .bind(new.service.as_str())
+        .fetch_scalar(&mut *connection)
+        .await?;
     let number = row::next(newest);
-    sqlx::query(
+    query(
         "INSERT INTO releases (service, number, source_commit, requested, image, template, \
          irreversible, created_at, created_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
@@ -74,7 +72,7 @@ pub(super) async fn find(
     connection: &mut Connection,
     id: &ReleaseId,
 ) -> Result<Option<Release>, StoreError> {
-    let row = sqlx::query("SELECT * FROM releases WHERE service = $1 AND number = $2")
+    let row = query("SELECT * FROM releases WHERE service = $1 AND number = $2")
         .bind(id.service.as_str())
         .bind(i64::from(id.number))
         .fetch_optional(connection)
@@ -102,7 +100,7 @@ pub(super) async fn list(
     after: Option<&ReleaseCursor>,
     limit: u32,
 ) -> Result<Vec<ReleaseSummary>, StoreError> {
-    let query = sqlx::query(if services.is_some() { LIST_OF } else { LIST })
+    let query = query(if services.is_some() { LIST_OF } else { LIST })
         .bind(services.map(|services| row::to_json(&services)).transpose()?);
     let rows = query
         .bind(after.map(|after| row::milliseconds(after.created_at)))
@@ -114,7 +112,7 @@ pub(super) async fn list(
     rows.iter().map(summary).collect()
 }
 
-fn summary(row: &SqliteRow) -> Result<ReleaseSummary, StoreError> {
+fn summary(row: &Row) -> Result<ReleaseSummary, StoreError> {
     Ok(ReleaseSummary {
         id: ReleaseId { service: row::service(row)?, number: row::number(row, "number")? },
         commit: get(row, "source_commit")?,

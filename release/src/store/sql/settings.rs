@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::audit;
+use super::query::{Connection, query};
 use super::row::{self, get};
-use super::{Connection, audit};
 use crate::manifest::{
     Declaration, Layers, MAX_PROBLEMS, MAX_SETTINGS_SIZE, TemplateProblem, Values, setting_size,
 };
@@ -30,12 +31,11 @@ pub(super) async fn values(
     environment: &EnvironmentName,
     service: Option<&ServiceName>,
 ) -> Result<Values, StoreError> {
-    let rows =
-        sqlx::query("SELECT name, value FROM settings WHERE environment = $1 AND service = $2")
-            .bind(environment.as_str())
-            .bind(service.map_or("", ServiceName::as_str))
-            .fetch_all(connection)
-            .await?;
+    let rows = query("SELECT name, value FROM settings WHERE environment = $1 AND service = $2")
+        .bind(environment.as_str())
+        .bind(service.map_or("", ServiceName::as_str))
+        .fetch_all(connection)
+        .await?;
     rows.iter().map(|row| Ok((get(row, "name")?, row::json(row, "value")?))).collect()
 }
 
@@ -45,19 +45,17 @@ pub(super) async fn declare(
     service: &ServiceName,
     declared: &BTreeMap<String, Declaration>,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM declared_settings WHERE service = $1")
+    query("DELETE FROM declared_settings WHERE service = $1")
         .bind(service.as_str())
         .execute(&mut *connection)
         .await?;
     for (name, declaration) in declared {
-        sqlx::query(
-            "INSERT INTO declared_settings (service, name, declaration) VALUES ($1, $2, $3)",
-        )
-        .bind(service.as_str())
-        .bind(name)
-        .bind(row::to_json(declaration)?)
-        .execute(&mut *connection)
-        .await?;
+        query("INSERT INTO declared_settings (service, name, declaration) VALUES ($1, $2, $3)")
+            .bind(service.as_str())
+            .bind(name)
+            .bind(row::to_json(declaration)?)
+            .execute(&mut *connection)
+            .await?;
     }
     Ok(())
 }
@@ -76,22 +74,20 @@ pub(super) async fn change(
     let before = self::values(connection, &environment, service.as_ref()).await?;
     let column = service.as_ref().map_or("", ServiceName::as_str);
     for (name, value) in &values {
-        sqlx::query("DELETE FROM settings WHERE environment = $1 AND service = $2 AND name = $3")
+        query("DELETE FROM settings WHERE environment = $1 AND service = $2 AND name = $3")
             .bind(environment.as_str())
             .bind(column)
             .bind(name)
             .execute(&mut *connection)
             .await?;
         let Some(value) = value else { continue };
-        sqlx::query(
-            "INSERT INTO settings (environment, service, name, value) VALUES ($1, $2, $3, $4)",
-        )
-        .bind(environment.as_str())
-        .bind(column)
-        .bind(name)
-        .bind(row::to_json(value)?)
-        .execute(&mut *connection)
-        .await?;
+        query("INSERT INTO settings (environment, service, name, value) VALUES ($1, $2, $3, $4)")
+            .bind(environment.as_str())
+            .bind(column)
+            .bind(name)
+            .bind(row::to_json(value)?)
+            .execute(&mut *connection)
+            .await?;
     }
     let after = self::values(connection, &environment, service.as_ref()).await?;
     check_size(&before, &after)?;
@@ -138,7 +134,7 @@ async fn problems(
     let mut problems = Vec::new();
     for (name, value) in values {
         let Some(value) = value else { continue };
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT declaration FROM declared_settings WHERE name = $1 \
              AND ($2 IS NULL OR service = $2)",
         )
