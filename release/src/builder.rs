@@ -65,12 +65,13 @@ pub enum StartError {
 // === impl Builder ===
 
 impl Builder {
-    /// Opens the store and the listener. Sends no request to the cluster or to a registry.
+    /// Opens the store, once no other builder uses it, and the listener. Sends no request to the
+    /// cluster or to a registry.
     ///
     /// # Errors
     /// A part cannot be set up.
     pub async fn start(settings: &Settings) -> Result<Self, StartError> {
-        let builds: Arc<dyn BuildStore> = Arc::new(SqlStore::open_file(&settings.store).await?);
+        let builds: Arc<dyn BuildStore> = Arc::new(SqlStore::open(&settings.store).await?);
         let store: Arc<dyn Store> = Arc::<dyn BuildStore>::clone(&builds);
         let source = Source::new(&settings.kubernetes, Secrets::default(), false).await?;
         let cluster = Arc::new(Kubernetes::new(source.client().clone()));
@@ -124,18 +125,28 @@ impl Builder {
         self.listener.address()
     }
 
-    /// Serves the API, works on deployments, follows repositories and builds them until it is dropped. What is
-    /// open then is resumed by the next builder.
-    pub async fn run(self) {
+    /// Serves the API, works on deployments, follows repositories and builds them until it is
+    /// dropped. What is open then is resumed by the next builder.
+    ///
+    /// # Errors
+    /// Another builder uses the store.
+    pub async fn run(self) -> Result<(), StoreError> {
+        let store = Arc::clone(&self.app.store);
         let runner = Arc::clone(&self.app.runner).run();
         let app = Arc::clone(&self.app);
-        tokio::join!(
-            runner,
-            self.tags.run(),
-            app.followers.run(),
-            Arc::clone(&app.queue).run(),
-            app.callers.watch(),
-            self.listener.serve(api::router(self.app))
-        );
+        let work = async {
+            tokio::join!(
+                runner,
+                self.tags.run(),
+                app.followers.run(),
+                Arc::clone(&app.queue).run(),
+                app.callers.watch(),
+                self.listener.serve(api::router(self.app))
+            )
+        };
+        tokio::select! {
+            _ = work => Ok(()),
+            () = store.superseded() => Err(StoreError::Superseded),
+        }
     }
 }

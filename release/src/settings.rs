@@ -1,6 +1,7 @@
 //! The configuration of `portcullis builder`.
 
 mod builds;
+mod store;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use serde::Deserialize;
 use crate::model::{EnvironmentName, Scope, USER_PREFIX, is_host, is_tag};
 
 pub use self::builds::{BuildSettings, RepositorySettings};
+pub use self::store::{PostgresSettings, StoreSettings};
 
 /// The configuration of `portcullis builder`. `docs/releases.md` describes it.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,8 +31,8 @@ pub struct Settings {
     /// The certificate of the API; without it, `address` must be a loopback address.
     #[serde(default)]
     pub tls: Option<TlsSettings>,
-    /// The file of the store; created if it does not exist.
-    pub store: PathBuf,
+    /// The store: a file, or a database.
+    pub store: StoreSettings,
     /// Files of keys that seal the data of Secrets in the store: the first one seals, each can open.
     /// Without one, templates may not have Secrets.
     #[serde(default)]
@@ -212,7 +214,7 @@ impl Settings {
 
     fn resolve(&mut self, folder: &Path) {
         let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
-        resolve(&mut self.store);
+        self.store.resolve(folder);
         self.sealing_keys.iter_mut().for_each(resolve);
         if let Some(tls) = &mut self.tls {
             resolve(&mut tls.certificate);

@@ -13,6 +13,7 @@ pub(crate) mod suite;
 use std::collections::BTreeMap;
 
 use futures::future::BoxFuture;
+use sqlx::migrate::MigrateError;
 
 use crate::manifest::{ObjectRef, Setting, TemplateProblem, Values};
 use crate::model::{DeploymentId, EnvironmentName, Placement, ReleaseId, ServiceName, Time};
@@ -63,6 +64,27 @@ pub enum StoreError {
     /// Another process has opened the store.
     #[error("another builder uses the store")]
     InUse,
+    /// Another process has opened the store since.
+    #[error("another builder has taken over the store")]
+    Superseded,
+    /// The database did not answer.
+    #[error("the store did not answer in time")]
+    TimedOut,
+    /// The file has no URL of a database.
+    #[error("{0} has no valid URL: {1}")]
+    Url(String, String),
+    /// The server cannot be used.
+    #[error("PostgreSQL at {0}: {1}")]
+    Server(String, #[source] sqlx::Error),
+    /// The server has a version or an encoding that the store cannot be kept with.
+    #[error("PostgreSQL has {0}")]
+    Unsupported(String),
+    /// A later version of Portcullis has migrated the schema.
+    #[error(
+        "the store has the schema {0} of a later version of Portcullis: run that version, or restore \
+         a backup from before"
+    )]
+    Newer(i64),
     /// What is stored cannot be read.
     #[error("the store holds an invalid record: {0}")]
     Invalid(String),
@@ -71,7 +93,7 @@ pub enum StoreError {
     Database(#[source] sqlx::Error),
     /// The schema cannot be migrated.
     #[error("the schema of the store cannot be migrated: {0}")]
-    Migration(#[from] sqlx::migrate::MigrateError),
+    Migration(#[source] MigrateError),
     /// The file cannot be used.
     #[error("{0}: {1}")]
     File(String, #[source] std::io::Error),
@@ -81,6 +103,9 @@ pub enum StoreError {
 pub trait Store: Send + Sync {
     /// The epoch of this opening: greater than that of any earlier one.
     fn epoch(&self) -> u64;
+
+    /// Waits until another builder has opened the store: this one records nothing any more.
+    fn superseded(&self) -> BoxFuture<'_, ()>;
 
     /// Records a release.
     fn create_release(&self, release: NewRelease) -> Answer<'_, ReleaseSummary>;
@@ -328,9 +353,22 @@ pub trait Store: Send + Sync {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        /// SQLITE_FULL (<https://sqlite.org/rescode.html#full>).
-        const FULL: &str = "13";
+        /// SQLITE_FULL (<https://sqlite.org/rescode.html#full>), and PostgreSQL's `disk_full`.
+        const FULL: [&str; 2] = ["13", "53100"];
         let code = error.as_database_error().and_then(|error| error.code());
-        if code.as_deref() == Some(FULL) { Self::Full } else { Self::Database(error) }
+        if code.is_some_and(|code| FULL.contains(&&*code)) {
+            Self::Full
+        } else {
+            Self::Database(error)
+        }
+    }
+}
+
+impl From<MigrateError> for StoreError {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::VersionMissing(version) => Self::Newer(version),
+            error => Self::Migration(error),
+        }
     }
 }

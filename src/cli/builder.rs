@@ -32,12 +32,19 @@ impl Builder {
 
     async fn serve(self, settings: Settings) -> Result<ExitCode, Failure> {
         let mut signals = StopSignals::new()?;
-        let builder = Release::start(&settings).await.map_err(Failure::new)?;
+        let builder = tokio::select! {
+            builder = Release::start(&settings) => builder.map_err(Failure::new)?,
+            // It waits while another one uses the store.
+            () = signals.received() => return Ok(ExitCode::SUCCESS),
+        };
         let address = builder.address().map_err(Failure::new)?;
         tracing::info!(%address, "listening");
         self.process.announce(&json!({ "api": address }))?;
         tokio::select! {
-            () = builder.run() => Err(Failure::new("the builder has stopped")),
+            stopped = builder.run() => {
+                stopped.map_err(Failure::new)?;
+                Err(Failure::new("the builder has stopped"))
+            }
             () = signals.received() => Ok(ExitCode::SUCCESS),
         }
     }

@@ -147,9 +147,17 @@ fn the_builder_is_the_same_alone_and_as_a_sidecar() {
     let components = ["acme", "load-balancer", "builder-sidecar"];
     assert_same(&of_chart, &overlay(&components, CONFIGURATION), "sidecar");
 
+    let folder = copy_of_deploy();
+    let base = objects(&kustomize(&folder.path().join("deploy/kubernetes/builder")));
+    assert_eq!(builder_alone(&BUILDER), base);
+}
+
+/// The objects that the chart has for a builder in a Namespace of its own.
+fn builder_alone(values: &[&str]) -> BTreeMap<String, Value> {
     let without = objects(&chart("portcullis", "portcullis", &FEATURES));
-    let manifests = chart("portcullis", "portcullis", &[&FEATURES[..], &BUILDER].concat());
+    let manifests = chart("portcullis", "portcullis", &[&FEATURES[..], values].concat());
     validate(&manifests);
+    assert!(manifests.contains("namespace: \"portcullis-builder\""), "in a Namespace of its own");
     // The base's names of objects without a Namespace are those of its only installation.
     let manifests = manifests.replace("-builder:portcullis", "-builder");
     let manifests = manifests.replace("-environment:portcullis", "-environment");
@@ -157,13 +165,32 @@ fn the_builder_is_the_same_alone_and_as_a_sidecar() {
     let manifests = manifests.replace("-gateway:portcullis", "-gateway");
     let mut alone = objects(&manifests);
     alone.retain(|name, _| !without.contains_key(name));
+    alone
+}
+
+#[test]
+fn the_builder_with_a_database_is_the_same_and_has_no_volume_claim() {
+    let database = "builder.postgresql.secretName=portcullis-builder-database";
+    let of_chart = builder_alone(&[&BUILDER[..], &[database]].concat());
+    assert!(!of_chart.contains_key(r#""PersistentVolumeClaim" "portcullis-builder""#));
     let folder = copy_of_deploy();
-    let base = objects(&kustomize(&folder.path().join("deploy/kubernetes/builder")));
-    assert_eq!(alone.keys().collect::<Vec<_>>(), base.keys().collect::<Vec<_>>());
-    for (name, object) in alone {
-        assert_eq!(object, base[&name], "alone: {name}");
-    }
-    assert!(manifests.contains("namespace: \"portcullis-builder\""), "in a Namespace of its own");
+    let deploy = folder.path().join("deploy");
+    let file = deploy.join("kubernetes/builder/builder.yaml");
+    let settings = fs::read_to_string(&file).expect("the base");
+    let store = "store: {postgresql: {urlFile: /etc/portcullis-database/url}}";
+    let settings = settings.replace("store: /var/lib/portcullis/releases.db", store);
+    fs::write(&file, settings).expect("the configuration");
+    let path = deploy.join("postgresql");
+    fs::create_dir(&path).expect("a folder");
+    let overlay = "resources: [../kubernetes/builder]\n\
+                   components: [../kubernetes/components/builder-postgresql]\n";
+    fs::write(path.join("kustomization.yaml"), overlay).expect("an overlay");
+    assert_eq!(of_chart, objects(&kustomize(&path)));
+
+    let sidecar = [&BUILDER[..], &["builder.sidecar=true", database]].concat();
+    let pod = chart("portcullis", "portcullis", &[&FEATURES[..], &sidecar].concat());
+    validate(&pod);
+    assert!(pod.contains("{name: builder-database, mountPath: /etc/portcullis-database"), "{pod}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub(crate) mod credentials;
 mod curl;
 mod gateway;
 pub(crate) mod node;
+pub(crate) mod postgres;
 mod raw;
 mod world;
 

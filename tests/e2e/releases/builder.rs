@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -122,6 +122,18 @@ impl Builder {
     /// Starts another one with the same store, after the last one was killed.
     pub(super) async fn restart(&mut self) {
         (self.child, self.url) = run(self.folder.path()).await;
+    }
+
+    /// Sends it a signal.
+    pub(super) async fn signal(&self, name: &str) {
+        let id = self.child.id().expect("it runs").to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status().await;
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Waits until it ends by itself.
+    pub(super) async fn ended(&mut self) -> ExitStatus {
+        soon("the builder ends", self.child.wait()).await.expect("it ends")
     }
 
     /// Reads with this bearer credential.

@@ -15,7 +15,7 @@ const AT_ONCE: usize = 4;
 
 /// What a caller does when releases 1 and 2 ran in staging and 2 runs.
 #[derive(Debug, Clone, Copy)]
-enum Operation {
+pub(super) enum Operation {
     Deploy,
     Promote,
     Rollback,
@@ -100,10 +100,15 @@ async fn is_ready(builder: &Builder, id: &str) {
     .await;
 }
 
-/// Kills the builder at one call, and lets the next one finish.
-async fn kill_at(registry: &Registry, operation: Operation, trap: Trap) {
+/// Kills a builder with these further settings at one call, and lets the next one finish.
+pub(super) async fn kill_at(
+    registry: &Registry,
+    operation: Operation,
+    trap: Trap,
+    settings: &Value,
+) {
     let server = ApiServer::start().await;
-    let mut builder = Builder::start(registry, Some(&server.kubeconfig())).await;
+    let mut builder = Builder::start_with(registry, Some(&server.kubeconfig()), settings).await;
     let images = releases(&builder, registry).await;
     for number in 1..=2 {
         let order = json!({ "release": format!("web.{number}"), "environment": "staging" });
@@ -156,7 +161,9 @@ async fn a_builder_killed_at_any_call_resumes_and_does_nothing_twice() {
         .collect();
     println!("killed at {} points", points.len());
     assert!(points.len() >= 15);
-    let killed = points.into_iter().map(|(operation, trap)| kill_at(&registry, operation, trap));
+    let settings = json!({});
+    let killed =
+        points.into_iter().map(|(operation, trap)| kill_at(&registry, operation, trap, &settings));
     futures::stream::iter(killed).for_each_concurrent(AT_ONCE, |killed| killed).await;
 }
 

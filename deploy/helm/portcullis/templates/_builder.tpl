@@ -27,8 +27,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{- define "portcullis.builder.configuration" -}}
 {{- $tls := dict "certificate" "/etc/portcullis-tls/tls.crt" "key" "/etc/portcullis-tls/tls.key" -}}
-{{- $configuration := dict "address" "[::]:8470" "tls" $tls "store" "/var/lib/portcullis/releases.db"
-  "registries" (list) "callers" (list) -}}
+{{- $database := dict "postgresql" (dict "urlFile" "/etc/portcullis-database/url") -}}
+{{- $store := .Values.builder.postgresql.secretName | empty | ternary "/var/lib/portcullis/releases.db" $database -}}
+{{- $configuration := dict "address" "[::]:8470" "tls" $tls "store" $store "registries" (list) "callers" (list) -}}
 {{- toYaml (mergeOverwrite $configuration (deepCopy .Values.builder.configuration)) -}}
 {{- end }}
 
@@ -64,6 +65,9 @@ volumeMounts:
   - {name: builder-registry, mountPath: /etc/portcullis-registry, readOnly: true}
   - {name: builder-sealing, mountPath: /etc/portcullis-sealing, readOnly: true}
   - {name: builder-store, mountPath: /var/lib/portcullis}
+  {{- if .Values.builder.postgresql.secretName }}
+  - {name: builder-database, mountPath: /etc/portcullis-database, readOnly: true}
+  {{- end }}
 {{- end }}
 
 {{- define "portcullis.builder.volumes" -}}
@@ -82,6 +86,14 @@ volumeMounts:
 # Without it templates bring no Secrets.
 - name: builder-sealing
   secret: {secretName: {{ $name }}-sealing, optional: true}
+{{- if .Values.builder.postgresql.secretName }}
+# For mirrors of repositories and logs of builds.
+- name: builder-store
+  emptyDir: {sizeLimit: {{ .Values.builder.storage }}}
+- name: builder-database
+  secret: {secretName: {{ .Values.builder.postgresql.secretName }}}
+{{- else }}
 - name: builder-store
   persistentVolumeClaim: {claimName: {{ $name }}}
+{{- end }}
 {{- end }}

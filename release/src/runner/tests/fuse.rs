@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::Notify;
 
@@ -103,6 +104,10 @@ macro_rules! read {
 impl Store for Faulty<dyn Store> {
     fn epoch(&self) -> u64 {
         self.inner.epoch()
+    }
+
+    fn superseded(&self) -> BoxFuture<'_, ()> {
+        self.inner.superseded()
     }
 
     fn create_release(&self, release: NewRelease) -> Answer<'_, ReleaseSummary> {

@@ -387,7 +387,7 @@ pub(super) async fn open(connection: &mut Connection) -> Result<Vec<DeploymentId
          ROW_NUMBER() OVER (PARTITION BY environment ORDER BY created_at, service, number) AS place \
          FROM deployments WHERE is_open = 1 AND NOT EXISTS (SELECT 1 FROM rollouts \
          WHERE rollouts.is_open = 1 AND rollouts.service = deployments.service \
-         AND rollouts.environment = deployments.environment)) WHERE place <= $1 \
+         AND rollouts.environment = deployments.environment)) AS placed WHERE place <= $1 \
          ORDER BY created_at, service, environment, number",
     )
     .bind(i64::from(MAX_PAGE))

@@ -3,8 +3,11 @@
 use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
-/// All migrations: version, description, statements.
-const MIGRATIONS: [(i64, &str, &str); 10] = [
+/// A version, its description and its statements.
+type Statements = (i64, &'static str, &'static str);
+
+/// All migrations of SQLite.
+const SQLITE: [Statements; 10] = [
     (1, "releases", include_str!("../migrations/0001_releases.sql")),
     (2, "late calls", include_str!("../migrations/0002_late_calls.sql")),
     (3, "irreversible releases", include_str!("../migrations/0003_irreversible.sql")),
@@ -17,25 +20,34 @@ const MIGRATIONS: [(i64, &str, &str); 10] = [
     (10, "gates", include_str!("../migrations/0010_gates.sql")),
 ];
 
-/// The migrator to the newest schema.
+/// All migrations of PostgreSQL, which begin with the schema that SQLite has after ten.
+const POSTGRES: [Statements; 1] =
+    [(10, "store", include_str!("../migrations/postgres/0010_store.sql"))];
+
+/// The migrator to the newest schema of SQLite.
 pub(super) fn sqlite() -> Migrator {
-    sqlite_to(MIGRATIONS.len())
+    migrator(&SQLITE)
 }
 
-/// The number of schemas.
-#[cfg(test)]
-pub(super) const COUNT: usize = MIGRATIONS.len();
+/// The migrator to the newest schema of PostgreSQL.
+pub(super) fn postgres() -> Migrator {
+    migrator(&POSTGRES)
+}
 
-/// The migrator to the schema after this many migrations.
+/// The number of schemas of SQLite.
+#[cfg(test)]
+pub(super) const COUNT: usize = SQLITE.len();
+
+/// The migrator to the schema of SQLite after this many migrations.
+#[cfg(test)]
 pub(super) fn sqlite_to(count: usize) -> Migrator {
-    let migration = |(version, description, sql): (i64, &'static str, &'static str)| {
-        Migration::new(
-            version,
-            description.into(),
-            MigrationType::Simple,
-            sql.into_sql_str(),
-            false,
-        )
+    migrator(&SQLITE[..count])
+}
+
+fn migrator(migrations: &[Statements]) -> Migrator {
+    let migration = |(version, description, sql): &Statements| {
+        let sql = sql.into_sql_str();
+        Migration::new(*version, (*description).into(), MigrationType::Simple, sql, false)
     };
-    Migrator::with_migrations(MIGRATIONS.into_iter().take(count).map(migration).collect())
+    Migrator::with_migrations(migrations.iter().map(migration).collect())
 }

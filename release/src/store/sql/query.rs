@@ -2,8 +2,11 @@
 //!
 //! sqlx has a driver for any database of its own. It cannot read columns of type BIGINT from SQLite.
 
+use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Arguments, Database, Decode, Encode, Row as _, Sqlite, Transaction, Type};
+use sqlx::{
+    Arguments, ColumnIndex, Database, Decode, Encode, Postgres, Row as _, Sqlite, Transaction, Type,
+};
 
 use crate::store::StoreError;
 
@@ -11,12 +14,16 @@ use crate::store::StoreError;
 pub(super) enum Connection {
     /// In SQLite.
     Sqlite(Transaction<'static, Sqlite>),
+    /// In PostgreSQL.
+    Postgres(Transaction<'static, Postgres>),
 }
 
 /// A row of a result.
 pub(super) enum Row {
     /// Of SQLite.
     Sqlite(SqliteRow),
+    /// Of PostgreSQL.
+    Postgres(PgRow),
 }
 
 /// A value of a column.
@@ -26,9 +33,15 @@ pub(super) enum Value {
 }
 
 /// A type that a column is read as.
-pub(super) trait Column: for<'r> Decode<'r, Sqlite> + Type<Sqlite> {}
+pub(super) trait Column:
+    for<'r> Decode<'r, Sqlite> + Type<Sqlite> + for<'r> Decode<'r, Postgres> + Type<Postgres>
+{
+}
 
-impl<T> Column for T where T: for<'r> Decode<'r, Sqlite> + Type<Sqlite> {}
+impl<T> Column for T where
+    T: for<'r> Decode<'r, Sqlite> + Type<Sqlite> + for<'r> Decode<'r, Postgres> + Type<Postgres>
+{
+}
 
 /// A query with its parameters.
 pub(super) struct Query {
@@ -48,6 +61,7 @@ impl Connection {
     pub(super) async fn commit(self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(transaction) => transaction.commit().await?,
+            Self::Postgres(transaction) => transaction.commit().await?,
         }
         Ok(())
     }
@@ -68,6 +82,10 @@ impl Query {
             Connection::Sqlite(transaction) => {
                 self.of::<Sqlite>().execute(&mut **transaction).await?.rows_affected()
             }
+            Connection::Postgres(transaction) => {
+                let query = self.without_nul().of::<Postgres>();
+                query.execute(&mut **transaction).await?.rows_affected()
+            }
         })
     }
 
@@ -80,6 +98,11 @@ impl Query {
             Connection::Sqlite(transaction) => {
                 let rows = self.of::<Sqlite>().fetch_all(&mut **transaction).await?;
                 rows.into_iter().map(Row::Sqlite).collect()
+            }
+            Connection::Postgres(transaction) => {
+                let query = self.without_nul().of::<Postgres>();
+                let rows = query.fetch_all(&mut **transaction).await?;
+                rows.into_iter().map(Row::Postgres).collect()
             }
         })
     }
@@ -111,6 +134,18 @@ impl Query {
         row.map(|row| row.get(0_usize)).transpose()
     }
 
+    /// Replaces NUL, which a text of PostgreSQL cannot have. What a program has written may have it.
+    fn without_nul(mut self) -> Self {
+        for value in &mut self.values {
+            if let Value::Text(Some(text)) = value
+                && text.contains('\0')
+            {
+                *text = text.replace('\0', "\u{fffd}");
+            }
+        }
+        self
+    }
+
     fn of<D: Database>(self) -> sqlx::query::Query<'static, D, D::Arguments>
     where
         Option<String>: Encode<'static, D> + Type<D>,
@@ -130,10 +165,11 @@ impl Row {
     /// Reads a column, by its name or its position.
     pub(super) fn get<T: Column, I>(&self, column: I) -> Result<T, StoreError>
     where
-        I: sqlx::ColumnIndex<SqliteRow>,
+        I: ColumnIndex<SqliteRow> + ColumnIndex<PgRow>,
     {
         Ok(match self {
             Self::Sqlite(row) => row.try_get(column)?,
+            Self::Postgres(row) => row.try_get(column)?,
         })
     }
 }

@@ -296,7 +296,7 @@ pub(super) async fn open(connection: &mut Connection) -> Result<Vec<DeploymentId
     let rows = query(
         "SELECT service, environment, number FROM (SELECT service, environment, number, created_at, \
          ROW_NUMBER() OVER (PARTITION BY environment ORDER BY created_at, service) AS place \
-         FROM rollouts WHERE is_open = 1) WHERE place <= $1 \
+         FROM rollouts WHERE is_open = 1) AS placed WHERE place <= $1 \
          ORDER BY created_at, service, environment",
     )
     .bind(i64::from(MAX_ROLLOUTS))
@@ -313,9 +313,9 @@ macro_rules! wanted {
             $services
             " AND ($2 IS NULL OR rollouts.environment = $2) \
               AND EXISTS (SELECT 1 FROM json_each($3) AS readable \
-              WHERE (readable.value ->> 'services' IS NULL OR rollouts.service IN \
+              WHERE (json_extract(readable.value, '$.services') IS NULL OR rollouts.service IN \
               (SELECT value FROM json_each(readable.value, '$.services'))) \
-              AND (readable.value ->> 'environments' IS NULL OR rollouts.environment IN \
+              AND (json_extract(readable.value, '$.environments') IS NULL OR rollouts.environment IN \
               (SELECT value FROM json_each(readable.value, '$.environments')))) \
               AND ($4 IS NULL OR ("
             $time

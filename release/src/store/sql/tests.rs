@@ -14,7 +14,10 @@ async fn open(folder: &TempDir) -> SqlStore {
 
 /// The pool of a store in a file that writes.
 fn writer(store: &SqlStore) -> &SqlitePool {
-    &store.database.writer
+    match &store.database {
+        Database::Sqlite(file) => &file.writer,
+        Database::Postgres(_) => panic!("it is in PostgreSQL"),
+    }
 }
 
 #[tokio::test]
