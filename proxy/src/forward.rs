@@ -149,7 +149,8 @@ pub(crate) trait OnHead {
     fn on_head(&mut self, head: &mut ResponseHead);
 }
 
-/// A backend's response, to be [relayed](relay). It does not borrow the request's head.
+/// A backend's response, to be [relayed](relay). It does not borrow the request's head. It is handed
+/// on as a box: it is large.
 pub(crate) struct Answered {
     exchange: Exchange,
     head: ResponseHead,
@@ -174,7 +175,7 @@ impl Answered {
     }
 
     /// Gives the connection back to the pool, if the response was read to its end.
-    fn discard(self) {
+    fn discard(self: Box<Self>) {
         self.exchange.finish(Instant::now());
     }
 }
@@ -239,14 +240,14 @@ pub(crate) async fn send<B: Source, R: Respond, H: OnHead>(
     upload: &mut Upload,
     mut client: ClientSide<'_, B, R, H>,
     stats: &mut ForwardStats,
-) -> Result<Answered, Outcome> {
+) -> Result<Box<Answered>, Outcome> {
     let mut rejected = None;
     let mut answered = attempt_all(request, upload, &mut client, &mut rejected, stats).await;
     match rejected {
         // What a backend responded is better than what went wrong after it.
         Some(rejected) if matches!(answered, Err(Outcome::Failed { .. })) => {
             upload.stop();
-            answered = Ok(*rejected);
+            answered = Ok(rejected);
         }
         Some(rejected) => rejected.discard(),
         None => {}
@@ -263,7 +264,7 @@ async fn attempt_all<B: Source, R: Respond, H: OnHead>(
     client: &mut ClientSide<'_, B, R, H>,
     rejected: &mut Option<Box<Answered>>,
     stats: &mut ForwardStats,
-) -> Result<Answered, Outcome> {
+) -> Result<Box<Answered>, Outcome> {
     let mut attempts = Attempts::default();
     let mut cost = Cost::Free;
     let mut outcome = failed(StatusCode::SERVICE_UNAVAILABLE, "no_ready_endpoint");

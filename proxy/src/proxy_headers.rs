@@ -106,18 +106,13 @@ fn scheme(tls: bool) -> &'static str {
 /// is meaningful in responses to HEAD.
 pub(crate) fn response(head: &mut ResponseHead) {
     let headers = &mut head.headers;
-    let mut drop = SmallVec::<[HeaderName; 4]>::new();
-    for option in headers.get_all(header::CONNECTION).iter().flat_map(tokens) {
-        if let Ok(name) = HeaderName::from_bytes(option)
-            && is_removable(&name)
-        {
-            drop.push(name);
-        }
-    }
-    for name in headers.keys() {
-        if is_hop_by_hop(name) {
-            drop.push(name.clone());
-        }
+    let is_dropped = |name: &&HeaderName| is_hop_by_hop(name);
+    let mut drop: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_dropped).cloned().collect();
+    // `Connection` is one of them, if it is there.
+    if !drop.is_empty() {
+        let options = headers.get_all(header::CONNECTION).iter().flat_map(tokens);
+        let names = options.filter_map(|option| HeaderName::from_bytes(option).ok());
+        drop.extend(names.filter(is_removable));
     }
     for name in drop {
         headers.remove(name);

@@ -6,8 +6,10 @@ use http::{HeaderMap, HeaderValue, header};
 /// Joins several `Cookie` fields, which is how HTTP/2 compresses them (RFC 9113 §8.2.3), so that
 /// limits and every later step see one, however the client has sent it.
 pub(crate) fn join(headers: &mut HeaderMap) {
-    let mut crumbs = headers.get_all(header::COOKIE).iter();
-    if crumbs.next().is_none() || crumbs.next().is_none() {
+    if headers.len() == headers.keys_len() {
+        return; // No field is repeated.
+    }
+    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
         return;
     }
     let crumbs = || headers.get_all(header::COOKIE).iter().filter(|crumb| !crumb.is_empty());

@@ -56,7 +56,7 @@ pub(super) async fn perform<B: Source, R: Respond, H: OnHead>(
     upload: &mut Upload,
     client: &mut ClientSide<'_, B, R, H>,
     stats: &ForwardStats,
-) -> Result<Answered, Unanswered> {
+) -> Result<Box<Answered>, Unanswered> {
     let pool = if attempts.needs_new_connection() { Pool::Bypass } else { Pool::Use };
     let endpoint = Rc::clone(load.endpoint());
     let starting = endpoint.start(load, &request.message, pool, now);
@@ -104,7 +104,7 @@ async fn respond<B: Source, R: Respond, H: OnHead>(
     upload: &mut Upload,
     client: &mut ClientSide<'_, B, R, H>,
     stats: &ForwardStats,
-) -> Result<Answered, Unanswered> {
+) -> Result<Box<Answered>, Unanswered> {
     let (head, length) = loop {
         match wait_for_head(request, &mut exchange, upload, client).await {
             Event::Head(Head::Interim(head)) => {
@@ -139,9 +139,9 @@ async fn respond<B: Source, R: Respond, H: OnHead>(
     }
     exchange.responded(head.status, grpc_status, at);
     let back_off = if is_repeatable { retry_after(request, &head, attempts, stats) } else { None };
-    let answered = Answered { exchange, head, grpc_status, at, length, prefetched };
+    let answered = Box::new(Answered { exchange, head, grpc_status, at, length, prefetched });
     match back_off {
-        Some(back_off) => Err(Unanswered::Rejected(back_off, Box::new(answered))),
+        Some(back_off) => Err(Unanswered::Rejected(back_off, answered)),
         None => Ok(answered),
     }
 }

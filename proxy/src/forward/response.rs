@@ -25,7 +25,7 @@ struct Bodies<'a> {
 
 /// Forwards a backend's response, and concurrently the rest of the request's body.
 pub(crate) async fn relay<B: Source, R: Respond>(
-    answered: Answered,
+    mut answered: Box<Answered>,
     upload: &mut Upload,
     deadlines: &Deadlines,
     body: &mut B,
@@ -33,23 +33,24 @@ pub(crate) async fn relay<B: Source, R: Respond>(
     on_head: &mut impl OnHead,
     stats: &mut ForwardStats,
 ) -> Outcome {
-    let Answered { mut exchange, mut head, grpc_status, at, length, mut prefetched } = answered;
+    let (mut head, length) = (answered.head, answered.length);
     stats.status = Some(head.status);
-    stats.head_at = Some(at);
-    stats.grpc_status = grpc_status;
+    stats.head_at = Some(answered.at);
+    stats.grpc_status = answered.grpc_status;
     let allowed = ResponseTrailers::of(&head.headers);
     on_head.on_head(&mut head);
     if length == BodyLength::Tunnel {
         upload.open_tunnel();
     }
     respond.head(head, length);
-    let bodies = Bodies { exchange: &mut exchange, prefetched: &mut prefetched, allowed, upload };
+    let (exchange, prefetched) = (&mut answered.exchange, &mut answered.prefetched);
+    let bodies = Bodies { exchange, prefetched, allowed, upload };
     let outcome = move_bodies(deadlines, bodies, body, respond, stats).await;
     match outcome {
         Outcome::Sent => {
             let now = Instant::now();
             stats.ended_at = Some(now);
-            exchange.finish(now);
+            answered.exchange.finish(now);
         }
         Outcome::Aborted(_) => {
             // Flush what arrived before the failure: it may be the last line of a log.

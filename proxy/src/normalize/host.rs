@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::Ipv6Addr;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -14,8 +15,8 @@ use crate::itoa::put_decimal;
 
 /// A normalized host: lower case, without port and trailing dot. A name, an IPv4 address, or an
 /// IPv6 address in brackets.
-#[derive(PartialEq, Eq)]
-pub(crate) struct Host(SmallVec<[u8; 64]>);
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Host(Rc<str>);
 
 /// A host with its explicit port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl Authority {
     /// Returns the value of `Host` and `:authority` for a backend.
     pub(crate) fn to_value(&self) -> HeaderValue {
         let mut text = Vec::with_capacity(self.host.0.len() + ":65535".len());
-        text.extend_from_slice(&self.host.0);
+        text.extend_from_slice(self.host.as_bytes());
         if let Some(port) = self.port {
             text.push(b':');
             put_decimal(&mut text, u64::from(port));
@@ -63,7 +64,7 @@ fn split_literal(text: &[u8]) -> Result<(Host, Option<&[u8]>), Refusal> {
         .and_then(|inner| std::str::from_utf8(inner).ok())
         .ok_or(refusals::HOST_MALFORMED)?;
     inner.parse::<Ipv6Addr>().map_err(|_| refusals::HOST_MALFORMED)?;
-    let host = Host(literal.iter().map(u8::to_ascii_lowercase).collect());
+    let host = Host(format!("[{}]", inner.to_ascii_lowercase()).into());
     match rest.split_first() {
         None => Ok((host, None)),
         Some((b':', port)) => Ok((host, Some(port))),
@@ -87,11 +88,12 @@ fn split_name(text: &[u8]) -> Result<(Host, Option<&[u8]>), Refusal> {
         previous = octet;
         octet
     };
-    let host = name.iter().map(&mut lower).collect();
+    let host: SmallVec<[u8; 64]> = name.iter().map(&mut lower).collect();
     if is_invalid || previous == b'.' {
         return Err(refusals::HOST_MALFORMED);
     }
-    Ok((Host(host), port))
+    let host = std::str::from_utf8(&host).map_err(|_| refusals::HOST_MALFORMED)?;
+    Ok((Host(host.into()), port))
 }
 
 /// By octet: its lower case if it may be in a name, else 0.
@@ -126,25 +128,18 @@ fn parse_port(digits: &[u8]) -> Result<u16, Refusal> {
 impl Host {
     /// Returns the host as octets.
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_bytes()
     }
 
     /// Returns the host as text.
     pub(crate) fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
-
-impl Clone for Host {
-    fn clone(&self) -> Self {
-        // One copy; `SmallVec` clones octet by octet.
-        Self(SmallVec::from_slice(&self.0))
+        &self.0
     }
 }
 
 impl From<&portcullis_config::model::Hostname> for Host {
     fn from(name: &portcullis_config::model::Hostname) -> Self {
-        Self(SmallVec::from_slice(name.as_str().as_bytes()))
+        Self(name.as_str().into())
     }
 }
 
