@@ -70,6 +70,11 @@ pub(crate) fn overlay(components: &[&str], configuration: &str) -> String {
     kustomize(&folder.path().join("deploy/overlay"))
 }
 
+/// Renders the base as it is.
+pub(crate) fn base() -> String {
+    kustomize(&Path::new(DEPLOY).join("kubernetes"))
+}
+
 fn kustomize(folder: &Path) -> String {
     let mut kustomize = Command::new(built("kustomize"));
     text(kustomize.arg("build").arg(folder).output().expect("kustomize runs"))

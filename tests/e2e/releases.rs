@@ -11,6 +11,7 @@ mod in_memory;
 mod killed;
 mod node;
 mod npm;
+mod own_repository;
 mod postgres;
 mod registry;
 mod repositories;
