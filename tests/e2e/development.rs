@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::soon;
+use crate::harness::{soon, tool};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -76,26 +76,37 @@ async fn the_demo_is_built_and_started_again_when_a_source_changes() {
     assert_eq!(logged(&log, 4).await[3], "stopped");
 }
 
-/// Loads the Tiltfile, which is Python where it uses what both languages have, with functions that
-/// record their calls. Tilt itself cannot be had by the tests.
-#[test]
-fn the_tiltfile_loads_and_names_what_exists() {
-    let script = r#"
-import json, sys
-calls = []
-def recorder(name):
+/// What the Tiltfile calls, with the parameters of Tilt's own functions: each call is printed.
+const TILT: &str = r#"
+def recorder(name, parameters):
     def record(*arguments, **options):
-        calls.append([name, list(map(str, arguments)), {key: str(value) for key, value in options.items()}])
+        unknown = [key for key in options if key not in parameters]
+        if unknown:
+            fail(name, "has no", unknown)
+        text = [str(argument) for argument in arguments]
+        print(json.encode([name, text, {key: str(value) for key, value in options.items()}]))
         return name
     return record
-names = ['allow_k8s_contexts', 'local_resource', 'docker_build', 'k8s_yaml', 'helm', 'k8s_resource']
-exec(compile(open('Tiltfile').read(), 'Tiltfile', 'exec'), {'__builtins__': {}, **{name: recorder(name) for name in names}})
-json.dump(calls, sys.stdout)
+allow_k8s_contexts = recorder("allow_k8s_contexts", ["contexts"])
+local_resource = recorder("local_resource", ["name", "cmd", "deps", "ignore", "resource_deps", "labels"])
+docker_build = recorder("docker_build", ["ref", "context", "dockerfile", "only", "ignore", "platform"])
+k8s_yaml = recorder("k8s_yaml", ["yaml", "allow_duplicates"])
+helm = recorder("helm", ["pathToChart", "name", "namespace", "values", "set", "kube_version"])
+k8s_resource = recorder("k8s_resource", ["workload", "new_name", "port_forwards", "resource_deps", "labels"])
 "#;
-    let mut python = Command::new("python3");
-    let output = python.args(["-c", script]).current_dir(ROOT).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let calls: Vec<(String, Vec<String>, Value)> = serde_json::from_slice(&output.stdout).unwrap();
+
+/// Loads the Tiltfile by the interpreter that Tilt has. Tilt itself cannot be had by the tests.
+#[test]
+fn the_tiltfile_loads_and_names_what_exists() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("Tiltfile.star");
+    let tiltfile = fs::read_to_string(format!("{ROOT}/Tiltfile")).unwrap();
+    fs::write(&file, TILT.to_owned() + &tiltfile).unwrap();
+    let output = Command::new(tool("starlark")).arg(&file).output().unwrap();
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{printed}");
+    let calls: Vec<(String, Vec<String>, Value)> =
+        printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let call = |name: &str| calls.iter().find(|(called, ..)| called == name).expect(name);
     for path in [&call("helm").1[0], "deploy/Containerfile", "examples/shop/staging.yaml"] {
         assert!(Path::new(ROOT).join(path).exists(), "{path}");

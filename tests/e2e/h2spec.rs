@@ -1,11 +1,10 @@
 //! The whole of h2spec against the listener, over TLS and plain.
 
-use std::path::PathBuf;
 use std::process::Stdio;
 
 use tokio::process::Command;
 
-use crate::harness::{Echo, Gateway, Service, World, echo, soon};
+use crate::harness::{Echo, Gateway, Service, World, echo, soon, tool};
 
 /// The target and the path for h2spec.
 const HOST: &str = "localhost";
@@ -19,20 +18,9 @@ async fn start() -> (Echo, Gateway) {
     (pod, gateway)
 }
 
-/// The path in which `tests/tools/build` installs it.
-async fn h2spec() -> PathBuf {
-    let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/build");
-    let output =
-        Command::new(build).arg("--print-dir").output().await.expect("tests/tools/build runs");
-    let path =
-        PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim()).join("h2spec");
-    assert!(path.exists(), "h2spec is not there: run tests/tools/build");
-    path
-}
-
 /// The report's summary, and the report.
 async fn run(port: u16, further: &[&str]) -> (String, String) {
-    let mut command = Command::new(h2spec().await);
+    let mut command = Command::new(tool("h2spec"));
     // The sample service responds here after it has read the whole request. A response
     // before that, such as a 404, would overtake what h2spec sends after the head, and be seen as
     // a DATA frame instead of the expected error.

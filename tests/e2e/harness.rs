@@ -15,6 +15,7 @@ pub(crate) mod postgres;
 mod raw;
 mod world;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use authority::Authority;
@@ -34,6 +35,16 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// An echo pod on a free port.
 pub(crate) async fn echo(name: &str) -> Echo {
     Echo::start(Options::loopback(name)).await.expect("a free port on the loopback")
+}
+
+/// A program that `tests/tools/build` built.
+pub(crate) fn tool(name: &str) -> PathBuf {
+    let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/build");
+    let output = std::process::Command::new(build).arg("--print-dir").output();
+    let output = output.expect("tests/tools/build runs").stdout;
+    let path = PathBuf::from(String::from_utf8(output).expect("a path").trim()).join(name);
+    assert!(path.exists(), "{name} is not there: run tests/tools/build");
+    path
 }
 
 /// Polls until the condition holds, for asynchronous effects without a notification.

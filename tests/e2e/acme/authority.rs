@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
 use super::dns::Bind;
-use crate::harness::{Authority, Curl, PATIENCE};
+use crate::harness::{Authority, Curl, PATIENCE, tool};
 
 /// The ports for challenge validation: the gateway's listeners.
 pub(super) const HTTP_PORT: u16 = 5002;
@@ -218,23 +218,13 @@ pub(super) fn ordering(address: Ipv4Addr, authority: &Value, challenge: &str) ->
     })
 }
 
-/// A program built by `tests/tools/build`.
-pub(super) async fn tool(name: &str) -> PathBuf {
-    let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/build");
-    let output =
-        Command::new(build).arg("--print-dir").output().await.expect("tests/tools/build runs");
-    let path = PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim()).join(name);
-    assert!(path.exists(), "{name} is not there: run tests/tools/build");
-    path
-}
-
 async fn spawn(
     folder: &TempDir,
     dns: &Bind,
     environment: &[(String, String)],
     log: &Arc<watch::Sender<String>>,
 ) -> Child {
-    let mut command = Command::new(tool("pebble").await);
+    let mut command = Command::new(tool("pebble"));
     command
         .arg("-config")
         .arg(folder.path().join("pebble.json"))

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::authority::{HTTP_PORT, HTTPS_PORT, ordering, tool};
+use super::authority::{HTTP_PORT, HTTPS_PORT, ordering};
 use super::dns::Bind;
 use super::{call, certificates, is_served, served};
-use crate::harness::{Curl, Gateway, Service, WEB, World, echo, eventually};
+use crate::harness::{Curl, Gateway, Service, WEB, World, echo, eventually, tool};
 
 const PORT: u16 = 9000;
 
@@ -46,7 +46,7 @@ impl StepCa {
         });
         std::fs::write(file("ca.json"), configuration.to_string())
             .expect("step-ca's configuration");
-        let mut command = Command::new(tool("step-ca").await);
+        let mut command = Command::new(tool("step-ca"));
         command.arg("--insecure").args([
             "--acme-http-port",
             &HTTP_PORT.to_string(),
