@@ -315,6 +315,33 @@ fn wrong_values_are_rejected_before_anything_is_applied() {
 }
 
 #[test]
+fn every_value_is_in_the_documentation_and_in_the_schema() {
+    fn names(value: &Value, path: &str, found: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) if !fields.is_empty() && path != "resources" => {
+                let dot = if path.is_empty() { "" } else { "." };
+                fields.iter().for_each(|(name, value)| {
+                    names(value, &format!("{path}{dot}{name}"), found);
+                });
+            }
+            _ => found.push(path.to_owned()),
+        }
+    }
+    let read = |path: &str| fs::read_to_string(format!("{DEPLOY}/{path}")).expect("a file");
+    let values: Value = serde_saphyr::from_str(&read("helm/portcullis/values.yaml")).expect("YAML");
+    let mut values_of_chart = Vec::new();
+    names(&values, "", &mut values_of_chart);
+    let schema = read("helm/portcullis/values.schema.json");
+    let schema: Value = serde_json::from_str(&schema).expect("JSON");
+    let documentation = include_str!("../../docs/install.md");
+    for name in values_of_chart {
+        assert!(documentation.contains(&format!("`{name}`")), "docs/install.md lacks {name}");
+        let pointer = format!("/properties/{}", name.replace('.', "/properties/"));
+        assert!(schema.pointer(&pointer).is_some(), "values.schema.json lacks {name}");
+    }
+}
+
+#[test]
 fn alerts_name_metrics_that_exist() {
     let values = [FEATURES[0], "prometheusRule.enabled=true"];
     let objects = objects(&chart("portcullis", "portcullis", &values));
