@@ -120,6 +120,13 @@ impl WorkTree {
         fs::write(path, text).expect("it is written");
     }
 
+    /// Copies a file of the machine.
+    pub(super) fn copy(&self, from: &Path, path: &str) {
+        let path = self.0.path().join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("it is created");
+        fs::copy(from, path).expect("it is copied");
+    }
+
     /// Copies the program that the shells of builds are.
     pub(super) fn copy_busybox(&self) {
         let places = ["/usr/bin/busybox", "/bin/busybox"];

@@ -256,10 +256,12 @@ fn checked_template() -> Value {
 async fn a_check_runs_as_a_job_on_a_node_and_takes_the_canary_back() {
     open_environment("staging").await;
     let folder = tempfile::tempdir().expect("a folder");
-    let gateway = gateway(&rights(folder.path(), &["access.yaml"]).await).await;
+    let rights = rights(folder.path(), &["access.yaml"]).await;
+    let gateways = [gateway(&rights).await, gateway(&rights).await];
     let registry = Registry::start().await;
     let kubeconfig = std::env::var_os("KUBECONFIG").expect("the node's kubeconfig");
-    let settings = json!({ "gateway": { "replicas": [gateway.telemetry()] } });
+    let replicas = gateways.each_ref().map(Gateway::telemetry);
+    let settings = json!({ "gateway": { "replicas": replicas } });
     let builder = Builder::start_with(&registry, Some(kubeconfig.as_ref()), &settings).await;
     let level = "pod-security.kubernetes.io/enforce=restricted";
     kubectl(&["label", "namespace", "staging", level], "").await;
@@ -269,10 +271,12 @@ async fn a_check_runs_as_a_job_on_a_node_and_takes_the_canary_back() {
     let run = async |arguments: &[&str]| builder.cli("ci", arguments).await;
     run(&["deploy", "web.1", "--to", "staging", "--wait"]).await.expect("it is ready");
     // The feed has services that have had a request, whatever became of it.
-    eventually("the gateway has the service", || async {
-        gateway.curl(WEB, "/").run().await.status != 404
-    })
-    .await;
+    for gateway in &gateways {
+        eventually("the gateway has the service", || async {
+            gateway.curl(WEB, "/").run().await.status != 404
+        })
+        .await;
+    }
     let failed = run(&["deploy", "web.2", "--to", "staging", "--wait"]).await.unwrap_err();
     assert!(failed.contains("the check before the first request failed"), "{failed}");
     let rollout = builder.get("ci", "/api/v1/rollouts/web.staging.2").await.json();

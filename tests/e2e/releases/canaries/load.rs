@@ -1,0 +1,278 @@
+//! The requests of made-up people, each of whom keeps a variant, over HTTP/1.1, HTTP/2 and gRPC.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::StatusCode;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use portcullis_echo::grpc::{Client, EchoRequest};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::harness::{Gateway, client, eventually};
+
+/// Made-up people, each of whom keeps a variant.
+const PEOPLE: usize = 2_000;
+
+/// What the clients speak.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+    Grpc,
+}
+
+/// Requests of all people over one protocol, until it is dropped.
+pub(super) struct Load {
+    protocol: Protocol,
+    counts: Arc<Counts>,
+    _clients: JoinSet<()>,
+}
+
+/// What became of the requests.
+struct Counts {
+    host: String,
+    pause: Duration,
+    answered: AtomicU64,
+    /// Responses that are not successful.
+    errors: AtomicU64,
+    /// Requests without a response.
+    lost: AtomicU64,
+    /// Responses of a canary.
+    canary: AtomicU64,
+    /// Whether no replica of the gateway sends anybody to the canary any more.
+    is_withdrawn: AtomicBool,
+    /// Responses of a canary, and errors, to requests that were sent after that.
+    late: AtomicU64,
+    /// Whose turn it is.
+    turn: AtomicUsize,
+    /// How often each person has changed sides, to the canary and back: even on the stable side.
+    changes: Vec<AtomicUsize>,
+}
+
+/// The next request.
+struct Turn {
+    person: usize,
+    was_withdrawn: bool,
+}
+
+// === impl Protocol ===
+
+impl Protocol {
+    /// Sends requests over one connection, until one has no response or the gateway closes it.
+    async fn requests(self, gateway: &Gateway, counts: &Counts) -> Result<(), ()> {
+        match self {
+            Self::Http1 => counts.http1(gateway).await,
+            Self::Http2 => counts.http2(gateway).await,
+            Self::Grpc => counts.grpc(gateway).await,
+        }
+    }
+}
+
+// === impl Load ===
+
+impl Load {
+    /// Begins with this number of clients, by turns at each of the gateways. Each pauses for as long
+    /// after a response.
+    pub(super) fn start(
+        gateways: &[Arc<Gateway>],
+        host: &str,
+        protocol: Protocol,
+        clients: usize,
+        pause: Duration,
+    ) -> Self {
+        let counts = Arc::new(Counts {
+            host: host.to_owned(),
+            pause,
+            answered: AtomicU64::default(),
+            errors: AtomicU64::default(),
+            lost: AtomicU64::default(),
+            canary: AtomicU64::default(),
+            is_withdrawn: AtomicBool::default(),
+            late: AtomicU64::default(),
+            turn: AtomicUsize::default(),
+            changes: (0..PEOPLE).map(|_| AtomicUsize::default()).collect(),
+        });
+        let mut tasks = JoinSet::new();
+        for gateway in gateways.iter().cycle().take(clients) {
+            let (gateway, counts) = (Arc::clone(gateway), Arc::clone(&counts));
+            tasks.spawn(async move {
+                loop {
+                    if protocol.requests(&gateway, &counts).await.is_err() {
+                        counts.lost.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        Self { protocol, counts, _clients: tasks }
+    }
+
+    pub(super) fn answered(&self) -> u64 {
+        self.counts.answered.load(Ordering::Relaxed)
+    }
+
+    /// Requests that were not successful, and those without a response.
+    pub(super) fn failed(&self) -> u64 {
+        let Counts { errors, lost, .. } = &*self.counts;
+        errors.load(Ordering::Relaxed) + lost.load(Ordering::Relaxed)
+    }
+
+    /// Requests without a response.
+    pub(super) fn lost(&self) -> u64 {
+        self.counts.lost.load(Ordering::Relaxed)
+    }
+
+    /// Responses of a canary.
+    pub(super) fn of_canary(&self) -> u64 {
+        self.counts.canary.load(Ordering::Relaxed)
+    }
+
+    /// Waits for so many more responses.
+    pub(super) async fn passes(&self, responses: u64) {
+        let before = self.answered();
+        eventually("the load goes on", || async { self.answered() >= before + responses }).await;
+    }
+
+    /// From now on, nobody is sent to the canary.
+    pub(super) fn withdraw(&self) {
+        self.counts.is_withdrawn.store(true, Ordering::Relaxed);
+    }
+
+    /// Checks that each person went to the canary once at most, and back once at most, and that no
+    /// request that was sent after it was withdrawn went to it, or failed.
+    pub(super) fn check_sides(&self) {
+        let most = self.counts.changes.iter().map(|changes| changes.load(Ordering::Relaxed)).max();
+        assert!(most.is_none_or(|most| most <= 2), "a person changed sides {most:?} times: {self}");
+        assert_eq!(self.counts.late.load(Ordering::Relaxed), 0, "after it was withdrawn: {self}");
+    }
+
+    /// How many people have been on the canary's side.
+    pub(super) fn people_on_canary(&self) -> usize {
+        let changes = self.counts.changes.iter();
+        changes.filter(|changes| changes.load(Ordering::Relaxed) > 0).count()
+    }
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?}: of {} requests, {} by the canary for {} people, {} had an error, and {} no response",
+            self.protocol,
+            self.answered(),
+            self.of_canary(),
+            self.people_on_canary(),
+            self.counts.errors.load(Ordering::Relaxed),
+            self.lost()
+        )
+    }
+}
+
+// === impl Counts ===
+
+impl Counts {
+    fn next(&self) -> Turn {
+        let person = self.turn.fetch_add(1, Ordering::Relaxed) % PEOPLE;
+        Turn { person, was_withdrawn: self.is_withdrawn.load(Ordering::Relaxed) }
+    }
+
+    /// Counts the response of a pod; `None` is one that is not successful.
+    async fn count(&self, turn: &Turn, pod: Option<&str>) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        match pod {
+            None => {
+                self.errors.fetch_add(1, Ordering::Relaxed);
+                self.late.fetch_add(u64::from(turn.was_withdrawn), Ordering::Relaxed);
+            }
+            Some(pod) => self.see(turn, pod.starts_with("web-canary-")),
+        }
+        tokio::time::sleep(self.pause).await;
+    }
+
+    fn see(&self, turn: &Turn, is_canary: bool) {
+        // Nobody has two requests under way: there are more people than clients.
+        let changes = &self.changes[turn.person];
+        let was_canary = !changes.load(Ordering::Relaxed).is_multiple_of(2);
+        if is_canary != was_canary {
+            changes.fetch_add(1, Ordering::Relaxed);
+        }
+        if is_canary {
+            self.canary.fetch_add(1, Ordering::Relaxed);
+            self.late.fetch_add(u64::from(turn.was_withdrawn), Ordering::Relaxed);
+        }
+    }
+
+    async fn http1(&self, gateway: &Gateway) -> Result<(), ()> {
+        let connection = TcpStream::connect(gateway.http()).await.map_err(drop)?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(connection)).await.map_err(drop)?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(connection);
+        loop {
+            let turn = self.next();
+            let request = hyper::Request::get("/whoami")
+                .header("host", &self.host)
+                .header("x-person", turn.name());
+            let request = request.body(Empty::<Bytes>::new()).map_err(drop)?;
+            sender.ready().await.map_err(drop)?;
+            let response = sender.send_request(request).await.map_err(drop)?;
+            let status = response.status();
+            let body = response.into_body().collect().await.map_err(drop)?.to_bytes();
+            self.count(&turn, pod(status, &body).as_deref()).await;
+        }
+    }
+
+    async fn http2(&self, gateway: &Gateway) -> Result<(), ()> {
+        let mut sender = client::http2(gateway, &self.host).await;
+        loop {
+            // A connection that the gateway has closed between two requests is opened anew.
+            let Ok(ready) = sender.ready().await else { return Ok(()) };
+            sender = ready;
+            let turn = self.next();
+            let request = hyper::Request::get(format!("https://{}/whoami", self.host))
+                .header("x-person", turn.name());
+            let request = request.body(()).map_err(drop)?;
+            let (response, _) = sender.send_request(request, true).map_err(drop)?;
+            let response = response.await.map_err(drop)?;
+            let (status, mut incoming, mut body) =
+                (response.status(), response.into_body(), Vec::new());
+            while let Some(data) = incoming.data().await {
+                let data = data.map_err(drop)?;
+                let _ = incoming.flow_control().release_capacity(data.len());
+                body.extend_from_slice(&data);
+            }
+            self.count(&turn, pod(status, &body).as_deref()).await;
+        }
+    }
+
+    async fn grpc(&self, gateway: &Gateway) -> Result<(), ()> {
+        let mut client = Client::new(client::grpc(gateway, &self.host).await);
+        loop {
+            let turn = self.next();
+            let mut call = tonic::Request::new(EchoRequest::new("hello"));
+            let person = turn.name().parse().expect("a value of metadata");
+            call.metadata_mut().insert("x-person", person);
+            let answer = client.unary(call).await;
+            let pod = answer.as_ref().ok().map(|answer| answer.get_ref().pod.clone());
+            self.count(&turn, pod.as_deref()).await;
+        }
+    }
+}
+
+/// The pod of a successful response to `/whoami`.
+fn pod(status: StatusCode, body: &[u8]) -> Option<String> {
+    (status == StatusCode::OK).then(|| String::from_utf8_lossy(body).trim().to_owned())
+}
+
+// === impl Turn ===
+
+impl Turn {
+    fn name(&self) -> String {
+        format!("person-{}", self.person)
+    }
+}
