@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-release dev image test test-quick fmt lint doc deny unit cluster bench bench-analysis bench-failover bench-feed bench-hiding bench-releases bench-rollout bench-shadow bench-slow-pod fuzz setup
+.PHONY: help demo demo-release dev image test test-pulumi test-quick fmt lint doc deny unit cluster bench bench-analysis bench-failover bench-feed bench-hiding bench-releases bench-rollout bench-shadow bench-slow-pod fuzz setup
 
 CARGO ?= cargo
 DENY_VERSION := 0.20.2
@@ -27,6 +27,10 @@ image: ## Build the image, its digest and its bill of materials, into target/ima
 test: lint doc deny unit cluster ## Check format, lints, documentation and licences, and run all tests
 
 test-quick: lint doc unit ## Run `test` without the Kubernetes node and the licences
+
+test-pulumi: ## Run the example of Pulumi with its real engine on the Kubernetes node (needs root; builds the engine once, in twenty minutes)
+	tests/pulumi/engine
+	tests/cluster/test pulumi::
 
 fmt: ## Format the sources
 	$(CARGO) fmt --all

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use self::blocks::{Block, START, WALK};
-use crate::node::{eventually, kubectl, output, report, repository, state};
+use crate::node::{eventually, kubectl, name_image, node_address, output, report, repository};
 
 /// Where the first route leads, as README.md has it.
 const URL: &str = "https://web--staging.apps.example.com/";
@@ -43,7 +43,10 @@ async fn walk() {
         }
     };
     run(START);
-    report(&format!("getting started took {:?}", began.elapsed()));
+    report(&format!("getting started took {:.1?}", began.elapsed()));
+    let began_rendering = std::time::Instant::now();
+    folder.bash("helm template deploy/helm/portcullis --set zone=apps.example.com > /dev/null");
+    report(&format!("the chart is rendered in {:.2?}", began_rendering.elapsed()));
     let mut key = None;
     for page in WALK {
         run(page);
@@ -61,12 +64,10 @@ async fn walk() {
 /// image", and the echo server stands for nginx, which cannot be pulled here.
 fn name_images() {
     for (built, name) in [
-        ("docker.io/local/portcullis:test", "docker.io/library/portcullis:0.1.0"),
-        ("docker.io/local/portcullis-echo:test", "docker.io/nginxinc/nginx-unprivileged:1.29"),
+        ("local/portcullis:test", "docker.io/library/portcullis:0.1.0"),
+        ("local/portcullis-echo:test", "docker.io/nginxinc/nginx-unprivileged:1.29"),
     ] {
-        let mut ctr = Command::new("ctr");
-        ctr.arg("--address").arg(state().join("containerd.sock"));
-        output(ctr.args(["--namespace", "k8s.io", "images", "tag", "--force", built, name]));
+        name_image(built, name);
     }
 }
 
@@ -150,8 +151,6 @@ fn curl_settings() -> String {
     };
     let port = r#"jsonpath={.spec.ports[?(@.name=="https")].nodePort}"#;
     let port = find(&["get", "service", "portcullis", "--namespace=portcullis", "--output", port]);
-    let address = r#"jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}"#;
-    let address = find(&["get", "nodes", "--output", address]);
     let port = if port.is_empty() { "443" } else { &port };
-    format!("insecure\nconnect-to = \"::{address}:{port}\"\n")
+    format!("insecure\nconnect-to = \"::{}:{port}\"\n", node_address())
 }

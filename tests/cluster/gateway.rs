@@ -166,12 +166,7 @@ fn node_port(installation: &str, name: &str) -> SocketAddr {
     let port = format!(r#"jsonpath={{.spec.ports[?(@.name=="{name}")].nodePort}}"#);
     let port =
         kubectl(&["get", "service", installation, "--namespace", installation, "--output", &port]);
-    let address = kubectl(&[
-        "get",
-        "nodes",
-        "--output",
-        r#"jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}"#,
-    ]);
+    let address = node::node_address();
     format!("{address}:{port}").parse().expect("the node's address and the Service's node port")
 }
 

@@ -29,6 +29,7 @@ mod endpoints;
 mod installation;
 mod killed;
 mod moves;
+mod pulumi;
 mod rollouts;
 mod telemetry;
 mod upgrades;

@@ -97,6 +97,20 @@ pub(crate) fn apply(manifests: &str) {
     assert!(output.status.success(), "kubectl apply: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Gives an image of the node, such as `local/portcullis:test`, one more name.
+pub(crate) fn name_image(built: &str, name: &str) {
+    let mut ctr = Command::new("ctr");
+    ctr.arg("--address").arg(state().join("containerd.sock"));
+    let built = format!("docker.io/{built}");
+    output(ctr.args(["--namespace", "k8s.io", "images", "tag", "--force", &built, name]));
+}
+
+/// The address of the node, where clients reach its ports.
+pub(crate) fn node_address() -> String {
+    let address = r#"jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}"#;
+    kubectl(&["get", "nodes", "--output", address])
+}
+
 /// Stops, starts and sets back parts of the node: see `tests/cluster/control`.
 pub(crate) fn control(arguments: &[&str]) {
     output(Command::new(repository("tests/cluster/control")).args(arguments));
