@@ -154,6 +154,26 @@ impl Database {
     }
 }
 
+/// The answer of a query, called with the arguments after a transaction that reads one state.
+macro_rules! read {
+    ($self:ident, $module:ident::$query:ident($($argument:expr),*)) => {
+        $self.answer(async move { $module::$query(&mut $self.read().await?, $($argument),*).await })
+    };
+}
+
+/// The answer of a change, called with the arguments after a transaction that is committed if it
+/// succeeds.
+macro_rules! change {
+    ($self:ident, $module:ident::$change:ident($($argument:expr),*)) => {
+        $self.answer(async move {
+            let mut transaction = $self.write().await?;
+            let answer = $module::$change(&mut transaction, $($argument),*).await?;
+            transaction.commit().await?;
+            Ok(answer)
+        })
+    };
+}
+
 impl Store for SqlStore {
     fn epoch(&self) -> u64 {
         self.epoch.unsigned_abs()
@@ -168,20 +188,15 @@ impl Store for SqlStore {
     }
 
     fn create_release(&self, release: NewRelease) -> Answer<'_, ReleaseSummary> {
-        self.answer(async move {
-            let mut transaction = self.write().await?;
-            let created = releases::create(&mut transaction, release).await?;
-            transaction.commit().await?;
-            Ok(created)
-        })
+        change!(self, releases::create(release))
     }
 
     fn made_release<'a>(&'a self, by: &'a By) -> Answer<'a, Option<ReleaseSummary>> {
-        self.answer(async move { releases::made(&mut self.read().await?, by).await })
+        read!(self, releases::made(by))
     }
 
     fn release<'a>(&'a self, id: &'a ReleaseId) -> Answer<'a, Option<Release>> {
-        self.answer(async move { releases::find(&mut self.read().await?, id).await })
+        read!(self, releases::find(id))
     }
 
     fn releases<'a>(
@@ -190,26 +205,19 @@ impl Store for SqlStore {
         after: Option<&'a ReleaseCursor>,
         limit: u32,
     ) -> Answer<'a, Vec<ReleaseSummary>> {
-        self.answer(
-            async move { releases::list(&mut self.read().await?, services, after, limit).await },
-        )
+        read!(self, releases::list(services, after, limit))
     }
 
     fn create_deployment(&self, order: DeploymentOrder) -> Answer<'_, Deployment> {
-        self.answer(async move {
-            let mut transaction = self.write().await?;
-            let created = deployments::create(&mut transaction, order).await?;
-            transaction.commit().await?;
-            Ok(created)
-        })
+        change!(self, deployments::create(order))
     }
 
     fn deployment<'a>(&'a self, id: &'a DeploymentId) -> Answer<'a, Option<Deployment>> {
-        self.answer(async move { deployments::find(&mut self.read().await?, id).await })
+        read!(self, deployments::find(id))
     }
 
     fn steps<'a>(&'a self, id: &'a DeploymentId, after: u32) -> Answer<'a, Vec<Step>> {
-        self.answer(async move { deployments::steps(&mut self.read().await?, id, after).await })
+        read!(self, deployments::steps(id, after))
     }
 
     fn deployments<'a>(
@@ -218,9 +226,7 @@ impl Store for SqlStore {
         before: Option<u32>,
         limit: u32,
     ) -> Answer<'a, Vec<Deployment>> {
-        self.answer(async move {
-            deployments::list(&mut self.read().await?, placement, before, limit).await
-        })
+        read!(self, deployments::list(placement, before, limit))
     }
 
     fn last_deployments<'a>(
@@ -228,13 +234,11 @@ impl Store for SqlStore {
         environment: &'a EnvironmentName,
         services: &'a [ServiceName],
     ) -> Answer<'a, Vec<Deployment>> {
-        self.answer(async move {
-            deployments::last(&mut self.read().await?, environment, services).await
-        })
+        read!(self, deployments::last(environment, services))
     }
 
     fn open_deployments(&self) -> Answer<'_, Vec<DeploymentId>> {
-        self.answer(async move { deployments::open(&mut self.read().await?).await })
+        read!(self, deployments::open())
     }
 
     fn ready_deployments<'a>(
@@ -243,9 +247,7 @@ impl Store for SqlStore {
         before: u32,
         limit: u32,
     ) -> Answer<'a, Vec<Deployment>> {
-        self.answer(async move {
-            deployments::ready(&mut self.read().await?, placement, before, limit).await
-        })
+        read!(self, deployments::ready(placement, before, limit))
     }
 
     fn advance<'a>(
@@ -254,12 +256,7 @@ impl Store for SqlStore {
         state: State,
         now: Time,
     ) -> Answer<'a, Option<Deployment>> {
-        self.answer(async move {
-            let mut transaction = self.write().await?;
-            let advanced = deployments::advance(&mut transaction, deployment, state, now).await?;
-            transaction.commit().await?;
-            Ok(advanced)
-        })
+        change!(self, deployments::advance(deployment, state, now))
     }
 
     fn begin_rollout<'a>(
@@ -268,20 +265,15 @@ impl Store for SqlStore {
         state: rollout::Rollout,
         now: Time,
     ) -> Answer<'a, Option<Rollout>> {
-        self.answer(async move {
-            let mut transaction = self.write().await?;
-            let begun = rollouts::begin(&mut transaction, deployment, state, now).await?;
-            transaction.commit().await?;
-            Ok(begun)
-        })
+        change!(self, rollouts::begin(deployment, state, now))
     }
 
     fn open_rollouts(&self) -> Answer<'_, Vec<DeploymentId>> {
-        self.answer(async move { rollouts::open(&mut self.read().await?).await })
+        read!(self, rollouts::open())
     }
 
     fn rollout<'a>(&'a self, id: &'a DeploymentId) -> Answer<'a, Option<Rollout>> {
-        self.answer(async move { rollouts::find(&mut self.read().await?, id).await })
+        read!(self, rollouts::find(id))
     }
 
     fn rollouts<'a>(
@@ -290,9 +282,7 @@ impl Store for SqlStore {
         after: Option<&'a RolloutCursor>,
         limit: u32,
     ) -> Answer<'a, Vec<Rollout>> {
-        self.answer(
-            async move { rollouts::list(&mut self.read().await?, wanted, after, limit).await },
-        )
+        read!(self, rollouts::list(wanted, after, limit))
     }
 
     fn advance_rollout<'a>(
@@ -301,12 +291,7 @@ impl Store for SqlStore {
         change: RolloutChange,
         now: Time,
     ) -> Answer<'a, Option<Rollout>> {
-        self.answer(async move {
-            let mut transaction = self.write().await?;
-            let advanced = rollouts::advance(&mut transaction, rollout, change, now).await?;
-            transaction.commit().await?;
-            Ok(advanced)
-        })
+        change!(self, rollouts::advance(rollout, change, now))
     }
 
     fn order_rollout<'a>(
@@ -315,12 +300,7 @@ impl Store for SqlStore {
         order: Order,
         by: By,
     ) -> Answer<'a, Rollout> {
-        self.answer(async move {
-            let mut transaction = self.write().await?;
-            let ordered = rollouts::order(&mut transaction, id, order, &by).await?;
-            transaction.commit().await?;
-            Ok(ordered)
-        })
+        change!(self, rollouts::order(id, order, &by))
     }
 
     fn rollout_steps<'a>(
@@ -328,7 +308,7 @@ impl Store for SqlStore {
         id: &'a DeploymentId,
         after: u32,
     ) -> Answer<'a, Vec<RolloutStep>> {
-        self.answer(async move { rollouts::steps(&mut self.read().await?, id, after).await })
+        read!(self, rollouts::steps(id, after))
     }
 
     fn last_rollout_steps<'a>(
@@ -337,9 +317,7 @@ impl Store for SqlStore {
         before: Option<u32>,
         limit: u32,
     ) -> Answer<'a, Vec<RolloutStep>> {
-        self.answer(async move {
-            rollouts::last_steps(&mut self.read().await?, id, before, limit).await
-        })
+        read!(self, rollouts::last_steps(id, before, limit))
     }
 
     fn looks<'a>(
@@ -348,17 +326,11 @@ impl Store for SqlStore {
         before: Option<Time>,
         limit: u32,
     ) -> Answer<'a, Vec<Look>> {
-        self.answer(
-            async move { rollouts::looks(&mut self.read().await?, id, before, limit).await },
-        )
+        read!(self, rollouts::looks(id, before, limit))
     }
 
     fn pin_out<'a>(&'a self, rollout: &'a Rollout, by: By) -> Answer<'a, ()> {
-        self.answer(async move {
-            let mut transaction = self.write().await?;
-            rollouts::pin_out(&mut transaction, rollout, &by).await?;
-            transaction.commit().await
-        })
+        change!(self, rollouts::pin_out(rollout, &by))
     }
 
     fn plan<'a>(
@@ -367,17 +339,11 @@ impl Store for SqlStore {
         namespace: &'a str,
         objects: &'a [ObjectRef],
     ) -> Answer<'a, bool> {
-        self.answer(async move {
-            let mut transaction = self.write().await?;
-            let planned =
-                deployments::plan(&mut transaction, deployment, namespace, objects).await?;
-            transaction.commit().await?;
-            Ok(planned)
-        })
+        change!(self, deployments::plan(deployment, namespace, objects))
     }
 
     fn inventory<'a>(&'a self, placement: &'a Placement) -> Answer<'a, Vec<ObjectRef>> {
-        self.answer(async move { placements::inventory(&mut self.read().await?, placement).await })
+        read!(self, placements::inventory(placement))
     }
 
     fn pruned<'a>(
@@ -396,7 +362,7 @@ impl Store for SqlStore {
     }
 
     fn watched_placements(&self) -> Answer<'_, Vec<Placement>> {
-        self.answer(async move { watched::placements(&mut self.read().await?).await })
+        read!(self, watched::placements())
     }
 
     fn watched<'a>(
@@ -404,30 +370,22 @@ impl Store for SqlStore {
         placement: &'a Placement,
         now: Time,
     ) -> Answer<'a, Vec<WatchedObject>> {
-        self.answer(async move { watched::list(&mut self.read().await?, placement, now).await })
+        read!(self, watched::list(placement, now))
     }
 
     fn unwatch<'a>(&'a self, watched: &'a WatchedObject, now: Time) -> Answer<'a, ()> {
-        self.answer(async move {
-            let mut transaction = self.write().await?;
-            watched::forget(&mut transaction, watched, now).await?;
-            transaction.commit().await
-        })
+        change!(self, watched::forget(watched, now))
     }
 
     fn placements<'a>(
         &'a self,
         services: Option<&'a [ServiceName]>,
     ) -> Answer<'a, Vec<PlacementStatus>> {
-        self.answer(async move { placements::list(&mut self.read().await?, services).await })
+        read!(self, placements::list(services))
     }
 
     fn pin<'a>(&'a self, placement: &'a Placement, pinned: bool, by: By) -> Answer<'a, ()> {
-        self.answer(async move {
-            let mut transaction = self.write().await?;
-            placements::pin(&mut transaction, placement, pinned, &by).await?;
-            transaction.commit().await
-        })
+        change!(self, placements::pin(placement, pinned, &by))
     }
 
     fn freeze<'a>(
@@ -437,11 +395,7 @@ impl Store for SqlStore {
         expected: Option<String>,
         by: By,
     ) -> Answer<'a, ()> {
-        self.answer(async move {
-            let mut transaction = self.write().await?;
-            placements::freeze(&mut transaction, environment, frozen, expected, &by).await?;
-            transaction.commit().await
-        })
+        change!(self, placements::freeze(environment, frozen, expected, &by))
     }
 
     fn values<'a>(
@@ -449,17 +403,11 @@ impl Store for SqlStore {
         environment: &'a EnvironmentName,
         service: Option<&'a ServiceName>,
     ) -> Answer<'a, Values> {
-        self.answer(
-            async move { settings::values(&mut self.read().await?, environment, service).await },
-        )
+        read!(self, settings::values(environment, service))
     }
 
     fn change_settings(&self, change: SettingsChange, by: By) -> Answer<'_, ()> {
-        self.answer(async move {
-            let mut transaction = self.write().await?;
-            settings::change(&mut transaction, change, &by).await?;
-            transaction.commit().await
-        })
+        change!(self, settings::change(change, &by))
     }
 
     fn settings<'a>(
@@ -467,9 +415,7 @@ impl Store for SqlStore {
         release: &'a Release,
         environment: &'a EnvironmentName,
     ) -> Answer<'a, Vec<Setting>> {
-        self.answer(async move {
-            deployments::settings(&mut self.read().await?, release, environment).await
-        })
+        read!(self, deployments::settings(release, environment))
     }
 
     fn ready_settings<'a>(
@@ -477,13 +423,11 @@ impl Store for SqlStore {
         release: &'a ReleaseId,
         environment: &'a EnvironmentName,
     ) -> Answer<'a, Vec<Setting>> {
-        self.answer(async move {
-            deployments::ready_settings(&mut self.read().await?, release, environment).await
-        })
+        read!(self, deployments::ready_settings(release, environment))
     }
 
     fn frozen(&self) -> Answer<'_, Vec<Freeze>> {
-        self.answer(async move { placements::frozen(&mut self.read().await?).await })
+        read!(self, placements::frozen())
     }
 
     fn untagged<'a>(
@@ -491,9 +435,7 @@ impl Store for SqlStore {
         environment: &'a EnvironmentName,
         repository: &'a str,
     ) -> Answer<'a, Vec<(ServiceName, String)>> {
-        self.answer(
-            async move { tags::pending(&mut self.read().await?, environment, repository).await },
-        )
+        read!(self, tags::pending(environment, repository))
     }
 
     fn tagged<'a>(
@@ -503,23 +445,15 @@ impl Store for SqlStore {
         tag: &'a str,
         by: By,
     ) -> Answer<'a, ()> {
-        self.answer(async move {
-            let mut transaction = self.write().await?;
-            tags::moved(&mut transaction, placement, image, tag, &by).await?;
-            transaction.commit().await
-        })
+        change!(self, tags::moved(placement, image, tag, &by))
     }
 
     fn use_key<'a>(&'a self, key: &'a str, at: Time) -> Answer<'a, ()> {
-        self.answer(async move {
-            let mut transaction = self.write().await?;
-            keys::used(&mut transaction, key, at).await?;
-            transaction.commit().await
-        })
+        change!(self, keys::used(key, at))
     }
 
     fn key_uses(&self) -> Answer<'_, BTreeMap<String, Time>> {
-        self.answer(async move { keys::list(&mut self.read().await?).await })
+        read!(self, keys::list())
     }
 
     fn audit<'a>(
@@ -527,13 +461,13 @@ impl Store for SqlStore {
         after: Option<&'a AuditCursor>,
         limit: u32,
     ) -> Answer<'a, Vec<AuditEntry>> {
-        self.answer(async move { audit::list(&mut self.read().await?, after, limit).await })
+        read!(self, audit::list(after, limit))
     }
 }
 
 impl BuildStore for SqlStore {
     fn schedules(&self) -> Answer<'_, BTreeMap<RepositoryName, Value>> {
-        self.answer(async move { builds::schedules(&mut self.read().await?).await })
+        read!(self, builds::schedules())
     }
 
     fn record_schedule<'a>(
@@ -543,22 +477,15 @@ impl BuildStore for SqlStore {
         changes: Vec<BuildChange>,
         by: By,
     ) -> Answer<'a, Vec<Build>> {
-        self.answer(async move {
-            let mut transaction = self.write().await?;
-            let changed =
-                builds::record_schedule(&mut transaction, repository, &schedule, changes, &by)
-                    .await?;
-            transaction.commit().await?;
-            Ok(changed)
-        })
+        change!(self, builds::record_schedule(repository, &schedule, changes, &by))
     }
 
     fn build<'a>(&'a self, id: &'a BuildId) -> Answer<'a, Option<Build>> {
-        self.answer(async move { builds::find(&mut self.read().await?, id).await })
+        read!(self, builds::find(id))
     }
 
     fn made_build<'a>(&'a self, by: &'a By) -> Answer<'a, Option<Build>> {
-        self.answer(async move { builds::made(&mut self.read().await?, by).await })
+        read!(self, builds::made(by))
     }
 
     fn builds<'a>(
@@ -567,17 +494,15 @@ impl BuildStore for SqlStore {
         before: Option<u32>,
         limit: u32,
     ) -> Answer<'a, Vec<Build>> {
-        self.answer(async move {
-            builds::list(&mut self.read().await?, repository, before, limit).await
-        })
+        read!(self, builds::list(repository, before, limit))
     }
 
     fn open_builds<'a>(&'a self, repository: &'a RepositoryName) -> Answer<'a, Vec<Build>> {
-        self.answer(async move { builds::open(&mut self.read().await?, repository).await })
+        read!(self, builds::open(repository))
     }
 
     fn build_targets<'a>(&'a self, id: &'a BuildId) -> Answer<'a, Vec<BuildTarget>> {
-        self.answer(async move { builds::targets(&mut self.read().await?, id).await })
+        read!(self, builds::targets(id))
     }
 
     fn record_target<'a>(
@@ -586,12 +511,7 @@ impl BuildStore for SqlStore {
         target: &'a BuildTarget,
         now: Time,
     ) -> Answer<'a, bool> {
-        self.answer(async move {
-            let mut transaction = self.write().await?;
-            let recorded = builds::record_target(&mut transaction, build, target, now).await?;
-            transaction.commit().await?;
-            Ok(recorded)
-        })
+        change!(self, builds::record_target(build, target, now))
     }
 
     fn released_target<'a>(
@@ -600,21 +520,15 @@ impl BuildStore for SqlStore {
         service: &'a ServiceName,
         key: Option<&'a str>,
     ) -> Answer<'a, Option<BuildTarget>> {
-        self.answer(async move {
-            builds::released_target(&mut self.read().await?, repository, service, key).await
-        })
+        read!(self, builds::released_target(repository, service, key))
     }
 
     fn open_autopushes(&self) -> Answer<'_, Vec<Autopush>> {
-        self.answer(async move { builds::open_autopushes(&mut self.read().await?).await })
+        read!(self, builds::open_autopushes())
     }
 
     fn close_autopush<'a>(&'a self, autopush: &'a Autopush, outcome: &'a str) -> Answer<'a, ()> {
-        self.answer(async move {
-            let mut transaction = self.write().await?;
-            builds::close_autopush(&mut transaction, autopush, outcome).await?;
-            transaction.commit().await
-        })
+        change!(self, builds::close_autopush(autopush, outcome))
     }
 }
 
