@@ -6,10 +6,9 @@ use http::{HeaderMap, HeaderValue, header};
 /// Joins several `Cookie` fields, which is how HTTP/2 compresses them (RFC 9113 §8.2.3), so that
 /// limits and every later step see one, however the client has sent it.
 pub(crate) fn join(headers: &mut HeaderMap) {
-    if headers.len() == headers.keys_len() {
-        return; // No field is repeated.
-    }
-    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+    // The first is quick to see: most requests repeat no field at all.
+    let repeats_no_field = headers.len() == headers.keys_len();
+    if repeats_no_field || headers.get_all(header::COOKIE).iter().nth(1).is_none() {
         return;
     }
     let crumbs = || headers.get_all(header::COOKIE).iter().filter(|crumb| !crumb.is_empty());
