@@ -1,8 +1,8 @@
 //! `make bench-hiding`: can a clock tell a host that exists from one that was never configured?
 //!
 //! Pairs of requests, one to each host, in random order on one kept connection, each timed from its
-//! first octet to the answer's last. Told are the difference of the medians, and the area under the
-//! curve (AUC) of the best guess by time: 0.5 is guessing blindly.
+//! first octet to the answer's last. Printed are the difference of the medians, and the area under
+//! the curve (AUC) of the best guess by time: 0.5 is guessing blindly.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,7 +11,7 @@
     clippy::panic,
     reason = "a benchmark fails by a panic"
 )]
-#![allow(clippy::print_stdout, reason = "a bench tells on standard output what it measured")]
+#![allow(clippy::print_stdout, reason = "a bench prints what it measured")]
 #![allow(clippy::disallowed_methods, reason = "it has a thread of its own to wait on")]
 
 #[path = "../tests/e2e/access/issuer.rs"]

@@ -134,7 +134,7 @@ async fn traffic_moves_to_the_canary_and_ann_stays(lines: &[String]) {
     let ann = paste(&command("the same variant for Ann")).await;
     let is_canary = count(&ann, true) > 0;
     assert_eq!(count(&ann, is_canary), 20, "{ann}");
-    let why = paste(&command("her bucket")).await;
+    let why = paste(&command("their bucket")).await;
     assert!(
         why.contains("the user is in bucket") && why.contains("salt `shop-staging/web`"),
         "{why}"

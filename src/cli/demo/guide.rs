@@ -180,7 +180,7 @@ fn canary(gateway: &Gateway, cluster: &Cluster, provider: &str) -> String {
         "\n# a canary: half of the callers of web in staging\n{}\n\
          \n# ... and who answers 20 callers\n{}\n\
          \n# ... but the same variant for Ann each time\n{ann}\n\
-         \n# ... and why: her bucket, and the salt of the rollout\n{program} explain --admin 127.0.0.1:{admin} --user ann@shop.example https://web--staging.{ZONE}/\n\
+         \n# ... and why: their bucket, and the salt of the rollout\n{program} explain --admin 127.0.0.1:{admin} --user ann@shop.example https://web--staging.{ZONE}/\n\
          \n# the weights, and the requests of each variant\n{program} traffic --admin 127.0.0.1:{admin}\n\
          \n# all traffic back to the stable variant\n{}\n",
         set("canary=50"),
