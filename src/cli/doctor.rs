@@ -2,6 +2,7 @@
 
 mod checks;
 mod facts;
+mod registry;
 mod rights;
 
 use std::process::ExitCode;
@@ -19,8 +20,9 @@ use super::problems::Failure;
 /// Check an installation, and say how to mend what is wrong
 ///
 /// Reads the cluster by kubectl, with your rights, and connects to the gateway from this machine as
-/// a client does: DNS record, ports, certificate. It also checks pods, the load balancer, the
-/// permissions of the gateway, clocks, identity providers and versions. Nothing is changed.
+/// a client does: DNS record, ports, certificate. It also checks pods, the registry of their images,
+/// the load balancer, the permissions of the gateway, clocks, identity providers and versions.
+/// Nothing is changed.
 ///
 /// Exits with 1 if there is an error; a check that cannot be made is none.
 #[derive(Debug, Args)]

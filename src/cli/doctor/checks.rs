@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::Value;
 
-use super::Finding;
 use super::facts::Facts;
+use super::{Finding, registry};
 use crate::cli::kubectl::text_at;
 
 /// Renewed every 10 s, and read within moments: what is older is a clock, or a node that is gone.
@@ -18,6 +18,7 @@ const AHEAD_SECONDS: i64 = 5;
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let Some(deployment) = &facts.deployment else { return vec![missing(facts)] };
     let mut findings = vec![pods(facts, deployment), version(facts), permissions(facts)];
+    findings.extend(registry::findings(&facts.registries));
     findings.push(address(facts));
     findings.push(record(facts));
     findings.extend(ports(facts));

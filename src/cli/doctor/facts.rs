@@ -11,14 +11,16 @@ use serde_json::Value;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use super::registry::{self, Registry};
 use super::rights::{self, Account};
 use crate::cli::kubectl::{GATEWAYS, Kubectl, items, text_at};
 use crate::cli::problems::Failure;
 
-/// The wait for a DNS record, and for a connection.
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// The most addresses that are connected to, and the most identity providers that are asked.
-const MAX_TARGETS: usize = 8;
+/// The wait for a DNS record, for a connection, and for a registry.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
+/// The most addresses that are connected to, and the most identity providers and registries that are
+/// asked.
+pub(super) const MAX_TARGETS: usize = 8;
 /// A name of the zone that no service has, so that only the wildcard record answers for it.
 const PROBE: &str = "portcullis-doctor";
 
@@ -49,6 +51,8 @@ pub(super) struct Facts {
     pub(super) denied: Result<BTreeSet<String>, String>,
     /// The identity providers, and what is wrong with each.
     pub(super) issuers: Vec<(String, Option<String>)>,
+    /// The registries of the pods' images.
+    pub(super) registries: Vec<Registry>,
 }
 
 // === impl Facts ===
@@ -74,6 +78,7 @@ impl Facts {
         facts.clocks = clocks(kubectl).await;
         facts.denied = facts.denied(kubectl).await;
         facts.issuers = facts.issuers().await;
+        facts.registries = registry::probe(&facts.pods).await;
         Ok(facts)
     }
 
@@ -106,6 +111,7 @@ impl Facts {
             clocks: Ok(Vec::new()),
             denied: Ok(BTreeSet::new()),
             issuers: Vec::new(),
+            registries: Vec::new(),
         })
     }
 

@@ -28,6 +28,7 @@ fn healthy() -> Facts {
         clocks: Ok(vec![("node".to_owned(), -3)]),
         denied: Ok(BTreeSet::new()),
         issuers: vec![("corp".to_owned(), None)],
+        registries: vec![("registry.example.com:5000".to_owned(), None)],
     }
 }
 
@@ -53,7 +54,7 @@ fn an_installation_without_a_fault_is_ok() {
     let findings = findings(&healthy());
     assert!(findings.iter().all(|finding| finding.status == Status::Ok), "{findings:#?}");
     let checks: BTreeSet<&str> = findings.iter().map(|finding| finding.check).collect();
-    assert_eq!(checks.len(), 9, "{checks:?}");
+    assert_eq!(checks.len(), 10, "{checks:?}");
 }
 
 #[test]
@@ -174,4 +175,13 @@ fn an_identity_provider_that_is_another_one_is_reported() {
     let (status, message, _) =
         wrong("issuer", |facts| facts.issuers[0].1 = Some("it calls itself \"x\"".to_owned()));
     assert_eq!((status, message.starts_with("corp: it calls")), (Status::Error, true));
+}
+
+#[test]
+fn a_registry_that_does_not_respond_is_a_warning() {
+    let refused = Some("connection refused".to_owned());
+    let (status, message, help) = wrong("registry", |facts| facts.registries[0].1 = refused);
+    assert_eq!(status, Status::Warning, "the nodes may reach it");
+    assert!(message.starts_with("registry.example.com:5000 does not respond"), "{message}");
+    assert!(help.contains("ErrImagePull"), "{help}");
 }
