@@ -2,6 +2,7 @@
 // @pulumi/gcp.
 
 import { Repository } from "@pulumi/gcp/artifactregistry";
+import { Cluster } from "@pulumi/gcp/container";
 import { RecordSet } from "@pulumi/gcp/dns";
 import * as pulumi from "@pulumi/pulumi";
 
@@ -48,4 +49,18 @@ export function imageRepository(
   );
   const registry = pulumi.interpolate`${location}-docker.pkg.dev/${project}/${repository.repositoryId}`;
   return { registry, repository };
+}
+
+/**
+ * Creates a cluster of GKE whose nodes Google manages (Autopilot). It is protected from deletion.
+ *
+ * @returns the URL of its API server, for the stacks that use it, and the cluster
+ */
+export function managedCluster(
+  name: string,
+  args: { location: string; project: pulumi.Input<string> },
+  options?: pulumi.CustomResourceOptions,
+): { server: pulumi.Output<string>; cluster: Cluster } {
+  const cluster = new Cluster(name, { name, ...args, enableAutopilot: true }, options);
+  return { server: pulumi.interpolate`https://${cluster.endpoint}`, cluster };
 }

@@ -61,3 +61,28 @@ test("the tags of images never move", async () => {
     "europe-west1-docker.pkg.dev/shop/images",
   ]);
 });
+
+test("the cloud manages the nodes of a cluster, whose server the stacks name", async () => {
+  outputs["aws:eks/cluster:Cluster"] = { endpoint: "https://1.eks.amazonaws.com" };
+  outputs["gcp:container/cluster:Cluster"] = { endpoint: "192.0.2.1" };
+  const servers: pulumi.Output<string>[] = [];
+  const resources = await declared(() => {
+    const args = { location: "europe-west1", project: "shop" };
+    servers.push(
+      aws.managedCluster("shop", { subnetIds: ["subnet-1", "subnet-2"] }).server,
+      gcp.managedCluster("shop", args).server,
+    );
+  });
+  assert.deepEqual(await Promise.all(servers.map(resolved)), [
+    "https://1.eks.amazonaws.com",
+    "https://192.0.2.1",
+  ]);
+  assert.equal(only(resources, "gcp:container/cluster:Cluster").inputs["enableAutopilot"], true);
+  // All three are on, or none: EKS accepts nothing else.
+  const eks = only(resources, "aws:eks/cluster:Cluster").inputs as Record<string, object>;
+  assert.deepEqual((eks["computeConfig"] as { enabled: boolean }).enabled, true);
+  assert.deepEqual(eks["storageConfig"], { blockStorage: { enabled: true } });
+  assert.deepEqual(eks["kubernetesNetworkConfig"], { elasticLoadBalancing: { enabled: true } });
+  const roles = resources.filter(({ type }) => type === "aws:iam/role:Role");
+  assert.equal(roles.length, 2);
+});
