@@ -49,5 +49,6 @@ pub trait Gateway: Send + Sync {
     ) -> Answer<'a, ()>;
 
     /// Reads what each replica has counted of a Service; fails if the replicas cannot be found.
-    fn read<'a>(&'a self, service: &'a Service) -> Answer<'a, Vec<Reading>>;
+    /// Windows that start before `from`, in seconds since 1970, may be left out.
+    fn read<'a>(&'a self, service: &'a Service, from: u64) -> Answer<'a, Vec<Reading>>;
 }

@@ -126,6 +126,19 @@ async fn requests_count_for_their_variant_unless_they_are_forced() {
     assert!(without.services[0].windows.is_empty() && without.services[0].variants[0].requests > 0);
     let none = gateway.admin_page(&format!("{PATH}?service=other")).await;
     assert_eq!(none.json()["services"], json!([]));
+    let last = service.windows.last().expect("a window").start;
+    for (from, is_some) in [(last, true), (last + 3_600, false)] {
+        let later = gateway.admin_page(&format!("{PATH}?from={from}")).await;
+        let later: Feed = serde_json::from_slice(&later.body).expect("the documented format");
+        let windows = &later.services[0].windows;
+        assert_eq!(!windows.is_empty(), is_some, "{windows:?}");
+        assert!(windows.iter().all(|window| window.start >= from), "{windows:?}");
+    }
+    for invalid in ["", "-10", "1.5", "now", "18446744073709551616"] {
+        let answer = gateway.admin_page(&format!("{PATH}?from={invalid}")).await;
+        assert_eq!(answer.status, 400, "{invalid}: {}", answer.text());
+        assert!(answer.text().contains("`from` must be a time"), "{}", answer.text());
+    }
 }
 
 #[tokio::test]

@@ -55,8 +55,8 @@ impl AdminApi {
             "/certificates" => self.renderer.render(move || json(&admin.certificate_list())).await,
             "/routes" => self.renderer.render(move || json(&admin.table())).await,
             traffic::PATH => {
-                let filter = traffic::filter(request.uri().query().unwrap_or_default());
-                self.renderer.render(move || traffic::feed(&admin, &filter)).await
+                let query = request.uri().query().unwrap_or_default();
+                traffic::feed(&self.renderer, admin, query).await
             }
             "/explain" => {
                 let explain = explain_request(request.uri().query().unwrap_or_default());
@@ -71,7 +71,7 @@ impl AdminApi {
                 StatusCode::NOT_FOUND,
                 "/certificates\n/routes\n/explain?url=URL&method=GET&header=NAME:VALUE\n\
                  /explain?url=URL&application=NAME&user=NAME&group=NAME\n\
-                 /v1/traffic?namespace=NAME&service=NAME&windows=false\n",
+                 /v1/traffic?namespace=NAME&service=NAME&windows=false&from=SECONDS\n",
             ),
         }
     }

@@ -66,8 +66,8 @@ impl Handler for Scrape {
                 self.renderer.render(move || metrics(&admin)).await
             }
             traffic::PATH => {
-                let filter = traffic::filter(request.uri().query().unwrap_or_default());
-                self.renderer.render(move || traffic::feed(&admin, &filter)).await
+                let query = request.uri().query().unwrap_or_default();
+                traffic::feed(&self.renderer, admin, query).await
             }
             _ => text(StatusCode::NOT_FOUND, "/metrics\n/v1/traffic\n"),
         }

@@ -58,14 +58,16 @@ enum ReadError {
     Many,
 }
 
-/// Reads what each replica has counted of one service. `token` authenticates to those that ask for
-/// it: only replicas get it, by addresses that come from the cluster.
+/// Reads what each replica has counted of one service, with the windows that start at `from` or
+/// later, in seconds since 1970. `token` authenticates to those that ask for it: only replicas get it,
+/// by addresses that come from the cluster.
 pub async fn read(
     replicas: &[Replica],
     service: &Service,
+    from: u64,
     token: Option<&HeaderValue>,
 ) -> Vec<Reading> {
-    let target = target(service);
+    let target = target(service, from);
     let readings = replicas.iter().enumerate();
     let readings = readings.map(|(index, replica)| read_one(index, replica, &target, token));
     let readings: Vec<BoxFuture<'_, Reading>> = readings.collect();
@@ -91,9 +93,10 @@ fn read_one<'a>(
 }
 
 /// The path of one service's feed. Names of Kubernetes need no escapes.
-fn target(service: &Service) -> String {
+fn target(service: &Service, from: u64) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("namespace", &service.namespace).append_pair("service", &service.name);
+    query.append_pair("from", &from.to_string());
     format!("/v1/traffic?{}", query.finish())
 }
 
@@ -158,14 +161,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_replica_is_asked_for_one_service_with_the_token() {
+    async fn a_replica_is_asked_for_the_last_windows_of_one_service_with_the_token() {
         let (replica, mut asked) = replica("a", ok(FEED)).await;
         let token = HeaderValue::from_static("Bearer t");
-        let readings = read(&[replica], &service(), Some(&token)).await;
+        let readings = read(&[replica], &service(), 1_795_957_200, Some(&token)).await;
         assert!(readings[0].feed.is_ok(), "{readings:?}");
         let head = asked.join_next().await.unwrap().unwrap();
         assert!(
-            head.starts_with("get /v1/traffic?namespace=shop&service=web http/1.1\r\n"),
+            head.starts_with(
+                "get /v1/traffic?namespace=shop&service=web&from=1795957200 http/1.1\r\n"
+            ),
             "{head}"
         );
         assert!(head.contains("authorization: bearer t\r\n"), "{head}");
@@ -188,7 +193,7 @@ mod tests {
             replicas.push(replica);
             running.push(asked);
         }
-        let readings = read(&replicas, &service(), None).await;
+        let readings = read(&replicas, &service(), 0, None).await;
         for ((name, _, expected), reading) in cases.iter().zip(&readings) {
             assert_eq!(reading.replica, *name);
             match &reading.feed {
@@ -203,7 +208,7 @@ mod tests {
     #[tokio::test]
     async fn more_replicas_than_there_may_be_make_it_blind() {
         let nowhere = Replica { name: "a".to_owned(), address: ([127, 0, 0, 1], 1).into() };
-        let readings = read(&vec![nowhere; MAX_REPLICAS + 1], &service(), None).await;
+        let readings = read(&vec![nowhere; MAX_REPLICAS + 1], &service(), 0, None).await;
         assert!(readings[MAX_REPLICAS].feed.as_ref().unwrap_err().contains("more than 100"));
         assert!(readings[0].feed.as_ref().unwrap_err().contains("failed to connect"));
     }

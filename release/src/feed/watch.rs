@@ -75,6 +75,12 @@ impl Watch {
         Self { service, measures, next: None, generation: None, replicas: BTreeMap::new() }
     }
 
+    /// The start of the first window that the next reading needs, in seconds since 1970.
+    #[must_use]
+    pub fn from(&self) -> u64 {
+        self.next.unwrap_or_default()
+    }
+
     /// Takes what was read from all replicas at `now`, in seconds since 1970. Windows that begin
     /// before `from`, when the pods had warmed up, are left out.
     ///

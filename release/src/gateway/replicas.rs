@@ -174,10 +174,10 @@ impl Gateway for Replicas {
         Box::pin(self.set_threshold(service, milliseconds))
     }
 
-    fn read<'a>(&'a self, service: &'a Service) -> Answer<'a, Vec<Reading>> {
+    fn read<'a>(&'a self, service: &'a Service, from: u64) -> Answer<'a, Vec<Reading>> {
         Box::pin(async move {
             let (replicas, token) = (self.find().await?, self.token()?);
-            Ok(feed::read(&replicas, service, token.as_ref()).await)
+            Ok(feed::read(&replicas, service, from, token.as_ref()).await)
         })
     }
 }

@@ -236,6 +236,26 @@ fn slow_is_who_waited_for_the_threshold_whether_or_not_there_was_a_response() {
 }
 
 #[test]
+fn a_reader_gets_the_windows_from_a_time_on_and_all_other_counts() {
+    let (rule, registry) = (canary(500), registry(9, 9));
+    let worker = registry.recorder();
+    for at in [NOW, NOW + 10, NOW + 20] {
+        count(&worker, &rule, Event { at, ..EVENT });
+    }
+    let starts = |filter: &Filter| {
+        let mut feed = registry.feed(&snapshot(&[&rule]), filter, NOW + 20);
+        let service = feed.services.remove(0);
+        let requests: u64 = service.variants.iter().map(|one| one.requests).sum();
+        assert_eq!(requests, 3, "{service:?}");
+        service.windows.iter().map(|window| window.start - NOW).collect::<Vec<_>>()
+    };
+    let from = |from| starts(&Filter { from, ..Filter::default() });
+    assert_eq!((from(0), from(NOW)), (vec![0, 10, 20], vec![0, 10, 20]));
+    assert_eq!((from(NOW + 1), from(NOW + 20)), (vec![10, 20], vec![20]));
+    assert_eq!(from(u64::MAX), [0; 0]);
+}
+
+#[test]
 fn the_last_thirty_windows_are_kept_by_time_and_generation() {
     let rule = canary(500);
     let registry = registry(9, 9);

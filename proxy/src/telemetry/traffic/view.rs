@@ -21,6 +21,8 @@ pub(crate) struct Filter {
     pub(crate) service: Option<String>,
     /// Whether windows are left out.
     pub(crate) omits_windows: bool,
+    /// The earliest start of a window, in seconds since 1970.
+    pub(crate) from: u64,
 }
 
 // === impl Filter ===
@@ -164,7 +166,7 @@ impl Entry {
         }
         for (_, windows) in self.windows.iter().filter(|_| !filter.omits_windows) {
             // Copied first, so that the worker does not wait for the sums.
-            let copy = windows.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let copy = windows.lock().unwrap_or_else(PoisonError::into_inner).since(filter.from);
             copy.add_to(service);
         }
     }

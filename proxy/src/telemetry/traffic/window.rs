@@ -139,6 +139,16 @@ impl Windows {
         !self.windows.is_empty()
     }
 
+    /// A copy with those that start at `from` or later, in seconds since 1970.
+    pub(super) fn since(&self, from: u64) -> Self {
+        let windows = self.windows.iter().filter(|window| window.number * LENGTH >= from);
+        Self {
+            windows: windows.cloned().collect(),
+            dropped: self.dropped,
+            is_evicted: self.is_evicted,
+        }
+    }
+
     /// Adds the windows to those of other workers.
     pub(super) fn add_to(&self, sum: &mut feed::Service) {
         for window in &self.windows {

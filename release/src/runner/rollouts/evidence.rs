@@ -108,6 +108,11 @@ impl Sensor {
         }
     }
 
+    /// The start of the first window that it needs, in seconds since 1970.
+    pub(super) fn from(&self) -> u64 {
+        self.watch.from()
+    }
+
     /// Takes what was read, and judges each new look. Windows that began before `warm`, in
     /// milliseconds, are left out.
     pub(super) fn read(

@@ -196,7 +196,8 @@ impl Course<'_> {
         written: Option<&WrittenSplit>,
         now: Time,
     ) -> (Gateway, Vec<Look>) {
-        let readings = match call(self.gateway.read(&self.service)).await {
+        let from = self.evidence.sensor.as_ref().map_or(0, Sensor::from);
+        let readings = match call(self.gateway.read(&self.service, from)).await {
             Ok(readings) => readings,
             Err(error) => return (agreed(Gateway::Blind(error.to_string()), written), Vec::new()),
         };

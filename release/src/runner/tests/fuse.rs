@@ -463,7 +463,7 @@ impl Gateway for Faulty<dyn Gateway> {
         call!(self.set_latency_threshold(service, milliseconds))
     }
 
-    fn read<'a>(&'a self, service: &'a Service) -> gateway::Answer<'a, Vec<Reading>> {
-        read!(self.read(service))
+    fn read<'a>(&'a self, service: &'a Service, from: u64) -> gateway::Answer<'a, Vec<Reading>> {
+        read!(self.read(service, from))
     }
 }

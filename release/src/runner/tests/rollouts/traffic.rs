@@ -123,15 +123,16 @@ impl Gateway for Traffic {
         })
     }
 
-    fn read<'a>(&'a self, service: &'a Service) -> Answer<'a, Vec<Reading>> {
+    fn read<'a>(&'a self, service: &'a Service, from: u64) -> Answer<'a, Vec<Reading>> {
         let content = self.content();
-        let feed = serde_json::from_value(content.feed(service)).map_err(|error| error.to_string());
-        let first = Reading { replica: "gateway-1".to_owned(), feed };
+        let feed = || {
+            let feed = content.feed(service, from);
+            serde_json::from_value(feed).map_err(|error| error.to_string())
+        };
+        let first = Reading { replica: "gateway-1".to_owned(), feed: feed() };
         let feed = match content.silent {
             Some(why) => Err(why.to_owned()),
-            None => {
-                serde_json::from_value(content.feed(service)).map_err(|error| error.to_string())
-            }
+            None => feed(),
         };
         let second = Reading { replica: "gateway-2".to_owned(), feed };
         Box::pin(async move { Ok(vec![first, second]) })
@@ -141,7 +142,7 @@ impl Gateway for Traffic {
 // === impl Content ===
 
 impl Content {
-    fn feed(&self, service: &Service) -> Value {
+    fn feed(&self, service: &Service, from: u64) -> Value {
         let now = self.now.0 / 1000;
         let generation = self.split.generation.to_string();
         let of_canary = REQUESTS * u64::from(self.split.weight) / 10_000;
@@ -154,8 +155,9 @@ impl Content {
             variant(&service.name, REQUESTS - of_canary, self.errors.1),
             variant(&service.canary, of_canary, self.errors.0),
         ];
-        let windows = (0..4).map(|back| {
-            json!({ "start": (now / 10 - back) * 10, "generation": generation,
+        let starts = (0..4).map(|back| (now / 10 - back) * 10).filter(|start| *start >= from);
+        let windows = starts.map(|start| {
+            json!({ "start": start, "generation": generation,
                 "latencyThreshold": self.threshold.map(|threshold| threshold * 1000),
                 "variants": variants })
         });
