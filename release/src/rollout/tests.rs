@@ -328,6 +328,29 @@ fn a_manual_step_waits_for_a_person() {
 }
 
 #[test]
+fn blue_green_is_one_step_that_a_person_promotes() {
+    let settings = Settings { steps: vec![Step { hold: MINUTE, ..Step::ALL }], ..settings() };
+    let state = Rollout::new(settings, Time(0));
+    let (state, actions) = step(state, &well(0, 3), Time(20_000));
+    assert_eq!(actions, [Action::SetWeight { weight: 10_000, if_generation: 3 }]);
+    // Nobody is left on the stable side to compare with.
+    let hold = Verdict::Hold(crate::analysis::Hold::Undecided);
+    let seen = |at| Observation { judged: judged(hold, at), ..well(10_000, 4) };
+    let (state, actions) = step(state, &seen(30_000), Time(30_000));
+    let late = 40_000 + MINUTE;
+    let (state, more) = step(state, &seen(late), Time(late));
+    assert!(matches!(state.stage, Stage::Watching { step: 0, .. }), "{}", state.sentence);
+    assert_eq!((actions, more), (vec![], vec![]));
+    let aborted = order(state.clone(), Order::Abort, "no", Time(late)).unwrap();
+    let (_, actions) = step(aborted, &seen(late), Time(late));
+    assert_eq!(actions, [Action::SetWeight { weight: 0, if_generation: 4 }]);
+    let promoted = order(state, Order::Promote, "it was tried", Time(late)).unwrap();
+    let (state, actions) = step(promoted, &seen(late), Time(late));
+    assert!(matches!(state.stage, Stage::Replacing { .. }));
+    assert_eq!(actions, [Action::ApplyStable]);
+}
+
+#[test]
 fn orders_that_make_no_sense_are_refused() {
     let refused =
         |state: Rollout, what, reason: &str| order(state, what, reason, Time(1)).unwrap_err();

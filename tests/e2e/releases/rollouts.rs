@@ -3,6 +3,7 @@
 
 mod cluster;
 mod killed;
+mod orders;
 mod replica;
 
 use std::net::SocketAddr;

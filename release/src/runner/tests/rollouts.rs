@@ -26,10 +26,14 @@ struct Course {
 
 /// A Service and its Deployment, rolled out in two steps, with a further setting of its rollout.
 fn template(key: &str, value: Value) -> Template {
+    Template::parse(&objects(key, value).into()).unwrap()
+}
+
+fn objects(key: &str, value: Value) -> Vec<Value> {
     let mut rollout = json!({ "warmUp": "0s",
         "steps": [{ "weight": 10, "hold": "60s" }, { "weight": 100 }] });
     rollout[key] = value;
-    let objects = vec![
+    vec![
         json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web" },
             "spec": { "selector": { "app": "web" }, "ports": [{ "port": 80 }] } }),
         json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web" },
@@ -38,8 +42,7 @@ fn template(key: &str, value: Value) -> Template {
                 "template": { "metadata": { "labels": { "app": "web" } }, "spec": {} } } }),
         json!({ "apiVersion": "releases.portcullis.dev/v1", "kind": "Rollout",
             "metadata": { "name": "web" }, "environments": ["staging"], "rollout": rollout }),
-    ];
-    Template::parse(&objects.into()).unwrap()
+    ]
 }
 
 // === impl Course ===
@@ -483,6 +486,55 @@ async fn a_rollout_that_cannot_be_worked_on_is_a_problem_in_metrics() {
     assert!(metrics.lines().any(|line| line == problem), "{metrics}");
     let problem = store.rollout(&course.id).await.unwrap().unwrap().problem.unwrap();
     assert!(problem.contains("no `gateway`"), "{problem}");
+}
+
+#[tokio::test]
+async fn an_autoscaler_keeps_the_pods_that_an_abort_needs_until_the_end() {
+    let mut objects = objects("warmUp", "0s".into());
+    objects.push(json!({ "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": { "name": "web" }, "spec": { "minReplicas": 2, "maxReplicas": 10,
+            "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "web" } } }));
+    let template = Template::parse(&objects.into()).unwrap();
+    for order in [Order::Promote, Order::Abort] {
+        let course = Course::of(template.clone(), 2, 2).await;
+        let store = open(course.folder.path()).await;
+        let runner = course.runner(&store);
+        // It has scaled the stable pods.
+        let mut deployment = course.cluster.object("staging", "Deployment").unwrap();
+        assert_eq!(deployment["spec"]["replicas"], Value::Null, "they are the autoscaler's");
+        deployment["spec"]["replicas"] = json!(6);
+        let owner = Owner { service: "web".parse().unwrap(), epoch: store.epoch(), fence: None };
+        course.cluster.apply(&deployment, &owner, Mode::Apply).await.unwrap();
+        let least = || {
+            let scaler = course.cluster.object("staging", "HorizontalPodAutoscaler").unwrap();
+            scaler["spec"]["minReplicas"].clone()
+        };
+        course.run_until(&runner, is_watching(0)).await;
+        assert_eq!(
+            (least(), course.cluster.replicas("staging", "web-canary")),
+            (json!(6), Some(1))
+        );
+        store.order_rollout(&course.id, order, by(99, "")).await.unwrap();
+        course.run(&runner).await;
+        assert_eq!(least(), json!(2), "{order:?}: as the release declares it");
+    }
+}
+
+#[tokio::test]
+async fn a_rollback_after_success_walks_no_steps() {
+    let course = Course::new(2, 2).await;
+    let store = open(course.folder.path()).await;
+    let runner = course.runner(&store);
+    course.run(&runner).await;
+    runner.drive(&course.id).await.unwrap();
+    assert_eq!(course.traffic.weights(), [1_000, 10_000, 0]);
+    let back = order("web.staging", None, Intent::Rollback, by(99, ""));
+    let back = store.create_deployment(back).await.unwrap();
+    runner.drive(&back.id).await.unwrap();
+    assert_eq!(store.deployment(&back.id).await.unwrap().unwrap().state, State::Ready);
+    assert_eq!(store.rollout(&back.id).await.unwrap(), None);
+    assert_eq!(course.traffic.weights(), [1_000, 10_000, 0], "no weight was set");
+    course.check(&store, false, "rolled back").await;
 }
 
 #[tokio::test]
