@@ -12,6 +12,7 @@ use crate::model::{
 };
 use crate::store::{
     AuditEntry, Autopush, Build, BuildChange, BuildState, BuildTarget, By, MAX_PAGE, StoreError,
+    TargetState,
 };
 
 /// What waits and runs of each repository.
@@ -139,6 +140,9 @@ async fn advance(
     if changed == 0 {
         return Err(StoreError::Outdated);
     }
+    if !next.state.is_open() {
+        close_targets(connection, &next).await?;
+    }
     // One that runs is told to stop, and has stopped later: only the order is that of a person.
     let is_ordered = match next.state {
         BuildState::Cancelled => build.state == BuildState::Waiting,
@@ -153,6 +157,28 @@ async fn advance(
         audit::record(connection, by, &entry).await?;
     }
     Ok(next)
+}
+
+/// Records that nothing more becomes of the targets of a build that has ended.
+async fn close_targets(connection: &mut Connection, build: &Build) -> Result<(), StoreError> {
+    let ended = match &build.state {
+        BuildState::Superseded { superseded_by } => format!("superseded by {superseded_by}"),
+        BuildState::Cancelled => "the build was cancelled".to_owned(),
+        _ => "the build has ended before".to_owned(),
+    };
+    query(
+        "UPDATE build_targets SET state = $3, problem = $4 \
+         WHERE repository = $1 AND number = $2 AND state IN ($5, $6)",
+    )
+    .bind(build.id.repository.as_str())
+    .bind(i64::from(build.id.number))
+    .bind(row::to_json(&TargetState::Failed)?)
+    .bind(build.reason.clone().unwrap_or(ended))
+    .bind(row::to_json(&TargetState::Building)?)
+    .bind(row::to_json(&TargetState::Pushed)?)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// A build.

@@ -47,6 +47,7 @@ async fn advance(
 pub(super) async fn run<F: Future<Output = Arc<dyn BuildStore>>>(open: &impl Fn() -> F) {
     builds_change_together_with_their_schedule(&*open().await).await;
     a_builder_that_is_outdated_changes_no_build(&*open().await).await;
+    nothing_more_becomes_of_the_targets_of_a_build_that_has_ended(&*open().await).await;
     people_are_audited_and_repeat_their_request(&*open().await).await;
     the_last_release_with_the_same_inputs_is_found(&*open().await).await;
     the_newest_release_alone_is_pushed_on(&*open().await).await;
@@ -87,6 +88,28 @@ async fn a_builder_that_is_outdated_changes_no_build(store: &dyn BuildStore) {
     assert_eq!(store.build_targets(&again.id).await.unwrap()[0].state, TargetState::Building);
     let ended = advance(store, &again, BuildState::Failed).await.unwrap();
     assert!(!store.record_target(&ended, &web, Time(6)).await.unwrap(), "it is closed");
+}
+
+async fn nothing_more_becomes_of_the_targets_of_a_build_that_has_ended(store: &dyn BuildStore) {
+    let superseded = BuildState::Superseded { superseded_by: commit('f') };
+    let ends = [BuildState::Failed, superseded, BuildState::Cancelled];
+    for (digit, state) in ['a', 'b', 'c'].into_iter().zip(ends) {
+        let waiting = create(store, digit, false, by(1, "")).await;
+        let running = advance(store, &waiting, BuildState::Running).await.unwrap();
+        let states = [TargetState::Building, TargetState::Pushed, TargetState::Unchanged];
+        for (service, state) in ["api", "cart", "web"].into_iter().zip(states) {
+            let target = BuildTarget { state, ..target(service, "1") };
+            assert!(store.record_target(&running, &target, Time(3)).await.unwrap());
+        }
+        let again = advance(store, &running, BuildState::Waiting).await.unwrap();
+        let open = store.build_targets(&again.id).await.unwrap();
+        assert_eq!(open.iter().map(|one| one.state).collect::<Vec<_>>(), states);
+        advance(store, &again, state).await.unwrap();
+        let closed = store.build_targets(&again.id).await.unwrap();
+        let closed: Vec<_> = closed.iter().map(|one| (one.state, one.problem.as_deref())).collect();
+        let failed = (TargetState::Failed, Some("a reason"));
+        assert_eq!(closed, [failed, failed, (TargetState::Unchanged, None)]);
+    }
 }
 
 async fn people_are_audited_and_repeat_their_request(store: &dyn BuildStore) {
