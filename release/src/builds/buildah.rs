@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use futures::future::BoxFuture;
 use serde::Deserialize;
 
 use super::git::Repository;
@@ -20,7 +21,21 @@ use crate::registry::Upload;
 /// The annotation that names an image in a layout.
 const NAME: &str = "org.opencontainers.image.ref.name";
 
-/// Builds images.
+/// Makes the images of targets.
+pub trait Images: Send + Sync {
+    /// Builds an image into an empty folder.
+    ///
+    /// # Errors
+    /// The build failed or was stopped, or its image is not valid.
+    fn build<'a>(
+        &'a self,
+        source: &'a Source<'a>,
+        folder: &'a Path,
+        log: &'a mut Log,
+    ) -> BoxFuture<'a, Result<Upload, BuildError>>;
+}
+
+/// Builds images in sandboxes.
 #[derive(Debug)]
 pub struct Buildah {
     /// What a build may use.
@@ -67,11 +82,7 @@ struct BaseImage {
 // === impl Buildah ===
 
 impl Buildah {
-    /// Builds an image into an empty folder.
-    ///
-    /// # Errors
-    /// The build failed or was stopped, or its image is not valid.
-    pub async fn build(
+    async fn build_image(
         &self,
         source: &Source<'_>,
         folder: &Path,
@@ -130,6 +141,17 @@ impl Buildah {
         };
         let names = index.manifests.into_iter().filter_map(|mut it| it.annotations.remove(NAME));
         Ok(names.filter(is_name).collect())
+    }
+}
+
+impl Images for Buildah {
+    fn build<'a>(
+        &'a self,
+        source: &'a Source<'a>,
+        folder: &'a Path,
+        log: &'a mut Log,
+    ) -> BoxFuture<'a, Result<Upload, BuildError>> {
+        Box::pin(self.build_image(source, folder, log))
     }
 }
 

@@ -102,6 +102,16 @@ impl Queue {
             Some(settings) => Some(Worker::new(Arc::clone(&store), registries, settings.clone())?),
             None => None,
         };
+        Self::with(store, followers, settings, worker).await
+    }
+
+    /// The same, with a worker; without one, nothing is built.
+    async fn with(
+        store: Arc<dyn BuildStore>,
+        followers: Arc<Followers>,
+        settings: Option<&BuildSettings>,
+        worker: Option<Worker>,
+    ) -> Result<Arc<Self>, SetupError> {
         let limits = Limits {
             per_hour: settings.map_or(0, |settings| settings.max_per_hour),
             per_day: settings.map_or(0, |settings| settings.max_per_day),

@@ -6,10 +6,11 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::time::timeout;
 
-use super::buildah::{BuildError, Buildah, Source};
+use super::buildah::{BuildError, Buildah, Images, Source};
 use super::followers::Follower;
 use super::git::GitError;
 use super::log::{Log, Mask};
@@ -17,7 +18,7 @@ use super::mirror;
 use super::queue::ACTOR;
 use super::sandbox::Limits;
 use super::survey::{Survey, Surveyed};
-use crate::model::{BuildId, EnvironmentName, ReleaseId, ServiceName, Time};
+use crate::model::{BuildId, EnvironmentName, ReleaseId, Time};
 use crate::registry::{ImageError, Registries};
 use crate::releases::{self, ReleaseError, RequestedRelease};
 use crate::settings::{BuildSettings, RepositorySettings};
@@ -35,7 +36,7 @@ pub(super) struct Worker {
     store: Arc<dyn BuildStore>,
     registries: Arc<Registries>,
     settings: BuildSettings,
-    buildah: Buildah,
+    images: Box<dyn Images>,
 }
 
 /// How a build ended.
@@ -65,16 +66,39 @@ struct Job<'j> {
     surveyed: &'j Surveyed,
     /// What was recorded before.
     recorded: Option<BuildTarget>,
+    registry: &'j Waits,
 }
+
+/// Whether a build waits for the registry: what that delays is no fault of the repository.
+#[derive(Default)]
+struct Waits(AtomicBool);
 
 // === impl Worker ===
 
 impl Worker {
-    /// Creates the folders, and removes what a builder that was killed has left.
+    /// One that builds in sandboxes of this machine. Creates the folders, and removes what a builder
+    /// that was killed has left.
     pub(super) fn new(
         store: Arc<dyn BuildStore>,
         registries: Arc<Registries>,
         settings: BuildSettings,
+    ) -> io::Result<Self> {
+        let limits = Limits {
+            time: settings.max_time,
+            memory: settings.max_memory.saturating_mul(MEBIBYTE),
+            disk: settings.max_disk.saturating_mul(MEBIBYTE),
+            processes: settings.max_processes,
+        };
+        let base = settings.base_images.clone();
+        Self::with(store, registries, settings, Box::new(Buildah { limits, base }))
+    }
+
+    /// The same, with images that are made in another way.
+    pub(super) fn with(
+        store: Arc<dyn BuildStore>,
+        registries: Arc<Registries>,
+        settings: BuildSettings,
+        images: Box<dyn Images>,
     ) -> io::Result<Self> {
         let work = settings.folder.join("work");
         match std::fs::remove_dir_all(&work) {
@@ -83,14 +107,7 @@ impl Worker {
         }
         std::fs::create_dir_all(&work)?;
         std::fs::create_dir_all(settings.folder.join("logs"))?;
-        let limits = Limits {
-            time: settings.max_time,
-            memory: settings.max_memory.saturating_mul(MEBIBYTE),
-            disk: settings.max_disk.saturating_mul(MEBIBYTE),
-            processes: settings.max_processes,
-        };
-        let base = settings.base_images.clone();
-        Ok(Self { store, registries, buildah: Buildah { limits, base }, settings })
+        Ok(Self { store, registries, images, settings })
     }
 
     /// The log of a build.
@@ -111,11 +128,15 @@ impl Worker {
         };
         log.note(&format!("commit {}, attempt {}", build.commit, build.attempts)).await;
         let time = self.settings.max_time.saturating_mul(WHOLE_BUILD);
-        let built = timeout(time, self.build_all(build, follower, &mut log)).await;
+        let registry = Waits::default();
+        let built = timeout(time, self.build_all(build, follower, &registry, &mut log)).await;
         let verdict = built.unwrap_or_else(|_| {
             let seconds = time.as_secs();
             let reason = format!("the build took longer than {seconds} s in all, and was stopped");
-            Verdict::Failed(reason)
+            match registry.0.load(Ordering::Relaxed) {
+                true => Verdict::Interrupted(format!("{reason}, while it waited for the registry")),
+                false => Verdict::Failed(reason),
+            }
         });
         let end = match &verdict {
             Verdict::Succeeded(reason) => reason.clone().unwrap_or_else(|| "succeeded".to_owned()),
@@ -127,7 +148,13 @@ impl Worker {
         verdict
     }
 
-    async fn build_all(&self, build: &Build, follower: &Follower, log: &mut Log) -> Verdict {
+    async fn build_all(
+        &self,
+        build: &Build,
+        follower: &Follower,
+        registry: &Waits,
+        log: &mut Log,
+    ) -> Verdict {
         let survey = match self.survey(build, follower).await {
             Ok(survey) => survey,
             Err(Stop::Failed(reason)) => return Verdict::Failed(reason),
@@ -147,7 +174,7 @@ impl Worker {
         for surveyed in &survey.targets {
             let service = &surveyed.target.service;
             let recorded = recorded.iter().find(|target| target.service == *service).cloned();
-            let job = Job { build, follower, surveyed, recorded };
+            let job = Job { build, follower, surveyed, recorded, registry };
             match self.target(job, log).await {
                 Ok(()) => {}
                 // The others do not wait for it.
@@ -212,7 +239,7 @@ impl Worker {
         let last = self.store.released_target(repository, service, None).await?;
         let last = last.filter(|last| last.is_same(&target));
         let is_there = match last.as_ref().and_then(|last| last.image.as_deref()) {
-            Some(image) => self.find(service, image).await?.is_some(),
+            Some(image) => self.find(&job, image).await?.is_some(),
             None => false,
         };
         if let Some(last) = last.filter(|_| is_there) {
@@ -249,7 +276,7 @@ impl Worker {
         let Job { build, surveyed, .. } = job;
         if target.state != TargetState::Pushed {
             self.record(build, target).await?;
-            let (image, since) = match self.earlier_image(build, target).await? {
+            let (image, since) = match self.earlier_image(job, target).await? {
                 Some((image, since)) => {
                     let note =
                         format!("{}: the image is unchanged since release {since}", target.service);
@@ -276,7 +303,11 @@ impl Worker {
             at: Time::now(),
             idempotency: Some(Idempotency { fingerprint: key.clone(), key }),
         };
-        let made = match releases::record(&*self.store, &self.registries, request, by).await {
+        let recorded = releases::record(&*self.store, &self.registries, request, by);
+        job.registry.begin();
+        let recorded = recorded.await;
+        job.registry.end();
+        let made = match recorded {
             Err(ReleaseError::Image(error @ ImageError::NotFound(_))) => {
                 // The next attempt builds it again.
                 target.state = TargetState::Building;
@@ -296,24 +327,28 @@ impl Worker {
     /// The image of the last release with the same inputs, if the registry still has it.
     async fn earlier_image(
         &self,
-        build: &Build,
+        job: &Job<'_>,
         target: &BuildTarget,
     ) -> Result<Option<(String, ReleaseId)>, Stop> {
-        let BuildTarget { service, key, .. } = target;
-        let earlier = self.store.released_target(&build.id.repository, service, Some(key)).await?;
+        let (repository, BuildTarget { service, key, .. }) = (&job.build.id.repository, target);
+        let earlier = self.store.released_target(repository, service, Some(key)).await?;
         let Some((image, release)) = earlier.and_then(|it| it.image.zip(it.release)) else {
             return Ok(None);
         };
-        Ok(self.find(service, &image).await?.map(|image| (image, release)))
+        Ok(self.find(job, &image).await?.map(|image| (image, release)))
     }
 
-    /// An image of a service by digest, if it is where its images are now.
-    async fn find(&self, service: &ServiceName, image: &str) -> Result<Option<String>, Stop> {
-        let repository = self.settings.image_of(service.as_str()).unwrap_or_default();
+    /// An image of the target's service by digest, if it is where its images are now.
+    async fn find(&self, job: &Job<'_>, image: &str) -> Result<Option<String>, Stop> {
+        let service = job.surveyed.target.service.as_str();
+        let repository = self.settings.image_of(service).unwrap_or_default();
         if !image.starts_with(&format!("{repository}@")) {
             return Ok(None);
         }
-        match self.registries.resolve(image).await {
+        job.registry.begin();
+        let resolved = self.registries.resolve(image).await;
+        job.registry.end();
+        match resolved {
             Ok(image) => Ok(Some(image)),
             Err(ImageError::NotFound(_)) => Ok(None),
             Err(error) => Err(error.into()),
@@ -335,14 +370,17 @@ impl Worker {
             target: &surveyed.target,
         };
         let upload =
-            self.buildah.build(&source, &folder.0, log).await.map_err(|error| match error {
+            self.images.build(&source, &folder.0, log).await.map_err(|error| match error {
                 BuildError::Failed(reason) => Stop::Failed(reason),
                 BuildError::Interrupted(reason) => Stop::Interrupted(reason),
             })?;
         let repository = self.settings.image_of(service.as_str()).unwrap_or_default();
         let image = format!("{repository}:{}", build.commit);
         log.note(&format!("{service}: pushing {image}")).await;
-        Ok(self.registries.push(&image, &upload).await?)
+        job.registry.begin();
+        let pushed = self.registries.push(&image, &upload).await;
+        job.registry.end();
+        Ok(pushed?)
     }
 
     async fn record(&self, build: &Build, target: &BuildTarget) -> Result<(), Stop> {
@@ -375,6 +413,20 @@ impl Job<'_> {
     fn autopush(&self) -> Option<EnvironmentName> {
         let autopush = self.follower.settings().autopush.clone();
         autopush.filter(|_| !self.build.is_requested)
+    }
+}
+
+// === impl Waits ===
+
+impl Waits {
+    /// A call to the registry begins.
+    fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// It has responded.
+    fn end(&self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 

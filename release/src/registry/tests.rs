@@ -30,6 +30,21 @@ impl Server {
     pub(crate) async fn start(
         answer: impl Fn(&str, &str) -> Response + Clone + Send + Sync + 'static,
     ) -> Self {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let record = Arc::clone(&heard);
+        let router = Router::new().fallback(move |request: Request| async move {
+            let authorization = request.headers().get(header::AUTHORIZATION);
+            let authorization = authorization.and_then(|value| value.to_str().ok());
+            let (path, authorization) =
+                (request.uri().to_string(), authorization.unwrap_or_default().to_owned());
+            record.lock().unwrap().push((path.clone(), authorization.clone()));
+            answer(&path, &authorization)
+        });
+        Self { heard, ..Self::serve(router).await }
+    }
+
+    /// Starts one that answers by these routes; what it hears is not recorded.
+    pub(crate) async fn serve(router: Router) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let key = KeyPair::generate().unwrap();
         let names = vec!["127.0.0.1".to_owned()];
@@ -42,18 +57,8 @@ impl Server {
         let listener = Listener::bind(([127, 0, 0, 1], 0).into(), Some(&tls)).await.unwrap();
         let host = listener.address().unwrap().to_string();
         std::fs::write(path("auths.json"), auths.replace("HOST", &host)).unwrap();
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let record = Arc::clone(&heard);
-        let router = Router::new().fallback(move |request: Request| async move {
-            let authorization = request.headers().get(header::AUTHORIZATION);
-            let authorization = authorization.and_then(|value| value.to_str().ok());
-            let (path, authorization) =
-                (request.uri().to_string(), authorization.unwrap_or_default().to_owned());
-            record.lock().unwrap().push((path.clone(), authorization.clone()));
-            answer(&path, &authorization)
-        });
         tokio::spawn(listener.serve(router));
-        Self { folder, host, heard }
+        Self { folder, host, heard: Arc::default() }
     }
 
     pub(crate) fn registries(&self) -> Registries {

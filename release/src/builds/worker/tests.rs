@@ -1,6 +1,6 @@
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::Router;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::json;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::builds::followers::Followers;
 use crate::builds::git::tests::WorkTree;
-use crate::model::CommitId;
+use crate::model::{CommitId, ServiceName};
 use crate::registry::tests::{Server, image};
 use crate::store::sql::SqlStore;
 use crate::store::suite::by;
@@ -30,7 +30,10 @@ struct Shop {
 impl Shop {
     /// The registry answers a path by `answer`.
     async fn new(answer: impl Fn(&str) -> Response + Clone + Send + Sync + 'static) -> Self {
-        let registry = Server::start(move |path, _| answer(path)).await;
+        Self::with(Server::start(move |path, _| answer(path)).await).await
+    }
+
+    async fn with(registry: Server) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let work = WorkTree::new();
         for service in ["api", "web"] {
@@ -163,6 +166,21 @@ async fn an_image_is_unchanged_only_as_long_as_the_registry_has_it() {
     let last = shop.begin().await;
     let verdict = shop.build(&last).await;
     assert!(matches!(&verdict, Verdict::Failed(reason) if reason.contains("413")), "{verdict:?}");
+}
+
+#[tokio::test]
+async fn a_build_whose_time_the_registry_has_used_up_is_tried_again() {
+    // It accepts requests, and responds to none.
+    let router = Router::new().fallback(async || std::future::pending::<StatusCode>().await);
+    let mut shop = Shop::with(Server::serve(router).await).await;
+    shop.settings.max_time = Duration::from_secs(1);
+    let build = shop.begin().await;
+    let image = format!("{}/api@sha256:{}", shop.registry.host, "0".repeat(64));
+    shop.record(&build, "api", TargetState::Pushed, &image).await;
+    let verdict = shop.build(&build).await;
+    let expected = "the build took longer than 4 s in all, and was stopped, while it waited for the \
+                    registry";
+    assert!(matches!(&verdict, Verdict::Interrupted(reason) if reason == expected), "{verdict:?}");
 }
 
 #[tokio::test]
