@@ -390,4 +390,4 @@ async fn call<T>(call: Answer<'_, T>) -> Result<T, ClusterError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -382,6 +382,9 @@ fn by() -> By {
 }
 
 #[cfg(test)]
+mod killed;
+
+#[cfg(test)]
 mod tests {
     use serde_json::json;
 

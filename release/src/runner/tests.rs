@@ -1,6 +1,6 @@
 //! Deployments to a simulated cluster, by a builder that is killed at every point.
 
-mod fuse;
+pub(crate) mod fuse;
 mod rollouts;
 mod simulation;
 
@@ -76,7 +76,7 @@ impl Scene {
 
 /// Opens the store of a builder that was just killed. Other tests start processes, and a child has the
 /// lock, too, from its fork until its program starts.
-async fn open(folder: &Path) -> Arc<SqlStore> {
+pub(crate) async fn open(folder: &Path) -> Arc<SqlStore> {
     let opened = async {
         loop {
             match SqlStore::open_file(&folder.join("releases.db")).await {

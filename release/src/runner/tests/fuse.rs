@@ -22,7 +22,7 @@ use crate::store::{
 };
 
 /// Counts points; the one after `left` others is the end.
-pub(super) struct Fuse {
+pub(crate) struct Fuse {
     left: AtomicUsize,
     /// Whether calls that only read are no points.
     writes_only: bool,
@@ -32,13 +32,13 @@ pub(super) struct Fuse {
 // === impl Fuse ===
 
 impl Fuse {
-    pub(super) fn after(points: usize) -> Arc<Self> {
+    pub(crate) fn after(points: usize) -> Arc<Self> {
         let (left, blown) = (AtomicUsize::new(points), Notify::new());
         Arc::new(Self { left, writes_only: false, blown })
     }
 
     /// One for which only writes are points.
-    pub(super) fn on_writes_after(points: usize) -> Arc<Self> {
+    pub(crate) fn on_writes_after(points: usize) -> Arc<Self> {
         let (left, blown) = (AtomicUsize::new(points), Notify::new());
         Arc::new(Self { left, writes_only: true, blown })
     }
@@ -50,11 +50,17 @@ impl Fuse {
     }
 
     /// Waits for the end.
-    pub(super) async fn blown(&self) {
+    pub(crate) async fn blown(&self) {
         self.blown.notified().await;
     }
 
-    async fn burn(&self) {
+    /// The points that are left.
+    pub(crate) fn left(&self) -> usize {
+        self.left.load(Ordering::SeqCst)
+    }
+
+    /// Passes a point, or never returns.
+    pub(crate) async fn burn(&self) {
         let left =
             self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         if left.is_err() {
@@ -65,7 +71,7 @@ impl Fuse {
 }
 
 /// A store or a cluster with a point before and after each call.
-pub(super) struct Faulty<T: ?Sized> {
+pub(crate) struct Faulty<T: ?Sized> {
     inner: Arc<T>,
     fuse: Arc<Fuse>,
 }
@@ -73,7 +79,7 @@ pub(super) struct Faulty<T: ?Sized> {
 // === impl Faulty ===
 
 impl<T: ?Sized> Faulty<T> {
-    pub(super) fn new(inner: Arc<T>, fuse: &Arc<Fuse>) -> Self {
+    pub(crate) fn new(inner: Arc<T>, fuse: &Arc<Fuse>) -> Self {
         Self { inner, fuse: Arc::clone(fuse) }
     }
 }
@@ -101,7 +107,9 @@ macro_rules! read {
     };
 }
 
-impl Store for Faulty<dyn Store> {
+mod builds;
+
+impl<T: Store + ?Sized> Store for Faulty<T> {
     fn epoch(&self) -> u64 {
         self.inner.epoch()
     }
