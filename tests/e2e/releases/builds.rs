@@ -1,5 +1,8 @@
 //! Builds of repositories: real git, real buildah in its sandbox, a real registry.
 
+mod killed;
+mod pushes;
+
 use std::fs;
 use std::time::Duration;
 
@@ -37,15 +40,23 @@ struct Shop {
 impl Shop {
     /// Starts one with further settings of builds.
     async fn start(further: &Value) -> Self {
+        let https = |server: &GitServer| {
+            fs::write(server.file("credentials"), CREDENTIALS).expect("the credentials");
+            json!({ "url": server.url("shop"), "credentials": server.file("credentials"),
+                "certificateAuthorities": server.file("ca.pem") })
+        };
+        Self::following(https, further).await
+    }
+
+    /// The same, which reaches the repository by these settings.
+    async fn following(by: impl FnOnce(&GitServer) -> Value, further: &Value) -> Self {
         let (registry, server) = (Registry::start().await, GitServer::start().await);
         let cluster = ApiServer::start().await;
         let work = server.create("shop");
-        fs::write(server.file("credentials"), CREDENTIALS).expect("the credentials");
-        let repository = json!({
-            "name": "shop", "url": server.url("shop"), "services": ["web", "cart"],
-            "pollEvery": "1h", "credentials": server.file("credentials"),
-            "certificateAuthorities": server.file("ca.pem"), "autopush": "staging",
-        });
+        let mut repository = by(&server);
+        repository["name"] = json!("shop");
+        repository["services"] = json!(["web", "cart"]);
+        (repository["pollEvery"], repository["autopush"]) = (json!("1h"), json!("staging"));
         let mut builds = json!({
             "folder": "builds", "images": format!("{}/{{service}}", registry.host()),
             "repositories": [repository],
@@ -329,51 +340,6 @@ async fn a_registry_that_is_away_is_tried_again() {
     assert!(build["attempts"].as_u64().unwrap() >= 2, "{build}");
     let digest = shop.registry.digest("web", &commit).await.unwrap();
     assert!(shop.releases("web").await[0]["image"].as_str().unwrap().ends_with(&digest));
-}
-
-#[tokio::test]
-async fn a_builder_that_is_killed_builds_and_releases_once() {
-    let mut shop = Shop::start(&json!({})).await;
-    // While the build runs: its processes end with the builder.
-    shop.write_script("echo started; sleep 20");
-    shop.push().await;
-    eventually("the build runs", || async { shop.log(2).await.contains("started\n") }).await;
-    shop.builder.kill_and_restart().await;
-    shop.state_is(2, "succeeded").await;
-    assert_eq!(shop.build(2).await["attempts"], 2);
-    assert_eq!(shop.releases("web").await.len(), 1);
-    // While the image is pushed.
-    shop.write_file("web", "second");
-    shop.registry.pause();
-    shop.push().await;
-    eventually("it is pushed", || async { shop.log(3).await.contains("pushing") }).await;
-    shop.builder.kill_and_restart().await;
-    shop.registry.resume();
-    shop.state_is(3, "succeeded").await;
-    assert_eq!(shop.releases("web").await.len(), 2);
-    // At different times after a push.
-    for pause in [0, 100, 300, 600, 900, 1200, 1500] {
-        shop.write_file("web", &format!("after {pause}"));
-        shop.push().await;
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-        shop.builder.kill_and_restart().await;
-    }
-    let last = shop.push().await;
-    eventually("the newest commit is built", || async {
-        let page = shop.get("/api/v1/builds?repository=shop").await;
-        let builds = page["items"].as_array().unwrap().clone();
-        let is_open = |build: &Value| build["state"] == "waiting" || build["state"] == "running";
-        builds[0]["commit"] == last && !builds.iter().any(is_open)
-    })
-    .await;
-    let releases = shop.releases("web").await;
-    let mut commits: Vec<_> = releases.iter().map(|it| it["commit"].to_string()).collect();
-    commits.dedup();
-    assert_eq!(commits.len(), releases.len(), "each commit has one release: {releases:?}");
-    let newest = releases[0]["id"].as_str().unwrap();
-    shop.runs(newest).await;
-    let left: Vec<_> = fs::read_dir(shop.builder.folder().join("builds/work")).unwrap().collect();
-    assert!(left.is_empty(), "{left:?}");
 }
 
 #[tokio::test]
