@@ -3,13 +3,17 @@
 
 use std::time::{Duration, Instant};
 
+use crate::client::{self, Version};
 use crate::endpoints;
 use crate::environment::{Environment, PODS};
+use crate::gateway::{HTTPS, NAMESPACE};
 use crate::load::{Load, Plan};
 use crate::node::{self, Company, control, eventually, in_cluster, kubectl, report};
 
 /// How long the API server is away.
 const OUTAGE: Duration = Duration::from_secs(60);
+/// How long a pod of the gateway stays ready that is to stop, less a second that clocks may differ by.
+const STAYS_READY: Duration = Duration::from_secs(9);
 
 #[test]
 #[ignore = "needs the node that tests/cluster/test starts"]
@@ -151,4 +155,54 @@ fn a_cluster_set_back_to_an_older_state_is_followed() {
         ));
         result.assert_flawless();
     });
+}
+
+#[test]
+#[ignore = "needs the node that tests/cluster/test starts"]
+fn a_pod_of_the_gateway_that_is_to_stop_stays_ready_until_balancers_have_noticed() {
+    in_cluster(Company::Unwelcome, async |cluster| {
+        let environment = Environment::open(cluster, "stopping");
+        environment.serve("web", 1).await;
+        let (gateway, host) = (cluster.gateway, environment.host("web"));
+        let load = Load::start(gateway, Plan::light(&host));
+        load.pass(100).await;
+        let pod = gateway.replicas().swap_remove(0);
+        kubectl(&["delete", "pod", &pod.name, "--namespace", NAMESPACE, "--wait=false"]);
+        let deleted = Instant::now();
+        eventually("the endpoint is terminating, and serves", PODS, || async {
+            let conditions = conditions(&pod.name);
+            if conditions == "false true true" { Ok(()) } else { Err(conditions) }
+        })
+        .await;
+        let answer = client::get(gateway, pod.port(HTTPS), Version::Http1, &host, "/").await;
+        assert_eq!(answer.expect("an answer").status, 200, "to who is still led here");
+        eventually("it serves no longer", PODS, || async {
+            let conditions = conditions(&pod.name);
+            if conditions.contains(" true ") { Err(conditions) } else { Ok(()) }
+        })
+        .await;
+        let took = deleted.elapsed();
+        gateway.settled(2).await;
+        let result = load.stop().await;
+        report(&format!(
+            "a pod of the gateway served for {took:.1?} while it was terminating; {} requests \
+             answered, {} failed",
+            result.answered, result.failed
+        ));
+        assert!(took >= STAYS_READY, "{took:?}");
+        result.assert_flawless();
+    });
+}
+
+/// Whether the endpoint of a gateway's pod is ready, serving and terminating; empty if there is none.
+fn conditions(pod: &str) -> String {
+    let template = "jsonpath={range .items[*].endpoints[*]}{.targetRef.name} {.conditions.ready} \
+                    {.conditions.serving} {.conditions.terminating}{\"\\n\"}{end}";
+    let selector = "--selector=kubernetes.io/service-name=portcullis";
+    let namespace = ["--namespace", NAMESPACE];
+    let slices = kubectl(
+        &[&["get", "endpointslices", selector, "--output", template], &namespace[..]].concat(),
+    );
+    let endpoint = slices.lines().find_map(|line| line.strip_prefix(&format!("{pod} ")));
+    endpoint.unwrap_or_default().to_owned()
 }

@@ -385,3 +385,30 @@ fn one_value_turns_a_feature_on() {
         assert!(service.contains(&format!("aws-load-balancer-{line}")), "{line}: {service}");
     }
 }
+
+#[test]
+fn a_pod_has_the_time_for_the_hook_and_for_its_drain() {
+    let pod = |manifests: &str| {
+        let deployment = objects(manifests)[r#""Deployment" "portcullis""#].clone();
+        deployment["spec"]["template"]["spec"].clone()
+    };
+    for manifests in [chart("portcullis", "portcullis", &FEATURES[..1]), base()] {
+        let objects = objects(&manifests);
+        let configuration = &objects[r#""ConfigMap" "portcullis""#]["data"]["gateway.yaml"];
+        let seconds = |name: &str| {
+            let text = configuration["drain"][name].as_str().expect("a duration");
+            text.strip_suffix('s').and_then(|text| text.parse::<u64>().ok()).expect("seconds")
+        };
+        let pod = pod(&manifests);
+        let hook = &pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"];
+        let needed = hook.as_u64().expect("a hook") + seconds("delay") + seconds("deadline");
+        let grace = pod["terminationGracePeriodSeconds"].as_u64().expect("a time");
+        assert!(grace > needed, "{grace} s for {needed} s");
+        // Readiness fails within failureThreshold periods: the hook is longer, or it would be of no use.
+        let probe = &pod["containers"][0]["readinessProbe"];
+        let fails = probe["periodSeconds"].as_u64().zip(probe["failureThreshold"].as_u64());
+        assert!(fails.is_some_and(|(period, times)| hook.as_u64() > Some(period * times)));
+    }
+    let without = chart("portcullis", "portcullis", &[FEATURES[0], "preStopSeconds=0"]);
+    assert!(pod(&without)["containers"][0]["lifecycle"].is_null());
+}
