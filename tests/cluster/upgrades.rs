@@ -1,5 +1,5 @@
-//! The chart is upgraded and rolled back while requests are sent, and an upgrade to a configuration that
-//! is wrong changes nothing.
+//! The chart is upgraded to another image and configuration, and rolled back, while requests are sent;
+//! and an upgrade to a configuration that is wrong changes nothing.
 
 use std::process::Command;
 use std::time::Duration;
@@ -22,6 +22,7 @@ struct Release;
 #[ignore = "needs the node that tests/cluster/test starts"]
 fn upgrades_of_the_chart_lose_no_request_and_a_wrong_one_changes_nothing() {
     in_cluster(Company::Unwelcome, async |cluster| {
+        node::name_image("local/portcullis:test", "docker.io/local/portcullis:next");
         let release = Release::install();
         let gateway = Box::leak(Box::new(cluster.gateway.of_release(NAMESPACE)));
         let cluster = Cluster { kube: cluster.kube.clone(), gateway };
@@ -31,7 +32,9 @@ fn upgrades_of_the_chart_lose_no_request_and_a_wrong_one_changes_nothing() {
         let requests = node::scale(REQUESTS.0, REQUESTS.1);
         let mut upgrades = 0;
         while upgrades < 1 || loads.iter().map(Load::answered).sum::<u64>() < requests {
-            release.upgrade("configuration.timeouts.connect=4s").expect("the upgrade succeeds");
+            release
+                .upgrade("image.tag=next,configuration.timeouts.connect=4s")
+                .expect("the upgrade succeeds");
             release.roll_back();
             upgrades += 1;
         }

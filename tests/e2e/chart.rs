@@ -377,6 +377,9 @@ fn one_value_turns_a_feature_on() {
     assert_eq!(configuration(&brought)["certificates"][0]["secret"]["name"], "portcullis-tls");
     assert!(roles(&brought, "certificates") && !roles(&brought, "acme"));
 
+    let dns = chart("portcullis", "portcullis", &[FEATURES[0], "exposure.externalDns=true"]);
+    let hostname = "external-dns.alpha.kubernetes.io/hostname: '*.apps.example.com'";
+    assert!(dns.contains(hostname), "{dns}");
     // The balancer of AWS ends TLS, and names the clients by the PROXY protocol.
     let aws = [FEATURES[0], "exposure.awsCertificate=arn:aws:acm:eu-west-1:1:certificate/1"];
     assert_eq!(configuration(&aws)["listeners"]["proxyProtocol"], true);
