@@ -28,6 +28,7 @@ mod documentation;
 mod endpoints;
 mod installation;
 mod killed;
+mod large;
 mod moves;
 mod pulumi;
 mod rollouts;
