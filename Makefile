@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-release dev image test test-pulumi test-quick fmt lint doc deny unit cluster bench bench-analysis bench-failover bench-feed bench-hiding bench-releases bench-rollout bench-shadow bench-slow-pod fuzz setup
+.PHONY: help demo demo-release dev image image-builder test test-pulumi test-quick fmt lint doc deny unit cluster bench bench-analysis bench-failover bench-feed bench-hiding bench-releases bench-rollout bench-shadow bench-slow-pod fuzz setup
 
 CARGO ?= cargo
 DENY_VERSION := 0.20.2
@@ -10,7 +10,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/portcullis
 DENY := $(CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Run the demo on this machine: gateway, sample services, certificates, ready curl lines
 	$(CARGO) run -- demo
@@ -23,6 +23,9 @@ dev: ## Run the demo, and build and start it again when a source changes
 
 image: ## Build the image, its digest and its bill of materials, into target/image (needs buildah)
 	deploy/image
+
+image-builder: ## Build the image of the release builder, which has git and buildah (needs root, buildah and mmdebstrap)
+	IMAGE=portcullis-builder deploy/image
 
 test: lint doc deny unit cluster ## Check format, lints, documentation and licences, and run all tests
 

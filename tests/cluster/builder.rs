@@ -49,7 +49,10 @@ impl Installation {
         let place = deploy.join("tested");
         fs::create_dir(&place).expect("a folder");
         let header = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n";
-        let images = "images:\n- {name: portcullis, newName: local/portcullis, newTag: test}\n";
+        let image =
+            |name: &str| format!("- {{name: {name}, newName: local/portcullis, newTag: test}}\n");
+        // No repository is followed here, so that the image without git will do.
+        let images = format!("images:\n{}{}", image("portcullis"), image("portcullis-builder"));
         let text = format!("{header}namespace: {namespace}\n{images}{overlay}");
         fs::write(place.join("kustomization.yaml"), text).expect("the overlay");
         output(Command::new("kubectl").args(["apply", "--server-side", "-k"]).arg(place));

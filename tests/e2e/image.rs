@@ -40,6 +40,43 @@ fn the_same_program_gives_the_same_digest_at_another_time_and_place() {
 }
 
 #[test]
+fn the_builder_has_its_programs_beside_the_same_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("program"), "program").expect("a program");
+    fs::create_dir_all(path("files/usr/bin")).expect("a folder");
+    fs::write(path("files/usr/bin/git"), "git").expect("a file");
+    let mut tar = Command::new("tar");
+    tar.arg("-cf").arg(path("root.tar")).arg("-C").arg(path("files")).arg("usr");
+    assert!(tar.status().expect("tar runs").success());
+    let build = |out: &str| {
+        let mut image = Command::new(format!("{ROOT}/deploy/image"));
+        image.arg(path(out)).env("IMAGE", "portcullis-builder").env("ARCH", "amd64");
+        image.env("PROGRAM", path("program")).env("ROOT", path("root.tar"));
+        let output = image.output().expect("deploy/image runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        fs::read_to_string(path(out).join("portcullis-builder-amd64.digest")).expect("a digest")
+    };
+    assert_eq!(build("first"), build("second"));
+    let archive = path("first/portcullis-builder-amd64.tar");
+    let layout = path("layout");
+    fs::create_dir(&layout).expect("a folder");
+    let mut tar = Command::new("tar");
+    assert!(
+        tar.arg("-xf").arg(&archive).arg("-C").arg(&layout).status().expect("tar runs").success()
+    );
+    let mut files = BTreeSet::new();
+    for blob in fs::read_dir(layout.join("blobs/sha256")).expect("blobs") {
+        let listed = Command::new("tar").arg("-tzf").arg(blob.expect("a blob").path()).output();
+        let listed = listed.expect("tar runs").stdout;
+        files.extend(String::from_utf8_lossy(&listed).lines().map(str::to_owned));
+    }
+    for file in ["usr/bin/git", "usr/bin/portcullis"] {
+        assert!(files.contains(file), "{file}: {files:?}");
+    }
+}
+
+#[test]
 fn a_program_above_the_limit_is_no_image() {
     let folder = tempfile::tempdir().expect("a folder");
     let program = folder.path().join("program");

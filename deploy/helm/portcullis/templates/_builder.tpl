@@ -39,7 +39,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{- define "portcullis.builder.container" -}}
 name: builder
-image: {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+image: {{ .Values.builder.image.repository }}:{{ .Values.builder.image.tag | default .Chart.AppVersion }}
 args: [builder, --log-format, json, --config, /etc/portcullis-builder/builder.yaml]
 ports:
   - {name: api, containerPort: 8470}
