@@ -112,15 +112,18 @@ async fn a_tag_changes_one_deployment(shop: &Project<'_>, url: &str, key: &str) 
 }
 
 /// With `imageOwner`, an image that another program sets stays, also while the stack changes
-/// something else.
+/// something else, and is no difference.
 async fn the_builder_may_own_the_image(shop: &Project<'_>) {
+    let before = pods();
     shop.set(&["imageOwner", "portcullis"]);
+    shop.pulumi(&["up", "--yes"]);
+    assert_eq!((image().as_str(), pods()), ("docker.io/shop/web:2", before), "it stays");
     shop.changes_nothing();
     let set_image = ["set", "image", "deployment/web", "app=docker.io/shop/web:1"];
-    kubectl(&[&set_image[..], &["--namespace", ENVIRONMENT]].concat());
+    // By the builder's name: the provider takes over what belongs to `kubectl`.
+    let builder = ["--namespace", ENVIRONMENT, "--field-manager", "portcullis-releases"];
+    kubectl(&[&set_image[..], &builder].concat());
     shop.changes_nothing();
-    // Else the image of the last `up` would be applied, which is a conflict.
-    shop.pulumi(&["refresh", "--yes"]);
     shop.set(&["replicas", "2"]);
     assert_eq!(shop.preview(), ["update kubernetes:apps/v1:Deployment::web"]);
     shop.pulumi(&["up", "--yes"]);
@@ -130,6 +133,8 @@ async fn the_builder_may_own_the_image(shop: &Project<'_>) {
         count => Err(format!("{count}")),
     })
     .await;
+    shop.pulumi(&["refresh", "--yes"]);
+    shop.changes_nothing();
 }
 
 /// The key rotator, a project of its own.

@@ -3,6 +3,7 @@ import * as pulumi from "@pulumi/pulumi";
 
 import { accessAnnotations, type Access } from "./access";
 import { certificateSecret, type CertificateArgs } from "./certificate";
+import { deploymentOfOthers, type DeploymentArgs } from "./firstImage";
 
 /** A service of an environment. Each field may be an output, unless it says what is declared. */
 export interface AppServiceArgs {
@@ -16,7 +17,8 @@ export interface AppServiceArgs {
   imageTag: pulumi.Input<string>;
   /**
    * Who sets the image after the first `up`. `pulumi` (the default): this stack. `portcullis`: the
-   * release builder or `kubectl`, and `up` leaves the image as it is in the cluster.
+   * release builder or `kubectl`. Then `imageTag` is that of the first `up` alone, and `up` neither
+   * compares nor changes the image, that of migrations included.
    */
   imageOwner?: "pulumi" | "portcullis";
   /** The names of Secrets with the registry's credentials. */
@@ -100,20 +102,25 @@ export class AppService extends pulumi.ComponentResource {
       },
       { parent: this },
     );
-    const deployment = new k8s.apps.v1.Deployment(
-      name,
-      {
-        metadata,
-        spec: {
-          replicas: args.replicas ?? 2,
-          selector: { matchLabels: labels },
-          // A new pod is ready before an old one stops.
-          strategy: { rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } },
-          template: { metadata: { labels }, spec: podSpec(args, this.image, environment) },
-        },
-      },
-      { parent: this, ignoreChanges: ignoredChanges(args) },
-    );
+    const replicas = args.replicas ?? 2;
+    const spec: DeploymentArgs["spec"] = (image) => ({
+      replicas,
+      selector: { matchLabels: labels },
+      // A new pod is ready before an old one stops.
+      strategy: { rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } },
+      template: { metadata: { labels }, spec: podSpec(args, environment, image) },
+    });
+    const { image } = this;
+    const containers = [APP];
+    const initContainers = args.migrations?.enabled === true ? [MIGRATIONS] : [];
+    const deployment =
+      args.imageOwner === "portcullis"
+        ? deploymentOfOthers(
+            name,
+            { metadata, replicas, image, spec, containers, initContainers },
+            { parent: this },
+          )
+        : new k8s.apps.v1.Deployment(name, { metadata, spec: spec(image) }, { parent: this });
     const service = new k8s.core.v1.Service(
       name,
       {
@@ -134,10 +141,13 @@ export class AppService extends pulumi.ComponentResource {
     }
     this.deployment = deployment.metadata.name;
     this.service = service.metadata.name;
-    const { image } = this;
     this.registerOutputs({ deployment: this.deployment, service: this.service, image });
   }
 }
+
+/** The names of the containers. */
+const APP = "app";
+const MIGRATIONS = "migrations";
 
 /**
  * Returns the reference of an image.
@@ -179,22 +189,14 @@ function environmentVariables(
   return { ...(Object.fromEntries(required) as typeof requiredEnv), ...extraEnv };
 }
 
-/** The fields that another program sets: with them, `up` neither reports nor reverts its changes. */
-function ignoredChanges(args: AppServiceArgs): string[] {
-  if (args.imageOwner !== "portcullis") return [];
-  const containers = "spec.template.spec.containers[0].image";
-  const migrates = args.migrations?.enabled === true;
-  return migrates ? [containers, "spec.template.spec.initContainers[0].image"] : [containers];
-}
-
 function podSpec(
   args: AppServiceArgs,
-  image: pulumi.Output<string>,
   environment: k8s.core.v1.Secret,
+  image?: pulumi.Input<string>,
 ): k8s.types.input.core.v1.PodSpec {
   const { signingKeys, migrations, pullSecrets = [] } = args;
   const shared = {
-    image,
+    ...(image === undefined ? {} : { image }),
     envFrom: [{ secretRef: { name: environment.metadata.name } }],
     resources: args.resources ?? { requests: { cpu: "50m", memory: "64Mi" } },
     securityContext: {
@@ -211,7 +213,7 @@ function podSpec(
         ]
       : [],
   };
-  const migration = { ...shared, name: "migrations", command: migrations?.command ?? [] };
+  const migration = { ...shared, name: MIGRATIONS, command: migrations?.command ?? [] };
   return {
     // The service has no business with the API server.
     automountServiceAccountToken: false,
@@ -221,7 +223,7 @@ function podSpec(
     containers: [
       {
         ...shared,
-        name: "app",
+        name: APP,
         ports: [{ name: "http", containerPort: args.port ?? 8080 }],
         readinessProbe: {
           periodSeconds: 2,

@@ -152,24 +152,28 @@ test("a certificate is a secret that the gateway alone may read besides", async 
   ]);
 });
 
-test("the image is left alone if another program owns it", async () => {
-  let ignored: string[] = [];
-  const options = {
-    transformations: [
-      ({ type, opts }: pulumi.ResourceTransformationArgs): undefined => {
-        const { ignoreChanges = [] } = opts as pulumi.CustomResourceOptions;
-        if (type === DEPLOYMENT) ignored = ignoreChanges;
-      },
-    ],
-  };
-  const run = (args: Partial<AppServiceArgs>): Promise<Declared[]> =>
-    declared(() => new AppService("web", { ...ARGS, ...args }, options));
-  await run({});
-  assert.deepEqual(ignored, []);
+test("an image that another program owns is set once, and declared nowhere else", async () => {
+  const PATCH = "kubernetes:apps/v1:DeploymentPatch";
   const migrations = { enabled: true, command: ["/web", "migrate"] };
-  await run({ imageOwner: "portcullis", migrations });
-  assert.deepEqual(ignored, [
-    "spec.template.spec.containers[0].image",
-    "spec.template.spec.initContainers[0].image",
-  ]);
+  const own = await service({ migrations });
+  assert.ok(!own.some(({ type }) => type === PATCH));
+  const resources = await service({ imageOwner: "portcullis", migrations });
+  const { containers, initContainers } = podSpec(resources);
+  assert.deepEqual([containers[0]?.image, initContainers[0]?.image], [undefined, undefined]);
+  interface Inputs {
+    metadata: { annotations: Record<string, string> };
+    spec: { template: { spec: PodSpec } };
+  }
+  const of = (suffix: string): Inputs =>
+    only(resources, PATCH, suffix).inputs as unknown as Inputs;
+  // The first has all that a pod needs; the second gives that up, and so has the same owner.
+  const [first, last] = [of("web-first-image"), of("web-image")];
+  const image = "registry.example.com/shop/web:1.4";
+  const withImage = containers.map((container) => ({ ...container, image }));
+  assert.deepEqual(first.spec.template.spec.containers, withImage);
+  assert.deepEqual(last.spec.template.spec, {
+    containers: [{ name: "app", image }],
+    initContainers: [{ name: "migrations", image }],
+  });
+  assert.deepEqual(first.metadata.annotations, last.metadata.annotations);
 });
