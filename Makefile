@@ -15,7 +15,7 @@ help: ## List the targets
 demo: ## Run the demo on this machine: gateway, sample services, certificates, ready curl lines
 	$(CARGO) run -- demo
 
-demo-release: ## Show on a Kubernetes node how a good release is rolled out, and how bad ones are taken back (needs root)
+demo-release: ## Show on a Kubernetes node, or on your cluster, how a good release is rolled out, and how bad ones are taken back (needs root)
 	tests/cluster/demo
 
 dev: ## Run the demo, and build and start it again when a source changes

@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use super::registry::{self, Registry};
+use super::registry::Registry;
 use crate::harness::{Answer, Authority, Curl, eventually, soon};
 
 /// The callers, each with a number from which its key is made.
@@ -87,7 +87,7 @@ impl Builder {
         }
         fs::write(path("builder.yaml"), settings.to_string()).expect("the configuration");
         let host = registry.host();
-        write_credentials(folder.path(), &host, registry::PASSWORD);
+        write_credentials(folder.path(), &host, registry.credentials());
         let (child, url) = run(folder.path()).await;
         Self { child, folder, host, url }
     }
@@ -104,7 +104,7 @@ impl Builder {
 
     /// Replaces the password that it presents to the registry.
     pub(super) fn write_credentials(&self, password: &str) {
-        write_credentials(self.folder.path(), &self.host, password);
+        write_credentials(self.folder.path(), &self.host, &format!("ci:{password}"));
     }
 
     /// Kills it by SIGKILL, and starts another one with the same store.
@@ -306,8 +306,8 @@ pub(super) fn token(caller: &str) -> String {
     key(number).expose().to_owned()
 }
 
-fn write_credentials(folder: &Path, host: &str, password: &str) {
-    let auth = STANDARD.encode(format!("ci:{password}"));
+fn write_credentials(folder: &Path, host: &str, credentials: &str) {
+    let auth = STANDARD.encode(credentials);
     let config = json!({ "auths": { host: { "auth": auth } } });
     fs::write(folder.join("registry.json"), config.to_string()).expect("the credentials");
 }

@@ -4,12 +4,13 @@
 //! One service is pushed to a repository, built, and pulled by the node. The pods of the others run the
 //! node's echo server under the release's name and digest.
 //!
-//! It is the demo as well (`make demo-release`): pushes to one environment, one after the other.
+//! It is the [demo] as well (`make demo-release`): pushes to one environment, one after the other.
 
+mod demo;
+mod door;
 mod load;
 mod repository;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,18 +18,17 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use self::door::Door;
 use self::load::{Load, Protocol};
 use self::repository::{PULL_SECRET, Repository};
 use super::builder::Builder;
 use super::node::{gateway, image, names, open_environment, release_of};
 use super::registry::Registry;
+use crate::harness::eventually;
 use crate::harness::node::{kubectl, rights};
-use crate::harness::{Gateway, eventually};
 
 /// What the pods run.
 const ECHO: &str = "docker.io/local/portcullis-echo:test";
-/// The environment of the demo.
-const DEMO: &str = "canaries";
 /// How long a bad release may have traffic.
 const LONGEST: Duration = Duration::from_secs(180);
 /// How long anything else may take.
@@ -54,13 +54,14 @@ struct Kind {
 
 /// Two replicas of the gateway and a builder, in front of the node.
 struct Stage {
-    gateways: [Arc<Gateway>; 2],
+    doors: [Door; 2],
     builder: Builder,
     repository: Repository,
     registry: Registry,
     /// The identifiers of the releases of all kinds, if they are recorded.
     releases: Vec<String>,
-    _folder: TempDir,
+    /// The files of the gateways.
+    _folder: Option<TempDir>,
 }
 
 /// The service in an environment of its own, in which the first release runs.
@@ -124,21 +125,27 @@ impl Kind {
 // === impl Stage ===
 
 impl Stage {
-    /// What is pushed is deployed to the environment `pushed`.
+    /// On the node. What is pushed is deployed to the environment `pushed`.
     async fn new(pushed: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let rights = rights(folder.path(), &["access.yaml"]).await;
-        let gateways = [gateway(&rights).await, gateway(&rights).await].map(Arc::new);
-        let (registry, repository) = (Registry::start().await, Repository::create().await);
-        let kubeconfig = std::env::var_os("KUBECONFIG").expect("the node's kubeconfig");
-        let replicas: Vec<SocketAddr> = gateways.iter().map(|one| one.telemetry()).collect();
+        let doors = [gateway(&rights).await, gateway(&rights).await];
+        let doors = doors.map(|gateway| Door::Process(Arc::new(gateway)));
+        let stage = Self::with(pushed, doors, Registry::start().await).await;
+        Self { _folder: Some(folder), ..stage }
+    }
+
+    /// Behind these replicas, with images of this registry.
+    async fn with(pushed: &str, doors: [Door; 2], registry: Registry) -> Self {
+        let repository = Repository::create().await;
+        let kubeconfig = std::env::var_os("KUBECONFIG").expect("the cluster's kubeconfig");
+        let replicas = doors.each_ref().map(Door::telemetry);
         let settings = json!({ "gateway": { "replicas": replicas },
             "builds": repository.settings(&registry, pushed) });
         open_environment(pushed).await;
         repository::trust(&registry, pushed).await;
         let builder = Builder::start_with(&registry, Some(kubeconfig.as_ref()), &settings).await;
-        let releases = Vec::new();
-        Self { gateways, builder, repository, registry, releases, _folder: folder }
+        Self { doors, builder, repository, registry, releases: Vec::new(), _folder: None }
     }
 
     /// Records the releases of all kinds.
@@ -176,19 +183,24 @@ impl Stage {
 impl Site<'_> {
     /// Waits until the first release runs, and all replicas of the gateway have it.
     async fn begins(&self) {
-        let Stage { builder, repository, gateways, .. } = self.stage;
+        let Stage { builder, repository, doors, .. } = self.stage;
         let id = if self.is_pushed {
             repository.first(builder).await
         } else {
             self.deploy("first").await
         };
-        eventually("the first release runs", || async {
-            self.get(&format!("/api/v1/deployments/{id}")).await["state"] == "ready"
-        })
-        .await;
-        for gateway in gateways {
+        let began = Instant::now();
+        loop {
+            let shown = self.get(&format!("/api/v1/deployments/{id}")).await;
+            if shown["state"] == "ready" {
+                break;
+            }
+            assert!(began.elapsed() < PATIENCE, "the first release does not run: {shown}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        for door in doors {
             eventually("the gateway has the pods", || async {
-                gateway.curl(&self.host(), "/whoami").run().await.status == 200
+                door.status(&self.host(), "/whoami").await == 200
             })
             .await;
         }
@@ -199,7 +211,7 @@ impl Site<'_> {
     }
 
     fn load(&self, protocol: Protocol, clients: usize, pause: Duration) -> Load {
-        Load::start(&self.stage.gateways, &self.host(), protocol, clients, pause)
+        Load::start(&self.stage.doors, &self.host(), protocol, clients, pause)
     }
 
     async fn get(&self, path: &str) -> Value {
@@ -365,28 +377,11 @@ async fn not_ready(stage: &Stage, kind: &str, says: &str) {
     site.close().await;
 }
 
-/// Pushes to one environment, one after the other, in a terminal.
-async fn show() {
-    let stage = Stage::new(DEMO).await;
-    let site = stage.pushed_site(DEMO, true).await;
-    let load = site.load(Protocol::Http1, 16, Duration::from_millis(50));
-    load.passes(4_000).await;
-    site.promotes(std::slice::from_ref(&load)).await;
-    drop(load);
-    for kind in ["failing", "slow"] {
-        let load = site.load(Protocol::Http1, 16, Duration::from_millis(50));
-        load.passes(2_000).await;
-        site.takes_back(kind, &load).await;
-    }
-    let trail = stage.builder.cli("admin", &["audit", "list"]).await.expect("the audit log");
-    println!("\n--- the audit log\n{trail}");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the node of tests/cluster/run"]
 async fn canaries_of_all_kinds_end_as_they_should_on_a_node() {
     if std::env::var_os("PORTCULLIS_DEMO").is_some() {
-        return show().await;
+        return demo::show().await;
     }
     let mut stage = Stage::new("canaries-good").await;
     stage.create_releases().await;

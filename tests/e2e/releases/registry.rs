@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -19,11 +20,15 @@ pub(super) const PASSWORD: &str = "registry-secret";
 const HASHED: &str = "$2b$05$abcdefghijklmnopqrstuubNCCgMNqYiQA5BMGxm7McAPft53drSm";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// A running registry. Killed on drop.
+/// A running registry. One that was started here is killed on drop.
 pub(super) struct Registry {
-    child: Child,
+    child: Option<Child>,
     folder: TempDir,
     host: String,
+    /// Where images are in it: its host, and a path if there is one.
+    repository: String,
+    /// `USER:PASSWORD`.
+    credentials: String,
 }
 
 // === impl Registry ===
@@ -33,7 +38,18 @@ impl Registry {
     pub(super) async fn start() -> Self {
         let (mut registry, address) = Self::listen("127.0.0.1:0", "127.0.0.1").await;
         registry.host = address.to_string();
+        registry.repository.clone_from(&registry.host);
         registry
+    }
+
+    /// One that is not started here, such as `registry.example.com/team`. `authority` is the PEM file
+    /// of the authorities that it is trusted by.
+    pub(super) fn elsewhere(repository: &str, credentials: &str, authority: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::copy(authority, folder.path().join("ca.pem")).expect("the authority");
+        let host = repository.split('/').next().unwrap_or_default().to_owned();
+        let (repository, credentials) = (repository.to_owned(), credentials.to_owned());
+        Self { child: None, folder, host, repository, credentials }
     }
 
     /// Starts one with a name, on the default port of an address; only where no one else has it.
@@ -84,12 +100,24 @@ impl Registry {
         .await;
         // Its log must not block it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        (Self { child, folder, host: name.to_owned() }, address)
+        let [host, repository] = [(); 2].map(|()| name.to_owned());
+        let (child, credentials) = (Some(child), format!("ci:{PASSWORD}"));
+        (Self { child, folder, host, repository, credentials }, address)
     }
 
     /// Its host, as in the names of images.
     pub(super) fn host(&self) -> String {
         self.host.clone()
+    }
+
+    /// Where images are in it, as in their names.
+    pub(super) fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// `USER:PASSWORD` of its only user.
+    pub(super) fn credentials(&self) -> &str {
+        &self.credentials
     }
 
     /// The name of an image.
@@ -157,7 +185,7 @@ impl Registry {
     }
 
     fn signal(&self, name: &str) {
-        let process = self.child.id().expect("it runs").to_string();
+        let process = self.child.as_ref().and_then(Child::id).expect("it runs").to_string();
         let kill = std::process::Command::new("kill").args(["-s", name, &process]).status();
         assert!(kill.expect("kill runs").success());
     }
@@ -171,7 +199,7 @@ impl Registry {
 
     /// Stops it.
     pub(super) async fn stop(&mut self) {
-        self.child.kill().await.expect("it ends");
+        self.child.as_mut().expect("it was started here").kill().await.expect("it ends");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The requests of made-up people, each of whom keeps a variant, over HTTP/1.1, HTTP/2 and gRPC.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use portcullis_echo::grpc::{Client, EchoRequest};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use super::door::Door;
 use crate::harness::{Gateway, client, eventually};
 
 /// Made-up people, each of whom keeps a variant.
@@ -65,11 +67,11 @@ struct Turn {
 
 impl Protocol {
     /// Sends requests over one connection, until one has no response or the gateway closes it.
-    async fn requests(self, gateway: &Gateway, counts: &Counts) -> Result<(), ()> {
+    async fn requests(self, door: &Door, counts: &Counts) -> Result<(), ()> {
         match self {
-            Self::Http1 => counts.http1(gateway).await,
-            Self::Http2 => counts.http2(gateway).await,
-            Self::Grpc => counts.grpc(gateway).await,
+            Self::Http1 => counts.http1(door.http()).await,
+            Self::Http2 => counts.http2(door.process()).await,
+            Self::Grpc => counts.grpc(door.process()).await,
         }
     }
 }
@@ -77,10 +79,10 @@ impl Protocol {
 // === impl Load ===
 
 impl Load {
-    /// Begins with this number of clients, by turns at each of the gateways. Each pauses for as long
+    /// Begins with this number of clients, by turns at each of the replicas. Each pauses for as long
     /// after a response.
     pub(super) fn start(
-        gateways: &[Arc<Gateway>],
+        doors: &[Door],
         host: &str,
         protocol: Protocol,
         clients: usize,
@@ -99,11 +101,11 @@ impl Load {
             changes: (0..PEOPLE).map(|_| AtomicUsize::default()).collect(),
         });
         let mut tasks = JoinSet::new();
-        for gateway in gateways.iter().cycle().take(clients) {
-            let (gateway, counts) = (Arc::clone(gateway), Arc::clone(&counts));
+        for door in doors.iter().cycle().take(clients) {
+            let (door, counts) = (door.clone(), Arc::clone(&counts));
             tasks.spawn(async move {
                 loop {
-                    if protocol.requests(&gateway, &counts).await.is_err() {
+                    if protocol.requests(&door, &counts).await.is_err() {
                         counts.lost.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -207,8 +209,8 @@ impl Counts {
         }
     }
 
-    async fn http1(&self, gateway: &Gateway) -> Result<(), ()> {
-        let connection = TcpStream::connect(gateway.http()).await.map_err(drop)?;
+    async fn http1(&self, address: SocketAddr) -> Result<(), ()> {
+        let connection = TcpStream::connect(address).await.map_err(drop)?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(connection)).await.map_err(drop)?;
         let mut tasks = JoinSet::new();

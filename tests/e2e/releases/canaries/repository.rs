@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::builder::Builder;
 use super::super::git_server::{CREDENTIALS, GitServer, WorkTree};
-use super::super::registry::{PASSWORD, Registry};
+use super::super::registry::Registry;
 use super::Kind;
 use crate::harness::eventually;
 use crate::harness::node::kubectl;
@@ -42,7 +42,7 @@ impl Repository {
     /// The settings of a builder that builds it, and deploys what is pushed to an environment.
     pub(super) fn settings(&self, registry: &Registry, environment: &str) -> Value {
         json!({
-            "folder": "builds", "images": format!("{}/{{service}}", registry.host()),
+            "folder": "builds", "images": format!("{}/{{service}}", registry.repository()),
             "repositories": [{
                 "name": "shop", "url": self.server.url("shop"), "services": ["web"],
                 "pollEvery": "1h", "credentials": self.server.file("credentials"),
@@ -126,10 +126,25 @@ fn unpack(folder: &Path) -> std::path::PathBuf {
 }
 
 /// Lets the node pull from the registry: it knows its authority, and the environment its credentials.
+/// Another cluster's nodes know it already.
 pub(super) async fn trust(registry: &Registry, environment: &str) {
     let host = registry.host();
-    let state = std::env::var("PORTCULLIS_CLUSTER_STATE").expect("the node's folder");
-    let folder = Path::new(&state).join("certs.d").join(&host);
+    if let Some(state) = std::env::var_os("PORTCULLIS_CLUSTER_STATE") {
+        trust_authority(registry, Path::new(&state));
+    }
+    let (user, password) = registry.credentials().split_once(':').expect("USER:PASSWORD");
+    let create = ["create", "secret", "docker-registry", PULL_SECRET, "--namespace", environment];
+    let credentials = [
+        format!("--docker-server={host}"),
+        format!("--docker-username={user}"),
+        format!("--docker-password={password}"),
+    ];
+    kubectl(&[&create[..], &credentials.each_ref().map(String::as_str)].concat(), "").await;
+}
+
+fn trust_authority(registry: &Registry, state: &Path) {
+    let host = registry.host();
+    let folder = state.join("certs.d").join(&host);
     std::fs::create_dir_all(&folder).expect("a folder");
     let authority = registry.authority();
     let text = format!(
@@ -137,8 +152,4 @@ pub(super) async fn trust(registry: &Registry, environment: &str) {
         authority.display()
     );
     std::fs::write(folder.join("hosts.toml"), text).expect("the registry's host");
-    let create = ["create", "secret", "docker-registry", PULL_SECRET, "--namespace", environment];
-    let credentials = [format!("--docker-server={host}"), format!("--docker-password={PASSWORD}")];
-    let [server, password] = credentials.each_ref().map(String::as_str);
-    kubectl(&[&create[..], &[server, password, "--docker-username=ci"]].concat(), "").await;
 }
