@@ -91,10 +91,8 @@ impl Outbound {
     {
         let out = &mut self.tail;
         out.reserve(1024);
-        out.put_slice(request.method.as_str().as_bytes());
-        out.put_u8(b' ');
-        out.put_slice(request.target.as_bytes());
-        out.put_slice(b" HTTP/1.1\r\n");
+        let (method, target) = (request.method.as_str().as_bytes(), request.target.as_bytes());
+        put_parts([method, b" ", target, b" HTTP/1.1\r\n"], out);
         put_field(&header::HOST, request.host, out);
         for (name, value) in request.headers {
             // Only HTTP/2 allows it without `Connection: TE` (RFC 9113 §8.2.2).
@@ -135,11 +133,9 @@ impl Outbound {
     /// Writes a response's head; `encoder` frames its body.
     pub(crate) fn response(&mut self, status: StatusCode, headers: &HeaderMap, encoder: Encoder) {
         self.tail.reserve(1024);
-        self.tail.put_slice(b"HTTP/1.1 ");
-        self.tail.put_slice(status.as_str().as_bytes());
-        self.tail.put_u8(b' ');
-        self.tail.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-        self.tail.put_slice(b"\r\n");
+        let reason = status.canonical_reason().unwrap_or_default().as_bytes();
+        let code = status.as_str().as_bytes();
+        put_parts([b"HTTP/1.1 ", code, b" ", reason, b"\r\n"], &mut self.tail);
         for (name, value) in headers {
             put_field(name, value, &mut self.tail);
         }
@@ -289,10 +285,20 @@ impl Outbound {
 
 /// Writes one header field.
 pub(crate) fn put_field(name: &HeaderName, value: &HeaderValue, out: &mut BytesMut) {
-    out.put_slice(name.as_str().as_bytes());
-    out.put_slice(b": ");
-    out.put_slice(value.as_bytes());
-    out.put_slice(b"\r\n");
+    put_parts([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"], out);
+}
+
+/// Appends parts, making room for all of them at once.
+#[inline]
+pub(crate) fn put_parts<const N: usize>(parts: [&[u8]; N], out: &mut BytesMut) {
+    let start = out.len();
+    out.resize(start + parts.iter().map(|part| part.len()).sum::<usize>(), 0);
+    let mut room = out.get_mut(start..).unwrap_or_default();
+    for part in parts {
+        let Some((place, rest)) = room.split_at_mut_checked(part.len()) else { return };
+        place.copy_from_slice(part);
+        room = rest;
+    }
 }
 
 #[cfg(test)]

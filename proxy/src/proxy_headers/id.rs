@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue};
 
 use super::X_REQUEST_ID;
+use crate::http1::outbound::put_parts;
 use crate::http2::hpack;
 
 const MAX_LENGTH: usize = 128;
@@ -67,22 +68,25 @@ impl RequestId {
 
     /// Writes `X-Request-Id` as a line of HTTP/1.1.
     pub(super) fn put_line(&self, out: &mut BytesMut) {
-        for part in [X_REQUEST_ID.as_str(), ": ", self.as_str(), "\r\n"] {
-            out.put_slice(part.as_bytes());
-        }
+        put_parts([X_REQUEST_ID.as_str().as_bytes(), b": ", self.as_bytes(), b"\r\n"], out);
     }
 
     /// Writes `X-Request-Id` as a field of HTTP/2.
     pub(super) fn put_field(&self, out: &mut Vec<u8>) {
-        hpack::never_indexed(X_REQUEST_ID.as_str(), self.as_str().as_bytes(), out);
+        hpack::never_indexed(X_REQUEST_ID.as_str(), self.as_bytes(), out);
+    }
+
+    /// Returns the id, which is ASCII.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Text::New(text) => text,
+            Text::Given(value) => value.as_bytes(),
+        }
     }
 
     /// Returns the id as text.
     pub(crate) fn as_str(&self) -> &str {
-        match &self.0 {
-            Text::New(text) => std::str::from_utf8(text).unwrap_or_default(),
-            Text::Given(value) => value.to_str().unwrap_or_default(),
-        }
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 }
 
