@@ -247,7 +247,7 @@ impl<'a> RequestContext<'a> {
         let request = log.request;
         let header = |name| request.and_then(|request| request.headers.get(name));
         let record = Record {
-            id: self.id.as_str(),
+            id: self.id.as_bytes(),
             client: self.client.address,
             listener: self.peer.listener,
             tls: self.peer.tls,

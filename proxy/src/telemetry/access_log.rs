@@ -17,8 +17,9 @@ pub(super) fn json(lines: &mut Vec<u8>, record: &Record<'_>, timestamp: &str, mi
     put(lines, &["{\"time\":\"", timestamp, "."]);
     put_fraction(lines, u64::from(milliseconds), 100);
     lines.extend_from_slice(b"Z\"");
-    text(lines, "id", record.id);
-    lines.extend_from_slice(b",\"client\":\"");
+    lines.extend_from_slice(b",\"id\":\"");
+    lines.extend_from_slice(record.id);
+    lines.extend_from_slice(b"\",\"client\":\"");
     put_address(lines, record.client);
     lines.push(b'"');
     text(lines, "listener", record.listener);
@@ -53,8 +54,8 @@ pub(super) fn json(lines: &mut Vec<u8>, record: &Record<'_>, timestamp: &str, mi
     text(lines, "login", record.login.unwrap_or_default());
     text(lines, "refusal", record.refusal.unwrap_or_default());
     text(lines, "failure", record.failure.unwrap_or_default());
-    text(lines, "userAgent", &value(record.user_agent));
-    text(lines, "referer", without_query(&value(record.referer)));
+    text(lines, "userAgent", &String::from_utf8_lossy(octets(record.user_agent)));
+    text(lines, "referer", &String::from_utf8_lossy(without_query(octets(record.referer))));
     lines.extend_from_slice(b"}\n");
 }
 
@@ -62,15 +63,15 @@ pub(super) fn json(lines: &mut Vec<u8>, record: &Record<'_>, timestamp: &str, mi
 pub(super) fn combined(lines: &mut Vec<u8>, record: &Record<'_>, time: &str) {
     put_address(lines, record.client);
     put(lines, &[" - - [", time, "] \"", record.method.as_str(), " "]);
-    quoted(lines, record.path);
+    quoted(lines, record.path.as_bytes());
     put(lines, &[" HTTP/", version(record.version), "\" "]);
     put_decimal(lines, u64::from(record.status));
     lines.push(b' ');
     put_decimal(lines, record.bytes_out);
     lines.extend_from_slice(b" \"");
-    quoted(lines, without_query(&value(record.referer)));
+    quoted(lines, without_query(octets(record.referer)));
     lines.extend_from_slice(b"\" \"");
-    quoted(lines, &value(record.user_agent));
+    quoted(lines, octets(record.user_agent));
     lines.extend_from_slice(b"\"\n");
 }
 
@@ -104,9 +105,9 @@ fn put_fraction(lines: &mut Vec<u8>, number: u64, unit: u64) {
 
 /// Returns whether all octets are printable ASCII that needs no escaping. It does not stop early,
 /// so that the compiler can vectorize it.
-fn is_plain(value: &str) -> bool {
-    value.bytes().fold(true, |plain, byte| {
-        plain & matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\')
+fn is_plain(value: &[u8]) -> bool {
+    value.iter().fold(true, |plain, byte| {
+        plain & matches!(byte, b' '..=b'~') & (*byte != b'"') & (*byte != b'\\')
     })
 }
 
@@ -118,13 +119,13 @@ fn version(version: Version) -> &'static str {
     }
 }
 
-fn value(value: Option<&HeaderValue>) -> std::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(value.map(HeaderValue::as_bytes).unwrap_or_default())
+fn octets(value: Option<&HeaderValue>) -> &[u8] {
+    value.map(HeaderValue::as_bytes).unwrap_or_default()
 }
 
 /// Removes the query and fragment of a URL, which may contain tokens and names.
-fn without_query(url: &str) -> &str {
-    memchr::memchr2(b'?', b'#', url.as_bytes()).and_then(|end| url.get(..end)).unwrap_or(url)
+fn without_query(url: &[u8]) -> &[u8] {
+    memchr::memchr2(b'?', b'#', url).and_then(|end| url.get(..end)).unwrap_or(url)
 }
 
 fn truncated(value: &str) -> &str {
@@ -143,7 +144,7 @@ fn text(lines: &mut Vec<u8>, name: &str, value: &str) {
     }
     put(lines, &[",\"", name, "\":\""]);
     let value = truncated(value);
-    if is_plain(value) {
+    if is_plain(value.as_bytes()) {
         lines.extend_from_slice(value.as_bytes());
     } else {
         for character in value.chars() {
@@ -161,18 +162,18 @@ fn text(lines: &mut Vec<u8>, name: &str, value: &str) {
 
 /// Appends a value, escaped as Apache does: `\"`, `\\`, and `\xhh` for all but printable ASCII. An
 /// empty value becomes `-`.
-fn quoted(lines: &mut Vec<u8>, value: &str) {
+fn quoted(lines: &mut Vec<u8>, value: &[u8]) {
     if value.is_empty() {
-        lines.push(b'-');
+        return lines.push(b'-');
     }
-    let value = truncated(value);
+    let value = value.get(..MAX_VALUE).unwrap_or(value);
     if is_plain(value) {
-        return lines.extend_from_slice(value.as_bytes());
+        return lines.extend_from_slice(value);
     }
-    for byte in value.bytes() {
+    for byte in value {
         let _ = match byte {
-            b'"' | b'\\' => lines.write_all(&[b'\\', byte]),
-            b' '..=b'~' => lines.write_all(&[byte]),
+            b'"' | b'\\' => lines.write_all(&[b'\\', *byte]),
+            b' '..=b'~' => lines.write_all(&[*byte]),
             _ => write!(lines, "\\x{byte:02x}"),
         };
     }

@@ -15,7 +15,7 @@ pub(crate) const RATE_LIMITED: &str = "rate_limited";
 #[derive(Debug, Clone)]
 pub(crate) struct Record<'r> {
     /// The request's id, which has only letters, digits and `-._:=+/`.
-    pub(crate) id: &'r str,
+    pub(crate) id: &'r [u8],
     /// The client's address; see [`proxy_headers::client`](crate::proxy_headers::client).
     pub(crate) client: IpAddr,
     pub(crate) listener: &'static str,

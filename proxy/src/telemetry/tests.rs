@@ -10,7 +10,7 @@ const NOW: SystemTime = UNIX_EPOCH;
 
 pub(super) fn record() -> Record<'static> {
     Record {
-        id: "0190-a",
+        id: b"0190-a",
         client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
         listener: "https",
         tls: true,
@@ -124,7 +124,7 @@ fn the_access_log_supports_rotation() {
     let telemetry =
         telemetry(AccessLogSettings { format: AccessLogFormat::Json, file: Some(path.clone()) });
     let meter = telemetry.meter();
-    meter.record(&Record { id: "before", ..record() }, NOW);
+    meter.record(&Record { id: b"before", ..record() }, NOW);
     let written = |path: &std::path::Path, id: &str| {
         for _ in 0..1000 {
             if std::fs::read_to_string(path).is_ok_and(|text| text.contains(id)) {
@@ -137,7 +137,7 @@ fn the_access_log_supports_rotation() {
     assert!(written(&path, "before"));
     let rotated = folder.path().join("access.log.1");
     std::fs::rename(&path, &rotated).unwrap();
-    meter.record(&Record { id: "after", ..record() }, NOW);
+    meter.record(&Record { id: b"after", ..record() }, NOW);
     telemetry.close();
     let (old, new) =
         (std::fs::read_to_string(rotated).unwrap(), std::fs::read_to_string(path).unwrap());
