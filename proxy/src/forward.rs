@@ -56,6 +56,8 @@ pub(crate) struct ForwardRequest<'a> {
     /// The hash of the caller, if it keeps its endpoint.
     pub(crate) caller: Option<u64>,
     pub(crate) deadlines: Deadlines,
+    /// Whether it is a call of gRPC or gRPC-Web.
+    pub(crate) is_grpc: bool,
     /// When the request arrived.
     pub(crate) started: Instant,
     /// Who sends it: the client's memory holds the body.

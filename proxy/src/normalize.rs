@@ -24,6 +24,10 @@ pub(crate) use self::host::{Authority, Host};
 pub(crate) use self::path::Reading;
 use crate::exchange::{BodyLength, PathAndQuery, Refusal, RequestHead, Target};
 
+/// The fields that may carry credentials: `Authorization`, `X-Api-Key` and `Cookie`.
+pub(crate) static CREDENTIAL_FIELDS: [HeaderName; 3] =
+    [header::AUTHORIZATION, HeaderName::from_static("x-api-key"), header::COOKIE];
+
 /// Maximum length of a method, in octets.
 const MAX_METHOD: usize = 32;
 
@@ -42,6 +46,8 @@ pub(crate) struct Request {
     /// The end-to-end fields: without `Host`, `Content-Length`, `Expect`, `Upgrade` and hop-by-hop
     /// fields. `TE: trailers` is kept.
     pub(crate) headers: HeaderMap,
+    /// Whether a field may carry credentials.
+    pub(crate) may_identify: bool,
     pub(crate) body: BodyLength,
     pub(crate) kind: Kind,
     /// Whether the client waits for 100 (Continue) before it sends the body.
@@ -99,6 +105,7 @@ pub(crate) fn request(
     };
     let expects_continue = fields.expects_continue(head.version)?;
     let method = if tunnel { Method::GET } else { head.method };
+    let may_identify = fields.may_identify;
     let drop = fields.into_drop();
 
     let mut headers = head.headers;
@@ -112,6 +119,7 @@ pub(crate) fn request(
         target,
         reading,
         headers,
+        may_identify,
         body,
         kind,
         expects_continue,
@@ -208,6 +216,7 @@ struct Fields<'h> {
     expect: Option<&'h HeaderValue>,
     upgrade: SmallVec<[&'h HeaderValue; 1]>,
     connection: SmallVec<[&'h HeaderValue; 1]>,
+    may_identify: bool,
     drop: SmallVec<[HeaderName; 8]>,
 }
 
@@ -235,6 +244,7 @@ impl<'h> Fields<'h> {
         version: Version,
         trusted: bool,
     ) -> Result<(), Refusal> {
+        self.may_identify |= CREDENTIAL_FIELDS.contains(name);
         let role = match folded(name.as_str()) {
             None => role(name.as_str()),
             Some(folded) => folded_role(&folded)?,

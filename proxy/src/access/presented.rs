@@ -11,7 +11,7 @@
 
 use std::rc::Rc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use portcullis_identity::client_certificate::ClientCertificate;
 use portcullis_identity::header_text::ascii;
 use portcullis_identity::presented::{Bearer, Presented, is_client_key};
@@ -19,10 +19,10 @@ use portcullis_identity::rejected::Rejected;
 use portcullis_identity::session::cookie::{Repeated, SESSION};
 
 use super::credential_filter::{is_key, strip_client_keys, strip_cookies};
+use crate::normalize::CREDENTIAL_FIELDS;
 
-static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// The number of fields that may carry credentials.
-pub(crate) const FIELDS: usize = 3;
+pub(crate) const FIELDS: usize = CREDENTIAL_FIELDS.len();
 /// The longest credential that is read, in octets.
 pub(crate) const MAX_CREDENTIAL: usize = 16 * 1024;
 
@@ -69,17 +69,13 @@ struct PresentFields {
 impl<'h> Fields<'h> {
     pub(crate) fn of(headers: &'h HeaderMap) -> Self {
         let field = |name, max| Field::of(headers, name, max);
+        let [authorization, api_key, cookie] = &CREDENTIAL_FIELDS;
         Self {
-            authorization: field(&header::AUTHORIZATION, MAX_CREDENTIAL),
-            api_key: field(&X_API_KEY, MAX_CREDENTIAL),
+            authorization: field(authorization, MAX_CREDENTIAL),
+            api_key: field(api_key, MAX_CREDENTIAL),
             // It holds cookies of others, too; the limit of a head applies.
-            cookie: field(&header::COOKIE, usize::MAX),
+            cookie: field(cookie, usize::MAX),
         }
-    }
-
-    /// Whether none of them is present.
-    pub(crate) fn are_absent(&self) -> bool {
-        self.all() == [Field::Absent; FIELDS]
     }
 
     /// The value of each; `None` where one is ignored.
@@ -176,12 +172,12 @@ impl PresentedCredentials {
         }
         let is_token =
             |value: &HeaderValue| ours && !pass && bearer(value).is_some() || is_key(value);
-        if self.present.authorization && headers.get_all(header::AUTHORIZATION).iter().any(is_token)
-        {
-            headers.remove(header::AUTHORIZATION);
+        let [authorization, api_key, _] = &CREDENTIAL_FIELDS;
+        if self.present.authorization && headers.get_all(authorization).iter().any(is_token) {
+            headers.remove(authorization);
         }
-        if self.present.api_key && headers.get_all(&X_API_KEY).iter().any(is_key) {
-            headers.remove(&X_API_KEY);
+        if self.present.api_key && headers.get_all(api_key).iter().any(is_key) {
+            headers.remove(api_key);
         }
         strip_client_keys(headers);
     }

@@ -123,7 +123,7 @@ async fn respond<B: Source, R: Respond, H: OnHead>(
         }
     };
     let at = Instant::now();
-    let grpc_status = grpc_status(&head.headers);
+    let grpc_status = request.is_grpc.then(|| grpc_status(&head.headers)).flatten();
     let mut prefetched = Prefetched::default();
     let is_repeatable = repeatable(request, upload) == Repeatable::Always;
     if is_repeatable && prefetch::is_candidate(length, &head.headers) {

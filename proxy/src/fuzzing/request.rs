@@ -76,7 +76,8 @@ fn read_head(octets: &[u8]) -> Option<RequestHead> {
 
 fn read_within(octets: &[u8], limits: HeadLimits) -> Option<RequestHead> {
     let length = HeadScanner::default().scan(octets, limits.bytes).ok()??;
-    head::request(BytesMut::from(octets.get(..length)?), limits).ok()
+    let parsed = head::request(BytesMut::from(octets.get(..length)?), limits).ok()?;
+    Some(parsed.head)
 }
 
 /// Converts a head to that of an HTTP/2 request.

@@ -16,6 +16,8 @@ use crate::exchange::{
     BodyLength, Broken, PathAndQuery, Refusal, RequestHead, ResponseHead, Target, cookies,
 };
 
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
 /// Capacity for the fields that the gateway adds to most heads. Those for backends are written
 /// separately, unless a rule has filters for them.
 const ADDED: usize = 4;
@@ -39,6 +41,14 @@ pub(crate) struct HeadLimits {
     pub(crate) headers: usize,
 }
 
+/// A request's head, with connection persistence.
+#[derive(Debug)]
+pub(crate) struct ParsedRequest {
+    pub(crate) head: RequestHead,
+    /// Whether the client may send another request.
+    pub(crate) keep_alive: bool,
+}
+
 /// A response's head, with its body framing and connection persistence.
 #[derive(Debug)]
 pub(crate) struct ParsedResponse {
@@ -46,6 +56,18 @@ pub(crate) struct ParsedResponse {
     pub(crate) body: ResponseBody,
     /// Whether the connection may carry another request.
     pub(crate) keep_alive: bool,
+    /// Whether it has the field `Keep-Alive`.
+    pub(crate) has_keep_alive: bool,
+}
+
+/// Which of the fields that concern the connection a head has: looking for one that is missing costs
+/// as much as reading several.
+#[derive(Debug, Clone, Copy, Default)]
+struct ConnectionFields {
+    length: bool,
+    coding: bool,
+    connection: bool,
+    keep_alive: bool,
 }
 
 /// How a response's body ends.
@@ -69,7 +91,7 @@ pub(crate) struct ResponseContext {
 ///
 /// # Errors
 /// RFC 9112 forbids it, or leaves it to the recipient to repair.
-pub(crate) fn request(octets: BytesMut, limits: HeadLimits) -> Result<RequestHead, Refusal> {
+pub(crate) fn request(octets: BytesMut, limits: HeadLimits) -> Result<ParsedRequest, Refusal> {
     let octets = octets.freeze();
     let mut table = [const { MaybeUninit::uninit() }; TABLE];
     let mut parsed = httparse::Request::new(&mut []);
@@ -80,7 +102,7 @@ pub(crate) fn request(octets: BytesMut, limits: HeadLimits) -> Result<RequestHea
 }
 
 /// Parses a head with more fields than the table on the stack has.
-fn many_fields(octets: &Bytes, limits: HeadLimits) -> Result<RequestHead, Refusal> {
+fn many_fields(octets: &Bytes, limits: HeadLimits) -> Result<ParsedRequest, Refusal> {
     let lines = || octets.split(|octet| *octet == b'\n');
     if counted(lines()) > limits.headers {
         return Err(TOO_MANY);
@@ -111,7 +133,7 @@ fn request_head(
     parsed: &httparse::Request<'_, '_>,
     result: httparse::Result<usize>,
     limits: HeadLimits,
-) -> Result<RequestHead, Refusal> {
+) -> Result<ParsedRequest, Refusal> {
     match result {
         Ok(httparse::Status::Complete(length)) if length == octets.len() => {}
         Ok(_) => return Err(Refusal::bad("bad_head")),
@@ -125,14 +147,16 @@ fn request_head(
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::bad("bad_method"))?;
     // Cookies beyond the limit are joined below.
     let usual = parsed.headers.len().min(limits.headers);
-    let mut headers = fields(octets, parsed.headers.iter(), usual).map_err(request_fault)?;
+    let (mut headers, present) =
+        fields(octets, parsed.headers.iter(), usual).map_err(request_fault)?;
     cookies::join(&mut headers);
     if headers.len() > limits.headers {
         return Err(TOO_MANY);
     }
-    let body = request_length(&headers, version)?;
+    let body = request_length(&headers, present, version)?;
     let line = request_target(octets, &method, target)?;
-    Ok(RequestHead {
+    let keep_alive = is_kept_alive(&headers, present, version);
+    let head = RequestHead {
         method,
         version,
         authority: line.authority,
@@ -141,7 +165,8 @@ fn request_head(
         headers,
         body,
         protocol: None,
-    })
+    };
+    Ok(ParsedRequest { head, keep_alive })
 }
 
 fn request_fault(fault: FieldFault) -> Refusal {
@@ -208,8 +233,12 @@ fn request_target(octets: &Bytes, method: &Method, target: &str) -> Result<Reque
 }
 
 /// Determines the length of a request's body (RFC 9112 §6.1 to §6.3).
-fn request_length(headers: &HeaderMap, version: Version) -> Result<BodyLength, Refusal> {
-    match framing(headers, version) {
+fn request_length(
+    headers: &HeaderMap,
+    present: ConnectionFields,
+    version: Version,
+) -> Result<BodyLength, Refusal> {
+    match framing(headers, present, version) {
         Ok(Framing::None) => Ok(BodyLength::None),
         Ok(Framing::Exact(length)) => Ok(BodyLength::Exact(length)),
         Ok(Framing::Chunked) => Ok(BodyLength::Unknown),
@@ -230,28 +259,34 @@ enum Framing {
 }
 
 /// Parses `Content-Length` and `Transfer-Encoding`; a message may have only one of them, once.
-fn framing(headers: &HeaderMap, version: Version) -> Result<Framing, &'static str> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    match (codings.next(), lengths.next()) {
-        (None, None) => Ok(Framing::None),
+fn framing(
+    headers: &HeaderMap,
+    present: ConnectionFields,
+    version: Version,
+) -> Result<Framing, &'static str> {
+    match (present.coding, present.length) {
+        (false, false) => Ok(Framing::None),
         // RFC 9112 §6.1: a message with both ought to be handled as an error.
-        (Some(_), Some(_)) => Err("length_and_coding"),
-        (Some(_), None) if version == Version::HTTP_10 => Err("coding_in_http10"),
-        (Some(coding), None) => {
-            if codings.next().is_some() {
-                Err("two_transfer_codings")
-            } else if coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-                Ok(Framing::Chunked)
-            } else {
-                Err("unknown_transfer_coding")
+        (true, true) => Err("length_and_coding"),
+        (true, false) if version == Version::HTTP_10 => Err("coding_in_http10"),
+        (true, false) => {
+            let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+            match (codings.next(), codings.next()) {
+                (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+                    Ok(Framing::Chunked)
+                }
+                (_, None) => Err("unknown_transfer_coding"),
+                (_, Some(_)) => Err("two_transfer_codings"),
             }
         }
-        (None, Some(length)) => {
-            if lengths.next().is_some() {
-                return Err("two_content_lengths");
+        (false, true) => {
+            let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+            match (lengths.next(), lengths.next()) {
+                (_, Some(_)) => Err("two_content_lengths"),
+                (length, None) => {
+                    length.and_then(content_length).map(Framing::Exact).ok_or("bad_content_length")
+                }
             }
-            content_length(length).map(Framing::Exact).ok_or("bad_content_length")
         }
     }
 }
@@ -291,13 +326,19 @@ pub(crate) fn response(
         return Err(Broken::Malformed("too_many_headers"));
     }
     let kept = parsed.headers.iter().filter(|field| !is_default(field, version));
-    let mut headers = fields(&octets, kept, parsed.headers.len()).map_err(|fault| match fault {
+    let fields = fields(&octets, kept, parsed.headers.len());
+    let (mut headers, present) = fields.map_err(|fault| match fault {
         FieldFault::TooMany => Broken::Malformed("too_many_headers"),
         FieldFault::Malformed => Broken::Malformed("bad_header"),
     })?;
-    let body = response_body(status, &mut headers, version, context)?;
-    let keep_alive = is_kept_alive(&headers, version) && body != ResponseBody::UntilClose;
-    Ok(ParsedResponse { head: ResponseHead { status, headers }, body, keep_alive })
+    let body = response_body(status, &mut headers, present, version, context)?;
+    let keep_alive = is_kept_alive(&headers, present, version) && body != ResponseBody::UntilClose;
+    Ok(ParsedResponse {
+        head: ResponseHead { status, headers },
+        body,
+        keep_alive,
+        has_keep_alive: present.keep_alive,
+    })
 }
 
 /// Whether a field says no more than its absence: `Connection: keep-alive` in HTTP/1.1 (RFC 9112
@@ -311,6 +352,7 @@ fn is_default(field: &httparse::Header<'_>, version: Version) -> bool {
 fn response_body(
     status: StatusCode,
     headers: &mut HeaderMap,
+    present: ConnectionFields,
     version: Version,
     context: ResponseContext,
 ) -> Result<ResponseBody, Broken> {
@@ -325,7 +367,7 @@ fn response_body(
             _ => Ok(ResponseBody::None),
         };
     }
-    let framing = framing(headers, version).map_err(Broken::Malformed)?;
+    let framing = framing(headers, present, version).map_err(Broken::Malformed)?;
     if context.head || status == StatusCode::NOT_MODIFIED {
         // `Content-Length` states what a GET would get; `Transfer-Encoding` frames nothing here.
         headers.remove(TRANSFER_ENCODING);
@@ -339,7 +381,10 @@ fn response_body(
 }
 
 /// Whether the connection persists after this message (RFC 9112 §9.3).
-pub(crate) fn is_kept_alive(headers: &HeaderMap, version: Version) -> bool {
+fn is_kept_alive(headers: &HeaderMap, present: ConnectionFields, version: Version) -> bool {
+    if !present.connection {
+        return version != Version::HTTP_10;
+    }
     let has_option = |option: &str| {
         headers.get_all(CONNECTION).iter().any(|value| {
             value
@@ -367,7 +412,7 @@ pub(crate) fn header_map(
     if parsed.len() > limit {
         return Err(FieldFault::TooMany);
     }
-    fields(octets, parsed.iter(), parsed.len())
+    fields(octets, parsed.iter(), parsed.len()).map(|(headers, _)| headers)
 }
 
 /// The same, of any number; `usual` is the number for which capacity is reserved.
@@ -375,7 +420,8 @@ fn fields<'h>(
     octets: &Bytes,
     parsed: impl Iterator<Item = &'h httparse::Header<'h>>,
     usual: usize,
-) -> Result<HeaderMap, FieldFault> {
+) -> Result<(HeaderMap, ConnectionFields), FieldFault> {
+    let mut present = ConnectionFields::default();
     let mut headers =
         HeaderMap::try_with_capacity(usual + ADDED).map_err(|_| FieldFault::TooMany)?;
     for field in parsed {
@@ -383,7 +429,19 @@ fn fields<'h>(
             HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| FieldFault::Malformed)?;
         let value = HeaderValue::from_maybe_shared(octets.slice_ref(field.value))
             .map_err(|_| FieldFault::Malformed)?;
+        present.add(&name);
         headers.try_append(name, value).map_err(|_| FieldFault::TooMany)?;
     }
-    Ok(headers)
+    Ok((headers, present))
+}
+
+// === impl ConnectionFields ===
+
+impl ConnectionFields {
+    fn add(&mut self, name: &HeaderName) {
+        self.length |= *name == CONTENT_LENGTH;
+        self.coding |= *name == TRANSFER_ENCODING;
+        self.connection |= *name == CONNECTION;
+        self.keep_alive |= *name == KEEP_ALIVE;
+    }
 }

@@ -19,7 +19,7 @@ use crate::exchange::{
 };
 use crate::http1::body::{Blanks, Decoder, Encoder};
 use crate::http1::connection::Shared;
-use crate::http1::head::{self, HeadLimits};
+use crate::http1::head::{self, HeadLimits, ParsedRequest};
 use crate::http1::inbound::HeadError;
 use crate::memory::{Account, Charge};
 use crate::normalize::refusals;
@@ -37,7 +37,7 @@ const HEAD_LATE: Refusal =
     reason = "moved once a request, and the large one is the common one"
 )]
 enum Next {
-    Request(RequestHead),
+    Request(ParsedRequest),
     Refused(Refusal),
     End,
 }
@@ -85,7 +85,7 @@ pub(crate) async fn serve<T>(
         // What could not be read as a request may be followed by more of it.
         is_incomplete = matches!(next, Next::Refused(_));
         let reply = match next {
-            Next::Request(head)
+            Next::Request(ParsedRequest { head, .. })
                 if !charge.cover(&head, || {
                     proxy_headers::client(&head.headers, &peer, &worker.proxy_headers).address
                 }) =>
@@ -94,8 +94,8 @@ pub(crate) async fn serve<T>(
                 is_incomplete = head.body != BodyLength::None;
                 request::refuse(&worker, &peer, &refusals::REQUEST_MEMORY, &mut responder)
             }
-            Next::Request(head) => {
-                responder.begin(&head, &drain);
+            Next::Request(ParsedRequest { head, keep_alive }) => {
+                responder.begin(&head, keep_alive, &drain);
                 let mut body = Body(connection.clone());
                 request::serve(&worker, &peer, head, &mut charge, &mut body, &mut responder).await
             }
@@ -194,7 +194,7 @@ where
         Ok(Err(HeadError::Closed | HeadError::Truncated)) => Next::End,
         Ok(Err(HeadError::Fault(fault))) => Next::Refused(fault.refusal()),
         Ok(Ok(octets)) => match head::request(octets, limits) {
-            Ok(head) => Next::Request(head),
+            Ok(parsed) => Next::Request(parsed),
             Err(refusal) => Next::Refused(refusal),
         },
     }
@@ -223,10 +223,10 @@ impl<T> Responder<T> {
         }
     }
 
-    fn begin(&mut self, head: &RequestHead, drain: &Drain) {
+    fn begin(&mut self, head: &RequestHead, keep_alive: bool, drain: &Drain) {
         self.version = head.version;
         self.is_head = head.method == Method::HEAD;
-        self.is_last = !head::is_kept_alive(&head.headers, head.version);
+        self.is_last = !keep_alive;
         self.keep = !self.is_last && !drain.is_announced();
         self.connection.borrow().inbound.begin_body(match head.body {
             BodyLength::None | BodyLength::Tunnel => Decoder::Done,

@@ -22,14 +22,13 @@ pub(super) fn cached(
     request: &Request,
     now: SystemTime,
 ) -> Option<Rc<CachedCaller>> {
-    let fields = Fields::of(&request.headers);
     if peer.certificate.is_some() {
         None
-    } else if fields.are_absent() {
+    } else if !request.may_identify {
         Some(worker.caller_cache.anonymous())
     } else {
         worker.caller_cache.find(
-            &fields,
+            &Fields::of(&request.headers),
             request.authority.host.as_str(),
             worker.authenticator.generation(),
             now,

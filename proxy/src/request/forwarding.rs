@@ -72,6 +72,7 @@ impl RequestContext<'_> {
             policy: &rule.policy,
             caller: choice.caller,
             deadlines,
+            is_grpc: matches!(request.kind, Kind::Grpc | Kind::GrpcWeb),
             started: self.started,
             requester: self.requester(admitted),
         };

@@ -172,7 +172,10 @@ impl Http1Response {
             return Poll::Ready(Ok(Head::Interim(parsed.head)));
         }
         if parsed.keep_alive {
-            self.reuse = keep_alive::reuse(&parsed.head.headers);
+            self.reuse = match parsed.has_keep_alive {
+                true => keep_alive::reuse(&parsed.head.headers),
+                false => Reuse::Unlimited,
+            };
         }
         let (length, decoder) = match parsed.body {
             ResponseBody::None => (BodyLength::None, Decoder::Done),
