@@ -11,5 +11,6 @@ mod lazy_timer;
 mod linger;
 pub(crate) mod proxy_protocol;
 pub(crate) mod socket;
+pub(crate) mod stream_tasks;
 pub(crate) mod tickets;
 pub(crate) mod tls;

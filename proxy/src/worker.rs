@@ -153,6 +153,7 @@ async fn run(index: usize, shared: Shared, sockets: Sockets) -> io::Result<()> {
             listener,
             tls: tls.cloned(),
             admission: Arc::clone(&shared.admission),
+            streams: Rc::default(),
         })
     };
     if let Some(http) = sockets.http {

@@ -16,6 +16,7 @@ use super::admission::{Admission, Permit};
 use super::drain::Drain;
 use super::http2::{RequestBody, Responder};
 use super::socket::{HeaderError, Protocol, Socket};
+use super::stream_tasks::StreamTasks;
 use super::tls;
 use crate::exchange::{BodyLength, Peer, Refusal, RequestHead};
 use crate::memory::{Account, Charge};
@@ -35,6 +36,17 @@ pub(crate) struct ListenerContext {
     /// `Some` for HTTPS.
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) streams: Rc<StreamTasks<Stream>>,
+}
+
+/// A stream of HTTP/2 with a request.
+pub(crate) struct Stream {
+    worker: Rc<WorkerContext>,
+    peer: Rc<Peer>,
+    head: Result<RequestHead, Refusal>,
+    charge: Charge,
+    body: RequestBody,
+    respond: Responder,
 }
 
 /// A connection that is ready for HTTP.
@@ -108,7 +120,7 @@ impl ListenerContext {
             Ok(Accepted::Tls(stream, peer)) => {
                 let protocol = tls::protocol(&stream);
                 let account = self.account(&permit);
-                serve_http(protocol, *stream, &self.worker, peer, account, drain).await;
+                self.http(protocol, *stream, peer, account, drain).await;
             }
             Err(reason) => {
                 self.refused(reason);
@@ -200,7 +212,48 @@ impl ListenerContext {
             return;
         }
         if let Ok(Ok(protocol)) = timeout(timeouts.request_head, socket.detect()).await {
-            serve_http(protocol, socket, &self.worker, peer, account, drain).await;
+            self.http(protocol, socket, peer, account, drain).await;
+        }
+    }
+
+    /// Serves a connection whose protocol is known, until it is closed.
+    async fn http<I>(
+        &self,
+        protocol: Protocol,
+        io: I,
+        peer: Peer,
+        account: Rc<Account>,
+        drain: Drain,
+    ) where
+        I: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let worker = Rc::clone(&self.worker);
+        let peer = Rc::new(peer);
+        let _open = worker.meter.connection(peer.listener, protocol.into());
+        match protocol {
+            Protocol::Http1 => super::http1::serve(io, worker, peer, &account, drain).await,
+            Protocol::Http2 => {
+                let settings = Arc::clone(&worker.settings);
+                let counter = Rc::clone(&worker);
+                let streams = Rc::clone(&self.streams);
+                let handle = move |head: Result<RequestHead, Refusal>, body, respond: Responder| {
+                    let mut charge = Charge::new(&account);
+                    let client = |head: &RequestHead| {
+                        proxy_headers::client(&head.headers, &peer, &worker.proxy_headers).address
+                    };
+                    if let Ok(head) = &head
+                        && !charge.cover(head, || client(head))
+                    {
+                        worker.meter.refused(refusals::REQUEST_MEMORY.reason);
+                        return respond.refuse();
+                    }
+                    let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
+                    streams.start(Stream { worker, peer, head, charge, body, respond }, stream);
+                };
+                if let Some(reason) = super::http2::serve(io, &settings, &drain, handle).await {
+                    counter.meter.refused(reason);
+                }
+            }
         }
     }
 }
@@ -210,54 +263,9 @@ async fn late(drain: &Drain) {
     tokio::time::sleep(LATE).await;
 }
 
-async fn serve_http<I>(
-    protocol: Protocol,
-    io: I,
-    worker: &Rc<WorkerContext>,
-    peer: Peer,
-    account: Rc<Account>,
-    drain: Drain,
-) where
-    I: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let worker = Rc::clone(worker);
-    let peer = Rc::new(peer);
-    let _open = worker.meter.connection(peer.listener, protocol.into());
-    match protocol {
-        Protocol::Http1 => super::http1::serve(io, worker, peer, &account, drain).await,
-        Protocol::Http2 => {
-            let settings = Arc::clone(&worker.settings);
-            let counter = Rc::clone(&worker);
-            let handle = move |head: Result<RequestHead, Refusal>, body, respond: Responder| {
-                let mut charge = Charge::new(&account);
-                if let Ok(head) = &head
-                    && !charge.cover(head, || {
-                        proxy_headers::client(&head.headers, &peer, &worker.proxy_headers).address
-                    })
-                {
-                    worker.meter.refused(refusals::REQUEST_MEMORY.reason);
-                    respond.refuse();
-                    return None;
-                }
-                let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
-                Some(Box::pin(stream(worker, peer, head, charge, body, respond)))
-            };
-            if let Some(reason) = super::http2::serve(io, &settings, &drain, handle).await {
-                counter.meter.refused(reason);
-            }
-        }
-    }
-}
-
 /// Serves one request over HTTP/2.
-async fn stream(
-    worker: Rc<WorkerContext>,
-    peer: Rc<Peer>,
-    head: Result<RequestHead, Refusal>,
-    mut charge: Charge,
-    mut body: RequestBody,
-    mut respond: Responder,
-) {
+async fn stream(stream: Stream) {
+    let Stream { worker, peer, head, mut charge, mut body, mut respond } = stream;
     let has_body = !head.as_ref().is_ok_and(|head| head.body == BodyLength::None);
     let is_small =
         head.as_ref().is_ok_and(|head| matches!(head.body, BodyLength::Exact(1..=MAX_DISCARD)));

@@ -90,14 +90,13 @@ enum ResponseState {
 
 /// Serves one connection until it is closed.
 ///
-/// Each request runs the future that `handle` returns, if any, in a local task; if the responder is
-/// dropped before it has responded, the stream is reset. The future is boxed where it is created: it
-/// has several kilobytes, and each move on the way into the task would copy them.
+/// `handle` gets each request, to be served by another task; if the responder is dropped before it has
+/// responded, the stream is reset.
 ///
 /// It returns when the client has closed the connection, violated the protocol, or been idle for
 /// too long; and when the gateway drains and the last stream is closed: the caller sets the
 /// deadline for that. It returns a reason, as a metric label, if the client is at fault.
-pub(crate) async fn serve<T, H, F>(
+pub(crate) async fn serve<T, H>(
     io: T,
     settings: &Settings,
     drain: &Drain,
@@ -105,8 +104,7 @@ pub(crate) async fn serve<T, H, F>(
 ) -> Option<&'static str>
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> Option<Pin<Box<F>>>,
-    F: Future<Output = ()> + 'static,
+    H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder),
 {
     let coalescer = WriteCoalescer::new(io, settings.limits.request_head_bytes.get());
     let Ok(Some(connection)) =
@@ -201,11 +199,10 @@ struct Server<T, H> {
 
 // === impl Server ===
 
-impl<T, H, F> Server<T, H>
+impl<T, H> Server<T, H>
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> Option<Pin<Box<F>>>,
-    F: Future<Output = ()> + 'static,
+    H: Fn(Result<RequestHead, Refusal>, RequestBody, Responder),
 {
     fn new(
         mut connection: Connection<WriteCoalescer<T>, Chunk>,
@@ -312,9 +309,7 @@ where
         let path = self.coalescer.take_path(responder.stream);
         let head = request_head::read(parts, &body, path, self.head_bytes);
         let body = StreamSource::new(body, Rc::clone(irregular));
-        if let Some(serving) = (self.handle)(head, body, responder) {
-            tokio::task::spawn_local(serving);
-        }
+        (self.handle)(head, body, responder);
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {

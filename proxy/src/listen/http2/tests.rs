@@ -357,7 +357,7 @@ async fn many_small_responses_are_coalesced_into_few_writes() {
                 counted,
                 &settings,
                 &drain,
-                always(async |_, _, mut respond: Responder| {
+                spawned(async |_, _, mut respond: Responder| {
                     respond.head(head(200), BodyLength::Exact(1024));
                     respond.push(Frame::Data(vec![0; 1024].into()));
                     respond.finish();
@@ -463,7 +463,7 @@ async fn a_draining_connection_completes_its_streams_and_accepts_no_new_ones() {
                 io,
                 &settings,
                 &drain,
-                always(async |_, _, mut respond: Responder| {
+                spawned(async |_, _, mut respond: Responder| {
                     tokio::time::sleep(Duration::from_secs(3)).await;
                     respond.head(head(200), BodyLength::None);
                 }),
@@ -653,7 +653,7 @@ async fn it_works_over_real_sockets() {
         let drain = drains.handle();
         spawn_local(async move {
             let (io, _) = listener.accept().await.unwrap();
-            serve(io, &settings, &drain, always(echo)).await;
+            serve(io, &settings, &drain, spawned(echo)).await;
         });
         let (mut client, connection) =
             h2::client::handshake(tokio::net::TcpStream::connect(address).await.unwrap())
@@ -724,11 +724,11 @@ fn settings() -> Rc<Settings> {
     )
 }
 
-/// A handler that accepts every request.
-fn always<F>(
+/// Handles each request in a task of its own.
+fn spawned<F: Future<Output = ()> + 'static>(
     handle: impl Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> F,
-) -> impl Fn(Result<RequestHead, Refusal>, RequestBody, Responder) -> Option<Pin<Box<F>>> {
-    move |head, body, respond| Some(Box::pin(handle(head, body, respond)))
+) -> impl Fn(Result<RequestHead, Refusal>, RequestBody, Responder) {
+    move |head, body, respond| drop(spawn_local(handle(head, body, respond)))
 }
 
 fn server<H, F>(handle: H, settings: Rc<Settings>) -> (JoinHandle<()>, DuplexStream, Rc<Settings>)
@@ -741,7 +741,7 @@ where
     let task = spawn_local(async move {
         let drains = Drains::default();
         let drain = drains.handle();
-        serve(io, &served, &drain, always(handle)).await;
+        serve(io, &served, &drain, spawned(handle)).await;
     });
     (task, theirs, settings)
 }
