@@ -382,7 +382,7 @@ fn by() -> By {
 }
 
 #[cfg(test)]
-mod killed;
+mod killed_tests;
 
 #[cfg(test)]
 mod tests {
