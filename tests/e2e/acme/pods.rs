@@ -107,6 +107,8 @@ impl Installation {
             "",
         )
         .await;
+        // Those from before serve on for a while, and one of them may lead.
+        eventually("there are two pods", || async { pods().await.len() == 2 }).await;
     }
 
     /// Exposes a Service, and waits until curl gets a response of it through the node's port,
@@ -127,14 +129,7 @@ impl Installation {
     async fn leader_and_follower(&self) -> (String, String) {
         let lease = get(&["lease", "portcullis-acme", "--namespace", NAMESPACE]).await;
         let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
-        let pods = get(&[
-            "pods",
-            "--namespace",
-            NAMESPACE,
-            "--selector=app.kubernetes.io/component=gateway",
-        ])
-        .await;
-        let pods = pods["items"].as_array().cloned().unwrap_or_default();
+        let pods = pods().await;
         let is_leader = |name: &str| holder.split('_').next() == Some(name);
         let of = |leads: bool, pointer: &str| {
             let pod = pods.iter().find(|pod| {
@@ -149,6 +144,13 @@ impl Installation {
             of(false, "/status/podIP").expect("another does not"),
         )
     }
+}
+
+/// The pods of the gateway, those that terminate included.
+async fn pods() -> Vec<serde_json::Value> {
+    let selector = "--selector=app.kubernetes.io/component=gateway";
+    let pods = get(&["pods", "--namespace", NAMESPACE, selector]).await;
+    pods["items"].as_array().cloned().unwrap_or_default()
 }
 
 impl Drop for Installation {
