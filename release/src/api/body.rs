@@ -1,16 +1,20 @@
 //! Bodies and queries of requests, and bodies of responses.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -89,7 +93,7 @@ pub(super) async fn read(mut body: Body) -> Result<Bytes, Problem> {
     match Limited::new(&mut body, MAX_BODY).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
-            discard(body).await;
+            discard(body, MAX_DISCARD).await;
             Err(Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 format!("the body has more than {MAX_BODY} bytes"),
@@ -99,14 +103,52 @@ pub(super) async fn read(mut body: Body) -> Result<Bytes, Problem> {
     }
 }
 
+/// Reads what the handler of a request has left of its body, before it is responded to. Most are
+/// rejected by their head alone, while the client still writes.
+pub(super) async fn read_on(request: Request<Body>, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = Arc::new(Mutex::new(body));
+    let rest = Rest(Arc::clone(&body));
+    let response = next.run(Request::from_parts(parts, Body::new(Rest(body)))).await;
+    discard(Body::new(rest), MAX_BODY).await;
+    response
+}
+
+/// What is left of a body, for whoever reads it.
+struct Rest(Arc<Mutex<Body>>);
+
+impl HttpBody for Rest {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let mut body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Pin::new(&mut *body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
+    }
+}
+
 /// Reads on for a while, so that the client can read the response: closing a connection with unread
 /// octets resets it.
-async fn discard(mut body: Body) {
+async fn discard(mut body: Body, limit: usize) {
+    if body.is_end_stream() {
+        return;
+    }
     let all = async {
         let mut octets = 0;
         while let Some(Ok(frame)) = body.frame().await {
             octets += frame.data_ref().map_or(0, Bytes::len);
-            if octets > MAX_DISCARD {
+            if octets > limit {
                 break;
             }
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -22,6 +23,7 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::body;
 use crate::settings::TlsSettings;
 
 /// The most connections; for a further one, the peer with the most loses one. One peer may have
@@ -82,6 +84,7 @@ impl Listener {
 
     /// Serves connections until it is dropped.
     pub async fn serve(self, router: Router) {
+        let router = router.layer(from_fn(body::read_on));
         let connections = ConnectionTasks::new(CAPACITY);
         let mut tasks = JoinSet::new();
         loop {
@@ -167,4 +170,43 @@ fn acceptor(settings: &TlsSettings) -> Result<TlsAcceptor, ServeError> {
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::post;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_outlives_a_request_whose_body_nobody_reads() {
+        const REQUEST: &str = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n";
+        let called = Arc::new(Notify::new());
+        let calls = Arc::clone(&called);
+        let reject = move || async move {
+            calls.notify_one();
+            "rejected"
+        };
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), None).await.unwrap();
+        let address = listener.address().unwrap();
+        let serving = tokio::spawn(listener.serve(Router::new().route("/", post(reject))));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let mut received = Vec::new();
+        for times in 1..=2 {
+            client.write_all(REQUEST.as_bytes()).await.unwrap();
+            called.notified().await;
+            // The response would be sent now, and the connection closed.
+            for _ in 0..10 {
+                yield_now().await;
+            }
+            client.write_all(b"12345").await.unwrap();
+            while String::from_utf8_lossy(&received).matches("rejected").count() < times {
+                let read = timeout(MAX_IDLE, client.read_buf(&mut received)).await;
+                assert_ne!(read.unwrap().unwrap(), 0, "{}", String::from_utf8_lossy(&received));
+            }
+        }
+        serving.abort();
+    }
 }
