@@ -133,9 +133,10 @@ impl Worker {
         let verdict = built.unwrap_or_else(|_| {
             let seconds = time.as_secs();
             let reason = format!("the build took longer than {seconds} s in all, and was stopped");
-            match registry.0.load(Ordering::Relaxed) {
-                true => Verdict::Interrupted(format!("{reason}, while it waited for the registry")),
-                false => Verdict::Failed(reason),
+            if registry.is_waiting() {
+                Verdict::Interrupted(format!("{reason}, while it waited for the registry"))
+            } else {
+                Verdict::Failed(reason)
             }
         });
         let end = match &verdict {
@@ -303,11 +304,8 @@ impl Worker {
             at: Time::now(),
             idempotency: Some(Idempotency { fingerprint: key.clone(), key }),
         };
-        let recorded = releases::record(&*self.store, &self.registries, request, by);
-        job.registry.begin();
-        let recorded = recorded.await;
-        job.registry.end();
-        let made = match recorded {
+        let recording = releases::record(&*self.store, &self.registries, request, by);
+        let made = match job.registry.during(recording).await {
             Err(ReleaseError::Image(error @ ImageError::NotFound(_))) => {
                 // The next attempt builds it again.
                 target.state = TargetState::Building;
@@ -345,10 +343,7 @@ impl Worker {
         if !image.starts_with(&format!("{repository}@")) {
             return Ok(None);
         }
-        job.registry.begin();
-        let resolved = self.registries.resolve(image).await;
-        job.registry.end();
-        match resolved {
+        match job.registry.during(self.registries.resolve(image)).await {
             Ok(image) => Ok(Some(image)),
             Err(ImageError::NotFound(_)) => Ok(None),
             Err(error) => Err(error.into()),
@@ -377,10 +372,7 @@ impl Worker {
         let repository = self.settings.image_of(service.as_str()).unwrap_or_default();
         let image = format!("{repository}:{}", build.commit);
         log.note(&format!("{service}: pushing {image}")).await;
-        job.registry.begin();
-        let pushed = self.registries.push(&image, &upload).await;
-        job.registry.end();
-        Ok(pushed?)
+        Ok(job.registry.during(self.registries.push(&image, &upload)).await?)
     }
 
     async fn record(&self, build: &Build, target: &BuildTarget) -> Result<(), Stop> {
@@ -419,14 +411,18 @@ impl Job<'_> {
 // === impl Waits ===
 
 impl Waits {
-    /// A call to the registry begins.
-    fn begin(&self) {
+    /// Waits for a call to the registry.
+    async fn during<T>(&self, call: impl Future<Output = T>) -> T {
         self.0.store(true, Ordering::Relaxed);
+        // Boxed: calls of several kilobytes would make that of a whole build larger.
+        let response = Box::pin(call).await;
+        self.0.store(false, Ordering::Relaxed);
+        response
     }
 
-    /// It has responded.
-    fn end(&self) {
-        self.0.store(false, Ordering::Relaxed);
+    /// Whether it waits for one, or did when it was stopped.
+    fn is_waiting(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
