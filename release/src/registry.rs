@@ -24,7 +24,7 @@ use self::reference::Reference;
 use self::session::{Access, Session};
 use crate::settings::RegistrySettings;
 
-pub(crate) use self::image_manifest::{OCI_CONFIG, OCI_IMAGE};
+pub(crate) use self::image_manifest::{OCI_CONFIG, OCI_IMAGE, sha256};
 pub use self::upload::{Blob, Upload};
 
 /// The longest that resolving a tag may take. Clients of the API wait for it.

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::digest::{Context, SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use tokio::fs::{self, File};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
-use crate::registry::{Blob, OCI_CONFIG, OCI_IMAGE, Upload};
+use crate::registry::{Blob, OCI_CONFIG, OCI_IMAGE, Upload, sha256};
 
 /// The most files of a layout: `index.json`, `oci-layout`, a manifest, a configuration, and layers.
 const MAX_FILES: usize = 1000;
@@ -243,7 +243,7 @@ impl Files {
             annotations,
         };
         let manifest = serde_json::to_vec(&pushed).map_err(|error| invalid(error.to_string()))?;
-        let digest = format!("sha256:{}", hex::encode(digest(&SHA256, &manifest)));
+        let digest = sha256(&manifest);
         Ok(Upload { blobs, manifest: manifest.into(), digest })
     }
 

@@ -66,7 +66,7 @@ pub(super) fn verify(headers: &HeaderMap, body: &[u8]) -> Result<String, &'stati
     if !is_whole {
         return Err("the manifest that it sent is not that of an image");
     }
-    let computed = format!("sha256:{}", hex::encode(digest(&SHA256, body)));
+    let computed = sha256(body);
     let named = headers.get("docker-content-digest").map(|value| value.as_bytes());
     match named {
         Some(named) if named.starts_with(b"sha256:") && named != computed.as_bytes() => {
@@ -74,6 +74,11 @@ pub(super) fn verify(headers: &HeaderMap, body: &[u8]) -> Result<String, &'stati
         }
         _ => Ok(computed),
     }
+}
+
+/// The digest of octets, as registries write it.
+pub(crate) fn sha256(octets: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(digest(&SHA256, octets)))
 }
 
 #[cfg(test)]

@@ -45,6 +45,22 @@ impl WorkTree {
     }
 }
 
+/// A mirror of a repository with an image for each service, and its commit.
+pub(in crate::builds) fn mirror_of_images(services: &[&str], mirror: &Path) -> CommitId {
+    let work = WorkTree::new();
+    for service in services {
+        work.write(&format!("{service}/Dockerfile"), "FROM scratch\nCOPY k8s.yaml /\n");
+        let manifests = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {service}}}\ndata: {{image: \
+             '{{{{image}}}}'}}\n"
+        );
+        work.write(&format!("{service}/k8s.yaml"), &manifests);
+    }
+    let commit = work.commit();
+    work.git(&["clone", "--quiet", "--bare", ".", &mirror.to_string_lossy()]);
+    commit
+}
+
 #[tokio::test]
 async fn files_of_a_commit_are_listed_and_read() {
     let work = WorkTree::new();

@@ -1,3 +1,4 @@
+use aws_lc_rs::digest::digest;
 use serde_json::{Value, json};
 
 use super::*;

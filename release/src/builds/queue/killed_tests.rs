@@ -16,10 +16,10 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::builds::buildah::{BuildError, Images, Source};
-use crate::builds::git::tests::WorkTree;
+use crate::builds::git::tests::mirror_of_images;
 use crate::builds::log::Log;
 use crate::registry::tests::Server;
-use crate::registry::{Blob, OCI_CONFIG, OCI_IMAGE, Upload};
+use crate::registry::{Blob, OCI_CONFIG, OCI_IMAGE, Upload, sha256};
 use crate::runner::tests::fuse::{Faulty, Fuse};
 use crate::runner::tests::open;
 use crate::state::State;
@@ -136,11 +136,6 @@ impl Images for Files {
     }
 }
 
-fn sha256(octets: &[u8]) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, octets);
-    format!("sha256:{}", hex::encode(digest))
-}
-
 /// A commit with two images that was pushed, and the machine of its builder.
 struct Machine {
     folder: TempDir,
@@ -158,18 +153,7 @@ impl Machine {
         let router = Router::new().fallback(Registry::answer).with_state(registry.clone());
         let server = Server::serve(router).await;
         let folder = tempfile::tempdir().unwrap();
-        let work = WorkTree::new();
-        for service in SERVICES {
-            work.write(&format!("{service}/Dockerfile"), "FROM scratch\nCOPY k8s.yaml /\n");
-            let manifests = format!(
-                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {service}}}\ndata: {{image: \
-                 '{{{{image}}}}'}}\n"
-            );
-            work.write(&format!("{service}/k8s.yaml"), &manifests);
-        }
-        let commit = work.commit();
-        let mirror = folder.path().join("builds/shop.git");
-        work.git(&["clone", "--quiet", "--bare", ".", &mirror.to_string_lossy()]);
+        let commit = mirror_of_images(&SERVICES, &folder.path().join("builds/shop.git"));
         Self { folder, registry, server, commit }
     }
 

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::builds::followers::Followers;
-use crate::builds::git::tests::WorkTree;
+use crate::builds::git::tests::mirror_of_images;
 use crate::model::{CommitId, ServiceName};
 use crate::registry::tests::{Server, image};
 use crate::store::sql::SqlStore;
@@ -35,18 +35,7 @@ impl Shop {
 
     async fn with(registry: Server) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let work = WorkTree::new();
-        for service in ["api", "web"] {
-            work.write(&format!("{service}/Dockerfile"), "FROM scratch\nCOPY k8s.yaml /\n");
-            let manifests = format!(
-                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {service}}}\ndata: {{image: \
-                 '{{{{image}}}}'}}\n"
-            );
-            work.write(&format!("{service}/k8s.yaml"), &manifests);
-        }
-        let commit = work.commit();
-        let mirror = folder.path().join("shop.git");
-        work.git(&["clone", "--quiet", "--bare", ".", &mirror.to_string_lossy()]);
+        let commit = mirror_of_images(&["api", "web"], &folder.path().join("shop.git"));
         let settings: BuildSettings = serde_json::from_value(json!({
             "folder": folder.path(),
             "images": format!("{}/{{service}}", registry.host),
