@@ -16,7 +16,7 @@ use crate::exchange::{
     BodyLength, Broken, PathAndQuery, Refusal, RequestHead, ResponseHead, Target, cookies,
 };
 
-static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+pub(crate) static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// Capacity for the fields that the gateway adds to most heads. Those for backends are written
 /// separately, unless a rule has filters for them.

@@ -104,53 +104,49 @@ mod tests {
         }
     }
 
+    /// Runs a test with tasks, and the number of jobs that are done.
+    async fn with_tasks(test: impl AsyncFnOnce(&Rc<StreamTasks<Job>>, &Rc<Cell<usize>>)) {
+        LocalSet::new().run_until(test(&Rc::default(), &Rc::default())).await;
+    }
+
     #[tokio::test]
     async fn a_task_is_used_again() {
-        let local = LocalSet::new();
-        local
-            .run_until(async {
-                let (tasks, done) = (Rc::new(StreamTasks::default()), Rc::new(Cell::new(0)));
-                for turn in 1..=3 {
-                    for _ in 0..5 {
-                        tasks.start((Rc::clone(&done), false), work);
-                    }
-                    settle().await;
-                    assert_eq!(done.get(), 5 * turn);
-                    assert_eq!(tasks.waiting.borrow().len(), 5);
+        with_tasks(async |tasks, done| {
+            for turn in 1..=3 {
+                for _ in 0..5 {
+                    tasks.start((Rc::clone(done), false), work);
                 }
-            })
-            .await;
+                settle().await;
+                assert_eq!(done.get(), 5 * turn);
+                assert_eq!(tasks.waiting.borrow().len(), 5);
+            }
+        })
+        .await;
     }
 
     #[tokio::test]
     async fn as_many_wait_as_may() {
-        let local = LocalSet::new();
-        local
-            .run_until(async {
-                let (tasks, done) = (Rc::new(StreamTasks::default()), Rc::new(Cell::new(0)));
-                for _ in 0..2 * MAX_WAITING {
-                    tasks.start((Rc::clone(&done), false), work);
-                }
-                settle().await;
-                assert_eq!(done.get(), 2 * MAX_WAITING);
-                assert_eq!(tasks.waiting.borrow().len(), MAX_WAITING);
-            })
-            .await;
+        with_tasks(async |tasks, done| {
+            for _ in 0..2 * MAX_WAITING {
+                tasks.start((Rc::clone(done), false), work);
+            }
+            settle().await;
+            assert_eq!(done.get(), 2 * MAX_WAITING);
+            assert_eq!(tasks.waiting.borrow().len(), MAX_WAITING);
+        })
+        .await;
     }
 
     #[tokio::test]
     async fn a_task_that_panicked_gets_no_further_job() {
-        let local = LocalSet::new();
-        local
-            .run_until(async {
-                let (tasks, done) = (Rc::new(StreamTasks::default()), Rc::new(Cell::new(0)));
-                tasks.start((Rc::clone(&done), true), work);
-                settle().await;
-                assert!(tasks.waiting.borrow().is_empty());
-                tasks.start((Rc::clone(&done), false), work);
-                settle().await;
-                assert_eq!(done.get(), 1);
-            })
-            .await;
+        with_tasks(async |tasks, done| {
+            tasks.start((Rc::clone(done), true), work);
+            settle().await;
+            assert!(tasks.waiting.borrow().is_empty());
+            tasks.start((Rc::clone(done), false), work);
+            settle().await;
+            assert_eq!(done.get(), 1);
+        })
+        .await;
     }
 }

@@ -172,9 +172,10 @@ impl Http1Response {
             return Poll::Ready(Ok(Head::Interim(parsed.head)));
         }
         if parsed.keep_alive {
-            self.reuse = match parsed.has_keep_alive {
-                true => keep_alive::reuse(&parsed.head.headers),
-                false => Reuse::Unlimited,
+            self.reuse = if parsed.has_keep_alive {
+                keep_alive::reuse(&parsed.head.headers)
+            } else {
+                Reuse::Unlimited
             };
         }
         let (length, decoder) = match parsed.body {

@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 
+use crate::http1::head::KEEP_ALIVE;
 use crate::normalize::tokens;
-
-static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// A connection is not reused in its last second: a request sent then can arrive after the backend
 /// has closed it, and not every request can be sent again.
