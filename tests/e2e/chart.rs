@@ -303,7 +303,8 @@ fn wrong_values_are_rejected_before_anything_is_applied() {
         (&["zone=apps.example.com", "log.format=xml"], "/log/format"),
         (&["zone=apps.example.com", "acme.enabled=yes"], "/acme/enabled"),
         (&["zone=apps.example.com", "image.repository="], "/image/repository"),
-        (&["zone=apps.example.com", "login.enabled=true"], "/login/settings"),
+        (&["zone=apps.example.com", "login.enabled=true"], "/login/issuer"),
+        (&["zone=apps.example.com", "login.issuer=id.example.com"], "/login/issuer"),
     ] {
         let folder = format!("{DEPLOY}/helm/portcullis");
         let mut arguments = vec!["template", "portcullis", &folder];
@@ -376,6 +377,27 @@ fn one_value_turns_a_feature_on() {
     let brought = [FEATURES[0], FEATURES[1]];
     assert_eq!(configuration(&brought)["certificates"][0]["secret"]["name"], "portcullis-tls");
     assert!(roles(&brought, "certificates") && !roles(&brought, "acme"));
+
+    let login = [
+        FEATURES[0],
+        "login.enabled=true,login.issuer=https://id.example.com,login.clientId=edge",
+        "login.clientSecretName=corp-client,login.settings.idle=4h",
+        "configuration.access.issuers[0].name=ci",
+        "configuration.access.issuers[0].issuer=https://ci.example.com",
+        "configuration.access.issuers[0].audiences={edge}",
+        "configuration.access.issuers[0].prefix=ci:",
+    ];
+    let access = configuration(&login)["access"].clone();
+    let file = "/etc/portcullis-secrets/login/client-secret";
+    let expected =
+        json!({ "issuer": "login", "clientId": "edge", "clientSecretFile": file, "idle": "4h" });
+    assert_eq!(access["login"], expected);
+    let named = |index: usize| access["issuers"][index]["name"].as_str();
+    assert_eq!([named(0), named(1)], [Some("login"), Some("ci")], "{access}");
+    let deployment = of(&login)[r#""Deployment" "portcullis""#]["spec"].to_string();
+    assert!(deployment.contains("\"corp-client\""), "{deployment}");
+    let github = [FEATURES[0], "login.enabled=true,login.issuer=github,login.clientId=Iv1.1"];
+    assert_eq!(configuration(&github)["access"]["login"]["issuer"], "github");
 
     let dns = chart("portcullis", "portcullis", &[FEATURES[0], "exposure.externalDns=true"]);
     let hostname = "external-dns.alpha.kubernetes.io/hostname: '*.apps.example.com'";

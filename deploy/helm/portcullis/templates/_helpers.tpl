@@ -21,10 +21,30 @@ subjects:
   - {kind: ServiceAccount, name: {{ include "portcullis.name" . }}, namespace: {{ .Release.Namespace | quote }}}
 {{- end }}
 
+{{/* `access.login`: the provider and its client, and then what the values state. */}}
+{{- define "portcullis.login" -}}
+{{- $login := dict -}}
+{{- with .Values.login.issuer }}{{ $_ := set $login "issuer" (hasPrefix "https://" . | ternary "login" .) }}{{ end -}}
+{{- with .Values.login.clientId }}{{ $_ := set $login "clientId" . }}{{ end -}}
+{{- if .Values.login.clientSecretName -}}
+{{- $_ := set $login "clientSecretFile" "/etc/portcullis-secrets/login/client-secret" -}}
+{{- end -}}
+{{- toYaml (mergeOverwrite $login (deepCopy .Values.login.settings)) -}}
+{{- end }}
+
+{{/* Files of Secrets that the configuration names. */}}
+{{- define "portcullis.secretMounts" -}}
+{{- $mounts := .Values.secretMounts -}}
+{{- if and .Values.login.enabled .Values.login.clientSecretName -}}
+{{- $mounts = prepend $mounts (dict "name" "login" "secretName" .Values.login.clientSecretName) -}}
+{{- end -}}
+{{- toYaml $mounts -}}
+{{- end }}
+
 {{/* The configuration file: what the values imply, and then what they state. */}}
 {{- define "portcullis.configuration" -}}
 {{- $access := dict "credentialsNamespace" .Release.Namespace -}}
-{{- if .Values.login.enabled }}{{ $_ := set $access "login" .Values.login.settings }}{{ end -}}
+{{- if .Values.login.enabled }}{{ $_ := set $access "login" (fromYaml (include "portcullis.login" .)) }}{{ end -}}
 {{- $listeners := dict
   "http" (dict "address" "[::]:8080" "mode" "redirect")
   "https" (dict "address" "[::]:8443") -}}
@@ -43,7 +63,12 @@ subjects:
 {{- $_ := set $configuration "certificates" (list (dict "secret" $secret)) -}}
 {{- end -}}
 {{- if .Values.acme.enabled }}{{ $_ := set $configuration "acme" .Values.acme.settings }}{{ end -}}
-{{- toYaml (mergeOverwrite $configuration (deepCopy .Values.configuration)) -}}
+{{- $configuration = mergeOverwrite $configuration (deepCopy .Values.configuration) -}}
+{{- if and .Values.login.enabled (hasPrefix "https://" .Values.login.issuer) -}}
+{{- $issuer := dict "name" "login" "issuer" .Values.login.issuer "audiences" (list .Values.login.clientId) -}}
+{{- $_ := set $configuration.access "issuers" (prepend ($configuration.access.issuers | default list) $issuer) -}}
+{{- end -}}
+{{- toYaml $configuration -}}
 {{- end }}
 
 {{/* A changed configuration is another ConfigMap, so it rolls the pods, and earlier pods keep theirs. */}}
