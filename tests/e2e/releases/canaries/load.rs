@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +22,8 @@ use crate::harness::{Gateway, client};
 
 /// Made-up people, each of whom keeps a variant.
 const PEOPLE: usize = 2_000;
+/// The most failures that are kept in words.
+const FAILURES: usize = 20;
 
 /// What the clients speak.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +55,9 @@ struct Counts {
     is_withdrawn: AtomicBool,
     /// Responses of a canary, and errors, to requests that were sent after that.
     late: AtomicU64,
+    /// The first of those that failed, in words.
+    failures: Mutex<Vec<String>>,
+    began: Instant,
     /// Whose turn it is.
     turn: AtomicUsize,
     /// How often each person has changed sides, to the canary and back: even on the stable side.
@@ -69,7 +74,7 @@ struct Turn {
 
 impl Protocol {
     /// Sends requests over one connection, until one has no response or the gateway closes it.
-    async fn requests(self, door: &Door, counts: &Counts) -> Result<(), ()> {
+    async fn requests(self, door: &Door, counts: &Counts) -> Result<(), String> {
         match self {
             Self::Http1 => counts.http1(door.http()).await,
             Self::Http2 => counts.http2(door.process()).await,
@@ -99,6 +104,8 @@ impl Load {
             canary: AtomicU64::default(),
             is_withdrawn: AtomicBool::default(),
             late: AtomicU64::default(),
+            failures: Mutex::default(),
+            began: Instant::now(),
             turn: AtomicUsize::default(),
             changes: (0..PEOPLE).map(|_| AtomicUsize::default()).collect(),
         });
@@ -107,8 +114,9 @@ impl Load {
             let (door, counts) = (door.clone(), Arc::clone(&counts));
             tasks.spawn(async move {
                 loop {
-                    if protocol.requests(&door, &counts).await.is_err() {
+                    if let Err(error) = protocol.requests(&door, &counts).await {
                         counts.lost.fetch_add(1, Ordering::Relaxed);
+                        counts.tell(&error);
                     }
                 }
             });
@@ -169,13 +177,14 @@ impl fmt::Display for Load {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?}: of {} requests, {} by the canary for {} people, {} had an error, and {} no response",
+            "{:?}: of {} requests, {} by the canary for {} people, {} had an error, and {} no response {:?}",
             self.protocol,
             self.answered(),
             self.of_canary(),
             self.people_on_canary(),
             self.counts.errors.load(Ordering::Relaxed),
-            self.lost()
+            self.lost(),
+            self.counts.failures.lock().expect("no panic with the lock"),
         )
     }
 }
@@ -188,17 +197,25 @@ impl Counts {
         Turn { person, was_withdrawn: self.is_withdrawn.load(Ordering::Relaxed) }
     }
 
-    /// Counts the response of a pod; `None` is one that is not successful.
-    async fn count(&self, turn: &Turn, pod: Option<&str>) {
+    /// Counts the response of a pod; an error is one that is not successful.
+    async fn count(&self, turn: &Turn, pod: Result<String, String>) {
         self.answered.fetch_add(1, Ordering::Relaxed);
         match pod {
-            None => {
+            Err(error) => {
                 self.errors.fetch_add(1, Ordering::Relaxed);
                 self.late.fetch_add(u64::from(turn.was_withdrawn), Ordering::Relaxed);
+                self.tell(&error);
             }
-            Some(pod) => self.see(turn, pod.starts_with("web-canary-")),
+            Ok(pod) => self.see(turn, pod.starts_with("web-canary-")),
         }
         tokio::time::sleep(self.pause).await;
+    }
+
+    fn tell(&self, failure: &str) {
+        let mut failures = self.failures.lock().expect("no panic with the lock");
+        if failures.len() < FAILURES {
+            failures.push(format!("{:.1} s: {failure}", self.began.elapsed().as_secs_f64()));
+        }
     }
 
     fn see(&self, turn: &Turn, is_canary: bool) {
@@ -214,10 +231,10 @@ impl Counts {
         }
     }
 
-    async fn http1(&self, address: SocketAddr) -> Result<(), ()> {
-        let connection = TcpStream::connect(address).await.map_err(drop)?;
+    async fn http1(&self, address: SocketAddr) -> Result<(), String> {
+        let connection = TcpStream::connect(address).await.map_err(said)?;
         let (mut sender, connection) =
-            http1::handshake(TokioIo::new(connection)).await.map_err(drop)?;
+            http1::handshake(TokioIo::new(connection)).await.map_err(said)?;
         let mut tasks = JoinSet::new();
         tasks.spawn(connection);
         loop {
@@ -225,16 +242,16 @@ impl Counts {
             let request = hyper::Request::get("/whoami")
                 .header("host", &self.host)
                 .header("x-person", turn.name());
-            let request = request.body(Empty::<Bytes>::new()).map_err(drop)?;
-            sender.ready().await.map_err(drop)?;
-            let response = sender.send_request(request).await.map_err(drop)?;
+            let request = request.body(Empty::<Bytes>::new()).map_err(said)?;
+            sender.ready().await.map_err(said)?;
+            let response = sender.send_request(request).await.map_err(said)?;
             let status = response.status();
-            let body = response.into_body().collect().await.map_err(drop)?.to_bytes();
-            self.count(&turn, pod(status, &body).as_deref()).await;
+            let body = response.into_body().collect().await.map_err(said)?.to_bytes();
+            self.count(&turn, pod(status, &body)).await;
         }
     }
 
-    async fn http2(&self, gateway: &Gateway) -> Result<(), ()> {
+    async fn http2(&self, gateway: &Gateway) -> Result<(), String> {
         let mut sender = client::http2(gateway, &self.host).await;
         loop {
             // A connection that the gateway has closed between two requests is opened anew.
@@ -243,21 +260,21 @@ impl Counts {
             let turn = self.next();
             let request = hyper::Request::get(format!("https://{}/whoami", self.host))
                 .header("x-person", turn.name());
-            let request = request.body(()).map_err(drop)?;
-            let (response, _) = sender.send_request(request, true).map_err(drop)?;
-            let response = response.await.map_err(drop)?;
+            let request = request.body(()).map_err(said)?;
+            let (response, _) = sender.send_request(request, true).map_err(said)?;
+            let response = response.await.map_err(said)?;
             let (status, mut incoming, mut body) =
                 (response.status(), response.into_body(), Vec::new());
             while let Some(data) = incoming.data().await {
-                let data = data.map_err(drop)?;
+                let data = data.map_err(said)?;
                 let _ = incoming.flow_control().release_capacity(data.len());
                 body.extend_from_slice(&data);
             }
-            self.count(&turn, pod(status, &body).as_deref()).await;
+            self.count(&turn, pod(status, &body)).await;
         }
     }
 
-    async fn grpc(&self, gateway: &Gateway) -> Result<(), ()> {
+    async fn grpc(&self, gateway: &Gateway) -> Result<(), String> {
         let mut client = Client::new(client::grpc(gateway, &self.host).await);
         loop {
             let turn = self.next();
@@ -265,15 +282,20 @@ impl Counts {
             let person = turn.name().parse().expect("a value of metadata");
             call.metadata_mut().insert("x-person", person);
             let answer = client.unary(call).await;
-            let pod = answer.as_ref().ok().map(|answer| answer.get_ref().pod.clone());
-            self.count(&turn, pod.as_deref()).await;
+            let pod = answer.map(|answer| answer.into_inner().pod);
+            self.count(&turn, pod.map_err(said)).await;
         }
     }
 }
 
 /// The pod of a successful response to `/whoami`.
-fn pod(status: StatusCode, body: &[u8]) -> Option<String> {
-    (status == StatusCode::OK).then(|| String::from_utf8_lossy(body).trim().to_owned())
+fn pod(status: StatusCode, body: &[u8]) -> Result<String, String> {
+    let text = String::from_utf8_lossy(body).trim().to_owned();
+    if status == StatusCode::OK { Ok(text) } else { Err(format!("{status}: {text}")) }
+}
+
+fn said(error: impl fmt::Display) -> String {
+    error.to_string()
 }
 
 // === impl Turn ===
