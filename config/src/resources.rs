@@ -52,7 +52,7 @@ pub struct Resources {
     pods: Pods,
     namespaces: BTreeMap<Arc<str>, Namespace>,
     services: BTreeMap<NamespacedName, Service>,
-    slices: BTreeMap<NamespacedName, BTreeMap<Arc<str>, EndpointSlice>>,
+    slices: BTreeMap<NamespacedName, Vec<EndpointSlice>>,
     /// The Service that each slice is stored under: the label of a slice may change.
     slice_services: BTreeMap<NamespacedName, NamespacedName>,
     certificates: BTreeMap<CertificateSettings, Certificate>,
@@ -255,12 +255,12 @@ impl Resources {
 
     /// The EndpointSlices of a Service, by name.
     pub fn slices(&self, service: &NamespacedName) -> impl Iterator<Item = &EndpointSlice> {
-        self.slices.get(service).into_iter().flat_map(BTreeMap::values)
+        self.slices.get(service).into_iter().flatten()
     }
 
     /// All EndpointSlices, by namespace, Service and name.
     pub fn all_slices(&self) -> impl Iterator<Item = &EndpointSlice> {
-        self.slices.values().flat_map(BTreeMap::values)
+        self.slices.values().flatten()
     }
 
     /// The names of Services that have EndpointSlices, even where the Service does not exist.

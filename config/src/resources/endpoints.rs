@@ -1,12 +1,11 @@
 //! EndpointSlices and Pods of the store: which Services a change affects, and which endpoints are
 //! verified.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Changed, EndpointSlice, Pod, Resources, SliceEndpoint, insert};
+use super::{Changed, EndpointSlice, Pod, Resources, SliceEndpoint};
 use crate::model::NamespacedName;
 
 /// Why an endpoint is not verified.
@@ -62,18 +61,28 @@ impl Resources {
             self.delete_slice(&key, changed);
         }
         let slices = self.slices.entry(service.clone()).or_default();
-        let before = slices.get(&key.name).cloned();
-        if insert(slices, key.name.clone(), slice) {
-            self.slice_services.insert(key, service.clone());
-            self.slices_changed(service, before.as_ref(), changed);
-        }
+        let before = match position(slices, &key) {
+            Ok(place) => {
+                let Some(one) = slices.get_mut(place).filter(|one| **one != slice) else { return };
+                Some(std::mem::replace(one, slice))
+            }
+            Err(place) => {
+                // Most Services have one.
+                slices.reserve_exact(1);
+                slices.insert(place, slice);
+                None
+            }
+        };
+        self.slice_services.insert(key, service.clone());
+        self.slices_changed(service, before.as_ref(), changed);
     }
 
     pub(super) fn delete_slice(&mut self, key: &NamespacedName, changed: &mut Changed) {
         let Some(service) = self.slice_services.remove(key) else { return };
         let mut before = None;
         if let Entry::Occupied(mut slices) = self.slices.entry(service.clone()) {
-            before = slices.get_mut().remove(&key.name);
+            let place = position(slices.get(), key);
+            before = place.ok().map(|place| slices.get_mut().remove(place));
             if slices.get().is_empty() {
                 slices.remove();
             }
@@ -94,7 +103,7 @@ impl Resources {
         before: Option<&EndpointSlice>,
         changed: &mut Changed,
     ) {
-        let slices = || self.slices.get(&service).into_iter().flat_map(BTreeMap::values);
+        let slices = || self.slices.get(&service).into_iter().flatten();
         if service.is_api_server() {
             changed.reserved |=
                 self.reserved.set_api_server(slices().flat_map(EndpointSlice::addresses));
@@ -109,4 +118,10 @@ impl Resources {
         }
         changed.slices.insert(service);
     }
+}
+
+/// Where a slice is among those of its Service, which are in the order of their names; otherwise, where
+/// it belongs.
+fn position(slices: &[EndpointSlice], key: &NamespacedName) -> Result<usize, usize> {
+    slices.binary_search_by(|slice| slice.origin.name.cmp(&key.name))
 }

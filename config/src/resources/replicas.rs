@@ -19,8 +19,7 @@ impl Resources {
         let services = self.slices.iter().filter(|(service, _)| service.namespace == *namespace);
         let counts = services.flat_map(|(_, slices)| {
             // A pod has an address of each family.
-            [IpAddr::is_ipv4, IpAddr::is_ipv6]
-                .map(|family| self.replicas_of(slices.values(), family))
+            [IpAddr::is_ipv4, IpAddr::is_ipv6].map(|family| self.replicas_of(slices.iter(), family))
         });
         NonZeroU32::new(counts.max().unwrap_or_default())
     }
